@@ -1,0 +1,178 @@
+"""A model as it ships: `card.json` and one ONNX file per variant, each checked against its SHA-256.
+
+The trainer writes bundles, the worker counts with them, the monitor reads the card.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from binwatch.counts import CLASSES
+from binwatch.errors import BundleError
+from binwatch.image import SIZE
+
+CARD = "card.json"
+INPUT = "photos"
+"""Name of the ONNX input: uint8 (batch, size, size, 3), RGB, not normalised."""
+PROBABILITIES = "probabilities"
+"""Name of an ONNX output: float32 (batch, classes), calibrated, each row sums to 1."""
+EMBEDDING = "embedding"
+"""Name of an ONNX output: float32 (batch, embedding_size), for drift."""
+
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+"""A plain name within the bundle's folder: a card cannot point elsewhere."""
+Version = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Precision(StrEnum):
+    """Variants that a bundle may hold: the reference, the one for CUDA, the one for CPUs."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+    INT8 = "int8"
+
+
+class Variant(_Strict):
+    """One ONNX file. `metrics` are measured on the test split with this very file."""
+
+    file: FileName
+    sha256: Sha256
+    bytes: int = Field(gt=0)
+    metrics: dict[str, Any] = {}
+
+
+class Estimate(_Strict):
+    """A figure with its 95 % bootstrap confidence interval, resampled by bin group."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Metrics(_Strict):
+    """Figures of the fp32 model on one set of labelled photos.
+
+    `rmse` and `mae` are in items, with "more than 5" taken as 6; `ece` is the expected calibration error in 15 bins.
+    """
+
+    photos: int
+    accuracy: Estimate
+    rmse: Estimate
+    mae: Estimate
+    within_one: Estimate
+    ece: Estimate
+    majority_accuracy: float
+    """What always answering the commonest label of the training photos reaches on these photos."""
+    per_class: dict[str, dict[str, float]] = {}
+    """Class → {"photos", "recall", "precision"}."""
+    confusion: list[list[int]] = []
+    """Rows are labels, columns predictions, in the order of the classes."""
+
+
+class Reference(_Strict):
+    """What counts look like when nothing has drifted: the validation photos, seen by the model."""
+
+    photos: int
+    predicted: list[int]
+    """Photos by predicted class."""
+    labels: list[int]
+    """Photos by labelled class."""
+    confidence: list[float]
+    """Deciles 0, 10, …, 100 % of the top probability."""
+    extra: dict[str, Any] = {}
+
+
+class Card(_Strict):
+    """What is known of a model: enough to use it, to judge it and to say where it came from."""
+
+    schema_version: Literal[1] = 1
+    version: Version
+    architecture: str
+    created: AwareDatetime
+    classes: tuple[str, ...] = CLASSES
+    input_size: int = SIZE
+    embedding_size: int = Field(gt=0)
+    temperature: float = Field(gt=0)
+    """What the logits are divided by inside the graph, so that probabilities are calibrated."""
+    variants: dict[Precision, Variant] = Field(min_length=1)
+    metrics: dict[str, Metrics] = {}
+    """Name of the photo set ("test", "test 0-5 (challenge)") → figures."""
+    reference: Reference | None = None
+    training: dict[str, Any] = {}
+    """Data, split, duration, hardware and the whole configuration of the training run."""
+    notes: list[str] = []
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def describe(path: Path, metrics: dict[str, Any] | None = None) -> Variant:
+    """The card's entry for an ONNX file on disk."""
+    return Variant(file=path.name, sha256=digest(path), bytes=path.stat().st_size, metrics=metrics or {})
+
+
+class Bundle:
+    """A bundle in a folder. Opening it reads the card; `model()` checks and names one ONNX file."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.card = _read_card(folder / CARD)
+
+    def model(self, precision: Precision) -> Path:
+        """Path of the variant's ONNX file. Raises BundleError if it is not there or is not the one in the card."""
+        variant = self.card.variants.get(precision)
+        if variant is None:
+            have = ", ".join(self.card.variants)
+            raise BundleError(
+                f"{self.folder}: no {precision} variant in {CARD} (there is: {have}); export it or choose one"
+            )
+        path = self.folder / variant.file
+        if not path.is_file():
+            raise BundleError(f"{path}: named in {CARD} but not there; copy the whole bundle again")
+        found = digest(path)
+        if found != variant.sha256:
+            raise BundleError(
+                f"{path}: its SHA-256 is {found}, the card says {variant.sha256}; the file is damaged or of another"
+                " model: copy the whole bundle again"
+            )
+        return path
+
+
+def _read_card(path: Path) -> Card:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise BundleError(
+            f"{path}: cannot be read ({error.strerror}); point at a folder with a model bundle"
+        ) from error
+    try:
+        card = Card.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise BundleError(f"{path}: {where}: {first['msg']}; export the bundle again") from error
+    if card.classes != CLASSES:
+        raise BundleError(f"{path}: counts {card.classes}, this release counts {CLASSES}; export the model again")
+    return card
+
+
+def write_card(folder: Path, card: Card) -> Path:
+    """Write `card.json` into `folder`, whole or not at all."""
+    path = folder / CARD
+    partial = path.with_suffix(".partial")
+    partial.write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    partial.replace(path)
+    return path

@@ -1,0 +1,40 @@
+"""What a count is: one of seven classes, 0 to 5 items and "more than 5", and how it compares with a quantity."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+CLASSES: tuple[str, ...] = ("0", "1", "2", "3", "4", "5", "more than 5")
+MORE = len(CLASSES) - 1
+"""Index of the open-ended class "more than 5"."""
+
+
+class Outcome(StrEnum):
+    """How a predicted count compares with an expected or audited quantity."""
+
+    EXACT = "exact"
+    UNDER = "under"
+    OVER = "over"
+
+
+def class_of(quantity: int) -> int:
+    """Class index, 0 to 6, of a number of items. Raises ValueError for a negative quantity."""
+    if quantity < 0:
+        raise ValueError(f"a quantity of items cannot be negative: {quantity}")
+    return min(quantity, MORE)
+
+
+def error_of(predicted: int, quantity: int) -> int:
+    """Signed error in items of class `predicted` against `quantity`, both capped at "more than 5".
+
+    The cap makes this a lower bound where either side is beyond 5: nobody knows how many "more than 5" are.
+    """
+    return predicted - class_of(quantity)
+
+
+def outcome_of(predicted: int, quantity: int) -> Outcome:
+    """Exact, under or over. "More than 5" agrees with every quantity above 5."""
+    error = error_of(predicted, quantity)
+    if error == 0:
+        return Outcome.EXACT
+    return Outcome.UNDER if error < 0 else Outcome.OVER

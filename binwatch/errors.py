@@ -1,0 +1,67 @@
+"""The errors that Binwatch raises on purpose. Each message names the thing and says what to do next."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class BinwatchError(Exception):
+    """Base of every error that Binwatch raises on purpose; safe to show to an operator as it is."""
+
+
+class SettingsError(BinwatchError):
+    """A setting is unknown, missing or out of range. The message names the variable."""
+
+
+class BundleError(BinwatchError):
+    """A model bundle is missing, damaged, or its ONNX file does not match its card."""
+
+
+class ObjectsError(BinwatchError):
+    """The object store refused or could not be reached. Worth trying again."""
+
+
+class EventError(BinwatchError):
+    """A queue message is not an S3 event in any dialect that Binwatch knows."""
+
+
+class Reason(StrEnum):
+    """Why a photo was not counted. Stored with the record and used as a metric label, so the set is closed."""
+
+    MISSING = "missing"
+    EMPTY = "empty"
+    TOO_LARGE = "too_large"
+    TOO_MANY_PIXELS = "too_many_pixels"
+    NOT_AN_IMAGE = "not_an_image"
+    UNSUPPORTED_FORMAT = "unsupported_format"
+    TRUNCATED = "truncated"
+    CORRUPT = "corrupt"
+    FORBIDDEN = "forbidden"
+    INFERENCE_FAILED = "inference_failed"
+
+
+class PhotoError(BinwatchError):
+    """One photo cannot be counted; its neighbours can. `reason` is for machines, the message for people."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class MetadataReason(StrEnum):
+    """Why a metadata file gave no expected quantity. Stored with the record and used as a metric label."""
+
+    MISSING = "missing"
+    TOO_LARGE = "too_large"
+    NOT_JSON = "not_json"
+    NO_QUANTITY = "no_expected_quantity"
+    BAD_QUANTITY = "bad_expected_quantity"
+    FORBIDDEN = "forbidden"
+
+
+class MetadataError(BinwatchError):
+    """One metadata file gives no expected quantity. `reason` is for machines, the message for people."""
+
+    def __init__(self, reason: MetadataReason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason

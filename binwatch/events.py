@@ -1,0 +1,180 @@
+"""S3 event messages → which objects were created. One parser for every dialect.
+
+AWS, moto and versitygw send `Records`; SNS wraps a message in another; EventBridge has its own form. They differ in
+whether keys are URL-encoded, in names and in what they leave out. Sources: AWS' notification-content-structure page
+(AWS, EventBridge), moto 5.2's s3/notifications.py, versitygw's s3event/event.go.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+from urllib.parse import unquote_plus
+
+from binwatch.errors import EventError
+
+MAX_BODY_BYTES = 2**20
+"""S3's own events have at most 64 KiB, SQS messages at most 1 MiB. A larger body is no event."""
+MAX_KEY_BYTES = 1024
+"""S3's own limit on a key, in UTF-8."""
+
+
+class Dialect(StrEnum):
+    """Who wrote the message."""
+
+    S3 = "s3"
+    """AWS and moto: keys are form-encoded."""
+    VERSITYGW = "versitygw"
+    """Keys are already decoded: decoding again would corrupt `+` and `%`."""
+    EVENTBRIDGE = "eventbridge"
+    """Keys are not encoded."""
+    TEST = "test"
+    """`s3:TestEvent`, sent when notifications are set up. It names no object."""
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """An object was created or overwritten, at `time`. What is fetched later may be newer."""
+
+    bucket: str
+    key: str
+    time: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What one message holds. Records that are malformed are named in `malformed`; the others still count."""
+
+    dialect: Dialect
+    created: list[Created] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
+    """Names of events about something else than a new object, such as a deletion."""
+    malformed: list[str] = field(default_factory=list)
+
+
+class _Malformed(ValueError):
+    """A record within a message cannot be understood."""
+
+
+def parse(body: bytes | str) -> Message:
+    """Read one message body. Raises EventError if it is not an S3 event in any dialect."""
+    document = _json(body)
+    if isinstance(document, dict) and isinstance(document.get("Message"), str) and "TopicArn" in document:
+        document = _json(document["Message"])  # SNS without raw delivery
+    if isinstance(document, list):  # versitygw up to 1.0 sends the bare list
+        document = {"Records": document}
+    if not isinstance(document, dict):
+        raise EventError(f"a JSON {type(document).__name__} is not an S3 event")
+    if document.get("Event") == "s3:TestEvent":
+        return Message(Dialect.TEST)
+    if document.get("source") == "aws.s3" and "detail" in document:
+        return _gather(Dialect.EVENTBRIDGE, [document])
+    records = document.get("Records")
+    if not isinstance(records, list) or not records:
+        raise EventError(f"JSON with the fields {sorted(document)[:8]} is not an S3 event; stop sending it here")
+    return _gather(_dialect_of(records), records)
+
+
+def _json(body: bytes | str) -> Any:
+    if len(body) > MAX_BODY_BYTES:
+        raise EventError(f"a message of {len(body):,} bytes is no S3 event (limit {MAX_BODY_BYTES:,})")
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise EventError(f"not JSON ({error}); starts with {body[:40]!r}") from error
+
+
+def _dialect_of(records: list[Any]) -> Dialect:
+    """versitygw keeps the `s3:` prefix that AWS and moto strip from the event's name."""
+    first = records[0]
+    name = first.get("eventName") if isinstance(first, dict) else None
+    return Dialect.VERSITYGW if isinstance(name, str) and name.startswith("s3:") else Dialect.S3
+
+
+def _gather(dialect: Dialect, records: list[Any]) -> Message:
+    message = Message(dialect)
+    read = _eventbridge if dialect is Dialect.EVENTBRIDGE else _record
+    for position, record in enumerate(records):
+        try:
+            name, created = read(record, dialect)
+        except _Malformed as error:
+            message.malformed.append(f"record {position}: {error}")
+            continue
+        if created is None:
+            message.ignored.append(name)
+        else:
+            message.created.append(created)
+    if not message.created and not message.ignored:
+        raise EventError(f"no record is an S3 event: {'; '.join(message.malformed[:3])}")
+    return message
+
+
+def _record(record: object, dialect: Dialect) -> tuple[str, Created | None]:
+    name = _text(record, "eventName").removeprefix("s3:")
+    if _text(record, "eventSource") != "aws:s3":
+        raise _Malformed(f"eventSource is {_text(record, 'eventSource')[:40]!r}, not 'aws:s3'")
+    if not name.startswith("ObjectCreated:"):
+        return name, None
+    data = _object(record, "s3")
+    bucket, key = _text(_object(data, "bucket"), "name"), _text(_object(data, "object"), "key")
+    return name, _created(bucket, _decoded(key) if dialect is Dialect.S3 else key, record, "eventTime")
+
+
+def _eventbridge(record: object, _: Dialect) -> tuple[str, Created | None]:
+    name = _text(record, "detail-type")
+    if name != "Object Created":
+        return name, None
+    detail = _object(record, "detail")
+    bucket, key = _text(_object(detail, "bucket"), "name"), _text(_object(detail, "object"), "key")
+    return name, _created(bucket, key, record, "time")
+
+
+def _created(bucket: str, key: str, record: object, time_field: str) -> Created:
+    for name in (bucket, key):
+        _check_storable(name)
+    return Created(bucket, key, _time(record, time_field))
+
+
+def _time(record: object, name: str) -> datetime | None:
+    """The event's own time, which only orders what S3 itself cannot date; so a missing or odd one is no error."""
+    try:
+        time = datetime.fromisoformat(_text(record, name))
+    except ValueError:
+        return None
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def _check_storable(name: str) -> None:
+    """Lone surrogates and NUL are valid JSON, but no S3 key and no database text."""
+    if not name:
+        raise _Malformed("the bucket's name or the key is empty")
+    try:
+        encoded = name.encode()
+    except UnicodeEncodeError as error:
+        raise _Malformed(f"{name[:40]!r} is not valid Unicode") from error
+    if "\0" in name or len(encoded) > MAX_KEY_BYTES:
+        raise _Malformed(f"{name[:40]!r}… is no S3 key: NUL inside, or over {MAX_KEY_BYTES} bytes")
+
+
+def _decoded(key: str) -> str:
+    try:
+        return unquote_plus(key, errors="strict")
+    except UnicodeDecodeError as error:
+        raise _Malformed(f"key {key[:40]!r} does not decode to UTF-8") from error
+
+
+def _object(record: object, name: str) -> dict[str, Any]:
+    value = record.get(name) if isinstance(record, dict) else None
+    if not isinstance(value, dict):
+        raise _Malformed(f"no {name!r} object")
+    return value
+
+
+def _text(record: object, name: str) -> str:
+    value = record.get(name) if isinstance(record, dict) else None
+    if not isinstance(value, str):
+        raise _Malformed(f"no {name!r} text")
+    return value

@@ -1,0 +1,1 @@
+"""The records: what was counted, what was expected, how they compare. SQLAlchemy on SQLite or PostgreSQL."""

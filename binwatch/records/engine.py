@@ -1,0 +1,47 @@
+"""Connections to the records: SQLite for one machine, PostgreSQL for more."""
+
+from __future__ import annotations
+
+from sqlite3 import Connection as SqliteConnection
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from binwatch.errors import SettingsError
+
+_DRIVERS = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
+WRITE = "binwatch_write"
+"""Execution option of connections that will write: SQLite then takes its lock at once, not in mid-transaction."""
+
+
+def connect(database_url: str) -> Engine:
+    """An engine for a SQLite or PostgreSQL URL; nothing is connected yet. Raises SettingsError for any other."""
+    try:
+        url = make_url(database_url)
+    except ArgumentError as error:
+        raise SettingsError(
+            "BINWATCH_DATABASE_URL is no database URL; write sqlite:///FILE or postgresql://…"
+        ) from error
+    backend = url.get_backend_name()
+    if backend not in _DRIVERS:
+        raise SettingsError(f"BINWATCH_DATABASE_URL: {backend!r} is not supported; use sqlite or postgresql")
+    engine = create_engine(url.set(drivername=_DRIVERS[backend]), pool_pre_ping=True)
+    if backend == "sqlite":
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: SqliteConnection, _: Any) -> None:
+    connection.isolation_level = None  # the driver's own BEGIN comes too late; ours is in _begin_sqlite
+    # WAL lets the monitor read while a worker writes; 30 s is longer than any of our transactions by far.
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=30000", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    """A transaction that reads first and writes later fails with "database is locked", whatever the timeout."""
+    writes = connection.get_execution_options().get(WRITE, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

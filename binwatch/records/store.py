@@ -1,0 +1,274 @@
+"""Writing to the records. Every write is idempotent: a photo or metadata file delivered twice, late or out of order
+changes nothing the second time.
+
+Rows are written and locked in the order of their keys, so that workers writing at the same time cannot deadlock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, Engine, and_, bindparam, select, tuple_, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import DeclarativeBase
+
+from binwatch.counts import class_of, error_of, outcome_of
+from binwatch.errors import MetadataReason, Reason
+from binwatch.keys import bin_of
+from binwatch.records.engine import WRITE
+from binwatch.records.tables import (
+    Bin,
+    Comparison,
+    ComparisonTotal,
+    Count,
+    Expectation,
+    ExpectationTotal,
+    PhotoTotal,
+)
+
+Row = dict[str, Any]
+BinKey = tuple[str, str]
+"""Bucket and bin id."""
+Age = tuple[datetime, int]
+"""Orders uploads by the store's clock, then by row id: the same photo counted by a newer model is newer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewCount:
+    """One photo as one model counted it, or the reason why it could not (then `predicted` is None)."""
+
+    bucket: str
+    key: str
+    etag: str
+    model_version: str
+    precision: str
+    provider: str
+    modified_at: datetime
+    version_id: str | None = None
+    reason: Reason | None = None
+    detail: str | None = None
+    predicted: int | None = None
+    probabilities: list[float] | None = None
+    width: int | None = None
+    height: int | None = None
+    bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewExpectation:
+    """The expected quantity of one bin, or the reason why its source gives none (then `quantity` is None)."""
+
+    bucket: str
+    bin_id: str
+    source: str
+    etag: str
+    modified_at: datetime
+    quantity: int | None = None
+    reason: MetadataReason | None = None
+    detail: str | None = None
+
+
+class Store:
+    """Writes to the records. Each method is one transaction; safe to call from several threads and processes."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine.execution_options(**{WRITE: True})
+
+    def add_counts(self, counts: Iterable[NewCount]) -> int:
+        """Record counts and failures, and compare those that are their bin's latest. Returns how many were new."""
+        rows = {(c.bucket, c.key, c.etag, c.model_version): asdict(c) | {"bin_id": bin_of(c.key)} for c in counts}
+        if not rows:
+            return 0
+        now = datetime.now(UTC)
+        with self._engine.begin() as connection:
+            new = _insert_counts(connection, _sorted(rows, now))
+            _add_to_totals(connection, PhotoTotal, _photo_totals(new, now))
+            _update_bins(connection, _latest_photos(connection, list(rows.values())), ("photo_at", "count_id"), now)
+        return len(new)
+
+    def add_expectations(self, expectations: Iterable[NewExpectation]) -> int:
+        """Record expected quantities, and compare each that is its bin's latest. Returns how many were new."""
+        rows = {(e.bucket, e.bin_id, e.source, e.etag, e.modified_at): asdict(e) for e in expectations}
+        if not rows:
+            return 0
+        now = datetime.now(UTC)
+        with self._engine.begin() as connection:
+            new = _insert_new(connection, Expectation, _sorted(rows, now))
+            _add_to_totals(connection, ExpectationTotal, _expectation_totals(new, now))
+            _update_bins(connection, _latest_expectations(new), ("expected_at", "expectation_id"), now)
+        return len(new)
+
+
+def _sorted(rows: Mapping[tuple[Any, ...], Row], now: datetime) -> list[Row]:
+    return [rows[key] | {"recorded_at": now} for key in sorted(rows)]
+
+
+def _insert(connection: Connection, table: type[DeclarativeBase]) -> Any:
+    """INSERT with ON CONFLICT, which PostgreSQL and SQLite share but SQLAlchemy keeps in the dialects."""
+    return (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(table)
+
+
+def _insert_new(connection: Connection, table: type[DeclarativeBase], rows: list[Row]) -> list[Row]:
+    """Insert the rows that are not there yet; returns those, with their ids."""
+    statement = _insert(connection, table).values(rows).on_conflict_do_nothing().returning(*table.__table__.c)
+    return [dict(row) for row in connection.execute(statement).mappings()]
+
+
+def _insert_counts(connection: Connection, rows: list[Row]) -> list[Row]:
+    """As _insert_new, but a count replaces a failure of the same photo and model: the failure was not the photo's."""
+    insert = _insert(connection, Count).values(rows)
+    identity = ["bucket", "key", "etag", "model_version"]
+    statement = insert.on_conflict_do_update(
+        index_elements=identity,
+        set_={name: insert.excluded[name] for name in rows[0] if name not in identity},
+        where=and_(Count.reason.is_not(None), insert.excluded.reason.is_(None)),
+    )
+    return [dict(row) for row in connection.execute(statement.returning(*Count.__table__.c)).mappings()]
+
+
+def _latest_photos(connection: Connection, rows: Sequence[Row]) -> dict[BinKey, Age]:
+    """The newest photo of each bin among `rows`, whether its count is new or was there already.
+
+    A missing photo is no news of its bin. A photo that came back (A, then B, then A again) is, though its count is old.
+    """
+    identity = tuple_(Count.bucket, Count.key, Count.etag, Count.model_version)
+    found = [row for row in rows if row["reason"] != Reason.MISSING]
+    wanted = [(row["bucket"], row["key"], row["etag"], row["model_version"]) for row in found]
+    ids = {
+        tuple(row[:4]): row.id
+        for row in connection.execute(select(*identity.clauses, Count.id).where(identity.in_(wanted)))
+    }
+    return _newest(
+        ((row["bucket"], row["bin_id"]), (row["modified_at"], ids[key])) for key, row in zip(wanted, found, strict=True)
+    )
+
+
+def _latest_expectations(new: Sequence[Row]) -> dict[BinKey, Age]:
+    return _newest(
+        ((row["bucket"], row["bin_id"]), (row["modified_at"], row["id"]))
+        for row in new
+        if row["reason"] != MetadataReason.MISSING
+    )
+
+
+def _newest(candidates: Iterable[tuple[BinKey, Age]]) -> dict[BinKey, Age]:
+    newest: dict[BinKey, Age] = {}
+    for key, age in candidates:
+        newest[key] = max(age, newest.get(key, age))
+    return newest
+
+
+def _update_bins(connection: Connection, latest: dict[BinKey, Age], columns: tuple[str, str], now: datetime) -> None:
+    """Point each bin at its latest count or expectation, and compare those that changed.
+
+    `columns` are the time and the id that `latest` is about. The lock on the bin's row makes a count and an expectation
+    that arrive at the same moment see each other.
+    """
+    if not latest:
+        return
+    keys = sorted(latest)
+    _insert_new(connection, Bin, [{"bucket": bucket, "bin_id": bin_id} for bucket, bin_id in keys])
+    time, identifier = columns
+    identity = tuple_(Bin.bucket, Bin.bin_id)
+    locked = select(Bin.__table__).where(identity.in_(keys)).order_by(*identity.clauses).with_for_update()
+    changed: list[BinKey] = []
+    for row in connection.execute(locked).mappings():
+        key = (row["bucket"], row["bin_id"])
+        if row[identifier] is None or latest[key] >= (row[time], row[identifier]):  # "=": a failure became a count
+            changed.append(key)
+    if changed:
+        where = and_(Bin.bucket == bindparam("for_bucket"), Bin.bin_id == bindparam("for_bin"))
+        parameters = [
+            {"for_bucket": key[0], "for_bin": key[1], time: latest[key][0], identifier: latest[key][1]}
+            for key in changed
+        ]
+        connection.execute(update(Bin).where(where), parameters)
+        _compare(connection, changed, now)
+
+
+def _compare(connection: Connection, keys: list[BinKey], now: datetime) -> None:
+    pairs = (
+        select(
+            Bin.bucket,
+            Bin.bin_id,
+            Bin.count_id,
+            Bin.expectation_id,
+            Count.model_version,
+            Count.predicted,
+            Expectation.quantity,
+        )
+        .join(Count, Count.id == Bin.count_id)
+        .join(Expectation, Expectation.id == Bin.expectation_id)
+        .where(tuple_(Bin.bucket, Bin.bin_id).in_(keys), Count.reason.is_(None), Expectation.reason.is_(None))
+        .order_by(Bin.bucket, Bin.bin_id)
+    )
+    rows = [_comparison(dict(pair), now) for pair in connection.execute(pairs).mappings()]
+    if rows:
+        new = _insert_new(connection, Comparison, rows)
+        _add_to_totals(connection, ComparisonTotal, _comparison_totals(new, now))
+
+
+def _comparison(pair: Row, now: datetime) -> Row:
+    quantity = pair.pop("quantity")
+    return pair | {
+        "expected": quantity,
+        "error": error_of(pair["predicted"], quantity),
+        "outcome": outcome_of(pair["predicted"], quantity),
+        "compared_at": now,
+    }
+
+
+def _photo_totals(new: Sequence[Row], now: datetime) -> list[Row]:
+    return _summed(
+        ("model_version", "reason"),
+        now,
+        ({"model_version": row["model_version"], "reason": row["reason"] or "", "photos": 1} for row in new),
+    )
+
+
+def _expectation_totals(new: Sequence[Row], now: datetime) -> list[Row]:
+    return _summed(("reason",), now, ({"reason": row["reason"] or "", "expectations": 1} for row in new))
+
+
+def _comparison_totals(new: Sequence[Row], now: datetime) -> list[Row]:
+    return _summed(
+        ("model_version", "expected_class", "outcome"),
+        now,
+        (
+            {
+                "model_version": row["model_version"],
+                "expected_class": class_of(row["expected"]),
+                "outcome": row["outcome"],
+                "comparisons": 1,
+                "absolute_error": abs(row["error"]),
+                "squared_error": row["error"] ** 2,
+            }
+            for row in new
+        ),
+    )
+
+
+def _summed(labels: tuple[str, ...], now: datetime, rows: Iterable[Row]) -> list[Row]:
+    """Add up the rows that share their labels, in the order of the labels."""
+    sums: dict[tuple[Any, ...], Row] = {}
+    for row in rows:
+        key = tuple(row[label] for label in labels)
+        total = sums.setdefault(key, {name: row[name] if name in labels else 0 for name in row} | {"last_at": now})
+        for name in row.keys() - set(labels):
+            total[name] += row[name]
+    return [sums[key] for key in sorted(sums)]
+
+
+def _add_to_totals(connection: Connection, table: type[DeclarativeBase], rows: list[Row]) -> None:
+    if not rows:
+        return
+    insert = _insert(connection, table).values(rows)
+    columns = table.__table__.c
+    labels = [column.name for column in columns if column.primary_key]
+    added = {name: columns[name] + insert.excluded[name] for name in rows[0] if name not in {*labels, "last_at"}}
+    connection.execute(
+        insert.on_conflict_do_update(index_elements=labels, set_=added | {"last_at": insert.excluded.last_at})
+    )

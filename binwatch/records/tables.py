@@ -1,0 +1,178 @@
+"""The tables. `counts`, `expectations` and `comparisons` are ledgers that only grow; the others follow from them.
+
+`bins` says which count and which expected quantity of a bin are the latest. `*_totals` are running sums, kept in the
+same transaction as the ledgers, so that a scrape costs the same with a thousand records or ten million.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, DateTime, ForeignKey, Index, Integer, SmallInteger, String, Text, UniqueConstraint
+from sqlalchemy.engine import Dialect
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import JSON, TypeDecorator
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A moment in UTC. SQLite forgets time zones; this puts UTC back and refuses naive times on the way in."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"{value} has no time zone")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+# SQLite numbers rows by itself only in a column that is exactly INTEGER.
+BigId = BigInteger().with_variant(Integer(), "sqlite")
+
+
+class Base(DeclarativeBase):
+    """Base of all tables."""
+
+    type_annotation_map = {  # noqa: RUF012 (SQLAlchemy reads it from the class)
+        datetime: UtcDateTime(),
+        list[float]: JSON(none_as_null=True),
+        dict[str, Any]: JSON(none_as_null=True),
+        str: Text(),
+    }
+
+
+class Count(Base):
+    """One photo, counted (or not) by one model: what the model said, or why there is no count."""
+
+    __tablename__ = "counts"
+    __table_args__ = (
+        UniqueConstraint("bucket", "key", "etag", "model_version", name="uq_counts_photo_model"),
+        Index("ix_counts_bin", "bucket", "bin_id"),
+        Index("ix_counts_recorded_at", "recorded_at"),
+    )
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    bucket: Mapped[str]
+    key: Mapped[str]
+    etag: Mapped[str]
+    """ETag as fetched; empty if nothing could be fetched."""
+    version_id: Mapped[str | None]
+    bin_id: Mapped[str]
+    model_version: Mapped[str] = mapped_column(String(100))
+    precision: Mapped[str] = mapped_column(String(10))
+    provider: Mapped[str] = mapped_column(String(60))
+    reason: Mapped[str | None] = mapped_column(String(40))
+    """Why the photo was not counted (binwatch.errors.Reason); NULL if it was."""
+    detail: Mapped[str | None]
+    predicted: Mapped[int | None] = mapped_column(SmallInteger)
+    """Index of the class; 6 is "more than 5"."""
+    probabilities: Mapped[list[float] | None]
+    width: Mapped[int | None]
+    height: Mapped[int | None]
+    bytes: Mapped[int | None] = mapped_column(BigInteger)
+    modified_at: Mapped[datetime]
+    """When S3 stored the photo (or announced it, if it is missing)."""
+    recorded_at: Mapped[datetime]
+
+
+class Expectation(Base):
+    """What the inventory says is in a bin at one time, or why its metadata file says nothing."""
+
+    __tablename__ = "expectations"
+    __table_args__ = (
+        UniqueConstraint("bucket", "bin_id", "source", "etag", "modified_at", name="uq_expectations_upload"),
+        Index("ix_expectations_recorded_at", "recorded_at"),
+    )
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    bucket: Mapped[str]
+    bin_id: Mapped[str]
+    source: Mapped[str]
+    """Key of the metadata file, or name of the imported file."""
+    etag: Mapped[str]
+    quantity: Mapped[int | None]
+    reason: Mapped[str | None] = mapped_column(String(40))
+    """Why there is no quantity (binwatch.errors.MetadataReason); NULL if there is one."""
+    detail: Mapped[str | None]
+    modified_at: Mapped[datetime]
+    recorded_at: Mapped[datetime]
+
+
+class Bin(Base):
+    """The latest photo and the latest expected quantity of a bin, by the time that S3 stored them."""
+
+    __tablename__ = "bins"
+
+    bucket: Mapped[str] = mapped_column(primary_key=True)
+    bin_id: Mapped[str] = mapped_column(primary_key=True)
+    count_id: Mapped[int | None] = mapped_column(BigId, ForeignKey("counts.id"))
+    photo_at: Mapped[datetime | None]
+    expectation_id: Mapped[int | None] = mapped_column(BigId, ForeignKey("expectations.id"))
+    expected_at: Mapped[datetime | None]
+
+
+class Comparison(Base):
+    """A count beside the expected quantity of the same bin. A corrected expectation appends another."""
+
+    __tablename__ = "comparisons"
+    __table_args__ = (
+        UniqueConstraint("count_id", "expectation_id", name="uq_comparisons_pair"),
+        Index("ix_comparisons_compared_at", "compared_at"),
+        Index("ix_comparisons_bin", "bucket", "bin_id"),
+    )
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    bucket: Mapped[str]
+    bin_id: Mapped[str]
+    count_id: Mapped[int] = mapped_column(BigId, ForeignKey("counts.id"))
+    expectation_id: Mapped[int] = mapped_column(BigId, ForeignKey("expectations.id"))
+    model_version: Mapped[str] = mapped_column(String(100))
+    predicted: Mapped[int] = mapped_column(SmallInteger)
+    expected: Mapped[int]
+    error: Mapped[int]
+    """predicted − expected in items, both capped at "more than 5" (6)."""
+    outcome: Mapped[str] = mapped_column(String(10))
+    compared_at: Mapped[datetime]
+
+
+class PhotoTotal(Base):
+    """Photos by model and reason ('' for counted)."""
+
+    __tablename__ = "photo_totals"
+
+    model_version: Mapped[str] = mapped_column(String(100), primary_key=True)
+    reason: Mapped[str] = mapped_column(String(40), primary_key=True)
+    photos: Mapped[int] = mapped_column(BigInteger)
+    last_at: Mapped[datetime]
+
+
+class ExpectationTotal(Base):
+    """Expected quantities by reason ('' for those that were read)."""
+
+    __tablename__ = "expectation_totals"
+
+    reason: Mapped[str] = mapped_column(String(40), primary_key=True)
+    expectations: Mapped[int] = mapped_column(BigInteger)
+    last_at: Mapped[datetime]
+
+
+class ComparisonTotal(Base):
+    """Comparisons by model, expected class (0 to 6) and outcome, with their summed errors in items."""
+
+    __tablename__ = "comparison_totals"
+
+    model_version: Mapped[str] = mapped_column(String(100), primary_key=True)
+    expected_class: Mapped[int] = mapped_column(SmallInteger, primary_key=True, autoincrement=False)
+    outcome: Mapped[str] = mapped_column(String(10), primary_key=True)
+    comparisons: Mapped[int] = mapped_column(BigInteger)
+    absolute_error: Mapped[int] = mapped_column(BigInteger)
+    squared_error: Mapped[int] = mapped_column(BigInteger)
+    last_at: Mapped[datetime]

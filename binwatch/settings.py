@@ -1,0 +1,134 @@
+"""Every setting: name, type, default and help in one place. Read once, passed down as an object.
+
+Each field is set by the environment variable BINWATCH_ plus its name in capitals. A BINWATCH_ variable that is no
+setting is an error, since a misspelt limit that is silently ignored is worse than a service that does not start.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from enum import StrEnum
+from pathlib import Path
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from binwatch.errors import SettingsError
+from binwatch.image import PILLOW_MAX_PIXELS, Limits
+
+PREFIX = "BINWATCH_"
+
+
+class EventSource(StrEnum):
+    """Where S3 event messages come from."""
+
+    SQS = "sqs"
+    NONE = "none"
+
+
+class Provider(StrEnum):
+    """Where ONNX Runtime computes. `auto` takes CUDA where the installed runtime has it, and says what it took."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+class PrecisionChoice(StrEnum):
+    """Which variant of the bundle to load. `auto`: fp16 on CUDA and int8 on a CPU, else fp32."""
+
+    AUTO = "auto"
+    FP32 = "fp32"
+    FP16 = "fp16"
+    INT8 = "int8"
+
+
+class Settings(BaseSettings):
+    """All settings of the worker and the monitor. Credentials for AWS come from its own standard chain."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True, env_ignore_empty=True)
+
+    # Objects
+    bucket: str = Field("binwatch", min_length=3, max_length=63, description="bucket with the photos and metadata")
+    s3_endpoint_url: str | None = Field(None, description="S3 endpoint; unset for AWS")
+    s3_timeout_s: float = Field(10.0, gt=0, description="seconds to wait for a connection and for each read from S3")
+    region: str = Field("us-east-1", description="region of S3 and SQS")
+    models_prefix: str = Field("models/", description="keys under it are models: neither photos nor metadata")
+
+    # Limits, enforced before decoding
+    max_photo_bytes: int = Field(20 * 2**20, gt=0, description="a larger photo is refused, in bytes")
+    max_photo_pixels: int = Field(
+        50_000_000, gt=0, le=PILLOW_MAX_PIXELS, description="a photo of more pixels is refused"
+    )
+    max_metadata_bytes: int = Field(2**20, gt=0, description="a larger metadata file is refused, in bytes")
+
+    # Records
+    database_url: SecretStr = Field(
+        SecretStr("sqlite:///binwatch.db"), description="SQLAlchemy URL of the records: SQLite or PostgreSQL"
+    )
+
+    # Events and tasks
+    event_source: EventSource = Field(EventSource.SQS, description="where S3 event messages come from")
+    sqs_endpoint_url: str | None = Field(None, description="SQS endpoint for events; unset for AWS")
+    event_queue: str = Field("binwatch-events", description="queue that S3 sends its event messages to")
+    event_dead_letter_queue: str = Field("binwatch-events-dead", description="where messages go that no one can handle")
+    broker_url: SecretStr = Field(SecretStr("sqs://"), description="Celery's broker")
+    task_queue: str = Field("binwatch-tasks", description="Celery's own queue; must differ from the event queue")
+    group_photos: int = Field(32, ge=1, le=256, description="photos in one counting task at most")
+    group_wait_ms: int = Field(200, ge=0, le=60_000, description="longest wait for a group to fill, in milliseconds")
+    retry_wait_s: float = Field(
+        2.0, gt=0, description="first wait after an outage, in seconds; doubles up to 5 minutes"
+    )
+
+    # Counting
+    model_dir: Path = Field(Path("samples/model"), description="folder with the model bundle")
+    precision: PrecisionChoice = Field(PrecisionChoice.AUTO, description="variant of the bundle")
+    provider: Provider = Field(Provider.AUTO, description="where ONNX Runtime computes")
+    batch_size: int = Field(16, ge=1, le=512, description="photos in one ONNX Runtime call at most")
+    inference_threads: int = Field(0, ge=0, description="threads of ONNX Runtime; 0: one per core")
+    fetch_threads: int = Field(16, ge=1, le=256, description="photos fetched and decoded at a time")
+    worker_concurrency: int = Field(
+        3, ge=1, le=64, description="groups in hand at a time: one counts, the others fetch"
+    )
+
+    # Monitor
+    monitor_host: str = Field("127.0.0.1", description="address that the monitor listens on")
+    monitor_port: int = Field(8000, ge=0, le=65535, description="port that the monitor listens on; 0: any free one")
+
+    @property
+    def limits(self) -> Limits:
+        """What a photo may cost."""
+        return Limits(max_bytes=self.max_photo_bytes, max_pixels=self.max_photo_pixels)
+
+
+def load_settings() -> Settings:
+    """Read the environment. Raises SettingsError that names each variable that is unknown or has a bad value."""
+    _refuse_unknown()
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        lines = [f"{_variable(part['loc'])}: {part['msg']}" for part in error.errors(include_url=False)]
+        raise SettingsError("; ".join(lines)) from error
+    if settings.task_queue == settings.event_queue:
+        raise SettingsError(
+            f"{PREFIX}TASK_QUEUE and {PREFIX}EVENT_QUEUE are both {settings.task_queue!r}: Celery would destroy raw S3"
+            " events in a queue that it consumes; name two queues"
+        )
+    return settings
+
+
+def _variable(location: tuple[int | str, ...]) -> str:
+    return PREFIX + str(location[0]).upper()
+
+
+def _refuse_unknown() -> None:
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    unknown = sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known)
+    if unknown:
+        raise SettingsError("; ".join(_hint(name, known) for name in unknown))
+
+
+def _hint(name: str, known: set[str]) -> str:
+    close = difflib.get_close_matches(name.upper(), known, n=1)
+    return f"{name} is not a setting; " + (f"did you mean {close[0]}?" if close else "see docs/settings.md")

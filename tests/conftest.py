@@ -1,0 +1,35 @@
+"""Fixtures that every test may use: a clean environment, records on SQLite, the sample photos."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine
+
+from binwatch.records.engine import connect
+from binwatch.records.migrate import migrate
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No setting of the person who runs the tests reaches them, and no call can reach a real AWS account."""
+    for name in list(os.environ):
+        if name.startswith(("BINWATCH_", "AWS_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+
+
+@pytest.fixture
+def sqlite_records(tmp_path: Path) -> Iterator[Engine]:
+    """Empty records in a SQLite file."""
+    engine = connect(f"sqlite:///{tmp_path / 'records.db'}")
+    migrate(engine)
+    yield engine
+    engine.dispose()
