@@ -243,6 +243,7 @@ def _comparison_totals(new: Sequence[Row], now: datetime) -> list[Row]:
                 "expected_class": class_of(row["expected"]),
                 "outcome": row["outcome"],
                 "comparisons": 1,
+                "within_one": int(abs(row["error"]) <= 1),
                 "absolute_error": abs(row["error"]),
                 "squared_error": row["error"] ** 2,
             }

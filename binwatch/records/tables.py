@@ -173,6 +173,8 @@ class ComparisonTotal(Base):
     expected_class: Mapped[int] = mapped_column(SmallInteger, primary_key=True, autoincrement=False)
     outcome: Mapped[str] = mapped_column(String(10), primary_key=True)
     comparisons: Mapped[int] = mapped_column(BigInteger)
+    within_one: Mapped[int] = mapped_column(BigInteger)
+    """Comparisons whose error is at most one item."""
     absolute_error: Mapped[int] = mapped_column(BigInteger)
     squared_error: Mapped[int] = mapped_column(BigInteger)
     last_at: Mapped[datetime]

@@ -21,6 +21,7 @@ def upgrade() -> None:
         sa.Column("expected_class", sa.SmallInteger(), autoincrement=False, nullable=False),
         sa.Column("outcome", sa.String(length=10), nullable=False),
         sa.Column("comparisons", sa.BigInteger(), nullable=False),
+        sa.Column("within_one", sa.BigInteger(), nullable=False),
         sa.Column("absolute_error", sa.BigInteger(), nullable=False),
         sa.Column("squared_error", sa.BigInteger(), nullable=False),
         sa.Column("last_at", sa.DateTime(timezone=True), nullable=False),
