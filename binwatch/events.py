@@ -20,6 +20,8 @@ MAX_BODY_BYTES = 2**20
 """S3's own events have at most 64 KiB, SQS messages at most 1 MiB. A larger body is no event."""
 MAX_KEY_BYTES = 1024
 """S3's own limit on a key, in UTF-8."""
+MAX_NAME = 80
+"""Characters of an event's name; the longest that AWS documents has 43."""
 
 
 class Dialect(StrEnum):
@@ -55,6 +57,10 @@ class Message:
     malformed: list[str] = field(default_factory=list)
 
 
+_VERSITYGW = "s3:"
+"""versitygw keeps this prefix, which AWS and moto strip from the event's name."""
+
+
 class _Malformed(ValueError):
     """A record within a message cannot be understood."""
 
@@ -82,16 +88,15 @@ def _json(body: bytes | str) -> Any:
     if len(body) > MAX_BODY_BYTES:
         raise EventError(f"a message of {len(body):,} bytes is no S3 event (limit {MAX_BODY_BYTES:,})")
     try:
-        return json.loads(body)
+        return json.loads(body.removeprefix("\ufeff") if isinstance(body, str) else body)
     except (ValueError, RecursionError) as error:
         raise EventError(f"not JSON ({error}); starts with {body[:40]!r}") from error
 
 
 def _dialect_of(records: list[Any]) -> Dialect:
-    """versitygw keeps the `s3:` prefix that AWS and moto strip from the event's name."""
-    first = records[0]
-    name = first.get("eventName") if isinstance(first, dict) else None
-    return Dialect.VERSITYGW if isinstance(name, str) and name.startswith("s3:") else Dialect.S3
+    names = (record.get("eventName") for record in records if isinstance(record, dict))
+    is_versitygw = any(isinstance(name, str) and name.startswith(_VERSITYGW) for name in names)
+    return Dialect.VERSITYGW if is_versitygw else Dialect.S3
 
 
 def _gather(dialect: Dialect, records: list[Any]) -> Message:
@@ -99,7 +104,7 @@ def _gather(dialect: Dialect, records: list[Any]) -> Message:
     read = _eventbridge if dialect is Dialect.EVENTBRIDGE else _record
     for position, record in enumerate(records):
         try:
-            name, created = read(record, dialect)
+            name, created = read(record)
         except _Malformed as error:
             message.malformed.append(f"record {position}: {error}")
             continue
@@ -112,19 +117,20 @@ def _gather(dialect: Dialect, records: list[Any]) -> Message:
     return message
 
 
-def _record(record: object, dialect: Dialect) -> tuple[str, Created | None]:
-    name = _text(record, "eventName").removeprefix("s3:")
+def _record(record: object) -> tuple[str, Created | None]:
+    sent = _name(record, "eventName")
+    name = sent.removeprefix(_VERSITYGW)
     if _text(record, "eventSource") != "aws:s3":
         raise _Malformed(f"eventSource is {_text(record, 'eventSource')[:40]!r}, not 'aws:s3'")
     if not name.startswith("ObjectCreated:"):
         return name, None
     data = _object(record, "s3")
     bucket, key = _text(_object(data, "bucket"), "name"), _text(_object(data, "object"), "key")
-    return name, _created(bucket, _decoded(key) if dialect is Dialect.S3 else key, record, "eventTime")
+    return name, _created(bucket, _decoded(key) if sent == name else key, record, "eventTime")
 
 
-def _eventbridge(record: object, _: Dialect) -> tuple[str, Created | None]:
-    name = _text(record, "detail-type")
+def _eventbridge(record: object) -> tuple[str, Created | None]:
+    name = _name(record, "detail-type")
     if name != "Object Created":
         return name, None
     detail = _object(record, "detail")
@@ -139,12 +145,12 @@ def _created(bucket: str, key: str, record: object, time_field: str) -> Created:
 
 
 def _time(record: object, name: str) -> datetime | None:
-    """The event's own time, which only orders what S3 itself cannot date; so a missing or odd one is no error."""
+    """The event's own time in UTC. It only orders what S3 itself cannot date; so a missing or odd one is no error."""
     try:
         time = datetime.fromisoformat(_text(record, name))
-    except ValueError:
+        return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):  # the years 1 and 9999 have neighbours that no calendar has
         return None
-    return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 def _check_storable(name: str) -> None:
@@ -177,4 +183,12 @@ def _text(record: object, name: str) -> str:
     value = record.get(name) if isinstance(record, dict) else None
     if not isinstance(value, str):
         raise _Malformed(f"no {name!r} text")
+    return value
+
+
+def _name(record: object, name: str) -> str:
+    """An event's name. It ends in logs, so it must look like one."""
+    value = _text(record, name)
+    if len(value) > MAX_NAME or not (value.isascii() and value.isprintable()):
+        raise _Malformed(f"{name} {value[:40]!r}… is not the name of an event")
     return value
