@@ -92,18 +92,28 @@ def _squash(image: Image.Image, size: int) -> npt.NDArray[np.uint8]:
         image.draft("RGB", (size, size))
         image.load()
         rgb = _rgb(image).resize((size, size), Image.Resampling.BILINEAR)
-        turn = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, …
         raise _undecodable(error) from error
+    turn = _turn(image)
     if turn is not None:  # after squashing to a square, which is cheaper and gives the same
         rgb = rgb.transpose(turn)
     return np.asarray(rgb)
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """What turns the photo upright. Damaged EXIF data says nothing: no reason to refuse pixels that are whole."""
+    try:
+        return _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # Pillow's EXIF parser raises SyntaxError, struct.error, KeyError, …
+        return None
 
 
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16 bits a channel: convert() would clip to white instead of scaling
         scaled = np.asarray(image, dtype=np.int64) >> 8
         image = Image.fromarray(scaled.clip(0, 255).astype(np.uint8))
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")  # straight to RGB, Pillow warns that several transparent colours are lost
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
@@ -120,7 +130,14 @@ def _undecodable(error: Exception) -> PhotoError:
 
 # First bytes of the formats that are decoded, and of images that are not (for a reason that helps).
 _MAGIC = {b"\xff\xd8\xff": "JPEG", b"\x89PNG": "PNG", b"BM": "BMP", b"GIF8": "GIF"}
-_OTHER = {b"II*\x00": "TIFF", b"MM\x00*": "TIFF", b"8BPS": "PSD", b"\x00\x00\x01\x00": "ICO", b"%PDF": "PDF"}
+_OTHER = {
+    b"II*\x00": "TIFF",
+    b"MM\x00*": "TIFF",
+    b"8BPS": "PSD",
+    b"\x00\x00\x01\x00": "ICO",
+    b"%PDF": "PDF",
+    b"\x00\x00\x00\x0cjP  ": "JPEG 2000",
+}
 
 
 def _unidentified(data: bytes) -> PhotoError:
