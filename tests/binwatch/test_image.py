@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageChops
+from PIL import Image
 
 from binwatch.errors import PhotoError, Reason
 from binwatch.image import FORMATS, PILLOW_MAX_PIXELS, SIZE, Limits, _rgb, load
@@ -112,11 +112,12 @@ def test_cmyk_as_adobe_writes_it() -> None:
 
 
 def test_cmyk_without_adobes_marker() -> None:
+    """Pillow takes every CMYK JPEG as inverted, since nearly all are Adobe's; so do training and counting alike."""
     data = _encoded(_scene().convert("CMYK"), quality=95)
     start = data.index(b"\xff\xee")
     plain = data[:start] + data[start + 2 + int.from_bytes(data[start + 2 : start + 4]) :]
     assert b"Adobe" not in plain
-    _assert_near(load(plain).pixels, _squashed(ImageChops.invert(_scene().convert("CMYK"))), 2)
+    _assert_near(load(plain).pixels, _squashed(_scene()), 2)
 
 
 @pytest.mark.parametrize(("colour", "channels"), [(0, 1), (2, 3), (4, 2), (6, 4)], ids=["L", "RGB", "LA", "RGBA"])
