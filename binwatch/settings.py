@@ -18,6 +18,7 @@ from binwatch.errors import SettingsError
 from binwatch.image import PILLOW_MAX_PIXELS, Limits
 
 PREFIX = "BINWATCH_"
+DEFAULT_MODEL = Path(__file__).parent.parent / "samples" / "model"
 
 
 class EventSource(StrEnum):
@@ -82,7 +83,7 @@ class Settings(BaseSettings):
     )
 
     # Counting
-    model_dir: Path = Field(Path("samples/model"), description="folder with the model bundle")
+    model_dir: Path = Field(DEFAULT_MODEL, description="folder with the model bundle")
     precision: PrecisionChoice = Field(PrecisionChoice.AUTO, description="variant of the bundle")
     provider: Provider = Field(Provider.AUTO, description="where ONNX Runtime computes")
     batch_size: int = Field(16, ge=1, le=512, description="photos in one ONNX Runtime call at most")
@@ -116,6 +117,26 @@ def load_settings() -> Settings:
             " events in a queue that it consumes; name two queues"
         )
     return settings
+
+
+def process_environment(settings: Settings) -> dict[str, str]:
+    """The environment of this process, with `settings` as its BINWATCH_ variables and nothing of AWS's.
+
+    For processes that must see just these settings and never a person's own AWS account.
+    """
+    kept = {name: value for name, value in os.environ.items() if not name.upper().startswith((PREFIX, "AWS_"))}
+    given = {name: getattr(settings, name) for name in Settings.model_fields}
+    return kept | {PREFIX + name.upper(): _plain(value) for name, value in given.items() if value is not None}
+
+
+def adopt_environment(environment: dict[str, str]) -> None:
+    """Make `environment` that of this process, and so of those that it starts."""
+    os.environ.clear()
+    os.environ.update(environment)
+
+
+def _plain(value: object) -> str:
+    return value.get_secret_value() if isinstance(value, SecretStr) else str(value)
 
 
 def _variable(location: tuple[int | str, ...]) -> str:

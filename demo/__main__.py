@@ -1,0 +1,91 @@
+"""The main job on one machine: `python -m demo --help`."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from binwatch.errors import BinwatchError
+from binwatch.settings import load_settings
+from demo.camera import find
+from demo.house import open_house
+from demo.show import show
+from demo.watch import run
+
+SAMPLES = Path(__file__).parent.parent / "samples"
+
+cli = typer.Typer(add_completion=False)
+
+
+@cli.command()
+def demo(
+    photos: Annotated[Optional[Path], typer.Option(help="Folder with photos; else the sample photos.")] = None,  # noqa: UP045
+    metadata: Annotated[Optional[Path], typer.Option(help="Folder with metadata JSONs of these photos.")] = None,  # noqa: UP045
+    report: Annotated[Optional[Path], typer.Option(help="Write the result here, as JSON.")] = None,  # noqa: UP045
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the monitor's page running until Ctrl-C.")] = False,
+    patience: Annotated[float, typer.Option(help="Give up after so many seconds without a new record.")] = 120.0,
+) -> None:
+    """Put photos into a bucket as a camera would, have them counted and compared, and show the result.
+
+    S3, SQS, a Celery worker and the monitor run on this machine just for this. Exits with 1, and names them, if any
+    photo is unaccounted for.
+    """
+    console = Console()
+    settings = load_settings()
+    if photos is None:
+        photos, metadata = SAMPLES / "bin-images", metadata or SAMPLES / "metadata"
+    roll = find(photos, metadata)
+    console.print(f"{len(roll.photos)} photos and {len(roll.metadata)} metadata files", highlight=False)
+    with _working_folder(console) as folder, open_house(settings, folder) as house:
+        result = run(house, roll, patience, console)
+        show(result, console)
+        if report is not None:
+            result.write(report)
+        if keep:
+            console.print(f"The monitor's page: {house.monitor_address} (Ctrl-C ends it)", highlight=False)
+            _wait_for_interrupt()
+        if result.unaccounted:
+            names = "\n  ".join(result.unaccounted)
+            raise BinwatchError(f"unaccounted for, {len(result.unaccounted)}:\n  {names}")
+
+
+@contextmanager
+def _working_folder(console: Console) -> Iterator[Path]:
+    """A folder for records and logs; removed at the end unless something went wrong."""
+    folder = Path(tempfile.mkdtemp(prefix="binwatch-demo-"))
+    try:
+        yield folder
+    except BinwatchError:
+        console.print(f"records and logs are in {folder}", highlight=False)
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _wait_for_interrupt() -> None:
+    try:
+        signal.pause()
+    except KeyboardInterrupt:
+        return
+
+
+def main() -> None:
+    """Run the command line; an error made on purpose is one line, not a traceback."""
+    try:
+        cli()
+    except BinwatchError as error:
+        Console(stderr=True, soft_wrap=True).print(f"[red]error:[/] {escape(str(error))}", highlight=False)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

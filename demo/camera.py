@@ -1,0 +1,65 @@
+"""Puts photos and metadata into the bucket, as a camera and an inventory system would."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from binwatch.errors import BinwatchError
+from binwatch.keys import Kind, kind_of
+from binwatch.objects import Objects
+
+_AT_A_TIME = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A file and the key that it goes to."""
+
+    key: str
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Roll:
+    """What there is to upload."""
+
+    photos: list[Upload]
+    metadata: list[Upload]
+
+
+def find(photos: Path, metadata: Path | None) -> Roll:
+    """The photos and metadata files in two folders, with keys in the layout of the Amazon Bin Image Dataset.
+
+    Raises BinwatchError if a folder is not there or there is no photo.
+    """
+    roll = Roll(
+        photos=_uploads(photos, "bin-images/", Kind.PHOTO),
+        metadata=_uploads(metadata, "metadata/", Kind.METADATA) if metadata else [],
+    )
+    if not roll.photos:
+        raise BinwatchError(f"{photos}: no photos here (.jpg, .jpeg, .png, .webp, .bmp or .gif)")
+    return roll
+
+
+def _uploads(folder: Path, prefix: str, kind: Kind) -> list[Upload]:
+    if not folder.is_dir():
+        raise BinwatchError(f"{folder}: no such folder; name one with --photos or --metadata")
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and kind_of(path.name) is kind)
+    return [Upload(prefix + path.relative_to(folder).as_posix(), path) for path in files]
+
+
+def put(objects: Objects, bucket: str, roll: Roll, done: Callable[[], object]) -> None:
+    """Upload everything, metadata among the photos; call `done` after each object."""
+
+    def put_one(upload: Upload) -> None:
+        objects.put(bucket, upload.key, upload.path.read_bytes())
+        done()
+
+    # By file name, so that a photo and its metadata arrive at about the same time, in either order.
+    uploads = sorted([*roll.photos, *roll.metadata], key=lambda upload: upload.path.name)
+    with ThreadPoolExecutor(_AT_A_TIME) as pool:
+        for future in [pool.submit(put_one, upload) for upload in uploads]:
+            future.result()

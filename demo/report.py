@@ -1,0 +1,127 @@
+"""What the records say about the photos and metadata that were put in."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine, select
+
+from binwatch.counts import error_of, outcome_of
+from binwatch.records.tables import Bin, Count, Expectation
+
+
+@dataclass(frozen=True, slots=True)
+class BinReport:
+    """One photo: `predicted` is the class, 0 to 6 for "more than 5"; `outcome` is exact, under, over, failed or
+    "no expected quantity"."""
+
+    key: str
+    predicted: int | None
+    probabilities: list[float] | None
+    expected: int | None
+    outcome: str
+    reason: str | None = None
+    detail: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The whole result. Errors are in items, capped at "more than 5" taken as 6; shares are of those compared."""
+
+    photos: int
+    counted: int
+    failed: dict[str, int]
+    metadata: int
+    metadata_failed: dict[str, int]
+    compared: int
+    agreement: float | None
+    mae: float | None
+    rmse: float | None
+    within_one: float | None
+    photos_per_second: float | None
+    model: dict[str, str | None]
+    bins: list[BinReport]
+    unaccounted: list[str] = field(default_factory=list)
+
+    def write(self, path: Path) -> None:
+        """As JSON."""
+        path.write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def unaccounted(engine: Engine, bucket: str, photos: Sequence[str], metadata: Sequence[str]) -> list[str]:
+    """Keys that have no record yet, neither a result nor a reason."""
+    with engine.connect() as connection:
+        counted = set(connection.scalars(select(Count.key).where(Count.bucket == bucket)))
+        read = set(connection.scalars(select(Expectation.source).where(Expectation.bucket == bucket)))
+    return [key for key in photos if key not in counted] + [key for key in metadata if key not in read]
+
+
+def make_report(engine: Engine, bucket: str, photos: Sequence[str], metadata: Sequence[str], seconds: float) -> Report:
+    """Sum up; `seconds` is the time from the first upload to the last record."""
+    with engine.connect() as connection:
+        counts = connection.execute(select(Count.__table__).where(Count.bucket == bucket)).mappings().all()
+        expected = dict(
+            connection.execute(
+                select(Bin.bin_id, Expectation.quantity)
+                .join(Expectation, Expectation.id == Bin.expectation_id)
+                .where(Bin.bucket == bucket, Expectation.reason.is_(None))
+            )
+            .tuples()
+            .all()
+        )
+        refused = connection.scalars(
+            select(Expectation.reason).where(Expectation.bucket == bucket, Expectation.reason.is_not(None))
+        ).all()
+    bins = [_bin(dict(row), expected) for row in sorted(counts, key=lambda row: row["key"])]
+    failed = Counter(row["reason"] for row in counts if row["reason"])
+    counted = sum(row["reason"] is None for row in counts)
+    return Report(
+        photos=len(photos),
+        counted=counted,
+        failed=dict(failed),
+        metadata=len(metadata),
+        metadata_failed=dict(Counter(reason for reason in refused if reason)),
+        photos_per_second=round(counted / seconds, 1) if seconds > 0 else None,
+        model=_model(counts),
+        bins=bins,
+        unaccounted=unaccounted(engine, bucket, photos, metadata),
+        **_agreement(bins),
+    )
+
+
+def _bin(row: dict[str, Any], expected: dict[str, int | None]) -> BinReport:
+    quantity = expected.get(row["bin_id"])
+    if row["reason"]:
+        outcome = "failed"
+    else:
+        outcome = "no expected quantity" if quantity is None else outcome_of(row["predicted"], quantity)
+    return BinReport(
+        row["key"], row["predicted"], row["probabilities"], quantity, outcome, row["reason"], row["detail"]
+    )
+
+
+def _agreement(bins: Sequence[BinReport]) -> dict[str, Any]:
+    errors = [
+        error_of(one.predicted, one.expected) for one in bins if one.predicted is not None and one.expected is not None
+    ]
+    if not errors:
+        return {"compared": 0, "agreement": None, "mae": None, "rmse": None, "within_one": None}
+    return {
+        "compared": len(errors),
+        "agreement": round(sum(error == 0 for error in errors) / len(errors), 4),
+        "mae": round(sum(map(abs, errors)) / len(errors), 4),
+        "rmse": round(math.sqrt(sum(error**2 for error in errors) / len(errors)), 4),
+        "within_one": round(sum(abs(error) <= 1 for error in errors) / len(errors), 4),
+    }
+
+
+def _model(counts: Sequence[Any]) -> dict[str, str | None]:
+    last = max(counts, key=lambda row: row["id"], default=None)
+    names = {"version": "model_version", "variant": "precision", "provider": "provider"}
+    return {name: last[column] if last else None for name, column in names.items()}

@@ -1,0 +1,58 @@
+"""The report, for a person to read."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from binwatch.counts import CLASSES, Outcome, class_of
+from demo.report import Report
+
+_MOST_LINES = 20
+
+
+def show(report: Report, console: Console) -> None:
+    """Print the agreement table, the failures and the sums."""
+    if report.compared:
+        console.print(_table(report))
+    failures = [f"{bin_.key}: {bin_.reason}: {bin_.detail}" for bin_ in report.bins if bin_.reason]
+    for line in failures[:_MOST_LINES]:
+        console.print(f"[red]failed[/] {escape(line)}", soft_wrap=True)
+    if len(failures) > _MOST_LINES:
+        console.print(f"… and {len(failures) - _MOST_LINES} more; --report writes them all")
+    for reason, files in report.metadata_failed.items():
+        console.print(f"[yellow]metadata without a quantity[/] {files} × {reason}")
+    for line in _sums(report):
+        console.print(line, highlight=False)
+
+
+def _table(report: Report) -> Table:
+    outcomes = Counter(
+        (class_of(bin_.expected), bin_.outcome)
+        for bin_ in report.bins
+        if bin_.expected is not None and bin_.predicted is not None
+    )
+    table = Table("expected", *(str(outcome) for outcome in Outcome), "agreement", title="Counts beside expectations")
+    for index, name in enumerate(CLASSES):
+        cells = [outcomes[index, outcome] for outcome in Outcome]
+        share = f"{outcomes[index, Outcome.EXACT] / sum(cells):.0%}" if sum(cells) else "–"
+        table.add_row(name, *map(str, cells), share)
+    return table
+
+
+def _sums(report: Report) -> list[str]:
+    model = report.model
+    lines = [
+        f"{report.photos} photos: {report.counted} counted, {sum(report.failed.values())} failed,"
+        f" {len(report.unaccounted)} unaccounted for; {report.photos_per_second} photos/s from upload to record",
+        f"model {model['version']}, {model['variant']}, {model['provider']}",
+    ]
+    if report.compared:
+        lines.append(
+            f"{report.compared} compared: agreement {report.agreement:.1%}, within one {report.within_one:.1%},"
+            f" MAE {report.mae:.2f}, RMSE {report.rmse:.2f} items"
+        )
+    return lines

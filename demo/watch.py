@@ -1,0 +1,47 @@
+"""Puts the photos in and watches until each is accounted for."""
+
+from __future__ import annotations
+
+import time
+from threading import Thread
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from binwatch.records.engine import connect
+from demo.camera import Roll, put
+from demo.house import House
+from demo.report import Report, make_report, unaccounted
+
+_POLL_S = 0.1
+
+
+def run(house: House, roll: Roll, patience_s: float, console: Console) -> Report:
+    """Upload `roll` and wait for its records. Gives up after `patience_s` seconds in which nothing more is recorded."""
+    engine = connect(house.settings.database_url.get_secret_value())
+    bucket = house.settings.bucket
+    photos, metadata = [upload.key for upload in roll.photos], [upload.key for upload in roll.metadata]
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    started = time.monotonic()
+    with Progress(*columns, console=console) as progress:
+        camera = _start_camera(house, roll, progress)
+        bar = progress.add_task("recorded", total=len(photos) + len(metadata))
+        left, last_change = len(photos) + len(metadata), started
+        while left and time.monotonic() - last_change < patience_s:
+            house.check()
+            time.sleep(_POLL_S)
+            now_left = len(unaccounted(engine, bucket, photos, metadata))
+            if now_left != left or camera.is_alive():
+                left, last_change = now_left, time.monotonic()
+            progress.update(bar, completed=len(photos) + len(metadata) - left)
+        camera.join()
+    return make_report(engine, bucket, photos, metadata, last_change - started)
+
+
+def _start_camera(house: House, roll: Roll, progress: Progress) -> Thread:
+    bar = progress.add_task("uploaded", total=len(roll.photos) + len(roll.metadata))
+    camera = Thread(
+        target=put, args=(house.objects, house.settings.bucket, roll, lambda: progress.advance(bar)), name="camera"
+    )
+    camera.start()
+    return camera

@@ -1,0 +1,1 @@
+"""S3 events → Celery → ONNX Runtime in batches → records."""

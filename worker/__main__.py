@@ -1,0 +1,105 @@
+"""Command line of the worker: `python -m worker --help`."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from binwatch.bundle import Bundle
+from binwatch.counts import CLASSES
+from binwatch.errors import BinwatchError
+from binwatch.settings import Settings, load_settings
+from worker.output import Format, Line, printable_stdout, write
+
+cli = typer.Typer(help="Counts what is in storage bins from photos.", no_args_is_help=True, add_completion=False)
+
+
+@cli.command()
+def run() -> None:
+    """Take event messages in and count photos until stopped (TERM drains what is in hand)."""
+    from worker.app import make_app, make_worker
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    settings = load_settings()
+    worker = make_worker(make_app(settings), settings)
+    worker.start()
+    raise typer.Exit(worker.exitcode or 0)
+
+
+@cli.command()
+def migrate() -> None:
+    """Bring the schema of the records up to date."""
+    from binwatch.records.engine import connect
+    from binwatch.records.migrate import migrate as upgrade
+
+    upgrade(connect(load_settings().database_url.get_secret_value()))
+
+
+@cli.command()
+def setup() -> None:
+    """Create the event queue and the task queue on SQS, each with its dead-letter queue."""
+    from worker.queues import create_queues, sqs_client
+
+    settings = load_settings()
+    create_queues(sqs_client(settings), settings)
+
+
+@cli.command()
+def count(
+    places: Annotated[list[str], typer.Argument(help="Photos, folders or s3://bucket/prefix.", metavar="PATH…")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON array.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+    model: Annotated[Optional[Path], typer.Option(help="Folder with the model bundle.")] = None,  # noqa: UP045
+) -> None:
+    """Count photos now, without a queue, and print the counts. Exits with 1 if not one could be counted."""
+    if as_json and as_csv:
+        raise BinwatchError("--json and --csv exclude each other; choose one")
+    form = Format.JSON if as_json else Format.CSV if as_csv else Format.TABLE
+    settings = load_settings()
+    if model is not None:
+        settings = settings.model_copy(update={"model_dir": model})
+    counted, failed = write(_count(places, settings), form, printable_stdout())
+    if failed:
+        Console(stderr=True).print(f"{counted} counted, {failed} failed")
+    raise typer.Exit(0 if counted else 1)
+
+
+def _count(places: list[str], settings: Settings) -> Iterator[Line]:
+    from worker.engine import Engine
+    from worker.files import find, loader
+    from worker.pipeline import Prediction, load_ahead, predict
+
+    bundle = Bundle(settings.model_dir)
+    engine = Engine(
+        bundle, provider=settings.provider, precision=settings.precision, threads=settings.inference_threads
+    )
+    with ThreadPoolExecutor(settings.fetch_threads) as pool:
+        loaded = load_ahead(pool, find(places, settings), loader(settings.limits), ahead=4 * settings.batch_size)
+        for file, answer in predict(engine, loaded, settings.batch_size):
+            if isinstance(answer, Prediction):
+                name = CLASSES[answer.predicted]
+                yield Line(file.name, name, answer.confidence, answer.probabilities)
+            else:
+                error = file.error or answer
+                yield Line(file.name, reason=error.reason if error else None, detail=str(error))
+
+
+def main() -> None:
+    """Run the command line; an error made on purpose is one line, not a traceback."""
+    try:
+        cli()
+    except BinwatchError as error:
+        Console(stderr=True, soft_wrap=True).print(f"[red]error:[/] {escape(str(error))}", highlight=False)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

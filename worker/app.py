@@ -1,0 +1,97 @@
+"""The Celery application, configured from our settings, and the boot step that runs the intake inside each worker."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import Celery, bootsteps
+from celery.apps.worker import Worker
+
+from binwatch.events import Created
+from binwatch.settings import EventSource, Settings
+from worker.counting import Counting
+from worker.intake.loop import IntakeLoop
+from worker.intake.sqs import SqsEvents
+from worker.queues import TASK_VISIBILITY_S, check_queues, sqs_client
+from worker.tasks import CountPhotos, ReadMetadata, as_json
+
+
+def make_app(settings: Settings) -> Celery:
+    """A Celery application that can send tasks. It does no work of its own until make_worker is called."""
+    app = Celery("binwatch", broker=settings.broker_url.get_secret_value(), set_as_current=False)
+    app.conf.update(
+        task_default_queue=settings.task_queue,
+        task_serializer="json",
+        accept_content=["json"],  # nothing is ever unpickled
+        task_ignore_result=True,
+        worker_prefetch_multiplier=1,
+        worker_enable_remote_control=False,  # on SQS it would create a queue for each worker
+        worker_send_task_events=False,
+        worker_hijack_root_logger=False,
+        broker_connection_retry_on_startup=True,
+        broker_transport_options=_transport_options(settings),
+    )
+    return app
+
+
+def _transport_options(settings: Settings) -> dict[str, Any]:
+    if not settings.broker_url.get_secret_value().startswith("sqs"):
+        return {}
+    return {
+        "region": settings.region,
+        "visibility_timeout": TASK_VISIBILITY_S,
+        "wait_time_seconds": 1,
+        "polling_interval": 0.1,
+        "is_secure": settings.sqs_endpoint_url is None or settings.sqs_endpoint_url.startswith("https"),
+    }
+
+
+def make_worker(app: Celery, settings: Settings) -> Worker:
+    """A worker that counts and, if there is an event source, takes events in. Raises before any message is touched."""
+    counting = Counting(settings)
+    for task in (CountPhotos, ReadMetadata):
+        app.register_task(task(counting, settings.retry_wait_s))
+    if settings.event_source is EventSource.SQS:
+        intake = _make_intake(app, settings)
+        app.steps["worker"].add(_intake_step(intake))
+    # Threads, in one process: they share one model, and NumPy, Pillow and ONNX Runtime let go of the GIL.
+    return app.Worker(
+        pool="threads",
+        concurrency=settings.worker_concurrency,
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+        loglevel="INFO",
+    )
+
+
+def _make_intake(app: Celery, settings: Settings) -> IntakeLoop:
+    client = sqs_client(settings)
+    events = SqsEvents(client, *check_queues(client, settings))
+
+    def publish(task: str, objects: list[Created]) -> None:
+        app.send_task(task, args=[[as_json(item) for item in objects]])
+
+    return IntakeLoop(
+        events,
+        count=lambda objects: publish(CountPhotos.name, objects),
+        read_metadata=lambda objects: publish(ReadMetadata.name, objects),
+        group_photos=settings.group_photos,
+        group_wait_s=settings.group_wait_ms / 1000,
+        models_prefix=settings.models_prefix,
+    )
+
+
+def _intake_step(intake: IntakeLoop) -> type[bootsteps.StartStopStep]:
+    class IntakeStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no types
+        """Celery makes its steps itself, from a class; this one carries the intake in."""
+
+        requires = ("celery.worker.components:Pool",)
+
+        def start(self, parent: object) -> None:
+            intake.start()
+
+        def stop(self, parent: object) -> None:
+            intake.stop()
+
+    return IntakeStep

@@ -1,0 +1,144 @@
+"""Objects in S3 → records: the work behind the Celery tasks, without Celery."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from binwatch.bundle import Bundle
+from binwatch.errors import MetadataError, MetadataReason, ObjectsError, PhotoError, Reason
+from binwatch.events import Created
+from binwatch.image import Photo, load
+from binwatch.keys import bin_of
+from binwatch.metadata import expected_quantity
+from binwatch.objects import Fetched, ObjectRefused, Objects
+from binwatch.records.engine import connect
+from binwatch.records.migrate import check_schema
+from binwatch.records.store import NewCount, NewExpectation, Store
+from binwatch.settings import Settings
+from worker.engine import Engine
+from worker.pipeline import Prediction, load_ahead, predict
+
+
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """An object that could not be fetched for now; it must be tried again."""
+
+    item: Created
+    error: ObjectsError
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedPhoto:
+    """A photo as fetched and decoded, or what kept it from being either."""
+
+    item: Created
+    photo: Photo | None = None
+    fetched: Fetched | None = None
+    etag: str = ""
+    error: PhotoError | ObjectsError | None = None
+
+
+class Counting:
+    """Counts photos and reads expected quantities. One for each process; its methods may run on several threads."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        database = connect(settings.database_url.get_secret_value())
+        check_schema(database)
+        self._store = Store(database)
+        self._objects = Objects(settings)
+        self._pool = ThreadPoolExecutor(settings.fetch_threads, thread_name_prefix="fetch")
+        self.engine = Engine(
+            Bundle(settings.model_dir),
+            provider=settings.provider,
+            precision=settings.precision,
+            threads=settings.inference_threads,
+        )
+
+    def count(self, photos: Sequence[Created]) -> list[Outage]:
+        """Fetch, decode, infer and record. Returns what an outage of S3 kept back; all other photos are recorded."""
+        loaded = load_ahead(self._pool, photos, self._load, ahead=len(photos))
+        outages: list[Outage] = []
+        counts: list[NewCount] = []
+        for item, answer in predict(self.engine, loaded, self._settings.batch_size):
+            if isinstance(item.error, ObjectsError):
+                outages.append(Outage(item.item, item.error))
+            else:
+                counts.append(self._record(item, answer))
+        self._store.add_counts(counts)
+        return outages
+
+    def read_metadata(self, files: Sequence[Created]) -> list[Outage]:
+        """Fetch, parse and record expected quantities. Returns the files that an outage of S3 kept back."""
+        outages: list[Outage] = []
+        expectations: list[NewExpectation] = []
+        for read in self._pool.map(self._read, files):
+            if isinstance(read, Outage):
+                outages.append(read)
+            else:
+                expectations.append(read)
+        self._store.add_expectations(expectations)
+        return outages
+
+    def close(self) -> None:
+        """Let go of the threads."""
+        self._pool.shutdown()
+
+    def _load(self, item: Created) -> LoadedPhoto:
+        try:
+            fetched = self._objects.fetch(item.bucket, item.key, max_bytes=self._settings.max_photo_bytes)
+        except ObjectRefused as error:
+            return LoadedPhoto(item, etag=error.etag, error=PhotoError(Reason(error.why), str(error)))
+        except ObjectsError as error:
+            return LoadedPhoto(item, error=error)
+        loaded = LoadedPhoto(item, fetched=fetched, etag=fetched.etag)
+        try:
+            return replace(loaded, photo=load(fetched.data, limits=self._settings.limits))
+        except PhotoError as error:
+            return replace(loaded, error=error)
+
+    def _record(self, loaded: LoadedPhoto, answer: Prediction | PhotoError | None) -> NewCount:
+        error = loaded.error or (answer if isinstance(answer, PhotoError) else None)
+        prediction = answer if isinstance(answer, Prediction) else None
+        fetched, photo = loaded.fetched, loaded.photo
+        return NewCount(
+            bucket=loaded.item.bucket,
+            key=loaded.item.key,
+            etag=loaded.etag,
+            version_id=fetched.version_id if fetched else None,
+            model_version=self.engine.card.version,
+            precision=self.engine.precision,
+            provider=self.engine.provider,
+            reason=error.reason if isinstance(error, PhotoError) else None,
+            detail=str(error) if error else None,
+            predicted=prediction.predicted if prediction else None,
+            probabilities=prediction.probabilities if prediction else None,
+            width=photo.width if photo else None,
+            height=photo.height if photo else None,
+            bytes=len(fetched.data) if fetched else None,
+            modified_at=fetched.modified if fetched else _announced(loaded.item),
+        )
+
+    def _read(self, item: Created) -> NewExpectation | Outage:
+        read = NewExpectation(
+            bucket=item.bucket, bin_id=bin_of(item.key), source=item.key, etag="", modified_at=_announced(item)
+        )
+        try:
+            fetched = self._objects.fetch(item.bucket, item.key, max_bytes=self._settings.max_metadata_bytes)
+        except ObjectRefused as error:
+            return replace(read, etag=error.etag, reason=MetadataReason(error.why), detail=str(error))
+        except ObjectsError as error:
+            return Outage(item, error)
+        read = replace(read, etag=fetched.etag, modified_at=fetched.modified)
+        try:
+            return replace(read, quantity=expected_quantity(fetched.data))
+        except MetadataError as error:
+            return replace(read, reason=error.reason, detail=str(error))
+
+
+def _announced(item: Created) -> datetime:
+    """When the event says that the object was stored: the best there is for an object that cannot be fetched."""
+    return item.time or datetime.now(UTC)

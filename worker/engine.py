@@ -1,0 +1,126 @@
+"""ONNX Runtime on one model bundle: arrays of photos in, probabilities and embeddings out."""
+
+from __future__ import annotations
+
+import os
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+from binwatch.bundle import EMBEDDING, INPUT, PROBABILITIES, Bundle, Card, Precision
+from binwatch.errors import BinwatchError, BundleError
+from binwatch.settings import PrecisionChoice, Provider
+
+CUDA = "CUDAExecutionProvider"
+CPU = "CPUExecutionProvider"
+_QUIET = 3  # ONNX Runtime's log level "error": its warnings about node placement are ours to check, not to print
+
+
+class ProviderError(BinwatchError):
+    """ONNX Runtime does not compute where the settings say that it must."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inferred:
+    """What the model says of n photos, in the same order.
+
+    `probabilities` is float32 (n, 7), each row sums to 1; `embeddings` is float32 (n, embedding_size).
+    """
+
+    probabilities: npt.NDArray[np.float32]
+    embeddings: npt.NDArray[np.float32]
+
+
+class Engine:
+    """One loaded model. Safe to share: calls from several threads queue, since each call uses every core by itself."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        provider: Provider = Provider.AUTO,
+        precision: PrecisionChoice = PrecisionChoice.AUTO,
+        threads: int = 0,
+    ) -> None:
+        self.card: Card = bundle.card
+        wanted = _provider(provider)
+        self.precision = _precision(precision, wanted, bundle.card)
+        path = bundle.model(self.precision)
+        self._session = _open(path, wanted, threads or len(os.sched_getaffinity(0)))
+        self.provider = _verified(self._session, wanted, provider)
+        _check_against_card(self._session, bundle.card, path)
+        self._lock = threading.Lock()
+
+    def infer(self, photos: npt.NDArray[np.uint8]) -> Inferred:
+        """Count `photos`, uint8 (n, size, size, 3) with n ≥ 1."""
+        with self._lock:
+            probabilities, embeddings = self._session.run([PROBABILITIES, EMBEDDING], {INPUT: photos})
+        if len(probabilities) != len(photos):
+            raise BinwatchError(f"the model answered {len(probabilities)} photos of {len(photos)}; export it again")
+        return Inferred(probabilities, embeddings)
+
+
+def _provider(choice: Provider) -> str:
+    if choice is Provider.AUTO:
+        return CUDA if CUDA in ort.get_available_providers() else CPU
+    return CUDA if choice is Provider.CUDA else CPU
+
+
+def _precision(choice: PrecisionChoice, provider: str, card: Card) -> Precision:
+    if choice is not PrecisionChoice.AUTO:
+        return Precision(choice.value)
+    best = Precision.FP16 if provider == CUDA else Precision.INT8
+    return best if best in card.variants else next(p for p in (Precision.FP32, *card.variants) if p in card.variants)
+
+
+def _open(path: Path, provider: str, threads: int) -> Any:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = _QUIET
+    # Threads that spin while they wait for the next call take the cores that decode its photos.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if provider == CUDA and hasattr(ort, "preload_dlls"):
+        ort.preload_dlls()
+    try:
+        return ort.InferenceSession(str(path), options, providers=_provider_options(provider))
+    except Exception as error:  # ONNX Runtime raises its own, unexported classes
+        raise BundleError(f"{path}: ONNX Runtime cannot load it ({error}); export the model again") from error
+
+
+def _provider_options(provider: str) -> list[Any]:
+    if provider == CUDA:
+        # The default, EXHAUSTIVE, tries every algorithm again for each new batch size.
+        return [(CUDA, {"cudnn_conv_algo_search": "HEURISTIC"}), CPU]
+    return [CPU]
+
+
+def _verified(session: Any, wanted: str, choice: Provider) -> str:
+    """ONNX Runtime falls back to the CPU without an exception; only the session's own list tells."""
+    actual = str(session.get_providers()[0])
+    if actual != wanted and choice is not Provider.AUTO:
+        raise ProviderError(
+            f"BINWATCH_PROVIDER={choice} but ONNX Runtime fell back to {actual}: check the driver and the CUDA and"
+            " cuDNN libraries, or set BINWATCH_PROVIDER=cpu"
+        )
+    return actual
+
+
+def _check_against_card(session: Any, card: Card, path: Path) -> None:
+    side, classes = card.input_size, len(card.classes)
+    wanted = {
+        INPUT: ("tensor(uint8)", [side, side, 3]),
+        PROBABILITIES: ("tensor(float)", [classes]),
+        EMBEDDING: ("tensor(float)", [card.embedding_size]),
+    }
+    found = {node.name: (node.type, list(node.shape[1:])) for node in (*session.get_inputs(), *session.get_outputs())}
+    for name, (kind, shape) in wanted.items():
+        if found.get(name) != (kind, shape):
+            raise BundleError(
+                f"{path}: the card promises {name!r} as {kind} (batch, {', '.join(map(str, shape))}), the ONNX file has"
+                f" {found.get(name, 'nothing of that name')}; export the bundle again"
+            )

@@ -1,0 +1,102 @@
+"""Photos to count by hand: in files, folders and S3 prefixes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from binwatch.errors import BinwatchError, PhotoError, Reason
+from binwatch.image import Limits, Photo, load
+from binwatch.keys import Kind, kind_of
+from binwatch.settings import Settings
+
+if TYPE_CHECKING:
+    from binwatch.objects import Objects
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A photo to count: what to call it, and how to get its bytes (raises PhotoError if they cannot be had)."""
+
+    name: str
+    read: Callable[[], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedFile:
+    """A photo, or why there is none."""
+
+    name: str
+    photo: Photo | None = None
+    error: PhotoError | None = None
+
+
+def find(places: Sequence[str], settings: Settings) -> Iterator[Source]:
+    """Every photo in `places`. Raises BinwatchError for a place that is not there or holds no photo."""
+    for place in places:
+        found = False
+        for source in _in_prefix(place, settings) if place.startswith("s3://") else _in_path(Path(place), settings):
+            found = True
+            yield source
+        if not found:
+            raise BinwatchError(f"{place}: no photos here (.jpg, .jpeg, .png, .webp, .bmp or .gif)")
+
+
+def loader(limits: Limits) -> Callable[[Source], LoadedFile]:
+    """A function that loads one source, and never raises for a bad photo."""
+
+    def load_one(source: Source) -> LoadedFile:
+        try:
+            return LoadedFile(source.name, load(source.read(), limits=limits))
+        except PhotoError as error:
+            return LoadedFile(source.name, error=error)
+
+    return load_one
+
+
+def _in_path(path: Path, settings: Settings) -> Iterator[Source]:
+    if path.is_dir():
+        for file in sorted(path.rglob("*")):
+            if kind_of(file.name) is Kind.PHOTO and file.is_file():
+                yield _file(file, settings.max_photo_bytes)
+    elif path.exists():
+        yield _file(path, settings.max_photo_bytes)  # named by a person, so tried whatever its suffix
+    else:
+        raise BinwatchError(f"{path}: not there; name a photo, a folder or s3://bucket/prefix")
+
+
+def _file(path: Path, max_bytes: int) -> Source:
+    def read() -> bytes:
+        try:
+            size = path.stat().st_size
+            if size > max_bytes:
+                raise PhotoError(Reason.TOO_LARGE, f"the file has {size:,} bytes, over the limit of {max_bytes:,}")
+            return path.read_bytes()
+        except OSError as error:
+            raise PhotoError(Reason.MISSING, f"cannot be read: {error.strerror}") from error
+
+    return Source(str(path), read)
+
+
+def _in_prefix(url: str, settings: Settings) -> Iterator[Source]:
+    from binwatch.objects import Objects  # boto3 takes a third of a second to import, which local files need not pay
+
+    bucket, _, prefix = url.removeprefix("s3://").partition("/")
+    objects = Objects(settings)
+    for listed in objects.list(bucket, prefix):
+        if kind_of(listed.key, settings.models_prefix) is Kind.PHOTO:
+            yield Source(f"s3://{bucket}/{listed.key}", _object_reader(objects, bucket, listed.key, settings))
+
+
+def _object_reader(objects: Objects, bucket: str, key: str, settings: Settings) -> Callable[[], bytes]:
+    from binwatch.objects import ObjectRefused
+
+    def read() -> bytes:
+        try:
+            return objects.fetch(bucket, key, max_bytes=settings.max_photo_bytes).data
+        except ObjectRefused as error:
+            raise PhotoError(Reason(error.why), str(error)) from error
+
+    return read

@@ -1,0 +1,1 @@
+"""Intake: raw S3 event messages → groups of photos and metadata files → one Celery task per group."""

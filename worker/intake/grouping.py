@@ -1,0 +1,47 @@
+"""Groups event messages until they hold enough photos, or the oldest has waited long enough."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from binwatch.events import Created
+from worker.intake.routing import Routed
+
+Receipt = TypeVar("Receipt")
+
+
+@dataclass(slots=True)
+class Group(Generic[Receipt]):
+    """What is announced by the messages whose receipts it holds; they are deleted once it is with the broker."""
+
+    photos: list[Created] = field(default_factory=list)
+    metadata: list[Created] = field(default_factory=list)
+    receipts: list[Receipt] = field(default_factory=list)
+    rejected: list[tuple[Receipt, str]] = field(default_factory=list)
+    """Messages that (in part) no one can handle, with the reason."""
+    since: float | None = None
+    """When the oldest message came, by the monotonic clock."""
+
+    def add(self, routed: Routed, receipt: Receipt) -> None:
+        """Take a message in."""
+        self.photos += routed.photos
+        self.metadata += routed.metadata
+        self.receipts.append(receipt)
+        if routed.rejected is not None:
+            self.rejected.append((receipt, routed.rejected))
+        if self.since is None:
+            self.since = time.monotonic()
+
+    def is_due(self, size: int, wait_s: float) -> bool:
+        """Whether it is full, or its oldest message has waited `wait_s` seconds."""
+        if self.since is None:
+            return False
+        full = len(self.photos) >= size or len(self.metadata) >= size or len(self.receipts) >= size
+        return full or time.monotonic() - self.since >= wait_s
+
+
+def chunks(items: list[Created], size: int) -> list[list[Created]]:
+    """`items` in pieces of at most `size`, in order."""
+    return [items[start : start + size] for start in range(0, len(items), size)]

@@ -1,0 +1,104 @@
+"""The intake's loop: receive, sort, group, hand to Celery, and only then delete."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from binwatch.events import Created
+from worker.intake.grouping import Group, chunks
+from worker.intake.routing import route
+from worker.intake.sqs import Received
+
+logger = logging.getLogger(__name__)
+
+IDLE_WAIT_S = 1
+"""How long one call waits for a message while there is nothing in hand: also how long stopping may take."""
+_MAX_PAUSE_S = 30.0
+
+
+class Events(Protocol):
+    """A queue of event messages."""
+
+    def receive(self, wait_s: int) -> list[Received]:
+        """Some messages; waits up to `wait_s` seconds for the first."""
+
+    def delete(self, messages: Sequence[Received]) -> None:
+        """Take handled messages off the queue."""
+
+    def set_aside(self, message: Received, reason: str) -> None:
+        """Copy a message that cannot be handled to the dead-letter queue."""
+
+
+Publish = Callable[[list[Created]], object]
+"""Hands objects to Celery; returns once the broker has them, and raises if it cannot."""
+
+
+class IntakeLoop:
+    """Moves event messages to Celery tasks on a thread of its own, until it is stopped. No error ends it."""
+
+    def __init__(
+        self,
+        events: Events,
+        *,
+        count: Publish,
+        read_metadata: Publish,
+        group_photos: int,
+        group_wait_s: float,
+        models_prefix: str,
+    ) -> None:
+        self._events = events
+        self._publishers: tuple[tuple[str, Publish], ...] = (("photos", count), ("metadata", read_metadata))
+        self._size = group_photos
+        self._wait_s = group_wait_s
+        self._models_prefix = models_prefix
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="intake", daemon=True)
+        self._group: Group[Received] = Group()
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self, timeout_s: float | None = None) -> None:
+        """Stop receiving and wait until the loop has ended. Messages in hand but not handed over come again."""
+        self._stopping.set()
+        self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        pause = 1.0
+        while not self._stopping.is_set():
+            try:
+                self._step()
+                pause = 1.0
+            except Exception as error:  # an outage of the queue or the broker; what is in hand is kept and tried again
+                logger.warning("intake: %s; next try in %.0f s", error, pause)
+                self._stopping.wait(pause)
+                pause = min(_MAX_PAUSE_S, pause * 2)
+
+    def _step(self) -> None:
+        """Take what is there; hand over the group when it is due, or when nothing more is waiting."""
+        if not self._group.is_due(self._size, self._wait_s):
+            messages = self._events.receive(IDLE_WAIT_S if self._group.since is None else 0)
+            for message in messages:
+                self._group.add(route(message.body, self._models_prefix), message)
+            if messages and not self._group.is_due(self._size, self._wait_s):
+                return
+        if self._group.since is not None:
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        for name, publish in self._publishers:
+            objects: list[Created] = getattr(self._group, name)
+            for chunk in chunks(objects, self._size):
+                publish(chunk)
+                del objects[: len(chunk)]  # if the next one fails, only the rest is tried again
+        while self._group.rejected:
+            message, reason = self._group.rejected[0]
+            logger.warning("event message %s set aside: %s", message.id, reason)
+            self._events.set_aside(message, reason)
+            self._group.rejected.pop(0)
+        self._events.delete(self._group.receipts)
+        self._group = Group()

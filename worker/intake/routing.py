@@ -1,0 +1,37 @@
+"""What to do with one event message: which photos and metadata files it announces, and what in it is no good."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+
+from binwatch.errors import EventError
+from binwatch.events import Created, Dialect, parse
+from binwatch.keys import Kind, kind_of
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Routed:
+    """One message, sorted. `rejected` says why (part of) it cannot be handled, for the dead-letter queue."""
+
+    photos: list[Created] = field(default_factory=list)
+    metadata: list[Created] = field(default_factory=list)
+    rejected: str | None = None
+
+
+def route(body: bytes | str, models_prefix: str) -> Routed:
+    """Sort the objects that a message announces. Never raises: what no one can handle is `rejected`."""
+    try:
+        message = parse(body)
+    except EventError as error:
+        return Routed(rejected=str(error))
+    if message.dialect is Dialect.TEST:
+        logger.info("event notifications are set up: received s3:TestEvent")
+    kinds = [(kind_of(item.key, models_prefix), item) for item in message.created]
+    return Routed(
+        photos=[item for kind, item in kinds if kind is Kind.PHOTO],
+        metadata=[item for kind, item in kinds if kind is Kind.METADATA],
+        rejected="; ".join(message.malformed) or None,
+    )

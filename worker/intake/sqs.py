@@ -1,0 +1,59 @@
+"""Event messages from SQS, by boto3, ten to a call. Never through Celery, which would destroy raw messages."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+_MOST = 10  # SQS's own limit, on receiving and on deleting
+_REASON_LENGTH = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A message as it came; `receipt` deletes it."""
+
+    id: str
+    body: str
+    receipt: str
+
+
+class SqsEvents:
+    """The queue that S3 sends its event messages to, and the dead-letter queue beside it."""
+
+    def __init__(self, client: Any, queue_url: str, dead_letter_url: str) -> None:
+        self._client = client
+        self._url = queue_url
+        self._dead_letter_url = dead_letter_url
+
+    def receive(self, wait_s: int) -> list[Received]:
+        """Up to ten messages; waits up to `wait_s` seconds for the first."""
+        answer = self._client.receive_message(QueueUrl=self._url, MaxNumberOfMessages=_MOST, WaitTimeSeconds=wait_s)
+        return [Received(m["MessageId"], m["Body"], m["ReceiptHandle"]) for m in answer.get("Messages", ())]
+
+    def delete(self, messages: Sequence[Received]) -> None:
+        """Take handled messages off the queue. One that stays comes again, which does no harm."""
+        for start in range(0, len(messages), _MOST):
+            batch = messages[start : start + _MOST]
+            entries = [{"Id": str(n), "ReceiptHandle": message.receipt} for n, message in enumerate(batch)]
+            answer = self._client.delete_message_batch(QueueUrl=self._url, Entries=entries)
+            for failure in answer.get("Failed", ()):
+                logger.warning("event message not deleted (%s): it will come again", failure.get("Message"))
+
+    def set_aside(self, message: Received, reason: str) -> None:
+        """Copy a message that cannot be handled to the dead-letter queue, with the reason. The original stays."""
+        self._client.send_message(
+            QueueUrl=self._dead_letter_url,
+            MessageBody=message.body,
+            MessageAttributes={"reason": {"DataType": "String", "StringValue": _printable(reason)}},
+        )
+
+
+def _printable(text: str) -> str:
+    """SQS refuses control characters and empty attributes."""
+    clean = "".join(c if c.isprintable() else "?" for c in text.encode(errors="replace").decode())
+    return clean[:_REASON_LENGTH] or "unknown"

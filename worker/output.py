@@ -1,0 +1,116 @@
+"""Counts by hand, as a table, as JSON or as CSV: each line is written as soon as its photo is counted."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from abc import abstractmethod
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from binwatch.counts import CLASSES
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One photo's result: `count` is the class's name, or None with the `reason` and `detail` why not."""
+
+    photo: str
+    count: str | None = None
+    confidence: float | None = None
+    probabilities: list[float] | None = None
+    reason: str | None = None
+    detail: str | None = None
+
+
+class Format(StrEnum):
+    """How results are printed."""
+
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
+
+
+def write(lines: Iterable[Line], form: Format, out: TextIO) -> tuple[int, int]:
+    """Print all lines to `out`; returns how many were counted and how many failed."""
+    writers: dict[Format, type[_Writer]] = {
+        Format.TABLE: _TableWriter,
+        Format.JSON: _JsonWriter,
+        Format.CSV: _CsvWriter,
+    }
+    writer = writers[form](out)
+    counted = failed = 0
+    for line in lines:
+        counted, failed = counted + (line.reason is None), failed + (line.reason is not None)
+        writer.add(line)
+    writer.close()
+    return counted, failed
+
+
+class _Writer:
+    def __init__(self, out: TextIO) -> None:
+        self.out = out
+
+    @abstractmethod
+    def add(self, line: Line) -> None: ...
+
+    def close(self) -> None:
+        """Nothing to finish, unless a format has an end."""
+
+
+class _TableWriter(_Writer):
+    """Rich needs all rows before the first can be aligned, so this one prints at the end."""
+
+    def __init__(self, out: TextIO) -> None:
+        super().__init__(out)
+        self._table = Table("photo", "count", "confidence", "why not")
+
+    def add(self, line: Line) -> None:
+        if line.confidence is None:
+            self._table.add_row(Text(line.photo), "–", "", Text(f"{line.reason}: {line.detail}", style="red"))
+        else:
+            self._table.add_row(Text(line.photo), line.count, f"{line.confidence:.0%}", "")
+
+    def close(self) -> None:
+        # A pipe has no width: 200 columns keep a row on a line.
+        Console(file=self.out, width=None if self.out.isatty() else 200).print(self._table)
+
+
+class _JsonWriter(_Writer):
+    """A JSON array with one object a line."""
+
+    def __init__(self, out: TextIO) -> None:
+        super().__init__(out)
+        self._separator = "[\n"
+
+    def add(self, line: Line) -> None:
+        self.out.write(self._separator + json.dumps(asdict(line), ensure_ascii=False))
+        self._separator = ",\n"
+
+    def close(self) -> None:
+        self.out.write("[]\n" if self._separator == "[\n" else "\n]\n")
+
+
+class _CsvWriter(_Writer):
+    def __init__(self, out: TextIO) -> None:
+        super().__init__(out)
+        self._rows = csv.writer(out)
+        self._rows.writerow(["photo", "count", "confidence", *(f"p({name})" for name in CLASSES), "reason", "detail"])
+
+    def add(self, line: Line) -> None:
+        probabilities: list[Any] = [*line.probabilities] if line.probabilities else [None] * len(CLASSES)
+        self._rows.writerow([line.photo, line.count, line.confidence, *probabilities, line.reason, line.detail])
+
+
+def printable_stdout() -> TextIO:
+    """Standard output, with file names that are no text shown with their bytes escaped instead of raising."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    return sys.stdout

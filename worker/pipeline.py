@@ -1,0 +1,102 @@
+"""Photos on their way to a count: load ahead on threads, infer in batches, one answer per photo, in order."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass
+from itertools import islice
+from typing import Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from binwatch.errors import PhotoError, Reason
+from binwatch.image import Photo
+from worker.engine import Engine
+
+logger = logging.getLogger(__name__)
+
+_DIGITS = 6
+"""Probabilities are kept to a millionth; int8 arithmetic gives less."""
+
+
+class Loaded(Protocol):
+    """What a loader returns: whose photo it is, and the photo, or None if it could not be loaded."""
+
+    @property
+    def photo(self) -> Photo | None: ...
+
+
+Item = TypeVar("Item")
+AnyLoaded = TypeVar("AnyLoaded", bound=Loaded)
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What the model says of one photo: the class, the probability of each class, and the embedding (float32)."""
+
+    predicted: int
+    probabilities: list[float]
+    embedding: npt.NDArray[np.float32]
+
+    @property
+    def confidence(self) -> float:
+        """Probability of the predicted class."""
+        return self.probabilities[self.predicted]
+
+
+def load_ahead(
+    pool: Executor, items: Iterable[Item], load: Callable[[Item], AnyLoaded], ahead: int
+) -> Iterator[AnyLoaded]:
+    """`load` each item on the pool's threads, at most `ahead` at a time beyond what is consumed, in order."""
+    source = iter(items)
+    waiting: deque[Future[AnyLoaded]] = deque(pool.submit(load, item) for item in islice(source, ahead))
+    while waiting:
+        loaded = waiting.popleft().result()
+        waiting.extend(pool.submit(load, item) for item in islice(source, 1))
+        yield loaded
+
+
+def predict(
+    engine: Engine, loaded: Iterable[AnyLoaded], batch_size: int
+) -> Iterator[tuple[AnyLoaded, Prediction | PhotoError | None]]:
+    """Pair each of `loaded` with its prediction, in order; with None if it has no photo, or with why it has none."""
+    held: list[AnyLoaded] = []
+    photos = 0
+    for item in loaded:
+        held.append(item)
+        photos += item.photo is not None
+        if photos == batch_size:
+            yield from _answer(engine, held)
+            held, photos = [], 0
+    yield from _answer(engine, held)
+
+
+def _answer(engine: Engine, held: Sequence[AnyLoaded]) -> Iterator[tuple[AnyLoaded, Prediction | PhotoError | None]]:
+    pixels = [item.photo.pixels for item in held if item.photo is not None]
+    answers = iter(_infer(engine, pixels))
+    for item in held:
+        yield item, next(answers) if item.photo is not None else None
+
+
+def _infer(engine: Engine, pixels: Sequence[npt.NDArray[np.uint8]]) -> list[Prediction | PhotoError]:
+    """One call for all; if it raises, halve until the photo that makes it raise stands alone."""
+    if not pixels:
+        return []
+    try:
+        inferred = engine.infer(np.stack(pixels))
+    except Exception as error:
+        if len(pixels) == 1:
+            logger.exception("inference failed on one photo")
+            return [PhotoError(Reason.INFERENCE_FAILED, f"ONNX Runtime failed on this photo: {error}")]
+        half = len(pixels) // 2
+        return _infer(engine, pixels[:half]) + _infer(engine, pixels[half:])
+    return [_prediction(*pair) for pair in zip(inferred.probabilities, inferred.embeddings, strict=True)]
+
+
+def _prediction(probabilities: npt.NDArray[np.float32], embedding: npt.NDArray[np.float32]) -> Prediction:
+    rounded = [round(float(value), _DIGITS) for value in probabilities]
+    return Prediction(int(probabilities.argmax()), rounded, embedding)

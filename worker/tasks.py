@@ -1,0 +1,88 @@
+"""The Celery tasks: thin, since Celery only carries the work. Each takes objects as JSON and gives nothing back."""
+
+from __future__ import annotations
+
+import random
+from abc import abstractmethod
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any, ClassVar
+
+from celery import Task
+from sqlalchemy.exc import InterfaceError, OperationalError
+
+from binwatch.events import Created
+from worker.counting import Counting, Outage
+
+MAX_WAIT_S = 60.0
+"""Longest wait before the next try. Well below the visibility time-out of a task's message."""
+_MAX_DOUBLINGS = 20  # an outage of days must not end in a number too large for a float
+
+
+class _ObjectsTask(Task):  # type: ignore[misc]  # Celery has no types
+    """Does something with objects; what an outage keeps back is tried again, with the rest already recorded."""
+
+    acks_late = True
+    acks_on_failure_or_timeout = False
+    reject_on_worker_lost = True
+    max_retries = None
+    ignore_result = True
+    name: ClassVar[str]
+
+    def __init__(self, counting: Counting, retry_wait_s: float) -> None:
+        self._counting = counting
+        self._retry_wait_s = retry_wait_s
+
+    @abstractmethod
+    def work(self, objects: list[Created]) -> list[Outage]:
+        """Do it; return what an outage kept back."""
+
+    def run(self, objects: list[dict[str, Any]]) -> None:
+        """Celery's entry point."""
+        try:
+            outages = self.work([_parse(item) for item in objects])
+        except (OperationalError, InterfaceError) as error:
+            raise self._again(objects, error) from error
+        if outages:
+            raise self._again([as_json(outage.item) for outage in outages], outages[0].error)
+
+    def _again(self, objects: list[dict[str, Any]], error: Exception) -> Exception:
+        wait = min(MAX_WAIT_S, self._retry_wait_s * 2 ** min(self.request.retries, _MAX_DOUBLINGS))
+        # Spread over half the wait: tasks that failed together must not all come back together.
+        retry: Exception = self.retry(
+            args=[objects],
+            exc=error,
+            countdown=wait * random.uniform(0.5, 1.0),  # noqa: S311
+            throw=False,
+        )
+        return retry
+
+
+class CountPhotos(_ObjectsTask):
+    """Counts the photos and records the counts."""
+
+    name = "binwatch.count_photos"
+
+    def work(self, objects: list[Created]) -> list[Outage]:
+        """Count; return what an outage kept back."""
+        return self._counting.count(objects)
+
+
+class ReadMetadata(_ObjectsTask):
+    """Reads the metadata files and records the expected quantities."""
+
+    name = "binwatch.read_metadata"
+
+    def work(self, objects: list[Created]) -> list[Outage]:
+        """Read; return what an outage kept back."""
+        return self._counting.read_metadata(objects)
+
+
+def as_json(item: Created) -> dict[str, Any]:
+    """An object as a task carries it."""
+    return asdict(item) | {"time": item.time.isoformat() if item.time else None}
+
+
+def _parse(item: dict[str, Any]) -> Created:
+    time = item["time"]
+    return Created(item["bucket"], item["key"], datetime.fromisoformat(time) if time else None)
