@@ -7,12 +7,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from sqlalchemy import Engine
 
 from binwatch.records.engine import connect
 from binwatch.records.migrate import migrate
 
+pytest_plugins = ["tests.services.postgres", "tests.services.s3"]
+
 ROOT = Path(__file__).parent.parent
+
+# The same examples in every run, so that a failure is the change's own; --hypothesis-profile=fuzz looks for new ones.
+settings.register_profile("same", derandomize=True, database=None, deadline=None)
+settings.register_profile("fuzz", deadline=None, max_examples=2000)
+settings.load_profile("same")
 
 
 @pytest.fixture(autouse=True)

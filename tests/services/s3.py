@@ -1,0 +1,48 @@
+"""S3 and SQS of moto, spoken to over HTTP like the real ones."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+from moto.server import ThreadedMotoServer
+
+
+@dataclass(frozen=True)
+class S3:
+    """A bucket on a running server; `client` is plain boto3, to put things there that Binwatch then finds."""
+
+    endpoint_url: str
+    bucket: str
+    client: Any
+
+    def put(self, key: str, data: bytes) -> str:
+        """Upload an object; returns its ETag."""
+        etag: str = self.client.put_object(Bucket=self.bucket, Key=key, Body=data)["ETag"]
+        return etag.strip('"')
+
+
+@pytest.fixture(scope="session")
+def moto_url() -> Iterator[str]:
+    """Endpoint of a moto server on a free port, for S3 and SQS."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def s3(moto_url: str) -> Iterator[S3]:
+    """An empty bucket of this test's own."""
+    options = {"region_name": "us-east-1", "aws_access_key_id": "testing", "aws_secret_access_key": "testing"}
+    client = boto3.client("s3", endpoint_url=moto_url, config=Config(s3={"addressing_style": "path"}), **options)
+    bucket = f"binwatch-{uuid.uuid4().hex[:12]}"
+    client.create_bucket(Bucket=bucket)
+    yield S3(moto_url, bucket, client)
+    client.close()
