@@ -1,0 +1,86 @@
+"""The monitor's commands: `python -m monitor --help`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from binwatch.errors import BinwatchError
+from binwatch.settings import load_settings
+from monitor.records import Records
+from monitor.server import address_of, listen, serve, write_port
+from monitor.summary import summarise
+from monitor.terminal import render
+from monitor.totals import read_totals
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
+
+
+@app.command("serve")
+def serve_command(
+    host: Annotated[str | None, typer.Option(help="Address to listen on; else BINWATCH_MONITOR_HOST.")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port; 0: any free one; else BINWATCH_MONITOR_PORT.")
+    ] = None,
+    port_file: Annotated[Path | None, typer.Option(help="Write the port there once listening.")] = None,
+) -> None:
+    """Serve the page, the metrics and the API until told to stop."""
+    # Only this command needs the web and S3 clients, which take most of a second to load.
+    from monitor.app import create_app
+    from monitor.services import make_services
+
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("monitor").setLevel(logging.INFO)  # the libraries' own news (a migration context, …) is noise
+    with _explained():
+        settings = load_settings()
+        services = make_services(settings)
+        services.records.check()
+        listener = listen(
+            settings.monitor_host if host is None else host, settings.monitor_port if port is None else port
+        )
+
+        def ready() -> None:
+            if port_file:
+                write_port(port_file, listener)
+            typer.echo(f"monitor: {address_of(listener)}")
+
+        try:
+            serve(create_app(services), listener, ready)
+        finally:
+            services.records.close()
+
+
+@app.command()
+def status(
+    model: Annotated[str | None, typer.Option(help="Version of a model; else the one in use.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON, as /api/summary gives it.")] = False,
+) -> None:
+    """Print how well counts and expected quantities agree."""
+    with _explained():
+        records = Records(load_settings().database_url.get_secret_value())
+        records.check()
+        summary = summarise(records.read(read_totals), model)
+    if json:
+        typer.echo(summary.model_dump_json(indent=2))
+    else:
+        Console().print(render(summary))
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """An error that Binwatch raises on purpose is a message, not a traceback."""
+    try:
+        yield
+    except BinwatchError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from error
+
+
+if __name__ == "__main__":
+    app()

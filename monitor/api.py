@@ -1,0 +1,66 @@
+"""For machines: metrics, health, JSON and the photos."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from anyio import CapacityLimiter, to_thread
+from fastapi import APIRouter, Header, Path, Query, Request, Response
+from prometheus_client.exposition import choose_encoder
+from pydantic import BaseModel
+
+from monitor.metrics import registry_of
+from monitor.services import Given
+from monitor.summary import Summary, summarise
+from monitor.totals import read_model_in_use, read_totals
+
+router = APIRouter()
+
+MAX_ID = 2**63 - 1
+"""No database numbers rows beyond it; a larger one would be an error there instead of a photo that is not there."""
+ModelName = Annotated[str | None, Query(max_length=100, description="a model's version; without it, the one in use")]
+
+
+class Health(BaseModel):
+    """The monitor can do its work."""
+
+    status: Literal["ok"] = "ok"
+
+
+class Problem(BaseModel):
+    """What went wrong."""
+
+    detail: str
+
+
+@router.get("/healthz", responses={503: {"model": Problem}})
+def healthz(services: Given) -> Health:
+    """200 if the records can be read now, 503 if not."""
+    services.records.read(read_model_in_use)
+    return Health()
+
+
+@router.get("/metrics", response_class=Response)
+def metrics(services: Given, accept: Annotated[str, Header()] = "") -> Response:
+    """All metrics in the format that the scraper asks for: Prometheus text or OpenMetrics."""
+    encode, content_type = choose_encoder(accept)
+    return Response(encode(registry_of(services.records)), headers={"Content-Type": content_type})
+
+
+@router.get("/api/summary", responses={404: {"model": Problem}, 503: {"model": Problem}})
+def summary(services: Given, model: ModelName = None) -> Summary:
+    """The figures of one model, the same as on the page."""
+    return summarise(services.records.read(read_totals), model)
+
+
+@router.get(
+    "/photos/{count_id}",
+    response_class=Response,
+    responses={200: {"content": {"image/jpeg": {}}}, 404: {"model": Problem}, 503: {"model": Problem}},
+)
+async def photo(request: Request, services: Given, count_id: Annotated[int, Path(ge=1, le=MAX_ID)]) -> Response:
+    """A counted photo as a small JPEG."""
+    limiter: CapacityLimiter = request.app.state.photo_limiter
+    jpeg = await to_thread.run_sync(services.photos.small, count_id, limiter=limiter)
+    # One count is about one upload, for good; "private" since who may see the page is the operator's business.
+    return Response(jpeg, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=86400, immutable"})

@@ -1,0 +1,50 @@
+"""The web app: routes, and what each error becomes on its way out."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from typing import Final
+
+from anyio import CapacityLimiter
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from fastapi.staticfiles import StaticFiles
+from starlette.types import ASGIApp
+
+from binwatch.errors import BinwatchError, ObjectsError
+from monitor import api, pages
+from monitor.headers import SecurityHeaders
+from monitor.photos import NoPhoto
+from monitor.records import RecordsDown
+from monitor.services import Services
+from monitor.summary import UnknownModel
+
+PHOTOS_AT_A_TIME = 4
+"""Photos fetched and decoded at a time; more wait. Each may take `max_photo_bytes` and its pixels in memory."""
+
+_STATUS: Final[dict[type[BinwatchError], int]] = {NoPhoto: 404, UnknownModel: 404, ObjectsError: 503, RecordsDown: 503}
+# What strangers are told instead of the error, which names the database or the endpoint.
+_PUBLIC: Final[dict[type[BinwatchError], str]] = {
+    RecordsDown: "the records cannot be read now; the monitor's log says why",
+    ObjectsError: "the photos cannot be read now; check the object store",
+}
+
+
+def create_app(services: Services) -> ASGIApp:
+    """The monitor as an ASGI app."""
+    # FastAPI's documentation pages load scripts from other hosts; the document itself stays at /openapi.json.
+    app = FastAPI(title="Binwatch monitor", docs_url=None, redoc_url=None)
+    app.state.services = services
+    app.state.photo_limiter = CapacityLimiter(PHOTOS_AT_A_TIME)
+    app.include_router(pages.router)
+    app.include_router(api.router)
+    app.mount("/static", StaticFiles(directory=str(files("monitor") / "static")))
+    app.add_exception_handler(BinwatchError, _explain)
+    return SecurityHeaders(app)
+
+
+async def _explain(_: Request, error: Exception) -> JSONResponse:
+    kind = next((kind for kind in _STATUS if isinstance(error, kind)), None)
+    if kind is None:
+        raise error
+    return JSONResponse({"detail": _PUBLIC.get(kind, str(error))}, _STATUS[kind])

@@ -1,0 +1,84 @@
+"""The latest photos, each with its count beside what was expected of its bin."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection, RowMapping, and_, select
+
+from binwatch.counts import CLASSES, Outcome
+from binwatch.errors import Reason
+from binwatch.records.tables import Bin, Comparison, Count, Expectation
+
+
+@dataclass(frozen=True, slots=True)
+class CountedPhoto:
+    """One photo as one model counted it, or why it could not, and the last comparison that it took part in."""
+
+    id: int
+    bin_id: str
+    key: str
+    model: str
+    recorded_at: datetime
+    reason: str | None
+    detail: str | None
+    count: str | None
+    """"0" to "5" or "more than 5"; None if it was not counted."""
+    confidence: float | None
+    expected: int | None
+    """None while it has not been compared."""
+    error: int | None
+    outcome: Outcome | None
+    unread: str | None
+    """Why the bin's metadata file gives no expected quantity."""
+
+    @property
+    def can_be_shown(self) -> bool:
+        """Whether the photo itself is there and sound, counted or not."""
+        return self.reason in (None, Reason.INFERENCE_FAILED)
+
+
+def read_latest(connection: Connection, limit: int) -> list[CountedPhoto]:
+    """The `limit` photos that were recorded last, the newest first."""
+    statement = (
+        select(*Count.__table__.c, Expectation.reason.label("unread"))
+        .select_from(Count)
+        .outerjoin(Bin, and_(Bin.bucket == Count.bucket, Bin.bin_id == Count.bin_id))
+        .outerjoin(Expectation, Expectation.id == Bin.expectation_id)
+        .order_by(Count.id.desc())
+        .limit(limit)
+    )
+    rows = connection.execute(statement).mappings().all()
+    compared = _last_comparisons(connection, [row["id"] for row in rows])
+    return [_photo(row, compared.get(row["id"])) for row in rows]
+
+
+def _last_comparisons(connection: Connection, counts: list[int]) -> dict[int, RowMapping]:
+    """Count id → its last comparison: a corrected expected quantity has appended another."""
+    statement = (
+        select(Comparison.count_id, Comparison.expected, Comparison.error, Comparison.outcome)
+        .where(Comparison.count_id.in_(counts))
+        .order_by(Comparison.id)
+    )
+    return {row["count_id"]: row for row in connection.execute(statement).mappings()}
+
+
+def _photo(row: RowMapping, compared: RowMapping | None) -> CountedPhoto:
+    predicted, probabilities = row["predicted"], row["probabilities"]
+    counted = predicted is not None
+    return CountedPhoto(
+        id=row["id"],
+        bin_id=row["bin_id"],
+        key=row["key"],
+        model=row["model_version"],
+        recorded_at=row["recorded_at"],
+        reason=row["reason"],
+        detail=row["detail"],
+        count=CLASSES[predicted] if counted else None,
+        confidence=probabilities[predicted] if counted and probabilities else None,
+        expected=compared["expected"] if compared else None,
+        error=compared["error"] if compared else None,
+        outcome=Outcome(compared["outcome"]) if compared else None,
+        unread=row["unread"],
+    )

@@ -1,0 +1,174 @@
+"""The metrics, for Prometheus. All come from the records: they survive restarts and any number of monitors.
+
+Every counter follows from a ledger that only grows, so none ever falls. docs/metrics.md lists them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from binwatch.counts import CLASSES, MORE, Outcome
+from binwatch.errors import MetadataReason, Reason
+from monitor.records import Records, RecordsDown
+from monitor.totals import COUNTED, Totals, read_totals
+
+_EXPECTED = [*CLASSES[:MORE], "more"]
+"""Label values of the expected classes. Bounded: a label for every quantity would have no end."""
+_WRONG = (Outcome.UNDER, Outcome.OVER)
+
+
+class RecordsCollector(Collector):
+    """Turns the totals into metrics: one transaction per scrape. Without a database, a scrape says just that."""
+
+    def __init__(self, records: Records) -> None:
+        self._records = records
+
+    def collect(self) -> Iterator[Metric]:
+        """The metrics as of now."""
+        try:
+            totals = self._records.read(read_totals)
+        except RecordsDown:
+            yield _up(False)
+            return
+        yield _up(True)
+        yield from metrics_of(totals)
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: registering must not read the records."""
+        return ()
+
+
+def registry_of(records: Records) -> CollectorRegistry:
+    """A registry with the records' metrics and nothing else."""
+    registry = CollectorRegistry()
+    registry.register(RecordsCollector(records))
+    return registry
+
+
+def metrics_of(totals: Totals) -> Iterator[Metric]:
+    """Every metric that follows from the totals.
+
+    Label combinations that have not occurred are there with 0: the rate of a counter that appears with 1 misses its
+    first increase, and a mean over series that are not there is nothing instead of 0.
+    """
+    yield _photos(totals)
+    yield _expected_quantities(totals)
+    yield _comparisons(totals)
+    yield _within_one(totals)
+    yield _absolute_error(totals)
+    yield _squared_error(totals)
+    yield _last_record(totals)
+    yield _model(totals)
+
+
+def _up(up: bool) -> Metric:
+    return GaugeMetricFamily("binwatch_records_up", "Whether the records can be read (1) or not (0).", int(up))
+
+
+def _photos(totals: Totals) -> Metric:
+    family = CounterMetricFamily(
+        "binwatch_photos",
+        "Photos recorded, counted or failed for a reason.",
+        labels=("model", "outcome", "reason"),
+    )
+    for model in totals.models:
+        seen = {reason: photos for (of, reason), photos in totals.photos.items() if of == model}
+        for reason, photos in _filled(seen, Reason):
+            family.add_metric((model, "failed" if reason else "counted", reason), photos)
+    return family
+
+
+def _expected_quantities(totals: Totals) -> Metric:
+    family = CounterMetricFamily(
+        "binwatch_expected_quantities",
+        "Expected quantities recorded, read or failed for a reason.",
+        labels=("outcome", "reason"),
+    )
+    for reason, number in _filled(totals.expectations, MetadataReason):
+        family.add_metric(("failed" if reason else "read", reason), number)
+    return family
+
+
+def _filled(seen: dict[str, int], reasons: Iterable[str]) -> list[tuple[str, int]]:
+    """Each reason with its number, those that have not occurred and those that this release does not know included."""
+    return [(reason, seen.get(reason, 0)) for reason in dict.fromkeys((COUNTED, *map(str, reasons), *seen))]
+
+
+def _comparisons(totals: Totals) -> Metric:
+    family = CounterMetricFamily(
+        "binwatch_comparisons",
+        "Counts compared with the expected quantity of the same bin.",
+        labels=("model", "expected", "outcome"),
+    )
+    for model, index, expected in _cells(totals):
+        for outcome in Outcome:
+            family.add_metric((model, expected, outcome), totals.tally(model, index, outcome).comparisons)
+    return family
+
+
+def _within_one(totals: Totals) -> Metric:
+    family = CounterMetricFamily(
+        "binwatch_comparisons_within_one",
+        "Comparisons where count and expected quantity differ by at most one item.",
+        labels=("model", "expected"),
+    )
+    for model, index, expected in _cells(totals):
+        within = sum(totals.tally(model, index, outcome).within_one for outcome in Outcome)
+        family.add_metric((model, expected), within)
+    return family
+
+
+def _absolute_error(totals: Totals) -> Metric:
+    family = CounterMetricFamily(
+        "binwatch_absolute_error_items",
+        "Items that counts were under or over the expected quantity, with more than 5 taken as 6.",
+        labels=("model", "expected", "outcome"),
+        unit="items",
+    )
+    for model, index, expected in _cells(totals):
+        for outcome in _WRONG:
+            family.add_metric((model, expected, outcome), totals.tally(model, index, outcome).absolute_error)
+    return family
+
+
+def _squared_error(totals: Totals) -> Metric:
+    family = CounterMetricFamily(
+        "binwatch_squared_error",
+        "Squared differences of counts and expected quantities in items, with more than 5 taken as 6.",
+        labels=("model", "expected"),
+    )
+    for model, index, expected in _cells(totals):
+        squared = sum(totals.tally(model, index, outcome).squared_error for outcome in Outcome)
+        family.add_metric((model, expected), squared)
+    return family
+
+
+def _cells(totals: Totals) -> list[tuple[str, int, str]]:
+    """Every model with every expected class, as index and as label."""
+    return [(model, index, expected) for model in totals.models for index, expected in enumerate(_EXPECTED)]
+
+
+def _last_record(totals: Totals) -> Metric:
+    family = GaugeMetricFamily(
+        "binwatch_last_record_timestamp_seconds",
+        "When the last record of this kind was written, in seconds since 1970.",
+        labels=("kind",),
+        unit="seconds",
+    )
+    for kind, at in totals.last.items():
+        family.add_metric((kind,), at.timestamp())
+    return family
+
+
+def _model(totals: Totals) -> Metric:
+    family = InfoMetricFamily(
+        "binwatch_model", "The model of the most recent record.", labels=("model", "precision", "provider")
+    )
+    if totals.in_use:
+        family.add_metric((totals.in_use.version, totals.in_use.precision, totals.in_use.provider), {})
+    return family

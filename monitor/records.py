@@ -1,0 +1,129 @@
+"""Reading the records: a transaction on a fresh connection each time, and an answer within a deadline."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+from sqlalchemy import Connection, Dialect, Engine, event
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from binwatch.errors import BinwatchError, SettingsError
+from binwatch.records.engine import connect
+from binwatch.records.migrate import check_schema
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+DEADLINE_S = 6.0
+"""Longest that a read may take. Below the 10 s after which Prometheus gives up on a scrape."""
+CONNECT_TIMEOUT_S = 3
+STATEMENT_TIMEOUT_S = 4
+READERS = 8
+"""Reads at a time. A database that hangs holds this many threads of the monitor and no more."""
+
+_POSTGRES_OPTIONS = " ".join(
+    (
+        f"-c statement_timeout={STATEMENT_TIMEOUT_S}s",
+        "-c default_transaction_read_only=on",
+        # One snapshot for all statements of a read: a table's rows and its totals then add up.
+        r"-c default_transaction_isolation=repeatable\ read",
+    )
+)
+
+
+class RecordsDown(BinwatchError):
+    """The records cannot be read now. Worth trying again."""
+
+
+class Records:
+    """The records, read-only. Safe to share between threads; recovers by itself once the database is back."""
+
+    def __init__(self, database_url: str) -> None:
+        self._engine = _engine(database_url)
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="records")
+        self._up = True
+
+    def check(self) -> None:
+        """Raise BinwatchError unless the database can be reached and has this release's schema."""
+        self._within_deadline(lambda: check_schema(self._engine))
+        self._engine.dispose()
+
+    def read(self, query: Callable[[Connection], T]) -> T:
+        """What `query` returns, run in a transaction of its own. Raises RecordsDown, at the latest after DEADLINE_S."""
+        try:
+            answer = self._within_deadline(lambda: self._run(query))
+        except RecordsDown as error:
+            self._note(error)
+            raise
+        self._note(None)
+        return answer
+
+    def close(self) -> None:
+        """Give back what is held. A read that hangs is left behind."""
+        self._readers.shutdown(wait=False, cancel_futures=True)
+        self._engine.dispose()
+
+    def _run(self, query: Callable[[Connection], T]) -> T:
+        with self._engine.connect() as connection:
+            connection.detach()  # a pooled connection outlives its database: a moved file, a failed-over server
+            return query(connection)
+
+    def _within_deadline(self, work: Callable[[], T]) -> T:
+        future = self._readers.submit(work)
+        try:
+            return future.result(DEADLINE_S)
+        except TimeoutError as error:
+            future.cancel()
+            raise self._down(f"no answer within {DEADLINE_S:g} s") from error
+        except SQLAlchemyError as error:
+            raise self._down(_cause(error)) from error
+
+    def _down(self, why: str) -> RecordsDown:
+        url = self._engine.url.render_as_string(hide_password=True)
+        return RecordsDown(f"the records at {url} cannot be read: {why}; check BINWATCH_DATABASE_URL and the database")
+
+    def _note(self, error: RecordsDown | None) -> None:
+        """Log when the records go and when they come back, not at every scrape in between."""
+        was_up, self._up = self._up, error is None
+        if error and was_up:
+            logger.error("%s", error)
+        elif not error and not was_up:
+            logger.info("the records can be read again")
+
+
+def _engine(database_url: str) -> Engine:
+    engine = connect(database_url)
+    if engine.dialect.name == "sqlite":
+        if engine.url.database in (None, "", ":memory:"):
+            raise SettingsError("BINWATCH_DATABASE_URL is SQLite in memory, where no worker can write; name a file")
+        event.listen(engine, "do_connect", _open_sqlite)
+    else:
+        event.listen(engine, "do_connect", _open_postgres)
+    return engine
+
+
+def _open_sqlite(_: Dialect, __: ConnectionPoolEntry, arguments: list[Any], options: dict[str, Any]) -> None:
+    """Open the file only if it exists: SQLite would make an empty one. Wait briefly for a lock, not 30 s."""
+    options["timeout"] = CONNECT_TIMEOUT_S
+    if not options.get("uri"):
+        options["uri"] = True
+        arguments[0] = f"file:{quote(str(arguments[0]))}?mode=rw"
+
+
+def _open_postgres(_: Dialect, __: ConnectionPoolEntry, ___: list[Any], options: dict[str, Any]) -> None:
+    options.setdefault("connect_timeout", CONNECT_TIMEOUT_S)
+    # A server that vanished without a word (a pulled cable) sends no reset; the kernel would wait 15 minutes.
+    options.setdefault("tcp_user_timeout", STATEMENT_TIMEOUT_S * 1000)
+    options["options"] = f"{options.get('options', '')} {_POSTGRES_OPTIONS}".strip()
+
+
+def _cause(error: SQLAlchemyError) -> str:
+    """The driver's own words, in one line, without the statement."""
+    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    return " ".join(str(cause).split()) or type(cause).__name__

@@ -1,0 +1,84 @@
+"""Listening: the socket, the line that says where, and a clean end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from binwatch.errors import BinwatchError
+
+MAX_REQUESTS = 256
+"""Requests at a time; more are answered 503 at once. Far beyond what people and scrapers need."""
+GRACE_S = 5
+"""How long requests may take to finish after the signal to stop. Docker kills after 10 s."""
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 takes any free one. Raises BinwatchError if it cannot be had."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address[:2], family=family)
+    except OSError as error:
+        raise BinwatchError(
+            f"cannot listen on {host} port {port}: {error.strerror}; choose another with --host and --port"
+        ) from error
+
+
+def address_of(listener: socket.socket) -> str:
+    """The URL that a listening socket answers at."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+
+
+def write_port(path: Path, listener: socket.socket) -> None:
+    """Write the port that was bound, whole or not at all: who waits for the file never reads half a number."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_text(f"{listener.getsockname()[1]}\n", encoding="ascii")
+        partial.replace(path)
+    except OSError as error:
+        raise BinwatchError(
+            f"{path}: the port cannot be written there ({error.strerror}); name another file"
+        ) from error
+
+
+def serve(app: ASGIApp, listener: socket.socket, ready: Callable[[], None]) -> None:
+    """Serve until SIGTERM or SIGINT; calls `ready` once requests are answered."""
+    # uvicorn finishes what it has in hand and then raises the signal again: by then there is nothing left to do.
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, _stop)
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,  # a scrape every 15 s is no news
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=MAX_REQUESTS,
+        timeout_graceful_shutdown=GRACE_S,
+        lifespan="off",
+    )
+    _Server(config, ready).run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, which says when it is ready."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, then tell."""
+        await super().startup(sockets)
+        self._ready()
+
+
+def _stop(_: int, __: FrameType | None) -> None:
+    raise SystemExit(0)

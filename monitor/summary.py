@@ -1,0 +1,167 @@
+"""The figures that people read: the page, the terminal and the API show the same ones.
+
+Expected quantities are expectations, not truth, so what is measured here is called agreement, never accuracy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from datetime import datetime
+
+from pydantic import BaseModel
+
+from binwatch.counts import CLASSES, Outcome
+from binwatch.errors import BinwatchError
+from monitor.totals import COUNTED, Kind, Tally, Totals
+
+_Z = 1.959964  # of the two-sided 95 % interval
+
+
+class UnknownModel(BinwatchError):
+    """No photo was ever counted by a model of this name."""
+
+
+class Interval(BaseModel):
+    """A 95 % confidence interval."""
+
+    low: float
+    high: float
+
+
+class Figures(BaseModel):
+    """How counts and expected quantities compare. Shares are 0 to 1; all are None where nothing was compared."""
+
+    comparisons: int
+    exact: int
+    under: int
+    over: int
+    agreement: float | None
+    """Share of comparisons where count and expected quantity are the same."""
+    within_one: float | None
+    """Share of comparisons where they differ by at most one item."""
+    mae: float | None
+    """Mean absolute difference in items, with "more than 5" taken as 6: a lower bound."""
+    rmse: float | None
+    """Root of the mean squared difference in items, with "more than 5" taken as 6."""
+
+
+class ExpectedFigures(Figures):
+    """Figures of the bins of one expected quantity."""
+
+    expected: str
+    """"0" to "5", or "more than 5"."""
+
+
+class Agreement(BaseModel):
+    """The agreement table of one model, over every comparison that it ever took part in."""
+
+    total: Figures
+    interval: Interval | None
+    """95 % confidence interval (Wilson) of the total agreement, as if no bin had been compared twice."""
+    by_expected: list[ExpectedFigures]
+
+
+class Done(BaseModel):
+    """How many went well, and how many failed for each reason."""
+
+    done: int
+    failed: dict[str, int]
+
+
+class ModelUsed(BaseModel):
+    """The model of the most recent record, and how it ran."""
+
+    version: str
+    precision: str
+    provider: str
+
+
+class Last(BaseModel):
+    """When the last of each was recorded."""
+
+    photo: datetime | None
+    expected_quantity: datetime | None
+    comparison: datetime | None
+
+
+class Summary(BaseModel):
+    """What the records say about one model, by default the one in use."""
+
+    model: str | None
+    """The model that `photos` and `agreement` are about; None while nothing is recorded."""
+    models: list[str]
+    in_use: ModelUsed | None
+    photos: Done
+    expected_quantities: Done
+    agreement: Agreement
+    last: Last
+
+
+def summarise(totals: Totals, model: str | None = None) -> Summary:
+    """The figures of `model`, or of the one in use. Raises UnknownModel."""
+    if model is not None and model not in totals.models:
+        known = ", ".join(totals.models) or "none yet"
+        raise UnknownModel(f"no photo was counted by a model {model!r}; there are: {known}")
+    in_use = totals.in_use
+    chosen = model if model is not None else in_use.version if in_use else None
+    return Summary(
+        model=chosen,
+        models=totals.models,
+        in_use=ModelUsed(version=in_use.version, precision=in_use.precision, provider=in_use.provider)
+        if in_use
+        else None,
+        photos=_done({reason: photos for (of, reason), photos in totals.photos.items() if of == chosen}),
+        expected_quantities=_done(totals.expectations),
+        agreement=_agreement(totals, chosen or ""),
+        last=Last(**{kind.value: totals.last.get(kind) for kind in Kind}),
+    )
+
+
+def wilson(successes: int, trials: int) -> Interval | None:
+    """Wilson's 95 % interval of a share: unlike the usual one it is sound for few trials and near 0 and 1."""
+    if not trials:
+        return None
+    share = successes / trials
+    spread = _Z * math.sqrt(share * (1 - share) / trials + _Z**2 / (4 * trials**2))
+    scale = 1 + _Z**2 / trials
+    middle = share + _Z**2 / (2 * trials)
+    # At 0 and at 1 the bounds are exact; rounding must not carry them beyond.
+    return Interval(low=max(0.0, (middle - spread) / scale), high=min(1.0, (middle + spread) / scale))
+
+
+def _done(by_reason: Mapping[str, int]) -> Done:
+    failed = {reason: number for reason, number in sorted(by_reason.items()) if reason != COUNTED}
+    return Done(done=by_reason.get(COUNTED, 0), failed=failed)
+
+
+def _agreement(totals: Totals, model: str) -> Agreement:
+    rows = [{outcome: totals.tally(model, index, outcome) for outcome in Outcome} for index in range(len(CLASSES))]
+    total = _figures({outcome: sum((row[outcome] for row in rows), Tally()) for outcome in Outcome})
+    return Agreement(
+        total=total,
+        interval=wilson(total.exact, total.comparisons),
+        by_expected=[
+            ExpectedFigures(expected=name, **_figures(row).model_dump())
+            for name, row in zip(CLASSES, rows, strict=True)
+        ],
+    )
+
+
+def _figures(tallies: Mapping[Outcome, Tally]) -> Figures:
+    every = sum(tallies.values(), Tally())
+
+    def mean(value: int) -> float | None:
+        return value / every.comparisons if every.comparisons else None
+
+    squared = mean(every.squared_error)
+    return Figures(
+        comparisons=every.comparisons,
+        exact=tallies[Outcome.EXACT].comparisons,
+        under=tallies[Outcome.UNDER].comparisons,
+        over=tallies[Outcome.OVER].comparisons,
+        agreement=mean(tallies[Outcome.EXACT].comparisons),
+        within_one=mean(every.within_one),
+        mae=mean(every.absolute_error),
+        rmse=None if squared is None else math.sqrt(squared),
+    )

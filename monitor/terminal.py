@@ -1,0 +1,64 @@
+"""The summary as a table in the terminal."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from monitor import words
+from monitor.summary import Done, Figures, Summary
+
+_COLUMNS = ("Expected", "Compared", "Under", "Exact", "Over", "Agreement", "Within 1", "MAE")
+
+
+def render(summary: Summary) -> RenderableType:
+    """What `python -m monitor status` prints."""
+    if summary.model is None:
+        return Text(
+            "Nothing has been recorded yet: put photos in the bucket, or see whether a worker runs.\n"
+            f"{_done('Expected quantities', 'read', summary.expected_quantities)}"
+        )
+    return Group(
+        _table(summary),
+        Text(_interval(summary)),
+        Text(_done("Photos", "counted", summary.photos)),
+        Text(_done("Expected quantities", "read", summary.expected_quantities)),
+    )
+
+
+def _table(summary: Summary) -> Table:
+    # Text, not str: a version in brackets would be taken for markup.
+    table = Table(title=Text(f"Counts against expected quantities, model {summary.model}"), show_footer=True)
+    footers = ("all", *_cells(summary.agreement.total))
+    for name, footer in zip(_COLUMNS, footers, strict=True):
+        table.add_column(name, footer=footer, justify="right")
+    for row in summary.agreement.by_expected:
+        table.add_row(row.expected, *_cells(row))
+    return table
+
+
+def _cells(figures: Figures) -> tuple[str, ...]:
+    n = figures.comparisons
+    return (
+        *(words.number(value) for value in (n, figures.under, figures.exact, figures.over)),
+        words.share(figures.agreement, n),
+        words.share(figures.within_one, n),
+        words.items(figures.mae),
+    )
+
+
+def _interval(summary: Summary) -> str:
+    total, interval = summary.agreement.total, summary.agreement.interval
+    if interval is None:
+        return "Nothing has been compared yet: no photo has an expected quantity."
+    n = total.comparisons
+    return (
+        f"Agreement {words.share(total.agreement, n)} (95 % interval {words.share(interval.low, n)} to"
+        f" {words.share(interval.high, n)}), RMSE {words.items(total.rmse)}"
+    )
+
+
+def _done(what: str, went: str, done: Done) -> str:
+    failed = "".join(f", {words.number(number)} {words.reason(name)}" for name, number in done.failed.items())
+    return f"{what}: {words.number(done.done)} {went}{failed}"

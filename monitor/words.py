@@ -1,0 +1,62 @@
+"""Figures and reasons as people read them, the same on the page and in the terminal."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+NONE = "–"
+_NARROW = "\N{NARROW NO-BREAK SPACE}"
+_FINE = 1_000  # comparisons from which a tenth of a percent is more than noise
+
+RECORDS_DOWN = (
+    "The monitor is running but its database does not answer. This page works again as soon as it does;"
+    " the monitor's log says what is wrong."
+)
+
+_REASONS = {
+    "missing": "not there (any more)",
+    "empty": "empty file",
+    "too_large": "file too large",
+    "too_many_pixels": "too many pixels",
+    "not_an_image": "not an image",
+    "unsupported_format": "format not supported",
+    "truncated": "file ends early",
+    "corrupt": "image data damaged",
+    "forbidden": "may not be read",
+    "inference_failed": "the model failed on it",
+    "not_json": "not JSON",
+    "no_expected_quantity": "no EXPECTED_QUANTITY",
+    "bad_expected_quantity": "EXPECTED_QUANTITY is no whole number",
+}
+
+
+def share(value: float | None, of: int) -> str:
+    """A share as a percentage, with no more digits than `of` comparisons bear."""
+    if value is None:
+        return NONE
+    return f"{100 * value:.{1 if of >= _FINE else 0}f}{_NARROW}%"
+
+
+def items(value: float | None) -> str:
+    """A mean error in items."""
+    return NONE if value is None else f"{value:.2f}"
+
+
+def number(value: int) -> str:
+    """A whole number, its thousands apart."""
+    return f"{value:,}".replace(",", _NARROW)
+
+
+def moment(at: datetime | None) -> str:
+    """A moment, to the second."""
+    return NONE if at is None else f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def reason(name: str) -> str:
+    """What a reason means; a reason of another release is shown as it is."""
+    return _REASONS.get(name, name.replace("_", " "))
+
+
+def difference(error: int) -> str:
+    """How a count differs from the expected quantity."""
+    return "agrees" if error == 0 else f"{abs(error)} {'fewer' if error < 0 else 'more'}"
