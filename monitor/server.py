@@ -49,35 +49,36 @@ def write_port(path: Path, listener: socket.socket) -> None:
         ) from error
 
 
-def serve(app: ASGIApp, listener: socket.socket, ready: Callable[[], None]) -> None:
-    """Serve until SIGTERM or SIGINT; calls `ready` once requests are answered."""
-    # uvicorn finishes what it has in hand and then raises the signal again: by then there is nothing left to do.
-    for name in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(name, _stop)
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,  # a scrape every 15 s is no news
-        server_header=False,
-        proxy_headers=False,
-        limit_concurrency=MAX_REQUESTS,
-        timeout_graceful_shutdown=GRACE_S,
-        lifespan="off",
-    )
-    _Server(config, ready).run(sockets=[listener])
+class Server(uvicorn.Server):
+    """Serves the app; calls `ready` once requests are answered."""
 
-
-class _Server(uvicorn.Server):
-    """uvicorn's server, which says when it is ready."""
-
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
-        super().__init__(config)
+    def __init__(self, app: ASGIApp, ready: Callable[[], None]) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                log_config=None,
+                access_log=False,  # a scrape every 15 s is no news
+                server_header=False,
+                proxy_headers=False,
+                limit_concurrency=MAX_REQUESTS,
+                timeout_graceful_shutdown=GRACE_S,
+                lifespan="off",
+            )
+        )
         self._ready = ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, then tell."""
         await super().startup(sockets)
         self._ready()
+
+
+def serve(app: ASGIApp, listener: socket.socket, ready: Callable[[], None]) -> None:
+    """Serve until SIGTERM or SIGINT; calls `ready` once requests are answered."""
+    # uvicorn finishes what it has in hand and then raises the signal again: by then there is nothing left to do.
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, _stop)
+    Server(app, ready).run(sockets=[listener])
 
 
 def _stop(_: int, __: FrameType | None) -> None:
