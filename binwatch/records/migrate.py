@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 from pathlib import Path
+from threading import Lock
 
 from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine
+from sqlalchemy import Engine, func, select
 
 from binwatch.errors import BinwatchError
+from binwatch.records.engine import WRITE
 
+_LOCK = 0x62696E77
+"""Number of PostgreSQL's advisory lock that a migration holds: "binw" in ASCII."""
+_ONE_AT_A_TIME = Lock()
+"""Alembic keeps its context in global variables: two migrations in one process would wait for each other for ever."""
 _SCRIPTS = Path(__file__).parent / "migrations"
 
 
 def migrate(engine: Engine, revision: str = "head") -> None:
-    """Apply every migration up to `revision`. Does nothing if the schema is there already."""
+    """Apply every migration up to `revision`. Does nothing if the schema is there already.
+
+    Whoever comes while another worker or monitor migrates the same database waits, and then finds it done.
+    """
     config = _config()
-    with engine.begin() as connection:
+    with _ONE_AT_A_TIME, engine.execution_options(**{WRITE: True}).begin() as connection:
+        if connection.dialect.name == "postgresql":
+            connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
         config.attributes["connection"] = connection
         command.upgrade(config, revision)
 

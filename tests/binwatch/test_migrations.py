@@ -1,0 +1,126 @@
+"""The schema: migrations lead to the models, on both databases, whoever migrates at the same time."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Engine, inspect
+
+from binwatch.errors import BinwatchError, SettingsError
+from binwatch.records.engine import connect
+from binwatch.records.migrate import check_schema, migrate
+from binwatch.records.tables import Base
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """URL of a database without any table."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'empty.db'}"
+    url: str = request.getfixturevalue("postgres_empty_url")
+    return url
+
+
+def test_migrations_lead_to_the_models(records_engine: Engine) -> None:
+    with records_engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, Base.metadata) == []
+
+
+def test_migrating_twice_changes_nothing(records_engine: Engine) -> None:
+    before = sorted(inspect(records_engine).get_table_names())
+    migrate(records_engine)
+    assert sorted(inspect(records_engine).get_table_names()) == before
+    assert set(before) == {*Base.metadata.tables, "alembic_version"}
+
+
+def test_check_schema(empty_url: str) -> None:
+    engine = connect(empty_url)
+    with pytest.raises(
+        BinwatchError, match=r"has schema none, this release needs \d{4}; run: python -m worker migrate"
+    ):
+        check_schema(engine)
+    migrate(engine)
+    check_schema(engine)
+    engine.dispose()
+
+
+def test_check_schema_shows_no_password() -> None:
+    engine = connect("postgresql://someone:secret@127.0.0.1:1/records")
+    assert "secret" not in repr(engine)
+    engine.dispose()
+
+
+PROGRAM = """
+import sys
+from binwatch.records.engine import connect
+from binwatch.records.migrate import check_schema, migrate
+engine = connect(sys.argv[1])
+print("ready", flush=True)
+sys.stdin.readline()
+migrate(engine)
+check_schema(engine)
+"""
+
+
+def test_processes_that_migrate_at_the_same_time(empty_url: str) -> None:
+    """As when a worker and a monitor start together on a new database."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    processes = [subprocess.Popen([sys.executable, "-c", PROGRAM, empty_url], **pipes) for _ in range(3)]
+    for process in processes:
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    for process in processes:
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, errors
+
+
+def test_threads_that_migrate_at_the_same_time(empty_url: str) -> None:
+    engine = connect(empty_url)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(migrate, [engine] * 4))
+    check_schema(engine)
+    engine.dispose()
+
+
+def test_a_path_with_a_percent_sign(tmp_path: Path) -> None:
+    engine = connect(f"sqlite:///{tmp_path / '100%.db'}")
+    migrate(engine)
+    check_schema(engine)
+    engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("nonsense", "no database URL"),
+        ("", "no database URL"),
+        ("mysql://localhost/records", "'mysql' is not supported"),
+        ("sqlit:///x.db", "'sqlit' is not supported"),
+    ],
+)
+def test_urls_that_are_refused(url: str, words: str) -> None:
+    with pytest.raises(SettingsError, match=words) as refused:
+        connect(url)
+    assert "BINWATCH_DATABASE_URL" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "driver"),
+    [
+        ("sqlite:///x.db", "sqlite"),
+        ("postgresql://localhost/records", "postgresql+psycopg"),
+        ("postgres://localhost/records", "postgresql+psycopg"),
+        ("postgresql+psycopg2://localhost/records", "postgresql+psycopg"),
+    ],
+)
+def test_urls_that_are_understood(url: str, driver: str) -> None:
+    assert connect(url).url.drivername == driver
