@@ -79,14 +79,16 @@ class Store:
 
     def add_counts(self, counts: Iterable[NewCount]) -> int:
         """Record counts and failures, and compare those that are their bin's latest. Returns how many were new."""
-        rows = {(c.bucket, c.key, c.etag, c.model_version): asdict(c) | {"bin_id": bin_of(c.key)} for c in counts}
+        found = [asdict(count) | {"bin_id": bin_of(count.key)} for count in counts]
+        # A photo may be there twice; then a count comes after a failure, and so replaces it.
+        rows = {_photo(row): row for row in sorted(found, key=lambda row: row["predicted"] is not None)}
         if not rows:
             return 0
         now = datetime.now(UTC)
         with self._engine.begin() as connection:
             new = _insert_counts(connection, _sorted(rows, now))
             _add_to_totals(connection, PhotoTotal, _photo_totals(new, now))
-            _update_bins(connection, _latest_photos(connection, list(rows.values())), ("photo_at", "count_id"), now)
+            _update_bins(connection, _latest_photos(connection, found), ("photo_at", "count_id"), now)
         return len(new)
 
     def add_expectations(self, expectations: Iterable[NewExpectation]) -> int:
@@ -100,6 +102,11 @@ class Store:
             _add_to_totals(connection, ExpectationTotal, _expectation_totals(new, now))
             _update_bins(connection, _latest_expectations(new), ("expected_at", "expectation_id"), now)
         return len(new)
+
+
+def _photo(row: Row) -> tuple[str, str, str, str]:
+    """What makes a count one of a kind."""
+    return row["bucket"], row["key"], row["etag"], row["model_version"]
 
 
 def _sorted(rows: Mapping[tuple[Any, ...], Row], now: datetime) -> list[Row]:
@@ -136,7 +143,7 @@ def _latest_photos(connection: Connection, rows: Sequence[Row]) -> dict[BinKey, 
     """
     identity = tuple_(Count.bucket, Count.key, Count.etag, Count.model_version)
     found = [row for row in rows if row["reason"] != Reason.MISSING]
-    wanted = [(row["bucket"], row["key"], row["etag"], row["model_version"]) for row in found]
+    wanted = [_photo(row) for row in found]
     ids = {
         tuple(row[:4]): row.id
         for row in connection.execute(select(*identity.clauses, Count.id).where(identity.in_(wanted)))
@@ -162,10 +169,11 @@ def _newest(candidates: Iterable[tuple[BinKey, Age]]) -> dict[BinKey, Age]:
 
 
 def _update_bins(connection: Connection, latest: dict[BinKey, Age], columns: tuple[str, str], now: datetime) -> None:
-    """Point each bin at its latest count or expectation, and compare those that changed.
+    """Point each bin at its latest count or expectation, and compare what each then points at.
 
     `columns` are the time and the id that `latest` is about. The lock on the bin's row makes a count and an expectation
-    that arrive at the same moment see each other.
+    that arrive at the same moment see each other. Bins that stay as they are get compared too: what they point at may
+    have been a failure that has become a count. What was compared before is not compared again.
     """
     if not latest:
         return
@@ -177,7 +185,7 @@ def _update_bins(connection: Connection, latest: dict[BinKey, Age], columns: tup
     changed: list[BinKey] = []
     for row in connection.execute(locked).mappings():
         key = (row["bucket"], row["bin_id"])
-        if row[identifier] is None or latest[key] >= (row[time], row[identifier]):  # "=": a failure became a count
+        if row[identifier] is None or latest[key] > (row[time], row[identifier]):
             changed.append(key)
     if changed:
         where = and_(Bin.bucket == bindparam("for_bucket"), Bin.bin_id == bindparam("for_bin"))
@@ -186,7 +194,7 @@ def _update_bins(connection: Connection, latest: dict[BinKey, Age], columns: tup
             for key in changed
         ]
         connection.execute(update(Bin).where(where), parameters)
-        _compare(connection, changed, now)
+    _compare(connection, keys, now)
 
 
 def _compare(connection: Connection, keys: list[BinKey], now: datetime) -> None:

@@ -1,0 +1,556 @@
+"""Writing to the records, on SQLite and PostgreSQL: nothing is lost, counted twice or out of order."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta, timezone
+from threading import Barrier
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import Engine, func, select
+from sqlalchemy.exc import StatementError
+
+from binwatch.counts import class_of
+from binwatch.errors import MetadataReason, Reason
+from binwatch.keys import bin_of
+from binwatch.records.engine import WRITE
+from binwatch.records.store import NewCount, NewExpectation, Store
+from binwatch.records.tables import (
+    Base,
+    Bin,
+    Comparison,
+    ComparisonTotal,
+    Count,
+    Expectation,
+    ExpectationTotal,
+    PhotoTotal,
+)
+
+START = datetime(2026, 11, 20, 8, 0, tzinfo=UTC)
+
+
+def at(minutes: float) -> datetime:
+    """A moment some minutes after START."""
+    return START + timedelta(minutes=minutes)
+
+
+def count(key: str = "bin-images/00001.jpg", etag: str = "a", minutes: float = 0, **fields: Any) -> NewCount:
+    """A photo that was counted as holding 3 items, unless `fields` say otherwise."""
+    said = {"bucket": "binwatch", "model_version": "v1", "precision": "int8", "provider": "CPUExecutionProvider"}
+    seen: dict[str, Any] = {} if "reason" in fields else {"predicted": 3, "probabilities": [0.1, 0, 0, 0.9, 0, 0, 0]}
+    return NewCount(**(said | seen | {"key": key, "etag": etag, "modified_at": at(minutes)} | fields))
+
+
+def expectation(quantity: int | None = 3, bin_id: str = "00001", minutes: float = 0, **fields: Any) -> NewExpectation:
+    """A metadata file that says `quantity`."""
+    said = {"bucket": "binwatch", "source": f"metadata/{bin_id}.json", "etag": f"e{minutes}"}
+    return NewExpectation(**(said | {"quantity": quantity, "bin_id": bin_id, "modified_at": at(minutes)} | fields))
+
+
+@pytest.fixture
+def store(records_engine: Engine) -> Store:
+    return Store(records_engine)
+
+
+def rows(engine: Engine, table: type[Base], *order: Any) -> list[Any]:
+    """All rows of a table."""
+    with engine.connect() as connection:
+        return list(connection.execute(select(table.__table__).order_by(*(order or table.__table__.primary_key))))
+
+
+def number(engine: Engine, table: type[Base]) -> int:
+    """Rows in a table."""
+    with engine.connect() as connection:
+        return connection.execute(select(func.count()).select_from(table)).scalar_one()
+
+
+def together(*works: Callable[[], Any]) -> list[Any]:
+    """Run all at the same moment, each in its own thread."""
+    barrier = Barrier(len(works))
+
+    def run(work: Callable[[], Any]) -> Any:
+        barrier.wait(30)
+        return work()
+
+    with ThreadPoolExecutor(len(works)) as pool:
+        return list(pool.map(run, works))
+
+
+def totals(engine: Engine) -> dict[str, dict[Any, Any]]:
+    """The running totals, without the times."""
+    return {
+        "photos": {(row.model_version, row.reason): row.photos for row in rows(engine, PhotoTotal)},
+        "expectations": {row.reason: row.expectations for row in rows(engine, ExpectationTotal)},
+        "comparisons": {
+            (row.model_version, row.expected_class, row.outcome): (
+                row.comparisons,
+                row.absolute_error,
+                row.squared_error,
+                row.within_one,
+            )
+            for row in rows(engine, ComparisonTotal)
+        },
+    }
+
+
+def assert_totals_follow_from_the_ledgers(engine: Engine) -> None:
+    """Recompute every total that can be: a failure that became a count stays counted as a failure too."""
+    found = totals(engine)
+    recorded = Counter((row.model_version, row.reason or "") for row in rows(engine, Count))
+    for (model, reason), photos in found["photos"].items():
+        assert photos >= recorded[model, reason]
+    assert {k: n for k, n in found["photos"].items() if not k[1]} == {k: n for k, n in recorded.items() if not k[1]}
+    assert found["expectations"] == Counter(row.reason or "" for row in rows(engine, Expectation))
+    sums: dict[Any, list[int]] = {}
+    for row in rows(engine, Comparison):
+        total = sums.setdefault((row.model_version, class_of(row.expected), row.outcome), [0, 0, 0, 0])
+        for place, value in enumerate((1, abs(row.error), row.error**2, abs(row.error) <= 1)):
+            total[place] += value
+    assert found["comparisons"] == {key: tuple(total) for key, total in sums.items()}
+
+
+def assert_compared(engine: Engine) -> None:
+    """Every bin whose latest photo is counted and whose latest expectation is readable has that comparison, once."""
+    counts = {row.id: row for row in rows(engine, Count)}
+    expectations = {row.id: row for row in rows(engine, Expectation)}
+    compared = Counter((row.count_id, row.expectation_id) for row in rows(engine, Comparison))
+    assert set(compared.values()) <= {1}
+    for row in rows(engine, Bin):
+        if row.count_id is None or row.expectation_id is None:
+            continue
+        if counts[row.count_id].reason is None and expectations[row.expectation_id].reason is None:
+            assert compared[row.count_id, row.expectation_id] == 1, row
+
+
+def test_a_count_is_recorded_as_given(records_engine: Engine, store: Store) -> None:
+    photo = count(
+        "ordner/Käfig 1+%.jpg",
+        etag="d41d8",
+        version_id="v7",
+        width=640,
+        height=480,
+        bytes=2**40,
+        modified_at=datetime(2026, 11, 20, 10, 0, 0, 123456, tzinfo=timezone(timedelta(hours=2))),
+    )
+    assert store.add_counts([photo]) == 1
+    (row,) = rows(records_engine, Count)
+    assert (row.bucket, row.key, row.bin_id, row.etag, row.version_id) == (
+        "binwatch",
+        "ordner/Käfig 1+%.jpg",
+        "Käfig 1+%",
+        "d41d8",
+        "v7",
+    )
+    assert (row.predicted, row.probabilities) == (3, [0.1, 0, 0, 0.9, 0, 0, 0])
+    assert (row.width, row.height, row.bytes, row.reason, row.detail) == (640, 480, 2**40, None, None)
+    assert row.modified_at == datetime(2026, 11, 20, 8, 0, 0, 123456, tzinfo=UTC)
+    assert row.modified_at.utcoffset() == timedelta(0)
+    assert abs(datetime.now(UTC) - row.recorded_at) < timedelta(minutes=1)
+
+
+def test_a_failure_is_recorded_with_its_reason(records_engine: Engine, store: Store) -> None:
+    assert store.add_counts([count(reason=Reason.TRUNCATED, detail="the file ends early 📦")]) == 1
+    (row,) = rows(records_engine, Count)
+    assert (row.reason, row.detail, row.predicted, row.probabilities) == (
+        "truncated",
+        "the file ends early 📦",
+        None,
+        None,
+    )
+    assert totals(records_engine)["photos"] == {("v1", "truncated"): 1}
+
+
+def test_nothing_to_record(store: Store, records_engine: Engine) -> None:
+    assert store.add_counts([]) == 0
+    assert store.add_expectations(iter(())) == 0
+    assert totals(records_engine) == {"photos": {}, "expectations": {}, "comparisons": {}}
+
+
+def test_a_time_without_a_zone_is_refused(store: Store, records_engine: Engine) -> None:
+    with pytest.raises(StatementError, match="has no time zone"):
+        store.add_counts([count(modified_at=datetime(2026, 11, 20))])  # noqa: DTZ001
+    assert number(records_engine, Count) == 0
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["ü.jpg", "u\u0308.jpg", "箱/📦.png", "a b+c%20.jpg", "'; drop table counts; --.jpg", "A.jpg", "a.jpg", "\\.jpg"],
+)
+def test_keys_are_kept_exactly(records_engine: Engine, store: Store, key: str) -> None:
+    """Composed and decomposed letters, and cases, are different keys."""
+    store.add_counts([count(key), count("ü.jpg"), count("a.jpg")])
+    store.add_counts([count(key)])
+    assert {row.key for row in rows(records_engine, Count)} == {key, "ü.jpg", "a.jpg"}
+    assert {row.bin_id for row in rows(records_engine, Bin)} == {bin_of(key), "ü", "a"}
+
+
+def test_the_same_count_twice(records_engine: Engine, store: Store) -> None:
+    assert store.add_counts([count(), count()]) == 1
+    assert store.add_counts([count(predicted=5)]) == 0
+    assert [row.predicted for row in rows(records_engine, Count)] == [3]
+    assert totals(records_engine)["photos"] == {("v1", ""): 1}
+
+
+def test_the_same_expectation_twice(records_engine: Engine, store: Store) -> None:
+    assert store.add_expectations([expectation(4), expectation(4)]) == 1
+    assert store.add_expectations([expectation(4)]) == 0
+    assert totals(records_engine)["expectations"] == {"": 1}
+
+
+def test_a_count_replaces_a_failure(records_engine: Engine, store: Store) -> None:
+    store.add_expectations([expectation(3)])
+    assert store.add_counts([count(reason=Reason.INFERENCE_FAILED, detail="out of memory")]) == 1
+    assert number(records_engine, Comparison) == 0
+    assert store.add_counts([count()]) == 1
+    (row,) = rows(records_engine, Count)
+    assert (row.reason, row.detail, row.predicted) == (None, None, 3)
+    assert totals(records_engine)["photos"] == {("v1", ""): 1, ("v1", "inference_failed"): 1}
+    assert_compared(records_engine)
+    assert number(records_engine, Comparison) == 1
+
+
+def test_a_failure_does_not_replace_a_count(records_engine: Engine, store: Store) -> None:
+    store.add_counts([count()])
+    assert store.add_counts([count(reason=Reason.INFERENCE_FAILED)]) == 0
+    (row,) = rows(records_engine, Count)
+    assert (row.reason, row.predicted) == (None, 3)
+    assert totals(records_engine)["photos"] == {("v1", ""): 1}
+
+
+@pytest.mark.parametrize("failure_first", [True, False])
+def test_a_count_and_a_failure_of_one_photo_in_one_call(
+    records_engine: Engine, store: Store, failure_first: bool
+) -> None:
+    both = [count(reason=Reason.INFERENCE_FAILED), count()]
+    assert store.add_counts(both if failure_first else both[::-1]) == 1
+    assert [row.predicted for row in rows(records_engine, Count)] == [3]
+
+
+def test_a_late_count_of_a_failed_photo_is_compared(records_engine: Engine, store: Store) -> None:
+    """The same bytes were uploaded twice; the second fetch failed, and the first came late."""
+    store.add_expectations([expectation(3)])
+    store.add_counts([count(minutes=3, reason=Reason.INFERENCE_FAILED)])
+    store.add_counts([count(minutes=1)])
+    assert number(records_engine, Comparison) == 1
+    assert_compared(records_engine)
+
+
+def test_another_model_counts_again(records_engine: Engine, store: Store) -> None:
+    store.add_expectations([expectation(3)])
+    store.add_counts([count(model_version="v1")])
+    assert store.add_counts([count(model_version="v2", predicted=2)]) == 1
+    assert store.add_counts([count(model_version="v1")]) == 0  # a worker that has not swapped yet, late
+    compared = [(row.model_version, row.outcome) for row in rows(records_engine, Comparison)]
+    assert compared == [("v1", "exact"), ("v2", "under")]
+    (bin_,) = rows(records_engine, Bin)
+    assert bin_.count_id == rows(records_engine, Count)[1].id
+
+
+@pytest.mark.parametrize("count_first", [True, False])
+@pytest.mark.parametrize(
+    ("predicted", "quantity", "error", "outcome"),
+    [
+        (3, 3, 0, "exact"),
+        (2, 5, -3, "under"),
+        (5, 1, 4, "over"),
+        (6, 6, 0, "exact"),
+        (6, 209, 0, "exact"),
+        (5, 40, -1, "under"),
+    ],
+)
+def test_comparison(
+    records_engine: Engine, store: Store, predicted: int, quantity: int, error: int, outcome: str, count_first: bool
+) -> None:
+    steps = [
+        lambda: store.add_counts([count(predicted=predicted)]),
+        lambda: store.add_expectations([expectation(quantity)]),
+    ]
+    for step in steps if count_first else steps[::-1]:
+        step()
+    (row,) = rows(records_engine, Comparison)
+    assert (row.predicted, row.expected, row.error, row.outcome, row.bin_id) == (
+        predicted,
+        quantity,
+        error,
+        outcome,
+        "00001",
+    )
+    assert totals(records_engine)["comparisons"] == {
+        ("v1", min(quantity, 6), outcome): (1, abs(error), error**2, int(abs(error) <= 1))
+    }
+
+
+def test_bins_of_two_buckets_are_apart(records_engine: Engine, store: Store) -> None:
+    store.add_counts([count(bucket="north"), count(bucket="south")])
+    store.add_expectations([expectation(3, bucket="north")])
+    assert [row.bucket for row in rows(records_engine, Comparison)] == ["north"]
+    assert number(records_engine, Bin) == 2
+
+
+def test_a_newer_expectation_appends_a_comparison(records_engine: Engine, store: Store) -> None:
+    store.add_counts([count()])
+    store.add_expectations([expectation(4, minutes=1)])
+    store.add_expectations([expectation(3, minutes=2)])
+    assert [(row.expected, row.outcome) for row in rows(records_engine, Comparison)] == [(4, "under"), (3, "exact")]
+    assert totals(records_engine)["comparisons"] == {
+        ("v1", 4, "under"): (1, 1, 1, 1),
+        ("v1", 3, "exact"): (1, 0, 0, 1),
+    }
+
+
+def test_an_older_expectation_does_not(records_engine: Engine, store: Store) -> None:
+    store.add_counts([count()])
+    store.add_expectations([expectation(3, minutes=2)])
+    assert store.add_expectations([expectation(4, minutes=1)]) == 1
+    assert [row.expected for row in rows(records_engine, Comparison)] == [3]
+    assert number(records_engine, Expectation) == 2
+
+
+def test_an_older_photo_is_counted_but_not_compared(records_engine: Engine, store: Store) -> None:
+    store.add_expectations([expectation(3)])
+    store.add_counts([count(etag="b", minutes=2)])
+    assert store.add_counts([count(etag="a", minutes=1, predicted=5)]) == 1
+    assert [row.predicted for row in rows(records_engine, Comparison)] == [3]
+
+
+def test_a_photo_that_comes_back(records_engine: Engine, store: Store) -> None:
+    """A, then B, then A again: the bin shows A, although A's count is old; a new expectation is compared with A."""
+    store.add_counts([count(etag="A", minutes=1, predicted=1)])
+    store.add_counts([count(etag="B", minutes=2, predicted=2)])
+    assert store.add_counts([count(etag="A", minutes=3, predicted=1)]) == 0
+    (bin_,) = rows(records_engine, Bin)
+    assert bin_.photo_at == at(3)
+    store.add_expectations([expectation(1, minutes=4)])
+    assert [row.predicted for row in rows(records_engine, Comparison)] == [1]
+
+
+def test_unreadable_metadata(records_engine: Engine, store: Store) -> None:
+    """It says that the old quantity holds no longer, but not which does; the next readable one is compared."""
+    store.add_expectations([expectation(4, minutes=1)])
+    store.add_expectations([expectation(None, minutes=2, reason=MetadataReason.NOT_JSON, detail="not JSON")])
+    store.add_counts([count()])
+    assert number(records_engine, Comparison) == 0
+    store.add_expectations([expectation(3, minutes=3)])
+    assert [row.expected for row in rows(records_engine, Comparison)] == [3]
+    assert totals(records_engine)["expectations"] == {"": 2, "not_json": 1}
+
+
+def test_a_missing_object_is_no_news_of_its_bin(records_engine: Engine, store: Store) -> None:
+    store.add_counts([count(minutes=1)])
+    store.add_counts([count(etag="", minutes=5, reason=Reason.MISSING)])
+    store.add_expectations([expectation(3, minutes=1)])
+    store.add_expectations([expectation(None, minutes=5, etag="", reason=MetadataReason.MISSING)])
+    (bin_,) = rows(records_engine, Bin)
+    assert (bin_.photo_at, bin_.expected_at) == (at(1), at(1))
+    assert number(records_engine, Comparison) == 1
+    store.add_counts([count("other/00002.jpg", etag="", reason=Reason.MISSING)])
+    assert number(records_engine, Bin) == 1
+
+
+def test_the_largest_group(records_engine: Engine, store: Store) -> None:
+    keys = [f"bin-images/{i:05}.jpg" for i in range(256)]
+    assert store.add_expectations([expectation(3, bin_id=bin_of(key)) for key in keys]) == 256
+    assert store.add_counts([count(key) for key in keys]) == 256
+    assert totals(records_engine)["comparisons"] == {("v1", 3, "exact"): (256, 0, 0, 256)}
+
+
+def test_the_same_counts_from_eight_threads(records_engine: Engine, store: Store) -> None:
+    photos = [count(f"{i:03}.jpg") for i in range(40)]
+    store.add_expectations([expectation(3, bin_id=f"{i:03}") for i in range(40)])
+    news = together(*[lambda start=start: store.add_counts(photos[start:] + photos[:start]) for start in range(8)])
+    assert sum(news) == 40
+    assert totals(records_engine)["photos"] == {("v1", ""): 40}
+    assert totals(records_engine)["comparisons"] == {("v1", 3, "exact"): (40, 0, 0, 40)}
+
+
+def test_the_same_expectations_from_eight_threads(records_engine: Engine, store: Store) -> None:
+    store.add_counts([count(f"{i:03}.jpg") for i in range(40)])
+    said = [expectation(3, bin_id=f"{i:03}") for i in range(40)]
+    assert sum(together(*[lambda: store.add_expectations(said)] * 8)) == 40
+    assert totals(records_engine)["comparisons"] == {("v1", 3, "exact"): (40, 0, 0, 40)}
+
+
+PROGRAM = """
+import sys
+from datetime import UTC, datetime
+from binwatch.records.engine import connect
+from binwatch.records.store import NewCount, Store
+store = Store(connect(sys.argv[1]))
+print("ready", flush=True)
+sys.stdin.readline()
+new = 0
+for start in range(0, 200, 10):
+    new += store.add_counts(
+        NewCount(bucket="binwatch", key=f"{i}.jpg", etag="a", model_version="v1", precision="int8", provider="CPU",
+                 modified_at=datetime(2026, 11, 20, tzinfo=UTC), predicted=i % 7)
+        for i in range(start, start + 10)
+    )
+print(new)
+"""
+
+
+def test_the_same_counts_from_two_processes(records_engine: Engine) -> None:
+    url = records_engine.url.render_as_string(hide_password=False)
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    processes = [subprocess.Popen([sys.executable, "-c", PROGRAM, url], **pipes) for _ in range(2)]
+    for process in processes:
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    assert sum(int(process.communicate(timeout=60)[0]) for process in processes) == 200
+    assert [process.returncode for process in processes] == [0, 0]
+    assert totals(records_engine)["photos"] == {("v1", ""): 200}
+
+
+def test_a_count_and_its_expectation_at_the_same_moment(records_engine: Engine, store: Store) -> None:
+    """Whichever comes first, there is exactly one comparison; a bin's first row is the hardest case."""
+    for i in range(60):
+        together(
+            lambda i=i: store.add_counts([count(f"{i}.jpg")]),
+            lambda i=i: store.add_expectations([expectation(3, bin_id=str(i))]),
+        )
+    assert sorted(int(row.bin_id) for row in rows(records_engine, Comparison)) == list(range(60))
+    assert totals(records_engine)["comparisons"] == {("v1", 3, "exact"): (60, 0, 0, 60)}
+
+
+def test_overlapping_groups_in_opposite_order_do_not_deadlock(records_engine: Engine, store: Store) -> None:
+    """Keys whose order differs by collation (upper and lower case, umlauts) are the ones to trip over."""
+    names = [f"{letter}{i}" for i in range(6) for letter in "aBcDäÖ-_"]
+
+    def count_all(names: Sequence[str], round_: int) -> None:
+        store.add_counts([count(f"{name}.jpg", etag=str(round_), minutes=round_) for name in names])
+
+    def expect_all(names: Sequence[str], round_: int) -> None:
+        store.add_expectations([expectation(3, bin_id=name, minutes=round_) for name in names])
+
+    for round_ in range(6):
+        together(
+            lambda r=round_: count_all(names, r),
+            lambda r=round_: count_all(names[::-1], r),
+            lambda r=round_: expect_all(names[10:], r),
+            lambda r=round_: expect_all(names[::-1][10:], r),
+            lambda r=round_: count_all(names[::2], r + 1),
+            lambda r=round_: expect_all(names[1::2], r + 1),
+        )
+    assert_totals_follow_from_the_ledgers(records_engine)
+    assert_compared(records_engine)
+
+
+def test_a_failed_call_leaves_nothing_behind(records_engine: Engine, store: Store) -> None:
+    bad = count("z.jpg", modified_at=datetime(2026, 11, 20))  # noqa: DTZ001
+    with pytest.raises(StatementError):
+        store.add_counts([count("a.jpg"), bad])
+    assert number(records_engine, Count) == 0
+    assert store.add_counts([count("a.jpg")]) == 1
+
+
+# One upload is one (etag, time); what is fetched of it may be a count or a failure, and may be delivered again.
+UPLOADS = [("A", 1.0), ("B", 2.0), ("A", 3.0), ("C", 4.0)]
+photo_steps = st.tuples(
+    st.just("count"), st.sampled_from(["x", "y"]), st.sampled_from(UPLOADS), st.sampled_from(["ok", "ok", "failed"])
+)
+expectation_steps = st.tuples(
+    st.just("expect"),
+    st.sampled_from(["x", "y"]),
+    st.sampled_from([1.0, 2.0, 3.0]),
+    st.sampled_from([0, 3, 6, 40, None]),
+)
+steps_of_any_order = st.lists(photo_steps | expectation_steps, min_size=1, max_size=12)
+PREDICTED = {"A": 1, "B": 3, "C": 6}
+
+
+def _as_new(step: tuple[Any, ...]) -> NewCount | NewExpectation:
+    kind, bin_id, what, how = step
+    if kind == "count":
+        etag, minutes = what
+        if how == "failed":
+            return count(f"{bin_id}.jpg", etag, minutes, reason=Reason.INFERENCE_FAILED)
+        return count(f"{bin_id}.jpg", etag, minutes, predicted=PREDICTED[etag])
+    # What a metadata file said at a time is a fact: the quantity is part of the file's identity, its ETag.
+    reason = {"reason": MetadataReason.NOT_JSON} if how is None else {}
+    return expectation(how, bin_id, what, etag=str(how), modified_at=at(what + (how or 0) / 100), **reason)
+
+
+def _apply(store: Store, groups: Sequence[Sequence[NewCount | NewExpectation]]) -> None:
+    for group in groups:
+        store.add_counts([item for item in group if isinstance(item, NewCount)])
+        store.add_expectations([item for item in group if isinstance(item, NewExpectation)])
+
+
+def _empty(engine: Engine) -> None:
+    with engine.execution_options(**{WRITE: True}).begin() as connection:
+        for table in reversed(Base.metadata.sorted_tables):
+            connection.execute(table.delete())
+
+
+def _state(engine: Engine) -> dict[str, Any]:
+    """What must not depend on the order of arrival, told by keys instead of row numbers."""
+    counts = {row.id: (row.key, row.etag, row.reason, row.predicted) for row in rows(engine, Count)}
+    expectations = {
+        row.id: (row.bin_id, row.etag, row.modified_at, row.quantity, row.reason) for row in rows(engine, Expectation)
+    }
+    return {
+        "counts": sorted(counts.values(), key=repr),
+        "expectations": sorted(expectations.values(), key=repr),
+        "bins": [
+            (row.bin_id, row.photo_at, counts.get(row.count_id), row.expected_at, expectations.get(row.expectation_id))
+            for row in rows(engine, Bin)
+        ],
+        "counted": {key: n for key, n in totals(engine)["photos"].items() if not key[1]},
+        "expectation totals": totals(engine)["expectations"],
+    }
+
+
+def _grouped(items: Sequence[Any], data: st.DataObject) -> list[list[Any]]:
+    groups: list[list[Any]] = [[]]
+    for item in items:
+        if data.draw(st.booleans()):
+            groups.append([])
+        groups[-1].append(item)
+    return groups
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(steps_of_any_order, st.data())
+def test_the_order_of_arrival_does_not_matter(
+    records_engine: Engine, steps: list[tuple[Any, ...]], data: st.DataObject
+) -> None:
+    store = Store(records_engine)
+    items = [_as_new(step) for step in steps]
+    _empty(records_engine)
+    _apply(store, [[item] for item in items])
+    assert_totals_follow_from_the_ledgers(records_engine)
+    assert_compared(records_engine)
+    wanted = _state(records_engine)
+
+    repeated = items + data.draw(st.lists(st.sampled_from(items), max_size=4))
+    shuffled = data.draw(st.permutations(repeated))
+    _empty(records_engine)
+    _apply(store, _grouped(shuffled, data))
+    assert_totals_follow_from_the_ledgers(records_engine)
+    assert_compared(records_engine)
+    assert _state(records_engine) == wanted
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(steps_of_any_order)
+@example([("count", "x", ("A", 3.0), "failed"), ("count", "x", ("A", 1.0), "ok"), ("expect", "x", 1.0, 3)])
+def test_counters_never_fall(records_engine: Engine, steps: list[tuple[Any, ...]]) -> None:
+    store = Store(records_engine)
+    _empty(records_engine)
+    before = totals(records_engine)
+    for step in steps:
+        _apply(store, [[_as_new(step)]])
+        now = totals(records_engine)
+        for name, labelled in before.items():
+            for labels, value in labelled.items():
+                assert now[name][labels] >= value
+        before = now
