@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 
 from binwatch.errors import BinwatchError
 from binwatch.keys import Kind, kind_of
@@ -51,15 +52,16 @@ def _uploads(folder: Path, prefix: str, kind: Kind) -> list[Upload]:
     return [Upload(prefix + path.relative_to(folder).as_posix(), path) for path in files]
 
 
-def put(objects: Objects, bucket: str, roll: Roll, done: Callable[[], object]) -> None:
-    """Upload everything, metadata among the photos; call `done` after each object."""
+def put(objects: Objects, bucket: str, roll: Roll, *, done: Callable[[], object], stopping: Event) -> None:
+    """Upload everything, metadata among the photos; call `done` after each object; end once `stopping` is set."""
 
     def put_one(upload: Upload) -> None:
-        objects.put(bucket, upload.key, upload.path.read_bytes())
-        done()
+        if not stopping.is_set():
+            objects.put(bucket, upload.key, upload.path.read_bytes())
+            done()
 
     # By file name, so that a photo and its metadata arrive at about the same time, in either order.
     uploads = sorted([*roll.photos, *roll.metadata], key=lambda upload: upload.path.name)
-    with ThreadPoolExecutor(_AT_A_TIME) as pool:
+    with ThreadPoolExecutor(_AT_A_TIME, thread_name_prefix="upload") as pool:
         for future in [pool.submit(put_one, upload) for upload in uploads]:
             future.result()

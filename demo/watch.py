@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import time
-from threading import Thread
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from threading import Event
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -23,25 +26,29 @@ def run(house: House, roll: Roll, patience_s: float, console: Console) -> Report
     photos, metadata = [upload.key for upload in roll.photos], [upload.key for upload in roll.metadata]
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     started = time.monotonic()
-    with Progress(*columns, console=console) as progress:
-        camera = _start_camera(house, roll, progress)
+    with Progress(*columns, console=console) as progress, _camera(house, roll, progress) as camera:
         bar = progress.add_task("recorded", total=len(photos) + len(metadata))
         left, last_change = len(photos) + len(metadata), started
         while left and time.monotonic() - last_change < patience_s:
             house.check()
             time.sleep(_POLL_S)
             now_left = len(unaccounted(engine, bucket, photos, metadata))
-            if now_left != left or camera.is_alive():
+            if now_left != left or not camera.done():
                 left, last_change = now_left, time.monotonic()
             progress.update(bar, completed=len(photos) + len(metadata) - left)
-        camera.join()
+        camera.result()  # raises what kept it from uploading
     return make_report(engine, bucket, photos, metadata, last_change - started)
 
 
-def _start_camera(house: House, roll: Roll, progress: Progress) -> Thread:
+@contextmanager
+def _camera(house: House, roll: Roll, progress: Progress) -> Iterator[Future[None]]:
+    """A thread that uploads `roll`; it stops on leaving, so that it never outlives the bucket."""
     bar = progress.add_task("uploaded", total=len(roll.photos) + len(roll.metadata))
-    camera = Thread(
-        target=put, args=(house.objects, house.settings.bucket, roll, lambda: progress.advance(bar)), name="camera"
-    )
-    camera.start()
-    return camera
+    stopping = Event()
+    with ThreadPoolExecutor(1, thread_name_prefix="camera") as pool:
+        try:
+            yield pool.submit(
+                put, house.objects, house.settings.bucket, roll, done=lambda: progress.advance(bar), stopping=stopping
+            )
+        finally:
+            stopping.set()

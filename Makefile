@@ -1,0 +1,52 @@
+# make demo   counts the sample photos end to end and prints the result
+# make test   every test
+# make check  lint, format, types, who may import whom
+# make lock   new versions of the dependencies, within pyproject.toml's ranges
+#
+# Each makes .venv with what it needs. Pass arguments on with ARGS: make demo ARGS="--photos DIR --keep"
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python -c requirements.lock
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lock clean
+
+help:
+	@sed -n '/^#/!q;s/^# \{0,1\}//p' Makefile
+
+demo: .venv/demo.installed
+	$(BIN)/python -m demo $(ARGS)
+
+test: .venv/dev.installed
+	$(BIN)/python -m pytest $(ARGS)
+
+check: .venv/dev.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+lock: .venv/uv.installed
+	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade --quiet \
+		--no-header --no-annotate --no-emit-index-url --no-emit-find-links -o requirements.lock
+
+clean:
+	rm -rf .venv
+
+.venv/uv.installed:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(PYTHON) is too old: Binwatch needs Python 3.11 or newer (make PYTHON=python3.12 …)"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9,<1'
+	@touch $@
+
+# What the demo needs: no torch.
+.venv/demo.installed: .venv/uv.installed pyproject.toml requirements.lock
+	$(INSTALL) -e '.[demo]'
+	@touch $@
+
+.venv/dev.installed: .venv/uv.installed pyproject.toml requirements.lock
+	$(INSTALL) -e '.[dev]'
+	@touch .venv/demo.installed $@

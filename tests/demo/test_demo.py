@@ -1,0 +1,173 @@
+"""The main job, as a user runs it: the real model, real photos, real processes, real HTTP."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import urllib.request
+import zlib
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.demo.conftest import ROOT, SAMPLES
+
+
+def test_the_samples_are_all_counted_and_compared(run_demo):
+    done = run_demo()
+    assert done.status == 0, done.output
+    report = done.report
+    with (SAMPLES / "index.csv").open() as file:
+        labels = {f"bin-images/{row['key']}.jpg": int(row["label"]) for row in csv.DictReader(file)}
+    assert report["photos"] == report["counted"] == report["compared"] == len(labels) == 122
+    assert report["failed"] == {}
+    assert report["unaccounted"] == []
+    assert {one["key"]: one["expected"] for one in report["bins"]} == labels
+    assert report["model"]["variant"] == "int8"
+    assert report["model"]["provider"] == "CPUExecutionProvider"
+    assert report["photos_per_second"] > 0
+
+
+def test_the_reports_sums_follow_from_its_bins(run_demo):
+    report = run_demo().report
+    errors = [one["predicted"] - min(one["expected"], 6) for one in report["bins"]]
+    assert report["agreement"] == pytest.approx(sum(error == 0 for error in errors) / len(errors), abs=1e-4)
+    assert report["mae"] == pytest.approx(sum(map(abs, errors)) / len(errors), abs=1e-4)
+    assert report["rmse"] == pytest.approx(math.sqrt(sum(e * e for e in errors) / len(errors)), abs=1e-4)
+    assert report["within_one"] == pytest.approx(sum(abs(e) <= 1 for e in errors) / len(errors), abs=1e-4)
+    for one in report["bins"]:
+        assert sum(one["probabilities"]) == pytest.approx(1, abs=1e-4)
+        assert one["predicted"] == max(range(7), key=one["probabilities"].__getitem__)
+        assert one["outcome"] == {0: "exact", 1: "over", -1: "under"}[_sign(one["predicted"] - min(one["expected"], 6))]
+
+
+def _sign(number: int) -> int:
+    return (number > 0) - (number < 0)
+
+
+def test_bad_input_gets_its_reason_and_the_rest_is_counted(run_demo, tmp_path):
+    photos, metadata = tmp_path / "photos", tmp_path / "metadata"
+    expected = make_bad_folder(photos, metadata)
+    done = run_demo("--photos", str(photos), "--metadata", str(metadata))
+    assert done.status == 0, done.output
+    found = {one["key"].removeprefix("bin-images/"): (one["reason"], one["expected"]) for one in done.report["bins"]}
+    assert found == expected
+    assert done.report["failed"] == dict(Counter(reason for reason, _ in expected.values() if reason))
+    assert done.report["metadata_failed"] == {"not_json": 1, "no_expected_quantity": 1, "bad_expected_quantity": 1}
+    assert done.report["compared"] == 6
+    without = {one["key"] for one in done.report["bins"] if one["outcome"] == "no expected quantity"}
+    nothing_known = ("no metadata.jpg", "broken.jpg", "lacking.jpg", "minus.jpg")
+    assert without == {f"bin-images/{name}" for name in nothing_known}
+    for one in done.report["bins"]:
+        if one["reason"]:
+            assert one["detail"]
+            assert one["key"] in done.output
+
+
+def make_bad_folder(photos: Path, metadata: Path) -> dict[str, tuple[str | None, int | None]]:
+    """Good and bad files; returns, by name, the reason that each must get and its expected quantity."""
+    good = (SAMPLES / "bin-images" / "00184.jpg").read_bytes()
+    odd = ["with space.jpg", "plus+and%.jpg", "50%25.jpg", "grün.jpg", "aisle 7/shelf+b/00184.jpg", "[red]x.JPG"]
+    contents = dict.fromkeys([*odd, "no metadata.jpg", "broken.jpg", "lacking.jpg", "minus.jpg"], good)
+    contents |= {
+        "empty.jpg": b"",
+        "text.jpg": b"these are not the bytes of a photo",
+        "truncated.jpg": good[: len(good) // 2],
+        "huge.png": png_header(20_000, 20_000),
+    }
+    for name, content in contents.items():
+        path = photos / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    quantities = {Path(name).with_suffix(".json"): json.dumps({"EXPECTED_QUANTITY": 5}) for name in odd}
+    broken = {"broken.json": "{", "lacking.json": '{"BIN_FCSKU_DATA": {}}', "minus.json": '{"EXPECTED_QUANTITY": -1}'}
+    for name, text in {**quantities, **broken}.items():
+        path = metadata / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    reasons = {
+        "empty.jpg": "empty",
+        "text.jpg": "not_an_image",
+        "truncated.jpg": "truncated",
+        "huge.png": "too_many_pixels",
+    }
+    return {name: (reasons.get(name), 5 if name in odd else None) for name in contents}
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that promises much: header, a little data, end."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        body = kind + data
+        return len(data).to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big")
+
+    size = width.to_bytes(4, "big") + height.to_bytes(4, "big")
+    header = chunk(b"IHDR", size + bytes([8, 2, 0, 0, 0]))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+
+
+def test_a_folder_without_photos_is_an_error_that_names_it(run_demo, tmp_path):
+    done = run_demo("--photos", str(tmp_path))
+    assert done.status == 1
+    assert f"{tmp_path}: no photos here" in done.output.replace("\n", "")
+    assert "Traceback" not in done.output
+
+
+def test_a_misspelt_setting_is_an_error_that_suggests_the_right_one(run_demo):
+    done = run_demo(BINWATCH_GROUP_FOTOS="8")
+    assert done.status == 1
+    assert "BINWATCH_GROUP_FOTOS is not a setting; did you mean BINWATCH_GROUP_PHOTOS?" in done.output
+    assert done.report is None
+
+
+def test_a_bundle_whose_model_is_not_the_cards_stops_the_demo_and_says_why(run_demo, tmp_path):
+    bundle = tmp_path / "model"
+    shutil.copytree(SAMPLES / "model", bundle)
+    model = next(bundle.glob("*.onnx"))
+    model.write_bytes(model.read_bytes() + b"\0")
+    done = run_demo(BINWATCH_MODEL_DIR=str(bundle))
+    assert done.status == 1
+    assert "SHA-256" in done.output
+    assert str(model) in done.output.replace("\n", "")
+
+
+def test_keep_leaves_the_page_and_the_metrics_running(tmp_path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    shutil.copy(SAMPLES / "bin-images" / "00184.jpg", photos)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "demo", "--photos", str(photos), "--metadata", str(SAMPLES / "metadata"), "--keep"],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        address = _address(process)
+        page = urllib.request.urlopen(address, timeout=10).read().decode()
+        metrics = urllib.request.urlopen(address + "metrics", timeout=10).read().decode()
+        assert "00184" in page
+        assert re.search(r'^binwatch_photos_total\{.*outcome="counted".*\} 1(\.0)?$', metrics, re.MULTILINE)
+        assert re.search(r"^binwatch_comparisons_total\{.*\} 1(\.0)?$", metrics, re.MULTILINE)
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+    assert process.returncode == 0
+
+
+def _address(process: subprocess.Popen[str]) -> str:
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if found := re.search(r"The monitor's page: (http://\S+)", line):
+            return found[1]
+    raise AssertionError("no address was printed:\n" + "".join(lines))
