@@ -1,7 +1,7 @@
 """How close `python -m worker count` comes to the machine's limit on the same photos and the same ONNX file.
 
-The limit: the photos' bytes are in memory and are all decoded on every core; then all are inferred. Both times are added.
-The command: a process of its own, from its start to its end, photos on disk. Rounds alternate, and medians are compared,
+The limit: the photos' bytes are in memory; all are decoded on every core, then all are inferred; both times are added.
+The command: a process of its own, from start to end, photos on disk. Rounds alternate and medians are compared,
 since other work on the machine disturbs both alike.
 
     python benchmarks/count_files.py PHOTOS_FOLDER [--model samples/model] [--rounds 5]
