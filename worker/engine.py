@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from dataclasses import dataclass
@@ -16,9 +17,17 @@ from binwatch.bundle import EMBEDDING, INPUT, PROBABILITIES, Bundle, Card, Preci
 from binwatch.errors import BinwatchError, BundleError
 from binwatch.settings import PrecisionChoice, Provider
 
+logger = logging.getLogger(__name__)
+
 CUDA = "CUDAExecutionProvider"
 CPU = "CPUExecutionProvider"
 _QUIET = 3  # ONNX Runtime's log level "error": its warnings about node placement are ours to check, not to print
+
+
+_FELL_BACK = (
+    "BINWATCH_PROVIDER={} but ONNX Runtime fell back to {}: check the driver and the CUDA and cuDNN libraries, or set"
+    " BINWATCH_PROVIDER=cpu"
+)
 
 
 class ProviderError(BinwatchError):
@@ -48,11 +57,18 @@ class Engine:
         threads: int = 0,
     ) -> None:
         self.card: Card = bundle.card
-        wanted = _provider(provider)
-        self.precision = _precision(precision, wanted, bundle.card)
-        path = bundle.model(self.precision)
-        self._session = _open(path, wanted, threads or len(os.sched_getaffinity(0)))
-        self.provider = _verified(self._session, wanted, provider)
+        threads = threads or len(os.sched_getaffinity(0))
+        for wanted in _wanted(provider):
+            self.precision = _precision(precision, wanted, bundle.card)
+            path = bundle.model(self.precision)
+            self._session = _open(path, wanted, threads)
+            # ONNX Runtime falls back to the CPU without an exception; only the session's own list tells.
+            self.provider = str(self._session.get_providers()[0])
+            if self.provider == wanted:
+                break
+            logger.warning("ONNX Runtime computes on %s although it offers %s", self.provider, wanted)
+        else:
+            raise ProviderError(_FELL_BACK.format(provider, self.provider))
         _check_against_card(self._session, bundle.card, path)
         self._lock = threading.Lock()
 
@@ -65,10 +81,17 @@ class Engine:
         return Inferred(probabilities, embeddings)
 
 
-def _provider(choice: Provider) -> str:
+def _wanted(choice: Provider) -> list[str]:
+    """Providers to try, in order. Each is a load of its own, since each has a best variant of the model."""
+    has_cuda = CUDA in ort.get_available_providers()
+    if choice is Provider.CUDA and not has_cuda:
+        raise ProviderError(
+            "BINWATCH_PROVIDER=cuda but the installed ONNX Runtime is built without CUDA: install Binwatch with the"
+            " extra gpu in place of cpu, or set BINWATCH_PROVIDER=cpu"
+        )
     if choice is Provider.AUTO:
-        return CUDA if CUDA in ort.get_available_providers() else CPU
-    return CUDA if choice is Provider.CUDA else CPU
+        return [CUDA, CPU] if has_cuda else [CPU]
+    return [CUDA] if choice is Provider.CUDA else [CPU]
 
 
 def _precision(choice: PrecisionChoice, provider: str, card: Card) -> Precision:
@@ -99,17 +122,6 @@ def _provider_options(provider: str) -> list[Any]:
     return [CPU]
 
 
-def _verified(session: Any, wanted: str, choice: Provider) -> str:
-    """ONNX Runtime falls back to the CPU without an exception; only the session's own list tells."""
-    actual = str(session.get_providers()[0])
-    if actual != wanted and choice is not Provider.AUTO:
-        raise ProviderError(
-            f"BINWATCH_PROVIDER={choice} but ONNX Runtime fell back to {actual}: check the driver and the CUDA and"
-            " cuDNN libraries, or set BINWATCH_PROVIDER=cpu"
-        )
-    return actual
-
-
 def _check_against_card(session: Any, card: Card, path: Path) -> None:
     side, classes = card.input_size, len(card.classes)
     wanted = {
@@ -123,4 +135,10 @@ def _check_against_card(session: Any, card: Card, path: Path) -> None:
             raise BundleError(
                 f"{path}: the card promises {name!r} as {kind} (batch, {', '.join(map(str, shape))}), the ONNX file has"
                 f" {found.get(name, 'nothing of that name')}; export the bundle again"
+            )
+    for node in session.get_inputs():
+        if isinstance(node.shape[0], int):
+            raise BundleError(
+                f"{path}: {node.name!r} takes a batch size of {node.shape[0]} only; export it with a free"
+                " batch dimension"
             )

@@ -1,73 +1,44 @@
-"""A model whose answers are known: it counts by brightness, from 0 for black to "more than 5" for white."""
+"""Fixtures of the worker's tests: a bundle whose answers are known, and settings for moto's server and SQLite."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import uuid
 from pathlib import Path
 
-import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from pydantic import SecretStr
+from sqlalchemy import Engine as Database
 
-from binwatch.bundle import EMBEDDING, INPUT, PROBABILITIES, Card, Precision, describe, write_card
-from binwatch.counts import CLASSES
-
-OPSET, IR_VERSION = 18, 10
-
-
-def write_brightness_model(path: Path, *, input_name: str = INPUT, side: int = 224) -> None:
-    """Class = mean brightness × 7 / 256, rounded down; the embedding (1 number) is the mean brightness."""
-    constants = {
-        "axes": np.array([1, 2, 3], dtype=np.int64),
-        "to_classes": np.array(len(CLASSES) / 256, dtype=np.float32),
-        "middles": np.arange(len(CLASSES), dtype=np.float32)[None, :] + 0.5,
-        "sharpness": np.array(-8.0, dtype=np.float32),
-        "last": np.array([1], dtype=np.int64),
-    }
-    nodes = [
-        helper.make_node("Cast", [input_name], ["pixels"], to=TensorProto.FLOAT),
-        helper.make_node("ReduceMean", ["pixels", "axes"], ["mean"], keepdims=0),
-        helper.make_node("Unsqueeze", ["mean", "last"], [EMBEDDING]),
-        helper.make_node("Mul", [EMBEDDING, "to_classes"], ["level"]),
-        helper.make_node("Sub", ["level", "middles"], ["distance"]),
-        helper.make_node("Mul", ["distance", "distance"], ["squared"]),
-        helper.make_node("Mul", ["squared", "sharpness"], ["logits"]),
-        helper.make_node("Softmax", ["logits"], [PROBABILITIES], axis=1),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "brightness",
-        [helper.make_tensor_value_info(input_name, TensorProto.UINT8, ["batch", side, side, 3])],
-        [
-            helper.make_tensor_value_info(PROBABILITIES, TensorProto.FLOAT, ["batch", len(CLASSES)]),
-            helper.make_tensor_value_info(EMBEDDING, TensorProto.FLOAT, ["batch", 1]),
-        ],
-        [numpy_helper.from_array(array, name) for name, array in constants.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
-    onnx.checker.check_model(model)
-    path.write_bytes(model.SerializeToString())
-
-
-def write_brightness_bundle(folder: Path, version: str = "brightness-1") -> Path:
-    """A whole bundle around the brightness model."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "model-int8.onnx"
-    write_brightness_model(path)
-    card = Card(
-        version=version,
-        architecture="brightness",
-        created=datetime(2026, 1, 1, tzinfo=UTC),
-        embedding_size=1,
-        temperature=1.0,
-        variants={Precision.INT8: describe(path)},
-    )
-    write_card(folder, card)
-    return folder
+from binwatch.settings import Settings
+from tests.services.s3 import S3
+from tests.worker.brightness import write_brightness_bundle
 
 
 @pytest.fixture(scope="session")
 def brightness_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a bundle that counts by brightness."""
     return write_brightness_bundle(tmp_path_factory.mktemp("bundle"))
+
+
+@pytest.fixture
+def settings(tmp_path: Path, s3: S3, sqlite_records: Database, brightness_bundle: Path) -> Settings:
+    """A worker on moto's S3 and SQS, with queues and records of this test's own."""
+    name = uuid.uuid4().hex[:12]
+    return Settings(
+        bucket=s3.bucket,
+        s3_endpoint_url=s3.endpoint_url,
+        s3_timeout_s=5,
+        sqs_endpoint_url=s3.endpoint_url,
+        broker_url=SecretStr(s3.endpoint_url.replace("http://", "sqs://testing:testing@") + "//"),
+        event_queue=f"events-{name}",
+        event_dead_letter_queue=f"events-{name}-dead",
+        task_queue=f"tasks-{name}",
+        database_url=SecretStr(str(sqlite_records.url)),
+        model_dir=brightness_bundle,
+        inference_threads=1,
+        fetch_threads=4,
+        worker_concurrency=2,
+        retry_wait_s=0.1,
+        group_photos=8,
+        group_wait_ms=50,
+    )

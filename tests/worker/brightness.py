@@ -1,0 +1,89 @@
+"""A model whose answers are known: it counts by brightness, from 0 for black to "more than 5" for white."""
+
+from __future__ import annotations
+
+import io
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+
+from binwatch.bundle import EMBEDDING, INPUT, PROBABILITIES, Card, Precision, describe, write_card
+from binwatch.counts import CLASSES
+
+OPSET, IR_VERSION = 18, 10
+
+
+def write_brightness_model(
+    path: Path, *, input_name: str = INPUT, side: int = 224, number: int = TensorProto.UINT8
+) -> None:
+    """Class = mean brightness × 7 / 256, rounded down; the embedding (1 number) is the mean brightness."""
+    constants = {
+        "axes": np.array([1, 2, 3], dtype=np.int64),
+        "to_classes": np.array(len(CLASSES) / 256, dtype=np.float32),
+        "middles": np.arange(len(CLASSES), dtype=np.float32)[None, :] + 0.5,
+        "sharpness": np.array(-8.0, dtype=np.float32),
+        "last": np.array([1], dtype=np.int64),
+    }
+    nodes = [
+        helper.make_node("Cast", [input_name], ["pixels"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["pixels", "axes"], ["mean"], keepdims=0),
+        helper.make_node("Unsqueeze", ["mean", "last"], [EMBEDDING]),
+        helper.make_node("Mul", [EMBEDDING, "to_classes"], ["level"]),
+        helper.make_node("Sub", ["level", "middles"], ["distance"]),
+        helper.make_node("Mul", ["distance", "distance"], ["squared"]),
+        helper.make_node("Mul", ["squared", "sharpness"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], [PROBABILITIES], axis=1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "brightness",
+        [helper.make_tensor_value_info(input_name, number, ["batch", side, side, 3])],
+        [
+            helper.make_tensor_value_info(PROBABILITIES, TensorProto.FLOAT, ["batch", len(CLASSES)]),
+            helper.make_tensor_value_info(EMBEDDING, TensorProto.FLOAT, ["batch", 1]),
+        ],
+        [numpy_helper.from_array(array, name) for name, array in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+    onnx.checker.check_model(model)
+    path.write_bytes(model.SerializeToString())
+
+
+def write_brightness_bundle(folder: Path, version: str = "brightness-1") -> Path:
+    """A whole bundle around the brightness model."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "model-int8.onnx"
+    write_brightness_model(path)
+    card = Card(
+        version=version,
+        architecture="brightness",
+        created=datetime(2026, 1, 1, tzinfo=UTC),
+        embedding_size=1,
+        temperature=1.0,
+        variants={Precision.INT8: describe(path)},
+    )
+    write_card(folder, card)
+    return folder
+
+
+def jpeg(brightness: int, side: int = 256) -> bytes:
+    """A grey photo that the brightness model counts as class_of_brightness(brightness)."""
+    file = io.BytesIO()
+    Image.new("RGB", (side, side), (brightness,) * 3).save(file, "JPEG", quality=95)
+    return file.getvalue()
+
+
+def brightness_of(predicted: int) -> int:
+    """A brightness that the model counts as class `predicted`, in the middle of the class and so without doubt."""
+    return round((predicted + 0.5) * 256 / len(CLASSES))
+
+
+def probabilities_of(brightness: float) -> list[float]:
+    """What the model must say of a photo of this mean brightness."""
+    logits = -8.0 * (brightness * len(CLASSES) / 256 - np.arange(len(CLASSES)) - 0.5) ** 2
+    weights = np.exp(logits - logits.max())
+    return [float(value) for value in weights / weights.sum()]

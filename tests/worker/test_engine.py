@@ -1,0 +1,204 @@
+"""The engine against a model whose answers are known, and against bundles that are not what they claim."""
+
+from __future__ import annotations
+
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto
+
+from binwatch.bundle import CARD, EMBEDDING, PROBABILITIES, Bundle, Precision, Variant, describe, write_card
+from binwatch.counts import CLASSES
+from binwatch.errors import BundleError
+from binwatch.settings import PrecisionChoice, Provider
+from tests.worker.brightness import probabilities_of, write_brightness_bundle, write_brightness_model
+from worker import engine as engine_module
+from worker.engine import CPU, CUDA, Engine, ProviderError
+
+
+def _photos(levels: list[int]) -> np.ndarray:
+    return np.stack([np.full((224, 224, 3), level, dtype=np.uint8) for level in levels])
+
+
+def _assert_right(engine: Engine, levels: list[int]) -> None:
+    inferred = engine.infer(_photos(levels))
+    assert inferred.probabilities.shape == (len(levels), len(CLASSES))
+    assert inferred.probabilities.dtype == np.float32
+    np.testing.assert_allclose(inferred.embeddings[:, 0], levels, atol=1e-3)
+    np.testing.assert_allclose(inferred.probabilities, [probabilities_of(level) for level in levels], atol=1e-5)
+
+
+def _with_model(folder: Path, **options: object) -> Bundle:
+    """A bundle whose card has the right digest of an ONNX file that is not the one it should be."""
+    write_brightness_bundle(folder)
+    write_brightness_model(folder / "model-int8.onnx", **options)
+    return _signed(folder)
+
+
+def _signed(folder: Path, **changes: object) -> Bundle:
+    variants = {Precision.INT8: describe(folder / "model-int8.onnx")}
+    write_card(folder, Bundle(folder).card.model_copy(update={"variants": variants, **changes}))
+    return Bundle(folder)
+
+
+@pytest.fixture
+def engine(brightness_bundle: Path) -> Engine:
+    return Engine(Bundle(brightness_bundle), threads=1)
+
+
+@pytest.mark.parametrize("size", [1, 7, 16])
+def test_answers(engine: Engine, size: int) -> None:
+    _assert_right(engine, [(37 * n + 5) % 256 for n in range(size)])
+
+
+def test_black_is_0_and_white_is_more_than_5(engine: Engine) -> None:
+    assert engine.infer(_photos([0, 255])).probabilities.argmax(axis=1).tolist() == [0, 6]
+    assert (engine.provider, engine.precision, engine.card.version) == (CPU, Precision.INT8, "brightness-1")
+
+
+def test_eight_threads_at_once(engine: Engine) -> None:
+    batches = [[(n * 11 + k * 29) % 256 for k in range(n % 5 + 1)] for n in range(64)]
+    with ThreadPoolExecutor(8) as pool:
+        for future in [pool.submit(_assert_right, engine, batch) for batch in batches]:
+            future.result()
+
+
+def test_another_file_than_the_cards(tmp_path: Path) -> None:
+    write_brightness_bundle(tmp_path)
+    with (tmp_path / "model-int8.onnx").open("ab") as file:
+        file.write(b"\0")
+    with pytest.raises(BundleError, match=r"model-int8\.onnx: its SHA-256 is [0-9a-f]{64}, the card says"):
+        Engine(Bundle(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"input_name": "images"}, r"'photos' as tensor\(uint8\) .*nothing of that name"),
+        ({"side": 192}, r"'photos' as tensor\(uint8\) \(batch, 224, 224, 3\).*192, 192, 3"),
+        ({"number": TensorProto.FLOAT}, r"'photos' as tensor\(uint8\).*tensor\(float\)"),
+    ],
+)
+def test_input_is_not_the_cards(tmp_path: Path, options: dict[str, object], message: str) -> None:
+    with pytest.raises(BundleError, match=message):
+        Engine(_with_model(tmp_path, **options))
+
+
+def test_embedding_is_not_the_cards(tmp_path: Path) -> None:
+    write_brightness_bundle(tmp_path)
+    with pytest.raises(BundleError, match=r"'embedding' as tensor\(float\) \(batch, 64\).*\[1\]"):
+        Engine(_signed(tmp_path, embedding_size=64))
+
+
+@pytest.mark.parametrize("output", [PROBABILITIES, EMBEDDING])
+def test_missing_output(tmp_path: Path, output: str) -> None:
+    write_brightness_bundle(tmp_path)
+    path = tmp_path / "model-int8.onnx"
+    model = onnx.load(path)
+    left = [node for node in model.graph.output if node.name != output]
+    del model.graph.output[:]
+    model.graph.output.extend(left)
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(BundleError, match=f"{output!r}.*nothing of that name"):
+        Engine(_signed(tmp_path))
+
+
+def test_fixed_batch(tmp_path: Path) -> None:
+    """A model exported for one batch size answers no other; that must show before the first photo."""
+    write_brightness_bundle(tmp_path)
+    path = tmp_path / "model-int8.onnx"
+    model = onnx.load(path)
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(BundleError, match=r"'photos'.*batch size of 2"):
+        Engine(_signed(tmp_path))
+
+
+@pytest.mark.parametrize("data", [b"not a model", b"\x89PNG\r\n\x1a\n", bytes(100)])
+def test_not_an_onnx_file(tmp_path: Path, data: bytes) -> None:
+    write_brightness_bundle(tmp_path)
+    (tmp_path / "model-int8.onnx").write_bytes(data)
+    with pytest.raises(BundleError, match=r"model-int8\.onnx"):
+        Engine(_signed(tmp_path))
+
+
+def test_no_such_variant(brightness_bundle: Path) -> None:
+    with pytest.raises(BundleError, match=r"no fp16 variant in card\.json \(there is: int8\)"):
+        Engine(Bundle(brightness_bundle), precision=PrecisionChoice.FP16)
+
+
+def test_variant_in_the_card_but_not_in_the_folder(tmp_path: Path) -> None:
+    write_brightness_bundle(tmp_path)
+    (tmp_path / "model-int8.onnx").unlink()
+    with pytest.raises(BundleError, match=r"model-int8\.onnx: named in card\.json but not there"):
+        Engine(Bundle(tmp_path))
+
+
+def test_cuda_wanted_but_not_built_in(brightness_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module.ort, "get_available_providers", lambda: [CPU])
+    with pytest.raises(ProviderError, match="BINWATCH_PROVIDER=cuda but the installed ONNX Runtime is built without"):
+        Engine(Bundle(brightness_bundle), provider=Provider.CUDA)
+
+
+# Without the libraries of CUDA, ONNX Runtime for GPUs lists CUDA, loads, and computes on the CPU; so does this.
+@pytest.fixture
+def _cuda_that_falls_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module.ort, "get_available_providers", lambda: [CUDA, CPU])
+
+
+@pytest.mark.usefixtures("_cuda_that_falls_back")
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_cuda_wanted_but_fell_back(brightness_bundle: Path) -> None:
+    if CUDA in engine_module.ort.capi._pybind_state.get_available_providers():
+        pytest.skip("this ONNX Runtime has CUDA")
+    with pytest.raises(ProviderError, match="BINWATCH_PROVIDER=cuda but ONNX Runtime fell back to CPUExecution"):
+        Engine(Bundle(brightness_bundle), provider=Provider.CUDA)
+
+
+@pytest.mark.usefixtures("_cuda_that_falls_back")
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_auto_that_fell_back_takes_the_cpus_variant(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    if CUDA in engine_module.ort.capi._pybind_state.get_available_providers():
+        pytest.skip("this ONNX Runtime has CUDA")
+    _with_variants(tmp_path, [Precision.FP16, Precision.INT8])
+    engine = Engine(Bundle(tmp_path), threads=1)
+    assert (engine.provider, engine.precision) == (CPU, Precision.INT8)
+    assert "computes on CPUExecutionProvider although it offers CUDAExecutionProvider" in caplog.text
+    _assert_right(engine, [10, 200])
+
+
+@pytest.mark.parametrize(
+    ("variants", "chosen"),
+    [
+        ([Precision.FP32, Precision.INT8], Precision.INT8),
+        ([Precision.FP16, Precision.FP32], Precision.FP32),
+        ([Precision.FP16], Precision.FP16),
+    ],
+)
+def test_auto_precision_on_a_cpu(tmp_path: Path, variants: list[Precision], chosen: Precision) -> None:
+    _with_variants(tmp_path, variants)
+    engine = Engine(Bundle(tmp_path), provider=Provider.CPU, threads=1)
+    assert engine.precision is chosen
+    _assert_right(engine, [3])
+
+
+@pytest.mark.parametrize("precision", [Precision.FP32, Precision.INT8])
+def test_precision_by_name(tmp_path: Path, precision: Precision) -> None:
+    _with_variants(tmp_path, [Precision.FP32, Precision.INT8])
+    engine = Engine(Bundle(tmp_path), precision=PrecisionChoice(precision.value), threads=1)
+    assert engine.precision is precision
+
+
+def _with_variants(folder: Path, precisions: list[Precision]) -> None:
+    write_brightness_bundle(folder)
+    variants: dict[Precision, Variant] = {}
+    for precision in precisions:
+        path = folder / f"model-{precision}.onnx"
+        shutil.copy(folder / "model-int8.onnx", path) if not path.exists() else None
+        variants[precision] = describe(path)
+    write_card(folder, Bundle(folder).card.model_copy(update={"variants": variants}))
+    assert (folder / CARD).exists()

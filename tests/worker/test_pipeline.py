@@ -1,0 +1,180 @@
+"""Loading ahead and inferring in batches: one answer per photo, in order, whatever happens to its neighbours."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from binwatch.bundle import Bundle
+from binwatch.counts import CLASSES
+from binwatch.errors import PhotoError, Reason
+from binwatch.image import Photo
+from tests.worker.brightness import probabilities_of
+from worker.engine import Engine, Inferred
+from worker.pipeline import Prediction, load_ahead, predict
+
+POISON = 255
+
+
+@dataclass(frozen=True)
+class Item:
+    number: int
+    photo: Photo | None
+
+
+class PoisonableEngine:
+    """Counts 1 × 1 photos by their red value, and raises if one of them is poison."""
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+
+    def infer(self, photos: np.ndarray) -> Inferred:
+        self.batches.append(len(photos))
+        levels = photos[:, 0, 0, 0]
+        if (levels == POISON).any():
+            raise RuntimeError("poison")
+        return Inferred(np.eye(7, dtype=np.float32)[levels % 7], levels[:, None].astype(np.float32))
+
+
+def _item(number: int, level: int | None) -> Item:
+    if level is None:
+        return Item(number, None)
+    return Item(number, Photo(np.full((1, 1, 3), level, dtype=np.uint8), 1, 1, "PNG"))
+
+
+def _items(levels: list[int | None]) -> list[Item]:
+    return [_item(number, level) for number, level in enumerate(levels)]
+
+
+@given(levels=st.lists(st.none() | st.integers(0, 6) | st.just(POISON), max_size=40), batch_size=st.integers(1, 9))
+def test_one_answer_for_each(levels: list[int | None], batch_size: int) -> None:
+    engine = PoisonableEngine()
+    items = _items(levels)
+    answers = list(predict(engine, iter(items), batch_size))
+    assert [item for item, _ in answers] == items
+    for level, (_, answer) in zip(levels, answers, strict=True):
+        if level is None:
+            assert answer is None
+        elif level == POISON:
+            assert isinstance(answer, PhotoError)
+            assert answer.reason is Reason.INFERENCE_FAILED
+        else:
+            assert isinstance(answer, Prediction)
+            assert (answer.predicted, answer.confidence, answer.embedding.tolist()) == (level, 1.0, [level])
+    assert all(size <= batch_size for size in engine.batches)
+
+
+@pytest.mark.parametrize(
+    ("photos", "batches"), [(0, []), (1, [1]), (3, [3]), (4, [4]), (5, [4, 1]), (8, [4, 4]), (9, [4, 4, 1])]
+)
+def test_batch_boundaries(photos: int, batches: list[int]) -> None:
+    engine = PoisonableEngine()
+    assert len(list(predict(engine, _items([1] * photos), 4))) == photos
+    assert engine.batches == batches
+
+
+def test_photos_that_are_missing_do_not_fill_a_batch() -> None:
+    engine = PoisonableEngine()
+    levels = [None, 1, None, None, 2, 3, None]
+    assert len(list(predict(engine, _items(levels), 3))) == len(levels)
+    assert engine.batches == [3]
+
+
+def test_only_the_poisonous_photo_fails(caplog: pytest.LogCaptureFixture) -> None:
+    engine = PoisonableEngine()
+    answers = [answer for _, answer in predict(engine, _items([1, 2, POISON, 4, 5, 6, 0, 1]), 8)]
+    failed = [n for n, answer in enumerate(answers) if isinstance(answer, PhotoError)]
+    assert failed == [2]
+    assert str(answers[2]) == "ONNX Runtime failed on this photo: poison"
+    assert engine.batches == [8, 4, 2, 2, 1, 1, 4]
+    assert caplog.messages == ["inference failed on one photo"]
+
+
+def test_answers_come_before_the_whole_source_is_read() -> None:
+    read: list[int] = []
+
+    def source() -> Iterator[Item]:
+        for item in _items([1] * 10):
+            read.append(item.number)
+            yield item
+
+    answers = predict(PoisonableEngine(), source(), 3)
+    next(answers)
+    assert read == [0, 1, 2]
+
+
+@pytest.mark.parametrize("ahead", [1, 3, 8])
+def test_loads_ahead_and_no_further(ahead: int) -> None:
+    """Each load that may start says so; with all of them waited for, none beyond `ahead` can have been asked for."""
+    asked: list[int] = []
+    started = [threading.Event() for _ in range(20)]
+
+    def source() -> Iterator[int]:
+        for number in range(20):
+            asked.append(number)
+            yield number
+
+    def load(number: int) -> Item:
+        started[number].set()
+        return _item(number, number)
+
+    with ThreadPoolExecutor(4) as pool:
+        loaded = load_ahead(pool, source(), load, ahead)
+        for consumed in range(1, 21):
+            assert next(loaded).number == consumed - 1
+            beyond = min(20, consumed + ahead)
+            assert all(event.wait(10) for event in started[:beyond])
+            assert len(asked) == beyond
+        assert list(loaded) == []
+
+
+def test_keeps_the_order_when_the_first_is_the_last_to_load() -> None:
+    last = threading.Event()
+
+    def load(number: int) -> Item:
+        if number == 0:
+            assert last.wait(10)
+        if number == 5:
+            last.set()
+        return _item(number, number)
+
+    with ThreadPoolExecutor(2) as pool:
+        assert [item.number for item in load_ahead(pool, range(6), load, 6)] == list(range(6))
+
+
+def test_a_loader_that_raises_is_heard() -> None:
+    """A loader answers for bad photos itself; what it raises is a bug or an outage and must not look like an answer."""
+
+    def load(number: int) -> Item:
+        if number == 2:
+            raise OSError("the disk is gone")
+        return _item(number, number)
+
+    with ThreadPoolExecutor(2) as pool:
+        loaded = load_ahead(pool, range(5), load, 3)
+        assert [next(loaded).number, next(loaded).number] == [0, 1]
+        with pytest.raises(OSError, match="the disk is gone"):
+            next(loaded)
+
+
+def test_nothing_to_load() -> None:
+    with ThreadPoolExecutor(1) as pool:
+        assert list(load_ahead(pool, [], lambda number: _item(number, 0), 4)) == []
+
+
+def test_probabilities_are_the_models(brightness_bundle: Path) -> None:
+    engine = Engine(Bundle(brightness_bundle), threads=1)
+    photo = Photo(np.full((224, 224, 3), 100, dtype=np.uint8), 224, 224, "PNG")
+    [(_, answer)] = predict(engine, [Item(0, photo)], 16)
+    assert isinstance(answer, Prediction)
+    assert answer.predicted == 100 * len(CLASSES) // 256
+    assert answer.probabilities == pytest.approx(probabilities_of(100), abs=2e-6)
+    assert answer.confidence == max(answer.probabilities)
