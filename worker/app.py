@@ -15,6 +15,9 @@ from worker.intake.sqs import SqsEvents
 from worker.queues import TASK_VISIBILITY_S, check_queues, sqs_client
 from worker.tasks import CountPhotos, ReadMetadata, as_json
 
+_STOP_INTAKE_WITHIN_S = 5.0
+"""An intake that hangs on a queue that does not answer must not use up the grace period of the photos in hand."""
+
 
 def make_app(settings: Settings) -> Celery:
     """A Celery application that can send tasks. It does no work of its own until make_worker is called."""
@@ -29,6 +32,7 @@ def make_app(settings: Settings) -> Celery:
         worker_send_task_events=False,
         worker_hijack_root_logger=False,
         broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,  # by default Celery gives up, and the worker ends, after 100
         broker_transport_options=_transport_options(settings),
     )
     return app
@@ -92,6 +96,6 @@ def _intake_step(intake: IntakeLoop) -> type[bootsteps.StartStopStep]:
             intake.start()
 
         def stop(self, parent: object) -> None:
-            intake.stop()
+            intake.stop(_STOP_INTAKE_WITHIN_S)
 
     return IntakeStep

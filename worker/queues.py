@@ -20,6 +20,8 @@ EVENT_VISIBILITY_S = 60
 """Longer than an event message takes to become a task."""
 _WEEKS_TWO = str(14 * 24 * 3600)  # the longest that SQS keeps a message
 
+_CHECK = "check BINWATCH_SQS_ENDPOINT_URL, BINWATCH_REGION, the credentials and the network"
+
 
 class QueueError(BinwatchError):
     """A queue is missing or would lose messages."""
@@ -36,41 +38,62 @@ def sqs_client(settings: Settings) -> Any:
 
 
 def create_queues(client: Any, settings: Settings) -> None:
-    """Create the event queue and the task queue, each with its dead-letter queue. Harmless if they exist."""
+    """Create the event queue and the task queue, each with its dead-letter queue. Raises QueueError if SQS refuses.
+
+    A queue that is there keeps its attributes; only a redrive policy is added where there is none.
+    """
     for name, dead, visibility_s in (
         (settings.event_queue, settings.event_dead_letter_queue, EVENT_VISIBILITY_S),
         (settings.task_queue, settings.task_queue + "-dead", TASK_VISIBILITY_S),
     ):
-        dead_url = client.create_queue(QueueName=dead, Attributes={"MessageRetentionPeriod": _WEEKS_TWO})["QueueUrl"]
-        redrive = {"deadLetterTargetArn": queue_arn(client, dead_url), "maxReceiveCount": str(MAX_RECEIVES)}
-        client.create_queue(
-            QueueName=name,
-            Attributes={
-                "MessageRetentionPeriod": _WEEKS_TWO,
-                "VisibilityTimeout": str(visibility_s),
-                "RedrivePolicy": json.dumps(redrive),
-            },
-        )
+        try:
+            dead_url = _ensure(client, dead, {"MessageRetentionPeriod": _WEEKS_TWO})
+            redrive = {"deadLetterTargetArn": queue_arn(client, dead_url), "maxReceiveCount": str(MAX_RECEIVES)}
+            policy = {"RedrivePolicy": json.dumps(redrive)}
+            kept = {"MessageRetentionPeriod": _WEEKS_TWO, "VisibilityTimeout": str(visibility_s)}
+            url = _ensure(client, name, kept | policy)
+            if not _has_redrive(client, url):
+                client.set_queue_attributes(QueueUrl=url, Attributes=policy)
+        except (ClientError, BotoCoreError) as error:
+            raise QueueError(f"queue {name!r}: {error}; {_CHECK}") from error
+
+
+def _ensure(client: Any, name: str, attributes: dict[str, str]) -> str:
+    """URL of the queue, which is made if it is not there. SQS refuses to make it again with other attributes."""
+    try:
+        return str(client.get_queue_url(QueueName=name)["QueueUrl"])
+    except client.exceptions.QueueDoesNotExist:
+        return str(client.create_queue(QueueName=name, Attributes=attributes)["QueueUrl"])
 
 
 def check_queues(client: Any, settings: Settings) -> tuple[str, str]:
     """URLs of the event queue and its dead-letter queue. Raises QueueError if one is missing or has no redrive."""
-    urls = {name: queue_url(client, name) for name in (settings.event_queue, settings.task_queue)}
-    for name, url in urls.items():
-        answer = client.get_queue_attributes(QueueUrl=url, AttributeNames=["RedrivePolicy"])
-        if "RedrivePolicy" not in answer.get("Attributes", {}):
+    url = queue_url(client, settings.event_queue)
+    checked = {settings.event_queue: url}
+    if settings.broker_url.get_secret_value().startswith("sqs"):
+        checked[settings.task_queue] = queue_url(client, settings.task_queue)
+    for name, found in checked.items():
+        if not _has_redrive(client, found):
             raise QueueError(
-                f"queue {name!r} has no redrive policy: a message that Celery rejects would be deleted; set one"
+                f"queue {name!r} has no redrive policy: a message that cannot be handled would be deleted, or come"
+                " again for ever; set one, or have it set by: python -m worker setup"
             )
-    return urls[settings.event_queue], queue_url(client, settings.event_dead_letter_queue)
+    return url, queue_url(client, settings.event_dead_letter_queue)
+
+
+def _has_redrive(client: Any, url: str) -> bool:
+    answer = client.get_queue_attributes(QueueUrl=url, AttributeNames=["RedrivePolicy"])
+    return bool(answer.get("Attributes", {}).get("RedrivePolicy"))
 
 
 def queue_url(client: Any, name: str) -> str:
     """URL of the queue. Raises QueueError if it cannot be had."""
     try:
         return str(client.get_queue_url(QueueName=name)["QueueUrl"])
+    except client.exceptions.QueueDoesNotExist as error:
+        raise QueueError(f"queue {name!r} does not exist; create it with: python -m worker setup") from error
     except (ClientError, BotoCoreError) as error:
-        raise QueueError(f"queue {name!r}: {error}; create it with: python -m worker setup") from error
+        raise QueueError(f"queue {name!r}: {error}; {_CHECK}") from error
 
 
 def queue_arn(client: Any, url: str) -> str:
