@@ -63,7 +63,7 @@ class IntakeLoop:
         self._thread.start()
 
     def stop(self, timeout_s: float | None = None) -> None:
-        """Stop receiving and wait until the loop has ended. Messages in hand but not handed over come again."""
+        """Stop receiving, hand over what is in hand, and wait until that is done. What cannot be comes again."""
         self._stopping.set()
         self._thread.join(timeout_s)
 
@@ -77,6 +77,15 @@ class IntakeLoop:
                 logger.warning("intake: %s; next try in %.0f s", error, pause)
                 self._stopping.wait(pause)
                 pause = min(_MAX_PAUSE_S, pause * 2)
+        self._finish()
+
+    def _finish(self) -> None:
+        """Hand over what is in hand, or another worker would have it only after the visibility time-out."""
+        try:
+            if self._group.since is not None:
+                self._hand_over()
+        except Exception as error:
+            logger.warning("intake: %s; %d event messages will come again", error, len(self._group.receipts))
 
     def _step(self) -> None:
         """Take what is there; hand over the group when it is due, or when nothing more is waiting."""
@@ -96,9 +105,16 @@ class IntakeLoop:
                 publish(chunk)
                 del objects[: len(chunk)]  # if the next one fails, only the rest is tried again
         while self._group.rejected:
-            message, reason = self._group.rejected[0]
-            logger.warning("event message %s set aside: %s", message.id, reason)
-            self._events.set_aside(message, reason)
+            self._set_aside(*self._group.rejected[0])
             self._group.rejected.pop(0)
         self._events.delete(self._group.receipts)
         self._group = Group()
+
+    def _set_aside(self, message: Received, reason: str) -> None:
+        """One message that the dead-letter queue refuses must not stop the others: the redrive policy takes it."""
+        logger.warning("event message %s set aside: %s", message.id, reason)
+        try:
+            self._events.set_aside(message, reason)
+        except Exception as error:
+            logger.warning("event message %s left in its queue: %s", message.id, error)
+            self._group.receipts.remove(message)
