@@ -7,13 +7,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
+from sqlalchemy import Engine as Database
+from sqlalchemy.exc import OperationalError
+
 from binwatch.bundle import Bundle
-from binwatch.errors import MetadataError, MetadataReason, ObjectsError, PhotoError, Reason
+from binwatch.errors import BinwatchError, MetadataError, MetadataReason, ObjectsError, PhotoError, Reason
 from binwatch.events import Created
 from binwatch.image import Photo, load
 from binwatch.keys import bin_of
 from binwatch.metadata import expected_quantity
-from binwatch.objects import Fetched, ObjectRefused, Objects
+from binwatch.objects import ObjectRefused, Objects
 from binwatch.records.engine import connect
 from binwatch.records.migrate import check_schema
 from binwatch.records.store import NewCount, NewExpectation, Store
@@ -36,8 +39,10 @@ class LoadedPhoto:
 
     item: Created
     photo: Photo | None = None
-    fetched: Fetched | None = None
     etag: str = ""
+    version_id: str | None = None
+    bytes: int | None = None
+    modified: datetime | None = None
     error: PhotoError | ObjectsError | None = None
 
 
@@ -46,9 +51,7 @@ class Counting:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        database = connect(settings.database_url.get_secret_value())
-        check_schema(database)
-        self._store = Store(database)
+        self._store = Store(_open_records(settings))
         self._objects = Objects(settings)
         self._pool = ThreadPoolExecutor(settings.fetch_threads, thread_name_prefix="fetch")
         self.engine = Engine(
@@ -94,7 +97,14 @@ class Counting:
             return LoadedPhoto(item, etag=error.etag, error=PhotoError(Reason(error.why), str(error)))
         except ObjectsError as error:
             return LoadedPhoto(item, error=error)
-        loaded = LoadedPhoto(item, fetched=fetched, etag=fetched.etag)
+        # Without the bytes: a group that waits for its turn would hold all its photos twice.
+        loaded = LoadedPhoto(
+            item,
+            etag=fetched.etag,
+            version_id=fetched.version_id,
+            bytes=len(fetched.data),
+            modified=fetched.modified,
+        )
         try:
             return replace(loaded, photo=load(fetched.data, limits=self._settings.limits))
         except PhotoError as error:
@@ -103,12 +113,12 @@ class Counting:
     def _record(self, loaded: LoadedPhoto, answer: Prediction | PhotoError | None) -> NewCount:
         error = loaded.error or (answer if isinstance(answer, PhotoError) else None)
         prediction = answer if isinstance(answer, Prediction) else None
-        fetched, photo = loaded.fetched, loaded.photo
+        photo = loaded.photo
         return NewCount(
             bucket=loaded.item.bucket,
             key=loaded.item.key,
             etag=loaded.etag,
-            version_id=fetched.version_id if fetched else None,
+            version_id=loaded.version_id,
             model_version=self.engine.card.version,
             precision=self.engine.precision,
             provider=self.engine.provider,
@@ -118,8 +128,8 @@ class Counting:
             probabilities=prediction.probabilities if prediction else None,
             width=photo.width if photo else None,
             height=photo.height if photo else None,
-            bytes=len(fetched.data) if fetched else None,
-            modified_at=fetched.modified if fetched else _announced(loaded.item),
+            bytes=loaded.bytes,
+            modified_at=loaded.modified or _announced(loaded.item),
         )
 
     def _read(self, item: Created) -> NewExpectation | Outage:
@@ -137,6 +147,15 @@ class Counting:
             return replace(read, quantity=expected_quantity(fetched.data))
         except MetadataError as error:
             return replace(read, reason=error.reason, detail=str(error))
+
+
+def _open_records(settings: Settings) -> Database:
+    database = connect(settings.database_url.get_secret_value())
+    try:
+        check_schema(database)
+    except OperationalError as error:
+        raise BinwatchError(f"the database cannot be reached ({error.orig}); check BINWATCH_DATABASE_URL") from error
+    return database
 
 
 def _announced(item: Created) -> datetime:

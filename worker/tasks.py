@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from celery import Task
 from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as NoConnectionFree
 
 from binwatch.events import Created
 from worker.counting import Counting, Outage
@@ -41,7 +42,7 @@ class _ObjectsTask(Task):  # type: ignore[misc]  # Celery has no types
         """Celery's entry point."""
         try:
             outages = self.work([_parse(item) for item in objects])
-        except (OperationalError, InterfaceError) as error:
+        except (OperationalError, InterfaceError, NoConnectionFree) as error:
             raise self._again(objects, error) from error
         if outages:
             raise self._again([as_json(outage.item) for outage in outages], outages[0].error)
