@@ -55,8 +55,8 @@ def setup() -> None:
 @cli.command()
 def count(
     places: Annotated[list[str], typer.Argument(help="Photos, folders or s3://bucket/prefix.", metavar="PATH…")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON array.")] = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON array; not with --csv.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV; not with --json.")] = False,
     model: Annotated[Optional[Path], typer.Option(help="Folder with the model bundle.")] = None,  # noqa: UP045
 ) -> None:
     """Count photos now, without a queue, and print the counts. Exits with 1 if not one could be counted."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,25 +58,28 @@ def loader(limits: Limits) -> Callable[[Source], LoadedFile]:
 
 
 def _in_path(path: Path, settings: Settings) -> Iterator[Source]:
+    if not os.path.lexists(path):
+        raise BinwatchError(f"{path}: not there; name a photo, a folder or s3://bucket/prefix")
     if path.is_dir():
         for file in sorted(path.rglob("*")):
             if kind_of(file.name) is Kind.PHOTO and file.is_file():
                 yield _file(file, settings.max_photo_bytes)
-    elif path.exists():
-        yield _file(path, settings.max_photo_bytes)  # named by a person, so tried whatever its suffix
     else:
-        raise BinwatchError(f"{path}: not there; name a photo, a folder or s3://bucket/prefix")
+        yield _file(path, settings.max_photo_bytes)  # named by a person, so tried whatever its suffix
 
 
 def _file(path: Path, max_bytes: int) -> Source:
     def read() -> bytes:
         try:
-            size = path.stat().st_size
-            if size > max_bytes:
-                raise PhotoError(Reason.TOO_LARGE, f"the file has {size:,} bytes, over the limit of {max_bytes:,}")
-            return path.read_bytes()
+            with path.open("rb") as file:
+                data = file.read(max_bytes + 1)  # a pipe or a device has no size to ask for
+        except PermissionError as error:
+            raise PhotoError(Reason.FORBIDDEN, f"may not be read: {error.strerror}") from error
         except OSError as error:
             raise PhotoError(Reason.MISSING, f"cannot be read: {error.strerror}") from error
+        if len(data) > max_bytes:
+            raise PhotoError(Reason.TOO_LARGE, f"the file has over {max_bytes:,} bytes, the limit")
+        return data
 
     return Source(str(path), read)
 

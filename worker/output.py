@@ -47,10 +47,12 @@ def write(lines: Iterable[Line], form: Format, out: TextIO) -> tuple[int, int]:
     }
     writer = writers[form](out)
     counted = failed = 0
-    for line in lines:
-        counted, failed = counted + (line.reason is None), failed + (line.reason is not None)
-        writer.add(line)
-    writer.close()
+    try:
+        for line in lines:
+            counted, failed = counted + (line.reason is None), failed + (line.reason is not None)
+            writer.add(line)
+    finally:
+        writer.close()  # what was counted before an outage is shown, and a JSON array has its end
     return counted, failed
 
 
@@ -73,10 +75,11 @@ class _TableWriter(_Writer):
         self._table = Table("photo", "count", "confidence", "why not")
 
     def add(self, line: Line) -> None:
+        name = Text(_visible(line.photo))
         if line.confidence is None:
-            self._table.add_row(Text(line.photo), "–", "", Text(f"{line.reason}: {line.detail}", style="red"))
+            self._table.add_row(name, "–", "", Text(_visible(f"{line.reason}: {line.detail}"), style="red"))
         else:
-            self._table.add_row(Text(line.photo), line.count, f"{line.confidence:.0%}", "")
+            self._table.add_row(name, line.count, f"{line.confidence:.0%}", "")
 
     def close(self) -> None:
         # A pipe has no width: 200 columns keep a row on a line.
@@ -89,9 +92,11 @@ class _JsonWriter(_Writer):
     def __init__(self, out: TextIO) -> None:
         super().__init__(out)
         self._separator = "[\n"
+        # What another encoding lacks, Python would write as \xfc, which JSON does not know.
+        self._ascii = (out.encoding or "").lower() not in {"utf-8", "utf8"}
 
     def add(self, line: Line) -> None:
-        self.out.write(self._separator + json.dumps(asdict(line), ensure_ascii=False))
+        self.out.write(self._separator + json.dumps(asdict(line), ensure_ascii=self._ascii))
         self._separator = ",\n"
 
     def close(self) -> None:
@@ -107,6 +112,11 @@ class _CsvWriter(_Writer):
     def add(self, line: Line) -> None:
         probabilities: list[Any] = [*line.probabilities] if line.probabilities else [None] * len(CLASSES)
         self._rows.writerow([line.photo, line.count, line.confidence, *probabilities, line.reason, line.detail])
+
+
+def _visible(text: str) -> str:
+    """Line breaks and a terminal's control codes as escapes: a file's name must not move the cursor."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def printable_stdout() -> TextIO:
