@@ -126,8 +126,10 @@ def wilson(successes: int, trials: int) -> Interval | None:
     spread = _Z * math.sqrt(share * (1 - share) / trials + _Z**2 / (4 * trials**2))
     scale = 1 + _Z**2 / trials
     middle = share + _Z**2 / (2 * trials)
-    # At 0 and at 1 the bounds are exact; rounding must not carry them beyond.
-    return Interval(low=max(0.0, (middle - spread) / scale), high=min(1.0, (middle + spread) / scale))
+    # None or all of them: the bound is exactly there, which rounding would miss.
+    low = 0.0 if successes == 0 else (middle - spread) / scale
+    high = 1.0 if successes == trials else (middle + spread) / scale
+    return Interval(low=low, high=high)
 
 
 def _done(by_reason: Mapping[str, int]) -> Done:

@@ -13,7 +13,8 @@ RECORDS_DOWN = (
     " the monitor's log says what is wrong."
 )
 
-_REASONS = {
+# binwatch.errors.Reason and MetadataReason.
+REASONS = {
     "missing": "not there (any more)",
     "empty": "empty file",
     "too_large": "file too large",
@@ -54,7 +55,7 @@ def moment(at: datetime | None) -> str:
 
 def reason(name: str) -> str:
     """What a reason means; a reason of another release is shown as it is."""
-    return _REASONS.get(name, name.replace("_", " "))
+    return REASONS.get(name, name.replace("_", " "))
 
 
 def difference(error: int) -> str:

@@ -1,0 +1,188 @@
+"""A monitor on a real socket, records with known figures, and photos in a real (moto's) bucket."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import httpx
+import pytest
+from PIL import Image
+from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import Engine
+
+from binwatch.errors import MetadataReason, Reason
+from binwatch.records.store import NewCount, NewExpectation, Store
+from binwatch.settings import load_settings
+from monitor.app import create_app
+from monitor.server import Server, address_of, listen
+from monitor.services import make_services
+
+MODEL = "model-1"
+BUCKET = "bins"
+DAY = datetime(2026, 1, 1, tzinfo=UTC)
+
+Labels = frozenset[tuple[str, str]]
+
+
+def jpeg(width: int = 64, height: int = 48, colour: str = "red") -> bytes:
+    """A photo of one colour."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (width, height), colour).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+class Recorder:
+    """Writes to the records as a worker would, with what does not matter left out."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._store = Store(engine)
+        self._uploads = itertools.count()
+
+    def count(
+        self,
+        key: str,
+        predicted: int | None = None,
+        *,
+        reason: Reason | None = None,
+        detail: str | None = None,
+        model: str = MODEL,
+        etag: str | None = None,
+        bucket: str = BUCKET,
+    ) -> None:
+        probabilities = None if predicted is None else [0.7 if index == predicted else 0.05 for index in range(7)]
+        count = NewCount(
+            bucket=bucket,
+            key=key,
+            etag=f"photo-{next(self._uploads)}" if etag is None else etag,
+            model_version=model,
+            precision="int8",
+            provider="CPUExecutionProvider",
+            modified_at=DAY,
+            predicted=predicted,
+            probabilities=probabilities,
+            reason=reason,
+            detail=detail,
+        )
+        assert self._store.add_counts([count]) == 1
+
+    def expect(
+        self,
+        bin_id: str,
+        quantity: int | None = None,
+        *,
+        reason: MetadataReason | None = None,
+        at: datetime = DAY,
+        bucket: str = BUCKET,
+    ) -> None:
+        expectation = NewExpectation(
+            bucket=bucket,
+            bin_id=bin_id,
+            source=f"metadata/{bin_id}.json",
+            etag=f"expected-{next(self._uploads)}",
+            modified_at=at,
+            quantity=quantity,
+            reason=reason,
+        )
+        assert self._store.add_expectations([expectation]) == 1
+
+    def pair(self, bin_id: str, predicted: int, expected: int, model: str = MODEL) -> None:
+        """A bin with a count and an expected quantity."""
+        self.count(f"bin-images/{bin_id}.jpg", predicted, model=model)
+        self.expect(bin_id, expected)
+
+
+@dataclass(frozen=True)
+class Running:
+    """A monitor that answers, and what it is asked."""
+
+    client: httpx.Client
+
+    def get(self, path: str, **headers: str) -> httpx.Response:
+        return self.client.get(path, headers=headers)
+
+    def page(self, path: str = "/") -> str:
+        answer = self.get(path)
+        assert answer.status_code == 200
+        return answer.text
+
+    def metrics(self) -> dict[str, dict[Labels, float]]:
+        """Sample name → labels → value, as a scrape gives them."""
+        answer = self.get("/metrics")
+        assert answer.status_code == 200
+        samples: dict[str, dict[Labels, float]] = {}
+        for family in text_string_to_metric_families(answer.text):
+            for sample in family.samples:
+                samples.setdefault(sample.name, {})[frozenset(sample.labels.items())] = sample.value
+        return samples
+
+    def metric(self, name: str, **labels: str) -> float:
+        """One value."""
+        return self.metrics()[name][frozenset(labels.items())]
+
+
+@contextmanager
+def running_monitor() -> Iterator[Running]:
+    """A monitor with the environment's settings, on a free port, until the block ends."""
+    services = make_services(load_settings())
+    listener = listen("127.0.0.1", 0)
+    ready = threading.Event()
+    server = Server(create_app(services), ready.set)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        assert ready.wait(30)
+        with httpx.Client(base_url=address_of(listener), timeout=30) as client:
+            yield Running(client)
+    finally:
+        server.should_exit = True
+        thread.join(30)
+        services.records.close()
+        listener.close()
+
+
+@pytest.fixture
+def recorder(sqlite_records: Engine) -> Recorder:
+    """Writes to the records that `monitor` reads."""
+    return Recorder(sqlite_records)
+
+
+@pytest.fixture
+def monitor(sqlite_records: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
+    """A running monitor on empty records in SQLite. No object store can be reached."""
+    monkeypatch.setenv("BINWATCH_DATABASE_URL", sqlite_records.url.render_as_string(hide_password=False))
+    monkeypatch.setenv("BINWATCH_S3_ENDPOINT_URL", "http://127.0.0.1:9")
+    with running_monitor() as running:
+        yield running
+
+
+@pytest.fixture
+def known(recorder: Recorder) -> Recorder:
+    """Records whose every figure is known: six comparisons, two failures, two unread quantities."""
+    recorder.pair("a", predicted=2, expected=2)
+    recorder.pair("b", predicted=3, expected=3)
+    recorder.pair("c", predicted=1, expected=3)  # under by 2
+    recorder.pair("d", predicted=5, expected=4)  # over by 1
+    recorder.pair("e", predicted=6, expected=12)  # "more than 5" agrees
+    recorder.pair("f", predicted=5, expected=40)  # under by 1, as far as anybody can know
+    recorder.count("bin-images/g.jpg", 4)
+    recorder.count("bin-images/h.jpg", reason=Reason.TRUNCATED, detail="the file ends early")
+    recorder.count("bin-images/i.jpg", reason=Reason.MISSING, etag="", detail="not there")
+    recorder.expect("g", reason=MetadataReason.NOT_JSON)
+    recorder.expect("z", reason=MetadataReason.NO_QUANTITY)
+    return recorder
+
+
+@pytest.fixture
+def figure(monitor: Running) -> Callable[..., float]:
+    """One metric's value for the model of these tests."""
+
+    def value(name: str, **labels: str) -> float:
+        return monitor.metric(name, model=MODEL, **labels)
+
+    return value

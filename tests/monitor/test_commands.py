@@ -1,0 +1,182 @@
+"""The commands as an operator runs them: processes, ports, signals, exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from sqlalchemy import Engine
+
+from tests.monitor.conftest import Recorder
+
+COMMAND = [sys.executable, "-m", "monitor"]
+ROOT = Path(__file__).parents[2]
+
+
+def _run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    variables = os.environ | environment
+    return subprocess.run([*COMMAND, *arguments], env=variables, cwd=ROOT, capture_output=True, text=True, timeout=60)
+
+
+@contextmanager
+def _serving(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [*COMMAND, "serve", *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def _first_line(process: subprocess.Popen[str]) -> str:
+    """What it prints once it listens; pytest's time-out is the deadline."""
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+@pytest.fixture(autouse=True)
+def _database(sqlite_records: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BINWATCH_DATABASE_URL", sqlite_records.url.render_as_string(hide_password=False))
+
+
+def test_serve_says_where_writes_the_port_and_ends_cleanly(known: Recorder, tmp_path: Path) -> None:
+    port_file = tmp_path / "port"
+    with _serving("--port", "0", "--port-file", str(port_file)) as process:
+        line = _first_line(process)
+        address = re.fullmatch(r"monitor: (http://127\.0\.0\.1:(\d+)/)", line)
+        assert address
+        assert port_file.read_text(encoding="ascii").strip() == address[2]
+        assert httpx.get(address[1]).status_code == 200
+        process.send_signal(signal.SIGTERM)
+        output, errors = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert (output, errors) == ("", "")
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("port")] == ["port"]
+
+
+def test_serve_takes_host_and_port_from_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BINWATCH_MONITOR_HOST", "localhost")
+    monkeypatch.setenv("BINWATCH_MONITOR_PORT", "0")
+    with _serving() as process:
+        address = _first_line(process).removeprefix("monitor: ")
+        assert httpx.get(f"{address}healthz").json() == {"status": "ok"}
+
+
+def test_serve_logs_an_outage_once_and_the_end_of_it(tmp_path: Path) -> None:
+    database, away = tmp_path / "records.db", tmp_path / "away.db"
+    with _serving("--port", "0") as process:
+        address = _first_line(process).removeprefix("monitor: ")
+        database.rename(away)
+        for _ in range(3):
+            assert httpx.get(f"{address}healthz").status_code == 503
+        away.rename(database)
+        assert httpx.get(f"{address}healthz").status_code == 200
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=30)
+    lines = errors.strip().splitlines()
+    assert len(lines) == 2
+    assert "unable to open database file" in lines[0]
+    assert "can be read again" in lines[1]
+
+
+def test_an_old_schema_is_an_error_that_says_what_to_do(sqlite_records: Engine) -> None:
+    with sqlite_records.begin() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0000'")
+    for command in ("serve", "status"):
+        result = _run(command)
+        assert result.returncode == 1
+        assert "python -m worker migrate" in result.stderr
+        assert "Traceback" not in result.stderr
+
+
+def test_a_database_that_is_not_there_is_an_error_and_is_not_made(tmp_path: Path) -> None:
+    result = _run("serve", BINWATCH_DATABASE_URL=f"sqlite:///{tmp_path / 'none.db'}")
+    assert result.returncode == 1
+    assert "none.db" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "none.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"BINWATCH_DATABASE_URL": "sqlite://"}, "in memory"),
+        ({"BINWATCH_DATABASE_URL": "mysql://x/y"}, "'mysql' is not supported"),
+        ({"BINWATCH_DATABASE_URL": "postgresql://user:secret@127.0.0.1:9/x"}, "127.0.0.1"),
+        ({"BINWATCH_MONITOR_PRT": "1"}, "did you mean BINWATCH_MONITOR_PORT"),
+    ],
+)
+def test_bad_settings_are_named_without_passwords(variables: dict[str, str], message: str) -> None:
+    result = _run("serve", **variables)
+    assert result.returncode == 1
+    assert message in result.stderr
+    assert "secret" not in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_port_in_use_is_named() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        result = _run("serve", "--port", port)
+    assert result.returncode == 1
+    assert f"port {port}" in result.stderr
+
+
+def test_a_port_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    result = _run("serve", "--port", "0", "--port-file", str(tmp_path / "none" / "port"))
+    assert result.returncode == 1
+    assert str(tmp_path / "none") in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_status_prints_the_table(known: Recorder) -> None:
+    result = _run("status", COLUMNS="100")
+    assert result.returncode == 0
+    total = next(line for line in result.stdout.splitlines() if " all " in line)
+    assert re.findall(r"[\d.]+", total) == ["6", "2", "3", "1", "50", "83", "0.67"]
+    assert "Photos: 7 counted, 1 not there (any more), 1 file ends early" in result.stdout
+
+
+def test_status_prints_json(known: Recorder) -> None:
+    summary = json.loads(_run("status", "--json").stdout)
+    assert summary["agreement"]["total"]["exact"] == 3
+
+
+def test_status_of_empty_records_and_unknown_models(sqlite_records: Engine) -> None:
+    assert "Nothing has been recorded yet" in _run("status").stdout
+    result = _run("status", "--model", "x")
+    assert result.returncode == 1
+    assert "none yet" in result.stderr
+
+
+def test_a_hung_database_gives_its_answer_by_the_deadline() -> None:
+    """A server that accepts and then says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        start = time.monotonic()
+        result = _run("status", BINWATCH_DATABASE_URL=f"postgresql://127.0.0.1:{port}/x")
+    assert result.returncode == 1
+    assert time.monotonic() - start < 20
+    assert "cannot be read" in result.stderr
+
+
+def test_the_monitor_imports_neither_worker_nor_trainer() -> None:
+    program = (
+        "import sys, monitor.__main__, monitor.app, monitor.services;"
+        "print(sorted({'worker', 'trainer', 'celery', 'kombu', 'torch', 'onnxruntime'} & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert result.stdout.strip() == "[]"

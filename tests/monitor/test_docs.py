@@ -1,0 +1,63 @@
+"""docs/metrics.md and a live scrape say the same, in both directions."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+
+from binwatch.errors import MetadataReason, Reason
+from tests.monitor.conftest import Recorder, Running
+
+DOC = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text(encoding="utf-8")
+_ROW = re.compile(r"^\| `(binwatch_\w+)` \| (\w+) \| *([^|]*?) *\| *([^|]*?) *\| [^|]+ \|$", re.MULTILINE)
+
+
+class _Metric(NamedTuple):
+    type: str
+    labels: frozenset[str]
+
+
+def _documented() -> dict[str, _Metric]:
+    return {
+        name: _Metric(kind, frozenset(re.findall(r"`(\w+)`", labels))) for name, kind, _, labels in _ROW.findall(DOC)
+    }
+
+
+def _scraped(monitor: Running) -> dict[str, _Metric]:
+    text = monitor.get("/metrics", Accept="application/openmetrics-text;version=1.0.0").text
+    return {
+        sample.name: _Metric(family.type, frozenset(sample.labels))
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_every_metric_is_documented_and_every_documented_metric_is_there(known: Recorder, monitor: Running) -> None:
+    assert _documented() == _scraped(monitor)
+
+
+def test_units_are_those_of_the_scrape(known: Recorder, monitor: Running) -> None:
+    text = monitor.get("/metrics", Accept="application/openmetrics-text;version=1.0.0").text
+    units = {family.name: family.unit for family in text_string_to_metric_families(text) if family.unit}
+    documented = {name.removesuffix("_total"): unit for name, _, unit, _ in _ROW.findall(DOC)}
+    assert units == {name: documented[name] for name in units}
+    assert len(units) == 2
+
+
+def test_queries_name_metrics_and_labels_that_exist() -> None:
+    queries = "\n".join(re.findall(r"```promql\n(.*?)```", DOC, re.DOTALL))
+    documented = _documented()
+    assert set(re.findall(r"binwatch_\w+", queries)) == set(documented), "each metric has an example"
+    for name, selector in re.findall(r"(binwatch_\w+)\{([^}]*)\}", queries):
+        assert set(re.findall(r"(\w+)=", selector)) <= documented[name].labels
+    every_label = frozenset().union(*(metric.labels for metric in documented.values()))
+    assert set(re.findall(r"by \((\w+)\)", queries)) <= every_label
+
+
+def test_every_reason_is_documented() -> None:
+    rows = dict(re.findall(r"^\| (`reason` of [^|]+) \| ([^|]+) \|$", DOC, re.MULTILINE))
+    listed = {what: set(re.findall(r"`(\w+)`", values)) for what, values in rows.items()}
+    assert listed == {"`reason` of photos": set(Reason), "`reason` of expected quantities": set(MetadataReason)}

@@ -1,0 +1,162 @@
+"""What a scrape says after known records."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine
+
+from binwatch.errors import MetadataReason, Reason
+from tests.monitor.conftest import DAY, MODEL, Recorder, Running, running_monitor
+
+Figure = Callable[..., float]
+
+
+def _comparisons(monitor: Running) -> dict[tuple[str, str], float]:
+    """(expected, outcome) → comparisons, without zeros."""
+    samples = monitor.metrics()["binwatch_comparisons_total"]
+    cells = {(dict(labels)["expected"], dict(labels)["outcome"]): value for labels, value in samples.items()}
+    return {cell: value for cell, value in cells.items() if value}
+
+
+def test_comparisons_by_expected_count_and_outcome(known: Recorder, monitor: Running) -> None:
+    assert _comparisons(monitor) == {
+        ("2", "exact"): 1,
+        ("3", "exact"): 1,
+        ("3", "under"): 1,
+        ("4", "over"): 1,
+        ("more", "exact"): 1,
+        ("more", "under"): 1,
+    }
+
+
+def test_errors_and_within_one(known: Recorder, figure: Figure) -> None:
+    assert figure("binwatch_absolute_error_items_total", expected="3", outcome="under") == 2
+    assert figure("binwatch_absolute_error_items_total", expected="3", outcome="over") == 0
+    assert figure("binwatch_absolute_error_items_total", expected="4", outcome="over") == 1
+    assert figure("binwatch_absolute_error_items_total", expected="more", outcome="under") == 1
+    assert figure("binwatch_squared_error_total", expected="3") == 4
+    assert figure("binwatch_squared_error_total", expected="2") == 0
+    assert figure("binwatch_comparisons_within_one_total", expected="3") == 1
+    assert figure("binwatch_comparisons_within_one_total", expected="more") == 2
+
+
+def test_photos_and_expected_quantities_by_reason(known: Recorder, monitor: Running, figure: Figure) -> None:
+    assert figure("binwatch_photos_total", outcome="counted", reason="") == 7
+    assert figure("binwatch_photos_total", outcome="failed", reason=Reason.TRUNCATED) == 1
+    assert figure("binwatch_photos_total", outcome="failed", reason=Reason.MISSING) == 1
+    assert figure("binwatch_photos_total", outcome="failed", reason=Reason.CORRUPT) == 0
+    name = "binwatch_expected_quantities_total"
+    assert monitor.metric(name, outcome="read", reason="") == 6
+    assert monitor.metric(name, outcome="failed", reason=MetadataReason.NOT_JSON) == 1
+    assert monitor.metric(name, outcome="failed", reason=MetadataReason.NO_QUANTITY) == 1
+    assert monitor.metric(name, outcome="failed", reason=MetadataReason.FORBIDDEN) == 0
+
+
+def test_no_counter_falls_when_an_expected_quantity_is_corrected(known: Recorder, monitor: Running) -> None:
+    before = monitor.metrics()
+    known.expect("c", 1, at=DAY + timedelta(days=1))
+    after = monitor.metrics()
+    counters = [name for name in before if name.endswith("_total")]
+    assert len(counters) == 6
+    for name in counters:
+        assert all(after[name][labels] >= value for labels, value in before[name].items()), name
+    # The first comparison, three expected and one counted, stays beside the new one.
+    labels = {"model": MODEL, "outcome": "under", "expected": "3"}
+    assert after["binwatch_comparisons_total"][frozenset(labels.items())] == 1
+    labels = {"model": MODEL, "outcome": "exact", "expected": "1"}
+    assert after["binwatch_comparisons_total"][frozenset(labels.items())] == 1
+
+
+def test_model_in_use_is_that_of_the_last_record(known: Recorder, monitor: Running) -> None:
+    known.count("bin-images/new.jpg", 1, model="model-2")
+    provider = {"precision": "int8", "provider": "CPUExecutionProvider"}
+    assert monitor.metrics()["binwatch_model_info"] == {frozenset({"model": "model-2", **provider}.items()): 1}
+
+
+def test_freshness_is_when_records_were_written(monitor: Running, recorder: Recorder) -> None:
+    start = time.time()
+    recorder.pair("a", predicted=1, expected=1)
+    end = time.time()
+    for kind in ("photo", "expected_quantity", "comparison"):
+        assert start - 1 <= monitor.metric("binwatch_last_record_timestamp_seconds", kind=kind) <= end
+
+
+def test_empty_records_are_no_error(monitor: Running) -> None:
+    samples = monitor.metrics()
+    assert samples["binwatch_records_up"] == {frozenset(): 1}
+    assert "binwatch_comparisons_total" not in samples
+    assert "binwatch_last_record_timestamp_seconds" not in samples
+    assert set(samples["binwatch_expected_quantities_total"].values()) == {0}
+
+
+def test_labels_name_no_bin_key_or_bucket(monitor: Running, recorder: Recorder) -> None:
+    recorder.pair("secret-bin", predicted=1, expected=1)
+    recorder.count("secret-bin/x.jpg", reason=Reason.CORRUPT, detail="secret-bin")
+    text = monitor.get("/metrics").text
+    assert "secret-bin" not in text
+    assert "bin-images" not in text
+
+
+def test_a_model_name_cannot_break_the_format(monitor: Running, recorder: Recorder) -> None:
+    name = 'v"1\n\\binwatch_fake 1'
+    recorder.count("a.jpg", 1, model=name)
+    assert monitor.metric("binwatch_photos_total", model=name, outcome="counted", reason="") == 1
+    assert "binwatch_fake" not in monitor.metrics()
+
+
+def test_either_format_is_served(monitor: Running) -> None:
+    plain = monitor.get("/metrics")
+    assert plain.headers["content-type"].startswith("text/plain; version=0.0.4")
+    accept = "application/openmetrics-text;version=1.0.0"
+    answer = monitor.get("/metrics", Accept=accept)
+    assert answer.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
+    assert answer.text.endswith("# EOF\n")
+
+
+def test_a_scrape_reads_no_ledger(known: Recorder, monitor: Running, sqlite_records: Engine) -> None:
+    """Its cost is that of the totals: rows vanishing from a ledger, all but the last count, change nothing."""
+    before = monitor.get("/metrics").text
+    with sqlite_records.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM comparisons")
+        connection.exec_driver_sql("DELETE FROM bins")
+        connection.exec_driver_sql("DELETE FROM expectations")
+        connection.exec_driver_sql("DELETE FROM counts WHERE id < (SELECT max(id) FROM counts)")
+    assert monitor.get("/metrics").text == before
+
+
+def test_without_a_database_a_scrape_says_so_and_recovers(known: Recorder, monitor: Running, tmp_path: Path) -> None:
+    before = monitor.metrics()
+    database, away = tmp_path / "records.db", tmp_path / "away.db"
+    database.rename(away)
+    assert monitor.metrics() == {"binwatch_records_up": {frozenset(): 0}}
+    assert monitor.get("/healthz").status_code == 503
+    assert not database.exists(), "the monitor must not make an empty database"
+    away.rename(database)
+    assert monitor.get("/healthz").json() == {"status": "ok"}
+    assert monitor.metrics() == before
+
+
+def test_a_locked_database_is_waited_for_but_not_for_long(
+    known: Recorder, monitor: Running, sqlite_records: Engine
+) -> None:
+    with sqlite_records.connect() as connection:
+        connection.exec_driver_sql("PRAGMA locking_mode=EXCLUSIVE")
+        connection.exec_driver_sql("PRAGMA user_version=1")
+        start = time.monotonic()
+        assert monitor.metrics() == {"binwatch_records_up": {frozenset(): 0}}
+        assert time.monotonic() - start < 10, "Prometheus has given up by then"
+        connection.invalidate()
+    assert monitor.metric("binwatch_records_up") == 1
+
+
+def test_on_postgresql(postgres_records: Engine, postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BINWATCH_DATABASE_URL", postgres_url)
+    Recorder(postgres_records).pair("a", predicted=1, expected=3)
+    with running_monitor() as monitor:
+        assert _comparisons(monitor) == {("3", "under"): 1}
+        assert "2 fewer" in monitor.page()

@@ -1,0 +1,186 @@
+"""The page shows the figures, and no stranger's text gets out of its place."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from binwatch.errors import MetadataReason, Reason
+from monitor import words
+from tests.monitor.conftest import Recorder, Running
+
+CSS = Path(__file__).parents[2] / "monitor" / "static" / "monitor.css"
+
+
+class _Page(HTMLParser):
+    """Elements with their attributes, table rows, and the text of each photo's card."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.rows: list[list[str]] = []
+        self.cards: list[str] = []
+        self._in: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        attributes = dict(attrs)
+        self.elements.append((tag, attributes))
+        if tag == "tr":
+            self.rows.append([])
+        elif tag in {"th", "td"}:
+            self.rows[-1].append("")
+        elif tag == "li" and (attributes.get("class") or "").startswith("photo "):
+            self.cards.append("")
+        self._in.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        while self._in and self._in.pop() != tag:
+            pass
+
+    def handle_data(self, data: str) -> None:
+        if "td" in self._in or "th" in self._in:
+            self.rows[-1][-1] += data.strip()
+        elif "figure" in self._in:
+            self.cards[-1] = re.sub(r"[ \n]+", " ", f"{self.cards[-1]} {data}")
+
+    def tags(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+    def card(self, key: str) -> str:
+        return next(card for card in self.cards if key in card)
+
+
+def test_the_table_shows_the_known_figures(known: Recorder, monitor: Running) -> None:
+    rows = {row[0]: row[1:] for row in _Page(monitor.page()).rows}
+    assert rows["3"] == ["2", "1", "1", "0", "", "50\u202f%", "1.00"]
+    assert rows["more than 5"] == ["2", "1", "1", "0", "", "50\u202f%", "0.50"]
+    assert rows["0"] == ["0", "0", "0", "0", "", "–", "–"]
+    assert rows["All"] == ["6", "2", "3", "1", "", "50\u202f%", "0.67"]
+
+
+def test_each_photo_shows_its_count_beside_what_was_expected(known: Recorder, monitor: Running) -> None:
+    page = _Page(monitor.page())
+    assert "= agrees Count 2 Expected 2 Confidence 70\u202f%" in page.card("bin-images/a.jpg")
+    assert "− 2 fewer Count 1 Expected 3" in page.card("bin-images/c.jpg")
+    assert "+ 1 more Count 5 Expected 4" in page.card("bin-images/d.jpg")
+    assert "Count more than 5 Expected 12" in page.card("bin-images/e.jpg")
+    assert "Expected quantity: not JSON Count 4 Expected –" in page.card("bin-images/g.jpg")
+    assert "Not counted: file ends early the file ends early" in page.card("bin-images/h.jpg")
+    assert [card.split()[-1] for card in page.cards[:2]] == ["bin-images/i.jpg", "bin-images/h.jpg"], "newest first"
+
+
+def test_the_last_comparison_is_shown_after_a_correction(monitor: Running, recorder: Recorder) -> None:
+    recorder.pair("a", predicted=2, expected=5)
+    recorder.expect("a", 2)
+    assert "= agrees Count 2 Expected 2" in _Page(monitor.page()).card("a.jpg")
+
+
+def test_a_count_without_expected_quantity_says_so(monitor: Running, recorder: Recorder) -> None:
+    recorder.count("alone.jpg", 3)
+    assert "Nothing to compare with Count 3 Expected –" in _Page(monitor.page()).card("alone.jpg")
+    assert "nothing compared yet" in monitor.page()
+
+
+def test_an_empty_database_says_what_to_wait_for(monitor: Running) -> None:
+    assert "Nothing has been counted yet" in monitor.page()
+
+
+def test_hostile_text_stays_text(monitor: Running, recorder: Recorder) -> None:
+    hostile = """<script>alert(1)</script>"><img src=x onerror=alert(2)>'{{7*7}}"""
+    recorder.count(f"{hostile}.jpg", 1, model=hostile)
+    recorder.count(f"{hostile}-2.jpg", reason=Reason.CORRUPT, detail=hostile, model=hostile)
+    html = monitor.page()
+    page = _Page(html)
+    assert not page.tags("script")
+    assert all((image["src"] or "").startswith(("/photos/", "/static/")) for image in page.tags("img"))
+    assert not any(name.startswith("on") for _, attributes in page.elements for name in attributes)
+    assert "{{7*7}}" in page.card("-2.jpg")
+    assert hostile not in html
+    reflected = monitor.get(f"/?model={hostile}-3").text
+    assert not _Page(reflected).tags("script")
+
+
+def test_only_the_monitor_itself_is_asked_for_anything(known: Recorder, monitor: Running) -> None:
+    page = _Page(monitor.page())
+    sources = [attributes.get(name) or "" for _, attributes in page.elements for name in ("src", "href")]
+    assert all(source.startswith(("/", "#")) and not source.startswith("//") for source in sources if source)
+    assert not any("style" in attributes for _, attributes in page.elements), "the policy refuses inline styles"
+    assert not re.search(r"url\(|@import", CSS.read_text(encoding="utf-8"))
+
+
+def test_the_page_is_sound_for_screen_readers_and_does_not_shift(known: Recorder, monitor: Running) -> None:
+    page = _Page(monitor.page())
+    assert all(image.get("width") and image.get("height") and "alt" in image for image in page.tags("img"))
+    assert all(cell.get("scope") for cell in page.tags("th"))
+    assert len(page.tags("caption")) == len(page.tags("table")) == 1
+    assert page.tags("html")[0]["lang"] == "en"
+    names = [attributes["id"] for _, attributes in page.elements if attributes.get("id")]
+    assert len(names) == len(set(names))
+    labels = [attributes.get("aria-labelledby") for _, attributes in page.elements]
+    assert {label for label in labels if label} <= set(names)
+
+
+def test_without_records_the_page_says_so_and_recovers(known: Recorder, monitor: Running, tmp_path: Path) -> None:
+    database, away = tmp_path / "records.db", tmp_path / "away.db"
+    database.rename(away)
+    answer = monitor.get("/")
+    assert answer.status_code == 503
+    assert "cannot be read" in answer.text
+    assert str(tmp_path) not in answer.text
+    summary = monitor.get("/api/summary")
+    assert summary.status_code == 503
+    assert str(tmp_path) not in summary.text
+    away.rename(database)
+    assert "50\u202f%" in monitor.page()
+
+
+def test_an_unknown_model_is_a_page_too(known: Recorder, monitor: Running) -> None:
+    answer = monitor.get("/?model=other")
+    assert answer.status_code == 404
+    assert "model-1" in answer.text
+
+
+def test_models_can_be_chosen(known: Recorder, monitor: Running) -> None:
+    known.count("bin-images/a.jpg", 1, model="model 2&x")
+    links = [link["href"] for link in _Page(monitor.page()).tags("a")]
+    assert "/?model=model-1" in links
+    assert "/?model=model%202%26x" in links
+    current = [link["href"] for link in _Page(monitor.page("/?model=model-1")).tags("a") if "aria-current" in link]
+    assert current == ["/?model=model-1"]
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/metrics", "/healthz", "/static/monitor.css", "/nowhere", "/photos/1", "/photos/x"]
+)
+def test_every_answer_has_the_security_headers(monitor: Running, path: str) -> None:
+    headers = monitor.get(path).headers
+    assert "default-src 'none'" in headers["content-security-policy"]
+    assert "frame-ancestors 'none'" in headers["content-security-policy"]
+    assert "unsafe" not in headers["content-security-policy"]
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["referrer-policy"] == "no-referrer"
+    assert "server" not in headers
+
+
+def test_every_reason_has_words() -> None:
+    assert {*Reason, *MetadataReason} <= set(words.REASONS)
+
+
+def _luminance(colour: str) -> float:
+    parts = [int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+@pytest.mark.parametrize("ground", ["ground", "card"])
+@pytest.mark.parametrize("text", ["text", "soft", "link", "exact", "under", "over", "failed"])
+def test_text_has_the_contrast_of_wcag_aa(scheme: int, ground: str, text: str) -> None:
+    root = re.findall(r":root \{(.*?)\}", CSS.read_text(encoding="utf-8"), re.DOTALL)[scheme]
+    colours = dict(re.findall(r"--([a-z]+): (#[0-9a-f]{6});", root))
+    light, dark = sorted((_luminance(colours[text]), _luminance(colours[ground])), reverse=True)
+    assert (light + 0.05) / (dark + 0.05) >= 4.5

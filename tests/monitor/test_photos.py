@@ -1,0 +1,139 @@
+"""Photos are served small, re-encoded and by the id of their count; nothing else of the bucket is."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+
+import pytest
+from PIL import ExifTags, Image
+from sqlalchemy import Engine
+
+from binwatch.errors import PhotoError, Reason
+from binwatch.image import Limits
+from monitor.photos import SIDE, shrink
+from tests.monitor.conftest import Recorder, Running, jpeg, running_monitor
+from tests.services.s3 import S3
+
+
+class _Shop:
+    """A bucket with photos that were counted, and the monitor that shows them."""
+
+    def __init__(self, s3: S3, recorder: Recorder, monitor: Running) -> None:
+        self.s3, self.recorder, self.monitor = s3, recorder, monitor
+
+    def add(self, key: str, data: bytes) -> None:
+        self.recorder.count(key, 1, etag=self.s3.put(key, data), bucket=self.s3.bucket)
+
+
+@pytest.fixture
+def shop(s3: S3, recorder: Recorder, sqlite_records: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[_Shop]:
+    monkeypatch.setenv("BINWATCH_DATABASE_URL", sqlite_records.url.render_as_string(hide_password=False))
+    monkeypatch.setenv("BINWATCH_S3_ENDPOINT_URL", s3.endpoint_url)
+    monkeypatch.setenv("BINWATCH_MAX_PHOTO_BYTES", "50000")
+    with running_monitor() as running:
+        yield _Shop(s3, recorder, running)
+
+
+def _opened(data: bytes) -> Image.Image:
+    image = Image.open(io.BytesIO(data))
+    assert image.format == "JPEG"
+    return image
+
+
+def test_a_photo_is_a_small_jpeg_whatever_it_was(shop: _Shop) -> None:
+    png = io.BytesIO()
+    Image.new("RGBA", (800, 400), "blue").save(png, "PNG")
+    shop.add("odd key/+ü %41.png", png.getvalue())
+    answer = shop.monitor.get("/photos/1")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "image/jpeg"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "immutable" in answer.headers["cache-control"]
+    assert _opened(answer.content).size == (SIDE, SIDE // 2)
+
+
+def test_what_is_not_a_photo_is_never_served(shop: _Shop) -> None:
+    shop.add("page.jpg", b"<html><script>alert(1)</script>")
+    answer = shop.monitor.get("/photos/1")
+    assert answer.status_code == 404
+    assert answer.headers["content-type"] == "application/json"
+    assert "immutable" not in answer.headers["cache-control"]
+
+
+def test_bytes_after_the_image_do_not_come_along(shop: _Shop) -> None:
+    shop.add("tail.jpg", jpeg() + b"<script>alert(1)</script>")
+    answer = shop.monitor.get("/photos/1")
+    assert answer.status_code == 200
+    assert b"script" not in answer.content
+
+
+def test_a_replaced_photo_is_not_shown_as_the_one_that_was_counted(shop: _Shop) -> None:
+    shop.add("a.jpg", jpeg(colour="red"))
+    shop.s3.put("a.jpg", jpeg(colour="green"))
+    answer = shop.monitor.get("/photos/1")
+    assert answer.status_code == 404
+    assert "replaced" in answer.json()["detail"]
+
+
+def test_a_deleted_photo_is_not_found(shop: _Shop) -> None:
+    shop.add("a.jpg", jpeg())
+    shop.s3.client.delete_object(Bucket=shop.s3.bucket, Key="a.jpg")
+    assert shop.monitor.get("/photos/1").status_code == 404
+
+
+def test_a_photo_over_the_limit_is_refused(shop: _Shop) -> None:
+    shop.add("big.jpg", jpeg() + bytes(60_000))
+    answer = shop.monitor.get("/photos/1")
+    assert answer.status_code == 404
+    assert "over the limit of 50,000" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/photos/1", 404),
+        (f"/photos/{2**63 - 1}", 404),
+        (f"/photos/{2**63}", 422),
+        ("/photos/0", 422),
+        ("/photos/-1", 422),
+        ("/photos/a.jpg", 422),
+        ("/photos/..%2Fmodels%2Fcurrent.json", 404),
+        ("/static/../app.py", 404),
+        ("/static/%2e%2e/app.py", 404),
+    ],
+)
+def test_only_ids_of_counts_lead_to_photos(monitor: Running, path: str, status: int) -> None:
+    assert monitor.get(path).status_code == status
+
+
+def test_an_outage_of_the_object_store_is_not_a_missing_photo(known: Recorder, monitor: Running) -> None:
+    answer = monitor.get("/photos/1")
+    assert answer.status_code == 503
+    assert "127.0.0.1" not in answer.text
+    assert monitor.get("/healthz").status_code == 200
+
+
+def test_a_turned_photo_is_shown_upright() -> None:
+    """EXIF orientation 6: the camera was held on its side; what it stored as the left edge is the top."""
+    stored = Image.new("RGB", (400, 200), "white")
+    stored.paste("black", (0, 0, 200, 200))
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    buffer = io.BytesIO()
+    stored.save(buffer, "JPEG", exif=exif)
+    with _opened(shrink(buffer.getvalue(), Limits())) as small:
+        assert small.size == (SIDE // 2, SIDE)
+        top, bottom = small.convert("L").getpixel((80, 40)), small.convert("L").getpixel((80, 280))
+    assert top < 50 < 200 < bottom
+
+
+def test_a_narrow_photo_keeps_at_least_one_pixel() -> None:
+    with _opened(shrink(jpeg(2000, 2), Limits())) as small:
+        assert small.size == (SIDE, 1)
+
+
+def test_pixels_are_limited_before_decoding() -> None:
+    with pytest.raises(PhotoError) as caught:
+        shrink(jpeg(200, 200), Limits(max_pixels=1000))
+    assert caught.value.reason == Reason.TOO_MANY_PIXELS

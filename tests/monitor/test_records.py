@@ -1,0 +1,87 @@
+"""Reading the records: a deadline that holds whatever the database does, and no write by mistake."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+from sqlalchemy import URL, Connection, Engine, func, select, text
+
+from binwatch.records.tables import Count
+from monitor import records as module
+from monitor.records import READERS, Records, RecordsDown
+from tests.monitor.conftest import Recorder
+
+
+def _counts(connection: Connection) -> int:
+    return connection.execute(select(func.count()).select_from(Count)).scalar_one()
+
+
+@pytest.fixture
+def records(sqlite_records: Engine) -> Records:
+    return Records(sqlite_records.url.render_as_string(hide_password=False))
+
+
+def test_reads_that_hang_are_given_up_and_others_go_on(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "DEADLINE_S", 0.2)
+    release = threading.Event()
+    try:
+        with pytest.raises(RecordsDown, match=r"no answer within 0\.2 s"):
+            records.read(lambda _: release.wait(60))
+        assert records.read(_counts) == 0
+    finally:
+        release.set()
+
+
+def test_a_database_that_hangs_holds_few_threads_and_comes_back(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "DEADLINE_S", 0.1)
+    release = threading.Event()
+    before = threading.active_count()
+    for _ in range(READERS + 3):
+        with pytest.raises(RecordsDown):
+            records.read(lambda _: release.wait(60))
+    assert threading.active_count() - before <= READERS
+    release.set()
+    monkeypatch.setattr(module, "DEADLINE_S", 30.0)
+    assert records.read(_counts) == 0
+
+
+def test_one_read_sees_one_state(records: Records, sqlite_records: Engine) -> None:
+    recorder = Recorder(sqlite_records)
+
+    def read(connection: Connection) -> tuple[int, int]:
+        before = _counts(connection)
+        recorder.count("a.jpg", 1)
+        return before, _counts(connection)
+
+    assert records.read(read) == (0, 0)
+    assert records.read(_counts) == 1
+
+
+def test_a_file_with_an_odd_name_is_opened(tmp_path: Path, sqlite_records: Engine) -> None:
+    sqlite_records.dispose()
+    odd = tmp_path / "a b%41#ü.db"
+    (tmp_path / "records.db").rename(odd)
+    url = URL.create("sqlite", database=str(odd)).render_as_string()
+    assert Records(url).read(_counts) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {odd.name}
+
+
+def test_postgresql_is_read_only_with_time_limits_and_one_snapshot(postgres_url: str) -> None:
+    records = Records(postgres_url)
+    wanted = {"statement_timeout": "4s", "transaction_isolation": "repeatable read", "transaction_read_only": "on"}
+    for name, value in wanted.items():
+        assert records.read(lambda connection, name=name: connection.execute(text(f"SHOW {name}")).scalar()) == value
+    with pytest.raises(RecordsDown, match="read-only transaction"):
+        records.read(lambda connection: connection.execute(text("DELETE FROM counts")))
+
+
+def test_postgresql_that_went_away_is_an_outage_and_recovers(postgres: object, postgres_url: str) -> None:
+    records = Records(postgres_url)
+    assert records.read(_counts) == 0
+    with pytest.raises(RecordsDown, match="terminating connection"):
+        records.read(lambda connection: connection.execute(text("SELECT pg_terminate_backend(pg_backend_pid())")))
+    assert records.read(_counts) == 0
