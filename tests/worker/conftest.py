@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -42,3 +44,11 @@ def settings(tmp_path: Path, s3: S3, sqlite_records: Database, brightness_bundle
         group_photos=8,
         group_wait_ms=50,
     )
+
+
+@pytest.fixture
+def closed_url() -> Iterator[str]:
+    """An address where no one answers: the port is held, so that no one else can take it, but nothing listens."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{held.getsockname()[1]}"

@@ -1,0 +1,262 @@
+"""Objects in moto's S3 → records on SQLite: every photo and every metadata file has its own outcome."""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import Engine as Database
+from sqlalchemy import func, select
+
+from binwatch.errors import BinwatchError, MetadataReason, Reason
+from binwatch.events import Created
+from binwatch.records.tables import Comparison, Count, Expectation, PhotoTotal
+from binwatch.settings import Settings
+from tests.services.s3 import S3
+from tests.worker.brightness import brightness_of, jpeg, probabilities_of
+from worker.counting import Counting
+from worker.engine import CPU, Inferred
+
+WHEN = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def counting(settings: Settings) -> Iterator[Counting]:
+    counting = Counting(settings)
+    yield counting
+    counting.close()
+
+
+@pytest.fixture
+def records(sqlite_records: Database) -> Any:
+    """Rows of a table, as dictionaries by one column."""
+
+    def read(table: Any, by: str) -> dict[Any, dict[str, Any]]:
+        with sqlite_records.connect() as connection:
+            rows = [dict(row) for row in connection.execute(select(table.__table__)).mappings()]
+        found = {row[by]: row for row in rows}
+        assert len(found) == len(rows), f"{by} is not unique in {rows}"
+        return found
+
+    return read
+
+
+def _created(s3: S3, *keys: str) -> list[Created]:
+    return [Created(s3.bucket, key, WHEN) for key in keys]
+
+
+def _huge_png() -> bytes:
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 20_000, 20_000, 1, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+
+
+BAD_PHOTOS = {
+    "empty.jpg": (b"", Reason.EMPTY),
+    "text.jpg": (b"this is not a photo", Reason.NOT_AN_IMAGE),
+    "truncated.jpg": (jpeg(100)[:-600], Reason.TRUNCATED),
+    "huge.png": (_huge_png(), Reason.TOO_MANY_PIXELS),
+    "large.jpg": (jpeg(100) + bytes(200_000), Reason.TOO_LARGE),
+    "tiff.jpg": (b"II*\x00" + bytes(40), Reason.UNSUPPORTED_FORMAT),
+    "header.png": (b"\x89PNG\r\n\x1a\n" + bytes(20), Reason.CORRUPT),
+    "missing.jpg": (None, Reason.MISSING),
+}
+HARD_KEYS = ["with space.jpg", "a+b.jpg", "100%.jpg", "ü.jpg", "a/b c/d+e/%2F.jpg", "日本.jpg", "'\"<>&.jpg"]
+
+
+def test_counted(counting: Counting, s3: S3, records: Any) -> None:
+    data = jpeg(brightness_of(4), side=300)
+    etag = s3.put("bin-images/00123.jpg", data)
+    assert counting.count(_created(s3, "bin-images/00123.jpg")) == []
+    row = records(Count, "key")["bin-images/00123.jpg"]
+    assert row | {"id": 0, "modified_at": 0, "recorded_at": 0, "probabilities": 0} == {
+        "id": 0,
+        "bucket": s3.bucket,
+        "key": "bin-images/00123.jpg",
+        "etag": etag,
+        "version_id": None,
+        "bin_id": "00123",
+        "model_version": "brightness-1",
+        "precision": "int8",
+        "provider": CPU,
+        "reason": None,
+        "detail": None,
+        "predicted": 4,
+        "probabilities": 0,
+        "width": 300,
+        "height": 300,
+        "bytes": len(data),
+        "modified_at": 0,
+        "recorded_at": 0,
+    }
+    assert row["probabilities"] == pytest.approx(probabilities_of(brightness_of(4)), abs=1e-3)
+    stored = s3.client.head_object(Bucket=s3.bucket, Key="bin-images/00123.jpg")["LastModified"]
+    assert row["modified_at"] == stored
+
+
+def test_each_bad_photo_has_its_reason_and_its_neighbours_are_counted(settings: Settings, s3: S3, records: Any) -> None:
+    counting = Counting(settings.model_copy(update={"max_photo_bytes": 100_000, "batch_size": 3}))
+    keys: list[str] = []
+    for n, (key, (data, _)) in enumerate(BAD_PHOTOS.items()):
+        if data is not None:
+            s3.put(key, data)
+        s3.put(f"good {n}.jpg", jpeg(brightness_of(n % 7)))
+        keys += [key, f"good {n}.jpg"]
+    assert counting.count(_created(s3, *keys)) == []
+    counting.close()
+    rows = records(Count, "key")
+    assert {key: rows[key]["reason"] for key in BAD_PHOTOS} == {key: why for key, (_, why) in BAD_PHOTOS.items()}
+    assert all(rows[key]["detail"] and rows[key]["predicted"] is None for key in BAD_PHOTOS)
+    good = {f"good {n}.jpg": n % 7 for n in range(len(BAD_PHOTOS))}
+    assert {key: rows[key]["predicted"] for key in good} == good
+    assert len(rows) == len(keys)
+    # What was refused unread is known by its ETag all the same; what was never there is dated by its event.
+    assert rows["large.jpg"]["etag"] == s3.put("large.jpg", BAD_PHOTOS["large.jpg"][0])
+    assert (rows["missing.jpg"]["etag"], rows["missing.jpg"]["modified_at"]) == ("", WHEN)
+    assert records(PhotoTotal, "reason")[""]["photos"] == len(BAD_PHOTOS)
+    assert all(records(PhotoTotal, "reason")[why]["photos"] == 1 for _, why in BAD_PHOTOS.values())
+
+
+def test_hard_keys(counting: Counting, s3: S3, records: Any) -> None:
+    for n, key in enumerate(HARD_KEYS):
+        s3.put(key, jpeg(brightness_of(n)))
+        s3.put(key.replace(".jpg", ".json"), json.dumps({"EXPECTED_QUANTITY": n}).encode())
+    assert counting.count(_created(s3, *HARD_KEYS)) == []
+    assert counting.read_metadata(_created(s3, *(key.replace(".jpg", ".json") for key in HARD_KEYS))) == []
+    rows = records(Count, "key")
+    assert {key: rows[key]["predicted"] for key in HARD_KEYS} == {key: n for n, key in enumerate(HARD_KEYS)}
+    compared = records(Comparison, "expected")
+    assert {n: (compared[n]["predicted"], compared[n]["outcome"]) for n in range(7)} == {
+        n: (n, "exact") for n in range(7)
+    }
+
+
+def test_inference_that_fails(counting: Counting, s3: S3, records: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    infer = counting.engine.infer
+
+    def fail_on_black(photos: np.ndarray) -> Inferred:
+        if (photos.max(axis=(1, 2, 3)) == 0).any():
+            raise RuntimeError("out of luck")
+        return infer(photos)
+
+    monkeypatch.setattr(counting.engine, "infer", fail_on_black)
+    levels = {"0.jpg": 255, "1.jpg": 0, "2.jpg": brightness_of(2)}
+    for key, level in levels.items():
+        s3.put(key, jpeg(level))
+    assert counting.count(_created(s3, *levels)) == []
+    rows = records(Count, "key")
+    assert [rows[key]["predicted"] for key in levels] == [6, None, 2]
+    assert (rows["1.jpg"]["reason"], rows["1.jpg"]["width"]) == (Reason.INFERENCE_FAILED, 256)
+    assert rows["1.jpg"]["detail"] == "ONNX Runtime failed on this photo: out of luck"
+
+
+def test_what_is_recorded_is_what_was_fetched(
+    counting: Counting, s3: S3, sqlite_records: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The key is overwritten before its turn, and again while the photo is with the model."""
+    s3.put("a.jpg", jpeg(brightness_of(1)))
+    event = _created(s3, "a.jpg")
+    second = s3.put("a.jpg", jpeg(brightness_of(2)))
+    infer, later = counting.engine.infer, []
+
+    def overwrite_and_infer(photos: np.ndarray) -> Inferred:
+        later.append(s3.put("a.jpg", jpeg(brightness_of(3))))
+        return infer(photos)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(counting.engine, "infer", overwrite_and_infer)
+        counting.count(event)
+    counting.count(event)
+    with sqlite_records.connect() as connection:
+        rows = connection.execute(select(Count.etag, Count.predicted).order_by(Count.id)).all()
+    assert [tuple(row) for row in rows] == [(second, 2), (later[0], 3)]
+
+
+def test_delivered_three_times(counting: Counting, s3: S3, sqlite_records: Database) -> None:
+    s3.put("a.jpg", jpeg(brightness_of(5)))
+    s3.put("a.json", b'{"EXPECTED_QUANTITY": 4}')
+    for _ in range(3):
+        counting.count(_created(s3, "a.jpg", "a.jpg", "gone.jpg"))
+        counting.read_metadata(_created(s3, "a.json", "a.json", "gone.json"))
+    with sqlite_records.connect() as connection:
+        rows = {table: connection.scalar(select(func.count()).select_from(table)) for table in (Count, Expectation)}
+        compared = connection.execute(select(Comparison.predicted, Comparison.expected, Comparison.outcome)).all()
+    assert rows == {Count: 2, Expectation: 2}
+    assert [tuple(row) for row in compared] == [(5, 4, "over")]
+
+
+BAD_METADATA = {
+    "words.json": (b"two items", MetadataReason.NOT_JSON),
+    "empty.json": (b"", MetadataReason.NOT_JSON),
+    "latin.json": (b'{"EXPECTED_QUANTITY": 1, "name": "\xfc"}', MetadataReason.NOT_JSON),
+    "deep.json": (b"[" * 100_000, MetadataReason.NOT_JSON),
+    "lacks.json": (b'{"QUANTITY": 3}', MetadataReason.NO_QUANTITY),
+    "list.json": (b"[3]", MetadataReason.NO_QUANTITY),
+    "negative.json": (b'{"EXPECTED_QUANTITY": -1}', MetadataReason.BAD_QUANTITY),
+    "half.json": (b'{"EXPECTED_QUANTITY": 1.5}', MetadataReason.BAD_QUANTITY),
+    "null.json": (b'{"EXPECTED_QUANTITY": null}', MetadataReason.BAD_QUANTITY),
+    "large.json": (b'{"EXPECTED_QUANTITY": 1}' + b" " * 200_000, MetadataReason.TOO_LARGE),
+    "missing.json": (None, MetadataReason.MISSING),
+}
+
+
+def test_each_bad_metadata_file_has_its_reason(settings: Settings, s3: S3, records: Any) -> None:
+    counting = Counting(settings.model_copy(update={"max_metadata_bytes": 150_000}))
+    for key, (data, _) in BAD_METADATA.items():
+        if data is not None:
+            s3.put(key, data)
+    s3.put("good.json", b'{"EXPECTED_QUANTITY": 12}')
+    assert counting.read_metadata(_created(s3, *BAD_METADATA, "good.json")) == []
+    counting.close()
+    rows = records(Expectation, "source")
+    assert {key: rows[key]["reason"] for key in BAD_METADATA} == {key: why for key, (_, why) in BAD_METADATA.items()}
+    assert all(rows[key]["quantity"] is None and rows[key]["detail"] for key in BAD_METADATA)
+    good = rows["good.json"]
+    assert (good["quantity"], good["reason"], good["bin_id"]) == (12, None, "good")
+
+
+def test_outage_of_s3_records_nothing(settings: Settings, closed_url: str, records: Any) -> None:
+    counting = Counting(settings.model_copy(update={"s3_endpoint_url": closed_url}))
+    photos = [Created("a-bucket", f"{n}.jpg", WHEN) for n in range(3)]
+    files = [Created("a-bucket", f"{n}.json", WHEN) for n in range(3)]
+    assert [outage.item for outage in counting.count(photos)] == photos
+    outages = counting.read_metadata(files)
+    counting.close()
+    assert [outage.item for outage in outages] == files
+    assert f's3://a-bucket/0.json: Could not connect to the endpoint URL: "{closed_url}' in str(outages[0].error)
+    assert records(Count, "key") == {}
+    assert records(Expectation, "source") == {}
+
+
+def test_outage_keeps_back_only_what_it_hit(counting: Counting, s3: S3, records: Any) -> None:
+    s3.put("a.jpg", jpeg(0))
+    s3.put("a.json", b'{"EXPECTED_QUANTITY": 0}')
+    elsewhere = [Created("no-such-bucket", "b.jpg", WHEN), Created("no-such-bucket", "b.json", WHEN)]
+    assert [o.item for o in counting.count([elsewhere[0], *_created(s3, "a.jpg")])] == [elsewhere[0]]
+    assert [o.item for o in counting.read_metadata([elsewhere[1], *_created(s3, "a.json")])] == [elsewhere[1]]
+    assert {key: row["predicted"] for key, row in records(Count, "key").items()} == {"a.jpg": 0}
+    assert {key: row["quantity"] for key, row in records(Expectation, "source").items()} == {"a.json": 0}
+
+
+def test_nothing_to_do(counting: Counting) -> None:
+    assert counting.count([]) == []
+    assert counting.read_metadata([]) == []
+
+
+def test_records_that_need_a_migration(settings: Settings, tmp_path: Any) -> None:
+    with pytest.raises(BinwatchError, match="python -m worker migrate"):
+        Counting(settings.model_copy(update={"database_url": SecretStr(f"sqlite:///{tmp_path / 'new.db'}")}))
+
+
+def test_database_that_cannot_be_reached(settings: Settings, tmp_path: Any) -> None:
+    with pytest.raises(BinwatchError, match=r"the database cannot be reached .*check BINWATCH_DATABASE_URL"):
+        Counting(settings.model_copy(update={"database_url": SecretStr(f"sqlite:///{tmp_path}/no/such/folder.db")}))

@@ -1,0 +1,140 @@
+"""Event messages from a real RabbitMQ."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Iterator
+
+import pytest
+from kombu.connection import Connection
+from kombu.entity import Queue
+
+from tests.services.rabbitmq import RabbitMQ
+from worker.intake.rabbitmq import RabbitEvents, task_queue
+from worker.intake.rabbitmq import declare as declare_queues
+from worker.queues import QueueError
+
+
+@pytest.fixture
+def name() -> str:
+    return f"events-{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def events(rabbitmq: RabbitMQ, name: str) -> Iterator[RabbitEvents]:
+    events = open_events(rabbitmq, name)
+    events.declare()
+    yield events
+    events.close()
+
+
+def open_events(rabbitmq: RabbitMQ, name: str) -> RabbitEvents:
+    return RabbitEvents(rabbitmq.url, name, f"{name}-dead", prefetch=50, timeout_s=5)
+
+
+def send(rabbitmq: RabbitMQ, queue: str, *bodies: str, **options: object) -> None:
+    with Connection(rabbitmq.url, transport_options={"confirm_publish": True}) as connection:
+        producer = connection.Producer()
+        for body in bodies:
+            producer.publish(
+                body, routing_key=queue, content_type="application/json", content_encoding="utf-8", **options
+            )
+
+
+def waiting(rabbitmq: RabbitMQ, queue: str, wanted: int) -> int:
+    """How many messages are in the queue, once there are as many as wanted (a quorum queue counts with a delay)."""
+    deadline = time.monotonic() + 20
+    while True:
+        with Connection(rabbitmq.url) as connection, connection.channel() as channel:
+            count = int(channel.queue_declare(queue, passive=True).message_count)
+        if count == wanted or time.monotonic() > deadline:
+            return count
+        time.sleep(0.05)
+
+
+def receive(events: RabbitEvents, wanted: int) -> list[str]:
+    """Bodies of at least that many messages, none of them deleted."""
+    bodies: list[str] = []
+    deadline = time.monotonic() + 20
+    while len(bodies) < wanted and time.monotonic() < deadline:
+        bodies += [_text(message.body) for message in events.receive(1)]
+    return bodies
+
+
+def _text(body: str | bytes) -> str:
+    return body if isinstance(body, str) else body.decode()
+
+
+def test_messages_come_as_they_were_sent_and_stay_until_they_are_deleted(rabbitmq, events, name):
+    bodies = [json.dumps({"n": n, "key": "grün +%.jpg"}) for n in range(5)] + ["{not json", '{"properties": 1}']
+    send(rabbitmq, name, *bodies)
+    assert receive(events, 7) == bodies
+    events.close()
+    again = open_events(rabbitmq, name)
+    messages = []
+    while len(messages) < 7:
+        messages += again.receive(1)
+    again.delete(messages)
+    again.close()
+    assert waiting(rabbitmq, name, 0) == 0
+
+
+def test_a_transient_message_survives_a_killed_broker(rabbitmq, events, name):
+    events.receive(0)
+    send(rabbitmq, name, '{"n": 1}', delivery_mode="transient")
+    events.close()
+    rabbitmq.stop()
+    rabbitmq.start()
+    again = open_events(rabbitmq, name)
+    assert receive(again, 1) == ['{"n": 1}']
+    again.close()
+
+
+def test_after_a_restart_of_the_broker_the_same_object_receives_again(rabbitmq, events, name):
+    send(rabbitmq, name, "1")
+    first = events.receive(5)
+    assert [_text(message.body) for message in first] == ["1"]
+    rabbitmq.stop()
+    with pytest.raises(OSError):  # noqa: PT011 (each of the ways in which a connection breaks is one)
+        for _ in range(100):
+            events.receive(0)
+    rabbitmq.start()
+    assert receive(events, 1) == ["1"]
+    events.delete(first)  # of the connection that broke: no error, and no effect
+    send(rabbitmq, name, "2")
+    assert receive(events, 1) == ["2"]
+
+
+def test_what_is_set_aside_is_in_the_dead_letter_queue_with_its_reason(rabbitmq, events, name):
+    send(rabbitmq, name, "no event")
+    (message,) = events.receive(5)
+    events.set_aside(message, "not JSON")
+    events.delete([message])
+    assert waiting(rabbitmq, name, 0) == 0
+    with Connection(rabbitmq.url) as connection:
+        dead = connection.default_channel.basic_get(f"{name}-dead", no_ack=True)
+    assert _text(dead.body) == "no event"
+    assert dead.headers["reason"] == "not JSON"
+
+
+def test_a_queue_with_other_properties_is_an_error_that_names_it(rabbitmq, name):
+    with Connection(rabbitmq.url) as connection:
+        Queue(name, durable=True)(connection.default_channel).declare()
+    with pytest.raises(QueueError, match=f"queue '{name}' exists with other properties"):
+        open_events(rabbitmq, name).declare()
+
+
+def test_an_unreachable_broker_is_an_error_that_names_the_setting(closed_url):
+    url = closed_url.replace("http://", "amqp://guest:guest@") + "//"
+    with pytest.raises(QueueError, match="BINWATCH_BROKER_URL"):
+        RabbitEvents(url, "a", "b", prefetch=1, timeout_s=1).declare()
+
+
+def test_what_celerys_queue_rejects_is_kept(rabbitmq, name):
+    with Connection(rabbitmq.url) as connection:
+        declare_queues(connection, [task_queue(f"{name}-dead"), task_queue(name)])
+        send(rabbitmq, name, "task")
+        connection.default_channel.basic_get(name).reject()
+    assert waiting(rabbitmq, f"{name}-dead", 1) == 1
