@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
+from botocore.parsers import ResponseParserError
 
 from binwatch.errors import BinwatchError, ObjectsError
 from binwatch.settings import Settings
@@ -17,6 +19,10 @@ from binwatch.settings import Settings
 _MISSING = {"NoSuchKey", "NoSuchVersion", "404", "NotFound"}
 # AccessDenied is about one object; a wrong or expired credential (also a 403) is about all of them: an outage.
 _FORBIDDEN = {"AccessDenied", "InvalidObjectState", "AllAccessDisabled"}
+
+_ERRORS = (ClientError, BotoCoreError, ResponseParserError, KeyError)
+"""What boto3 raises, and the KeyError where an answer lacks what every answer of S3 has."""
+_CHECK = "check the endpoint, the credentials and the network"
 
 
 class ObjectRefused(BinwatchError):
@@ -73,24 +79,22 @@ class Objects:
         """The object as it is now. An object over `max_bytes` is refused before its body is read."""
         try:
             answer = self._client.get_object(Bucket=bucket, Key=key)
-            with answer["Body"] as body:
-                if answer["ContentLength"] > max_bytes:
-                    size = answer["ContentLength"]
+            # Not `with answer["Body"]`: that hands out urllib3's stream, whose errors botocore does not translate.
+            with closing(answer["Body"]) as body:
+                size, etag, modified = answer["ContentLength"], answer["ETag"].strip('"'), answer["LastModified"]
+                if size > max_bytes:
                     raise ObjectRefused(
-                        "too_large",
-                        f"{key!r} has {size:,} bytes, over the limit of {max_bytes:,}",
-                        answer["ETag"].strip('"'),
+                        "too_large", f"{key!r} has {size:,} bytes, over the limit of {max_bytes:,}", etag
                     )
-                data = body.read()
-        except (ClientError, BotoCoreError) as error:
+                return Fetched(body.read(), etag, answer.get("VersionId"), modified)
+        except _ERRORS as error:
             raise _explained(error, bucket, key) from error
-        return Fetched(data, answer["ETag"].strip('"'), answer.get("VersionId"), answer["LastModified"])
 
     def put(self, bucket: str, key: str, data: bytes) -> None:
         """Write an object."""
         try:
             self._client.put_object(Bucket=bucket, Key=key, Body=data)
-        except (ClientError, BotoCoreError) as error:
+        except _ERRORS as error:
             raise _explained(error, bucket, key) from error
 
     def list(self, bucket: str, prefix: str = "") -> Iterator[Listed]:
@@ -98,19 +102,24 @@ class Objects:
         pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
         try:
             for page in pages:
+                page["IsTruncated"]  # in every listing; a proxy's page would pass for an empty bucket
                 for entry in page.get("Contents", ()):
                     yield Listed(entry["Key"], entry["ETag"].strip('"'), entry["Size"], entry["LastModified"])
-        except (ClientError, BotoCoreError) as error:
+        except _ERRORS as error:
             raise _explained(error, bucket, prefix) from error
 
 
-def _explained(error: ClientError | BotoCoreError, bucket: str, key: str) -> BinwatchError:
+def _explained(error: Exception, bucket: str, key: str) -> BinwatchError:
     code = error.response["Error"].get("Code", "") if isinstance(error, ClientError) else ""
     where = f"s3://{bucket}/{key}"
+    if isinstance(error, ParamValidationError):
+        return ObjectRefused("missing", f"{where} cannot exist: S3 has no such names for buckets and keys")
+    if isinstance(error, KeyError | ResponseParserError):
+        return ObjectsError(f"{where}: what answered is not S3 ({error}); {_CHECK}")
     if code in _MISSING:
         return ObjectRefused("missing", f"{where} is not there; it was deleted or never uploaded")
     if code in _FORBIDDEN:
         return ObjectRefused("forbidden", f"{where} may not be read ({code}); check the role's policy")
     if code == "NoSuchBucket":
         return ObjectsError(f"bucket {bucket!r} does not exist; create it or correct BINWATCH_BUCKET")
-    return ObjectsError(f"{where}: {error}; check the endpoint, the credentials and the network")
+    return ObjectsError(f"{where}: {error}; {_CHECK}")

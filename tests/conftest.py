@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,12 @@ from sqlalchemy import Engine
 from binwatch.records.engine import connect
 from binwatch.records.migrate import migrate
 
-pytest_plugins = ["tests.services.postgres", "tests.services.s3"]
+pytest_plugins = [
+    "tests.services.postgres",
+    "tests.services.rabbitmq",
+    "tests.services.s3",
+    "tests.services.faulty_s3",
+]
 
 ROOT = Path(__file__).parent.parent
 
@@ -34,10 +40,20 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
 
 
-@pytest.fixture
-def sqlite_records(tmp_path: Path) -> Iterator[Engine]:
-    """Empty records in a SQLite file."""
-    engine = connect(f"sqlite:///{tmp_path / 'records.db'}")
+@pytest.fixture(scope="session")
+def _migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Empty records to copy, which is quicker than migrating for each test."""
+    path = tmp_path_factory.mktemp("records") / "migrated.db"
+    engine = connect(f"sqlite:///{path}")
     migrate(engine)
+    engine.dispose()
+    return path
+
+
+@pytest.fixture
+def sqlite_records(tmp_path: Path, _migrated_file: Path) -> Iterator[Engine]:
+    """Empty records in a SQLite file."""
+    path = shutil.copy(_migrated_file, tmp_path / "records.db")
+    engine = connect(f"sqlite:///{path}")
     yield engine
     engine.dispose()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from sqlite3 import SQLITE_BUSY, OperationalError
 from sqlite3 import Connection as SqliteConnection
 from typing import Any
 
@@ -11,6 +13,8 @@ from sqlalchemy.exc import ArgumentError
 
 from binwatch.errors import SettingsError
 
+_WAIT_S = 30
+"""Seconds to wait for SQLite's lock: longer than any of our transactions by far."""
 _DRIVERS = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
 WRITE = "binwatch_write"
 """Execution option of connections that will write: SQLite then takes its lock at once, not in mid-transaction."""
@@ -36,9 +40,26 @@ def connect(database_url: str) -> Engine:
 
 def _prepare_sqlite(connection: SqliteConnection, _: Any) -> None:
     connection.isolation_level = None  # the driver's own BEGIN comes too late; ours is in _begin_sqlite
-    # WAL lets the monitor read while a worker writes; 30 s is longer than any of our transactions by far.
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=30000", "foreign_keys=ON"):
+    for pragma in (f"busy_timeout={_WAIT_S * 1000}", "synchronous=NORMAL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
+    _into_wal(connection)
+
+
+def _into_wal(connection: SqliteConnection) -> None:
+    """WAL lets the monitor read while a worker writes. A file stays in it once it is.
+
+    Where two processes turn a new file into WAL, SQLite fails one at once, whatever its timeout; so wait here.
+    """
+    deadline = time.monotonic() + _WAIT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+        else:
+            return
 
 
 def _begin_sqlite(connection: Connection) -> None:

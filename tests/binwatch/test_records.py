@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta, timezone
 from threading import Barrier
 from typing import Any
@@ -399,14 +400,16 @@ print(new)
 def test_the_same_counts_from_two_processes(records_engine: Engine) -> None:
     url = records_engine.url.render_as_string(hide_password=False)
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    processes = [subprocess.Popen([sys.executable, "-c", PROGRAM, url], **pipes) for _ in range(2)]
-    for process in processes:
-        assert process.stdout.readline() == "ready\n"
-    for process in processes:
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    assert sum(int(process.communicate(timeout=60)[0]) for process in processes) == 200
-    assert [process.returncode for process in processes] == [0, 0]
+    with ExitStack() as stack:
+        processes = [
+            stack.enter_context(subprocess.Popen([sys.executable, "-c", PROGRAM, url], **pipes)) for _ in range(2)
+        ]
+        assert [process.stdout.readline() for process in processes] == ["ready\n"] * 2
+        for process in processes:
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        assert sum(int(process.communicate(timeout=60)[0]) for process in processes) == 200
+        assert [process.returncode for process in processes] == [0, 0]
     assert totals(records_engine)["photos"] == {("v1", ""): 200}
 
 
@@ -518,7 +521,7 @@ def _grouped(items: Sequence[Any], data: st.DataObject) -> list[list[Any]]:
     return groups
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(steps_of_any_order, st.data())
 def test_the_order_of_arrival_does_not_matter(
     records_engine: Engine, steps: list[tuple[Any, ...]], data: st.DataObject
@@ -540,7 +543,7 @@ def test_the_order_of_arrival_does_not_matter(
     assert _state(records_engine) == wanted
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(steps_of_any_order)
 @example([("count", "x", ("A", 3.0), "failed"), ("count", "x", ("A", 1.0), "ok"), ("expect", "x", 1.0, 3)])
 def test_counters_never_fall(records_engine: Engine, steps: list[tuple[Any, ...]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -31,18 +32,25 @@ class S3:
 def moto_url() -> Iterator[str]:
     """Endpoint of a moto server on a free port, for S3 and SQS."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # a line for each request slows a thousand of them
     server.start()
     host, port = server.get_host_and_port()
     yield f"http://{host}:{port}"
     server.stop()
 
 
-@pytest.fixture
-def s3(moto_url: str) -> Iterator[S3]:
-    """An empty bucket of this test's own."""
+@pytest.fixture(scope="session")
+def _moto_client(moto_url: str) -> Iterator[Any]:
+    """One client for all tests: making one costs more than most tests do."""
     options = {"region_name": "us-east-1", "aws_access_key_id": "testing", "aws_secret_access_key": "testing"}
     client = boto3.client("s3", endpoint_url=moto_url, config=Config(s3={"addressing_style": "path"}), **options)
-    bucket = f"binwatch-{uuid.uuid4().hex[:12]}"
-    client.create_bucket(Bucket=bucket)
-    yield S3(moto_url, bucket, client)
+    yield client
     client.close()
+
+
+@pytest.fixture
+def s3(moto_url: str, _moto_client: Any) -> S3:
+    """An empty bucket of this test's own."""
+    bucket = f"binwatch-{uuid.uuid4().hex[:12]}"
+    _moto_client.create_bucket(Bucket=bucket)
+    return S3(moto_url, bucket, _moto_client)

@@ -1,0 +1,253 @@
+"""The object store: real HTTP, moto's server for what works and a faulty one for what does not."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler
+
+import pytest
+
+from binwatch.errors import ObjectsError
+from binwatch.objects import Listed, ObjectRefused, Objects
+from binwatch.settings import Settings
+from tests.services.faulty_s3 import FaultyS3, refuse, say, send
+from tests.services.s3 import S3
+
+MIB = 2**20
+TIMEOUT_S = 0.3
+KEYS = [
+    "00001.jpg",
+    "a b.jpg",
+    "a+b.jpg",
+    "100%.jpg",
+    "a%20b.jpg",
+    "%2B.jpg",
+    "bücher/Käfig.jpg",
+    "u\u0308.jpg",
+    "箱/📦.png",
+    "a/b/c/d.jpg",
+    "a//b.jpg",
+    "a&b=c;d?e#f'\"<>.jpg",
+    "~tilde*(1)!.jpg",
+    " leading and trailing .jpg",
+    "b\\c.jpg",
+    "k" * 1000 + ".jpg",
+]
+
+
+@pytest.fixture
+def objects(s3: S3) -> Objects:
+    return Objects(Settings(s3_endpoint_url=s3.endpoint_url))
+
+
+@pytest.fixture
+def from_faulty(faulty_s3: FaultyS3) -> Objects:
+    return Objects(Settings(s3_endpoint_url=faulty_s3.endpoint_url, s3_timeout_s=TIMEOUT_S))
+
+
+def _refused(objects: Objects, bucket: str, key: str, max_bytes: int = MIB) -> ObjectRefused:
+    with pytest.raises(ObjectRefused) as refused:
+        objects.fetch(bucket, key, max_bytes=max_bytes)
+    return refused.value
+
+
+@pytest.mark.parametrize("key", KEYS, ids=lambda key: key[:20])
+def test_put_fetch_and_list_any_key(objects: Objects, s3: S3, key: str) -> None:
+    data = key.encode()
+    objects.put(s3.bucket, key, data)
+    fetched = objects.fetch(s3.bucket, key, max_bytes=MIB)
+    assert fetched.data == data
+    assert fetched.etag == s3.client.head_object(Bucket=s3.bucket, Key=key)["ETag"].strip('"')
+    assert abs(datetime.now(UTC) - fetched.modified) < timedelta(minutes=1)
+    assert list(objects.list(s3.bucket)) == [Listed(key, fetched.etag, len(data), fetched.modified)]
+
+
+def test_an_empty_object(objects: Objects, s3: S3) -> None:
+    s3.put("empty.jpg", b"")
+    assert objects.fetch(s3.bucket, "empty.jpg", max_bytes=1).data == b""
+
+
+def test_the_version_that_was_fetched(objects: Objects, s3: S3) -> None:
+    s3.put("a.jpg", b"unversioned")
+    assert objects.fetch(s3.bucket, "a.jpg", max_bytes=MIB).version_id is None
+    s3.client.put_bucket_versioning(Bucket=s3.bucket, VersioningConfiguration={"Status": "Enabled"})
+    version = s3.client.put_object(Bucket=s3.bucket, Key="a.jpg", Body=b"new")["VersionId"]
+    fetched = objects.fetch(s3.bucket, "a.jpg", max_bytes=MIB)
+    assert (fetched.data, fetched.version_id) == (b"new", version)
+
+
+def test_missing(objects: Objects, s3: S3) -> None:
+    refused = _refused(objects, s3.bucket, "no/such+photo.jpg")
+    assert refused.why == "missing"
+    assert f"s3://{s3.bucket}/no/such+photo.jpg is not there" in str(refused)
+
+
+def test_deleted_under_versioning(objects: Objects, s3: S3) -> None:
+    s3.client.put_bucket_versioning(Bucket=s3.bucket, VersioningConfiguration={"Status": "Enabled"})
+    s3.put("a.jpg", b"x")
+    s3.client.delete_object(Bucket=s3.bucket, Key="a.jpg")
+    assert _refused(objects, s3.bucket, "a.jpg").why == "missing"
+
+
+def test_the_limit_on_bytes(objects: Objects, s3: S3) -> None:
+    etag = s3.put("big.jpg", b"x" * 1001)
+    assert len(objects.fetch(s3.bucket, "big.jpg", max_bytes=1001).data) == 1001
+    refused = _refused(objects, s3.bucket, "big.jpg", 1000)
+    assert (refused.why, refused.etag) == ("too_large", etag)
+    assert str(refused) == "'big.jpg' has 1,001 bytes, over the limit of 1,000"
+
+
+def test_a_body_over_the_limit_is_not_read(from_faulty: Objects, faulty_s3: FaultyS3) -> None:
+    """The server promises a terabyte and hangs: only an answer that waits for none of it comes at once."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        send(b"x", 10**12)(handler)
+        faulty_s3.hang(handler)
+
+    faulty_s3.answer = answer
+    before = time.monotonic()
+    assert _refused(from_faulty, "binwatch", "a.jpg").why == "too_large"
+    assert time.monotonic() - before < TIMEOUT_S
+
+
+@pytest.mark.parametrize("key", ["a/../secret.jpg", "./secret.jpg", "a/./../secret.jpg", "..", "../secret.jpg"])
+def test_a_key_with_dots_is_never_another_key(objects: Objects, s3: S3, key: str) -> None:
+    """Such keys are legal in S3, but HTTP clients shorten paths: what is fetched must not be another object."""
+    s3.put("secret.jpg", b"another photo")
+    assert _refused(objects, s3.bucket, key).why == "missing"
+
+
+def test_no_such_bucket(objects: Objects, s3: S3) -> None:
+    for call in (
+        lambda: objects.fetch("binwatch-none", "a.jpg", max_bytes=1),
+        lambda: list(objects.list("binwatch-none")),
+    ):
+        with pytest.raises(
+            ObjectsError, match="bucket 'binwatch-none' does not exist; create it or correct BINWATCH_BUCKET"
+        ):
+            call()
+    with pytest.raises(ObjectsError, match="'binwatch-none' does not exist"):
+        objects.put("binwatch-none", "a.jpg", b"")
+
+
+@pytest.mark.parametrize(("bucket", "key"), [("not a bucket/", "a.jpg"), ("", "a.jpg"), ("binwatch", "")])
+def test_names_that_s3_cannot_have(objects: Objects, bucket: str, key: str) -> None:
+    """They come from hostile events. Taken for an outage, they would be tried again for ever."""
+    assert _refused(objects, bucket, key).why == "missing"
+
+
+def test_a_listing_of_several_pages(objects: Objects, s3: S3) -> None:
+    for i in range(1005):
+        s3.put(f"bin-images/{i:05}.jpg", b"")
+    s3.put("other/x.jpg", b"abc")
+    assert [entry.key for entry in objects.list(s3.bucket, "bin-images/")] == [
+        f"bin-images/{i:05}.jpg" for i in range(1005)
+    ]
+    assert sum(1 for _ in objects.list(s3.bucket)) == 1006
+    (last,) = objects.list(s3.bucket, "other/")
+    assert (last.size, last.modified.utcoffset()) == (3, timedelta(0))
+    assert list(objects.list(s3.bucket, "nothing/")) == []
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "why"),
+    [
+        (403, "AccessDenied", "forbidden"),
+        (403, "AllAccessDisabled", "forbidden"),
+        (403, "InvalidObjectState", "forbidden"),
+        (404, "NoSuchKey", "missing"),
+        (404, "NoSuchVersion", "missing"),
+    ],
+)
+def test_refused_for_good(from_faulty: Objects, faulty_s3: FaultyS3, status: int, code: str, why: str) -> None:
+    faulty_s3.answer = refuse(status, code)
+    refused = _refused(from_faulty, "binwatch", "a.jpg")
+    assert refused.why == why
+    assert "s3://binwatch/a.jpg" in str(refused)
+    assert faulty_s3.requests == 1
+
+
+def test_a_bare_404(from_faulty: Objects, faulty_s3: FaultyS3) -> None:
+    faulty_s3.answer = say(404, b"")
+    assert _refused(from_faulty, "binwatch", "a.jpg").why == "missing"
+
+
+OUTAGES: dict[str, Callable[[BaseHTTPRequestHandler], None]] = {
+    "InvalidAccessKeyId": refuse(403, "InvalidAccessKeyId"),
+    "SignatureDoesNotMatch": refuse(403, "SignatureDoesNotMatch"),
+    "ExpiredToken": refuse(400, "ExpiredToken"),
+    "SlowDown": refuse(503, "SlowDown"),
+    "InternalError": refuse(500, "InternalError"),
+    "a bare 403": say(403, b""),
+    "a proxy's 502": say(502, b"<html>Bad Gateway</html>"),
+    "a proxy's page": say(200, b"<html>Please sign in</html>"),
+    "a page that is no XML": say(200, b"Please sign in & wait", "text/plain"),
+    "an empty page": say(200, b""),
+    "a body that ends early": send(b"x" * 10, 1000),
+    "no body": send(b"", 1000),
+    "no HTTP": lambda handler: (handler.wfile.write(b"220 smtp ready\r\n"), setattr(handler, "close_connection", True)),
+    "closed at once": lambda handler: setattr(handler, "close_connection", True),
+}
+
+
+@pytest.mark.parametrize("name", OUTAGES)
+def test_outages(from_faulty: Objects, faulty_s3: FaultyS3, name: str) -> None:
+    """Each is worth trying again, so each must be an ObjectsError that names the object."""
+    faulty_s3.answer = OUTAGES[name]
+    with pytest.raises(
+        ObjectsError, match=r"s3://binwatch/a\.jpg: .+; check the endpoint, the credentials and the network"
+    ):
+        from_faulty.fetch("binwatch", "a.jpg", max_bytes=MIB)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in OUTAGES if "body" not in name and name not in {"an empty page", "SlowDown"}]
+)
+def test_outages_of_a_listing(from_faulty: Objects, faulty_s3: FaultyS3, name: str) -> None:
+    faulty_s3.answer = OUTAGES[name]
+    with pytest.raises(ObjectsError, match=r"s3://binwatch/photos/: "):
+        list(from_faulty.list("binwatch", "photos/"))
+
+
+@pytest.mark.parametrize("within_the_body", [False, True])
+def test_a_server_that_hangs(from_faulty: Objects, faulty_s3: FaultyS3, within_the_body: bool) -> None:
+    """Three attempts of TIMEOUT_S each and the waits between them (up to 1 and 2 s), not for ever."""
+    faulty_s3.answer = faulty_s3.hang_within_the_body if within_the_body else faulty_s3.hang
+    before = time.monotonic()
+    with pytest.raises(ObjectsError, match=r"(?i)timed? ?out"):
+        from_faulty.fetch("binwatch", "a.jpg", max_bytes=MIB)
+    assert time.monotonic() - before < 3 * TIMEOUT_S + 4
+
+
+def test_nobody_listens() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        objects = Objects(
+            Settings(s3_endpoint_url=f"http://127.0.0.1:{unused.getsockname()[1]}", s3_timeout_s=TIMEOUT_S)
+        )
+        with pytest.raises(ObjectsError, match=r"s3://binwatch/a\.jpg: Could not connect"):
+            objects.fetch("binwatch", "a.jpg", max_bytes=MIB)
+
+
+def test_it_recovers_by_itself(from_faulty: Objects, faulty_s3: FaultyS3) -> None:
+    faulty_s3.answer = refuse(403, "ExpiredToken")
+    with pytest.raises(ObjectsError):
+        from_faulty.fetch("binwatch", "a.jpg", max_bytes=MIB)
+    faulty_s3.answer = send(b"photo")
+    fetched = from_faulty.fetch("binwatch", "a.jpg", max_bytes=MIB)
+    assert (fetched.data, fetched.etag) == (b"photo", "abc")
+    assert fetched.modified == datetime(2026, 11, 20, 8, tzinfo=UTC)
+
+
+def test_no_credentials(s3: S3, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path_factory.mktemp("home") / "none"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path_factory.mktemp("home") / "none"))
+    monkeypatch.setattr("boto3.DEFAULT_SESSION", None)
+    objects = Objects(Settings(s3_endpoint_url=s3.endpoint_url))
+    monkeypatch.setattr("boto3.DEFAULT_SESSION", None)
+    with pytest.raises(ObjectsError, match="credentials"):
+        objects.fetch(s3.bucket, "a.jpg", max_bytes=1)

@@ -1,0 +1,108 @@
+"""A real RabbitMQ, started from Debian's package for this test session and gone with it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from kombu.connection import Connection
+
+from tests.services.postgres import require_service
+
+START_S = 90
+# Not the wrapper in PATH: that one insists on root or on Debian's own user and folders.
+SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+
+
+class RabbitMQ:
+    """A broker on a free port of the loopback address, with its files in one folder. It can be stopped and started."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._port, self._distribution, self._epmd = free_ports(3)
+        self._process: subprocess.Popen[bytes] | None = None
+        self.url = f"amqp://guest:guest@127.0.0.1:{self._port}//"
+
+    def start(self) -> None:
+        """Start, and wait until it answers."""
+        with (self._folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [str(SERVER)], env=self._environment(), stdout=log, stderr=log, start_new_session=True
+            )
+        deadline = time.monotonic() + START_S
+        while True:
+            try:
+                with Connection(self.url, connect_timeout=5) as connection:
+                    connection.connect()
+                return
+            except OSError:
+                if self._process.poll() is not None or time.monotonic() > deadline:
+                    raise RuntimeError((self._folder / "log").read_text()) from None
+                time.sleep(0.2)
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
+        """End the broker: TERM in good order, KILL as in a power cut. Durable queues stay in the folder."""
+        if self._process is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, how)
+        self._process.wait(60)
+        self._process = None
+
+    def close(self) -> None:
+        """Stop the broker and Erlang's port mapper, which it started beside itself."""
+        self.stop()
+        epmd = shutil.which("epmd")
+        if epmd is not None:
+            subprocess.run([epmd, "-port", str(self._epmd), "-kill"], capture_output=True, check=False)
+
+    def _environment(self) -> dict[str, str]:
+        folder = str(self._folder)
+        return {
+            "PATH": os.environ["PATH"],
+            "HOME": folder,  # for Erlang's cookie
+            "LC_ALL": "C.UTF-8",
+            "ERL_EPMD_PORT": str(self._epmd),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODENAME": "binwatch-test@localhost",
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODE_PORT": str(self._port),
+            "RABBITMQ_DIST_PORT": str(self._distribution),
+            "RABBITMQ_MNESIA_BASE": f"{folder}/data",
+            "RABBITMQ_LOG_BASE": f"{folder}/logs",
+            "RABBITMQ_CONFIG_FILE": f"{folder}/rabbitmq",
+            "RABBITMQ_ENABLED_PLUGINS_FILE": f"{folder}/enabled_plugins",
+        }
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that were free a moment ago, each another."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+@pytest.fixture(scope="session")
+def rabbitmq() -> Iterator[RabbitMQ]:
+    """A running RabbitMQ; tests use queues with names of their own."""
+    if not SERVER.exists():
+        require_service("RabbitMQ", "on Debian: apt-get install rabbitmq-server")
+    folder = Path(tempfile.mkdtemp(prefix="binwatch-mq-"))
+    broker = RabbitMQ(folder)
+    try:
+        broker.start()
+        yield broker
+    finally:
+        broker.close()
+        shutil.rmtree(folder, ignore_errors=True)
