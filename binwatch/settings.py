@@ -25,6 +25,7 @@ class EventSource(StrEnum):
     """Where S3 event messages come from."""
 
     SQS = "sqs"
+    RABBITMQ = "rabbitmq"
     NONE = "none"
 
 
@@ -48,7 +49,9 @@ class PrecisionChoice(StrEnum):
 class Settings(BaseSettings):
     """All settings of the worker and the monitor. Credentials for AWS come from its own standard chain."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True, env_ignore_empty=True)
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, extra="forbid", frozen=True, env_ignore_empty=True, allow_inf_nan=False
+    )
 
     # Objects
     bucket: str = Field("binwatch", min_length=3, max_length=63, description="bucket with the photos and metadata")
@@ -74,7 +77,10 @@ class Settings(BaseSettings):
     sqs_endpoint_url: str | None = Field(None, description="SQS endpoint for events; unset for AWS")
     event_queue: str = Field("binwatch-events", description="queue that S3 sends its event messages to")
     event_dead_letter_queue: str = Field("binwatch-events-dead", description="where messages go that no one can handle")
-    broker_url: SecretStr = Field(SecretStr("sqs://"), description="Celery's broker")
+    broker_url: SecretStr = Field(SecretStr("sqs://"), description="Celery's broker: sqs:// or amqp://…")
+    event_broker_url: SecretStr | None = Field(
+        None, description="RabbitMQ with the event queue, for the event source rabbitmq; unset: Celery's broker"
+    )
     task_queue: str = Field("binwatch-tasks", description="Celery's own queue; must differ from the event queue")
     group_photos: int = Field(32, ge=1, le=256, description="photos in one counting task at most")
     group_wait_ms: int = Field(200, ge=0, le=60_000, description="longest wait for a group to fill, in milliseconds")

@@ -8,11 +8,12 @@ from celery import Celery, bootsteps
 from celery.apps.worker import Worker
 
 from binwatch.events import Created
-from binwatch.settings import EventSource, Settings
+from binwatch.settings import Settings
 from worker.counting import Counting
-from worker.intake.loop import IntakeLoop
-from worker.intake.sqs import SqsEvents
-from worker.queues import TASK_VISIBILITY_S, check_queues, sqs_client
+from worker.intake.loop import Events, IntakeLoop
+from worker.intake.rabbitmq import dead_letter_queue, declare, task_queue
+from worker.intake.source import open_events
+from worker.queues import TASK_VISIBILITY_S
 from worker.tasks import CountPhotos, ReadMetadata, as_json
 
 _STOP_INTAKE_WITHIN_S = 5.0
@@ -32,6 +33,7 @@ def make_app(settings: Settings) -> Celery:
         worker_send_task_events=False,
         worker_hijack_root_logger=False,
         broker_connection_retry_on_startup=True,
+        broker_heartbeat=20,
         broker_connection_max_retries=None,  # by default Celery gives up, and the worker ends, after 100
         broker_transport_options=_transport_options(settings),
     )
@@ -39,8 +41,8 @@ def make_app(settings: Settings) -> Celery:
 
 
 def _transport_options(settings: Settings) -> dict[str, Any]:
-    if not settings.broker_url.get_secret_value().startswith("sqs"):
-        return {}
+    if not _is_sqs(settings):
+        return {"confirm_publish": True}  # without, an event message could be deleted before its task is safe
     return {
         "region": settings.region,
         "visibility_timeout": TASK_VISIBILITY_S,
@@ -50,14 +52,29 @@ def _transport_options(settings: Settings) -> dict[str, Any]:
     }
 
 
+def _is_sqs(settings: Settings) -> bool:
+    return settings.broker_url.get_secret_value().startswith("sqs")
+
+
+def _prepare_task_queue(app: Celery, settings: Settings) -> None:
+    """On RabbitMQ, declare Celery's queue so that what it rejects is kept. On SQS, the intake checks it."""
+    if _is_sqs(settings):
+        return
+    queue = task_queue(settings.task_queue)
+    app.conf.task_queues = [queue]
+    with app.connection() as connection:
+        declare(connection, [dead_letter_queue(queue.name + "-dead"), queue])
+
+
 def make_worker(app: Celery, settings: Settings) -> Worker:
     """A worker that counts and, if there is an event source, takes events in. Raises before any message is touched."""
     counting = Counting(settings)
     for task in (CountPhotos, ReadMetadata):
         app.register_task(task(counting, settings.retry_wait_s))
-    if settings.event_source is EventSource.SQS:
-        intake = _make_intake(app, settings)
-        app.steps["worker"].add(_intake_step(intake))
+    _prepare_task_queue(app, settings)
+    events = open_events(settings)
+    if events is not None:
+        app.steps["worker"].add(_intake_step(_make_intake(app, settings, events)))
     # Threads, in one process: they share one model, and NumPy, Pillow and ONNX Runtime let go of the GIL.
     return app.Worker(
         pool="threads",
@@ -69,10 +86,7 @@ def make_worker(app: Celery, settings: Settings) -> Worker:
     )
 
 
-def _make_intake(app: Celery, settings: Settings) -> IntakeLoop:
-    client = sqs_client(settings)
-    events = SqsEvents(client, *check_queues(client, settings))
-
+def _make_intake(app: Celery, settings: Settings, events: Events) -> IntakeLoop:
     def publish(task: str, objects: list[Created]) -> None:
         app.send_task(task, args=[[as_json(item) for item in objects]])
 

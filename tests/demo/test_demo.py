@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
 import zlib
 from collections import Counter
@@ -162,6 +163,40 @@ def test_keep_leaves_the_page_and_the_metrics_running(tmp_path):
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=60)
     assert process.returncode == 0
+
+
+def test_photos_that_no_worker_counts_are_named(tmp_path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    shutil.copy(SAMPLES / "bin-images" / "00184.jpg", photos / "lost & found.jpg")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "demo", "--photos", str(photos), "--patience", "2"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    os.kill(_child(process.pid, "worker"), signal.SIGSTOP)  # it is there, but does nothing
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "unaccounted for, 1:" in output
+    assert "bin-images/lost & found.jpg" in output
+
+
+def _child(parent: int, module: str) -> int:
+    """Process id of the child that runs `python -m module`, once it is there."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                command = (folder / "cmdline").read_bytes().split(b"\0")
+                is_child = f"PPid:\t{parent}\n" in (folder / "status").read_text()
+            except OSError:  # it ended meanwhile
+                continue
+            if is_child and module.encode() in command:
+                return int(folder.name)
+        time.sleep(0.02)
+    raise AssertionError(f"no child of {parent} runs {module}")
 
 
 def _address(process: subprocess.Popen[str]) -> str:

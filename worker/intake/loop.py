@@ -9,8 +9,8 @@ from typing import Protocol
 
 from binwatch.events import Created
 from worker.intake.grouping import Group, chunks
+from worker.intake.received import Received
 from worker.intake.routing import route
-from worker.intake.sqs import Received
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +30,9 @@ class Events(Protocol):
 
     def set_aside(self, message: Received, reason: str) -> None:
         """Copy a message that cannot be handled to the dead-letter queue."""
+
+    def close(self) -> None:
+        """Let go of connections."""
 
 
 Publish = Callable[[list[Created]], object]
@@ -86,6 +89,7 @@ class IntakeLoop:
                 self._hand_over()
         except Exception as error:
             logger.warning("intake: %s; %d event messages will come again", error, len(self._group.receipts))
+        self._events.close()
 
     def _step(self) -> None:
         """Take what is there; hand over the group when it is due, or when nothing more is waiting."""

@@ -4,22 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from worker.intake.received import Received
 
 logger = logging.getLogger(__name__)
 
 _MOST = 10  # SQS's own limit, on receiving and on deleting
 _REASON_LENGTH = 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Received:
-    """A message as it came; `receipt` deletes it."""
-
-    id: str
-    body: str
-    receipt: str
 
 
 class SqsEvents:
@@ -51,6 +43,9 @@ class SqsEvents:
             MessageBody=message.body,
             MessageAttributes={"reason": {"DataType": "String", "StringValue": _printable(reason)}},
         )
+
+    def close(self) -> None:
+        """Nothing is held: each call is a request of its own."""
 
 
 def _printable(text: str) -> str:

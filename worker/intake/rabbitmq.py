@@ -1,0 +1,150 @@
+"""Event messages from RabbitMQ, by kombu, on a connection of its own. Never through Celery's parser."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from kombu.connection import Connection
+from kombu.entity import Exchange, Queue
+from kombu.messaging import Consumer, Producer
+
+from worker.intake.received import Received
+from worker.queues import MAX_RECEIVES, QueueError
+
+logger = logging.getLogger(__name__)
+
+_HEARTBEAT_S = 20
+_NO_NAME = Exchange("")  # RabbitMQ's default exchange: the routing key is the queue's name
+
+
+def event_queue(name: str, dead_letter: str) -> Queue:
+    """The queue for event messages. A quorum queue keeps messages on disk even if, as versitygw does, the sender marks
+    them as transient, so a restart of the broker loses none."""
+    arguments = {
+        "x-queue-type": "quorum",
+        "x-delivery-limit": MAX_RECEIVES,
+        "x-dead-letter-exchange": "",
+        "x-dead-letter-routing-key": dead_letter,
+    }
+    return Queue(name, _NO_NAME, routing_key=name, durable=True, queue_arguments=arguments)
+
+
+def dead_letter_queue(name: str) -> Queue:
+    """A queue where messages stay until a person looks at them."""
+    return Queue(name, _NO_NAME, routing_key=name, durable=True, queue_arguments={"x-queue-type": "quorum"})
+
+
+def task_queue(name: str) -> Queue:
+    """Celery's queue. A classic one: Celery holds tasks back until their next try, which quorum queues do not like."""
+    arguments = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": name + "-dead"}
+    return Queue(name, _NO_NAME, routing_key=name, durable=True, queue_arguments=arguments)
+
+
+def declare(connection: Connection, queues: Sequence[Queue]) -> None:
+    """Declare the queues. Raises QueueError if one is there already with other properties, or cannot be had."""
+    for queue in queues:
+        try:
+            with connection.channel() as channel:  # RabbitMQ closes the channel on a mismatch
+                queue(channel).declare()
+        except connection.channel_errors as error:
+            raise QueueError(
+                f"queue {queue.name!r} exists with other properties ({error}): empty it, delete it, and start again"
+            ) from error
+        except connection.connection_errors as error:
+            raise QueueError(f"RabbitMQ cannot be reached ({error}); check BINWATCH_BROKER_URL") from error
+
+
+class RabbitEvents:
+    """The queue of event messages and its dead-letter queue. For one thread; reconnects by itself."""
+
+    def __init__(self, url: str, queue: str, dead_letter: str, *, prefetch: int, timeout_s: float) -> None:
+        self._connection = Connection(
+            url,
+            heartbeat=_HEARTBEAT_S,
+            connect_timeout=timeout_s,
+            # Without confirms, a message set aside could be lost on the way.
+            transport_options={"confirm_publish": True},
+        )
+        self._queue = event_queue(queue, dead_letter)
+        self._dead_letter = dead_letter_queue(dead_letter)
+        self._prefetch = prefetch
+        self._consumer: Any = None
+        self._generation = 0
+        self._received: deque[Received] = deque()
+
+    def declare(self) -> None:
+        """Make both queues. Raises QueueError."""
+        declare(self._connection, [self._dead_letter, self._queue])
+
+    def receive(self, wait_s: int) -> list[Received]:
+        """What has come; waits up to `wait_s` seconds for the first."""
+        try:
+            self._consume()
+            self._drain(wait_s)
+        except (*self._connection.recoverable_connection_errors, *self._connection.recoverable_channel_errors):
+            self._forget()
+            raise
+        messages = list(self._received)
+        self._received.clear()
+        return messages
+
+    def delete(self, messages: Sequence[Received]) -> None:
+        """Take handled messages off the queue. What came over a connection that broke since then comes again anyway."""
+        for message in messages:
+            generation, tag = message.receipt
+            if self._consumer is not None and generation == self._generation:
+                self._consumer.channel.basic_ack(tag)
+
+    def set_aside(self, message: Received, reason: str) -> None:
+        """Copy a message that cannot be handled to the dead-letter queue, with the reason. The original stays."""
+        with self._connection.channel() as channel:
+            body = message.body
+            Producer(channel).publish(
+                body.encode(errors="surrogateescape") if isinstance(body, str) else body,
+                routing_key=self._dead_letter.name,
+                headers={"reason": reason[:1000]},
+                content_type="application/octet-stream",
+                content_encoding="binary",
+                mandatory=True,
+                delivery_mode="persistent",
+            )
+
+    def close(self) -> None:
+        """Let go of the connection; messages that were not deleted come again, at once."""
+        self._forget()
+
+    def _consume(self) -> None:
+        if self._consumer is not None:
+            return
+        self._connection.ensure_connection(max_retries=1)
+        self.declare()
+        self._generation += 1
+        channel = self._connection.channel()
+        channel.basic_qos(0, self._prefetch, False)
+        self._consumer = Consumer(channel, [self._queue], on_message=self._on_message, no_ack=False)
+        self._consumer.consume()
+
+    def _on_message(self, message: Any) -> None:
+        body, tag = message.body, message.delivery_tag
+        raw = body if isinstance(body, str) else bytes(body)
+        self._received.append(Received(str(tag), raw, (self._generation, tag)))
+
+    def _drain(self, wait_s: int) -> None:
+        """Wait for the first message, then take what has come with it, up to the prefetch limit."""
+        self._connection.heartbeat_check()
+        timeout = float(wait_s) or 0.001
+        with contextlib.suppress(TimeoutError, socket.timeout):
+            while len(self._received) < self._prefetch:
+                self._connection.drain_events(timeout=timeout)
+                timeout = 0.001
+
+    def _forget(self) -> None:
+        self._consumer = None
+        self._received.clear()
+        with contextlib.suppress(Exception):
+            self._connection.close()
