@@ -31,7 +31,8 @@ Version = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # JSON has no NaN: it would be written as null, and the card could not be read again.
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Precision(StrEnum):
@@ -158,6 +159,8 @@ def _read_card(path: Path) -> Card:
         raise BundleError(
             f"{path}: cannot be read ({error.strerror}); point at a folder with a model bundle"
         ) from error
+    except UnicodeDecodeError as error:
+        raise BundleError(f"{path}: is not UTF-8 text ({error}); export the bundle again") from error
     try:
         card = Card.model_validate_json(text)
     except ValidationError as error:

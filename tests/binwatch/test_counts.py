@@ -1,0 +1,40 @@
+"""Counts beside quantities."""
+
+from __future__ import annotations
+
+import pytest
+
+from binwatch.counts import CLASSES, MORE, Outcome, class_of, error_of, outcome_of
+
+
+@pytest.mark.parametrize(("quantity", "index"), [(0, 0), (1, 1), (5, 5), (6, 6), (7, 6), (209, 6), (10**9, 6)])
+def test_class_of(quantity: int, index: int) -> None:
+    assert class_of(quantity) == index
+
+
+def test_a_negative_quantity() -> None:
+    with pytest.raises(ValueError, match="cannot be negative: -1"):
+        class_of(-1)
+
+
+@pytest.mark.parametrize(
+    ("predicted", "quantity", "error", "outcome"),
+    [
+        (0, 0, 0, Outcome.EXACT),
+        (3, 5, -2, Outcome.UNDER),
+        (5, 3, 2, Outcome.OVER),
+        (MORE, 6, 0, Outcome.EXACT),
+        (MORE, 209, 0, Outcome.EXACT),
+        (MORE, 5, 1, Outcome.OVER),
+        (5, 6, -1, Outcome.UNDER),
+        (0, 209, -6, Outcome.UNDER),
+    ],
+)
+def test_error_and_outcome(predicted: int, quantity: int, error: int, outcome: Outcome) -> None:
+    assert error_of(predicted, quantity) == error
+    assert outcome_of(predicted, quantity) is outcome
+
+
+def test_classes() -> None:
+    assert CLASSES[MORE] == "more than 5"
+    assert len(CLASSES) == 7
