@@ -157,5 +157,7 @@ def _refuse_unknown() -> None:
 
 
 def _hint(name: str, known: set[str]) -> str:
-    close = difflib.get_close_matches(name.upper(), known, n=1)
-    return f"{name} is not a setting; " + (f"did you mean {close[0]}?" if close else "see docs/settings.md")
+    # Without the prefix that all share, or everything would look close.
+    names = [setting.removeprefix(PREFIX) for setting in known]
+    close = difflib.get_close_matches(name.upper().removeprefix(PREFIX), names, n=1)
+    return f"{name} is not a setting; " + (f"did you mean {PREFIX}{close[0]}?" if close else "see docs/settings.md")
