@@ -1,0 +1,139 @@
+"""`python -m trainer`: the commands. Each imports what it needs when it runs, so that --help is instant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from binwatch.bundle import Precision
+from binwatch.errors import BinwatchError
+from trainer.config import assignment, read
+from trainer.data.split import Split
+from trainer.display import Display
+from trainer.errors import ConfigError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Train a model that counts items in bin photos.",
+)
+
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file with the configuration.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="SECTION.OPTION=VALUE", help="Change one option, e.g. train.epochs=3."),
+]
+Photos = Annotated[Path | None, typer.Option("--photos", help="Folder or tar of photos (data.photos).")]
+Index = Annotated[Path | None, typer.Option("--index", help="CSV of labels (data.index).")]
+
+
+@app.command()
+def fit(
+    out: Annotated[Path, typer.Option("--out", help="Folder for checkpoints and log.")],
+    photos: Photos = None,
+    index: Index = None,
+    config: ConfigFile = None,
+    settings: Settings = None,
+    freeze: Annotated[str | None, typer.Option(help="Last frozen unit, e.g. layer3 (model.freeze).")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training photos (train.epochs).")] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder for features; runs may share it. Default: in --out.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the run in --out; --epochs may change its length.")
+    ] = False,
+) -> None:
+    """Train, with a checkpoint after each epoch."""
+    from trainer.fit import fit as run
+    from trainer.fit import saved_run
+
+    flags = {"data.photos": photos, "data.index": index, "model.freeze": freeze}
+    changes = dict(assignment(text) for text in settings or [])
+    changes |= {name: value for name, value in flags.items() if value is not None}
+    display = Display()
+    if resume:
+        if config or changes:
+            raise ConfigError(
+                "--resume takes the configuration from the checkpoint; only --epochs may be given with it"
+            )
+        saved = saved_run(out, epochs)
+        best = run(saved.config, out, display, saved=saved, cache=cache)
+    else:
+        best = run(read(config, changes | ({"train.epochs": epochs} if epochs else {})), out, display, cache=cache)
+    display.say(f"best checkpoint: {best}")
+
+
+@app.command()
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="A checkpoint (.pt) or a bundle (folder with card.json).")],
+    split: Annotated[Split, typer.Option(help="Which photos.")] = Split.TEST,
+    photos: Photos = None,
+    index: Index = None,
+    variant: Annotated[Precision | None, typer.Option(help="Of a bundle; default: its first.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="JSON file; default: evaluation-SPLIT.json beside MODEL.")
+    ] = None,
+) -> None:
+    """Measure accuracy, RMSE, MAE, within one, per class and calibration, with confidence intervals by bin group."""
+    from trainer import tables
+    from trainer.evaluate import evaluate as run
+    from trainer.evaluate import write
+
+    display = Display()
+    found = run(model, split, _data_changes(photos, index), display, variant)
+    console = Console()
+    console.print(tables.summary(found.metrics, f"{found.model}: {split} photos, 95 % intervals by bin group"))
+    console.print(tables.classes(found.metrics[split.value], "by label, and what was answered"))
+    file = out or model.parent / f"evaluation-{split}.json"
+    write(found, file)
+    display.say(f"written: {file}")
+
+
+@app.command()
+def export(
+    model: Annotated[Path, typer.Argument(help="A checkpoint (.pt).")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the bundle.")],
+    variants: Annotated[str, typer.Option(help="Comma-separated: fp32, fp16, int8.")] = "fp32,int8",
+    version: Annotated[str, typer.Option(help="The model's version; default: architecture and date.")] = "",
+    note: Annotated[list[str] | None, typer.Option(help="A sentence for the card; may be repeated.")] = None,
+    photos: Photos = None,
+    index: Index = None,
+) -> None:
+    """Write a bundle: ONNX files checked against the checkpoint, and a card with their figures."""
+    from trainer import tables
+    from trainer.export.bundle import Options
+    from trainer.export.bundle import export as run
+
+    display = Display()
+    options = Options(_precisions(variants), version, tuple(note or ()))
+    card = run(model, out, options, _data_changes(photos, index), display)
+    Console().print(tables.summary(card.metrics, f"{card.version}, fp32: test photos, 95 % intervals by bin group"))
+    display.say(f"bundle: {out} ({', '.join(card.variants)})")
+
+
+def _data_changes(photos: Path | None, index: Path | None) -> dict[str, Path]:
+    return {name: path for name, path in (("photos", photos), ("index", index)) if path is not None}
+
+
+def _precisions(text: str) -> tuple[Precision, ...]:
+    try:
+        return tuple(dict.fromkeys(Precision(name.strip()) for name in text.split(",")))
+    except ValueError as error:
+        raise ConfigError(f"--variants {text}: {error}; choose from {', '.join(Precision)}") from None
+
+
+def main() -> None:
+    """Run a command; an error that is ours ends in one line, not in a traceback."""
+    try:
+        app()
+    except BinwatchError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    main()

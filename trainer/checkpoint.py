@@ -1,0 +1,84 @@
+"""Checkpoints: weights with the whole configuration, written whole or not at all, read without pickle."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from trainer.config import Config
+from trainer.errors import CheckpointError
+from trainer.models import build
+from trainer.models.counter import Counter
+
+FORMAT = 1
+
+
+@dataclass
+class Checkpoint:
+    """A model as it stood after `epoch` epochs."""
+
+    config: Config
+    epoch: int
+    weights: dict[str, Tensor]
+    """The averaged weights: what to evaluate and export."""
+    history: list[dict[str, float]] = field(default_factory=list)
+    """One row of figures per epoch."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """Data, hardware and duration, for the model's card."""
+    training: dict[str, Any] = field(default_factory=dict)
+    """What resuming needs besides: the weights as trained and the optimiser's state. Empty in a best.pt."""
+
+    def model(self) -> Counter:
+        """The network with its averaged weights, ready for evaluation."""
+        model = build(self.config.model)
+        try:
+            model.load_state_dict(self.weights)
+        except RuntimeError as error:
+            raise CheckpointError(f"the weights do not fit the configuration beside them ({error})") from error
+        return model.eval()
+
+
+def save(file: Path, checkpoint: Checkpoint) -> None:
+    """Write `checkpoint`; an interruption leaves the previous file as it was."""
+    partial = file.with_suffix(".partial")
+    content = {
+        "format": FORMAT,
+        "config": checkpoint.config.model_dump_json(),
+        "epoch": checkpoint.epoch,
+        "model": checkpoint.weights,
+        "history": checkpoint.history,
+        "facts": json.dumps(checkpoint.facts),
+        "training": checkpoint.training,
+    }
+    torch.save(content, partial)
+    partial.replace(file)
+
+
+def load(file: Path) -> Checkpoint:
+    """Read a checkpoint. Raises CheckpointError if it is missing, damaged or of another release."""
+    if not file.is_file():
+        raise CheckpointError(f"{file}: no such checkpoint")
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises pickle, zip, key and runtime errors, by the kind of damage
+        raise CheckpointError(f"{file}: is not a checkpoint, or is damaged ({error})") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise CheckpointError(f"{file}: is not a checkpoint of this release of the trainer")
+    try:
+        config = Config.model_validate_json(content["config"])
+    except ValidationError as error:
+        raise CheckpointError(f"{file}: its configuration is of another release ({error})") from error
+    return Checkpoint(
+        config=config,
+        epoch=content["epoch"],
+        weights=content["model"],
+        history=content["history"],
+        facts=json.loads(content["facts"]),
+        training=content["training"],
+    )

@@ -1,0 +1,122 @@
+"""The one configuration of a training run: every option, its type, default and meaning.
+
+Read from a TOML file, changed by flags, and kept whole inside each checkpoint.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from trainer.errors import ConfigError
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataConfig(_Strict):
+    """Photos, their labels, and how they are split."""
+
+    photos: Path = Field(description="folder or tar with photos; a photo's key is its file name without suffix")
+    index: Path = Field(description="CSV with a row per photo")
+    key_column: str = "key"
+    label_column: str = Field("label", description="number of items in the photo")
+    group_column: str = Field("bin_group", description="photos of one group never land in different splits")
+    split_seed: int = Field(0, description="another number gives another split")
+
+
+class ModelConfig(_Strict):
+    """The network and what it starts from."""
+
+    architecture: Literal["resnet50", "resnet50v2"] = Field("resnet50", description="torchvision's, or pre-activation")
+    weights: str = Field("imagenet", description="imagenet (download), none, or the path of an .npz or .pt file")
+    freeze: str = Field("", description="last frozen unit, e.g. layer3 or layer3.2; empty trains everything")
+    width: float = Field(1.0, gt=0, le=4, description="scales the channels of resnet50v2; for tests")
+    embedding: int = Field(64, ge=1, description="size of the embedding before the classifier")
+    dropout: float = Field(0.3, ge=0, lt=1)
+    drop_path: float = Field(0.1, ge=0, lt=1, description="stochastic depth of the last block")
+
+
+class AugmentConfig(_Strict):
+    """Random changes to training photos. Mild, because a change that hides an item makes the label wrong."""
+
+    views: int = Field(4, ge=1, description="versions of each photo whose features are cached; the first is unchanged")
+    flip: bool = Field(True, description="mirror left-right")
+    zoom: float = Field(0.12, ge=0, lt=0.5, description="shrink by up to this share, per axis; never enlarges")
+    shift: float = Field(0.04, ge=0, lt=0.5, description="move by up to this share of the side")
+    rotate: float = Field(3.0, ge=0, lt=45, description="degrees")
+    brightness: float = Field(0.2, ge=0, lt=1)
+    contrast: float = Field(0.2, ge=0, lt=1)
+
+
+class TrainConfig(_Strict):
+    """How long and how hard to train."""
+
+    epochs: int = Field(12, ge=1)
+    batch_size: int = Field(64, ge=2)
+    learning_rate: float = Field(1e-3, gt=0, description="peak, for layers that start from nothing")
+    pretrained_factor: float = Field(0.2, ge=0, le=1, description="pretrained layers learn this much slower")
+    weight_decay: float = Field(0.05, ge=0)
+    warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps until the peak; cosine to zero afterwards")
+    ordinal_sigma: float = Field(0.5, ge=0, description="width in items of the soft target; 0 is the plain label")
+    ema: float = Field(0.998, ge=0, lt=1, description="decay of the averaged weights; 0 turns averaging off")
+    clip: float = Field(5.0, gt=0, description="gradient norm above which gradients are scaled down")
+    patience: int = Field(0, ge=0, description="stop after this many epochs without a better one; 0 never stops")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16 is autocast, faster where the CPU has it")
+    device: str = "cpu"
+    threads: int = Field(0, ge=0, description="CPU threads for torch; 0 takes all")
+    seed: int = 0
+
+
+class Config(_Strict):
+    """Everything that decides what a run does."""
+
+    data: DataConfig
+    model: ModelConfig = ModelConfig()
+    augment: AugmentConfig = AugmentConfig()
+    train: TrainConfig = TrainConfig()
+
+
+def read(file: Path | None, changes: dict[str, Any]) -> Config:
+    """The configuration of `file` with `changes` ("train.epochs" → 3) on top. Raises ConfigError."""
+    tree = _read_toml(file) if file else {}
+    for name, value in changes.items():
+        _put(tree, name, value)
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"{where}: {first['msg']}; see the table of options in docs/training.md") from error
+
+
+def assignment(text: str) -> tuple[str, Any]:
+    """`train.epochs=3` → ("train.epochs", 3). Values are TOML; what is not TOML is a string."""
+    name, equals, value = text.partition("=")
+    if not equals or "." not in name:
+        raise ConfigError(f"{text!r}: expected SECTION.OPTION=VALUE, for example train.epochs=3")
+    try:
+        return name, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return name, value
+
+
+def _put(tree: dict[str, Any], name: str, value: object) -> None:
+    section, _, option = name.partition(".")
+    branch = tree.setdefault(section, {})
+    if not isinstance(branch, dict):
+        raise ConfigError(f"{section}: expected a table of options, found {branch!r}")
+    branch[option] = value
+
+
+def _read_toml(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read ({error.strerror})") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: is not TOML ({error})") from error

@@ -1,0 +1,1 @@
+"""Photos with labels: where they are, what they say, and which split they belong to."""

@@ -1,0 +1,51 @@
+"""Random changes to training photos, a batch at a time, on whatever device the batch is on."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from trainer.config import AugmentConfig
+
+
+def augment(photos: Tensor, config: AugmentConfig, random: torch.Generator) -> Tensor:
+    """Shrink, move, turn, mirror and relight each photo by its own amounts; uint8 (batch, h, w, 3) in and out.
+
+    `random` is on the CPU whatever the device, so that a seed means the same everywhere. Photos only ever shrink
+    within the frame, so that items stay in view; what comes in at the border repeats the border.
+    """
+    count = len(photos)
+    grid = functional.affine_grid(
+        _affine(count, config, random).to(photos.device), [count, 3, *photos.shape[1:3]], False
+    )
+    moved = functional.grid_sample(photos.permute(0, 3, 1, 2).float(), grid, padding_mode="border", align_corners=False)
+    return _relight(moved, config, random).clamp(0, 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
+def _affine(count: int, config: AugmentConfig, random: torch.Generator) -> Tensor:
+    """Output position → input position, both in -1 to 1: float (count, 2, 3)."""
+    scale = 1 + config.zoom * torch.rand(count, 2, generator=random)  # above 1 samples beyond the frame: shrinks
+    angle = math.radians(config.rotate) * _symmetric(count, random)
+    shift = 2 * config.shift * _symmetric(count, random, 2)
+    mirror = 1 - 2 * (torch.rand(count, generator=random) < 0.5).float() * config.flip
+    cos, sin = torch.cos(angle), torch.sin(angle)
+    across = torch.stack([mirror * scale[:, 0] * cos, -scale[:, 1] * sin, shift[:, 0]], dim=1)
+    down = torch.stack([mirror * scale[:, 0] * sin, scale[:, 1] * cos, shift[:, 1]], dim=1)
+    return torch.stack([across, down], dim=1)
+
+
+def _relight(photos: Tensor, config: AugmentConfig, random: torch.Generator) -> Tensor:
+    """Brightness and contrast of float (batch, 3, h, w) in 0 to 255."""
+    count = len(photos)
+    brightness = (1 + config.brightness * _symmetric(count, random)).view(-1, 1, 1, 1).to(photos.device)
+    contrast = (1 + config.contrast * _symmetric(count, random)).view(-1, 1, 1, 1).to(photos.device)
+    mean = photos.mean(dim=(1, 2, 3), keepdim=True)
+    return ((photos - mean) * contrast + mean) * brightness
+
+
+def _symmetric(count: int, random: torch.Generator, *more: int) -> Tensor:
+    """Uniform in -1 to 1, float (count, *more)."""
+    return 2 * torch.rand(count, *more, generator=random) - 1

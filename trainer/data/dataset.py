@@ -1,0 +1,148 @@
+"""Photos and labels together, checked before the long work starts."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from binwatch import image
+from binwatch.counts import CLASSES, class_of
+from binwatch.errors import PhotoError
+from trainer.config import DataConfig
+from trainer.data.index import Row, read_index
+from trainer.data.source import Source, open_source
+from trainer.data.split import Split, split_of
+from trainer.errors import DataError
+
+NAMED = 5
+"""How many photos an error message names before it only counts them."""
+
+
+@dataclass(frozen=True)
+class PhotoSet:
+    """Labelled photos, in the order of their keys."""
+
+    source: Source
+    rows: tuple[Row, ...]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def keys(self) -> list[str]:
+        return [row.key for row in self.rows]
+
+    @property
+    def groups(self) -> list[str]:
+        return [row.group for row in self.rows]
+
+    @property
+    def quantities(self) -> npt.NDArray[np.int64]:
+        """Items in each photo, int64 (photos,)."""
+        return np.array([row.quantity for row in self.rows], dtype=np.int64)
+
+    @property
+    def labels(self) -> npt.NDArray[np.int64]:
+        """Class of each photo, 0 to 6, int64 (photos,)."""
+        return np.array([class_of(row.quantity) for row in self.rows], dtype=np.int64)
+
+    def pixels(self, positions: Iterable[int], size: int) -> npt.NDArray[np.uint8]:
+        """Decoded photos, uint8 (photos, size, size, 3)."""
+        return np.stack([self.decode(self.rows[position].key, size) for position in positions])
+
+    def decode(self, key: str, size: int) -> npt.NDArray[np.uint8]:
+        """One decoded photo, uint8 (size, size, 3). Raises PhotoError."""
+        return image.load(self.source.read(key), size=size).pixels
+
+    def where(self, wanted: Callable[[Row], bool]) -> PhotoSet:
+        return replace(self, rows=tuple(row for row in self.rows if wanted(row)))
+
+    def digest(self) -> str:
+        """Changes when a photo comes, goes, or changes its size in bytes."""
+        sizes = self.source.sizes()
+        lines = (f"{row.key} {sizes[row.key]}\n" for row in self.rows)
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """The three splits, and what was left out of them."""
+
+    splits: dict[Split, PhotoSet]
+    missing: tuple[str, ...]
+    """Keys that the index names and the source does not hold."""
+    unreadable: dict[str, str]
+    """Key → why its photo cannot be decoded."""
+
+    def __getitem__(self, split: Split) -> PhotoSet:
+        return self.splits[split]
+
+    def facts(self) -> dict[str, object]:
+        """Photos per split, groups per split and what was left out, for the log and the model's card."""
+        return {
+            "photos": {split.value: len(photos) for split, photos in self.splits.items()},
+            "groups": {split.value: len(set(photos.groups)) for split, photos in self.splits.items()},
+            "missing": len(self.missing),
+            "unreadable": len(self.unreadable),
+        }
+
+
+def load_dataset(config: DataConfig, check: Callable[[Sequence[str]], Iterable[str]] | None = None) -> DataSet:
+    """Read index and photos, leave out what cannot be decoded, and split.
+
+    `check` wraps the keys as they are decoded once (a progress bar). Raises DataError if nothing is left, or a class
+    has no photo to learn from.
+    """
+    source = open_source(config.photos)
+    rows = read_index(config)
+    have = source.sizes()
+    missing = tuple(row.key for row in rows if row.key not in have)
+    present = PhotoSet(source, tuple(row for row in rows if row.key in have))
+    if not present:
+        raise DataError(f"{config.photos}: holds none of the photos of {config.index}, such as {_some(missing)}")
+    unreadable = _find_unreadable(present, check or (lambda keys: keys))
+    readable = present.where(lambda row: row.key not in unreadable)
+    if not readable:
+        key, reason = next(iter(unreadable.items()))
+        raise DataError(f"{config.photos}: none of {len(unreadable)} photos can be decoded; {key}: {reason}")
+    splits = {split: _part(readable, split, config.split_seed) for split in Split}
+    _check_classes(config, splits)
+    return DataSet(splits, missing, unreadable)
+
+
+def _part(photos: PhotoSet, split: Split, seed: int) -> PhotoSet:
+    return photos.where(lambda row: split_of(row.group, seed) is split)
+
+
+def _find_unreadable(photos: PhotoSet, check: Callable[[Sequence[str]], Iterable[str]]) -> dict[str, str]:
+    def problem(key: str) -> str | None:
+        try:
+            photos.decode(key, image.SIZE)
+        except (PhotoError, OSError) as error:
+            return str(error)
+        return None
+
+    keys = photos.keys
+    with ThreadPoolExecutor() as pool:  # Pillow decodes without the interpreter lock
+        found = zip(check(keys), pool.map(problem, keys), strict=True)
+        return {key: text for key, text in found if text is not None}
+
+
+def _check_classes(config: DataConfig, splits: dict[Split, PhotoSet]) -> None:
+    for split, photos in splits.items():
+        if not photos:
+            raise DataError(f"{config.index}: no bin group falls into the {split} split; more photos are needed")
+    present = set(splits[Split.TRAIN].labels.tolist())
+    absent = [name for index, name in enumerate(CLASSES) if index not in present]
+    if absent:
+        raise DataError(f"{config.index}: no training photo shows {', '.join(absent)} items; add photos of them")
+
+
+def _some(keys: Sequence[str]) -> str:
+    more = f" and {len(keys) - NAMED} more" if len(keys) > NAMED else ""
+    return ", ".join(keys[:NAMED]) + more

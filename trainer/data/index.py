@@ -1,0 +1,71 @@
+"""The index CSV: which photo shows how many items, and which photos belong together."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from trainer.config import DataConfig
+from trainer.errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One labelled photo: `quantity` items, in a bin that it may share with other photos of the same `group`."""
+
+    key: str
+    quantity: int
+    group: str
+
+
+def read_index(config: DataConfig) -> list[Row]:
+    """All rows, sorted by key. Raises DataError naming the file, line and column."""
+    try:
+        with config.index.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            _check_columns(config, reader.fieldnames or ())
+            rows = [_row(config, line, record) for line, record in enumerate(reader, start=2)]
+    except OSError as error:
+        raise DataError(f"{config.index}: cannot be read ({error.strerror})") from error
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise DataError(f"{config.index}: is not a CSV in UTF-8 ({error})") from error
+    _check_keys(config, rows)
+    return sorted(rows, key=lambda row: row.key)
+
+
+def _check_columns(config: DataConfig, found: Iterable[str]) -> None:
+    have = list(found)
+    for option in ("key_column", "label_column", "group_column"):
+        column = getattr(config, option)
+        if column not in have:
+            raise DataError(
+                f"{config.index}: no column {column!r} (there is: {', '.join(have) or 'nothing'});"
+                f" add it or set data.{option}"
+            )
+
+
+def _row(config: DataConfig, line: int, record: dict[str, str | None]) -> Row:
+    key = record[config.key_column]
+    label = record[config.label_column]
+    group = record[config.group_column]
+    if not key or not group:
+        missing = config.group_column if key else config.key_column
+        raise DataError(f"{config.index}, line {line}: {missing} is empty")
+    try:
+        quantity = int(label or "")
+    except ValueError:
+        raise DataError(f"{config.index}, line {line}: label {label!r} of {key} is not a whole number") from None
+    if quantity < 0:
+        raise DataError(f"{config.index}, line {line}: label {quantity} of {key} is negative")
+    return Row(key, quantity, group)
+
+
+def _check_keys(config: DataConfig, rows: list[Row]) -> None:
+    if not rows:
+        raise DataError(f"{config.index}: has no rows")
+    seen: set[str] = set()
+    for row in rows:
+        if row.key in seen:
+            raise DataError(f"{config.index}: {row.key} is listed twice; keep one label per photo")
+        seen.add(row.key)

@@ -1,0 +1,67 @@
+"""Photos by key, from a folder or a tar."""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+from trainer.errors import DataError
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"})
+
+
+class Source(Protocol):
+    """Bytes of photos by key. `read` may be called from many threads at once."""
+
+    def sizes(self) -> dict[str, int]:
+        """Key → size of the file in bytes."""
+
+    def read(self, key: str) -> bytes:
+        """The photo's file, still encoded."""
+
+
+class Folder:
+    """Photos below a folder; the key is the file name without its suffix."""
+
+    def __init__(self, folder: Path) -> None:
+        files = (path for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES and path.is_file())
+        self._files = {path.stem: path for path in files}
+
+    def sizes(self) -> dict[str, int]:
+        return {key: path.stat().st_size for key, path in self._files.items()}
+
+    def read(self, key: str) -> bytes:
+        return self._files[key].read_bytes()
+
+
+class Tar:
+    """Photos in an uncompressed tar, read in place: members are located once and then read by offset."""
+
+    def __init__(self, file: Path) -> None:
+        try:
+            with tarfile.open(file, mode="r:") as tar:
+                members = [member for member in tar if member.isfile()]
+        except (tarfile.TarError, OSError) as error:
+            raise DataError(f"{file}: is not an uncompressed tar ({error}); unpack it and give the folder") from error
+        photos = (member for member in members if PurePosixPath(member.name).suffix.lower() in SUFFIXES)
+        self._places = {PurePosixPath(member.name).stem: (member.offset_data, member.size) for member in photos}
+        self._file = file.open("rb")
+
+    def sizes(self) -> dict[str, int]:
+        return {key: size for key, (_, size) in self._places.items()}
+
+    def read(self, key: str) -> bytes:
+        offset, size = self._places[key]
+        return os.pread(self._file.fileno(), size, offset)  # no shared position, so safe from any thread
+
+
+def open_source(path: Path) -> Source:
+    """The photos at `path`. Raises DataError if there are none."""
+    if not path.exists():
+        raise DataError(f"{path}: no such folder or tar of photos")
+    source: Source = Folder(path) if path.is_dir() else Tar(path)
+    if not source.sizes():
+        raise DataError(f"{path}: holds no photos ({', '.join(sorted(SUFFIXES))})")
+    return source

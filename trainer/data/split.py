@@ -1,0 +1,27 @@
+"""Train, validation and test, 80/10/10 by bin group.
+
+A group's split depends on nothing but its name and the seed: adding photos never moves others, and photos of one
+group (often one bin before and after an item moved) never land on both sides.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from enum import StrEnum
+
+
+class Split(StrEnum):
+    """Which part of the data set a photo belongs to."""
+
+    TRAIN = "train"
+    VALIDATION = "validation"
+    TEST = "test"
+
+
+def split_of(group: str, seed: int = 0) -> Split:
+    """The split of a bin group: a hash of its name, spread evenly over ten parts."""
+    digest = hashlib.sha256(f"{seed}:{group}".encode()).digest()
+    tenth = int.from_bytes(digest[:8], "big") % 10
+    if tenth == 0:
+        return Split.TEST
+    return Split.VALIDATION if tenth == 1 else Split.TRAIN

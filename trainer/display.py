@@ -1,0 +1,50 @@
+"""What a person sees while the work goes on: bars with photos per second and time left, and tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+Item = TypeVar("Item")
+
+
+class _Speed(ProgressColumn):
+    """Photos per second."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:,.0f} photos/s" if speed else "", style="cyan")
+
+
+class Display:
+    """Progress bars on one console."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True)
+
+    def follow(
+        self, items: Iterable[Item], photos: int, what: str, size: Callable[[Item], int] = lambda _: 1
+    ) -> Iterator[Item]:
+        """`items` as they are, with a bar that counts up to `photos`; `size` says how many photos an item holds."""
+        with self._progress() as progress:
+            task = progress.add_task(what, total=photos)
+            for item in items:
+                yield item
+                progress.advance(task, size(item))
+
+    def say(self, text: str) -> None:
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def _progress(self) -> Progress:
+        return Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            _Speed(),
+            TimeRemainingColumn(),
+            console=self.console,
+        )

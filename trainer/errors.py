@@ -1,0 +1,25 @@
+"""What can go wrong in training, by cause. Each message names the thing and says what to do next."""
+
+from __future__ import annotations
+
+from binwatch.errors import BinwatchError
+
+
+class ConfigError(BinwatchError):
+    """The configuration is misspelt, out of range or contradicts itself."""
+
+
+class DataError(BinwatchError):
+    """Photos or their index cannot be used for training."""
+
+
+class WeightsError(BinwatchError):
+    """Starting weights are missing or belong to another network."""
+
+
+class CheckpointError(BinwatchError):
+    """A checkpoint is missing, damaged or of another configuration."""
+
+
+class ExportError(BinwatchError):
+    """An exported model differs too much from the one that was trained."""

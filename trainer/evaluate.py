@@ -1,0 +1,132 @@
+"""`evaluate`: how good a checkpoint or a bundle is on labelled photos."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import ValidationError
+
+from binwatch.bundle import CARD, Bundle, Metrics, Precision
+from binwatch.counts import MORE
+from trainer import checkpoint, devices
+from trainer.calibrate import softmax
+from trainer.config import DataConfig, TrainConfig
+from trainer.data.batches import Batch, PhotoBatches
+from trainer.data.dataset import DataSet, PhotoSet
+from trainer.data.split import Split
+from trainer.display import Display
+from trainer.errors import ConfigError
+from trainer.fit import READERS, follow, read_data
+from trainer.metrics import Ints, challenge_counts, counts_of, measure
+from trainer.models.counter import Counter
+from trainer.predict import logits_of
+from trainer.runtime import OnnxModel, run
+
+Probabilities = npt.NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Figures of one model on one split, by name of the photo set."""
+
+    model: str
+    split: Split
+    data: dict[str, object]
+    hardware: str
+    metrics: dict[str, Metrics]
+
+    def as_json(self) -> dict[str, Any]:
+        sets = {name: found.model_dump() for name, found in self.metrics.items()}
+        return {
+            "model": self.model,
+            "split": self.split.value,
+            "data": self.data,
+            "hardware": self.hardware,
+            "metrics": sets,
+        }
+
+
+def evaluate(
+    path: Path, split: Split, changes: dict[str, Any], display: Display, precision: Precision | None = None
+) -> Evaluation:
+    """Measure the checkpoint or the bundle at `path`. `changes` replace options of its data set ("photos", …)."""
+    if path.is_dir():
+        bundle = Bundle(path)
+        chosen = precision or next(iter(bundle.card.variants))
+        data = read_data(_data_config(path, bundle.card.training.get("config", {}).get("data", {}), changes), display)
+        model = OnnxModel(bundle.model(chosen))
+        photos = data[split]
+        probabilities: Probabilities = run(
+            model, photos, lambda found: display.follow(found, len(photos), "counting", len)
+        )[0]
+        name, train = f"{bundle.card.version} {chosen}", TrainConfig()
+    else:
+        saved = checkpoint.load(path)
+        train = saved.config.train
+        devices.prepare(train)
+        data = read_data(_data_config(path, saved.config.data.model_dump(), changes), display)
+        probabilities = softmax(torch_logits(saved.model(), data[split], train, display))
+        name = f"{path.name} after epoch {saved.epoch}, not calibrated"
+    found = figures(probabilities, data[split], majorities(data), split.value)
+    return Evaluation(name, split, data.facts(), devices.hardware(train), found)
+
+
+def torch_logits(model: Counter, photos: PhotoSet, config: TrainConfig, display: Display) -> npt.NDArray[np.float32]:
+    """Logits of photos, float32 (photos, classes), with a progress bar."""
+    batches = PhotoBatches(photos, 16, seed=0, augment=None, shuffle=False, threads=READERS)
+
+    def bar(found: Iterator[Batch]) -> Iterator[Batch]:
+        return follow(display, found, len(photos), "counting")
+
+    return logits_of(model.to(config.device), batches, config, bar)
+
+
+@dataclass(frozen=True)
+class Majorities:
+    """The commonest class among training photos: of all, and of those that show at most 5."""
+
+    overall: int
+    up_to_five: int
+
+
+def majorities(data: DataSet) -> Majorities:
+    """What a model has to beat."""
+    photos = np.bincount(data[Split.TRAIN].labels, minlength=MORE + 1)
+    return Majorities(int(photos.argmax()), int(photos[:MORE].argmax()))
+
+
+def figures(probabilities: Probabilities, photos: PhotoSet, majority: Majorities, name: str) -> dict[str, Metrics]:
+    """Four views of the same counts.
+
+    All seven classes; the photos that show 0 to 5, counted as the service counts; and, as in the ABID challenge, the
+    same photos (or those that show 1 to 5) with no other answers allowed.
+    """
+    labels: Ints = photos.labels
+    counts = counts_of(probabilities, labels, photos.groups)
+    few = majority.up_to_five
+    return {
+        name: measure(counts, majority.overall),
+        f"{name} 0-5": measure(counts.where(labels < MORE), few),
+        f"{name} 0-5 (challenge)": measure(challenge_counts(probabilities, labels, photos.groups), few),
+        f"{name} 1-5 (challenge)": measure(challenge_counts(probabilities, labels, photos.groups, low=1), few),
+    }
+
+
+def write(evaluation: Evaluation, file: Path) -> None:
+    """The figures as JSON."""
+    file.write_text(json.dumps(evaluation.as_json(), indent=2) + "\n", encoding="utf-8")
+
+
+def _data_config(path: Path, saved: dict[str, Any], changes: dict[str, Any]) -> DataConfig:
+    try:
+        return DataConfig.model_validate({**saved, **changes})
+    except ValidationError as error:
+        missing = ", ".join(str(part) for found in error.errors() for part in found["loc"])
+        what = CARD if path.is_dir() else path.name
+        raise ConfigError(f"{path}: {what} does not say which {missing}; give --photos and --index") from error

@@ -1,0 +1,194 @@
+"""`export`: checkpoint → bundle, with figures measured on the very files that ship."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from binwatch.bundle import Bundle, Card, Metrics, Precision, Reference, Variant, describe, write_card
+from binwatch.counts import CLASSES
+from binwatch.image import SIZE
+from trainer import checkpoint, devices
+from trainer.calibrate import best_temperature, softmax
+from trainer.checkpoint import Checkpoint
+from trainer.config import DataConfig
+from trainer.data.dataset import DataSet, PhotoSet
+from trainer.data.split import Split
+from trainer.display import Display
+from trainer.evaluate import figures, majorities, torch_logits
+from trainer.export import parity
+from trainer.export.graph import write_onnx
+from trainer.export.quantize import write_fp16, write_int8
+from trainer.fit import read_data
+from trainer.runtime import OnnxModel, photos_per_second, run
+
+CALIBRATION_PHOTOS = 128
+SPEED_PHOTOS = 32
+BATCH_CHECK_PHOTOS = 8
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to export and how to describe it."""
+
+    variants: tuple[Precision, ...]
+    version: str = ""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A file that passed: its figures on test photos, and how it differs from the trained network."""
+
+    file: Path
+    test: dict[str, Metrics]
+    parity: dict[str, float]
+    reference: Reference
+    photos_per_second: float
+
+    def variant(self) -> Variant:
+        """The card's entry."""
+        short = ("accuracy", "rmse", "mae", "within_one", "ece")
+        found: dict[str, Any] = {
+            name: {figure: getattr(metrics, figure).model_dump() for figure in short}
+            for name, metrics in self.test.items()
+        }
+        found |= {"parity": self.parity, "photos_per_second": round(self.photos_per_second, 1)}
+        return describe(self.file, found)
+
+
+class Exporter:
+    """One trained network, its data, and what its files are compared with."""
+
+    def __init__(self, saved: Checkpoint, data: DataSet, display: Display) -> None:
+        self.saved = saved
+        self.data = data
+        self.display = display
+        self.model = saved.model()
+        config = saved.config.train.model_copy(update={"precision": "fp32"})
+        validation = data[Split.VALIDATION]
+        logits = torch_logits(self.model, validation, config, display)
+        self.temperature = best_temperature(logits, validation.labels)
+        self.wanted = softmax(logits, self.temperature)
+
+    def write(self, folder: Path, wanted: Sequence[Precision]) -> dict[Precision, Path]:
+        """ONNX files in `folder`, not yet checked. fp32 is always written: the others are made from it."""
+        files = {precision: folder / f"model-{precision}.onnx" for precision in Precision}
+        write_onnx(self.model, self.temperature, files[Precision.FP32])
+        if Precision.INT8 in wanted:
+            pixels = self._calibration()
+            self.display.say(f"quantising, with the ranges of {len(pixels)} training photos")
+            write_int8(files[Precision.FP32], files[Precision.INT8], pixels)
+        if Precision.FP16 in wanted:
+            write_fp16(files[Precision.FP32], files[Precision.FP16])
+        return {precision: file for precision, file in files.items() if file.exists()}
+
+    def check(self, file: Path, precision: Precision) -> Checked:
+        """Compare a file with the trained network, then measure it. Raises ExportError if it differs too much."""
+        model = OnnxModel(file)
+        validation, test = self.data[Split.VALIDATION], self.data[Split.TEST]
+        parity.check_batches(file, model, _first(validation, BATCH_CHECK_PHOTOS))
+        found, embedding = self._run(model, validation, f"{precision} on validation photos")
+        difference = parity.check_outputs(file, precision, found, self.wanted)
+        difference["validation_accuracy_lost"] = parity.check_accuracy(file, found, self.wanted, validation.labels)
+        answers, _ = self._run(model, test, f"{precision} on test photos")
+        return Checked(
+            file=file,
+            test=figures(answers, test, majorities(self.data), Split.TEST.value),
+            parity=difference,
+            reference=reference(found, embedding, validation),
+            photos_per_second=photos_per_second(model, _first(test, SPEED_PHOTOS)),
+        )
+
+    def card(self, checked: dict[Precision, Checked], options: Options) -> Card:
+        """What is known of the model, but for the files that are not asked for."""
+        model = self.saved.config.model
+        created = datetime.now(UTC).replace(microsecond=0)
+        shipped = next(checked[precision] for precision in Precision if precision in options.variants)
+        return Card(
+            version=options.version or f"{model.architecture}-{created:%Y%m%d-%H%M}",
+            architecture=model.architecture,
+            created=created,
+            embedding_size=model.embedding,
+            temperature=self.temperature,
+            variants={precision: checked[precision].variant() for precision in options.variants},
+            metrics=checked[Precision.FP32].test,
+            reference=shipped.reference,
+            training=training_facts(self.saved),
+            notes=list(options.notes),
+        )
+
+    def _run(self, model: OnnxModel, photos: PhotoSet, what: str) -> tuple[Floats, Floats]:
+        return run(model, photos, lambda chunks: self.display.follow(chunks, len(photos), what, len))
+
+    def _calibration(self) -> npt.NDArray[np.uint8]:
+        """Training photos spread evenly over the whole set."""
+        train = self.data[Split.TRAIN]
+        chosen = np.linspace(0, len(train) - 1, min(CALIBRATION_PHOTOS, len(train))).astype(int)
+        return train.pixels(chosen.tolist(), SIZE)
+
+
+def export(path: Path, folder: Path, options: Options, data: dict[str, Any], display: Display) -> Card:
+    """Write a bundle of the checkpoint at `path` into `folder`, whole or not at all.
+
+    `data` replaces options of the checkpoint's data set ("photos", …).
+    """
+    saved = checkpoint.load(path)
+    devices.prepare(saved.config.train)
+    photos = read_data(DataConfig.model_validate(saved.config.data.model_dump() | data), display)
+    exporter = Exporter(saved, photos, display)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=folder.parent) as name:
+        work = Path(name)
+        files = exporter.write(work, options.variants)
+        checked = {precision: exporter.check(file, precision) for precision, file in files.items()}
+        card = exporter.card(checked, options)
+        _move(work, folder, card)
+    return Bundle(folder).card
+
+
+def reference(probabilities: Floats, embedding: Floats, photos: PhotoSet) -> Reference:
+    """What later counts are compared with to see drift: the model's answers on photos that it did not learn from."""
+    deciles = np.quantile(probabilities.max(axis=1), np.linspace(0, 1, 11))
+    return Reference(
+        photos=len(photos),
+        predicted=np.bincount(probabilities.argmax(axis=1), minlength=len(CLASSES)).tolist(),
+        labels=np.bincount(photos.labels, minlength=len(CLASSES)).tolist(),
+        confidence=[round(float(value), 5) for value in deciles],
+        extra={
+            "embedding_mean": [round(float(value), 5) for value in embedding.mean(axis=0)],
+            "embedding_std": [round(float(value), 5) for value in embedding.std(axis=0)],
+        },
+    )
+
+
+def training_facts(saved: Checkpoint) -> dict[str, Any]:
+    """Data, split, duration, hardware and configuration. File names only: where they lay is nobody's business."""
+    config = saved.config.model_dump(mode="json")
+    config["data"] |= {name: Path(config["data"][name]).name for name in ("photos", "index")}
+    config["model"]["weights"] = Path(config["model"]["weights"]).name
+    seed = saved.config.data.split_seed
+    split = f"80/10/10 by a hash of the bin group (column {saved.config.data.group_column}), seed {seed}"
+    return {"split": split, "epoch": saved.epoch, **saved.facts, "config": config}
+
+
+def _first(photos: PhotoSet, count: int) -> npt.NDArray[np.uint8]:
+    return photos.pixels(range(min(count, len(photos))), SIZE)
+
+
+def _move(work: Path, folder: Path, card: Card) -> None:
+    """Put the files in place, the card last: a folder without a card is no bundle."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for variant in card.variants.values():
+        shutil.move(work / variant.file, folder / variant.file)
+    write_card(folder, card)

@@ -1,0 +1,51 @@
+"""The network as one ONNX graph: uint8 photos in, calibrated probabilities and an embedding out."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from binwatch.bundle import EMBEDDING, INPUT, PROBABILITIES
+from binwatch.image import SIZE
+from trainer.export.simplify import simplified
+from trainer.models.counter import Counter
+
+OPSET = 20
+
+
+class Deployed(nn.Module):
+    """uint8 (batch, size, size, 3) → probabilities (batch, classes) and embedding (batch, embedding), float32."""
+
+    def __init__(self, counter: Counter, temperature: float) -> None:
+        super().__init__()
+        self.normalise = counter.normalise
+        self.backbone = simplified(counter.backbone)
+        self.head = counter.head
+        self.temperature = temperature
+
+    def forward(self, photos: Tensor) -> tuple[Tensor, Tensor]:
+        logits, embedding = self.head(self.backbone(self.normalise(photos)))
+        return torch.softmax(logits / self.temperature, dim=1), embedding
+
+
+def write_onnx(counter: Counter, temperature: float, file: Path) -> None:
+    """Write the fp32 graph into one file, with a free batch dimension."""
+    deployed = Deployed(counter, temperature).eval()
+    photos = torch.zeros(2, SIZE, SIZE, 3, dtype=torch.uint8)  # an example of one would fix the batch size at one
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's own deprecations, nothing that a user can act on
+        torch.onnx.export(
+            deployed,
+            (photos,),
+            file,
+            input_names=[INPUT],
+            output_names=[PROBABILITIES, EMBEDDING],
+            dynamic_shapes={"photos": {0: torch.export.Dim("batch")}},
+            opset_version=OPSET,
+            dynamo=True,
+            external_data=False,  # one file per variant: a second one is easily left behind
+            verbose=False,
+        )

@@ -1,0 +1,77 @@
+"""Proof that an exported file says what the trained network says. Export fails where it does not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from binwatch.bundle import Precision
+from trainer.errors import ExportError
+from trainer.runtime import OnnxModel
+
+Floats = npt.NDArray[np.floating]
+
+LOST = 0.005
+"""Share of validation photos by which a variant may be less accurate than the trained network."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """How far probabilities may be from the trained network's: of any one photo and class, and on average."""
+
+    most: float
+    mean: float
+
+
+TOLERANCES = {
+    Precision.FP32: Tolerance(most=1e-3, mean=1e-5),
+    Precision.FP16: Tolerance(most=5e-2, mean=2e-3),
+    Precision.INT8: Tolerance(most=0.5, mean=2e-2),
+}
+BATCHES = (1, 7)
+"""Batch sizes that must give the same: some exports silently fix the batch dimension."""
+SAME = 2e-2
+"""Probabilities may depend on the batch only by rounding: int8 sums are exact, but fp16 kernels differ by size."""
+
+
+def check_outputs(file: Path, precision: Precision, found: Floats, wanted: Floats) -> dict[str, float]:
+    """Compare probabilities (photos, classes) with the trained network's. Raises ExportError beyond the tolerance."""
+    if not np.allclose(found.sum(axis=1), 1, atol=1e-3):
+        raise ExportError(f"{file.name}: probabilities do not sum to 1")
+    distance = np.abs(found - wanted)
+    most, mean = float(distance.max()), float(distance.mean())
+    allowed = TOLERANCES[precision]
+    if most > allowed.most or mean > allowed.mean:
+        raise ExportError(
+            f"{file.name}: probabilities are up to {most:.2g} (mean {mean:.2g}) from the trained network's;"
+            f" {precision} may differ by {allowed.most:g} (mean {allowed.mean:g})"
+        )
+    return {"largest_difference": most, "mean_difference": mean}
+
+
+def check_accuracy(file: Path, found: Floats, wanted: Floats, labels: npt.NDArray[np.int64]) -> float:
+    """Accuracy lost against the trained network, as a share. Raises ExportError if it is more than LOST."""
+    before = float((wanted.argmax(axis=1) == labels).mean())
+    after = float((found.argmax(axis=1) == labels).mean())
+    if before - after > LOST:
+        raise ExportError(
+            f"{file.name}: {after:.2%} of {len(labels)} validation photos are right, the trained network gets"
+            f" {before:.2%}; at most {LOST:.1%} may be lost"
+        )
+    return before - after
+
+
+def check_batches(file: Path, model: OnnxModel, pixels: npt.NDArray[np.uint8]) -> None:
+    """The same photos in batches of different sizes must give the same probabilities."""
+    together, _ = model(pixels)
+    for size in BATCHES:
+        parts = [model(pixels[at : at + size])[0] for at in range(0, len(pixels), size)]
+        distance = float(np.abs(np.concatenate(parts) - together).max())
+        if distance > SAME:
+            raise ExportError(
+                f"{file.name}: a batch of {size} gives other probabilities (by {distance:.2g}) than one of"
+                f" {len(pixels)}; the batch dimension is not free"
+            )

@@ -1,0 +1,134 @@
+"""How good counts are, against labels: plain NumPy, so that the same figures come from torch and ONNX Runtime."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from binwatch.bundle import Estimate, Metrics
+from binwatch.counts import CLASSES
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+ECE_BINS = 15
+RESAMPLES = 2000
+"""Bootstrap resamples: enough that a 95 % interval's ends move by less than 0.1 points from seed to seed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Counts of labelled photos.
+
+    `predicted` and `labels` are classes, int64 (photos,); `confidence` is the predicted class's probability, float64
+    (photos,); `groups` are the photos' bin groups.
+    """
+
+    predicted: Ints
+    confidence: Floats
+    labels: Ints
+    groups: list[str]
+
+    def where(self, chosen: npt.NDArray[np.bool_]) -> Counts:
+        kept = [group for group, keep in zip(self.groups, chosen.tolist(), strict=True) if keep]
+        return Counts(self.predicted[chosen], self.confidence[chosen], self.labels[chosen], kept)
+
+
+def counts_of(probabilities: npt.NDArray[np.floating], labels: Ints, groups: list[str]) -> Counts:
+    """The most probable class of each row of `probabilities` (photos, classes)."""
+    return Counts(
+        probabilities.argmax(axis=1).astype(np.int64), probabilities.max(axis=1).astype(np.float64), labels, groups
+    )
+
+
+def challenge_counts(probabilities: npt.NDArray[np.floating], labels: Ints, groups: list[str], low: int = 0) -> Counts:
+    """The ABID challenge's protocol: only photos labelled `low` to 5, and only those classes as answers."""
+    high = len(CLASSES) - 1
+    chosen = (labels >= low) & (labels < high)
+    within = probabilities[chosen, low:high].astype(np.float64)
+    within = within / within.sum(axis=1, keepdims=True)
+    kept = [group for group, keep in zip(groups, chosen.tolist(), strict=True) if keep]
+    found = counts_of(within, labels[chosen], kept)
+    return Counts(found.predicted + low, found.confidence, found.labels, kept)
+
+
+def expected_calibration_error(confidence: Floats, correct: npt.NDArray[np.bool_], bins: int = ECE_BINS) -> float:
+    """Mean distance between confidence and accuracy over equally wide bins of confidence, weighted by photos."""
+    index = np.minimum((confidence * bins).astype(np.int64), bins - 1)
+    gaps = np.bincount(index, weights=confidence - correct, minlength=bins)
+    return float(np.abs(gaps).sum() / len(confidence))
+
+
+def confusion(counts: Counts) -> Ints:
+    """Photos by label (row) and predicted class (column), int64 (classes, classes)."""
+    size = len(CLASSES)
+    return np.bincount(counts.labels * size + counts.predicted, minlength=size * size).reshape(size, size)
+
+
+def measure(counts: Counts, majority: int, *, seed: int = 0) -> Metrics:
+    """All figures with 95 % intervals. `majority` is the class to compare with: the commonest training label."""
+    table = confusion(counts)
+    values = _estimates(counts, seed)
+    return Metrics(
+        photos=len(counts.labels),
+        majority_accuracy=float((counts.labels == majority).mean()),
+        per_class=_per_class(table),
+        confusion=table.tolist(),
+        **values,
+    )
+
+
+def _estimates(counts: Counts, seed: int) -> dict[str, Estimate]:
+    """Point estimates, and intervals from resampling whole groups: photos of one bin are not independent."""
+    names, member = np.unique(counts.groups, return_inverse=True)
+    sums = _group_sums(counts, member, len(names))
+    random = np.random.default_rng(seed)
+    weights = random.multinomial(len(names), np.full(len(names), 1 / len(names)), size=RESAMPLES)
+    point = _figures(sums.sum(axis=0, keepdims=True))
+    spread = _figures(weights @ sums)
+    return {
+        name: Estimate(value=float(value[0]), low=float(low), high=float(high))
+        for name, value in point.items()
+        for low, high in [np.quantile(spread[name], [0.025, 0.975])]
+    }
+
+
+# Columns of the sums per group: photos, exact, within one, |error|, error², then the calibration bins' gaps.
+_COLUMNS = 5
+
+
+def _group_sums(counts: Counts, member: npt.NDArray[np.intp], groups: int) -> Floats:
+    error = (counts.predicted - counts.labels).astype(np.float64)
+    exact = error == 0
+    columns = [np.ones_like(error), exact, np.abs(error) <= 1, np.abs(error), error**2]
+    sums = np.stack([np.bincount(member, weights=column, minlength=groups) for column in columns], axis=1)
+    bins = np.minimum((counts.confidence * ECE_BINS).astype(np.int64), ECE_BINS - 1)
+    gaps = np.zeros((groups, ECE_BINS))
+    np.add.at(gaps, (member, bins), counts.confidence - exact)
+    return np.concatenate([sums, gaps], axis=1)
+
+
+def _figures(sums: Floats) -> dict[str, Floats]:
+    """Figures of each row of sums, float64 (rows,) each."""
+    photos = sums[:, 0]
+    return {
+        "accuracy": sums[:, 1] / photos,
+        "within_one": sums[:, 2] / photos,
+        "mae": sums[:, 3] / photos,
+        "rmse": np.sqrt(sums[:, 4] / photos),
+        "ece": np.abs(sums[:, _COLUMNS:]).sum(axis=1) / photos,
+    }
+
+
+def _per_class(table: Ints) -> dict[str, dict[str, float]]:
+    found = {}
+    for index, name in enumerate(CLASSES):
+        photos, answers, right = table[index].sum(), table[:, index].sum(), table[index, index]
+        found[name] = {
+            "photos": int(photos),
+            "recall": float(right / photos) if photos else 0.0,
+            "precision": float(right / answers) if answers else 0.0,
+        }
+    return found

@@ -1,0 +1,21 @@
+"""The networks that can be trained, by name."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from trainer.config import ModelConfig
+from trainer.models.counter import Counter
+from trainer.models.postact import TorchvisionResNet50
+from trainer.models.preact import PreActResNet50
+
+
+def build(config: ModelConfig) -> Counter:
+    """The configured network with fresh weights; see `weights.start` for those to start from."""
+    return Counter(_backbone(config), config.embedding, config.dropout, config.freeze)
+
+
+def _backbone(config: ModelConfig) -> nn.Module:
+    if config.architecture == "resnet50v2":
+        return PreActResNet50(config.width, config.drop_path)
+    return TorchvisionResNet50()

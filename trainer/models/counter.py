@@ -1,0 +1,116 @@
+"""Photos → logits of a count: normalisation, a backbone, and the head that Binwatch adds."""
+
+from __future__ import annotations
+
+from typing import Protocol, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from binwatch.counts import CLASSES
+from trainer.errors import ConfigError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+"""Of RGB in 0 to 1: what ImageNet weights expect their input to be normalised with."""
+
+
+class Backbone(Protocol):
+    """A network whose steps have names, so that the lower ones can be frozen."""
+
+    channels: int
+
+    def units(self) -> dict[str, nn.Module]:
+        """Name → step, in the order of computation."""
+
+
+class Normalise(nn.Module):
+    """uint8 (batch, h, w, 3) → float32 (batch, 3, h, w), normalised as ImageNet."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        mean = torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1)
+        std = torch.tensor(IMAGENET_STD).view(1, 3, 1, 1)
+        self.register_buffer("scale", 1 / (255 * std), persistent=False)
+        self.register_buffer("shift", -mean / std, persistent=False)
+
+    def forward(self, photos: Tensor) -> Tensor:
+        return photos.permute(0, 3, 1, 2).float() * self.scale + self.shift
+
+
+class Head(nn.Module):
+    """Feature maps (batch, channels, h, w) → logits (batch, classes) and embedding (batch, embedding)."""
+
+    def __init__(self, channels: int, embedding: int, dropout: float) -> None:
+        super().__init__()
+        self.before = nn.Dropout(dropout)
+        self.embed = nn.Linear(channels, embedding)
+        self.classify = nn.Linear(embedding, len(CLASSES))
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        pooled = features.mean(dim=(2, 3))
+        embedding = functional.relu(self.embed(self.before(pooled)))
+        return self.classify(embedding), embedding
+
+
+class Counter(nn.Module):
+    """uint8 photos (batch, h, w, 3) → logits (batch, classes) and embedding, both float.
+
+    Split in two by `freeze`: `lower` is fixed, so that its output (features) can be computed once and kept; `upper`
+    learns. Features go in by `from_features`.
+    """
+
+    def __init__(self, backbone: nn.Module, embedding: int, dropout: float, freeze: str = "") -> None:
+        super().__init__()
+        steps = cast(Backbone, backbone)
+        self.normalise = Normalise()
+        self.backbone = backbone
+        self.head = Head(steps.channels, embedding, dropout)
+        self.frozen = frozen_units(list(steps.units()), freeze)
+        for step in self.frozen_steps():
+            step.requires_grad_(False)
+
+    def forward(self, photos: Tensor) -> tuple[Tensor, Tensor]:
+        return self.from_features(self.features(photos))
+
+    def features(self, photos: Tensor) -> Tensor:
+        """uint8 (batch, h, w, 3) → what the frozen part computes, float (batch, channels, h', w')."""
+        x: Tensor = self.normalise(photos)
+        for step in self.frozen_steps():
+            x = step(x)
+        return x
+
+    def from_features(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What `features` returned → logits and embedding."""
+        for step in self._steps()[len(self.frozen) :]:
+            x = step(x)
+        logits, embedding = self.head(x)
+        return logits, embedding
+
+    def train(self, mode: bool = True) -> Counter:
+        """As in torch, but the frozen part keeps the statistics of its norms."""
+        super().train(mode)
+        for step in self.frozen_steps():
+            step.eval()
+        return self
+
+    def frozen_steps(self) -> list[nn.Module]:
+        """The steps that do not learn."""
+        return self._steps()[: len(self.frozen)]
+
+    def _steps(self) -> list[nn.Module]:
+        return list(cast(Backbone, self.backbone).units().values())
+
+
+def frozen_units(names: list[str], last: str) -> list[str]:
+    """Names up to and with `last`, which is a unit ("layer3.2") or a whole stage ("layer3")."""
+    if not last:
+        return []
+    matching = [name for name in names if name == last or name.startswith(f"{last}.")]
+    if not matching:
+        raise ConfigError(f"model.freeze: no unit {last!r}; choose one of {', '.join(names)}")
+    return names[: names.index(matching[-1]) + 1]

@@ -1,0 +1,73 @@
+"""Starting weights: ImageNet by download, arrays or a checkpoint by path, or none."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from urllib.error import URLError
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torchvision.models import ResNet50_Weights
+
+from trainer.errors import WeightsError
+
+
+def start(backbone: nn.Module, weights: str) -> list[str]:
+    """Load `weights` into `backbone`; returns the names of what was loaded. Raises WeightsError."""
+    if weights == "none":
+        return []
+    found = _download() if weights == "imagenet" else _read(Path(weights))
+    own = backbone.state_dict()
+    taken = {name: value for name, value in found.items() if name in own and own[name].shape == value.shape}
+    _check(weights, found, own, taken)
+    backbone.load_state_dict(taken, strict=False)
+    return sorted(taken)
+
+
+def _check(weights: str, found: dict[str, Tensor], own: dict[str, Tensor], taken: dict[str, Tensor]) -> None:
+    """Everything in the file must have a place, but for a classifier, which the head replaces."""
+    left = [name for name in found if name not in taken and not name.startswith("fc.")]
+    if left:
+        name = left[0]
+        why = f"has shape {tuple(found[name].shape)}" if name in own else "has no place in this network"
+        raise WeightsError(f"{weights}: {name} {why}; these are the weights of another architecture")
+
+
+def _download() -> dict[str, Tensor]:
+    try:
+        state: dict[str, Tensor] = ResNet50_Weights.IMAGENET1K_V2.get_state_dict(check_hash=True)
+    except (URLError, OSError, RuntimeError) as error:
+        raise WeightsError(
+            f"the ImageNet weights cannot be downloaded ({error}); download them elsewhere and give their path as"
+            " model.weights, or train from nothing with model.weights=none"
+        ) from error
+    return state
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such file; model.weights is imagenet, none, or the path of an .npz or .pt file")
+    return _arrays(path) if path.suffix == ".npz" else _state(path)
+
+
+def _arrays(path: Path) -> dict[str, Tensor]:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: torch.from_numpy(arrays[name].astype(np.float32)) for name in arrays.files}
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise WeightsError(f"{path}: is not a NumPy archive of arrays ({error})") from error
+
+
+def _state(path: Path) -> dict[str, Tensor]:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises pickle, zip, key and runtime errors, by the kind of damage
+        raise WeightsError(f"{path}: is not a file of weights ({error})") from error
+    if isinstance(state, dict) and "model" in state:  # one of our own checkpoints: take its backbone
+        prefix = "backbone."
+        state = {name.removeprefix(prefix): v for name, v in state["model"].items() if name.startswith(prefix)}
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise WeightsError(f"{path}: holds no state_dict")
+    return state
