@@ -51,8 +51,11 @@ def write(lines: Iterable[Line], form: Format, out: TextIO) -> tuple[int, int]:
         for line in lines:
             counted, failed = counted + (line.reason is None), failed + (line.reason is not None)
             writer.add(line)
-    finally:
-        writer.close()  # what was counted before an outage is shown, and a JSON array has its end
+    except BaseException:
+        if counted or failed:
+            writer.close()  # what was counted before an outage is shown, and a JSON array has its end
+        raise
+    writer.close()
     return counted, failed
 
 

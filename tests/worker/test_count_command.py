@@ -1,0 +1,267 @@
+"""`python -m worker count`, as a person runs it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from binwatch.counts import CLASSES
+from tests.services.s3 import S3
+from tests.worker.brightness import brightness_of, jpeg, probabilities_of, write_brightness_bundle
+from worker.output import Format, Line, write
+
+ROOT = Path(__file__).parent.parent.parent
+Count = Callable[..., "subprocess.CompletedProcess[bytes]"]
+
+
+@pytest.fixture
+def count(brightness_bundle: Path) -> Count:
+    def run(*arguments: str | bytes | Path, **environment: str) -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(
+            [sys.executable, "-m", "worker", "count", *arguments],
+            cwd=ROOT,
+            env=os.environ | {"BINWATCH_MODEL_DIR": str(brightness_bundle)} | environment,
+            capture_output=True,
+            timeout=60,
+        )
+
+    return run
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Good photos of 0 to 6 items, by name, among what is not."""
+    folder = tmp_path / "photos"
+    (folder / "more").mkdir(parents=True)
+    for n in range(7):
+        (folder / ("more" if n > 3 else ".") / f"{n}.jpg").write_bytes(jpeg(brightness_of(n)))
+    (folder / "empty.jpg").touch()
+    (folder / "text.jpg").write_text("not a photo")
+    (folder / "cut.jpg").write_bytes(jpeg(100)[:-600])
+    (folder / "notes.txt").write_text("neither")
+    return folder
+
+
+def _error(result: subprocess.CompletedProcess[bytes]) -> str:
+    """The one line that a failed run prints, and nothing else."""
+    assert result.returncode == 1
+    lines = result.stderr.decode().splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("error: ")
+    return lines[0].removeprefix("error: ")
+
+
+def test_folder_as_json(count: Count, folder: Path) -> None:
+    result = count(folder, "--json")
+    assert result.returncode == 0
+    lines = {Path(line["photo"]).stem: line for line in json.loads(result.stdout)}
+    assert {name: line["count"] for name, line in lines.items()} == {
+        **{str(n): name for n, name in enumerate(CLASSES)},
+        "cut": None,
+        "empty": None,
+        "text": None,
+    }
+    for n in range(7):
+        assert lines[str(n)]["probabilities"] == pytest.approx(probabilities_of(brightness_of(n)), abs=1e-3)
+        assert lines[str(n)]["confidence"] == lines[str(n)]["probabilities"][n]
+        assert (lines[str(n)]["reason"], lines[str(n)]["detail"]) == (None, None)
+    assert {name: lines[name]["reason"] for name in ("cut", "empty", "text")} == {
+        "cut": "truncated",
+        "empty": "empty",
+        "text": "not_an_image",
+    }
+    assert lines["empty"]["detail"] == "the file is empty (0 bytes); upload the photo again"
+    assert result.stderr == b"7 counted, 3 failed\n"
+
+
+def test_folder_as_csv(count: Count, folder: Path) -> None:
+    result = count(folder, "--csv")
+    assert result.returncode == 0
+    rows = list(csv.DictReader(io.StringIO(result.stdout.decode(), newline="")))
+    assert len(rows) == 10
+    by_name = {Path(row["photo"]).stem: row for row in rows}
+    assert by_name["6"]["count"] == "more than 5"
+    assert float(by_name["6"]["p(more than 5)"]) == float(by_name["6"]["confidence"]) > 0.5
+    assert sum(float(by_name["2"][f"p({name})"]) for name in CLASSES) == pytest.approx(1, abs=1e-5)
+    assert [by_name["text"][name] for name in ("count", "confidence", "p(0)", "reason")] == ["", "", "", "not_an_image"]
+
+
+def test_folder_as_a_table(count: Count, folder: Path) -> None:
+    result = count(folder)
+    assert result.returncode == 0
+    lines = [line.split("│")[1:-1] for line in result.stdout.decode().splitlines() if line.startswith("│")]
+    cells = {Path(line[0].strip()).stem: [cell.strip() for cell in line[1:]] for line in lines}
+    assert cells["3"][0] == "3"
+    assert cells["3"][1].endswith("%")
+    assert cells["6"][0] == "more than 5"
+    assert cells["empty"][0] == "–"
+    assert cells["empty"][2].startswith("empty: the file is empty")
+
+
+def test_files_by_name_in_their_order(count: Count, folder: Path) -> None:
+    """A file that a person names is tried, whatever its suffix."""
+    (folder / "photo.bin").write_bytes(jpeg(brightness_of(5)))
+    result = count(folder / "2.jpg", folder / "photo.bin", folder / "notes.txt", folder / "0.jpg", "--json")
+    assert [(Path(line["photo"]).name, line["count"]) for line in json.loads(result.stdout)] == [
+        ("2.jpg", "2"),
+        ("photo.bin", "5"),
+        ("notes.txt", None),
+        ("0.jpg", "0"),
+    ]
+
+
+def test_s3_prefix(count: Count, s3: S3) -> None:
+    for n, key in enumerate(["in/a b+c%.jpg", "in/ü.jpg", "in/deep/3.png", "out/4.jpg"]):
+        s3.put(key, jpeg(brightness_of(n)))
+    s3.put("in/empty.jpg", b"")
+    s3.put("in/1.json", b"{}")
+    result = count(f"s3://{s3.bucket}/in/", "--json", BINWATCH_S3_ENDPOINT_URL=s3.endpoint_url)
+    assert result.returncode == 0
+    prefix = f"s3://{s3.bucket}/in/"
+    assert {
+        line["photo"].removeprefix(prefix): line["count"] or line["reason"] for line in json.loads(result.stdout)
+    } == {
+        "a b+c%.jpg": "0",
+        "ü.jpg": "1",
+        "deep/3.png": "2",
+        "empty.jpg": "empty",
+    }
+
+
+def test_s3_that_cannot_be_had(count: Count, s3: S3, closed_url: str) -> None:
+    endpoint = {"BINWATCH_S3_ENDPOINT_URL": s3.endpoint_url}
+    assert "bucket 'no-such-bucket' does not exist" in _error(count("s3://no-such-bucket/", **endpoint))
+    assert "no photos here" in _error(count(f"s3://{s3.bucket}/", **endpoint))
+    unreachable = count(f"s3://{s3.bucket}/", BINWATCH_S3_ENDPOINT_URL=closed_url)
+    assert "check the endpoint, the credentials and the network" in _error(unreachable)
+
+
+HARD_NAMES = ["[red]x.jpg", "a,b.jpg", 'quo"te.jpg', "two\nlines.jpg", "ü 日本.jpg", "\x1b[31mred.jpg", "=1+1.jpg"]
+NOT_TEXT = b"caf\xe9.jpg"
+
+
+@pytest.fixture
+def hard_names(tmp_path: Path) -> Path:
+    folder = tmp_path / "hard"
+    folder.mkdir()
+    for n, name in enumerate(HARD_NAMES):
+        (folder / name).write_bytes(jpeg(brightness_of(n)))
+    (folder / os.fsdecode(NOT_TEXT)).write_bytes(b"bad")
+    return folder
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii", "latin-1"])
+def test_hard_names_as_json(count: Count, hard_names: Path, encoding: str) -> None:
+    result = count(hard_names, "--json", PYTHONIOENCODING=encoding)
+    assert result.returncode == 0
+    found = {line["photo"]: line["count"] for line in json.loads(result.stdout.decode(encoding))}
+    assert found == {
+        **{f"{hard_names}/{name}": CLASSES[n] for n, name in enumerate(HARD_NAMES)},
+        f"{hard_names}/{os.fsdecode(NOT_TEXT)}": None,
+    }
+
+
+def test_hard_names_as_csv(count: Count, hard_names: Path) -> None:
+    result = count(hard_names, "--csv")
+    rows = list(csv.DictReader(io.StringIO(result.stdout.decode(), newline="")))
+    assert {row["photo"]: row["count"] for row in rows} == {
+        **{f"{hard_names}/{name}": CLASSES[n] for n, name in enumerate(HARD_NAMES)},
+        f"{hard_names}/caf\\udce9.jpg": "",
+    }
+
+
+def test_hard_names_as_a_table(count: Count, hard_names: Path) -> None:
+    result = count(hard_names)
+    assert result.returncode == 0
+    text = result.stdout.decode()
+    assert "\x1b" not in text
+    for shown in ("[red]x.jpg", "two\\nlines.jpg", "\\x1b[31mred.jpg", "ü 日本.jpg", "caf\\udce9.jpg"):
+        assert f"{hard_names}/{shown} " in text
+
+
+def test_nothing_could_be_counted(count: Count, folder: Path) -> None:
+    result = count(folder / "empty.jpg", "--json")
+    assert result.returncode == 1
+    assert [line["reason"] for line in json.loads(result.stdout)] == ["empty"]
+    assert result.stderr == b"0 counted, 1 failed\n"
+
+
+def test_no_photos(count: Count, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").touch()
+    assert _error(count(tmp_path)).startswith(f"{tmp_path}: no photos here (.jpg,")
+
+
+@pytest.mark.parametrize("name", ["not-there.jpg", "x" * 300 + ".jpg"])
+def test_not_there(count: Count, folder: Path, name: str) -> None:
+    result = count(folder / name, "--json")
+    assert _error(result) == f"{folder / name}: not there; name a photo, a folder or s3://bucket/prefix"
+    assert result.stdout == b""
+
+
+def test_what_was_counted_before_an_outage_is_whole_json(brightness_bundle: Path) -> None:
+    def lines() -> Any:
+        yield Line("1.jpg", "2", 0.9, [0.1] * 7)
+        raise ConnectionError("no S3")
+
+    out = io.StringIO()
+    with pytest.raises(ConnectionError):
+        write(lines(), Format.JSON, out)
+    assert [line["photo"] for line in json.loads(out.getvalue())] == ["1.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "message"),
+    [
+        (["--json", "--csv"], {}, "--json and --csv exclude each other; choose one"),
+        ([], {"BINWATCH_BATCH_SIEZ": "4"}, "BINWATCH_BATCH_SIEZ is not a setting; did you mean BINWATCH_BATCH_SIZE?"),
+        ([], {"BINWATCH_BATCH_SIZE": "0"}, "BINWATCH_BATCH_SIZE: Input should be greater than or equal to 1"),
+        ([], {"BINWATCH_PRECISION": "fp16"}, "no fp16 variant in card.json (there is: int8)"),
+        (["--model", "/no/such/bundle"], {}, "/no/such/bundle/card.json: cannot be read (No such file or directory)"),
+    ],
+)
+def test_bad_settings(
+    count: Count, folder: Path, arguments: list[str], environment: dict[str, str], message: str
+) -> None:
+    result = count(folder, *arguments, **environment)
+    assert message in _error(result)
+    assert result.stdout == b""
+
+
+def test_limits_are_settings(count: Count, folder: Path) -> None:
+    photo = folder / "1.jpg"
+    limits = {"BINWATCH_MAX_PHOTO_BYTES": "100", "BINWATCH_MAX_PHOTO_PIXELS": "65535"}
+    reasons = []
+    for name, limit in limits.items():
+        result = count(photo, "--json", **{name: limit})
+        assert result.returncode == 1
+        reasons += [line["reason"] for line in json.loads(result.stdout)]
+    assert reasons == ["too_large", "too_many_pixels"]
+
+
+def test_a_device_is_read_no_further_than_the_limit(count: Count) -> None:
+    result = count("/dev/zero", "--json", BINWATCH_MAX_PHOTO_BYTES="1000")
+    assert [line["reason"] for line in json.loads(result.stdout)] == ["too_large"]
+
+
+def test_another_model(count: Count, folder: Path, tmp_path: Path) -> None:
+    bundle = write_brightness_bundle(tmp_path / "other")
+    result = count(folder / "3.jpg", "--json", "--model", bundle, BINWATCH_MODEL_DIR="/no/such/bundle")
+    assert [line["count"] for line in json.loads(result.stdout)] == ["3"]
+
+
+def test_help_says_what_excludes_what(count: Count) -> None:
+    result = count("--help", COLUMNS="200", TERM="dumb")
+    assert result.returncode == 0
+    text = result.stdout.decode()
+    assert "not with --csv" in text
+    assert "not with --json" in text
+    assert "Exits with 1 if not one could be counted" in text
