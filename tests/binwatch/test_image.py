@@ -408,12 +408,34 @@ print(peak() - before)
     assert int(answer.stdout) < 40  # MiB
 
 
+SAMPLES = sorted((Path(__file__).parents[2] / "samples" / "bin-images").glob("*.jpg"))
+
+
+def test_real_photos() -> None:
+    """Real bins: each is decoded, and libjpeg's scaling stays close to a full decode (2.5 of 255 in the worst)."""
+    assert len(SAMPLES) > 100
+    for path in SAMPLES:
+        photo = load(path.read_bytes())
+        with Image.open(path) as full:
+            assert (photo.width, photo.height) == full.size
+            _assert_near(photo.pixels, _squashed(full), 3)
+
+
+@pytest.mark.parametrize("path", SAMPLES[::20], ids=lambda path: path.stem)
+def test_real_photos_cut_off(path: Path) -> None:
+    data = path.read_bytes()
+    for tenth in range(1, 10):
+        assert _reason(data[: len(data) * tenth // 10])[0] in {Reason.TRUNCATED, Reason.CORRUPT}
+
+
 MUTABLE = {name: _encoded(_scene(120, 90), name) for name in FORMATS}
 MUTABLE["progressive"] = _encoded(_scene(120, 90), progressive=True)
 MUTABLE["exif"] = _encoded(
     _scene(120, 90), exif=b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
 )
 MUTABLE["palette"] = _encoded(_scene(120, 90).quantize(32), "PNG", transparency=bytes(32))
+if SAMPLES:
+    MUTABLE["real"] = SAMPLES[0].read_bytes()
 MUTABLE["animation"] = _encoded(_scene(60, 40), "WEBP", save_all=True, append_images=[_scene(60, 40).rotate(90)])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given, settings
@@ -37,6 +38,14 @@ def test_quantities(text: str, quantity: int) -> None:
     found = expected_quantity(text.encode())
     assert found == quantity
     assert type(found) is int
+
+
+def test_real_metadata() -> None:
+    files = sorted((Path(__file__).parents[2] / "samples" / "metadata").glob("*.json"))
+    found = {expected_quantity(path.read_bytes()) for path in files}
+    assert len(files) > 100
+    assert set(range(6)) < found
+    assert max(found) > 5
 
 
 def _refused(data: bytes) -> tuple[MetadataReason, str]:

@@ -9,6 +9,8 @@ from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler
 
 import pytest
+from moto.core import DEFAULT_ACCOUNT_ID
+from moto.s3.models import s3_backends
 
 from binwatch.errors import ObjectsError
 from binwatch.objects import Listed, ObjectRefused, Objects
@@ -140,8 +142,9 @@ def test_names_that_s3_cannot_have(objects: Objects, bucket: str, key: str) -> N
 
 
 def test_a_listing_of_several_pages(objects: Objects, s3: S3) -> None:
+    inside = s3_backends[DEFAULT_ACCOUNT_ID]["aws"]  # a thousand uploads over HTTP would take most of the suite's time
     for i in range(1005):
-        s3.put(f"bin-images/{i:05}.jpg", b"")
+        inside.put_object(s3.bucket, f"bin-images/{i:05}.jpg", b"")
     s3.put("other/x.jpg", b"abc")
     assert [entry.key for entry in objects.list(s3.bucket, "bin-images/")] == [
         f"bin-images/{i:05}.jpg" for i in range(1005)

@@ -180,7 +180,8 @@ def _row(name: str, field: FieldInfo) -> str:
 
 
 def test_the_docs_have_every_setting_and_no_other() -> None:
-    """A row that differs is shown as it should be, ready to be copied."""
     documented = [line for line in DOCS.read_text(encoding="utf-8").splitlines() if line.startswith(f"| `{PREFIX}")]
     wanted = [_row(name, field) for name, field in Settings.model_fields.items()]
-    assert sorted(documented) == sorted(wanted)
+    missing = "\n".join(row for row in wanted if row not in documented)
+    assert not missing, f"copy these rows into docs/settings.md:\n{missing}"
+    assert sorted(documented) == sorted(wanted), "docs/settings.md has rows that are no settings, or twice"
