@@ -85,11 +85,21 @@ class Settings(BaseSettings):
     group_photos: int = Field(32, ge=1, le=256, description="photos in one counting task at most")
     group_wait_ms: int = Field(200, ge=0, le=60_000, description="longest wait for a group to fill, in milliseconds")
     retry_wait_s: float = Field(
-        2.0, gt=0, description="first wait after an outage, in seconds; doubles up to 5 minutes"
+        2.0, gt=0, description="first wait after an outage, in seconds; doubles up to one minute"
     )
 
+    # Reconciling
+    reconcile_minutes: float = Field(10.0, gt=0, description="minutes between two looks for photos without a record")
+    reconcile_grace_s: float = Field(
+        120.0, ge=0, description="a photo this young, in seconds, is left to its event message"
+    )
+
+    beat_file: Path = Field(Path("beat-schedule"), description="where beat remembers when it last started what")
+
     # Counting
-    model_dir: Path = Field(DEFAULT_MODEL, description="folder with the model bundle")
+    model_dir: Path = Field(DEFAULT_MODEL, description="folder with the model bundle, used until one is promoted")
+    model_poll_s: float = Field(20.0, gt=0, description="seconds between two looks for a newly promoted model")
+    model_cache: Path = Field(Path("model-cache"), description="folder for promoted models")
     precision: PrecisionChoice = Field(PrecisionChoice.AUTO, description="variant of the bundle")
     provider: Provider = Field(Provider.AUTO, description="where ONNX Runtime computes")
     batch_size: int = Field(16, ge=1, le=512, description="photos in one ONNX Runtime call at most")

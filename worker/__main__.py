@@ -72,6 +72,38 @@ def count(
     raise typer.Exit(0 if counted else 1)
 
 
+@cli.command()
+def beat() -> None:
+    """Start what is due now and then: reconcile. One is enough, beside any number of workers."""
+    from worker.app import make_app
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    make_app(load_settings()).Beat(loglevel="INFO").run()
+
+
+@cli.command()
+def backfill(
+    place: Annotated[str, typer.Argument(help="What to look through.", metavar="s3://BUCKET/PREFIX")],
+    patience: Annotated[float, typer.Option(help="Give up after so many seconds without a new record.")] = 300.0,
+) -> None:
+    """Have the workers count what is in a bucket and has no record. Started again, it goes on where it was."""
+    from worker.operate import backfill_with_progress
+
+    if not place.startswith("s3://"):
+        raise BinwatchError(f"{place}: not of the form s3://bucket/prefix")
+    bucket, _, prefix = place.removeprefix("s3://").partition("/")
+    progress = backfill_with_progress(load_settings(), bucket, prefix, patience)
+    print(f"{progress.seen} photos and metadata files: {progress.since} recorded now, {progress.before} before")
+
+
+@cli.command()
+def reconcile() -> None:
+    """Send the photos and metadata files of the bucket that have no record to the workers, once."""
+    from worker.operate import reconcile_once
+
+    print(f"sent {reconcile_once(load_settings())} photos and metadata files without a record")
+
+
 def _count(places: list[str], settings: Settings) -> Iterator[Line]:
     from worker.engine import Engine
     from worker.files import find, loader

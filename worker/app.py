@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 from celery import Celery, bootsteps
 from celery.apps.worker import Worker
 
-from binwatch.events import Created
 from binwatch.settings import Settings
 from worker.counting import Counting
 from worker.intake.loop import Events, IntakeLoop
 from worker.intake.rabbitmq import dead_letter_queue, declare, task_queue
 from worker.intake.source import open_events
 from worker.queues import TASK_VISIBILITY_S
-from worker.tasks import CountPhotos, ReadMetadata, as_json
-
-_STOP_INTAKE_WITHIN_S = 5.0
-"""An intake that hangs on a queue that does not answer must not use up the grace period of the photos in hand."""
+from worker.sending import Sender
+from worker.tasks import RECONCILE, CountPhotos, ReadMetadata, Reconcile
 
 
 def make_app(settings: Settings) -> Celery:
@@ -36,7 +34,11 @@ def make_app(settings: Settings) -> Celery:
         broker_heartbeat=20,
         broker_connection_max_retries=None,  # by default Celery gives up, and the worker ends, after 100
         broker_transport_options=_transport_options(settings),
+        beat_schedule=_schedule(settings),
+        beat_schedule_filename=str(settings.beat_file),
     )
+    if not _is_sqs(settings):
+        app.conf.task_queues = [task_queue(settings.task_queue)]
     return app
 
 
@@ -52,6 +54,12 @@ def _transport_options(settings: Settings) -> dict[str, Any]:
     }
 
 
+def _schedule(settings: Settings) -> dict[str, Any]:
+    seconds = settings.reconcile_minutes * 60
+    # A run that could not start before the next is due is not worth starting.
+    return {"reconcile": {"task": RECONCILE, "schedule": seconds, "options": {"expires": seconds}}}
+
+
 def _is_sqs(settings: Settings) -> bool:
     return settings.broker_url.get_secret_value().startswith("sqs")
 
@@ -60,8 +68,7 @@ def _prepare_task_queue(app: Celery, settings: Settings) -> None:
     """On RabbitMQ, declare Celery's queue so that what it rejects is kept. On SQS, the intake checks it."""
     if _is_sqs(settings):
         return
-    queue = task_queue(settings.task_queue)
-    app.conf.task_queues = [queue]
+    (queue,) = app.conf.task_queues
     with app.connection() as connection:
         declare(connection, [dead_letter_queue(queue.name + "-dead"), queue])
 
@@ -69,12 +76,16 @@ def _prepare_task_queue(app: Celery, settings: Settings) -> None:
 def make_worker(app: Celery, settings: Settings) -> Worker:
     """A worker that counts and, if there is an event source, takes events in. Raises before any message is touched."""
     counting = Counting(settings)
+    sender = Sender(app, settings.group_photos)
     for task in (CountPhotos, ReadMetadata):
         app.register_task(task(counting, settings.retry_wait_s))
+    app.register_task(Reconcile(counting, sender, settings))
     _prepare_task_queue(app, settings)
     events = open_events(settings)
+    companions: list[Companion] = [counting.models]
     if events is not None:
-        app.steps["worker"].add(_intake_step(_make_intake(app, settings, events)))
+        companions.append(_make_intake(sender, settings, events))
+    app.steps["worker"].add(_companion_step(companions))
     # Threads, in one process: they share one model, and NumPy, Pillow and ONNX Runtime let go of the GIL.
     return app.Worker(
         pool="threads",
@@ -86,30 +97,39 @@ def make_worker(app: Celery, settings: Settings) -> Worker:
     )
 
 
-def _make_intake(app: Celery, settings: Settings, events: Events) -> IntakeLoop:
-    def publish(task: str, objects: list[Created]) -> None:
-        app.send_task(task, args=[[as_json(item) for item in objects]])
-
+def _make_intake(sender: Sender, settings: Settings, events: Events) -> IntakeLoop:
     return IntakeLoop(
         events,
-        count=lambda objects: publish(CountPhotos.name, objects),
-        read_metadata=lambda objects: publish(ReadMetadata.name, objects),
+        count=sender.count,
+        read_metadata=sender.read_metadata,
         group_photos=settings.group_photos,
         group_wait_s=settings.group_wait_ms / 1000,
         models_prefix=settings.models_prefix,
     )
 
 
-def _intake_step(intake: IntakeLoop) -> type[bootsteps.StartStopStep]:
-    class IntakeStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no types
-        """Celery makes its steps itself, from a class; this one carries the intake in."""
+class Companion(Protocol):
+    """Something that runs beside the tasks for as long as the worker does."""
+
+    def start(self) -> object:
+        """Begin."""
+
+    def stop(self) -> object:
+        """End; must not take long."""
+
+
+def _companion_step(companions: Sequence[Companion]) -> type[bootsteps.StartStopStep]:
+    class CompanionStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no types
+        """Celery makes its steps itself, from a class; this one carries the companions in."""
 
         requires = ("celery.worker.components:Pool",)
 
         def start(self, parent: object) -> None:
-            intake.start()
+            for companion in companions:
+                companion.start()
 
         def stop(self, parent: object) -> None:
-            intake.stop(_STOP_INTAKE_WITHIN_S)
+            for companion in reversed(companions):
+                companion.stop()
 
-    return IntakeStep
+    return CompanionStep

@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from sqlalchemy import Engine as Database
 from sqlalchemy.exc import OperationalError
 
-from binwatch.bundle import Bundle
 from binwatch.errors import BinwatchError, MetadataError, MetadataReason, ObjectsError, PhotoError, Reason
 from binwatch.events import Created
 from binwatch.image import Photo, load
@@ -22,6 +21,7 @@ from binwatch.records.migrate import check_schema
 from binwatch.records.store import NewCount, NewExpectation, Store
 from binwatch.settings import Settings
 from worker.engine import Engine
+from worker.models import ModelKeeper
 from worker.pipeline import Prediction, load_ahead, predict
 
 
@@ -51,26 +51,23 @@ class Counting:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._store = Store(_open_records(settings))
-        self._objects = Objects(settings)
+        self.database = _open_records(settings)
+        self.objects = Objects(settings)
+        self.models = ModelKeeper(settings, self.objects)
+        self._store = Store(self.database)
         self._pool = ThreadPoolExecutor(settings.fetch_threads, thread_name_prefix="fetch")
-        self.engine = Engine(
-            Bundle(settings.model_dir),
-            provider=settings.provider,
-            precision=settings.precision,
-            threads=settings.inference_threads,
-        )
 
     def count(self, photos: Sequence[Created]) -> list[Outage]:
         """Fetch, decode, infer and record. Returns what an outage of S3 kept back; all other photos are recorded."""
+        engine = self.models.engine  # one for the whole group, even if another is promoted meanwhile
         loaded = load_ahead(self._pool, photos, self._load, ahead=len(photos))
         outages: list[Outage] = []
         counts: list[NewCount] = []
-        for item, answer in predict(self.engine, loaded, self._settings.batch_size):
+        for item, answer in predict(engine, loaded, self._settings.batch_size):
             if isinstance(item.error, ObjectsError):
                 outages.append(Outage(item.item, item.error))
             else:
-                counts.append(self._record(item, answer))
+                counts.append(_record(engine, item, answer))
         self._store.add_counts(counts)
         return outages
 
@@ -88,11 +85,12 @@ class Counting:
 
     def close(self) -> None:
         """Let go of the threads."""
+        self.models.stop()
         self._pool.shutdown()
 
     def _load(self, item: Created) -> LoadedPhoto:
         try:
-            fetched = self._objects.fetch(item.bucket, item.key, max_bytes=self._settings.max_photo_bytes)
+            fetched = self.objects.fetch(item.bucket, item.key, max_bytes=self._settings.max_photo_bytes)
         except ObjectRefused as error:
             return LoadedPhoto(item, etag=error.etag, error=PhotoError(Reason(error.why), str(error)))
         except ObjectsError as error:
@@ -110,34 +108,12 @@ class Counting:
         except PhotoError as error:
             return replace(loaded, error=error)
 
-    def _record(self, loaded: LoadedPhoto, answer: Prediction | PhotoError | None) -> NewCount:
-        error = loaded.error or (answer if isinstance(answer, PhotoError) else None)
-        prediction = answer if isinstance(answer, Prediction) else None
-        photo = loaded.photo
-        return NewCount(
-            bucket=loaded.item.bucket,
-            key=loaded.item.key,
-            etag=loaded.etag,
-            version_id=loaded.version_id,
-            model_version=self.engine.card.version,
-            precision=self.engine.precision,
-            provider=self.engine.provider,
-            reason=error.reason if isinstance(error, PhotoError) else None,
-            detail=str(error) if error else None,
-            predicted=prediction.predicted if prediction else None,
-            probabilities=prediction.probabilities if prediction else None,
-            width=photo.width if photo else None,
-            height=photo.height if photo else None,
-            bytes=loaded.bytes,
-            modified_at=loaded.modified or _announced(loaded.item),
-        )
-
     def _read(self, item: Created) -> NewExpectation | Outage:
         read = NewExpectation(
             bucket=item.bucket, bin_id=bin_of(item.key), source=item.key, etag="", modified_at=_announced(item)
         )
         try:
-            fetched = self._objects.fetch(item.bucket, item.key, max_bytes=self._settings.max_metadata_bytes)
+            fetched = self.objects.fetch(item.bucket, item.key, max_bytes=self._settings.max_metadata_bytes)
         except ObjectRefused as error:
             return replace(read, etag=error.etag, reason=MetadataReason(error.why), detail=str(error))
         except ObjectsError as error:
@@ -156,6 +132,29 @@ def _open_records(settings: Settings) -> Database:
     except OperationalError as error:
         raise BinwatchError(f"the database cannot be reached ({error.orig}); check BINWATCH_DATABASE_URL") from error
     return database
+
+
+def _record(engine: Engine, loaded: LoadedPhoto, answer: Prediction | PhotoError | None) -> NewCount:
+    error = loaded.error or (answer if isinstance(answer, PhotoError) else None)
+    prediction = answer if isinstance(answer, Prediction) else None
+    photo = loaded.photo
+    return NewCount(
+        bucket=loaded.item.bucket,
+        key=loaded.item.key,
+        etag=loaded.etag,
+        version_id=loaded.version_id,
+        model_version=engine.card.version,
+        precision=engine.precision,
+        provider=engine.provider,
+        reason=error.reason if isinstance(error, PhotoError) else None,
+        detail=str(error) if error else None,
+        predicted=prediction.predicted if prediction else None,
+        probabilities=prediction.probabilities if prediction else None,
+        width=photo.width if photo else None,
+        height=photo.height if photo else None,
+        bytes=loaded.bytes,
+        modified_at=loaded.modified or _announced(loaded.item),
+    )
 
 
 def _announced(item: Created) -> datetime:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from abc import abstractmethod
-from dataclasses import asdict
 from datetime import datetime
 from typing import Any, ClassVar
 
@@ -13,11 +13,21 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
 
 from binwatch.events import Created
+from binwatch.settings import Settings
 from worker.counting import Counting, Outage
+from worker.reconcile import send_unrecorded
+from worker.sending import COUNT_PHOTOS, READ_METADATA, Sender, as_json
 
 MAX_WAIT_S = 60.0
 """Longest wait before the next try. Well below the visibility time-out of a task's message."""
 _MAX_DOUBLINGS = 20  # an outage of days must not end in a number too large for a float
+
+
+RECONCILE = "binwatch.reconcile"
+_BUSY = 50
+"""With more tasks than this in the queue, looking for photos without a record would mostly find theirs."""
+
+logger = logging.getLogger(__name__)
 
 
 class _ObjectsTask(Task):  # type: ignore[misc]  # Celery has no types
@@ -62,7 +72,7 @@ class _ObjectsTask(Task):  # type: ignore[misc]  # Celery has no types
 class CountPhotos(_ObjectsTask):
     """Counts the photos and records the counts."""
 
-    name = "binwatch.count_photos"
+    name = COUNT_PHOTOS
 
     def work(self, objects: list[Created]) -> list[Outage]:
         """Count; return what an outage kept back."""
@@ -72,16 +82,32 @@ class CountPhotos(_ObjectsTask):
 class ReadMetadata(_ObjectsTask):
     """Reads the metadata files and records the expected quantities."""
 
-    name = "binwatch.read_metadata"
+    name = READ_METADATA
 
     def work(self, objects: list[Created]) -> list[Outage]:
         """Read; return what an outage kept back."""
         return self._counting.read_metadata(objects)
 
 
-def as_json(item: Created) -> dict[str, Any]:
-    """An object as a task carries it."""
-    return asdict(item) | {"time": item.time.isoformat() if item.time else None}
+class Reconcile(Task):  # type: ignore[misc]  # Celery has no types
+    """Sends the photos and metadata files of the bucket that have no record. Beat starts it now and then."""
+
+    name = RECONCILE
+    ignore_result = True
+
+    def __init__(self, counting: Counting, sender: Sender, settings: Settings) -> None:
+        self._counting = counting
+        self._sender = sender
+        self._settings = settings
+
+    def run(self) -> None:
+        """Celery's entry point."""
+        backlog = self._sender.backlog()
+        if backlog > _BUSY:
+            logger.info("reconcile: %d tasks are waiting; what has no record may be among them, so not now", backlog)
+            return
+        sent = send_unrecorded(self._counting.objects, self._counting.database, self._settings, self._sender)
+        logger.info("reconcile: sent %d objects without a record", sent)
 
 
 def _parse(item: dict[str, Any]) -> Created:

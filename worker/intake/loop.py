@@ -17,6 +17,8 @@ logger = logging.getLogger(__name__)
 IDLE_WAIT_S = 1
 """How long one call waits for a message while there is nothing in hand: also how long stopping may take."""
 _MAX_PAUSE_S = 30.0
+STOP_WITHIN_S = 5.0
+"""An intake that hangs on a queue that does not answer must not use up the grace period of the photos in hand."""
 
 
 class Events(Protocol):
@@ -65,7 +67,7 @@ class IntakeLoop:
         """Begin."""
         self._thread.start()
 
-    def stop(self, timeout_s: float | None = None) -> None:
+    def stop(self, timeout_s: float | None = STOP_WITHIN_S) -> None:
         """Stop receiving, hand over what is in hand, and wait until that is done. What cannot be comes again."""
         self._stopping.set()
         self._thread.join(timeout_s)

@@ -1,0 +1,66 @@
+"""Reading from the records, for more than one package. Each function runs in the caller's transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
+
+from sqlalchemy import Connection, select, tuple_
+
+from binwatch.events import Created
+from binwatch.keys import bin_of
+from binwatch.objects import Listed
+from binwatch.records.tables import Count, Expectation
+
+Item = TypeVar("Item")
+_AT_A_TIME = 500  # SQLite takes 32,766 parameters in a statement
+
+
+def unrecorded_photos(
+    connection: Connection, bucket: str, listed: Sequence[Listed], model_version: str | None = None
+) -> list[Listed]:
+    """Those of `listed` that no model has counted or failed to count as they are now, or not this model, if given."""
+    query = select(Count.key, Count.etag).where(Count.bucket == bucket)
+    if model_version is not None:
+        query = query.where(Count.model_version == model_version)
+    recorded: set[tuple[str, str]] = set()
+    for chunk in _chunks(listed):
+        pairs = [(photo.key, photo.etag) for photo in chunk]
+        recorded.update(
+            (key, etag) for key, etag in connection.execute(query.where(tuple_(Count.key, Count.etag).in_(pairs)))
+        )
+    return [photo for photo in listed if (photo.key, photo.etag) not in recorded]
+
+
+def unread_metadata(connection: Connection, bucket: str, listed: Sequence[Listed]) -> list[Listed]:
+    """Those of `listed` that have not been read as they are now."""
+    query = select(Expectation.source, Expectation.etag).where(Expectation.bucket == bucket)
+    read: set[tuple[str, str]] = set()
+    # By bin as well, since that is how the table is indexed.
+    identity = tuple_(Expectation.bin_id, Expectation.source)
+    for chunk in _chunks(listed):
+        found = connection.execute(query.where(identity.in_([(bin_of(file.key), file.key) for file in chunk])))
+        read.update((key, etag) for key, etag in found)
+    return [file for file in listed if (file.key, file.etag) not in read]
+
+
+def recorded_keys(connection: Connection, bucket: str, objects: Iterable[Created]) -> set[str]:
+    """Keys of those photos and metadata files that were recorded at all since `time` (when S3 stored them)."""
+    done: set[str] = set()
+    for chunk in _chunks(list(objects)):
+        stored = {item.key: item.time for item in chunk}
+        keys = list(stored)
+        photos = select(Count.key, Count.modified_at).where(Count.bucket == bucket, Count.key.in_(keys))
+        identity = tuple_(Expectation.bin_id, Expectation.source)
+        files = select(Expectation.source, Expectation.modified_at).where(
+            Expectation.bucket == bucket, identity.in_([(bin_of(key), key) for key in keys])
+        )
+        for key, modified in (*connection.execute(photos), *connection.execute(files)):
+            time = stored[key]
+            if time is None or modified >= time:
+                done.add(key)
+    return done
+
+
+def _chunks(listed: Sequence[Item]) -> list[Sequence[Item]]:
+    return [listed[start : start + _AT_A_TIME] for start in range(0, len(listed), _AT_A_TIME)]

@@ -1,0 +1,86 @@
+"""A promoted model is in use without a restart, and each record names the model that made it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+
+from binwatch.events import Created
+from binwatch.records.tables import Count
+from binwatch.registry import Current, Registry
+from binwatch.settings import Settings
+from tests.services.s3 import S3
+from tests.worker.brightness import write_brightness_bundle
+from worker.counting import Counting
+
+PHOTO = (Path(__file__).parent.parent.parent / "samples" / "bin-images" / "00184.jpg").read_bytes()
+
+
+@pytest.fixture
+def counting(settings: Settings, tmp_path: Path) -> Iterator[Counting]:
+    polling = settings.model_copy(update={"model_poll_s": 0.05, "model_cache": tmp_path / "cache"})
+    counting = Counting(polling)
+    yield counting
+    counting.close()
+
+
+def promote(counting: Counting, s3: S3, folder: Path, version: str) -> None:
+    registry = Registry(counting.objects, s3.bucket, "models/")
+    registry.publish(write_brightness_bundle(folder / version, version))
+    registry.set_current(Current(version=version, promoted=datetime.now(UTC)))
+
+
+def wait_for(counting: Counting, version: str) -> None:
+    deadline = time.monotonic() + 20
+    while counting.models.engine.card.version != version:
+        assert time.monotonic() < deadline, f"{version} was not taken up"
+        time.sleep(0.01)
+
+
+def count(counting: Counting, s3: S3, key: str) -> None:
+    s3.put(key, PHOTO)
+    assert counting.count([Created(s3.bucket, key)]) == []
+
+
+def models_of(counting: Counting) -> list[tuple[str, str]]:
+    with counting.database.connect() as connection:
+        rows = connection.execute(select(Count.key, Count.model_version).order_by(Count.id))
+        return [(key, version) for key, version in rows]
+
+
+def test_a_promoted_model_counts_the_next_photo(counting, s3, tmp_path):
+    counting.models.start()
+    count(counting, s3, "a.jpg")
+    promote(counting, s3, tmp_path, "v2")
+    wait_for(counting, "v2")
+    count(counting, s3, "b.jpg")
+    assert models_of(counting) == [("a.jpg", "brightness-1"), ("b.jpg", "v2")]
+
+
+def test_a_worker_starts_with_the_promoted_model(counting, settings, s3, tmp_path):
+    promote(counting, s3, tmp_path, "v2")
+    second = Counting(settings.model_copy(update={"model_cache": tmp_path / "cache"}))
+    assert second.models.engine.card.version == "v2"
+    second.close()
+
+
+def test_a_model_that_cannot_be_used_leaves_the_old_one_in_use(counting, s3, tmp_path, caplog):
+    promote(counting, s3, tmp_path, "v2")
+    s3.put("models/v2/model-int8.onnx", b"damaged")
+    counting.models.look()
+    assert counting.models.engine.card.version == "brightness-1"
+    assert "SHA-256" in caplog.text
+    assert "brightness-1 stays in use" in caplog.text
+
+
+def test_the_photo_counted_by_another_model_gets_a_second_record(counting, s3, tmp_path):
+    count(counting, s3, "a.jpg")
+    promote(counting, s3, tmp_path, "v2")
+    counting.models.look()
+    count(counting, s3, "a.jpg")
+    assert models_of(counting) == [("a.jpg", "brightness-1"), ("a.jpg", "v2")]

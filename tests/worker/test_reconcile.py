@@ -1,0 +1,168 @@
+"""What has no record is found and counted, whatever became of its event message. On RabbitMQ, with a real worker."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import Engine as Database
+from sqlalchemy import select
+
+from binwatch.errors import BinwatchError
+from binwatch.events import Created
+from binwatch.objects import Objects
+from binwatch.records.tables import Comparison, Count, Expectation
+from binwatch.settings import EventSource, Settings, process_environment
+from tests.services.rabbitmq import RabbitMQ
+from worker.app import make_app
+from worker.backfill import Progress, backfill
+from worker.counting import Counting
+from worker.reconcile import Unrecorded, unrecorded
+from worker.sending import Sender
+
+ROOT = Path(__file__).parent.parent.parent
+PHOTO = (ROOT / "samples" / "bin-images" / "00184.jpg").read_bytes()
+
+
+@pytest.fixture
+def counting(settings: Settings) -> Iterator[Counting]:
+    counting = Counting(settings)
+    yield counting
+    counting.close()
+
+
+def look(counting: Counting, settings: Settings, **options: object) -> list[Unrecorded]:
+    return list(unrecorded(counting.objects, counting.database, settings, bucket=settings.bucket, **options))
+
+
+def keys(pages: list[Unrecorded]) -> list[str]:
+    return [item.key for page in pages for item in (*page.photos, *page.metadata)]
+
+
+def test_only_what_has_no_record_is_found(counting, settings, s3):
+    for key in ("bin-images/a.jpg", "bin-images/b.jpg", "bin-images/empty.jpg"):
+        s3.put(key, b"" if "empty" in key else PHOTO)
+    for key in ("metadata/a.json", "metadata/b.json"):
+        s3.put(key, b'{"EXPECTED_QUANTITY": 2}')
+    s3.put("models/current.txt", b"x")
+    s3.put("notes.txt", b"x")
+    counting.count([Created(s3.bucket, "bin-images/a.jpg"), Created(s3.bucket, "bin-images/empty.jpg")])
+    counting.read_metadata([Created(s3.bucket, "metadata/b.json")])
+    pages = look(counting, settings)
+    assert keys(pages) == ["bin-images/b.jpg", "metadata/a.json"]
+    assert sum(page.listed for page in pages) == 5
+
+
+def test_an_overwritten_photo_is_found_again(counting, settings, s3):
+    s3.put("a.jpg", PHOTO)
+    counting.count([Created(s3.bucket, "a.jpg")])
+    assert keys(look(counting, settings)) == []
+    s3.put("a.jpg", PHOTO + b"\0")
+    assert keys(look(counting, settings)) == ["a.jpg"]
+
+
+def test_a_young_photo_is_left_to_its_event_message(counting, settings, s3):
+    s3.put("a.jpg", PHOTO)
+    assert keys(look(counting, settings, grace_s=3600)) == []
+    assert keys(look(counting, settings, grace_s=0)) == ["a.jpg"]
+
+
+def test_more_than_a_page_is_looked_through(counting, settings, s3):
+    for n in range(1003):
+        s3.put(f"metadata/{n:04}.json", b'{"EXPECTED_QUANTITY": 1}')
+    counting.read_metadata([Created(s3.bucket, f"metadata/{n:04}.json") for n in range(500)])
+    pages = look(counting, settings)
+    assert [page.listed for page in pages] == [1000, 3]
+    assert keys(pages) == [f"metadata/{n:04}.json" for n in range(500, 1003)]
+
+
+@pytest.fixture
+def rabbit_settings(settings: Settings, rabbitmq: RabbitMQ) -> Settings:
+    name = uuid.uuid4().hex[:12]
+    return settings.model_copy(
+        update={
+            "event_source": EventSource.RABBITMQ,
+            "broker_url": SecretStr(rabbitmq.url),
+            "event_queue": f"events-{name}",
+            "event_dead_letter_queue": f"events-{name}-dead",
+            "task_queue": f"tasks-{name}",
+            "reconcile_grace_s": 0.0,
+        }
+    )
+
+
+@pytest.fixture
+def worker(rabbit_settings: Settings, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A real worker process on RabbitMQ."""
+    environment = process_environment(rabbit_settings) | {
+        name: value for name, value in os.environ.items() if name.startswith("AWS_")
+    }
+    with (tmp_path / "worker.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "worker", "run"], cwd=ROOT, env=environment, stdout=log, stderr=log
+        )
+    yield process
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 0, (tmp_path / "worker.log").read_text()
+
+
+def run_backfill(settings: Settings, database: Database, patience_s: float = 60, prefix: str = "") -> Progress:
+    return backfill(
+        Objects(settings),
+        database,
+        settings,
+        Sender(make_app(settings), settings.group_photos),
+        bucket=settings.bucket,
+        prefix=prefix,
+        patience_s=patience_s,
+        show=lambda _: None,
+    )
+
+
+def test_backfill_has_a_running_worker_count_what_was_there_before(rabbit_settings, worker, sqlite_records, s3):
+    for n in range(30):
+        s3.put(f"bin-images/{n}.jpg", PHOTO)
+        s3.put(f"metadata/{n}.json", b'{"EXPECTED_QUANTITY": 2}')
+    first = run_backfill(rabbit_settings, sqlite_records, prefix="bin-images/")
+    assert (first.seen, first.before, first.since) == (30, 0, 30)
+    second = run_backfill(rabbit_settings, sqlite_records)
+    assert (second.seen, second.before, second.since) == (60, 30, 30)
+    with sqlite_records.connect() as connection:
+        assert len(connection.execute(select(Count.id)).all()) == 30
+        assert len(connection.execute(select(Expectation.id)).all()) == 30
+        assert len(connection.execute(select(Comparison.id)).all()) == 30
+
+
+def test_backfill_without_a_worker_says_so_and_names_a_photo(rabbit_settings, sqlite_records, s3, rabbitmq):
+    s3.put("bin-images/a.jpg", PHOTO)
+    with pytest.raises(BinwatchError, match=r"'bin-images/a\.jpg': is a worker running\?"):
+        run_backfill(rabbit_settings, sqlite_records, patience_s=0.2)
+
+
+def test_the_reconcile_command_sends_what_a_worker_then_counts(rabbit_settings, worker, sqlite_records, s3):
+    for n in range(10):
+        s3.put(f"bin-images/{n}.jpg", PHOTO)
+    environment = process_environment(rabbit_settings) | {
+        name: value for name, value in os.environ.items() if name.startswith("AWS_")
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "worker", "reconcile"], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^sent 10 photos and metadata files without a record$", done.stdout, re.MULTILINE)
+    wait = threading.Event()
+    for _ in range(600):
+        with sqlite_records.connect() as connection:
+            if len(connection.execute(select(Count.id)).all()) == 10:
+                return
+        wait.wait(0.1)
+    raise AssertionError("the worker did not count what reconcile sent")

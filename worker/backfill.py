@@ -1,0 +1,98 @@
+"""Counts what is in a bucket already: sends a little ahead of the workers, and follows the records."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sqlalchemy import Engine as Database
+
+from binwatch.errors import BinwatchError
+from binwatch.events import Created
+from binwatch.objects import Objects
+from binwatch.records.queries import recorded_keys
+from binwatch.settings import Settings
+from worker.reconcile import unrecorded
+from worker.sending import Sender
+
+_AHEAD = 2000
+"""Objects sent but not yet recorded, at most: new photos then never wait behind a whole bucket."""
+_POLL_S = 0.5
+
+
+@dataclass(slots=True)
+class Progress:
+    """Numbers of photos and metadata files: seen in the listing, recorded before, and recorded since."""
+
+    seen: int = 0
+    before: int = 0
+    since: int = 0
+
+
+def backfill(
+    objects: Objects,
+    database: Database,
+    settings: Settings,
+    sender: Sender,
+    *,
+    bucket: str,
+    prefix: str,
+    patience_s: float,
+    show: Callable[[Progress], object],
+) -> Progress:
+    """Send what has no record and wait until it has. To be started again after an interruption: it goes on from there.
+
+    Raises BinwatchError if nothing is recorded for `patience_s` seconds.
+    """
+    progress = Progress()
+    waiting = _Waiting(database, bucket, patience_s)
+    for page in unrecorded(objects, database, settings, bucket=bucket, prefix=prefix):
+        progress.seen += page.listed
+        progress.before += page.listed - len(page.photos) - len(page.metadata)
+        sender.count(page.photos)
+        sender.read_metadata(page.metadata)
+        waiting.add(page.photos, page.metadata)
+        while waiting.left > _AHEAD:
+            progress.since += waiting.poll()
+            show(progress)
+    while waiting.left:
+        progress.since += waiting.poll()
+        show(progress)
+    return progress
+
+
+class _Waiting:
+    """Objects that were sent and have no record yet."""
+
+    def __init__(self, database: Database, bucket: str, patience_s: float) -> None:
+        self._database = database
+        self._bucket = bucket
+        self._patience_s = patience_s
+        self._keys: dict[str, Created] = {}
+        self._last_change = time.monotonic()
+
+    @property
+    def left(self) -> int:
+        return len(self._keys)
+
+    def add(self, *objects: list[Created]) -> None:
+        self._keys |= {item.key: item for group in objects for item in group}
+        self._last_change = time.monotonic()
+
+    def poll(self) -> int:
+        """How many were recorded since the last time; waits a little if none was."""
+        with self._database.connect() as connection:
+            done = recorded_keys(connection, self._bucket, self._keys.values())
+        for key in done:
+            del self._keys[key]
+        if done:
+            self._last_change = time.monotonic()
+        elif time.monotonic() - self._last_change > self._patience_s:
+            raise BinwatchError(
+                f"nothing was recorded for {self._patience_s:.0f} s, {self.left} objects are waiting, the first is"
+                f" {next(iter(self._keys))!r}: is a worker running? Start one, and then this command again"
+            )
+        else:
+            time.sleep(_POLL_S)
+        return len(done)

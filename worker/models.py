@@ -1,0 +1,82 @@
+"""Keeps the model in use: the promoted one, or else the settings' bundle. It is swapped while photos are counted."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+import numpy as np
+
+from binwatch.bundle import Bundle, Precision
+from binwatch.errors import BinwatchError
+from binwatch.objects import Objects
+from binwatch.registry import Registry
+from binwatch.settings import Settings
+from worker.engine import Engine
+
+logger = logging.getLogger(__name__)
+
+
+class ModelKeeper:
+    """Has the engine to count with. A group takes `engine` once and keeps it, so a swap never mixes two models."""
+
+    def __init__(self, settings: Settings, objects: Objects) -> None:
+        self._settings = settings
+        self._registry = Registry(objects, settings.bucket, settings.models_prefix)
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="models", daemon=True)
+        current = self._registry.current()
+        self._engine = self._load(current.version) if current else self._open(Bundle(settings.model_dir))
+
+    @property
+    def engine(self) -> Engine:
+        """The engine in use now."""
+        return self._engine
+
+    def start(self) -> None:
+        """Begin to look for another promoted model."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop looking."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def look(self) -> None:
+        """Swap to the promoted model if it is another. If it cannot be used, the one in use stays."""
+        try:
+            current = self._registry.current()
+            if current is None or current.version == self._engine.card.version:
+                return
+            engine = self._load(current.version)
+        except BinwatchError as error:
+            logger.warning("model: %s; %s stays in use", error, self._engine.card.version)
+            return
+        logger.info("model: %s replaces %s", engine.card.version, self._engine.card.version)
+        self._engine = engine
+
+    def _watch(self) -> None:
+        while not self._stopping.wait(self._settings.model_poll_s):
+            try:
+                self.look()
+            except Exception:  # whatever it is, the thread must live to see the next model
+                logger.exception("model: looking for a promoted one failed; it is tried again")
+
+    def _load(self, version: str) -> Engine:
+        precisions = [Precision.FP16, Precision.INT8, Precision.FP32]
+        if self._settings.precision.value != "auto":
+            precisions = [Precision(self._settings.precision.value)]
+        return self._open(self._registry.fetch(version, precisions, self._settings.model_cache))
+
+    def _open(self, bundle: Bundle) -> Engine:
+        engine = Engine(
+            bundle,
+            provider=self._settings.provider,
+            precision=self._settings.precision,
+            threads=self._settings.inference_threads,
+        )
+        side = engine.card.input_size
+        for photos in (1, self._settings.batch_size):  # the first call of each size allocates; better now than later
+            engine.infer(np.zeros((photos, side, side, 3), np.uint8))
+        return engine

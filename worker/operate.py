@@ -1,0 +1,53 @@
+"""What a person starts by hand beside running workers, with everything opened as the settings say."""
+
+from __future__ import annotations
+
+import time
+
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Display
+from sqlalchemy import Engine as Database
+
+from binwatch.objects import Objects
+from binwatch.records.engine import connect
+from binwatch.records.migrate import check_schema
+from binwatch.settings import Settings
+from worker.app import make_app
+from worker.backfill import Progress, backfill
+from worker.reconcile import send_unrecorded
+from worker.sending import Sender
+
+
+def reconcile_once(settings: Settings) -> int:
+    """Send what has no record; returns how many objects that is."""
+    sender = Sender(make_app(settings), settings.group_photos)
+    return send_unrecorded(Objects(settings), _open_records(settings), settings, sender)
+
+
+def backfill_with_progress(settings: Settings, bucket: str, prefix: str, patience_s: float) -> Progress:
+    """`worker.backfill.backfill` with a progress bar."""
+    columns = (TextColumn("recorded"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
+    started = time.monotonic()
+    with Display(*columns, TimeElapsedColumn()) as display:
+        bar = display.add_task("recorded", total=None, rate="")
+
+        def show(progress: Progress) -> None:
+            rate = f"{progress.since / (time.monotonic() - started):.1f}/s"
+            display.update(bar, total=progress.seen, completed=progress.before + progress.since, rate=rate)
+
+        return backfill(
+            Objects(settings),
+            _open_records(settings),
+            settings,
+            Sender(make_app(settings), settings.group_photos),
+            bucket=bucket,
+            prefix=prefix,
+            patience_s=patience_s,
+            show=show,
+        )
+
+
+def _open_records(settings: Settings) -> Database:
+    database = connect(settings.database_url.get_secret_value())
+    check_schema(database)
+    return database

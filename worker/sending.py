@@ -1,0 +1,46 @@
+"""Hands photos and metadata files to Celery, in groups."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from celery import Celery
+
+from binwatch.events import Created
+
+COUNT_PHOTOS = "binwatch.count_photos"
+READ_METADATA = "binwatch.read_metadata"
+
+
+class Sender:
+    """Sends groups of at most `size` objects. Each method returns once the broker has them, and raises if it cannot."""
+
+    def __init__(self, app: Celery, size: int) -> None:
+        self._app = app
+        self._size = size
+
+    def count(self, photos: Sequence[Created]) -> None:
+        """Have photos counted."""
+        self._send(COUNT_PHOTOS, photos)
+
+    def read_metadata(self, files: Sequence[Created]) -> None:
+        """Have expected quantities read."""
+        self._send(READ_METADATA, files)
+
+    def backlog(self) -> int:
+        """Tasks that wait in the queue, as far as the broker knows."""
+        with self._app.connection_for_read() as connection:
+            name = self._app.conf.task_default_queue
+            return int(connection.default_channel.queue_declare(queue=name, passive=True).message_count)
+
+    def _send(self, task: str, objects: Sequence[Created]) -> None:
+        for start in range(0, len(objects), self._size):
+            group = objects[start : start + self._size]
+            self._app.send_task(task, args=[[as_json(item) for item in group]])
+
+
+def as_json(item: Created) -> dict[str, Any]:
+    """An object as a task carries it."""
+    return asdict(item) | {"time": item.time.isoformat() if item.time else None}
