@@ -1,0 +1,229 @@
+"""`python -m worker run` as a process of its own, on moto's S3 and SQS: from a photo in the bucket to its record."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine as Database
+from sqlalchemy import func, select
+
+from binwatch.counts import outcome_of
+from binwatch.records.tables import Comparison, Count, Expectation
+from binwatch.settings import Settings, process_environment
+from tests.services.s3 import S3
+from tests.worker.brightness import brightness_of, jpeg
+from worker.queues import create_queues, queue_arn, queue_url, sqs_client
+
+ROOT = Path(__file__).parent.parent.parent
+WITHIN_S = 60
+VISIBILITY_S = 3
+"""Short, so that what a killed worker had in hand comes again soon."""
+
+Start = Callable[[], "subprocess.Popen[bytes]"]
+
+
+@pytest.fixture
+def sqs(settings: Settings, s3: S3) -> Any:
+    """Queues, and a bucket that announces its new objects."""
+    client = sqs_client(settings)
+    create_queues(client, settings)
+    for name in (settings.event_queue, settings.task_queue):
+        url = queue_url(client, name)
+        client.set_queue_attributes(QueueUrl=url, Attributes={"VisibilityTimeout": str(VISIBILITY_S)})
+    announce = {
+        "QueueArn": queue_arn(client, queue_url(client, settings.event_queue)),
+        "Events": ["s3:ObjectCreated:*"],
+    }
+    s3.client.put_bucket_notification_configuration(
+        Bucket=s3.bucket, NotificationConfiguration={"QueueConfigurations": [announce]}
+    )
+    return client
+
+
+@pytest.fixture
+def start(settings: Settings, sqs: Any, tmp_path: Path) -> Iterator[Start]:
+    """Starts a worker and waits until it is ready. None outlives its test; a test that fails shows their logs."""
+    credentials = {name: os.environ[name] for name in os.environ if name.startswith("AWS_")}
+    started: list[tuple[subprocess.Popen[bytes], Path]] = []
+
+    def start() -> subprocess.Popen[bytes]:
+        log = tmp_path / f"worker-{len(started)}.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "worker", "run"],
+                cwd=ROOT,
+                env=process_environment(settings) | credentials,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        started.append((process, log))
+        wait_until(lambda: " ready." in log.read_text(errors="replace"), process)
+        return process
+
+    yield start
+    for process, log in started:
+        process.kill()
+        process.wait()
+        print(f"--- {log.name}, status {process.returncode}\n{log.read_text(errors='replace')[-4000:]}")
+
+
+@pytest.fixture
+def left(settings: Settings, sqs: Any) -> Callable[[], dict[str, int]]:
+    """Messages in each queue, those in somebody's hand included."""
+
+    def count() -> dict[str, int]:
+        found = {}
+        for name in (settings.event_queue, settings.task_queue, settings.event_dead_letter_queue):
+            names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+            answer = sqs.get_queue_attributes(QueueUrl=queue_url(sqs, name), AttributeNames=names)["Attributes"]
+            found[name] = sum(int(answer[name]) for name in names)
+        return found
+
+    return count
+
+
+def wait_until(condition: Callable[[], bool], worker: subprocess.Popen[bytes] | None = None) -> None:
+    deadline = time.monotonic() + WITHIN_S
+    while not condition():
+        assert worker is None or worker.poll() is None, "the worker has ended by itself"
+        assert time.monotonic() < deadline, f"not within {WITHIN_S} s"
+        time.sleep(0.02)  # between two looks at the condition
+
+
+def number_of(records: Database, table: Any) -> int:
+    with records.connect() as connection:
+        return int(connection.scalar(select(func.count()).select_from(table)) or 0)
+
+
+def stop(worker: subprocess.Popen[bytes]) -> None:
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(WITHIN_S) == 0
+
+
+def put_bin(s3: S3, number: int) -> None:
+    """A photo and its metadata, in either order: the class is number % 7, the inventory says number % 5."""
+    photo = f"bin-images/{number:05}.jpg", jpeg(brightness_of(number % 7), side=300)
+    metadata = f"metadata/{number:05}.json", json.dumps({"EXPECTED_QUANTITY": number % 5}).encode()
+    for key, data in (photo, metadata) if number % 2 else (metadata, photo):
+        s3.put(key, data)
+
+
+def test_photos_become_records_and_comparisons(
+    start: Start, s3: S3, sqlite_records: Database, left: Callable[[], dict[str, int]]
+) -> None:
+    for number in range(10):
+        put_bin(s3, number)
+    worker = start()
+    for number in range(10, 20):
+        put_bin(s3, number)
+    s3.put("bin-images/broken.jpg", b"not a photo")
+    s3.put("metadata/broken.json", b"not JSON")
+    s3.put("notes.txt", b"neither")
+    wait_until(lambda: number_of(sqlite_records, Count) == 21, worker)
+    wait_until(lambda: number_of(sqlite_records, Expectation) == 21, worker)
+    wait_until(lambda: not any(left().values()), worker)
+    stop(worker)
+    with sqlite_records.connect() as connection:
+        counts = {row.key: row for row in connection.execute(select(Count.__table__))}
+        compared = {row.bin_id: row for row in connection.execute(select(Comparison.__table__))}
+    broken = counts.pop("bin-images/broken.jpg")
+    assert (broken.reason, broken.predicted) == ("not_an_image", None)
+    assert {key: row.predicted for key, row in counts.items()} == {f"bin-images/{n:05}.jpg": n % 7 for n in range(20)}
+    assert {(row.model_version, row.width, row.reason) for row in counts.values()} == {("brightness-1", 300, None)}
+    assert {bin_id: (row.predicted, row.expected, row.outcome) for bin_id, row in compared.items()} == {
+        f"{n:05}": (n % 7, n % 5, outcome_of(n % 7, n % 5)) for n in range(20)
+    }
+
+
+def test_killed_again_and_again(
+    start: Start, s3: S3, sqlite_records: Database, left: Callable[[], dict[str, int]]
+) -> None:
+    """SIGKILL whenever some more photos are recorded: what was in hand is counted by the next worker, once."""
+    photos = 120
+    for number in range(photos):
+        s3.put(f"{number:05}.jpg", jpeg(brightness_of(number % 7), side=1200))
+    for recorded in (1, photos // 3, photos * 2 // 3):
+        worker = start()
+        wait_until(lambda recorded=recorded: number_of(sqlite_records, Count) >= recorded, worker)
+        worker.kill()
+        worker.wait()
+    worker = start()
+    wait_until(lambda: number_of(sqlite_records, Count) >= photos, worker)
+    wait_until(lambda: not any(left().values()), worker)
+    stop(worker)
+    with sqlite_records.connect() as connection:
+        rows = connection.execute(select(Count.key, Count.predicted).order_by(Count.key)).all()
+    assert [tuple(row) for row in rows] == [(f"{n:05}.jpg", n % 7) for n in range(photos)]
+
+
+def test_two_workers_share_the_work_and_one_is_stopped(
+    start: Start, s3: S3, sqlite_records: Database, left: Callable[[], dict[str, int]]
+) -> None:
+    photos = 60
+    first, second = start(), start()
+    for number in range(photos):
+        s3.put(f"{number:05}.jpg", jpeg(brightness_of(number % 7), side=600))
+    wait_until(lambda: number_of(sqlite_records, Count) > 0)
+    stop(first)
+    wait_until(lambda: number_of(sqlite_records, Count) >= photos, second)
+    wait_until(lambda: not any(left().values()), second)
+    stop(second)
+    with sqlite_records.connect() as connection:
+        rows = connection.execute(select(Count.key, Count.predicted).order_by(Count.key)).all()
+    assert [tuple(row) for row in rows] == [(f"{n:05}.jpg", n % 7) for n in range(photos)]
+
+
+def _refused(settings: Settings, **environment: str) -> str:
+    """The last line of a worker that does not start."""
+    credentials = {name: os.environ[name] for name in os.environ if name.startswith("AWS_")}
+    result = subprocess.run(
+        [sys.executable, "-m", "worker", "run"],
+        cwd=ROOT,
+        env=process_environment(settings) | credentials | environment,
+        capture_output=True,
+        text=True,
+        timeout=WITHIN_S,
+    )
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    return result.stderr.splitlines()[-1]
+
+
+def test_does_not_start_without_queues(settings: Settings) -> None:
+    assert _refused(settings) == (
+        f"error: queue '{settings.event_queue}' does not exist; create it with: python -m worker setup"
+    )
+
+
+def test_does_not_start_on_one_queue_for_both(settings: Settings) -> None:
+    line = _refused(settings, BINWATCH_TASK_QUEUE="one", BINWATCH_EVENT_QUEUE="one")
+    assert "BINWATCH_TASK_QUEUE and BINWATCH_EVENT_QUEUE are both 'one'" in line
+
+
+def test_does_not_start_on_records_of_another_release(settings: Settings, tmp_path: Path) -> None:
+    line = _refused(settings, BINWATCH_DATABASE_URL=f"sqlite:///{tmp_path / 'new.db'}")
+    assert line.endswith("run: python -m worker migrate")
+
+
+def test_migrate_and_setup(settings: Settings, start: Start, tmp_path: Path) -> None:
+    """The two commands that a new machine needs, and each of them twice."""
+    environment = process_environment(settings) | {
+        "BINWATCH_DATABASE_URL": f"sqlite:///{tmp_path / 'new.db'}",
+        "BINWATCH_EVENT_QUEUE": f"{settings.event_queue}-new",
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+    }
+    for command in ("migrate", "setup") * 2:
+        subprocess.run([sys.executable, "-m", "worker", command], cwd=ROOT, env=environment, check=True, timeout=60)
+    url = queue_url(sqs_client(settings), f"{settings.event_queue}-new")
+    assert url.endswith(f"{settings.event_queue}-new")
+    assert (tmp_path / "new.db").exists()

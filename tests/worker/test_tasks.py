@@ -1,0 +1,175 @@
+"""The tasks in a real Celery worker, on moto's SQS: what an outage keeps back is tried again, and only that."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from celery import Celery
+from celery.contrib.testing.worker import start_worker
+from celery.exceptions import Retry
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as NoConnectionFree
+
+from binwatch.errors import ObjectsError
+from binwatch.events import Created
+from binwatch.settings import Settings
+from worker.app import make_app
+from worker.counting import Outage
+from worker.queues import create_queues, queue_url, sqs_client
+from worker.tasks import MAX_WAIT_S, CountPhotos, ReadMetadata, _parse, as_json
+
+# kombu's HTTP client uses what pycurl deprecates.
+pytestmark = pytest.mark.filterwarnings("ignore:.* is deprecated; use:DeprecationWarning")
+
+WITHIN_S = 30
+WHEN = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+PHOTOS = [Created("bins", f"{n} ü+%.jpg", WHEN if n else None) for n in range(3)]
+
+
+class Scripted:
+    """Stands in for Counting: each call takes the next answer, which keeps some photos back or raises."""
+
+    def __init__(self, *answers: Callable[[Sequence[Created]], list[Outage]]) -> None:
+        self.calls: list[list[Created]] = []
+        self.done = threading.Event()
+        self._answers = list(answers)
+
+    def count(self, photos: Sequence[Created]) -> list[Outage]:
+        self.calls.append(list(photos))
+        answer = self._answers.pop(0)
+        if not self._answers:
+            self.done.set()
+        return answer(photos)
+
+    read_metadata = count
+
+
+def nothing_back(photos: Sequence[Created]) -> list[Outage]:
+    return []
+
+
+def keep_back(*numbers: int) -> Callable[[Sequence[Created]], list[Outage]]:
+    return lambda photos: [Outage(photos[n], ObjectsError("no S3")) for n in numbers]
+
+
+def fail(error: Exception) -> Callable[[Sequence[Created]], list[Outage]]:
+    def raise_it(photos: Sequence[Created]) -> list[Outage]:
+        raise error
+
+    return raise_it
+
+
+@contextmanager
+def running(settings: Settings, counting: Any) -> Iterator[Celery]:
+    app = make_app(settings)
+    for task in (CountPhotos, ReadMetadata):
+        app.register_task(task(counting, retry_wait_s=0.01))
+    with start_worker(app, pool="threads", concurrency=2, perform_ping_check=False):
+        yield app
+
+
+def send(app: Celery, name: str = CountPhotos.name) -> None:
+    app.send_task(name, args=[[as_json(photo) for photo in PHOTOS]])
+
+
+@pytest.fixture
+def broker(settings: Settings) -> Callable[[], int]:
+    """Makes the queues; gives a function that counts the messages left in Celery's."""
+    sqs = sqs_client(settings)
+    create_queues(sqs, settings)
+    url = queue_url(sqs, settings.task_queue)
+    names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+
+    def left() -> int:
+        found = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
+        return sum(int(found[name]) for name in names)
+
+    return left
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + WITHIN_S
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {WITHIN_S} s"
+        time.sleep(0.02)  # between two looks at the condition
+
+
+@pytest.mark.parametrize("name", [CountPhotos.name, ReadMetadata.name])
+def test_only_what_was_kept_back_is_tried_again(settings: Settings, broker: Callable[[], int], name: str) -> None:
+    counting = Scripted(keep_back(0, 2), keep_back(1), nothing_back)
+    with running(settings, counting) as app:
+        send(app, name)
+        assert counting.done.wait(WITHIN_S)
+        wait_until(lambda: broker() == 0)
+    assert counting.calls == [PHOTOS, [PHOTOS[0], PHOTOS[2]], [PHOTOS[2]]]
+
+
+DATABASE_OUTAGES = [
+    OperationalError("INSERT", {}, sqlite3.OperationalError("the server closed the connection")),
+    InterfaceError("INSERT", {}, sqlite3.InterfaceError("connection already closed")),
+    NoConnectionFree("QueuePool limit reached"),
+]
+
+
+def test_outages_of_the_database_are_tried_again(settings: Settings, broker: Callable[[], int]) -> None:
+    counting = Scripted(*map(fail, DATABASE_OUTAGES), nothing_back)
+    with running(settings, counting) as app:
+        send(app)
+        assert counting.done.wait(WITHIN_S)
+        wait_until(lambda: broker() == 0)
+    assert counting.calls == [PHOTOS] * 4
+
+
+def test_a_bug_leaves_the_task_with_the_broker(settings: Settings, broker: Callable[[], int]) -> None:
+    """Neither acknowledged nor tried again at once: it comes back, and after MAX_RECEIVES is set aside."""
+    counting = Scripted(fail(ZeroDivisionError("a bug")))
+    with running(settings, counting) as app:
+        send(app)
+        assert counting.done.wait(WITHIN_S)
+    assert (len(counting.calls), broker()) == (1, 1)
+
+
+@pytest.fixture
+def task(settings: Settings) -> CountPhotos:
+    """With a broker in memory that no one reads."""
+    app = Celery("test", broker="memory://", set_as_current=False)
+    counting = Scripted(*[keep_back(1)] * 100)
+    return app.register_task(CountPhotos(counting, retry_wait_s=2.0))
+
+
+def _wait_after(task: CountPhotos, retries: int) -> float:
+    task.push_request(id="an-id", retries=retries, args=[[]], kwargs={}, called_directly=False, is_eager=False)
+    try:
+        with pytest.raises(Retry) as again:
+            task.run([as_json(photo) for photo in PHOTOS])
+    finally:
+        task.pop_request()
+    assert again.value.sig.args == ([as_json(PHOTOS[1])],)
+    return float(again.value.when)
+
+
+@pytest.mark.parametrize(
+    ("retries", "longest"),
+    [(0, 2), (1, 4), (2, 8), (3, 16), (4, 32), (5, MAX_WAIT_S), (6, MAX_WAIT_S), (10_000, MAX_WAIT_S)],
+)
+def test_waits_grow_up_to_a_limit(
+    task: CountPhotos, retries: int, longest: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Spread over their last half, so that tasks that failed together do not come back together."""
+    for share in (0.5, 1.0):
+        with monkeypatch.context() as patch:
+            patch.setattr("random.uniform", lambda low, high, share=share: {0.5: low, 1.0: high}[share])
+            assert _wait_after(task, retries) == share * longest
+    assert longest / 2 <= _wait_after(task, retries) <= longest
+
+
+@pytest.mark.parametrize("photo", PHOTOS)
+def test_objects_survive_the_journey(photo: Created) -> None:
+    assert _parse(as_json(photo)) == photo
