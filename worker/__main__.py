@@ -17,7 +17,9 @@ from binwatch.bundle import Bundle
 from binwatch.counts import CLASSES
 from binwatch.errors import BinwatchError
 from binwatch.settings import Settings, load_settings
-from worker.output import Format, Line, printable_stdout, write
+from worker.output import Format, Line, printable_stdout, visible, write
+
+_BODY_SHOWN = 160  # characters of a message that no one could handle
 
 cli = typer.Typer(help="Counts what is in storage bins from photos.", no_args_is_help=True, add_completion=False)
 
@@ -102,6 +104,24 @@ def reconcile() -> None:
     from worker.operate import reconcile_once
 
     print(f"sent {reconcile_once(load_settings())} photos and metadata files without a record")
+
+
+@cli.command("dead-letters")
+def dead_letters(
+    put_back: Annotated[bool, typer.Option("--put-back", help="Move them to where they came from.")] = False,
+) -> None:
+    """List the messages that no one could handle, with the reason; or put them back, once the cause is gone."""
+    from worker.dead_letters import open_dead_letters
+
+    queues = open_dead_letters(load_settings())
+    if put_back:
+        print(f"put back {sum(queue.put_back() for queue in queues)} messages")
+        return
+    out = printable_stdout()
+    for queue in queues:
+        for letter in queue.messages():
+            body = visible(letter.body[:_BODY_SHOWN]) + ("…" if len(letter.body) > _BODY_SHOWN else "")
+            print(f"{letter.queue}: {visible(letter.reason)}: {body}", file=out)
 
 
 def _count(places: list[str], settings: Settings) -> Iterator[Line]:

@@ -78,9 +78,9 @@ class _TableWriter(_Writer):
         self._table = Table("photo", "count", "confidence", "why not")
 
     def add(self, line: Line) -> None:
-        name = Text(_visible(line.photo))
+        name = Text(visible(line.photo))
         if line.confidence is None:
-            self._table.add_row(name, "–", "", Text(_visible(f"{line.reason}: {line.detail}"), style="red"))
+            self._table.add_row(name, "–", "", Text(visible(f"{line.reason}: {line.detail}"), style="red"))
         else:
             self._table.add_row(name, line.count, f"{line.confidence:.0%}", "")
 
@@ -117,7 +117,7 @@ class _CsvWriter(_Writer):
         self._rows.writerow([line.photo, line.count, line.confidence, *probabilities, line.reason, line.detail])
 
 
-def _visible(text: str) -> str:
+def visible(text: str) -> str:
     """Line breaks and a terminal's control codes as escapes: a file's name must not move the cursor."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 

@@ -13,13 +13,27 @@ from kombu.connection import Connection
 from kombu.entity import Exchange, Queue
 from kombu.messaging import Consumer, Producer
 
+from binwatch.errors import SettingsError
+from binwatch.settings import Settings
 from worker.intake.received import Received
 from worker.queues import MAX_RECEIVES, QueueError
 
 logger = logging.getLogger(__name__)
 
 _HEARTBEAT_S = 20
+_NO_LIMIT = 1_000_000  # from RabbitMQ 4 on, a quorum queue without a limit drops a message after 20 deliveries
 _NO_NAME = Exchange("")  # RabbitMQ's default exchange: the routing key is the queue's name
+
+
+def rabbitmq_url(settings: Settings) -> str:
+    """URL of the broker with the event queue. Raises SettingsError if it is not RabbitMQ's."""
+    url = (settings.event_broker_url or settings.broker_url).get_secret_value()
+    if not url.startswith(("amqp://", "amqps://", "pyamqp://")):
+        raise SettingsError(
+            "BINWATCH_EVENT_SOURCE=rabbitmq needs BINWATCH_EVENT_BROKER_URL (or BINWATCH_BROKER_URL) of the form"
+            " amqp://user:password@host:5672//"
+        )
+    return url
 
 
 def event_queue(name: str, dead_letter: str) -> Queue:
@@ -35,8 +49,9 @@ def event_queue(name: str, dead_letter: str) -> Queue:
 
 
 def dead_letter_queue(name: str) -> Queue:
-    """A queue where messages stay until a person looks at them."""
-    return Queue(name, _NO_NAME, routing_key=name, durable=True, queue_arguments={"x-queue-type": "quorum"})
+    """A queue where messages stay until a person puts them back, however often someone looks at them."""
+    arguments = {"x-queue-type": "quorum", "x-delivery-limit": _NO_LIMIT}
+    return Queue(name, _NO_NAME, routing_key=name, durable=True, queue_arguments=arguments)
 
 
 def task_queue(name: str) -> Queue:

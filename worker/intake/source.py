@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from binwatch.errors import SettingsError
 from binwatch.settings import EventSource, Settings
 from worker.intake.loop import Events
-from worker.intake.rabbitmq import RabbitEvents
+from worker.intake.rabbitmq import RabbitEvents, rabbitmq_url
 from worker.intake.sqs import SqsEvents
 from worker.queues import check_queues, sqs_client
 
@@ -20,7 +19,7 @@ def open_events(settings: Settings) -> Events | None:
         return SqsEvents(client, *check_queues(client, settings))
     if settings.event_source is EventSource.RABBITMQ:
         events = RabbitEvents(
-            _rabbitmq_url(settings),
+            rabbitmq_url(settings),
             settings.event_queue,
             settings.event_dead_letter_queue,
             prefetch=_GROUPS_AHEAD * settings.group_photos,
@@ -29,13 +28,3 @@ def open_events(settings: Settings) -> Events | None:
         events.declare()
         return events
     return None
-
-
-def _rabbitmq_url(settings: Settings) -> str:
-    url = (settings.event_broker_url or settings.broker_url).get_secret_value()
-    if not url.startswith(("amqp://", "amqps://", "pyamqp://")):
-        raise SettingsError(
-            "BINWATCH_EVENT_SOURCE=rabbitmq needs BINWATCH_EVENT_BROKER_URL (or BINWATCH_BROKER_URL) of the form"
-            " amqp://user:password@host:5672//"
-        )
-    return url

@@ -1,0 +1,138 @@
+"""Messages that no one could handle are shown with their reason and can be put back, on both kinds of queue."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from kombu.connection import Connection
+from pydantic import SecretStr
+
+from binwatch.settings import EventSource, Settings, process_environment
+from tests.services.rabbitmq import RabbitMQ
+from worker.app import make_app
+from worker.dead_letters import DeadLetter, DeadLetters, open_dead_letters
+from worker.intake.loop import Events
+from worker.intake.received import Received
+from worker.intake.source import open_events
+from worker.queues import create_queues, sqs_client
+
+ROOT = Path(__file__).parent.parent.parent
+Broker = tuple[Settings, Events]
+
+
+@pytest.fixture(params=["sqs", "rabbitmq"])
+def broker(request: pytest.FixtureRequest, settings: Settings) -> Broker:
+    """Settings for empty queues, and the events in them."""
+    if request.param == "rabbitmq":
+        rabbitmq: RabbitMQ = request.getfixturevalue("rabbitmq")
+        name = uuid.uuid4().hex[:12]
+        settings = settings.model_copy(
+            update={
+                "event_source": EventSource.RABBITMQ,
+                "broker_url": SecretStr(rabbitmq.url),
+                "event_queue": f"events-{name}",
+                "event_dead_letter_queue": f"events-{name}-dead",
+                "task_queue": f"tasks-{name}",
+            }
+        )
+    else:
+        create_queues(sqs_client(settings), settings)
+    events = open_events(settings)
+    assert events is not None
+    return settings, events
+
+
+def eventually(look: Callable[[], list[DeadLetter]], wanted: int) -> list[DeadLetter]:
+    """A quorum queue shows a message a moment after it was confirmed."""
+    deadline = time.monotonic() + 20
+    while len(found := look()) != wanted and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return found
+
+
+def of_events(settings: Settings) -> DeadLetters:
+    return open_dead_letters(settings)[0]
+
+
+def set_aside(events: Events, body: str, reason: str) -> None:
+    events.set_aside(Received("1", body, None), reason)
+
+
+def test_each_is_listed_with_its_reason_and_stays(broker):
+    settings, events = broker
+    set_aside(events, '{"a": 1}', "not an S3 event")
+    set_aside(events, "grün", "not JSON")
+    expected = {
+        DeadLetter(settings.event_dead_letter_queue, "not an S3 event", '{"a": 1}'),
+        DeadLetter(settings.event_dead_letter_queue, "not JSON", "grün"),
+    }
+    for _ in range(3):
+        assert set(eventually(of_events(settings).messages, 2)) == expected
+    events.close()
+
+
+def test_what_is_put_back_comes_again_and_is_no_longer_dead(broker):
+    settings, events = broker
+    bodies = [f'{{"n": {n}}}' for n in range(12)]
+    for body in bodies:
+        set_aside(events, body, "not an S3 event")
+    eventually(of_events(settings).messages, 12)
+    assert of_events(settings).put_back() == 12
+    received: list[str] = []
+    deadline = time.monotonic() + 20
+    while len(received) < 12 and time.monotonic() < deadline:
+        received += [m.body if isinstance(m.body, str) else m.body.decode() for m in events.receive(1)]
+    assert sorted(received) == sorted(bodies)
+    assert of_events(settings).messages() == []
+    events.close()
+
+
+def test_a_task_that_celery_rejected_is_listed_too(broker, rabbitmq):
+    settings, events = broker
+    if settings.event_source is not EventSource.RABBITMQ:
+        pytest.skip("SQS itself moves a rejected task, after its visibility time-outs")
+    app = make_app(settings)
+    open_dead_letters(settings)[1].messages()  # declares both queues
+    app.send_task("binwatch.count_photos", args=[[]])
+    with Connection(rabbitmq.url) as connection:
+        channel = connection.default_channel
+        channel.basic_reject(channel.basic_get(settings.task_queue).delivery_tag, requeue=False)
+    (letter,) = eventually(open_dead_letters(settings)[1].messages, 1)
+    assert (letter.queue, letter.reason) == (settings.task_queue + "-dead", "rejected by the worker")
+    assert open_dead_letters(settings)[1].put_back() == 1
+    with Connection(rabbitmq.url) as connection:
+        message = connection.default_channel.basic_get(settings.task_queue)
+    assert message.headers["task"] == "binwatch.count_photos"
+    events.close()
+
+
+def test_the_command_shows_and_puts_back(broker):
+    settings, events = broker
+    set_aside(events, "no\nevent \x1b[2J" + "x" * 300, "not JSON")
+    eventually(of_events(settings).messages, 1)
+    shown = command(settings)
+    assert shown.startswith(f"{settings.event_dead_letter_queue}: not JSON: no\\nevent \\x1b[2Jxxx")
+    assert shown.endswith("…\n")
+    assert command(settings, "--put-back") == "put back 1 messages\n"
+    assert command(settings) == ""
+    events.close()
+
+
+def command(settings: Settings, *options: str) -> str:
+    environment = process_environment(settings) | {k: v for k, v in os.environ.items() if k.startswith("AWS_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "worker", "dead-letters", *options],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout

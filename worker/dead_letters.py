@@ -1,0 +1,162 @@
+"""What ended in the dead-letter queues: to look at, and to put back once the cause is gone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from kombu.connection import Connection
+
+from binwatch.settings import EventSource, Settings
+from worker.intake.rabbitmq import dead_letter_queue, event_queue, rabbitmq_url, task_queue
+from worker.queues import queue_url, sqs_client
+
+_PEEK_S = 60
+"""How long a message that was looked at stays hidden on SQS if this process dies meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A message in a dead-letter queue: why it is there, as far as it says, and how its body starts."""
+
+    queue: str
+    reason: str
+    body: str
+
+
+class DeadLetters(Protocol):
+    """One dead-letter queue and the queue that its messages came from."""
+
+    def messages(self) -> list[DeadLetter]:
+        """All that is there, which stays there."""
+
+    def put_back(self) -> int:
+        """Move all that is there now to where it came from; returns how many."""
+
+
+def open_dead_letters(settings: Settings) -> list[DeadLetters]:
+    """The dead-letter queues of the event messages and of the tasks."""
+    queues: list[DeadLetters] = []
+    events = (settings.event_dead_letter_queue, settings.event_queue)
+    tasks = (settings.task_queue + "-dead", settings.task_queue)
+    if settings.event_source is EventSource.SQS:
+        queues.append(SqsDeadLetters(sqs_client(settings), *events))
+    elif settings.event_source is EventSource.RABBITMQ:
+        target = event_queue(settings.event_queue, settings.event_dead_letter_queue)
+        queues.append(RabbitDeadLetters(rabbitmq_url(settings), events[0], target))
+    broker = settings.broker_url.get_secret_value()
+    if broker.startswith("sqs"):
+        queues.append(SqsDeadLetters(sqs_client(settings), *tasks))
+    else:
+        queues.append(RabbitDeadLetters(broker, tasks[0], task_queue(settings.task_queue)))
+    return queues
+
+
+class SqsDeadLetters:
+    """A dead-letter queue on SQS."""
+
+    def __init__(self, client: Any, dead: str, source: str) -> None:
+        self._client = client
+        self._name = dead
+        self._dead = queue_url(client, dead)
+        self._source = queue_url(client, source)
+
+    def messages(self) -> list[DeadLetter]:
+        """All that is there, which stays there."""
+        with self._taken() as messages:
+            return [self._shown(message) for message in messages]
+
+    def put_back(self) -> int:
+        """Move all that is there now to where it came from; a crash between the two steps leaves a copy in both."""
+        with self._taken() as messages:
+            for message in messages:
+                attributes = {k: v for k, v in message.get("MessageAttributes", {}).items() if k != "reason"}
+                self._client.send_message(
+                    QueueUrl=self._source, MessageBody=message["Body"], MessageAttributes=attributes
+                )
+                self._client.delete_message(QueueUrl=self._dead, ReceiptHandle=message["ReceiptHandle"])
+            return len(messages)
+
+    @contextmanager
+    def _taken(self) -> Iterator[list[dict[str, Any]]]:
+        """Receive all messages; those that are still there at the end can be seen again at once."""
+        messages: list[dict[str, Any]] = []
+        while batch := self._receive():
+            messages += batch
+        try:
+            yield messages
+        finally:
+            for message in messages:
+                try:
+                    self._client.change_message_visibility(
+                        QueueUrl=self._dead, ReceiptHandle=message["ReceiptHandle"], VisibilityTimeout=0
+                    )
+                except self._client.exceptions.ClientError:  # put back and deleted
+                    continue
+
+    def _receive(self) -> list[dict[str, Any]]:
+        answer = self._client.receive_message(
+            QueueUrl=self._dead,
+            MaxNumberOfMessages=10,
+            VisibilityTimeout=_PEEK_S,
+            MessageAttributeNames=["All"],
+            AttributeNames=["ApproximateReceiveCount"],
+        )
+        received: list[dict[str, Any]] = answer.get("Messages", [])
+        return received
+
+    def _shown(self, message: dict[str, Any]) -> DeadLetter:
+        reason = message.get("MessageAttributes", {}).get("reason", {}).get("StringValue")
+        return DeadLetter(self._name, reason or "delivered too often", message["Body"])
+
+
+class RabbitDeadLetters:
+    """A dead-letter queue on RabbitMQ."""
+
+    def __init__(self, url: str, dead: str, source: Any) -> None:
+        self._url = url
+        self._dead = dead_letter_queue(dead)
+        self._source = source
+
+    def messages(self) -> list[DeadLetter]:
+        """All that is there, which stays there."""
+        with self._channel() as channel:  # closing the channel gives back what was not acknowledged
+            return [self._shown(message) for message in self._taken(channel)]
+
+    def put_back(self) -> int:
+        """Move all that is there now to where it came from; a crash between the two steps leaves a copy in both."""
+        with self._channel() as channel:
+            messages = list(self._taken(channel))
+            for message in messages:
+                channel.basic_publish_confirm(message, exchange="", routing_key=self._source.name, mandatory=True)
+                channel.basic_ack(message.delivery_tag)
+            return len(messages)
+
+    @contextmanager
+    def _channel(self) -> Iterator[Any]:
+        with Connection(self._url) as connection, connection.channel() as channel:
+            for queue in (self._dead, self._source):
+                queue(channel).declare()
+            yield channel
+
+    def _taken(self, channel: Any) -> Iterator[Any]:
+        while (message := channel.basic_get(self._dead.name)) is not None:
+            yield message
+
+    def _shown(self, message: Any) -> DeadLetter:
+        headers = message.headers or {}
+        reason = headers.get("reason") or _death(headers)
+        body = message.body
+        return DeadLetter(
+            self._dead.name, reason, body if isinstance(body, str) else bytes(body).decode(errors="replace")
+        )
+
+
+def _death(headers: dict[str, Any]) -> str:
+    """RabbitMQ's own account of a message that it moved by itself."""
+    deaths = headers.get("x-death") or [{}]
+    return {"delivery_limit": "delivered too often", "rejected": "rejected by the worker"}.get(
+        deaths[0].get("reason"), str(deaths[0].get("reason", "unknown"))
+    )
