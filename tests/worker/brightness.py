@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,7 @@ def write_brightness_bundle(folder: Path, version: str = "brightness-1") -> Path
     return folder
 
 
+@lru_cache
 def jpeg(brightness: int, side: int = 256) -> bytes:
     """A grey photo that the brightness model counts as class_of_brightness(brightness)."""
     file = io.BytesIO()

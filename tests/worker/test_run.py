@@ -25,7 +25,7 @@ from worker.queues import create_queues, queue_arn, queue_url, sqs_client
 
 ROOT = Path(__file__).parent.parent.parent
 WITHIN_S = 60
-VISIBILITY_S = 3
+VISIBILITY_S = 2
 """Short, so that what a killed worker had in hand comes again soon."""
 
 Start = Callable[[], "subprocess.Popen[bytes]"]
@@ -148,7 +148,7 @@ def test_killed_again_and_again(
     start: Start, s3: S3, sqlite_records: Database, left: Callable[[], dict[str, int]]
 ) -> None:
     """SIGKILL whenever some more photos are recorded: what was in hand is counted by the next worker, once."""
-    photos = 120
+    photos = 90
     for number in range(photos):
         s3.put(f"{number:05}.jpg", jpeg(brightness_of(number % 7), side=1200))
     for recorded in (1, photos // 3, photos * 2 // 3):
@@ -182,47 +182,32 @@ def test_two_workers_share_the_work_and_one_is_stopped(
     assert [tuple(row) for row in rows] == [(f"{n:05}.jpg", n % 7) for n in range(photos)]
 
 
-def _refused(settings: Settings, **environment: str) -> str:
-    """The last line of a worker that does not start."""
+def test_does_not_start_without_queues(settings: Settings) -> None:
     credentials = {name: os.environ[name] for name in os.environ if name.startswith("AWS_")}
     result = subprocess.run(
         [sys.executable, "-m", "worker", "run"],
         cwd=ROOT,
-        env=process_environment(settings) | credentials | environment,
+        env=process_environment(settings) | credentials,
         capture_output=True,
         text=True,
         timeout=WITHIN_S,
     )
     assert result.returncode == 1
     assert "Traceback" not in result.stderr
-    return result.stderr.splitlines()[-1]
-
-
-def test_does_not_start_without_queues(settings: Settings) -> None:
-    assert _refused(settings) == (
+    assert result.stderr.splitlines()[-1] == (
         f"error: queue '{settings.event_queue}' does not exist; create it with: python -m worker setup"
     )
 
 
-def test_does_not_start_on_one_queue_for_both(settings: Settings) -> None:
-    line = _refused(settings, BINWATCH_TASK_QUEUE="one", BINWATCH_EVENT_QUEUE="one")
-    assert "BINWATCH_TASK_QUEUE and BINWATCH_EVENT_QUEUE are both 'one'" in line
-
-
-def test_does_not_start_on_records_of_another_release(settings: Settings, tmp_path: Path) -> None:
-    line = _refused(settings, BINWATCH_DATABASE_URL=f"sqlite:///{tmp_path / 'new.db'}")
-    assert line.endswith("run: python -m worker migrate")
-
-
-def test_migrate_and_setup(settings: Settings, start: Start, tmp_path: Path) -> None:
-    """The two commands that a new machine needs, and each of them twice."""
+def test_migrate_and_setup(settings: Settings, tmp_path: Path) -> None:
+    """The two commands that a new machine needs."""
     environment = process_environment(settings) | {
         "BINWATCH_DATABASE_URL": f"sqlite:///{tmp_path / 'new.db'}",
         "BINWATCH_EVENT_QUEUE": f"{settings.event_queue}-new",
         "AWS_ACCESS_KEY_ID": "testing",
         "AWS_SECRET_ACCESS_KEY": "testing",
     }
-    for command in ("migrate", "setup") * 2:
+    for command in ("migrate", "setup"):
         subprocess.run([sys.executable, "-m", "worker", command], cwd=ROOT, env=environment, check=True, timeout=60)
     url = queue_url(sqs_client(settings), f"{settings.event_queue}-new")
     assert url.endswith(f"{settings.event_queue}-new")
