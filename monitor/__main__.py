@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -12,8 +13,12 @@ import typer
 from rich.console import Console
 
 from binwatch.errors import BinwatchError
+from binwatch.metadata import MAX_QUANTITY
+from binwatch.records.audits import add_audit
 from binwatch.settings import load_settings
-from monitor.records import Records
+from monitor import words
+from monitor.expect import import_file
+from monitor.records import Records, writable
 from monitor.server import address_of, listen, serve, write_port
 from monitor.summary import summarise
 from monitor.terminal import render
@@ -70,6 +75,42 @@ def status(
         typer.echo(summary.model_dump_json(indent=2))
     else:
         Console().print(render(summary))
+
+
+@app.command()
+def audit(
+    bin_id: Annotated[str, typer.Argument(metavar="BIN", help="Id of the bin: its photo's name, as 00123.")],
+    quantity: Annotated[int, typer.Argument(min=0, max=MAX_QUANTITY, help="Items that you found in it.")],
+    auditor: Annotated[str | None, typer.Option(help="Who counted.")] = None,
+    bucket: Annotated[str | None, typer.Option(help="Bucket of the photo; else BINWATCH_BUCKET.")] = None,
+) -> None:
+    """Record how many items a person found in a bin: the truth that counts and inventory are measured against."""
+    with _explained():
+        settings = load_settings()
+        with writable(settings) as database:
+            audited = add_audit(database, bucket or settings.bucket, bin_id, quantity, auditor)
+    typer.echo(words.audited(audited))
+
+
+@app.command()
+def expect(
+    file: Annotated[Path, typer.Argument(help="CSV or Parquet with the columns bin and quantity.")],
+    as_of: Annotated[
+        datetime | None, typer.Option(help="When these quantities held, in UTC; else when the file was last changed.")
+    ] = None,
+    bucket: Annotated[str | None, typer.Option(help="Bucket of the photos; else BINWATCH_BUCKET.")] = None,
+    refused: Annotated[
+        Path | None, typer.Option(help="Where refused rows are listed; else beside FILE, as FILE.refused.csv.")
+    ] = None,
+) -> None:
+    """Import expected quantities from a file. Importing the same file again changes nothing."""
+    with _explained():
+        settings = load_settings()
+        with writable(settings) as database:
+            report = import_file(file, database, bucket or settings.bucket, as_of, refused)
+    typer.echo(words.imported(report))
+    if not report.accepted:
+        raise typer.Exit(1)
 
 
 @contextmanager

@@ -14,6 +14,8 @@ from prometheus_client.registry import Collector
 
 from binwatch.counts import CLASSES, MORE, Outcome
 from binwatch.errors import MetadataReason, Reason
+from binwatch.records.audits import Subject
+from binwatch.records.bins import PhotoState, QuantityState
 from monitor.records import Records, RecordsDown
 from monitor.totals import COUNTED, Totals, read_totals
 
@@ -62,6 +64,9 @@ def metrics_of(totals: Totals) -> Iterator[Metric]:
     yield _within_one(totals)
     yield _absolute_error(totals)
     yield _squared_error(totals)
+    yield from _audits(totals)
+    yield _inventory_audits(totals)
+    yield _bins(totals)
     yield _last_record(totals)
     yield _model(totals)
 
@@ -145,6 +150,56 @@ def _squared_error(totals: Totals) -> Metric:
     for model, index, expected in _cells(totals):
         squared = sum(totals.tally(model, index, outcome).squared_error for outcome in Outcome)
         family.add_metric((model, expected), squared)
+    return family
+
+
+def _audits(totals: Totals) -> Iterator[Metric]:
+    """Counts against the truth: the audited accuracy, beside the agreement that comparisons measure."""
+    labels = ("model", "audited")
+    audits = CounterMetricFamily(
+        "binwatch_audits", "Counts judged by an audit of the same bin.", labels=(*labels, "outcome")
+    )
+    errors = CounterMetricFamily(
+        "binwatch_audited_absolute_error_items",
+        "Items that counts were under or over the audited quantity, with more than 5 taken as 6.",
+        labels=(*labels, "outcome"),
+        unit="items",
+    )
+    squared = CounterMetricFamily(
+        "binwatch_audited_squared_error",
+        "Squared differences of counts and audited quantities in items, with more than 5 taken as 6.",
+        labels=labels,
+    )
+    for model, index, audited in _cells(totals):
+        tallies = {outcome: totals.audit(Subject.COUNT, model, index, outcome) for outcome in Outcome}
+        for outcome, tally in tallies.items():
+            audits.add_metric((model, audited, outcome), tally.comparisons)
+        for outcome in _WRONG:
+            errors.add_metric((model, audited, outcome), tallies[outcome].absolute_error)
+        squared.add_metric((model, audited), sum(tally.squared_error for tally in tallies.values()))
+    yield from (audits, errors, squared)
+
+
+def _inventory_audits(totals: Totals) -> Metric:
+    family = CounterMetricFamily(
+        "binwatch_inventory_audits",
+        "Expected quantities judged by an audit of the same bin.",
+        labels=("audited", "outcome"),
+    )
+    for index, audited in enumerate(_EXPECTED):
+        for outcome in Outcome:
+            family.add_metric((audited, outcome), totals.audit(Subject.INVENTORY, "", index, outcome).comparisons)
+    return family
+
+
+def _bins(totals: Totals) -> Metric:
+    family = GaugeMetricFamily(
+        "binwatch_bins", "Bins by what their latest photo and expected quantity are.", labels=("photo", "expected")
+    )
+    for photo in PhotoState:
+        for expected in QuantityState:
+            if (photo, expected) != (PhotoState.NONE, QuantityState.NONE):  # of such a bin nobody knows
+                family.add_metric((photo, expected), totals.bins.get((photo, expected), 0))
     return family
 
 

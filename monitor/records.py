@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, TypeVar
 from urllib.parse import quote
 
 from sqlalchemy import Connection, Dialect, Engine, event
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from binwatch.errors import BinwatchError, SettingsError
 from binwatch.records.engine import connect
 from binwatch.records.migrate import check_schema
+from binwatch.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -95,6 +97,23 @@ class Records:
             logger.error("%s", error)
         elif not error and not was_up:
             logger.info("the records can be read again")
+
+
+@contextmanager
+def writable(settings: Settings) -> Iterator[Engine]:
+    """The records for a command that writes, with this release's schema. Raises BinwatchError, RecordsDown."""
+    engine = connect(settings.database_url.get_secret_value())
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "do_connect", _open_sqlite)
+    try:
+        check_schema(engine)
+        yield engine
+    except OperationalError as error:
+        raise RecordsDown(
+            f"the records cannot be written: {_cause(error)}; check BINWATCH_DATABASE_URL and the database"
+        ) from error
+    finally:
+        engine.dispose()
 
 
 def _engine(database_url: str) -> Engine:

@@ -13,6 +13,8 @@ from pydantic import BaseModel
 
 from binwatch.counts import CLASSES, Outcome
 from binwatch.errors import BinwatchError
+from binwatch.records.audits import Subject
+from binwatch.records.bins import PhotoState, QuantityState
 from monitor.totals import COUNTED, Kind, Tally, Totals
 
 _Z = 1.959964  # of the two-sided 95 % interval
@@ -77,12 +79,29 @@ class ModelUsed(BaseModel):
     provider: str
 
 
+class Audits(BaseModel):
+    """How counts of the model, and the inventory, stand against what people found. Empty shares where nobody looked."""
+
+    counts: Figures
+    interval: Interval | None
+    """95 % confidence interval (Wilson) of the audited accuracy."""
+    inventory: Figures
+
+
+class Bins(BaseModel):
+    """Bins that cannot be compared."""
+
+    photo_without_quantity: int
+    quantity_without_photo: int
+
+
 class Last(BaseModel):
     """When the last of each was recorded."""
 
     photo: datetime | None
     expected_quantity: datetime | None
     comparison: datetime | None
+    audit: datetime | None
 
 
 class Summary(BaseModel):
@@ -95,6 +114,8 @@ class Summary(BaseModel):
     photos: Done
     expected_quantities: Done
     agreement: Agreement
+    audits: Audits
+    bins: Bins
     last: Last
 
 
@@ -114,6 +135,8 @@ def summarise(totals: Totals, model: str | None = None) -> Summary:
         photos=_done({reason: photos for (of, reason), photos in totals.photos.items() if of == chosen}),
         expected_quantities=_done(totals.expectations),
         agreement=_agreement(totals, chosen or ""),
+        audits=_audits(totals, chosen or ""),
+        bins=_bins(totals),
         last=Last(**{kind.value: totals.last.get(kind) for kind in Kind}),
     )
 
@@ -147,6 +170,27 @@ def _agreement(totals: Totals, model: str) -> Agreement:
             ExpectedFigures(expected=name, **_figures(row).model_dump())
             for name, row in zip(CLASSES, rows, strict=True)
         ],
+    )
+
+
+def _audits(totals: Totals, model: str) -> Audits:
+    counts, inventory = (
+        _figures(
+            {
+                outcome: sum((totals.audit(subject, of, index, outcome) for index in range(len(CLASSES))), Tally())
+                for outcome in Outcome
+            }
+        )
+        for subject, of in ((Subject.COUNT, model), (Subject.INVENTORY, ""))
+    )
+    return Audits(counts=counts, interval=wilson(counts.exact, counts.comparisons), inventory=inventory)
+
+
+def _bins(totals: Totals) -> Bins:
+    unexpected = [states for states in totals.bins if QuantityState.KNOWN not in states]
+    return Bins(
+        photo_without_quantity=sum(totals.bins[states] for states in unexpected if states[0] != PhotoState.NONE),
+        quantity_without_photo=totals.bins.get((PhotoState.NONE, QuantityState.KNOWN), 0),
     )
 
 

@@ -22,8 +22,13 @@ def render(summary: Summary) -> RenderableType:
     return Group(
         _table(summary),
         Text(_interval(summary)),
+        Text(_audited(summary)),
         Text(_done("Photos", "counted", summary.photos)),
         Text(_done("Expected quantities", "read", summary.expected_quantities)),
+        Text(
+            f"Bins: {words.number(summary.bins.photo_without_quantity)} with a photo but no expected quantity,"
+            f" {words.number(summary.bins.quantity_without_photo)} with an expected quantity but no photo"
+        ),
     )
 
 
@@ -56,6 +61,18 @@ def _interval(summary: Summary) -> str:
     return (
         f"Agreement {words.share(total.agreement, n)} (95 % interval {words.share(interval.low, n)} to"
         f" {words.share(interval.high, n)}), RMSE {words.items(total.rmse)}"
+    )
+
+
+def _audited(summary: Summary) -> str:
+    audits = summary.audits
+    n = audits.counts.comparisons
+    if audits.interval is None:
+        return "Audited accuracy: nobody has counted a bin by hand yet (python -m monitor audit BIN QUANTITY)"
+    return (
+        f"Audited accuracy {words.share(audits.counts.agreement, n)} (95 % interval"
+        f" {words.share(audits.interval.low, n)} to {words.share(audits.interval.high, n)}, {words.number(n)} audits);"
+        f" of the inventory {words.share(audits.inventory.agreement, audits.inventory.comparisons)}"
     )
 
 

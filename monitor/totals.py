@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
 from sqlalchemy import Connection, RowMapping, select
 
 from binwatch.counts import Outcome
-from binwatch.records.tables import ComparisonTotal, Count, ExpectationTotal, PhotoTotal
+from binwatch.records.audits import Subject
+from binwatch.records.bins import PhotoState, QuantityState
+from binwatch.records.tables import AuditTotal, BinTotal, ComparisonTotal, Count, ExpectationTotal, PhotoTotal
 
 COUNTED = ""
 """Where a total is by reason: those that went well."""
@@ -22,11 +24,12 @@ class Kind(StrEnum):
     PHOTO = "photo"
     EXPECTED_QUANTITY = "expected_quantity"
     COMPARISON = "comparison"
+    AUDIT = "audit"
 
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """Sums over comparisons. Errors are in items, with "more than 5" taken as 6."""
+    """Sums over comparisons, or over audits. Errors are in items, with "more than 5" taken as 6."""
 
     comparisons: int = 0
     within_one: int = 0
@@ -64,6 +67,9 @@ class Totals:
     last: dict[Kind, datetime]
     """When the last of each kind was recorded; without those of which there is none."""
     in_use: ModelInUse | None
+    audits: dict[tuple[Subject, str, int, Outcome], Tally] = field(default_factory=dict)
+    """By what was judged, its model ('' for the inventory), audited class and outcome."""
+    bins: dict[tuple[PhotoState, QuantityState], int] = field(default_factory=dict)
 
     @property
     def models(self) -> list[str]:
@@ -74,20 +80,41 @@ class Totals:
         """The sums of one cell; zeros if there was no such comparison."""
         return self.comparisons.get((model, expected_class, outcome), Tally())
 
+    def audit(self, subject: Subject, model: str, audited_class: int, outcome: Outcome) -> Tally:
+        """The sums of one cell; zeros if there was no such audit."""
+        return self.audits.get((subject, model, audited_class, outcome), Tally())
+
 
 def read_totals(connection: Connection) -> Totals:
-    """Read the totals: four small tables' worth of rows, no ledger."""
+    """Read the totals: five small tables, and one row of a ledger."""
     photos = connection.execute(select(PhotoTotal.__table__)).mappings().all()
     expectations = connection.execute(select(ExpectationTotal.__table__)).mappings().all()
     comparisons = connection.execute(select(ComparisonTotal.__table__)).mappings().all()
+    audits = connection.execute(select(AuditTotal.__table__)).mappings().all()
+    bins = connection.execute(select(BinTotal.__table__)).mappings().all()
     return Totals(
         photos={(row["model_version"], row["reason"]): row["photos"] for row in photos},
         expectations={row["reason"]: row["expectations"] for row in expectations},
         comparisons={
-            (row["model_version"], row["expected_class"], Outcome(row["outcome"])): _tally(row) for row in comparisons
+            (row["model_version"], row["expected_class"], Outcome(row["outcome"])): _tally(row, "comparisons")
+            for row in comparisons
         },
-        last=_last({Kind.PHOTO: photos, Kind.EXPECTED_QUANTITY: expectations, Kind.COMPARISON: comparisons}),
+        last=_last(
+            {
+                Kind.PHOTO: photos,
+                Kind.EXPECTED_QUANTITY: expectations,
+                Kind.COMPARISON: comparisons,
+                Kind.AUDIT: audits,
+            }
+        ),
         in_use=read_model_in_use(connection),
+        audits={
+            (Subject(row["subject"]), row["model_version"], row["audited_class"], Outcome(row["outcome"])): _tally(
+                row, "audits"
+            )
+            for row in audits
+        },
+        bins={(PhotoState(row["photo_state"]), QuantityState(row["quantity_state"])): row["bins"] for row in bins},
     )
 
 
@@ -98,8 +125,8 @@ def read_model_in_use(connection: Connection) -> ModelInUse | None:
     return ModelInUse(*row) if row else None
 
 
-def _tally(row: RowMapping) -> Tally:
-    return Tally(row["comparisons"], row["within_one"], row["absolute_error"], row["squared_error"])
+def _tally(row: RowMapping, number: str) -> Tally:
+    return Tally(row[number], row["within_one"], row["absolute_error"], row["squared_error"])
 
 
 def _last(tables: dict[Kind, Iterable[RowMapping]]) -> dict[Kind, datetime]:

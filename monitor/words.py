@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from binwatch.counts import CLASSES
+from binwatch.records.audits import Audited
+from monitor.expect import Report
+
 NONE = "–"
 _NARROW = "\N{NARROW NO-BREAK SPACE}"
 _FINE = 1_000  # comparisons from which a tenth of a percent is more than noise
@@ -61,3 +65,21 @@ def reason(name: str) -> str:
 def difference(error: int) -> str:
     """How a count differs from the expected quantity."""
     return "agrees" if error == 0 else f"{abs(error)} {'fewer' if error < 0 else 'more'}"
+
+
+def audited(audit: Audited) -> str:
+    """What an audit says of the count and of the inventory."""
+    count = "there is no count to judge" if audit.predicted is None else f"counted {CLASSES[audit.predicted]}"
+    expected = "no expected quantity to judge" if audit.expected is None else f"expected {audit.expected}"
+    verdicts = [f" ({outcome})" if outcome else "" for outcome in (audit.of_count, audit.of_inventory)]
+    return f"Recorded: {audit.quantity} found; {count}{verdicts[0]}; {expected}{verdicts[1]}"
+
+
+def imported(report: Report) -> str:
+    """What became of an imported file's rows."""
+    lines = [f"{report.file}: {number(report.recorded)} recorded, {number(report.known)} known from an earlier import"]
+    if report.refused:
+        reasons = ", ".join(f"{number(rows)} {reason(why)}" for why, rows in report.refused.most_common())
+        lines.append(f"{number(report.refused.total())} rows refused: {reasons}")
+        lines.append(f"they are listed in {report.refused_file}")
+    return "\n".join(lines)

@@ -10,12 +10,14 @@ from datetime import UTC, datetime
 from sqlalchemy import Engine as Database
 from sqlalchemy.exc import OperationalError
 
+from binwatch.embedding import pack
 from binwatch.errors import BinwatchError, MetadataError, MetadataReason, ObjectsError, PhotoError, Reason
 from binwatch.events import Created
 from binwatch.image import Photo, load
 from binwatch.keys import bin_of
 from binwatch.metadata import expected_quantity
 from binwatch.objects import ObjectRefused, Objects
+from binwatch.photo_stats import PhotoStats, photo_stats
 from binwatch.records.engine import connect
 from binwatch.records.migrate import check_schema
 from binwatch.records.store import NewCount, NewExpectation, Store
@@ -39,6 +41,7 @@ class LoadedPhoto:
 
     item: Created
     photo: Photo | None = None
+    stats: PhotoStats | None = None
     etag: str = ""
     version_id: str | None = None
     bytes: int | None = None
@@ -104,9 +107,10 @@ class Counting:
             modified=fetched.modified,
         )
         try:
-            return replace(loaded, photo=load(fetched.data, limits=self._settings.limits))
+            photo = load(fetched.data, limits=self._settings.limits)
         except PhotoError as error:
             return replace(loaded, error=error)
+        return replace(loaded, photo=photo, stats=photo_stats(photo.pixels))
 
     def _read(self, item: Created) -> NewExpectation | Outage:
         read = NewExpectation(
@@ -137,7 +141,7 @@ def _open_records(settings: Settings) -> Database:
 def _record(engine: Engine, loaded: LoadedPhoto, answer: Prediction | PhotoError | None) -> NewCount:
     error = loaded.error or (answer if isinstance(answer, PhotoError) else None)
     prediction = answer if isinstance(answer, Prediction) else None
-    photo = loaded.photo
+    photo, stats = loaded.photo, loaded.stats
     return NewCount(
         bucket=loaded.item.bucket,
         key=loaded.item.key,
@@ -153,6 +157,10 @@ def _record(engine: Engine, loaded: LoadedPhoto, answer: Prediction | PhotoError
         width=photo.width if photo else None,
         height=photo.height if photo else None,
         bytes=loaded.bytes,
+        brightness=stats.brightness if stats else None,
+        contrast=stats.contrast if stats else None,
+        sharpness=stats.sharpness if stats else None,
+        embedding=pack(prediction.embedding) if prediction else None,
         modified_at=loaded.modified or _announced(loaded.item),
     )
 

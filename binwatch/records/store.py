@@ -12,12 +12,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Connection, Engine, and_, bindparam, select, tuple_, update
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.orm import DeclarativeBase
 
 from binwatch.counts import class_of, error_of, outcome_of
 from binwatch.errors import MetadataReason, Reason
 from binwatch.keys import bin_of
+from binwatch.records.bins import BinKey, restate
 from binwatch.records.engine import WRITE
 from binwatch.records.tables import (
     Bin,
@@ -28,12 +27,12 @@ from binwatch.records.tables import (
     ExpectationTotal,
     PhotoTotal,
 )
+from binwatch.records.writing import Row, add_to_totals, errors_of, insert_into, insert_new, summed
 
-Row = dict[str, Any]
-BinKey = tuple[str, str]
-"""Bucket and bin id."""
 Age = tuple[datetime, int]
 """Orders uploads by the store's clock, then by row id: the same photo counted by a newer model is newer."""
+_Bytes = bytes
+"""`bytes`, by a name that still means the type inside `NewCount`, which has a field `bytes`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +54,11 @@ class NewCount:
     width: int | None = None
     height: int | None = None
     bytes: int | None = None
+    brightness: float | None = None
+    contrast: float | None = None
+    sharpness: float | None = None
+    embedding: _Bytes | None = None
+    """As binwatch.embedding packs it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +91,7 @@ class Store:
         now = datetime.now(UTC)
         with self._engine.begin() as connection:
             new = _insert_counts(connection, _sorted(rows, now))
-            _add_to_totals(connection, PhotoTotal, _photo_totals(new, now))
+            add_to_totals(connection, PhotoTotal, _photo_totals(new, now))
             _update_bins(connection, _latest_photos(connection, found), ("photo_at", "count_id"), now)
         return len(new)
 
@@ -98,8 +102,8 @@ class Store:
             return 0
         now = datetime.now(UTC)
         with self._engine.begin() as connection:
-            new = _insert_new(connection, Expectation, _sorted(rows, now))
-            _add_to_totals(connection, ExpectationTotal, _expectation_totals(new, now))
+            new = insert_new(connection, Expectation, _sorted(rows, now))
+            add_to_totals(connection, ExpectationTotal, _expectation_totals(new, now))
             _update_bins(connection, _latest_expectations(new), ("expected_at", "expectation_id"), now)
         return len(new)
 
@@ -113,20 +117,9 @@ def _sorted(rows: Mapping[tuple[Any, ...], Row], now: datetime) -> list[Row]:
     return [rows[key] | {"recorded_at": now} for key in sorted(rows)]
 
 
-def _insert(connection: Connection, table: type[DeclarativeBase]) -> Any:
-    """INSERT with ON CONFLICT, which PostgreSQL and SQLite share but SQLAlchemy keeps in the dialects."""
-    return (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(table)
-
-
-def _insert_new(connection: Connection, table: type[DeclarativeBase], rows: list[Row]) -> list[Row]:
-    """Insert the rows that are not there yet; returns those, with their ids."""
-    statement = _insert(connection, table).values(rows).on_conflict_do_nothing().returning(*table.__table__.c)
-    return [dict(row) for row in connection.execute(statement).mappings()]
-
-
 def _insert_counts(connection: Connection, rows: list[Row]) -> list[Row]:
     """As _insert_new, but a count replaces a failure of the same photo and model: the failure was not the photo's."""
-    insert = _insert(connection, Count).values(rows)
+    insert = insert_into(connection, Count).values(rows)
     identity = ["bucket", "key", "etag", "model_version"]
     statement = insert.on_conflict_do_update(
         index_elements=identity,
@@ -178,7 +171,7 @@ def _update_bins(connection: Connection, latest: dict[BinKey, Age], columns: tup
     if not latest:
         return
     keys = sorted(latest)
-    _insert_new(connection, Bin, [{"bucket": bucket, "bin_id": bin_id} for bucket, bin_id in keys])
+    insert_new(connection, Bin, [{"bucket": bucket, "bin_id": bin_id} for bucket, bin_id in keys])
     time, identifier = columns
     identity = tuple_(Bin.bucket, Bin.bin_id)
     locked = select(Bin.__table__).where(identity.in_(keys)).order_by(*identity.clauses).with_for_update()
@@ -194,6 +187,7 @@ def _update_bins(connection: Connection, latest: dict[BinKey, Age], columns: tup
             for key in changed
         ]
         connection.execute(update(Bin).where(where), parameters)
+    restate(connection, keys, now)
     _compare(connection, keys, now)
 
 
@@ -215,8 +209,8 @@ def _compare(connection: Connection, keys: list[BinKey], now: datetime) -> None:
     )
     rows = [_comparison(dict(pair), now) for pair in connection.execute(pairs).mappings()]
     if rows:
-        new = _insert_new(connection, Comparison, rows)
-        _add_to_totals(connection, ComparisonTotal, _comparison_totals(new, now))
+        new = insert_new(connection, Comparison, rows)
+        add_to_totals(connection, ComparisonTotal, _comparison_totals(new, now))
 
 
 def _comparison(pair: Row, now: datetime) -> Row:
@@ -230,7 +224,7 @@ def _comparison(pair: Row, now: datetime) -> Row:
 
 
 def _photo_totals(new: Sequence[Row], now: datetime) -> list[Row]:
-    return _summed(
+    return summed(
         ("model_version", "reason"),
         now,
         ({"model_version": row["model_version"], "reason": row["reason"] or "", "photos": 1} for row in new),
@@ -238,11 +232,11 @@ def _photo_totals(new: Sequence[Row], now: datetime) -> list[Row]:
 
 
 def _expectation_totals(new: Sequence[Row], now: datetime) -> list[Row]:
-    return _summed(("reason",), now, ({"reason": row["reason"] or "", "expectations": 1} for row in new))
+    return summed(("reason",), now, ({"reason": row["reason"] or "", "expectations": 1} for row in new))
 
 
 def _comparison_totals(new: Sequence[Row], now: datetime) -> list[Row]:
-    return _summed(
+    return summed(
         ("model_version", "expected_class", "outcome"),
         now,
         (
@@ -251,33 +245,8 @@ def _comparison_totals(new: Sequence[Row], now: datetime) -> list[Row]:
                 "expected_class": class_of(row["expected"]),
                 "outcome": row["outcome"],
                 "comparisons": 1,
-                "within_one": int(abs(row["error"]) <= 1),
-                "absolute_error": abs(row["error"]),
-                "squared_error": row["error"] ** 2,
             }
+            | errors_of(row["error"])
             for row in new
         ),
-    )
-
-
-def _summed(labels: tuple[str, ...], now: datetime, rows: Iterable[Row]) -> list[Row]:
-    """Add up the rows that share their labels, in the order of the labels."""
-    sums: dict[tuple[Any, ...], Row] = {}
-    for row in rows:
-        key = tuple(row[label] for label in labels)
-        total = sums.setdefault(key, {name: row[name] if name in labels else 0 for name in row} | {"last_at": now})
-        for name in row.keys() - set(labels):
-            total[name] += row[name]
-    return [sums[key] for key in sorted(sums)]
-
-
-def _add_to_totals(connection: Connection, table: type[DeclarativeBase], rows: list[Row]) -> None:
-    if not rows:
-        return
-    insert = _insert(connection, table).values(rows)
-    columns = table.__table__.c
-    labels = [column.name for column in columns if column.primary_key]
-    added = {name: columns[name] + insert.excluded[name] for name in rows[0] if name not in {*labels, "last_at"}}
-    connection.execute(
-        insert.on_conflict_do_update(index_elements=labels, set_=added | {"last_at": insert.excluded.last_at})
     )

@@ -1,4 +1,4 @@
-"""The tables. `counts`, `expectations` and `comparisons` are ledgers that only grow; the others follow from them.
+"""The tables. `counts`, `expectations`, `comparisons` and `audits` are ledgers that only grow; the others follow.
 
 `bins` says which count and which expected quantity of a bin are the latest. `*_totals` are running sums, kept in the
 same transaction as the ledgers, so that a scrape costs the same with a thousand records or ten million.
@@ -9,7 +9,19 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, DateTime, ForeignKey, Index, Integer, SmallInteger, String, Text, UniqueConstraint
+from sqlalchemy import (
+    BigInteger,
+    DateTime,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    SmallInteger,
+    String,
+    Text,
+    UniqueConstraint,
+)
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import JSON, TypeDecorator
@@ -34,6 +46,9 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
+_Bytes = bytes
+"""`bytes`, by a name that still means the type inside `Count`, which has a column `bytes`."""
+
 # SQLite numbers rows by itself only in a column that is exactly INTEGER.
 BigId = BigInteger().with_variant(Integer(), "sqlite")
 
@@ -46,6 +61,8 @@ class Base(DeclarativeBase):
         list[float]: JSON(none_as_null=True),
         dict[str, Any]: JSON(none_as_null=True),
         str: Text(),
+        float: Double(),
+        bytes: LargeBinary(),
     }
 
 
@@ -78,6 +95,12 @@ class Count(Base):
     width: Mapped[int | None]
     height: Mapped[int | None]
     bytes: Mapped[int | None] = mapped_column(BigInteger)
+    brightness: Mapped[float | None]
+    """This and the next two are binwatch.photo_stats.PhotoStats."""
+    contrast: Mapped[float | None]
+    sharpness: Mapped[float | None]
+    embedding: Mapped[_Bytes | None]
+    """What the model saw, for drift: float16, little-endian (binwatch.embedding)."""
     modified_at: Mapped[datetime]
     """When S3 stored the photo (or announced it, if it is missing)."""
     recorded_at: Mapped[datetime]
@@ -117,6 +140,10 @@ class Bin(Base):
     photo_at: Mapped[datetime | None]
     expectation_id: Mapped[int | None] = mapped_column(BigId, ForeignKey("expectations.id"))
     expected_at: Mapped[datetime | None]
+    photo_state: Mapped[str | None] = mapped_column(String(10))
+    """What the latest photo is (binwatch.records.bins.PhotoState), as it was last added to `bin_totals`."""
+    quantity_state: Mapped[str | None] = mapped_column(String(10))
+    """What the latest expected quantity is (binwatch.records.bins.QuantityState), as last added to `bin_totals`."""
 
 
 class Comparison(Base):
@@ -175,6 +202,52 @@ class ComparisonTotal(Base):
     comparisons: Mapped[int] = mapped_column(BigInteger)
     within_one: Mapped[int] = mapped_column(BigInteger)
     """Comparisons whose error is at most one item."""
+    absolute_error: Mapped[int] = mapped_column(BigInteger)
+    squared_error: Mapped[int] = mapped_column(BigInteger)
+    last_at: Mapped[datetime]
+
+
+class BinTotal(Base):
+    """Bins by what is there of them. The only total that falls: a bin leaves one row when it enters another."""
+
+    __tablename__ = "bin_totals"
+
+    photo_state: Mapped[str] = mapped_column(String(10), primary_key=True)
+    quantity_state: Mapped[str] = mapped_column(String(10), primary_key=True)
+    bins: Mapped[int] = mapped_column(BigInteger)
+    last_at: Mapped[datetime]
+
+
+class Audit(Base):
+    """How many items a person found in a bin, beside what was counted and expected of it at that moment."""
+
+    __tablename__ = "audits"
+    __table_args__ = (Index("ix_audits_bin", "bucket", "bin_id"),)
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    bucket: Mapped[str]
+    bin_id: Mapped[str]
+    quantity: Mapped[int]
+    auditor: Mapped[str | None]
+    count_id: Mapped[int | None] = mapped_column(BigId, ForeignKey("counts.id"))
+    """The count that it judges; NULL if the bin's latest photo was not counted."""
+    expectation_id: Mapped[int | None] = mapped_column(BigId, ForeignKey("expectations.id"))
+    """The expected quantity that it judges; NULL if the bin had none."""
+    audited_at: Mapped[datetime]
+
+
+class AuditTotal(Base):
+    """Audits by what they judge: counts of one model, or the inventory (then `model_version` is '')."""
+
+    __tablename__ = "audit_totals"
+
+    subject: Mapped[str] = mapped_column(String(10), primary_key=True)
+    """binwatch.records.audits.Subject."""
+    model_version: Mapped[str] = mapped_column(String(100), primary_key=True)
+    audited_class: Mapped[int] = mapped_column(SmallInteger, primary_key=True, autoincrement=False)
+    outcome: Mapped[str] = mapped_column(String(10), primary_key=True)
+    audits: Mapped[int] = mapped_column(BigInteger)
+    within_one: Mapped[int] = mapped_column(BigInteger)
     absolute_error: Mapped[int] = mapped_column(BigInteger)
     squared_error: Mapped[int] = mapped_column(BigInteger)
     last_at: Mapped[datetime]

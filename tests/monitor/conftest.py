@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import Engine
 
 from binwatch.errors import MetadataReason, Reason
+from binwatch.records.audits import add_audit
 from binwatch.records.store import NewCount, NewExpectation, Store
 from binwatch.settings import load_settings
 from monitor.app import create_app
@@ -41,6 +42,7 @@ class Recorder:
     """Writes to the records as a worker would, with what does not matter left out."""
 
     def __init__(self, engine: Engine) -> None:
+        self.engine = engine
         self._store = Store(engine)
         self._uploads = itertools.count()
 
@@ -90,6 +92,9 @@ class Recorder:
             reason=reason,
         )
         assert self._store.add_expectations([expectation]) == 1
+
+    def audit(self, bin_id: str, quantity: int) -> None:
+        add_audit(self.engine, BUCKET, bin_id, quantity)
 
     def pair(self, bin_id: str, predicted: int, expected: int, model: str = MODEL) -> None:
         """A bin with a count and an expected quantity."""
@@ -163,7 +168,7 @@ def monitor(sqlite_records: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
 @pytest.fixture
 def known(recorder: Recorder) -> Recorder:
-    """Records whose every figure is known: six comparisons, two failures, two unread quantities."""
+    """Records whose every figure is known: six comparisons, two failures, two unread quantities, four audits."""
     recorder.pair("a", predicted=2, expected=2)
     recorder.pair("b", predicted=3, expected=3)
     recorder.pair("c", predicted=1, expected=3)  # under by 2
@@ -175,6 +180,11 @@ def known(recorder: Recorder) -> Recorder:
     recorder.count("bin-images/i.jpg", reason=Reason.MISSING, etag="", detail="not there")
     recorder.expect("g", reason=MetadataReason.NOT_JSON)
     recorder.expect("z", reason=MetadataReason.NO_QUANTITY)
+    recorder.expect("y", 3)
+    recorder.audit("a", 2)  # count and inventory are right
+    recorder.audit("c", 3)  # the inventory is right, the count under by 2
+    recorder.audit("d", 5)  # the count is right, the inventory under by 1
+    recorder.audit("g", 4)  # no expected quantity to judge
     return recorder
 
 

@@ -21,7 +21,7 @@ from sqlalchemy import Engine
 from typer.testing import CliRunner
 
 from monitor.__main__ import app
-from tests.monitor.conftest import Recorder
+from tests.monitor.conftest import BUCKET, Recorder
 
 COMMAND = [sys.executable, "-m", "monitor"]
 ROOT = Path(__file__).parents[2]
@@ -155,6 +155,29 @@ def test_status_prints_the_table(known: Recorder) -> None:
     total = next(line for line in result.stdout.splitlines() if " all " in line)
     assert re.findall(r"[\d.]+", total) == ["6", "2", "3", "1", "50", "83", "0.67"]
     assert "Photos: 7 counted, 1 not there (any more), 1 file ends early" in result.stdout
+
+
+def test_audit_and_expect_record_and_say_so(known: Recorder, tmp_path: Path) -> None:
+    result = _invoke("audit", "c", "3", "--auditor", "Ada", BINWATCH_BUCKET=BUCKET)
+    assert result.output == "Recorded: 3 found; counted 1 (under); expected 3 (exact)\n"
+    result = _invoke("audit", "nobody", "3", BINWATCH_BUCKET=BUCKET)
+    assert result.exit_code == 1
+    assert "'nobody'" in result.stderr
+    file = tmp_path / "stock.csv"
+    file.write_text("bin,quantity\ng,4\nh,-1\n", encoding="utf-8")
+    result = _invoke("expect", str(file), BINWATCH_BUCKET=BUCKET)
+    assert result.exit_code == 0
+    assert result.output.splitlines() == [
+        f"{file}: 1 recorded, 0 known from an earlier import",
+        "1 rows refused: 1 negative",
+        f"they are listed in {file}.refused.csv",
+    ]
+
+
+def test_expect_says_which_file_is_missing() -> None:
+    result = _invoke("expect", "none.csv")
+    assert result.exit_code == 1
+    assert "none.csv" in result.stderr
 
 
 def test_status_prints_json(known: Recorder) -> None:

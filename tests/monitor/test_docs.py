@@ -44,7 +44,7 @@ def test_units_are_those_of_the_scrape(known: Recorder, monitor: Running) -> Non
     units = {family.name: family.unit for family in text_string_to_metric_families(text) if family.unit}
     documented = {name.removesuffix("_total"): unit for name, _, unit, _ in _ROW.findall(DOC)}
     assert units == {name: documented[name] for name in units}
-    assert len(units) == 2
+    assert len(units) == 3
 
 
 def test_queries_name_metrics_and_labels_that_exist() -> None:
@@ -52,7 +52,7 @@ def test_queries_name_metrics_and_labels_that_exist() -> None:
     documented = _documented()
     assert set(re.findall(r"binwatch_\w+", queries)) == set(documented), "each metric has an example"
     for name, selector in re.findall(r"(binwatch_\w+)\{([^}]*)\}", queries):
-        assert set(re.findall(r"(\w+)=", selector)) <= documented[name].labels
+        assert set(re.findall(r"(\w+)!?=", selector)) <= documented[name].labels
     every_label = frozenset().union(*(metric.labels for metric in documented.values()))
     assert set(re.findall(r"by \((\w+)\)", queries)) <= every_label
 

@@ -51,10 +51,37 @@ def test_photos_and_expected_quantities_by_reason(known: Recorder, monitor: Runn
     assert figure("binwatch_photos_total", outcome="failed", reason=Reason.MISSING) == 1
     assert figure("binwatch_photos_total", outcome="failed", reason=Reason.CORRUPT) == 0
     name = "binwatch_expected_quantities_total"
-    assert monitor.metric(name, outcome="read", reason="") == 6
+    assert monitor.metric(name, outcome="read", reason="") == 7
     assert monitor.metric(name, outcome="failed", reason=MetadataReason.NOT_JSON) == 1
     assert monitor.metric(name, outcome="failed", reason=MetadataReason.NO_QUANTITY) == 1
     assert monitor.metric(name, outcome="failed", reason=MetadataReason.FORBIDDEN) == 0
+
+
+def test_audits_judge_counts_and_inventory(known: Recorder, monitor: Running, figure: Figure) -> None:
+    assert figure("binwatch_audits_total", audited="2", outcome="exact") == 1
+    assert figure("binwatch_audits_total", audited="3", outcome="under") == 1
+    assert figure("binwatch_audits_total", audited="5", outcome="exact") == 1
+    assert figure("binwatch_audits_total", audited="4", outcome="exact") == 1
+    assert figure("binwatch_audited_absolute_error_items_total", audited="3", outcome="under") == 2
+    assert figure("binwatch_audited_squared_error_total", audited="3") == 4
+    assert monitor.metric("binwatch_inventory_audits_total", audited="3", outcome="exact") == 1
+    assert monitor.metric("binwatch_inventory_audits_total", audited="5", outcome="under") == 1
+    assert sum(monitor.metrics()["binwatch_inventory_audits_total"].values()) == 3
+
+
+def test_bins_by_what_is_there_of_them(known: Recorder, monitor: Running) -> None:
+    def bins(photo: str, expected: str) -> float:
+        return monitor.metric("binwatch_bins", photo=photo, expected=expected)
+
+    assert bins("counted", "known") == 6
+    assert bins("counted", "unreadable") == 1
+    assert bins("failed", "none") == 1, "a missing photo is no photo of its bin"
+    assert bins("none", "known") == bins("none", "unreadable") == 1
+    known.count("bin-images/y.jpg", 3)
+    known.expect("g", 4, at=DAY + timedelta(days=1))
+    assert bins("counted", "known") == 8
+    assert bins("counted", "unreadable") == bins("none", "known") == 0
+    assert sum(monitor.metrics()["binwatch_bins"].values()) == 10
 
 
 def test_no_counter_falls_when_an_expected_quantity_is_corrected(known: Recorder, monitor: Running) -> None:
@@ -62,7 +89,7 @@ def test_no_counter_falls_when_an_expected_quantity_is_corrected(known: Recorder
     known.expect("c", 1, at=DAY + timedelta(days=1))
     after = monitor.metrics()
     counters = [name for name in before if name.endswith("_total")]
-    assert len(counters) == 6
+    assert len(counters) == 10
     for name in counters:
         assert all(after[name][labels] >= value for labels, value in before[name].items()), name
     # The first comparison, three expected and one counted, stays beside the new one.
@@ -123,6 +150,7 @@ def test_a_scrape_reads_no_ledger(known: Recorder, monitor: Running, sqlite_reco
     before = monitor.get("/metrics").text
     with sqlite_records.begin() as connection:
         connection.exec_driver_sql("DELETE FROM comparisons")
+        connection.exec_driver_sql("DELETE FROM audits")
         connection.exec_driver_sql("DELETE FROM bins")
         connection.exec_driver_sql("DELETE FROM expectations")
         connection.exec_driver_sql("DELETE FROM counts WHERE id < (SELECT max(id) FROM counts)")
@@ -154,8 +182,8 @@ def test_a_locked_database_is_waited_for_but_not_for_long(
     assert monitor.metric("binwatch_records_up") == 1
 
 
-def test_on_postgresql(postgres_records: Engine, postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("BINWATCH_DATABASE_URL", postgres_url)
+def test_on_postgresql(postgres_records: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BINWATCH_DATABASE_URL", postgres_records.url.render_as_string(hide_password=False))
     Recorder(postgres_records).pair("a", predicted=1, expected=3)
     with running_monitor() as monitor:
         assert _comparisons(monitor) == {("3", "under"): 1}

@@ -24,7 +24,7 @@ def test_api_gives_the_known_figures(known: Recorder, monitor: Running) -> None:
     summary = monitor.get("/api/summary").json()
     assert summary["model"] == summary["in_use"]["version"] == "model-1"
     assert summary["photos"] == {"done": 7, "failed": {"missing": 1, "truncated": 1}}
-    assert summary["expected_quantities"] == {"done": 6, "failed": {"no_expected_quantity": 1, "not_json": 1}}
+    assert summary["expected_quantities"] == {"done": 7, "failed": {"no_expected_quantity": 1, "not_json": 1}}
     total = summary["agreement"]["total"]
     assert (total["comparisons"], total["exact"], total["under"], total["over"]) == (6, 3, 2, 1)
     assert total["agreement"] == 0.5
@@ -37,6 +37,10 @@ def test_api_gives_the_known_figures(known: Recorder, monitor: Running) -> None:
     assert rows["3"]["agreement"] == 0.5
     assert rows["more than 5"]["comparisons"] == 2
     assert all(summary["last"].values())
+    audits = summary["audits"]
+    assert (audits["counts"]["agreement"], audits["counts"]["mae"]) == (0.75, 0.5)
+    assert audits["inventory"]["agreement"] == pytest.approx(2 / 3)
+    assert summary["bins"] == {"photo_without_quantity": 2, "quantity_without_photo": 1}
 
 
 def test_each_model_has_figures_of_its_own(known: Recorder, monitor: Running) -> None:

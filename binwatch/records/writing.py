@@ -1,0 +1,53 @@
+"""What the writers to the records share: rows that are inserted once, and totals that rows are added to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import DeclarativeBase
+
+Row = dict[str, Any]
+
+
+def insert_into(connection: Connection, table: type[DeclarativeBase]) -> Any:
+    """INSERT with ON CONFLICT, which PostgreSQL and SQLite share but SQLAlchemy keeps in the dialects."""
+    return (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(table)
+
+
+def insert_new(connection: Connection, table: type[DeclarativeBase], rows: list[Row]) -> list[Row]:
+    """Insert the rows that are not there yet; returns those, with their ids."""
+    statement = insert_into(connection, table).values(rows).on_conflict_do_nothing().returning(*table.__table__.c)
+    return [dict(row) for row in connection.execute(statement).mappings()]
+
+
+def errors_of(error: int) -> Row:
+    """What one error, in items, adds to a total."""
+    return {"within_one": int(abs(error) <= 1), "absolute_error": abs(error), "squared_error": error**2}
+
+
+def summed(labels: tuple[str, ...], now: datetime, rows: Iterable[Row]) -> list[Row]:
+    """Add up the rows that share their labels, in the order of the labels."""
+    sums: dict[tuple[Any, ...], Row] = {}
+    for row in rows:
+        key = tuple(row[label] for label in labels)
+        total = sums.setdefault(key, {name: row[name] if name in labels else 0 for name in row} | {"last_at": now})
+        for name in row.keys() - set(labels):
+            total[name] += row[name]
+    return [sums[key] for key in sorted(sums)]
+
+
+def add_to_totals(connection: Connection, table: type[DeclarativeBase], rows: list[Row]) -> None:
+    """Add each row to the total of the same labels (the primary key), which is made where it is not there."""
+    if not rows:
+        return
+    insert = insert_into(connection, table).values(rows)
+    columns = table.__table__.c
+    labels = [column.name for column in columns if column.primary_key]
+    added = {name: columns[name] + insert.excluded[name] for name in rows[0] if name not in {*labels, "last_at"}}
+    connection.execute(
+        insert.on_conflict_do_update(index_elements=labels, set_=added | {"last_at": insert.excluded.last_at})
+    )

@@ -1,0 +1,210 @@
+"""Expected quantities from a file: CSV or Parquet with the columns `bin` and `quantity`.
+
+Every row is judged by itself. Those that cannot be right are listed in a file of their own, each with the reason; the
+others are recorded in chunks, each in a transaction of its own, so that a broken connection costs one chunk and the
+same command again does the rest.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from itertools import islice
+from pathlib import Path
+
+from sqlalchemy import Engine, select
+
+from binwatch.errors import BinwatchError
+from binwatch.metadata import MAX_QUANTITY
+from binwatch.records.store import NewExpectation, Store
+from binwatch.records.tables import Expectation
+from monitor.tabular import Cells, read_rows
+
+CHUNK = 1000
+"""Rows in a transaction. 9 columns each stay below the 32,766 parameters of a SQLite statement."""
+MAX_BIN = 500
+"""Characters of a bin's id. S3's keys have at most 1,024 bytes."""
+
+
+class Refusal(StrEnum):
+    """Why a row is not imported. The set is closed; docs/operations.md lists it."""
+
+    NO_BIN = "no_bin"
+    BAD_BIN = "bad_bin"
+    NO_QUANTITY = "no_quantity"
+    NOT_A_NUMBER = "not_a_number"
+    NEGATIVE = "negative"
+    FRACTIONAL = "fractional"
+    TOO_LARGE = "too_large"
+    DUPLICATE = "duplicate"
+    CONTRADICTION = "contradiction"
+
+
+@dataclass(slots=True)
+class Report:
+    """What became of a file's rows."""
+
+    file: Path
+    recorded: int = 0
+    known: int = 0
+    """Rows that an earlier import of the same file had recorded."""
+    refused: Counter[Refusal] = field(default_factory=Counter)
+    refused_file: Path | None = None
+
+    @property
+    def accepted(self) -> int:
+        """Rows that are in the records now."""
+        return self.recorded + self.known
+
+
+class _Refused(Exception):
+    def __init__(self, why: Refusal) -> None:
+        super().__init__(why)
+        self.why = why
+
+
+def import_file(
+    file: Path, database: Engine, bucket: str, as_of: datetime | None = None, refused: Path | None = None
+) -> Report:
+    """Record the expected quantities in `file`, valid since `as_of` (UTC), or since the file was last changed.
+
+    Raises BinwatchError if the file cannot be read or lacks a column.
+    """
+    etag, changed = _identity(file)
+    report = Report(file)
+    moment = _moment(as_of, changed)
+    store = Store(database)
+    with _Refusals(refused or file.with_name(file.name + ".refused.csv"), report) as refusals:
+        for chunk in _chunks(_accepted(read_rows(file), refusals)):
+            wanted = dict(chunk)
+            known = set() if as_of else _known(database, bucket, etag, list(wanted))
+            new = [
+                NewExpectation(
+                    bucket=bucket, bin_id=bin_id, source=file.name, etag=etag, modified_at=moment, quantity=quantity
+                )
+                for bin_id, quantity in wanted.items()
+                if bin_id not in known
+            ]
+            recorded = store.add_expectations(new)
+            report.recorded += recorded
+            report.known += len(wanted) - recorded
+    return report
+
+
+def parse(cells: Cells) -> tuple[str, int]:
+    """Bin and quantity of one row, or _Refused."""
+    return _bin(cells.bin), _quantity(cells.quantity)
+
+
+def _bin(text: str) -> str:
+    name = text.strip()
+    if not name:
+        raise _Refused(Refusal.NO_BIN)
+    # A key instead of a bin's id ("bin-images/00123.jpg") would never meet its photo.
+    if len(name) > MAX_BIN or "/" in name or not name.isprintable():
+        raise _Refused(Refusal.BAD_BIN)
+    return name
+
+
+def _quantity(text: str) -> int:
+    digits = text.strip()
+    if not digits:
+        raise _Refused(Refusal.NO_QUANTITY)
+    try:
+        value = float(digits.replace("_", "?"))  # Python takes 1_000 for a number; no inventory writes that
+    except ValueError:
+        raise _Refused(Refusal.NOT_A_NUMBER) from None
+    if value != value:
+        raise _Refused(Refusal.NOT_A_NUMBER)
+    if value < 0:
+        raise _Refused(Refusal.NEGATIVE)
+    if value > MAX_QUANTITY:
+        raise _Refused(Refusal.TOO_LARGE)
+    if not value.is_integer():
+        raise _Refused(Refusal.FRACTIONAL)
+    return int(value)
+
+
+def _accepted(rows: Iterable[Cells], refusals: _Refusals) -> Iterator[tuple[str, int]]:
+    """The rows that can be right. Of several rows about one bin, the first."""
+    seen: dict[str, int] = {}
+    accepted = 0
+    for cells in rows:
+        try:
+            bin_id, quantity = parse(cells)
+        except _Refused as refused:
+            refusals.add(cells, refused.why)
+            continue
+        first = seen.setdefault(bin_id, quantity)
+        if len(seen) > accepted:
+            accepted += 1
+            yield bin_id, quantity
+        else:
+            refusals.add(cells, Refusal.DUPLICATE if first == quantity else Refusal.CONTRADICTION)
+
+
+class _Refusals:
+    """Counts refused rows and lists them in a file, which is made only if there are any."""
+
+    def __init__(self, path: Path, report: Report) -> None:
+        self._path = path
+        self._report = report
+        self._rows: list[tuple[int, str, str, str]] = []
+
+    def __enter__(self) -> _Refusals:
+        return self
+
+    def add(self, cells: Cells, why: Refusal) -> None:
+        self._report.refused[why] += 1
+        self._rows.append((cells.row, cells.bin, cells.quantity, why.value))
+
+    def __exit__(self, *_: object) -> None:
+        if not self._rows:
+            return
+        try:
+            with self._path.open("w", encoding="utf-8", newline="") as file:
+                csv.writer(file).writerows([("row", "bin", "quantity", "reason"), *self._rows])
+        except OSError as error:
+            raise BinwatchError(
+                f"{self._path}: the refused rows cannot be listed there ({error.strerror}); name another file with"
+                " --refused; what was accepted is recorded"
+            ) from error
+        self._report.refused_file = self._path
+
+
+def _identity(file: Path) -> tuple[str, datetime]:
+    """SHA-256 of the file, and when it was last changed."""
+    try:
+        with file.open("rb") as opened:
+            digest = hashlib.file_digest(opened, "sha256").hexdigest()
+        return digest, datetime.fromtimestamp(file.stat().st_mtime, UTC)
+    except OSError as error:
+        raise BinwatchError(f"{file}: cannot be read ({error.strerror}); name a CSV or Parquet file") from error
+
+
+def _moment(as_of: datetime | None, changed: datetime) -> datetime:
+    """Since when the quantities hold. A clock that runs ahead must not outdate all that comes until then."""
+    now = datetime.now(UTC)
+    if as_of is None:
+        return min(changed, now)
+    moment = as_of.replace(tzinfo=as_of.tzinfo or UTC)
+    if moment > now:
+        raise BinwatchError(f"--as-of {moment:%Y-%m-%d %H:%M:%S} UTC has not come yet; give a moment in the past")
+    return moment
+
+
+def _known(database: Engine, bucket: str, etag: str, bins: list[str]) -> set[str]:
+    """Those of `bins` that this very file was imported for, even if it was copied or touched since."""
+    where = (Expectation.bucket == bucket, Expectation.bin_id.in_(bins), Expectation.etag == etag)
+    with database.connect() as connection:
+        return set(connection.execute(select(Expectation.bin_id).where(*where)).scalars())
+
+
+def _chunks(rows: Iterator[tuple[str, int]]) -> Iterator[list[tuple[str, int]]]:
+    while chunk := list(islice(rows, CHUNK)):
+        yield chunk

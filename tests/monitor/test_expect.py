@@ -1,0 +1,169 @@
+"""Importing expected quantities: row by row, again without effect, and on both databases."""
+
+from __future__ import annotations
+
+import csv
+import os
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, func, select
+
+from binwatch.errors import BinwatchError
+from binwatch.records.tables import Comparison, Expectation
+from monitor.expect import CHUNK, Refusal, Report, import_file
+from tests.monitor.conftest import BUCKET, Recorder
+
+ROWS: list[tuple[str, str, Refusal | None]] = [
+    ("00001", "3", None),
+    ("00002", " 4.0 ", None),
+    ("00003", "1000000", None),
+    ("", "3", Refusal.NO_BIN),
+    ("bin-images/00004.jpg", "3", Refusal.BAD_BIN),
+    ("a\tb", "3", Refusal.BAD_BIN),
+    ("x" * 501, "3", Refusal.BAD_BIN),
+    ("00005", "", Refusal.NO_QUANTITY),
+    ("00005", "many", Refusal.NOT_A_NUMBER),
+    ("00005", "nan", Refusal.NOT_A_NUMBER),
+    ("00005", "1_000", Refusal.NOT_A_NUMBER),
+    ("00005", "-1", Refusal.NEGATIVE),
+    ("00005", "2.5", Refusal.FRACTIONAL),
+    ("00005", "inf", Refusal.TOO_LARGE),
+    ("00005", "1000001", Refusal.TOO_LARGE),
+    ("00001", "3", Refusal.DUPLICATE),
+    ("00001", "4", Refusal.CONTRADICTION),
+    ("121", "1", None),
+    ("00121", "2", None),
+]
+
+
+def _write(path: Path, rows: list[tuple[str, str]], header: tuple[str, ...] = ("bin", "quantity")) -> Path:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+    return path
+
+
+def _quantities(engine: Engine) -> dict[str, int | None]:
+    with engine.connect() as connection:
+        rows = connection.execute(select(Expectation.bin_id, Expectation.quantity).order_by(Expectation.id)).all()
+    return {row.bin_id: row.quantity for row in rows}
+
+
+def _rows(engine: Engine) -> int:
+    with engine.connect() as connection:
+        return connection.execute(select(func.count()).select_from(Expectation)).scalar_one()
+
+
+@pytest.fixture
+def stock(tmp_path: Path) -> Path:
+    return _write(tmp_path / "stock.csv", [(bin_id, quantity) for bin_id, quantity, _ in ROWS])
+
+
+def test_every_row_is_recorded_or_refused_with_its_reason(records_engine: Engine, stock: Path) -> None:
+    report = import_file(stock, records_engine, BUCKET)
+    assert (report.recorded, report.known) == (5, 0)
+    assert _quantities(records_engine) == {"00001": 3, "00002": 4, "00003": 1_000_000, "121": 1, "00121": 2}
+    with (stock.parent / "stock.csv.refused.csv").open(encoding="utf-8", newline="") as file:
+        listed = list(csv.DictReader(file))
+    expected = [(bin_id, why) for bin_id, _, why in ROWS if why]
+    assert [(row["bin"], row["reason"]) for row in listed] == expected
+    assert listed[0]["row"] == "5"
+    assert set(report.refused) == set(Refusal), "every reason occurs in this test"
+
+
+def test_importing_again_changes_nothing_even_if_the_file_was_copied(records_engine: Engine, stock: Path) -> None:
+    import_file(stock, records_engine, BUCKET)
+    copy = stock.with_name("copy.csv")
+    copy.write_bytes(stock.read_bytes())
+    os.utime(copy, (time.time() - 5, time.time() - 5))
+    for file in (stock, copy):
+        report = import_file(file, records_engine, BUCKET)
+        assert (report.recorded, report.known) == (0, 5)
+    assert _rows(records_engine) == 5
+
+
+def test_the_newer_of_file_and_metadata_counts(sqlite_records: Engine, recorder: Recorder, tmp_path: Path) -> None:
+    recorder.count("bin-images/a.jpg", 2)
+    recorder.expect("a", 5, at=datetime.now(UTC) - timedelta(days=2))
+    file = _write(tmp_path / "stock.csv", [("a", "2")])
+    import_file(file, sqlite_records, BUCKET, as_of=datetime.now(UTC) - timedelta(days=3))
+    import_file(file, sqlite_records, BUCKET, as_of=datetime.now(UTC) - timedelta(days=1))
+    with sqlite_records.connect() as connection:
+        expected = connection.execute(select(Comparison.expected).order_by(Comparison.id)).scalars().all()
+    assert expected == [5, 2]
+
+
+def test_a_file_from_the_future_is_of_now(sqlite_records: Engine, tmp_path: Path) -> None:
+    file = _write(tmp_path / "stock.csv", [("a", "2")])
+    ahead = time.time() + 86_400
+    os.utime(file, (ahead, ahead))
+    import_file(file, sqlite_records, BUCKET)
+    with sqlite_records.connect() as connection:
+        assert connection.execute(select(Expectation.modified_at)).scalar_one() <= datetime.now(UTC)
+    with pytest.raises(BinwatchError, match="has not come yet"):
+        import_file(file, sqlite_records, BUCKET, as_of=datetime.now(UTC) + timedelta(hours=1))
+
+
+def test_more_rows_than_a_chunk_and_columns_in_any_order(records_engine: Engine, tmp_path: Path) -> None:
+    rows = [("x", str(number % 7), f"bin {number}") for number in range(CHUNK + 1)]
+    file = tmp_path / "stock.csv"
+    with file.open("w", encoding="utf-8-sig", newline="") as opened:
+        csv.writer(opened).writerows([("note", " Quantity", "BIN"), *rows])
+    assert import_file(file, records_engine, BUCKET).recorded == CHUNK + 1
+    assert not (tmp_path / "stock.csv.refused.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "no column 'bin'"),
+        (b"bin,amount\n1,2\n", "no column 'quantity'"),
+        (b"bin;quantity\n1;2\n", "no column 'bin'"),
+        (b"bin,quantity\n\xff\xfe,2\n", "no CSV in UTF-8"),
+        (b'bin,quantity\n"a,2\n', "no CSV in UTF-8"),
+    ],
+)
+def test_a_file_that_is_no_table_is_an_error(
+    sqlite_records: Engine, tmp_path: Path, content: bytes, message: str
+) -> None:
+    file = tmp_path / "stock.csv"
+    file.write_bytes(content)
+    with pytest.raises(BinwatchError, match=message):
+        import_file(file, sqlite_records, BUCKET)
+    assert _rows(sqlite_records) == 0
+
+
+def test_short_and_empty_lines(sqlite_records: Engine, tmp_path: Path) -> None:
+    file = tmp_path / "stock.csv"
+    file.write_text("bin,quantity\na\n\nb,1\n", encoding="utf-8")
+    report = import_file(file, sqlite_records, BUCKET)
+    assert report.recorded == 1
+    assert report.refused == {Refusal.NO_QUANTITY: 1}
+
+
+def test_a_missing_file_is_named(sqlite_records: Engine, tmp_path: Path) -> None:
+    with pytest.raises(BinwatchError, match=r"none\.csv"):
+        import_file(tmp_path / "none.csv", sqlite_records, BUCKET)
+
+
+def test_parquet(sqlite_records: Engine, tmp_path: Path) -> None:
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    table = pyarrow.table({"bin": ["00001", "00002", None, "00003"], "quantity": [1.0, float("nan"), 3.0, None]})
+    file = tmp_path / "stock.parquet"
+    parquet.write_table(table, file)
+    report: Report = import_file(file, sqlite_records, BUCKET)
+    assert _quantities(sqlite_records) == {"00001": 1}
+    assert report.refused == {Refusal.NOT_A_NUMBER: 1, Refusal.NO_BIN: 1, Refusal.NO_QUANTITY: 1}
+
+
+def test_parquet_with_numbers_for_bins_is_refused(sqlite_records: Engine, tmp_path: Path) -> None:
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    file = tmp_path / "stock.parquet"
+    parquet.write_table(pyarrow.table({"bin": [121], "quantity": [1]}), file)
+    with pytest.raises(BinwatchError, match="would be one bin"):
+        import_file(file, sqlite_records, BUCKET)
+    file.write_bytes(b"PAR1 and nothing else")
+    with pytest.raises(BinwatchError, match="no Parquet file"):
+        import_file(file, sqlite_records, BUCKET)
