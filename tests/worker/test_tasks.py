@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import threading
 import time
@@ -71,8 +72,12 @@ def running(settings: Settings, counting: Any) -> Iterator[Celery]:
     app = make_app(settings)
     for task in (CountPhotos, ReadMetadata):
         app.register_task(task(counting, retry_wait_s=0.01))
+    level, handlers = logging.root.level, logging.root.handlers[:]
     with start_worker(app, pool="threads", concurrency=2, perform_ping_check=False):
         yield app
+    # Celery sets logging up for a process of its own; other tests listen to warnings.
+    logging.root.setLevel(level)
+    logging.root.handlers[:] = handlers
 
 
 def send(app: Celery, name: str = CountPhotos.name) -> None:
