@@ -98,6 +98,9 @@ def export(
     model: Annotated[Path, typer.Argument(help="A checkpoint (.pt).")],
     out: Annotated[Path, typer.Option("--out", help="Folder for the bundle.")],
     variants: Annotated[str, typer.Option(help="Comma-separated: fp32, fp16, int8.")] = "fp32,int8",
+    max_loss: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of accuracy that a variant may lose before the export fails.")
+    ] = 0.005,
     version: Annotated[str, typer.Option(help="The model's version; default: architecture and date.")] = "",
     note: Annotated[list[str] | None, typer.Option(help="A sentence for the card; may be repeated.")] = None,
     photos: Photos = None,
@@ -109,7 +112,7 @@ def export(
     from trainer.export.bundle import export as run
 
     display = Display()
-    options = Options(_precisions(variants), version, tuple(note or ()))
+    options = Options(_precisions(variants), max_loss, version, tuple(note or ()))
     card = run(model, out, options, _data_changes(photos, index), display)
     Console().print(tables.summary(card.metrics, f"{card.version}, fp32: test photos, 95 % intervals by bin group"))
     display.say(f"bundle: {out} ({', '.join(card.variants)})")

@@ -23,7 +23,7 @@ class DataConfig(_Strict):
 
     photos: Path = Field(description="folder or tar with photos; a photo's key is its file name without suffix")
     index: Path = Field(description="CSV with a row per photo")
-    key_column: str = "key"
+    key_column: str = Field("key", description="the photo's key, as text")
     label_column: str = Field("label", description="number of items in the photo")
     group_column: str = Field("bin_group", description="photos of one group never land in different splits")
     split_seed: int = Field(0, description="another number gives another split")
@@ -37,7 +37,7 @@ class ModelConfig(_Strict):
     freeze: str = Field("", description="last frozen unit, e.g. layer3 or layer3.2; empty trains everything")
     width: float = Field(1.0, gt=0, le=4, description="scales the channels of resnet50v2; for tests")
     embedding: int = Field(64, ge=1, description="size of the embedding before the classifier")
-    dropout: float = Field(0.3, ge=0, lt=1)
+    dropout: float = Field(0.3, ge=0, lt=1, description="of the pooled features, before the embedding")
     drop_path: float = Field(0.1, ge=0, lt=1, description="stochastic depth of the last block")
 
 
@@ -49,27 +49,27 @@ class AugmentConfig(_Strict):
     zoom: float = Field(0.12, ge=0, lt=0.5, description="shrink by up to this share, per axis; never enlarges")
     shift: float = Field(0.04, ge=0, lt=0.5, description="move by up to this share of the side")
     rotate: float = Field(3.0, ge=0, lt=45, description="degrees")
-    brightness: float = Field(0.2, ge=0, lt=1)
-    contrast: float = Field(0.2, ge=0, lt=1)
+    brightness: float = Field(0.2, ge=0, lt=1, description="brighter or darker by up to this share")
+    contrast: float = Field(0.2, ge=0, lt=1, description="more or less contrast by up to this share")
 
 
 class TrainConfig(_Strict):
     """How long and how hard to train."""
 
-    epochs: int = Field(12, ge=1)
-    batch_size: int = Field(64, ge=2)
+    epochs: int = Field(12, ge=1, description="passes over the training photos")
+    batch_size: int = Field(64, ge=2, description="photos per step")
     learning_rate: float = Field(1e-3, gt=0, description="peak, for layers that start from nothing")
     pretrained_factor: float = Field(0.2, ge=0, le=1, description="pretrained layers learn this much slower")
-    weight_decay: float = Field(0.05, ge=0)
+    weight_decay: float = Field(0.05, ge=0, description="of convolutions and matrices; norms and biases have none")
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps until the peak; cosine to zero afterwards")
     ordinal_sigma: float = Field(0.5, ge=0, description="width in items of the soft target; 0 is the plain label")
     ema: float = Field(0.998, ge=0, lt=1, description="decay of the averaged weights; 0 turns averaging off")
     clip: float = Field(5.0, gt=0, description="gradient norm above which gradients are scaled down")
     patience: int = Field(0, ge=0, description="stop after this many epochs without a better one; 0 never stops")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16 is autocast, faster where the CPU has it")
-    device: str = "cpu"
+    device: str = Field("cpu", description="cpu, cuda, cuda:1, …")
     threads: int = Field(0, ge=0, description="CPU threads for torch; 0 takes all")
-    seed: int = 0
+    seed: int = Field(0, description="of everything random: order, augmentation, dropout")
 
 
 class Config(_Strict):

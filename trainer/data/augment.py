@@ -14,8 +14,8 @@ from trainer.config import AugmentConfig
 def augment(photos: Tensor, config: AugmentConfig, random: torch.Generator) -> Tensor:
     """Shrink, move, turn, mirror and relight each photo by its own amounts; uint8 (batch, h, w, 3) in and out.
 
-    `random` is on the CPU whatever the device, so that a seed means the same everywhere. Photos only ever shrink
-    within the frame, so that items stay in view; what comes in at the border repeats the border.
+    `random` is on the CPU whatever the device, so that a seed means the same everywhere. Photos shrink, and never grow
+    beyond the frame, so that items stay in view; what comes in at the border repeats the border.
     """
     count = len(photos)
     grid = functional.affine_grid(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tarfile
 from pathlib import Path, PurePosixPath
 from typing import Protocol
@@ -47,14 +46,16 @@ class Tar:
             raise DataError(f"{file}: is not an uncompressed tar ({error}); unpack it and give the folder") from error
         photos = (member for member in members if PurePosixPath(member.name).suffix.lower() in SUFFIXES)
         self._places = {PurePosixPath(member.name).stem: (member.offset_data, member.size) for member in photos}
-        self._file = file.open("rb")
+        self._file = file
 
     def sizes(self) -> dict[str, int]:
         return {key: size for key, (_, size) in self._places.items()}
 
     def read(self, key: str) -> bytes:
         offset, size = self._places[key]
-        return os.pread(self._file.fileno(), size, offset)  # no shared position, so safe from any thread
+        with self._file.open("rb") as file:  # opened anew: threads do not share a position, and nothing stays open
+            file.seek(offset)
+            return file.read(size)
 
 
 def open_source(path: Path) -> Source:

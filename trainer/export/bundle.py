@@ -42,6 +42,7 @@ class Options:
     """What to export and how to describe it."""
 
     variants: tuple[Precision, ...]
+    max_loss: float = parity.MAX_LOSS
     version: str = ""
     notes: tuple[str, ...] = ()
 
@@ -93,14 +94,15 @@ class Exporter:
             write_fp16(files[Precision.FP32], files[Precision.FP16])
         return {precision: file for precision, file in files.items() if file.exists()}
 
-    def check(self, file: Path, precision: Precision) -> Checked:
+    def check(self, file: Path, precision: Precision, max_loss: float) -> Checked:
         """Compare a file with the trained network, then measure it. Raises ExportError if it differs too much."""
         model = OnnxModel(file)
         validation, test = self.data[Split.VALIDATION], self.data[Split.TEST]
         parity.check_batches(file, model, _first(validation, BATCH_CHECK_PHOTOS))
         found, embedding = self._run(model, validation, f"{precision} on validation photos")
         difference = parity.check_outputs(file, precision, found, self.wanted)
-        difference["validation_accuracy_lost"] = parity.check_accuracy(file, found, self.wanted, validation.labels)
+        lost = parity.check_accuracy(file, found, self.wanted, validation.labels, max_loss)
+        difference["validation_accuracy_lost"] = lost
         answers, _ = self._run(model, test, f"{precision} on test photos")
         return Checked(
             file=file,
@@ -151,7 +153,7 @@ def export(path: Path, folder: Path, options: Options, data: dict[str, Any], dis
     with TemporaryDirectory(dir=folder.parent) as name:
         work = Path(name)
         files = exporter.write(work, options.variants)
-        checked = {precision: exporter.check(file, precision) for precision, file in files.items()}
+        checked = {precision: exporter.check(file, precision, options.max_loss) for precision, file in files.items()}
         card = exporter.card(checked, options)
         _move(work, folder, card)
     return Bundle(folder).card

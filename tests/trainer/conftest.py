@@ -1,0 +1,49 @@
+"""Fixtures of the trainer's tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.trainer.drawn import PHOTOS, QUICK, Data, draw, run_cli, write_index
+from trainer import __main__ as cli
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
+    """160 photos of 0 to 7 items, in 80 groups of two."""
+    found = Data(tmp_path_factory.mktemp("data"))
+    found.photos.mkdir()
+    random = np.random.default_rng(0)
+    rows: list[tuple[str, object, str]] = []
+    for number in range(PHOTOS):
+        key = f"{number:05}"
+        draw(number % 8, random).save(found.photos / f"{key}.jpg")
+        rows.append((key, number % 8, f"g{number // 2}"))
+    write_index(found.index, rows)
+    return found
+
+
+@pytest.fixture
+def cli_error(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """What a failing command prints last; it must exit with 1."""
+
+    def run(*arguments: object) -> str:
+        monkeypatch.setattr("sys.argv", ["trainer", *(str(argument) for argument in arguments)])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        assert caught.value.code == 1
+        return capsys.readouterr().err.strip().splitlines()[-1]
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def fitted(data: Data, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of two epochs with frozen lower layers."""
+    folder = tmp_path_factory.mktemp("run")
+    run_cli("fit", *data.flags, "--out", folder, *QUICK, "--freeze", "layer2", "--epochs", 2)
+    return folder

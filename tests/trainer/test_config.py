@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from trainer.config import assignment, read
+from trainer.errors import ConfigError
+
+DATA = {"data.photos": "photos", "data.index": "index.csv"}
+
+
+def test_file_and_flags(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text('[data]\nphotos = "a"\nindex = "b.csv"\n[train]\nepochs = 5\nseed = 7\n', encoding="utf-8")
+    found = read(file, {"train.epochs": 3, "model.freeze": "layer3"})
+    assert (found.train.epochs, found.train.seed, found.model.freeze) == (3, 7, "layer3")
+    assert found.data.photos == Path("a")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({}, "data: Field required"),
+        ({**DATA, "train.epoch": 3}, "train.epoch: Extra inputs are not permitted"),
+        ({**DATA, "trian.epochs": 3}, "trian: Extra inputs are not permitted"),
+        ({**DATA, "train.epochs": 0}, "train.epochs: Input should be greater than or equal to 1"),
+        ({**DATA, "model.architecture": "resnet51"}, "model.architecture: Input should be 'resnet50' or 'resnet50v2'"),
+    ],
+)
+def test_mistakes_are_named(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read(None, changes)
+
+
+def test_a_file_that_is_not_there_or_not_toml(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"run\.toml: cannot be read"):
+        read(tmp_path / "run.toml", DATA)
+    (tmp_path / "run.toml").write_text("epochs: 3", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"run\.toml: is not TOML"):
+        read(tmp_path / "run.toml", DATA)
+    (tmp_path / "run.toml").write_text("train = 3", encoding="utf-8")
+    with pytest.raises(ConfigError, match="train: expected a table of options, found 3"):
+        read(tmp_path / "run.toml", {"train.epochs": 3})
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("train.epochs=3", ("train.epochs", 3)),
+        ("augment.flip=false", ("augment.flip", False)),
+        ("model.weights=none", ("model.weights", "none")),
+        ("data.photos=/a b=c", ("data.photos", "/a b=c")),
+    ],
+)
+def test_assignments(text: str, expected: tuple[str, object]) -> None:
+    assert assignment(text) == expected
+
+
+@pytest.mark.parametrize("text", ["train.epochs", "epochs=3", ""])
+def test_what_is_not_an_assignment(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"expected SECTION\.OPTION=VALUE"):
+        assignment(text)

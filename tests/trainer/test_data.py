@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import shutil
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.trainer.drawn import Data, draw, write_index
+from trainer.config import DataConfig
+from trainer.data.dataset import load_dataset
+from trainer.data.index import Row, read_index
+from trainer.data.source import Folder, Tar, open_source
+from trainer.data.split import Split
+from trainer.errors import DataError
+
+
+def config_of(data: Data) -> DataConfig:
+    return DataConfig(photos=data.photos, index=data.index)
+
+
+@pytest.fixture
+def copy(data: Data, tmp_path: Path) -> Data:
+    """A data set that a test may damage."""
+    shutil.copytree(data.photos, tmp_path / "photos")
+    shutil.copy(data.index, tmp_path / "index.csv")
+    return Data(tmp_path)
+
+
+def test_no_group_is_in_two_splits(data: Data) -> None:
+    found = load_dataset(config_of(data))
+    groups = [set(found[split].groups) for split in Split]
+    assert sum(len(part) for part in groups) == len(set.union(*groups)) == 80
+    assert sum(len(found[split]) for split in Split) == 160
+
+
+def test_adding_photos_moves_no_other(copy: Data) -> None:
+    before = load_dataset(config_of(copy))
+    random = np.random.default_rng(1)
+    rows = [(row.key, row.quantity, row.group) for row in read_index(config_of(copy))]
+    for number in range(40):
+        draw(number % 8, random).save(copy.photos / f"new{number}.jpg")
+        rows.append((f"new{number}", number % 8, f"new{number // 2}"))
+    write_index(copy.index, rows)
+    after = load_dataset(config_of(copy))
+    for split in Split:
+        assert set(before[split].keys) <= set(after[split].keys)
+
+
+def test_labels_beyond_five_are_one_class(data: Data) -> None:
+    photos = load_dataset(config_of(data))[Split.TRAIN]
+    assert photos.quantities.max() == 7
+    assert photos.labels.max() == 6
+    assert (photos.labels[photos.quantities == 7] == 6).all()
+
+
+def test_tar_and_folder_hold_the_same(data: Data, tmp_path: Path) -> None:
+    file = tmp_path / "photos.tar"
+    with tarfile.open(file, "w") as tar:
+        tar.add(data.photos, arcname=".")
+    folder, packed = Folder(data.photos), Tar(file)
+    assert folder.sizes() == packed.sizes()
+    assert all(folder.read(key) == packed.read(key) for key in folder.sizes())
+
+
+def test_compressed_tar_is_refused(data: Data, tmp_path: Path) -> None:
+    file = tmp_path / "photos.tar.gz"
+    with tarfile.open(file, "w:gz") as tar:
+        tar.add(data.photos, arcname=".")
+    with pytest.raises(DataError, match=r"is not an uncompressed tar .* unpack it and give the folder"):
+        open_source(file)
+
+
+def test_unreadable_and_missing_photos_are_named_and_left_out(copy: Data) -> None:
+    (copy.photos / "00003.jpg").write_bytes(b"")
+    (copy.photos / "00004.jpg").write_bytes(b"not an image")
+    whole = (copy.photos / "00005.jpg").read_bytes()
+    (copy.photos / "00005.jpg").write_bytes(whole[: len(whole) // 2])
+    (copy.photos / "00006.jpg").unlink()
+    found = load_dataset(config_of(copy))
+    assert found.missing == ("00006",)
+    assert sorted(found.unreadable) == ["00003", "00004", "00005"]
+    assert "empty" in found.unreadable["00003"]
+    assert sum(len(found[split]) for split in Split) == 156
+    assert found.facts()["unreadable"] == 3
+
+
+def test_nothing_readable_is_an_error(copy: Data) -> None:
+    for file in copy.photos.iterdir():
+        file.write_bytes(b"")
+    with pytest.raises(DataError, match="none of 160 photos can be decoded; 00000: the file is empty"):
+        load_dataset(config_of(copy))
+
+
+def test_a_folder_without_the_indexed_photos_is_an_error(copy: Data, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (copy.photos / "00000.jpg").rename(other / "x.jpg")
+    with pytest.raises(DataError, match=r"holds none of the photos of .* such as 00000, .* and 155 more"):
+        load_dataset(DataConfig(photos=other, index=copy.index))
+
+
+def test_an_empty_folder_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="holds no photos"):
+        open_source(tmp_path)
+
+
+def test_a_class_without_training_photos_is_an_error(copy: Data) -> None:
+    rows = [(row.key, row.quantity, row.group) for row in read_index(config_of(copy)) if row.quantity != 4]
+    write_index(copy.index, rows)
+    with pytest.raises(DataError, match="no training photo shows 4 items"):
+        load_dataset(config_of(copy))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("key,bin_group\na,g\n", r"no column 'label' \(there is: key, bin_group\)"),
+        ("key,label\na,1\n", r"no column 'bin_group' .* set data.group_column"),
+        ("", "no column 'key' .there is: nothing"),
+        ("key,label,bin_group\n", "has no rows"),
+        ("key,label,bin_group\na,1,g\nb,two,g\n", "line 3: label 'two' of b is not a whole number"),
+        ("key,label,bin_group\na,,g\n", "line 2: label '' of a is not a whole number"),
+        ("key,label,bin_group\na,-1,g\n", "line 2: label -1 of a is negative"),
+        ("key,label,bin_group\na,1,\n", "line 2: bin_group is empty"),
+        ("key,label,bin_group\na\n", "line 2: bin_group is empty"),
+        ("key,label,bin_group\na,1,g\na,2,g\n", "a is listed twice"),
+    ],
+)
+def test_index_errors_name_file_line_and_column(tmp_path: Path, text: str, message: str) -> None:
+    index = tmp_path / "index.csv"
+    index.write_text(text, encoding="utf-8")
+    with pytest.raises(DataError, match=f"index.csv.*{message}"):
+        read_index(DataConfig(photos=tmp_path, index=index))
+
+
+def test_index_not_there(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"index\.csv: cannot be read"):
+        read_index(DataConfig(photos=tmp_path, index=tmp_path / "index.csv"))
+
+
+def test_keys_are_strings_and_other_columns_are_ignored(tmp_path: Path) -> None:
+    index = tmp_path / "index.csv"
+    index.write_text("\ufeffwidth,key,label,bin_group\n7,00121,1,00121\n8,121,2,121\n", encoding="utf-8")
+    found = read_index(DataConfig(photos=tmp_path, index=index))
+    assert found == [Row("00121", 1, "00121"), Row("121", 2, "121")]

@@ -1,0 +1,158 @@
+"""From a checkpoint to a bundle, and the figures on the way."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from binwatch.bundle import Bundle, Precision, digest
+from tests.trainer.drawn import Data, run_cli
+from trainer import checkpoint
+from trainer.calibrate import softmax
+from trainer.data.dataset import load_dataset
+from trainer.data.split import Split
+from trainer.errors import ExportError
+from trainer.export import parity
+from trainer.loop import BEST
+from trainer.runtime import OnnxModel
+
+FEW = 0.5
+"""Of 18 validation photos one more or less right is 6 points: the default of half a point would be chance."""
+
+
+@pytest.fixture(scope="session")
+def bundle(fitted: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    folder = tmp_path_factory.mktemp("export") / "bundle"
+    run_cli(
+        "export", fitted / BEST, "--out", folder, "--variants", "int8,fp32,fp16", "--version", "v1", "--note", "Drawn.",
+        "--max-loss", FEW,
+    )  # fmt: skip
+    return Bundle(folder)
+
+
+def test_the_card_says_what_is_known(bundle: Bundle) -> None:
+    card = bundle.card
+    assert card.version == "v1"
+    assert card.architecture == "resnet50v2"
+    assert card.embedding_size == 64
+    assert set(card.variants) == {Precision.FP32, Precision.FP16, Precision.INT8}
+    assert card.notes == ["Drawn."]
+    assert list(card.metrics) == ["test", "test 0-5", "test 0-5 (challenge)", "test 1-5 (challenge)"]
+    assert card.metrics["test"].photos == 10
+    assert card.training["data"]["photos"]["train"] == 132
+    assert card.training["config"]["data"]["photos"] == "photos"  # no path of the machine that trained
+    assert card.reference is not None
+    assert sum(card.reference.predicted) == sum(card.reference.labels) == card.reference.photos == 18
+    assert len(card.reference.extra["embedding_mean"]) == 64
+
+
+def test_the_files_are_those_of_the_card(bundle: Bundle) -> None:
+    assert {file.name for file in bundle.folder.iterdir()} == {
+        "card.json", "model-fp32.onnx", "model-fp16.onnx", "model-int8.onnx"
+    }  # fmt: skip
+    for precision, variant in bundle.card.variants.items():
+        assert digest(bundle.model(precision)) == variant.sha256
+        assert variant.metrics["photos_per_second"] > 0
+        assert 0 <= variant.metrics["test"]["accuracy"]["value"] <= 1
+    assert bundle.card.variants[Precision.INT8].bytes < 0.5 * bundle.card.variants[Precision.FP32].bytes
+
+
+@pytest.mark.parametrize("batch", [1, 7])
+def test_onnx_says_what_torch_says(bundle: Bundle, fitted: Path, batch: int) -> None:
+    saved = checkpoint.load(fitted / BEST)
+    pixels = load_dataset(saved.config.data)[Split.TEST].pixels(range(batch), 224)
+    with torch.inference_mode():
+        logits, embedding = saved.model()(torch.from_numpy(pixels))
+    wanted = softmax(logits.numpy(), bundle.card.temperature)
+    found, vectors = OnnxModel(bundle.model(Precision.FP32))(pixels)
+    assert found.dtype == vectors.dtype == np.float32
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    np.testing.assert_allclose(vectors, embedding.numpy(), atol=1e-4)
+    for precision, atol in ((Precision.FP16, 5e-3), (Precision.INT8, 5e-2)):
+        found, vectors = OnnxModel(bundle.model(precision))(pixels)
+        assert found.dtype == vectors.dtype == np.float32
+        assert vectors.shape == (batch, 64)
+        np.testing.assert_allclose(found, wanted, atol=atol)
+
+
+def test_only_what_was_asked_for(fitted: Path, tmp_path: Path) -> None:
+    run_cli("export", fitted / BEST, "--out", tmp_path / "b", "--variants", "int8", "--max-loss", FEW)
+    assert {file.name for file in (tmp_path / "b").iterdir()} == {"card.json", "model-int8.onnx"}
+    assert list(tmp_path.iterdir()) == [tmp_path / "b"]  # no working files left
+
+
+def test_a_failing_check_leaves_no_bundle(
+    fitted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli_error: Callable[..., str]
+) -> None:
+    monkeypatch.setitem(parity.TOLERANCES, Precision.FP32, parity.Tolerance(most=0, mean=0))
+    message = cli_error("export", fitted / BEST, "--out", tmp_path / "b", "--variants", "fp32")
+    assert message.startswith("error: model-fp32.onnx: probabilities are up to ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_outputs_beyond_the_tolerance() -> None:
+    wanted = np.full((4, 7), 1 / 7)
+    assert parity.check_outputs(Path("m"), Precision.FP32, wanted, wanted)["largest_difference"] == 0
+    far = wanted.copy()
+    far[0, :2] += [0.01, -0.01]
+    with pytest.raises(ExportError, match=r"up to 0\.01 .* fp32 may differ by 0\.001"):
+        parity.check_outputs(Path("m"), Precision.FP32, far, wanted)
+    with pytest.raises(ExportError, match="do not sum to 1"):
+        parity.check_outputs(Path("m"), Precision.INT8, wanted * 2, wanted)
+
+
+def test_accuracy_that_is_lost() -> None:
+    labels = np.arange(200) % 7
+    wanted = np.eye(7)[labels]
+    found = wanted.copy()
+    found[0] = np.eye(7)[1]
+    assert parity.check_accuracy(Path("m"), found, wanted, labels) == pytest.approx(1 / 200)
+    found[7] = np.eye(7)[1]
+    with pytest.raises(ExportError, match=r"99\.00% of 200 validation photos .* gets 100\.00%; at most 0\.5%"):
+        parity.check_accuracy(Path("m"), found, wanted, labels)
+    assert parity.check_accuracy(Path("m"), wanted, found, labels) < 0  # better is fine
+
+
+def test_a_batch_that_changes_the_answer() -> None:
+    class Fixed:
+        def __call__(self, photos):  # type: ignore[no-untyped-def]
+            return np.full((len(photos), 7), 1 / len(photos)), None
+
+    with pytest.raises(ExportError, match="a batch of 1 gives other probabilities"):
+        parity.check_batches(Path("m"), Fixed(), np.zeros((8, 2, 2, 3), np.uint8))  # type: ignore[arg-type]
+
+
+def test_unknown_variant(fitted: Path, tmp_path: Path, cli_error: Callable[..., str]) -> None:
+    message = cli_error("export", fitted / BEST, "--out", tmp_path / "b", "--variants", "fp32,int4")
+    assert message == "error: --variants fp32,int4: 'int4' is not a valid Precision; choose from fp32, fp16, int8"
+
+
+def test_checkpoint_and_bundle_evaluate_alike(
+    fitted: Path, bundle: Bundle, data: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_cli("evaluate", fitted / BEST, "--out", tmp_path / "a.json")
+    run_cli("evaluate", bundle.folder, "--variant", "fp32", *data.flags, "--out", tmp_path / "b.json")
+    one, other = (json.loads((tmp_path / name).read_text(encoding="utf-8")) for name in ("a.json", "b.json"))
+    assert one["split"] == "test"
+    assert one["data"]["photos"]["test"] == 10
+    for figure in ("accuracy", "rmse", "mae", "within_one", "confusion"):  # the temperature changes no answer
+        assert one["metrics"]["test"][figure] == other["metrics"]["test"][figure]
+    assert other["metrics"]["test"] == bundle.card.metrics["test"].model_dump(mode="json")
+    printed = capsys.readouterr().out
+    assert "accuracy, %" in printed
+    assert "(challenge)" in printed
+
+
+def test_evaluate_needs_to_know_the_photos(bundle: Bundle, cli_error: Callable[..., str]) -> None:
+    assert "no such folder or tar of photos" in cli_error("evaluate", bundle.folder)
+
+
+def test_evaluate_writes_beside_the_checkpoint(fitted: Path) -> None:
+    run_cli("evaluate", fitted / BEST, "--split", "validation")
+    found = json.loads((fitted / "evaluation-validation.json").read_text(encoding="utf-8"))
+    assert found["metrics"]["validation"]["photos"] == 18

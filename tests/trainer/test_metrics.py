@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from trainer.metrics import (
+    Counts,
+    challenge_counts,
+    confusion,
+    counts_of,
+    expected_calibration_error,
+    measure,
+)
+
+LABELS = np.array([0, 1, 2, 3, 6, 6])
+PREDICTED = np.array([0, 2, 2, 1, 6, 3])
+"""Errors 0, +1, 0, -2, 0, -3."""
+
+
+def counts(confidence: float = 0.5, groups: str = "aabbcd") -> Counts:
+    return Counts(PREDICTED, np.full(6, confidence), LABELS, list(groups))
+
+
+def test_figures_by_hand() -> None:
+    found = measure(counts(), majority=6)
+    assert found.photos == 6
+    assert found.accuracy.value == pytest.approx(3 / 6)
+    assert found.within_one.value == pytest.approx(4 / 6)
+    assert found.mae.value == pytest.approx((1 + 2 + 3) / 6)
+    assert found.rmse.value == pytest.approx(((1 + 4 + 9) / 6) ** 0.5)
+    assert found.majority_accuracy == pytest.approx(2 / 6)
+    assert found.ece.value == pytest.approx(0)  # half are right, confidence is one half
+
+
+def test_confusion_has_labels_as_rows() -> None:
+    table = confusion(counts())
+    assert table.sum() == 6
+    assert [table[0, 0], table[1, 2], table[2, 2], table[3, 1], table[6, 6], table[6, 3]] == [1] * 6
+
+
+def test_per_class() -> None:
+    found = measure(counts(), majority=6).per_class
+    assert found["2"] == {"photos": 1, "recall": 1.0, "precision": 0.5}
+    assert found["more than 5"] == {"photos": 2, "recall": 0.5, "precision": 1.0}
+    assert found["4"] == {"photos": 0, "recall": 0.0, "precision": 0.0}
+
+
+def test_calibration_error_by_hand() -> None:
+    confidence = np.array([0.95, 0.95, 0.55, 0.55])
+    correct = np.array([True, False, True, True])
+    # Two bins: 0.95 said and 0.5 reached, 0.55 said and 1.0 reached; half of the photos in each.
+    assert expected_calibration_error(confidence, correct) == pytest.approx(0.5 * 0.45 + 0.5 * 0.45)
+    assert measure(
+        Counts(correct.astype(int), confidence, np.ones(4, int), list("abcd")), 1
+    ).ece.value == pytest.approx(0.45)
+
+
+def test_certainty_has_a_bin() -> None:
+    assert expected_calibration_error(np.array([1.0]), np.array([True])) == 0.0
+
+
+def test_intervals_resample_whole_groups() -> None:
+    """A thousand photos of one bin say no more of other bins than one does."""
+    random = np.random.default_rng(0)
+    labels = np.zeros(1000, int)
+    predicted = (random.random(1000) < 0.4).astype(int)
+    confidence = np.full(1000, 0.6)
+    one = measure(Counts(predicted, confidence, labels, ["a"] * 1000), 0).accuracy
+    assert (one.low, one.value, one.high) == (one.value,) * 3
+    each = measure(Counts(predicted, confidence, labels, [str(n) for n in range(1000)]), 0).accuracy
+    half = 1.96 * (each.value * (1 - each.value) / 1000) ** 0.5
+    assert each.high - each.value == pytest.approx(half, rel=0.15)
+    assert each.value - each.low == pytest.approx(half, rel=0.15)
+    pairs = measure(Counts(np.repeat(predicted, 2), np.full(2000, 0.6), np.zeros(2000, int), _twice(1000)), 0).accuracy
+    assert pairs.high - pairs.low == pytest.approx(each.high - each.low, rel=0.05)
+
+
+def _twice(groups: int) -> list[str]:
+    return [str(number) for number in range(groups) for _ in range(2)]
+
+
+def test_counts_take_the_most_probable_class() -> None:
+    probabilities = np.array([[0.1, 0.2, 0.7, 0, 0, 0, 0], [0, 0, 0.1, 0, 0, 0, 0.9]], np.float32)
+    found = counts_of(probabilities, np.array([2, 6]), ["a", "b"])
+    assert found.predicted.tolist() == [2, 6]
+    assert found.confidence == pytest.approx([0.7, 0.9])
+
+
+def test_challenge_knows_no_more_than_five() -> None:
+    probabilities = np.array(
+        [[0.1, 0, 0, 0.3, 0, 0.2, 0.4], [0.5, 0.1, 0, 0, 0, 0, 0.4], [0, 0, 0, 0, 0, 0, 1]], np.float32
+    )
+    labels = np.array([3, 0, 6])
+    found = challenge_counts(probabilities, labels, ["a", "b", "c"])
+    assert found.predicted.tolist() == [3, 0]
+    assert found.labels.tolist() == [3, 0]
+    assert found.groups == ["a", "b"]
+    assert found.confidence == pytest.approx([0.3 / 0.6, 0.5 / 0.6])
+
+
+def test_challenge_from_one_to_five() -> None:
+    probabilities = np.array([[0.6, 0, 0.1, 0.3, 0, 0, 0], [0.5, 0.1, 0, 0, 0, 0, 0.4]], np.float32)
+    found = challenge_counts(probabilities, np.array([3, 0]), ["a", "b"], low=1)
+    assert found.predicted.tolist() == [3]
+    assert found.confidence == pytest.approx([0.75])

@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from trainer.config import ModelConfig
+from trainer.errors import ConfigError, WeightsError
+from trainer.export.simplify import simplified
+from trainer.models import build
+from trainer.models.counter import Counter, frozen_units
+from trainer.models.weights import start
+
+SMALL = ModelConfig(architecture="resnet50v2", weights="none", width=0.125)
+UNITS = ["stem", "layer1.0", "layer1.1", "layer2.0", "last"]
+
+
+def photos(count: int = 2) -> torch.Tensor:
+    return torch.randint(0, 256, (count, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def unlike_new(model: Counter) -> Counter:
+    """Norms with statistics and scales of their own, as after training: fresh ones would hide mistakes."""
+    random = torch.Generator().manual_seed(1)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor in (module.weight.data, module.running_var):
+                tensor.uniform_(0.5, 1.5, generator=random)
+            for tensor in (module.bias.data, module.running_mean):
+                tensor.normal_(0, 0.1, generator=random)
+    return model.eval()
+
+
+def test_frozen_units() -> None:
+    assert frozen_units(UNITS, "") == []
+    assert frozen_units(UNITS, "layer1") == ["stem", "layer1.0", "layer1.1"]
+    assert frozen_units(UNITS, "layer1.0") == ["stem", "layer1.0"]
+    assert frozen_units(UNITS, "stem") == ["stem"]
+    with pytest.raises(ConfigError, match=r"no unit 'layer9'; choose one of stem, layer1\.0"):
+        frozen_units(UNITS, "layer9")
+
+
+@pytest.mark.parametrize("architecture", ["resnet50", "resnet50v2"])
+def test_a_resnet50_has_sixteen_blocks_and_2048_channels(architecture: str) -> None:
+    model = build(ModelConfig.model_validate({"architecture": architecture}))
+    blocks = [name for name in model.backbone.units() if name.startswith("layer")]
+    assert blocks[0] == "layer1.0"
+    assert blocks[-1] == "layer4.2"
+    assert len(blocks) == 16
+    assert model.head.embed.in_features == 2048
+    assert 23e6 < sum(parameter.numel() for parameter in model.backbone.parameters()) < 24e6
+
+
+def test_features_and_the_rest_are_the_whole() -> None:
+    model = unlike_new(build(SMALL.model_copy(update={"freeze": "layer3.2"})))
+    with torch.inference_mode():
+        features = model.features(photos())
+        assert features.shape == (2, 128, 4, 4)
+        whole, embedding = model(photos())
+        parts, _ = model.from_features(features)
+    assert torch.equal(whole, parts)
+    assert whole.shape == (2, 7)
+    assert embedding.shape == (2, 64)
+
+
+def test_the_frozen_part_does_not_learn() -> None:
+    model = build(SMALL.model_copy(update={"freeze": "layer2"})).train()
+    learning = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert "backbone.conv1.weight" not in learning
+    assert "backbone.layer2.3.conv3.weight" not in learning
+    assert {"backbone.layer3.0.conv1.weight", "head.embed.weight", "backbone.post_bn.weight"} <= learning
+    assert not model.backbone.layer2[3].training
+    assert model.backbone.layer3[0].training
+    before = model.backbone.layer1[0].pre_bn1.running_mean.clone()
+    model(photos(4))
+    assert torch.equal(before, model.backbone.layer1[0].pre_bn1.running_mean)
+
+
+@pytest.mark.parametrize("architecture", ["resnet50", "resnet50v2"])
+def test_simplified_is_the_same_function(architecture: str) -> None:
+    config = SMALL.model_copy(update={"architecture": architecture})
+    model = unlike_new(build(config))
+    with torch.inference_mode():
+        x = model.normalise(photos())
+        wanted = x
+        for step in model.backbone.units().values():
+            wanted = step(wanted)
+        found = simplified(model.backbone)(x)
+    torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-4)
+
+
+def test_a_simplified_network_has_no_norms_but_the_first() -> None:
+    norms = [module for module in simplified(build(SMALL).backbone).modules() if isinstance(module, nn.BatchNorm2d)]
+    assert [norm.num_features for norm in norms] == [3]
+
+
+def test_stochastic_depth_keeps_the_mean() -> None:
+    block = build(SMALL.model_copy(update={"drop_path": 0.5})).backbone.layer4[2].train()
+    torch.manual_seed(0)
+    kept = block._sometimes(torch.ones(10_000, 1, 1, 1))
+    assert set(kept.unique().tolist()) == {0.0, 2.0}
+    assert float(kept.mean()) == pytest.approx(1, abs=0.05)
+
+
+def test_weights_from_arrays(tmp_path: Path) -> None:
+    source = unlike_new(build(SMALL))
+    state = {name: value.numpy() for name, value in source.backbone.state_dict().items()}
+    lower = {name: value.astype(np.float16) for name, value in state.items() if name.startswith(("conv1", "layer1"))}
+    np.savez(tmp_path / "lower.npz", **lower)
+    model = build(SMALL)
+    loaded = start(model.backbone, str(tmp_path / "lower.npz"))
+    assert "layer1.2.conv3.weight" in loaded
+    assert not any(name.startswith("layer2") for name in loaded)
+    torch.testing.assert_close(
+        model.backbone.layer1[0].conv2.weight, source.backbone.layer1[0].conv2.weight, rtol=1e-3, atol=1e-3
+    )
+
+
+def test_weights_of_another_architecture(tmp_path: Path) -> None:
+    torch.save(build(ModelConfig()).backbone.state_dict(), tmp_path / "v1.pt")
+    with pytest.raises(WeightsError, match=r"v1\.pt: .* another architecture"):
+        start(build(ModelConfig(architecture="resnet50v2")).backbone, str(tmp_path / "v1.pt"))
+
+
+def test_weights_that_cannot_be_read(tmp_path: Path) -> None:
+    backbone = build(SMALL).backbone
+    with pytest.raises(WeightsError, match=r"no such file; model\.weights is imagenet, none, or"):
+        start(backbone, str(tmp_path / "none.npz"))
+    (tmp_path / "bad.npz").write_bytes(b"bad")
+    with pytest.raises(WeightsError, match="is not a NumPy archive of arrays"):
+        start(backbone, str(tmp_path / "bad.npz"))
+    (tmp_path / "bad.pt").write_bytes(b"bad")
+    with pytest.raises(WeightsError, match="is not a file of weights"):
+        start(backbone, str(tmp_path / "bad.pt"))
+
+
+def test_pickled_arrays_are_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "evil.npz", conv1=np.array([{"a": 1}], dtype=object))
+    with pytest.raises(WeightsError, match="is not a NumPy archive of arrays"):
+        start(build(SMALL).backbone, str(tmp_path / "evil.npz"))

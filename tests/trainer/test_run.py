@@ -1,0 +1,181 @@
+"""Training from the command line and from Python: features, checkpoints, resuming, errors."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.trainer.drawn import QUICK, Data, run_cli
+from trainer import checkpoint, features
+from trainer.config import Config, assignment, read
+from trainer.data.dataset import load_dataset
+from trainer.data.split import Split
+from trainer.display import Display
+from trainer.errors import CheckpointError
+from trainer.fit import fit, saved_run
+from trainer.loop import BEST, LAST, LOG
+from trainer.models import build
+
+
+def config_of(data: Data, **changes: object) -> Config:
+    options = dict(assignment(text) for text in QUICK if text != "--set")
+    options |= {"data.photos": data.photos, "data.index": data.index}
+    return read(None, options | {name.replace("__", "."): value for name, value in changes.items()})
+
+
+class Interrupted(Display):
+    """A person who presses Ctrl-C after the first epoch."""
+
+    def say(self, text: str) -> None:
+        if text.startswith("epoch 1:"):
+            raise KeyboardInterrupt
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    saved = checkpoint.load(folder / LAST)
+    return {f"average {name}": value for name, value in saved.weights.items()} | saved.training["model"]
+
+
+@pytest.mark.parametrize("freeze", ["layer3", ""])
+def test_a_resumed_run_ends_with_the_same_weights(data: Data, tmp_path: Path, freeze: str) -> None:
+    config = config_of(data, train__epochs=2, model__freeze=freeze, augment__views=1)
+    fit(config, tmp_path / "one", Display())
+    with pytest.raises(KeyboardInterrupt):
+        fit(config, tmp_path / "two", Interrupted())
+    assert len(checkpoint.load(tmp_path / "two" / LAST).history) == 1
+    run_cli("fit", "--out", tmp_path / "two", "--resume")
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    assert one.keys() == two.keys()
+    assert [name for name in one if not torch.equal(one[name], two[name])] == []
+
+
+def test_a_run_leaves_log_and_checkpoints(fitted: Path) -> None:
+    rows = list(csv.DictReader((fitted / LOG).read_text(encoding="utf-8").splitlines()))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert 0 <= float(rows[0]["val_accuracy"]) <= 1
+    best = checkpoint.load(fitted / BEST)
+    assert best.config.model.freeze == "layer2"
+    assert best.config.train.epochs == 2
+    assert best.training == {}
+    assert best.facts["data"]["photos"] == {"train": 132, "validation": 18, "test": 10}
+    assert not list(fitted.rglob("*.partial"))
+
+
+def test_training_learns(data: Data, tmp_path: Path) -> None:
+    """Empty drawings and full ones differ plainly: the loss must fall well below that of guessing."""
+    config = config_of(data, train__epochs=6, model__freeze="layer1", train__learning_rate=3e-3, train__ema=0.5)
+    fit(config, tmp_path, Display())
+    history = checkpoint.load(tmp_path / LAST).history
+    assert history[-1]["train_loss"] < history[0]["train_loss"] - 0.3
+
+
+def test_patience_stops_a_run(data: Data, tmp_path: Path) -> None:
+    """Without learning no epoch is better than the first."""
+    config = config_of(data, train__epochs=9, train__patience=2, train__learning_rate=1e-12, model__freeze="layer4")
+    fit(config, tmp_path, Display())
+    assert len(checkpoint.load(tmp_path / LAST).history) == 3
+
+
+def test_features_are_computed_once_and_for_this_network_only(data: Data, tmp_path: Path) -> None:
+    config = config_of(data, model__freeze="layer1")
+    photos = load_dataset(config.data)[Split.TEST]
+    model = build(config.model)
+    asked: list[str] = []
+
+    def progress(batches, photos, what):  # type: ignore[no-untyped-def]
+        asked.append(what)
+        return batches
+
+    def compute(model=model, config=config):  # type: ignore[no-untyped-def]
+        return features.compute(model, photos, config, 2, tmp_path, progress)
+
+    first = compute()
+    assert asked == ["features, view 0", "features, view 1"]
+    assert first[0].shape == (10, 56, 56, 32)
+    with torch.inference_mode():
+        wanted = model.features(torch.from_numpy(photos.pixels(range(3), 224)))
+    assert np.allclose(first[0][:3].transpose(0, 3, 1, 2), wanted, rtol=1e-2, atol=1e-3)
+    assert not np.array_equal(first[0], first[1])
+
+    compute()
+    assert len(asked) == 2  # nothing computed again
+    whole = next(tmp_path.glob("*-1.npy"))
+    whole.rename(whole.with_suffix(".partial"))
+    compute()
+    assert asked[2:] == ["features, view 1"]  # half-written is not there
+    with torch.no_grad():
+        model.backbone.layer1[0].conv1.weight.mul_(1.1)
+    compute()
+    assert len(asked) == 5  # other weights, other features
+    compute(config=config.model_copy(update={"augment": config.augment.model_copy(update={"zoom": 0.3})}))
+    assert len(asked) == 7
+
+
+def test_a_run_is_not_overwritten(fitted: Path, data: Data, cli_error: Callable[..., str]) -> None:
+    message = cli_error("fit", *data.flags, "--out", fitted, *QUICK)
+    assert message.endswith("holds a run already; continue it with --resume or choose another folder")
+
+
+def test_resuming_takes_no_other_configuration(fitted: Path, cli_error: Callable[..., str]) -> None:
+    message = cli_error("fit", "--out", fitted, "--resume", "--set", "train.seed=1")
+    assert "--resume takes the configuration from the checkpoint" in message
+
+
+def test_a_changed_length_is_recorded(fitted: Path) -> None:
+    saved = saved_run(fitted, 5)
+    assert saved.config.train.epochs == 5
+    assert saved.facts["changes"] == ["after epoch 2: train.epochs from 2 to 5"]
+    assert "changes" not in saved_run(fitted).facts
+
+
+def test_nothing_to_resume(tmp_path: Path, cli_error: Callable[..., str]) -> None:
+    assert cli_error("fit", "--out", tmp_path, "--resume").endswith("last.pt: no such checkpoint")
+
+
+def test_damaged_checkpoints(fitted: Path, tmp_path: Path) -> None:
+    whole = (fitted / BEST).read_bytes()
+    half = tmp_path / "half.pt"
+    half.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(CheckpointError, match=r"half\.pt: is not a checkpoint, or is damaged"):
+        checkpoint.load(half)
+    torch.save({"weights": torch.zeros(1)}, tmp_path / "other.pt")
+    with pytest.raises(CheckpointError, match=r"other\.pt: is not a checkpoint of this release"):
+        checkpoint.load(tmp_path / "other.pt")
+
+
+def test_a_checkpoint_with_weights_of_another_network(fitted: Path) -> None:
+    saved = checkpoint.load(fitted / BEST)
+    saved.config = saved.config.model_copy(update={"model": saved.config.model.model_copy(update={"width": 0.25})})
+    with pytest.raises(CheckpointError, match="the weights do not fit the configuration"):
+        saved.model()
+
+
+def test_a_checkpoint_can_be_where_another_run_starts(fitted: Path, data: Data, tmp_path: Path) -> None:
+    shutil.copy(fitted / BEST, tmp_path / "start.pt")
+    start = ["--set", f"model.weights={tmp_path / 'start.pt'}"]
+    run_cli("fit", *data.flags, "--out", tmp_path / "run", *QUICK, *start, "--freeze", "layer4", "--epochs", 1)
+    old, new = checkpoint.load(fitted / BEST).weights, checkpoint.load(tmp_path / "run" / BEST).weights
+    assert torch.equal(old["backbone.layer4.2.conv3.weight"], new["backbone.layer4.2.conv3.weight"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--photos", "nowhere"], "nowhere: no such folder or tar of photos"),
+        (["--index", "nowhere.csv"], "nowhere.csv: cannot be read (No such file or directory)"),
+        (["--freeze", "layer7"], "model.freeze: no unit 'layer7'; choose one of stem, layer1.0"),
+        (["--set", "model.weights=nowhere.npz"], "nowhere.npz: no such file; model.weights is imagenet, none"),
+        (["--set", "train.epoch=3"], "train.epoch: Extra inputs are not permitted"),
+    ],
+)
+def test_errors_are_one_line(
+    data: Data, tmp_path: Path, cli_error: Callable[..., str], flags: list[str], message: str
+) -> None:
+    assert f"error: {message}" in cli_error("fit", *data.flags, "--out", tmp_path / "run", *QUICK, *flags)
+    assert not (tmp_path / "run" / LAST).exists()
