@@ -97,6 +97,13 @@ class Objects:
         except _ERRORS as error:
             raise _explained(error, bucket, key) from error
 
+    def check(self, bucket: str) -> None:
+        """Raise BinwatchError unless the bucket is there and answers."""
+        try:
+            self._client.head_bucket(Bucket=bucket)
+        except _ERRORS as error:
+            raise _explained(error, bucket, "") from error
+
     def list(self, bucket: str, prefix: str = "") -> Iterator[Listed]:
         """Every object under `prefix`, in the order of the keys, fetched a page of 1,000 at a time."""
         pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)

@@ -109,9 +109,13 @@ class Settings(BaseSettings):
         3, ge=1, le=64, description="groups in hand at a time: one counts, the others fetch"
     )
 
+    worker_host: str = Field("127.0.0.1", description="address of a worker's /metrics and /healthz")
+    worker_port: int = Field(0, ge=0, le=65535, description="port of a worker's /metrics and /healthz; 0: any free one")
+
     # Monitor
     monitor_host: str = Field("127.0.0.1", description="address that the monitor listens on")
     monitor_port: int = Field(8000, ge=0, le=65535, description="port that the monitor listens on; 0: any free one")
+    drift_interval_s: float = Field(60.0, ge=1, description="seconds between two looks for drift")
 
     @property
     def limits(self) -> Limits:

@@ -10,9 +10,12 @@ from celery.apps.worker import Worker
 
 from binwatch.settings import Settings
 from worker.counting import Counting
+from worker.health import Health
+from worker.http import StatusServer
 from worker.intake.loop import Events, IntakeLoop
 from worker.intake.rabbitmq import dead_letter_queue, declare, task_queue
 from worker.intake.source import open_events
+from worker.metrics import WorkerMetrics
 from worker.queues import TASK_VISIBILITY_S
 from worker.sending import Sender
 from worker.tasks import RECONCILE, CountPhotos, ReadMetadata, Reconcile
@@ -73,18 +76,25 @@ def _prepare_task_queue(app: Celery, settings: Settings) -> None:
         declare(connection, [dead_letter_queue(queue.name + "-dead"), queue])
 
 
+def make_sender(app: Celery, settings: Settings) -> Sender:
+    """What sends tasks to workers that run with the same settings."""
+    name = settings.task_queue + "-dead"
+    return Sender(app, settings.group_photos, name if _is_sqs(settings) else dead_letter_queue(name))
+
+
 def make_worker(app: Celery, settings: Settings) -> Worker:
     """A worker that counts and, if there is an event source, takes events in. Raises before any message is touched."""
-    counting = Counting(settings)
-    sender = Sender(app, settings.group_photos)
+    metrics = WorkerMetrics()
+    counting = Counting(settings, metrics)
+    sender = make_sender(app, settings)
     for task in (CountPhotos, ReadMetadata):
-        app.register_task(task(counting, settings.retry_wait_s))
+        app.register_task(task(counting, sender, settings.retry_wait_s))
     app.register_task(Reconcile(counting, sender, settings))
     _prepare_task_queue(app, settings)
     events = open_events(settings)
-    companions: list[Companion] = [counting.models]
+    companions: list[Companion] = [counting.models, _make_status(counting, sender, settings, metrics)]
     if events is not None:
-        companions.append(_make_intake(sender, settings, events))
+        companions.append(_make_intake(sender, settings, events, metrics))
     app.steps["worker"].add(_companion_step(companions))
     # Threads, in one process: they share one model, and NumPy, Pillow and ONNX Runtime let go of the GIL.
     return app.Worker(
@@ -97,14 +107,21 @@ def make_worker(app: Celery, settings: Settings) -> Worker:
     )
 
 
-def _make_intake(sender: Sender, settings: Settings, events: Events) -> IntakeLoop:
+def _make_status(counting: Counting, sender: Sender, settings: Settings, metrics: WorkerMetrics) -> StatusServer:
+    health = Health({**counting.probes(), "task queue": sender.backlog})
+    return StatusServer(settings.worker_host, settings.worker_port, metrics.registry, health)
+
+
+def _make_intake(sender: Sender, settings: Settings, events: Events, metrics: WorkerMetrics) -> IntakeLoop:
     return IntakeLoop(
         events,
         count=sender.count,
         read_metadata=sender.read_metadata,
         group_photos=settings.group_photos,
         group_wait_s=settings.group_wait_ms / 1000,
+        bucket=settings.bucket,
         models_prefix=settings.models_prefix,
+        metrics=metrics,
     )
 
 

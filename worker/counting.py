@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -23,8 +24,11 @@ from binwatch.records.migrate import check_schema
 from binwatch.records.store import NewCount, NewExpectation, Store
 from binwatch.settings import Settings
 from worker.engine import Engine
+from worker.metrics import Measured, Stage, WorkerMetrics
 from worker.models import ModelKeeper
 from worker.pipeline import Prediction, load_ahead, predict
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +56,9 @@ class LoadedPhoto:
 class Counting:
     """Counts photos and reads expected quantities. One for each process; its methods may run on several threads."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, metrics: WorkerMetrics | None = None) -> None:
         self._settings = settings
+        self.metrics = metrics or WorkerMetrics()
         self.database = _open_records(settings)
         self.objects = Objects(settings)
         self.models = ModelKeeper(settings, self.objects)
@@ -66,12 +71,14 @@ class Counting:
         loaded = load_ahead(self._pool, photos, self._load, ahead=len(photos))
         outages: list[Outage] = []
         counts: list[NewCount] = []
-        for item, answer in predict(engine, loaded, self._settings.batch_size):
+        for item, answer in predict(Measured(engine, self.metrics), loaded, self._settings.batch_size):
             if isinstance(item.error, ObjectsError):
                 outages.append(Outage(item.item, item.error))
             else:
                 counts.append(_record(engine, item, answer))
-        self._store.add_counts(counts)
+        with self.metrics.timed(Stage.RECORD):
+            self._store.add_counts(counts)
+        self._measure(engine, counts)
         return outages
 
     def read_metadata(self, files: Sequence[Created]) -> list[Outage]:
@@ -83,8 +90,19 @@ class Counting:
                 outages.append(read)
             else:
                 expectations.append(read)
-        self._store.add_expectations(expectations)
+        with self.metrics.timed(Stage.RECORD):
+            self._store.add_expectations(expectations)
+        for expectation in expectations:
+            self.metrics.metadata(expectation.reason)
         return outages
+
+    def probes(self) -> dict[str, Callable[[], object]]:
+        """What counting needs: each raises if its part does not work now."""
+        return {
+            "records": lambda: check_schema(self.database),
+            "objects": lambda: self.objects.check(self._settings.bucket),
+            "model": self.models.check,
+        }
 
     def close(self) -> None:
         """Let go of the threads."""
@@ -93,7 +111,8 @@ class Counting:
 
     def _load(self, item: Created) -> LoadedPhoto:
         try:
-            fetched = self.objects.fetch(item.bucket, item.key, max_bytes=self._settings.max_photo_bytes)
+            with self.metrics.timed(Stage.FETCH):
+                fetched = self.objects.fetch(item.bucket, item.key, max_bytes=self._settings.max_photo_bytes)
         except ObjectRefused as error:
             return LoadedPhoto(item, etag=error.etag, error=PhotoError(Reason(error.why), str(error)))
         except ObjectsError as error:
@@ -107,10 +126,19 @@ class Counting:
             modified=fetched.modified,
         )
         try:
-            photo = load(fetched.data, limits=self._settings.limits)
+            with self.metrics.timed(Stage.DECODE):
+                photo = load(fetched.data, limits=self._settings.limits)
         except PhotoError as error:
             return replace(loaded, error=error)
         return replace(loaded, photo=photo, stats=photo_stats(photo.pixels))
+
+    def _measure(self, engine: Engine, counts: Sequence[NewCount]) -> None:
+        self.metrics.model(engine.card.version, engine.precision, engine.provider)
+        now = datetime.now(UTC)
+        for count in counts:
+            self.metrics.photo(count.reason, (now - count.modified_at).total_seconds())
+            if count.reason is not None:
+                logger.warning("photo failed: %s", count.detail, extra={"bin": bin_of(count.key), "key": count.key})
 
     def _read(self, item: Created) -> NewExpectation | Outage:
         read = NewExpectation(
@@ -166,5 +194,8 @@ def _record(engine: Engine, loaded: LoadedPhoto, answer: Prediction | PhotoError
 
 
 def _announced(item: Created) -> datetime:
-    """When the event says that the object was stored: the best there is for an object that cannot be fetched."""
-    return item.time or datetime.now(UTC)
+    """When the event says that the object was stored: the best there is for an object that cannot be fetched.
+
+    The same for the same event, or one that is delivered twice would leave two records.
+    """
+    return item.time or datetime.fromtimestamp(0, UTC)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -109,7 +111,21 @@ class SqsDeadLetters:
 
     def _shown(self, message: dict[str, Any]) -> DeadLetter:
         reason = message.get("MessageAttributes", {}).get("reason", {}).get("StringValue")
-        return DeadLetter(self._name, reason or "delivered too often", message["Body"])
+        body = message["Body"]
+        if reason is None:
+            reason, body = _opened(body)
+        return DeadLetter(self._name, reason or "delivered too often", body)
+
+
+def _opened(body: str) -> tuple[str | None, str]:
+    """Reason and content of a Celery task, which kombu puts into envelopes of base64; any other body as it is."""
+    try:
+        envelope = json.loads(body if body.startswith("{") else base64.b64decode(body, validate=True))
+        content = base64.b64decode(envelope["body"]).decode()
+        reason = envelope["headers"].get("reason")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None, body
+    return reason, content
 
 
 class RabbitDeadLetters:

@@ -8,7 +8,7 @@ import threading
 import numpy as np
 
 from binwatch.bundle import Bundle, Precision
-from binwatch.errors import BinwatchError
+from binwatch.errors import BinwatchError, ObjectsError
 from binwatch.objects import Objects
 from binwatch.registry import Registry
 from binwatch.settings import Settings
@@ -25,8 +25,7 @@ class ModelKeeper:
         self._registry = Registry(objects, settings.bucket, settings.models_prefix)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="models", daemon=True)
-        current = self._registry.current()
-        self._engine = self._load(current.version) if current else self._open(Bundle(settings.model_dir))
+        self._engine = self._first()
 
     @property
     def engine(self) -> Engine:
@@ -55,6 +54,21 @@ class ModelKeeper:
             return
         logger.info("model: %s replaces %s", engine.card.version, self._engine.card.version)
         self._engine = engine
+
+    def check(self) -> None:
+        """Raise unless the model in use can count a blank photo."""
+        side = self._engine.card.input_size
+        self._engine.infer(np.zeros((1, side, side, 3), np.uint8))
+
+    def _first(self) -> Engine:
+        try:
+            current = self._registry.current()
+            if current is not None:
+                return self._load(current.version)
+        except ObjectsError as error:
+            # Without S3 there is no photo to count with the wrong model either; the next look puts it right.
+            logger.warning("model: %s; starting with the one in %s", error, self._settings.model_dir)
+        return self._open(Bundle(self._settings.model_dir))
 
     def _watch(self) -> None:
         while not self._stopping.wait(self._settings.model_poll_s):

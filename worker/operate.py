@@ -12,15 +12,14 @@ from binwatch.objects import Objects
 from binwatch.records.engine import connect
 from binwatch.records.migrate import check_schema
 from binwatch.settings import Settings
-from worker.app import make_app
+from worker.app import make_app, make_sender
 from worker.backfill import Progress, backfill
 from worker.reconcile import send_unrecorded
-from worker.sending import Sender
 
 
 def reconcile_once(settings: Settings) -> int:
     """Send what has no record; returns how many objects that is."""
-    sender = Sender(make_app(settings), settings.group_photos)
+    sender = make_sender(make_app(settings), settings)
     return send_unrecorded(Objects(settings), _open_records(settings), settings, sender)
 
 
@@ -39,7 +38,7 @@ def backfill_with_progress(settings: Settings, bucket: str, prefix: str, patienc
             Objects(settings),
             _open_records(settings),
             settings,
-            Sender(make_app(settings), settings.group_photos),
+            make_sender(make_app(settings), settings),
             bucket=bucket,
             prefix=prefix,
             patience_s=patience_s,

@@ -13,9 +13,9 @@ from typing import Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from binwatch.errors import PhotoError, Reason
+from binwatch.errors import BinwatchError, PhotoError, Reason
 from binwatch.image import Photo
-from worker.engine import Engine
+from worker.engine import Inferred
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +28,17 @@ class Loaded(Protocol):
 
     @property
     def photo(self) -> Photo | None: ...
+
+
+class EngineBroken(BinwatchError):
+    """The model can no longer be used, say because the GPU is lost. It is no photo's fault, so none is recorded."""
+
+
+class Infers(Protocol):
+    """Something that counts photos, as worker.engine.Engine does."""
+
+    def infer(self, photos: npt.NDArray[np.uint8]) -> Inferred:
+        """Count `photos`, uint8 (n, size, size, 3)."""
 
 
 Item = TypeVar("Item")
@@ -61,7 +72,7 @@ def load_ahead(
 
 
 def predict(
-    engine: Engine, loaded: Iterable[AnyLoaded], batch_size: int
+    engine: Infers, loaded: Iterable[AnyLoaded], batch_size: int
 ) -> Iterator[tuple[AnyLoaded, Prediction | PhotoError | None]]:
     """Pair each of `loaded` with its prediction, in order; with None if it has no photo, or with why it has none."""
     held: list[AnyLoaded] = []
@@ -75,14 +86,14 @@ def predict(
     yield from _answer(engine, held)
 
 
-def _answer(engine: Engine, held: Sequence[AnyLoaded]) -> Iterator[tuple[AnyLoaded, Prediction | PhotoError | None]]:
+def _answer(engine: Infers, held: Sequence[AnyLoaded]) -> Iterator[tuple[AnyLoaded, Prediction | PhotoError | None]]:
     pixels = [item.photo.pixels for item in held if item.photo is not None]
     answers = iter(_infer(engine, pixels))
     for item in held:
         yield item, next(answers) if item.photo is not None else None
 
 
-def _infer(engine: Engine, pixels: Sequence[npt.NDArray[np.uint8]]) -> list[Prediction | PhotoError]:
+def _infer(engine: Infers, pixels: Sequence[npt.NDArray[np.uint8]]) -> list[Prediction | PhotoError]:
     """One call for all; if it raises, halve until the photo that makes it raise stands alone."""
     if not pixels:
         return []
@@ -90,11 +101,20 @@ def _infer(engine: Engine, pixels: Sequence[npt.NDArray[np.uint8]]) -> list[Pred
         inferred = engine.infer(np.stack(pixels))
     except Exception as error:
         if len(pixels) == 1:
+            _check(engine, pixels[0])
             logger.exception("inference failed on one photo")
             return [PhotoError(Reason.INFERENCE_FAILED, f"ONNX Runtime failed on this photo: {error}")]
         half = len(pixels) // 2
         return _infer(engine, pixels[:half]) + _infer(engine, pixels[half:])
     return [_prediction(*pair) for pair in zip(inferred.probabilities, inferred.embeddings, strict=True)]
+
+
+def _check(engine: Infers, photo: npt.NDArray[np.uint8]) -> None:
+    """Raise EngineBroken unless a blank photo can be counted: else it is not the photo's fault."""
+    try:
+        engine.infer(np.zeros_like(photo)[None])
+    except Exception as error:
+        raise EngineBroken(f"ONNX Runtime fails on every photo ({error}); restart the worker") from error
 
 
 def _prediction(probabilities: npt.NDArray[np.float32], embedding: npt.NDArray[np.float32]) -> Prediction:

@@ -7,19 +7,22 @@ from dataclasses import asdict
 from typing import Any
 
 from celery import Celery
+from kombu.entity import Queue
 
 from binwatch.events import Created
 
 COUNT_PHOTOS = "binwatch.count_photos"
 READ_METADATA = "binwatch.read_metadata"
+_REASON_LENGTH = 1000
 
 
 class Sender:
     """Sends groups of at most `size` objects. Each method returns once the broker has them, and raises if it cannot."""
 
-    def __init__(self, app: Celery, size: int) -> None:
+    def __init__(self, app: Celery, size: int, dead_letters: Queue | str) -> None:
         self._app = app
         self._size = size
+        self._dead_letters = dead_letters
 
     def count(self, photos: Sequence[Created]) -> None:
         """Have photos counted."""
@@ -28,6 +31,14 @@ class Sender:
     def read_metadata(self, files: Sequence[Created]) -> None:
         """Have expected quantities read."""
         self._send(READ_METADATA, files)
+
+    def resend(self, task: str, objects: list[dict[str, Any]], *, deaths: int) -> None:
+        """Send objects that a task had in hand anew."""
+        self._app.send_task(task, args=[objects], kwargs={"deaths": deaths})
+
+    def set_aside(self, task: str, objects: list[dict[str, Any]], reason: str) -> None:
+        """Send a task to the dead-letter queue, with the reason."""
+        self._app.send_task(task, args=[objects], queue=self._dead_letters, headers={"reason": reason[:_REASON_LENGTH]})
 
     def backlog(self) -> int:
         """Tasks that wait in the queue, as far as the broker knows."""

@@ -15,11 +15,14 @@ from sqlalchemy.exc import TimeoutError as NoConnectionFree
 from binwatch.events import Created
 from binwatch.settings import Settings
 from worker.counting import Counting, Outage
+from worker.pipeline import EngineBroken
 from worker.reconcile import send_unrecorded
 from worker.sending import COUNT_PHOTOS, READ_METADATA, Sender, as_json
 
 MAX_WAIT_S = 60.0
 """Longest wait before the next try. Well below the visibility time-out of a task's message."""
+MAX_DEATHS = 10
+"""An object that was alone in a worker's hand when so many of them died is taken for the cause and set aside."""
 _MAX_DOUBLINGS = 20  # an outage of days must not end in a number too large for a float
 
 
@@ -31,7 +34,11 @@ logger = logging.getLogger(__name__)
 
 
 class _ObjectsTask(Task):  # type: ignore[misc]  # Celery has no types
-    """Does something with objects; what an outage keeps back is tried again, with the rest already recorded."""
+    """Does something with objects. What an outage keeps back is tried again, with the rest already recorded.
+
+    An object that makes the task raise, or the whole process die, must not stop the others: the group is halved until
+    the culprit stands alone, and then it is set aside in the dead-letter queue with the reason.
+    """
 
     acks_late = True
     acks_on_failure_or_timeout = False
@@ -40,28 +47,58 @@ class _ObjectsTask(Task):  # type: ignore[misc]  # Celery has no types
     ignore_result = True
     name: ClassVar[str]
 
-    def __init__(self, counting: Counting, retry_wait_s: float) -> None:
+    def __init__(self, counting: Counting, sender: Sender, retry_wait_s: float) -> None:
         self._counting = counting
+        self._sender = sender
         self._retry_wait_s = retry_wait_s
 
     @abstractmethod
     def work(self, objects: list[Created]) -> list[Outage]:
         """Do it; return what an outage kept back."""
 
-    def run(self, objects: list[dict[str, Any]]) -> None:
-        """Celery's entry point."""
+    def run(self, objects: list[dict[str, Any]], deaths: int = 0) -> None:
+        """Celery's entry point. `deaths` says how often a worker died while it had just this object in hand."""
+        if (self.request.delivery_info or {}).get("redelivered"):
+            # Before anything is touched, so that the number is right even if this worker dies of it, too.
+            self._after_death(objects, deaths + 1)
+            return
         try:
             outages = self.work([_parse(item) for item in objects])
-        except (OperationalError, InterfaceError, NoConnectionFree) as error:
-            raise self._again(objects, error) from error
+        except (OperationalError, InterfaceError, NoConnectionFree, EngineBroken) as error:
+            raise self._again(objects, error, deaths) from error
+        except Exception as error:
+            logger.exception("%s failed on %d objects", self.name, len(objects))
+            self._after_error(objects, f"{type(error).__name__}: {error}")
+            return
         if outages:
-            raise self._again([as_json(outage.item) for outage in outages], outages[0].error)
+            raise self._again([as_json(outage.item) for outage in outages], outages[0].error, deaths)
 
-    def _again(self, objects: list[dict[str, Any]], error: Exception) -> Exception:
+    def _after_death(self, objects: list[dict[str, Any]], deaths: int) -> None:
+        if len(objects) > 1:
+            self._halve(objects)
+        elif deaths < MAX_DEATHS:
+            self._sender.resend(self.name, objects, deaths=deaths)
+        else:
+            self._sender.set_aside(self.name, objects, f"{deaths} workers died while they had only this in hand")
+
+    def _after_error(self, objects: list[dict[str, Any]], reason: str) -> None:
+        if len(objects) > 1:
+            self._halve(objects)
+        else:
+            self._sender.set_aside(self.name, objects, reason)
+
+    def _halve(self, objects: list[dict[str, Any]]) -> None:
+        half = len(objects) // 2
+        for part in (objects[:half], objects[half:]):
+            self._sender.resend(self.name, part, deaths=0)
+
+    def _again(self, objects: list[dict[str, Any]], error: Exception, deaths: int) -> Exception:
+        self._counting.metrics.retried()
         wait = min(MAX_WAIT_S, self._retry_wait_s * 2 ** min(self.request.retries, _MAX_DOUBLINGS))
         # Spread over half the wait: tasks that failed together must not all come back together.
         retry: Exception = self.retry(
             args=[objects],
+            kwargs={"deaths": deaths},
             exc=error,
             countdown=wait * random.uniform(0.5, 1.0),  # noqa: S311
             throw=False,

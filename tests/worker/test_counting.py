@@ -141,18 +141,18 @@ def test_hard_keys(counting: Counting, s3: S3, records: Any) -> None:
 def test_inference_that_fails(counting: Counting, s3: S3, records: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     infer = counting.models.engine.infer
 
-    def fail_on_black(photos: np.ndarray) -> Inferred:
-        if (photos.max(axis=(1, 2, 3)) == 0).any():
+    def fail_on_white(photos: np.ndarray) -> Inferred:
+        if (photos.min(axis=(1, 2, 3)) == 255).any():
             raise RuntimeError("out of luck")
         return infer(photos)
 
-    monkeypatch.setattr(counting.models.engine, "infer", fail_on_black)
-    levels = {"0.jpg": 255, "1.jpg": 0, "2.jpg": brightness_of(2)}
+    monkeypatch.setattr(counting.models.engine, "infer", fail_on_white)
+    levels = {"0.jpg": 0, "1.jpg": 255, "2.jpg": brightness_of(2)}
     for key, level in levels.items():
         s3.put(key, jpeg(level))
     assert counting.count(_created(s3, *levels)) == []
     rows = records(Count, "key")
-    assert [rows[key]["predicted"] for key in levels] == [6, None, 2]
+    assert [rows[key]["predicted"] for key in levels] == [0, None, 2]
     assert (rows["1.jpg"]["reason"], rows["1.jpg"]["width"]) == (Reason.INFERENCE_FAILED, 256)
     assert rows["1.jpg"]["detail"] == "ONNX Runtime failed on this photo: out of luck"
 

@@ -25,6 +25,7 @@ from worker.intake.sqs import SqsEvents
 from worker.queues import check_queues, create_queues, queue_arn, queue_url, sqs_client
 
 WITHIN_S = 30
+OURS = {"bucket": "bins", "models_prefix": "models/"}
 WHEN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
@@ -68,14 +69,14 @@ TEST_EVENT = json.dumps({"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucke
     ],
 )
 def test_routes(body: str, photos: list[str], metadata: list[str]) -> None:
-    assert route(body, "models/") == Routed(
+    assert route(body, "bins", "models/") == Routed(
         [Created("bins", key, WHEN) for key in photos], [Created("bins", key, WHEN) for key in metadata], None
     )
 
 
 @pytest.mark.parametrize("body", ["", "not JSON", "[]", "{}", '{"task": "x"}', '{"properties": {"a": 1}}', "null"])
 def test_routes_what_is_no_event_to_rejection(body: str) -> None:
-    routed = route(body, "models/")
+    routed = route(body, "bins", "models/")
     assert (routed.photos, routed.metadata) == ([], [])
     assert routed.rejected
 
@@ -83,14 +84,19 @@ def test_routes_what_is_no_event_to_rejection(body: str) -> None:
 def test_routes_the_good_part_of_a_message() -> None:
     body = json.loads(event("good.jpg", "bad.jpg"))
     del body["Records"][1]["s3"]["object"]["key"]
-    routed = route(json.dumps(body), "models/")
+    routed = route(json.dumps(body), "bins", "models/")
     assert [item.key for item in routed.photos] == ["good.jpg"]
     assert "no 'key' text" in str(routed.rejected)
 
 
+def test_a_photo_of_another_bucket_is_rejected_by_name() -> None:
+    routed = route(event("1.jpg"), "ours", "models/")
+    assert (routed.photos, routed.rejected) == ([], "bucket 'bins' is not BINWATCH_BUCKET, 'ours'")
+
+
 @given(st.text() | st.binary())
 def test_routing_never_raises(body: str | bytes) -> None:
-    route(body, "models/")
+    route(body, "bins", "models/")
 
 
 def _objects(number: int, key: str = "{}.jpg") -> list[Created]:
@@ -199,7 +205,7 @@ def run(queue: Queue) -> Iterator[Callable[..., IntakeLoop]]:
     loops: list[IntakeLoop] = []
 
     def start(count: Published, read_metadata: Published | None = None, **options: Any) -> IntakeLoop:
-        given = {"group_photos": 8, "group_wait_s": 0.05, "models_prefix": "models/", "events": queue.events} | options
+        given = {"group_photos": 8, "group_wait_s": 0.05, "events": queue.events, **OURS} | options
         loop = IntakeLoop(given.pop("events"), count=count, read_metadata=read_metadata or Published(), **given)
         loop.start()
         loops.append(loop)
@@ -234,7 +240,7 @@ def test_real_events_of_a_bucket(queue: Queue, run: Any, s3: S3) -> None:
     for key in keys:
         s3.put(key, b"photo")
     count = Published()
-    run(count)
+    run(count, bucket=s3.bucket)
     wait_until(lambda: queue.left() == 0)
     assert sorted(count.keys) == sorted(keys)
     assert queue.dead() == []
@@ -324,9 +330,7 @@ def test_stopping_hands_over_what_is_in_hand(queue: Queue, run: Any, monkeypatch
         return messages
 
     monkeypatch.setattr(queue.events, "receive", receive_and_tell)
-    loop = IntakeLoop(
-        queue.events, count=count, read_metadata=Published(), group_photos=8, group_wait_s=60, models_prefix="models/"
-    )
+    loop = IntakeLoop(queue.events, count=count, read_metadata=Published(), group_photos=8, group_wait_s=60, **OURS)
     loop.start()
     loop.stop(WITHIN_S)
     assert not loop._thread.is_alive()

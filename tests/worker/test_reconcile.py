@@ -23,11 +23,10 @@ from binwatch.objects import Objects
 from binwatch.records.tables import Comparison, Count, Expectation
 from binwatch.settings import EventSource, Settings, process_environment
 from tests.services.rabbitmq import RabbitMQ
-from worker.app import make_app
+from worker.app import make_app, make_sender
 from worker.backfill import Progress, backfill
 from worker.counting import Counting
 from worker.reconcile import Unrecorded, unrecorded
-from worker.sending import Sender
 
 ROOT = Path(__file__).parent.parent.parent
 PHOTO = (ROOT / "samples" / "bin-images" / "00184.jpg").read_bytes()
@@ -120,7 +119,7 @@ def run_backfill(settings: Settings, database: Database, patience_s: float = 60,
         Objects(settings),
         database,
         settings,
-        Sender(make_app(settings), settings.group_photos),
+        make_sender(make_app(settings), settings),
         bucket=settings.bucket,
         prefix=prefix,
         patience_s=patience_s,

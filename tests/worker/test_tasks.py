@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sqlite3
 import threading
@@ -21,10 +22,12 @@ from sqlalchemy.exc import TimeoutError as NoConnectionFree
 from binwatch.errors import ObjectsError
 from binwatch.events import Created
 from binwatch.settings import Settings
-from worker.app import make_app
+from worker.app import make_app, make_sender
 from worker.counting import Outage
+from worker.dead_letters import DeadLetter, open_dead_letters
+from worker.metrics import WorkerMetrics
 from worker.queues import create_queues, queue_url, sqs_client
-from worker.tasks import MAX_WAIT_S, CountPhotos, ReadMetadata, _parse, as_json
+from worker.tasks import MAX_DEATHS, MAX_WAIT_S, CountPhotos, ReadMetadata, _parse, as_json
 
 # kombu's HTTP client uses what pycurl deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:.* is deprecated; use:DeprecationWarning")
@@ -40,6 +43,7 @@ class Scripted:
     def __init__(self, *answers: Callable[[Sequence[Created]], list[Outage]]) -> None:
         self.calls: list[list[Created]] = []
         self.done = threading.Event()
+        self.metrics = WorkerMetrics()
         self._answers = list(answers)
 
     def count(self, photos: Sequence[Created]) -> list[Outage]:
@@ -71,7 +75,7 @@ def fail(error: Exception) -> Callable[[Sequence[Created]], list[Outage]]:
 def running(settings: Settings, counting: Any) -> Iterator[Celery]:
     app = make_app(settings)
     for task in (CountPhotos, ReadMetadata):
-        app.register_task(task(counting, retry_wait_s=0.01))
+        app.register_task(task(counting, make_sender(app, settings), retry_wait_s=0.01))
     level, handlers = logging.root.level, logging.root.handlers[:]
     with start_worker(app, pool="threads", concurrency=2, perform_ping_check=False):
         yield app
@@ -132,13 +136,77 @@ def test_outages_of_the_database_are_tried_again(settings: Settings, broker: Cal
     assert counting.calls == [PHOTOS] * 4
 
 
-def test_a_bug_leaves_the_task_with_the_broker(settings: Settings, broker: Callable[[], int]) -> None:
-    """Neither acknowledged nor tried again at once: it comes back, and after MAX_RECEIVES is set aside."""
-    counting = Scripted(fail(ZeroDivisionError("a bug")))
+def test_the_object_that_makes_a_task_raise_is_set_aside_and_the_others_are_done(
+    settings: Settings, broker: Callable[[], int]
+) -> None:
+    counting = Poisoned(PHOTOS[1].key)
     with running(settings, counting) as app:
         send(app)
-        assert counting.done.wait(WITHIN_S)
-    assert (len(counting.calls), broker()) == (1, 1)
+        wait_until(lambda: bool(dead_tasks(settings)))
+        wait_until(lambda: broker() == 0)
+    assert sorted(counting.done) == sorted([PHOTOS[0].key, PHOTOS[2].key])
+    (letter,) = dead_tasks(settings)
+    assert "ZeroDivisionError: a bug" in letter.reason
+    assert json.dumps(PHOTOS[1].key) in letter.body
+
+
+class Poisoned:
+    """Stands in for Counting: one key makes it raise, whatever else is in the group."""
+
+    def __init__(self, key: str) -> None:
+        self.done: list[str] = []
+        self.metrics = WorkerMetrics()
+        self._key = key
+
+    def count(self, photos: Sequence[Created]) -> list[Outage]:
+        keys = [photo.key for photo in photos]
+        if self._key in keys:
+            raise ZeroDivisionError("a bug")
+        self.done += keys
+        return []
+
+
+def dead_tasks(settings: Settings) -> list[DeadLetter]:
+    return open_dead_letters(settings)[1].messages()
+
+
+class Recorder:
+    """Stands in for Sender: remembers what a task sends."""
+
+    def __init__(self) -> None:
+        self.resent: list[tuple[list[str], int]] = []
+        self.dead: list[tuple[list[str], str]] = []
+
+    def resend(self, task: str, objects: list[dict[str, Any]], *, deaths: int) -> None:
+        self.resent.append(([item["key"] for item in objects], deaths))
+
+    def set_aside(self, task: str, objects: list[dict[str, Any]], reason: str) -> None:
+        self.dead.append(([item["key"] for item in objects], reason))
+
+
+def _redeliver(photos: Sequence[Created], deaths: int) -> tuple[Recorder, Scripted]:
+    sender, counting = Recorder(), Scripted(nothing_back)
+    task = CountPhotos(counting, sender, retry_wait_s=2.0)
+    task.push_request(delivery_info={"redelivered": True})
+    try:
+        task.run([as_json(photo) for photo in photos], deaths=deaths)
+    finally:
+        task.pop_request()
+    return sender, counting
+
+
+def test_a_group_that_was_in_hand_when_a_worker_died_is_halved_before_it_is_touched() -> None:
+    sender, counting = _redeliver(PHOTOS, 0)
+    assert sender.resent == [([PHOTOS[0].key], 0), ([PHOTOS[1].key, PHOTOS[2].key], 0)]
+    assert (sender.dead, counting.calls) == ([], [])
+
+
+def test_a_photo_that_was_alone_in_hand_is_tried_again_but_not_for_ever() -> None:
+    sender, _ = _redeliver(PHOTOS[:1], MAX_DEATHS - 2)
+    assert (sender.resent, sender.dead) == ([([PHOTOS[0].key], MAX_DEATHS - 1)], [])
+    sender, _ = _redeliver(PHOTOS[:1], MAX_DEATHS - 1)
+    assert sender.resent == []
+    assert sender.dead == [([PHOTOS[0].key], f"{MAX_DEATHS} workers died while they had only this in hand")]
 
 
 @pytest.fixture
@@ -146,7 +214,7 @@ def task(settings: Settings) -> CountPhotos:
     """With a broker in memory that no one reads."""
     app = Celery("test", broker="memory://", set_as_current=False)
     counting = Scripted(*[keep_back(1)] * 100)
-    return app.register_task(CountPhotos(counting, retry_wait_s=2.0))
+    return app.register_task(CountPhotos(counting, Recorder(), retry_wait_s=2.0))
 
 
 def _wait_after(task: CountPhotos, retries: int) -> float:

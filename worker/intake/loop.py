@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections.abc import Callable, Sequence
@@ -11,12 +12,15 @@ from binwatch.events import Created
 from worker.intake.grouping import Group, chunks
 from worker.intake.received import Received
 from worker.intake.routing import route
+from worker.metrics import WorkerMetrics
 
 logger = logging.getLogger(__name__)
 
 IDLE_WAIT_S = 1
 """How long one call waits for a message while there is nothing in hand: also how long stopping may take."""
 _MAX_PAUSE_S = 30.0
+_POLL_S = 0.05
+"""Pause between two looks for more messages while a group waits to fill."""
 STOP_WITHIN_S = 5.0
 """An intake that hangs on a queue that does not answer must not use up the grace period of the photos in hand."""
 
@@ -52,13 +56,17 @@ class IntakeLoop:
         read_metadata: Publish,
         group_photos: int,
         group_wait_s: float,
+        bucket: str,
         models_prefix: str,
+        metrics: WorkerMetrics | None = None,
     ) -> None:
         self._events = events
         self._publishers: tuple[tuple[str, Publish], ...] = (("photos", count), ("metadata", read_metadata))
         self._size = group_photos
         self._wait_s = group_wait_s
+        self._bucket = bucket
         self._models_prefix = models_prefix
+        self._metrics = metrics or WorkerMetrics()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="intake", daemon=True)
         self._group: Group[Received] = Group()
@@ -91,17 +99,19 @@ class IntakeLoop:
                 self._hand_over()
         except Exception as error:
             logger.warning("intake: %s; %d event messages will come again", error, len(self._group.receipts))
-        self._events.close()
+        with contextlib.suppress(Exception):  # there is nothing left to lose
+            self._events.close()
 
     def _step(self) -> None:
-        """Take what is there; hand over the group when it is due, or when nothing more is waiting."""
+        """Take what is there, and hand the group over once it is due."""
         if not self._group.is_due(self._size, self._wait_s):
             messages = self._events.receive(IDLE_WAIT_S if self._group.since is None else 0)
+            self._metrics.oldest(max((message.age_s for message in messages), default=0.0))
             for message in messages:
-                self._group.add(route(message.body, self._models_prefix), message)
-            if messages and not self._group.is_due(self._size, self._wait_s):
-                return
-        if self._group.since is not None:
+                self._group.add(route(message.body, self._bucket, self._models_prefix), message)
+            if not messages and self._group.since is not None:
+                self._stopping.wait(_POLL_S)
+        if self._group.is_due(self._size, self._wait_s):
             self._hand_over()
 
     def _hand_over(self) -> None:
@@ -110,10 +120,12 @@ class IntakeLoop:
             for chunk in chunks(objects, self._size):
                 publish(chunk)
                 del objects[: len(chunk)]  # if the next one fails, only the rest is tried again
+        rejected = len(self._group.rejected)
         while self._group.rejected:
             self._set_aside(*self._group.rejected[0])
             self._group.rejected.pop(0)
         self._events.delete(self._group.receipts)
+        self._metrics.messages(rejected=rejected, published=max(0, len(self._group.receipts) - rejected))
         self._group = Group()
 
     def _set_aside(self, message: Received, reason: str) -> None:

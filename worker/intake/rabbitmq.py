@@ -7,6 +7,7 @@ import logging
 import socket
 from collections import deque
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from kombu.connection import Connection
@@ -147,7 +148,9 @@ class RabbitEvents:
     def _on_message(self, message: Any) -> None:
         body, tag = message.body, message.delivery_tag
         raw = body if isinstance(body, str) else bytes(body)
-        self._received.append(Received(str(tag), raw, (self._generation, tag)))
+        sent = message.properties.get("timestamp")  # versitygw's messages have one
+        sent_at = sent.timestamp() if isinstance(sent, datetime) else sent
+        self._received.append(Received(str(tag), raw, (self._generation, tag), sent_at))
 
     def _drain(self, wait_s: int) -> None:
         """Wait for the first message, then take what has come with it, up to the prefetch limit."""

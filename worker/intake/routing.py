@@ -21,7 +21,7 @@ class Routed:
     rejected: str | None = None
 
 
-def route(body: bytes | str, models_prefix: str) -> Routed:
+def route(body: bytes | str, bucket: str, models_prefix: str) -> Routed:
     """Sort the objects that a message announces. Never raises: what no one can handle is `rejected`."""
     try:
         message = parse(body)
@@ -29,9 +29,12 @@ def route(body: bytes | str, models_prefix: str) -> Routed:
         return Routed(rejected=str(error))
     if message.dialect is Dialect.TEST:
         logger.info("event notifications are set up: received s3:TestEvent")
-    kinds = [(kind_of(item.key, models_prefix), item) for item in message.created]
+    kinds = [(kind_of(item.key, models_prefix), item) for item in message.created if item.bucket == bucket]
+    # An object of a bucket that is not ours would look like an outage for ever.
+    foreign = sorted({item.bucket for item in message.created} - {bucket})
+    problems = [*message.malformed, *(f"bucket {name!r} is not BINWATCH_BUCKET, {bucket!r}" for name in foreign)]
     return Routed(
         photos=[item for kind, item in kinds if kind is Kind.PHOTO],
         metadata=[item for kind, item in kinds if kind is Kind.METADATA],
-        rejected="; ".join(message.malformed) or None,
+        rejected="; ".join(problems) or None,
     )

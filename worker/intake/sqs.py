@@ -24,8 +24,13 @@ class SqsEvents:
 
     def receive(self, wait_s: int) -> list[Received]:
         """Up to ten messages; waits up to `wait_s` seconds for the first."""
-        answer = self._client.receive_message(QueueUrl=self._url, MaxNumberOfMessages=_MOST, WaitTimeSeconds=wait_s)
-        return [Received(m["MessageId"], m["Body"], m["ReceiptHandle"]) for m in answer.get("Messages", ())]
+        answer = self._client.receive_message(
+            QueueUrl=self._url,
+            MaxNumberOfMessages=_MOST,
+            WaitTimeSeconds=wait_s,
+            AttributeNames=["SentTimestamp"],
+        )
+        return [_received(message) for message in answer.get("Messages", ())]
 
     def delete(self, messages: Sequence[Received]) -> None:
         """Take handled messages off the queue. One that stays comes again, which does no harm."""
@@ -46,6 +51,12 @@ class SqsEvents:
 
     def close(self) -> None:
         """Nothing is held: each call is a request of its own."""
+
+
+def _received(message: dict[str, Any]) -> Received:
+    sent = message.get("Attributes", {}).get("SentTimestamp")  # in milliseconds
+    sent_at = int(sent) / 1000 if sent is not None else None
+    return Received(message["MessageId"], message["Body"], message["ReceiptHandle"], sent_at)
 
 
 def _printable(text: str) -> str:

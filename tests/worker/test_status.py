@@ -1,0 +1,140 @@
+"""What a running worker says of itself: metrics with the right values, and health that follows the parts."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from binwatch.errors import ObjectsError
+from binwatch.events import Created
+from binwatch.settings import Settings
+from tests.services.s3 import S3
+from tests.worker.brightness import jpeg
+from worker import health as health_module
+from worker.counting import Counting
+from worker.health import Health
+from worker.http import StatusServer
+
+PHOTO = jpeg(100)
+
+
+@pytest.fixture
+def counting(settings: Settings) -> Iterator[Counting]:
+    counting = Counting(settings)
+    yield counting
+    counting.close()
+
+
+@pytest.fixture
+def parts() -> dict[str, Exception | None]:
+    """Part → what it raises when probed."""
+    return {"records": None, "objects": None}
+
+
+@pytest.fixture
+def status(counting: Counting, parts: dict[str, Exception | None]) -> Iterator[str]:
+    """Address of a status server whose parts can be broken."""
+
+    def probe(name: str) -> None:
+        error = parts[name]
+        if error is not None:
+            raise error
+
+    probes = {name: lambda name=name: probe(name) for name in parts}
+    server = StatusServer("127.0.0.1", 0, counting.metrics.registry, Health(probes))
+    server.start()
+    yield f"http://127.0.0.1:{server.port}"
+    server.stop()
+
+
+def get(url: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+def samples(status: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    families = text_string_to_metric_families(get(status + "/metrics")[1])
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in families
+        for sample in family.samples
+    }
+
+
+def labels(**given: str) -> frozenset[tuple[str, str]]:
+    return frozenset(given.items())
+
+
+def test_metrics_say_what_was_done(counting: Counting, s3: S3, status: str) -> None:
+    for key in ("a.jpg", "b.jpg", "c.jpg"):
+        s3.put(key, PHOTO)
+    s3.put("empty.jpg", b"")
+    s3.put("a.json", b'{"EXPECTED_QUANTITY": 1}')
+    s3.put("b.json", b"{")
+    counting.count([Created(s3.bucket, key) for key in ("a.jpg", "empty.jpg", "b.jpg", "c.jpg", "gone.jpg")])
+    counting.read_metadata([Created(s3.bucket, "a.json"), Created(s3.bucket, "b.json")])
+    found = samples(status)
+    assert found["binwatch_worker_photos_total", labels(outcome="counted", reason="")] == 3
+    assert found["binwatch_worker_photos_total", labels(outcome="failed", reason="empty")] == 1
+    assert found["binwatch_worker_photos_total", labels(outcome="failed", reason="missing")] == 1
+    assert found["binwatch_worker_metadata_files_total", labels(reason="")] == 1
+    assert found["binwatch_worker_metadata_files_total", labels(reason="not_json")] == 1
+    assert found["binwatch_worker_batch_photos_count", frozenset()] == 1
+    assert found["binwatch_worker_batch_photos_sum", frozenset()] == 3
+    assert found["binwatch_worker_stage_seconds_count", labels(stage="fetch")] == 5
+    assert found["binwatch_worker_stage_seconds_count", labels(stage="decode")] == 4
+    assert found["binwatch_worker_stage_seconds_count", labels(stage="infer")] == 1
+    assert found["binwatch_worker_stage_seconds_count", labels(stage="record")] == 2
+    assert found["binwatch_worker_photo_age_seconds_count", frozenset()] == 5
+    model = labels(version="brightness-1", precision="int8", provider="CPUExecutionProvider")
+    assert found["binwatch_worker_model_info", model] == 1
+
+
+def test_no_label_names_a_bin_or_a_key(counting: Counting, s3: S3, status: str) -> None:
+    s3.put("bin-4711.jpg", PHOTO)
+    counting.count([Created(s3.bucket, "bin-4711.jpg")])
+    assert "bin-4711" not in get(status + "/metrics")[1]
+
+
+def test_health_follows_the_parts_and_recovers(
+    status: str, parts: dict[str, Exception | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health_module, "_FRESH_S", 0.0)
+    assert get(status + "/healthz") == (200, '{"healthy": true, "problems": {}}')
+    parts["objects"] = ObjectsError("s3://bins: no answer")
+    code, body = get(status + "/healthz")
+    assert (code, json.loads(body)) == (
+        503,
+        {"healthy": False, "problems": {"objects": "ObjectsError: s3://bins: no answer"}},
+    )
+    parts["objects"] = None
+    assert get(status + "/healthz")[0] == 200
+
+
+def test_the_real_probes_find_what_is_broken(counting: Counting, s3: S3) -> None:
+    assert Health(counting.probes()).problems() == {}
+    s3.client.delete_bucket(Bucket=s3.bucket)
+    assert set(Health(counting.probes()).problems()) == {"objects"}
+    s3.client.create_bucket(Bucket=s3.bucket)
+    assert Health(counting.probes()).problems() == {}
+
+
+def test_a_frequent_prober_gets_the_last_answer() -> None:
+    asked: list[int] = []
+    health = Health({"part": lambda: asked.append(1)})
+    for _ in range(5):
+        assert health.problems() == {}
+    assert len(asked) == 1
+
+
+def test_another_path_is_not_found(status: str) -> None:
+    assert get(status + "/")[0] == 404

@@ -1,0 +1,123 @@
+"""What a worker says of itself to Prometheus. What it says of counts is the monitor's, which reads the records."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+
+import numpy as np
+import numpy.typing as npt
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+
+from worker.engine import Inferred
+from worker.pipeline import Infers
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_PHOTOS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+class Stage(StrEnum):
+    """Where a photo's time goes."""
+
+    FETCH = "fetch"
+    DECODE = "decode"
+    INFER = "infer"
+    RECORD = "record"
+
+
+class WorkerMetrics:
+    """The metrics of one process, in a registry of their own. Safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._photos = Counter(
+            "binwatch_worker_photos", "Photos by outcome and reason", ["outcome", "reason"], registry=self.registry
+        )
+        self._metadata = Counter(
+            "binwatch_worker_metadata_files", "Metadata files by reason", ["reason"], registry=self.registry
+        )
+        self._retried = Counter(
+            "binwatch_worker_retried_tasks", "Tasks put off because of an outage", registry=self.registry
+        )
+        self._events = Counter(
+            "binwatch_worker_event_messages", "Event messages by outcome", ["outcome"], registry=self.registry
+        )
+        self._batches = Histogram(
+            "binwatch_worker_batch_photos", "Photos in one inference call", buckets=_PHOTOS, registry=self.registry
+        )
+        self._stages = Histogram(
+            "binwatch_worker_stage_seconds",
+            "Seconds of one fetch, one decode, one inference call, one transaction",
+            ["stage"],
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self._latency = Histogram(
+            "binwatch_worker_photo_age_seconds",
+            "Seconds from S3's storing a photo to its record",
+            buckets=(0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200, 86400),
+            registry=self.registry,
+        )
+        self._oldest = Gauge(
+            "binwatch_worker_oldest_event_seconds",
+            "Age of the oldest event message when this worker last received some; 0 if none was waiting",
+            registry=self.registry,
+        )
+        self._model = Info("binwatch_worker_model", "Model in use", registry=self.registry)
+        for stage in Stage:
+            self._stages.labels(stage)
+
+    @contextmanager
+    def timed(self, stage: Stage) -> Iterator[None]:
+        """Measure what is done inside, whether it raises or not."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._stages.labels(stage).observe(time.perf_counter() - started)
+
+    def photo(self, reason: str | None, age_s: float) -> None:
+        """One photo was recorded: counted, or failed for a reason."""
+        self._photos.labels("failed" if reason else "counted", reason or "").inc()
+        self._latency.observe(max(0.0, age_s))
+
+    def metadata(self, reason: str | None) -> None:
+        """One metadata file was recorded."""
+        self._metadata.labels(reason or "").inc()
+
+    def retried(self) -> None:
+        """One task was put off."""
+        self._retried.inc()
+
+    def batch(self, photos: int) -> None:
+        """One inference call on so many photos."""
+        self._batches.observe(photos)
+
+    def messages(self, *, published: int, rejected: int) -> None:
+        """So many event messages were handed over to Celery, or set aside."""
+        self._events.labels("published").inc(published)
+        self._events.labels("rejected").inc(rejected)
+
+    def oldest(self, age_s: float) -> None:
+        """Age of the oldest message received just now."""
+        self._oldest.set(max(0.0, age_s))
+
+    def model(self, version: str, precision: str, provider: str) -> None:
+        """Another model is in use."""
+        self._model.info({"version": version, "precision": precision, "provider": provider})
+
+
+class Measured:
+    """An engine whose calls are measured."""
+
+    def __init__(self, engine: Infers, metrics: WorkerMetrics) -> None:
+        self._engine = engine
+        self._metrics = metrics
+
+    def infer(self, photos: npt.NDArray[np.uint8]) -> Inferred:
+        """As the engine does."""
+        self._metrics.batch(len(photos))
+        with self._metrics.timed(Stage.INFER):
+            return self._engine.infer(photos)
