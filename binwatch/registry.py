@@ -1,7 +1,7 @@
 """Models in the bucket: `models/<version>/` holds a bundle, `models/current.json` names the one in use.
 
 The trainer publishes and promotes; workers fetch what is current. A bundle is complete once its card is there, since
-the card is uploaded last, and it is never changed afterwards.
+the card is uploaded last, and it is never changed afterwards, but for notes in its card.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Registry:
         bundle = Bundle(folder)
         card = bundle.card
         if card.version in self.versions():
-            if self.card(card.version) != card:
+            if self.card(card.version).model_copy(update={"notes": card.notes}) != card:
                 raise BundleError(f"model {card.version!r} exists and is another one; export under a new version")
             return card
         for precision in card.variants:
@@ -90,6 +90,13 @@ class Registry:
             self._objects.put(self._bucket, f"{self._prefix}{card.version}/{path.name}", path.read_bytes())
         self._objects.put(self._bucket, f"{self._prefix}{card.version}/{CARD}", (folder / CARD).read_bytes())
         return card
+
+    def annotate(self, version: str, note: str) -> None:
+        """Add a sentence to a published card: the one part of a bundle that may change."""
+        card = self.card(version)
+        noted = card.model_copy(update={"notes": [*card.notes, note]})
+        key = f"{self._prefix}{version}/{CARD}"
+        self._objects.put(self._bucket, key, (noted.model_dump_json(indent=2) + "\n").encode())
 
     def fetch(self, version: str, precisions: list[Precision], cache: Path) -> Bundle:
         """The bundle with the wanted variants, in a folder below `cache`, downloaded unless it is there already.

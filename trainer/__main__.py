@@ -10,10 +10,12 @@ from rich.console import Console
 
 from binwatch.bundle import Precision
 from binwatch.errors import BinwatchError
+from trainer import registry_commands
 from trainer.config import assignment, read
 from trainer.data.split import Split
 from trainer.display import Display
 from trainer.errors import ConfigError
+from trainer.registry_commands import Index, Photos
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -27,8 +29,6 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="SECTION.OPTION=VALUE", help="Change one option, e.g. train.epochs=3."),
 ]
-Photos = Annotated[Path | None, typer.Option("--photos", help="Folder or tar of photos (data.photos).")]
-Index = Annotated[Path | None, typer.Option("--index", help="CSV of labels (data.index).")]
 
 
 @app.command()
@@ -116,6 +116,15 @@ def export(
     card = run(model, out, options, _data_changes(photos, index), display)
     Console().print(tables.summary(card.metrics, f"{card.version}, fp32: test photos, 95 % intervals by bin group"))
     display.say(f"bundle: {out} ({', '.join(card.variants)})")
+
+
+for command in (
+    registry_commands.models,
+    registry_commands.publish,
+    registry_commands.promote,
+    registry_commands.rollback,
+):
+    app.command()(command)
 
 
 def _data_changes(photos: Path | None, index: Path | None) -> dict[str, Path]:

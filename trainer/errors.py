@@ -23,3 +23,7 @@ class CheckpointError(BinwatchError):
 
 class ExportError(BinwatchError):
     """An exported model differs too much from the one that was trained."""
+
+
+class PromotionError(BinwatchError):
+    """A model is not put in use: it is not better than the one in use, or there is none to go back to."""

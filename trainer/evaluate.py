@@ -59,12 +59,8 @@ def evaluate(
     if path.is_dir():
         bundle = Bundle(path)
         chosen = precision or next(iter(bundle.card.variants))
-        data = read_data(_data_config(path, bundle.card.training.get("config", {}).get("data", {}), changes), display)
-        model = OnnxModel(bundle.model(chosen))
-        photos = data[split]
-        probabilities: Probabilities = run(
-            model, photos, lambda found: display.follow(found, len(photos), "counting", len)
-        )[0]
+        data = read_data(bundle_data(bundle, changes), display)
+        probabilities: Probabilities = bundle_probabilities(bundle, chosen, data[split], display)
         name, train = f"{bundle.card.version} {chosen}", TrainConfig()
     else:
         saved = checkpoint.load(path)
@@ -75,6 +71,20 @@ def evaluate(
         name = f"{path.name} after epoch {saved.epoch}, not calibrated"
     found = figures(probabilities, data[split], majorities(data), split.value)
     return Evaluation(name, split, data.facts(), devices.hardware(train), found)
+
+
+def bundle_data(bundle: Bundle, changes: dict[str, Any]) -> DataConfig:
+    """The data set that the bundle's card names, with `changes`. Raises ConfigError if that does not say enough."""
+    return _data_config(bundle.folder, bundle.card.training.get("config", {}).get("data", {}), changes)
+
+
+def bundle_probabilities(
+    bundle: Bundle, precision: Precision, photos: PhotoSet, display: Display
+) -> npt.NDArray[np.float32]:
+    """Probabilities of photos by one variant, float32 (photos, classes), with a progress bar."""
+    model = OnnxModel(bundle.model(precision))
+    what = f"counting by {bundle.card.version}"
+    return run(model, photos, lambda found: display.follow(found, len(photos), what, len))[0]
 
 
 def torch_logits(model: Counter, photos: PhotoSet, config: TrainConfig, display: Display) -> npt.NDArray[np.float32]:

@@ -80,14 +80,34 @@ def measure(counts: Counts, majority: int, *, seed: int = 0) -> Metrics:
     )
 
 
+def paired(candidate: Counts, current: Counts, *, seed: int = 0) -> dict[str, Estimate]:
+    """Each figure of `candidate` less that of `current` on the same photos, with 95 % intervals.
+
+    Both are resampled together, so what makes a photo hard for both does not blur the difference.
+    """
+    assert candidate.groups == current.groups
+    names, member = np.unique(candidate.groups, return_inverse=True)
+    weights = _weights(len(names), seed)
+    sides = [_group_sums(counts, member, len(names)) for counts in (candidate, current)]
+    new_point, old_point = (_figures(sums.sum(axis=0, keepdims=True)) for sums in sides)
+    new, old = (_figures(weights @ sums) for sums in sides)
+    point = {name: new_point[name] - old_point[name] for name in new}
+    return _with_intervals(point, {name: new[name] - old[name] for name in new})
+
+
 def _estimates(counts: Counts, seed: int) -> dict[str, Estimate]:
     """Point estimates, and intervals from resampling whole groups: photos of one bin are not independent."""
     names, member = np.unique(counts.groups, return_inverse=True)
     sums = _group_sums(counts, member, len(names))
-    random = np.random.default_rng(seed)
-    weights = random.multinomial(len(names), np.full(len(names), 1 / len(names)), size=RESAMPLES)
-    point = _figures(sums.sum(axis=0, keepdims=True))
-    spread = _figures(weights @ sums)
+    return _with_intervals(_figures(sums.sum(axis=0, keepdims=True)), _figures(_weights(len(names), seed) @ sums))
+
+
+def _weights(groups: int, seed: int) -> Ints:
+    """How often each group is drawn, int64 (RESAMPLES, groups)."""
+    return np.random.default_rng(seed).multinomial(groups, np.full(groups, 1 / groups), size=RESAMPLES)
+
+
+def _with_intervals(point: dict[str, Floats], spread: dict[str, Floats]) -> dict[str, Estimate]:
     return {
         name: Estimate(value=float(value[0]), low=float(low), high=float(high))
         for name, value in point.items()

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
-from binwatch.bundle import Estimate, Metrics
+from binwatch.bundle import Card, Estimate, Metrics
 from binwatch.counts import CLASSES
+from binwatch.registry import Current
+
+if TYPE_CHECKING:  # the list of models is shown without loading torch
+    from trainer.promote import Comparison
 
 
 def summary(metrics: dict[str, Metrics], title: str) -> Table:
@@ -45,3 +52,41 @@ def _percent(estimate: Estimate) -> str:
 
 def _items(estimate: Estimate) -> str:
     return f"{estimate.value:.2f} ({estimate.low:.2f}–{estimate.high:.2f})"
+
+
+def models(cards: list[Card], current: Current | None) -> Table:
+    """A row per model, the one in use marked."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("", "version", "created", "architecture", "variants", "accuracy on test, %", "notes"):
+        table.add_column(heading)
+    for card in cards:
+        used = current is not None and current.version == card.version
+        test = card.metrics.get("test")
+        table.add_row(
+            "→" if used else "",
+            card.version,
+            f"{card.created:%Y-%m-%d %H:%M}",
+            card.architecture,
+            ", ".join(card.variants),
+            _percent(test.accuracy) if test else "",
+            escape(" ".join(card.notes)),
+        )
+    return table
+
+
+def comparison(found: Comparison) -> Table:
+    """Two models side by side, and the difference."""
+    table = Table(title="on the same test photos, 95 % intervals by bin group", title_justify="left")
+    table.box = box.SIMPLE_HEAD
+    for heading in ("", found.candidate, found.current, "difference"):
+        table.add_column(heading, justify="right" if heading else "left")
+    sides = [found.metrics[name] for name in (found.candidate, found.current)]
+    for name, figure, show in (
+        ("accuracy, %", "accuracy", _percent),
+        ("within one, %", "within_one", _percent),
+        ("RMSE", "rmse", _items),
+        ("MAE", "mae", _items),
+        ("ECE, %", "ece", _percent),
+    ):
+        table.add_row(name, *(show(getattr(side, figure)) for side in sides), show(found.difference[figure]))
+    return table

@@ -94,3 +94,11 @@ def test_a_damaged_current_json_is_an_error_that_names_it(registry, s3):
     s3.put("models/current.json", b"{}")
     with pytest.raises(BundleError, match=f"s3://{s3.bucket}/models/current.json is damaged"):
         registry.current()
+
+
+def test_a_note_is_added_to_a_published_card(registry, tmp_path):
+    bundle = publish(registry, tmp_path, "v1")
+    registry.annotate("v1", "One.")
+    registry.annotate("v1", "Two.")
+    assert registry.card("v1").notes == ["One.", "Two."]
+    assert registry.publish(bundle).version == "v1"  # still the same model

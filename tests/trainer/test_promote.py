@@ -1,0 +1,193 @@
+"""Which model is in use: refused, promoted, forced, rolled back, on moto's S3; and a worker that takes it up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+from PIL import Image
+from sqlalchemy import Engine, select
+
+from binwatch.bundle import Card, Precision, describe, write_card
+from binwatch.errors import BundleError
+from binwatch.events import Created
+from binwatch.objects import Objects
+from binwatch.records.tables import Count
+from binwatch.registry import Registry
+from binwatch.settings import Settings
+from tests.services.s3 import S3
+from tests.trainer.drawn import Data, run_cli, write_index
+from tests.worker.brightness import brightness_of, write_brightness_model
+from trainer.metrics import Counts, paired
+from worker.counting import Counting
+
+LABELS = 7
+
+
+@pytest.fixture(scope="session")
+def grey(tmp_path_factory: pytest.TempPathFactory) -> Data:
+    """140 photos whose brightness says how many items they show, each of another bin; 14 of them test photos."""
+    found = Data(tmp_path_factory.mktemp("grey"))
+    found.photos.mkdir()
+    rows: list[tuple[str, object, str]] = []
+    for number in range(140):
+        Image.new("RGB", (8, 8), (brightness_of(number % LABELS),) * 3).save(found.photos / f"{number:05}.png")
+        rows.append((f"{number:05}", number % LABELS, f"g{number}"))
+    write_index(found.index, rows)
+    return found
+
+
+@pytest.fixture
+def registry(s3: S3, monkeypatch: pytest.MonkeyPatch) -> Registry:
+    monkeypatch.setenv("BINWATCH_S3_ENDPOINT_URL", s3.endpoint_url)
+    monkeypatch.setenv("BINWATCH_BUCKET", s3.bucket)
+    return Registry(Objects(Settings()), s3.bucket, "models/")
+
+
+def bundle(folder: Path, version: str, *, sees: float = 1.0) -> Path:
+    """A model that counts by brightness, as if photos were `sees` times as bright: 1 is always right."""
+    folder = folder / version
+    folder.mkdir()
+    file = folder / "model-int8.onnx"
+    write_brightness_model(file)
+    model = onnx.load(file)
+    scale = next(each for each in model.graph.initializer if each.name == "to_classes")
+    scale.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(scale) * np.float32(sees), "to_classes"))
+    onnx.save(model, file)
+    card = Card(
+        version=version, architecture="brightness", created=datetime(2026, 1, 1, tzinfo=UTC), embedding_size=1,
+        temperature=1.0, variants={Precision.INT8: describe(file)},
+    )  # fmt: skip
+    write_card(folder, card)
+    return folder
+
+
+def test_only_a_better_model_takes_the_place(
+    registry: Registry, grey: Data, tmp_path: Path, cli_error: Callable[..., str]
+) -> None:
+    run_cli("promote", bundle(tmp_path, "v1", sees=0.5))  # the first: nothing to compare with, no photos needed
+    assert registry.current().version == "v1"
+
+    message = cli_error("promote", bundle(tmp_path, "v2", sees=0.4), *grey.flags)
+    assert "v2 is not found to be better than v1 on" in message
+    assert "v1 stays in use (--force promotes in any case)" in message
+    assert registry.versions() == ["v1"]
+
+    better = bundle(tmp_path, "v3")
+    run_cli("promote", better, *grey.flags, "--dry-run")
+    assert registry.current().version == "v1"
+    run_cli("promote", better, *grey.flags)
+    current = registry.current()
+    assert (current.version, current.previous, current.forced) == ("v3", "v1", False)
+    assert registry.card("v3").notes == []
+
+
+def test_the_same_counts_are_not_better(
+    registry: Registry, grey: Data, tmp_path: Path, cli_error: Callable[..., str]
+) -> None:
+    run_cli("promote", bundle(tmp_path, "v1"))
+    message = cli_error("promote", bundle(tmp_path, "v2"), *grey.flags)
+    assert "exact counts +0.0 points (+0.0 to +0.0), RMSE +0.00 (+0.00 to +0.00)" in message
+
+
+def test_a_forced_promotion_is_on_record(registry: Registry, grey: Data, tmp_path: Path) -> None:
+    run_cli("promote", bundle(tmp_path, "v1"))
+    worse = bundle(tmp_path, "v2", sees=0.5)
+    run_cli("publish", worse)
+    run_cli("promote", "v2", *grey.flags, "--force")
+    assert registry.current().forced
+    (note,) = registry.card("v2").notes
+    assert note.startswith("Promoted by --force on ")
+    assert "v2 is not found to be better than v1" in note
+    run_cli("publish", worse)  # the note does not make it another model
+    assert len(registry.card("v2").notes) == 1
+
+
+def test_a_better_model_that_is_forced_is_not_called_forced(registry: Registry, grey: Data, tmp_path: Path) -> None:
+    run_cli("promote", bundle(tmp_path, "v1", sees=0.5))
+    run_cli("promote", bundle(tmp_path, "v2"), *grey.flags, "--force")
+    assert not registry.current().forced
+    assert registry.card("v2").notes == []
+
+
+def test_rollback(registry: Registry, grey: Data, tmp_path: Path, cli_error: Callable[..., str]) -> None:
+    assert "no model was ever promoted" in cli_error("rollback")
+    run_cli("promote", bundle(tmp_path, "v1", sees=0.5))
+    assert "v1 replaced no other model; choose one with --to" in cli_error("rollback")
+    run_cli("promote", bundle(tmp_path, "v2"), *grey.flags)
+    run_cli("rollback")
+    assert registry.current().version == "v1"
+    assert "choose one with --to" in cli_error("rollback")  # twice does not bring v2 back
+    run_cli("rollback", "--to", "v2")
+    assert registry.current().version == "v2"
+    assert "v2 is in use already" in cli_error("rollback", "--to", "v2")
+    assert "model 'v9'" in cli_error("rollback", "--to", "v9")
+
+
+def test_what_cannot_be_promoted(registry: Registry, grey: Data, tmp_path: Path, cli_error: Callable[..., str]) -> None:
+    assert "nowhere: neither a folder with a card.json nor a published version" in cli_error("promote", "nowhere")
+    first = bundle(tmp_path, "v1")
+    run_cli("promote", first)
+    assert "v1 is in use already" in cli_error("promote", first)
+    message = cli_error("promote", bundle(tmp_path, "v2"))
+    assert "does not say which photos, index; give --photos and --index" in message
+    damaged = bundle(tmp_path, "v3")
+    (damaged / "model-int8.onnx").write_bytes(b"damaged")
+    assert "SHA-256" in cli_error("promote", damaged, *grey.flags, "--force")
+    with pytest.raises(BundleError):
+        registry.card("v3")
+    assert registry.current().version == "v1"
+
+
+def test_models_lists_them_and_marks_the_one_in_use(
+    registry: Registry, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_cli("promote", bundle(tmp_path, "v1"))
+    run_cli("publish", bundle(tmp_path, "v2"))
+    capsys.readouterr()
+    run_cli("models")
+    lines = [line for line in capsys.readouterr().out.splitlines() if "brightness" in line]
+    assert ["→" in line for line in lines] == [True, False]
+
+
+def test_a_worker_counts_with_the_promoted_model(
+    registry: Registry, grey: Data, s3: S3, sqlite_records: Engine, tmp_path: Path
+) -> None:
+    old = bundle(tmp_path, "v1", sees=0.5)
+    settings = Settings(
+        bucket=s3.bucket, s3_endpoint_url=s3.endpoint_url, database_url=str(sqlite_records.url), model_dir=old,
+        model_cache=tmp_path / "cache", inference_threads=1, fetch_threads=1, worker_concurrency=1,
+    )  # fmt: skip
+    run_cli("promote", old)
+    counting = Counting(settings)
+    try:
+        s3.put("5.png", (grey.photos / "00005.png").read_bytes())
+        assert counting.count([Created(s3.bucket, "5.png")]) == []
+        run_cli("promote", bundle(tmp_path, "v2"), *grey.flags)
+        counting.models.look()
+        assert counting.count([Created(s3.bucket, "5.png")]) == []
+        with counting.database.connect() as connection:
+            rows = connection.execute(select(Count.model_version, Count.predicted).order_by(Count.id)).all()
+        assert [tuple(row) for row in rows] == [("v1", 2), ("v2", 5)]
+    finally:
+        counting.close()
+
+
+def test_a_paired_difference_is_narrower_than_two_intervals() -> None:
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 7, 400)
+    old = np.where(random.random(400) < 0.5, labels, (labels + 1) % 7)
+    new = np.where((old != labels) & (random.random(400) < 0.2), labels, old)  # right wherever the old one is
+    groups = [str(number // 2) for number in range(400)]
+    counts = [Counts(predicted, np.full(400, 0.5), labels, groups) for predicted in (new, old)]
+    gain = paired(*counts)["accuracy"]
+    assert gain.value == pytest.approx((new == labels).mean() - (old == labels).mean())
+    assert 0 < gain.low < gain.value < gain.high
+    assert gain.high - gain.low < 0.08  # 0.137 if the two were independent
+    back = paired(*reversed(counts))["accuracy"]
+    assert (back.low, back.high) == pytest.approx((-gain.high, -gain.low))

@@ -1,0 +1,80 @@
+"""Commands on the models in the bucket: models, publish, promote, rollback."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from binwatch.objects import Objects
+from binwatch.registry import Registry
+from binwatch.settings import load_settings
+
+Photos = Annotated[Path | None, typer.Option("--photos", help="Folder or tar of photos (data.photos).")]
+Index = Annotated[Path | None, typer.Option("--index", help="CSV of labels (data.index).")]
+
+
+def models() -> None:
+    """List the models in the bucket; the one in use is marked."""
+    from trainer import tables
+
+    registry = open_registry()
+    cards = [registry.card(version) for version in registry.versions()]
+    Console().print(tables.models(sorted(cards, key=lambda card: card.created), registry.current()))
+
+
+def publish(
+    bundle: Annotated[Path, typer.Argument(help="A bundle (folder with card.json).")],
+) -> None:
+    """Upload a bundle to the bucket. It is not used until it is promoted."""
+    from trainer.display import Display
+
+    card = open_registry().publish(bundle)
+    Display().say(f"published: {card.version}")
+
+
+def promote(
+    model: Annotated[str, typer.Argument(help="A bundle (folder), which is published, or a published version.")],
+    photos: Photos = None,
+    index: Index = None,
+    force: Annotated[bool, typer.Option("--force", help="Promote what is not better; the card says so.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Compare only.")] = False,
+) -> None:
+    """Put a model in use if it beats the current one on the candidate's test photos (paired, by bin group)."""
+    from trainer import tables
+    from trainer.display import Display
+    from trainer.promote import Comparison
+    from trainer.promote import promote as run
+
+    display = Display()
+
+    def show(found: Comparison) -> None:
+        Console().print(tables.comparison(found))
+
+    changes = {name: path for name, path in (("photos", photos), ("index", index)) if path is not None}
+    done = run(model, open_registry(), changes, display, force=force, dry_run=dry_run, show=show)
+    if done.comparison:
+        display.say(done.comparison.verdict())
+    what = "would be in use" if dry_run else "in use now"
+    instead = f" instead of {done.replaced}" if done.replaced else " as the first model, compared with none"
+    display.say(f"{what}: {done.version}{instead}{' (forced)' if done.forced else ''}")
+
+
+def rollback(
+    to: Annotated[
+        str | None, typer.Option("--to", help="Version; default: the one that the current one replaced.")
+    ] = None,
+) -> None:
+    """Put the previous model back in use."""
+    from trainer.display import Display
+    from trainer.promote import rollback as run
+
+    Display().say(f"in use now: {run(open_registry(), to).version}")
+
+
+def open_registry() -> Registry:
+    """The registry that BINWATCH_BUCKET and BINWATCH_MODELS_PREFIX name."""
+    settings = load_settings()
+    return Registry(Objects(settings), settings.bucket, settings.models_prefix)
