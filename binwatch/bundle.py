@@ -80,8 +80,20 @@ class Metrics(_Strict):
     """Rows are labels, columns predictions, in the order of the classes."""
 
 
+class EmbeddingReference(_Strict):
+    """Where embeddings lie: z = axes · (embedding − mean) has mean 0 and variance 1 along each of k axes."""
+
+    mean: list[float]
+    """Shape (embedding_size,)."""
+    axes: list[list[float]]
+    """Shape (k, embedding_size): the k directions of most variance, each divided by its standard deviation."""
+
+
 class Reference(_Strict):
-    """What counts look like when nothing has drifted: the validation photos, seen by the model."""
+    """What counts look like when nothing has drifted: the validation photos, seen by the model.
+
+    The later fields are optional: a bundle from before they existed is judged by what it has.
+    """
 
     photos: int
     predicted: list[int]
@@ -90,6 +102,13 @@ class Reference(_Strict):
     """Photos by labelled class."""
     confidence: list[float]
     """Deciles 0, 10, …, 100 % of the top probability."""
+    groups: int | None = None
+    """Bins among the photos. Photos of one bin resemble each other: this many are independent, not `photos`."""
+    quantiles: dict[str, list[float]] = {}
+    """Name of a continuous signal (binwatch.reference.Signal) → its evenly spaced quantiles, from 0 to 100 %."""
+    embedding: EmbeddingReference | None = None
+    reliability: list[tuple[float, float]] = []
+    """(mean confidence, accuracy) of the photos in each tenth by confidence, for estimated accuracy."""
     extra: dict[str, Any] = {}
 
 
@@ -102,6 +121,11 @@ class Card(_Strict):
     created: AwareDatetime
     classes: tuple[str, ...] = CLASSES
     input_size: int = SIZE
+    jpeg_quality: int | None = Field(None, ge=1, le=95)
+    """Quality of the JPEGs of input size that the model learned from; None if it learned from photos as they came.
+
+    A photo must pass through the same before it is counted (binwatch.image.load does it).
+    """
     embedding_size: int = Field(gt=0)
     temperature: float = Field(gt=0)
     """What the logits are divided by inside the graph, so that probabilities are calibrated."""

@@ -134,7 +134,9 @@ def _count(places: list[str], settings: Settings) -> Iterator[Line]:
         bundle, provider=settings.provider, precision=settings.precision, threads=settings.inference_threads
     )
     with ThreadPoolExecutor(settings.fetch_threads) as pool:
-        loaded = load_ahead(pool, find(places, settings), loader(settings.limits), ahead=4 * settings.batch_size)
+        loaded = load_ahead(
+            pool, find(places, settings), loader(engine.card, settings.limits), ahead=4 * settings.batch_size
+        )
         for file, answer in predict(engine, loaded, settings.batch_size):
             if isinstance(answer, Prediction):
                 name = CLASSES[answer.predicted]

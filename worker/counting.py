@@ -7,10 +7,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 
 from sqlalchemy import Engine as Database
 from sqlalchemy.exc import OperationalError
 
+from binwatch.bundle import Card
 from binwatch.embedding import pack
 from binwatch.errors import BinwatchError, MetadataError, MetadataReason, ObjectsError, PhotoError, Reason
 from binwatch.events import Created
@@ -68,7 +70,7 @@ class Counting:
     def count(self, photos: Sequence[Created]) -> list[Outage]:
         """Fetch, decode, infer and record. Returns what an outage of S3 kept back; all other photos are recorded."""
         engine = self.models.engine  # one for the whole group, even if another is promoted meanwhile
-        loaded = load_ahead(self._pool, photos, self._load, ahead=len(photos))
+        loaded = load_ahead(self._pool, photos, partial(self._load, engine.card), ahead=len(photos))
         outages: list[Outage] = []
         counts: list[NewCount] = []
         for item, answer in predict(Measured(engine, self.metrics), loaded, self._settings.batch_size):
@@ -109,7 +111,7 @@ class Counting:
         self.models.stop()
         self._pool.shutdown()
 
-    def _load(self, item: Created) -> LoadedPhoto:
+    def _load(self, card: Card, item: Created) -> LoadedPhoto:
         try:
             with self.metrics.timed(Stage.FETCH):
                 fetched = self.objects.fetch(item.bucket, item.key, max_bytes=self._settings.max_photo_bytes)
@@ -127,7 +129,7 @@ class Counting:
         )
         try:
             with self.metrics.timed(Stage.DECODE):
-                photo = load(fetched.data, limits=self._settings.limits)
+                photo = load(fetched.data, limits=self._settings.limits, jpeg_quality=card.jpeg_quality)
         except PhotoError as error:
             return replace(loaded, error=error)
         return replace(loaded, photo=photo, stats=photo_stats(photo.pixels))

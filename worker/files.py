@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from binwatch.bundle import Card
 from binwatch.errors import BinwatchError, PhotoError, Reason
 from binwatch.image import Limits, Photo, load
 from binwatch.keys import Kind, kind_of
@@ -45,12 +46,12 @@ def find(places: Sequence[str], settings: Settings) -> Iterator[Source]:
             raise BinwatchError(f"{place}: no photos here (.jpg, .jpeg, .png, .webp, .bmp or .gif)")
 
 
-def loader(limits: Limits) -> Callable[[Source], LoadedFile]:
-    """A function that loads one source, and never raises for a bad photo."""
+def loader(card: Card, limits: Limits) -> Callable[[Source], LoadedFile]:
+    """A function that loads one source for the card's model, and never raises for a bad photo."""
 
     def load_one(source: Source) -> LoadedFile:
         try:
-            return LoadedFile(source.name, load(source.read(), limits=limits))
+            return LoadedFile(source.name, load(source.read(), limits=limits, jpeg_quality=card.jpeg_quality))
         except PhotoError as error:
             return LoadedFile(source.name, error=error)
 

@@ -1,0 +1,59 @@
+"""What a bundle reaches on photos as they came from the camera, with and without its card's JPEG step.
+
+A model that learned from photos stored as JPEGs of input size has learned their traces. The card's `jpeg_quality` makes
+photos pass through the same before they are counted; this measures what that is worth.
+
+    python benchmarks/full_size_photos.py PHOTOS INDEX.csv [--model samples/model] [--split test]
+
+INDEX has the columns key, label and, for --split, split.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from pathlib import Path
+
+import numpy as np
+
+from binwatch.bundle import Bundle
+from binwatch.counts import class_of
+from binwatch.image import load
+from binwatch.settings import DEFAULT_MODEL
+from worker.engine import Engine
+
+BATCH = 32
+
+
+def predicted(engine: Engine, photos: list[bytes], jpeg_quality: int | None) -> np.ndarray:
+    """Predicted classes, int64 (photos,)."""
+    pixels = np.stack([load(photo, jpeg_quality=jpeg_quality).pixels for photo in photos])
+    parts = [engine.infer(pixels[start : start + BATCH]).probabilities for start in range(0, len(pixels), BATCH)]
+    return np.concatenate(parts).argmax(axis=1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("photos", type=Path)
+    parser.add_argument("index", type=Path)
+    parser.add_argument("--model", type=Path, default=DEFAULT_MODEL)
+    parser.add_argument("--split")
+    options = parser.parse_args()
+    with options.index.open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if options.split in (None, row.get("split"))]
+    rows = [row for row in rows if (options.photos / f"{row['key']}.jpg").exists()]
+    labels = np.array([class_of(int(row["label"])) for row in rows])
+    photos = [(options.photos / f"{row['key']}.jpg").read_bytes() for row in rows]
+    engine = Engine(Bundle(options.model))
+    print(f"{len(rows)} photos, {engine.card.version}, {engine.precision}")
+    for name, quality in (("as they came", None), (f"JPEG {engine.card.jpeg_quality}", engine.card.jpeg_quality)):
+        error = predicted(engine, photos, quality) - labels
+        rmse = np.sqrt(np.mean(error**2))
+        print(
+            f"{name:<14} exact {np.mean(error == 0):.1%}  within one {np.mean(np.abs(error) <= 1):.1%}  RMSE {rmse:.2f}"
+            f"  mean error {np.mean(error):+.2f} items"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""Photos pass through what the model's training photos passed through, wherever they are counted."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sqlalchemy import select
+
+from binwatch.bundle import Bundle
+from binwatch.events import Created
+from binwatch.image import load
+from binwatch.records.tables import Count
+from binwatch.settings import DEFAULT_MODEL
+from worker.counting import Counting
+from worker.engine import Engine
+
+ROOT = Path(__file__).parent.parent.parent
+PHOTO = ROOT / "samples" / "bin-images" / "00382.jpg"
+
+
+def stored(pixels: np.ndarray, quality: int) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=quality)
+    return file.getvalue()
+
+
+def mean_difference(one: np.ndarray, other: np.ndarray) -> float:
+    return float(np.abs(one.astype(int) - other.astype(int)).mean())
+
+
+def test_a_photo_is_stored_as_a_jpeg_of_that_quality_and_read_back():
+    plain = load(PHOTO.read_bytes()).pixels
+    found = load(PHOTO.read_bytes(), jpeg_quality=82).pixels
+    assert np.array_equal(found, np.asarray(Image.open(io.BytesIO(stored(plain, 82)))))
+    assert mean_difference(found, plain) > 0.5
+
+
+def test_a_photo_that_was_stored_so_hardly_changes():
+    before = stored(load(PHOTO.read_bytes()).pixels, 82)
+    assert mean_difference(load(before, jpeg_quality=82).pixels, load(before).pixels) < 0.1
+
+
+@pytest.fixture(scope="module")
+def expected() -> list[float]:
+    """What the starter model says of the photo after its card's JPEG step, which differs from what it says without."""
+    engine = Engine(Bundle(DEFAULT_MODEL))
+    assert engine.card.jpeg_quality == 82
+    photos = [load(PHOTO.read_bytes(), jpeg_quality=quality).pixels[None] for quality in (82, None)]
+    wanted, without = (engine.infer(photo).probabilities[0] for photo in photos)
+    assert np.abs(wanted - without).max() > 0.01
+    return [round(float(value), 6) for value in wanted]
+
+
+def test_the_count_command_does_it(expected):
+    done = subprocess.run(
+        [sys.executable, "-m", "worker", "count", str(PHOTO), "--json"], cwd=ROOT, capture_output=True, check=True
+    )
+    (line,) = json.loads(done.stdout)
+    assert line["probabilities"] == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_worker_does_it(expected, settings, s3):
+    s3.put("bin-images/a.jpg", PHOTO.read_bytes())
+    counting = Counting(settings.model_copy(update={"model_dir": DEFAULT_MODEL}))
+    counting.count([Created(s3.bucket, "bin-images/a.jpg")])
+    with counting.database.connect() as connection:
+        assert connection.scalars(select(Count.probabilities)).one() == pytest.approx(expected, abs=1e-5)
+    counting.close()
