@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 import boto3
+from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 from botocore.parsers import ResponseParserError
@@ -57,12 +58,14 @@ class Fetched:
 class Objects:
     """Reads and writes objects. Raises ObjectRefused for one bad object and ObjectsError for an outage."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, anonymous: bool = False) -> None:
+        """`anonymous` asks without credentials, as public buckets allow."""
         self._client: Any = boto3.client(
             "s3",
             endpoint_url=settings.s3_endpoint_url,
             region_name=settings.region,
             config=Config(
+                signature_version=UNSIGNED if anonymous else None,
                 connect_timeout=settings.s3_timeout_s,
                 read_timeout=settings.s3_timeout_s,
                 # One connection per thread that fetches, or they queue for each other's.

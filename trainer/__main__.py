@@ -15,6 +15,7 @@ from trainer.config import assignment, read
 from trainer.data.split import Split
 from trainer.display import Display
 from trainer.errors import ConfigError
+from trainer.prepare_command import prepare
 from trainer.registry_commands import Index, Photos
 
 app = typer.Typer(
@@ -29,6 +30,9 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="SECTION.OPTION=VALUE", help="Change one option, e.g. train.epochs=3."),
 ]
+
+
+app.command()(prepare)
 
 
 @app.command()

@@ -26,7 +26,11 @@ class DataConfig(_Strict):
     key_column: str = Field("key", description="the photo's key, as text")
     label_column: str = Field("label", description="number of items in the photo")
     group_column: str = Field("bin_group", description="photos of one group never land in different splits")
+    split_column: str = Field("", description="train, validation or test per photo; empty: by a hash of the group")
     split_seed: int = Field(0, description="another number gives another split")
+    jpeg_quality: int = Field(
+        0, ge=0, le=95, description="quality at which `photos` were stored at input size; 0: photos as they came"
+    )
 
 
 class ModelConfig(_Strict):

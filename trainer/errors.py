@@ -13,6 +13,10 @@ class DataError(BinwatchError):
     """Photos or their index cannot be used for training."""
 
 
+class PrepareError(BinwatchError):
+    """Photos cannot be fetched or written. What is there already is whole: the same command continues."""
+
+
 class WeightsError(BinwatchError):
     """Starting weights are missing or belong to another network."""
 

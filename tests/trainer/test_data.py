@@ -12,7 +12,7 @@ from trainer.config import DataConfig
 from trainer.data.dataset import load_dataset
 from trainer.data.index import Row, read_index
 from trainer.data.source import Folder, Tar, open_source
-from trainer.data.split import Split
+from trainer.data.split import Split, split_of
 from trainer.errors import DataError
 
 
@@ -144,4 +144,16 @@ def test_keys_are_strings_and_other_columns_are_ignored(tmp_path: Path) -> None:
     index = tmp_path / "index.csv"
     index.write_text("\ufeffwidth,key,label,bin_group\n7,00121,1,00121\n8,121,2,121\n", encoding="utf-8")
     found = read_index(DataConfig(photos=tmp_path, index=index))
-    assert found == [Row("00121", 1, "00121"), Row("121", 2, "121")]
+    assert found == [Row("00121", 1, "00121", split_of("00121")), Row("121", 2, "121", split_of("121"))]
+
+
+def test_a_column_can_say_the_split(tmp_path: Path) -> None:
+    index = tmp_path / "index.csv"
+    index.write_text("key,label,bin_group,own\na,1,g,test\nb,1,g,train\n", encoding="utf-8")
+    config = DataConfig(photos=tmp_path, index=index, split_column="own")
+    assert [row.split for row in read_index(config)] == [Split.TEST, Split.TRAIN]
+    index.write_text("key,label,bin_group,own\na,1,g,val\n", encoding="utf-8")
+    with pytest.raises(DataError, match="line 2: own is 'val', not one of train, validation, test"):
+        read_index(config)
+    with pytest.raises(DataError, match=r"no column 'split' .* set data\.split_column"):
+        read_index(config.model_copy(update={"split_column": "split"}))

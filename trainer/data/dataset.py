@@ -16,7 +16,7 @@ from binwatch.errors import PhotoError
 from trainer.config import DataConfig
 from trainer.data.index import Row, read_index
 from trainer.data.source import Source, open_source
-from trainer.data.split import Split, split_of
+from trainer.data.split import Split
 from trainer.errors import DataError
 
 NAMED = 5
@@ -29,6 +29,8 @@ class PhotoSet:
 
     source: Source
     rows: tuple[Row, ...]
+    jpeg_quality: int | None = None
+    """See DataConfig."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -57,7 +59,7 @@ class PhotoSet:
 
     def decode(self, key: str, size: int) -> npt.NDArray[np.uint8]:
         """One decoded photo, uint8 (size, size, 3). Raises PhotoError."""
-        return image.load(self.source.read(key), size=size).pixels
+        return image.load(self.source.read(key), size=size, jpeg_quality=self.jpeg_quality).pixels
 
     def where(self, wanted: Callable[[Row], bool]) -> PhotoSet:
         return replace(self, rows=tuple(row for row in self.rows if wanted(row)))
@@ -102,7 +104,7 @@ def load_dataset(config: DataConfig, check: Callable[[Sequence[str]], Iterable[s
     rows = read_index(config)
     have = source.sizes()
     missing = tuple(row.key for row in rows if row.key not in have)
-    present = PhotoSet(source, tuple(row for row in rows if row.key in have))
+    present = PhotoSet(source, tuple(row for row in rows if row.key in have), config.jpeg_quality or None)
     if not present:
         raise DataError(f"{config.photos}: holds none of the photos of {config.index}, such as {_some(missing)}")
     unreadable = _find_unreadable(present, check or (lambda keys: keys))
@@ -110,13 +112,13 @@ def load_dataset(config: DataConfig, check: Callable[[Sequence[str]], Iterable[s
     if not readable:
         key, reason = next(iter(unreadable.items()))
         raise DataError(f"{config.photos}: none of {len(unreadable)} photos can be decoded; {key}: {reason}")
-    splits = {split: _part(readable, split, config.split_seed) for split in Split}
+    splits = {split: _part(readable, split) for split in Split}
     _check_classes(config, splits)
     return DataSet(splits, missing, unreadable)
 
 
-def _part(photos: PhotoSet, split: Split, seed: int) -> PhotoSet:
-    return photos.where(lambda row: split_of(row.group, seed) is split)
+def _part(photos: PhotoSet, split: Split) -> PhotoSet:
+    return photos.where(lambda row: row.split is split)
 
 
 def _find_unreadable(photos: PhotoSet, check: Callable[[Sequence[str]], Iterable[str]]) -> dict[str, str]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from trainer.config import DataConfig
+from trainer.data.split import Split, split_of
 from trainer.errors import DataError
 
 
@@ -17,6 +18,7 @@ class Row:
     key: str
     quantity: int
     group: str
+    split: Split
 
 
 def read_index(config: DataConfig) -> list[Row]:
@@ -36,9 +38,9 @@ def read_index(config: DataConfig) -> list[Row]:
 
 def _check_columns(config: DataConfig, found: Iterable[str]) -> None:
     have = list(found)
-    for option in ("key_column", "label_column", "group_column"):
+    for option in ("key_column", "label_column", "group_column", "split_column"):
         column = getattr(config, option)
-        if column not in have:
+        if column and column not in have:
             raise DataError(
                 f"{config.index}: no column {column!r} (there is: {', '.join(have) or 'nothing'});"
                 f" add it or set data.{option}"
@@ -58,7 +60,19 @@ def _row(config: DataConfig, line: int, record: dict[str, str | None]) -> Row:
         raise DataError(f"{config.index}, line {line}: label {label!r} of {key} is not a whole number") from None
     if quantity < 0:
         raise DataError(f"{config.index}, line {line}: label {quantity} of {key} is negative")
-    return Row(key, quantity, group)
+    return Row(key, quantity, group, _split(config, line, record, group))
+
+
+def _split(config: DataConfig, line: int, record: dict[str, str | None], group: str) -> Split:
+    if not config.split_column:
+        return split_of(group, config.split_seed)
+    value = record[config.split_column]
+    try:
+        return Split(value or "")
+    except ValueError:
+        raise DataError(
+            f"{config.index}, line {line}: {config.split_column} is {value!r}, not one of {', '.join(Split)}"
+        ) from None
 
 
 def _check_keys(config: DataConfig, rows: list[Row]) -> None:

@@ -122,6 +122,7 @@ class Exporter:
             architecture=model.architecture,
             created=created,
             embedding_size=model.embedding,
+            jpeg_quality=self.saved.config.data.jpeg_quality or None,
             temperature=self.temperature,
             variants={precision: checked[precision].variant() for precision in options.variants},
             metrics=checked[Precision.FP32].test,
@@ -179,8 +180,10 @@ def training_facts(saved: Checkpoint) -> dict[str, Any]:
     config = saved.config.model_dump(mode="json")
     config["data"] |= {name: Path(config["data"][name]).name for name in ("photos", "index")}
     config["model"]["weights"] = Path(config["model"]["weights"]).name
-    seed = saved.config.data.split_seed
-    split = f"80/10/10 by a hash of the bin group (column {saved.config.data.group_column}), seed {seed}"
+    data = saved.config.data
+    split = f"80/10/10 by a hash of the bin group (column {data.group_column}), seed {data.split_seed}"
+    if data.split_column:
+        split = f"as the column {data.split_column} says"
     return {"split": split, "epoch": saved.epoch, **saved.facts, "config": config}
 
 

@@ -1,0 +1,360 @@
+"""Photos from a bucket or a folder: what is chosen, what is checked, what happens when it is interrupted."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from binwatch.errors import ObjectsError
+from binwatch.image import load
+from binwatch.settings import Settings
+from tests.services.faulty_s3 import FaultyS3, refuse
+from tests.services.s3 import S3
+from tests.trainer.drawn import run_cli
+from trainer.config import DataConfig
+from trainer.data.index import read_index
+from trainer.data.split import Split, split_of
+from trainer.display import Display
+from trainer.errors import PrepareError
+from trainer.prepare import fetch
+from trainer.prepare.groups import name_groups, runs
+from trainer.prepare.place import Folder, Missing, open_place
+from trainer.prepare.run import Options, prepare
+
+QUANTITIES = [1, 1, 1, 1, 2, 2, 3, 4, 5, 0, 6, 9] * 4
+
+
+def jpeg(shade: int) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (40, 30), (shade,) * 3).save(file, "JPEG")
+    return file.getvalue()
+
+
+def metadata(quantity: object, *products: str) -> bytes:
+    document = {"BIN_FCSKU_DATA": dict.fromkeys(products, "details"), "EXPECTED_QUANTITY": quantity}
+    return json.dumps(document).encode()
+
+
+def key_of(number: int) -> str:
+    return f"{number + 1:05}"
+
+
+def objects() -> dict[str, bytes]:
+    """48 bins in the public bucket's layout; each pair of neighbours shares a product."""
+    found = {}
+    for number, quantity in enumerate(QUANTITIES):
+        found[f"bin-images/{key_of(number)}.jpg"] = jpeg(number)
+        found[f"metadata/{key_of(number)}.json"] = metadata(quantity, f"P{number // 2}", f"own{number}")
+    return found
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    folder = tmp_path / "source"
+    for name, data in objects().items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    return folder
+
+
+def manifest(folder: Path) -> dict[str, dict[str, str]]:
+    with (folder / "manifest.csv").open(encoding="utf-8", newline="") as file:
+        return {row["key"]: row for row in csv.DictReader(file)}
+
+
+def left_out(folder: Path) -> dict[str, str]:
+    with (folder / "left-out.csv").open(encoding="utf-8", newline="") as file:
+        return {row["key"]: row["why"] for row in csv.DictReader(file)}
+
+
+def test_a_bucket_becomes_a_folder_to_train_from(s3: S3, tmp_path: Path) -> None:
+    for name, data in objects().items():
+        s3.put(f"some/where/{name}", data)
+    out = tmp_path / "data"
+    run_cli("prepare", "--from", f"s3://{s3.bucket}/some/where", "--endpoint", s3.endpoint_url, "--out", out, "--all")
+    rows = manifest(out)
+    assert [int(row["label"]) for row in rows.values()] == QUANTITIES
+    for number, (key, row) in enumerate(rows.items()):
+        data = (out / "bin-images" / f"{key}.jpg").read_bytes()
+        assert data == jpeg(number)
+        assert row["sha256"] == hashlib.sha256(data).hexdigest()
+        assert row["bin_group"] == key_of(number // 2 * 2)
+        assert row["split"] == split_of(row["bin_group"])
+        assert row["label_source"] == "metadata"
+    assert json.loads((out / "metadata" / "00007.json").read_bytes())["EXPECTED_QUANTITY"] == 3
+    index = read_index(DataConfig(photos=out / "bin-images", index=out / "manifest.csv"))
+    assert [row.split for row in index] == [row["split"] for row in rows.values()]
+    assert (out / "histogram.png").read_bytes().startswith(b"\x89PNG")
+    assert (out / "histogram.csv").read_text(encoding="utf-8").startswith("label,train,validation,test\n0,")
+    assert "- photos: 48\n- bin groups: 24; the largest has 2 photos" in (out / "report.md").read_text(encoding="utf-8")
+    assert not list(out.rglob("*.partial"))
+
+
+def test_a_number_per_class(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_cli("prepare", "--from", source, "--out", tmp_path / "data", "--per-class", 5)
+    photos = Counter(min(int(row["label"]), 6) for row in manifest(tmp_path / "data").values())
+    assert photos == {0: 4, 1: 5, 2: 5, 3: 4, 4: 4, 5: 4, 6: 5}
+    assert "not found: 1 photos of 0 items" in capsys.readouterr().err
+
+
+def test_a_list_balanced(source: Path, tmp_path: Path) -> None:
+    listed = tmp_path / "file_list.json"
+    ones = [f"data/metadata/{key_of(number)}.json" for number in (0, 1, 2)]
+    listed.write_text(json.dumps({"1": ones, "2": [f"data/metadata/{key_of(4)}.json"]}), encoding="utf-8")
+    run_cli("prepare", "--from", source, "--out", tmp_path / "plain", "--list", listed)
+    assert list(manifest(tmp_path / "plain")) == ["00001", "00002", "00003", "00005"]
+    run_cli("prepare", "--from", source, "--out", tmp_path / "balanced", "--list", listed, "--balance")
+    photos = Counter(min(int(row["label"]), 6) for row in manifest(tmp_path / "balanced").values())
+    assert photos == dict.fromkeys(range(7), 3)
+    assert {"00001", "00002", "00003", "00005"} <= manifest(tmp_path / "balanced").keys()
+
+
+def test_photos_can_be_squashed_on_the_way(source: Path, tmp_path: Path, cli_error: Callable[..., str]) -> None:
+    out = tmp_path / "data"
+    run_cli("prepare", "--from", source, "--out", out, "--per-class", 1, "--size", 16)
+    photos = [load(file.read_bytes()) for file in (out / "bin-images").iterdir()]
+    assert {(photo.width, photo.height) for photo in photos} == {(16, 16)}
+    message = cli_error("prepare", "--from", source, "--out", out, "--per-class", 1)
+    assert "holds photos squashed to 16; give the same --size or another --out" in message
+
+
+def test_what_cannot_be_used_is_left_out_with_the_reason(source: Path, tmp_path: Path) -> None:
+    (source / "bin-images" / "00001.jpg").unlink()
+    (source / "bin-images" / "00002.jpg").write_bytes(jpeg(1)[:200])
+    (source / "bin-images" / "00003.jpg").write_bytes(b"not an image")
+    (source / "metadata" / "00004.json").write_bytes(b"{")
+    (source / "metadata" / "00005.json").write_bytes(metadata("five"))
+    (source / "metadata" / "00006.json").write_bytes(b"[]")
+    listed = tmp_path / "keys.txt"
+    listed.write_text("00001\n00002.jpg\nbin-images/00003.jpg\n00004\n00005\n00006\n00007\n00099\n", encoding="utf-8")
+    out = tmp_path / "data"
+    run_cli("prepare", "--from", source, "--out", out, "--list", listed)
+    assert list(manifest(out)) == ["00007"]
+    why = left_out(out)
+    assert why["00001"] == "bin-images/00001.jpg is not there"
+    assert why["00002"].startswith("the photo cannot be decoded: ")
+    assert why["00003"].startswith("the photo cannot be decoded: its first bytes")
+    assert why["00004"].startswith("the metadata is not the JSON of a bin")
+    assert "EXPECTED_QUANTITY is 'five'" in why["00005"]
+    assert why["00006"].startswith("the metadata is not the JSON of a bin")
+    assert why["00099"] == "metadata/00099.json is not there"
+    assert [file.name for file in (out / "bin-images").iterdir()] == ["00007.jpg"]
+
+
+def test_audits_are_labels(source: Path, tmp_path: Path) -> None:
+    (source / "metadata" / "00002.json").write_bytes(metadata(None))
+    audits = tmp_path / "audits.csv"
+    audits.write_text("bin,quantity,auditor\n00001,4,Ann\n00002,3,Ann\n00001,5,Bob\n", encoding="utf-8")
+    run_cli("prepare", "--from", source, "--out", tmp_path / "data", "--all", "--audits", audits)
+    rows = manifest(tmp_path / "data")
+    assert [(rows[key]["label"], rows[key]["label_source"]) for key in ("00001", "00002", "00003")] == [
+        ("5", "audit"), ("3", "audit"), ("1", "metadata"),
+    ]  # fmt: skip
+
+
+def test_the_challenge_has_its_own_split(source: Path, tmp_path: Path) -> None:
+    listed = tmp_path / "random_val.txt"
+    listed.write_text("1\n17\n", encoding="utf-8")
+    out = tmp_path / "data"
+    run_cli("prepare", "--from", source, "--out", out, "--all", "--challenge-val", listed)
+    rows = manifest(out)
+    assert [key for key, row in rows.items() if row["challenge_split"] == "test"] == ["00001", "00017"]
+    config = DataConfig(photos=out / "bin-images", index=out / "manifest.csv", split_column="challenge_split")
+    assert [row.key for row in read_index(config) if row.split is Split.TEST] == ["00001", "00017"]
+
+
+def test_splits_stay_when_photos_are_added(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "data"
+    run_cli("prepare", "--from", source, "--out", out, "--per-class", 2)
+    before = manifest(out)
+    run_cli("prepare", "--from", source, "--out", out, "--all")
+    after = manifest(out)
+    assert len(after) > len(before)
+    assert {key: after[key] for key in before} == before
+    run_cli("prepare", "--from", source, "--out", out, "--per-class", 1)  # what is there stays
+    assert manifest(out) == after
+
+
+def test_groups_are_neighbours_that_share_a_product() -> None:
+    products = {"9": "a", "10": "ab", "11": "b", "12": "c", "00012": "c", "00013": "c", "x": "c"}
+    sets = {key: frozenset(names) for key, names in products.items()}
+    assert runs(sets) == [["9", "10", "11"], ["12"], ["00012", "00013"], ["x"]]
+
+
+def test_a_photo_that_links_two_old_groups_is_left_out() -> None:
+    products = {key: frozenset("p") for key in ("1", "2", "3", "4")}
+    groups, links = name_groups(products, {"1": "1", "3": "3"})
+    assert groups == {"1": "1", "3": "3"}
+    assert set(links) == {"2", "4"}
+    assert name_groups(products, {"3": "3"}) == (dict.fromkeys(products, "3"), {})
+
+
+class Unsteady:
+    """A folder that fails at each photo's first `failures` readings, and for ever after `whole` photos."""
+
+    name = "unsteady"
+
+    def __init__(self, folder: Path, failures: int = 0, whole: int = 1000) -> None:
+        self._folder = Folder(folder)
+        self._failures, self._whole = failures, whole
+        self.asked: Counter[str] = Counter()
+
+    def keys(self) -> Iterator[str]:
+        return self._folder.keys()
+
+    def metadata(self, key: str) -> bytes:
+        return self._folder.metadata(key)
+
+    def photo(self, key: str) -> bytes:
+        self.asked[key] += 1
+        if len(self.asked) > self._whole or self.asked[key] <= self._failures:
+            raise ObjectsError("the network is away")
+        return self._folder.photo(key)
+
+
+def options(**changes: object) -> Options:
+    return Options(**{"jobs": 2, "wait_s": 0.001, **changes})  # type: ignore[arg-type]
+
+
+def test_outages_are_waited_for(source: Path, tmp_path: Path) -> None:
+    report = prepare(Unsteady(source, failures=fetch.TRIES - 1), tmp_path / "data", options(), Display())
+    assert len(report.entries) == 48
+
+
+def test_an_interrupted_run_continues(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "data"
+    with pytest.raises(PrepareError, match=r"the network is away; 20 photos are in .*data: the same command continues"):
+        prepare(Unsteady(source, whole=20), out, options(jobs=1), Display())
+    assert not (out / "manifest.csv").exists()
+    here = {file.name for file in (out / "bin-images").iterdir()}
+    assert len(here) == 20
+    (out / "bin-images" / "half.jpg.partial").write_bytes(b"half")
+    damaged = out / "bin-images" / sorted(here)[0]
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    place = Unsteady(source)
+    prepare(place, out, options(), Display())
+    assert len(manifest(out)) == 48
+    assert len(place.asked) == 48 - 20 + 1
+    assert not list(out.rglob("*.partial"))
+
+
+def test_a_file_that_changed_since_the_manifest_is_fetched_again(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "data"
+    prepare(Folder(source), out, options(), Display())
+    (out / "bin-images" / "00001.jpg").write_bytes(jpeg(200))  # whole, but not what was fetched
+    prepare(Folder(source), out, options(), Display())
+    assert (out / "bin-images" / "00001.jpg").read_bytes() == jpeg(0)
+
+
+def test_a_full_disk(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("trainer.prepare.fetch.os.fsync", full)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "source.json").write_text('{"size": 0}', encoding="utf-8")
+    with pytest.raises(PrepareError, match=r"cannot be written \(No space left on device\); make room; 0 photos"):
+        prepare(Folder(source), tmp_path / "data", options(), Display())
+    assert not list((tmp_path / "data" / "bin-images").iterdir())
+
+
+def test_too_little_room_is_known_before(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Usage:
+        free = 1_000_000
+
+    monkeypatch.setattr("trainer.prepare.run.shutil.disk_usage", lambda _: Usage)
+    with pytest.raises(PrepareError, match=r"48 photos need about 0\.0 GB and 0\.0 GB are free; make room"):
+        prepare(Folder(source), tmp_path / "data", options(), Display())
+
+
+@pytest.fixture
+def faulty(faulty_s3: FaultyS3, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyS3]:
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    return faulty_s3
+
+
+def serve(data: bytes, etag: str) -> Callable[[BaseHTTPRequestHandler], None]:
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        for name, value in (
+            ("Content-Length", str(len(data))), ("ETag", f'"{etag}"'),
+            ("Last-Modified", "Fri, 20 Nov 2026 08:00:00 GMT"),
+        ):  # fmt: skip
+            handler.send_header(name, value)
+        handler.end_headers()
+        handler.wfile.write(data)
+
+    return answer
+
+
+def test_bytes_are_compared_with_the_etag(faulty: FaultyS3) -> None:
+    place = open_place("s3://photos", Settings(), faulty.endpoint_url, anonymous=True)
+    whole = jpeg(7)
+    right = hashlib.md5(whole, usedforsecurity=False).hexdigest()
+    answers = iter([serve(whole[:-1] + b"x", right), serve(whole, right)])
+    faulty.answer = lambda handler: next(answers)(handler)
+    assert place.photo("00001") == whole  # the first came damaged
+    faulty.answer = serve(whole, "0" * 32)
+    assert place.photo("00001") == whole  # twice the same: an ETag that is no MD5, as with KMS
+    faulty.answer = serve(whole, "0" * 32 + "-2")
+    faulty.requests = 0
+    assert place.photo("00001") == whole
+    assert faulty.requests == 1  # uploaded in parts: not an MD5
+
+
+def test_what_the_bucket_refuses(faulty: FaultyS3) -> None:
+    place = open_place("s3://photos", Settings(), faulty.endpoint_url)
+    for status, code in ((404, "NoSuchKey"), (403, "AccessDenied")):
+        faulty.answer = refuse(status, code)
+        with pytest.raises(Missing):
+            place.metadata("00001")
+    faulty.answer = refuse(404, "NoSuchBucket")
+    with pytest.raises(ObjectsError, match="does not exist"):
+        place.metadata("00001")
+
+
+def test_the_public_bucket_is_asked_without_credentials(faulty: FaultyS3) -> None:
+    headers: list[str | None] = []
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        headers.append(handler.headers.get("Authorization"))
+        serve(jpeg(1), "0" * 32 + "-1")(handler)
+
+    faulty.answer = answer
+    open_place("s3://aft-vbi-pds", Settings(), faulty.endpoint_url).photo("00001")
+    open_place("s3://own", Settings(), faulty.endpoint_url).photo("00001")
+    assert headers[0] is None
+    assert headers[1] is not None
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--from", "SOURCE"], "choose one of --list FILE, --per-class N and --all"),
+        (["--from", "SOURCE", "--all", "--per-class", "3"], "choose one of --list FILE, --per-class N and --all"),
+        (["--from", "SOURCE", "--all", "--balance"], "--balance adds to a --list"),
+        (["--from", "nowhere", "--all"], "nowhere: has no folder metadata/ beside bin-images/"),
+        (["--from", "s3:///x", "--all"], "names no bucket"),
+        (["--from", "SOURCE", "--list", "none.json"], "none.json: cannot be read (No such file or directory)"),
+        (["--from", "SOURCE", "--list", "BAD"], 'is not a list like {"1": ["data/metadata/100313.json"'),
+        (["--from", "SOURCE", "--all", "--audits", "BAD"], "no column 'bin'; an audit is a bin and the quantity"),
+        (["--from", "SOURCE", "--all", "--challenge-val", "BAD"], "line 1: '[1]' is not the number of a photo"),
+    ],
+)
+def test_errors_come_first_and_in_one_line(
+    source: Path, tmp_path: Path, cli_error: Callable[..., str], flags: list[str], message: str
+) -> None:
+    bad = tmp_path / "bad.json"
+    bad.write_text("[1]", encoding="utf-8")
+    places = {"SOURCE": str(source), "BAD": str(bad)}
+    assert message in cli_error("prepare", "--out", tmp_path / "data", *(places.get(flag, flag) for flag in flags))
+    assert not (tmp_path / "data").exists()

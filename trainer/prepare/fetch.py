@@ -1,0 +1,161 @@
+"""One bin at a time: metadata and photo, verified, written whole or not at all, tried again politely."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import json
+import os
+import random
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from PIL import Image
+
+from binwatch.errors import MetadataError, ObjectsError, PhotoError
+from binwatch.image import Limits, load
+from binwatch.metadata import expected_quantity
+from trainer.errors import PrepareError
+from trainer.prepare.place import METADATA, PHOTOS, Damaged, Missing, Place
+
+TRIES = 5
+JPEG_QUALITY = 95
+"""Of photos that are resized on the way: artefacts below what the camera's own compression left."""
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """A bin's metadata: what the inventory expects (None if it does not say), and which products."""
+
+    key: str
+    data: bytes
+    quantity: int | None
+    products: frozenset[str]
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A bin that gives no labelled photo, and why."""
+
+    key: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A photo that is in place."""
+
+    key: str
+    sha256: str
+
+
+class Fetcher:
+    """Brings bins from `place` into `folder`. Used by many threads; `wait_s` is the first wait before a second try."""
+
+    def __init__(self, place: Place, folder: Path, size: int, limits: Limits, wait_s: float) -> None:
+        self._place = place
+        self._photos, self._metadata = folder / PHOTOS, folder / METADATA
+        self._size = size
+        self._limits = limits
+        self._wait_s = wait_s
+        self._stopped = threading.Event()
+
+    def bin(self, key: str) -> Bin | LeftOut:
+        """Metadata of a bin, from the folder if it is there."""
+        own = self._metadata / f"{key}.json"
+        try:
+            data = own.read_bytes() if own.exists() else self._patiently(lambda: self._place.metadata(key))
+        except Missing as error:
+            return LeftOut(key, str(error))
+        return read_bin(key, data)
+
+    def photo(self, found: Bin, known: str = "") -> Done | LeftOut:
+        """Bring the photo of a bin, and its metadata. `known` is the SHA-256 that a file which is there must have."""
+        path = self._photos / f"{found.key}.jpg"
+        here = self._here(path, known)
+        try:
+            data = here or self._prepared(self._patiently(lambda: self._place.photo(found.key)))
+        except Missing as error:
+            return LeftOut(found.key, str(error))
+        except PhotoError as error:
+            return LeftOut(found.key, f"the photo cannot be decoded: {error}")
+        if here is None:
+            write_whole(path, data)
+        if not (self._metadata / f"{found.key}.json").exists():
+            write_whole(self._metadata / f"{found.key}.json", found.data)
+        return Done(found.key, hashlib.sha256(data).hexdigest())
+
+    def stop(self) -> None:
+        """Let every thread end at its next wait."""
+        self._stopped.set()
+
+    def _here(self, path: Path, known: str) -> bytes | None:
+        """What an earlier run left, if it is whole."""
+        if not path.exists():
+            return None
+        data = path.read_bytes()
+        if known:
+            return data if hashlib.sha256(data).hexdigest() == known else None
+        try:
+            load(data, limits=self._limits)
+        except PhotoError:
+            return None
+        return data
+
+    def _prepared(self, data: bytes) -> bytes:
+        """The photo as it is kept: as it came, or squashed to a square. Raises PhotoError if it cannot be decoded."""
+        if not self._size:
+            load(data, limits=self._limits)
+            return data
+        file = io.BytesIO()
+        pixels = load(data, size=self._size, limits=self._limits).pixels
+        Image.fromarray(pixels).save(file, "JPEG", quality=JPEG_QUALITY, subsampling=0)
+        return file.getvalue()
+
+    def _patiently(self, work: Callable[[], Result]) -> Result:
+        """Try again after a longer and longer wait, not in step with the other threads."""
+        for attempt in range(TRIES):
+            try:
+                return work()
+            except (ObjectsError, Damaged) as error:
+                if attempt == TRIES - 1 or self._stopped.is_set():
+                    raise PrepareError(str(error)) from error
+            jitter = 0.5 + random.random()  # noqa: S311, not a secret
+            self._stopped.wait(self._wait_s * 2**attempt * jitter)
+        raise AssertionError("the last attempt returns or raises")
+
+
+def read_bin(key: str, data: bytes) -> Bin | LeftOut:
+    """Quantity and products of a metadata file."""
+    try:
+        document = json.loads(data.decode("utf-8-sig"))
+        products = document.get("BIN_FCSKU_DATA", {})
+        names = frozenset(str(name) for name in products)
+    except (ValueError, RecursionError, AttributeError, TypeError) as error:
+        return LeftOut(key, f"the metadata is not the JSON of a bin ({error})")
+    try:
+        return Bin(key, data, expected_quantity(data), names)
+    except MetadataError as error:
+        return Bin(key, data, None, names, str(error))
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file that is whole or not there, even if the power fails. Raises PrepareError, on a full disk say."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        hint = "; make room" if error.errno == errno.ENOSPC else ""
+        raise PrepareError(f"{path}: cannot be written ({error.strerror}){hint}") from error

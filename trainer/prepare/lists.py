@@ -1,0 +1,66 @@
+"""Lists that people bring: keys, the challenge's validation photos, audits."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+
+from trainer.errors import DataError
+
+
+def read_keys(file: Path) -> list[str]:
+    """Keys from a JSON of classes (the Udacity capstone's file_list.json) or a text file with one per line."""
+    text = _text(file)
+    if file.suffix.lower() != ".json":
+        return _unique(PurePosixPath(line.strip()).stem for line in text.splitlines() if line.strip())
+    try:
+        found = json.loads(text)
+        names = [name for group in found.values() for name in group]
+        return _unique(PurePosixPath(name).stem for name in names)
+    except (ValueError, AttributeError, TypeError) as error:
+        raise DataError(f'{file}: is not a list like {{"1": ["data/metadata/100313.json", …], …}} ({error})') from error
+
+
+def read_challenge(file: Path) -> frozenset[str]:
+    """Keys of the ABID challenge's random_val.txt: one number per line, which it pads with zeros to five digits."""
+    found = []
+    for number, line in enumerate(_text(file).splitlines(), start=1):
+        if line.strip():
+            if not line.strip().isdecimal():
+                raise DataError(f"{file}, line {number}: {line.strip()!r} is not the number of a photo")
+            found.append(f"{int(line):05}")
+    if not found:
+        raise DataError(f"{file}: lists no photos")
+    return frozenset(found)
+
+
+def read_audits(file: Path) -> dict[str, int]:
+    """Bin → what a person counted, from a CSV with the columns `bin` and `quantity`; the last row of a bin counts."""
+    found: dict[str, int] = {}
+    reader = csv.DictReader(_text(file).splitlines())
+    missing = {"bin", "quantity"} - set(reader.fieldnames or ())
+    if missing:
+        raise DataError(f"{file}: no column {sorted(missing)[0]!r}; an audit is a bin and the quantity found in it")
+    for line, row in enumerate(reader, start=2):
+        name, text = (row["bin"] or "").strip(), (row["quantity"] or "").strip()
+        if not name:
+            raise DataError(f"{file}, line {line}: bin is empty")
+        if not text.isdecimal():
+            raise DataError(f"{file}, line {line}: quantity {text!r} of bin {name} is not a whole number")
+        found[name] = int(text)
+    return found
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file}: is not text in UTF-8 ({error})") from error
+
+
+def _unique(keys: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(keys))

@@ -1,0 +1,140 @@
+"""What `prepare` leaves beside the photos: manifest, histogram, what was left out, and a report."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from binwatch.counts import CLASSES, class_of
+from trainer.data.split import Split
+from trainer.errors import DataError
+from trainer.prepare.fetch import LeftOut, write_whole
+
+MANIFEST = "manifest.csv"
+COLUMNS = ("key", "label", "bin_group", "split", "sha256", "label_source", "challenge_split")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A row of the manifest."""
+
+    key: str
+    label: int
+    label_source: str
+    """metadata (what the inventory expects) or audit (what a person counted)."""
+    group: str
+    split: Split
+    sha256: str
+    challenge_split: Split | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a folder holds now."""
+
+    source: str
+    size: int
+    entries: list[Entry]
+    left_out: list[LeftOut]
+    short: Mapping[str, int]
+    """Class → photos that were looked for and not found."""
+
+    def photos(self, label: int, split: Split) -> int:
+        return sum(1 for each in self.entries if class_of(each.label) == label and each.split is split)
+
+
+def read_manifest(folder: Path) -> list[Entry]:
+    """Rows of an earlier run; none if there was none."""
+    file = folder / MANIFEST
+    if not file.exists():
+        return []
+    try:
+        with file.open(encoding="utf-8", newline="") as opened:
+            return [_entry(row) for row in csv.DictReader(opened)]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{file}: is not a manifest of this release ({error}); delete it or choose another --out"
+        ) from error
+
+
+def write(folder: Path, report: Report) -> None:
+    """All files; the manifest last, since it is what training reads."""
+    rows = [(label, *(report.photos(index, split) for split in Split)) for index, label in enumerate(CLASSES)]
+    write_whole(folder / "histogram.csv", _csv([("label", *Split), *rows]))
+    write_whole(folder / "histogram.png", _histogram(rows))
+    write_whole(folder / "left-out.csv", _csv([("key", "why"), *((each.key, each.why) for each in report.left_out)]))
+    write_whole(folder / "report.md", text(report).encode())
+    challenge = any(each.challenge_split for each in report.entries)
+    columns = COLUMNS if challenge else COLUMNS[:-1]
+    rows_of = (_row(entry)[: len(columns)] for entry in report.entries)
+    write_whole(folder / MANIFEST, _csv([columns, *rows_of]))
+
+
+def text(report: Report) -> str:
+    """The report, in Markdown."""
+    entries = report.entries
+    groups = Counter(each.group for each in entries)
+    audits = [each for each in entries if each.label_source == "audit"]
+    lines = [
+        "# Data report",
+        "",
+        f"- source: {report.source}",
+        f"- photos: {len(entries):,}{f', squashed to {report.size}×{report.size}' if report.size else ''}",
+        f"- bin groups: {len(groups):,}; the largest has {max(groups.values())} photos",
+        f"- labels from audits: {len(audits):,}; the others are what the inventory expects",
+        f"- left out: {len(report.left_out):,} (left-out.csv)",
+        *(f"- not found: {missing:,} photos of {label} items" for label, missing in report.short.items()),
+        "",
+        "| label | train | validation | test |",
+        "| --- | --- | --- | --- |",
+    ]
+    for index, label in enumerate(CLASSES):
+        lines.append(f"| {label} | {' | '.join(f'{report.photos(index, split):,}' for split in Split)} |")
+    totals = Counter(each.split for each in entries)
+    lines.append(f"| all | {' | '.join(f'{totals[split]:,}' for split in Split)} |")
+    reasons = Counter(each.why for each in report.left_out)
+    if reasons:
+        lines += ["", "Commonest reasons for leaving a photo out:", ""]
+        lines += [f"- {photos:,} × {why}" for why, photos in reasons.most_common(5)]
+    return "\n".join(lines) + "\n"
+
+
+def _entry(row: dict[str, str]) -> Entry:
+    return Entry(
+        row["key"], int(row["label"]), row["label_source"], row["bin_group"], Split(row["split"]), row["sha256"]
+    )
+
+
+def _row(entry: Entry) -> tuple[object, ...]:
+    challenge = entry.challenge_split or ""
+    return (entry.key, entry.label, entry.group, entry.split, entry.sha256, entry.label_source, challenge)
+
+
+def _csv(rows: Iterable[Iterable[object]]) -> bytes:
+    file = io.StringIO(newline="")
+    csv.writer(file, lineterminator="\n").writerows(rows)
+    return file.getvalue().encode()
+
+
+def _histogram(rows: list[tuple[object, ...]]) -> bytes:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    base = [0] * len(rows)
+    names = [str(row[0]) for row in rows]
+    for position, split in enumerate(Split, start=1):
+        heights = [int(str(row[position])) for row in rows]
+        axes.bar(names, heights, bottom=base, label=split.value)
+        base = [below + height for below, height in zip(base, heights, strict=True)]
+    for position, total in enumerate(base):
+        axes.text(position, total, f"{total:,}", ha="center", va="bottom")
+    axes.set(xlabel="items", ylabel="photos")
+    axes.legend()
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=120)
+    return file.getvalue()

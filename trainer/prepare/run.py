@@ -1,0 +1,223 @@
+"""`prepare`: choose bins, bring their photos, and write manifest, histogram and report."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+from binwatch.counts import CLASSES, class_of
+from binwatch.errors import ObjectsError
+from binwatch.image import Limits
+from trainer.data.batches import read_ahead
+from trainer.data.split import Split, split_of
+from trainer.display import Display
+from trainer.errors import ConfigError, DataError, PrepareError
+from trainer.prepare import outputs
+from trainer.prepare.fetch import Bin, Done, Fetcher, LeftOut, read_bin, write_whole
+from trainer.prepare.groups import name_groups
+from trainer.prepare.outputs import Entry, Report
+from trainer.prepare.place import METADATA, PHOTOS, Place
+
+SOURCE = "source.json"
+"""What the folder holds, so that photos of two sizes are never mixed."""
+BYTES_PER_PHOTO = 60_000
+"""Mean size of the data set's photos, to know before the download whether the disk is large enough."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Which bins, and how they are kept."""
+
+    keys: tuple[str, ...] | None = None
+    """The bins of a list; None: see `per_class`."""
+    per_class: int = 0
+    """Bins of each class; 0: all there are."""
+    balance: bool = False
+    """With a list: more of the rare classes, until each has as many as the commonest."""
+    scan: int = 50_000
+    """Metadata files that are looked at in search of a class before giving up."""
+    size: int = 0
+    """Side of the square that photos are squashed to; 0 keeps them as they are."""
+    jobs: int = 16
+    wait_s: float = 1.0
+    audits: Mapping[str, int] = field(default_factory=dict)
+    challenge: frozenset[str] | None = None
+    limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        if self.balance and self.keys is None:
+            raise ConfigError("--balance adds to a --list; --per-class is balanced already, and --all has no more")
+
+
+class Preparation:
+    """One run of `prepare`."""
+
+    def __init__(self, place: Place, folder: Path, options: Options, display: Display) -> None:
+        self._place = place
+        self._folder = folder
+        self._options = options
+        self._display = display
+        self._fetcher = Fetcher(place, folder, options.size, options.limits, options.wait_s)
+        self._bins: dict[str, Bin] = {}
+        self._left_out: list[LeftOut] = []
+        self._short: dict[str, int] = {}
+
+    def run(self) -> Report:
+        """Everything. Raises PrepareError if the place cannot be reached or the disk is full; then run it again."""
+        _open_folder(self._folder, self._options.size)
+        old = {entry.key: entry for entry in outputs.read_manifest(self._folder)}
+        hashes: dict[str, str] = {}
+        try:
+            for found in self._fetch_photos(self._known(old), {key: entry.sha256 for key, entry in old.items()}):
+                hashes[found.key] = found.sha256
+        except (ObjectsError, PrepareError) as error:
+            self._fetcher.stop()
+            raise PrepareError(
+                f"{error}; {len(hashes)} photos are in {self._folder}: the same command continues"
+            ) from error
+        return self._write(hashes, {key: entry.group for key, entry in old.items()})
+
+    def _known(self, old: Mapping[str, Entry]) -> Iterator[Bin]:
+        """Bins of earlier runs, then the chosen ones that are not among them."""
+        for found in self._chosen():
+            self._bins[found.key] = found
+            yield found
+        for key in old:
+            if key not in self._bins:
+                data = (self._folder / METADATA / f"{key}.json").read_bytes()
+                again = read_bin(key, data)
+                if isinstance(again, Bin):
+                    self._bins[key] = again
+                    yield again
+
+    def _chosen(self) -> Iterator[Bin]:
+        options = self._options
+        photos: Counter[int] = Counter()
+        listed = options.keys if options.keys is not None else () if options.per_class else self._all()
+        total = len(listed)
+        _check_room(self._folder, total, options.size)
+        for found in self._labelled(listed, total, "metadata"):
+            photos[self._class(found)] += 1
+            yield found
+        target = max(photos.values(), default=0) if options.balance else options.per_class
+        if target:
+            yield from self._search(photos, target, set(listed))
+
+    def _search(self, photos: Counter[int], target: int, listed: set[str]) -> Iterator[Bin]:
+        """More bins, spread over the place, until every class has `target`."""
+        wanted = [index for index in range(len(CLASSES)) if photos[index] < target]
+        rest = islice((key for key in self._all() if key not in listed), self._options.scan)
+        keys = list(rest) if wanted else []
+        for found in self._labelled(keys, len(keys), "looking for classes", quiet=True):
+            index = self._class(found)
+            if photos[index] < target:
+                photos[index] += 1
+                yield found
+                wanted = [index for index in wanted if photos[index] < target]
+            if not wanted:
+                break
+        self._short = {CLASSES[index]: target - photos[index] for index in wanted}
+
+    def _labelled(self, keys: Iterable[str], total: int, what: str, *, quiet: bool = False) -> Iterator[Bin]:
+        """Bins with a quantity; others are left out (`quiet`: without a word, since nobody asked for them)."""
+        found = read_ahead(self._fetcher.bin, keys, self._options.jobs, 4 * self._options.jobs)
+        for each in self._display.follow(found, total, what):
+            if isinstance(each, Bin) and (each.quantity is not None or each.key in self._options.audits):
+                yield each
+            elif not quiet:
+                why = each.problem if isinstance(each, Bin) else each.why
+                self._left_out.append(LeftOut(each.key, why))
+
+    def _fetch_photos(self, bins: Iterable[Bin], known: Mapping[str, str]) -> Iterator[Done]:
+        jobs = self._options.jobs
+        for found in read_ahead(lambda each: self._fetcher.photo(each, known.get(each.key, "")), bins, jobs, 4 * jobs):
+            if isinstance(found, Done):
+                yield found
+            else:
+                self._left_out.append(found)
+
+    def _all(self) -> list[str]:
+        """Every key, in an order that is the same in each run and has nothing to do with the keys' own."""
+        keys = sorted(set(self._place.keys()), key=lambda key: hashlib.sha256(key.encode()).digest())
+        if not keys:
+            raise DataError(f"{self._place.name}: holds no {METADATA}/*.json")
+        return keys
+
+    def _class(self, found: Bin) -> int:
+        return class_of(self._quantity(found))
+
+    def _quantity(self, found: Bin) -> int:
+        quantity = self._options.audits.get(found.key, found.quantity)
+        assert quantity is not None  # only such bins are chosen
+        return quantity
+
+    def _write(self, hashes: Mapping[str, str], old: Mapping[str, str]) -> Report:
+        here = {key: found for key, found in self._bins.items() if key in hashes}
+        groups, links = name_groups({key: found.products for key, found in here.items()}, old)
+        self._left_out += [LeftOut(key, why) for key, why in links.items()]
+        if not groups:
+            first = f"; {self._left_out[0].key}: {self._left_out[0].why}" if self._left_out else ""
+            raise DataError(f"{self._place.name}: none of the photos can be used{first}")
+        entries = [
+            Entry(
+                key=key,
+                label=self._quantity(here[key]),
+                label_source="audit" if key in self._options.audits else "metadata",
+                group=group,
+                split=split_of(group),
+                sha256=hashes[key],
+                challenge_split=self._challenge_split(key, group),
+            )
+            for key, group in sorted(groups.items())
+        ]
+        report = Report(self._place.name, self._options.size, entries, self._left_out, self._short)
+        outputs.write(self._folder, report)
+        return report
+
+    def _challenge_split(self, key: str, group: str) -> Split | None:
+        """The challenge's validation photos are the test photos; of the rest, a ninth by bin group validates."""
+        if self._options.challenge is None:
+            return None
+        if key in self._options.challenge:
+            return Split.TEST
+        return Split.VALIDATION if split_of(group) is Split.VALIDATION else Split.TRAIN
+
+
+def prepare(place: Place, folder: Path, options: Options, display: Display) -> Report:
+    """Bring photos into `folder`, beside those that are there."""
+    return Preparation(place, folder, options, display).run()
+
+
+def _open_folder(folder: Path, size: int) -> None:
+    source = folder / SOURCE
+    try:
+        for name in (PHOTOS, METADATA):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PrepareError(f"{folder}: cannot be made ({error.strerror}); choose another --out") from error
+    for partial in folder.rglob("*.partial"):
+        partial.unlink()
+    if source.exists():
+        was = json.loads(source.read_text(encoding="utf-8"))["size"]
+        if was != size:
+            kept = f"squashed to {was}" if was else "as they came"
+            raise ConfigError(f"{folder}: holds photos {kept}; give the same --size or another --out")
+    else:
+        write_whole(source, json.dumps({"size": size}).encode())
+
+
+def _check_room(folder: Path, photos: int, size: int) -> None:
+    here = sum(1 for _ in (folder / PHOTOS).iterdir())
+    each = size * size * 0.4 if size else BYTES_PER_PHOTO
+    need, free = max(photos - here, 0) * each, shutil.disk_usage(folder).free
+    if need > free:
+        raise PrepareError(
+            f"{folder}: {photos - here:,} photos need about {need / 1e9:.1f} GB and {free / 1e9:.1f} GB are free;"
+            " make room, choose another --out, or keep them smaller with --size 224"
+        )
