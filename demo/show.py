@@ -26,7 +26,7 @@ def show(report: Report, console: Console) -> None:
     for reason, files in report.metadata_failed.items():
         console.print(f"[yellow]metadata without a quantity[/] {files} × {reason}")
     for line in _sums(report):
-        console.print(line, highlight=False)
+        console.print(line, highlight=False, soft_wrap=True)
 
 
 def _table(report: Report) -> Table:

@@ -1,0 +1,59 @@
+"""Wall time and peak memory of a command and all processes that it starts.
+
+Memory is the sum of their proportional set sizes (what they share counts once), looked at ten times a second.
+
+    python benchmarks/command_cost.py make demo
+    taskset -c 0,1 python benchmarks/command_cost.py make demo      # as on a machine with two cores
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+_LOOK_S = 0.1
+
+
+def descendants(root: int) -> set[int]:
+    """Process ids of `root` and everything below it."""
+    parents: dict[int, int] = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            parents[int(folder.name)] = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
+    found = {root}
+    while grown := {child for child, parent in parents.items() if parent in found} - found:
+        found |= grown
+    return found
+
+
+def memory(processes: set[int]) -> int:
+    """Bytes that the processes hold together."""
+    total = 0
+    for process in processes:
+        with contextlib.suppress(OSError):
+            rollup = Path(f"/proc/{process}/smaps_rollup").read_text()
+            if found := re.search(r"^Pss:\s+(\d+) kB", rollup, re.MULTILINE):
+                total += int(found[1]) * 1024
+    return total
+
+
+def main() -> None:
+    if not sys.argv[1:]:
+        sys.exit(__doc__)
+    started = time.perf_counter()
+    process = subprocess.Popen(sys.argv[1:])
+    peak = 0
+    while process.poll() is None:
+        peak = max(peak, memory(descendants(process.pid)))
+        time.sleep(_LOOK_S)
+    seconds = time.perf_counter() - started
+    print(f"{' '.join(sys.argv[1:])}: {seconds:.1f} s, peak {peak / 1e6:,.0f} MB, exit status {process.returncode}")
+    sys.exit(process.returncode)
+
+
+if __name__ == "__main__":
+    main()
