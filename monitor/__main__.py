@@ -55,10 +55,11 @@ def serve_command(
                 write_port(port_file, listener)
             typer.echo(f"monitor: {address_of(listener)}")
 
+        services.drift.start()
         try:
             serve(create_app(services), listener, ready)
         finally:
-            services.records.close()
+            services.close()
 
 
 @app.command()
@@ -75,6 +76,20 @@ def status(
         typer.echo(summary.model_dump_json(indent=2))
     else:
         Console().print(render(summary))
+
+
+@app.command()
+def drift() -> None:
+    """Print whether photos, counts and expected quantities have drifted from the model's reference."""
+    # S3's client and SciPy take most of a second to load.
+    from monitor.drift.table import render as render_drift
+    from monitor.services import make_services
+
+    with _explained():
+        services = make_services(load_settings())
+        services.records.check()
+        report = services.drift.now()
+    Console().print(render_drift(report))
 
 
 @app.command()

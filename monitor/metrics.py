@@ -16,6 +16,8 @@ from binwatch.counts import CLASSES, MORE, Outcome
 from binwatch.errors import MetadataReason, Reason
 from binwatch.records.audits import Subject
 from binwatch.records.bins import PhotoState, QuantityState
+from monitor.drift.metrics import drift_metrics
+from monitor.drift.watch import DriftWatch
 from monitor.records import Records, RecordsDown
 from monitor.totals import COUNTED, Totals, read_totals
 
@@ -27,8 +29,9 @@ _WRONG = (Outcome.UNDER, Outcome.OVER)
 class RecordsCollector(Collector):
     """Turns the totals into metrics: one transaction per scrape. Without a database, a scrape says just that."""
 
-    def __init__(self, records: Records) -> None:
+    def __init__(self, records: Records, drift: DriftWatch) -> None:
         self._records = records
+        self._drift = drift
 
     def collect(self) -> Iterator[Metric]:
         """The metrics as of now."""
@@ -39,16 +42,18 @@ class RecordsCollector(Collector):
             return
         yield _up(True)
         yield from metrics_of(totals)
+        if self._drift.report:
+            yield from drift_metrics(self._drift.report)
 
     def describe(self) -> Iterable[Metric]:
         """Nothing: registering must not read the records."""
         return ()
 
 
-def registry_of(records: Records) -> CollectorRegistry:
+def registry_of(records: Records, drift: DriftWatch) -> CollectorRegistry:
     """A registry with the records' metrics and nothing else."""
     registry = CollectorRegistry()
-    registry.register(RecordsCollector(records))
+    registry.register(RecordsCollector(records, drift))
     return registry
 
 

@@ -8,7 +8,10 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from binwatch.objects import Objects
+from binwatch.registry import Registry
 from binwatch.settings import Settings
+from monitor.drift.references import References
+from monitor.drift.watch import DriftWatch
 from monitor.photos import Photos
 from monitor.records import Records
 
@@ -19,12 +22,22 @@ class Services:
 
     records: Records
     photos: Photos
+    drift: DriftWatch
+    """Makes no report until it is started."""
+
+    def close(self) -> None:
+        """Give back what is held."""
+        self.drift.stop()
+        self.records.close()
 
 
 def make_services(settings: Settings) -> Services:
     """Nothing is connected yet. Raises SettingsError for a database URL that no monitor can use."""
     records = Records(settings.database_url.get_secret_value())
-    return Services(records, Photos(records, Objects(settings), settings.limits))
+    objects = Objects(settings)
+    references = References(settings.model_dir, Registry(objects, settings.bucket, settings.models_prefix))
+    drift = DriftWatch(records, references.of, settings.drift_interval_s)
+    return Services(records, Photos(records, objects, settings.limits), drift)
 
 
 def _services(request: Request) -> Services:

@@ -8,7 +8,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
+from pathlib import Path
 
 import httpx
 import pytest
@@ -22,11 +23,8 @@ from binwatch.records.store import NewCount, NewExpectation, Store
 from binwatch.settings import load_settings
 from monitor.app import create_app
 from monitor.server import Server, address_of, listen
-from monitor.services import make_services
-
-MODEL = "model-1"
-BUCKET = "bins"
-DAY = datetime(2026, 1, 1, tzinfo=UTC)
+from monitor.services import Services, make_services
+from tests.monitor.drifting import BUCKET, DAY, MODEL, record_photos, some_photos, write_bundle
 
 Labels = frozenset[tuple[str, str]]
 
@@ -107,6 +105,7 @@ class Running:
     """A monitor that answers, and what it is asked."""
 
     client: httpx.Client
+    services: Services
 
     def get(self, path: str, **headers: str) -> httpx.Response:
         return self.client.get(path, headers=headers)
@@ -143,11 +142,11 @@ def running_monitor() -> Iterator[Running]:
     try:
         assert ready.wait(30)
         with httpx.Client(base_url=address_of(listener), timeout=30) as client:
-            yield Running(client)
+            yield Running(client, services)
     finally:
         server.should_exit = True
         thread.join(30)
-        services.records.close()
+        services.close()
         listener.close()
 
 
@@ -196,3 +195,23 @@ def figure(monitor: Running) -> Callable[..., float]:
         return monitor.metric(name, model=MODEL, **labels)
 
     return value
+
+
+@pytest.fixture
+def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A bundle of MODEL with a reference, where the settings look for it."""
+    folder = tmp_path / "bundle"
+    folder.mkdir()
+    write_bundle(folder)
+    monkeypatch.setenv("BINWATCH_MODEL_DIR", str(folder))
+    return folder
+
+
+@pytest.fixture
+def drifting(bundle: Path, sqlite_records: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
+    """A monitor of 120 photos that are brighter than the reference."""
+    record_photos(sqlite_records, some_photos(120, seed=1, brighter=0.1))
+    monkeypatch.setenv("BINWATCH_DATABASE_URL", sqlite_records.url.render_as_string(hide_password=False))
+    monkeypatch.setenv("BINWATCH_S3_ENDPOINT_URL", "http://127.0.0.1:9")
+    with running_monitor() as running:
+        yield running

@@ -1,0 +1,103 @@
+"""What a model sees in photos that it did not learn from, as they are and disturbed, kept in a file.
+
+    python -m benchmarks.held_out PHOTOS_TAR INDEX_CSV OUT.npz [--model samples/model]
+
+PHOTOS_TAR holds KEY.jpg, INDEX_CSV the columns key, label and bin_group. The validation and the test split (a tenth of
+the bin groups each, as the trainer splits them) are kept; only test photos are disturbed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+import tarfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.disturbances import DISTURBANCES, STRENGTHS, Pixels
+from binwatch.bundle import Bundle
+from binwatch.counts import class_of
+from binwatch.image import load
+from binwatch.photo_stats import photo_stats
+from trainer.data.split import Split, split_of
+from worker.engine import Engine
+
+BATCH = 16
+
+
+def held_out(index: Path) -> list[dict[str, str]]:
+    """Rows of the validation and the test split, each with its split."""
+    with index.open(encoding="utf-8", newline="") as file:
+        rows = [row | {"split": split_of(row["bin_group"]).value} for row in csv.DictReader(file)]
+    return [row for row in rows if row["split"] != Split.TRAIN]
+
+
+def pixels_of(tar: Path, rows: list[dict[str, str]]) -> list[Pixels]:
+    """Decoded photos, uint8 (224, 224, 3), in the order of the rows."""
+    wanted = {f"{row['key']}.jpg" for row in rows}
+    with tarfile.open(tar) as archive:
+        data = {
+            Path(member.name).name: archive.extractfile(member).read()  # type: ignore[union-attr]
+            for member in archive
+            if Path(member.name).name in wanted
+        }
+    return [load(data[f"{row['key']}.jpg"]).pixels for row in rows]
+
+
+def see(engine: Engine, photos: list[Pixels]) -> dict[str, np.ndarray]:
+    """Probabilities, embeddings and properties of photos."""
+    batches = (np.stack(photos[start : start + BATCH]) for start in range(0, len(photos), BATCH))
+    inferred = [engine.infer(batch) for batch in batches]
+    stats = [photo_stats(photo) for photo in photos]
+    return {
+        "probabilities": np.concatenate([part.probabilities for part in inferred]),
+        "embeddings": np.concatenate([part.embeddings for part in inferred]),
+        "stats": np.array([(found.brightness, found.contrast, found.sharpness) for found in stats]),
+    }
+
+
+def variants(photos: list[Pixels]) -> Iterator[tuple[str, list[Pixels]]]:
+    """Every disturbance at every strength, of all photos."""
+    with ThreadPoolExecutor(2) as pool:
+        for name, (disturb, values) in DISTURBANCES.items():
+            for strength, value in zip(STRENGTHS, values, strict=True):
+                yield (
+                    f"{name} {strength}",
+                    list(pool.map(lambda photo, disturb=disturb, value=value: disturb(photo, value), photos)),
+                )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("photos", type=Path)
+    parser.add_argument("index", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--model", type=Path, default=Path("samples/model"))
+    parser.add_argument("--threads", type=int, default=0)
+    options = parser.parse_args()
+    engine = Engine(Bundle(options.model), threads=options.threads)
+    rows = held_out(options.index)
+    photos = pixels_of(options.photos, rows)
+    splits = np.array([row["split"] for row in rows])
+    groups = np.unique([row["bin_group"] for row in rows], return_inverse=True)[1]
+    found = {
+        "version": np.array(engine.card.version),
+        "splits": splits,
+        "groups": groups,
+        "labels": np.array([class_of(int(row["label"])) for row in rows]),
+        "shape": np.array([float(row["width"]) / float(row["height"]) for row in rows]),
+    }
+    found |= {f"none/{name}": values for name, values in see(engine, photos).items()}
+    test = [photo for photo, split in zip(photos, splits, strict=True) if split == Split.TEST]
+    for name, disturbed in variants(test):
+        found |= {f"{name}/{part}": values for part, values in see(engine, disturbed).items()}
+        print(name, file=sys.stderr, flush=True)
+    np.savez(options.out, **found)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""What a bundle says of photos that have not drifted: made by the trainer, read by the monitor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+import numpy.typing as npt
+
+from binwatch.bundle import EmbeddingReference, Reference
+from binwatch.counts import CLASSES
+
+QUANTILES = 201
+"""Every half per cent: the distribution is then known better than 1,000 photos can tell."""
+AXES = 16
+"""Directions of the embedding that are kept. The rest varies little, and each one kept asks for more photos."""
+_DIGITS = 5
+_BINS = 10
+_FLAT = 1e-6
+"""A direction that varies less than this is constant: dividing by it would only magnify rounding."""
+
+Floats = npt.NDArray[np.floating]
+Ints = npt.NDArray[np.integer]
+
+
+class Signal(StrEnum):
+    """What is watched for drift."""
+
+    PREDICTED = "predicted"
+    EXPECTED = "expected"
+    CONFIDENCE = "confidence"
+    BRIGHTNESS = "brightness"
+    CONTRAST = "contrast"
+    SHARPNESS = "sharpness"
+    SHAPE = "shape"
+    BYTES = "bytes"
+    EMBEDDING = "embedding"
+
+
+CONTINUOUS = (
+    Signal.CONFIDENCE,
+    Signal.BRIGHTNESS,
+    Signal.CONTRAST,
+    Signal.SHARPNESS,
+    Signal.SHAPE,
+    Signal.BYTES,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What was seen of n reference photos. `properties` holds what is known of the continuous signals."""
+
+    probabilities: Floats
+    """Shape (n, classes)."""
+    labels: Ints
+    """Class of the labelled quantity, shape (n,)."""
+    embeddings: Floats
+    """Shape (n, embedding_size)."""
+    properties: Mapping[Signal, Floats]
+    groups: int | None = None
+    """Bins, or groups of photos that may be of one bin."""
+
+
+def make_reference(observed: Observed) -> Reference:
+    """Sum up photos that the model did not learn from."""
+    predicted = observed.probabilities.argmax(axis=1)
+    confidence = observed.probabilities.max(axis=1)
+    signals = {Signal.CONFIDENCE: confidence, **observed.properties}
+    return Reference(
+        photos=len(predicted),
+        predicted=np.bincount(predicted, minlength=len(CLASSES)).tolist(),
+        labels=np.bincount(observed.labels, minlength=len(CLASSES)).tolist(),
+        groups=observed.groups,
+        confidence=_quantiles(confidence, 11),
+        quantiles={signal.value: _quantiles(values, QUANTILES) for signal, values in signals.items()},
+        embedding=_embedding(observed.embeddings),
+        reliability=_reliability(confidence, predicted == observed.labels),
+    )
+
+
+def _quantiles(values: Floats, number: int) -> list[float]:
+    return [float(f"{value:.6g}") for value in np.quantile(values, np.linspace(0, 1, number))]
+
+
+def _embedding(embeddings: Floats) -> EmbeddingReference | None:
+    mean = embeddings.mean(axis=0, dtype=np.float64)
+    _, spread, directions = np.linalg.svd(embeddings.astype(np.float64) - mean, full_matrices=False)
+    deviations = spread / np.sqrt(max(len(embeddings) - 1, 1))
+    kept = min(AXES, int((deviations > _FLAT).sum()))
+    if not kept:
+        return None
+    axes = directions[:kept] / deviations[:kept, None]
+    return EmbeddingReference(mean=_rounded(mean), axes=[_rounded(axis) for axis in axes])
+
+
+def _reliability(confidence: Floats, right: npt.NDArray[np.bool_]) -> list[tuple[float, float]]:
+    order = np.argsort(confidence, kind="stable")
+    parts = [part for part in np.array_split(order, _BINS) if len(part)]
+    return [
+        (round(float(confidence[part].mean()), _DIGITS), round(float(right[part].mean()), _DIGITS)) for part in parts
+    ]
+
+
+def _rounded(values: Floats) -> list[float]:
+    return [float(f"{value:.6g}") for value in values]

@@ -1,0 +1,128 @@
+"""One window against the reference: a verdict on each signal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+
+from binwatch.bundle import EmbeddingReference, Reference
+from binwatch.counts import CLASSES
+from binwatch.reference import Signal
+from monitor.drift import thresholds
+from monitor.drift.distances import jensen_shannon, kolmogorov_smirnov, mean_shift
+from monitor.drift.windows import Ints, Seen
+
+MIN_PHOTOS = 50
+"""Fewer show only what anybody sees without statistics, and the closed forms of the thresholds need as many."""
+MIN_REFERENCE = 100
+"""A reference of fewer photos is no yardstick."""
+LEVEL = 0.005
+"""Chance of a false alarm in a window, all signals together. Half of the 1 in 100 that Binwatch promises: the rest is
+for what the theory leaves out, such as photos that resemble each other."""
+
+
+class Verdict(StrEnum):
+    """What can be said of a signal. The set is closed: it is a metric's label."""
+
+    STEADY = "steady"
+    DRIFTED = "drifted"
+    NOT_ENOUGH_PHOTOS = "not_enough_photos"
+    NO_REFERENCE = "no_reference"
+    """The model's bundle says nothing of this signal, or there is no bundle."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """One signal in one window. `distance` and `threshold` are None where there is nothing to say."""
+
+    signal: Signal
+    photos: int
+    """Photos of the window that have a value of this signal."""
+    verdict: Verdict
+    distance: float | None = None
+    threshold: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Measure:
+    """A signal that can be judged: how far the window is off, and how far it may be at a level."""
+
+    distance: float
+    threshold: Callable[[float], float]
+
+
+def judge(seen: Seen, reference: Reference | None, level: float = LEVEL) -> list[Judgement]:
+    """A judgement of every signal. `level` is shared among those that can be judged (Bonferroni)."""
+    found = {signal: _measure(signal, seen, reference) for signal in Signal}
+    judged = sum(isinstance(one, _Measure) for one in found.values())
+    return [_judgement(signal, one, _photos(signal, seen), level / max(judged, 1)) for signal, one in found.items()]
+
+
+def _judgement(signal: Signal, found: _Measure | Verdict, photos: int, level: float) -> Judgement:
+    if isinstance(found, Verdict):
+        return Judgement(signal, photos, found)
+    threshold = found.threshold(level)
+    verdict = Verdict.DRIFTED if found.distance > threshold else Verdict.STEADY
+    return Judgement(signal, photos, verdict, found.distance, threshold)
+
+
+def _photos(signal: Signal, seen: Seen) -> int:
+    if signal is Signal.EXPECTED:
+        return len(seen.expected)
+    if signal is Signal.EMBEDDING:
+        return len(seen.embeddings)
+    return seen.photos if signal in (Signal.PREDICTED, Signal.CONFIDENCE) else len(seen.properties.get(signal, ()))
+
+
+def _measure(signal: Signal, seen: Seen, reference: Reference | None) -> _Measure | Verdict:
+    if reference is None or _independent(reference) < MIN_REFERENCE or not _knows(reference, signal, seen):
+        return Verdict.NO_REFERENCE
+    if _photos(signal, seen) < MIN_PHOTOS:
+        return Verdict.NOT_ENOUGH_PHOTOS
+    independent = _independent(reference)
+    if signal is Signal.PREDICTED:
+        return _categories(seen.predicted, reference.predicted, independent)
+    if signal is Signal.EXPECTED:
+        return _categories(seen.expected, reference.labels, independent)
+    if signal is Signal.EMBEDDING and reference.embedding:
+        return _embedding(seen, reference.embedding, independent)
+    return _distribution(signal, seen, reference, independent)
+
+
+def _independent(reference: Reference) -> int:
+    """Size of the sample that the reference is worth."""
+    return min(reference.groups or reference.photos, reference.photos)
+
+
+def _knows(reference: Reference, signal: Signal, seen: Seen) -> bool:
+    if signal in (Signal.PREDICTED, Signal.EXPECTED):
+        counts = reference.predicted if signal is Signal.PREDICTED else reference.labels
+        return len(counts) == len(CLASSES) and sum(counts) > 0
+    if signal is Signal.EMBEDDING:
+        where = reference.embedding
+        # Embeddings of another size are of another model by the same name.
+        return where is not None and (not len(seen.embeddings) or len(where.mean) == seen.embeddings.shape[1])
+    return len(reference.quantiles.get(signal, ())) > 1
+
+
+def _categories(values: Ints, counts: list[int], independent: int) -> _Measure:
+    distance = jensen_shannon(np.bincount(values, minlength=len(CLASSES)), np.array(counts))
+    return _Measure(
+        float(distance), lambda level: thresholds.of_categories(tuple(counts), independent, len(values), level)
+    )
+
+
+def _distribution(signal: Signal, seen: Seen, reference: Reference, independent: int) -> _Measure:
+    values = seen.confidence if signal is Signal.CONFIDENCE else seen.properties[signal]
+    distance = kolmogorov_smirnov(values, np.array(reference.quantiles[signal]))
+    return _Measure(distance, lambda level: thresholds.of_distribution(independent, len(values), level))
+
+
+def _embedding(seen: Seen, where: EmbeddingReference, independent: int) -> _Measure:
+    axes, n = len(where.axes), len(seen.embeddings)
+    return _Measure(
+        mean_shift(seen.embeddings, where), lambda level: thresholds.of_mean_shift(independent, n, axes, level)
+    )

@@ -1,0 +1,68 @@
+"""The drift report as gauges. They are for a few fixed windows: no counter can be taken apart into distances."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+
+from monitor.drift.judge import Verdict
+from monitor.drift.report import DriftReport
+
+
+def drift_metrics(report: DriftReport) -> Iterator[Metric]:
+    """Every metric of the report. Figures that nothing is known of are absent, never NaN."""
+    yield GaugeMetricFamily(
+        "binwatch_drift_update_timestamp_seconds",
+        "When the drift figures were made, in seconds since 1970.",
+        report.at.timestamp(),
+        unit="seconds",
+    )
+    yield from _figures(report)
+    yield from _signals(report)
+
+
+def _figures(report: DriftReport) -> Iterator[Metric]:
+    photos = GaugeMetricFamily("binwatch_window_photos", "Photos of the window looked at.", labels=("window",))
+    compared = GaugeMetricFamily(
+        "binwatch_window_compared_photos", "Those that have an expected quantity.", labels=("window",)
+    )
+    agreement = GaugeMetricFamily(
+        "binwatch_window_agreement_ratio",
+        "Share of the compared photos whose count is the expected quantity.",
+        labels=("window",),
+    )
+    estimated = GaugeMetricFamily(
+        "binwatch_window_estimated_accuracy_ratio",
+        "Accuracy that the model's probabilities promise, without labels.",
+        labels=("window",),
+    )
+    for window in report.windows:
+        photos.add_metric((window.window,), window.photos)
+        compared.add_metric((window.window,), window.compared)
+        if window.agreement is not None:
+            agreement.add_metric((window.window,), window.agreement)
+        if window.estimated is not None:
+            estimated.add_metric((window.window,), window.estimated)
+    yield from (photos, compared, agreement, estimated)
+
+
+def _signals(report: DriftReport) -> Iterator[Metric]:
+    labels = ("window", "signal")
+    distance = GaugeMetricFamily("binwatch_drift_distance", "How far the window is from the reference.", labels=labels)
+    threshold = GaugeMetricFamily(
+        "binwatch_drift_threshold", "Distance that chance alone hardly ever exceeds at this size.", labels=labels
+    )
+    verdict = GaugeMetricFamily(
+        "binwatch_drift_verdict", "1 for what is said of the signal, 0 for the others.", labels=(*labels, "verdict")
+    )
+    for window in report.windows:
+        for one in window.judgements:
+            where = (window.window, one.signal)
+            for kind in Verdict:
+                verdict.add_metric((*where, kind), int(one.verdict is kind))
+            if one.distance is not None and one.threshold is not None:
+                distance.add_metric(where, one.distance)
+                threshold.add_metric(where, one.threshold)
+    yield from (distance, threshold, verdict)

@@ -1,0 +1,69 @@
+"""All windows, judged: what the metrics, the table and the page say of drift."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from sqlalchemy import Connection
+
+from binwatch.bundle import Reference
+from monitor.drift.estimate import estimated_accuracy
+from monitor.drift.judge import Judgement, judge
+from monitor.drift.windows import Seen, Window, read_window
+from monitor.records import Records
+from monitor.totals import read_model_in_use
+
+
+@dataclass(frozen=True, slots=True)
+class WindowReport:
+    """One window. Shares are 0 to 1, and None where there is nothing to take a share of."""
+
+    window: Window
+    photos: int
+    compared: int
+    """How many of the photos have an expected quantity."""
+    agreement: float | None
+    """Share of the compared photos whose count is the expected quantity."""
+    estimated: float | None
+    """Estimated accuracy of all the photos, compared or not."""
+    judgements: list[Judgement]
+
+
+@dataclass(frozen=True, slots=True)
+class DriftReport:
+    """Every window at one moment, for the model in use; None while nothing is recorded."""
+
+    model: str | None
+    has_reference: bool
+    windows: list[WindowReport]
+    at: datetime
+
+
+def make_report(records: Records, reference_of: Callable[[str], Reference | None]) -> DriftReport:
+    """Read the windows and judge them. Raises RecordsDown."""
+    now = datetime.now(UTC)
+
+    def read(connection: Connection) -> tuple[str | None, dict[Window, Seen]]:
+        in_use = read_model_in_use(connection)
+        if in_use is None:
+            return None, {}
+        return in_use.version, {window: read_window(connection, window, in_use.version, now) for window in Window}
+
+    model, found = records.read(read)
+    reference = reference_of(model) if model is not None else None
+    windows = [_window(window, seen, reference) for window, seen in found.items()]
+    return DriftReport(model, reference is not None, windows, now)
+
+
+def _window(window: Window, seen: Seen, reference: Reference | None) -> WindowReport:
+    compared = len(seen.expected)
+    return WindowReport(
+        window=window,
+        photos=seen.photos,
+        compared=compared,
+        agreement=seen.agreed / compared if compared else None,
+        estimated=estimated_accuracy(seen, reference),
+        judgements=judge(seen, reference),
+    )

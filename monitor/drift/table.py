@@ -1,0 +1,59 @@
+"""The drift report as a table in the terminal."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from binwatch.reference import Signal
+from monitor import words
+from monitor.drift.judge import MIN_PHOTOS, Judgement, Verdict
+from monitor.drift.report import DriftReport, WindowReport
+
+_SAID = {
+    Verdict.STEADY: "steady",
+    Verdict.DRIFTED: "DRIFTED",
+    Verdict.NOT_ENOUGH_PHOTOS: "not enough photos",
+    Verdict.NO_REFERENCE: "no reference in the bundle",
+}
+
+
+def render(report: DriftReport) -> RenderableType:
+    """What `python -m monitor drift` prints."""
+    if report.model is None:
+        return Text("Nothing has been recorded yet: put photos in the bucket, or see whether a worker runs.")
+    parts: list[RenderableType] = [_table(report)]
+    parts += [Text(_accuracy(window)) for window in report.windows]
+    parts.append(Text(f"A window of fewer than {MIN_PHOTOS} photos of different bins is not judged."))
+    if not report.has_reference:
+        parts.append(
+            Text(f"No reference of model {report.model} at hand: its bundle has none, or is not where settings say.")
+        )
+    return Group(*parts)
+
+
+def _table(report: DriftReport) -> Table:
+    # Text, not str: a version in brackets would be taken for markup.
+    table = Table(title=Text(f"Photos against the reference of model {report.model}: distance / threshold"))
+    table.add_column("Signal")
+    for window in report.windows:
+        table.add_column(f"{window.window} ({words.number(window.photos)})", justify="right")
+    for index, signal in enumerate(Signal):
+        table.add_row(signal.value, *(_cell(window.judgements[index]) for window in report.windows))
+    return table
+
+
+def _cell(judgement: Judgement) -> Text:
+    said = _SAID[judgement.verdict]
+    if judgement.distance is None or judgement.threshold is None:
+        return Text(said, style="dim")
+    style = "bold red" if judgement.verdict is Verdict.DRIFTED else ""
+    return Text(f"{judgement.distance:.3f} / {judgement.threshold:.3f} {said}", style=style)
+
+
+def _accuracy(window: WindowReport) -> str:
+    return (
+        f"{window.window}: estimated accuracy {words.share(window.estimated, window.photos)}, agreement"
+        f" {words.share(window.agreement, window.compared)} of {words.number(window.compared)} compared"
+    )

@@ -1,0 +1,180 @@
+"""The photos of a window: by the clock, or the latest so many. What it costs to read one has a limit."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+import numpy as np
+import numpy.typing as npt
+from sqlalchemy import Connection, RowMapping, func, select
+
+from binwatch.counts import CLASSES, class_of
+from binwatch.embedding import unpack
+from binwatch.records.tables import Comparison, Count
+from binwatch.reference import Signal
+
+SAMPLE = 2_000
+"""Photos of a window that are looked at. More would cost time and tell hardly more."""
+LATEST = 1_000
+"""Photos in the window that goes by their number."""
+_AT_A_TIME = 1_000  # SQLite takes 32,766 parameters in a statement
+
+Floats = npt.NDArray[np.floating]
+Ints = npt.NDArray[np.integer]
+
+
+class Window(StrEnum):
+    """Which photos are looked at together."""
+
+    HOUR = "1h"
+    DAY = "1d"
+    WEEK = "7d"
+    LATEST = "latest"
+
+
+SPANS = {Window.HOUR: timedelta(hours=1), Window.DAY: timedelta(days=1), Window.WEEK: timedelta(days=7)}
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What is known of n counted photos, at most one of each bin, by one model.
+
+    Signals have as many values as are recorded and finite: photos of an older release have no properties.
+    """
+
+    predicted: Ints
+    """Predicted class, shape (n,)."""
+    confidence: Floats
+    """Top probability, shape (n,)."""
+    expected: Ints
+    """Expected class of those photos that were compared."""
+    agreed: int
+    """How many of those the count agrees with."""
+    properties: dict[Signal, Floats] = field(default_factory=dict)
+    embeddings: Floats = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    """Shape (photos with one, embedding_size)."""
+
+    @property
+    def photos(self) -> int:
+        """n."""
+        return len(self.predicted)
+
+
+def read_window(connection: Connection, window: Window, model: str, now: datetime) -> Seen:
+    """The photos that `model` counted in the window, or a sample of SAMPLE of them."""
+    rows = [row for row in _rows(connection, window, now) if row["model_version"] == model and _is_sound(row)]
+    # Photos of one bin resemble each other: two of them are not twice the evidence.
+    newest = {(row["bucket"], row["bin_id"]): row for row in sorted(rows, key=lambda row: row["id"])}
+    one_of_each = list(newest.values())[-SAMPLE:]
+    return _seen(one_of_each, _expected(connection, [row["id"] for row in one_of_each]))
+
+
+_ROW = select(
+    Count.id,
+    Count.bucket,
+    Count.bin_id,
+    Count.model_version,
+    Count.predicted,
+    Count.probabilities,
+    Count.width,
+    Count.height,
+    Count.bytes,
+    Count.brightness,
+    Count.contrast,
+    Count.sharpness,
+    Count.embedding,
+    Count.recorded_at,
+)
+
+
+def _rows(connection: Connection, window: Window, now: datetime) -> Iterable[RowMapping]:
+    newest = connection.execute(select(func.max(Count.id))).scalar()
+    if newest is None:
+        return []
+    if window is Window.LATEST:
+        return connection.execute(_ROW.order_by(Count.id.desc()).limit(LATEST)).mappings()
+    since = now - SPANS[window]
+    oldest = _first_since(connection, since)
+    if oldest is None:
+        return []
+    if newest - oldest < 2 * SAMPLE:
+        rows: Iterable[RowMapping] = connection.execute(_ROW.where(Count.id >= oldest)).mappings()
+    else:
+        rows = _drawn(connection, oldest, newest)
+    return (row for row in rows if row["recorded_at"] >= since)
+
+
+def _first_since(connection: Connection, since: datetime) -> int | None:
+    """The first row of the window, found by the index on the time. Rows are numbered in nearly that order."""
+    first = select(Count.id).where(Count.recorded_at >= since).order_by(Count.recorded_at, Count.id).limit(1)
+    return connection.execute(first).scalar()
+
+
+def _drawn(connection: Connection, oldest: int, newest: int) -> Iterator[RowMapping]:
+    """Rows drawn by their number, so that a week of millions costs no more than a week of thousands.
+
+    The same numbers while no photo comes, since a figure that changes by itself looks like news.
+    """
+    numbers = random.Random(newest).sample(range(oldest, newest + 1), 2 * SAMPLE)  # noqa: S311 (a sample, no secret)
+    for chunk in _chunks(numbers):
+        yield from connection.execute(_ROW.where(Count.id.in_(chunk))).mappings()
+
+
+def _is_sound(row: RowMapping) -> bool:
+    """Counted, with probabilities that are such: a damaged row must not make every figure NaN."""
+    chances = row["probabilities"]
+    if row["predicted"] is None or not isinstance(chances, list) or len(chances) != len(CLASSES):
+        return False
+    return all(isinstance(chance, (int, float)) and 0 <= chance <= 1 for chance in chances)
+
+
+def _expected(connection: Connection, counts: Sequence[int]) -> dict[int, tuple[int, bool]]:
+    """Count id → expected class, and whether the count agrees with it, of the latest comparison."""
+    found: dict[int, tuple[int, bool]] = {}
+    for chunk in _chunks(counts):
+        statement = select(Comparison.count_id, Comparison.expected, Comparison.error).order_by(Comparison.id)
+        for row in connection.execute(statement.where(Comparison.count_id.in_(chunk))):
+            found[row.count_id] = (class_of(row.expected), row.error == 0)
+    return found
+
+
+def _chunks(ids: Sequence[int]) -> Iterator[Sequence[int]]:
+    return (ids[start : start + _AT_A_TIME] for start in range(0, len(ids), _AT_A_TIME))
+
+
+def _seen(rows: Sequence[RowMapping], expected: dict[int, tuple[int, bool]]) -> Seen:
+    return Seen(
+        predicted=np.array([row["predicted"] for row in rows], np.int64),
+        confidence=np.array([max(row["probabilities"]) for row in rows], float),
+        expected=np.array([quantity for quantity, _ in expected.values()], np.int64),
+        agreed=sum(agreed for _, agreed in expected.values()),
+        properties={
+            Signal.BRIGHTNESS: _finite(row["brightness"] for row in rows),
+            Signal.CONTRAST: _finite(row["contrast"] for row in rows),
+            Signal.SHARPNESS: _finite(row["sharpness"] for row in rows),
+            Signal.SHAPE: _finite(row["width"] / row["height"] if row["height"] else None for row in rows),
+            Signal.BYTES: _finite(row["bytes"] for row in rows),
+        },
+        embeddings=_embeddings([row["embedding"] for row in rows if row["embedding"]]),
+    )
+
+
+def _finite(values: Iterable[float | None]) -> Floats:
+    known: Floats = np.array([value for value in values if value is not None], float)
+    finite: Floats = known[np.isfinite(known)]
+    return finite
+
+
+def _embeddings(packed: Sequence[bytes]) -> Floats:
+    """Those of the commonest size that are finite: what differs is of another model by the same name."""
+    if not packed:
+        return np.empty((0, 0), np.float32)
+    sizes = [len(one) for one in packed]
+    size = max(set(sizes), key=sizes.count)
+    found: Floats = np.stack([unpack(one) for one in packed if len(one) == size])
+    finite: Floats = found[np.isfinite(found).all(axis=1)]
+    return finite

@@ -1,0 +1,99 @@
+"""Photos as a model might see them, and a bundle whose reference they are like."""
+
+from __future__ import annotations
+
+import itertools
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from sqlalchemy import Engine
+
+from binwatch.bundle import Card, Precision, Variant, write_card
+from binwatch.embedding import pack
+from binwatch.records.store import NewCount, NewExpectation, Store
+from binwatch.reference import Observed, Signal, make_reference
+
+BUCKET = "bins"
+MODEL = "model-1"
+DAY = datetime(2026, 1, 1, tzinfo=UTC)
+SIZE = 8
+
+
+def some_photos(number: int, seed: int = 0, *, brighter: float = 0.0) -> Observed:
+    """Photos as a model might see them; `brighter` moves their brightness."""
+    random = np.random.default_rng(seed)
+    probabilities = random.dirichlet(np.ones(7), number)
+    return Observed(
+        probabilities=probabilities,
+        labels=np.array([random.choice(7, p=row) for row in probabilities]),
+        embeddings=random.normal(1, 2, (number, SIZE)),
+        properties={
+            Signal.BRIGHTNESS: random.normal(0.4 + brighter, 0.1, number),
+            Signal.CONTRAST: random.normal(0.2, 0.05, number),
+            Signal.SHARPNESS: random.gamma(2, 0.1, number),
+            Signal.SHAPE: random.choice([0.9, 1.0, 1.1], number),
+            Signal.BYTES: random.integers(10_000, 90_000, number).astype(float),
+        },
+    )
+
+
+REFERENCE = make_reference(some_photos(1000))
+
+
+def record_photos(
+    engine: Engine, photos: Observed, *, model: str = MODEL, prefix: str = "", at: datetime = DAY
+) -> None:
+    """Write photos as a worker would, each of a bin of its own, with its expected quantity."""
+    numbers = itertools.count()
+    counts, expectations = [], []
+    columns = zip(*(photos.properties[signal] for signal in photos.properties), strict=True)
+    for row, label, embedding, values in zip(
+        photos.probabilities, photos.labels, photos.embeddings, columns, strict=True
+    ):
+        bin_id = f"{prefix}{next(numbers)}"
+        brightness, contrast, sharpness, shape, size = values
+        counts.append(
+            NewCount(
+                bucket=BUCKET,
+                key=f"bin-images/{bin_id}.jpg",
+                etag="e",
+                model_version=model,
+                precision="int8",
+                provider="CPUExecutionProvider",
+                modified_at=DAY,
+                predicted=int(row.argmax()),
+                probabilities=[float(value) for value in row],
+                width=round(1000 * shape),
+                height=1000,
+                bytes=int(size),
+                brightness=float(brightness),
+                contrast=float(contrast),
+                sharpness=float(sharpness),
+                embedding=pack(embedding.astype(np.float32)),
+            )
+        )
+        expectations.append(
+            NewExpectation(
+                bucket=BUCKET, bin_id=bin_id, source="stock.csv", etag="s", modified_at=DAY, quantity=int(label)
+            )
+        )
+    store = Store(engine)
+    for start in range(0, len(counts), 500):
+        store.add_counts(counts[start : start + 500])
+        store.add_expectations(expectations[start : start + 500])
+
+
+def write_bundle(folder: Path) -> None:
+    """A card of MODEL with the reference; there is no ONNX file beside it."""
+    variant = Variant(file="model.onnx", sha256="0" * 64, bytes=1)
+    card = Card(
+        version=MODEL,
+        architecture="test",
+        created=DAY,
+        embedding_size=SIZE,
+        temperature=1,
+        variants={Precision.INT8: variant},
+        reference=REFERENCE,
+    )
+    write_card(folder, card)

@@ -1,0 +1,299 @@
+"""Drift: distances with known values, thresholds that hold, windows from real records, and a verdict for everything."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sqlalchemy import Engine, text
+from typer.testing import CliRunner
+
+from binwatch.bundle import EmbeddingReference, Reference
+from binwatch.reference import Observed, Signal, make_reference
+from monitor.__main__ import app
+from monitor.drift import thresholds, windows
+from monitor.drift.distances import jensen_shannon, kolmogorov_smirnov, mean_shift
+from monitor.drift.estimate import estimated_accuracy
+from monitor.drift.judge import MIN_PHOTOS, Verdict, judge
+from monitor.drift.windows import Seen, Window, read_window
+from tests.monitor.conftest import MODEL, Running
+from tests.monitor.drifting import REFERENCE, SIZE, record_photos, some_photos
+
+
+def _seen(photos: Observed) -> Seen:
+    predicted = photos.probabilities.argmax(axis=1)
+    return Seen(
+        predicted=predicted,
+        confidence=photos.probabilities.max(axis=1),
+        expected=photos.labels,
+        agreed=int((predicted == photos.labels).sum()),
+        properties=dict(photos.properties),
+        embeddings=photos.embeddings,
+    )
+
+
+def _verdicts(seen: Seen, reference: Reference | None = REFERENCE) -> dict[Signal, Verdict]:
+    return {one.signal: one.verdict for one in judge(seen, reference)}
+
+
+class TestDistances:
+    @pytest.mark.parametrize(
+        ("window", "reference", "bits"),
+        [([1, 1], [5, 5], 0.0), ([1, 0], [0, 1], 1.0), ([1, 0], [1, 1], 0.31127812)],
+    )
+    def test_jensen_shannon(self, window: list[int], reference: list[int], bits: float) -> None:
+        assert jensen_shannon(np.array(window), np.array(reference)) == pytest.approx(bits)
+
+    def test_kolmogorov_smirnov_is_that_of_scipy(self) -> None:
+        stats = pytest.importorskip("scipy.stats")
+        random = np.random.default_rng(3)
+        quantiles = np.linspace(2, 5, 201)
+        values = random.normal(3.5, 1, 300)
+        assert kolmogorov_smirnov(values, quantiles) == pytest.approx(
+            stats.kstest(values, stats.uniform(2, 3).cdf).statistic
+        )
+
+    def test_kolmogorov_smirnov_with_ties_on_both_sides(self) -> None:
+        quantiles = np.quantile([1.0] * 50 + [2.0] * 50, np.linspace(0, 1, 201))
+        assert kolmogorov_smirnov(np.array([1.0] * 30 + [2.0] * 30), quantiles) == pytest.approx(0, abs=0.02)
+        assert kolmogorov_smirnov(np.array([1.0] * 30), quantiles) == pytest.approx(0.5, abs=0.02)
+        assert kolmogorov_smirnov(np.array([0.0] * 9), quantiles) == 1
+        assert kolmogorov_smirnov(np.array([3.0] * 9), quantiles) == 1
+
+    def test_a_reference_of_one_value(self) -> None:
+        quantiles = np.full(201, 7.0)
+        assert kolmogorov_smirnov(np.full(60, 7.0), quantiles) == 0
+        assert kolmogorov_smirnov(np.full(60, 7.5), quantiles) == 1
+
+    def test_mean_shift_is_in_standard_deviations(self) -> None:
+        where = EmbeddingReference(mean=[1.0, 1.0], axes=[[0.5, 0.0]])
+        assert mean_shift(np.array([[3.0, 9.0], [3.0, -9.0]]), where) == pytest.approx(1.0)
+
+
+class TestThresholds:
+    @pytest.mark.parametrize("photos", [50, 300])
+    def test_windows_without_drift_exceed_them_as_often_as_they_should(self, photos: int) -> None:
+        """At a level of 10 %, 400 windows exceed between 5 and 16 % (five standard deviations)."""
+        random = np.random.default_rng(5)
+        hits = np.zeros(3)
+        shares = np.array([0.02, 0.1, 0.2, 0.3, 0.2, 0.1, 0.08])
+        for _ in range(400):
+            reference = random.normal(size=500)
+            distance = kolmogorov_smirnov(random.normal(size=photos), np.quantile(reference, np.linspace(0, 1, 201)))
+            hits[0] += distance > thresholds.of_distribution(500, photos, 0.1)
+            counts = random.multinomial(500, shares)
+            found = jensen_shannon(random.multinomial(photos, shares), counts)
+            hits[1] += found > thresholds.of_categories(tuple(500 * shares), 500, photos, 0.1)
+            spread = _observed_shift(random, photos)
+            hits[2] += spread > thresholds.of_mean_shift(500, photos, 4, 0.1)
+        assert all(hits / 400 >= 0.05), hits / 400
+        assert all(hits / 400 <= 0.16), hits / 400
+
+    def test_they_fall_as_windows_grow(self) -> None:
+        counts = tuple(REFERENCE.labels)
+        for threshold in (
+            lambda n: thresholds.of_distribution(1000, n, 0.001),
+            lambda n: thresholds.of_categories(counts, 1000, n, 0.001),
+            lambda n: thresholds.of_mean_shift(1000, n, 16, 0.001),
+        ):
+            found = [threshold(n) for n in (50, 100, 200, 1000, 2000)]
+            assert found == sorted(found, reverse=True)
+
+
+def _observed_shift(random: np.random.Generator, photos: int) -> float:
+    observed = Observed(np.full((500, 7), 1 / 7), np.zeros(500, int), random.normal(size=(500, 4)), {})
+    where = make_reference(observed).embedding
+    assert where is not None
+    return mean_shift(random.normal(size=(photos, 4)), where)
+
+
+class TestVerdicts:
+    def test_the_same_kind_of_photos_is_steady(self) -> None:
+        assert set(_verdicts(_seen(some_photos(300, seed=1))).values()) == {Verdict.STEADY}
+
+    def test_only_what_changed_has_drifted(self) -> None:
+        found = _verdicts(_seen(some_photos(300, seed=1, brighter=0.1)))
+        assert [signal for signal, verdict in found.items() if verdict is Verdict.DRIFTED] == [Signal.BRIGHTNESS]
+
+    def test_an_embedding_that_moved(self) -> None:
+        seen = _seen(some_photos(300, seed=1))
+        seen.embeddings[:, 2] += 1.5
+        assert _verdicts(seen)[Signal.EMBEDDING] is Verdict.DRIFTED
+
+    def test_one_class_only_is_drift_and_no_error(self) -> None:
+        photos = some_photos(100, seed=1)
+        probabilities = np.tile([1.0, 0, 0, 0, 0, 0, 0], (100, 1))
+        found = _verdicts(_seen(Observed(probabilities, np.zeros(100, int), np.zeros((100, SIZE)), photos.properties)))
+        for signal in (Signal.PREDICTED, Signal.EXPECTED, Signal.CONFIDENCE, Signal.EMBEDDING):
+            assert found[signal] is Verdict.DRIFTED
+
+    def test_too_few_photos_are_not_judged(self) -> None:
+        assert set(_verdicts(_seen(some_photos(MIN_PHOTOS - 1))).values()) == {Verdict.NOT_ENOUGH_PHOTOS}
+        assert set(_verdicts(_seen(some_photos(MIN_PHOTOS))).values()) == {Verdict.STEADY}
+
+    def test_each_signal_without_a_reference_is_named(self) -> None:
+        seen = _seen(some_photos(100))
+        assert set(_verdicts(seen, None).values()) == {Verdict.NO_REFERENCE}
+        old = Reference(photos=500, predicted=[500], labels=[500], confidence=[0.1, 0.9])
+        assert _verdicts(seen, old)[Signal.EMBEDDING] is Verdict.NO_REFERENCE
+        small = make_reference(some_photos(60))
+        assert set(_verdicts(seen, small).values()) == {Verdict.NO_REFERENCE}
+
+    def test_embeddings_of_another_size_are_not_compared(self) -> None:
+        photos = some_photos(100)
+        other = Observed(photos.probabilities, photos.labels, np.ones((100, 3)), photos.properties)
+        assert _verdicts(_seen(other))[Signal.EMBEDDING] is Verdict.NO_REFERENCE
+
+
+def test_estimated_accuracy_is_that_of_the_reference_at_the_same_confidence() -> None:
+    seen = _seen(some_photos(5000, seed=2))
+    assert estimated_accuracy(seen, make_reference(some_photos(5000))) == pytest.approx(seen.agreed / 5000, abs=0.03)
+    assert estimated_accuracy(seen, None) == pytest.approx(float(seen.confidence.mean()))
+    assert estimated_accuracy(_seen(some_photos(1)), REFERENCE) is not None
+
+
+def test_a_reference_is_valid_json_even_of_oddsome_photos() -> None:
+    odd = Observed(np.eye(7)[[0, 0]], np.array([0, 0]), np.zeros((2, SIZE)), {})
+    reference = make_reference(odd)
+    assert reference.embedding is None, "nothing varies"
+    assert Reference.model_validate_json(reference.model_dump_json()) == reference
+
+
+def _read(engine: Engine, window: Window, now: datetime | None = None) -> Seen:
+    with engine.connect() as connection:
+        return read_window(connection, window, MODEL, now or datetime.now(UTC))
+
+
+def test_windows_hold_what_was_recorded(records_engine: Engine) -> None:
+    photos = some_photos(60)
+    record_photos(records_engine, photos)
+    record_photos(records_engine, some_photos(5), model="other", prefix="other ")
+    for window in Window:
+        seen = _read(records_engine, window)
+        assert seen.photos == len(seen.expected) == 60
+        assert np.sort(seen.confidence) == pytest.approx(np.sort(photos.probabilities.max(axis=1)))
+        assert seen.agreed == int((photos.probabilities.argmax(axis=1) == photos.labels).sum())
+        assert seen.embeddings.shape == (60, SIZE)
+        assert {signal: len(values) for signal, values in seen.properties.items()} == dict.fromkeys(
+            photos.properties, 60
+        )
+    later = datetime.now(UTC) + timedelta(hours=2)
+    assert _read(records_engine, Window.HOUR, later).photos == 0
+    assert _read(records_engine, Window.DAY, later).photos == 60
+
+
+def test_several_photos_of_a_bin_are_one(sqlite_records: Engine) -> None:
+    record_photos(sqlite_records, some_photos(10))
+    with sqlite_records.begin() as connection:
+        connection.execute(text("UPDATE counts SET bin_id = '0' WHERE id > 4"))
+    assert _read(sqlite_records, Window.LATEST).photos == 4
+
+
+def test_a_large_window_is_sampled(records_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(windows, "SAMPLE", 40)
+    monkeypatch.setattr(windows, "_AT_A_TIME", 30)
+    record_photos(records_engine, some_photos(200))
+    first, again = _read(records_engine, Window.DAY), _read(records_engine, Window.DAY)
+    assert first.photos == 40
+    assert np.array_equal(first.confidence, again.confidence), "no news, no change"
+
+
+def test_damaged_rows_are_left_out(sqlite_records: Engine) -> None:
+    record_photos(sqlite_records, some_photos(60))
+    damaged = [json.dumps([1, 0]), "null", json.dumps([2.0] * 7), json.dumps({"a": 1})]
+    with sqlite_records.begin() as connection:
+        for number, value in enumerate(damaged, start=1):
+            connection.execute(
+                text("UPDATE counts SET probabilities = :value WHERE id = :id"), {"value": value, "id": number}
+            )
+        connection.execute(text("UPDATE counts SET brightness = 9e999, height = 0 WHERE id = 10"))
+        connection.execute(text("UPDATE counts SET embedding = :v WHERE id = 11"), {"v": b"\x00\x7e" * SIZE})
+        connection.execute(text("UPDATE counts SET embedding = NULL WHERE id = 12"))
+        connection.execute(text("UPDATE counts SET embedding = :v WHERE id = 13"), {"v": b"\x00\x00"})
+    seen = _read(sqlite_records, Window.LATEST)
+    assert seen.photos == 56
+    assert len(seen.properties[Signal.BRIGHTNESS]) == len(seen.properties[Signal.SHAPE]) == 55
+    assert len(seen.embeddings) == 53
+
+
+def test_a_scrape_shows_the_report(drifting: Running) -> None:
+    assert "binwatch_drift_distance" not in drifting.metrics(), "nothing before the first look"
+    drifting.services.drift.update()
+    for window in Window:
+        assert drifting.metric("binwatch_window_photos", window=window) == 120
+        assert drifting.metric("binwatch_window_compared_photos", window=window) == 120
+        where = {"window": window, "signal": Signal.BRIGHTNESS}
+        assert drifting.metric("binwatch_drift_verdict", **where, verdict=Verdict.DRIFTED) == 1
+        assert drifting.metric("binwatch_drift_distance", **where) > drifting.metric(
+            "binwatch_drift_threshold", **where
+        )
+        where = {"window": window, "signal": Signal.CONTRAST}
+        assert drifting.metric("binwatch_drift_verdict", **where, verdict=Verdict.STEADY) == 1
+    agreement = drifting.metric("binwatch_window_agreement_ratio", window=Window.DAY)
+    assert drifting.metric("binwatch_window_estimated_accuracy_ratio", window=Window.DAY) == pytest.approx(
+        agreement, abs=0.15
+    )
+
+
+def test_the_report_goes_with_the_database_and_comes_back(drifting: Running, tmp_path: Path) -> None:
+    drift = drifting.services.drift
+    drift.update()
+    database, away = tmp_path / "records.db", tmp_path / "away.db"
+    database.rename(away)
+    drift.update()
+    assert drift.report is None
+    away.rename(database)
+    drift.update()
+    assert drift.report is not None
+
+
+def test_the_thread_reports_by_itself_and_outlives_an_odd_report(
+    drifting: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    drift = drifting.services.drift
+    answers = iter([ValueError("odd"), None])
+    now, done = drift.now, threading.Event()
+
+    def odd_at_first() -> object:
+        answer = next(answers, None)
+        if answer:
+            raise answer
+        done.set()
+        return now()
+
+    monkeypatch.setattr(drift, "now", odd_at_first)
+    monkeypatch.setattr(drift, "_interval_s", 0.01)
+    drift.start()
+    assert done.wait(30)
+    drift.stop()
+    assert "could not be made" in caplog.text
+
+
+def test_the_command_prints_the_same(drifting: Running) -> None:
+    result = CliRunner().invoke(app, ["drift"], env={"COLUMNS": "200"})
+    assert result.exit_code == 0
+    rows = {line.split()[1]: line for line in result.stdout.splitlines() if line.startswith("│")}
+    assert rows["brightness"].count("DRIFTED") == len(Window)
+    assert rows["contrast"].count("steady") == len(Window)
+    assert "estimated accuracy" in result.stdout
+
+
+def test_the_command_says_what_is_missing(drifting: Running, bundle: Path) -> None:
+    shutil.rmtree(bundle)
+    result = CliRunner().invoke(app, ["drift"], env={"COLUMNS": "200"})
+    assert result.exit_code == 0
+    assert "no reference in the bundle" in result.stdout
+    assert f"No reference of model {MODEL}" in result.stdout
+
+
+def test_empty_records_are_no_error(monitor: Running) -> None:
+    monitor.services.drift.update()
+    samples = monitor.metrics()
+    assert "binwatch_drift_update_timestamp_seconds" in samples
+    assert "binwatch_drift_verdict" not in samples
+    assert "Nothing has been recorded" in CliRunner().invoke(app, ["drift"]).stdout
