@@ -75,26 +75,37 @@ def fit(
 def evaluate(
     model: Annotated[Path, typer.Argument(help="A checkpoint (.pt) or a bundle (folder with card.json).")],
     split: Annotated[Split, typer.Option(help="Which photos.")] = Split.TEST,
+    every: Annotated[
+        bool, typer.Option("--every", help="Every photo of the index; the model must have learned from none.")
+    ] = False,
+    challenge: Annotated[
+        bool, typer.Option("--challenge", help="The ABID challenge's protocol only: photos and answers of 0 to 5.")
+    ] = False,
     photos: Photos = None,
     index: Index = None,
     variant: Annotated[Precision | None, typer.Option(help="Of a bundle; default: its first.")] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="JSON file; default: evaluation-SPLIT.json beside MODEL.")
+        Path | None, typer.Option("--out", help="JSON file (and .html); default: evaluation-SPLIT.json beside MODEL.")
     ] = None,
 ) -> None:
-    """Measure accuracy, RMSE, MAE, within one, per class and calibration, with confidence intervals by bin group."""
-    from trainer import tables
+    """Measure accuracy, RMSE, MAE, within one, per class and calibration, with confidence intervals by bin group.
+
+    Writes the figures as JSON and, beside it, an HTML page with diagrams and the worst photos.
+    """
+    from trainer import report, tables
     from trainer.evaluate import evaluate as run
     from trainer.evaluate import write
 
     display = Display()
-    found = run(model, split, _data_changes(photos, index), display, variant)
+    found = run(model, None if every else split, _data_changes(photos, index), display, variant, challenge=challenge)
     console = Console()
-    console.print(tables.summary(found.metrics, f"{found.model}: {split} photos, 95 % intervals by bin group"))
-    console.print(tables.classes(found.metrics[split.value], "by label, and what was answered"))
-    file = out or model.parent / f"evaluation-{split}.json"
+    console.print(tables.summary(found.metrics, f"{found.model}: {found.name} photos, 95 % intervals by bin group"))
+    console.print(tables.classes(found.main, "by label, and what was answered"))
+    file = out or model.parent / f"evaluation-{found.name}{'-challenge' if challenge else ''}.json"
     write(found, file)
-    display.say(f"written: {file}")
+    page = file.with_suffix(".html")
+    report.write(found, page)
+    display.say(f"written: {file}, {page.name}")
 
 
 @app.command()

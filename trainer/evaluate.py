@@ -18,11 +18,11 @@ from trainer import checkpoint, devices
 from trainer.calibrate import softmax
 from trainer.config import DataConfig, TrainConfig
 from trainer.data.batches import Batch, PhotoBatches
-from trainer.data.dataset import DataSet, PhotoSet
+from trainer.data.dataset import DataSet, PhotoSet, load_photos
 from trainer.data.split import Split
 from trainer.display import Display
 from trainer.errors import ConfigError
-from trainer.fit import READERS, follow, read_data
+from trainer.fit import READERS, follow, read_data, say_left_out
 from trainer.metrics import Ints, challenge_counts, counts_of, measure
 from trainer.models.counter import Counter
 from trainer.predict import logits_of
@@ -33,49 +33,99 @@ Probabilities = npt.NDArray[np.floating]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Figures of one model on one split, by name of the photo set."""
+    """Figures of one model on some photos, by name of the photo set; and its answers to each photo."""
 
     model: str
-    split: Split
+    name: str
+    """Of the photos: a split, or "all"."""
     data: dict[str, object]
     hardware: str
     metrics: dict[str, Metrics]
+    photos: PhotoSet
+    probabilities: Probabilities
+    """float (photos, classes), in the order of `photos`."""
+
+    @property
+    def main(self) -> Metrics:
+        """The set that matters most: all photos, or with the challenge's protocol those of 0 to 5 items."""
+        return next(iter(self.metrics.values()))
 
     def as_json(self) -> dict[str, Any]:
         sets = {name: found.model_dump() for name, found in self.metrics.items()}
         return {
             "model": self.model,
-            "split": self.split.value,
+            "split": self.name,
             "data": self.data,
             "hardware": self.hardware,
             "metrics": sets,
         }
 
 
+@dataclass(frozen=True)
+class Majorities:
+    """The commonest class among training photos: of all, and of those that show at most 5."""
+
+    overall: int
+    up_to_five: int
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The photos to measure on."""
+
+    name: str
+    photos: PhotoSet
+    majority: Majorities
+    facts: dict[str, object]
+
+
 def evaluate(
-    path: Path, split: Split, changes: dict[str, Any], display: Display, precision: Precision | None = None
+    path: Path,
+    split: Split | None,
+    changes: dict[str, Any],
+    display: Display,
+    precision: Precision | None = None,
+    *,
+    challenge: bool = False,
 ) -> Evaluation:
-    """Measure the checkpoint or the bundle at `path`. `changes` replace options of its data set ("photos", …)."""
+    """Measure the checkpoint or the bundle at `path`, on a split or (None) on every photo of the index.
+
+    `changes` replace options of its data set ("photos", …). `challenge` gives the figures of the ABID protocol only.
+    """
     if path.is_dir():
         bundle = Bundle(path)
         chosen = precision or next(iter(bundle.card.variants))
-        data = read_data(bundle_data(bundle, changes), display)
-        probabilities: Probabilities = bundle_probabilities(bundle, chosen, data[split], display)
+        sample = read_sample(bundle_data(bundle, changes), split, display)
+        probabilities: Probabilities = bundle_probabilities(bundle, chosen, sample.photos, display)
         name, train = f"{bundle.card.version} {chosen}", TrainConfig()
     else:
         saved = checkpoint.load(path)
         train = saved.config.train
         devices.prepare(train)
-        data = read_data(_data_config(path, saved.config.data.model_dump(), changes), display)
-        probabilities = softmax(torch_logits(saved.model(), data[split], train, display))
+        sample = read_sample(_data_config(path, saved.config.data.model_dump(), changes), split, display)
+        probabilities = softmax(torch_logits(saved.model(), sample.photos, train, display))
         name = f"{path.name} after epoch {saved.epoch}, not calibrated"
-    found = figures(probabilities, data[split], majorities(data), split.value)
-    return Evaluation(name, split, data.facts(), devices.hardware(train), found)
+    found = figures(probabilities, sample.photos, sample.majority, sample.name)
+    if challenge:
+        found = {name: metrics for name, metrics in found.items() if name.endswith("(challenge)")}
+    return Evaluation(name, sample.name, sample.facts, devices.hardware(train), found, sample.photos, probabilities)
+
+
+def read_sample(config: DataConfig, split: Split | None, display: Display) -> Sample:
+    """A split of the data set, or every photo of its index, which need not be enough to train with."""
+    if split is not None:
+        data = read_data(config, display)
+        return Sample(split.value, data[split], majorities(data), data.facts())
+    photos, missing, unreadable = load_photos(config, lambda keys: display.follow(keys, len(keys), "checking photos"))
+    say_left_out(config, missing, unreadable, display)
+    facts: dict[str, object] = {"photos": len(photos), "missing": len(missing), "unreadable": len(unreadable)}
+    return Sample("all", photos, majorities_of(photos), facts)
 
 
 def bundle_data(bundle: Bundle, changes: dict[str, Any]) -> DataConfig:
     """The data set that the bundle's card names, with `changes`. Raises ConfigError if that does not say enough."""
-    return _data_config(bundle.folder, bundle.card.training.get("config", {}).get("data", {}), changes)
+    saved = bundle.card.training.get("config", {}).get("data", {})
+    return _data_config(bundle.folder, saved | {"jpeg_quality": bundle.card.jpeg_quality or 0}, changes)
 
 
 def bundle_probabilities(
@@ -97,18 +147,15 @@ def torch_logits(model: Counter, photos: PhotoSet, config: TrainConfig, display:
     return logits_of(model.to(config.device), batches, config, bar)
 
 
-@dataclass(frozen=True)
-class Majorities:
-    """The commonest class among training photos: of all, and of those that show at most 5."""
-
-    overall: int
-    up_to_five: int
-
-
 def majorities(data: DataSet) -> Majorities:
     """What a model has to beat."""
-    photos = np.bincount(data[Split.TRAIN].labels, minlength=MORE + 1)
-    return Majorities(int(photos.argmax()), int(photos[:MORE].argmax()))
+    return majorities_of(data[Split.TRAIN])
+
+
+def majorities_of(photos: PhotoSet) -> Majorities:
+    """The commonest classes of these photos."""
+    found = np.bincount(photos.labels, minlength=MORE + 1)
+    return Majorities(int(found.argmax()), int(found[:MORE].argmax()))
 
 
 def figures(probabilities: Probabilities, photos: PhotoSet, majority: Majorities, name: str) -> dict[str, Metrics]:
@@ -120,12 +167,13 @@ def figures(probabilities: Probabilities, photos: PhotoSet, majority: Majorities
     labels: Ints = photos.labels
     counts = counts_of(probabilities, labels, photos.groups)
     few = majority.up_to_five
-    return {
-        name: measure(counts, majority.overall),
-        f"{name} 0-5": measure(counts.where(labels < MORE), few),
-        f"{name} 0-5 (challenge)": measure(challenge_counts(probabilities, labels, photos.groups), few),
-        f"{name} 1-5 (challenge)": measure(challenge_counts(probabilities, labels, photos.groups, low=1), few),
+    found = {
+        name: (counts, majority.overall),
+        f"{name} 0-5": (counts.where(labels < MORE), few),
+        f"{name} 0-5 (challenge)": (challenge_counts(probabilities, labels, photos.groups), few),
+        f"{name} 1-5 (challenge)": (challenge_counts(probabilities, labels, photos.groups, low=1), few),
     }
+    return {name: measure(each, commonest) for name, (each, commonest) in found.items() if len(each.labels)}
 
 
 def write(evaluation: Evaluation, file: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from trainer import checkpoint, devices, features
@@ -49,13 +49,18 @@ def fit(
 def read_data(config: DataConfig, display: Display) -> DataSet:
     """The data set, with each photo decoded once to know that it can be."""
     data = load_dataset(config, lambda keys: display.follow(keys, len(keys), "checking photos"))
-    for key, reason in data.unreadable.items():
-        display.say(f"left out: {key}: {reason}")
-    if data.missing:
-        display.say(f"left out: {len(data.missing)} photos that the index names and {config.photos} does not hold")
+    say_left_out(config, data.missing, data.unreadable, display)
     counts = ", ".join(f"{len(data[split])} {split}" for split in Split)
     display.say(f"{counts} photos")
     return data
+
+
+def say_left_out(config: DataConfig, missing: Sequence[str], unreadable: Mapping[str, str], display: Display) -> None:
+    """Name what the index lists and cannot be used."""
+    for key, reason in unreadable.items():
+        display.say(f"left out: {key}: {reason}")
+    if missing:
+        display.say(f"left out: {len(missing)} photos that the index names and {config.photos} does not hold")
 
 
 def follow(display: Display, batches: Iterator[Batch], photos: int, what: str) -> Iterator[Batch]:

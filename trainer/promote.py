@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -69,8 +69,9 @@ def compare(candidate: Bundle, current: Bundle, changes: dict[str, Any], display
     photos, majority = data[Split.TEST], majorities(data).overall
 
     def counts(bundle: Bundle) -> Counts:
+        seen = replace(photos, jpeg_quality=bundle.card.jpeg_quality)  # each sees photos as it does at work
         precision = next(each for each in PREFERRED if each in bundle.card.variants)
-        return counts_of(bundle_probabilities(bundle, precision, photos, display), photos.labels, photos.groups)
+        return counts_of(bundle_probabilities(bundle, precision, seen, display), photos.labels, photos.groups)
 
     new, old = counts(candidate), counts(current)
     names = candidate.card.version, current.card.version

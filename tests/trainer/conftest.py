@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.trainer.drawn import PHOTOS, QUICK, Data, draw, run_cli, write_index
+from tests.trainer.grey import write_grey_data
 from trainer import __main__ as cli
 
 
@@ -25,6 +26,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
         rows.append((key, number % 8, f"g{number // 2}"))
     write_index(found.index, rows)
     return found
+
+
+@pytest.fixture(scope="session")
+def grey(tmp_path_factory: pytest.TempPathFactory) -> Data:
+    """Photos that `write_grey_bundle`'s models count."""
+    return write_grey_data(tmp_path_factory.mktemp("grey"))
 
 
 @pytest.fixture

@@ -261,7 +261,7 @@ def test_a_full_disk(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr("trainer.prepare.fetch.os.fsync", full)
     (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "source.json").write_text('{"size": 0}', encoding="utf-8")
+    (tmp_path / "data" / "prepared.json").write_text('{"size": 0, "jpeg_quality": 0}', encoding="utf-8")
     with pytest.raises(PrepareError, match=r"cannot be written \(No space left on device\); make room; 0 photos"):
         prepare(Folder(source), tmp_path / "data", options(), Display())
     assert not list((tmp_path / "data" / "bin-images").iterdir())

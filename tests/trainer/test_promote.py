@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
-from onnx import numpy_helper
-from PIL import Image
 from sqlalchemy import Engine, select
 
-from binwatch.bundle import Card, Precision, describe, write_card
 from binwatch.errors import BundleError
 from binwatch.events import Created
 from binwatch.objects import Objects
@@ -21,25 +16,10 @@ from binwatch.records.tables import Count
 from binwatch.registry import Registry
 from binwatch.settings import Settings
 from tests.services.s3 import S3
-from tests.trainer.drawn import Data, run_cli, write_index
-from tests.worker.brightness import brightness_of, write_brightness_model
+from tests.trainer.drawn import Data, run_cli
+from tests.trainer.grey import write_grey_bundle
 from trainer.metrics import Counts, paired
 from worker.counting import Counting
-
-LABELS = 7
-
-
-@pytest.fixture(scope="session")
-def grey(tmp_path_factory: pytest.TempPathFactory) -> Data:
-    """140 photos whose brightness says how many items they show, each of another bin; 14 of them test photos."""
-    found = Data(tmp_path_factory.mktemp("grey"))
-    found.photos.mkdir()
-    rows: list[tuple[str, object, str]] = []
-    for number in range(140):
-        Image.new("RGB", (8, 8), (brightness_of(number % LABELS),) * 3).save(found.photos / f"{number:05}.png")
-        rows.append((f"{number:05}", number % LABELS, f"g{number}"))
-    write_index(found.index, rows)
-    return found
 
 
 @pytest.fixture
@@ -49,36 +29,20 @@ def registry(s3: S3, monkeypatch: pytest.MonkeyPatch) -> Registry:
     return Registry(Objects(Settings()), s3.bucket, "models/")
 
 
-def bundle(folder: Path, version: str, *, sees: float = 1.0) -> Path:
-    """A model that counts by brightness, as if photos were `sees` times as bright: 1 is always right."""
-    folder = folder / version
-    folder.mkdir()
-    file = folder / "model-int8.onnx"
-    write_brightness_model(file)
-    model = onnx.load(file)
-    scale = next(each for each in model.graph.initializer if each.name == "to_classes")
-    scale.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(scale) * np.float32(sees), "to_classes"))
-    onnx.save(model, file)
-    card = Card(
-        version=version, architecture="brightness", created=datetime(2026, 1, 1, tzinfo=UTC), embedding_size=1,
-        temperature=1.0, variants={Precision.INT8: describe(file)},
-    )  # fmt: skip
-    write_card(folder, card)
-    return folder
-
-
 def test_only_a_better_model_takes_the_place(
     registry: Registry, grey: Data, tmp_path: Path, cli_error: Callable[..., str]
 ) -> None:
-    run_cli("promote", bundle(tmp_path, "v1", sees=0.5))  # the first: nothing to compare with, no photos needed
+    run_cli(
+        "promote", write_grey_bundle(tmp_path, "v1", sees=0.5)
+    )  # the first: nothing to compare with, no photos needed
     assert registry.current().version == "v1"
 
-    message = cli_error("promote", bundle(tmp_path, "v2", sees=0.4), *grey.flags)
+    message = cli_error("promote", write_grey_bundle(tmp_path, "v2", sees=0.4), *grey.flags)
     assert "v2 is not found to be better than v1 on" in message
     assert "v1 stays in use (--force promotes in any case)" in message
     assert registry.versions() == ["v1"]
 
-    better = bundle(tmp_path, "v3")
+    better = write_grey_bundle(tmp_path, "v3")
     run_cli("promote", better, *grey.flags, "--dry-run")
     assert registry.current().version == "v1"
     run_cli("promote", better, *grey.flags)
@@ -90,14 +54,14 @@ def test_only_a_better_model_takes_the_place(
 def test_the_same_counts_are_not_better(
     registry: Registry, grey: Data, tmp_path: Path, cli_error: Callable[..., str]
 ) -> None:
-    run_cli("promote", bundle(tmp_path, "v1"))
-    message = cli_error("promote", bundle(tmp_path, "v2"), *grey.flags)
+    run_cli("promote", write_grey_bundle(tmp_path, "v1"))
+    message = cli_error("promote", write_grey_bundle(tmp_path, "v2"), *grey.flags)
     assert "exact counts +0.0 points (+0.0 to +0.0), RMSE +0.00 (+0.00 to +0.00)" in message
 
 
 def test_a_forced_promotion_is_on_record(registry: Registry, grey: Data, tmp_path: Path) -> None:
-    run_cli("promote", bundle(tmp_path, "v1"))
-    worse = bundle(tmp_path, "v2", sees=0.5)
+    run_cli("promote", write_grey_bundle(tmp_path, "v1"))
+    worse = write_grey_bundle(tmp_path, "v2", sees=0.5)
     run_cli("publish", worse)
     run_cli("promote", "v2", *grey.flags, "--force")
     assert registry.current().forced
@@ -109,17 +73,17 @@ def test_a_forced_promotion_is_on_record(registry: Registry, grey: Data, tmp_pat
 
 
 def test_a_better_model_that_is_forced_is_not_called_forced(registry: Registry, grey: Data, tmp_path: Path) -> None:
-    run_cli("promote", bundle(tmp_path, "v1", sees=0.5))
-    run_cli("promote", bundle(tmp_path, "v2"), *grey.flags, "--force")
+    run_cli("promote", write_grey_bundle(tmp_path, "v1", sees=0.5))
+    run_cli("promote", write_grey_bundle(tmp_path, "v2"), *grey.flags, "--force")
     assert not registry.current().forced
     assert registry.card("v2").notes == []
 
 
 def test_rollback(registry: Registry, grey: Data, tmp_path: Path, cli_error: Callable[..., str]) -> None:
     assert "no model was ever promoted" in cli_error("rollback")
-    run_cli("promote", bundle(tmp_path, "v1", sees=0.5))
+    run_cli("promote", write_grey_bundle(tmp_path, "v1", sees=0.5))
     assert "v1 replaced no other model; choose one with --to" in cli_error("rollback")
-    run_cli("promote", bundle(tmp_path, "v2"), *grey.flags)
+    run_cli("promote", write_grey_bundle(tmp_path, "v2"), *grey.flags)
     run_cli("rollback")
     assert registry.current().version == "v1"
     assert "choose one with --to" in cli_error("rollback")  # twice does not bring v2 back
@@ -131,12 +95,12 @@ def test_rollback(registry: Registry, grey: Data, tmp_path: Path, cli_error: Cal
 
 def test_what_cannot_be_promoted(registry: Registry, grey: Data, tmp_path: Path, cli_error: Callable[..., str]) -> None:
     assert "nowhere: neither a folder with a card.json nor a published version" in cli_error("promote", "nowhere")
-    first = bundle(tmp_path, "v1")
+    first = write_grey_bundle(tmp_path, "v1")
     run_cli("promote", first)
     assert "v1 is in use already" in cli_error("promote", first)
-    message = cli_error("promote", bundle(tmp_path, "v2"))
+    message = cli_error("promote", write_grey_bundle(tmp_path, "v2"))
     assert "does not say which photos, index; give --photos and --index" in message
-    damaged = bundle(tmp_path, "v3")
+    damaged = write_grey_bundle(tmp_path, "v3")
     (damaged / "model-int8.onnx").write_bytes(b"damaged")
     assert "SHA-256" in cli_error("promote", damaged, *grey.flags, "--force")
     with pytest.raises(BundleError):
@@ -147,8 +111,8 @@ def test_what_cannot_be_promoted(registry: Registry, grey: Data, tmp_path: Path,
 def test_models_lists_them_and_marks_the_one_in_use(
     registry: Registry, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run_cli("promote", bundle(tmp_path, "v1"))
-    run_cli("publish", bundle(tmp_path, "v2"))
+    run_cli("promote", write_grey_bundle(tmp_path, "v1"))
+    run_cli("publish", write_grey_bundle(tmp_path, "v2"))
     capsys.readouterr()
     run_cli("models")
     lines = [line for line in capsys.readouterr().out.splitlines() if "brightness" in line]
@@ -158,7 +122,7 @@ def test_models_lists_them_and_marks_the_one_in_use(
 def test_a_worker_counts_with_the_promoted_model(
     registry: Registry, grey: Data, s3: S3, sqlite_records: Engine, tmp_path: Path
 ) -> None:
-    old = bundle(tmp_path, "v1", sees=0.5)
+    old = write_grey_bundle(tmp_path, "v1", sees=0.5)
     settings = Settings(
         bucket=s3.bucket, s3_endpoint_url=s3.endpoint_url, database_url=str(sqlite_records.url), model_dir=old,
         model_cache=tmp_path / "cache", inference_threads=1, fetch_threads=1, worker_concurrency=1,
@@ -168,7 +132,7 @@ def test_a_worker_counts_with_the_promoted_model(
     try:
         s3.put("5.png", (grey.photos / "00005.png").read_bytes())
         assert counting.count([Created(s3.bucket, "5.png")]) == []
-        run_cli("promote", bundle(tmp_path, "v2"), *grey.flags)
+        run_cli("promote", write_grey_bundle(tmp_path, "v2"), *grey.flags)
         counting.models.look()
         assert counting.count([Created(s3.bucket, "5.png")]) == []
         with counting.database.connect() as connection:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from binwatch.counts import CLASSES, class_of
 from binwatch.errors import PhotoError
 from trainer.config import DataConfig
 from trainer.data.index import Row, read_index
-from trainer.data.source import Source, open_source
+from trainer.data.source import PREPARED, Source, open_source
 from trainer.data.split import Split
 from trainer.errors import DataError
 
@@ -100,6 +101,17 @@ def load_dataset(config: DataConfig, check: Callable[[Sequence[str]], Iterable[s
     `check` wraps the keys as they are decoded once (a progress bar). Raises DataError if nothing is left, or a class
     has no photo to learn from.
     """
+    photos, missing, unreadable = load_photos(config, check)
+    splits = {split: _part(photos, split) for split in Split}
+    _check_classes(config, splits)
+    return DataSet(splits, missing, unreadable)
+
+
+def load_photos(
+    config: DataConfig, check: Callable[[Sequence[str]], Iterable[str]] | None = None
+) -> tuple[PhotoSet, tuple[str, ...], dict[str, str]]:
+    """Every photo that can be decoded; keys that are missing; keys that cannot be decoded → why."""
+    _check_quality(config)
     source = open_source(config.photos)
     rows = read_index(config)
     have = source.sizes()
@@ -112,9 +124,20 @@ def load_dataset(config: DataConfig, check: Callable[[Sequence[str]], Iterable[s
     if not readable:
         key, reason = next(iter(unreadable.items()))
         raise DataError(f"{config.photos}: none of {len(unreadable)} photos can be decoded; {key}: {reason}")
-    splits = {split: _part(readable, split) for split in Split}
-    _check_classes(config, splits)
-    return DataSet(splits, missing, unreadable)
+    return readable, missing, unreadable
+
+
+def _check_quality(config: DataConfig) -> None:
+    """Photos that were squashed by `prepare` bear the traces of a JPEG, which the model's card must name."""
+    prepared = config.photos.parent / PREPARED
+    if prepared.is_file():
+        quality = json.loads(prepared.read_text(encoding="utf-8"))["jpeg_quality"]
+        if quality != config.jpeg_quality:
+            kept = f"as JPEGs of quality {quality}" if quality else "as they came"
+            raise DataError(
+                f"{config.photos}: the photos were kept {kept};"
+                f" set data.jpeg_quality={quality}, so that workers treat theirs alike"
+            )
 
 
 def _part(photos: PhotoSet, split: Split) -> PhotoSet:

@@ -8,6 +8,8 @@ from typing import Protocol
 
 from trainer.errors import DataError
 
+PREPARED = "prepared.json"
+"""File beside a prepared folder of photos that says how they were kept."""
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"})
 
 

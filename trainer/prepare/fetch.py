@@ -24,7 +24,7 @@ from trainer.prepare.place import METADATA, PHOTOS, Damaged, Missing, Place
 
 TRIES = 5
 JPEG_QUALITY = 95
-"""Of photos that are resized on the way: artefacts below what the camera's own compression left."""
+"""Of photos that are resized on the way. The model's card names it, so that photos are counted as they were learned."""
 
 Result = TypeVar("Result")
 
@@ -116,7 +116,7 @@ class Fetcher:
             return data
         file = io.BytesIO()
         pixels = load(data, size=self._size, limits=self._limits).pixels
-        Image.fromarray(pixels).save(file, "JPEG", quality=JPEG_QUALITY, subsampling=0)
+        Image.fromarray(pixels).save(file, "JPEG", quality=JPEG_QUALITY)
         return file.getvalue()
 
     def _patiently(self, work: Callable[[], Result]) -> Result:

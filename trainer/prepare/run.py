@@ -15,17 +15,16 @@ from binwatch.counts import CLASSES, class_of
 from binwatch.errors import ObjectsError
 from binwatch.image import Limits
 from trainer.data.batches import read_ahead
+from trainer.data.source import PREPARED
 from trainer.data.split import Split, split_of
 from trainer.display import Display
 from trainer.errors import ConfigError, DataError, PrepareError
 from trainer.prepare import outputs
-from trainer.prepare.fetch import Bin, Done, Fetcher, LeftOut, read_bin, write_whole
+from trainer.prepare.fetch import JPEG_QUALITY, Bin, Done, Fetcher, LeftOut, read_bin, write_whole
 from trainer.prepare.groups import name_groups
 from trainer.prepare.outputs import Entry, Report
 from trainer.prepare.place import METADATA, PHOTOS, Place
 
-SOURCE = "source.json"
-"""What the folder holds, so that photos of two sizes are never mixed."""
 BYTES_PER_PHOTO = 60_000
 """Mean size of the data set's photos, to know before the download whether the disk is large enough."""
 
@@ -195,7 +194,7 @@ def prepare(place: Place, folder: Path, options: Options, display: Display) -> R
 
 
 def _open_folder(folder: Path, size: int) -> None:
-    source = folder / SOURCE
+    source = folder / PREPARED
     try:
         for name in (PHOTOS, METADATA):
             (folder / name).mkdir(parents=True, exist_ok=True)
@@ -209,7 +208,7 @@ def _open_folder(folder: Path, size: int) -> None:
             kept = f"squashed to {was}" if was else "as they came"
             raise ConfigError(f"{folder}: holds photos {kept}; give the same --size or another --out")
     else:
-        write_whole(source, json.dumps({"size": size}).encode())
+        write_whole(source, json.dumps({"size": size, "jpeg_quality": JPEG_QUALITY if size else 0}).encode())
 
 
 def _check_room(folder: Path, photos: int, size: int) -> None:

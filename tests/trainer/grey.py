@@ -1,0 +1,49 @@
+"""Grey photos whose brightness says how many items they show, and models that count them more or less well."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+from PIL import Image
+
+from binwatch.bundle import Card, Precision, describe, write_card
+from binwatch.counts import CLASSES
+from tests.trainer.drawn import Data, write_index
+from tests.worker.brightness import brightness_of, write_brightness_model
+
+PHOTOS = 140
+
+
+def write_grey_data(folder: Path) -> Data:
+    """140 photos, each of another bin; 10 of them test photos."""
+    found = Data(folder)
+    found.photos.mkdir()
+    rows: list[tuple[str, object, str]] = []
+    for number in range(PHOTOS):
+        label = number % len(CLASSES)
+        Image.new("RGB", (8, 8), (brightness_of(label),) * 3).save(found.photos / f"{number:05}.png")
+        rows.append((f"{number:05}", label, f"g{number}"))
+    write_index(found.index, rows)
+    return found
+
+
+def write_grey_bundle(folder: Path, version: str, *, sees: float = 1.0) -> Path:
+    """A model that counts by brightness, as if photos were `sees` times as bright: 1 is always right."""
+    folder = folder / version
+    folder.mkdir()
+    file = folder / "model-int8.onnx"
+    write_brightness_model(file)
+    model = onnx.load(file)
+    scale = next(each for each in model.graph.initializer if each.name == "to_classes")
+    scale.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(scale) * np.float32(sees), "to_classes"))
+    onnx.save(model, file)
+    card = Card(
+        version=version, architecture="brightness", created=datetime(2026, 1, 1, tzinfo=UTC), embedding_size=1,
+        temperature=1.0, variants={Precision.INT8: describe(file)},
+    )  # fmt: skip
+    write_card(folder, card)
+    return folder

@@ -1,0 +1,139 @@
+"""`evaluate`: its page, the challenge's protocol, any folder of photos."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.trainer.drawn import Data, run_cli, write_index
+from tests.trainer.grey import write_grey_bundle
+from trainer.report import Bin, reliability, worst
+
+
+@pytest.fixture
+def halved(tmp_path: Path) -> Path:
+    """A model that sees everything half as bright: it counts 0 for 1, 1 for 2 and 3, …"""
+    return write_grey_bundle(tmp_path, "half", sees=0.5)
+
+
+class Tags(HTMLParser):
+    """Every tag with its attributes, and whether all that need an end have one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in {"meta", "br", "img"}:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def read(file: Path) -> tuple[str, list[tuple[str, dict[str, str | None]]]]:
+    text = file.read_text(encoding="utf-8")
+    tags = Tags()
+    tags.feed(text)
+    tags.close()
+    assert tags.open == []
+    return text, tags.tags
+
+
+def test_the_page_shows_figures_and_the_worst_photos(halved: Path, grey: Data, tmp_path: Path) -> None:
+    run_cli("evaluate", halved, *grey.flags, "--every", "--out", tmp_path / "e.json")
+    found = json.loads((tmp_path / "e.json").read_text(encoding="utf-8"))
+    assert found["split"] == "all"
+    assert found["metrics"]["all"]["photos"] == 140
+    assert found["metrics"]["all"]["accuracy"]["value"] == pytest.approx(1 / 7)
+    text, tags = read(tmp_path / "e.html")
+    assert "<td>accuracy</td><td>14.3% <small>(" in text
+    assert text.count("<tr><td>more than 5</td>") == 1
+    pictures = [str(attributes["src"]) for tag, attributes in tags if tag == "img"]
+    assert len(pictures) == 24
+    data = base64.b64decode(pictures[0].removeprefix("data:image/jpeg;base64,"))
+    with Image.open(io.BytesIO(data)) as picture:
+        assert picture.size == (224, 224)
+    assert len(re.findall(r"label 6, counted 3", text)) == 20  # 3 items too few: the farthest from the label
+    assert "<circle" in text
+
+
+def test_the_page_loads_nothing(halved: Path, grey: Data, tmp_path: Path) -> None:
+    run_cli("evaluate", halved, *grey.flags, "--out", tmp_path / "e.json")
+    text, tags = read(tmp_path / "e.html")
+    for tag, attributes in tags:
+        assert tag not in {"script", "link", "iframe", "object"}
+        for name in ("src", "href", "xlink:href", "srcset"):
+            assert (attributes.get(name) or "data:").startswith("data:")
+    assert "http" not in text
+    assert "url(" not in text
+
+
+def test_what_an_index_says_is_not_taken_for_html(halved: Path, tmp_path: Path) -> None:
+    data = Data(tmp_path)
+    data.photos.mkdir()
+    Image.new("RGB", (8, 8), (255, 255, 255)).save(data.photos / "<b>&.png")
+    write_index(data.index, [("<b>&", 1, "g")])
+    run_cli("evaluate", halved, *data.flags, "--every", "--out", tmp_path / "e.json")
+    text, _ = read(tmp_path / "e.html")
+    assert "<b>&lt;b&gt;&amp;</b>" in text
+
+
+def test_the_challenge_knows_0_to_5_only(
+    halved: Path, grey: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_cli("evaluate", halved, *grey.flags, "--challenge", "--every", "--out", tmp_path / "e.json")
+    metrics = json.loads((tmp_path / "e.json").read_text(encoding="utf-8"))["metrics"]
+    assert list(metrics) == ["all 0-5 (challenge)", "all 1-5 (challenge)"]
+    assert metrics["all 0-5 (challenge)"]["photos"] == 120
+    assert metrics["all 0-5 (challenge)"]["per_class"]["more than 5"]["photos"] == 0
+    assert "all 0-5 (challenge)" in capsys.readouterr().out
+    text, _ = read(tmp_path / "e.html")
+    assert "label 6" not in text
+
+
+def test_a_model_without_mistakes_has_no_worst_photos(grey: Data, tmp_path: Path) -> None:
+    model = write_grey_bundle(tmp_path, "right")
+    run_cli("evaluate", model, *grey.flags)
+    assert "<p>None.</p>" in (tmp_path / "evaluation-test.html").read_text(encoding="utf-8")
+
+
+def test_prepared_photos_are_treated_as_they_were_kept(
+    halved: Path, grey: Data, tmp_path: Path, cli_error: Callable[..., str]
+) -> None:
+    data = Data(tmp_path)
+    data.photos.symlink_to(grey.photos)
+    data.index.write_bytes(grey.index.read_bytes())
+    (tmp_path / "prepared.json").write_text(json.dumps({"size": 224, "jpeg_quality": 95}), encoding="utf-8")
+    message = cli_error("evaluate", halved, *data.flags)
+    assert "the photos were kept as JPEGs of quality 95; set data.jpeg_quality=95" in message
+
+
+def test_reliability() -> None:
+    confidence = np.array([0.1, 0.12, 0.95, 0.97, 1.0])
+    found = reliability(confidence, np.array([False, True, True, True, False]), bins=10)
+    assert found == [
+        Bin(pytest.approx(0.11), 0.5, 2),  # type: ignore[arg-type]
+        Bin(pytest.approx(2.92 / 3), pytest.approx(2 / 3), 3),  # type: ignore[arg-type]
+    ]
+
+
+def test_worst_photos_are_wrong_ones_with_the_least_likely_label_first() -> None:
+    probabilities = np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.95, 0.05]])
+    labels = np.array([1, 1, 1, 1])
+    assert worst(probabilities, labels) == [3, 0, 1]
+    assert worst(probabilities, labels, limit=1) == [3]

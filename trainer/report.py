@@ -1,0 +1,171 @@
+"""An evaluation as one HTML page: figures, diagrams and the photos that went worst. It loads nothing from anywhere."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from binwatch.bundle import Estimate, Metrics
+from binwatch.counts import CLASSES, MORE, error_of
+from binwatch.image import SIZE
+from trainer.evaluate import Evaluation, Probabilities
+from trainer.metrics import ECE_BINS, Ints, challenge_counts, counts_of
+
+WORST = 24
+PHOTO_QUALITY = 80
+SIDE = 320
+"""Of the reliability diagram, in pixels."""
+
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; color: #1d2733; }
+table { border-collapse: collapse; margin: 1rem 0; }
+th, td { padding: .3rem .7rem; text-align: right; border-bottom: 1px solid #d9dee5; }
+th:first-child, td:first-child { text-align: left; }
+.photos { display: grid; grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); gap: 1rem; }
+figure { margin: 0; } figure img { width: 100%; border-radius: 4px; } figcaption { font-size: 13px; }
+small { color: #5b6773; }
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """Photos whose confidence lies in one interval: their mean confidence, and the share that is right."""
+
+    confidence: float
+    accuracy: float
+    photos: int
+
+
+def reliability(confidence: np.ndarray, right: np.ndarray, bins: int = ECE_BINS) -> list[Bin]:
+    """Equally wide intervals of confidence, those with photos, float (photos,) and bool (photos,) in."""
+    index = np.minimum((confidence * bins).astype(np.int64), bins - 1)
+    return [
+        Bin(float(confidence[index == at].mean()), float(right[index == at].mean()), int((index == at).sum()))
+        for at in np.unique(index)
+    ]
+
+
+def worst(probabilities: Probabilities, labels: Ints, limit: int = WORST) -> list[int]:
+    """Positions of photos that were counted wrong, the least likely label first."""
+    given = probabilities[np.arange(len(labels)), labels]
+    wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
+    return [int(position) for position in wrong[np.argsort(given[wrong], kind="stable")][:limit]]
+
+
+def write(evaluation: Evaluation, file: Path) -> None:
+    """Write the page."""
+    file.write_text(page(evaluation), encoding="utf-8")
+
+
+def page(evaluation: Evaluation) -> str:
+    """The whole page."""
+    name = next(iter(evaluation.metrics))
+    title = f"{evaluation.model}: {name}"
+    labels, groups = evaluation.photos.labels, evaluation.photos.groups
+    challenge = name.endswith("(challenge)")
+    counts = (challenge_counts if challenge else counts_of)(evaluation.probabilities, labels, groups)
+    parts = [
+        f"<h1>{escape(title)}</h1>",
+        f"<p><small>{escape(evaluation.hardware)}. Intervals: 95 %, bootstrap by bin group.</small></p>",
+        _figures(evaluation.metrics),
+        f"<h2>By label: {escape(name)}</h2>",
+        _confusion(evaluation.main),
+        "<h2>Calibration</h2>",
+        "<p>How often counts of each confidence are right. On the line, confidence means what it says.</p>",
+        _diagram(reliability(counts.confidence, counts.predicted == counts.labels)),
+        "<h2>Worst photos</h2>",
+        "<p>Counted wrong, the label that was thought least likely first. Some labels are wrong.</p>",
+        _photos(evaluation, MORE if challenge else len(CLASSES)),
+    ]
+    body = "\n".join(parts)
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
+        f"<style>{_STYLE}</style></head>\n<body>\n{body}\n</body></html>\n"
+    )
+
+
+def _figures(sets: dict[str, Metrics]) -> str:
+    head = "".join(f"<th>{escape(name)}</th>" for name in sets)
+    rows = [("photos", [f"{found.photos:,}" for found in sets.values()])]
+    rows += [("accuracy", [_share(found.accuracy) for found in sets.values()])]
+    rows += [("always the commonest label", [f"{found.majority_accuracy:.1%}" for found in sets.values()])]
+    rows += [("within one", [_share(found.within_one) for found in sets.values()])]
+    rows += [("RMSE, items", [_items(found.rmse) for found in sets.values()])]
+    rows += [("MAE, items", [_items(found.mae) for found in sets.values()])]
+    rows += [("calibration error (ECE)", [_share(found.ece) for found in sets.values()])]
+    lines = "".join(
+        f"<tr><td>{name}</td>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>\n" for name, cells in rows
+    )
+    return f"<table><tr><th></th>{head}</tr>\n{lines}</table>"
+
+
+def _confusion(found: Metrics) -> str:
+    """Rows are labels, columns answers; the darker, the larger a share of the row."""
+    head = "".join(f"<th>→ {escape(name)}</th>" for name in CLASSES)
+    lines = []
+    for name, row in zip(CLASSES, found.confusion, strict=True):
+        total = sum(row) or 1
+        cells = "".join(
+            f'<td style="background: rgb(37 99 235 / {photos / total:.2f})">{photos}</td>' for photos in row
+        )
+        own = found.per_class[name]
+        lines.append(
+            f"<tr><td>{escape(name)}</td>{cells}<td>{own['recall']:.0%}</td><td>{own['precision']:.0%}</td></tr>"
+        )
+    return f"<table><tr><th>label</th>{head}<th>recall</th><th>precision</th></tr>\n{''.join(lines)}</table>"
+
+
+def _diagram(bins: list[Bin]) -> str:
+    """Confidence to the right, share of right counts upwards; the area of a dot is its number of photos."""
+    most = max((each.photos for each in bins), default=1)
+    dots = "".join(
+        f'<circle cx="{SIDE * each.confidence:.1f}" cy="{SIDE * (1 - each.accuracy):.1f}"'
+        f' r="{3 + 11 * (each.photos / most) ** 0.5:.1f}" fill="rgb(37 99 235 / 0.6)">'
+        f"<title>{each.photos} photos: confidence {each.confidence:.0%}, right {each.accuracy:.0%}</title></circle>"
+        for each in bins
+    )
+    return (
+        f'<svg viewBox="-40 -15 {SIDE + 60} {SIDE + 55}" width="{SIDE + 60}" role="img"'
+        ' aria-label="Reliability diagram">'
+        f'<rect width="{SIDE}" height="{SIDE}" fill="none" stroke="#9aa5b1"/>'
+        f'<line x1="0" y1="{SIDE}" x2="{SIDE}" y2="0" stroke="#9aa5b1" stroke-dasharray="4"/>{dots}'
+        f'<text x="{SIDE / 2}" y="{SIDE + 30}" text-anchor="middle">confidence</text>'
+        f'<text transform="translate(-15 {SIDE / 2}) rotate(-90)" text-anchor="middle">right</text></svg>'
+    )
+
+
+def _photos(evaluation: Evaluation, classes: int) -> str:
+    photos = evaluation.photos
+    chosen = np.flatnonzero(photos.labels < classes)
+    probabilities = evaluation.probabilities[chosen, :classes]
+    figures = []
+    for position in worst(probabilities, photos.labels[chosen]):
+        row, given = photos.rows[chosen[position]], probabilities[position]
+        answer = int(given.argmax())
+        error = error_of(answer, row.quantity)
+        figures.append(
+            f'<figure><img src="{_picture(photos.decode(row.key, SIZE))}" alt="photo {escape(row.key)}">'
+            f"<figcaption><b>{escape(row.key)}</b><br>label {row.quantity}, counted {CLASSES[answer]}"
+            f" ({given[answer]:.0%})<br><small>{error:+d}</small></figcaption></figure>"
+        )
+    return f'<div class="photos">{"".join(figures)}</div>' if figures else "<p>None.</p>"
+
+
+def _picture(pixels: np.ndarray) -> str:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=PHOTO_QUALITY)
+    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def _share(found: Estimate) -> str:
+    return f"{found.value:.1%} <small>({found.low:.1%}–{found.high:.1%})</small>"
+
+
+def _items(found: Estimate) -> str:
+    return f"{found.value:.2f} <small>({found.low:.2f}–{found.high:.2f})</small>"
