@@ -41,9 +41,7 @@ def some_photos(number: int, seed: int = 0, *, brighter: float = 0.0) -> Observe
 REFERENCE = make_reference(some_photos(1000))
 
 
-def record_photos(
-    engine: Engine, photos: Observed, *, model: str = MODEL, prefix: str = "", at: datetime = DAY
-) -> None:
+def record_photos(engine: Engine, photos: Observed, *, model: str = MODEL, prefix: str = "") -> None:
     """Write photos as a worker would, each of a bin of its own, with its expected quantity."""
     numbers = itertools.count()
     counts, expectations = [], []

@@ -1,0 +1,94 @@
+"""A real Prometheus, from Debian's package, that scrapes what a test tells it to."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.services.postgres import require_service
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy" / "prometheus"
+START_S = 60
+
+CONFIG = """
+global: {{scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s}}
+rule_files: ["{rules}/recording.yml", "{rules}/alerts.yml"]
+scrape_configs:
+  - {{job_name: binwatch-monitor, static_configs: [{{targets: ["{monitor}"]}}]}}
+  - {{job_name: binwatch-worker, static_configs: [{{targets: ["{worker}"]}}]}}
+"""
+
+
+def program(name: str) -> str:
+    """Path of one of the package's programs; without it the test is skipped, or fails in CI."""
+    found = shutil.which(name)
+    if found is None:
+        require_service(name, "on Debian: apt-get install prometheus")
+    assert found is not None
+    return found
+
+
+@dataclass(frozen=True)
+class Prometheus:
+    """A server that answers queries."""
+
+    client: httpx.Client
+
+    def query(self, expression: str) -> list[dict[str, Any]]:
+        """The samples of an instant query, as Prometheus gives them. A bad query fails the test."""
+        answer = self.client.get("/api/v1/query", params={"query": expression}).json()
+        assert answer["status"] == "success", f"{expression}: {answer.get('error')}"
+        result: list[dict[str, Any]] = answer["data"]["result"]
+        return result
+
+    def value(self, expression: str) -> float | None:
+        """The only sample's value; None if there is none."""
+        found = self.query(expression)
+        assert len(found) <= 1, found
+        return float(found[0]["value"][1]) if found else None
+
+
+@contextmanager
+def running_prometheus(folder: Path, *, monitor: str, worker: str) -> Iterator[Prometheus]:
+    """Prometheus with Binwatch's rules, scraping two addresses (host:port) every second, until the block ends."""
+    executable = program("prometheus")
+    config = folder / "prometheus.yml"
+    config.write_text(CONFIG.format(rules=DEPLOY, monitor=monitor, worker=worker), encoding="utf-8")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    arguments = [f"--config.file={config}", f"--storage.tsdb.path={folder / 'data'}"]
+    with (folder / "log").open("wb") as log:
+        server = subprocess.Popen(
+            [executable, *arguments, f"--web.listen-address=127.0.0.1:{port}"], stdout=log, stderr=log
+        )
+        try:
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10) as client:
+                _wait(client, server, folder / "log")
+                yield Prometheus(client)
+        finally:
+            server.terminate()
+            server.wait(30)
+
+
+def _wait(client: httpx.Client, server: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_S
+    while True:
+        try:
+            if client.get("/-/ready").status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        if server.poll() is not None or time.monotonic() > deadline:
+            pytest.fail(log.read_text(encoding="utf-8"))
+        time.sleep(0.05)  # between two looks at the condition

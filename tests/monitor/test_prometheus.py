@@ -1,0 +1,167 @@
+"""Rules and dashboards: unit tests by promtool, names that exist, and every query answered by a real Prometheus."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import start_http_server
+
+from binwatch.errors import MetadataReason, Reason
+from tests.monitor.conftest import Recorder, Running
+from tests.monitor.drifting import MODEL, record_photos, some_photos
+from tests.monitor.prometheus import DEPLOY, ROOT, Prometheus, program, running_prometheus
+from worker.metrics import Stage, WorkerMetrics
+
+DASHBOARDS = sorted((ROOT / "deploy" / "grafana" / "dashboards").glob("*.json"))
+RULES = {name: (DEPLOY / name).read_text(encoding="utf-8") for name in ("recording.yml", "alerts.yml")}
+DOC = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+OPERATIONS = ROOT / "docs" / "operations.md"
+HISTOGRAM = ("_bucket", "_sum", "_count")
+ALERTS = re.findall(r"- alert: (\w+)", RULES["alerts.yml"])
+RECORDED = re.findall(r"- record: ([\w:]+)", RULES["recording.yml"])
+FILL_S = 60
+"""Two scrapes and an evaluation of the rules take three seconds; a busy machine may take its time."""
+
+
+def _dashboard(path: Path) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return loaded
+
+
+def _queries(path: Path) -> list[tuple[str, str]]:
+    """(panel: legend, query) of every target."""
+    return [
+        (f"{panel['title']}: {target['legendFormat']}", target["expr"])
+        for panel in _dashboard(path)["panels"]
+        for target in panel.get("targets", [])
+    ]
+
+
+EVERY_QUERY = {f"{path.stem}: {name}": query for path in DASHBOARDS for name, query in _queries(path)}
+
+
+def _documented() -> set[str]:
+    rows = re.findall(r"^\| `(binwatch_\w+)` \| (\w+) \|", DOC, re.MULTILINE)
+    return {name + suffix for name, kind in rows for suffix in (HISTOGRAM if kind == "histogram" else ("",))}
+
+
+def test_promtool_accepts_the_configuration_and_the_rules() -> None:
+    for arguments in (["check", "config", "prometheus.yml"], ["test", "rules", "tests.yml"]):
+        result = subprocess.run(
+            [program("promtool"), *arguments], cwd=DEPLOY, capture_output=True, text=True, timeout=60
+        )
+        assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_every_alert_has_a_unit_test_and_a_runbook() -> None:
+    tests = (DEPLOY / "tests.yml").read_text(encoding="utf-8")
+    sections = re.findall(r"^### (\w+)$", OPERATIONS.read_text(encoding="utf-8"), re.MULTILINE)
+    assert [name for name in sections if name.startswith("Binwatch")] == ALERTS
+    for alert in ALERTS:
+        assert tests.count(f"alertname: {alert}") >= 2, f"{alert}: once where it fires, once where it must not"
+        assert f"docs/operations.md#{alert.lower()}" in RULES["alerts.yml"]
+
+
+@pytest.mark.parametrize("source", ["recording.yml", "alerts.yml", *EVERY_QUERY])
+def test_queries_name_metrics_that_exist(source: str) -> None:
+    text = RULES.get(source) or EVERY_QUERY[source]
+    expressions = "\n".join(line for line in text.splitlines() if not re.match(r"\s*(- name|runbook|#)", line))
+    named = set(re.findall(r"(?<![\w:/#-])(?:model:)?binwatch_[\w:]+", expressions))
+    assert named <= _documented() | set(RECORDED)
+
+
+def test_dashboards_are_three_with_ids_of_their_own_and_the_provisioned_source() -> None:
+    loaded = [_dashboard(path) for path in DASHBOARDS]
+    assert len({dashboard["uid"] for dashboard in loaded}) == len({dashboard["title"] for dashboard in loaded}) == 3
+    source = (ROOT / "deploy/grafana/provisioning/datasources/prometheus.yml").read_text(encoding="utf-8")
+    for dashboard in loaded:
+        ids = [panel["id"] for panel in dashboard["panels"]]
+        assert len(set(ids)) == len(ids)
+        for panel in dashboard["panels"]:
+            where = panel["gridPos"]
+            assert where["x"] + where["w"] <= 24
+            if panel["type"] != "row":
+                assert f"uid: {panel['datasource']['uid']}" in source
+
+
+@pytest.fixture
+def worker() -> Iterator[str]:
+    """Address of a worker's metrics, of a worker that does some work at each scrape."""
+    metrics = WorkerMetrics()
+    metrics.model(MODEL, "int8", "CPUExecutionProvider")
+    server, thread = start_http_server(0, "127.0.0.1", _Working(metrics))  # type: ignore[arg-type]
+    yield f"127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join(30)
+
+
+class _Working:
+    """A registry whose worker counts a photo whenever it is looked at, so that rates are not 0."""
+
+    def __init__(self, metrics: WorkerMetrics) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Any:
+        for stage in Stage:
+            with self._metrics.timed(stage):
+                self._metrics.photo(None, age_s=0.4)
+        self._metrics.batch(16)
+        self._metrics.messages(published=3, rejected=1)
+        self._metrics.oldest(0.5)
+        return self._metrics.registry.collect()
+
+
+def _work(recorder: Recorder, round_: int) -> None:
+    """One of everything that the records hold."""
+    recorder.pair(f"exact {round_}", predicted=2, expected=2)
+    recorder.pair(f"under {round_}", predicted=2, expected=3)
+    recorder.pair(f"over {round_}", predicted=3, expected=2)
+    recorder.count(f"bin-images/failed {round_}.jpg", reason=Reason.TRUNCATED)
+    recorder.expect(f"unread {round_}", reason=MetadataReason.NOT_JSON)
+    recorder.audit(f"exact {round_}", 2)
+    recorder.audit(f"over {round_}", 2)
+
+
+def _unanswered(prometheus: Prometheus) -> list[str]:
+    """Queries without a sample, or with one that is no number."""
+    found = {name: prometheus.query(query) for name, query in (EVERY_QUERY | {name: name for name in RECORDED}).items()}
+    return [
+        name
+        for name, samples in found.items()
+        if not samples or any(sample["value"][1] in ("NaN", "+Inf", "-Inf") for sample in samples)
+    ]
+
+
+def test_every_panel_shows_data_of_real_records(
+    drifting: Running, recorder: Recorder, worker: str, tmp_path: Path
+) -> None:
+    record_photos(recorder.engine, some_photos(60, seed=4), prefix="more ")
+    folder = tmp_path / "prometheus"
+    folder.mkdir()
+    drifting.services.drift.update()
+    _work(recorder, 0)
+    monitor = f"{drifting.client.base_url.host}:{drifting.client.base_url.port}"
+    with running_prometheus(folder, monitor=monitor, worker=worker) as prometheus:
+        _until(lambda: prometheus.value('sum(binwatch_comparisons_total{outcome="over"})'), "the first scrape")
+        # A counter's first value is no increase: everything once more.
+        _work(recorder, 1)
+        drifting.services.drift.update()
+        _until(lambda: not _unanswered(prometheus), lambda: f"no data: {_unanswered(prometheus)}")
+        assert prometheus.query("ALERTS{alertname='BinwatchDrift'}"), "brighter photos are pending drift at least"
+
+
+def _until(condition: Any, otherwise: Any) -> None:
+    """Wait for a condition, with a deadline."""
+    deadline = time.monotonic() + FILL_S
+    while not condition():
+        if time.monotonic() > deadline:
+            pytest.fail(otherwise() if callable(otherwise) else otherwise)
+        time.sleep(0.2)  # between two looks at the condition
