@@ -45,14 +45,15 @@ def demo(
     if photos is None:
         photos, metadata = SAMPLES / "bin-images", metadata or SAMPLES / "metadata"
     roll = find(photos, metadata)
-    console.print(f"{len(roll.photos)} photos and {len(roll.metadata)} metadata files", highlight=False)
     with _working_folder(console) as folder, open_house(settings, folder) as house:
+        console.print(f"{len(roll.photos)} photos and {len(roll.metadata)} metadata files", highlight=False)
         result = run(house, roll, patience, console)
         show(result, console)
         if report is not None:
             result.write(report)
+        address = house.monitor_address()  # a monitor that never answered is an error, too
         if keep:
-            console.print(f"The monitor's page: {house.monitor_address} (Ctrl-C ends it)", highlight=False)
+            console.print(f"The monitor's page: {address} (Ctrl-C ends it)", highlight=False)
             _wait_for_interrupt()
         if result.unaccounted:
             names = "\n  ".join(result.unaccounted)

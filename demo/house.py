@@ -38,7 +38,12 @@ class House:
     objects: Objects
     worker: Part
     monitor: Part
-    monitor_address: str
+    monitor_port: Path
+    """File that the monitor writes its port to once it answers."""
+
+    def monitor_address(self) -> str:
+        """URL of the monitor's page, once it answers."""
+        return f"http://{self.settings.monitor_host}:{_wait_for(self.monitor_port, self.monitor)}/"
 
     def check(self) -> None:
         """Raise BinwatchError, with the end of its log, if a part has ended by itself."""
@@ -72,7 +77,7 @@ class Part:
 
 @contextmanager
 def open_house(settings: Settings, folder: Path) -> Iterator[House]:
-    """Everything running, with its files in `folder`; stopped on leaving."""
+    """All parts started, with their files in `folder`; stopped on leaving. Photos may come before they are ready."""
     with ExitStack() as stack:
         stack.enter_context(_terminated_by_exception())
         settings = _embedded(settings, stack.enter_context(_moto()), folder)
@@ -82,8 +87,7 @@ def open_house(settings: Settings, folder: Path) -> Iterator[House]:
         worker = stack.enter_context(_part("worker", ["run"], folder))
         port_file = folder / "monitor.port"
         monitor = stack.enter_context(_part("monitor", ["serve", "--port-file", str(port_file)], folder))
-        port = _wait_for(port_file, monitor)
-        yield House(settings, Objects(settings), worker, monitor, f"http://{settings.monitor_host}:{port}/")
+        yield House(settings, Objects(settings), worker, monitor, port_file)
 
 
 @contextmanager
