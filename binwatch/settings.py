@@ -37,6 +37,13 @@ class Provider(StrEnum):
     CUDA = "cuda"
 
 
+class LogFormat(StrEnum):
+    """How the worker writes its log lines."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
 class PrecisionChoice(StrEnum):
     """Which variant of the bundle to load. `auto`: fp16 on CUDA and int8 on a CPU, else fp32."""
 
@@ -111,6 +118,7 @@ class Settings(BaseSettings):
 
     worker_host: str = Field("127.0.0.1", description="address of a worker's /metrics and /healthz")
     worker_port: int = Field(0, ge=0, le=65535, description="port of a worker's /metrics and /healthz; 0: any free one")
+    log_format: LogFormat = Field(LogFormat.TEXT, description="log lines for people, or one JSON object a line")
 
     # Monitor
     monitor_host: str = Field("127.0.0.1", description="address that the monitor listens on")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,9 +27,10 @@ cli = typer.Typer(help="Counts what is in storage bins from photos.", no_args_is
 def run() -> None:
     """Take event messages in and count photos until stopped (TERM drains what is in hand)."""
     from worker.app import make_app, make_worker
+    from worker.logs import configure
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     settings = load_settings()
+    configure(settings.log_format)
     worker = make_worker(make_app(settings), settings)
     worker.start()
     raise typer.Exit(worker.exitcode or 0)
@@ -78,9 +78,11 @@ def count(
 def beat() -> None:
     """Start what is due now and then: reconcile. One is enough, beside any number of workers."""
     from worker.app import make_app
+    from worker.logs import configure
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    make_app(load_settings()).Beat(loglevel="INFO").run()
+    settings = load_settings()
+    configure(settings.log_format)
+    make_app(settings).Beat(loglevel="INFO").run()
 
 
 @cli.command()
