@@ -36,11 +36,16 @@ class DataConfig(_Strict):
 class ModelConfig(_Strict):
     """The network and what it starts from."""
 
-    architecture: Literal["resnet50", "resnet50v2"] = Field("resnet50", description="torchvision's, or pre-activation")
+    architecture: Literal[
+        "resnet50", "resnet18", "resnet34", "vgg16", "efficientnet_v2_s", "convnext_tiny", "resnet50v2"
+    ] = Field("resnet50", description="torchvision's, by its name; resnet50v2 is the pre-activation one")
     weights: str = Field("imagenet", description="imagenet (download), none, or the path of an .npz or .pt file")
     freeze: str = Field("", description="last frozen unit, e.g. layer3 or layer3.2; empty trains everything")
     width: float = Field(1.0, gt=0, le=4, description="scales the channels of resnet50v2; for tests")
-    embedding: int = Field(64, ge=1, description="size of the embedding before the classifier")
+    head: Literal["embedding", "linear", "capstone"] = Field(
+        "embedding", description="capstone is 512–BatchNorm–Dropout–256"
+    )
+    embedding: int = Field(64, ge=1, description="size of the head's embedding")
     dropout: float = Field(0.3, ge=0, lt=1, description="of the pooled features, before the embedding")
     drop_path: float = Field(0.1, ge=0, lt=1, description="stochastic depth of the last block")
 
@@ -55,22 +60,39 @@ class AugmentConfig(_Strict):
     rotate: float = Field(3.0, ge=0, lt=45, description="degrees")
     brightness: float = Field(0.2, ge=0, lt=1, description="brighter or darker by up to this share")
     contrast: float = Field(0.2, ge=0, lt=1, description="more or less contrast by up to this share")
+    where: Literal["auto", "readers", "device"] = Field(
+        "auto", description="by the threads that read, or on train.device; auto: there if it is a GPU"
+    )
 
 
 class TrainConfig(_Strict):
     """How long and how hard to train."""
 
     epochs: int = Field(12, ge=1, description="passes over the training photos")
-    batch_size: int = Field(64, ge=2, description="photos per step")
+    batch_size: int = Field(64, ge=2, description="photos per forward pass")
+    accumulate: int = Field(1, ge=1, description="forward passes per step, where memory is short")
+    optimiser: Literal["adamw", "adam", "sgd"] = Field("adamw", description="sgd has Nesterov momentum 0.9")
     learning_rate: float = Field(1e-3, gt=0, description="peak, for layers that start from nothing")
     pretrained_factor: float = Field(0.2, ge=0, le=1, description="pretrained layers learn this much slower")
     weight_decay: float = Field(0.05, ge=0, description="of convolutions and matrices; norms and biases have none")
-    warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps until the peak; cosine to zero afterwards")
-    ordinal_sigma: float = Field(0.5, ge=0, description="width in items of the soft target; 0 is the plain label")
+    schedule: Literal["cosine", "one_cycle", "constant"] = Field(
+        "cosine", description="after the warm-up; one_cycle also moves the momentum"
+    )
+    warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps until the peak")
+    loss: Literal["ordinal", "cross_entropy", "earth_mover"] = Field(
+        "ordinal", description="ordinal softens labels towards their neighbours"
+    )
+    class_weights: Literal["none", "sqrt", "balanced"] = Field("none", description="more weight for rare labels")
+    ordinal_sigma: float = Field(
+        0.5, ge=0, description="width in items of the ordinal loss's targets; 0 is the plain label"
+    )
     ema: float = Field(0.998, ge=0, lt=1, description="decay of the averaged weights; 0 turns averaging off")
     clip: float = Field(5.0, gt=0, description="gradient norm above which gradients are scaled down")
     patience: int = Field(0, ge=0, description="stop after this many epochs without a better one; 0 never stops")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16 is autocast, faster where the CPU has it")
+    channels_last: bool = Field(False, description="memory layout that convolutions on GPUs prefer")
+    compile: bool = Field(False, description="torch.compile: minutes at the start, then faster; needs a C++ compiler")
+    tensorboard: bool = Field(False, description="write TensorBoard's files too, into the run's folder")
     device: str = Field("cpu", description="cpu, cuda, cuda:1, …")
     threads: int = Field(0, ge=0, description="CPU threads for torch; 0 takes all")
     seed: int = Field(0, description="of everything random: order, augmentation, dropout")

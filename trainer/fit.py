@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from trainer import checkpoint, devices, features
+import torch
+
+from trainer import checkpoint, curves, devices, features
 from trainer.checkpoint import Checkpoint
 from trainer.config import Config, DataConfig
 from trainer.data.batches import Batch, Batches, PhotoBatches
@@ -13,7 +15,8 @@ from trainer.data.dataset import DataSet, load_dataset
 from trainer.data.split import Split
 from trainer.display import Display
 from trainer.errors import CheckpointError
-from trainer.loop import BEST, LAST, Run
+from trainer.loop import BEST, LAST, Run, augments_on_device
+from trainer.losses import class_weights
 from trainer.models import build
 from trainer.models.counter import Counter
 from trainer.models.weights import start
@@ -40,10 +43,23 @@ def fit(
     if saved:
         run.resume(saved)
         display.say(f"resumed after epoch {run.epoch}")
+    board = _board(run, folder) if config.train.tensorboard else None
     while not run.finished():
         row = run.run_epoch(lambda batches, photos, what: follow(display, batches, photos, what))
         display.say(_line(row, best=run.best_epoch() == run.epoch))
+        if board:
+            board.add(row)
+    if board:
+        board.close()
+    curves.draw(run.history, folder / curves.CURVES)
     return folder / BEST
+
+
+def _board(run: Run, folder: Path) -> curves.Board:
+    board = curves.Board(folder / curves.TENSORBOARD)
+    for row in run.history:
+        board.add(row)
+    return board
 
 
 def read_data(config: DataConfig, display: Display) -> DataSet:
@@ -90,7 +106,8 @@ def saved_run(folder: Path, epochs: int | None = None) -> Checkpoint:
 def _run(config: Config, data: DataSet, folder: Path, cache: Path, display: Display) -> Run:
     model = build(config.model)
     loaded = start(model.backbone, config.model.weights)
-    model.to(config.train.device)
+    layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
+    model.to(device=config.train.device, memory_format=layout)  # type: ignore[call-overload]
     train, validation = _batches(config, model, data, cache, display)
     facts = {
         "data": data.facts(),
@@ -98,16 +115,18 @@ def _run(config: Config, data: DataSet, folder: Path, cache: Path, display: Disp
         "loaded": len(loaded),
         "hardware": devices.hardware(config.train),
     }
-    return Run(config, folder, model, loaded, train, validation, facts)
+    weights = class_weights(data[Split.TRAIN].labels, config.train.class_weights)
+    return Run(config, folder, model, loaded, train, validation, facts, weights)
 
 
 def _batches(config: Config, model: Counter, data: DataSet, cache: Path, display: Display) -> tuple[Batches, Batches]:
     """Training and validation batches: of cached features if a part of the network is frozen, else of photos."""
     size, seed = config.train.batch_size, config.train.seed
     train, validation = data[Split.TRAIN], data[Split.VALIDATION]
+    by_readers = None if augments_on_device(config) else config.augment
     if not model.frozen:
         return (
-            PhotoBatches(train, size, seed=seed, augment=config.augment, shuffle=True, threads=READERS),
+            PhotoBatches(train, size, seed=seed, augment=by_readers, shuffle=True, threads=READERS),
             PhotoBatches(validation, size, seed=seed, augment=None, shuffle=False, threads=READERS),
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -16,11 +17,12 @@ from binwatch.counts import MORE
 from trainer import checkpoint
 from trainer.checkpoint import Checkpoint
 from trainer.config import Config
+from trainer.data.augment import augment
 from trainer.data.batches import Batch, Batches, generator
+from trainer.losses import Loss
 from trainer.models.counter import Counter
-from trainer.optimise import Average, optimiser, set_learning_rate, share_of_peak
+from trainer.optimise import Average, optimiser, set_rates
 from trainer.predict import forward, logits_of
-from trainer.targets import soft_targets
 
 LAST = "last.pt"
 BEST = "best.pt"
@@ -41,12 +43,17 @@ class Run:
     train: Batches
     validation: Batches
     facts: dict[str, Any]
+    weights: torch.Tensor | None = None
+    """Per class, float (classes,), or none."""
     history: list[dict[str, float]] = field(default_factory=list)
     epoch: int = 0
 
     def __post_init__(self) -> None:
+        self.loss = Loss(self.config.train, self.weights)
         self.optimiser = optimiser(self.model, self.loaded, self.config.train)
         self.average = Average(self.model, self.config.train.ema)
+        if self.config.train.compile:
+            self.model.compile()
 
     def resume(self, saved: Checkpoint) -> None:
         """Continue where `saved` stopped, to the same result as if it had not."""
@@ -87,24 +94,36 @@ class Run:
         self.model.train()
         total = torch.zeros((), device=self.config.train.device)
         what = f"epoch {self.epoch + 1}/{self.config.train.epochs}"
-        batches = follow(self.train.epoch(self.epoch), self.train.photos, what)
-        for index, batch in enumerate(batches):
-            total += self._step(batch, self.epoch * len(self.train) + index)
-        return float(total) / len(self.train)
+        count, passes = len(self.train), self.config.train.accumulate
+        first = self.epoch * math.ceil(count / passes)
+        for index, batch in enumerate(follow(self.train.epoch(self.epoch), self.train.photos, what)):
+            together = min(passes, count - index // passes * passes)  # the last step of an epoch may have fewer
+            loss = self._loss(batch, index)
+            torch.autograd.backward(loss / together)
+            total += loss.detach()
+            if (index + 1) % passes == 0 or index + 1 == count:
+                self._step(first + index // passes)
+        return float(total) / count
 
-    def _step(self, batch: Batch, step: int) -> torch.Tensor:
+    def _loss(self, batch: Batch, index: int) -> torch.Tensor:
+        train = self.config.train
+        if not self.train.features and augments_on_device(self.config):
+            changed = augment(
+                batch.inputs.to(train.device, non_blocking=True),
+                self.config.augment,
+                generator(train.seed, self.epoch, index),
+            )
+            batch = Batch(changed, batch.quantities)
+        logits = forward(self.model, batch, train, features=self.train.features)
+        return self.loss(logits, batch.quantities.to(logits.device))
+
+    def _step(self, step: int) -> None:
         config = self.config.train
-        share = share_of_peak(step, config.epochs * len(self.train), config.warmup)
-        set_learning_rate(self.optimiser, config.learning_rate, share)
-        logits = forward(self.model, batch, config, features=self.train.features)
-        targets = soft_targets(batch.quantities.to(logits.device), config.ordinal_sigma)
-        loss = functional.cross_entropy(logits, targets)
-        self.optimiser.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
+        set_rates(self.optimiser, config, step, config.epochs * math.ceil(len(self.train) / config.accumulate))
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
         self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
         self.average.update(self.model, step)
-        return loss.detach()
 
     def _score(self) -> dict[str, float]:
         """Figures of the averaged weights on the validation photos."""
@@ -128,6 +147,12 @@ class Run:
         found.training = {"model": self.model.state_dict(), "optimiser": self.optimiser.state_dict()}
         checkpoint.save(self.folder / LAST, found)
         write_log(self.folder / LOG, self.history)
+
+
+def augments_on_device(config: Config) -> bool:
+    """Whether the training loop changes photos at random, rather than the threads that read them."""
+    where = config.augment.where
+    return where == "device" or (where == "auto" and torch.device(config.train.device).type != "cpu")
 
 
 def write_log(file: Path, history: list[dict[str, float]]) -> None:

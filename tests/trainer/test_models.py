@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torchvision.models import get_model
 
 from trainer.config import ModelConfig
 from trainer.errors import ConfigError, WeightsError
@@ -41,6 +42,41 @@ def test_frozen_units() -> None:
     assert frozen_units(UNITS, "stem") == ["stem"]
     with pytest.raises(ConfigError, match=r"no unit 'layer9'; choose one of stem, layer1\.0"):
         frozen_units(UNITS, "layer9")
+
+
+CLASSIFIERS = {"resnet18": 512, "resnet34": 512, "vgg16": 512, "efficientnet_v2_s": 1280, "convnext_tiny": 768}
+
+
+@pytest.mark.parametrize(("architecture", "channels"), CLASSIFIERS.items())
+def test_torchvisions_classifiers(architecture: str, channels: int, tmp_path: Path) -> None:
+    config = ModelConfig.model_validate({"architecture": architecture, "weights": "none"})
+    model = build(config).eval()
+    names = list(model.backbone.units())
+    with torch.inference_mode():
+        logits, embedding = model(photos())
+        assert model.features(photos()).shape == (2, 3, 64, 64)  # nothing frozen: normalised photos
+        pooled = simplified(model.backbone)(model.normalise(photos())).mean(dim=(2, 3))
+    assert logits.shape == (2, 7)
+    assert embedding.shape == (2, 64)
+    assert pooled.shape == (2, channels)
+    assert set(names) == set(frozen_units(names, names[-1]))
+    torch.save(get_model(architecture, weights=None).state_dict(), tmp_path / "own.pt")
+    loaded = start(model.backbone, str(tmp_path / "own.pt"))  # torchvision's names are ours
+    assert set(loaded) == set(model.backbone.state_dict())
+
+
+@pytest.mark.parametrize(("head", "size"), [("embedding", 64), ("linear", 2048), ("capstone", 256)])
+def test_heads(head: str, size: int) -> None:
+    model = build(ModelConfig.model_validate({"architecture": "resnet50", "weights": "none", "head": head}))
+    assert model.head.size == size
+    logits, embedding = model.head(torch.rand(2, 2048, 2, 2))
+    assert logits.shape == (2, 7)
+    assert embedding.shape == (2, size)
+
+
+def test_the_preactivation_network_has_no_weights_to_download() -> None:
+    with pytest.raises(WeightsError, match=r"no ImageNet weights for this network; give their path as model\.weights"):
+        start(build(SMALL).backbone, "imagenet")
 
 
 @pytest.mark.parametrize("architecture", ["resnet50", "resnet50v2"])

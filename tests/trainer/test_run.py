@@ -42,9 +42,16 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return {f"average {name}": value for name, value in saved.weights.items()} | saved.training["model"]
 
 
-@pytest.mark.parametrize("freeze", ["layer3", ""])
-def test_a_resumed_run_ends_with_the_same_weights(data: Data, tmp_path: Path, freeze: str) -> None:
-    config = config_of(data, train__epochs=2, model__freeze=freeze, augment__views=1)
+EVERYTHING: dict[str, object] = {
+    "model__head": "capstone", "train__loss": "earth_mover", "train__class_weights": "sqrt", "train__optimiser": "sgd",
+    "train__schedule": "one_cycle", "train__accumulate": 3, "train__channels_last": True, "train__tensorboard": True,
+    "augment__where": "device",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("options", [{"model__freeze": "layer3", "augment__views": 1}, EVERYTHING], ids=["", "all"])
+def test_a_resumed_run_ends_with_the_same_weights(data: Data, tmp_path: Path, options: dict[str, object]) -> None:
+    config = config_of(data, train__epochs=2, **options)
     fit(config, tmp_path / "one", Display())
     with pytest.raises(KeyboardInterrupt):
         fit(config, tmp_path / "two", Interrupted())
@@ -53,6 +60,9 @@ def test_a_resumed_run_ends_with_the_same_weights(data: Data, tmp_path: Path, fr
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     assert one.keys() == two.keys()
     assert [name for name in one if not torch.equal(one[name], two[name])] == []
+    for folder in (tmp_path / "one", tmp_path / "two"):
+        assert (folder / "epochs.png").read_bytes().startswith(b"\x89PNG")
+        assert len(list(folder.glob("tensorboard/events.*"))) == config.train.tensorboard
 
 
 def test_a_run_leaves_log_and_checkpoints(fitted: Path) -> None:
@@ -73,6 +83,34 @@ def test_training_learns(data: Data, tmp_path: Path) -> None:
     fit(config, tmp_path, Display())
     history = checkpoint.load(tmp_path / LAST).history
     assert history[-1]["train_loss"] < history[0]["train_loss"] - 0.3
+
+
+def test_two_passes_a_step_are_one_of_both(data: Data, tmp_path: Path) -> None:
+    """Where only the head learns, nothing depends on the other photos of a batch but the mean of the gradients."""
+    same: dict[str, object] = {"model__freeze": "last", "model__dropout": 0.0, "train__epochs": 1}
+    same |= {"augment__views": 1, "augment__flip": False}
+    for name, size, passes in (("one", 32, 1), ("two", 16, 2)):
+        config = config_of(data, **same, train__batch_size=size, train__accumulate=passes)
+        fit(config, tmp_path / name, Display(), cache=tmp_path / "features")
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    torch.testing.assert_close(one["head.embed.weight"], two["head.embed.weight"], rtol=1e-3, atol=1e-5)
+    start = build(config.model).head.embed.weight
+    assert not torch.equal(one["head.embed.weight"], start)
+
+
+def test_the_device_augments_as_the_readers_do(data: Data, tmp_path: Path) -> None:
+    for where in ("readers", "device"):
+        fit(config_of(data, train__epochs=1, augment__where=where), tmp_path / where, Display())
+    one, two = weights(tmp_path / "readers"), weights(tmp_path / "device")
+    assert [name for name in one if not torch.equal(one[name], two[name])] == []
+
+
+def test_a_compiled_model_has_the_same_checkpoint(data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[torch.nn.Module] = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: compiled.append(module))
+    fit(config_of(data, train__epochs=1, train__compile=True, model__freeze="layer4"), tmp_path, Display())
+    assert len(compiled) == 1
+    assert checkpoint.load(tmp_path / BEST).model()
 
 
 def test_patience_stops_a_run(data: Data, tmp_path: Path) -> None:

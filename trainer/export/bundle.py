@@ -121,7 +121,7 @@ class Exporter:
             version=options.version or f"{model.architecture}-{created:%Y%m%d-%H%M}",
             architecture=model.architecture,
             created=created,
-            embedding_size=model.embedding,
+            embedding_size=self.model.head.size,
             jpeg_quality=self.saved.config.data.jpeg_quality or None,
             temperature=self.temperature,
             variants={precision: checked[precision].variant() for precision in options.variants},

@@ -5,17 +5,17 @@ from __future__ import annotations
 from torch import nn
 
 from trainer.config import ModelConfig
+from trainer.models.classifiers import classifier
 from trainer.models.counter import Counter
-from trainer.models.postact import TorchvisionResNet50
 from trainer.models.preact import PreActResNet50
 
 
 def build(config: ModelConfig) -> Counter:
     """The configured network with fresh weights; see `weights.start` for those to start from."""
-    return Counter(_backbone(config), config.embedding, config.dropout, config.freeze)
+    return Counter(_backbone(config), config)
 
 
 def _backbone(config: ModelConfig) -> nn.Module:
     if config.architecture == "resnet50v2":
         return PreActResNet50(config.width, config.drop_path)
-    return TorchvisionResNet50()
+    return classifier(config.architecture)

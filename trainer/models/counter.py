@@ -6,10 +6,10 @@ from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from binwatch.counts import CLASSES
+from trainer.config import ModelConfig
 from trainer.errors import ConfigError
+from trainer.models.heads import head
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -42,21 +42,6 @@ class Normalise(nn.Module):
         return photos.permute(0, 3, 1, 2).float() * self.scale + self.shift
 
 
-class Head(nn.Module):
-    """Feature maps (batch, channels, h, w) → logits (batch, classes) and embedding (batch, embedding)."""
-
-    def __init__(self, channels: int, embedding: int, dropout: float) -> None:
-        super().__init__()
-        self.before = nn.Dropout(dropout)
-        self.embed = nn.Linear(channels, embedding)
-        self.classify = nn.Linear(embedding, len(CLASSES))
-
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        pooled = features.mean(dim=(2, 3))
-        embedding = functional.relu(self.embed(self.before(pooled)))
-        return self.classify(embedding), embedding
-
-
 class Counter(nn.Module):
     """uint8 photos (batch, h, w, 3) → logits (batch, classes) and embedding, both float.
 
@@ -64,13 +49,13 @@ class Counter(nn.Module):
     learns. Features go in by `from_features`.
     """
 
-    def __init__(self, backbone: nn.Module, embedding: int, dropout: float, freeze: str = "") -> None:
+    def __init__(self, backbone: nn.Module, config: ModelConfig) -> None:
         super().__init__()
         steps = cast(Backbone, backbone)
         self.normalise = Normalise()
         self.backbone = backbone
-        self.head = Head(steps.channels, embedding, dropout)
-        self.frozen = frozen_units(list(steps.units()), freeze)
+        self.head = head(steps.channels, config)
+        self.frozen = frozen_units(list(steps.units()), config.freeze)
         for step in self.frozen_steps():
             step.requires_grad_(False)
 

@@ -9,16 +9,20 @@ from urllib.error import URLError
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torchvision.models import ResNet50_Weights
+from torchvision.models import get_model_weights
 
 from trainer.errors import WeightsError
+from trainer.models.classifiers import Classifier
+
+CLASSIFIER = ("fc.", "classifier.")
+"""Parameters of ImageNet's own classifier, which the head replaces."""
 
 
 def start(backbone: nn.Module, weights: str) -> list[str]:
     """Load `weights` into `backbone`; returns the names of what was loaded. Raises WeightsError."""
     if weights == "none":
         return []
-    found = _download() if weights == "imagenet" else _read(Path(weights))
+    found = _download(backbone) if weights == "imagenet" else _read(Path(weights))
     own = backbone.state_dict()
     taken = {name: value for name, value in found.items() if name in own and own[name].shape == value.shape}
     _check(weights, found, own, taken)
@@ -28,16 +32,18 @@ def start(backbone: nn.Module, weights: str) -> list[str]:
 
 def _check(weights: str, found: dict[str, Tensor], own: dict[str, Tensor], taken: dict[str, Tensor]) -> None:
     """Everything in the file must have a place, but for a classifier, which the head replaces."""
-    left = [name for name in found if name not in taken and not name.startswith("fc.")]
+    left = [name for name in found if name not in taken and not name.startswith(CLASSIFIER)]
     if left:
         name = left[0]
         why = f"has shape {tuple(found[name].shape)}" if name in own else "has no place in this network"
         raise WeightsError(f"{weights}: {name} {why}; these are the weights of another architecture")
 
 
-def _download() -> dict[str, Tensor]:
+def _download(backbone: nn.Module) -> dict[str, Tensor]:
+    if not isinstance(backbone, Classifier):
+        raise WeightsError("torchvision has no ImageNet weights for this network; give their path as model.weights")
     try:
-        state: dict[str, Tensor] = ResNet50_Weights.IMAGENET1K_V2.get_state_dict(check_hash=True)
+        state: dict[str, Tensor] = get_model_weights(backbone.name).DEFAULT.get_state_dict(check_hash=True)
     except (URLError, OSError, RuntimeError) as error:
         raise WeightsError(
             f"the ImageNet weights cannot be downloaded ({error}); download them elsewhere and give their path as"

@@ -1,0 +1,78 @@
+"""Losses, class weights, optimisers and schedules: values that can be worked out by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from trainer.config import ModelConfig, TrainConfig
+from trainer.losses import Loss, class_weights, earth_mover
+from trainer.models import build
+from trainer.optimise import optimiser, set_rates, share_of_peak
+
+
+def logits(*classes: int) -> torch.Tensor:
+    """Almost certain of these classes."""
+    return 30 * torch.nn.functional.one_hot(torch.tensor(classes), 7).float()
+
+
+def loss(kind: str, answers: torch.Tensor, *quantities: int, weights: torch.Tensor | None = None) -> float:
+    return float(Loss(TrainConfig.model_validate({"loss": kind}), weights)(answers, torch.tensor(quantities)))
+
+
+def test_ordered_losses_punish_far_answers_more() -> None:
+    for kind in ("ordinal", "earth_mover"):
+        right, near, far = (loss(kind, logits(answer) / 10, 2) for answer in (2, 3, 5))
+        assert right < near < far, kind
+    assert loss("cross_entropy", logits(3), 2) == pytest.approx(loss("cross_entropy", logits(5), 2))
+
+
+def test_earth_mover_counts_the_items_between() -> None:
+    found = earth_mover(logits(2, 3, 5, 6), torch.tensor([2, 2, 2, 40]))
+    torch.testing.assert_close(found, torch.tensor([0.0, 1, 3, 0]))
+
+
+def test_plain_cross_entropy() -> None:
+    assert loss("cross_entropy", torch.zeros(1, 7), 3) == pytest.approx(np.log(7))
+    assert loss("cross_entropy", logits(6), 12) == pytest.approx(0, abs=1e-6)
+
+
+def test_class_weights() -> None:
+    labels = np.array([0] * 8 + [1] * 2)
+    balanced, half = class_weights(labels, "balanced"), class_weights(labels, "sqrt")
+    assert class_weights(labels, "none") is None
+    assert balanced is not None
+    assert half is not None
+    assert balanced[:2].tolist() == pytest.approx([0.625, 2.5])
+    assert float(half[1] / half[0]) == pytest.approx(2)
+    assert float(half[labels].mean()) == pytest.approx(1)
+    both = torch.zeros(2, 7)
+    both[1, 1] = 2  # a photo with 0 items and one with 1, the second nearly right
+    weighted = loss("cross_entropy", both, 0, 1, weights=balanced)
+    first, second = loss("cross_entropy", both[:1], 0), loss("cross_entropy", both[1:], 1)
+    assert weighted == pytest.approx((0.625 * first + 2.5 * second) / 3.125)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "start", "peak", "middle", "end"),
+    [("cosine", 0.1, 1, 0.5, 0), ("one_cycle", 0.0635, 1, 0.5, 1e-5), ("constant", 0.1, 1, 1, 1)],
+)
+def test_schedules(schedule: str, start: float, peak: float, middle: float, end: float) -> None:
+    found = [share_of_peak(step, 100, 0.1, schedule) for step in (0, 9, 55, 100)]
+    assert found == pytest.approx([start, peak, middle, end], abs=1e-3)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("adamw", "AdamW"), ("adam", "Adam"), ("sgd", "SGD")])
+def test_optimisers_and_the_momentum_of_one_cycle(name: str, kind: str) -> None:
+    config = TrainConfig.model_validate({"optimiser": name, "schedule": "one_cycle", "learning_rate": 0.5})
+    model = build(ModelConfig(architecture="resnet50v2", weights="none", width=0.125))
+    chosen = optimiser(model, ["conv1.weight"], config)
+    assert type(chosen).__name__ == kind
+    set_rates(chosen, config, 9, 100)  # the peak
+    slow, fast = sorted({group["lr"] for group in chosen.param_groups})
+    assert (slow, fast) == pytest.approx((0.1, 0.5))
+    group = chosen.param_groups[0]
+    assert (group["momentum"] if name == "sgd" else group["betas"][0]) == pytest.approx(0.85)
+    set_rates(chosen, config, 100, 100)
+    assert (group["momentum"] if name == "sgd" else group["betas"][0]) == pytest.approx(0.9, abs=1e-4)

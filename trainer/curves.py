@@ -1,0 +1,49 @@
+"""The course of a run, for people: a picture, and TensorBoard."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from trainer.errors import ConfigError
+
+CURVES = "epochs.png"
+TENSORBOARD = "tensorboard"
+
+
+def draw(history: list[dict[str, float]], file: Path) -> None:
+    """Losses, and shares of exact and nearly exact counts, by epoch."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    losses, shares = figure.subplots(1, 2)
+    epochs = [row["epoch"] for row in history]
+    for axes, names in ((losses, ("train_loss", "val_loss")), (shares, ("val_accuracy", "val_within_one"))):
+        for name in names:
+            axes.plot(epochs, [row[name] for row in history], marker=".", label=name.replace("_", " "))
+        axes.set(xlabel="epoch")
+        axes.legend()
+    partial = file.with_suffix(".partial")
+    figure.savefig(partial, format="png", dpi=120)
+    partial.replace(file)
+
+
+class Board:
+    """TensorBoard's files, written from the history: a resumed run starts them anew and loses nothing."""
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            from torch.utils.tensorboard.writer import SummaryWriter
+        except ImportError as error:
+            raise ConfigError("train.tensorboard needs the package tensorboard: pip install tensorboard") from error
+        for old in folder.glob("events.*"):
+            old.unlink()
+        self._writer = SummaryWriter(str(folder))
+
+    def add(self, row: dict[str, float]) -> None:
+        for name, value in row.items():
+            if name != "epoch":
+                self._writer.add_scalar(name, value, int(row["epoch"]))
+        self._writer.flush()
+
+    def close(self) -> None:
+        self._writer.close()

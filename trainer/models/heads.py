@@ -1,0 +1,78 @@
+"""From feature maps to a count: what Binwatch puts on top of a network."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from binwatch.counts import CLASSES
+from trainer.config import ModelConfig
+
+
+class Head(nn.Module):
+    """Feature maps (batch, channels, h, w) → logits (batch, classes) and embedding (batch, size)."""
+
+    size: int
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        raise NotImplementedError
+
+
+class Embedding(Head):
+    """A small embedding, then the classes."""
+
+    def __init__(self, channels: int, embedding: int, dropout: float) -> None:
+        super().__init__()
+        self.size = embedding
+        self.before = nn.Dropout(dropout)
+        self.embed = nn.Linear(channels, embedding)
+        self.classify = nn.Linear(embedding, len(CLASSES))
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        pooled = features.mean(dim=(2, 3))
+        embedding = functional.relu(self.embed(self.before(pooled)))
+        return self.classify(embedding), embedding
+
+
+class Linear(Head):
+    """The classes straight from the pooled features, which are the embedding."""
+
+    def __init__(self, channels: int, dropout: float) -> None:
+        super().__init__()
+        self.size = channels
+        self.before = nn.Dropout(dropout)
+        self.classify = nn.Linear(channels, len(CLASSES))
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        pooled = features.mean(dim=(2, 3))
+        return self.classify(self.before(pooled)), pooled
+
+
+class Capstone(Head):
+    """512–BatchNorm–Dropout–256, as in the capstone projects on this data set."""
+
+    def __init__(self, channels: int, dropout: float) -> None:
+        super().__init__()
+        self.size = 256
+        self.embed = nn.Sequential(
+            nn.Linear(channels, 512),
+            nn.BatchNorm1d(512),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(512, self.size),
+            nn.ReLU(),
+        )
+        self.classify = nn.Linear(self.size, len(CLASSES))
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        embedding = self.embed(features.mean(dim=(2, 3)))
+        return self.classify(embedding), embedding
+
+
+def head(channels: int, config: ModelConfig) -> Head:
+    """The configured head."""
+    if config.head == "linear":
+        return Linear(channels, config.dropout)
+    if config.head == "capstone":
+        return Capstone(channels, config.dropout)
+    return Embedding(channels, config.embedding, config.dropout)
