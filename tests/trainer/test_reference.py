@@ -37,8 +37,10 @@ def test_a_bundle_is_given_the_reference_of_photos(bundle: Path) -> None:
     assert after.model_copy(update={"reference": before.reference}) == before, "the rest stays as it is"
 
 
-def test_a_split_without_photos_is_named(bundle: Path) -> None:
-    photos = ["--photos", str(SAMPLES / "bin-images"), "--index", str(SAMPLES / "index.csv"), "--split", "train"]
+def test_a_split_without_photos_is_named(bundle: Path, tmp_path: Path) -> None:
+    index = tmp_path / "index.csv"
+    index.write_text("key,label,bin_group\n00182,5,00182\n", encoding="utf-8")  # a validation photo
+    photos = ["--photos", str(SAMPLES / "bin-images"), "--index", str(index), "--split", "test"]
     result = CliRunner().invoke(app, [str(bundle), *photos])
     assert result.exit_code == 1
-    assert "no photo of the train split" in result.stderr
+    assert "no photo of the test split" in result.stderr

@@ -1,0 +1,153 @@
+"""What a scrape, a look for drift and the recording of 32 photos cost, with few records and with many.
+
+    python -m benchmarks.scrape DATABASE_URL --photos 10000
+    python -m benchmarks.scrape DATABASE_URL --photos 10000000
+
+DATABASE_URL names an empty PostgreSQL database. Photos are written by SQL, of one model, over the last seven days, with
+probabilities, properties and an embedding of 64; one in ten is compared. Totals are set to match.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import httpx
+import numpy as np
+from sqlalchemy import Engine, text
+
+from binwatch.embedding import pack
+from binwatch.records.engine import connect
+from binwatch.records.migrate import migrate
+from binwatch.records.store import NewCount, Store
+from binwatch.settings import load_settings
+from monitor.app import create_app
+from monitor.server import Server, address_of, listen
+from monitor.services import make_services
+
+CHUNK = 500_000
+MODEL = "bench-1"
+COUNTS = """
+    INSERT INTO counts (bucket, key, etag, bin_id, model_version, precision, provider, predicted, probabilities, width,
+        height, bytes, brightness, contrast, sharpness, embedding, modified_at, recorded_at)
+    SELECT 'bins', 'bin-images/' || i || '.jpg', md5(i::text), i::text, :model, 'int8', 'CPUExecutionProvider', i % 7,
+        '[0.1, 0.1, 0.1, 0.4, 0.1, 0.1, 0.1]', 640, 480, 40000 + i % 1000, 0.4, 0.2, 0.1,
+        decode(repeat('003c', 64), 'hex'), now() - interval '7 days' * (1 - i::float / :photos),
+        now() - interval '7 days' * (1 - i::float / :photos)
+    FROM generate_series(CAST(:first AS bigint), CAST(:last AS bigint)) AS i
+"""
+EXPECTATIONS = """
+    INSERT INTO expectations (bucket, bin_id, source, etag, quantity, modified_at, recorded_at)
+    SELECT 'bins', bin_id, 'stock.csv', 'e', id % 7, modified_at, recorded_at
+    FROM counts WHERE id BETWEEN :first AND :last AND id % 10 = 0
+"""
+COMPARISONS = """
+    INSERT INTO comparisons (bucket, bin_id, count_id, expectation_id, model_version, predicted, expected, error,
+        outcome, compared_at)
+    SELECT c.bucket, c.bin_id, c.id, e.id, c.model_version, c.predicted, e.quantity, c.predicted - e.quantity,
+        CASE WHEN c.predicted = e.quantity THEN 'exact' WHEN c.predicted < e.quantity THEN 'under' ELSE 'over' END,
+        c.recorded_at
+    FROM counts c JOIN expectations e USING (bucket, bin_id)
+    WHERE c.id BETWEEN :first AND :last AND c.id % 10 = 0
+"""
+TOTALS = (
+    "INSERT INTO photo_totals SELECT model_version, '', count(*), now() FROM counts GROUP BY model_version",
+    """INSERT INTO comparison_totals SELECT model_version, expected, outcome, count(*),
+        count(*) FILTER (WHERE abs(error) <= 1), sum(abs(error)), sum(error * error), now()
+        FROM comparisons GROUP BY model_version, expected, outcome""",
+)
+
+
+def fill(engine: Engine, photos: int) -> None:
+    """Write the records."""
+    for first in range(1, photos + 1, CHUNK):
+        values = {"model": MODEL, "photos": photos, "first": first, "last": min(first + CHUNK - 1, photos)}
+        with engine.begin() as connection:
+            connection.execute(text(COUNTS), values)
+            for statement in (EXPECTATIONS, COMPARISONS):
+                connection.execute(text(statement), {name: values[name] for name in ("first", "last")})
+        print(f"{values['last']:,} photos", flush=True)
+    with engine.begin() as connection:
+        for statement in TOTALS:
+            connection.execute(text(statement))
+    with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+        connection.execute(text("VACUUM ANALYZE"))
+
+
+def timed(what: str, work: Callable[[], object], rounds: int) -> None:
+    """Print median and 95th percentile, in milliseconds."""
+    work()
+    found = []
+    for _ in range(rounds):
+        started = time.perf_counter()
+        work()
+        found.append(1000 * (time.perf_counter() - started))
+    p95 = statistics.quantiles(found, n=20)[-1]
+    print(f"| {what} | {statistics.median(found):.1f} | {p95:.1f} | {rounds} |", flush=True)
+
+
+def recording(engine: Engine) -> Callable[[], object]:
+    """Records 32 new photos at each call."""
+    store, embedding = Store(engine), pack(np.ones(64, np.float32))
+    numbers = iter(range(10**9))
+
+    def record() -> int:
+        return store.add_counts(
+            NewCount(
+                bucket="bins",
+                key=f"new/{time.time_ns()}-{next(numbers)}.jpg",
+                etag="e",
+                model_version=MODEL,
+                precision="int8",
+                provider="CPUExecutionProvider",
+                modified_at=datetime.now(UTC),
+                predicted=3,
+                probabilities=[0.1, 0.1, 0.1, 0.4, 0.1, 0.1, 0.1],
+                embedding=embedding,
+            )
+            for _ in range(32)
+        )
+
+    return record
+
+
+def measure(url: str, engine: Engine) -> None:
+    """Start a monitor and ask it."""
+    os.environ["BINWATCH_DATABASE_URL"] = url
+    services = make_services(load_settings())
+    listener = listen("127.0.0.1", 0)
+    ready = threading.Event()
+    server = Server(create_app(services), ready.set)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    ready.wait(30)
+    print("| what | median, ms | p95, ms | rounds |\n| --- | --- | --- | --- |")
+    services.drift.update()
+    with httpx.Client(base_url=address_of(listener), timeout=30) as client:
+        timed("scrape, drift figures included", lambda: client.get("/metrics").raise_for_status(), 200)
+    timed("look for drift (four windows)", services.drift.update, 10)
+    timed("record 32 photos", recording(engine), 50)
+    server.should_exit = True
+    thread.join(30)
+    services.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("url")
+    parser.add_argument("--photos", type=int, default=10_000)
+    options = parser.parse_args()
+    engine = connect(options.url)
+    migrate(engine)
+    fill(engine, options.photos)
+    print(f"\n{options.photos:,} photos, PostgreSQL, {len(os.sched_getaffinity(0))} cores")
+    measure(options.url, engine)
+
+
+if __name__ == "__main__":
+    main()
