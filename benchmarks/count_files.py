@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,8 @@ def limit(engine: Engine, photos: list[bytes], batch: int) -> tuple[float, float
     """Seconds to decode all photos, and seconds to infer all of them, from memory to memory."""
     started = time.perf_counter()
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        pixels = np.stack([photo.pixels for photo in pool.map(load, photos)])
+        decode = partial(load, jpeg_quality=engine.card.jpeg_quality)
+        pixels = np.stack([photo.pixels for photo in pool.map(decode, photos)])
     decoded = time.perf_counter()
     for start in range(0, len(pixels), batch):
         engine.infer(pixels[start : start + batch])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import signal
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,8 +12,8 @@ from typing import Annotated, Optional
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 
+from binwatch import command_line
 from binwatch.errors import BinwatchError
 from binwatch.settings import load_settings
 from demo.camera import find
@@ -80,12 +79,8 @@ def _wait_for_interrupt() -> None:
 
 
 def main() -> None:
-    """Run the command line; an error made on purpose is one line, not a traceback."""
-    try:
-        cli()
-    except BinwatchError as error:
-        Console(stderr=True, soft_wrap=True).print(f"[red]error:[/] {escape(str(error))}", highlight=False)
-        sys.exit(1)
+    """Run the command line."""
+    command_line.run(cli)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,8 +9,8 @@ from typing import Annotated, Optional
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 
+from binwatch import command_line
 from binwatch.bundle import Bundle
 from binwatch.counts import CLASSES
 from binwatch.errors import BinwatchError
@@ -149,12 +148,8 @@ def _count(places: list[str], settings: Settings) -> Iterator[Line]:
 
 
 def main() -> None:
-    """Run the command line; an error made on purpose is one line, not a traceback."""
-    try:
-        cli()
-    except BinwatchError as error:
-        Console(stderr=True, soft_wrap=True).print(f"[red]error:[/] {escape(str(error))}", highlight=False)
-        sys.exit(1)
+    """Run the command line."""
+    command_line.run(cli)
 
 
 if __name__ == "__main__":
