@@ -15,7 +15,7 @@ from trainer.config import assignment, read
 from trainer.data.split import Split
 from trainer.display import Display
 from trainer.errors import ConfigError
-from trainer.prepare_command import prepare
+from trainer.prepare_command import pipeline, prepare
 from trainer.registry_commands import Index, Photos
 
 app = typer.Typer(
@@ -134,6 +134,7 @@ def export(
 
 
 for command in (
+    pipeline,
     registry_commands.models,
     registry_commands.publish,
     registry_commands.promote,

@@ -109,7 +109,7 @@ class Config(_Strict):
 
 def read(file: Path | None, changes: dict[str, Any]) -> Config:
     """The configuration of `file` with `changes` ("train.epochs" → 3) on top. Raises ConfigError."""
-    tree = _read_toml(file) if file else {}
+    tree = read_tree(file) if file else {}
     for name, value in changes.items():
         _put(tree, name, value)
     try:
@@ -139,7 +139,8 @@ def _put(tree: dict[str, Any], name: str, value: object) -> None:
     branch[option] = value
 
 
-def _read_toml(file: Path) -> dict[str, Any]:
+def read_tree(file: Path) -> dict[str, Any]:
+    """The tables of a TOML file. Raises ConfigError."""
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The command `prepare`."""
+"""The commands `prepare` and `pipeline`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import ValidationError
 
 from binwatch.settings import load_settings
 from trainer.errors import ConfigError
@@ -42,26 +43,36 @@ def prepare(
 ) -> None:
     """Fetch photos and labels, verified; split by bin group; write manifest, histogram and report."""
     from trainer.display import Display
-    from trainer.prepare import lists, outputs
-    from trainer.prepare.place import open_place
-    from trainer.prepare.run import Options
+    from trainer.prepare import outputs
+    from trainer.prepare.config import PrepareConfig
     from trainer.prepare.run import prepare as run
 
-    if [listed is not None, per_class > 0, everything].count(True) != 1:
-        raise ConfigError("choose one of --list FILE, --per-class N and --all")
-    settings = load_settings()
-    options = Options(
-        keys=tuple(lists.read_keys(listed)) if listed else None,
-        per_class=per_class,
-        balance=balance,
-        scan=scan,
-        size=size,
-        jobs=jobs,
-        audits=lists.read_audits(audits) if audits else {},
-        challenge=lists.read_challenge(challenge_val) if challenge_val else None,
-        limits=settings.limits,
-    )
+    try:
+        config = PrepareConfig(
+            source=source, endpoint=endpoint, unsigned=unsigned, list=listed, per_class=per_class, all=everything,
+            balance=balance, scan=scan, size=size, audits=audits, challenge_val=challenge_val, jobs=jobs,
+        )  # fmt: skip
+    except ValidationError as error:
+        raise ConfigError(f"prepare: {error.errors()[0]['msg']} (--list FILE, --per-class N, --all)") from error
+    place, options = config.open(load_settings())
     display = Display()
-    report = run(open_place(source, settings, endpoint, anonymous=unsigned), out, options, display)
-    display.say(outputs.text(report))
+    display.say(outputs.text(run(place, out, options, display)))
     display.say(f"manifest: {out / outputs.MANIFEST}")
+
+
+def pipeline(
+    config: Annotated[Path, typer.Option("--config", help="TOML file with [prepare] and the sections of fit.")],
+    work: Annotated[Path, typer.Option("--work", help="Folder for photos and runs; the same one every time.")],
+    again: Annotated[bool, typer.Option("--again", help="A new run, though nothing is new.")] = False,
+) -> None:
+    """Prepare, fit, evaluate, export, compare and promote; continues what was interrupted. Fit for cron."""
+    from trainer.display import Display
+    from trainer.pipeline import Pipeline, read_pipeline
+    from trainer.registry_commands import open_registry
+
+    display = Display()
+    done = Pipeline(work, read_pipeline(config), load_settings(), open_registry(), display).run(again=again)
+    if done.version is None:
+        display.say(done.why)
+    else:
+        display.say(f"{done.version}: {'promoted' if done.promoted else 'not promoted'}: {done.why}")

@@ -80,12 +80,6 @@ def test_onnx_says_what_torch_says(bundle: Bundle, fitted: Path, batch: int) -> 
         np.testing.assert_allclose(found, wanted, atol=atol)
 
 
-def test_only_what_was_asked_for(fitted: Path, tmp_path: Path) -> None:
-    run_cli("export", fitted / BEST, "--out", tmp_path / "b", "--variants", "int8", "--max-loss", FEW)
-    assert {file.name for file in (tmp_path / "b").iterdir()} == {"card.json", "model-int8.onnx"}
-    assert list(tmp_path.iterdir()) == [tmp_path / "b"]  # no working files left
-
-
 def test_a_failing_check_leaves_no_bundle(
     fitted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli_error: Callable[..., str]
 ) -> None:

@@ -339,9 +339,12 @@ def test_the_public_bucket_is_asked_without_credentials(faulty: FaultyS3) -> Non
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--from", "SOURCE"], "choose one of --list FILE, --per-class N and --all"),
-        (["--from", "SOURCE", "--all", "--per-class", "3"], "choose one of --list FILE, --per-class N and --all"),
-        (["--from", "SOURCE", "--all", "--balance"], "--balance adds to a --list"),
+        (["--from", "SOURCE"], "choose one of list, per_class and all (--list FILE, --per-class N, --all)"),
+        (
+            ["--from", "SOURCE", "--all", "--per-class", "3"],
+            "choose one of list, per_class and all (--list FILE, --per-class N, --all)",
+        ),
+        (["--from", "SOURCE", "--all", "--balance"], "balance adds to a list"),
         (["--from", "nowhere", "--all"], "nowhere: has no folder metadata/ beside bin-images/"),
         (["--from", "s3:///x", "--all"], "names no bucket"),
         (["--from", "SOURCE", "--list", "none.json"], "none.json: cannot be read (No such file or directory)"),

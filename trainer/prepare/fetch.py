@@ -17,7 +17,7 @@ from typing import TypeVar
 from PIL import Image
 
 from binwatch.errors import MetadataError, ObjectsError, PhotoError
-from binwatch.image import Limits, load
+from binwatch.image import SIZE, Limits, load
 from binwatch.metadata import expected_quantity
 from trainer.errors import PrepareError
 from trainer.prepare.place import METADATA, PHOTOS, Damaged, Missing, Place
@@ -144,6 +144,11 @@ def read_bin(key: str, data: bytes) -> Bin | LeftOut:
         return Bin(key, data, expected_quantity(data), names)
     except MetadataError as error:
         return Bin(key, data, None, names, str(error))
+
+
+def kept_quality(size: int) -> int:
+    """What `data.jpeg_quality` must be for photos kept at `size`: JPEGs of the model's input size bear its traces."""
+    return JPEG_QUALITY if size == SIZE else 0
 
 
 def write_whole(path: Path, data: bytes) -> None:

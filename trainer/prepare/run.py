@@ -20,7 +20,7 @@ from trainer.data.split import Split, split_of
 from trainer.display import Display
 from trainer.errors import ConfigError, DataError, PrepareError
 from trainer.prepare import outputs
-from trainer.prepare.fetch import JPEG_QUALITY, Bin, Done, Fetcher, LeftOut, read_bin, write_whole
+from trainer.prepare.fetch import Bin, Done, Fetcher, LeftOut, kept_quality, read_bin, write_whole
 from trainer.prepare.groups import name_groups
 from trainer.prepare.outputs import Entry, Report
 from trainer.prepare.place import METADATA, PHOTOS, Place
@@ -48,10 +48,6 @@ class Options:
     audits: Mapping[str, int] = field(default_factory=dict)
     challenge: frozenset[str] | None = None
     limits: Limits = field(default_factory=Limits)
-
-    def __post_init__(self) -> None:
-        if self.balance and self.keys is None:
-            raise ConfigError("--balance adds to a --list; --per-class is balanced already, and --all has no more")
 
 
 class Preparation:
@@ -208,7 +204,7 @@ def _open_folder(folder: Path, size: int) -> None:
             kept = f"squashed to {was}" if was else "as they came"
             raise ConfigError(f"{folder}: holds photos {kept}; give the same --size or another --out")
     else:
-        write_whole(source, json.dumps({"size": size, "jpeg_quality": JPEG_QUALITY if size else 0}).encode())
+        write_whole(source, json.dumps({"size": size, "jpeg_quality": kept_quality(size)}).encode())
 
 
 def _check_room(folder: Path, photos: int, size: int) -> None:

@@ -1,0 +1,194 @@
+"""From a bucket of the sample photos to a model that a worker counts with, stopped and taken up at every step."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, select
+
+from binwatch.bundle import Bundle
+from binwatch.events import Created
+from binwatch.objects import Objects
+from binwatch.records.tables import Count
+from binwatch.registry import Registry
+from binwatch.settings import Settings
+from tests.services.s3 import S3
+from tests.trainer.drawn import run_cli
+from tests.trainer.grey import write_grey_bundle
+from trainer import pipeline
+from worker.counting import Counting
+
+SAMPLES = Path(__file__).parents[2] / "samples"
+CONFIG = """
+[prepare]
+source = "s3://{bucket}"
+endpoint = "{endpoint}"
+all = true
+size = 224
+
+[data]
+split_seed = 9  # one that has every class among the training photos: the samples are test and validation photos
+
+[model]
+architecture = "resnet50v2"
+weights = "none"
+width = 0.125
+freeze = "layer4"
+
+[augment]
+views = 1
+
+[train]
+epochs = 1
+threads = 2
+
+[export]
+variants = ["int8"]
+max_loss = 1.0  # of 20 photos one is 5 points
+"""
+
+
+class Stopped(Exception):
+    """A pipeline that was killed."""
+
+
+@pytest.fixture
+def config(s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("BINWATCH_S3_ENDPOINT_URL", s3.endpoint_url)
+    monkeypatch.setenv("BINWATCH_BUCKET", s3.bucket)
+    for folder in ("bin-images", "metadata"):
+        for file in sorted((SAMPLES / folder).iterdir()):
+            s3.put(f"{folder}/{file.name}", file.read_bytes())
+    path = tmp_path / "pipeline.toml"
+    path.write_text(CONFIG.format(bucket=s3.bucket, endpoint=s3.endpoint_url), encoding="utf-8")
+    return path
+
+
+def test_from_a_bucket_to_a_model_in_use(
+    s3: S3, config: Path, tmp_path: Path, sqlite_records: Engine, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    work = tmp_path / "work"
+    registry = Registry(Objects(Settings(s3_endpoint_url=s3.endpoint_url)), s3.bucket, "models/")
+    done: list[str] = []
+
+    def stopping(step: str) -> None:
+        """Kill the pipeline once, right before `step`; then let it do the step."""
+        real: Callable[..., object] = getattr(pipeline, step)
+
+        def killed(*arguments: object, **options: object) -> object:
+            if step not in done:
+                done.append(step)
+                raise Stopped
+            return real(*arguments, **options)
+
+        monkeypatch.setattr(pipeline, step, killed)
+
+    steps = ["prepare", "fit", "evaluate", "export", "promote"]
+    for step in steps:
+        stopping(step)
+    for step in steps:
+        with pytest.raises(Stopped):
+            run_cli("pipeline", "--config", config, "--work", work)
+        assert done[-1] == step
+    capsys.readouterr()
+    run_cli("pipeline", "--config", config, "--work", work)
+    said = capsys.readouterr().err
+    for step in ("fit", "evaluate", "export"):
+        assert f"{step}: done before" in said  # five starts, and each step was done once
+
+    (run,) = (work / "runs").iterdir()
+    current = registry.current()
+    assert current is not None
+    assert current.version == f"resnet50v2-{run.name}"
+    card = registry.card(current.version)
+    assert card.jpeg_quality == 95
+    assert card.training["data"]["photos"] == {"train": 80, "validation": 23, "test": 19}
+    assert (run / "evaluation-test.html").exists()
+    assert Bundle(run / "bundle").card == card
+    assert {file.name for file in (run / "bundle").iterdir()} == {"card.json", "model-int8.onnx"}  # as asked for
+    assert not list(run.glob("tmp*"))  # no working files left
+
+    settings = Settings(
+        bucket=s3.bucket, s3_endpoint_url=s3.endpoint_url, database_url=str(sqlite_records.url),
+        model_cache=tmp_path / "cache", inference_threads=1, fetch_threads=1, worker_concurrency=1,
+    )  # fmt: skip
+    counting = Counting(settings)
+    try:
+        assert counting.count([Created(s3.bucket, "bin-images/00184.jpg")]) == []
+        with counting.database.connect() as connection:
+            assert connection.execute(select(Count.model_version)).scalars().all() == [current.version]
+    finally:
+        counting.close()
+
+    run_cli("pipeline", "--config", config, "--work", work)  # cron's next turn
+    assert "nothing to learn" in capsys.readouterr().err
+    assert len(list((work / "runs").iterdir())) == 1
+
+
+def test_what_is_not_better_is_an_outcome_and_no_error(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def export(*_: object, **__: object) -> None:
+        (run,) = (tmp_path / "work" / "runs").iterdir()
+        folder = write_grey_bundle(tmp_path, f"resnet50v2-{run.name}")
+        card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
+        card["jpeg_quality"], card["training"] = 95, {"config": {"data": {"split_seed": 9}}}
+        (folder / "card.json").write_text(json.dumps(card), encoding="utf-8")
+        folder.rename(run / "bundle")
+
+    run_cli("promote", write_grey_bundle(tmp_path, "first"))
+    monkeypatch.setattr(pipeline, "fit", lambda *_, **__: None)
+    monkeypatch.setattr(pipeline, "evaluate", lambda *_, **__: None)
+    monkeypatch.setattr(pipeline, "write", lambda *_: None)
+    monkeypatch.setattr(pipeline.report, "write", lambda *_: None)
+    monkeypatch.setattr(pipeline, "export", export)
+    run_cli("pipeline", "--config", config, "--work", tmp_path / "work")
+    said = " ".join(capsys.readouterr().err.split())
+    assert "not promoted: resnet50v2-" in said
+    assert "is not found to be better than first on 19 test photos" in said
+    state = next((tmp_path / "work" / "runs").glob("*/pipeline.json"))
+    assert json.loads(state.read_text(encoding="utf-8"))["outcome"]["promoted"] is False
+
+
+def test_one_at_a_time(config: Path, tmp_path: Path, cli_error: Callable[..., str]) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    with (work / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert "another pipeline is at work here" in cli_error("pipeline", "--config", config, "--work", work)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("[train]", "[trian]", "trian: Extra inputs are not permitted"),
+        ("all = true", "", "prepare: Value error, choose one of list, per_class and all"),
+        ("epochs = 1", "epoch = 1", "train.epoch: Extra inputs are not permitted"),
+        ('variants = ["int8"]', 'variants = ["int4"]', "export.variants.0: Input should be 'fp32', 'fp16' or 'int8'"),
+    ],
+)
+def test_a_wrong_configuration_is_known_at_once(
+    tmp_path: Path, cli_error: Callable[..., str], old: str, new: str, message: str
+) -> None:
+    path = tmp_path / "pipeline.toml"
+    path.write_text(CONFIG.replace(old, new), encoding="utf-8")
+    assert message in cli_error("pipeline", "--config", path, "--work", tmp_path / "work")
+
+
+def test_an_interrupted_run_is_not_continued_with_other_options(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli_error: Callable[..., str]
+) -> None:
+    def killed(*_: object, **__: object) -> None:
+        raise Stopped
+
+    monkeypatch.setattr(pipeline, "fit", killed)
+    with pytest.raises(Stopped):
+        run_cli("pipeline", "--config", config, "--work", tmp_path / "work")
+    config.write_text(config.read_text(encoding="utf-8").replace("epochs = 1", "epochs = 2"), encoding="utf-8")
+    message = cli_error("pipeline", "--config", config, "--work", tmp_path / "work")
+    assert "was interrupted with other photos or options; restore them, or start anew with --again" in message

@@ -1,0 +1,223 @@
+"""`pipeline`: prepare → fit → evaluate → export → compare and promote, each step taken up where it stopped."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from binwatch.bundle import Precision
+from binwatch.registry import Registry
+from binwatch.settings import Settings
+from trainer import report
+from trainer.config import AugmentConfig, Config, DataConfig, ModelConfig, TrainConfig, read_tree
+from trainer.data.split import Split
+from trainer.display import Display
+from trainer.errors import ConfigError, PromotionError
+from trainer.evaluate import evaluate, write
+from trainer.export.bundle import Options as ExportOptions
+from trainer.export.bundle import export
+from trainer.fit import fit, saved_run
+from trainer.loop import BEST, LAST
+from trainer.prepare.config import PrepareConfig
+from trainer.prepare.fetch import kept_quality, write_whole
+from trainer.prepare.outputs import MANIFEST
+from trainer.prepare.place import PHOTOS
+from trainer.prepare.run import prepare
+from trainer.promote import promote
+
+STATE = "pipeline.json"
+DATA, RUNS, BUNDLE = "data", "runs", "bundle"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ExportConfig(_Strict):
+    """What to export."""
+
+    variants: tuple[Precision, ...] = (Precision.FP32, Precision.INT8)
+    max_loss: float = 0.005
+
+
+class SplitConfig(_Strict):
+    """The part of `data` that `prepare` does not decide."""
+
+    split_seed: int = 0
+    split_column: str = ""
+
+
+class PipelineConfig(_Strict):
+    """One TOML file for all steps."""
+
+    prepare: PrepareConfig
+    data: SplitConfig = SplitConfig()
+    model: ModelConfig = ModelConfig()
+    augment: AugmentConfig = AugmentConfig()
+    train: TrainConfig = TrainConfig()
+    export: ExportConfig = ExportConfig()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a pipeline came to: `version` is None if there was nothing new to learn from."""
+
+    version: str | None
+    promoted: bool
+    why: str
+
+
+class Run:
+    """One passage through the steps, in a folder of its own; `pipeline.json` says how far it came."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        file = folder / STATE
+        self.state: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+
+    def note(self, **facts: Any) -> None:
+        """Add to the state, on the disk before anything else happens."""
+        self.state |= facts
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_whole(self.folder / STATE, (json.dumps(self.state, indent=2) + "\n").encode())
+
+    def once(self, step: str, work: Callable[[], object], display: Display) -> None:
+        """Do a step unless it was done."""
+        if step in self.state.get("done", []):
+            display.say(f"{step}: done before")
+            return
+        display.say(f"{step} …")
+        work()
+        self.note(done=[*self.state.get("done", []), step])
+
+
+class Pipeline:
+    """All steps in the folder `work`: photos in `data`, a folder per passage in `runs`."""
+
+    def __init__(
+        self, work: Path, config: PipelineConfig, settings: Settings, registry: Registry, display: Display
+    ) -> None:
+        self._work = work
+        self._config = config
+        self._settings = settings
+        self._registry = registry
+        self._display = display
+
+    def run(self, *, again: bool = False) -> Outcome:
+        """Continue the passage that was interrupted, or start a new one if there are new photos or options.
+
+        `again` starts one in any case. Raises ConfigError if another process is at work in the same folder.
+        """
+        with _alone(self._work):
+            last = self._last()
+            if last and "outcome" not in last.state and not again:
+                self._display.say(f"continuing {last.folder.name}")
+                return self._steps(last)
+            self._prepare()
+            digest = self._digest()
+            if last and last.state.get("digest") == digest and not again:
+                return Outcome(None, False, f"photos and options are those of {last.folder.name}: nothing to learn")
+            run = Run(self._work / RUNS / f"{datetime.now(UTC):%Y%m%d-%H%M%S}")
+            run.note(digest=digest)
+            return self._steps(run)
+
+    def _steps(self, run: Run) -> Outcome:
+        if run.state["digest"] != self._digest():
+            raise ConfigError(
+                f"{run.folder}: was interrupted with other photos or options; restore them, or start anew with --again"
+            )
+        run.once("fit", lambda: self._fit(run.folder), self._display)
+        run.once("evaluate", lambda: self._evaluate(run.folder), self._display)
+        run.once("export", lambda: self._export(run.folder), self._display)
+        outcome = self._promote(run.folder)
+        run.note(outcome={"version": outcome.version, "promoted": outcome.promoted, "why": outcome.why})
+        return outcome
+
+    def _prepare(self) -> None:
+        place, options = self._config.prepare.open(self._settings)
+        prepare(place, self._work / DATA, options, self._display)
+
+    def _fit(self, folder: Path) -> None:
+        if (folder / LAST).exists():
+            saved = saved_run(folder)
+            fit(saved.config, folder, self._display, saved=saved)
+            return
+        config = Config(
+            data=DataConfig(
+                photos=self._work / DATA / PHOTOS,
+                index=self._work / DATA / MANIFEST,
+                jpeg_quality=kept_quality(self._config.prepare.size),
+                split_seed=self._config.data.split_seed,
+                split_column=self._config.data.split_column,
+            ),
+            model=self._config.model,
+            augment=self._config.augment,
+            train=self._config.train,
+        )
+        fit(config, folder, self._display)
+
+    def _evaluate(self, folder: Path) -> None:
+        found = evaluate(folder / BEST, Split.TEST, {}, self._display)
+        write(found, folder / "evaluation-test.json")
+        report.write(found, folder / "evaluation-test.html")
+
+    def _export(self, folder: Path) -> None:
+        version = f"{self._config.model.architecture}-{folder.name}"
+        wanted = self._config.export
+        export(
+            folder / BEST, folder / BUNDLE, ExportOptions(wanted.variants, wanted.max_loss, version), {}, self._display
+        )
+
+    def _promote(self, folder: Path) -> Outcome:
+        """Compare and promote. Not being better is an outcome like another: cron need not send a mail."""
+        version = f"{self._config.model.architecture}-{folder.name}"
+        current = self._registry.current()
+        if current and current.version == version:  # stopped between promoting and noting it
+            return Outcome(version, True, "in use already")
+        photos = {"photos": self._work / DATA / PHOTOS, "index": self._work / DATA / MANIFEST}
+        try:
+            done = promote(str(folder / BUNDLE), self._registry, photos, self._display)
+        except PromotionError as error:
+            return Outcome(version, False, str(error))
+        return Outcome(version, True, done.comparison.verdict() if done.comparison else "the first model")
+
+    def _last(self) -> Run | None:
+        folders = sorted(file.parent for file in (self._work / RUNS).glob(f"*/{STATE}"))
+        return Run(folders[-1]) if folders else None
+
+    def _digest(self) -> str:
+        """Of photos, labels and options."""
+        found = hashlib.sha256((self._work / DATA / MANIFEST).read_bytes())
+        found.update(self._config.model_dump_json(exclude={"prepare"}).encode())
+        return found.hexdigest()
+
+
+def read_pipeline(file: Path) -> PipelineConfig:
+    """The configuration of all steps. Raises ConfigError that names the option."""
+    try:
+        return PipelineConfig.model_validate(read_tree(file))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"{file}: {where}: {first['msg']}") from error
+
+
+@contextmanager
+def _alone(work: Path) -> Iterator[None]:
+    """Only one process at a time: a run that takes longer than cron's interval must not meet the next one."""
+    work.mkdir(parents=True, exist_ok=True)
+    with (work / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(f"{work}: another pipeline is at work here; wait for it") from error
+        yield
