@@ -15,13 +15,15 @@ Row = dict[str, Any]
 
 def insert_into(connection: Connection, table: type[DeclarativeBase]) -> Any:
     """INSERT with ON CONFLICT, which PostgreSQL and SQLite share but SQLAlchemy keeps in the dialects."""
-    return (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(table)
+    return (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(table.__table__)
 
 
 def insert_new(connection: Connection, table: type[DeclarativeBase], rows: list[Row]) -> list[Row]:
     """Insert the rows that are not there yet; returns those, with their ids."""
-    statement = insert_into(connection, table).values(rows).on_conflict_do_nothing().returning(*table.__table__.c)
-    return [dict(row) for row in connection.execute(statement).mappings()]
+    # Rows as parameters: with values(rows) SQLAlchemy compiles a statement for each number of rows, which takes far
+    # longer than the database does.
+    statement = insert_into(connection, table).on_conflict_do_nothing().returning(*table.__table__.c)
+    return [dict(row) for row in connection.execute(statement, rows).mappings()]
 
 
 def errors_of(error: int) -> Row:

@@ -57,7 +57,7 @@ def _first_line(process: subprocess.Popen[str]) -> str:
 
 
 @pytest.fixture(autouse=True)
-def _database(sqlite_records: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def _database(sqlite_records: Engine, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BINWATCH_DATABASE_URL", sqlite_records.url.render_as_string(hide_password=False))
 
 
