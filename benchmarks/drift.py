@@ -33,6 +33,9 @@ DETECTION_SIZES = (50, 200, 1000)
 LEVELS = (LEVEL, 0.05)
 DETECTION_WINDOWS = 200
 
+WITHOUT: set[Signal] = set()
+"""Signals that are left out."""
+
 Arrays = dict[str, np.ndarray]
 
 
@@ -50,12 +53,13 @@ def part(arrays: Arrays, name: str, rows: np.ndarray) -> Arrays:
 
 def properties(photos: Arrays) -> dict[Signal, np.ndarray]:
     brightness, contrast, sharpness = photos["stats"].T
-    return {
+    every = {
         Signal.BRIGHTNESS: brightness,
         Signal.CONTRAST: contrast,
         Signal.SHARPNESS: sharpness,
         Signal.SHAPE: photos["shape"],
     }
+    return {signal: values for signal, values in every.items() if signal not in WITHOUT}
 
 
 def reference_of(photos: Arrays) -> Reference:
@@ -159,11 +163,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("held_out", type=Path)
     parser.add_argument("--windows", type=int, default=1000)
+    parser.add_argument("--without", type=Signal, nargs="*", default=[], help="photo properties to leave out")
     options = parser.parse_args()
+    WITHOUT.update(options.without)
     arrays = load_arrays(options.held_out)
     counts = Counter(arrays["splits"].tolist())
     print(f"model {arrays['version']}, photos: {dict(counts)}, {len(os.sched_getaffinity(0))} cores")
-    show_undisturbed(arrays, options.windows)
+    if options.windows:
+        show_undisturbed(arrays, options.windows)
     show_detection(arrays)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -133,6 +134,12 @@ def test_a_file_that_is_no_table_is_an_error(
     with pytest.raises(BinwatchError, match=message):
         import_file(file, sqlite_records, BUCKET)
     assert _rows(sqlite_records) == 0
+
+
+def test_every_refusal_is_documented() -> None:
+    operations = (Path(__file__).parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
+    table = operations.split("| reason | the row |")[1].split("\n\n")[0]
+    assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == set(Refusal)
 
 
 def test_short_and_empty_lines(sqlite_records: Engine, tmp_path: Path) -> None:
