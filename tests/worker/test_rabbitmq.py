@@ -106,6 +106,19 @@ def test_after_a_restart_of_the_broker_the_same_object_receives_again(rabbitmq, 
     assert receive(events, 1) == ["2"]
 
 
+def test_what_could_not_be_deleted_comes_again(rabbitmq, events, name):
+    """The broker restarts between receiving and deleting: the intake's next step must not find the dead connection."""
+    send(rabbitmq, name, *"123")
+    messages = []
+    while len(messages) < 3:
+        messages += events.receive(1)
+    rabbitmq.stop()
+    for _ in range(2):  # the first write to a connection that has just died may still succeed
+        events.delete(messages)
+    rabbitmq.start()
+    assert sorted(receive(events, 3)) == ["1", "2", "3"]
+
+
 def test_what_is_set_aside_is_in_the_dead_letter_queue_with_its_reason(rabbitmq, events, name):
     send(rabbitmq, name, "no event")
     (message,) = events.receive(5)

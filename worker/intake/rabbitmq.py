@@ -92,6 +92,7 @@ class RabbitEvents:
         self._consumer: Any = None
         self._generation = 0
         self._received: deque[Received] = deque()
+        self._broken = (*self._connection.recoverable_connection_errors, *self._connection.recoverable_channel_errors)
 
     def declare(self) -> None:
         """Make both queues. Raises QueueError."""
@@ -102,7 +103,7 @@ class RabbitEvents:
         try:
             self._consume()
             self._drain(wait_s)
-        except (*self._connection.recoverable_connection_errors, *self._connection.recoverable_channel_errors):
+        except self._broken:
             self._forget()
             raise
         messages = list(self._received)
@@ -111,10 +112,15 @@ class RabbitEvents:
 
     def delete(self, messages: Sequence[Received]) -> None:
         """Take handled messages off the queue. What came over a connection that broke since then comes again anyway."""
-        for message in messages:
-            generation, tag = message.receipt
-            if self._consumer is not None and generation == self._generation:
-                self._consumer.channel.basic_ack(tag)
+        try:
+            for message in messages:
+                generation, tag = message.receipt
+                if self._consumer is not None and generation == self._generation:
+                    self._consumer.channel.basic_ack(tag)
+        except self._broken as error:
+            # Not raised: what is to be deleted would stay in the loop's hand, and it would try on this connection only.
+            logger.warning("event messages not deleted (%s): they will come again", error)
+            self._forget()
 
     def set_aside(self, message: Received, reason: str) -> None:
         """Copy a message that cannot be handled to the dead-letter queue, with the reason. The original stays."""
