@@ -48,7 +48,10 @@ def test_the_card_says_what_is_known(bundle: Bundle) -> None:
     assert card.training["config"]["data"]["photos"] == "photos"  # no path of the machine that trained
     assert card.reference is not None
     assert sum(card.reference.predicted) == sum(card.reference.labels) == card.reference.photos == 18
-    assert len(card.reference.extra["embedding_mean"]) == 64
+    assert card.reference.groups == 9
+    assert set(card.reference.quantiles) == {"confidence", "brightness", "contrast", "sharpness"}
+    assert card.reference.embedding is not None
+    assert len(card.reference.embedding.mean) == 64
 
 
 def test_the_files_are_those_of_the_card(bundle: Bundle) -> None:

@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 
 from binwatch.bundle import Bundle, Card, Metrics, Precision, Reference, Variant, describe, write_card
-from binwatch.counts import CLASSES
 from binwatch.image import SIZE
 from trainer import checkpoint, devices
 from trainer.calibrate import best_temperature, softmax
@@ -28,6 +27,7 @@ from trainer.export import parity
 from trainer.export.graph import write_onnx
 from trainer.export.quantize import write_fp16, write_int8
 from trainer.fit import read_data
+from trainer.reference import reference_of
 from trainer.runtime import OnnxModel, photos_per_second, run
 
 CALIBRATION_PHOTOS = 128
@@ -108,7 +108,7 @@ class Exporter:
             file=file,
             test=figures(answers, test, majorities(self.data), Split.TEST.value),
             parity=difference,
-            reference=reference(found, embedding, validation),
+            reference=reference_of(found, embedding, validation),
             photos_per_second=photos_per_second(model, _first(test, SPEED_PHOTOS)),
         )
 
@@ -158,21 +158,6 @@ def export(path: Path, folder: Path, options: Options, data: dict[str, Any], dis
         card = exporter.card(checked, options)
         _move(work, folder, card)
     return Bundle(folder).card
-
-
-def reference(probabilities: Floats, embedding: Floats, photos: PhotoSet) -> Reference:
-    """What later counts are compared with to see drift: the model's answers on photos that it did not learn from."""
-    deciles = np.quantile(probabilities.max(axis=1), np.linspace(0, 1, 11))
-    return Reference(
-        photos=len(photos),
-        predicted=np.bincount(probabilities.argmax(axis=1), minlength=len(CLASSES)).tolist(),
-        labels=np.bincount(photos.labels, minlength=len(CLASSES)).tolist(),
-        confidence=[round(float(value), 5) for value in deciles],
-        extra={
-            "embedding_mean": [round(float(value), 5) for value in embedding.mean(axis=0)],
-            "embedding_std": [round(float(value), 5) for value in embedding.std(axis=0)],
-        },
-    )
 
 
 def training_facts(saved: Checkpoint) -> dict[str, Any]:
