@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Engine, inspect
+from sqlalchemy import Engine, inspect, text
 
 from binwatch.errors import BinwatchError, SettingsError
 from binwatch.records.engine import connect
@@ -39,6 +39,25 @@ def test_migrating_twice_changes_nothing(records_engine: Engine) -> None:
     migrate(records_engine)
     assert sorted(inspect(records_engine).get_table_names()) == before
     assert set(before) == {*Base.metadata.tables, "alembic_version"}
+
+
+def test_bins_that_are_there_already_get_their_states(empty_url: str) -> None:
+    engine = connect(empty_url)
+    migrate(engine, "0001")
+    count = (
+        "INSERT INTO counts (id, bucket, key, etag, bin_id, model_version, precision, provider, reason, modified_at,"
+        " recorded_at) VALUES (:id, 'b', :bin, 'e', :bin, 'm', 'int8', 'cpu', :reason, :at, :at)"
+    )
+    with engine.begin() as connection:
+        for number, (name, reason) in enumerate((("a", None), ("b", "corrupt")), start=1):
+            values = {"id": number, "bin": name}
+            connection.execute(text(count), values | {"reason": reason, "at": "2026-01-01 00:00:00"})
+            connection.execute(text("INSERT INTO bins (bucket, bin_id, count_id) VALUES ('b', :bin, :id)"), values)
+    migrate(engine)
+    with engine.connect() as connection:
+        found = connection.execute(text("SELECT photo_state, quantity_state, bins FROM bin_totals ORDER BY 1")).all()
+    engine.dispose()
+    assert [tuple(row) for row in found] == [("counted", "none", 1), ("failed", "none", 1)]
 
 
 def test_check_schema(empty_url: str) -> None:
