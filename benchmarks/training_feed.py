@@ -69,7 +69,11 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--repeat", type=int, default=1, help="use each photo so many times an epoch")
+    parser.add_argument("--limit", type=int, help="use the first so many photos only")
+    parser.add_argument("--threads", type=int, default=0, help="of torch, on the CPU; 0: all")
     options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
 
     train = {
         "batch_size": options.batch_size, "device": options.device, "precision": options.precision,
@@ -79,7 +83,12 @@ def main() -> None:
         {"data": {"photos": options.photos, "index": "none"}, "model": {"weights": "none"}, "train": train}
     )
     source = open_source(options.photos)
-    rows = tuple(Row(key, number % 7, key, Split.TRAIN) for number, key in enumerate(source.sizes())) * options.repeat
+    rows = (
+        tuple(
+            Row(key, number % 7, key, Split.TRAIN) for number, key in enumerate(list(source.sizes())[: options.limit])
+        )
+        * options.repeat
+    )
     photos = PhotoSet(source, rows)
     augment = None if augments_on_device(config) else AugmentConfig()
     files = PhotoBatches(photos, options.batch_size, seed=0, augment=augment, shuffle=True, threads=READERS)

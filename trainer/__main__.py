@@ -47,6 +47,9 @@ def fit(
     cache: Annotated[
         Path | None, typer.Option(help="Folder for features; runs may share it. Default: in --out.")
     ] = None,
+    from_study: Annotated[
+        Path | None, typer.Option("--from-study", help="Folder of a study: take the options of its best trial.")
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the run in --out; --epochs may change its length.")
     ] = False,
@@ -59,6 +62,10 @@ def fit(
     changes = dict(assignment(text) for text in settings or [])
     changes |= {name: value for name, value in flags.items() if value is not None}
     display = Display()
+    if from_study:
+        from trainer.tune import best_changes
+
+        changes = best_changes(from_study) | changes
     if resume:
         if config or changes:
             raise ConfigError(
@@ -69,6 +76,31 @@ def fit(
     else:
         best = run(read(config, changes | ({"train.epochs": epochs} if epochs else {})), out, display, cache=cache)
     display.say(f"best checkpoint: {best}")
+
+
+@app.command()
+def tune(
+    out: Annotated[Path, typer.Option("--out", help="Folder of the study; one that is there is continued.")],
+    photos: Photos = None,
+    index: Index = None,
+    config: ConfigFile = None,
+    settings: Settings = None,
+    trials: Annotated[int, typer.Option(min=1, help="Trials in all, those of earlier runs included.")] = 30,
+    preset: Annotated[str, typer.Option(help="Search space: default, or capstone.")] = "default",
+    jobs: Annotated[int, typer.Option(min=1, help="Trials at a time, each in a process of its own.")] = 1,
+) -> None:
+    """Search for options that learn best (Optuna); fit --from-study takes them."""
+    from trainer.tune import SPACES, Tuning
+    from trainer.tune import tune as run
+
+    if preset not in SPACES:
+        raise ConfigError(f"--preset {preset}: choose from {', '.join(SPACES)}")
+    changes = dict(assignment(text) for text in settings or [])
+    changes |= {f"data.{name}": str(path) for name, path in _data_changes(photos, index).items()}
+    display = Display()
+    best = run(Tuning(out, preset, trials, config, changes, jobs), display)
+    display.say(f"best trial: {best.number}, validation accuracy {best.value:.1%}")
+    display.say(f"fit with it: python -m trainer fit --from-study {out} --out RUN")
 
 
 @app.command()

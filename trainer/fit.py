@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -28,12 +28,18 @@ READERS = 4
 
 
 def fit(
-    config: Config, folder: Path, display: Display, *, saved: Checkpoint | None = None, cache: Path | None = None
+    config: Config,
+    folder: Path,
+    display: Display,
+    *,
+    saved: Checkpoint | None = None,
+    cache: Path | None = None,
+    after: Callable[[dict[str, float]], None] = lambda _: None,
 ) -> Path:
     """Train until the last epoch or until patience runs out; returns the best checkpoint's path.
 
     `saved` is the checkpoint to continue (see `saved_run`). `cache` is where features are kept (several runs may share
-    it); by default within `folder`.
+    it); by default within `folder`. `after` is told each epoch's row of the log, and may end the run by raising.
     """
     if saved is None:
         new_folder(folder)
@@ -49,6 +55,7 @@ def fit(
         display.say(_line(row, best=run.best_epoch() == run.epoch))
         if board:
             board.add(row)
+        after(row)
     if board:
         board.close()
     curves.draw(run.history, folder / curves.CURVES)

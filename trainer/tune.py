@@ -1,0 +1,188 @@
+"""`tune`: which options learn best, by Optuna. Trials are stored as they end, so a study can be continued."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.study import MaxTrialsCallback
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from trainer.config import read
+from trainer.display import Display
+from trainer.errors import ConfigError
+from trainer.fit import FEATURES, fit
+from trainer.loop import LAST
+from trainer.prepare.fetch import write_whole
+
+STUDY = "study.db"
+NAME = "binwatch"
+CHANGES = "changes"
+COUNTED = (TrialState.COMPLETE, TrialState.PRUNED)
+
+Space = Callable[[Trial], dict[str, Any]]
+
+
+def default_space(trial: Trial) -> dict[str, Any]:
+    """What decides most when a pretrained network is fine-tuned, around the defaults."""
+    return {
+        "train.learning_rate": trial.suggest_float("learning_rate", 1e-4, 5e-3, log=True),
+        "train.pretrained_factor": trial.suggest_float("pretrained_factor", 0.05, 1.0, log=True),
+        "train.weight_decay": trial.suggest_float("weight_decay", 1e-3, 0.2, log=True),
+        "train.ordinal_sigma": trial.suggest_float("ordinal_sigma", 0.0, 1.0),
+        "train.class_weights": trial.suggest_categorical("class_weights", ["none", "sqrt"]),
+        "model.dropout": trial.suggest_float("dropout", 0.0, 0.6),
+    }
+
+
+def capstone_space(trial: Trial) -> dict[str, Any]:
+    """The capstone projects': learning rate 0.001 to 0.1, batches of 32 or 64, 10 to 20 epochs, Adam, plain labels."""
+    return {
+        "train.learning_rate": trial.suggest_float("learning_rate", 0.001, 0.1, log=True),
+        "train.batch_size": trial.suggest_categorical("batch_size", [32, 64]),
+        "train.epochs": trial.suggest_int("epochs", 10, 20),
+        "train.optimiser": "adam",
+        "train.loss": "cross_entropy",
+        "model.head": "capstone",
+    }
+
+
+SPACES: dict[str, Space] = {"default": default_space, "capstone": capstone_space}
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """A study in `folder`: `trials` in all, of `changes` on top of the file `config`."""
+
+    folder: Path
+    space: str
+    trials: int
+    config: Path | None
+    changes: dict[str, Any]
+    jobs: int = 1
+
+
+def tune(tuning: Tuning, display: Display) -> FrozenTrial:
+    """Run trials until there are as many as asked for, those of earlier runs included; returns the best one."""
+    read(tuning.config, tuning.changes)  # a mistake is known before the first trial
+    tuning.folder.mkdir(parents=True, exist_ok=True)
+    study = _open(tuning.folder, create=True)
+    space = study.user_attrs.get("space", tuning.space)
+    if space != tuning.space:
+        raise ConfigError(f"{tuning.folder}: is a study of the preset {space!r}; choose it or another --out")
+    study.set_user_attr("space", tuning.space)
+    if tuning.jobs > 1:
+        with ProcessPoolExecutor(tuning.jobs, mp_context=get_context("spawn")) as pool:
+            list(pool.map(_work, [tuning] * tuning.jobs))
+    else:
+        _work(tuning, display)
+    best = best_trial(tuning.folder)
+    write_results(tuning.folder, study.get_trials())
+    return best
+
+
+def best_trial(folder: Path) -> FrozenTrial:
+    """The trial with the best validation accuracy. Raises ConfigError if there is none."""
+    try:
+        return _open(folder, create=False).best_trial
+    except (KeyError, ValueError) as error:
+        raise ConfigError(f"{folder}: holds no finished trial; run: python -m trainer tune") from error
+
+
+def best_changes(folder: Path) -> dict[str, Any]:
+    """What the best trial changed ("train.learning_rate" → …), for `fit --from-study`."""
+    found: dict[str, Any] = json.loads(best_trial(folder).user_attrs[CHANGES])
+    return found
+
+
+def write_results(folder: Path, trials: list[FrozenTrial]) -> None:
+    """`trials.csv` and `trials.png`."""
+    names = sorted({name for trial in trials for name in trial.params})
+    file = io.StringIO(newline="")
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["trial", "state", "val_accuracy", "epochs", *names])
+    for trial in trials:
+        seen = trial.intermediate_values
+        score = max(seen.values(), default="")
+        writer.writerow([trial.number, trial.state.name.lower(), score, len(seen), *map(trial.params.get, names)])
+    write_whole(folder / "trials.csv", file.getvalue().encode())
+    write_whole(folder / "trials.png", _plot(trials, names))
+
+
+def _work(tuning: Tuning, display: Display | None = None) -> None:
+    """Trials in this process, until there are enough."""
+    study = _open(tuning.folder, create=True)
+    done = len(study.get_trials(states=COUNTED))
+    if done < tuning.trials:
+        stop = MaxTrialsCallback(tuning.trials, states=COUNTED)
+        study.optimize(lambda trial: _trial(trial, tuning, display or Display()), callbacks=[stop])
+
+
+def _trial(trial: Trial, tuning: Tuning, display: Display) -> float:
+    """Best validation accuracy of one run. Features of frozen layers are shared by all trials."""
+    changes = tuning.changes | SPACES[tuning.space](trial)
+    trial.set_user_attr(CHANGES, json.dumps(changes, default=str))
+    folder = tuning.folder / f"trial-{trial.number}"
+    best = 0.0
+
+    def after(row: dict[str, float]) -> None:
+        nonlocal best
+        best = max(best, row["val_accuracy"])
+        trial.report(best, int(row["epoch"]))
+        if trial.should_prune():
+            raise optuna.TrialPruned
+
+    display.say(f"trial {trial.number}: {', '.join(f'{name} {_short(value)}' for name, value in trial.params.items())}")
+    try:
+        fit(read(tuning.config, changes), folder, display, cache=tuning.folder / FEATURES, after=after)
+    finally:
+        (folder / LAST).unlink(missing_ok=True)  # the optimiser's state: as large as three models
+    return best
+
+
+def _short(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _open(folder: Path, *, create: bool) -> optuna.Study:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    file = folder / STUDY
+    if not create and not file.exists():
+        raise ConfigError(f"{folder}: holds no study; run: python -m trainer tune")
+    storage = f"sqlite:///{file.resolve()}"
+    if not create:
+        return optuna.load_study(study_name=NAME, storage=storage)
+    return optuna.create_study(
+        study_name=NAME,
+        storage=storage,
+        direction="maximize",
+        load_if_exists=True,
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=2),
+    )
+
+
+def _plot(trials: list[FrozenTrial], names: list[str]) -> bytes:
+    """Each trial's score by trial, and by the value of each option."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4 * (len(names) + 1), 3.5), layout="constrained")
+    for axes, name in zip(figure.subplots(1, len(names) + 1, squeeze=False)[0], ["trial", *names], strict=True):
+        for state, marker in ((TrialState.COMPLETE, "o"), (TrialState.PRUNED, "x")):
+            chosen = [each for each in trials if each.state is state and each.intermediate_values]
+            values = [each.number if name == "trial" else str(each.params.get(name)) for each in chosen]
+            if values and all(isinstance(each.params.get(name), float) for each in chosen):
+                values = [each.params[name] for each in chosen]
+            scores = [max(each.intermediate_values.values()) for each in chosen]
+            axes.plot(values, scores, marker, label=state.name.lower())
+        axes.set(xlabel=name, ylabel="validation accuracy")
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=100)
+    return file.getvalue()
