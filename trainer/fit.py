@@ -11,7 +11,7 @@ from trainer import checkpoint, curves, devices, features
 from trainer.checkpoint import Checkpoint
 from trainer.config import Config, DataConfig
 from trainer.data.batches import Batch, Batches, PhotoBatches
-from trainer.data.dataset import DataSet, load_dataset
+from trainer.data.dataset import DataSet, check_quality, load_dataset
 from trainer.data.split import Split
 from trainer.display import Display
 from trainer.errors import CheckpointError
@@ -44,6 +44,7 @@ def fit(
     if saved is None:
         new_folder(folder)
     devices.prepare(config.train)
+    check_quality(config.data)
     data = read_data(config.data, display)
     run = _run(config, data, folder, cache or folder / FEATURES, display)
     if saved:

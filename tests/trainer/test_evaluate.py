@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.trainer.drawn import Data, run_cli, write_index
+from tests.trainer.drawn import QUICK, Data, run_cli, write_index
 from tests.trainer.grey import write_grey_bundle
 from trainer.report import Bin, reliability, worst
 
@@ -112,14 +112,15 @@ def test_a_model_without_mistakes_has_no_worst_photos(grey: Data, tmp_path: Path
     assert "<p>None.</p>" in (tmp_path / "evaluation-test.html").read_text(encoding="utf-8")
 
 
-def test_prepared_photos_are_treated_as_they_were_kept(
+def test_learning_from_prepared_photos_needs_their_quality(
     halved: Path, grey: Data, tmp_path: Path, cli_error: Callable[..., str]
 ) -> None:
     data = Data(tmp_path)
     data.photos.symlink_to(grey.photos)
     data.index.write_bytes(grey.index.read_bytes())
     (tmp_path / "prepared.json").write_text(json.dumps({"size": 224, "jpeg_quality": 95}), encoding="utf-8")
-    message = cli_error("evaluate", halved, *data.flags)
+    run_cli("evaluate", halved, *data.flags)  # a model from elsewhere looks at them as at any photo
+    message = cli_error("fit", *data.flags, "--out", tmp_path / "run", *QUICK)
     assert "the photos were kept as JPEGs of quality 95; set data.jpeg_quality=95" in message
 
 

@@ -111,7 +111,6 @@ def load_photos(
     config: DataConfig, check: Callable[[Sequence[str]], Iterable[str]] | None = None
 ) -> tuple[PhotoSet, tuple[str, ...], dict[str, str]]:
     """Every photo that can be decoded; keys that are missing; keys that cannot be decoded → why."""
-    _check_quality(config)
     source = open_source(config.photos)
     rows = read_index(config)
     have = source.sizes()
@@ -127,8 +126,11 @@ def load_photos(
     return readable, missing, unreadable
 
 
-def _check_quality(config: DataConfig) -> None:
-    """Photos that were squashed by `prepare` bear the traces of a JPEG, which the model's card must name."""
+def check_quality(config: DataConfig) -> None:
+    """Photos that were squashed by `prepare` bear the traces of a JPEG, which the card of their model must name.
+
+    Only what learns from them asks: a model from elsewhere looks at them as it looks at any photo.
+    """
     prepared = config.photos.parent / PREPARED
     if prepared.is_file():
         quality = json.loads(prepared.read_text(encoding="utf-8"))["jpeg_quality"]
