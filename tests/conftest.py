@@ -16,11 +16,13 @@ from binwatch.records.migrate import migrate
 
 pytest_plugins = [
     "tests.services.postgres",
+    "tests.services.proxy",
     "tests.services.rabbitmq",
     "tests.services.s3",
     "tests.services.faulty_s3",
 ]
 
+NO_ONE = "http://127.0.0.1:9"  # where boto3 goes if a test names no endpoint: no one listens there
 ROOT = Path(__file__).parent.parent
 
 # The same examples in every run, so that a failure is the change's own; --hypothesis-profile=fuzz looks for new ones.
@@ -38,6 +40,7 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", NO_ONE)
 
 
 @pytest.fixture(scope="session")

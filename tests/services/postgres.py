@@ -11,7 +11,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -25,8 +25,8 @@ from binwatch.records.tables import Base
 
 START_S = 60
 TEMPLATE = "migrated"
-# Nothing here outlives the session, so nothing needs to reach the disk.
-OPTIONS = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "listen_addresses=", "shared_buffers=32MB")
+# Nothing here outlives the session, so nothing needs to reach the disk; but a crash of the server must lose no commit.
+OPTIONS = ("fsync=off", "full_page_writes=off", "listen_addresses=", "shared_buffers=32MB")
 
 
 def require_service(name: str, how: str) -> None:
@@ -37,11 +37,53 @@ def require_service(name: str, how: str) -> None:
     pytest.skip(message)
 
 
-@dataclass(frozen=True)
 class Postgres:
-    """A running server that only listens on a socket in its own folder: no port to collide on."""
+    """A server that can be stopped and started. It only listens on a socket in its folder: no port to collide on."""
 
-    folder: Path
+    def __init__(self, programs: Path, folder: Path) -> None:
+        self.folder = folder
+        self._programs = programs
+        # PostgreSQL refuses to run as root; and no server may outlive a test run that was killed.
+        self._prefix = _as_user(folder)
+        self._server: subprocess.Popen[bytes] | None = None
+
+    def create(self) -> None:
+        """Make the data folder, which has no databases of ours yet."""
+        create = [self._programs / "initdb", "-D", self.folder / "data", "-U", "binwatch", "-A", "trust", "-E", "UTF8"]
+        if self._run([*map(str, create), "--locale=C", "--no-sync"]).wait() != 0:
+            raise RuntimeError((self.folder / "log").read_text())
+
+    def start(self) -> None:
+        """Start, and wait until it answers."""
+        settings = [part for option in OPTIONS for part in ("-c", option)]
+        serve = [self._programs / "postgres", "-D", self.folder / "data", "-k", self.folder]
+        self._server = self._run([*map(str, serve), *settings])
+        deadline = time.monotonic() + START_S
+        while True:
+            try:
+                self.execute("SELECT 1")
+                return
+            except OperationalError:
+                if self._server.poll() is not None or time.monotonic() > deadline:
+                    raise RuntimeError((self.folder / "log").read_text()) from None
+                time.sleep(0.05)  # between two looks at the condition
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        """End the server: INT breaks off what is open in good order, QUIT as a crash does."""
+        if self._server is None:
+            return
+        self._server.send_signal(how)
+        try:
+            self._server.wait(20)
+        except subprocess.TimeoutExpired:
+            self._server.kill()
+            self._server.wait()
+        self._server = None
+
+    def _run(self, command: list[str]) -> subprocess.Popen[bytes]:
+        environment = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}
+        with (self.folder / "log").open("ab") as log:
+            return subprocess.Popen([*self._prefix, *command], env=environment, cwd=self.folder, stdout=log, stderr=log)
 
     def url(self, database: str) -> str:
         return f"postgresql://binwatch@/{database}?host={self.folder}"
@@ -57,20 +99,30 @@ class Postgres:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
     """A PostgreSQL server with an empty, migrated database to copy (`postgres_url` does)."""
+    with running_postgres() as server:
+        yield server
+
+
+@contextmanager
+def running_postgres() -> Iterator[Postgres]:
+    """The same for as long as the context lasts."""
     programs = _programs()
     if programs is None:
         require_service("PostgreSQL", "on Debian: apt-get install postgresql")
         return
     # Not pytest's tmp_path: a socket's path has at most 107 bytes, and the server's user must get there.
     folder = Path(tempfile.mkdtemp(prefix="binwatch-pg-"))
+    server = Postgres(programs, folder)
     try:
-        with (folder / "log").open("wb") as log:
-            server = _start(programs, folder, log)
-            try:
-                yield _with_template(Postgres(folder), server)
-            finally:
-                _stop(server)
+        server.create()
+        server.start()
+        server.execute(f"CREATE DATABASE {TEMPLATE}")
+        engine = connect(server.url(TEMPLATE))
+        migrate(engine)
+        engine.dispose()
+        yield server
     finally:
+        server.stop()
         shutil.rmtree(folder)
 
 
@@ -128,7 +180,7 @@ def _programs() -> Path | None:
 
 
 def _as_user(folder: Path) -> list[str]:
-    """PostgreSQL refuses to run as root; and no server may outlive a test run that was killed."""
+    """Words that start a program as a user other than root, to end with this process."""
     dies_with_us = ["setpriv", "--pdeathsig=INT"] if shutil.which("setpriv") else []
     if os.geteuid() != 0:
         return dies_with_us
@@ -138,38 +190,3 @@ def _as_user(folder: Path) -> list[str]:
     if not dies_with_us:
         return ["runuser", "-u", user.pw_name, "--"]
     return [*dies_with_us, f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
-
-
-def _start(programs: Path, folder: Path, log: object) -> subprocess.Popen[bytes]:
-    prefix, data = _as_user(folder), folder / "data"
-    environment = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}
-    create = [programs / "initdb", "-D", data, "-U", "binwatch", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"]
-    subprocess.run([*prefix, *map(str, create)], check=True, env=environment, cwd=folder, stdout=log, stderr=log)
-    settings = [part for option in OPTIONS for part in ("-c", option)]
-    serve = [str(programs / "postgres"), "-D", str(data), "-k", str(folder), *settings]
-    return subprocess.Popen([*prefix, *serve], env=environment, cwd=folder, stdout=log, stderr=log)
-
-
-def _with_template(postgres: Postgres, server: subprocess.Popen[bytes]) -> Postgres:
-    deadline = time.monotonic() + START_S
-    while True:
-        try:
-            postgres.execute(f"CREATE DATABASE {TEMPLATE}")
-            break
-        except OperationalError:
-            if server.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError((postgres.folder / "log").read_text()) from None
-            time.sleep(0.05)  # between two looks at the condition
-    engine = connect(postgres.url(TEMPLATE))
-    migrate(engine)
-    engine.dispose()
-    return postgres
-
-
-def _stop(server: subprocess.Popen[bytes]) -> None:
-    server.send_signal(signal.SIGINT)  # a fast shutdown: open connections are closed
-    try:
-        server.wait(20)
-    except subprocess.TimeoutExpired:
-        server.kill()
-        server.wait()

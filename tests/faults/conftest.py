@@ -1,0 +1,79 @@
+"""Fixtures of the fault tests, and the table of how long each recovery took."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from binwatch.records.engine import connect
+from binwatch.settings import EventSource, Settings
+from tests.faults.house import House
+from tests.services.proxy import Proxy
+from tests.services.rabbitmq import RabbitMQ
+from tests.services.s3 import S3
+from tests.worker.brightness import write_brightness_bundle
+
+TOOK = pytest.StashKey[dict[str, str]]()
+
+Took = Callable[[str], None]
+
+
+@pytest.fixture(scope="session")
+def _bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_brightness_bundle(tmp_path_factory.mktemp("bundle"))
+
+
+@pytest.fixture
+def house(
+    tmp_path: Path, s3: S3, s3_proxy: Proxy, rabbitmq: RabbitMQ, postgres_url: str, _bundle: Path
+) -> Iterator[House]:
+    """Workers with small groups, so that there are many to lose; queues and records of this test's own."""
+    name = uuid.uuid4().hex[:12]
+    settings = Settings(
+        bucket=s3.bucket,
+        s3_endpoint_url=f"http://127.0.0.1:{s3_proxy.port}",
+        s3_timeout_s=5,
+        broker_url=SecretStr(rabbitmq.url),
+        event_source=EventSource.RABBITMQ,
+        event_queue=f"events-{name}",
+        event_dead_letter_queue=f"events-{name}-dead",
+        task_queue=f"tasks-{name}",
+        database_url=SecretStr(postgres_url),
+        model_dir=_bundle,
+        model_cache=tmp_path / "models",
+        inference_threads=1,
+        fetch_threads=2,
+        worker_concurrency=2,
+        retry_wait_s=0.1,
+        reconcile_grace_s=0,
+        group_photos=8,
+        group_wait_ms=50,
+    )
+    records = connect(postgres_url)
+    house = House(settings, s3, records, tmp_path)
+    yield house
+    house.close()
+    records.dispose()
+
+
+@pytest.fixture
+def took(request: pytest.FixtureRequest) -> Took:
+    """Keeps what a test says of how long its recovery took, to print it at the end. No test asserts a time."""
+
+    def keep(text: str) -> None:
+        request.config.stash.setdefault(TOOK, {})[request.node.name] = text
+
+    return keep
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """How long each recovery took."""
+    times = config.stash.get(TOOK, {})
+    if times:
+        terminalreporter.section("recovery")
+        for name, text in times.items():
+            terminalreporter.line(f"{name}: {text}")
