@@ -96,6 +96,13 @@ def free_ports(count: int) -> list[int]:
 @pytest.fixture(scope="session")
 def rabbitmq() -> Iterator[RabbitMQ]:
     """A running RabbitMQ; tests use queues with names of their own."""
+    with running_rabbitmq() as broker:
+        yield broker
+
+
+@contextlib.contextmanager
+def running_rabbitmq() -> Iterator[RabbitMQ]:
+    """The same for as long as the context lasts."""
     if not SERVER.exists():
         require_service("RabbitMQ", "on Debian: apt-get install rabbitmq-server")
     folder = Path(tempfile.mkdtemp(prefix="binwatch-mq-"))
