@@ -65,6 +65,13 @@ def test_the_files_are_those_of_the_card(bundle: Bundle) -> None:
     assert bundle.card.variants[Precision.INT8].bytes < 0.5 * bundle.card.variants[Precision.FP32].bytes
 
 
+def test_the_files_name_no_folder_of_this_machine(bundle: Bundle) -> None:
+    for precision in bundle.card.variants:
+        model = bundle.model(precision).read_bytes()
+        assert b"stack_trace" not in model
+        assert str(Path.cwd()).encode() not in model
+
+
 @pytest.mark.parametrize("batch", [1, 7])
 def test_onnx_says_what_torch_says(bundle: Bundle, fitted: Path, batch: int) -> None:
     saved = checkpoint.load(fitted / BEST)

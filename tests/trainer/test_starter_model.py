@@ -59,3 +59,9 @@ def test_it_counts_sample_photos() -> None:
     assert probabilities.shape == (4, 7)
     assert probabilities.sum(axis=1) == pytest.approx(1, abs=1e-4)
     assert embedding.shape == (4, BUNDLE.card.embedding_size)
+
+
+def test_it_names_no_folder_of_the_machine_that_made_it() -> None:
+    model = BUNDLE.model(Precision.INT8).read_bytes()
+    assert b"stack_trace" not in model
+    assert b"site-packages" not in model

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from binwatch.bundle import EMBEDDING, INPUT, PROBABILITIES
 from binwatch.image import SIZE
+from trainer.export.notes import remove_notes
 from trainer.export.simplify import simplified
 from trainer.models.counter import Counter
 
@@ -49,3 +50,4 @@ def write_onnx(counter: Counter, temperature: float, file: Path) -> None:
             external_data=False,  # one file per variant: a second one is easily left behind
             verbose=False,
         )
+    remove_notes(file)
