@@ -1,5 +1,6 @@
 # make demo   counts the sample photos end to end and prints the result
-# make test   every test
+# make test   every test but the next
+# make test-faults   kills and restarts workers, RabbitMQ and PostgreSQL while photos are counted
 # make check  lint, format, types, who may import whom
 # make lock   new versions of the dependencies, within pyproject.toml's ranges
 #
@@ -11,7 +12,7 @@ INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python -c requirements.
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lock clean
+.PHONY: help demo test test-faults check lock clean
 
 help:
 	@sed -n '/^#/!q;s/^# \{0,1\}//p' Makefile
@@ -20,7 +21,10 @@ demo: .venv/demo.installed
 	$(BIN)/python -m demo $(ARGS)
 
 test: .venv/dev.installed
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --ignore=tests/faults $(ARGS)
+
+test-faults: .venv/dev.installed
+	$(BIN)/python -m pytest tests/faults $(ARGS)
 
 check: .venv/dev.installed
 	$(BIN)/ruff check .

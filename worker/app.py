@@ -35,6 +35,8 @@ def make_app(settings: Settings) -> Celery:
         worker_hijack_root_logger=False,
         broker_connection_retry_on_startup=True,
         broker_heartbeat=20,
+        # After a reconnect Celery would lower the prefetch count by what is in hand, and may never raise it again.
+        worker_enable_prefetch_count_reduction=False,
         broker_connection_max_retries=None,  # by default Celery gives up, and the worker ends, after 100
         broker_transport_options=_transport_options(settings),
         beat_schedule=_schedule(settings),

@@ -25,7 +25,6 @@ def put_under_load(house: House) -> None:
     house.wait_until(lambda: house.recorded() >= 30)
 
 
-@pytest.mark.skip(reason="open: a worker sometimes stays silent after RabbitMQ is back (docs/reliability.md)")
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=["stopped", "killed"])
 def test_rabbitmq_goes_away(house: House, rabbitmq: RabbitMQ, took: Took, how: signal.Signals) -> None:
     """What comes after the restart is counted by the same worker, which has not been touched."""
