@@ -117,6 +117,9 @@ def _check(engine: Infers, photo: npt.NDArray[np.uint8]) -> None:
         raise EngineBroken(f"ONNX Runtime fails on every photo ({error}); restart the worker") from error
 
 
-def _prediction(probabilities: npt.NDArray[np.float32], embedding: npt.NDArray[np.float32]) -> Prediction:
+def _prediction(probabilities: npt.NDArray[np.float32], embedding: npt.NDArray[np.float32]) -> Prediction | PhotoError:
+    if not (np.isfinite(probabilities).all() and np.isfinite(embedding).all()):
+        # argmax of NaN is 0: an overflow would pass for an empty bin.
+        return PhotoError(Reason.INFERENCE_FAILED, "the model's answer is not a number; try another variant of it")
     rounded = [round(float(value), _DIGITS) for value in probabilities]
     return Prediction(int(probabilities.argmax()), rounded, embedding)

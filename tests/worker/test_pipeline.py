@@ -179,3 +179,19 @@ def test_probabilities_are_the_models(brightness_bundle: Path) -> None:
     assert answer.predicted == 100 * len(CLASSES) // 256
     assert answer.probabilities == pytest.approx(probabilities_of(100), abs=2e-6)
     assert answer.confidence == max(answer.probabilities)
+
+
+class OverflowingEngine:
+    """Its answer on a photo of level 3 is not a number."""
+
+    def infer(self, photos: np.ndarray) -> Inferred:
+        probabilities = np.eye(7, dtype=np.float32)[photos[:, 0, 0, 0]]
+        probabilities[photos[:, 0, 0, 0] == 3] = np.nan
+        return Inferred(probabilities, np.zeros((len(photos), 1), dtype=np.float32))
+
+
+def test_an_answer_that_is_no_number_is_no_empty_bin() -> None:
+    answers = [answer for _, answer in predict(OverflowingEngine(), _items([2, 3, 4]), 8)]
+    assert isinstance(answers[1], PhotoError)
+    assert answers[1].reason is Reason.INFERENCE_FAILED
+    assert [answer.predicted for answer in answers if isinstance(answer, Prediction)] == [2, 4]
