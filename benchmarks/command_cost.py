@@ -3,16 +3,20 @@
 Memory is the sum of their proportional set sizes (what they share counts once), looked at ten times a second.
 
     python benchmarks/command_cost.py make demo
+    UNTIL="metadata files" python benchmarks/command_cost.py make demo    # and when a line of its output holds this
     taskset -c 0,1 python benchmarks/command_cost.py make demo      # as on a machine with two cores
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 _LOOK_S = 0.1
@@ -41,11 +45,25 @@ def memory(processes: set[int]) -> int:
     return total
 
 
+def watch(lines: Iterable[str], until: str, started: float) -> None:
+    """Pass the output on, and say when the first line that holds `until` came."""
+    found = False
+    for line in lines:
+        sys.stdout.write(line)
+        if until in line and not found:
+            found = True
+            print(f"{until!r} after {time.perf_counter() - started:.1f} s")
+
+
 def main() -> None:
     if not sys.argv[1:]:
         sys.exit(__doc__)
     started = time.perf_counter()
-    process = subprocess.Popen(sys.argv[1:])
+    until = os.environ.get("UNTIL")
+    output = subprocess.PIPE if until else None
+    process = subprocess.Popen(sys.argv[1:], stdout=output, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"})
+    if until:
+        threading.Thread(target=watch, args=(process.stdout, until, started), daemon=True).start()
     peak = 0
     while process.poll() is None:
         peak = max(peak, memory(descendants(process.pid)))

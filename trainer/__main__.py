@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from binwatch import command_line
 from binwatch.bundle import Precision
-from binwatch.errors import BinwatchError
 from trainer import registry_commands
 from trainer.config import assignment, read
 from trainer.data.split import Split
@@ -187,12 +187,8 @@ def _precisions(text: str) -> tuple[Precision, ...]:
 
 
 def main() -> None:
-    """Run a command; an error that is ours ends in one line, not in a traceback."""
-    try:
-        app()
-    except BinwatchError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise SystemExit(1) from None
+    """Run the command line."""
+    command_line.run(app)
 
 
 if __name__ == "__main__":

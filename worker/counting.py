@@ -61,7 +61,7 @@ class Counting:
     def __init__(self, settings: Settings, metrics: WorkerMetrics | None = None) -> None:
         self._settings = settings
         self.metrics = metrics or WorkerMetrics()
-        self.database = _open_records(settings)
+        self.database = open_records(settings)
         self.objects = Objects(settings)
         self.models = ModelKeeper(settings, self.objects)
         self._store = Store(self.database)
@@ -159,7 +159,8 @@ class Counting:
             return replace(read, reason=error.reason, detail=str(error))
 
 
-def _open_records(settings: Settings) -> Database:
+def open_records(settings: Settings) -> Database:
+    """The database of the settings, with the schema checked. Raises BinwatchError if it cannot be reached."""
     database = connect(settings.database_url.get_secret_value())
     try:
         check_schema(database)

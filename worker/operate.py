@@ -6,21 +6,19 @@ import time
 
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Display
-from sqlalchemy import Engine as Database
 
 from binwatch.objects import Objects
-from binwatch.records.engine import connect
-from binwatch.records.migrate import check_schema
 from binwatch.settings import Settings
 from worker.app import make_app, make_sender
 from worker.backfill import Progress, backfill
+from worker.counting import open_records
 from worker.reconcile import send_unrecorded
 
 
 def reconcile_once(settings: Settings) -> int:
     """Send what has no record; returns how many objects that is."""
     sender = make_sender(make_app(settings), settings)
-    return send_unrecorded(Objects(settings), _open_records(settings), settings, sender)
+    return send_unrecorded(Objects(settings), open_records(settings), settings, sender)
 
 
 def backfill_with_progress(settings: Settings, bucket: str, prefix: str, patience_s: float) -> Progress:
@@ -36,7 +34,7 @@ def backfill_with_progress(settings: Settings, bucket: str, prefix: str, patienc
 
         return backfill(
             Objects(settings),
-            _open_records(settings),
+            open_records(settings),
             settings,
             make_sender(make_app(settings), settings),
             bucket=bucket,
@@ -44,9 +42,3 @@ def backfill_with_progress(settings: Settings, bucket: str, prefix: str, patienc
             patience_s=patience_s,
             show=show,
         )
-
-
-def _open_records(settings: Settings) -> Database:
-    database = connect(settings.database_url.get_secret_value())
-    check_schema(database)
-    return database

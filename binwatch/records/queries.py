@@ -16,13 +16,9 @@ Item = TypeVar("Item")
 _AT_A_TIME = 500  # SQLite takes 32,766 parameters in a statement
 
 
-def unrecorded_photos(
-    connection: Connection, bucket: str, listed: Sequence[Listed], model_version: str | None = None
-) -> list[Listed]:
-    """Those of `listed` that no model has counted or failed to count as they are now, or not this model, if given."""
+def unrecorded_photos(connection: Connection, bucket: str, listed: Sequence[Listed]) -> list[Listed]:
+    """Those of `listed` that no model has counted or failed to count as they are now."""
     query = select(Count.key, Count.etag).where(Count.bucket == bucket)
-    if model_version is not None:
-        query = query.where(Count.model_version == model_version)
     recorded: set[tuple[str, str]] = set()
     for chunk in _chunks(listed):
         pairs = [(photo.key, photo.etag) for photo in chunk]
