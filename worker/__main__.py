@@ -132,7 +132,11 @@ def _count(places: list[str], settings: Settings) -> Iterator[Line]:
 
     bundle = Bundle(settings.model_dir)
     engine = Engine(
-        bundle, provider=settings.provider, precision=settings.precision, threads=settings.inference_threads
+        bundle,
+        provider=settings.provider,
+        precision=settings.precision,
+        threads=settings.inference_threads,
+        batch_size=settings.batch_size,
     )
     with ThreadPoolExecutor(settings.fetch_threads) as pool:
         loaded = load_ahead(

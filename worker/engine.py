@@ -16,6 +16,7 @@ import onnxruntime as ort
 from binwatch.bundle import EMBEDDING, INPUT, PROBABILITIES, Bundle, Card, Precision
 from binwatch.errors import BinwatchError, BundleError
 from binwatch.settings import PrecisionChoice, Provider
+from worker.buckets import buckets, in_buckets
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +56,9 @@ class Engine:
         provider: Provider = Provider.AUTO,
         precision: PrecisionChoice = PrecisionChoice.AUTO,
         threads: int = 0,
+        batch_size: int = 16,
     ) -> None:
+        """`batch_size` is the most photos that a call will have; more are counted too, on CUDA in several batches."""
         self.card: Card = bundle.card
         threads = threads or len(os.sched_getaffinity(0))
         for wanted in _wanted(provider):
@@ -71,9 +74,26 @@ class Engine:
             raise ProviderError(_FELL_BACK.format(provider, self.provider))
         _check_against_card(self._session, bundle.card, path)
         self._lock = threading.Lock()
+        self._batch_size = batch_size
+        self._buckets = buckets(batch_size) if self.provider == CUDA else None
+
+    def warm(self) -> None:
+        """Count blank photos, so that the first call of each batch size does its allocating before there is a photo."""
+        side = self.card.input_size
+        for photos in self._buckets or (1, self._batch_size):
+            self.infer(np.zeros((photos, side, side, 3), np.uint8))
 
     def infer(self, photos: npt.NDArray[np.uint8]) -> Inferred:
         """Count `photos`, uint8 (n, size, size, 3) with n ≥ 1."""
+        if self._buckets is None:
+            return self._run(photos)
+        answers = [(self._run(batch), kept) for batch, kept in in_buckets(photos, self._buckets)]
+        return Inferred(
+            np.concatenate([answer.probabilities[:kept] for answer, kept in answers]),
+            np.concatenate([answer.embeddings[:kept] for answer, kept in answers]),
+        )
+
+    def _run(self, photos: npt.NDArray[np.uint8]) -> Inferred:
         with self._lock:
             probabilities, embeddings = self._session.run([PROBABILITIES, EMBEDDING], {INPUT: photos})
         if len(probabilities) != len(photos):

@@ -89,8 +89,7 @@ class ModelKeeper:
             provider=self._settings.provider,
             precision=self._settings.precision,
             threads=self._settings.inference_threads,
+            batch_size=self._settings.batch_size,
         )
-        side = engine.card.input_size
-        for photos in (1, self._settings.batch_size):  # the first call of each size allocates; better now than later
-            engine.infer(np.zeros((photos, side, side, 3), np.uint8))
+        engine.warm()
         return engine

@@ -11,12 +11,13 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from binwatch.bundle import CARD, EMBEDDING, PROBABILITIES, Bundle, Precision, Variant, describe, write_card
+from binwatch.bundle import CARD, EMBEDDING, INPUT, PROBABILITIES, Bundle, Precision, Variant, describe, write_card
 from binwatch.counts import CLASSES
 from binwatch.errors import BundleError
 from binwatch.settings import PrecisionChoice, Provider
 from tests.worker.brightness import probabilities_of, write_brightness_bundle, write_brightness_model
 from worker import engine as engine_module
+from worker.buckets import buckets
 from worker.engine import CPU, CUDA, Engine, ProviderError
 
 
@@ -202,3 +203,79 @@ def _with_variants(folder: Path, precisions: list[Precision]) -> None:
         variants[precision] = describe(path)
     write_card(folder, Bundle(folder).card.model_copy(update={"variants": variants}))
     assert (folder / CARD).exists()
+
+
+class CudaStandIn:
+    """A session that computes on the CPU and says that it is CUDA's; keeps the shapes of all calls."""
+
+    def __init__(self, path: str, options: object, providers: object) -> None:
+        self.shapes: list[tuple[int, ...]] = []
+        self._session = SESSION(path, options, providers=[CPU])
+        self.get_inputs, self.get_outputs = self._session.get_inputs, self._session.get_outputs
+
+    def get_providers(self) -> list[str]:
+        return [CUDA, CPU]
+
+    def run(self, outputs: list[str], inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+        self.shapes += [array.shape for array in inputs.values()]
+        return self._session.run(outputs, inputs)
+
+
+SESSION = engine_module.ort.InferenceSession
+
+
+@pytest.fixture
+def cuda(brightness_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
+    """An engine on a stand-in for CUDA, for batches of up to 24 photos."""
+    monkeypatch.setattr(engine_module.ort, "get_available_providers", lambda: [CUDA, CPU])
+    monkeypatch.setattr(engine_module.ort, "InferenceSession", CudaStandIn)
+    return Engine(Bundle(brightness_bundle), threads=1, batch_size=24)
+
+
+def _batches(engine: Engine) -> list[int]:
+    shapes = engine._session.shapes
+    assert {shape[1:] for shape in shapes} <= {(224, 224, 3)}
+    return [shape[0] for shape in shapes]
+
+
+def test_warming_shows_cuda_every_batch_size_that_will_come(cuda: Engine) -> None:
+    cuda.warm()
+    warmed = _batches(cuda)
+    assert warmed == [1, 4, 16, 24]
+    for size in range(1, 60):
+        _assert_right(cuda, [(37 * n + size) % 256 for n in range(size)])
+    assert set(_batches(cuda)) == set(warmed)
+
+
+@pytest.mark.parametrize(
+    ("photos", "batches"), [(1, [1]), (2, [4]), (4, [4]), (5, [16]), (17, [24]), (24, [24]), (25, [24, 1])]
+)
+def test_a_partial_batch_is_padded_on_cuda(
+    cuda: Engine, brightness_bundle: Path, photos: int, batches: list[int]
+) -> None:
+    """The padding leaves no trace: the answers are those of the photos alone, bit by bit."""
+    pixels = np.random.default_rng(photos).integers(0, 256, (photos, 224, 224, 3), dtype=np.uint8)
+    padded = cuda.infer(pixels)
+    assert _batches(cuda) == batches
+    plain = SESSION(brightness_bundle / "model-int8.onnx", providers=[CPU])
+    probabilities, embeddings = plain.run([PROBABILITIES, EMBEDDING], {INPUT: pixels})
+    np.testing.assert_array_equal(padded.probabilities, probabilities)
+    np.testing.assert_array_equal(padded.embeddings, embeddings)
+
+
+def test_a_cpu_is_given_batches_as_they_are(brightness_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There, a row of padding would cost as much as a photo."""
+    monkeypatch.setattr(CudaStandIn, "get_providers", lambda _: [CPU])
+    monkeypatch.setattr(engine_module.ort, "InferenceSession", CudaStandIn)
+    engine = Engine(Bundle(brightness_bundle), provider=Provider.CPU, threads=1, batch_size=24)
+    engine.warm()
+    for size in (2, 5, 25):
+        _assert_right(engine, [40] * size)
+    assert _batches(engine) == [1, 24, 2, 5, 25]
+
+
+@pytest.mark.parametrize(
+    ("largest", "sizes"), [(1, (1,)), (2, (1, 2)), (4, (1, 4)), (16, (1, 4, 16)), (100, (1, 4, 16, 64, 100))]
+)
+def test_buckets(largest: int, sizes: tuple[int, ...]) -> None:
+    assert buckets(largest) == sizes
