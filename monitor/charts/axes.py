@@ -1,0 +1,59 @@
+"""Ticks: round moments and round shares, few enough to be read on a phone."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+TICKS = 6
+"""Most ticks on an axis of time."""
+
+_HOUR = timedelta(hours=1)
+_DAY = timedelta(days=1)
+_STEPS = (
+    *(minutes * timedelta(minutes=1) for minutes in (1, 5, 15, 30)),
+    *(hours * _HOUR for hours in (1, 3, 6, 12)),
+    *(days * _DAY for days in (1, 2, 7, 14, 28, 91, 182, 364)),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """One place on an axis and what stands there."""
+
+    at: float
+    """Per cent of the width, or pixels from the top."""
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A stretch of time that is as wide as the plot."""
+
+    start: datetime
+    end: datetime
+
+    def place(self, at: datetime) -> float:
+        """Where a moment is, in per cent of the width."""
+        return 100 * ((at - self.start) / (self.end - self.start))
+
+    def ticks(self) -> list[Tick]:
+        """Round moments in UTC, at most TICKS of them."""
+        length = self.end - self.start
+        step = next((step for step in _STEPS if length / step <= TICKS), length / TICKS)
+        style = "%-d %b" if step >= _DAY else "%H:%M"
+        return [Tick(self.place(at), f"{at:{style}}") for at in _rounded(self.start, self.end, step)]
+
+
+def _rounded(start: datetime, end: datetime, step: timedelta) -> list[datetime]:
+    """Multiples of `step` since a Monday long ago, from `start` to `end`."""
+    monday = datetime(2001, 1, 1, tzinfo=UTC)
+    first = math.ceil((start - monday) / step)
+    last = math.floor((end - monday) / step)
+    return [monday + number * step for number in range(first, last + 1)]
+
+
+def share_ticks(height: float) -> list[Tick]:
+    """0 to 100 % in quarters, from the bottom up: an axis that starts elsewhere makes noise look like news."""
+    return [Tick(height * (1 - quarter / 4), f"{25 * quarter}") for quarter in range(5)]

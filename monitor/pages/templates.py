@@ -1,0 +1,39 @@
+"""Jinja2 for the pages: strangers' text stays text, and a name that does not exist is an error."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from fastapi.responses import HTMLResponse
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from monitor import words
+
+
+def html(template: str, status: int = 200, **values: Any) -> HTMLResponse:
+    """A page. `page` is the name of its entry in the navigation."""
+    return HTMLResponse(_TEMPLATES.get_template(template).render({"page": None} | values), status)
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("monitor"),
+        autoescape=True,  # keys, details and model names are strangers' text
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "share": words.share,
+        "items": words.items,
+        "number": words.number,
+        "moment": words.moment,
+        "iso": datetime.isoformat,
+        "reason": words.reason,
+        "difference": words.difference,
+    }
+    return environment
+
+
+_TEMPLATES = _environment()
