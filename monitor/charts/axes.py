@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-TICKS = 6
-"""Most ticks on an axis of time."""
+TICKS = 8
+"""Most ticks on an axis of time; a phone shows every other one."""
 
 _HOUR = timedelta(hours=1)
 _DAY = timedelta(days=1)
@@ -42,8 +42,7 @@ class Span:
         """Round moments in UTC, at most TICKS of them."""
         length = self.end - self.start
         step = next((step for step in _STEPS if length / step <= TICKS), length / TICKS)
-        style = "%-d %b" if step >= _DAY else "%H:%M"
-        return [Tick(self.place(at), f"{at:{style}}") for at in _rounded(self.start, self.end, step)]
+        return [Tick(self.place(at), _label(at)) for at in _rounded(self.start, self.end, step)]
 
 
 def _rounded(start: datetime, end: datetime, step: timedelta) -> list[datetime]:
@@ -54,6 +53,11 @@ def _rounded(start: datetime, end: datetime, step: timedelta) -> list[datetime]:
     return [monday + number * step for number in range(first, last + 1)]
 
 
+def _label(at: datetime) -> str:
+    """The hour; at midnight, the day that begins."""
+    return f"{at:%H:%M}" if at.hour or at.minute else f"{at:%-d %b}"
+
+
 def share_ticks(height: float) -> list[Tick]:
     """0 to 100 % in quarters, from the bottom up: an axis that starts elsewhere makes noise look like news."""
-    return [Tick(height * (1 - quarter / 4), f"{25 * quarter}") for quarter in range(5)]
+    return [Tick(height * (1 - quarter / 4), f"{25 * quarter}\N{NARROW NO-BREAK SPACE}%") for quarter in range(5)]
