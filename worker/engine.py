@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,7 +49,11 @@ class Inferred:
 
 
 class Engine:
-    """One loaded model. Safe to share: calls from several threads queue, since each call uses every core by itself."""
+    """One loaded model. Safe to share: calls from several threads queue, since each call uses every core by itself.
+
+    On a CPU, a call's photos are dealt out to threads that each run the model by themselves. ONNX Runtime's own threads
+    share each operator and wait for each other after it, which costs time (benchmarks/engine_threads.py).
+    """
 
     def __init__(
         self,
@@ -60,11 +66,11 @@ class Engine:
     ) -> None:
         """`batch_size` is the most photos that a call will have; more are counted too, on CUDA in several batches."""
         self.card: Card = bundle.card
-        threads = threads or len(os.sched_getaffinity(0))
+        self._threads = threads or len(os.sched_getaffinity(0))
         for wanted in _wanted(provider):
             self.precision = _precision(precision, wanted, bundle.card)
             path = bundle.model(self.precision)
-            self._session = _open(path, wanted, threads)
+            self._session = _open(path, wanted)
             # ONNX Runtime falls back to the CPU without an exception; only the session's own list tells.
             self.provider = str(self._session.get_providers()[0])
             if self.provider == wanted:
@@ -73,7 +79,8 @@ class Engine:
         else:
             raise ProviderError(_FELL_BACK.format(provider, self.provider))
         _check_against_card(self._session, bundle.card, path)
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # of the GPU; on a CPU, the pool's size is the limit
+        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="infer")
         self._batch_size = batch_size
         self._buckets = buckets(batch_size) if self.provider == CUDA else None
 
@@ -86,19 +93,26 @@ class Engine:
     def infer(self, photos: npt.NDArray[np.uint8]) -> Inferred:
         """Count `photos`, uint8 (n, size, size, 3) with n ≥ 1."""
         if self._buckets is None:
-            return self._run(photos)
-        answers = [(self._run(batch), kept) for batch, kept in in_buckets(photos, self._buckets)]
-        return Inferred(
-            np.concatenate([answer.probabilities[:kept] for answer, kept in answers]),
-            np.concatenate([answer.embeddings[:kept] for answer, kept in answers]),
-        )
+            return _joined(self._pool.map(self._run, np.array_split(photos, min(self._threads, len(photos)))))
+        with self._lock:
+            return _joined(_first(kept, self._run(batch)) for batch, kept in in_buckets(photos, self._buckets))
 
     def _run(self, photos: npt.NDArray[np.uint8]) -> Inferred:
-        with self._lock:
-            probabilities, embeddings = self._session.run([PROBABILITIES, EMBEDDING], {INPUT: photos})
+        probabilities, embeddings = self._session.run([PROBABILITIES, EMBEDDING], {INPUT: photos})
         if len(probabilities) != len(photos):
             raise BinwatchError(f"the model answered {len(probabilities)} photos of {len(photos)}; export it again")
         return Inferred(probabilities, embeddings)
+
+
+def _first(photos: int, answer: Inferred) -> Inferred:
+    return Inferred(answer.probabilities[:photos], answer.embeddings[:photos])
+
+
+def _joined(answers: Iterable[Inferred]) -> Inferred:
+    parts = list(answers)
+    return Inferred(
+        np.concatenate([part.probabilities for part in parts]), np.concatenate([part.embeddings for part in parts])
+    )
 
 
 def _wanted(choice: Provider) -> list[str]:
@@ -121,12 +135,10 @@ def _precision(choice: PrecisionChoice, provider: str, card: Card) -> Precision:
     return best if best in card.variants else next(p for p in (Precision.FP32, *card.variants) if p in card.variants)
 
 
-def _open(path: Path, provider: str, threads: int) -> Any:
+def _open(path: Path, provider: str) -> Any:
     options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = 1  # the caller's; several callers run beside each other
     options.log_severity_level = _QUIET
-    # Threads that spin while they wait for the next call take the cores that decode its photos.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if provider == CUDA and hasattr(ort, "preload_dlls"):
         ort.preload_dlls()
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -272,6 +273,41 @@ def test_a_cpu_is_given_batches_as_they_are(brightness_bundle: Path, monkeypatch
     for size in (2, 5, 25):
         _assert_right(engine, [40] * size)
     assert _batches(engine) == [1, 24, 2, 5, 25]
+
+
+class Gathering(CudaStandIn):
+    """A session on the CPU in which no run goes on before three are there; keeps how many there ever were at once."""
+
+    def __init__(self, path: str, options: object, providers: object) -> None:
+        super().__init__(path, options, providers)
+        self.gate, self.inside, self.most, self.lock = threading.Barrier(3, timeout=30), 0, 0, threading.Lock()
+
+    def get_providers(self) -> list[str]:
+        return [CPU]
+
+    def run(self, outputs: list[str], inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+        with self.lock:
+            self.inside += 1
+            self.most = max(self.most, self.inside)
+        self.gate.wait()
+        try:
+            return super().run(outputs, inputs)
+        finally:
+            with self.lock:
+                self.inside -= 1
+
+
+def test_a_cpu_runs_the_model_on_each_thread(brightness_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each with its part of the photos, never more than the threads, and the answers in the photos' order."""
+    monkeypatch.setattr(engine_module.ort, "InferenceSession", Gathering)
+    engine = Engine(Bundle(brightness_bundle), provider=Provider.CPU, threads=3)
+    with ThreadPoolExecutor(4) as pool:
+        for future in [
+            pool.submit(_assert_right, engine, [(31 * n + call) % 256 for n in range(7)]) for call in (0, 9)
+        ]:
+            future.result()
+    assert sorted(_batches(engine)) == [2, 2, 2, 2, 3, 3]
+    assert engine._session.most == 3
 
 
 @pytest.mark.parametrize(

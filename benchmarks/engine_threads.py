@@ -1,0 +1,103 @@
+"""How a CPU's cores are best shared by one batch: all in one ONNX Runtime call, or each with a call of its own.
+
+    python -m benchmarks.engine_threads [--model samples/model] [--threads 4] [--rounds 9]
+
+The two take turns on the same batches, so that other work on the machine hits both. Processor time is what they cost,
+whatever else runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+from binwatch.bundle import INPUT, Bundle, Precision
+from binwatch.image import load
+from binwatch.settings import DEFAULT_MODEL, Settings
+
+SAMPLES = Path(__file__).parents[1] / "samples" / "bin-images"
+BATCHES = 4  # in each round
+
+Batch = npt.NDArray[np.uint8]
+
+
+class Together:
+    """All threads in one call."""
+
+    def __init__(self, model: Path, threads: int) -> None:
+        self._session = _session(model, threads)
+
+    def __call__(self, batch: Batch) -> None:
+        self._session.run(None, {INPUT: batch})
+
+
+class SideBySide:
+    """Each thread in a call of its own, on its part of the batch. This is what worker.engine does."""
+
+    def __init__(self, model: Path, threads: int) -> None:
+        self._session = _session(model, 1)
+        self._pool = ThreadPoolExecutor(threads)
+        self._threads = threads
+
+    def __call__(self, batch: Batch) -> None:
+        parts = np.array_split(batch, self._threads)
+        list(self._pool.map(lambda part: self._session.run(None, {INPUT: part}), parts))
+
+
+def _session(model: Path, threads: int) -> Any:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+
+
+def timed(way: Together | SideBySide, batches: list[Batch]) -> tuple[float, float]:
+    """Photos per second, and milliseconds of processor time for each photo."""
+    wall, processor = time.perf_counter(), time.process_time()
+    for batch in batches:
+        way(batch)
+    photos = sum(map(len, batches))
+    return photos / (time.perf_counter() - wall), 1000 * (time.process_time() - processor) / photos
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, default=DEFAULT_MODEL)
+    parser.add_argument("--precision", type=Precision, default=Precision.INT8)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--batch-size", type=int, default=Settings.model_fields["batch_size"].default)
+    parser.add_argument("--rounds", type=int, default=9)
+    options = parser.parse_args()
+    bundle = Bundle(options.model)
+    model = bundle.model(options.precision)
+    quality = bundle.card.jpeg_quality
+    photos = [load(file.read_bytes(), jpeg_quality=quality).pixels for file in sorted(SAMPLES.glob("*.jpg"))]
+    batches = [np.stack(photos[: options.batch_size])] * BATCHES
+    ways = {"one call, all threads": Together, "a call for each thread": SideBySide}
+    made = {name: way(model, options.threads) for name, way in ways.items()}
+    for way in made.values():
+        timed(way, batches[:1])  # the first call allocates
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in made}
+    for _ in range(options.rounds):
+        for name, way in made.items():
+            found[name].append(timed(way, batches))
+    print(
+        f"{options.threads} threads, batches of {options.batch_size}, {options.precision}, medians of {options.rounds}"
+    )
+    for name, rounds in found.items():
+        rate, cost = (statistics.median(column) for column in zip(*rounds, strict=True))
+        low, high = (pick(rate for rate, _ in rounds) for pick in (min, max))
+        print(f"{name:<24}{rate:7.1f} photos/s ({low:.1f} to {high:.1f}) {cost:6.1f} ms of processor time a photo")
+
+
+if __name__ == "__main__":
+    main()
