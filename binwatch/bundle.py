@@ -112,6 +112,28 @@ class Reference(_Strict):
     extra: dict[str, Any] = {}
 
 
+class Category(_Strict):
+    """Classes that are calibrated together: one alone, or neighbours of which there are too few photos."""
+
+    classes: tuple[int, ...] = Field(min_length=1)
+    """Indexes of the classes."""
+    scores: tuple[float, ...] = Field(min_length=1)
+    """1 − probability of the true class, of one photo of each bin and class; ascending."""
+
+
+class Calibration(_Strict):
+    """How odd correctly recorded photos look to the model: what binwatch.conformal makes p-values with.
+
+    In the card and not in a file beside it, since it is small, and as old or as new as the card.
+    """
+
+    photos: int = Field(gt=0)
+    """Photos whose scores are kept."""
+    split: str
+    """Part of the data set that they are of; the model must have learned from none of them."""
+    categories: tuple[Category, ...] = Field(min_length=1)
+
+
 class Card(_Strict):
     """What is known of a model: enough to use it, to judge it and to say where it came from."""
 
@@ -133,6 +155,8 @@ class Card(_Strict):
     metrics: dict[str, Metrics] = {}
     """Name of the photo set ("test", "test 0-5 (challenge)") → figures."""
     reference: Reference | None = None
+    calibration: Calibration | None = None
+    """None in bundles from before there was one: bins are then ranked without p-values."""
     training: dict[str, Any] = {}
     """Data, split, duration, hardware and the whole configuration of the training run."""
     notes: list[str] = []

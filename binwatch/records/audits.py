@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 
-from sqlalchemy import Connection, Engine, RowMapping, select
+from sqlalchemy import Connection, Engine, RowMapping, select, update
 
 from binwatch.counts import Outcome, class_of, error_of, outcome_of
 from binwatch.errors import BinwatchError
+from binwatch.records.comparing import CONFUSION_LABELS, Against, confusion
 from binwatch.records.engine import WRITE
-from binwatch.records.tables import Audit, AuditTotal, Bin, Count, Expectation
+from binwatch.records.tables import Audit, AuditTotal, Bin, ConfusionTotal, Count, CurrentComparison, Expectation
 from binwatch.records.writing import Row, add_to_totals, errors_of, insert_into, summed
 
 
@@ -20,6 +21,17 @@ class Subject(StrEnum):
 
     COUNT = "count"
     INVENTORY = "inventory"
+
+
+class Seen(StrEnum):
+    """What an auditor says of the photo that was looked at, where that is not a count's id."""
+
+    WHATEVER = "whatever"
+    """The items themselves were counted; which photo is the latest does not matter."""
+
+
+class StaleAudit(BinwatchError):
+    """The bin has another photo than the one that the auditor saw: the audit would judge what nobody looked at."""
 
 
 class UnknownBin(BinwatchError):
@@ -33,6 +45,10 @@ class Audited:
     quantity: int
     predicted: int | None
     expected: int | None
+    id: int = 0
+    """Of the audit in the records."""
+    is_new: bool = True
+    """False if the same person had said just that of the same photo before."""
 
     @property
     def of_count(self) -> Outcome | None:
@@ -45,27 +61,68 @@ class Audited:
         return None if self.expected is None else outcome_of(class_of(self.expected), self.quantity)
 
 
-def add_audit(engine: Engine, bucket: str, bin_id: str, quantity: int, auditor: str | None = None) -> Audited:
-    """Record that somebody found `quantity` items in a bin. Raises UnknownBin; ValueError if negative."""
+def add_audit(
+    engine: Engine,
+    bucket: str,
+    bin_id: str,
+    quantity: int,
+    auditor: str | None = None,
+    seen: int | Seen | None = Seen.WHATEVER,
+) -> Audited:
+    """Record that somebody found `quantity` items in a bin. Saying the same again at once changes nothing.
+
+    `seen` is the id of the count whose photo was looked at, None if the bin had no photo. Raises UnknownBin; StaleAudit
+    if another photo has come since; ValueError if `quantity` is negative.
+    """
     class_of(quantity)
     now = datetime.now(UTC)
     with engine.execution_options(**{WRITE: True}).begin() as connection:
         found = _locked(connection, bucket, bin_id)
-        connection.execute(
-            insert_into(connection, Audit).values(
-                bucket=bucket,
-                bin_id=bin_id,
-                quantity=quantity,
-                auditor=auditor,
-                count_id=None if found["predicted"] is None else found["count_id"],
-                expectation_id=None if found["quantity"] is None else found["expectation_id"],
-                audited_at=now,
-            )
-        )
-        rows = _judgements(found, quantity)
-        labels = ("subject", "model_version", "audited_class", "outcome")
-        add_to_totals(connection, AuditTotal, summed(labels, now, rows))
-    return Audited(quantity, found["predicted"], found["quantity"])
+        _check_seen(connection, found, bin_id, seen)
+        row = {
+            "bucket": bucket,
+            "bin_id": bin_id,
+            "quantity": quantity,
+            "auditor": auditor,
+            "count_id": None if found["predicted"] is None else found["count_id"],
+            "expectation_id": None if found["quantity"] is None else found["expectation_id"],
+        }
+        said = _said_before(connection, row)
+        audit_id = said if said is not None else _append(connection, row, found, now)
+    return Audited(quantity, found["predicted"], found["quantity"], audit_id, is_new=said is None)
+
+
+def _check_seen(connection: Connection, found: RowMapping, bin_id: str, seen: int | Seen | None) -> None:
+    """A newer model's count of the same photo is no other photo."""
+    if isinstance(seen, Seen) or seen == found["count_id"]:
+        return
+    photo = select(Count.bucket, Count.key, Count.etag)
+    was = connection.execute(photo.where(Count.id == seen)).one_or_none()
+    now = connection.execute(photo.where(Count.id == found["count_id"])).one_or_none()
+    if was is None or was != now:
+        raise StaleAudit(f"bin {bin_id!r} has another photo than the one you saw; look at it and save again")
+
+
+def _said_before(connection: Connection, row: Row) -> int | None:
+    """Id of the bin's last audit if it says the same: a form that was sent twice, a key that was hit twice."""
+    where = (Audit.bucket == row["bucket"], Audit.bin_id == row["bin_id"])
+    last = connection.execute(select(Audit.__table__).where(*where).order_by(Audit.id.desc()).limit(1)).mappings()
+    found = last.one_or_none()
+    return found["id"] if found and all(found[name] == value for name, value in row.items()) else None
+
+
+def _append(connection: Connection, row: Row, found: RowMapping, now: datetime) -> int:
+    statement = insert_into(connection, Audit).values(**row, audited_at=now).returning(Audit.id)
+    audit_id: int = connection.execute(statement).scalar_one()
+    rows = _judgements(found, row["quantity"])
+    labels = ("subject", "model_version", "audited_class", "outcome")
+    add_to_totals(connection, AuditTotal, summed(labels, now, rows))
+    if found["predicted"] is not None:
+        judged = confusion(Against.AUDIT, found["model_version"], class_of(row["quantity"]), found["predicted"])
+        add_to_totals(connection, ConfusionTotal, summed(CONFUSION_LABELS, now, [judged]))
+    current = (CurrentComparison.bucket == row["bucket"], CurrentComparison.bin_id == row["bin_id"])
+    connection.execute(update(CurrentComparison).where(*current).values(audit_id=audit_id))
+    return audit_id
 
 
 def _locked(connection: Connection, bucket: str, bin_id: str) -> RowMapping:

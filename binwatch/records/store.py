@@ -13,21 +13,16 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, and_, bindparam, select, tuple_, update
 
-from binwatch.counts import class_of, error_of, outcome_of
+from binwatch.bundle import Calibration
 from binwatch.errors import MetadataReason, Reason
 from binwatch.keys import bin_of
 from binwatch.records.bins import BinKey, restate
+from binwatch.records.comparing import compare
 from binwatch.records.engine import WRITE
-from binwatch.records.tables import (
-    Bin,
-    Comparison,
-    ComparisonTotal,
-    Count,
-    Expectation,
-    ExpectationTotal,
-    PhotoTotal,
-)
-from binwatch.records.writing import Row, add_to_totals, errors_of, insert_into, insert_new, summed
+from binwatch.records.hours import photo_hours
+from binwatch.records.models import Calibrations, note_model
+from binwatch.records.tables import Bin, Count, Expectation, ExpectationTotal, PhotoHour, PhotoTotal
+from binwatch.records.writing import Row, add_to_totals, insert_into, insert_new, summed
 
 Age = tuple[datetime, int]
 """Orders uploads by the store's clock, then by row id: the same photo counted by a newer model is newer."""
@@ -73,6 +68,8 @@ class NewExpectation:
     quantity: int | None = None
     reason: MetadataReason | None = None
     detail: str | None = None
+    contents: list[dict[str, Any]] | None = None
+    """Items as binwatch.metadata.contents finds them."""
 
 
 class Store:
@@ -80,6 +77,12 @@ class Store:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine.execution_options(**{WRITE: True})
+        self._calibrations = Calibrations()
+
+    def use_model(self, version: str, calibration: Calibration | None) -> None:
+        """Record that a model counts from now on. Its comparisons get p-values if it has a calibration."""
+        with self._engine.begin() as connection:
+            note_model(connection, version, calibration, datetime.now(UTC))
 
     def add_counts(self, counts: Iterable[NewCount]) -> int:
         """Record counts and failures, and compare those that are their bin's latest. Returns how many were new."""
@@ -92,7 +95,9 @@ class Store:
         with self._engine.begin() as connection:
             new = _insert_counts(connection, _sorted(rows, now))
             add_to_totals(connection, PhotoTotal, _photo_totals(new, now))
-            _update_bins(connection, _latest_photos(connection, found), ("photo_at", "count_id"), now)
+            add_to_totals(connection, PhotoHour, photo_hours(new, now))
+            latest = _latest_photos(connection, found)
+            _update_bins(connection, latest, ("photo_at", "count_id"), self._calibrations, now)
         return len(new)
 
     def add_expectations(self, expectations: Iterable[NewExpectation]) -> int:
@@ -104,7 +109,8 @@ class Store:
         with self._engine.begin() as connection:
             new = insert_new(connection, Expectation, _sorted(rows, now))
             add_to_totals(connection, ExpectationTotal, _expectation_totals(new, now))
-            _update_bins(connection, _latest_expectations(new), ("expected_at", "expectation_id"), now)
+            latest = _latest_expectations(new)
+            _update_bins(connection, latest, ("expected_at", "expectation_id"), self._calibrations, now)
         return len(new)
 
 
@@ -161,7 +167,13 @@ def _newest(candidates: Iterable[tuple[BinKey, Age]]) -> dict[BinKey, Age]:
     return newest
 
 
-def _update_bins(connection: Connection, latest: dict[BinKey, Age], columns: tuple[str, str], now: datetime) -> None:
+def _update_bins(
+    connection: Connection,
+    latest: dict[BinKey, Age],
+    columns: tuple[str, str],
+    calibrations: Calibrations,
+    now: datetime,
+) -> None:
     """Point each bin at its latest count or expectation, and compare what each then points at.
 
     `columns` are the time and the id that `latest` is about. The lock on the bin's row makes a count and an expectation
@@ -188,39 +200,7 @@ def _update_bins(connection: Connection, latest: dict[BinKey, Age], columns: tup
         ]
         connection.execute(update(Bin).where(where), parameters)
     restate(connection, keys, now)
-    _compare(connection, keys, now)
-
-
-def _compare(connection: Connection, keys: list[BinKey], now: datetime) -> None:
-    pairs = (
-        select(
-            Bin.bucket,
-            Bin.bin_id,
-            Bin.count_id,
-            Bin.expectation_id,
-            Count.model_version,
-            Count.predicted,
-            Expectation.quantity,
-        )
-        .join(Count, Count.id == Bin.count_id)
-        .join(Expectation, Expectation.id == Bin.expectation_id)
-        .where(tuple_(Bin.bucket, Bin.bin_id).in_(keys), Count.reason.is_(None), Expectation.reason.is_(None))
-        .order_by(Bin.bucket, Bin.bin_id)
-    )
-    rows = [_comparison(dict(pair), now) for pair in connection.execute(pairs).mappings()]
-    if rows:
-        new = insert_new(connection, Comparison, rows)
-        add_to_totals(connection, ComparisonTotal, _comparison_totals(new, now))
-
-
-def _comparison(pair: Row, now: datetime) -> Row:
-    quantity = pair.pop("quantity")
-    return pair | {
-        "expected": quantity,
-        "error": error_of(pair["predicted"], quantity),
-        "outcome": outcome_of(pair["predicted"], quantity),
-        "compared_at": now,
-    }
+    compare(connection, keys, calibrations, now)
 
 
 def _photo_totals(new: Sequence[Row], now: datetime) -> list[Row]:
@@ -233,20 +213,3 @@ def _photo_totals(new: Sequence[Row], now: datetime) -> list[Row]:
 
 def _expectation_totals(new: Sequence[Row], now: datetime) -> list[Row]:
     return summed(("reason",), now, ({"reason": row["reason"] or "", "expectations": 1} for row in new))
-
-
-def _comparison_totals(new: Sequence[Row], now: datetime) -> list[Row]:
-    return summed(
-        ("model_version", "expected_class", "outcome"),
-        now,
-        (
-            {
-                "model_version": row["model_version"],
-                "expected_class": class_of(row["expected"]),
-                "outcome": row["outcome"],
-                "comparisons": 1,
-            }
-            | errors_of(row["error"])
-            for row in new
-        ),
-    )

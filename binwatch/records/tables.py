@@ -1,7 +1,8 @@
 """The tables. `counts`, `expectations`, `comparisons` and `audits` are ledgers that only grow; the others follow.
 
-`bins` says which count and which expected quantity of a bin are the latest. `*_totals` are running sums, kept in the
-same transaction as the ledgers, so that a scrape costs the same with a thousand records or ten million.
+`bins` says which count and which expected quantity of a bin are the latest, and `current_comparisons` how the two
+compare. `*_totals` and `*_hours` are running sums, kept in the same transaction as the ledgers, so that a scrape or a
+page costs the same with a thousand records or ten million.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from sqlalchemy import (
     String,
     Text,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -59,6 +61,7 @@ class Base(DeclarativeBase):
     type_annotation_map = {  # noqa: RUF012 (SQLAlchemy reads it from the class)
         datetime: UtcDateTime(),
         list[float]: JSON(none_as_null=True),
+        list[dict[str, Any]]: JSON(none_as_null=True),
         dict[str, Any]: JSON(none_as_null=True),
         str: Text(),
         float: Double(),
@@ -125,6 +128,8 @@ class Expectation(Base):
     reason: Mapped[str | None] = mapped_column(String(40))
     """Why there is no quantity (binwatch.errors.MetadataReason); NULL if there is one."""
     detail: Mapped[str | None]
+    contents: Mapped[list[dict[str, Any]] | None]
+    """What the quantity is made up of (binwatch.metadata.Item); NULL if the source does not say."""
     modified_at: Mapped[datetime]
     recorded_at: Mapped[datetime]
 
@@ -167,7 +172,68 @@ class Comparison(Base):
     error: Mapped[int]
     """predicted − expected in items, both capped at "more than 5" (6)."""
     outcome: Mapped[str] = mapped_column(String(10))
+    chance: Mapped[float | None]
+    """Probability that the model gave to the expected quantity's class; NULL if the count has no probabilities."""
+    p_value: Mapped[float | None]
+    """How odd that is for a bin that holds what is expected (binwatch.conformal); NULL without calibration."""
     compared_at: Mapped[datetime]
+
+
+# Ordered byte by byte, as SQLite does by itself, so that an index on it finds what begins with a prefix.
+BytewiseText = Text(collation="C").with_variant(Text(), "sqlite")
+
+
+_AUDITED = text("audit_id IS NOT NULL")
+
+
+class CurrentComparison(Base):
+    """How each bin's latest photo and latest expected quantity compare; no row for a bin that lacks one of them.
+
+    Everything that discrepancies are filtered and ranked by is in this row. The ranking is `doubt`, then `chance`, then
+    `comparison_id`.
+    """
+
+    __tablename__ = "current_comparisons"
+    __table_args__ = (
+        # With what most questions leave out or count, so that PostgreSQL answers them from the index alone.
+        Index("ix_current_rank", "doubt", "chance", "comparison_id", postgresql_include=["error", "audit_id"]),
+        Index("ix_current_model", "model_version", "doubt", "chance", "comparison_id"),
+        Index("ix_current_key", "key"),
+        Index("ix_current_photo_at", "photo_at"),
+        Index("ix_current_audit", "audit_id", postgresql_where=_AUDITED, sqlite_where=_AUDITED),
+    )
+
+    bucket: Mapped[str] = mapped_column(primary_key=True)
+    bin_id: Mapped[str] = mapped_column(BytewiseText, primary_key=True)
+    comparison_id: Mapped[int] = mapped_column(BigId, ForeignKey("comparisons.id"))
+    count_id: Mapped[int] = mapped_column(BigId, ForeignKey("counts.id"))
+    expectation_id: Mapped[int] = mapped_column(BigId, ForeignKey("expectations.id"))
+    model_version: Mapped[str] = mapped_column(String(100))
+    key: Mapped[str] = mapped_column(BytewiseText)
+    photo_at: Mapped[datetime]
+    predicted: Mapped[int] = mapped_column(SmallInteger)
+    expected: Mapped[int]
+    error: Mapped[int]
+    chance: Mapped[float]
+    """As in `comparisons`, but 1 where it is unknown: such a bin is ranked last."""
+    p_value: Mapped[float | None]
+    doubt: Mapped[float]
+    """`p_value`; where there is none, 1 + `chance`, so that these come after all that have one."""
+    audit_id: Mapped[int | None] = mapped_column(BigId, ForeignKey("audits.id"))
+    """The last audit of this very photo; NULL if nobody has looked."""
+
+
+class Model(Base):
+    """A model that a worker took into use, and what turns its probabilities into p-values."""
+
+    __tablename__ = "models"
+
+    model_version: Mapped[str] = mapped_column(String(100), primary_key=True)
+    first_at: Mapped[datetime]
+    calibration: Mapped[dict[str, Any] | None]
+    """binwatch.conformal.Calibration; NULL if its bundle has none."""
+    calibrated_at: Mapped[datetime | None]
+    """When `calibration` last changed."""
 
 
 class PhotoTotal(Base):
@@ -204,6 +270,50 @@ class ComparisonTotal(Base):
     """Comparisons whose error is at most one item."""
     absolute_error: Mapped[int] = mapped_column(BigInteger)
     squared_error: Mapped[int] = mapped_column(BigInteger)
+    last_at: Mapped[datetime]
+
+
+class ConfusionTotal(Base):
+    """What a model said of photos that should show a class, by the inventory or by an audit."""
+
+    __tablename__ = "confusion_totals"
+
+    subject: Mapped[str] = mapped_column(String(10), primary_key=True)
+    """binwatch.records.confusion.Against: who says so."""
+    model_version: Mapped[str] = mapped_column(String(100), primary_key=True)
+    true_class: Mapped[int] = mapped_column(SmallInteger, primary_key=True, autoincrement=False)
+    predicted: Mapped[int] = mapped_column(SmallInteger, primary_key=True, autoincrement=False)
+    comparisons: Mapped[int] = mapped_column(BigInteger)
+    last_at: Mapped[datetime]
+
+
+class ComparisonHour(Base):
+    """Comparisons made in one hour (UTC), by model and outcome."""
+
+    __tablename__ = "comparison_hours"
+
+    hour: Mapped[datetime] = mapped_column(primary_key=True)
+    model_version: Mapped[str] = mapped_column(String(100), primary_key=True)
+    outcome: Mapped[str] = mapped_column(String(10), primary_key=True)
+    comparisons: Mapped[int] = mapped_column(BigInteger)
+    within_one: Mapped[int] = mapped_column(BigInteger)
+    absolute_error: Mapped[int] = mapped_column(BigInteger)
+    squared_error: Mapped[int] = mapped_column(BigInteger)
+    last_at: Mapped[datetime]
+
+
+class PhotoHour(Base):
+    """Photos counted in one hour (UTC), by model and by how sure it was, in tenths: what estimated accuracy needs."""
+
+    __tablename__ = "photo_hours"
+
+    hour: Mapped[datetime] = mapped_column(primary_key=True)
+    model_version: Mapped[str] = mapped_column(String(100), primary_key=True)
+    tenth: Mapped[int] = mapped_column(SmallInteger, primary_key=True, autoincrement=False)
+    """0 for a top probability below 0.1, …, 9 for 0.9 and more."""
+    photos: Mapped[int] = mapped_column(BigInteger)
+    confidence: Mapped[float]
+    """Sum of the top probabilities."""
     last_at: Mapped[datetime]
 
 

@@ -1,0 +1,132 @@
+"""How bins compare now: one row for each bin whose latest photo was counted and whose expected quantity is known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import BindParameter, Connection, Engine, bindparam, delete, select, tuple_, update
+
+from binwatch.records.bins import BinKey
+from binwatch.records.engine import WRITE
+from binwatch.records.models import Calibrations
+from binwatch.records.tables import Audit, Comparison, Count, CurrentComparison
+from binwatch.records.writing import Row, insert_into
+
+RANKED_AT_A_TIME = 1000
+"""Rows in a transaction of `rank`."""
+
+
+def doubt_of(chance: float | None, p_value: float | None) -> float:
+    """What bins are ranked by, least first: the p-value; bins without one come after all that have one."""
+    return p_value if p_value is not None else 1 + _known(chance)
+
+
+def refresh(connection: Connection, keys: Sequence[BinKey], pairs: Sequence[Row]) -> None:
+    """Bring the rows of these bins up to date. The caller holds the locks on the bins.
+
+    `pairs` are the bins that can be compared, with what they point at: bucket, bin_id, count_id, expectation_id,
+    model_version, key, etag and photo_at.
+    """
+    comparable = {(pair["bucket"], pair["bin_id"]) for pair in pairs}
+    gone = [key for key in keys if key not in comparable]
+    if gone:
+        identity = tuple_(CurrentComparison.bucket, CurrentComparison.bin_id)
+        connection.execute(delete(CurrentComparison).where(identity.in_(gone)))
+    if not pairs:
+        return
+    compared, audited = _comparisons(connection, pairs), _audits(connection, sorted(comparable))
+    insert = insert_into(connection, CurrentComparison)
+    changed = CurrentComparison.comparison_id != insert.excluded.comparison_id
+    kept = ("bucket", "bin_id")
+    columns = [column.name for column in CurrentComparison.__table__.c if column.name not in kept]
+    statement = insert.on_conflict_do_update(
+        index_elements=kept, set_={name: insert.excluded[name] for name in columns}, where=changed
+    )
+    connection.execute(statement, [_row(pair, compared[_pair(pair)], audited.get(_photo(pair))) for pair in pairs])
+
+
+def rank(engine: Engine, models: Sequence[str] | None = None) -> int:
+    """Give the bins a p-value that were compared before their model's calibration was recorded.
+
+    Returns how many got one. `models` limits it to their versions. A broken connection costs one chunk.
+    """
+    writable = engine.execution_options(**{WRITE: True})
+    calibrations, after, ranked = Calibrations(), 0, 0
+    while True:
+        with writable.begin() as connection:
+            rows = _unranked(connection, models, after)
+            if not rows:
+                return ranked
+            after = rows[-1]["comparison_id"]
+            values = calibrations.of(connection, {row["model_version"] for row in rows})
+            found = []
+            for row in rows:
+                by_model = values.get(row["model_version"])
+                p_value = by_model.of(row["chance"], row["expected"]) if by_model else None
+                if p_value is not None:
+                    found.append({"of": row["comparison_id"], "p": p_value, "odd": doubt_of(row["chance"], p_value)})
+            if found:
+                _write_ranks(connection, found)
+                ranked += len(found)
+
+
+def _unranked(connection: Connection, models: Sequence[str] | None, after: int) -> list[Row]:
+    columns = (CurrentComparison.comparison_id, CurrentComparison.model_version, CurrentComparison.chance)
+    # Without probabilities there is nothing to rank by: doubt is 2.
+    where = [CurrentComparison.doubt > 1, CurrentComparison.doubt < 2, CurrentComparison.comparison_id > after]
+    if models is not None:
+        where.append(CurrentComparison.model_version.in_(models))
+    statement = select(*columns, CurrentComparison.expected).where(*where).order_by(CurrentComparison.comparison_id)
+    # Rows that a worker holds are left for another time: waiting for them could make a deadlock.
+    locked = statement.limit(RANKED_AT_A_TIME).with_for_update(skip_locked=True)
+    return [dict(row) for row in connection.execute(locked).mappings()]
+
+
+def _write_ranks(connection: Connection, found: list[Row]) -> None:
+    of: BindParameter[int] = bindparam("of")
+    ledger = update(Comparison).where(Comparison.id == of).values(p_value=bindparam("p"))
+    connection.execute(ledger, [{"of": row["of"], "p": row["p"]} for row in found])
+    current = update(CurrentComparison).where(CurrentComparison.comparison_id == of)
+    connection.execute(current.values(p_value=bindparam("p"), doubt=bindparam("odd")), found)
+
+
+def _comparisons(connection: Connection, pairs: Sequence[Row]) -> dict[tuple[int, int], Row]:
+    """The comparison of each pair, made now or before."""
+    identity = tuple_(Comparison.count_id, Comparison.expectation_id)
+    statement = select(Comparison.__table__).where(identity.in_([_pair(pair) for pair in pairs]))
+    return {_pair(dict(row)): dict(row) for row in connection.execute(statement).mappings()}
+
+
+def _audits(connection: Connection, keys: Sequence[BinKey]) -> dict[tuple[str, str, str], int]:
+    """Photo → its last audit. The photo counts, not the count: a newer model sees the same items."""
+    statement = (
+        select(Audit.id, Count.bucket, Count.key, Count.etag)
+        .join(Count, Count.id == Audit.count_id)
+        .where(tuple_(Audit.bucket, Audit.bin_id).in_(keys))
+        .order_by(Audit.id)
+    )
+    return {_photo(dict(row)): row["id"] for row in connection.execute(statement).mappings()}
+
+
+def _row(pair: Row, compared: Row, audit: int | None) -> Row:
+    shared = ("bucket", "bin_id", "count_id", "expectation_id", "model_version")
+    return {
+        **{name: pair[name] for name in (*shared, "key", "photo_at")},
+        **{name: compared[name] for name in ("predicted", "expected", "error", "p_value")},
+        "comparison_id": compared["id"],
+        "chance": _known(compared["chance"]),
+        "doubt": doubt_of(compared["chance"], compared["p_value"]),
+        "audit_id": audit,
+    }
+
+
+def _known(chance: float | None) -> float:
+    return 1.0 if chance is None else chance
+
+
+def _pair(row: Row) -> tuple[int, int]:
+    return row["count_id"], row["expectation_id"]
+
+
+def _photo(row: Row) -> tuple[str, str, str]:
+    return row["bucket"], row["key"], row["etag"]

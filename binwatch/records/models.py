@@ -1,0 +1,59 @@
+"""Models in the records: since when each is used, and what turns its probabilities into p-values."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from datetime import datetime
+
+from pydantic import ValidationError
+from sqlalchemy import Connection, select, update
+
+from binwatch.bundle import Calibration
+from binwatch.conformal import PValues
+from binwatch.records.tables import Model
+from binwatch.records.writing import insert_into
+
+logger = logging.getLogger(__name__)
+
+
+def note_model(connection: Connection, version: str, calibration: Calibration | None, now: datetime) -> None:
+    """Record that a model is in use, and its calibration if it has one. Doing it again changes nothing."""
+    first = insert_into(connection, Model).values(model_version=version, first_at=now)
+    connection.execute(first.on_conflict_do_nothing())
+    if calibration is None:
+        return
+    where = Model.model_version == version
+    document = calibration.model_dump(mode="json")
+    if connection.execute(select(Model.calibration).where(where).with_for_update()).scalar() != document:
+        connection.execute(update(Model).where(where).values(calibration=document, calibrated_at=now))
+
+
+class Calibrations:
+    """P-values by what the records hold of each model, so that whoever compares finds the same ones."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[datetime, PValues]] = {}
+
+    def of(self, connection: Connection, versions: Iterable[str]) -> dict[str, PValues]:
+        """By model; without those that have no calibration. Only what has changed is read again."""
+        statement = select(Model.model_version, Model.calibrated_at).where(
+            Model.model_version.in_(set(versions)), Model.calibrated_at.is_not(None)
+        )
+        found = {}
+        for version, at in connection.execute(statement):
+            known = self._known.get(version)
+            values = known[1] if known and known[0] == at else _read(connection, version)
+            if values is not None and at is not None:
+                self._known[version] = (at, values)
+                found[version] = values
+        return found
+
+
+def _read(connection: Connection, version: str) -> PValues | None:
+    document = connection.execute(select(Model.calibration).where(Model.model_version == version)).scalar()
+    try:
+        return PValues(Calibration.model_validate(document))
+    except ValidationError as error:
+        logger.warning("no p-values for model %s: its calibration in the records is damaged (%s)", version, error)
+        return None

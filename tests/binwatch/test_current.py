@@ -1,0 +1,275 @@
+"""How bins compare now, with p-values, sums by the hour and confusions, on both databases."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, select, text
+
+from binwatch.bundle import Calibration, Category
+from binwatch.errors import MetadataReason, Reason
+from binwatch.records.audits import Seen, StaleAudit, add_audit
+from binwatch.records.current import rank
+from binwatch.records.engine import connect
+from binwatch.records.migrate import migrate
+from binwatch.records.store import NewCount, NewExpectation, Store
+from binwatch.records.tables import (
+    Base,
+    Comparison,
+    ComparisonHour,
+    ConfusionTotal,
+    Count,
+    CurrentComparison,
+    Model,
+    PhotoHour,
+)
+
+START = datetime(2026, 11, 20, tzinfo=UTC)
+CALIBRATION = Calibration(
+    photos=4, split="test", categories=(Category(classes=tuple(range(7)), scores=(0.1, 0.5, 0.5, 0.9)),)
+)
+
+
+def count(bin_id: str, predicted: int | None, minutes: int = 0, model: str = "v1", **fields: Any) -> NewCount:
+    """A count that is 70 % sure, or a failure."""
+    said = None if predicted is None else [0.7 if index == predicted else 0.05 for index in range(7)]
+    values: dict[str, Any] = {
+        "bucket": "bins",
+        "key": f"bin-images/{bin_id}.jpg",
+        "etag": f"{minutes}",
+        "model_version": model,
+        "precision": "int8",
+        "provider": "CPUExecutionProvider",
+        "modified_at": START + timedelta(minutes=minutes),
+        "predicted": predicted,
+        "probabilities": said,
+        "reason": Reason.CORRUPT if predicted is None else None,
+    }
+    return NewCount(**(values | fields))
+
+
+def expect(bin_id: str, quantity: int | None, minutes: int = 0) -> NewExpectation:
+    """An expected quantity, or a metadata file without one."""
+    return NewExpectation(
+        bucket="bins",
+        bin_id=bin_id,
+        source=f"{bin_id}.json",
+        etag=f"{minutes}",
+        modified_at=START + timedelta(minutes=minutes),
+        quantity=quantity,
+        reason=MetadataReason.NOT_JSON if quantity is None else None,
+    )
+
+
+def rows(engine: Engine, table: type[Base]) -> list[dict[str, Any]]:
+    """Every row of a table, in the order of its key."""
+    columns = table.__table__.c
+    with engine.connect() as connection:
+        statement = select(*columns).order_by(*(column for column in columns if column.primary_key))
+        return [dict(row) for row in connection.execute(statement).mappings()]
+
+
+def current(engine: Engine) -> dict[str, tuple[int, int, int]]:
+    """Bin → predicted, expected and error."""
+    return {row["bin_id"]: (row["predicted"], row["expected"], row["error"]) for row in rows(engine, CurrentComparison)}
+
+
+def test_it_is_about_what_is_latest(records_engine: Engine) -> None:
+    store = Store(records_engine)
+    store.add_counts([count("a", 2), count("b", 3), count("c", None)])
+    store.add_expectations([expect("a", 2), expect("b", 9), expect("c", 1), expect("d", 1)])
+    assert current(records_engine) == {"a": (2, 2, 0), "b": (3, 9, -3)}
+    store.add_expectations([expect("a", 4, minutes=1)])
+    store.add_counts([count("b", 6, minutes=1), count("a", 5, minutes=-1)])
+    assert current(records_engine) == {"a": (2, 4, -2), "b": (6, 9, 0)}
+
+
+def test_a_bin_that_can_no_longer_be_compared_is_gone(records_engine: Engine) -> None:
+    store = Store(records_engine)
+    store.add_counts([count("a", 2), count("b", 2)])
+    store.add_expectations([expect("a", 2), expect("b", 2)])
+    store.add_counts([count("a", None, minutes=1)])
+    store.add_expectations([expect("b", None, minutes=1)])
+    assert current(records_engine) == {}
+    store.add_counts([count("a", 3, minutes=1)])  # the failure was not the photo's
+    assert current(records_engine) == {"a": (3, 2, 1)}
+
+
+def test_comparisons_get_p_values_of_their_model(records_engine: Engine) -> None:
+    store = Store(records_engine)
+    store.use_model("v1", CALIBRATION)
+    store.add_counts([count("a", 2), count("b", 2), count("c", 2, model="older")])
+    store.add_expectations([expect("a", 2), expect("b", 3), expect("c", 3)])
+    found = {
+        row["bin_id"]: (row["chance"], row["p_value"], row["doubt"]) for row in rows(records_engine, CurrentComparison)
+    }
+    assert found == {"a": (0.7, 0.8, 0.8), "b": (0.05, 0.2, 0.2), "c": (0.05, None, 1.05)}
+    assert [row["p_value"] for row in rows(records_engine, Comparison)] == [0.8, 0.2, None]
+
+
+def test_a_calibration_that_changed_is_used_at_once(records_engine: Engine) -> None:
+    store = Store(records_engine)
+    store.add_expectations([expect("a", 3), expect("b", 3)])
+    store.use_model("v1", CALIBRATION)
+    store.add_counts([count("a", 2)])
+    other = Calibration(photos=1, split="test", categories=(Category(classes=tuple(range(7)), scores=(1.0,)),))
+    Store(records_engine).use_model("v1", other)
+    Store(records_engine).use_model("v1", None)  # a worker with an older bundle knows none, and takes none away
+    store.add_counts([count("b", 2)])
+    assert [row["p_value"] for row in rows(records_engine, CurrentComparison)] == [0.2, 1.0]
+
+
+def test_since_when_a_model_is_used(records_engine: Engine) -> None:
+    store = Store(records_engine)
+    store.use_model("v1", CALIBRATION)
+    (before,) = rows(records_engine, Model)
+    store.use_model("v1", CALIBRATION)
+    assert rows(records_engine, Model) == [before]
+
+
+def test_bins_that_were_compared_without_calibration_get_their_rank(records_engine: Engine) -> None:
+    store = Store(records_engine)
+    store.add_counts([count("a", 2), count("b", 2, probabilities=None), count("c", 2, model="other")])
+    store.add_expectations([expect("a", 3), expect("b", 3), expect("c", 3)])
+    store.use_model("v1", CALIBRATION)
+    assert rank(records_engine) == 1
+    assert rank(records_engine) == 0
+    assert [row["doubt"] for row in rows(records_engine, CurrentComparison)] == [0.2, 2.0, 1.05]
+    assert [row["p_value"] for row in rows(records_engine, Comparison)] == [0.2, None, None]
+
+
+def test_an_audit_holds_for_the_photo_whichever_model_counts_it(records_engine: Engine) -> None:
+    store = Store(records_engine)
+    store.add_counts([count("a", 2)])
+    store.add_expectations([expect("a", 3)])
+    audited = add_audit(records_engine, "bins", "a", 3)
+
+    def audit() -> int | None:
+        (row,) = rows(records_engine, CurrentComparison)
+        found: int | None = row["audit_id"]
+        return found
+
+    assert audit() == audited.id
+    store.add_counts([count("a", 3, model="v2")])
+    assert audit() == audited.id
+    store.add_expectations([expect("a", 4, minutes=1)])
+    assert audit() == audited.id
+    store.add_counts([count("a", 3, minutes=1, model="v2")])
+    assert audit() is None
+
+
+def test_an_audit_of_a_photo_that_was_replaced_is_refused(records_engine: Engine) -> None:
+    store = Store(records_engine)
+    store.add_counts([count("a", 2), count("a", 2, model="v2"), count("a", 5, minutes=1)])
+    first, again, newest = (row["id"] for row in rows(records_engine, Count))
+    for seen in (first, again, None, 10**9):
+        with pytest.raises(StaleAudit, match="bin 'a' has another photo"):
+            add_audit(records_engine, "bins", "a", 3, seen=seen)
+    assert add_audit(records_engine, "bins", "a", 3, seen=newest).is_new
+    assert add_audit(records_engine, "bins", "a", 4, seen=Seen.WHATEVER).is_new
+
+
+def test_what_is_said_twice_is_recorded_once(records_engine: Engine) -> None:
+    Store(records_engine).add_counts([count("a", 2)])
+    first = add_audit(records_engine, "bins", "a", 3, "Ada")
+    again = add_audit(records_engine, "bins", "a", 3, "Ada")
+    assert (again.id, again.is_new) == (first.id, False)
+    assert add_audit(records_engine, "bins", "a", 3, "Bob").is_new
+    assert add_audit(records_engine, "bins", "a", 3, "Ada").is_new
+
+
+def test_sums_by_the_hour_and_confusions(records_engine: Engine) -> None:
+    store = Store(records_engine)
+    store.add_counts([count("a", 2), count("b", 3), count("c", None), count("d", 2, probabilities=None)])
+    store.add_expectations([expect("a", 2), expect("b", 17)])
+    add_audit(records_engine, "bins", "b", 8)
+    hours = rows(records_engine, ComparisonHour)
+    assert sum(row["comparisons"] for row in hours) == 2
+    assert {row["outcome"] for row in hours} == {"exact", "under"}
+    assert all(row["hour"] == row["hour"].replace(minute=0, second=0, microsecond=0) for row in hours)
+    photos = rows(records_engine, PhotoHour)
+    assert {(row["tenth"], row["model_version"]) for row in photos} == {(7, "v1")}
+    assert sum(row["photos"] for row in photos) == 2
+    assert sum(row["confidence"] for row in photos) == pytest.approx(1.4)
+    confusions = {
+        (row["subject"], row["true_class"], row["predicted"]): row["comparisons"]
+        for row in rows(records_engine, ConfusionTotal)
+    }
+    assert confusions == {("inventory", 2, 2): 1, ("inventory", 6, 3): 1, ("audit", 6, 3): 1}
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty_url(request: pytest.FixtureRequest, tmp_path: Any) -> str:
+    """URL of a database without any table."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'empty.db'}"
+    url: str = request.getfixturevalue("postgres_empty_url")
+    return url
+
+
+COUNT = """
+    INSERT INTO counts (id, bucket, key, etag, bin_id, model_version, precision, provider, predicted, probabilities,
+        reason, modified_at, recorded_at)
+    VALUES (:id, 'b', :key, 'e', :bin, 'm', 'int8', 'cpu', :predicted, :said, :reason, :at, :at)
+"""
+AT = "2026-01-01 10:20:30.000000+00:00"
+
+
+def test_what_was_there_before_gets_its_rows(empty_url: str) -> None:
+    engine = connect(empty_url)
+    migrate(engine, "0002")
+    at = AT if engine.dialect.name == "postgresql" else AT.removesuffix("+00:00")
+    said = "[0.05, 0.05, 0.05, 0.7, 0.05, 0.05, 0.05]"
+    with engine.begin() as connection:
+        for number, (name, predicted, reason) in enumerate((("a", 3, None), ("b", None, "corrupt"), ("c", 3, None)), 1):
+            values = {"id": number, "key": f"{name}.jpg", "bin": name, "predicted": predicted, "reason": reason}
+            connection.execute(text(COUNT), values | {"said": said if predicted else None, "at": at})
+        connection.execute(
+            text(
+                "INSERT INTO expectations (id, bucket, bin_id, source, etag, quantity, modified_at, recorded_at)"
+                " VALUES (1, 'b', 'a', 's', 'e', 12, :at, :at)"
+            ),
+            {"at": at},
+        )
+        connection.execute(
+            text(
+                "INSERT INTO comparisons (id, bucket, bin_id, count_id, expectation_id, model_version, predicted,"
+                " expected, error, outcome, compared_at) VALUES (1, 'b', 'a', 1, 1, 'm', 3, 12, -3, 'under', :at)"
+            ),
+            {"at": at},
+        )
+        connection.execute(
+            text(
+                "INSERT INTO audits (id, bucket, bin_id, quantity, count_id, audited_at)"
+                " VALUES (7, 'b', 'a', 9, 1, :at)"
+            ),
+            {"at": at},
+        )
+        for number, name in enumerate("abc", 1):
+            connection.execute(
+                text("INSERT INTO bins (bucket, bin_id, count_id, expectation_id) VALUES ('b', :bin, :count, :of)"),
+                {"bin": name, "count": number, "of": 1 if name == "a" else None},
+            )
+    migrate(engine)
+    (now,) = rows(engine, CurrentComparison)
+    assert (now["bin_id"], now["error"], now["key"], now["audit_id"]) == ("a", -3, "a.jpg", 7)
+    assert (now["chance"], now["p_value"], now["doubt"]) == (0.05, None, 1.05)
+    (model,) = rows(engine, Model)
+    when = datetime(2026, 1, 1, 10, 20, 30, tzinfo=UTC)
+    assert (model["model_version"], model["first_at"], model["calibration"]) == ("m", when, None)
+    (hour,) = rows(engine, ComparisonHour)
+    assert (hour["hour"], hour["outcome"], hour["comparisons"], hour["absolute_error"], hour["squared_error"]) == (
+        datetime(2026, 1, 1, 10, tzinfo=UTC),
+        "under",
+        1,
+        3,
+        9,
+    )
+    (photos,) = rows(engine, PhotoHour)
+    assert (photos["hour"], photos["tenth"], photos["photos"]) == (datetime(2026, 1, 1, 10, tzinfo=UTC), 7, 2)
+    assert photos["confidence"] == pytest.approx(1.4)
+    found = [(row["subject"], row["true_class"], row["predicted"]) for row in rows(engine, ConfusionTotal)]
+    assert found == [("audit", 6, 3), ("inventory", 6, 3)]
+    engine.dispose()
