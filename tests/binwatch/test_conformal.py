@@ -8,7 +8,6 @@ import pytest
 from binwatch.bundle import Calibration, Category
 from binwatch.conformal import PValues, calibrate, chance_of
 
-
 EVERY = tuple(range(7))
 
 
