@@ -84,7 +84,8 @@ class Objects:
             answer = self._client.get_object(Bucket=bucket, Key=key)
             # Not `with answer["Body"]`: that hands out urllib3's stream, whose errors botocore does not translate.
             with closing(answer["Body"]) as body:
-                size, etag, modified = answer["ContentLength"], answer["ETag"].strip('"'), answer["LastModified"]
+                size, modified = answer["ContentLength"], answer["LastModified"]
+                etag = _etag(_stated_etag(answer), size, modified)
                 if size > max_bytes:
                     raise ObjectRefused(
                         "too_large", f"{key!r} has {size:,} bytes, over the limit of {max_bytes:,}", etag
@@ -107,6 +108,27 @@ class Objects:
         except _ERRORS as error:
             raise _explained(error, bucket, "") from error
 
+    def make_bucket(self, bucket: str) -> bool:
+        """Create the bucket unless it is there; returns whether it had to be created."""
+        try:
+            self._client.head_bucket(Bucket=bucket)
+        except ClientError as error:
+            if error.response["Error"].get("Code") not in _MISSING:
+                raise _explained(error, bucket, "") from error
+        except _ERRORS as error:
+            raise _explained(error, bucket, "") from error
+        else:
+            return False
+        region = self._client.meta.region_name
+        place = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
+        try:
+            self._client.create_bucket(Bucket=bucket, **place)
+        except self._client.exceptions.BucketAlreadyOwnedByYou:
+            return False  # made by someone else since we looked
+        except _ERRORS as error:
+            raise _explained(error, bucket, "") from error
+        return True
+
     def list(self, bucket: str, prefix: str = "") -> Iterator[Listed]:
         """Every object under `prefix`, in the order of the keys, fetched a page of 1,000 at a time."""
         pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
@@ -114,9 +136,25 @@ class Objects:
             for page in pages:
                 page["IsTruncated"]  # in every listing; a proxy's page would pass for an empty bucket
                 for entry in page.get("Contents", ()):
-                    yield Listed(entry["Key"], entry["ETag"].strip('"'), entry["Size"], entry["LastModified"])
+                    size, modified = entry["Size"], entry["LastModified"]
+                    yield Listed(entry["Key"], _etag(entry["ETag"], size, modified), size, modified)
         except _ERRORS as error:
             raise _explained(error, bucket, prefix) from error
+
+
+def _stated_etag(answer: dict[str, Any]) -> str:
+    """The header, or "" where an object store has none to give. Raises KeyError where a proxy's page answered."""
+    speaks_s3 = "x-amz-request-id" in answer["ResponseMetadata"]["HTTPHeaders"]
+    return str(answer.get("ETag", "") if speaks_s3 else answer["ETag"])
+
+
+def _etag(stated: str, size: int, modified: datetime) -> str:
+    """What tells one upload to a key from the next.
+
+    versitygw has no ETag for a file that was put into its folder by hand. Its size and time then take the ETag's place,
+    the same in a listing as in a fetch: S3 states whole seconds in both.
+    """
+    return stated.strip('"') or f"{int(modified.timestamp()):x}-{size:x}"
 
 
 def _explained(error: Exception, bucket: str, key: str) -> BinwatchError:
@@ -130,6 +168,8 @@ def _explained(error: Exception, bucket: str, key: str) -> BinwatchError:
         return ObjectRefused("missing", f"{where} is not there; it was deleted or never uploaded")
     if code in _FORBIDDEN:
         return ObjectRefused("forbidden", f"{where} may not be read ({code}); check the role's policy")
+    if code == "InsufficientStorage":  # versitygw, whose folder is on a disk of this size
+        return ObjectsError(f"{where}: the object store has no space left; make room on its disk")
     if code == "NoSuchBucket":
         return ObjectsError(f"bucket {bucket!r} does not exist; create it or correct BINWATCH_BUCKET")
     return ObjectsError(f"{where}: {error}; {_CHECK}")

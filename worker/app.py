@@ -69,7 +69,7 @@ def _is_sqs(settings: Settings) -> bool:
     return settings.broker_url.get_secret_value().startswith("sqs")
 
 
-def _prepare_task_queue(app: Celery, settings: Settings) -> None:
+def prepare_task_queue(app: Celery, settings: Settings) -> None:
     """On RabbitMQ, declare Celery's queue so that what it rejects is kept. On SQS, the intake checks it."""
     if _is_sqs(settings):
         return
@@ -92,7 +92,7 @@ def make_worker(app: Celery, settings: Settings) -> Worker:
     for task in (CountPhotos, ReadMetadata):
         app.register_task(task(counting, sender, settings.retry_wait_s))
     app.register_task(Reconcile(counting, sender, settings))
-    _prepare_task_queue(app, settings)
+    prepare_task_queue(app, settings)
     events = open_events(settings)
     companions: list[Companion] = [counting.models, _make_status(counting, sender, settings, metrics)]
     if events is not None:

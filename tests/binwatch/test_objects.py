@@ -15,7 +15,7 @@ from moto.s3.models import s3_backends
 from binwatch.errors import ObjectsError
 from binwatch.objects import Listed, ObjectRefused, Objects
 from binwatch.settings import Settings
-from tests.services.faulty_s3 import FaultyS3, refuse, say, send
+from tests.services.faulty_s3 import LAST_MODIFIED, FaultyS3, refuse, say, send
 from tests.services.s3 import S3
 
 MIB = 2**20
@@ -243,6 +243,61 @@ def test_it_recovers_by_itself(from_faulty: Objects, faulty_s3: FaultyS3) -> Non
     fetched = from_faulty.fetch("binwatch", "a.jpg", max_bytes=MIB)
     assert (fetched.data, fetched.etag) == (b"photo", "abc")
     assert fetched.modified == datetime(2026, 11, 20, 8, tzinfo=UTC)
+
+
+def test_an_object_without_an_etag_is_the_same_in_a_listing_and_in_a_fetch(
+    from_faulty: Objects, faulty_s3: FaultyS3
+) -> None:
+    """As versitygw 1.7 shows a file that someone put into its folder by hand."""
+
+    def without(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        for name, value in {"Content-Length": "5", "Last-Modified": LAST_MODIFIED, "x-amz-request-id": "1"}.items():
+            handler.send_header(name, value)
+        handler.end_headers()
+        handler.wfile.write(b"photo")
+
+    faulty_s3.answer = without
+    fetched = from_faulty.fetch("binwatch", "a.jpg", max_bytes=MIB)
+    entry = "<Key>a.jpg</Key><LastModified>2026-11-20T08:00:00.000Z</LastModified><ETag></ETag><Size>5</Size>"
+    listing = f"<ListBucketResult><IsTruncated>false</IsTruncated><Contents>{entry}</Contents></ListBucketResult>"
+    faulty_s3.answer = say(200, listing.encode(), "application/xml")
+    (listed,) = from_faulty.list("binwatch")
+    assert fetched.etag
+    assert listed == Listed("a.jpg", fetched.etag, 5, fetched.modified)
+
+
+def test_a_page_with_a_time_is_not_s3(from_faulty: Objects, faulty_s3: FaultyS3) -> None:
+    def page(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        for name, value in {"Content-Length": "5", "Last-Modified": LAST_MODIFIED}.items():
+            handler.send_header(name, value)
+        handler.end_headers()
+        handler.wfile.write(b"hello")
+
+    faulty_s3.answer = page
+    with pytest.raises(ObjectsError, match="what answered is not S3"):
+        from_faulty.fetch("binwatch", "a.jpg", max_bytes=MIB)
+
+
+def test_a_bucket_is_made_once(objects: Objects, s3: S3) -> None:
+    assert not objects.make_bucket(s3.bucket)
+    assert objects.make_bucket(s3.bucket + "-new")
+    assert not objects.make_bucket(s3.bucket + "-new")
+    assert list(objects.list(s3.bucket + "-new")) == []
+
+
+def test_a_bucket_in_another_region(s3: S3) -> None:
+    objects = Objects(Settings(s3_endpoint_url=s3.endpoint_url, region="eu-central-1"))
+    assert objects.make_bucket(s3.bucket + "-eu")
+    found = s3.client.get_bucket_location(Bucket=s3.bucket + "-eu")
+    assert found["LocationConstraint"] == "eu-central-1"
+
+
+def test_a_bucket_that_cannot_be_made(from_faulty: Objects, faulty_s3: FaultyS3) -> None:
+    faulty_s3.answer = refuse(403, "SignatureDoesNotMatch")
+    with pytest.raises(ObjectsError, match="s3://binwatch/"):
+        from_faulty.make_bucket("binwatch")
 
 
 def test_no_credentials(s3: S3, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:

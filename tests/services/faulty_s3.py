@@ -27,6 +27,13 @@ class FaultyS3:
                 outer.requests += 1
                 outer.answer(self)
 
+            def do_PUT(self) -> None:
+                self.rfile.read(int(self.headers["Content-Length"]))
+                self.do_GET()
+
+            def do_HEAD(self) -> None:
+                self.do_GET()
+
             def log_message(self, *_: object) -> None:
                 pass
 

@@ -1,0 +1,75 @@
+"""Uploading by hand: `python -m worker put`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from binwatch.errors import BinwatchError, ObjectsError
+from binwatch.settings import Settings
+from tests.services.faulty_s3 import FaultyS3, refuse
+from tests.services.s3 import S3
+from worker.put import find, put_folders
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Path:
+    """Folders as people have them: photos, metadata, and what is neither."""
+    for name in ("bin-images/aisle 1/00002.JPG", "bin-images/00001.jpg", "metadata/00001.json", "bin-images/notes.txt"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(name.encode())
+    return tmp_path
+
+
+def _keys(s3: S3) -> dict[str, bytes]:
+    listing = s3.client.list_objects_v2(Bucket=s3.bucket).get("Contents", [])
+    return {entry["Key"]: s3.client.get_object(Bucket=s3.bucket, Key=entry["Key"])["Body"].read() for entry in listing}
+
+
+def test_photos_and_metadata_are_uploaded_under_the_folders_names(settings: Settings, s3: S3, shelf: Path) -> None:
+    said = put_folders(settings, [shelf / "bin-images", shelf / "metadata"])
+    wanted = ("bin-images/00001.jpg", "bin-images/aisle 1/00002.JPG", "metadata/00001.json")
+    assert _keys(s3) == {name: name.encode() for name in wanted}
+    assert said == f"2 photos and 1 metadata files are in s3://{s3.bucket}/"
+
+
+def test_again_changes_nothing(settings: Settings, s3: S3, shelf: Path) -> None:
+    put_folders(settings, [shelf / "bin-images"])
+    before = {entry["Key"]: entry["ETag"] for entry in s3.client.list_objects_v2(Bucket=s3.bucket)["Contents"]}
+    put_folders(settings, [shelf / "bin-images"])
+    assert {e["Key"]: e["ETag"] for e in s3.client.list_objects_v2(Bucket=s3.bucket)["Contents"]} == before
+
+
+def test_a_photo_and_its_metadata_are_neighbours(shelf: Path) -> None:
+    found = find([shelf / "metadata", shelf / "bin-images"], "models/")
+    assert [upload.key for upload in found] == [
+        "bin-images/00001.jpg",
+        "metadata/00001.json",
+        "bin-images/aisle 1/00002.JPG",
+    ]
+
+
+def test_the_current_folder_has_a_name_too(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(shelf / "metadata")
+    assert [upload.key for upload in find([Path()], "models/")] == ["metadata/00001.json"]
+
+
+def test_a_folder_that_is_not_there(settings: Settings, shelf: Path) -> None:
+    with pytest.raises(BinwatchError, match="no such folder; name one"):
+        put_folders(settings, [shelf / "bin-images", shelf / "nowhere"])
+
+
+def test_a_folder_without_photos(settings: Settings, s3: S3, shelf: Path) -> None:
+    (shelf / "models").mkdir()
+    (shelf / "models" / "current.json").write_text("{}")  # would be taken for a promoted model
+    with pytest.raises(BinwatchError, match=r"models: no photos \(\.jpg"):
+        put_folders(settings, [shelf / "models"])
+    assert _keys(s3) == {}
+
+
+def test_a_full_disk(settings: Settings, faulty_s3: FaultyS3, shelf: Path) -> None:
+    faulty_s3.answer = refuse(507, "InsufficientStorage")
+    with pytest.raises(ObjectsError, match=r"s3://.+/bin-images/0000\d\.\w+: the object store has no space left"):
+        put_folders(settings.model_copy(update={"s3_endpoint_url": faulty_s3.endpoint_url}), [shelf / "bin-images"])

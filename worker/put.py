@@ -1,0 +1,88 @@
+"""Uploads photos and metadata files from folders, as a camera and an inventory system would."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from binwatch.errors import BinwatchError
+from binwatch.keys import Kind, kind_of
+from binwatch.objects import Objects
+from binwatch.settings import Settings
+
+_AT_A_TIME = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A file and the key that it goes to."""
+
+    key: str
+    path: Path
+    kind: Kind
+
+
+def put_folders(settings: Settings, folders: Sequence[Path]) -> str:
+    """Upload every photo and metadata file below `folders`, with a progress bar; returns what to tell a person.
+
+    Uploading the same files again changes nothing. Raises BinwatchError for a folder that is not there or holds
+    neither, for a file that cannot be read, and if the object store refuses; what was uploaded before that stays.
+    """
+    uploads = find(folders, settings.models_prefix)
+    columns = (TextColumn("uploaded"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        bar = progress.add_task("uploaded", total=len(uploads))
+        put(Objects(settings), settings.bucket, uploads, done=lambda: progress.advance(bar))
+    photos = sum(upload.kind is Kind.PHOTO for upload in uploads)
+    return f"{photos} photos and {len(uploads) - photos} metadata files are in s3://{settings.bucket}/"
+
+
+def find(folders: Sequence[Path], models_prefix: str) -> list[Upload]:
+    """What there is to upload: a key is the folder's own name and the file's path below it.
+
+    In the order of the bins, so that a photo and its metadata arrive at about the same time. Raises BinwatchError.
+    """
+    uploads = {upload.key: upload for folder in folders for upload in _below(folder, models_prefix)}
+    return sorted(uploads.values(), key=lambda upload: (upload.path.stem, upload.key))
+
+
+def put(objects: Objects, bucket: str, uploads: Sequence[Upload], *, done: Callable[[], object]) -> None:
+    """Upload all, several at a time; call `done` after each. The first that fails ends it."""
+
+    def put_one(upload: Upload) -> None:
+        try:
+            data = upload.path.read_bytes()
+        except OSError as error:
+            raise BinwatchError(
+                f"{upload.path} cannot be read ({error.strerror}); let it be read, or take it away"
+            ) from error
+        objects.put(bucket, upload.key, data)
+        done()
+
+    with ThreadPoolExecutor(_AT_A_TIME, thread_name_prefix="upload") as pool:
+        futures = [pool.submit(put_one, upload) for upload in uploads]
+        try:
+            for future in futures:
+                future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _below(folder: Path, models_prefix: str) -> list[Upload]:
+    if not folder.is_dir():
+        raise BinwatchError(f"{folder}: no such folder; name one with photos and metadata files in it")
+    top = Path(os.path.abspath(folder)).name  # noqa: PTH100 (a link keeps the name that it was asked for by)
+    files = ((path, f"{top}/{path.relative_to(folder).as_posix()}") for path in folder.rglob("*") if path.is_file())
+    found = [Upload(key.lstrip("/"), path, kind_of(key, models_prefix)) for path, key in files]
+    wanted = [upload for upload in found if upload.kind is not Kind.OTHER]
+    if not wanted:
+        raise BinwatchError(
+            f"{folder}: no photos (.jpg, .jpeg, .png, .webp, .bmp or .gif) and no metadata files (.json) in it"
+        )
+    return wanted

@@ -1,0 +1,45 @@
+"""Makes what the settings name and workers need: the records' tables, queues with dead-letter queues, the bucket."""
+
+from __future__ import annotations
+
+from sqlalchemy.exc import OperationalError
+
+from binwatch.errors import BinwatchError
+from binwatch.objects import Objects
+from binwatch.records.engine import connect
+from binwatch.records.migrate import migrate
+from binwatch.settings import EventSource, Settings
+from worker.app import make_app, prepare_task_queue
+from worker.intake.rabbitmq import RabbitEvents, rabbitmq_url
+from worker.queues import create_queues, sqs_client
+
+
+def migrate_records(settings: Settings) -> None:
+    """Bring the schema of the records up to date. Raises BinwatchError if the database cannot be reached."""
+    try:
+        migrate(connect(settings.database_url.get_secret_value()))
+    except OperationalError as error:
+        raise BinwatchError(f"the database cannot be used ({error.orig}); check BINWATCH_DATABASE_URL") from error
+
+
+def make_queues(settings: Settings) -> None:
+    """Make the event queue and the task queue, each with its dead-letter queue; those that are there stay as they are.
+
+    S3 must find its queue: versitygw drops events for one that is not there. Raises QueueError.
+    """
+    if settings.event_source is not EventSource.RABBITMQ:
+        create_queues(sqs_client(settings), settings)
+        return
+    names = (settings.event_queue, settings.event_dead_letter_queue)
+    events = RabbitEvents(rabbitmq_url(settings), *names, prefetch=1, timeout_s=settings.s3_timeout_s)
+    try:
+        events.declare()
+    finally:
+        events.close()
+    prepare_task_queue(make_app(settings), settings)
+
+
+def make_bucket(settings: Settings) -> str:
+    """Make the bucket unless it is there; returns what to tell a person."""
+    made = Objects(settings).make_bucket(settings.bucket)
+    return f"bucket {settings.bucket!r} " + ("made" if made else "is there")
