@@ -38,19 +38,32 @@ def run() -> None:
 @cli.command()
 def migrate() -> None:
     """Bring the schema of the records up to date."""
-    from binwatch.records.engine import connect
-    from binwatch.records.migrate import migrate as upgrade
+    from worker.setup import migrate_records
 
-    upgrade(connect(load_settings().database_url.get_secret_value()))
+    migrate_records(load_settings())
 
 
 @cli.command()
-def setup() -> None:
-    """Create the event queue and the task queue on SQS, each with its dead-letter queue."""
-    from worker.queues import create_queues, sqs_client
+def setup(
+    bucket: Annotated[bool, typer.Option("--bucket", help="Create the bucket, too, unless it is there.")] = False,
+) -> None:
+    """Create the event queue and the task queue on SQS or RabbitMQ, each with its dead-letter queue."""
+    from worker.setup import make_bucket, make_queues
 
     settings = load_settings()
-    create_queues(sqs_client(settings), settings)
+    make_queues(settings)
+    if bucket:
+        print(make_bucket(settings))
+
+
+@cli.command()
+def put(
+    folders: Annotated[list[Path], typer.Argument(help="Folders with photos and metadata files.", metavar="DIR…")],
+) -> None:
+    """Upload photos and metadata files to the bucket, where workers find them. Keys begin with the folder's name."""
+    from worker.put import put_folders
+
+    print(put_folders(load_settings(), folders))
 
 
 @cli.command()

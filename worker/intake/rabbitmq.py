@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from amqp.exceptions import AccessRefused
 from kombu.connection import Connection
 from kombu.entity import Exchange, Queue
 from kombu.messaging import Consumer, Producer
@@ -63,6 +64,7 @@ def task_queue(name: str) -> Queue:
 
 def declare(connection: Connection, queues: Sequence[Queue]) -> None:
     """Declare the queues. Raises QueueError if one is there already with other properties, or cannot be had."""
+    _connect(connection)
     for queue in queues:
         try:
             with connection.channel() as channel:  # RabbitMQ closes the channel on a mismatch
@@ -72,7 +74,23 @@ def declare(connection: Connection, queues: Sequence[Queue]) -> None:
                 f"queue {queue.name!r} exists with other properties ({error}): empty it, delete it, and start again"
             ) from error
         except connection.connection_errors as error:
-            raise QueueError(f"RabbitMQ cannot be reached ({error}); check BINWATCH_BROKER_URL") from error
+            raise _unreachable(error) from error
+
+
+def _connect(connection: Connection) -> None:
+    try:
+        connection.connect()
+    except AccessRefused as error:
+        raise QueueError(
+            "RabbitMQ refuses the user or the password of BINWATCH_BROKER_URL (or BINWATCH_EVENT_BROKER_URL): correct"
+            " them, and mind that RabbitMQ keeps those that it was first started with"
+        ) from error
+    except connection.connection_errors as error:
+        raise _unreachable(error) from error
+
+
+def _unreachable(error: Exception) -> QueueError:
+    return QueueError(f"RabbitMQ cannot be reached ({error}); check BINWATCH_BROKER_URL")
 
 
 class RabbitEvents:
