@@ -120,10 +120,37 @@ class Settings(BaseSettings):
     worker_port: int = Field(0, ge=0, le=65535, description="port of a worker's /metrics and /healthz; 0: any free one")
     log_format: LogFormat = Field(LogFormat.TEXT, description="log lines for people, or one JSON object a line")
 
+    # Serving on SageMaker
+    serve_host: str = Field("0.0.0.0", description="address that `worker serve` listens on")  # noqa: S104 (as SageMaker asks)
+    serve_port: int = Field(8080, ge=0, le=65535, description="port that `worker serve` listens on; 0: any free one")
+    serve_batch_wait_ms: float = Field(
+        5.0, ge=0, le=1000, description="longest wait of a batch for photos on their way, in milliseconds"
+    )
+    serve_queue: int = Field(128, ge=1, le=10_000, description="photos in hand at a time; more are refused with 503")
+    sagemaker_folder: Path = Field(Path("/opt/ml"), description="where SageMaker puts what its containers need")
+
     # Monitor
     monitor_host: str = Field("127.0.0.1", description="address that the monitor listens on")
     monitor_port: int = Field(8000, ge=0, le=65535, description="port that the monitor listens on; 0: any free one")
     drift_interval_s: float = Field(60.0, ge=1, description="seconds between two looks for drift")
+    flag_level: float = Field(
+        0.05, gt=0, le=0.5, description="share of correctly recorded bins that may be flagged as odd"
+    )
+    monitor_hosts: str = Field(
+        "monitor",
+        description="names that the monitor answers to besides localhost and IP addresses; comma between them",
+    )
+    monitor_token: SecretStr | None = Field(
+        None, min_length=16, description="who knows it may enter audits; unset: nobody may"
+    )
+    monitor_user_header: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9-]+$",
+        description="header in which a reverse proxy names the user; unset: none is believed",
+    )
+    monitor_proxies: str = Field(
+        "127.0.0.1,::1", description="addresses or networks whose user header is believed; comma between them"
+    )
 
     @property
     def limits(self) -> Limits:
