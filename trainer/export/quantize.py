@@ -31,8 +31,10 @@ class _Photos(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has n
     """Training photos, in batches, for the ranges of activations."""
 
     def __init__(self, pixels: npt.NDArray[np.uint8]) -> None:
-        starts = range(0, len(pixels), CALIBRATION_BATCH)
-        self._batches: Iterator[npt.NDArray[np.uint8]] = (pixels[at : at + CALIBRATION_BATCH] for at in starts)
+        # ONNX Runtime stacks what it sees of all batches, so a shorter last one would be an error: it is left out.
+        size = min(CALIBRATION_BATCH, len(pixels))
+        starts = range(0, len(pixels) - size + 1, size)
+        self._batches: Iterator[npt.NDArray[np.uint8]] = (pixels[at : at + size] for at in starts)
 
     def get_next(self) -> dict[str, npt.NDArray[np.uint8]] | None:
         batch = next(self._batches, None)
