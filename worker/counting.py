@@ -24,6 +24,7 @@ from binwatch.photo_stats import PhotoStats, photo_stats
 from binwatch.records.engine import connect
 from binwatch.records.migrate import check_schema
 from binwatch.records.store import NewCount, NewExpectation, Store
+from binwatch.records.trials import Trials
 from binwatch.settings import Settings
 from worker.engine import Engine
 from worker.metrics import Measured, Stage, WorkerMetrics
@@ -64,6 +65,7 @@ class Counting:
         self.database = open_records(settings)
         self.objects = Objects(settings)
         self.models = ModelKeeper(settings, self.objects)
+        self.trials = Trials(self.database)
         self._store = Store(self.database)
         self._pool = ThreadPoolExecutor(settings.fetch_threads, thread_name_prefix="fetch")
 

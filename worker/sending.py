@@ -32,9 +32,9 @@ class Sender:
         """Have expected quantities read."""
         self._send(READ_METADATA, files)
 
-    def resend(self, task: str, objects: list[dict[str, Any]], *, deaths: int) -> None:
-        """Send objects that a task had in hand anew."""
-        self._app.send_task(task, args=[objects], kwargs={"deaths": deaths})
+    def resend(self, task: str, objects: list[dict[str, Any]], *, suspect: bool) -> None:
+        """Send objects that a task had in hand anew; `suspect`: a worker may have died of them."""
+        self._app.send_task(task, args=[objects], kwargs={"suspect": suspect})
 
     def set_aside(self, task: str, objects: list[dict[str, Any]], reason: str) -> None:
         """Send a task to the dead-letter queue, with the reason."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import threading
 from abc import abstractmethod
 from datetime import datetime
 from typing import Any, ClassVar
@@ -23,6 +24,8 @@ MAX_WAIT_S = 60.0
 """Longest wait before the next try. Well below the visibility time-out of a task's message."""
 MAX_DEATHS = 10
 """An object that was alone in a worker's hand when so many of them died is taken for the cause and set aside."""
+_SUSPECTS = threading.Lock()
+"""One suspect at a time in a process: if it dies, there is no doubt of which."""
 _MAX_DOUBLINGS = 20  # an outage of days must not end in a number too large for a float
 
 
@@ -38,6 +41,10 @@ class _ObjectsTask(Task):  # type: ignore[misc]  # Celery has no types
 
     An object that makes the task raise, or the whole process die, must not stop the others: the group is halved until
     the culprit stands alone, and then it is set aside in the dead-letter queue with the reason.
+
+    A task that comes again is no proof that a worker died of it: brokers also send again what a worker had only taken
+    in advance, or was holding back, when it was stopped or its connection broke. So an object under suspicion is noted
+    in the records before it is touched, and only what is still noted there is counted as a death.
     """
 
     acks_late = True
@@ -56,54 +63,78 @@ class _ObjectsTask(Task):  # type: ignore[misc]  # Celery has no types
     def work(self, objects: list[Created]) -> list[Outage]:
         """Do it; return what an outage kept back."""
 
-    def run(self, objects: list[dict[str, Any]], deaths: int = 0) -> None:
-        """Celery's entry point. `deaths` says how often a worker died while it had just this object in hand."""
-        if (self.request.delivery_info or {}).get("redelivered"):
-            # Before anything is touched, so that the number is right even if this worker dies of it, too.
-            self._after_death(objects, deaths + 1)
-            return
+    def run(self, objects: list[dict[str, Any]], suspect: bool = False) -> None:
+        """Celery's entry point. `suspect`: a worker may have died while it had these objects in hand."""
+        came_again = _came_again(self.request)
+        if came_again and len(objects) > 1:
+            self._halve(objects, suspect=True)
+        elif came_again or suspect:
+            with _SUSPECTS:
+                self._run(objects, suspect=True)
+        else:
+            self._run(objects, suspect=False)
+
+    def _run(self, objects: list[dict[str, Any]], *, suspect: bool) -> None:
         try:
-            outages = self.work([_parse(item) for item in objects])
+            outages = self._try_suspect(objects) if suspect and len(objects) == 1 else self._work(objects)
         except (OperationalError, InterfaceError, NoConnectionFree, EngineBroken) as error:
-            raise self._again(objects, error, deaths) from error
+            raise self._again(objects, error, suspect=suspect) from error
         except Exception as error:
             logger.exception("%s failed on %d objects", self.name, len(objects))
             self._after_error(objects, f"{type(error).__name__}: {error}")
             return
         if outages:
-            raise self._again([as_json(outage.item) for outage in outages], outages[0].error, deaths)
+            raise self._again([as_json(outage.item) for outage in outages], outages[0].error, suspect=suspect)
 
-    def _after_death(self, objects: list[dict[str, Any]], deaths: int) -> None:
-        if len(objects) > 1:
-            self._halve(objects)
-        elif deaths < MAX_DEATHS:
-            self._sender.resend(self.name, objects, deaths=deaths)
-        else:
+    def _work(self, objects: list[dict[str, Any]]) -> list[Outage]:
+        return self.work([_parse(item) for item in objects])
+
+    def _try_suspect(self, objects: list[dict[str, Any]]) -> list[Outage]:
+        """Work on one object, unless too many workers have begun it and never came to the end."""
+        bucket, key = objects[0]["bucket"], objects[0]["key"]
+        deaths = self._counting.trials.begin(bucket, key)
+        try:
+            if deaths < MAX_DEATHS:
+                return self._work(objects)
             self._sender.set_aside(self.name, objects, f"{deaths} workers died while they had only this in hand")
+            return []
+        finally:
+            try:
+                self._counting.trials.end(bucket, key)
+            except Exception as error:  # what is left behind is one of many tries
+                logger.warning("cannot note that %s was no worker's death: %s", key, error)
 
     def _after_error(self, objects: list[dict[str, Any]], reason: str) -> None:
         if len(objects) > 1:
-            self._halve(objects)
+            self._halve(objects, suspect=False)
         else:
             self._sender.set_aside(self.name, objects, reason)
 
-    def _halve(self, objects: list[dict[str, Any]]) -> None:
+    def _halve(self, objects: list[dict[str, Any]], *, suspect: bool) -> None:
         half = len(objects) // 2
         for part in (objects[:half], objects[half:]):
-            self._sender.resend(self.name, part, deaths=0)
+            self._sender.resend(self.name, part, suspect=suspect)
 
-    def _again(self, objects: list[dict[str, Any]], error: Exception, deaths: int) -> Exception:
+    def _again(self, objects: list[dict[str, Any]], error: Exception, *, suspect: bool) -> Exception:
         self._counting.metrics.retried()
         wait = min(MAX_WAIT_S, self._retry_wait_s * 2 ** min(self.request.retries, _MAX_DOUBLINGS))
         # Spread over half the wait: tasks that failed together must not all come back together.
         retry: Exception = self.retry(
             args=[objects],
-            kwargs={"deaths": deaths},
+            kwargs={"suspect": suspect},
             exc=error,
             countdown=wait * random.uniform(0.5, 1.0),  # noqa: S311
             throw=False,
         )
         return retry
+
+
+def _came_again(request: Any) -> bool:
+    """Whether the broker has sent this very message before: RabbitMQ says so, SQS counts."""
+    if (request.delivery_info or {}).get("redelivered"):
+        return True
+    message = ((request.properties or {}).get("delivery_info") or {}).get("sqs_message") or {}
+    return int(message.get("Attributes", {}).get("ApproximateReceiveCount", 1)) > 1
 
 
 class CountPhotos(_ObjectsTask):

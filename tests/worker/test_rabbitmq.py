@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
+from amqp.exceptions import MessageNacked
 from kombu.connection import Connection
 from kombu.entity import Queue
 
+from tests.faults.house import announcement
 from tests.services.rabbitmq import RabbitMQ
+from worker.intake import loop as loop_module
+from worker.intake.loop import IntakeLoop
 from worker.intake.rabbitmq import RabbitEvents, task_queue
 from worker.intake.rabbitmq import declare as declare_queues
+from worker.intake.received import Received
 from worker.queues import QueueError
 
 
@@ -54,13 +59,25 @@ def waiting(rabbitmq: RabbitMQ, queue: str, wanted: int) -> int:
         time.sleep(0.05)
 
 
-def receive(events: RabbitEvents, wanted: int) -> list[str]:
-    """Bodies of at least that many messages, none of them deleted."""
-    bodies: list[str] = []
+def take(events: RabbitEvents, wanted: int) -> list[Received]:
+    """At least that many messages, none of them deleted."""
+    messages: list[Received] = []
     deadline = time.monotonic() + 20
-    while len(bodies) < wanted and time.monotonic() < deadline:
-        bodies += [_text(message.body) for message in events.receive(1)]
-    return bodies
+    while len(messages) < wanted and time.monotonic() < deadline:
+        messages += events.receive(1)
+    return messages
+
+
+def receive(events: RabbitEvents, wanted: int) -> list[str]:
+    """Their bodies."""
+    return [_text(message.body) for message in take(events, wanted)]
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)  # between two looks at the condition
 
 
 def _text(body: str | bytes) -> str:
@@ -129,6 +146,92 @@ def test_what_is_set_aside_is_in_the_dead_letter_queue_with_its_reason(rabbitmq,
         dead = connection.default_channel.basic_get(f"{name}-dead", no_ack=True)
     assert _text(dead.body) == "no event"
     assert dead.headers["reason"] == "not JSON"
+
+
+@pytest.fixture
+def full(rabbitmq: RabbitMQ, name: str) -> Iterator[RabbitEvents]:
+    """Events whose dead-letter queue is full."""
+    events = RabbitEvents(rabbitmq.url, name, f"{name}-dead", prefetch=4, timeout_s=5)
+    events._dead_letter.queue_arguments |= {"x-max-length": 1, "x-overflow": "reject-publish"}
+    events.declare()
+    with pytest.raises(MessageNacked):  # a quorum queue says so a moment after it is full
+        send(rabbitmq, f"{name}-dead", *["fills it"] * 1000)
+    yield events
+    events.close()
+
+
+def test_what_the_dead_letter_queue_refuses_comes_again_later_and_stops_nothing(rabbitmq, full, name):
+    send(rabbitmq, name, "no event")
+    (message,) = take(full, 1)
+    with pytest.raises(MessageNacked):
+        full.set_aside(message, "not JSON")
+    full.give_back([message], after_s=3600)
+    send(rabbitmq, name, "2")
+    assert receive(full, 1) == ["2"]
+    full.give_back([message])
+    assert receive(full, 1) == ["no event"]
+
+
+def test_no_more_than_half_of_what_rabbitmq_pushes_ahead_is_held(rabbitmq, full, name):
+    """Four may be unacknowledged at a time. If all four were held for an hour, or came first, no photo came through."""
+    send(rabbitmq, name, "a", "b", "c", "d", "photo")
+    full.give_back(take(full, 4), after_s=3600)
+    assert receive(full, 2) == ["photo", "a"]
+
+
+def test_the_intake_goes_on_while_the_dead_letter_queue_refuses(rabbitmq, full, name, monkeypatch, caplog):
+    monkeypatch.setattr(loop_module, "REFUSED_WAIT_S", 0.05)
+    counted: list[str] = []
+    loop = IntakeLoop(
+        full,
+        count=lambda objects: counted.extend(item.key for item in objects),
+        read_metadata=lambda _: None,
+        group_photos=8,
+        group_wait_s=0.01,
+        bucket="binwatch",
+        models_prefix="models/",
+    )
+    loop.start()
+    send(rabbitmq, name, "no event", announcement("binwatch", "1.jpg", "abc"))
+    wait_until(lambda: counted == ["1.jpg"] and caplog.text.count("cannot be set aside (MessageNacked") >= 3)
+    with Connection(rabbitmq.url) as connection:
+        connection.default_channel.queue_purge(f"{name}-dead")
+    assert (waiting(rabbitmq, f"{name}-dead", 1), waiting(rabbitmq, name, 0)) == (1, 0)
+    loop.stop(20)
+    with Connection(rabbitmq.url) as connection:
+        assert connection.default_channel.basic_get(f"{name}-dead").headers["reason"].startswith("not JSON")
+
+
+def test_a_dead_letter_queue_that_was_deleted_is_made_anew(rabbitmq, events, name):
+    send(rabbitmq, name, "no event")
+    (message,) = take(events, 1)
+    with Connection(rabbitmq.url) as connection:
+        connection.default_channel.queue_delete(f"{name}-dead")
+    events.set_aside(message, "not JSON")
+    events.delete([message])
+    assert waiting(rabbitmq, f"{name}-dead", 1) == 1
+
+
+def test_a_connection_that_breaks_while_a_message_is_set_aside(rabbitmq, events, name):
+    """The consumer was on the same connection: what was received comes again, and so does what is sent later."""
+    send(rabbitmq, name, "no event")
+    (message,) = take(events, 1)
+    rabbitmq.stop()
+    with pytest.raises(OSError):  # noqa: PT011 (each of the ways in which a connection breaks is one)
+        events.set_aside(message, "not JSON")
+    rabbitmq.start()
+    send(rabbitmq, name, "2")
+    assert sorted(receive(events, 2)) == ["2", "no event"]
+
+
+def test_events_that_twenty_workers_had_only_taken_in_advance_are_not_set_aside(rabbitmq, events, name):
+    send(rabbitmq, name, *"123")
+    for _ in range(25):
+        events.close()
+        events = open_events(rabbitmq, name)
+        assert receive(events, 3) == ["1", "2", "3"]
+    events.close()
+    assert waiting(rabbitmq, f"{name}-dead", 0) == 0
 
 
 def test_a_queue_with_other_properties_is_an_error_that_names_it(rabbitmq, name):

@@ -16,11 +16,13 @@ import pytest
 from celery import Celery
 from celery.contrib.testing.worker import start_worker
 from celery.exceptions import Retry
+from sqlalchemy import Engine as Database
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
 
 from binwatch.errors import ObjectsError
 from binwatch.events import Created
+from binwatch.records.trials import Trials
 from binwatch.settings import Settings
 from worker.app import make_app, make_sender
 from worker.counting import Outage
@@ -174,39 +176,99 @@ class Recorder:
     """Stands in for Sender: remembers what a task sends."""
 
     def __init__(self) -> None:
-        self.resent: list[tuple[list[str], int]] = []
+        self.resent: list[tuple[list[str], bool]] = []
         self.dead: list[tuple[list[str], str]] = []
 
-    def resend(self, task: str, objects: list[dict[str, Any]], *, deaths: int) -> None:
-        self.resent.append(([item["key"] for item in objects], deaths))
+    def resend(self, task: str, objects: list[dict[str, Any]], *, suspect: bool) -> None:
+        self.resent.append(([item["key"] for item in objects], suspect))
 
     def set_aside(self, task: str, objects: list[dict[str, Any]], reason: str) -> None:
         self.dead.append(([item["key"] for item in objects], reason))
 
 
-def _redeliver(photos: Sequence[Created], deaths: int) -> tuple[Recorder, Scripted]:
-    sender, counting = Recorder(), Scripted(nothing_back)
-    task = CountPhotos(counting, sender, retry_wait_s=2.0)
-    task.push_request(delivery_info={"redelivered": True})
-    try:
-        task.run([as_json(photo) for photo in photos], deaths=deaths)
-    finally:
-        task.pop_request()
-    return sender, counting
+class WorkerDiesError(BaseException):
+    """Stands in for the death of the process: no handler of a task catches it, and nothing is noted after it."""
 
 
-def test_a_group_that_was_in_hand_when_a_worker_died_is_halved_before_it_is_touched() -> None:
-    sender, counting = _redeliver(PHOTOS, 0)
-    assert sender.resent == [([PHOTOS[0].key], 0), ([PHOTOS[1].key, PHOTOS[2].key], 0)]
+@pytest.fixture
+def suspects(sqlite_records: Database) -> Callable[..., tuple[Recorder, Scripted]]:
+    """Runs a task that comes again, as it comes from RabbitMQ or from SQS."""
+
+    def run(
+        photos: Sequence[Created], *answers: Any, request: dict[str, Any] | None = None, suspect: bool = False
+    ) -> tuple[Recorder, Scripted]:
+        sender, counting = Recorder(), Scripted(*(answers or [nothing_back]))
+        counting.trials = Trials(sqlite_records)
+        app = Celery("test", broker="memory://", set_as_current=False)
+        task = app.register_task(CountPhotos(counting, sender, retry_wait_s=2.0))
+        task.push_request(**(REDELIVERED if request is None else request))
+        try:
+            task.run([as_json(photo) for photo in photos], suspect=suspect)
+        finally:
+            task.pop_request()
+        return sender, counting
+
+    return run
+
+
+REDELIVERED: dict[str, Any] = {"delivery_info": {"redelivered": True}}
+RECEIVED_TWICE: dict[str, Any] = {
+    "properties": {"delivery_info": {"sqs_message": {"Attributes": {"ApproximateReceiveCount": "2"}}}}
+}
+RECEIVED_ONCE: dict[str, Any] = {
+    "properties": {"delivery_info": {"sqs_message": {"Attributes": {"ApproximateReceiveCount": "1"}}}}
+}
+
+
+FROM_A_BROKER: dict[str, Any] = {"id": "an-id", "retries": 0, "called_directly": False, "is_eager": False}
+
+
+def die(monkeypatch: pytest.MonkeyPatch, run: Callable[[], object]) -> None:
+    """Run a task whose process dies of it."""
+    with monkeypatch.context() as patch:
+        patch.setattr(Trials, "end", lambda *_: None)
+        with pytest.raises(WorkerDiesError):
+            run()
+
+
+@pytest.mark.parametrize("request_", [REDELIVERED, RECEIVED_TWICE], ids=["rabbitmq", "sqs"])
+def test_a_group_that_comes_again_is_halved_before_it_is_touched(suspects: Any, request_: dict[str, Any]) -> None:
+    sender, counting = suspects(PHOTOS, request=request_)
+    assert sender.resent == [([PHOTOS[0].key], True), ([PHOTOS[1].key, PHOTOS[2].key], True)]
     assert (sender.dead, counting.calls) == ([], [])
 
 
-def test_a_photo_that_was_alone_in_hand_is_tried_again_but_not_for_ever() -> None:
-    sender, _ = _redeliver(PHOTOS[:1], MAX_DEATHS - 2)
-    assert (sender.resent, sender.dead) == ([([PHOTOS[0].key], MAX_DEATHS - 1)], [])
-    sender, _ = _redeliver(PHOTOS[:1], MAX_DEATHS - 1)
-    assert sender.resent == []
+@pytest.mark.parametrize("suspect", [False, True])
+def test_what_comes_for_the_first_time_is_done(suspects: Any, suspect: bool) -> None:
+    sender, counting = suspects(PHOTOS, request=RECEIVED_ONCE, suspect=suspect)
+    assert (sender.resent, sender.dead, counting.calls) == ([], [], [PHOTOS])
+
+
+def test_a_photo_that_comes_again_often_is_done_all_the_same(suspects: Any) -> None:
+    """Prefetched or held back by workers that were stopped, and finished or put off by others: no one died of it."""
+    for _ in range(3 * MAX_DEATHS):
+        sender, counting = suspects(PHOTOS[:1])
+        assert (sender.resent, sender.dead, counting.calls) == ([], [], [PHOTOS[:1]])
+
+
+def test_a_photo_that_every_worker_dies_of_is_set_aside_in_the_end(
+    suspects: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(MAX_DEATHS):
+        die(monkeypatch, lambda: suspects(PHOTOS[:1], fail(WorkerDiesError())))
+    sender, counting = suspects(PHOTOS[:1])
     assert sender.dead == [([PHOTOS[0].key], f"{MAX_DEATHS} workers died while they had only this in hand")]
+    assert counting.calls == []
+    # Put back by a person, it starts anew.
+    sender, counting = suspects(PHOTOS[:1])
+    assert (sender.dead, counting.calls) == ([], [PHOTOS[:1]])
+
+
+def test_outages_are_no_deaths(suspects: Any) -> None:
+    for error in DATABASE_OUTAGES * MAX_DEATHS:
+        with pytest.raises(Retry):
+            suspects(PHOTOS[:1], fail(error), request=REDELIVERED | FROM_A_BROKER)
+    assert suspects(PHOTOS[:1])[0].dead == []
 
 
 @pytest.fixture
@@ -218,7 +280,7 @@ def task(settings: Settings) -> CountPhotos:
 
 
 def _wait_after(task: CountPhotos, retries: int) -> float:
-    task.push_request(id="an-id", retries=retries, args=[[]], kwargs={}, called_directly=False, is_eager=False)
+    task.push_request(**(FROM_A_BROKER | {"retries": retries, "args": [[]], "kwargs": {}}))
     try:
         with pytest.raises(Retry) as again:
             task.run([as_json(photo) for photo in PHOTOS])

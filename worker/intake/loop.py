@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 IDLE_WAIT_S = 1
 """How long one call waits for a message while there is nothing in hand: also how long stopping may take."""
 _MAX_PAUSE_S = 30.0
+REFUSED_WAIT_S = 30.0
+"""When a message comes again that the dead-letter queue has refused."""
 _POLL_S = 0.05
 """Pause between two looks for more messages while a group waits to fill."""
 STOP_WITHIN_S = 5.0
@@ -33,6 +35,9 @@ class Events(Protocol):
 
     def delete(self, messages: Sequence[Received]) -> None:
         """Take handled messages off the queue."""
+
+    def give_back(self, messages: Sequence[Received], after_s: float = 0.0) -> None:
+        """Have messages come again, after so many seconds at the earliest."""
 
     def set_aside(self, message: Received, reason: str) -> None:
         """Copy a message that cannot be handled to the dead-letter queue."""
@@ -99,6 +104,7 @@ class IntakeLoop:
                 self._hand_over()
         except Exception as error:
             logger.warning("intake: %s; %d event messages will come again", error, len(self._group.receipts))
+            self._give_back(self._group.receipts, 0)
         with contextlib.suppress(Exception):  # there is nothing left to lose
             self._events.close()
 
@@ -129,10 +135,18 @@ class IntakeLoop:
         self._group = Group()
 
     def _set_aside(self, message: Received, reason: str) -> None:
-        """One message that the dead-letter queue refuses must not stop the others: the redrive policy takes it."""
-        logger.warning("event message %s set aside: %s", message.id, reason)
+        """One message that the dead-letter queue refuses must not stop the others: it stays, and comes again later."""
         try:
             self._events.set_aside(message, reason)
+            logger.warning("event message %s set aside: %s", message.id, reason)
         except Exception as error:
-            logger.warning("event message %s left in its queue: %s", message.id, error)
+            logger.warning(
+                "event message %s (%s) cannot be set aside (%s: %s); it comes again",
+                *(message.id, reason, type(error).__name__, error),
+            )
             self._group.receipts.remove(message)
+            self._give_back([message], REFUSED_WAIT_S)
+
+    def _give_back(self, messages: Sequence[Received], after_s: float) -> None:
+        with contextlib.suppress(Exception):  # then they come again when their queue thinks fit
+            self._events.give_back(messages, after_s)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
+import time
 from collections import deque
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from amqp.exceptions import AccessRefused
+from amqp.exceptions import AccessRefused, MessageNacked
 from kombu.connection import Connection
 from kombu.entity import Exchange, Queue
 from kombu.messaging import Consumer, Producer
@@ -18,12 +19,14 @@ from kombu.messaging import Consumer, Producer
 from binwatch.errors import SettingsError
 from binwatch.settings import Settings
 from worker.intake.received import Received
-from worker.queues import MAX_RECEIVES, QueueError
+from worker.queues import QueueError
 
 logger = logging.getLogger(__name__)
 
 _HEARTBEAT_S = 20
 _NO_LIMIT = 1_000_000  # from RabbitMQ 4 on, a quorum queue without a limit drops a message after 20 deliveries
+_MAX_DELIVERIES = 1000
+"""Every worker that stops is a delivery of all that RabbitMQ had pushed to it in advance, so twenty are soon over."""
 _NO_NAME = Exchange("")  # RabbitMQ's default exchange: the routing key is the queue's name
 
 
@@ -43,7 +46,7 @@ def event_queue(name: str, dead_letter: str) -> Queue:
     them as transient, so a restart of the broker loses none."""
     arguments = {
         "x-queue-type": "quorum",
-        "x-delivery-limit": MAX_RECEIVES,
+        "x-delivery-limit": _MAX_DELIVERIES,
         "x-dead-letter-exchange": "",
         "x-dead-letter-routing-key": dead_letter,
     }
@@ -110,6 +113,8 @@ class RabbitEvents:
         self._consumer: Any = None
         self._generation = 0
         self._received: deque[Received] = deque()
+        self._returning: list[tuple[float, Received]] = []
+        """Which message is to come again when, by the monotonic clock."""
         self._broken = (*self._connection.recoverable_connection_errors, *self._connection.recoverable_channel_errors)
 
     def declare(self) -> None:
@@ -120,6 +125,7 @@ class RabbitEvents:
         """What has come; waits up to `wait_s` seconds for the first."""
         try:
             self._consume()
+            self._return_due()
             self._drain(wait_s)
         except self._broken:
             self._forget()
@@ -140,19 +146,23 @@ class RabbitEvents:
             logger.warning("event messages not deleted (%s): they will come again", error)
             self._forget()
 
+    def give_back(self, messages: Sequence[Received], after_s: float = 0.0) -> None:
+        """Have messages come again, after so many seconds at the earliest; only `receive` and `close` see to it."""
+        due = time.monotonic() + after_s
+        self._returning += [(due, message) for message in messages]
+
     def set_aside(self, message: Received, reason: str) -> None:
         """Copy a message that cannot be handled to the dead-letter queue, with the reason. The original stays."""
-        with self._connection.channel() as channel:
-            body = message.body
-            Producer(channel).publish(
-                body.encode(errors="surrogateescape") if isinstance(body, str) else body,
-                routing_key=self._dead_letter.name,
-                headers={"reason": reason[:1000]},
-                content_type="application/octet-stream",
-                content_encoding="binary",
-                mandatory=True,
-                delivery_mode="persistent",
-            )
+        try:
+            with self._connection.channel() as channel:
+                self._dead_letter(channel).declare()  # someone may have deleted it since
+                _copy(channel, message, self._dead_letter.name, reason=reason[:1000])
+        except MessageNacked:  # refused, on a sound connection, though kombu counts it among those that break one
+            raise
+        except self._broken:
+            # Or kombu would quietly connect anew for the next call, and the consumer stay on the dead connection.
+            self._forget()
+            raise
 
     def close(self) -> None:
         """Let go of the connection; messages that were not deleted come again, at once."""
@@ -185,8 +195,36 @@ class RabbitEvents:
                 self._connection.drain_events(timeout=timeout)
                 timeout = 0.001
 
+    def _return_due(self) -> None:
+        """Send what is due to the back of its queue: rejected, it would be the first to come again, before any photo.
+
+        No more than half of what RabbitMQ pushes ahead may wait for its time, or nothing else would come.
+        """
+        self._returning.sort(key=lambda one: one[0])
+        now = time.monotonic()
+        while self._returning and (self._returning[0][0] <= now or len(self._returning) > self._prefetch // 2):
+            _, message = self._returning.pop(0)
+            with self._connection.channel() as channel:
+                _copy(channel, message, self._queue.name)
+            self.delete([message])
+
     def _forget(self) -> None:
         self._consumer = None
         self._received.clear()
+        self._returning.clear()
         with contextlib.suppress(Exception):
             self._connection.close()
+
+
+def _copy(channel: Any, message: Received, queue: str, **headers: str) -> None:
+    body = message.body
+    Producer(channel).publish(
+        body.encode(errors="surrogateescape") if isinstance(body, str) else body,
+        routing_key=queue,
+        headers=headers,
+        content_type="application/octet-stream",
+        content_encoding="binary",
+        mandatory=True,
+        delivery_mode="persistent",
+        **({} if message.sent_at is None else {"timestamp": int(message.sent_at)}),
+    )

@@ -41,6 +41,15 @@ class SqsEvents:
             for failure in answer.get("Failed", ()):
                 logger.warning("event message not deleted (%s): it will come again", failure.get("Message"))
 
+    def give_back(self, messages: Sequence[Received], after_s: float = 0.0) -> None:
+        """Have messages come again after so many seconds, instead of after the queue's visibility time-out."""
+        for start in range(0, len(messages), _MOST):
+            entries = [
+                {"Id": str(n), "ReceiptHandle": message.receipt, "VisibilityTimeout": round(after_s)}
+                for n, message in enumerate(messages[start : start + _MOST])
+            ]
+            self._client.change_message_visibility_batch(QueueUrl=self._url, Entries=entries)
+
     def set_aside(self, message: Received, reason: str) -> None:
         """Copy a message that cannot be handled to the dead-letter queue, with the reason. The original stays."""
         self._client.send_message(

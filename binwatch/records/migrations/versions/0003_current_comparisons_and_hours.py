@@ -90,8 +90,8 @@ def upgrade() -> None:
 def _create_tables() -> None:
     op.create_table(
         "current_comparisons",
-        sa.Column("bucket", sa.Text(), nullable=False),
         sa.Column("bin_id", BYTEWISE, nullable=False),
+        sa.Column("bucket", sa.Text(), nullable=False),
         sa.Column("comparison_id", BIG_ID, nullable=False),
         sa.Column("count_id", BIG_ID, nullable=False),
         sa.Column("expectation_id", BIG_ID, nullable=False),
@@ -109,7 +109,7 @@ def _create_tables() -> None:
         sa.ForeignKeyConstraint(["count_id"], ["counts.id"]),
         sa.ForeignKeyConstraint(["expectation_id"], ["expectations.id"]),
         sa.ForeignKeyConstraint(["audit_id"], ["audits.id"]),
-        sa.PrimaryKeyConstraint("bucket", "bin_id"),
+        sa.PrimaryKeyConstraint("bin_id", "bucket"),
     )
     op.create_table(
         "models",

@@ -1,0 +1,30 @@
+"""What is begun is noted until it ends, for each object by itself, on both databases."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+from sqlalchemy import Engine
+
+from binwatch.records.trials import Trials
+
+
+def test_each_beginning_without_an_end_is_counted(records_engine: Engine) -> None:
+    trials = Trials(records_engine)
+    assert [trials.begin("bins", "a ü.jpg") for _ in range(3)] == [0, 1, 2]
+    assert trials.begin("bins", "b.jpg") == 0
+    assert trials.begin("others", "a ü.jpg") == 0
+    trials.end("bins", "a ü.jpg")
+    assert [trials.begin("bins", "a ü.jpg"), trials.begin("bins", "b.jpg")] == [0, 1]
+
+
+def test_the_end_of_what_was_never_begun(records_engine: Engine) -> None:
+    Trials(records_engine).end("bins", "a.jpg")
+    assert Trials(records_engine).begin("bins", "a.jpg") == 0
+
+
+def test_beginnings_at_the_same_moment(records_engine: Engine) -> None:
+    trials = Trials(records_engine)
+    with ThreadPoolExecutor(8) as pool:
+        found = pool.map(lambda _: trials.begin("bins", "a.jpg"), range(40))
+    assert sorted(found) == list(range(40))

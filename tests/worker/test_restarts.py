@@ -1,0 +1,83 @@
+"""Tasks that many workers had taken in advance, or were holding back, when they were stopped. On RabbitMQ."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from kombu.connection import Connection
+from pydantic import SecretStr
+from sqlalchemy import Engine as Database
+from sqlalchemy import select
+
+from binwatch.events import Created
+from binwatch.records.tables import Count
+from binwatch.settings import EventSource, Settings
+from tests.services.rabbitmq import RabbitMQ
+from tests.services.s3 import S3
+from tests.worker.brightness import brightness_of, jpeg
+from tests.worker.test_tasks import running
+from worker.app import make_app
+from worker.counting import Counting
+from worker.dead_letters import open_dead_letters
+from worker.sending import as_json
+from worker.tasks import CountPhotos
+
+RESTARTS = 20
+GROUPS = 6
+WITHIN_S = 60
+
+
+@pytest.fixture
+def on_rabbitmq(settings: Settings, rabbitmq: RabbitMQ) -> Settings:
+    name = f"tasks-{uuid.uuid4().hex[:12]}"
+    given = {"broker_url": SecretStr(rabbitmq.url), "event_source": EventSource.NONE, "task_queue": name}
+    return settings.model_copy(update=given)
+
+
+@pytest.fixture
+def counting(on_rabbitmq: Settings) -> Iterator[Counting]:
+    counting = Counting(on_rabbitmq)
+    yield counting
+    counting.close()
+
+
+def take_in_advance(settings: Settings, wanted: int) -> None:
+    """What a worker does that has no thread free: it receives tasks, and then it is stopped."""
+    received: list[object] = []
+    with Connection(settings.broker_url.get_secret_value()) as connection, connection.channel() as channel:
+        channel.basic_qos(0, wanted, False)
+        channel.basic_consume(settings.task_queue, callback=received.append)
+        while len(received) < wanted:
+            connection.drain_events(timeout=WITHIN_S)
+
+
+def test_no_photo_is_set_aside_because_workers_were_restarted_often(
+    on_rabbitmq: Settings, counting: Counting, s3: S3, sqlite_records: Database
+) -> None:
+    app = make_app(on_rabbitmq)
+    open_dead_letters(on_rabbitmq)[0].messages()  # makes both queues
+    for group in range(GROUPS):
+        photos = [Created(s3.bucket, f"{group}-{n}.jpg") for n in range(1 if group % 2 else 4)]
+        for photo in photos:
+            s3.put(photo.key, jpeg(brightness_of(group)))
+        # Half of them as after an outage: to be begun not before a moment that has come when the last worker starts.
+        eta = datetime.now(UTC) + timedelta(seconds=1) if group < GROUPS // 2 else None
+        app.send_task(CountPhotos.name, args=[[as_json(photo) for photo in photos]], eta=eta)
+    for _ in range(RESTARTS):
+        take_in_advance(on_rabbitmq, GROUPS)
+    wanted = {f"{group}-{n}.jpg": group for group in range(GROUPS) for n in range(1 if group % 2 else 4)}
+    with running(on_rabbitmq, counting):
+        deadline = time.monotonic() + WITHIN_S
+        while recorded(sqlite_records) != wanted:
+            assert time.monotonic() < deadline, recorded(sqlite_records)
+            time.sleep(0.05)  # between two looks at the condition
+    assert open_dead_letters(on_rabbitmq)[0].messages() == []
+
+
+def recorded(records: Database) -> dict[str, int]:
+    with records.connect() as connection:
+        return {row.key: row.predicted for row in connection.execute(select(Count.key, Count.predicted))}
