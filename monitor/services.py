@@ -10,7 +10,7 @@ from fastapi import Depends, Request
 from binwatch.objects import Objects
 from binwatch.registry import Registry
 from binwatch.settings import Settings
-from monitor.drift.references import References
+from monitor.cards import Cards
 from monitor.drift.watch import DriftWatch
 from monitor.photos import Photos
 from monitor.records import Records
@@ -24,10 +24,13 @@ class Services:
     photos: Photos
     drift: DriftWatch
     """Makes no report until it is started."""
+    cards: Cards
+    settings: Settings
 
     def close(self) -> None:
         """Give back what is held."""
         self.drift.stop()
+        self.cards.close()
         self.records.close()
 
 
@@ -35,9 +38,9 @@ def make_services(settings: Settings) -> Services:
     """Nothing is connected yet. Raises SettingsError for a database URL that no monitor can use."""
     records = Records(settings.database_url.get_secret_value())
     objects = Objects(settings)
-    references = References(settings.model_dir, Registry(objects, settings.bucket, settings.models_prefix))
-    drift = DriftWatch(records, references.of, settings.drift_interval_s)
-    return Services(records, Photos(records, objects, settings.limits), drift)
+    cards = Cards(settings.model_dir, Registry(objects, settings.bucket, settings.models_prefix))
+    drift = DriftWatch(records, cards.reference, settings.drift_interval_s)
+    return Services(records, Photos(records, objects, settings.limits), drift, cards, settings)
 
 
 def _services(request: Request) -> Services:

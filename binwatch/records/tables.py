@@ -203,8 +203,9 @@ class CurrentComparison(Base):
         Index("ix_current_audit", "audit_id", postgresql_where=_AUDITED, sqlite_where=_AUDITED),
     )
 
-    bucket: Mapped[str] = mapped_column(primary_key=True)
+    # The bin first, so that bins are found by how their ids begin.
     bin_id: Mapped[str] = mapped_column(BytewiseText, primary_key=True)
+    bucket: Mapped[str] = mapped_column(primary_key=True)
     comparison_id: Mapped[int] = mapped_column(BigId, ForeignKey("comparisons.id"))
     count_id: Mapped[int] = mapped_column(BigId, ForeignKey("counts.id"))
     expectation_id: Mapped[int] = mapped_column(BigId, ForeignKey("expectations.id"))

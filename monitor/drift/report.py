@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from sqlalchemy import Connection
 
 from binwatch.bundle import Reference
+from binwatch.reference import Signal
+from monitor.drift.distributions import Distribution, distributions
 from monitor.drift.estimate import estimated_accuracy
 from monitor.drift.judge import Judgement, judge
 from monitor.drift.windows import Seen, Window, read_window
@@ -29,6 +31,8 @@ class WindowReport:
     estimated: float | None
     """Estimated accuracy of all the photos, compared or not."""
     judgements: list[Judgement]
+    distributions: dict[Signal, Distribution] = field(default_factory=dict)
+    """What the judgements are about, for those signals that can be shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,4 +70,5 @@ def _window(window: Window, seen: Seen, reference: Reference | None) -> WindowRe
         agreement=seen.agreed / compared if compared else None,
         estimated=estimated_accuracy(seen, reference),
         judgements=judge(seen, reference),
+        distributions=distributions(seen, reference),
     )

@@ -1,0 +1,97 @@
+"""Cards of the models: from the settings' bundle or the bucket, kept, since a published bundle never changes."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from binwatch.bundle import Bundle, Card, Reference
+from binwatch.errors import BinwatchError, BundleError
+from binwatch.registry import Current, Registry
+
+logger = logging.getLogger(__name__)
+
+AGAIN_S = 60.0
+"""Seconds until a card that could not be had is asked for again, and until promotions are looked up again."""
+
+
+class Cards:
+    """Finds and keeps the cards of models, by version. Safe to share between threads."""
+
+    def __init__(
+        self, model_dir: Path, registry: Registry | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._model_dir = model_dir
+        self._registry = registry
+        self._clock = clock
+        self._found: dict[str, Card] = {}
+        self._current: Current | None = None
+        self._asked: dict[str, float] = {}
+        self._warned: set[str] = set()
+        self._lock = threading.Lock()
+        self._fetcher = ThreadPoolExecutor(1, thread_name_prefix="cards")
+
+    def of(self, version: str) -> Card | None:
+        """The card of a model, fetched if need be; None if it cannot be had for now."""
+        if version not in self._found:
+            try:
+                self._found[version] = self._read(version)
+            except BinwatchError as error:
+                if version not in self._warned:
+                    self._warned.add(version)
+                    logger.warning("no card of model %s: %s", version, error)
+                return None
+        return self._found[version]
+
+    def at_hand(self, version: str) -> Card | None:
+        """The card if it is here; else None, and it is fetched meanwhile: no page waits for the object store."""
+        if version not in self._found:
+            self._soon(version, lambda: self.of(version))
+        return self._found.get(version)
+
+    def reference(self, version: str) -> Reference | None:
+        """What a model's photos looked like when nothing had drifted; None if its bundle does not say."""
+        card = self.of(version)
+        return card.reference if card else None
+
+    def current(self) -> Current | None:
+        """The model that was promoted last, as of the last look; None if there is none, or it is not known yet."""
+        self._soon("", self._look)
+        return self._current
+
+    def close(self) -> None:
+        """Stop fetching."""
+        self._fetcher.shutdown(wait=False, cancel_futures=True)
+
+    def _soon(self, what: str, work: Callable[[], object]) -> None:
+        now = self._clock()
+        with self._lock:
+            if now - self._asked.get(what, -AGAIN_S) < AGAIN_S:
+                return
+            self._asked[what] = now
+        self._fetcher.submit(work)
+
+    def _look(self) -> None:
+        if self._registry is None:
+            return
+        try:
+            self._current = self._registry.current()
+        except BinwatchError as error:
+            logger.info("the promoted model is not known for now: %s", error)
+
+    def _read(self, version: str) -> Card:
+        try:
+            card = Bundle(self._model_dir).card
+        except BundleError:
+            if self._registry is None:
+                raise
+        else:
+            if card.version == version:
+                return card
+        if self._registry is None:
+            raise BundleError(f"{self._model_dir} holds model {card.version!r}, the one in use is {version!r}")
+        return self._registry.card(version)

@@ -1,0 +1,280 @@
+"""One bin: its latest photo, what the model says of it, what the inventory expects, and everything before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel
+from sqlalchemy import Connection, RowMapping, select
+
+from binwatch.counts import CLASSES, Outcome, class_of, outcome_of
+from binwatch.errors import Reason
+from binwatch.records.audits import UnknownBin
+from binwatch.records.tables import Audit, Bin, Count, CurrentComparison, Expectation
+
+HISTORY = 50
+"""Photos, expected quantities and audits that are listed at most, the newest first."""
+
+
+class ClassChance(BaseModel):
+    """What the model gives to one class."""
+
+    label: str
+    """"0" to "5", or "more than 5"."""
+    probability: float
+    is_count: bool
+    """The count: the most probable class."""
+    is_expected: bool
+    """The class of the bin's expected quantity."""
+
+
+class BinPhoto(BaseModel):
+    """A photo of the bin as one model counted it, or why it could not."""
+
+    id: int
+    """Of the count: the photo is at /photos/{id}."""
+    key: str
+    etag: str
+    at: datetime
+    """When it was stored."""
+    recorded_at: datetime
+    model: str
+    precision: str
+    provider: str
+    predicted: int | None
+    count: str | None
+    """"0" to "5" or "more than 5"; None if it was not counted."""
+    confidence: float | None
+    reason: str | None
+    """Why it was not counted."""
+    detail: str | None
+    width: int | None
+    height: int | None
+    can_be_shown: bool
+    """The photo was there and sound when it was counted."""
+    is_latest: bool
+
+
+class Item(BaseModel):
+    """One kind of article in the bin, as the inventory says."""
+
+    sku: str
+    name: str
+    quantity: int
+
+
+class Expected(BaseModel):
+    """What the inventory says of the bin, or why it says nothing."""
+
+    id: int
+    quantity: int | None
+    items: list[Item] | None
+    """None if the source does not say what the quantity is made up of."""
+    source: str
+    """Key of the metadata file, or name of the imported file."""
+    at: datetime
+    recorded_at: datetime
+    reason: str | None
+    detail: str | None
+    is_latest: bool
+
+
+class BinAudit(BaseModel):
+    """What somebody found in the bin, beside what it judged."""
+
+    id: int
+    quantity: int
+    auditor: str | None
+    at: datetime
+    photo_id: int | None
+    """Of the count that it judges; None if there was none."""
+    predicted: int | None
+    count: str | None
+    expected: int | None
+    of_count: Outcome | None
+    """How the count compares with the truth."""
+    of_inventory: Outcome | None
+    """How the expected quantity compares with the truth."""
+    of_latest_photo: bool
+    """It is about the photo that is the bin's latest."""
+
+
+class Standing(BaseModel):
+    """How the latest photo and the latest expected quantity compare."""
+
+    comparison_id: int
+    error: int
+    outcome: Outcome
+    chance: float | None
+    """Probability that the model gives to the expected quantity."""
+    p_value: float | None
+    flagged: bool
+
+
+class BinDetail(BaseModel):
+    """Everything about one bin. Lists begin with the newest and end after HISTORY."""
+
+    bucket: str
+    bin_id: str
+    photo: BinPhoto | None
+    """The latest; None if there is none yet."""
+    probabilities: list[ClassChance]
+    """Of the latest photo, in the order of the classes; empty if it was not counted."""
+    expected: Expected | None
+    """The latest; None if there is none yet."""
+    standing: Standing | None
+    """None while there is nothing to compare."""
+    alpha: float
+    """The level that bins are flagged at."""
+    audit: BinAudit | None
+    """The last audit of the latest photo."""
+    photos: list[BinPhoto]
+    quantities: list[Expected]
+    audits: list[BinAudit]
+
+
+def read_bin(connection: Connection, bucket: str, bin_id: str, alpha: float) -> BinDetail:
+    """One bin. Raises UnknownBin."""
+    state = _one(connection, select(Bin.__table__).where(Bin.bucket == bucket, Bin.bin_id == bin_id))
+    if state is None:
+        raise UnknownBin(f"nothing is recorded of a bin {bin_id!r} in bucket {bucket!r}")
+    photos = _photos(connection, bucket, bin_id, state["count_id"])
+    quantities = _quantities(connection, bucket, bin_id, state["expectation_id"])
+    photo = next((row for row in photos if row["id"] == state["count_id"]), None)
+    expected = next((row for row in quantities if row["id"] == state["expectation_id"]), None)
+    audits = _audits(connection, bucket, bin_id, photo)
+    current = _one(
+        connection,
+        select(CurrentComparison.__table__).where(
+            CurrentComparison.bucket == bucket, CurrentComparison.bin_id == bin_id
+        ),
+    )
+    return BinDetail(
+        bucket=bucket,
+        bin_id=bin_id,
+        photo=_photo(photo, state) if photo else None,
+        probabilities=_chances(photo, expected),
+        expected=_expected(expected, state) if expected else None,
+        standing=_standing(current, alpha) if current else None,
+        alpha=alpha,
+        audit=next((audit for audit in audits if audit.of_latest_photo), None),
+        photos=[_photo(row, state) for row in photos],
+        quantities=[_expected(row, state) for row in quantities],
+        audits=audits,
+    )
+
+
+def _photos(connection: Connection, bucket: str, bin_id: str, latest: int | None) -> Sequence[RowMapping]:
+    """The newest, and the latest by the store's clock even if many were recorded after it."""
+    statement = select(Count.__table__).where(Count.bucket == bucket, Count.bin_id == bin_id)
+    rows = connection.execute(statement.order_by(Count.id.desc()).limit(HISTORY)).mappings().all()
+    if latest is None or any(row["id"] == latest for row in rows):
+        return rows
+    return [*connection.execute(select(Count.__table__).where(Count.id == latest)).mappings(), *rows]
+
+
+def _quantities(connection: Connection, bucket: str, bin_id: str, latest: int | None) -> Sequence[RowMapping]:
+    statement = select(Expectation.__table__).where(Expectation.bucket == bucket, Expectation.bin_id == bin_id)
+    rows = connection.execute(statement.order_by(Expectation.id.desc()).limit(HISTORY)).mappings().all()
+    if latest is None or any(row["id"] == latest for row in rows):
+        return rows
+    return [*connection.execute(select(Expectation.__table__).where(Expectation.id == latest)).mappings(), *rows]
+
+
+def _audits(connection: Connection, bucket: str, bin_id: str, photo: RowMapping | None) -> list[BinAudit]:
+    statement = (
+        select(
+            Audit.__table__, Count.predicted, Count.key, Count.etag, Expectation.quantity.label("expected"),
+        )
+        .select_from(Audit)
+        .outerjoin(Count, Count.id == Audit.count_id)
+        .outerjoin(Expectation, Expectation.id == Audit.expectation_id)
+        .where(Audit.bucket == bucket, Audit.bin_id == bin_id)
+        .order_by(Audit.id.desc())
+        .limit(HISTORY)
+    )  # fmt: skip
+    return [_audit(row, photo) for row in connection.execute(statement).mappings()]
+
+
+def _one(connection: Connection, statement: Any) -> RowMapping | None:
+    found: RowMapping | None = connection.execute(statement).mappings().one_or_none()
+    return found
+
+
+def _photo(row: RowMapping, state: RowMapping) -> BinPhoto:
+    predicted, probabilities = row["predicted"], row["probabilities"]
+    return BinPhoto(
+        id=row["id"],
+        key=row["key"],
+        etag=row["etag"],
+        at=row["modified_at"],
+        recorded_at=row["recorded_at"],
+        model=row["model_version"],
+        precision=row["precision"],
+        provider=row["provider"],
+        predicted=predicted,
+        count=None if predicted is None else CLASSES[predicted],
+        confidence=None if predicted is None or not probabilities else probabilities[predicted],
+        reason=row["reason"],
+        detail=row["detail"],
+        width=row["width"],
+        height=row["height"],
+        can_be_shown=row["reason"] in (None, Reason.INFERENCE_FAILED),
+        is_latest=row["id"] == state["count_id"],
+    )
+
+
+def _chances(photo: RowMapping | None, expected: RowMapping | None) -> list[ClassChance]:
+    if photo is None or not photo["probabilities"]:
+        return []
+    quantity = expected["quantity"] if expected else None
+    right = None if quantity is None else class_of(quantity)
+    return [
+        ClassChance(label=label, probability=chance, is_count=index == photo["predicted"], is_expected=index == right)
+        for index, (label, chance) in enumerate(zip(CLASSES, photo["probabilities"], strict=False))
+    ]
+
+
+def _expected(row: RowMapping, state: RowMapping) -> Expected:
+    return Expected(
+        id=row["id"],
+        quantity=row["quantity"],
+        items=None if row["contents"] is None else [Item.model_validate(item) for item in row["contents"]],
+        source=row["source"],
+        at=row["modified_at"],
+        recorded_at=row["recorded_at"],
+        reason=row["reason"],
+        detail=row["detail"],
+        is_latest=row["id"] == state["expectation_id"],
+    )
+
+
+def _standing(row: RowMapping, alpha: float) -> Standing:
+    error, p_value = row["error"], row["p_value"]
+    return Standing(
+        comparison_id=row["comparison_id"],
+        error=error,
+        outcome=Outcome.EXACT if error == 0 else Outcome.UNDER if error < 0 else Outcome.OVER,
+        chance=row["chance"] if row["doubt"] < 2 else None,
+        p_value=p_value,
+        flagged=error != 0 and p_value is not None and p_value <= alpha,
+    )
+
+
+def _audit(row: RowMapping, photo: RowMapping | None) -> BinAudit:
+    predicted, expected, quantity = row["predicted"], row["expected"], row["quantity"]
+    return BinAudit(
+        id=row["id"],
+        quantity=quantity,
+        auditor=row["auditor"],
+        at=row["audited_at"],
+        photo_id=row["count_id"],
+        predicted=predicted,
+        count=None if predicted is None else CLASSES[predicted],
+        expected=expected,
+        of_count=None if predicted is None else outcome_of(predicted, quantity),
+        of_inventory=None if expected is None else outcome_of(class_of(expected), quantity),
+        of_latest_photo=photo is not None and (row["key"], row["etag"]) == (photo["key"], photo["etag"]),
+    )

@@ -1,0 +1,311 @@
+"""Bins whose photo does not look like the quantity that the inventory expects, the oddest first.
+
+They are ranked by conformal p-value (binwatch.conformal), and where a model has no calibration by the probability of
+the expected quantity, after all that have a p-value.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from enum import StrEnum
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from sqlalchemy import ColumnElement, Connection, RowMapping, and_, func, literal, or_, select, tuple_
+
+from binwatch.counts import CLASSES, MORE, Outcome
+from binwatch.errors import BinwatchError
+from binwatch.records.bins import PhotoState, QuantityState
+from binwatch.records.tables import Audit, BinTotal, CurrentComparison
+
+MAX_PREFIX = 1024
+"""Characters of a prefix: S3's keys have no more bytes."""
+MOST = 200
+"""Bins on a page at most."""
+_LAST = "\U0010ffff"
+"""Sorts after every character that a key can go on with."""
+
+Doubt = tuple[float, float, int]
+"""Place in the ranking: doubt, chance and id of the comparison."""
+_RANK = (CurrentComparison.doubt, CurrentComparison.chance, CurrentComparison.comparison_id)
+
+
+class BadCursor(BinwatchError):
+    """A cursor that this monitor did not make."""
+
+
+class Direction(StrEnum):
+    """Which side of the expected quantity the count is on."""
+
+    WRONG = "wrong"
+    """Either side: the count differs."""
+    UNDER = "under"
+    OVER = "over"
+    EXACT = "exact"
+    ALL = "all"
+
+
+class Filters(BaseModel):
+    """Which bins. All that are set must hold; none leaves every bin whose count differs from what is expected."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    since: AwareDatetime | None = Field(None, description="only photos that were stored at this time or later")
+    until: AwareDatetime | None = Field(None, description="only photos that were stored before this time")
+    prefix: str | None = Field(
+        None,
+        max_length=MAX_PREFIX,
+        description="how the bin's id begins; with a slash in it, how the photo's key begins",
+    )
+    direction: Direction = Field(Direction.WRONG, description="count under or over the expected quantity, or both")
+    size: int = Field(0, ge=0, le=MORE, description="least difference in items, with more than 5 taken as 6")
+    audited: bool | None = Field(None, description="true: somebody counted this photo's bin; false: nobody did")
+    model: str | None = Field(None, max_length=100, description="a model's version")
+    flagged: bool = Field(False, description="only bins whose p-value is at most the level")
+
+
+class AuditSaid(BaseModel):
+    """What somebody found in the bin."""
+
+    id: int
+    quantity: int
+    auditor: str | None
+    audited_at: datetime
+
+
+class Discrepancy(BaseModel):
+    """One bin as it stands: its latest photo beside its latest expected quantity."""
+
+    id: int
+    """Of the comparison: another photo or expected quantity gives the bin another one."""
+    bucket: str
+    bin_id: str
+    key: str
+    photo_id: int
+    """Of the count: the photo is at /photos/{photo_id}."""
+    photo_at: datetime
+    model: str
+    predicted: int
+    """Index of the class, 0 to 6."""
+    count: str
+    """"0" to "5", or "more than 5"."""
+    expected: int
+    error: int
+    """Count − expected quantity in items, "more than 5" taken as 6."""
+    outcome: Outcome
+    chance: float | None
+    """Probability that the model gives to the expected quantity."""
+    p_value: float | None
+    """How odd the photo is for a correctly recorded bin; None without calibration."""
+    flagged: bool
+    """The count differs, and the p-value is at most the level."""
+    audit: AuditSaid | None
+    """The last audit of this photo."""
+
+
+class DiscrepancyPage(BaseModel):
+    """Some bins in the order of the ranking, and how to get those beside them."""
+
+    items: list[Discrepancy]
+    next: str | None
+    """Cursor for `after`; None on the last page."""
+    previous: str | None
+    """Cursor for `before`; None on the first page."""
+
+
+class BinRef(BaseModel):
+    """A bin that can be asked for."""
+
+    bucket: str
+    bin_id: str
+
+
+class Neighbours(BaseModel):
+    """The bins beside one in the ranking; None at its ends."""
+
+    previous: BinRef | None
+    next: BinRef | None
+
+
+class Level(BaseModel):
+    """What flagging promises: of correctly recorded bins, at most the share `alpha` is flagged, on average."""
+
+    alpha: float
+    compared: int
+    """Bins that have both a count and an expected quantity now."""
+    calibrated: int
+    """Those of them that have a p-value."""
+    flagged: int
+    """Bins whose count differs and whose p-value is at most `alpha`."""
+    unaudited: int
+    """Flagged bins that nobody has looked at since the photo was taken."""
+    false_flags: float
+    """`alpha` × `calibrated`: more flags than this are not to be expected if every bin is recorded correctly."""
+
+
+def read_discrepancies(
+    connection: Connection,
+    filters: Filters,
+    alpha: float,
+    limit: int = 50,
+    after: str | None = None,
+    before: str | None = None,
+) -> DiscrepancyPage:
+    """At most `limit` bins after or before a cursor, in the order of the ranking. Raises BadCursor."""
+    backwards = before is not None
+    cursor = _place(before if backwards else after)
+    rows = _rows(connection, filters, alpha, cursor, limit + 1, backwards=backwards)
+    more = len(rows) > limit
+    kept = rows[:limit][::-1] if backwards else rows[:limit]
+    has_next, has_previous = (bool(kept), more) if backwards else (more, cursor is not None and bool(kept))
+    return DiscrepancyPage(
+        items=[_discrepancy(row, alpha) for row in kept],
+        next=_cursor(kept[-1]) if has_next else None,
+        previous=_cursor(kept[0]) if has_previous else None,
+    )
+
+
+def neighbours(connection: Connection, filters: Filters, alpha: float, bucket: str, bin_id: str) -> Neighbours:
+    """The bins before and after one in the ranking of `filters`, whether it still passes them or not."""
+    where = (CurrentComparison.bucket == bucket, CurrentComparison.bin_id == bin_id)
+    place = connection.execute(select(*_RANK).where(*where)).one_or_none()
+    here: Doubt | None = None if place is None else (place[0], place[1], place[2])
+    following = _rows(connection, filters, alpha, here, 1, backwards=False)
+    before = _rows(connection, filters, alpha, here, 1, backwards=True) if here else []
+    return Neighbours(previous=_ref(before), next=_ref(following))
+
+
+def read_level(connection: Connection, alpha: float) -> Level:
+    """How many bins the level flags now."""
+    compared = connection.execute(
+        select(func.coalesce(func.sum(BinTotal.bins), 0)).where(
+            BinTotal.photo_state == PhotoState.COUNTED, BinTotal.quantity_state == QuantityState.KNOWN
+        )
+    ).scalar_one()
+    flagged = select(func.count(), func.count(CurrentComparison.audit_id)).where(*_flagged(alpha))
+    bins, audited = connection.execute(flagged).one()
+    without = select(func.count()).select_from(CurrentComparison).where(CurrentComparison.doubt > 1)
+    calibrated = int(compared) - int(connection.execute(without).scalar_one())
+    return Level(
+        alpha=alpha,
+        compared=int(compared),
+        calibrated=calibrated,
+        flagged=bins,
+        unaudited=bins - audited,
+        false_flags=alpha * calibrated,
+    )
+
+
+def _flagged(alpha: float) -> tuple[ColumnElement[bool], ...]:
+    return CurrentComparison.doubt <= alpha, CurrentComparison.error != 0
+
+
+def _rows(
+    connection: Connection, filters: Filters, alpha: float, place: Doubt | None, limit: int, *, backwards: bool
+) -> Sequence[RowMapping]:
+    statement = _ROW.where(*_conditions(filters, alpha))
+    rank = tuple_(*_RANK)
+    if place is not None:
+        here = tuple_(*(literal(part) for part in place))
+        statement = statement.where(rank < here if backwards else rank > here)
+    order = [column.desc() for column in _RANK] if backwards else list(_RANK)
+    return connection.execute(statement.order_by(*order).limit(limit)).mappings().all()
+
+
+_ROW = (
+    select(
+        *CurrentComparison.__table__.c,
+        Audit.quantity.label("audit_quantity"),
+        Audit.auditor.label("audit_auditor"),
+        Audit.audited_at.label("audit_at"),
+    )
+    .select_from(CurrentComparison)
+    .outerjoin(Audit, Audit.id == CurrentComparison.audit_id)
+)
+
+
+def _conditions(filters: Filters, alpha: float) -> Iterator[ColumnElement[bool]]:
+    if filters.since is not None:
+        yield CurrentComparison.photo_at >= filters.since
+    if filters.until is not None:
+        yield CurrentComparison.photo_at < filters.until
+    if filters.prefix:
+        yield _begins(filters.prefix)
+    if filters.audited is not None:
+        yield CurrentComparison.audit_id.is_not(None) if filters.audited else CurrentComparison.audit_id.is_(None)
+    if filters.model is not None:
+        yield CurrentComparison.model_version == filters.model
+    if filters.flagged:
+        yield CurrentComparison.doubt <= alpha
+    yield from _of_size(filters)
+
+
+def _of_size(filters: Filters) -> Iterator[ColumnElement[bool]]:
+    error, least = CurrentComparison.error, max(filters.size, 1)
+    if filters.direction is Direction.WRONG or (filters.direction is Direction.ALL and filters.size):
+        yield or_(error <= -least, error >= least) if least > 1 else error != 0
+    elif filters.direction is Direction.UNDER:
+        yield error <= -least
+    elif filters.direction is Direction.OVER:
+        yield error >= least
+    elif filters.direction is Direction.EXACT:
+        yield error == 0
+
+
+def _begins(prefix: str) -> ColumnElement[bool]:
+    """By comparison, not by LIKE: an index serves it, and % and _ in a key mean themselves."""
+    column = CurrentComparison.key if "/" in prefix else CurrentComparison.bin_id
+    return and_(column >= prefix, column < prefix + _LAST)
+
+
+def _discrepancy(row: RowMapping, alpha: float) -> Discrepancy:
+    said = None
+    if row["audit_id"] is not None:
+        said = AuditSaid(
+            id=row["audit_id"], quantity=row["audit_quantity"], auditor=row["audit_auditor"], audited_at=row["audit_at"]
+        )
+    error, p_value = row["error"], row["p_value"]
+    return Discrepancy(
+        id=row["comparison_id"],
+        bucket=row["bucket"],
+        bin_id=row["bin_id"],
+        key=row["key"],
+        photo_id=row["count_id"],
+        photo_at=row["photo_at"],
+        model=row["model_version"],
+        predicted=row["predicted"],
+        count=CLASSES[row["predicted"]],
+        expected=row["expected"],
+        error=error,
+        outcome=Outcome.EXACT if error == 0 else Outcome.UNDER if error < 0 else Outcome.OVER,
+        chance=row["chance"] if row["doubt"] < 2 else None,
+        p_value=p_value,
+        flagged=error != 0 and p_value is not None and p_value <= alpha,
+        audit=said,
+    )
+
+
+def _ref(rows: Sequence[RowMapping]) -> BinRef | None:
+    return BinRef(bucket=rows[0]["bucket"], bin_id=rows[0]["bin_id"]) if rows else None
+
+
+def _cursor(row: RowMapping) -> str:
+    """Opaque to whoever gets it, so that the ranking may change without breaking anybody."""
+    text = f"{row['doubt']!r} {row['chance']!r} {row['comparison_id']}"
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def _place(cursor: str | None) -> Doubt | None:
+    if cursor is None:
+        return None
+    try:
+        text = base64.urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4)).decode("ascii")
+        doubt, chance, number = text.split(" ")
+        place = (float(doubt), float(chance), int(number))
+    except (ValueError, binascii.Error) as error:
+        raise BadCursor(f"{cursor[:80]!r} is no cursor; take `next` or `previous` of an answer as it is") from error
+    if not (0 <= place[0] <= 2 and 0 <= place[1] <= 1 and 0 < place[2] < 2**63):
+        raise BadCursor(f"{cursor[:80]!r} is no cursor; take `next` or `previous` of an answer as it is")
+    return place

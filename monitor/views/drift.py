@@ -1,0 +1,147 @@
+"""Drift, window by window: the verdict on each signal, and what it is about."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+
+from pydantic import BaseModel
+
+from binwatch.reference import Signal
+from monitor.drift.distributions import Distribution
+from monitor.drift.judge import MIN_PHOTOS, Judgement, Verdict
+from monitor.drift.report import DriftReport, WindowReport
+from monitor.drift.windows import Window
+
+
+class State(StrEnum):
+    """What can be said of drift altogether."""
+
+    STEADY = "steady"
+    DRIFTED = "drifted"
+    TOO_FEW = "too_few"
+    """No window holds enough photos to be judged."""
+    NO_REFERENCE = "no_reference"
+    NOTHING = "nothing"
+    """Nothing is recorded yet."""
+    UNKNOWN = "unknown"
+    """The monitor has just started, or its last look failed; the next one comes within a minute."""
+
+
+class SignalView(BaseModel):
+    """One signal in one window."""
+
+    signal: Signal
+    verdict: Verdict
+    photos: int
+    """Photos of the window that have a value of the signal."""
+    distance: float | None
+    threshold: float | None
+    """The signal has drifted if its distance is above."""
+    distribution: Distribution | None
+    """Reference and window side by side; None where there is nothing to compare."""
+
+
+class WindowView(BaseModel):
+    """One window."""
+
+    window: Window
+    photos: int
+    """Photos that were looked at, one of each bin."""
+    compared: int
+    agreement: float | None
+    estimated: float | None
+    """Estimated accuracy, 0 to 1."""
+    signals: list[SignalView]
+
+
+class DriftView(BaseModel):
+    """Every window for the model in use, as of the last look."""
+
+    state: State
+    model: str | None
+    at: datetime | None
+    """When the monitor looked."""
+    least_photos: int = MIN_PHOTOS
+    """Photos that a window needs to be judged."""
+    windows: list[WindowView]
+
+
+class DriftInBrief(BaseModel):
+    """Drift for the overview."""
+
+    state: State
+    at: datetime | None
+    window: Window | None
+    """The shortest window that has drifted, or else the shortest that could be judged."""
+    photos: int
+    """Photos of that window."""
+    signals: list[Signal]
+    """Signals that have drifted there."""
+
+
+def view_drift(report: DriftReport | None) -> DriftView:
+    """A report as people and scripts read it; None before there is one."""
+    return DriftView(
+        state=_state(report),
+        model=report.model if report else None,
+        at=report.at if report else None,
+        windows=[_window(window) for window in report.windows] if report else [],
+    )
+
+
+def brief_drift(report: DriftReport | None) -> DriftInBrief:
+    """The same in a word."""
+    state = _state(report)
+    windows = report.windows if report else []
+    telling = [window for window in windows if _drifted(window)] or [window for window in windows if _judged(window)]
+    window = telling[0] if telling else None
+    return DriftInBrief(
+        state=state,
+        at=report.at if report else None,
+        window=window.window if window else None,
+        photos=window.photos if window else 0,
+        signals=_drifted(window) if window else [],
+    )
+
+
+def _state(report: DriftReport | None) -> State:
+    if report is None:
+        return State.UNKNOWN
+    if report.model is None:
+        return State.NOTHING
+    if not report.has_reference:
+        return State.NO_REFERENCE
+    if any(_drifted(window) for window in report.windows):
+        return State.DRIFTED
+    return State.STEADY if any(_judged(window) for window in report.windows) else State.TOO_FEW
+
+
+def _drifted(window: WindowReport) -> list[Signal]:
+    return [one.signal for one in window.judgements if one.verdict is Verdict.DRIFTED]
+
+
+def _judged(window: WindowReport) -> bool:
+    return any(one.verdict in (Verdict.STEADY, Verdict.DRIFTED) for one in window.judgements)
+
+
+def _window(window: WindowReport) -> WindowView:
+    return WindowView(
+        window=window.window,
+        photos=window.photos,
+        compared=window.compared,
+        agreement=window.agreement,
+        estimated=window.estimated,
+        signals=[_signal(judgement, window.distributions.get(judgement.signal)) for judgement in window.judgements],
+    )
+
+
+def _signal(judgement: Judgement, distribution: Distribution | None) -> SignalView:
+    return SignalView(
+        signal=judgement.signal,
+        verdict=judgement.verdict,
+        photos=judgement.photos,
+        distance=judgement.distance,
+        threshold=judgement.threshold,
+        distribution=distribution,
+    )

@@ -1,0 +1,145 @@
+"""The models that counted: what their cards say, what the records say, and since when each is in use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+
+from pydantic import AwareDatetime, BaseModel
+from sqlalchemy import Connection, select
+
+from binwatch.bundle import Card, Metrics
+from binwatch.counts import CLASSES
+from binwatch.records.comparing import Against
+from binwatch.records.tables import ConfusionTotal, Model, PhotoTotal
+from binwatch.registry import Current
+from monitor.summary import Agreement, Audits, Done, summarise
+from monitor.totals import read_totals
+
+CardOf = Callable[[str], Card | None]
+"""A model's version → its card; None if that is not at hand (yet)."""
+
+
+class VariantFacts(BaseModel):
+    """One ONNX file of a bundle."""
+
+    precision: str
+    file: str
+    bytes: int
+    sha256: str
+
+
+class CardFacts(BaseModel):
+    """What a model's card says, for people."""
+
+    architecture: str
+    created: AwareDatetime
+    temperature: float
+    variants: list[VariantFacts]
+    metrics: dict[str, Metrics]
+    """Name of the photo set → figures on labelled photos."""
+    calibrated: int
+    """Photos that p-values are made with; 0: none, bins are ranked without."""
+    reference: int
+    """Photos that drift is measured against; 0: none."""
+    notes: list[str]
+
+
+class Confusion(BaseModel):
+    """What the model said of photos that should show a class."""
+
+    labels: list[str]
+    rows: list[list[int]]
+    """Row: the class that it should be; column: the class that the model said. Shape (classes, classes)."""
+    total: int
+
+
+class ModelView(BaseModel):
+    """One model."""
+
+    version: str
+    in_use: bool
+    """It counted the most recent photo."""
+    promoted_at: AwareDatetime | None
+    """When it was promoted, if it is the promoted one."""
+    first_at: datetime | None
+    """When a worker first used it."""
+    last_at: datetime | None
+    """When it last recorded a photo."""
+    photos: Done
+    agreement: Agreement
+    """With expected quantities."""
+    audits: Audits
+    """With what people found."""
+    against_inventory: Confusion
+    against_audits: Confusion
+    card: CardFacts | None
+    """None if the card is not at hand: it is fetched in the background, or cannot be had."""
+
+
+class ModelsView(BaseModel):
+    """Every model that ever counted, the most recent first."""
+
+    models: list[ModelView]
+
+
+def read_models(connection: Connection, card_of: CardOf, current: Current | None) -> ModelsView:
+    """All of them. Costs the same however many photos they counted."""
+    totals = read_totals(connection)
+    first = {row.model_version: row.first_at for row in connection.execute(select(Model.__table__))}
+    last: dict[str, datetime] = {}
+    for version, at in connection.execute(select(PhotoTotal.model_version, PhotoTotal.last_at)):
+        last[version] = max(at, last.get(version, at))
+    confusions = _confusions(connection)
+    views = []
+    for version in totals.models:
+        summary = summarise(totals, version)
+        views.append(
+            ModelView(
+                version=version,
+                in_use=totals.in_use is not None and totals.in_use.version == version,
+                promoted_at=current.promoted if current and current.version == version else None,
+                first_at=first.get(version),
+                last_at=last.get(version),
+                photos=summary.photos,
+                agreement=summary.agreement,
+                audits=summary.audits,
+                against_inventory=_confusion(confusions.get((Against.INVENTORY, version), {})),
+                against_audits=_confusion(confusions.get((Against.AUDIT, version), {})),
+                card=_facts(card_of(version)),
+            )
+        )
+    views.sort(key=lambda view: (view.in_use, view.last_at.timestamp() if view.last_at else 0.0), reverse=True)
+    return ModelsView(models=views)
+
+
+def _confusions(connection: Connection) -> dict[tuple[str, str], dict[tuple[int, int], int]]:
+    found: dict[tuple[str, str], dict[tuple[int, int], int]] = {}
+    for row in connection.execute(select(ConfusionTotal.__table__)):
+        of_model = found.setdefault((row.subject, row.model_version), {})
+        of_model[row.true_class, row.predicted] = row.comparisons
+    return found
+
+
+def _confusion(cells: dict[tuple[int, int], int]) -> Confusion:
+    classes = range(len(CLASSES))
+    rows = [[cells.get((truth, said), 0) for said in classes] for truth in classes]
+    return Confusion(labels=list(CLASSES), rows=rows, total=sum(map(sum, rows)))
+
+
+def _facts(card: Card | None) -> CardFacts | None:
+    if card is None:
+        return None
+    return CardFacts(
+        architecture=card.architecture,
+        created=card.created,
+        temperature=card.temperature,
+        variants=[
+            VariantFacts(precision=precision.value, file=variant.file, bytes=variant.bytes, sha256=variant.sha256)
+            for precision, variant in card.variants.items()
+        ],
+        metrics=card.metrics,
+        calibrated=card.calibration.photos if card.calibration else 0,
+        reference=card.reference.photos if card.reference else 0,
+        notes=card.notes,
+    )

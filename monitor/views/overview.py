@@ -1,0 +1,226 @@
+"""The first page: is all well, and if not, where to look."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from itertools import pairwise
+
+import numpy as np
+from pydantic import BaseModel
+from sqlalchemy import Connection, select
+
+from binwatch.bundle import Reference
+from binwatch.counts import Outcome
+from binwatch.records.tables import ComparisonHour, PhotoHour
+from monitor.drift.report import DriftReport
+from monitor.latest import CountedPhoto, read_latest
+from monitor.summary import Interval, Summary, summarise, wilson
+from monitor.totals import read_totals
+from monitor.views.discrepancies import Level, read_level
+from monitor.views.drift import DriftInBrief, brief_drift
+
+LATEST = 12
+"""Photos on the page: full rows of 2, 3, 4 and 6."""
+
+ReferenceOf = Callable[[str], Reference | None]
+"""A model's version → what its bundle says of how often it is right; None if that is not at hand."""
+
+
+class Span(StrEnum):
+    """How far back the lines go."""
+
+    DAY = "1d"
+    WEEK = "7d"
+    MONTH = "30d"
+    QUARTER = "90d"
+
+
+@dataclass(frozen=True, slots=True)
+class _Length:
+    buckets: int
+    each: timedelta
+
+
+_LENGTHS = {
+    Span.DAY: _Length(24, timedelta(hours=1)),
+    Span.WEEK: _Length(28, timedelta(hours=6)),
+    Span.MONTH: _Length(30, timedelta(days=1)),
+    Span.QUARTER: _Length(30, timedelta(days=3)),
+}
+
+
+class Bucket(BaseModel):
+    """What was recorded from `start` to `end`. Shares are 0 to 1, and None where there is nothing to take one of."""
+
+    start: datetime
+    end: datetime
+    comparisons: int
+    exact: int
+    under: int
+    over: int
+    agreement: float | None
+    interval: Interval | None
+    """95 % confidence interval (Wilson) of the agreement."""
+    photos: int
+    """Counted photos."""
+    estimated: float | None
+    """Estimated accuracy of the counted photos."""
+    model: str | None
+    """The model that counted most of them."""
+
+
+class ModelChange(BaseModel):
+    """Another model began to count."""
+
+    at: datetime
+    """Begin of the bucket in which it did."""
+    model: str
+    previous: str
+
+
+class Trend(BaseModel):
+    """Agreement, estimated accuracy and error direction over time, by when it was recorded."""
+
+    span: Span
+    start: datetime
+    end: datetime
+    buckets: list[Bucket]
+    """Of equal length, without gaps; buckets in which nothing was recorded included."""
+    changes: list[ModelChange]
+
+
+class Backlog(BaseModel):
+    """What waits for somebody. What waits in queues is a worker's to tell, not the records'."""
+
+    flagged: int
+    """Flagged bins that nobody has audited."""
+    photo_without_quantity: int
+    quantity_without_photo: int
+    failed_photos: int
+    """Photos that could not be counted, by any model, ever."""
+
+
+class Overview(BaseModel):
+    """Everything on the first page."""
+
+    summary: Summary
+    trend: Trend
+    drift: DriftInBrief
+    level: Level
+    backlog: Backlog
+    latest: list[CountedPhoto]
+    """The photos that were recorded last, the newest first; empty while there is none."""
+
+
+def read_overview(
+    connection: Connection,
+    report: DriftReport | None,
+    reference_of: ReferenceOf,
+    alpha: float,
+    model: str | None = None,
+    span: Span = Span.WEEK,
+    now: datetime | None = None,
+) -> Overview:
+    """The first page, its figures about `model` or the one in use. Raises UnknownModel."""
+    totals = read_totals(connection)
+    summary = summarise(totals, model)
+    level = read_level(connection, alpha)
+    return Overview(
+        summary=summary,
+        trend=read_trend(connection, span, reference_of, now),
+        drift=brief_drift(report),
+        level=level,
+        backlog=Backlog(
+            flagged=level.unaudited,
+            photo_without_quantity=summary.bins.photo_without_quantity,
+            quantity_without_photo=summary.bins.quantity_without_photo,
+            failed_photos=sum(photos for (_, reason), photos in totals.photos.items() if reason),
+        ),
+        latest=read_latest(connection, LATEST),
+    )
+
+
+def read_trend(connection: Connection, span: Span, reference_of: ReferenceOf, now: datetime | None = None) -> Trend:
+    """The lines of all models together, up to the end of the bucket that `now` is in."""
+    length = _LENGTHS[span]
+    end = _end(now or datetime.now(UTC), length.each)
+    start = end - length.buckets * length.each
+    sums = [_Sums() for _ in range(length.buckets)]
+
+    def at(hour: datetime) -> _Sums:
+        return sums[int((hour - start) / length.each)]
+
+    compared = select(ComparisonHour.hour, ComparisonHour.outcome, ComparisonHour.comparisons)
+    for hour, outcome, number in connection.execute(
+        compared.where(ComparisonHour.hour >= start, ComparisonHour.hour < end)
+    ):
+        at(hour).outcomes[Outcome(outcome)] += number
+    counted = select(PhotoHour.hour, PhotoHour.model_version, PhotoHour.photos, PhotoHour.confidence)
+    for hour, version, photos, confidence in connection.execute(
+        counted.where(PhotoHour.hour >= start, PhotoHour.hour < end)
+    ):
+        at(hour).add_photos(version, photos, confidence)
+    references = {version: reference_of(version) for version in {name for one in sums for name in one.photos}}
+    buckets = [_bucket(start + index * length.each, length.each, one, references) for index, one in enumerate(sums)]
+    return Trend(span=span, start=start, end=end, buckets=buckets, changes=_changes(buckets))
+
+
+@dataclass(slots=True)
+class _Sums:
+    outcomes: dict[Outcome, int] = field(default_factory=lambda: dict.fromkeys(Outcome, 0))
+    photos: dict[str, list[tuple[int, float]]] = field(default_factory=lambda: defaultdict(list))
+    """Model → photos of one tenth and hour, and the sum of their top probabilities."""
+
+    def add_photos(self, model: str, photos: int, confidence: float) -> None:
+        self.photos[model].append((photos, confidence))
+
+
+def _end(now: datetime, each: timedelta) -> datetime:
+    """The next multiple of a bucket's length since midnight of some day (UTC)."""
+    origin = datetime(2000, 1, 1, tzinfo=UTC)
+    return origin + ((now - origin) // each + 1) * each
+
+
+def _bucket(start: datetime, each: timedelta, sums: _Sums, references: Mapping[str, Reference | None]) -> Bucket:
+    exact, total = sums.outcomes[Outcome.EXACT], sum(sums.outcomes.values())
+    photos = {model: sum(number for number, _ in parts) for model, parts in sums.photos.items()}
+    number = sum(photos.values())
+    right = sum(_right(parts, references[model]) for model, parts in sums.photos.items())
+    return Bucket(
+        start=start,
+        end=start + each,
+        comparisons=total,
+        exact=exact,
+        under=sums.outcomes[Outcome.UNDER],
+        over=sums.outcomes[Outcome.OVER],
+        agreement=exact / total if total else None,
+        interval=wilson(exact, total),
+        photos=number,
+        estimated=right / number if number else None,
+        model=max(sorted(photos), key=lambda model: photos[model]) if photos else None,
+    )
+
+
+def _right(parts: Iterable[tuple[int, float]], reference: Reference | None) -> float:
+    """Photos that are probably counted right, as monitor.drift.estimate finds it, a tenth of confidence at a time."""
+    weighed = np.array([(photos, confidence / photos) for photos, confidence in parts if photos])
+    if not len(weighed):
+        return 0.0
+    photos, confidence = weighed.T
+    if reference is None or len(reference.reliability) < 2:
+        return float(photos @ confidence)
+    known, accuracy = np.array(sorted(reference.reliability)).T
+    return float(photos @ np.interp(confidence, known, accuracy))
+
+
+def _changes(buckets: Sequence[Bucket]) -> list[ModelChange]:
+    used = [(bucket.start, bucket.model) for bucket in buckets if bucket.model is not None]
+    return [
+        ModelChange(at=at, model=model, previous=previous)
+        for (_, previous), (at, model) in pairwise(used)
+        if model != previous
+    ]
