@@ -81,7 +81,7 @@ def status(
 @app.command()
 def drift() -> None:
     """Print whether photos, counts and expected quantities have drifted from the model's reference."""
-    # S3's client and SciPy take most of a second to load.
+    # S3's client takes most of a second to load.
     from monitor.drift.table import render as render_drift
     from monitor.services import make_services
 

@@ -10,8 +10,8 @@ from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special
 
+from monitor.drift import quantiles
 from monitor.drift.distances import jensen_shannon
 
 DRAWS = 50_000
@@ -47,7 +47,7 @@ def of_distribution(reference_photos: int, photos: int, level: float) -> float:
     Closed form with Stephens' correction for small samples (1970, JRSS B 32, 115), whatever the distribution.
     """
     root = np.sqrt(_effective(reference_photos, photos))
-    return float(special.kolmogi(level) / (root + 0.12 + 0.11 / root))
+    return float(quantiles.kolmogorov(level) / (root + 0.12 + 0.11 / root))
 
 
 def of_mean_shift(reference_photos: int, photos: int, axes: int, level: float) -> float:
@@ -57,7 +57,7 @@ def of_mean_shift(reference_photos: int, photos: int, axes: int, level: float) -
     to normal for it (benchmarks/drift.py measures how often it is wrong).
     """
     freedom = reference_photos - axes
-    quantile = special.fdtri(axes, freedom, 1 - level)
+    quantile = quantiles.fisher(level, axes, freedom)
     t_squared = axes * (reference_photos - 1) / freedom * quantile
     return float(np.sqrt(t_squared / _effective(reference_photos, photos)))
 
