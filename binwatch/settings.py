@@ -126,7 +126,7 @@ class Settings(BaseSettings):
     serve_batch_wait_ms: float = Field(
         5.0, ge=0, le=1000, description="longest wait of a batch for photos on their way, in milliseconds"
     )
-    serve_queue: int = Field(128, ge=1, le=10_000, description="photos in hand at a time; more are refused with 503")
+    serve_queue: int = Field(128, ge=1, le=10_000, description="requests in hand at a time; more are refused with 503")
     sagemaker_folder: Path = Field(Path("/opt/ml"), description="where SageMaker puts what its containers need")
 
     # Monitor
@@ -156,6 +156,15 @@ class Settings(BaseSettings):
     def limits(self) -> Limits:
         """What a photo may cost."""
         return Limits(max_bytes=self.max_photo_bytes, max_pixels=self.max_photo_pixels)
+
+
+class TransformEnvironment(BaseSettings):
+    """What SageMaker tells a serving container that runs in a batch transform job."""
+
+    model_config = SettingsConfigDict(env_prefix="SAGEMAKER_", extra="ignore", frozen=True, env_ignore_empty=True)
+
+    batch: bool = False
+    max_concurrent_transforms: int = 0
 
 
 def load_settings() -> Settings:

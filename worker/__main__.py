@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +15,7 @@ from binwatch import command_line
 from binwatch.bundle import Bundle
 from binwatch.counts import CLASSES
 from binwatch.errors import BinwatchError
-from binwatch.settings import Settings, load_settings
+from binwatch.settings import Settings, TransformEnvironment, load_settings
 from worker.output import Format, Line, printable_stdout, visible, write
 
 _BODY_SHOWN = 160  # characters of a message that no one could handle
@@ -84,6 +85,17 @@ def count(
     if failed:
         Console(stderr=True).print(f"{counted} counted, {failed} failed")
     raise typer.Exit(0 if counted else 1)
+
+
+@cli.command()
+def serve() -> None:
+    """Count photos sent over HTTP, as a SageMaker container does, until stopped."""
+    from worker.logs import configure
+    from worker.serving.server import serve as serve_photos
+
+    settings = load_settings()
+    configure(settings.log_format, sys.stdout)  # where SageMaker looks for them
+    serve_photos(settings, TransformEnvironment())
 
 
 @cli.command()

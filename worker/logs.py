@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from datetime import UTC, datetime
+from typing import TextIO
 
 from celery import current_task
 
@@ -15,9 +16,9 @@ _CONTEXT = ("task", "bin", "key")
 _CHATTY = ("alembic", "botocore", "boto3", "urllib3", "amqp")
 
 
-def configure(form: LogFormat) -> None:
-    """Send all log lines of this process to standard error."""
-    handler = logging.StreamHandler()
+def configure(form: LogFormat, stream: TextIO | None = None) -> None:
+    """Send all log lines of this process to `stream`, standard error if none is given."""
+    handler = logging.StreamHandler(stream)
     handler.addFilter(_add_task)
     handler.setFormatter(JsonFormatter() if form is LogFormat.JSON else TextFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler])

@@ -44,6 +44,11 @@ class WorkerMetrics:
         self._events = Counter(
             "binwatch_worker_event_messages", "Event messages by outcome", ["outcome"], registry=self.registry
         )
+        self._refused = Counter(
+            "binwatch_worker_refused_requests",
+            "Requests to count photos that were refused because too many were in hand",
+            registry=self.registry,
+        )
         self._batches = Histogram(
             "binwatch_worker_batch_photos", "Photos in one inference call", buckets=_PHOTOS, registry=self.registry
         )
@@ -78,10 +83,11 @@ class WorkerMetrics:
         finally:
             self._stages.labels(stage).observe(time.perf_counter() - started)
 
-    def photo(self, reason: str | None, age_s: float) -> None:
-        """One photo was recorded: counted, or failed for a reason."""
+    def photo(self, reason: str | None, age_s: float | None = None) -> None:
+        """One photo was counted, or failed for a reason; `age_s` after the store had it, where that is known."""
         self._photos.labels("failed" if reason else "counted", reason or "").inc()
-        self._latency.observe(max(0.0, age_s))
+        if age_s is not None:
+            self._latency.observe(max(0.0, age_s))
 
     def metadata(self, reason: str | None) -> None:
         """One metadata file was recorded."""
@@ -90,6 +96,10 @@ class WorkerMetrics:
     def retried(self) -> None:
         """One task was put off."""
         self._retried.inc()
+
+    def refused(self) -> None:
+        """One request was refused because too many photos were in hand."""
+        self._refused.inc()
 
     def batch(self, photos: int) -> None:
         """One inference call on so many photos."""

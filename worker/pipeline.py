@@ -88,13 +88,16 @@ def predict(
 
 def _answer(engine: Infers, held: Sequence[AnyLoaded]) -> Iterator[tuple[AnyLoaded, Prediction | PhotoError | None]]:
     pixels = [item.photo.pixels for item in held if item.photo is not None]
-    answers = iter(_infer(engine, pixels))
+    answers = iter(infer_all(engine, pixels))
     for item in held:
         yield item, next(answers) if item.photo is not None else None
 
 
-def _infer(engine: Infers, pixels: Sequence[npt.NDArray[np.uint8]]) -> list[Prediction | PhotoError]:
-    """One call for all; if it raises, halve until the photo that makes it raise stands alone."""
+def infer_all(engine: Infers, pixels: Sequence[npt.NDArray[np.uint8]]) -> list[Prediction | PhotoError]:
+    """One call for all; if it raises, halve until the photo that makes it raise stands alone.
+
+    Each of `pixels` is uint8 (size, size, 3). Raises EngineBroken if it is no photo's fault.
+    """
     if not pixels:
         return []
     try:
@@ -105,7 +108,7 @@ def _infer(engine: Infers, pixels: Sequence[npt.NDArray[np.uint8]]) -> list[Pred
             logger.exception("inference failed on one photo")
             return [PhotoError(Reason.INFERENCE_FAILED, f"ONNX Runtime failed on this photo: {error}")]
         half = len(pixels) // 2
-        return _infer(engine, pixels[:half]) + _infer(engine, pixels[half:])
+        return infer_all(engine, pixels[:half]) + infer_all(engine, pixels[half:])
     return [_prediction(*pair) for pair in zip(inferred.probabilities, inferred.embeddings, strict=True)]
 
 

@@ -1,0 +1,113 @@
+"""When a batch starts: at once if nothing else is on its way, else once it is full or has waited long enough."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+
+import numpy as np
+import pytest
+
+from worker.engine import Inferred
+from worker.pipeline import EngineBroken
+from worker.serving.batching import Batcher
+
+WITHIN_S = 30
+PHOTO = np.zeros((2, 2, 3), np.uint8)
+
+Make = Callable[[float], Batcher]
+
+
+class Recorded:
+    """Stands in for an engine: remembers the size of each batch."""
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+        self.error: Exception | None = None
+
+    def infer(self, photos: np.ndarray) -> Inferred:
+        self.batches.append(len(photos))
+        if self.error is not None:
+            raise self.error
+        return Inferred(np.eye(7, dtype=np.float32)[photos[:, 0, 0, 0]], np.zeros((len(photos), 1), np.float32))
+
+
+@pytest.fixture
+def engine() -> Recorded:
+    return Recorded()
+
+
+@pytest.fixture
+def make(engine: Recorded) -> Iterator[Make]:
+    made: list[Batcher] = []
+
+    def make(wait_s: float) -> Batcher:
+        made.append(Batcher(engine, 4, wait_s))
+        return made[-1]
+
+    yield make
+    for batcher in made:
+        batcher.close()
+
+
+def add(batcher: Batcher, value: int = 0) -> Future:
+    future: Future = Future()
+    batcher.add(PHOTO + np.uint8(value), future)
+    return future
+
+
+def test_a_photo_that_comes_alone_does_not_wait(engine: Recorded, make: Make) -> None:
+    batcher = make(1e6)
+    batcher.announce()
+    assert add(batcher, 5).result(WITHIN_S).predicted == 5
+    assert engine.batches == [1]
+
+
+def test_a_batch_waits_for_photos_on_their_way(engine: Recorded, make: Make) -> None:
+    batcher = make(1e6)
+    for _ in range(3):
+        batcher.announce()
+    first = add(batcher, 1)
+    batcher.withdraw()  # the second turns out to be no photo
+    assert not first.done()
+    assert [future.result(WITHIN_S).predicted for future in (add(batcher, 2), first)] == [2, 1]
+    assert engine.batches == [2]
+
+
+def test_a_batch_that_is_full_does_not_wait(engine: Recorded, make: Make) -> None:
+    batcher = make(1e6)
+    for _ in range(5):
+        batcher.announce()
+    futures = [add(batcher, value) for value in range(4)]
+    assert [future.result(WITHIN_S).predicted for future in futures] == [0, 1, 2, 3]
+    assert engine.batches == [4]
+
+
+def test_a_batch_does_not_wait_for_ever(engine: Recorded, make: Make) -> None:
+    batcher = make(0.02)
+    batcher.announce()
+    batcher.announce()
+    add(batcher).result(WITHIN_S)
+    assert engine.batches == [1]
+
+
+def test_an_error_reaches_every_request_and_the_next_batch_is_counted(engine: Recorded, make: Make) -> None:
+    batcher = make(1e6)
+    engine.error = RuntimeError("lost")
+    batcher.announce()
+    batcher.announce()
+    futures = [add(batcher), add(batcher)]
+    for future in futures:
+        assert isinstance(future.exception(WITHIN_S), EngineBroken)
+    engine.error = None
+    batcher.announce()
+    assert add(batcher, 6).result(WITHIN_S).predicted == 6
+
+
+def test_closing_counts_what_is_waiting(engine: Recorded, make: Make) -> None:
+    batcher = make(1e6)
+    batcher.announce()
+    batcher.announce()
+    future = add(batcher, 3)
+    batcher.close()
+    assert future.result(0).predicted == 3

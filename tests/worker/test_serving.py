@@ -1,0 +1,338 @@
+"""Counting over HTTP: the routes that SageMaker calls, spoken to as an ASGI app; the process is in tests/sagemaker."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+from prometheus_client.parser import text_string_to_metric_families
+
+from binwatch.bundle import Bundle
+from binwatch.embedding import unpack
+from binwatch.errors import BundleError
+from binwatch.settings import Settings, TransformEnvironment
+from tests.services.faulty_s3 import FaultyS3, refuse
+from tests.services.s3 import S3
+from tests.worker.brightness import brightness_of, jpeg, probabilities_of
+from worker.engine import Engine, Inferred
+from worker.metrics import WorkerMetrics
+from worker.serving.answers import MALFORMED, Answer
+from worker.serving.app import App
+from worker.serving.bodies import MAX_BODY, MAX_LINKS
+from worker.serving.counter import PhotoCounter
+from worker.serving.model import find_bundle
+
+WITHIN_S = 30
+
+
+class Service:
+    """An app with a model, and a client for it."""
+
+    def __init__(self, settings: Settings, environment: TransformEnvironment | None = None) -> None:
+        self.metrics = WorkerMetrics()
+        self.app = App(settings, environment or TransformEnvironment(), self.metrics)
+        self.engine = Engine(Bundle(settings.model_dir), threads=1)
+        self.counter = PhotoCounter(self.engine, settings, self.metrics)
+        self.app.counter = self.counter
+
+    async def send(self, method: str, path: str, **options: Any) -> httpx.Response:
+        transport = httpx.ASGITransport(app=self.app)  # type: ignore[arg-type]
+        async with httpx.AsyncClient(transport=transport, base_url="http://container") as client:
+            return await asyncio.wait_for(client.request(method, path, **options), WITHIN_S)
+
+    def get(self, path: str) -> httpx.Response:
+        return asyncio.run(self.send("GET", path))
+
+    def post(self, body: bytes, kind: str = "application/x-image", **headers: str) -> httpx.Response:
+        headers = {"content-type": kind, **headers}
+        return asyncio.run(self.send("POST", "/invocations", content=body, headers=headers))
+
+    def links(self, *links: str) -> httpx.Response:
+        return self.post("\n".join(json.dumps({"photo": link}) for link in links).encode(), "application/jsonlines")
+
+    def samples(self) -> dict[str, float]:
+        families = text_string_to_metric_families(self.get("/metrics").text)
+        return {
+            "/".join([sample.name, *(value for _, value in sorted(sample.labels.items()))]): sample.value
+            for family in families
+            for sample in family.samples
+        }
+
+
+@pytest.fixture
+def service(settings: Settings) -> Iterator[Service]:
+    service = Service(settings)
+    yield service
+    service.counter.close()
+
+
+def reasons(response: httpx.Response) -> list[str | None]:
+    assert response.status_code == 200, response.text
+    return [Answer.model_validate_json(line).reason for line in response.text.splitlines()]
+
+
+def test_a_photo_is_counted_as_a_local_worker_counts_it(service: Service) -> None:
+    data = jpeg(brightness_of(3), side=300)
+    response = service.post(data)
+    assert (response.status_code, response.headers["content-type"]) == (200, "application/json")
+    answer = Answer.model_validate_json(response.content)
+    assert (answer.model, answer.precision, answer.provider) == ("brightness-1", "int8", "CPUExecutionProvider")
+    assert (answer.predicted, answer.count, answer.reason) == (3, "3", None)
+    assert answer.probabilities == pytest.approx(probabilities_of(brightness_of(3)), abs=1e-6)
+    assert answer.confidence == answer.probabilities[3]
+    assert (answer.width, answer.height, answer.bytes) == (300, 300, len(data))
+    assert answer.md5 == hashlib.md5(data).hexdigest()
+    assert answer.brightness == pytest.approx(brightness_of(3) / 255, abs=1e-3)
+    assert unpack(answer.embedding) == pytest.approx([brightness_of(3)], abs=0.1)
+
+
+def test_a_png_whatever_its_content_type(service: Service) -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (30, 20), (brightness_of(5),) * 3).save(file, "PNG")
+    for kind in ("image/png", "image/jpeg", "application/octet-stream", ""):
+        answer = Answer.model_validate_json(service.post(file.getvalue(), kind).content)
+        assert (answer.predicted, answer.width, answer.height) == (5, 30, 20)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "empty"),
+        (b"not a photo", "not_an_image"),
+        (jpeg(100, side=150)[:-100], "truncated"),
+        (b"\xff\xd8\xff nonsense", "corrupt"),
+        (b"II*\x00 a TIFF", "unsupported_format"),
+        (jpeg(100, side=200), "too_many_pixels"),
+        (b"x" * 10_001, "too_large"),
+    ],
+)
+def test_a_bad_photo_is_answered_with_200_and_the_reason(settings: Settings, data: bytes, reason: str) -> None:
+    service = Service(settings.model_copy(update={"max_photo_bytes": 10_000, "max_photo_pixels": 30_000}))
+    assert reasons(service.post(data)) == [reason]
+    assert service.samples()[f"binwatch_worker_photos_total/failed/{reason}"] == 1
+    service.counter.close()
+
+
+def test_links(service: Service, s3: S3) -> None:
+    s3.put("a b/ü+%.jpg", jpeg(brightness_of(2)))
+    link = f"s3://{s3.bucket}/a b/ü+%.jpg"
+    response = service.post(json.dumps({"photo": link}).encode(), "application/json")
+    answer = Answer.model_validate_json(response.content)
+    assert (answer.photo, answer.predicted, answer.reason) == (link, 2, None)
+
+
+def test_lines_of_links_are_answered_each_in_order(service: Service, s3: S3) -> None:
+    for number in range(40):
+        s3.put(f"{number}.jpg", jpeg(brightness_of(number % 7)))
+    links = [f"s3://{s3.bucket}/{number}.jpg" for number in range(41)]  # the last is not there
+    response = service.links(*links)
+    answers = [Answer.model_validate_json(line) for line in response.text.splitlines()]
+    assert response.headers["content-type"] == "application/jsonlines"
+    assert [answer.photo for answer in answers] == links
+    assert [answer.predicted for answer in answers] == [*(number % 7 for number in range(40)), None]
+    assert answers[40].reason == "missing"
+
+
+def test_a_line_that_is_no_link_fails_no_other(service: Service, s3: S3) -> None:
+    s3.put("a.jpg", jpeg(100))
+    link = json.dumps({"photo": f"s3://{s3.bucket}/a.jpg"})
+    lines = [
+        link,
+        "{",
+        "",
+        '"text"',
+        '{"photo": 1}',
+        '{"photo": "http://a/b.jpg"}',
+        '{"photo": "s3://b"}',
+        "\xff",
+        link,
+    ]
+    response = service.post("\n".join(lines).encode("latin-1"), "application/jsonlines; charset=utf-8")
+    assert reasons(response) == [None, *[MALFORMED] * 6, None]
+
+
+def test_a_request_without_any_link_is_the_clients_mistake_but_never_ends_a_batch(settings: Settings) -> None:
+    service = Service(settings)
+    for body in (b"", b"{}", b"[]"):
+        response = service.post(body, "application/json")
+        assert (response.status_code, Answer.model_validate_json(response.content).reason) == (400, MALFORMED)
+    service.counter.close()
+    in_batch = Service(settings, TransformEnvironment(batch=True))
+    assert reasons(in_batch.post(b"{}", "application/json")) == [MALFORMED]
+    in_batch.counter.close()
+
+
+def test_an_outage_of_s3_is_no_photos_fault(settings: Settings, faulty_s3: FaultyS3) -> None:
+    faulty_s3.answer = refuse(503, "SlowDown")
+    service = Service(settings.model_copy(update={"s3_endpoint_url": faulty_s3.endpoint_url}))
+    response = service.links("s3://bins/a.jpg", "s3://bins/b.jpg")
+    assert (response.status_code, response.headers["retry-after"]) == (503, "1")
+    assert "SlowDown" in response.json()["error"]
+    service.counter.close()
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "status"),
+    [
+        ("GET", "/", {}, 404),
+        ("GET", "/invocations", {}, 405),
+        ("POST", "/ping", {}, 405),
+        ("POST", "/invocations", {"accept": "text/csv"}, 406),
+        ("POST", "/invocations", {"accept": "application/jsonlines"}, 406),
+        ("POST", "/invocations", {"content-length": str(MAX_BODY + 1)}, 413),
+    ],
+)
+def test_requests_that_cannot_be_answered(
+    service: Service, method: str, path: str, headers: dict[str, str], status: int
+) -> None:
+    response = asyncio.run(service.send(method, path, headers=headers))
+    assert (response.status_code, list(response.json())) == (status, ["error"])
+
+
+@pytest.mark.parametrize("accept", ["*/*", "application/*", "text/html, application/json;q=0.9", ""])
+def test_requests_that_accept_json(service: Service, accept: str) -> None:
+    assert reasons(service.post(jpeg(100), accept=accept)) == [None]
+
+
+def test_too_many_links(service: Service) -> None:
+    response = service.links(*["s3://bins/a.jpg"] * (MAX_LINKS + 1))
+    assert (response.status_code, "send at most 1,000" in response.text) == (413, True)
+
+
+def test_ping_says_whether_photos_can_be_counted(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    service = Service(settings)
+    service.app.counter = None
+    assert service.get("/ping").status_code == 503
+    assert service.post(jpeg(100)).status_code == 503
+    service.app.counter = service.counter
+    assert (service.get("/ping").status_code, service.get("/ping").json()) == (200, {"model": "brightness-1"})
+    service.counter.close()
+
+
+def test_a_broken_model_is_no_photos_fault(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    service = Service(settings)
+
+    def infer(photos: np.ndarray) -> Inferred:
+        raise RuntimeError("the GPU is lost")
+
+    monkeypatch.setattr(service.engine, "infer", infer)
+    for response in (service.get("/ping"), service.post(jpeg(100))):
+        assert response.status_code == {"GET": 503, "POST": 500}[response.request.method]
+        assert "the GPU is lost" in response.json()["error"]
+    monkeypatch.undo()
+    assert reasons(service.post(jpeg(100))) == [None]
+    assert service.get("/ping").status_code == 200
+    assert "binwatch_worker_photos_total/failed/inference_failed" not in service.samples()
+    service.counter.close()
+
+
+def test_requests_in_flight_share_batches(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the first batch is counted, the others gather; the limit of a batch is kept."""
+    service = Service(settings.model_copy(update={"batch_size": 8, "serve_batch_wait_ms": 0}))
+    batches: list[int] = []
+    infer, first_may_end = service.engine.infer, threading.Event()
+
+    def held(photos: np.ndarray) -> Inferred:
+        batches.append(len(photos))
+        assert first_may_end.wait(WITHIN_S)
+        return infer(photos)
+
+    monkeypatch.setattr(service.engine, "infer", held)
+
+    async def run() -> list[httpx.Response]:
+        body = jpeg(brightness_of(4))
+        sent = [asyncio.create_task(service.send("POST", "/invocations", content=body)) for _ in range(21)]
+        while len(service.counter._batcher._waiting) + sum(batches) < 21:
+            await asyncio.sleep(0.01)  # between two looks at the condition
+        first_may_end.set()
+        return await asyncio.gather(*sent)
+
+    responses = asyncio.run(asyncio.wait_for(run(), WITHIN_S))
+    assert {Answer.model_validate_json(response.content).predicted for response in responses} == {4}
+    assert sum(batches) == 21
+    assert max(batches[1:]) == 8
+    assert len(batches) <= 4
+    service.counter.close()
+
+
+def test_more_requests_than_the_queue_takes_are_refused(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    service = Service(settings.model_copy(update={"serve_queue": 2}))
+    infer, may_end = service.engine.infer, threading.Event()
+
+    def held(photos: np.ndarray) -> Inferred:
+        assert may_end.wait(WITHIN_S)
+        return infer(photos)
+
+    monkeypatch.setattr(service.engine, "infer", held)
+
+    async def run() -> list[httpx.Response]:
+        sent = [asyncio.create_task(service.send("POST", "/invocations", content=jpeg(9))) for _ in range(2)]
+        while service.app._in_hand < 2:
+            await asyncio.sleep(0.01)  # between two looks at the condition
+        refused = await service.send("POST", "/invocations", content=jpeg(9))
+        may_end.set()
+        return [refused, *await asyncio.gather(*sent), await service.send("POST", "/invocations", content=jpeg(9))]
+
+    responses = asyncio.run(asyncio.wait_for(run(), WITHIN_S))
+    assert [response.status_code for response in responses] == [503, 200, 200, 200]
+    assert responses[0].headers["retry-after"] == "1"
+    assert service.samples()["binwatch_worker_refused_requests_total"] == 1
+    service.counter.close()
+
+
+def test_a_transform_job_is_never_refused_what_it_may_send(settings: Settings) -> None:
+    small = settings.model_copy(update={"serve_queue": 1})
+    service = Service(small, TransformEnvironment(batch=True, max_concurrent_transforms=16))
+
+    async def run() -> list[httpx.Response]:
+        sent = (service.send("POST", "/invocations", content=jpeg(9)) for _ in range(16))
+        return await asyncio.gather(*sent)
+
+    assert {response.status_code for response in asyncio.run(run())} == {200}
+    service.counter.close()
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "photo_mb", "concurrent", "payload"),
+    [(16, 20, 16, 6), (16, 4, 16, 4), (4, 20, 4, 20), (512, 20, 100, 1)],
+)
+def test_execution_parameters_stay_within_sagemakers_limit(
+    settings: Settings, batch_size: int, photo_mb: int, concurrent: int, payload: int
+) -> None:
+    service = Service(settings.model_copy(update={"batch_size": batch_size, "max_photo_bytes": photo_mb * 2**20}))
+    assert service.get("/execution-parameters").json() == {
+        "MaxConcurrentTransforms": concurrent,
+        "BatchStrategy": "SINGLE_RECORD",
+        "MaxPayloadInMB": payload,
+    }
+    service.counter.close()
+
+
+def test_what_a_transform_job_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAGEMAKER_BATCH", "true")
+    monkeypatch.setenv("SAGEMAKER_MAX_CONCURRENT_TRANSFORMS", "16")
+    monkeypatch.setenv("SAGEMAKER_REGION", "eu-west-1")
+    assert TransformEnvironment() == TransformEnvironment(batch=True, max_concurrent_transforms=16)
+
+
+def test_the_model_is_the_one_that_sagemaker_unpacked(
+    settings: Settings, brightness_bundle: Path, tmp_path: Path
+) -> None:
+    given = tmp_path / "ml" / "model"
+    settings = settings.model_copy(update={"sagemaker_folder": tmp_path / "ml"})
+    assert find_bundle(settings).folder == brightness_bundle  # outside of SageMaker
+    given.mkdir(parents=True)
+    with pytest.raises(BundleError, match=r"no card\.json here"):
+        find_bundle(settings)
+    (given / "inner").symlink_to(brightness_bundle)
+    assert find_bundle(settings).folder == given / "inner"

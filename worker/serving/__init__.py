@@ -1,0 +1,1 @@
+"""Counting over HTTP, as SageMaker asks for it: `python -m worker serve`."""

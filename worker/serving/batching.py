@@ -1,0 +1,107 @@
+"""Photos of many requests, counted in one ONNX Runtime call: as many as there are, waiting for no more than must be.
+
+A batch starts once it is full, or no other photo is on its way, or the first has waited long enough. So a photo that
+comes alone is counted at once, and under load the batches grow by themselves while the one before is counted.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from binwatch.errors import PhotoError
+from worker.pipeline import EngineBroken, Infers, Prediction, infer_all
+
+logger = logging.getLogger(__name__)
+
+Pixels = npt.NDArray[np.uint8]
+Counted = Future[Prediction | PhotoError]
+
+
+class _Waiting(NamedTuple):
+    pixels: Pixels
+    since: float
+    future: Counted
+
+
+class Batcher:
+    """Counts on a thread of its own, from construction to `close`. Safe to use from several threads."""
+
+    def __init__(self, engine: Infers, batch_size: int, wait_s: float) -> None:
+        self._engine = engine
+        self._batch_size = batch_size
+        self._wait_s = wait_s
+        self._changed = threading.Condition()
+        self._waiting: deque[_Waiting] = deque()
+        self._coming = 0
+        self._closing = False
+        self.worked_at = float("-inf")
+        """When a call last succeeded, by time.monotonic()."""
+        self._thread = threading.Thread(target=self._run, name="batches", daemon=True)
+        self._thread.start()
+
+    def announce(self) -> None:
+        """A photo is being decoded: `add` or `withdraw` follows. A batch may wait for it."""
+        with self._changed:
+            self._coming += 1
+
+    def withdraw(self) -> None:
+        """An announced photo does not come."""
+        with self._changed:
+            self._coming -= 1
+            self._changed.notify()
+
+    def add(self, pixels: Pixels, future: Counted) -> None:
+        """An announced photo, uint8 (size, size, 3); `future` gets its answer, or EngineBroken."""
+        with self._changed:
+            self._coming -= 1
+            self._waiting.append(_Waiting(pixels, time.monotonic(), future))
+            self._changed.notify()
+
+    def close(self) -> None:
+        """Count what is waiting, then end."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while batch := self._next():
+            try:
+                answers = infer_all(self._engine, [photo.pixels for photo in batch])
+            except Exception as error:  # whatever it is, the thread must live and each request have its answer
+                if not isinstance(error, EngineBroken):
+                    logger.exception("counting a batch failed")
+                _fail(batch, error)
+                continue
+            self.worked_at = time.monotonic()
+            for photo, answer in zip(batch, answers, strict=True):
+                photo.future.set_result(answer)
+
+    def _next(self) -> list[_Waiting]:
+        """The next batch; empty once there is nothing left to do."""
+        with self._changed:
+            while not self._waiting and not self._closing:
+                self._changed.wait()
+            while (patience := self._patience()) > 0:
+                self._changed.wait(patience)
+            return [self._waiting.popleft() for _ in range(min(self._batch_size, len(self._waiting)))]
+
+    def _patience(self) -> float:
+        """Seconds that the batch may still wait for photos on their way."""
+        if len(self._waiting) >= self._batch_size or not self._waiting or not self._coming or self._closing:
+            return 0.0
+        return self._waiting[0].since + self._wait_s - time.monotonic()
+
+
+def _fail(batch: Sequence[_Waiting], error: Exception) -> None:
+    for photo in batch:
+        photo.future.set_exception(error)

@@ -1,0 +1,135 @@
+"""From a photo's bytes, or a link to it, to the answer: fetched and decoded on threads, counted in shared batches."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import os
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+
+from binwatch.errors import PhotoError, Reason
+from binwatch.image import load
+from binwatch.objects import ObjectRefused, Objects
+from binwatch.photo_stats import photo_stats
+from binwatch.settings import Settings
+from worker.engine import Engine
+from worker.metrics import Measured, Stage, WorkerMetrics
+from worker.pipeline import Prediction
+from worker.serving.answers import Answer, Received, answer
+from worker.serving.batching import Batcher
+
+logger = logging.getLogger(__name__)
+
+_FRESH_S = 5.0
+"""A call that succeeded so recently shows that the model can count."""
+_CHECK_S = 1.5
+"""SageMaker gives /ping two seconds."""
+
+Result = tuple[Received, "Prediction | PhotoError"]
+
+
+class PhotoCounter:
+    """One loaded model and the threads that feed it. Its coroutines belong to one event loop."""
+
+    def __init__(self, engine: Engine, settings: Settings, metrics: WorkerMetrics) -> None:
+        self.engine = engine
+        self._settings = settings
+        self._metrics = metrics
+        self._batcher = Batcher(Measured(engine, metrics), settings.batch_size, settings.serve_batch_wait_ms / 1000)
+        self._decoders = ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="decode")
+        self._fetchers = ThreadPoolExecutor(settings.fetch_threads, thread_name_prefix="fetch")
+        self._first_link = threading.Lock()
+        metrics.model(engine.card.version, engine.precision, engine.provider)
+
+    async def count(self, data: bytes) -> Answer:
+        """Count a photo. Raises EngineBroken if the model can no longer count any."""
+        future: Future[Result] = _promise()
+        self._batcher.announce()
+        self._decoders.submit(self._decode, data, future)
+        return self._answer(*await asyncio.wrap_future(future))
+
+    async def count_link(self, link: str) -> Answer:
+        """Count the photo at s3://bucket/key. Raises ObjectsError for an outage of S3."""
+        bucket, _, key = link.removeprefix("s3://").partition("/")
+        try:
+            data = await asyncio.get_running_loop().run_in_executor(self._fetchers, self._fetch, bucket, key)
+        except ObjectRefused as error:
+            return self._answer(Received(), PhotoError(Reason(error.why), str(error)), link)
+        return (await self.count(data)).model_copy(update={"photo": link})
+
+    def refuse(self, size: int) -> Answer:
+        """The answer for a photo of at least `size` bytes, which was not kept."""
+        limit = self._settings.max_photo_bytes
+        error = PhotoError(Reason.TOO_LARGE, f"the file has {size:,} bytes, over the limit of {limit:,}")
+        return self._answer(Received(bytes=size), error)
+
+    async def check(self) -> None:
+        """Raise unless the model can count: a call has just succeeded, or counting a blank photo does."""
+        if time.monotonic() - self._batcher.worked_at < _FRESH_S:
+            return
+        side = self.engine.card.input_size
+        blank: Future[Prediction | PhotoError] = _promise()
+        self._batcher.announce()
+        self._batcher.add(np.zeros((side, side, 3), np.uint8), blank)
+        await asyncio.wait_for(asyncio.wrap_future(blank), _CHECK_S)
+
+    def close(self) -> None:
+        """Finish what is in hand, and let go of the threads."""
+        self._fetchers.shutdown()
+        self._decoders.shutdown()
+        self._batcher.close()
+
+    def _answer(self, received: Received, result: Prediction | PhotoError, link: str | None = None) -> Answer:
+        self._metrics.photo(result.reason if isinstance(result, PhotoError) else None)
+        return answer(self.engine, received, result, link)
+
+    def _fetch(self, bucket: str, key: str) -> bytes:
+        with self._first_link:
+            objects = self._objects
+        with self._metrics.timed(Stage.FETCH):
+            return objects.fetch(bucket, key, max_bytes=self._settings.max_photo_bytes).data
+
+    @cached_property
+    def _objects(self) -> Objects:
+        """Made for the first link: a transform job sends none, and has no time to waste at start."""
+        return Objects(self._settings)
+
+    def _decode(self, data: bytes, future: Future[Result]) -> None:
+        received = Received(len(data), hashlib.md5(data, usedforsecurity=False).hexdigest())
+        try:
+            with self._metrics.timed(Stage.DECODE):
+                photo = load(data, limits=self._settings.limits, jpeg_quality=self.engine.card.jpeg_quality)
+            received = replace(received, photo=photo, stats=photo_stats(photo.pixels))
+        except PhotoError as error:
+            self._batcher.withdraw()
+            future.set_result((received, error))
+        except BaseException as error:  # else the request would never be answered
+            self._batcher.withdraw()
+            future.set_exception(error)
+        else:
+            counted: Future[Prediction | PhotoError] = _promise()
+            counted.add_done_callback(partial(_pass_on, received, future))
+            self._batcher.add(photo.pixels, counted)
+
+
+def _promise() -> Future[Any]:
+    """A future that who waits for it cannot cancel: a client that goes away must not disturb a batch."""
+    future: Future[Any] = Future()
+    future.set_running_or_notify_cancel()
+    return future
+
+
+def _pass_on(received: Received, future: Future[Result], counted: Future[Prediction | PhotoError]) -> None:
+    error = counted.exception()
+    if error is not None:
+        future.set_exception(error)
+    else:
+        future.set_result((received, counted.result()))

@@ -1,0 +1,42 @@
+"""The model that a container is to serve: found in its folder, loaded while the server answers already."""
+
+from __future__ import annotations
+
+import logging
+
+from binwatch.bundle import CARD, Bundle
+from binwatch.errors import BundleError
+from binwatch.settings import Settings
+from worker.engine import Engine
+
+logger = logging.getLogger(__name__)
+
+
+def load_engine(settings: Settings) -> Engine:
+    """The engine, ready to count. Raises BundleError if there is no model that can be used."""
+    bundle = find_bundle(settings)
+    engine = Engine(
+        bundle,
+        provider=settings.provider,
+        precision=settings.precision,
+        threads=settings.inference_threads,
+        batch_size=settings.batch_size,
+    )
+    engine.warm()
+    logger.info("model: %s (%s, %s) from %s", engine.card.version, engine.precision, engine.provider, bundle.folder)
+    return engine
+
+
+def find_bundle(settings: Settings) -> Bundle:
+    """The bundle that SageMaker unpacked from model.tar.gz; outside of SageMaker the one of the settings.
+
+    An archive of a folder, instead of the folder's files, is as good. Raises BundleError if SageMaker gave none: the
+    image's own model would count, too, but it is not the one that was asked for.
+    """
+    given = settings.sagemaker_folder / "model"
+    if not given.exists():
+        return Bundle(settings.model_dir)
+    for folder in (given, *sorted(path for path in given.iterdir() if path.is_dir())):
+        if (folder / CARD).is_file():
+            return Bundle(folder)
+    raise BundleError(f"{given}: no {CARD} here nor one folder below; archive the files of a model bundle")

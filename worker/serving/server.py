@@ -1,0 +1,94 @@
+"""The container's life: listen, load, count until SIGTERM, finish what is in hand."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import uvicorn
+
+from binwatch.errors import BinwatchError
+from binwatch.settings import Settings, TransformEnvironment
+from worker.metrics import WorkerMetrics
+from worker.serving.app import App
+from worker.serving.counter import PhotoCounter
+from worker.serving.model import load_engine
+
+logger = logging.getLogger(__name__)
+
+GRACE_S = 25
+"""How long requests may take to finish after SIGTERM. SageMaker kills after 30 s."""
+
+
+class Server(uvicorn.Server):
+    """Serves the app and meanwhile loads the model, so that /ping is answered from the first second."""
+
+    def __init__(self, settings: Settings, app: App, metrics: WorkerMetrics) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                log_config=None,
+                access_log=False,  # a line for each photo says nothing that its answer does not
+                server_header=False,
+                date_header=False,
+                proxy_headers=False,
+                timeout_graceful_shutdown=GRACE_S,
+                lifespan="off",
+            )
+        )
+        self.error: BinwatchError | None = None
+        self._settings = settings
+        self._app = app
+        self._metrics = metrics
+
+    def load(self) -> None:
+        """Load the model, or end: a container that cannot count must not look like one that will."""
+        try:
+            self._app.counter = PhotoCounter(load_engine(self._settings), self._settings, self._metrics)
+        except BinwatchError as error:
+            self.error = error
+            self.should_exit = True
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """As uvicorn does, but without raising the signal again at the end: to be stopped is no failure."""
+        for name in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(name, self._stop)
+        yield
+
+    def _stop(self, _: int, __: FrameType | None) -> None:
+        logger.info("stopping, once what is in hand is answered")
+        self.should_exit = True
+
+
+def serve(settings: Settings, environment: TransformEnvironment) -> None:
+    """Serve until SIGTERM or SIGINT. Raises BinwatchError if there is no port or no model."""
+    listener = _listen(settings.serve_host, settings.serve_port)
+    metrics = WorkerMetrics()
+    app = App(settings, environment, metrics)
+    server = Server(settings, app, metrics)
+    loading = threading.Thread(target=server.load, name="load", daemon=True)
+    loading.start()
+    server.run(sockets=[listener])
+    loading.join()
+    if app.counter is not None:
+        app.counter.close()
+    if server.error is not None:
+        raise server.error
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.create_server(address[:2], family=family)
+    except OSError as error:
+        raise BinwatchError(
+            f"cannot listen on {host} port {port} ({error.strerror}); set BINWATCH_SERVE_HOST and BINWATCH_SERVE_PORT"
+        ) from error
+    logger.info("listening on %s port %d", *listener.getsockname()[:2])
+    return listener
