@@ -2,7 +2,8 @@
 
 from fastapi import APIRouter
 
-from monitor.pages import overview
+from monitor.pages import discrepancies, overview
 
 router = APIRouter(include_in_schema=False)
-router.include_router(overview.router)
+for _page in (overview, discrepancies):
+    router.include_router(_page.router)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from datetime import datetime
 from typing import Any
+from urllib.parse import urlencode
 
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from monitor import words
+from monitor.pages import sentences
 
 
 def html(template: str, status: int = 200, **values: Any) -> HTMLResponse:
@@ -32,8 +34,24 @@ def _environment() -> Environment:
         "iso": datetime.isoformat,
         "reason": words.reason,
         "difference": words.difference,
+        "percent": _percent,
+        "query": _query,
+        "oddness": sentences.oddness,
+        "doubt": sentences.doubt,
+        "likely": sentences.likely,
+        "direction": sentences.DIRECTIONS.__getitem__,
     }
     return environment
+
+
+def _percent(value: float) -> str:
+    """A chosen share, which is exact."""
+    return f"{100 * value:g}\N{NARROW NO-BREAK SPACE}%"
+
+
+def _query(values: dict[str, object]) -> str:
+    """The end of an address, without what is None."""
+    return "?" + urlencode({name: value for name, value in values.items() if value is not None})
 
 
 _TEMPLATES = _environment()

@@ -1,0 +1,90 @@
+"""What the address asks for: the filter that a form sent, carried along from page to page."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, time, timedelta
+from enum import StrEnum
+from typing import Annotated, Any
+from urllib.parse import urlencode
+
+from fastapi import Depends, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from binwatch.counts import MORE
+from monitor.views.discrepancies import MAX_PREFIX, Direction, Filters
+
+LEVELS = (0.01, 0.05, 0.1, 0.2)
+"""Levels that the form offers."""
+
+
+class Audited(StrEnum):
+    """Whether somebody has looked."""
+
+    NO = "no"
+    YES = "yes"
+    ANY = "any"
+
+
+_AUDITED = {Audited.NO: False, Audited.YES: True, Audited.ANY: None}
+
+
+class Asked(BaseModel):
+    """The filter as the form sends it: days instead of moments, and the list of what is left to do by default."""
+
+    model_config = ConfigDict(frozen=True)
+
+    since: date | None = None
+    until: date | None = None
+    """The last day, included."""
+    prefix: str | None = Field(None, max_length=MAX_PREFIX)
+    direction: Direction = Direction.WRONG
+    size: int = Field(0, ge=0, le=MORE)
+    audited: Audited = Audited.NO
+    flagged: bool = False
+    level: float | None = Field(None, gt=0, le=0.5)
+    """None is the settings' own."""
+
+    @property
+    def filters(self) -> Filters:
+        """The same as the views take it."""
+        return Filters(
+            since=_midnight(self.since),
+            until=_midnight(self.until + timedelta(days=1)) if self.until and self.until < date.max else None,
+            prefix=self.prefix,
+            direction=self.direction,
+            size=self.size,
+            audited=_AUDITED[self.audited],
+            flagged=self.flagged,
+        )
+
+    @property
+    def is_filtered(self) -> bool:
+        """Whether a form was used at all."""
+        return bool(self._said)
+
+    def query(self, **more: object) -> str:
+        """For an address that goes on with the same filter: only what differs from the defaults, and `more`."""
+        given = self._said | {name: value for name, value in more.items() if value is not None}
+        return f"?{urlencode(given)}" if given else ""
+
+    @property
+    def _said(self) -> dict[str, Any]:
+        return self.model_dump(mode="json", exclude_defaults=True)
+
+
+def _midnight(day: date | None) -> datetime | None:
+    return None if day is None else datetime.combine(day, time(), UTC)
+
+
+def _asked(request: Request) -> Asked:
+    # A form sends its empty fields, too.
+    given = {name: value for name, value in request.query_params.items() if value and name in Asked.model_fields}
+    try:
+        return Asked.model_validate(given)
+    except ValidationError as error:
+        raise RequestValidationError([{**one, "loc": ("query", *one["loc"])} for one in error.errors()]) from error
+
+
+Given = Annotated[Asked, Depends(_asked)]
+"""Type of a route's parameter that receives the filter."""

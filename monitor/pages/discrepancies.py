@@ -1,0 +1,48 @@
+"""The list of bins whose photo does not look like what the inventory expects, the oddest first."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from fastapi.responses import HTMLResponse
+from sqlalchemy import Connection
+
+from monitor.pages import asked, sentences
+from monitor.pages.asked import Asked
+from monitor.pages.problems import PageRoute
+from monitor.pages.templates import html
+from monitor.services import Given
+from monitor.views.discrepancies import Direction, DiscrepancyPage, Level, read_discrepancies, read_level
+
+router = APIRouter(route_class=PageRoute)
+
+AT_A_TIME = 25
+"""Bins on a page: what somebody walks through in one go."""
+
+Cursor = Annotated[str | None, Query(max_length=200)]
+
+
+@router.get("/discrepancies", response_class=HTMLResponse)
+def discrepancies(services: Given, wanted: asked.Given, after: Cursor = None, before: Cursor = None) -> HTMLResponse:
+    """Bins to look at, with the filter, and what the level promises."""
+
+    alpha = wanted.level or services.settings.flag_level
+
+    def read(connection: Connection) -> tuple[DiscrepancyPage, Level]:
+        page = read_discrepancies(connection, wanted.filters, alpha, AT_A_TIME, after, before)
+        return page, read_level(connection, alpha)
+
+    found, level = services.records.read(read)
+    return html(
+        "discrepancies.html",
+        page="Discrepancies",
+        asked=wanted,
+        found=found,
+        level=level,
+        says=sentences.level(level),
+        empty=sentences.nothing_found(level, is_filtered=wanted.is_filtered),
+        queue=Asked(flagged=True, level=wanted.level),
+        levels=sorted({*asked.LEVELS, services.settings.flag_level, alpha}),
+        directions=list(Direction),
+    )

@@ -1,0 +1,113 @@
+"""Whole sentences of the pages: what a figure means for somebody who has never read the documentation."""
+
+from __future__ import annotations
+
+from binwatch.reference import Signal
+from monitor.drift.judge import MIN_PHOTOS, Verdict
+from monitor.drift.windows import Window
+from monitor.views.discrepancies import Direction, Level
+from monitor.views.drift import DriftInBrief, State
+from monitor.views.overview import Span
+from monitor.words import number
+
+_NARROW = "\N{NARROW NO-BREAK SPACE}"
+_LEAST = 0.001
+_SMALL = 0.1
+_ORDINARY = 0.2
+"""P-values from which a bin looks like any other."""
+
+SIGNALS = {
+    Signal.PREDICTED: ("Counts", "How many items the model sees. Points to other stock, or to the model."),
+    Signal.EXPECTED: ("Expected quantities", "What the inventory says. Points to the inventory."),
+    Signal.CONFIDENCE: ("Confidence", "How sure the model is. Points to photos that are harder or easier."),
+    Signal.BRIGHTNESS: ("Brightness", "How light photos are. Points to the lamp or the exposure."),
+    Signal.CONTRAST: ("Contrast", "How far light and dark are apart. Points to the lamp, the lens or glare."),
+    Signal.SHARPNESS: ("Sharpness", "How crisp edges are. Points to focus, a dirty lens or compression."),
+    Signal.SHAPE: ("Shape", "Width over height. Points to another camera or a crop."),
+    Signal.BYTES: ("File size", "Size of the photos' files. Points to another camera or another upload."),
+    Signal.EMBEDDING: (
+        "What the model notices",
+        "How far photos have moved in the model's own terms. Points to anything: a moved camera, a strip of tape.",
+    ),
+}
+"""What each signal is called, and what it is."""
+WINDOWS = {
+    Window.HOUR: "the last hour",
+    Window.DAY: "the last day",
+    Window.WEEK: "the last 7 days",
+    Window.LATEST: "the last 1,000 photos",
+}
+SPANS = {Span.DAY: "day", Span.WEEK: "7 days", Span.MONTH: "30 days", Span.QUARTER: "90 days"}
+VERDICTS = {
+    Verdict.STEADY: "as before",
+    Verdict.DRIFTED: "drifted",
+    Verdict.NOT_ENOUGH_PHOTOS: "too few photos",
+    Verdict.NO_REFERENCE: "no reference",
+}
+DIRECTIONS = {
+    Direction.WRONG: "too many or too few",
+    Direction.UNDER: "fewer than expected",
+    Direction.OVER: "more than expected",
+    Direction.EXACT: "as many as expected",
+    Direction.ALL: "any of these",
+}
+
+
+def oddness(p_value: float | None) -> str:
+    """What a p-value says of a bin; nothing without one."""
+    if p_value is None:
+        return ""
+    if p_value >= _ORDINARY:
+        return "Correctly recorded bins often look like this."
+    return f"Of 1{_NARROW}000 correctly recorded bins, about {max(round(1000 * p_value), 1)} look this odd."
+
+
+def doubt(chance: float | None) -> str:
+    """How likely the expected quantity is to the model; nothing where it did not say."""
+    return "" if chance is None else f"The model gives the expected quantity {likely(chance)}."
+
+
+def likely(chance: float) -> str:
+    """A probability, fine enough that no possibility looks like none."""
+    if chance < _LEAST:
+        return f"less than 0.1{_NARROW}%"
+    return f"{100 * chance:.{1 if chance < _SMALL else 0}f}{_NARROW}%"
+
+
+def level(of: Level) -> str:
+    """What a level means for so many bins."""
+    if not of.calibrated:
+        return (
+            "The model has no calibration: bins are ranked by how sure it is, and none is flagged. Export the model"
+            " with this release to get one."
+        )
+    by_chance = number(round(of.false_flags))
+    if of.flagged <= of.false_flags:
+        return f"If every bin were recorded correctly, about {by_chance} would be flagged: these may all be chance."
+    return f"If every bin were recorded correctly, only about {by_chance} would be: most of these deserve a look."
+
+
+def nothing_found(of: Level, *, is_filtered: bool) -> str:
+    """Why a list of discrepancies is empty, and what to do."""
+    if not of.compared:
+        return (
+            "Nothing compared yet: a bin comes here once its photo is counted and its expected quantity is known."
+            " Upload photos with their metadata files, or import quantities with “python -m monitor expect FILE”."
+        )
+    if is_filtered:
+        return "No bin passes this filter. Widen it, or show all."
+    return "No bin is left: each count agrees with the inventory, or somebody has looked at the bin."
+
+
+def drift_status(of: DriftInBrief) -> tuple[str, str]:
+    """What drift comes to: in a word or two, and in a sentence."""
+    where = WINDOWS[of.window] if of.window else ""
+    names = ", ".join(SIGNALS[signal][0].lower() for signal in of.signals)
+    return {
+        State.DRIFTED: ("drifted", f"In {where}, photos differ from what the model was measured on: {names}."),
+        State.STEADY: ("none found", f"Photos of {where} are like those the model was measured on."),
+        State.TOO_FEW: ("too few photos", f"Drift is judged from {MIN_PHOTOS} photos of different bins on."),
+        State.NO_REFERENCE: ("cannot be judged", "The model's bundle does not say what photos used to look like."),
+        State.NOTHING: ("nothing yet", "Drift is judged once photos are counted."),
+        State.UNKNOWN: ("being looked at", "The monitor looks once a minute; reload this page then."),
+    }[of.state]

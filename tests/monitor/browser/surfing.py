@@ -1,0 +1,86 @@
+"""A browser window that notes what a page must not do: ask another host, move under the reader, break the policy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from playwright.sync_api import Browser, Page
+
+CHECKS = (Path(__file__).parent / "checks.js").read_text(encoding="utf-8")
+_NOTE_SHIFTS = """
+window.shifts = [];
+new PerformanceObserver((list) => {
+  for (const entry of list.getEntries()) if (!entry.hadRecentInput) window.shifts.push(entry.value);
+}).observe({ type: "layout-shift", buffered: true });
+"""
+_ALL_PHOTOS_ARE_THERE = """
+() => [...document.images].every((image) => {
+  image.loading = "eager";
+  return image.complete && image.naturalWidth > 0;
+})
+"""
+_SETTLED = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+
+
+@dataclass
+class Window:
+    """One window, and what happened in it."""
+
+    page: Page
+    address: str
+    asked: list[str] = field(default_factory=list)
+    """URLs of all requests."""
+    complaints: list[str] = field(default_factory=list)
+    """Errors that the browser logged: a policy that was broken, a file that is not there."""
+
+    def open(self, path: str) -> Page:
+        """Go to a page of the monitor, and wait until its photos are there."""
+        self.page.goto(self.address + path)
+        return self.page
+
+    def faults(self) -> list[str]:
+        """What is wrong with the page for those who cannot see, use no mouse, or hold a phone."""
+        found: list[str] = self.page.evaluate(CHECKS)
+        return found
+
+    def shift(self) -> float:
+        """How far the page moved by itself, from its first paint until all photos are there (CLS)."""
+        self.page.wait_for_function(_ALL_PHOTOS_ARE_THERE)
+        self.page.evaluate(_SETTLED)
+        moved: float = self.page.evaluate("() => window.shifts.reduce((sum, each) => sum + each, 0)")
+        return moved
+
+    def strangers(self) -> list[str]:
+        """What was asked of any other host."""
+        own = urlsplit(self.address).netloc
+        return [url for url in self.asked if urlsplit(url).netloc != own]
+
+
+@contextmanager
+def window(
+    browser: Browser, address: str, *, width: int = 1280, height: int = 900, dark: bool = False, script: bool = True
+) -> Iterator[Window]:
+    """A window with a profile of its own, until the block ends."""
+    context = browser.new_context(
+        viewport={"width": width, "height": height},
+        color_scheme="dark" if dark else "light",
+        java_script_enabled=script,
+        locale="en-GB",
+        timezone_id="America/New_York",  # none that the pages may show
+    )
+    context.set_default_timeout(10_000)
+    if script:
+        context.add_init_script(_NOTE_SHIFTS)
+    page = context.new_page()
+    one = Window(page, address.rstrip("/"))
+    page.on("request", lambda request: one.asked.append(request.url))
+    page.on("console", lambda message: one.complaints.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: one.complaints.append(str(error)))
+    try:
+        yield one
+    finally:
+        context.close()
