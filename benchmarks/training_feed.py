@@ -24,7 +24,6 @@ from trainer.data.dataset import PhotoSet
 from trainer.data.index import Row
 from trainer.data.source import open_source
 from trainer.data.split import Split
-from trainer.fit import READERS
 from trainer.loop import Run, augments_on_device
 from trainer.models import build
 
@@ -91,7 +90,9 @@ def main() -> None:
     )
     photos = PhotoSet(source, rows)
     augment = None if augments_on_device(config) else AugmentConfig()
-    files = PhotoBatches(photos, options.batch_size, seed=0, augment=augment, shuffle=True, threads=READERS)
+    files = PhotoBatches(
+        photos, options.batch_size, seed=0, augment=augment, shuffle=True, threads=config.train.readers
+    )
     memory = InMemory(photos, options.batch_size, options.device)
 
     layout = torch.channels_last if config.train.channels_last else torch.contiguous_format

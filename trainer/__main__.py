@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -13,7 +13,7 @@ from binwatch.bundle import Precision
 from trainer import registry_commands
 from trainer.config import assignment, read
 from trainer.data.split import Split
-from trainer.display import Display
+from trainer.display import Display, silent
 from trainer.errors import ConfigError
 from trainer.prepare_command import pipeline, prepare
 from trainer.registry_commands import Index, Photos
@@ -55,27 +55,35 @@ def fit(
     ] = False,
 ) -> None:
     """Train, with a checkpoint after each epoch."""
-    from trainer.fit import fit as run
-    from trainer.fit import saved_run
-
     flags = {"data.photos": photos, "data.index": index, "model.freeze": freeze}
     changes = dict(assignment(text) for text in settings or [])
     changes |= {name: value for name, value in flags.items() if value is not None}
-    display = Display()
     if from_study:
         from trainer.tune import best_changes
 
         changes = best_changes(from_study) | changes
-    if resume:
-        if config or changes:
-            raise ConfigError(
-                "--resume takes the configuration from the checkpoint; only --epochs may be given with it"
-            )
-        saved = saved_run(out, epochs)
-        best = run(saved.config, out, display, saved=saved, cache=cache)
-    else:
-        best = run(read(config, changes | ({"train.epochs": epochs} if epochs else {})), out, display, cache=cache)
-    display.say(f"best checkpoint: {best}")
+    if resume and (config or changes):
+        raise ConfigError("--resume takes the configuration from the checkpoint; only --epochs may be given with it")
+    _fit(out, config, changes, epochs=epochs, cache=cache, resume=resume)
+
+
+def _fit(
+    out: Path, config: Path | None, changes: dict[str, Any], *, epochs: int | None, cache: Path | None, resume: bool
+) -> None:
+    """Train, in this process or together with others."""
+    from trainer.fit import fit as run
+    from trainer.fit import saved_run
+    from trainer.ranks import joined
+
+    with joined() as ranks:
+        display = Display() if ranks.lead else silent()
+        if resume:
+            saved = saved_run(out, epochs, ranks)
+            best = run(saved.config, out, display, saved=saved, cache=cache, ranks=ranks)
+        else:
+            options = read(config, changes | ({"train.epochs": epochs} if epochs else {}))
+            best = run(options, out, display, cache=cache, ranks=ranks)
+        display.say(f"best checkpoint: {best}")
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from trainer.config import Config
 from trainer.errors import CheckpointError
 from trainer.models import build
 from trainer.models.counter import Counter
+from trainer.ranks import ALONE, Ranks
 
 FORMAT = 1
 
@@ -45,7 +47,7 @@ class Checkpoint:
 
 
 def save(file: Path, checkpoint: Checkpoint) -> None:
-    """Write `checkpoint`; an interruption leaves the previous file as it was."""
+    """Write `checkpoint`; an interruption leaves the previous file as it was. Raises CheckpointError."""
     partial = file.with_suffix(".partial")
     content = {
         "format": FORMAT,
@@ -56,16 +58,22 @@ def save(file: Path, checkpoint: Checkpoint) -> None:
         "facts": json.dumps(checkpoint.facts),
         "training": checkpoint.training,
     }
-    torch.save(content, partial)
+    try:
+        torch.save(content, partial)
+    except (OSError, RuntimeError) as error:  # torch's own writer raises the latter
+        raise CheckpointError(f"{file}: cannot be written ({error}); is the disk full?") from error
     partial.replace(file)
 
 
-def load(file: Path) -> Checkpoint:
-    """Read a checkpoint. Raises CheckpointError if it is missing, damaged or of another release."""
-    if not file.is_file():
+def load(file: Path, ranks: Ranks = ALONE) -> Checkpoint:
+    """Read a checkpoint. Raises CheckpointError if it is missing, damaged or of another release.
+
+    Of several processes only the leading one needs the file.
+    """
+    if ranks.lead and not file.is_file():
         raise CheckpointError(f"{file}: no such checkpoint")
     try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
+        content = torch.load(_content(file, ranks), map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises pickle, zip, key and runtime errors, by the kind of damage
         raise CheckpointError(f"{file}: is not a checkpoint, or is damaged ({error})") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
@@ -82,3 +90,7 @@ def load(file: Path) -> Checkpoint:
         facts=json.loads(content["facts"]),
         training=content["training"],
     )
+
+
+def _content(file: Path, ranks: Ranks) -> Path | io.BytesIO:
+    return file if ranks.size == 1 else io.BytesIO(ranks.read(file))

@@ -8,13 +8,32 @@ from pathlib import Path
 import torch
 
 from trainer.config import TrainConfig
+from trainer.errors import ConfigError
+from trainer.ranks import ALONE, Ranks
 
 
-def prepare(config: TrainConfig) -> None:
-    """Number of threads, and what makes runs repeatable."""
+def prepare(config: TrainConfig, ranks: Ranks = ALONE) -> None:
+    """Number of threads, which GPU, and what makes runs repeatable. Raises ConfigError if there is no such GPU."""
     if config.threads:
         torch.set_num_threads(config.threads)
+    if torch.device(config.device).type == "cuda":
+        _choose_gpu(config.device, ranks)
     torch.manual_seed(config.seed)
+
+
+def _choose_gpu(device: str, ranks: Ranks) -> None:
+    """Where several processes share a machine, "cuda" means another GPU in each."""
+    found = torch.cuda.device_count()
+    if not found:
+        raise ConfigError(f"train.device={device}: torch sees no GPU here; set train.device=cpu, or check nvidia-smi")
+    wanted = torch.device(device).index
+    if ranks.size > 1:
+        if wanted is not None:
+            raise ConfigError(f"train.device={device}: with several processes say cuda; each takes a GPU of its own")
+        wanted = ranks.local
+    if wanted is not None and wanted >= found:
+        raise ConfigError(f"train.device={device}: this machine has {found} GPUs, and GPU {wanted} is not among them")
+    torch.cuda.set_device(wanted or 0)
 
 
 def autocast(config: TrainConfig) -> torch.autocast:

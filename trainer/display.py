@@ -48,3 +48,8 @@ class Display:
             TimeRemainingColumn(),
             console=self.console,
         )
+
+
+def silent() -> Display:
+    """For a process whose neighbour shows what both do."""
+    return Display(Console(stderr=True, quiet=True))

@@ -25,6 +25,10 @@ class CheckpointError(BinwatchError):
     """A checkpoint is missing, damaged or of another configuration."""
 
 
+class RankError(BinwatchError):
+    """One of several processes of a run failed, and so the run."""
+
+
 class ExportError(BinwatchError):
     """An exported model differs too much from the one that was trained."""
 

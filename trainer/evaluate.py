@@ -17,12 +17,13 @@ from binwatch.counts import MORE
 from trainer import checkpoint, devices
 from trainer.calibrate import softmax
 from trainer.config import DataConfig, TrainConfig
-from trainer.data.batches import Batch, PhotoBatches
+from trainer.data.batches import PhotoBatches
 from trainer.data.dataset import DataSet, PhotoSet, load_photos
+from trainer.data.epochs import Batch
 from trainer.data.split import Split
 from trainer.display import Display
 from trainer.errors import ConfigError
-from trainer.fit import READERS, follow, read_data, say_left_out
+from trainer.fit import follow, read_data, say_left_out
 from trainer.metrics import Ints, challenge_counts, counts_of, measure
 from trainer.models.counter import Counter
 from trainer.predict import logits_of
@@ -139,7 +140,7 @@ def bundle_probabilities(
 
 def torch_logits(model: Counter, photos: PhotoSet, config: TrainConfig, display: Display) -> npt.NDArray[np.float32]:
     """Logits of photos, float32 (photos, classes), with a progress bar."""
-    batches = PhotoBatches(photos, 16, seed=0, augment=None, shuffle=False, threads=READERS)
+    batches = PhotoBatches(photos, 16, seed=0, augment=None, shuffle=False, threads=config.readers)
 
     def bar(found: Iterator[Batch]) -> Iterator[Batch]:
         return follow(display, found, len(photos), "counting")

@@ -19,14 +19,16 @@ import torch
 from torch import Tensor
 
 from trainer.config import AugmentConfig, Config
-from trainer.data.batches import Batch, PhotoBatches, generator, in_order, order, read_ahead
+from trainer.data.augment import Changes
+from trainer.data.batches import PhotoBatches
 from trainer.data.dataset import PhotoSet
+from trainer.data.epochs import Batch, Epochs, Part
 from trainer.devices import autocast
 from trainer.models.counter import Counter
+from trainer.ranks import ALONE, Ranks
 
 FEATURE_BATCH = 16
 """Photos computed at a time. Small batches stay in the CPU's cache: 57 photos/s with 16, 40 with 64 (Zen 4, bf16)."""
-READERS = 2
 LOCK = "lock"
 """File in the folder of features: one run computes at a time, since several may share the folder."""
 
@@ -63,7 +65,7 @@ def _view(
 def _write(file: Path, model: Counter, photos: PhotoSet, config: Config, view: int, progress: Progress) -> None:
     augment = config.augment.model_copy(update={"flip": False}) if view else None  # features are mirrored when read
     batches = PhotoBatches(
-        photos, FEATURE_BATCH, seed=config.train.seed, augment=augment, shuffle=False, threads=READERS
+        photos, FEATURE_BATCH, seed=config.train.seed, augment=augment, shuffle=False, threads=config.train.readers
     )
     out: np.memmap[Any, np.dtype[np.float16]] | None = None
     done = 0
@@ -101,7 +103,7 @@ def _settings(config: Config) -> str:
     )
 
 
-class FeatureBatches:
+class FeatureBatches(Epochs):
     """Features of photos, a random view of each, mirrored at random; float16 (batch, channels, h, w)."""
 
     features = True
@@ -115,36 +117,19 @@ class FeatureBatches:
         seed: int,
         flip: bool,
         shuffle: bool,
+        threads: int,
+        passes: int = 1,
+        ranks: Ranks = ALONE,
     ) -> None:
+        super().__init__(photos, batch_size, seed=seed, shuffle=shuffle, threads=threads, passes=passes, ranks=ranks)
         self._views = views
-        self._quantities = torch.from_numpy(photos.quantities)
-        self._batch_size = batch_size
-        self._seed = seed
         self._flip = flip
-        self._shuffle = shuffle
 
-    def __len__(self) -> int:
-        return len(self._order(0))
-
-    @property
-    def photos(self) -> int:
-        return sum(len(positions) for positions in self._order(0))
-
-    def epoch(self, number: int) -> Iterator[Batch]:
-        jobs = list(enumerate(self._order(number)))
-        return read_ahead(lambda job: self._batch(number, *job), jobs, READERS)
-
-    def _order(self, epoch: int) -> list[Tensor]:
-        if self._shuffle:
-            return order(len(self._quantities), self._seed, epoch, self._batch_size)
-        return in_order(len(self._quantities), self._batch_size)
-
-    def _batch(self, epoch: int, index: int, positions: Tensor) -> Batch:
-        random = generator(self._seed, epoch, index)
-        views = torch.randint(len(self._views), (len(positions),), generator=random).tolist()
-        rows = [self._views[view][at] for view, at in zip(views, positions.tolist(), strict=True)]
+    def inputs(self, part: Part) -> tuple[Tensor, Changes | None]:
+        views = torch.randint(len(self._views), (part.photos,), generator=part.random)[part.within].tolist()
+        rows = [self._views[view][at] for view, at in zip(views, part.positions.tolist(), strict=True)]
         maps = torch.from_numpy(np.stack(rows)).permute(0, 3, 1, 2)  # channels last in memory, as the CPU likes it
         if self._flip:
-            mirrored = torch.rand(len(positions), generator=random) < 0.5
+            mirrored = (torch.rand(part.photos, generator=part.random) < 0.5)[part.within]
             maps = torch.where(mirrored.view(-1, 1, 1, 1), maps.flip(3), maps)
-        return Batch(maps, self._quantities[positions])
+        return maps, None

@@ -4,27 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from trainer import checkpoint, curves, devices, features
 from trainer.checkpoint import Checkpoint
 from trainer.config import Config, DataConfig
-from trainer.data.batches import Batch, Batches, PhotoBatches
+from trainer.data.batches import PhotoBatches
 from trainer.data.dataset import DataSet, check_quality, load_dataset
+from trainer.data.epochs import Batch, Batches
 from trainer.data.split import Split
 from trainer.display import Display
-from trainer.errors import CheckpointError
+from trainer.errors import CheckpointError, ConfigError, DataError
 from trainer.loop import BEST, LAST, Run, augments_on_device
 from trainer.losses import class_weights
 from trainer.models import build
 from trainer.models.counter import Counter
 from trainer.models.weights import start
+from trainer.network import check_compiler
+from trainer.ranks import ALONE, Ranks, of_environment
 
 FEATURES = "features"
 """Folder, within a run's folder, of what the frozen layers see."""
-READERS = 4
-"""Threads that decode photos for the network."""
+PROCESSES = "processes"
+"""Fact of a run: in how many processes it trained."""
+FEWEST = 2
+"""Training photos for each process: batch norms need two."""
 
 
 def fit(
@@ -35,22 +41,27 @@ def fit(
     saved: Checkpoint | None = None,
     cache: Path | None = None,
     after: Callable[[dict[str, float]], None] = lambda _: None,
+    ranks: Ranks = ALONE,
 ) -> Path:
     """Train until the last epoch or until patience runs out; returns the best checkpoint's path.
 
     `saved` is the checkpoint to continue (see `saved_run`). `cache` is where features are kept (several runs may share
-    it); by default within `folder`. `after` is told each epoch's row of the log, and may end the run by raising.
+    it); by default within `folder`. `after` is told each epoch's row of the log, and may end the run by raising. If the
+    run has several processes (`ranks`), each calls this; the leading one writes.
     """
-    if saved is None:
+    if ranks is ALONE and of_environment().size > 1:
+        raise ConfigError("torchrun started several processes, of which this command knows nothing; use fit")
+    if saved is None and ranks.lead:
         new_folder(folder)
-    devices.prepare(config.train)
+    devices.prepare(config.train, ranks)
+    check_compiler(config.train)
     check_quality(config.data)
-    data = read_data(config.data, display)
-    run = _run(config, data, folder, cache or folder / FEATURES, display)
+    data = read_data(config.data, display, ranks)
+    run = make_run(config, data, folder, cache or folder / FEATURES, display, ranks)
     if saved:
-        run.resume(saved)
+        continue_run(run, saved)
         display.say(f"resumed after epoch {run.epoch}")
-    board = _board(run, folder) if config.train.tensorboard else None
+    board = _board(run, folder) if config.train.tensorboard and ranks.lead else None
     while not run.finished():
         row = run.run_epoch(lambda batches, photos, what: follow(display, batches, photos, what))
         display.say(_line(row, best=run.best_epoch() == run.epoch))
@@ -59,7 +70,8 @@ def fit(
         after(row)
     if board:
         board.close()
-    curves.draw(run.history, folder / curves.CURVES)
+    if ranks.lead:
+        curves.draw(run.history, folder / curves.CURVES)
     return folder / BEST
 
 
@@ -70,9 +82,9 @@ def _board(run: Run, folder: Path) -> curves.Board:
     return board
 
 
-def read_data(config: DataConfig, display: Display) -> DataSet:
+def read_data(config: DataConfig, display: Display, ranks: Ranks = ALONE) -> DataSet:
     """The data set, with each photo decoded once to know that it can be."""
-    data = load_dataset(config, lambda keys: display.follow(keys, len(keys), "checking photos"))
+    data = load_dataset(config, lambda keys: display.follow(keys, len(keys), "checking photos"), ranks)
     say_left_out(config, data.missing, data.unreadable, display)
     counts = ", ".join(f"{len(data[split])} {split}" for split in Split)
     display.say(f"{counts} photos")
@@ -89,7 +101,7 @@ def say_left_out(config: DataConfig, missing: Sequence[str], unreadable: Mapping
 
 def follow(display: Display, batches: Iterator[Batch], photos: int, what: str) -> Iterator[Batch]:
     """Batches with a progress bar."""
-    return display.follow(batches, photos, what, lambda batch: len(batch.quantities))
+    return display.follow(batches, photos, what, lambda batch: batch.photos)
 
 
 def new_folder(folder: Path) -> None:
@@ -99,53 +111,77 @@ def new_folder(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
 
 
-def saved_run(folder: Path, epochs: int | None = None) -> Checkpoint:
+def saved_run(folder: Path, epochs: int | None = None, ranks: Ranks = ALONE) -> Checkpoint:
     """The run in `folder`, to be continued to `epochs` in all; if that is not what was planned, its facts say so."""
-    saved = checkpoint.load(folder / LAST)
+    saved = checkpoint.load(folder / LAST, ranks)
     planned = saved.config.train.epochs
     if epochs is not None and epochs != planned:
         train = saved.config.train.model_copy(update={"epochs": epochs})
         saved.config = saved.config.model_copy(update={"train": train})
-        change = f"after epoch {saved.epoch}: train.epochs from {planned} to {epochs}"
-        saved.facts["changes"] = [*saved.facts.get("changes", []), change]
+        _note_change(saved, f"train.epochs from {planned} to {epochs}")
     return saved
 
 
-def _run(config: Config, data: DataSet, folder: Path, cache: Path, display: Display) -> Run:
+def continue_run(run: Run, saved: Checkpoint) -> None:
+    """Put `run` where `saved` stopped. With another number of processes its steps differ, and its facts say so."""
+    processes = saved.facts.get(PROCESSES, 1)
+    if processes != run.ranks.size:
+        _note_change(saved, f"processes from {processes} to {run.ranks.size}")
+        saved.facts[PROCESSES] = run.ranks.size
+    run.resume(saved)
+
+
+def _note_change(saved: Checkpoint, change: str) -> None:
+    saved.facts["changes"] = [*saved.facts.get("changes", []), f"after epoch {saved.epoch}: {change}"]
+
+
+def make_run(config: Config, data: DataSet, folder: Path, cache: Path, display: Display, ranks: Ranks = ALONE) -> Run:
+    """A run that has not begun: the network with its starting weights, and its batches."""
     model = build(config.model)
     loaded = start(model.backbone, config.model.weights)
     layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
     model.to(device=config.train.device, memory_format=layout)  # type: ignore[call-overload]
-    train, validation = _batches(config, model, data, cache, display)
+    train, validation = _batches(config, model, data, cache, display, ranks)
     facts = {
         "data": data.facts(),
         "weights": Path(config.model.weights).name,
         "loaded": len(loaded),
         "hardware": devices.hardware(config.train),
+        PROCESSES: ranks.size,
     }
     weights = class_weights(data[Split.TRAIN].labels, config.train.class_weights)
-    return Run(config, folder, model, loaded, train, validation, facts, weights)
+    return Run(config, folder, model, loaded, train, validation, facts, weights, ranks)
 
 
-def _batches(config: Config, model: Counter, data: DataSet, cache: Path, display: Display) -> tuple[Batches, Batches]:
+def _batches(
+    config: Config, model: Counter, data: DataSet, cache: Path, display: Display, ranks: Ranks
+) -> tuple[Batches, Batches]:
     """Training and validation batches: of cached features if a part of the network is frozen, else of photos."""
-    size, seed = config.train.batch_size, config.train.seed
     train, validation = data[Split.TRAIN], data[Split.VALIDATION]
-    by_readers = None if augments_on_device(config) else config.augment
+    if len(train) < FEWEST * ranks.size:
+        raise DataError(f"{config.data.index}: {len(train)} training photos are too few for {ranks.size} processes")
+    own = validation.share(ranks)
+    options = config.train
+    common: dict[str, Any] = {"batch_size": options.batch_size, "seed": options.seed, "threads": options.readers}
+    spread: dict[str, Any] = {"passes": options.accumulate, "ranks": ranks}
     if not model.frozen:
+        later = augments_on_device(config)
         return (
-            PhotoBatches(train, size, seed=seed, augment=by_readers, shuffle=True, threads=READERS),
-            PhotoBatches(validation, size, seed=seed, augment=None, shuffle=False, threads=READERS),
+            PhotoBatches(train, augment=config.augment, shuffle=True, later=later, **common, **spread),
+            PhotoBatches(own, augment=None, shuffle=False, **common),
         )
 
     def progress(batches: Iterator[Batch], photos: int, what: str) -> Iterator[Batch]:
         return follow(display, batches, photos, what)
 
-    views = features.compute(model, train, config, config.augment.views, cache, progress)
-    plain = features.compute(model, validation, config, 1, cache, progress)
+    with ranks.first_here():
+        views = features.compute(model, train, config, config.augment.views, cache, progress)
+        plain = features.compute(model, validation, config, 1, cache, progress)
+    part = [view[ranks.share(len(validation))] for view in plain]
+    flip = config.augment.flip
     return (
-        features.FeatureBatches(views, train, size, seed=seed, flip=config.augment.flip, shuffle=True),
-        features.FeatureBatches(plain, validation, size, seed=seed, flip=False, shuffle=False),
+        features.FeatureBatches(views, train, flip=flip, shuffle=True, **common, **spread),
+        features.FeatureBatches(part, own, flip=False, shuffle=False, **common),
     )
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import csv
-import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn import functional
 
 from binwatch.counts import MORE
@@ -18,11 +18,14 @@ from trainer import checkpoint
 from trainer.checkpoint import Checkpoint
 from trainer.config import Config
 from trainer.data.augment import augment
-from trainer.data.batches import Batch, Batches, generator
+from trainer.data.epochs import Batch, Batches, generator
 from trainer.losses import Loss
 from trainer.models.counter import Counter
+from trainer.network import Network
 from trainer.optimise import Average, optimiser, set_rates
-from trainer.predict import forward, logits_of
+from trainer.predict import forward, logits_of, on_device
+from trainer.ranks import ALONE, Ranks
+from trainer.stages import Clock, Stage, untimed, waited
 
 LAST = "last.pt"
 BEST = "best.pt"
@@ -34,7 +37,7 @@ Follow = Callable[[Iterator[Batch], int, str], Iterator[Batch]]
 
 @dataclass
 class Run:
-    """A training run in a folder: everything that changes from step to step."""
+    """A training run in a folder: everything that changes from step to step. Each of its processes has one."""
 
     config: Config
     folder: Path
@@ -42,18 +45,20 @@ class Run:
     loaded: list[str]
     train: Batches
     validation: Batches
+    """Of this process's share of the validation photos."""
     facts: dict[str, Any]
-    weights: torch.Tensor | None = None
+    weights: Tensor | None = None
     """Per class, float (classes,), or none."""
+    ranks: Ranks = ALONE
     history: list[dict[str, float]] = field(default_factory=list)
     epoch: int = 0
+    clock: Clock = untimed
 
     def __post_init__(self) -> None:
         self.loss = Loss(self.config.train, self.weights)
         self.optimiser = optimiser(self.model, self.loaded, self.config.train)
         self.average = Average(self.model, self.config.train.ema)
-        if self.config.train.compile:
-            self.model.compile()
+        self.network = Network(self.model, self.config.train, self.ranks, features=self.train.features)
 
     def resume(self, saved: Checkpoint) -> None:
         """Continue where `saved` stopped, to the same result as if it had not."""
@@ -78,57 +83,36 @@ class Run:
     def run_epoch(self, follow: Follow) -> dict[str, float]:
         """Train one epoch, score it, and write log and checkpoints. Returns the epoch's row of the log."""
         began = time.monotonic()
-        # Dropout and stochastic depth draw from torch's own generator: seeding it per epoch makes resumed runs equal.
-        torch.manual_seed(generator(self.config.train.seed, self.epoch).initial_seed())
+        self._seed()
         loss = self._train(follow)
         trained = time.monotonic() - began
-        row = {"epoch": self.epoch + 1, "train_loss": loss, **self._score()}
+        self._share_statistics()
+        row = {"epoch": self.epoch + 1, "train_loss": loss, **self.score()}
         row |= {"photos_per_second": self.train.photos / trained, "seconds": time.monotonic() - began}
         self.epoch += 1
-        self.history.append(row)
-        self._save()
-        return row
+        # All go by the same figures, the durations too, so that all stop after the same epoch.
+        self.history.append(self.ranks.of_lead(row))
+        if self.ranks.lead:
+            self.save()
+        return self.history[-1]
 
-    def _train(self, follow: Follow) -> float:
-        """Mean loss of an epoch."""
+    def learn(self, batches: Iterable[Batch], first: int) -> Tensor:
+        """Train on `batches`, the first of which begins step `first`; the sum of the steps' losses, of own photos."""
         self.model.train()
         total = torch.zeros((), device=self.config.train.device)
-        what = f"epoch {self.epoch + 1}/{self.config.train.epochs}"
-        count, passes = len(self.train), self.config.train.accumulate
-        first = self.epoch * math.ceil(count / passes)
-        for index, batch in enumerate(follow(self.train.epoch(self.epoch), self.train.photos, what)):
-            together = min(passes, count - index // passes * passes)  # the last step of an epoch may have fewer
-            loss = self._loss(batch, index)
-            torch.autograd.backward(loss / together)
-            total += loss.detach()
-            if (index + 1) % passes == 0 or index + 1 == count:
-                self._step(first + index // passes)
-        return float(total) / count
+        passes = self.train.passes
+        for index, batch in enumerate(waited(batches, self.clock)):
+            last = (index + 1) % passes == 0
+            total += self._learn_batch(batch, last=last)
+            if last:
+                with self.clock(Stage.STEP):
+                    self._step(first + index // passes)
+        return total
 
-    def _loss(self, batch: Batch, index: int) -> torch.Tensor:
-        train = self.config.train
-        if not self.train.features and augments_on_device(self.config):
-            changed = augment(
-                batch.inputs.to(train.device, non_blocking=True),
-                self.config.augment,
-                generator(train.seed, self.epoch, index),
-            )
-            batch = Batch(changed, batch.quantities)
-        logits = forward(self.model, batch, train, features=self.train.features)
-        return self.loss(logits, batch.quantities.to(logits.device))
-
-    def _step(self, step: int) -> None:
-        config = self.config.train
-        set_rates(self.optimiser, config, step, config.epochs * math.ceil(len(self.train) / config.accumulate))
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
-        self.optimiser.step()
-        self.optimiser.zero_grad(set_to_none=True)
-        self.average.update(self.model, step)
-
-    def _score(self) -> dict[str, float]:
-        """Figures of the averaged weights on the validation photos."""
-        logits = torch.from_numpy(logits_of(self.average.model, self.validation, self.config.train))
-        quantities = torch.cat([batch.quantities for batch in self.validation.epoch(0)])
+    def score(self) -> dict[str, float]:
+        """Figures of the averaged weights on the validation photos, of all processes."""
+        own = torch.from_numpy(logits_of(self.average.model, self.validation, self.config.train))
+        logits, quantities = self.ranks.join(own), self.ranks.join(self.validation.quantities)
         labels = quantities.clamp(max=MORE)
         error = (logits.argmax(dim=1) - labels).float()
         return {
@@ -139,7 +123,8 @@ class Run:
             "val_rmse": float(error.square().mean().sqrt()),
         }
 
-    def _save(self) -> None:
+    def save(self) -> None:
+        """Write log and checkpoints."""
         self.facts["seconds"] = sum(row["seconds"] for row in self.history)
         found = Checkpoint(self.config, self.epoch, self.average.model.state_dict(), self.history, self.facts)
         if self.best_epoch() == self.epoch:
@@ -147,6 +132,48 @@ class Run:
         found.training = {"model": self.model.state_dict(), "optimiser": self.optimiser.state_dict()}
         checkpoint.save(self.folder / LAST, found)
         write_log(self.folder / LOG, self.history)
+
+    def _seed(self) -> None:
+        """Dropout and stochastic depth draw from torch's own generator: seeded per epoch, resumed runs are equal."""
+        parts = (0, self.ranks.rank) if self.ranks.rank else ()  # processes must not drop the same places
+        torch.manual_seed(generator(self.config.train.seed, self.epoch, *parts).initial_seed())
+
+    def _train(self, follow: Follow) -> float:
+        """Mean loss of an epoch."""
+        steps = len(self.train) // self.train.passes
+        what = f"epoch {self.epoch + 1}/{self.config.train.epochs}"
+        batches = follow(self.train.epoch(self.epoch), self.train.photos, what)
+        return float(self.ranks.add(self.learn(batches, self.epoch * steps))) / steps
+
+    def _learn_batch(self, batch: Batch, *, last: bool) -> Tensor:
+        """One pass forwards and back; `last` of its step or not. The loss is a part of the step's."""
+        train = self.config.train
+        with self.clock(Stage.TRANSFER):
+            inputs = on_device(batch, train, features=self.train.features)
+        if batch.changes is not None:
+            with self.clock(Stage.AUGMENT):
+                inputs = augment(inputs, batch.changes)
+        with self.network.exchange(last):
+            with self.clock(Stage.FORWARD):
+                logits = forward(self.network, inputs, train)
+                loss = self.loss(logits, batch.quantities.to(logits.device), batch.step)
+            with self.clock(Stage.BACKWARD):
+                # The processes' gradients are averaged, and here they are parts of a sum.
+                torch.autograd.backward(loss * self.ranks.size)
+        return loss.detach()
+
+    def _step(self, step: int) -> None:
+        config = self.config.train
+        set_rates(self.optimiser, config, step, config.epochs * (len(self.train) // self.train.passes))
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        self.average.update(self.model, step)
+
+    def _share_statistics(self) -> None:
+        """Batch norms keep statistics of the photos that their process saw: the mean of them has seen all photos."""
+        buffers = [*self.model.buffers(), *self.average.model.buffers()]
+        self.ranks.average([buffer for buffer in buffers if buffer.is_floating_point()])
 
 
 def augments_on_device(config: Config) -> bool:

@@ -23,13 +23,18 @@ class Loss:
         self._sigma = config.ordinal_sigma
         self._weights = weights
 
-    def __call__(self, logits: Tensor, quantities: Tensor) -> Tensor:
-        """Mean over a batch: logits (batch, classes) and items per photo, int64 (batch,)."""
+    def __call__(self, logits: Tensor, quantities: Tensor, step: Tensor | None = None) -> Tensor:
+        """Of logits (batch, classes) and items per photo, int64 (batch,): their part of the mean over a step.
+
+        `step` is the items per photo of the whole step, on the CPU; none if the batch is all of it. The parts of a
+        step, wherever they are computed, add up to its (weighted) mean.
+        """
         each = self._each(logits, quantities)
+        step = quantities.cpu() if step is None else step
         if self._weights is None:
-            return each.mean()
+            return each.sum() / len(step)
         weight = self._weights.to(each.device)[quantities.clamp(max=MORE)]
-        return (each * weight).sum() / weight.sum()
+        return (each * weight).sum() / float(self._weights[step.clamp(max=MORE)].sum())
 
     def _each(self, logits: Tensor, quantities: Tensor) -> Tensor:
         if self._kind == "cross_entropy":

@@ -1,4 +1,4 @@
-"""Probabilities of photos, from a torch model."""
+"""Logits of photos, from a torch model."""
 
 from __future__ import annotations
 
@@ -7,23 +7,43 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from binwatch.counts import CLASSES
 from trainer.config import TrainConfig
-from trainer.data.batches import Batch, Batches
+from trainer.data.epochs import Batch, Batches
 from trainer.devices import autocast
 from trainer.models.counter import Counter
 
 
-def forward(model: Counter, batch: Batch, config: TrainConfig, *, features: bool) -> Tensor:
-    """Logits, float32 (batch, classes), of photos or of features."""
+class Logits(nn.Module):
+    """A counter as one call from photos, or from features of photos, to logits.
+
+    What torch compiles, and what it spreads over processes, is a module's call.
+    """
+
+    def __init__(self, model: Counter, *, features: bool) -> None:
+        super().__init__()
+        self.model = model
+        self._features = features
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        logits: Tensor = (self.model.from_features(inputs) if self._features else self.model(inputs))[0]
+        return logits
+
+
+def on_device(batch: Batch, config: TrainConfig, *, features: bool) -> Tensor:
+    """The batch's inputs where the network computes; features in the precision that it computes in."""
     inputs = batch.inputs.to(config.device, non_blocking=True)
+    if not features:
+        return inputs
+    return inputs.to(torch.bfloat16 if config.precision == "bf16" else torch.float32)
+
+
+def forward(network: Callable[[Tensor], Tensor], inputs: Tensor, config: TrainConfig) -> Tensor:
+    """Logits, float32 (batch, classes), by a network like `Logits`."""
     with autocast(config):
-        if features:
-            kind = torch.bfloat16 if config.precision == "bf16" else torch.float32
-            logits, _ = model.from_features(inputs.to(kind))
-        else:
-            logits, _ = model(inputs)
+        logits = network(inputs)
     return logits.float()
 
 
@@ -35,6 +55,7 @@ def logits_of(
     follow: Callable[[Iterator[Batch]], Iterator[Batch]] = lambda batches: batches,
 ) -> npt.NDArray[np.float32]:
     """Logits of all photos in their order, float32 (photos, classes). `batches` must not shuffle."""
-    model.eval()
-    found = [forward(model, batch, config, features=batches.features).cpu() for batch in follow(batches.epoch(0))]
-    return torch.cat(found).numpy()
+    network = Logits(model.eval(), features=batches.features)
+    inputs = (on_device(batch, config, features=batches.features) for batch in follow(batches.epoch(0)))
+    found = [forward(network, each, config).cpu() for each in inputs]
+    return torch.cat(found or [torch.zeros(0, len(CLASSES))]).numpy()

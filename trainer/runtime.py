@@ -12,8 +12,8 @@ import onnxruntime
 
 from binwatch.bundle import EMBEDDING, INPUT, PROBABILITIES
 from binwatch.image import SIZE
-from trainer.data.batches import AHEAD, read_ahead
 from trainer.data.dataset import PhotoSet
+from trainer.data.epochs import AHEAD, read_ahead
 
 BATCH = 16
 READERS = 2

@@ -13,14 +13,13 @@ import torch
 
 from tests.trainer.drawn import QUICK, Data, run_cli
 from trainer import checkpoint, features
-from trainer.config import AugmentConfig, Config, assignment, read
-from trainer.data.batches import PhotoBatches
+from trainer.config import Config, assignment, read
 from trainer.data.dataset import load_dataset
 from trainer.data.split import Split
 from trainer.display import Display
 from trainer.errors import CheckpointError
 from trainer.fit import fit, saved_run
-from trainer.loop import BEST, LAST, LOG, Run
+from trainer.loop import BEST, LAST, LOG
 from trainer.models import build
 
 
@@ -99,31 +98,43 @@ def test_two_passes_a_step_are_one_of_both(data: Data, tmp_path: Path) -> None:
     assert not torch.equal(one["head.embed.weight"], start)
 
 
-def test_the_device_augments_as_the_readers_do(data: Data, tmp_path: Path) -> None:
-    config = config_of(data, augment__where="device")
-    photos = load_dataset(config.data)[Split.TEST]
-    model = build(config.model)
+@pytest.mark.skipif(not shutil.which("g++"), reason="needs a C++ compiler")
+def test_a_compiled_run_learns_the_same_and_resumes(
+    data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compiled for real. What it leaves knows nothing of it: the same names, the same numbers but for rounding."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "compiled"))
+    options: dict[str, object] = {
+        "train__epochs": 2,
+        "train__batch_size": 33,
+        "model__freeze": "last",
+        "augment__views": 1,
+    }
+    options |= {"model__dropout": 0.0, "model__head": "capstone"}
+    config = config_of(data, train__compile=True, **options)
+    cache = tmp_path / "features"
+    fit(config, tmp_path / "one", Display(), cache=cache)
+    assert list((tmp_path / "compiled").rglob("*.so"))
+    with pytest.raises(KeyboardInterrupt):
+        fit(config, tmp_path / "two", Interrupted(), cache=cache)
+    fit(config, tmp_path / "two", Display(), saved=saved_run(tmp_path / "two"), cache=cache)
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    assert [name for name in one if not torch.equal(one[name], two[name])] == []
 
-    def batches(augment: AugmentConfig | None) -> PhotoBatches:
-        return PhotoBatches(photos, 8, seed=config.train.seed, augment=augment, shuffle=True, threads=1)
-
-    by_readers = [batch.inputs for batch in batches(config.augment).epoch(0)]
-    seen: list[torch.Tensor] = []
-    model.forward = lambda inputs: seen.append(inputs) or (torch.zeros(len(inputs), 7), None)  # type: ignore
-    plain = batches(None)
-    run = Run(config, tmp_path, model, [], plain, plain, {})
-    for index, batch in enumerate(plain.epoch(0)):
-        run._loss(batch, index)
-    assert [torch.equal(*pair) for pair in zip(seen, by_readers, strict=True)] == [True] * len(by_readers)
-    assert not torch.equal(seen[0], next(plain.epoch(0)).inputs)
+    fit(config_of(data, **options), tmp_path / "plain", Display(), cache=cache)
+    plain = weights(tmp_path / "plain")
+    assert one.keys() == plain.keys()
+    torch.testing.assert_close(one["head.embed.0.weight"], plain["head.embed.0.weight"], rtol=1e-3, atol=1e-4)
+    assert checkpoint.load(tmp_path / "one" / BEST).model()
 
 
-def test_a_compiled_model_has_the_same_checkpoint(data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    compiled: list[torch.nn.Module] = []
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: compiled.append(module))
-    fit(config_of(data, train__epochs=1, train__compile=True, model__freeze="layer4"), tmp_path, Display())
-    assert len(compiled) == 1
-    assert checkpoint.load(tmp_path / BEST).model()
+def test_no_compiler_is_known_before_the_run(
+    data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli_error: Callable[..., str]
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    message = cli_error("fit", *data.flags, "--out", tmp_path, *QUICK, "--set", "train.compile=true")
+    assert "train.compile needs a C++ compiler, and there is none of g++, clang++, c++" in message
 
 
 def test_patience_stops_a_run(data: Data, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,22 +12,42 @@ from torch.nn import functional
 from trainer.config import AugmentConfig
 
 
-def augment(photos: Tensor, config: AugmentConfig, random: torch.Generator) -> Tensor:
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What is to be done to each of some photos. On the CPU, so that a seed means the same on every device."""
+
+    affine: Tensor
+    """Output position → input position, both in -1 to 1: float (photos, 2, 3)."""
+    brightness: Tensor
+    """Factor, float (photos,)."""
+    contrast: Tensor
+    """Factor, float (photos,)."""
+
+    def __getitem__(self, part: slice) -> Changes:
+        return Changes(self.affine[part], self.brightness[part], self.contrast[part])
+
+
+def draw(count: int, config: AugmentConfig, random: torch.Generator) -> Changes:
+    """Changes for `count` photos. They only shrink and never grow beyond the frame, so that items stay in view."""
+    return Changes(
+        affine=_affine(count, config, random),
+        brightness=1 + config.brightness * _symmetric(count, random),
+        contrast=1 + config.contrast * _symmetric(count, random),
+    )
+
+
+def augment(photos: Tensor, changes: Changes) -> Tensor:
     """Shrink, move, turn, mirror and relight each photo by its own amounts; uint8 (batch, h, w, 3) in and out.
 
-    `random` is on the CPU whatever the device, so that a seed means the same everywhere. Photos shrink, and never grow
-    beyond the frame, so that items stay in view; what comes in at the border repeats the border.
+    What comes in at the border repeats the border.
     """
-    count = len(photos)
-    grid = functional.affine_grid(
-        _affine(count, config, random).to(photos.device), [count, 3, *photos.shape[1:3]], False
-    )
+    affine = changes.affine.to(photos.device, non_blocking=True)
+    grid = functional.affine_grid(affine, [len(photos), 3, *photos.shape[1:3]], False)
     moved = functional.grid_sample(photos.permute(0, 3, 1, 2).float(), grid, padding_mode="border", align_corners=False)
-    return _relight(moved, config, random).clamp(0, 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+    return _relight(moved, changes).clamp(0, 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
 def _affine(count: int, config: AugmentConfig, random: torch.Generator) -> Tensor:
-    """Output position → input position, both in -1 to 1: float (count, 2, 3)."""
     scale = 1 + config.zoom * torch.rand(count, 2, generator=random)  # above 1 samples beyond the frame: shrinks
     angle = math.radians(config.rotate) * _symmetric(count, random)
     shift = 2 * config.shift * _symmetric(count, random, 2)
@@ -37,11 +58,12 @@ def _affine(count: int, config: AugmentConfig, random: torch.Generator) -> Tenso
     return torch.stack([across, down], dim=1)
 
 
-def _relight(photos: Tensor, config: AugmentConfig, random: torch.Generator) -> Tensor:
+def _relight(photos: Tensor, changes: Changes) -> Tensor:
     """Brightness and contrast of float (batch, 3, h, w) in 0 to 255."""
-    count = len(photos)
-    brightness = (1 + config.brightness * _symmetric(count, random)).view(-1, 1, 1, 1).to(photos.device)
-    contrast = (1 + config.contrast * _symmetric(count, random)).view(-1, 1, 1, 1).to(photos.device)
+    brightness, contrast = (
+        factor.view(-1, 1, 1, 1).to(photos.device, non_blocking=True)
+        for factor in (changes.brightness, changes.contrast)
+    )
     mean = photos.mean(dim=(1, 2, 3), keepdim=True)
     return ((photos - mean) * contrast + mean) * brightness
 

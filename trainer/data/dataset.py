@@ -19,6 +19,7 @@ from trainer.data.index import Row, read_index
 from trainer.data.source import PREPARED, Source, open_source
 from trainer.data.split import Split
 from trainer.errors import DataError
+from trainer.ranks import ALONE, Ranks
 
 NAMED = 5
 """How many photos an error message names before it only counts them."""
@@ -55,8 +56,14 @@ class PhotoSet:
         return np.array([class_of(row.quantity) for row in self.rows], dtype=np.int64)
 
     def pixels(self, positions: Iterable[int], size: int) -> npt.NDArray[np.uint8]:
-        """Decoded photos, uint8 (photos, size, size, 3)."""
-        return np.stack([self.decode(self.rows[position].key, size) for position in positions])
+        """Decoded photos, uint8 (photos, size, size, 3). Raises DataError that names the photo."""
+        return np.stack([self._named(self.rows[position].key, size) for position in positions])
+
+    def _named(self, key: str, size: int) -> npt.NDArray[np.uint8]:
+        try:
+            return self.decode(key, size)
+        except (PhotoError, OSError) as error:  # it could be decoded when training began
+            raise DataError(f"photo {key} can no longer be read: {error}") from error
 
     def decode(self, key: str, size: int) -> npt.NDArray[np.uint8]:
         """One decoded photo, uint8 (size, size, 3). Raises PhotoError."""
@@ -64,6 +71,10 @@ class PhotoSet:
 
     def where(self, wanted: Callable[[Row], bool]) -> PhotoSet:
         return replace(self, rows=tuple(row for row in self.rows if wanted(row)))
+
+    def share(self, ranks: Ranks) -> PhotoSet:
+        """The part of one of several processes."""
+        return replace(self, rows=self.rows[ranks.share(len(self))])
 
     def digest(self) -> str:
         """Changes when a photo comes, goes, or changes its size in bytes."""
@@ -95,20 +106,24 @@ class DataSet:
         }
 
 
-def load_dataset(config: DataConfig, check: Callable[[Sequence[str]], Iterable[str]] | None = None) -> DataSet:
+Check = Callable[[Sequence[str]], Iterable[str]]
+"""Wraps the keys of photos as they are decoded once (a progress bar)."""
+
+
+def load_dataset(config: DataConfig, check: Check | None = None, ranks: Ranks = ALONE) -> DataSet:
     """Read index and photos, leave out what cannot be decoded, and split.
 
-    `check` wraps the keys as they are decoded once (a progress bar). Raises DataError if nothing is left, or a class
-    has no photo to learn from.
+    Several processes decode a share each. Raises DataError if nothing is left, a class has no photo to learn from, or
+    the processes do not have the same photos.
     """
-    photos, missing, unreadable = load_photos(config, check)
+    photos, missing, unreadable = load_photos(config, check, ranks)
     splits = {split: _part(photos, split) for split in Split}
     _check_classes(config, splits)
     return DataSet(splits, missing, unreadable)
 
 
 def load_photos(
-    config: DataConfig, check: Callable[[Sequence[str]], Iterable[str]] | None = None
+    config: DataConfig, check: Check | None = None, ranks: Ranks = ALONE
 ) -> tuple[PhotoSet, tuple[str, ...], dict[str, str]]:
     """Every photo that can be decoded; keys that are missing; keys that cannot be decoded → why."""
     source = open_source(config.photos)
@@ -118,7 +133,9 @@ def load_photos(
     present = PhotoSet(source, tuple(row for row in rows if row.key in have), config.jpeg_quality or None)
     if not present:
         raise DataError(f"{config.photos}: holds none of the photos of {config.index}, such as {_some(missing)}")
-    unreadable = _find_unreadable(present, check or (lambda keys: keys))
+    _check_same(config, present, ranks)
+    parts = ranks.gather(_find_unreadable(present.share(ranks), check or (lambda keys: keys)))
+    unreadable: dict[str, str] = {key: reason for part in parts for key, reason in part.items()}
     readable = present.where(lambda row: row.key not in unreadable)
     if not readable:
         key, reason = next(iter(unreadable.items()))
@@ -146,7 +163,20 @@ def _part(photos: PhotoSet, split: Split) -> PhotoSet:
     return photos.where(lambda row: row.split is split)
 
 
-def _find_unreadable(photos: PhotoSet, check: Callable[[Sequence[str]], Iterable[str]]) -> dict[str, str]:
+def _check_same(config: DataConfig, photos: PhotoSet, ranks: Ranks) -> None:
+    """Processes on other machines have folders of their own."""
+    if ranks.size > 1:
+        labels = hashlib.sha256(repr(photos.rows).encode()).hexdigest()
+        digests = ranks.gather([photos.digest(), labels])
+        other = next((rank for rank, digest in enumerate(digests) if digest != digests[0]), None)
+        if other is not None:
+            raise DataError(
+                f"{config.photos}: process {other} has other photos or another index than process 0;"
+                " give every machine the same"
+            )
+
+
+def _find_unreadable(photos: PhotoSet, check: Check) -> dict[str, str]:
     def problem(key: str) -> str | None:
         try:
             photos.decode(key, image.SIZE)

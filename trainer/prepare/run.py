@@ -14,7 +14,7 @@ from pathlib import Path
 from binwatch.counts import CLASSES, class_of
 from binwatch.errors import ObjectsError
 from binwatch.image import Limits
-from trainer.data.batches import read_ahead
+from trainer.data.epochs import read_ahead
 from trainer.data.source import PREPARED
 from trainer.data.split import Split, split_of
 from trainer.display import Display

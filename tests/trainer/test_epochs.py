@@ -1,0 +1,102 @@
+"""How an epoch is ordered and cut, by one process and by several."""
+
+from __future__ import annotations
+
+from itertools import chain
+
+import pytest
+import torch
+
+from tests.trainer.drawn import Data
+from trainer.config import AugmentConfig, DataConfig
+from trainer.data.batches import PhotoBatches
+from trainer.data.dataset import load_dataset
+from trainer.data.epochs import Batch, Cut, generator, read_ahead
+from trainer.data.split import Split
+from trainer.ranks import Ranks
+
+
+def joined(parts: list[list[int]]) -> list[int]:
+    return list(chain.from_iterable(parts))
+
+
+def places(cut: Cut) -> list[list[int]]:
+    return [list(range(cut.photos))[cut.own(index)] for index in range(cut.steps * cut.passes)]
+
+
+@pytest.mark.parametrize(
+    ("photos", "size", "sizes"),
+    [(100, 32, [25, 25, 25, 25]), (132, 64, [44, 44, 44]), (129, 64, [43, 43, 43]), (5, 32, [5]), (65, 64, [32, 33])],
+)
+def test_batches_are_even_and_hold_each_photo_once(photos: int, size: int, sizes: list[int]) -> None:
+    found = places(Cut.of(photos, size))
+    assert [len(batch) for batch in found] == sizes
+    assert joined(found) == list(range(photos))
+
+
+def test_nothing_is_no_batch() -> None:
+    assert places(Cut.of(0, 8)) == []
+
+
+@pytest.mark.parametrize(("size", "passes", "ranks"), [(32, 1, 1), (8, 4, 1), (16, 1, 2), (4, 2, 4), (11, 1, 3)])
+@pytest.mark.parametrize("photos", [131, 132, 1000, 33, 20])
+def test_a_step_holds_the_same_however_it_is_spread(photos: int, size: int, passes: int, ranks: int) -> None:
+    cuts = [Cut.of(photos, size, passes, Ranks(rank, ranks)) for rank in range(ranks)]
+    steps: list[list[int]] = [[] for _ in range(cuts[0].steps)]
+    for index in range(cuts[0].steps * cuts[0].passes):
+        together = [list(range(photos))[cut.own(index)] for cut in cuts]
+        assert max(map(len, together)) <= size
+        assert max(map(len, together)) - min(map(len, together)) <= 1
+        assert joined(together) == list(range(photos))[cuts[0].together(index)]
+        steps[index // cuts[0].passes] += joined(together)
+    whole = Cut.of(photos, size * passes * ranks)
+    assert steps == places(whole)
+    assert steps == [list(range(photos))[cuts[0].step(index * cuts[0].passes)] for index in range(cuts[0].steps)]
+
+
+def epoch(data: Data, number: int, size: int, passes: int = 1, ranks: Ranks = Ranks()) -> list[Batch]:  # noqa: B008
+    photos = load_dataset(DataConfig(photos=data.photos, index=data.index))[Split.VALIDATION]
+    options = {"seed": 3, "augment": AugmentConfig(), "shuffle": True, "threads": 2}
+    return list(PhotoBatches(photos, size, passes=passes, ranks=ranks, **options).epoch(number))  # type: ignore[arg-type]
+
+
+def test_photos_are_changed_alike_however_they_are_spread(data: Data) -> None:
+    """18 photos: two steps of nine in one process, or in two passes of two processes."""
+    whole = epoch(data, 1, 12)
+    assert [len(batch.inputs) for batch in whole] == [9, 9]
+    parts = [epoch(data, 1, 3, 2, Ranks(rank, 2)) for rank in range(2)]
+    assert [[len(batch.inputs) for batch in part] for part in parts] == [[2, 2, 2, 2], [2, 3, 2, 3]]
+    for number, step in enumerate(whole):
+        mine = [part[2 * number + index] for index in range(2) for part in parts]
+        assert torch.equal(torch.cat([batch.inputs for batch in mine]), step.inputs)
+        assert torch.equal(torch.cat([batch.quantities for batch in mine]), step.quantities)
+        assert all(torch.equal(batch.step, step.quantities) for batch in mine)
+    assert sum(batch.photos for batch in parts[0]) == 18
+
+
+def test_an_epoch_is_the_same_again_and_the_next_another(data: Data) -> None:
+    first, again, other = (epoch(data, number, 12) for number in (1, 1, 2))
+    assert all(torch.equal(one.inputs, two.inputs) for one, two in zip(first, again, strict=True))
+    assert not torch.equal(first[0].quantities, other[0].quantities)
+
+
+def test_drawn_changes_are_those_that_readers_make(data: Data) -> None:
+    from trainer.data.augment import augment
+
+    photos = load_dataset(DataConfig(photos=data.photos, index=data.index))[Split.TEST]
+    options = {"seed": 0, "augment": AugmentConfig(), "shuffle": True, "threads": 1}
+    done, drawn = (list(PhotoBatches(photos, 4, later=later, **options).epoch(0)) for later in (False, True))  # type: ignore[arg-type]
+    for one, two in zip(done, drawn, strict=True):
+        assert one.changes is None
+        assert two.changes is not None
+        assert not torch.equal(one.inputs, two.inputs)
+        assert torch.equal(one.inputs, augment(two.inputs, two.changes))
+
+
+def test_random_numbers_depend_on_every_part() -> None:
+    seen = {generator(*parts).initial_seed() for parts in [(0, 1), (1, 0), (0, 0, 1), (0, 0, 0, 1), (0, 2)]}
+    assert len(seen) == 5
+
+
+def test_reading_ahead_keeps_the_order() -> None:
+    assert list(read_ahead(lambda number: number * 2, range(50), threads=4)) == list(range(0, 100, 2))

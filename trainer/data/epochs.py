@@ -1,0 +1,192 @@
+"""The shape of an epoch: in which order photos come, and how they are cut into steps, passes and shares."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trainer.data.augment import Changes
+from trainer.data.dataset import PhotoSet
+from trainer.ranks import ALONE, Ranks
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+AHEAD = 3
+"""Batches that are read before they are asked for; with more threads, one for each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What the network gets in one pass of one process, and the number of items in each photo, int64 (batch,)."""
+
+    inputs: Tensor
+    quantities: Tensor
+    step: Tensor
+    """Items in each photo of the whole step, of all its passes and processes, int64: what its loss is a mean of."""
+    photos: int
+    """Of this pass, in all processes."""
+    changes: Changes | None = None
+    """How `inputs` are to be changed where the network computes; none if they are as they should be."""
+
+
+class Batches(Protocol):
+    """Photos, or features of photos, for one epoch after another."""
+
+    features: bool
+    """True: `inputs` are what `Counter.features` returned. False: uint8 photos (batch, h, w, 3)."""
+    quantities: Tensor
+    """Items in each photo, in the order of the photo set, int64 (photos,)."""
+
+    def __len__(self) -> int:
+        """Batches per epoch."""
+
+    @property
+    def photos(self) -> int:
+        """Photos per epoch, in all processes."""
+
+    @property
+    def passes(self) -> int:
+        """Batches per step."""
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        """All batches of an epoch. The same number gives the same batches, so that a resumed run is the same run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Photos of an epoch, evenly into steps, each evenly into passes, each evenly into the processes' shares.
+
+    Sizes differ by one photo at most: none is left out, and no rest of one photo upsets a batch norm. Which photos a
+    step holds depends only on how many it may hold, not on how they are spread over passes and processes.
+    """
+
+    photos: int
+    steps: int
+    passes: int
+    ranks: Ranks
+
+    @classmethod
+    def of(cls, photos: int, batch_size: int, passes: int = 1, ranks: Ranks = ALONE) -> Cut:
+        """As few steps of up to `passes` batches of up to `batch_size` photos in each process as hold all photos."""
+        steps = math.ceil(photos / (batch_size * passes * ranks.size))
+        return cls(photos, steps, math.ceil(photos / max(steps * batch_size * ranks.size, 1)), ranks)
+
+    def step(self, index: int) -> slice:
+        """Places of all photos of the step that the batch `index` belongs to."""
+        number = index // self.passes
+        return slice(self._start(number, self.steps), self._start(number + 1, self.steps))
+
+    def together(self, index: int) -> slice:
+        """Places of the photos of batch `index`, in all processes."""
+        return slice(*(self._start(each, self.steps * self.passes) for each in (index, index + 1)))
+
+    def own(self, index: int) -> slice:
+        """Places of the photos of batch `index`, in this process."""
+        part, parts = index * self.ranks.size + self.ranks.rank, self.steps * self.passes * self.ranks.size
+        return slice(self._start(part, parts), self._start(part + 1, parts))
+
+    def _start(self, part: int, parts: int) -> int:
+        return part * self.photos // parts  # rounded down, so that finer cuts go through the same places
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one process reads for one pass."""
+
+    positions: Tensor
+    """In the photo set, int64 (batch,)."""
+    random: torch.Generator
+    """Of the whole step: each process draws for every photo of it and takes its own, so that all draw alike."""
+    photos: int
+    """Of the whole step."""
+    within: slice
+    """Places of `positions` among them."""
+
+
+class Epochs:
+    """What all batches have in common. Derived classes say what the network gets of the photos at some positions."""
+
+    features: bool
+
+    def __init__(
+        self,
+        photos: PhotoSet,
+        batch_size: int,
+        *,
+        seed: int,
+        shuffle: bool,
+        threads: int,
+        passes: int = 1,
+        ranks: Ranks = ALONE,
+    ) -> None:
+        self.quantities = torch.from_numpy(photos.quantities)
+        self._cut = Cut.of(len(photos), batch_size, passes, ranks)
+        self._seed = seed
+        self._shuffle = shuffle
+        self._threads = threads
+
+    def __len__(self) -> int:
+        return self._cut.steps * self._cut.passes
+
+    @property
+    def photos(self) -> int:
+        return self._cut.photos
+
+    @property
+    def passes(self) -> int:
+        return self._cut.passes
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        order = self._order(number)
+        ahead = max(AHEAD, self._threads)
+        return read_ahead(lambda index: self._batch(number, index, order), range(len(self)), self._threads, ahead)
+
+    def inputs(self, part: Part) -> tuple[Tensor, Changes | None]:
+        """What the network gets, and how it is to be changed there."""
+        raise NotImplementedError
+
+    def _order(self, epoch: int) -> Tensor:
+        if self._shuffle:
+            return torch.randperm(self.photos, generator=generator(self._seed, epoch))
+        return torch.arange(self.photos)
+
+    def _batch(self, epoch: int, index: int, order: Tensor) -> Batch:
+        step, together, own = self._cut.step(index), self._cut.together(index), self._cut.own(index)
+        part = Part(
+            positions=order[own],
+            random=generator(self._seed, epoch, index // self.passes),
+            photos=step.stop - step.start,
+            within=slice(own.start - step.start, own.stop - step.start),
+        )
+        inputs, changes = self.inputs(part)
+        quantities = self.quantities
+        return Batch(inputs, quantities[order[own]], quantities[order[step]], together.stop - together.start, changes)
+
+
+def generator(*parts: int) -> torch.Generator:
+    """Random numbers that depend on `parts` only (a seed, an epoch, a step)."""
+    words = np.random.SeedSequence(parts).generate_state(2)
+    return torch.Generator().manual_seed(int(words[0]) << 31 | int(words[1]) >> 1)
+
+
+def read_ahead(
+    work: Callable[[Item], Result], items: Iterable[Item], threads: int, ahead: int = AHEAD
+) -> Iterator[Result]:
+    """`work` of each item, in order, with up to `ahead` results prepared in advance."""
+    with ThreadPoolExecutor(threads) as pool:
+        waiting: deque[Future[Result]] = deque()
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()

@@ -1,0 +1,75 @@
+"""What the training loop calls: the network's logits, compiled and spread over processes if the run is."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import shutil
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from trainer.config import TrainConfig
+from trainer.errors import ConfigError
+from trainer.models.counter import Counter
+from trainer.predict import Logits
+from trainer.ranks import Ranks
+
+COMPILERS = ("g++", "clang++", "c++")
+
+
+class Network:
+    """Inputs → logits of `model`, whose own parameters learn: checkpoints are made of it and know nothing of this."""
+
+    def __init__(self, model: Counter, config: TrainConfig, ranks: Ranks, *, features: bool) -> None:
+        self._call: nn.Module = Logits(model, features=features)
+        self._parallel: DistributedDataParallel | None = None
+        if ranks.size > 1:
+            self._call = self._parallel = _parallel(self._call)
+        self._failure: type[Exception] | tuple[()] = ()
+        if config.compile:
+            self._compile()
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        try:
+            logits: Tensor = self._call(inputs)
+        except self._failure as error:
+            reason = str(error).strip().splitlines()[0]
+            raise ConfigError(
+                f"train.compile: torch could not compile the network ({reason}); set it to false"
+            ) from error
+        return logits
+
+    def _compile(self) -> None:
+        from torch._dynamo.exc import BackendCompilerFailed  # takes seconds to import
+
+        self._failure = BackendCompilerFailed
+        # Batches of an epoch have two sizes at most (see Cut): a quick program for each.
+        self._call.compile(dynamic=False)
+
+    def exchange(self, last: bool) -> AbstractContextManager[None]:
+        """A context for a pass: only the last one of a step exchanges gradients, which are its sum."""
+        return nullcontext() if self._parallel is None or last else self._parallel.no_sync()
+
+
+def check_compiler(config: TrainConfig) -> None:
+    """Raises ConfigError if the network is to be compiled and this machine cannot."""
+    if not config.compile:
+        return
+    names = [os.environ.get("CXX", ""), *COMPILERS]
+    if not any(shutil.which(name) for name in names if name):
+        raise ConfigError(
+            f"train.compile needs a C++ compiler, and there is none of {', '.join(COMPILERS)} (or CXX);"
+            " install g++ or set train.compile=false"
+        )
+
+
+def _parallel(module: nn.Module) -> DistributedDataParallel:
+    # Each process keeps its own statistics of batch norms until the epoch's end (Run), instead of taking over those of
+    # the first one before every pass. torch 2.15 has renamed the option.
+    known = inspect.signature(DistributedDataParallel).parameters
+    name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    option: dict[str, Any] = {name: False}
+    return DistributedDataParallel(module, gradient_as_bucket_view=True, **option)

@@ -1,0 +1,185 @@
+"""One training run in several processes, as torchrun starts them: one for each GPU, on one machine or on more.
+
+Every process holds the whole network and works on its share of each step; what they learn is exchanged in each step, so
+that all stay equal to the last bit. They are told apart by RANK, WORLD_SIZE and LOCAL_RANK and meet at MASTER_ADDR and
+MASTER_PORT. Whoever sets these variables can start them; torchrun does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch import distributed as dist
+from torch._C._distributed_c10d import Store
+from torch.distributed.rendezvous import rendezvous
+
+from binwatch.errors import BinwatchError
+from trainer.errors import ConfigError, RankError
+
+VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+MEETING = timedelta(minutes=10)
+"""How long the processes wait for each other at the start: machines of a cluster do not boot at the same moment."""
+TIMEOUT = timedelta(hours=12)
+"""Of an exchange. Long: one may compute features for hours while others wait, and a death is noticed without it."""
+FAILED = "failed"
+"""Key under which the first process that fails leaves its number, so that it alone says why all end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """This process among the `size` processes of a run. The default is a run of one process."""
+
+    rank: int = 0
+    size: int = 1
+    local: int = 0
+    """Number of this process on its machine, and of the GPU that it takes."""
+
+    @property
+    def lead(self) -> bool:
+        """The one process that prints, and writes checkpoints."""
+        return self.rank == 0
+
+    def share(self, count: int) -> slice:
+        """This process's part of `count` things. All parts together are everything, once."""
+        return slice(self.rank * count // self.size, (self.rank + 1) * count // self.size)
+
+    def add(self, values: Tensor) -> Tensor:
+        """The sum of all processes' `values`, in place, with the same bits in each process."""
+        if self.size > 1:
+            dist.all_reduce(values)
+        return values
+
+    def average(self, tensors: Sequence[Tensor]) -> None:
+        """Replace each by the mean over all processes."""
+        if self.size > 1 and tensors:
+            flat = self.add(torch.cat([tensor.flatten() for tensor in tensors])) / self.size
+            parts = torch.split(flat, [tensor.numel() for tensor in tensors])
+            for tensor, part in zip(tensors, parts, strict=True):
+                tensor.copy_(part.view_as(tensor))
+
+    def join(self, rows: Tensor) -> Tensor:
+        """Rows of all processes, in the order of their ranks. `rows` is on the CPU, (own rows, …)."""
+        if self.size == 1:
+            return rows
+        counts = self.gather(len(rows))
+        before = sum(counts[: self.rank])
+        whole = rows.new_zeros((sum(counts), *rows.shape[1:]))
+        whole[before : before + len(rows)] = rows
+        return self.add(whole)
+
+    def gather(self, found: Any) -> list[Any]:
+        """What each process found, by rank; anything that JSON can say (no pickle goes over the wire)."""
+        if self.size == 1:
+            return [found]
+        own = torch.from_numpy(np.frombuffer(json.dumps(found).encode(), np.uint8).copy())
+        sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
+        dist.all_gather(sizes, torch.tensor([len(own)]))
+        longest = max(int(size) for size in sizes)
+        texts = [torch.zeros(longest, dtype=torch.uint8) for _ in range(self.size)]
+        dist.all_gather(texts, torch.cat([own, own.new_zeros(longest - len(own))]))
+        pairs = zip(texts, sizes, strict=True)
+        return [json.loads(text[: int(size)].numpy().tobytes()) for text, size in pairs]
+
+    def of_lead(self, found: Any) -> Any:
+        """What the leading process found."""
+        return self.gather(found if self.lead else None)[0]
+
+    def read(self, file: Path) -> bytes:
+        """A file as the leading process reads it: the others may be on machines that do not have it."""
+        if self.size == 1:
+            return file.read_bytes()
+        content = torch.from_numpy(np.frombuffer(file.read_bytes() if self.lead else b"", np.uint8).copy())
+        size = self.of_lead(len(content))
+        content = content if self.lead else torch.zeros(size, dtype=torch.uint8)
+        dist.broadcast(content, src=0)
+        return content.numpy().tobytes()
+
+    @contextmanager
+    def first_here(self) -> Iterator[None]:
+        """Each machine's first process does this before its others, which find what it left on the disk."""
+        if self.local:
+            self.gather(None)
+        yield
+        if not self.local:
+            self.gather(None)
+
+
+ALONE = Ranks()
+
+
+def of_environment() -> Ranks:
+    """This process by its environment variables. Raises ConfigError if some of them are missing."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return ALONE
+    missing = [name for name in VARIABLES if name not in os.environ]
+    if missing:
+        raise ConfigError(f"WORLD_SIZE is set, but {', '.join(missing)} not; start the processes by torchrun")
+    return Ranks(*(int(os.environ[name]) for name in VARIABLES[:3]))
+
+
+@contextmanager
+def joined() -> Iterator[Ranks]:
+    """Meet the other processes, if there are others; the first error in one of them ends all.
+
+    The process that failed first raises its error, which then names it; the others exit with status 1 and say nothing.
+    """
+    ranks = of_environment()
+    if ranks.size == 1:
+        yield ranks
+        return
+    store = _meet(ranks)
+    try:
+        yield ranks
+    except Exception as error:
+        raise _reason(error, ranks, store) from error
+    dist.destroy_process_group()
+
+
+def _meet(ranks: Ranks) -> Store:
+    # What is on the CPU (figures, file contents, networks on machines without a GPU) goes by gloo.
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    try:
+        store: Store = next(rendezvous("env://", timeout=MEETING))[0]
+        dist.init_process_group(backend, store=store, rank=ranks.rank, world_size=ranks.size, timeout=TIMEOUT)
+    except (RuntimeError, ValueError) as error:
+        where = ":".join(os.environ[name] for name in ("MASTER_ADDR", "MASTER_PORT"))
+        raise RankError(f"{_name(ranks)}: did not meet the others at {where} ({_line(error)})") from error
+    return store
+
+
+def _reason(error: Exception, ranks: Ranks, store: Store) -> BaseException:
+    """The error that this process ends with: none of its own if another failed before."""
+    try:
+        first = store.compare_set(FAILED, "", str(ranks.rank)).decode()
+    except RuntimeError:  # the process that kept the store is gone, and has said why
+        return SystemExit(1)
+    if first != str(ranks.rank):
+        return SystemExit(1)
+    if isinstance(error, BinwatchError):
+        return RankError(f"{_name(ranks)}: {error}")
+    if isinstance(error, dist.DistError) or "gloo" in str(error):
+        return RankError(
+            f"{_name(ranks)}: lost another process ({_line(error)}); if it said nothing, it was killed from outside,"
+            " for example for want of memory"
+        )
+    error.add_note(f"in {_name(ranks)}")
+    return error
+
+
+def _name(ranks: Ranks) -> str:
+    return f"process {ranks.rank} of {ranks.size} on {socket.gethostname()}"
+
+
+def _line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]
