@@ -29,9 +29,10 @@ STATEMENT_TIMEOUT_S = 4
 READERS = 8
 """Reads at a time. A database that hangs holds this many threads of the monitor and no more."""
 
+_TIMEOUT = f"-c statement_timeout={STATEMENT_TIMEOUT_S}s"
 _POSTGRES_OPTIONS = " ".join(
     (
-        f"-c statement_timeout={STATEMENT_TIMEOUT_S}s",
+        _TIMEOUT,
         "-c default_transaction_read_only=on",
         # One snapshot for all statements of a read: a table's rows and its totals then add up.
         r"-c default_transaction_isolation=repeatable\ read",
@@ -99,6 +100,27 @@ class Records:
             logger.info("the records can be read again")
 
 
+class WritableRecords:
+    """The records for what people enter while the monitor serves. Nothing is connected until somebody does."""
+
+    def __init__(self, database_url: str) -> None:
+        self.engine = connect(database_url)
+        """Waits as briefly for its database as reads do."""
+        opens = _open_sqlite if self.engine.dialect.name == "sqlite" else _open_postgres_to_write
+        event.listen(self.engine, "do_connect", opens)
+
+    def down(self, error: SQLAlchemyError) -> RecordsDown:
+        """What to raise instead of a driver's error, which is logged."""
+        url = self.engine.url.render_as_string(hide_password=True)
+        found = RecordsDown(f"the records at {url} cannot be written: {_cause(error)}; check the database")
+        logger.error("%s", found)
+        return found
+
+    def close(self) -> None:
+        """Give back what is held."""
+        self.engine.dispose()
+
+
 @contextmanager
 def writable(settings: Settings) -> Iterator[Engine]:
     """The records for a command that writes, with this release's schema. Raises BinwatchError, RecordsDown."""
@@ -136,10 +158,18 @@ def _open_sqlite(_: Dialect, __: ConnectionPoolEntry, arguments: list[Any], opti
 
 
 def _open_postgres(_: Dialect, __: ConnectionPoolEntry, ___: list[Any], options: dict[str, Any]) -> None:
+    _brief(options, _POSTGRES_OPTIONS)
+
+
+def _open_postgres_to_write(_: Dialect, __: ConnectionPoolEntry, ___: list[Any], options: dict[str, Any]) -> None:
+    _brief(options, _TIMEOUT)
+
+
+def _brief(options: dict[str, Any], more: str) -> None:
     options.setdefault("connect_timeout", CONNECT_TIMEOUT_S)
     # A server that vanished without a word (a pulled cable) sends no reset; the kernel would wait 15 minutes.
     options.setdefault("tcp_user_timeout", STATEMENT_TIMEOUT_S * 1000)
-    options["options"] = f"{options.get('options', '')} {_POSTGRES_OPTIONS}".strip()
+    options["options"] = f"{options.get('options', '')} {more}".strip()
 
 
 def _cause(error: SQLAlchemyError) -> str:

@@ -7,13 +7,14 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from binwatch.bundle import Reference
 from binwatch.objects import Objects
 from binwatch.registry import Registry
 from binwatch.settings import Settings
 from monitor.cards import Cards
 from monitor.drift.watch import DriftWatch
 from monitor.photos import Photos
-from monitor.records import Records
+from monitor.records import Records, WritableRecords
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +26,24 @@ class Services:
     drift: DriftWatch
     """Makes no report until it is started."""
     cards: Cards
+    writable: WritableRecords
     settings: Settings
+
+    def alpha(self, asked: float | None) -> float:
+        """The level that bins are flagged at: what somebody asked for, or the settings' own."""
+        return self.settings.flag_level if asked is None else asked
+
+    def reference_at_hand(self, version: str) -> Reference | None:
+        """A model's reference, if its card is here already."""
+        card = self.cards.at_hand(version)
+        return card.reference if card else None
 
     def close(self) -> None:
         """Give back what is held."""
         self.drift.stop()
         self.cards.close()
         self.records.close()
+        self.writable.close()
 
 
 def make_services(settings: Settings) -> Services:
@@ -40,7 +52,14 @@ def make_services(settings: Settings) -> Services:
     objects = Objects(settings)
     cards = Cards(settings.model_dir, Registry(objects, settings.bucket, settings.models_prefix))
     drift = DriftWatch(records, cards.reference, settings.drift_interval_s)
-    return Services(records, Photos(records, objects, settings.limits), drift, cards, settings)
+    return Services(
+        records=records,
+        photos=Photos(records, objects, settings.limits),
+        drift=drift,
+        cards=cards,
+        writable=WritableRecords(settings.database_url.get_secret_value()),
+        settings=settings,
+    )
 
 
 def _services(request: Request) -> Services:

@@ -85,6 +85,8 @@ class BinAudit(BaseModel):
     """What somebody found in the bin, beside what it judged."""
 
     id: int
+    bucket: str
+    bin_id: str
     quantity: int
     auditor: str | None
     at: datetime
@@ -166,6 +168,16 @@ def read_bin(connection: Connection, bucket: str, bin_id: str, alpha: float) -> 
     )
 
 
+def read_saved(connection: Connection, audit_id: int) -> BinAudit | None:
+    """One audit by its id; None if there is none."""
+    row = _one(connection, _AUDIT.where(Audit.id == audit_id))
+    if row is None:
+        return None
+    photo = select(Count.key, Count.etag).join(Bin, Bin.count_id == Count.id)
+    latest = _one(connection, photo.where(Bin.bucket == row["bucket"], Bin.bin_id == row["bin_id"]))
+    return _audit(row, latest)
+
+
 def _photos(connection: Connection, bucket: str, bin_id: str, latest: int | None) -> Sequence[RowMapping]:
     """The newest, and the latest by the store's clock even if many were recorded after it."""
     statement = select(Count.__table__).where(Count.bucket == bucket, Count.bin_id == bin_id)
@@ -183,18 +195,16 @@ def _quantities(connection: Connection, bucket: str, bin_id: str, latest: int | 
     return [*connection.execute(select(Expectation.__table__).where(Expectation.id == latest)).mappings(), *rows]
 
 
+_AUDIT = (
+    select(Audit.__table__, Count.predicted, Count.key, Count.etag, Expectation.quantity.label("expected"))
+    .select_from(Audit)
+    .outerjoin(Count, Count.id == Audit.count_id)
+    .outerjoin(Expectation, Expectation.id == Audit.expectation_id)
+)
+
+
 def _audits(connection: Connection, bucket: str, bin_id: str, photo: RowMapping | None) -> list[BinAudit]:
-    statement = (
-        select(
-            Audit.__table__, Count.predicted, Count.key, Count.etag, Expectation.quantity.label("expected"),
-        )
-        .select_from(Audit)
-        .outerjoin(Count, Count.id == Audit.count_id)
-        .outerjoin(Expectation, Expectation.id == Audit.expectation_id)
-        .where(Audit.bucket == bucket, Audit.bin_id == bin_id)
-        .order_by(Audit.id.desc())
-        .limit(HISTORY)
-    )  # fmt: skip
+    statement = _AUDIT.where(Audit.bucket == bucket, Audit.bin_id == bin_id).order_by(Audit.id.desc()).limit(HISTORY)
     return [_audit(row, photo) for row in connection.execute(statement).mappings()]
 
 
@@ -267,6 +277,8 @@ def _audit(row: RowMapping, photo: RowMapping | None) -> BinAudit:
     predicted, expected, quantity = row["predicted"], row["expected"], row["quantity"]
     return BinAudit(
         id=row["id"],
+        bucket=row["bucket"],
+        bin_id=row["bin_id"],
         quantity=quantity,
         auditor=row["auditor"],
         at=row["audited_at"],

@@ -1,0 +1,60 @@
+"""The names that the monitor answers to.
+
+A page of a stranger's site can point its own name at 127.0.0.1 (DNS rebinding) and would then read what only this
+machine may. Such a name is none of ours; addresses are, since nobody can rebind those.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from monitor.access.answers import refuse
+
+_PORT = 65_535
+
+
+class HostCheck:
+    """Wraps an app and answers 421 to requests that are meant for another name."""
+
+    def __init__(self, app: ASGIApp, names: Iterable[str]) -> None:
+        self._app = app
+        self._names = {"localhost", *(name.strip().lower().rstrip(".") for name in names if name.strip())}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The ASGI entry point."""
+        if scope["type"] == "http":
+            hosts = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
+            name = name_of(hosts[0]) if len(hosts) == 1 else None
+            if name is None:
+                await refuse(scope, receive, send, 400, "a request names exactly one host; send a Host header")
+                return
+            if not self._is_ours(name):
+                says = f"this monitor does not answer to the name {name[:100]!r}; add it to BINWATCH_MONITOR_HOSTS"
+                await refuse(scope, receive, send, 421, says)
+                return
+        await self._app(scope, receive, send)
+
+    def _is_ours(self, name: str) -> bool:
+        if name in self._names:
+            return True
+        try:
+            ipaddress.ip_address(name.removeprefix("[").removesuffix("]"))
+        except ValueError:
+            return False
+        return True
+
+
+def name_of(host: str) -> str | None:
+    """The name in a Host header, in lower case and without port; None if it is no host at all."""
+    name, colon, port = host.strip().lower().rpartition(":")
+    if not colon or (name.startswith("[") and not name.endswith("]")):  # no port, or the colon is one of IPv6's
+        name, port = host.strip().lower(), "0"
+    if not (port.isascii() and port.isdigit() and int(port[:6]) <= _PORT):
+        return None
+    name = name.rstrip(".")
+    if not name or any(character.isspace() or character in "/@?#\\%" for character in name):
+        return None
+    return name

@@ -1,0 +1,222 @@
+"""Who may write: whoever shows the token, has a session, or is named by a reverse proxy that is trusted."""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import secrets
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from fastapi import Depends, Request
+
+from binwatch.errors import BinwatchError, SettingsError
+from binwatch.settings import Settings
+from monitor.access.sessions import Sessions
+
+COOKIE = "binwatch_session"
+MAX_NAME = 100
+"""Characters of an auditor's name."""
+_SAME_SITE = {"same-origin", "none"}
+"""What browsers say of requests that come from a page of ours, or from the address bar."""
+
+
+class WritingOff(BinwatchError):
+    """Entering audits is off; set BINWATCH_MONITOR_TOKEN to a secret of 16 characters or more to turn it on."""
+
+    def __init__(self) -> None:
+        super().__init__(self.__doc__)
+
+
+class NotSignedIn(BinwatchError):
+    """Entering audits needs the token: as `Authorization: Bearer …`, or sign in at /login."""
+
+    def __init__(self) -> None:
+        super().__init__(self.__doc__)
+
+
+class WrongToken(BinwatchError):
+    """That is not the token; it is the value of BINWATCH_MONITOR_TOKEN where the monitor was started."""
+
+    def __init__(self) -> None:
+        super().__init__(self.__doc__)
+
+
+class ForeignForm(BinwatchError):
+    """The form was too old, or another web site sent it; reload the page and try again."""
+
+    def __init__(self) -> None:
+        super().__init__(self.__doc__)
+
+
+class How(StrEnum):
+    """How somebody has shown that they may write."""
+
+    TOKEN = "token"  # noqa: S105 (a word, no secret)
+    SESSION = "session"
+    PROXY = "proxy"
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """Somebody who may write."""
+
+    how: How
+    name: str | None
+    """None if nobody said it: then each audit says it."""
+    holder: str
+    """What form tokens are made for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What a page may offer to whoever asks for it."""
+
+    is_on: bool
+    """Whether anybody can write at all; if not, WritingOff says how to turn it on."""
+    writer: Writer | None
+    """None: not signed in."""
+    form_token: str
+    """For the hidden field `csrf` of every form; empty if not signed in."""
+    can_sign_out: bool
+    """Whether there is a session to end: a proxy's users sign out at the proxy."""
+
+
+class Doorkeeper:
+    """Decides who may write, by the settings. Raises SettingsError if those cannot be understood."""
+
+    def __init__(self, settings: Settings) -> None:
+        token = settings.monitor_token
+        self._token = token.get_secret_value().encode() if token else None
+        # Without a token only a proxy's users write, and their forms need a secret no longer than this process lives.
+        self.sessions = Sessions(self._token or secrets.token_bytes(32))
+        self._header = settings.monitor_user_header
+        self._proxies = _networks(settings.monitor_proxies)
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anybody can write at all."""
+        return self._token is not None or self._header is not None
+
+    def sign_in(self, request: Request, token: str, name: str | None) -> str:
+        """Value of the session's cookie. Raises WritingOff, ForeignForm or WrongToken."""
+        if self._token is None:
+            raise WritingOff
+        if not is_from_here(request, must_say_so=True):
+            raise ForeignForm
+        if not self._is_token(token):
+            raise WrongToken
+        return self.sessions.begin(name)
+
+    def access(self, request: Request) -> Access:
+        """What the page may offer."""
+        writer = self.find(request)
+        return Access(
+            is_on=self.is_on,
+            writer=writer,
+            form_token=self.sessions.form_token(writer.holder) if writer else "",
+            can_sign_out=writer is not None and writer.how is How.SESSION,
+        )
+
+    def find(self, request: Request) -> Writer | None:
+        """Whoever may write, or None."""
+        return self._by_proxy(request) or self._by_token(request) or self._by_session(request)
+
+    def admit(self, request: Request) -> Writer:
+        """Whoever sends a request that writes. Raises WritingOff, NotSignedIn or ForeignForm."""
+        if not self.is_on:
+            raise WritingOff
+        writer = self.find(request)
+        if writer is None:
+            raise NotSignedIn
+        # A browser sends a session's cookie, and a proxy its user, with whatever a stranger's page makes it send.
+        if not is_from_here(request, must_say_so=writer.how is not How.TOKEN):
+            raise ForeignForm
+        return writer
+
+    def check_form(self, writer: Writer, form_token: str) -> None:
+        """Raise ForeignForm unless a page of ours sent the form."""
+        right = self.sessions.form_token(writer.holder)
+        if writer.how is not How.TOKEN and not hmac.compare_digest(form_token.encode(), right.encode()):
+            raise ForeignForm
+
+    def _by_proxy(self, request: Request) -> Writer | None:
+        if self._header is None or request.client is None:
+            return None
+        named = request.headers.getlist(self._header)
+        try:
+            peer = ipaddress.ip_address(request.client.host)
+            name = plain_name(named[0]) if len(named) == 1 else None
+        except ValueError:
+            return None
+        if name is None or not any(peer in network for network in self._proxies):
+            return None
+        return Writer(How.PROXY, name, f"proxy:{name}")
+
+    def _by_token(self, request: Request) -> Writer | None:
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not self._is_token(token.strip()):
+            return None
+        return Writer(How.TOKEN, None, "token")
+
+    def _by_session(self, request: Request) -> Writer | None:
+        session = self.sessions.read(request.cookies.get(COOKIE)) if self._token else None
+        return Writer(How.SESSION, session.name, f"session:{session.id}") if session else None
+
+    def _is_token(self, token: str) -> bool:
+        return self._token is not None and hmac.compare_digest(token.encode(), self._token)
+
+
+def is_from_here(request: Request, *, must_say_so: bool) -> bool:
+    """Whether a page of this monitor sent the request, by what browsers say and pages cannot change.
+
+    `must_say_so` refuses requests that do not say where they come from; scripts do not.
+    """
+    site = request.headers.get("sec-fetch-site")
+    if site is not None:
+        return site in _SAME_SITE
+    origin = request.headers.get("origin")
+    if origin is None:
+        return not must_say_so
+    # The scheme is left out: behind a proxy that speaks TLS, ours is http and the browser's is https.
+    return urlsplit(origin).netloc.lower() == request.headers.get("host", "").lower()
+
+
+def plain_name(text: str | None) -> str | None:
+    """A person's name as it can be kept; None if there is none. Raises ValueError if it is none."""
+    name = (text or "").strip()
+    if not name:
+        return None
+    if len(name) > MAX_NAME or not name.isprintable():
+        raise ValueError(f"a name has at most {MAX_NAME} characters, all of them printable")
+    return name
+
+
+def _networks(text: str) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+    try:
+        return [ipaddress.ip_network(part.strip()) for part in text.split(",") if part.strip()]
+    except ValueError as error:
+        raise SettingsError(f"BINWATCH_MONITOR_PROXIES: {error}; write addresses or networks, as 10.0.0.0/8") from error
+
+
+def _doorkeeper(request: Request) -> Doorkeeper:
+    found: Doorkeeper = request.app.state.doorkeeper
+    return found
+
+
+def _access(request: Request) -> Access:
+    return _doorkeeper(request).access(request)
+
+
+def _admitted(request: Request) -> Writer:
+    return _doorkeeper(request).admit(request)
+
+
+Door = Annotated[Doorkeeper, Depends(_doorkeeper)]
+"""Type of a route's parameter that receives the doorkeeper."""
+Asking = Annotated[Access, Depends(_access)]
+"""Type of a page's parameter that says what it may offer to whoever asks."""
+Admitted = Annotated[Writer, Depends(_admitted)]
+"""Type of a route's parameter that only lets those in who may write."""

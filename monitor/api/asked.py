@@ -1,0 +1,42 @@
+"""What requests may ask for: parameters that several routes share, each with its bounds."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Query
+from pydantic import Field
+
+from monitor.views.discrepancies import MOST, Filters
+
+MAX_BIN = 1024
+"""Characters of a bin's id, which is part of a key: S3's have no more bytes."""
+MAX_CURSOR = 200
+
+Alpha = Annotated[
+    float | None,
+    Query(gt=0, le=0.5, description="level that bins are flagged at; without it, the one of the settings"),
+]
+Bucket = Annotated[
+    str | None, Query(min_length=1, max_length=63, description="bucket; without it, the one of the settings")
+]
+BinId = Annotated[str, Query(min_length=1, max_length=MAX_BIN, description="id of a bin, as 00123")]
+
+
+class ListQuery(Filters):
+    """Filters, and which part of the list."""
+
+    alpha: float | None = Field(
+        None, gt=0, le=0.5, description="level that bins are flagged at; without it, the one of the settings"
+    )
+    limit: int = Field(50, ge=1, le=MOST, description="bins in the answer at most")
+    after: str | None = Field(None, max_length=MAX_CURSOR, description="`next` of an earlier answer")
+    before: str | None = Field(None, max_length=MAX_CURSOR, description="`previous` of an earlier answer")
+
+
+class FileQuery(Filters):
+    """Filters of a list that comes whole."""
+
+    alpha: float | None = Field(
+        None, gt=0, le=0.5, description="level that bins are flagged at; without it, the one of the settings"
+    )

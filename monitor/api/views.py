@@ -1,0 +1,94 @@
+"""What the pages show, as JSON, and the list of discrepancies as CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Query
+from fastapi.responses import StreamingResponse
+
+from monitor.api.asked import Alpha, BinId, Bucket, FileQuery, ListQuery
+from monitor.api.machine import ModelName, Problem
+from monitor.services import Given
+from monitor.views.bins import BinDetail, read_bin
+from monitor.views.discrepancies import DiscrepancyPage, Level, read_discrepancies, read_level
+from monitor.views.drift import DriftView, view_drift
+from monitor.views.models import ModelsView, read_models
+from monitor.views.overview import Overview, Span, read_overview
+from monitor.views.sheet import HEADER, ROWS_AT_A_TIME, lines
+
+router = APIRouter(prefix="/api", responses={503: {"model": Problem}})
+
+_NOT_THERE: Final[dict[int | str, dict[str, Any]]] = {404: {"model": Problem}}
+
+
+@router.get("/overview", responses=_NOT_THERE)
+def overview(services: Given, model: ModelName = None, span: Span = Span.WEEK, alpha: Alpha = None) -> Overview:
+    """Agreement and estimated accuracy over time, drift, what waits for somebody, and the latest photos."""
+    level = services.alpha(alpha)
+    return services.records.read(
+        lambda connection: read_overview(
+            connection, services.drift.report, services.reference_at_hand, level, model, span
+        )
+    )
+
+
+@router.get("/discrepancies")
+def discrepancies(services: Given, asked: Annotated[ListQuery, Query()]) -> DiscrepancyPage:
+    """Bins whose count differs from what is expected, the oddest first. An unknown cursor is answered 422."""
+    level = services.alpha(asked.alpha)
+    return services.records.read(
+        lambda connection: read_discrepancies(connection, asked, level, asked.limit, asked.after, asked.before)
+    )
+
+
+@router.get(
+    "/discrepancies.csv",
+    response_class=StreamingResponse,
+    responses={200: {"content": {"text/csv": {}}, "description": "one line for each bin, after a header"}},
+)
+def discrepancies_csv(services: Given, asked: Annotated[FileQuery, Query()]) -> StreamingResponse:
+    """The same list as CSV, at most 100,000 bins."""
+    level = services.alpha(asked.alpha)
+
+    def part(after: str | None) -> DiscrepancyPage:
+        return services.records.read(
+            lambda connection: read_discrepancies(connection, asked, level, ROWS_AT_A_TIME, after)
+        )
+
+    first = part(None)  # an outage now is an answer; later it can only break off the file
+
+    def text() -> Iterator[str]:
+        yield HEADER
+        yield from lines(first, part)
+
+    name = {"Content-Disposition": 'attachment; filename="discrepancies.csv"'}
+    return StreamingResponse(text(), media_type="text/csv; charset=utf-8", headers=name)
+
+
+@router.get("/level")
+def level(services: Given, alpha: Alpha = None) -> Level:
+    """How many bins a level flags, and how many of them to expect by chance."""
+    chosen = services.alpha(alpha)
+    return services.records.read(lambda connection: read_level(connection, chosen))
+
+
+@router.get("/bin", responses=_NOT_THERE)
+def bin_(services: Given, id: BinId, bucket: Bucket = None, alpha: Alpha = None) -> BinDetail:
+    """One bin: its latest photo and expected quantity, and everything before."""
+    of, chosen = bucket or services.settings.bucket, services.alpha(alpha)
+    return services.records.read(lambda connection: read_bin(connection, of, id, chosen))
+
+
+@router.get("/models")
+def models(services: Given) -> ModelsView:
+    """Every model that ever counted: card, figures, confusion matrices, since when it is used."""
+    current = services.cards.current()
+    return services.records.read(lambda connection: read_models(connection, services.cards.at_hand, current))
+
+
+@router.get("/drift")
+def drift(services: Given) -> DriftView:
+    """Each signal's verdict in each window, with its distribution there and in the reference."""
+    return view_drift(services.drift.report)

@@ -1,0 +1,63 @@
+"""The list of discrepancies as CSV, for a spreadsheet."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterator
+
+from monitor.views.discrepancies import Discrepancy, DiscrepancyPage
+
+ROWS_AT_A_TIME = 1_000
+MOST_ROWS = 100_000
+"""Lines of a file. Whoever needs more asks the API page by page."""
+COLUMNS = (
+    "bin", "bucket", "key", "photo_stored", "model", "count", "expected", "error", "probability_of_expected", "p_value",
+    "flagged", "audited", "auditor", "audited_at",
+)  # fmt: skip
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+
+
+def _line(cells: tuple[object, ...]) -> str:
+    text = io.StringIO()
+    csv.writer(text).writerow(cells)
+    return text.getvalue()
+
+
+HEADER = _line(COLUMNS)
+
+
+def lines(first: DiscrepancyPage, part: Callable[[str | None], DiscrepancyPage]) -> Iterator[str]:
+    """Lines of all bins, `first` and what `part` gives after each cursor, a chunk at a time."""
+    page, rows = first, 0
+    while True:
+        yield "".join(_line(_cells(one)) for one in page.items[: MOST_ROWS - rows])
+        rows += len(page.items)
+        if page.next is None or rows >= MOST_ROWS:
+            return
+        page = part(page.next)
+
+
+def _cells(one: Discrepancy) -> tuple[object, ...]:
+    said = one.audit
+    return (
+        _plain(one.bin_id),
+        _plain(one.bucket),
+        _plain(one.key),
+        one.photo_at.isoformat(),
+        _plain(one.model),
+        one.count,
+        one.expected,
+        one.error,
+        "" if one.chance is None else f"{one.chance:.6g}",
+        "" if one.p_value is None else f"{one.p_value:.6g}",
+        int(one.flagged),
+        said.quantity if said else "",
+        _plain(said.auditor or "") if said else "",
+        said.audited_at.isoformat() if said else "",
+    )
+
+
+def _plain(text: str) -> str:
+    """Spreadsheets run what begins like a formula, and a key may begin with anything."""
+    return f"'{text}" if text.startswith(_FORMULA) else text
