@@ -15,6 +15,7 @@ from worker.http import StatusServer
 from worker.intake.loop import Events, IntakeLoop
 from worker.intake.rabbitmq import dead_letter_queue, declare, task_queue
 from worker.intake.source import open_events
+from worker.last_receive import hear_last_receive
 from worker.metrics import WorkerMetrics
 from worker.queues import TASK_VISIBILITY_S
 from worker.sending import Sender
@@ -147,7 +148,8 @@ def _companion_step(companions: Sequence[Companion]) -> type[bootsteps.StartStop
             for companion in companions:
                 companion.start()
 
-        def stop(self, parent: object) -> None:
+        def stop(self, parent: Any) -> None:
+            hear_last_receive(parent.hub)
             for companion in reversed(companions):
                 companion.stop()
 

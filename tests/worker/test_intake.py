@@ -337,7 +337,7 @@ def test_stopping_hands_over_what_is_in_hand(queue: Queue, run: Any, monkeypatch
     assert (len(received), count.keys, queue.left()) == (1, ["1.jpg"], 0)
 
 
-def test_stopping_without_a_broker_leaves_the_messages(queue: Queue, run: Any) -> None:
+def test_stopping_without_a_broker_leaves_the_messages_to_others_at_once(queue: Queue, run: Any) -> None:
     queue.send(event("1.jpg"))
     count = Published(refusals=1000)
     loop = run(count)
@@ -345,6 +345,7 @@ def test_stopping_without_a_broker_leaves_the_messages(queue: Queue, run: Any) -
     loop.stop(WITHIN_S)
     assert not loop._thread.is_alive()
     assert (count.keys, queue.left()) == ([], 1)
+    assert [message.body for message in queue.events.receive(0)] == [event("1.jpg")]
 
 
 def test_stopping_when_idle(run: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from sqlalchemy import func, select
 from binwatch.counts import outcome_of
 from binwatch.records.tables import Comparison, Count, Expectation
 from binwatch.settings import Settings, process_environment
+from tests.services.proxy import Proxy
 from tests.services.s3 import S3
 from tests.worker.brightness import brightness_of, jpeg
 from worker.queues import create_queues, queue_arn, queue_url, sqs_client
@@ -180,6 +182,60 @@ def test_two_workers_share_the_work_and_one_is_stopped(
     with sqlite_records.connect() as connection:
         rows = connection.execute(select(Count.key, Count.predicted).order_by(Count.key)).all()
     assert [tuple(row) for row in rows] == [(f"{n:05}.jpg", n % 7) for n in range(photos)]
+
+
+@pytest.fixture
+def in_hand(settings: Settings, sqs: Any) -> Callable[[], int]:
+    """Messages that someone received and has not deleted, of both queues. They stay so for longer than a test lasts."""
+    urls = [queue_url(sqs, name) for name in (settings.event_queue, settings.task_queue)]
+    for url in urls:
+        sqs.set_queue_attributes(QueueUrl=url, Attributes={"VisibilityTimeout": "300"})
+    name = "ApproximateNumberOfMessagesNotVisible"
+
+    def count() -> int:
+        found = [sqs.get_queue_attributes(QueueUrl=url, AttributeNames=[name])["Attributes"][name] for url in urls]
+        return sum(map(int, found))
+
+    return count
+
+
+def test_what_a_stopped_worker_leaves_can_be_had_at_once(
+    start: Start, s3: S3, sqlite_records: Database, in_hand: Callable[[], int]
+) -> None:
+    """TERM under load, at moments drawn at random: also when the worker has just asked for more tasks."""
+    photos, chance = 100, random.Random(11)
+    for number in range(photos):
+        s3.put(f"{number:05}.jpg", jpeg(brightness_of(number % 7), side=1200))
+    for _ in range(3):
+        worker, before = start(), number_of(sqlite_records, Count)
+        wait_until(lambda before=before: number_of(sqlite_records, Count) > before, worker)
+        moment = time.monotonic() + chance.uniform(0, 0.3)
+        wait_until(lambda moment=moment: time.monotonic() >= moment, worker)
+        stop(worker)
+        wait_until(lambda: in_hand() == 0)
+    assert number_of(sqlite_records, Count) < photos, "there was no load"
+
+
+class TestWhileS3Refuses:
+    @pytest.fixture
+    def settings(self, settings: Settings, s3_proxy: Proxy) -> Settings:
+        """Tasks are held back for half a minute at least before they are tried again."""
+        return settings.model_copy(
+            update={"s3_endpoint_url": f"http://127.0.0.1:{s3_proxy.port}", "retry_wait_s": 60.0, "s3_timeout_s": 1.0}
+        )
+
+    def test_what_a_stopped_worker_held_back_can_be_had_at_once(
+        self, start: Start, s3: S3, s3_proxy: Proxy, in_hand: Callable[[], int], tmp_path: Path
+    ) -> None:
+        worker = start()
+        s3_proxy.refuse()
+        for number in range(6):
+            s3.put(f"{number:05}.jpg", jpeg(100))
+        log = tmp_path / "worker-0.log"
+        wait_until(lambda: log.read_text(errors="replace").count("] received") >= 2, worker)  # the second is the retry
+        assert in_hand() > 0
+        stop(worker)
+        wait_until(lambda: in_hand() == 0)
 
 
 def test_does_not_start_without_queues(settings: Settings) -> None:
