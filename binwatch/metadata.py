@@ -1,14 +1,30 @@
-"""A bin's metadata JSON → its expected quantity. Source: the layout of the Amazon Bin Image Dataset."""
+"""A bin's metadata JSON → its expected quantity and contents. Source: the layout of the Amazon Bin Image Dataset."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from typing import TypedDict
 
 from binwatch.errors import MetadataError, MetadataReason
 
 QUANTITY = "EXPECTED_QUANTITY"
 MAX_QUANTITY = 1_000_000
 """No bin holds more; a larger number is a damaged file."""
+ITEMS = "BIN_FCSKU_DATA"
+MAX_ITEMS = 100
+"""Items of a bin that are kept. Shelves hold fewer; a file may hold as many as its bytes allow."""
+MAX_TEXT = 200
+"""Characters of an article's number and of its name that are kept."""
+
+
+class Item(TypedDict):
+    """One kind of article, as the inventory says. Its texts are strangers', but printable and not long."""
+
+    sku: str
+    name: str
+    quantity: int | None
+    """None if the file gives no whole number."""
 
 
 def expected_quantity(data: bytes) -> int:
@@ -16,14 +32,47 @@ def expected_quantity(data: bytes) -> int:
     document = _parse(data)
     if not isinstance(document, dict) or QUANTITY not in document:
         raise MetadataError(MetadataReason.NO_QUANTITY, f"the JSON has no {QUANTITY} at its top level; add it")
-    value = document[QUANTITY]
+    value = _whole(document[QUANTITY])
+    if value is None:
+        raise MetadataError(
+            MetadataReason.BAD_QUANTITY,
+            f"{QUANTITY} is {str(document[QUANTITY])[:40]!r}, not a whole number of 0 to {MAX_QUANTITY:,}",
+        )
+    return value
+
+
+def contents(data: bytes) -> list[Item] | None:
+    """What the quantity is made up of, at most MAX_ITEMS kinds; None if the file does not say. Raises nothing."""
+    try:
+        document = _parse(data)
+    except MetadataError:
+        return None
+    found = document.get(ITEMS) if isinstance(document, dict) else None
+    if not isinstance(found, dict):
+        return None
+    return list(_items(found))[:MAX_ITEMS]
+
+
+def _items(found: dict[str, object]) -> Iterator[Item]:
+    for sku, item in found.items():
+        if isinstance(item, dict):
+            name = item.get("name") or item.get("normalizedName")
+            yield Item(
+                sku=_text(sku), name=_text(name if isinstance(name, str) else ""), quantity=_whole(item.get("quantity"))
+            )
+
+
+def _text(text: str) -> str:
+    """Without line breaks, direction marks and what databases refuse."""
+    return "".join(character if character.isprintable() else " " for character in text[:MAX_TEXT]).strip()
+
+
+def _whole(value: object) -> int | None:
+    """A number of items that a bin can hold, or None."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MAX_QUANTITY:
-        raise MetadataError(
-            MetadataReason.BAD_QUANTITY,
-            f"{QUANTITY} is {str(value)[:40]!r}, not a whole number of 0 to {MAX_QUANTITY:,}",
-        )
+        return None
     return value
 
 

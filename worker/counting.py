@@ -18,7 +18,7 @@ from binwatch.errors import BinwatchError, MetadataError, MetadataReason, Object
 from binwatch.events import Created
 from binwatch.image import Photo, load
 from binwatch.keys import bin_of
-from binwatch.metadata import expected_quantity
+from binwatch.metadata import contents, expected_quantity
 from binwatch.objects import ObjectRefused, Objects
 from binwatch.photo_stats import PhotoStats, photo_stats
 from binwatch.records.engine import connect
@@ -84,6 +84,7 @@ class Counting:
             self._store.add_counts(counts)
         self._measure(engine, counts)
         return outages
+            self._store.use_model(engine.card.version, engine.card.calibration)
 
     def read_metadata(self, files: Sequence[Created]) -> list[Outage]:
         """Fetch, parse and record expected quantities. Returns the files that an outage of S3 kept back."""
@@ -156,7 +157,7 @@ class Counting:
             return Outage(item, error)
         read = replace(read, etag=fetched.etag, modified_at=fetched.modified)
         try:
-            return replace(read, quantity=expected_quantity(fetched.data))
+            return replace(read, quantity=expected_quantity(fetched.data), contents=contents(fetched.data))
         except MetadataError as error:
             return replace(read, reason=error.reason, detail=str(error))
 

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Engine, and_, bindparam, select, tuple_, upda
 from binwatch.bundle import Calibration
 from binwatch.errors import MetadataReason, Reason
 from binwatch.keys import bin_of
+from binwatch.metadata import Item
 from binwatch.records.bins import BinKey, restate
 from binwatch.records.comparing import compare
 from binwatch.records.engine import WRITE
@@ -68,8 +69,8 @@ class NewExpectation:
     quantity: int | None = None
     reason: MetadataReason | None = None
     detail: str | None = None
-    contents: list[dict[str, Any]] | None = None
-    """Items as binwatch.metadata.contents finds them."""
+    contents: list[Item] | None = None
+    """What the quantity is made up of."""
 
 
 class Store:
@@ -78,11 +79,15 @@ class Store:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine.execution_options(**{WRITE: True})
         self._calibrations = Calibrations()
+        self._noted: dict[str, Calibration | None] = {}
 
     def use_model(self, version: str, calibration: Calibration | None) -> None:
         """Record that a model counts from now on. Its comparisons get p-values if it has a calibration."""
+        if version in self._noted and self._noted[version] == calibration:
+            return
         with self._engine.begin() as connection:
             note_model(connection, version, calibration, datetime.now(UTC))
+        self._noted[version] = calibration
 
     def add_counts(self, counts: Iterable[NewCount]) -> int:
         """Record counts and failures, and compare those that are their bin's latest. Returns how many were new."""

@@ -62,7 +62,8 @@ class Item(BaseModel):
 
     sku: str
     name: str
-    quantity: int
+    quantity: int | None
+    """None if the inventory gives no number of this article."""
 
 
 class Expected(BaseModel):
