@@ -54,14 +54,19 @@ def _properties(stats: list[PhotoStats], *, are_copies: bool) -> Iterator[tuple[
         yield signal, np.array([getattr(found, signal.value) for found in stats])
 
 
-def rewrite(folder: Path, config: DataConfig, split: Split) -> Card:
-    """Give the bundle in `folder` the reference of one split of a data set. Its first variant looks at the photos."""
-    bundle = Bundle(folder)
+def look(bundle: Bundle, config: DataConfig, split: Split) -> tuple[PhotoSet, Floats, Floats]:
+    """The photos of one split of a data set, with the probabilities and embeddings of the bundle's first variant."""
     every, _, _ = load_photos(config.model_copy(update={"jpeg_quality": bundle.card.jpeg_quality or 0}))
     photos = every.where(lambda row: split_of(row.group, config.split_seed) is split)
     if not photos:
         raise BinwatchError(f"{config.index}: no photo of the {split} split; name another with --split")
-    probabilities, embeddings = run(OnnxModel(bundle.model(next(iter(bundle.card.variants)))), photos)
+    return photos, *run(OnnxModel(bundle.model(next(iter(bundle.card.variants)))), photos)
+
+
+def rewrite(folder: Path, config: DataConfig, split: Split) -> Card:
+    """Give the bundle in `folder` the reference of one split of a data set."""
+    bundle = Bundle(folder)
+    photos, probabilities, embeddings = look(bundle, config, split)
     card = bundle.card.model_copy(update={"reference": reference_of(probabilities, embeddings, photos)})
     write_card(folder, card)
     return card

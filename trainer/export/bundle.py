@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from binwatch.bundle import Bundle, Card, Metrics, Precision, Reference, Variant, describe, write_card
+from binwatch.bundle import Bundle, Calibration, Card, Metrics, Precision, Reference, Variant, describe, write_card
 from binwatch.image import SIZE
 from trainer import checkpoint, devices
 from trainer.calibrate import best_temperature, softmax
 from trainer.checkpoint import Checkpoint
 from trainer.config import DataConfig
+from trainer.conformal import calibration_of
 from trainer.data.dataset import DataSet, PhotoSet
 from trainer.data.split import Split
 from trainer.display import Display
@@ -55,6 +56,7 @@ class Checked:
     test: dict[str, Metrics]
     parity: dict[str, float]
     reference: Reference
+    calibration: Calibration
     photos_per_second: float
 
     def variant(self) -> Variant:
@@ -109,6 +111,7 @@ class Exporter:
             test=figures(answers, test, majorities(self.data), Split.TEST.value),
             parity=difference,
             reference=reference_of(found, embedding, validation),
+            calibration=calibration_of(answers, test, Split.TEST),
             photos_per_second=photos_per_second(model, _first(test, SPEED_PHOTOS)),
         )
 
@@ -127,6 +130,7 @@ class Exporter:
             variants={precision: checked[precision].variant() for precision in options.variants},
             metrics=checked[Precision.FP32].test,
             reference=shipped.reference,
+            calibration=shipped.calibration,
             training=training_facts(self.saved),
             notes=list(options.notes),
         )
