@@ -73,7 +73,11 @@ def test_nothing_recorded_gives_no_figures() -> None:
 
 def test_openapi_describes_the_api(monitor: Running) -> None:
     paths = monitor.get("/openapi.json").json()["paths"]
-    assert set(paths) == {"/healthz", "/metrics", "/api/summary", "/photos/{count_id}"}
+    views = ("overview", "discrepancies", "discrepancies.csv", "level", "bin", "models", "drift", "audits")
+    assert set(paths) == {
+        *("/healthz", "/metrics", "/api/summary", "/photos/{count_id}"),
+        *(f"/api/{view}" for view in views),
+    }
     assert monitor.get("/docs").status_code == 404, "FastAPI's documentation loads scripts from other hosts"
 
 
