@@ -1,1 +1,1 @@
-"""A package, and not just a folder: a dependency of SageMaker's SDK installs a package of this name, which would win."""
+"""A package, not just a folder: a dependency of SageMaker's SDK installs one of this name, which would hide ours."""
