@@ -10,6 +10,7 @@ from prometheus_client.exposition import choose_encoder
 from pydantic import BaseModel
 
 from monitor.metrics import registry_of
+from monitor.photos import Size
 from monitor.services import Given
 from monitor.summary import Summary, summarise
 from monitor.totals import read_model_in_use, read_totals
@@ -58,9 +59,11 @@ def summary(services: Given, model: ModelName = None) -> Summary:
     response_class=Response,
     responses={200: {"content": {"image/jpeg": {}}}, 404: {"model": Problem}, 503: {"model": Problem}},
 )
-async def photo(request: Request, services: Given, count_id: Annotated[int, Path(ge=1, le=MAX_ID)]) -> Response:
-    """A counted photo as a small JPEG."""
+async def photo(
+    request: Request, services: Given, count_id: Annotated[int, Path(ge=1, le=MAX_ID)], size: Size = Size.SMALL
+) -> Response:
+    """A counted photo as a JPEG, its longer side 320 pixels (small) or 960 (large)."""
     limiter: CapacityLimiter = request.app.state.photo_limiter
-    jpeg = await to_thread.run_sync(services.photos.small, count_id, limiter=limiter)
+    jpeg = await to_thread.run_sync(services.photos.of, count_id, size, limiter=limiter)
     # One count is about one upload, for good; "private" since who may see the page is the operator's business.
     return Response(jpeg, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=86400, immutable"})

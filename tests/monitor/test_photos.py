@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 
 from binwatch.errors import PhotoError, Reason
 from binwatch.image import Limits
-from monitor.photos import SIDE, shrink
+from monitor.photos import LARGE_SIDE, SIDE, shrink
 from tests.monitor.conftest import Recorder, Running, jpeg, running_monitor
 from tests.services.s3 import S3
 
@@ -51,6 +51,20 @@ def test_a_photo_is_a_small_jpeg_whatever_it_was(shop: _Shop) -> None:
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert "immutable" in answer.headers["cache-control"]
     assert _opened(answer.content).size == (SIDE, SIDE // 2)
+
+
+def test_a_photo_is_had_large_enough_to_count_by(shop: _Shop) -> None:
+    shop.add("a.jpg", jpeg(1500, 1000))
+    assert _opened(shop.monitor.get("/photos/1?size=large").content).size == (LARGE_SIDE, LARGE_SIDE * 2 // 3)
+    assert shop.monitor.get("/photos/1?size=huge").status_code == 422
+
+
+def test_a_small_photo_is_kept(shop: _Shop) -> None:
+    shop.add("a.jpg", jpeg())
+    first = shop.monitor.get("/photos/1").content
+    shop.s3.put("a.jpg", jpeg(colour="green"))
+    assert shop.monitor.get("/photos/1").content == first
+    assert shop.monitor.get("/photos/1?size=large").status_code == 404
 
 
 def test_what_is_not_a_photo_is_never_served(shop: _Shop) -> None:
