@@ -49,8 +49,8 @@ def fit(
     it); by default within `folder`. `after` is told each epoch's row of the log, and may end the run by raising. If the
     run has several processes (`ranks`), each calls this; the leading one writes.
     """
-    if ranks is ALONE and of_environment().size > 1:
-        raise ConfigError("torchrun started several processes, of which this command knows nothing; use fit")
+    if ranks is ALONE and (size := of_environment().size) > 1:
+        raise ConfigError(f"torchrun started {size} processes, and this command works in one; fit works in several")
     if saved is None and ranks.lead:
         new_folder(folder)
     devices.prepare(config.train, ranks)

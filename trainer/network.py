@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import shutil
+import warnings
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -72,4 +73,6 @@ def _parallel(module: nn.Module) -> DistributedDataParallel:
     known = inspect.signature(DistributedDataParallel).parameters
     name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
     option: dict[str, Any] = {name: False}
+    # Strides of a 1×1 kernel can be written in two ways; torch warns of it, and the order in memory is the same.
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     return DistributedDataParallel(module, gradient_as_bucket_view=True, **option)

@@ -34,6 +34,10 @@ TIMEOUT = timedelta(hours=12)
 """Of an exchange. Long: one may compute features for hours while others wait, and a death is noticed without it."""
 FAILED = "failed"
 """Key under which the first process that fails leaves its number, so that it alone says why all end."""
+NEVER = "never"
+"""Key that no one sets."""
+GRACE = timedelta(seconds=10)
+"""How long a process outlives the one that failed first, if no one ends it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,12 +124,19 @@ ALONE = Ranks()
 
 def of_environment() -> Ranks:
     """This process by its environment variables. Raises ConfigError if some of them are missing."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if os.environ.get("WORLD_SIZE", "1") == "1":
         return ALONE
     missing = [name for name in VARIABLES if name not in os.environ]
     if missing:
         raise ConfigError(f"WORLD_SIZE is set, but {', '.join(missing)} not; start the processes by torchrun")
-    return Ranks(*(int(os.environ[name]) for name in VARIABLES[:3]))
+    return Ranks(*(_number(name) for name in VARIABLES[:3]))
+
+
+def _number(name: str) -> int:
+    try:
+        return int(os.environ[name])
+    except ValueError:
+        raise ConfigError(f"{name} is {os.environ[name]!r}, not a number") from None
 
 
 @contextmanager
@@ -162,9 +173,10 @@ def _reason(error: Exception, ranks: Ranks, store: Store) -> BaseException:
     """The error that this process ends with: none of its own if another failed before."""
     try:
         first = store.compare_set(FAILED, "", str(ranks.rank)).decode()
-    except RuntimeError:  # the process that kept the store is gone, and has said why
-        return SystemExit(1)
-    if first != str(ranks.rank):
+        if first != str(ranks.rank):
+            # torchrun ends all when one has ended: let that be the one that has something to say.
+            store.wait([NEVER], GRACE)
+    except RuntimeError:  # nothing came, or the process that kept the store is gone, and has said why
         return SystemExit(1)
     if isinstance(error, BinwatchError):
         return RankError(f"{_name(ranks)}: {error}")

@@ -1,0 +1,167 @@
+"""Runs of several processes, started by torchrun, on the CPU."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.trainer import together
+from tests.trainer.drawn import SMALL, Data
+from trainer import checkpoint, devices
+from trainer import fit as fitting
+from trainer.config import DataConfig, TrainConfig, read
+from trainer.data.dataset import load_dataset
+from trainer.display import silent
+from trainer.errors import ConfigError, DataError
+from trainer.fit import fit
+from trainer.loop import LAST
+from trainer.ranks import ALONE, Ranks, of_environment
+
+SCRIPT = Path(together.__file__)
+
+
+def torchrun(*arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
+    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={together.PROCESSES}", str(SCRIPT)]
+    command = [sys.executable, *launch, *(str(argument) for argument in arguments)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"} | variables
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+
+
+@pytest.fixture(scope="module")
+def runs(data: Data, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the runs that `together.fits` makes, in two processes."""
+    folder = tmp_path_factory.mktemp("together")
+    done = torchrun("fits", data.photos, data.index, folder)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("resumed after epoch 1\n") == 1  # only the leading process speaks
+    return folder
+
+
+def state(folder: Path) -> dict[str, torch.Tensor]:
+    saved = checkpoint.load(folder / LAST)
+    return {f"average {name}": value for name, value in saved.weights.items()} | saved.training["model"]
+
+
+def test_two_processes_learn_what_one_does(
+    data: Data, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Steps of 32 photos: in one pass of one process, or in two passes of two."""
+    monkeypatch.setattr(fitting, "build", fitting.build)  # together replaces it
+    together.use_tiny(norm=False)
+    config = together.config_of(str(data.photos), str(data.index), together.ALONE_32)
+    fit(config, tmp_path / "alone", silent())
+    alone, spread = state(tmp_path / "alone"), state(runs / "spread")
+    assert alone.keys() == spread.keys()
+    for name, value in alone.items():
+        torch.testing.assert_close(spread[name], value, rtol=1e-4, atol=1e-6)
+    start = fitting.build(config.model).state_dict()["backbone.first.0.weight"]
+    assert not torch.allclose(alone["backbone.first.0.weight"], start, atol=1e-3)
+
+    one, other = (checkpoint.load(folder / LAST) for folder in (tmp_path / "alone", runs / "spread"))
+    for mine, theirs in zip(one.history, other.history, strict=True):  # of every validation photo once
+        figures = [name for name in mine if name == "train_loss" or name.startswith("val_")]
+        assert {name: theirs[name] for name in figures} == pytest.approx({name: mine[name] for name in figures})
+    assert (one.facts["processes"], other.facts["processes"]) == (1, 2)
+
+
+def test_a_resumed_run_of_two_processes_ends_with_the_same_weights(runs: Path) -> None:
+    one, two = state(runs / "one"), state(runs / "two")
+    assert [name for name in one if not torch.equal(one[name], two[name])] == []
+    assert not torch.equal(one["backbone.first.1.running_mean"], torch.zeros(4))
+    assert "changes" not in checkpoint.load(runs / "two" / LAST).facts
+    for folder in (runs / "one", runs / "two"):
+        written = ["best.pt", "epochs.csv", "epochs.png", "last.pt"]
+        assert sorted(file.name for file in folder.iterdir()) == written
+
+
+def test_features_are_computed_once_for_all_processes(runs: Path) -> None:
+    """Two views of the training photos, one of the validation photos."""
+    assert len(list((runs / "frozen" / "features").glob("*.npy"))) == 3
+    history = checkpoint.load(runs / "frozen" / LAST).history
+    assert 0 <= history[0]["val_accuracy"] <= 1
+
+
+def test_the_first_error_of_a_process_ends_all(data: Data, tmp_path: Path) -> None:
+    """The command itself: a run, and its continuation, in which one process loses its photos."""
+    out = ["--out", tmp_path / "run"]
+    done = torchrun("command", "fit", *data.flags, *out, *SMALL, "--set", "train.batch_size=16", "--epochs", 1)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("best checkpoint:") == 1
+    broken = torchrun("command", "fit", *out, "--resume", "--epochs", 2, BREAK="1")
+    assert broken.returncode != 0
+    errors = [line for line in broken.stderr.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1, broken.stderr
+    assert "process 1 of 2 on" in errors[0]
+    assert "can no longer be read: the file is empty" in errors[0]
+    assert checkpoint.load(tmp_path / "run" / LAST).epoch == 1
+
+
+def test_every_thing_is_in_one_share() -> None:
+    for size in (1, 2, 3, 7):
+        for count in (0, 1, 5, 18, 100):
+            shares = [range(count)[Ranks(rank, size).share(count)] for rank in range(size)]
+            assert [place for share in shares for place in share] == list(range(count))
+            assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_without_torchrun_there_is_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    assert of_environment() is ALONE
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert of_environment() is ALONE
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("RANK", "2")
+    with pytest.raises(ConfigError, match="LOCAL_RANK, MASTER_ADDR, MASTER_PORT not; start the processes by torchrun"):
+        of_environment()
+    for name, value in (("LOCAL_RANK", "0"), ("MASTER_ADDR", "localhost"), ("MASTER_PORT", "1")):
+        monkeypatch.setenv(name, value)
+    assert of_environment() == Ranks(2, 4, 0)
+    monkeypatch.setenv("RANK", "two")
+    with pytest.raises(ConfigError, match="RANK is 'two', not a number"):
+        of_environment()
+
+
+def test_commands_that_know_nothing_of_several_processes_say_so(
+    data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "0"), ("MASTER_ADDR", "::1")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("MASTER_PORT", "1")
+    config = read(None, {"data.photos": data.photos, "data.index": data.index})
+    with pytest.raises(ConfigError, match="torchrun started 2 processes"):
+        fit(config, tmp_path, silent())
+
+
+def test_a_gpu_that_is_not_there(data: Data, cli_error: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    message = cli_error("fit", *data.flags, "--out", data.index.parent / "gpu", "--set", "train.device=cuda")
+    assert message.startswith("error: train.device=cuda: torch sees no GPU here")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for device, ranks, problem in (
+        ("cuda:2", ALONE, "this machine has 2 GPUs, and GPU 2 is not among them"),
+        ("cuda", Ranks(3, 4, 3), "this machine has 2 GPUs, and GPU 3 is not among them"),
+        ("cuda:1", Ranks(0, 2, 0), "with several processes say cuda; each takes a GPU of its own"),
+    ):
+        with pytest.raises(ConfigError, match=problem):
+            devices.prepare(TrainConfig(device=device), ranks)
+    chosen: list[int] = []
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    devices.prepare(TrainConfig(device="cuda"), Ranks(5, 8, 1))
+    devices.prepare(TrainConfig(device="cuda:1"))
+    assert chosen == [1, 1]
+
+
+def test_too_few_photos_for_the_processes(data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photos = load_dataset(DataConfig(photos=data.photos, index=data.index))
+    config = together.config_of(str(data.photos), str(data.index), together.NOISY)
+    monkeypatch.setattr(fitting, "build", fitting.build)
+    together.use_tiny(norm=True)
+    with pytest.raises(DataError, match="132 training photos are too few for 100 processes"):
+        fitting.make_run(config, photos, tmp_path, tmp_path, silent(), Ranks(0, 100))

@@ -1,0 +1,120 @@
+"""What the processes of tests/trainer/test_ranks.py do; torchrun starts this file.
+
+together.py fits PHOTOS INDEX FOLDER     several runs, one after the other
+together.py command ARGUMENTS            `python -m trainer ARGUMENTS`; with BREAK=1 process 1 loses its photos
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from binwatch.errors import PhotoError, Reason
+from trainer import __main__ as cli
+from trainer import fit as fitting
+from trainer.config import Config, ModelConfig, read
+from trainer.data.batches import PhotoBatches
+from trainer.data.dataset import PhotoSet
+from trainer.display import Display, silent
+from trainer.fit import fit, saved_run
+from trainer.models.counter import Counter
+from trainer.ranks import ALONE, Ranks, joined
+
+PROCESSES = 2
+EXACT: dict[str, Any] = {
+    "model.dropout": 0.0, "train.epochs": 2, "train.loss": "earth_mover", "train.class_weights": "balanced",
+    "train.optimiser": "sgd", "train.schedule": "one_cycle", "augment.where": "device", "train.ema": 0.9,
+}  # fmt: skip
+"""A run that depends on nothing but the photos of each step: no batch norm, no dropout."""
+ALONE_32 = EXACT | {"train.batch_size": 32}
+SPREAD_32 = EXACT | {"train.batch_size": 8, "train.accumulate": 2}
+"""The same steps: 2 processes × 2 passes × 8 photos."""
+NOISY: dict[str, Any] = {"train.batch_size": 16, "train.epochs": 2, "train.patience": 5, "model.dropout": 0.5}
+"""A run with all that differs between processes."""
+
+
+FROZEN = {"model.freeze": "first", "train.epochs": 1, "augment.views": 2}
+
+
+class Tiny(nn.Module):
+    """A network of two convolutions, with a batch norm or without."""
+
+    channels = 8
+
+    def __init__(self, norm: bool) -> None:
+        super().__init__()
+        self.first = nn.Sequential(nn.Conv2d(3, 4, 7, stride=8), nn.BatchNorm2d(4) if norm else nn.Identity())
+        self.second = nn.Sequential(nn.ReLU(), nn.Conv2d(4, self.channels, 3, stride=3))
+
+    def units(self) -> dict[str, nn.Module]:
+        return {"first": self.first, "second": self.second}
+
+
+def use_tiny(*, norm: bool) -> None:
+    def build(config: ModelConfig) -> Counter:
+        return Counter(Tiny(norm), config)
+
+    fitting.build = build  # type: ignore[attr-defined]
+
+
+class Interrupted(Exception):
+    """After the first epoch."""
+
+
+def interrupt(row: dict[str, float]) -> None:
+    if row["epoch"] == 1:
+        raise Interrupted
+
+
+def config_of(photos: str, index: str, changes: dict[str, Any]) -> Config:
+    fixed = {"data.photos": photos, "data.index": index, "model.weights": "none", "train.threads": 1}
+    return read(None, fixed | changes)
+
+
+def fits(photos: str, index: str, folder: Path, ranks: Ranks) -> None:
+    use_tiny(norm=False)
+    fit(config_of(photos, index, SPREAD_32), folder / "spread", silent(), ranks=ranks)
+    use_tiny(norm=True)
+    fit(config_of(photos, index, NOISY | FROZEN), folder / "frozen", silent(), ranks=ranks)
+    config = config_of(photos, index, NOISY)
+    fit(config, folder / "one", silent(), ranks=ranks)
+    try:
+        fit(config, folder / "two", silent(), ranks=ranks, after=interrupt)
+    except Interrupted:
+        saved = saved_run(folder / "two", ranks=ranks)
+        fit(saved.config, folder / "two", Display() if ranks.lead else silent(), saved=saved, ranks=ranks)
+
+
+def lose_photos() -> None:
+    """From the first batch on: what was checked when the run began can no longer be read."""
+
+    def gone(self: PhotoSet, key: str, size: int) -> None:
+        raise PhotoError(Reason.EMPTY, "the file is empty")
+
+    def inputs(self: PhotoBatches, *arguments: Any) -> Any:
+        PhotoSet.decode = gone  # type: ignore[assignment]
+        return before(self, *arguments)
+
+    before = PhotoBatches.inputs
+    PhotoBatches.inputs = inputs  # type: ignore[method-assign]
+
+
+def main() -> None:
+    what, *arguments = sys.argv[1:]
+    if what == "fits":
+        with joined() as ranks:
+            assert ranks is not ALONE
+            fits(arguments[0], arguments[1], Path(arguments[2]), ranks)
+        return
+    if os.environ.get("BREAK") and os.environ["RANK"] == "1":
+        lose_photos()
+    sys.argv[1:] = arguments
+    cli.main()
+
+
+if __name__ == "__main__":
+    main()
