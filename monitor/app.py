@@ -6,9 +6,11 @@ from importlib.resources import files
 from typing import Final
 
 from anyio import CapacityLimiter
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
+from fastapi.exception_handlers import http_exception_handler
 from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from binwatch.errors import BinwatchError, ObjectsError
@@ -18,6 +20,7 @@ from monitor.access.bodies import BodyLimit
 from monitor.access.hosts import HostCheck
 from monitor.access.writers import Doorkeeper, ForeignForm, NotSignedIn, WritingOff, WrongToken
 from monitor.headers import SecurityHeaders
+from monitor.pages import problems
 from monitor.photos import NoPhoto
 from monitor.records import RecordsDown
 from monitor.services import Services
@@ -59,11 +62,21 @@ def create_app(services: Services) -> ASGIApp:
     app.include_router(api.router)
     app.mount("/static", StaticFiles(directory=str(files("monitor") / "static")))
     app.add_exception_handler(BinwatchError, _explain)
+    app.add_exception_handler(HTTPException, _not_there)
     names = [*services.settings.monitor_hosts.split(","), services.settings.monitor_host]
     return SecurityHeaders(HostCheck(BodyLimit(app), names))
 
 
-async def _explain(_: Request, error: Exception) -> JSONResponse:
+async def _not_there(request: Request, error: Exception) -> Response:
+    if not isinstance(error, HTTPException):
+        raise error
+    return problems.page_of(request, error) or await http_exception_handler(request, error)
+
+
+async def _explain(request: Request, error: Exception) -> Response:
+    page = problems.page_of(request, error)
+    if page is not None:
+        return page
     kind = next((kind for kind in _STATUS if isinstance(error, kind)), None)
     if kind is None:
         raise error

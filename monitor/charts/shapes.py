@@ -89,3 +89,25 @@ def _outline(shares: Sequence[float], top: float) -> str:
         y = round(HEIGHT * (1 - share / top), 1)
         places.append(f"L{index * wide:.4g} {y:g}L{(index + 1) * wide:.4g} {y:g}")
     return "".join(places) + f"L100 {HEIGHT}"
+
+
+@dataclass(frozen=True, slots=True)
+class Shifts:
+    """Columns up and down from a line in the middle: how far something moved along each of several axes."""
+
+    window: list[Bar]
+    middle: float = HEIGHT / 2
+    height: int = HEIGHT
+
+
+def shifts(values: Sequence[float], full: float = 1.0) -> Shifts:
+    """Shape (axes,). `full` fills the height, unless a value is larger."""
+    top = max(full, *(abs(value) for value in values))
+    wide = 100 / len(values)
+    bars = []
+    for index, value in enumerate(values):
+        height = round(HEIGHT / 2 * abs(value) / top, 1)
+        y = HEIGHT / 2 - (height if value > 0 else 0)
+        says = f"axis {index + 1}: {value:+.2f} standard deviations"
+        bars.append(Bar(round(wide * (index + _GAP), 3), round(wide * (1 - 2 * _GAP), 3), round(y, 1), height, says))
+    return Shifts(bars)

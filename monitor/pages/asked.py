@@ -68,6 +68,13 @@ class Asked(BaseModel):
         given = self._said | {name: value for name, value in more.items() if value is not None}
         return f"?{urlencode(given)}" if given else ""
 
+    def export(self, alpha: float) -> str:
+        """For the same bins as a file: the API's own parameters."""
+        given = self.filters.model_dump(mode="json", exclude_defaults=True)
+        return urlencode(
+            {name: str(value).lower() if value is False else value for name, value in given.items()} | {"alpha": alpha}
+        )
+
     @property
     def _said(self) -> dict[str, Any]:
         return self.model_dump(mode="json", exclude_defaults=True)

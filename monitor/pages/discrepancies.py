@@ -8,8 +8,10 @@ from fastapi import APIRouter, Query
 from fastapi.responses import HTMLResponse
 from sqlalchemy import Connection
 
+from monitor.access.writers import Asking
 from monitor.pages import asked, sentences
 from monitor.pages.asked import Asked
+from monitor.pages.news import News
 from monitor.pages.problems import PageRoute
 from monitor.pages.templates import html
 from monitor.services import Given
@@ -24,7 +26,9 @@ Cursor = Annotated[str | None, Query(max_length=200)]
 
 
 @router.get("/discrepancies", response_class=HTMLResponse)
-def discrepancies(services: Given, wanted: asked.Given, after: Cursor = None, before: Cursor = None) -> HTMLResponse:
+def discrepancies(
+    services: Given, access: Asking, wanted: asked.Given, news: News, after: Cursor = None, before: Cursor = None
+) -> HTMLResponse:
     """Bins to look at, with the filter, and what the level promises."""
 
     alpha = wanted.level or services.settings.flag_level
@@ -37,6 +41,8 @@ def discrepancies(services: Given, wanted: asked.Given, after: Cursor = None, be
     return html(
         "discrepancies.html",
         page="Discrepancies",
+        access=access,
+        news=news,
         asked=wanted,
         found=found,
         level=level,
@@ -45,4 +51,5 @@ def discrepancies(services: Given, wanted: asked.Given, after: Cursor = None, be
         queue=Asked(flagged=True, level=wanted.level),
         levels=sorted({*asked.LEVELS, services.settings.flag_level, alpha}),
         directions=list(Direction),
+        export=wanted.export(alpha),
     )

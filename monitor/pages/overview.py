@@ -5,10 +5,11 @@ from __future__ import annotations
 from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 
-from binwatch.bundle import Reference
+from monitor.access.writers import Asking
 from monitor.api import ModelName
 from monitor.pages import sentences, trend
 from monitor.pages.asked import Asked
+from monitor.pages.news import News
 from monitor.pages.problems import PageRoute
 from monitor.pages.templates import html
 from monitor.services import Given
@@ -18,20 +19,21 @@ router = APIRouter(route_class=PageRoute)
 
 
 @router.get("/", response_class=HTMLResponse)
-def overview(services: Given, model: ModelName = None, span: Span = Span.WEEK) -> HTMLResponse:
+def overview(
+    services: Given, access: Asking, news: News, model: ModelName = None, span: Span = Span.WEEK
+) -> HTMLResponse:
     """How well counts and inventory agree, what waits for somebody, and the photos that were recorded last."""
-
-    def reference_of(version: str) -> Reference | None:
-        card = services.cards.at_hand(version)
-        return card.reference if card else None
-
     level = services.settings.flag_level
     view = services.records.read(
-        lambda connection: read_overview(connection, services.drift.report, reference_of, level, model, span)
+        lambda connection: read_overview(
+            connection, services.drift.report, services.reference_at_hand, level, model, span
+        )
     )
     return html(
         "overview.html",
         page="Overview",
+        access=access,
+        news=news,
         view=view,
         summary=view.summary,
         chart=trend.chart_of(view.trend),

@@ -13,9 +13,11 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from binwatch.errors import BinwatchError
+from binwatch.records.audits import UnknownBin
 from monitor.pages.templates import html
 from monitor.records import RecordsDown
 from monitor.summary import UnknownModel
+from monitor.views.discrepancies import BadCursor
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,22 +45,20 @@ NOWHERE = Problem(
     "The address may be mistyped, or the link to it is from another release.",
     ("Look for the bin in the list of discrepancies: its filter finds bins by how their names begin.",),
 )
+BIN = Problem(
+    404,
+    "There is no such bin",
+    "Neither a photo nor an expected quantity of it was ever recorded: mistyped, or in another bucket.",
+    ("Look for it in the list of discrepancies: the filter finds bins by how their names begin.",),
+)
 MISTYPED = Problem(
     422,
     "This address cannot be understood",
     "A part of the address after the question mark has a value that it cannot have.",
     ("Go back and choose from the form instead of changing the address by hand.",),
 )
-FORBIDDEN = Problem(
-    403,
-    "This was not saved",
-    "The form was too old, or did not come from this page. That protects the audits from other web sites.",
-    (
-        "Go back, reload the page and enter the count again.",
-        "If it happens again, sign out and sign in again; the browser must accept this site's cookie.",
-    ),
-)
-_BY_STATUS: Final = {403: FORBIDDEN, 404: NOWHERE, 422: MISTYPED, 503: RECORDS}
+_SCRIPTS: Final = ("/api/", "/photos/", "/metrics", "/healthz")
+"""What is read by scripts, even if a person looks into it with a browser."""
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
@@ -84,15 +84,26 @@ class PageRoute(APIRoute):
         return explained
 
 
-def page_of(error: HTTPException) -> HTMLResponse | None:
-    """A page for an answer that is no 2xx; None if there are no words for it."""
-    problem = _BY_STATUS.get(error.status_code)
-    return None if problem is None else _page(problem)
+def page_of(request: Request, error: Exception) -> HTMLResponse | None:
+    """An error outside of the pages' own routes, for a person: an address that is not there, a form that failed.
+
+    None for scripts, and for what there are no words for.
+    """
+    if request.url.path.startswith(_SCRIPTS) or "text/html" not in request.headers.get("accept", ""):
+        return None
+    problem = _problem_of(error) if isinstance(error, BinwatchError) else None
+    if isinstance(error, HTTPException) and error.status_code == NOWHERE.status:
+        problem = NOWHERE
+    return _page(problem) if problem else None
 
 
 def _problem_of(error: BinwatchError) -> Problem | None:
     if isinstance(error, RecordsDown):
         return RECORDS  # what it says names the database
+    if isinstance(error, UnknownBin):
+        return BIN
+    if isinstance(error, BadCursor):
+        return MISTYPED
     if isinstance(error, UnknownModel):
         return Problem(404, "No such model", str(error), ("Choose one on the page Models.",))
     return None

@@ -6,11 +6,12 @@ from binwatch.reference import Signal
 from monitor.drift.judge import MIN_PHOTOS, Verdict
 from monitor.drift.windows import Window
 from monitor.views.discrepancies import Direction, Level
-from monitor.views.drift import DriftInBrief, State
+from monitor.views.drift import DriftInBrief, SignalView, State, WindowView
 from monitor.views.overview import Span
-from monitor.words import number
+from monitor.words import number, share
 
 _NARROW = "\N{NARROW NO-BREAK SPACE}"
+_LARGE = 100
 _LEAST = 0.001
 _SMALL = 0.1
 _ORDINARY = 0.2
@@ -111,3 +112,25 @@ def drift_status(of: DriftInBrief) -> tuple[str, str]:
         State.NOTHING: ("nothing yet", "Drift is judged once photos are counted."),
         State.UNKNOWN: ("being looked at", "The monitor looks once a minute; reload this page then."),
     }[of.state]
+
+
+def estimate(of: WindowView) -> str:
+    """A window's size, and estimated accuracy beside agreement."""
+    return (
+        f"{number(of.photos)} photos of different bins: estimated accuracy {share(of.estimated, of.photos)}, agreement"
+        f" {share(of.agreement, of.compared)} of {number(of.compared)} compared."
+    )
+
+
+def distance(of: SignalView) -> str:
+    """The figures behind a verdict."""
+    if of.distance is None or of.threshold is None:
+        if of.verdict is Verdict.NOT_ENOUGH_PHOTOS:
+            return f"{number(of.photos)} photos; judged from {MIN_PHOTOS} on."
+        return "The model's bundle does not say what this used to be."
+    return f"Distance {of.distance:.3f}; chance alone hardly ever exceeds {of.threshold:.3f}."
+
+
+def figure(value: float) -> str:
+    """An end of an axis, short enough for it."""
+    return number(round(value)) if abs(value) >= _LARGE else f"{value:.2g}"

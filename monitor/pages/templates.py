@@ -35,6 +35,7 @@ def _environment() -> Environment:
         "reason": words.reason,
         "difference": words.difference,
         "percent": _percent,
+        "short": _short,
         "query": _query,
         "oddness": sentences.oddness,
         "doubt": sentences.doubt,
@@ -47,6 +48,11 @@ def _environment() -> Environment:
 def _percent(value: float) -> str:
     """A chosen share, which is exact."""
     return f"{100 * value:g}\N{NARROW NO-BREAK SPACE}%"
+
+
+def _short(label: str) -> str:
+    """A class in a narrow column."""
+    return label.replace("more than", ">")
 
 
 def _query(values: dict[str, object]) -> str:

@@ -9,7 +9,8 @@ from playwright.sync_api import Browser
 
 from tests.monitor.browser.surfing import Window, window
 
-GOOD = """<!doctype html><html lang="en"><head><meta name="color-scheme" content="light dark"><title>A page</title></head>
+GOOD = """<!doctype html><html lang="en">
+<head><meta name="color-scheme" content="light dark"><title>A page</title></head>
 <body><a href="#main">Skip</a><main id="main"><h1>A page</h1>%s</main></body></html>"""
 
 

@@ -1,0 +1,74 @@
+"""The page of one bin, where audits are entered, and the way from one bin to the next."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from fastapi.responses import HTMLResponse, RedirectResponse
+from sqlalchemy import Connection
+
+from binwatch.metadata import MAX_QUANTITY
+from monitor.access.writers import Asking
+from monitor.api.asked import Bucket
+from monitor.pages import asked
+from monitor.pages.asked import Asked
+from monitor.pages.news import News
+from monitor.pages.problems import PageRoute
+from monitor.pages.templates import html
+from monitor.services import Given
+from monitor.views.bins import BinDetail, read_bin
+from monitor.views.discrepancies import BinRef, Neighbours, neighbours
+
+router = APIRouter(route_class=PageRoute)
+
+MAX_BIN = 1024
+
+BinId = Annotated[str, Query(alias="id", min_length=1, max_length=MAX_BIN, description="id of a bin, as 00123")]
+
+
+# The id is no part of the path: a bin may be called "..", and browsers would take that for the folder above.
+@router.get("/bin", response_class=HTMLResponse)
+def one_bin(
+    services: Given, access: Asking, wanted: asked.Given, news: News, bin_id: BinId, bucket: Bucket = None
+) -> HTMLResponse:
+    """Everything about one bin, and the form to enter what is really in it."""
+    alpha, of = wanted.level or services.settings.flag_level, bucket or services.settings.bucket
+
+    def read(connection: Connection) -> tuple[BinDetail, Neighbours, BinRef | None]:
+        to_do = wanted.filters.model_copy(update={"audited": False})
+        return (
+            read_bin(connection, of, bin_id, alpha),
+            neighbours(connection, wanted.filters, alpha, of, bin_id),
+            neighbours(connection, to_do, alpha, of, bin_id).next,
+        )
+
+    detail, beside, onwards = services.records.read(read)
+    return html(
+        "bin.html",
+        page="Discrepancies",
+        access=access,
+        news=news,
+        asked=wanted,
+        bin=detail,
+        beside=beside,
+        here=address(wanted, BinRef(bucket=of, bin_id=bin_id)),
+        onwards=address(wanted, onwards),
+        most=MAX_QUANTITY,
+    )
+
+
+@router.get("/audit")
+def first(services: Given, wanted: asked.Given) -> RedirectResponse:
+    """To the worst bin of the filter that nobody has looked at."""
+    alpha = wanted.level or services.settings.flag_level
+    to_do = wanted.filters.model_copy(update={"audited": False})
+    beside = services.records.read(lambda connection: neighbours(connection, to_do, alpha, "", ""))
+    return RedirectResponse(address(wanted, beside.next), 303)
+
+
+def address(wanted: Asked, of: BinRef | None) -> str:
+    """Where a bin's page is, and the list if there is no bin."""
+    if of is None:
+        return f"/discrepancies{wanted.query()}"
+    return f"/bin{wanted.query(bucket=of.bucket, id=of.bin_id)}"

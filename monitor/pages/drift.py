@@ -1,0 +1,85 @@
+"""Drift: each signal as it was and as it is, with the verdict."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fastapi import APIRouter
+from fastapi.responses import HTMLResponse
+
+from binwatch.counts import CLASSES, MORE
+from monitor.access.writers import Asking
+from monitor.charts.shapes import Columns, Shifts, Steps, columns, shifts, steps
+from monitor.drift.distributions import Distribution, Kind
+from monitor.drift.judge import Verdict
+from monitor.drift.windows import Window
+from monitor.pages import sentences
+from monitor.pages.problems import PageRoute
+from monitor.pages.templates import html
+from monitor.services import Given
+from monitor.views.drift import SignalView, WindowView, brief_drift, view_drift
+
+router = APIRouter(route_class=PageRoute)
+
+_SHORT = [*CLASSES[:MORE], "> 5"]
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One signal, ready to be drawn."""
+
+    of: SignalView
+    name: str
+    what: str
+    verdict: str
+    says: str
+    """The figures behind the verdict."""
+    chart: Columns | Steps | Shifts | None
+
+
+@router.get("/drift", response_class=HTMLResponse)
+def drift(services: Given, access: Asking, window: Window | None = None) -> HTMLResponse:
+    """The signals of one window: the one asked for, or the one that says most."""
+    report = services.drift.report
+    view, brief = view_drift(report), brief_drift(report)
+    chosen = window or brief.window or Window.LATEST
+    shown = next((one for one in view.windows if one.window is chosen), None)
+    return html(
+        "drift.html",
+        page="Drift",
+        access=access,
+        view=view,
+        verdict=sentences.drift_status(brief),
+        shown=shown,
+        windows=sentences.WINDOWS,
+        estimate=sentences.estimate(shown) if shown else "",
+        pictures=pictures(shown) if shown else [],
+    )
+
+
+def pictures(window: WindowView) -> list[Picture]:
+    """What has drifted comes first, and what cannot be judged last."""
+    order = list(dict.fromkeys([Verdict.DRIFTED, Verdict.STEADY, *Verdict]))
+    return [_picture(one) for one in sorted(window.signals, key=lambda one: order.index(one.verdict))]
+
+
+def _picture(one: SignalView) -> Picture:
+    name, what = sentences.SIGNALS[one.signal]
+    return Picture(
+        of=one,
+        name=name,
+        what=what,
+        verdict=sentences.VERDICTS[one.verdict],
+        says=sentences.distance(one),
+        chart=_chart(one.distribution),
+    )
+
+
+def _chart(of: Distribution | None) -> Columns | Steps | Shifts | None:
+    if of is None:
+        return None
+    if of.kind is Kind.CLASSES:
+        return columns(of.reference, of.window, _SHORT)
+    if of.kind is Kind.SHIFTS:
+        return shifts(of.window)
+    return steps(of.reference, of.window, sentences.figure(of.low or 0.0), sentences.figure(of.high or 0.0))

@@ -1,0 +1,50 @@
+"""The models: cards, figures, confusion matrices, and since when each is in use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fastapi import APIRouter
+from fastapi.responses import HTMLResponse
+
+from monitor.access.writers import Asking
+from monitor.pages.problems import PageRoute
+from monitor.pages.templates import html
+from monitor.services import Given
+from monitor.views.models import Confusion, read_models
+
+router = APIRouter(route_class=PageRoute)
+
+SHADES = 5
+"""Darkest shade of a confusion matrix; 0 is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One cell of a confusion matrix."""
+
+    number: int
+    shade: int
+    """0 to SHADES, by its share of the row."""
+    is_right: bool
+
+
+@router.get("/models", response_class=HTMLResponse)
+def models(services: Given, access: Asking) -> HTMLResponse:
+    """Every model that ever counted, the one in use first."""
+    current = services.cards.current()
+    view = services.records.read(lambda connection: read_models(connection, services.cards.at_hand, current))
+    return html("models.html", page="Models", access=access, models=view.models, matrix_of=shaded)
+
+
+def shaded(confusion: Confusion) -> list[list[Cell]]:
+    """Cells with a shade for their share of the row, so that rare classes can be read as well as common ones."""
+    return [
+        [Cell(number, _shade(number, sum(row)), row_index == index) for index, number in enumerate(row)]
+        for row_index, row in enumerate(confusion.rows)
+    ]
+
+
+def _shade(number: int, of: int) -> int:
+    """A step for each fifth; what is there at all is never without."""
+    return 0 if not number else min(1 + int(SHADES * number / of), SHADES)

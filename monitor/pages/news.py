@@ -1,0 +1,65 @@
+"""What became of the form that led to a page: saved, or why not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Query
+from sqlalchemy import Connection
+
+from monitor.auditing import MAX_ID, read_audits
+from monitor.forms import Problem
+from monitor.services import Given
+from monitor.views.bins import BinAudit, read_bin
+
+PROBLEMS = {
+    Problem.QUANTITY: "Not saved: that is no number of items. Enter a whole number, 0 or more.",
+    Problem.NAME: "A name has at most 100 characters, all of them printable. Enter another one.",
+    Problem.STALE: "Not saved: another photo of this bin has come since. Look at it and enter the count again.",
+    Problem.UNKNOWN_BIN: "Not saved: nothing is recorded of this bin.",
+    Problem.TOKEN: "That is not the token. Ask whoever runs Binwatch for it.",
+    Problem.SIGNED_OUT: "You are not signed in any more. Sign in, and enter the count again.",
+    Problem.FOREIGN: "Not saved: the form was too old, or did not come from this page. Enter the count again.",
+    Problem.OFF: "Not saved: entering counts is off.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """The audit that was just entered."""
+
+    bucket: str
+    bin_id: str
+    audit: BinAudit
+
+
+@dataclass(frozen=True, slots=True)
+class _News:
+    """At most one of the two."""
+
+    saved: Saved | None = None
+    problem: str | None = None
+
+
+def _news(
+    services: Given,
+    saved: Annotated[int | None, Query(ge=1, le=MAX_ID - 1)] = None,
+    problem: Annotated[Problem | None, Query()] = None,
+) -> _News:
+    if saved is not None:
+        return _News(saved=services.records.read(lambda connection: _read(connection, saved)))
+    return _News(problem=PROBLEMS[problem]) if problem else _News()
+
+
+def _read(connection: Connection, audit_id: int) -> Saved | None:
+    found = read_audits(connection, 1, after=audit_id + 1).items
+    if not found or found[0].id != audit_id:
+        return None
+    of = found[0]
+    audits = read_bin(connection, of.bucket, of.bin, 0.0).audits
+    return next((Saved(of.bucket, of.bin, audit) for audit in audits if audit.id == audit_id), None)
+
+
+News = Annotated[_News, Depends(_news)]
+"""Type of a route's parameter that receives the news."""
