@@ -1,217 +1,208 @@
 """From "photo is in the bucket" to "record is written", beside the machine's limit on the same photos.
 
-Starts versitygw, RabbitMQ, PostgreSQL (which here does not wait for the disk) and one worker, all on this machine. The
-photos are put into the bucket first, so their events wait in RabbitMQ; then the worker starts, and the rate is that
-between its first and its last record. The limit is decoding all photos on every core and then inferring them, from
-memory to memory, before and after. At the end, single photos are put into the idle system and followed to records.
+Starts versitygw, RabbitMQ, PostgreSQL and one worker, all on this machine (benchmarks/services.py says what to
+install; the database does not wait for the disk). The photos are put into the bucket first, so their events wait in
+RabbitMQ; then the worker starts, and the rate is that between its first and its last record. The limit is decoding all
+photos on every core and then inferring them, from memory to memory, before and after. At the end, single photos are
+put into the idle system and followed to records.
 
     python -m benchmarks.bucket_to_record PHOTOS_FOLDER [--photos 2000] [--versitygw PATH]
-
-versitygw: `go install github.com/versity/versitygw/cmd/versitygw@latest`. RabbitMQ and PostgreSQL: Debian's packages.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import shutil
+import re
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
 import urllib.request
 import uuid
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
-from itertools import cycle, islice
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
-import boto3
-from sqlalchemy import Engine as Database
 from sqlalchemy import func, select
 
+from benchmarks.command_cost import descendants
+from benchmarks.cost import processor_seconds
 from benchmarks.count_files import limit
+from benchmarks.services import House, RunningWorker, find_versitygw, photos_of, running_house, running_worker
 from binwatch.bundle import Bundle
-from binwatch.records.engine import connect
 from binwatch.records.tables import Count
-from binwatch.settings import EventSource, Settings, adopt_environment, process_environment
-from tests.services.postgres import TEMPLATE, running_postgres
-from tests.services.rabbitmq import free_ports, running_rabbitmq
 from worker.engine import Engine
-from worker.intake.rabbitmq import RabbitEvents
+from worker.metrics import Stage
 
-ROOT = Path(__file__).parent.parent
-CREDENTIALS = {
-    "AWS_ACCESS_KEY_ID": "bench",
-    "AWS_SECRET_ACCESS_KEY": "bench-secret",
-    "AWS_EC2_METADATA_DISABLED": "true",
-}
 WITHIN_S = 600
-SINGLE = 30
+SINGLE = 50
+CORES = len(os.sched_getaffinity(0))
+# What the servers' processes are called; RabbitMQ runs in Erlang's.
+PROGRAMS = {"versitygw": "versitygw (S3)", "beam.smp": "RabbitMQ", "postgres": "PostgreSQL"}
+WORKER, BENCHMARK, OTHER = "worker", "this benchmark, looking", "idle, or other programs"
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """In memory: seconds for all photos, and seconds of processor time."""
+
+    seconds: float
+    processor_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """From the first record to the last: photos, seconds, seconds of processor time by program.
+
+    `stages` has, for each of the worker's stages since its start, how often it was done and for how many seconds.
+    """
+
+    photos: int
+    seconds: float
+    processor_s: Mapping[str, float]
+    watched_s: float
+    stages: Mapping[Stage, tuple[int, float]]
+    batch: float
 
 
 def main() -> None:
     options = _options()
-    files = sorted(options.folder.rglob("*.jpg"))
-    photos = [path.read_bytes() for path in islice(cycle(files), options.photos)]
-    engine = Engine(Bundle(Settings().model_dir))
-    with ExitStack() as stack:
-        settings = _start_services(stack, options.versitygw)
-        database = connect(settings.database_url.get_secret_value())
-        s3 = _bucket(settings)
-        put_all(s3, settings.bucket, photos)
-        before = sum(limit(engine, photos, settings.batch_size))
-        worker = stack.enter_context(_worker(settings))
-        seconds, counted = follow(database, len(photos))
-        after = sum(limit(engine, photos, settings.batch_size))
-        stages = scrape(worker)
-        latencies = [single(s3, settings.bucket, database, photo) for photo in photos[:SINGLE]]
-    show(engine, len(photos), (before + after) / 2, counted / seconds, stages, latencies)
+    photos = photos_of(options.folder, options.photos)
+    with running_house(options.versitygw) as house:
+        engine = Engine(Bundle(house.settings.model_dir))
+        engine.warm()
+        put_all(house, photos)
+        before = in_memory(engine, photos, house.settings.batch_size)
+        with running_worker(house.settings) as worker:
+            whole = follow(house, worker, len(photos))
+            after = in_memory(engine, photos, house.settings.batch_size)
+            latencies = [single(house, photo) for photo in photos[: options.single]]
+    print(f"{len(photos)} photos, {CORES} cores, {engine.precision}, {engine.provider}")
+    show_rates(len(photos), before, after, whole)
+    show_stages(whole)
+    show_processor_time(whole, (before.processor_s + after.processor_s) / 2 / len(photos))
+    show_latencies(latencies)
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--photos", type=int, default=2000)
-    parser.add_argument("--versitygw", default=shutil.which("versitygw") or str(Path.home() / "go/bin/versitygw"))
+    parser.add_argument("--photos", type=int, default=2000, help="repeats those of the folder, if there are fewer")
+    parser.add_argument("--single", type=int, default=SINGLE, help="photos that come alone, at the end")
+    parser.add_argument("--versitygw", default=find_versitygw())
     return parser.parse_args()
 
 
-def _start_services(stack: ExitStack, versitygw: str) -> Settings:
-    """Broker, database and S3, in the order in which they need each other; returns the worker's settings."""
-    postgres = stack.enter_context(running_postgres())
-    rabbitmq = stack.enter_context(running_rabbitmq())
-    s3_port, status_port = free_ports(2)
-    settings = Settings(
-        bucket="bench",
-        s3_endpoint_url=f"http://127.0.0.1:{s3_port}",
-        database_url=postgres.url(TEMPLATE),
-        event_source=EventSource.RABBITMQ,
-        broker_url=rabbitmq.url,
-        worker_port=status_port,
-        model_cache=Path(tempfile.gettempdir()) / f"binwatch-bench-{uuid.uuid4().hex}",
-    )
-    adopt_environment(process_environment(settings) | CREDENTIALS)
-    events = RabbitEvents(
-        rabbitmq.url, settings.event_queue, settings.event_dead_letter_queue, prefetch=1, timeout_s=10
-    )
-    events.declare()  # versitygw drops events for a queue that is not there
-    events.close()
-    stack.enter_context(_versitygw(versitygw, s3_port, rabbitmq.url, settings.event_queue))
-    return settings
-
-
-@contextmanager
-def _versitygw(program: str, port: int, broker: str, queue: str) -> Iterator[None]:
-    with tempfile.TemporaryDirectory(prefix="binwatch-s3-") as folder:
-        data = Path(folder) / "data"
-        data.mkdir()
-        command = [
-            program,
-            "--access",
-            CREDENTIALS["AWS_ACCESS_KEY_ID"],
-            "--secret",
-            CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
-        ]
-        command += ["--port", f"127.0.0.1:{port}", "--quiet", "--event-rabbitmq-url", broker.removesuffix("/")]
-        command += ["--event-rabbitmq-routing-key", queue, "posix", "--sidecar", f"{folder}/meta", str(data)]
-        (Path(folder) / "meta").mkdir()
-        with (Path(folder) / "log").open("wb") as log, _process(command, log):
-            yield
-
-
-@contextmanager
-def _worker(settings: Settings) -> Iterator[str]:
-    """A worker; gives the address of its metrics."""
-    with tempfile.TemporaryFile() as log, _process([sys.executable, "-m", "worker", "run"], log):
-        yield f"http://127.0.0.1:{settings.worker_port}"
-
-
-@contextmanager
-def _process(command: list[str], log: object) -> Iterator[None]:
-    process = subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT)
-    try:
-        yield
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-def _bucket(settings: Settings) -> object:
-    client = boto3.client("s3", endpoint_url=settings.s3_endpoint_url, region_name=settings.region)
-    deadline = time.monotonic() + 30
-    while True:
-        try:
-            client.create_bucket(Bucket=settings.bucket)
-            return client
-        except Exception:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.1)
-
-
-def put_all(s3: object, bucket: str, photos: list[bytes]) -> None:
+def put_all(house: House, photos: list[bytes]) -> None:
     """Upload all photos, each under a key of its own."""
     with ThreadPoolExecutor(8) as pool:
         keys = (f"bin-images/{n:06}.jpg" for n in range(len(photos)))
-        list(pool.map(lambda key, photo: s3.put_object(Bucket=bucket, Key=key, Body=photo), keys, photos))
+        list(pool.map(house.put, keys, photos))
 
 
-def follow(database: Database, photos: int) -> tuple[float, int]:
-    """Seconds from the first record to the last, and the photos recorded after the first transaction."""
+def in_memory(engine: Engine, photos: list[bytes], batch: int) -> Limit:
+    """The machine's limit."""
+    processor = time.process_time()
+    seconds = sum(limit(engine, photos, batch))
+    return Limit(seconds, time.process_time() - processor)
+
+
+def follow(house: House, worker: RunningWorker, photos: int) -> Whole:
+    """Wait until all photos are recorded."""
+    wait_for(house, 1)
+    began, before = time.perf_counter(), by_program(worker)
+    wait_for(house, photos)
+    watched, after = time.perf_counter() - began, by_program(worker)
+    with house.database.connect() as connection:
+        first, last = connection.execute(select(func.min(Count.recorded_at), func.max(Count.recorded_at))).one()
+        head = connection.scalar(select(func.count()).where(Count.recorded_at == first))
+    spent = {program: after[program] - before[program] for program in after}
+    stages, batch = scrape(worker.url)
+    return Whole(photos - int(head or 0), (last - first).total_seconds(), spent, watched, stages, batch)
+
+
+def wait_for(house: House, photos: int) -> None:
+    """Wait until so many photos are recorded; exits if that takes too long."""
     deadline = time.monotonic() + WITHIN_S
-    while (found := _count(database)) < photos:
+    while (found := house.recorded()) < photos:
         if time.monotonic() > deadline:
             sys.exit(f"only {found} of {photos} photos were recorded within {WITHIN_S} s")
         time.sleep(0.2)
-    with database.connect() as connection:
-        first, last = connection.execute(select(func.min(Count.recorded_at), func.max(Count.recorded_at))).one()
-        head = connection.scalar(select(func.count()).where(Count.recorded_at == first))
-    return (last - first).total_seconds(), photos - int(head or 0)
 
 
-def _count(database: Database) -> int:
-    with database.connect() as connection:
-        return int(connection.scalar(select(func.count()).select_from(Count)) or 0)
+def by_program(worker: RunningWorker) -> Counter[str]:
+    """Seconds of processor time so far, of this process and all that it started."""
+    seconds: Counter[str] = Counter()
+    for process in descendants(os.getpid()):
+        with suppress(OSError):  # it may have ended
+            name = (Path("/proc") / str(process) / "comm").read_text().strip()
+            program = WORKER if process == worker.process else PROGRAMS.get(name, BENCHMARK)
+            seconds[program] += processor_seconds(process)
+    return seconds
 
 
-def single(s3: object, bucket: str, database: Database, photo: bytes) -> float:
+def scrape(worker: str) -> tuple[dict[Stage, tuple[int, float]], float]:
+    """The worker's own metrics: how often and how many seconds by stage; and the mean size of a batch."""
+    text = urllib.request.urlopen(worker + "/metrics", timeout=10).read().decode()
+    values = {name: float(value) for name, value in re.findall(r"^(\S+) (\S+)$", text, re.MULTILINE)}
+
+    def both(name: str, label: str = "") -> tuple[int, float]:
+        return int(values[f"{name}_count{label}"]), values[f"{name}_sum{label}"]
+
+    stages = {stage: both("binwatch_worker_stage_seconds", f'{{stage="{stage}"}}') for stage in Stage}
+    batches, counted = both("binwatch_worker_batch_photos")
+    return stages, counted / batches
+
+
+def single(house: House, photo: bytes) -> float:
     """Seconds from the end of one upload to its record, with nothing else going on."""
     key = f"bin-images/{uuid.uuid4().hex}.jpg"
-    s3.put_object(Bucket=bucket, Key=key, Body=photo)
+    house.put(key, photo)
     started = time.perf_counter()
     while True:
-        with database.connect() as connection:
+        with house.database.connect() as connection:
             if connection.scalar(select(Count.id).where(Count.key == key)) is not None:
                 return time.perf_counter() - started
+        if time.perf_counter() - started > WITHIN_S:
+            sys.exit(f"{key} was not recorded within {WITHIN_S} s")
         time.sleep(0.005)
 
 
-def scrape(worker: str) -> dict[str, float]:
-    """By the worker's own metrics: mean milliseconds of each stage, and mean size of a batch."""
-    text = urllib.request.urlopen(worker + "/metrics", timeout=10).read().decode()
-    values = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
-    found = {}
-    for stage in ("fetch", "decode", "infer", "record"):
-        label = f'{{stage="{stage}"}}'
-        total = float(values[f"binwatch_worker_stage_seconds_sum{label}"])
-        found[f"{stage}, ms"] = 1000 * total / float(values[f"binwatch_worker_stage_seconds_count{label}"])
-    batches = float(values["binwatch_worker_batch_photos_count"])
-    return found | {"photos in a batch": float(values["binwatch_worker_batch_photos_sum"]) / batches}
+def show_rates(photos: int, before: Limit, after: Limit, whole: Whole) -> None:
+    limits = [photos / each.seconds for each in (before, after)]
+    rate, best = whole.photos / whole.seconds, statistics.mean(limits)
+    print(f"limit in memory      {best:7.1f} photos/s ({limits[0]:.1f} before, {limits[1]:.1f} after)")
+    print(f"bucket to record     {rate:7.1f} photos/s, {rate / best:.1%} of the limit")
 
 
-def show(
-    engine: Engine, photos: int, limit_s: float, rate: float, stages: dict[str, float], latencies: list[float]
-) -> None:
-    print(f"{photos} photos, {len(os.sched_getaffinity(0))} cores, {engine.precision}, {engine.provider}")
-    print(f"limit in memory, before and after  {photos / limit_s:7.1f} photos/s")
-    print(f"bucket to record                   {rate:7.1f} photos/s  {rate * limit_s / photos:.1%} of the limit")
-    for name, value in stages.items():
-        print(f"  mean {name:<28}{value:7.1f}")
-    typical, longest = statistics.median(latencies), max(latencies)
-    print(f"one photo, idle system             {typical:7.3f} s median, {longest:.3f} s longest of {len(latencies)}")
+def show_stages(whole: Whole) -> None:
+    print(f"\nthe worker's stages (they overlap; a batch has {whole.batch:.1f} photos on average)")
+    print(f"{'':<10}{'times':>8}{'mean, ms':>10}{'seconds in all':>16}")
+    for stage, (times, seconds) in whole.stages.items():
+        print(f"{stage:<10}{times:8}{1000 * seconds / max(times, 1):10.1f}{seconds:16.1f}")
+
+
+def show_processor_time(whole: Whole, limit_s: float) -> None:
+    total = CORES * whole.watched_s
+    shares = {**whole.processor_s, OTHER: total - sum(whole.processor_s.values())}
+    print(f"\nwhere {CORES} cores × {whole.watched_s:.1f} s went")
+    for program, seconds in sorted(shares.items(), key=lambda share: -share[1]):
+        print(f"{program:<26}{seconds:8.1f} s{seconds / total:8.1%}{1000 * seconds / whole.photos:8.1f} ms a photo")
+    print(f"{'(limit in memory':<26}{'':18}{1000 * limit_s:8.1f} ms a photo)")
+
+
+def show_latencies(seconds: list[float]) -> None:
+    ordered = sorted(seconds)
+    late = ordered[min(len(ordered) - 1, int(0.95 * len(ordered)))]
+    print(f"\none photo, idle system, {len(ordered)} times, from its upload's end to its record")
+    print(
+        f"{ordered[0]:.3f} s at least, {statistics.median(ordered):.3f} s median, {late:.3f} s 95th percentile, ",
+        end="",
+    )
+    print(f"{ordered[-1]:.3f} s at most")
 
 
 if __name__ == "__main__":

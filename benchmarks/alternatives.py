@@ -1,0 +1,184 @@
+"""Binwatch beside other ways to count the same photos on the same machine, in one table from one run.
+
+    uv pip install -c requirements.lock -e '.[dev,benchmarks]'      # Ray, PyTorch; best into a venv of their own
+    python -m benchmarks.alternatives PHOTOS_FOLDER [--photos 1200] [--rounds 3]
+    python -m benchmarks.alternatives PHOTOS_FOLDER --tune-ray
+
+Photos are files here, and counts stay in memory, since that is what all ways can do: Binwatch does what `python -m
+worker count` does. Ray Data and the limit use the same ONNX file and the same function to decode. Each way is a
+process of its own; the rounds go through them forwards and backwards, with the files in the page cache.
+benchmarks/ways/ has one file for each.
+
+`--tune-ray` tries Ray Data with other numbers of actors, threads and photos in a batch; `--ray` sets what the table
+is made with.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from itertools import cycle, islice
+from pathlib import Path
+
+from benchmarks.cost import Cost
+from binwatch.keys import Kind, kind_of
+from binwatch.settings import DEFAULT_MODEL
+
+ROOT = Path(__file__).parents[1]
+CORES = len(os.sched_getaffinity(0))
+LIMIT, BINWATCH, NOTEBOOK = "limit in memory", "Binwatch", "notebooks' way"
+RAY, RAY_TUNED = "Ray Data, its defaults", "Ray Data, tuned"
+# actors, threads in each, photos in a batch
+TRIED = [(1, CORES, 16), (2, max(1, CORES // 2), 16), (CORES, 1, 8), (CORES, 1, 16), (CORES, 1, 32), (CORES, 1, 64)]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One way, once. `whole_s` is from the process's start to its end."""
+
+    photos: int
+    whole_s: float
+    steady: float
+    processor_s: float
+    peak: int
+    predicted: Mapping[str, int]
+
+
+def main() -> None:
+    options = _options()
+    if find_spec("ray") is None:
+        sys.exit("Ray is not installed: uv pip install -c requirements.lock -e '.[dev,benchmarks]'")
+    files = sorted(path for path in options.folder.rglob("*") if kind_of(path.name) is Kind.PHOTO)
+    if not files:
+        sys.exit(f"{options.folder}: no photos here")
+    with tempfile.TemporaryDirectory(prefix="binwatch-photos-") as name:
+        link(files, Path(name), options.photos)
+        ways = _tuning(name, options) if options.tune_ray else _ways(name, options)
+        runs = alternate(ways, options.rounds)
+    print(f"{options.photos} photos, {CORES} cores, medians of {options.rounds} rounds")
+    _table(runs)
+    if not options.tune_ray:
+        _ratios(runs)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--photos", type=int, default=1200, help="repeats those of the folder, if there are fewer")
+    parser.add_argument("--notebook-photos", type=int, default=200, help="for the notebooks' way, which is slow")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--model", type=Path, default=DEFAULT_MODEL)
+    parser.add_argument(
+        "--ray",
+        type=int,
+        nargs=3,
+        default=(CORES, 1, 16),
+        metavar=("ACTORS", "THREADS", "BATCH"),
+        help="tuned settings",
+    )
+    parser.add_argument("--tune-ray", action="store_true")
+    return parser.parse_args()
+
+
+def link(files: Sequence[Path], folder: Path, photos: int) -> None:
+    """Fill `folder` with as many photos as are wanted, and read each once."""
+    for number, file in enumerate(islice(cycle(files), photos)):
+        (folder / f"{number:06}{file.suffix}").symlink_to(file.absolute())
+    for file in files:
+        file.read_bytes()
+
+
+def _ways(folder: str, options: argparse.Namespace) -> dict[str, list[str]]:
+    model = ["--model", str(options.model)]
+    return {
+        LIMIT: ["limit", folder, *model],
+        BINWATCH: ["files", folder, *model],
+        RAY_TUNED: _ray(folder, options, *options.ray),
+        RAY: ["ray_data", folder, *model],
+        NOTEBOOK: ["notebook", folder, "--photos", str(options.notebook_photos)],
+    }
+
+
+def _tuning(folder: str, options: argparse.Namespace) -> dict[str, list[str]]:
+    return {f"{a} actors of {t} threads, batch {b}": _ray(folder, options, a, t, b) for a, t, b in TRIED}
+
+
+def _ray(folder: str, options: argparse.Namespace, actors: int, threads: int, batch: int) -> list[str]:
+    tuned = ["--actors", str(actors), "--threads", str(threads), "--batch-size", str(batch)]
+    return ["ray_data", folder, "--model", str(options.model), *tuned]
+
+
+def alternate(ways: Mapping[str, list[str]], rounds: int) -> dict[str, list[Run]]:
+    """Run each way once in each round, in turn forwards and backwards."""
+    runs: dict[str, list[Run]] = {name: [] for name in ways}
+    for number in range(rounds):
+        for name in list(ways) if number % 2 == 0 else reversed(ways):
+            runs[name].append(once(ways[name]))
+            print(f"round {number + 1}: {name}: {runs[name][-1].whole_s:.1f} s", file=sys.stderr)
+    return runs
+
+
+def once(way: Sequence[str]) -> Run:
+    """Run one way as a process of its own."""
+    started = time.perf_counter()
+    command = [sys.executable, "-m", f"benchmarks.ways.{way[0]}", *way[1:]]
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, text=True)
+        cost = Cost(process.pid)
+        output, _ = process.communicate()
+        whole = time.perf_counter() - started
+        processor_s, peak = cost.total()
+        if process.returncode != 0:
+            errors.seek(0)
+            sys.exit(f"{' '.join(command)} failed:\n{errors.read()}")
+    said = json.loads(output.splitlines()[-1])
+    photos = len(said["predicted"]) or said["steady_photos"]
+    return Run(photos, whole, said["steady_photos"] / said["steady_s"], processor_s, peak, said["predicted"])
+
+
+def _table(runs: Mapping[str, list[Run]]) -> None:
+    print(f"{'photos/s':<36}{'once started':>12}{'':20}{'with start':>12}{'ms of CPU a photo':>20}{'peak MB':>9}")
+    for name, rounds in runs.items():
+        steady = [run.steady for run in rounds]
+        spread = f"({min(steady):.1f} to {max(steady):.1f})"
+        whole = statistics.median(run.photos / run.whole_s for run in rounds)
+        processor = statistics.median(1000 * run.processor_s / run.photos for run in rounds)
+        peak = max(run.peak for run in rounds) / 1e6
+        print(f"{name:<36}{statistics.median(steady):12.1f} {spread:<19}{whole:12.1f}{processor:20.1f}{peak:9,.0f}")
+
+
+def _ratios(runs: Mapping[str, list[Run]]) -> None:
+    _check_same(runs)
+    print("Binwatch is as fast as, in each round:")
+    for other in (LIMIT, RAY_TUNED, RAY, NOTEBOOK):
+        pairs = list(zip(runs[BINWATCH], runs[other], strict=True))
+        steady = [ours.steady / theirs.steady for ours, theirs in pairs]
+        whole = [(ours.photos / ours.whole_s) / (theirs.photos / theirs.whole_s) for ours, theirs in pairs]
+        print(f"  {other:<34}{_spread(steady)} once started; {_spread(whole)} with start")
+
+
+def _spread(ratios: Sequence[float]) -> str:
+    return f"{statistics.median(ratios):.2f} × ({min(ratios):.2f} to {max(ratios):.2f})"
+
+
+def _check_same(runs: Mapping[str, list[Run]]) -> None:
+    """A way that counts otherwise does something else, and then its speed says nothing."""
+    counts = runs[BINWATCH][0].predicted
+    for name in (BINWATCH, RAY, RAY_TUNED):
+        for run in runs[name]:
+            if run.predicted != counts:
+                other = sum(run.predicted.get(key) != value for key, value in counts.items())
+                sys.exit(f"{name} counts {other} of {len(counts)} photos otherwise than Binwatch")
+
+
+if __name__ == "__main__":
+    main()

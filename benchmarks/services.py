@@ -1,0 +1,177 @@
+"""The whole system on this machine, for as long as a benchmark lasts: versitygw, RabbitMQ, PostgreSQL and a worker.
+
+versitygw: `go install github.com/versity/versitygw/cmd/versitygw@latest`. RabbitMQ and PostgreSQL: Debian's packages
+rabbitmq-server and postgresql; PostgreSQL does not wait for the disk here.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from itertools import cycle, islice
+from pathlib import Path
+from typing import IO, Any
+
+import boto3
+import pytest
+from botocore.exceptions import BotoCoreError, ClientError
+from sqlalchemy import Engine as Database
+from sqlalchemy import func, select
+
+from binwatch.keys import Kind, kind_of
+from binwatch.records.engine import connect
+from binwatch.records.tables import Count
+from binwatch.settings import EventSource, Settings, adopt_environment, process_environment
+from tests.services.postgres import TEMPLATE, running_postgres
+from tests.services.rabbitmq import free_ports, running_rabbitmq
+from worker.intake.rabbitmq import RabbitEvents
+
+ROOT = Path(__file__).parents[1]
+START_S = 60
+CREDENTIALS = {
+    "AWS_ACCESS_KEY_ID": "bench",
+    "AWS_SECRET_ACCESS_KEY": "bench-secret",
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
+NO_VERSITYGW = (
+    "versitygw is not installed: go install github.com/versity/versitygw/cmd/versitygw@latest, or give its path by"
+    " --versitygw"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """All but the worker; `s3` is a client of boto3."""
+
+    settings: Settings
+    s3: Any
+    database: Database
+
+    def put(self, key: str, photo: bytes) -> None:
+        """Upload a photo; its event goes to RabbitMQ."""
+        self.s3.put_object(Bucket=self.settings.bucket, Key=key, Body=photo)
+
+    def recorded(self) -> int:
+        """Photos that have a record."""
+        with self.database.connect() as connection:
+            return int(connection.scalar(select(func.count()).select_from(Count)) or 0)
+
+
+@dataclass(frozen=True, slots=True)
+class RunningWorker:
+    """A worker's process, and the address of its metrics."""
+
+    process: int
+    url: str
+
+
+@contextmanager
+def running_house(versitygw: str) -> Iterator[House]:
+    """Start everything but the worker, and make its settings the environment of this process.
+
+    Exits if a server is missing.
+    """
+    if shutil.which(versitygw) is None:
+        sys.exit(NO_VERSITYGW)
+    with ExitStack() as stack:
+        try:
+            postgres = stack.enter_context(running_postgres())
+            rabbitmq = stack.enter_context(running_rabbitmq())
+        except (pytest.skip.Exception, pytest.fail.Exception) as missing:  # what the tests make of a missing server
+            sys.exit(str(missing))
+        s3_port, status_port = free_ports(2)
+        settings = Settings(
+            bucket="bench",
+            s3_endpoint_url=f"http://127.0.0.1:{s3_port}",
+            database_url=postgres.url(TEMPLATE),
+            event_source=EventSource.RABBITMQ,
+            broker_url=rabbitmq.url,
+            worker_port=status_port,
+            model_cache=Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="binwatch-models-"))),
+        )
+        adopt_environment(process_environment(settings) | CREDENTIALS)
+        _declare_event_queue(settings, rabbitmq.url)
+        stack.enter_context(_versitygw(versitygw, s3_port, rabbitmq.url, settings.event_queue))
+        yield House(settings, _bucket(settings), connect(settings.database_url.get_secret_value()))
+
+
+def find_versitygw() -> str:
+    """Where it is, or would be."""
+    return shutil.which("versitygw") or str(Path.home() / "go/bin/versitygw")
+
+
+@contextmanager
+def running_worker(settings: Settings) -> Iterator[RunningWorker]:
+    """A worker for as long as the context lasts; what it logs is shown if it ends with an error."""
+    command = [sys.executable, "-m", "worker", "run"]
+    with tempfile.TemporaryFile("w+") as log:
+        try:
+            with _process(command, log) as process:
+                yield RunningWorker(process.pid, f"http://127.0.0.1:{settings.worker_port}")
+        finally:
+            if process.returncode:
+                log.seek(0)
+                sys.stderr.write(log.read())
+
+
+def photos_of(folder: Path, number: int) -> list[bytes]:
+    """So many photos of a folder, repeated if it has fewer. Exits if it has none."""
+    files = sorted(path for path in folder.rglob("*") if kind_of(path.name) is Kind.PHOTO)
+    if not files:
+        sys.exit(f"{folder}: no photos here; name a folder with JPEG, PNG, WebP, BMP or GIF files")
+    read = [path.read_bytes() for path in files[:number]]
+    return list(islice(cycle(read), number))
+
+
+def _declare_event_queue(settings: Settings, broker: str) -> None:
+    """versitygw drops events for a queue that is not there."""
+    names = (settings.event_queue, settings.event_dead_letter_queue)
+    events = RabbitEvents(broker, *names, prefetch=1, timeout_s=10)
+    events.declare()
+    events.close()
+
+
+@contextmanager
+def _versitygw(program: str, port: int, broker: str, queue: str) -> Iterator[None]:
+    with tempfile.TemporaryDirectory(prefix="binwatch-s3-") as folder:
+        data, meta = Path(folder) / "data", Path(folder) / "meta"
+        data.mkdir()
+        meta.mkdir()
+        access, secret = CREDENTIALS["AWS_ACCESS_KEY_ID"], CREDENTIALS["AWS_SECRET_ACCESS_KEY"]
+        command = [program, "--access", access, "--secret", secret, "--port", f"127.0.0.1:{port}", "--quiet"]
+        command += ["--event-rabbitmq-url", broker.removesuffix("/"), "--event-rabbitmq-routing-key", queue]
+        command += ["posix", "--sidecar", str(meta), str(data)]
+        with tempfile.TemporaryFile("w+") as log, _process(command, log):
+            yield
+
+
+@contextmanager
+def _process(command: list[str], log: IO[str]) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT, env=dict(os.environ))
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def _bucket(settings: Settings) -> Any:
+    """A client, once the server answers."""
+    client = boto3.client("s3", endpoint_url=settings.s3_endpoint_url, region_name=settings.region)
+    deadline = time.monotonic() + START_S
+    while True:
+        try:
+            client.create_bucket(Bucket=settings.bucket)
+        except (BotoCoreError, ClientError):
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+        else:
+            return client

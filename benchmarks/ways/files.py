@@ -1,0 +1,44 @@
+"""Binwatch's way to count the photos of a folder, by the parts that `python -m worker count` is made of.
+
+    python -m benchmarks.ways.files FOLDER
+
+The command itself does not say when it was ready, so its parts are put together here as it does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from benchmarks.ways.report import report
+from binwatch.bundle import Bundle
+from binwatch.settings import Settings
+from worker.engine import Engine
+from worker.files import find, loader
+from worker.pipeline import Prediction, load_ahead, predict
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--model", type=Path, required=True)
+    options = parser.parse_args()
+    settings = Settings()
+    engine = Engine(Bundle(options.model), batch_size=settings.batch_size)
+    engine.warm()
+    ready = time.perf_counter()
+    with ThreadPoolExecutor(settings.fetch_threads) as pool:
+        load = loader(engine.card, settings.limits)
+        loaded = load_ahead(pool, find([str(options.folder)], settings), load, ahead=4 * settings.batch_size)
+        predicted = {
+            Path(file.name).name: answer.predicted
+            for file, answer in predict(engine, loaded, settings.batch_size)
+            if isinstance(answer, Prediction)
+        }
+    report(predicted, len(predicted), time.perf_counter() - ready)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""The notebooks' way to count the photos of a folder: PyTorch as it is, in fp32, one photo for each call.
+
+    python -m benchmarks.ways.notebook FOLDER
+
+Pillow decodes, torchvision's transforms squash and normalise, and its ResNet50 counts, as in the notebooks. The weights
+are random: they take as long as trained ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torchvision import transforms
+from torchvision.models import resnet50
+
+from benchmarks.ways.report import report
+from binwatch.counts import CLASSES
+from binwatch.image import SIZE
+
+IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--photos", type=int, help="only so many: each takes as long as the last")
+    options = parser.parse_args()
+    network = resnet50(weights=None, num_classes=len(CLASSES)).eval()
+    squash = transforms.Compose(
+        [transforms.Resize((SIZE, SIZE)), transforms.ToTensor(), transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD)]
+    )
+    files = sorted(options.folder.iterdir())[: options.photos]
+    with torch.no_grad():
+        network(torch.zeros(1, 3, SIZE, SIZE))
+        ready = time.perf_counter()
+        for file in files:
+            network(squash(Image.open(file).convert("RGB"))[None]).argmax().item()
+    report({}, len(files), time.perf_counter() - ready)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""Ray Data's way to count a folder's photos: `read_binary_files`, then `map_batches` with actors that hold it.
+
+    python -m benchmarks.ways.ray_data FOLDER [--actors 4 --batch-size 16 --threads 1]
+
+Without the options, everything is as Ray and ONNX Runtime choose it. Photos are decoded by binwatch.image and counted
+with the same ONNX file, both within the actors: decoding elsewhere would send 150 KB a photo through the object store.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.ways.report import report
+from binwatch.bundle import INPUT, PROBABILITIES, Bundle, Precision
+from binwatch.image import load
+
+OBJECT_STORE_BYTES = 10**9
+# Actors take most of the cores that Ray deals out, and reading the rest: with none left for it, nothing would be read.
+ACTOR_CPUS, READ_CPUS = 0.75, 0.25
+
+
+class Count:
+    """The model, in each actor once."""
+
+    def __init__(self, folder: str, threads: int) -> None:
+        import onnxruntime as ort
+
+        bundle = Bundle(Path(folder))
+        options = ort.SessionOptions()
+        if threads:
+            options.intra_op_num_threads = threads
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self._quality = bundle.card.jpeg_quality
+        path = bundle.model(Precision.INT8)
+        self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self._ready = time.time()
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        began = time.time()
+        pixels = np.stack([load(data, jpeg_quality=self._quality).pixels for data in batch["bytes"]])
+        (probabilities,) = self._session.run([PROBABILITIES], {INPUT: pixels})
+        photos = len(pixels)
+        return {
+            "path": batch["path"],
+            "predicted": probabilities.argmax(axis=1),
+            "began": np.full(photos, began),
+            "ready": np.full(photos, self._ready),
+        }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--actors", type=int, default=0)
+    parser.add_argument("--batch-size", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=0)
+    options = parser.parse_args()
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    import ray
+
+    with tempfile.TemporaryDirectory(prefix="ray-") as folder:
+        ray.init(
+            num_cpus=len(os.sched_getaffinity(0)),
+            object_store_memory=OBJECT_STORE_BYTES,
+            include_dashboard=False,
+            logging_level="ERROR",
+            log_to_driver=False,
+            _temp_dir=folder,
+        )
+        try:
+            rows = count(options.folder, options.model, options.actors, options.batch_size, options.threads)
+            ended = time.time()
+        finally:
+            ray.shutdown()
+    # What every actor was there for: a call that began before the last one was ready had the cores to itself.
+    ready = max(row["ready"] for row in rows)
+    steady = [row["began"] for row in rows if row["began"] >= ready]
+    predicted = {Path(row["path"]).name: int(row["predicted"]) for row in rows}
+    report(predicted, len(steady), ended - min(steady, default=ended))
+
+
+def count(folder: Path, model: Path, actors: int, batch_size: int, threads: int) -> list[dict[str, Any]]:
+    """One row for each photo, with the times of its call. 0 leaves a choice to Ray or ONNX Runtime."""
+    import ray
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    tuned = {}
+    if actors:
+        tuned = {"num_cpus": ACTOR_CPUS, "compute": ray.data.ActorPoolStrategy(size=actors)}
+    photos = ray.data.read_binary_files(
+        str(folder.absolute()), include_paths=True, num_cpus=READ_CPUS if actors else None
+    )
+    counted = photos.map_batches(
+        Count,
+        fn_constructor_args=(str(model.absolute()), threads),
+        **({"batch_size": batch_size} if batch_size else {}),
+        **tuned,
+    )
+    return list(counted.iter_rows())
+
+
+if __name__ == "__main__":
+    main()
