@@ -10,6 +10,7 @@ from celery.apps.worker import Worker
 
 from binwatch.settings import Settings
 from worker.counting import Counting
+from worker.depths import DepthWatch, open_depths
 from worker.health import Health
 from worker.http import StatusServer
 from worker.intake.loop import Events, IntakeLoop
@@ -95,9 +96,13 @@ def make_worker(app: Celery, settings: Settings) -> Worker:
     app.register_task(Reconcile(counting, sender, settings))
     prepare_task_queue(app, settings)
     events = open_events(settings)
-    companions: list[Companion] = [counting.models, _make_status(counting, sender, settings, metrics)]
+    probes = {**counting.probes(), "task queue": sender.backlog}
+    companions: list[Companion] = [counting.models, DepthWatch(open_depths(settings), metrics)]
     if events is not None:
-        companions.append(_make_intake(sender, settings, events, metrics))
+        intake = _make_intake(sender, settings, events, metrics)
+        companions.append(intake)
+        probes["event queue"] = intake.check
+    companions.append(StatusServer(settings.worker_host, settings.worker_port, metrics.registry, Health(probes)))
     app.steps["worker"].add(_companion_step(companions))
     # Threads, in one process: they share one model, and NumPy, Pillow and ONNX Runtime let go of the GIL.
     return app.Worker(
@@ -108,11 +113,6 @@ def make_worker(app: Celery, settings: Settings) -> Worker:
         without_heartbeat=True,
         loglevel="INFO",
     )
-
-
-def _make_status(counting: Counting, sender: Sender, settings: Settings, metrics: WorkerMetrics) -> StatusServer:
-    health = Health({**counting.probes(), "task queue": sender.backlog})
-    return StatusServer(settings.worker_host, settings.worker_port, metrics.registry, health)
 
 
 def _make_intake(sender: Sender, settings: Settings, events: Events, metrics: WorkerMetrics) -> IntakeLoop:

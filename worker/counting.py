@@ -33,6 +33,9 @@ from worker.pipeline import Prediction, load_ahead, predict
 
 logger = logging.getLogger(__name__)
 
+_LONG_AGO = datetime.fromtimestamp(0, UTC)
+"""When an object was stored that cannot be fetched and whose event does not say: before all others."""
+
 
 @dataclass(frozen=True, slots=True)
 class Outage:
@@ -141,7 +144,8 @@ class Counting:
         self.metrics.model(engine.card.version, engine.precision, engine.provider)
         now = datetime.now(UTC)
         for count in counts:
-            self.metrics.photo(count.reason, (now - count.modified_at).total_seconds())
+            known = count.modified_at != _LONG_AGO
+            self.metrics.photo(count.reason, (now - count.modified_at).total_seconds() if known else None)
             if count.reason is not None:
                 logger.warning("photo failed: %s", count.detail, extra={"bin": bin_of(count.key), "key": count.key})
 
@@ -204,4 +208,4 @@ def _announced(item: Created) -> datetime:
 
     The same for the same event, or one that is delivered twice would leave two records.
     """
-    return item.time or datetime.fromtimestamp(0, UTC)
+    return item.time or _LONG_AGO

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
 
@@ -66,9 +66,13 @@ class WorkerMetrics:
             registry=self.registry,
         )
         self._oldest = Gauge(
-            "binwatch_worker_oldest_event_seconds",
-            "Age of the oldest event message when this worker last received some; 0 if none was waiting",
+            "binwatch_worker_queue_oldest_seconds",
+            "Age of the oldest message when this worker last received some; 0 if none was waiting",
+            ["queue"],
             registry=self.registry,
+        )
+        self._depths = Gauge(
+            "binwatch_worker_queue_messages", "Messages that wait in a queue", ["queue"], registry=self.registry
         )
         self._model = Info("binwatch_worker_model", "Model in use", registry=self.registry)
         for stage in Stage:
@@ -110,9 +114,17 @@ class WorkerMetrics:
         self._events.labels("published").inc(published)
         self._events.labels("rejected").inc(rejected)
 
-    def oldest(self, age_s: float) -> None:
-        """Age of the oldest message received just now."""
-        self._oldest.set(max(0.0, age_s))
+    def oldest(self, queue: str, age_s: float) -> None:
+        """Age of the oldest message received just now from the queue "events" or "tasks"."""
+        self._oldest.labels(queue).set(max(0.0, age_s))
+
+    def depths(self, depths: Mapping[str, int]) -> None:
+        """Messages that wait, by queue; those that are not named are not known."""
+        self._depths.clear()
+        for queue, messages in depths.items():
+            self._depths.labels(queue).set(messages)
+        if depths.get("tasks") == 0:  # or the age of the last one would stay for as long as no other comes
+            self.oldest("tasks", 0)
 
     def model(self, version: str, precision: str, provider: str) -> None:
         """Another model is in use."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -13,6 +14,7 @@ from binwatch.events import Created
 
 COUNT_PHOTOS = "binwatch.count_photos"
 READ_METADATA = "binwatch.read_metadata"
+SENT_AT = "sent_at"
 _REASON_LENGTH = 1000
 
 
@@ -34,7 +36,7 @@ class Sender:
 
     def resend(self, task: str, objects: list[dict[str, Any]], *, suspect: bool) -> None:
         """Send objects that a task had in hand anew; `suspect`: a worker may have died of them."""
-        self._app.send_task(task, args=[objects], kwargs={"suspect": suspect})
+        self._app.send_task(task, args=[objects], kwargs={"suspect": suspect}, headers=_now())
 
     def set_aside(self, task: str, objects: list[dict[str, Any]], reason: str) -> None:
         """Send a task to the dead-letter queue, with the reason."""
@@ -49,7 +51,12 @@ class Sender:
     def _send(self, task: str, objects: Sequence[Created]) -> None:
         for start in range(0, len(objects), self._size):
             group = objects[start : start + self._size]
-            self._app.send_task(task, args=[[as_json(item) for item in group]])
+            self._app.send_task(task, args=[[as_json(item) for item in group]], headers=_now())
+
+
+def _now() -> dict[str, float]:
+    """Header of a task: when it was sent. Neither SQS nor RabbitMQ tell Celery."""
+    return {SENT_AT: time.time()}
 
 
 def as_json(item: Created) -> dict[str, Any]:

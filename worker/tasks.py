@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import threading
+import time
 from abc import abstractmethod
 from datetime import datetime
 from typing import Any, ClassVar
@@ -18,7 +19,7 @@ from binwatch.settings import Settings
 from worker.counting import Counting, Outage
 from worker.pipeline import EngineBroken
 from worker.reconcile import send_unrecorded
-from worker.sending import COUNT_PHOTOS, READ_METADATA, Sender, as_json
+from worker.sending import COUNT_PHOTOS, READ_METADATA, SENT_AT, Sender, as_json
 
 MAX_WAIT_S = 60.0
 """Longest wait before the next try. Well below the visibility time-out of a task's message."""
@@ -65,6 +66,7 @@ class _ObjectsTask(Task):  # type: ignore[misc]  # Celery has no types
 
     def run(self, objects: list[dict[str, Any]], suspect: bool = False) -> None:
         """Celery's entry point. `suspect`: a worker may have died while it had these objects in hand."""
+        self._note_age()
         came_again = _came_again(self.request)
         if came_again and len(objects) > 1:
             self._halve(objects, suspect=True)
@@ -73,6 +75,11 @@ class _ObjectsTask(Task):  # type: ignore[misc]  # Celery has no types
                 self._run(objects, suspect=True)
         else:
             self._run(objects, suspect=False)
+
+    def _note_age(self) -> None:
+        sent_at = self.request.get(SENT_AT)
+        if isinstance(sent_at, int | float) and not self.request.retries:  # a retry has waited for an outage to end
+            self._counting.metrics.oldest("tasks", time.time() - sent_at)
 
     def _run(self, objects: list[dict[str, Any]], *, suspect: bool) -> None:
         try:

@@ -17,6 +17,7 @@ from binwatch.errors import MetadataReason, Reason
 from tests.monitor.conftest import Recorder, Running
 from tests.monitor.drifting import MODEL, record_photos, some_photos
 from tests.monitor.prometheus import DEPLOY, ROOT, Prometheus, program, running_prometheus
+from worker.depths import QueueRole
 from worker.metrics import Stage, WorkerMetrics
 
 DASHBOARDS = sorted((ROOT / "deploy" / "grafana" / "dashboards").glob("*.json"))
@@ -115,7 +116,9 @@ class _Working:
                 self._metrics.photo(None, age_s=0.4)
         self._metrics.batch(16)
         self._metrics.messages(published=3, rejected=1)
-        self._metrics.oldest(0.5)
+        self._metrics.oldest("events", 0.5)
+        self._metrics.oldest("tasks", 3.5)
+        self._metrics.depths(dict.fromkeys(QueueRole, 2))
         return self._metrics.registry.collect()
 
 

@@ -246,6 +246,14 @@ def test_outage_keeps_back_only_what_it_hit(counting: Counting, s3: S3, records:
     assert {key: row["quantity"] for key, row in records(Expectation, "source").items()} == {"a.json": 0}
 
 
+def test_a_missing_photo_that_no_one_knows_the_time_of_has_no_age(counting: Counting, s3: S3) -> None:
+    """It would count as stored in 1970."""
+    counting.count([Created(s3.bucket, "gone.jpg"), Created(s3.bucket, "gone too.jpg", WHEN)])
+    value = counting.metrics.registry.get_sample_value
+    assert value("binwatch_worker_photos_total", {"outcome": "failed", "reason": "missing"}) == 2
+    assert value("binwatch_worker_photo_age_seconds_count") == 1
+
+
 def test_nothing_to_do(counting: Counting) -> None:
     assert counting.count([]) == []
     assert counting.read_metadata([]) == []

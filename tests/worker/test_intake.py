@@ -270,6 +270,19 @@ def test_a_broker_that_is_down_at_first(queue: Queue, run: Any, caplog: pytest.L
     assert caplog.text.count("intake: no broker; next try in") == 2
 
 
+def test_health_follows_the_intake_and_recovers(queue: Queue, run: Any) -> None:
+    count = Published(refusals=1)
+    loop = run(count)
+    loop.check()
+    queue.send(event("1.jpg"))
+    wait_until(lambda: loop._problem is not None)
+    with pytest.raises(ConnectionError, match="no broker"):
+        loop.check()
+    wait_until(lambda: queue.left() == 0)
+    wait_until(lambda: loop._problem is None)
+    loop.check()
+
+
 def test_a_queue_that_does_not_delete_at_first(queue: Queue, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     queue.send(*(event(f"{n}.jpg") for n in range(8)))
     delete, refused = queue.events.delete, []

@@ -75,10 +75,16 @@ class IntakeLoop:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="intake", daemon=True)
         self._group: Group[Received] = Group()
+        self._problem: Exception | None = None
 
     def start(self) -> None:
         """Begin."""
         self._thread.start()
+
+    def check(self) -> None:
+        """Raise what keeps event messages from being taken in now."""
+        if self._problem is not None:
+            raise self._problem
 
     def stop(self, timeout_s: float | None = STOP_WITHIN_S) -> None:
         """Stop receiving, hand over what is in hand, and wait until that is done. What cannot be comes again."""
@@ -90,8 +96,9 @@ class IntakeLoop:
         while not self._stopping.is_set():
             try:
                 self._step()
-                pause = 1.0
+                self._problem, pause = None, 1.0
             except Exception as error:  # an outage of the queue or the broker; what is in hand is kept and tried again
+                self._problem = error
                 logger.warning("intake: %s; next try in %.0f s", error, pause)
                 self._stopping.wait(pause)
                 pause = min(_MAX_PAUSE_S, pause * 2)
@@ -112,7 +119,7 @@ class IntakeLoop:
         """Take what is there, and hand the group over once it is due."""
         if not self._group.is_due(self._size, self._wait_s):
             messages = self._events.receive(IDLE_WAIT_S if self._group.since is None else 0)
-            self._metrics.oldest(max((message.age_s for message in messages), default=0.0))
+            self._metrics.oldest("events", max((message.age_s for message in messages), default=0.0))
             for message in messages:
                 self._group.add(route(message.body, self._bucket, self._models_prefix), message)
             if not messages and self._group.since is not None:

@@ -1,0 +1,107 @@
+"""How many messages wait and for how long, on SQS, on RabbitMQ, and on one of each; and while a broker is down."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable
+
+import pytest
+from kombu.connection import Connection
+from pydantic import SecretStr
+
+from binwatch.events import Created
+from binwatch.settings import EventSource, Settings
+from tests.services.rabbitmq import RabbitMQ
+from tests.worker.test_tasks import Scripted, broker, keep_back, nothing_back, running, wait_until  # noqa: F401
+from worker.app import make_app, make_sender
+from worker.dead_letters import open_dead_letters
+from worker.depths import DepthWatch, open_depths
+from worker.intake.source import open_events
+from worker.metrics import WorkerMetrics
+from worker.queues import create_queues, queue_url, sqs_client
+
+pytestmark = pytest.mark.filterwarnings("ignore:.* is deprecated; use:DeprecationWarning")
+
+PHOTOS = [Created("bins", f"{n}.jpg") for n in range(20)]  # three groups of at most 8
+
+
+def on_rabbitmq(settings: Settings, rabbitmq: RabbitMQ, events: EventSource) -> Settings:
+    given = {"broker_url": SecretStr(rabbitmq.url), "event_source": events, "task_queue": f"tasks-{uuid.uuid4().hex}"}
+    return settings.model_copy(update=given)
+
+
+def send_event(settings: Settings, rabbitmq: RabbitMQ, times: int) -> None:
+    events = open_events(settings)
+    assert events is not None
+    events.close()
+    for _ in range(times):
+        if settings.event_source is EventSource.SQS:
+            sqs = sqs_client(settings)
+            sqs.send_message(QueueUrl=queue_url(sqs, settings.event_queue), MessageBody="{}")
+        else:
+            with Connection(rabbitmq.url) as connection:
+                connection.Producer().publish("{}", routing_key=settings.event_queue)
+
+
+def sample(metrics: WorkerMetrics, name: str, queue: str) -> float | None:
+    return metrics.registry.get_sample_value(name, {"queue": queue})
+
+
+@pytest.mark.parametrize(
+    ("tasks", "events"),
+    [("sqs", EventSource.SQS), ("rabbitmq", EventSource.RABBITMQ), ("rabbitmq", EventSource.SQS)],
+)
+def test_what_waits_in_each_queue(tasks: str, events: EventSource, settings: Settings, rabbitmq: RabbitMQ) -> None:
+    create_queues(sqs_client(settings), settings)
+    if tasks == "rabbitmq":
+        settings = on_rabbitmq(settings, rabbitmq, events)
+    open_dead_letters(settings)[-1].messages()  # on RabbitMQ, this makes the task queues
+    depths = open_depths(settings)
+    send_event(settings, rabbitmq, 4)
+    sender = make_sender(make_app(settings), settings)
+    sender.count(PHOTOS)
+    sender.set_aside("binwatch.count_photos", [], "no reason")
+    wanted = {"events": 4, "events_dead_letters": 0, "tasks": 3, "tasks_dead_letters": 1}
+    wait_until(lambda: depths() == wanted)  # a quorum queue counts with a delay
+
+
+def test_no_figure_is_better_than_an_old_one(caplog: pytest.LogCaptureFixture) -> None:
+    metrics, answers = WorkerMetrics(), [{"tasks": 5}, ConnectionError("no broker"), {"tasks": 0}]
+    seen: list[float | None] = []
+
+    def depths() -> dict[str, int]:
+        seen.append(sample(metrics, "binwatch_worker_queue_messages", "tasks"))
+        answer = answers.pop(0) if len(answers) > 1 else answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    metrics.oldest("tasks", 40)
+    watch = DepthWatch(depths, metrics, interval_s=0.01)
+    watch.start()
+    wait_until(lambda: len(seen) >= 4)
+    watch.stop()
+    assert seen[:4] == [None, 5, None, 0]
+    assert sample(metrics, "binwatch_worker_queue_oldest_seconds", "tasks") == 0
+    assert "the depth of the queues is not known: no broker" in caplog.text
+
+
+def test_a_task_says_how_long_it_has_waited_but_not_on_its_second_try(
+    settings: Settings,
+    broker: Callable[[], int],  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    counting, ages = Scripted(keep_back(0), nothing_back), []
+    monkeypatch.setattr(counting.metrics, "oldest", lambda queue, age_s: ages.append((queue, age_s)))
+    app = make_app(settings)
+    long_ago = time.time() - 100
+    with monkeypatch.context() as patch:
+        patch.setattr("worker.sending.time.time", lambda: long_ago)
+        make_sender(app, settings).count(PHOTOS[:1])
+    with running(settings, counting):
+        assert counting.done.wait(30)
+        wait_until(lambda: broker() == 0)
+    [(queue, age_s)] = ages
+    assert queue == "tasks"
+    assert 100 <= age_s < 160
