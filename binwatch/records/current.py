@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from sqlalchemy import BindParameter, Connection, Engine, bindparam, delete, select, tuple_, update
+from sqlalchemy import Connection, Engine, RowMapping, bindparam, delete, literal, select, tuple_, update
 
+from binwatch.conformal import PValues
 from binwatch.records.bins import BinKey
 from binwatch.records.engine import WRITE
 from binwatch.records.models import Calibrations
@@ -14,6 +15,8 @@ from binwatch.records.writing import Row, insert_into
 
 RANKED_AT_A_TIME = 1000
 """Rows in a transaction of `rank`."""
+_UNKNOWN = 2.0
+"""Doubt of a bin whose count has no probabilities."""
 
 
 def doubt_of(chance: float | None, p_value: float | None) -> float:
@@ -51,43 +54,58 @@ def rank(engine: Engine, models: Sequence[str] | None = None) -> int:
     Returns how many got one. `models` limits it to their versions. A broken connection costs one chunk.
     """
     writable = engine.execution_options(**{WRITE: True})
-    calibrations, after, ranked = Calibrations(), 0, 0
+    calibrations, ranked = Calibrations(), 0
+    after = (1.0, -1.0, 0)
     while True:
         with writable.begin() as connection:
             rows = _unranked(connection, models, after)
             if not rows:
                 return ranked
-            after = rows[-1]["comparison_id"]
+            after = (rows[-1]["doubt"], rows[-1]["chance"], rows[-1]["comparison_id"])
             values = calibrations.of(connection, {row["model_version"] for row in rows})
-            found = []
-            for row in rows:
-                by_model = values.get(row["model_version"])
-                p_value = by_model.of(row["chance"], row["expected"]) if by_model else None
-                if p_value is not None:
-                    found.append({"of": row["comparison_id"], "p": p_value, "odd": doubt_of(row["chance"], p_value)})
+            found = list(_ranks(rows, values))
             if found:
                 _write_ranks(connection, found)
                 ranked += len(found)
 
 
-def _unranked(connection: Connection, models: Sequence[str] | None, after: int) -> list[Row]:
-    columns = (CurrentComparison.comparison_id, CurrentComparison.model_version, CurrentComparison.chance)
-    # Without probabilities there is nothing to rank by: doubt is 2.
-    where = [CurrentComparison.doubt > 1, CurrentComparison.doubt < 2, CurrentComparison.comparison_id > after]
+_PLACE = (CurrentComparison.doubt, CurrentComparison.chance, CurrentComparison.comparison_id)
+_UNRANKED = (*_PLACE, CurrentComparison.bin_id, CurrentComparison.bucket, CurrentComparison.model_version)
+
+
+def _unranked(
+    connection: Connection, models: Sequence[str] | None, after: tuple[float, float, int]
+) -> Sequence[RowMapping]:
+    """The next bins in the ranking that have no p-value. Without probabilities (doubt 2) they never get one."""
+    place = tuple_(*(literal(part) for part in after))
+    where = [CurrentComparison.doubt > 1, CurrentComparison.doubt < _UNKNOWN, tuple_(*_PLACE) > place]
     if models is not None:
         where.append(CurrentComparison.model_version.in_(models))
-    statement = select(*columns, CurrentComparison.expected).where(*where).order_by(CurrentComparison.comparison_id)
+    statement = select(*_UNRANKED, CurrentComparison.expected).where(*where).order_by(*_PLACE)
     # Rows that a worker holds are left for another time: waiting for them could make a deadlock.
-    locked = statement.limit(RANKED_AT_A_TIME).with_for_update(skip_locked=True)
-    return [dict(row) for row in connection.execute(locked).mappings()]
+    return connection.execute(statement.limit(RANKED_AT_A_TIME).with_for_update(skip_locked=True)).mappings().all()
+
+
+def _ranks(rows: Sequence[RowMapping], values: Mapping[str, PValues]) -> Iterator[Row]:
+    for row in rows:
+        by_model = values.get(row["model_version"])
+        p_value = by_model.of(row["chance"], row["expected"]) if by_model else None
+        if p_value is not None:
+            yield {
+                "of": row["comparison_id"],
+                "of_bin": row["bin_id"],
+                "of_bucket": row["bucket"],
+                "p": p_value,
+                "odd": doubt_of(row["chance"], p_value),
+            }
 
 
 def _write_ranks(connection: Connection, found: list[Row]) -> None:
-    of: BindParameter[int] = bindparam("of")
-    ledger = update(Comparison).where(Comparison.id == of).values(p_value=bindparam("p"))
+    ledger = update(Comparison).where(Comparison.id == bindparam("of")).values(p_value=bindparam("p"))
     connection.execute(ledger, [{"of": row["of"], "p": row["p"]} for row in found])
-    current = update(CurrentComparison).where(CurrentComparison.comparison_id == of)
-    connection.execute(current.values(p_value=bindparam("p"), doubt=bindparam("odd")), found)
+    bins = (CurrentComparison.bin_id == bindparam("of_bin"), CurrentComparison.bucket == bindparam("of_bucket"))
+    current = update(CurrentComparison).where(*bins).values(p_value=bindparam("p"), doubt=bindparam("odd"))
+    connection.execute(current, [{name: row[name] for name in ("of_bin", "of_bucket", "p", "odd")} for row in found])
 
 
 def _comparisons(connection: Connection, pairs: Sequence[Row]) -> dict[tuple[int, int], Row]:

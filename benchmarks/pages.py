@@ -1,0 +1,256 @@
+"""How long each page and each part of the JSON API takes with a million records in PostgreSQL.
+
+    python -m benchmarks.pages [--bins 1000000] [--url DATABASE_URL] [--rounds 40]
+
+Without --url, a PostgreSQL of its own is started from Debian's package, which does not wait for the disk. DATABASE_URL
+names an empty database. Records are written by SQL as a release before these pages had left them, and migrated: photos
+of 30 days, counted by two models, each bin with an expected quantity, one in fifty audited. Then the real monitor serves
+them over HTTP, and each address is asked again and again, each time about other bins, days and prefixes. Photos come from
+a bucket, not from the records, and are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime, timedelta
+from urllib.parse import urlencode
+
+import httpx
+from sqlalchemy import Engine, text
+
+from binwatch.records.engine import connect
+from binwatch.records.migrate import migrate
+from binwatch.settings import load_settings
+from monitor.app import create_app
+from monitor.server import Server, address_of, listen
+from monitor.services import make_services
+from tests.services.postgres import running_postgres
+
+BEFORE = "0002"
+"""The schema of the release before."""
+CHUNK = 250_000
+DAYS = 30
+BUSY_BIN = "0000001"
+BUSY_PHOTOS = 2_000
+"""Photos of one bin, in front of which a camera hangs."""
+LIMIT_MS = 200
+"""What every page must keep, at the 95th percentile."""
+ROWS = """
+    CREATE TEMPORARY TABLE made AS
+    SELECT i, lpad(i::text, 7, '0') AS bin, (random() * 6)::int AS expected, (random() - 0.5) * 6 AS error,
+        0.2 + 0.75 * random() AS top, now() - interval '30 days' * (1 - i::float / :bins) AS at
+    FROM generate_series(CAST(:first AS bigint), CAST(:last AS bigint)) AS i
+"""
+COUNTS = """
+    INSERT INTO counts (id, bucket, key, etag, bin_id, model_version, precision, provider, predicted, probabilities,
+        width, height, bytes, brightness, contrast, sharpness, embedding, modified_at, recorded_at)
+    SELECT i, 'bins', 'bin-images/' || bin || '.jpg', md5(bin), bin, CASE WHEN i < :bins * 0.6 THEN 'bench-1' ELSE
+        'bench-2' END, 'int8', 'CPUExecutionProvider', p, (SELECT json_agg(CASE WHEN c = p THEN top ELSE (1 - top) / 6
+        END) FROM generate_series(0, 6) AS c), 640, 480, 40000, 0.4, 0.2, 0.1, decode(repeat('003c', 64), 'hex'), at, at
+    FROM (SELECT *, least(6, greatest(0, expected + CASE WHEN abs(error) < 1.5 THEN 0 ELSE error::int END)) AS p
+        FROM made) AS counted
+"""
+EXPECTATIONS = """
+    INSERT INTO expectations (id, bucket, bin_id, source, etag, quantity, modified_at, recorded_at)
+    SELECT i, 'bins', bin, 'metadata/' || bin || '.json', 'e', expected, at, at FROM made
+"""
+COMPARISONS = """
+    INSERT INTO comparisons (id, bucket, bin_id, count_id, expectation_id, model_version, predicted, expected, error,
+        outcome, compared_at)
+    SELECT c.id, c.bucket, c.bin_id, c.id, e.id, c.model_version, c.predicted, e.quantity, c.predicted - e.quantity,
+        CASE WHEN c.predicted = e.quantity THEN 'exact' WHEN c.predicted < e.quantity THEN 'under' ELSE 'over' END,
+        c.recorded_at
+    FROM counts c JOIN expectations e ON e.id = c.id WHERE c.id BETWEEN :first AND :last
+"""
+BINS = """
+    INSERT INTO bins (bucket, bin_id, count_id, photo_at, expectation_id, expected_at, photo_state, quantity_state)
+    SELECT bucket, bin_id, id, modified_at, id, modified_at, 'counted', 'known' FROM counts
+    WHERE id BETWEEN :first AND :last
+"""
+AUDITS = """
+    INSERT INTO audits (bucket, bin_id, quantity, auditor, count_id, expectation_id, audited_at)
+    SELECT bucket, bin_id, expected, 'Ada', count_id, expectation_id, compared_at FROM comparisons
+    WHERE id BETWEEN :first AND :last AND id % 50 = 0
+"""
+BUSY = """
+    INSERT INTO counts (bucket, key, etag, bin_id, model_version, precision, provider, predicted, probabilities,
+        modified_at, recorded_at)
+    SELECT bucket, key, i::text, bin_id, model_version, precision, provider, predicted, probabilities,
+        modified_at - interval '1 hour' * i, recorded_at
+    FROM counts, generate_series(1, :photos) AS i WHERE bin_id = :bin
+"""
+TOTALS = (
+    "INSERT INTO photo_totals SELECT model_version, '', count(*), now() FROM counts GROUP BY model_version",
+    "INSERT INTO expectation_totals SELECT '', count(*), now() FROM expectations",
+    "INSERT INTO bin_totals SELECT photo_state, quantity_state, count(*), now() FROM bins GROUP BY 1, 2",
+    """INSERT INTO comparison_totals SELECT model_version, expected, outcome, count(*),
+        count(*) FILTER (WHERE abs(error) <= 1), sum(abs(error)), sum(error * error), now()
+        FROM comparisons GROUP BY model_version, expected, outcome""",
+    """INSERT INTO audit_totals SELECT 'inventory', '', quantity, 'exact', count(*), count(*), 0, 0, now() FROM audits
+        GROUP BY quantity""",
+)
+SEQUENCES = "SELECT setval(pg_get_serial_sequence('{0}', 'id'), (SELECT max(id) FROM {0}))"
+P_VALUES = """
+    UPDATE current_comparisons SET p_value = p, doubt = p FROM (SELECT bin_id AS of_bin, bucket AS of_bucket,
+        least(1, greatest(0.0005, chance * (0.5 + random()) * 3)) AS p FROM current_comparisons) AS made
+    WHERE bin_id = of_bin AND bucket = of_bucket
+"""
+
+
+def fill(engine: Engine, bins: int) -> None:
+    """Write the records, migrate them, and give them p-values."""
+    migrate(engine, BEFORE)
+    for first in range(1, bins + 1, CHUNK):
+        last = min(first + CHUNK - 1, bins)
+        with engine.begin() as connection:
+            connection.execute(text(ROWS), {"bins": bins, "first": first, "last": last})
+            connection.execute(text(COUNTS), {"bins": bins})
+            connection.execute(text(EXPECTATIONS))
+            for statement in (COMPARISONS, BINS, AUDITS):
+                connection.execute(text(statement), {"first": first, "last": last})
+            connection.execute(text("DROP TABLE made"))
+        print(f"{last:,} bins", flush=True)
+    with engine.begin() as connection:
+        for table in ("counts", "expectations", "comparisons"):
+            connection.execute(text(SEQUENCES.format(table)))
+        connection.execute(text(BUSY), {"photos": BUSY_PHOTOS, "bin": BUSY_BIN})
+        for statement in TOTALS:
+            connection.execute(text(statement))
+    began = time.perf_counter()
+    migrate(engine)
+    print(f"migrated to this release in {time.perf_counter() - began:.0f} s", flush=True)
+    with engine.begin() as connection:
+        connection.execute(text(P_VALUES))
+    with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+        connection.execute(text("VACUUM ANALYZE"))
+
+
+class Questions:
+    """Addresses, each time about something else."""
+
+    def __init__(self, client: httpx.Client, bins: int) -> None:
+        self._random = random.Random(1)
+        self._bins = bins
+        self._cursors = list(self._walk(client))
+
+    def every(self) -> dict[str, Callable[[], str]]:
+        """What is asked → an address of it."""
+        lists = {
+            "": dict,
+            ", flagged, not audited": lambda: {"flagged": "true", "audited": "false"},
+            ", audited": lambda: {"audited": "true"},
+            ", three or more under": lambda: {"direction": "under", "size": 3},
+            ", bins that begin with 2 digits": lambda: {"prefix": f"{self._bin()[:2]}"},
+            ", bins that begin with 4 digits": lambda: {"prefix": self._bin()[:4]},
+            ", bins that begin with 6 digits": lambda: {"prefix": self._bin()[:6]},
+            ", keys that begin with 4 digits": lambda: {"prefix": f"bin-images/{self._bin()[:4]}"},
+            ", photos of one day": self._day,
+            ", photos of one day, over by 2": lambda: self._day() | {"direction": "over", "size": 2},
+            ", the older model": lambda: {"model": "bench-1"},
+            ", all that agree": lambda: {"direction": "exact"},
+            ", further down": lambda: {"after": self._random.choice(self._cursors)},
+        }
+        api = {f"API: discrepancies{name}": self._asking("/api/discrepancies", make) for name, make in lists.items()}
+        return api | {
+            "API: overview": lambda: "/api/overview?span=90d",
+            "API: level": lambda: "/api/level?alpha=" + self._random.choice(("0.01", "0.05", "0.1", "0.2", "0.5")),
+            "API: a bin": lambda: f"/api/bin?id={self._bin()}",
+            f"API: a bin with {BUSY_PHOTOS:,} photos": lambda: f"/api/bin?id={BUSY_BIN}",
+            "API: models": lambda: "/api/models",
+            "API: drift": lambda: "/api/drift",
+            "API: audits": lambda: f"/api/audits?after={self._random.randrange(200, max(self._bins // 50, 201))}",
+            "API: 1,000 lines of CSV": lambda: f"/api/discrepancies.csv?prefix={self._bin()[:4]}",
+            "page: overview": lambda: "/",
+            "page: discrepancies": lambda: "/discrepancies",
+            "page: discrepancies of a prefix": lambda: f"/discrepancies?prefix={self._bin()[:4]}",
+            "page: a bin": lambda: f"/bin?id={self._bin()}",
+            "page: models": lambda: "/models",
+            "page: drift": lambda: "/drift",
+            "scrape": lambda: "/metrics",
+        }
+
+    def _asking(self, path: str, make: Callable[[], dict[str, object]]) -> Callable[[], str]:
+        return lambda: f"{path}?{urlencode(make())}"
+
+    def _bin(self) -> str:
+        return f"{self._random.randint(1, self._bins):07}"
+
+    def _day(self) -> dict[str, object]:
+        start = datetime.now(UTC) - timedelta(days=self._random.randint(1, DAYS - 1))
+        return {"since": start.isoformat(), "until": (start + timedelta(days=1)).isoformat()}
+
+    def _walk(self, client: httpx.Client) -> Iterator[str]:
+        cursor: str | None = None
+        for _ in range(30):
+            asked = {"limit": 200} | ({"after": cursor} if cursor else {})
+            cursor = client.get("/api/discrepancies", params=asked).raise_for_status().json()["next"]
+            if cursor is None:
+                return
+            yield cursor
+
+
+def measure(client: httpx.Client, what: str, address: Callable[[], str], rounds: int) -> bool:
+    """Print median, 95th percentile and maximum; whether the limit is kept."""
+    found = []
+    for number in range(rounds + 1):
+        path = address()
+        began = time.perf_counter()
+        client.get(path).raise_for_status()
+        if number:  # the first one fills caches
+            found.append(1000 * (time.perf_counter() - began))
+    p95 = statistics.quantiles(found, n=20)[-1]
+    late = "" if p95 <= LIMIT_MS else " (too slow)"
+    print(f"| {what} | {statistics.median(found):.0f} | {p95:.0f}{late} | {max(found):.0f} |", flush=True)
+    return p95 <= LIMIT_MS
+
+
+@contextmanager
+def serving(url: str) -> Iterator[httpx.Client]:
+    """The monitor on these records, and who asks it."""
+    os.environ |= {"BINWATCH_DATABASE_URL": url, "BINWATCH_BUCKET": "bins"}
+    os.environ["BINWATCH_S3_ENDPOINT_URL"] = "http://127.0.0.1:9"  # nothing: cards are not at hand, as after a start
+    services = make_services(load_settings())
+    listener = listen("127.0.0.1", 0)
+    ready = threading.Event()
+    server = Server(create_app(services), ready.set)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    ready.wait(30)
+    services.drift.update()
+    try:
+        with httpx.Client(base_url=address_of(listener), timeout=60) as client:
+            yield client
+    finally:
+        server.should_exit = True
+        thread.join(30)
+        services.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bins", type=int, default=1_000_000)
+    parser.add_argument("--url", help="an empty PostgreSQL database")
+    parser.add_argument("--rounds", type=int, default=40)
+    options = parser.parse_args()
+    with ExitStack() as stack:
+        url = options.url or stack.enter_context(running_postgres()).url("postgres")
+        engine = connect(url)
+        fill(engine, options.bins)
+        print(f"\n{options.bins:,} bins, PostgreSQL, {len(os.sched_getaffinity(0))} cores, in milliseconds\n")
+        print("| what | median | p95 | max |\n| --- | --- | --- | --- |")
+        client = stack.enter_context(serving(url))
+        questions = Questions(client, options.bins)
+        kept = [measure(client, what, address, options.rounds) for what, address in questions.every().items()]
+        engine.dispose()
+        print(f"\n{sum(kept)} of {len(kept)} within {LIMIT_MS} ms at the 95th percentile")
+
+
+if __name__ == "__main__":
+    main()
