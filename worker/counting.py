@@ -84,10 +84,10 @@ class Counting:
             else:
                 counts.append(_record(engine, item, answer))
         with self.metrics.timed(Stage.RECORD):
+            self._store.use_model(engine.card.version, engine.card.calibration)
             self._store.add_counts(counts)
         self._measure(engine, counts)
         return outages
-            self._store.use_model(engine.card.version, engine.card.calibration)
 
     def read_metadata(self, files: Sequence[Created]) -> list[Outage]:
         """Fetch, parse and record expected quantities. Returns the files that an outage of S3 kept back."""
