@@ -3,10 +3,10 @@
     python -m benchmarks.pages [--bins 1000000] [--url DATABASE_URL] [--rounds 40]
 
 Without --url, a PostgreSQL of its own is started from Debian's package, which does not wait for the disk. DATABASE_URL
-names an empty database. Records are written by SQL as a release before these pages had left them, and migrated: photos
-of 30 days, counted by two models, each bin with an expected quantity, one in fifty audited. Then the real monitor serves
-them over HTTP, and each address is asked again and again, each time about other bins, days and prefixes. Photos come from
-a bucket, not from the records, and are left out.
+names an empty database. Records are written by SQL as a release before these pages had left them, and migrated:
+photos of 30 days, counted by two models, each bin with an expected quantity, one in fifty audited. Then the real
+monitor serves them over HTTP, and each address is asked again and again, each time about other bins, days and
+prefixes. Photos come from a bucket, not from the records, and are left out.
 """
 
 from __future__ import annotations

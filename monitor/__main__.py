@@ -15,16 +15,22 @@ from rich.console import Console
 from binwatch.errors import BinwatchError
 from binwatch.metadata import MAX_QUANTITY
 from binwatch.records.audits import add_audit
+from binwatch.records.current import rank as rank_bins
 from binwatch.settings import load_settings
 from monitor import words
 from monitor.expect import import_file
+from monitor.export import export_audits
 from monitor.records import Records, writable
-from monitor.server import address_of, listen, serve, write_port
+from monitor.server import address_of, is_loopback, listen, serve, write_port
 from monitor.summary import summarise
 from monitor.terminal import render
 from monitor.totals import read_totals
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
+
+
+audits = typer.Typer(no_args_is_help=True, help="What people found in bins.")
+app.add_typer(audits, name="audits")
 
 
 @app.command("serve")
@@ -49,6 +55,8 @@ def serve_command(
         listener = listen(
             settings.monitor_host if host is None else host, settings.monitor_port if port is None else port
         )
+        if not is_loopback(listener):
+            logging.getLogger("monitor").warning(words.OPEN)
 
         def ready() -> None:
             if port_file:
@@ -105,6 +113,32 @@ def audit(
         with writable(settings) as database:
             audited = add_audit(database, bucket or settings.bucket, bin_id, quantity, auditor)
     typer.echo(words.audited(audited))
+
+
+@audits.command()
+def export(
+    file: Annotated[Path, typer.Argument(help="CSV to write: a line for each audited bin.")],
+    bucket: Annotated[str | None, typer.Option(help="Bucket of the photos; else BINWATCH_BUCKET.")] = None,
+) -> None:
+    """Write audits as labels for training, as `python -m trainer prepare --audits FILE` takes them."""
+    with _explained():
+        settings = load_settings()
+        records = Records(settings.database_url.get_secret_value())
+        records.check()
+        done = export_audits(records, bucket or settings.bucket, file)
+    typer.echo(words.exported(done))
+    if not done.bins:
+        raise typer.Exit(1)
+
+
+@app.command()
+def rank(
+    model: Annotated[list[str] | None, typer.Option(help="Version of a model; may be repeated. Else all.")] = None,
+) -> None:
+    """Give p-values to bins that were compared before their model's calibration was recorded."""
+    with _explained(), writable(load_settings()) as database:
+        ranked = rank_bins(database, model)
+    typer.echo(f"{words.number(ranked)} bins have a p-value now that had none")
 
 
 @app.command()

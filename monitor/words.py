@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from binwatch.counts import CLASSES
 from binwatch.records.audits import Audited
 from monitor.expect import Report
+from monitor.export import Exported
 
 NONE = "–"
 _NARROW = "\N{NARROW NO-BREAK SPACE}"
@@ -15,6 +16,11 @@ _FINE = 1_000  # comparisons from which a tenth of a percent is more than noise
 RECORDS_DOWN = (
     "The monitor is running but its database does not answer. This page works again as soon as it does;"
     " the monitor's log says what is wrong."
+)
+
+OPEN = (
+    "listening beyond this machine: whoever reaches this address can look at all photos and figures;"
+    " put a reverse proxy before it that asks who they are"
 )
 
 # binwatch.errors.Reason and MetadataReason.
@@ -73,6 +79,13 @@ def audited(audit: Audited) -> str:
     expected = "no expected quantity to judge" if audit.expected is None else f"expected {audit.expected}"
     verdicts = [f" ({outcome})" if outcome else "" for outcome in (audit.of_count, audit.of_inventory)]
     return f"Recorded: {audit.quantity} found; {count}{verdicts[0]}; {expected}{verdicts[1]}"
+
+
+def exported(done: Exported) -> str:
+    """What became of audits that were written as labels."""
+    lines = [f"{done.file}: {number(done.bins)} audited bins"]
+    lines += [f"left out {number(audits)}: {why}" for why, audits in done.left_out.most_common() if audits]
+    return "\n".join(lines)
 
 
 def imported(report: Report) -> str:

@@ -1,0 +1,81 @@
+"""Audits become labels: what `monitor audits export` writes, the trainer reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine
+from typer.testing import CliRunner
+
+from binwatch.errors import BinwatchError, Reason
+from monitor.__main__ import app
+from monitor.export import LeftOut, export_audits
+from monitor.records import Records
+from tests.monitor.conftest import Recorder
+from tests.monitor.drifting import BUCKET
+from trainer.prepare.lists import read_audits
+
+
+@pytest.fixture
+def records(sqlite_records: Engine) -> Records:
+    return Records(sqlite_records.url.render_as_string(hide_password=False))
+
+
+def test_the_trainer_reads_what_was_exported(recorder: Recorder, records: Records, tmp_path: Path) -> None:
+    odd = '=1+2, "quoted" — ü'
+    for bin_id in ("00123", odd):
+        recorder.pair(bin_id, predicted=2, expected=3)
+    recorder.audit("00123", 3)
+    recorder.audit("00123", 17)
+    recorder.audit(odd, 0)
+    done = export_audits(records, BUCKET, tmp_path / "audits.csv")
+    assert (done.bins, dict(done.left_out)) == (2, {LeftOut.CORRECTED: 1})
+    assert read_audits(tmp_path / "audits.csv") == {"00123": 17, odd: 0}
+    assert [path.name for path in tmp_path.glob("audits*")] == ["audits.csv"]
+
+
+def test_an_audit_is_no_label_of_another_photo(recorder: Recorder, records: Records, tmp_path: Path) -> None:
+    recorder.count("bin-images/a.jpg", 1, etag="first")
+    recorder.audit("a", 1)
+    recorder.count("bin-images/a.jpg", 2, etag="second")
+    recorder.count("bin-images/b.jpg", 1, etag="same")
+    recorder.audit("b", 4)
+    recorder.count("bin-images/b.jpg", 2, etag="same", model="newer")
+    recorder.count("bin-images/c.jpg", reason=Reason.TRUNCATED)
+    recorder.audit("c", 4)
+    recorder.pair("line\nbreak", predicted=1, expected=1)
+    recorder.audit("line\nbreak", 1)
+    recorder.count("bin-images/elsewhere.jpg", 1, bucket="other")
+    done = export_audits(records, BUCKET, tmp_path / "audits.csv")
+    assert dict(+done.left_out) == {LeftOut.REPLACED: 1, LeftOut.NO_COUNT: 1, LeftOut.ODD_NAME: 1}
+    assert read_audits(tmp_path / "audits.csv") == {"b": 4}
+
+
+def test_a_file_that_cannot_be_written_is_named(recorder: Recorder, records: Records, tmp_path: Path) -> None:
+    recorder.pair("a", 1, 1)
+    with pytest.raises(BinwatchError, match=r"nowhere/audits\.csv: cannot be written"):
+        export_audits(records, BUCKET, tmp_path / "nowhere" / "audits.csv")
+
+
+def test_the_command_says_what_it_left_out(
+    recorder: Recorder, sqlite_records: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BINWATCH_DATABASE_URL", sqlite_records.url.render_as_string(hide_password=False))
+    file = tmp_path / "audits.csv"
+    command = ["audits", "export", str(file), "--bucket", BUCKET]
+    assert CliRunner().invoke(app, command).exit_code == 1, "nothing to learn from is no success"
+    recorder.pair("a", 1, 2)
+    recorder.audit("a", 2)
+    recorder.audit("a", 3)
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0
+    assert result.stdout.splitlines() == [f"{file}: 1 audited bins", "left out 1: corrected by a later audit"]
+
+
+def test_rank_gives_p_values(recorder: Recorder, sqlite_records: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BINWATCH_DATABASE_URL", sqlite_records.url.render_as_string(hide_password=False))
+    recorder.pair("a", 1, 2)
+    recorder.calibrate()
+    for expected in ("1 bins have a p-value now", "0 bins have a p-value now"):
+        assert expected in CliRunner().invoke(app, ["rank"]).stdout
