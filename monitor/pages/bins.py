@@ -9,13 +9,13 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from sqlalchemy import Connection
 
 from binwatch.metadata import MAX_QUANTITY
-from monitor.access.writers import Asking
 from monitor.api.asked import Bucket
 from monitor.pages import asked
 from monitor.pages.asked import Asked
 from monitor.pages.news import News
 from monitor.pages.problems import PageRoute
 from monitor.pages.templates import html
+from monitor.pages.visit import Visit
 from monitor.services import Given
 from monitor.views.bins import BinDetail, read_bin
 from monitor.views.discrepancies import BinRef, Neighbours, neighbours
@@ -30,7 +30,7 @@ BinId = Annotated[str, Query(alias="id", min_length=1, max_length=MAX_BIN, descr
 # The id is no part of the path: a bin may be called "..", and browsers would take that for the folder above.
 @router.get("/bin", response_class=HTMLResponse)
 def one_bin(
-    services: Given, access: Asking, wanted: asked.Given, news: News, bin_id: BinId, bucket: Bucket = None
+    services: Given, visit: Visit, wanted: asked.Given, news: News, bin_id: BinId, bucket: Bucket = None
 ) -> HTMLResponse:
     """Everything about one bin, and the form to enter what is really in it."""
     alpha, of = wanted.level or services.settings.flag_level, bucket or services.settings.bucket
@@ -47,7 +47,7 @@ def one_bin(
     return html(
         "bin.html",
         page="Discrepancies",
-        access=access,
+        visit=visit,
         news=news,
         asked=wanted,
         bin=detail,

@@ -8,12 +8,12 @@ from fastapi import APIRouter, Query
 from fastapi.responses import HTMLResponse
 from sqlalchemy import Connection
 
-from monitor.access.writers import Asking
 from monitor.pages import asked, sentences
 from monitor.pages.asked import Asked
 from monitor.pages.news import News
 from monitor.pages.problems import PageRoute
 from monitor.pages.templates import html
+from monitor.pages.visit import Visit
 from monitor.services import Given
 from monitor.views.discrepancies import Direction, DiscrepancyPage, Level, read_discrepancies, read_level
 
@@ -27,7 +27,7 @@ Cursor = Annotated[str | None, Query(max_length=200)]
 
 @router.get("/discrepancies", response_class=HTMLResponse)
 def discrepancies(
-    services: Given, access: Asking, wanted: asked.Given, news: News, after: Cursor = None, before: Cursor = None
+    services: Given, visit: Visit, wanted: asked.Given, news: News, after: Cursor = None, before: Cursor = None
 ) -> HTMLResponse:
     """Bins to look at, with the filter, and what the level promises."""
 
@@ -41,7 +41,7 @@ def discrepancies(
     return html(
         "discrepancies.html",
         page="Discrepancies",
-        access=access,
+        visit=visit,
         news=news,
         asked=wanted,
         found=found,

@@ -8,7 +8,6 @@ from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 
 from binwatch.counts import CLASSES, MORE
-from monitor.access.writers import Asking
 from monitor.charts.shapes import Columns, Shifts, Steps, columns, shifts, steps
 from monitor.drift.distributions import Distribution, Kind
 from monitor.drift.judge import Verdict
@@ -16,6 +15,7 @@ from monitor.drift.windows import Window
 from monitor.pages import sentences
 from monitor.pages.problems import PageRoute
 from monitor.pages.templates import html
+from monitor.pages.visit import Visit
 from monitor.services import Given
 from monitor.views.drift import SignalView, WindowView, brief_drift, view_drift
 
@@ -38,7 +38,7 @@ class Picture:
 
 
 @router.get("/drift", response_class=HTMLResponse)
-def drift(services: Given, access: Asking, window: Window | None = None) -> HTMLResponse:
+def drift(services: Given, visit: Visit, window: Window | None = None) -> HTMLResponse:
     """The signals of one window: the one asked for, or the one that says most."""
     report = services.drift.report
     view, brief = view_drift(report), brief_drift(report)
@@ -47,7 +47,7 @@ def drift(services: Given, access: Asking, window: Window | None = None) -> HTML
     return html(
         "drift.html",
         page="Drift",
-        access=access,
+        visit=visit,
         view=view,
         verdict=sentences.drift_status(brief),
         shown=shown,

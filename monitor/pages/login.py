@@ -7,11 +7,11 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from fastapi.responses import HTMLResponse
 
-from monitor.access.writers import Asking
 from monitor.forms import local
 from monitor.pages.news import News
 from monitor.pages.problems import PageRoute
 from monitor.pages.templates import html
+from monitor.pages.visit import Visit
 
 router = APIRouter(route_class=PageRoute)
 
@@ -19,6 +19,6 @@ Onwards = Annotated[str | None, Query(alias="next", max_length=4_000)]
 
 
 @router.get("/login", response_class=HTMLResponse)
-def login(access: Asking, news: News, onwards: Onwards = None) -> HTMLResponse:
+def login(visit: Visit, news: News, onwards: Onwards = None) -> HTMLResponse:
     """The form for the token, or how to turn writing on."""
-    return html("login.html", access=access, news=news, onwards=local(onwards, "/discrepancies"))
+    return html("login.html", visit=visit, news=news, onwards=local(onwards, "/discrepancies"))

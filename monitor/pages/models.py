@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 
-from monitor.access.writers import Asking
 from monitor.pages.problems import PageRoute
 from monitor.pages.templates import html
+from monitor.pages.visit import Visit
 from monitor.services import Given
 from monitor.views.models import Confusion, read_models
 
@@ -30,11 +30,11 @@ class Cell:
 
 
 @router.get("/models", response_class=HTMLResponse)
-def models(services: Given, access: Asking) -> HTMLResponse:
+def models(services: Given, visit: Visit) -> HTMLResponse:
     """Every model that ever counted, the one in use first."""
     current = services.cards.current()
     view = services.records.read(lambda connection: read_models(connection, services.cards.at_hand, current))
-    return html("models.html", page="Models", access=access, models=view.models, matrix_of=shaded)
+    return html("models.html", page="Models", visit=visit, models=view.models, matrix_of=shaded)
 
 
 def shaded(confusion: Confusion) -> list[list[Cell]]:

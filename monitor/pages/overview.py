@@ -5,13 +5,13 @@ from __future__ import annotations
 from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 
-from monitor.access.writers import Asking
 from monitor.api import ModelName
 from monitor.pages import sentences, trend
 from monitor.pages.asked import Asked
 from monitor.pages.news import News
 from monitor.pages.problems import PageRoute
 from monitor.pages.templates import html
+from monitor.pages.visit import Visit
 from monitor.services import Given
 from monitor.views.overview import Span, read_overview
 
@@ -20,7 +20,7 @@ router = APIRouter(route_class=PageRoute)
 
 @router.get("/", response_class=HTMLResponse)
 def overview(
-    services: Given, access: Asking, news: News, model: ModelName = None, span: Span = Span.WEEK
+    services: Given, visit: Visit, news: News, model: ModelName = None, span: Span = Span.WEEK
 ) -> HTMLResponse:
     """How well counts and inventory agree, what waits for somebody, and the photos that were recorded last."""
     level = services.settings.flag_level
@@ -32,7 +32,7 @@ def overview(
     return html(
         "overview.html",
         page="Overview",
-        access=access,
+        visit=visit,
         news=news,
         view=view,
         summary=view.summary,

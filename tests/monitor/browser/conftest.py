@@ -15,7 +15,9 @@ from tests.monitor.conftest import Running, running_monitor
 from tests.services.chromium import chromium
 from tests.services.s3 import S3
 
-__all__ = ["chromium"]
+__all__ = ["TOKEN", "chromium"]
+
+TOKEN = "a secret of the tests"
 
 
 @pytest.fixture(scope="session")
@@ -34,7 +36,7 @@ def house(tmp_path_factory: pytest.TempPathFactory, _migrated_file: Path, moto_u
 def counted(house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
     """A monitor of that house, with records of this test's own."""
     records = shutil.copy(house.records, tmp_path / "records.db")
-    settings = house.settings.model_copy(update={"database_url": f"sqlite:///{records}"})
+    settings = house.settings.model_copy(update={"database_url": f"sqlite:///{records}", "monitor_token": TOKEN})
     for name, value in process_environment(settings).items():
         if name.startswith("BINWATCH_"):
             monkeypatch.setenv(name, value)

@@ -1,7 +1,12 @@
-"""A small warehouse: the sample photos in a bucket, counted by the starter model, beside what the inventory expects."""
+"""A small warehouse: the sample photos in a bucket, counted by the starter model, beside what the inventory expects.
+
+Of five bins the inventory is made to expect something else than it did, as it would after a mistake: these are to be
+found.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,10 +15,13 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from binwatch.events import Created
+from binwatch.metadata import QUANTITY
 from binwatch.settings import Settings
 from tests.services.s3 import S3
 from worker.counting import Counting
 
+MISTAKES = {"125": 4, "113968": 1, "113871": 2, "113873": 3, "112273": 12}
+"""Bin → what the inventory is made to expect. The model counts all of them right."""
 SAMPLES = Path(__file__).parents[3] / "samples"
 
 
@@ -34,19 +42,29 @@ def fill(s3: S3, records: Path) -> House:
         inference_threads=2,
         fetch_threads=4,
     )
-    photos = _upload(s3, sorted((SAMPLES / "bin-images").glob("*.jpg")))
-    metadata = _upload(s3, sorted((SAMPLES / "metadata").glob("*.json")))
+    photos = _upload(s3, {f"bin-images/{file.name}": file.read_bytes() for file in _files("bin-images")})
+    metadata = _upload(s3, {f"metadata/{file.name}": _expecting(file) for file in _files("metadata")})
     with _counting(settings) as counting:
         assert counting.read_metadata(metadata) == []
         assert counting.count(photos) == []
     return House(records, settings)
 
 
-def _upload(s3: S3, files: list[Path]) -> list[Created]:
-    keys = [f"{file.parent.name}/{file.name}" for file in files]
-    for key, file in zip(keys, files, strict=True):
-        s3.put(key, file.read_bytes())
-    return [Created(s3.bucket, key) for key in keys]
+def _files(folder: str) -> list[Path]:
+    return sorted((SAMPLES / folder).iterdir())
+
+
+def _expecting(file: Path) -> bytes:
+    """A metadata file, with its mistake if it is to have one."""
+    if file.stem not in MISTAKES:
+        return file.read_bytes()
+    return json.dumps(json.loads(file.read_bytes()) | {QUANTITY: MISTAKES[file.stem]}).encode()
+
+
+def _upload(s3: S3, objects: dict[str, bytes]) -> list[Created]:
+    for key, data in objects.items():
+        s3.put(key, data)
+    return [Created(s3.bucket, key) for key in objects]
 
 
 @contextmanager

@@ -1,0 +1,173 @@
+"""From the overview to an audited bin, as somebody would who has never seen the pages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.monitor.browser.conftest import TOKEN
+from tests.monitor.browser.house import MISTAKES
+from tests.monitor.browser.surfing import Window, window
+from tests.monitor.conftest import Running
+
+WORST, TRUTH = "113968", "7"
+"""A mistake of the inventory, and what its photo shows: more than 5."""
+
+
+@pytest.fixture
+def reader(counted: Running, chromium: Browser) -> Iterator[Window]:
+    """A window for somebody who has not signed in."""
+    with window(chromium, str(counted.client.base_url)) as one:
+        yield one
+
+
+def _tab_to(page: Page, name: str) -> None:
+    """Press Tab until the link or button of that name has the focus: all that a keyboard can do."""
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        if name in page.evaluate("() => document.activeElement.textContent.trim()"):
+            return
+    raise AssertionError(f"no way to {name!r} by keyboard")
+
+
+def _sign_in(page: Page, name: str = "Ann") -> None:
+    page.keyboard.type(name)
+    page.keyboard.press("Tab")
+    page.keyboard.type(TOKEN)
+    page.keyboard.press("Enter")
+
+
+def _tile(page: Page, name: str) -> str:
+    return page.locator(".tile", has_text=name).inner_text()
+
+
+def test_the_worst_bin_is_found_and_audited_by_keyboard_alone(reader: Window, counted: Running) -> None:
+    assert WORST in MISTAKES
+    page = reader.open("/")
+    assert "no audit yet" in _tile(page, "Accuracy by audit")
+    _tab_to(page, "See the worst first")
+    page.keyboard.press("Enter")
+    expect(page.locator("h1")).to_have_text("Which bins look wrong?")
+    page.keyboard.press("j")
+    expect(page.locator(":focus")).to_have_text(f"Bin {WORST}")
+    page.keyboard.press("Enter")
+    expect(page.locator("h1")).to_have_text(f"Bin {WORST}")
+    _tab_to(page, "Sign in")
+    page.keyboard.press("Enter")
+    expect(page.locator("h1")).to_have_text("Sign in")
+    _sign_in(page)
+    expect(page.locator("h1")).to_have_text(f"Bin {WORST}")
+    page.keyboard.type(TRUTH)
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("status")).to_contain_text(f"Saved: bin {WORST} holds {TRUTH}")
+    expect(page.get_by_role("status")).to_contain_text("the inventory said 1, the model more than 5")
+    expect(page.locator("h1")).to_have_text("Bin 125")  # the next worst
+    reader.open("/")
+    assert "100\u202f%" in _tile(page, "Accuracy by audit")
+    assert "1 of 1 counts right" in _tile(page, "Accuracy by audit")
+    audits = counted.get("/api/audits").json()["items"]
+    assert [(audit["bin"], audit["quantity"], audit["auditor"]) for audit in audits] == [(WORST, 7, "Ann")]
+    scraped = counted.metrics()["binwatch_audits_total"]
+    assert {dict(labels)["outcome"]: audits for labels, audits in scraped.items() if audits} == {"exact": 1}
+    assert reader.complaints == []
+    assert reader.strangers() == []
+
+
+def test_keys_lead_through_the_flagged_bins(reader: Window) -> None:
+    page = reader.open("/login?next=/audit?flagged=true")
+    _sign_in(page)
+    heading = page.locator("h1")
+    expect(heading).to_have_text(f"Bin {WORST}")
+    expect(page.locator(":focus")).to_have_attribute("name", "quantity")
+    for key, bin_id in (("n", "125"), ("j", "06544"), ("k", "125"), ("p", WORST)):
+        page.keyboard.press(key)
+        expect(heading).to_have_text(f"Bin {bin_id}")
+    page.keyboard.press("Shift+Tab")  # away from the field: digits still find it
+    page.keyboard.type("12")
+    expect(page.get_by_label("Items")).to_have_value("12")
+
+
+def test_without_script_forms_and_links_do_the_same(counted: Running, chromium: Browser) -> None:
+    with window(chromium, str(counted.client.base_url), script=False) as one:
+        page = one.open("/")
+        page.get_by_role("link", name="See the worst first").click()
+        page.get_by_role("link", name=f"Bin {WORST}").click()
+        page.get_by_role("main").get_by_role("link", name="Sign in").click()
+        page.get_by_label("Your name").fill("Bo")
+        page.get_by_label("Token").fill("wrong-wrong-wrong")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("alert")).to_contain_text("That is not the token")
+        page.get_by_label("Your name").fill("Bo")
+        page.get_by_label("Token").fill(TOKEN)
+        page.get_by_role("main").get_by_role("button", name="Sign in").click()
+        expect(page.locator("h1")).to_have_text(f"Bin {WORST}")
+        page.keyboard.type(TRUTH)
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("status")).to_contain_text(f"Saved: bin {WORST} holds {TRUTH}")
+        page.get_by_role("link", name="Correct it").click()
+        expect(page.locator(".audit")).to_contain_text("Bo: 7 found")
+        page.get_by_label("Items").fill("8")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("status")).to_contain_text(f"Saved: bin {WORST} holds 8")
+        page.get_by_role("button", name="Sign out").click()
+        expect(page.get_by_role("banner")).to_contain_text("Sign in")
+        assert one.asked
+        assert one.strangers() == []
+    assert [audit["quantity"] for audit in counted.get("/api/audits").json()["items"]] == [8, 7], "both are kept"
+
+
+def test_after_the_last_flagged_bin_nothing_is_left(reader: Window, counted: Running) -> None:
+    flagged = counted.get("/api/level").json()["flagged"]
+    page = reader.open("/login?next=/audit?flagged=true")
+    _sign_in(page)
+    for _ in range(flagged):
+        expect(page.locator(":focus")).to_have_attribute("name", "quantity")
+        number = counted.get("/api/level").json()["unaudited"]
+        page.keyboard.type("6")
+        with page.expect_navigation():
+            page.keyboard.press("Enter")
+        assert counted.get("/api/level").json()["unaudited"] == number - 1
+    expect(page.locator("h1")).to_have_text("Which bins look wrong?")
+    expect(page.get_by_role("status")).to_contain_text("Saved: bin")
+    expect(page.locator(".call")).to_contain_text("none still to be checked")
+    page = reader.open("/")
+    expect(page.locator(".call")).to_contain_text("No flagged bin is left to look at")
+
+
+def test_pages_of_an_auditor_are_for_everybody(counted: Running, chromium: Browser) -> None:
+    with window(chromium, str(counted.client.base_url), width=375) as one:
+        page = one.open(f"/login?next=/bin?id={WORST}")
+        _sign_in(page)
+        expect(page.locator("h1")).to_have_text(f"Bin {WORST}")
+        assert one.faults() == []
+        page.get_by_label("Items").fill(TRUTH)
+        page.get_by_role("button", name="Save and next").click()
+        expect(page.get_by_role("status")).to_contain_text("Saved")
+        assert one.faults() == []
+        one.open(f"/bin?id={WORST}")
+        assert one.faults() == []
+        assert one.shift() < 0.001
+
+
+def test_a_filter_is_kept_on_the_way_through_bins(reader: Window) -> None:
+    page = reader.open("/discrepancies")
+    page.get_by_text("Filter and level").click()
+    page.get_by_label("The photo shows").select_option("under")
+    page.get_by_label("Differs by").select_option("3 or more")
+    page.get_by_label("Bin or key begins with").fill("1")
+    page.get_by_role("button", name="Show", exact=True).click()
+    rows = page.locator(".bins > li")
+    texts = rows.all_inner_texts()
+    assert texts
+    assert all(text.startswith("Bin 1") and "fewer" in text for text in texts)
+    rows.first.get_by_role("link").click()
+    page.get_by_role("link", name="Next").click()
+    expect(page.locator("h1")).to_have_text(texts[1].splitlines()[0])
+    page.get_by_role("link", name="← Discrepancies").click()
+    expect(rows).to_have_count(len(texts))
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download as CSV").click()
+    lines = download.value.path().read_text(encoding="utf-8").splitlines()
+    assert [line.split(",")[0] for line in lines[1:]] == [text.splitlines()[0].removeprefix("Bin ") for text in texts]
