@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from amqp.exceptions import AMQPError, MessageNacked
 from kombu.connection import Connection
 
 from binwatch.settings import EventSource, Settings
-from worker.intake.rabbitmq import dead_letter_queue, event_queue, rabbitmq_url, task_queue
-from worker.queues import queue_url, sqs_client
+from worker.intake.rabbitmq import dead_letter_queue, declare, event_queue, rabbitmq_url, task_queue
+from worker.queues import QueueError, queue_url, sqs_client
 
+logger = logging.getLogger(__name__)
+
+PATIENCE_S = 30.0
+"""How long a queue may need until it can be read, once its broker answers."""
+_RETRY_S = 0.5
+_BROKEN = (AMQPError, MessageNacked, OSError)
 _PEEK_S = 60
 """How long a message that was looked at stays hidden on SQS if this process dies meanwhile."""
 
@@ -129,7 +138,7 @@ def _opened(body: str) -> tuple[str | None, str]:
 
 
 class RabbitDeadLetters:
-    """A dead-letter queue on RabbitMQ."""
+    """A dead-letter queue on RabbitMQ. Raises QueueError if it cannot be read, or not all of it could be moved."""
 
     def __init__(self, url: str, dead: str, source: Any) -> None:
         self._url = url
@@ -138,28 +147,58 @@ class RabbitDeadLetters:
 
     def messages(self) -> list[DeadLetter]:
         """All that is there, which stays there."""
-        with self._channel() as channel:  # closing the channel gives back what was not acknowledged
-            return [self._shown(message) for message in self._taken(channel)]
+        with self._taken() as (_, messages):  # closing the channel gives back what was not acknowledged
+            return [self._shown(message) for message in messages]
 
     def put_back(self) -> int:
         """Move all that is there now to where it came from; a crash between the two steps leaves a copy in both."""
-        with self._channel() as channel:
-            messages = list(self._taken(channel))
-            for message in messages:
-                channel.basic_publish_confirm(message, exchange="", routing_key=self._source.name, mandatory=True)
-                channel.basic_ack(message.delivery_tag)
-            return len(messages)
+        moved = 0
+        with self._taken() as (channel, messages):
+            try:
+                for message in messages:
+                    channel.basic_publish_confirm(message, exchange="", routing_key=self._source.name, mandatory=True)
+                    channel.basic_ack(message.delivery_tag)
+                    moved += 1
+            except _BROKEN as error:
+                raise QueueError(
+                    f"put back {moved} of {len(messages)} messages of {self._dead.name!r}, then RabbitMQ failed"
+                    f" ({_said(error)}); start again for the rest"
+                ) from error
+        return moved
 
     @contextmanager
-    def _channel(self) -> Iterator[Any]:
-        with Connection(self._url) as connection, connection.channel() as channel:
-            for queue in (self._dead, self._source):
-                queue(channel).declare()
-            yield channel
+    def _taken(self) -> Iterator[tuple[Any, list[Any]]]:
+        """All messages, and the channel that they came through; those not acknowledged at the end stay."""
+        connection, channel, messages = self._take_patiently()
+        try:
+            yield channel, messages
+        finally:
+            _release(connection)
 
-    def _taken(self, channel: Any) -> Iterator[Any]:
+    def _take_patiently(self) -> tuple[Connection, Any, list[Any]]:
+        """A broker that has just started may answer before its quorum queues do: those hold elections first."""
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            connection = Connection(self._url)
+            try:
+                return connection, *self._take(connection)
+            except _BROKEN as error:
+                _release(connection)
+                if time.monotonic() > deadline:
+                    raise QueueError(
+                        f"RabbitMQ answers, but its queue {self._dead.name!r} did not within {PATIENCE_S:.0f} s"
+                        f" ({_said(error)}); if the broker has just started, try again, else see its log"
+                    ) from error
+                logger.warning("queue %r is not ready (%s); trying again", self._dead.name, _said(error))
+                time.sleep(_RETRY_S)
+
+    def _take(self, connection: Connection) -> tuple[Any, list[Any]]:
+        declare(connection, [self._dead, self._source])
+        channel = connection.channel()
+        messages = []
         while (message := channel.basic_get(self._dead.name)) is not None:
-            yield message
+            messages.append(message)
+        return channel, messages
 
     def _shown(self, message: Any) -> DeadLetter:
         headers = message.headers or {}
@@ -168,6 +207,15 @@ class RabbitDeadLetters:
         return DeadLetter(
             self._dead.name, reason, body if isinstance(body, str) else bytes(body).decode(errors="replace")
         )
+
+
+def _release(connection: Connection) -> None:
+    with suppress(*_BROKEN):
+        connection.release()
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def _death(headers: dict[str, Any]) -> str:

@@ -15,7 +15,7 @@ from tests.services.proxy import Proxy
 from tests.services.rabbitmq import RabbitMQ
 
 PHOTOS = 300
-S3_REFUSES_S = float(os.environ.get("FAULTS_S3_REFUSES_S", "5"))
+S3_REFUSES_S = float(os.environ.get("FAULTS_S3_REFUSES_S", "20"))
 
 
 def put_under_load(house: House) -> None:
@@ -38,6 +38,21 @@ def test_rabbitmq_goes_away(house: House, rabbitmq: RabbitMQ, took: Took, how: s
     house.settle()
     house.check()
     took(f"{left} photos left; they and 20 new ones recorded {time.monotonic() - begun:.1f} s after it was back")
+
+
+def test_dead_letters_can_be_read_as_soon_as_a_killed_rabbitmq_is_back(
+    house: House, rabbitmq: RabbitMQ, took: Took
+) -> None:
+    house.publish(["no event", house.photo(1)])
+    house.start()
+    house.settle()
+    house.wait_until(lambda: house.waiting(house.settings.event_dead_letter_queue) == 1)
+    rabbitmq.stop(signal.SIGKILL)
+    rabbitmq.start()
+    begun = time.monotonic()
+    (letter,) = house.dead_letters()
+    assert (letter.body, letter.reason[:8]) == ("no event", "not JSON")
+    took(f"read {time.monotonic() - begun:.1f} s after it was back")
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGQUIT], ids=["restarted", "crashed"])

@@ -11,17 +11,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from amqp import Channel
+from amqp.exceptions import InternalError
 from kombu.connection import Connection
 from pydantic import SecretStr
 
 from binwatch.settings import EventSource, Settings, process_environment
 from tests.services.rabbitmq import RabbitMQ
+from worker import dead_letters as dead_letters_module
 from worker.app import make_app
 from worker.dead_letters import DeadLetter, DeadLetters, open_dead_letters
 from worker.intake.loop import Events
 from worker.intake.received import Received
 from worker.intake.source import open_events
-from worker.queues import create_queues, sqs_client
+from worker.queues import QueueError, create_queues, sqs_client
 
 ROOT = Path(__file__).parent.parent.parent
 Broker = tuple[Settings, Events]
@@ -136,3 +139,49 @@ def command(settings: Settings, *options: str) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+@pytest.fixture
+def slow_queue(rabbitmq: RabbitMQ, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], DeadLetters]:
+    """A dead-letter queue with a message, whose first reads fail as in a broker that has just started."""
+    name, get = f"tasks-{uuid.uuid4().hex[:12]}", Channel.basic_get
+    given = {"broker_url": SecretStr(rabbitmq.url), "event_source": EventSource.NONE, "task_queue": name}
+    (queue,) = open_dead_letters(settings.model_copy(update=given))
+    queue.messages()
+    with Connection(rabbitmq.url) as connection:
+        connection.Producer().publish("a", routing_key=f"{name}-dead", headers={"reason": "no reason"})
+
+    def fails(times: int) -> DeadLetters:
+        left = [None] * times
+
+        def fail(channel: Channel, *arguments: object, **options: object) -> object:
+            if left:
+                left.pop()
+                raise InternalError("INTERNAL_ERROR - timed out")
+            return get(channel, *arguments, **options)
+
+        monkeypatch.setattr(Channel, "basic_get", fail)
+        monkeypatch.setattr(dead_letters_module, "_RETRY_S", 0.01)
+        return queue
+
+    return fails
+
+
+def test_a_queue_that_is_not_ready_yet_is_asked_again(slow_queue, caplog):
+    queue = slow_queue(3)
+    assert [letter.reason for letter in eventually(queue.messages, 1)] == ["no reason"]
+    assert caplog.text.count("is not ready (InternalError: INTERNAL_ERROR - timed out); trying again") == 3
+
+
+def test_a_queue_that_does_not_get_ready_is_named(slow_queue, monkeypatch):
+    monkeypatch.setattr(dead_letters_module, "PATIENCE_S", 0.05)
+    with pytest.raises(QueueError, match=r"its queue 'tasks-\w+-dead' did not within 0 s \(InternalError.*try again"):
+        slow_queue(10_000).messages()
+
+
+def test_a_broker_that_is_not_there_is_named_at_once(settings, closed_url):
+    url = closed_url.replace("http://", "amqp://guest:guest@") + "//"
+    given = {"broker_url": SecretStr(url), "event_source": EventSource.NONE}
+    (queue,) = open_dead_letters(settings.model_copy(update=given))
+    with pytest.raises(QueueError, match=r"RabbitMQ cannot be reached .*BINWATCH_BROKER_URL"):
+        queue.messages()
