@@ -16,14 +16,15 @@ _USER, _SYSTEM = 11, 12  # fields of /proc/PID/stat behind the name (proc(5): ut
 
 
 class Cost:
-    """Watches `process` on a thread from now until it is asked for the result.
+    """Watches `process` and what it starts, on a thread, from now until it is asked for the result.
 
     What a process used after the last look before its end is missed: up to a fifth of a second each.
     """
 
     def __init__(self, process: int) -> None:
         self._root = process
-        self._seconds: dict[int, float] = {}
+        self._before = _seconds(descendants(process))
+        self._seconds = dict(self._before)
         self._peak = 0
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -33,18 +34,24 @@ class Cost:
         """Stop watching. Seconds of processor time, and the most bytes that all held together at any look."""
         self._over.set()
         self._thread.join()
-        return sum(self._seconds.values()), self._peak
+        return sum(self._seconds.values()) - sum(self._before.values()), self._peak
 
     def _watch(self) -> None:
         look = 0
         while not self._over.wait(_LOOK_S):
             found = descendants(self._root)
-            for process in found:
-                with contextlib.suppress(OSError):
-                    self._seconds[process] = processor_seconds(process)
+            self._seconds |= _seconds(found)
             if look % _WEIGH_EVERY == 0:
                 self._peak = max(self._peak, memory(found))
             look += 1
+
+
+def _seconds(processes: set[int]) -> dict[int, float]:
+    found = {}
+    for process in processes:
+        with contextlib.suppress(OSError):  # it may have ended
+            found[process] = processor_seconds(process)
+    return found
 
 
 def processor_seconds(process: int) -> float:

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.services import ROOT, House, find_versitygw, photos_of, running_house, running_worker
@@ -126,6 +126,7 @@ def follow(process: int, counted: Callable[[], int], number: int) -> list[Look]:
             rss, pss = held(process)
         except (FileNotFoundError, ProcessLookupError):
             if looks and counted() >= number:  # `count` ends with its last photo
+                looks.append(replace(looks[-1], photos=number, seconds=now - began))
                 break
             sys.exit(f"the process ended at {photos} of {number} photos")
         looks.append(Look(photos, now - began, rss, pss))

@@ -1,0 +1,218 @@
+"""Counting over HTTP: Binwatch's serving container beside the machine's limit and LitServe, in one table from one run.
+
+    uv pip install -c requirements.lock -e '.[dev,benchmarks]'      # LitServe; best into a venv of its own
+    python -m benchmarks.serving PHOTOS_FOLDER [--in-flight 16] [--requests 600] [--rounds 3]
+
+Binwatch is the container's entry point, `python -m worker serve`. LitServe has the same ONNX file, the same function
+to decode, the same largest batch and the same wait for it: once as its guide has it, with one worker, and once tuned,
+with a worker for each core. A process of its own sends the photos (benchmarks/load.py). The rounds go through the ways
+forwards and backwards; each starts its server, sends some photos to warm it, and then those that are measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from benchmarks.alternatives import link
+from benchmarks.cost import Cost
+from benchmarks.services import ROOT
+from binwatch.keys import Kind, kind_of
+from binwatch.settings import DEFAULT_MODEL, Settings, process_environment
+from tests.services.rabbitmq import free_ports
+
+CORES = len(os.sched_getaffinity(0))
+START_S = 120
+WARM = 64  # photos
+BINWATCH, LIMIT, LITSERVE, LITSERVE_TUNED = (
+    "Binwatch",
+    "limit in memory",
+    "LitServe, its guide's way",
+    "LitServe, tuned",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """How one is started, where it says that it can count, and where it counts."""
+
+    command: Sequence[str]
+    ready: str
+    url: str
+    sends: Sequence[str] = ()
+    environment: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One way, once. Seconds of processor time are of the server, and of the client."""
+
+    rate: float
+    server_s: float = 0.0
+    client_s: float = 0.0
+    median_s: float = 0.0
+    late_s: float = 0.0
+    peak: int = 0
+    predicted: Sequence[int] = ()
+
+
+def main() -> None:
+    options = _options()
+    if find_spec("litserve") is None:
+        sys.exit("LitServe is not installed: uv pip install -c requirements.lock -e '.[dev,benchmarks]'")
+    files = sorted(path for path in options.folder.rglob("*") if kind_of(path.name) is Kind.PHOTO)
+    if not files:
+        sys.exit(f"{options.folder}: no photos here")
+    runs: dict[str, list[Run]] = {name: [] for name in (LIMIT, BINWATCH, LITSERVE_TUNED, LITSERVE)}
+    with tempfile.TemporaryDirectory(prefix="binwatch-photos-") as folder:
+        link(files, Path(folder), options.requests)
+        for number in range(options.rounds):
+            for name in list(runs) if number % 2 == 0 else reversed(list(runs)):
+                runs[name].append(once(name, folder, options))
+                print(f"round {number + 1}: {name}: {runs[name][-1].rate:.1f} photos/s", file=sys.stderr)
+    show(runs, options)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--in-flight", type=int, default=16)
+    parser.add_argument("--requests", type=int, default=600, help="photos; repeats the folder's, if there are fewer")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--model", type=Path, default=DEFAULT_MODEL)
+    return parser.parse_args()
+
+
+def once(name: str, folder: str, options: argparse.Namespace) -> Run:
+    """Run one way."""
+    if name == LIMIT:
+        said = _said(["benchmarks.ways.limit", folder, "--model", str(options.model)])
+        return Run(said["steady_photos"] / said["steady_s"])
+    server = _servers(options.model)[name]
+    with running(server) as process:
+        load = ["benchmarks.load", server.url, folder, "--in-flight", str(options.in_flight), *server.sends]
+        _said([*load, "--requests", str(WARM)])
+        cost = Cost(process)
+        said = _said([*load, "--requests", str(options.requests)])
+        server_s, peak = cost.total()
+    return Run(
+        said["photos"] / said["seconds"],
+        server_s / said["photos"],
+        said["processor_s"] / said["photos"],
+        said["median_s"],
+        said["late_s"],
+        peak,
+        said["predicted"],
+    )
+
+
+def _servers(model: Path) -> dict[str, Server]:
+    (port,) = free_ports(1)
+    at = f"http://127.0.0.1:{port}"
+    settings = Settings(serve_host="127.0.0.1", serve_port=port, model_dir=model.absolute())
+    lit = ["benchmarks.ways.lit_serve", "--port", str(port), "--model", str(model)]
+    tuned = ["--workers", str(CORES), "--threads", "1"]
+    return {
+        BINWATCH: Server(["worker", "serve"], f"{at}/ping", f"{at}/invocations", (), process_environment(settings)),
+        LITSERVE: Server(lit, f"{at}/health", f"{at}/predict", ["--base64"]),
+        LITSERVE_TUNED: Server([*lit, *tuned], f"{at}/health", f"{at}/predict", ["--base64"]),
+    }
+
+
+@contextmanager
+def running(server: Server) -> Iterator[int]:
+    """The server's process id, once it can count; with all that it started, it is gone in the end."""
+    with tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", *server.command],
+            cwd=ROOT,
+            env=server.environment,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+        try:
+            if not _ready(server.ready, process):
+                log.seek(0)
+                sys.exit(f"{' '.join(server.command)} does not answer {server.ready}:\n{log.read()}")
+            yield process.pid
+        finally:
+            _end(process)
+
+
+def _ready(url: str, process: subprocess.Popen[bytes]) -> bool:
+    deadline = time.monotonic() + START_S
+    while process.poll() is None and time.monotonic() < deadline:
+        with suppress(OSError), urllib.request.urlopen(url, timeout=5) as answer:
+            if answer.status == 200:
+                return True
+        time.sleep(0.1)
+    return False
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """TERM, and KILL for what is left of its group."""
+    for how in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, how)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(10)
+
+
+def _said(module: Sequence[str]) -> dict[str, object]:
+    """What the module prints last, as JSON."""
+    result = subprocess.run([sys.executable, "-m", *module], cwd=ROOT, capture_output=True, text=True)
+    if result.returncode:
+        sys.exit(f"python -m {' '.join(module)} failed:\n{result.stderr}")
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def show(runs: Mapping[str, list[Run]], options: argparse.Namespace) -> None:
+    settings = Settings()
+    print(
+        f"{options.requests} photos, {options.in_flight} in flight, {CORES} cores, medians of {options.rounds} rounds;"
+        f" batches of at most {settings.batch_size} that wait at most {settings.serve_batch_wait_ms:g} ms"
+    )
+    print(f"{'':<58}{'answer after, ms':>20}{'ms of CPU a photo':>19}")
+    print(f"{'':<28}{'photos/s':>9}{'':21}{'median':>11}{'95 %':>9}{'server':>12}{'client':>7}{'peak MB':>9}")
+    for name, rounds in runs.items():
+        rates = [run.rate for run in rounds]
+        spread = f"({min(rates):.1f} to {max(rates):.1f})"
+        line = f"{name:<28}{statistics.median(rates):9.1f} {spread:<20}"
+        if name != LIMIT:
+            each = [1000 * _median(rounds, field) for field in ("median_s", "late_s", "server_s", "client_s")]
+            line += "{:11.0f}{:9.0f}{:12.1f}{:7.1f}".format(*each) + f"{max(run.peak for run in rounds) / 1e6:9.0f}"
+        print(line)
+    print("Binwatch is as fast as, in each round:")
+    for name in (LIMIT, LITSERVE_TUNED, LITSERVE):
+        ratios = [ours.rate / other.rate for ours, other in zip(runs[BINWATCH], runs[name], strict=True)]
+        print(f"  {name:<28}{statistics.median(ratios):.2f} × ({min(ratios):.2f} to {max(ratios):.2f})")
+    _check_same(runs)
+
+
+def _median(rounds: Sequence[Run], field: str) -> float:
+    return statistics.median(getattr(run, field) for run in rounds)
+
+
+def _check_same(runs: Mapping[str, list[Run]]) -> None:
+    """A server that counts otherwise does something else, and then its speed says nothing."""
+    counts = {name: run.predicted for name in runs if name != LIMIT for run in runs[name]}
+    if len({tuple(each) for each in counts.values()}) > 1:
+        sys.exit("not all count the same: the figures say nothing")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""LitServe's way to count photos sent over HTTP, with the same ONNX file and the same function to decode.
+
+    python -m benchmarks.ways.lit_serve --port 8081 --workers 4 --threads 1
+
+Photos come as base64 in JSON, as LitServe's own guide sends images: its requests are JSON or forms. They are decoded
+and counted in its workers, which are processes; `--threads` are ONNX Runtime's in each, 0 for as many as it takes by
+itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+from pathlib import Path
+from typing import Any
+
+import litserve
+import numpy as np
+import onnxruntime as ort
+
+from binwatch.bundle import INPUT, PROBABILITIES, Bundle, Precision
+from binwatch.image import load
+from binwatch.settings import DEFAULT_MODEL, Settings
+
+
+class CountAPI(litserve.LitAPI):
+    """Bytes → pixels → class."""
+
+    def __init__(self, model: Path, threads: int, **batching: Any) -> None:
+        super().__init__(**batching)
+        self._folder, self._threads = model, threads
+
+    def setup(self, device: str) -> None:
+        """In each worker once."""
+        bundle = Bundle(self._folder)
+        options = ort.SessionOptions()
+        if self._threads:
+            options.intra_op_num_threads = self._threads
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self._quality = bundle.card.jpeg_quality
+        path = bundle.model(Precision.INT8)
+        self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+    def decode_request(self, request: dict[str, str]) -> np.ndarray:
+        """uint8 (224, 224, 3)."""
+        return load(base64.b64decode(request["photo"]), jpeg_quality=self._quality).pixels
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        """uint8 (n, 224, 224, 3) → classes, int64 (n,)."""
+        (probabilities,) = self._session.run([PROBABILITIES], {INPUT: x})
+        return probabilities.argmax(axis=1)
+
+    def encode_response(self, output: np.int64) -> dict[str, int]:
+        """As our own server calls it."""
+        return {"predicted": int(output)}
+
+
+def main() -> None:
+    settings = Settings()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--model", type=Path, default=DEFAULT_MODEL)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=0)
+    options = parser.parse_args()
+    batching = {"max_batch_size": settings.batch_size, "batch_timeout": settings.serve_batch_wait_ms / 1000}
+    api = CountAPI(options.model, options.threads, **batching)
+    server = litserve.LitServer(api, accelerator="cpu", workers_per_device=options.workers)
+    server.run(host="127.0.0.1", port=options.port, generate_client_file=False, log_level="warning")
+
+
+if __name__ == "__main__":
+    main()

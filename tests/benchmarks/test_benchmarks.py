@@ -1,0 +1,127 @@
+"""Each benchmark runs, in its small version. What it measures is for docs/performance.md; no figure is asserted."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+
+from benchmarks.cost import Cost
+from benchmarks.memory import distinct, held
+from benchmarks.services import find_versitygw
+from binwatch.image import load
+from tests.conftest import ROOT
+
+PHOTOS = ROOT / "samples" / "bin-images"
+WITH_HELP = ("alternatives", "engine_threads", "serving")  # the others are started in other tests
+
+
+def _start(*command: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", *command], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def _output(*command: str) -> str:
+    process = _start(*command)
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    return output
+
+
+def test_help() -> None:
+    asked = {name: _start(f"benchmarks.{name}", "--help") for name in WITH_HELP}
+    for name, process in asked.items():
+        output, errors = process.communicate(timeout=120)
+        assert (process.returncode, errors) == (0, ""), name
+        assert output.startswith("usage: ")
+
+
+def test_engine_threads() -> None:
+    output = _output("benchmarks.engine_threads", "--threads", "2", "--batch-size", "4", "--rounds", "1")
+    assert re.search(r"^a call for each thread +\d+\.\d photos/s", output, re.MULTILINE)
+
+
+def test_memory_of_count() -> None:
+    output = _output("benchmarks.memory", str(PHOTOS), "--of", "count", "--photos", "20")
+    assert output.startswith("count, 20 photos in ")
+    assert re.search(r"^ +20 +\d+\.\d +\d+\.\d$", output, re.MULTILINE)
+
+
+def test_bucket_to_record() -> None:
+    """With the real servers; memory's other half starts the same."""
+    if shutil.which(find_versitygw()) is None:
+        pytest.skip("versitygw is not installed: go install github.com/versity/versitygw/cmd/versitygw@latest")
+    output = _output("benchmarks.bucket_to_record", str(PHOTOS), "--photos", "40", "--single", "2")
+    assert re.search(r"^bucket to record +\d+\.\d photos/s, ", output, re.MULTILINE)
+    assert re.search(r"^fetch +4\d ", output, re.MULTILINE)
+    for program in ("worker", "PostgreSQL", "RabbitMQ", r"versitygw \(S3\)"):
+        assert re.search(rf"^{program} +\d+\.\d s", output, re.MULTILINE)
+
+
+@pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: the extra benchmarks has it")
+def test_alternatives() -> None:
+    small = ["--photos", "24", "--notebook-photos", "2", "--rounds", "1"]
+    assert "Ray Data, tuned" in _output("benchmarks.alternatives", str(PHOTOS), *small)
+
+
+@pytest.mark.skipif(find_spec("litserve") is None, reason="LitServe is not installed: the extra benchmarks has it")
+def test_serving() -> None:
+    assert "LitServe, tuned" in _output("benchmarks.serving", str(PHOTOS), "--requests", "24", "--rounds", "1")
+
+
+def test_what_is_missing_is_named() -> None:
+    asked = {
+        "versitygw is not installed: go install": ("bucket_to_record", str(PHOTOS), "--versitygw", "no-such-program"),
+        "no-such-folder: no photos here": ("memory", "no-such-folder"),
+    }
+    processes = {message: _start(f"benchmarks.{command[0]}", *command[1:]) for message, command in asked.items()}
+    for message, process in processes.items():
+        output, errors = process.communicate(timeout=120)
+        assert (process.returncode, output) == (1, "")
+        assert errors.startswith(message)
+
+
+@pytest.mark.parametrize(("name", "library"), [("alternatives", "Ray"), ("serving", "LitServe")])
+def test_a_library_that_is_missing_is_named(name: str, library: str) -> None:
+    if find_spec(library.lower()) is not None:
+        pytest.skip(f"{library} is installed")
+    process = _start(f"benchmarks.{name}", str(PHOTOS))
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert errors.startswith(f"{library} is not installed: uv pip install -c requirements.lock -e '.[dev,benchmarks]'")
+
+
+def test_a_distinct_photo_looks_the_same() -> None:
+    photo = next(PHOTOS.glob("*.jpg")).read_bytes()
+    others = [distinct(photo, number) for number in range(3)]
+    assert len({photo, *others}) == 4
+    for other in others:
+        np.testing.assert_array_equal(load(other).pixels, load(photo).pixels)
+
+
+def test_cost_is_that_of_the_process_and_what_it_starts() -> None:
+    """A process that leaves a second's work to another. The looks may miss the end of it, not most of it."""
+    work = "import time\nwhile time.process_time() < 1: pass"
+    script = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {work!r}], check=True)"
+    with subprocess.Popen([sys.executable, "-c", script]) as process:
+        cost = Cost(process.pid)
+        process.wait(60)
+    seconds, _ = cost.total()
+    assert 0.5 < seconds < 1.5
+
+
+def test_held_is_at_least_what_was_allocated() -> None:
+    code = "kept = bytearray(b'x' * 50_000_000); print(flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        process.stdout.readline()
+        rss, pss = held(process.pid)
+        process.communicate("\n", timeout=60)
+    assert 50_000_000 < pss <= rss < 200_000_000
