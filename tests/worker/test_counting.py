@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import struct
-import zlib
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -20,6 +18,7 @@ from binwatch.events import Created
 from binwatch.objects import Objects
 from binwatch.records.tables import Comparison, Count, Expectation, PhotoTotal
 from binwatch.settings import Settings
+from tests.photos import png
 from tests.services.s3 import S3
 from tests.worker.brightness import brightness_of, jpeg, probabilities_of
 from worker.counting import Counting
@@ -53,19 +52,11 @@ def _created(s3: S3, *keys: str) -> list[Created]:
     return [Created(s3.bucket, key, WHEN) for key in keys]
 
 
-def _huge_png() -> bytes:
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 20_000, 20_000, 1, 0, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
-
-
 BAD_PHOTOS = {
     "empty.jpg": (b"", Reason.EMPTY),
     "text.jpg": (b"this is not a photo", Reason.NOT_AN_IMAGE),
     "truncated.jpg": (jpeg(100)[:-600], Reason.TRUNCATED),
-    "huge.png": (_huge_png(), Reason.TOO_MANY_PIXELS),
+    "huge.png": (png(20_000, 20_000, 1, 0, bytes(1000)), Reason.TOO_MANY_PIXELS),
     "large.jpg": (jpeg(100) + bytes(200_000), Reason.TOO_LARGE),
     "tiff.jpg": (b"II*\x00" + bytes(40), Reason.UNSUPPORTED_FORMAT),
     "header.png": (b"\x89PNG\r\n\x1a\n" + bytes(20), Reason.CORRUPT),

@@ -1,0 +1,76 @@
+"""Files of every kind: each is counted, or fails with the right reason, beside good neighbours that are counted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine as Database
+from sqlalchemy import select
+
+from binwatch.errors import Reason
+from binwatch.events import Created
+from binwatch.records.tables import Count, PhotoTotal
+from binwatch.settings import Settings
+from tests.photos import MAX_BYTES, MAX_PIXELS, Case, corpus
+from tests.services.s3 import S3
+from tests.worker.brightness import brightness_of, jpeg
+from tests.worker.test_count_command import count  # noqa: F401 (a fixture)
+from worker.counting import Counting
+
+pytestmark = pytest.mark.filterwarnings("ignore:Corrupt EXIF data")  # Pillow's; not an error outside of tests
+
+GROUP = 16
+
+
+@pytest.fixture(scope="module")
+def cases() -> list[Case]:
+    """The corpus, with a good photo between every two files."""
+    found = corpus()
+    assert len({case.name for case in found}) == len(found) >= 40
+    good = [Case(f"neighbour-{n}.jpg", jpeg(brightness_of(n % 7)), n % 7) for n in range(len(found))]
+    return [case for pair in zip(found, good, strict=True) for case in pair]
+
+
+def wanted(cases: list[Case]) -> dict[str, int | str]:
+    return {case.name: case.outcome for case in cases}
+
+
+def test_through_a_worker(cases: list[Case], settings: Settings, s3: S3, sqlite_records: Database) -> None:
+    """Objects in the bucket → records."""
+    limits = {"max_photo_bytes": MAX_BYTES, "max_photo_pixels": MAX_PIXELS, "batch_size": 4}
+    counting = Counting(settings.model_copy(update=limits))
+    for case in cases:
+        s3.put(case.name, case.data)
+    photos = [Created(s3.bucket, case.name) for case in cases]
+    for start in range(0, len(photos), GROUP):
+        assert counting.count(photos[start : start + GROUP]) == []
+    counting.close()
+    with sqlite_records.connect() as connection:
+        rows = connection.execute(select(Count.key, Count.reason, Count.predicted, Count.detail)).all()
+        totals = dict(connection.execute(select(PhotoTotal.reason, PhotoTotal.photos)).all())
+    assert {row.key: row.predicted if row.reason is None else row.reason for row in rows} == wanted(cases)
+    assert all((row.reason is None) == (row.predicted is not None) == (row.detail is None) for row in rows)
+    reasons = [case.outcome if isinstance(case.outcome, Reason) else "" for case in cases]
+    assert totals == {reason: reasons.count(reason) for reason in reasons}
+
+
+def test_by_hand(cases: list[Case], tmp_path: Path, count: Any) -> None:  # noqa: F811
+    """`python -m worker count FOLDER` says the same of the same files."""
+    for case in cases:
+        (tmp_path / case.name).write_bytes(case.data)
+    limits = {"BINWATCH_MAX_PHOTO_BYTES": str(MAX_BYTES), "BINWATCH_MAX_PHOTO_PIXELS": str(MAX_PIXELS)}
+    result = count(tmp_path, "--json", **limits)
+    assert result.returncode == 0
+    lines = json.loads(result.stdout)
+    found = {Path(line["photo"]).name: line["reason"] or _class(line["count"]) for line in lines}
+    assert found == wanted(cases)
+    assert all(bool(line["detail"]) == bool(line["reason"]) for line in lines)
+    failed = sum(isinstance(case.outcome, Reason) for case in cases)
+    assert result.stderr.decode().splitlines()[-1] == f"{len(cases) - failed} counted, {failed} failed"
+
+
+def _class(name: str) -> int:
+    return 6 if name == "more than 5" else int(name)
