@@ -6,6 +6,9 @@ import csv
 import hashlib
 import io
 import json
+import re
+import shutil
+import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler
@@ -17,7 +20,9 @@ from PIL import Image
 from binwatch.errors import ObjectsError
 from binwatch.image import load
 from binwatch.settings import Settings
+from tests.conftest import NO_ONE
 from tests.services.faulty_s3 import FaultyS3, refuse
+from tests.services.proxy import Proxy
 from tests.services.s3 import S3
 from tests.trainer.drawn import run_cli
 from trainer.config import DataConfig
@@ -27,7 +32,7 @@ from trainer.display import Display
 from trainer.errors import PrepareError
 from trainer.prepare import fetch
 from trainer.prepare.groups import name_groups, runs
-from trainer.prepare.place import Folder, Missing, open_place
+from trainer.prepare.place import Folder, Missing, Place, open_place
 from trainer.prepare.run import Options, prepare
 
 QUANTITIES = [1, 1, 1, 1, 2, 2, 3, 4, 5, 0, 6, 9] * 4
@@ -272,8 +277,94 @@ def test_too_little_room_is_known_before(source: Path, tmp_path: Path, monkeypat
         free = 1_000_000
 
     monkeypatch.setattr("trainer.prepare.run.shutil.disk_usage", lambda _: Usage)
-    with pytest.raises(PrepareError, match=r"48 photos need about 0\.0 GB and 0\.0 GB are free; make room"):
+    with pytest.raises(PrepareError, match=r"48 photos need about 2\.9 MB and 1\.0 MB are free; make room"):
         prepare(Folder(source), tmp_path / "data", options(), Display())
+    with pytest.raises(PrepareError, match=r"70,000 photos need about 4\.2 GB and 1\.0 MB are free; make room"):
+        prepare(Folder(source), tmp_path / "data", options(per_class=10_000), Display())
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 240 kB: 60 blocks, and each file of these tests takes one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=240k", "binwatch", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("mounting a small disk takes root")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("selection", [["--per-class", 7], ["--list", "KEYS", "--balance"]])
+def test_a_disk_that_fills_up(
+    source: Path, small_disk: Path, tmp_path: Path, cli_error: Callable[..., str], selection: list[object]
+) -> None:
+    """How many photos there will be is not known at the start, or not how large they are."""
+    keys = tmp_path / "keys.txt"
+    keys.write_text("\n".join(key_of(number) for number in range(4)), encoding="utf-8")  # all of one item
+    chosen = [keys if each == "KEYS" else each for each in selection]
+    flags = ["prepare", "--from", source, *chosen, "--size", 16, "--jobs", 4, "--out"]
+    run_cli(*flags, tmp_path / "whole")
+    (small_disk / "others").write_bytes(bytes(140_000))
+    out = small_disk / "data"
+    message = cli_error(*flags, out)
+    full = (
+        r"\.(jpg|json): cannot be written \(No space left on device\); make room; \d+ photos are in .*/data: the same"
+    )
+    assert re.search(full, message)
+    assert not (out / "manifest.csv").exists()
+    assert not list(out.rglob("*.partial"))
+    here = sorted(path.name for path in (out / "bin-images").iterdir())
+    assert here
+    for name in here:
+        assert (out / "bin-images" / name).read_bytes() == (tmp_path / "whole" / "bin-images" / name).read_bytes()
+
+    shutil.copytree(out, tmp_path / "larger")
+    run_cli(*flags, tmp_path / "larger")
+    assert manifest(tmp_path / "larger") == manifest(tmp_path / "whole")
+
+
+class Going:
+    """A bucket that cannot be reached any more after `photos` photos."""
+
+    def __init__(self, place: Place, proxy: Proxy, photos: int) -> None:
+        self._place = place
+        self._proxy = proxy
+        self._left = photos
+        self.name = place.name
+        self.keys, self.metadata = place.keys, place.metadata
+
+    def photo(self, key: str) -> bytes:
+        self._left -= 1
+        if self._left == 0:
+            self._proxy.refuse()
+        return self._place.photo(key)
+
+
+def test_a_bucket_that_goes_away_and_comes_back(
+    s3: S3, s3_proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    for name, data in objects().items():
+        s3.put(name, data)
+    endpoint = f"http://127.0.0.1:{s3_proxy.port}"
+    place = open_place(f"s3://{s3.bucket}", Settings(), endpoint)
+    out = tmp_path / "data"
+    with pytest.raises(PrepareError, match=r"Could not connect.*check the endpoint.* photos are in .*data: the same"):
+        prepare(Going(place, s3_proxy, 20), out, options(), Display())
+    here = {path.stem for path in (out / "bin-images").iterdir()}
+    assert 0 < len(here) < 48
+    s3_proxy.serve()
+    run_cli("prepare", "--from", f"s3://{s3.bucket}", "--endpoint", endpoint, "--out", out, "--all")
+    assert len(manifest(out)) == 48
+    for key, number in zip(manifest(out), range(48), strict=True):
+        assert (out / "bin-images" / f"{key}.jpg").read_bytes() == jpeg(number)
+
+
+def test_a_bucket_that_cannot_be_reached(tmp_path: Path, cli_error: Callable[..., str]) -> None:
+    message = cli_error("prepare", "--from", "s3://bins", "--endpoint", NO_ONE, "--out", tmp_path / "data", "--all")
+    assert 'Could not connect to the endpoint URL: "http://127.0.0.1:9/bins' in message
+    assert "check the endpoint, the credentials and the network; 0 photos are in" in message
 
 
 @pytest.fixture

@@ -57,7 +57,10 @@ class Done:
 
 
 class Fetcher:
-    """Brings bins from `place` into `folder`. Used by many threads; `wait_s` is the first wait before a second try."""
+    """Brings bins from `place` into `folder`. Used by many threads; `wait_s` is the first wait before a second try.
+
+    A thread whose patience is at an end ends that of all others: the run is over, and can be continued.
+    """
 
     def __init__(self, place: Place, folder: Path, size: int, limits: Limits, wait_s: float) -> None:
         self._place = place
@@ -87,14 +90,18 @@ class Fetcher:
         except PhotoError as error:
             return LeftOut(found.key, f"the photo cannot be decoded: {error}")
         if here is None:
-            write_whole(path, data)
+            self._write(path, data)
         if not (self._metadata / f"{found.key}.json").exists():
-            write_whole(self._metadata / f"{found.key}.json", found.data)
+            self._write(self._metadata / f"{found.key}.json", found.data)
         return Done(found.key, hashlib.sha256(data).hexdigest())
 
-    def stop(self) -> None:
-        """Let every thread end at its next wait."""
-        self._stopped.set()
+    def _write(self, path: Path, data: bytes) -> None:
+        """Write a file whole. What fails for one thread fails for all: none of them need wait any more."""
+        try:
+            write_whole(path, data)
+        except PrepareError:
+            self._stopped.set()
+            raise
 
     def _here(self, path: Path, known: str) -> bytes | None:
         """What an earlier run left, if it is whole."""
@@ -126,6 +133,7 @@ class Fetcher:
                 return work()
             except (ObjectsError, Damaged) as error:
                 if attempt == TRIES - 1 or self._stopped.is_set():
+                    self._stopped.set()  # the others' patience would only keep the message back
                     raise PrepareError(str(error)) from error
             jitter = 0.5 + random.random()  # noqa: S311, not a secret
             self._stopped.wait(self._wait_s * 2**attempt * jitter)

@@ -72,7 +72,6 @@ class Preparation:
             for found in self._fetch_photos(self._known(old), {key: entry.sha256 for key, entry in old.items()}):
                 hashes[found.key] = found.sha256
         except (ObjectsError, PrepareError) as error:
-            self._fetcher.stop()
             raise PrepareError(
                 f"{error}; {len(hashes)} photos are in {self._folder}: the same command continues"
             ) from error
@@ -96,7 +95,7 @@ class Preparation:
         photos: Counter[int] = Counter()
         listed = options.keys if options.keys is not None else () if options.per_class else self._all()
         total = len(listed)
-        _check_room(self._folder, total, options.size)
+        _check_room(self._folder, total or len(CLASSES) * options.per_class, options.size)
         for found in self._labelled(listed, total, "metadata"):
             photos[self._class(found)] += 1
             yield found
@@ -213,6 +212,10 @@ def _check_room(folder: Path, photos: int, size: int) -> None:
     need, free = max(photos - here, 0) * each, shutil.disk_usage(folder).free
     if need > free:
         raise PrepareError(
-            f"{folder}: {photos - here:,} photos need about {need / 1e9:.1f} GB and {free / 1e9:.1f} GB are free;"
+            f"{folder}: {photos - here:,} photos need about {_amount(need)} and {_amount(free)} are free;"
             " make room, choose another --out, or keep them smaller with --size 224"
         )
+
+
+def _amount(size: float) -> str:
+    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"
