@@ -31,6 +31,12 @@ TOLERANCES = {
     Precision.FP16: Tolerance(most=5e-2, mean=2e-3),
     Precision.INT8: Tolerance(most=0.5, mean=2e-2),
 }
+ADVICE = {
+    Precision.FP32: "the exporter is at fault: report it, with the architecture",
+    Precision.FP16: "activations over 65,504 do that, half precision ends there: leave fp16 out (--variants)",
+    Precision.INT8: "some networks lose too much in int8, above all those without ReLU: leave int8 out (--variants)",
+}
+"""What to do about a file that is too far off: a network that is good in fp32 or bf16 may be unfit for the others."""
 BATCHES = (1, 7)
 """Batch sizes that must give the same: some exports silently fix the batch dimension."""
 SAME = 2e-2
@@ -39,6 +45,9 @@ SAME = 2e-2
 
 def check_outputs(file: Path, precision: Precision, found: Floats, wanted: Floats) -> dict[str, float]:
     """Compare probabilities (photos, classes) with the trained network's. Raises ExportError beyond the tolerance."""
+    broken = int((~np.isfinite(found).all(axis=1)).sum())
+    if broken:
+        raise ExportError(f"{file.name}: gives no number for {broken} of {len(found)} photos; {ADVICE[precision]}")
     if not np.allclose(found.sum(axis=1), 1, atol=1e-3):
         raise ExportError(f"{file.name}: probabilities do not sum to 1")
     distance = np.abs(found - wanted)
@@ -47,7 +56,7 @@ def check_outputs(file: Path, precision: Precision, found: Floats, wanted: Float
     if most > allowed.most or mean > allowed.mean:
         raise ExportError(
             f"{file.name}: probabilities are up to {most:.2g} (mean {mean:.2g}) from the trained network's;"
-            f" {precision} may differ by {allowed.most:g} (mean {allowed.mean:g})"
+            f" {precision} may differ by {allowed.most:g} (mean {allowed.mean:g}); {ADVICE[precision]}"
         )
     return {"largest_difference": most, "mean_difference": mean}
 
@@ -61,7 +70,7 @@ def check_accuracy(
     if before - after > max_loss + 1e-9:  # exactly the limit is allowed, whatever the rounding
         raise ExportError(
             f"{file.name}: {after:.2%} of {len(labels)} validation photos are right, the trained network gets"
-            f" {before:.2%}; at most {max_loss:.1%} may be lost"
+            f" {before:.2%}; at most {max_loss:.1%} may be lost: allow more (--max-loss) or leave it out (--variants)"
         )
     return before - after
 

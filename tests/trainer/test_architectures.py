@@ -1,0 +1,131 @@
+"""Every network and head that can be trained can be shipped: its files say what torch says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import pytest
+import torch
+from torch import nn
+
+from binwatch.bundle import Precision
+from binwatch.image import load
+from trainer.calibrate import softmax
+from trainer.config import ModelConfig
+from trainer.errors import ExportError
+from trainer.export import graph, parity
+from trainer.export.graph import write_onnx
+from trainer.export.quantize import write_fp16, write_int8
+from trainer.models import build
+from trainer.models.counter import Counter
+from trainer.runtime import OnnxModel
+
+SAMPLES = Path(__file__).parents[2] / "samples" / "bin-images"
+SIDE = 96
+"""A fifth of the pixels: the same graphs in a fifth of the time."""
+
+
+class Network(NamedTuple):
+    """What to export, and what its int8 file may weigh beside the fp32 file (None: see NETWORKS)."""
+
+    architecture: str
+    head: str
+    int8_share: float | None
+
+
+NETWORKS = [
+    Network("resnet18", "capstone", 0.29),
+    Network("vgg16", "capstone", 0.29),
+    Network("convnext_tiny", "embedding", 0.26),
+    Network("efficientnet_v2_s", "linear", None),
+]
+"""Random weights do not say whether SiLU networks survive int8, and quantising one takes as long as all the rest."""
+
+
+@pytest.fixture(scope="module")
+def photos() -> npt.NDArray[np.uint8]:
+    files = sorted(SAMPLES.glob("*.jpg"))[:16]
+    return np.stack([load(file.read_bytes(), size=SIDE).pixels for file in files])
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graph, "SIZE", SIDE)
+
+
+def as_if_trained(model: Counter, photos: npt.NDArray[np.uint8]) -> Counter:
+    """Statistics of these photos in the norms, branches that matter, and answers that differ from photo to photo.
+
+    Fresh networks have branches of almost nothing and give every photo the same answer, which hides mistakes.
+    """
+    for module in model.train().modules():
+        if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
+            module.momentum = None  # keep the statistics of what comes next
+            module.reset_running_stats()
+        elif hasattr(module, "layer_scale"):
+            module.layer_scale.data.fill_(0.5)
+        elif isinstance(module, nn.Dropout) or "Stochastic" in type(module).__name__:
+            module.eval()
+    with torch.no_grad():
+        model(torch.from_numpy(photos))
+        logits, _ = model.eval()(torch.from_numpy(photos))
+        last = model.head.classify
+        assert isinstance(last, nn.Linear)
+        spread = logits.std(dim=0).mean()
+        last.weight /= spread
+        last.bias.copy_((last.bias - logits.mean(dim=0)) / spread)
+    return model
+
+
+@pytest.mark.parametrize("network", NETWORKS, ids=lambda network: network.architecture)
+def test_each_network_ships(network: Network, photos: npt.NDArray[np.uint8], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = {"architecture": network.architecture, "head": network.head, "weights": "none"}
+    model = as_if_trained(build(ModelConfig.model_validate(config)), photos)
+    files = {precision: tmp_path / f"model-{precision}.onnx" for precision in Precision}
+    write_onnx(model, 2.0, files[Precision.FP32])
+    write_fp16(files[Precision.FP32], files[Precision.FP16])
+    if network.int8_share:
+        write_int8(files[Precision.FP32], files[Precision.INT8], photos)
+        assert files[Precision.INT8].stat().st_size < network.int8_share * files[Precision.FP32].stat().st_size
+    else:
+        del files[Precision.INT8]
+    assert files[Precision.FP16].stat().st_size < 0.52 * files[Precision.FP32].stat().st_size
+
+    with torch.inference_mode():
+        logits, embedding = model(torch.from_numpy(photos))
+    wanted = softmax(logits.numpy(), 2.0)
+    assert np.ptp(wanted, axis=0).min() > 0.1  # photos differ, so a wrong graph would too
+    for precision, file in files.items():
+        onnx.checker.check_model(str(file), full_check=True)
+        found, vectors = OnnxModel(file, threads=2)(photos)
+        assert found.dtype == vectors.dtype == np.float32
+        assert vectors.shape == (len(photos), model.head.size)
+        parity.check_batches(file, OnnxModel(file, threads=2), photos[:8])
+        parity.check_outputs(file, precision, found, wanted)
+        assert np.corrcoef(vectors.ravel(), embedding.numpy().ravel())[0, 1] > 0.98
+    nodes = {node.op_type for node in onnx.load(files[Precision.FP32]).graph.node}
+    assert not nodes & {"BatchNormalization", "Shape", "Gather", "Reshape"}  # folded; and no shapes to compute
+
+
+def test_activations_beyond_half_precision_are_noticed(photos: npt.NDArray[np.uint8], tmp_path: Path) -> None:
+    """Of 200,000 between two convolutions, and as always behind them: nothing is wrong with the weights."""
+    torch.manual_seed(0)
+    model = as_if_trained(build(ModelConfig.model_validate({"architecture": "resnet18", "weights": "none"})), photos)
+    block = model.backbone.get_submodule("layer2.0")
+    with torch.no_grad():
+        for tensor, factor in ((block.bn1.weight, 2e5), (block.bn1.bias, 2e5), (block.bn2.running_mean, 2e5)):
+            tensor *= factor
+        block.bn2.running_var *= 2e5**2
+        wanted = softmax(model(torch.from_numpy(photos))[0].numpy())
+    write_onnx(model, 1.0, tmp_path / "fp32.onnx")
+    write_fp16(tmp_path / "fp32.onnx", tmp_path / "fp16.onnx")
+    found, _ = OnnxModel(tmp_path / "fp32.onnx", threads=2)(photos)
+    parity.check_outputs(tmp_path / "fp32.onnx", Precision.FP32, found, wanted)
+    found, _ = OnnxModel(tmp_path / "fp16.onnx", threads=2)(photos)
+    with pytest.raises(ExportError, match=r"activations over 65,504 do that.*leave fp16 out \(--variants\)"):
+        parity.check_outputs(tmp_path / "fp16.onnx", Precision.FP16, found, wanted)
