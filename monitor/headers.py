@@ -22,6 +22,8 @@ SECURITY_HEADERS = {
 }
 FRESH = "no-store"
 """Figures are of now: no cache may keep them unless an answer says otherwise."""
+CHECKED = "no-cache"
+"""Styles may be kept, if the browser asks whether they are still the same: another release has others."""
 
 
 class SecurityHeaders:
@@ -37,7 +39,7 @@ class SecurityHeaders:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 headers.update(SECURITY_HEADERS)
-                headers.setdefault("Cache-Control", FRESH)
+                headers.setdefault("Cache-Control", CHECKED if scope["path"].startswith("/static/") else FRESH)
             await send(message)
 
         await self._app(scope, receive, send_with_headers)

@@ -63,6 +63,11 @@ def moment(at: datetime | None) -> str:
     return NONE if at is None else f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
+def minute(at: datetime) -> str:
+    """A moment where there is no room for its seconds."""
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
 def reason(name: str) -> str:
     """What a reason means; a reason of another release is shown as it is."""
     return REASONS.get(name, name.replace("_", " "))

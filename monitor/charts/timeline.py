@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import groupby
+from itertools import groupby, pairwise
 
 from monitor.charts.axes import Span, Tick, share_ticks
 
@@ -45,6 +45,8 @@ class Line:
     bands: list[str]
     whiskers: list[str]
     """Intervals of points that stand alone, where there is no band."""
+    gaps: list[str]
+    """From where something is known to where it is known again: for the eye, to be drawn fainter than a line."""
     dots: list[Dot]
 
 
@@ -91,12 +93,16 @@ def _line(span: Span, name: str, label: str, points: Sequence[Point]) -> Line:
         lines=[_path([(_x(span, point), _y(point.value)) for point in stretch]) for stretch in stretches],
         bands=[_band(span, stretch) for stretch in stretches if len(stretch) > 1],
         whiskers=[_path(_interval(span, stretch[0])) for stretch in stretches if len(stretch) == 1],
+        gaps=[
+            _path([(_x(span, one[-1]), _y(one[-1].value)), (_x(span, other[0]), _y(other[0].value))])
+            for one, other in pairwise(stretches)
+        ],
         dots=[Dot(_x(span, point), _y(point.value), point.says) for stretch in stretches for point in stretch],
     )
 
 
 def _stretches(points: Sequence[Point]) -> Iterator[list[Point]]:
-    """Runs of points without a gap: a line across days without photos would claim what nobody saw."""
+    """Runs of points without a gap: a band across days without photos would claim what nobody saw."""
     for known, run in groupby(points, lambda point: point.value is not None):
         if known:
             yield list(run)

@@ -82,10 +82,12 @@ def level(of: Level) -> str:
             "The model has no calibration: bins are ranked by how sure it is, and none is flagged. Export the model"
             " with this release to get one."
         )
-    by_chance = number(round(of.false_flags))
+    by_chance = (
+        f"If every bin were recorded correctly, about {number(round(of.false_flags))} would be flagged by chance"
+    )
     if of.flagged <= of.false_flags:
-        return f"If every bin were recorded correctly, about {by_chance} would be flagged: these may all be chance."
-    return f"If every bin were recorded correctly, only about {by_chance} would be: most of these deserve a look."
+        return f"{by_chance}: these may all be chance."
+    return f"{by_chance}: some of these are right, so look before you correct."
 
 
 def nothing_found(of: Level, *, is_filtered: bool) -> str:
@@ -105,7 +107,7 @@ def drift_status(of: DriftInBrief) -> tuple[str, str]:
     where = WINDOWS[of.window] if of.window else ""
     names = ", ".join(SIGNALS[signal][0].lower() for signal in of.signals)
     return {
-        State.DRIFTED: ("drifted", f"In {where}, photos differ from what the model was measured on: {names}."),
+        State.DRIFTED: ("found", f"In {where}, photos differ from what the model was measured on: {names}."),
         State.STEADY: ("none found", f"Photos of {where} are like those the model was measured on."),
         State.TOO_FEW: ("too few photos", f"Drift is judged from {MIN_PHOTOS} photos of different bins on."),
         State.NO_REFERENCE: ("cannot be judged", "The model's bundle does not say what photos used to look like."),

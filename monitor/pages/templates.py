@@ -31,6 +31,7 @@ def _environment() -> Environment:
         "items": words.items,
         "number": words.number,
         "moment": words.moment,
+        "minute": words.minute,
         "iso": datetime.isoformat,
         "reason": words.reason,
         "difference": words.difference,

@@ -32,6 +32,7 @@ def test_points_are_placed_by_their_moment_and_their_share() -> None:
 def test_a_day_without_photos_breaks_the_line() -> None:
     line = _line(*(Point(START + day * DAY, None if day == 2 else 0.5) for day in range(5)))
     assert line.lines == ["M0 100L10 100", "M30 100L40 100"]
+    assert line.gaps == ["M10 100L30 100"]
     assert len(line.dots) == 4
 
 

@@ -35,43 +35,49 @@ class House:
 
 def fill(s3: S3, records: Path) -> House:
     """Upload all sample photos with their metadata and count them into `records`, which is empty and migrated."""
-    settings = Settings(
+    settings = settings_of(s3, records)
+    photos, metadata = upload(s3, contents("bin-images")), upload(s3, contents("metadata"))
+    with counting(settings) as one:
+        assert one.read_metadata(metadata) == []
+        assert one.count(photos) == []
+    return House(records, settings)
+
+
+def settings_of(s3: S3, records: Path) -> Settings:
+    """A worker on that bucket, on two cores."""
+    return Settings(
         bucket=s3.bucket,
         s3_endpoint_url=s3.endpoint_url,
         database_url=SecretStr(f"sqlite:///{records}"),
         inference_threads=2,
         fetch_threads=4,
     )
-    photos = _upload(s3, {f"bin-images/{file.name}": file.read_bytes() for file in _files("bin-images")})
-    metadata = _upload(s3, {f"metadata/{file.name}": _expecting(file) for file in _files("metadata")})
-    with _counting(settings) as counting:
-        assert counting.read_metadata(metadata) == []
-        assert counting.count(photos) == []
-    return House(records, settings)
 
 
-def _files(folder: str) -> list[Path]:
-    return sorted((SAMPLES / folder).iterdir())
+def contents(folder: str) -> dict[str, bytes]:
+    """Key → bytes of the sample files in a folder, with the mistakes that are to be found."""
+    return {f"{folder}/{file.name}": _as_recorded(file) for file in sorted((SAMPLES / folder).iterdir())}
 
 
-def _expecting(file: Path) -> bytes:
-    """A metadata file, with its mistake if it is to have one."""
-    if file.stem not in MISTAKES:
-        return file.read_bytes()
-    return json.dumps(json.loads(file.read_bytes()) | {QUANTITY: MISTAKES[file.stem]}).encode()
-
-
-def _upload(s3: S3, objects: dict[str, bytes]) -> list[Created]:
+def upload(s3: S3, objects: dict[str, bytes]) -> list[Created]:
+    """Put objects into the bucket; what S3 would announce."""
     for key, data in objects.items():
         s3.put(key, data)
     return [Created(s3.bucket, key) for key in objects]
 
 
 @contextmanager
-def _counting(settings: Settings) -> Iterator[Counting]:
-    counting = Counting(settings)
+def counting(settings: Settings) -> Iterator[Counting]:
+    """A worker's counting, until the block ends."""
+    one = Counting(settings)
     try:
-        yield counting
+        yield one
     finally:
-        counting.close()
-        counting.database.dispose()  # the last connection moves what SQLite's log holds into the file
+        one.close()
+        one.database.dispose()  # the last connection moves what SQLite's log holds into the file
+
+
+def _as_recorded(file: Path) -> bytes:
+    if file.suffix != ".json" or file.stem not in MISTAKES:
+        return file.read_bytes()
+    return json.dumps(json.loads(file.read_bytes()) | {QUANTITY: MISTAKES[file.stem]}).encode()

@@ -1,0 +1,81 @@
+"""The pictures of the README and docs/monitoring.md: `make screenshots` writes them to docs/images/.
+
+Not collected with the tests, but made by their fixtures: the same monitor, the same browser.
+"""
+
+from __future__ import annotations
+
+import io
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from playwright.sync_api import Browser
+
+from binwatch.settings import process_environment
+from tests.monitor.browser.conftest import TOKEN
+from tests.monitor.browser.surfing import Window, window
+from tests.monitor.browser.week import live_through
+from tests.monitor.conftest import Running, running_monitor
+from tests.services.s3 import S3
+
+IMAGES = Path(__file__).parents[3] / "docs" / "images"
+MOST_BYTES = 250_000
+COLOURS = 256
+
+
+@pytest.fixture
+def week(tmp_path: Path, _migrated_file: Path, s3: S3, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
+    """A monitor after a week of photos."""
+    house = live_through(s3, shutil.copy(_migrated_file, tmp_path / "records.db"), tmp_path)
+    for name, value in process_environment(house.settings.model_copy(update={"monitor_token": TOKEN})).items():
+        if name.startswith("BINWATCH_"):
+            monkeypatch.setenv(name, value)
+    with running_monitor() as running:
+        running.services.drift.update()
+        yield running
+
+
+def test_screenshots(week: Running, chromium: Browser) -> None:
+    address = str(week.client.base_url)
+    with window(chromium, address, width=1200, height=1000) as one:
+        _audit(one, {"113968": 7, "125": 0, "113871": 7, "04611": 5})
+        _shoot(one, "/", "overview")
+        _shoot(one, "/discrepancies", "discrepancies", height=900)
+        _shoot(one, "/audit?flagged=true", "bin", height=900)
+    with window(chromium, address, width=1200, dark=True) as one:
+        _shoot(one, "/drift", "drift-dark", height=1000)
+    with window(chromium, address, width=375, dark=True) as one:
+        _shoot(one, "/discrepancies", "phone-dark", height=812)
+
+
+def _audit(one: Window, found: dict[str, int]) -> None:
+    """Sign in and enter what is in some bins."""
+    page = one.open("/login")
+    page.get_by_label("Your name").fill("Ann")
+    page.get_by_label("Token").fill(TOKEN)
+    page.get_by_role("main").get_by_role("button", name="Sign in").click()
+    for bin_id, quantity in found.items():
+        one.open(f"/bin?id={bin_id}")
+        page.get_by_label("Items").fill(str(quantity))
+        page.get_by_role("button", name="Save and next").click()
+        page.get_by_role("status").wait_for()
+
+
+def _shoot(one: Window, path: str, name: str, height: int = 1000) -> None:
+    width = one.page.viewport_size["width"] if one.page.viewport_size else 1200
+    one.page.set_viewport_size({"width": width, "height": height})
+    one.open(path)
+    one.shift()  # waits for the photos
+    _write(one.page.screenshot(), IMAGES / f"{name}.png")
+
+
+def _write(png: bytes, path: Path) -> None:
+    """With a palette: photos in true colours would make a megabyte of it."""
+    path.parent.mkdir(exist_ok=True)
+    small: Any = Image.open(io.BytesIO(png)).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+    small.save(path, optimize=True)
+    assert path.stat().st_size <= MOST_BYTES, f"{path} has {path.stat().st_size:,} bytes"
