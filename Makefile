@@ -1,8 +1,14 @@
 # make demo   counts the sample photos end to end and prints the result
 # make test   every test but the next
 # make test-faults   kills and restarts workers, RabbitMQ and PostgreSQL while photos are counted
+# make test-compose   builds the images, starts everything in containers, and restarts each under load
 # make check  lint, format, types, who may import whom
+# make screenshots   makes the pictures of the pages in docs/images/ anew
 # make lock   new versions of the dependencies, within pyproject.toml's ranges
+#
+# With Docker alone (docs/compose.md), GPU=1 for workers on an NVIDIA GPU:
+# make env    writes .env, with new passwords
+# make up     builds and starts everything     make logs   follows what it says     make down   stops it, and keeps its data
 #
 # Each makes .venv with what it needs. Pass arguments on with ARGS: make demo ARGS="--photos DIR --keep"
 
@@ -12,7 +18,7 @@ INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python -c requirements.
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-faults check lock clean
+.PHONY: help demo test test-faults test-compose check screenshots lock clean env up down logs
 
 help:
 	@sed -n '/^#/!q;s/^# \{0,1\}//p' Makefile
@@ -21,16 +27,34 @@ demo: .venv/demo.installed
 	$(BIN)/python -m demo $(ARGS)
 
 test: .venv/dev.installed
-	$(BIN)/python -m pytest --ignore=tests/faults $(ARGS)
+	$(BIN)/python -m pytest --ignore=tests/faults --ignore=tests/compose $(ARGS)
 
 test-faults: .venv/dev.installed
 	$(BIN)/python -m pytest tests/faults $(ARGS)
+
+test-compose: .venv/dev.installed
+	$(BIN)/python -m pytest tests/compose $(ARGS)
+
+env:
+	deploy/compose/make-env
+
+up:
+	GPU=$(GPU) deploy/compose/up --build $(ARGS)
+
+down:
+	deploy/compose/compose down $(ARGS)
+
+logs:
+	deploy/compose/compose logs -f --tail 100 $(ARGS)
 
 check: .venv/dev.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+screenshots: .venv/dev.installed
+	$(BIN)/python -m pytest tests/monitor/browser/screenshots.py $(ARGS)
 
 lock: .venv/uv.installed
 	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade --quiet \

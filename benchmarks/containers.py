@@ -1,0 +1,196 @@
+"""What containers cost: the images' sizes, the time from `docker compose up` to the first counted photo, and throughput
+beside the same worker outside of them.
+
+PostgreSQL, RabbitMQ and versitygw run in their containers throughout. Photos are put first, so their events wait in
+RabbitMQ; then a worker starts, in its container or as a process of this machine, by turns; its rate is that between its
+first and its last record. Start-up is measured with images that are built and without anything else: no network, no
+volumes, and one photo in the folder.
+
+    python -m benchmarks.containers PHOTOS_FOLDER [--photos 1000] [--rounds 2] [--starts 3]
+
+Needs a Docker engine with Compose, and on Linux: the process reaches the containers by their own addresses.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import cycle, islice
+from pathlib import Path
+
+from sqlalchemy import Engine as Database
+from sqlalchemy import func, select
+
+from binwatch.records.engine import connect
+from binwatch.records.tables import Count
+from binwatch.settings import EventSource, Settings, process_environment
+from tests.compose.stack import BUCKET, ROOT, Stack, docker
+from tests.services.rabbitmq import free_ports
+
+PORTS = ("S3_PORT", "MONITOR_PORT", "PROMETHEUS_PORT", "GRAFANA_PORT", "RABBITMQ_PORT")
+WITHIN_S = 600
+MB = 1_000_000
+
+
+def main() -> None:
+    options = _options()
+    files = sorted(options.folder.rglob("*.jpg"))
+    with _stack() as stack:
+        for image in ("binwatch-worker:test", "binwatch-monitor:test"):
+            print(f"{image:<24}{json.loads(docker('image', 'inspect', image))[0]['Size'] / MB:7.0f} MB", flush=True)
+        starts = [start(stack, files[0]) for _ in range(options.starts)]
+        print(f"up to first counted photo {_list(starts)} s", flush=True)
+        photos = [path.read_bytes() for path in islice(cycle(files), options.photos)]
+        rates: dict[str, list[float]] = {"in a container": [], "outside": []}
+        for turn in range(options.rounds):
+            # In and out, then out and in, so that what changes with time favours neither.
+            for where in list(rates)[:: -1 if turn % 2 else 1]:
+                rates[where].append(rate(stack, photos, where == "outside"))
+        for where, found in rates.items():
+            print(f"worker {where:<18}{_list(found)} photos/s")
+        inside, outside = (statistics.mean(found) for found in rates.values())
+        print(f"in a container            {inside / outside:.1%} of outside")
+
+
+def _list(numbers: list[float]) -> str:
+    return ", ".join(f"{number:.1f}" for number in numbers)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--photos", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--starts", type=int, default=3)
+    return parser.parse_args()
+
+
+@contextmanager
+def _stack() -> Iterator[Stack]:
+    """A project with built images; nothing of it is running."""
+    folder = Path(tempfile.mkdtemp(prefix="binwatch-containers-"))
+    stack = Stack(f"binwatch-bench-{uuid.uuid4().hex[:8]}", folder, dict(zip(PORTS, free_ports(5), strict=True)))
+    stack.compose("build", "worker", "monitor")
+    try:
+        yield stack
+    finally:
+        stack.compose("down", "-v", check=False)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def start(stack: Stack, photo: Path) -> float:
+    """Seconds from `docker compose up` to the first record, from nothing."""
+    stack.compose("down", "-v")
+    shutil.rmtree(stack.data, ignore_errors=True)
+    first = stack.data / "photos" / BUCKET / "bin-images" / photo.name
+    first.parent.mkdir(parents=True)
+    shutil.copy(photo, first)
+    if os.getuid() == 0:
+        for path in (stack.data, *stack.data.rglob("*")):
+            os.chown(path, int(stack.settings["DATA_UID"]), int(stack.settings["DATA_GID"]))
+    begun = time.monotonic()
+    starting = threading.Thread(target=stack.up)
+    starting.start()
+    while not _first_count(stack):
+        if time.monotonic() > begun + WITHIN_S:
+            sys.exit(f"nothing was counted within {WITHIN_S} s: {stack.logs()}")
+        time.sleep(0.2)
+    seconds = time.monotonic() - begun
+    starting.join()
+    return seconds
+
+
+def _first_count(stack: Stack) -> bool:
+    return bool(stack.containers("postgres")) and bool(stack.sql("SELECT 1 FROM counts LIMIT 1"))
+
+
+def rate(stack: Stack, photos: list[bytes], outside: bool) -> float:
+    """Photos a second between a worker's first and last record."""
+    stack.compose("stop", "beat", "worker")
+    s3, round_ = stack.s3(), uuid.uuid4().hex[:8]
+    keys = [f"bin-images/{round_}/{number:06}.jpg" for number in range(len(photos))]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda key, photo: s3.put_object(Bucket=BUCKET, Key=key, Body=photo), keys, photos))
+    settings = _settings(stack)
+    database = connect(settings.database_url.get_secret_value())
+    with _outside(stack, settings) if outside else _inside(stack):
+        seconds, counted = _follow(database, f"bin-images/{round_}/", len(photos))
+    database.dispose()
+    return counted / seconds
+
+
+@contextmanager
+def _inside(stack: Stack) -> Iterator[None]:
+    docker("start", stack.container("worker")["Id"])
+    yield
+    stack.compose("stop", "worker")
+
+
+@contextmanager
+def _outside(stack: Stack, settings: Settings) -> Iterator[None]:
+    credentials = {
+        "AWS_ACCESS_KEY_ID": stack.settings["S3_ACCESS_KEY"],
+        "AWS_SECRET_ACCESS_KEY": stack.settings["S3_SECRET_KEY"],
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    with (stack.folder / "worker.log").open("ab") as log:
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "worker", "run"],
+            env=process_environment(settings) | credentials, cwd=ROOT, stdout=log, stderr=log,
+        )  # fmt: skip
+    try:
+        yield
+    finally:
+        worker.terminate()
+        worker.wait(60)
+
+
+def _settings(stack: Stack) -> Settings:
+    """A worker's settings, as its container has them, with addresses that this machine knows."""
+    at = {name: _address(stack, name) for name in ("postgres", "rabbitmq", "s3")}
+    passwords = stack.settings
+    return Settings(
+        bucket=BUCKET,
+        s3_endpoint_url=f"http://{at['s3']}:7070",
+        database_url=f"postgresql://binwatch:{passwords['POSTGRES_PASSWORD']}@{at['postgres']}:5432/binwatch",
+        event_source=EventSource.RABBITMQ,
+        broker_url=f"amqp://binwatch:{passwords['RABBITMQ_PASSWORD']}@{at['rabbitmq']}:5672//",
+        model_cache=stack.folder / "models",
+    )
+
+
+def _address(stack: Stack, service: str) -> str:
+    (network,) = stack.container(service)["NetworkSettings"]["Networks"].values()
+    return str(network["IPAddress"])
+
+
+def _follow(database: Database, prefix: str, photos: int) -> tuple[float, int]:
+    """Seconds from the first record to the last, and the photos recorded after the first transaction."""
+    ours = Count.key.startswith(prefix)
+    deadline = time.monotonic() + WITHIN_S
+    while True:
+        with database.connect() as connection:
+            query = select(func.count(), func.min(Count.recorded_at), func.max(Count.recorded_at)).where(ours)
+            found, first, last = connection.execute(query).one()
+            if found >= photos:
+                head = connection.scalar(select(func.count()).where(ours, Count.recorded_at == first))
+                return (last - first).total_seconds(), found - int(head or 0)
+        if time.monotonic() > deadline:
+            sys.exit(f"only {found} of {photos} photos were recorded within {WITHIN_S} s")
+        time.sleep(0.2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,174 @@
+"""The whole of docker-compose.yml but Grafana, as a project of the tests' own: its ports, data, volumes and images."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import boto3
+import httpx
+from botocore.config import Config
+
+ROOT = Path(__file__).parents[2]
+SERVERS = ("postgres", "rabbitmq", "s3", "worker", "beat", "monitor", "prometheus")
+ONCE = ("folder", "migrate", "setup", "bucket", "catch-up")
+OWN = ("worker", "beat", "monitor")
+BUCKET = "binwatch"
+WITHIN_S = 180
+"""Far beyond what anything here takes on a machine that does nothing else."""
+
+
+class Stack:
+    """A compose project. Nothing here knows which of the two Composes there is."""
+
+    def __init__(self, name: str, folder: Path, ports: dict[str, int]) -> None:
+        self.name = name
+        self.folder = folder
+        self.data = folder / "data"
+        self.settings = {
+            "POSTGRES_PASSWORD": "postgres1",
+            "RABBITMQ_PASSWORD": "rabbitmq1",
+            "S3_ACCESS_KEY": "tests",
+            "S3_SECRET_KEY": "secret1",
+            "GRAFANA_PASSWORD": "grafana1",
+            "BINWATCH_MONITOR_TOKEN": "a token of the tests",
+            "DATA_DIR": str(self.data),
+            "DATA_UID": str(os.getuid() or 1000),
+            "DATA_GID": str(os.getgid() or 1000),
+            "BINWATCH_VERSION": "test",
+            # What an outage makes S3 forget to announce is found within seconds instead of minutes.
+            "BINWATCH_RECONCILE_MINUTES": "0.1",
+            "BINWATCH_RECONCILE_GRACE_S": "5",
+        } | {name: str(port) for name, port in ports.items()}
+        (folder / ".env").write_text("".join(f"{name}={value}\n" for name, value in self.settings.items()))
+
+    def compose(self, *arguments: str, check: bool = True, **changes: str) -> subprocess.CompletedProcess[str]:
+        """Run Docker Compose. Output is kept, and shown if it fails and `check` is set."""
+        options = ["-p", self.name, "--env-file", str(self.folder / ".env")]
+        return run([str(ROOT / "deploy/compose/compose"), *options, *arguments], check=check, **changes)
+
+    def up(self, *arguments: str) -> None:
+        """Start all that is not running, and wait until all are healthy and the commands that run once have ended."""
+        self.compose("up", "-d", *arguments, *SERVERS, "catch-up")
+        wait_until(self.healthy, lambda: f"not healthy: {self.states()}\n{self.logs()}")
+
+    def healthy(self) -> bool:
+        """Whether every server is healthy, and every command that runs once has succeeded."""
+        states = self.states()
+        return all(states.get(name) == {"healthy"} for name in SERVERS) and all(
+            states.get(name) == {"exited 0"} for name in ONCE
+        )
+
+    def states(self) -> dict[str, set[str]]:
+        """Service → what its containers are: healthy, starting, exited 1, …"""
+        found: dict[str, set[str]] = {}
+        for container in self.containers():
+            state = container["State"]
+            text = f"exited {state['ExitCode']}" if state["Status"] == "exited" else state["Status"]
+            health = state.get("Health", {}).get("Status")
+            name = container["Config"]["Labels"]["com.docker.compose.service"]
+            found.setdefault(name, set()).add(health if state["Status"] == "running" and health else text)
+        return found
+
+    def containers(self, service: str | None = None) -> list[dict[str, Any]]:
+        """What `docker inspect` says of the project's containers, or of one service's."""
+        wanted = ["--filter", f"label=com.docker.compose.project={self.name}"]
+        wanted += ["--filter", f"label=com.docker.compose.service={service}"] if service else []
+        ids = docker("ps", "-aq", *wanted).split()
+        # One may be gone since it was listed, such as that of `compose run --rm`.
+        found = run(["docker", "inspect", *ids], check=False).stdout if ids else "[]"
+        containers: list[dict[str, Any]] = json.loads(found)
+        return [one for one in containers if one["Config"]["Labels"].get("com.docker.compose.oneoff") != "True"]
+
+    def container(self, service: str) -> dict[str, Any]:
+        """The same of a service with one container."""
+        (found,) = self.containers(service)
+        return found
+
+    def logs(self) -> str:
+        """The last words of every container."""
+        return self.compose("logs", "--no-color", "--tail", "15", check=False).stdout
+
+    def sql(self, query: str) -> list[list[str]]:
+        """Rows of a query on the records; none while the database is away."""
+        container = self.container("postgres")["Id"]
+        psql = ["psql", "-U", "binwatch", "-d", "binwatch", "-AtF", "\t", "-c", query]
+        answer = run(["docker", "exec", container, *psql], check=False)
+        return [line.split("\t") for line in answer.stdout.splitlines()]
+
+    def counts(self) -> dict[tuple[str, str], int]:
+        """(key, ETag) → how often it was counted."""
+        rows = self.sql("SELECT key, etag, count(*) FROM counts WHERE reason IS NULL GROUP BY 1, 2")
+        return {(key, etag): int(number) for key, etag, number in rows}
+
+    def url(self, service: str) -> str:
+        """Address of a service's port on this machine."""
+        return f"http://127.0.0.1:{self.settings[f'{service.upper()}_PORT']}"
+
+    def s3(self) -> Any:
+        """A plain boto3 client, patient enough for a store that is restarted."""
+        return boto3.client(
+            "s3",
+            endpoint_url=self.url("s3"),
+            region_name="us-east-1",
+            aws_access_key_id=self.settings["S3_ACCESS_KEY"],
+            aws_secret_access_key=self.settings["S3_SECRET_KEY"],
+            config=Config(connect_timeout=5, read_timeout=10, retries={"mode": "standard", "max_attempts": 2}),
+        )
+
+    def query(self, expression: str) -> list[dict[str, Any]]:
+        """The samples of an instant query to Prometheus. A query that it refuses fails the test."""
+        answer = httpx.get(self.url("prometheus") + "/api/v1/query", params={"query": expression}, timeout=10).json()
+        assert answer["status"] == "success", f"{expression}: {answer.get('error')}"
+        samples: list[dict[str, Any]] = answer["data"]["result"]
+        return samples
+
+    def crash(self, service: str) -> None:
+        """Kill what runs in the container from inside: `docker kill` would count as a wish that it stay down."""
+        run(["docker", "exec", self.container(service)["Id"], "sh", "-c", "kill -9 -1"], check=False)
+
+
+def docker(*arguments: str) -> str:
+    """Output of a docker command."""
+    return run(["docker", *arguments]).stdout
+
+
+def run(command: list[str], *, check: bool = True, **changes: str) -> subprocess.CompletedProcess[str]:
+    """Run a command with nothing of this process's settings in its environment but `changes`."""
+    kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME") or name.startswith("DOCKER_")}
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=kept | changes,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=1500,
+        check=False,
+    )
+    assert not check or done.returncode == 0, f"{' '.join(command)}: {done.stdout[-4000:]}\n{done.stderr[-6000:]}"
+    return done
+
+
+def wait_until(condition: Callable[[], bool], otherwise: Callable[[], str]) -> None:
+    """Look until it is so."""
+    deadline = time.monotonic() + WITHIN_S
+    while not condition():
+        assert time.monotonic() < deadline, otherwise()
+        time.sleep(0.5)  # between two looks at the condition
+
+
+@contextmanager
+def shown_if_it_fails(stack: Stack) -> Iterator[None]:
+    """Print what the containers said last if the block raises."""
+    try:
+        yield
+    except BaseException:
+        print(stack.states(), stack.logs(), sep="\n")
+        raise

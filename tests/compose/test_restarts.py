@@ -1,0 +1,64 @@
+"""Each container is killed and restarted while photos come, and then all of them at once."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.compose.load import Load
+from tests.compose.stack import BUCKET, SERVERS, Stack, docker, shown_if_it_fails, wait_until
+
+AROUND = 20
+"""Photos before, during and after."""
+
+
+def _started(stack: Stack, service: str) -> str:
+    return str(stack.container(service)["State"]["StartedAt"])
+
+
+@pytest.mark.parametrize("how", ["killed", "restarted"])
+@pytest.mark.parametrize("service", SERVERS)
+def test_no_photo_is_lost_or_counted_twice(stack: Stack, service: str, how: str) -> None:
+    before = _started(stack, service)
+    with shown_if_it_fails(stack), Load(stack, f"{service}-{how}") as load:
+        load.wait_for(AROUND)
+        if how == "killed":
+            stack.crash(service)
+        else:
+            docker("restart", "-t", "60", stack.container(service)["Id"])
+        wait_until(lambda: _started(stack, service) != before, lambda: f"{service} was not started again")
+        load.wait_for(AROUND)
+        wait_until(stack.healthy, lambda: f"not healthy: {stack.states()}")
+        load.wait_for(AROUND)
+    with shown_if_it_fails(stack):
+        load.check()
+
+
+def test_s3_tells_of_photos_again_after_rabbitmq_was_away(stack: Stack) -> None:
+    """versitygw does not connect anew: its health check ends it. Beat, which would hide it, is stopped."""
+    before = _started(stack, "s3")
+    stack.crash("rabbitmq")
+    wait_until(lambda: _started(stack, "s3") != before, lambda: "s3 was not started again")
+    wait_until(stack.healthy, lambda: f"not healthy: {stack.states()}")
+    docker("stop", stack.container("beat")["Id"])
+    with shown_if_it_fails(stack):
+        with Load(stack, "events-again") as load:
+            load.wait_for(AROUND)
+        load.check()
+    docker("start", stack.container("beat")["Id"])
+    wait_until(stack.healthy, lambda: f"not healthy: {stack.states()}")
+
+
+def test_everything_is_still_there_after_all_was_taken_down(stack: Stack) -> None:
+    with Load(stack, "before-all") as load:
+        load.wait_for(AROUND)
+    load.check()
+    counts, totals = stack.counts(), stack.sql("SELECT * FROM photo_totals ORDER BY 1, 2, 3")
+    stack.compose("down")
+    stack.up()
+    assert stack.counts() == counts
+    assert stack.sql("SELECT * FROM photo_totals ORDER BY 1, 2, 3") == totals
+    photos = stack.data / "photos" / BUCKET
+    assert all((photos / key).is_file() for key, _ in counts)
+    with Load(stack, "after-all") as load:
+        load.wait_for(AROUND)
+    load.check()

@@ -1,0 +1,154 @@
+"""The stack as it stands: what was there is counted, what comes is counted, who runs it, and what is measured of it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections import Counter
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.compose.conftest import EARLY
+from tests.compose.load import Load
+from tests.compose.stack import OWN, ROOT, SERVERS, Stack, docker, run, wait_until
+
+SAMPLES = 122
+MB = 1_000_000
+DASHBOARDS = sorted((ROOT / "deploy/grafana/dashboards").glob("*.json"))
+
+
+def test_a_photo_that_was_in_the_folder_first_is_counted(stack: Stack) -> None:
+    wait_until(lambda: EARLY in {key for key, _ in stack.counts()}, stack.logs)
+
+
+def test_the_sample_photos_are_counted_and_compared(stack: Stack) -> None:
+    """By events alone: beat, which would find lost ones, is away."""
+    docker("stop", stack.container("beat")["Id"])
+    said = stack.compose("run", "--rm", "samples").stdout
+    assert f"{SAMPLES} photos and {SAMPLES} metadata files are in s3://binwatch/" in said
+    names = {path.name for path in (ROOT / "samples/bin-images").iterdir()}
+    bins = {name.removesuffix(".jpg") for name in names}
+    wait_until(lambda: {key.split("/")[-1] for key, _ in stack.counts()} >= names, stack.logs)
+    wait_until(lambda: set(_compared(stack)) >= bins, stack.logs)
+    assert {_compared(stack)[bin_id] for bin_id in bins} == {1}
+    assert set(stack.counts().values()) == {1}
+    docker("start", stack.container("beat")["Id"])
+    wait_until(stack.healthy, stack.logs)
+
+
+def _compared(stack: Stack) -> Counter[str]:
+    return Counter(bin_id for (bin_id,) in stack.sql("SELECT bin_id FROM comparisons"))
+
+
+def test_the_page_shows_them(stack: Stack) -> None:
+    page = httpx.get(stack.url("monitor") + "/")
+    assert page.status_code == 200
+    summary = httpx.get(stack.url("monitor") + "/api/summary").json()
+    assert summary["photos"]["done"] >= SAMPLES
+
+
+def test_a_file_dropped_into_the_folder_is_counted(stack: Stack) -> None:
+    """No event tells of it, and S3 has no ETag for it: reconcile finds it."""
+    source = ROOT / "samples/bin-images/00184.jpg"
+    name = "data/photos/binwatch/bin-images/dropped.jpg"
+    (stack.folder / name).write_bytes(source.read_bytes())
+    wait_until(lambda: "bin-images/dropped.jpg" in {key for key, _ in stack.counts()}, stack.logs)
+    docker("restart", stack.container("beat")["Id"])  # which looks again after a few seconds
+    with Load(stack, "after-the-dropped") as load:
+        load.wait_for(5)
+    load.check()
+    assert [number for (key, _), number in stack.counts().items() if key.endswith("/dropped.jpg")] == [1]
+
+
+@pytest.mark.parametrize("service", OWN)
+def test_our_own_containers_can_do_little_harm(stack: Stack, service: str) -> None:
+    (container,) = stack.containers(service)
+    host = container["HostConfig"]
+    assert container["Config"]["User"] == "10001:10001"
+    assert host["ReadonlyRootfs"]
+    assert host["CapDrop"] == ["ALL"]
+    assert "no-new-privileges:true" in host["SecurityOpt"]
+    assert host["Memory"] > 0
+    assert host["LogConfig"]["Config"]["max-size"]
+    tools = run(["docker", "exec", container["Id"], "sh", "-c", "command -v gcc cc c++ make pip"], check=False)
+    assert tools.stdout == ""
+    wrote = run(["docker", "exec", container["Id"], "sh", "-c", "echo x > /app/x"], check=False)
+    assert "Read-only file system" in wrote.stderr
+
+
+@pytest.mark.parametrize("service", SERVERS)
+def test_nothing_runs_as_root_but_the_first_process(stack: Stack, service: str) -> None:
+    rows = docker("top", stack.container(service)["Id"], "-eo", "uid,comm").splitlines()[1:]
+    assert {tuple(row.split()) for row in rows if row.split()[0] == "0"} <= {("0", "docker-init")}
+    assert len(rows) > 1
+
+
+@pytest.mark.parametrize("service", SERVERS)
+def test_ports_are_on_the_loopback_address(stack: Stack, service: str) -> None:
+    bindings = stack.container(service)["HostConfig"]["PortBindings"] or {}
+    assert {binding["HostIp"] for bound in bindings.values() for binding in bound} <= {"127.0.0.1"}
+
+
+def test_no_password_is_in_an_image(stack: Stack) -> None:
+    for image in ("binwatch-worker:test", "binwatch-monitor:test"):
+        made = docker("image", "inspect", image) + docker("history", "--no-trunc", image)
+        assert not [name for name, value in stack.settings.items() if "PASSWORD" in name and value in made]
+        labels = json.loads(docker("image", "inspect", image))[0]["Config"]["Labels"]
+        assert labels["org.opencontainers.image.licenses"] == "Apache-2.0"
+
+
+@pytest.mark.parametrize(("image", "limit"), [("binwatch-worker:test", 700), ("binwatch-monitor:test", 350)])
+def test_images_are_small(stack: Stack, image: str, limit: int) -> None:
+    assert json.loads(docker("image", "inspect", image))[0]["Size"] <= limit * MB
+
+
+def test_prometheus_scrapes_the_monitor_and_every_worker(stack: Stack) -> None:
+    stack.compose("up", "-d", "--no-recreate", "--scale", "worker=2", "worker")
+    try:
+        wait_until(lambda: _up(stack) == {"binwatch-monitor": [1], "binwatch-worker": [1, 1]}, lambda: str(_up(stack)))
+        (answer,) = stack.query("sum(binwatch_photos_total{outcome='counted'})")
+        assert float(answer["value"][1]) >= SAMPLES
+    finally:
+        stack.compose("up", "-d", "--no-recreate", "--scale", "worker=1", "worker")
+
+
+def _up(stack: Stack) -> dict[str, list[int]]:
+    answer = httpx.get(stack.url("prometheus") + "/api/v1/targets").json()
+    found: dict[str, list[int]] = {}
+    for target in answer["data"]["activeTargets"]:
+        found.setdefault(target["labels"]["job"], []).append(int(target["health"] == "up"))
+    return found
+
+
+def test_prometheus_has_read_the_rules(stack: Stack) -> None:
+    groups = httpx.get(stack.url("prometheus") + "/api/v1/rules").json()["data"]["groups"]
+    assert {rule["health"] for group in groups for rule in group["rules"]} <= {"ok", "unknown"}
+    assert sum(len(group["rules"]) for group in groups) > 10
+
+
+@pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
+def test_prometheus_understands_every_query_of_the_dashboards(stack: Stack, path: Any) -> None:
+    queries = [
+        target["expr"] for panel in json.loads(path.read_text())["panels"] for target in panel.get("targets", [])
+    ]
+    answered = [query for query in queries if stack.query(query)]
+    assert answered, f"not one of {len(queries)} queries has an answer here"
+
+
+def test_a_wrong_password_is_named(stack: Stack) -> None:
+    wrong = {
+        "BINWATCH_DATABASE_URL": ("migrate", "postgresql://binwatch:wrong@postgres:5432/binwatch", "password auth"),
+        "BINWATCH_BROKER_URL": ("setup", "amqp://binwatch:wrong@rabbitmq:5672//", "refuses the user or the password"),
+        "AWS_SECRET_ACCESS_KEY": ("samples", "wrong", "check the endpoint, the credentials"),
+    }
+    for name, (service, value, message) in wrong.items():
+        done = _run_with(stack, service, name, value)
+        assert done.returncode == 1, name
+        assert message in done.stdout + done.stderr, done.stdout + done.stderr
+        assert "Traceback" not in done.stdout + done.stderr
+
+
+def _run_with(stack: Stack, service: str, name: str, value: str) -> subprocess.CompletedProcess[str]:
+    return stack.compose("run", "--rm", "--no-deps", "-e", f"{name}={value}", service, check=False)

@@ -1,0 +1,124 @@
+"""What can be said of the compose files, Dockerfiles and provisioning without an engine. tests/compose starts them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from binwatch.settings import PREFIX, Settings
+
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
+SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(TEXT)["services"]
+GPU = yaml.safe_load((ROOT / "docker-compose.gpu.yml").read_text(encoding="utf-8"))["services"]
+EXAMPLE = (ROOT / ".env.example").read_text(encoding="utf-8")
+DOC = (ROOT / "docs" / "compose.md").read_text(encoding="utf-8")
+DOCKERFILES = sorted(ROOT.glob("*/Dockerfile"))
+GRAFANA = ROOT / "deploy" / "grafana"
+PANELS = {"timeseries", "stat", "table", "gauge", "bargauge", "barchart", "heatmap", "piechart", "text", "row"}
+
+
+def test_images_are_pinned() -> None:
+    ours = re.compile(r"binwatch-\w+(-gpu)?:\$\{BINWATCH_VERSION:-\d+\.\d+\.\d+\}")
+    for name, service in (SERVICES | GPU).items():
+        if "image" in service and not ours.fullmatch(service["image"]):
+            assert re.fullmatch(r"[\w./-]+:v?\d+\.\d+[\w.-]*", service["image"]), name
+    bases = {line for path in DOCKERFILES for line in re.findall(r"^FROM (\S+)", path.read_text(), re.MULTILINE)}
+    assert len(bases - {"scratch"}) == 1, "one base, so that its layers are shared"
+    assert all(re.search(r":\d+\.\d+\.\d+-", base) for base in bases - {"scratch"})
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_every_service_is_kept_within_bounds(name: str) -> None:
+    service = SERVICES[name]
+    assert service["mem_limit"]
+    assert service["logging"]["options"].keys() == {"max-size", "max-file"}
+    assert "no-new-privileges:true" in service["security_opt"]
+    assert service["restart"] in ("unless-stopped", "no")
+    assert all(str(port).startswith("127.0.0.1:") for port in service.get("ports", ()))
+    assert "container_name" not in service, "there may be several of it"
+
+
+def test_volumes_are_named() -> None:
+    named = yaml.safe_load(TEXT)["volumes"].keys()
+    used = {volume.split(":")[0] for service in SERVICES.values() for volume in service.get("volumes", ())}
+    assert named == {volume for volume in used if not volume.startswith((".", "$"))}
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_settings_exist(name: str) -> None:
+    """A misspelt one would keep the container from starting."""
+    fields = {PREFIX + field.upper() for field in Settings.model_fields}
+    given = {key for key in SERVICES[name].get("environment", {}) if key.startswith(PREFIX)}
+    assert given <= fields
+
+
+def test_the_example_env_has_every_variable_and_no_other() -> None:
+    used = set(re.findall(r"\$\{(\w+)", TEXT)) - {"BINWATCH_VERSION"}
+    assert set(re.findall(r"^(\w+)=", EXAMPLE, re.MULTILINE)) == used
+
+
+def test_the_example_env_has_no_password() -> None:
+    assert re.findall(r"^\w*(?:PASSWORD|SECRET_KEY|TOKEN)=(.*)$", EXAMPLE, re.MULTILINE) == [""] * 5
+
+
+def test_the_docs_name_every_service_and_its_port() -> None:
+    table = DOC.split("## What runs")[1].split("\n\n")[1]
+    assert set(re.findall(r"`([\w-]+)`", table.replace("`data/`", "").replace("`docker compose run`", ""))) == set(
+        SERVICES
+    )
+    for name, service in SERVICES.items():
+        for port in service.get("ports", ()):
+            default = re.search(r":-(\d+)\}", port)
+            assert default is not None
+            assert re.search(rf"`{name}` .*\| {default[1]} \|", table), name
+
+
+def test_only_the_aws_services_that_are_called_are_left_in_the_images() -> None:
+    left = re.search(r"^used='(.+)'$", (ROOT / "deploy/compose/slim-packages").read_text(), re.MULTILINE)
+    assert left is not None
+    calls = re.compile(r"(?:aws_client|\.client)\(\s*\"([a-z0-9-]+)\"")
+    sources = (path.read_text() for name in ("binwatch", "worker", "monitor", "trainer") for path in _python(name))
+    called = {service for source in sources for service in calls.findall(source)}
+    assert {"s3", "sqs"} <= called <= set(left[1].split())
+
+
+def _python(package: str) -> Iterator[Path]:
+    return (ROOT / package).rglob("*.py")
+
+
+@pytest.mark.parametrize("path", sorted((GRAFANA / "dashboards").glob("*.json")), ids=lambda path: path.stem)
+def test_dashboards_are_what_grafana_loads(path: Path) -> None:
+    dashboard = json.loads(path.read_text(encoding="utf-8"))
+    assert re.fullmatch(r"[\w-]{1,40}", dashboard["uid"])
+    assert dashboard["title"]
+    assert dashboard["schemaVersion"] >= 36
+    assert dashboard.get("id") is None, "a number of another Grafana"
+    for panel in dashboard["panels"]:
+        assert panel["type"] in PANELS
+        assert panel["gridPos"].keys() == {"x", "y", "w", "h"}
+        references = [target["refId"] for target in panel.get("targets", [])]
+        assert len(references) == len(set(references))
+        assert panel["type"] in {"row", "text"} or references
+
+
+def test_provisioning_is_what_grafana_reads() -> None:
+    (source,) = _provisioned("datasources")["datasources"]
+    assert source.keys() <= {"name", "uid", "type", "access", "url", "isDefault", "editable", "jsonData", "version"}
+    assert set(re.findall(r"\$\{(\w+)\}", source["url"])) <= SERVICES["grafana"]["environment"].keys()
+    (provider,) = _provisioned("dashboards")["providers"]
+    assert provider.keys() <= {"name", "type", "folder", "disableDeletion", "allowUiUpdates", "options"}
+    assert any(volume.endswith(f":{provider['options']['path']}:ro") for volume in SERVICES["grafana"]["volumes"])
+
+
+def _provisioned(kind: str) -> dict[str, Any]:
+    (path,) = (GRAFANA / "provisioning" / kind).glob("*.yml")
+    loaded: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert loaded.pop("apiVersion") == 1
+    return loaded
