@@ -93,9 +93,11 @@ class SqsDeadLetters:
     @contextmanager
     def _taken(self) -> Iterator[list[dict[str, Any]]]:
         """Receive all messages; those that are still there at the end can be seen again at once."""
-        messages: list[dict[str, Any]] = []
-        while batch := self._receive():
-            messages += batch
+        found: dict[str, dict[str, Any]] = {}
+        # Until none is new, not until none is left: in a very long queue, the first can be seen again by then.
+        while new := {m["MessageId"]: m for m in self._receive() if m["MessageId"] not in found}:
+            found |= new
+        messages = list(found.values())
         try:
             yield messages
         finally:
@@ -112,6 +114,7 @@ class SqsDeadLetters:
             QueueUrl=self._dead,
             MaxNumberOfMessages=10,
             VisibilityTimeout=_PEEK_S,
+            WaitTimeSeconds=1,  # without a wait, SQS asks only some of its servers, and a queue looks empty that is not
             MessageAttributeNames=["All"],
             AttributeNames=["ApproximateReceiveCount"],
         )

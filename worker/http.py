@@ -9,14 +9,20 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from binwatch.errors import SettingsError
 from worker.health import Health
 
 
 class StatusServer:
-    """Answers on a thread of its own, from start to stop."""
+    """Answers on a thread of its own, from start to stop. Raises SettingsError if the port cannot be had."""
 
     def __init__(self, host: str, port: int, registry: CollectorRegistry, health: Health) -> None:
-        self._server = ThreadingHTTPServer((host, port), _handler(registry, health))
+        try:
+            self._server = ThreadingHTTPServer((host, port), _handler(registry, health))
+        except (OSError, OverflowError) as error:
+            raise SettingsError(
+                f"cannot listen on {host}:{port} ({error}); set BINWATCH_WORKER_PORT (or _HOST) to a free one"
+            ) from error
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, name="status", daemon=True)
 

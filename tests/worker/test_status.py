@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from binwatch.errors import ObjectsError
+from binwatch.errors import ObjectsError, SettingsError
 from binwatch.events import Created
 from binwatch.settings import Settings
 from tests.services.s3 import S3
@@ -134,6 +134,12 @@ def test_a_frequent_prober_gets_the_last_answer() -> None:
     for _ in range(5):
         assert health.problems() == {}
     assert len(asked) == 1
+
+
+def test_a_port_that_is_taken_is_named(closed_url: str, counting: Counting) -> None:
+    port = int(closed_url.rpartition(":")[2])
+    with pytest.raises(SettingsError, match=rf"cannot listen on 127\.0\.0\.1:{port} .*BINWATCH_WORKER_PORT"):
+        StatusServer("127.0.0.1", port, counting.metrics.registry, Health({}))
 
 
 def test_another_path_is_not_found(status: str) -> None:
