@@ -147,6 +147,7 @@ class Questions:
             ", flagged, not audited": lambda: {"flagged": "true", "audited": "false"},
             ", audited": lambda: {"audited": "true"},
             ", three or more under": lambda: {"direction": "under", "size": 3},
+            ", six over": lambda: {"direction": "over", "size": 6},
             ", bins that begin with 2 digits": lambda: {"prefix": f"{self._bin()[:2]}"},
             ", bins that begin with 4 digits": lambda: {"prefix": self._bin()[:4]},
             ", bins that begin with 6 digits": lambda: {"prefix": self._bin()[:6]},

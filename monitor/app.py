@@ -34,7 +34,7 @@ _STATUS: Final[dict[type[BinwatchError], int]] = {
     NoPhoto: 404,
     UnknownModel: 404,
     UnknownBin: 404,
-    BadCursor: 422,
+    BadCursor: 400,
     StaleAudit: 409,
     NotSignedIn: 401,
     WrongToken: 401,

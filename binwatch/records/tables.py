@@ -198,6 +198,8 @@ class CurrentComparison(Base):
         # With what most questions leave out or count, so that PostgreSQL answers them from the index alone.
         Index("ix_current_rank", "doubt", "chance", "comparison_id", postgresql_include=["error", "audit_id"]),
         Index("ix_current_model", "model_version", "doubt", "chance", "comparison_id"),
+        # For what is rare, or far down in the ranking: large errors, and bins that agree.
+        Index("ix_current_error", "error", "doubt", "chance", "comparison_id"),
         Index("ix_current_key", "key"),
         Index("ix_current_photo_at", "photo_at"),
         Index("ix_current_audit", "audit_id", postgresql_where=_AUDITED, sqlite_where=_AUDITED),

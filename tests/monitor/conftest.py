@@ -55,6 +55,7 @@ class Recorder:
         model: str = MODEL,
         etag: str | None = None,
         bucket: str = BUCKET,
+        at: datetime = DAY,
     ) -> None:
         probabilities = None if predicted is None else [0.7 if index == predicted else 0.05 for index in range(7)]
         count = NewCount(
@@ -64,7 +65,7 @@ class Recorder:
             model_version=model,
             precision="int8",
             provider="CPUExecutionProvider",
-            modified_at=DAY,
+            modified_at=at,
             predicted=predicted,
             probabilities=probabilities,
             reason=reason,

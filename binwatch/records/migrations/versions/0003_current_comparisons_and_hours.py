@@ -158,6 +158,7 @@ def _create_indexes() -> None:
     rank = ["doubt", "chance", "comparison_id"]
     op.create_index("ix_current_rank", "current_comparisons", rank, postgresql_include=["error", "audit_id"])
     op.create_index("ix_current_model", "current_comparisons", ["model_version", *rank])
+    op.create_index("ix_current_error", "current_comparisons", ["error", *rank])
     op.create_index("ix_current_key", "current_comparisons", ["key"])
     op.create_index("ix_current_photo_at", "current_comparisons", ["photo_at"])
     op.create_index(

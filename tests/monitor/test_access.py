@@ -1,0 +1,385 @@
+"""Who may ask and who may write: host names, large bodies, tokens, sessions, forms, proxies."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import Engine
+
+from binwatch.errors import SettingsError
+from binwatch.settings import Settings
+from monitor.access import sessions
+from monitor.access.bodies import MAX_BYTES
+from monitor.access.hosts import name_of
+from monitor.access.sessions import Sessions
+from monitor.access.writers import COOKIE, Doorkeeper
+from monitor.forms import local
+from tests.monitor.conftest import Recorder, Running, running_monitor
+from tests.monitor.drifting import BUCKET
+
+TOKEN = "a token of some length"
+BEARER = {"Authorization": f"Bearer {TOKEN}"}
+
+
+@pytest.fixture
+def writing(monitor_environment: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
+    """A monitor on which people may write."""
+    monkeypatch.setenv("BINWATCH_MONITOR_TOKEN", TOKEN)
+    with running_monitor() as running:
+        yield running
+
+
+@pytest.fixture
+def monitor_environment(sqlite_records: Engine, recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Records with one bin, whose photo is count 1; no object store."""
+    monkeypatch.setenv("BINWATCH_DATABASE_URL", sqlite_records.url.render_as_string(hide_password=False))
+    monkeypatch.setenv("BINWATCH_S3_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("BINWATCH_BUCKET", BUCKET)
+    recorder.pair("a", predicted=2, expected=3)
+
+
+def _here(running: Running) -> dict[str, str]:
+    """What a browser says of a form that a page of this monitor sends."""
+    return {"Origin": str(running.client.base_url).rstrip("/")}
+
+
+def _sign_in(running: Running, **fields: str) -> httpx.Response:
+    return running.client.post("/login", data={"token": TOKEN, "name": "Ada"} | fields, headers=_here(running))
+
+
+def _form_token(running: Running) -> str:
+    """What the pages put into their forms."""
+    sessions = Sessions(TOKEN.encode())
+    session = sessions.read(running.client.cookies.get(COOKIE))
+    assert session is not None
+    return sessions.form_token(f"session:{session.id}")
+
+
+def _audits(running: Running) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = running.get("/api/audits").json()["items"]
+    return found
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("127.0.0.1", 200),
+        ("localhost:8000", 200),
+        ("LOCALHOST.", 200),
+        ("[::1]:8000", 200),
+        ("192.168.7.20:8000", 200),
+        ("monitor:8000", 200),
+        ("bins.example", 200),
+        ("evil.example", 421),
+        ("localhost.evil.example", 421),
+        ("127.0.0.1.evil.example", 421),
+        ("evil.example:127", 421),
+        ("127.0.0.1@evil.example", 400),
+        ("", 400),
+        ("a b", 400),
+        ("localhost:x", 400),
+        ("localhost:99999", 400),
+    ],
+)
+def test_only_known_names_are_answered(
+    monitor_environment: None, monkeypatch: pytest.MonkeyPatch, host: str, status: int
+) -> None:
+    monkeypatch.setenv("BINWATCH_MONITOR_HOSTS", "monitor, Bins.example")
+    with running_monitor() as running:
+        answer = running.get("/healthz", Host=host)
+    assert answer.status_code == status
+    if status == 421:
+        assert "BINWATCH_MONITOR_HOSTS" in answer.json()["detail"]
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_a_request_with_two_hosts_is_refused(monitor: Running) -> None:
+    url = monitor.client.base_url
+    with socket.create_connection((url.host, url.port or 80)) as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n")
+        assert b" 400 " in connection.recv(4096).splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    ("header", "name"),
+    [("A.Example:80", "a.example"), ("[::1]", "[::1]"), ("[::1]:8", "[::1]"), ("x/y", None), (":80", None)],
+)
+def test_names_of_host_headers(header: str, name: str | None) -> None:
+    assert name_of(header) == name
+
+
+# Bodies
+
+
+def test_a_large_body_is_refused_before_it_is_read(writing: Running) -> None:
+    answer = writing.client.post("/api/audits", content=b"x" * (MAX_BYTES + 1), headers=BEARER)
+    assert (answer.status_code, answer.json()["detail"][:20]) == (413, "the body is over the")
+
+
+def test_a_large_body_without_a_length_is_refused(writing: Running) -> None:
+    chunks = (b"x" * 1_000 for _ in range(100))
+    try:
+        status = writing.client.post("/audits", content=chunks, headers=BEARER).status_code
+    except httpx.WriteError:  # the connection was closed while the rest was on its way
+        return
+    assert status == 413
+
+
+def test_a_body_of_just_the_limit_is_read(writing: Running) -> None:
+    answer = writing.client.post("/api/audits", content=b" " * MAX_BYTES, headers=BEARER)
+    assert answer.status_code == 422
+
+
+# Writing with the token
+
+
+def test_nobody_writes_while_no_token_is_set(monitor_environment: None) -> None:
+    with running_monitor() as running:
+        answer = running.client.post("/api/audits", json={"bin": "a", "quantity": 3}, headers=BEARER)
+        assert (answer.status_code, "BINWATCH_MONITOR_TOKEN" in answer.json()["detail"]) == (403, True)
+        assert _sign_in(running).headers["location"] == "/login?problem=off&next=%2F"
+        assert _audits(running) == []
+
+
+@pytest.mark.parametrize("header", [{}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {TOKEN}"}])
+def test_nobody_writes_without_the_token(writing: Running, header: dict[str, str]) -> None:
+    answer = writing.client.post("/api/audits", json={"bin": "a", "quantity": 3}, headers=header)
+    assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
+    assert _audits(writing) == []
+
+
+def test_a_script_writes_with_the_token(writing: Running) -> None:
+    body = {"bin": "a", "quantity": 4, "photo": 1, "auditor": "Ada"}
+    saved = writing.client.post("/api/audits", json=body, headers=BEARER)
+    assert saved.status_code == 201
+    found = saved.json()
+    assert (found["bucket"], found["auditor"], found["predicted"], found["expected"]) == (BUCKET, "Ada", 2, 3)
+    assert (found["of_count"], found["of_inventory"], found["is_new"]) == ("under", "under", True)
+    again = writing.client.post("/api/audits", json=body, headers=BEARER)
+    assert (again.status_code, again.json()["id"], again.json()["is_new"]) == (200, found["id"], False)
+    assert len(_audits(writing)) == 1
+    assert writing.metric("binwatch_audits_total", model="model-1", audited="4", outcome="under") == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({"bin": "a", "quantity": 3, "photo": 2}, 409),
+        ({"bin": "nowhere", "quantity": 3}, 404),
+        ({"bin": "a", "quantity": -1}, 422),
+        ({"bin": "a", "quantity": 1_000_001}, 422),
+        ({"bin": "a", "quantity": "3"}, 422),
+        ({"bin": "a", "quantity": True}, 422),
+        ({"bin": "a", "quantity": 3, "auditor": "a\nb"}, 422),
+        ({"bin": "a", "quantity": 3, "auditor": "x" * 101}, 422),
+        ({"bin": "a", "quantity": 3, "photo": 2**63}, 422),
+        ({"bin": "", "quantity": 3}, 422),
+        ({"bin": "a", "quantity": 3, "more": 1}, 422),
+        ({"bin": "../../etc/passwd", "quantity": 3}, 404),
+    ],
+)
+def test_audits_that_are_refused(writing: Running, body: dict[str, object], status: int) -> None:
+    answer = writing.client.post("/api/audits", json=body, headers=BEARER)
+    assert answer.status_code == status, answer.text
+    assert _audits(writing) == []
+
+
+def test_a_stranger_s_page_writes_nothing_even_with_the_token(writing: Running) -> None:
+    for header in ({"Origin": "https://evil.example"}, {"Sec-Fetch-Site": "cross-site"}, {"Origin": "null"}):
+        answer = writing.client.post("/api/audits", json={"bin": "a", "quantity": 3}, headers=BEARER | header)
+        assert answer.status_code == 403
+    assert _audits(writing) == []
+
+
+# Forms
+
+
+def test_a_person_signs_in_and_saves_an_audit(writing: Running) -> None:
+    signed_in = _sign_in(writing, next="/bin?id=a")
+    assert (signed_in.status_code, signed_in.headers["location"]) == (303, "/bin?id=a")
+    cookie = signed_in.headers["set-cookie"]
+    assert all(part in cookie for part in ("HttpOnly", "SameSite=strict", "Path=/"))
+    assert TOKEN not in cookie
+    fields = {"bin": "a", "quantity": "3", "photo": "1", "auditor": "Mallory", "csrf": _form_token(writing)}
+    saved = writing.client.post("/audits", data=fields | {"next": "/bin?id=b&saved=9"}, headers=_here(writing))
+    assert (saved.status_code, saved.headers["location"]) == (303, "/bin?id=b&saved=1")
+    (audit,) = _audits(writing)
+    assert (audit["bin"], audit["quantity"], audit["auditor"]) == ("a", 3, "Ada")
+
+
+@pytest.mark.parametrize(
+    ("changed", "problem"),
+    [
+        ({"quantity": "many"}, "quantity"),
+        ({"quantity": "-1"}, "quantity"),
+        ({"quantity": ""}, "quantity"),
+        ({"quantity": "9" * 5000}, "quantity"),
+        ({"photo": "7"}, "stale"),
+        ({"bin": "<script>"}, "unknown_bin"),
+        ({"auditor": "a\x00b"}, "name"),
+        ({"csrf": "wrong"}, "foreign"),
+        ({"csrf": "ü"}, "foreign"),
+    ],
+)
+def test_a_form_that_fails_leads_back(writing: Running, changed: dict[str, str], problem: str) -> None:
+    _sign_in(writing)
+    fields = {"bin": "a", "quantity": "3", "photo": "1", "csrf": _form_token(writing), "back": "/bin?id=a&problem=x"}
+    answer = writing.client.post("/audits", data=fields | changed, headers=_here(writing))
+    assert (answer.status_code, answer.headers["location"]) == (303, f"/bin?id=a&problem={problem}")
+    assert _audits(writing) == []
+
+
+def test_a_form_that_a_stranger_s_page_sends_writes_nothing(writing: Running) -> None:
+    _sign_in(writing)
+    fields = {"bin": "a", "quantity": "3", "csrf": _form_token(writing), "back": "/"}
+    strangers: list[dict[str, str]] = [
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+        {},
+        _here(writing) | {"Sec-Fetch-Site": "same-site"},
+    ]
+    for headers in strangers:
+        answer = writing.client.post("/audits", data=fields, headers=headers)
+        assert answer.headers["location"] == "/?problem=foreign"
+    assert _audits(writing) == []
+
+
+def test_signed_out_people_are_asked_to_sign_in(writing: Running) -> None:
+    answer = writing.client.post("/audits", data={"bin": "a", "quantity": "3", "back": "/bin?id=a"})
+    assert answer.headers["location"] == "/login?problem=signed_out&next=%2Fbin%3Fid%3Da"
+
+
+@pytest.mark.parametrize(("fields", "problem"), [({"token": "wrong"}, "token"), ({"name": "a\x1bb"}, "name")])
+def test_signing_in_fails(writing: Running, fields: dict[str, str], problem: str) -> None:
+    answer = _sign_in(writing, **fields)
+    assert answer.headers["location"] == f"/login?problem={problem}&next=%2F"
+    assert "set-cookie" not in answer.headers
+
+
+def test_signing_out_ends_the_session(writing: Running) -> None:
+    _sign_in(writing)
+    foreign = writing.client.post("/logout", data={"csrf": "wrong"}, headers=_here(writing))
+    assert foreign.headers["location"] == "/?problem=foreign"
+    assert writing.client.cookies.get(COOKIE)
+    writing.client.post("/logout", data={"csrf": _form_token(writing)}, headers=_here(writing))
+    assert writing.client.cookies.get(COOKIE) is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"), [("text/plain", 415), ("multipart/form-data; boundary=x", 415), ("application/json", 415)]
+)
+def test_other_forms_are_not_read(writing: Running, kind: str, status: int) -> None:
+    answer = writing.client.post("/audits", content=b"bin=a", headers=_here(writing) | {"Content-Type": kind})
+    assert answer.status_code == status
+
+
+@pytest.mark.parametrize("content", [b"\xff", b"a=%ff", b"&".join(b"a=1" for _ in range(50))])
+def test_forms_that_cannot_be_read(writing: Running, content: bytes) -> None:
+    headers = _here(writing) | {"Content-Type": "application/x-www-form-urlencoded"}
+    assert writing.client.post("/audits", content=content, headers=headers).status_code == 400
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "//evil.example",
+        "/\\evil.example",
+        "\\\\evil.example",
+        "https://evil.example/",
+        "javascript:alert(1)",
+        "evil",
+        "/a\r\nSet-Cookie: x=y",
+        "/a\tb",
+        "/ü",
+        "/" + "a" * 5000,
+        "",
+        None,
+    ],
+)
+def test_no_form_leads_to_another_site(path: str | None) -> None:
+    assert local(path, "/otherwise") == "/otherwise"
+
+
+@pytest.mark.parametrize("path", ["/", "/bin?id=a%2Fb&x=https://y", "/discrepancies?prefix=%2F%2F#top"])
+def test_forms_lead_to_pages_of_ours(path: str) -> None:
+    assert local(path, "/otherwise") == path
+
+
+# Sessions
+
+
+def test_a_session_is_only_what_was_made_with_the_token() -> None:
+    ours = Sessions(b"secret")
+    cookie = ours.begin("Ada")
+    session = ours.read(cookie)
+    assert session is not None
+    assert session.name == "Ada"
+    told, _, signature = cookie.partition(".")
+    for changed in (f"{told}x.{signature}", f"{told}.{signature}x", told, "", None, "ü", "x" * 5000, "."):
+        assert ours.read(changed) is None
+    assert Sessions(b"another").read(cookie) is None
+
+
+def test_a_session_is_over_after_a_shift(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = Sessions(b"secret")
+    cookie = ours.begin(None)
+
+    class Later:
+        @staticmethod
+        def now(zone: object) -> datetime:
+            return datetime.now(UTC) + sessions.LIFETIME + timedelta(seconds=1)
+
+    assert ours.read(cookie) is not None
+    monkeypatch.setattr(sessions, "datetime", Later)
+    assert ours.read(cookie) is None
+
+
+def test_form_tokens_differ_by_session_and_secret() -> None:
+    found = {Sessions(secret).form_token(holder) for secret in (b"a", b"b") for holder in ("x", "y")}
+    assert len(found) == 4
+
+
+# Proxies
+
+
+@pytest.mark.parametrize(
+    ("proxies", "header", "status"),
+    [
+        ("127.0.0.0/8", {"X-User": "Ada"}, 201),
+        ("127.0.0.0/8", {"X-User": ""}, 401),
+        ("127.0.0.0/8", {"X-User": "a\tb"}, 401),
+        ("127.0.0.0/8", {"X-Other": "Ada"}, 401),
+        ("10.0.0.0/8", {"X-User": "Ada"}, 401),
+    ],
+)
+def test_a_user_whom_a_trusted_proxy_names_writes(
+    monitor_environment: None, monkeypatch: pytest.MonkeyPatch, proxies: str, header: dict[str, str], status: int
+) -> None:
+    monkeypatch.setenv("BINWATCH_MONITOR_USER_HEADER", "X-User")
+    monkeypatch.setenv("BINWATCH_MONITOR_PROXIES", proxies)
+    with running_monitor() as running:
+        body = {"bin": "a", "quantity": 3, "auditor": "Mallory"}
+        answer = running.client.post("/api/audits", json=body, headers=_here(running) | header)
+        assert answer.status_code == status
+        if status == 201:
+            assert answer.json()["auditor"] == "Ada"
+            foreign = running.client.post("/api/audits", json=body, headers=header)
+            assert foreign.status_code == 403, "a proxy names its users whichever page makes their browser ask"
+
+
+def test_no_header_names_anybody_by_default(writing: Running) -> None:
+    headers = _here(writing) | {"X-User": "Ada", "X-Forwarded-User": "Ada", "Remote-User": "Ada"}
+    assert writing.client.post("/api/audits", json={"bin": "a", "quantity": 3}, headers=headers).status_code == 401
+
+
+def test_proxies_that_are_no_addresses_are_an_error() -> None:
+    with pytest.raises(SettingsError, match=r"BINWATCH_MONITOR_PROXIES: .*10\.0\.0\.0/8"):
+        Doorkeeper(Settings(monitor_proxies="proxy.example"))

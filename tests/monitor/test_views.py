@@ -1,0 +1,363 @@
+"""What pages and API show: the ranking and its filters, one bin, lines over time, models, drift."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import Engine, update
+
+from binwatch.bundle import Reference
+from binwatch.counts import Outcome
+from binwatch.errors import MetadataReason, Reason
+from binwatch.records.audits import UnknownBin
+from binwatch.records.hours import hour_of
+from binwatch.records.tables import ComparisonHour, PhotoHour
+from monitor.views.bins import HISTORY, read_bin, read_saved
+from monitor.views.discrepancies import (
+    BadCursor,
+    Direction,
+    Filters,
+    neighbours,
+    read_discrepancies,
+    read_level,
+)
+from monitor.views.models import read_models
+from monitor.views.overview import Span, read_overview, read_trend
+from tests.monitor.conftest import Recorder, Running
+from tests.monitor.drifting import BUCKET, DAY, MODEL
+
+ALPHA = 0.1
+
+
+@pytest.fixture
+def ranked(recorder: Recorder) -> Recorder:
+    """Bins with p-values (0.06 for what differs, 1 for what agrees), two bins of a model without, and two audits."""
+    recorder.calibrate()
+    for bin_id, predicted, expected in (
+        ("agrees", 2, 2),
+        ("under", 1, 4),
+        ("over", 5, 2),
+        ("over-more", 6, 0),
+        ("50%_off", 1, 2),
+    ):
+        recorder.pair(bin_id, predicted, expected)
+    recorder.pair("old-agrees", 3, 3, model="older")
+    recorder.pair("old-over", 4, 3, model="older")
+    recorder.audit("over", 2)
+    recorder.audit("agrees", 2)
+    return recorder
+
+
+def _bins(engine: Engine, filters: Filters, alpha: float = ALPHA) -> list[str]:
+    with engine.connect() as connection:
+        return [one.bin_id for one in read_discrepancies(connection, filters, alpha).items]
+
+
+@pytest.mark.parametrize(
+    ("filters", "bins"),
+    [
+        (Filters(), ["under", "over", "over-more", "50%_off", "old-over"]),
+        (Filters(direction=Direction.UNDER), ["under", "50%_off"]),
+        (Filters(direction=Direction.OVER), ["over", "over-more", "old-over"]),
+        (Filters(direction=Direction.EXACT), ["agrees", "old-agrees"]),
+        (Filters(direction=Direction.ALL, prefix="old"), ["old-over", "old-agrees"]),
+        (Filters(direction=Direction.ALL, size=1, prefix="old"), ["old-over"]),
+        (Filters(size=3), ["under", "over", "over-more"]),
+        (Filters(size=3, direction=Direction.UNDER), ["under"]),
+        (Filters(size=6), ["over-more"]),
+        (Filters(audited=True), ["over"]),
+        (Filters(audited=False, size=3), ["under", "over-more"]),
+        (Filters(model="older"), ["old-over"]),
+        (Filters(flagged=True), ["under", "over", "over-more", "50%_off"]),
+        (Filters(prefix="over"), ["over", "over-more"]),
+        (Filters(prefix="50%_"), ["50%_off"]),
+        (Filters(prefix="%"), []),
+        (Filters(prefix="bin-images/over"), ["over", "over-more"]),
+        (Filters(prefix="elsewhere/"), []),
+        (Filters(since=DAY), ["under", "over", "over-more", "50%_off", "old-over"]),
+        (Filters(since=DAY + timedelta(seconds=1)), []),
+        (Filters(until=DAY), []),
+    ],
+)
+def test_filters(ranked: Recorder, filters: Filters, bins: list[str]) -> None:
+    assert _bins(ranked.engine, filters) == bins
+
+
+def test_the_oddest_bins_come_first_on_both_databases(records_engine: Engine) -> None:
+    recorder = Recorder(records_engine)
+    recorder.pair("uncalibrated", 1, 2, model="older")
+    recorder.calibrate()
+    recorder.pair("b", 1, 2)
+    recorder.pair("a", 1, 3)
+    with records_engine.connect() as connection:
+        page = read_discrepancies(connection, Filters(), ALPHA)
+        assert [one.bin_id for one in page.items] == ["b", "a", "uncalibrated"]
+        assert [one.p_value for one in page.items] == [0.06, 0.06, None]
+        assert [one.flagged for one in page.items] == [True, True, False]
+        assert [one.chance for one in page.items] == [0.05, 0.05, 0.05]
+        first = read_discrepancies(connection, Filters(prefix="u"), ALPHA)
+        assert [one.bin_id for one in first.items] == ["uncalibrated"]
+        assert read_level(connection, ALPHA).model_dump() == {
+            "alpha": ALPHA,
+            "compared": 3,
+            "calibrated": 2,
+            "flagged": 2,
+            "unaudited": 2,
+            "false_flags": pytest.approx(0.2),
+        }
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(1, 9), st.sampled_from([Direction.WRONG, Direction.ALL, Direction.OVER]))
+def test_pages_hold_every_bin_once_forwards_and_backwards(ranked: Recorder, limit: int, direction: Direction) -> None:
+    filters = Filters(direction=direction)
+    whole = _bins(ranked.engine, filters)
+    with ranked.engine.connect() as connection:
+        pages = [read_discrepancies(connection, filters, ALPHA, limit)]
+        assert pages[0].previous is None
+        while pages[-1].next:
+            pages.append(read_discrepancies(connection, filters, ALPHA, limit, after=pages[-1].next))
+        assert [one.bin_id for page in pages for one in page.items] == whole
+        back = pages[-1]
+        for page in reversed(pages[:-1]):
+            assert back.previous is not None
+            back = read_discrepancies(connection, filters, ALPHA, limit, before=back.previous)
+            assert [one.id for one in back.items] == [one.id for one in page.items]
+            assert back.next is not None
+        assert back.previous is None
+
+
+@pytest.mark.parametrize(
+    "cursor", ["x", "é", "", "MQ", "bmFuIDAgMQ", "MSAxIDk5OTk5OTk5OTk5OTk5OTk5OTk5OTk", "LTEgMCAx", "MCAwIDA"]
+)
+def test_cursors_of_others_are_refused(ranked: Recorder, cursor: str) -> None:
+    with ranked.engine.connect() as connection, pytest.raises(BadCursor, match="no cursor"):
+        read_discrepancies(connection, Filters(), ALPHA, after=cursor)
+
+
+def test_neighbours_lead_through_the_list(ranked: Recorder) -> None:
+    with ranked.engine.connect() as connection:
+        filters = Filters(audited=False)
+        walked = ["under"]
+        while following := neighbours(connection, filters, ALPHA, BUCKET, walked[-1]).next:
+            walked.append(following.bin_id)
+        assert walked == ["under", "over-more", "50%_off", "old-over"]
+        audited = neighbours(connection, filters, ALPHA, BUCKET, "over")
+        assert (audited.previous, audited.next) == (
+            neighbours(connection, filters, ALPHA, BUCKET, "over-more").previous,
+            neighbours(connection, filters, ALPHA, BUCKET, "under").next,
+        )
+        stranger = neighbours(connection, filters, ALPHA, BUCKET, "never compared")
+        assert (stranger.previous, stranger.next and stranger.next.bin_id) == (None, "under")
+
+
+def test_one_bin(ranked: Recorder) -> None:
+    ranked.expect("over", 9, at=DAY + timedelta(hours=1))
+    ranked.count("bin-images/over.jpg", reason=Reason.CORRUPT, detail="damaged", model="newest")
+    with ranked.engine.connect() as connection:
+        found = read_bin(connection, BUCKET, "over", ALPHA)
+    assert found.photo is not None
+    assert (found.photo.reason, found.photo.can_be_shown, found.probabilities) == ("corrupt", False, [])
+    assert found.standing is None
+    assert found.expected is not None
+    assert (found.expected.quantity, found.expected.items) == (9, None)
+    assert [photo.is_latest for photo in found.photos] == [True, False]
+    assert [one.quantity for one in found.quantities] == [9, 2]
+    (audit,) = found.audits
+    assert (audit.of_count, audit.of_inventory, audit.of_latest_photo) == (Outcome.OVER, Outcome.EXACT, False)
+    assert found.audit is None
+
+
+def test_one_bin_with_its_chances(ranked: Recorder) -> None:
+    with ranked.engine.connect() as connection:
+        found = read_bin(connection, BUCKET, "over-more", ALPHA)
+        assert found.standing is not None
+        assert (found.standing.error, found.standing.p_value, found.standing.flagged) == (6, 0.06, True)
+        said = [(one.label, one.probability, one.is_count, one.is_expected) for one in found.probabilities]
+        assert said[0] == ("0", 0.05, False, True)
+        assert said[6] == ("more than 5", 0.7, True, False)
+        with pytest.raises(UnknownBin, match="'nobody'"):
+            read_bin(connection, BUCKET, "nobody", ALPHA)
+        saved = read_saved(connection, 1)
+        assert saved is not None
+        assert (saved.bin_id, saved.quantity, saved.of_latest_photo) == ("over", 2, True)
+        assert read_saved(connection, 99) is None
+
+
+def test_the_history_of_a_bin_ends(recorder: Recorder) -> None:
+    """But the latest photo is there, even if older uploads were recorded after it."""
+    recorder.count("bin-images/a.jpg", 1)
+    for number in range(HISTORY + 5):
+        recorder.count("older/a.jpg", 2, at=DAY - timedelta(days=1 + number))
+    with recorder.engine.connect() as connection:
+        found = read_bin(connection, BUCKET, "a", ALPHA)
+    assert found.photo is not None
+    assert (found.photo.predicted, found.photo.is_latest) == (1, True)
+    assert len(found.photos) == HISTORY + 1
+
+
+def test_lines_over_time(recorder: Recorder) -> None:
+    """Of three hours: two photos by an older model, nothing, then four by the one in use."""
+    recorder.pair("a", 1, 1, model="older")
+    recorder.pair("b", 1, 2, model="older")
+    hour = hour_of(datetime.now(UTC))
+    with recorder.engine.begin() as connection:
+        for table in (ComparisonHour, PhotoHour):
+            connection.execute(update(table).values(hour=hour - timedelta(hours=2)))
+    for bin_id, expected in zip("cdef", (2, 2, 3, 1), strict=True):
+        recorder.pair(bin_id, 2, expected)
+    with recorder.engine.begin() as connection:
+        for table in (ComparisonHour, PhotoHour):  # whatever the clock has done meanwhile
+            connection.execute(update(table).where(table.model_version == MODEL).values(hour=hour))
+    reference = Reference(photos=9, predicted=[], labels=[], confidence=[], reliability=[(0.2, 0.1), (0.7, 0.4)])
+    with recorder.engine.connect() as connection:
+        now = hour + timedelta(minutes=30)
+        trend = read_trend(connection, Span.DAY, {MODEL: reference}.get, now)
+    assert len(trend.buckets) == 24
+    assert all(after.start == before.end for before, after in itertools.pairwise(trend.buckets))
+    assert trend.end == hour + timedelta(hours=1)
+    older, nothing, newer = trend.buckets[-3:]
+    assert (older.comparisons, older.agreement, older.under, older.model) == (2, 0.5, 1, "older")
+    assert older.estimated == pytest.approx(0.7), "without a reference, what the model itself promises"
+    assert (nothing.comparisons, nothing.agreement, nothing.estimated, nothing.interval) == (0, None, None, None)
+    assert (newer.comparisons, newer.exact, newer.under, newer.over, newer.photos) == (4, 2, 1, 1, 4)
+    assert newer.estimated == pytest.approx(0.4), "as often right as the reference photos were"
+    (change,) = trend.changes
+    assert (change.at, change.model, change.previous) == (newer.start, MODEL, "older")
+
+
+@pytest.mark.parametrize("span", Span)
+def test_lines_of_every_length_end_now(known: Recorder, span: Span) -> None:
+    with known.engine.connect() as connection:
+        trend = read_trend(connection, span, lambda _: None)
+    assert trend.buckets[-1].comparisons + trend.buckets[-2].comparisons == 6
+    assert trend.start == trend.buckets[0].start
+    assert trend.end == trend.buckets[-1].end > datetime.now(UTC)
+
+
+def test_the_overview_of_known_records(known: Recorder) -> None:
+    with known.engine.connect() as connection:
+        found = read_overview(connection, None, lambda _: None, ALPHA)
+    assert found.backlog.model_dump() == {
+        "flagged": 0,
+        "photo_without_quantity": 2,
+        "quantity_without_photo": 1,
+        "failed_photos": 2,
+    }
+    assert (found.level.compared, found.level.calibrated) == (6, 0)
+    assert found.latest[0].bin_id == "i"
+    assert found.summary.agreement.total.exact == 3
+
+
+def test_models_with_their_confusions(ranked: Recorder) -> None:
+    with ranked.engine.connect() as connection:
+        found = read_models(connection, lambda _: None, None).models
+    assert [(model.version, model.in_use) for model in found] == [("older", True), (MODEL, False)]
+    newer = found[1]
+    assert newer.first_at is not None
+    rows = newer.against_inventory.rows
+    assert newer.against_inventory.total == 5
+    assert (rows[4][1], rows[2][5], rows[2][2], rows[0][6]) == (1, 1, 1, 1)
+    assert newer.against_audits.total == 2
+    assert newer.against_audits.rows[2][5] == 1
+    assert newer.audits.counts.comparisons == 2
+    assert newer.card is None
+
+
+def test_the_csv_holds_what_the_list_holds(ranked: Recorder, monitor: Running) -> None:
+    ranked.pair("=HYPERLINK(1)", 1, 4)
+    answer = monitor.get("/api/discrepancies.csv?alpha=0.1")
+    assert answer.headers["content-type"] == "text/csv; charset=utf-8"
+    assert answer.headers["content-disposition"] == 'attachment; filename="discrepancies.csv"'
+    rows = list(csv.DictReader(io.StringIO(answer.text, newline="")))
+    listed = monitor.get("/api/discrepancies?alpha=0.1").json()["items"]
+    assert [row["bin"].removeprefix("'") for row in rows] == [one["bin_id"] for one in listed]
+    by_bin = {row["bin"]: row for row in rows}
+    assert "'=HYPERLINK(1)" in by_bin, "no spreadsheet takes a bin's id for a formula"
+    over = by_bin["over"]
+    assert (over["expected"], over["error"], over["p_value"], over["flagged"], over["audited"]) == (
+        "2",
+        "3",
+        "0.06",
+        "1",
+        "2",
+    )
+
+
+def test_the_api_pages_through_the_list(ranked: Recorder, monitor: Running) -> None:
+    first = monitor.get("/api/discrepancies?limit=2").json()
+    second = monitor.get(f"/api/discrepancies?limit=2&after={first['next']}").json()
+    again = monitor.get(f"/api/discrepancies?limit=2&before={second['previous']}").json()
+    assert again["items"] == first["items"]
+    assert {one["id"] for one in first["items"]}.isdisjoint(one["id"] for one in second["items"])
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "limit=0",
+        "limit=201",
+        "alpha=0",
+        "alpha=nan",
+        "size=7",
+        "direction=sideways",
+        "since=yesterday",
+        "since=2026-01-01",
+        "audited=perhaps",
+        f"after={'a' * 201}",
+        f"prefix={'a' * 1025}",
+        "colour=red",
+    ],
+)
+def test_questions_that_cannot_be_understood(monitor: Running, query: str) -> None:
+    assert monitor.get(f"/api/discrepancies?{query}").status_code == 422
+
+
+def test_a_cursor_that_is_none(monitor: Running) -> None:
+    answer = monitor.get("/api/discrepancies?after=x")
+    assert (answer.status_code, answer.json()["detail"][:16]) == (400, "'x' is no cursor")
+
+
+def test_a_bin_of_which_nothing_is_known(monitor: Running) -> None:
+    answer = monitor.get("/api/bin?id=../../etc/passwd")
+    assert answer.status_code == 404
+    assert "'../../etc/passwd'" in answer.json()["detail"]
+
+
+def test_a_metadata_file_without_a_quantity_is_named(recorder: Recorder) -> None:
+    recorder.expect("a", reason=MetadataReason.NOT_JSON)
+    with recorder.engine.connect() as connection:
+        found = read_bin(connection, BUCKET, "a", ALPHA)
+    assert found.expected is not None
+    assert (found.expected.quantity, found.expected.reason, found.photo) == (None, "not_json", None)
+
+
+def test_drift_with_distributions(drifting: Running) -> None:
+    drifting.services.drift.update()
+    found = drifting.get("/api/drift").json()
+    assert found["state"] == "drifted"
+    latest = next(window for window in found["windows"] if window["window"] == "latest")
+    signals = {one["signal"]: one for one in latest["signals"]}
+    brightness = signals["brightness"]
+    assert brightness["verdict"] == "drifted"
+    shown = brightness["distribution"]
+    assert shown["kind"] == "stretches"
+    assert len(shown["reference"]) == len(shown["window"]) == len(shown["labels"]) == 24
+    for side in ("reference", "window"):
+        assert sum(shown[side]) == pytest.approx(1, abs=1e-3)
+
+    def mean(side: str) -> float:
+        return sum(share * position for position, share in enumerate(shown[side]))
+
+    assert mean("window") > mean("reference") + 1, "the photos are brighter"
+    assert signals["predicted"]["distribution"]["labels"][-1] == "more than 5"
+    assert signals["embedding"]["distribution"]["kind"] == "shifts"
+    brief = drifting.get("/api/overview").json()["drift"]
+    assert brief["state"] == "drifted"
+    assert "brightness" in brief["signals"]
