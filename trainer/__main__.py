@@ -16,6 +16,7 @@ from trainer.data.split import Split
 from trainer.display import Display, silent
 from trainer.errors import ConfigError
 from trainer.prepare_command import pipeline, prepare
+from trainer.profile_command import profile
 from trainer.registry_commands import Index, Photos
 
 app = typer.Typer(
@@ -178,6 +179,7 @@ for command in (
     registry_commands.models,
     registry_commands.publish,
     registry_commands.promote,
+    profile,
     registry_commands.rollback,
 ):
     app.command()(command)

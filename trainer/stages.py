@@ -63,6 +63,14 @@ class Stopwatch:
         self.wait()
         self.seconds[stage] += time.perf_counter() - began
 
+    @contextmanager
+    def waits_only(self, stage: Stage) -> Iterator[None]:
+        """As a clock: sees only the waits for data, and so does not hold up a GPU."""
+        began = time.perf_counter()
+        yield
+        if stage is Stage.WAIT:
+            self.seconds[stage] += time.perf_counter() - began
+
     def wait(self) -> None:
         """Until the GPU has done all that it was given."""
         if self._cuda:

@@ -88,18 +88,14 @@ def test_features_are_computed_once_for_all_processes(runs: Path) -> None:
 
 
 def test_the_first_error_of_a_process_ends_all(data: Data, tmp_path: Path) -> None:
-    """The command itself: a run, and its continuation, in which one process loses its photos."""
-    out = ["--out", tmp_path / "run"]
-    done = torchrun("command", "fit", *data.flags, *out, *SMALL, "--set", "train.batch_size=16", "--epochs", 1)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.count("best checkpoint:") == 1
-    broken = torchrun("command", "fit", *out, "--resume", "--epochs", 2, BREAK="1")
+    """The command itself, one process of which loses its photos."""
+    broken = torchrun("command", "fit", *data.flags, "--out", tmp_path, *SMALL, "--epochs", 1, BREAK="1")
     assert broken.returncode != 0
     errors = [line for line in broken.stderr.splitlines() if line.startswith("error:")]
     assert len(errors) == 1, broken.stderr
     assert "process 1 of 2 on" in errors[0]
     assert "can no longer be read: the file is empty" in errors[0]
-    assert checkpoint.load(tmp_path / "run" / LAST).epoch == 1
+    assert not (tmp_path / LAST).exists()
 
 
 def test_every_thing_is_in_one_share() -> None:

@@ -126,6 +126,13 @@ def load_photos(
     config: DataConfig, check: Check | None = None, ranks: Ranks = ALONE
 ) -> tuple[PhotoSet, tuple[str, ...], dict[str, str]]:
     """Every photo that can be decoded; keys that are missing; keys that cannot be decoded → why."""
+    present, missing = present_photos(config, ranks)
+    readable, unreadable = readable_photos(config, present, check, ranks)
+    return readable, missing, unreadable
+
+
+def present_photos(config: DataConfig, ranks: Ranks = ALONE) -> tuple[PhotoSet, tuple[str, ...]]:
+    """Every photo that the index names and the source holds, not yet decoded; keys that are missing."""
     source = open_source(config.photos)
     rows = read_index(config)
     have = source.sizes()
@@ -134,13 +141,20 @@ def load_photos(
     if not present:
         raise DataError(f"{config.photos}: holds none of the photos of {config.index}, such as {_some(missing)}")
     _check_same(config, present, ranks)
-    parts = ranks.gather(_find_unreadable(present.share(ranks), check or (lambda keys: keys)))
+    return present, missing
+
+
+def readable_photos(
+    config: DataConfig, photos: PhotoSet, check: Check | None = None, ranks: Ranks = ALONE
+) -> tuple[PhotoSet, dict[str, str]]:
+    """Those of `photos` that can be decoded; keys of the others → why."""
+    parts = ranks.gather(_find_unreadable(photos.share(ranks), check or (lambda keys: keys)))
     unreadable: dict[str, str] = {key: reason for part in parts for key, reason in part.items()}
-    readable = present.where(lambda row: row.key not in unreadable)
+    readable = photos.where(lambda row: row.key not in unreadable)
     if not readable:
         key, reason = next(iter(unreadable.items()))
         raise DataError(f"{config.photos}: none of {len(unreadable)} photos can be decoded; {key}: {reason}")
-    return readable, missing, unreadable
+    return readable, unreadable
 
 
 def check_quality(config: DataConfig) -> None:

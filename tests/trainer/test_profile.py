@@ -1,0 +1,259 @@
+"""`profile`: measured on real photos; what is concluded, on made-up figures."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.trainer.drawn import SMALL, Data, run_cli
+from trainer import stages as stages_module
+from trainer.config import read
+from trainer.data.dataset import load_dataset
+from trainer.data.split import Split
+from trainer.display import silent
+from trainer.errors import ConfigError
+from trainer.profile.measure import Profile, one_by_one, profile
+from trainer.profile.prices import Price, costs, read_prices
+from trainer.profile.usage import Machine, Usage, Watch
+from trainer.profile.verdict import verdict
+from trainer.stages import Stage, Stopwatch, waited
+
+SAMPLES = Path(__file__).parents[2] / "samples"
+SMALL_STEP = [*SMALL, "--set", "train.batch_size=4", "--set", "train.threads=2", "--set", "train.readers=1"]
+SPLIT = ["--set", "data.split_column=part", "--set", "augment.where=device"]
+PRICES = "# Seen on 1 May, in a region.\nmachine,usd_per_hour,speed\nthis one,2,1\n\nanother,8.5,\n"
+
+
+@pytest.fixture
+def real(tmp_path: Path) -> Data:
+    """The sample photos, with splits of their own: there are too few for a hash of the group."""
+    found = Data(tmp_path)
+    found.photos = SAMPLES / "bin-images"
+    rows = list(csv.DictReader((SAMPLES / "index.csv").read_text(encoding="utf-8").splitlines()))
+    with found.index.open("w", encoding="utf-8", newline="") as out:
+        writer = csv.writer(out)
+        writer.writerow(["key", "label", "bin_group", "part"])
+        for number, row in enumerate(rows):
+            part = "validation" if number % 10 == 0 else "train"
+            writer.writerow([row["key"], row["label"], row["bin_group"], part])
+    return found
+
+
+def test_real_photos(real: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "prices.csv").write_text(PRICES, encoding="utf-8")
+    out, png = tmp_path / "profile.json", tmp_path / "profile.png"
+    files = ["--prices", tmp_path / "prices.csv", "--json", out, "--png", png]
+    run_cli("profile", *real.flags, *SMALL_STEP, *SPLIT, "--seconds", 0.2, *files)
+
+    found = json.loads(out.read_text(encoding="utf-8"))
+    rows = len(real.index.read_text(encoding="utf-8").splitlines()) - 1
+    validation = -(-rows // 10)
+    assert found["photos"] == {"train": rows - validation, "validation": validation, "test": 0}
+    assert list(found["stages"]) == [stage.value for stage in Stage]
+    assert found["stages"]["forward"] > 0
+    assert found["stages"]["augmentation on the device"] > 0
+    timed = found["steps"] * sum(found["stages"].values())
+    assert 0 < timed <= found["usage"]["seconds"]
+    assert found["wait"] == pytest.approx(
+        found["steps"] * found["stages"]["waiting for data"] / found["usage"]["seconds"]
+    )
+    assert sorted(found["readers"], key=int) == ["1", "2", "4"]
+    assert list(found["photo"]) == ["read", "decode and squash"]
+    assert found["machine"]["gpu"] == ""
+    assert found["machine"]["cores"] >= 1
+    assert found["usage"]["own_cores"] > 0
+    epoch = found["photos"]["train"] / found["training"] + validation / found["scoring"] + found["saving_seconds"]
+    assert found["epoch_seconds"] == pytest.approx(epoch)
+    assert found["once_seconds"] == pytest.approx(rows / found["checking"])
+    here, other = found["usd"]
+    assert here["epoch"] == pytest.approx(found["epoch_seconds"] * 2 / 3600)
+    assert other["million_photos"] == pytest.approx(1e6 / found["training"] * 8.5 / 3600)
+
+    printed = capsys.readouterr().out
+    for text in ("waiting for data", "as it trains", "no GPU was used", "this one", "as here?", *found["verdict"]):
+        assert text in printed
+    assert "Seen on 1 May, in a region." in " ".join(printed.split())
+    assert png.read_bytes().startswith(b"\x89PNG")
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        "index.csv", "prices.csv", "profile.json", "profile.png",
+    ]  # fmt: skip
+
+
+def test_frozen_layers(data: Data) -> None:
+    options = {"model.architecture": "resnet50v2", "model.weights": "none", "model.width": 0.125}
+    options |= {"data.photos": data.photos, "data.index": data.index, "model.freeze": "layer4", "augment.views": 2}
+    found = profile(read(None, options | {"train.batch_size": 32}), silent(), seconds=0.1)
+    assert found.features is not None
+    assert found.photo == {}
+    assert list(found.readers) == [4]
+    assert found.once_seconds == pytest.approx(160 / found.checking + (2 * 132 + 18) / found.features)
+    assert any("features" in sentence for sentence in verdict(found))
+
+
+def test_a_photo_is_augmented_by_its_reader_or_not(data: Data) -> None:
+    options: dict[str, object] = {"data.photos": data.photos, "data.index": data.index}
+    photos = load_dataset(read(None, options).data)[Split.TEST]
+    for where, parts in (
+        ("readers", ["read", "decode and squash", "augment"]),
+        ("device", ["read", "decode and squash"]),
+    ):
+        found = one_by_one(photos, read(None, options | {"augment.where": where}))
+        assert list(found) == parts
+        assert all(seconds > 0 for seconds in found.values())
+
+
+class FakeTime:
+    """A clock that is moved by hand."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+def test_each_stage_gets_its_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    time = FakeTime()
+    monkeypatch.setattr(stages_module, "time", time)
+
+    def items() -> Iterator[int]:
+        for number in range(3):
+            time.now += 2
+            yield number
+
+    watch = Stopwatch("cpu")
+    for _ in waited(items(), watch):
+        with watch(Stage.FORWARD):
+            time.now += 5
+    assert watch.seconds[Stage.WAIT] == 6
+    assert watch.seconds[Stage.FORWARD] == 15
+    assert watch.seconds[Stage.BACKWARD] == 0
+    only = Stopwatch("cpu")
+    for _ in waited(items(), only.waits_only):
+        with only.waits_only(Stage.FORWARD):
+            time.now += 5
+    assert only.seconds[Stage.WAIT] == 6
+    assert only.seconds[Stage.FORWARD] == 0
+
+
+def test_a_watch_sees_what_this_process_does() -> None:
+    with Watch("cpu") as watch:
+        begun = sum(range(2_000_000))
+    assert begun
+    assert watch.usage.own_cores > 0
+    assert watch.usage.memory_gb > 0
+    assert all(0 <= core <= 1 for core in watch.usage.cores)
+    assert watch.usage.gpu is None
+
+
+def made_up(**changes: object) -> Profile:
+    """4 cores, no GPU; reading at 100 photos/s, a network that would take 400."""
+    facts = {"train.readers": 4, "processes": 1, "augment.views": 4, "train.batch_size": 64, "train.accumulate": 1}
+    found = Profile(Machine(4, 16.0, "", 0.0), facts, {"train": 8000, "validation": 1000, "test": 1000}, 50_000.0)
+    found.training, found.network, found.wait = 98.0, 400.0, 0.62
+    found.readers = {2: 52.0, 4: 100.0, 8: 102.0, 16: 95.0}
+    found.photo = {"read": 0.001, "decode and squash": 0.008, "augment": 0.001}
+    found.checking, found.scoring, found.saving_seconds = 200.0, 500.0, 3.0
+    found.usage = Usage(10.0, [0.9, 0.8, 1.0, 1.0], 3.6, 2.0, 0.0)
+    for name, value in changes.items():
+        setattr(found, name, value)
+    return found
+
+
+def test_waiting_for_photos_is_data_bound() -> None:
+    said = verdict(made_up())
+    assert said[0] == (
+        "data-bound: 62% of a step waits for photos; the network alone takes 400 a second, and 100 are read alone"
+    )
+    assert said[1] == "another number of readers is hardly faster (photos/s by readers: 2: 52, 4: 100, 8: 102, 16: 95)"
+    assert said[2] == "of the time that a photo takes a reader, 80% is to decode and squash"
+    assert said[3] == "cores: 3.7 of 4 were busy, 3.6 of them with this process; there is none to spare"
+    assert said[-1] == (
+        "disk: training reads 4.9 MB/s of photos, 0% of it from the disk and the rest from the system's memory;"
+        " all photos are 0.50 GB"
+    )
+
+
+def test_more_readers_are_advised_only_if_they_were_faster() -> None:
+    said = verdict(made_up(readers={2: 52.0, 4: 100.0, 8: 190.0}))
+    assert "8 readers instead of 4 read 190 photos/s alone: try --set train.readers=8" in said
+    said = verdict(made_up(readers={2: 52.0, 4: 100.0, 8: 190.0}, wait=0.02))
+    assert not any("train.readers" in sentence for sentence in said)
+
+
+def test_a_network_that_waits_for_nothing_is_compute_bound() -> None:
+    said = verdict(made_up(wait=0.01, network=104.0, readers={4: 900.0}))
+    assert said[0] == (
+        "compute-bound: 1% of a step waits for photos; the network alone takes 104 a second, and 900 are read alone;"
+        " reading beside it slows it to 94% of its speed"
+    )
+
+
+def test_a_gpu_and_a_small_memory() -> None:
+    usage = Usage(10.0, [0.2] * 4, 0.8, 3.0, None, 0.37, 5.5)
+    said = verdict(made_up(machine=Machine(4, 0.4, "H100", 80.0), usage=usage))
+    assert "GPU (H100): busy 37% of the time; at most 5.5 of 80.0 GB of its memory" in said
+    assert "memory: at most 3.0 of 0.4 GB, in this process; there is none to spare" in said
+    assert said[-1] == "the photos do not fit into memory: the disk must give these 4.9 MB/s, in small files"
+    unknown = Usage(10.0, [0.2] * 4, 0.8, 3.0, None, None, 5.5)
+    said = verdict(made_up(machine=Machine(4, 16, "H100", 80.0), usage=unknown))
+    assert any("how busy is not known (pip install nvidia-ml-py)" in sentence for sentence in said)
+
+
+def test_other_programs_are_seen() -> None:
+    said = verdict(made_up(usage=Usage(10.0, [1.0] * 4, 1.5, 2.0, 0.0)))
+    assert said[0] == "NOT A QUIET MACHINE: other programs kept 2.5 of 4 cores busy; measure again"
+
+
+def test_costs_are_seconds_times_prices() -> None:
+    found = made_up()
+    assert found.epoch_seconds == pytest.approx(8000 / 98 + 1000 / 500 + 3)
+    assert found.once_seconds == pytest.approx(10_000 / 200)
+    here, faster = costs(found, [Price("here", 3.6, None), Price("faster", 3.6, 4.0)])
+    assert here.epoch == pytest.approx(found.epoch_seconds / 1000)
+    assert here.before_first_epoch == pytest.approx(0.05)
+    assert here.million_photos == pytest.approx(1e6 / 98 / 1000)
+    assert faster.epoch == pytest.approx(here.epoch / 4)
+
+
+def test_prices_are_read_with_their_notes(tmp_path: Path) -> None:
+    file = tmp_path / "prices.csv"
+    file.write_text(PRICES, encoding="utf-8")
+    prices, notes = read_prices(file)
+    assert prices == [Price("this one", 2.0, 1.0), Price("another", 8.5, None)]
+    assert notes == "Seen on 1 May, in a region."
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("machine,price\na,1\n", "no column 'usd_per_hour'; it needs machine and usd_per_hour, and may have speed"),
+        ("# nothing\nmachine,usd_per_hour\n", "names no machine"),
+        ("# one\nmachine,usd_per_hour\na,dear\n", "line 3: usd_per_hour is 'dear', not a number above 0"),
+        ("machine,usd_per_hour\na,\n", "line 2: usd_per_hour is empty"),
+        ("machine,usd_per_hour\n,1\n", "line 2: machine is empty"),
+        ("machine,usd_per_hour,speed\na,1,0\n", "line 2: speed is '0', not a number above 0"),
+        ("machine,usd_per_hour,speed\na,nan,1\n", "line 2: usd_per_hour is 'nan', not a number above 0"),
+    ],
+)
+def test_mistakes_in_prices_are_named(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "prices.csv"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=message):
+        read_prices(file)
+
+
+def test_prices_that_are_not_there_are_known_before_the_measurements(
+    data: Data, cli_error: Callable[..., str], tmp_path: Path
+) -> None:
+    assert "nowhere.csv: cannot be read" in cli_error("profile", *data.flags, "--prices", tmp_path / "nowhere.csv")
+
+
+def test_the_example_of_prices_can_be_read() -> None:
+    prices, notes = read_prices(Path(__file__).parents[2] / "docs" / "prices.csv")
+    assert prices
+    assert "replace" in notes

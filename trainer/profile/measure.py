@@ -1,0 +1,354 @@
+"""The measurements, by the very loop that `fit` trains with, on a sample of its photos."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass, field, replace
+from itertools import count, cycle, islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+
+from binwatch import image
+from trainer import devices
+from trainer.config import Config
+from trainer.data.augment import augment, draw
+from trainer.data.batches import PhotoBatches
+from trainer.data.dataset import DataSet, PhotoSet, check_quality, present_photos, readable_photos
+from trainer.data.epochs import AHEAD, Batch, Batches, generator
+from trainer.data.split import Split
+from trainer.display import Display
+from trainer.errors import DataError
+from trainer.fit import make_run, say_left_out
+from trainer.loop import Run, augments_on_device
+from trainer.network import check_compiler
+from trainer.profile.usage import Machine, Usage, Watch, machine
+from trainer.ranks import ALONE, Ranks
+from trainer.stages import Stage, Stopwatch, untimed
+
+SAMPLE, SAMPLE_FROZEN = 2048, 256
+"""Photos of the training split to measure with, or a step if that has more; fewer where features are computed first."""
+VALIDATION = 256
+"""Photos of the validation split, at most."""
+WARM_UP = 3
+"""Steps before the first that is timed: memory is allocated, programs are compiled, readers get ahead."""
+FEWEST, MOST = 3, 1000
+"""Steps of a measurement."""
+KEPT = 4
+"""Batches in memory for the network alone."""
+READ_TOGETHER = 8
+"""Photos in a batch when reading is measured alone."""
+ONE_BY_ONE = 24
+"""Photos whose reading, decoding and augmentation are timed."""
+
+
+@dataclass
+class Profile:
+    """What was measured. Speeds are photos per second, of all processes together."""
+
+    machine: Machine
+    config: dict[str, Any]
+    """What the speeds depend on."""
+    photos: dict[str, int]
+    """Of each split, in all."""
+    mean_bytes: float
+    """Of a photo's file."""
+    training: float = 0.0
+    """As it trains: photos from files, all else too."""
+    network: float = 0.0
+    """The same loop on photos in memory."""
+    readers: dict[int, float] = field(default_factory=dict)
+    """The reading alone, with so many threads in each process."""
+    wait: float = 0.0
+    """Share of the time that training waits for photos."""
+    stages: dict[str, float] = field(default_factory=dict)
+    """Seconds of a step in each stage."""
+    steps: int = 0
+    """That were timed."""
+    photo: dict[str, float] = field(default_factory=dict)
+    """Seconds that a photo takes one thread: read, decode, augment. Empty if features are read."""
+    checking: float = 0.0
+    """The look at every photo before a run."""
+    first_disk_mb_per_second: float | None = None
+    """Read from the disk during that look; later the system has the sample in memory. None: not known."""
+    features: float | None = None
+    """Frozen layers, computed once for each photo and view."""
+    scoring: float = 0.0
+    """Validation photos."""
+    saving_seconds: float = 0.0
+    """Of an epoch's checkpoints."""
+    usage: Usage = field(default_factory=Usage)
+    """While it trains, on this machine and of this process."""
+
+    @property
+    def epoch_seconds(self) -> float:
+        """An epoch with its scoring and checkpoints."""
+        scoring = self.photos[Split.VALIDATION] / self.scoring
+        return self.photos[Split.TRAIN] / self.training + scoring + self.saving_seconds
+
+    @property
+    def once_seconds(self) -> float:
+        """Before the first epoch: the look at every photo, and the frozen layers' features."""
+        seconds = sum(self.photos.values()) / self.checking
+        if self.features is not None:
+            views = self.config["augment.views"] * self.photos[Split.TRAIN] + self.photos[Split.VALIDATION]
+            seconds += views / self.features
+        return seconds
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self) | {"epoch_seconds": self.epoch_seconds, "once_seconds": self.once_seconds}
+
+
+def profile(config: Config, display: Display, *, seconds: float = 15.0, ranks: Ranks = ALONE) -> Profile:
+    """Measure for about `seconds` each: reading alone, the network alone, and both as they train.
+
+    Nothing is kept: the network learns a little and is forgotten. Raises what `fit` would raise.
+    """
+    devices.prepare(config.train, ranks)
+    check_compiler(config.train)
+    check_quality(config.data)
+    every, _ = present_photos(config.data, ranks)
+    found = Profile(machine(config.train.device), _facts(config, ranks), _counts(every), _mean_bytes(every))
+    data = _sample(config, every, found, display, ranks)
+    with TemporaryDirectory() as folder:
+        run = _run(config, data, Path(folder), found, display, ranks)
+        _Measuring(run, data, found, display, seconds).all()
+    return found
+
+
+class _Measuring:
+    """One after the other, so that none disturbs another."""
+
+    def __init__(self, run: Run, data: DataSet, found: Profile, display: Display, seconds: float) -> None:
+        self._run = run
+        self._data = data
+        self._found = found
+        self._display = display
+        self._seconds = seconds
+        self._train = run.config.train
+        self._stopwatch = Stopwatch(self._train.device)
+
+    def all(self) -> None:
+        found = self._found
+        found.readers = {readers: self._reading(readers) for readers in self._readers()}
+        if not self._run.train.features:
+            found.photo = one_by_one(self._data[Split.TRAIN], self._run.config)
+        found.network = self._network()
+        self._training()
+        self._scoring()
+        self._saving()
+
+    def _readers(self) -> list[int]:
+        """The configured number, and others around it: which, and not how many more, decides what is advised."""
+        own = self._train.readers
+        return sorted({max(own // 2, 1), own, own * 2, own * 4} if not self._run.train.features else {own})
+
+    def _reading(self, readers: int) -> float:
+        self._say(f"reading alone, {readers} {'thread' if readers == 1 else 'threads'}")
+        with closing(endless(self._batches(readers))) as source:
+            for _ in range(max(AHEAD, readers) + 1):  # what was read ahead before the clock started
+                next(source)
+            photos, began = 0, time.perf_counter()
+            while (passed := time.perf_counter() - began) < self._seconds / 2 or not photos:
+                photos += next(source).photos
+        speeds = self._run.ranks.gather(photos / passed)
+        return float(sum(speeds) / len(speeds))
+
+    def _batches(self, readers: int) -> Batches:
+        """The run's photos by another number of threads; in small batches, so that few are half-read at the end."""
+        run, train = self._run, self._train
+        if run.train.features:
+            return run.train
+        return PhotoBatches(
+            self._data[Split.TRAIN], min(READ_TOGETHER, train.batch_size), seed=train.seed, augment=run.config.augment,
+            shuffle=True, threads=readers, ranks=run.ranks, later=augments_on_device(run.config),
+        )  # fmt: skip
+
+    def _network(self) -> float:
+        """On photos in memory, again and again. They are changed as they are when they train on the device."""
+        self._say("network alone, on photos in memory")
+        with closing(endless(self._run.train)) as source:
+            kept = list(islice(source, max(KEPT, self._run.train.passes)))
+        kept = kept[: len(kept) // self._run.train.passes * self._run.train.passes]
+        steps = self._warm_up(cycle(kept))
+        return self._timed(islice(cycle(kept), steps * self._run.train.passes))
+
+    def _training(self) -> None:
+        self._say("training")
+        found, run = self._found, self._run
+        with closing(endless(run.train)) as source:
+            found.steps = self._warm_up(source)
+            run.clock = self._stopwatch.waits_only if self._on_gpu else self._stopwatch
+            with Watch(self._train.device) as watch:
+                found.training = self._timed(islice(source, found.steps * run.train.passes))
+            found.usage = watch.usage
+            found.wait = self._stopwatch.seconds[Stage.WAIT] / found.usage.seconds
+            if self._on_gpu:  # its stages one by one, each awaited
+                run.clock = self._stopwatch = Stopwatch(self._train.device)
+                self._timed(islice(source, found.steps * run.train.passes))
+        run.clock = untimed
+        found.stages = {stage.value: seconds / found.steps for stage, seconds in self._stopwatch.seconds.items()}
+
+    def _scoring(self) -> None:
+        self._say("scoring")
+        began = time.perf_counter()
+        row = self._run.score()
+        self._found.scoring = len(self._data[Split.VALIDATION]) / (time.perf_counter() - began)
+        self._run.history.append({"epoch": 1, "seconds": 0.0, **row})
+
+    def _saving(self) -> None:
+        self._run.epoch = 1
+        began = time.perf_counter()
+        if self._run.ranks.lead:
+            self._run.save()
+        self._found.saving_seconds = time.perf_counter() - began
+
+    @property
+    def _on_gpu(self) -> bool:
+        return bool(self._found.machine.gpu)
+
+    def _warm_up(self, batches: Iterator[Batch]) -> int:
+        """Some steps; how many take as long as a measurement should, the same number in each process."""
+        self._run.learn(islice(batches, WARM_UP * self._run.train.passes), 0)
+        self._stopwatch.wait()
+        began = time.perf_counter()
+        self._run.learn(islice(batches, self._run.train.passes), 0)
+        self._stopwatch.wait()
+        wanted = self._seconds / (time.perf_counter() - began)
+        return int(self._run.ranks.of_lead(min(max(round(wanted), FEWEST), MOST)))
+
+    def _timed(self, batches: Iterable[Batch]) -> float:
+        """Photos per second of training on `batches`."""
+        photos = 0
+
+        def counted() -> Iterator[Batch]:
+            nonlocal photos
+            for batch in batches:
+                photos += batch.photos
+                yield batch
+
+        began = time.perf_counter()
+        self._run.learn(counted(), 0)
+        self._stopwatch.wait()
+        return photos / (time.perf_counter() - began)
+
+    def _say(self, what: str) -> None:
+        self._display.say(f"measuring: {what}")
+
+
+def endless(batches: Batches) -> Generator[Batch]:
+    """One epoch after another."""
+    for number in count():
+        yield from batches.epoch(number)
+
+
+def one_by_one(photos: PhotoSet, config: Config) -> dict[str, float]:
+    """Seconds that a photo takes one thread that does nothing else, on average over some."""
+    keys = photos.keys[:ONE_BY_ONE]
+
+    def decode(files: list[bytes]) -> torch.Tensor:
+        quality = photos.jpeg_quality
+        pixels = [image.load(file, size=image.SIZE, jpeg_quality=quality).pixels for file in files]
+        return torch.from_numpy(np.stack(pixels))
+
+    files, reading = _clocked(lambda: [photos.source.read(key) for key in keys])
+    decode(files[:1])  # the first call imports what it needs
+    pixels, decoding = _clocked(lambda: decode(files))
+    seconds = {"read": reading, "decode and squash": decoding}
+    if not augments_on_device(config):
+        changes = draw(len(keys), config.augment, generator(0))
+        seconds["augment"] = _clocked(lambda: augment(pixels, changes))[1]
+    return {what: each / len(keys) for what, each in seconds.items()}
+
+
+def _clocked(work: Callable[[], Any]) -> tuple[Any, float]:
+    began = time.perf_counter()
+    found = work()
+    return found, time.perf_counter() - began
+
+
+def _sample(config: Config, every: PhotoSet, found: Profile, display: Display, ranks: Ranks) -> DataSet:
+    """Some photos of each split, decoded once, as `fit` decodes all before it trains."""
+    train, validation = (_part(every, split) for split in (Split.TRAIN, Split.VALIDATION))
+    train = _some(train, max(SAMPLE_FROZEN if config.model.freeze else SAMPLE, _step(config, ranks)))
+    validation = _some(validation, VALIDATION)
+    for split, photos in ((Split.TRAIN, train), (Split.VALIDATION, validation)):
+        if not photos:
+            raise DataError(f"{config.data.index}: no photo falls into the {split} split; more photos are needed")
+    chosen = replace(every, rows=train.rows + validation.rows)
+
+    def bar(keys: Any) -> Any:
+        return display.follow(keys, len(keys), "checking a sample of the photos")
+
+    with Watch(config.train.device) as watch:
+        readable, unreadable = readable_photos(config.data, chosen, bar, ranks)
+    found.checking = len(chosen) / watch.usage.seconds
+    found.first_disk_mb_per_second = watch.usage.disk_mb_per_second
+    say_left_out(config.data, (), unreadable, display)
+    parts = {split: _part(readable, split) for split in Split}
+    parts[Split.TRAIN] = _whole_steps(parts[Split.TRAIN], _step(config, ranks), repeat=not config.model.freeze)
+    return DataSet(parts, (), unreadable)
+
+
+def _step(config: Config, ranks: Ranks) -> int:
+    return config.train.batch_size * config.train.accumulate * ranks.size
+
+
+def _whole_steps(photos: PhotoSet, step: int, *, repeat: bool) -> PhotoSet:
+    """In batches of one size. Repeated, one epoch is enough for all: the readers' start is not seen again and again."""
+    rows = photos.rows * (1 + 3 * MOST * step // len(photos)) if repeat else photos.rows
+    return replace(photos, rows=rows[: max(len(rows) // step, 1) * step])
+
+
+def _part(photos: PhotoSet, split: Split) -> PhotoSet:
+    return photos.where(lambda row: row.split is split)
+
+
+def _some(photos: PhotoSet, most: int) -> PhotoSet:
+    """Up to `most` photos from all over the set."""
+    if len(photos) <= most:
+        return photos
+    chosen = np.linspace(0, len(photos) - 1, most).astype(int)
+    return replace(photos, rows=tuple(photos.rows[place] for place in chosen))
+
+
+def _run(config: Config, data: DataSet, folder: Path, found: Profile, display: Display, ranks: Ranks) -> Run:
+    """A run as `fit` makes it; where layers are frozen, their features are computed now."""
+    began = time.perf_counter()
+    run = make_run(config, data, folder, folder / "features", display, ranks)
+    if run.train.features:
+        views = config.augment.views * len(data[Split.TRAIN]) + len(data[Split.VALIDATION])
+        found.features = views / (time.perf_counter() - began)
+    return run
+
+
+def _facts(config: Config, ranks: Ranks) -> dict[str, Any]:
+    model, train = config.model, config.train
+    return {
+        "model.architecture": model.architecture,
+        "model.freeze": model.freeze,
+        "train.device": train.device,
+        "train.precision": train.precision,
+        "train.channels_last": train.channels_last,
+        "train.compile": train.compile,
+        "train.batch_size": train.batch_size,
+        "train.accumulate": train.accumulate,
+        "train.readers": train.readers,
+        "augment.views": config.augment.views,
+        "processes": ranks.size,
+        "hardware": devices.hardware(train),
+    }
+
+
+def _counts(photos: PhotoSet) -> dict[str, int]:
+    return {split.value: sum(row.split is split for row in photos.rows) for split in Split}
+
+
+def _mean_bytes(photos: PhotoSet) -> float:
+    sizes = photos.source.sizes()
+    return sum(sizes[key] for key in photos.keys) / len(photos)

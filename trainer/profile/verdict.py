@@ -1,0 +1,104 @@
+"""What the measurements say of the machine, in sentences. Each rests on figures that were measured, and names them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from trainer.profile.measure import Profile
+
+WAITS = 0.1
+"""Share of the time above which training waits for its photos rather than for the network."""
+BETTER = 1.1
+"""How much faster reading must be with more threads to advise them: less is chance."""
+OTHERS = 0.25
+"""Cores kept busy by other programs, as a share of all, above which the figures are not the machine's own."""
+FULL = 0.9
+"""Share of the cores, or of the memory, above which there is none to spare."""
+
+
+def verdict(found: Profile) -> list[str]:
+    """What limits the training, and what that means for the size of a machine."""
+    said = [*_others(found), _limit(found), *_readers(found), _cores(found), _memory(found)]
+    return [*said, *_gpu(found), *_disk(found)]
+
+
+def speed(photos_per_second: float) -> str:
+    """With as many digits as say something."""
+    return f"{photos_per_second:,.0f}" if photos_per_second >= 20 else f"{photos_per_second:.1f}"
+
+
+def data_bound(found: Profile) -> bool:
+    """Whether photos are the limit."""
+    return found.wait > WAITS
+
+
+def _limit(found: Profile) -> str:
+    read = found.readers[found.config["train.readers"]]
+    what = "photos" if found.features is None else "features"
+    alone = f"the network alone takes {speed(found.network)} a second, and {speed(read)} are read alone"
+    if data_bound(found):
+        return f"data-bound: {found.wait:.0%} of a step waits for {what}; {alone}"
+    share = found.training / found.network
+    fed = f"; reading beside it slows it to {share:.0%} of its speed" if share < 1 else ""
+    return f"compute-bound: {found.wait:.0%} of a step waits for {what}; {alone}{fed}"
+
+
+def _readers(found: Profile) -> Iterator[str]:
+    if not data_bound(found) or found.features is not None:
+        return
+    own = found.config["train.readers"]
+    best = max(found.readers, key=lambda readers: found.readers[readers])
+    if found.readers[best] > BETTER * found.readers[own]:
+        yield (
+            f"{best} readers instead of {own} read {speed(found.readers[best])} photos/s alone: try"
+            f" --set train.readers={best}"
+        )
+    else:
+        tried = ", ".join(f"{readers}: {speed(each)}" for readers, each in sorted(found.readers.items()))
+        yield f"another number of readers is hardly faster (photos/s by readers: {tried})"
+    slowest = max(found.photo, key=lambda part: found.photo[part])
+    share = found.photo[slowest] / sum(found.photo.values())
+    yield f"of the time that a photo takes a reader, {share:.0%} is to {slowest}"
+
+
+def _cores(found: Profile) -> str:
+    used, cores = found.usage, found.machine.cores
+    full = "; there is none to spare" if used.busy_cores > FULL * cores else ""
+    return f"cores: {used.busy_cores:.1f} of {cores} were busy, {used.own_cores:.1f} of them with this process{full}"
+
+
+def _memory(found: Profile) -> str:
+    used, there = found.usage.memory_gb, found.machine.memory_gb
+    full = "; there is none to spare" if used > FULL * there else ""
+    return f"memory: at most {used:.1f} of {there:.1f} GB, in this process{full}"
+
+
+def _gpu(found: Profile) -> Iterator[str]:
+    if not found.machine.gpu:
+        yield "no GPU was used"
+        return
+    busy = f"busy {found.usage.gpu:.0%} of the time" if found.usage.gpu is not None else (
+        "how busy is not known (pip install nvidia-ml-py)"
+    )  # fmt: skip
+    memory = f"at most {found.usage.gpu_memory_gb:.1f} of {found.machine.gpu_memory_gb:.1f} GB of its memory"
+    yield f"GPU ({found.machine.gpu}): {busy}; {memory}"
+
+
+def _disk(found: Profile) -> Iterator[str]:
+    if found.features is not None:
+        return
+    needs = found.training * found.mean_bytes / 1e6
+    whole = sum(found.photos.values()) * found.mean_bytes / 1e9
+    where = ""
+    if found.usage.disk_mb_per_second is not None:
+        from_disk = min(found.usage.disk_mb_per_second / needs, 1.0)
+        where = f", {from_disk:.0%} of it from the disk and the rest from the system's memory"
+    yield f"disk: training reads {needs:.1f} MB/s of photos{where}; all photos are {whole:.2f} GB"
+    if whole > found.machine.memory_gb:
+        yield f"the photos do not fit into memory: the disk must give these {needs:.1f} MB/s, in small files"
+
+
+def _others(found: Profile) -> Iterator[str]:
+    other = found.usage.busy_cores - found.usage.own_cores * found.config["processes"]
+    if other > OTHERS * found.machine.cores:
+        yield f"NOT A QUIET MACHINE: other programs kept {other:.1f} of {found.machine.cores} cores busy; measure again"

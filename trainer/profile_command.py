@@ -1,0 +1,57 @@
+"""The command `profile`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from trainer.config import assignment, read
+from trainer.registry_commands import Index, Photos
+
+
+def profile(
+    photos: Photos = None,
+    index: Index = None,
+    config: Annotated[Path | None, typer.Option("--config", help="TOML file with the configuration of fit.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.OPTION=VALUE", help="Change one option, e.g. train.readers=8."),
+    ] = None,
+    freeze: Annotated[str | None, typer.Option(help="Last frozen unit, e.g. layer3 (model.freeze).")] = None,
+    seconds: Annotated[float, typer.Option(min=0.1, max=3600, help="How long each of the measurements takes.")] = 15.0,
+    prices: Annotated[
+        Path | None, typer.Option(help="CSV of machines: machine, usd_per_hour, and if known speed.")
+    ] = None,
+    json: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file, too.")] = None,
+    png: Annotated[Path | None, typer.Option("--png", help="Draw them into this file, too.")] = None,
+) -> None:
+    """Measure where the time of a training step goes, what limits it, and what training costs on this machine.
+
+    Takes the configuration of fit, trains a little with it on a sample of the photos, and keeps nothing.
+    """
+    from trainer.display import Display, silent
+    from trainer.profile import show
+    from trainer.profile.measure import profile as run
+    from trainer.profile.prices import costs, read_prices
+    from trainer.ranks import joined
+
+    flags = {"data.photos": photos, "data.index": index, "model.freeze": freeze}
+    changes = dict(assignment(text) for text in settings or [])
+    changes |= {name: value for name, value in flags.items() if value is not None}
+    with joined() as ranks:
+        table, notes = read_prices(prices) if prices else ([], "")
+        display = Display() if ranks.lead else silent()
+        found = run(read(config, changes), display, seconds=seconds, ranks=ranks)
+        if not ranks.lead:
+            return
+        cost = costs(found, table)
+        show.show(found, cost, notes, Console())
+        if json:
+            show.write_json(found, cost, json)
+        if png:
+            show.draw(found, png)
+        for file in filter(None, (json, png)):
+            display.say(f"written: {file}")
