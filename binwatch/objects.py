@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from typing import Any, Literal
 
 import boto3
@@ -21,6 +22,8 @@ _MISSING = {"NoSuchKey", "NoSuchVersion", "404", "NotFound"}
 # AccessDenied is about one object; a wrong or expired credential (also a 403) is about all of them: an outage.
 _FORBIDDEN = {"AccessDenied", "InvalidObjectState", "AllAccessDisabled"}
 
+_TAKEN = {"PreconditionFailed", "ConditionalRequestConflict"}
+_DELETED_AT_ONCE = 1000  # S3 takes no more
 _ERRORS = (ClientError, BotoCoreError, ResponseParserError, KeyError)
 """What boto3 raises, and the KeyError where an answer lacks what every answer of S3 has."""
 _CHECK = "check the endpoint, the credentials and the network"
@@ -42,6 +45,15 @@ class Listed:
     key: str
     etag: str
     size: int
+    modified: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Which upload an object is now, without its bytes."""
+
+    etag: str
+    version_id: str | None
     modified: datetime
 
 
@@ -94,12 +106,41 @@ class Objects:
         except _ERRORS as error:
             raise _explained(error, bucket, key) from error
 
+    def head(self, bucket: str, key: str) -> Head:
+        """Which upload the object is now."""
+        try:
+            answer = self._client.head_object(Bucket=bucket, Key=key)
+            return Head(answer["ETag"].strip('"'), answer.get("VersionId"), answer["LastModified"])
+        except _ERRORS as error:
+            raise _explained(error, bucket, key) from error
+
     def put(self, bucket: str, key: str, data: bytes) -> None:
         """Write an object."""
         try:
             self._client.put_object(Bucket=bucket, Key=key, Body=data)
         except _ERRORS as error:
             raise _explained(error, bucket, key) from error
+
+    def put_new(self, bucket: str, key: str, data: bytes) -> bool:
+        """Write an object unless there is one of that key; returns whether it was written. One of many can win."""
+        try:
+            self._client.put_object(Bucket=bucket, Key=key, Body=data, IfNoneMatch="*")
+        except _ERRORS as error:
+            if isinstance(error, ClientError) and error.response["Error"].get("Code") in _TAKEN:
+                return False
+            raise _explained(error, bucket, key) from error
+        return True
+
+    def delete(self, bucket: str, keys: Iterable[str]) -> None:
+        """Delete objects, a thousand in a request. What is not there is as good as deleted."""
+        remaining = iter(keys)
+        try:
+            while some := [{"Key": key} for key in islice(remaining, _DELETED_AT_ONCE)]:
+                answer = self._client.delete_objects(Bucket=bucket, Delete={"Objects": some, "Quiet": True})
+                for refused in answer.get("Errors", ()):
+                    raise ObjectsError(f"s3://{bucket}/{refused['Key']} cannot be deleted ({refused['Code']})")
+        except _ERRORS as error:
+            raise _explained(error, bucket, "") from error
 
     def check(self, bucket: str) -> None:
         """Raise BinwatchError unless the bucket is there and answers."""

@@ -18,6 +18,8 @@ from binwatch.errors import SettingsError
 from binwatch.image import PILLOW_MAX_PIXELS, Limits
 
 PREFIX = "BINWATCH_"
+TRANSFORM_MB = 100
+"""SageMaker's limit for the requests in flight to an instance times the largest of them, in MB."""
 DEFAULT_MODEL = Path(__file__).parent.parent / "samples" / "model"
 
 
@@ -35,6 +37,13 @@ class Provider(StrEnum):
     AUTO = "auto"
     CPU = "cpu"
     CUDA = "cuda"
+
+
+class NightlyBackend(StrEnum):
+    """Who counts in the nightly run: the workers, or a SageMaker Batch Transform job."""
+
+    LOCAL = "local"
+    SAGEMAKER = "sagemaker"
 
 
 class LogFormat(StrEnum):
@@ -129,6 +138,37 @@ class Settings(BaseSettings):
     serve_queue: int = Field(128, ge=1, le=10_000, description="requests in hand at a time; more are refused with 503")
     sagemaker_folder: Path = Field(Path("/opt/ml"), description="where SageMaker puts what its containers need")
 
+    # Nightly run
+    nightly_at: str | None = Field(
+        None,
+        pattern=r"^\S+ \S+ \S+ \S+ \S+$",
+        description="when beat starts the nightly run: a crontab in UTC such as `0 2 * * *`; unset: never",
+    )
+    nightly_backend: NightlyBackend = Field(NightlyBackend.LOCAL, description="who counts in the nightly run")
+    nightly_prefix: str = Field("nightly/", min_length=1, description="keys under it belong to nightly runs")
+    nightly_poll_s: float = Field(
+        60.0, ge=1, description="seconds between two looks at the transform jobs of a nightly run"
+    )
+    sagemaker_endpoint_url: str | None = Field(None, description="SageMaker endpoint; unset for AWS")
+    sagemaker_role: str | None = Field(None, description="ARN of the role that transform jobs act as")
+    sagemaker_image: str | None = Field(None, description="worker image in ECR that transform jobs run")
+    sagemaker_instance_type: str = Field("ml.m5.xlarge", description="instances that transform jobs run on")
+    sagemaker_instance_count: int = Field(1, ge=1, le=100, description="instances of one transform job")
+    sagemaker_price_per_hour: float = Field(
+        0.0, ge=0, description="price of one such instance for an hour, in your currency; 0: costs are given in hours"
+    )
+    sagemaker_photos_per_second: float = Field(
+        20.0, gt=0, description="photos that one instance counts in a second, for estimates before the first run"
+    )
+    sagemaker_concurrent_transforms: int = Field(16, ge=1, le=100, description="requests in flight to one instance")
+    sagemaker_max_payload_mb: int = Field(
+        6, ge=1, le=100, description="a larger photo, in MB, is counted by a local worker"
+    )
+    sagemaker_invocation_timeout_s: int = Field(60, ge=1, le=3600, description="seconds that one photo may take")
+    sagemaker_invocation_retries: int = Field(3, ge=0, le=3, description="further tries of a photo that had no answer")
+    sagemaker_job_photos: int = Field(50_000, ge=1, le=500_000, description="photos in one transform job at most")
+    sagemaker_job_hours: float = Field(12.0, gt=0, description="hours after which a transform job is stopped")
+
     # Monitor
     monitor_host: str = Field("127.0.0.1", description="address that the monitor listens on")
     monitor_port: int = Field(8000, ge=0, le=65535, description="port that the monitor listens on; 0: any free one")
@@ -179,6 +219,11 @@ def load_settings() -> Settings:
         raise SettingsError(
             f"{PREFIX}TASK_QUEUE and {PREFIX}EVENT_QUEUE are both {settings.task_queue!r}: Celery would destroy raw S3"
             " events in a queue that it consumes; name two queues"
+        )
+    if settings.sagemaker_concurrent_transforms * settings.sagemaker_max_payload_mb > TRANSFORM_MB:
+        raise SettingsError(
+            f"{PREFIX}SAGEMAKER_CONCURRENT_TRANSFORMS × {PREFIX}SAGEMAKER_MAX_PAYLOAD_MB is over {TRANSFORM_MB},"
+            " SageMaker's limit; lower one of the two"
         )
     return settings
 

@@ -15,7 +15,7 @@ from binwatch import command_line
 from binwatch.bundle import Bundle
 from binwatch.counts import CLASSES
 from binwatch.errors import BinwatchError
-from binwatch.settings import Settings, TransformEnvironment, load_settings
+from binwatch.settings import NightlyBackend, Settings, TransformEnvironment, load_settings
 from worker.output import Format, Line, printable_stdout, visible, write
 
 _BODY_SHOWN = 160  # characters of a message that no one could handle
@@ -130,6 +130,24 @@ def reconcile() -> None:
     from worker.operate import reconcile_once
 
     print(f"sent {reconcile_once(load_settings())} photos and metadata files without a record")
+
+
+@cli.command()
+def nightly(
+    backend: Annotated[Optional[NightlyBackend], typer.Option(help="Who counts.", show_default=False)] = None,  # noqa: UP045
+    prefix: Annotated[str, typer.Option(help="Only photos whose keys begin with this.")] = "",
+    again: Annotated[bool, typer.Option("--again", help="All of them, counted already or not.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say how many and what it would cost; start nothing.")
+    ] = False,
+) -> None:
+    """Count in one go what the model in use has no record of. Started again, it goes on where it was."""
+    from worker.logs import configure
+    from worker.nightly.commands import nightly as run_nightly
+
+    settings = load_settings()
+    configure(settings.log_format)
+    run_nightly(settings, backend or settings.nightly_backend, prefix, again=again, dry_run=dry_run)
 
 
 @cli.command("dead-letters")

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from celery import Celery, bootsteps
 from celery.apps.worker import Worker
 
-from binwatch.settings import Settings
+from binwatch.settings import NightlyBackend, Settings
 from worker.counting import Counting
 from worker.depths import DepthWatch, open_depths
 from worker.health import Health
@@ -18,6 +18,7 @@ from worker.intake.rabbitmq import dead_letter_queue, declare, task_queue
 from worker.intake.source import open_events
 from worker.last_receive import hear_last_receive
 from worker.metrics import WorkerMetrics
+from worker.nightly.tasks import NIGHTLY, NIGHTLY_POLL, PollNightly, StartNightly, nightly_crontab
 from worker.queues import TASK_VISIBILITY_S
 from worker.sending import Sender
 from worker.tasks import RECONCILE, CountPhotos, ReadMetadata, Reconcile
@@ -64,7 +65,13 @@ def _transport_options(settings: Settings) -> dict[str, Any]:
 def _schedule(settings: Settings) -> dict[str, Any]:
     seconds = settings.reconcile_minutes * 60
     # A run that could not start before the next is due is not worth starting.
-    return {"reconcile": {"task": RECONCILE, "schedule": seconds, "options": {"expires": seconds}}}
+    schedule: dict[str, Any] = {"reconcile": {"task": RECONCILE, "schedule": seconds, "options": {"expires": seconds}}}
+    if settings.nightly_at is not None:
+        schedule["nightly"] = {"task": NIGHTLY, "schedule": nightly_crontab(settings)}
+        if settings.nightly_backend is NightlyBackend.SAGEMAKER:
+            poll_s = settings.nightly_poll_s
+            schedule["nightly-poll"] = {"task": NIGHTLY_POLL, "schedule": poll_s, "options": {"expires": poll_s}}
+    return schedule
 
 
 def _is_sqs(settings: Settings) -> bool:
@@ -93,7 +100,8 @@ def make_worker(app: Celery, settings: Settings) -> Worker:
     sender = make_sender(app, settings)
     for task in (CountPhotos, ReadMetadata):
         app.register_task(task(counting, sender, settings.retry_wait_s))
-    app.register_task(Reconcile(counting, sender, settings))
+    for periodic in (Reconcile, StartNightly, PollNightly):
+        app.register_task(periodic(counting, sender, settings))
     prepare_task_queue(app, settings)
     events = open_events(settings)
     probes = {**counting.probes(), "task queue": sender.backlog}

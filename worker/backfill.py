@@ -40,14 +40,16 @@ def backfill(
     prefix: str,
     patience_s: float,
     show: Callable[[Progress], object],
+    model: str | None = None,
 ) -> Progress:
     """Send what has no record and wait until it has. To be started again after an interruption: it goes on from there.
 
+    With `model`: photos that this version has no record of, and no metadata.
     Raises BinwatchError if nothing is recorded for `patience_s` seconds.
     """
     progress = Progress()
-    waiting = _Waiting(database, bucket, patience_s)
-    for page in unrecorded(objects, database, settings, bucket=bucket, prefix=prefix):
+    waiting = _Waiting(database, bucket, patience_s, model)
+    for page in unrecorded(objects, database, settings, bucket=bucket, prefix=prefix, model=model):
         progress.seen += page.listed
         progress.before += page.listed - len(page.photos) - len(page.metadata)
         sender.count(page.photos)
@@ -65,8 +67,9 @@ def backfill(
 class _Waiting:
     """Objects that were sent and have no record yet."""
 
-    def __init__(self, database: Database, bucket: str, patience_s: float) -> None:
+    def __init__(self, database: Database, bucket: str, patience_s: float, model: str | None) -> None:
         self._database = database
+        self._model = model
         self._bucket = bucket
         self._patience_s = patience_s
         self._keys: dict[str, Created] = {}
@@ -83,7 +86,7 @@ class _Waiting:
     def poll(self) -> int:
         """How many were recorded since the last time; waits a little if none was."""
         with self._database.connect() as connection:
-            done = recorded_keys(connection, self._bucket, self._keys.values())
+            done = recorded_keys(connection, self._bucket, self._keys.values(), self._model)
         for key in done:
             del self._keys[key]
         if done:

@@ -21,7 +21,9 @@ def reconcile_once(settings: Settings) -> int:
     return send_unrecorded(Objects(settings), open_records(settings), settings, sender)
 
 
-def backfill_with_progress(settings: Settings, bucket: str, prefix: str, patience_s: float) -> Progress:
+def backfill_with_progress(
+    settings: Settings, bucket: str, prefix: str, patience_s: float, model: str | None = None
+) -> Progress:
     """`worker.backfill.backfill` with a progress bar."""
     columns = (TextColumn("recorded"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
     started = time.monotonic()
@@ -41,4 +43,5 @@ def backfill_with_progress(settings: Settings, bucket: str, prefix: str, patienc
             prefix=prefix,
             patience_s=patience_s,
             show=show,
+            model=model,
         )

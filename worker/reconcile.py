@@ -29,26 +29,41 @@ class Unrecorded:
 
 
 def unrecorded(
-    objects: Objects, database: Database, settings: Settings, *, bucket: str, prefix: str = "", grace_s: float = 0.0
+    objects: Objects,
+    database: Database,
+    settings: Settings,
+    *,
+    bucket: str,
+    prefix: str = "",
+    grace_s: float = 0.0,
+    model: str | None = None,
 ) -> Iterator[Unrecorded]:
-    """Look through the bucket, a page at a time. Objects younger than `grace_s` seconds are passed over."""
+    """Look through the bucket, a page at a time. Objects younger than `grace_s` seconds are passed over.
+
+    With `model`: photos that this version has no record of, whatever others have, and no metadata.
+    """
     newest = datetime.now(UTC) - timedelta(seconds=grace_s)
     listing = (listed for listed in objects.list(bucket, prefix) if listed.modified <= newest)
     while page := list(islice(listing, _PAGE)):
         kinds: dict[Kind, list[Listed]] = {kind: [] for kind in Kind}
         for listed in page:
             kinds[kind_of(listed.key, settings.models_prefix)].append(listed)
+        if model is not None:
+            kinds[Kind.METADATA].clear()
         with database.connect() as connection:
-            photos = unrecorded_photos(connection, bucket, kinds[Kind.PHOTO])
+            photos = unrecorded_photos(connection, bucket, kinds[Kind.PHOTO], model)
             metadata = unread_metadata(connection, bucket, kinds[Kind.METADATA])
         total = len(kinds[Kind.PHOTO]) + len(kinds[Kind.METADATA])
         yield Unrecorded(total, _as_created(bucket, photos), _as_created(bucket, metadata))
 
 
-def send_unrecorded(objects: Objects, database: Database, settings: Settings, sender: Sender) -> int:
-    """Look through the whole bucket once; returns how many objects were sent."""
+def send_unrecorded(
+    objects: Objects, database: Database, settings: Settings, sender: Sender, model: str | None = None
+) -> int:
+    """Look through the whole bucket once (for `model` as `unrecorded` does); returns how many objects were sent."""
     sent = 0
-    for page in unrecorded(objects, database, settings, bucket=settings.bucket, grace_s=settings.reconcile_grace_s):
+    bucket, grace_s = settings.bucket, settings.reconcile_grace_s
+    for page in unrecorded(objects, database, settings, bucket=bucket, grace_s=grace_s, model=model):
         sender.count(page.photos)
         sender.read_metadata(page.metadata)
         sent += len(page.photos) + len(page.metadata)

@@ -16,9 +16,13 @@ Item = TypeVar("Item")
 _AT_A_TIME = 500  # SQLite takes 32,766 parameters in a statement
 
 
-def unrecorded_photos(connection: Connection, bucket: str, listed: Sequence[Listed]) -> list[Listed]:
-    """Those of `listed` that no model has counted or failed to count as they are now."""
+def unrecorded_photos(
+    connection: Connection, bucket: str, listed: Sequence[Listed], model: str | None = None
+) -> list[Listed]:
+    """Those of `listed` that no model, or not this version, has counted or failed to count as they are now."""
     query = select(Count.key, Count.etag).where(Count.bucket == bucket)
+    if model is not None:
+        query = query.where(Count.model_version == model)
     recorded: set[tuple[str, str]] = set()
     for chunk in _chunks(listed):
         pairs = [(photo.key, photo.etag) for photo in chunk]
@@ -40,13 +44,20 @@ def unread_metadata(connection: Connection, bucket: str, listed: Sequence[Listed
     return [file for file in listed if (file.key, file.etag) not in read]
 
 
-def recorded_keys(connection: Connection, bucket: str, objects: Iterable[Created]) -> set[str]:
-    """Keys of those photos and metadata files that were recorded at all since `time` (when S3 stored them)."""
+def recorded_keys(
+    connection: Connection, bucket: str, objects: Iterable[Created], model: str | None = None
+) -> set[str]:
+    """Keys of those photos and metadata files that were recorded since `time` (when S3 stored them).
+
+    With `model`, photos only if this version has counted them or failed to.
+    """
     done: set[str] = set()
     for chunk in _chunks(list(objects)):
         stored = {item.key: item.time for item in chunk}
         keys = list(stored)
         photos = select(Count.key, Count.modified_at).where(Count.bucket == bucket, Count.key.in_(keys))
+        if model is not None:
+            photos = photos.where(Count.model_version == model)
         identity = tuple_(Expectation.bin_id, Expectation.source)
         files = select(Expectation.source, Expectation.modified_at).where(
             Expectation.bucket == bucket, identity.in_([(bin_of(key), key) for key in keys])

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from binwatch.errors import ObjectsError
-from binwatch.settings import Settings, TransformEnvironment
+from binwatch.settings import TRANSFORM_MB, Settings, TransformEnvironment
 from worker.metrics import WorkerMetrics
 from worker.pipeline import EngineBroken
 from worker.serving.answers import MALFORMED, Answer, malformed
@@ -45,8 +45,6 @@ Headers = Mapping[str, str]
 Scope = dict[str, Any]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
-_TRANSFORM_MB = 100
-"""SageMaker's limit for MaxConcurrentTransforms × MaxPayloadInMB."""
 _AT_ONCE = 32
 """Links of one request that are followed at a time: enough to fill batches, and other requests get their turn."""
 
@@ -119,9 +117,9 @@ class App:
 
     async def _parameters(self, headers: Headers, receive: Receive) -> Reply:
         """What a transform job is best started with, unless it was told otherwise."""
-        concurrent = min(self._settings.batch_size, _TRANSFORM_MB)  # as many as one batch takes
+        concurrent = min(self._settings.batch_size, TRANSFORM_MB)  # as many as one batch takes
         largest = -(-self._settings.max_photo_bytes // 2**20)
-        payload = min(largest, _TRANSFORM_MB // concurrent)
+        payload = min(largest, TRANSFORM_MB // concurrent)
         return _json(
             200, MaxConcurrentTransforms=concurrent, BatchStrategy="SINGLE_RECORD", MaxPayloadInMB=max(1, payload)
         )

@@ -1,0 +1,64 @@
+"""Fixtures of the tests against SageMaker: moto for its API, the transform driver for what moto does not do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import Engine as Database
+
+from binwatch.settings import Settings
+from tests.sagemaker.transform_driver import Containers, TransformDriver
+from tests.services.s3 import S3
+from tests.worker.brightness import write_brightness_bundle
+
+
+@pytest.fixture(scope="session")
+def brightness_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a bundle that counts by brightness."""
+    return write_brightness_bundle(tmp_path_factory.mktemp("bundle"))
+
+
+@pytest.fixture(scope="session")
+def containers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containers]:
+    """Serving containers, started when a job first needs them; all must end well."""
+    containers = Containers(tmp_path_factory.mktemp("opt-ml"))
+    yield containers
+    containers.stop()
+
+
+@pytest.fixture
+def driver(s3: S3, containers: Containers) -> Iterator[TransformDriver]:
+    """Plays every transform job that is started while the test lasts."""
+    with TransformDriver(s3.client, containers).playing() as driver:
+        yield driver
+
+
+@pytest.fixture
+def settings(s3: S3, sqlite_records: Database, brightness_bundle: Path, tmp_path: Path) -> Settings:
+    """A nightly run on moto's SageMaker."""
+    return settings_for(s3, str(sqlite_records.url), brightness_bundle, tmp_path)
+
+
+def settings_for(s3: S3, database_url: str, bundle: Path, folder: Path) -> Settings:
+    """The same for another bucket and other records."""
+    return Settings(
+        bucket=s3.bucket,
+        s3_endpoint_url=s3.endpoint_url,
+        sagemaker_endpoint_url=s3.endpoint_url,
+        sqs_endpoint_url=s3.endpoint_url,
+        broker_url=SecretStr(s3.endpoint_url.replace("http://", "sqs://testing:testing@") + "//"),
+        database_url=SecretStr(database_url),
+        model_dir=bundle,
+        model_cache=folder / "cache",
+        sagemaker_role="arn:aws:iam::123456789012:role/binwatch",
+        sagemaker_image="123456789012.dkr.ecr.us-east-1.amazonaws.com/binwatch-worker:1",
+        sagemaker_price_per_hour=0.23,
+        nightly_poll_s=1,
+        reconcile_grace_s=0,
+        inference_threads=1,
+        fetch_threads=4,
+        retry_wait_s=0.01,
+    )

@@ -1,0 +1,208 @@
+"""`python -m worker nightly`, and the tasks that beat starts."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from celery.exceptions import Retry
+from sqlalchemy import Engine as Database
+
+from binwatch.errors import SettingsError
+from binwatch.events import Created
+from binwatch.settings import NightlyBackend, Settings, load_settings, process_environment
+from tests.sagemaker.test_nightly import put_photos, rows, rows_of_a_local_worker
+from tests.sagemaker.transform_driver import TransformDriver
+from tests.services.s3 import S3
+from tests.worker.brightness import brightness_of, jpeg, write_brightness_bundle
+from worker.app import make_app
+from worker.counting import Counting
+from worker.nightly.ledger import Ledger
+from worker.nightly.tasks import PollNightly, StartNightly
+
+ROOT = Path(__file__).parents[2]
+WITHIN_S = 60
+
+
+def start(settings: Settings, *options: str) -> subprocess.Popen[str]:
+    credentials = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    return subprocess.Popen(
+        [sys.executable, "-m", "worker", "nightly", *options],
+        cwd=ROOT,
+        env=process_environment(settings) | credentials,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + WITHIN_S
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {WITHIN_S} s"
+        time.sleep(0.02)  # between two looks at the condition
+
+
+def test_the_command_interrupted_and_started_again(
+    settings: Settings, s3: S3, driver: TransformDriver, sqlite_records: Database, tmp_path: Path
+) -> None:
+    put_photos(s3, 5)
+    planned = start(settings, "--backend", "sagemaker", "--dry-run")
+    assert planned.communicate(timeout=WITHIN_S)[0].splitlines() == [
+        "9 photos to count by brightness-1; nothing was started",
+        "9 photos for SageMaker, 0 for local workers; about 0.00 hours of ml.m5.xlarge, 0.00 at 0.23 an hour,"
+        " if it counts 20.0 photos/s",
+    ]
+    assert driver.jobs == []
+    driver.may_play.clear()
+    first = start(settings, "--backend", "sagemaker")
+    wait_until(lambda: len(driver.jobs) == 1 or first.poll() is not None)
+    first.send_signal(signal.SIGINT)
+    _, errors = first.communicate(timeout=WITHIN_S)
+    assert first.returncode != 0
+    assert f"transform job {driver.jobs[0]} may still run and cost money" in errors
+    assert f"stop-transform-job --transform-job-name {driver.jobs[0]}" in errors
+    driver.may_play.set()
+    again = start(settings, "--backend", "sagemaker")
+    printed, errors = again.communicate(timeout=WITHIN_S)
+    assert again.returncode == 0, errors
+    assert "has not ended: going on with it" in printed
+    assert "9 photos recorded, 0 by local workers; cost: 0.00 hours of ml.m5.xlarge, 0.00 at 0.23 an hour" in printed
+    assert printed.splitlines()[-1] == "nothing to count: the model in use has a record of every photo"
+    assert len(driver.jobs) == 1
+    assert rows(sqlite_records) == rows_of_a_local_worker(settings, tmp_path)
+
+
+def test_the_command_says_what_is_missing(settings: Settings) -> None:
+    process = start(settings.model_copy(update={"sagemaker_role": None}), "--backend", "sagemaker")
+    _, errors = process.communicate(timeout=WITHIN_S)
+    assert process.returncode == 1
+    assert errors.splitlines()[-1].startswith("error: BINWATCH_SAGEMAKER_ROLE: not set, but needed")
+    assert "Traceback" not in errors
+
+
+class Sent:
+    """Stands in for Sender: remembers what the workers were sent."""
+
+    def __init__(self) -> None:
+        self.keys: list[str] = []
+
+    def count(self, photos: Sequence[Created]) -> None:
+        self.keys += [photo.key for photo in photos]
+
+    def read_metadata(self, files: Sequence[Created]) -> None:
+        assert not files
+
+
+@pytest.fixture
+def counting(settings: Settings) -> Iterator[Counting]:
+    counting = Counting(settings)
+    yield counting
+    counting.close()
+
+
+def test_beat_starts_a_run_and_looks_at_it_without_waiting(
+    settings: Settings, counting: Counting, s3: S3, driver: TransformDriver, sqlite_records: Database, tmp_path: Path
+) -> None:
+    settings = settings.model_copy(update={"nightly_backend": NightlyBackend.SAGEMAKER})
+    put_photos(s3, 4)
+    s3.put("odd key.jpg", jpeg(brightness_of(6)))
+    sent = Sent()
+    first, poll = StartNightly(counting, sent, settings), PollNightly(counting, sent, settings)
+    ledger = Ledger(counting.objects, settings)
+    poll.run()  # there is nothing to look at
+    driver.may_play.clear()
+    first.run()
+    first.run()  # delivered twice
+    assert len(driver.jobs) == 1
+    assert sent.keys == ["odd key.jpg"]
+    poll.run()
+    assert rows(sqlite_records) == []
+    driver.may_play.set()
+
+    def ended() -> bool:
+        poll.run()
+        return ledger.active() is None
+
+    wait_until(ended)
+    assert len(rows(sqlite_records)) == 8
+    counting.count([Created(s3.bucket, key) for key in sent.keys])
+    assert [row["key"] for row in rows(sqlite_records)][-1] == "odd key.jpg"
+    metrics = counting.metrics.registry
+    assert metrics.get_sample_value("binwatch_worker_photos_total", {"outcome": "counted", "reason": ""}) == 5
+
+
+def test_a_start_that_fails_is_tried_again_and_a_job_that_cannot_start_is_named(
+    settings: Settings,
+    counting: Counting,
+    s3: S3,
+    driver: TransformDriver,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings = settings.model_copy(update={"nightly_backend": NightlyBackend.SAGEMAKER})
+    app = make_app(settings)
+    bare = app.register_task(StartNightly(counting, Sent(), settings.model_copy(update={"sagemaker_role": None})))
+    monkeypatch.setattr(type(bare), "apply_async", lambda *_, **__: None)
+    bare.push_request(id="an-id", retries=0, args=[], kwargs={}, called_directly=False, is_eager=False)
+    with pytest.raises(Retry, match="BINWATCH_SAGEMAKER_ROLE: not set"):
+        bare.run()
+    monkeypatch.setattr("binwatch.aws._TRIES", 1)
+    put_photos(s3, 1)
+    away = settings.model_copy(update={"sagemaker_endpoint_url": "http://127.0.0.1:9"})
+    with caplog.at_level(logging.ERROR):
+        StartNightly(counting, Sent(), away).run()
+    run = Ledger(counting.objects, settings).active()
+    assert run.jobs[0] in caplog.text
+    assert "AWS cannot be reached" in caplog.text
+    PollNightly(counting, Sent(), settings).run()  # the outage is over
+    assert driver.jobs == run.jobs
+
+
+def test_with_local_workers_they_are_sent_what_the_model_has_no_record_of(
+    settings: Settings, counting: Counting, s3: S3, tmp_path: Path
+) -> None:
+    put_photos(s3, 3)
+    s3.put("bin-images/00001.json", b'{"EXPECTED_QUANTITY": 1}')
+    counting.count([Created(s3.bucket, "bin-images/00001.jpg"), Created(s3.bucket, "bad/not.png")])
+    sent = Sent()
+    StartNightly(counting, sent, settings).run()
+    assert sorted(sent.keys) == [
+        "bad/cut.jpg",
+        "bad/empty.jpg",
+        "bad/tiff.jpg",
+        "bin-images/00000.jpg",
+        "bin-images/00002.jpg",
+    ]
+    newer = settings.model_copy(update={"model_dir": write_brightness_bundle(tmp_path / "newer", "brightness-2")})
+    all_again = Sent()
+    StartNightly(counting, all_again, newer).run()
+    assert len(all_again.keys) == 7
+
+
+def test_the_schedule(settings: Settings) -> None:
+    assert set(make_app(settings).conf.beat_schedule) == {"reconcile"}
+    nightly = settings.model_copy(update={"nightly_at": "30 2 * * 1-5"})
+    assert set(make_app(nightly).conf.beat_schedule) == {"reconcile", "nightly"}
+    schedule = make_app(nightly).conf.beat_schedule["nightly"]["schedule"]
+    assert (schedule.minute, schedule.hour, schedule.day_of_week) == ({30}, {2}, {1, 2, 3, 4, 5})
+    with_polls = nightly.model_copy(update={"nightly_backend": NightlyBackend.SAGEMAKER, "nightly_poll_s": 45.0})
+    assert make_app(with_polls).conf.beat_schedule["nightly-poll"]["schedule"] == 45.0
+    with pytest.raises(SettingsError, match="BINWATCH_NIGHTLY_AT: 'a b c d e' is no crontab"):
+        make_app(settings.model_copy(update={"nightly_at": "a b c d e"}))
+
+
+def test_limits_that_sagemaker_would_refuse(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BINWATCH_SAGEMAKER_CONCURRENT_TRANSFORMS", "17")
+    with pytest.raises(SettingsError, match="is over 100, SageMaker's limit"):
+        load_settings()
+    monkeypatch.setenv("BINWATCH_NIGHTLY_AT", "at two")
+    with pytest.raises(SettingsError, match="BINWATCH_NIGHTLY_AT: "):
+        load_settings()

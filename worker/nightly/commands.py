@@ -1,0 +1,106 @@
+"""`python -m worker nightly`: the same run as beat's, but waited for."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from binwatch.objects import Objects
+from binwatch.settings import NightlyBackend, Settings
+from worker.counting import open_records
+from worker.nightly import cost
+from worker.nightly.folder import folder_of
+from worker.nightly.ledger import Ledger, Run
+from worker.nightly.local import InProcess
+from worker.nightly.model import current_version
+from worker.nightly.plan import Scope, as_created, can_be_sent, photos
+from worker.nightly.run import Nightly
+
+_PATIENCE_S = 300.0
+
+
+def nightly(settings: Settings, backend: NightlyBackend, prefix: str, *, again: bool, dry_run: bool) -> None:
+    """Count what the model in use has not counted, and print what is done. Raises BinwatchError if it cannot be."""
+    if dry_run:
+        _show_plan(settings, backend, Scope(_version(settings), prefix, again))
+    elif backend is NightlyBackend.SAGEMAKER:
+        _on_sagemaker(settings, prefix, again)
+    elif again:
+        print(f"sent {_send_all(settings, prefix)} photos to the workers")
+    else:
+        _by_workers(settings, prefix)
+
+
+def _by_workers(settings: Settings, prefix: str) -> None:
+    from worker.operate import backfill_with_progress
+
+    version = _version(settings)
+    progress = backfill_with_progress(settings, settings.bucket, prefix, _PATIENCE_S, model=version)
+    print(f"{progress.seen} photos: {progress.since} counted now by {version}, {progress.before} before")
+
+
+def _send_all(settings: Settings, prefix: str) -> int:
+    from worker.app import make_app, make_sender
+
+    sender, sent = make_sender(make_app(settings), settings), 0
+    for page in photos(Objects(settings), open_records(settings), settings, Scope(_version(settings), prefix, True)):
+        sender.count(as_created(settings.bucket, page))
+        sent += len(page)
+    return sent
+
+
+def _on_sagemaker(settings: Settings, prefix: str, again: bool) -> None:
+    recount = InProcess(settings)
+    nightly = Nightly(settings, Objects(settings), open_records(settings), recount)
+    waiting = nightly.ledger.active()
+    if waiting is not None:
+        print(f"run {waiting.number} of {waiting.started:%Y-%m-%d %H:%M} has not ended: going on with it", flush=True)
+        _finish(nightly, waiting, settings.nightly_poll_s)
+    run = nightly.start(prefix, again=again)
+    if run is None:
+        print("nothing to count: the model in use has a record of every photo")
+    else:
+        _finish(nightly, run, settings.nightly_poll_s)
+    recount.close()
+
+
+def _finish(nightly: Nightly, run: Run, poll_s: float) -> None:
+    print(f"run {run.number}: {nightly.estimate(run)}", flush=True)
+    try:
+        while (run := nightly.advance(run)).ended is None:
+            time.sleep(poll_s)
+    except BaseException:
+        _name_what_runs(nightly, run)
+        raise
+    print(f"run {run.number}: {nightly.summary(run)}", flush=True)
+
+
+def _name_what_runs(nightly: Nightly, run: Run) -> None:
+    """Say what goes on costing money although this command ends."""
+    try:
+        names = nightly.running(run)
+    except Exception:  # what is being raised matters more, and may be the reason
+        names = run.jobs
+    for name in names:
+        print(
+            f"transform job {name} may still run and cost money: this command again goes on with it; to end it:"
+            f" aws sagemaker stop-transform-job --transform-job-name {name}",
+            file=sys.stderr,
+        )
+
+
+def _show_plan(settings: Settings, backend: NightlyBackend, scope: Scope) -> None:
+    objects = Objects(settings)
+    folder = folder_of(settings, "00000000-00000000")  # as long as that of a run will be
+    found = sent = 0
+    for page in photos(objects, open_records(settings), settings, scope):
+        found += len(page)
+        sent += sum(can_be_sent(photo, settings, folder) for photo in page)
+    print(f"{found} photos to count by {scope.model}; nothing was started")
+    if backend is NightlyBackend.SAGEMAKER and found:
+        rate = cost.photos_per_second(settings, Ledger(objects, settings).latest())
+        print(cost.estimate(settings, sent=sent, kept=found - sent, rate=rate))
+
+
+def _version(settings: Settings) -> str:
+    return current_version(Objects(settings), settings)

@@ -1,0 +1,32 @@
+"""What SageMaker costs: instances by the second, from a job's start to its end. The price is the user's to say."""
+
+from __future__ import annotations
+
+from binwatch.settings import Settings
+from worker.nightly.ledger import Run
+
+_HOUR = 3600
+
+
+def photos_per_second(settings: Settings, before: Run | None) -> float:
+    """What one instance counts: as measured in the last run on the same kind of instance, else as the settings say."""
+    outcome = before.outcome if before is not None else None
+    if before is None or outcome is None or before.instance_type != settings.sagemaker_instance_type:
+        return settings.sagemaker_photos_per_second
+    if not outcome.recorded or not outcome.instance_seconds:
+        return settings.sagemaker_photos_per_second
+    return outcome.recorded / outcome.instance_seconds
+
+
+def in_words(settings: Settings, instance_seconds: float) -> str:
+    """Hours, and money if the price is known."""
+    hours = instance_seconds / _HOUR
+    words = f"{hours:.2f} hours of {settings.sagemaker_instance_type}"
+    price = settings.sagemaker_price_per_hour
+    return f"{words}, {hours * price:.2f} at {price:g} an hour" if price else words
+
+
+def estimate(settings: Settings, *, sent: int, kept: int, rate: float) -> str:
+    """What so many photos will cost at `rate` photos per second and instance, before a job is started."""
+    spent = in_words(settings, sent / rate)
+    return f"{sent} photos for SageMaker, {kept} for local workers; about {spent}, if it counts {rate:.1f} photos/s"

@@ -1,0 +1,152 @@
+"""SageMaker's models and transform jobs, by boto3: a job is one request; the SDK's Transformer uploads and waits.
+
+All names are given, so each request can be made again: what is there already is as good as made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from botocore.exceptions import ClientError
+
+from binwatch.aws import aws_client, code_of, explained, message_of
+from binwatch.errors import BinwatchError
+from binwatch.settings import Settings
+
+CONTENT_TYPE = "application/x-image"
+_TAGS = [{"Key": "binwatch", "Value": "nightly"}]
+_RUNNING = frozenset({"InProgress", "Stopping"})
+
+
+@dataclass(frozen=True, slots=True)
+class JobState:
+    """What SageMaker says of a transform job."""
+
+    name: str
+    status: str
+    reason: str | None
+    created: datetime
+    started: datetime | None
+    ended: datetime | None
+
+    @property
+    def running(self) -> bool:
+        """Whether it costs money, or soon will."""
+        return self.status in _RUNNING
+
+    @property
+    def seconds(self) -> float:
+        """What is billed for each instance."""
+        return (self.ended - self.started).total_seconds() if self.started and self.ended else 0.0
+
+
+class TransformJobs:
+    """Makes requests of SageMaker. Raises AwsError that names what was asked for."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._region = settings.region
+        self._client = aws_client("sagemaker", settings.region, settings.sagemaker_endpoint_url)
+
+    def make_model(self, name: str, archive_url: str, environment: Mapping[str, str]) -> None:
+        """Make the model unless there is one of that name."""
+        role, image = role_and_image(self._settings)
+        container = {"Image": image, "ModelDataUrl": archive_url, "Environment": dict(environment)}
+        with explained(f"model {name}", self._region):
+            try:
+                self._client.create_model(ModelName=name, PrimaryContainer=container, ExecutionRoleArn=role, Tags=_TAGS)
+            except ClientError as error:
+                if not _is_taken(error):
+                    raise
+
+    def start(self, name: str, model: str, *, manifest_url: str, outputs_url: str) -> None:
+        """Start a job unless there is one of that name."""
+        settings = self._settings
+        with explained(f"transform job {name}", self._region):
+            try:
+                self._client.create_transform_job(
+                    TransformJobName=name,
+                    ModelName=model,
+                    MaxConcurrentTransforms=settings.sagemaker_concurrent_transforms,
+                    MaxPayloadInMB=settings.sagemaker_max_payload_mb,
+                    BatchStrategy="SingleRecord",
+                    ModelClientConfig={
+                        "InvocationsTimeoutInSeconds": settings.sagemaker_invocation_timeout_s,
+                        "InvocationsMaxRetries": settings.sagemaker_invocation_retries,
+                    },
+                    TransformInput={
+                        "DataSource": {"S3DataSource": {"S3DataType": "ManifestFile", "S3Uri": manifest_url}},
+                        "ContentType": CONTENT_TYPE,
+                        "CompressionType": "None",
+                        "SplitType": "None",
+                    },
+                    TransformOutput={
+                        "S3OutputPath": outputs_url,
+                        "Accept": "application/json",
+                        "AssembleWith": "None",
+                    },
+                    TransformResources={
+                        "InstanceType": settings.sagemaker_instance_type,
+                        "InstanceCount": settings.sagemaker_instance_count,
+                    },
+                    Tags=_TAGS,
+                )
+            except ClientError as error:
+                if not _is_taken(error):
+                    raise
+
+    def state(self, name: str) -> JobState | None:
+        """What has become of a job; None if it was never started."""
+        with explained(f"transform job {name}", self._region):
+            try:
+                found = self._client.describe_transform_job(TransformJobName=name)
+            except ClientError as error:
+                if _is_missing(error):
+                    return None
+                raise
+        return JobState(
+            name,
+            found["TransformJobStatus"],
+            found.get("FailureReason") or None,
+            found["CreationTime"],
+            found.get("TransformStartTime"),
+            found.get("TransformEndTime"),
+        )
+
+    def stop(self, name: str) -> None:
+        """Have a job end early."""
+        with explained(f"transform job {name}", self._region):
+            self._client.stop_transform_job(TransformJobName=name)
+
+    def delete_model(self, name: str) -> None:
+        """Delete a model, if it is there."""
+        with explained(f"model {name}", self._region):
+            try:
+                self._client.delete_model(ModelName=name)
+            except ClientError as error:
+                if not _is_missing(error):
+                    raise
+
+
+def role_and_image(settings: Settings) -> tuple[str, str]:
+    """What a model cannot be made without. Raises BinwatchError that names what is not set."""
+    needed = {
+        "BINWATCH_SAGEMAKER_ROLE": settings.sagemaker_role,
+        "BINWATCH_SAGEMAKER_IMAGE": settings.sagemaker_image,
+    }
+    unset = [name for name, value in needed.items() if not value]
+    if unset or settings.sagemaker_role is None or settings.sagemaker_image is None:
+        raise BinwatchError(f"{' and '.join(unset)}: not set, but needed for the backend sagemaker (docs/sagemaker.md)")
+    return settings.sagemaker_role, settings.sagemaker_image
+
+
+def _is_taken(error: ClientError) -> bool:
+    """Whether there is one of that name already: SageMaker has two ways to say so."""
+    says = message_of(error).lower()
+    return code_of(error) == "ResourceInUse" or "already exist" in says
+
+
+def _is_missing(error: ClientError) -> bool:
+    return code_of(error) == "ResourceNotFound" or "could not find" in message_of(error).lower()

@@ -1,0 +1,120 @@
+"""What is known of each nightly run on SageMaker, kept in the bucket: who starts a run is decided there, once.
+
+A run is one object, `nightly/runs/<number>`, written under a condition that lets one of many writers win. All that
+follows from it (the names of its jobs, where its files are) is in it or follows from what is in it. So whoever comes
+later, after a crash or beside another, goes on with the same run, and no two ever start jobs for the same photos.
+"""
+
+from __future__ import annotations
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
+
+from binwatch.bundle import Version
+from binwatch.errors import BinwatchError
+from binwatch.objects import Objects
+from binwatch.settings import Settings
+
+_MAX_BYTES = 2**20
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Part(_Strict):
+    """Some photos of a run, in the order of their keys. Without a job they are counted by local workers."""
+
+    number: int
+    photos: int
+    job: str | None = None
+    """Name of the transform job."""
+
+
+class JobEnd(_Strict):
+    """How a transform job ended."""
+
+    name: str
+    status: str
+    reason: str | None = None
+    seconds: float = 0.0
+    """What is paid for, on each instance."""
+
+
+class Outcome(_Strict):
+    """What a run came to."""
+
+    recorded: int
+    """Photos recorded from the answers of the jobs."""
+    local: int
+    """Photos that local workers counted, or were sent."""
+    jobs: tuple[JobEnd, ...] = ()
+    instance_seconds: float = 0.0
+
+
+class Run(_Strict):
+    """One nightly run on SageMaker."""
+
+    number: int
+    token: str
+    """Name of its folder, and part of the names of its jobs."""
+    started: AwareDatetime
+    model: Version
+    sagemaker_model: str
+    instance_type: str
+    instance_count: int
+    photos_per_second: float
+    """What one instance is expected to count."""
+    parts: tuple[Part, ...]
+    ended: AwareDatetime | None = None
+    outcome: Outcome | None = None
+    cleaned: bool = False
+    """Whether all that it made is gone."""
+
+    @property
+    def jobs(self) -> list[str]:
+        """Names of its transform jobs."""
+        return [part.job for part in self.parts if part.job is not None]
+
+
+class Ledger:
+    """The runs of one bucket."""
+
+    def __init__(self, objects: Objects, settings: Settings) -> None:
+        self._objects = objects
+        self._bucket = settings.bucket
+        self._prefix = settings.nightly_prefix + "runs/"
+
+    def latest(self) -> Run | None:
+        """The run with the highest number; None if there never was one."""
+        keys = [listed.key for listed in self._objects.list(self._bucket, self._prefix)]
+        return self._read(keys[-1]) if keys else None
+
+    def active(self) -> Run | None:
+        """The run that has not ended. There is one at most."""
+        run = self.latest()
+        return run if run is not None and run.ended is None else None
+
+    def claim(self, run: Run) -> bool:
+        """Make `run` the active one; False if another has its number already."""
+        return self._objects.put_new(self._bucket, self._key(run), run.model_dump_json(indent=1).encode())
+
+    def save(self, run: Run) -> None:
+        """Write what has become of a run."""
+        self._objects.put(self._bucket, self._key(run), run.model_dump_json(indent=1).encode())
+
+    def now(self, run: Run) -> Run:
+        """What has become of a run, whoever took it further."""
+        return self._read(self._key(run))
+
+    def _key(self, run: Run) -> str:
+        return f"{self._prefix}{run.number:08}"
+
+    def _read(self, key: str) -> Run:
+        data = self._objects.fetch(self._bucket, key, max_bytes=_MAX_BYTES).data
+        try:
+            return Run.model_validate_json(data)
+        except ValidationError as error:
+            raise BinwatchError(
+                f"s3://{self._bucket}/{key} is damaged ({error}); look for transform jobs that still run (their names"
+                " start with binwatch-nightly), then delete it"
+            ) from error

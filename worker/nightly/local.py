@@ -1,0 +1,52 @@
+"""Photos that local workers count in a nightly run: in this process, where no worker may be running."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+
+from binwatch.errors import ObjectsError
+from binwatch.events import Created
+from binwatch.settings import Settings
+from worker.counting import Counting
+
+logger = logging.getLogger(__name__)
+
+Recount = Callable[[Sequence[Created]], object]
+"""Has photos counted by local workers; returns once they are recorded, or safely with the broker."""
+
+_TRIES = 6
+
+
+class InProcess:
+    """Counts as a worker does. The model is loaded once there is something to count."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._counting: Counting | None = None
+
+    def __call__(self, photos: Sequence[Created]) -> None:
+        """Count and record. Raises ObjectsError if S3 is out for long."""
+        if self._counting is None:
+            self._counting = Counting(self._settings)
+        size = self._settings.group_photos
+        for start in range(0, len(photos), size):
+            self._count(self._counting, photos[start : start + size])
+
+    def close(self) -> None:
+        """Let go of the threads."""
+        if self._counting is not None:
+            self._counting.close()
+
+    def _count(self, counting: Counting, photos: Sequence[Created]) -> None:
+        error: ObjectsError | None = None
+        for attempt in range(_TRIES):
+            if attempt:
+                time.sleep(self._settings.retry_wait_s * 2 ** (attempt - 1))
+            outages = counting.count(photos)
+            if not outages:
+                return
+            photos, error = [outage.item for outage in outages], outages[0].error
+            logger.warning("nightly: %s; tried again", error)
+        raise ObjectsError(f"{error}; {len(photos)} photos are left to the next run") from error

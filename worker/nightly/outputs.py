@@ -1,0 +1,130 @@
+"""SageMaker's answers → the records that a local worker would have written, and the photos that need one still."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import islice
+
+from pydantic import ValidationError
+
+from binwatch.errors import BinwatchError, Reason
+from binwatch.objects import Head, Listed, ObjectRefused, Objects
+from binwatch.records.store import NewCount
+from worker.nightly.folder import Folder
+from worker.serving.answers import Answer
+
+logger = logging.getLogger(__name__)
+
+_MAX_BYTES = 2**20
+_LOOKED_AT = 100
+_PASSING = frozenset({Reason.INFERENCE_FAILED, Reason.MISSING, Reason.FORBIDDEN})
+"""Reasons that may be the container's or the moment's, not the photo's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """Which upload of a key was counted."""
+
+    etag: str
+    version_id: str | None
+    modified: datetime
+
+
+class Outputs:
+    """The answers to one part of a run."""
+
+    def __init__(self, objects: Objects, folder: Folder, part: int, model: str) -> None:
+        self._objects = objects
+        self._folder = folder
+        self._part = part
+        self._model = model
+
+    def count_of(self, photo: Listed) -> NewCount | None:
+        """The record of a photo; None if a local worker must count it. Raises ObjectsError for an outage."""
+        answer = self._answer(photo)
+        if answer is None:
+            return None
+        upload = self._upload(photo, answer)
+        if upload is None:
+            logger.info("nightly: %r changed while it was counted", photo.key)
+            return None
+        return _record(self._folder.bucket, photo.key, upload, answer)
+
+    def check_names(self, photos: Sequence[Listed]) -> None:
+        """Raise BinwatchError if there are answers, but under other names: they must not pass for missing."""
+        expected = {self._folder.output(self._part, photo.key) for photo in photos}
+        listing = self._objects.list(self._folder.bucket, self._folder.outputs(self._part))
+        found = [listed.key for listed in islice(listing, _LOOKED_AT)]
+        if found and expected.isdisjoint(found):
+            raise BinwatchError(
+                f"SageMaker wrote {found[0]!r}, but {self._folder.output(self._part, photos[0].key)!r} was expected:"
+                " nothing was recorded, and the answers are kept; please report this"
+            )
+
+    def _answer(self, photo: Listed) -> Answer | None:
+        key = self._folder.output(self._part, photo.key)
+        try:
+            data = self._objects.fetch(self._folder.bucket, key, max_bytes=_MAX_BYTES).data
+            answer = Answer.model_validate_json(data)
+        except ObjectRefused:
+            return None
+        except ValidationError as error:
+            logger.warning("nightly: %s is no whole answer (%s)", key, error.errors(include_url=False)[0]["msg"])
+            return None
+        return answer if self._is_final(answer, key) else None
+
+    def _is_final(self, answer: Answer, key: str) -> bool:
+        if answer.model != self._model:
+            logger.warning("nightly: %s is by model %s instead of %s", key, answer.model, self._model)
+            return False
+        return answer.reason is None or (answer.reason in set(Reason) and answer.reason not in _PASSING)
+
+    def _upload(self, photo: Listed, answer: Answer) -> Upload | None:
+        """Which upload SageMaker read. It does not say so, but the bytes and the bucket do.
+
+        An upload that is still there as it was listed before the job was the one all the time. If another has taken its
+        place, the MD5 of what was read still tells; unless the ETag is none (several parts, or encrypted with a KMS
+        key): then it is not known.
+        """
+        try:
+            head = self._objects.head(self._folder.bucket, photo.key)
+        except ObjectRefused:
+            head = None
+        if head is not None and _is_as_listed(head, photo):
+            return Upload(head.etag, head.version_id, head.modified)
+        if answer.md5 is not None and answer.md5 == photo.etag:
+            return Upload(photo.etag, None, photo.modified)
+        return None
+
+
+def _is_as_listed(head: Head, photo: Listed) -> bool:
+    """A listing's times are finer than a header's, which has whole seconds, in some stores."""
+    same_second = int(head.modified.timestamp()) == int(photo.modified.timestamp())
+    return head.etag == photo.etag and same_second
+
+
+def _record(bucket: str, key: str, upload: Upload, answer: Answer) -> NewCount:
+    return NewCount(
+        bucket=bucket,
+        key=key,
+        etag=upload.etag,
+        version_id=upload.version_id,
+        model_version=answer.model,
+        precision=answer.precision,
+        provider=answer.provider,
+        reason=Reason(answer.reason) if answer.reason is not None else None,
+        detail=answer.detail,
+        predicted=answer.predicted,
+        probabilities=answer.probabilities,
+        width=answer.width,
+        height=answer.height,
+        bytes=answer.bytes,
+        brightness=answer.brightness,
+        contrast=answer.contrast,
+        sharpness=answer.sharpness,
+        embedding=answer.embedding,
+        modified_at=upload.modified,
+    )

@@ -1,0 +1,129 @@
+"""Which photos a nightly run counts, and in which parts: those that SageMaker can be sent, and those that it cannot."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+
+from sqlalchemy import Engine as Database
+
+from binwatch.errors import BinwatchError
+from binwatch.events import Created
+from binwatch.keys import Kind, kind_of
+from binwatch.objects import Listed, Objects
+from binwatch.records.queries import unrecorded_photos
+from binwatch.settings import Settings
+from worker.nightly.folder import Folder
+from worker.nightly.ledger import Part
+
+_PAGE = 1000
+_MAX_PLAN_BYTES = 2**30
+_MB = 1_000_000  # SageMaker does not say which one it means, so the smaller
+_MAX_KEY_BYTES = 1024  # S3's limit, for the answer's key as well
+_PLAIN_KEY = re.compile(r"[A-Za-z0-9!_.*'()-]+(/[A-Za-z0-9!_.*'()-]+)*")
+"""What S3's documentation calls safe characters. How SageMaker treats others in a manifest, it does not say."""
+_DOTS = re.compile(r"(^|/)\.\.?(/|$)")
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What a run is about: all that `model` has no record of; with `again`, all. Under `prefix` in either case."""
+
+    model: str
+    prefix: str = ""
+    again: bool = False
+
+
+def photos(objects: Objects, database: Database, settings: Settings, scope: Scope) -> Iterator[list[Listed]]:
+    """The photos of the scope, a page at a time, in the order of their keys. Those just uploaded are left to events."""
+    newest = datetime.now(UTC) - timedelta(seconds=settings.reconcile_grace_s)
+    listing = (
+        listed
+        for listed in objects.list(settings.bucket, scope.prefix)
+        if kind_of(listed.key, settings.models_prefix) is Kind.PHOTO and listed.modified <= newest
+    )
+    while page := list(islice(listing, _PAGE)):
+        if not scope.again:
+            with database.connect() as connection:
+                page = unrecorded_photos(connection, settings.bucket, page, scope.model)
+        yield page
+
+
+def write_plan(pages: Iterator[list[Listed]], objects: Objects, settings: Settings, folder: Folder) -> list[Part]:
+    """Sort the photos into parts, and write the plan and the manifest of each.
+
+    Memory holds two parts at most: one that goes to SageMaker and one that does not.
+    """
+    writer = _Writer(objects, folder)
+    sent: list[Listed] = []
+    kept: list[Listed] = []
+    for page in pages:
+        for photo in page:
+            chosen = sent if can_be_sent(photo, settings, folder) else kept
+            chosen.append(photo)
+            if len(chosen) == settings.sagemaker_job_photos:
+                writer.write(chosen, to_sagemaker=chosen is sent)
+                chosen.clear()
+    writer.write(sent, to_sagemaker=True)
+    writer.write(kept, to_sagemaker=False)
+    return writer.parts
+
+
+def can_be_sent(photo: Listed, settings: Settings, folder: Folder) -> bool:
+    """Whether SageMaker surely reads the photo and writes its answer where we look for it."""
+    return (
+        photo.size <= settings.sagemaker_max_payload_mb * _MB
+        and _PLAIN_KEY.fullmatch(photo.key) is not None
+        and _DOTS.search(photo.key) is None
+        and len(folder.output(0, photo.key)) <= _MAX_KEY_BYTES
+    )
+
+
+def read_plan(objects: Objects, folder: Folder, part: Part) -> list[Listed]:
+    """The photos of a part. Raises BinwatchError if some are missing."""
+    data = objects.fetch(folder.bucket, folder.plan(part.number), max_bytes=_MAX_PLAN_BYTES).data
+    planned = [_parse(line) for line in data.splitlines()]
+    if len(planned) != part.photos:
+        raise BinwatchError(f"{folder.url(folder.plan(part.number))}: {len(planned)} photos instead of {part.photos}")
+    return planned
+
+
+def as_created(bucket: str, photos: list[Listed]) -> list[Created]:
+    """As local workers are told of them."""
+    return [Created(bucket, photo.key, photo.modified) for photo in photos]
+
+
+def manifest(bucket: str, photos: list[Listed]) -> bytes:
+    """The photos as SageMaker's ManifestFile lists them: what all keys begin with, then the rest of each."""
+    return json.dumps([{"prefix": f"s3://{bucket}/"}, *(photo.key for photo in photos)]).encode()
+
+
+class _Writer:
+    def __init__(self, objects: Objects, folder: Folder) -> None:
+        self._objects = objects
+        self._folder = folder
+        self.parts: list[Part] = []
+
+    def write(self, photos: list[Listed], *, to_sagemaker: bool) -> None:
+        if not photos:
+            return
+        number, bucket = len(self.parts) + 1, self._folder.bucket
+        lines = b"".join(_line(photo) for photo in photos)
+        self._objects.put(bucket, self._folder.plan(number), lines)
+        if to_sagemaker:
+            self._objects.put(bucket, self._folder.manifest(number), manifest(bucket, photos))
+        job = f"binwatch-nightly-{self._folder.token}-{number:04}" if to_sagemaker else None
+        self.parts.append(Part(number=number, photos=len(photos), job=job))
+
+
+def _line(photo: Listed) -> bytes:
+    return json.dumps([photo.key, photo.etag, photo.size, photo.modified.isoformat()]).encode() + b"\n"
+
+
+def _parse(line: bytes) -> Listed:
+    key, etag, size, modified = json.loads(line)
+    return Listed(key, etag, size, datetime.fromisoformat(modified))

@@ -1,0 +1,104 @@
+"""Reads what the jobs of a run answered, a chunk at a time: recorded, or given to local workers, and noted as done."""
+
+from __future__ import annotations
+
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from sqlalchemy import Engine as Database
+
+from binwatch.errors import BinwatchError
+from binwatch.objects import Listed, ObjectRefused, Objects
+from binwatch.records.store import NewCount, Store
+from binwatch.settings import Settings
+from worker.metrics import WorkerMetrics
+from worker.nightly.folder import Folder, folder_of
+from worker.nightly.ledger import Ledger, Part, Run
+from worker.nightly.local import Recount
+from worker.nightly.model import card_of
+from worker.nightly.outputs import Outputs
+from worker.nightly.plan import as_created, read_plan
+
+_CHUNK = 256
+"""Answers read and recorded in one transaction."""
+_MAX_PROGRESS_BYTES = 1000
+
+
+class NotActive(BinwatchError):
+    """Someone else has ended the run, and so removed its answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a part has been read: photos done, and of those how many were recorded, and how many counted locally."""
+
+    position: int = 0
+    recorded: int = 0
+    local: int = 0
+
+
+class Reader:
+    """Reads the parts of runs. Reading a part again, or from two processes, changes nothing."""
+
+    def __init__(
+        self, settings: Settings, objects: Objects, database: Database, recount: Recount, metrics: WorkerMetrics
+    ) -> None:
+        self._settings = settings
+        self._objects = objects
+        self._ledger = Ledger(objects, settings)
+        self._store = Store(database)
+        self._recount = recount
+        self._metrics = metrics
+
+    def read(self, run: Run, part: Part, until: float) -> bool:
+        """Go on with a part until time.monotonic() is `until`, but for one chunk at least; whether the part is done.
+
+        Raises NotActive or ObjectRefused if another has ended the run.
+        """
+        folder = folder_of(self._settings, run)
+        progress = self.progress(folder, part)
+        if progress.position == part.photos:
+            return True
+        self._store.use_model(run.model, card_of(self._objects, self._settings, run.model).calibration)
+        photos = read_plan(self._objects, folder, part)
+        outputs = Outputs(self._objects, folder, part.number, run.model)
+        if part.job is not None:
+            outputs.check_names(photos)
+        with ThreadPoolExecutor(self._settings.fetch_threads, thread_name_prefix="answers") as pool:
+            while progress.position < part.photos:
+                chunk = photos[progress.position : progress.position + _CHUNK]
+                found: list[NewCount | None] = [None] * len(chunk)
+                if part.job is not None:
+                    found = list(pool.map(outputs.count_of, chunk))
+                progress = self._finish(run, part, progress, chunk, found)
+                if time.monotonic() >= until:
+                    break
+        return progress.position == part.photos
+
+    def progress(self, folder: Folder, part: Part) -> Progress:
+        """How far the part has been read."""
+        key = folder.progress(part.number)
+        try:
+            return Progress(*json.loads(self._objects.fetch(folder.bucket, key, max_bytes=_MAX_PROGRESS_BYTES).data))
+        except ObjectRefused:
+            return Progress()
+
+    def _finish(
+        self, run: Run, part: Part, progress: Progress, photos: list[Listed], found: list[NewCount | None]
+    ) -> Progress:
+        counts = [count for count in found if count is not None]
+        left = [photo for photo, count in zip(photos, found, strict=True) if count is None]
+        self._store.add_counts(counts)
+        for count in counts:
+            self._metrics.photo(count.reason)
+        if left:
+            if self._ledger.now(run).ended is not None:
+                raise NotActive(f"nightly run {run.number} was ended by another")
+            self._recount(as_created(self._settings.bucket, left))
+        done = Progress(progress.position + len(photos), progress.recorded + len(counts), progress.local + len(left))
+        folder = folder_of(self._settings, run)
+        body = json.dumps([done.position, done.recorded, done.local]).encode()
+        self._objects.put(folder.bucket, folder.progress(part.number), body)
+        return done

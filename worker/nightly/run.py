@@ -1,0 +1,192 @@
+"""The nightly run on SageMaker, step by step. Each step can be taken again, so a crash costs no more than a step.
+
+Plan → claim → model and jobs → wait → records → clean up. Nothing is started before the claim, which only one can win;
+from then on everyone who comes goes on with the same run (worker.nightly.ledger).
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import Engine as Database
+
+from binwatch.aws import QuotaError
+from binwatch.objects import ObjectRefused, Objects
+from binwatch.settings import Settings
+from worker.metrics import WorkerMetrics
+from worker.nightly import cost
+from worker.nightly.folder import Folder, folder_of, work_prefix
+from worker.nightly.jobs import JobState, TransformJobs, role_and_image
+from worker.nightly.ledger import JobEnd, Ledger, Outcome, Part, Run
+from worker.nightly.local import Recount
+from worker.nightly.model import archive_key, current_version, make_model, model_name
+from worker.nightly.plan import Scope, photos, write_plan
+from worker.nightly.reading import NotActive, Reader
+
+logger = logging.getLogger(__name__)
+
+_ABANDONED = timedelta(days=1)
+"""A folder this old that is no run's was left by someone who crashed while planning."""
+
+
+class Nightly:
+    """Starts a run, and takes it as far as it goes without waiting."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        objects: Objects,
+        database: Database,
+        recount: Recount,
+        metrics: WorkerMetrics | None = None,
+    ) -> None:
+        role_and_image(settings)
+        self.ledger = Ledger(objects, settings)
+        self.jobs = TransformJobs(settings)
+        self._settings = settings
+        self._objects = objects
+        self._database = database
+        self._reader = Reader(settings, objects, database, recount, metrics or WorkerMetrics())
+
+    def start(self, prefix: str = "", *, again: bool = False) -> Run | None:
+        """The active run; or else a new one, of which nothing but its plan exists yet; None if there is no photo."""
+        last = self.ledger.latest()
+        if last is not None and last.ended is None:
+            return last
+        if last is not None and not last.cleaned:
+            self.clean_up(last)
+        scope = Scope(current_version(self._objects, self._settings), prefix, again)
+        run = self._plan(scope, last)
+        if not run.parts:
+            return None
+        if not self.ledger.claim(run):
+            self._empty(folder_of(self._settings, run))
+            return self.ledger.active()
+        logger.info("nightly: run %d: %s", run.number, self.estimate(run))
+        return run
+
+    def estimate(self, run: Run) -> str:
+        """What the run is, and what it will cost if it goes as the one before."""
+        sent = sum(part.photos for part in run.parts if part.job is not None)
+        kept = sum(part.photos for part in run.parts if part.job is None)
+        return cost.estimate(self._settings, sent=sent, kept=kept, rate=run.photos_per_second)
+
+    def advance(self, run: Run, within_s: float = float("inf")) -> Run:
+        """Do what can be done now; the run that comes back has `ended` once there is nothing left to do.
+
+        Reading answers stops after about `within_s` seconds, but never without having got further.
+        """
+        until = time.monotonic() + within_s
+        try:
+            states: list[JobState | None] = []
+            for part in run.parts:
+                states.append(self._job(run, part, states))
+            done = [self._read(run, part, state, until) for part, state in zip(run.parts, states, strict=True)]
+        except (ObjectRefused, NotActive):
+            # Whoever ended the run meanwhile has removed its files.
+            now = self.ledger.now(run)
+            if now.ended is None:
+                raise
+            return now
+        return self._end(run, [state for state in states if state is not None]) if all(done) else run
+
+    def running(self, run: Run) -> list[str]:
+        """Names of its jobs that cost money now."""
+        states = [self.jobs.state(name) for name in run.jobs]
+        return [state.name for state in states if state is not None and state.running]
+
+    def _plan(self, scope: Scope, last: Run | None) -> Run:
+        settings, now = self._settings, datetime.now(UTC)
+        token = f"{now:%Y%m%d}-{uuid.uuid4().hex[:8]}"
+        pages = photos(self._objects, self._database, settings, scope)
+        return Run(
+            number=last.number + 1 if last is not None else 1,
+            token=token,
+            started=now,
+            model=scope.model,
+            sagemaker_model=model_name(settings, scope.model),
+            instance_type=settings.sagemaker_instance_type,
+            instance_count=settings.sagemaker_instance_count,
+            photos_per_second=cost.photos_per_second(settings, last),
+            parts=tuple(write_plan(pages, self._objects, settings, folder_of(settings, token))),
+        )
+
+    def _job(self, run: Run, part: Part, before: Sequence[JobState | None]) -> JobState | None:
+        """State of the part's job, which is started if it was not. None if there is none, or it cannot start yet."""
+        if part.job is None:
+            return None
+        state = self.jobs.state(part.job)
+        if state is None:
+            self._start_job(run, part, part.job, [job for job in before if job is not None and job.running])
+            state = self.jobs.state(part.job)
+        elif state.status == "InProgress" and self._is_overdue(state):
+            logger.warning("nightly: %s runs for over %g hours: stopped", part.job, self._settings.sagemaker_job_hours)
+            self.jobs.stop(part.job)
+        return state
+
+    def _start_job(self, run: Run, part: Part, name: str, running: Sequence[JobState]) -> None:
+        folder = folder_of(self._settings, run)
+        make_model(self._objects, self._settings, self.jobs, run.sagemaker_model, run.model)
+        manifest, outputs = folder.url(folder.manifest(part.number)), folder.url(folder.outputs(part.number))
+        try:
+            self.jobs.start(name, run.sagemaker_model, manifest_url=manifest, outputs_url=outputs)
+        except QuotaError as error:
+            if not running:
+                raise
+            logger.info("nightly: %s; waiting for %s", error, ", ".join(job.name for job in running))
+        else:
+            logger.info("nightly: %s started for %d photos", name, part.photos)
+
+    def _is_overdue(self, state: JobState) -> bool:
+        age = datetime.now(UTC) - (state.started or state.created)
+        return age > timedelta(hours=self._settings.sagemaker_job_hours)
+
+    def _read(self, run: Run, part: Part, state: JobState | None, until: float) -> bool:
+        if part.job is not None and (state is None or state.running):
+            return False
+        return self._reader.read(run, part, until)
+
+    def _end(self, run: Run, states: list[JobState]) -> Run:
+        folder = folder_of(self._settings, run)
+        done = [self._reader.progress(folder, part) for part in run.parts]
+        jobs = tuple(JobEnd(name=s.name, status=s.status, reason=s.reason, seconds=s.seconds) for s in states)
+        outcome = Outcome(
+            recorded=sum(progress.recorded for progress in done),
+            local=sum(progress.local for progress in done),
+            jobs=jobs,
+            instance_seconds=run.instance_count * sum(job.seconds for job in jobs),
+        )
+        ended = run.model_copy(update={"ended": datetime.now(UTC), "outcome": outcome})
+        # First of all: whoever still reads must not take answers that are being removed for ones that never came.
+        self.ledger.save(ended)
+        logger.info("nightly: run %d ended: %s", run.number, self.summary(ended))
+        return self.clean_up(ended)
+
+    def summary(self, run: Run) -> str:
+        """What a run that has ended came to, and what it cost."""
+        if run.outcome is None:
+            raise ValueError(f"run {run.number} has not ended")
+        bad = [f"{job.name} {job.status} ({job.reason})" for job in run.outcome.jobs if job.status != "Completed"]
+        words = f"{run.outcome.recorded} photos recorded, {run.outcome.local} by local workers"
+        spent = cost.in_words(self._settings, run.outcome.instance_seconds)
+        return "; ".join([words, f"cost: {spent}", *bad])
+
+    def clean_up(self, run: Run) -> Run:
+        """Remove what the run made, and what others left that crashed while planning."""
+        self.jobs.delete_model(run.sagemaker_model)
+        self._objects.delete(self._settings.bucket, [archive_key(self._settings, run.sagemaker_model)])
+        self._empty(folder_of(self._settings, run))
+        old = datetime.now(UTC) - _ABANDONED
+        listing = self._objects.list(self._settings.bucket, work_prefix(self._settings))
+        self._objects.delete(self._settings.bucket, (listed.key for listed in listing if listed.modified < old))
+        cleaned = run.model_copy(update={"cleaned": True})
+        self.ledger.save(cleaned)
+        return cleaned
+
+    def _empty(self, folder: Folder) -> None:
+        listing = self._objects.list(folder.bucket, folder.prefix)
+        self._objects.delete(folder.bucket, (listed.key for listed in listing))
