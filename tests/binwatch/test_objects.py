@@ -309,3 +309,32 @@ def test_no_credentials(s3: S3, monkeypatch: pytest.MonkeyPatch, tmp_path_factor
     monkeypatch.setattr("boto3.DEFAULT_SESSION", None)
     with pytest.raises(ObjectsError, match="credentials"):
         objects.fetch(s3.bucket, "a.jpg", max_bytes=1)
+
+
+def test_one_of_many_puts_what_is_new(objects: Objects, s3: S3) -> None:
+    assert objects.put_new(s3.bucket, "claim", b"first")
+    assert not objects.put_new(s3.bucket, "claim", b"second")
+    assert objects.fetch(s3.bucket, "claim", max_bytes=MIB).data == b"first"
+
+
+def test_put_new_says_why_it_cannot(objects: Objects) -> None:
+    with pytest.raises(ObjectsError, match="bucket 'no-such-bucket' does not exist"):
+        objects.put_new("no-such-bucket", "claim", b"")
+
+
+def test_head_is_of_the_upload_that_fetch_has(objects: Objects, s3: S3) -> None:
+    s3.put("a.jpg", b"bytes")
+    head, fetched = objects.head(s3.bucket, "a.jpg"), objects.fetch(s3.bucket, "a.jpg", max_bytes=MIB)
+    assert (head.etag, head.version_id, head.modified) == (fetched.etag, fetched.version_id, fetched.modified)
+    with pytest.raises(ObjectRefused) as refused:
+        objects.head(s3.bucket, "b.jpg")
+    assert refused.value.why == "missing"
+
+
+def test_delete_takes_more_than_a_request_and_what_is_not_there(objects: Objects, s3: S3) -> None:
+    keys = [f"{number}.jpg" for number in range(1002)]
+    for key in (keys[0], keys[-1], "kept.jpg"):
+        s3.put(key, b"")
+    objects.delete(s3.bucket, iter(keys))
+    assert [listed.key for listed in objects.list(s3.bucket)] == ["kept.jpg"]
+    objects.delete(s3.bucket, [])

@@ -102,6 +102,8 @@ class Container:
         try:
             connection.request("GET", "/ping")
             return 200 if connection.getresponse().status == 200 else None
+        except OSError:  # refused, reset, or no answer in time
+            return None
         finally:
             connection.close()
 
