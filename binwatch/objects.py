@@ -110,7 +110,8 @@ class Objects:
         """Which upload the object is now."""
         try:
             answer = self._client.head_object(Bucket=bucket, Key=key)
-            return Head(answer["ETag"].strip('"'), answer.get("VersionId"), answer["LastModified"])
+            size, modified = answer["ContentLength"], answer["LastModified"]
+            return Head(_etag(_stated_etag(answer), size, modified), answer.get("VersionId"), modified)
         except _ERRORS as error:
             raise _explained(error, bucket, key) from error
 

@@ -263,6 +263,9 @@ def test_an_object_without_an_etag_is_the_same_in_a_listing_and_in_a_fetch(
     listing = f"<ListBucketResult><IsTruncated>false</IsTruncated><Contents>{entry}</Contents></ListBucketResult>"
     faulty_s3.answer = say(200, listing.encode(), "application/xml")
     (listed,) = from_faulty.list("binwatch")
+    faulty_s3.answer = without
+    head = from_faulty.head("binwatch", "a.jpg")
+    assert (head.etag, head.modified) == (fetched.etag, fetched.modified)
     assert fetched.etag
     assert listed == Listed("a.jpg", fetched.etag, 5, fetched.modified)
 

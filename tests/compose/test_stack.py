@@ -80,9 +80,10 @@ def test_our_own_containers_can_do_little_harm(stack: Stack, service: str) -> No
 
 @pytest.mark.parametrize("service", SERVERS)
 def test_nothing_runs_as_root_but_the_first_process(stack: Stack, service: str) -> None:
-    rows = docker("top", stack.container(service)["Id"], "-eo", "uid,comm").splitlines()[1:]
-    assert {tuple(row.split()) for row in rows if row.split()[0] == "0"} <= {("0", "docker-init")}
-    assert len(rows) > 1
+    rows = docker("top", stack.container(service)["Id"], "-eo", "pid,uid,comm").splitlines()[1:]
+    processes = [row.split(maxsplit=2) for row in rows]
+    assert {name for _, user, name in processes if user == "0"} <= {"docker-init", "tini"}
+    assert len(processes) > 1
 
 
 @pytest.mark.parametrize("service", SERVERS)
@@ -135,6 +136,28 @@ def test_prometheus_understands_every_query_of_the_dashboards(stack: Stack, path
     ]
     answered = [query for query in queries if stack.query(query)]
     assert answered, f"not one of {len(queries)} queries has an answer here"
+
+
+def test_the_workers_image_serves_as_sagemaker_asks(stack: Stack) -> None:
+    confined = ("--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL")
+    served = docker("run", "-d", *confined, "-p", "127.0.0.1::8080", "binwatch-worker:test", "serve").strip()
+    try:
+        url = "http://" + docker("port", served, "8080").strip()
+        wait_until(lambda: _answers(url + "/ping"), lambda: docker("logs", served))
+        photo = (ROOT / "samples/bin-images/00184.jpg").read_bytes()
+        answer = httpx.post(url + "/invocations", content=photo, headers={"Content-Type": "image/jpeg"}, timeout=30)
+        assert answer.status_code == 200
+        (counted,) = stack.sql("SELECT predicted FROM counts WHERE key = 'bin-images/early.jpg'")
+        assert answer.json()["predicted"] == int(counted[0])
+    finally:
+        docker("rm", "-f", served)
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url).status_code == 200
+    except httpx.TransportError:
+        return False
 
 
 def test_a_wrong_password_is_named(stack: Stack) -> None:
