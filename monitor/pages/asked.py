@@ -66,18 +66,19 @@ class Asked(BaseModel):
     def query(self, **more: object) -> str:
         """For an address that goes on with the same filter: only what differs from the defaults, and `more`."""
         given = self._said | {name: value for name, value in more.items() if value is not None}
-        return f"?{urlencode(given)}" if given else ""
+        return f"?{_encoded(given)}" if given else ""
 
     def export(self, alpha: float) -> str:
         """For the same bins as a file: the API's own parameters."""
-        given = self.filters.model_dump(mode="json", exclude_defaults=True)
-        return urlencode(
-            {name: str(value).lower() if value is False else value for name, value in given.items()} | {"alpha": alpha}
-        )
+        return _encoded(self.filters.model_dump(mode="json", exclude_defaults=True) | {"alpha": alpha})
 
     @property
     def _said(self) -> dict[str, Any]:
         return self.model_dump(mode="json", exclude_defaults=True)
+
+
+def _encoded(given: dict[str, Any]) -> str:
+    return urlencode({name: str(value).lower() if isinstance(value, bool) else value for name, value in given.items()})
 
 
 def _midnight(day: date | None) -> datetime | None:

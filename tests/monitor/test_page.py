@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -11,49 +9,11 @@ import pytest
 from binwatch.errors import MetadataReason, Reason
 from monitor import words
 from tests.monitor.conftest import Recorder, Running
-
-
-class _Page(HTMLParser):
-    """Elements with their attributes, table rows, and the text of each photo's card."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.rows: list[list[str]] = []
-        self.cards: list[str] = []
-        self._in: list[str] = []
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        attributes = dict(attrs)
-        self.elements.append((tag, attributes))
-        if tag == "tr":
-            self.rows.append([])
-        elif tag in {"th", "td"}:
-            self.rows[-1].append("")
-        elif tag == "li" and (attributes.get("class") or "").startswith("photo "):
-            self.cards.append("")
-        self._in.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        while self._in and self._in.pop() != tag:
-            pass
-
-    def handle_data(self, data: str) -> None:
-        if "td" in self._in or "th" in self._in:
-            self.rows[-1][-1] += data.strip()
-        elif "figure" in self._in:
-            self.cards[-1] = re.sub(r"[ \n]+", " ", f"{self.cards[-1]} {data}")
-
-    def tags(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.elements if name == tag]
-
-    def card(self, key: str) -> str:
-        return next(card for card in self.cards if key in card)
+from tests.monitor.html import Parsed
 
 
 def test_the_table_shows_the_known_figures(known: Recorder, monitor: Running) -> None:
-    rows = {row[0]: row[1:] for row in _Page(monitor.page()).rows}
+    rows = {row[0]: row[1:] for row in Parsed(monitor.page()).rows}
     assert rows["3"] == ["2", "1", "1", "0", "", "50\u202f%", "1.00"]
     assert rows["more than 5"] == ["2", "1", "1", "0", "", "50\u202f%", "0.50"]
     assert rows["0"] == ["0", "0", "0", "0", "", "–", "–"]
@@ -61,7 +21,7 @@ def test_the_table_shows_the_known_figures(known: Recorder, monitor: Running) ->
 
 
 def test_each_photo_shows_its_count_beside_what_was_expected(known: Recorder, monitor: Running) -> None:
-    page = _Page(monitor.page())
+    page = Parsed(monitor.page())
     assert "= agrees Count 2 Expected 2 Confidence 70\u202f%" in page.card("bin-images/a.jpg")
     assert "− 2 fewer Count 1 Expected 3" in page.card("bin-images/c.jpg")
     assert "+ 1 more Count 5 Expected 4" in page.card("bin-images/d.jpg")
@@ -74,12 +34,12 @@ def test_each_photo_shows_its_count_beside_what_was_expected(known: Recorder, mo
 def test_the_last_comparison_is_shown_after_a_correction(monitor: Running, recorder: Recorder) -> None:
     recorder.pair("a", predicted=2, expected=5)
     recorder.expect("a", 2)
-    assert "= agrees Count 2 Expected 2" in _Page(monitor.page()).card("a.jpg")
+    assert "= agrees Count 2 Expected 2" in Parsed(monitor.page()).card("a.jpg")
 
 
 def test_a_count_without_expected_quantity_says_so(monitor: Running, recorder: Recorder) -> None:
     recorder.count("alone.jpg", 3)
-    assert "Nothing to compare with Count 3 Expected –" in _Page(monitor.page()).card("alone.jpg")
+    assert "Nothing to compare with Count 3 Expected –" in Parsed(monitor.page()).card("alone.jpg")
     assert "nothing compared yet" in monitor.page()
 
 
@@ -92,25 +52,25 @@ def test_hostile_text_stays_text(monitor: Running, recorder: Recorder) -> None:
     recorder.count(f"{hostile}.jpg", 1, model=hostile)
     recorder.count(f"{hostile}-2.jpg", reason=Reason.CORRUPT, detail=hostile, model=hostile)
     html = monitor.page()
-    page = _Page(html)
+    page = Parsed(html)
     assert not page.tags("script")
     assert all((image["src"] or "").startswith(("/photos/", "/static/")) for image in page.tags("img"))
     assert not any(name.startswith("on") for _, attributes in page.elements for name in attributes)
     assert "{{7*7}}" in page.card("-2.jpg")
     assert hostile not in html
     reflected = monitor.get(f"/?model={hostile}-3").text
-    assert not _Page(reflected).tags("script")
+    assert not Parsed(reflected).tags("script")
 
 
 def test_only_the_monitor_itself_is_asked_for_anything(known: Recorder, monitor: Running) -> None:
-    page = _Page(monitor.page())
+    page = Parsed(monitor.page())
     sources = [attributes.get(name) or "" for _, attributes in page.elements for name in ("src", "href")]
     assert all(source.startswith(("/", "#")) and not source.startswith("//") for source in sources if source)
     assert not any("style" in attributes for _, attributes in page.elements), "the policy refuses inline styles"
 
 
 def test_the_page_is_sound_for_screen_readers_and_does_not_shift(known: Recorder, monitor: Running) -> None:
-    page = _Page(monitor.page())
+    page = Parsed(monitor.page())
     assert all(image.get("width") and image.get("height") and "alt" in image for image in page.tags("img"))
     assert all(cell.get("scope") for cell in page.tags("th"))
     assert len(page.tags("caption")) == len(page.tags("table")) == 2
@@ -143,11 +103,11 @@ def test_an_unknown_model_is_a_page_too(known: Recorder, monitor: Running) -> No
 
 def test_models_can_be_chosen(known: Recorder, monitor: Running) -> None:
     known.count("bin-images/a.jpg", 1, model="model 2&x")
-    links = [link["href"] for link in _Page(monitor.page()).tags("a")]
+    links = [link["href"] for link in Parsed(monitor.page()).tags("a")]
     assert "/?model=model-1" in links
     assert "/?model=model+2%26x" in links
     current = [
-        link["href"] for link in _Page(monitor.page("/?model=model-1")).tags("a") if link.get("aria-current") == "true"
+        link["href"] for link in Parsed(monitor.page("/?model=model-1")).tags("a") if link.get("aria-current") == "true"
     ]
     assert [link for link in current if "span=" not in str(link)] == ["/?model=model-1"]
 

@@ -1,0 +1,417 @@
+"""The pages beside the overview: what they say of known records, of none, and of what is not there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine
+
+from binwatch.bundle import Calibration, Category
+from binwatch.counts import Outcome
+from binwatch.errors import Reason
+from binwatch.records.audits import add_audit
+from binwatch.records.store import NewExpectation, Store
+from binwatch.reference import Signal
+from monitor.drift.judge import Verdict
+from monitor.drift.windows import Window
+from monitor.forms import Problem
+from monitor.pages import sentences
+from monitor.pages.models import shaded
+from monitor.pages.news import PROBLEMS
+from monitor.views.discrepancies import Direction, Level
+from monitor.views.drift import DriftInBrief, State
+from monitor.views.models import Confusion
+from monitor.views.overview import Span
+from tests.monitor.conftest import Recorder, Running, running_monitor
+from tests.monitor.drifting import BUCKET, DAY, MODEL
+from tests.monitor.html import Parsed
+
+PAGES = ["/", "/discrepancies", "/bin?id=a", "/models", "/drift"]
+TOKEN = "a token of some length"
+HOSTILE = """<script>alert(1)</script>"><img src=x onerror=alert(2)>'{{7*7}}"""
+
+
+@pytest.fixture
+def floor(known: Recorder, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
+    """A monitor of the known records, in whose bucket they are, on which people may write."""
+    monkeypatch.setenv("BINWATCH_DATABASE_URL", known.engine.url.render_as_string(hide_password=False))
+    monkeypatch.setenv("BINWATCH_S3_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("BINWATCH_BUCKET", BUCKET)
+    monkeypatch.setenv("BINWATCH_MONITOR_TOKEN", TOKEN)
+    with running_monitor() as running:
+        running.services.drift.update()
+        yield running
+
+
+def _calibrate(engine: Engine) -> None:
+    """Scores by which a chance of 0.05 has a p-value of 1/20."""
+    category = Category(classes=tuple(range(7)), scores=tuple(step / 20 for step in range(19)))
+    Store(engine).use_model(MODEL, Calibration(photos=19, split="validation", categories=(category,)))
+
+
+def _sign_in(floor: Running, name: str = "Ada") -> None:
+    here = {"Origin": str(floor.client.base_url).rstrip("/")}
+    assert floor.client.post("/login", data={"token": TOKEN, "name": name}, headers=here).status_code == 303
+
+
+def _bins(page: Parsed) -> list[str]:
+    """Ids of the bins that a list leads to, in its order."""
+    links = [link["href"] or "" for link in page.tags("a")]
+    return [link.split("id=")[1] for link in links if link.startswith("/bin?")]
+
+
+def _fields(page: Parsed) -> dict[str | None, str | None]:
+    """Name → value of the fields of a page's forms."""
+    return {field.get("name"): field.get("value") for field in page.tags("input")}
+
+
+# The list
+
+
+def test_the_list_shows_each_bin_beside_what_was_expected(floor: Running) -> None:
+    page = Parsed(floor.page("/discrepancies?audited=any"))
+    assert set(_bins(page)) == {"c", "d", "f"}
+    assert "Bin c expected 3 counted 1 2 fewer" in page.text
+    assert "Bin d expected 4 counted 5 1 more" in page.text
+    assert "audited: 5" in page.text
+
+
+def test_bins_that_somebody_has_checked_are_left_out_unless_asked_for(floor: Running) -> None:
+    assert _bins(Parsed(floor.page("/discrepancies"))) == ["f"]
+    assert set(_bins(Parsed(floor.page("/discrepancies?audited=yes")))) == {"c", "d"}
+
+
+def test_the_form_filters(floor: Running) -> None:
+    for query, bins in {
+        "direction=over": {"d"},
+        "direction=under": {"c", "f"},
+        "direction=exact": {"a", "b", "e"},
+        "size=2": {"c"},
+        "prefix=d": {"d"},
+        "prefix=bin-images/f": {"f"},
+        "prefix=nothing": set(),
+        "since=2026-01-01&until=2026-01-01": {"c", "d", "f"},
+        "since=2026-01-02": set(),
+        "until=2025-12-31": set(),
+        "since=&until=&prefix=&size=&level=": {"c", "d", "f"},
+    }.items():
+        page = Parsed(floor.page(f"/discrepancies?audited=any&{query}"))
+        assert (query, set(_bins(page))) == (query, bins)
+        assert bins or "No bin passes this filter" in page.text
+
+
+def test_the_filter_goes_along(floor: Running) -> None:
+    page = Parsed(floor.page("/discrepancies?audited=any&direction=under&prefix=c"))
+    assert "/bin?prefix=c&direction=under&audited=any&bucket=bins&id=c" in [link["href"] for link in page.tags("a")]
+    chosen = [option["value"] for option in page.tags("option") if "selected" in option]
+    assert chosen == ["under", "any", "0.05"]
+    assert [field["value"] for field in page.tags("input") if field.get("name") == "prefix"] == ["c"]
+    sheet = next(link["href"] for link in page.tags("a") if "download" in link)
+    assert floor.get(str(sheet)).text.splitlines()[1].startswith("c,bins,bin-images/c.jpg")
+
+
+def test_the_list_comes_in_pages(floor: Running, known: Recorder) -> None:
+    for number in range(30):
+        known.pair(f"x{number:02}", predicted=1, expected=4)
+    first = Parsed(floor.page("/discrepancies?prefix=x"))
+    onwards = next(link["href"] for link in first.tags("a") if link.get("rel") == "next")
+    second = Parsed(floor.page(str(onwards)))
+    assert sorted(_bins(first) + _bins(second)) == [f"x{number:02}" for number in range(30)]
+    back = next(link["href"] for link in second.tags("a") if link.get("rel") == "prev")
+    assert _bins(Parsed(floor.page(str(back)))) == _bins(first)
+
+
+def test_the_level_is_said_in_words(floor: Running, known: Recorder) -> None:
+    assert "has no calibration" in Parsed(floor.page("/discrepancies")).text
+    _calibrate(known.engine)
+    for number in range(20):
+        known.pair(f"y{number:02}", predicted=0, expected=5)
+    text = Parsed(floor.page("/discrepancies?level=0.1")).text
+    assert "20 of 20 bins flagged at a level of 10\u202f%, 20 still to be checked" in text
+    assert "If every bin were recorded correctly, about 2 would be flagged by chance" in text
+    assert "Of 1\u202f000 correctly recorded bins, about 50 look this odd." in text
+
+
+def test_an_address_that_makes_no_sense_is_explained(floor: Running) -> None:
+    for query in ("size=many", "direction=up", "level=2", "since=yesterday", "after=nonsense"):
+        answer = floor.get(f"/discrepancies?{query}")
+        assert (query, answer.status_code) == (query, 422)
+        assert "choose from the form" in answer.text
+
+
+# A bin
+
+
+def test_a_bin_shows_everything(floor: Running) -> None:
+    text = Parsed(floor.page("/bin?id=c")).text
+    assert "Inventory expects 3 Model counts 1 70\u202f% sure" in text
+    assert "2 fewer" in text
+    assert "The model gives the expected quantity 5.0\u202f%." in text
+    assert "1 count 70\u202f%" in text
+    assert "3 expected 5.0\u202f%" in text
+    assert "counted 1, 70\u202f% sure, model model-1" in text
+    row = next(row for row in Parsed(floor.page("/bin?id=c")).rows if row[1:2] == ["3"] and len(row) == 5)
+    assert row[2:] == ["1too low", "3right", "–"]
+
+
+def test_a_bin_shows_what_its_quantity_is_made_up_of(floor: Running, known: Recorder) -> None:
+    contents = [{"sku": "B00X", "name": "Salt", "quantity": 2}, {"sku": "B00Y", "name": "", "quantity": 1}]
+    more = NewExpectation(
+        bucket=BUCKET, bin_id="c", source="s", etag="e", modified_at=DAY + timedelta(1), quantity=3, contents=contents
+    )
+    Store(known.engine).add_expectations([more])
+    text = Parsed(floor.page("/bin?id=c")).text
+    assert "Salt B00X 2" in text
+    assert "B00Y B00Y 1" in text
+
+
+def test_bins_that_lack_something_say_what(floor: Running) -> None:
+    assert "Expected quantities" in Parsed(floor.page("/bin?id=g")).text
+    assert "Inventory expects – not JSON" in Parsed(floor.page("/bin?id=g")).text
+    failed = Parsed(floor.page("/bin?id=h"))
+    assert "not counted: file ends early" in failed.text
+    assert not [image for image in failed.tags("img") if "photos" in str(image["src"])]
+    only_expected = Parsed(floor.page("/bin?id=y")).text
+    assert "No photo of this bin is recorded yet." in only_expected
+    assert "Nobody has counted this bin by hand yet." in only_expected
+
+
+def test_a_photo_that_was_replaced_is_not_asked_for(floor: Running, known: Recorder) -> None:
+    known.count("bin-images/a.jpg", 4, etag="another", at=DAY + timedelta(1))
+    page = Parsed(floor.page("/bin?id=a"))
+    photos = {str(image["src"]) for image in page.tags("img") if "/photos/" in str(image["src"])}
+    assert {source.split("?")[0] for source in photos} == {"/photos/10"}
+    assert "replaced" in page.text
+
+
+def test_a_bin_may_be_called_anything(floor: Running, known: Recorder) -> None:
+    for name in ("..", "a b", "ü?#&/%2e", "x" * 200):
+        known.expect(name, 3)
+        answer = floor.client.get("/bin", params={"id": name})
+        assert answer.status_code == 200
+        assert f"Bin {name}" in Parsed(answer.text).text
+
+
+def test_a_bin_of_which_nothing_is_known_is_explained(floor: Running) -> None:
+    answer = floor.get("/bin?id=nobody")
+    assert answer.status_code == 404
+    assert "There is no such bin" in answer.text
+    assert floor.get("/bin").status_code == 422
+
+
+def test_whoever_may_not_write_is_told_how_to(monitor: Running, known: Recorder) -> None:
+    page = Parsed(monitor.page(f"/bin?id=a&bucket={BUCKET}"))
+    assert "BINWATCH_MONITOR_TOKEN=…" in page.text
+    assert not page.tags("form")
+    assert "BINWATCH_MONITOR_TOKEN=…" in Parsed(monitor.page("/login")).text
+
+
+def test_signing_in_leads_back(floor: Running) -> None:
+    links = [link["href"] for link in Parsed(floor.page("/bin?id=a&direction=under")).tags("a")]
+    assert links.count("/login?next=/bin%3Fid%3Da%26direction%3Dunder") == 1
+    assert links.count("/login?next=%2Fbin%3Fid%3Da%26direction%3Dunder") == 1
+    fields = {
+        field.get("name"): field.get("value") for field in Parsed(floor.page("/login?next=/models")).tags("input")
+    }
+    assert fields["next"] == "/models"
+    outside = Parsed(floor.page("/login?next=https://evil.example/")).tags("input")
+    assert {field.get("name"): field.get("value") for field in outside}["next"] == "/discrepancies"
+
+
+def test_the_form_says_which_photo_was_seen_and_where_to_go_on(floor: Running) -> None:
+    _sign_in(floor)
+    fields = _fields(Parsed(floor.page("/bin?id=c&audited=any")))
+    assert fields["bin"] == "c"
+    assert fields["bucket"] == BUCKET
+    assert fields["photo"] == "3"
+    assert fields["next"] == "/bin?audited=any&bucket=bins&id=f", "the next that nobody has checked"
+    assert fields["back"] == "/bin?audited=any&bucket=bins&id=c"
+    assert fields["csrf"]
+    assert "auditor" not in fields, "who signed in by name is the auditor"
+
+
+def test_who_gave_no_name_is_asked_for_it(floor: Running) -> None:
+    _sign_in(floor, name="")
+    assert "auditor" in _fields(Parsed(floor.page("/bin?id=c")))
+
+
+def test_the_worst_bin_that_nobody_has_checked_comes_first(floor: Running, known: Recorder) -> None:
+    assert floor.get("/audit").headers["location"] == "/bin?bucket=bins&id=f"
+    assert floor.get("/audit?flagged=true").headers["location"] == "/discrepancies?flagged=true"
+    add_audit(known.engine, BUCKET, "f", 5)
+    assert floor.get("/audit").headers["location"] == "/discrepancies"
+
+
+# What became of a form
+
+
+def test_a_saved_audit_is_said_wherever_the_form_leads(floor: Running, known: Recorder) -> None:
+    saved = add_audit(known.engine, BUCKET, "f", 5, "Ada").id
+    for path in ("/discrepancies?", "/bin?id=a&", "/?"):
+        text = Parsed(floor.page(f"{path}saved={saved}")).text
+        assert "Saved: bin f holds 5 ; the inventory said 40, the model 5." in text
+    assert "Saved" not in Parsed(floor.page("/discrepancies?saved=12345")).text
+
+
+def test_a_form_that_failed_is_explained(floor: Running) -> None:
+    for problem in Problem:
+        assert PROBLEMS[problem] in Parsed(floor.page(f"/bin?id=a&problem={problem}")).text
+        assert PROBLEMS[problem] in Parsed(floor.page(f"/login?problem={problem}")).text
+
+
+# Models and drift
+
+
+def test_models_show_what_became_of_them(floor: Running) -> None:
+    page = Parsed(floor.page("/models"))
+    assert "model-1 in use" in page.text
+    assert "3 of 4 counts right" in page.text
+    rows = [row for row in page.rows if len(row) == 8]
+    audits, inventory = rows[1:8], rows[9:16]
+    assert audits[3] == ["3", "0", "1", "0", "0", "0", "0", "0"]
+    assert inventory[3] == ["3", "0", "1", "0", "1", "0", "0", "0"]
+    assert inventory[6] == ["> 5", "0", "0", "0", "0", "0", "1", "1"]
+
+
+def test_shades_follow_the_share_of_the_row() -> None:
+    rows = shaded(Confusion(labels=["0", "1"], rows=[[1, 999], [0, 0]], total=1000))
+    assert [[cell.shade for cell in row] for row in rows] == [[1, 5], [0, 0]]
+    assert [[cell.is_right for cell in row] for row in rows] == [[True, False], [False, True]]
+
+
+def test_drift_is_shown_and_what_has_drifted_comes_first(drifting: Running) -> None:
+    drifting.services.drift.update()
+    page = Parsed(drifting.page("/drift?window=1h"))
+    assert "Drift: found In the last hour, photos differ from what the model was measured on: brightness." in page.text
+    names = [name for name, _ in sentences.SIGNALS.values()]
+    shown = sorted((name for name in names if f" {name} " in page.text), key=lambda name: page.text.rindex(f" {name} "))
+    assert shown[0] == "Brightness"
+    assert len(page.tags("path")) >= 10, "six continuous signals, each then and now"
+    overview = Parsed(drifting.page("/")).text
+    assert "Drift found In the last hour" in overview
+
+
+def test_a_trend_is_drawn_and_said(floor: Running) -> None:
+    page = Parsed(floor.page("/?span=1d"))
+    chart = next(attributes for _, attributes in page.elements if attributes.get("class") == "chart")
+    assert "Agreement went from 50\u202f%" in str(chart["aria-label"])
+    assert [row[1:3] for row in page.rows if row[0].endswith("UTC")] == [["6", "50\u202f%"]]
+
+
+# All pages
+
+
+def test_pages_without_records_say_what_to_wait_for(monitor: Running) -> None:
+    monitor.services.drift.update()
+    for path, told in {
+        "/": "This page fills as soon as a worker records its first photo",
+        "/discrepancies": "Nothing compared yet: a bin comes here once its photo is counted",
+        "/models": "Nothing counted yet: a model comes here with its first photo.",
+        "/drift": "Drift is judged once photos are counted.",
+    }.items():
+        assert told in Parsed(monitor.page(path)).text
+
+
+def test_without_records_each_page_says_so(floor: Running, tmp_path: Path) -> None:
+    (tmp_path / "records.db").rename(tmp_path / "away.db")
+    for path in set(PAGES) - {"/drift"}:  # that one shows the last look, which is kept in memory
+        answer = floor.get(path)
+        assert answer.status_code == 503
+        assert "The records cannot be read" in answer.text
+        assert "Reload this page in a minute" in Parsed(answer.text).text
+        assert str(tmp_path) not in answer.text
+
+
+def test_an_address_that_is_not_there_is_a_page_for_people_and_json_for_scripts(floor: Running) -> None:
+    page = floor.get("/nowhere", Accept="text/html,*/*")
+    assert page.status_code == 404
+    assert "There is no such page" in page.text
+    assert floor.get("/nowhere").json() == {"detail": "Not Found"}
+    assert floor.get("/api/nowhere", Accept="text/html").json() == {"detail": "Not Found"}
+
+
+def test_hostile_text_stays_text_on_every_page(floor: Running, known: Recorder) -> None:
+    name = HOSTILE.replace("/", "_")
+    known.count(f"bin-images/{name}.jpg", 1, model=HOSTILE)
+    known.count(f"bin-images/{name}.jpg", reason=Reason.CORRUPT, detail=HOSTILE, model=HOSTILE)
+    contents = [{"sku": HOSTILE, "name": HOSTILE, "quantity": 4}]
+    expected = NewExpectation(
+        bucket=BUCKET, bin_id=name, source=HOSTILE, etag="e", modified_at=DAY, quantity=4, contents=contents
+    )
+    Store(known.engine).add_expectations([expected])
+    saved = add_audit(known.engine, BUCKET, name, 3, HOSTILE).id
+    _sign_in(floor, name=HOSTILE[:60])
+    for path in ("/", "/discrepancies", "/models", "/drift", "/bin", "/login"):
+        query = {"id": name, "audited": "any", "saved": str(saved), "prefix": name[:9], "next": f"/{name}"}
+        html = floor.client.get(path, params=query).text
+        page = Parsed(html)
+        assert HOSTILE not in html
+        assert {script["src"] for script in page.tags("script")} <= {"/static/keys.js"}
+        assert not any(attribute.startswith("on") for _, found in page.elements for attribute in found)
+        assert "49" not in page.text.split("alert")
+        sources = [str(image["src"]) for image in page.tags("img")]
+        assert all(source.startswith(("/photos/", "/static/")) for source in sources)
+        links = [str(link["href"]) for link in page.tags("a") if link.get("href")]
+        assert all(link.startswith(("/", "#")) and not link.startswith("//") for link in links)
+
+
+def test_the_navigation_shows_where_one_is(floor: Running) -> None:
+    for path in PAGES:
+        current = [link["href"] for link in Parsed(floor.page(path)).tags("a") if link.get("aria-current") == "page"]
+        assert current == ["/discrepancies" if path.startswith("/bin") else path]
+
+
+def test_styles_are_kept_but_asked_for_again(floor: Running) -> None:
+    first = floor.get("/static/monitor.css")
+    assert first.headers["cache-control"] == "no-cache"
+    assert floor.get("/static/monitor.css", **{"If-None-Match": first.headers["etag"]}).status_code == 304
+
+
+# Words
+
+
+def test_everything_has_words() -> None:
+    assert set(sentences.SIGNALS) == set(Signal)
+    assert set(sentences.WINDOWS) == set(Window)
+    assert set(sentences.VERDICTS) == set(Verdict)
+    assert set(sentences.DIRECTIONS) == set(Direction)
+    assert set(sentences.SPANS) == set(Span)
+    assert set(PROBLEMS) == set(Problem)
+    for state in State:
+        window = Window.DAY if state in (State.DRIFTED, State.STEADY) else None
+        brief = DriftInBrief(state=state, at=None, window=window, photos=0, signals=[])
+        assert all(sentences.drift_status(brief))
+
+
+@pytest.mark.parametrize(
+    ("p_value", "says"),
+    [
+        (None, ""),
+        (0.00001, "Of 1\u202f000 correctly recorded bins, about 1 look this odd."),
+        (0.004, "Of 1\u202f000 correctly recorded bins, about 4 look this odd."),
+        (0.5, "Correctly recorded bins often look like this."),
+    ],
+)
+def test_p_values_are_said_in_words(p_value: float | None, says: str) -> None:
+    assert sentences.oddness(p_value) == says
+
+
+@pytest.mark.parametrize(
+    ("chance", "says"), [(0.0, "less than 0.1\u202f%"), (0.0312, "3.1\u202f%"), (0.71, "71\u202f%")]
+)
+def test_probabilities_are_as_fine_as_they_need_to_be(chance: float, says: str) -> None:
+    assert sentences.likely(chance) == says
+
+
+def test_few_flags_may_all_be_chance() -> None:
+    level = Level(alpha=0.05, compared=200, calibrated=200, flagged=9, unaudited=9, false_flags=10)
+    assert "may all be chance" in sentences.level(level)
+    assert "look before you correct" in sentences.level(level.model_copy(update={"flagged": 30}))
+
+
+def test_outcomes_have_colours() -> None:
+    css = (Path(__file__).parents[2] / "monitor" / "static" / "monitor.css").read_text(encoding="utf-8")
+    assert all(f".badge.{outcome}" in css for outcome in Outcome)
