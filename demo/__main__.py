@@ -52,7 +52,11 @@ def demo(
             result.write(report)
         address = house.monitor_address()  # a monitor that never answered is an error, too
         if keep:
+            token = house.settings.monitor_token
             console.print(f"The monitor's page: {address} (Ctrl-C ends it)", highlight=False)
+            if token:
+                says = f"To enter audits there, sign in with the token {token.get_secret_value()}"
+                console.print(says, highlight=False, markup=False)
             _wait_for_interrupt()
         if result.unaccounted:
             names = "\n  ".join(result.unaccounted)

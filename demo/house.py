@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import secrets
 import signal
 import subprocess
 import sys
@@ -27,6 +28,7 @@ _ROOT = Path(__file__).parent.parent
 _POLL_S = 0.05
 _STOP_WITHIN_S = 20.0
 _START_WITHIN_S = 60.0
+_TOKEN_BYTES = 12
 _CREDENTIALS = {"AWS_ACCESS_KEY_ID": "demo", "AWS_SECRET_ACCESS_KEY": "demo", "AWS_EC2_METADATA_DISABLED": "true"}
 
 
@@ -122,6 +124,7 @@ def _embedded(settings: Settings, endpoint: str, folder: Path) -> Settings:
             "event_source": EventSource.SQS,
             "broker_url": SecretStr(endpoint.replace("http://", "sqs://demo:demo@") + "//"),
             "database_url": SecretStr(f"sqlite:///{folder / 'records.db'}"),
+            "monitor_token": settings.monitor_token or SecretStr(secrets.token_urlsafe(_TOKEN_BYTES)),
         }
     )
 
