@@ -18,6 +18,7 @@ from trainer.errors import ConfigError
 from trainer.prepare_command import pipeline, prepare
 from trainer.profile_command import profile
 from trainer.registry_commands import Index, Photos
+from trainer.sagemaker.commands import app as sagemaker
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -174,12 +175,14 @@ def export(
     display.say(f"bundle: {out} ({', '.join(card.variants)})")
 
 
+app.add_typer(sagemaker, name="sagemaker")
+
 for command in (
     pipeline,
+    profile,
     registry_commands.models,
     registry_commands.publish,
     registry_commands.promote,
-    profile,
     registry_commands.rollback,
 ):
     app.command()(command)

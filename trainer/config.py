@@ -110,11 +110,8 @@ class Config(_Strict):
 
 def read(file: Path | None, changes: dict[str, Any]) -> Config:
     """The configuration of `file` with `changes` ("train.epochs" → 3) on top. Raises ConfigError."""
-    tree = read_tree(file) if file else {}
-    for name, value in changes.items():
-        _put(tree, name, value)
     try:
-        return Config.model_validate(tree)
+        return Config.model_validate(with_changes(read_tree(file) if file else {}, changes))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -132,12 +129,15 @@ def assignment(text: str) -> tuple[str, Any]:
         return name, value
 
 
-def _put(tree: dict[str, Any], name: str, value: object) -> None:
-    section, _, option = name.partition(".")
-    branch = tree.setdefault(section, {})
-    if not isinstance(branch, dict):
-        raise ConfigError(f"{section}: expected a table of options, found {branch!r}")
-    branch[option] = value
+def with_changes(tree: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """The tables of a file, changed in place: "train.epochs" → 3 changes `epochs` of the table `train`."""
+    for name, value in changes.items():
+        section, _, option = name.partition(".")
+        branch = tree.setdefault(section, {})
+        if not isinstance(branch, dict):
+            raise ConfigError(f"{section}: expected a table of options, found {branch!r}")
+        branch[option] = value
+    return tree
 
 
 def read_tree(file: Path) -> dict[str, Any]:

@@ -29,9 +29,17 @@ class RankError(BinwatchError):
     """One of several processes of a run failed, and so the run."""
 
 
+class TuneError(BinwatchError):
+    """A search for options was interrupted. What was found is stored: the same command continues."""
+
+
 class ExportError(BinwatchError):
     """An exported model differs too much from the one that was trained."""
 
 
 class PromotionError(BinwatchError):
     """A model is not put in use: it is not better than the one in use, or there is none to go back to."""
+
+
+class SagemakerError(BinwatchError):
+    """A job or an endpoint failed in AWS. What was left running is named."""

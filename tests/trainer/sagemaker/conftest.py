@@ -1,0 +1,51 @@
+"""Fixtures of the tests of what runs on SageMaker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.trainer.drawn import Data
+from tests.trainer.sagemaker.player import Container
+from trainer.prepare.outputs import MANIFEST
+from trainer.prepare.place import PHOTOS
+
+CliError = Callable[..., str]
+ROLE = "arn:aws:iam::123456789012:role/binwatch"
+OPTIONS = {
+    "model.architecture": "resnet50v2", "model.weights": "none", "model.width": "0.125", "model.freeze": "layer4",
+    "augment.views": "1", "train.threads": "1", "train.batch_size": "32", "train.epochs": "1",
+    "export.variants": "int8", "export.max_loss": "1.0",
+}  # fmt: skip
+"""Hyperparameters of a job that takes seconds."""
+ROWS = 60
+"""Photos of it: enough for three splits."""
+
+
+@pytest.fixture
+def prepared(data: Data, tmp_path: Path) -> Path:
+    """A folder as `prepare` leaves it: manifest.csv and photos."""
+    folder = tmp_path / "prepared"
+    folder.mkdir()
+    (folder / PHOTOS).symlink_to(data.photos)
+    rows = data.index.read_text(encoding="utf-8").splitlines(keepends=True)
+    (folder / MANIFEST).write_text("".join(rows[: ROWS + 1]), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def container(prepared: Path, tmp_path: Path) -> Container:
+    """A machine whose data channel holds the drawn photos."""
+    root = tmp_path / "ml"
+    (root / "input" / "data").mkdir(parents=True)
+    (root / "input" / "data" / "data").symlink_to(prepared)
+    return Container(root)
+
+
+@pytest.fixture
+def aws(moto_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Every client of AWS speaks to moto."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", moto_url)
+    return moto_url

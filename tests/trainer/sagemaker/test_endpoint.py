@@ -1,0 +1,209 @@
+"""The endpoint, made and removed on moto; what moto does not do is played by botocore's stubs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+from botocore.stub import ANY, Stubber
+
+from binwatch.objects import Objects
+from binwatch.registry import Current, Registry
+from binwatch.settings import Settings
+from tests.services.s3 import S3
+from tests.trainer.drawn import run_cli
+from tests.trainer.grey import write_grey_bundle
+from tests.trainer.sagemaker.conftest import ROLE, CliError
+from trainer.errors import SagemakerError
+from trainer.sagemaker import endpoint
+from trainer.sagemaker.client import Aws
+from trainer.sagemaker.models import Source, named
+from trainer.sagemaker.options import SagemakerConfig, read
+
+CHANGES = {
+    "job.role": ROLE, "job.image": "trainer:1", "job.output": "s3://binwatch/sagemaker",
+    "endpoint.name": "bins", "endpoint.image": "worker:1", "endpoint.instance_type": "ml.c5.xlarge",
+}  # fmt: skip
+FLAGS = [part for name, value in CHANGES.items() for part in ("--set", f"{name}={value}")]
+
+
+class Account:
+    """What moto holds."""
+
+    def __init__(self, url: str) -> None:
+        options = {"region_name": "us-east-1", "endpoint_url": url}
+        self.sagemaker: Any = boto3.client("sagemaker", **options)
+        self.scaling: Any = boto3.client("application-autoscaling", **options)
+
+    @property
+    def endpoints(self) -> list[str]:
+        return [each["EndpointName"] for each in self.sagemaker.list_endpoints()["Endpoints"]]
+
+    @property
+    def configs(self) -> list[str]:
+        return [each["EndpointConfigName"] for each in self.sagemaker.list_endpoint_configs()["EndpointConfigs"]]
+
+    @property
+    def models(self) -> list[str]:
+        return [each["ModelName"] for each in self.sagemaker.list_models()["Models"]]
+
+    @property
+    def targets(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.scaling.describe_scalable_targets(ServiceNamespace="sagemaker")[
+            "ScalableTargets"
+        ]
+        return found
+
+
+@pytest.fixture
+def account(aws: str) -> Account:
+    return Account(aws)
+
+
+@pytest.fixture
+def registry(s3: S3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Registry:
+    """A bucket with one model, which is in use."""
+    monkeypatch.setenv("BINWATCH_BUCKET", s3.bucket)
+    monkeypatch.setenv("BINWATCH_S3_ENDPOINT_URL", s3.endpoint_url)
+    found = Registry(Objects(Settings(s3_endpoint_url=s3.endpoint_url)), s3.bucket, "models/")
+    card = found.publish(write_grey_bundle(tmp_path, "grey-1"))
+    found.set_current(Current(version=card.version, promoted=card.created))
+    return found
+
+
+def test_an_endpoint_is_made_scaled_and_removed(
+    registry: Registry, s3: S3, account: Account, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_cli("sagemaker", "deploy", *FLAGS, "--set", "endpoint.capture_percent=20", "--set", "endpoint.max_instances=3")
+    assert "bins" in account.endpoints
+    found = account.sagemaker.describe_endpoint(EndpointName="bins")
+    config = account.sagemaker.describe_endpoint_config(EndpointConfigName=found["EndpointConfigName"])
+    (variant,) = config["ProductionVariants"]
+    assert (variant["InstanceType"], variant["InitialInstanceCount"]) == ("ml.c5.xlarge", 1)
+    assert config["DataCaptureConfig"]["InitialSamplingPercentage"] == 20
+    assert config["DataCaptureConfig"]["DestinationS3Uri"] == "s3://binwatch/sagemaker/captured"
+    model = account.sagemaker.describe_model(ModelName=variant["ModelName"])
+    assert model["ExecutionRoleArn"] == ROLE
+    assert model["PrimaryContainer"]["Image"] == "worker:1"
+    assert model["PrimaryContainer"]["ModelDataSource"]["S3DataSource"] == {
+        "S3Uri": f"s3://{s3.bucket}/models/grey-1/", "S3DataType": "S3Prefix", "CompressionType": "None",
+    }  # fmt: skip
+    (target,) = account.targets
+    assert (target["ResourceId"], target["MinCapacity"], target["MaxCapacity"]) == (
+        "endpoint/bins/variant/AllTraffic", 1, 3,
+    )  # fmt: skip
+    (policy,) = account.scaling.describe_scaling_policies(ServiceNamespace="sagemaker")["ScalingPolicies"]
+    aim = policy["TargetTrackingScalingPolicyConfiguration"]
+    assert aim["TargetValue"] == 600
+    assert aim["PredefinedMetricSpecification"]["PredefinedMetricType"] == "SageMakerVariantInvocationsPerInstance"
+    assert "autoscaling: 1 to 3 machines, 600 photos a minute each" in capsys.readouterr().err
+
+    # The same once more changes nothing.
+    before = (account.endpoints, account.configs, account.models)
+    run_cli("sagemaker", "deploy", *FLAGS, "--set", "endpoint.capture_percent=20", "--set", "endpoint.max_instances=3")
+    assert (account.endpoints, account.configs, account.models) == before
+
+    account.sagemaker.create_model(
+        ModelName="someone-elses", PrimaryContainer={"Image": "x"}, ExecutionRoleArn=ROLE
+    )  # fmt: skip
+    run_cli("sagemaker", "undeploy", *FLAGS)
+    assert (account.endpoints, account.configs, account.models, account.targets) == ([], [], ["someone-elses"], [])
+    account.sagemaker.delete_model(ModelName="someone-elses")
+    run_cli("sagemaker", "undeploy", *FLAGS)  # nothing left to remove is no error
+
+
+def test_there_must_be_a_model_to_serve(s3: S3, aws: str, cli_error: CliError, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BINWATCH_BUCKET", s3.bucket)
+    monkeypatch.setenv("BINWATCH_S3_ENDPOINT_URL", s3.endpoint_url)
+    assert cli_error("sagemaker", "deploy", *FLAGS) == (
+        f"error: no model is in use in s3://{s3.bucket}/models/: promote one, or name one"
+    )
+    assert cli_error("sagemaker", "deploy", *FLAGS, "--model", "s3://b/model").startswith(
+        "error: s3://b/model: expected a training job's model.tar.gz"
+    )
+    assert cli_error("sagemaker", "undeploy", *FLAGS[:6]) == (
+        "error: endpoint.name: the endpoint needs a name (--set endpoint.name=NAME)"
+    )
+
+
+def test_a_model_archive_is_served_as_it_is() -> None:
+    source = Source("binwatch-train-1", "s3://b/models/binwatch-train-1/output/model.tar.gz")
+    assert source.container == {"ModelDataUrl": "s3://b/models/binwatch-train-1/output/model.tar.gz"}
+
+
+def test_a_name_follows_from_the_request_and_fits() -> None:
+    long = named("resnet50_" + "x" * 100, {"a": 1})
+    assert len(long) <= 63
+    assert long == named("resnet50_" + "x" * 100, {"a": 1})
+    assert named("m", {"a": 1}) != named("m", {"a": 2})
+    assert named("résumé.v1", {}).startswith("binwatch-r-sum-v1-")
+
+
+class Played:
+    """An account whose answers are written down, for what moto does not do."""
+
+    def __init__(self) -> None:
+        self.aws = Aws(Settings())
+        self.config: SagemakerConfig = read(None, CHANGES | {"endpoint.capture_percent": 0})
+        self.stub = Stubber(self.aws.sagemaker)
+        self.stub.add_response("create_model", {"ModelArn": "arn:aws:sagemaker:x" + "x" * 20})
+        self.stub.add_response("create_endpoint_config", {"EndpointConfigArn": "arn:aws:sagemaker:x" + "x" * 20})
+        self.said: list[str] = []
+
+    def answer(self, config: str, status: str, reason: str = "") -> None:
+        """What describe_endpoint says next."""
+        found = {
+            "EndpointName": "bins", "EndpointArn": "arn:aws:sagemaker:x" + "x" * 20, "EndpointConfigName": config,
+            "EndpointStatus": status, "CreationTime": 0, "LastModifiedTime": 0,
+        }  # fmt: skip
+        self.stub.add_response("describe_endpoint", found | ({"FailureReason": reason} if reason else {}))
+
+    def deploy(self) -> None:
+        with self.stub:
+            endpoint.deploy(self.aws, self.config, Source("m-2", "s3://b/models/m-2/"), self.said.append, poll_s=0)
+
+
+def test_an_update_that_is_taken_back_is_an_error_that_says_who_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    played = Played()
+    played.answer("old", "InService")
+    kept = {"VariantPropertyType": "DataCaptureConfig"}
+    played.stub.add_response(
+        "update_endpoint", {"EndpointArn": "arn:aws:sagemaker:x" + "x" * 20},
+        {"EndpointName": "bins", "EndpointConfigName": ANY, "RetainAllVariantProperties": True,
+         "ExcludeRetainedVariantProperties": [kept]},
+    )  # fmt: skip
+    played.answer("old", "Updating")
+    played.answer("old", "InService", "the container did not answer /ping")
+    with pytest.raises(SagemakerError, match="the old model still answers: the container did not answer /ping"):
+        played.deploy()
+    assert "endpoint bins: Updating" in played.said
+    played.stub.assert_no_pending_responses()
+
+
+def test_a_new_endpoint_that_fails_is_said_to_cost_money() -> None:
+    played = Played()
+    played.stub.add_client_error("describe_endpoint", "ValidationException", 'Could not find endpoint "bins".')
+    played.stub.add_response("create_endpoint", {"EndpointArn": "arn:aws:sagemaker:x" + "x" * 20})
+    played.answer("new", "Creating")
+    played.answer("new", "Failed", "no capacity")
+    with pytest.raises(SagemakerError, match=r"Failed: no capacity; what is there of it costs money: .* undeploy"):
+        played.deploy()
+
+
+@pytest.mark.usefixtures("registry")
+def test_what_could_not_be_removed_is_named(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_cli("sagemaker", "deploy", *FLAGS)
+    aws, said = Aws(Settings()), list[str]()
+
+    def refused(**_: str) -> None:
+        raise ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "DeleteEndpoint")
+
+    monkeypatch.setattr(aws.sagemaker, "delete_endpoint", refused)
+    with pytest.raises(SagemakerError, match="not all is removed, an endpoint costs money while it is there: endpoint"):
+        endpoint.undeploy(aws, read(None, CHANGES), said.append)
+    assert "bins" in account.endpoints
+    run_cli("sagemaker", "undeploy", *FLAGS)
+    assert (account.endpoints, account.configs, account.models) == ([], [], [])

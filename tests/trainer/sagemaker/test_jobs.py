@@ -1,0 +1,219 @@
+"""Training and tuning jobs: what is asked of SageMaker, and what a person reads when it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.stub import Stubber
+
+from binwatch.aws import AwsError
+from binwatch.settings import Settings
+from tests.trainer.drawn import run_cli
+from tests.trainer.sagemaker.conftest import ROLE, CliError
+from trainer.config import assignment
+from trainer.errors import ConfigError, SagemakerError
+from trainer.sagemaker import jobs
+from trainer.sagemaker.client import Aws
+from trainer.sagemaker.jobs import training_request, tuning_request, wait
+from trainer.sagemaker.options import SagemakerConfig, read
+
+CONFIG = f"""
+[job]
+role = "{ROLE}"
+image = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/binwatch-trainer:1"
+output = "s3://binwatch/sagemaker/"
+
+[train]
+epochs = 12
+learning_rate = 0.002
+compile = true
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "aws.toml"
+    path.write_text(CONFIG, encoding="utf-8")
+    return path
+
+
+def config(file: Path, *changes: str) -> SagemakerConfig:
+    return read(file, dict(assignment(change) for change in changes))
+
+
+def sagemaker(url: str) -> Any:
+    return boto3.client("sagemaker", region_name="us-east-1", endpoint_url=url)
+
+
+def test_a_training_job_is_started_and_waited_for(
+    file: Path, aws: str, capsys: pytest.CaptureFixture[str]
+) -> None:  # fmt: skip
+    run_cli(
+        "sagemaker", "train", "--config", file, "--data", "s3://binwatch/prepared/", "--weights", "s3://binwatch/w/",
+        "--set", "job.spot=true", "--set", "job.instances=2", "--set", "job.max_hours=1.5", "--name", "first-run",
+    )  # fmt: skip
+    found = sagemaker(aws).describe_training_job(TrainingJobName="first-run")
+    assert found["HyperParameters"] == {
+        "train.epochs": "12", "train.learning_rate": "0.002", "train.compile": "true",
+        "export.variants": "fp32,int8", "export.max_loss": "0.005",
+    }  # fmt: skip
+    channels = {
+        each["ChannelName"]: each["DataSource"]["S3DataSource"]["S3Uri"] for each in found["InputDataConfig"]
+    }  # fmt: skip
+    assert channels == {"data": "s3://binwatch/prepared/", "weights": "s3://binwatch/w/"}
+    assert found["CheckpointConfig"] == {
+        "S3Uri": "s3://binwatch/sagemaker/checkpoints/first-run", "LocalPath": "/opt/ml/checkpoints",
+    }  # fmt: skip
+    assert found["OutputDataConfig"]["S3OutputPath"] == "s3://binwatch/sagemaker/models"
+    assert found["ResourceConfig"] == {"InstanceType": "ml.g5.xlarge", "InstanceCount": 2, "VolumeSizeInGB": 100}
+    assert found["EnableManagedSpotTraining"] is True
+    assert found["StoppingCondition"] == {"MaxRuntimeInSeconds": 5400, "MaxWaitTimeInSeconds": 86_400}
+    assert found["RoleArn"] == ROLE
+    said = capsys.readouterr().err
+    assert "training job first-run: started on 2 × ml.g5.xlarge" in said
+    assert "training job first-run: Completed" in said
+    assert f"model: {found['ModelArtifacts']['S3ModelArtifacts']}" in said
+
+
+def test_without_spot_nothing_waits_for_a_spare_machine(file: Path) -> None:
+    request = training_request(config(file), "s3://b/p/")
+    assert request["EnableManagedSpotTraining"] is False
+    assert request["StoppingCondition"] == {"MaxRuntimeInSeconds": 43_200}
+    assert "VpcConfig" not in request
+
+
+def test_a_job_runs_in_the_network_that_is_named(file: Path) -> None:
+    request = training_request(config(file, 'job.subnets=["subnet-1"]', 'job.security_groups=["sg-1"]'), "s3://b/p/")
+    assert request["VpcConfig"] == {"Subnets": ["subnet-1"], "SecurityGroupIds": ["sg-1"]}
+
+
+def test_a_tuning_job_searches_the_capstones_space(file: Path, aws: str) -> None:
+    run_cli(
+        "sagemaker", "tune", "--config", file, "--data", "s3://binwatch/prepared/", "--name", "bw-tune-1",
+        "--set", "tuning.preset=capstone", "--set", "tuning.trials=8", "--set", "tuning.parallel=4", "--no-wait",
+    )  # fmt: skip
+    found = sagemaker(aws).describe_hyper_parameter_tuning_job(HyperParameterTuningJobName="bw-tune-1")
+    asked = found["HyperParameterTuningJobConfig"]
+    assert asked["ResourceLimits"] == {"MaxNumberOfTrainingJobs": 8, "MaxParallelTrainingJobs": 4}
+    assert asked["HyperParameterTuningJobObjective"] == {"Type": "Maximize", "MetricName": "validation:accuracy"}
+    assert asked["ParameterRanges"] == {
+        "ContinuousParameterRanges": [
+            {"Name": "train.learning_rate", "MinValue": "0.001", "MaxValue": "0.1", "ScalingType": "Logarithmic"}
+        ],
+        "CategoricalParameterRanges": [{"Name": "train.batch_size", "Values": ["32", "64"]}],
+        "IntegerParameterRanges": [
+            {"Name": "train.epochs", "MinValue": "10", "MaxValue": "20", "ScalingType": "Linear"}
+        ],
+    }
+    # What is searched is not fixed as well, though the file says something about it.
+    assert found["TrainingJobDefinition"]["StaticHyperParameters"] == {
+        "train.compile": "true", "train.optimiser": "adam", "train.loss": "cross_entropy", "model.head": "capstone",
+        "export.variants": "fp32,int8", "export.max_loss": "0.005",
+    }  # fmt: skip
+
+
+def test_hyperband_stops_trials_itself(file: Path) -> None:
+    def stopping(strategy: str) -> str:
+        request = tuning_request(config(file, f"tuning.strategy={strategy}"), "s3://b/p/")
+        asked: str = request["HyperParameterTuningJobConfig"]["TrainingJobEarlyStoppingType"]
+        return asked
+
+    assert (stopping("Hyperband"), stopping("Bayesian")) == ("Off", "Auto")
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ("job.role=me", "job.role: String should match pattern"),
+        ("job.instance_typ=ml.g5.xlarge", "job.instance_typ: Extra inputs are not permitted"),
+        ("job.output=/tmp", "job.output: String should match pattern"),
+        ("train.epochs=0", "train.epochs: Input should be greater than or equal to 1"),
+    ],
+)
+def test_a_wrong_option_is_named(change: str, expected: str, file: Path) -> None:
+    with pytest.raises(ConfigError, match=r"docs/aws\.md") as caught:
+        config(file, change)
+    assert str(caught.value).startswith(expected)
+
+
+def test_a_preset_that_is_not_there_is_named(file: Path) -> None:
+    with pytest.raises(ConfigError, match=r"tuning\.preset: 'best'; choose from default, capstone"):
+        tuning_request(config(file, "tuning.preset=best"), "s3://b/p/")
+
+
+@pytest.mark.parametrize(
+    ("code", "says", "expected"),
+    [
+        ("ResourceLimitExceeded", "limit 'ml.g5.xlarge' is 0 Instances", "a quota of the account is used up: limit"),
+        (
+            "AccessDeniedException",
+            "User x is not authorized",
+            "not allowed: User x is not authorized; give your user or role",
+        ),
+        ("ExpiredTokenException", "expired", "the AWS credentials are expired or unknown in region 'us-east-1'"),
+        ("ThrottlingException", "Rate exceeded", "AWS refused too many requests, 10 times in a row"),
+        (
+            "ValidationException",
+            "Could not assume role arn:x",
+            "Could not assume role arn:x (ValidationException); check",
+        ),
+        ("ValidationException", "1 validation error", "1 validation error (ValidationException)"),
+    ],
+)
+def test_what_aws_refuses_is_explained(code: str, says: str, expected: str, file: Path) -> None:
+    aws = Aws(Settings())
+    with Stubber(aws.sagemaker) as stub:
+        stub.add_client_error("create_training_job", code, says)
+        request = {"TrainingJobName": "t", **training_request(config(file), "s3://b/p/")}
+        with pytest.raises(AwsError) as caught:
+            jobs.create(aws, "create_training_job", "training job t", request)
+    assert str(caught.value).startswith(f"training job t: {expected}")
+
+
+def test_without_credentials_it_says_how_to_get_some(
+    file: Path, cli_error: CliError, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # it remembers the credentials of other tests
+    said = cli_error("sagemaker", "train", "--config", file, "--data", "s3://b/p/", "--name", "t")
+    assert said.startswith("error: training job t: no AWS credentials")
+    assert "log in, or give the machine a role" in said
+
+
+def test_a_region_that_does_not_answer_is_named(
+    file: Path, cli_error: CliError, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    monkeypatch.setenv("BINWATCH_REGION", "eu-west-9")
+    monkeypatch.setattr("binwatch.aws._TRIES", 1)
+    said = cli_error("sagemaker", "train", "--config", file, "--data", "s3://b/p/", "--name", "t")
+    assert "AWS cannot be reached in region 'eu-west-9'" in said
+    assert "check BINWATCH_REGION" in said
+
+
+def test_a_job_that_fails_on_the_way_says_why() -> None:
+    states = iter(
+        [
+            {"TrainingJobStatus": "InProgress", "SecondaryStatus": "Downloading"},
+            {"TrainingJobStatus": "InProgress", "SecondaryStatus": "Training"},
+            {"TrainingJobStatus": "InProgress", "SecondaryStatus": "Training"},
+            {"TrainingJobStatus": "Failed", "SecondaryStatus": "Failed", "FailureReason": "AlgorithmError: disk"},
+        ]
+    )
+    said: list[str] = []
+    with pytest.raises(SagemakerError, match="Failed: AlgorithmError: disk"):
+        wait(lambda: next(states), "TrainingJobStatus", said.append, poll_s=0)
+    assert said == ["InProgress: Downloading", "InProgress: Training", "Failed"]
+
+
+def test_who_stops_waiting_is_told_how_to_stop_the_job() -> None:
+    with (
+        pytest.raises(SagemakerError, match="goes on, and costs money; to stop it: aws sagemaker stop-training-job t"),
+        jobs.going_on("training job t", "stop-training-job", "t"),
+    ):
+        raise KeyboardInterrupt

@@ -1,0 +1,135 @@
+"""The pipeline's definition, put on moto and then played with the real commands, from a bucket to a served model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import boto3
+import pytest
+
+from binwatch.objects import Objects
+from binwatch.registry import Registry
+from binwatch.settings import Settings
+from tests.services.s3 import S3
+from tests.trainer.drawn import run_cli
+from tests.trainer.sagemaker.conftest import OPTIONS, ROLE, CliError
+from tests.trainer.sagemaker.player import Player
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # the SDK's own, as it is imported
+SAMPLES = Path(__file__).parents[3] / "samples"
+CONFIG = """
+[job]
+role = "{role}"
+image = "trainer:1"
+output = "s3://{bucket}/sagemaker"
+tags = {{ team = "bins" }}
+
+[endpoint]
+name = "bins-of-the-pipeline"
+image = "worker:1"
+instance_type = "ml.c5.xlarge"  # moto knows no newer ones
+
+[prepare]
+source = "s3://{bucket}"
+endpoint = "{endpoint}"
+list = "{keys}"
+size = 224
+
+[data]
+split_seed = 9  # one that has every class among the training photos
+"""
+
+
+@pytest.fixture
+def file(s3: S3, aws: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("BINWATCH_S3_ENDPOINT_URL", s3.endpoint_url)
+    monkeypatch.setenv("BINWATCH_BUCKET", s3.bucket)
+    photos = sorted((SAMPLES / "bin-images").iterdir())
+    for photo in photos:
+        s3.put(f"bin-images/{photo.name}", photo.read_bytes())
+        s3.put(f"metadata/{photo.stem}.json", (SAMPLES / "metadata" / f"{photo.stem}.json").read_bytes())
+    keys = tmp_path / "keys.txt"
+    keys.write_text("".join(f"{photo.stem}\n" for photo in photos), encoding="utf-8")
+    path = tmp_path / "aws.toml"
+    tables: dict[str, dict[str, str]] = {}
+    for name, value in OPTIONS.items():
+        section, _, option = name.partition(".")
+        tables.setdefault(section, {})[option] = value
+    options = "".join(
+        f"\n[{section}]\n" + "".join(f"{option} = {_toml(option, value)}\n" for option, value in table.items())
+        for section, table in tables.items()
+    )
+    path.write_text(
+        CONFIG.format(role=ROLE, bucket=s3.bucket, endpoint=s3.endpoint_url, keys=keys) + options, encoding="utf-8"
+    )
+    return path
+
+
+def _toml(option: str, value: str) -> str:
+    if option == "variants":
+        return json.dumps(value.split(","))
+    return value if value.replace(".", "", 1).isdigit() else json.dumps(value)
+
+
+def definition(name: str = "binwatch") -> dict[str, object]:
+    client = boto3.client("sagemaker", region_name="us-east-1")
+    found: dict[str, object] = json.loads(client.describe_pipeline(PipelineName=name)["PipelineDefinition"])
+    return found
+
+
+def test_from_photos_in_a_bucket_to_an_endpoint(s3: S3, file: Path, tmp_path: Path) -> None:
+    run_cli("sagemaker", "pipeline", "--config", file, "--no-wait")
+    registry = Registry(Objects(Settings(s3_endpoint_url=s3.endpoint_url)), s3.bucket, "models/")
+    assert registry.current() is None
+
+    player = Player(definition(), s3, tmp_path / "play")
+    player.play()
+    assert player.done == ["Prepare", "Train", "Compare", "Register", "Promote", "Deploy", "IfBetter"]
+    current = registry.current()
+    assert current is not None
+    assert registry.card(current.version).jpeg_quality == 95
+    package = player.found["Steps"]["Register"]
+    trained = player.found["Steps"]["Train"]["ModelArtifacts"]["S3ModelArtifacts"]
+    assert package["InferenceSpecification"]["Containers"] == [{"Image": "worker:1", "ModelDataUrl": trained}]
+    sagemaker = boto3.client("sagemaker", region_name="us-east-1")
+    assert sagemaker.describe_endpoint(EndpointName="bins-of-the-pipeline")["EndpointStatus"] == "InService"
+
+    # The same model again is not better than itself: the pipeline ends there and nothing is touched.
+    cached = {name: player.found["Steps"][name] for name in ("Prepare", "Train")}
+    second = Player(definition(), s3, tmp_path / "second", cached)
+    second.play()
+    assert second.done == ["Prepare", "Train", "Compare", "IfBetter"]
+    assert "is in use already" in second.found["Steps"]["Compare"]["PropertyFiles"]["Comparison"]["why"]
+    assert registry.current() == current
+    run_cli("sagemaker", "undeploy", "--config", file)
+
+
+def test_the_pipeline_is_shown_without_asking_anyone(
+    file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # no one is there
+    run_cli("sagemaker", "pipeline", "--config", file, "--show")
+    found = json.loads(capsys.readouterr().out)
+    assert [step["Name"] for step in found["Steps"]] == ["Prepare", "Train", "Compare", "IfBetter"]
+    assert found["Steps"][1]["Arguments"]["Tags"] == [
+        {"Key": "project", "Value": "binwatch"}, {"Key": "team", "Value": "bins"},
+    ]  # fmt: skip
+
+
+def test_a_second_definition_replaces_the_first(file: Path) -> None:
+    run_cli("sagemaker", "pipeline", "--config", file, "--name", "twice", "--no-start")
+    run_cli("sagemaker", "pipeline", "--config", file, "--name", "twice", "--no-start", "--set", "job.instances=3")
+    train = definition("twice")["Steps"][1]  # type: ignore[index]
+    assert train["Arguments"]["ResourceConfig"]["InstanceCount"] == 3
+
+
+def test_a_pipeline_without_photos_to_prepare_is_refused(cli_error: CliError, aws: str) -> None:
+    changes = {"job.role": ROLE, "job.image": "t:1", "job.output": "s3://binwatch/x"}
+    flags = [part for name, value in changes.items() for part in ("--set", f"{name}={value}")]
+    assert "prepare: the pipeline needs a table [prepare]" in cli_error("sagemaker", "pipeline", *flags)
+
+
+def test_a_list_that_is_not_there_is_named(file: Path, cli_error: CliError) -> None:
+    said = cli_error("sagemaker", "pipeline", "--config", file, "--set", "prepare.list=/none/keys.txt")
+    assert said == "error: prepare.list: /none/keys.txt: cannot be read (No such file or directory)"

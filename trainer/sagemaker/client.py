@@ -1,0 +1,53 @@
+"""Clients of AWS for one region, and which of its refusals are none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from binwatch.aws import aws_client, code_of, message_of
+from binwatch.settings import Settings
+
+
+class Aws:
+    """Clients of one region. Nothing is asked before the first call."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.region = settings.region
+        self._sagemaker_url = settings.sagemaker_endpoint_url
+
+    @cached_property
+    def sagemaker(self) -> Any:
+        """Jobs, pipelines, models and endpoints."""
+        return aws_client("sagemaker", self.region, self._sagemaker_url)
+
+    @cached_property
+    def scaling(self) -> Any:
+        """Application Auto Scaling, which is not the SageMaker SDK's business."""
+        return aws_client("application-autoscaling", self.region)
+
+
+def is_missing(error: ClientError) -> bool:
+    """Whether an answer says that the thing asked for is not there; SageMaker has no error code of its own for it."""
+    says = message_of(error).lower()
+    missing = any(words in says for words in ("could not find", "does not exist", "no scalable target"))
+    return missing or code_of(error) in {"ResourceNotFound", "ResourceNotFoundException", "ObjectNotFoundException"}
+
+
+def is_taken(error: ClientError) -> bool:
+    """Whether an answer says that there is such a thing already."""
+    return "already exist" in message_of(error).lower()
+
+
+@contextmanager
+def idempotent() -> Iterator[None]:
+    """Making something that is there already is fine: names follow from what they stand for (`models.named`)."""
+    try:
+        yield
+    except ClientError as error:
+        if not is_taken(error):
+            raise

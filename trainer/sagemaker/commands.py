@@ -1,0 +1,205 @@
+"""`python -m trainer sagemaker …`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from binwatch.settings import load_settings
+from trainer.config import assignment
+
+if TYPE_CHECKING:
+    from trainer.sagemaker.options import SagemakerConfig
+
+app = typer.Typer(no_args_is_help=True, help="Train, tune, and serve on Amazon SageMaker.")
+
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file with [job], [endpoint], [train], …")]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="SECTION.OPTION=VALUE", help="Change one option, e.g. job.instance_type=ml.g5.2xlarge."
+    ),
+]
+Data = Annotated[str, typer.Option("--data", help="s3://BUCKET/PREFIX/ with what `prepare` wrote.")]
+Weights = Annotated[str | None, typer.Option("--weights", help="s3:// prefix with the one file to start from.")]
+Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it is done, and say each new state.")]
+
+
+@app.command()
+def train(
+    data: Data,
+    config: ConfigFile = None,
+    settings: Changes = None,
+    weights: Weights = None,
+    wait: Wait = True,
+    name: Annotated[str, typer.Option(help="The job's name; default: binwatch-train- and the time.")] = "",
+) -> None:
+    """Start a training job; its model.tar.gz is a bundle."""
+    from trainer.sagemaker import jobs
+    from trainer.sagemaker.client import Aws
+
+    options = _read(config, settings)
+    aws, name = Aws(load_settings()), name or jobs.job_name("train", _now())
+    request = jobs.with_checkpoints(
+        jobs.training_request(options, data, weights), f"{options.job.output.rstrip('/')}/checkpoints/{name}"
+    )
+    jobs.create(aws, "create_training_job", f"training job {name}", {"TrainingJobName": name, **request})
+    _say(f"training job {name}: started on {options.job.instances} × {options.job.instance_type}")
+    if not wait:
+        return
+    ask = jobs.describe(aws, "describe_training_job", f"training job {name}", TrainingJobName=name)
+    with jobs.going_on(f"training job {name}", "stop-training-job --training-job-name", name):
+        done = jobs.wait(ask, "TrainingJobStatus", lambda state: _say(f"training job {name}: {state}"))
+    _say(f"model: {done['ModelArtifacts']['S3ModelArtifacts']}")
+    if "BillableTimeInSeconds" in done:
+        _say(f"billed: {done['BillableTimeInSeconds'] * options.job.instances:,} machine seconds")
+
+
+@app.command()
+def tune(
+    data: Data,
+    config: ConfigFile = None,
+    settings: Changes = None,
+    weights: Weights = None,
+    wait: Wait = True,
+    name: Annotated[str, typer.Option(help="The job's name; default: bw-tune- and the time.")] = "",
+) -> None:
+    """Start a tuning job with a search space of `tune` (tuning.preset: default, or capstone)."""
+    from trainer.sagemaker import jobs
+    from trainer.sagemaker.client import Aws
+
+    options = _read(config, settings)
+    aws, name = Aws(load_settings()), name or f"bw-tune-{_now():%Y%m%d-%H%M%S}"  # 32 characters at most
+    jobs.create(
+        aws, "create_hyper_parameter_tuning_job", f"tuning job {name}",
+        {"HyperParameterTuningJobName": name, **jobs.tuning_request(options, data, weights)},
+    )  # fmt: skip
+    _say(f"tuning job {name}: {options.tuning.trials} training jobs, {options.tuning.parallel} at a time")
+    if not wait:
+        return
+    ask = jobs.describe(
+        aws, "describe_hyper_parameter_tuning_job", f"tuning job {name}", HyperParameterTuningJobName=name
+    )
+    with jobs.going_on(f"tuning job {name}", "stop-hyper-parameter-tuning-job --hyper-parameter-tuning-job-name", name):
+        done = jobs.wait(ask, "HyperParameterTuningJobStatus", lambda state: _say(f"tuning job {name}: {state}"))
+    best = done.get("BestTrainingJob")
+    if best:
+        value = best.get("FinalHyperParameterTuningJobObjectiveMetric", {}).get("Value")
+        _say(f"best: {best['TrainingJobName']}, validation accuracy {value:.1%}" if value else f"best: {best}")
+        _say("train with: " + " ".join(f"--set {key}={text}" for key, text in best["TunedHyperParameters"].items()))
+
+
+@app.command()
+def pipeline(
+    config: ConfigFile = None,
+    settings: Changes = None,
+    name: Annotated[str, typer.Option(help="The pipeline's name.")] = "binwatch",
+    start: Annotated[bool, typer.Option("--start/--no-start", help="Start it, once it is there.")] = True,
+    show: Annotated[bool, typer.Option("--show", help="Print the definition and change nothing.")] = False,
+    wait: Wait = True,
+) -> None:
+    """Create or update the pipeline: prepare, train, compare; if better: register, promote, deploy."""
+    import boto3
+
+    options, ours = _read(config, settings), load_settings()
+    boto3.setup_default_session(region_name=ours.region)  # the SDK makes a client as soon as it is imported
+    from binwatch.objects import Objects
+    from trainer.sagemaker import jobs, pipeline
+    from trainer.sagemaker.client import Aws
+
+    aws = Aws(ours)
+    files = {} if show else pipeline.upload_files(name, options, Objects(ours))
+    found = pipeline.definition(name, options, ours, files)
+    if show:
+        print(json.dumps(found, indent=2))
+        return
+    pipeline.upsert(aws, name, options, found)
+    _say(f"pipeline {name}: {len(found['Steps'])} steps")
+    if not start:
+        return
+    arn = jobs.create(aws, "start_pipeline_execution", f"pipeline {name}", {"PipelineName": name})[
+        "PipelineExecutionArn"
+    ]
+    _say(f"started: {arn}")
+    if not wait:
+        return
+    ask = jobs.describe(aws, "describe_pipeline_execution", f"pipeline {name}", PipelineExecutionArn=arn)
+    with jobs.going_on(f"pipeline {name}", "stop-pipeline-execution --pipeline-execution-arn", arn):
+        jobs.wait(
+            ask, "PipelineExecutionStatus", lambda state: _say(f"pipeline {name}: {state}"), done=("Succeeded",)
+        )  # fmt: skip
+
+
+@app.command()
+def deploy(
+    config: ConfigFile = None,
+    settings: Changes = None,
+    model: Annotated[
+        str | None, typer.Option(help="Published version, or s3://…/model.tar.gz; default: the model in use.")
+    ] = None,
+) -> None:
+    """Serve a model at a real-time endpoint, with data capture and autoscaling; creates or updates it."""
+    from trainer.sagemaker import endpoint
+    from trainer.sagemaker.client import Aws
+    from trainer.sagemaker.models import source_of
+
+    ours = load_settings()
+    endpoint.deploy(Aws(ours), _read(config, settings), source_of(model, ours), _say)
+
+
+@app.command()
+def undeploy(config: ConfigFile = None, settings: Changes = None) -> None:
+    """Remove the endpoint and all that belongs to it."""
+    from trainer.sagemaker import endpoint
+    from trainer.sagemaker.client import Aws
+
+    endpoint.undeploy(Aws(load_settings()), _read(config, settings), _say)
+
+
+@app.command()
+def compare(
+    model: Annotated[Path, typer.Option("--model", help="Folder with model.tar.gz, or with a bundle.")],
+    data: Annotated[Path, typer.Option("--data", help="Folder that `prepare` wrote.")],
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for comparison.json.")] = None,
+    promote: Annotated[bool, typer.Option("--promote", help="Put it in use if it is better, else fail.")] = False,
+) -> None:
+    """Steps of the pipeline: is a trained model better than the one in use? With --promote: put it in use."""
+    from trainer.display import Display
+    from trainer.registry_commands import open_registry
+    from trainer.sagemaker import compare
+
+    answer = compare.compare(model, data, open_registry(), Display(), put_in_use=promote)
+    _say(answer.why)
+    if out:
+        compare.write_answer(answer, out)
+
+
+@app.command()
+def container(
+    root: Annotated[Path, typer.Option("--root", help="Where SageMaker's folders are.")] = Path("/opt/ml"),
+) -> None:
+    """Be a training container: what the image runs when SageMaker starts it with `train`."""
+    from trainer.sagemaker.container import train
+    from trainer.sagemaker.layout import Layout
+
+    sys.exit(train(Layout(root)))
+
+
+def _read(file: Path | None, changes: list[str] | None) -> SagemakerConfig:
+    from trainer.sagemaker.options import read
+
+    given: dict[str, Any] = dict(assignment(text) for text in changes or [])
+    return read(file, given)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

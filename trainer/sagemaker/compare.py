@@ -1,0 +1,73 @@
+"""A step of the pipeline: is the model that a training job left better than the one in use?"""
+
+from __future__ import annotations
+
+import tarfile
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from pydantic import BaseModel
+
+from binwatch.bundle import CARD
+from binwatch.registry import Registry
+from trainer.display import Display
+from trainer.errors import PromotionError, SagemakerError
+from trainer.prepare.fetch import write_whole
+from trainer.prepare.outputs import MANIFEST
+from trainer.prepare.place import PHOTOS
+from trainer.promote import promote
+
+ARCHIVE = "model.tar.gz"
+ANSWER = "comparison.json"
+
+
+class Answer(BaseModel):
+    """What the condition reads."""
+
+    better: bool
+    version: str
+    why: str
+
+
+def compare(model: Path, data: Path, registry: Registry, display: Display, *, put_in_use: bool = False) -> Answer:
+    """Compare the bundle in `model` (or in its model.tar.gz) with the model in use, on its test photos in `data`.
+
+    `put_in_use` promotes it if it is better, and then raises PromotionError if it is not. Raises SagemakerError if
+    there is no bundle.
+    """
+    with TemporaryDirectory(prefix="binwatch-") as name:
+        bundle = _unpacked(model, Path(name))
+        photos = {"photos": data / PHOTOS, "index": data / MANIFEST}
+        version = bundle_version(bundle)
+        try:
+            done = promote(str(bundle), registry, photos, display, dry_run=not put_in_use)
+        except PromotionError as error:
+            if put_in_use:
+                raise
+            return Answer(better=False, version=version, why=str(error))
+    verdict = done.comparison.verdict() if done.comparison else "no model is in use: the first one has nothing to beat"
+    return Answer(better=True, version=version, why=verdict)
+
+
+def bundle_version(folder: Path) -> str:
+    """The version of the bundle in `folder`."""
+    from binwatch.bundle import Bundle
+
+    return Bundle(folder).card.version
+
+
+def write_answer(answer: Answer, folder: Path) -> None:
+    """The property file of the step."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / ANSWER, (answer.model_dump_json(indent=2) + "\n").encode())
+
+
+def _unpacked(model: Path, work: Path) -> Path:
+    archive = model / ARCHIVE
+    if archive.is_file():
+        with tarfile.open(archive) as opened:
+            opened.extractall(work, filter="data")  # refuses paths that lead out of the folder
+        model = work
+    if not (model / CARD).is_file():
+        raise SagemakerError(f"{model}: no {CARD} and no {ARCHIVE} with one; give the output of a training job")
+    return model

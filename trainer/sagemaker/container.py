@@ -1,0 +1,89 @@
+"""The training container: SageMaker runs `IMAGE train`, this runs the training, and its exit status is the job's.
+
+An interruption (spot) is SIGTERM and 120 seconds. Checkpoints are written whole after each epoch, so there is nothing
+left to do but to stop; the next start continues from the last one.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import torch
+
+from binwatch.errors import BinwatchError
+from trainer.display import Display
+from trainer.sagemaker import fitting
+from trainer.sagemaker.layout import Cluster, Layout
+
+PORT = 29_500
+"""Where the machines of one job meet. SageMaker lets them reach each other on all ports."""
+STOPPED = 128 + signal.SIGTERM
+
+
+def train(layout: Layout) -> int:
+    """Run the job that `layout` describes; returns the exit status."""
+    try:
+        with _stoppable():
+            fitting.configuration(layout)  # before any process is started
+            cluster = layout.cluster()
+            gpus = torch.cuda.device_count()
+            if len(cluster.hosts) > 1 or gpus > 1:
+                return _launch(launch_command(layout, cluster, gpus), layout)
+            fitting.run(layout, Display())
+    except BinwatchError as error:
+        layout.fail(str(error))
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except Exception as error:
+        layout.fail(f"{type(error).__name__}: {error}; the log has the whole trace")
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def launch_command(layout: Layout, cluster: Cluster, gpus: int) -> list[str]:
+    """torchrun, on each machine alike but for its rank: a process for each GPU, or one where there is none."""
+    # The interface that reaches the other machines must be named, or gloo and NCCL may take another one.
+    interface = cluster.network_interface_name
+    return [
+        "env", f"NCCL_SOCKET_IFNAME={interface}", f"GLOO_SOCKET_IFNAME={interface}",
+        sys.executable, "-m", "torch.distributed.run",
+        "--nnodes", str(len(cluster.hosts)), "--node_rank", str(cluster.rank), "--nproc_per_node", str(max(gpus, 1)),
+        "--master_addr", cluster.master, "--master_port", str(PORT),
+        "-m", "trainer.sagemaker.fitting", str(layout.root),
+    ]  # fmt: skip
+
+
+def _launch(command: list[str], layout: Layout) -> int:
+    with subprocess.Popen(command) as process:  # noqa: S603 (our own command line)
+        try:
+            status = process.wait()
+        except SystemExit:
+            process.terminate()  # torchrun stops its processes in turn
+            process.wait()
+            raise
+    if status:
+        layout.fail(f"training ended with status {status}; the log has the reason")
+        return 1
+    return 0
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """TERM ends the process, also as the container's first one, which the kernel otherwise shields from it."""
+
+    def stop(_: int, __: FrameType | None) -> None:
+        print("stopped by SIGTERM; the last epoch's checkpoint is whole", file=sys.stderr, flush=True)
+        sys.exit(STOPPED)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

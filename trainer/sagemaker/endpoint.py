@@ -1,0 +1,197 @@
+"""`deploy` and `undeploy`: a real-time endpoint with data capture and autoscaling."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from binwatch.aws import AwsError, explained
+from trainer.errors import ConfigError, SagemakerError
+from trainer.sagemaker import jobs, models
+from trainer.sagemaker.client import Aws, idempotent, is_missing
+from trainer.sagemaker.models import Source
+from trainer.sagemaker.options import SagemakerConfig
+
+VARIANT = "AllTraffic"
+DIMENSION = "sagemaker:variant:DesiredInstanceCount"
+POLICY = "binwatch-photos-per-machine"
+SCALE_OUT_S, SCALE_IN_S = 60, 300
+"""Seconds between two changes: machines come sooner than they go."""
+
+Say = Callable[[str], None]
+
+
+def deploy(aws: Aws, config: SagemakerConfig, source: Source, say: Say, *, poll_s: float = jobs.POLL_S) -> None:
+    """Make the endpoint serve `source`, creating or updating it. What is as wanted already is left alone.
+
+    A failing update leaves the endpoint as it was: SageMaker takes the old machines away last.
+    """
+    name = _name(config)
+    model = models.ensure(aws, config, source)
+    wanted = _ensure_config(aws, config, model)
+    found = describe(aws, name)
+    if found is None:
+        jobs.create(
+            aws, "create_endpoint", f"endpoint {name}",
+            {"EndpointName": name, "EndpointConfigName": wanted, "Tags": jobs.tags(config.job)},
+        )  # fmt: skip
+    elif found["EndpointConfigName"] != wanted:
+        jobs.create(aws, "update_endpoint", f"endpoint {name}", _update(name, wanted))
+    say(f"endpoint {name}: {source.version} ({model})")
+    try:
+        _wait(aws, name, wanted, say, poll_s)
+    except SagemakerError as error:
+        raise SagemakerError(
+            f"endpoint {name}: {error}; what is there of it costs money: python -m trainer sagemaker undeploy"
+        ) from error
+    _scale(aws, config, say)
+
+
+def undeploy(aws: Aws, config: SagemakerConfig, say: Say, *, poll_s: float = jobs.POLL_S) -> None:
+    """Remove the endpoint, its configurations, their models and its autoscaling; what is gone already is fine."""
+    name = _name(config)
+    left: list[str] = []
+
+    def remove(what: str, call: Callable[[], object]) -> None:
+        try:
+            with explained(what, aws.region):
+                _unless_missing(call)
+        except AwsError as error:
+            left.append(str(error))
+        else:
+            say(f"removed: {what}")
+
+    scaling, sagemaker = aws.scaling, aws.sagemaker
+    remove(f"autoscaling of {name}", lambda: scaling.deregister_scalable_target(**_target(name)))
+    configs = _configs(aws, name)
+    remove(f"endpoint {name}", lambda: sagemaker.delete_endpoint(EndpointName=name))
+    for config_name, model_names in configs.items():
+        remove(f"endpoint configuration {config_name}", _deleting(aws, "endpoint_config", config_name))
+        for model in model_names:
+            if model.startswith(models.PREFIX):
+                remove(f"model {model}", _deleting(aws, "model", model))
+    if left:
+        raise SagemakerError(f"not all is removed, an endpoint costs money while it is there: {'; '.join(left)}")
+
+
+def describe(aws: Aws, name: str) -> dict[str, Any] | None:
+    """The endpoint as it is; None if there is none."""
+    with explained(f"endpoint {name}", aws.region):
+        try:
+            found: dict[str, Any] = aws.sagemaker.describe_endpoint(EndpointName=name)
+        except ClientError as error:
+            if is_missing(error):
+                return None
+            raise
+        return found
+
+
+def _ensure_config(aws: Aws, config: SagemakerConfig, model: str) -> str:
+    endpoint = config.endpoint
+    variant = {
+        "VariantName": VARIANT,
+        "ModelName": model,
+        "InstanceType": endpoint.instance_type,
+        "InitialInstanceCount": endpoint.instances,
+    }
+    request: dict[str, Any] = {"ProductionVariants": [variant]}
+    if endpoint.capture_percent:
+        request["DataCaptureConfig"] = {
+            "EnableCapture": True,
+            "InitialSamplingPercentage": endpoint.capture_percent,
+            "DestinationS3Uri": endpoint.capture or f"{config.job.output.rstrip('/')}/captured",
+            "CaptureOptions": [{"CaptureMode": "Input"}, {"CaptureMode": "Output"}],
+            # Photos as they are, not as JSON text.
+            "CaptureContentTypeHeader": {"JsonContentTypes": ["application/json"]},
+        }
+    name = models.named(_name(config), request)
+    with explained(f"endpoint configuration {name}", aws.region), idempotent():
+        aws.sagemaker.create_endpoint_config(EndpointConfigName=name, Tags=jobs.tags(config.job), **request)
+    return name
+
+
+def _update(name: str, config: str) -> dict[str, Any]:
+    # Autoscaling has chosen a number of machines; keep it, but not the old data capture.
+    return {
+        "EndpointName": name,
+        "EndpointConfigName": config,
+        "RetainAllVariantProperties": True,
+        "ExcludeRetainedVariantProperties": [{"VariantPropertyType": "DataCaptureConfig"}],
+    }
+
+
+def _wait(aws: Aws, name: str, wanted: str, say: Say, poll_s: float) -> None:
+    ask = jobs.describe(aws, "describe_endpoint", f"endpoint {name}", EndpointName=name)
+    found = jobs.wait(ask, "EndpointStatus", lambda state: say(f"endpoint {name}: {state}"), poll_s=poll_s)
+    if found["EndpointConfigName"] != wanted:
+        raise SagemakerError(
+            f"the update was taken back, the old model still answers: {found.get('FailureReason', 'no reason given')}"
+        )
+
+
+def _scale(aws: Aws, config: SagemakerConfig, say: Say) -> None:
+    endpoint = config.endpoint
+    most = max(endpoint.instances, endpoint.max_instances)
+    with explained(f"autoscaling of {endpoint.name}", aws.region):
+        aws.scaling.register_scalable_target(
+            **_target(endpoint.name), MinCapacity=endpoint.instances, MaxCapacity=most
+        )  # fmt: skip
+        aws.scaling.put_scaling_policy(
+            **_target(endpoint.name),
+            PolicyName=POLICY,
+            PolicyType="TargetTrackingScaling",
+            TargetTrackingScalingPolicyConfiguration={
+                "TargetValue": endpoint.photos_per_minute,
+                "PredefinedMetricSpecification": {
+                    "PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"
+                },
+                "ScaleOutCooldown": SCALE_OUT_S,
+                "ScaleInCooldown": SCALE_IN_S,
+            },
+        )  # fmt: skip
+    say(f"autoscaling: {endpoint.instances} to {most} machines, {endpoint.photos_per_minute:g} photos a minute each")
+
+
+def _configs(aws: Aws, name: str) -> dict[str, list[str]]:
+    """The endpoint's configurations, old ones included, and the models that they name."""
+    own = models.named(name, {})[:-8]
+    with explained(f"configurations of {name}", aws.region):
+        pages = aws.sagemaker.get_paginator("list_endpoint_configs").paginate(NameContains=own)
+        names = [found["EndpointConfigName"] for page in pages for found in page["EndpointConfigs"]]
+        return {
+            each: [
+                variant["ModelName"]
+                for variant in aws.sagemaker.describe_endpoint_config(EndpointConfigName=each)["ProductionVariants"]
+            ]
+            for each in names
+            if each.startswith(own) and len(each) == len(own) + 8  # not those of an endpoint whose name begins alike
+        }
+
+
+def _deleting(aws: Aws, kind: str, name: str) -> Callable[[], object]:
+    key = {"endpoint_config": "EndpointConfigName", "model": "ModelName"}[kind]
+    return lambda: getattr(aws.sagemaker, f"delete_{kind}")(**{key: name})
+
+
+def _unless_missing(call: Callable[[], object]) -> None:
+    try:
+        call()
+    except ClientError as error:
+        if not is_missing(error):
+            raise
+
+
+def _target(name: str) -> dict[str, str]:
+    return {
+        "ServiceNamespace": "sagemaker",
+        "ResourceId": f"endpoint/{name}/variant/{VARIANT}",
+        "ScalableDimension": DIMENSION,
+    }
+
+
+def _name(config: SagemakerConfig) -> str:
+    if not config.endpoint.name:
+        raise ConfigError("endpoint.name: the endpoint needs a name (--set endpoint.name=NAME)")
+    return config.endpoint.name

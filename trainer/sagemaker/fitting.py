@@ -1,0 +1,142 @@
+"""What each process of a training job does: read the job's description, train, and leave a bundle.
+
+`container` starts it, by torchrun if the job has several GPUs or machines.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from binwatch.bundle import Precision
+from binwatch.errors import BinwatchError
+from trainer import report
+from trainer.config import Config, DataConfig, read
+from trainer.curves import CURVES
+from trainer.data.source import PREPARED
+from trainer.data.split import Split
+from trainer.display import Display, silent
+from trainer.errors import ConfigError
+from trainer.evaluate import evaluate, write
+from trainer.export.bundle import Options, export
+from trainer.fit import fit, saved_run
+from trainer.loop import BEST, LAST, LOG
+from trainer.prepare.outputs import MANIFEST
+from trainer.prepare.place import PHOTOS
+from trainer.ranks import joined
+from trainer.sagemaker import metric_lines
+from trainer.sagemaker.layout import DATA, WEIGHTS, Layout
+
+EXPORT = "export."
+VARIANTS, MAX_LOSS, VERSION = "export.variants", "export.max_loss", "export.version"
+"""Hyperparameters beside those of the configuration."""
+
+
+def configuration(layout: Layout) -> Config:
+    """The configuration that the job's hyperparameters and channels come to. Raises ConfigError."""
+    changes = {name: value for name, value in layout.changes().items() if not name.startswith(EXPORT)}
+    folder = layout.channel(DATA)
+    if not (folder / MANIFEST).is_file():
+        raise ConfigError(
+            f"channel {DATA!r} has no {MANIFEST}: give the job a folder that `python -m trainer prepare` wrote"
+        )
+    given = {"photos": folder / PHOTOS, "index": folder / MANIFEST, "jpeg_quality": _kept_quality(folder)}
+    weights = _weights(layout.channel(WEIGHTS))
+    found = {f"data.{name}": str(value) if isinstance(value, Path) else value for name, value in given.items()}
+    started = {"model.weights": str(weights)} if weights else {}
+    return read(None, found | started | _suited_to_the_machine() | changes)
+
+
+def run(layout: Layout, display: Display) -> None:
+    """Train, or continue what an interruption left; the first process then exports. Raises BinwatchError."""
+    config = configuration(layout)
+    options = export_options(layout)  # a mistake is known before the epochs
+    folder = layout.checkpoints
+    with joined() as ranks:
+        shown = display if ranks.lead else silent()
+        # SageMaker brings checkpoints back to every machine; what the first one has counts.
+        saved = saved_run(folder, ranks=ranks) if ranks.of_lead((folder / LAST).exists()) else None
+        after = _say if ranks.lead else _say_nothing
+        best = fit(saved.config if saved else config, folder, shown, saved=saved, after=after, ranks=ranks)
+    if ranks.lead:
+        _finish(layout, best, options, display)
+
+
+def export_options(layout: Layout) -> Options:
+    """Which variants to export, by the hyperparameters export.variants, export.max_loss and export.version."""
+    given = layout.changes()
+    names = str(given.get(VARIANTS, "fp32,fp16,int8")).split(",")
+    try:
+        variants = tuple(Precision(name.strip()) for name in names)
+        return Options(variants, float(given.get(MAX_LOSS, Options.max_loss)), str(given.get(VERSION, "")))
+    except ValueError as error:
+        raise ConfigError(f"{VARIANTS} or {MAX_LOSS}: {error}; choose from {', '.join(Precision)}") from error
+
+
+def _finish(layout: Layout, best: Path, options: Options, display: Display) -> None:
+    """The bundle becomes model.tar.gz; the checkpoint, the log and the evaluation output.tar.gz."""
+    found = evaluate(best, Split.TEST, {}, display)
+    main = found.main
+    figures = {"accuracy": main.accuracy, "within_one": main.within_one, "mae": main.mae, "rmse": main.rmse}
+    print(metric_lines.line({f"test_{name}": each.value for name, each in figures.items()}), flush=True)
+    layout.outputs.mkdir(parents=True, exist_ok=True)
+    write(found, layout.outputs / "evaluation-test.json")
+    report.write(found, layout.outputs / "evaluation-test.html")
+    for name in (BEST, LOG, CURVES):
+        shutil.copyfile(layout.checkpoints / name, layout.outputs / name)
+    layout.model.mkdir(parents=True, exist_ok=True)
+    export(best, layout.model, options, {}, display)
+
+
+def _say(row: dict[str, float]) -> None:
+    print(metric_lines.line(row), flush=True)
+
+
+def _say_nothing(_: dict[str, float]) -> None:
+    pass
+
+
+def _kept_quality(folder: Path) -> int:
+    """The quality at which `prepare` kept the photos (see DataConfig.jpeg_quality)."""
+    file = folder / PREPARED
+    if not file.is_file():
+        return int(DataConfig.model_fields["jpeg_quality"].default)
+    return int(json.loads(file.read_text(encoding="utf-8"))["jpeg_quality"])
+
+
+def _suited_to_the_machine() -> dict[str, Any]:
+    """Where a hyperparameter does not say otherwise, a GPU is used, in the way that is fast there."""
+    if not torch.cuda.is_available():
+        return {}
+    return {"train.device": "cuda", "train.precision": "bf16", "train.channels_last": True}
+
+
+def _weights(folder: Path) -> Path | None:
+    if not folder.is_dir():
+        return None
+    files = sorted(file for file in folder.iterdir() if file.suffix in {".npz", ".pt", ".pth"})
+    if len(files) != 1:
+        names = ", ".join(file.name for file in files) or "none"
+        raise ConfigError(f"channel {WEIGHTS!r}: expected one .npz or .pt file, found {names}")
+    return files[0]
+
+
+def main(root: str) -> int:
+    """One process of several, started by torchrun."""
+    layout = Layout(Path(root))
+    try:
+        run(layout, Display())
+    except BinwatchError as error:
+        layout.fail(str(error))
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,108 @@
+"""Where SageMaker puts what a training container reads, and looks for what it leaves (/opt/ml)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from trainer.config import assignment
+from trainer.errors import ConfigError
+
+ROOT = Path("/opt/ml")
+DATA = "data"
+"""The channel with what `prepare` wrote: manifest.csv and photos."""
+WEIGHTS = "weights"
+"""The channel, if there is one, with the one file that the network starts from."""
+MAX_REASON = 1024
+"""SageMaker shows this many characters of a failure file."""
+
+
+class Cluster(BaseModel):
+    """input/config/resourceconfig.json: the machines of the job. SageMaker adds fields now and then."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    current_host: str
+    hosts: list[str]
+    network_interface_name: str = "eth0"
+
+    @property
+    def rank(self) -> int:
+        """Of this machine among all; SageMaker sorts the names alike on each."""
+        return sorted(self.hosts).index(self.current_host)
+
+    @property
+    def master(self) -> str:
+        """The machine that the others meet at, and that writes the model."""
+        return sorted(self.hosts)[0]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The folders below /opt/ml."""
+
+    root: Path = ROOT
+
+    @property
+    def model(self) -> Path:
+        """Becomes model.tar.gz."""
+        return self.root / "model"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Kept in S3 while the job runs, and brought back after an interruption."""
+        return self.root / "checkpoints"
+
+    @property
+    def outputs(self) -> Path:
+        """Becomes output.tar.gz."""
+        return self.root / "output" / "data"
+
+    def channel(self, name: str) -> Path:
+        """The folder of an input channel."""
+        return self.root / "input" / "data" / name
+
+    def cluster(self) -> Cluster:
+        """The machines; one alone where SageMaker says nothing."""
+        found = self._read("resourceconfig.json")
+        if not found:
+            return Cluster(current_host="algo-1", hosts=["algo-1"])
+        try:
+            return Cluster.model_validate(found)
+        except ValidationError as error:
+            raise ConfigError(f"resourceconfig.json: {error.errors()[0]['msg']}: {found}") from error
+
+    def changes(self) -> dict[str, Any]:
+        """Hyperparameters as changes of the configuration ("train.epochs" → 3). Their values arrive as text.
+
+        SageMaker's own, such as a tuning job's objective, start with an underscore or `sagemaker_`.
+        """
+        own = ("_", "sagemaker_")
+        given = {name: value for name, value in self._read("hyperparameters.json").items() if not name.startswith(own)}
+        return dict(assignment(f"{name}={value}") for name, value in given.items())
+
+    def fail(self, reason: str) -> None:
+        """Say why the job failed, unless another process of it has said so."""
+        file = self.root / "output" / "failure"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with file.open("x", encoding="utf-8") as out:
+                out.write(reason[:MAX_REASON])
+        except FileExistsError:
+            return
+
+    def _read(self, name: str) -> dict[str, Any]:
+        file = self.root / "input" / "config" / name
+        if not file.exists():
+            return {}
+        try:
+            found = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ConfigError(f"{file}: is not JSON ({error})") from error
+        if not isinstance(found, dict):
+            raise ConfigError(f"{file}: expected an object, found {type(found).__name__}")
+        return found

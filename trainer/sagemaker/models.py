@@ -1,0 +1,81 @@
+"""SageMaker models: a container image and a bundle, under a name that follows from both."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from binwatch.aws import explained
+from binwatch.objects import Objects
+from binwatch.registry import Registry
+from binwatch.settings import Settings
+from trainer.errors import ConfigError
+from trainer.sagemaker.client import Aws, idempotent
+from trainer.sagemaker.jobs import tags
+from trainer.sagemaker.options import SagemakerConfig
+
+PREFIX = "binwatch-"
+"""Every name that Binwatch gives begins so, and nothing else of that name is ever removed."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a bundle lies in S3: a folder of its files, or a training job's model.tar.gz."""
+
+    version: str
+    uri: str
+
+    @property
+    def container(self) -> dict[str, Any]:
+        """The part of CreateModel that says where the bundle is."""
+        if self.uri.endswith(".tar.gz"):
+            return {"ModelDataUrl": self.uri}
+        place = {"S3Uri": self.uri, "S3DataType": "S3Prefix", "CompressionType": "None"}
+        return {"ModelDataSource": {"S3DataSource": place}}
+
+
+def source_of(model: str | None, settings: Settings) -> Source:
+    """A published version, an s3://…/model.tar.gz, or by default the model in use. Raises ConfigError."""
+    if model and model.startswith("s3://"):
+        if not model.endswith(".tar.gz"):
+            raise ConfigError(f"{model}: expected a training job's model.tar.gz, or the version of a published model")
+        return Source(model.split("/")[-3] if model.count("/") > 4 else "model", model)
+    registry = Registry(Objects(settings), settings.bucket, settings.models_prefix)
+    if model is None:
+        current = registry.current()
+        if current is None:
+            raise ConfigError(
+                f"no model is in use in s3://{settings.bucket}/{settings.models_prefix}: promote one, or name one"
+            )
+        model = current.version
+    registry.card(model)
+    return Source(model, f"s3://{settings.bucket}/{settings.models_prefix}{model}/")
+
+
+def ensure(aws: Aws, config: SagemakerConfig, source: Source) -> str:
+    """Create the SageMaker model unless it is there; returns its name."""
+    if not config.endpoint.image:
+        raise ConfigError("endpoint.image: the URI of the worker's image in ECR is needed")
+    request: dict[str, Any] = {
+        "PrimaryContainer": {"Image": config.endpoint.image, **source.container},
+        "ExecutionRoleArn": config.endpoint.role or config.job.role,
+    }
+    if config.job.subnets:
+        request["VpcConfig"] = {
+            "Subnets": list(config.job.subnets),
+            "SecurityGroupIds": list(config.job.security_groups),
+        }
+    name = named(source.version, request)
+    with explained(f"model {name}", aws.region), idempotent():
+        aws.sagemaker.create_model(ModelName=name, Tags=tags(config.job), **request)
+    return name
+
+
+def named(what: str, request: dict[str, Any]) -> str:
+    """A name of at most 63 characters that changes with the request, so that making it twice is making it once."""
+    digest = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()[:8]
+    plain = re.sub(r"[^a-zA-Z0-9]+", "-", what).strip("-")
+    return f"{PREFIX}{plain[:43]}".rstrip("-") + f"-{digest}"

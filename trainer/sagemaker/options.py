@@ -1,0 +1,109 @@
+"""The configuration of what runs on SageMaker: one typed object from a TOML file and flags, unknown keys refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from trainer.config import AugmentConfig, ModelConfig, TrainConfig, read_tree, with_changes
+from trainer.errors import ConfigError
+from trainer.pipeline import ExportConfig, SplitConfig
+from trainer.prepare.config import PrepareConfig
+
+S3_URI = r"^s3://[a-z0-9.-]{3,63}(/.*)?$"
+ROLE_ARN = r"^arn:aws[a-z-]*:iam::\d{12}:role/.+$"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class JobConfig(_Strict):
+    """Where jobs run, as whom, and what they may cost."""
+
+    role: str = Field(pattern=ROLE_ARN, description="ARN of the role that SageMaker acts as")
+    image: str = Field(min_length=1, description="URI of the trainer's image in ECR")
+    output: str = Field(pattern=S3_URI, description="s3://BUCKET/PREFIX for models, outputs and checkpoints")
+    instance_type: str = Field("ml.g5.xlarge", pattern=r"^ml\.", description="machine of a training job")
+    instances: int = Field(1, ge=1, le=20, description="machines of a training job")
+    processing_type: str = Field("ml.m5.2xlarge", pattern=r"^ml\.", description="machine of prepare and compare")
+    volume_gb: int = Field(
+        100, ge=1, le=16_384, description="disk of each machine in GB: photos, features, checkpoints"
+    )
+    max_hours: float = Field(12.0, gt=0, le=672, description="a job that runs longer is stopped")
+    spot: bool = Field(False, description="spare machines: cheaper, interrupted at times; the job then continues")
+    spot_wait_hours: float = Field(24.0, gt=0, le=672, description="with spot: run and waiting time together at most")
+    subnets: tuple[str, ...] = Field((), description="ids of the VPC's subnets to run in; empty: SageMaker's own")
+    security_groups: tuple[str, ...] = Field((), description="ids of security groups, with subnets")
+    tags: dict[str, str] = Field({}, description="tags of everything that is made, for the bill")
+
+
+class TuningConfig(_Strict):
+    """A tuning job: each trial is a training job."""
+
+    preset: str = Field("default", description="search space: default, or capstone")
+    trials: int = Field(20, ge=1, le=750, description="training jobs in all")
+    parallel: int = Field(2, ge=1, le=100, description="training jobs at a time")
+    strategy: str = Field(
+        "Bayesian", pattern="^(Bayesian|Random|Hyperband)$", description="how the next trial is chosen"
+    )
+
+
+class EndpointConfig(_Strict):
+    """A real-time endpoint."""
+
+    name: str = Field("", pattern=r"^([a-zA-Z0-9](-*[a-zA-Z0-9]){0,62})?$", description="endpoint; empty: none")
+    image: str = Field("", description="URI of the worker's image in ECR")
+    role: str = Field("", description="ARN of the role of the model; empty: job.role")
+    instance_type: str = Field("ml.c6i.xlarge", pattern=r"^ml\.", description="machine")
+    instances: int = Field(1, ge=1, description="machines at the start, and at least")
+    max_instances: int = Field(4, ge=1, description="machines at most")
+    photos_per_minute: float = Field(
+        600.0, gt=0, description="photos per minute and machine that autoscaling aims at; measure yours"
+    )
+    capture_percent: int = Field(100, ge=0, le=100, description="share of requests and answers kept in S3; 0: none")
+    capture: str = Field("", description="s3://BUCKET/PREFIX of what is captured; empty: below job.output")
+
+
+class SagemakerConfig(_Strict):
+    """One TOML file: [job], [endpoint] and [tuning], and beside them the tables of `fit` and of `pipeline`."""
+
+    job: JobConfig
+    endpoint: EndpointConfig = EndpointConfig()
+    tuning: TuningConfig = TuningConfig()
+    prepare: PrepareConfig | None = None
+    data: SplitConfig = SplitConfig()
+    model: ModelConfig = ModelConfig()
+    augment: AugmentConfig = AugmentConfig()
+    train: TrainConfig = TrainConfig()
+    export: ExportConfig = ExportConfig()
+
+    def hyperparameters(self) -> dict[str, str]:
+        """What the training container is told: every option that is set, as text."""
+        sections = {name: getattr(self, name) for name in ("data", "model", "augment", "train")}
+        chosen = {
+            f"{section}.{option}": _text(value)
+            for section, table in sections.items()
+            for option, value in table.model_dump(exclude_unset=True).items()
+        }
+        variants = ",".join(self.export.variants)
+        return chosen | {"export.variants": variants, "export.max_loss": _text(self.export.max_loss)}
+
+
+def read(file: Path | None, changes: dict[str, Any]) -> SagemakerConfig:
+    """The configuration of `file` with `changes` ("job.role" → …) on top. Raises ConfigError that names the option."""
+    try:
+        return SagemakerConfig.model_validate(with_changes(read_tree(file) if file else {}, changes))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(
+            f"{where}: {first['msg']}; set it in the --config file or by --set {where}=VALUE (docs/aws.md)"
+        ) from error
+
+
+def _text(value: object) -> str:
+    """As TOML has it, but for strings, which stay as they are."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
