@@ -1,0 +1,148 @@
+"""The CloudFormation template: sound, made on moto as far as moto goes, and in step with the code that it runs."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from binwatch.settings import PREFIX, Settings
+from worker.queues import EVENT_VISIBILITY_S, MAX_RECEIVES, TASK_VISIBILITY_S, check_queues
+
+FOLDER = Path(__file__).parents[2] / "deploy" / "aws"
+TEMPLATE = (FOLDER / "binwatch.yaml").read_text(encoding="utf-8")
+REGION = "eu-central-1"  # queues of other tests are elsewhere
+LIMIT = 51_200
+"""Bytes of a template that CloudFormation takes without a bucket."""
+
+
+class Stack:
+    """What moto made of the template."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        ec2 = self.client("ec2")
+        subnets = [each["SubnetId"] for each in ec2.describe_subnets()["Subnets"]]
+        given = {
+            "VpcId": ec2.describe_vpcs()["Vpcs"][0]["VpcId"], "SubnetIds": ",".join(subnets[:2]),
+            "WorkerImage": "worker:1", "MonitorImage": "monitor:1", "EndpointName": "bins", "NightlyAt": "30 1 * * *",
+        }  # fmt: skip
+        # moto knows no function URLs, and stumbles over an output that names one.
+        body = TEMPLATE[: TEMPLATE.rindex("  LinkUrl:")]
+        self.client("cloudformation").create_stack(
+            StackName="binwatch", TemplateBody=body, Capabilities=["CAPABILITY_IAM"],
+            Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in given.items()],
+        )  # fmt: skip
+        (self.found,) = self.client("cloudformation").describe_stacks(StackName="binwatch")["Stacks"]
+
+    def client(self, service: str) -> Any:
+        return boto3.client(service, region_name=REGION, endpoint_url=self._url)
+
+    def container(self, family: str) -> dict[str, Any]:
+        """The one container of a task."""
+        found = self.client("ecs").describe_task_definition(taskDefinition=family)["taskDefinition"]
+        (container,) = found["containerDefinitions"]
+        return dict(container)
+
+    def policies(self, role: str) -> list[dict[str, Any]]:
+        """Statements of a role, by the start of its name."""
+        iam = self.client("iam")
+        (name,) = [each["RoleName"] for each in iam.list_roles()["Roles"] if f"-{role}-" in each["RoleName"]]
+        names = iam.list_role_policies(RoleName=name)["PolicyNames"]
+        found = [iam.get_role_policy(RoleName=name, PolicyName=each)["PolicyDocument"] for each in names]
+        documents = [ast.literal_eval(each) for each in found]  # moto gives Python's text of it, not JSON
+        return [statement for document in documents for statement in document["Statement"]]
+
+
+@pytest.fixture(scope="module")
+def stack(moto_url: str) -> Stack:
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # moto says which resources it does not know
+        patch.setenv("AWS_ACCESS_KEY_ID", "testing")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+        return Stack(moto_url)
+
+
+def test_cfn_lint_finds_nothing() -> None:
+    done = subprocess.run(
+        [Path(sys.executable).with_name("cfn-lint"), FOLDER / "binwatch.yaml"], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (0, "")
+    assert len(TEMPLATE.encode()) < LIMIT
+
+
+def test_the_stack_is_made(stack: Stack) -> None:
+    assert stack.found["StackStatus"] == "CREATE_COMPLETE"
+    outputs = {each["OutputKey"]: each["OutputValue"] for each in stack.found["Outputs"]}
+    assert outputs["Bucket"] == f"binwatch-123456789012-{REGION}"
+    assert outputs["WorkerRepository"].endswith("/binwatch-worker")
+    services = stack.client("ecs").list_services(cluster=stack.client("ecs").list_clusters()["clusterArns"][0])
+    assert len(services["serviceArns"]) == 3
+
+
+def test_queues_are_what_workers_ask_for(stack: Stack) -> None:
+    settings = Settings(region=REGION)
+    sqs = stack.client("sqs")
+    check_queues(sqs, settings)  # the names, and that each has somewhere for what no one can handle
+    for name, seconds in ((settings.event_queue, EVENT_VISIBILITY_S), (settings.task_queue, TASK_VISIBILITY_S)):
+        url = sqs.get_queue_url(QueueName=name)["QueueUrl"]
+        attributes = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
+        assert attributes["VisibilityTimeout"] == str(seconds)
+        assert attributes["MessageRetentionPeriod"] == "1209600"
+        policy = json.loads(attributes["RedrivePolicy"])
+        assert policy["maxReceiveCount"] == MAX_RECEIVES
+        assert policy["deadLetterTargetArn"].endswith(f":{name}-dead")
+
+
+@pytest.mark.parametrize("family", ["binwatch-worker", "binwatch-beat", "binwatch-monitor"])
+def test_containers_get_settings_that_there_are(family: str, stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    container = stack.container(family)
+    given = {each["name"]: each["value"] for each in container["environment"]}
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    assert set(given) <= known
+    assert [each["name"] for each in container["secrets"]] == ["BINWATCH_DATABASE_URL"]
+    assert container["readonlyRootFilesystem"] is True
+    assert container["logConfiguration"]["options"]["awslogs-group"] == "/binwatch/containers"
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    settings = Settings()
+    assert settings.bucket == f"binwatch-123456789012-{REGION}"
+    if family != "binwatch-monitor":
+        assert settings.nightly_at == "30 1 * * *"
+        assert settings.nightly_backend == "sagemaker"
+        assert settings.sagemaker_role
+        assert settings.sagemaker_role.startswith("arn:aws:iam::123456789012:role/binwatch-SagemakerRole-")
+
+
+def test_roles_may_do_what_is_named_and_no_more(stack: Stack) -> None:
+    for role in ("WorkerRole", "MonitorRole", "SagemakerRole", "StartRole"):
+        for statement in stack.policies(role):
+            actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
+            assert not [action for action in actions if "*" in action], f"{role}: {actions}"
+            if statement.get("Resource") == "*":  # moto drops what refers to a resource that it does not know
+                assert set(actions) <= {
+                    "ecr:GetAuthorizationToken", "sqs:ListQueues", "sagemaker:ListTransformJobs",
+                    "cloudwatch:PutMetricData",
+                }  # fmt: skip
+    monitor = {action for each in stack.policies("MonitorRole") for action in _actions(each)}
+    assert monitor == {"s3:ListBucket", "s3:GetObject", "s3:GetObjectVersion"}  # it writes nothing but records
+
+
+def test_the_function_in_the_template_is_the_one_beside_it() -> None:
+    code = (FOLDER / "count_link.py").read_text(encoding="utf-8")
+    start = TEMPLATE.index("        ZipFile: |")
+    lines = TEMPLATE[start:].splitlines()[1 : len(code.splitlines()) + 1]
+    assert "\n".join(line.removeprefix("          ") for line in lines) + "\n" == code
+    assert len(code) <= 4096  # CloudFormation takes no longer one inline
+
+
+def _actions(statement: dict[str, Any]) -> list[str]:
+    found = statement["Action"]
+    return list(found) if isinstance(found, list) else [found]
