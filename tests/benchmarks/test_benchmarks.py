@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 
 import numpy as np
@@ -21,25 +25,46 @@ PHOTOS = ROOT / "samples" / "bin-images"
 WITH_HELP = ("alternatives", "engine_threads", "serving")  # the others are started in other tests
 
 
-def _start(*command: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", *command], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+WITHIN_S = 240
+
+
+@contextmanager
+def _started(*command: str) -> Iterator[subprocess.Popen[str]]:
+    """A benchmark's process; it is gone in the end, with all that it started."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", *command],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
+    with process:
+        try:
+            yield process
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def _ended(*command: str) -> tuple[int, str, str]:
+    """Exit status and what it printed."""
+    with _started(*command) as process:
+        output, errors = process.communicate(timeout=WITHIN_S)
+        return process.returncode, output, errors
 
 
 def _output(*command: str) -> str:
-    process = _start(*command)
-    output, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
+    status, output, errors = _ended(*command)
+    assert status == 0, errors
     return output
 
 
-def test_help() -> None:
-    asked = {name: _start(f"benchmarks.{name}", "--help") for name in WITH_HELP}
-    for name, process in asked.items():
-        output, errors = process.communicate(timeout=120)
-        assert (process.returncode, errors) == (0, ""), name
-        assert output.startswith("usage: ")
+@pytest.mark.parametrize("name", WITH_HELP)
+def test_help(name: str) -> None:
+    status, output, errors = _ended(f"benchmarks.{name}", "--help")
+    assert (status, errors) == (0, "")
+    assert output.startswith("usage: ")
 
 
 def test_engine_threads() -> None:
@@ -75,25 +100,25 @@ def test_serving() -> None:
     assert "LitServe, tuned" in _output("benchmarks.serving", str(PHOTOS), "--requests", "24", "--rounds", "1")
 
 
-def test_what_is_missing_is_named() -> None:
-    asked = {
-        "versitygw is not installed: go install": ("bucket_to_record", str(PHOTOS), "--versitygw", "no-such-program"),
-        "no-such-folder: no photos here": ("memory", "no-such-folder"),
-    }
-    processes = {message: _start(f"benchmarks.{command[0]}", *command[1:]) for message, command in asked.items()}
-    for message, process in processes.items():
-        output, errors = process.communicate(timeout=120)
-        assert (process.returncode, output) == (1, "")
-        assert errors.startswith(message)
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["bucket_to_record", str(PHOTOS), "--versitygw", "no-such-program"], "versitygw is not installed: go install"),
+        (["memory", "no-such-folder"], "no-such-folder: no photos here"),
+    ],
+)
+def test_what_is_missing_is_named(command: list[str], message: str) -> None:
+    status, output, errors = _ended(f"benchmarks.{command[0]}", *command[1:])
+    assert (status, output) == (1, "")
+    assert errors.startswith(message)
 
 
 @pytest.mark.parametrize(("name", "library"), [("alternatives", "Ray"), ("serving", "LitServe")])
 def test_a_library_that_is_missing_is_named(name: str, library: str) -> None:
     if find_spec(library.lower()) is not None:
         pytest.skip(f"{library} is installed")
-    process = _start(f"benchmarks.{name}", str(PHOTOS))
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 1
+    status, _, errors = _ended(f"benchmarks.{name}", str(PHOTOS))
+    assert status == 1
     assert errors.startswith(f"{library} is not installed: uv pip install -c requirements.lock -e '.[dev,benchmarks]'")
 
 
