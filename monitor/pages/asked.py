@@ -59,6 +59,11 @@ class Asked(BaseModel):
         )
 
     @property
+    def to_do(self) -> Filters:
+        """The same without what somebody has checked."""
+        return self.filters.model_copy(update={"audited": False})
+
+    @property
     def is_filtered(self) -> bool:
         """Whether a form was used at all."""
         return bool(self._said)

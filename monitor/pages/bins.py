@@ -36,12 +36,11 @@ def one_bin(
     alpha, of = wanted.level or services.settings.flag_level, bucket or services.settings.bucket
 
     def read(connection: Connection) -> tuple[BinDetail, Neighbours, BinRef | None]:
-        to_do = wanted.filters.model_copy(update={"audited": False})
-        return (
-            read_bin(connection, of, bin_id, alpha),
-            neighbours(connection, wanted.filters, alpha, of, bin_id),
-            neighbours(connection, to_do, alpha, of, bin_id).next,
-        )
+        beside = neighbours(connection, wanted.filters, alpha, of, bin_id)
+        onwards = beside.next
+        if wanted.filters.audited is not False:  # then the next one may have been checked
+            onwards = neighbours(connection, wanted.to_do, alpha, of, bin_id).next
+        return read_bin(connection, of, bin_id, alpha), beside, onwards
 
     detail, beside, onwards = services.records.read(read)
     return html(
@@ -62,8 +61,7 @@ def one_bin(
 def first(services: Given, wanted: asked.Given) -> RedirectResponse:
     """To the worst bin of the filter that nobody has looked at."""
     alpha = wanted.level or services.settings.flag_level
-    to_do = wanted.filters.model_copy(update={"audited": False})
-    beside = services.records.read(lambda connection: neighbours(connection, to_do, alpha, "", ""))
+    beside = services.records.read(lambda connection: neighbours(connection, wanted.to_do, alpha, "", ""))
     return RedirectResponse(address(wanted, beside.next), 303)
 
 

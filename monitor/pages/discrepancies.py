@@ -49,6 +49,7 @@ def discrepancies(
         says=sentences.level(level),
         empty=sentences.nothing_found(level, is_filtered=wanted.is_filtered),
         queue=Asked(flagged=True, level=wanted.level),
+        usual=services.settings.flag_level,
         levels=sorted({*asked.LEVELS, services.settings.flag_level, alpha}),
         directions=list(Direction),
         export=wanted.export(alpha),
