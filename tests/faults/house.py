@@ -82,12 +82,13 @@ class House:
                     delivery_mode="transient",
                 )
 
-    def start(self, *, ready: bool = True) -> Worker:
-        """Start a worker, and wait until it is ready."""
+    def start(self, *, ready: bool = True, program: str | None = None) -> Worker:
+        """Start a worker, or a program in Python in its place, and wait until it is ready."""
         log = self.folder / f"worker-{self.started}.log"
         self.started += 1
         with log.open("wb") as output:
-            worker = subprocess.Popen(self._command("run"), stdout=output, stderr=subprocess.STDOUT, **self._where())
+            command = self._command("run") if program is None else [sys.executable, "-c", program]
+            worker = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, **self._where())
         self.workers.append(worker)
         if ready:
             self.wait_until(lambda: " ready." in log.read_text(errors="replace"))
@@ -146,12 +147,13 @@ class House:
         """Every photo and every comparison is recorded once, with the right values, in the ledgers and the totals."""
         assert self._outcomes() == Counter((*photo, outcome) for photo, outcome in self.counted.items())
         with self.records.connect() as connection:
-            totals = {
-                row.reason: row.photos for row in connection.execute(select(PhotoTotal.reason, PhotoTotal.photos))
-            }
+            photos = connection.execute(
+                select(PhotoTotal.reason, func.sum(PhotoTotal.photos)).group_by(PhotoTotal.reason)
+            ).all()
             outcomes = connection.execute(
                 select(ComparisonTotal.outcome, func.sum(ComparisonTotal.comparisons)).group_by(ComparisonTotal.outcome)
             ).all()
+        totals = {reason: int(number) for reason, number in photos}
         assert totals == Counter(outcome if isinstance(outcome, str) else "" for outcome in self.counted.values())
         wanted = [*self._comparisons(), *self.superseded]
         assert self._compared() == Counter(wanted)

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 import time
+from pathlib import Path
+
+import pytest
 
 from tests.faults.conftest import Took
-from tests.faults.house import House
+from tests.faults.house import House, Worker, announcement
+from tests.worker.brightness import brightness_of, jpeg
+from worker.dead_letters import open_dead_letters
+from worker.tasks import MAX_DEATHS
 
 KILLS = 10
 
@@ -46,3 +53,59 @@ def test_a_worker_is_stopped_under_load(house: House, took: Took) -> None:
     took(
         f"ended after {stopped:.1f} s; the next worker recorded the other {left} photos {seconds:.1f} s after its start"
     )
+
+
+DIES_OF_POISON = """
+import os, sys
+from worker import counting
+from worker.__main__ import main
+
+load = counting.load
+
+def die(data, **options):
+    if data.endswith(b"poison"):
+        os._exit(9)
+    return load(data, **options)
+
+counting.load = die
+sys.argv = ["worker", "run"]
+main()
+"""
+
+
+@pytest.mark.timeout(600)  # fourteen starts of a worker, on however busy a machine
+def test_a_photo_kills_every_worker(house: House, took: Took) -> None:
+    """It ends in the dead-letter queue, alone; and it is counted once the cause is gone and a person puts it back."""
+    bodies = [house.photo(number) for number in range(60)]
+    key, deadly = "bin-images/poison.jpg", jpeg(brightness_of(3), side=32) + b"poison"
+    bodies.insert(30, announcement(house.s3.bucket, key, house.s3.put(key, deadly)))
+    house.publish(bodies)
+    begun, deaths = time.monotonic(), 0
+    while (worker := house.start(ready=False, program=DIES_OF_POISON)) and dies(house, worker):
+        deaths += 1
+    house.settle()
+    seconds = time.monotonic() - begun
+    (letter,) = house.dead_letters()
+    assert letter.reason == f"{MAX_DEATHS} workers died while they had only this in hand"
+    assert key in letter.body
+    assert sum(queue.put_back() for queue in open_dead_letters(house.settings)) == 1
+    house.counted[key, hashlib.md5(deadly).hexdigest()] = 3
+    house.start()
+    house.settle()
+    house.check()
+    took(f"set aside after {deaths} deaths, the other 60 photos recorded by then ({seconds:.1f} s, restarts included)")
+
+
+def dies(house: House, worker: Worker) -> bool:
+    """Whether the worker dies before the photo is set aside."""
+    house.workers.remove(worker)  # it may end by itself
+    dead = house.settings.task_queue + "-dead"
+    ready = Path(house.folder / f"worker-{house.started - 1}.log")
+    house.wait_until(
+        lambda: (
+            worker.poll() is not None or (" ready." in ready.read_text(errors="replace") and house.waiting(dead) == 1)
+        )
+    )
+    if worker.poll() is None:
+        house.workers.append(worker)
+    return worker.poll() is not None

@@ -1,0 +1,57 @@
+"""Another model is promoted while photos are counted."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from sqlalchemy import select
+
+from binwatch.objects import Objects
+from binwatch.records.tables import Count
+from binwatch.registry import Current, Registry
+from tests.faults.conftest import Took
+from tests.faults.house import WITHIN_S, House
+from tests.worker.brightness import write_brightness_bundle
+
+PHOTOS = 300
+LATER = 20
+POLL_S = 5
+
+
+def test_another_model_is_promoted_under_load(house: House, took: Took, tmp_path: Path) -> None:
+    """In use within 60 s, in the same process, without a photo that fails; each record names its model."""
+    house.settings = house.settings.model_copy(update={"model_poll_s": POLL_S})
+    house.publish([house.photo(n) for n in range(PHOTOS)])
+    house.start()
+    house.wait_until(lambda: house.recorded() >= 30)
+    promote(house, write_brightness_bundle(tmp_path / "v2", "v2"))
+    assert WITHIN_S <= 60
+    seconds = house.wait_until(lambda: in_use(house, "v2"))
+    late = range(len(house.counted), len(house.counted) + LATER)
+    house.publish([house.photo(n) for n in late])
+    house.settle()
+    house.check()
+    models = models_of(house)
+    assert {models[f"bin-images/{n:05}.jpg"] for n in late} == {"v2"}
+    assert set(models.values()) == {"brightness-1", "v2"}
+    took(f"in use {seconds:.1f} s after it was promoted (BINWATCH_MODEL_POLL_S={POLL_S}); no photo failed")
+
+
+def promote(house: House, bundle: Path) -> None:
+    registry = Registry(Objects(house.settings), house.s3.bucket, house.settings.models_prefix)
+    registry.publish(bundle)
+    registry.set_current(Current(version=bundle.name, promoted=datetime.now(UTC)))
+
+
+def in_use(house: House, version: str) -> bool:
+    """Whether a record names the model; one more photo comes each time it does not."""
+    if version in models_of(house).values():
+        return True
+    house.publish([house.photo(len(house.counted))])
+    return False
+
+
+def models_of(house: House) -> dict[str, str]:
+    with house.records.connect() as connection:
+        return {row.key: row.model_version for row in connection.execute(select(Count.key, Count.model_version))}
