@@ -6,7 +6,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from binwatch.bundle import Bundle, Card, Reference
@@ -33,7 +32,6 @@ class Cards:
         self._asked: dict[str, float] = {}
         self._warned: set[str] = set()
         self._lock = threading.Lock()
-        self._fetcher = ThreadPoolExecutor(1, thread_name_prefix="cards")
 
     def of(self, version: str) -> Card | None:
         """The card of a model, fetched if need be; None if it cannot be had for now."""
@@ -63,17 +61,14 @@ class Cards:
         self._soon("", self._look)
         return self._current
 
-    def close(self) -> None:
-        """Stop fetching."""
-        self._fetcher.shutdown(wait=False, cancel_futures=True)
-
     def _soon(self, what: str, work: Callable[[], object]) -> None:
         now = self._clock()
         with self._lock:
             if now - self._asked.get(what, -AGAIN_S) < AGAIN_S:
                 return
             self._asked[what] = now
-        self._fetcher.submit(work)
+        # A daemon: an object store that does not answer must not keep the monitor from ending.
+        threading.Thread(target=work, name="cards", daemon=True).start()
 
     def _look(self) -> None:
         if self._registry is None:

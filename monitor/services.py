@@ -41,7 +41,6 @@ class Services:
     def close(self) -> None:
         """Give back what is held."""
         self.drift.stop()
-        self.cards.close()
         self.records.close()
         self.writable.close()
 

@@ -13,10 +13,11 @@ from pydantic import SecretStr
 from sqlalchemy import Engine as Database
 from sqlalchemy import func, select
 
+from binwatch.bundle import Calibration, Category
 from binwatch.errors import BinwatchError, MetadataReason, Reason
 from binwatch.events import Created
 from binwatch.objects import Objects
-from binwatch.records.tables import Comparison, Count, Expectation, PhotoTotal
+from binwatch.records.tables import Comparison, Count, Expectation, Model, PhotoTotal
 from binwatch.settings import Settings
 from tests.photos import png
 from tests.services.s3 import S3
@@ -90,6 +91,27 @@ def test_counted(counting: Counting, s3: S3, records: Any) -> None:
     assert row["probabilities"] == pytest.approx(probabilities_of(brightness_of(4)), abs=1e-3)
     stored = s3.client.head_object(Bucket=s3.bucket, Key="bin-images/00123.jpg")["LastModified"]
     assert row["modified_at"] == stored
+
+
+def test_a_count_is_compared_by_its_model_s_calibration(
+    counting: Counting, s3: S3, records: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the expected quantity is kept with what it is made up of."""
+    calibration = Calibration(
+        photos=3, split="test", categories=(Category(classes=tuple(range(7)), scores=(0.0, 0.5, 1.0)),)
+    )
+    engine = counting.models.engine
+    monkeypatch.setattr(engine, "card", engine.card.model_copy(update={"calibration": calibration}))
+    s3.put("00123.jpg", jpeg(brightness_of(4)))
+    items = {"B01": {"name": "A mug", "quantity": 1}}
+    s3.put("00123.json", json.dumps({"EXPECTED_QUANTITY": 1, "BIN_FCSKU_DATA": items}).encode())
+    counting.read_metadata(_created(s3, "00123.json"))
+    counting.count(_created(s3, "00123.jpg"))
+    assert records(Expectation, "bin_id")["00123"]["contents"] == [{"sku": "B01", "name": "A mug", "quantity": 1}]
+    assert records(Model, "model_version")["brightness-1"]["calibration"] == calibration.model_dump(mode="json")
+    compared = records(Comparison, "bin_id")["00123"]
+    assert compared["chance"] == pytest.approx(probabilities_of(brightness_of(4))[1], abs=1e-3)
+    assert compared["p_value"] == 0.5, "one of three calibration photos looks as odd, and the bin itself"
 
 
 def test_each_bad_photo_has_its_reason_and_its_neighbours_are_counted(settings: Settings, s3: S3, records: Any) -> None:

@@ -1,0 +1,91 @@
+"""Cards of models: from the settings' folder or the bucket, and no page waits for either."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from binwatch.bundle import Bundle, Card
+from binwatch.errors import ObjectsError
+from binwatch.objects import Objects
+from binwatch.registry import Current, Registry
+from binwatch.settings import Settings
+from monitor.cards import AGAIN_S, Cards
+from tests.monitor.drifting import MODEL
+from tests.services.s3 import S3
+
+WITHIN_S = 20
+
+
+def _wait_for(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + WITHIN_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)  # between two looks at the condition
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def registry(s3: S3) -> Registry:
+    settings = Settings(s3_endpoint_url=s3.endpoint_url, bucket=s3.bucket)
+    return Registry(Objects(settings), s3.bucket, settings.models_prefix)
+
+
+def test_the_settings_own_bundle_needs_no_bucket(bundle: Path) -> None:
+    card = Cards(bundle).of(MODEL)
+    assert card is not None
+    assert card.version == MODEL
+
+
+def test_a_promoted_model_s_card_comes_from_the_bucket(s3: S3, registry: Registry, bundle: Path) -> None:
+    card = Bundle(bundle).card.model_copy(update={"version": "other"})
+    s3.put("models/other/card.json", card.model_dump_json().encode())
+    registry.set_current(Current(version="other", promoted=card.created))
+    cards = Cards(bundle, registry)
+    assert cards.at_hand("other") is None, "it is asked for, and no page waits"
+    _wait_for(lambda: cards.at_hand("other"))
+    assert cards.current() is None
+    _wait_for(cards.current)
+    found = cards.current()
+    assert found is not None
+    assert found.version == "other"
+
+
+def test_a_bucket_that_does_not_answer_is_asked_once_a_minute(bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
+    asked = threading.Semaphore(0)
+
+    class Down(Registry):
+        def __init__(self) -> None:
+            pass
+
+        def card(self, version: str) -> Card:
+            asked.release()
+            raise ObjectsError("no answer")
+
+        def current(self) -> Current | None:
+            asked.release()
+            raise ObjectsError("no answer")
+
+    clock = _Clock()
+    cards = Cards(bundle, Down(), clock)
+    for _ in range(5):
+        assert cards.at_hand("other") is None
+        assert cards.current() is None
+    for _ in range(2):
+        assert asked.acquire(timeout=WITHIN_S)
+    assert not asked.acquire(blocking=False)
+    clock.now += AGAIN_S
+    assert cards.at_hand("other") is None
+    assert asked.acquire(timeout=WITHIN_S)
+    _wait_for(lambda: "no card of model other" in caplog.text)
