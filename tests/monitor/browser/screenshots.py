@@ -70,6 +70,7 @@ def _shoot(one: Window, path: str, name: str, height: int = 1000) -> None:
     one.page.set_viewport_size({"width": width, "height": height})
     one.open(path)
     one.shift()  # waits for the photos
+    assert one.faults() == [], f"{path} is not fit to be shown"
     _write(one.page.screenshot(), IMAGES / f"{name}.png")
 
 
