@@ -21,6 +21,7 @@ from trainer.config import ModelConfig
 from trainer.export.graph import write_onnx
 from trainer.export.quantize import write_int8
 from trainer.models import build
+from trainer.models.classifiers import NAMES
 from trainer.runtime import OnnxModel
 
 SAMPLES = Path(__file__).parents[1] / "samples" / "bin-images"
@@ -34,7 +35,7 @@ def photos_per_second(model: OnnxModel, pixels: np.ndarray) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--architecture", default="resnet50v2")
+    parser.add_argument("--architecture", choices=["resnet50v2", *NAMES], default="resnet50v2")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--batch-size", type=int, default=16)
@@ -52,11 +53,15 @@ def main() -> None:
         for model in models:
             model(batch)
         rounds = [[photos_per_second(model, batch) for model in models] for _ in range(options.rounds)]
-    slow, fast = (statistics.median(column) for column in zip(*rounds, strict=True))
     ratios = sorted(b / a for a, b in rounds)
-    print(f"{options.architecture}, {options.threads} threads, batches of {options.batch_size}, medians of the rounds:")
-    print(f"fp32 {slow:.1f} photos/s, int8 {fast:.1f} photos/s")
-    print(f"ratio: median {statistics.median(ratios):.2f}, {ratios[0]:.2f} to {ratios[-1]:.2f}")
+    print(
+        f"{options.architecture}, ONNX Runtime, CPU, {options.threads} threads, batches of {options.batch_size};",
+        end=" ",
+    )
+    print(f"medians of {options.rounds} rounds (lowest to highest)")
+    for name, column in zip(("fp32", "int8"), zip(*rounds, strict=True), strict=True):
+        print(f"{name:6}{statistics.median(column):>8.1f} photos/s ({min(column):.1f} to {max(column):.1f})")
+    print(f"{'ratio':6}{statistics.median(ratios):>8.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})")
 
 
 if __name__ == "__main__":

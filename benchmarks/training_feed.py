@@ -1,17 +1,20 @@
 """How fast training from JPEG files is beside the same loop on tensors that are in memory already.
 
-    python -m benchmarks.training_feed --photos samples/bin-images --rounds 5
+    python -m benchmarks.training_feed --photos samples/bin-images --rounds 6 --limit 32 --threads 2
 
 Both train a ResNet50; they take turns, so that other work on the machine hits both. From files means everything that
-`fit` does: read, decode, squash and augment. Prints photos per second of each round and the ratios.
+`fit` does: read, decode, squash and augment. Prints photos per second of each round, the processor time that each
+photo takes, which other work on the machine hardly changes, and the ratios.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -19,61 +22,66 @@ import torch
 
 from binwatch.image import SIZE
 from trainer.config import AugmentConfig, Config
-from trainer.data.batches import Batch, Batches, PhotoBatches
+from trainer.data.batches import PhotoBatches
 from trainer.data.dataset import PhotoSet
+from trainer.data.epochs import Batch, Batches
 from trainer.data.index import Row
 from trainer.data.source import open_source
 from trainer.data.split import Split
+from trainer.devices import hardware
 from trainer.loop import Run, augments_on_device
 from trainer.models import build
 
 
 class InMemory:
-    """The photos as tensors where the network computes, not augmented."""
+    """The photos as tensors where the network computes, not augmented; the same number in each batch as from files."""
 
     features = False
+    passes = 1
 
-    def __init__(self, photos: PhotoSet, batch_size: int, device: str) -> None:
+    def __init__(self, photos: PhotoSet, files: PhotoBatches, device: str) -> None:
         pixels = torch.from_numpy(photos.pixels(range(len(photos)), SIZE)).to(device)
-        quantities = torch.from_numpy(photos.quantities)
-        whole = len(photos) // batch_size * batch_size
-        parts = zip(pixels[:whole].split(batch_size), quantities[:whole].split(batch_size), strict=True)
-        self._batches = [Batch(*part) for part in parts]
+        self.quantities = torch.from_numpy(photos.quantities)
+        sizes = [len(batch.quantities) for batch in files.epoch(0)]
+        self._batches = [
+            Batch(inputs, quantities, quantities, len(quantities))
+            for inputs, quantities in zip(pixels.split(sizes), self.quantities.split(sizes), strict=True)
+        ]
 
     def __len__(self) -> int:
         return len(self._batches)
 
     @property
     def photos(self) -> int:
-        return sum(len(batch.quantities) for batch in self._batches)
+        return len(self.quantities)
 
     def epoch(self, _: int) -> Iterator[Batch]:
         return iter(self._batches)
 
 
-def photos_per_second(run: Run, batches: Batches, device: str) -> float:
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """One epoch: photos per second, and milliseconds of processor time (of all cores) per photo."""
+
+    speed: float
+    cpu_ms: float
+
+
+def pace(run: Run, batches: Batches, device: str) -> Pace:
+    """Train one epoch on `batches`."""
     run.train = batches
-    began = time.perf_counter()
-    run._train(lambda found, *_: found)
+    began, used = time.perf_counter(), time.process_time()
+    run.learn(batches.epoch(0), 0)
     if device.startswith("cuda"):
         torch.cuda.synchronize()
-    return batches.photos / (time.perf_counter() - began)
+    photos = batches.photos
+    return Pace(photos / (time.perf_counter() - began), (time.process_time() - used) / photos * 1e3)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photos", type=Path, required=True)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
-    parser.add_argument("--repeat", type=int, default=1, help="use each photo so many times an epoch")
-    parser.add_argument("--limit", type=int, help="use the first so many photos only")
-    parser.add_argument("--threads", type=int, default=0, help="of torch, on the CPU; 0: all")
-    options = parser.parse_args()
+    options = _options()
     if options.threads:
         torch.set_num_threads(options.threads)
-
     train = {
         "batch_size": options.batch_size, "device": options.device, "precision": options.precision,
         "channels_last": options.device != "cpu",
@@ -81,31 +89,64 @@ def main() -> None:
     config = Config.model_validate(
         {"data": {"photos": options.photos, "index": "none"}, "model": {"weights": "none"}, "train": train}
     )
-    source = open_source(options.photos)
-    rows = (
-        tuple(
-            Row(key, number % 7, key, Split.TRAIN) for number, key in enumerate(list(source.sizes())[: options.limit])
-        )
-        * options.repeat
-    )
-    photos = PhotoSet(source, rows)
-    augment = None if augments_on_device(config) else AugmentConfig()
+    photos = _photos(options)
     files = PhotoBatches(
-        photos, options.batch_size, seed=0, augment=augment, shuffle=True, threads=config.train.readers
-    )
-    memory = InMemory(photos, options.batch_size, options.device)
-
+        photos, options.batch_size, seed=0, augment=AugmentConfig(), shuffle=True, threads=config.train.readers,
+        later=augments_on_device(config),
+    )  # fmt: skip
+    memory = InMemory(photos, files, options.device)
     layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
     model = build(config.model).to(device=options.device, memory_format=layout)
+    print(f"ResNet50, {len(photos)} photos in batches of {options.batch_size}, {options.precision};", end=" ")
+    print(f"{hardware(config.train)}, {os.cpu_count()} cores, {config.train.readers} readers")
     with TemporaryDirectory() as folder:
         run = Run(config, Path(folder), model, [], files, files, {})
-        photos_per_second(run, files, options.device)  # the first round allocates, and fills the page cache
-        ratios = []
+        pace(run, files, options.device)  # the first round allocates, and fills the page cache
+        print(f"{'round':8}{'from files':>22}{'in memory':>22}{'speed':>9}", flush=True)
+        rounds = []
         for number in range(1, options.rounds + 1):
-            fed, bare = (photos_per_second(run, each, options.device) for each in (files, memory))
-            ratios.append(fed / bare)
-            print(f"round {number}: {fed:.1f} photos/s from files, {bare:.1f} in memory: {ratios[-1]:.1%}", flush=True)
-    print(f"median {statistics.median(ratios):.1%}, lowest {min(ratios):.1%}, highest {max(ratios):.1%}")
+            rounds.append([pace(run, each, options.device) for each in (files, memory)])
+            _print_row(str(number), *rounds[-1])
+    _summarise(rounds)
+
+
+def _summarise(rounds: list[list[Pace]]) -> None:
+    fed, bare = (
+        Pace(statistics.median(each.speed for each in column), statistics.median(each.cpu_ms for each in column))
+        for column in zip(*rounds, strict=True)
+    )
+    _print_row("median", fed, bare)
+    ratios = sorted(from_files.speed / in_memory.speed for from_files, in_memory in rounds)
+    print(
+        f"from files at {statistics.median(ratios):.1%} of the speed in memory"
+        f" (median of the rounds; {ratios[0]:.1%} to {ratios[-1]:.1%});"
+        f" reading takes {fed.cpu_ms - bare.cpu_ms:.1f} ms of processor time a photo, training {bare.cpu_ms:.1f} ms"
+    )
+
+
+def _print_row(name: str, fed: Pace, bare: Pace) -> None:
+    cells = (f"{each.speed:,.1f}/s {each.cpu_ms:,.1f} ms" for each in (fed, bare))
+    print(f"{name:8}{next(cells):>22}{next(cells):>22}{fed.speed / bare.speed:>9.1%}", flush=True)
+
+
+def _photos(options: argparse.Namespace) -> PhotoSet:
+    source = open_source(options.photos)
+    keys = list(source.sizes())[: options.limit]
+    rows = tuple(Row(key, number % 7, key, Split.TRAIN) for number, key in enumerate(keys))
+    return PhotoSet(source, rows * options.repeat)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photos", type=Path, required=True, help="folder or tar")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
+    parser.add_argument("--repeat", type=int, default=1, help="use each photo so many times an epoch")
+    parser.add_argument("--limit", type=int, help="use the first so many photos only")
+    parser.add_argument("--threads", type=int, default=0, help="of torch, on the CPU; 0: all")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":
