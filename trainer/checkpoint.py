@@ -61,7 +61,9 @@ def save(file: Path, checkpoint: Checkpoint) -> None:
     try:
         torch.save(content, partial)
     except (OSError, RuntimeError) as error:  # torch's own writer raises the latter
-        raise CheckpointError(f"{file}: cannot be written ({error}); is the disk full?") from error
+        partial.unlink(missing_ok=True)
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"{file}: cannot be written ({reason}); is the disk full?") from error
     partial.replace(file)
 
 

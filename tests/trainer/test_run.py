@@ -211,6 +211,16 @@ def test_damaged_checkpoints(fitted: Path, tmp_path: Path) -> None:
         checkpoint.load(tmp_path / "other.pt")
 
 
+def test_a_full_disk_leaves_the_last_checkpoint(fitted: Path, tmp_path: Path) -> None:
+    file = tmp_path / LAST
+    shutil.copy(fitted / LAST, file)
+    file.with_suffix(".partial").symlink_to("/dev/full")
+    with pytest.raises(CheckpointError, match=r"last\.pt: cannot be written \(.*\); is the disk full\?"):
+        checkpoint.save(file, checkpoint.load(fitted / BEST))
+    assert checkpoint.load(file).epoch == 2
+    assert not file.with_suffix(".partial").is_symlink()
+
+
 def test_a_checkpoint_with_weights_of_another_network(fitted: Path) -> None:
     saved = checkpoint.load(fitted / BEST)
     saved.config = saved.config.model_copy(update={"model": saved.config.model.model_copy(update={"width": 0.25})})

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from binwatch import image
-from trainer import devices
+from trainer import devices, features
 from trainer.config import Config
 from trainer.data.augment import augment, draw
 from trainer.data.batches import PhotoBatches
@@ -24,7 +24,7 @@ from trainer.data.epochs import AHEAD, Batch, Batches, generator
 from trainer.data.split import Split
 from trainer.display import Display
 from trainer.errors import DataError
-from trainer.fit import make_run, say_left_out
+from trainer.fit import follow, make_run, say_left_out
 from trainer.loop import Run, augments_on_device
 from trainer.network import check_compiler
 from trainer.profile.usage import Machine, Usage, Watch, machine
@@ -33,6 +33,8 @@ from trainer.stages import Stage, Stopwatch, untimed
 
 SAMPLE, SAMPLE_FROZEN = 2048, 256
 """Photos of the training split to measure with, or a step if that has more; fewer where features are computed first."""
+TIMED_FEATURES = 64
+"""Photos whose features are computed by the clock: a multiple of the batches in which that is done."""
 VALIDATION = 256
 """Photos of the validation split, at most."""
 WARM_UP = 3
@@ -75,7 +77,7 @@ class Profile:
     checking: float = 0.0
     """The look at every photo before a run."""
     first_disk_mb_per_second: float | None = None
-    """Read from the disk during that look; later the system has the sample in memory. None: not known."""
+    """Read from the disk during that look; afterwards the system has the sample in memory. None: not known."""
     features: float | None = None
     """Frozen layers, computed once for each photo and view."""
     scoring: float = 0.0
@@ -277,9 +279,6 @@ def _sample(config: Config, every: PhotoSet, found: Profile, display: Display, r
     train, validation = (_part(every, split) for split in (Split.TRAIN, Split.VALIDATION))
     train = _some(train, max(SAMPLE_FROZEN if config.model.freeze else SAMPLE, _step(config, ranks)))
     validation = _some(validation, VALIDATION)
-    for split, photos in ((Split.TRAIN, train), (Split.VALIDATION, validation)):
-        if not photos:
-            raise DataError(f"{config.data.index}: no photo falls into the {split} split; more photos are needed")
     chosen = replace(every, rows=train.rows + validation.rows)
 
     def bar(keys: Any) -> Any:
@@ -291,6 +290,9 @@ def _sample(config: Config, every: PhotoSet, found: Profile, display: Display, r
     found.first_disk_mb_per_second = watch.usage.disk_mb_per_second
     say_left_out(config.data, (), unreadable, display)
     parts = {split: _part(readable, split) for split in Split}
+    for split in (Split.TRAIN, Split.VALIDATION):
+        if not parts[split]:
+            raise DataError(f"{config.data.index}: no photo falls into the {split} split; more photos are needed")
     parts[Split.TRAIN] = _whole_steps(parts[Split.TRAIN], _step(config, ranks), repeat=not config.model.freeze)
     return DataSet(parts, (), unreadable)
 
@@ -318,12 +320,18 @@ def _some(photos: PhotoSet, most: int) -> PhotoSet:
 
 
 def _run(config: Config, data: DataSet, folder: Path, found: Profile, display: Display, ranks: Ranks) -> Run:
-    """A run as `fit` makes it; where layers are frozen, their features are computed now."""
-    began = time.perf_counter()
+    """A run as `fit` makes it. Features of frozen layers are computed now, and some again by the clock."""
     run = make_run(config, data, folder, folder / "features", display, ranks)
     if run.train.features:
-        views = config.augment.views * len(data[Split.TRAIN]) + len(data[Split.VALIDATION])
-        found.features = views / (time.perf_counter() - began)
+        some, views = _some(data[Split.TRAIN], TIMED_FEATURES), min(config.augment.views, 2)  # unchanged and augmented
+
+        def bar(batches: Iterator[Batch], photos: int, what: str) -> Iterator[Batch]:
+            return follow(display, batches, photos, f"again: {what}")
+
+        with ranks.first_here():
+            began = time.perf_counter()
+            features.compute(run.model, some, config, views, folder / "again", bar)
+            found.features = views * len(some) / (time.perf_counter() - began)
     return run
 
 

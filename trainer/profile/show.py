@@ -52,7 +52,7 @@ def speeds(found: Profile) -> Table:
         own = " (as configured)" if readers == found.config["train.readers"] else ""
         table.add_row(f"reading {what} alone, {readers} threads{own}", f"{speed:,.1f}")
     for part, seconds in found.photo.items():
-        table.add_row(f"one thread alone: {part}", f"{1 / seconds:,.1f}")
+        table.add_row(f"one photo at a time: {part}", f"{1 / seconds:,.1f}")
     if found.features is not None:
         table.add_row("features of frozen layers, computed once", f"{found.features:,.1f}")
     table.add_row("scoring validation photos", f"{found.scoring:,.1f}")

@@ -33,7 +33,7 @@ class Usage:
 
     seconds: float = 0.0
     cores: list[float] = field(default_factory=list)
-    """Share of the time that each core of the machine was busy, whoever used it."""
+    """Share of the time that each core that this process may use was busy, whoever used it."""
     own_cores: float = 0.0
     """How many cores this process kept busy."""
     memory_gb: float = 0.0
@@ -52,9 +52,7 @@ class Usage:
 
 def machine(device: str) -> Machine:
     """What there is for a training on `device`."""
-    # A container may be given fewer cores than the machine has.
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    memory = psutil.virtual_memory().total / GB
+    cores, memory = len(_own_cores()), psutil.virtual_memory().total / GB
     if not _cuda(device):
         return Machine(cores, memory, "", 0.0)
     return Machine(cores, memory, torch.cuda.get_device_name(), torch.cuda.mem_get_info()[1] / GB)
@@ -74,7 +72,6 @@ class Watch:
         self._thread = threading.Thread(target=self._look, name="usage", daemon=True)
 
     def __enter__(self) -> Watch:
-        psutil.cpu_percent(percpu=True)  # the first call only remembers when it was
         if self._cuda:
             torch.cuda.reset_peak_memory_stats()
         self._began, self._cpu, self._read = time.perf_counter(), self._cpu_seconds(), self._disk_bytes()
@@ -98,11 +95,14 @@ class Watch:
             used.gpu_memory_gb = torch.cuda.max_memory_reserved() / GB
 
     def _look(self) -> None:
-        """Until the end; at least once, then too."""
+        """Until the end, and once then."""
+        cores = _own_cores()
+        psutil.cpu_percent(percpu=True)  # a thread's first call only remembers when it was
         ended = False
         while not ended:
             ended = self._ended.wait(INTERVAL)
-            self._looks.append(psutil.cpu_percent(percpu=True))
+            shares = psutil.cpu_percent(percpu=True)
+            self._looks.append([shares[core] for core in cores])
             self.usage.memory_gb = max(self.usage.memory_gb, self._process.memory_info().rss / GB)
             if self._cuda and (share := _gpu_share(self._gpu_number)) is not None:
                 self._gpu.append(share)
@@ -117,6 +117,11 @@ class Watch:
             return int(counters().read_bytes) if counters else None
         except (psutil.Error, OSError):  # some containers forbid it
             return None
+
+
+def _own_cores() -> list[int]:
+    """Numbers of the cores that this process may use: a container may be given fewer than the machine has."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
 
 
 def _gpu_share(number: int) -> float | None:

@@ -64,7 +64,11 @@ def _readers(found: Profile) -> Iterator[str]:
 def _cores(found: Profile) -> str:
     used, cores = found.usage, found.machine.cores
     full = "; there is none to spare" if used.busy_cores > FULL * cores else ""
-    return f"cores: {used.busy_cores:.1f} of {cores} were busy, {used.own_cores:.1f} of them with this process{full}"
+    each = 1000 * used.own_cores * found.config["processes"] / found.training
+    return (
+        f"cores: {used.busy_cores:.1f} of {cores} were busy, {used.own_cores:.1f} of them with this process{full};"
+        f" a photo takes {each:.1f} ms of processor time"
+    )
 
 
 def _memory(found: Profile) -> str:
@@ -94,8 +98,10 @@ def _disk(found: Profile) -> Iterator[str]:
         from_disk = min(found.usage.disk_mb_per_second / needs, 1.0)
         where = f", {from_disk:.0%} of it from the disk and the rest from the system's memory"
     yield f"disk: training reads {needs:.1f} MB/s of photos{where}; all photos are {whole:.2f} GB"
+    if found.first_disk_mb_per_second:
+        yield f"disk: when the sample was first read, the disk gave {found.first_disk_mb_per_second:.1f} MB/s"
     if whole > found.machine.memory_gb:
-        yield f"the photos do not fit into memory: the disk must give these {needs:.1f} MB/s, in small files"
+        yield f"disk: the photos do not fit into memory: the disk must give these {needs:.1f} MB/s, in small files"
 
 
 def _others(found: Profile) -> Iterator[str]:
