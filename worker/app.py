@@ -104,8 +104,9 @@ def make_worker(app: Celery, settings: Settings) -> Worker:
         app.register_task(periodic(counting, sender, settings))
     prepare_task_queue(app, settings)
     events = open_events(settings)
-    probes = {**counting.probes(), "task queue": sender.backlog}
-    companions: list[Companion] = [counting.models, DepthWatch(open_depths(settings), metrics)]
+    probes = {**counting.probes(), "task queue": sender.backlog, "tasks": counting.idle.check}
+    depths = DepthWatch(open_depths(settings), metrics.depths, counting.idle.saw)
+    companions: list[Companion] = [counting.models, depths]
     if events is not None:
         intake = _make_intake(sender, settings, events, metrics)
         companions.append(intake)

@@ -27,6 +27,7 @@ from binwatch.records.store import NewCount, NewExpectation, Store
 from binwatch.records.trials import Trials
 from binwatch.settings import Settings
 from worker.engine import Engine
+from worker.idle import IdleCheck
 from worker.metrics import Measured, Stage, WorkerMetrics
 from worker.models import ModelKeeper
 from worker.pipeline import Prediction, load_ahead, predict
@@ -65,6 +66,7 @@ class Counting:
     def __init__(self, settings: Settings, metrics: WorkerMetrics | None = None) -> None:
         self._settings = settings
         self.metrics = metrics or WorkerMetrics()
+        self.idle = IdleCheck()
         self.database = open_records(settings)
         self.objects = Objects(settings)
         self.models = ModelKeeper(settings, self.objects)

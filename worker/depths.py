@@ -12,7 +12,6 @@ from kombu.connection import Connection
 
 from binwatch.settings import EventSource, Settings
 from worker.intake.rabbitmq import rabbitmq_url
-from worker.metrics import WorkerMetrics
 from worker.queues import queue_url, sqs_client
 
 logger = logging.getLogger(__name__)
@@ -78,11 +77,13 @@ def _on_rabbitmq(url: str, names: Mapping[QueueRole, str]) -> Depths:
 
 
 class DepthWatch:
-    """Keeps the metrics of the queues up to date, from start to stop. No error ends it."""
+    """Tells those who want to know how many messages wait, from start to stop. No error ends it."""
 
-    def __init__(self, depths: Depths, metrics: WorkerMetrics, interval_s: float = INTERVAL_S) -> None:
+    def __init__(
+        self, depths: Depths, *tell: Callable[[Mapping[str, int]], object], interval_s: float = INTERVAL_S
+    ) -> None:
         self._depths = depths
-        self._metrics = metrics
+        self._tell = tell
         self._interval_s = interval_s
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="depths", daemon=True)
@@ -97,9 +98,14 @@ class DepthWatch:
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            try:
-                self._metrics.depths(self._depths())
-            except Exception as error:  # a broker is down; no figure is better than an old one
-                logger.warning("the depth of the queues is not known: %s", error)
-                self._metrics.depths({})
+            found = self._look()
+            for tell in self._tell:
+                tell(found)
             self._stopping.wait(self._interval_s)
+
+    def _look(self) -> Mapping[str, int]:
+        try:
+            return self._depths()
+        except Exception as error:  # a broker is down; no figure is better than an old one
+            logger.warning("the depth of the queues is not known: %s", error)
+            return {}

@@ -67,6 +67,10 @@ class _ObjectsTask(Task):  # type: ignore[misc]  # Celery has no types
     def run(self, objects: list[dict[str, Any]], suspect: bool = False) -> None:
         """Celery's entry point. `suspect`: a worker may have died while it had these objects in hand."""
         self._note_age()
+        with self._counting.idle.task():
+            self._run_as_it_came(objects, suspect)
+
+    def _run_as_it_came(self, objects: list[dict[str, Any]], suspect: bool) -> None:
         came_again = _came_again(self.request)
         if came_again and len(objects) > 1:
             self._halve(objects, suspect=True)

@@ -78,7 +78,7 @@ def test_no_figure_is_better_than_an_old_one(caplog: pytest.LogCaptureFixture) -
         return answer
 
     metrics.oldest("tasks", 40)
-    watch = DepthWatch(depths, metrics, interval_s=0.01)
+    watch = DepthWatch(depths, metrics.depths, interval_s=0.01)
     watch.start()
     wait_until(lambda: len(seen) >= 4)
     watch.stop()

@@ -27,6 +27,7 @@ from binwatch.settings import Settings
 from worker.app import make_app, make_sender
 from worker.counting import Outage
 from worker.dead_letters import DeadLetter, open_dead_letters
+from worker.idle import IdleCheck
 from worker.metrics import WorkerMetrics
 from worker.queues import create_queues, queue_url, sqs_client
 from worker.tasks import MAX_DEATHS, MAX_WAIT_S, CountPhotos, ReadMetadata, _parse, as_json
@@ -46,6 +47,7 @@ class Scripted:
         self.calls: list[list[Created]] = []
         self.done = threading.Event()
         self.metrics = WorkerMetrics()
+        self.idle = IdleCheck()
         self._answers = list(answers)
 
     def count(self, photos: Sequence[Created]) -> list[Outage]:
@@ -158,6 +160,7 @@ class Poisoned:
     def __init__(self, key: str) -> None:
         self.done: list[str] = []
         self.metrics = WorkerMetrics()
+        self.idle = IdleCheck()
         self._key = key
 
     def count(self, photos: Sequence[Created]) -> list[Outage]:

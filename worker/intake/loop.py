@@ -99,6 +99,7 @@ class IntakeLoop:
                 self._problem, pause = None, 1.0
             except Exception as error:  # an outage of the queue or the broker; what is in hand is kept and tried again
                 self._problem = error
+                self._note_age(self._group.receipts)
                 logger.warning("intake: %s; next try in %.0f s", error, pause)
                 self._stopping.wait(pause)
                 pause = min(_MAX_PAUSE_S, pause * 2)
@@ -119,13 +120,16 @@ class IntakeLoop:
         """Take what is there, and hand the group over once it is due."""
         if not self._group.is_due(self._size, self._wait_s):
             messages = self._events.receive(IDLE_WAIT_S if self._group.since is None else 0)
-            self._metrics.oldest("events", max((message.age_s for message in messages), default=0.0))
+            self._note_age(messages)
             for message in messages:
                 self._group.add(route(message.body, self._bucket, self._models_prefix), message)
             if not messages and self._group.since is not None:
                 self._stopping.wait(_POLL_S)
         if self._group.is_due(self._size, self._wait_s):
             self._hand_over()
+
+    def _note_age(self, messages: Sequence[Received]) -> None:
+        self._metrics.oldest("events", max((message.age_s for message in messages), default=0.0))
 
     def _hand_over(self) -> None:
         for name, publish in self._publishers:

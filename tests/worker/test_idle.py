@@ -1,0 +1,74 @@
+"""A worker that is handed no tasks although some wait says so, and recovers."""
+
+from __future__ import annotations
+
+import pytest
+
+from worker import idle as idle_module
+from worker.idle import Deaf, IdleCheck
+
+
+class Clock:
+    """Goes on when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(idle_module, "time", clock)
+    return clock
+
+
+@pytest.fixture
+def idle(clock: Clock) -> IdleCheck:
+    return IdleCheck(limit_s=60)
+
+
+def look_for(idle: IdleCheck, clock: Clock, seconds: int, **depths: int) -> None:
+    for _ in range(seconds // 15):
+        idle.saw(depths)
+        clock.now += 15
+
+
+def test_tasks_that_wait_while_none_is_handed_over(idle: IdleCheck, clock: Clock) -> None:
+    look_for(idle, clock, 60, tasks=7)
+    idle.check()
+    look_for(idle, clock, 15, tasks=8)
+    with pytest.raises(Deaf, match="8 tasks wait, and none was handed over for 75 s; restart the worker"):
+        idle.check()
+    with idle.task():
+        idle.check()
+    look_for(idle, clock, 60, tasks=8)
+    idle.check()
+
+
+def test_an_empty_queue_and_one_that_cannot_be_seen(idle: IdleCheck, clock: Clock) -> None:
+    look_for(idle, clock, 60, tasks=1)
+    look_for(idle, clock, 600, tasks=0)
+    idle.check()
+    look_for(idle, clock, 600)
+    idle.check()
+    look_for(idle, clock, 600, events=5)
+    idle.check()
+
+
+def test_a_long_task_in_hand(idle: IdleCheck, clock: Clock) -> None:
+    with idle.task():
+        look_for(idle, clock, 600, tasks=9)
+        idle.check()
+    look_for(idle, clock, 60, tasks=9)
+    idle.check()
+
+
+def test_one_task_now_and_then_is_enough(idle: IdleCheck, clock: Clock) -> None:
+    for _ in range(10):
+        look_for(idle, clock, 45, tasks=9)
+        with idle.task():
+            pass
+        idle.check()
