@@ -62,7 +62,7 @@ def compare(connection: Connection, keys: Sequence[BinKey], calibrations: Calibr
         add_to_totals(connection, ComparisonTotal, _totals(new, now))
         add_to_totals(connection, ConfusionTotal, _confusion(new, now))
         add_to_totals(connection, ComparisonHour, comparison_hours(new, now))
-    refresh(connection, keys, pairs)
+    refresh(connection, keys, pairs, now)
 
 
 def confusion(against: Against, model: str, true_class: int, predicted: int) -> Row:

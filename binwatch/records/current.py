@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from enum import StrEnum
 
-from sqlalchemy import Connection, Engine, RowMapping, bindparam, delete, literal, select, tuple_, update
+from sqlalchemy import Connection, Engine, RowMapping, bindparam, delete, func, literal, select, tuple_, update
 
 from binwatch.conformal import PValues
 from binwatch.records.bins import BinKey
 from binwatch.records.engine import WRITE
 from binwatch.records.models import Calibrations
-from binwatch.records.tables import Audit, Comparison, Count, CurrentComparison
-from binwatch.records.writing import Row, insert_into
+from binwatch.records.tables import Audit, Comparison, Count, CurrentComparison, RankTotal
+from binwatch.records.writing import Row, add_to_totals, insert_into
 
 RANKED_AT_A_TIME = 1000
 """Rows in a transaction of `rank`."""
@@ -19,17 +22,34 @@ _UNKNOWN = 2.0
 """Doubt of a bin whose count has no probabilities."""
 
 
+class Ranked(StrEnum):
+    """What a bin is ranked by."""
+
+    CALIBRATED = "calibrated"
+    """A p-value."""
+    UNCALIBRATED = "uncalibrated"
+    """Only the probability of what is expected."""
+
+
 def doubt_of(chance: float | None, p_value: float | None) -> float:
     """What bins are ranked by, least first: the p-value; bins without one come after all that have one."""
     return p_value if p_value is not None else 1 + _known(chance)
 
 
-def refresh(connection: Connection, keys: Sequence[BinKey], pairs: Sequence[Row]) -> None:
-    """Bring the rows of these bins up to date. The caller holds the locks on the bins.
+def refresh(connection: Connection, keys: Sequence[BinKey], pairs: Sequence[Row], now: datetime) -> None:
+    """Bring the rows of these bins up to date, and their totals. The caller holds the locks on the bins.
 
     `pairs` are the bins that can be compared, with what they point at: bucket, bin_id, count_id, expectation_id,
     model_version, key, etag and photo_at.
     """
+    before = _ranked(connection, keys)
+    _replace(connection, keys, pairs)
+    after = _ranked(connection, keys)
+    after.subtract(before)
+    _add(connection, after, now)
+
+
+def _replace(connection: Connection, keys: Sequence[BinKey], pairs: Sequence[Row]) -> None:
     comparable = {(pair["bucket"], pair["bin_id"]) for pair in pairs}
     gone = [key for key in keys if key not in comparable]
     if gone:
@@ -46,6 +66,19 @@ def refresh(connection: Connection, keys: Sequence[BinKey], pairs: Sequence[Row]
         index_elements=kept, set_={name: insert.excluded[name] for name in columns}, where=changed
     )
     connection.execute(statement, [_row(pair, compared[_pair(pair)], audited.get(_photo(pair))) for pair in pairs])
+
+
+def _ranked(connection: Connection, keys: Sequence[BinKey]) -> Counter[Ranked]:
+    """How many of these bins are ranked by what."""
+    identity = tuple_(CurrentComparison.bucket, CurrentComparison.bin_id)
+    statement = select(func.count(CurrentComparison.p_value), func.count()).where(identity.in_(keys))
+    with_p, every = connection.execute(statement).one()
+    return Counter({Ranked.CALIBRATED: with_p, Ranked.UNCALIBRATED: every - with_p})
+
+
+def _add(connection: Connection, bins: Mapping[Ranked, int], now: datetime) -> None:
+    changes = [{"kind": kind.value, "bins": bins[kind], "last_at": now} for kind in Ranked if bins[kind]]
+    add_to_totals(connection, RankTotal, changes)
 
 
 def rank(engine: Engine, models: Sequence[str] | None = None) -> int:
@@ -66,6 +99,8 @@ def rank(engine: Engine, models: Sequence[str] | None = None) -> int:
             found = list(_ranks(rows, values))
             if found:
                 _write_ranks(connection, found)
+                moved = {Ranked.CALIBRATED: len(found), Ranked.UNCALIBRATED: -len(found)}
+                _add(connection, moved, datetime.now(UTC))
                 ranked += len(found)
 
 

@@ -226,6 +226,17 @@ class CurrentComparison(Base):
     """The last audit of this very photo; NULL if nobody has looked."""
 
 
+class RankTotal(Base):
+    """Rows of `current_comparisons` by whether they have a p-value. As `bin_totals`, it falls when a bin changes."""
+
+    __tablename__ = "rank_totals"
+
+    kind: Mapped[str] = mapped_column(String(20), primary_key=True)
+    """binwatch.records.current.Ranked."""
+    bins: Mapped[int] = mapped_column(BigInteger)
+    last_at: Mapped[datetime]
+
+
 class Model(Base):
     """A model that a worker took into use, and what turns its probabilities into p-values."""
 

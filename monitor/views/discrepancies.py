@@ -17,8 +17,8 @@ from sqlalchemy import ColumnElement, Connection, RowMapping, and_, func, litera
 
 from binwatch.counts import CLASSES, MORE, Outcome
 from binwatch.errors import BinwatchError
-from binwatch.records.bins import PhotoState, QuantityState
-from binwatch.records.tables import Audit, BinTotal, CurrentComparison
+from binwatch.records.current import Ranked
+from binwatch.records.tables import Audit, CurrentComparison, RankTotal
 
 MAX_PREFIX = 1024
 """Characters of a prefix: S3's keys have no more bytes."""
@@ -179,22 +179,18 @@ def neighbours(connection: Connection, filters: Filters, alpha: float, bucket: s
 
 def read_level(connection: Connection, alpha: float) -> Level:
     """How many bins the level flags now."""
-    compared = connection.execute(
-        select(func.coalesce(func.sum(BinTotal.bins), 0)).where(
-            BinTotal.photo_state == PhotoState.COUNTED, BinTotal.quantity_state == QuantityState.KNOWN
-        )
-    ).scalar_one()
+    ranked = dict.fromkeys(Ranked, 0)
+    for kind, number in connection.execute(select(RankTotal.kind, RankTotal.bins)):
+        ranked[Ranked(kind)] = number
     flagged = select(func.count(), func.count(CurrentComparison.audit_id)).where(*_flagged(alpha))
     bins, audited = connection.execute(flagged).one()
-    without = select(func.count()).select_from(CurrentComparison).where(CurrentComparison.doubt > 1)
-    calibrated = int(compared) - int(connection.execute(without).scalar_one())
     return Level(
         alpha=alpha,
-        compared=int(compared),
-        calibrated=calibrated,
+        compared=sum(ranked.values()),
+        calibrated=ranked[Ranked.CALIBRATED],
         flagged=bins,
         unaudited=bins - audited,
-        false_flags=alpha * calibrated,
+        false_flags=alpha * ranked[Ranked.CALIBRATED],
     )
 
 

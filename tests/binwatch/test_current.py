@@ -11,7 +11,7 @@ from sqlalchemy import Engine, select, text
 from binwatch.bundle import Calibration, Category
 from binwatch.errors import MetadataReason, Reason
 from binwatch.records.audits import Seen, StaleAudit, add_audit
-from binwatch.records.current import rank
+from binwatch.records.current import Ranked, rank
 from binwatch.records.engine import connect
 from binwatch.records.migrate import migrate
 from binwatch.records.store import NewCount, NewExpectation, Store
@@ -24,6 +24,7 @@ from binwatch.records.tables import (
     CurrentComparison,
     Model,
     PhotoHour,
+    RankTotal,
 )
 
 START = datetime(2026, 11, 20, tzinfo=UTC)
@@ -138,6 +139,29 @@ def test_bins_that_were_compared_without_calibration_get_their_rank(records_engi
     assert rank(records_engine) == 0
     assert [row["doubt"] for row in rows(records_engine, CurrentComparison)] == [0.2, 2.0, 1.05]
     assert [row["p_value"] for row in rows(records_engine, Comparison)] == [0.2, None, None]
+
+
+def test_totals_of_ranked_bins_are_what_a_scan_finds(records_engine: Engine) -> None:
+    store = Store(records_engine)
+
+    def scanned() -> dict[str, int]:
+        found = [row["p_value"] is not None for row in rows(records_engine, CurrentComparison)]
+        return {Ranked.CALIBRATED: sum(found), Ranked.UNCALIBRATED: len(found) - sum(found)}
+
+    def totals() -> dict[str, int]:
+        kept = {row["kind"]: row["bins"] for row in rows(records_engine, RankTotal)}
+        return dict.fromkeys(Ranked, 0) | kept
+
+    store.add_counts([count(name, 2) for name in "abcd"])
+    store.add_expectations([expect(name, 3) for name in "abcde"])
+    assert totals() == scanned() == {Ranked.CALIBRATED: 0, Ranked.UNCALIBRATED: 4}
+    store.use_model("v1", CALIBRATION)
+    store.add_counts([count("e", 1), count("a", 5, minutes=1)])
+    assert totals() == scanned() == {Ranked.CALIBRATED: 2, Ranked.UNCALIBRATED: 3}
+    store.add_counts([count("a", None, minutes=2), count("b", 2, model="uncalibrated")])
+    assert totals() == scanned() == {Ranked.CALIBRATED: 1, Ranked.UNCALIBRATED: 3}
+    rank(records_engine)
+    assert totals() == scanned() == {Ranked.CALIBRATED: 3, Ranked.UNCALIBRATED: 1}
 
 
 def test_an_audit_holds_for_the_photo_whichever_model_counts_it(records_engine: Engine) -> None:
@@ -256,6 +280,7 @@ def test_what_was_there_before_gets_its_rows(empty_url: str) -> None:
     (now,) = rows(engine, CurrentComparison)
     assert (now["bin_id"], now["error"], now["key"], now["audit_id"]) == ("a", -3, "a.jpg", 7)
     assert (now["chance"], now["p_value"], now["doubt"]) == (0.05, None, 1.05)
+    assert [(row["kind"], row["bins"]) for row in rows(engine, RankTotal)] == [("uncalibrated", 1)]
     (model,) = rows(engine, Model)
     when = datetime(2026, 1, 1, 10, 20, 30, tzinfo=UTC)
     assert (model["model_version"], model["first_at"], model["calibration"]) == ("m", when, None)

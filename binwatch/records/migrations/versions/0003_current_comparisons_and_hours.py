@@ -26,6 +26,10 @@ CURRENT = """
     JOIN counts c ON c.id = b.count_id AND c.reason IS NULL
     JOIN comparisons p ON p.count_id = b.count_id AND p.expectation_id = b.expectation_id
 """
+RANKED = """
+    INSERT INTO rank_totals (kind, bins, last_at)
+    SELECT 'uncalibrated', count(*), CURRENT_TIMESTAMP FROM current_comparisons
+"""
 MODELS = """
     INSERT INTO models (model_version, first_at)
     SELECT model_version, min(recorded_at) FROM counts GROUP BY model_version
@@ -82,7 +86,7 @@ def upgrade() -> None:
     op.add_column("comparisons", sa.Column("p_value", sa.Double(), nullable=True))
     _create_tables()
     words = WORDS[op.get_bind().dialect.name]
-    for statement in (CURRENT, MODELS, CONFUSION, AUDITED_CONFUSION, COMPARISON_HOURS, PHOTO_HOURS):
+    for statement in (CURRENT, RANKED, MODELS, CONFUSION, AUDITED_CONFUSION, COMPARISON_HOURS, PHOTO_HOURS):
         op.execute(statement.format(**words))
     _create_indexes()
 
@@ -110,6 +114,13 @@ def _create_tables() -> None:
         sa.ForeignKeyConstraint(["expectation_id"], ["expectations.id"]),
         sa.ForeignKeyConstraint(["audit_id"], ["audits.id"]),
         sa.PrimaryKeyConstraint("bin_id", "bucket"),
+    )
+    op.create_table(
+        "rank_totals",
+        sa.Column("kind", sa.String(length=20), nullable=False),
+        sa.Column("bins", sa.BigInteger(), nullable=False),
+        sa.Column("last_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("kind"),
     )
     op.create_table(
         "models",
