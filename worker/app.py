@@ -18,7 +18,7 @@ from worker.intake.rabbitmq import dead_letter_queue, declare, task_queue
 from worker.intake.source import open_events
 from worker.last_receive import hear_last_receive
 from worker.metrics import WorkerMetrics
-from worker.nightly.tasks import NIGHTLY, NIGHTLY_POLL, PollNightly, StartNightly, nightly_crontab
+from worker.nightly.tasks import EXPIRES_S, NIGHTLY, NIGHTLY_POLL, PollNightly, StartNightly, nightly_crontab
 from worker.queues import TASK_VISIBILITY_S
 from worker.sending import Sender
 from worker.tasks import RECONCILE, CountPhotos, ReadMetadata, Reconcile
@@ -67,7 +67,8 @@ def _schedule(settings: Settings) -> dict[str, Any]:
     # A run that could not start before the next is due is not worth starting.
     schedule: dict[str, Any] = {"reconcile": {"task": RECONCILE, "schedule": seconds, "options": {"expires": seconds}}}
     if settings.nightly_at is not None:
-        schedule["nightly"] = {"task": NIGHTLY, "schedule": nightly_crontab(settings)}
+        crontab, options = nightly_crontab(settings), {"expires": EXPIRES_S}
+        schedule["nightly"] = {"task": NIGHTLY, "schedule": crontab, "options": options}
         if settings.nightly_backend is NightlyBackend.SAGEMAKER:
             poll_s = settings.nightly_poll_s
             schedule["nightly-poll"] = {"task": NIGHTLY_POLL, "schedule": poll_s, "options": {"expires": poll_s}}

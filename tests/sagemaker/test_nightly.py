@@ -24,6 +24,7 @@ from binwatch.objects import Listed, Objects
 from binwatch.records.engine import connect
 from binwatch.records.migrate import migrate
 from binwatch.records.tables import Count
+from binwatch.registry import Current, Registry
 from binwatch.settings import Settings
 from tests.sagemaker.conftest import settings_for
 from tests.sagemaker.transform_driver import Faults, TransformDriver
@@ -464,6 +465,36 @@ def test_answers_under_other_names_are_no_missing_answers(
     assert (local.keys, nightly.ledger.active()) == ([], run)
 
 
+def test_the_promoted_model_counts(
+    settings: Settings, s3: S3, driver: TransformDriver, sqlite_records: Database, tmp_path: Path
+) -> None:
+    settings = settings.model_copy(update={"model_dir": tmp_path / "none"})
+    objects = Objects(settings)
+    registry = Registry(objects, settings.bucket, settings.models_prefix)
+    registry.publish(write_brightness_bundle(tmp_path / "promoted", "brightness-7"))
+    registry.set_current(Current(version="brightness-7", promoted=datetime.now(UTC)))
+    put_photos(s3, 2)
+    s3.put("odd key.jpg", jpeg(brightness_of(6)))
+    local = Local(settings)
+    nightly = Nightly(settings, objects, sqlite_records, local)
+    run = finish(nightly, nightly.start())
+    local.close()
+    assert run.sagemaker_model.startswith("binwatch-brightness-7-")
+    assert {row["model_version"] for row in rows(sqlite_records)} == {"brightness-7"}
+    assert (len(rows(sqlite_records)), driver.requests, local.keys) == (7, 6, ["odd key.jpg"])
+
+
+def test_files_that_were_deleted_by_hand(nightly: Nightly, s3: S3, driver: TransformDriver) -> None:
+    put_photos(s3, 1)
+    run = nightly.start()
+    for key in left_in(s3, nightly._settings):
+        s3.client.delete_object(Bucket=s3.bucket, Key=key)
+    with pytest.raises(
+        BinwatchError, match=r"run 1: .*plan-0001 is not there.* delete s3://\S+/nightly/runs/00000001,"
+    ):
+        finish(nightly, run)
+
+
 def test_answers_of_another_model_are_not_recorded(
     settings: Settings, s3: S3, driver: TransformDriver, sqlite_records: Database, local: Local, tmp_path: Path
 ) -> None:
@@ -641,6 +672,7 @@ def test_the_next_estimate_goes_by_what_was_measured(settings: Settings) -> None
 @pytest.mark.parametrize(
     ("key", "size", "sent"),
     [
+        ("bin-images/00001.jpg", 0, True),
         ("bin-images/00001.jpg", 6_000_000, True),
         ("bin-images/00001.jpg", 6_000_001, False),
         ("a(1)_!*'.jpg", 1, True),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import http.client
 import io
+import itertools
 import json
 import os
 import queue
@@ -113,12 +114,13 @@ class Containers:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._numbers = itertools.count()
         self._running: dict[tuple[bytes, str], Container] = {}
 
     def get(self, archive: bytes, environment: dict[str, str]) -> Container:
         key = (archive, json.dumps(environment, sort_keys=True))
         if key not in self._running:
-            folder = self._root / str(len(self._running))
+            folder = self._root / str(next(self._numbers))
             (folder / "model").mkdir(parents=True)
             with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
                 tar.extractall(folder / "model", filter="data")

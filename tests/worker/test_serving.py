@@ -7,7 +7,7 @@ import hashlib
 import io
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +207,17 @@ def test_requests_that_accept_json(service: Service, accept: str) -> None:
 def test_too_many_links(service: Service) -> None:
     response = service.links(*["s3://bins/a.jpg"] * (MAX_LINKS + 1))
     assert (response.status_code, "send at most 1,000" in response.text) == (413, True)
+
+
+def test_a_client_that_says_no_more_does_not_keep_its_place(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.serving.app._BODY_S", 0.01)
+
+    async def never() -> AsyncIterator[bytes]:
+        yield b"x"
+        await asyncio.sleep(WITHIN_S)  # until the app has had enough
+
+    response = asyncio.run(service.send("POST", "/invocations", content=never()))
+    assert (response.status_code, service.app._in_hand) == (408, 0)
 
 
 def test_ping_says_whether_photos_can_be_counted(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -106,6 +106,10 @@ class Ledger:
         """What has become of a run, whoever took it further."""
         return self._read(self._key(run))
 
+    def url(self, run: Run) -> str:
+        """Where a run is written."""
+        return f"s3://{self._bucket}/{self._key(run)}"
+
     def _key(self, run: Run) -> str:
         return f"{self._prefix}{run.number:08}"
 

@@ -25,11 +25,9 @@ def current_version(objects: Objects, settings: Settings) -> str:
 
 
 def card_of(objects: Objects, settings: Settings, version: str) -> Card:
-    """The card of a version, promoted or of the settings."""
-    given = Bundle(settings.model_dir).card
-    if given.version == version:
-        return given
-    return Registry(objects, settings.bucket, settings.models_prefix).card(version)
+    """The card of a version: published in the bucket, or that of the settings."""
+    registry = Registry(objects, settings.bucket, settings.models_prefix)
+    return registry.card(version) if version in registry.versions() else Bundle(settings.model_dir).card
 
 
 def model_name(settings: Settings, version: str) -> str:
@@ -90,8 +88,7 @@ def _models(bundle: Bundle) -> list[Path]:
 
 
 def _bundle(objects: Objects, settings: Settings, version: str) -> Bundle:
-    given = Bundle(settings.model_dir)
-    if given.card.version == version:
-        return given
     registry = Registry(objects, settings.bucket, settings.models_prefix)
-    return registry.fetch(version, list(Precision), settings.model_cache)
+    if version in registry.versions():
+        return registry.fetch(version, list(Precision), settings.model_cache)
+    return Bundle(settings.model_dir)

@@ -76,7 +76,7 @@ def write_plan(pages: Iterator[list[Listed]], objects: Objects, settings: Settin
 def can_be_sent(photo: Listed, settings: Settings, folder: Folder) -> bool:
     """Whether SageMaker surely reads the photo and writes its answer where we look for it."""
     return (
-        photo.size <= settings.sagemaker_max_payload_mb * _MB
+        photo.size <= min(settings.sagemaker_max_payload_mb * _MB, settings.max_photo_bytes)
         and _PLAIN_KEY.fullmatch(photo.key) is not None
         and _DOTS.search(photo.key) is None
         and len(folder.output(0, photo.key)) <= _MAX_KEY_BYTES

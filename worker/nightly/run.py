@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import Engine as Database
 
 from binwatch.aws import QuotaError
+from binwatch.errors import BinwatchError
 from binwatch.objects import ObjectRefused, Objects
 from binwatch.settings import Settings
 from worker.metrics import WorkerMetrics
@@ -86,12 +87,15 @@ class Nightly:
             for part in run.parts:
                 states.append(self._job(run, part, states))
             done = [self._read(run, part, state, until) for part, state in zip(run.parts, states, strict=True)]
-        except (ObjectRefused, NotActive):
+        except (ObjectRefused, NotActive) as error:
             # Whoever ended the run meanwhile has removed its files.
             now = self.ledger.now(run)
-            if now.ended is None:
-                raise
-            return now
+            if now.ended is not None:
+                return now
+            raise BinwatchError(
+                f"nightly run {run.number}: {error}; if its files were deleted by hand, stop its jobs"
+                f" ({', '.join(run.jobs)}), delete {self.ledger.url(run)}, and start another run"
+            ) from error
         return self._end(run, [state for state in states if state is not None]) if all(done) else run
 
     def running(self, run: Run) -> list[str]:

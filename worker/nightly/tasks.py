@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import cached_property
 
 from celery import Task
 from celery.schedules import ParseException, crontab
@@ -21,6 +22,8 @@ NIGHTLY = "binwatch.nightly"
 NIGHTLY_POLL = "binwatch.nightly_poll"
 _WITHIN_S = TASK_VISIBILITY_S / 3
 """For how long one look may read answers: a task that takes too long would be given to another worker, too."""
+EXPIRES_S = 12 * 3600
+"""A run that no worker could start for so long is left to the next night."""
 _RETRY_S = 60
 _RETRIES = 60
 """For an hour: an outage at the very moment must not cost the night."""
@@ -51,7 +54,9 @@ class _NightlyTask(Task):  # type: ignore[misc]  # Celery has no types
             # What was started goes on and is looked at again; but who reads this must know what costs money.
             logger.error("nightly: run %d (%s): %s", run.number, ", ".join(run.jobs), error)  # noqa: TRY400
 
+    @cached_property
     def _nightly(self) -> Nightly:
+        """Made once it is needed: with local workers only, there are no settings for it."""
         counting = self._counting
         return Nightly(
             self._settings, counting.objects, counting.database, self._sender.count, metrics=counting.metrics
@@ -70,7 +75,7 @@ class StartNightly(_NightlyTask):
             if self._settings.nightly_backend is NightlyBackend.LOCAL:
                 self._send()
                 return
-            nightly = self._nightly()
+            nightly = self._nightly
             run = nightly.start()
         except BinwatchError as error:
             raise self.retry(exc=error, countdown=_RETRY_S) from error
@@ -95,6 +100,6 @@ class PollNightly(_NightlyTask):
         try:
             run = Ledger(self._counting.objects, self._settings).active()
             if run is not None:
-                self._advance(self._nightly(), run)
+                self._advance(self._nightly, run)
         except BinwatchError as error:
             logger.warning("nightly: %s; looked at again in %g s", error, self._settings.nightly_poll_s)

@@ -45,6 +45,8 @@ Headers = Mapping[str, str]
 Scope = dict[str, Any]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
+_BODY_S = 60
+"""Seconds that a client has for its body: one that says no more must not keep its place."""
 _AT_ONCE = 32
 """Links of one request that are followed at a time: enough to fill batches, and other requests get their turn."""
 
@@ -140,16 +142,23 @@ class App:
         try:
             if kind is BodyKind.PHOTO:
                 return Reply(200, offered, await self._photo(counter, headers, receive))
-            body = await read_body(receive, headers, self._settings.max_metadata_bytes)
+            body = await self._body(headers, receive, self._settings.max_metadata_bytes)
             return self._reply_to_links(offered, await _follow(counter, _asked(body, kind)))
         finally:
             self._in_hand -= 1
 
     async def _photo(self, counter: PhotoCounter, headers: Headers, receive: Receive) -> bytes:
-        body = await read_body(receive, headers, self._settings.max_photo_bytes)
+        body = await self._body(headers, receive, self._settings.max_photo_bytes)
         if body.size > self._settings.max_photo_bytes:
             return counter.refuse(body.size).line()
         return (await counter.count(body.data)).line()
+
+    async def _body(self, headers: Headers, receive: Receive, wanted: int) -> Body:
+        try:
+            async with asyncio.timeout(_BODY_S):
+                return await read_body(receive, headers, wanted)
+        except TimeoutError as error:
+            raise Refused(408, f"the body was not there within {_BODY_S} seconds") from error
 
     def _reply_to_links(self, offered: str, answers: list[Answer]) -> Reply:
         """A request of which nothing can be understood is the client's mistake; a transform job would fail of it."""
