@@ -56,7 +56,7 @@ def _documented() -> set[str]:
 def test_promtool_accepts_the_configuration_and_the_rules() -> None:
     for arguments in (["check", "config", "prometheus.yml"], ["test", "rules", "tests.yml"]):
         result = subprocess.run(
-            [program("promtool"), *arguments], cwd=DEPLOY, capture_output=True, text=True, timeout=60
+            [program("promtool"), *arguments], cwd=DEPLOY, capture_output=True, text=True, timeout=240
         )
         assert result.returncode == 0, result.stdout + result.stderr
 
