@@ -45,6 +45,8 @@ def prepare(
     from trainer.display import Display
     from trainer.prepare import outputs
     from trainer.prepare.config import PrepareConfig
+    from trainer.prepare.fetch import kept_quality
+    from trainer.prepare.place import PHOTOS
     from trainer.prepare.run import prepare as run
 
     try:
@@ -57,7 +59,9 @@ def prepare(
     place, options = config.open(load_settings())
     display = Display()
     display.say(outputs.text(run(place, out, options, display)))
-    display.say(f"manifest: {out / outputs.MANIFEST}")
+    quality = f" --set data.jpeg_quality={kept_quality(size)}" if kept_quality(size) else ""
+    data = f"--photos {out / PHOTOS} --index {out / outputs.MANIFEST}"
+    display.say(f"fit with it: python -m trainer fit {data} --out RUN{quality}")
 
 
 def pipeline(

@@ -123,6 +123,15 @@ def test_a_list_balanced(source: Path, tmp_path: Path) -> None:
     assert {"00001", "00002", "00003", "00005"} <= manifest(tmp_path / "balanced").keys()
 
 
+def test_what_comes_next_is_said(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With the option that fit insists on if photos were squashed to its own input size."""
+    for size, more in ((16, ""), (224, " --set data.jpeg_quality=95")):
+        out = tmp_path / str(size)
+        run_cli("prepare", "--from", source, "--out", out, "--per-class", 1, "--size", size)
+        wanted = f"python -m trainer fit --photos {out}/bin-images --index {out}/manifest.csv --out RUN{more}"
+        assert capsys.readouterr().err.splitlines()[-1] == f"fit with it: {wanted}"
+
+
 def test_photos_can_be_squashed_on_the_way(source: Path, tmp_path: Path, cli_error: Callable[..., str]) -> None:
     out = tmp_path / "data"
     run_cli("prepare", "--from", source, "--out", out, "--per-class", 1, "--size", 16)
