@@ -1,7 +1,7 @@
 """Counting over HTTP: Binwatch's serving container beside the machine's limit and LitServe, in one table from one run.
 
     uv pip install -c requirements.lock -e '.[dev,benchmarks]'      # LitServe; best into a venv of its own
-    python -m benchmarks.serving PHOTOS_FOLDER [--in-flight 16] [--requests 600] [--rounds 3]
+    python -m benchmarks.serving PHOTOS_FOLDER [--in-flight 16] [--requests 400] [--rounds 3]
 
 Binwatch is the container's entry point, `python -m worker serve`. LitServe has the same ONNX file, the same function
 to decode, the same largest batch and the same wait for it: once as its guide has it, with one worker, and once tuned,
@@ -90,7 +90,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--in-flight", type=int, default=16)
-    parser.add_argument("--requests", type=int, default=600, help="photos; repeats the folder's, if there are fewer")
+    parser.add_argument("--requests", type=int, default=400, help="photos; repeats the folder's, if there are fewer")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--model", type=Path, default=DEFAULT_MODEL)
     return parser.parse_args()
