@@ -98,7 +98,7 @@ def link(files: Sequence[Path], folder: Path, photos: int) -> None:
 
 
 def _ways(folder: str, options: argparse.Namespace) -> dict[str, list[str]]:
-    model = ["--model", str(options.model)]
+    model = ["--model", str(options.model.absolute())]
     return {
         LIMIT: ["limit", folder, *model],
         BINWATCH: ["files", folder, *model],
@@ -114,7 +114,7 @@ def _tuning(folder: str, options: argparse.Namespace) -> dict[str, list[str]]:
 
 def _ray(folder: str, options: argparse.Namespace, actors: int, threads: int, batch: int) -> list[str]:
     tuned = ["--actors", str(actors), "--threads", str(threads), "--batch-size", str(batch)]
-    return ["ray_data", folder, "--model", str(options.model), *tuned]
+    return ["ray_data", folder, "--model", str(options.model.absolute()), *tuned]
 
 
 def alternate(ways: Mapping[str, list[str]], rounds: int) -> dict[str, list[Run]]:

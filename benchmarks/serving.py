@@ -99,7 +99,7 @@ def _options() -> argparse.Namespace:
 def once(name: str, folder: str, options: argparse.Namespace) -> Run:
     """Run one way."""
     if name == LIMIT:
-        said = _said(["benchmarks.ways.limit", folder, "--model", str(options.model)])
+        said = _said(["benchmarks.ways.limit", folder, "--model", str(options.model.absolute())])
         return Run(said["steady_photos"] / said["steady_s"])
     server = _servers(options.model)[name]
     with running(server) as process:
@@ -123,7 +123,7 @@ def _servers(model: Path) -> dict[str, Server]:
     (port,) = free_ports(1)
     at = f"http://127.0.0.1:{port}"
     settings = Settings(serve_host="127.0.0.1", serve_port=port, model_dir=model.absolute())
-    lit = ["benchmarks.ways.lit_serve", "--port", str(port), "--model", str(model)]
+    lit = ["benchmarks.ways.lit_serve", "--port", str(port), "--model", str(model.absolute())]
     tuned = ["--workers", str(CORES), "--threads", "1"]
     return {
         BINWATCH: Server(["worker", "serve"], f"{at}/ping", f"{at}/invocations", (), process_environment(settings)),
