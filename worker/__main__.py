@@ -142,11 +142,9 @@ def nightly(
     ] = False,
 ) -> None:
     """Count in one go what the model in use has no record of. Started again, it goes on where it was."""
-    from worker.logs import configure
     from worker.nightly.commands import nightly as run_nightly
 
     settings = load_settings()
-    configure(settings.log_format)
     run_nightly(settings, backend or settings.nightly_backend, prefix, again=again, dry_run=dry_run)
 
 

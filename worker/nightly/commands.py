@@ -67,8 +67,12 @@ def _on_sagemaker(settings: Settings, prefix: str, again: bool) -> None:
 def _finish(nightly: Nightly, run: Run, poll_s: float) -> None:
     print(f"run {run.number}: {nightly.estimate(run)}", flush=True)
     try:
-        while (run := nightly.advance(run)).ended is None:
+        run = nightly.advance(run)
+        if run.ended is None:
+            print(f"waiting for {', '.join(run.jobs)}, looked at every {poll_s:g} s", flush=True)
+        while run.ended is None:
             time.sleep(poll_s)
+            run = nightly.advance(run)
     except BaseException:
         _name_what_runs(nightly, run)
         raise
