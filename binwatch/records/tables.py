@@ -184,6 +184,7 @@ BytewiseText = Text(collation="C").with_variant(Text(), "sqlite")
 
 
 _AUDITED = text("audit_id IS NOT NULL")
+_WRONG = text("error <> 0")
 
 
 class CurrentComparison(Base):
@@ -195,8 +196,18 @@ class CurrentComparison(Base):
 
     __tablename__ = "current_comparisons"
     __table_args__ = (
-        # With what most questions leave out or count, so that PostgreSQL answers them from the index alone.
-        Index("ix_current_rank", "doubt", "chance", "comparison_id", postgresql_include=["error", "audit_id"]),
+        Index("ix_current_rank", "doubt", "chance", "comparison_id"),
+        # Those that differ, alone: who looks for the next one must not walk past all that agree. With the audit, so
+        # that PostgreSQL counts from the index alone.
+        Index(
+            "ix_current_wrong",
+            "doubt",
+            "chance",
+            "comparison_id",
+            postgresql_include=["audit_id"],
+            postgresql_where=_WRONG,
+            sqlite_where=_WRONG,
+        ),
         Index("ix_current_model", "model_version", "doubt", "chance", "comparison_id"),
         # For what is rare, or far down in the ranking: large errors, and bins that agree.
         Index("ix_current_error", "error", "doubt", "chance", "comparison_id"),

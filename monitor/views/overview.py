@@ -11,7 +11,8 @@ from itertools import pairwise
 
 import numpy as np
 from pydantic import BaseModel
-from sqlalchemy import Connection, select
+from sqlalchemy import ColumnElement, Connection, Integer, Select, cast, extract, func, select
+from sqlalchemy.orm import InstrumentedAttribute
 
 from binwatch.bundle import Reference
 from binwatch.counts import Outcome
@@ -43,6 +44,11 @@ class Span(StrEnum):
 class _Length:
     buckets: int
     each: timedelta
+
+    @property
+    def seconds(self) -> int:
+        """Of one bucket."""
+        return int(self.each.total_seconds())
 
 
 _LENGTHS = {
@@ -151,22 +157,40 @@ def read_trend(connection: Connection, span: Span, reference_of: ReferenceOf, no
     start = end - length.buckets * length.each
     sums = [_Sums() for _ in range(length.buckets)]
 
-    def at(hour: datetime) -> _Sums:
-        return sums[int((hour - start) / length.each)]
-
-    compared = select(ComparisonHour.hour, ComparisonHour.outcome, ComparisonHour.comparisons)
-    for hour, outcome, number in connection.execute(
-        compared.where(ComparisonHour.hour >= start, ComparisonHour.hour < end)
-    ):
-        at(hour).outcomes[Outcome(outcome)] += number
-    counted = select(PhotoHour.hour, PhotoHour.model_version, PhotoHour.photos, PhotoHour.confidence)
-    for hour, version, photos, confidence in connection.execute(
-        counted.where(PhotoHour.hour >= start, PhotoHour.hour < end)
-    ):
-        at(hour).add_photos(version, photos, confidence)
+    for offset, outcome, number in connection.execute(_compared(start, end, length.each)):
+        sums[offset // length.seconds].outcomes[Outcome(outcome)] += int(number)
+    for offset, version, _, photos, confidence in connection.execute(_counted(start, end, length.each)):
+        sums[offset // length.seconds].add_photos(version, int(photos), confidence)
     references = {version: reference_of(version) for version in {name for one in sums for name in one.photos}}
     buckets = [_bucket(start + index * length.each, length.each, one, references) for index, one in enumerate(sums)]
     return Trend(span=span, start=start, end=end, buckets=buckets, changes=_changes(buckets))
+
+
+def _compared(start: datetime, end: datetime, each: timedelta) -> Select[int, str, int]:
+    """Seconds from `start` to a bucket, outcome → comparisons."""
+    bucket = _bucket_of(ComparisonHour.hour, start, each)
+    return (
+        select(bucket, ComparisonHour.outcome, func.sum(ComparisonHour.comparisons))
+        .where(ComparisonHour.hour >= start, ComparisonHour.hour < end)
+        .group_by("bucket", ComparisonHour.outcome)
+    )
+
+
+def _counted(start: datetime, end: datetime, each: timedelta) -> Select[int, str, int, int, float]:
+    """Seconds from `start` to a bucket, model, tenth of confidence → photos, and the sum of their confidence."""
+    bucket = _bucket_of(PhotoHour.hour, start, each)
+    labels = (PhotoHour.model_version, PhotoHour.tenth)
+    return (
+        select(bucket, *labels, func.sum(PhotoHour.photos), func.sum(PhotoHour.confidence))
+        .where(PhotoHour.hour >= start, PhotoHour.hour < end)
+        .group_by("bucket", *labels)
+    )
+
+
+def _bucket_of(hour: InstrumentedAttribute[datetime], start: datetime, each: timedelta) -> ColumnElement[int]:
+    """The database adds up: 90 days of hours would take longer to hand over than to sum."""
+    since = cast(extract("epoch", hour), Integer) - int(start.timestamp())
+    return (since - since % int(each.total_seconds())).label("bucket")
 
 
 @dataclass(slots=True)

@@ -14,6 +14,7 @@ depends_on = None
 BIG_ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 BYTEWISE = sa.Text(collation="C").with_variant(sa.Text(), "sqlite")
 AUDITED = sa.text("audit_id IS NOT NULL")
+WRONG = sa.text("error <> 0")
 
 # What is there already, as binwatch.records keeps it from now on. P-values stay unknown: there is no calibration yet.
 CURRENT = """
@@ -167,7 +168,15 @@ def _create_tables() -> None:
 def _create_indexes() -> None:
     """After the rows: filling an index at once is quicker than row by row."""
     rank = ["doubt", "chance", "comparison_id"]
-    op.create_index("ix_current_rank", "current_comparisons", rank, postgresql_include=["error", "audit_id"])
+    op.create_index("ix_current_rank", "current_comparisons", rank)
+    op.create_index(
+        "ix_current_wrong",
+        "current_comparisons",
+        rank,
+        postgresql_include=["audit_id"],
+        postgresql_where=WRONG,
+        sqlite_where=WRONG,
+    )
     op.create_index("ix_current_model", "current_comparisons", ["model_version", *rank])
     op.create_index("ix_current_error", "current_comparisons", ["error", *rank])
     op.create_index("ix_current_key", "current_comparisons", ["key"])
