@@ -36,16 +36,16 @@ test-compose: .venv/dev.installed
 	$(BIN)/python -m pytest tests/compose $(ARGS)
 
 env:
-	deploy/compose/make-env
+	@deploy/compose/make-env
 
 up:
-	GPU=$(GPU) deploy/compose/up --build $(ARGS)
+	@GPU=$(GPU) deploy/compose/up --build $(ARGS)
 
 down:
-	deploy/compose/compose down $(ARGS)
+	@deploy/compose/compose down $(ARGS)
 
 logs:
-	deploy/compose/compose logs -f --tail 100 $(ARGS)
+	@deploy/compose/compose logs -f --tail 100 $(ARGS)
 
 check: .venv/dev.installed
 	$(BIN)/ruff check .
