@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, expect
 
 from tests.monitor.browser.surfing import window
 from tests.monitor.conftest import Running
@@ -33,3 +33,36 @@ def test_pages_are_for_everybody(counted: Running, chromium: Browser, dark: bool
             assert (path, one.faults()) == (path, [])
         assert one.strangers() == []
         assert [said for said in one.complaints if "404 (Not Found)" not in said] == []
+
+
+_RING = """
+() => {
+  const one = document.activeElement;
+  const outlines = [getComputedStyle(one), getComputedStyle(one, "::after")];
+  return outlines.some((style) => style.outlineStyle === "solid" && parseFloat(style.outlineWidth) >= 2);
+}
+"""
+
+
+def test_the_focus_can_be_seen_wherever_tab_leads(counted: Running, chromium: Browser) -> None:
+    with window(chromium, str(counted.client.base_url)) as one:
+        for path in ("/", "/discrepancies", "/bin?id=00184", "/drift", "/login"):
+            page = one.open(path)
+            page.evaluate("() => document.activeElement.blur()")
+            for _ in range(20):
+                page.keyboard.press("Tab")
+                if page.evaluate("() => document.activeElement === document.body"):
+                    break  # once around
+                name = page.evaluate("() => document.activeElement.outerHTML.slice(0, 80)")
+                assert page.evaluate(_RING), f"{path}: {name}"
+
+
+def test_the_first_link_skips_to_the_content(counted: Running, chromium: Browser) -> None:
+    with window(chromium, str(counted.client.base_url)) as one:
+        page = one.open("/discrepancies")
+        page.keyboard.press("Tab")
+        expect(page.locator(":focus")).to_have_text("Skip to the content")
+        assert page.locator(":focus").bounding_box()["width"] > 100, "it can be seen now"  # type: ignore[index]
+        page.keyboard.press("Enter")
+        page.keyboard.press("Tab")
+        expect(page.locator("main :focus")).to_have_count(1)
