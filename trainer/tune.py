@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import io
 import json
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.study import MaxTrialsCallback
+import torch
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from trainer.config import read
-from trainer.display import Display
-from trainer.errors import ConfigError
+from trainer.display import Display, silent
+from trainer.errors import ConfigError, TuneError
 from trainer.fit import FEATURES, fit
 from trainer.loop import LAST
 from trainer.prepare.fetch import write_whole
 
 STUDY = "study.db"
+LOCK = "lock"
 NAME = "binwatch"
 CHANGES = "changes"
 COUNTED = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -71,22 +77,23 @@ class Tuning:
 
 
 def tune(tuning: Tuning, display: Display) -> FrozenTrial:
-    """Run trials until there are as many as asked for, those of earlier runs included; returns the best one."""
+    """Run trials until there are as many as asked for, those of earlier runs included; returns the best one.
+
+    A trial that an earlier run was killed in is tried again. Raises TuneError if one of this run is.
+    """
     read(tuning.config, tuning.changes)  # a mistake is known before the first trial
     tuning.folder.mkdir(parents=True, exist_ok=True)
-    study = _open(tuning.folder, create=True)
-    space = study.user_attrs.get("space", tuning.space)
-    if space != tuning.space:
-        raise ConfigError(f"{tuning.folder}: is a study of the preset {space!r}; choose it or another --out")
-    study.set_user_attr("space", tuning.space)
-    if tuning.jobs > 1:
-        with ProcessPoolExecutor(tuning.jobs, mp_context=get_context("spawn")) as pool:
-            list(pool.map(_work, [tuning] * tuning.jobs))
-    else:
-        _work(tuning, display)
-    best = best_trial(tuning.folder)
-    write_results(tuning.folder, study.get_trials())
-    return best
+    with _alone(tuning.folder):
+        study = _open(tuning.folder, create=True)
+        space = study.user_attrs.get("space", tuning.space)
+        if space != tuning.space:
+            raise ConfigError(f"{tuning.folder}: is a study of the preset {space!r}; choose it or another --out")
+        study.set_user_attr("space", tuning.space)
+        _take_up(study, tuning.folder, display)
+        missing = tuning.trials - len(study.get_trials(states=COUNTED))
+        for _ in _spread(tuning, missing, display) if tuning.jobs > 1 else _in_turn(tuning, missing, display):
+            write_results(tuning.folder, study.get_trials())
+    return best_trial(tuning.folder)
 
 
 def best_trial(folder: Path) -> FrozenTrial:
@@ -111,26 +118,83 @@ def write_results(folder: Path, trials: list[FrozenTrial]) -> None:
     writer.writerow(["trial", "state", "val_accuracy", "epochs", *names])
     for trial in trials:
         seen = trial.intermediate_values
-        score = max(seen.values(), default="")
+        score = _best_of(trial) if seen else ""
         writer.writerow([trial.number, trial.state.name.lower(), score, len(seen), *map(trial.params.get, names)])
     write_whole(folder / "trials.csv", file.getvalue().encode())
     write_whole(folder / "trials.png", _plot(trials, names))
 
 
-def _work(tuning: Tuning, display: Display | None = None) -> None:
-    """Trials in this process, until there are enough."""
-    study = _open(tuning.folder, create=True)
-    done = len(study.get_trials(states=COUNTED))
-    if done < tuning.trials:
-        stop = MaxTrialsCallback(tuning.trials, states=COUNTED)
-        study.optimize(lambda trial: _trial(trial, tuning, display or Display()), callbacks=[stop])
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One command at a time: only then is a trial that is under way at the start one that was killed."""
+    with (folder / LOCK).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(f"{folder}: another tune is at work here; wait for it, or give it --jobs") from error
+        yield
+
+
+def _take_up(study: optuna.Study, folder: Path, display: Display) -> None:
+    """Trials that were killed are failures, and their options are tried first. What they left is deleted."""
+    for trial in study.get_trials(states=(TrialState.RUNNING,)):
+        study.tell(trial.number, state=TrialState.FAIL)
+        study.enqueue_trial(trial.params)
+        shutil.rmtree(_folder(folder, trial.number), ignore_errors=True)
+        display.say(f"trial {trial.number} was interrupted: its options are tried again")
+
+
+def _in_turn(tuning: Tuning, trials: int, display: Display) -> Iterator[None]:
+    for _ in range(trials):
+        _one(tuning, display)
+        yield
+
+
+def _spread(tuning: Tuning, trials: int, display: Display) -> Iterator[None]:
+    """Trials in processes of their own, which share the cores. Without bars: they would write over each other's."""
+    threads = max((os.cpu_count() or 1) // tuning.jobs, 1)
+    pool = ProcessPoolExecutor(
+        tuning.jobs, get_context("spawn"), initializer=torch.set_num_threads, initargs=(threads,)
+    )
+    try:
+        for done in as_completed([pool.submit(_one, tuning) for _ in range(trials)]):
+            trial = done.result()
+            display.say(f"{_named(trial)}: {trial.state.name.lower()}, validation accuracy {_best_of(trial):.1%}")
+            yield
+    except BrokenProcessPool as error:
+        raise TuneError(
+            f"{tuning.folder}: a trial's process was killed, for want of memory perhaps (then take fewer --jobs);"
+            " the same command continues"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _one(tuning: Tuning, display: Display | None = None) -> FrozenTrial:
+    """One trial, in this process."""
+    ended: list[FrozenTrial] = []
+    study = _open(tuning.folder, create=False)
+    study.optimize(
+        lambda trial: _trial(trial, tuning, display or silent()),
+        n_trials=1,
+        callbacks=[lambda _, trial: ended.append(trial)],
+    )
+    return ended[0]
+
+
+def _best_of(trial: FrozenTrial) -> float:
+    return max(trial.intermediate_values.values(), default=0.0)
+
+
+def _folder(study: Path, trial: int) -> Path:
+    return study / f"trial-{trial}"
 
 
 def _trial(trial: Trial, tuning: Tuning, display: Display) -> float:
     """Best validation accuracy of one run. Features of frozen layers are shared by all trials."""
     changes = tuning.changes | SPACES[tuning.space](trial)
     trial.set_user_attr(CHANGES, json.dumps(changes, default=str))
-    folder = tuning.folder / f"trial-{trial.number}"
+    folder = _folder(tuning.folder, trial.number)
     best = 0.0
 
     def after(row: dict[str, float]) -> None:
@@ -140,12 +204,17 @@ def _trial(trial: Trial, tuning: Tuning, display: Display) -> float:
         if trial.should_prune():
             raise optuna.TrialPruned
 
-    display.say(f"trial {trial.number}: {', '.join(f'{name} {_short(value)}' for name, value in trial.params.items())}")
+    display.say(_named(trial))
     try:
         fit(read(tuning.config, changes), folder, display, cache=tuning.folder / FEATURES, after=after)
     finally:
         (folder / LAST).unlink(missing_ok=True)  # the optimiser's state: as large as three models
     return best
+
+
+def _named(trial: Trial | FrozenTrial) -> str:
+    options = ", ".join(f"{name} {_short(value)}" for name, value in trial.params.items())
+    return f"trial {trial.number} ({options})"
 
 
 def _short(value: object) -> str:
@@ -158,14 +227,11 @@ def _open(folder: Path, *, create: bool) -> optuna.Study:
     if not create and not file.exists():
         raise ConfigError(f"{folder}: holds no study; run: python -m trainer tune")
     storage = f"sqlite:///{file.resolve()}"
+    pruner = optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=2)
     if not create:
-        return optuna.load_study(study_name=NAME, storage=storage)
+        return optuna.load_study(study_name=NAME, storage=storage, pruner=pruner)
     return optuna.create_study(
-        study_name=NAME,
-        storage=storage,
-        direction="maximize",
-        load_if_exists=True,
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=2),
+        study_name=NAME, storage=storage, direction="maximize", load_if_exists=True, pruner=pruner
     )
 
 
@@ -180,7 +246,7 @@ def _plot(trials: list[FrozenTrial], names: list[str]) -> bytes:
             values = [each.number if name == "trial" else str(each.params.get(name)) for each in chosen]
             if values and all(isinstance(each.params.get(name), float) for each in chosen):
                 values = [each.params[name] for each in chosen]
-            scores = [max(each.intermediate_values.values()) for each in chosen]
+            scores = [_best_of(each) for each in chosen]
             axes.plot(values, scores, marker, label=state.name.lower())
         axes.set(xlabel=name, ylabel="validation accuracy")
     file = io.BytesIO()

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -65,6 +71,79 @@ def test_hopeless_trials_are_pruned(data: Data, tmp_path: Path, scores: list[lis
     run_cli("tune", *data.flags, "--out", tmp_path, "--trials", 6)
     assert [row["state"] for row in rows(tmp_path)] == ["complete"] * 5 + ["pruned"]
     assert int(rows(tmp_path)[-1]["epochs"]) == 2
+
+
+def test_a_trial_that_was_killed_is_tried_again(
+    data: Data, tmp_path: Path, scores: list[list[float]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    killed = tune._open(tmp_path, create=True).ask()
+    options = tune.default_space(killed)
+    (tmp_path / "trial-0").mkdir()
+    (tmp_path / "trial-0" / "last.pt").write_bytes(b"half a run")
+    scores += [[0.3], [0.4]]
+    run_cli("tune", *data.flags, "--out", tmp_path, "--trials", 2)
+    assert "trial 0 was interrupted: its options are tried again" in capsys.readouterr().err
+    assert [row["state"] for row in rows(tmp_path)] == ["fail", "complete", "complete"]
+    again, other = (tune._open(tmp_path, create=False).get_trials()[number].params for number in (1, 2))
+    assert again == killed.params
+    assert again["learning_rate"] == options["train.learning_rate"] != other["learning_rate"]
+    assert not (tmp_path / "trial-0").exists()
+
+
+@pytest.mark.timeout(600)
+def test_what_a_killed_process_leaves_is_tried_again(
+    data: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two processes at it, one is killed within its trial: its options are tried again, and no trial twice."""
+    study = tmp_path / "study"
+    options = [*data.flags, "--out", str(study), *QUICK, "--set", "model.freeze=layer4", "--trials", "3", "--jobs", "2"]
+    command = [sys.executable, "-m", "trainer", "tune", *options, "--set", "train.epochs=5000"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stderr is not None
+        try:
+            wait(lambda: len(list(study.glob("trial-*/epochs.csv"))) == 2 or running.poll() is not None)
+            os.kill(workers(running.pid)[0], signal.SIGKILL)
+            message = running.stderr.read().strip().splitlines()[-1]
+        finally:
+            running.kill()
+    assert running.returncode == 1
+    assert message == (
+        f"error: {study}: a trial's process was killed, for want of memory perhaps (then take fewer --jobs);"
+        " the same command continues"
+    )
+
+    run_cli("tune", *options, "--set", "train.epochs=1")
+    said = capsys.readouterr().err
+    assert "trial 0 was interrupted: its options are tried again" in said
+    assert "trial 1 was interrupted: its options are tried again" in said
+    found = rows(study)
+    assert Counter(row["state"] for row in found) == {"fail": 2, "complete": 3}
+    assert (study / "trials.png").read_bytes().startswith(b"\x89PNG")
+    complete = {row["learning_rate"] for row in found if row["state"] == "complete"}
+    assert len(complete) == 3
+    assert {row["learning_rate"] for row in found if row["state"] == "fail"} < complete
+    assert {file.parent.name for file in study.glob(f"trial-*/{BEST}")} == {"trial-2", "trial-3", "trial-4"}
+    assert not list(study.rglob("last.pt"))
+
+
+def workers(process: int) -> list[int]:
+    """Processes of the pool that `process` has made."""
+    children = Path(f"/proc/{process}/task/{process}/children").read_text(encoding="utf-8").split()
+    return [int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
+def wait(condition: Callable[[], bool], seconds: float = 240) -> None:
+    """Until the condition holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)  # between two looks at the condition
+
+
+def test_one_study_at_a_time(data: Data, tmp_path: Path, cli_error: Callable[..., str]) -> None:
+    with tune._alone(tmp_path):
+        message = cli_error("tune", *data.flags, "--out", tmp_path, "--trials", 1)
+    assert "another tune is at work here; wait for it, or give it --jobs" in message
 
 
 def test_the_spaces_give_options_that_exist(data: Data, tmp_path: Path) -> None:
