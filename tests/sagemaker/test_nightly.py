@@ -660,6 +660,8 @@ def test_the_next_estimate_goes_by_what_was_measured(settings: Settings) -> None
     )
     assert cost.photos_per_second(settings, run) == 50.0
     assert cost.photos_per_second(settings, None) == 20.0
+    small = run.model_copy(update={"outcome": outcome.model_copy(update={"recorded": 999})})
+    assert cost.photos_per_second(settings, small) == 20.0
     other = run.model_copy(update={"instance_type": "ml.g5.xlarge"})
     assert cost.photos_per_second(settings, other) == 20.0
     words = cost.estimate(settings, sent=180_000, kept=5, rate=50.0)

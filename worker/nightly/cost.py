@@ -6,6 +6,8 @@ from binwatch.settings import Settings
 from worker.nightly.ledger import Run
 
 _HOUR = 3600
+_ENOUGH = 1000
+"""Photos of a run whose speed says something: in a small one, the instance's start takes most of the time."""
 
 
 def photos_per_second(settings: Settings, before: Run | None) -> float:
@@ -13,7 +15,7 @@ def photos_per_second(settings: Settings, before: Run | None) -> float:
     outcome = before.outcome if before is not None else None
     if before is None or outcome is None or before.instance_type != settings.sagemaker_instance_type:
         return settings.sagemaker_photos_per_second
-    if not outcome.recorded or not outcome.instance_seconds:
+    if outcome.recorded < _ENOUGH or not outcome.instance_seconds:
         return settings.sagemaker_photos_per_second
     return outcome.recorded / outcome.instance_seconds
 

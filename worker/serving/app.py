@@ -3,7 +3,7 @@
 A photo that cannot be counted is answered with 200 and the reason, since one answer other than 200 marks a whole
 transform job as failed. Other statuses are about the service, or about requests that a transform job of photos never
 makes: 503 while the model is loaded, after the model broke, when too much is in hand and when S3 is out; 400 if
-there is no link in a request for links (but not in a batch); 404, 405, 406 and 413 as HTTP has them.
+there is no link in a request for links (but not in a batch); 404, 405, 406, 408 and 413 as HTTP has them.
 """
 
 from __future__ import annotations

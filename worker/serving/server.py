@@ -39,9 +39,10 @@ class Server(uvicorn.Server):
                 proxy_headers=False,
                 timeout_graceful_shutdown=GRACE_S,
                 lifespan="off",
+                ws="none",
             )
         )
-        self.error: BinwatchError | None = None
+        self.error: Exception | None = None
         self._settings = settings
         self._app = app
         self._metrics = metrics
@@ -50,7 +51,7 @@ class Server(uvicorn.Server):
         """Load the model, or end: a container that cannot count must not look like one that will."""
         try:
             self._app.counter = PhotoCounter(load_engine(self._settings), self._settings, self._metrics)
-        except BinwatchError as error:
+        except Exception as error:  # whatever it is
             self.error = error
             self.should_exit = True
 
