@@ -21,6 +21,13 @@ def prepare(config: TrainConfig, ranks: Ranks = ALONE) -> None:
     torch.manual_seed(config.seed)
 
 
+def where_possible(config: TrainConfig) -> TrainConfig:
+    """For what learns nothing: on the CPU, if the model was trained on a GPU and there is none here."""
+    if torch.device(config.device).type == "cuda" and not torch.cuda.device_count():
+        return config.model_copy(update={"device": "cpu"})
+    return config
+
+
 def _choose_gpu(device: str, ranks: Ranks) -> None:
     """Where several processes share a machine, "cuda" means another GPU in each."""
     found = torch.cuda.device_count()

@@ -101,7 +101,7 @@ def evaluate(
         name, train = f"{bundle.card.version} {chosen}", TrainConfig()
     else:
         saved = checkpoint.load(path)
-        train = saved.config.train
+        train = devices.where_possible(saved.config.train)
         devices.prepare(train)
         sample = read_sample(_data_config(path, saved.config.data.model_dump(), changes), split, display)
         probabilities = softmax(torch_logits(saved.model(), sample.photos, train, display))

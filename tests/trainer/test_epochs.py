@@ -8,11 +8,13 @@ import pytest
 import torch
 
 from tests.trainer.drawn import Data
-from trainer.config import AugmentConfig, DataConfig
+from trainer.config import AugmentConfig, DataConfig, ModelConfig, TrainConfig
 from trainer.data.batches import PhotoBatches
 from trainer.data.dataset import load_dataset
 from trainer.data.epochs import Batch, Cut, generator, read_ahead
 from trainer.data.split import Split
+from trainer.models import build
+from trainer.predict import logits_of
 from trainer.ranks import Ranks
 
 
@@ -100,3 +102,13 @@ def test_random_numbers_depend_on_every_part() -> None:
 
 def test_reading_ahead_keeps_the_order() -> None:
     assert list(read_ahead(lambda number: number * 2, range(50), threads=4)) == list(range(0, 100, 2))
+
+
+def test_a_process_without_validation_photos_scores_none(data: Data) -> None:
+    """With more processes than photos, some have none."""
+    photos = load_dataset(DataConfig(photos=data.photos, index=data.index))[Split.TEST]
+    none = photos.share(Ranks(0, 11))
+    assert len(none) == 0
+    batches = PhotoBatches(none, 8, seed=0, augment=None, shuffle=False, threads=1)
+    model = build(ModelConfig(architecture="resnet50v2", weights="none", width=0.125))
+    assert logits_of(model, batches, TrainConfig()).shape == (0, 7)

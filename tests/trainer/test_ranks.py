@@ -154,6 +154,13 @@ def test_a_gpu_that_is_not_there(data: Data, cli_error: Callable[..., str], monk
     assert chosen == [1, 1]
 
 
+def test_a_model_from_a_gpu_is_evaluated_without_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert devices.where_possible(TrainConfig(device="cuda:1", precision="bf16")).device == "cpu"
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert devices.where_possible(TrainConfig(device="cuda")).device == "cuda"
+
+
 def test_too_few_photos_for_the_processes(data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     photos = load_dataset(DataConfig(photos=data.photos, index=data.index))
     config = together.config_of(str(data.photos), str(data.index), together.NOISY)

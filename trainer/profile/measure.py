@@ -146,7 +146,7 @@ class _Measuring:
         self._saving()
 
     def _readers(self) -> list[int]:
-        """The configured number, and others around it: which, and not how many more, decides what is advised."""
+        """The configured number, and others around it: only what was measured to be faster is advised."""
         own = self._train.readers
         return sorted({max(own // 2, 1), own, own * 2, own * 4} if not self._run.train.features else {own})
 
