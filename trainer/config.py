@@ -91,7 +91,7 @@ class TrainConfig(_Strict):
     patience: int = Field(0, ge=0, description="stop after this many epochs without a better one; 0 never stops")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16 is autocast, faster where the CPU has it")
     channels_last: bool = Field(False, description="memory layout that convolutions on GPUs prefer")
-    compile: bool = Field(False, description="torch.compile: minutes at the start, then faster; needs a C++ compiler")
+    compile: bool = Field(False, description="torch.compile: slow at the start; needs a C++ compiler; see profile")
     tensorboard: bool = Field(False, description="write TensorBoard's files too, into the run's folder")
     device: str = Field("cpu", description="cpu, cuda, cuda:1, …")
     threads: int = Field(0, ge=0, description="CPU threads for torch; 0 takes all")
