@@ -89,13 +89,13 @@ class _ObjectsTask(Task):  # type: ignore[misc]  # Celery has no types
         try:
             outages = self._try_suspect(objects) if suspect and len(objects) == 1 else self._work(objects)
         except (OperationalError, InterfaceError, NoConnectionFree, EngineBroken) as error:
-            raise self._again(objects, error, suspect=suspect) from error
+            raise self._again(objects, error) from error
         except Exception as error:
             logger.exception("%s failed on %d objects", self.name, len(objects))
             self._after_error(objects, f"{type(error).__name__}: {error}")
             return
         if outages:
-            raise self._again([as_json(outage.item) for outage in outages], outages[0].error, suspect=suspect)
+            raise self._again([as_json(outage.item) for outage in outages], outages[0].error)
 
     def _work(self, objects: list[dict[str, Any]]) -> list[Outage]:
         return self.work([_parse(item) for item in objects])
@@ -126,13 +126,13 @@ class _ObjectsTask(Task):  # type: ignore[misc]  # Celery has no types
         for part in (objects[:half], objects[half:]):
             self._sender.resend(self.name, part, suspect=suspect)
 
-    def _again(self, objects: list[dict[str, Any]], error: Exception, *, suspect: bool) -> Exception:
+    def _again(self, objects: list[dict[str, Any]], error: Exception) -> Exception:
         self._counting.metrics.retried()
         wait = min(MAX_WAIT_S, self._retry_wait_s * 2 ** min(self.request.retries, _MAX_DOUBLINGS))
         # Spread over half the wait: tasks that failed together must not all come back together.
         retry: Exception = self.retry(
             args=[objects],
-            kwargs={"suspect": suspect},
+            kwargs={},  # no suspect any more: this worker lives
             exc=error,
             countdown=wait * random.uniform(0.5, 1.0),  # noqa: S311
             throw=False,

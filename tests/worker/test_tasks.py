@@ -269,8 +269,9 @@ def test_a_photo_that_every_worker_dies_of_is_set_aside_in_the_end(
 
 def test_outages_are_no_deaths(suspects: Any) -> None:
     for error in DATABASE_OUTAGES * MAX_DEATHS:
-        with pytest.raises(Retry):
+        with pytest.raises(Retry) as again:
             suspects(PHOTOS[:1], fail(error), request=REDELIVERED | FROM_A_BROKER)
+        assert again.value.sig.kwargs == {}, "what a worker has survived is no suspect any more"
     assert suspects(PHOTOS[:1])[0].dead == []
 
 
