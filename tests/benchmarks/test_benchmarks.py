@@ -89,6 +89,12 @@ def test_bucket_to_record() -> None:
         assert re.search(rf"^{program} +\d+\.\d s", output, re.MULTILINE)
 
 
+def test_nightly() -> None:
+    output = _output("benchmarks.nightly", str(PHOTOS), "--photos", "24")
+    assert "24 photos recorded, 0 by local workers" in output
+    assert re.search(r"^records +24 of 24 are the same in every column$", output, re.MULTILINE)
+
+
 @pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: the extra benchmarks has it")
 def test_alternatives() -> None:
     small = ["--photos", "24", "--notebook-photos", "2", "--rounds", "1"]
