@@ -17,6 +17,7 @@ class CountedPhoto:
     """One photo as one model counted it, or why it could not, and the last comparison that it took part in."""
 
     id: int
+    bucket: str
     bin_id: str
     key: str
     model: str
@@ -69,6 +70,7 @@ def _photo(row: RowMapping, compared: RowMapping | None) -> CountedPhoto:
     counted = predicted is not None
     return CountedPhoto(
         id=row["id"],
+        bucket=row["bucket"],
         bin_id=row["bin_id"],
         key=row["key"],
         model=row["model_version"],

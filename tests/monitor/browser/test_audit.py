@@ -171,3 +171,13 @@ def test_a_filter_is_kept_on_the_way_through_bins(reader: Window) -> None:
         page.get_by_role("link", name="Download as CSV").click()
     lines = download.value.path().read_text(encoding="utf-8").splitlines()
     assert [line.split(",")[0] for line in lines[1:]] == [text.splitlines()[0].removeprefix("Bin ") for text in texts]
+
+
+def test_any_bin_is_opened_by_its_name(reader: Window) -> None:
+    page = reader.open("/discrepancies")
+    page.get_by_label("Any bin").fill("126")
+    page.keyboard.press("Enter")
+    expect(page.locator("h1")).to_have_text("Bin 126")
+    page = reader.open("/")
+    page.locator(".photo a").first.click()
+    expect(page.locator("h1")).to_have_text("Bin 126")  # the photo that was recorded last
