@@ -67,8 +67,8 @@ def _on_sqs(settings: Settings, names: Mapping[QueueRole, str]) -> Depths:
 def _on_rabbitmq(url: str, names: Mapping[QueueRole, str]) -> Depths:
     def look() -> dict[str, int]:
         # A connection for each look: one that is kept would need heartbeats, and could be dead without a sign.
-        with Connection(url, connect_timeout=_CONNECT_S) as connection:
-            channel = connection.default_channel
+        # Not its default_channel, which tries for longer.
+        with Connection(url, connect_timeout=_CONNECT_S) as connection, connection.channel() as channel:
             return {
                 role.value: int(channel.queue_declare(name, passive=True).message_count) for role, name in names.items()
             }
