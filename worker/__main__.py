@@ -134,7 +134,7 @@ def reconcile() -> None:
 
 @cli.command()
 def nightly(
-    backend: Annotated[Optional[NightlyBackend], typer.Option(help="Who counts.", show_default=False)] = None,  # noqa: UP045
+    backend: Annotated[Optional[NightlyBackend], typer.Option(help="Instead of the setting's.")] = None,  # noqa: UP045
     prefix: Annotated[str, typer.Option(help="Only photos whose keys begin with this.")] = "",
     again: Annotated[bool, typer.Option("--again", help="All of them, counted already or not.")] = False,
     dry_run: Annotated[

@@ -49,6 +49,16 @@ class WorkerMetrics:
             "Requests to count photos that were refused because too many were in hand",
             registry=self.registry,
         )
+        self._nightly_failures = Counter(
+            "binwatch_worker_nightly_failures",
+            "Times that a nightly run could not be started or taken further",
+            registry=self.registry,
+        )
+        self._nightly_seconds = Counter(
+            "binwatch_worker_nightly_instance_seconds",
+            "What SageMaker bills for nightly runs that ended: seconds of all instances",
+            registry=self.registry,
+        )
         self._batches = Histogram(
             "binwatch_worker_batch_photos", "Photos in one inference call", buckets=_PHOTOS, registry=self.registry
         )
@@ -104,6 +114,14 @@ class WorkerMetrics:
     def refused(self) -> None:
         """One request was refused because too many photos were in hand."""
         self._refused.inc()
+
+    def nightly_failed(self) -> None:
+        """A nightly run could not be started or taken further; it is tried again."""
+        self._nightly_failures.inc()
+
+    def nightly_ended(self, instance_seconds: float) -> None:
+        """A nightly run on SageMaker has ended."""
+        self._nightly_seconds.inc(instance_seconds)
 
     def batch(self, photos: int) -> None:
         """One inference call on so many photos."""

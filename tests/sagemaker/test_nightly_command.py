@@ -142,6 +142,9 @@ def test_beat_starts_a_run_and_looks_at_it_without_waiting(
     assert [row["key"] for row in rows(sqlite_records)][-1] == "odd key.jpg"
     metrics = counting.metrics.registry
     assert metrics.get_sample_value("binwatch_worker_photos_total", {"outcome": "counted", "reason": ""}) == 5
+    assert metrics.get_sample_value("binwatch_worker_nightly_failures_total") == 0
+    billed = ledger.latest().outcome.instance_seconds
+    assert metrics.get_sample_value("binwatch_worker_nightly_instance_seconds_total") == billed > 0
 
 
 def test_a_start_that_fails_is_tried_again_and_a_job_that_cannot_start_is_named(
@@ -167,6 +170,7 @@ def test_a_start_that_fails_is_tried_again_and_a_job_that_cannot_start_is_named(
     run = Ledger(counting.objects, settings).active()
     assert run.jobs[0] in caplog.text
     assert "AWS cannot be reached" in caplog.text
+    assert counting.metrics.registry.get_sample_value("binwatch_worker_nightly_failures_total") == 2
     PollNightly(counting, Sent(), settings).run()  # the outage is over
     assert driver.jobs == run.jobs
 

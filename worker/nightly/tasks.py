@@ -48,9 +48,13 @@ class _NightlyTask(Task):  # type: ignore[misc]  # Celery has no types
         self._settings = settings
 
     def _advance(self, nightly: Nightly, run: Run) -> None:
+        metrics = self._counting.metrics
         try:
-            nightly.advance(run, _WITHIN_S)
+            outcome = nightly.advance(run, _WITHIN_S).outcome
+            if outcome is not None:
+                metrics.nightly_ended(outcome.instance_seconds)
         except BinwatchError as error:
+            metrics.nightly_failed()
             # What was started goes on and is looked at again; but who reads this must know what costs money.
             logger.error("nightly: run %d (%s): %s", run.number, ", ".join(run.jobs), error)  # noqa: TRY400
 
@@ -78,6 +82,7 @@ class StartNightly(_NightlyTask):
             nightly = self._nightly
             run = nightly.start()
         except BinwatchError as error:
+            self._counting.metrics.nightly_failed()
             raise self.retry(exc=error, countdown=_RETRY_S) from error
         if run is not None:
             self._advance(nightly, run)
@@ -102,4 +107,5 @@ class PollNightly(_NightlyTask):
             if run is not None:
                 self._advance(self._nightly, run)
         except BinwatchError as error:
+            self._counting.metrics.nightly_failed()
             logger.warning("nightly: %s; looked at again in %g s", error, self._settings.nightly_poll_s)
