@@ -15,9 +15,9 @@ from trainer.prepare.place import PHOTOS
 CliError = Callable[..., str]
 ROLE = "arn:aws:iam::123456789012:role/binwatch"
 OPTIONS = {
-    "model.architecture": "resnet50v2", "model.weights": "none", "model.width": "0.125", "model.freeze": "layer4",
+    "model.architecture": "resnet18", "model.weights": "none", "model.freeze": "layer4",
     "augment.views": "1", "train.threads": "1", "train.batch_size": "32", "train.epochs": "1",
-    "export.variants": "int8", "export.max_loss": "1.0",
+    "export.variants": "fp32",
 }  # fmt: skip
 """Hyperparameters of a job that takes seconds."""
 ROWS = 60
