@@ -77,13 +77,17 @@ def load(file: Path, ranks: Ranks = ALONE) -> Checkpoint:
     try:
         content = torch.load(_content(file, ranks), map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises pickle, zip, key and runtime errors, by the kind of damage
-        raise CheckpointError(f"{file}: is not a checkpoint, or is damaged ({error})") from error
+        raise CheckpointError(
+            f"{file}: is not a checkpoint, or is damaged; give a best.pt or last.pt that fit has written"
+        ) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(f"{file}: is not a checkpoint of this release of the trainer")
     try:
         config = Config.model_validate_json(content["config"])
     except ValidationError as error:
-        raise CheckpointError(f"{file}: its configuration is of another release ({error})") from error
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise CheckpointError(f"{file}: its configuration is of another release ({where}: {first['msg']})") from error
     return Checkpoint(
         config=config,
         epoch=content["epoch"],

@@ -26,13 +26,15 @@ def prepare(
     listed: Annotated[
         Path | None, typer.Option("--list", help="JSON of classes (file_list.json) or text with a key per line.")
     ] = None,
-    per_class: Annotated[int, typer.Option(min=0, help="Photos of each of the seven classes.")] = 0,
+    per_class: Annotated[int, typer.Option(min=0, show_default=False, help="Photos of each of the seven classes.")] = 0,
     everything: Annotated[bool, typer.Option("--all", help="Every photo.")] = False,
     balance: Annotated[
         bool, typer.Option("--balance", help="With --list: more of the rare classes, as many as of the commonest.")
     ] = False,
     scan: Annotated[int, typer.Option(min=1, help="Metadata files to look through for classes at most.")] = 50_000,
-    size: Annotated[int, typer.Option(min=0, help="Squash photos to this square; 0 keeps them as they are.")] = 0,
+    size: Annotated[
+        int, typer.Option(min=0, max=2048, help="Squash photos to this square; 0 keeps them as they are.")
+    ] = 0,
     audits: Annotated[
         Path | None, typer.Option(help="CSV with bin and quantity: what a person counted replaces the label.")
     ] = None,
@@ -65,7 +67,7 @@ def prepare(
 
 
 def pipeline(
-    config: Annotated[Path, typer.Option("--config", help="TOML file with [prepare] and the sections of fit.")],
+    config: Annotated[Path, typer.Option("--config", help="TOML file: the table prepare, and the sections of fit.")],
     work: Annotated[Path, typer.Option("--work", help="Folder for photos and runs; the same one every time.")],
     again: Annotated[bool, typer.Option("--again", help="A new run, though nothing is new.")] = False,
 ) -> None:

@@ -91,7 +91,8 @@ def tune(tuning: Tuning, display: Display) -> FrozenTrial:
         study.set_user_attr("space", tuning.space)
         _take_up(study, tuning.folder, display)
         missing = tuning.trials - len(study.get_trials(states=COUNTED))
-        for _ in _spread(tuning, missing, display) if tuning.jobs > 1 else _in_turn(tuning, missing, display):
+        run = _spread if tuning.jobs > 1 and missing > 1 else _in_turn
+        for _ in run(tuning, missing, display):
             write_results(tuning.folder, study.get_trials())
     return best_trial(tuning.folder)
 
@@ -152,6 +153,7 @@ def _in_turn(tuning: Tuning, trials: int, display: Display) -> Iterator[None]:
 
 def _spread(tuning: Tuning, trials: int, display: Display) -> Iterator[None]:
     """Trials in processes of their own, which share the cores. Without bars: they would write over each other's."""
+    display.say(f"{trials} trials, {tuning.jobs} at a time; {tuning.folder}/trial-N/epochs.csv shows how far each is")
     threads = max((os.cpu_count() or 1) // tuning.jobs, 1)
     pool = ProcessPoolExecutor(
         tuning.jobs, get_context("spawn"), initializer=torch.set_num_threads, initargs=(threads,)

@@ -136,6 +136,15 @@ def test_unknown_variant(fitted: Path, tmp_path: Path, cli_error: Callable[..., 
     assert message == "error: --variants fp32,int4: 'int4' is not a valid Precision; choose from fp32, fp16, int8"
 
 
+@pytest.mark.parametrize("command", ["evaluate", "export"])
+def test_what_is_no_checkpoint(command: str, data: Data, tmp_path: Path, cli_error: Callable[..., str]) -> None:
+    """In one line, though torch says it in many."""
+    flags = ["--out", tmp_path / "b"] if command == "export" else []
+    message = cli_error(command, data.index, *flags)
+    wanted = "is not a checkpoint, or is damaged; give a best.pt or last.pt that fit has written"
+    assert message == f"error: {data.index}: {wanted}"
+
+
 def test_checkpoint_and_bundle_evaluate_alike(
     fitted: Path, bundle: Bundle, data: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

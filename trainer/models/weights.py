@@ -70,7 +70,9 @@ def _state(path: Path) -> dict[str, Tensor]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises pickle, zip, key and runtime errors, by the kind of damage
-        raise WeightsError(f"{path}: is not a file of weights ({error})") from error
+        raise WeightsError(
+            f"{path}: is not a file of weights, or is damaged; give a checkpoint, a saved state_dict or an .npz"
+        ) from error
     if isinstance(state, dict) and "model" in state:  # one of our own checkpoints: take its backbone
         prefix = "backbone."
         state = {name.removeprefix(prefix): v for name, v in state["model"].items() if name.startswith(prefix)}

@@ -25,7 +25,7 @@ class PrepareConfig(BaseModel):
     all: bool = False
     balance: bool = False
     scan: int = Field(50_000, ge=1)
-    size: int = Field(0, ge=0)
+    size: int = Field(0, ge=0, le=2048)
     audits: Path | None = None
     challenge_val: Path | None = None
     jobs: int = Field(16, ge=1, le=48)
