@@ -91,7 +91,9 @@ def test_frozen_layers(data: Data) -> None:
     assert found.photo == {}
     assert list(found.readers) == [4]
     assert found.once_seconds == pytest.approx(160 / found.checking + (132 + 18) / found.features)
-    assert any("features" in sentence for sentence in verdict(found))
+    assert found.feature_bytes == pytest.approx(28 * 28 * 64 * 2, rel=0.01)  # float16, and the files' headers
+    gigabytes = (132 + 18) * found.feature_bytes / 1e9
+    assert f"disk: the features of all photos take {gigabytes:.2f} GB" in verdict(found)
 
 
 def test_a_photo_is_augmented_by_its_reader_or_not(data: Data) -> None:

@@ -79,7 +79,9 @@ class Profile:
     first_disk_mb_per_second: float | None = None
     """Read from the disk during that look; afterwards the system has the sample in memory. None: not known."""
     features: float | None = None
-    """Frozen layers, computed once for each photo and view."""
+    """Frozen layers, computed once for each photo and view. None: no layer is frozen."""
+    feature_bytes: float = 0.0
+    """That they take on the disk, for each photo and view."""
     scoring: float = 0.0
     """Validation photos."""
     saving_seconds: float = 0.0
@@ -97,10 +99,12 @@ class Profile:
     def once_seconds(self) -> float:
         """Before the first epoch: the look at every photo, and the frozen layers' features."""
         seconds = sum(self.photos.values()) / self.checking
-        if self.features is not None:
-            views = self.config["augment.views"] * self.photos[Split.TRAIN] + self.photos[Split.VALIDATION]
-            seconds += views / self.features
-        return seconds
+        return seconds if self.features is None else seconds + self.views / self.features
+
+    @property
+    def views(self) -> int:
+        """How many photos' features are computed, a photo in each view counted anew."""
+        return int(self.config["augment.views"] * self.photos[Split.TRAIN] + self.photos[Split.VALIDATION])
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self) | {"epoch_seconds": self.epoch_seconds, "once_seconds": self.once_seconds}
@@ -332,6 +336,8 @@ def _run(config: Config, data: DataSet, folder: Path, found: Profile, display: D
             began = time.perf_counter()
             features.compute(run.model, some, config, views, folder / "again", bar)
             found.features = views * len(some) / (time.perf_counter() - began)
+            files = (file.stat().st_size for file in (folder / "again").glob("*.npy"))
+            found.feature_bytes = sum(files) / (views * len(some))
     return run
 
 

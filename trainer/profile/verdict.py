@@ -90,6 +90,7 @@ def _gpu(found: Profile) -> Iterator[str]:
 
 def _disk(found: Profile) -> Iterator[str]:
     if found.features is not None:
+        yield f"disk: the features of all photos take {found.views * found.feature_bytes / 1e9:.2f} GB"
         return
     needs = found.training * found.mean_bytes / 1e6
     whole = sum(found.photos.values()) * found.mean_bytes / 1e9
