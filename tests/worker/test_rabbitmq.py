@@ -219,9 +219,11 @@ def test_a_connection_that_breaks_while_a_message_is_set_aside(rabbitmq, events,
     rabbitmq.stop()
     with pytest.raises(OSError):  # noqa: PT011 (each of the ways in which a connection breaks is one)
         events.set_aside(message, "not JSON")
+    events.give_back([message])
     rabbitmq.start()
     send(rabbitmq, name, "2")
     assert sorted(receive(events, 2)) == ["2", "no event"]
+    assert events.receive(1) == [], "it came again by itself, and must not be sent again"
 
 
 def test_events_that_twenty_workers_had_only_taken_in_advance_are_not_set_aside(rabbitmq, events, name):

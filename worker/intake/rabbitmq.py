@@ -138,9 +138,8 @@ class RabbitEvents:
         """Take handled messages off the queue. What came over a connection that broke since then comes again anyway."""
         try:
             for message in messages:
-                generation, tag = message.receipt
-                if self._consumer is not None and generation == self._generation:
-                    self._consumer.channel.basic_ack(tag)
+                if self._is_ours(message):
+                    self._consumer.channel.basic_ack(message.receipt[1])
         except self._broken as error:
             # Not raised: what is to be deleted would stay in the loop's hand, and it would try on this connection only.
             logger.warning("event messages not deleted (%s): they will come again", error)
@@ -149,7 +148,7 @@ class RabbitEvents:
     def give_back(self, messages: Sequence[Received], after_s: float = 0.0) -> None:
         """Have messages come again, after so many seconds at the earliest; only `receive` and `close` see to it."""
         due = time.monotonic() + after_s
-        self._returning += [(due, message) for message in messages]
+        self._returning += [(due, message) for message in messages if self._is_ours(message)]
 
     def set_aside(self, message: Received, reason: str) -> None:
         """Copy a message that cannot be handled to the dead-letter queue, with the reason. The original stays."""
@@ -178,6 +177,10 @@ class RabbitEvents:
         channel.basic_qos(0, self._prefetch, False)
         self._consumer = Consumer(channel, [self._queue], on_message=self._on_message, no_ack=False)
         self._consumer.consume()
+
+    def _is_ours(self, message: Received) -> bool:
+        """Whether it came over the connection that is in use now: if not, it comes again by itself."""
+        return self._consumer is not None and bool(message.receipt[0] == self._generation)
 
     def _on_message(self, message: Any) -> None:
         body, tag = message.body, message.delivery_tag
