@@ -13,7 +13,7 @@ from binwatch.conformal import PValues
 from binwatch.records.bins import BinKey
 from binwatch.records.engine import WRITE
 from binwatch.records.models import Calibrations
-from binwatch.records.tables import Audit, Comparison, Count, CurrentComparison, RankTotal
+from binwatch.records.tables import Audit, Bin, Comparison, Count, CurrentComparison, RankTotal
 from binwatch.records.writing import Row, add_to_totals, insert_into
 
 RANKED_AT_A_TIME = 1000
@@ -43,20 +43,22 @@ def refresh(connection: Connection, keys: Sequence[BinKey], pairs: Sequence[Row]
     model_version, key, etag and photo_at.
     """
     before = _ranked(connection, keys)
-    _replace(connection, keys, pairs)
-    after = _ranked(connection, keys)
+    if not pairs and not before.total():
+        return
+    after = _replace(connection, keys, pairs)
     after.subtract(before)
     _add(connection, after, now)
 
 
-def _replace(connection: Connection, keys: Sequence[BinKey], pairs: Sequence[Row]) -> None:
+def _replace(connection: Connection, keys: Sequence[BinKey], pairs: Sequence[Row]) -> Counter[Ranked]:
+    """Write the rows; returns how many there are now, by what they are ranked."""
     comparable = {(pair["bucket"], pair["bin_id"]) for pair in pairs}
     gone = [key for key in keys if key not in comparable]
     if gone:
         identity = tuple_(CurrentComparison.bucket, CurrentComparison.bin_id)
         connection.execute(delete(CurrentComparison).where(identity.in_(gone)))
     if not pairs:
-        return
+        return Counter()
     compared, audited = _comparisons(connection, pairs), _audits(connection, sorted(comparable))
     insert = insert_into(connection, CurrentComparison)
     changed = CurrentComparison.comparison_id != insert.excluded.comparison_id
@@ -65,7 +67,9 @@ def _replace(connection: Connection, keys: Sequence[BinKey], pairs: Sequence[Row
     statement = insert.on_conflict_do_update(
         index_elements=kept, set_={name: insert.excluded[name] for name in columns}, where=changed
     )
-    connection.execute(statement, [_row(pair, compared[_pair(pair)], audited.get(_photo(pair))) for pair in pairs])
+    rows = [_row(pair, compared[_pair(pair)], audited.get(_photo(pair))) for pair in pairs]
+    connection.execute(statement, rows)
+    return Counter(Ranked.UNCALIBRATED if row["p_value"] is None else Ranked.CALIBRATED for row in rows)
 
 
 def _ranked(connection: Connection, keys: Sequence[BinKey]) -> Counter[Ranked]:
@@ -91,10 +95,12 @@ def rank(engine: Engine, models: Sequence[str] | None = None) -> int:
     after = (1.0, -1.0, 0)
     while True:
         with writable.begin() as connection:
-            rows = _unranked(connection, models, after)
-            if not rows:
+            found_without = _unranked(connection, models, after)
+            if not found_without:
                 return ranked
-            after = (rows[-1]["doubt"], rows[-1]["chance"], rows[-1]["comparison_id"])
+            last = found_without[-1]
+            after = (last["doubt"], last["chance"], last["comparison_id"])
+            rows = _still_unranked(connection, [(row["bucket"], row["bin_id"]) for row in found_without])
             values = calibrations.of(connection, {row["model_version"] for row in rows})
             found = list(_ranks(rows, values))
             if found:
@@ -104,21 +110,35 @@ def rank(engine: Engine, models: Sequence[str] | None = None) -> int:
                 ranked += len(found)
 
 
+_WITHOUT = (CurrentComparison.doubt > 1, CurrentComparison.doubt < _UNKNOWN)
+"""Without probabilities (doubt 2) a bin never gets a p-value."""
 _PLACE = (CurrentComparison.doubt, CurrentComparison.chance, CurrentComparison.comparison_id)
-_UNRANKED = (*_PLACE, CurrentComparison.bin_id, CurrentComparison.bucket, CurrentComparison.model_version)
+_UNRANKED = select(
+    *_PLACE,
+    CurrentComparison.bin_id,
+    CurrentComparison.bucket,
+    CurrentComparison.model_version,
+    CurrentComparison.expected,
+)
 
 
 def _unranked(
     connection: Connection, models: Sequence[str] | None, after: tuple[float, float, int]
 ) -> Sequence[RowMapping]:
-    """The next bins in the ranking that have no p-value. Without probabilities (doubt 2) they never get one."""
-    place = tuple_(*(literal(part) for part in after))
-    where = [CurrentComparison.doubt > 1, CurrentComparison.doubt < _UNKNOWN, tuple_(*_PLACE) > place]
+    """The next bins in the ranking that have no p-value."""
+    statement = _UNRANKED.where(*_WITHOUT, tuple_(*_PLACE) > tuple_(*(literal(part) for part in after)))
     if models is not None:
-        where.append(CurrentComparison.model_version.in_(models))
-    statement = select(*_UNRANKED, CurrentComparison.expected).where(*where).order_by(*_PLACE)
-    # Rows that a worker holds are left for another time: waiting for them could make a deadlock.
-    return connection.execute(statement.limit(RANKED_AT_A_TIME).with_for_update(skip_locked=True)).mappings().all()
+        statement = statement.where(CurrentComparison.model_version.in_(models))
+    return connection.execute(statement.order_by(*_PLACE).limit(RANKED_AT_A_TIME)).mappings().all()
+
+
+def _still_unranked(connection: Connection, keys: Sequence[BinKey]) -> Sequence[RowMapping]:
+    """Those of these bins that are so once they are locked. What a worker holds is left for another run."""
+    identity = tuple_(Bin.bucket, Bin.bin_id)
+    locks = select(*identity.clauses).where(identity.in_(keys)).order_by(*identity.clauses)
+    held = [(row[0], row[1]) for row in connection.execute(locks.with_for_update(skip_locked=True))]
+    ours = tuple_(CurrentComparison.bucket, CurrentComparison.bin_id).in_(held)
+    return connection.execute(_UNRANKED.where(*_WITHOUT, ours)).mappings().all()
 
 
 def _ranks(rows: Sequence[RowMapping], values: Mapping[str, PValues]) -> Iterator[Row]:

@@ -30,6 +30,8 @@ _LAST = "\U0010ffff"
 Doubt = tuple[float, float, int]
 """Place in the ranking: doubt, chance and id of the comparison."""
 _RANK = (CurrentComparison.doubt, CurrentComparison.chance, CurrentComparison.comparison_id)
+FEW = 10_000
+"""Bins that are sorted in a moment. Fewer are found by what they have in common, more by walking down the ranking."""
 
 
 class BadCursor(BinwatchError):
@@ -206,7 +208,10 @@ def _rows(
     if place is not None:
         here = tuple_(*(literal(part) for part in place))
         statement = statement.where(rank < here if backwards else rank > here)
-    order = [column.desc() for column in _RANK] if backwards else list(_RANK)
+    # An expression that no index is sorted by: PostgreSQL believes that filters are independent of each other, and
+    # would walk down the whole ranking in search of yesterday's photos by a model that was replaced last week.
+    columns = [column + 0 for column in _RANK] if _are_few(connection, filters) else list(_RANK)
+    order = [column.desc() for column in columns] if backwards else columns
     return connection.execute(statement.order_by(*order).limit(limit)).mappings().all()
 
 
@@ -222,11 +227,27 @@ _ROW = (
 )
 
 
-def _conditions(filters: Filters, alpha: float) -> Iterator[ColumnElement[bool]]:
+def _are_few(connection: Connection, filters: Filters) -> bool:
+    """Whether one of the filters that have an index of their own leaves at most FEW bins."""
+    ranges = [list(_within(filters))] if filters.since or filters.until else []
+    ranges += [[_begins(filters.prefix)]] if filters.prefix else []
+    ranges += [[CurrentComparison.audit_id.is_not(None)]] if filters.audited else []
+    for conditions in ranges:
+        found = select(literal(1)).select_from(CurrentComparison).where(*conditions).limit(FEW + 1).subquery()
+        if connection.execute(select(func.count()).select_from(found)).scalar_one() <= FEW:
+            return True
+    return False
+
+
+def _within(filters: Filters) -> Iterator[ColumnElement[bool]]:
     if filters.since is not None:
         yield CurrentComparison.photo_at >= filters.since
     if filters.until is not None:
         yield CurrentComparison.photo_at < filters.until
+
+
+def _conditions(filters: Filters, alpha: float) -> Iterator[ColumnElement[bool]]:
+    yield from _within(filters)
     if filters.prefix:
         yield _begins(filters.prefix)
     if filters.audited is not None:
