@@ -1,7 +1,7 @@
 """Binwatch beside other ways to count the same photos on the same machine, in one table from one run.
 
     uv pip install -c requirements.lock -e '.[dev,benchmarks]'      # Ray, PyTorch; best into a venv of their own
-    python -m benchmarks.alternatives PHOTOS_FOLDER [--photos 900] [--rounds 3]
+    python -m benchmarks.alternatives PHOTOS_FOLDER [--photos 600] [--rounds 3]
     python -m benchmarks.alternatives PHOTOS_FOLDER --tune-ray
 
 Photos are files here, and counts stay in memory, since that is what all ways can do: Binwatch does what `python -m
@@ -73,8 +73,8 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--photos", type=int, default=900, help="repeats those of the folder, if there are fewer")
-    parser.add_argument("--notebook-photos", type=int, default=200, help="for the notebooks' way, which is slow")
+    parser.add_argument("--photos", type=int, default=600, help="repeats those of the folder, if there are fewer")
+    parser.add_argument("--notebook-photos", type=int, default=150, help="for the notebooks' way, which is slow")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--model", type=Path, default=DEFAULT_MODEL)
     parser.add_argument(
