@@ -1,8 +1,8 @@
 """Does what SageMaker does with a training job and a pipeline, as far as Binwatch relies on it.
 
 moto takes the requests and runs nothing. Here are the folders below /opt/ml, channels and inputs from S3, the command
-of a container, its exit status and failure file, model.tar.gz and outputs to S3, and references between steps. A
-container is a process of this machine, and /opt/ml a folder of the test's: paths in commands are changed to lie there.
+of a container, its exit status and failure file, model.tar.gz and outputs to S3, and references between steps. Each
+container is a process here or a call, and /opt/ml a folder of the test's: paths in commands are changed to lie there.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.services.s3 import S3
+from tests.trainer.drawn import run_cli
 
 OPT_ML = "/opt/ml"
 
@@ -57,6 +60,18 @@ class Container:
         said, _ = process.communicate(timeout=240)
         failure = self.root / "output" / "failure"
         return Ended(process.returncode, said, failure.read_text() if failure.exists() else "")
+
+    def run_here(self, command: list[str]) -> None:
+        """Run a command of `python -m trainer` in this process, which spares it the start. It must end well."""
+        assert command[:3] == ["python", "-m", "trainer"]
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in self.environment.items():
+                patch.setenv(name, value)
+            try:
+                run_cli(*(part.replace(OPT_ML, str(self.root)) for part in command[3:]))
+            except SystemExit as ended:
+                if ended.code:
+                    raise
 
     def configure(self, hyperparameters: dict[str, str], resources: dict[str, Any] | None = None) -> None:
         """Write what SageMaker writes before the start."""
@@ -116,8 +131,7 @@ class Player:
         for channel in request["InputDataConfig"]:
             folder = container.root / "input" / "data" / channel["ChannelName"]
             self._download(channel["DataSource"]["S3DataSource"]["S3Uri"], folder)
-        ended = container.run(TRAIN)
-        assert ended.status == 0, ended.said
+        container.run_here(TRAIN)
         archive = container.root / "model.tar.gz"
         with tarfile.open(archive, "w:gz") as out:
             for file in sorted((container.root / "model").iterdir()):
@@ -132,13 +146,12 @@ class Player:
             place = each["S3Input"]
             self._download(place["S3Uri"], self._inside(container, place["LocalPath"]))
         application = request["AppSpecification"]
-        ended = container.run([*application["ContainerEntrypoint"], *application["ContainerArguments"]])
-        assert ended.status == 0, ended.said
+        container.run_here([*application["ContainerEntrypoint"], *application["ContainerArguments"]])
         outputs = {}
         for each in request.get("ProcessingOutputConfig", {}).get("Outputs", []):
             self._upload(self._inside(container, each["S3Output"]["LocalPath"]), each["S3Output"]["S3Uri"])
             outputs[each["OutputName"]] = each
-        return request | {"ProcessingOutputConfig": {"Outputs": outputs}, "said": ended.said}
+        return request | {"ProcessingOutputConfig": {"Outputs": outputs}}
 
     def _register(self, _: str, request: dict[str, Any]) -> dict[str, Any]:
         return request
