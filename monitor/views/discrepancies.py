@@ -30,7 +30,7 @@ _LAST = "\U0010ffff"
 Doubt = tuple[float, float, int]
 """Place in the ranking: doubt, chance and id of the comparison."""
 _RANK = (CurrentComparison.doubt, CurrentComparison.chance, CurrentComparison.comparison_id)
-FEW = 10_000
+FEW = 20_000
 """Bins that are sorted in a moment. Fewer are found by what they have in common, more by walking down the ranking."""
 
 
@@ -228,11 +228,12 @@ _ROW = (
 
 
 def _are_few(connection: Connection, filters: Filters) -> bool:
-    """Whether one of the filters that have an index of their own leaves at most FEW bins."""
+    """Whether one of several filters, by an index of its own, leaves at most FEW bins. One alone is judged rightly."""
+    others = (filters.model is not None, filters.size > 1, filters.direction is not Direction.WRONG, filters.flagged)
     ranges = [list(_within(filters))] if filters.since or filters.until else []
     ranges += [[_begins(filters.prefix)]] if filters.prefix else []
     ranges += [[CurrentComparison.audit_id.is_not(None)]] if filters.audited else []
-    for conditions in ranges:
+    for conditions in ranges if len(ranges) + sum(others) > 1 else []:
         found = select(literal(1)).select_from(CurrentComparison).where(*conditions).limit(FEW + 1).subquery()
         if connection.execute(select(func.count()).select_from(found)).scalar_one() <= FEW:
             return True
