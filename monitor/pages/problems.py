@@ -39,6 +39,15 @@ RECORDS = Problem(
         "If it does not, tell whoever runs Binwatch. The monitor's log says what is wrong.",
     ),
 )
+NOT_SAVED = Problem(
+    503,
+    "This was not saved",
+    "The monitor is running, but its database does not answer.",
+    (
+        "Go back and save again in a minute: what you entered is still in the form.",
+        "If it fails again, write the count down and tell whoever runs Binwatch. The monitor's log says what is wrong.",
+    ),
+)
 NOWHERE = Problem(
     404,
     "There is no such page",
@@ -92,6 +101,8 @@ def page_of(request: Request, error: Exception) -> HTMLResponse | None:
     if request.url.path.startswith(_SCRIPTS) or "text/html" not in request.headers.get("accept", ""):
         return None
     problem = _problem_of(error) if isinstance(error, BinwatchError) else None
+    if problem is RECORDS and request.method == "POST":
+        problem = NOT_SAVED
     if isinstance(error, HTTPException) and error.status_code == NOWHERE.status:
         problem = NOWHERE
     return _page(problem) if problem else None

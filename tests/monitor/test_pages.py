@@ -325,6 +325,18 @@ def test_without_records_each_page_says_so(floor: Running, tmp_path: Path) -> No
         assert str(tmp_path) not in answer.text
 
 
+def test_an_audit_that_cannot_be_recorded_is_said_to_be_lost(floor: Running, tmp_path: Path) -> None:
+    _sign_in(floor)
+    fields = {str(name): value or "" for name, value in _fields(Parsed(floor.page("/bin?id=c"))).items()}
+    (tmp_path / "records.db").rename(tmp_path / "away.db")
+    headers = {"Origin": str(floor.client.base_url).rstrip("/"), "Accept": "text/html"}
+    answer = floor.client.post("/audits", data=fields | {"quantity": "3"}, headers=headers)
+    assert answer.status_code == 503
+    assert "This was not saved" in answer.text
+    assert "Go back and save again" in answer.text
+    assert str(tmp_path) not in answer.text
+
+
 def test_an_address_that_is_not_there_is_a_page_for_people_and_json_for_scripts(floor: Running) -> None:
     page = floor.get("/nowhere", Accept="text/html,*/*")
     assert page.status_code == 404
