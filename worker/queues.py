@@ -12,8 +12,12 @@ from botocore.exceptions import BotoCoreError, ClientError
 from binwatch.errors import BinwatchError
 from binwatch.settings import Settings
 
-MAX_RECEIVES = 20
-"""A message received this often without being deleted ends in the dead-letter queue (RabbitMQ's default, too)."""
+MAX_RECEIVES = 200
+"""A message received this often without being deleted ends in the dead-letter queue.
+
+Each worker that stops gives back what it has just received, which counts, so a fleet that is restarted a few times must
+stay far below. What is wrong with a message itself is found out by other means, long before.
+"""
 TASK_VISIBILITY_S = 300
 """Longer than a group takes, its wait for another try included; after a crash a task comes again this much later."""
 EVENT_VISIBILITY_S = 60
