@@ -203,10 +203,10 @@ def test_what_a_stopped_worker_leaves_can_be_had_at_once(
     start: Start, s3: S3, sqlite_records: Database, in_hand: Callable[[], int]
 ) -> None:
     """TERM under load, at moments drawn at random: also when the worker has just asked for more tasks."""
-    photos, chance = 100, random.Random(11)
+    photos, chance = 80, random.Random(11)
     for number in range(photos):
         s3.put(f"{number:05}.jpg", jpeg(brightness_of(number % 7), side=600))
-    for _ in range(3):
+    for _ in range(2):
         worker, before = start(), number_of(sqlite_records, Count)
         wait_until(lambda before=before: number_of(sqlite_records, Count) > before, worker)
         moment = time.monotonic() + chance.uniform(0, 0.3)
