@@ -179,7 +179,9 @@ def show_rates(photos: int, before: Limit, after: Limit, whole: Whole) -> None:
 
 
 def show_stages(whole: Whole) -> None:
-    print(f"\nthe worker's stages (they overlap; a batch has {whole.batch:.1f} photos on average)")
+    print(
+        f"\nthe worker's stages (they overlap; a batch waits for its turn, and has {whole.batch:.1f} photos on average)"
+    )
     print(f"{'':<10}{'times':>8}{'mean, ms':>10}{'seconds in all':>16}")
     for stage, (times, seconds) in whole.stages.items():
         print(f"{stage:<10}{times:8}{1000 * seconds / max(times, 1):10.1f}{seconds:16.1f}")
