@@ -438,6 +438,15 @@ def test_two_runs_at_the_same_moment_are_one(
     assert len(rows(sqlite_records)) == 7
 
 
+def test_a_run_that_another_ended_keeps_its_outcome(nightly: Nightly, s3: S3, driver: TransformDriver) -> None:
+    put_photos(s3, 3)
+    run = nightly.start()
+    ended = finish(nightly, run)
+    assert nightly._end(run, []) == ended
+    assert nightly.ledger.latest() == ended
+    assert ended.outcome.recorded == 7
+
+
 def test_a_look_ends_in_time_and_the_next_goes_on(
     nightly: Nightly, s3: S3, driver: TransformDriver, sqlite_records: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

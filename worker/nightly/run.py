@@ -157,6 +157,9 @@ class Nightly:
     def _end(self, run: Run, states: list[JobState]) -> Run:
         folder = folder_of(self._settings, run)
         done = [self._reader.progress(folder, part) for part in run.parts]
+        now = self.ledger.now(run)
+        if now.ended is not None:  # by another, who may have removed the progress before it was read here
+            return now
         jobs = tuple(JobEnd(name=s.name, status=s.status, reason=s.reason, seconds=s.seconds) for s in states)
         outcome = Outcome(
             recorded=sum(progress.recorded for progress in done),
