@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine, RowMapping, select, update
 from binwatch.counts import Outcome, class_of, error_of, outcome_of
 from binwatch.errors import BinwatchError
 from binwatch.records.comparing import CONFUSION_LABELS, Against, confusion
-from binwatch.records.engine import WRITE
+from binwatch.records.engine import WRITE, can_hold
 from binwatch.records.tables import Audit, AuditTotal, Bin, ConfusionTotal, Count, CurrentComparison, Expectation
 from binwatch.records.writing import Row, add_to_totals, errors_of, insert_into, summed
 
@@ -128,7 +128,10 @@ def _append(connection: Connection, row: Row, found: RowMapping, now: datetime) 
 def _locked(connection: Connection, bucket: str, bin_id: str) -> RowMapping:
     """What the bin shows and should hold; no count or expectation can arrive before the audit is recorded."""
     where = (Bin.bucket == bucket, Bin.bin_id == bin_id)
-    if connection.execute(select(Bin.bin_id).where(*where).with_for_update()).one_or_none() is None:
+    if (
+        not can_hold(bucket, bin_id)
+        or connection.execute(select(Bin.bin_id).where(*where).with_for_update()).one_or_none() is None
+    ):
         raise UnknownBin(
             f"no photo and no expected quantity of bin {bin_id!r} in bucket {bucket!r} is recorded; a bin's id is the"
             " name of its photo without folder and ending, as 00123"

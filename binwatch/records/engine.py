@@ -38,6 +38,11 @@ def connect(database_url: str) -> Engine:
     return engine
 
 
+def can_hold(*texts: str) -> bool:
+    """Whether all databases can hold these texts. PostgreSQL takes no NUL, and answers a search for one with an error."""
+    return not any("\x00" in text for text in texts)
+
+
 def _prepare_sqlite(connection: SqliteConnection, _: Any) -> None:
     connection.isolation_level = None  # the driver's own BEGIN comes too late; ours is in _begin_sqlite
     for pragma in (f"busy_timeout={_WAIT_S * 1000}", "synchronous=NORMAL", "foreign_keys=ON"):

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, RowMapping, select
 from binwatch.counts import CLASSES, Outcome, class_of, outcome_of
 from binwatch.errors import Reason
 from binwatch.records.audits import UnknownBin
+from binwatch.records.engine import can_hold
 from binwatch.records.tables import Audit, Bin, Count, CurrentComparison, Expectation
 
 HISTORY = 50
@@ -140,7 +141,8 @@ class BinDetail(BaseModel):
 
 def read_bin(connection: Connection, bucket: str, bin_id: str, alpha: float) -> BinDetail:
     """One bin. Raises UnknownBin."""
-    state = _one(connection, select(Bin.__table__).where(Bin.bucket == bucket, Bin.bin_id == bin_id))
+    wanted = select(Bin.__table__).where(Bin.bucket == bucket, Bin.bin_id == bin_id)
+    state = _one(connection, wanted) if can_hold(bucket, bin_id) else None
     if state is None:
         raise UnknownBin(f"nothing is recorded of a bin {bin_id!r} in bucket {bucket!r}")
     photos = _photos(connection, bucket, bin_id, state["count_id"])

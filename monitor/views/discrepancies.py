@@ -18,6 +18,7 @@ from sqlalchemy import ColumnElement, Connection, RowMapping, and_, func, litera
 from binwatch.counts import CLASSES, MORE, Outcome
 from binwatch.errors import BinwatchError
 from binwatch.records.current import Ranked
+from binwatch.records.engine import can_hold
 from binwatch.records.tables import Audit, CurrentComparison, RankTotal
 
 MAX_PREFIX = 1024
@@ -172,7 +173,7 @@ def read_discrepancies(
 def neighbours(connection: Connection, filters: Filters, alpha: float, bucket: str, bin_id: str) -> Neighbours:
     """The bins before and after one in the ranking of `filters`, whether it still passes them or not."""
     where = (CurrentComparison.bucket == bucket, CurrentComparison.bin_id == bin_id)
-    place = connection.execute(select(*_RANK).where(*where)).one_or_none()
+    place = connection.execute(select(*_RANK).where(*where)).one_or_none() if can_hold(bucket, bin_id) else None
     here: Doubt | None = None if place is None else (place[0], place[1], place[2])
     following = _rows(connection, filters, alpha, here, 1, backwards=False)
     before = _rows(connection, filters, alpha, here, 1, backwards=True) if here else []
@@ -203,6 +204,8 @@ def _flagged(alpha: float) -> tuple[ColumnElement[bool], ...]:
 def _rows(
     connection: Connection, filters: Filters, alpha: float, place: Doubt | None, limit: int, *, backwards: bool
 ) -> Sequence[RowMapping]:
+    if not can_hold(filters.prefix or "", filters.model or ""):
+        return []
     statement = _ROW.where(*_conditions(filters, alpha))
     rank = tuple_(*_RANK)
     if place is not None:

@@ -174,7 +174,13 @@ def monitor(sqlite_records: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
 @pytest.fixture
 def known(recorder: Recorder) -> Recorder:
-    """Records whose every figure is known: six comparisons, two failures, two unread quantities, four audits."""
+    """Records whose every figure is known."""
+    record_known(recorder)
+    return recorder
+
+
+def record_known(recorder: Recorder) -> None:
+    """Six comparisons, two failures, two unread quantities, four audits."""
     recorder.pair("a", predicted=2, expected=2)
     recorder.pair("b", predicted=3, expected=3)
     recorder.pair("c", predicted=1, expected=3)  # under by 2
@@ -191,7 +197,6 @@ def known(recorder: Recorder) -> Recorder:
     recorder.audit("c", 3)  # the inventory is right, the count under by 2
     recorder.audit("d", 5)  # the count is right, the inventory under by 1
     recorder.audit("g", 4)  # no expected quantity to judge
-    return recorder
 
 
 @pytest.fixture

@@ -14,8 +14,9 @@ from schemathesis.checks import (
     response_schema_conformance,
     status_code_conformance,
 )
+from sqlalchemy import Engine
 
-from tests.monitor.conftest import Recorder, Running, running_monitor
+from tests.monitor.conftest import Recorder, Running, record_known, running_monitor
 from tests.monitor.drifting import BUCKET
 from tests.services.s3 import S3
 
@@ -30,9 +31,14 @@ pytestmark = pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisDep
 
 
 @pytest.fixture
-def asked(known: Recorder, s3: S3, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
-    """A monitor of known records on which the API may write; none of the photos is there."""
+def asked(postgres_records: Engine, s3: S3, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
+    """A monitor of known records on which the API may write; none of the photos is there.
+
+    PostgreSQL, since it refuses texts that SQLite takes.
+    """
     s3.client.create_bucket(Bucket=BUCKET)
+    known = Recorder(postgres_records)
+    record_known(known)
     known.calibrate()
     known.pair("j", 1, 5)
     monkeypatch.setenv("BINWATCH_DATABASE_URL", known.engine.url.render_as_string(hide_password=False))
@@ -73,3 +79,24 @@ def _ask(
         case.call_and_validate(base_url=url, session=session, checks=CHECKS)
 
     ask()
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/api/bin?id=%00", 404),
+        ("/api/bin?id=a&bucket=b%00", 404),
+        ("/api/discrepancies?prefix=a%00", 200),
+        ("/api/discrepancies?prefix=a/%00", 200),
+        ("/api/discrepancies?model=%00", 200),
+        ("/api/overview?model=%00", 404),
+        ("/bin?id=%00", 404),
+        ("/discrepancies?prefix=%00", 200),
+    ],
+)
+def test_a_text_that_no_database_keeps_is_no_outage(asked: Running, path: str, status: int) -> None:
+    assert asked.get(path).status_code == status
+    saved = asked.client.post(
+        "/api/audits", json={"bin": "a\x00", "quantity": 1}, headers={"Authorization": f"Bearer {TOKEN}"}
+    )
+    assert saved.status_code == 404
