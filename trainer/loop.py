@@ -57,8 +57,9 @@ class Run:
     def __post_init__(self) -> None:
         self.loss = Loss(self.config.train, self.weights)
         self.optimiser = optimiser(self.model, self.loaded, self.config.train)
-        self.average = Average(self.model, self.config.train.ema)
+        # Network first: with several processes it gives all of them the first one's weights.
         self.network = Network(self.model, self.config.train, self.ranks, features=self.train.features)
+        self.average = Average(self.model, self.config.train.ema)
 
     def resume(self, saved: Checkpoint) -> None:
         """Continue where `saved` stopped, to the same result as if it had not."""
