@@ -128,10 +128,8 @@ def _append(connection: Connection, row: Row, found: RowMapping, now: datetime) 
 def _locked(connection: Connection, bucket: str, bin_id: str) -> RowMapping:
     """What the bin shows and should hold; no count or expectation can arrive before the audit is recorded."""
     where = (Bin.bucket == bucket, Bin.bin_id == bin_id)
-    if (
-        not can_hold(bucket, bin_id)
-        or connection.execute(select(Bin.bin_id).where(*where).with_for_update()).one_or_none() is None
-    ):
+    lock = select(Bin.bin_id).where(*where).with_for_update()
+    if not can_hold(bucket, bin_id) or connection.execute(lock).one_or_none() is None:
         raise UnknownBin(
             f"no photo and no expected quantity of bin {bin_id!r} in bucket {bucket!r} is recorded; a bin's id is the"
             " name of its photo without folder and ending, as 00123"

@@ -39,7 +39,7 @@ def connect(database_url: str) -> Engine:
 
 
 def can_hold(*texts: str) -> bool:
-    """Whether all databases can hold these texts. PostgreSQL takes no NUL, and answers a search for one with an error."""
+    """Whether all databases can hold these texts: PostgreSQL takes no NUL, and fails even a search for one."""
     return not any("\x00" in text for text in texts)
 
 

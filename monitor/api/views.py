@@ -36,7 +36,7 @@ def overview(services: Given, model: ModelName = None, span: Span = Span.WEEK, a
 
 @router.get("/discrepancies", responses={400: {"model": Problem, "description": "a cursor that is none"}})
 def discrepancies(services: Given, asked: Annotated[ListQuery, Query()]) -> DiscrepancyPage:
-    """Bins whose count differs from what is expected, the oddest first. """
+    """Bins whose count differs from what is expected, the oddest first."""
     level = services.alpha(asked.alpha)
     return services.records.read(
         lambda connection: read_discrepancies(connection, asked, level, asked.limit, asked.after, asked.before)
