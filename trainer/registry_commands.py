@@ -19,9 +19,13 @@ Index = Annotated[Path | None, typer.Option("--index", help="CSV of labels (data
 def models() -> None:
     """List the models in the bucket; the one in use is marked."""
     from trainer import tables
+    from trainer.display import Display
 
     registry = open_registry()
     cards = [registry.card(version) for version in registry.versions()]
+    if not cards:
+        Display().say("no models yet; promote a bundle that export has written")
+        return
     Console().print(tables.models(sorted(cards, key=lambda card: card.created), registry.current()))
 
 

@@ -276,7 +276,10 @@ def test_a_full_disk(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("trainer.prepare.fetch.os.fsync", full)
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "prepared.json").write_text('{"size": 0, "jpeg_quality": 0}', encoding="utf-8")
-    with pytest.raises(PrepareError, match=r"cannot be written \(No space left on device\); make room; 0 photos"):
+    full = r"cannot be written \(No space left on device\); make room; nothing was fetched"
+    with pytest.raises(PrepareError, match=full):
+        PrepareError, match=r"cannot be written \(No space left on device\); make room; nothing was fetched"
+    ):
         prepare(Folder(source), tmp_path / "data", options(), Display())
     assert not list((tmp_path / "data" / "bin-images").iterdir())
 
@@ -373,7 +376,10 @@ def test_a_bucket_that_goes_away_and_comes_back(
 def test_a_bucket_that_cannot_be_reached(tmp_path: Path, cli_error: Callable[..., str]) -> None:
     message = cli_error("prepare", "--from", "s3://bins", "--endpoint", NO_ONE, "--out", tmp_path / "data", "--all")
     assert 'Could not connect to the endpoint URL: "http://127.0.0.1:9/bins' in message
-    assert "check the endpoint, the credentials and the network; 0 photos are in" in message
+    assert (
+        "check the endpoint, the credentials and the network; nothing was fetched: the same command continues"
+        in message
+    )
 
 
 @pytest.fixture

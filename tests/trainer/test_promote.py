@@ -111,6 +111,8 @@ def test_what_cannot_be_promoted(registry: Registry, grey: Data, tmp_path: Path,
 def test_models_lists_them_and_marks_the_one_in_use(
     registry: Registry, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    run_cli("models")
+    assert capsys.readouterr().err == "no models yet; promote a bundle that export has written\n"
     run_cli("promote", write_grey_bundle(tmp_path, "v1"))
     run_cli("publish", write_grey_bundle(tmp_path, "v2"))
     capsys.readouterr()

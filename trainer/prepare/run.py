@@ -72,9 +72,8 @@ class Preparation:
             for found in self._fetch_photos(self._known(old), {key: entry.sha256 for key, entry in old.items()}):
                 hashes[found.key] = found.sha256
         except (ObjectsError, PrepareError) as error:
-            raise PrepareError(
-                f"{error}; {len(hashes)} photos are in {self._folder}: the same command continues"
-            ) from error
+            here = f"{len(hashes):,} photos are in {self._folder}" if hashes else "nothing was fetched"
+            raise PrepareError(f"{error}; {here}: the same command continues") from error
         return self._write(hashes, {key: entry.group for key, entry in old.items()})
 
     def _known(self, old: Mapping[str, Entry]) -> Iterator[Bin]:
@@ -96,7 +95,7 @@ class Preparation:
         listed = options.keys if options.keys is not None else () if options.per_class else self._all()
         total = len(listed)
         _check_room(self._folder, total or len(CLASSES) * options.per_class, options.size)
-        for found in self._labelled(listed, total, "metadata"):
+        for found in self._labelled(listed, total, "metadata") if listed else ():  # no bar of 0/0
             photos[self._class(found)] += 1
             yield found
         target = max(photos.values(), default=0) if options.balance else options.per_class
