@@ -278,8 +278,6 @@ def test_a_full_disk(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (tmp_path / "data" / "prepared.json").write_text('{"size": 0, "jpeg_quality": 0}', encoding="utf-8")
     full = r"cannot be written \(No space left on device\); make room; nothing was fetched"
     with pytest.raises(PrepareError, match=full):
-        PrepareError, match=r"cannot be written \(No space left on device\); make room; nothing was fetched"
-    ):
         prepare(Folder(source), tmp_path / "data", options(), Display())
     assert not list((tmp_path / "data" / "bin-images").iterdir())
 
