@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -356,12 +357,18 @@ def kill_after(nightly: Nightly, operation: int) -> None:
 
 
 def test_killed_after_each_step_and_started_again(
-    s3: S3, driver: TransformDriver, brightness_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    s3: S3,
+    driver: TransformDriver,
+    brightness_bundle: Path,
+    sqlite_records: Database,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The same records, one of each, one job, and nothing left behind."""
     monkeypatch.setattr("worker.nightly.run._ABANDONED", timedelta(0))
     lost = "bin-images/00001.jpg"
     driver.faults = Faults(lost=lambda key: key == lost)
+    empty = str(sqlite_records.url.database)
     steps = 0
     while True:
         steps += 1
@@ -369,8 +376,7 @@ def test_killed_after_each_step_and_started_again(
         folder.mkdir()
         bucket = S3(s3.endpoint_url, f"{s3.bucket}-{steps}", s3.client)
         bucket.client.create_bucket(Bucket=bucket.bucket)
-        database = connect(f"sqlite:///{folder / 'records.db'}")
-        migrate(database)
+        database = connect(f"sqlite:///{shutil.copy(empty, folder / 'records.db')}")
         settings = settings_for(bucket, str(database.url), brightness_bundle, folder)
         put_photos(bucket, 3)
         bucket.put("odd key.jpg", jpeg(brightness_of(6)))
