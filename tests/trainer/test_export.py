@@ -99,6 +99,12 @@ def test_a_failing_check_leaves_no_bundle(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_too_little_room_is_known_before(fitted: Path, small_disk: Path, cli_error: Callable[..., str]) -> None:
+    message = cli_error("export", fitted / BEST, "--out", small_disk / "b")
+    assert "the files need up to 3." in message
+    assert message.endswith(" MB and 0.2 MB are free; make room or choose another --out")
+
+
 def test_outputs_beyond_the_tolerance() -> None:
     wanted = np.full((4, 7), 1 / 7)
     assert parity.check_outputs(Path("m"), Precision.FP32, wanted, wanted)["largest_difference"] == 0

@@ -8,7 +8,6 @@ import io
 import json
 import re
 import shutil
-import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler
@@ -291,18 +290,6 @@ def test_too_little_room_is_known_before(source: Path, tmp_path: Path, monkeypat
         prepare(Folder(source), tmp_path / "data", options(), Display())
     with pytest.raises(PrepareError, match=r"70,000 photos need about 4\.2 GB and 1\.0 MB are free; make room"):
         prepare(Folder(source), tmp_path / "data", options(per_class=10_000), Display())
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 240 kB: 60 blocks, and each file of these tests takes one."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=240k", "binwatch", str(folder)]
-    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("mounting a small disk takes root")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
 
 
 @pytest.mark.parametrize("selection", [["--per-class", 7], ["--list", "KEYS", "--balance"]])

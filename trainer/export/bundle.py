@@ -23,6 +23,7 @@ from trainer.conformal import calibration_of
 from trainer.data.dataset import DataSet, PhotoSet
 from trainer.data.split import Split
 from trainer.display import Display
+from trainer.errors import ExportError
 from trainer.evaluate import figures, majorities, torch_logits
 from trainer.export import parity
 from trainer.export.graph import write_onnx
@@ -151,10 +152,11 @@ def export(path: Path, folder: Path, options: Options, data: dict[str, Any], dis
     `data` replaces options of the checkpoint's data set ("photos", …).
     """
     saved = checkpoint.load(path)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    _check_room(folder, saved)
     devices.prepare(saved.config.train)
     photos = read_data(DataConfig.model_validate(saved.config.data.model_dump() | data), display)
     exporter = Exporter(saved, photos, display)
-    folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder.parent) as name:
         work = Path(name)
         files = exporter.write(work, options.variants)
@@ -174,6 +176,17 @@ def training_facts(saved: Checkpoint) -> dict[str, Any]:
     if data.split_column:
         split = f"as the column {data.split_column} says"
     return {"split": split, "epoch": saved.epoch, **saved.facts, "config": config}
+
+
+def _check_room(folder: Path, saved: Checkpoint) -> None:
+    """Before minutes of work. The files of all variants take less than twice what the weights do."""
+    need = 2 * sum(weight.nbytes for weight in saved.weights.values())
+    free = shutil.disk_usage(folder.parent).free
+    if need > free:
+        raise ExportError(
+            f"{folder}: the files need up to {need / 1e6:,.1f} MB and {free / 1e6:,.1f} MB are free;"
+            " make room or choose another --out"
+        )
 
 
 def _first(photos: PhotoSet, count: int) -> npt.NDArray[np.uint8]:
