@@ -50,11 +50,11 @@ def serve_command(
     logging.getLogger("monitor").setLevel(logging.INFO)  # the libraries' own news (a migration context, …) is noise
     with _explained():
         settings = load_settings()
+        if host is not None:
+            settings = settings.model_copy(update={"monitor_host": host})  # a name that it answers to, too
         services = make_services(settings)
         services.records.check()
-        listener = listen(
-            settings.monitor_host if host is None else host, settings.monitor_port if port is None else port
-        )
+        listener = listen(settings.monitor_host, settings.monitor_port if port is None else port)
         if not is_loopback(listener):
             logging.getLogger("monitor").warning(words.OPEN)
 
