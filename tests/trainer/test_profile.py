@@ -74,7 +74,15 @@ def test_real_photos(real: Data, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert other["million_photos"] == pytest.approx(1e6 / found["training"] * 8.5 / 3600)
 
     printed = capsys.readouterr().out
-    for text in ("waiting for data", "as it trains", "no GPU was used", "this one", "as here?", *found["verdict"]):
+    for text in (
+        "waiting for data",
+        "as it trains",
+        "alone, 1 thread (as configured)",
+        "no GPU was used",
+        "this one",
+        "as here?",
+        *found["verdict"],
+    ):
         assert text in printed
     assert "Seen on 1 May, in a region." in " ".join(printed.split())
     assert png.read_bytes().startswith(b"\x89PNG")

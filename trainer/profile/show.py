@@ -50,7 +50,8 @@ def speeds(found: Profile) -> Table:
     what = "photos" if found.features is None else "features"
     for readers, speed in sorted(found.readers.items()):
         own = " (as configured)" if readers == found.config["train.readers"] else ""
-        table.add_row(f"reading {what} alone, {readers} threads{own}", f"{speed:,.1f}")
+        threads = f"{readers} {'thread' if readers == 1 else 'threads'}{own}"
+        table.add_row(f"reading {what} alone, {threads}", f"{speed:,.1f}")
     for part, seconds in found.photo.items():
         table.add_row(f"one photo at a time: {part}", f"{1 / seconds:,.1f}")
     if found.features is not None:
