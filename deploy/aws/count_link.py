@@ -6,6 +6,7 @@ Invoked directly with {"photo": "s3://BUCKET/KEY"}, or through its URL by a POST
 import base64
 import json
 import os
+from typing import Any
 
 import boto3
 from botocore.config import Config
@@ -16,7 +17,7 @@ ENDPOINT = os.environ["ENDPOINT_NAME"]
 runtime = boto3.client("sagemaker-runtime", config=Config(read_timeout=50, retries={"total_max_attempts": 2}))
 
 
-def handler(event, context):
+def handler(event: dict[str, Any], context: object) -> Any:
     by_url = "requestContext" in event
     status, answer = count(event_of_url(event) if by_url else event)
     if by_url:
@@ -26,7 +27,7 @@ def handler(event, context):
     return answer
 
 
-def event_of_url(event):
+def event_of_url(event: dict[str, Any]) -> Any:
     body = event.get("body") or ""
     if event.get("isBase64Encoded"):
         body = base64.b64decode(body)
@@ -36,13 +37,15 @@ def event_of_url(event):
         return None
 
 
-def count(asked):
+def count(asked: Any) -> tuple[int, Any]:
     link = asked.get("photo") if isinstance(asked, dict) else None
     if not isinstance(link, str) or not link.startswith("s3://"):
         return 400, {"error": 'send {"photo": "s3://BUCKET/KEY"}'}
     try:
         found = runtime.invoke_endpoint(
-            EndpointName=ENDPOINT, ContentType="application/json", Accept="application/json",
+            EndpointName=ENDPOINT,
+            ContentType="application/json",
+            Accept="application/json",
             Body=json.dumps({"photo": link}),
         )
     except ClientError as error:

@@ -139,9 +139,7 @@ def test_records_are_those_of_a_local_worker(
     s3.put("notes.txt", b"no photo")
     run = nightly.start()
     assert run is not None
-    assert nightly.estimate(run).startswith(
-        "16 photos for SageMaker, 1 for local workers; about 0.00 hours of ml.m5.xlarge"
-    )
+    assert nightly.estimate(run).startswith("16 photos for SageMaker, 1 for local workers; about 1 s of ml.m5.xlarge")
     ended = finish(nightly, run)
     assert rows(sqlite_records) == rows_of_a_local_worker(settings, tmp_path)
     assert len(rows(sqlite_records)) == 17

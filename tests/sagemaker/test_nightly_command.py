@@ -60,7 +60,7 @@ def test_the_command_interrupted_and_started_again(
     planned = start(settings, "--backend", "sagemaker", "--dry-run")
     assert planned.communicate(timeout=WITHIN_S)[0].splitlines() == [
         "9 photos to count by brightness-1; nothing was started",
-        "9 photos for SageMaker, 0 for local workers; about 0.00 hours of ml.m5.xlarge, 0.00 at 0.23 an hour,"
+        "9 photos for SageMaker, 0 for local workers; about 0 s of ml.m5.xlarge, 0.00 at 0.23 an hour,"
         " if it counts 20.0 photos/s",
     ]
     assert driver.jobs == []
@@ -78,9 +78,12 @@ def test_the_command_interrupted_and_started_again(
     assert again.returncode == 0, errors
     assert "has not ended: going on with it" in printed
     assert errors == ""
-    cost = r"cost: \d\.\d\d hours of ml\.m5\.xlarge, \d\.\d\d at 0\.23 an hour$"
+    cost = r"cost: \d+ s of ml\.m5\.xlarge, \d\.\d\d at 0\.23 an hour$"
     assert re.search(f"^run 1: 9 photos recorded, 0 by local workers; {cost}", printed, re.MULTILINE)
-    assert printed.splitlines()[-1] == "nothing to count: the model in use has a record of every photo"
+    assert printed.splitlines()[-1] == (
+        "nothing to count: the model in use has a record of every photo;"
+        " those stored in the last 0 s are left to their events"
+    )
     assert len(driver.jobs) == 1
     assert rows(sqlite_records) == rows_of_a_local_worker(settings, tmp_path)
 

@@ -58,7 +58,8 @@ def _on_sagemaker(settings: Settings, prefix: str, again: bool) -> None:
         _finish(nightly, waiting, settings.nightly_poll_s)
     run = nightly.start(prefix, again=again)
     if run is None:
-        print("nothing to count: the model in use has a record of every photo")
+        young = f"stored in the last {settings.reconcile_grace_s:g} s are left to their events"
+        print(f"nothing to count: the model in use has a record of every photo; those {young}")
     else:
         _finish(nightly, run, settings.nightly_poll_s)
     recount.close()

@@ -6,6 +6,8 @@ from binwatch.settings import Settings
 from worker.nightly.ledger import Run
 
 _HOUR = 3600
+_TENTH = 0.1
+"""Fewer hours than this are told in seconds."""
 _ENOUGH = 1000
 """Photos of a run whose speed says something: in a small one, the instance's start takes most of the time."""
 
@@ -21,9 +23,10 @@ def photos_per_second(settings: Settings, before: Run | None) -> float:
 
 
 def in_words(settings: Settings, instance_seconds: float) -> str:
-    """Hours, and money if the price is known."""
+    """Instance time, and money if the price is known."""
     hours = instance_seconds / _HOUR
-    words = f"{hours:.2f} hours of {settings.sagemaker_instance_type}"
+    time = f"{hours:.2f} hours" if hours >= _TENTH else f"{instance_seconds:.0f} s"
+    words = f"{time} of {settings.sagemaker_instance_type}"
     price = settings.sagemaker_price_per_hour
     return f"{words}, {hours * price:.2f} at {price:g} an hour" if price else words
 
