@@ -7,6 +7,7 @@ import random
 import threading
 import time
 from abc import abstractmethod
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any, ClassVar
 
@@ -26,9 +27,16 @@ MAX_WAIT_S = 60.0
 MAX_DEATHS = 10
 """An object that was alone in a worker's hand when so many of them died is taken for the cause and set aside."""
 _SUSPECTS = threading.Lock()
-"""One suspect at a time in a process: if it dies, there is no doubt of which."""
+"""One lone suspect at a time in a process, so that none is taken for the cause of a death that is another's.
+
+Groups do not wait for it: after a broker has crashed, all that it had may come as suspect, and must be done quickly. A
+group that kills is halved eight times at most until it stands alone, which is fewer than MAX_DEATHS.
+"""
 _MAX_DOUBLINGS = 20  # an outage of days must not end in a number too large for a float
 
+
+_Objects = list[dict[str, Any]]
+"""Objects as a task carries them."""
 
 RECONCILE = "binwatch.reconcile"
 _BUSY = 50
@@ -64,30 +72,30 @@ class _ObjectsTask(Task):  # type: ignore[misc]  # Celery has no types
     def work(self, objects: list[Created]) -> list[Outage]:
         """Do it; return what an outage kept back."""
 
-    def run(self, objects: list[dict[str, Any]], suspect: bool = False) -> None:
+    def run(self, objects: _Objects, suspect: bool = False) -> None:
         """Celery's entry point. `suspect`: a worker may have died while it had these objects in hand."""
         self._note_age()
         with self._counting.idle.task():
             self._run_as_it_came(objects, suspect)
 
-    def _run_as_it_came(self, objects: list[dict[str, Any]], suspect: bool) -> None:
+    def _run_as_it_came(self, objects: _Objects, suspect: bool) -> None:
         came_again = _came_again(self.request)
         if came_again and len(objects) > 1:
             self._halve(objects, suspect=True)
-        elif came_again or suspect:
+        elif (came_again or suspect) and len(objects) == 1:
             with _SUSPECTS:
-                self._run(objects, suspect=True)
+                self._run(objects, self._try_suspect)
         else:
-            self._run(objects, suspect=False)
+            self._run(objects, self._work)
 
     def _note_age(self) -> None:
         sent_at = self.request.get(SENT_AT)
         if isinstance(sent_at, int | float) and not self.request.retries:  # a retry has waited for an outage to end
             self._counting.metrics.oldest("tasks", time.time() - sent_at)
 
-    def _run(self, objects: list[dict[str, Any]], *, suspect: bool) -> None:
+    def _run(self, objects: _Objects, work: Callable[[_Objects], list[Outage]]) -> None:
         try:
-            outages = self._try_suspect(objects) if suspect and len(objects) == 1 else self._work(objects)
+            outages = work(objects)
         except (OperationalError, InterfaceError, NoConnectionFree, EngineBroken) as error:
             raise self._again(objects, error) from error
         except Exception as error:
@@ -97,10 +105,10 @@ class _ObjectsTask(Task):  # type: ignore[misc]  # Celery has no types
         if outages:
             raise self._again([as_json(outage.item) for outage in outages], outages[0].error)
 
-    def _work(self, objects: list[dict[str, Any]]) -> list[Outage]:
+    def _work(self, objects: _Objects) -> list[Outage]:
         return self.work([_parse(item) for item in objects])
 
-    def _try_suspect(self, objects: list[dict[str, Any]]) -> list[Outage]:
+    def _try_suspect(self, objects: _Objects) -> list[Outage]:
         """Work on one object, unless too many workers have begun it and never came to the end."""
         bucket, key = objects[0]["bucket"], objects[0]["key"]
         deaths = self._counting.trials.begin(bucket, key)
@@ -115,18 +123,18 @@ class _ObjectsTask(Task):  # type: ignore[misc]  # Celery has no types
             except Exception as error:  # what is left behind is one of many tries
                 logger.warning("cannot note that %s was no worker's death: %s", key, error)
 
-    def _after_error(self, objects: list[dict[str, Any]], reason: str) -> None:
+    def _after_error(self, objects: _Objects, reason: str) -> None:
         if len(objects) > 1:
             self._halve(objects, suspect=False)
         else:
             self._sender.set_aside(self.name, objects, reason)
 
-    def _halve(self, objects: list[dict[str, Any]], *, suspect: bool) -> None:
+    def _halve(self, objects: _Objects, *, suspect: bool) -> None:
         half = len(objects) // 2
         for part in (objects[:half], objects[half:]):
             self._sender.resend(self.name, part, suspect=suspect)
 
-    def _again(self, objects: list[dict[str, Any]], error: Exception) -> Exception:
+    def _again(self, objects: _Objects, error: Exception) -> Exception:
         self._counting.metrics.retried()
         wait = min(MAX_WAIT_S, self._retry_wait_s * 2 ** min(self.request.retries, _MAX_DOUBLINGS))
         # Spread over half the wait: tasks that failed together must not all come back together.
