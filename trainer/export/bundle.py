@@ -91,8 +91,13 @@ class Exporter:
         write_onnx(self.model, self.temperature, files[Precision.FP32])
         if Precision.INT8 in wanted:
             pixels = self._calibration()
-            self.display.say(f"quantising, with the ranges of {len(pixels)} training photos")
-            write_int8(files[Precision.FP32], files[Precision.INT8], pixels)
+            what = "int8: ranges of activations"
+            write_int8(
+                files[Precision.FP32],
+                files[Precision.INT8],
+                pixels,
+                lambda batches: self.display.follow(batches, len(pixels), what, len),
+            )
         if Precision.FP16 in wanted:
             write_fp16(files[Precision.FP32], files[Precision.FP16])
         return {precision: file for precision, file in files.items() if file.exists()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable
 from contextlib import redirect_stdout
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -31,27 +31,38 @@ CALIBRATION_BATCH = 8
 """Photos whose activations are in memory at a time."""
 
 
-class _Photos(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
-    """Training photos, in batches, for the ranges of activations."""
+Pixels = npt.NDArray[np.uint8]
+Follow = Callable[[Iterable[Pixels]], Iterable[Pixels]]
+"""Wraps batches of photos with a progress bar."""
 
-    def __init__(self, pixels: npt.NDArray[np.uint8]) -> None:
-        starts = range(0, len(pixels), CALIBRATION_BATCH)
-        self._all = [pixels[at : at + CALIBRATION_BATCH] for at in starts]
-        self._batches: Iterator[npt.NDArray[np.uint8]] = iter(())
+
+class _Photos(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
+    """Training photos, in batches, for the ranges of activations; asked for one range of batches after the other."""
+
+    def __init__(self, pixels: Pixels, follow: Follow) -> None:
+        parts = [pixels[at : at + CALIBRATION_BATCH] for at in range(0, len(pixels), CALIBRATION_BATCH)]
+        self._batches = self._left = len(parts)
+        self._rest = iter(follow(parts))
+        self._due = 0
 
     def __len__(self) -> int:
-        return len(self._all)
+        return self._batches
 
     def set_range(self, start_index: int, end_index: int) -> None:
-        """What `get_next` gives from now on."""
-        self._batches = iter(self._all[start_index:end_index])
+        """How many batches `get_next` gives before it says that there are no more."""
+        self._due = end_index - start_index
 
-    def get_next(self) -> dict[str, npt.NDArray[np.uint8]] | None:
-        batch = next(self._batches, None)
-        return None if batch is None else {INPUT: batch}
+    def get_next(self) -> dict[str, Pixels] | None:
+        if self._due == 0:
+            if self._left == 0:
+                next(self._rest, None)  # ends the progress bar
+            return None
+        self._due -= 1
+        self._left -= 1
+        return {INPUT: next(self._rest)}
 
 
-def write_int8(fp32: Path, int8: Path, pixels: npt.NDArray[np.uint8]) -> None:
+def write_int8(fp32: Path, int8: Path, pixels: Pixels, follow: Follow = lambda batches: batches) -> None:
     """Static QDQ quantisation, weights per channel, activation ranges from `pixels`, uint8 (photos, size, size, 3).
 
     Activations are unsigned, weights signed: on x86 ONNX Runtime is twice as fast with these as with both signed
@@ -65,7 +76,7 @@ def write_int8(fp32: Path, int8: Path, pixels: npt.NDArray[np.uint8]) -> None:
         quantize_static(
             prepared,
             int8,
-            _Photos(pixels),
+            _Photos(pixels, follow),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=QUANTISED,
             per_channel=True,
