@@ -81,9 +81,8 @@ def _gpu(found: Profile) -> Iterator[str]:
     if not found.machine.gpu:
         yield "no GPU was used"
         return
-    busy = f"busy {found.usage.gpu:.0%} of the time" if found.usage.gpu is not None else (
-        "how busy is not known (pip install nvidia-ml-py)"
-    )  # fmt: skip
+    share = found.usage.gpu
+    busy = "how busy is not known (pip install nvidia-ml-py)" if share is None else f"busy {share:.0%} of the time"
     memory = f"at most {found.usage.gpu_memory_gb:.1f} of {found.machine.gpu_memory_gb:.1f} GB of its memory"
     yield f"GPU ({found.machine.gpu}): {busy}; {memory}"
 
