@@ -14,6 +14,7 @@ from monitor.services import Given
 router = APIRouter(prefix="/api/audits", tags=["audits"], responses={503: {"model": Problem}})
 
 _REFUSED: Final[dict[int | str, dict[str, Any]]] = {
+    400: {"model": Problem, "description": "a body that is no text at all"},
     401: {"model": Problem, "description": "no token, no session"},
     403: {"model": Problem, "description": "entering audits is off, or another site sent the request"},
     404: {"model": Problem, "description": "nothing is recorded of such a bin"},

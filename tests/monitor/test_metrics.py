@@ -149,6 +149,7 @@ def test_a_scrape_reads_no_ledger(known: Recorder, monitor: Running, sqlite_reco
     """Its cost is that of the totals: rows vanishing from a ledger, all but the last count, change nothing."""
     before = monitor.get("/metrics").text
     with sqlite_records.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM current_comparisons")
         connection.exec_driver_sql("DELETE FROM comparisons")
         connection.exec_driver_sql("DELETE FROM audits")
         connection.exec_driver_sql("DELETE FROM bins")
