@@ -39,7 +39,7 @@ env:
 	@deploy/compose/make-env
 
 up:
-	@GPU=$(GPU) deploy/compose/up --build $(ARGS)
+	@GPU=$(GPU) deploy/compose/up $(ARGS)
 
 down:
 	@deploy/compose/compose down $(ARGS)
