@@ -195,7 +195,7 @@ def show(runs: Mapping[str, list[Run]], options: argparse.Namespace) -> None:
         if name != LIMIT:
             each = [1000 * _median(rounds, field) for field in ("median_s", "late_s", "server_s", "client_s")]
             line += "{:11.0f}{:9.0f}{:12.1f}{:7.1f}".format(*each) + f"{max(run.peak for run in rounds) / 1e6:9.0f}"
-        print(line)
+        print(line.rstrip())
     print("Binwatch is as fast as, in each round:")
     for name in (LIMIT, LITSERVE_TUNED, LITSERVE):
         ratios = [ours.rate / other.rate for ours, other in zip(runs[BINWATCH], runs[name], strict=True)]
