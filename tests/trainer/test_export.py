@@ -175,3 +175,12 @@ def test_evaluate_writes_beside_the_checkpoint(fitted: Path) -> None:
     run_cli("evaluate", fitted / BEST, "--split", "validation")
     found = json.loads((fitted / "evaluation-validation.json").read_text(encoding="utf-8"))
     assert found["metrics"]["validation"]["photos"] == 18
+
+
+def test_a_model_that_was_trained_on_a_gpu_is_exported_without_one(fitted: Path, tmp_path: Path) -> None:
+    saved = checkpoint.load(fitted / BEST)
+    train = saved.config.train.model_copy(update={"device": "cuda"})
+    saved.config = saved.config.model_copy(update={"train": train})
+    checkpoint.save(tmp_path / BEST, saved)
+    run_cli("export", tmp_path / BEST, "--out", tmp_path / "bundle", "--variants", "fp32")
+    assert Bundle(tmp_path / "bundle").card.training["config"]["train"]["device"] == "cuda"

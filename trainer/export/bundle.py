@@ -79,7 +79,7 @@ class Exporter:
         self.data = data
         self.display = display
         self.model = saved.model()
-        config = saved.config.train.model_copy(update={"precision": "fp32"})
+        config = devices.where_possible(saved.config.train).model_copy(update={"precision": "fp32"})
         validation = data[Split.VALIDATION]
         logits = torch_logits(self.model, validation, config, display)
         self.temperature = best_temperature(logits, validation.labels)
@@ -159,7 +159,7 @@ def export(path: Path, folder: Path, options: Options, data: dict[str, Any], dis
     saved = checkpoint.load(path)
     folder.parent.mkdir(parents=True, exist_ok=True)
     _check_room(folder, saved)
-    devices.prepare(saved.config.train)
+    devices.prepare(devices.where_possible(saved.config.train))
     photos = read_data(DataConfig.model_validate(saved.config.data.model_dump() | data), display)
     exporter = Exporter(saved, photos, display)
     with TemporaryDirectory(dir=folder.parent) as name:
