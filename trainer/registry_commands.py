@@ -26,7 +26,11 @@ def models() -> None:
     if not cards:
         Display().say("no models yet; promote a bundle that export has written")
         return
-    Console().print(tables.models(sorted(cards, key=lambda card: card.created), registry.current()))
+    cards.sort(key=lambda card: card.created)
+    console = Console()
+    console.print(tables.models(cards, registry.current()))
+    for note in tables.notes(cards):
+        console.print(note, highlight=False, markup=False, soft_wrap=True)
 
 
 def publish(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rich import box
-from rich.markup import escape
 from rich.table import Table
 
 from binwatch.bundle import Card, Estimate, Metrics
@@ -55,23 +54,27 @@ def _items(estimate: Estimate) -> str:
 
 
 def models(cards: list[Card], current: Current | None) -> Table:
-    """A row per model, the one in use marked."""
+    """A row per model, the one in use marked. Versions are whole at any width: other commands ask for them."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("", "version", "created", "architecture", "variants", "accuracy on test, %", "notes"):
-        table.add_column(heading)
+    for heading in ("", "version", "created", "architecture", "variants", "accuracy on test, %"):
+        table.add_column(heading, no_wrap=heading in ("version", "created"), overflow="fold")
     for card in cards:
         used = current is not None and current.version == card.version
         test = card.metrics.get("test")
         table.add_row(
             "→" if used else "",
             card.version,
-            f"{card.created:%Y-%m-%d %H:%M}",
+            f"{card.created:%Y-%m-%d}",
             card.architecture,
             ", ".join(card.variants),
             _percent(test.accuracy) if test else "",
-            escape(" ".join(card.notes)),
         )
     return table
+
+
+def notes(cards: list[Card]) -> list[str]:
+    """A line per note, with the version that it is about."""
+    return [f"{card.version}: {note}" for card in cards for note in card.notes]
 
 
 def comparison(found: Comparison) -> Table:

@@ -114,11 +114,16 @@ def test_models_lists_them_and_marks_the_one_in_use(
     run_cli("models")
     assert capsys.readouterr().err == "no models yet; promote a bundle that export has written\n"
     run_cli("promote", write_grey_bundle(tmp_path, "v1"))
-    run_cli("publish", write_grey_bundle(tmp_path, "v2"))
+    second = "v2-convnext_tiny-20261121"
+    run_cli("publish", write_grey_bundle(tmp_path, second))
+    registry.annotate(second, "Not for [sale].")
     capsys.readouterr()
     run_cli("models")
-    lines = [line for line in capsys.readouterr().out.splitlines() if "brightness" in line]
+    printed = capsys.readouterr().out
+    lines = [line for line in printed.splitlines() if "2026-01-01" in line]
     assert ["→" in line for line in lines] == [True, False]
+    assert second in lines[1]  # whole: promote and rollback ask for it
+    assert printed.endswith(f"{second}: Not for [sale].\n")
 
 
 def test_a_worker_counts_with_the_promoted_model(
