@@ -26,8 +26,9 @@ help:
 demo: .venv/demo.installed
 	$(BIN)/python -m demo $(ARGS)
 
+# Several files at a time: each process starts servers of its own. More than four would not be quicker, but larger.
 test: .venv/dev.installed
-	$(BIN)/python -m pytest --ignore=tests/faults --ignore=tests/compose $(ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadfile --ignore=tests/faults --ignore=tests/compose $(ARGS)
 
 test-faults: .venv/dev.installed
 	$(BIN)/python -m pytest tests/faults $(ARGS)
