@@ -107,7 +107,8 @@ def test_each_network_ships(network: Network, photos: npt.NDArray[np.uint8], tmp
         assert vectors.shape == (len(photos), model.head.size)
         parity.check_batches(file, OnnxModel(file, threads=2), photos[:8])
         parity.check_outputs(file, precision, found, wanted)
-        assert np.corrcoef(vectors.ravel(), embedding.numpy().ravel())[0, 1] > 0.98
+        alike = np.corrcoef(vectors.ravel(), embedding.numpy().ravel())[0, 1]
+        assert alike > (0.95 if precision is Precision.INT8 else 0.999)  # random weights amplify what int8 rounds
     nodes = {node.op_type for node in onnx.load(files[Precision.FP32]).graph.node}
     assert not nodes & {"BatchNormalization", "Shape", "Gather", "Reshape"}  # folded; and no shapes to compute
 
