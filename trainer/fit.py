@@ -10,7 +10,7 @@ import torch
 
 from trainer import checkpoint, curves, devices, features
 from trainer.checkpoint import Checkpoint
-from trainer.config import Config, DataConfig
+from trainer.config import Config, DataConfig, ModelConfig
 from trainer.data.batches import PhotoBatches
 from trainer.data.dataset import DataSet, check_quality, load_dataset
 from trainer.data.epochs import Batch, Batches
@@ -25,6 +25,8 @@ from trainer.models.weights import start
 from trainer.network import check_compiler
 from trainer.ranks import ALONE, Ranks, of_environment
 
+Network = tuple[Counter, list[str]]
+"""A network, and the names of the weights that it starts from."""
 FEATURES = "features"
 """Folder, within a run's folder, of what the frozen layers see."""
 PROCESSES = "processes"
@@ -56,8 +58,9 @@ def fit(
     devices.prepare(config.train, ranks)
     check_compiler(config.train)
     check_quality(config.data)
+    network = new_network(config.model)  # wrong weights are known before each photo is decoded
     data = read_data(config.data, display, ranks)
-    run = make_run(config, data, folder, cache or folder / FEATURES, display, ranks)
+    run = make_run(config, data, folder, cache or folder / FEATURES, display, ranks, network)
     if saved:
         continue_run(run, saved)
         display.say(f"resumed after epoch {run.epoch}")
@@ -135,10 +138,23 @@ def _note_change(saved: Checkpoint, change: str) -> None:
     saved.facts["changes"] = [*saved.facts.get("changes", []), f"after epoch {saved.epoch}: {change}"]
 
 
-def make_run(config: Config, data: DataSet, folder: Path, cache: Path, display: Display, ranks: Ranks = ALONE) -> Run:
+def new_network(config: ModelConfig) -> Network:
+    """A network with its starting weights. Raises ConfigError or WeightsError."""
+    model = build(config)
+    return model, start(model.backbone, config.weights)
+
+
+def make_run(
+    config: Config,
+    data: DataSet,
+    folder: Path,
+    cache: Path,
+    display: Display,
+    ranks: Ranks = ALONE,
+    network: Network | None = None,
+) -> Run:
     """A run that has not begun: the network with its starting weights, and its batches."""
-    model = build(config.model)
-    loaded = start(model.backbone, config.model.weights)
+    model, loaded = network or new_network(config.model)
     layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
     model.to(device=config.train.device, memory_format=layout)  # type: ignore[call-overload]
     train, validation = _batches(config, model, data, cache, display, ranks)

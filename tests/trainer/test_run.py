@@ -14,7 +14,7 @@ import torch
 from tests.trainer.drawn import QUICK, Data, run_cli
 from trainer import checkpoint, features
 from trainer.config import Config, assignment, read
-from trainer.data.dataset import load_dataset
+from trainer.data.dataset import PhotoSet, load_dataset
 from trainer.data.split import Split
 from trainer.display import Display
 from trainer.errors import CheckpointError
@@ -251,3 +251,30 @@ def test_errors_are_one_line(
 ) -> None:
     assert f"error: {message}" in cli_error("fit", *data.flags, "--out", tmp_path / "run", *QUICK, *flags)
     assert not (tmp_path / "run" / LAST).exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (["model.weights=nowhere.npz"], "nowhere.npz"),
+        (["model.freeze=layer9"], "layer9"),
+    ],
+)
+def test_a_wrong_start_is_known_before_any_photo_is_decoded(
+    changes: list[str], expected: str, data: Data, tmp_path: Path, cli_error: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(PhotoSet, "decode", lambda *_: pytest.fail("a photo was decoded"))
+    flags = [part for change in changes for part in ("--set", change)]
+    assert expected in cli_error("fit", *data.flags, "--out", tmp_path / "run", *QUICK, *flags)
+
+
+def test_a_class_without_photos_is_known_before_any_photo_is_decoded(
+    data: Data, tmp_path: Path, cli_error: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PhotoSet, "decode", lambda *_: pytest.fail("a photo was decoded"))
+    index = tmp_path / "index.csv"
+    lines = data.index.read_text(encoding="utf-8").splitlines(keepends=True)
+    index.write_text("".join(line for line in lines if ",2," not in line), encoding="utf-8")
+    message = cli_error("fit", "--photos", data.photos, "--index", index, "--out", tmp_path / "run", *QUICK)
+    assert message == f"error: {index}: no training photo shows 2 items; add photos of them"

@@ -116,8 +116,10 @@ def load_dataset(config: DataConfig, check: Check | None = None, ranks: Ranks = 
     Several processes decode a share each. Raises DataError if nothing is left, a class has no photo to learn from, or
     the processes do not have the same photos.
     """
-    photos, missing, unreadable = load_photos(config, check, ranks)
-    splits = {split: _part(photos, split) for split in Split}
+    present, missing = present_photos(config, ranks)
+    _check_classes(config, _by_split(present))  # known now, and not only after each photo was decoded
+    photos, unreadable = readable_photos(config, present, check, ranks)
+    splits = _by_split(photos)
     _check_classes(config, splits)
     return DataSet(splits, missing, unreadable)
 
@@ -171,6 +173,10 @@ def check_quality(config: DataConfig) -> None:
                 f"{config.photos}: the photos were kept {kept};"
                 f" set data.jpeg_quality={quality}, so that workers treat theirs alike"
             )
+
+
+def _by_split(photos: PhotoSet) -> dict[Split, PhotoSet]:
+    return {split: _part(photos, split) for split in Split}
 
 
 def _part(photos: PhotoSet, split: Split) -> PhotoSet:

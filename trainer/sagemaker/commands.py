@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Train, tune, and serve on Amazon SageMaker.")
 
-ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file with [job], [endpoint], [train], …")]
+ConfigFile = Annotated[Path | None, typer.Option("--config", help=r"TOML file with \[job], \[endpoint], \[train], …")]
 Changes = Annotated[
     list[str] | None,
     typer.Option(
