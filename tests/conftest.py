@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +25,9 @@ pytest_plugins = [
 
 NO_ONE = "http://127.0.0.1:9"  # where boto3 goes if a test names no endpoint: no one listens there
 ROOT = Path(__file__).parent.parent
+
+# Whoever starts the tests in the background makes them ignore Ctrl-C, and with them the commands that they interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The same examples in every run, so that a failure is the change's own; --hypothesis-profile=fuzz looks for new ones.
 settings.register_profile("same", derandomize=True, database=None, deadline=None)

@@ -44,6 +44,7 @@ class Window:
 
     def faults(self) -> list[str]:
         """What is wrong with the page for those who cannot see, use no mouse, or hold a phone."""
+        self.page.wait_for_load_state("load")  # with its style, which decides how large things are
         found: list[str] = self.page.evaluate(CHECKS)
         return found
 
