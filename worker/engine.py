@@ -84,6 +84,11 @@ class Engine:
         self._batch_size = batch_size
         self._buckets = buckets(batch_size) if self.provider == CUDA else None
 
+    @property
+    def calls(self) -> int:
+        """How many calls at a time keep the machine at work: on a CPU, cores that are done begin with the next one."""
+        return 1 if self.provider == CUDA else 2
+
     def warm(self) -> None:
         """Count blank photos, so that the first call of each batch size does its allocating before there is a photo."""
         side = self.card.input_size

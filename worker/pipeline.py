@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol, TypeVar
@@ -19,6 +19,8 @@ from worker.engine import Inferred
 
 logger = logging.getLogger(__name__)
 
+_CALLS = 2
+"""Batches that are counted at a time."""
 _DIGITS = 6
 """Probabilities are kept to a millionth; int8 arithmetic gives less."""
 
@@ -43,6 +45,7 @@ class Infers(Protocol):
 
 Item = TypeVar("Item")
 AnyLoaded = TypeVar("AnyLoaded", bound=Loaded)
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +62,10 @@ class Prediction:
         return self.probabilities[self.predicted]
 
 
-def load_ahead(
-    pool: Executor, items: Iterable[Item], load: Callable[[Item], AnyLoaded], ahead: int
-) -> Iterator[AnyLoaded]:
+def load_ahead(pool: Executor, items: Iterable[Item], load: Callable[[Item], Answer], ahead: int) -> Iterator[Answer]:
     """`load` each item on the pool's threads, at most `ahead` at a time beyond what is consumed, in order."""
     source = iter(items)
-    waiting: deque[Future[AnyLoaded]] = deque(pool.submit(load, item) for item in islice(source, ahead))
+    waiting: deque[Future[Answer]] = deque(pool.submit(load, item) for item in islice(source, ahead))
     while waiting:
         loaded = waiting.popleft().result()
         waiting.extend(pool.submit(load, item) for item in islice(source, 1))
@@ -74,23 +75,33 @@ def load_ahead(
 def predict(
     engine: Infers, loaded: Iterable[AnyLoaded], batch_size: int
 ) -> Iterator[tuple[AnyLoaded, Prediction | PhotoError | None]]:
-    """Pair each of `loaded` with its prediction, in order; with None if it has no photo, or with why it has none."""
+    """Pair each of `loaded` with its prediction, in order; with None if it has no photo, or with why it has none.
+
+    Two batches are counted at a time, so that no core waits for the last photo of a batch.
+    """
+    with ThreadPoolExecutor(_CALLS, thread_name_prefix="batch") as pool:
+        batches = _batches(loaded, batch_size)
+        for held, answers in load_ahead(pool, batches, lambda held: (held, _infer_held(engine, held)), _CALLS):
+            rest = iter(answers)
+            for item in held:
+                yield item, next(rest) if item.photo is not None else None
+
+
+def _batches(loaded: Iterable[AnyLoaded], batch_size: int) -> Iterator[list[AnyLoaded]]:
+    """Batches of `batch_size` photos; what has no photo is in between."""
     held: list[AnyLoaded] = []
     photos = 0
     for item in loaded:
         held.append(item)
         photos += item.photo is not None
         if photos == batch_size:
-            yield from _answer(engine, held)
+            yield held
             held, photos = [], 0
-    yield from _answer(engine, held)
+    yield held
 
 
-def _answer(engine: Infers, held: Sequence[AnyLoaded]) -> Iterator[tuple[AnyLoaded, Prediction | PhotoError | None]]:
-    pixels = [item.photo.pixels for item in held if item.photo is not None]
-    answers = iter(infer_all(engine, pixels))
-    for item in held:
-        yield item, next(answers) if item.photo is not None else None
+def _infer_held(engine: Infers, held: Sequence[Loaded]) -> list[Prediction | PhotoError]:
+    return infer_all(engine, [item.photo.pixels for item in held if item.photo is not None])
 
 
 def infer_all(engine: Infers, pixels: Sequence[npt.NDArray[np.uint8]]) -> list[Prediction | PhotoError]:

@@ -272,7 +272,7 @@ def test_requests_in_flight_share_batches(settings: Settings, monkeypatch: pytes
     assert {Answer.model_validate_json(response.content).predicted for response in responses} == {4}
     assert sum(batches) == 21
     assert max(batches[1:]) == 8
-    assert len(batches) <= 4
+    assert len(batches) <= 5  # two batches are counted at a time: the first two may be of one photo each
     service.counter.close()
 
 

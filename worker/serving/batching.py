@@ -33,9 +33,13 @@ class _Waiting(NamedTuple):
 
 
 class Batcher:
-    """Counts on a thread of its own, from construction to `close`. Safe to use from several threads."""
+    """Counts on threads of its own, from construction to `close`. Safe to use from several threads.
 
-    def __init__(self, engine: Infers, batch_size: int, wait_s: float) -> None:
+    `calls` batches are counted at a time. On a CPU two keep every core at work: cores that are done with their part of
+    one batch begin with the next.
+    """
+
+    def __init__(self, engine: Infers, batch_size: int, wait_s: float, calls: int = 1) -> None:
         self._engine = engine
         self._batch_size = batch_size
         self._wait_s = wait_s
@@ -45,8 +49,9 @@ class Batcher:
         self._closing = False
         self.worked_at = float("-inf")
         """When a call last succeeded, by time.monotonic()."""
-        self._thread = threading.Thread(target=self._run, name="batches", daemon=True)
-        self._thread.start()
+        self._threads = [threading.Thread(target=self._run, name="batches", daemon=True) for _ in range(calls)]
+        for thread in self._threads:
+            thread.start()
 
     def announce(self) -> None:
         """A photo is being decoded: `add` or `withdraw` follows. A batch may wait for it."""
@@ -70,8 +75,9 @@ class Batcher:
         """Count what is waiting, then end."""
         with self._changed:
             self._closing = True
-            self._changed.notify()
-        self._thread.join()
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
 
     def _run(self) -> None:
         while batch := self._next():
@@ -89,15 +95,18 @@ class Batcher:
     def _next(self) -> list[_Waiting]:
         """The next batch; empty once there is nothing left to do."""
         with self._changed:
-            while not self._waiting and not self._closing:
-                self._changed.wait()
-            while (patience := self._patience()) > 0:
-                self._changed.wait(patience)
+            while not self._closing:
+                if not self._waiting:
+                    self._changed.wait()
+                elif (patience := self._patience()) > 0:
+                    self._changed.wait(patience)
+                else:
+                    break
             return [self._waiting.popleft() for _ in range(min(self._batch_size, len(self._waiting)))]
 
     def _patience(self) -> float:
         """Seconds that the batch may still wait for photos on their way."""
-        if len(self._waiting) >= self._batch_size or not self._waiting or not self._coming or self._closing:
+        if len(self._waiting) >= self._batch_size or not self._coming:
             return 0.0
         return self._waiting[0].since + self._wait_s - time.monotonic()
 

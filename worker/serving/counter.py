@@ -43,7 +43,8 @@ class PhotoCounter:
         self.engine = engine
         self._settings = settings
         self._metrics = metrics
-        self._batcher = Batcher(Measured(engine, metrics), settings.batch_size, settings.serve_batch_wait_ms / 1000)
+        measured, wait_s = Measured(engine, metrics), settings.serve_batch_wait_ms / 1000
+        self._batcher = Batcher(measured, settings.batch_size, wait_s, engine.calls)
         self._decoders = ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="decode")
         self._fetchers = ThreadPoolExecutor(settings.fetch_threads, thread_name_prefix="fetch")
         self._first_link = threading.Lock()
