@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -31,24 +32,30 @@ FLAGS = [part for name, value in CHANGES.items() for part in ("--set", f"{name}=
 
 
 class Account:
-    """What moto holds."""
+    """What moto holds beside what it held before: tests of the same process share it."""
 
     def __init__(self, url: str) -> None:
         options = {"region_name": "us-east-1", "endpoint_url": url}
         self.sagemaker: Any = boto3.client("sagemaker", **options)
         self.scaling: Any = boto3.client("application-autoscaling", **options)
+        self._before: set[str] = set()
+        self._before = {*self.endpoints, *self.configs, *self.models}
 
     @property
     def endpoints(self) -> list[str]:
-        return [each["EndpointName"] for each in self.sagemaker.list_endpoints()["Endpoints"]]
+        return self._new(each["EndpointName"] for each in self.sagemaker.list_endpoints()["Endpoints"])
 
     @property
     def configs(self) -> list[str]:
-        return [each["EndpointConfigName"] for each in self.sagemaker.list_endpoint_configs()["EndpointConfigs"]]
+        found = self.sagemaker.list_endpoint_configs()["EndpointConfigs"]
+        return self._new(each["EndpointConfigName"] for each in found)
 
     @property
     def models(self) -> list[str]:
-        return [each["ModelName"] for each in self.sagemaker.list_models()["Models"]]
+        return self._new(each["ModelName"] for each in self.sagemaker.list_models()["Models"])
+
+    def _new(self, names: Iterable[str]) -> list[str]:
+        return [name for name in names if name not in self._before]
 
     @property
     def targets(self) -> list[dict[str, Any]]:
