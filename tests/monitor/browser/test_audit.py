@@ -82,8 +82,10 @@ def test_keys_lead_through_the_flagged_bins(reader: Window) -> None:
     expect(heading).to_have_text(f"Bin {WORST}")
     expect(page.locator(":focus")).to_have_attribute("name", "quantity")
     for key, bin_id in (("n", "125"), ("j", "06544"), ("k", "125"), ("p", WORST)):
+        page.wait_for_load_state("load")  # the script listens by then
         page.keyboard.press(key)
         expect(heading).to_have_text(f"Bin {bin_id}")
+    page.wait_for_load_state("load")
     page.keyboard.press("Shift+Tab")  # away from the field: digits still find it
     page.keyboard.type("12")
     expect(page.get_by_label("Items")).to_have_value("12")
