@@ -24,6 +24,7 @@ _TRIES = 10
 _THROTTLED = frozenset({"Throttling", "ThrottlingException", "TooManyRequestsException", "RequestLimitExceeded"})
 _QUOTA = frozenset({"ResourceLimitExceeded", "LimitExceededException", "ServiceQuotaExceededException"})
 _LOGIN = frozenset({"ExpiredToken", "ExpiredTokenException", "UnrecognizedClientException", "InvalidClientTokenId"})
+_MISSING = frozenset({"ResourceNotFound", "ResourceNotFoundException", "ObjectNotFoundException"})
 _FORBIDDEN = frozenset({"AccessDenied", "AccessDeniedException"})
 
 
@@ -68,6 +69,17 @@ def code_of(error: ClientError) -> str:
 def message_of(error: ClientError) -> str:
     """What AWS says of the error."""
     return str(error.response["Error"].get("Message", ""))
+
+
+def is_missing(error: ClientError) -> bool:
+    """Whether what was asked for is not there: SageMaker says so in words only, Application Auto Scaling in its own."""
+    says = message_of(error).lower()
+    return code_of(error) in _MISSING or "could not find" in says or "no scalable target" in says
+
+
+def is_taken(error: ClientError) -> bool:
+    """Whether there is one of that name already: SageMaker has two ways to say so."""
+    return code_of(error) == "ResourceInUse" or "already exist" in message_of(error).lower()
 
 
 def _advice(error: ClientError, region: str) -> str:

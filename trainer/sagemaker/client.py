@@ -1,4 +1,4 @@
-"""Clients of AWS for one region, and which of its refusals are none."""
+"""Clients of AWS for one region, and making what may be there already."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from binwatch.aws import aws_client, code_of, message_of
+from binwatch.aws import aws_client, is_taken
 from binwatch.settings import Settings
 
 
@@ -29,18 +29,6 @@ class Aws:
     def scaling(self) -> Any:
         """Application Auto Scaling, which is not the SageMaker SDK's business."""
         return aws_client("application-autoscaling", self.region)
-
-
-def is_missing(error: ClientError) -> bool:
-    """Whether an answer says that the thing asked for is not there; SageMaker has no error code of its own for it."""
-    says = message_of(error).lower()
-    missing = any(words in says for words in ("could not find", "does not exist", "no scalable target"))
-    return missing or code_of(error) in {"ResourceNotFound", "ResourceNotFoundException", "ObjectNotFoundException"}
-
-
-def is_taken(error: ClientError) -> bool:
-    """Whether an answer says that there is such a thing already."""
-    return "already exist" in message_of(error).lower()
 
 
 @contextmanager

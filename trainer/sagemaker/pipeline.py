@@ -21,13 +21,13 @@ from sagemaker.mlops.workflow.condition_step import ConditionStep
 from sagemaker.mlops.workflow.pipeline import Pipeline
 from sagemaker.mlops.workflow.steps import Step, StepTypeEnum
 
-from binwatch.aws import explained
+from binwatch.aws import explained, is_taken
 from binwatch.objects import Objects
 from binwatch.settings import PREFIX, Settings
 from trainer.errors import ConfigError
 from trainer.prepare.config import PrepareConfig
 from trainer.sagemaker import compare, jobs
-from trainer.sagemaker.client import Aws, idempotent, is_taken
+from trainer.sagemaker.client import Aws, idempotent
 from trainer.sagemaker.layout import DATA
 from trainer.sagemaker.options import SagemakerConfig
 

@@ -11,7 +11,7 @@ from datetime import datetime
 
 from botocore.exceptions import ClientError
 
-from binwatch.aws import aws_client, code_of, explained, message_of
+from binwatch.aws import aws_client, explained, is_missing, is_taken
 from binwatch.errors import BinwatchError
 from binwatch.settings import Settings
 
@@ -58,7 +58,7 @@ class TransformJobs:
             try:
                 self._client.create_model(ModelName=name, PrimaryContainer=container, ExecutionRoleArn=role, Tags=_TAGS)
             except ClientError as error:
-                if not _is_taken(error):
+                if not is_taken(error):
                     raise
 
     def start(self, name: str, model: str, *, manifest_url: str, outputs_url: str) -> None:
@@ -94,7 +94,7 @@ class TransformJobs:
                     Tags=_TAGS,
                 )
             except ClientError as error:
-                if not _is_taken(error):
+                if not is_taken(error):
                     raise
 
     def state(self, name: str) -> JobState | None:
@@ -103,7 +103,7 @@ class TransformJobs:
             try:
                 found = self._client.describe_transform_job(TransformJobName=name)
             except ClientError as error:
-                if _is_missing(error):
+                if is_missing(error):
                     return None
                 raise
         return JobState(
@@ -126,7 +126,7 @@ class TransformJobs:
             try:
                 self._client.delete_model(ModelName=name)
             except ClientError as error:
-                if not _is_missing(error):
+                if not is_missing(error):
                     raise
 
 
@@ -140,13 +140,3 @@ def role_and_image(settings: Settings) -> tuple[str, str]:
     if unset or settings.sagemaker_role is None or settings.sagemaker_image is None:
         raise BinwatchError(f"{' and '.join(unset)}: not set, but needed for the backend sagemaker (docs/sagemaker.md)")
     return settings.sagemaker_role, settings.sagemaker_image
-
-
-def _is_taken(error: ClientError) -> bool:
-    """Whether there is one of that name already: SageMaker has two ways to say so."""
-    says = message_of(error).lower()
-    return code_of(error) == "ResourceInUse" or "already exist" in says
-
-
-def _is_missing(error: ClientError) -> bool:
-    return code_of(error) == "ResourceNotFound" or "could not find" in message_of(error).lower()
