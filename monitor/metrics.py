@@ -1,6 +1,7 @@
 """The metrics, for Prometheus. All come from the records: they survive restarts and any number of monitors.
 
-Every counter follows from a ledger that only grows, so none ever falls. docs/metrics.md lists them.
+Every counter follows from a ledger that only grows, so none ever falls. What may be taken back, as a corrected audit, is
+a gauge. docs/metrics.md lists them.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ def metrics_of(totals: Totals) -> Iterator[Metric]:
     yield _absolute_error(totals)
     yield _squared_error(totals)
     yield from _audits(totals)
-    yield _inventory_audits(totals)
+    yield _audited_quantities(totals)
     yield _bins(totals)
     yield _last_record(totals)
     yield _model(totals)
@@ -159,36 +160,41 @@ def _squared_error(totals: Totals) -> Metric:
 
 
 def _audits(totals: Totals) -> Iterator[Metric]:
-    """Counts against the truth: the audited accuracy, beside the agreement that comparisons measure."""
+    """Counts against the truth: the audited accuracy, beside the agreement that comparisons measure.
+
+    Gauges, since a corrected audit is taken back: a sum that only grows would hold one that never was true.
+    """
     labels = ("model", "audited")
-    audits = CounterMetricFamily(
-        "binwatch_audits", "Counts judged by an audit of the same bin.", labels=(*labels, "outcome")
+    counts = GaugeMetricFamily(
+        "binwatch_audited_counts",
+        "Counts that were audited, as their last audit judges them.",
+        labels=(*labels, "outcome"),
     )
-    errors = CounterMetricFamily(
+    errors = GaugeMetricFamily(
         "binwatch_audited_absolute_error_items",
-        "Items that counts were under or over the audited quantity, with more than 5 taken as 6.",
+        "Items that audited counts are under or over what was found, with more than 5 taken as 6.",
         labels=(*labels, "outcome"),
         unit="items",
     )
-    squared = CounterMetricFamily(
+    squared = GaugeMetricFamily(
         "binwatch_audited_squared_error",
-        "Squared differences of counts and audited quantities in items, with more than 5 taken as 6.",
+        "Squared differences of audited counts and what was found in items, with more than 5 taken as 6.",
         labels=labels,
     )
     for model, index, audited in _cells(totals):
         tallies = {outcome: totals.audit(Subject.COUNT, model, index, outcome) for outcome in Outcome}
         for outcome, tally in tallies.items():
-            audits.add_metric((model, audited, outcome), tally.comparisons)
+            counts.add_metric((model, audited, outcome), tally.comparisons)
         for outcome in _WRONG:
             errors.add_metric((model, audited, outcome), tallies[outcome].absolute_error)
         squared.add_metric((model, audited), sum(tally.squared_error for tally in tallies.values()))
-    yield from (audits, errors, squared)
+    yield from (counts, errors, squared)
 
 
-def _inventory_audits(totals: Totals) -> Metric:
-    family = CounterMetricFamily(
-        "binwatch_inventory_audits",
-        "Expected quantities judged by an audit of the same bin.",
+def _audited_quantities(totals: Totals) -> Metric:
+    family = GaugeMetricFamily(
+        "binwatch_audited_expected_quantities",
+        "Expected quantities that were audited, as their last audit judges them.",
         labels=("audited", "outcome"),
     )
     for index, audited in enumerate(_EXPECTED):

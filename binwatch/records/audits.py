@@ -1,12 +1,16 @@
-"""Audits: what a person found in a bin, the truth that counts and inventory are both measured against."""
+"""Audits: what a person found in a bin, the truth that counts and inventory are both measured against.
+
+The ledger keeps every audit. The sums hold the last one of each count, and the last one of each expected quantity on
+each photo: a corrected audit never was the truth, so what it said is taken back.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 
-from sqlalchemy import Connection, Engine, RowMapping, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, and_, select, update
 
 from binwatch.counts import Outcome, class_of, error_of, outcome_of
 from binwatch.errors import BinwatchError
@@ -112,14 +116,13 @@ def _said_before(connection: Connection, row: Row) -> int | None:
 
 
 def _append(connection: Connection, row: Row, found: RowMapping, now: datetime) -> int:
+    judged = [*_judgements(found, row["quantity"]), *_corrected(connection, row, found)]
     statement = insert_into(connection, Audit).values(**row, audited_at=now).returning(Audit.id)
     audit_id: int = connection.execute(statement).scalar_one()
-    rows = _judgements(found, row["quantity"])
     labels = ("subject", "model_version", "audited_class", "outcome")
-    add_to_totals(connection, AuditTotal, summed(labels, now, rows))
-    if found["predicted"] is not None:
-        judged = confusion(Against.AUDIT, found["model_version"], class_of(row["quantity"]), found["predicted"])
-        add_to_totals(connection, ConfusionTotal, summed(CONFUSION_LABELS, now, [judged]))
+    add_to_totals(connection, AuditTotal, summed(labels, now, map(_total, judged)))
+    counts = [_confusion(one) for one in judged if one.subject is Subject.COUNT]
+    add_to_totals(connection, ConfusionTotal, summed(CONFUSION_LABELS, now, counts))
     current = (CurrentComparison.bucket == row["bucket"], CurrentComparison.bin_id == row["bin_id"])
     connection.execute(update(CurrentComparison).where(*current).values(audit_id=audit_id))
     return audit_id
@@ -135,7 +138,15 @@ def _locked(connection: Connection, bucket: str, bin_id: str) -> RowMapping:
             " name of its photo without folder and ending, as 00123"
         )
     statement = (
-        select(Bin.count_id, Bin.expectation_id, Count.predicted, Count.model_version, Expectation.quantity)
+        select(
+            Bin.count_id,
+            Bin.expectation_id,
+            Count.key,
+            Count.etag,
+            Count.predicted,
+            Count.model_version,
+            Expectation.quantity,
+        )
         .select_from(Bin)
         .outerjoin(Count, Count.id == Bin.count_id)
         .outerjoin(Expectation, Expectation.id == Bin.expectation_id)
@@ -144,21 +155,66 @@ def _locked(connection: Connection, bucket: str, bin_id: str) -> RowMapping:
     return connection.execute(statement).mappings().one()
 
 
-def _judgements(found: RowMapping, quantity: int) -> list[Row]:
-    """What the audit adds to the totals: of the count and of the inventory, as far as there are any."""
-    judged = []
+@dataclass(frozen=True, slots=True)
+class _Judgement:
+    """What an audit says of a count or of the inventory."""
+
+    subject: Subject
+    model: str
+    """'' for the inventory."""
+    said: int
+    """Class that was counted or expected."""
+    truth: int
+    """Class that was found."""
+    weight: int
+    """1, or -1 where it is taken back."""
+
+
+def _judgements(found: RowMapping, quantity: int) -> list[_Judgement]:
+    """What the audit says of the count and of the inventory, as far as there are any."""
+    truth, judged = class_of(quantity), []
     if found["predicted"] is not None:
-        judged.append((Subject.COUNT, found["model_version"], found["predicted"]))
+        judged.append(_Judgement(Subject.COUNT, found["model_version"], found["predicted"], truth, 1))
     if found["quantity"] is not None:
-        judged.append((Subject.INVENTORY, "", class_of(found["quantity"])))
+        judged.append(_Judgement(Subject.INVENTORY, "", class_of(found["quantity"]), truth, 1))
+    return judged
+
+
+def _corrected(connection: Connection, row: Row, found: RowMapping) -> list[_Judgement]:
+    """What the last audits said of this very count, and of this expected quantity on this photo: it is taken back."""
+    photo = and_(Count.key == found["key"], Count.etag == found["etag"])
+    conditions = {
+        Subject.COUNT: Audit.count_id == row["count_id"],
+        Subject.INVENTORY: and_(
+            Audit.expectation_id == row["expectation_id"], photo if row["count_id"] else Audit.count_id.is_(None)
+        ),
+    }
+    judged = _judgements(found, row["quantity"])
+    before = [_last_quantity(connection, row, conditions[one.subject]) for one in judged]
     return [
-        {
-            "subject": subject.value,
-            "model_version": model,
-            "audited_class": class_of(quantity),
-            "outcome": outcome_of(said, quantity).value,
-            "audits": 1,
-        }
-        | errors_of(error_of(said, quantity))
-        for subject, model, said in judged
+        replace(one, truth=class_of(quantity), weight=-1)
+        for one, quantity in zip(judged, before, strict=True)
+        if quantity is not None
     ]
+
+
+def _last_quantity(connection: Connection, row: Row, condition: ColumnElement[bool]) -> int | None:
+    where = (Audit.bucket == row["bucket"], Audit.bin_id == row["bin_id"], condition)
+    statement = select(Audit.quantity).outerjoin(Count, Count.id == Audit.count_id).where(*where)
+    quantity: int | None = connection.execute(statement.order_by(Audit.id.desc()).limit(1)).scalar()
+    return quantity
+
+
+def _total(one: _Judgement) -> Row:
+    errors = errors_of(error_of(one.said, one.truth))
+    return {
+        "subject": one.subject.value,
+        "model_version": one.model,
+        "audited_class": one.truth,
+        "outcome": outcome_of(one.said, one.truth).value,
+        "audits": one.weight,
+    } | {name: one.weight * value for name, value in errors.items()}
+
+
+def _confusion(one: _Judgement) -> Row:
+    return confusion(Against.AUDIT, one.model, one.truth, one.said) | {"comparisons": one.weight}

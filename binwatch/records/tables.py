@@ -343,7 +343,7 @@ class PhotoHour(Base):
 
 
 class BinTotal(Base):
-    """Bins by what is there of them. The only total that falls: a bin leaves one row when it enters another."""
+    """Bins by what is there of them. This total falls, too: a bin leaves one row when it enters another."""
 
     __tablename__ = "bin_totals"
 
@@ -372,7 +372,10 @@ class Audit(Base):
 
 
 class AuditTotal(Base):
-    """Audits by what they judge: counts of one model, or the inventory (then `model_version` is '')."""
+    """What audits say of counts of one model, or of the inventory (then `model_version` is ''): the last one alone.
+
+    As `bin_totals`, it falls: what is corrected leaves its row. So do the rows of `confusion_totals` by audits.
+    """
 
     __tablename__ = "audit_totals"
 

@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+import random
+from collections import Counter
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Engine, func, select, text, update
 
 from binwatch.counts import Outcome
 from binwatch.errors import Reason
 from binwatch.records.audits import Subject, UnknownBin, add_audit
 from binwatch.records.bins import PhotoState, QuantityState
+from binwatch.records.comparing import Against
+from binwatch.records.migrate import migrate
 from binwatch.records.store import NewCount, NewExpectation, Store
-from binwatch.records.tables import Audit, AuditTotal, Bin, BinTotal
+from binwatch.records.tables import Audit, AuditTotal, Bin, BinTotal, ConfusionTotal, Count, Expectation
 
 START = datetime(2026, 11, 20, tzinfo=UTC)
 
 
-def _count(bin_id: str, predicted: int | None, minutes: int = 0) -> NewCount:
+Cell = tuple[str, str, int, str]
+
+
+def _count(bin_id: str, predicted: int | None, minutes: int = 0, model: str = "v1") -> NewCount:
     return NewCount(
         bucket="bins",
         key=f"bin-images/{bin_id}.jpg",
         etag=f"{minutes}",
-        model_version="v1",
+        model_version=model,
         precision="int8",
         provider="CPUExecutionProvider",
         modified_at=START + timedelta(minutes=minutes),
@@ -31,13 +39,24 @@ def _count(bin_id: str, predicted: int | None, minutes: int = 0) -> NewCount:
     )
 
 
-def _expectation(bin_id: str, quantity: int) -> NewExpectation:
-    return NewExpectation(bucket="bins", bin_id=bin_id, source="x.json", etag="e", modified_at=START, quantity=quantity)
+def _expectation(bin_id: str, quantity: int, minutes: int = 0) -> NewExpectation:
+    at = START + timedelta(minutes=minutes)
+    return NewExpectation(
+        bucket="bins", bin_id=bin_id, source="x.json", etag=f"{minutes}", modified_at=at, quantity=quantity
+    )
 
 
-def _totals(engine: Engine) -> dict[tuple[str, str, int, str], tuple[int, int]]:
+def _confusions(engine: Engine, against: Against = Against.AUDIT) -> dict[tuple[str, int, int], int]:
+    where = (ConfusionTotal.subject == against, ConfusionTotal.comparisons != 0)
+    labels = (ConfusionTotal.model_version, ConfusionTotal.true_class, ConfusionTotal.predicted)
     with engine.connect() as connection:
-        rows = connection.execute(select(AuditTotal.__table__)).mappings()
+        rows = connection.execute(select(*labels, ConfusionTotal.comparisons).where(*where))
+        return {(row[0], row[1], row[2]): row[3] for row in rows}
+
+
+def _totals(engine: Engine) -> dict[Cell, tuple[int, int]]:
+    with engine.connect() as connection:
+        rows = connection.execute(select(AuditTotal.__table__).where(AuditTotal.audits != 0)).mappings()
         return {
             (row["subject"], row["model_version"], row["audited_class"], row["outcome"]): (
                 row["audits"],
@@ -53,16 +72,104 @@ def test_an_audit_judges_the_count_and_the_inventory(records_engine: Engine) -> 
     store.add_expectations([_expectation("a", 40)])
     audited = add_audit(records_engine, "bins", "a", 5, "Ada")
     assert (audited.of_count, audited.of_inventory) == (Outcome.OVER, Outcome.OVER)
-    add_audit(records_engine, "bins", "a", 90)
     assert _totals(records_engine) == {
         (Subject.COUNT, "v1", 5, Outcome.OVER): (1, 1),
-        (Subject.COUNT, "v1", 6, Outcome.EXACT): (1, 0),
         (Subject.INVENTORY, "", 5, Outcome.OVER): (1, 1),
+    }
+
+
+def test_a_corrected_audit_is_kept_and_counts_no_more(records_engine: Engine) -> None:
+    store = Store(records_engine)
+    store.add_counts([_count("a", 6)])
+    store.add_expectations([_expectation("a", 40)])
+    for auditor, quantity in (("Ada", 5), ("Ben", 2), (None, 90), ("Ada", 90)):
+        add_audit(records_engine, "bins", "a", quantity, auditor)
+    assert _totals(records_engine) == {
+        (Subject.COUNT, "v1", 6, Outcome.EXACT): (1, 0),
         (Subject.INVENTORY, "", 6, Outcome.EXACT): (1, 0),
     }
+    assert _confusions(records_engine) == {("v1", 6, 6): 1}
     with records_engine.connect() as connection:
         rows = connection.execute(select(Audit.auditor, Audit.quantity).order_by(Audit.id)).all()
-    assert [tuple(row) for row in rows] == [("Ada", 5), (None, 90)]
+    assert [tuple(row) for row in rows] == [("Ada", 5), ("Ben", 2), (None, 90), ("Ada", 90)]
+
+
+def test_another_model_s_count_and_a_corrected_quantity_are_judged_beside_the_first(records_engine: Engine) -> None:
+    store = Store(records_engine)
+    store.add_counts([_count("a", 2)])
+    store.add_expectations([_expectation("a", 3)])
+    add_audit(records_engine, "bins", "a", 2)
+    store.add_counts([_count("a", 3, model="v2")])
+    add_audit(records_engine, "bins", "a", 2)
+    first = {
+        (Subject.COUNT, "v1", 2, Outcome.EXACT): (1, 0),
+        (Subject.COUNT, "v2", 2, Outcome.OVER): (1, 1),
+        (Subject.INVENTORY, "", 2, Outcome.OVER): (1, 1),
+    }
+    assert _totals(records_engine) == first
+    store.add_expectations([_expectation("a", 2, minutes=1)])
+    add_audit(records_engine, "bins", "a", 2)
+    assert _totals(records_engine) == first | {(Subject.INVENTORY, "", 2, Outcome.EXACT): (1, 0)}
+
+
+def test_sums_of_audits_follow_from_the_ledger(records_engine: Engine) -> None:
+    """Whatever came in whatever order: one judgement of each count, and of each expected quantity on each photo."""
+    _live(records_engine, random.Random(7))
+    kept, confusions = _totals(records_engine), _confusions(records_engine)
+    assert (kept, confusions) == _by_hand(records_engine)
+    with records_engine.begin() as connection:
+        connection.execute(update(AuditTotal).values(audits=AuditTotal.audits + 5))
+        connection.execute(update(ConfusionTotal).values(comparisons=ConfusionTotal.comparisons + 5))
+        connection.execute(text("UPDATE alembic_version SET version_num = '0004'"))
+    inventory = _confusions(records_engine, Against.INVENTORY)
+    migrate(records_engine)  # what an earlier release had counted twice
+    assert (_totals(records_engine), _confusions(records_engine)) == (kept, confusions)
+    assert _confusions(records_engine, Against.INVENTORY) == inventory
+
+
+def _live(engine: Engine, chance: random.Random) -> None:
+    store = Store(engine)
+    for minutes in range(200):
+        bin_id = chance.choice("abc")
+        match chance.choice(("count", "again", "expect", "audit", "audit", "audit")):
+            case "count":
+                store.add_counts([_count(bin_id, chance.choice((None, *range(7))), minutes)])
+            case "again":
+                store.add_counts([_count(bin_id, chance.randrange(7), 0, model=chance.choice(("v1", "v2")))])
+            case "expect":
+                store.add_expectations([_expectation(bin_id, chance.randrange(9), minutes)])
+            case _:
+                with suppress(UnknownBin):
+                    add_audit(engine, "bins", bin_id, chance.randrange(9), chance.choice(("Ada", None)))
+
+
+def _by_hand(engine: Engine) -> tuple[dict[Cell, tuple[int, int]], dict[tuple[str, int, int], int]]:
+    statement = (
+        select(Audit.__table__, Count.key, Count.etag, Count.predicted, Count.model_version)
+        .add_columns(Expectation.quantity.label("expected"))
+        .select_from(Audit)
+        .outerjoin(Count, Count.id == Audit.count_id)
+        .outerjoin(Expectation, Expectation.id == Audit.expectation_id)
+        .order_by(Audit.id)
+    )
+    judged: dict[tuple[object, ...], tuple[str, str, int, int]] = {}
+    with engine.connect() as connection:
+        for row in connection.execute(statement).mappings():
+            truth = min(row["quantity"], 6)
+            if row["count_id"]:
+                judged["count", row["count_id"]] = ("count", row["model_version"], row["predicted"], truth)
+            if row["expectation_id"]:
+                photo = (row["expectation_id"], row["key"], row["etag"])
+                judged["inventory", *photo] = ("inventory", "", min(row["expected"], 6), truth)
+    totals, confusions = Counter[Cell](), Counter[tuple[str, int, int]]()
+    errors = Counter[Cell]()
+    for subject, model, said, truth in judged.values():
+        outcome = "exact" if said == truth else "under" if said < truth else "over"
+        totals[subject, model, truth, outcome] += 1
+        errors[subject, model, truth, outcome] += abs(said - truth)
+        if subject == "count":
+            confusions[model, truth, said] += 1
+    return {cell: (number, errors[cell]) for cell, number in totals.items()}, dict(confusions)
 
 
 def test_what_is_not_there_is_not_judged(records_engine: Engine) -> None:

@@ -166,7 +166,7 @@ def test_a_script_writes_with_the_token(writing: Running) -> None:
     again = writing.client.post("/api/audits", json=body, headers=BEARER)
     assert (again.status_code, again.json()["id"], again.json()["is_new"]) == (200, found["id"], False)
     assert len(_audits(writing)) == 1
-    assert writing.metric("binwatch_audits_total", model="model-1", audited="4", outcome="under") == 1
+    assert writing.metric("binwatch_audited_counts", model="model-1", audited="4", outcome="under") == 1
 
 
 @pytest.mark.parametrize(

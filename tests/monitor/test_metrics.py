@@ -58,15 +58,31 @@ def test_photos_and_expected_quantities_by_reason(known: Recorder, monitor: Runn
 
 
 def test_audits_judge_counts_and_inventory(known: Recorder, monitor: Running, figure: Figure) -> None:
-    assert figure("binwatch_audits_total", audited="2", outcome="exact") == 1
-    assert figure("binwatch_audits_total", audited="3", outcome="under") == 1
-    assert figure("binwatch_audits_total", audited="5", outcome="exact") == 1
-    assert figure("binwatch_audits_total", audited="4", outcome="exact") == 1
-    assert figure("binwatch_audited_absolute_error_items_total", audited="3", outcome="under") == 2
-    assert figure("binwatch_audited_squared_error_total", audited="3") == 4
-    assert monitor.metric("binwatch_inventory_audits_total", audited="3", outcome="exact") == 1
-    assert monitor.metric("binwatch_inventory_audits_total", audited="5", outcome="under") == 1
-    assert sum(monitor.metrics()["binwatch_inventory_audits_total"].values()) == 3
+    assert figure("binwatch_audited_counts", audited="2", outcome="exact") == 1
+    assert figure("binwatch_audited_counts", audited="3", outcome="under") == 1
+    assert figure("binwatch_audited_counts", audited="5", outcome="exact") == 1
+    assert figure("binwatch_audited_counts", audited="4", outcome="exact") == 1
+    assert figure("binwatch_audited_absolute_error_items", audited="3", outcome="under") == 2
+    assert figure("binwatch_audited_squared_error", audited="3") == 4
+    assert monitor.metric("binwatch_audited_expected_quantities", audited="3", outcome="exact") == 1
+    assert monitor.metric("binwatch_audited_expected_quantities", audited="5", outcome="under") == 1
+    assert sum(monitor.metrics()["binwatch_audited_expected_quantities"].values()) == 3
+
+
+def test_a_corrected_audit_counts_once(known: Recorder, monitor: Running, figure: Figure) -> None:
+    known.audit("c", 1)
+    assert figure("binwatch_audited_counts", audited="3", outcome="under") == 0
+    assert figure("binwatch_audited_counts", audited="1", outcome="exact") == 1
+    assert figure("binwatch_audited_absolute_error_items", audited="3", outcome="under") == 0
+    assert figure("binwatch_audited_squared_error", audited="3") == 0
+    assert monitor.metric("binwatch_audited_expected_quantities", audited="1", outcome="over") == 1
+    assert sum(monitor.metrics()["binwatch_audited_counts"].values()) == 4
+    summary = monitor.get("/api/summary").json()["audits"]
+    assert (summary["counts"]["comparisons"], summary["counts"]["exact"]) == (4, 4)
+    assert (summary["inventory"]["comparisons"], summary["inventory"]["exact"]) == (3, 1)
+    (model,) = monitor.get("/api/models").json()["models"]
+    assert model["against_audits"]["total"] == 4
+    assert len(monitor.get("/api/audits").json()["items"]) == 5
 
 
 def test_bins_by_what_is_there_of_them(known: Recorder, monitor: Running) -> None:
@@ -89,7 +105,7 @@ def test_no_counter_falls_when_an_expected_quantity_is_corrected(known: Recorder
     known.expect("c", 1, at=DAY + timedelta(days=1))
     after = monitor.metrics()
     counters = [name for name in before if name.endswith("_total")]
-    assert len(counters) == 10
+    assert len(counters) == 6
     for name in counters:
         assert all(after[name][labels] >= value for labels, value in before[name].items()), name
     # The first comparison, three expected and one counted, stays beside the new one.

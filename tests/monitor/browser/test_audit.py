@@ -69,7 +69,7 @@ def test_the_worst_bin_is_found_and_audited_by_keyboard_alone(reader: Window, co
     assert "1 of 1 counts right" in _tile(page, "Accuracy by audit")
     audits = counted.get("/api/audits").json()["items"]
     assert [(audit["bin"], audit["quantity"], audit["auditor"]) for audit in audits] == [(WORST, 7, "Ann")]
-    scraped = counted.metrics()["binwatch_audits_total"]
+    scraped = counted.metrics()["binwatch_audited_counts"]
     assert {dict(labels)["outcome"]: audits for labels, audits in scraped.items() if audits} == {"exact": 1}
     assert reader.complaints == []
     assert reader.strangers() == []
