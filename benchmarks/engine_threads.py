@@ -41,7 +41,7 @@ class Together:
 
 
 class SideBySide:
-    """Each thread in a call of its own, on its part of the batch. This is what worker.engine does."""
+    """Each thread in a call of its own, on its part of the batch. This is what worker.sessions does."""
 
     def __init__(self, model: Path, threads: int) -> None:
         self._session = _session(model, 1)

@@ -1,7 +1,7 @@
 """The few batch sizes that a GPU sees: a smaller batch is padded, a larger one is cut.
 
-On CUDA each new shape has convolution algorithms looked for and memory laid out anew, in the midst of counting. On a
-CPU there is nothing of the kind, and each row of padding costs as much as a photo: there, every size is taken as it is.
+On CUDA each new shape has convolutions planned and memory laid out anew, in the midst of counting. On a CPU there is
+nothing of the kind, and each row of padding costs as much as a photo: there, every size is taken as it is.
 """
 
 from __future__ import annotations

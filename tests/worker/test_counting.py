@@ -23,7 +23,7 @@ from tests.photos import png
 from tests.services.s3 import S3
 from tests.worker.brightness import brightness_of, jpeg, probabilities_of
 from worker.counting import Counting
-from worker.engine import CPU, Inferred
+from worker.sessions import CPU, Inferred
 
 WHEN = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
 

@@ -6,6 +6,7 @@ import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import onnx
@@ -18,8 +19,10 @@ from binwatch.errors import BundleError
 from binwatch.settings import PrecisionChoice, Provider
 from tests.worker.brightness import probabilities_of, write_brightness_bundle, write_brightness_model
 from worker import engine as engine_module
+from worker import sessions
 from worker.buckets import buckets
-from worker.engine import CPU, CUDA, Engine, ProviderError
+from worker.engine import Engine, ProviderError
+from worker.sessions import CPU, CUDA, Cuda
 
 
 def _photos(levels: list[int]) -> np.ndarray:
@@ -157,7 +160,10 @@ def _cuda_that_falls_back(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_cuda_wanted_but_fell_back(brightness_bundle: Path) -> None:
     if CUDA in engine_module.ort.capi._pybind_state.get_available_providers():
         pytest.skip("this ONNX Runtime has CUDA")
-    with pytest.raises(ProviderError, match="BINWATCH_PROVIDER=cuda but ONNX Runtime fell back to CPUExecution"):
+    message = (
+        r"BINWATCH_PROVIDER=cuda but ONNX Runtime fell back to CPUExecutionProvider: check the driver \(nvidia-smi"
+    )
+    with pytest.raises(ProviderError, match=message):
         Engine(Bundle(brightness_bundle), provider=Provider.CUDA)
 
 
@@ -169,7 +175,7 @@ def test_auto_that_fell_back_takes_the_cpus_variant(tmp_path: Path, caplog: pyte
     _with_variants(tmp_path, [Precision.FP16, Precision.INT8])
     engine = Engine(Bundle(tmp_path), threads=1)
     assert (engine.provider, engine.precision) == (CPU, Precision.INT8)
-    assert "computes on CPUExecutionProvider although it offers CUDAExecutionProvider" in caplog.text
+    assert "computing on the CPU, although ONNX Runtime was built with CUDA: ONNX Runtime fell back" in caplog.text
     _assert_right(engine, [10, 200])
 
 
@@ -207,9 +213,14 @@ def _with_variants(folder: Path, precisions: list[Precision]) -> None:
 
 
 class CudaStandIn:
-    """A session that computes on the CPU and says that it is CUDA's; keeps the shapes of all calls."""
+    """A session that computes on the CPU and says that it is CUDA's; keeps the shapes of all its calls."""
 
-    def __init__(self, path: str, options: object, providers: object) -> None:
+    opened: ClassVar[list[CudaStandIn]] = []
+
+    def __init__(self, path: str, options: object, providers: list[object], enable_fallback: int) -> None:
+        assert enable_fallback == 0  # else ONNX Runtime takes to the CPU in the midst of work, and no one knows
+        self.opened.append(self)
+        self.providers = providers
         self.shapes: list[tuple[int, ...]] = []
         self._session = SESSION(path, options, providers=[CPU])
         self.get_inputs, self.get_outputs = self._session.get_inputs, self._session.get_outputs
@@ -226,26 +237,83 @@ SESSION = engine_module.ort.InferenceSession
 
 
 @pytest.fixture
-def cuda(brightness_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
-    """An engine on a stand-in for CUDA, for batches of up to 24 photos."""
+def _stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(CudaStandIn, "opened", [])
     monkeypatch.setattr(engine_module.ort, "get_available_providers", lambda: [CUDA, CPU])
     monkeypatch.setattr(engine_module.ort, "InferenceSession", CudaStandIn)
+
+
+@pytest.fixture
+def cuda(brightness_bundle: Path, _stand_in: None) -> Engine:
+    """An engine on a stand-in for CUDA, for batches of up to 24 photos."""
     return Engine(Bundle(brightness_bundle), threads=1, batch_size=24)
 
 
-def _batches(engine: Engine) -> list[int]:
-    shapes = engine._session.shapes
+def _batches() -> list[int]:
+    """Photos in each run of each session, one session after the other."""
+    shapes = [shape for session in CudaStandIn.opened for shape in session.shapes]
     assert {shape[1:] for shape in shapes} <= {(224, 224, 3)}
     return [shape[0] for shape in shapes]
 
 
-def test_warming_shows_cuda_every_batch_size_that_will_come(cuda: Engine) -> None:
+def test_each_session_on_cuda_sees_one_batch_size(cuda: Engine) -> None:
+    """It plans its convolutions for the first batch, and would for each that is of another size than the last."""
     cuda.warm()
-    warmed = _batches(cuda)
-    assert warmed == [1, 4, 16, 24]
+    assert _batches() == [1, 4, 16, 24]
     for size in range(1, 60):
         _assert_right(cuda, [(37 * n + size) % 256 for n in range(size)])
-    assert set(_batches(cuda)) == set(warmed)
+    assert [{shape[0] for shape in session.shapes} for session in CudaStandIn.opened] == [{1}, {4}, {16}, {24}]
+
+
+@pytest.mark.usefixtures("_stand_in")
+def test_how_cuda_is_used(brightness_bundle: Path) -> None:
+    bundle = Bundle(brightness_bundle)
+    assert Engine(bundle).calls == 1
+    other = Engine(bundle, batch_size=4, cuda=Cuda({"prefer_nhwc": "1"}, calls=2))
+    assert other.calls == 2
+    assert CudaStandIn.opened[0].providers == [(CUDA, {"cudnn_conv_algo_search": "HEURISTIC"}), CPU]
+    assert CudaStandIn.opened[-1].providers == [(CUDA, {"prefer_nhwc": "1"}), CPU]
+
+
+class NoMemory:
+    """A GPU whose memory is full; on a CPU all is well."""
+
+    def __new__(cls, path: str, options: object, providers: list[object], enable_fallback: int) -> object:
+        if providers != [CPU]:
+            raise RuntimeError("CUDA failure 2: out of memory")
+        return SESSION(path, options, providers=providers, enable_fallback=enable_fallback)
+
+
+@pytest.mark.usefixtures("_stand_in")
+def test_a_gpu_that_cannot_load_the_model(
+    brightness_bundle: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(engine_module.ort, "InferenceSession", NoMemory)
+    message = (
+        r"BINWATCH_PROVIDER=cuda but ONNX Runtime cannot load .*\(CUDA failure 2: out of memory\): check the driver"
+    )
+    with pytest.raises(ProviderError, match=message):
+        Engine(Bundle(brightness_bundle), provider=Provider.CUDA)
+    engine = Engine(Bundle(brightness_bundle), threads=1)
+    assert engine.provider == CPU
+    assert "computing on the CPU" in caplog.text
+    _assert_right(engine, [10, 200])
+
+
+@pytest.mark.usefixtures("_stand_in")
+def test_libraries_that_are_missing_are_told_to_the_log(
+    brightness_bundle: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """ONNX Runtime prints them to where the answers go."""
+    monkeypatch.setattr(engine_module.ort, "preload_dlls", lambda: print("Failed to load libcudnn.so.9"))
+    sessions._preload.cache_clear()
+    Engine(Bundle(brightness_bundle))
+    sessions._preload.cache_clear()
+    assert "Failed to load libcudnn.so.9" in caplog.text
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize(
@@ -257,33 +325,29 @@ def test_a_partial_batch_is_padded_on_cuda(
     """The padding leaves no trace: the answers are those of the photos alone, bit by bit."""
     pixels = np.random.default_rng(photos).integers(0, 256, (photos, 224, 224, 3), dtype=np.uint8)
     padded = cuda.infer(pixels)
-    assert _batches(cuda) == batches
+    assert sorted(_batches()) == sorted(batches)
     plain = SESSION(brightness_bundle / "model-int8.onnx", providers=[CPU])
     probabilities, embeddings = plain.run([PROBABILITIES, EMBEDDING], {INPUT: pixels})
     np.testing.assert_array_equal(padded.probabilities, probabilities)
     np.testing.assert_array_equal(padded.embeddings, embeddings)
 
 
-def test_a_cpu_is_given_batches_as_they_are(brightness_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("_stand_in")
+def test_a_cpu_is_given_batches_as_they_are(brightness_bundle: Path) -> None:
     """There, a row of padding would cost as much as a photo."""
-    monkeypatch.setattr(CudaStandIn, "get_providers", lambda _: [CPU])
-    monkeypatch.setattr(engine_module.ort, "InferenceSession", CudaStandIn)
     engine = Engine(Bundle(brightness_bundle), provider=Provider.CPU, threads=1, batch_size=24)
     engine.warm()
     for size in (2, 5, 25):
         _assert_right(engine, [40] * size)
-    assert _batches(engine) == [1, 24, 2, 5, 25]
+    assert _batches() == [1, 24, 2, 5, 25]
 
 
 class Gathering(CudaStandIn):
     """A session on the CPU in which no run goes on before three are there; keeps how many there ever were at once."""
 
-    def __init__(self, path: str, options: object, providers: object) -> None:
-        super().__init__(path, options, providers)
+    def __init__(self, path: str, options: object, providers: list[object], enable_fallback: int) -> None:
+        super().__init__(path, options, providers, enable_fallback)
         self.gate, self.inside, self.most, self.lock = threading.Barrier(3, timeout=30), 0, 0, threading.Lock()
-
-    def get_providers(self) -> list[str]:
-        return [CPU]
 
     def run(self, outputs: list[str], inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
         with self.lock:
@@ -297,6 +361,7 @@ class Gathering(CudaStandIn):
                 self.inside -= 1
 
 
+@pytest.mark.usefixtures("_stand_in")
 def test_a_cpu_runs_the_model_on_each_thread(brightness_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each with its part of the photos, never more than the threads, and the answers in the photos' order."""
     monkeypatch.setattr(engine_module.ort, "InferenceSession", Gathering)
@@ -306,8 +371,8 @@ def test_a_cpu_runs_the_model_on_each_thread(brightness_bundle: Path, monkeypatc
             pool.submit(_assert_right, engine, [(31 * n + call) % 256 for n in range(7)]) for call in (0, 9)
         ]:
             future.result()
-    assert sorted(_batches(engine)) == [2, 2, 2, 2, 3, 3]
-    assert engine._session.most == 3
+    assert sorted(_batches()) == [2, 2, 2, 2, 3, 3]
+    assert [session.most for session in CudaStandIn.opened] == [3]
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,9 @@ from binwatch.counts import CLASSES
 from binwatch.errors import PhotoError, Reason
 from binwatch.image import Photo
 from tests.worker.brightness import probabilities_of
-from worker.engine import Engine, Inferred
+from worker.engine import Engine
 from worker.pipeline import Prediction, load_ahead, predict
+from worker.sessions import Inferred
 
 POISON = 255
 

@@ -24,13 +24,14 @@ from binwatch.settings import Settings, TransformEnvironment
 from tests.services.faulty_s3 import FaultyS3, refuse
 from tests.services.s3 import S3
 from tests.worker.brightness import brightness_of, jpeg, probabilities_of
-from worker.engine import Engine, Inferred
+from worker.engine import Engine
 from worker.metrics import WorkerMetrics
 from worker.serving.answers import MALFORMED, Answer
 from worker.serving.app import App
 from worker.serving.bodies import MAX_BODY, MAX_LINKS
 from worker.serving.counter import PhotoCounter
 from worker.serving.model import find_bundle
+from worker.sessions import Inferred
 
 WITHIN_S = 30
 
