@@ -13,11 +13,18 @@ from trainer.ranks import ALONE, Ranks
 
 
 def prepare(config: TrainConfig, ranks: Ranks = ALONE) -> None:
-    """Number of threads, which GPU, and what makes runs repeatable. Raises ConfigError if there is no such GPU."""
+    """Number of threads, which GPU and how it computes, and what makes runs repeatable.
+
+    Raises ConfigError if there is no such GPU.
+    """
     if config.threads:
         torch.set_num_threads(config.threads)
     if torch.device(config.device).type == "cuda":
         _choose_gpu(config.device, ranks)
+        # Batches have two sizes at most (see Cut): cuDNN tries all algorithms for each once, and keeps the quickest.
+        torch.backends.cudnn.benchmark = True
+        # TF32 for products, as convolutions have it anyway: of what is not in bf16, and all with train.precision=fp32.
+        torch.set_float32_matmul_precision("high")
     torch.manual_seed(config.seed)
 
 

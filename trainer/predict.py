@@ -13,6 +13,7 @@ from binwatch.counts import CLASSES
 from trainer.config import TrainConfig
 from trainer.data.epochs import Batch, Batches
 from trainer.devices import autocast
+from trainer.feed import feed
 from trainer.models.counter import Counter
 
 
@@ -34,7 +35,7 @@ class Logits(nn.Module):
 
 def on_device(batch: Batch, config: TrainConfig, *, features: bool) -> Tensor:
     """The batch's inputs where the network computes; features in the precision that it computes in."""
-    inputs = batch.inputs.to(config.device, non_blocking=True)
+    inputs = batch.inputs.to(config.device)
     if not features:
         return inputs
     return inputs.to(torch.bfloat16 if config.precision == "bf16" else torch.float32)
@@ -56,6 +57,6 @@ def logits_of(
 ) -> npt.NDArray[np.float32]:
     """Logits of all photos in their order, float32 (photos, classes). `batches` must not shuffle."""
     network = Logits(model.eval(), features=batches.features)
-    inputs = (on_device(batch, config, features=batches.features) for batch in follow(batches.epoch(0)))
-    found = [forward(network, each, config).cpu() for each in inputs]
-    return torch.cat(found or [torch.zeros(0, len(CLASSES))]).numpy()
+    fed = feed(follow(batches.epoch(0)), config.device)
+    found = [forward(network, on_device(batch, config, features=batches.features), config) for batch in fed]
+    return torch.cat(found or [torch.zeros(0, len(CLASSES))]).cpu().numpy()  # a GPU is waited for once, at the end

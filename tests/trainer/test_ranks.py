@@ -148,10 +148,14 @@ def test_a_gpu_that_is_not_there(data: Data, cli_error: Callable[..., str], monk
         with pytest.raises(ConfigError, match=problem):
             devices.prepare(TrainConfig(device=device), ranks)
     chosen: list[int] = []
+    precisions: list[str] = []
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setattr(torch, "set_float32_matmul_precision", precisions.append)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
     devices.prepare(TrainConfig(device="cuda"), Ranks(5, 8, 1))
+    assert torch.backends.cudnn.benchmark
     devices.prepare(TrainConfig(device="cuda:1"))
-    assert chosen == [1, 1]
+    assert (chosen, precisions) == ([1, 1], ["high", "high"])
 
 
 def test_a_model_from_a_gpu_is_evaluated_without_one(monkeypatch: pytest.MonkeyPatch) -> None:

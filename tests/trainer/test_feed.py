@@ -1,0 +1,80 @@
+"""Batches on their way to the device: what arrives is what was sent, in order, the next one already on its way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+
+from trainer.config import AugmentConfig
+from trainer.data.augment import draw
+from trainer.data.epochs import Batch, generator
+from trainer.feed import feed, moved, one_ahead
+from trainer.stages import Stage
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+def batch(number: int, photos: int = 3) -> Batch:
+    pixels = torch.full((photos, 8, 8, 3), number, dtype=torch.uint8)
+    quantities = torch.arange(photos)
+    return Batch(pixels, quantities, quantities, photos, draw(photos, AugmentConfig(), generator(number)))
+
+
+def test_a_cpu_is_given_the_very_batches() -> None:
+    batches = [batch(number) for number in range(3)]
+    stages: list[Stage] = []
+
+    @contextmanager
+    def clock(stage: Stage) -> Iterator[None]:
+        stages.append(stage)
+        yield
+
+    assert all(one is two for one, two in zip(feed(batches, "cpu", clock), batches, strict=True))
+    assert set(stages) == {Stage.WAIT}
+
+
+def test_the_next_is_on_its_way_before_one_is_worked_on() -> None:
+    said: list[str] = []
+
+    def say(what: str, about: Batch) -> Batch:
+        said.append(f"{what} {int(about.inputs[0, 0, 0, 0])}")
+        return about
+
+    def send(sent: Batch) -> Callable[[], Batch]:
+        say("send", sent)
+        return lambda: say("arrived", sent)
+
+    for found in one_ahead([batch(number) for number in range(3)], send):
+        say("work", found)
+    assert said == [
+        "send 0", "send 1", "arrived 0", "work 0", "send 2", "arrived 1", "work 1", "arrived 2", "work 2"
+    ]  # fmt: skip
+    assert list(one_ahead([], send)) == []
+
+
+def test_all_moves_but_what_the_cpu_sums_up() -> None:
+    sent = batch(1)
+    found = moved(sent, lambda each: each.to("meta"))
+    assert sent.changes is not None
+    assert found.changes is not None
+    tensors = [found.inputs, found.quantities, found.changes.affine, found.changes.brightness, found.changes.contrast]
+    assert [each.device.type for each in tensors] == ["meta"] * 5
+    assert found.step is sent.step
+    assert found.photos == 3
+
+
+@needs_gpu
+def test_what_arrives_on_a_gpu_is_what_was_sent() -> None:
+    """Many batches, and work on each that takes longer than a copy: none may be overwritten while it is worked on."""
+    batches = [batch(number, photos=64) for number in range(40)]
+    sums = []
+    for found in feed(batches, "cuda"):
+        assert found.inputs.is_cuda
+        assert found.changes is not None
+        assert found.changes.affine.is_cuda
+        torch.cuda._sleep(2_000_000)
+        sums.append(found.inputs.sum())
+    assert [int(each) for each in sums] == [int(each.inputs.sum()) for each in batches]

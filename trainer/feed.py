@@ -1,0 +1,87 @@
+"""Batches on their way to where the network computes. To a GPU the next one is copied while it works on the last."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import fields, is_dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainer.data.epochs import Batch, read_ahead
+from trainer.stages import Clock, Stage, untimed, waited
+
+Send = Callable[[Batch], Callable[[], Batch]]
+"""Begins to copy a batch. What it returns gives the copy, for use from then on."""
+
+
+def feed(batches: Iterable[Batch], device: str, clock: Clock = untimed) -> Iterator[Batch]:
+    """`batches` with all that the network needs on `device`."""
+    if torch.device(device).type == "cpu":
+        yield from waited(batches, clock)
+        return
+    number = torch.cuda.current_device()
+
+    def pinned(batch: Batch) -> Batch:
+        with torch.cuda.device(number):  # which is another in another thread
+            return moved(batch, lambda each: each if each.is_cuda else each.pin_memory())
+
+    # A GPU fetches by itself only from pinned memory. Bringing a batch there takes a thread a small part of the time
+    # that the readers, of whom there are many, take for it.
+    source = read_ahead(pinned, batches, threads=1, ahead=1)
+    yield from one_ahead(waited(source, clock), to_gpu(device), clock)
+
+
+def one_ahead(batches: Iterable[Batch], send: Send, clock: Clock = untimed) -> Iterator[Batch]:
+    """The copies of `batches`; before each is given out, the next one is on its way."""
+    copy: Callable[[], Batch] | None = None
+    for batch in batches:
+        with clock(Stage.TRANSFER):
+            following = send(batch)
+        if copy is not None:
+            yield copy()
+        copy = following
+    if copy is not None:
+        yield copy()
+
+
+def to_gpu(device: str) -> Send:
+    """Copies beside the GPU's other work. Batches must be in pinned memory, or there already."""
+    copying = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+
+    def send(batch: Batch) -> Callable[[], Batch]:
+        with torch.cuda.stream(copying):
+            copy = moved(batch, lambda each: each.to(device, non_blocking=True))
+        done = copying.record_event()
+
+        def arrived() -> Batch:
+            working = torch.cuda.current_stream()
+            working.wait_event(done)
+            moved(copy, lambda each: _used_by(each, working))
+            return copy
+
+        return arrived
+
+    return send
+
+
+def moved(batch: Batch, move: Callable[[Tensor], Tensor]) -> Batch:
+    """`batch` with all its tensors moved, but for `step`: what is made of that is wanted on the CPU."""
+    found: Batch = _moved(batch, move)
+    return found
+
+
+def _moved(thing: Any, move: Callable[[Tensor], Tensor]) -> Any:
+    if isinstance(thing, Tensor):
+        return move(thing)
+    if not is_dataclass(thing) or isinstance(thing, type):
+        return thing
+    parts = {each.name: getattr(thing, each.name) for each in fields(thing) if each.name != "step"}
+    return replace(thing, **{name: _moved(part, move) for name, part in parts.items()})
+
+
+def _used_by(tensor: Tensor, stream: torch.cuda.Stream) -> Tensor:
+    """So that its memory is not given to the next copy while `stream` still works on it."""
+    tensor.record_stream(stream)
+    return tensor
