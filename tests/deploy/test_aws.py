@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
 import sys
 import warnings
@@ -119,6 +120,25 @@ def test_containers_get_settings_that_there_are(family: str, stack: Stack, monke
         assert settings.nightly_backend == "sagemaker"
         assert settings.sagemaker_role
         assert settings.sagemaker_role.startswith("arn:aws:iam::123456789012:role/binwatch-SagemakerRole-")
+
+
+@pytest.mark.parametrize("family", ["binwatch-worker", "binwatch-monitor"])
+def test_ecs_asks_containers_how_they_are_as_their_images_do(family: str, stack: Stack) -> None:
+    found = re.search(r"HEALTHCHECK .*\\\n +CMD (\[.*\])", _dockerfile(family))
+    assert found is not None
+    assert stack.container(family)["healthCheck"]["command"] == ["CMD", *json.loads(found[1])]
+
+
+@pytest.mark.parametrize("family", ["binwatch-worker", "binwatch-beat", "binwatch-monitor"])
+def test_the_containers_user_may_write_what_is_mounted(family: str, stack: Stack) -> None:
+    """It would be root's if the image did not name the same folder as a volume."""
+    found = re.search(r"^VOLUME (.+)$", _dockerfile(family.replace("beat", "worker")), re.MULTILINE)
+    assert found is not None
+    assert {each["containerPath"] for each in stack.container(family)["mountPoints"]} == set(found[1].split())
+
+
+def _dockerfile(family: str) -> str:
+    return (FOLDER.parents[1] / family.removeprefix("binwatch-") / "Dockerfile").read_text(encoding="utf-8")
 
 
 def test_roles_may_do_what_is_named_and_no_more(stack: Stack) -> None:
