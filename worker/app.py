@@ -45,13 +45,13 @@ def make_app(settings: Settings) -> Celery:
         beat_schedule=_schedule(settings),
         beat_schedule_filename=str(settings.beat_file),
     )
-    if not _is_sqs(settings):
+    if not is_sqs(settings):
         app.conf.task_queues = [task_queue(settings.task_queue)]
     return app
 
 
 def _transport_options(settings: Settings) -> dict[str, Any]:
-    if not _is_sqs(settings):
+    if not is_sqs(settings):
         return {"confirm_publish": True}  # without, an event message could be deleted before its task is safe
     return {
         "region": settings.region,
@@ -75,13 +75,14 @@ def _schedule(settings: Settings) -> dict[str, Any]:
     return schedule
 
 
-def _is_sqs(settings: Settings) -> bool:
+def is_sqs(settings: Settings) -> bool:
+    """Whether Celery's broker is SQS."""
     return settings.broker_url.get_secret_value().startswith("sqs")
 
 
 def prepare_task_queue(app: Celery, settings: Settings) -> None:
     """On RabbitMQ, declare Celery's queue so that what it rejects is kept. On SQS, the intake checks it."""
-    if _is_sqs(settings):
+    if is_sqs(settings):
         return
     (queue,) = app.conf.task_queues
     with app.connection() as connection:
@@ -91,7 +92,7 @@ def prepare_task_queue(app: Celery, settings: Settings) -> None:
 def make_sender(app: Celery, settings: Settings) -> Sender:
     """What sends tasks to workers that run with the same settings."""
     name = settings.task_queue + "-dead"
-    return Sender(app, settings.group_photos, name if _is_sqs(settings) else dead_letter_queue(name))
+    return Sender(app, settings.group_photos, name if is_sqs(settings) else dead_letter_queue(name))
 
 
 def make_worker(app: Celery, settings: Settings) -> Worker:

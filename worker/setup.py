@@ -9,7 +9,7 @@ from binwatch.objects import Objects
 from binwatch.records.engine import connect
 from binwatch.records.migrate import migrate
 from binwatch.settings import EventSource, Settings
-from worker.app import make_app, prepare_task_queue
+from worker.app import is_sqs, make_app, prepare_task_queue
 from worker.intake.rabbitmq import RabbitEvents, rabbitmq_url
 from worker.queues import create_queues, sqs_client
 
@@ -27,16 +27,20 @@ def make_queues(settings: Settings) -> None:
 
     S3 must find its queue: versitygw drops events for one that is not there. Raises QueueError.
     """
-    if settings.event_source is not EventSource.RABBITMQ:
+    if settings.event_source is EventSource.RABBITMQ:
+        _declare_events(settings)
+    elif settings.event_source is EventSource.SQS or is_sqs(settings):
         create_queues(sqs_client(settings), settings)
-        return
+    prepare_task_queue(make_app(settings), settings)
+
+
+def _declare_events(settings: Settings) -> None:
     names = (settings.event_queue, settings.event_dead_letter_queue)
     events = RabbitEvents(rabbitmq_url(settings), *names, prefetch=1, timeout_s=settings.s3_timeout_s)
     try:
         events.declare()
     finally:
         events.close()
-    prepare_task_queue(make_app(settings), settings)
 
 
 def make_bucket(settings: Settings) -> str:

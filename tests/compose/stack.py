@@ -42,6 +42,7 @@ class Stack:
             "DATA_UID": str(os.getuid() or 1000),
             "DATA_GID": str(os.getgid() or 1000),
             "BINWATCH_VERSION": "test",
+            "BINWATCH_SAGEMAKER_ROLE": "arn:aws:iam::123456789012:role/tests",
             # What an outage makes S3 forget to announce is found within seconds instead of minutes.
             "BINWATCH_RECONCILE_MINUTES": "0.1",
             "BINWATCH_RECONCILE_GRACE_S": "5",

@@ -81,6 +81,22 @@ def test_a_password_that_cannot_work(checkout: Path, password: str, message: str
     assert message in _refused(checkout)
 
 
+@pytest.mark.parametrize("name", ["BINWATCH_BATCHSIZE", "BINWATCH_DATABASE_URL", "BINWATCH_SERVE_PORT"])
+def test_a_setting_that_would_be_ignored(checkout: Path, name: str) -> None:
+    with (checkout / ".env").open("a") as file:
+        file.write(f"{name}=1\n")
+    assert f"{name} in .env reaches no container" in _refused(checkout)
+
+
+def test_settings_that_are_not_in_the_example(checkout: Path) -> None:
+    with (checkout / ".env").open("a") as file:
+        file.write(
+            "BINWATCH_SAGEMAKER_ROLE=arn\nBINWATCH_S3_ENDPOINT_URL=https://s3.amazonaws.com\nBINWATCH_VERSION=1\n"
+        )
+    done = _in(checkout, "check")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_port_in_use(checkout: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as used:
         port = used.getsockname()[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections import Counter
 from typing import Any
@@ -78,6 +79,21 @@ def test_our_own_containers_can_do_little_harm(stack: Stack, service: str) -> No
     assert "Read-only file system" in wrote.stderr
 
 
+@pytest.mark.parametrize("service", OWN)
+def test_settings_of_the_env_arrive_and_no_others(stack: Stack, service: str) -> None:
+    given = dict(each.partition("=")[::2] for each in stack.container(service)["Config"]["Env"])
+    assert given["BINWATCH_SAGEMAKER_ROLE"] == stack.settings["BINWATCH_SAGEMAKER_ROLE"]
+    assert given["BINWATCH_RECONCILE_MINUTES"] == stack.settings["BINWATCH_RECONCILE_MINUTES"]
+    assert not given.get("BINWATCH_SAGEMAKER_IMAGE")
+
+
+@pytest.mark.parametrize("service", SERVERS)
+def test_all_drop_what_they_have_no_use_for(stack: Stack, service: str) -> None:
+    host = stack.container(service)["HostConfig"]
+    assert host["CapDrop"] == ["ALL"]
+    assert host["CapAdd"] is None or service in ("postgres", "rabbitmq")
+
+
 @pytest.mark.parametrize("service", SERVERS)
 def test_nothing_runs_as_root_but_the_first_process(stack: Stack, service: str) -> None:
     rows = docker("top", stack.container(service)["Id"], "-eo", "pid,uid,comm").splitlines()[1:]
@@ -106,13 +122,13 @@ def test_images_are_small(stack: Stack, image: str, limit: int) -> None:
 
 
 def test_prometheus_scrapes_the_monitor_and_every_worker(stack: Stack) -> None:
-    stack.compose("up", "-d", "--no-recreate", "--scale", "worker=2", "worker")
+    stack.compose("up", "-d", "--no-recreate", "worker", WORKERS="2")
     try:
         wait_until(lambda: _up(stack) == {"binwatch-monitor": [1], "binwatch-worker": [1, 1]}, lambda: str(_up(stack)))
         (answer,) = stack.query("sum(binwatch_photos_total{outcome='counted'})")
         assert float(answer["value"][1]) >= SAMPLES
     finally:
-        stack.compose("up", "-d", "--no-recreate", "--scale", "worker=1", "worker")
+        stack.compose("up", "-d", "--no-recreate", "worker")
 
 
 def _up(stack: Stack) -> dict[str, list[int]]:
@@ -127,6 +143,18 @@ def test_prometheus_has_read_the_rules(stack: Stack) -> None:
     groups = httpx.get(stack.url("prometheus") + "/api/v1/rules").json()["data"]["groups"]
     assert {rule["health"] for group in groups for rule in group["rules"]} <= {"ok", "unknown"}
     assert sum(len(group["rules"]) for group in groups) > 10
+
+
+def test_prometheus_reads_its_rules_anew_when_told_as_make_up_does(stack: Stack) -> None:
+    before = _last_reload(stack)
+    stack.compose("exec", "-T", "prometheus", "kill", "-HUP", "1")
+    wait_until(lambda: _last_reload(stack) > before, stack.logs)
+
+
+def _last_reload(stack: Stack) -> float:
+    metrics = httpx.get(stack.url("prometheus") + "/metrics").text
+    (line,) = re.findall(r"^prometheus_config_last_reload_success_timestamp_seconds (\S+)$", metrics, re.MULTILINE)
+    return float(line)
 
 
 @pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)

@@ -15,7 +15,9 @@ from binwatch.settings import PREFIX, Settings
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
-SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(TEXT)["services"]
+LOADED = yaml.safe_load(TEXT)
+SERVICES: dict[str, dict[str, Any]] = LOADED["services"]
+SETTINGS: dict[str, str | None] = LOADED["x-settings"]
 GPU = yaml.safe_load((ROOT / "docker-compose.gpu.yml").read_text(encoding="utf-8"))["services"]
 EXAMPLE = (ROOT / ".env.example").read_text(encoding="utf-8")
 DOC = (ROOT / "docs" / "compose.md").read_text(encoding="utf-8")
@@ -46,7 +48,7 @@ def test_every_service_is_kept_within_bounds(name: str) -> None:
 
 
 def test_volumes_are_named() -> None:
-    named = yaml.safe_load(TEXT)["volumes"].keys()
+    named = LOADED["volumes"].keys()
     used = {volume.split(":")[0] for service in SERVICES.values() for volume in service.get("volumes", ())}
     assert named == {volume for volume in used if not volume.startswith((".", "$"))}
 
@@ -59,9 +61,36 @@ def test_settings_exist(name: str) -> None:
     assert given <= fields
 
 
-def test_the_example_env_has_every_variable_and_no_other() -> None:
+def test_every_setting_reaches_its_container_or_is_named_as_one_that_does_not() -> None:
+    """Those that a person may set in .env are `x-settings`; the docs name all others."""
+    fields = {PREFIX + field.upper() for field in Settings.model_fields}
+    (exceptions,) = re.findall(r"^Not to be set there: (.+?)\n\n", DOC, re.MULTILINE | re.DOTALL)
+    named = set(re.findall(r"`(BINWATCH_\w+)`", exceptions))
+    assert _from_env() | named == fields
+    assert not _from_env() & named
+
+
+def _from_env() -> set[str]:
+    """Settings that a container gets from .env, with a default of docker-compose.yml or without."""
+    return set(re.findall(rf"^ +({PREFIX}\w+):(?: &\w+)?(?: \$\{{\1:-[^}}]*\}})?$", TEXT, re.MULTILINE))
+
+
+@pytest.mark.parametrize("name", [name for name, service in SERVICES.items() if "binwatch" in service["image"]])
+def test_our_own_containers_have_the_settings(name: str) -> None:
+    assert name == "folder" or SERVICES[name]["environment"].keys() >= SETTINGS.keys()
+
+
+def test_secrets_are_given_to_whom_they_concern_only() -> None:
+    tokens = {name for name, service in SERVICES.items() if "BINWATCH_MONITOR_TOKEN" in service.get("environment", {})}
+    assert tokens == {"monitor"}
+    assert "BINWATCH_BROKER_URL" not in SERVICES["monitor"]["environment"]
+    assert "BINWATCH_DATABASE_URL" not in SERVICES["trainer"]["environment"]
+
+
+def test_the_example_env_has_every_variable_that_has_a_place_in_it() -> None:
     used = set(re.findall(r"\$\{(\w+)", TEXT)) - {"BINWATCH_VERSION"}
-    assert set(re.findall(r"^(\w+)=", EXAMPLE, re.MULTILINE)) == used
+    example = set(re.findall(r"^(\w+)=", EXAMPLE, re.MULTILINE))
+    assert {name for name in used if not name.startswith(PREFIX)} <= example <= used | _from_env()
 
 
 def test_the_example_env_has_no_password() -> None:
@@ -81,7 +110,7 @@ def test_the_docs_name_every_service_and_its_port() -> None:
 
 
 def test_only_the_aws_services_that_are_called_are_left_in_the_images() -> None:
-    left = re.search(r"^used='(.+)'$", (ROOT / "deploy/compose/slim-packages").read_text(), re.MULTILINE)
+    left = re.search(r"^used='(.+)'$", (ROOT / "deploy/compose/install-packages").read_text(), re.MULTILINE)
     assert left is not None
     calls = re.compile(r"(?:aws_client|\.client)\(\s*\"([a-z0-9-]+)\"")
     sources = (path.read_text() for name in ("binwatch", "worker", "monitor", "trainer") for path in _python(name))

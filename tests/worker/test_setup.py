@@ -39,6 +39,13 @@ def test_queues_on_rabbitmq_with_their_dead_letter_queues(on_rabbitmq: Settings,
             assert _next(channel, dead).body == "refused"
 
 
+def test_without_an_event_source_sqs_is_not_asked(on_rabbitmq: Settings, rabbitmq: RabbitMQ) -> None:
+    nowhere = {"event_source": EventSource.NONE, "sqs_endpoint_url": "http://127.0.0.1:9", "task_queue": "tasks-alone"}
+    make_queues(on_rabbitmq.model_copy(update=nowhere))
+    with Connection(rabbitmq.url) as connection:
+        assert connection.default_channel.queue_declare("tasks-alone", passive=True).message_count == 0
+
+
 def _next(channel: Any, queue: str) -> Any:
     deadline = time.monotonic() + 20
     while (message := channel.basic_get(queue)) is None:
