@@ -32,8 +32,20 @@ def _tab_to(page: Page, name: str) -> None:
     raise AssertionError(f"no way to {name!r} by keyboard")
 
 
+def _press(page: Page, key: str) -> None:
+    """Press a key once the page is there and its script listens."""
+    page.wait_for_load_state("load")
+    page.keyboard.press(key)
+
+
+def _type(page: Page, text: str) -> None:
+    """Type into the field that has the focus, once one has it."""
+    expect(page.locator("input:focus")).to_be_visible()
+    page.keyboard.type(text)
+
+
 def _sign_in(page: Page, name: str = "Ann") -> None:
-    page.keyboard.type(name)
+    _type(page, name)
     page.keyboard.press("Tab")
     page.keyboard.type(TOKEN)
     page.keyboard.press("Enter")
@@ -50,7 +62,7 @@ def test_the_worst_bin_is_found_and_audited_by_keyboard_alone(reader: Window, co
     _tab_to(page, "See the worst first")
     page.keyboard.press("Enter")
     expect(page.locator("h1")).to_have_text("Which bins look wrong?")
-    page.keyboard.press("j")
+    _press(page, "j")
     expect(page.locator(":focus")).to_have_text(f"Bin {WORST}")
     page.keyboard.press("Enter")
     expect(page.locator("h1")).to_have_text(f"Bin {WORST}")
@@ -59,7 +71,7 @@ def test_the_worst_bin_is_found_and_audited_by_keyboard_alone(reader: Window, co
     expect(page.locator("h1")).to_have_text("Sign in")
     _sign_in(page)
     expect(page.locator("h1")).to_have_text(f"Bin {WORST}")
-    page.keyboard.type(TRUTH)
+    _type(page, TRUTH)
     page.keyboard.press("Enter")
     expect(page.get_by_role("status")).to_contain_text(f"Saved: bin {WORST} holds {TRUTH}")
     expect(page.get_by_role("status")).to_contain_text("the inventory said 1, the model more than 5")
@@ -82,11 +94,9 @@ def test_keys_lead_through_the_flagged_bins(reader: Window) -> None:
     expect(heading).to_have_text(f"Bin {WORST}")
     expect(page.locator(":focus")).to_have_attribute("name", "quantity")
     for key, bin_id in (("n", "125"), ("j", "06544"), ("k", "125"), ("p", WORST)):
-        page.wait_for_load_state("load")  # the script listens by then
-        page.keyboard.press(key)
+        _press(page, key)
         expect(heading).to_have_text(f"Bin {bin_id}")
-    page.wait_for_load_state("load")
-    page.keyboard.press("Shift+Tab")  # away from the field: digits still find it
+    _press(page, "Shift+Tab")  # away from the field: digits still find it
     page.keyboard.type("12")
     expect(page.get_by_label("Items")).to_have_value("12")
 
@@ -105,7 +115,7 @@ def test_without_script_forms_and_links_do_the_same(counted: Running, chromium: 
         page.get_by_label("Token").fill(TOKEN)
         page.get_by_role("main").get_by_role("button", name="Sign in").click()
         expect(page.locator("h1")).to_have_text(f"Bin {WORST}")
-        page.keyboard.type(TRUTH)
+        _type(page, TRUTH)
         page.keyboard.press("Enter")
         expect(page.get_by_role("status")).to_contain_text(f"Saved: bin {WORST} holds {TRUTH}")
         page.get_by_role("link", name="Correct it").click()
@@ -127,7 +137,7 @@ def test_after_the_last_flagged_bin_nothing_is_left(reader: Window, counted: Run
     for _ in range(flagged):
         expect(page.locator(":focus")).to_have_attribute("name", "quantity")
         number = counted.get("/api/level").json()["unaudited"]
-        page.keyboard.type("6")
+        _type(page, "6")
         with page.expect_navigation():
             page.keyboard.press("Enter")
         assert counted.get("/api/level").json()["unaudited"] == number - 1
