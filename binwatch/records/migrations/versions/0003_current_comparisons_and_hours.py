@@ -85,14 +85,19 @@ def upgrade() -> None:
     op.add_column("expectations", sa.Column("contents", sa.JSON(none_as_null=True), nullable=True))
     op.add_column("comparisons", sa.Column("chance", sa.Double(), nullable=True))
     op.add_column("comparisons", sa.Column("p_value", sa.Double(), nullable=True))
-    _create_tables()
+    _create_current_comparisons()
+    _create_rank_totals()
+    _create_models()
+    _create_confusion_totals()
+    _create_comparison_hours()
+    _create_photo_hours()
     words = WORDS[op.get_bind().dialect.name]
     for statement in (CURRENT, RANKED, MODELS, CONFUSION, AUDITED_CONFUSION, COMPARISON_HOURS, PHOTO_HOURS):
         op.execute(statement.format(**words))
     _create_indexes()
 
 
-def _create_tables() -> None:
+def _create_current_comparisons() -> None:
     op.create_table(
         "current_comparisons",
         sa.Column("bin_id", BYTEWISE, nullable=False),
@@ -116,6 +121,9 @@ def _create_tables() -> None:
         sa.ForeignKeyConstraint(["audit_id"], ["audits.id"]),
         sa.PrimaryKeyConstraint("bin_id", "bucket"),
     )
+
+
+def _create_rank_totals() -> None:
     op.create_table(
         "rank_totals",
         sa.Column("kind", sa.String(length=20), nullable=False),
@@ -123,6 +131,9 @@ def _create_tables() -> None:
         sa.Column("last_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("kind"),
     )
+
+
+def _create_models() -> None:
     op.create_table(
         "models",
         sa.Column("model_version", sa.String(length=100), nullable=False),
@@ -131,6 +142,9 @@ def _create_tables() -> None:
         sa.Column("calibrated_at", sa.DateTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("model_version"),
     )
+
+
+def _create_confusion_totals() -> None:
     op.create_table(
         "confusion_totals",
         sa.Column("subject", sa.String(length=10), nullable=False),
@@ -141,6 +155,9 @@ def _create_tables() -> None:
         sa.Column("last_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("subject", "model_version", "true_class", "predicted"),
     )
+
+
+def _create_comparison_hours() -> None:
     op.create_table(
         "comparison_hours",
         sa.Column("hour", sa.DateTime(timezone=True), nullable=False),
@@ -153,6 +170,9 @@ def _create_tables() -> None:
         sa.Column("last_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("hour", "model_version", "outcome"),
     )
+
+
+def _create_photo_hours() -> None:
     op.create_table(
         "photo_hours",
         sa.Column("hour", sa.DateTime(timezone=True), nullable=False),
