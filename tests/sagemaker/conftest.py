@@ -9,10 +9,19 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import Engine as Database
 
+from binwatch.objects import Objects
 from binwatch.settings import Settings
+from tests.sagemaker.nights import Local
 from tests.sagemaker.transform_driver import Containers, TransformDriver
+from tests.services.aws_shapes import check_every_request
 from tests.services.s3 import S3
 from tests.worker.brightness import write_brightness_bundle
+from worker.nightly.run import Nightly
+
+
+@pytest.fixture(autouse=True)
+def _as_strict_as_aws(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_every_request(monkeypatch)
 
 
 @pytest.fixture(scope="session")
@@ -40,6 +49,20 @@ def driver(s3: S3, containers: Containers) -> Iterator[TransformDriver]:
 def settings(s3: S3, sqlite_records: Database, brightness_bundle: Path, tmp_path: Path) -> Settings:
     """A nightly run on moto's SageMaker."""
     return settings_for(s3, str(sqlite_records.url), brightness_bundle, tmp_path)
+
+
+@pytest.fixture
+def local(settings: Settings) -> Iterator[Local]:
+    """Local workers of a nightly run."""
+    local = Local(settings)
+    yield local
+    local.close()
+
+
+@pytest.fixture
+def nightly(settings: Settings, sqlite_records: Database, local: Local) -> Nightly:
+    """Nightly runs on SageMaker."""
+    return Nightly(settings, Objects(settings), sqlite_records, local)
 
 
 def settings_for(s3: S3, database_url: str, bundle: Path, folder: Path) -> Settings:

@@ -19,7 +19,7 @@ from sqlalchemy import Engine as Database
 from binwatch.errors import SettingsError
 from binwatch.events import Created
 from binwatch.settings import NightlyBackend, Settings, load_settings, process_environment
-from tests.sagemaker.test_nightly import put_photos, rows, rows_of_a_local_worker
+from tests.sagemaker.nights import put_photos, rows, rows_of_a_local_worker
 from tests.sagemaker.transform_driver import TransformDriver
 from tests.services.s3 import S3
 from tests.worker.brightness import brightness_of, jpeg, write_brightness_bundle

@@ -1,0 +1,97 @@
+"""What the tests of nightly runs share: photos to count, a run taken to its end, and what it left."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine as Database
+from sqlalchemy import select
+
+from binwatch.events import Created
+from binwatch.objects import Objects
+from binwatch.records.engine import connect
+from binwatch.records.migrate import migrate
+from binwatch.records.tables import Count
+from binwatch.settings import Settings
+from tests.services.s3 import S3
+from tests.worker.brightness import brightness_of, jpeg
+from worker.counting import Counting
+from worker.nightly.ledger import Run
+from worker.nightly.local import InProcess
+from worker.nightly.run import Nightly
+
+BAD = {
+    "bad/empty.jpg": b"",
+    "bad/not.png": b"not an image",
+    "bad/cut.jpg": jpeg(90, side=200)[:-100],
+    "bad/tiff.jpg": b"II*\x00",
+}
+WITHIN_S = 60
+
+
+class Local:
+    """Counts in this process, as `worker nightly` does, and remembers what."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.keys: list[str] = []
+        self._count = InProcess(settings)
+
+    def __call__(self, photos: Sequence[Created]) -> None:
+        self.keys += [photo.key for photo in photos]
+        self._count(photos)
+
+    def close(self) -> None:
+        self._count.close()
+
+
+def put_photos(s3: S3, photos: int = 12) -> None:
+    for number in range(photos):
+        s3.put(f"bin-images/{number:05}.jpg", jpeg(brightness_of(number % 7), side=100 + number))
+    for key, data in BAD.items():
+        s3.put(key, data)
+
+
+def finish(nightly: Nightly, run: Run | None) -> Run:
+    """Look again and again until the run has ended."""
+    assert run is not None
+    deadline = time.monotonic() + WITHIN_S
+    while (run := nightly.advance(run)).ended is None:
+        assert time.monotonic() < deadline, "the run does not end"
+        time.sleep(0.02)  # between two looks at the condition
+    return run
+
+
+def rows(records: Database) -> list[dict[str, Any]]:
+    """All counts, but for when and in which order they were written."""
+    with records.connect() as connection:
+        found = connection.execute(select(Count.__table__).order_by(Count.key, Count.etag)).mappings()
+        return [{name: row[name] for name in row if name not in {"id", "recorded_at"}} for row in found]
+
+
+def rows_of_a_local_worker(settings: Settings, tmp_path: Path) -> list[dict[str, Any]]:
+    """What `worker run` records of the same bucket."""
+    path = tmp_path / f"local-{uuid.uuid4().hex}.db"
+    database = connect(f"sqlite:///{path}")
+    migrate(database)
+    counting = Counting(settings.model_copy(update={"database_url": type(settings.database_url)(str(database.url))}))
+    listed = [photo for photo in Objects(settings).list(settings.bucket) if photo.key.endswith((".jpg", ".png"))]
+    assert counting.count([Created(settings.bucket, photo.key, photo.modified) for photo in listed]) == []
+    counting.close()
+    found = rows(database)
+    counting.database.dispose()
+    database.dispose()
+    return found
+
+
+def left_in(s3: S3, settings: Settings) -> list[str]:
+    """Keys of nightly runs that are still there, but for the ledger."""
+    found = s3.client.list_objects_v2(Bucket=s3.bucket, Prefix="nightly/").get("Contents", [])
+    return [entry["Key"] for entry in found if not entry["Key"].startswith("nightly/runs/")]
+
+
+def models_of(nightly: Nightly) -> list[str]:
+    return [model["ModelName"] for model in nightly.jobs._client.list_models()["Models"]]

@@ -1,0 +1,178 @@
+"""A nightly run that is killed, started twice or taken further by several: one run, and one record of each photo."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine as Database
+
+from binwatch.errors import BinwatchError
+from binwatch.objects import Objects
+from binwatch.records.engine import connect
+from binwatch.settings import Settings
+from tests.sagemaker.conftest import settings_for
+from tests.sagemaker.nights import Local, finish, left_in, models_of, put_photos, rows
+from tests.sagemaker.transform_driver import Faults, TransformDriver
+from tests.services.s3 import S3
+from tests.worker.brightness import brightness_of, jpeg
+from worker.nightly.ledger import Run
+from worker.nightly.run import Nightly
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+def kill_after(nightly: Nightly, operation: int) -> None:
+    """Let the process end once it has done so many things that change something outside of it."""
+    left = [operation]
+
+    def wrap(do: Callable[..., Any]) -> Callable[..., Any]:
+        def done(*args: Any, **options: Any) -> Any:
+            result = do(*args, **options)
+            left[0] -= 1
+            if left[0] == 0:
+                raise Killed
+            return result
+
+        return done
+
+    for part, names in (
+        (nightly._objects, ("put", "put_new", "delete")),
+        (nightly.jobs, ("make_model", "start", "delete_model")),
+        (nightly._reader._store, ("add_counts",)),
+        (nightly._reader, ("_recount",)),
+    ):
+        for name in names:
+            setattr(part, name, wrap(getattr(part, name)))
+
+
+def test_killed_after_each_step_and_started_again(
+    s3: S3,
+    driver: TransformDriver,
+    brightness_bundle: Path,
+    sqlite_records: Database,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The same records, one of each, one job, and nothing left behind."""
+    monkeypatch.setattr("worker.nightly.run._ABANDONED", timedelta(0))
+    lost = "bin-images/00001.jpg"
+    driver.faults = Faults(lost=lambda key: key == lost)
+    empty = str(sqlite_records.url.database)
+    steps = 0
+    while True:
+        steps += 1
+        folder = tmp_path / str(steps)
+        folder.mkdir()
+        bucket = S3(s3.endpoint_url, f"{s3.bucket}-{steps}", s3.client)
+        bucket.client.create_bucket(Bucket=bucket.bucket)
+        database = connect(f"sqlite:///{shutil.copy(empty, folder / 'records.db')}")
+        settings = settings_for(bucket, str(database.url), brightness_bundle, folder)
+        put_photos(bucket, 3)
+        bucket.put("odd key.jpg", jpeg(brightness_of(6)))
+        driver.jobs.clear()
+        killed = run_until_killed(settings, database, steps)
+        local = Local(settings)
+        again = Nightly(settings, Objects(settings), database, local)
+        run = again.start()
+        if run is not None:
+            finish(again, run)
+        local.close()
+        assert {row["key"]: (row["predicted"], row["reason"]) for row in rows(database)} == {
+            **{f"bin-images/{number:05}.jpg": (number, None) for number in range(3)},
+            "bad/cut.jpg": (None, "truncated"),
+            "bad/empty.jpg": (None, "empty"),
+            "bad/not.png": (None, "not_an_image"),
+            "bad/tiff.jpg": (None, "unsupported_format"),
+            "odd key.jpg": (6, None),
+        }
+        assert len(rows(database)) == 8
+        assert len(driver.jobs) == 1
+        assert left_in(bucket, settings) == []
+        last = again.ledger.latest()
+        assert last.sagemaker_model not in models_of(again)
+        assert (last.number, last.cleaned, last.ended is not None) == (1, True, True)
+        database.dispose()
+        if not killed:
+            break
+    assert steps > 15
+
+
+def run_until_killed(settings: Settings, database: Database, operation: int) -> bool:
+    local = Local(settings)
+    nightly = Nightly(settings, Objects(settings), database, local)
+    kill_after(nightly, operation)
+    try:
+        finish(nightly, nightly.start())
+    except Killed:
+        return True
+    finally:
+        local.close()
+    return False
+
+
+def test_two_runs_at_the_same_moment_are_one(
+    nightly: Nightly, settings: Settings, s3: S3, driver: TransformDriver, sqlite_records: Database, local: Local
+) -> None:
+    put_photos(s3, 3)
+    other = Nightly(settings, Objects(settings), sqlite_records, local)
+    claim, others = nightly.ledger.claim, []
+
+    def claim_too_late(run: Run) -> bool:
+        others.append(other.start())
+        return claim(run)
+
+    nightly.ledger.claim = claim_too_late  # type: ignore[method-assign]
+    run = nightly.start()
+    assert run == others[0]
+    assert {key.split("/")[2] for key in left_in(s3, settings)} == {run.token}
+    nightly.advance(run)
+    other.advance(run)
+    finish(nightly, run)
+    assert len(driver.jobs) == 1
+    assert other.advance(run).ended is not None  # what the first has removed is not counted again
+    assert local.keys == []
+    assert len(rows(sqlite_records)) == 7
+
+
+def test_a_run_that_another_ended_keeps_its_outcome(nightly: Nightly, s3: S3, driver: TransformDriver) -> None:
+    put_photos(s3, 3)
+    run = nightly.start()
+    ended = finish(nightly, run)
+    assert nightly._end(run, []) == ended
+    assert nightly.ledger.latest() == ended
+    assert ended.outcome.recorded == 7
+
+
+def test_a_look_ends_in_time_and_the_next_goes_on(
+    nightly: Nightly, s3: S3, driver: TransformDriver, sqlite_records: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.nightly.reading._CHUNK", 2)
+    put_photos(s3, 4)
+    run = nightly.start()
+    nightly.advance(run)
+    while nightly.running(run):
+        time.sleep(0.02)  # between two looks at the condition
+    for recorded in (2, 4, 6):
+        assert nightly.advance(run, within_s=0).ended is None
+        assert len(rows(sqlite_records)) == recorded
+    assert nightly.advance(run).ended is not None
+    assert len(rows(sqlite_records)) == 8
+
+
+def test_files_that_were_deleted_by_hand(nightly: Nightly, s3: S3, driver: TransformDriver) -> None:
+    put_photos(s3, 1)
+    run = nightly.start()
+    for key in left_in(s3, nightly._settings):
+        s3.client.delete_object(Bucket=s3.bucket, Key=key)
+    with pytest.raises(
+        BinwatchError, match=r"run 1: .*plan-0001 is not there.* delete s3://\S+/nightly/runs/00000001,"
+    ):
+        finish(nightly, run)

@@ -1,0 +1,65 @@
+"""What a nightly run will cost, and which photos SageMaker is sent."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from binwatch.objects import Listed
+from binwatch.settings import Settings
+from worker.nightly import cost
+from worker.nightly.folder import folder_of
+from worker.nightly.ledger import Outcome, Run
+from worker.nightly.plan import can_be_sent
+
+
+def test_the_next_estimate_goes_by_what_was_measured(settings: Settings) -> None:
+    outcome = Outcome(recorded=7200, local=3, instance_seconds=144.0)
+    run = Run(
+        number=1,
+        token="t",
+        started=datetime.now(UTC),
+        model="m",
+        sagemaker_model="b",
+        instance_type=settings.sagemaker_instance_type,
+        instance_count=1,
+        photos_per_second=20.0,
+        parts=(),
+        outcome=outcome,
+    )
+    assert cost.photos_per_second(settings, run) == 50.0
+    assert cost.photos_per_second(settings, None) == 20.0
+    small = run.model_copy(update={"outcome": outcome.model_copy(update={"recorded": 999})})
+    assert cost.photos_per_second(settings, small) == 20.0
+    other = run.model_copy(update={"instance_type": "ml.g5.xlarge"})
+    assert cost.photos_per_second(settings, other) == 20.0
+    words = cost.estimate(settings, sent=180_000, kept=5, rate=50.0)
+    assert words == (
+        "180000 photos for SageMaker, 5 for local workers; about 1.00 hours of ml.m5.xlarge, 0.23 at 0.23 an hour,"
+        " if it counts 50.0 photos/s"
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "size", "sent"),
+    [
+        ("bin-images/00001.jpg", 0, True),
+        ("bin-images/00001.jpg", 6_000_000, True),
+        ("bin-images/00001.jpg", 6_000_001, False),
+        ("a(1)_!*'.jpg", 1, True),
+        ("a b.jpg", 1, False),
+        ("ü.jpg", 1, False),
+        ("a//b.jpg", 1, False),
+        ("/a.jpg", 1, False),
+        ("a/../b.jpg", 1, False),
+        ("a/..b.jpg", 1, True),
+        ("a+b.jpg", 1, False),
+        ("a\n.jpg", 1, False),
+        (f"{'a' * 900}.jpg", 1, True),
+        (f"{'a' * 1000}.jpg", 1, False),
+    ],
+)
+def test_what_sagemaker_is_sent(settings: Settings, key: str, size: int, sent: bool) -> None:
+    photo = Listed(key, "e", size, datetime.now(UTC))
+    assert can_be_sent(photo, settings, folder_of(settings, "20260101-01234567")) is sent

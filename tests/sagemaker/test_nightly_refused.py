@@ -1,0 +1,152 @@
+"""What AWS refuses, or takes too long for: said in words, and tried again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+from sqlalchemy import Engine as Database
+
+from binwatch.aws import AwsError, QuotaError
+from binwatch.errors import BinwatchError
+from binwatch.objects import Objects
+from binwatch.settings import Settings
+from tests.sagemaker.nights import Local, finish, put_photos, rows
+from tests.sagemaker.transform_driver import TransformDriver
+from tests.services.s3 import S3
+from worker.nightly.run import Nightly
+
+
+class Refusing:
+    """Stands in for boto3's client: one operation is refused as AWS would."""
+
+    def __init__(self, client: Any, operation: str, code: str, message: str) -> None:
+        self._client = client
+        self._operation = operation
+        self._error = ClientError({"Error": {"Code": code, "Message": message}}, operation)
+
+    def __getattr__(self, name: str) -> Any:
+        return self._refuse if name == self._operation else getattr(self._client, name)
+
+    def _refuse(self, **_: Any) -> None:
+        raise self._error
+
+
+ROLE_WORDS = "Could not assume role arn:aws:iam::123456789012:role/binwatch"
+
+
+@pytest.mark.parametrize(
+    ("operation", "code", "message", "words"),
+    [
+        ("create_model", "ValidationException", ROLE_WORDS, "check BINWATCH_SAGEMAKER_ROLE"),
+        ("create_model", "AccessDeniedException", "no iam:PassRole", "not allowed: no iam:PassRole"),
+        (
+            "create_transform_job",
+            "ResourceLimitExceeded",
+            "0 Instances",
+            "a quota of the account is used up: 0 Instances",
+        ),
+        ("create_transform_job", "ThrottlingException", "Rate exceeded", "refused too many requests"),
+        ("describe_transform_job", "ExpiredTokenException", "expired", "credentials are expired or unknown in region"),
+    ],
+)
+def test_what_aws_refuses_is_explained_and_tried_again(
+    nightly: Nightly,
+    s3: S3,
+    driver: TransformDriver,
+    sqlite_records: Database,
+    operation: str,
+    code: str,
+    message: str,
+    words: str,
+) -> None:
+    put_photos(s3, 2)
+    run = nightly.start()
+    client = nightly.jobs._client
+    nightly.jobs._client = Refusing(client, operation, code, message)
+    with pytest.raises(AwsError, match=words) as refused:
+        nightly.advance(run)
+    assert run.sagemaker_model in str(refused.value) or run.jobs[0] in str(refused.value)
+    assert isinstance(refused.value, QuotaError) == (code == "ResourceLimitExceeded")
+    nightly.jobs._client = client
+    finish(nightly, run)
+    assert len(rows(sqlite_records)) == 6
+
+
+def test_a_quota_that_another_job_of_the_run_uses_up_is_waited_for(
+    settings: Settings, s3: S3, driver: TransformDriver, sqlite_records: Database, local: Local
+) -> None:
+    nightly = Nightly(settings.model_copy(update={"sagemaker_job_photos": 4}), Objects(settings), sqlite_records, local)
+    put_photos(s3, 4)
+    driver.may_play.clear()
+    run = nightly.start()
+    client = nightly.jobs._client
+    start = nightly.jobs.start
+
+    def one_at_a_time(name: str, model: str, **urls: str) -> None:
+        if nightly.running(run):
+            nightly.jobs._client = Refusing(client, "create_transform_job", "ResourceLimitExceeded", "1 instance")
+        try:
+            start(name, model, **urls)
+        finally:
+            nightly.jobs._client = client
+
+    nightly.jobs.start = one_at_a_time  # type: ignore[method-assign]
+    assert nightly.advance(run).ended is None
+    assert driver.jobs == run.jobs[:1]
+    driver.may_play.set()
+    finish(nightly, run)
+    assert driver.jobs == run.jobs
+    assert (len(rows(sqlite_records)), local.keys) == (8, [])
+
+
+def test_a_job_that_takes_too_long_is_stopped(
+    settings: Settings, s3: S3, driver: TransformDriver, sqlite_records: Database, local: Local
+) -> None:
+    nightly = Nightly(
+        settings.model_copy(update={"sagemaker_job_hours": 1e-9}), Objects(settings), sqlite_records, local
+    )
+    put_photos(s3, 1)
+    driver.may_play.clear()
+    stopped: list[str] = []
+    nightly.jobs.stop = stopped.append  # type: ignore[method-assign]  # moto cannot stop jobs
+    run = nightly.start()
+    nightly.advance(run)
+    nightly.advance(run)
+    assert stopped == run.jobs
+
+
+def test_nothing_is_started_without_role_and_image(settings: Settings, sqlite_records: Database, local: Local) -> None:
+    bare = settings.model_copy(update={"sagemaker_role": None, "sagemaker_image": None})
+    with pytest.raises(BinwatchError, match="BINWATCH_SAGEMAKER_ROLE and BINWATCH_SAGEMAKER_IMAGE: not set"):
+        Nightly(bare, Objects(bare), sqlite_records, local)
+
+
+def test_no_credentials(
+    settings: Settings, s3: S3, sqlite_records: Database, local: Local, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    put_photos(s3, 1)
+    objects = Objects(settings)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # it remembers credentials
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    nightly = Nightly(settings, objects, sqlite_records, local)
+    run = nightly.start()
+    with pytest.raises(AwsError, match="no AWS credentials"):
+        nightly.advance(run)
+
+
+def test_the_wrong_region(
+    settings: Settings, s3: S3, sqlite_records: Database, local: Local, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("binwatch.aws._TRIES", 1)
+    put_photos(s3, 1)
+    away = settings.model_copy(update={"sagemaker_endpoint_url": "http://127.0.0.1:9", "region": "mars-north-1"})
+    nightly = Nightly(away, Objects(settings), sqlite_records, local)
+    with pytest.raises(AwsError, match="cannot be reached in region 'mars-north-1'"):
+        nightly.advance(nightly.start())
