@@ -15,6 +15,7 @@ from kombu.entity import Queue
 from tests.faults.house import announcement
 from tests.services.rabbitmq import RabbitMQ
 from worker.intake import loop as loop_module
+from worker.intake import rabbitmq as rabbitmq_module
 from worker.intake.loop import IntakeLoop
 from worker.intake.rabbitmq import RabbitEvents, task_queue
 from worker.intake.rabbitmq import declare as declare_queues
@@ -177,6 +178,17 @@ def test_no_more_than_half_of_what_rabbitmq_pushes_ahead_is_held(rabbitmq, full,
     send(rabbitmq, name, "a", "b", "c", "d", "photo")
     full.give_back(take(full, 4), after_s=3600)
     assert receive(full, 2) == ["photo", "a"]
+
+
+def test_what_only_goes_round_does_so_slowly(rabbitmq, full, name, monkeypatch):
+    """More was refused than may wait. All of it has its turn, but no more often than the pause allows."""
+    monkeypatch.setattr(rabbitmq_module, "_SURPLUS_WAIT_S", 3600)
+    send(rabbitmq, name, *"abcdef")
+    full.give_back(take(full, 4), after_s=3600)
+    full.give_back(take(full, 2), after_s=3600)  # "e" and "f", for which "a" and "b" went to the back
+    assert full.receive(1) == []
+    full._surplus_at = 0.0  # the pause is over
+    assert receive(full, 2) == ["a", "b"]
 
 
 def test_the_intake_goes_on_while_the_dead_letter_queue_refuses(rabbitmq, full, name, monkeypatch, caplog):

@@ -27,6 +27,8 @@ _HEARTBEAT_S = 20
 _NO_LIMIT = 1_000_000  # from RabbitMQ 4 on, a quorum queue without a limit drops a message after 20 deliveries
 _MAX_DELIVERIES = 1000
 """Every worker that stops is a delivery of all that RabbitMQ had pushed to it in advance, so twenty are soon over."""
+_SURPLUS_WAIT_S = 0.5
+"""Between two returns of messages before their time: refused messages that only go round must not take up a core."""
 _NO_NAME = Exchange("")  # RabbitMQ's default exchange: the routing key is the queue's name
 
 
@@ -115,6 +117,8 @@ class RabbitEvents:
         self._received: deque[Received] = deque()
         self._returning: list[tuple[float, Received]] = []
         """Which message is to come again when, by the monotonic clock."""
+        self._surplus_at = 0.0
+        """When messages may be returned before their time, by the same clock."""
         self._broken = (*self._connection.recoverable_connection_errors, *self._connection.recoverable_channel_errors)
 
     def declare(self) -> None:
@@ -201,11 +205,16 @@ class RabbitEvents:
     def _return_due(self) -> None:
         """Send what is due to the back of its queue: rejected, it would be the first to come again, before any photo.
 
-        No more than half of what RabbitMQ pushes ahead may wait for its time, or nothing else would come.
+        No more than half of what RabbitMQ pushes ahead may wait for its time for long, or nothing else would come.
         """
         self._returning.sort(key=lambda one: one[0])
         now = time.monotonic()
-        while self._returning and (self._returning[0][0] <= now or len(self._returning) > self._prefetch // 2):
+        number = sum(due <= now for due, _ in self._returning)
+        surplus = len(self._returning) - self._prefetch // 2
+        if surplus > number and now >= self._surplus_at:
+            number, self._surplus_at = surplus, now + _SURPLUS_WAIT_S
+        while number and self._returning:  # none is left if the connection breaks meanwhile
+            number -= 1
             _, message = self._returning.pop(0)
             with self._connection.channel() as channel:
                 _copy(channel, message, self._queue.name)
