@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any, ClassVar
 
 from celery import Task
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
 
 from binwatch.events import Created
@@ -96,9 +96,9 @@ class _ObjectsTask(Task):  # type: ignore[misc]  # Celery has no types
     def _run(self, objects: _Objects, work: Callable[[_Objects], list[Outage]]) -> None:
         try:
             outages = work(objects)
-        except (OperationalError, InterfaceError, NoConnectionFree, EngineBroken) as error:
-            raise self._again(objects, error) from error
         except Exception as error:
+            if _is_outage(error):
+                raise self._again(objects, error) from error
             logger.exception("%s failed on %d objects", self.name, len(objects))
             self._after_error(objects, f"{type(error).__name__}: {error}")
             return
@@ -146,6 +146,13 @@ class _ObjectsTask(Task):  # type: ignore[misc]  # Celery has no types
             throw=False,
         )
         return retry
+
+
+def _is_outage(error: Exception) -> bool:
+    """Whether no object is to blame. A database says more than that it is gone: after a failover it may be read-only,
+    and a permission may be lacking. Only what it cannot hold may be an object's fault."""
+    broken = isinstance(error, DBAPIError | NoConnectionFree | EngineBroken)
+    return broken and not isinstance(error, DataError | IntegrityError)
 
 
 def _came_again(request: Any) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sqlite3
 import threading
 import time
@@ -17,7 +18,7 @@ from celery import Celery
 from celery.contrib.testing.worker import start_worker
 from celery.exceptions import Retry
 from sqlalchemy import Engine as Database
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import DataError, InterfaceError, InternalError, OperationalError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
 
 from binwatch.errors import ObjectsError
@@ -127,6 +128,8 @@ def test_only_what_was_kept_back_is_tried_again(settings: Settings, broker: Call
 DATABASE_OUTAGES = [
     OperationalError("INSERT", {}, sqlite3.OperationalError("the server closed the connection")),
     InterfaceError("INSERT", {}, sqlite3.InterfaceError("connection already closed")),
+    InternalError("INSERT", {}, sqlite3.InternalError("cannot execute INSERT in a read-only transaction")),
+    ProgrammingError("INSERT", {}, sqlite3.ProgrammingError("permission denied for table counts")),
     NoConnectionFree("QueuePool limit reached"),
 ]
 
@@ -137,36 +140,40 @@ def test_outages_of_the_database_are_tried_again(settings: Settings, broker: Cal
         send(app)
         assert counting.done.wait(WITHIN_S)
         wait_until(lambda: broker() == 0)
-    assert counting.calls == [PHOTOS] * 4
+    assert counting.calls == [PHOTOS] * 6
 
 
+@pytest.mark.parametrize(
+    "error", [ZeroDivisionError("a bug"), DataError("INSERT", {}, sqlite3.DataError("a bug"))], ids=lambda e: type(e)
+)
 def test_the_object_that_makes_a_task_raise_is_set_aside_and_the_others_are_done(
-    settings: Settings, broker: Callable[[], int]
+    settings: Settings, broker: Callable[[], int], error: Exception
 ) -> None:
-    counting = Poisoned(PHOTOS[1].key)
+    counting = Poisoned(PHOTOS[1].key, error)
     with running(settings, counting) as app:
         send(app)
         wait_until(lambda: bool(dead_tasks(settings)))
         wait_until(lambda: broker() == 0)
     assert sorted(counting.done) == sorted([PHOTOS[0].key, PHOTOS[2].key])
     (letter,) = dead_tasks(settings)
-    assert "ZeroDivisionError: a bug" in letter.reason
+    assert re.match(rf"{type(error).__name__}: .*a bug", letter.reason)
     assert json.dumps(PHOTOS[1].key) in letter.body
 
 
 class Poisoned:
     """Stands in for Counting: one key makes it raise, whatever else is in the group."""
 
-    def __init__(self, key: str) -> None:
+    def __init__(self, key: str, error: Exception) -> None:
         self.done: list[str] = []
         self.metrics = WorkerMetrics()
         self.idle = IdleCheck()
         self._key = key
+        self._error = error
 
     def count(self, photos: Sequence[Created]) -> list[Outage]:
         keys = [photo.key for photo in photos]
         if self._key in keys:
-            raise ZeroDivisionError("a bug")
+            raise self._error
         self.done += keys
         return []
 
