@@ -122,7 +122,7 @@ def _stored_as_jpeg(pixels: npt.NDArray[np.uint8], quality: int) -> npt.NDArray[
 
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16 bits a channel: convert() would clip to white instead of scaling
-        scaled = np.asarray(image, dtype=np.int64) >> 8
+        scaled = np.asarray(image, dtype=np.int32) >> 8
         image = Image.fromarray(scaled.clip(0, 255).astype(np.uint8))
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # straight to RGB, Pillow warns that several transparent colours are lost

@@ -32,15 +32,23 @@ _CHECK = "check the endpoint, the credentials and the network"
 class ObjectRefused(BinwatchError):
     """One object cannot be had, and asking again will not help."""
 
-    def __init__(self, why: Literal["missing", "too_large", "forbidden"], message: str, etag: str = "") -> None:
+    def __init__(
+        self,
+        why: Literal["missing", "too_large", "forbidden"],
+        message: str,
+        etag: str = "",
+        modified: datetime | None = None,
+    ) -> None:
+        """`etag` and `modified` (by the store's clock) as far as the store says."""
         super().__init__(message)
         self.why = why
         self.etag = etag
+        self.modified = modified
 
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """An object as a listing shows it; `size` in bytes."""
+    """An object as a listing shows it; `size` in bytes, `modified` in whole seconds, as a fetch has it."""
 
     key: str
     etag: str
@@ -100,7 +108,7 @@ class Objects:
                 etag = _etag(_stated_etag(answer), size, modified)
                 if size > max_bytes:
                     raise ObjectRefused(
-                        "too_large", f"{key!r} has {size:,} bytes, over the limit of {max_bytes:,}", etag
+                        "too_large", f"{key!r} has {size:,} bytes, over the limit of {max_bytes:,}", etag, modified
                     )
                 return Fetched(body.read(), etag, answer.get("VersionId"), modified)
         except _ERRORS as error:
@@ -178,7 +186,7 @@ class Objects:
             for page in pages:
                 page["IsTruncated"]  # in every listing; a proxy's page would pass for an empty bucket
                 for entry in page.get("Contents", ()):
-                    size, modified = entry["Size"], entry["LastModified"]
+                    size, modified = entry["Size"], entry["LastModified"].replace(microsecond=0)
                     yield Listed(entry["Key"], _etag(entry["ETag"], size, modified), size, modified)
         except _ERRORS as error:
             raise _explained(error, bucket, prefix) from error

@@ -124,7 +124,8 @@ class Counting:
             with self.metrics.timed(Stage.FETCH):
                 fetched = self.objects.fetch(item.bucket, item.key, max_bytes=self._settings.max_photo_bytes)
         except ObjectRefused as error:
-            return LoadedPhoto(item, etag=error.etag, error=PhotoError(Reason(error.why), str(error)))
+            why = PhotoError(Reason(error.why), str(error))
+            return LoadedPhoto(item, etag=error.etag, modified=error.modified, error=why)
         except ObjectsError as error:
             return LoadedPhoto(item, error=error)
         # Without the bytes: a group that waits for its turn would hold all its photos twice.
@@ -158,7 +159,9 @@ class Counting:
         try:
             fetched = self.objects.fetch(item.bucket, item.key, max_bytes=self._settings.max_metadata_bytes)
         except ObjectRefused as error:
-            return replace(read, etag=error.etag, reason=MetadataReason(error.why), detail=str(error))
+            modified = error.modified or read.modified_at
+            why = MetadataReason(error.why)
+            return replace(read, etag=error.etag, modified_at=modified, reason=why, detail=str(error))
         except ObjectsError as error:
             return Outage(item, error)
         read = replace(read, etag=fetched.etag, modified_at=fetched.modified)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TypeVar
+from datetime import datetime
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, select, tuple_
 
@@ -19,29 +20,45 @@ _AT_A_TIME = 500  # SQLite takes 32,766 parameters in a statement
 def unrecorded_photos(
     connection: Connection, bucket: str, listed: Sequence[Listed], model: str | None = None
 ) -> list[Listed]:
-    """Those of `listed` that no model, or not this version, has counted or failed to count as they are now."""
-    query = select(Count.key, Count.etag).where(Count.bucket == bucket)
+    """Those of `listed` that no model, or not this version, has counted or failed to count as they are now.
+
+    A photo that was there before, and is again, is one of them: its bin has shown another meanwhile.
+    """
+    query = select(Count.key, Count.etag, Count.modified_at).where(Count.bucket == bucket)
     if model is not None:
         query = query.where(Count.model_version == model)
-    recorded: set[tuple[str, str]] = set()
+    recorded = _Uploads()
     for chunk in _chunks(listed):
         pairs = [(photo.key, photo.etag) for photo in chunk]
-        recorded.update(
-            (key, etag) for key, etag in connection.execute(query.where(tuple_(Count.key, Count.etag).in_(pairs)))
-        )
-    return [photo for photo in listed if (photo.key, photo.etag) not in recorded]
+        recorded.add(connection.execute(query.where(tuple_(Count.key, Count.etag).in_(pairs))))
+    return [photo for photo in listed if photo not in recorded]
 
 
 def unread_metadata(connection: Connection, bucket: str, listed: Sequence[Listed]) -> list[Listed]:
     """Those of `listed` that have not been read as they are now."""
-    query = select(Expectation.source, Expectation.etag).where(Expectation.bucket == bucket)
-    read: set[tuple[str, str]] = set()
+    query = select(Expectation.source, Expectation.etag, Expectation.modified_at).where(Expectation.bucket == bucket)
+    read = _Uploads()
     # By bin as well, since that is how the table is indexed.
     identity = tuple_(Expectation.bin_id, Expectation.source)
     for chunk in _chunks(listed):
-        found = connection.execute(query.where(identity.in_([(bin_of(file.key), file.key) for file in chunk])))
-        read.update((key, etag) for key, etag in found)
-    return [file for file in listed if (file.key, file.etag) not in read]
+        read.add(connection.execute(query.where(identity.in_([(bin_of(file.key), file.key) for file in chunk]))))
+    return [file for file in listed if file not in read]
+
+
+class _Uploads:
+    """What was recorded of keys, and when each of their contents was last stored."""
+
+    def __init__(self) -> None:
+        self._last: dict[tuple[str, str], datetime] = {}
+
+    def add(self, rows: Iterable[Sequence[Any]]) -> None:
+        """Take in rows of key, ETag and time."""
+        for key, etag, modified in rows:
+            self._last[key, etag] = max(modified, self._last.get((key, etag), modified))
+
+    def __contains__(self, listed: Listed) -> bool:
+        last = self._last.get((listed.key, listed.etag))
+        return last is not None and last >= listed.modified
 
 
 def recorded_keys(

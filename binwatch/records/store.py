@@ -25,6 +25,9 @@ from binwatch.records.models import Calibrations, note_model
 from binwatch.records.tables import Bin, Count, Expectation, ExpectationTotal, PhotoHour, PhotoTotal
 from binwatch.records.writing import Row, add_to_totals, insert_into, insert_new, summed
 
+_UNSEEN = frozenset({Reason.MISSING, Reason.FORBIDDEN})
+"""What could not be fetched (metadata files have the same words for it). Only its event says when it was stored, a
+little later than the store itself will once it can be fetched."""
 Age = tuple[datetime, int]
 """Orders uploads by the store's clock, then by row id: the same photo counted by a newer model is newer."""
 _Bytes = bytes
@@ -99,6 +102,7 @@ class Store:
         now = datetime.now(UTC)
         with self._engine.begin() as connection:
             new = _insert_counts(connection, _sorted(rows, now))
+            _stored_again(connection, found, new)
             add_to_totals(connection, PhotoTotal, _photo_totals(new, now))
             add_to_totals(connection, PhotoHour, photo_hours(new, now))
             latest = _latest_photos(connection, found)
@@ -134,19 +138,37 @@ def _insert_counts(connection: Connection, rows: list[Row]) -> list[Row]:
     identity = ["bucket", "key", "etag", "model_version"]
     statement = insert.on_conflict_do_update(
         index_elements=identity,
-        set_={name: insert.excluded[name] for name in rows[0] if name not in identity},
+        set_={name: insert.excluded[name] for name in rows[0] if name not in (*identity, "modified_at")},
         where=and_(Count.reason.is_not(None), insert.excluded.reason.is_(None)),
     )
     return [dict(row) for row in connection.execute(statement.returning(*Count.__table__.c)).mappings()]
 
 
+def _stored_again(connection: Connection, rows: Sequence[Row], new: Sequence[Row]) -> None:
+    """A photo that came again, byte for byte, is as new as its last upload: reconciling and backfilling go by that."""
+    written = {(_photo(row), row["modified_at"]) for row in new}
+    last = {_photo(row): row["modified_at"] for row in sorted(rows, key=lambda row: row["modified_at"])}
+    names = ("of_bucket", "of_key", "of_etag", "of_model")
+    later = [
+        dict(zip(names, photo, strict=True)) | {"at": last[photo]}
+        for photo in sorted(last)
+        if (photo, last[photo]) not in written
+    ]
+    if later:
+        identity = (Count.bucket, Count.key, Count.etag, Count.model_version)
+        same = [column == bindparam(name) for column, name in zip(identity, names, strict=True)]
+        statement = update(Count).where(*same, Count.modified_at < bindparam("at")).values(modified_at=bindparam("at"))
+        connection.execute(statement, later)
+
+
 def _latest_photos(connection: Connection, rows: Sequence[Row]) -> dict[BinKey, Age]:
     """The newest photo of each bin among `rows`, whether its count is new or was there already.
 
-    A missing photo is no news of its bin. A photo that came back (A, then B, then A again) is, though its count is old.
+    A photo that could not be fetched is no news of its bin. A photo that came back (A, then B, then A again) is, though
+    its count is old.
     """
     identity = tuple_(Count.bucket, Count.key, Count.etag, Count.model_version)
-    found = [row for row in rows if row["reason"] != Reason.MISSING]
+    found = [row for row in rows if row["reason"] not in _UNSEEN]
     wanted = [_photo(row) for row in found]
     ids = {
         tuple(row[:4]): row.id
@@ -159,9 +181,7 @@ def _latest_photos(connection: Connection, rows: Sequence[Row]) -> dict[BinKey, 
 
 def _latest_expectations(new: Sequence[Row]) -> dict[BinKey, Age]:
     return _newest(
-        ((row["bucket"], row["bin_id"]), (row["modified_at"], row["id"]))
-        for row in new
-        if row["reason"] != MetadataReason.MISSING
+        ((row["bucket"], row["bin_id"]), (row["modified_at"], row["id"])) for row in new if row["reason"] not in _UNSEEN
     )
 
 

@@ -105,7 +105,7 @@ class Count(Base):
     embedding: Mapped[_Bytes | None]
     """What the model saw, for drift: float16, little-endian (binwatch.embedding)."""
     modified_at: Mapped[datetime]
-    """When S3 stored the photo (or announced it, if it is missing)."""
+    """When S3 last stored this very photo (or announced it, if it could not be fetched)."""
     recorded_at: Mapped[datetime]
 
 

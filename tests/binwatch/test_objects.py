@@ -99,6 +99,7 @@ def test_the_limit_on_bytes(objects: Objects, s3: S3) -> None:
     assert len(objects.fetch(s3.bucket, "big.jpg", max_bytes=1001).data) == 1001
     refused = _refused(objects, s3.bucket, "big.jpg", 1000)
     assert (refused.why, refused.etag) == ("too_large", etag)
+    assert refused.modified == objects.head(s3.bucket, "big.jpg").modified
     assert str(refused) == "'big.jpg' has 1,001 bytes, over the limit of 1,000"
 
 

@@ -328,6 +328,9 @@ def test_a_photo_that_comes_back(records_engine: Engine, store: Store) -> None:
     assert store.add_counts([count(etag="A", minutes=3, predicted=1)]) == 0
     (bin_,) = rows(records_engine, Bin)
     assert bin_.photo_at == at(3)
+    assert [row.modified_at for row in rows(records_engine, Count)] == [at(3), at(2)]
+    store.add_counts([count(etag="A", minutes=1, predicted=1)])  # late
+    assert [row.modified_at for row in rows(records_engine, Count)] == [at(3), at(2)]
     store.add_expectations([expectation(1, minutes=4)])
     assert [row.predicted for row in rows(records_engine, Comparison)] == [1]
 
@@ -343,15 +346,17 @@ def test_unreadable_metadata(records_engine: Engine, store: Store) -> None:
     assert totals(records_engine)["expectations"] == {"": 2, "not_json": 1}
 
 
-def test_a_missing_object_is_no_news_of_its_bin(records_engine: Engine, store: Store) -> None:
+@pytest.mark.parametrize("reason", ["missing", "forbidden"])
+def test_what_could_not_be_fetched_is_no_news_of_its_bin(records_engine: Engine, store: Store, reason: str) -> None:
+    """Nor once it can be: its event may give a later time than the store, and the bin would stay without a count."""
     store.add_counts([count(minutes=1)])
-    store.add_counts([count(etag="", minutes=5, reason=Reason.MISSING)])
+    store.add_counts([count(etag="", minutes=5, reason=Reason(reason))])
     store.add_expectations([expectation(3, minutes=1)])
-    store.add_expectations([expectation(None, minutes=5, etag="", reason=MetadataReason.MISSING)])
+    store.add_expectations([expectation(None, minutes=5, etag="", reason=MetadataReason(reason))])
     (bin_,) = rows(records_engine, Bin)
     assert (bin_.photo_at, bin_.expected_at) == (at(1), at(1))
     assert number(records_engine, Comparison) == 1
-    store.add_counts([count("other/00002.jpg", etag="", reason=Reason.MISSING)])
+    store.add_counts([count("other/00002.jpg", etag="", reason=Reason(reason))])
     assert number(records_engine, Bin) == 1
 
 
@@ -496,7 +501,7 @@ def _empty(engine: Engine) -> None:
 
 def _state(engine: Engine) -> dict[str, Any]:
     """What must not depend on the order of arrival, told by keys instead of row numbers."""
-    counts = {row.id: (row.key, row.etag, row.reason, row.predicted) for row in rows(engine, Count)}
+    counts = {row.id: (row.key, row.etag, row.reason, row.predicted, row.modified_at) for row in rows(engine, Count)}
     expectations = {
         row.id: (row.bin_id, row.etag, row.modified_at, row.quantity, row.reason) for row in rows(engine, Expectation)
     }

@@ -132,6 +132,7 @@ def test_each_bad_photo_has_its_reason_and_its_neighbours_are_counted(settings: 
     assert len(rows) == len(keys)
     # What was refused unread is known by its ETag all the same; what was never there is dated by its event.
     assert rows["large.jpg"]["etag"] == s3.put("large.jpg", BAD_PHOTOS["large.jpg"][0])
+    assert rows["large.jpg"]["modified_at"] > WHEN
     assert (rows["missing.jpg"]["etag"], rows["missing.jpg"]["modified_at"]) == ("", WHEN)
     assert records(PhotoTotal, "reason")[""]["photos"] == len(BAD_PHOTOS)
     assert all(records(PhotoTotal, "reason")[why]["photos"] == 1 for _, why in BAD_PHOTOS.values())
@@ -233,6 +234,8 @@ def test_each_bad_metadata_file_has_its_reason(settings: Settings, s3: S3, recor
     assert all(rows[key]["quantity"] is None and rows[key]["detail"] for key in BAD_METADATA)
     good = rows["good.json"]
     assert (good["quantity"], good["reason"], good["bin_id"]) == (12, None, "good")
+    assert rows["missing.json"]["modified_at"] == WHEN
+    assert rows["large.json"]["modified_at"] > WHEN  # as the store says
 
 
 def test_outage_of_s3_records_nothing(settings: Settings, closed_url: str, records: Any) -> None:
