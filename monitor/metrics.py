@@ -1,7 +1,7 @@
 """The metrics, for Prometheus. All come from the records: they survive restarts and any number of monitors.
 
-Every counter follows from a ledger that only grows, so none ever falls. What may be taken back, as a corrected audit, is
-a gauge. docs/metrics.md lists them.
+Every counter follows from a ledger that only grows, so none ever falls. What may be taken back, as a corrected
+audit is, makes a gauge. docs/metrics.md lists them.
 """
 
 from __future__ import annotations

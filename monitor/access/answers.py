@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from starlette.responses import JSONResponse
+from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
+
+from monitor.problems import answer, refusal
 
 
 async def refuse(scope: Scope, receive: Receive, send: Send, status: int, detail: str) -> None:
-    """Answer as the API does when something is wrong, and close the connection: a body may still be on its way."""
-    answer = JSONResponse({"detail": detail}, status, headers={"Connection": "close"})
-    await answer(scope, receive, send)
+    """Answer as the app does when something is wrong, and close the connection: a body may still be on its way."""
+    wrong = answer(Request(scope), refusal(status, detail), {"Connection": "close"})
+    await wrong(scope, receive, send)

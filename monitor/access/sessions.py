@@ -21,7 +21,7 @@ class Session:
     """Who signed in. Nothing of it is secret, and nothing of it can be changed by whoever holds the cookie."""
 
     id: str
-    name: str | None
+    name: str
     begun: int
     """Unix time in seconds."""
 
@@ -32,10 +32,10 @@ class Sessions:
     def __init__(self, secret: bytes) -> None:
         self._secret = secret
 
-    def begin(self, name: str | None) -> str:
+    def begin(self, name: str) -> str:
         """Value of the cookie for somebody who has shown the token."""
         session = Session(secrets.token_urlsafe(12), name, int(datetime.now(UTC).timestamp()))
-        told = _encoded(json.dumps(asdict(session)).encode())
+        told = _encoded(json.dumps(asdict(session), ensure_ascii=False).encode())
         return f"{told}.{self._sign('session', told)}"
 
     def read(self, cookie: str | None) -> Session | None:
@@ -49,6 +49,8 @@ class Sessions:
             session = Session(**json.loads(base64.urlsafe_b64decode(told + "=" * (-len(told) % 4))))
         except (ValueError, TypeError, binascii.Error):
             return None  # of another release
+        if not session.name:
+            return None
         age = datetime.now(UTC).timestamp() - session.begun
         return session if age + 60 >= 0 and age < LIFETIME.total_seconds() else None
 

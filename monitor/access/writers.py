@@ -44,6 +44,13 @@ class WrongToken(BinwatchError):
         super().__init__(self.__doc__)
 
 
+class NoName(BinwatchError):
+    """A name has 1 to 100 characters, all of them printable; it is kept with each audit."""
+
+    def __init__(self) -> None:
+        super().__init__(self.__doc__)
+
+
 class ForeignForm(BinwatchError):
     """The form was too old, or another web site sent it; reload the page and try again."""
 
@@ -65,7 +72,7 @@ class Writer:
 
     how: How
     name: str | None
-    """None if nobody said it: then each audit says it."""
+    """None for a script with the token: then each audit says it."""
     holder: str
     """What form tokens are made for."""
 
@@ -100,15 +107,21 @@ class Doorkeeper:
         """Whether anybody can write at all."""
         return self._token is not None or self._header is not None
 
-    def sign_in(self, request: Request, token: str, name: str | None) -> str:
-        """Value of the session's cookie. Raises WritingOff, ForeignForm or WrongToken."""
+    def sign_in(self, request: Request, token: str, name: str) -> str:
+        """Value of the session's cookie. Raises WritingOff, ForeignForm, WrongToken or NoName."""
         if self._token is None:
             raise WritingOff
         if not is_from_here(request, must_say_so=True):
             raise ForeignForm
         if not self._is_token(token):
             raise WrongToken
-        return self.sessions.begin(name)
+        try:
+            known = plain_name(name)
+        except ValueError as error:
+            raise NoName from error
+        if known is None:
+            raise NoName
+        return self.sessions.begin(known)
 
     def access(self, request: Request) -> Access:
         """What the page may offer."""

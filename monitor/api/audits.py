@@ -7,7 +7,8 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Query, Response
 
 from monitor.access.writers import Admitted
-from monitor.api.machine import MAX_ID, Problem
+from monitor.api.machine import MAX_ID
+from monitor.api.problem import Problem
 from monitor.auditing import AuditList, NewAudit, SavedAudit, read_audits, save
 from monitor.services import Given
 

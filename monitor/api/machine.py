@@ -9,6 +9,7 @@ from fastapi import APIRouter, Header, Path, Query, Request, Response
 from prometheus_client.exposition import choose_encoder
 from pydantic import BaseModel
 
+from monitor.api.problem import Problem
 from monitor.metrics import registry_of
 from monitor.photos import Size
 from monitor.services import Given
@@ -26,12 +27,6 @@ class Health(BaseModel):
     """The monitor can do its work."""
 
     status: Literal["ok"] = "ok"
-
-
-class Problem(BaseModel):
-    """What went wrong."""
-
-    detail: str
 
 
 @router.get("/healthz", responses={503: {"model": Problem}})

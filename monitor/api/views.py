@@ -9,7 +9,8 @@ from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 
 from monitor.api.asked import Alpha, BinId, Bucket, FileQuery, ListQuery
-from monitor.api.machine import ModelName, Problem
+from monitor.api.machine import ModelName
+from monitor.api.problem import Problem
 from monitor.services import Given
 from monitor.views.bins import BinDetail, read_bin
 from monitor.views.discrepancies import DiscrepancyPage, Level, read_discrepancies, read_level

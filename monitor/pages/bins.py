@@ -13,14 +13,13 @@ from monitor.api.asked import Bucket
 from monitor.pages import asked
 from monitor.pages.asked import Asked
 from monitor.pages.news import News
-from monitor.pages.problems import PageRoute
 from monitor.pages.templates import html
 from monitor.pages.visit import Visit
 from monitor.services import Given
 from monitor.views.bins import BinDetail, read_bin
 from monitor.views.discrepancies import BinRef, Neighbours, neighbours
 
-router = APIRouter(route_class=PageRoute)
+router = APIRouter()
 
 MAX_BIN = 1024
 

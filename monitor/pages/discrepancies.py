@@ -11,13 +11,12 @@ from sqlalchemy import Connection
 from monitor.pages import asked, sentences
 from monitor.pages.asked import Asked
 from monitor.pages.news import News
-from monitor.pages.problems import PageRoute
 from monitor.pages.templates import html
 from monitor.pages.visit import Visit
 from monitor.services import Given
 from monitor.views.discrepancies import Direction, DiscrepancyPage, Level, read_discrepancies, read_level
 
-router = APIRouter(route_class=PageRoute)
+router = APIRouter()
 
 AT_A_TIME = 25
 """Bins on a page: what somebody walks through in one go."""

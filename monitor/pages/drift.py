@@ -13,13 +13,12 @@ from monitor.drift.distributions import Distribution, Kind
 from monitor.drift.judge import Verdict
 from monitor.drift.windows import Window
 from monitor.pages import sentences
-from monitor.pages.problems import PageRoute
 from monitor.pages.templates import html
 from monitor.pages.visit import Visit
 from monitor.services import Given
 from monitor.views.drift import SignalView, WindowView, brief_drift, view_drift
 
-router = APIRouter(route_class=PageRoute)
+router = APIRouter()
 
 _SHORT = [*CLASSES[:MORE], "> 5"]
 

@@ -1,19 +1,21 @@
-"""Signing in, for those who enter what is really in a bin."""
+"""Signing in and out, for those who enter what is really in a bin."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
-from fastapi.responses import HTMLResponse
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
-from monitor.forms import local
-from monitor.pages.news import News
-from monitor.pages.problems import PageRoute
+from monitor.access.people import sent_a_form
+from monitor.access.sessions import LIFETIME
+from monitor.access.writers import COOKIE, MAX_NAME, Door, NoName, NotSignedIn, WritingOff, WrongToken
+from monitor.forms import Fields, Problem, go, local
+from monitor.pages.news import News, failed
 from monitor.pages.templates import html
 from monitor.pages.visit import Visit
 
-router = APIRouter(route_class=PageRoute)
+router = APIRouter()
 
 Onwards = Annotated[str | None, Query(alias="next", max_length=4_000)]
 
@@ -21,4 +23,39 @@ Onwards = Annotated[str | None, Query(alias="next", max_length=4_000)]
 @router.get("/login", response_class=HTMLResponse)
 def login(visit: Visit, news: News, onwards: Onwards = None) -> HTMLResponse:
     """The form for the token, or how to turn writing on."""
-    return html("login.html", visit=visit, news=news, onwards=local(onwards, "/discrepancies"))
+    return html("login.html", visit=visit, news=news, onwards=local(onwards, "/discrepancies"), name="")
+
+
+@router.post("/login")
+def sign_in(request: Request, door: Door, visit: Visit, fields: Fields) -> Response:
+    """Fields token, name; `next`: where to go. What fails shows the form again, with the name but not the token."""
+    onwards, name = local(fields.get("next"), "/"), fields.get("name", "")
+    try:
+        cookie = door.sign_in(request, fields.get("token", ""), name)
+    except (WrongToken, NoName) as error:
+        if not sent_a_form(request):
+            raise
+        problem, status = (Problem.NAME, 422) if isinstance(error, NoName) else (Problem.TOKEN, 401)
+        return html("login.html", status, visit=visit, news=failed(problem), onwards=onwards, name=name[:MAX_NAME])
+    answer = go(onwards)
+    answer.set_cookie(
+        COOKIE,
+        cookie,
+        max_age=int(LIFETIME.total_seconds()),
+        httponly=True,
+        samesite="strict",
+        secure=request.url.scheme == "https" or request.headers.get("origin", "").startswith("https:"),
+    )
+    return answer
+
+
+@router.post("/logout")
+def sign_out(request: Request, door: Door, fields: Fields) -> RedirectResponse:
+    """Fields csrf; `next`: where to go."""
+    answer = go(local(fields.get("next"), "/"))
+    try:
+        door.check_form(door.admit(request), fields.get("csrf", ""))
+    except (NotSignedIn, WritingOff):
+        return answer  # there is nothing to end
+    answer.delete_cookie(COOKIE, httponly=True, samesite="strict")
+    return answer

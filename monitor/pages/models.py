@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 
-from monitor.pages.problems import PageRoute
 from monitor.pages.templates import html
 from monitor.pages.visit import Visit
 from monitor.services import Given
 from monitor.views.models import Confusion, read_models
 
-router = APIRouter(route_class=PageRoute)
+router = APIRouter()
 
 SHADES = 5
 """Darkest shade of a confusion matrix; 0 is none."""

@@ -15,13 +15,12 @@ from monitor.views.bins import BinAudit, read_bin
 
 PROBLEMS = {
     Problem.QUANTITY: "Not saved: that is no number of items. Enter a whole number, 0 or more.",
-    Problem.NAME: "A name has at most 100 characters, all of them printable. Enter another one.",
+    Problem.NAME: "Enter your name: 100 characters at most, all of them printable. It is kept with each audit.",
     Problem.STALE: "Not saved: another photo of this bin has come since. Look at it and enter the count again.",
     Problem.UNKNOWN_BIN: "Not saved: nothing is recorded of this bin.",
     Problem.TOKEN: "That is not the token. Ask whoever runs Binwatch for it.",
     Problem.SIGNED_OUT: "You are not signed in any more. Sign in, and enter the count again.",
-    Problem.FOREIGN: "Not saved: the form was too old, or did not come from this page. Enter the count again.",
-    Problem.OFF: "Not saved: entering counts is off.",
+    Problem.FOREIGN: "Not saved: the form was of an earlier session. Enter the count again.",
 }
 
 
@@ -49,7 +48,12 @@ def _news(
 ) -> _News:
     if saved is not None:
         return _News(saved=services.records.read(lambda connection: _read(connection, saved)))
-    return _News(problem=PROBLEMS[problem]) if problem else _News()
+    return failed(problem) if problem else _News()
+
+
+def failed(problem: Problem) -> _News:
+    """Why a form did nothing."""
+    return _News(problem=PROBLEMS[problem])
 
 
 def _read(connection: Connection, audit_id: int) -> Saved | None:

@@ -9,13 +9,12 @@ from monitor.api import ModelName
 from monitor.pages import sentences, trend
 from monitor.pages.asked import Asked
 from monitor.pages.news import News
-from monitor.pages.problems import PageRoute
 from monitor.pages.templates import html
 from monitor.pages.visit import Visit
 from monitor.services import Given
 from monitor.views.overview import Span, read_overview
 
-router = APIRouter(route_class=PageRoute)
+router = APIRouter()
 
 
 @router.get("/", response_class=HTMLResponse)

@@ -27,6 +27,8 @@ from monitor.server import Server, address_of, listen
 from monitor.services import Services, make_services
 from tests.monitor.drifting import BUCKET, DAY, MODEL, record_photos, some_photos, write_bundle
 
+HTML = "text/html,application/xhtml+xml,*/*;q=0.8"
+"""What browsers say that they take."""
 Labels = frozenset[tuple[str, str]]
 
 
@@ -117,8 +119,12 @@ class Running:
     def get(self, path: str, **headers: str) -> httpx.Response:
         return self.client.get(path, headers=headers)
 
+    def look(self, path: str = "/") -> httpx.Response:
+        """As a person's browser asks."""
+        return self.get(path, Accept=HTML)
+
     def page(self, path: str = "/") -> str:
-        answer = self.get(path)
+        answer = self.look(path)
         assert answer.status_code == 200
         return answer.text
 

@@ -19,8 +19,9 @@ from monitor.access.hosts import name_of
 from monitor.access.sessions import Sessions
 from monitor.access.writers import COOKIE, Doorkeeper
 from monitor.forms import local
-from tests.monitor.conftest import Recorder, Running, running_monitor
+from tests.monitor.conftest import HTML, Recorder, Running, running_monitor
 from tests.monitor.drifting import BUCKET
+from tests.monitor.html import Parsed
 
 TOKEN = "a token of some length"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
@@ -45,7 +46,7 @@ def monitor_environment(sqlite_records: Engine, recorder: Recorder, monkeypatch:
 
 def _here(running: Running) -> dict[str, str]:
     """What a browser says of a form that a page of this monitor sends."""
-    return {"Origin": str(running.client.base_url).rstrip("/")}
+    return {"Origin": str(running.client.base_url).rstrip("/"), "Accept": HTML}
 
 
 def _sign_in(running: Running, **fields: str) -> httpx.Response:
@@ -145,7 +146,8 @@ def test_nobody_writes_while_no_token_is_set(monitor_environment: None) -> None:
     with running_monitor() as running:
         answer = running.client.post("/api/audits", json={"bin": "a", "quantity": 3}, headers=BEARER)
         assert (answer.status_code, "BINWATCH_MONITOR_TOKEN" in answer.json()["detail"]) == (403, True)
-        assert _sign_in(running).headers["location"] == "/login?problem=off&next=%2F"
+        answer = _sign_in(running)
+        assert (answer.status_code, "Entering counts is off" in answer.text) == (403, True)
         assert _audits(running) == []
 
 
@@ -224,7 +226,6 @@ def test_a_person_signs_in_and_saves_an_audit(writing: Running) -> None:
         ({"quantity": "9" * 5000}, "quantity"),
         ({"photo": "7"}, "stale"),
         ({"bin": "<script>"}, "unknown_bin"),
-        ({"auditor": "a\x00b"}, "name"),
         ({"csrf": "wrong"}, "foreign"),
         ({"csrf": "ü"}, "foreign"),
     ],
@@ -244,30 +245,79 @@ def test_a_form_that_a_stranger_s_page_sends_writes_nothing(writing: Running) ->
         {"Origin": "https://evil.example"},
         {"Origin": "null"},
         {},
-        _here(writing) | {"Sec-Fetch-Site": "same-site"},
+        {"Sec-Fetch-Site": "same-site"},
     ]
     for headers in strangers:
-        answer = writing.client.post("/audits", data=fields, headers=headers)
-        assert answer.headers["location"] == "/?problem=foreign"
+        answer = writing.client.post("/audits", data=fields, headers=_here(writing) | {"Origin": ""} | headers)
+        assert (answer.status_code, "another web site sent it" in answer.text) == (403, True)
     assert _audits(writing) == []
 
 
 def test_signed_out_people_are_asked_to_sign_in(writing: Running) -> None:
-    answer = writing.client.post("/audits", data={"bin": "a", "quantity": "3", "back": "/bin?id=a"})
+    fields = {"bin": "a", "quantity": "3", "back": "/bin?id=a"}
+    answer = writing.client.post("/audits", data=fields, headers=_here(writing))
     assert answer.headers["location"] == "/login?problem=signed_out&next=%2Fbin%3Fid%3Da"
 
 
-@pytest.mark.parametrize(("fields", "problem"), [({"token": "wrong"}, "token"), ({"name": "a\x1bb"}, "name")])
-def test_signing_in_fails(writing: Running, fields: dict[str, str], problem: str) -> None:
-    answer = _sign_in(writing, **fields)
-    assert answer.headers["location"] == f"/login?problem={problem}&next=%2F"
+@pytest.mark.parametrize(
+    ("fields", "status", "says"),
+    [
+        ({"token": "wrong", "name": "Ada <b>"}, 401, "That is not the token."),
+        ({"name": "a\x1bb"}, 422, "Enter your name"),
+        ({"name": " "}, 422, "Enter your name"),
+        ({"name": "x" * 101}, 422, "Enter your name"),
+    ],
+)
+def test_signing_in_fails_and_the_name_is_kept(
+    writing: Running, fields: dict[str, str], status: int, says: str
+) -> None:
+    answer = _sign_in(writing, next="/models", **fields)
+    page = Parsed(answer.text)
+    assert (answer.status_code, says in page.text) == (status, True)
     assert "set-cookie" not in answer.headers
+    sent = {field["name"]: field.get("value") for field in page.tags("input")}
+    assert sent == {"next": "/models", "name": fields["name"][:100], "token": None}
+
+
+def test_a_long_name_in_any_script_is_a_session(writing: Running) -> None:
+    name = "\N{JAPANESE OGRE}" * 100
+    assert _sign_in(writing, name=name).status_code == 303
+    assert name in writing.page("/")
+
+
+FORM = {"Content-Type": "application/x-www-form-urlencoded"}
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "headers", "status", "says"),
+    [
+        ("/audits", {}, {}, 401, "needs the token"),
+        ("/audits", {"bin": "a", "quantity": "many"}, BEARER, 422, "quantity: Input should be a valid integer"),
+        ("/audits", {"bin": "a", "quantity": "3", "photo": "7"}, BEARER, 409, "another photo"),
+        ("/audits", {"bin": "nowhere", "quantity": "3"}, BEARER, 404, "'nowhere'"),
+        ("/audits", {}, BEARER | {"Origin": "https://evil.example"}, 403, "another web site"),
+        ("/login", {"token": TOKEN, "name": "Ada"}, {}, 403, "another web site"),
+        ("/login", {"token": "wrong", "name": "Ada"}, {"Sec-Fetch-Site": "none"}, 401, "not the token"),
+        ("/login", {"token": TOKEN, "name": ""}, {"Sec-Fetch-Site": "none"}, 422, "1 to 100 characters"),
+    ],
+)
+def test_who_sends_no_form_of_a_page_gets_the_status(
+    writing: Running, path: str, fields: dict[str, str], headers: dict[str, str], status: int, says: str
+) -> None:
+    answer = writing.client.post(path, data=fields, headers=FORM | headers)
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
+    problem = answer.json()
+    assert (problem["type"], problem["status"], says in problem["detail"]) == ("about:blank", status, True), problem
+    assert _audits(writing) == []
+    page = writing.client.post(path, data=fields, headers=FORM | {"Accept": HTML} | headers)
+    assert page.status_code == status
+    assert page.headers["content-type"].startswith("text/html")
 
 
 def test_signing_out_ends_the_session(writing: Running) -> None:
     _sign_in(writing)
     foreign = writing.client.post("/logout", data={"csrf": "wrong"}, headers=_here(writing))
-    assert foreign.headers["location"] == "/?problem=foreign"
+    assert foreign.status_code == 403
     assert writing.client.cookies.get(COOKIE)
     writing.client.post("/logout", data={"csrf": _form_token(writing)}, headers=_here(writing))
     assert writing.client.cookies.get(COOKIE) is None
@@ -330,7 +380,7 @@ def test_a_session_is_only_what_was_made_with_the_token() -> None:
 
 def test_a_session_is_over_after_a_shift(monkeypatch: pytest.MonkeyPatch) -> None:
     ours = Sessions(b"secret")
-    cookie = ours.begin(None)
+    cookie = ours.begin("Ada")
 
     class Later:
         @staticmethod

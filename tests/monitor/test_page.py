@@ -58,7 +58,7 @@ def test_hostile_text_stays_text(monitor: Running, recorder: Recorder) -> None:
     assert not any(name.startswith("on") for _, attributes in page.elements for name in attributes)
     assert "{{7*7}}" in page.card("-2.jpg")
     assert hostile not in html
-    reflected = monitor.get(f"/?model={hostile}-3").text
+    reflected = monitor.look(f"/?model={hostile}-3").text
     assert not Parsed(reflected).tags("script")
 
 
@@ -84,7 +84,7 @@ def test_the_page_is_sound_for_screen_readers_and_does_not_shift(known: Recorder
 def test_without_records_the_page_says_so_and_recovers(known: Recorder, monitor: Running, tmp_path: Path) -> None:
     database, away = tmp_path / "records.db", tmp_path / "away.db"
     database.rename(away)
-    answer = monitor.get("/")
+    answer = monitor.look("/")
     assert answer.status_code == 503
     assert "cannot be read" in answer.text
     assert str(tmp_path) not in answer.text
@@ -96,7 +96,7 @@ def test_without_records_the_page_says_so_and_recovers(known: Recorder, monitor:
 
 
 def test_an_unknown_model_is_a_page_too(known: Recorder, monitor: Running) -> None:
-    answer = monitor.get("/?model=other")
+    answer = monitor.look("/?model=other")
     assert answer.status_code == 404
     assert "model-1" in answer.text
 

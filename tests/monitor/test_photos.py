@@ -71,7 +71,7 @@ def test_what_is_not_a_photo_is_never_served(shop: _Shop) -> None:
     shop.add("page.jpg", b"<html><script>alert(1)</script>")
     answer = shop.monitor.get("/photos/1")
     assert answer.status_code == 404
-    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["content-type"] == "application/problem+json"
     assert "immutable" not in answer.headers["cache-control"]
 
 

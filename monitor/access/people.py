@@ -1,0 +1,22 @@
+"""Whether a person's browser asks, or a script: each gets its answers in its own language."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from starlette.requests import Request
+
+from monitor.access.writers import is_from_here
+
+_SCRIPTS: Final = ("/api/", "/photos/", "/metrics", "/healthz", "/openapi.json")
+"""What is read by scripts, even if a person looks into it with a browser."""
+
+
+def wants_page(request: Request) -> bool:
+    """Whether the answer is for a person: browsers say that they take HTML."""
+    return not request.url.path.startswith(_SCRIPTS) and "text/html" in request.headers.get("accept", "")
+
+
+def sent_a_form(request: Request) -> bool:
+    """Whether a person sent a form of a page of ours, to which what went wrong can lead back."""
+    return wants_page(request) and is_from_here(request, must_say_so=True)

@@ -1,0 +1,137 @@
+"""Whatever goes wrong: a page for people that says what to do, problem JSON for scripts, the same status for both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from binwatch.errors import BinwatchError
+from monitor.access.bodies import MAX_BYTES
+from monitor.problems import KINDS
+from monitor.records import RecordsDown
+from tests.monitor.conftest import HTML, Recorder, Running, running_monitor
+from tests.monitor.drifting import BUCKET
+from tests.monitor.html import Parsed
+
+BEARER = {"Authorization": "Bearer a token of some length"}
+
+
+@pytest.fixture
+def asked(known: Recorder, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
+    """A monitor of known records that scripts may write to."""
+    monkeypatch.setenv("BINWATCH_DATABASE_URL", known.engine.url.render_as_string(hide_password=False))
+    monkeypatch.setenv("BINWATCH_S3_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("BINWATCH_BUCKET", BUCKET)
+    monkeypatch.setenv("BINWATCH_MONITOR_TOKEN", BEARER["Authorization"].removeprefix("Bearer "))
+    with running_monitor() as running:
+        yield running
+
+
+def _problem(answer: httpx.Response, status: int) -> str:
+    """What problem JSON says, which must be whole and must not be kept."""
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
+    assert answer.headers["cache-control"] == ("no-cache" if "/static/" in str(answer.url) else "no-store")
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    body = answer.json()
+    assert {"type", "title", "status", "detail"} <= set(body) <= {"type", "title", "status", "detail", "faults"}
+    assert (body["type"], body["status"]) == ("about:blank", status)
+    detail: str = body["detail"]
+    return detail
+
+
+def _page(answer: httpx.Response, status: int) -> str:
+    """What the page says."""
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "text/html; charset=utf-8")
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    text = Parsed(answer.text).text
+    assert "To the overview" in text
+    return text
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "heading", "detail"),
+    [
+        ("/nowhere", 404, "There is no such page", "Not Found"),
+        ("/bin?id=nobody", 404, "There is no such bin", "nothing is recorded of a bin 'nobody'"),
+        ("/?model=other", 404, "There is no such model", "no photo was counted by a model 'other'"),
+        ("/discrepancies?after=x", 400, "This address cannot be understood", "'x' is no cursor"),
+        ("/discrepancies?size=9", 422, "size: Input should be less than or equal to 6", "size: Input should be less"),
+        ("/drift?window=2d", 422, "This address cannot be understood", "window: Input should be '1h'"),
+        ("/logout", 405, "Method Not Allowed", "Method Not Allowed"),
+        ("/static/nothing.css", 404, "There is no such page", "Not Found"),
+    ],
+)
+def test_what_is_not_there_or_makes_no_sense(asked: Running, path: str, status: int, heading: str, detail: str) -> None:
+    assert heading in _page(asked.look(path), status)
+    assert detail in _problem(asked.get(path), status)
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/api/nowhere", 404),
+        ("/api/bin?id=nobody", 404),
+        ("/api/overview?model=other", 404),
+        ("/api/discrepancies?after=x", 400),
+        ("/api/discrepancies?limit=0", 422),
+        ("/photos/999", 404),
+        ("/photos/x", 422),
+    ],
+)
+def test_what_scripts_read_is_json_in_a_browser_too(asked: Running, path: str, status: int) -> None:
+    assert _problem(asked.look(path), status) == _problem(asked.get(path), status)
+
+
+def test_everything_that_is_wrong_is_listed(asked: Running) -> None:
+    answer = asked.client.post("/api/audits", json={"quantity": "3", "more": 1}, headers=BEARER)
+    assert _problem(answer, 422) == "bin: Field required"
+    assert [fault["where"] for fault in answer.json()["faults"]] == ["body.bin", "body.quantity", "body.more"]
+    assert all(fault["says"] for fault in answer.json()["faults"])
+
+
+def test_a_name_or_a_body_that_is_refused_before_the_app(asked: Running) -> None:
+    assert "BINWATCH_MONITOR_HOSTS" in _problem(asked.get("/", Host="evil.example"), 421)
+    assert "BINWATCH_MONITOR_HOSTS" in _page(asked.get("/", Host="evil.example", Accept=HTML), 421)
+    large = b"x" * (MAX_BYTES + 1)
+    assert "over the limit" in _problem(asked.client.post("/audits", content=large), 413)
+    assert "over the limit" in _page(asked.client.post("/audits", content=large, headers={"Accept": HTML}), 413)
+
+
+def test_an_outage_names_no_database_and_no_endpoint(asked: Running, tmp_path: Path) -> None:
+    assert "object store" in _problem(asked.get("/photos/1"), 503)
+    (tmp_path / "records.db").rename(tmp_path / "away.db")
+    assert "the monitor's log says why" in _problem(asked.get("/"), 503)
+    assert "The records cannot be read" in _page(asked.look("/"), 503)
+
+
+def test_a_fault_of_the_monitor_itself(asked: Running, known: Recorder) -> None:
+    with known.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE comparison_totals SET outcome = 'odd' WHERE outcome = 'under'")
+    assert "Something is wrong with the monitor" in _page(asked.look("/"), 500)
+    for path in ("/", "/api/summary", "/metrics"):
+        assert _problem(asked.get(path), 500) == "the monitor failed on this request; its log says why"
+    assert asked.get("/healthz").status_code == 200
+
+
+def test_the_description_of_the_api_says_so(asked: Running) -> None:
+    document = asked.get("/openapi.json").json()
+    wrong = [
+        (path, status, set(response["content"]))
+        for path, operations in document["paths"].items()
+        for operation in operations.values()
+        for status, response in operation["responses"].items()
+        if status >= "400"
+    ]
+    assert len(wrong) > 20
+    assert {media for _, _, found in wrong for media in found} == {"application/problem+json"}
+    assert "HTTPValidationError" not in document["components"]["schemas"]
+
+
+def test_every_error_has_words() -> None:
+    for kind, words in KINDS.items():
+        assert issubclass(kind, BinwatchError)
+        assert words.title
+    assert "database" not in KINDS[RecordsDown].detail
