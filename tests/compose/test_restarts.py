@@ -53,6 +53,9 @@ def test_everything_is_still_there_after_all_was_taken_down(stack: Stack) -> Non
         load.wait_for(AROUND)
     load.check()
     counts, totals = stack.counts(), stack.sql("SELECT * FROM photo_totals ORDER BY 1, 2, 3")
+    stack.compose("stop")
+    killed = {name for name, states in stack.states().items() if "exited 137" in states}
+    assert not killed, "they did not stop within their grace period"
     stack.compose("down")
     stack.up()
     assert stack.counts() == counts
