@@ -147,7 +147,7 @@ def test_prometheus_has_read_the_rules(stack: Stack) -> None:
 
 def test_prometheus_reads_its_rules_anew_when_told_as_make_up_does(stack: Stack) -> None:
     before = _last_reload(stack)
-    stack.compose("exec", "-T", "prometheus", "kill", "-HUP", "1")
+    stack.compose("exec", "-T", "prometheus", "sh", "-c", "kill -HUP 1")
     wait_until(lambda: _last_reload(stack) > before, stack.logs)
 
 
