@@ -1,55 +1,107 @@
-"""How many decoded photos the engine counts in a second, by batch size: on a GPU with fp16, on a CPU with int8.
+"""How many decoded photos the engine counts in a second, by batch size, beside PyTorch with the same network.
 
-    python -m benchmarks.engine_speed [--model BUNDLE] [--provider cuda] [--batch-sizes 16 64 256] [--seconds 5]
+    python -m benchmarks.engine_speed [--batch-sizes 1 16 64] [--seconds 2] [--rounds 5]
+    python -m benchmarks.engine_speed --architecture resnet50 --provider cuda --batch-sizes 1 16 64 256
 
-The bundle needs the fp16 variant for a GPU (`python -m trainer export` writes it). Photos are those of samples/,
-decoded before, and repeated; copying them to the GPU and the answers back is part of it.
+The ways take turns, so that other work on the machine hits all. Each goes from photos in memory to answers in memory:
+on a GPU the copies there and back are part of it. As in the worker, two batches are in hand at a time; only PyTorch on
+a CPU has one, since its threads share it. A bundle needs the fp16 variant for a GPU (`python -m trainer export`).
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import statistics
+import sys
 import time
-from itertools import cycle, islice
-from pathlib import Path
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
-
-from binwatch.bundle import Bundle
+from benchmarks import engines
 from binwatch.command_line import run
-from binwatch.image import load
-from binwatch.settings import DEFAULT_MODEL, PrecisionChoice, Provider
 from worker.engine import Engine
 
-SAMPLES = Path(__file__).parents[1] / "samples" / "bin-images"
+IN_HAND = 2
+FIRST_CALLS = 3  # which allocate, compile and plan
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A way to count a batch, and how many it has in hand at a time."""
+
+    name: str
+    count: Callable[[engines.Pixels], Any]
+    in_hand: int = IN_HAND
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, default=DEFAULT_MODEL)
-    parser.add_argument("--provider", type=Provider, default=Provider.AUTO)
-    parser.add_argument("--precision", type=PrecisionChoice, default=PrecisionChoice.AUTO)
+    engines.add_options(parser)
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 16, 64])
-    parser.add_argument("--seconds", type=float, default=5, help="for each batch size")
+    parser.add_argument("--seconds", type=float, default=2, help="of each way in each round")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--torch", nargs="*", choices=["eager", "compiled"], default=["eager", "compiled"])
+    parser.add_argument("--compile-mode", default="default", help="of torch.compile, such as max-autotune")
     options = parser.parse_args()
-    bundle = Bundle(options.model)
-    quality = bundle.card.jpeg_quality
-    photos = [load(file.read_bytes(), jpeg_quality=quality).pixels for file in sorted(SAMPLES.glob("*.jpg"))]
-    for size in options.batch_sizes:
-        engine = Engine(bundle, provider=options.provider, precision=options.precision, batch_size=size)
-        engine.warm()
-        rate = photos_per_second(engine, np.stack(list(islice(cycle(photos), size))), options.seconds)
-        where = f"{engine.precision}, {engine.provider}, {len(os.sched_getaffinity(0))} cores"
-        print(f"batches of {size:>4}: {rate:8.1f} photos/s ({where})")
+    with engines.bundle(options) as bundle:
+        for size in options.batch_sizes:
+            engine = engines.engine(options, bundle, size)
+            engine.warm()
+            print(f"batches of {size}, {engine.provider}, {len(os.sched_getaffinity(0))} cores;", end=" ")
+            print(f"medians of {options.rounds} rounds (lowest to highest)", flush=True)
+            ways = [Way(f"ONNX Runtime, {engine.precision}", engine.infer), *torch_ways(engine, options)]
+            measure(ways, engines.batch(size), options)
 
 
-def photos_per_second(engine: Engine, batch: np.ndarray, seconds: float) -> float:
-    """Count the batch again and again for so long, one call after the other."""
-    calls, began = 0, time.perf_counter()
-    while time.perf_counter() - began < seconds:
-        engine.infer(batch)
-        calls += 1
+def torch_ways(engine: Engine, options: argparse.Namespace) -> list[Way]:
+    """PyTorch's ways, where the engine computes."""
+    if not options.torch:
+        return []
+    from benchmarks.ways.torch_engine import TorchEngine  # which takes PyTorch
+
+    made = {kind: TorchEngine(engine, options.compile_mode if kind == "compiled" else None) for kind in options.torch}
+    return [
+        Way(f"PyTorch {kind}, {'fp16' if way.half else 'fp32'}", way.infer, IN_HAND if way.on_gpu else 1)
+        for kind, way in made.items()
+    ]
+
+
+def measure(ways: list[Way], batch: engines.Pixels, options: argparse.Namespace) -> None:
+    """Let them take turns, and print what each reached."""
+    able = [way for way in ways if _works(way, batch)]
+    rounds = [[photos_per_second(way, batch, options.seconds) for way in able] for _ in range(options.rounds)]
+    for way, column in zip(able, zip(*rounds, strict=True), strict=True):
+        low, high = min(column), max(column)
+        print(f"  {way.name:<24}{statistics.median(column):>10,.1f} photos/s ({low:,.1f} to {high:,.1f})", flush=True)
+
+
+def _works(way: Way, batch: engines.Pixels) -> bool:
+    """Compiling takes a compiler."""
+    try:
+        for _ in range(FIRST_CALLS):
+            way.count(batch)
+    except Exception as error:
+        print(f"  {way.name}: {str(error).strip().splitlines()[0]}", file=sys.stderr)
+        return False
+    return True
+
+
+def photos_per_second(way: Way, batch: engines.Pixels, seconds: float) -> float:
+    """Count the batch again and again for so long."""
+    began = time.perf_counter()
+
+    def again(_: int) -> int:
+        calls = 0
+        while time.perf_counter() - began < seconds:
+            way.count(batch)
+            calls += 1
+        return calls
+
+    with ThreadPoolExecutor(way.in_hand) as pool:
+        calls = sum(pool.map(again, range(way.in_hand)))
     return calls * len(batch) / (time.perf_counter() - began)
 
 

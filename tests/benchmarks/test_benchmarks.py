@@ -72,6 +72,27 @@ def test_engine_threads() -> None:
     assert re.search(r"^a call for each thread +\d+\.\d photos/s", output, re.MULTILINE)
 
 
+def test_engine_speed() -> None:
+    """Beside PyTorch with the bundle's network; compiled it would take a minute."""
+    small = ["--batch-sizes", "2", "--seconds", "0.1", "--rounds", "1", "--torch", "eager"]
+    output = _output("benchmarks.engine_speed", *small)
+    assert output.startswith("batches of 2, CPUExecutionProvider, ")
+    for way in ("ONNX Runtime, int8", "PyTorch eager, fp32"):
+        assert re.search(rf"^  {way} +\d+\.\d photos/s", output, re.MULTILINE)
+
+
+def test_engine_start() -> None:
+    output = _output("benchmarks.engine_start", "--batch-size", "2", "--rounds", "1")
+    for part, times in (("load", 2), ("warm 1, 2", 1), ("first batch", 2), ("third batch", 2)):
+        assert len(re.findall(rf"^  {part} +\d+\.\d ", output, re.MULTILINE)) == times
+
+
+def test_bytes_to_counts() -> None:
+    output = _output("benchmarks.bytes_to_counts", str(PHOTOS), "--photos", "9", "--batch-size", "4", "--rounds", "1")
+    for part in (r"decoding alone, \d+ threads", "engine alone, batches of 4", "both together", "limit"):
+        assert re.search(rf"^{part} +[\d,]+\.\d photos/s", output, re.MULTILINE)
+
+
 def test_memory_of_count() -> None:
     output = _output("benchmarks.memory", str(PHOTOS), "--of", "count", "--photos", "20")
     assert output.startswith("count, 20 photos in ")

@@ -1,0 +1,106 @@
+"""From photos' bytes in memory to their counts, by the worker's own code: decoding alone, the engine alone, and both.
+
+    python -m benchmarks.bytes_to_counts PHOTOS [--photos 1000] [--threads 4] [--batch-size 16] [--rounds 5]
+
+The three take turns. With a GPU the slower of the two parts is the limit; on a CPU they share the cores, and the limit
+is one after the other. Photos are repeated where there are not so many; decoded, each takes 0.15 MB of memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from itertools import cycle, islice
+
+from benchmarks import engines
+from binwatch.command_line import run
+from binwatch.settings import Settings, load_settings
+from worker.engine import Engine
+from worker.files import LoadedFile, Source, find, loader
+from worker.pipeline import Prediction, load_ahead, predict
+from worker.sessions import CPU
+
+
+@dataclass(frozen=True)
+class Route:
+    """What `python -m worker count` does with files, for bytes in memory."""
+
+    engine: Engine
+    sources: list[Source]
+    settings: Settings
+    threads: int
+    batch_size: int
+
+    def decode(self) -> Iterator[LoadedFile]:
+        """All photos, decoded by the threads."""
+        load = loader(self.engine.card, self.settings.limits)
+        with ThreadPoolExecutor(self.threads) as pool:
+            yield from load_ahead(pool, self.sources, load, ahead=4 * self.batch_size)
+
+    def count(self, decoded: Iterator[LoadedFile]) -> None:
+        """All photos, from decoded ones."""
+        answers = [answer for _, answer in predict(self.engine, decoded, self.batch_size)]
+        assert all(isinstance(answer, Prediction) for answer in answers), "a photo could not be counted"
+        assert len(answers) == len(self.sources)
+
+    def speed(self, work: Callable[[], object]) -> float:
+        """Photos per second."""
+        began = time.perf_counter()
+        work()
+        return len(self.sources) / (time.perf_counter() - began)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("place", metavar="PHOTOS", help="folder")
+    engines.add_options(parser)
+    parser.add_argument("--photos", type=int, default=1000)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="that decode")
+    parser.add_argument("--batch-size", type=int, default=Settings.model_fields["batch_size"].default)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    settings = load_settings()
+    found = [source.read() for source in find([options.place], settings)]
+    sources = [Source("", partial(bytes, data)) for data in islice(cycle(found), options.photos)]
+    with engines.bundle(options) as bundle:
+        engine = engines.engine(options, bundle, options.batch_size)
+        engine.warm()
+        route = Route(engine, sources, settings, options.threads, options.batch_size)
+        decoded = list(route.decode())
+        ways = (
+            lambda: list(route.decode()),
+            lambda: route.count(iter(decoded)),
+            lambda: route.count(route.decode()),
+        )
+        ways[-1]()  # the first of each allocates
+        rounds = [[route.speed(way) for way in ways] for _ in range(options.rounds)]
+        show(route, rounds)
+
+
+def show(route: Route, rounds: list[list[float]]) -> None:
+    """Print the medians, and what they say of the limit."""
+    engine, cores = route.engine, len(os.sched_getaffinity(0))
+    print(f"{len(route.sources)} photos, {cores} cores, {engine.precision}, {engine.provider};", end=" ")
+    print(f"medians of {len(rounds)} rounds (lowest to highest)")
+    alone = f"decoding alone, {route.threads} threads", f"engine alone, batches of {route.batch_size}"
+    names = (*alone, "both together")
+    decoding, counting, both = (statistics.median(column) for column in zip(*rounds, strict=True))
+    for name, column in zip(names, zip(*rounds, strict=True), strict=True):
+        speeds = f"{statistics.median(column):>10,.1f} photos/s ({min(column):,.1f} to {max(column):,.1f})"
+        print(f"{name:<34}{speeds}")
+    if engine.provider == CPU:
+        limit = 1 / (1 / decoding + 1 / counting)
+        what = f"one after the other, decoding for {limit / decoding:.0%} of the time"
+    else:
+        limit, what = min((decoding, "decoding"), (counting, "the engine"))
+    print(f"{'limit':<34}{limit:>10,.1f} photos/s: {what}; both together reach {both / limit:.1%} of it")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,99 @@
+"""The engine that a benchmark measures: a bundle's, or that of a network with random weights, on a CPU or a GPU."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from itertools import cycle, islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+from binwatch.bundle import Bundle, Card, Precision, describe, write_card
+from binwatch.image import load
+from binwatch.settings import DEFAULT_MODEL, PrecisionChoice, Provider
+from worker.engine import Engine
+from worker.sessions import CUDA, Cuda
+
+SAMPLES = Path(__file__).parents[1] / "samples" / "bin-images"
+
+Pixels = npt.NDArray[np.uint8]
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """What `bundle` and `engine` ask for."""
+    model = parser.add_mutually_exclusive_group()
+    model.add_argument("--model", type=Path, default=DEFAULT_MODEL, help="folder of a bundle")
+    model.add_argument("--architecture", help="instead of a bundle: this network, exported now with random weights")
+    parser.add_argument("--provider", type=Provider, choices=list(Provider), default=Provider.AUTO)
+    parser.add_argument(
+        "--precision", type=PrecisionChoice, choices=list(PrecisionChoice), default=PrecisionChoice.AUTO
+    )
+    parser.add_argument(
+        "--cuda", type=_pair, nargs="+", default=[], metavar="OPTION=VALUE",
+        help="of ONNX Runtime's CUDA provider, beside the worker's own, such as prefer_nhwc=1",
+    )  # fmt: skip
+    parser.add_argument("--calls", type=int, default=Cuda().calls, help="batches on a GPU at a time")
+
+
+@contextmanager
+def bundle(options: argparse.Namespace) -> Iterator[Bundle]:
+    """The bundle to measure."""
+    if options.architecture is None:
+        yield Bundle(options.model)
+        return
+    with TemporaryDirectory() as folder:
+        yield _exported(options.architecture, _precision(options), Path(folder))
+
+
+def engine(options: argparse.Namespace, found: Bundle, batch_size: int) -> Engine:
+    """Its engine, not warmed."""
+    cuda = Cuda({**Cuda().options, **dict(options.cuda)}, options.calls)
+    return Engine(found, provider=options.provider, precision=options.precision, batch_size=batch_size, cuda=cuda)
+
+
+def batch(size: int) -> Pixels:
+    """`size` photos of samples/, decoded, repeated where there are not so many: uint8 (size, 224, 224, 3)."""
+    decoded = [load(file.read_bytes()).pixels for file in sorted(SAMPLES.glob("*.jpg"))[:size]]
+    return np.stack(list(islice(cycle(decoded), size)))
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form OPTION=VALUE")
+    return name, value
+
+
+def _precision(options: argparse.Namespace) -> Precision:
+    if options.precision is not PrecisionChoice.AUTO:
+        return Precision(options.precision.value)
+    on_gpu = options.provider is not Provider.CPU and CUDA in ort.get_available_providers()
+    return Precision.FP16 if on_gpu else Precision.INT8
+
+
+def _exported(architecture: str, precision: Precision, folder: Path) -> Bundle:
+    """The weights do not change what is computed. What the answers are worth stands in no such bundle's card."""
+    from trainer.config import ModelConfig  # torch, which a bundle does not need
+    from trainer.export.graph import write_onnx
+    from trainer.export.quantize import write_fp16, write_int8
+    from trainer.models import build
+
+    network = build(ModelConfig.model_validate({"architecture": architecture, "weights": "none"})).eval()
+    fp32, other = (folder / f"model-{each}.onnx" for each in (Precision.FP32, precision))
+    write_onnx(network, 1.0, fp32)
+    if precision is Precision.FP16:
+        write_fp16(fp32, other)
+    elif precision is Precision.INT8:
+        write_int8(fp32, other, batch(32))
+    card = Card(
+        version="random", architecture=architecture, created=datetime.now(UTC), embedding_size=network.head.size,
+        temperature=1.0, variants={precision: describe(other)},
+    )  # fmt: skip
+    write_card(folder, card)
+    return Bundle(folder)

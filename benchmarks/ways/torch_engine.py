@@ -1,0 +1,55 @@
+"""PyTorch in the engine's place: the same network, from photos in memory to answers in memory."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from binwatch.bundle import Card, Precision
+from trainer.config import ModelConfig
+from trainer.models import build
+from worker.engine import Engine
+from worker.sessions import CUDA
+
+
+class TorchEngine:
+    """With random weights (a bundle has none for PyTorch), channels last, and the quickest products that it has.
+
+    In half precision on a GPU where ONNX Runtime has it, else in single.
+    """
+
+    def __init__(self, beside: Engine, compile_mode: str | None = None) -> None:
+        """Where `beside` computes. Compiled if it is said how."""
+        self.on_gpu = beside.provider == CUDA
+        self.half = self.on_gpu and beside.precision is Precision.FP16
+        self._device = "cuda" if self.on_gpu else "cpu"
+        torch.backends.cudnn.benchmark = True
+        torch.set_float32_matmul_precision("high")
+        self._answers = Answers(beside.card, half=self.half).eval()
+        self._answers.to(device=self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if compile_mode is not None:
+            self._answers.compile(dynamic=False, mode=compile_mode)
+
+    @torch.inference_mode()
+    def infer(self, photos: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Probabilities and embeddings of `photos`, uint8 (n, size, size, 3)."""
+        probabilities, embedding = self._answers(torch.from_numpy(photos).to(self._device))
+        return probabilities.cpu().numpy(), embedding.cpu().numpy()
+
+
+class Answers(nn.Module):
+    """uint8 photos (batch, h, w, 3) → probabilities and embedding, both float32, as the ONNX file gives them."""
+
+    def __init__(self, card: Card, *, half: bool) -> None:
+        super().__init__()
+        trained = card.training.get("config", {}).get("model", {"architecture": card.architecture})
+        self._counter = build(ModelConfig.model_validate(trained | {"weights": "none", "freeze": ""}))
+        self._type = torch.float16 if half else torch.float32
+        self._counter.backbone.to(self._type)
+        self._counter.head.to(self._type)
+
+    def forward(self, photos: Tensor) -> tuple[Tensor, Tensor]:
+        logits, embedding = self._counter.from_features(self._counter.normalise(photos).to(self._type))
+        return torch.softmax(logits.float(), dim=1), embedding.float()
