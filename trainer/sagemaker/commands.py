@@ -43,7 +43,7 @@ def train(
     from trainer.sagemaker import jobs
     from trainer.sagemaker.client import Aws
 
-    options = _read(config, settings)
+    options, data, weights = _read(config, settings), *_places(data, weights)
     aws, name = Aws(load_settings()), name or jobs.job_name("train", _now())
     request = jobs.with_checkpoints(
         jobs.training_request(options, data, weights), f"{options.job.output.rstrip('/')}/checkpoints/{name}"
@@ -73,7 +73,7 @@ def tune(
     from trainer.sagemaker import jobs
     from trainer.sagemaker.client import Aws
 
-    options = _read(config, settings)
+    options, data, weights = _read(config, settings), *_places(data, weights)
     aws, name = Aws(load_settings()), name or f"bw-tune-{_now():%Y%m%d-%H%M%S}"  # 32 characters at most
     jobs.create(
         aws, "create_hyper_parameter_tuning_job", f"tuning job {name}",
@@ -195,6 +195,14 @@ def _read(file: Path | None, changes: list[str] | None) -> SagemakerConfig:
 
     given: dict[str, Any] = dict(assignment(text) for text in changes or [])
     return read(file, given)
+
+
+def _places(data: str, weights: str | None) -> tuple[str, str | None]:
+    from trainer.sagemaker.options import s3_uri
+
+    # With the slash, or the folder's neighbours whose names begin alike would come, too.
+    folder = s3_uri("--data", data).rstrip("/") + "/"
+    return folder, s3_uri("--weights", weights) if weights else None
 
 
 def _say(text: str) -> None:

@@ -38,15 +38,20 @@ def deploy(aws: Aws, config: SagemakerConfig, source: Source, say: Say, *, poll_
             {"EndpointName": name, "EndpointConfigName": wanted, "Tags": jobs.tags(config.job)},
         )  # fmt: skip
     elif found["EndpointConfigName"] != wanted:
-        jobs.create(aws, "update_endpoint", f"endpoint {name}", _update(name, wanted))
+        _update(aws, config, found["EndpointConfigName"], wanted)
     say(f"endpoint {name}: {source.version} ({model})")
     try:
-        _wait(aws, name, wanted, say, poll_s)
+        found = _wait(aws, name, say, poll_s)
     except SagemakerError as error:
         raise SagemakerError(
             f"endpoint {name}: {error}; what is there of it costs money: python -m trainer sagemaker undeploy"
         ) from error
     _scale(aws, config, say)
+    if found["EndpointConfigName"] != wanted:
+        raise SagemakerError(
+            f"endpoint {name}: the update was taken back, the old model still answers:"
+            f" {found.get('FailureReason', 'no reason given')}"
+        )
 
 
 def undeploy(aws: Aws, config: SagemakerConfig, say: Say, *, poll_s: float = jobs.POLL_S) -> None:
@@ -70,7 +75,7 @@ def undeploy(aws: Aws, config: SagemakerConfig, say: Say, *, poll_s: float = job
     for config_name, model_names in configs.items():
         remove(f"endpoint configuration {config_name}", _deleting(aws, "endpoint_config", config_name))
         for model in model_names:
-            if model.startswith(models.PREFIX):
+            if model.startswith(models.NAMES):
                 remove(f"model {model}", _deleting(aws, "model", model))
     if left:
         raise SagemakerError(f"not all is removed, an endpoint costs money while it is there: {'; '.join(left)}")
@@ -112,23 +117,25 @@ def _ensure_config(aws: Aws, config: SagemakerConfig, model: str) -> str:
     return name
 
 
-def _update(name: str, config: str) -> dict[str, Any]:
-    # Autoscaling has chosen a number of machines; keep it, but not the old data capture.
-    return {
-        "EndpointName": name,
-        "EndpointConfigName": config,
-        "RetainAllVariantProperties": True,
-        "ExcludeRetainedVariantProperties": [{"VariantPropertyType": "DataCaptureConfig"}],
-    }
-
-
-def _wait(aws: Aws, name: str, wanted: str, say: Say, poll_s: float) -> None:
-    ask = jobs.describe(aws, "describe_endpoint", f"endpoint {name}", EndpointName=name)
-    found = jobs.wait(ask, "EndpointStatus", lambda state: say(f"endpoint {name}: {state}"), poll_s=poll_s)
-    if found["EndpointConfigName"] != wanted:
-        raise SagemakerError(
-            f"the update was taken back, the old model still answers: {found.get('FailureReason', 'no reason given')}"
+def _update(aws: Aws, config: SagemakerConfig, old: str, wanted: str) -> None:
+    name = _name(config)
+    with explained(f"endpoint {name}", aws.region):
+        (variant,) = aws.sagemaker.describe_endpoint_config(EndpointConfigName=old)["ProductionVariants"]
+        if variant["InstanceType"] != config.endpoint.instance_type:
+            # AWS takes no other type of machine for a variant that is scaled; it is scaled again afterwards.
+            _unless_missing(lambda: aws.scaling.deregister_scalable_target(**_target(name)))
+        aws.sagemaker.update_endpoint(
+            EndpointName=name,
+            EndpointConfigName=wanted,
+            # Autoscaling has chosen a number of machines; keep it, but not the old data capture.
+            RetainAllVariantProperties=True,
+            ExcludeRetainedVariantProperties=[{"VariantPropertyType": "DataCaptureConfig"}],
         )
+
+
+def _wait(aws: Aws, name: str, say: Say, poll_s: float) -> dict[str, Any]:
+    ask = jobs.describe(aws, "describe_endpoint", f"endpoint {name}", EndpointName=name)
+    return jobs.wait(ask, "EndpointStatus", lambda state: say(f"endpoint {name}: {state}"), poll_s=poll_s)
 
 
 def _scale(aws: Aws, config: SagemakerConfig, say: Say) -> None:

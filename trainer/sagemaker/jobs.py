@@ -28,7 +28,8 @@ def job_name(kind: str, now: datetime) -> str:
 def training_request(config: SagemakerConfig, data: str, weights: str | None = None) -> dict[str, Any]:
     """CreateTrainingJob without a name: what a training job, a tuning job and a pipeline's step have in common.
 
-    `data` is the S3 prefix that holds what `prepare` wrote, `weights` that of a file to start from.
+    `data` is the S3 prefix that holds what `prepare` wrote, or a pipeline's reference to it; `weights` that of a file
+    to start from.
     """
     job = config.job
     channels = {DATA: data} | ({WEIGHTS: weights} if weights else {})

@@ -11,13 +11,13 @@ from typing import Any
 from binwatch.aws import explained
 from binwatch.objects import Objects
 from binwatch.registry import Registry
-from binwatch.settings import Settings
+from binwatch.settings import PREFIX, Settings
 from trainer.errors import ConfigError
 from trainer.sagemaker.client import Aws, idempotent
 from trainer.sagemaker.jobs import tags
 from trainer.sagemaker.options import SagemakerConfig
 
-PREFIX = "binwatch-"
+NAMES = "binwatch-"
 """Every name that Binwatch gives begins so, and nothing else of that name is ever removed."""
 
 
@@ -56,11 +56,15 @@ def source_of(model: str | None, settings: Settings) -> Source:
 
 
 def ensure(aws: Aws, config: SagemakerConfig, source: Source) -> str:
-    """Create the SageMaker model unless it is there; returns its name."""
+    """Create the endpoint's SageMaker model unless it is there; returns its name.
+
+    Two endpoints never share one, or to remove the one would take the other's model away.
+    """
     if not config.endpoint.image:
         raise ConfigError("endpoint.image: the URI of the worker's image in ECR is needed")
+    environment = {f"{PREFIX}REGION": aws.region}  # of the bucket that links lead to
     request: dict[str, Any] = {
-        "PrimaryContainer": {"Image": config.endpoint.image, **source.container},
+        "PrimaryContainer": {"Image": config.endpoint.image, "Environment": environment, **source.container},
         "ExecutionRoleArn": config.endpoint.role or config.job.role,
     }
     if config.job.subnets:
@@ -68,7 +72,7 @@ def ensure(aws: Aws, config: SagemakerConfig, source: Source) -> str:
             "Subnets": list(config.job.subnets),
             "SecurityGroupIds": list(config.job.security_groups),
         }
-    name = named(source.version, request)
+    name = named(source.version, request | {"endpoint": config.endpoint.name})
     with explained(f"model {name}", aws.region), idempotent():
         aws.sagemaker.create_model(ModelName=name, Tags=tags(config.job), **request)
     return name
@@ -78,4 +82,4 @@ def named(what: str, request: dict[str, Any]) -> str:
     """A name of at most 63 characters that changes with the request, so that making it twice is making it once."""
     digest = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()[:8]
     plain = re.sub(r"[^a-zA-Z0-9]+", "-", what).strip("-")
-    return f"{PREFIX}{plain[:43]}".rstrip("-") + f"-{digest}"
+    return f"{NAMES}{plain[:43]}".rstrip("-") + f"-{digest}"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from trainer.config import AugmentConfig, ModelConfig, TrainConfig, read_tree, with_changes
 from trainer.errors import ConfigError
@@ -39,6 +40,12 @@ class JobConfig(_Strict):
     security_groups: tuple[str, ...] = Field((), description="ids of security groups, with subnets")
     tags: dict[str, str] = Field({}, description="tags of everything that is made, for the bill")
 
+    @model_validator(mode="after")
+    def _network_is_whole(self) -> Self:
+        if bool(self.subnets) != bool(self.security_groups):
+            raise ValueError("subnets and security_groups go together: give both, or none")
+        return self
+
 
 class TuningConfig(_Strict):
     """A tuning job: each trial is a training job."""
@@ -55,7 +62,7 @@ class EndpointConfig(_Strict):
     """A real-time endpoint."""
 
     name: str = Field("", pattern=r"^([a-zA-Z0-9](-*[a-zA-Z0-9]){0,62})?$", description="endpoint; empty: none")
-    image: str = Field("", description="URI of the worker's image in ECR")
+    image: str = Field("", description="URI of the worker's image in ECR; empty: the pipeline registers no model")
     role: str = Field("", description="ARN of the role of the model; empty: job.role")
     instance_type: str = Field("ml.c6i.xlarge", pattern=r"^ml\.", description="machine")
     instances: int = Field(1, ge=1, description="machines at the start, and at least")
@@ -102,6 +109,13 @@ def read(file: Path | None, changes: dict[str, Any]) -> SagemakerConfig:
         raise ConfigError(
             f"{where}: {first['msg']}; set it in the --config file or by --set {where}=VALUE (docs/aws.md)"
         ) from error
+
+
+def s3_uri(option: str, given: str) -> str:
+    """`given`, if it is one. Raises ConfigError that names the option."""
+    if not re.match(S3_URI, given):
+        raise ConfigError(f"{option}: {given!r}: expected s3://BUCKET/PREFIX; SageMaker reads nothing else")
+    return given
 
 
 def _text(value: object) -> str:

@@ -35,6 +35,8 @@ PROCESSING = "/opt/ml/processing"
 PREPARED = f"{PROCESSING}/prepared"
 GROUP = "binwatch"
 """The model package group in SageMaker's registry."""
+MAX_PROCESSING_S = 9 * 24 * jobs.HOUR
+"""SageMaker's limit for a processing job; a training job may take longer."""
 FILES = ("list", "audits", "challenge_val")
 """Options of `prepare` that are files: they are uploaded, and the step finds them among its inputs."""
 
@@ -97,12 +99,15 @@ def definition(name: str, config: SagemakerConfig, settings: Settings, files: di
         files=(answer,),
     )  # fmt: skip
     better = ConditionEquals(left=JsonGet(step_name=judge.name, property_file=answer, json_path="better"), right=True)
-    then = [
-        RequestStep("Register", StepTypeEnum.REGISTER_MODEL, "DescribeModelPackageOutput", _package(config, model)),
+    then = []
+    if config.endpoint.image:
+        package = _package(config, model)
+        then.append(RequestStep("Register", StepTypeEnum.REGISTER_MODEL, "DescribeModelPackageOutput", package))
+    then.append(
         _processing(
             "Promote", config, settings, ["compare", *_places(), "--promote"], inputs={"model": model, "data": data}
-        ),
-    ]
+        )
+    )
     if config.endpoint.name:
         then.append(_processing("Deploy", config, settings, ["deploy", *_flags(config)], after=("Promote",)))
     decide = ConditionStep(name="IfBetter", conditions=[better], if_steps=then, else_steps=[])
@@ -140,12 +145,11 @@ def upload_files(name: str, config: SagemakerConfig, objects: Objects) -> dict[s
 def upsert(aws: Aws, name: str, config: SagemakerConfig, found: dict[str, Any]) -> None:
     """Create the pipeline, or give it a new definition; and the model package group that it registers in."""
     with explained(f"model package group {GROUP}", aws.region), idempotent():
-        aws.sagemaker.create_model_package_group(ModelPackageGroupName=GROUP)
+        aws.sagemaker.create_model_package_group(ModelPackageGroupName=GROUP, Tags=jobs.tags(config.job))
     request = {"PipelineName": name, "PipelineDefinition": json.dumps(found), "RoleArn": config.job.role}
-    token = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()[:32]
     with explained(f"pipeline {name}", aws.region):
         try:
-            aws.sagemaker.create_pipeline(**request, ClientRequestToken=token, Tags=jobs.tags(config.job))
+            aws.sagemaker.create_pipeline(**request, Tags=jobs.tags(config.job))
         except ClientError as error:
             if not is_taken(error):
                 raise
@@ -207,7 +211,7 @@ def _processing(
         },
         "ProcessingInputs": [_input(each, uri) for each, uri in (inputs or {}).items()],
         "RoleArn": job.role,
-        "StoppingCondition": {"MaxRuntimeInSeconds": round(job.max_hours * jobs.HOUR)},
+        "StoppingCondition": {"MaxRuntimeInSeconds": min(round(job.max_hours * jobs.HOUR), MAX_PROCESSING_S)},
         "Tags": jobs.tags(job),
     }
     if outputs:
@@ -273,10 +277,9 @@ def _package(config: SagemakerConfig, model: Any) -> dict[str, Any]:
         "ModelPackageGroupName": GROUP,
         "ModelPackageDescription": "counts items in bin photos; better than the one in use on the same test photos",
         "InferenceSpecification": {
-            "Containers": [{"Image": config.endpoint.image or config.job.image, "ModelDataUrl": model}],
+            "Containers": [{"Image": config.endpoint.image, "ModelDataUrl": model}],
             "SupportedContentTypes": photo_types,
             "SupportedResponseMIMETypes": ["application/json"],
-            "SupportedTransformInstanceTypes": [config.endpoint.instance_type],
             "SupportedRealtimeInferenceInstanceTypes": [config.endpoint.instance_type],
         },
         "ModelApprovalStatus": "Approved",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.services.aws_shapes import check_every_request
 from tests.trainer.drawn import Data
 from tests.trainer.sagemaker.player import Container
 from trainer.prepare.outputs import MANIFEST
@@ -22,6 +23,11 @@ OPTIONS = {
 """Hyperparameters of a job that takes seconds."""
 ROWS = 60
 """Photos of it: enough for three splits."""
+
+
+@pytest.fixture(autouse=True)
+def _as_strict_as_aws(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_every_request(monkeypatch)
 
 
 @pytest.fixture

@@ -95,6 +95,7 @@ def test_an_endpoint_is_made_scaled_and_removed(
     model = account.sagemaker.describe_model(ModelName=variant["ModelName"])
     assert model["ExecutionRoleArn"] == ROLE
     assert model["PrimaryContainer"]["Image"] == "worker:1"
+    assert model["PrimaryContainer"]["Environment"] == {"BINWATCH_REGION": "us-east-1"}
     assert model["PrimaryContainer"]["ModelDataSource"]["S3DataSource"] == {
         "S3Uri": f"s3://{s3.bucket}/models/grey-1/", "S3DataType": "S3Prefix", "CompressionType": "None",
     }  # fmt: skip
@@ -120,6 +121,19 @@ def test_an_endpoint_is_made_scaled_and_removed(
     assert (account.endpoints, account.configs, account.models, account.targets) == ([], [], ["someone-elses"], [])
     account.sagemaker.delete_model(ModelName="someone-elses")
     run_cli("sagemaker", "undeploy", *FLAGS)  # nothing left to remove is no error
+
+
+@pytest.mark.usefixtures("registry")
+def test_two_endpoints_of_one_model_are_removed_one_by_one(account: Account) -> None:
+    second = [*FLAGS, "--set", "endpoint.name=bins-2"]
+    run_cli("sagemaker", "deploy", *FLAGS)
+    run_cli("sagemaker", "deploy", *second)
+    run_cli("sagemaker", "undeploy", *FLAGS)
+    (model,), (config,) = account.models, account.configs
+    (variant,) = account.sagemaker.describe_endpoint_config(EndpointConfigName=config)["ProductionVariants"]
+    assert (account.endpoints, variant["ModelName"]) == (["bins-2"], model)
+    run_cli("sagemaker", "undeploy", *second)
+    assert account.models == []
 
 
 def test_there_must_be_a_model_to_serve(s3: S3, aws: str, cli_error: CliError, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,6 +172,7 @@ class Played:
         self.stub = Stubber(self.aws.sagemaker)
         self.stub.add_response("create_model", {"ModelArn": "arn:aws:sagemaker:x" + "x" * 20})
         self.stub.add_response("create_endpoint_config", {"EndpointConfigArn": "arn:aws:sagemaker:x" + "x" * 20})
+        self.scaling = Stubber(self.aws.scaling)
         self.said: list[str] = []
 
     def answer(self, config: str, status: str, reason: str = "") -> None:
@@ -168,26 +183,54 @@ class Played:
         }  # fmt: skip
         self.stub.add_response("describe_endpoint", found | ({"FailureReason": reason} if reason else {}))
 
+    def update(self, old_type: str) -> None:
+        """An endpoint on machines of `old_type` is there and takes an update."""
+        self.answer("old", "InService")
+        variant = {"VariantName": endpoint.VARIANT, "ModelName": "m-1", "InstanceType": old_type}
+        found = {
+            "EndpointConfigName": "old", "EndpointConfigArn": "arn:aws:sagemaker:x" + "x" * 20,
+            "ProductionVariants": [variant], "CreationTime": 0,
+        }  # fmt: skip
+        self.stub.add_response("describe_endpoint_config", found, {"EndpointConfigName": "old"})
+        kept = {"VariantPropertyType": "DataCaptureConfig"}
+        self.stub.add_response(
+            "update_endpoint", {"EndpointArn": "arn:aws:sagemaker:x" + "x" * 20},
+            {"EndpointName": "bins", "EndpointConfigName": ANY, "RetainAllVariantProperties": True,
+             "ExcludeRetainedVariantProperties": [kept]},
+        )  # fmt: skip
+
+    def scale(self) -> None:
+        """Autoscaling is set up."""
+        self.scaling.add_response("register_scalable_target", {})
+        self.scaling.add_response("put_scaling_policy", {"PolicyARN": "arn"})
+
     def deploy(self) -> None:
-        with self.stub:
+        with self.stub, self.scaling:
             endpoint.deploy(self.aws, self.config, Source("m-2", "s3://b/models/m-2/"), self.said.append, poll_s=0)
 
 
-def test_an_update_that_is_taken_back_is_an_error_that_says_who_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_update_that_is_taken_back_is_an_error_that_says_who_answers() -> None:
     played = Played()
-    played.answer("old", "InService")
-    kept = {"VariantPropertyType": "DataCaptureConfig"}
-    played.stub.add_response(
-        "update_endpoint", {"EndpointArn": "arn:aws:sagemaker:x" + "x" * 20},
-        {"EndpointName": "bins", "EndpointConfigName": ANY, "RetainAllVariantProperties": True,
-         "ExcludeRetainedVariantProperties": [kept]},
-    )  # fmt: skip
+    played.update("ml.c5.xlarge")
     played.answer("old", "Updating")
     played.answer("old", "InService", "the container did not answer /ping")
+    played.scale()
     with pytest.raises(SagemakerError, match="the old model still answers: the container did not answer /ping"):
         played.deploy()
     assert "endpoint bins: Updating" in played.said
     played.stub.assert_no_pending_responses()
+
+
+def test_another_type_of_machine_is_taken_while_nothing_scales() -> None:
+    played = Played()
+    played.update("ml.m5.large")
+    played.scaling.add_response("deregister_scalable_target", {})
+    played.answer("old", "Updating")
+    played.answer("old", "InService", "no capacity")
+    played.scale()  # whatever came of the update
+    with pytest.raises(SagemakerError, match="the old model still answers: no capacity"):
+        played.deploy()
+    played.scaling.assert_no_pending_responses()
 
 
 def test_a_new_endpoint_that_fails_is_said_to_cost_money() -> None:

@@ -52,7 +52,7 @@ def test_a_training_job_is_started_and_waited_for(
     file: Path, aws: str, capsys: pytest.CaptureFixture[str]
 ) -> None:  # fmt: skip
     run_cli(
-        "sagemaker", "train", "--config", file, "--data", "s3://binwatch/prepared/", "--weights", "s3://binwatch/w/",
+        "sagemaker", "train", "--config", file, "--data", "s3://binwatch/prepared", "--weights", "s3://binwatch/w.pt",
         "--set", "job.spot=true", "--set", "job.instances=2", "--set", "job.max_hours=1.5", "--name", "first-run",
     )  # fmt: skip
     found = sagemaker(aws).describe_training_job(TrainingJobName="first-run")
@@ -63,7 +63,7 @@ def test_a_training_job_is_started_and_waited_for(
     channels = {
         each["ChannelName"]: each["DataSource"]["S3DataSource"]["S3Uri"] for each in found["InputDataConfig"]
     }  # fmt: skip
-    assert channels == {"data": "s3://binwatch/prepared/", "weights": "s3://binwatch/w/"}
+    assert channels == {"data": "s3://binwatch/prepared/", "weights": "s3://binwatch/w.pt"}
     assert found["CheckpointConfig"] == {
         "S3Uri": "s3://binwatch/sagemaker/checkpoints/first-run", "LocalPath": "/opt/ml/checkpoints",
     }  # fmt: skip
@@ -130,6 +130,7 @@ def test_hyperband_stops_trials_itself(file: Path) -> None:
         ("job.role=me", "job.role: String should match pattern"),
         ("job.instance_typ=ml.g5.xlarge", "job.instance_typ: Extra inputs are not permitted"),
         ("job.output=/tmp", "job.output: String should match pattern"),
+        ('job.subnets=["subnet-1"]', "job: Value error, subnets and security_groups go together"),
         ("train.epochs=0", "train.epochs: Input should be greater than or equal to 1"),
     ],
 )
@@ -137,6 +138,14 @@ def test_a_wrong_option_is_named(change: str, expected: str, file: Path) -> None
     with pytest.raises(ConfigError, match=r"docs/aws\.md") as caught:
         config(file, change)
     assert str(caught.value).startswith(expected)
+
+
+@pytest.mark.parametrize("command", ["train", "tune"])
+def test_a_folder_of_this_machine_is_no_data(command: str, file: Path, cli_error: CliError) -> None:
+    said = cli_error("sagemaker", command, "--config", file, "--data", "prepared/")
+    assert said.startswith("error: --data: 'prepared/': expected s3://BUCKET/PREFIX")
+    said = cli_error("sagemaker", command, "--config", file, "--data", "s3://b-1/p", "--weights", "w.pt")
+    assert said.startswith("error: --weights: 'w.pt': expected s3://BUCKET/PREFIX")
 
 
 def test_a_preset_that_is_not_there_is_named(file: Path) -> None:
@@ -181,7 +190,7 @@ def test_without_credentials_it_says_how_to_get_some(
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
     monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # it remembers the credentials of other tests
-    said = cli_error("sagemaker", "train", "--config", file, "--data", "s3://b/p/", "--name", "t")
+    said = cli_error("sagemaker", "train", "--config", file, "--data", "s3://b-1/p/", "--name", "t")
     assert said.startswith("error: training job t: no AWS credentials")
     assert "log in, or give the machine a role" in said
 
@@ -191,7 +200,7 @@ def test_a_region_that_does_not_answer_is_named(
 ) -> None:  # fmt: skip
     monkeypatch.setenv("BINWATCH_REGION", "eu-west-9")
     monkeypatch.setattr("binwatch.aws._TRIES", 1)
-    said = cli_error("sagemaker", "train", "--config", file, "--data", "s3://b/p/", "--name", "t")
+    said = cli_error("sagemaker", "train", "--config", file, "--data", "s3://b-1/p/", "--name", "t")
     assert "AWS cannot be reached in region 'eu-west-9'" in said
     assert "check BINWATCH_REGION" in said
 

@@ -11,6 +11,7 @@ import pytest
 from binwatch.objects import Objects
 from binwatch.registry import Registry
 from binwatch.settings import Settings
+from tests.services.aws_shapes import complaints
 from tests.services.s3 import S3
 from tests.trainer.drawn import run_cli
 from tests.trainer.sagemaker.conftest import OPTIONS, ROLE, CliError
@@ -115,6 +116,29 @@ def test_the_pipeline_is_shown_without_asking_anyone(
     assert found["Steps"][1]["Arguments"]["Tags"] == [
         {"Key": "project", "Value": "binwatch"}, {"Key": "team", "Value": "bins"},
     ]  # fmt: skip
+
+
+def test_each_steps_request_is_one_that_aws_takes(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    changes = ["job.max_hours=600", "job.spot=true", 'job.subnets=["subnet-1"]', 'job.security_groups=["sg-1"]']
+    flags = [part for each in changes for part in ("--set", each)]
+    run_cli("sagemaker", "pipeline", "--config", file, "--show", *flags)
+    steps = json.loads(capsys.readouterr().out)["Steps"]
+    *steps, decide = steps
+    named = {"Processing": "ProcessingJobName", "Training": "TrainingJobName"}  # which the pipeline gives
+    made = {"Processing": "CreateProcessingJob", "Training": "CreateTrainingJob", "RegisterModel": "CreateModelPackage"}
+    for step in [*steps, *decide["Arguments"]["IfSteps"]]:
+        kind = step["Type"]
+        request = step["Arguments"] | ({named[kind]: step["Name"]} if kind in named else {})
+        assert complaints("sagemaker", made[kind], request) == [], step["Name"]
+
+
+def test_without_an_image_that_serves_no_model_is_registered(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:  # fmt: skip
+    changes = ("--set", "endpoint.image=", "--set", "endpoint.name=")
+    run_cli("sagemaker", "pipeline", "--config", file, "--show", *changes)
+    decide = json.loads(capsys.readouterr().out)["Steps"][-1]
+    assert [step["Name"] for step in decide["Arguments"]["IfSteps"]] == ["Promote"]
 
 
 def test_a_second_definition_replaces_the_first(file: Path) -> None:
