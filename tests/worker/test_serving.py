@@ -316,7 +316,7 @@ def test_a_transform_job_is_never_refused_what_it_may_send(settings: Settings) -
 
 @pytest.mark.parametrize(
     ("batch_size", "photo_mb", "concurrent", "payload"),
-    [(16, 20, 16, 6), (16, 4, 16, 4), (4, 20, 4, 20), (512, 20, 100, 1)],
+    [(16, 20, 16, 6), (16, 4, 16, 4), (4, 20, 4, 20), (512, 20, 16, 6), (512, 1, 100, 1), (1, 200, 1, 100)],
 )
 def test_execution_parameters_stay_within_sagemakers_limit(
     settings: Settings, batch_size: int, photo_mb: int, concurrent: int, payload: int

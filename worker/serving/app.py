@@ -47,6 +47,7 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 _BODY_S = 60
 """Seconds that a client has for its body: one that says no more must not keep its place."""
+_USUAL_MB = 6
 _AT_ONCE = 32
 """Links of one request that are followed at a time: enough to fill batches, and other requests get their turn."""
 
@@ -118,13 +119,14 @@ class App:
         return _json(200, model=counter.engine.card.version)
 
     async def _parameters(self, headers: Headers, receive: Receive) -> Reply:
-        """What a transform job is best started with, unless it was told otherwise."""
-        concurrent = min(self._settings.batch_size, TRANSFORM_MB)  # as many as one batch takes
+        """What a transform job is best started with, unless it was told otherwise: as many photos as one batch takes.
+
+        But a larger photo than it may send fails the job, so it may send SageMaker's usual 6 MB at least.
+        """
         largest = -(-self._settings.max_photo_bytes // 2**20)
+        concurrent = min(self._settings.batch_size, TRANSFORM_MB // min(largest, _USUAL_MB))
         payload = min(largest, TRANSFORM_MB // concurrent)
-        return _json(
-            200, MaxConcurrentTransforms=concurrent, BatchStrategy="SINGLE_RECORD", MaxPayloadInMB=max(1, payload)
-        )
+        return _json(200, MaxConcurrentTransforms=concurrent, BatchStrategy="SINGLE_RECORD", MaxPayloadInMB=payload)
 
     async def _scrape(self, headers: Headers, receive: Receive) -> Reply:
         return Reply(200, CONTENT_TYPE_LATEST, generate_latest(self._metrics.registry))
