@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any, ClassVar
 
 from celery import Task
+from celery.exceptions import Reject, Retry
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
 
@@ -32,6 +33,8 @@ _SUSPECTS = threading.Lock()
 Groups do not wait for it: after a broker has crashed, all that it had may come as suspect, and must be done quickly. A
 group that kills is halved eight times at most until it stands alone, which is fewer than MAX_DEATHS.
 """
+REFUSED_WAIT_S = 5.0
+"""How long a task rests that RabbitMQ must send again, since it takes nothing in its place."""
 _MAX_DOUBLINGS = 20  # an outage of days must not end in a number too large for a float
 
 
@@ -75,8 +78,13 @@ class _ObjectsTask(Task):  # type: ignore[misc]  # Celery has no types
     def run(self, objects: _Objects, suspect: bool = False) -> None:
         """Celery's entry point. `suspect`: a worker may have died while it had these objects in hand."""
         self._note_age()
-        with self._counting.idle.task():
-            self._run_as_it_came(objects, suspect)
+        try:
+            with self._counting.idle.task():
+                self._run_as_it_came(objects, suspect)
+        except Retry:
+            raise
+        except Exception as error:
+            raise self._kept(error) from error
 
     def _run_as_it_came(self, objects: _Objects, suspect: bool) -> None:
         came_again = _came_again(self.request)
@@ -87,6 +95,15 @@ class _ObjectsTask(Task):  # type: ignore[misc]  # Celery has no types
                 self._run(objects, self._try_suspect)
         else:
             self._run(objects, self._work)
+
+    def _kept(self, error: Exception) -> Reject:
+        """The broker does not take what was to be sent in the message's place (its next try, or two halves), so the
+        message itself must come again. Celery would have RabbitMQ take it for a dead letter."""
+        logger.warning("%s: the broker takes no message (%s); this one comes again", self.name, error)
+        if _sqs_message(self.request):  # hidden until it comes by itself: SQS takes back by being sent it once more
+            return Reject(error, requeue=False)
+        time.sleep(REFUSED_WAIT_S)  # RabbitMQ sends it again at once
+        return Reject(error, requeue=True)
 
     def _note_age(self) -> None:
         sent_at = self.request.get(SENT_AT)
@@ -159,8 +176,12 @@ def _came_again(request: Any) -> bool:
     """Whether the broker has sent this very message before: RabbitMQ says so, SQS counts."""
     if (request.delivery_info or {}).get("redelivered"):
         return True
-    message = ((request.properties or {}).get("delivery_info") or {}).get("sqs_message") or {}
-    return int(message.get("Attributes", {}).get("ApproximateReceiveCount", 1)) > 1
+    return int(_sqs_message(request).get("Attributes", {}).get("ApproximateReceiveCount", 1)) > 1
+
+
+def _sqs_message(request: Any) -> dict[str, Any]:
+    """The message that the task came in, if it came from SQS."""
+    return ((request.properties or {}).get("delivery_info") or {}).get("sqs_message") or {}
 
 
 class CountPhotos(_ObjectsTask):

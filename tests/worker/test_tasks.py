@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 from celery import Celery
 from celery.contrib.testing.worker import start_worker
-from celery.exceptions import Retry
+from celery.exceptions import Reject, Retry
+from kombu.exceptions import OperationalError as BrokerError
 from sqlalchemy import Engine as Database
 from sqlalchemy.exc import DataError, InterfaceError, InternalError, OperationalError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
@@ -280,6 +281,27 @@ def test_outages_are_no_deaths(suspects: Any) -> None:
             suspects(PHOTOS[:1], fail(error), request=REDELIVERED | FROM_A_BROKER)
         assert again.value.sig.kwargs == {}, "what a worker has survived is no suspect any more"
     assert suspects(PHOTOS[:1])[0].dead == []
+
+
+RECEIVED_ANEW: dict[str, Any] = {"delivery_info": {"redelivered": False}}
+
+
+@pytest.mark.parametrize(("came", "requeue"), [(RECEIVED_ANEW, True), (RECEIVED_ONCE, False)], ids=["rabbitmq", "sqs"])
+@pytest.mark.parametrize("answer", [keep_back(1), fail(ZeroDivisionError("a bug"))], ids=["next try", "halves"])
+def test_a_task_stays_if_the_broker_takes_nothing_in_its_place(
+    suspects: Any, monkeypatch: pytest.MonkeyPatch, came: dict[str, Any], requeue: bool, answer: Any
+) -> None:
+    """On SQS, a message that is neither deleted nor given back comes again by itself."""
+    monkeypatch.setattr("worker.tasks.REFUSED_WAIT_S", 0)
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise BrokerError("reject-publish")
+
+    monkeypatch.setattr(Recorder, "resend", refuse)
+    monkeypatch.setattr("celery.canvas.Signature.apply_async", refuse)
+    with pytest.raises(Reject) as kept:
+        suspects(PHOTOS, answer, request=came | FROM_A_BROKER)
+    assert kept.value.requeue is requeue
 
 
 @pytest.fixture
