@@ -1,10 +1,12 @@
 """How fast training from JPEG files is beside the same loop on tensors that are in memory already.
 
     python -m benchmarks.training_feed --photos samples/bin-images --rounds 6 --limit 32 --threads 2
+    python -m benchmarks.training_feed --photos TAR --device cuda --precision bf16 --batch-size 256 --readers 16
 
 Both train a ResNet50; they take turns, so that other work on the machine hits both. From files means everything that
-`fit` does: read, decode, squash and augment. Prints photos per second of each round, the processor time that each
-photo takes, which other work on the machine hardly changes, and the ratios.
+`fit` does: read, decode, squash and augment. In memory means in the device's, and without augmentation. Prints photos
+per second of each round, the processor time that each photo takes, which other work on the machine hardly changes, and
+the ratios.
 """
 
 from __future__ import annotations
@@ -14,49 +16,52 @@ import os
 import statistics
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import cycle, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
 
-from binwatch.image import SIZE
-from trainer.config import AugmentConfig, Config
+from trainer import devices
+from trainer.config import AugmentConfig, Config, TrainConfig
 from trainer.data.batches import PhotoBatches
 from trainer.data.dataset import PhotoSet
 from trainer.data.epochs import Batch, Batches
 from trainer.data.index import Row
 from trainer.data.source import open_source
 from trainer.data.split import Split
-from trainer.devices import hardware
 from trainer.loop import Run, augments_on_device
 from trainer.models import build
+from trainer.network import check_compiler
 
 
 class InMemory:
-    """The photos as tensors where the network computes, not augmented; the same number in each batch as from files."""
+    """Photos as tensors where the network computes, not augmented: some batches, again and again."""
 
     features = False
     passes = 1
 
-    def __init__(self, photos: PhotoSet, files: PhotoBatches, device: str) -> None:
-        pixels = torch.from_numpy(photos.pixels(range(len(photos)), SIZE)).to(device)
-        self.quantities = torch.from_numpy(photos.quantities)
-        sizes = [len(batch.quantities) for batch in files.epoch(0)]
+    def __init__(self, photos: PhotoSet, config: Config, batches: int) -> None:
+        train = config.train
+        size = min(train.batch_size, len(photos))
+        files = PhotoBatches(photos, size, seed=0, augment=None, shuffle=False, threads=train.readers)
+        self.quantities = files.quantities
+        self._length = batches
         self._batches = [
-            Batch(inputs, quantities, quantities, len(quantities))
-            for inputs, quantities in zip(pixels.split(sizes), self.quantities.split(sizes), strict=True)
+            replace(batch, inputs=batch.inputs.to(train.device), quantities=batch.quantities.to(train.device))
+            for batch in islice(files.epoch(0), batches)
         ]
 
     def __len__(self) -> int:
-        return len(self._batches)
+        return self._length
 
     @property
     def photos(self) -> int:
-        return len(self.quantities)
+        return sum(batch.photos for batch in self.epoch(0))
 
     def epoch(self, _: int) -> Iterator[Batch]:
-        return iter(self._batches)
+        return islice(cycle(self._batches), self._length)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,34 +85,43 @@ def pace(run: Run, batches: Batches, device: str) -> Pace:
 
 def main() -> None:
     options = _options()
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    train = {
-        "batch_size": options.batch_size, "device": options.device, "precision": options.precision,
-        "channels_last": options.device != "cpu",
-    }  # fmt: skip
-    config = Config.model_validate(
-        {"data": {"photos": options.photos, "index": "none"}, "model": {"weights": "none"}, "train": train}
-    )
+    config = _config(options)
+    devices.prepare(config.train)
+    check_compiler(config.train)
     photos = _photos(options)
     files = PhotoBatches(
-        photos, options.batch_size, seed=0, augment=AugmentConfig(), shuffle=True, threads=config.train.readers,
-        later=augments_on_device(config),
+        replace(photos, rows=photos.rows * options.repeat), options.batch_size, seed=0, augment=AugmentConfig(),
+        shuffle=True, threads=options.readers, later=augments_on_device(config),
     )  # fmt: skip
-    memory = InMemory(photos, files, options.device)
+    memory = InMemory(photos, config, len(files))
     layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
     model = build(config.model).to(device=options.device, memory_format=layout)
-    print(f"ResNet50, {len(photos)} photos in batches of {options.batch_size}, {options.precision};", end=" ")
-    print(f"{hardware(config.train)}, {os.cpu_count()} cores, {config.train.readers} readers")
+    compiled = ", compiled" if options.compile else ""
+    print(
+        f"ResNet50, {files.photos} photos in batches of {options.batch_size}, {options.precision}{compiled};", end=" "
+    )
+    print(f"{devices.hardware(config.train)}, {os.cpu_count()} cores, {options.readers} readers")
     with TemporaryDirectory() as folder:
         run = Run(config, Path(folder), model, [], files, files, {})
-        pace(run, files, options.device)  # the first round allocates, and fills the page cache
+        for each in (files, memory):
+            pace(run, each, options.device)  # the first round allocates and compiles, and fills the page cache
         print(f"{'round':8}{'from files':>22}{'in memory':>22}{'speed':>9}", flush=True)
         rounds = []
         for number in range(1, options.rounds + 1):
             rounds.append([pace(run, each, options.device) for each in (files, memory)])
             _print_row(str(number), *rounds[-1])
     _summarise(rounds)
+
+
+def _config(options: argparse.Namespace) -> Config:
+    train = {
+        "batch_size": options.batch_size, "device": options.device, "precision": options.precision,
+        "channels_last": options.device != "cpu", "compile": options.compile, "threads": options.threads,
+        "readers": options.readers,
+    }  # fmt: skip
+    return Config.model_validate(
+        {"data": {"photos": options.photos, "index": "none"}, "model": {"weights": "none"}, "train": train}
+    )
 
 
 def _summarise(rounds: list[list[Pace]]) -> None:
@@ -132,8 +146,7 @@ def _print_row(name: str, fed: Pace, bare: Pace) -> None:
 def _photos(options: argparse.Namespace) -> PhotoSet:
     source = open_source(options.photos)
     keys = list(source.sizes())[: options.limit]
-    rows = tuple(Row(key, number % 7, key, Split.TRAIN) for number, key in enumerate(keys))
-    return PhotoSet(source, rows * options.repeat)
+    return PhotoSet(source, tuple(Row(key, number % 7, key, Split.TRAIN) for number, key in enumerate(keys)))
 
 
 def _options() -> argparse.Namespace:
@@ -143,6 +156,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
+    parser.add_argument("--compile", action="store_true", help="as train.compile")
+    parser.add_argument("--readers", type=int, default=TrainConfig().readers, help="as train.readers")
     parser.add_argument("--repeat", type=int, default=1, help="use each photo so many times an epoch")
     parser.add_argument("--limit", type=int, help="use the first so many photos only")
     parser.add_argument("--threads", type=int, default=0, help="of torch, on the CPU; 0: all")
