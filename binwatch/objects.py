@@ -98,10 +98,14 @@ class Objects:
             ),
         )
 
-    def fetch(self, bucket: str, key: str, *, max_bytes: int) -> Fetched:
-        """The object as it is now. An object over `max_bytes` is refused before its body is read."""
+    def fetch(self, bucket: str, key: str, *, max_bytes: int, version_id: str | None = None) -> Fetched:
+        """The object as it is now, or a version that the bucket has kept.
+
+        An object over `max_bytes` is refused before its body is read.
+        """
+        version = {"VersionId": version_id} if version_id else {}
         try:
-            answer = self._client.get_object(Bucket=bucket, Key=key)
+            answer = self._client.get_object(Bucket=bucket, Key=key, **version)
             # Not `with answer["Body"]`: that hands out urllib3's stream, whose errors botocore does not translate.
             with closing(answer["Body"]) as body:
                 size, modified = answer["ContentLength"], answer["LastModified"]

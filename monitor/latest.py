@@ -8,8 +8,8 @@ from datetime import datetime
 from sqlalchemy import Connection, RowMapping, and_, select
 
 from binwatch.counts import CLASSES, Outcome
-from binwatch.errors import Reason
 from binwatch.records.tables import Bin, Comparison, Count, Expectation
+from monitor.photos import can_be_shown, was_replaced
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,19 +33,20 @@ class CountedPhoto:
     outcome: Outcome | None
     unread: str | None
     """Why the bin's metadata file gives no expected quantity."""
-
-    @property
-    def can_be_shown(self) -> bool:
-        """Whether the photo itself is there and sound, counted or not."""
-        return self.reason in (None, Reason.INFERENCE_FAILED)
+    replaced: bool
+    """Another photo has been stored under its key since."""
+    can_be_shown: bool
+    """The photo itself is there and sound, counted or not, as far as the records know."""
 
 
 def read_latest(connection: Connection, limit: int) -> list[CountedPhoto]:
     """The `limit` photos that were recorded last, the newest first."""
+    latest = Count.__table__.alias("latest")
     statement = (
-        select(*Count.__table__.c, Expectation.reason.label("unread"))
+        select(*Count.__table__.c, Expectation.reason.label("unread"), was_replaced(latest).label("replaced"))
         .select_from(Count)
         .outerjoin(Bin, and_(Bin.bucket == Count.bucket, Bin.bin_id == Count.bin_id))
+        .outerjoin(latest, latest.c.id == Bin.count_id)
         .outerjoin(Expectation, Expectation.id == Bin.expectation_id)
         .order_by(Count.id.desc())
         .limit(limit)
@@ -83,4 +84,6 @@ def _photo(row: RowMapping, compared: RowMapping | None) -> CountedPhoto:
         error=compared["error"] if compared else None,
         outcome=Outcome(compared["outcome"]) if compared else None,
         unread=row["unread"],
+        replaced=row["replaced"],
+        can_be_shown=can_be_shown(row["reason"], row["version_id"], replaced=row["replaced"]),
     )

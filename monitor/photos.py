@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 from collections import OrderedDict
+from contextlib import suppress
+from dataclasses import dataclass
 from enum import StrEnum
 from threading import Lock
 
 from PIL import ExifTags, Image
-from sqlalchemy import Connection, select
+from sqlalchemy import ColumnElement, Connection, FromClause, and_, exists, func, not_, select
 
-from binwatch.errors import BinwatchError, PhotoError
+from binwatch.errors import BinwatchError, PhotoError, Reason
 from binwatch.image import FORMATS, Limits, load
 from binwatch.objects import ObjectRefused, Objects
 from binwatch.records.tables import Count
@@ -26,8 +28,34 @@ QUALITY = 82
 _TURNED = 5  # EXIF orientations 5 to 8 swap width and height
 
 
+class Lost(StrEnum):
+    """Why a photo cannot be shown. The set is closed: there is a picture for each (monitor/static/photo-*.svg)."""
+
+    REPLACED = "replaced"
+    """Another photo has its key, and the bucket keeps no versions."""
+    GONE = "gone"
+    UNREADABLE = "unreadable"
+    """No image, too large, or not ours to read."""
+    OUTAGE = "outage"
+    """It may be there, but the store does not answer."""
+
+
 class NoPhoto(BinwatchError):
     """There is no such photo to show (any more). The message says why."""
+
+    def __init__(self, message: str, why: Lost) -> None:
+        super().__init__(message)
+        self.why = why
+
+
+@dataclass(frozen=True, slots=True)
+class _Upload:
+    """What was counted."""
+
+    bucket: str
+    key: str
+    etag: str
+    version_id: str | None
 
 
 class Size(StrEnum):
@@ -69,14 +97,30 @@ class Photos:
         return self.large(count_id) if size is Size.LARGE else self.small(count_id)
 
     def _made(self, count_id: int, side: int) -> bytes:
-        bucket, key, etag = self._records.read(lambda connection: _photo_of(connection, count_id))
+        data = self._data(self._records.read(lambda connection: _upload_of(connection, count_id)))
         try:
-            fetched = self._objects.fetch(bucket, key, max_bytes=self._limits.max_bytes)
-            if fetched.etag != etag:
-                raise NoPhoto(f"{key!r} has been replaced since it was counted")
-            return shrink(fetched.data, self._limits, side)
-        except (ObjectRefused, PhotoError) as error:
-            raise NoPhoto(str(error)) from error
+            return shrink(data, self._limits, side)
+        except PhotoError as error:
+            raise NoPhoto(str(error), Lost.UNREADABLE) from error
+
+    def _data(self, of: _Upload) -> bytes:
+        """Of this very upload: what its key holds now, or a version that the bucket has kept."""
+        try:
+            return self._fetch(of, None)
+        except NoPhoto:
+            if of.version_id is not None:
+                with suppress(NoPhoto):
+                    return self._fetch(of, of.version_id)
+            raise
+
+    def _fetch(self, of: _Upload, version_id: str | None) -> bytes:
+        try:
+            fetched = self._objects.fetch(of.bucket, of.key, max_bytes=self._limits.max_bytes, version_id=version_id)
+        except ObjectRefused as error:
+            raise NoPhoto(str(error), Lost.GONE if error.why == "missing" else Lost.UNREADABLE) from error
+        if fetched.etag != of.etag:
+            raise NoPhoto(f"{of.key!r} has been replaced since it was counted", Lost.REPLACED)
+        return fetched.data
 
 
 def shrink(data: bytes, limits: Limits, side: int = SIDE) -> bytes:
@@ -100,8 +144,31 @@ def _upright_size(data: bytes) -> tuple[int, int]:
     return (height, width) if turned else (width, height)
 
 
-def _photo_of(connection: Connection, count_id: int) -> tuple[str, str, str]:
-    row = connection.execute(select(Count.bucket, Count.key, Count.etag).where(Count.id == count_id)).one_or_none()
+def _upload_of(connection: Connection, count_id: int) -> _Upload:
+    upload = select(Count.bucket, Count.key, Count.etag, Count.version_id)
+    row = connection.execute(upload.where(Count.id == count_id)).one_or_none()
     if row is None:
-        raise NoPhoto(f"there is no count {count_id}")
-    return row.bucket, row.key, row.etag
+        raise NoPhoto(f"there is no count {count_id}", Lost.GONE)
+    return _Upload(*row)
+
+
+def was_replaced(latest: FromClause) -> ColumnElement[bool]:
+    """Whether another photo has taken the key of a row of `counts`; `latest` is the latest count of its bin.
+
+    A photo that came back (A, then B, then A again) is what the key holds, though B was recorded after it.
+    """
+    later = Count.__table__.alias("later")
+    replaced = exists().where(
+        later.c.bucket == Count.bucket,
+        later.c.key == Count.key,
+        later.c.etag.not_in((Count.etag, "")),
+        later.c.modified_at > Count.modified_at,
+    )
+    is_latest = and_(latest.c.key == Count.key, latest.c.etag == Count.etag)
+    return and_(replaced, func.coalesce(not_(is_latest), True))
+
+
+def can_be_shown(reason: str | None, version_id: str | None, *, replaced: bool) -> bool:
+    """Whether a photo was sound when it was counted, and its bucket still has it, as far as the records know."""
+    # S3's "null" version is what a bucket holds of a time when it kept none: overwritten like any other object.
+    return reason in (None, Reason.INFERENCE_FAILED) and not (replaced and version_id in (None, "null"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
 from typing import Annotated, Literal
 
 from anyio import CapacityLimiter, to_thread
@@ -9,9 +10,10 @@ from fastapi import APIRouter, Header, Path, Query, Request, Response
 from prometheus_client.exposition import choose_encoder
 from pydantic import BaseModel
 
+from binwatch.errors import ObjectsError
 from monitor.api.problem import Problem
 from monitor.metrics import registry_of
-from monitor.photos import Size
+from monitor.photos import Lost, NoPhoto, Size
 from monitor.services import Given
 from monitor.summary import Summary, summarise
 from monitor.totals import read_model_in_use, read_totals
@@ -20,6 +22,8 @@ router = APIRouter()
 
 MAX_ID = 2**63 - 1
 """No database numbers rows beyond it; a larger one would be an error there instead of a photo that is not there."""
+PICTURES = {lost: (files("monitor") / "static" / f"photo-{lost}.svg").read_bytes() for lost in Lost}
+"""What is shown instead of a photo."""
 ModelName = Annotated[str | None, Query(max_length=100, description="a model's version; without it, the one in use")]
 
 
@@ -57,8 +61,18 @@ def summary(services: Given, model: ModelName = None) -> Summary:
 async def photo(
     request: Request, services: Given, count_id: Annotated[int, Path(ge=1, le=MAX_ID)], size: Size = Size.SMALL
 ) -> Response:
-    """A counted photo as a JPEG, its longer side 320 pixels (small) or 960 (large)."""
+    """A counted photo as a JPEG, its longer side 320 pixels (small) or 960 (large).
+
+    Of a bucket that keeps versions, also one that was replaced or deleted.
+    """
     limiter: CapacityLimiter = request.app.state.photo_limiter
-    jpeg = await to_thread.run_sync(services.photos.of, count_id, size, limiter=limiter)
+    try:
+        jpeg = await to_thread.run_sync(services.photos.of, count_id, size, limiter=limiter)
+    except (NoPhoto, ObjectsError) as error:
+        # Browsers show what comes instead of a photo, whatever its status; a broken image would say nothing.
+        if "image/" not in request.headers.get("accept", ""):
+            raise
+        lost, status = (error.why, 404) if isinstance(error, NoPhoto) else (Lost.OUTAGE, 503)
+        return Response(PICTURES[lost], status, media_type="image/svg+xml")
     # One count is about one upload, for good; "private" since who may see the page is the operator's business.
     return Response(jpeg, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=86400, immutable"})

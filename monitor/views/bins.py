@@ -10,10 +10,10 @@ from pydantic import BaseModel
 from sqlalchemy import Connection, RowMapping, select
 
 from binwatch.counts import CLASSES, Outcome, class_of, outcome_of
-from binwatch.errors import Reason
 from binwatch.records.audits import UnknownBin
 from binwatch.records.engine import can_hold
 from binwatch.records.tables import Audit, Bin, Count, CurrentComparison, Expectation
+from monitor.photos import can_be_shown, was_replaced
 
 HISTORY = 50
 """Photos, expected quantities and audits that are listed at most, the newest first."""
@@ -53,8 +53,10 @@ class BinPhoto(BaseModel):
     detail: str | None
     width: int | None
     height: int | None
+    replaced: bool
+    """Another photo has been stored under its key since."""
     can_be_shown: bool
-    """The photo was there and sound when it was counted."""
+    """The photo was sound when it was counted, and is still there, as far as the records know."""
     is_latest: bool
 
 
@@ -183,11 +185,13 @@ def read_saved(connection: Connection, audit_id: int) -> BinAudit | None:
 
 def _photos(connection: Connection, bucket: str, bin_id: str, latest: int | None) -> Sequence[RowMapping]:
     """The newest, and the latest by the store's clock even if many were recorded after it."""
-    statement = select(Count.__table__).where(Count.bucket == bucket, Count.bin_id == bin_id)
-    rows = connection.execute(statement.order_by(Count.id.desc()).limit(HISTORY)).mappings().all()
+    now = Count.__table__.alias("now")
+    statement = select(Count.__table__, was_replaced(now).label("replaced")).outerjoin(now, now.c.id == latest)
+    newest = statement.where(Count.bucket == bucket, Count.bin_id == bin_id).order_by(Count.id.desc()).limit(HISTORY)
+    rows = connection.execute(newest).mappings().all()
     if latest is None or any(row["id"] == latest for row in rows):
         return rows
-    return [*connection.execute(select(Count.__table__).where(Count.id == latest)).mappings(), *rows]
+    return [*connection.execute(statement.where(Count.id == latest)).mappings(), *rows]
 
 
 def _quantities(connection: Connection, bucket: str, bin_id: str, latest: int | None) -> Sequence[RowMapping]:
@@ -234,7 +238,8 @@ def _photo(row: RowMapping, state: RowMapping) -> BinPhoto:
         detail=row["detail"],
         width=row["width"],
         height=row["height"],
-        can_be_shown=row["reason"] in (None, Reason.INFERENCE_FAILED),
+        replaced=row["replaced"],
+        can_be_shown=can_be_shown(row["reason"], row["version_id"], replaced=row["replaced"]),
         is_latest=row["id"] == state["count_id"],
     )
 

@@ -56,6 +56,7 @@ class Recorder:
         detail: str | None = None,
         model: str = MODEL,
         etag: str | None = None,
+        version_id: str | None = None,
         bucket: str = BUCKET,
         at: datetime = DAY,
     ) -> None:
@@ -64,6 +65,7 @@ class Recorder:
             bucket=bucket,
             key=key,
             etag=f"photo-{next(self._uploads)}" if etag is None else etag,
+            version_id=version_id,
             model_version=model,
             precision="int8",
             provider="CPUExecutionProvider",

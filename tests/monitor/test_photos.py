@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from datetime import timedelta
 
 import pytest
 from PIL import ExifTags, Image
@@ -11,9 +12,16 @@ from sqlalchemy import Engine
 
 from binwatch.errors import PhotoError, Reason
 from binwatch.image import Limits
-from monitor.photos import LARGE_SIDE, SIDE, shrink
+from binwatch.records.store import NewCount, Store
+from monitor.api.machine import PICTURES
+from monitor.photos import LARGE_SIDE, SIDE, Lost, shrink
 from tests.monitor.conftest import Recorder, Running, jpeg, running_monitor
+from tests.monitor.drifting import DAY, MODEL
+from tests.monitor.html import Parsed
 from tests.services.s3 import S3
+
+IMAGES = "image/avif,image/webp,image/*,*/*;q=0.8"
+"""What browsers say of the images of a page."""
 
 
 class _Shop:
@@ -22,8 +30,29 @@ class _Shop:
     def __init__(self, s3: S3, recorder: Recorder, monitor: Running) -> None:
         self.s3, self.recorder, self.monitor = s3, recorder, monitor
 
-    def add(self, key: str, data: bytes) -> None:
-        self.recorder.count(key, 1, etag=self.s3.put(key, data), bucket=self.s3.bucket)
+    def add(self, key: str, data: bytes, day: int = 0) -> None:
+        at = DAY + timedelta(days=day)
+        uploaded = self.s3.client.put_object(Bucket=self.s3.bucket, Key=key, Body=data)
+        etag, version = uploaded["ETag"].strip('"'), uploaded.get("VersionId")
+        self.recorder.count(key, 1, etag=etag, version_id=version, bucket=self.s3.bucket, at=at)
+
+    def keep_versions(self) -> None:
+        versioning = {"Status": "Enabled"}
+        self.s3.client.put_bucket_versioning(Bucket=self.s3.bucket, VersioningConfiguration=versioning)
+
+    def shown(self, number: int) -> str:
+        """Colour of a photo, or the name of the picture that a browser gets instead."""
+        answer = self.monitor.get(f"/photos/{number}?size=large", Accept=IMAGES)
+        if answer.headers["content-type"] == "image/svg+xml":
+            assert answer.headers["cache-control"] == "no-store"
+            return next(lost for lost, picture in PICTURES.items() if picture == answer.content)
+        red, green, _ = _opened(answer.content).convert("RGB").getpixel((10, 10))
+        return "red" if red > green else "green"
+
+    def latest(self) -> dict[int, tuple[bool, bool]]:
+        """Of the latest photos: whether each was replaced, and whether it can be shown."""
+        photos = self.monitor.get("/api/overview").json()["latest"]
+        return {photo["id"]: (photo["replaced"], photo["can_be_shown"]) for photo in photos}
 
 
 @pytest.fixture
@@ -90,6 +119,59 @@ def test_a_replaced_photo_is_not_shown_as_the_one_that_was_counted(shop: _Shop) 
     assert "replaced" in answer.json()["detail"]
 
 
+def test_a_browser_is_shown_why_there_is_no_photo(shop: _Shop) -> None:
+    for key in ("a.jpg", "b.jpg"):
+        shop.add(key, jpeg(colour="red"))
+    shop.add("c.jpg", b"no image")
+    shop.s3.put("a.jpg", jpeg(colour="green"))
+    shop.s3.client.delete_object(Bucket=shop.s3.bucket, Key="b.jpg")
+    assert [shop.shown(number) for number in (1, 2, 3, 4)] == ["replaced", "gone", "unreadable", "gone"]
+    assert shop.monitor.get("/photos/1", Accept=IMAGES).status_code == 404
+
+
+def test_lists_know_what_was_replaced(shop: _Shop) -> None:
+    for day, colour in enumerate(("red", "green", "blue")):
+        shop.add("a.jpg", jpeg(colour=colour), day)
+    shop.add("b.jpg", jpeg())
+    shop.recorder.count("b.jpg", 1, etag="", reason=Reason.MISSING, bucket=shop.s3.bucket, at=DAY + timedelta(days=9))
+    gone, replaced, there = (False, False), (True, False), (False, True)
+    assert shop.latest() == {1: replaced, 2: replaced, 3: there, 4: there, 5: gone}
+    photos = shop.monitor.client.get("/api/bin", params={"id": "a", "bucket": shop.s3.bucket}).json()["photos"]
+    assert {photo["id"]: (photo["replaced"], photo["can_be_shown"]) for photo in photos} == {
+        1: replaced, 2: replaced, 3: there,
+    }  # fmt: skip
+    for path in ("/", f"/bin?id=a&bucket={shop.s3.bucket}"):
+        sources = [image["src"] for image in Parsed(shop.monitor.page(path)).tags("img")]
+        assert sources.count("/static/photo-replaced.svg") == 2
+        assert "/photos/1" not in sources
+
+
+def test_a_photo_that_came_back_is_there(shop: _Shop) -> None:
+    shop.add("a.jpg", jpeg(colour="red"))
+    shop.add("a.jpg", jpeg(colour="green"), 1)
+    again = NewCount(
+        bucket=shop.s3.bucket, key="a.jpg", etag=shop.s3.put("a.jpg", jpeg(colour="red")), model_version=MODEL,
+        precision="int8", provider="CPUExecutionProvider", modified_at=DAY + timedelta(days=2), predicted=1,
+    )  # fmt: skip
+    Store(shop.recorder.engine).add_counts([again])
+    assert shop.latest() == {1: (False, True), 2: (True, False)}
+    assert (shop.shown(1), shop.shown(2)) == ("red", "replaced")
+
+
+def test_a_bucket_that_keeps_versions_shows_what_was_replaced_or_deleted(shop: _Shop) -> None:
+    shop.keep_versions()
+    shop.add("a.jpg", jpeg(colour="red"))
+    shop.add("a.jpg", jpeg(colour="green"), 1)
+    assert shop.latest() == {1: (True, True), 2: (False, True)}
+    assert (shop.shown(1), shop.shown(2)) == ("red", "green")
+    marker = shop.s3.client.delete_object(Bucket=shop.s3.bucket, Key="a.jpg")["VersionId"]
+    assert (shop.shown(1), shop.shown(2)) == ("red", "green")
+    version = shop.s3.client.list_object_versions(Bucket=shop.s3.bucket)["Versions"][-1]["VersionId"]
+    for one in (marker, version):  # as a lifecycle rule does
+        shop.s3.client.delete_object(Bucket=shop.s3.bucket, Key="a.jpg", VersionId=one)
+    assert (shop.shown(1), shop.shown(2)) == ("replaced", "green")
+
+
 def test_a_deleted_photo_is_not_found(shop: _Shop) -> None:
     shop.add("a.jpg", jpeg())
     shop.s3.client.delete_object(Bucket=shop.s3.bucket, Key="a.jpg")
@@ -125,6 +207,8 @@ def test_an_outage_of_the_object_store_is_not_a_missing_photo(known: Recorder, m
     answer = monitor.get("/photos/1")
     assert answer.status_code == 503
     assert "127.0.0.1" not in answer.text
+    picture = monitor.get("/photos/1", Accept=IMAGES)
+    assert (picture.status_code, picture.content) == (503, PICTURES[Lost.OUTAGE])
     assert monitor.get("/healthz").status_code == 200
 
 
