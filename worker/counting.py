@@ -109,7 +109,7 @@ class Counting:
     def probes(self) -> dict[str, Callable[[], object]]:
         """What counting needs: each raises if its part does not work now."""
         return {
-            "records": lambda: check_schema(self.database),
+            "records": self._check_records,
             "objects": lambda: self.objects.check(self._settings.bucket),
             "model": self.models.check,
         }
@@ -118,6 +118,10 @@ class Counting:
         """Let go of the threads."""
         self.models.stop()
         self._pool.shutdown()
+
+    def _check_records(self) -> None:
+        check_schema(self.database)
+        self._store.check()
 
     def _load(self, card: Card, item: Created) -> LoadedPhoto:
         try:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Engine, and_, bindparam, select, tuple_, update
+from sqlalchemy import Connection, Engine, and_, bindparam, false, select, tuple_, update
 
 from binwatch.bundle import Calibration
 from binwatch.errors import MetadataReason, Reason
@@ -83,6 +83,11 @@ class Store:
         self._engine = engine.execution_options(**{WRITE: True})
         self._calibrations = Calibrations()
         self._noted: dict[str, Calibration | None] = {}
+
+    def check(self) -> None:
+        """Raise unless the records can be written to: a database that has become read-only answers all the same."""
+        with self._engine.begin() as connection:
+            connection.execute(update(Bin).where(false()).values(photo_state=None))
 
     def use_model(self, version: str, calibration: Calibration | None) -> None:
         """Record that a model counts from now on. Its comparisons get p-values if it has a calibration."""

@@ -16,12 +16,12 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, func, select
-from sqlalchemy.exc import StatementError
+from sqlalchemy.exc import InternalError, StatementError
 
 from binwatch.counts import class_of
 from binwatch.errors import MetadataReason, Reason
 from binwatch.keys import bin_of
-from binwatch.records.engine import WRITE
+from binwatch.records.engine import WRITE, connect
 from binwatch.records.store import NewCount, NewExpectation, Store
 from binwatch.records.tables import (
     Base,
@@ -172,6 +172,15 @@ def test_nothing_to_record(store: Store, records_engine: Engine) -> None:
     assert store.add_counts([]) == 0
     assert store.add_expectations(iter(())) == 0
     assert totals(records_engine) == {"photos": {}, "expectations": {}, "comparisons": {}}
+
+
+def test_check_finds_records_that_cannot_be_written_to(postgres_records: Engine) -> None:
+    Store(postgres_records).check()
+    read_only = postgres_records.url.update_query_dict({"options": "-c default_transaction_read_only=on"})
+    engine = connect(read_only.render_as_string(hide_password=False))
+    with pytest.raises(InternalError, match="read-only transaction"):
+        Store(engine).check()
+    engine.dispose()
 
 
 def test_a_time_without_a_zone_is_refused(store: Store, records_engine: Engine) -> None:
