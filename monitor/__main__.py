@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 
 from binwatch.errors import BinwatchError
+from binwatch.listening import listen
 from binwatch.metadata import MAX_QUANTITY
 from binwatch.records.audits import add_audit
 from binwatch.records.current import rank as rank_bins
@@ -21,7 +22,7 @@ from monitor import words
 from monitor.expect import import_file
 from monitor.export import export_audits
 from monitor.records import Records, writable
-from monitor.server import address_of, is_loopback, listen, serve, write_port
+from monitor.server import address_of, is_loopback, serve, write_port
 from monitor.summary import summarise
 from monitor.terminal import render
 from monitor.totals import read_totals
@@ -54,7 +55,8 @@ def serve_command(
             settings = settings.model_copy(update={"monitor_host": host})  # a name that it answers to, too
         services = make_services(settings)
         services.records.check()
-        listener = listen(settings.monitor_host, settings.monitor_port if port is None else port)
+        wanted = settings.monitor_port if port is None else port
+        listener = listen(settings.monitor_host, wanted, "choose another with --host and --port")
         if not is_loopback(listener):
             logging.getLogger("monitor").warning(words.OPEN)
 

@@ -1,4 +1,4 @@
-"""Listening: the socket, the line that says where, and a clean end."""
+"""Serving: where, the line that says so, and a clean end."""
 
 from __future__ import annotations
 
@@ -19,21 +19,6 @@ MAX_REQUESTS = 256
 """Requests at a time; more are answered 503 at once. Far beyond what people and scrapers need."""
 GRACE_S = 5
 """How long requests may take to finish after the signal to stop. Docker kills after 10 s."""
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0 takes any free one. Raises BinwatchError if it cannot be had."""
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.create_server(address[:2], family=family)
-    except OSError as error:
-        raise BinwatchError(
-            f"cannot listen on {host} port {port}: {error.strerror}; choose another with --host and --port"
-        ) from error
-    # Connections inherit it. asyncio sets it only on sockets that name their protocol, which these do not; without it
-    # every answer waits 40 ms for the client to acknowledge its headers (Nagle's algorithm and delayed ACKs).
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return listener
 
 
 def address_of(listener: socket.socket) -> str:

@@ -11,6 +11,7 @@ from monitor.export import Exported
 
 NONE = "–"
 _NARROW = "\N{NARROW NO-BREAK SPACE}"
+_UNITS = (("day", 86_400), ("hour", 3_600), ("minute", 60))
 _FINE = 1_000  # comparisons from which a tenth of a percent is more than noise
 
 RECORDS_DOWN = (
@@ -66,6 +67,16 @@ def moment(at: datetime | None) -> str:
 def minute(at: datetime) -> str:
     """A moment where there is no room for its seconds."""
     return f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def ago(at: datetime, now: datetime | None = None) -> str:
+    """How long ago a moment was, in its largest unit; whose clock runs ahead is not believed."""
+    seconds = ((now or datetime.now(UTC)) - at).total_seconds()
+    for unit, length in _UNITS:
+        if seconds >= length:
+            times = int(seconds // length)
+            return f"{number(times)} {unit}{'s' if times > 1 else ''} ago"
+    return "just now"
 
 
 def reason(name: str) -> str:

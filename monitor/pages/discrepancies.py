@@ -15,6 +15,7 @@ from monitor.pages.templates import html
 from monitor.pages.visit import Visit
 from monitor.services import Given
 from monitor.views.discrepancies import Direction, DiscrepancyPage, Level, read_discrepancies, read_level
+from monitor.views.drift import brief_drift
 
 router = APIRouter()
 
@@ -45,7 +46,7 @@ def discrepancies(
         asked=wanted,
         found=found,
         level=level,
-        says=sentences.level(level),
+        says=sentences.level(level, brief_drift(services.drift.report)),
         empty=sentences.nothing_found(level, is_filtered=wanted.is_filtered),
         queue=Asked(flagged=True, level=wanted.level),
         usual=services.settings.flag_level,

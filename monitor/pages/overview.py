@@ -38,7 +38,7 @@ def overview(
         chart=trend.chart_of(view.trend),
         says=trend.says(view.trend),
         drift=sentences.drift_status(view.drift),
-        level_says=sentences.level(view.level),
+        level_says=sentences.level(view.level, view.drift),
         spans=sentences.SPANS,
         asked={"model": model, "span": None if span is Span.WEEK else span.value},
         queue=Asked(flagged=True),

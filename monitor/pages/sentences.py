@@ -75,19 +75,26 @@ def likely(chance: float) -> str:
     return f"{100 * chance:.{1 if chance < _SMALL else 0}f}{_NARROW}%"
 
 
-def level(of: Level) -> str:
-    """What a level means for so many bins."""
+def level(of: Level, drift: DriftInBrief) -> str:
+    """What a level means for so many bins, and whether that can be believed now."""
     if not of.calibrated:
         return (
             "The model has no calibration: bins are ranked by how sure it is, and none is flagged. Export the model"
             " with this release to get one."
         )
-    by_chance = (
-        f"If every bin were recorded correctly, about {number(round(of.false_flags))} would be flagged by chance"
-    )
+    most = number(round(of.false_flags))
+    by_chance = f"If every bin were recorded correctly, at most about {most} would be flagged by chance"
     if of.flagged <= of.false_flags:
         return f"{by_chance}: these may all be chance."
-    return f"{by_chance}: some of these are right, so look before you correct."
+    return f"{by_chance}: some of these are right, so look before you correct.{_unless(drift)}"
+
+
+def _unless(drift: DriftInBrief) -> str:
+    """A level promises something of photos that are like the calibration's; other stock does not matter to it."""
+    names = [SIGNALS[one][0].lower() for one in drift.signals if one not in (Signal.PREDICTED, Signal.EXPECTED)]
+    if not names:
+        return ""
+    return f" But photos have drifted ({', '.join(names)}): until audits say otherwise, expect more flags by chance."
 
 
 def nothing_found(of: Level, *, is_filtered: bool) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlencode
 
@@ -15,7 +15,8 @@ from monitor.pages import sentences
 
 def html(template: str, status: int = 200, **values: Any) -> HTMLResponse:
     """A page. `page` is the name of its entry in the navigation."""
-    return HTMLResponse(_TEMPLATES.get_template(template).render({"page": None} | values), status)
+    known = {"page": None, "now": datetime.now(UTC)}
+    return HTMLResponse(_TEMPLATES.get_template(template).render(known | values), status)
 
 
 def _environment() -> Environment:
@@ -32,6 +33,7 @@ def _environment() -> Environment:
         "number": words.number,
         "moment": words.moment,
         "minute": words.minute,
+        "ago": words.ago,
         "iso": datetime.isoformat,
         "reason": words.reason,
         "difference": words.difference,

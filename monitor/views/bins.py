@@ -76,6 +76,8 @@ class Expected(BaseModel):
     quantity: int | None
     items: list[Item] | None
     """None if the source does not say what the quantity is made up of."""
+    items_sum: int | None
+    """What the articles add up to; None if any of them has no number. The inventory errs if it is not the quantity."""
     source: str
     """Key of the metadata file, or name of the imported file."""
     at: datetime
@@ -256,10 +258,12 @@ def _chances(photo: RowMapping | None, expected: RowMapping | None) -> list[Clas
 
 
 def _expected(row: RowMapping, state: RowMapping) -> Expected:
+    items = None if row["contents"] is None else [Item.model_validate(item) for item in row["contents"]]
     return Expected(
         id=row["id"],
         quantity=row["quantity"],
-        items=None if row["contents"] is None else [Item.model_validate(item) for item in row["contents"]],
+        items=items,
+        items_sum=_sum(items or []),
         source=row["source"],
         at=row["modified_at"],
         recorded_at=row["recorded_at"],
@@ -267,6 +271,11 @@ def _expected(row: RowMapping, state: RowMapping) -> Expected:
         detail=row["detail"],
         is_latest=row["id"] == state["expectation_id"],
     )
+
+
+def _sum(items: Sequence[Item]) -> int | None:
+    quantities = [item.quantity for item in items if item.quantity is not None]
+    return sum(quantities) if quantities and len(quantities) == len(items) else None
 
 
 def _standing(row: RowMapping, alpha: float) -> Standing:

@@ -19,11 +19,12 @@ from sqlalchemy import Engine
 
 from binwatch.bundle import Calibration, Category
 from binwatch.errors import MetadataReason, Reason
+from binwatch.listening import listen
 from binwatch.records.audits import add_audit
 from binwatch.records.store import NewCount, NewExpectation, Store
 from binwatch.settings import load_settings
 from monitor.app import create_app
-from monitor.server import Server, address_of, listen
+from monitor.server import Server, address_of
 from monitor.services import Services, make_services
 from tests.monitor.drifting import BUCKET, DAY, MODEL, record_photos, some_photos, write_bundle
 

@@ -15,6 +15,7 @@ from binwatch.errors import Reason
 from binwatch.records.audits import add_audit
 from binwatch.records.store import NewExpectation, Store
 from binwatch.reference import Signal
+from monitor import words
 from monitor.drift.judge import Verdict
 from monitor.drift.windows import Window
 from monitor.forms import Problem
@@ -131,7 +132,7 @@ def test_the_level_is_said_in_words(floor: Running, known: Recorder) -> None:
         known.pair(f"y{number:02}", predicted=0, expected=5)
     text = Parsed(floor.page("/discrepancies?level=0.1")).text
     assert "20 of 20 bins flagged at a level of 10\u202f%, 20 still to be checked" in text
-    assert "If every bin were recorded correctly, about 2 would be flagged by chance" in text
+    assert "If every bin were recorded correctly, at most about 2 would be flagged by chance" in text
     assert "Of 1\u202f000 correctly recorded bins, about 50 look this odd." in text
 
 
@@ -166,6 +167,21 @@ def test_a_bin_shows_what_its_quantity_is_made_up_of(floor: Running, known: Reco
     text = Parsed(floor.page("/bin?id=c")).text
     assert "Salt B00X 2" in text
     assert "B00Y B00Y 1" in text
+    assert "add up" not in text
+
+
+@pytest.mark.parametrize(("second", "says"), [(3, "These add up to 5, not 3"), (None, "Pepper B00Y –")])
+def test_articles_that_do_not_make_up_the_quantity(
+    floor: Running, known: Recorder, second: int | None, says: str
+) -> None:
+    contents = [{"sku": "B00X", "name": "Salt", "quantity": 2}, {"sku": "B00Y", "name": "Pepper", "quantity": second}]
+    more = NewExpectation(
+        bucket=BUCKET, bin_id="c", source="s", etag="e", modified_at=DAY + timedelta(1), quantity=3, contents=contents
+    )
+    Store(known.engine).add_expectations([more])
+    text = Parsed(floor.page("/bin?id=c")).text
+    assert says in text
+    assert ("add up" in text) == (second is not None)
 
 
 def test_bins_that_lack_something_say_what(floor: Running) -> None:
@@ -407,8 +423,27 @@ def test_probabilities_are_as_fine_as_they_need_to_be(chance: float, says: str) 
 
 def test_few_flags_may_all_be_chance() -> None:
     level = Level(alpha=0.05, compared=200, calibrated=200, flagged=9, unaudited=9, false_flags=10)
-    assert "may all be chance" in sentences.level(level)
-    assert "look before you correct" in sentences.level(level.model_copy(update={"flagged": 30}))
+    steady = DriftInBrief(state=State.STEADY, at=None, window=Window.DAY, photos=200, signals=[])
+    assert "may all be chance" in sentences.level(level, steady)
+    assert sentences.level(level.model_copy(update={"flagged": 30}), steady).endswith("look before you correct.")
+
+
+def test_flags_are_doubted_while_photos_have_drifted() -> None:
+    level = Level(alpha=0.05, compared=200, calibrated=200, flagged=30, unaudited=9, false_flags=10)
+    found = DriftInBrief(
+        state=State.DRIFTED, at=None, window=Window.DAY, photos=200, signals=[Signal.EXPECTED, Signal.BRIGHTNESS]
+    )
+    assert "But photos have drifted (brightness)" in sentences.level(level, found)
+    stock = found.model_copy(update={"signals": [Signal.PREDICTED, Signal.EXPECTED]})
+    assert "drifted" not in sentences.level(level, stock), "each quantity is calibrated by itself"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "says"),
+    [(-90, "just now"), (59, "just now"), (60, "1 minute ago"), (7_199, "1 hour ago"), (864_000, "10 days ago")],
+)
+def test_how_long_ago(seconds: int, says: str) -> None:
+    assert words.ago(DAY - timedelta(seconds=seconds), DAY) == says
 
 
 def test_outcomes_have_colours() -> None:
