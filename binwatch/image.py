@@ -6,7 +6,9 @@ The whole photo is squashed to a square: a centre crop would cut items off.
 from __future__ import annotations
 
 import io
+import os
 from dataclasses import dataclass
+from typing import IO
 
 import numpy as np
 import numpy.typing as npt
@@ -114,10 +116,19 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
 
 
 def _stored_as_jpeg(pixels: npt.NDArray[np.uint8], quality: int) -> npt.NDArray[np.uint8]:
-    stored = io.BytesIO()
-    Image.fromarray(pixels).save(stored, "JPEG", quality=quality)
-    with Image.open(stored, formats=("JPEG",)) as image:
-        return np.asarray(image)
+    with _file_in_memory() as stored:
+        Image.fromarray(pixels).save(stored, "JPEG", quality=quality)
+        with Image.open(stored, formats=("JPEG",)) as image:
+            return np.asarray(image)
+
+
+def _file_in_memory() -> IO[bytes]:
+    """Into a file of the system Pillow encodes without the interpreter lock, into a BytesIO with it: with many threads
+    that load photos, all would wait for the one that encodes.
+    """
+    if hasattr(os, "memfd_create"):  # not on macOS
+        return os.fdopen(os.memfd_create("photo"), "w+b", buffering=0)
+    return io.BytesIO()
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -35,7 +36,11 @@ def mean_difference(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.abs(one.astype(int) - other.astype(int)).mean())
 
 
-def test_a_photo_is_stored_as_a_jpeg_of_that_quality_and_read_back():
+@pytest.mark.parametrize("in_the_system", [True, False])
+def test_a_photo_is_stored_as_a_jpeg_of_that_quality_and_read_back(monkeypatch, in_the_system):
+    """Also where the system has no files in memory."""
+    if not in_the_system:
+        monkeypatch.delattr(os, "memfd_create", raising=False)
     plain = load(PHOTO.read_bytes()).pixels
     found = load(PHOTO.read_bytes(), jpeg_quality=82).pixels
     assert np.array_equal(found, np.asarray(Image.open(io.BytesIO(stored(plain, 82)))))
