@@ -25,11 +25,12 @@ from urllib.parse import urlencode
 import httpx
 from sqlalchemy import Engine, text
 
+from binwatch.listening import listen
 from binwatch.records.engine import connect
 from binwatch.records.migrate import migrate
 from binwatch.settings import load_settings
 from monitor.app import create_app
-from monitor.server import Server, address_of, listen
+from monitor.server import Server, address_of
 from monitor.services import make_services
 from tests.services.postgres import running_postgres
 

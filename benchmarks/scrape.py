@@ -22,12 +22,13 @@ import numpy as np
 from sqlalchemy import Engine, text
 
 from binwatch.embedding import pack
+from binwatch.listening import listen
 from binwatch.records.engine import connect
 from binwatch.records.migrate import migrate
 from binwatch.records.store import NewCount, Store
 from binwatch.settings import load_settings
 from monitor.app import create_app
-from monitor.server import Server, address_of, listen
+from monitor.server import Server, address_of
 from monitor.services import make_services
 
 CHUNK = 500_000

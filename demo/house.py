@@ -124,6 +124,8 @@ def _embedded(settings: Settings, endpoint: str, folder: Path) -> Settings:
             "event_source": EventSource.SQS,
             "broker_url": SecretStr(endpoint.replace("http://", "sqs://demo:demo@") + "//"),
             "database_url": SecretStr(f"sqlite:///{folder / 'records.db'}"),
+            # 8000 is where many things listen, the monitor in containers among them.
+            "monitor_port": settings.monitor_port if "monitor_port" in settings.model_fields_set else 0,
             "monitor_token": settings.monitor_token or SecretStr(secrets.token_urlsafe(_TOKEN_BYTES)),
         }
     )

@@ -24,12 +24,6 @@ class Finished:
     report: dict[str, Any] | None
 
 
-@pytest.fixture(autouse=True)
-def _any_free_port(_clean_environment: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Demos of several tests may run at a time, and that of the person who runs the tests beside them."""
-    monkeypatch.setenv("BINWATCH_MONITOR_PORT", "0")
-
-
 @pytest.fixture
 def run_demo(tmp_path: Path) -> Callable[..., Finished]:
     """Runs `python -m demo` to its end."""
