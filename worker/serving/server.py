@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import signal
-import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from types import FrameType
 
 import uvicorn
 
-from binwatch.errors import BinwatchError
+from binwatch.listening import listen
 from binwatch.settings import Settings, TransformEnvironment
 from worker.metrics import WorkerMetrics
 from worker.serving.app import App
@@ -69,7 +68,9 @@ class Server(uvicorn.Server):
 
 def serve(settings: Settings, environment: TransformEnvironment) -> None:
     """Serve until SIGTERM or SIGINT. Raises BinwatchError if there is no port or no model."""
-    listener = _listen(settings.serve_host, settings.serve_port)
+    advice = "set BINWATCH_SERVE_HOST and BINWATCH_SERVE_PORT"
+    listener = listen(settings.serve_host, settings.serve_port, advice)
+    logger.info("listening on %s port %d", *listener.getsockname()[:2])
     metrics = WorkerMetrics()
     app = App(settings, environment, metrics)
     server = Server(settings, app, metrics)
@@ -81,17 +82,3 @@ def serve(settings: Settings, environment: TransformEnvironment) -> None:
         app.counter.close()
     if server.error is not None:
         raise server.error
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.create_server(address[:2], family=family)
-    except OSError as error:
-        raise BinwatchError(
-            f"cannot listen on {host} port {port} ({error.strerror}); set BINWATCH_SERVE_HOST and BINWATCH_SERVE_PORT"
-        ) from error
-    # Connections inherit it; without it every answer waits 40 ms for the client to acknowledge its headers.
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    logger.info("listening on %s port %d", *listener.getsockname()[:2])
-    return listener
