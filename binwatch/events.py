@@ -11,6 +11,7 @@ import json
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
+from posixpath import normpath
 from typing import Any
 from urllib.parse import unquote_plus
 
@@ -30,7 +31,7 @@ class Dialect(StrEnum):
     S3 = "s3"
     """AWS and moto: keys are form-encoded."""
     VERSITYGW = "versitygw"
-    """Keys are already decoded: decoding again would corrupt `+` and `%`."""
+    """Keys are already decoded: decoding again would corrupt `+` and `%`. They may be longer ways to the same file."""
     EVENTBRIDGE = "eventbridge"
     """Keys are not encoded."""
     TEST = "test"
@@ -126,7 +127,7 @@ def _record(record: object) -> tuple[str, Created | None]:
         return name, None
     data = _object(record, "s3")
     bucket, key = _text(_object(data, "bucket"), "name"), _text(_object(data, "object"), "key")
-    return name, _created(bucket, _decoded(key) if sent == name else key, record, "eventTime")
+    return name, _created(bucket, _decoded(key) if sent == name else _as_listed(key), record, "eventTime")
 
 
 def _eventbridge(record: object) -> tuple[str, Created | None]:
@@ -170,6 +171,12 @@ def _decoded(key: str) -> str:
         return unquote_plus(key, errors="strict")
     except UnicodeDecodeError as error:
         raise _Malformed(f"key {key[:40]!r} does not decode to UTF-8") from error
+
+
+def _as_listed(key: str) -> str:
+    """versitygw announces a key as it was sent, but keeps a file: `/a//b` is `a/b` in its listings, the same photo."""
+    path = normpath("/" + key).lstrip("/")
+    return path + "/" if key.endswith("/") else path
 
 
 def _object(record: object, name: str) -> dict[str, Any]:
