@@ -18,9 +18,17 @@ from botocore.parsers import ResponseParserError
 from binwatch.errors import BinwatchError, ObjectsError
 from binwatch.settings import Settings
 
-_MISSING = {"NoSuchKey", "NoSuchVersion", "404", "NotFound"}
+_MISSING = {"NoSuchKey", "NoSuchVersion", "404", "NotFound", "KeyTooLongError"}
 # AccessDenied is about one object; a wrong or expired credential (also a 403) is about all of them: an outage.
-_FORBIDDEN = {"AccessDenied", "InvalidObjectState", "AllAccessDisabled"}
+_FORBIDDEN = {
+    "AccessDenied",
+    "InvalidObjectState",  # archived
+    "AllAccessDisabled",
+    "InvalidRequest",  # encrypted with a key that only its uploader has
+    "KMS.DisabledException",
+    "KMS.KMSInvalidStateException",  # about to be deleted
+    "KMS.NotFoundException",
+}
 
 _TAKEN = {"PreconditionFailed", "ConditionalRequestConflict"}
 _DELETED_AT_ONCE = 1000  # S3 takes no more
@@ -221,7 +229,8 @@ def _explained(error: Exception, bucket: str, key: str) -> BinwatchError:
     if code in _MISSING:
         return ObjectRefused("missing", f"{where} is not there; it was deleted or never uploaded")
     if code in _FORBIDDEN:
-        return ObjectRefused("forbidden", f"{where} may not be read ({code}); check the role's policy")
+        advice = "check the role's policy, and the key that it is encrypted with"
+        return ObjectRefused("forbidden", f"{where} may not be read ({code}); {advice}")
     if code == "InsufficientStorage":  # versitygw, whose folder is on a disk of this size
         return ObjectsError(f"{where}: the object store has no space left; make room on its disk")
     if code == "NoSuchBucket":
