@@ -39,16 +39,6 @@ class Signal(StrEnum):
     EMBEDDING = "embedding"
 
 
-CONTINUOUS = (
-    Signal.CONFIDENCE,
-    Signal.BRIGHTNESS,
-    Signal.CONTRAST,
-    Signal.SHARPNESS,
-    Signal.SHAPE,
-    Signal.BYTES,
-)
-
-
 @dataclass(frozen=True, slots=True)
 class Observed:
     """What was seen of n reference photos. `properties` holds what is known of the continuous signals."""

@@ -14,11 +14,6 @@ _NARROW = "\N{NARROW NO-BREAK SPACE}"
 _UNITS = (("day", 86_400), ("hour", 3_600), ("minute", 60))
 _FINE = 1_000  # comparisons from which a tenth of a percent is more than noise
 
-RECORDS_DOWN = (
-    "The monitor is running but its database does not answer. This page works again as soon as it does;"
-    " the monitor's log says what is wrong."
-)
-
 OPEN = (
     "listening beyond this machine: whoever reaches this address can look at all photos and figures;"
     " put a reverse proxy before it that asks who they are"
