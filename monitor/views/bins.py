@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from sqlalchemy import Connection, RowMapping, select
 
 from binwatch.counts import CLASSES, Outcome, class_of, outcome_of
+from binwatch.metadata import MAX_ITEMS
 from binwatch.records.audits import UnknownBin
 from binwatch.records.engine import can_hold
 from binwatch.records.tables import Audit, Bin, Count, CurrentComparison, Expectation
@@ -77,7 +78,7 @@ class Expected(BaseModel):
     items: list[Item] | None
     """None if the source does not say what the quantity is made up of."""
     items_sum: int | None
-    """What the articles add up to; None if any of them has no number. The inventory errs if it is not the quantity."""
+    """What the articles add up to; None if one has no number, or not all are kept. Else it should be the quantity."""
     source: str
     """Key of the metadata file, or name of the imported file."""
     at: datetime
@@ -275,7 +276,7 @@ def _expected(row: RowMapping, state: RowMapping) -> Expected:
 
 def _sum(items: Sequence[Item]) -> int | None:
     quantities = [item.quantity for item in items if item.quantity is not None]
-    return sum(quantities) if quantities and len(quantities) == len(items) else None
+    return sum(quantities) if quantities and len(quantities) == len(items) < MAX_ITEMS else None
 
 
 def _standing(row: RowMapping, alpha: float) -> Standing:
