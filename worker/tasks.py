@@ -19,6 +19,7 @@ from sqlalchemy.exc import TimeoutError as NoConnectionFree
 from binwatch.events import Created
 from binwatch.settings import Settings
 from worker.counting import Counting, Outage
+from worker.health import Health
 from worker.pipeline import EngineBroken
 from worker.reconcile import send_unrecorded
 from worker.sending import COUNT_PHOTOS, READ_METADATA, SENT_AT, Sender, as_json
@@ -220,6 +221,12 @@ class Reconcile(Task):  # type: ignore[misc]  # Celery has no types
         backlog = self._sender.backlog()
         if backlog > _BUSY:
             logger.info("reconcile: %d tasks are waiting; what has no record may be among them, so not now", backlog)
+            return
+        # What cannot be counted now is held back until its next try, which no broker counts among what waits. Sent
+        # again by each reconcile of a long outage, it would all be counted as many times in the end.
+        problems = Health(self._counting.probes()).problems()
+        if problems:
+            logger.warning("reconcile: nothing could be counted now (%s)", "; ".join(problems.values()))
             return
         sent = send_unrecorded(self._counting.objects, self._counting.database, self._settings, self._sender)
         logger.info("reconcile: sent %d objects without a record", sent)

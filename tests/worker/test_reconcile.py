@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from worker.app import make_app, make_sender
 from worker.backfill import Progress, backfill
 from worker.counting import Counting
 from worker.reconcile import Unrecorded, unrecorded
+from worker.tasks import Reconcile
 
 ROOT = Path(__file__).parent.parent.parent
 PHOTO = (ROOT / "samples" / "bin-images" / "00184.jpg").read_bytes()
@@ -106,6 +107,40 @@ def test_more_than_a_page_is_looked_through(counting, settings, s3):
     pages = look(counting, settings)
     assert [page.listed for page in pages] == [1000, 3]
     assert keys(pages) == [f"metadata/{n:04}.json" for n in range(500, 1003)]
+
+
+class Recorder:
+    """Stands in for Sender: remembers what reconcile sends."""
+
+    def __init__(self, backlog: int = 0) -> None:
+        self.sent: list[str] = []
+        self._backlog = backlog
+
+    def backlog(self) -> int:
+        return self._backlog
+
+    def count(self, photos: Sequence[Created]) -> None:
+        self.sent += [photo.key for photo in photos]
+
+    read_metadata = count
+
+
+def test_reconcile_sends_nothing_while_much_waits_or_nothing_can_be_counted(counting, settings, s3, monkeypatch):
+    """A broken model lets photos wait for their next try, where no broker counts them."""
+
+    def infer(photos):
+        raise RuntimeError("the GPU is lost")
+
+    settings = settings.model_copy(update={"reconcile_grace_s": 0.0})
+    s3.put("a.jpg", PHOTO)
+    calm, busy = Recorder(), Recorder(backlog=51)
+    Reconcile(counting, busy, settings).run()
+    with monkeypatch.context() as patch:
+        patch.setattr(counting.models.engine, "infer", infer)
+        Reconcile(counting, calm, settings).run()
+    assert (busy.sent, calm.sent) == ([], [])
+    Reconcile(counting, calm, settings).run()
+    assert calm.sent == ["a.jpg"]
 
 
 @pytest.fixture
