@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.compose.load import Load
-from tests.compose.stack import BUCKET, SERVERS, Stack, docker, shown_if_it_fails, wait_until
+from tests.compose.stack import BUCKET, ROOT, SERVERS, Stack, docker, run, shown_if_it_fails, wait_until
 
 AROUND = 20
 """Photos before, during and after."""
@@ -65,3 +65,25 @@ def test_everything_is_still_there_after_all_was_taken_down(stack: Stack) -> Non
     with Load(stack, "after-all") as load:
         load.wait_for(AROUND)
     load.check()
+
+
+def test_a_backup_brings_back_all_that_was_there(stack: Stack) -> None:
+    """As docs/compose.md says: a dump while everything runs, and into a PostgreSQL that has just been made."""
+    counts, totals = stack.counts(), stack.sql("SELECT * FROM photo_totals ORDER BY 1, 2, 3")
+    shell = f"{ROOT}/deploy/compose/compose -p {stack.name} --env-file {stack.folder}/.env"
+    dump = stack.folder / "binwatch.dump"
+    _bash(f"{shell} exec -T postgres pg_dump -U binwatch -Fc binwatch > {dump}")
+    stack.compose("down", "-v")
+    _bash(f"{shell} up -d postgres")
+    _bash(f"until {shell} exec -T postgres pg_isready -q -h 127.0.0.1 -U binwatch; do sleep 1; done")
+    _bash(f"{shell} exec -T postgres pg_restore -U binwatch -d binwatch --clean --if-exists < {dump}")
+    stack.up()
+    assert stack.counts() == counts
+    assert stack.sql("SELECT * FROM photo_totals ORDER BY 1, 2, 3") == totals
+    with Load(stack, "after-restore") as load:
+        load.wait_for(AROUND)
+    load.check()
+
+
+def _bash(line: str) -> None:
+    run(["bash", "-c", line])
