@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from trainer.config import Config
+from trainer.disk import sync
 from trainer.errors import CheckpointError
 from trainer.models import build
 from trainer.models.counter import Counter
@@ -60,6 +61,8 @@ def save(file: Path, checkpoint: Checkpoint) -> None:
     }
     try:
         torch.save(content, partial)
+        with partial.open("rb+") as written:
+            sync(written)
     except (OSError, RuntimeError) as error:  # torch's own writer raises the latter
         partial.unlink(missing_ok=True)
         reason = str(error).splitlines()[0]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
+from trainer.disk import write_whole
 from trainer.errors import ConfigError
 
 CURVES = "epochs.png"
@@ -22,9 +24,9 @@ def draw(history: list[dict[str, float]], file: Path) -> None:
             axes.plot(epochs, [row[name] for row in history], marker=".", label=name.replace("_", " "))
         axes.set(xlabel="epoch")
         axes.legend()
-    partial = file.with_suffix(".partial")
-    figure.savefig(partial, format="png", dpi=120)
-    partial.replace(file)
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=120)
+    write_whole(file, content.getvalue())
 
 
 class Board:

@@ -17,12 +17,20 @@ class PrepareError(BinwatchError):
     """Photos cannot be fetched or written. What is there already is whole: the same command continues."""
 
 
+class DiskError(BinwatchError):
+    """A file or folder cannot be written: there is no room, or no permission."""
+
+
 class WeightsError(BinwatchError):
     """Starting weights are missing or belong to another network."""
 
 
 class CheckpointError(BinwatchError):
     """A checkpoint is missing, damaged or of another configuration."""
+
+
+class DivergedError(BinwatchError):
+    """The loss of a run is not a number any more: it learns nothing from then on."""
 
 
 class RankError(BinwatchError):
@@ -39,6 +47,10 @@ class ExportError(BinwatchError):
 
 class PromotionError(BinwatchError):
     """A model is not put in use: it is not better than the one in use, or there is none to go back to."""
+
+
+class OvertakenError(BinwatchError):
+    """Another model was promoted while this one was compared with the one before. Promote again."""
 
 
 class SagemakerError(BinwatchError):

@@ -20,6 +20,7 @@ from binwatch.settings import Settings
 from trainer import report
 from trainer.config import AugmentConfig, Config, DataConfig, ModelConfig, TrainConfig, read_tree
 from trainer.data.split import Split
+from trainer.disk import write_whole
 from trainer.display import Display
 from trainer.errors import ConfigError, PromotionError
 from trainer.evaluate import evaluate, write
@@ -28,7 +29,7 @@ from trainer.export.bundle import export
 from trainer.fit import fit, saved_run
 from trainer.loop import BEST, LAST
 from trainer.prepare.config import PrepareConfig
-from trainer.prepare.fetch import kept_quality, write_whole
+from trainer.prepare.fetch import kept_quality
 from trainer.prepare.outputs import MANIFEST
 from trainer.prepare.place import PHOTOS
 from trainer.prepare.run import prepare

@@ -14,6 +14,7 @@ from PIL import Image
 from binwatch.bundle import Estimate, Metrics
 from binwatch.counts import CLASSES, MORE, error_of
 from binwatch.image import SIZE
+from trainer.disk import write_whole
 from trainer.evaluate import Evaluation, Probabilities
 from trainer.metrics import ECE_BINS, Ints, challenge_counts, counts_of
 
@@ -60,7 +61,7 @@ def worst(probabilities: Probabilities, labels: Ints, limit: int = WORST) -> lis
 
 def write(evaluation: Evaluation, file: Path) -> None:
     """Write the page."""
-    file.write_text(page(evaluation), encoding="utf-8")
+    write_whole(file, page(evaluation).encode())
 
 
 def page(evaluation: Evaluation) -> str:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import io
 import json
-import os
 import random
 import threading
 from collections.abc import Callable
@@ -19,7 +17,8 @@ from PIL import Image
 from binwatch.errors import MetadataError, ObjectsError, PhotoError
 from binwatch.image import SIZE, Limits, load
 from binwatch.metadata import expected_quantity
-from trainer.errors import PrepareError
+from trainer.disk import write_whole
+from trainer.errors import DiskError, PrepareError
 from trainer.prepare.place import METADATA, PHOTOS, Damaged, Missing, Place
 
 TRIES = 5
@@ -99,7 +98,7 @@ class Fetcher:
         """Write a file whole. What fails for one thread fails for all: none of them need wait any more."""
         try:
             write_whole(path, data)
-        except PrepareError:
+        except DiskError:
             self._stopped.set()
             raise
 
@@ -157,18 +156,3 @@ def read_bin(key: str, data: bytes) -> Bin | LeftOut:
 def kept_quality(size: int) -> int:
     """What `data.jpeg_quality` must be for photos kept at `size`: JPEGs of the model's input size bear its traces."""
     return JPEG_QUALITY if size == SIZE else 0
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file that is whole or not there, even if the power fails. Raises PrepareError, on a full disk say."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        hint = "; make room" if error.errno == errno.ENOSPC else ""
-        raise PrepareError(f"{path}: cannot be written ({error.strerror}){hint}") from error

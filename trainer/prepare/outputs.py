@@ -11,10 +11,12 @@ from pathlib import Path
 
 from binwatch.counts import CLASSES, class_of
 from trainer.data.split import Split
+from trainer.disk import write_whole
 from trainer.errors import DataError
-from trainer.prepare.fetch import LeftOut, write_whole
+from trainer.prepare.fetch import LeftOut
 
 MANIFEST = "manifest.csv"
+AUDIT = "audit"
 COLUMNS = ("key", "label", "bin_group", "split", "sha256", "label_source", "challenge_split")
 
 
@@ -78,7 +80,7 @@ def text(report: Report) -> str:
     """The report, in Markdown."""
     entries = report.entries
     groups = Counter(each.group for each in entries)
-    audits = [each for each in entries if each.label_source == "audit"]
+    audits = [each for each in entries if each.label_source == AUDIT]
     lines = [
         "# Data report",
         "",

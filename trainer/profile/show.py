@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from trainer.data.split import Split
-from trainer.prepare.fetch import write_whole
+from trainer.disk import write_whole
 from trainer.profile.measure import Profile
 from trainer.profile.prices import Cost
 from trainer.profile.verdict import verdict

@@ -10,9 +10,9 @@ from pydantic import BaseModel
 
 from binwatch.bundle import CARD
 from binwatch.registry import Registry
+from trainer.disk import write_whole
 from trainer.display import Display
 from trainer.errors import PromotionError, SagemakerError
-from trainer.prepare.fetch import write_whole
 from trainer.prepare.outputs import MANIFEST
 from trainer.prepare.place import PHOTOS
 from trainer.promote import promote
