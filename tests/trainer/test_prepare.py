@@ -28,7 +28,7 @@ from trainer.config import DataConfig
 from trainer.data.index import read_index
 from trainer.data.split import Split, split_of
 from trainer.display import Display
-from trainer.errors import PrepareError
+from trainer.errors import DataError, PrepareError
 from trainer.prepare import fetch
 from trainer.prepare.groups import name_groups, runs
 from trainer.prepare.place import Folder, Missing, Place, open_place
@@ -174,6 +174,40 @@ def test_audits_are_labels(source: Path, tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_audits_stay_until_there_are_newer_ones(source: Path, tmp_path: Path) -> None:
+    """More photos are added without the file: what a person counted does not become the inventory's number again."""
+    (source / "metadata" / "00002.json").write_bytes(metadata(None))
+    keys, audits = tmp_path / "keys.txt", tmp_path / "audits.csv"
+    keys.write_text("00001\n00002\n", encoding="utf-8")
+    audits.write_text("bin,quantity\n00001,5\n00002,3\n", encoding="utf-8")
+    run_cli("prepare", "--from", source, "--out", tmp_path / "data", "--list", keys, "--audits", audits)
+    keys.write_text("00003\n", encoding="utf-8")
+    run_cli("prepare", "--from", source, "--out", tmp_path / "data", "--list", keys)
+    rows = manifest(tmp_path / "data")
+    assert {key: (row["label"], row["label_source"]) for key, row in rows.items()} == {
+        "00001": ("5", "audit"), "00002": ("3", "audit"), "00003": ("1", "metadata"),
+    }  # fmt: skip
+    audits.write_text('bin,quantity,remark\n00001,4,"moved\nonce"\n00003,x,\n', encoding="utf-8")
+    with pytest.raises(DataError, match=r"audits\.csv, line 4: quantity 'x' of bin 00003"):
+        run_cli("prepare", "--from", source, "--out", tmp_path / "data", "--list", keys, "--audits", audits)
+    audits.write_text("bin,quantity\n00001,4\n", encoding="utf-8")
+    run_cli("prepare", "--from", source, "--out", tmp_path / "data", "--list", keys, "--audits", audits)
+    assert manifest(tmp_path / "data")["00001"]["label"] == "4"
+
+
+def test_metadata_that_was_deleted_is_fetched_again_or_its_photo_left_out(source: Path, tmp_path: Path) -> None:
+    keys, out = tmp_path / "keys.txt", tmp_path / "data"
+    keys.write_text("00001\n00002\n00003\n", encoding="utf-8")
+    run_cli("prepare", "--from", source, "--out", out, "--list", keys)
+    for key in ("00001", "00002"):
+        (out / "metadata" / f"{key}.json").unlink()
+    (source / "metadata" / "00002.json").unlink()
+    keys.write_text("00004\n", encoding="utf-8")
+    run_cli("prepare", "--from", source, "--out", out, "--list", keys)
+    assert list(manifest(out)) == ["00001", "00003", "00004"]
+    assert left_out(out) == {"00002": "metadata/00002.json is not there"}
+
+
 def test_the_challenge_has_its_own_split(source: Path, tmp_path: Path) -> None:
     listed = tmp_path / "random_val.txt"
     listed.write_text("1\n17\n", encoding="utf-8")
@@ -272,7 +306,7 @@ def test_a_full_disk(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("trainer.prepare.fetch.os.fsync", full)
+    monkeypatch.setattr("trainer.disk.os.fsync", full)
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "prepared.json").write_text('{"size": 0, "jpeg_quality": 0}', encoding="utf-8")
     full = r"cannot be written \(No space left on device\); make room; nothing was fetched"
@@ -285,7 +319,7 @@ def test_too_little_room_is_known_before(source: Path, tmp_path: Path, monkeypat
     class Usage:
         free = 1_000_000
 
-    monkeypatch.setattr("trainer.prepare.run.shutil.disk_usage", lambda _: Usage)
+    monkeypatch.setattr("trainer.disk.shutil.disk_usage", lambda _: Usage)
     with pytest.raises(PrepareError, match=r"48 photos need about 2\.9 MB and 1\.0 MB are free; make room"):
         prepare(Folder(source), tmp_path / "data", options(), Display())
     with pytest.raises(PrepareError, match=r"70,000 photos need about 4\.2 GB and 1\.0 MB are free; make room"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
@@ -39,11 +40,12 @@ def read_challenge(file: Path) -> frozenset[str]:
 def read_audits(file: Path) -> dict[str, int]:
     """Bin → what a person counted, from a CSV with the columns `bin` and `quantity`; the last row of a bin counts."""
     found: dict[str, int] = {}
-    reader = csv.DictReader(_text(file).splitlines())
+    reader = csv.DictReader(io.StringIO(_text(file), newline=""))
     missing = {"bin", "quantity"} - set(reader.fieldnames or ())
     if missing:
         raise DataError(f"{file}: no column {sorted(missing)[0]!r}; an audit is a bin and the quantity found in it")
-    for line, row in enumerate(reader, start=2):
+    for row in reader:
+        line = reader.line_num
         name, text = (row["bin"] or "").strip(), (row["quantity"] or "").strip()
         if not name:
             raise DataError(f"{file}, line {line}: bin is empty")

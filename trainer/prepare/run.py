@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,12 +16,13 @@ from binwatch.image import Limits
 from trainer.data.epochs import read_ahead
 from trainer.data.source import PREPARED
 from trainer.data.split import Split, split_of
+from trainer.disk import check_room, make_folder, write_whole
 from trainer.display import Display
-from trainer.errors import ConfigError, DataError, PrepareError
+from trainer.errors import ConfigError, DataError, DiskError, PrepareError
 from trainer.prepare import outputs
-from trainer.prepare.fetch import Bin, Done, Fetcher, LeftOut, kept_quality, read_bin, write_whole
+from trainer.prepare.fetch import Bin, Done, Fetcher, LeftOut, kept_quality
 from trainer.prepare.groups import name_groups
-from trainer.prepare.outputs import Entry, Report
+from trainer.prepare.outputs import AUDIT, Entry, Report
 from trainer.prepare.place import METADATA, PHOTOS, Place
 
 BYTES_PER_PHOTO = 60_000
@@ -62,32 +62,33 @@ class Preparation:
         self._bins: dict[str, Bin] = {}
         self._left_out: list[LeftOut] = []
         self._short: dict[str, int] = {}
+        self._audits: dict[str, int] = {}
 
     def run(self) -> Report:
         """Everything. Raises PrepareError if the place cannot be reached or the disk is full; then run it again."""
         _open_folder(self._folder, self._options.size)
         old = {entry.key: entry for entry in outputs.read_manifest(self._folder)}
+        audited = {entry.key: entry.label for entry in old.values() if entry.label_source == AUDIT}
+        self._audits = audited | dict(self._options.audits)
         hashes: dict[str, str] = {}
         try:
             for found in self._fetch_photos(self._known(old), {key: entry.sha256 for key, entry in old.items()}):
                 hashes[found.key] = found.sha256
-        except (ObjectsError, PrepareError) as error:
+        except (ObjectsError, DiskError, PrepareError) as error:
             here = f"{len(hashes):,} photos are in {self._folder}" if hashes else "nothing was fetched"
             raise PrepareError(f"{error}; {here}: the same command continues") from error
         return self._write(hashes, {key: entry.group for key, entry in old.items()})
 
     def _known(self, old: Mapping[str, Entry]) -> Iterator[Bin]:
-        """Bins of earlier runs, then the chosen ones that are not among them."""
+        """The chosen bins, then those of earlier runs that are not among them."""
         for found in self._chosen():
             self._bins[found.key] = found
             yield found
-        for key in old:
-            if key not in self._bins:
-                data = (self._folder / METADATA / f"{key}.json").read_bytes()
-                again = read_bin(key, data)
-                if isinstance(again, Bin):
-                    self._bins[key] = again
-                    yield again
+        seen = self._bins.keys() | {each.key for each in self._left_out}
+        rest = [key for key in old if key not in seen]
+        for found in self._labelled(rest, len(rest), "metadata of before") if rest else ():
+            self._bins[found.key] = found
+            yield found
 
     def _chosen(self) -> Iterator[Bin]:
         options = self._options
@@ -121,7 +122,7 @@ class Preparation:
         """Bins with a quantity; others are left out (`quiet`: without a word, since nobody asked for them)."""
         found = read_ahead(self._fetcher.bin, keys, self._options.jobs, 4 * self._options.jobs)
         for each in self._display.follow(found, total, what):
-            if isinstance(each, Bin) and (each.quantity is not None or each.key in self._options.audits):
+            if isinstance(each, Bin) and (each.quantity is not None or each.key in self._audits):
                 yield each
             elif not quiet:
                 why = each.problem if isinstance(each, Bin) else each.why
@@ -146,7 +147,7 @@ class Preparation:
         return class_of(self._quantity(found))
 
     def _quantity(self, found: Bin) -> int:
-        quantity = self._options.audits.get(found.key, found.quantity)
+        quantity = self._audits.get(found.key, found.quantity)
         assert quantity is not None  # only such bins are chosen
         return quantity
 
@@ -161,7 +162,7 @@ class Preparation:
             Entry(
                 key=key,
                 label=self._quantity(here[key]),
-                label_source="audit" if key in self._options.audits else "metadata",
+                label_source=AUDIT if key in self._audits else "metadata",
                 group=group,
                 split=split_of(group),
                 sha256=hashes[key],
@@ -174,7 +175,7 @@ class Preparation:
         return report
 
     def _challenge_split(self, key: str, group: str) -> Split | None:
-        """The challenge's validation photos are the test photos; of the rest, a ninth by bin group validates."""
+        """The challenge's validation photos are the test photos; of the rest, a tenth by bin group validates."""
         if self._options.challenge is None:
             return None
         if key in self._options.challenge:
@@ -189,11 +190,8 @@ def prepare(place: Place, folder: Path, options: Options, display: Display) -> R
 
 def _open_folder(folder: Path, size: int) -> None:
     source = folder / PREPARED
-    try:
-        for name in (PHOTOS, METADATA):
-            (folder / name).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise PrepareError(f"{folder}: cannot be made ({error.strerror}); choose another --out") from error
+    for name in (PHOTOS, METADATA):
+        make_folder(folder / name)
     for partial in folder.rglob("*.partial"):
         partial.unlink()
     if source.exists():
@@ -206,15 +204,7 @@ def _open_folder(folder: Path, size: int) -> None:
 
 
 def _check_room(folder: Path, photos: int, size: int) -> None:
-    here = sum(1 for _ in (folder / PHOTOS).iterdir())
+    missing = max(photos - sum(1 for _ in (folder / PHOTOS).iterdir()), 0)
     each = size * size * 0.4 if size else BYTES_PER_PHOTO
-    need, free = max(photos - here, 0) * each, shutil.disk_usage(folder).free
-    if need > free:
-        raise PrepareError(
-            f"{folder}: {photos - here:,} photos need about {_amount(need)} and {_amount(free)} are free;"
-            " make room, choose another --out, or keep them smaller with --size 224"
-        )
-
-
-def _amount(size: float) -> str:
-    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"
+    advice = "make room, choose another --out, or keep them smaller with --size 224"
+    check_room(folder, missing * each, f"{missing:,} photos", advice)
