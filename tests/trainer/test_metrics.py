@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from trainer.metrics import (
+    RESAMPLES,
     Counts,
     challenge_counts,
     confusion,
@@ -103,3 +104,15 @@ def test_challenge_from_one_to_five() -> None:
     found = challenge_counts(probabilities, np.array([3, 0]), ["a", "b"], low=1)
     assert found.predicted.tolist() == [3]
     assert found.confidence == pytest.approx([0.75])
+
+
+def test_a_model_that_is_sure_of_more_than_five_answers_five_in_the_challenge() -> None:
+    """In half precision nothing at all is left for the others."""
+    found = challenge_counts(np.array([[0, 0, 0, 0, 0, 0, 1]], np.float32), np.array([4]), ["a"])
+    assert (found.predicted.tolist(), found.confidence.tolist()) == ([5], [1.0])
+
+
+def test_intervals_do_not_depend_on_how_many_resamples_are_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    few = measure(counts(), majority=6)
+    monkeypatch.setattr("trainer.metrics.AT_ONCE", RESAMPLES)
+    assert measure(counts(), majority=6) == few
