@@ -13,7 +13,7 @@ from trainer.errors import ConfigError, WeightsError
 from trainer.export.simplify import simplified
 from trainer.models import build
 from trainer.models.counter import Counter, frozen_units
-from trainer.models.weights import start
+from trainer.models.weights import check_frozen, start
 
 SMALL = ModelConfig(architecture="resnet50v2", weights="none", width=0.125)
 UNITS = ["stem", "layer1.0", "layer1.1", "layer2.0", "last"]
@@ -153,6 +153,39 @@ def test_weights_from_arrays(tmp_path: Path) -> None:
     torch.testing.assert_close(
         model.backbone.layer1[0].conv2.weight, source.backbone.layer1[0].conv2.weight, rtol=1e-3, atol=1e-3
     )
+
+
+def test_layers_cannot_be_frozen_without_their_weights(tmp_path: Path) -> None:
+    """What lies beyond the file would stay as it began: random."""
+    state = build(SMALL).backbone.state_dict()
+    np.savez(tmp_path / "w.npz", **{name: value for name, value in state.items() if not name.startswith("layer2.3")})
+    frozen = SMALL.model_copy(update={"weights": str(tmp_path / "w.npz"), "freeze": "layer2"})
+    model = build(frozen)
+    loaded = start(model.backbone, frozen.weights)
+    with pytest.raises(
+        WeightsError, match=r"w\.npz: has no weights for layer2\.3, which model\.freeze=layer2 would keep"
+    ):
+        check_frozen(model, loaded, frozen)
+    fewer = frozen.model_copy(update={"freeze": "layer2.2"})
+    check_frozen(build(fewer), start(build(fewer).backbone, fewer.weights), fewer)
+    none = frozen.model_copy(update={"weights": "none"})
+    check_frozen(build(none), [], none)
+
+
+def test_statistics_of_norms_are_weights_too(tmp_path: Path) -> None:
+    state = build(SMALL).backbone.state_dict()
+    del state["stem_bn.running_mean"]
+    torch.save(state, tmp_path / "w.pt")
+    frozen = SMALL.model_copy(update={"weights": str(tmp_path / "w.pt"), "freeze": "stem"})
+    model = build(frozen)
+    with pytest.raises(WeightsError, match="has no weights for stem, which"):
+        check_frozen(model, start(model.backbone, frozen.weights), frozen)
+
+
+def test_a_file_without_any_weights_of_the_network(tmp_path: Path) -> None:
+    np.savez(tmp_path / "head.npz", **{"fc.weight": np.zeros((7, 4))})
+    with pytest.raises(WeightsError, match=r"head\.npz: holds no weights of this network"):
+        start(build(SMALL).backbone, str(tmp_path / "head.npz"))
 
 
 def test_weights_of_another_architecture(tmp_path: Path) -> None:

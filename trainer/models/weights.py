@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Collection
 from pathlib import Path
 from urllib.error import URLError
 
@@ -11,8 +12,10 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import get_model_weights
 
+from trainer.config import ModelConfig
 from trainer.errors import WeightsError
 from trainer.models.classifiers import Classifier
+from trainer.models.counter import Counter
 
 CLASSIFIER = ("fc.", "classifier.")
 """Parameters of ImageNet's own classifier, which the head replaces."""
@@ -37,6 +40,27 @@ def _check(weights: str, found: dict[str, Tensor], own: dict[str, Tensor], taken
         name = left[0]
         why = f"has shape {tuple(found[name].shape)}" if name in own else "has no place in this network"
         raise WeightsError(f"{weights}: {name} {why}; these are the weights of another architecture")
+    if not taken:
+        raise WeightsError(f"{weights}: holds no weights of this network; give another file, or model.weights=none")
+
+
+def check_frozen(model: Counter, loaded: Collection[str], config: ModelConfig) -> None:
+    """Raises WeightsError if a file was loaded and some frozen layers are not in it: they would stay random for ever.
+
+    With model.weights=none all are random, which a trial of the machinery may want.
+    """
+    names = {id(value): name for name, value in model.backbone.state_dict(keep_vars=True).items()}
+    fresh = [
+        unit
+        for unit, step in zip(model.frozen, model.frozen_steps(), strict=True)
+        for value in step.state_dict(keep_vars=True).values()
+        if value.is_floating_point() and names[id(value)] not in loaded
+    ]
+    if fresh and config.weights != "none":
+        raise WeightsError(
+            f"{config.weights}: has no weights for {', '.join(dict.fromkeys(fresh))}, which"
+            f" model.freeze={config.freeze} would keep random; freeze no more than the file holds"
+        )
 
 
 def _download(backbone: nn.Module) -> dict[str, Tensor]:
