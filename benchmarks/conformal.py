@@ -24,9 +24,9 @@ import numpy.typing as npt
 from binwatch.bundle import Bundle, Calibration
 from binwatch.conformal import PValues, calibrate
 from binwatch.counts import CLASSES, class_of
-from trainer.config import DataConfig
 from trainer.data.split import Split
-from trainer.reference import look
+from trainer.display import Display
+from trainer.renew import answers
 
 LEVELS = (0.01, 0.05, 0.1, 0.2)
 WRONG_BY = (-3, -2, -1, 1, 2, 3)
@@ -64,11 +64,11 @@ class Photos:
         return Photos(self.probabilities[wanted], self.quantities[wanted], self.groups[wanted])
 
 
-def photos_of(bundle: Bundle, config: DataConfig, split: Split) -> Photos:
+def photos_of(bundle: Bundle, photos: Path, index: Path, split: Split) -> Photos:
     """Those of one split."""
-    found, probabilities, _ = look(bundle, config, split)
-    groups = np.unique(found.groups, return_inverse=True)[1]
-    return Photos(probabilities.astype(np.float64), found.quantities, groups)
+    found = answers(bundle, photos, index, split, Display())
+    groups = np.unique(found.photos.groups, return_inverse=True)[1]
+    return Photos(found.probabilities.astype(np.float64), found.photos.quantities, groups)
 
 
 def calibration_of(photos: Photos) -> Calibration:
@@ -154,10 +154,10 @@ def main() -> None:
     parser.add_argument("--splits", type=int, default=500)
     options = parser.parse_args()
     bundle = Bundle(options.model)
-    config = DataConfig(photos=options.photos, index=options.index)
-    halves(photos_of(bundle, config, Split.TEST), options.splits)
+    photos, index = options.photos, options.index
+    halves(photos_of(bundle, photos, index, Split.TEST), options.splits)
     if bundle.card.calibration:
-        shipped(bundle.card.calibration, photos_of(bundle, config, Split.VALIDATION))
+        shipped(bundle.card.calibration, photos_of(bundle, photos, index, Split.VALIDATION))
 
 
 if __name__ == "__main__":

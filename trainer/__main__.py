@@ -13,6 +13,7 @@ from binwatch.bundle import Precision
 from trainer import registry_commands
 from trainer.config import assignment, read
 from trainer.data.split import Split
+from trainer.disk import make_folder
 from trainer.display import Display, silent
 from trainer.errors import ConfigError
 from trainer.prepare_command import pipeline, prepare
@@ -45,7 +46,7 @@ def fit(
     config: ConfigFile = None,
     settings: Settings = None,
     freeze: Annotated[str | None, typer.Option(help="Last frozen unit, e.g. layer3 (model.freeze).")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training photos (train.epochs).")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training photos (train.epochs).")] = None,
     cache: Annotated[
         Path | None, typer.Option(help="Folder for features; runs may share it. Default: in --out.")
     ] = None,
@@ -139,11 +140,13 @@ def evaluate(
     from trainer.evaluate import write
 
     display = Display()
+    name = "all" if every else split
+    file = out or model.parent / f"evaluation-{name}{'-challenge' if challenge else ''}.json"
+    make_folder(file.parent)
     found = run(model, None if every else split, _data_changes(photos, index), display, variant, challenge=challenge)
     console = Console()
     console.print(tables.summary(found.metrics, f"{found.model}: {found.name} photos, 95 % intervals by bin group"))
     console.print(tables.classes(found.main, "by label, and what was answered"))
-    file = out or model.parent / f"evaluation-{found.name}{'-challenge' if challenge else ''}.json"
     write(found, file)
     page = file.with_suffix(".html")
     report.write(found, page)

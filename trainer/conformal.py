@@ -1,6 +1,6 @@
 """What makes p-values of a model's probabilities: how sure it was of the truth, on photos that nothing was fitted to.
 
-    python -m trainer.conformal BUNDLE --photos FOLDER_OR_TAR --index CSV [--split test]
+    python -m trainer.conformal BUNDLE --photos FOLDER_OR_TAR --index CSV [--split test | --every]
 
 writes it into the card of a bundle that is there already: one from before, or one that should know another set of
 photos, such as your own bins as people audited them. The model stays as it is.
@@ -11,37 +11,22 @@ a little surer of them than it is.
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import numpy as np
-import numpy.typing as npt
 import typer
 
-from binwatch.bundle import Bundle, Calibration, Card, write_card
-from binwatch.conformal import calibrate
+from binwatch import command_line, conformal
+from binwatch.bundle import Calibration
 from binwatch.counts import CLASSES
-from binwatch.errors import BinwatchError
-from trainer.config import DataConfig
-from trainer.data.dataset import PhotoSet
 from trainer.data.split import Split
-from trainer.reference import look
+from trainer.renew import Answers, Every, Folder, Index, Photos, renew
 
 app = typer.Typer(add_completion=False, help=__doc__, pretty_exceptions_enable=False)
 
 
-def calibration_of(probabilities: npt.NDArray[np.floating[Any]], photos: PhotoSet, split: Split) -> Calibration:
-    """Calibration by photos that the model answered with `probabilities`, shape (photos, classes), in their order."""
-    return calibrate(probabilities, photos.labels, photos.groups, split.value)
-
-
-def rewrite(folder: Path, config: DataConfig, split: Split) -> Card:
-    """Give the bundle in `folder` the calibration of one split of a data set."""
-    bundle = Bundle(folder)
-    photos, probabilities, _ = look(bundle, config, split)
-    card = bundle.card.model_copy(update={"calibration": calibration_of(probabilities, photos, split)})
-    write_card(folder, card)
-    return card
+def calibration_of(found: Answers) -> Calibration:
+    """Calibration by photos as the model answered them."""
+    return conformal.calibrate(found.probabilities, found.photos.labels, found.photos.groups, found.name)
 
 
 def _parts(calibration: Calibration) -> str:
@@ -54,20 +39,16 @@ def _parts(calibration: Calibration) -> str:
 
 @app.command()
 def main(
-    bundle: Annotated[Path, typer.Argument(help="Folder of the bundle.")],
-    photos: Annotated[Path, typer.Option(help="Folder or tar of photos, named by their key.")],
-    index: Annotated[Path, typer.Option(help="CSV with the columns key, label and bin_group.")],
+    bundle: Folder,
+    photos: Photos,
+    index: Index,
     split: Annotated[Split, typer.Option(help="Part of the data set that nothing was fitted to.")] = Split.TEST,
+    every: Every = False,
 ) -> None:
     """Write a new calibration into a bundle's card."""
-    try:
-        card = rewrite(bundle, DataConfig(photos=photos, index=index), split)
-    except BinwatchError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from error
-    assert card.calibration is not None  # it was just made
-    typer.echo(f"{bundle}: calibrated with {card.calibration.photos} photos ({_parts(card.calibration)})")
+    made = renew(bundle, photos, index, None if every else split, "calibration", calibration_of)
+    typer.echo(f"{bundle}: calibrated with {made.photos} photos ({_parts(made)})")
 
 
 if __name__ == "__main__":
-    app()
+    command_line.run(app)

@@ -21,8 +21,9 @@ from trainer.data.batches import PhotoBatches
 from trainer.data.dataset import DataSet, PhotoSet, load_photos
 from trainer.data.epochs import Batch
 from trainer.data.split import Split
+from trainer.disk import write_whole
 from trainer.display import Display
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, DataError
 from trainer.fit import follow, read_data, say_left_out
 from trainer.metrics import Ints, challenge_counts, counts_of, measure
 from trainer.models.counter import Counter
@@ -109,6 +110,8 @@ def evaluate(
     found = figures(probabilities, sample.photos, sample.majority, sample.name)
     if challenge:
         found = {name: metrics for name, metrics in found.items() if name.endswith("(challenge)")}
+    if not found:
+        raise DataError(f"no photo is labelled 0 to {MORE - 1}: there is nothing for --challenge to measure")
     return Evaluation(name, sample.name, sample.facts, devices.hardware(train), found, sample.photos, probabilities)
 
 
@@ -117,15 +120,28 @@ def read_sample(config: DataConfig, split: Split | None, display: Display) -> Sa
     if split is not None:
         data = read_data(config, display)
         return Sample(split.value, data[split], majorities(data), data.facts())
-    photos, missing, unreadable = load_photos(config, lambda keys: display.follow(keys, len(keys), "checking photos"))
-    say_left_out(config, missing, unreadable, display)
+    photos, missing, unreadable = read_photos(config.model_copy(update={"split_column": ""}), display)
     facts: dict[str, object] = {"photos": len(photos), "missing": len(missing), "unreadable": len(unreadable)}
     return Sample("all", photos, majorities_of(photos), facts)
 
 
+def read_photos(config: DataConfig, display: Display) -> tuple[PhotoSet, tuple[str, ...], dict[str, str]]:
+    """Every photo that can be decoded; keys that are missing; keys that cannot be decoded → why."""
+    found = load_photos(config, lambda keys: display.follow(keys, len(keys), "checking photos"))
+    _, missing, unreadable = found
+    say_left_out(config, missing, unreadable, display)
+    return found
+
+
 def bundle_data(bundle: Bundle, changes: dict[str, Any]) -> DataConfig:
-    """The data set that the bundle's card names, with `changes`. Raises ConfigError if that does not say enough."""
+    """The data set that the bundle's card names, with `changes`. Raises ConfigError if that does not say enough.
+
+    The card tells the names of photos and index, not where they are: they are looked for here.
+    """
     saved = bundle.card.training.get("config", {}).get("data", {})
+    absent = [name for name in ("photos", "index") if name in saved and name not in changes]
+    if absent and not all(Path(saved[name]).exists() for name in absent):
+        raise ConfigError(f"{bundle.folder}: where are the photos that it learned from? give --photos and --index")
     return _data_config(bundle.folder, saved | {"jpeg_quality": bundle.card.jpeg_quality or 0}, changes)
 
 
@@ -179,7 +195,7 @@ def figures(probabilities: Probabilities, photos: PhotoSet, majority: Majorities
 
 def write(evaluation: Evaluation, file: Path) -> None:
     """The figures as JSON."""
-    file.write_text(json.dumps(evaluation.as_json(), indent=2) + "\n", encoding="utf-8")
+    write_whole(file, (json.dumps(evaluation.as_json(), indent=2) + "\n").encode())
 
 
 def _data_config(path: Path, saved: dict[str, Any], changes: dict[str, Any]) -> DataConfig:

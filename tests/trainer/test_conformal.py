@@ -6,10 +6,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 from binwatch.bundle import Bundle
-from trainer.conformal import app
+from trainer import conformal
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 
@@ -19,29 +18,21 @@ def bundle(tmp_path: Path) -> Path:
     return Path(shutil.copytree(SAMPLES / "model", tmp_path / "model"))
 
 
-def test_a_bundle_is_given_the_calibration_of_photos(bundle: Path) -> None:
+def test_a_bundle_is_given_the_calibration_of_photos(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = Bundle(bundle).card
     photos = ["--photos", str(SAMPLES / "bin-images"), "--index", str(SAMPLES / "index.csv"), "--split", "validation"]
-    result = CliRunner().invoke(app, [str(bundle), *photos])
-    assert result.exit_code == 0, result.output
+    conformal.app([str(bundle), *photos], standalone_mode=False)
+    printed = capsys.readouterr().out
     after = Bundle(bundle).card
     found = after.calibration
     assert found is not None
-    assert f"calibrated with {found.photos} photos (0, 1, 2, 3, 4, 5, more than 5: {found.photos})" in result.stdout
+    assert f"calibrated with {found.photos} photos (0, 1, 2, 3, 4, 5, more than 5: {found.photos})" in printed
     assert found.split == "validation"
     assert sorted(index for part in found.categories for index in part.classes) == list(range(7))
     for part in found.categories:
         assert list(part.scores) == sorted(part.scores)
         assert all(0 <= score <= 1 for score in part.scores)
     assert after.model_copy(update={"calibration": before.calibration}) == before, "the rest stays as it is"
-
-
-def test_a_split_without_photos_is_named(bundle: Path, tmp_path: Path) -> None:
-    index = tmp_path / "index.csv"
-    index.write_text("key,label,bin_group\n00182,5,00182\n", encoding="utf-8")  # a validation photo
-    result = CliRunner().invoke(app, [str(bundle), "--photos", str(SAMPLES / "bin-images"), "--index", str(index)])
-    assert result.exit_code == 1
-    assert "no photo of the test split" in result.stderr
 
 
 def test_the_starter_model_is_calibrated() -> None:

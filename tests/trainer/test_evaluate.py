@@ -138,3 +138,41 @@ def test_worst_photos_are_wrong_ones_with_the_least_likely_label_first() -> None
     labels = np.array([1, 1, 1, 1])
     assert worst(probabilities, labels) == [3, 0, 1]
     assert worst(probabilities, labels, limit=1) == [3]
+
+
+def test_photos_of_many_items_alone_are_no_challenge(
+    halved: Path, tmp_path: Path, cli_error: Callable[..., str]
+) -> None:
+    data = Data(tmp_path)
+    data.photos.mkdir()
+    Image.new("RGB", (8, 8), (255, 255, 255)).save(data.photos / "a.png")
+    write_index(data.index, [("a", 9, "g")])
+    message = cli_error("evaluate", halved, *data.flags, "--every", "--challenge")
+    assert message == "error: no photo is labelled 0 to 5: there is nothing for --challenge to measure"
+
+
+def test_every_photo_needs_no_column_of_splits(halved: Path, grey: Data, tmp_path: Path) -> None:
+    """The model's own photos came with one; those of others need not."""
+    card = json.loads((halved / "card.json").read_text(encoding="utf-8"))
+    card["training"] = {"config": {"data": {"split_column": "challenge_split"}}}
+    (halved / "card.json").write_text(json.dumps(card), encoding="utf-8")
+    run_cli("evaluate", halved, *grey.flags, "--every", "--out", tmp_path / "new" / "e.json")
+    assert json.loads((tmp_path / "new" / "e.json").read_text(encoding="utf-8"))["metrics"]["all"]["photos"] == 140
+
+
+def test_where_figures_go_is_known_before_they_are_measured(
+    halved: Path, grey: Data, tmp_path: Path, cli_error: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer.evaluate.evaluate", lambda *_, **__: pytest.fail("measured"))
+    (tmp_path / "file").touch()
+    message = cli_error("evaluate", halved, *grey.flags, "--out", tmp_path / "file" / "e.json")
+    assert message == f"error: {tmp_path / 'file'}: cannot be made (File exists); choose another folder"
+
+
+def test_a_bundle_does_not_know_where_its_photos_are(
+    halved: Path, tmp_path: Path, cli_error: Callable[..., str]
+) -> None:
+    card = json.loads((halved / "card.json").read_text(encoding="utf-8"))
+    card["training"] = {"config": {"data": {"photos": "photos.tar", "index": "index.csv"}}}
+    (halved / "card.json").write_text(json.dumps(card), encoding="utf-8")
+    assert cli_error("evaluate", halved).endswith("learned from? give --photos and --index")

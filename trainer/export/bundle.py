@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from binwatch.bundle import Bundle, Calibration, Card, Metrics, Precision, Reference, Variant, describe, write_card
+from binwatch.bundle import Bundle, Card, Metrics, Precision, Variant, describe, write_card
 from binwatch.image import SIZE
 from trainer import checkpoint, devices
 from trainer.calibrate import best_temperature, softmax
@@ -22,14 +22,15 @@ from trainer.config import DataConfig
 from trainer.conformal import calibration_of
 from trainer.data.dataset import DataSet, PhotoSet
 from trainer.data.split import Split
+from trainer.disk import check_room, make_folder
 from trainer.display import Display
-from trainer.errors import ExportError
 from trainer.evaluate import figures, majorities, torch_logits
 from trainer.export import parity
 from trainer.export.graph import write_onnx
 from trainer.export.quantize import write_fp16, write_int8
 from trainer.fit import read_data
 from trainer.reference import reference_of
+from trainer.renew import Answers
 from trainer.runtime import OnnxModel, photos_per_second, run
 
 CALIBRATION_PHOTOS = 128
@@ -56,8 +57,8 @@ class Checked:
     file: Path
     test: dict[str, Metrics]
     parity: dict[str, float]
-    reference: Reference
-    calibration: Calibration
+    on_validation: Answers
+    on_test: Answers
     photos_per_second: float
 
     def variant(self) -> Variant:
@@ -79,7 +80,9 @@ class Exporter:
         self.data = data
         self.display = display
         self.model = saved.model()
-        config = devices.where_possible(saved.config.train).model_copy(update={"precision": "fp32"})
+        # On the CPU, where its files are run as well: a GPU's convolutions round off more than fp32 may differ by.
+        config = saved.config.train.model_copy(update={"device": "cpu", "precision": "fp32"})
+        devices.prepare(config)
         validation = data[Split.VALIDATION]
         logits = torch_logits(self.model, validation, config, display)
         self.temperature = best_temperature(logits, validation.labels)
@@ -107,17 +110,18 @@ class Exporter:
         model = OnnxModel(file)
         validation, test = self.data[Split.VALIDATION], self.data[Split.TEST]
         parity.check_batches(file, model, _first(validation, BATCH_CHECK_PHOTOS))
-        found, embedding = self._run(model, validation, f"{precision} on validation photos")
+        on_validation = self._answers(model, precision, Split.VALIDATION)
+        found = on_validation.probabilities
         difference = parity.check_outputs(file, precision, found, self.wanted)
         lost = parity.check_accuracy(file, found, self.wanted, validation.labels, max_loss)
         difference["validation_accuracy_lost"] = lost
-        answers, _ = self._run(model, test, f"{precision} on test photos")
+        on_test = self._answers(model, precision, Split.TEST)
         return Checked(
             file=file,
-            test=figures(answers, test, majorities(self.data), Split.TEST.value),
+            test=figures(on_test.probabilities, test, majorities(self.data), Split.TEST.value),
             parity=difference,
-            reference=reference_of(found, embedding, validation),
-            calibration=calibration_of(answers, test, Split.TEST),
+            on_validation=on_validation,
+            on_test=on_test,
             photos_per_second=photos_per_second(model, _first(test, SPEED_PHOTOS)),
         )
 
@@ -135,14 +139,17 @@ class Exporter:
             temperature=self.temperature,
             variants={precision: checked[precision].variant() for precision in options.variants},
             metrics=checked[Precision.FP32].test,
-            reference=shipped.reference,
-            calibration=shipped.calibration,
+            reference=reference_of(shipped.on_validation),
+            calibration=calibration_of(shipped.on_test),
             training=training_facts(self.saved),
             notes=list(options.notes),
         )
 
-    def _run(self, model: OnnxModel, photos: PhotoSet, what: str) -> tuple[Floats, Floats]:
-        return run(model, photos, lambda chunks: self.display.follow(chunks, len(photos), what, len))
+    def _answers(self, model: OnnxModel, precision: Precision, split: Split) -> Answers:
+        photos, what = self.data[split], f"{precision} on {split} photos"
+        return Answers(
+            photos, split, *run(model, photos, lambda chunks: self.display.follow(chunks, len(photos), what, len))
+        )
 
     def _calibration(self) -> npt.NDArray[np.uint8]:
         """Training photos spread evenly over the whole set."""
@@ -157,13 +164,11 @@ def export(path: Path, folder: Path, options: Options, data: dict[str, Any], dis
     `data` replaces options of the checkpoint's data set ("photos", …).
     """
     saved = checkpoint.load(path)
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(folder.parent)
     _check_room(folder, saved)
-    devices.prepare(devices.where_possible(saved.config.train))
     photos = read_data(DataConfig.model_validate(saved.config.data.model_dump() | data), display)
     exporter = Exporter(saved, photos, display)
-    with TemporaryDirectory(dir=folder.parent) as name:
-        work = Path(name)
+    with _workshop(folder) as work:
         files = exporter.write(work, options.variants)
         checked = {precision: exporter.check(file, precision, options.max_loss) for precision, file in files.items()}
         card = exporter.card(checked, options)
@@ -186,12 +191,20 @@ def training_facts(saved: Checkpoint) -> dict[str, Any]:
 def _check_room(folder: Path, saved: Checkpoint) -> None:
     """Before minutes of work. The files of all variants take less than twice what the weights do."""
     need = 2 * sum(weight.nbytes for weight in saved.weights.values())
-    free = shutil.disk_usage(folder.parent).free
-    if need > free:
-        raise ExportError(
-            f"{folder}: the files need up to {need / 1e6:,.1f} MB and {free / 1e6:,.1f} MB are free;"
-            " make room or choose another --out"
-        )
+    check_room(folder.parent, need, "the files", "make room or choose another --out")
+
+
+@contextmanager
+def _workshop(folder: Path) -> Iterator[Path]:
+    """A folder beside `folder` for files that are not checked yet. What a killed export left there is deleted."""
+    whole = folder.resolve()
+    work = whole.with_name(f"{whole.name}.partial")
+    shutil.rmtree(work, ignore_errors=True)
+    make_folder(work)
+    try:
+        yield work
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
 
 
 def _first(photos: PhotoSet, count: int) -> npt.NDArray[np.uint8]:
@@ -200,7 +213,7 @@ def _first(photos: PhotoSet, count: int) -> npt.NDArray[np.uint8]:
 
 def _move(work: Path, folder: Path, card: Card) -> None:
     """Put the files in place, the card last: a folder without a card is no bundle."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     for variant in card.variants.values():
         shutil.move(work / variant.file, folder / variant.file)
     write_card(folder, card)

@@ -1,0 +1,76 @@
+"""Which photos a bundle's new reference or calibration is made of, and how the commands end."""
+
+from __future__ import annotations
+
+import json
+import runpy
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from binwatch.bundle import Bundle
+from tests.trainer.drawn import Data
+from tests.trainer.grey import write_grey_bundle
+from trainer import conformal, reference
+from trainer.data.split import Split, split_of
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    """A model that was trained with another split than the usual one."""
+    folder = write_grey_bundle(tmp_path, "v1")
+    card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
+    card["training"] = {"config": {"data": {"photos": "photos", "index": "index.csv", "split_seed": 9}}}
+    (folder / "card.json").write_text(json.dumps(card), encoding="utf-8")
+    return folder
+
+
+def in_split(split: Split, seed: int) -> int:
+    return sum(split_of(f"g{number}", seed) is split for number in range(140))
+
+
+def test_the_photos_are_those_that_the_model_did_not_learn_from(bundle: Path, grey: Data) -> None:
+    """By the split of its own training: by another one it would have learned from most of them."""
+    conformal.app([str(bundle), *grey.flags], standalone_mode=False)
+    reference.app([str(bundle), *grey.flags], standalone_mode=False)
+    card = Bundle(bundle).card
+    assert card.calibration is not None
+    assert card.calibration.split == "test"
+    assert card.calibration.photos == in_split(Split.TEST, 9) != in_split(Split.TEST, 0)
+    assert card.reference is not None
+    assert card.reference.photos == in_split(Split.VALIDATION, 9) != in_split(Split.VALIDATION, 0)
+
+
+def test_every_photo_of_other_bins(bundle: Path, grey: Data) -> None:
+    """Such as audited ones, which come without a column of splits."""
+    card = json.loads((bundle / "card.json").read_text(encoding="utf-8"))
+    card["training"]["config"]["data"]["split_column"] = "challenge_split"
+    (bundle / "card.json").write_text(json.dumps(card), encoding="utf-8")
+    conformal.app([str(bundle), *grey.flags, "--every"], standalone_mode=False)
+    reference.app([str(bundle), *grey.flags, "--every"], standalone_mode=False)
+    found = Bundle(bundle).card
+    assert found.calibration is not None
+    assert (found.calibration.photos, found.calibration.split) == (140, "all")
+    assert found.reference is not None
+    assert found.reference.photos == 140
+
+
+@pytest.mark.parametrize("command", [conformal, reference], ids=["conformal", "reference"])
+def test_a_split_without_photos_is_named(
+    command: ModuleType, bundle: Path, grey: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    index = tmp_path / "index.csv"
+    index.write_text(f"key,label,bin_group\n00001,1,{one_of(Split.TRAIN)}\n", encoding="utf-8")
+    monkeypatch.setattr("sys.argv", ["trainer", str(bundle), "--photos", str(grey.photos), "--index", str(index)])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(command.__file__), run_name="__main__")  # as python -m does
+    assert ended.value.code == 1
+    split = "test" if command is conformal else "validation"
+    said = f"error: {index}: no photo of the {split} split; name another with --split, or take all with --every"
+    assert capsys.readouterr().err.strip().splitlines()[-1] == said
+
+
+def one_of(split: Split) -> str:
+    return next(f"g{number}" for number in range(140) if split_of(f"g{number}", 9) is split)

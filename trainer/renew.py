@@ -1,0 +1,74 @@
+"""A new part for the card of a bundle that is there already, made from photos that its model did not learn from.
+
+What `python -m trainer.reference` and `python -m trainer.conformal` have in common.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import typer
+
+from binwatch.bundle import Bundle, write_card
+from trainer.data.dataset import PhotoSet
+from trainer.data.split import Split
+from trainer.display import Display
+from trainer.errors import DataError
+from trainer.evaluate import bundle_data, read_photos
+from trainer.runtime import OnnxModel, run
+
+Part = TypeVar("Part")
+Floats = npt.NDArray[np.floating[Any]]
+
+ALL = "all"
+"""In place of a split: every photo of the index."""
+
+Folder = Annotated[Path, typer.Argument(help="Folder of the bundle.")]
+Photos = Annotated[Path, typer.Option(help="Folder or tar of photos, named by their key.")]
+Index = Annotated[Path, typer.Option(help="CSV with the columns that the model was trained with: key, label, …")]
+Every = Annotated[bool, typer.Option("--every", help="Every photo of the index; the model learned from none.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What a model says of photos."""
+
+    photos: PhotoSet
+    name: str
+    """Of the photos: a split, or "all"."""
+    probabilities: Floats
+    """Shape (photos, classes), in their order."""
+    embeddings: Floats
+    """Shape (photos, embedding)."""
+
+
+def answers(bundle: Bundle, photos: Path, index: Path, split: Split | None, display: Display) -> Answers:
+    """Of the bundle's first variant to the photos of a split, by the rule that it was trained with, or (None) to all.
+
+    Raises DataError if there are none.
+    """
+    config = bundle_data(bundle, {"photos": photos, "index": index})
+    if split is None:
+        config = config.model_copy(update={"split_column": ""})
+    found, _, _ = read_photos(config, display)
+    chosen = found.where(lambda row: split is None or row.split is split)
+    if not chosen:
+        raise DataError(f"{index}: no photo of the {split} split; name another with --split, or take all with --every")
+    model = OnnxModel(bundle.model(next(iter(bundle.card.variants))))
+    what = f"counting by {bundle.card.version}"
+    return Answers(chosen, split or ALL, *run(model, chosen, lambda each: display.follow(each, len(chosen), what, len)))
+
+
+def renew(
+    folder: Path, photos: Path, index: Path, split: Split | None, part: str, make: Callable[[Answers], Part]
+) -> Part:
+    """Give the card of the bundle in `folder` the `part` that `make` makes of the model's answers."""
+    bundle = Bundle(folder)
+    made = make(answers(bundle, photos, index, split, Display()))
+    write_card(folder, bundle.card.model_copy(update={part: made}))
+    return made
