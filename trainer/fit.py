@@ -15,13 +15,14 @@ from trainer.data.batches import PhotoBatches
 from trainer.data.dataset import DataSet, check_quality, load_dataset
 from trainer.data.epochs import Batch, Batches
 from trainer.data.split import Split
+from trainer.disk import make_folder
 from trainer.display import Display
 from trainer.errors import CheckpointError, ConfigError, DataError
 from trainer.loop import BEST, LAST, Run, augments_on_device
 from trainer.losses import class_weights
 from trainer.models import build
 from trainer.models.counter import Counter
-from trainer.models.weights import start
+from trainer.models.weights import check_frozen, start
 from trainer.network import check_compiler
 from trainer.ranks import ALONE, Ranks, of_environment
 
@@ -59,6 +60,11 @@ def fit(
     check_compiler(config.train)
     check_quality(config.data)
     network = new_network(config.model)  # wrong weights are known before each photo is decoded
+    if config.model.freeze and config.model.weights == "none":
+        frozen = network[0].frozen
+        display.say(f"warning: {frozen[0]} to {frozen[-1]} are frozen as they begin, at random (model.weights=none)")
+    if saved:  # the frozen layers' features are theirs, though the file of weights be another by now
+        network[0].load_state_dict(saved.training["model"])
     data = read_data(config.data, display, ranks)
     run = make_run(config, data, folder, cache or folder / FEATURES, display, ranks, network)
     if saved:
@@ -91,7 +97,19 @@ def read_data(config: DataConfig, display: Display, ranks: Ranks = ALONE) -> Dat
     say_left_out(config, data.missing, data.unreadable, display)
     counts = ", ".join(f"{len(data[split])} {split}" for split in Split)
     display.say(f"{counts} photos")
+    _warn_of_parted_groups(config, data, display)
     return data
+
+
+def _warn_of_parted_groups(config: DataConfig, data: DataSet, display: Display) -> None:
+    """A column of splits may part photos of one bin, and a model recognises a bin that it has seen."""
+    groups = [set(data[split].groups) for split in Split]
+    parted = sum(map(len, groups)) - len(set.union(*groups))
+    if parted:
+        display.say(
+            f"warning: {parted:,} bin groups have photos in more than one split (column {config.split_column}):"
+            " the model will look better than it is"
+        )
 
 
 def say_left_out(config: DataConfig, missing: Sequence[str], unreadable: Mapping[str, str], display: Display) -> None:
@@ -111,7 +129,7 @@ def new_folder(folder: Path) -> None:
     """Make the folder of a new run. Raises CheckpointError if it holds one already."""
     if (folder / LAST).exists():
         raise CheckpointError(f"{folder}: holds a run already; continue it with --resume or choose another folder")
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
 
 
 def saved_run(folder: Path, epochs: int | None = None, ranks: Ranks = ALONE) -> Checkpoint:
@@ -141,7 +159,9 @@ def _note_change(saved: Checkpoint, change: str) -> None:
 def new_network(config: ModelConfig) -> Network:
     """A network with its starting weights. Raises ConfigError or WeightsError."""
     model = build(config)
-    return model, start(model.backbone, config.weights)
+    loaded = start(model.backbone, config.weights)
+    check_frozen(model, loaded, config)
+    return model, loaded
 
 
 def make_run(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from trainer.checkpoint import Checkpoint
 from trainer.config import Config
 from trainer.data.augment import augment
 from trainer.data.epochs import Batch, Batches, generator
+from trainer.errors import DivergedError
 from trainer.losses import Loss
 from trainer.models.counter import Counter
 from trainer.network import Network
@@ -89,6 +91,7 @@ class Run:
         trained = time.monotonic() - began
         self._share_statistics()
         row = {"epoch": self.epoch + 1, "train_loss": loss, **self.score()}
+        self._check_finite(row)
         row |= {"photos_per_second": self.train.photos / trained, "seconds": time.monotonic() - began}
         self.epoch += 1
         # All go by the same figures, the durations too, so that all stop after the same epoch.
@@ -123,6 +126,16 @@ class Run:
             "val_mae": float(error.abs().mean()),
             "val_rmse": float(error.square().mean().sqrt()),
         }
+
+    def _check_finite(self, row: dict[str, float]) -> None:
+        """What is no number stays none: the checkpoint of the epoch before is the better one to keep."""
+        if not math.isfinite(row["train_loss"] + row["val_loss"]):
+            kept = f"; {LAST} keeps epoch {self.epoch}" if self.epoch else ""
+            raise DivergedError(
+                f"epoch {row['epoch']}: the loss is not a number any more (training {row['train_loss']:.3g}, validation"
+                f" {row['val_loss']:.3g}); start anew with a smaller train.learning_rate, which is"
+                f" {self.config.train.learning_rate:g} now{kept}"
+            )
 
     def save(self) -> None:
         """Write log and checkpoints."""

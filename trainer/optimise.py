@@ -79,8 +79,6 @@ class Average:
     def update(self, model: Counter, step: int) -> None:
         """Move towards `model`; early on faster, so that the fresh weights of the start are soon forgotten."""
         decay = min(self._decay, (1 + step) / (10 + step))
-        if self._decay == 0:
-            decay = 0.0
         pairs = list(zip(self.model.state_dict().values(), model.state_dict().values(), strict=True))
         floating = [(mean, value) for mean, value in pairs if mean.is_floating_point()]
         torch._foreach_lerp_([mean for mean, _ in floating], [value for _, value in floating], 1 - decay)

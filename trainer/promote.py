@@ -13,7 +13,7 @@ from binwatch.bundle import CARD, Bundle, Estimate, Metrics, Precision
 from binwatch.registry import Current, Registry
 from trainer.data.split import Split
 from trainer.display import Display
-from trainer.errors import PromotionError
+from trainer.errors import OvertakenError, PromotionError
 from trainer.evaluate import bundle_data, bundle_probabilities, majorities
 from trainer.fit import read_data
 from trainer.metrics import Counts, counts_of, measure, paired
@@ -92,7 +92,7 @@ def promote(
     """Put `model` (a bundle's folder, or a published version) in use if it is better than the one that is.
 
     The first model has nothing to beat. `force` promotes in any case, and the card's notes then say so. Raises
-    PromotionError if the model is not better.
+    PromotionError if the model is not better, OvertakenError if another was promoted meanwhile.
     """
     with TemporaryDirectory(prefix="binwatch-models-") as name:
         candidate = _bundle(model, registry, Path(name))
@@ -151,7 +151,7 @@ def _bundle(model: str, registry: Registry, cache: Path) -> Bundle:
 def _put_in_use(candidate: Bundle, registry: Registry, before: Current | None, decision: Decision) -> None:
     registry.publish(candidate.folder)
     if registry.current() != before:
-        raise PromotionError("another model was promoted meanwhile; compare with that one: promote again")
+        raise OvertakenError("another model was promoted meanwhile; compare with that one: promote again")
     if decision.forced and decision.comparison:
         registry.annotate(
             decision.version, f"Promoted by --force on {_now():%Y-%m-%d}: {decision.comparison.verdict()}."

@@ -22,16 +22,16 @@ import torch
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from trainer.config import read
+from trainer.disk import write_whole
 from trainer.display import Display, silent
-from trainer.errors import ConfigError, TuneError
+from trainer.errors import ConfigError, DivergedError, TuneError
 from trainer.fit import FEATURES, fit
 from trainer.loop import LAST
-from trainer.prepare.fetch import write_whole
 
 STUDY = "study.db"
 LOCK = "lock"
 NAME = "binwatch"
-CHANGES = "changes"
+CONFIG = "config"
 COUNTED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 Space = Callable[[Trial], dict[str, Any]]
@@ -106,9 +106,9 @@ def best_trial(folder: Path) -> FrozenTrial:
 
 
 def best_changes(folder: Path) -> dict[str, Any]:
-    """What the best trial changed ("train.learning_rate" → …), for `fit --from-study`."""
-    found: dict[str, Any] = json.loads(best_trial(folder).user_attrs[CHANGES])
-    return found
+    """Every option of the best trial ("train.learning_rate" → …), for `fit --from-study`."""
+    sections: dict[str, dict[str, Any]] = json.loads(best_trial(folder).user_attrs[CONFIG])
+    return {f"{section}.{name}": value for section, found in sections.items() for name, value in found.items()}
 
 
 def write_results(folder: Path, trials: list[FrozenTrial]) -> None:
@@ -194,8 +194,8 @@ def _folder(study: Path, trial: int) -> Path:
 
 def _trial(trial: Trial, tuning: Tuning, display: Display) -> float:
     """Best validation accuracy of one run. Features of frozen layers are shared by all trials."""
-    changes = tuning.changes | SPACES[tuning.space](trial)
-    trial.set_user_attr(CHANGES, json.dumps(changes, default=str))
+    config = read(tuning.config, tuning.changes | SPACES[tuning.space](trial))
+    trial.set_user_attr(CONFIG, config.model_dump_json())
     folder = _folder(tuning.folder, trial.number)
     best = 0.0
 
@@ -208,7 +208,10 @@ def _trial(trial: Trial, tuning: Tuning, display: Display) -> float:
 
     display.say(_named(trial))
     try:
-        fit(read(tuning.config, changes), folder, display, cache=tuning.folder / FEATURES, after=after)
+        fit(config, folder, display, cache=tuning.folder / FEATURES, after=after)
+    except DivergedError as error:
+        display.say(str(error))
+        raise optuna.TrialPruned from error  # too high a learning rate, say: that is an answer, too
     finally:
         (folder / LAST).unlink(missing_ok=True)  # the optimiser's state: as large as three models
     return best

@@ -20,6 +20,7 @@ from tests.services.s3 import S3
 from tests.trainer.drawn import run_cli
 from tests.trainer.grey import write_grey_bundle
 from trainer import pipeline
+from trainer.errors import OvertakenError
 from worker.counting import Counting
 
 SAMPLES = Path(__file__).parents[2] / "samples"
@@ -111,7 +112,7 @@ def test_from_a_bucket_to_a_model_in_use(
     assert (run / "evaluation-test.html").exists()
     assert Bundle(run / "bundle").card == card
     assert {file.name for file in (run / "bundle").iterdir()} == {"card.json", "model-int8.onnx"}  # as asked for
-    assert not list(run.glob("tmp*"))  # no working files left
+    assert not list(run.rglob("*.partial"))  # no working files left
 
     settings = Settings(
         bucket=s3.bucket, s3_endpoint_url=s3.endpoint_url, database_url=str(sqlite_records.url),
@@ -153,6 +154,26 @@ def test_what_is_not_better_is_an_outcome_and_no_error(
     assert "is not found to be better than first on 19 test photos" in said
     state = next((tmp_path / "work" / "runs").glob("*/pipeline.json"))
     assert json.loads(state.read_text(encoding="utf-8"))["outcome"]["promoted"] is False
+
+
+def test_a_promotion_meanwhile_is_no_verdict(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli_error: Callable[..., str]
+) -> None:
+    """The next turn compares with the model that came between."""
+    for step in ("fit", "evaluate", "export"):
+        monkeypatch.setattr(pipeline, step, lambda *_, **__: None)
+    monkeypatch.setattr(pipeline, "write", lambda *_: None)
+    monkeypatch.setattr(pipeline.report, "write", lambda *_: None)
+
+    def overtaken(*_: object) -> None:
+        raise OvertakenError("another model was promoted meanwhile")
+
+    monkeypatch.setattr(pipeline, "promote", overtaken)
+    assert "another model was promoted meanwhile" in cli_error(
+        "pipeline", "--config", config, "--work", tmp_path / "work"
+    )
+    state = next((tmp_path / "work" / "runs").glob("*/pipeline.json"))
+    assert "outcome" not in json.loads(state.read_text(encoding="utf-8"))
 
 
 def test_one_at_a_time(config: Path, tmp_path: Path, cli_error: Callable[..., str]) -> None:

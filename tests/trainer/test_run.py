@@ -13,12 +13,12 @@ import torch
 
 from tests.trainer.drawn import QUICK, Data, run_cli
 from trainer import checkpoint, features
-from trainer.config import Config, assignment, read
+from trainer.config import Config, DataConfig, assignment, read
 from trainer.data.dataset import PhotoSet, load_dataset
 from trainer.data.split import Split
 from trainer.display import Display
-from trainer.errors import CheckpointError
-from trainer.fit import fit, saved_run
+from trainer.errors import CheckpointError, DivergedError
+from trainer.fit import fit, read_data, saved_run
 from trainer.loop import BEST, LAST, LOG
 from trainer.models import build
 
@@ -83,6 +83,53 @@ def test_training_learns(data: Data, tmp_path: Path) -> None:
     fit(config, tmp_path, Display())
     history = checkpoint.load(tmp_path / LAST).history
     assert history[-1]["train_loss"] < history[0]["train_loss"] - 0.3
+
+
+def test_a_run_that_diverges_ends(data: Data, tmp_path: Path) -> None:
+    """Its last checkpoint is the one before; weights that are no numbers are not kept."""
+    config = config_of(data, train__epochs=3, model__freeze="last", augment__views=1, train__ema=0.0)
+    wild = config.model_copy(update={"train": config.train.model_copy(update={"learning_rate": 1e38})})
+
+    def after(row: dict[str, float]) -> None:
+        """The first epoch is as it should be; then someone turns the learning rate up."""
+        raise Stopped
+
+    with pytest.raises(Stopped):
+        fit(config, tmp_path, Display(), after=after)
+    saved = saved_run(tmp_path)
+    saved.config = wild
+    with pytest.raises(
+        DivergedError, match=r"epoch 2: the loss is not a number any more .*1e\+38 now; last\.pt keeps epoch 1"
+    ):
+        fit(wild, tmp_path, Display(), saved=saved)
+    assert checkpoint.load(tmp_path / LAST).epoch == 1
+
+
+class Stopped(Exception):
+    """After the first epoch."""
+
+
+def test_random_layers_are_not_frozen_without_a_word(
+    data: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = config_of(data, model__freeze="layer1.1", train__epochs=1, augment__views=1)
+    fit(config, tmp_path, Display())
+    said = capsys.readouterr().err
+    assert "warning: stem to layer1.1 are frozen as they begin, at random (model.weights=none)" in said
+
+
+def test_a_column_that_parts_a_bin_is_told(data: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its two photos look alike: who has learned one knows the other."""
+    splits = ["train"] * 6 + ["validation", "test"]
+    index = tmp_path / "index.csv"
+    with index.open("w", encoding="utf-8", newline="") as out:
+        rows = ((f"{key:05}", key % 8, f"g{key // 2}", splits[key // 8 % 8]) for key in range(160))
+        csv.writer(out).writerows([("key", "label", "bin_group", "own"), *rows, ("00000x", 0, "g0", "test")])
+    shutil.copytree(data.photos, tmp_path / "photos")
+    shutil.copy(data.photos / "00000.jpg", tmp_path / "photos" / "00000x.jpg")
+    read_data(DataConfig(photos=tmp_path / "photos", index=index, split_column="own"), Display())
+    said = " ".join(capsys.readouterr().err.split())
+    assert "warning: 1 bin groups have photos in more than one split (column own)" in said
 
 
 def test_two_passes_a_step_are_one_of_both(data: Data, tmp_path: Path) -> None:

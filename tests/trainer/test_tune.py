@@ -18,6 +18,7 @@ import pytest
 from tests.trainer.drawn import QUICK, Data, run_cli
 from trainer import checkpoint, tune
 from trainer.config import Config
+from trainer.errors import DivergedError
 from trainer.loop import BEST
 
 
@@ -64,6 +65,36 @@ def test_a_study_continues(data: Data, tmp_path: Path, scores: list[list[float]]
     assert [row["val_accuracy"] for row in rows(tmp_path)] == ["0.5", "0.4", "0.6"]
     assert tune.best_trial(tmp_path).number == 2
     assert (tmp_path / "trials.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_file_of_options_is_part_of_what_a_trial_found(
+    data: Data, tmp_path: Path, scores: list[list[float]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`fit --from-study` need not be told of it again."""
+    file = tmp_path / "run.toml"
+    file.write_text(f'data = {{ photos = "{data.photos}", index = "{data.index}" }}\n[model]\nfreeze = "layer4"\n')
+    scores.append([0.3])
+    run_cli("tune", "--config", file, "--out", tmp_path / "study", "--trials", 1)
+    fitted: list[Config] = []
+    monkeypatch.setattr("trainer.fit.fit", lambda config, *_, **__: fitted.append(config))
+    run_cli("fit", "--from-study", tmp_path / "study", "--out", tmp_path / "run", "--set", "train.seed=3")
+    assert (fitted[0].model.freeze, fitted[0].data.photos, fitted[0].train.seed) == ("layer4", data.photos, 3)
+
+
+def test_a_trial_that_diverges_is_an_answer(
+    data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fit(*_: object, after: Callable[[dict[str, float]], None], **__: object) -> None:
+        after({"epoch": 1, "val_accuracy": 0.3})
+        if len(diverged) == 0:
+            diverged.append(True)
+            raise DivergedError("epoch 2: the loss is not a number any more")
+
+    diverged: list[bool] = []
+    monkeypatch.setattr(tune, "fit", fit)
+    run_cli("tune", *data.flags, "--out", tmp_path, "--trials", 2)
+    assert [row["state"] for row in rows(tmp_path)] == ["pruned", "complete"]
+    assert "epoch 2: the loss is not a number any more" in capsys.readouterr().err
 
 
 def test_hopeless_trials_are_pruned(data: Data, tmp_path: Path, scores: list[list[float]]) -> None:
