@@ -205,7 +205,8 @@ def _read_card(path: Path) -> Card:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise BundleError(
-            f"{path}: cannot be read ({error.strerror}); point at a folder with a model bundle"
+            f"{path}: cannot be read ({error.strerror}); name a folder with a model bundle, for workers by"
+            " BINWATCH_MODEL_DIR (Binwatch's repository has one in samples/model)"
         ) from error
     except UnicodeDecodeError as error:
         raise BundleError(f"{path}: is not UTF-8 text ({error}); export the bundle again") from error

@@ -7,11 +7,25 @@ from collections.abc import Callable
 
 from binwatch.errors import BinwatchError
 
+_OWN = frozenset({"binwatch", "demo", "monitor", "trainer", "worker"})
 
-def run(app: Callable[[], object]) -> None:
-    """Run `app`; an error made on purpose is one line on standard error and exit status 1, not a traceback."""
+
+def run(app: Callable[[], object], extra: str) -> None:
+    """Run `app`; an error made on purpose is one line on standard error and exit status 1, not a traceback.
+
+    So is a package that is not installed: `extra` names what Binwatch must be installed with.
+    """
     try:
         app()
     except BinwatchError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+        _end(str(error))
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if not package or package in _OWN:
+            raise
+        _end(f"{package} is not installed; install Binwatch with what this needs: pip install 'binwatch[{extra}]'")
+
+
+def _end(message: str) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(1)

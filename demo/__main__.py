@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -23,14 +23,14 @@ from demo.watch import run
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 
-cli = typer.Typer(add_completion=False)
+cli = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @cli.command()
 def demo(
-    photos: Annotated[Optional[Path], typer.Option(help="Folder with photos; else the sample photos.")] = None,  # noqa: UP045
-    metadata: Annotated[Optional[Path], typer.Option(help="Folder with metadata JSONs of these photos.")] = None,  # noqa: UP045
-    report: Annotated[Optional[Path], typer.Option(help="Write the result here, as JSON.")] = None,  # noqa: UP045
+    photos: Annotated[Path | None, typer.Option(help="Folder with photos; else the sample photos.")] = None,
+    metadata: Annotated[Path | None, typer.Option(help="Folder with metadata JSONs of these photos.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write the result here, as JSON.")] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the monitor's page running until Ctrl-C.")] = False,
     patience: Annotated[float, typer.Option(help="Give up after so many seconds without a new record.")] = 120.0,
 ) -> None:
@@ -84,7 +84,7 @@ def _wait_for_interrupt() -> None:
 
 def main() -> None:
     """Run the command line."""
-    command_line.run(cli)
+    command_line.run(cli, "demo")
 
 
 if __name__ == "__main__":

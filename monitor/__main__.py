@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from binwatch.errors import BinwatchError
+from binwatch import command_line
 from binwatch.listening import listen
 from binwatch.metadata import MAX_QUANTITY
 from binwatch.records.audits import add_audit
@@ -22,7 +20,6 @@ from monitor import words
 from monitor.expect import import_file
 from monitor.export import export_audits
 from monitor.records import Records, writable
-from monitor.server import address_of, is_loopback, serve, write_port
 from monitor.summary import summarise
 from monitor.terminal import render
 from monitor.totals import read_totals
@@ -45,31 +42,31 @@ def serve_command(
     """Serve the page, the metrics and the API until told to stop."""
     # Only this command needs the web and S3 clients, which take most of a second to load.
     from monitor.app import create_app
+    from monitor.server import address_of, is_loopback, serve, write_port
     from monitor.services import make_services
 
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("monitor").setLevel(logging.INFO)  # the libraries' own news (a migration context, …) is noise
-    with _explained():
-        settings = load_settings()
-        if host is not None:
-            settings = settings.model_copy(update={"monitor_host": host})  # a name that it answers to, too
-        services = make_services(settings)
-        services.records.check()
-        wanted = settings.monitor_port if port is None else port
-        listener = listen(settings.monitor_host, wanted, "choose another with --host and --port")
-        if not is_loopback(listener):
-            logging.getLogger("monitor").warning(words.OPEN)
+    settings = load_settings()
+    if host is not None:
+        settings = settings.model_copy(update={"monitor_host": host})  # a name that it answers to, too
+    services = make_services(settings)
+    services.records.check()
+    wanted = settings.monitor_port if port is None else port
+    listener = listen(settings.monitor_host, wanted, "choose another with --host and --port")
+    if not is_loopback(listener):
+        logging.getLogger("monitor").warning(words.OPEN)
 
-        def ready() -> None:
-            if port_file:
-                write_port(port_file, listener)
-            typer.echo(f"monitor: {address_of(listener)}")
+    def ready() -> None:
+        if port_file:
+            write_port(port_file, listener)
+        typer.echo(f"monitor: {address_of(listener)}")
 
-        services.drift.start()
-        try:
-            serve(create_app(services), listener, ready)
-        finally:
-            services.close()
+    services.drift.start()
+    try:
+        serve(create_app(services), listener, ready)
+    finally:
+        services.close()
 
 
 @app.command()
@@ -78,10 +75,9 @@ def status(
     json: Annotated[bool, typer.Option("--json", help="Print JSON, as /api/summary gives it.")] = False,
 ) -> None:
     """Print how well counts and expected quantities agree."""
-    with _explained():
-        records = Records(load_settings().database_url.get_secret_value())
-        records.check()
-        summary = summarise(records.read(read_totals), model)
+    records = Records(load_settings().database_url.get_secret_value())
+    records.check()
+    summary = summarise(records.read(read_totals), model)
     if json:
         typer.echo(summary.model_dump_json(indent=2))
     else:
@@ -95,10 +91,9 @@ def drift() -> None:
     from monitor.drift.table import render as render_drift
     from monitor.services import make_services
 
-    with _explained():
-        services = make_services(load_settings())
-        services.records.check()
-        report = services.drift.now()
+    services = make_services(load_settings())
+    services.records.check()
+    report = services.drift.now()
     Console().print(render_drift(report))
 
 
@@ -110,10 +105,9 @@ def audit(
     bucket: Annotated[str | None, typer.Option(help="Bucket of the photo; else BINWATCH_BUCKET.")] = None,
 ) -> None:
     """Record how many items a person found in a bin: the truth that counts and inventory are measured against."""
-    with _explained():
-        settings = load_settings()
-        with writable(settings) as database:
-            audited = add_audit(database, bucket or settings.bucket, bin_id, quantity, auditor)
+    settings = load_settings()
+    with writable(settings) as database:
+        audited = add_audit(database, bucket or settings.bucket, bin_id, quantity, auditor)
     typer.echo(words.audited(audited))
 
 
@@ -123,11 +117,10 @@ def export(
     bucket: Annotated[str | None, typer.Option(help="Bucket of the photos; else BINWATCH_BUCKET.")] = None,
 ) -> None:
     """Write audits as labels for training, as `python -m trainer prepare --audits FILE` takes them."""
-    with _explained():
-        settings = load_settings()
-        records = Records(settings.database_url.get_secret_value())
-        records.check()
-        done = export_audits(records, bucket or settings.bucket, file)
+    settings = load_settings()
+    records = Records(settings.database_url.get_secret_value())
+    records.check()
+    done = export_audits(records, bucket or settings.bucket, file)
     typer.echo(words.exported(done))
     if not done.bins:
         raise typer.Exit(1)
@@ -138,7 +131,7 @@ def rank(
     model: Annotated[list[str] | None, typer.Option(help="Version of a model; may be repeated. Else all.")] = None,
 ) -> None:
     """Give p-values to bins that were compared before their model's calibration was recorded."""
-    with _explained(), writable(load_settings()) as database:
+    with writable(load_settings()) as database:
         ranked = rank_bins(database, model)
     typer.echo(f"{words.number(ranked)} bins have a p-value now that had none")
 
@@ -155,24 +148,18 @@ def expect(
     ] = None,
 ) -> None:
     """Import expected quantities from a file. Importing the same file again changes nothing."""
-    with _explained():
-        settings = load_settings()
-        with writable(settings) as database:
-            report = import_file(file, database, bucket or settings.bucket, as_of, refused)
+    settings = load_settings()
+    with writable(settings) as database:
+        report = import_file(file, database, bucket or settings.bucket, as_of, refused)
     typer.echo(words.imported(report))
     if not report.accepted:
         raise typer.Exit(1)
 
 
-@contextmanager
-def _explained() -> Iterator[None]:
-    """An error that Binwatch raises on purpose is a message, not a traceback."""
-    try:
-        yield
-    except BinwatchError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from error
+def main() -> None:
+    """Run the command line."""
+    command_line.run(app, "monitor")
 
 
 if __name__ == "__main__":
-    app()
+    main()

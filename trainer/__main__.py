@@ -204,7 +204,7 @@ def _precisions(text: str) -> tuple[Precision, ...]:
 
 def main() -> None:
     """Run the command line."""
-    command_line.run(app)
+    command_line.run(app, "trainer")
 
 
 if __name__ == "__main__":

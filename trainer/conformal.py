@@ -51,4 +51,4 @@ def main(
 
 
 if __name__ == "__main__":
-    command_line.run(app)
+    command_line.run(app, "trainer")

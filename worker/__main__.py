@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -20,7 +20,12 @@ from worker.output import Format, Line, printable_stdout, visible, write
 
 _BODY_SHOWN = 160  # characters of a message that no one could handle
 
-cli = typer.Typer(help="Counts what is in storage bins from photos.", no_args_is_help=True, add_completion=False)
+cli = typer.Typer(
+    help="Counts what is in storage bins from photos.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
 
 
 @cli.command()
@@ -72,7 +77,7 @@ def count(
     places: Annotated[list[str], typer.Argument(help="Photos, folders or s3://bucket/prefix.", metavar="PATH…")],
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON array; not with --csv.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV; not with --json.")] = False,
-    model: Annotated[Optional[Path], typer.Option(help="Folder with the model bundle.")] = None,  # noqa: UP045
+    model: Annotated[Path | None, typer.Option(help="Folder with the model bundle.")] = None,
 ) -> None:
     """Count photos now, without a queue, and print the counts. Exits with 1 if not one could be counted."""
     if as_json and as_csv:
@@ -100,7 +105,7 @@ def serve() -> None:
 
 @cli.command()
 def beat() -> None:
-    """Start what is due now and then: reconcile. One is enough, beside any number of workers."""
+    """Start what is due: reconcile, the nightly run. One is enough, beside any number of workers."""
     from worker.app import make_app
     from worker.logs import configure
 
@@ -134,7 +139,7 @@ def reconcile() -> None:
 
 @cli.command()
 def nightly(
-    backend: Annotated[Optional[NightlyBackend], typer.Option(help="Instead of the setting's.")] = None,  # noqa: UP045
+    backend: Annotated[NightlyBackend | None, typer.Option(help="Instead of the setting's.")] = None,
     prefix: Annotated[str, typer.Option(help="Only photos whose keys begin with this.")] = "",
     again: Annotated[bool, typer.Option("--again", help="All of them, counted already or not.")] = False,
     dry_run: Annotated[
@@ -194,7 +199,7 @@ def _count(places: list[str], settings: Settings) -> Iterator[Line]:
 
 def main() -> None:
     """Run the command line."""
-    command_line.run(cli)
+    command_line.run(cli, "worker,cpu")
 
 
 if __name__ == "__main__":

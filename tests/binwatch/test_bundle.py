@@ -100,7 +100,7 @@ def test_the_card_is_replaced_whole(folder: Path) -> None:
 
 def test_no_folder(tmp_path: Path) -> None:
     message = _refused(tmp_path / "none")
-    assert "cannot be read (No such file or directory); point at a folder with a model bundle" in message
+    assert "cannot be read (No such file or directory); name a folder with a model bundle" in message
 
 
 def test_no_card(tmp_path: Path) -> None:
