@@ -108,6 +108,15 @@ def test_photos_that_would_be_roots(checkout: Path) -> None:
     assert "DATA_UID in .env is root's" in _refused(checkout, DATA_UID="0")
 
 
+def test_a_disk_that_is_nearly_full(checkout: Path) -> None:
+    df = checkout / "bin/df"
+    df.parent.mkdir()
+    df.write_text("#!/bin/sh\necho Filesystem 1M-blocks Used Available\necho /dev/sda 9000 8600 400\n")
+    df.chmod(0o755)
+    said = _refused(checkout, PATH=f"{df.parent}:{os.environ['PATH']}")
+    assert "the photos' folder ./data has 400 MiB left on its disk: make room" in said
+
+
 @pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="there is a GPU here")
 def test_no_gpu(checkout: Path) -> None:
     assert "no NVIDIA driver answers (nvidia-smi): install it, or start without GPU=1" in _refused(checkout, GPU="1")
