@@ -7,7 +7,6 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from sqlalchemy import Connection, select
-from sqlalchemy.exc import SQLAlchemyError
 
 from binwatch.counts import Outcome
 from binwatch.metadata import MAX_QUANTITY
@@ -85,10 +84,7 @@ def save(records: WritableRecords, audit: NewAudit, writer: Writer, bucket: str)
     """
     of, auditor = audit.bucket or bucket, writer.name or audit.auditor
     seen = Seen.WHATEVER if audit.photo is None else audit.photo
-    try:
-        said = add_audit(records.engine, of, audit.bin, audit.quantity, auditor, seen)
-    except SQLAlchemyError as error:
-        raise records.down(error) from error
+    said = records.write(lambda engine: add_audit(engine, of, audit.bin, audit.quantity, auditor, seen))
     return SavedAudit(
         id=said.id,
         bucket=of,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from threading import BoundedSemaphore
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -28,6 +30,9 @@ CONNECT_TIMEOUT_S = 3
 STATEMENT_TIMEOUT_S = 4
 READERS = 8
 """Reads at a time. A database that hangs holds this many threads of the monitor and no more."""
+AGAIN_S = 0.2
+"""How long a read waits for a free reader while the last answer was none: or a scrape would stand in line behind all
+the pages that people reload meanwhile."""
 
 _TIMEOUT = f"-c statement_timeout={STATEMENT_TIMEOUT_S}s"
 _POSTGRES_OPTIONS = " ".join(
@@ -50,6 +55,7 @@ class Records:
     def __init__(self, database_url: str) -> None:
         self._engine = _engine(database_url)
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="records")
+        self._free = BoundedSemaphore(READERS)
         self._up = True
 
     def check(self) -> None:
@@ -78,14 +84,22 @@ class Records:
             return query(connection)
 
     def _within_deadline(self, work: Callable[[], T]) -> T:
-        future = self._readers.submit(work)
+        begun = time.monotonic()
+        if not self._free.acquire(timeout=DEADLINE_S if self._up else AGAIN_S):
+            raise self._down(f"{READERS} earlier reads wait for an answer")
+        future = self._readers.submit(self._freed, work)
         try:
-            return future.result(DEADLINE_S)
+            return future.result(max(begun + DEADLINE_S - time.monotonic(), 0))
         except TimeoutError as error:
-            future.cancel()
             raise self._down(f"no answer within {DEADLINE_S:g} s") from error
         except SQLAlchemyError as error:
             raise self._down(_cause(error)) from error
+
+    def _freed(self, work: Callable[[], T]) -> T:
+        try:
+            return work()
+        finally:
+            self._free.release()
 
     def _down(self, why: str) -> RecordsDown:
         url = self._engine.url.render_as_string(hide_password=True)
@@ -104,21 +118,25 @@ class WritableRecords:
     """The records for what people enter while the monitor serves. Nothing is connected until somebody does."""
 
     def __init__(self, database_url: str) -> None:
-        self.engine = connect(database_url)
-        """Waits as briefly for its database as reads do."""
-        opens = _open_sqlite if self.engine.dialect.name == "sqlite" else _open_postgres_to_write
-        event.listen(self.engine, "do_connect", opens)
+        self._engine = connect(database_url)
+        opens = _open_sqlite if self._engine.dialect.name == "sqlite" else _open_postgres_to_write
+        event.listen(self._engine, "do_connect", opens)
 
-    def down(self, error: SQLAlchemyError) -> RecordsDown:
-        """What to raise instead of a driver's error, which is logged."""
-        url = self.engine.url.render_as_string(hide_password=True)
+    def write(self, change: Callable[[Engine], T]) -> T:
+        """What `change` returns. Waits as briefly for its database as reads do. Raises RecordsDown, which is logged."""
+        try:
+            return change(self._engine)
+        except SQLAlchemyError as error:
+            raise self._down(error) from error
+        finally:
+            # No connection is kept: asking an old one whether its database still answers has no time limit.
+            self._engine.dispose()
+
+    def _down(self, error: SQLAlchemyError) -> RecordsDown:
+        url = self._engine.url.render_as_string(hide_password=True)
         found = RecordsDown(f"the records at {url} cannot be written: {_cause(error)}; check the database")
         logger.error("%s", found)
         return found
-
-    def close(self) -> None:
-        """Give back what is held."""
-        self.engine.dispose()
 
 
 @contextmanager

@@ -42,7 +42,6 @@ class Services:
         """Give back what is held."""
         self.drift.stop()
         self.records.close()
-        self.writable.close()
 
 
 def make_services(settings: Settings) -> Services:

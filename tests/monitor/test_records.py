@@ -8,10 +8,14 @@ from pathlib import Path
 import pytest
 from sqlalchemy import URL, Connection, Engine, func, select, text
 
+from binwatch.records.audits import add_audit
+from binwatch.records.engine import connect
 from binwatch.records.tables import Count
 from monitor import records as module
-from monitor.records import READERS, Records, RecordsDown
+from monitor.records import READERS, Records, RecordsDown, WritableRecords
 from tests.monitor.conftest import Recorder
+from tests.monitor.drifting import BUCKET
+from tests.services.postgres import Postgres
 
 
 def _counts(connection: Connection) -> int:
@@ -46,7 +50,22 @@ def test_a_database_that_hangs_holds_few_threads_and_comes_back(
     assert threading.active_count() - before <= READERS
     release.set()
     monkeypatch.setattr(module, "DEADLINE_S", 30.0)
+    monkeypatch.setattr(module, "AGAIN_S", 30.0)
     assert records.read(_counts) == 0
+
+
+def test_while_it_hangs_nobody_waits_in_line(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "DEADLINE_S", 0.1)
+    release = threading.Event()
+    try:
+        for _ in range(READERS):
+            with pytest.raises(RecordsDown, match="no answer within"):
+                records.read(lambda _: release.wait(60))
+        monkeypatch.setattr(module, "DEADLINE_S", 30.0)
+        with pytest.raises(RecordsDown, match="8 earlier reads wait for an answer"):
+            records.read(_counts)
+    finally:
+        release.set()
 
 
 def test_one_read_sees_one_state(records: Records, sqlite_records: Engine) -> None:
@@ -85,3 +104,17 @@ def test_postgresql_that_went_away_is_an_outage_and_recovers(postgres: object, p
     with pytest.raises(RecordsDown, match="terminating connection"):
         records.read(lambda connection: connection.execute(text("SELECT pg_terminate_backend(pg_backend_pid())")))
     assert records.read(_counts) == 0
+
+
+def test_an_audit_does_not_wait_for_a_postgresql_that_hangs(postgres: Postgres, postgres_url: str) -> None:
+    recorder, writable = Recorder(connect(postgres_url)), WritableRecords(postgres_url)
+    recorder.pair("a", predicted=1, expected=1)
+    recorder.engine.dispose()
+    assert writable.write(lambda engine: add_audit(engine, BUCKET, "a", 2)).is_new
+    postgres.pause()
+    try:
+        with pytest.raises(RecordsDown, match=r"cannot be written: .*timeout"):
+            writable.write(lambda engine: add_audit(engine, BUCKET, "a", 3))
+    finally:
+        postgres.go_on()
+    assert writable.write(lambda engine: add_audit(engine, BUCKET, "a", 3)).is_new

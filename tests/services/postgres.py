@@ -80,6 +80,16 @@ class Postgres:
             self._server.wait()
         self._server = None
 
+    def pause(self) -> None:
+        """Answer nobody who connects until `go_on`, as a server does that hangs. Who is connected is still served."""
+        assert self._server is not None
+        self._server.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Answer again."""
+        assert self._server is not None
+        self._server.send_signal(signal.SIGCONT)
+
     def _run(self, command: list[str]) -> subprocess.Popen[bytes]:
         environment = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}
         with (self.folder / "log").open("ab") as log:
