@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, select, tuple_
+from sqlalchemy import ColumnElement, Connection, select
 
 from binwatch.events import Created
 from binwatch.keys import bin_of
@@ -15,6 +15,7 @@ from binwatch.records.tables import Count, Expectation
 
 Item = TypeVar("Item")
 _AT_A_TIME = 500  # SQLite takes 32,766 parameters in a statement
+_NEVER = datetime.max.replace(tzinfo=UTC)
 
 
 def unrecorded_photos(
@@ -29,8 +30,7 @@ def unrecorded_photos(
         query = query.where(Count.model_version == model)
     recorded = _Uploads()
     for chunk in _chunks(listed):
-        pairs = [(photo.key, photo.etag) for photo in chunk]
-        recorded.add(connection.execute(query.where(tuple_(Count.key, Count.etag).in_(pairs))))
+        recorded.add(connection.execute(query.where(Count.key.in_([photo.key for photo in chunk]))))
     return [photo for photo in listed if photo not in recorded]
 
 
@@ -38,10 +38,8 @@ def unread_metadata(connection: Connection, bucket: str, listed: Sequence[Listed
     """Those of `listed` that have not been read as they are now."""
     query = select(Expectation.source, Expectation.etag, Expectation.modified_at).where(Expectation.bucket == bucket)
     read = _Uploads()
-    # By bin as well, since that is how the table is indexed.
-    identity = tuple_(Expectation.bin_id, Expectation.source)
     for chunk in _chunks(listed):
-        read.add(connection.execute(query.where(identity.in_([(bin_of(file.key), file.key) for file in chunk]))))
+        read.add(connection.execute(query.where(_of_bins(chunk))))
     return [file for file in listed if file not in read]
 
 
@@ -75,15 +73,20 @@ def recorded_keys(
         photos = select(Count.key, Count.modified_at).where(Count.bucket == bucket, Count.key.in_(keys))
         if model is not None:
             photos = photos.where(Count.model_version == model)
-        identity = tuple_(Expectation.bin_id, Expectation.source)
-        files = select(Expectation.source, Expectation.modified_at).where(
-            Expectation.bucket == bucket, identity.in_([(bin_of(key), key) for key in keys])
-        )
+        files = select(Expectation.source, Expectation.modified_at).where(Expectation.bucket == bucket, _of_bins(chunk))
         for key, modified in (*connection.execute(photos), *connection.execute(files)):
-            time = stored[key]
+            time = stored.get(key, _NEVER)  # a bin may have quantities from elsewhere, too
             if time is None or modified >= time:
                 done.add(key)
     return done
+
+
+def _of_bins(objects: Sequence[Listed | Created]) -> ColumnElement[bool]:
+    """Expected quantities of the objects' bins, since that is how their table is indexed.
+
+    One column only: PostgreSQL plans a list of 500 pairs for far longer than it then looks them up.
+    """
+    return Expectation.bin_id.in_({bin_of(item.key) for item in objects})
 
 
 def _chunks(listed: Sequence[Item]) -> list[Sequence[Item]]:
