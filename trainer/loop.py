@@ -21,13 +21,14 @@ from trainer.config import Config
 from trainer.data.augment import augment
 from trainer.data.epochs import Batch, Batches, generator
 from trainer.errors import DivergedError
+from trainer.feed import feed
 from trainer.losses import Loss
 from trainer.models.counter import Counter
 from trainer.network import Network
 from trainer.optimise import Average, optimiser, set_rates
 from trainer.predict import forward, logits_of, on_device
 from trainer.ranks import ALONE, Ranks
-from trainer.stages import Clock, Stage, untimed, waited
+from trainer.stages import Clock, Stage, untimed
 
 LAST = "last.pt"
 BEST = "best.pt"
@@ -105,7 +106,7 @@ class Run:
         self.model.train()
         total = torch.zeros((), device=self.config.train.device)
         passes = self.train.passes
-        for index, batch in enumerate(waited(batches, self.clock)):
+        for index, batch in enumerate(feed(batches, self.config.train.device, self.clock)):
             last = (index + 1) % passes == 0
             total += self._learn_batch(batch, last=last)
             if last:
@@ -170,7 +171,7 @@ class Run:
         with self.network.exchange(last):
             with self.clock(Stage.FORWARD):
                 logits = forward(self.network, inputs, train)
-                loss = self.loss(logits, batch.quantities.to(logits.device), batch.step)
+                loss = self.loss(logits, batch.quantities, batch.step)
             with self.clock(Stage.BACKWARD):
                 # The processes' gradients are averaged, and here they are parts of a sum.
                 torch.autograd.backward(loss * self.ranks.size)

@@ -1,0 +1,62 @@
+"""Training on a GPU, for real. Skipped where there is none."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.trainer.drawn import QUICK, Data, run_cli
+from trainer import checkpoint
+from trainer.config import Config, assignment, read
+from trainer.display import silent
+from trainer.fit import make_run, read_data
+from trainer.loop import BEST, LAST
+from trainer.profile.measure import endless
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+ON_GPU = ["--set", "train.device=cuda", "--set", "train.precision=bf16", "--set", "train.channels_last=true"]
+
+
+def config_of(data: Data, *more: str) -> Config:
+    options = dict(assignment(text) for text in (*QUICK, *ON_GPU, *more) if text != "--set")
+    return read(None, options | {"data.photos": data.photos, "data.index": data.index})
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["train.class_weights=sqrt", "train.schedule=one_cycle"],
+        ["train.loss=earth_mover", "train.accumulate=2", "train.optimiser=sgd"],
+        ["model.freeze=layer2", "train.loss=cross_entropy"],
+    ],
+    ids=["ordinal", "earth mover", "features"],
+)
+def test_no_step_waits_for_the_gpu(data: Data, tmp_path: Path, options: list[str]) -> None:
+    """Whoever waits for it leaves it without work until the next is handed over. PyTorch names the line that does."""
+    config = config_of(data, *options)
+    run = make_run(config, read_data(config.data, silent()), tmp_path, tmp_path / "features", silent())
+    batches = endless(run.train)
+    steps = 2 * run.train.passes
+    run.learn(islice(batches, steps), 0)
+    try:
+        torch.cuda.set_sync_debug_mode("error")
+        loss = run.learn(islice(batches, 2 * steps), 2)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert torch.isfinite(loss)
+
+
+def test_a_run_on_a_gpu(data: Data, tmp_path: Path) -> None:
+    """Fitted, resumed and measured, there and on the CPU."""
+    run_cli("fit", *data.flags, "--out", tmp_path, *QUICK, *ON_GPU, "--epochs", 1)
+    run_cli("fit", "--out", tmp_path, "--resume", "--epochs", 2)
+    saved = checkpoint.load(tmp_path / LAST)
+    assert [row["epoch"] for row in saved.history] == [1, 2]
+    assert torch.cuda.get_device_name() in saved.facts["hardware"]
+    assert all(value.device.type == "cpu" for value in saved.weights.values())
+    run_cli("evaluate", tmp_path / BEST, *data.flags)
+    assert (tmp_path / "evaluation-test.json").exists()
