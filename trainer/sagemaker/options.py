@@ -101,8 +101,9 @@ class SagemakerConfig(_Strict):
 
 def read(file: Path | None, changes: dict[str, Any]) -> SagemakerConfig:
     """The configuration of `file` with `changes` ("job.role" → …) on top. Raises ConfigError that names the option."""
+    given = {"job": {}} | with_changes(read_tree(file) if file else {}, changes)  # what [job] lacks is named one by one
     try:
-        return SagemakerConfig.model_validate(with_changes(read_tree(file) if file else {}, changes))
+        return SagemakerConfig.model_validate(given)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])

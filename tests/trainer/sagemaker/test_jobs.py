@@ -148,6 +148,13 @@ def test_a_folder_of_this_machine_is_no_data(command: str, file: Path, cli_error
     assert said.startswith("error: --weights: 'w.pt': expected s3://BUCKET/PREFIX")
 
 
+def test_what_every_command_needs_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "aws.toml"
+    file.write_text("[train]\nepochs = 3\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"^job\.role: Field required; set it .* by --set job\.role=VALUE"):
+        read(file, {})
+
+
 def test_a_preset_that_is_not_there_is_named(file: Path) -> None:
     with pytest.raises(ConfigError, match=r"tuning\.preset: 'best'; choose from default, capstone"):
         tuning_request(config(file, "tuning.preset=best"), "s3://b/p/")
