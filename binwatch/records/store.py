@@ -139,14 +139,14 @@ def _sorted(rows: Mapping[tuple[Any, ...], Row], now: datetime) -> list[Row]:
 
 def _insert_counts(connection: Connection, rows: list[Row]) -> list[Row]:
     """As _insert_new, but a count replaces a failure of the same photo and model: the failure was not the photo's."""
-    insert = insert_into(connection, Count).values(rows)
+    insert = insert_into(connection, Count)
     identity = ["bucket", "key", "etag", "model_version"]
     statement = insert.on_conflict_do_update(
         index_elements=identity,
         set_={name: insert.excluded[name] for name in rows[0] if name not in (*identity, "modified_at")},
         where=and_(Count.reason.is_not(None), insert.excluded.reason.is_(None)),
     )
-    return [dict(row) for row in connection.execute(statement.returning(*Count.__table__.c)).mappings()]
+    return [dict(row) for row in connection.execute(statement.returning(*Count.__table__.c), rows).mappings()]
 
 
 def _stored_again(connection: Connection, rows: Sequence[Row], new: Sequence[Row]) -> None:

@@ -14,14 +14,16 @@ Row = dict[str, Any]
 
 
 def insert_into(connection: Connection, table: type[DeclarativeBase]) -> Any:
-    """INSERT with ON CONFLICT, which PostgreSQL and SQLite share but SQLAlchemy keeps in the dialects."""
+    """INSERT with ON CONFLICT, which PostgreSQL and SQLite share but SQLAlchemy keeps in the dialects.
+
+    To be executed with the rows as parameters: with values(rows) SQLAlchemy compiles a statement each time, which takes
+    longer than the database does.
+    """
     return (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(table.__table__)
 
 
 def insert_new(connection: Connection, table: type[DeclarativeBase], rows: list[Row]) -> list[Row]:
     """Insert the rows that are not there yet; returns those, with their ids."""
-    # Rows as parameters: with values(rows) SQLAlchemy compiles a statement for each number of rows, which takes far
-    # longer than the database does.
     statement = insert_into(connection, table).on_conflict_do_nothing().returning(*table.__table__.c)
     return [dict(row) for row in connection.execute(statement, rows).mappings()]
 
@@ -46,10 +48,9 @@ def add_to_totals(connection: Connection, table: type[DeclarativeBase], rows: li
     """Add each row to the total of the same labels (the primary key), which is made where it is not there."""
     if not rows:
         return
-    insert = insert_into(connection, table).values(rows)
+    insert = insert_into(connection, table)
     columns = table.__table__.c
     labels = [column.name for column in columns if column.primary_key]
     added = {name: columns[name] + insert.excluded[name] for name in rows[0] if name not in {*labels, "last_at"}}
-    connection.execute(
-        insert.on_conflict_do_update(index_elements=labels, set_=added | {"last_at": insert.excluded.last_at})
-    )
+    statement = insert.on_conflict_do_update(index_elements=labels, set_=added | {"last_at": insert.excluded.last_at})
+    connection.execute(statement, rows)
