@@ -73,7 +73,7 @@ class Settings(BaseSettings):
     bucket: str = Field("binwatch", min_length=3, max_length=63, description="bucket with the photos and metadata")
     s3_endpoint_url: str | None = Field(None, description="S3 endpoint; unset for AWS")
     s3_timeout_s: float = Field(10.0, gt=0, description="seconds to wait for a connection and for each read from S3")
-    region: str = Field("us-east-1", description="region of S3 and SQS")
+    region: str = Field("us-east-1", description="region of S3, SQS and SageMaker")
     models_prefix: str = Field("models/", description="keys under it are models: neither photos nor metadata")
 
     # Limits, enforced before decoding

@@ -16,7 +16,7 @@ from binwatch.errors import BinwatchError
 from binwatch.settings import Settings
 
 CONTENT_TYPE = "application/x-image"
-_TAGS = [{"Key": "binwatch", "Value": "nightly"}]
+_TAGS = [{"Key": "project", "Value": "binwatch"}]
 _RUNNING = frozenset({"InProgress", "Stopping"})
 
 
