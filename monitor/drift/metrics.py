@@ -24,9 +24,11 @@ def drift_metrics(report: DriftReport) -> Iterator[Metric]:
 
 
 def _figures(report: DriftReport) -> Iterator[Metric]:
-    photos = GaugeMetricFamily("binwatch_window_photos", "Photos of the window looked at.", labels=("window",))
+    photos = GaugeMetricFamily(
+        "binwatch_window_photos", "Photos of the window, as far as looked at.", labels=("window",)
+    )
     compared = GaugeMetricFamily(
-        "binwatch_window_compared_photos", "Those that have an expected quantity.", labels=("window",)
+        "binwatch_window_compared_photos", "Photos of the window with an expected quantity.", labels=("window",)
     )
     agreement = GaugeMetricFamily(
         "binwatch_window_agreement_ratio",

@@ -85,8 +85,17 @@ def level(of: Level, drift: DriftInBrief) -> str:
     most = number(round(of.false_flags))
     by_chance = f"If every bin were recorded correctly, at most about {most} would be flagged by chance"
     if of.flagged <= of.false_flags:
-        return f"{by_chance}: these may all be chance."
-    return f"{by_chance}: some of these are right, so look before you correct.{_unless(drift)}"
+        return f"{by_chance}: these may all be chance.{_so_far(of)}"
+    return f"{by_chance}: some of these are right, so look before you correct.{_so_far(of)}{_unless(drift)}"
+
+
+def _so_far(of: Level) -> str:
+    """What flags have been worth."""
+    if not of.checked:
+        return ""
+    bins = "bin that was" if of.checked == 1 else "bins that were"
+    wrong = number(of.inventory_wrong) if of.inventory_wrong else "none"
+    return f" Of {number(of.checked)} flagged {bins} checked lately, the inventory was wrong in {wrong}."
 
 
 def _unless(drift: DriftInBrief) -> str:

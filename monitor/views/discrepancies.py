@@ -15,11 +15,11 @@ from enum import StrEnum
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from sqlalchemy import ColumnElement, Connection, RowMapping, and_, func, literal, or_, select, tuple_
 
-from binwatch.counts import CLASSES, MORE, Outcome
+from binwatch.counts import CLASSES, MORE, Outcome, class_of
 from binwatch.errors import BinwatchError
 from binwatch.records.current import Ranked
 from binwatch.records.engine import can_hold
-from binwatch.records.tables import Audit, CurrentComparison, RankTotal
+from binwatch.records.tables import Audit, Comparison, CurrentComparison, RankTotal
 
 MAX_PREFIX = 1024
 """Characters of a prefix: S3's keys have no more bytes."""
@@ -31,6 +31,8 @@ _LAST = "\U0010ffff"
 Doubt = tuple[float, float, int]
 """Place in the ranking: doubt, chance and id of the comparison."""
 _RANK = (CurrentComparison.doubt, CurrentComparison.chance, CurrentComparison.comparison_id)
+PROVEN = 1_000
+"""Audits that tell what flags have been worth: enough for a figure of now, and read in a moment."""
 FEW = 20_000
 """Bins that are sorted in a moment. Fewer are found by what they have in common, more by walking down the ranking."""
 
@@ -146,6 +148,10 @@ class Level(BaseModel):
     """Flagged bins that nobody has looked at since the photo was taken."""
     false_flags: float
     """`alpha` × `calibrated`: more flags than this are not to be expected if every bin is recorded correctly."""
+    checked: int
+    """Of the last PROVEN audits, those of bins that were flagged then."""
+    inventory_wrong: int
+    """Those of them that found another quantity than was expected: what flags have been worth so far."""
 
 
 def read_discrepancies(
@@ -187,6 +193,7 @@ def read_level(connection: Connection, alpha: float) -> Level:
         ranked[Ranked(kind)] = number
     flagged = select(func.count(), func.count(CurrentComparison.audit_id)).where(*_flagged(alpha))
     bins, audited = connection.execute(flagged).one()
+    proven = _proven(connection, alpha)
     return Level(
         alpha=alpha,
         compared=sum(ranked.values()),
@@ -194,7 +201,23 @@ def read_level(connection: Connection, alpha: float) -> Level:
         flagged=bins,
         unaudited=bins - audited,
         false_flags=alpha * ranked[Ranked.CALIBRATED],
+        checked=len(proven),
+        inventory_wrong=sum(proven),
     )
+
+
+def _proven(connection: Connection, alpha: float) -> list[bool]:
+    """Of each flagged bin that was audited lately, whether the inventory was wrong.
+
+    By the ledger, since a bin whose quantity was corrected after the audit is not flagged any more.
+    """
+    lately = select(Audit.__table__).order_by(Audit.id.desc()).limit(PROVEN).subquery()
+    of_pair = and_(Comparison.count_id == lately.c.count_id, Comparison.expectation_id == lately.c.expectation_id)
+    flagged = (Comparison.p_value <= alpha, Comparison.error != 0)
+    statement = select(Comparison.id, Comparison.expected, lately.c.quantity).join(lately, of_pair).where(*flagged)
+    found = connection.execute(statement.order_by(lately.c.id))
+    last = {comparison: (expected, quantity) for comparison, expected, quantity in found}
+    return [class_of(expected) != class_of(quantity) for expected, quantity in last.values()]
 
 
 def _flagged(alpha: float) -> tuple[ColumnElement[bool], ...]:

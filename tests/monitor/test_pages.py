@@ -136,6 +136,23 @@ def test_the_level_is_said_in_words(floor: Running, known: Recorder) -> None:
     assert "Of 1\u202f000 correctly recorded bins, about 50 look this odd." in text
 
 
+def test_what_flags_have_been_worth_follows_from_the_audits(floor: Running, known: Recorder) -> None:
+    """Also of bins that are flagged no more, since what the audit found was corrected."""
+    _calibrate(known.engine)
+    for bin_id in ("p", "q", "r", "s"):
+        known.pair(bin_id, predicted=0, expected=5)
+    known.pair("t", predicted=2, expected=2)  # not flagged
+    for bin_id, found in (("p", 0), ("q", 5), ("r", 5), ("r", 3), ("t", 1)):
+        known.audit(bin_id, found)
+    known.expect("p", 0, at=DAY + timedelta(days=1))
+    level = floor.get("/api/level?alpha=0.1").json()
+    assert (level["flagged"], level["unaudited"]) == (3, 1)
+    assert (level["checked"], level["inventory_wrong"]) == (3, 2), "p and, as corrected, r; not q"
+    assert floor.get("/api/level?alpha=0.01").json()["checked"] == 0
+    text = Parsed(floor.page("/")).text
+    assert "The inventory was right in 3 of 7" in text
+
+
 def test_an_address_that_makes_no_sense_is_explained(floor: Running) -> None:
     for query in ("size=many", "direction=up", "level=2", "since=yesterday", "after=nonsense"):
         answer = floor.look(f"/discrepancies?{query}")
@@ -422,14 +439,35 @@ def test_probabilities_are_as_fine_as_they_need_to_be(chance: float, says: str) 
 
 
 def test_few_flags_may_all_be_chance() -> None:
-    level = Level(alpha=0.05, compared=200, calibrated=200, flagged=9, unaudited=9, false_flags=10)
+    level = Level(
+        alpha=0.05, compared=200, calibrated=200, flagged=9, unaudited=9, false_flags=10, checked=0, inventory_wrong=0
+    )
     steady = DriftInBrief(state=State.STEADY, at=None, window=Window.DAY, photos=200, signals=[])
     assert "may all be chance" in sentences.level(level, steady)
     assert sentences.level(level.model_copy(update={"flagged": 30}), steady).endswith("look before you correct.")
 
 
+@pytest.mark.parametrize(
+    ("checked", "wrong", "says"),
+    [
+        (0, 0, "look before you correct."),
+        (1, 0, "Of 1 flagged bin that was checked lately, the inventory was wrong in none."),
+        (40, 12, "Of 40 flagged bins that were checked lately, the inventory was wrong in 12."),
+    ],
+)
+def test_what_flags_have_been_worth_is_said(checked: int, wrong: int, says: str) -> None:
+    level = Level(
+        alpha=0.05, compared=200, calibrated=200, flagged=30, unaudited=9, false_flags=10, checked=checked,
+        inventory_wrong=wrong,
+    )  # fmt: skip
+    steady = DriftInBrief(state=State.STEADY, at=None, window=Window.DAY, photos=200, signals=[])
+    assert sentences.level(level, steady).endswith(says)
+
+
 def test_flags_are_doubted_while_photos_have_drifted() -> None:
-    level = Level(alpha=0.05, compared=200, calibrated=200, flagged=30, unaudited=9, false_flags=10)
+    level = Level(
+        alpha=0.05, compared=200, calibrated=200, flagged=30, unaudited=9, false_flags=10, checked=0, inventory_wrong=0
+    )
     found = DriftInBrief(
         state=State.DRIFTED, at=None, window=Window.DAY, photos=200, signals=[Signal.EXPECTED, Signal.BRIGHTNESS]
     )

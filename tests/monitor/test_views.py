@@ -110,6 +110,8 @@ def test_the_oddest_bins_come_first_on_both_databases(records_engine: Engine) ->
             "flagged": 2,
             "unaudited": 2,
             "false_flags": pytest.approx(0.2),
+            "checked": 0,
+            "inventory_wrong": 0,
         }
 
 

@@ -111,7 +111,7 @@ def test_without_script_forms_and_links_do_the_same(counted: Running, chromium: 
         page.get_by_label("Token").fill("wrong-wrong-wrong")
         page.keyboard.press("Enter")
         expect(page.get_by_role("alert")).to_contain_text("That is not the token")
-        page.get_by_label("Your name").fill("Bo")
+        expect(page.get_by_label("Your name")).to_have_value("Bo")
         page.get_by_label("Token").fill(TOKEN)
         page.get_by_role("main").get_by_role("button", name="Sign in").click()
         expect(page.locator("h1")).to_have_text(f"Bin {WORST}")
