@@ -78,7 +78,9 @@ def archive(bundle: Bundle) -> bytes:
 
 def _anonymous(info: tarfile.TarInfo) -> tarfile.TarInfo:
     """Without whose file it was and when."""
-    return info.replace(mtime=0, mode=0o644, uid=0, gid=0, uname="", gname="", deep=False)
+    # Not `replace`, which Debian 12's Python 3.11.2 does not have.
+    info.mtime, info.mode, info.uid, info.gid, info.uname, info.gname = 0, 0o644, 0, 0, "", ""
+    return info
 
 
 def _models(bundle: Bundle) -> list[Path]:
