@@ -103,4 +103,4 @@ def show(route: Route, rounds: list[list[float]]) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, "dev")

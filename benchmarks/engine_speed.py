@@ -106,4 +106,4 @@ def photos_per_second(way: Way, batch: engines.Pixels, seconds: float) -> float:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, "dev")

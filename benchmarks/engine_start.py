@@ -83,4 +83,4 @@ def _elsewhere(options: argparse.Namespace, bundle: Bundle, *, warm: bool) -> St
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, "dev")
