@@ -47,7 +47,7 @@ def _sums(report: Report) -> list[str]:
     model = report.model
     lines = [
         f"{report.photos} photos: {report.counted} counted, {sum(report.failed.values())} failed,"
-        f" {len(report.unaccounted)} unaccounted for; {report.photos_per_second} photos/s from upload to record",
+        f" {len(report.unaccounted)} unaccounted for; {report.photos_per_second} photos/s, the worker's start included",
         f"model {model['version']}, {model['variant']}, {model['provider']}",
     ]
     if report.compared:
