@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from binwatch.counts import Outcome
 from binwatch.reference import Signal
 from monitor.drift.judge import MIN_PHOTOS, Verdict
 from monitor.drift.windows import Window
@@ -45,6 +46,8 @@ VERDICTS = {
     Verdict.NOT_ENOUGH_PHOTOS: "too few photos",
     Verdict.NO_REFERENCE: "no reference",
 }
+OUTCOMES = {Outcome.EXACT: "right", Outcome.UNDER: "too low", Outcome.OVER: "too high"}
+"""What an audit says of a count or of an expected quantity."""
 DIRECTIONS = {
     Direction.WRONG: "too many or too few",
     Direction.UNDER: "fewer than expected",

@@ -43,6 +43,7 @@ def _environment() -> Environment:
         "oddness": sentences.oddness,
         "doubt": sentences.doubt,
         "likely": sentences.likely,
+        "verdict": sentences.OUTCOMES.__getitem__,
         "direction": sentences.DIRECTIONS.__getitem__,
     }
     return environment

@@ -15,7 +15,7 @@ from enum import StrEnum
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from sqlalchemy import ColumnElement, Connection, RowMapping, and_, func, literal, or_, select, tuple_
 
-from binwatch.counts import CLASSES, MORE, Outcome, class_of
+from binwatch.counts import CLASSES, MORE, Outcome, class_of, outcome_of
 from binwatch.errors import BinwatchError
 from binwatch.records.current import Ranked
 from binwatch.records.engine import can_hold
@@ -78,6 +78,8 @@ class AuditSaid(BaseModel):
     quantity: int
     auditor: str | None
     audited_at: datetime
+    of_inventory: Outcome
+    """How the quantity that is expected now compares with what was found."""
 
 
 class Discrepancy(BaseModel):
@@ -308,7 +310,11 @@ def _discrepancy(row: RowMapping, alpha: float) -> Discrepancy:
     said = None
     if row["audit_id"] is not None:
         said = AuditSaid(
-            id=row["audit_id"], quantity=row["audit_quantity"], auditor=row["audit_auditor"], audited_at=row["audit_at"]
+            id=row["audit_id"],
+            quantity=row["audit_quantity"],
+            auditor=row["audit_auditor"],
+            audited_at=row["audit_at"],
+            of_inventory=outcome_of(class_of(row["expected"]), row["audit_quantity"]),
         )
     error, p_value = row["error"], row["p_value"]
     return Discrepancy(

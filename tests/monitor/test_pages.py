@@ -77,7 +77,8 @@ def test_the_list_shows_each_bin_beside_what_was_expected(floor: Running) -> Non
     assert set(_bins(page)) == {"c", "d", "f"}
     assert "Bin c expected 3 counted 1 2 fewer" in page.text
     assert "Bin d expected 4 counted 5 1 more" in page.text
-    assert "audited: 5" in page.text
+    assert "audited: 5, inventory too low" in page.text
+    assert "audited: 3, inventory right" in page.text
 
 
 def test_bins_that_somebody_has_checked_are_left_out_unless_asked_for(floor: Running) -> None:
@@ -411,6 +412,7 @@ def test_everything_has_words() -> None:
     assert set(sentences.VERDICTS) == set(Verdict)
     assert set(sentences.DIRECTIONS) == set(Direction)
     assert set(sentences.SPANS) == set(Span)
+    assert set(sentences.OUTCOMES) == set(Outcome)
     assert set(PROBLEMS) == set(Problem)
     for state in State:
         window = Window.DAY if state in (State.DRIFTED, State.STEADY) else None
