@@ -63,6 +63,12 @@ class AugmentConfig(_Strict):
     where: Literal["auto", "readers", "device"] = Field(
         "auto", description="by the threads that read, or on train.device; auto: there if it is a GPU"
     )
+    mixup: float = Field(
+        0.0,
+        ge=0,
+        le=10,
+        description="lays photos over each other, in shares from the beta distribution of this; 0: off",
+    )
 
 
 class TrainConfig(_Strict):
@@ -99,6 +105,16 @@ class TrainConfig(_Strict):
     seed: int = Field(0, description="of everything random: order, augmentation, dropout")
 
 
+class DistilConfig(_Strict):
+    """Teachers: trained models, whose answers are learned from beside the labels (Hinton et al. 2015)."""
+
+    teachers: tuple[Path, ...] = Field((), description="checkpoints, or folders of runs, whose mean answer is learned")
+    share: float = Field(
+        0.5, gt=0, le=1, description="of the loss: of the distance from the teachers; the rest is labels'"
+    )
+    temperature: float = Field(1.0, gt=0, le=20, description="above 1 evens out both answers before they are compared")
+
+
 class Config(_Strict):
     """Everything that decides what a run does."""
 
@@ -106,6 +122,7 @@ class Config(_Strict):
     model: ModelConfig = ModelConfig()
     augment: AugmentConfig = AugmentConfig()
     train: TrainConfig = TrainConfig()
+    distil: DistilConfig = DistilConfig()
 
 
 def read(file: Path | None, changes: dict[str, Any]) -> Config:

@@ -1,15 +1,16 @@
-"""What the frozen part of a network sees in each photo, computed once and kept on disk.
+"""What networks see in each photo, computed once and kept on disk: the features of frozen layers, teachers' logits.
 
-One file per view of the photos (the first as they are, the others augmented), float16 (photos, h, w, channels). Its
-name is a digest of everything that it depends on, so a stale file is never used; it gets that name only when it is
-whole.
+One file per view of the photos (the first as they are, the others augmented), with a row for each photo. Its name is a
+digest of everything that it depends on, so a stale file is never used; it gets that name only when it is whole.
 """
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from trainer.config import AugmentConfig, Config
-from trainer.data.augment import Changes
+from binwatch.image import SIZE
+from trainer.config import Config
 from trainer.data.batches import PhotoBatches
 from trainer.data.dataset import PhotoSet
-from trainer.data.epochs import Batch, Epochs, Part
+from trainer.data.epochs import Batch, Epochs, Inputs, Part
 from trainer.devices import autocast
+from trainer.disk import check_room, make_folder, sync
+from trainer.errors import DiskError
 from trainer.models.counter import Counter
 from trainer.ranks import ALONE, Ranks
 
@@ -31,9 +34,24 @@ FEATURE_BATCH = 16
 """Photos computed at a time. Small batches stay in the CPU's cache: 57 photos/s with 16, 40 with 64 (Zen 4, bf16)."""
 LOCK = "lock"
 """File in the folder of features: one run computes at a time, since several may share the folder."""
+READ_LATER = {"views", "flip", "where", "mixup"}
+"""Options of [augment] that change nothing of what is kept: features are mirrored and mixed when they are read."""
+ADVICE = "make room (features of earlier runs may be deleted), or keep them elsewhere with --cache"
 
 Progress = Callable[[Iterator[Batch], int, str], Iterator[Batch]]
 """Wraps batches with a progress bar: (batches, photos, what)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a network sees in photos."""
+
+    name: str
+    """For the progress bar."""
+    of: Callable[[Tensor], Tensor]
+    """uint8 photos (batch, h, w, 3), on the device, → a row for each, in the type that is kept."""
+    digest: str
+    """Of the network."""
 
 
 def compute(
@@ -41,70 +59,107 @@ def compute(
 ) -> list[npt.NDArray[np.float16]]:
     """The features of `photos` in `views` views, from `folder` where they are already there.
 
-    Each is a read-only map of a file, float16 (photos, h, w, channels).
+    Each is a read-only map of a file, float16 (photos, h, w, channels). Raises DiskError if there is no room for them.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    base = _digest(model, photos, config)
-    return [_view(model, photos, config, view, folder / f"{base}-{view}.npy", progress) for view in range(views)]
+
+    def rows(pixels: Tensor) -> Tensor:
+        with autocast(config.train):
+            found = model.features(pixels)
+        return found.permute(0, 2, 3, 1).float().clamp(-65504, 65504).half()
+
+    model.eval()
+    return in_views(Seen("features", rows, _of_frozen(model)), photos, config, views, folder, progress)
 
 
-def _view(
-    model: Counter, photos: PhotoSet, config: Config, view: int, file: Path, progress: Progress
-) -> npt.NDArray[np.float16]:
-    if not file.exists():
-        with (file.parent / LOCK).open("w") as lock:
+def in_views(
+    seen: Seen, photos: PhotoSet, config: Config, views: int, folder: Path, progress: Progress
+) -> list[npt.NDArray[Any]]:
+    """What is seen in `photos` in `views` views, from `folder` where it is already there: read-only maps of files."""
+    make_folder(folder)
+    files = [folder / f"{_digest(seen, photos, config, view)}-{view}.npy" for view in range(views)]
+    if not all(file.exists() for file in files):
+        with (folder / LOCK).open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # another run may be at it: wait for what it computes
-            if not file.exists():
-                partial = file.with_suffix(".partial")
-                _write(partial, model, photos, config, view, progress)
-                partial.replace(file)
-    kept: npt.NDArray[np.float16] = np.load(file, mmap_mode="r", allow_pickle=False)
-    return kept
+            _compute_missing(seen, photos, config, files, progress)
+    return [np.load(file, mmap_mode="r", allow_pickle=False) for file in files]
 
 
-def _write(file: Path, model: Counter, photos: PhotoSet, config: Config, view: int, progress: Progress) -> None:
+def _compute_missing(seen: Seen, photos: PhotoSet, config: Config, files: list[Path], progress: Progress) -> None:
+    folder = files[0].parent
+    for partial in folder.glob("*.partial"):  # of runs that were killed: whoever has the lock is alone
+        partial.unlink()
+    missing = [view for view, file in enumerate(files) if not file.exists()]
+    blank = torch.zeros(1, SIZE, SIZE, 3, dtype=torch.uint8, device=config.train.device)
+    row = _rows(seen, blank)[0]
+    what = f"{seen.name} of {len(photos):,} photos in {len(missing)} views"
+    check_room(folder, row.nbytes * len(photos) * len(missing), what, ADVICE)
+    for view in missing:
+        partial = files[view].with_suffix(".partial")
+        try:
+            _write(partial, _batches(seen, photos, config, view, progress), (len(photos), *row.shape), row.dtype)
+        except OSError as error:  # the disk was filled meanwhile, or there is a quota
+            partial.unlink(missing_ok=True)
+            raise DiskError(f"{folder}: {what} cannot be written ({error.strerror}); {ADVICE}") from error
+        partial.replace(files[view])
+
+
+def _batches(seen: Seen, photos: PhotoSet, config: Config, view: int, progress: Progress) -> Iterator[npt.NDArray[Any]]:
+    """Of one view."""
     augment = config.augment.model_copy(update={"flip": False}) if view else None  # features are mirrored when read
     batches = PhotoBatches(
         photos, FEATURE_BATCH, seed=config.train.seed, augment=augment, shuffle=False, threads=config.train.readers
     )
-    out: np.memmap[Any, np.dtype[np.float16]] | None = None
+    for batch in progress(batches.epoch(view), len(photos), f"{seen.name}, view {view}"):
+        yield _rows(seen, batch.inputs.to(config.train.device))
+
+
+@torch.inference_mode()
+def _rows(seen: Seen, pixels: Tensor) -> npt.NDArray[Any]:
+    return seen.of(pixels).cpu().numpy()
+
+
+def _write(file: Path, batches: Iterable[npt.NDArray[Any]], shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    """As NumPy's file. Written, not mapped: where a map is on a full disk, the system ends the process (SIGBUS)."""
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
     done = 0
-    model.eval()
-    for batch in progress(batches.epoch(view), len(photos), f"features, view {view}"):
-        with torch.inference_mode(), autocast(config.train):
-            found = model.features(batch.inputs.to(config.train.device))
-        rows = found.permute(0, 2, 3, 1).float().clamp(-65504, 65504).half().cpu().numpy()
-        if out is None:
-            shape = (len(photos), *rows.shape[1:])
-            out = np.lib.format.open_memmap(file, mode="w+", dtype=np.float16, shape=shape)
-        out[done : done + len(rows)] = rows
-        done += len(rows)
-    assert out is not None  # a PhotoSet in use is never empty
-    assert done == len(photos)
-    out.flush()
+    with file.open("wb") as out:
+        np.lib.format.write_array_header_1_0(out, header)
+        for rows in batches:
+            out.write(rows.tobytes())
+            done += len(rows)
+        sync(out)
+    assert done == shape[0]
 
 
-def _digest(model: Counter, photos: PhotoSet, config: Config) -> str:
-    """Of the photos, the frozen weights, the augmentation and the precision."""
-    found = hashlib.sha256(photos.digest().encode())
-    found.update(_settings(config).encode())
-    for step in model.frozen_steps():
-        for name, value in step.state_dict().items():
-            found.update(name.encode())
-            found.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return found.hexdigest()[:16]
+def digest_of(weights: Iterable[tuple[str, Tensor]]) -> str:
+    """SHA-256 of weights and their names."""
+    found = hashlib.sha256()
+    for name, value in weights:
+        found.update(name.encode())
+        found.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()
 
 
-def _settings(config: Config) -> str:
-    augment: AugmentConfig = config.augment.model_copy(update={"views": 1})
-    model = config.model
-    return (
-        f"{augment.model_dump_json()} {model.architecture} {model.freeze} {config.train.precision} {config.train.seed}"
-    )
+def _of_frozen(model: Counter) -> str:
+    """Digest of the frozen part of a network."""
+    weights = chain.from_iterable(step.state_dict().items() for step in model.frozen_steps())
+    return f"{type(model.backbone).__name__} {' '.join(model.frozen)} {digest_of(weights)}"
+
+
+def _digest(seen: Seen, photos: PhotoSet, config: Config, view: int) -> str:
+    """Of the photos, the network, the precision, and how the photos are changed: in the first view not at all."""
+    parts = [photos.digest(), str(photos.jpeg_quality), seen.digest, config.train.precision]
+    if view:
+        parts += [config.augment.model_dump_json(exclude=READ_LATER), str(config.train.seed)]
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
 
 
 class FeatureBatches(Epochs):
-    """Features of photos, a random view of each, mirrored at random; float16 (batch, channels, h, w)."""
+    """Features of photos, a random view of each, mirrored at random; float16 (batch, channels, h, w).
+
+    `answers` are the teachers' to each view, float32 (photos, classes). A mirrored map is of no photo: the answer to
+    the view stands for it, as the label does.
+    """
 
     features = True
 
@@ -120,16 +175,24 @@ class FeatureBatches(Epochs):
         threads: int,
         passes: int = 1,
         ranks: Ranks = ALONE,
+        mixup: float = 0.0,
+        answers: list[npt.NDArray[np.float32]] | None = None,
     ) -> None:
-        super().__init__(photos, batch_size, seed=seed, shuffle=shuffle, threads=threads, passes=passes, ranks=ranks)
+        super().__init__(
+            photos, batch_size, seed=seed, shuffle=shuffle, threads=threads, passes=passes, ranks=ranks, mixup=mixup
+        )
         self._views = views
         self._flip = flip
+        self._answers = answers
 
-    def inputs(self, part: Part) -> tuple[Tensor, Changes | None]:
+    def inputs(self, part: Part) -> Inputs:
         views = torch.randint(len(self._views), (part.photos,), generator=part.random)[part.within].tolist()
-        rows = [self._views[view][at] for view, at in zip(views, part.positions.tolist(), strict=True)]
-        maps = torch.from_numpy(np.stack(rows)).permute(0, 3, 1, 2)  # channels last in memory, as the CPU likes it
+        chosen = list(zip(views, part.positions.tolist(), strict=True))
+        # Channels last in memory, as the CPU likes it.
+        maps = torch.from_numpy(np.stack([self._views[view][at] for view, at in chosen])).permute(0, 3, 1, 2)
         if self._flip:
             mirrored = (torch.rand(part.photos, generator=part.random) < 0.5)[part.within]
             maps = torch.where(mirrored.view(-1, 1, 1, 1), maps.flip(3), maps)
-        return maps, None
+        if self._answers is None:
+            return Inputs(maps)
+        return Inputs(maps, answers=torch.from_numpy(np.stack([self._answers[view][at] for view, at in chosen])))

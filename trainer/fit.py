@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 
-from trainer import checkpoint, curves, devices, features
+from trainer import checkpoint, curves, devices, features, teachers
 from trainer.checkpoint import Checkpoint
 from trainer.config import Config, DataConfig, ModelConfig
+from trainer.data import index
 from trainer.data.batches import PhotoBatches
 from trainer.data.dataset import DataSet, check_quality, load_dataset
 from trainer.data.epochs import Batch, Batches
@@ -25,6 +26,7 @@ from trainer.models.counter import Counter
 from trainer.models.weights import check_frozen, start
 from trainer.network import check_compiler
 from trainer.ranks import ALONE, Ranks, of_environment
+from trainer.teachers import Teachers
 
 Network = tuple[Counter, list[str]]
 """A network, and the names of the weights that it starts from."""
@@ -59,14 +61,15 @@ def fit(
     devices.prepare(config.train, ranks)
     check_compiler(config.train)
     check_quality(config.data)
-    network = new_network(config.model)  # wrong weights are known before each photo is decoded
+    network = new_network(config.model)  # wrong weights and teachers are known before each photo is decoded
     if config.model.freeze and config.model.weights == "none":
         frozen = network[0].frozen
         display.say(f"warning: {frozen[0]} to {frozen[-1]} are frozen as they begin, at random (model.weights=none)")
     if saved:  # the frozen layers' features are theirs, though the file of weights be another by now
         network[0].load_state_dict(saved.training["model"])
+    taught_by = teachers.load(config, ranks, saved)
     data = read_data(config.data, display, ranks)
-    run = make_run(config, data, folder, cache or folder / FEATURES, display, ranks, network)
+    run = make_run(config, data, folder, cache or folder / FEATURES, display, ranks, network, taught_by)
     if saved:
         continue_run(run, saved)
         display.say(f"resumed after epoch {run.epoch}")
@@ -172,25 +175,37 @@ def make_run(
     display: Display,
     ranks: Ranks = ALONE,
     network: Network | None = None,
+    taught_by: Teachers | None = None,
 ) -> Run:
     """A run that has not begun: the network with its starting weights, and its batches."""
     model, loaded = network or new_network(config.model)
+    taught_by = taught_by or teachers.load(config, ranks)
     layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
     model.to(device=config.train.device, memory_format=layout)  # type: ignore[call-overload]
-    train, validation = _batches(config, model, data, cache, display, ranks)
+    train, validation = _batches(config, model, data, cache, display, ranks, taught_by)
     facts = {
         "data": data.facts(),
+        teachers.INDEX: index.digest(config.data),
         "weights": Path(config.model.weights).name,
         "loaded": len(loaded),
         "hardware": devices.hardware(config.train),
         PROCESSES: ranks.size,
     }
+    if taught_by:
+        facts[teachers.TEACHERS] = taught_by.facts()
     weights = class_weights(data[Split.TRAIN].labels, config.train.class_weights)
-    return Run(config, folder, model, loaded, train, validation, facts, weights, ranks)
+    asked = None if train.features else taught_by  # of features they have been
+    return Run(config, folder, model, loaded, train, validation, facts, weights, ranks, asked)
 
 
 def _batches(
-    config: Config, model: Counter, data: DataSet, cache: Path, display: Display, ranks: Ranks
+    config: Config,
+    model: Counter,
+    data: DataSet,
+    cache: Path,
+    display: Display,
+    ranks: Ranks,
+    taught_by: Teachers | None,
 ) -> tuple[Batches, Batches]:
     """Training and validation batches: of cached features if a part of the network is frozen, else of photos."""
     train, validation = data[Split.TRAIN], data[Split.VALIDATION]
@@ -199,7 +214,7 @@ def _batches(
     own = validation.share(ranks)
     options = config.train
     common: dict[str, Any] = {"batch_size": options.batch_size, "seed": options.seed, "threads": options.readers}
-    spread: dict[str, Any] = {"passes": options.accumulate, "ranks": ranks}
+    spread: dict[str, Any] = {"passes": options.accumulate, "ranks": ranks, "mixup": config.augment.mixup}
     if not model.frozen:
         later = augments_on_device(config)
         return (
@@ -213,10 +228,11 @@ def _batches(
     with ranks.first_here():
         views = features.compute(model, train, config, config.augment.views, cache, progress)
         plain = features.compute(model, validation, config, 1, cache, progress)
+        answers = taught_by.of_views(train, config, cache, progress) if taught_by else None
     part = [view[ranks.share(len(validation))] for view in plain]
     flip = config.augment.flip
     return (
-        features.FeatureBatches(views, train, flip=flip, shuffle=True, **common, **spread),
+        features.FeatureBatches(views, train, flip=flip, shuffle=True, answers=answers, **common, **spread),
         features.FeatureBatches(part, own, flip=False, shuffle=False, **common),
     )
 

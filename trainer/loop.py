@@ -53,12 +53,14 @@ class Run:
     weights: Tensor | None = None
     """Per class, float (classes,), or none."""
     ranks: Ranks = ALONE
+    teachers: Callable[[Tensor], Tensor] | None = None
+    """Photos → probabilities, as `Teachers`; none if there are none, or the batches bring their answers."""
     history: list[dict[str, float]] = field(default_factory=list)
     epoch: int = 0
     clock: Clock = untimed
 
     def __post_init__(self) -> None:
-        self.loss = Loss(self.config.train, self.weights)
+        self.loss = Loss(self.config.train, self.weights, self.config.distil)
         self.optimiser = optimiser(self.model, self.loaded, self.config.train)
         # Network first: with several processes it gives all of them the first one's weights.
         self.network = Network(self.model, self.config.train, self.ranks, features=self.train.features)
@@ -168,14 +170,25 @@ class Run:
         if batch.changes is not None:
             with self.clock(Stage.AUGMENT):
                 inputs = augment(inputs, batch.changes)
+        if batch.mix is not None:
+            with self.clock(Stage.AUGMENT):
+                inputs = batch.mix.of(inputs)
+        answers = self._answers(batch, inputs)
         with self.network.exchange(last):
             with self.clock(Stage.FORWARD):
                 logits = forward(self.network, inputs, train)
-                loss = self.loss(logits, batch.quantities, batch.step)
+                loss = self.loss(logits, batch.quantities, batch.step, batch.mix, answers)
             with self.clock(Stage.BACKWARD):
                 # The processes' gradients are averaged, and here they are parts of a sum.
                 torch.autograd.backward(loss * self.ranks.size)
         return loss.detach()
+
+    def _answers(self, batch: Batch, inputs: Tensor) -> Tensor | None:
+        """The teachers', who see just what the student sees."""
+        if self.teachers is not None:
+            with self.clock(Stage.TEACHERS):
+                return self.teachers(inputs)
+        return None if batch.answers is None else batch.answers.to(inputs.device)
 
     def _step(self, step: int) -> None:
         config = self.config.train

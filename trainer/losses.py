@@ -11,47 +11,82 @@ from torch import Tensor
 from torch.nn import functional
 
 from binwatch.counts import CLASSES, MORE
-from trainer.config import TrainConfig
+from trainer.config import DistilConfig, TrainConfig
+from trainer.data.mixup import Mix
 from trainer.targets import soft_targets
+
+NO_TEACHERS = DistilConfig()
 
 
 class Loss:
-    """The configured loss, with a weight per class, float (classes,), or none."""
+    """The configured loss, with a weight per class, float (classes,), or none.
 
-    def __init__(self, config: TrainConfig, weights: Tensor | None = None) -> None:
-        self._kind = config.loss
-        self._sigma = config.ordinal_sigma
+    Both distances are as good for mixed targets as for plain ones: up to a constant, the distance from a mixture of
+    two targets is the mixture of the distances from each.
+    """
+
+    def __init__(self, config: TrainConfig, weights: Tensor | None = None, distil: DistilConfig = NO_TEACHERS) -> None:
+        self._distance = earth_mover if config.loss == "earth_mover" else cross_entropy
+        self._sigma = config.ordinal_sigma if config.loss == "ordinal" else 0.0
         self._weights = weights
+        self._distil = distil
 
-    def __call__(self, logits: Tensor, quantities: Tensor, step: Tensor | None = None) -> Tensor:
-        """Of logits (batch, classes) and items per photo, int64 (batch,): their part of the mean over a step.
+    def __call__(
+        self,
+        logits: Tensor,
+        quantities: Tensor,
+        step: Tensor | None = None,
+        mix: Mix | None = None,
+        answers: Tensor | None = None,
+    ) -> Tensor:
+        """Of logits (batch, classes) and items per photo, int64 (rows,): their part of the mean over a step.
 
         `step` is the items per photo of the whole step, on the CPU; none if the batch is all of it. The parts of a
-        step, wherever they are computed, add up to its (weighted) mean.
+        step, wherever they are computed, add up to its (weighted) mean. `mix` makes the batch's targets of those of
+        the rows; without it they are the same. `answers` are the teachers' probabilities, float (batch, classes).
         """
-        each = self._each(logits, quantities)
-        step = quantities.cpu() if step is None else step
+        targets = self.targets(quantities)
+        if mix is not None:
+            targets = mix.of(targets)
+        each = self._distance(logits, targets)
+        if answers is not None:
+            each = torch.lerp(each, self._from_teachers(logits, targets, answers), self._distil.share)
+        return each.sum() / self._total(quantities.cpu() if step is None else step)
+
+    def targets(self, quantities: Tensor) -> Tensor:
+        """What the network should say, float32 (rows, classes). Each row adds up to what its photo counts: 1, or its
+        class's weight.
+        """
+        wanted = soft_targets(quantities, self._sigma)
         if self._weights is None:
-            return each.sum() / len(step)
-        weight = self._weights.to(each.device)[quantities.clamp(max=MORE)]
-        return (each * weight).sum() / float(self._weights[step.clamp(max=MORE)].sum())
+            return wanted
+        return wanted * self._weights.to(wanted.device)[quantities.clamp(max=MORE)][:, None]
 
-    def _each(self, logits: Tensor, quantities: Tensor) -> Tensor:
-        if self._kind == "cross_entropy":
-            return functional.cross_entropy(logits, quantities.clamp(max=MORE), reduction="none")
-        if self._kind == "earth_mover":
-            return earth_mover(logits, quantities)
-        return functional.cross_entropy(logits, soft_targets(quantities, self._sigma), reduction="none")
+    def _from_teachers(self, logits: Tensor, targets: Tensor, answers: Tensor) -> Tensor:
+        """The squared temperature makes up for the gradients, which are smaller by it (Hinton et al. 2015)."""
+        temperature = self._distil.temperature
+        weighted = answers * targets.sum(dim=1, keepdim=True)
+        return temperature**2 * self._distance(logits / temperature, weighted)
+
+    def _total(self, step: Tensor) -> float:
+        """What the photos of a step count together. Mixed ones count as much, on average."""
+        return len(step) if self._weights is None else float(self._weights[step.clamp(max=MORE)].sum())
 
 
-def earth_mover(logits: Tensor, quantities: Tensor) -> Tensor:
-    """Squared earth mover's distance between answer and label (Hou et al. 2016, arXiv 1611.05916), float (batch,).
+def cross_entropy(logits: Tensor, wanted: Tensor) -> Tensor:
+    """Of each row of logits with what is wanted, both float (batch, classes): float (batch,)."""
+    return functional.cross_entropy(logits, wanted, reduction="none")
 
-    Probability on a class two items away costs more than on one next to the label.
+
+def earth_mover(logits: Tensor, wanted: Tensor) -> Tensor:
+    """Squared earth mover's distance between answer and what is wanted (Hou et al. 2016, arXiv 1611.05916).
+
+    Both are float (batch, classes), the distance (batch,). Probability on a class two items away costs more than on
+    one next to the label. Rows of `wanted` that add up to another number than 1 count as much.
     """
-    wanted = functional.one_hot(quantities.clamp(max=MORE), len(CLASSES)).float()
-    difference = (torch.softmax(logits, dim=1) - wanted).cumsum(dim=1)
-    return difference.square().sum(dim=1)
+    weight = wanted.sum(dim=1)
+    difference = (torch.softmax(logits, dim=1) - wanted / weight[:, None]).cumsum(dim=1)
+    return difference.square().sum(dim=1) * weight
 
 
 def class_weights(labels: npt.NDArray[np.int64], kind: str) -> Tensor | None:

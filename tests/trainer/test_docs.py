@@ -24,7 +24,7 @@ def _default(value: object) -> str:
         return f"`{str(value).lower()}`"
     if isinstance(value, int | float | str):
         return f"`{value}`" if value != "" else "empty"
-    return "required"
+    return "none" if value == () else "required"
 
 
 @pytest.mark.parametrize("row", options())

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
-from trainer.config import ModelConfig, TrainConfig
+from trainer.config import DistilConfig, ModelConfig, TrainConfig
 from trainer.losses import Loss, class_weights, earth_mover
 from trainer.models import build
 from trainer.optimise import optimiser, set_rates, share_of_peak
@@ -29,8 +30,10 @@ def test_ordered_losses_punish_far_answers_more() -> None:
 
 
 def test_earth_mover_counts_the_items_between() -> None:
-    found = earth_mover(logits(2, 3, 5, 6), torch.tensor([2, 2, 2, 40]))
+    wanted = functional.one_hot(torch.tensor([2, 2, 2, 6]), 7).float()
+    found = earth_mover(logits(2, 3, 5, 6), wanted)
     torch.testing.assert_close(found, torch.tensor([0.0, 1, 3, 0]))
+    torch.testing.assert_close(earth_mover(logits(3), 2.5 * wanted[:1]), torch.tensor([2.5]))
 
 
 def test_plain_cross_entropy() -> None:
@@ -52,6 +55,35 @@ def test_class_weights() -> None:
     weighted = loss("cross_entropy", both, 0, 1, weights=balanced)
     first, second = loss("cross_entropy", both[:1], 0), loss("cross_entropy", both[1:], 1)
     assert weighted == pytest.approx((0.625 * first + 2.5 * second) / 3.125)
+
+
+@pytest.mark.parametrize("kind", ["ordinal", "cross_entropy", "earth_mover"])
+def test_teachers_have_their_share_of_the_loss(kind: str) -> None:
+    """By hand, for one photo; and a student that says what they say has nothing more to learn from them."""
+    config = TrainConfig.model_validate({"loss": kind})
+    answers = torch.tensor([[0.0, 0.1, 0.6, 0.3, 0, 0, 0]])
+    spoken, quantity = torch.linspace(-1, 2, 7)[None], torch.tensor([3])
+    label_only = float(Loss(config)(spoken, quantity))
+    hot = torch.softmax(spoken / 2, dim=1)[0]
+    distance = -(answers[0] * hot.log()).sum()
+    if kind == "earth_mover":
+        distance = (hot - answers[0]).cumsum(dim=0).square().sum()
+    found = Loss(config, distil=DistilConfig(share=0.25, temperature=2))(spoken, quantity, answers=answers)
+    assert float(found) == pytest.approx(0.75 * label_only + 0.25 * 4 * float(distance), rel=1e-5)
+
+    logits = answers.clamp(min=1e-6).log().requires_grad_()
+    Loss(config, distil=DistilConfig(share=1))(logits, quantity, answers=answers).backward()
+    torch.testing.assert_close(logits.grad, torch.zeros(1, 7), atol=1e-5, rtol=0)
+
+
+def test_photos_of_heavy_classes_are_heavy_for_teachers_too() -> None:
+    weights = torch.tensor([0.5, 2, 1, 1, 1, 1, 1])
+    loss = Loss(TrainConfig(loss="cross_entropy"), weights, DistilConfig(share=1))
+    answers = torch.eye(7)[[3, 4]]
+    spoken = torch.linspace(-1, 1, 14).view(2, 7)
+    each = functional.cross_entropy(spoken, answers, reduction="none")
+    found = loss(spoken, torch.tensor([0, 1]), answers=answers)
+    assert float(found) == pytest.approx(float(0.5 * each[0] + 2 * each[1]) / 2.5)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ class Changes:
     contrast: Tensor
     """Factor, float (photos,)."""
 
-    def __getitem__(self, part: slice) -> Changes:
+    def __getitem__(self, part: Tensor) -> Changes:
         return Changes(self.affine[part], self.brightness[part], self.contrast[part])
 
 

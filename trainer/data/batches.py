@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from binwatch.image import SIZE
 from trainer.config import AugmentConfig
-from trainer.data.augment import Changes, augment, draw
+from trainer.data.augment import augment, draw
 from trainer.data.dataset import PhotoSet
-from trainer.data.epochs import Epochs, Part
+from trainer.data.epochs import Epochs, Inputs, Part
 from trainer.ranks import ALONE, Ranks
 
 
@@ -32,16 +31,19 @@ class PhotoBatches(Epochs):
         threads: int,
         passes: int = 1,
         ranks: Ranks = ALONE,
+        mixup: float = 0.0,
         later: bool = False,
     ) -> None:
-        super().__init__(photos, batch_size, seed=seed, shuffle=shuffle, threads=threads, passes=passes, ranks=ranks)
+        super().__init__(
+            photos, batch_size, seed=seed, shuffle=shuffle, threads=threads, passes=passes, ranks=ranks, mixup=mixup
+        )
         self._set = photos
         self._augment = augment
         self._later = later
 
-    def inputs(self, part: Part) -> tuple[Tensor, Changes | None]:
+    def inputs(self, part: Part) -> Inputs:
         pixels = torch.from_numpy(self._set.pixels(part.positions.tolist(), SIZE))
         if self._augment is None:
-            return pixels, None
+            return Inputs(pixels)
         changes = draw(part.photos, self._augment, part.random)[part.within]
-        return (pixels, changes) if self._later else (augment(pixels, changes), None)
+        return Inputs(pixels, changes) if self._later else Inputs(augment(pixels, changes))

@@ -7,14 +7,16 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from trainer.data import mixup
 from trainer.data.augment import Changes
 from trainer.data.dataset import PhotoSet
+from trainer.data.mixup import Mix
 from trainer.ranks import ALONE, Ranks
 
 Item = TypeVar("Item")
@@ -26,7 +28,7 @@ AHEAD = 3
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What the network gets in one pass of one process, and the number of items in each photo, int64 (batch,)."""
+    """What the network gets in one pass of one process, and the number of items in each photo, int64 (rows,)."""
 
     inputs: Tensor
     quantities: Tensor
@@ -36,6 +38,18 @@ class Batch:
     """Of this pass, in all processes."""
     changes: Changes | None = None
     """How `inputs` are to be changed where the network computes; none if they are as they should be."""
+    mix: Mix | None = None
+    """How the rows of `inputs` are then to be mixed, and their targets; none if each is a photo of the batch."""
+    answers: Tensor | None = None
+    """The teachers' probabilities, float32 (batch, classes), of photos as mixed; none if they were not asked before."""
+
+
+class Inputs(NamedTuple):
+    """What there is of photos at some positions: see `Batch`."""
+
+    rows: Tensor
+    changes: Changes | None = None
+    answers: Tensor | None = None
 
 
 class Batches(Protocol):
@@ -108,8 +122,8 @@ class Part:
     """Of the whole step: each process draws for every photo of it and takes its own, so that all draw alike."""
     photos: int
     """Of the whole step."""
-    within: slice
-    """Places of `positions` among them."""
+    within: Tensor
+    """Places of `positions` among them, int64 (rows,)."""
 
 
 class Epochs:
@@ -127,12 +141,14 @@ class Epochs:
         threads: int,
         passes: int = 1,
         ranks: Ranks = ALONE,
+        mixup: float = 0.0,
     ) -> None:
         self.quantities = torch.from_numpy(photos.quantities)
         self._cut = Cut.of(len(photos), batch_size, passes, ranks)
         self._seed = seed
         self._shuffle = shuffle
         self._threads = threads
+        self._mixup = mixup
 
     def __len__(self) -> int:
         return self._cut.steps * self._cut.passes
@@ -150,8 +166,8 @@ class Epochs:
         ahead = max(AHEAD, self._threads)
         return read_ahead(lambda index: self._batch(number, index, order), range(len(self)), self._threads, ahead)
 
-    def inputs(self, part: Part) -> tuple[Tensor, Changes | None]:
-        """What the network gets, and how it is to be changed there."""
+    def inputs(self, part: Part) -> Inputs:
+        """What the network gets of the photos of `part`."""
         raise NotImplementedError
 
     def _order(self, epoch: int) -> Tensor:
@@ -161,15 +177,17 @@ class Epochs:
 
     def _batch(self, epoch: int, index: int, order: Tensor) -> Batch:
         step, together, own = self._cut.step(index), self._cut.together(index), self._cut.own(index)
-        part = Part(
-            positions=order[own],
-            random=generator(self._seed, epoch, index // self.passes),
-            photos=step.stop - step.start,
-            within=slice(own.start - step.start, own.stop - step.start),
-        )
-        inputs, changes = self.inputs(part)
-        quantities = self.quantities
-        return Batch(inputs, quantities[order[own]], quantities[order[step]], together.stop - together.start, changes)
+        photos, random = order[step], generator(self._seed, epoch, index // self.passes)
+        places, mix = torch.arange(own.start - step.start, own.stop - step.start), None
+        if self._mixup:  # with photos of the whole step: those of another process or pass are read here, too
+            places, mix = mixup.draw(len(photos), self._mixup, random).part(places)
+        inputs, changes, answers = self.inputs(Part(photos[places], random, len(photos), places))
+        if mix is not None and answers is not None:
+            answers = mix.of(answers)
+        return Batch(
+            inputs, self.quantities[photos[places]], self.quantities[photos], together.stop - together.start,
+            changes, mix, answers,
+        )  # fmt: skip
 
 
 def generator(*parts: int) -> torch.Generator:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -29,11 +30,23 @@ def read_index(config: DataConfig) -> list[Row]:
             _check_columns(config, reader.fieldnames or ())
             rows = [_row(config, line, record) for line, record in enumerate(reader, start=2)]
     except OSError as error:
-        raise DataError(f"{config.index}: cannot be read ({error.strerror})") from error
+        raise _unreadable(config, error) from error
     except (csv.Error, UnicodeDecodeError) as error:
         raise DataError(f"{config.index}: is not a CSV in UTF-8 ({error})") from error
     _check_keys(config, rows)
     return sorted(rows, key=lambda row: row.key)
+
+
+def digest(config: DataConfig) -> str:
+    """SHA-256 of the file. Raises DataError."""
+    try:
+        return hashlib.sha256(config.index.read_bytes()).hexdigest()
+    except OSError as error:
+        raise _unreadable(config, error) from error
+
+
+def _unreadable(config: DataConfig, error: OSError) -> DataError:
+    return DataError(f"{config.index}: cannot be read ({error.strerror})")
 
 
 def _check_columns(config: DataConfig, found: Iterable[str]) -> None:

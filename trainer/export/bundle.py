@@ -32,6 +32,7 @@ from trainer.fit import read_data
 from trainer.reference import reference_of
 from trainer.renew import Answers
 from trainer.runtime import OnnxModel, photos_per_second, run
+from trainer.teachers import TEACHERS
 
 CALIBRATION_PHOTOS = 128
 SPEED_PHOTOS = 32
@@ -142,7 +143,7 @@ class Exporter:
             reference=reference_of(shipped.on_validation),
             calibration=calibration_of(shipped.on_test),
             training=training_facts(self.saved),
-            notes=list(options.notes),
+            notes=[*options.notes, *taught_by(self.saved)],
         )
 
     def _answers(self, model: OnnxModel, precision: Precision, split: Split) -> Answers:
@@ -181,11 +182,23 @@ def training_facts(saved: Checkpoint) -> dict[str, Any]:
     config = saved.config.model_dump(mode="json")
     config["data"] |= {name: Path(config["data"][name]).name for name in ("photos", "index")}
     config["model"]["weights"] = Path(config["model"]["weights"]).name
+    config["distil"]["teachers"] = _teachers(saved)
     data = saved.config.data
     split = f"80/10/10 by a hash of the bin group (column {data.group_column}), seed {data.split_seed}"
     if data.split_column:
         split = f"as the column {data.split_column} says"
     return {"split": split, "epoch": saved.epoch, **saved.facts, "config": config}
+
+
+def _teachers(saved: Checkpoint) -> list[str]:
+    return [teacher["name"] for teacher in saved.facts.get(TEACHERS, [])]
+
+
+def taught_by(saved: Checkpoint) -> list[str]:
+    """A sentence for people, if there were teachers."""
+    names = _teachers(saved)
+    share = saved.config.distil.share
+    return [f"Learned {share:.0%} from the mean answer of {', '.join(names)}; the rest from labels."] if names else []
 
 
 def _check_room(folder: Path, saved: Checkpoint) -> None:

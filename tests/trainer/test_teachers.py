@@ -1,0 +1,213 @@
+"""Teachers: what a student learns from them, and which are refused."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.trainer.drawn import QUICK, Data, run_cli
+from tests.trainer.test_run import config_of
+from trainer import checkpoint, teachers
+from trainer.checkpoint import Checkpoint
+from trainer.config import Config
+from trainer.data.dataset import PhotoSet, load_dataset
+from trainer.data.split import Split
+from trainer.display import Display, silent
+from trainer.errors import BinwatchError, CheckpointError
+from trainer.evaluate import torch_logits
+from trainer.export.bundle import taught_by, training_facts
+from trainer.fit import fit
+from trainer.loop import BEST, LAST
+
+HEAD_ONLY: dict[str, object] = {"model__freeze": "last", "model__dropout": 0.0, "augment__views": 1}
+"""Students of which the head learns, from features."""
+
+
+@pytest.fixture(scope="module")
+def teacher(data: Data, fitted: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a model that is sure of its answers, which differ from photo to photo and are not the labels."""
+    saved = checkpoint.load(fitted / BEST)
+    photos = load_dataset(config_of(data).data)[Split.TRAIN]
+    with torch.inference_mode():
+        embedding = saved.model()(torch.from_numpy(photos.pixels(range(len(photos)), 224)))[1]
+    spread, axes = torch.linalg.svd(embedding - embedding.mean(dim=0), full_matrices=False)[1:]
+    axis = axes[0] * len(photos) ** 0.5 / spread[0]  # along which embeddings differ most, in standard deviations
+    step = torch.arange(7.0) - 3
+    saved.weights["head.classify.weight"] = 2 * step[:, None] * axis
+    saved.weights["head.classify.bias"] = -(step**2) / 2 - 2 * step * (axis @ embedding.mean(dim=0))
+    folder = tmp_path_factory.mktemp("teachers") / "sure"
+    folder.mkdir()
+    checkpoint.save(folder / BEST, saved)
+    return folder
+
+
+def probabilities(file: Path, photos: PhotoSet) -> torch.Tensor:
+    saved = checkpoint.load(file)
+    logits = torch_logits(saved.model(), photos, saved.config.train, silent())
+    return torch.softmax(torch.from_numpy(logits), dim=1)
+
+
+def changed(folder: Path, teacher: Path, change: Callable[[Checkpoint], None]) -> Path:
+    """Another teacher."""
+    saved = checkpoint.load(teacher / BEST)
+    change(saved)
+    folder.mkdir()
+    checkpoint.save(folder / BEST, saved)
+    return folder
+
+
+def with_data(**options: Any) -> Callable[[Checkpoint], None]:
+    def change(saved: Checkpoint) -> None:
+        data = saved.config.data.model_copy(update=options)
+        saved.config = saved.config.model_copy(update={"data": data})
+
+    return change
+
+
+def test_a_student_learns_to_say_what_its_teacher_says(data: Data, teacher: Path, tmp_path: Path) -> None:
+    """From nothing but its answers; and so it comes near to them also for photos that it has not seen."""
+    options = HEAD_ONLY | {"model__weights": str(teacher / BEST), "augment__flip": False, "train__ema": 0.8}
+    options |= {"train__epochs": 20, "train__learning_rate": 0.003, "model__head": "capstone", "train__batch_size": 12}
+    fit(config_of(data, **options, distil__teachers=[teacher], distil__share=1.0), tmp_path, silent())
+    for split, share in ((Split.TRAIN, 0.25), (Split.VALIDATION, 0.4)):
+        photos = load_dataset(config_of(data).data)[split]
+        wanted, student = (probabilities(file, photos) for file in (teacher / BEST, tmp_path / LAST))
+        assert len(set(wanted.argmax(dim=1).tolist())) > 2
+        one_for_all = float((wanted - wanted.mean(dim=0)).abs().mean())
+        assert one_for_all > 0.1
+        assert float((student - wanted).abs().mean()) < share * one_for_all, split
+
+
+def test_their_mean_answer_at_a_temperature(data: Data, teacher: Path, fitted: Path, tmp_path: Path) -> None:
+    """Of photos as they come, and of views that are kept: the same."""
+    config = config_of(data, distil__teachers=[teacher, fitted / BEST], distil__temperature=3.0, augment__views=2)
+    found = teachers.load(config)
+    assert found is not None
+    photos = load_dataset(config.data)[Split.TEST]
+    pixels = torch.from_numpy(photos.pixels(range(len(photos)), 224))
+    models = [checkpoint.load(folder / BEST).model() for folder in (teacher, fitted)]
+    with torch.inference_mode():
+        wanted = sum(torch.softmax(model(pixels)[0] / 3, dim=1) for model in models) / 2
+    torch.testing.assert_close(found(pixels), wanted)
+    assert found(pixels).sum(dim=1).tolist() == pytest.approx([1] * 10)
+
+    asked: list[str] = []
+
+    def progress(batches, photos, what):  # type: ignore[no-untyped-def]
+        asked.append(what)
+        return batches
+
+    first, second = found.of_views(photos, config, tmp_path, progress)
+    np.testing.assert_allclose(first, wanted, rtol=1e-4, atol=1e-5)
+    assert not np.allclose(second, wanted, rtol=1e-4, atol=1e-5)
+    assert [what.rpartition("/")[2] for what in asked] == ["best.pt, view 0", "best.pt, view 1"] * 2
+    milder = teachers.load(config_of(data, distil__teachers=[teacher, fitted], distil__temperature=9.0))
+    assert milder is not None
+    milder.of_views(photos, config, tmp_path, progress)
+    assert len(asked) == 4  # what they say is kept, and not what was made of it
+
+
+def test_a_teacher_of_another_architecture(data: Data, fitted: Path, tmp_path: Path) -> None:
+    """The checkpoint names its teachers, and so does the card, without saying where they lay."""
+    teach = ["--set", f"distil.teachers=['{fitted}']", "--set", "distil.share=0.7", "--set", "augment.mixup=0.4"]
+    other = ["--set", "model.width=1", "--set", "model.architecture=resnet18", "--freeze", "layer4", "--epochs", 1]
+    run_cli("fit", *data.flags, "--out", tmp_path / "run", *QUICK, *other, *teach)
+    saved = checkpoint.load(tmp_path / "run" / BEST)
+    (named,) = saved.facts["teachers"]
+    assert named["name"] == f"{fitted.name}/best.pt"
+    assert (named["architecture"], named["epoch"]) == ("resnet50v2", checkpoint.load(fitted / BEST).epoch)
+    facts = training_facts(saved)
+    assert facts["teachers"] == [named]
+    assert facts["config"]["distil"] == {"teachers": [named["name"]], "share": 0.7, "temperature": 1.0}
+    assert taught_by(saved) == [f"Learned 70% from the mean answer of {fitted.name}/best.pt; the rest from labels."]
+    assert str(fitted.parent) not in str(facts)
+    assert taught_by(checkpoint.load(fitted / BEST)) == []
+
+
+def test_a_run_is_resumed_with_the_same_teachers_only(data: Data, teacher: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(teacher, tmp_path / "teacher")
+    config = config_of(data, **HEAD_ONLY, distil__teachers=[folder], train__epochs=1)
+    fit(config, tmp_path / "run", silent())
+
+    def learn_more(saved: Checkpoint) -> None:
+        saved.weights["head.classify.bias"] += 1
+
+    shutil.rmtree(folder)
+    changed(folder, teacher, learn_more)
+    saved = checkpoint.load(tmp_path / "run" / LAST)
+    with pytest.raises(CheckpointError, match="the teachers are no longer those that the run began with"):
+        fit(saved.config, tmp_path / "run", Display(), saved=saved)
+
+
+WRONG = [
+    (with_data(split_seed=7), {}, r"learned with data\.split_seed=7, and this run has 0: it may know"),
+    (with_data(group_column="shelf"), {}, r"learned with data\.group_column='shelf', and this run has 'bin_group'"),
+    (with_data(split_column="part"), {}, r"learned with data\.split_column='part', and this run has ''"),
+    (with_data(jpeg_quality=82), {}, r"learned with data\.jpeg_quality=82, and this run has 0"),
+    (
+        lambda saved: saved.weights.update({"head.classify.weight": torch.zeros(6, 64)}),
+        {},
+        r"best\.pt: the weights do not fit the configuration",
+    ),
+    (with_data(split_column="split"), {"data__split_column": "split"}, "learned with another index than"),
+]
+CASES = ["seed", "groups", "column", "quality", "classes", "index"]
+
+
+@pytest.mark.parametrize(("change", "own", "message"), WRONG, ids=CASES)
+def test_wrong_teachers_are_known_before_any_photo_is_decoded(
+    data: Data, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    change: Callable[[Checkpoint], None], own: dict[str, object], message: str,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(PhotoSet, "decode", lambda *_: pytest.fail("a photo was decoded"))
+    if own:
+        data = with_splits(data, tmp_path)
+    config = config_of(data, **own, distil__teachers=[changed(tmp_path / "wrong", teacher, change)])
+    with pytest.raises(BinwatchError, match=message):
+        fit(config, tmp_path / "run", silent())
+
+
+def test_teachers_that_are_not_there(
+    data: Data, tmp_path: Path, cli_error: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PhotoSet, "decode", lambda *_: pytest.fail("a photo was decoded"))
+
+    def error(name: Path) -> str:
+        teach = ["--set", f"distil.teachers=['{name}']"]
+        return cli_error("fit", *data.flags, "--out", tmp_path / "run", *QUICK, *teach)
+
+    assert error(tmp_path / "nowhere") == f"error: {tmp_path}/nowhere: no such checkpoint"
+    (tmp_path / "empty").mkdir()
+    assert error(tmp_path / "empty") == f"error: {tmp_path}/empty/best.pt: no such checkpoint"
+    assert "index.csv: is not a checkpoint, or is damaged" in error(data.index)
+
+
+def test_a_teacher_of_the_same_split_column(data: Data, tmp_path: Path) -> None:
+    """The same index is known by its content, wherever it lies."""
+    split = with_splits(data, tmp_path)
+    config = config_of(split, **HEAD_ONLY, data__split_column="split", train__epochs=1)
+    fit(config, tmp_path / "teacher", silent(), cache=tmp_path / "features")
+    moved = replace_index(config, shutil.copy(split.index, tmp_path / "moved.csv"))
+    distil = moved.distil.model_copy(update={"teachers": (tmp_path / "teacher",)})
+    assert teachers.load(moved.model_copy(update={"distil": distil})) is not None
+
+
+def replace_index(config: Config, index: Path) -> Config:
+    return config.model_copy(update={"data": config.data.model_copy(update={"index": index})})
+
+
+def with_splits(data: Data, folder: Path) -> Data:
+    """The same photos, with a column that says the split."""
+    lines = data.index.read_text(encoding="utf-8").splitlines()
+    parts = ["train"] * 8 + ["validation", "test"]
+    rows = [f"{line},{parts[place // 8 % 10]}" for place, line in enumerate(lines[1:])]
+    found = Data(folder)
+    found.photos, found.index = data.photos, folder / "split.csv"
+    found.index.write_text("\n".join([f"{lines[0]},split", *rows]) + "\n", encoding="utf-8")
+    return found

@@ -1,0 +1,144 @@
+"""Teachers: trained models whose mean answer a student learns beside the labels (Hinton et al. 2015, arXiv 1503.02531).
+
+What several models say together is better than what one says; a student that learns it costs no more than one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from trainer import checkpoint, features
+from trainer.checkpoint import Checkpoint
+from trainer.config import Config, DataConfig
+from trainer.data import index
+from trainer.data.dataset import PhotoSet
+from trainer.errors import CheckpointError, ConfigError
+from trainer.features import Progress, Seen
+from trainer.loop import BEST
+from trainer.models.counter import Counter
+from trainer.predict import Logits, forward
+from trainer.ranks import ALONE, Ranks
+
+TEACHERS = "teachers"
+"""Fact of a run: whom it learned from."""
+INDEX = "index_sha256"
+"""Fact of a run: the digest of its index."""
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """One of them."""
+
+    name: str
+    """File with its folder: all are called best.pt."""
+    model: Counter
+    facts: dict[str, Any]
+    digest: str
+
+
+class Teachers:
+    """All of them, where the student trains and in its precision."""
+
+    def __init__(self, teachers: Sequence[Teacher], config: Config) -> None:
+        self._teachers = teachers
+        self._train = config.train
+        self._temperature = config.distil.temperature
+        layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
+        for each in teachers:
+            each.model.to(device=config.train.device, memory_format=layout)  # type: ignore[call-overload]
+
+    @torch.no_grad()
+    def __call__(self, photos: Tensor) -> Tensor:
+        """What they say of uint8 photos (batch, h, w, 3): probabilities, float32 (batch, classes)."""
+        return self._mean([self._logits(each, photos) for each in self._teachers])
+
+    def of_views(
+        self, photos: PhotoSet, config: Config, folder: Path, progress: Progress
+    ) -> list[npt.NDArray[np.float32]]:
+        """What they say of the views whose features the student learns from: float32 (photos, classes) each.
+
+        Their logits are kept beside the features, so that another share or temperature takes no time.
+        """
+        views = config.augment.views
+        found = [
+            features.in_views(self._seen(each), photos, config, views, folder, progress) for each in self._teachers
+        ]
+        of_view = zip(*found, strict=True)
+        return [self._mean([torch.from_numpy(np.array(logits)) for logits in view]).numpy() for view in of_view]
+
+    def facts(self) -> list[dict[str, Any]]:
+        """Who they are, for checkpoints and the model's card."""
+        return [each.facts for each in self._teachers]
+
+    def _seen(self, teacher: Teacher) -> Seen:
+        return Seen(f"teacher {teacher.name}", lambda photos: self._logits(teacher, photos), teacher.digest)
+
+    def _logits(self, teacher: Teacher, photos: Tensor) -> Tensor:
+        return forward(Logits(teacher.model, features=False), photos, self._train)
+
+    def _mean(self, logits: Sequence[Tensor]) -> Tensor:
+        return torch.stack([torch.softmax(each / self._temperature, dim=1) for each in logits]).mean(dim=0)
+
+
+def load(config: Config, ranks: Ranks = ALONE, saved: Checkpoint | None = None) -> Teachers | None:
+    """The configured teachers, or none; for the run `saved`, if it is to be continued.
+
+    Raises CheckpointError if one is missing, damaged or of other classes, or no longer what it was when the run began;
+    ConfigError if it may have learned from photos that are held out here, or saw them otherwise.
+    """
+    if not config.distil.teachers:
+        return None
+    found = Teachers([_teacher(path, config, ranks) for path in config.distil.teachers], config)
+    if saved and saved.facts.get(TEACHERS) != found.facts():
+        raise CheckpointError("the teachers are no longer those that the run began with; put their checkpoints back")
+    return found
+
+
+def named(path: Path) -> str:
+    """A teacher's checkpoint without the place where it lies. Runs call theirs alike: their folder tells them apart."""
+    return "/".join(path.parts[-2:])
+
+
+def _teacher(path: Path, config: Config, ranks: Ranks) -> Teacher:
+    file = Path(ranks.of_lead(str(path / BEST if path.is_dir() else path)))
+    saved = checkpoint.load(file, ranks)
+    try:
+        model = saved.model()
+    except CheckpointError as error:
+        raise CheckpointError(f"{file}: {error}") from error
+    _check_data(file, saved, config.data)
+    digest = features.digest_of(saved.weights.items())
+    architecture = saved.config.model.architecture
+    facts = {"name": named(file), "architecture": architecture, "epoch": saved.epoch, "weights_sha256": digest}
+    return Teacher(named(file), model, facts, f"{architecture} {digest}")
+
+
+def _check_data(file: Path, saved: Checkpoint, own: DataConfig) -> None:
+    """A teacher has learned from no photo that the student is judged by, and sees photos as it did then."""
+    theirs = saved.config.data
+    by_column = own.split_column or theirs.split_column
+    for option in ("split_column",) if by_column else ("group_column", "split_seed"):
+        before, now = getattr(theirs, option), getattr(own, option)
+        if before != now:
+            raise ConfigError(
+                f"distil.teachers: {file} learned with data.{option}={before!r}, and this run has {now!r}: it may know"
+                " photos that are held out here; take a teacher of the same split"
+            )
+    if by_column and saved.facts.get(INDEX) != index.digest(own):
+        raise ConfigError(
+            f"distil.teachers: {file} learned with another index than {own.index}, whose {own.split_column} may differ:"
+            " it may know photos that are held out here; take a teacher of the same index"
+        )
+    if theirs.jpeg_quality != own.jpeg_quality:
+        raise ConfigError(
+            f"distil.teachers: {file} learned with data.jpeg_quality={theirs.jpeg_quality}, and this run has"
+            f" {own.jpeg_quality}; take a teacher that saw photos as they are seen here"
+        )
