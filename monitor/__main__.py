@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from binwatch import command_line
+from binwatch import command_line, logs
 from binwatch.listening import listen
 from binwatch.metadata import MAX_QUANTITY
 from binwatch.records.audits import add_audit
@@ -45,9 +45,8 @@ def serve_command(
     from monitor.server import address_of, is_loopback, serve, write_port
     from monitor.services import make_services
 
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("monitor").setLevel(logging.INFO)  # the libraries' own news (a migration context, …) is noise
     settings = load_settings()
+    logs.configure(settings.log_format)
     if host is not None:
         settings = settings.model_copy(update={"monitor_host": host})  # a name that it answers to, too
     services = make_services(settings)

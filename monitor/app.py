@@ -18,7 +18,7 @@ from monitor.access.bodies import BodyLimit
 from monitor.access.hosts import HostCheck
 from monitor.access.writers import Doorkeeper
 from monitor.api.problem import describe
-from monitor.headers import SecurityHeaders
+from monitor.headers import HeadAsGet, SecurityHeaders
 from monitor.services import Services
 
 PHOTOS_AT_A_TIME = 4
@@ -49,7 +49,7 @@ def create_app(services: Services) -> ASGIApp:
         app.add_exception_handler(kind, _refuse)
     app.add_exception_handler(Exception, _fail)
     names = [*services.settings.monitor_hosts.split(","), services.settings.monitor_host]
-    return SecurityHeaders(HostCheck(BodyLimit(app), names))
+    return HeadAsGet(SecurityHeaders(HostCheck(BodyLimit(app), names)))
 
 
 async def _refuse(request: Request, error: Exception) -> Response:

@@ -1,4 +1,4 @@
-"""Security headers on every answer, whichever part of the app gives it, errors included."""
+"""What holds for every answer, whichever part of the app gives it, errors included: security headers, and HEAD."""
 
 from __future__ import annotations
 
@@ -43,3 +43,15 @@ class SecurityHeaders:
             await send(message)
 
         await self._app(scope, receive, send_with_headers)
+
+
+class HeadAsGet:
+    """Wraps an app that knows only GET. The server leaves the body out of what answers HEAD."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The ASGI entry point."""
+        is_head = scope["type"] == "http" and scope["method"] == "HEAD"
+        await self._app({**scope, "method": "GET"} if is_head else scope, receive, send)

@@ -127,3 +127,12 @@ def test_every_answer_has_the_security_headers(monitor: Running, path: str) -> N
 
 def test_every_reason_has_words() -> None:
     assert {*Reason, *MetadataReason} <= set(words.REASONS)
+
+
+@pytest.mark.parametrize("path", ["/", "/healthz", "/metrics", "/api/summary", "/static/monitor.css", "/nowhere"])
+def test_head_is_answered_as_get_without_the_body(known: Recorder, monitor: Running, path: str) -> None:
+    whole, head = monitor.get(path), monitor.client.head(path)
+    assert (head.status_code, head.content) == (whole.status_code, b"")
+    assert head.headers["content-type"] == whole.headers["content-type"]
+    assert head.headers["x-content-type-options"] == "nosniff"
+    assert monitor.client.head("/healthz").status_code == 200, "the connection is still good"
