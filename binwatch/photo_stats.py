@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-_LUMA = np.array([77, 150, 29], np.int32)
-"""ITU-R BT.601 weights of red, green and blue, in 1/256."""
+_LUMA = np.array([77, 150, 29], np.float32)
+"""ITU-R BT.601 weights of red, green and blue, in 1/256. Floats hold the sums exactly, and NumPy is quicker with them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class PhotoStats:
 
 def photo_stats(pixels: npt.NDArray[np.uint8]) -> PhotoStats:
     """Measure `pixels`, uint8 (size, size, 3), RGB. Takes about a fifth of the time that decoding takes."""
-    luma = (pixels @ _LUMA).astype(np.float32) / (256 * 255)
+    luma = (pixels.astype(np.float32) @ _LUMA) / (256 * 255)
     neighbours = luma[:-2, 1:-1] + luma[2:, 1:-1] + luma[1:-1, :-2] + luma[1:-1, 2:]
     laplacian = 4 * luma[1:-1, 1:-1] - neighbours
     return PhotoStats(float(luma.mean()), float(luma.std()), float(np.abs(laplacian).mean()))
