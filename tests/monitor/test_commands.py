@@ -230,3 +230,13 @@ def test_the_monitor_imports_neither_worker_nor_trainer() -> None:
     )
     result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert result.stdout.strip() == "[]"
+
+
+def test_serve_logs_json_if_told_so(sqlite_records: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BINWATCH_LOG_FORMAT", "json")
+    with _serving("--host", "0.0.0.0", "--port", "0") as process:
+        _first_line(process)
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=30)
+    (line,) = [json.loads(line) for line in errors.splitlines()]
+    assert (line["level"], line["logger"]) == ("warning", "monitor")

@@ -9,7 +9,8 @@ import sys
 import pytest
 from celery import Celery
 
-from worker.logs import JsonFormatter, TextFormatter, _add_task
+from binwatch.logs import JsonFormatter, TextFormatter
+from worker.logs import _add_task
 
 
 def record(message: str, *arguments: object, **extra: object) -> logging.LogRecord:
