@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -34,10 +35,10 @@ def torchrun(*arguments: object, **variables: str) -> subprocess.CompletedProces
 
 
 @pytest.fixture(scope="module")
-def runs(data: Data, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def runs(data: Data, fitted: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the runs that `together.fits` makes, in two processes."""
     folder = tmp_path_factory.mktemp("together")
-    done = torchrun("fits", data.photos, data.index, folder)
+    done = torchrun("fits", data.photos, data.index, fitted, folder)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("resumed after epoch 1\n") == 1  # only the leading process speaks
     return folder
@@ -49,12 +50,12 @@ def state(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def test_two_processes_learn_what_one_does(
-    data: Data, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Data, fitted: Path, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Steps of 32 photos: in one pass of one process, or in two passes of two."""
+    """Steps of 32 photos, mixed, beside a teacher: in one pass of one process, or in two passes of two."""
     monkeypatch.setattr(fitting, "build", fitting.build)  # together replaces it
     together.use_tiny(norm=False)
-    config = together.config_of(str(data.photos), str(data.index), together.ALONE_32)
+    config = together.config_of(str(data.photos), str(data.index), together.ALONE_32 | {"distil.teachers": [fitted]})
     fit(config, tmp_path / "alone", silent())
     alone, spread = state(tmp_path / "alone"), state(runs / "spread")
     assert alone.keys() == spread.keys()
@@ -81,8 +82,9 @@ def test_a_resumed_run_of_two_processes_ends_with_the_same_weights(runs: Path) -
 
 
 def test_features_are_computed_once_for_all_processes(runs: Path) -> None:
-    """Two views of the training photos, one of the validation photos."""
-    assert len(list((runs / "frozen" / "features").glob("*.npy"))) == 3
+    """Two views of the training photos, one of the validation photos; and the teacher's answers to the former."""
+    shapes = [np.load(file, mmap_mode="r").shape for file in (runs / "frozen" / "features").glob("*.npy")]
+    assert sorted(len(shape) for shape in shapes) == [2, 2, 4, 4, 4]
     history = checkpoint.load(runs / "frozen" / LAST).history
     assert 0 <= history[0]["val_accuracy"] <= 1
 

@@ -1,7 +1,7 @@
 """What the processes of tests/trainer/test_ranks.py do; torchrun starts this file.
 
-together.py fits PHOTOS INDEX FOLDER     several runs, one after the other
-together.py command ARGUMENTS            `python -m trainer ARGUMENTS`; with BREAK=1 process 1 loses its photos
+together.py fits PHOTOS INDEX TEACHER FOLDER     several runs, one after the other
+together.py command ARGUMENTS                    `python -m trainer ARGUMENTS`; with BREAK=1 process 1 loses its photos
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ PROCESSES = 2
 EXACT: dict[str, Any] = {
     "model.dropout": 0.0, "train.epochs": 2, "train.loss": "earth_mover", "train.class_weights": "balanced",
     "train.optimiser": "sgd", "train.schedule": "one_cycle", "augment.where": "device", "train.ema": 0.9,
+    "augment.mixup": 0.4,
 }  # fmt: skip
 """A run that depends on nothing but the photos of each step: no batch norm, no dropout."""
 ALONE_32 = EXACT | {"train.batch_size": 32}
@@ -75,11 +76,12 @@ def config_of(photos: str, index: str, changes: dict[str, Any]) -> Config:
     return read(None, fixed | changes)
 
 
-def fits(photos: str, index: str, folder: Path, ranks: Ranks) -> None:
+def fits(photos: str, index: str, teacher: str, folder: Path, ranks: Ranks) -> None:
+    taught = {"distil.teachers": [teacher]}
     use_tiny(norm=False)
-    fit(config_of(photos, index, SPREAD_32), folder / "spread", silent(), ranks=ranks)
+    fit(config_of(photos, index, SPREAD_32 | taught), folder / "spread", silent(), ranks=ranks)
     use_tiny(norm=True)
-    fit(config_of(photos, index, NOISY | FROZEN), folder / "frozen", silent(), ranks=ranks)
+    fit(config_of(photos, index, NOISY | FROZEN | taught), folder / "frozen", silent(), ranks=ranks)
     config = config_of(photos, index, NOISY)
     fit(config, folder / "one", silent(), ranks=ranks)
     try:
@@ -108,7 +110,8 @@ def main() -> None:
     if what == "fits":
         with joined() as ranks:
             assert ranks is not ALONE
-            fits(arguments[0], arguments[1], Path(arguments[2]), ranks)
+            photos, index, teacher, folder = arguments
+            fits(photos, index, teacher, Path(folder), ranks)
         return
     if os.environ.get("BREAK") and os.environ["RANK"] == "1":
         lose_photos()
