@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,9 +12,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from binwatch.errors import BinwatchError
+from binwatch.errors import BinwatchError, ObjectsError
 from binwatch.keys import Kind, kind_of
-from binwatch.objects import Objects
+from binwatch.objects import ObjectRefused, Objects
 from binwatch.settings import Settings
 
 _AT_A_TIME = 8
@@ -31,8 +32,9 @@ class Upload:
 def put_folders(settings: Settings, folders: Sequence[Path]) -> str:
     """Upload every photo and metadata file below `folders`, with a progress bar; returns what to tell a person.
 
-    Uploading the same files again changes nothing. Raises BinwatchError for a folder that is not there or holds
-    neither, for a file that cannot be read, and if the object store refuses; what was uploaded before that stays.
+    What is there already, byte for byte, is not uploaded again: it would be taken for news. Raises BinwatchError for a
+    folder that is not there or holds neither, for a file that cannot be read, and if the object store refuses; what was
+    uploaded before that stays.
     """
     uploads = find(folders, settings.models_prefix)
     columns = (TextColumn("uploaded"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -62,7 +64,8 @@ def put(objects: Objects, bucket: str, uploads: Sequence[Upload], *, done: Calla
             raise BinwatchError(
                 f"{upload.path} cannot be read ({error.strerror}); let it be read, or take it away"
             ) from error
-        objects.put(bucket, upload.key, data)
+        if not _is_there(objects, bucket, upload.key, data):
+            objects.put(bucket, upload.key, data)
         done()
 
     with ThreadPoolExecutor(_AT_A_TIME, thread_name_prefix="upload") as pool:
@@ -72,6 +75,14 @@ def put(objects: Objects, bucket: str, uploads: Sequence[Upload], *, done: Calla
                 future.result()
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _is_there(objects: Objects, bucket: str, key: str, data: bytes) -> bool:
+    """Whether the key holds these bytes. If that cannot be said, uploading them says why, or does no harm."""
+    try:
+        return objects.head(bucket, key).etag == hashlib.md5(data, usedforsecurity=False).hexdigest()
+    except (ObjectRefused, ObjectsError):
+        return False
 
 
 def _below(folder: Path, models_prefix: str) -> list[Upload]:

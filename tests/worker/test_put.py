@@ -35,11 +35,16 @@ def test_photos_and_metadata_are_uploaded_under_the_folders_names(settings: Sett
     assert said == f"2 photos and 1 metadata files are in s3://{s3.bucket}/"
 
 
-def test_again_changes_nothing(settings: Settings, s3: S3, shelf: Path) -> None:
+def test_again_uploads_only_what_has_changed(settings: Settings, s3: S3, shelf: Path) -> None:
+    """A metadata file that came again would be news of its bin, and compared again."""
     put_folders(settings, [shelf / "bin-images"])
-    before = {entry["Key"]: entry["ETag"] for entry in s3.client.list_objects_v2(Bucket=s3.bucket)["Contents"]}
+    for name in ("bin-images/00001.jpg", "bin-images/aisle 1/00002.JPG"):
+        s3.client.put_object(Bucket=s3.bucket, Key=name, Body=name.encode(), Metadata={"by": "someone else"})
+    (shelf / "bin-images/00001.jpg").write_bytes(b"another photo")
     put_folders(settings, [shelf / "bin-images"])
-    assert {e["Key"]: e["ETag"] for e in s3.client.list_objects_v2(Bucket=s3.bucket)["Contents"]} == before
+    assert _keys(s3)["bin-images/00001.jpg"] == b"another photo"
+    same = s3.client.head_object(Bucket=s3.bucket, Key="bin-images/aisle 1/00002.JPG")
+    assert same["Metadata"] == {"by": "someone else"}
 
 
 def test_a_photo_and_its_metadata_are_neighbours(shelf: Path) -> None:
