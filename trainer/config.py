@@ -67,7 +67,7 @@ class AugmentConfig(_Strict):
         0.0,
         ge=0,
         le=10,
-        description="lays photos over each other, in shares from the beta distribution of this; 0: off",
+        description="lays photos over each other, in shares drawn from Beta(this, this); 0: off",
     )
 
 
@@ -110,7 +110,10 @@ class DistilConfig(_Strict):
 
     teachers: tuple[Path, ...] = Field((), description="checkpoints, or folders of runs, whose mean answer is learned")
     share: float = Field(
-        0.5, gt=0, le=1, description="of the loss: of the distance from the teachers; the rest is labels'"
+        0.5,
+        gt=0,
+        le=1,
+        description="how much of the loss is the distance from the teachers; the rest is that from the labels",
     )
     temperature: float = Field(1.0, gt=0, le=20, description="above 1 evens out both answers before they are compared")
 
@@ -127,8 +130,9 @@ class Config(_Strict):
 
 def read(file: Path | None, changes: dict[str, Any]) -> Config:
     """The configuration of `file` with `changes` ("train.epochs" → 3) on top. Raises ConfigError."""
+    given = {"data": {}} | with_changes(read_tree(file) if file else {}, changes)  # what [data] lacks is named
     try:
-        return Config.model_validate(with_changes(read_tree(file) if file else {}, changes))
+        return Config.model_validate(given)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])

@@ -21,7 +21,7 @@ def test_file_and_flags(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({}, "data: Field required"),
+        ({}, "data.photos: Field required"),
         ({**DATA, "train.epoch": 3}, "train.epoch: Extra inputs are not permitted"),
         ({**DATA, "trian.epochs": 3}, "trian: Extra inputs are not permitted"),
         ({**DATA, "train.epochs": 0}, "train.epochs: Input should be greater than or equal to 1"),

@@ -187,7 +187,7 @@ def test_the_spaces_give_options_that_exist(data: Data, tmp_path: Path) -> None:
 
 def test_errors(data: Data, tmp_path: Path, cli_error: Callable[..., str], scores: list[list[float]]) -> None:
     assert "--preset own: choose from default, capstone" in cli_error("tune", "--out", tmp_path, "--preset", "own")
-    assert "data: Field required" in cli_error("tune", "--out", tmp_path)
+    assert "data.photos: Field required" in cli_error("tune", "--out", tmp_path)
     assert "holds no study; run: python -m trainer tune" in cli_error(
         "fit", "--out", tmp_path / "run", "--from-study", tmp_path / "none"
     )
