@@ -28,7 +28,8 @@ class Loss:
     def __init__(self, config: TrainConfig, weights: Tensor | None = None, distil: DistilConfig = NO_TEACHERS) -> None:
         self._distance = earth_mover if config.loss == "earth_mover" else cross_entropy
         self._sigma = config.ordinal_sigma if config.loss == "ordinal" else 0.0
-        self._weights = weights
+        self._weights = weights  # on the CPU, where a step's sum is made without waiting for a GPU
+        self._on_device = None if weights is None else weights.to(config.device)
         self._distil = distil
 
     def __call__(
@@ -58,9 +59,9 @@ class Loss:
         class's weight.
         """
         wanted = soft_targets(quantities, self._sigma)
-        if self._weights is None:
+        if self._on_device is None:
             return wanted
-        return wanted * self._weights.to(wanted.device)[quantities.clamp(max=MORE)][:, None]
+        return wanted * self._on_device[quantities.clamp(max=MORE)][:, None]
 
     def _from_teachers(self, logits: Tensor, targets: Tensor, answers: Tensor) -> Tensor:
         """The squared temperature makes up for the gradients, which are smaller by it (Hinton et al. 2015)."""

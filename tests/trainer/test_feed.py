@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from trainer.config import AugmentConfig
+from trainer.data import mixup
 from trainer.data.augment import draw
 from trainer.data.epochs import Batch, generator
 from trainer.feed import feed, moved, one_ahead
@@ -19,8 +20,9 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GP
 
 def batch(number: int, photos: int = 3) -> Batch:
     pixels = torch.full((photos, 8, 8, 3), number, dtype=torch.uint8)
-    quantities = torch.arange(photos)
-    return Batch(pixels, quantities, quantities, photos, draw(photos, AugmentConfig(), generator(number)))
+    quantities, random = torch.arange(photos), generator(number)
+    changes, mix = draw(photos, AugmentConfig(), random), mixup.draw(photos, 1.0, random)
+    return Batch(pixels, quantities, quantities, photos, changes, mix)
 
 
 def test_a_cpu_is_given_the_very_batches() -> None:
@@ -60,8 +62,10 @@ def test_all_moves_but_what_the_cpu_sums_up() -> None:
     found = moved(sent, lambda each: each.to("meta"))
     assert sent.changes is not None
     assert found.changes is not None
+    assert found.mix is not None
     tensors = [found.inputs, found.quantities, found.changes.affine, found.changes.brightness, found.changes.contrast]
-    assert [each.device.type for each in tensors] == ["meta"] * 5
+    tensors += [found.mix.first, found.mix.second, found.mix.share]
+    assert [each.device.type for each in tensors] == ["meta"] * 8
     assert found.step is sent.step
     assert found.photos == 3
 
