@@ -102,6 +102,14 @@ def test_nothing_runs_as_root_but_the_first_process(stack: Stack, service: str) 
     assert len(processes) > 1
 
 
+def test_no_container_leaves_a_volume_behind(stack: Stack) -> None:
+    """Those without a name stay after `down`, a few more each time."""
+    mounts = [mount for container in stack.containers() for mount in container["Mounts"]]
+    assert {mount["Name"] for mount in mounts if mount["Type"] == "volume"} == {
+        f"{stack.name}_{name}" for name in ("postgres", "rabbitmq", "models", "beat", "prometheus")
+    }
+
+
 @pytest.mark.parametrize("service", SERVERS)
 def test_ports_are_on_the_loopback_address(stack: Stack, service: str) -> None:
     bindings = stack.container(service)["HostConfig"]["PortBindings"] or {}
