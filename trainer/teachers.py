@@ -97,8 +97,9 @@ def load(config: Config, ranks: Ranks = ALONE, saved: Checkpoint | None = None) 
     if not config.distil.teachers:
         return None
     found = Teachers([_teacher(path, config, ranks) for path in config.distil.teachers], config)
-    if saved and saved.facts.get(TEACHERS) != found.facts():
-        raise CheckpointError("the teachers are no longer those that the run began with; put their checkpoints back")
+    other = [each["name"] for each in found.facts() if saved and each not in saved.facts.get(TEACHERS, [])]
+    if other:
+        raise CheckpointError(f"{', '.join(other)}: another model than when the run began; put that checkpoint back")
     return found
 
 

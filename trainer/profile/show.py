@@ -36,7 +36,7 @@ def stages(found: Profile) -> Table:
     awaited = ", each stage awaited" if found.machine.gpu else ""
     table = _table(f"a step of {photos} photos (mean of {found.steps} steps{awaited})", "", "ms", "share")
     total = sum(found.stages.values())
-    for stage, seconds in found.stages.items():
+    for stage, seconds in _seen(found).items():
         table.add_row(stage, f"{1000 * seconds:,.1f}", f"{seconds / total:.1%}")
     table.add_row("together", f"{1000 * total:,.1f}", "")
     return table
@@ -111,7 +111,7 @@ def draw(found: Profile, file: Path) -> None:
     figure = Figure(figsize=(10, 4), layout="constrained")
     step, speed = figure.subplots(1, 2)
     left = 0.0
-    for stage, seconds in found.stages.items():
+    for stage, seconds in _seen(found).items():
         step.barh([0], [1000 * seconds], left=left, label=stage)
         left += 1000 * seconds
     step.set(xlabel="ms of a step", yticks=[], ylim=(-1, 2.5))
@@ -123,6 +123,11 @@ def draw(found: Profile, file: Path) -> None:
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=120)
     write_whole(file, content.getvalue())
+
+
+def _seen(found: Profile) -> dict[str, float]:
+    """Not every run has all stages."""
+    return {stage: seconds for stage, seconds in found.stages.items() if seconds}
 
 
 def _table(title: str, *headings: str) -> Table:
