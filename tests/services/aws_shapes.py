@@ -27,6 +27,12 @@ def complaints(service: str, operation: str, request: dict[str, Any]) -> list[st
     return list(_about(shape, request, operation))
 
 
+def choices(service: str, shape: str) -> list[str]:
+    """All values that something may have."""
+    found: list[str] = _model(service).shape_for(shape).enum
+    return found
+
+
 def check_every_request(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have each request that is made of SageMaker or of Application Auto Scaling pass, or the test fails."""
     make = BaseClient._make_api_call

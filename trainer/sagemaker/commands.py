@@ -130,9 +130,7 @@ def pipeline(
         return
     ask = jobs.describe(aws, "describe_pipeline_execution", f"pipeline {name}", PipelineExecutionArn=arn)
     with jobs.going_on(f"pipeline {name}", "stop-pipeline-execution --pipeline-execution-arn", arn):
-        jobs.wait(
-            ask, "PipelineExecutionStatus", lambda state: _say(f"pipeline {name}: {state}"), done=("Succeeded",)
-        )  # fmt: skip
+        jobs.wait(ask, "PipelineExecutionStatus", lambda state: _say(f"pipeline {name}: {state}"))
 
 
 @app.command()

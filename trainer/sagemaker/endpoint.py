@@ -120,8 +120,8 @@ def _ensure_config(aws: Aws, config: SagemakerConfig, model: str) -> str:
 def _update(aws: Aws, config: SagemakerConfig, old: str, wanted: str) -> None:
     name = _name(config)
     with explained(f"endpoint {name}", aws.region):
-        (variant,) = aws.sagemaker.describe_endpoint_config(EndpointConfigName=old)["ProductionVariants"]
-        if variant["InstanceType"] != config.endpoint.instance_type:
+        variants = aws.sagemaker.describe_endpoint_config(EndpointConfigName=old)["ProductionVariants"]
+        if any(variant.get("InstanceType") != config.endpoint.instance_type for variant in variants):
             # AWS takes no other type of machine for a variant that is scaled; it is scaled again afterwards.
             _unless_missing(lambda: aws.scaling.deregister_scalable_target(**_target(name)))
         aws.sagemaker.update_endpoint(

@@ -18,6 +18,9 @@ from trainer.sagemaker.space import ranges
 
 HOUR = 3600
 POLL_S = 20.0
+DONE = frozenset({"Completed", "InService", "Succeeded"})
+GOING_ON = frozenset({"InProgress", "Stopping", "Creating", "Updating", "SystemUpdating", "RollingBack", "Executing"})
+"""States of jobs, endpoints and pipelines to wait in. Whatever else SageMaker says, now or one day, is a failure."""
 
 
 def job_name(kind: str, now: datetime) -> str:
@@ -97,8 +100,6 @@ def wait(
     say: Callable[[str], None],
     *,
     poll_s: float = POLL_S,
-    done: tuple[str, ...] = ("Completed", "InService"),
-    failed: tuple[str, ...] = ("Failed", "Stopped", "OutOfService", "RollbackFailed"),
 ) -> dict[str, Any]:
     """Ask until what `describe` describes is done, and say each new state. Raises SagemakerError if it failed."""
     last = ""
@@ -110,9 +111,9 @@ def wait(
         if now != last:
             say(now)
             last = now
-        if state in done:
+        if state in DONE:
             return found
-        if state in failed:
+        if state not in GOING_ON:
             reason = found.get("FailureReason") or "no reason given; see its log in CloudWatch"
             raise SagemakerError(f"{state}: {reason}")
         time.sleep(poll_s)

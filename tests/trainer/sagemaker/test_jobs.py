@@ -11,6 +11,7 @@ from botocore.stub import Stubber
 
 from binwatch.aws import AwsError
 from binwatch.settings import Settings
+from tests.services.aws_shapes import choices
 from tests.trainer.drawn import run_cli
 from tests.trainer.sagemaker.conftest import ROLE, CliError
 from trainer.config import assignment
@@ -225,6 +226,28 @@ def test_a_job_that_fails_on_the_way_says_why() -> None:
     with pytest.raises(SagemakerError, match="Failed: AlgorithmError: disk"):
         wait(lambda: next(states), "TrainingJobStatus", said.append, poll_s=0)
     assert said == ["InProgress: Downloading", "InProgress: Training", "Failed"]
+
+
+@pytest.mark.parametrize(
+    "shape",
+    ["TrainingJobStatus", "HyperParameterTuningJobStatus", "PipelineExecutionStatus", "EndpointStatus"],
+)
+def test_waiting_ends_in_every_state_in_which_nothing_goes_on(shape: str) -> None:
+    """Else a state that nobody thought of would be waited in for ever."""
+    states = set(choices("sagemaker", shape))
+    ends = {
+        "Failed",
+        "Stopped",
+        "Deleting",
+        "DeleteFailed",
+        "CompletedWithFailures",
+        "OutOfService",
+        "UpdateRollbackFailed",
+    }
+    assert states <= jobs.DONE | jobs.GOING_ON | ends
+    for state in states & ends:
+        with pytest.raises(SagemakerError, match=f"^{state}: no reason given"):
+            wait(lambda state=state: {shape: state}, shape, lambda _: None)  # type: ignore[misc]
 
 
 def test_who_stops_waiting_is_told_how_to_stop_the_job() -> None:
