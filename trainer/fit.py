@@ -72,6 +72,7 @@ def fit(
     taught_by = teachers.load(config, ranks, saved)
     data = read_data(config.data, display, ranks)
     run = make_run(config, data, folder, cache or folder / FEATURES, display, ranks, network, taught_by)
+    del taught_by  # who was asked of cached features takes no more memory
     if saved:
         continue_run(run, saved)
         display.say(f"resumed after epoch {run.epoch}")
