@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import logging
 import secrets
 from dataclasses import dataclass
 from enum import StrEnum
@@ -15,6 +16,8 @@ from fastapi import Depends, Request
 from binwatch.errors import BinwatchError, SettingsError
 from binwatch.settings import Settings
 from monitor.access.sessions import Sessions
+
+logger = logging.getLogger(__name__)
 
 COOKIE = "binwatch_session"
 MAX_NAME = 100
@@ -114,6 +117,7 @@ class Doorkeeper:
         if not is_from_here(request, must_say_so=True):
             raise ForeignForm
         if not self._is_token(token):
+            logger.warning("a wrong token was entered at %s", request.client.host if request.client else "?")
             raise WrongToken
         try:
             known = plain_name(name)

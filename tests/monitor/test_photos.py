@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from datetime import timedelta
 
 import pytest
@@ -13,7 +15,9 @@ from sqlalchemy import Engine
 from binwatch.errors import PhotoError, Reason
 from binwatch.image import Limits
 from binwatch.records.store import NewCount, Store
+from monitor.api import machine
 from monitor.api.machine import PICTURES
+from monitor.app import PHOTOS_AT_A_TIME
 from monitor.photos import LARGE_SIDE, SIDE, Lost, shrink
 from tests.monitor.conftest import Recorder, Running, jpeg, running_monitor
 from tests.monitor.drifting import DAY, MODEL
@@ -210,6 +214,23 @@ def test_an_outage_of_the_object_store_is_not_a_missing_photo(known: Recorder, m
     picture = monitor.get("/photos/1", Accept=IMAGES)
     assert (picture.status_code, picture.content) == (503, PICTURES[Lost.OUTAGE])
     assert monitor.get("/healthz").status_code == 200
+
+
+def test_photos_do_not_pile_up_while_the_store_hangs(
+    known: Recorder, sqlite_records: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "PHOTOS_WAITING", 2)
+    with socket.create_server(("127.0.0.1", 0)) as hangs, ThreadPoolExecutor(30) as people:
+        monkeypatch.setenv("BINWATCH_S3_ENDPOINT_URL", f"http://127.0.0.1:{hangs.getsockname()[1]}")
+        monkeypatch.setenv("BINWATCH_DATABASE_URL", sqlite_records.url.render_as_string(hide_password=False))
+        with running_monitor() as running:
+            asked = [people.submit(running.get, "/photos/1", Accept=IMAGES) for _ in range(30)]
+            answered = as_completed(asked, timeout=30)
+            found = [next(answered).result() for _ in range(30 - PHOTOS_AT_A_TIME - 2)]
+            assert running.get("/healthz").status_code == 200
+            hangs.close()  # those that wait are answered, too
+            found += [one.result() for one in answered]
+    assert {(one.status_code, one.content) for one in found} == {(503, PICTURES[Lost.OUTAGE])}
 
 
 def test_a_turned_photo_is_shown_upright() -> None:
