@@ -146,7 +146,8 @@ def _print_row(name: str, fed: Pace, bare: Pace) -> None:
 def _photos(options: argparse.Namespace) -> PhotoSet:
     source = open_source(options.photos)
     keys = list(source.sizes())[: options.limit]
-    return PhotoSet(source, tuple(Row(key, number % 7, key, Split.TRAIN) for number, key in enumerate(keys)))
+    rows = tuple(Row(key, number % 7, key, Split.TRAIN) for number, key in enumerate(keys))
+    return PhotoSet(source, rows, options.jpeg_quality or None)
 
 
 def _options() -> argparse.Namespace:
@@ -156,6 +157,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
+    parser.add_argument("--jpeg-quality", type=int, default=0, help="as data.jpeg_quality")
     parser.add_argument("--compile", action="store_true", help="as train.compile")
     parser.add_argument("--readers", type=int, default=TrainConfig().readers, help="as train.readers")
     parser.add_argument("--repeat", type=int, default=1, help="use each photo so many times an epoch")

@@ -93,6 +93,13 @@ def test_bytes_to_counts() -> None:
         assert re.search(rf"^{part} +[\d,]+\.\d photos/s", output, re.MULTILINE)
 
 
+def test_training_feed() -> None:
+    small = ["--limit", "4", "--batch-size", "4", "--rounds", "1", "--threads", "2", "--readers", "2"]
+    output = _output("benchmarks.training_feed", "--photos", str(PHOTOS), *small)
+    assert output.startswith("ResNet50, 4 photos in batches of 4, fp32; ")
+    assert re.search(r"^median +\d+\.\d/s [\d,]+\.\d ms +\d+\.\d/s [\d,]+\.\d ms +\d+\.\d%$", output, re.MULTILINE)
+
+
 def test_memory_of_count() -> None:
     output = _output("benchmarks.memory", str(PHOTOS), "--of", "count", "--photos", "20")
     assert output.startswith("count, 20 photos in ")
