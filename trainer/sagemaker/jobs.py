@@ -14,7 +14,7 @@ from trainer.sagemaker import metric_lines
 from trainer.sagemaker.client import Aws
 from trainer.sagemaker.layout import DATA, ROOT, WEIGHTS
 from trainer.sagemaker.options import JobConfig, SagemakerConfig
-from trainer.sagemaker.space import ranges
+from trainer.sagemaker.space import INTEGERS, Ranges, ranges
 
 HOUR = 3600
 POLL_S = 20.0
@@ -74,15 +74,13 @@ def tuning_request(config: SagemakerConfig, data: str, weights: str | None = Non
     static = {name: value for name, value in (given | fixed).items() if name not in names}
     return {
         "HyperParameterTuningJobConfig": {
-            "Strategy": config.tuning.strategy,
             "HyperParameterTuningJobObjective": {"Type": "Maximize", "MetricName": metric_lines.OBJECTIVE},
             "ResourceLimits": {
                 "MaxNumberOfTrainingJobs": config.tuning.trials,
                 "MaxParallelTrainingJobs": config.tuning.parallel,
             },
             "ParameterRanges": searched,
-            # Hyperband stops trials itself and refuses to be helped.
-            "TrainingJobEarlyStoppingType": "Off" if config.tuning.strategy == "Hyperband" else "Auto",
+            **_strategy(config, searched),
         },
         "TrainingJobDefinition": training | {"StaticHyperParameters": static},
         "Tags": tagged,
@@ -149,6 +147,17 @@ def going_on(what: str, stop: str, name: str) -> Iterator[None]:
 def _channel(name: str, uri: str) -> dict[str, Any]:
     source = {"S3DataType": "S3Prefix", "S3Uri": uri, "S3DataDistributionType": "FullyReplicated"}
     return {"ChannelName": name, "InputMode": "File", "DataSource": {"S3DataSource": source}}
+
+
+def _strategy(config: SagemakerConfig, searched: Ranges) -> dict[str, Any]:
+    strategy = config.tuning.strategy
+    if strategy != "Hyperband":
+        return {"Strategy": strategy, "TrainingJobEarlyStoppingType": "Auto"}
+    most = [int(found["MaxValue"]) for found in searched.get(INTEGERS, ()) if found["Name"] == "train.epochs"]
+    # It stops trials itself and refuses to be helped; among them those that have said their metric so often. That
+    # must be never: a trial says it after each epoch and once more, and then has its bundle to write.
+    resources = {"HyperbandStrategyConfig": {"MaxResource": max(most, default=config.train.epochs) + 2}}
+    return {"Strategy": strategy, "TrainingJobEarlyStoppingType": "Off", "StrategyConfig": resources}
 
 
 def _stopping(job: JobConfig) -> dict[str, int]:

@@ -11,6 +11,7 @@ from trainer.errors import ConfigError
 from trainer.tune import SPACES
 
 Ranges = dict[str, list[dict[str, Any]]]
+INTEGERS = "IntegerParameterRanges"
 
 
 class _Asked:
@@ -28,7 +29,7 @@ class _Recorder:
         return _Asked("ContinuousParameterRanges", **_between(low, high, log=log))
 
     def suggest_int(self, _: str, low: int, high: int, *, log: bool = False) -> _Asked:
-        return _Asked("IntegerParameterRanges", **_between(low, high, log=log))
+        return _Asked(INTEGERS, **_between(low, high, log=log))
 
     def suggest_categorical(self, _: str, choices: Sequence[object]) -> _Asked:
         return _Asked("CategoricalParameterRanges", Values=[str(choice) for choice in choices])

@@ -11,7 +11,7 @@ from botocore.stub import Stubber
 
 from binwatch.aws import AwsError
 from binwatch.settings import Settings
-from tests.services.aws_shapes import choices
+from tests.services.aws_shapes import choices, complaints
 from tests.trainer.drawn import run_cli
 from tests.trainer.sagemaker.conftest import ROLE, CliError
 from trainer.config import assignment
@@ -116,13 +116,20 @@ def test_a_tuning_job_searches_the_capstones_space(file: Path, aws: str) -> None
     }  # fmt: skip
 
 
-def test_hyperband_stops_trials_itself(file: Path) -> None:
-    def stopping(strategy: str) -> str:
-        request = tuning_request(config(file, f"tuning.strategy={strategy}"), "s3://b/p/")
-        asked: str = request["HyperParameterTuningJobConfig"]["TrainingJobEarlyStoppingType"]
-        return asked
+def test_hyperband_stops_trials_itself_and_must_know_how_long_they_are(file: Path) -> None:
+    def asked(*changes: str) -> tuple[str, int | None]:
+        request = tuning_request(config(file, *changes), "s3://b/p/")
+        assert (
+            complaints("sagemaker", "CreateHyperParameterTuningJob", {"HyperParameterTuningJobName": "t"} | request)
+            == []
+        )
+        found = request["HyperParameterTuningJobConfig"]
+        strategy = found.get("StrategyConfig", {"HyperbandStrategyConfig": {}})["HyperbandStrategyConfig"]
+        return found["TrainingJobEarlyStoppingType"], strategy.get("MaxResource")
 
-    assert (stopping("Hyperband"), stopping("Bayesian")) == ("Off", "Auto")
+    assert asked("tuning.strategy=Bayesian") == ("Auto", None)
+    assert asked("tuning.strategy=Hyperband") == ("Off", 12 + 2)  # as the file says
+    assert asked("tuning.strategy=Hyperband", "tuning.preset=capstone") == ("Off", 20 + 2)  # as the space says
 
 
 @pytest.mark.parametrize(
