@@ -127,9 +127,7 @@ def _update(aws: Aws, config: SagemakerConfig, old: str, wanted: str) -> None:
         aws.sagemaker.update_endpoint(
             EndpointName=name,
             EndpointConfigName=wanted,
-            # Autoscaling has chosen a number of machines; keep it, but not the old data capture.
-            RetainAllVariantProperties=True,
-            ExcludeRetainedVariantProperties=[{"VariantPropertyType": "DataCaptureConfig"}],
+            RetainAllVariantProperties=True,  # autoscaling has chosen a number of machines
         )
 
 

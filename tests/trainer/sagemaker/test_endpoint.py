@@ -192,11 +192,9 @@ class Played:
             "ProductionVariants": [variant], "CreationTime": 0,
         }  # fmt: skip
         self.stub.add_response("describe_endpoint_config", found, {"EndpointConfigName": "old"})
-        kept = {"VariantPropertyType": "DataCaptureConfig"}
         self.stub.add_response(
             "update_endpoint", {"EndpointArn": "arn:aws:sagemaker:x" + "x" * 20},
-            {"EndpointName": "bins", "EndpointConfigName": ANY, "RetainAllVariantProperties": True,
-             "ExcludeRetainedVariantProperties": [kept]},
+            {"EndpointName": "bins", "EndpointConfigName": ANY, "RetainAllVariantProperties": True},
         )  # fmt: skip
 
     def scale(self) -> None:
