@@ -18,6 +18,7 @@ from sqlalchemy import Engine as Database
 
 from binwatch.errors import SettingsError
 from binwatch.events import Created
+from binwatch.records.engine import connect
 from binwatch.settings import NightlyBackend, Settings, load_settings, process_environment
 from tests.sagemaker.nights import put_photos, rows, rows_of_a_local_worker
 from tests.sagemaker.transform_driver import TransformDriver
@@ -197,6 +198,19 @@ def test_with_local_workers_they_are_sent_what_the_model_has_no_record_of(
     all_again = Sent()
     StartNightly(counting, all_again, newer).run()
     assert len(all_again.keys) == 7
+
+
+def test_an_outage_of_the_records_does_not_cost_the_night(
+    settings: Settings, counting: Counting, s3: S3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_photos(s3, 1)
+    task = make_app(settings).register_task(StartNightly(counting, Sent(), settings))
+    monkeypatch.setattr(type(task), "apply_async", lambda *_, **__: None)
+    monkeypatch.setattr(counting, "database", connect("postgresql://binwatch@127.0.0.1:9/records"))
+    task.push_request(id="an-id", retries=0, args=[], kwargs={}, called_directly=False, is_eager=False)
+    with pytest.raises(Retry, match="connection to server at"):
+        task.run()
+    assert counting.metrics.registry.get_sample_value("binwatch_worker_nightly_failures_total") == 1
 
 
 class CountsAtOnce(Sent):

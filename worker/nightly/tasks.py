@@ -7,6 +7,7 @@ from functools import cached_property
 
 from celery import Task
 from celery.schedules import ParseException, crontab
+from sqlalchemy.exc import SQLAlchemyError
 
 from binwatch.errors import BinwatchError, SettingsError
 from binwatch.settings import NightlyBackend, Settings
@@ -27,6 +28,8 @@ EXPIRES_S = 12 * 3600
 _RETRY_S = 60
 _RETRIES = 60
 """For an hour: an outage at the very moment must not cost the night."""
+_OUTAGES = (BinwatchError, SQLAlchemyError)
+"""What a run ends with that may go on later: of S3, of AWS, or of the records."""
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +56,7 @@ class _NightlyTask(Task):  # type: ignore[misc]  # Celery has no types
             outcome = nightly.advance(run, _WITHIN_S).outcome
             if outcome is not None:
                 metrics.nightly_ended(outcome.instance_seconds)
-        except BinwatchError as error:
+        except _OUTAGES as error:
             metrics.nightly_failed()
             # What was started goes on and is looked at again; but who reads this must know what costs money.
             logger.error("nightly: run %d (%s): %s", run.number, ", ".join(run.jobs), error)  # noqa: TRY400
@@ -81,7 +84,7 @@ class StartNightly(_NightlyTask):
                 return
             nightly = self._nightly
             run = nightly.start()
-        except BinwatchError as error:
+        except _OUTAGES as error:
             self._counting.metrics.nightly_failed()
             raise self.retry(exc=error, countdown=_RETRY_S) from error
         if run is not None:
@@ -106,6 +109,6 @@ class PollNightly(_NightlyTask):
             run = Ledger(self._counting.objects, self._settings).active()
             if run is not None:
                 self._advance(self._nightly, run)
-        except BinwatchError as error:
+        except _OUTAGES as error:
             self._counting.metrics.nightly_failed()
             logger.warning("nightly: %s; looked at again in %g s", error, self._settings.nightly_poll_s)
