@@ -8,8 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
+from typing import Any
 
 from sqlalchemy import Engine as Database
+from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 
 from binwatch.bundle import Card
@@ -36,6 +38,16 @@ logger = logging.getLogger(__name__)
 
 _LONG_AGO = datetime.fromtimestamp(0, UTC)
 """When an object was stored that cannot be fetched and whose event does not say: before all others."""
+
+_WATCHED = {
+    "connect_timeout": 10,
+    "tcp_user_timeout": 60_000,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+}
+"""How libpq finds out within a minute that a server vanished without a word, as in a failover. The kernel alone would
+wait for a quarter of an hour or for two hours, and with it the tasks in hand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,11 +190,18 @@ class Counting:
 def open_records(settings: Settings) -> Database:
     """The database of the settings, with the schema checked. Raises BinwatchError if it cannot be reached."""
     database = connect(settings.database_url.get_secret_value())
+    if database.dialect.name == "postgresql":
+        event.listen(database, "do_connect", _watch_over)
     try:
         check_schema(database)
     except OperationalError as error:
         raise BinwatchError(f"the database cannot be reached ({error.orig}); check BINWATCH_DATABASE_URL") from error
     return database
+
+
+def _watch_over(_: object, __: object, ___: object, options: dict[str, Any]) -> None:
+    for name, value in _WATCHED.items():
+        options.setdefault(name, value)
 
 
 def _record(engine: Engine, loaded: LoadedPhoto, answer: Prediction | PhotoError | None) -> NewCount:

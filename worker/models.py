@@ -16,6 +16,9 @@ from worker.engine import Engine
 
 logger = logging.getLogger(__name__)
 
+STOP_WITHIN_S = 5.0
+"""A model that takes long to fetch must not use up the grace period of the photos in hand."""
+
 
 class ModelKeeper:
     """Has the engine to count with. A group takes `engine` once and keeps it, so a swap never mixes two models."""
@@ -40,7 +43,7 @@ class ModelKeeper:
         """Stop looking."""
         self._stopping.set()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(STOP_WITHIN_S)
 
     def look(self) -> None:
         """Swap to the promoted model if it is another. If it cannot be used, the one in use stays."""

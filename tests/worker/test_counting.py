@@ -22,7 +22,7 @@ from binwatch.settings import Settings
 from tests.photos import png
 from tests.services.s3 import S3
 from tests.worker.brightness import brightness_of, jpeg, probabilities_of
-from worker.counting import Counting
+from worker.counting import Counting, open_records
 from worker.sessions import CPU, Inferred
 
 WHEN = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
@@ -278,6 +278,16 @@ def test_nothing_to_do(counting: Counting) -> None:
 def test_records_that_need_a_migration(settings: Settings, tmp_path: Any) -> None:
     with pytest.raises(BinwatchError, match="python -m worker migrate"):
         Counting(settings.model_copy(update={"database_url": SecretStr(f"sqlite:///{tmp_path / 'new.db'}")}))
+
+
+def test_a_database_that_vanishes_is_noticed(settings: Settings, postgres_url: str) -> None:
+    """The driver is told to watch over its connections, unless the URL says how."""
+    for url, timeout in ((postgres_url, "60000"), (f"{postgres_url}&tcp_user_timeout=7000", "7000")):
+        database = open_records(settings.model_copy(update={"database_url": SecretStr(url)}))
+        with database.connect() as connection:
+            told = connection.connection.driver_connection.info.get_parameters()
+        database.dispose()
+        assert (told["tcp_user_timeout"], told["keepalives_idle"], told["connect_timeout"]) == (timeout, "30", "10")
 
 
 def test_database_that_cannot_be_reached(settings: Settings, tmp_path: Any) -> None:

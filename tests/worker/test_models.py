@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -84,3 +85,19 @@ def test_the_photo_counted_by_another_model_gets_a_second_record(counting, s3, t
     counting.models.look()
     count(counting, s3, "a.jpg")
     assert models_of(counting) == [("a.jpg", "brightness-1"), ("a.jpg", "v2")]
+
+
+def test_stopping_does_not_wait_for_a_model_that_takes_long(counting, monkeypatch):
+    fetching, fetched = threading.Event(), threading.Event()
+
+    def look() -> None:
+        fetching.set()
+        fetched.wait(20)
+
+    monkeypatch.setattr("worker.models.STOP_WITHIN_S", 0.01)
+    monkeypatch.setattr(counting.models, "look", look)
+    counting.models.start()
+    assert fetching.wait(20)
+    counting.models.stop()
+    assert counting.models._thread.is_alive()
+    fetched.set()
