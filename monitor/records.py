@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from threading import BoundedSemaphore
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -171,6 +173,8 @@ def _open_sqlite(_: Dialect, __: ConnectionPoolEntry, arguments: list[Any], opti
     """Open the file only if it exists: SQLite would make an empty one. Wait briefly for a lock, not 30 s."""
     options["timeout"] = CONNECT_TIMEOUT_S
     if not options.get("uri"):
+        if not Path(arguments[0]).exists():
+            raise sqlite3.OperationalError("unable to open database file (none is there; python -m worker migrate makes it)")
         options["uri"] = True
         arguments[0] = f"file:{quote(str(arguments[0]))}?mode=rw"
 
