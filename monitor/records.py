@@ -174,7 +174,9 @@ def _open_sqlite(_: Dialect, __: ConnectionPoolEntry, arguments: list[Any], opti
     options["timeout"] = CONNECT_TIMEOUT_S
     if not options.get("uri"):
         if not Path(arguments[0]).exists():
-            raise sqlite3.OperationalError("unable to open database file (none is there; python -m worker migrate makes it)")
+            raise sqlite3.OperationalError(
+                "unable to open database file (none is there; python -m worker migrate makes it)"
+            )
         options["uri"] = True
         arguments[0] = f"file:{quote(str(arguments[0]))}?mode=rw"
 
