@@ -133,7 +133,7 @@ def _file_in_memory() -> IO[bytes]:
 
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16 bits a channel: convert() would clip to white instead of scaling
-        scaled = np.asarray(image, dtype=np.int32) >> 8
+        scaled = np.asarray(image) >> 8
         image = Image.fromarray(scaled.clip(0, 255).astype(np.uint8))
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # straight to RGB, Pillow warns that several transparent colours are lost
