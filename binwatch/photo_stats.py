@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 _LUMA = np.array([77, 150, 29], np.float32)
-"""ITU-R BT.601 weights of red, green and blue, in 1/256. Floats hold the sums exactly, and NumPy is quicker with them."""
+"""ITU-R BT.601 weights of red, green and blue, in 1/256. Floats hold the sums exactly and are quicker."""
 
 
 @dataclass(frozen=True, slots=True)
