@@ -1,0 +1,75 @@
+"""Features on a disk that is too small for them, and what a killed run left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.trainer.drawn import QUICK, Data
+from trainer import features
+from trainer.config import Config, assignment, read
+from trainer.data.dataset import PhotoSet, load_photos
+from trainer.data.epochs import Batch
+from trainer.errors import DiskError
+from trainer.models import build
+
+
+@pytest.fixture
+def config(data: Data) -> Config:
+    options = dict(assignment(text) for text in QUICK if text != "--set")
+    return read(None, options | {"data.photos": data.photos, "data.index": data.index, "model.freeze": "layer4"})
+
+
+@pytest.fixture
+def photos(config: Config) -> PhotoSet:
+    """Eight of them: 200 kB of features in each view."""
+    every, _, _ = load_photos(config.data)
+    return every.where(lambda row: row.key < "00008")
+
+
+def unseen(batches: Iterator[Batch], _: int, __: str) -> Iterator[Batch]:
+    return batches
+
+
+def test_too_little_room_is_known_before_any_photo_is_read(
+    config: Config, photos: PhotoSet, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PhotoSet, "decode", lambda *_: pytest.fail("a photo was decoded"))
+    with pytest.raises(DiskError) as caught:
+        features.compute(build(config.model), photos, config, 2, small_disk, unseen)
+    assert str(caught.value) == (
+        f"{small_disk}: features of 8 photos in 2 views need about 0.4 MB and 0.2 MB are free; make room (features of"
+        " earlier runs may be deleted), or keep them elsewhere with --cache"
+    )
+
+
+def test_a_disk_that_fills_up_meanwhile(
+    config: Config, photos: PhotoSet, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error, where a mapped file would end the process; and the first view, which was whole, is used again."""
+    monkeypatch.setattr(features, "check_room", lambda *_: None)
+    model = build(config.model)
+    with pytest.raises(DiskError, match=r"disk: features of 8 photos in 2 views cannot be written \(No space left"):
+        features.compute(model, photos, config, 2, small_disk, unseen)
+    (kept,) = small_disk.glob("*.npy")
+    assert not list(small_disk.glob("*.partial"))
+    written = kept.stat().st_mtime_ns
+    found = [(view.shape, view.dtype) for view in features.compute(model, photos, config, 1, small_disk, unseen)]
+    assert found == [((8, 7, 7, 256), np.float16)]
+    assert kept.stat().st_mtime_ns == written
+
+
+def test_what_a_killed_run_left_is_deleted(config: Config, photos: PhotoSet, tmp_path: Path) -> None:
+    (tmp_path / "0123456789abcdef-0.partial").write_bytes(b"half of other features")
+    features.compute(build(config.model), photos, config, 1, tmp_path, unseen)
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_the_command_says_it_in_one_line(
+    data: Data, small_disk: Path, tmp_path: Path, cli_error: Callable[..., str]
+) -> None:
+    flags = [*data.flags, "--out", tmp_path / "run", "--cache", small_disk, *QUICK, "--freeze", "layer1"]
+    assert f"error: {small_disk}: features of 132 photos in 2 views need about 53.0 MB" in cli_error("fit", *flags)
