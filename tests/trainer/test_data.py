@@ -64,6 +64,18 @@ def test_tar_and_folder_hold_the_same(data: Data, tmp_path: Path) -> None:
     assert all(folder.read(key) == packed.read(key) for key in folder.sizes())
 
 
+def test_two_files_of_one_key_are_an_error(copy: Data, tmp_path: Path) -> None:
+    """In another folder, or of another kind: which of them does the label mean?"""
+    (copy.photos / "more").mkdir()
+    shutil.copy(copy.photos / "00003.jpg", copy.photos / "more" / "00002.png")
+    with pytest.raises(DataError, match=r"photos: .*00002\.jpg and .*more/00002\.png are both photo 00002; keep one"):
+        Folder(copy.photos)
+    with tarfile.open(tmp_path / "photos.tar", "w") as tar:
+        tar.add(copy.photos, arcname=".")
+    with pytest.raises(DataError, match=r"photos\.tar: .*00002\.(jpg|png) and .* are both photo 00002; keep one"):
+        Tar(tmp_path / "photos.tar")
+
+
 def test_compressed_tar_is_refused(data: Data, tmp_path: Path) -> None:
     file = tmp_path / "photos.tar.gz"
     with tarfile.open(file, "w:gz") as tar:
@@ -123,6 +135,8 @@ def test_a_class_without_training_photos_is_an_error(copy: Data) -> None:
         ("key,label,bin_group\na,1,g\nb,two,g\n", "line 3: label 'two' of b is not a whole number"),
         ("key,label,bin_group\na,,g\n", "line 2: label '' of a is not a whole number"),
         ("key,label,bin_group\na,-1,g\n", "line 2: label -1 of a is negative"),
+        ("key,label,bin_group\na,1,g\n\nb,1000001,g\n", "line 4: label 1000001 of b is no number of items in a bin"),
+        ("key,label,bin_group\na,99999999999999999999,g\n", "line 2: label 99999999999999999999 of a is no number"),
         ("key,label,bin_group\na,1,\n", "line 2: bin_group is empty"),
         ("key,label,bin_group\na\n", "line 2: bin_group is empty"),
         ("key,label,bin_group\na,1,g\na,2,g\n", "a is listed twice"),

@@ -11,6 +11,9 @@ from trainer.config import DataConfig
 from trainer.data.split import Split, split_of
 from trainer.errors import DataError
 
+MOST = 1_000_000
+"""Items that a label may name: a number of twelve digits is an article's, in the wrong column."""
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -28,7 +31,7 @@ def read_index(config: DataConfig) -> list[Row]:
         with config.index.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
             _check_columns(config, reader.fieldnames or ())
-            rows = [_row(config, line, record) for line, record in enumerate(reader, start=2)]
+            rows = [_row(config, reader.line_num, record) for record in reader]
     except OSError as error:
         raise _unreadable(config, error) from error
     except (csv.Error, UnicodeDecodeError) as error:
@@ -73,6 +76,8 @@ def _row(config: DataConfig, line: int, record: dict[str, str | None]) -> Row:
         raise DataError(f"{config.index}, line {line}: label {label!r} of {key} is not a whole number") from None
     if quantity < 0:
         raise DataError(f"{config.index}, line {line}: label {quantity} of {key} is negative")
+    if quantity > MOST:
+        raise DataError(f"{config.index}, line {line}: label {quantity} of {key} is no number of items in a bin")
     return Row(key, quantity, group, _split(config, line, record, group))
 
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import tarfile
-from pathlib import Path, PurePosixPath
-from typing import Protocol
+from collections.abc import Iterable
+from pathlib import Path, PurePath, PurePosixPath
+from typing import Protocol, TypeVar
 
 from trainer.errors import DataError
 
 PREPARED = "prepared.json"
 """File beside a prepared folder of photos that says how they were kept."""
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"})
+
+
+Place = TypeVar("Place")
 
 
 class Source(Protocol):
@@ -28,7 +32,7 @@ class Folder:
 
     def __init__(self, folder: Path) -> None:
         files = (path for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES and path.is_file())
-        self._files = {path.stem: path for path in files}
+        self._files = _by_key(folder, ((path.stem, path, path) for path in files))
 
     def sizes(self) -> dict[str, int]:
         return {key: path.stat().st_size for key, path in self._files.items()}
@@ -46,8 +50,9 @@ class Tar:
                 members = [member for member in tar if member.isfile()]
         except (tarfile.TarError, OSError) as error:
             raise DataError(f"{file}: is not an uncompressed tar ({error}); unpack it and give the folder") from error
-        photos = (member for member in members if PurePosixPath(member.name).suffix.lower() in SUFFIXES)
-        self._places = {PurePosixPath(member.name).stem: (member.offset_data, member.size) for member in photos}
+        names = ((PurePosixPath(member.name), (member.offset_data, member.size)) for member in members)
+        photos = ((name.stem, name, place) for name, place in names if name.suffix.lower() in SUFFIXES)
+        self._places = _by_key(file, photos)
         self._file = file
 
     def sizes(self) -> dict[str, int]:
@@ -58,6 +63,17 @@ class Tar:
         with self._file.open("rb") as file:  # opened anew: threads do not share a position, and nothing stays open
             file.seek(offset)
             return file.read(size)
+
+
+def _by_key(where: Path, photos: Iterable[tuple[str, PurePath, Place]]) -> dict[str, Place]:
+    """Key → place, of keys with the names and places of their files. Raises DataError if two files have one key."""
+    names: dict[str, PurePath] = {}
+    places: dict[str, Place] = {}
+    for key, name, place in photos:
+        if key in names:
+            raise DataError(f"{where}: {names[key]} and {name} are both photo {key}; keep one of them")
+        names[key], places[key] = name, place
+    return places
 
 
 def open_source(path: Path) -> Source:
