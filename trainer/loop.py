@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -20,6 +21,7 @@ from trainer.checkpoint import Checkpoint
 from trainer.config import Config
 from trainer.data.augment import augment
 from trainer.data.epochs import Batch, Batches, generator
+from trainer.disk import write_whole
 from trainer.errors import DivergedError
 from trainer.feed import feed
 from trainer.losses import Loss
@@ -212,7 +214,8 @@ def augments_on_device(config: Config) -> bool:
 
 def write_log(file: Path, history: list[dict[str, float]]) -> None:
     """One line per epoch."""
-    with file.open("w", encoding="utf-8", newline="") as out:
-        writer = csv.DictWriter(out, fieldnames=list(history[0]))
-        writer.writeheader()
-        writer.writerows({name: round(value, 5) for name, value in row.items()} for row in history)
+    out = io.StringIO(newline="")
+    writer = csv.DictWriter(out, fieldnames=list(history[0]))
+    writer.writeheader()
+    writer.writerows({name: round(value, 5) for name, value in row.items()} for row in history)
+    write_whole(file, out.getvalue().encode())

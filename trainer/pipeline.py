@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from trainer.errors import ConfigError, PromotionError
 from trainer.evaluate import evaluate, write
 from trainer.export.bundle import Options as ExportOptions
 from trainer.export.bundle import export
-from trainer.fit import fit, saved_run
+from trainer.fit import FEATURES, fit, saved_run
 from trainer.loop import BEST, LAST
 from trainer.prepare.config import PrepareConfig
 from trainer.prepare.fetch import kept_quality
@@ -137,6 +138,7 @@ class Pipeline:
                 f"{run.folder}: was interrupted with other photos or options; restore them, or start anew with --again"
             )
         run.once("fit", lambda: self._fit(run.folder), self._display)
+        shutil.rmtree(run.folder / FEATURES, ignore_errors=True)  # gigabytes, and the next run has photos of its own
         run.once("evaluate", lambda: self._evaluate(run.folder), self._display)
         run.once("export", lambda: self._export(run.folder), self._display)
         outcome = self._promote(run.folder)

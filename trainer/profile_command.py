@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from trainer.config import assignment, read
+from trainer.disk import make_folder
 from trainer.registry_commands import Index, Photos
 
 
@@ -43,6 +44,8 @@ def profile(
     changes |= {name: value for name, value in flags.items() if value is not None}
     with joined() as ranks:
         table, notes = read_prices(prices) if prices else ([], "")
+        for file in filter(None, (json, png)):
+            make_folder(file.parent)
         display = Display() if ranks.lead else silent()
         found = run(read(config, changes), display, seconds=seconds, ranks=ranks)
         if not ranks.lead:

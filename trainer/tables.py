@@ -82,7 +82,7 @@ def comparison(found: Comparison) -> Table:
     table = Table(title="on the same test photos, 95 % intervals by bin group", title_justify="left")
     table.box = box.SIMPLE_HEAD
     for heading in ("", found.candidate, found.current, "difference"):
-        table.add_column(heading, justify="right" if heading else "left")
+        table.add_column(heading, justify="right" if heading else "left", overflow="fold")
     sides = [found.metrics[name] for name in (found.candidate, found.current)]
     for name, figure, show in (
         ("accuracy, %", "accuracy", _percent),

@@ -113,6 +113,7 @@ def test_from_a_bucket_to_a_model_in_use(
     assert Bundle(run / "bundle").card == card
     assert {file.name for file in (run / "bundle").iterdir()} == {"card.json", "model-int8.onnx"}  # as asked for
     assert not list(run.rglob("*.partial"))  # no working files left
+    assert not list(run.rglob("*.npy"))  # nor features: every run would leave gigabytes
 
     settings = Settings(
         bucket=s3.bucket, s3_endpoint_url=s3.endpoint_url, database_url=str(sqlite_records.url),
