@@ -63,7 +63,7 @@ class EndpointConfig(_Strict):
 
     name: str = Field("", pattern=r"^([a-zA-Z0-9](-*[a-zA-Z0-9]){0,62})?$", description="endpoint; empty: none")
     image: str = Field("", description="URI of the worker's image in ECR; empty: the pipeline registers no model")
-    role: str = Field("", description="ARN of the role of the model; empty: job.role")
+    role: str = Field("", pattern=f"^$|{ROLE_ARN}", description="ARN of the role of the model; empty: job.role")
     instance_type: str = Field("ml.c6i.xlarge", pattern=r"^ml\.", description="machine")
     instances: int = Field(1, ge=1, description="machines at the start, and at least")
     max_instances: int = Field(4, ge=1, description="machines at most")
@@ -71,7 +71,9 @@ class EndpointConfig(_Strict):
         600.0, gt=0, description="photos per minute and machine that autoscaling aims at; measure yours"
     )
     capture_percent: int = Field(100, ge=0, le=100, description="share of requests and answers kept in S3; 0: none")
-    capture: str = Field("", description="s3://BUCKET/PREFIX of what is captured; empty: below job.output")
+    capture: str = Field(
+        "", pattern=f"^$|{S3_URI}", description="s3://BUCKET/PREFIX of what is captured; empty: below job.output"
+    )
 
 
 class SagemakerConfig(_Strict):

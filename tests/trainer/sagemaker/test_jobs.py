@@ -139,6 +139,8 @@ def test_hyperband_stops_trials_itself_and_must_know_how_long_they_are(file: Pat
         ("job.instance_typ=ml.g5.xlarge", "job.instance_typ: Extra inputs are not permitted"),
         ("job.output=/tmp", "job.output: String should match pattern"),
         ('job.subnets=["subnet-1"]', "job: Value error, subnets and security_groups go together"),
+        ("endpoint.role=me", "endpoint.role: String should match pattern"),
+        ("endpoint.capture=/tmp", "endpoint.capture: String should match pattern"),
         ("train.epochs=0", "train.epochs: Input should be greater than or equal to 1"),
     ],
 )
