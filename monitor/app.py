@@ -5,7 +5,6 @@ from __future__ import annotations
 from importlib.resources import files
 from typing import Any
 
-from anyio import CapacityLimiter
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.staticfiles import StaticFiles
@@ -20,9 +19,7 @@ from monitor.access.writers import Doorkeeper
 from monitor.api.problem import describe
 from monitor.headers import HeadAsGet, SecurityHeaders
 from monitor.services import Services
-
-PHOTOS_AT_A_TIME = 4
-"""Photos fetched and decoded at a time; more wait. Each may take `max_photo_bytes` and its pixels in memory."""
+from monitor.turns import Turns
 
 
 class _Described(FastAPI):
@@ -41,7 +38,7 @@ def create_app(services: Services) -> ASGIApp:
     app = _Described(title="Binwatch monitor", docs_url=None, redoc_url=None)
     app.state.services = services
     app.state.doorkeeper = Doorkeeper(services.settings)
-    app.state.photo_limiter = CapacityLimiter(PHOTOS_AT_A_TIME)
+    app.state.turns = Turns()
     app.include_router(pages.router)
     app.include_router(api.router)
     app.mount("/static", StaticFiles(directory=str(files("monitor") / "static")))

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from importlib.resources import files
 from typing import Annotated, Literal
 
-from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from prometheus_client.exposition import choose_encoder
 from pydantic import BaseModel
@@ -18,14 +16,12 @@ from monitor.photos import Lost, NoPhoto, Size
 from monitor.services import Given
 from monitor.summary import Summary, summarise
 from monitor.totals import read_model_in_use, read_totals
+from monitor.turns import Turns
 
 router = APIRouter()
 
 MAX_ID = 2**63 - 1
 """No database numbers rows beyond it; a larger one would be an error there instead of a photo that is not there."""
-PHOTOS_WAITING = 64
-"""Photos that wait for their turn; more are refused at once. While the object store hangs, each that is asked for would
-stay, also once its page has gone, until the server takes no request at all, not even a scrape."""
 PICTURES = {lost: (files("monitor") / "static" / f"photo-{lost}.svg").read_bytes() for lost in Lost}
 """What is shown instead of a photo."""
 ModelName = Annotated[str | None, Query(max_length=100, description="a model's version; without it, the one in use")]
@@ -69,8 +65,9 @@ async def photo(
 
     Of a bucket that keeps versions, also one that was replaced or deleted.
     """
+    turns: Turns = request.app.state.turns
     try:
-        jpeg = await _in_turn(request.app.state.photo_limiter, lambda: services.photos.of(count_id, size))
+        jpeg = await turns.take(lambda: services.photos.of(count_id, size))
     except (NoPhoto, ObjectsError) as error:
         # Browsers show what comes instead of a photo, whatever its status; a broken image would say nothing.
         if "image/" not in request.headers.get("accept", ""):
@@ -79,9 +76,3 @@ async def photo(
         return Response(PICTURES[lost], status, media_type="image/svg+xml")
     # One count is about one upload, for good; "private" since who may see the page is the operator's business.
     return Response(jpeg, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=86400, immutable"})
-
-
-async def _in_turn(limiter: CapacityLimiter, make: Callable[[], bytes]) -> bytes:
-    if limiter.statistics().tasks_waiting >= PHOTOS_WAITING:
-        raise ObjectsError("too many photos wait for the object store")
-    return await to_thread.run_sync(make, limiter=limiter)

@@ -15,10 +15,9 @@ from sqlalchemy import Engine
 from binwatch.errors import PhotoError, Reason
 from binwatch.image import Limits
 from binwatch.records.store import NewCount, Store
-from monitor.api import machine
 from monitor.api.machine import PICTURES
-from monitor.app import PHOTOS_AT_A_TIME
 from monitor.photos import LARGE_SIDE, SIDE, Lost, shrink
+from monitor.turns import AT_A_TIME, WAITING
 from tests.monitor.conftest import Recorder, Running, jpeg, running_monitor
 from tests.monitor.drifting import DAY, MODEL
 from tests.monitor.html import Parsed
@@ -219,14 +218,13 @@ def test_an_outage_of_the_object_store_is_not_a_missing_photo(known: Recorder, m
 def test_photos_do_not_pile_up_while_the_store_hangs(
     known: Recorder, sqlite_records: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(machine, "PHOTOS_WAITING", 2)
-    with socket.create_server(("127.0.0.1", 0)) as hangs, ThreadPoolExecutor(30) as people:
+    with socket.create_server(("127.0.0.1", 0)) as hangs, ThreadPoolExecutor(100) as people:
         monkeypatch.setenv("BINWATCH_S3_ENDPOINT_URL", f"http://127.0.0.1:{hangs.getsockname()[1]}")
         monkeypatch.setenv("BINWATCH_DATABASE_URL", sqlite_records.url.render_as_string(hide_password=False))
         with running_monitor() as running:
-            asked = [people.submit(running.get, "/photos/1", Accept=IMAGES) for _ in range(30)]
+            asked = [people.submit(running.get, "/photos/1", Accept=IMAGES) for _ in range(100)]
             answered = as_completed(asked, timeout=30)
-            found = [next(answered).result() for _ in range(30 - PHOTOS_AT_A_TIME - 2)]
+            found = [next(answered).result() for _ in range(100 - AT_A_TIME - WAITING)]
             assert running.get("/healthz").status_code == 200
             hangs.close()  # those that wait are answered, too
             found += [one.result() for one in answered]
