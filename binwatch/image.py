@@ -75,9 +75,10 @@ def load(data: bytes, *, size: int = SIZE, limits: Limits = Limits(), jpeg_quali
         if width * height > limits.max_pixels:
             raise _too_many_pixels(f"{width}×{height} pixels", limits)
         name = image.format or "unknown"
-        pixels = _squash(image, size)
-    if jpeg_quality is not None:
-        pixels = _stored_as_jpeg(pixels, jpeg_quality)
+        squashed = _squash(image, size)
+        if jpeg_quality is not None:
+            squashed = _stored_as_jpeg(squashed, jpeg_quality)
+        pixels = np.asarray(squashed)
     return Photo(pixels, width, height, name)
 
 
@@ -93,7 +94,7 @@ def _open(data: bytes, limits: Limits) -> Image.Image:
         raise PhotoError(Reason.CORRUPT, f"the image header is damaged ({error}); take the photo again") from error
 
 
-def _squash(image: Image.Image, size: int) -> npt.NDArray[np.uint8]:
+def _squash(image: Image.Image, size: int) -> Image.Image:
     try:
         # libjpeg scales by 1/2, 1/4 or 1/8 while decoding, never below `size`: less than half the work.
         image.draft("RGB", (size, size))
@@ -104,7 +105,7 @@ def _squash(image: Image.Image, size: int) -> npt.NDArray[np.uint8]:
     turn = _turn(image)
     if turn is not None:  # after squashing to a square, which is cheaper and gives the same
         rgb = rgb.transpose(turn)
-    return np.asarray(rgb)
+    return rgb
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
@@ -115,11 +116,13 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
         return None
 
 
-def _stored_as_jpeg(pixels: npt.NDArray[np.uint8], quality: int) -> npt.NDArray[np.uint8]:
-    with _file_in_memory() as stored:
-        Image.fromarray(pixels).save(stored, "JPEG", quality=quality)
-        with Image.open(stored, formats=("JPEG",)) as image:
-            return np.asarray(image)
+def _stored_as_jpeg(image: Image.Image, quality: int) -> Image.Image:
+    image.info = {}  # what a photo says of itself (a comment, say) would be stored, too
+    with _file_in_memory() as file:
+        image.save(file, "JPEG", quality=quality)
+        file.seek(0)
+        stored = io.BytesIO(file.read())  # at once: Pillow reads headers byte by byte
+    return Image.open(stored, formats=("JPEG",))
 
 
 def _file_in_memory() -> IO[bytes]:

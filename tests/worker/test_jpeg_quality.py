@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from sqlalchemy import select
 
 from binwatch.bundle import Bundle
 from binwatch.events import Created
-from binwatch.image import load
+from binwatch.image import SIZE, load
 from binwatch.records.tables import Count
 from binwatch.settings import DEFAULT_MODEL
 from worker.counting import Counting
@@ -50,6 +51,17 @@ def test_a_photo_is_stored_as_a_jpeg_of_that_quality_and_read_back(monkeypatch, 
 def test_a_photo_that_was_stored_so_hardly_changes():
     before = stored(load(PHOTO.read_bytes()).pixels, 82)
     assert mean_difference(load(before, jpeg_quality=82).pixels, load(before).pixels) < 0.1
+
+
+def test_what_a_photo_says_of_itself_is_not_stored():
+    """A JPEG holds no comment of this length."""
+    comment, file = PngInfo(), io.BytesIO()
+    comment.add_text("comment", "long" * 50_000)
+    with Image.open(PHOTO) as photo:
+        photo.save(file, "PNG", pnginfo=comment)
+        wanted = stored(np.asarray(photo.resize((SIZE, SIZE), Image.Resampling.BILINEAR)), 82)
+    found = load(file.getvalue(), jpeg_quality=82).pixels
+    assert np.array_equal(found, np.asarray(Image.open(io.BytesIO(wanted))))
 
 
 @pytest.fixture(scope="module")
