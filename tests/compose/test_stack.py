@@ -186,7 +186,7 @@ def test_the_workers_image_serves_as_sagemaker_asks(stack: Stack) -> None:
         (counted,) = stack.sql("SELECT predicted FROM counts WHERE key = 'bin-images/early.jpg'")
         assert answer.json()["predicted"] == int(counted[0])
     finally:
-        docker("rm", "-f", served)
+        docker("rm", "-fv", served)
 
 
 def _answers(url: str) -> bool:
