@@ -13,7 +13,7 @@ import pytest
 
 from binwatch.bundle import Bundle, Card, Precision, describe, write_card
 from binwatch.settings import PrecisionChoice, Provider
-from tests.worker.brightness import probabilities_of
+from tests.worker.brightness import probabilities_of, write_brightness_bundle
 from worker.engine import Engine
 from worker.sessions import CPU, CUDA
 
@@ -36,8 +36,9 @@ def _assert_right(engine: Engine, levels: list[int]) -> None:
     )
 
 
-def test_every_size_from_many_threads(brightness_bundle: Path) -> None:
-    engine = Engine(Bundle(brightness_bundle), provider=Provider.CUDA, batch_size=24)
+def test_every_size_from_many_threads(tmp_path: Path) -> None:
+    write_brightness_bundle(tmp_path)
+    engine = Engine(Bundle(tmp_path), provider=Provider.CUDA, batch_size=24)
     engine.warm()
     assert (engine.provider, engine.sizes) == (CUDA, (1, 4, 16, 24))
     batches = [[(37 * n + size) % 256 for n in range(size)] for size in range(1, 60)]
