@@ -7,12 +7,13 @@ import random
 import threading
 import time
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, ClassVar
 
 from celery import Task
-from celery.exceptions import Reject, Retry
+from celery.exceptions import Reject
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
 
@@ -79,13 +80,8 @@ class _ObjectsTask(Task):  # type: ignore[misc]  # Celery has no types
     def run(self, objects: _Objects, suspect: bool = False) -> None:
         """Celery's entry point. `suspect`: a worker may have died while it had these objects in hand."""
         self._note_age()
-        try:
-            with self._counting.idle.task():
-                self._run_as_it_came(objects, suspect)
-        except Retry:
-            raise
-        except Exception as error:
-            raise self._kept(error) from error
+        with self._counting.idle.task():
+            self._run_as_it_came(objects, suspect)
 
     def _run_as_it_came(self, objects: _Objects, suspect: bool) -> None:
         came_again = _came_again(self.request)
@@ -96,15 +92,6 @@ class _ObjectsTask(Task):  # type: ignore[misc]  # Celery has no types
                 self._run(objects, self._try_suspect)
         else:
             self._run(objects, self._work)
-
-    def _kept(self, error: Exception) -> Reject:
-        """The broker does not take what was to be sent in the message's place (its next try, or two halves), so the
-        message itself must come again. Celery would have RabbitMQ take it for a dead letter."""
-        logger.warning("%s: the broker takes no message (%s); this one comes again", self.name, error)
-        if _sqs_message(self.request):  # hidden until it comes by itself: SQS takes back by being sent it once more
-            return Reject(error, requeue=False)
-        time.sleep(REFUSED_WAIT_S)  # RabbitMQ sends it again at once
-        return Reject(error, requeue=True)
 
     def _note_age(self) -> None:
         sent_at = self.request.get(SENT_AT)
@@ -145,24 +132,40 @@ class _ObjectsTask(Task):  # type: ignore[misc]  # Celery has no types
         if len(objects) > 1:
             self._halve(objects, suspect=False)
         else:
-            self._sender.set_aside(self.name, objects, reason)
+            with self._in_its_place():
+                self._sender.set_aside(self.name, objects, reason)
 
     def _halve(self, objects: _Objects, *, suspect: bool) -> None:
         half = len(objects) // 2
-        for part in (objects[:half], objects[half:]):
-            self._sender.resend(self.name, part, suspect=suspect)
+        with self._in_its_place():
+            for part in (objects[:half], objects[half:]):
+                self._sender.resend(self.name, part, suspect=suspect)
+
+    @contextmanager
+    def _in_its_place(self) -> Iterator[None]:
+        """Something is sent in the message's place. If the broker does not take that, the message must come again:
+        Celery would have RabbitMQ take it for a dead letter."""
+        try:
+            yield
+        except Exception as error:
+            logger.warning("%s: the broker takes no message (%s); this one comes again", self.name, error)
+            if _sqs_message(self.request):  # SQS takes back by being sent it once more, but it comes again by itself
+                raise Reject(error, requeue=False) from error
+            time.sleep(REFUSED_WAIT_S)  # RabbitMQ sends it again at once
+            raise Reject(error, requeue=True) from error
 
     def _again(self, objects: _Objects, error: Exception) -> Exception:
         self._counting.metrics.retried()
         wait = min(MAX_WAIT_S, self._retry_wait_s * 2 ** min(self.request.retries, _MAX_DOUBLINGS))
         # Spread over half the wait: tasks that failed together must not all come back together.
-        retry: Exception = self.retry(
-            args=[objects],
-            kwargs={},  # no suspect any more: this worker lives
-            exc=error,
-            countdown=wait * random.uniform(0.5, 1.0),  # noqa: S311
-            throw=False,
-        )
+        with self._in_its_place():
+            retry: Exception = self.retry(
+                args=[objects],
+                kwargs={},  # no suspect any more: this worker lives
+                exc=error,
+                countdown=wait * random.uniform(0.5, 1.0),  # noqa: S311
+                throw=False,
+            )
         return retry
 
 

@@ -312,6 +312,14 @@ def task(settings: Settings) -> CountPhotos:
     return app.register_task(CountPhotos(counting, Recorder(), retry_wait_s=2.0))
 
 
+def test_a_task_that_is_none_of_ours_fails_for_good(task: CountPhotos) -> None:
+    """It must not come again for ever, as one does in whose place nothing can be sent."""
+    task.push_request(**FROM_A_BROKER)
+    with pytest.raises(TypeError):
+        task.run(None)  # type: ignore[arg-type]
+    task.pop_request()
+
+
 def _wait_after(task: CountPhotos, retries: int) -> float:
     task.push_request(**(FROM_A_BROKER | {"retries": retries, "args": [[]], "kwargs": {}}))
     try:
