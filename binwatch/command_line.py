@@ -23,7 +23,7 @@ def run(app: Callable[[], object], extra: str) -> None:
         package = (error.name or "").partition(".")[0]
         if not package or package in _OWN:
             raise
-        _end(f"{package} is not installed; install Binwatch with what this needs: pip install 'binwatch[{extra}]'")
+        _end(f"{package} is not installed; in Binwatch's repository: pip install -c requirements.lock '.[{extra}]'")
 
 
 def _end(message: str) -> None:

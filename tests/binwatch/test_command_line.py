@@ -24,8 +24,8 @@ def test_a_package_that_is_not_installed_is_named_with_its_extra(capsys: pytest.
         command_line.run(lambda: importlib.import_module("not_installed.at_all"), "worker,cpu")
     assert ended.value.code == 1
     assert capsys.readouterr().err == (
-        "error: not_installed is not installed; install Binwatch with what this needs:"
-        " pip install 'binwatch[worker,cpu]'\n"
+        "error: not_installed is not installed; in Binwatch's repository:"
+        " pip install -c requirements.lock '.[worker,cpu]'\n"
     )
 
 
