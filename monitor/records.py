@@ -120,7 +120,7 @@ class WritableRecords:
     """The records for what people enter while the monitor serves. Nothing is connected until somebody does."""
 
     def __init__(self, database_url: str) -> None:
-        self._engine = connect(database_url)
+        self._engine = connect(database_url, CONNECT_TIMEOUT_S)
         opens = _open_sqlite if self._engine.dialect.name == "sqlite" else _open_postgres_to_write
         event.listen(self._engine, "do_connect", opens)
 
@@ -159,7 +159,7 @@ def writable(settings: Settings) -> Iterator[Engine]:
 
 
 def _engine(database_url: str) -> Engine:
-    engine = connect(database_url)
+    engine = connect(database_url, CONNECT_TIMEOUT_S)
     if engine.dialect.name == "sqlite":
         if engine.url.database in (None, "", ":memory:"):
             raise SettingsError("BINWATCH_DATABASE_URL is SQLite in memory, where no worker can write; name a file")
@@ -170,8 +170,7 @@ def _engine(database_url: str) -> Engine:
 
 
 def _open_sqlite(_: Dialect, __: ConnectionPoolEntry, arguments: list[Any], options: dict[str, Any]) -> None:
-    """Open the file only if it exists: SQLite would make an empty one. Wait briefly for a lock, not 30 s."""
-    options["timeout"] = CONNECT_TIMEOUT_S
+    """Open the file only if it exists: SQLite would make an empty one."""
     if not options.get("uri"):
         if not Path(arguments[0]).exists():
             raise sqlite3.OperationalError(

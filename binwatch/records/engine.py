@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from sqlite3 import SQLITE_BUSY, OperationalError
 from sqlite3 import Connection as SqliteConnection
-from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
@@ -20,8 +19,11 @@ WRITE = "binwatch_write"
 """Execution option of connections that will write: SQLite then takes its lock at once, not in mid-transaction."""
 
 
-def connect(database_url: str) -> Engine:
-    """An engine for a SQLite or PostgreSQL URL; nothing is connected yet. Raises SettingsError for any other."""
+def connect(database_url: str, wait_s: float = _WAIT_S) -> Engine:
+    """An engine for a SQLite or PostgreSQL URL; nothing is connected yet. Raises SettingsError for any other.
+
+    `wait_s` is how long to wait for SQLite's lock.
+    """
     try:
         url = make_url(database_url)
     except ArgumentError as error:
@@ -33,7 +35,7 @@ def connect(database_url: str) -> Engine:
         raise SettingsError(f"BINWATCH_DATABASE_URL: {backend!r} is not supported; use sqlite or postgresql")
     engine = create_engine(url.set(drivername=_DRIVERS[backend]), pool_pre_ping=True)
     if backend == "sqlite":
-        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "connect", lambda connection, _: _prepare_sqlite(connection, wait_s))
         event.listen(engine, "begin", _begin_sqlite)
     return engine
 
@@ -43,19 +45,19 @@ def can_hold(*texts: str) -> bool:
     return not any("\x00" in text for text in texts)
 
 
-def _prepare_sqlite(connection: SqliteConnection, _: Any) -> None:
+def _prepare_sqlite(connection: SqliteConnection, wait_s: float) -> None:
     connection.isolation_level = None  # the driver's own BEGIN comes too late; ours is in _begin_sqlite
-    for pragma in (f"busy_timeout={_WAIT_S * 1000}", "synchronous=NORMAL", "foreign_keys=ON"):
+    for pragma in (f"busy_timeout={wait_s * 1000:.0f}", "synchronous=NORMAL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
-    _into_wal(connection)
+    _into_wal(connection, wait_s)
 
 
-def _into_wal(connection: SqliteConnection) -> None:
+def _into_wal(connection: SqliteConnection, wait_s: float) -> None:
     """WAL lets the monitor read while a worker writes. A file stays in it once it is.
 
     Where two processes turn a new file into WAL, SQLite fails one at once, whatever its timeout; so wait here.
     """
-    deadline = time.monotonic() + _WAIT_S
+    deadline = time.monotonic() + wait_s
     while True:
         try:
             connection.execute("PRAGMA journal_mode=WAL")

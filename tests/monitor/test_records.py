@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import URL, Connection, Engine, func, select, text
 
 from binwatch.records.audits import add_audit
-from binwatch.records.engine import connect
+from binwatch.records.engine import WRITE, connect
 from binwatch.records.tables import Count
 from monitor import records as module
 from monitor.records import READERS, Records, RecordsDown, WritableRecords
@@ -104,6 +104,14 @@ def test_postgresql_that_went_away_is_an_outage_and_recovers(postgres: object, p
     with pytest.raises(RecordsDown, match="terminating connection"):
         records.read(lambda connection: connection.execute(text("SELECT pg_terminate_backend(pg_backend_pid())")))
     assert records.read(_counts) == 0
+
+
+def test_an_audit_waits_briefly_for_a_locked_file(sqlite_records: Engine) -> None:
+    Recorder(sqlite_records).pair("a", predicted=1, expected=1)
+    writable = WritableRecords(sqlite_records.url.render_as_string())
+    with sqlite_records.execution_options(**{WRITE: True}).begin(), pytest.raises(RecordsDown, match="locked"):
+        writable.write(lambda engine: add_audit(engine, BUCKET, "a", 2))
+    assert writable.write(lambda engine: add_audit(engine, BUCKET, "a", 2)).is_new
 
 
 def test_an_audit_does_not_wait_for_a_postgresql_that_hangs(postgres: Postgres, postgres_url: str) -> None:
