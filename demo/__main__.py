@@ -17,9 +17,7 @@ from binwatch import command_line
 from binwatch.errors import BinwatchError
 from binwatch.settings import load_settings
 from demo.camera import find
-from demo.house import open_house
 from demo.show import show
-from demo.watch import run
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 
@@ -39,6 +37,9 @@ def demo(
     S3, SQS, a Celery worker and the monitor run on this machine just for this. Exits with 1, and names them, if any
     photo is unaccounted for.
     """
+    from demo.house import open_house  # needs packages that are only with the demo
+    from demo.watch import run
+
     console = Console()
     settings = load_settings()
     if photos is None:
