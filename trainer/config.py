@@ -78,7 +78,7 @@ class TrainConfig(_Strict):
     batch_size: int = Field(64, ge=2, description="photos per forward pass")
     accumulate: int = Field(1, ge=1, description="forward passes per step, where memory is short")
     optimiser: Literal["adamw", "adam", "sgd"] = Field("adamw", description="sgd has Nesterov momentum 0.9")
-    learning_rate: float = Field(1e-3, gt=0, description="peak, for layers that start from nothing")
+    learning_rate: float = Field(1e-3, gt=0, le=100, description="peak, for layers that start from nothing")
     pretrained_factor: float = Field(0.2, ge=0, le=1, description="pretrained layers learn this much slower")
     weight_decay: float = Field(0.05, ge=0, description="of convolutions and matrices; norms and biases have none")
     schedule: Literal["cosine", "one_cycle", "constant"] = Field(

@@ -58,6 +58,10 @@ def fit(
         raise ConfigError(f"torchrun started {size} processes, and this command works in one; fit works in several")
     if saved is None and ranks.lead:
         new_folder(folder)
+    if saved and saved.epoch >= config.train.epochs:  # known without a look at any photo
+        display.say(f"all {saved.epoch} epochs are done; --epochs continues to more")
+        _draw(saved.history, folder, ranks)
+        return folder / BEST
     devices.prepare(config.train, ranks)
     check_compiler(config.train)
     if ranks.lead:
@@ -85,9 +89,13 @@ def fit(
         after(row)
     if board:
         board.close()
-    if ranks.lead:
-        curves.draw(run.history, folder / curves.CURVES)
+    _draw(run.history, folder, ranks)
     return folder / BEST
+
+
+def _draw(history: list[dict[str, float]], folder: Path, ranks: Ranks) -> None:
+    if ranks.lead:
+        curves.draw(history, folder / curves.CURVES)
 
 
 def _board(run: Run, folder: Path) -> curves.Board:

@@ -90,7 +90,7 @@ def test_training_learns(data: Data, tmp_path: Path) -> None:
 def test_a_run_that_diverges_ends(data: Data, tmp_path: Path) -> None:
     """Its last checkpoint is the one before; weights that are no numbers are not kept."""
     config = config_of(data, train__epochs=3, model__freeze="last", augment__views=1, train__ema=0.0)
-    wild = config.model_copy(update={"train": config.train.model_copy(update={"learning_rate": 1e38})})
+    wild = config.model_copy(update={"train": config.train.model_copy(update={"learning_rate": 1e30})})
 
     def after(row: dict[str, float]) -> None:
         """The first epoch is as it should be; then someone turns the learning rate up."""
@@ -101,7 +101,7 @@ def test_a_run_that_diverges_ends(data: Data, tmp_path: Path) -> None:
     saved = saved_run(tmp_path)
     saved.config = wild
     with pytest.raises(
-        DivergedError, match=r"epoch 2: the loss is not a number any more .*1e\+38 now; last\.pt keeps epoch 1"
+        DivergedError, match=r"epoch 2: the loss is not a number any more .*1e\+30 now; last\.pt keeps epoch 1"
     ):
         fit(wild, tmp_path, Display(), saved=saved)
     assert checkpoint.load(tmp_path / LAST).epoch == 1
@@ -243,6 +243,14 @@ def test_a_changed_length_is_recorded(fitted: Path) -> None:
     assert saved.config.train.epochs == 5
     assert saved.facts["changes"] == ["after epoch 2: train.epochs from 2 to 5"]
     assert "changes" not in saved_run(fitted).facts
+
+
+def test_a_run_that_is_done_is_not_begun_again(
+    fitted: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(PhotoSet, "decode", lambda *_: pytest.fail("a photo was decoded"))
+    run_cli("fit", "--out", fitted, "--resume")
+    assert "all 2 epochs are done; --epochs continues to more" in capsys.readouterr().err
 
 
 def test_nothing_to_resume(tmp_path: Path, cli_error: Callable[..., str]) -> None:
