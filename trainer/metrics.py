@@ -14,6 +14,8 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 ECE_BINS = 15
+"""Equally wide bins of confidence. The calibration error is the mean distance, weighted by photos, between a bin's mean
+confidence and its accuracy."""
 RESAMPLES = 2000
 """Bootstrap resamples: enough that a 95 % interval's ends move by less than 0.1 points from seed to seed."""
 AT_ONCE = 50
@@ -58,13 +60,6 @@ def challenge_counts(probabilities: npt.NDArray[np.floating], labels: Ints, grou
     kept = [group for group, keep in zip(groups, chosen.tolist(), strict=True) if keep]
     found = counts_of(within, labels[chosen], kept)
     return Counts(found.predicted + low, found.confidence, found.labels, kept)
-
-
-def expected_calibration_error(confidence: Floats, correct: npt.NDArray[np.bool_], bins: int = ECE_BINS) -> float:
-    """Mean distance between confidence and accuracy over equally wide bins of confidence, weighted by photos."""
-    index = np.minimum((confidence * bins).astype(np.int64), bins - 1)
-    gaps = np.bincount(index, weights=confidence - correct, minlength=bins)
-    return float(np.abs(gaps).sum() / len(confidence))
 
 
 def confusion(counts: Counts) -> Ints:

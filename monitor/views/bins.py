@@ -176,16 +176,6 @@ def read_bin(connection: Connection, bucket: str, bin_id: str, alpha: float) -> 
     )
 
 
-def read_saved(connection: Connection, audit_id: int) -> BinAudit | None:
-    """One audit by its id; None if there is none."""
-    row = _one(connection, _AUDIT.where(Audit.id == audit_id))
-    if row is None:
-        return None
-    photo = select(Count.key, Count.etag).join(Bin, Bin.count_id == Count.id)
-    latest = _one(connection, photo.where(Bin.bucket == row["bucket"], Bin.bin_id == row["bin_id"]))
-    return _audit(row, latest)
-
-
 def _photos(connection: Connection, bucket: str, bin_id: str, latest: int | None) -> Sequence[RowMapping]:
     """The newest, and the latest by the store's clock even if many were recorded after it."""
     now = Count.__table__.alias("now")

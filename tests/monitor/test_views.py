@@ -18,7 +18,7 @@ from binwatch.errors import MetadataReason, Reason
 from binwatch.records.audits import UnknownBin
 from binwatch.records.hours import hour_of
 from binwatch.records.tables import ComparisonHour, PhotoHour
-from monitor.views.bins import HISTORY, read_bin, read_saved
+from monitor.views.bins import HISTORY, read_bin
 from monitor.views.discrepancies import (
     BadCursor,
     Direction,
@@ -186,10 +186,6 @@ def test_one_bin_with_its_chances(ranked: Recorder) -> None:
         assert said[6] == ("more than 5", 0.7, True, False)
         with pytest.raises(UnknownBin, match="'nobody'"):
             read_bin(connection, BUCKET, "nobody", ALPHA)
-        saved = read_saved(connection, 1)
-        assert saved is not None
-        assert (saved.bin_id, saved.quantity, saved.of_latest_photo) == ("over", 2, True)
-        assert read_saved(connection, 99) is None
 
 
 def test_the_history_of_a_bin_ends(recorder: Recorder) -> None:
