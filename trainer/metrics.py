@@ -88,15 +88,14 @@ def paired(candidate: Counts, current: Counts, *, seed: int = 0) -> dict[str, Es
     """
     assert candidate.groups == current.groups
     names, member = np.unique(candidate.groups, return_inverse=True)
-    sides = [_group_sums(counts, member, len(names)) for counts in (candidate, current)]
-    point, spread = (
-        {name: new[name] - old[name] for name in new}
-        for new, old in (
-            map(_figures, (side.sum(axis=0, keepdims=True) for side in sides)),
-            map(_figures, np.split(_resampled(np.concatenate(sides, axis=1), seed), 2, axis=1)),
-        )
-    )
-    return _with_intervals(point, spread)
+    sums = np.concatenate([_group_sums(counts, member, len(names)) for counts in (candidate, current)], axis=1)
+    return _with_intervals(_difference(sums.sum(axis=0, keepdims=True)), _difference(_resampled(sums, seed)))
+
+
+def _difference(sums: Floats) -> dict[str, Floats]:
+    """Figures of the left half of the columns less those of the right half."""
+    new, old = (_figures(half) for half in np.split(sums, 2, axis=1))
+    return {name: new[name] - old[name] for name in new}
 
 
 def _estimates(counts: Counts, seed: int) -> dict[str, Estimate]:
