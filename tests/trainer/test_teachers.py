@@ -22,7 +22,7 @@ from trainer.display import Display, silent
 from trainer.errors import BinwatchError, CheckpointError
 from trainer.evaluate import torch_logits
 from trainer.export.bundle import taught_by, training_facts
-from trainer.fit import fit
+from trainer.fit import fit, saved_run
 from trainer.loop import BEST, LAST
 
 HEAD_ONLY: dict[str, object] = {"model__freeze": "last", "model__dropout": 0.0, "augment__views": 1}
@@ -140,7 +140,7 @@ def test_a_run_is_resumed_with_the_same_teachers_only(data: Data, teacher: Path,
 
     shutil.rmtree(folder)
     changed(folder, teacher, learn_more)
-    saved = checkpoint.load(tmp_path / "run" / LAST)
+    saved = saved_run(tmp_path / "run", epochs=2)
     with pytest.raises(CheckpointError, match=r"teacher/best\.pt: another model than when the run began"):
         fit(saved.config, tmp_path / "run", Display(), saved=saved)
 
