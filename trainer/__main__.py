@@ -12,7 +12,7 @@ from binwatch import command_line
 from binwatch.bundle import Precision
 from trainer import registry_commands
 from trainer.config import assignment, read
-from trainer.data.split import Split
+from trainer.data.split import ALL, Split
 from trainer.disk import make_folder
 from trainer.display import Display, silent
 from trainer.errors import ConfigError
@@ -140,7 +140,7 @@ def evaluate(
     from trainer.evaluate import write
 
     display = Display()
-    name = "all" if every else split
+    name = ALL if every else split
     file = out or model.parent / f"evaluation-{name}{'-challenge' if challenge else ''}.json"
     make_folder(file.parent)
     found = run(model, None if every else split, _data_changes(photos, index), display, variant, challenge=challenge)

@@ -20,7 +20,7 @@ from trainer.config import DataConfig, TrainConfig
 from trainer.data.batches import PhotoBatches
 from trainer.data.dataset import DataSet, PhotoSet, load_photos
 from trainer.data.epochs import Batch
-from trainer.data.split import Split
+from trainer.data.split import ALL, Split
 from trainer.disk import write_whole
 from trainer.display import Display
 from trainer.errors import ConfigError, DataError
@@ -122,7 +122,7 @@ def read_sample(config: DataConfig, split: Split | None, display: Display) -> Sa
         return Sample(split.value, data[split], majorities(data), data.facts())
     photos, missing, unreadable = read_photos(config.model_copy(update={"split_column": ""}), display)
     facts: dict[str, object] = {"photos": len(photos), "missing": len(missing), "unreadable": len(unreadable)}
-    return Sample("all", photos, majorities_of(photos), facts)
+    return Sample(ALL, photos, majorities_of(photos), facts)
 
 
 def read_photos(config: DataConfig, display: Display) -> tuple[PhotoSet, tuple[str, ...], dict[str, str]]:

@@ -11,9 +11,9 @@ import torch
 from trainer import checkpoint, curves, devices, features, teachers
 from trainer.checkpoint import Checkpoint
 from trainer.config import Config, DataConfig, ModelConfig
-from trainer.data import index
+from trainer.data import index, source
 from trainer.data.batches import PhotoBatches
-from trainer.data.dataset import DataSet, check_quality, check_there, load_dataset
+from trainer.data.dataset import DataSet, check_quality, load_dataset
 from trainer.data.epochs import Batch, Batches
 from trainer.data.split import Split
 from trainer.disk import make_folder
@@ -64,8 +64,9 @@ def fit(
         return folder / BEST
     devices.prepare(config.train, ranks)
     check_compiler(config.train)
-    if ranks.lead:
-        check_there(config.data)
+    if ranks.lead:  # no photos or no index: known before weights are downloaded
+        source.check_there(config.data.photos)
+        index.check_there(config.data)
     check_quality(config.data)
     network = new_network(config.model)  # wrong weights and teachers are known before each photo is decoded
     if config.model.freeze and config.model.weights == "none":

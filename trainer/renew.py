@@ -16,7 +16,7 @@ import typer
 
 from binwatch.bundle import Bundle, write_card
 from trainer.data.dataset import PhotoSet
-from trainer.data.split import Split
+from trainer.data.split import ALL, Split
 from trainer.display import Display
 from trainer.errors import DataError
 from trainer.evaluate import bundle_data, read_photos
@@ -24,9 +24,6 @@ from trainer.runtime import OnnxModel, run
 
 Part = TypeVar("Part")
 Floats = npt.NDArray[np.floating[Any]]
-
-ALL = "all"
-"""In place of a split: every photo of the index."""
 
 Folder = Annotated[Path, typer.Argument(help="Folder of the bundle.")]
 Photos = Annotated[Path, typer.Option(help="Folder or tar of photos, named by their key.")]

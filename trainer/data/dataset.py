@@ -159,16 +159,6 @@ def readable_photos(
     return readable, unreadable
 
 
-def check_there(config: DataConfig) -> None:
-    """Raise DataError if there are no photos or no index at all: known before weights are downloaded."""
-    for path, what in (
-        (config.photos, "no such folder or tar of photos"),
-        (config.index, "cannot be read (No such file or directory)"),
-    ):
-        if not path.exists():
-            raise DataError(f"{path}: {what}")
-
-
 def check_quality(config: DataConfig) -> None:
     """Photos that were squashed by `prepare` bear the traces of a JPEG, which the card of their model must name.
 

@@ -40,6 +40,14 @@ def read_index(config: DataConfig) -> list[Row]:
     return sorted(rows, key=lambda row: row.key)
 
 
+def check_there(config: DataConfig) -> None:
+    """Raise DataError if there is no such file, without reading it."""
+    try:
+        config.index.stat()
+    except OSError as error:
+        raise _unreadable(config, error) from error
+
+
 def digest(config: DataConfig) -> str:
     """SHA-256 of the file. Raises DataError."""
     try:

@@ -76,10 +76,15 @@ def _by_key(where: Path, photos: Iterable[tuple[str, PurePath, Place]]) -> dict[
     return places
 
 
-def open_source(path: Path) -> Source:
-    """The photos at `path`. Raises DataError if there are none."""
+def check_there(path: Path) -> None:
+    """Raise DataError if there is nothing at `path`, without a look at what there is."""
     if not path.exists():
         raise DataError(f"{path}: no such folder or tar of photos")
+
+
+def open_source(path: Path) -> Source:
+    """The photos at `path`. Raises DataError if there are none."""
+    check_there(path)
     source: Source = Folder(path) if path.is_dir() else Tar(path)
     if not source.sizes():
         raise DataError(f"{path}: holds no photos ({', '.join(sorted(SUFFIXES))})")

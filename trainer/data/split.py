@@ -9,6 +9,9 @@ from __future__ import annotations
 import hashlib
 from enum import StrEnum
 
+ALL = "all"
+"""In place of a split: every photo of an index."""
+
 
 class Split(StrEnum):
     """Which part of the data set a photo belongs to."""
