@@ -13,7 +13,7 @@ from binwatch.events import Created
 from binwatch.objects import Objects
 from binwatch.records.queries import recorded_keys
 from binwatch.settings import Settings
-from worker.reconcile import unrecorded
+from worker.reconcile import Grace, unrecorded
 from worker.sending import Sender
 
 _AHEAD = 2000
@@ -40,6 +40,7 @@ def backfill(
     prefix: str,
     patience_s: float,
     show: Callable[[Progress], object],
+    grace: Grace | None = None,
     model: str | None = None,
 ) -> Progress:
     """Send what has no record and wait until it has. To be started again after an interruption: it goes on from there.
@@ -49,7 +50,7 @@ def backfill(
     """
     progress = Progress()
     waiting = _Waiting(database, bucket, patience_s, model)
-    for page in unrecorded(objects, database, settings, bucket=bucket, prefix=prefix, model=model):
+    for page in unrecorded(objects, database, settings, bucket=bucket, prefix=prefix, grace=grace, model=model):
         progress.seen += page.listed
         progress.before += page.listed - len(page.photos) - len(page.metadata)
         sender.count(page.photos)

@@ -12,7 +12,7 @@ from binwatch.settings import Settings
 from worker.app import make_app, make_sender
 from worker.backfill import Progress, backfill
 from worker.counting import open_records
-from worker.reconcile import send_unrecorded
+from worker.reconcile import Grace, send_unrecorded
 
 
 def reconcile_once(settings: Settings) -> int:
@@ -22,7 +22,12 @@ def reconcile_once(settings: Settings) -> int:
 
 
 def backfill_with_progress(
-    settings: Settings, bucket: str, prefix: str, patience_s: float, model: str | None = None
+    settings: Settings,
+    bucket: str,
+    prefix: str,
+    patience_s: float,
+    grace: Grace | None = None,
+    model: str | None = None,
 ) -> Progress:
     """`worker.backfill.backfill` with a progress bar."""
     columns = (TextColumn("recorded"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
@@ -43,5 +48,6 @@ def backfill_with_progress(
             prefix=prefix,
             patience_s=patience_s,
             show=show,
+            grace=grace,
             model=model,
         )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 
@@ -17,6 +17,25 @@ from binwatch.settings import Settings
 from worker.sending import Sender
 
 _PAGE = 1000
+
+
+@dataclass(slots=True)
+class Grace:
+    """Objects stored in the last so many seconds are left to their event messages. One for each look at a bucket."""
+
+    seconds: float
+    young: int = 0
+    """How many were left to them."""
+    _begun: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    def older(self, listing: Iterable[Listed]) -> Iterator[Listed]:
+        """The objects that are older."""
+        newest = self._begun - timedelta(seconds=self.seconds)
+        for listed in listing:
+            if listed.modified <= newest:
+                yield listed
+            else:
+                self.young += 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,21 +54,20 @@ def unrecorded(
     *,
     bucket: str,
     prefix: str = "",
-    grace_s: float = 0.0,
+    grace: Grace | None = None,
     model: str | None = None,
 ) -> Iterator[Unrecorded]:
-    """Look through the bucket, a page at a time. Objects younger than `grace_s` seconds are passed over.
+    """Look through the bucket, a page at a time.
 
     With `model`: photos that this version has no record of, whatever others have, and no metadata.
     """
-    newest = datetime.now(UTC) - timedelta(seconds=grace_s)
-    listing = (listed for listed in objects.list(bucket, prefix) if listed.modified <= newest)
+    wanted = {Kind.PHOTO} if model is not None else {Kind.PHOTO, Kind.METADATA}
+    found = (one for one in objects.list(bucket, prefix) if kind_of(one.key, settings.models_prefix) in wanted)
+    listing = (grace or Grace(0)).older(found)
     while page := list(islice(listing, _PAGE)):
         kinds: dict[Kind, list[Listed]] = {kind: [] for kind in Kind}
         for listed in page:
             kinds[kind_of(listed.key, settings.models_prefix)].append(listed)
-        if model is not None:
-            kinds[Kind.METADATA].clear()
         with database.connect() as connection:
             photos = unrecorded_photos(connection, bucket, kinds[Kind.PHOTO], model)
             metadata = unread_metadata(connection, bucket, kinds[Kind.METADATA])
@@ -62,8 +80,8 @@ def send_unrecorded(
 ) -> int:
     """Look through the whole bucket once (for `model` as `unrecorded` does); returns how many objects were sent."""
     sent = 0
-    bucket, grace_s = settings.bucket, settings.reconcile_grace_s
-    for page in unrecorded(objects, database, settings, bucket=bucket, grace_s=grace_s, model=model):
+    grace = Grace(settings.reconcile_grace_s)
+    for page in unrecorded(objects, database, settings, bucket=settings.bucket, grace=grace, model=model):
         sender.count(page.photos)
         sender.read_metadata(page.metadata)
         sent += len(page.photos) + len(page.metadata)

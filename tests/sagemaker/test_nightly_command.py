@@ -260,6 +260,41 @@ def test_all_again_by_local_workers(settings: Settings, counting: Counting, s3: 
     assert found["Attributes"]["ApproximateNumberOfMessages"] == "1"
 
 
+@pytest.mark.parametrize("grace_s", [0, 3600])
+def test_a_dry_run_says_what_the_run_does_whatever_the_grace(settings: Settings, s3: S3, grace_s: int) -> None:
+    """Of every way to start one: photos younger than the grace are left to their events, and it is said so."""
+    settings = settings.model_copy(
+        update={
+            "task_queue": f"tasks-{s3.bucket}",
+            "event_queue": f"events-{s3.bucket}",
+            "reconcile_grace_s": float(grace_s),
+            "nightly_backend": NightlyBackend.LOCAL,
+        }
+    )
+    create_queues(sqs_client(settings), settings)
+    for number in range(3):
+        s3.put(f"bin-images/{number:05}.jpg", jpeg(brightness_of(number)))
+    if not grace_s:  # so that the command has no workers to wait for
+        counting = Counting(settings)
+        counting.count([Created(s3.bucket, f"bin-images/{number:05}.jpg") for number in range(3)])
+        counting.close()
+    left = ["3 more photos were stored in the last 3600 s and are left to their events (BINWATCH_RECONCILE_GRACE_S)"]
+    wanted = {
+        ("--dry-run",): "0 photos to count by brightness-1; nothing was started",
+        ("--dry-run", "--again"): f"{0 if grace_s else 3} photos to count by brightness-1; nothing was started",
+        (): "0 photos: 0 counted now by brightness-1, 0 before"
+        if grace_s
+        else "3 photos: 0 counted now by brightness-1, 3 before",
+        ("--again",): f"sent {0 if grace_s else 3} photos to the workers",
+    }
+    for options, first in wanted.items():
+        process = start(settings, *options)
+        printed, errors = process.communicate(timeout=WITHIN_S)
+        assert process.returncode == 0, errors
+        lines = [line for line in printed.splitlines() if "recorded" not in line]  # but for the bar
+        assert lines == [first, *(left if grace_s else [])]
+
+
 def test_the_schedule(settings: Settings) -> None:
     assert set(make_app(settings).conf.beat_schedule) == {"reconcile"}
     nightly = settings.model_copy(update={"nightly_at": "30 2 * * 1-5"})

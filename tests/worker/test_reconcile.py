@@ -27,7 +27,7 @@ from tests.services.rabbitmq import RabbitMQ
 from worker.app import make_app, make_sender
 from worker.backfill import Progress, backfill
 from worker.counting import Counting
-from worker.reconcile import Unrecorded, unrecorded
+from worker.reconcile import Grace, Unrecorded, unrecorded
 from worker.tasks import Reconcile
 
 ROOT = Path(__file__).parent.parent.parent
@@ -96,8 +96,11 @@ def test_what_was_there_before_and_is_again_is_found(counting, settings, s3, mon
 
 def test_a_young_photo_is_left_to_its_event_message(counting, settings, s3):
     s3.put("a.jpg", PHOTO)
-    assert keys(look(counting, settings, grace_s=3600)) == []
-    assert keys(look(counting, settings, grace_s=0)) == ["a.jpg"]
+    s3.put("notes.txt", b"x")
+    grace = Grace(3600)
+    assert keys(look(counting, settings, grace=grace)) == []
+    assert grace.young == 1
+    assert keys(look(counting, settings, grace=Grace(0))) == ["a.jpg"]
 
 
 def test_more_than_a_page_is_looked_through(counting, settings, s3):

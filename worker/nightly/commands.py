@@ -15,6 +15,7 @@ from worker.nightly.local import InProcess
 from worker.nightly.model import current_version
 from worker.nightly.plan import Scope, as_created, can_be_sent, photos
 from worker.nightly.run import Nightly
+from worker.reconcile import Grace
 
 _PATIENCE_S = 300.0
 
@@ -26,7 +27,7 @@ def nightly(settings: Settings, backend: NightlyBackend, prefix: str, *, again: 
     elif backend is NightlyBackend.SAGEMAKER:
         _on_sagemaker(settings, prefix, again)
     elif again:
-        print(f"sent {_send_all(settings, prefix)} photos to the workers")
+        _send_all(settings, prefix)
     else:
         _by_workers(settings, prefix)
 
@@ -34,19 +35,22 @@ def nightly(settings: Settings, backend: NightlyBackend, prefix: str, *, again: 
 def _by_workers(settings: Settings, prefix: str) -> None:
     from worker.operate import backfill_with_progress
 
-    version = _version(settings)
-    progress = backfill_with_progress(settings, settings.bucket, prefix, _PATIENCE_S, model=version)
+    version, grace = _version(settings), Grace(settings.reconcile_grace_s)
+    progress = backfill_with_progress(settings, settings.bucket, prefix, _PATIENCE_S, grace, version)
     print(f"{progress.seen} photos: {progress.since} counted now by {version}, {progress.before} before")
+    _show_young(grace)
 
 
-def _send_all(settings: Settings, prefix: str) -> int:
+def _send_all(settings: Settings, prefix: str) -> None:
     from worker.app import make_app, make_sender
 
     sender, sent = make_sender(make_app(settings), settings), 0
-    for page in photos(Objects(settings), open_records(settings), settings, Scope(_version(settings), prefix, True)):
+    scope, grace = Scope(_version(settings), prefix, again=True), Grace(settings.reconcile_grace_s)
+    for page in photos(Objects(settings), open_records(settings), settings, scope, grace):
         sender.count(as_created(settings.bucket, page))
         sent += len(page)
-    return sent
+    print(f"sent {sent} photos to the workers")
+    _show_young(grace)
 
 
 def _on_sagemaker(settings: Settings, prefix: str, again: bool) -> None:
@@ -98,13 +102,24 @@ def _show_plan(settings: Settings, backend: NightlyBackend, scope: Scope) -> Non
     objects = Objects(settings)
     folder = folder_of(settings, "00000000-00000000")  # as long as that of a run will be
     found = sent = 0
-    for page in photos(objects, open_records(settings), settings, scope):
+    grace = Grace(settings.reconcile_grace_s)
+    for page in photos(objects, open_records(settings), settings, scope, grace):
         found += len(page)
         sent += sum(can_be_sent(photo, settings, folder) for photo in page)
     print(f"{found} photos to count by {scope.model}; nothing was started")
     if backend is NightlyBackend.SAGEMAKER and found:
         rate = cost.photos_per_second(settings, Ledger(objects, settings).latest())
         print(cost.estimate(settings, sent=sent, kept=found - sent, rate=rate))
+    _show_young(grace)
+
+
+def _show_young(grace: Grace) -> None:
+    """No photo may be missing from what a person is told."""
+    if grace.young:
+        print(
+            f"{grace.young} more photos were stored in the last {grace.seconds:g} s and are left to their events"
+            " (BINWATCH_RECONCILE_GRACE_S)"
+        )
 
 
 def _version(settings: Settings) -> str:

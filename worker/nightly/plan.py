@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from itertools import islice
 
 from sqlalchemy import Engine as Database
@@ -19,6 +19,7 @@ from binwatch.records.queries import unrecorded_photos
 from binwatch.settings import Settings
 from worker.nightly.folder import Folder
 from worker.nightly.ledger import Part
+from worker.reconcile import Grace
 
 _PAGE = 1000
 _MAX_PLAN_BYTES = 2**30
@@ -38,13 +39,14 @@ class Scope:
     again: bool = False
 
 
-def photos(objects: Objects, database: Database, settings: Settings, scope: Scope) -> Iterator[list[Listed]]:
-    """The photos of the scope, a page at a time, in the order of their keys. Those just uploaded are left to events."""
-    newest = datetime.now(UTC) - timedelta(seconds=settings.reconcile_grace_s)
-    listing = (
+def photos(
+    objects: Objects, database: Database, settings: Settings, scope: Scope, grace: Grace
+) -> Iterator[list[Listed]]:
+    """The photos of the scope, a page at a time, in the order of their keys."""
+    listing = grace.older(
         listed
         for listed in objects.list(settings.bucket, scope.prefix)
-        if kind_of(listed.key, settings.models_prefix) is Kind.PHOTO and listed.modified <= newest
+        if kind_of(listed.key, settings.models_prefix) is Kind.PHOTO
     )
     while page := list(islice(listing, _PAGE)):
         if not scope.again:

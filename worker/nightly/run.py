@@ -27,6 +27,7 @@ from worker.nightly.local import Recount
 from worker.nightly.model import archive_key, current_version, make_model, model_name
 from worker.nightly.plan import Scope, photos, write_plan
 from worker.nightly.reading import NotActive, Reader
+from worker.reconcile import Grace
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +107,7 @@ class Nightly:
     def _plan(self, scope: Scope, last: Run | None) -> Run:
         settings, now = self._settings, datetime.now(UTC)
         token = f"{now:%Y%m%d}-{uuid.uuid4().hex[:8]}"
-        pages = photos(self._objects, self._database, settings, scope)
+        pages = photos(self._objects, self._database, settings, scope, Grace(settings.reconcile_grace_s))
         return Run(
             number=last.number + 1 if last is not None else 1,
             token=token,
