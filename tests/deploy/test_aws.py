@@ -15,10 +15,11 @@ import boto3
 import pytest
 
 from binwatch.settings import PREFIX, Settings
+from tests.deploy.template import TEMPLATE, TEXT, Resolved
 from worker.queues import EVENT_VISIBILITY_S, MAX_RECEIVES, TASK_VISIBILITY_S, check_queues
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "aws"
-TEMPLATE = (FOLDER / "binwatch.yaml").read_text(encoding="utf-8")
+PARAMETERS = TEMPLATE["Parameters"]
 REGION = "eu-central-1"  # queues of other tests are elsewhere
 LIMIT = 51_200
 """Bytes of a template that CloudFormation takes without a bucket."""
@@ -36,7 +37,7 @@ class Stack:
             "WorkerImage": "worker:1", "MonitorImage": "monitor:1", "EndpointName": "bins", "NightlyAt": "30 1 * * *",
         }  # fmt: skip
         # moto knows no function URLs, and stumbles over an output that names one.
-        body = TEMPLATE[: TEMPLATE.rindex("  LinkUrl:")]
+        body = TEXT[: TEXT.rindex("  LinkUrl:")]
         self.client("cloudformation").create_stack(
             StackName="binwatch", TemplateBody=body, Capabilities=["CAPABILITY_IAM"],
             Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in given.items()],
@@ -76,7 +77,7 @@ def test_cfn_lint_finds_nothing() -> None:
         [Path(sys.executable).with_name("cfn-lint"), FOLDER / "binwatch.yaml"], capture_output=True, text=True
     )
     assert (done.returncode, done.stdout) == (0, "")
-    assert len(TEMPLATE.encode()) < LIMIT
+    assert len(TEXT.encode()) < LIMIT
 
 
 def test_the_stack_is_made(stack: Stack) -> None:
@@ -108,7 +109,8 @@ def test_containers_get_settings_that_there_are(family: str, stack: Stack, monke
     given = {each["name"]: each["value"] for each in container["environment"]}
     known = {PREFIX + name.upper() for name in Settings.model_fields}
     assert set(given) <= known
-    assert [each["name"] for each in container["secrets"]] == ["BINWATCH_DATABASE_URL"]
+    secrets = ["BINWATCH_DATABASE_URL"] + ["BINWATCH_MONITOR_TOKEN"] * (family == "binwatch-monitor")
+    assert [each["name"] for each in container["secrets"]] == secrets
     assert container["readonlyRootFilesystem"] is True
     assert container["logConfiguration"]["options"]["awslogs-group"] == "/binwatch/containers"
     for name, value in given.items():
@@ -152,10 +154,85 @@ def test_roles_may_do_what_is_named_and_no_more(stack: Stack) -> None:
     assert monitor == {"s3:ListBucket", "s3:GetObject", "s3:GetObjectVersion"}  # it writes nothing but records
 
 
+RUNS = {"WorkerImage": "worker:1", "MonitorImage": "monitor:1"}
+
+
+@pytest.mark.parametrize("service", ["WorkerService", "BeatService", "MonitorService"])
+def test_nothing_has_a_public_address_or_can_be_reached_unless_told(service: str) -> None:
+    template = Resolved(**RUNS)
+    assert template.network(service)["AssignPublicIp"] == "DISABLED"
+    assert template.ingress(service) == []
+    assert Resolved(**RUNS, AssignPublicIp="ENABLED").network(service)["AssignPublicIp"] == "ENABLED"
+
+
+def test_the_monitor_alone_is_reached_and_from_where_it_is_said() -> None:
+    template = Resolved(**RUNS, MonitorCidr="10.1.0.0/16")
+    (rule,) = template.ingress("MonitorService")
+    (port,) = template.container("MonitorTask")["PortMappings"]
+    assert (rule["IpProtocol"], rule["FromPort"], rule["ToPort"], rule["CidrIp"]) == ("tcp", 8000, 8000, "10.1.0.0/16")
+    assert port["ContainerPort"] == 8000
+    assert template.ingress("WorkerService") == template.ingress("BeatService") == []
+    # Without a monitor there is nothing to reach.
+    assert "MonitorSecurityGroup" not in Resolved(WorkerImage="worker:1", MonitorCidr="10.1.0.0/16").resources
+
+
+CIDRS = {"": True, "10.0.0.0/8": True, "192.168.3.4/32": True, "0.0.0.0/0": False, "::/0": False, "10.0.0.0": False}
+
+
+@pytest.mark.parametrize(("cidr", "taken"), CIDRS.items())
+def test_nobody_opens_the_monitor_to_everybody(cidr: str, taken: bool) -> None:
+    assert bool(re.fullmatch(PARAMETERS["MonitorCidr"]["AllowedPattern"], cidr)) is taken
+
+
+def test_a_token_for_audits_is_made_and_given_to_the_monitor_alone() -> None:
+    template = Resolved(**RUNS)
+    made = template.resources["MonitorToken"]["Properties"]["GenerateSecretString"]
+    assert made == {"PasswordLength": 40, "ExcludePunctuation": True}
+    given = {each["Name"]: each["ValueFrom"] for each in template.container("MonitorTask")["Secrets"]}
+    assert given == {"BINWATCH_DATABASE_URL": {"Ref": "DatabaseUrl"}, "BINWATCH_MONITOR_TOKEN": {"Ref": "MonitorToken"}}
+    assert template.outputs["MonitorToken"]["Value"] == {"Ref": "MonitorToken"}
+    assert _readable(template) == [*given.values()]
+    for task in ("WorkerTask", "BeatTask"):
+        assert [each["Name"] for each in template.container(task)["Secrets"]] == ["BINWATCH_DATABASE_URL"]
+
+
+def test_ones_own_secrets_and_load_balancer_take_the_place_of_what_is_made() -> None:
+    group = "arn:aws:elasticloadbalancing:eu-west-1:123456789012:targetgroup/bins/1"
+    template = Resolved(
+        **RUNS, MonitorTokenSecretArn="arn:token", MonitorDatabaseUrlSecretArn="arn:url", MonitorTargetGroupArn=group,
+        MonitorHosts="bins.example.com",
+    )  # fmt: skip
+    container = template.container("MonitorTask")
+    given = {each["Name"]: each["ValueFrom"] for each in container["Secrets"]}
+    assert given == {"BINWATCH_DATABASE_URL": "arn:url", "BINWATCH_MONITOR_TOKEN": "arn:token"}
+    assert _readable(template) == [{"Ref": "DatabaseUrl"}, "arn:token", "arn:url"]
+    assert "MonitorToken" not in template.resources
+    assert {"Name": "BINWATCH_MONITOR_HOSTS", "Value": "bins.example.com"} in container["Environment"]
+    (balancer,) = template.resources["MonitorService"]["Properties"]["LoadBalancers"]
+    assert balancer == {"ContainerName": container["Name"], "ContainerPort": 8000, "TargetGroupArn": group}
+    assert "LoadBalancers" not in Resolved(**RUNS).resources["MonitorService"]["Properties"]
+
+
+def _readable(template: Resolved) -> list[Any]:
+    """Secrets that ECS may read to start containers."""
+    (policy,) = template.resources["StartRole"]["Properties"]["Policies"]
+    statements = policy["PolicyDocument"]["Statement"]
+    (found,) = [each["Resource"] for each in statements if each["Action"] == "secretsmanager:GetSecretValue"]
+    return list(found)
+
+
+def test_the_docs_explain_how_the_monitor_is_reached() -> None:
+    text = (FOLDER.parents[1] / "docs" / "aws.md").read_text(encoding="utf-8")
+    names = {name for name in PARAMETERS if name.startswith("Monitor")}
+    assert {name for name in names if f"`{name}" not in text} == {"MonitorImage"}
+    assert "AssignPublicIp=ENABLED" in text  # where it has to be: it is not the default
+    assert PARAMETERS["AssignPublicIp"]["Default"] == "DISABLED"
+
+
 def test_the_function_in_the_template_is_the_one_beside_it() -> None:
     code = (FOLDER / "count_link.py").read_text(encoding="utf-8")
-    start = TEMPLATE.index("        ZipFile: |")
-    lines = TEMPLATE[start:].splitlines()[1 : len(code.splitlines()) + 1]
+    start = TEXT.index("        ZipFile: |")
+    lines = TEXT[start:].splitlines()[1 : len(code.splitlines()) + 1]
     assert "\n".join(line.removeprefix("          ") for line in lines) + "\n" == code
     assert len(code) <= 4096  # CloudFormation takes no longer one inline
 
