@@ -6,7 +6,7 @@
 # make screenshots   makes the pictures of the pages in docs/images/ anew
 # make lock   new versions of the dependencies, within pyproject.toml's ranges
 #
-# With Docker alone (docs/compose.md), GPU=1 for workers on an NVIDIA GPU:
+# With Docker alone (docs/compose.md), GPU=1 for workers on an NVIDIA GPU, WITHOUT="prometheus grafana" without those:
 # make env    writes .env, with new passwords
 # make up     builds and starts everything     make logs   follows what it says     make down   stops it, and keeps its data
 #
@@ -40,10 +40,11 @@ env:
 	@deploy/compose/make-env
 
 up:
-	@GPU=$(GPU) deploy/compose/up $(ARGS)
+	@GPU=$(GPU) WITHOUT="$(WITHOUT)" deploy/compose/up $(ARGS)
 
+# With the profiles, or Compose would leave the volumes of what runs on demand only.
 down:
-	@deploy/compose/compose down $(ARGS)
+	@COMPOSE_PROFILES=samples,trainer deploy/compose/compose down $(ARGS)
 
 logs:
 	@deploy/compose/compose logs -f --tail 100 $(ARGS)

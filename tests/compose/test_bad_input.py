@@ -148,3 +148,19 @@ def test_a_read_only_folder(stack: Stack, tmp_path: Path) -> None:
 def test_a_folder_of_someone_else(stack: Stack) -> None:
     said = _check_folder(stack, "--tmpfs", "/data:mode=755")
     assert "cannot be written to by the user 1000:1000: chown -R 1000:1000 ./data" in said
+
+
+@pytest.mark.parametrize("name", ["rabbitmq", "graphana"])
+def test_leaving_out_what_cannot_be_left_out(checkout: Path, name: str) -> None:
+    assert f"WITHOUT names {name}" in (said := _refused(checkout, WITHOUT=f"grafana {name}"))
+    assert "only monitor, prometheus, grafana can be left out" in said
+
+
+def test_an_image_that_is_needed_and_cannot_be_pulled(checkout: Path) -> None:
+    """Nothing is started, and it is named."""
+    file = checkout / "docker-compose.yml"
+    file.write_text(file.read_text().replace("image: postgres:", "image: 127.0.0.1:1/postgres:"))
+    done = _in(checkout, "up")
+    assert done.returncode == 1
+    assert "the image 127.0.0.1:1/postgres:17.6-bookworm of postgres is not here and cannot be pulled" in done.stderr
+    assert "docs/compose.md" in done.stderr

@@ -47,6 +47,29 @@ def test_every_service_is_kept_within_bounds(name: str) -> None:
     assert "container_name" not in service, "there may be several of it"
 
 
+def test_selinux_lets_containers_read_what_is_mounted_from_folders() -> None:
+    mounted = [volume for service in SERVICES.values() for volume in service.get("volumes", ())]
+    folders = [volume for volume in mounted if volume.startswith((".", "$"))]
+    assert len(folders) == 8
+    assert not [volume for volume in folders if "z" not in volume.rsplit(":", 1)[1].split(",")]
+
+
+def test_taking_down_everything_includes_what_runs_on_demand() -> None:
+    """Compose leaves the volumes of profiles that it is not told of."""
+    profiles = {profile for service in SERVICES.values() for profile in service.get("profiles", ())}
+    down = re.search(r"^down:\n\t@COMPOSE_PROFILES=(\S+) ", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert down is not None
+    assert set(down[1].split(",")) == profiles
+    assert all(f"--profile {profile} " in DOC for profile in profiles)
+
+
+def test_no_service_needs_one_that_can_be_left_out() -> None:
+    found = re.search(r'^can_be_left_out="(.+)"', (ROOT / "deploy/compose/common").read_text(), re.MULTILINE)
+    assert found is not None
+    needed = {name for service in SERVICES.values() for name in service.get("depends_on", ())}
+    assert set(found[1].split()) == {"monitor", "prometheus", "grafana"} <= SERVICES.keys() - needed
+
+
 def test_volumes_are_named() -> None:
     named = LOADED["volumes"].keys()
     used = {volume.split(":")[0] for service in SERVICES.values() for volume in service.get("volumes", ())}
@@ -90,7 +113,7 @@ def test_secrets_are_given_to_whom_they_concern_only() -> None:
 def test_the_example_env_has_every_variable_that_has_a_place_in_it() -> None:
     used = set(re.findall(r"\$\{(\w+)", TEXT)) - {"BINWATCH_VERSION"}
     example = set(re.findall(r"^(\w+)=", EXAMPLE, re.MULTILINE))
-    assert {name for name in used if not name.startswith(PREFIX)} <= example <= used | _from_env()
+    assert {name for name in used if not name.startswith(PREFIX)} <= example <= used | _from_env() | {"WITHOUT"}
 
 
 def test_the_example_env_has_no_password() -> None:
@@ -143,7 +166,7 @@ def test_provisioning_is_what_grafana_reads() -> None:
     assert set(re.findall(r"\$\{(\w+)\}", source["url"])) <= SERVICES["grafana"]["environment"].keys()
     (provider,) = _provisioned("dashboards")["providers"]
     assert provider.keys() <= {"name", "type", "folder", "disableDeletion", "allowUiUpdates", "options"}
-    assert any(volume.endswith(f":{provider['options']['path']}:ro") for volume in SERVICES["grafana"]["volumes"])
+    assert any(volume.endswith(f":{provider['options']['path']}:ro,z") for volume in SERVICES["grafana"]["volumes"])
 
 
 def _provisioned(kind: str) -> dict[str, Any]:
