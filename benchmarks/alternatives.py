@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -30,11 +29,12 @@ from itertools import cycle, islice
 from pathlib import Path
 
 from benchmarks.cost import Cost
+from binwatch.cores import cores
 from binwatch.keys import Kind, kind_of
 from binwatch.settings import DEFAULT_MODEL
 
 ROOT = Path(__file__).parents[1]
-CORES = len(os.sched_getaffinity(0))
+CORES = cores()
 LIMIT, BINWATCH, NOTEBOOK = "limit in memory", "Binwatch", "notebooks' way"
 RAY, RAY_TUNED = "Ray Data, its defaults", "Ray Data, tuned"
 # actors, threads in each, photos in a batch

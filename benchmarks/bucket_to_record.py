@@ -33,13 +33,14 @@ from benchmarks.cost import processor_seconds
 from benchmarks.count_files import limit
 from benchmarks.services import House, RunningWorker, find_versitygw, photos_of, running_house, running_worker
 from binwatch.bundle import Bundle
+from binwatch.cores import cores
 from binwatch.records.tables import Count
 from worker.engine import Engine
 from worker.metrics import Stage
 
 WITHIN_S = 600
 SINGLE = 50
-CORES = len(os.sched_getaffinity(0))
+CORES = cores()
 # What the servers' processes are called; RabbitMQ runs in Erlang's.
 PROGRAMS = {"versitygw": "versitygw (S3)", "beam.smp": "RabbitMQ", "postgres": "PostgreSQL"}
 WORKER, BENCHMARK, OTHER = "worker", "this benchmark, looking", "idle, or other programs"

@@ -9,7 +9,6 @@ is one after the other. Photos are repeated where there are not so many; decoded
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from itertools import cycle, islice
 
 from benchmarks import engines
 from binwatch.command_line import run
+from binwatch.cores import cores
 from binwatch.settings import Settings, load_settings
 from worker.engine import Engine
 from worker.files import LoadedFile, Source, find, loader
@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("place", metavar="PHOTOS", help="folder")
     engines.add_options(parser)
     parser.add_argument("--photos", type=int, default=1000)
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="that decode")
+    parser.add_argument("--threads", type=int, default=cores(), help="that decode")
     parser.add_argument("--batch-size", type=int, default=Settings.model_fields["batch_size"].default)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
@@ -85,8 +85,8 @@ def main() -> None:
 
 def show(route: Route, rounds: list[list[float]]) -> None:
     """Print the medians, and what they say of the limit."""
-    engine, cores = route.engine, len(os.sched_getaffinity(0))
-    print(f"{len(route.sources)} photos, {cores} cores, {engine.precision}, {engine.provider};", end=" ")
+    engine = route.engine
+    print(f"{len(route.sources)} photos, {cores()} cores, {engine.precision}, {engine.provider};", end=" ")
     print(f"medians of {len(rounds)} rounds (lowest to highest)")
     alone = f"decoding alone, {route.threads} threads", f"engine alone, batches of {route.batch_size}"
     names = (*alone, "both together")

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from binwatch.bundle import Bundle
+from binwatch.cores import cores
 from binwatch.image import load
 from binwatch.keys import Kind, kind_of
 from binwatch.settings import DEFAULT_MODEL, Settings
@@ -32,7 +32,7 @@ from worker.engine import Engine
 def limit(engine: Engine, photos: list[bytes], batch: int) -> tuple[float, float]:
     """Seconds to decode all photos, and seconds to infer all of them, from memory to memory."""
     started = time.perf_counter()
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         decode = partial(load, jpeg_quality=engine.card.jpeg_quality)
         pixels = np.stack([photo.pixels for photo in pool.map(decode, photos)])
     decoded = time.perf_counter()
@@ -82,7 +82,7 @@ def main() -> None:
 def show(engine: Engine, photos: int, decode: float, infer: float, whole: float, start: float) -> None:
     """Print the table; times in seconds."""
     both = decode + infer
-    print(f"{photos} photos, {len(os.sched_getaffinity(0))} cores, {engine.precision}, {engine.provider}, medians")
+    print(f"{photos} photos, {cores()} cores, {engine.precision}, {engine.provider}, medians")
     for name, seconds in (
         ("decode in memory", decode),
         ("infer in memory", infer),

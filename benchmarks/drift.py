@@ -13,7 +13,6 @@ the photos are squashed copies.
 from __future__ import annotations
 
 import argparse
-import os
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -23,6 +22,7 @@ import numpy as np
 
 from benchmarks.disturbances import DISTURBANCES, STRENGTHS
 from binwatch.bundle import Reference
+from binwatch.cores import cores
 from binwatch.reference import Observed, Signal, make_reference
 from monitor.drift.estimate import estimated_accuracy
 from monitor.drift.judge import LEVEL, Verdict, judge
@@ -109,7 +109,7 @@ def undisturbed(arrays: Arrays, seed: int) -> dict[int, tuple[dict[float, list[S
 
 
 def show_undisturbed(arrays: Arrays, windows: int) -> None:
-    with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with ProcessPoolExecutor(cores()) as pool:
         found = list(pool.map(partial(undisturbed, arrays), range(windows), chunksize=10))
     print(f"\nFalse alarms, {windows} undisturbed windows of each size\n")
     print(f"| photos | at the level of {LEVEL:.1%} | at 5 % | signals that raised one at {LEVEL:.1%} |")
@@ -168,7 +168,7 @@ def main() -> None:
     WITHOUT.update(options.without)
     arrays = load_arrays(options.held_out)
     counts = Counter(arrays["splits"].tolist())
-    print(f"model {arrays['version']}, photos: {dict(counts)}, {len(os.sched_getaffinity(0))} cores")
+    print(f"model {arrays['version']}, photos: {dict(counts)}, {cores()} cores")
     if options.windows:
         show_undisturbed(arrays, options.windows)
     show_detection(arrays)

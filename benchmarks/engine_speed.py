@@ -11,7 +11,6 @@ a CPU has one, since its threads share it. A bundle needs the fp16 variant for a
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import sys
 import time
@@ -22,6 +21,7 @@ from typing import Any
 
 from benchmarks import engines
 from binwatch.command_line import run
+from binwatch.cores import cores
 from worker.engine import Engine
 
 IN_HAND = 2
@@ -50,7 +50,7 @@ def main() -> None:
         for size in options.batch_sizes:
             engine = engines.engine(options, bundle, size)
             engine.warm()
-            print(f"batches of {size}, {engine.provider}, {len(os.sched_getaffinity(0))} cores;", end=" ")
+            print(f"batches of {size}, {engine.provider}, {cores()} cores;", end=" ")
             print(f"medians of {options.rounds} rounds (lowest to highest)", flush=True)
             ways = [Way(f"ONNX Runtime, {engine.precision}", engine.infer), *torch_ways(engine, options)]
             measure(ways, engines.batch(size), options)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -22,6 +21,7 @@ from typing import Any
 from benchmarks import engines
 from binwatch.bundle import Bundle
 from binwatch.command_line import run
+from binwatch.cores import cores
 from binwatch.settings import Settings
 
 
@@ -48,7 +48,7 @@ def main() -> None:
     with engines.bundle(options) as bundle:
         rounds = [[_elsewhere(options, bundle, warm=warm) for warm in (True, False)] for _ in range(options.rounds)]
     warmed, cold = zip(*rounds, strict=True)
-    print(f"{warmed[0].engine}, batches of {options.batch_size}, {len(os.sched_getaffinity(0))} cores;", end=" ")
+    print(f"{warmed[0].engine}, batches of {options.batch_size}, {cores()} cores;", end=" ")
     print(f"medians of {options.rounds} starts, ms (lowest to highest)")
     show("warmed", warmed)
     show("not warmed", cold)

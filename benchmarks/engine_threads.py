@@ -9,7 +9,6 @@ whatever else runs.
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +20,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from binwatch.bundle import INPUT, Bundle, Precision
+from binwatch.cores import cores
 from binwatch.image import load
 from binwatch.settings import DEFAULT_MODEL, Settings
 
@@ -73,7 +73,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=DEFAULT_MODEL)
     parser.add_argument("--precision", type=Precision, default=Precision.INT8)
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--threads", type=int, default=cores())
     parser.add_argument("--batch-size", type=int, default=Settings.model_fields["batch_size"].default)
     parser.add_argument("--rounds", type=int, default=9)
     options = parser.parse_args()

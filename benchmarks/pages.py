@@ -25,6 +25,7 @@ from urllib.parse import urlencode
 import httpx
 from sqlalchemy import Engine, text
 
+from binwatch.cores import cores
 from binwatch.listening import listen
 from binwatch.records.engine import connect
 from binwatch.records.migrate import migrate
@@ -248,7 +249,7 @@ def main() -> None:
         engine = connect(url)
         if not options.filled:
             fill(engine, options.bins)
-        print(f"\n{options.bins:,} bins, PostgreSQL, {len(os.sched_getaffinity(0))} cores, in milliseconds\n")
+        print(f"\n{options.bins:,} bins, PostgreSQL, {cores()} cores, in milliseconds\n")
         print("| what | median | p95 | max |\n| --- | --- | --- | --- |")
         client = stack.enter_context(serving(url))
         questions = Questions(client, options.bins)

@@ -21,6 +21,7 @@ import httpx
 import numpy as np
 from sqlalchemy import Engine, text
 
+from binwatch.cores import cores
 from binwatch.embedding import pack
 from binwatch.listening import listen
 from binwatch.records.engine import connect
@@ -146,7 +147,7 @@ def main() -> None:
     engine = connect(options.url)
     migrate(engine)
     fill(engine, options.photos)
-    print(f"\n{options.photos:,} photos, PostgreSQL, {len(os.sched_getaffinity(0))} cores")
+    print(f"\n{options.photos:,} photos, PostgreSQL, {cores()} cores")
     measure(options.url, engine)
 
 

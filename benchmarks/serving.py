@@ -30,11 +30,12 @@ from pathlib import Path
 from benchmarks.alternatives import link
 from benchmarks.cost import Cost
 from benchmarks.services import ROOT
+from binwatch.cores import cores
 from binwatch.keys import Kind, kind_of
 from binwatch.settings import DEFAULT_MODEL, Settings, process_environment
 from tests.services.rabbitmq import free_ports
 
-CORES = len(os.sched_getaffinity(0))
+CORES = cores()
 START_S = 120
 WARM = 64  # photos
 BINWATCH, LIMIT, LITSERVE, LITSERVE_TUNED = (

@@ -12,7 +12,6 @@ the ratios.
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import time
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
+from binwatch.cores import cores
 from trainer import devices
 from trainer.config import AugmentConfig, Config, TrainConfig
 from trainer.data.batches import PhotoBatches
@@ -100,7 +100,7 @@ def main() -> None:
     print(
         f"ResNet50, {files.photos} photos in batches of {options.batch_size}, {options.precision}{compiled};", end=" "
     )
-    print(f"{devices.hardware(config.train)}, {os.cpu_count()} cores, {options.readers} readers")
+    print(f"{devices.hardware(config.train)}, {cores()} cores, {options.readers} readers")
     with TemporaryDirectory() as folder:
         run = Run(config, Path(folder), model, [], files, files, {})
         for each in (files, memory):

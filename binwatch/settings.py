@@ -119,7 +119,9 @@ class Settings(BaseSettings):
     precision: PrecisionChoice = Field(PrecisionChoice.AUTO, description="variant of the bundle")
     provider: Provider = Field(Provider.AUTO, description="where ONNX Runtime computes")
     batch_size: int = Field(16, ge=1, le=512, description="photos in one ONNX Runtime call at most")
-    inference_threads: int = Field(0, ge=0, description="threads of ONNX Runtime; 0: one per core")
+    inference_threads: int = Field(
+        0, ge=0, description="threads of ONNX Runtime; 0: one per core that CPU mask and quota leave"
+    )
     fetch_threads: int = Field(16, ge=1, le=256, description="photos fetched and decoded at a time")
     worker_concurrency: int = Field(
         3, ge=1, le=64, description="groups in hand at a time: one counts, the others fetch"

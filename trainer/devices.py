@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from binwatch.cores import cores
 from trainer.config import TrainConfig
 from trainer.errors import ConfigError
 from trainer.ranks import ALONE, Ranks
@@ -17,8 +18,8 @@ def prepare(config: TrainConfig, ranks: Ranks = ALONE) -> None:
 
     Raises ConfigError if there is no such GPU.
     """
-    if config.threads:
-        torch.set_num_threads(config.threads)
+    # Torch takes a thread for each core of the machine, however few of them a container's quota grants.
+    torch.set_num_threads(config.threads or min(torch.get_num_threads(), cores()))
     if torch.device(config.device).type == "cuda":
         _choose_gpu(config.device, ranks)
         # Batches have two sizes at most (see Cut): cuDNN tries all algorithms for each once, and keeps the quickest.

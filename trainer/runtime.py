@@ -11,6 +11,7 @@ import numpy.typing as npt
 import onnxruntime
 
 from binwatch.bundle import EMBEDDING, INPUT, PROBABILITIES
+from binwatch.cores import cores
 from binwatch.image import SIZE
 from trainer.data.dataset import PhotoSet
 from trainer.data.epochs import AHEAD, read_ahead
@@ -28,7 +29,7 @@ class OnnxModel:
 
     def __init__(self, file: Path, threads: int = 0) -> None:
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = threads or cores()
         # Threads that spin while they wait would take the processor from whoever decodes the next photos.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3  # errors: hints about the graph are not for the user

@@ -6,7 +6,6 @@ import csv
 import fcntl
 import io
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -21,6 +20,7 @@ import optuna
 import torch
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from binwatch.cores import cores
 from trainer.config import read
 from trainer.disk import write_whole
 from trainer.display import Display, silent
@@ -154,7 +154,7 @@ def _in_turn(tuning: Tuning, trials: int, display: Display) -> Iterator[None]:
 def _spread(tuning: Tuning, trials: int, display: Display) -> Iterator[None]:
     """Trials in processes of their own, which share the cores. Without bars: they would write over each other's."""
     display.say(f"{trials} trials, {tuning.jobs} at a time; {tuning.folder}/trial-N/epochs.csv shows how far each is")
-    threads = max((os.cpu_count() or 1) // tuning.jobs, 1)
+    threads = max(cores() // tuning.jobs, 1)
     pool = ProcessPoolExecutor(
         tuning.jobs, get_context("spawn"), initializer=torch.set_num_threads, initargs=(threads,)
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from binwatch.bundle import EMBEDDING, INPUT, PROBABILITIES, Bundle, Card, Precision
+from binwatch.cores import cores
 from binwatch.errors import BinwatchError, BundleError
 from binwatch.settings import PrecisionChoice, Provider
 from worker.sessions import CPU, CUDA, Cuda, Inferred, NoCudaError, OnCpu, OnCuda, Sessions
@@ -45,7 +45,7 @@ class Engine:
                 self._sessions: Sessions = (
                     OnCuda(path, batch_size, cuda or Cuda())
                     if wanted == CUDA
-                    else OnCpu(path, threads or len(os.sched_getaffinity(0)), batch_size)
+                    else OnCpu(path, threads or cores(), batch_size)
                 )
                 break
             except NoCudaError as error:

@@ -19,6 +19,7 @@ import numpy as np
 
 from benchmarks.ways.report import report
 from binwatch.bundle import INPUT, PROBABILITIES, Bundle, Precision
+from binwatch.cores import cores
 from binwatch.image import load
 
 OBJECT_STORE_BYTES = 10**9
@@ -68,7 +69,7 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory(prefix="ray-") as folder:
         ray.init(
-            num_cpus=len(os.sched_getaffinity(0)),
+            num_cpus=cores(),
             object_store_memory=OBJECT_STORE_BYTES,
             include_dashboard=False,
             logging_level="ERROR",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from dataclasses import dataclass, field
@@ -10,6 +9,8 @@ from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 import torch
+
+from binwatch.cores import core_numbers, cores
 
 INTERVAL = 0.2
 """Seconds between two looks."""
@@ -52,10 +53,10 @@ class Usage:
 
 def machine(device: str) -> Machine:
     """What there is for a training on `device`."""
-    cores, memory = len(_own_cores()), psutil.virtual_memory().total / GB
+    own, memory = cores(), psutil.virtual_memory().total / GB
     if not _cuda(device):
-        return Machine(cores, memory, "", 0.0)
-    return Machine(cores, memory, torch.cuda.get_device_name(), torch.cuda.mem_get_info()[1] / GB)
+        return Machine(own, memory, "", 0.0)
+    return Machine(own, memory, torch.cuda.get_device_name(), torch.cuda.mem_get_info()[1] / GB)
 
 
 class Watch:
@@ -96,13 +97,13 @@ class Watch:
 
     def _look(self) -> None:
         """Until the end, and once then."""
-        cores = _own_cores()
+        own = core_numbers()
         psutil.cpu_percent(percpu=True)  # a thread's first call only remembers when it was
         ended = False
         while not ended:
             ended = self._ended.wait(INTERVAL)
             shares = psutil.cpu_percent(percpu=True)
-            self._looks.append([shares[core] for core in cores])
+            self._looks.append([shares[core] for core in own])
             self.usage.memory_gb = max(self.usage.memory_gb, self._process.memory_info().rss / GB)
             if self._cuda and (share := _gpu_share(self._gpu_number)) is not None:
                 self._gpu.append(share)
@@ -117,11 +118,6 @@ class Watch:
             return int(counters().read_bytes) if counters else None
         except (psutil.Error, OSError):  # some containers forbid it
             return None
-
-
-def _own_cores() -> list[int]:
-    """Numbers of the cores that this process may use: a container may be given fewer than the machine has."""
-    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
 
 
 def _gpu_share(number: int) -> float | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-import os
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from binwatch.cores import cores
 from binwatch.errors import PhotoError, Reason
 from binwatch.image import load
 from binwatch.objects import ObjectRefused, Objects
@@ -45,7 +45,7 @@ class PhotoCounter:
         self._metrics = metrics
         measured, wait_s = Measured(engine, metrics), settings.serve_batch_wait_ms / 1000
         self._batcher = Batcher(measured, settings.batch_size, wait_s, engine.calls)
-        self._decoders = ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="decode")
+        self._decoders = ThreadPoolExecutor(cores(), thread_name_prefix="decode")
         self._fetchers = ThreadPoolExecutor(settings.fetch_threads, thread_name_prefix="fetch")
         self._first_link = threading.Lock()
         metrics.model(engine.card.version, engine.precision, engine.provider)
