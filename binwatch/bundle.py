@@ -10,9 +10,17 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+)
 
-from binwatch.counts import CLASSES
+from binwatch.counts import CLASSES, EVERY
 from binwatch.errors import BundleError
 from binwatch.image import SIZE
 
@@ -142,6 +150,9 @@ class Card(_Strict):
     architecture: str
     created: AwareDatetime
     classes: tuple[str, ...] = CLASSES
+    """What the probabilities are of, in their order."""
+    answers: tuple[int, ...] = EVERY
+    """Indexes of the classes that it has learned and can answer. The probability of every other class is 0."""
     input_size: int = SIZE
     jpeg_quality: int | None = Field(None, ge=1, le=95)
     """Quality of the JPEGs of input size that the model learned from; None if it learned from photos as they came.
@@ -160,6 +171,18 @@ class Card(_Strict):
     training: dict[str, Any] = {}
     """Data, split, duration, hardware and the whole configuration of the training run."""
     notes: list[str] = []
+
+    @field_validator("answers")
+    @classmethod
+    def _in_order(cls, answers: tuple[int, ...]) -> tuple[int, ...]:
+        if not answers or answers != tuple(index for index in EVERY if index in answers):
+            raise ValueError(f"expected some of the classes {', '.join(map(str, EVERY))}, in this order")
+        return answers
+
+    @property
+    def never(self) -> tuple[int, ...]:
+        """Indexes of the classes that it never answers: no training photo showed them."""
+        return tuple(index for index in EVERY if index not in self.answers)
 
 
 def digest(path: Path) -> str:

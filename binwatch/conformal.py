@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from binwatch.bundle import Calibration, Category
-from binwatch.counts import CLASSES, class_of
+from binwatch.counts import CLASSES, EVERY, class_of
 
 ENOUGH = 100
 """Photos that a class needs to be calibrated alone: the least p-value is then below 1 %."""
@@ -42,6 +42,10 @@ class PValues:
     def __init__(self, calibration: Calibration) -> None:
         self._scores = {index: part.scores for part in calibration.categories for index in part.classes}
 
+    def knows(self, quantity: int) -> bool:
+        """Whether the model can answer the quantity's class. If not, its probability of it says nothing of a bin."""
+        return class_of(quantity) in self._scores
+
     def of(self, chance: float, quantity: int) -> float | None:
         """P-value, above 0 and at most 1, of a probability `chance` that was given to the expected `quantity`.
 
@@ -55,22 +59,29 @@ class PValues:
 
 
 def calibrate(
-    probabilities: Floats, labels: Ints, groups: Sequence[str], split: str, enough: int = ENOUGH
+    probabilities: Floats,
+    labels: Ints,
+    groups: Sequence[str],
+    split: str,
+    enough: int = ENOUGH,
+    answers: Sequence[int] = EVERY,
 ) -> Calibration:
     """Calibration by n photos that the model did not learn from.
 
     `probabilities` has shape (n, classes), `labels` (class indexes) shape (n,); `groups` names the bin that each photo
     is of. Photos of one bin resemble each other and would pass for more evidence than they are, so one of each bin and
-    class is kept, the same in each run. Raises ValueError without photos.
+    class is kept, the same in each run. A class that is not among the model's `answers` gets no p-values: the model
+    is as sure as can be that it is another one, whatever the photo shows. Raises ValueError without photos.
     """
-    if not len(labels):
-        raise ValueError("no photos to calibrate with")
     kept = _one_of_each(labels, groups)
+    kept = kept[np.isin(labels[kept], answers)]
+    if not len(kept):
+        raise ValueError("no photos to calibrate with")
     chances = probabilities[kept, labels[kept]].astype(np.float64)
     labels = labels[kept]
     categories = tuple(
         Category(classes=classes, scores=_scores(chances[np.isin(labels, classes)]))
-        for classes in _categories(np.bincount(labels, minlength=len(CLASSES)).tolist(), enough)
+        for classes in _categories(np.bincount(labels, minlength=len(CLASSES)).tolist(), enough, answers)
     )
     return Calibration(photos=sum(len(part.scores) for part in categories), split=split, categories=categories)
 
@@ -79,14 +90,14 @@ def _one_of_each(labels: Ints, groups: Sequence[str]) -> Ints:
     """Positions of one photo of each group and class, drawn at random."""
     drawn = np.random.default_rng(0).permutation(len(labels))
     first = {(groups[position], int(labels[position])): int(position) for position in drawn[::-1]}
-    return np.array(sorted(first.values()))
+    return np.array(sorted(first.values()), dtype=np.int64)
 
 
-def _categories(photos: list[int], enough: int) -> list[tuple[int, ...]]:
-    """Classes in their order, put together until each part has `enough` photos; what is left joins the last part."""
+def _categories(photos: list[int], enough: int, answers: Sequence[int]) -> list[tuple[int, ...]]:
+    """`answers` in their order, put together until each part has `enough` photos; what is left joins the last part."""
     parts: list[tuple[int, ...]] = []
     open_part: tuple[int, ...] = ()
-    for index in range(len(photos)):
+    for index in answers:
         open_part = (*open_part, index)
         if sum(photos[each] for each in open_part) >= enough:
             parts.append(open_part)

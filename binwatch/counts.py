@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 
 CLASSES: tuple[str, ...] = ("0", "1", "2", "3", "4", "5", "more than 5")
 MORE = len(CLASSES) - 1
 """Index of the open-ended class "more than 5"."""
+EVERY: tuple[int, ...] = tuple(range(len(CLASSES)))
+"""Indexes of all classes. A model can answer those of which it has seen training photos, which may be fewer."""
 
 
 class Outcome(StrEnum):
@@ -15,6 +18,11 @@ class Outcome(StrEnum):
     EXACT = "exact"
     UNDER = "under"
     OVER = "over"
+
+
+def names_of(classes: Iterable[int]) -> str:
+    """For messages: "0, more than 5"."""
+    return ", ".join(CLASSES[index] for index in classes)
 
 
 def class_of(quantity: int) -> int:

@@ -12,6 +12,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from binwatch.counts import EVERY
 from trainer.config import Config
 from trainer.disk import sync
 from trainer.errors import CheckpointError
@@ -34,12 +35,15 @@ class Checkpoint:
     """One row of figures per epoch."""
     facts: dict[str, Any] = field(default_factory=dict)
     """Data, hardware and duration, for the model's card."""
+    classes: tuple[int, ...] = EVERY
+    """Indexes of the classes that it has learned."""
     training: dict[str, Any] = field(default_factory=dict)
     """What resuming needs besides: the weights as trained and the optimiser's state. Empty in a best.pt."""
 
     def model(self) -> Counter:
         """The network with its averaged weights, ready for evaluation."""
         model = build(self.config.model)
+        model.answers.limit(self.classes)
         try:
             model.load_state_dict(self.weights)
         except RuntimeError as error:
@@ -57,6 +61,7 @@ def save(file: Path, checkpoint: Checkpoint) -> None:
         "model": checkpoint.weights,
         "history": checkpoint.history,
         "facts": json.dumps(checkpoint.facts),
+        "classes": list(checkpoint.classes),
         "training": checkpoint.training,
     }
     try:
@@ -97,6 +102,7 @@ def load(file: Path, ranks: Ranks = ALONE) -> Checkpoint:
         weights=content["model"],
         history=content["history"],
         facts=json.loads(content["facts"]),
+        classes=tuple(content.get("classes", EVERY)),  # a checkpoint from before they were kept has learned all
         training=content["training"],
     )
 

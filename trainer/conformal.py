@@ -13,12 +13,14 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import numpy as np
 import typer
 
 from binwatch import command_line, conformal
 from binwatch.bundle import Calibration
-from binwatch.counts import CLASSES
+from binwatch.counts import names_of
 from trainer.data.split import Split
+from trainer.errors import DataError
 from trainer.renew import Answers, Every, Folder, Index, Photos, renew
 
 app = typer.Typer(add_completion=False, help=__doc__, pretty_exceptions_enable=False)
@@ -26,14 +28,18 @@ app = typer.Typer(add_completion=False, help=__doc__, pretty_exceptions_enable=F
 
 def calibration_of(found: Answers) -> Calibration:
     """Calibration by photos as the model answered them."""
-    return conformal.calibrate(found.probabilities, found.photos.labels, found.photos.groups, found.name)
+    photos = found.photos
+    if not np.isin(photos.labels, found.classes).any():
+        raise DataError(
+            f"none of {len(photos)} {found.name} photos shows what the model can answer ({names_of(found.classes)});"
+            " name others with --split or --index"
+        )
+    return conformal.calibrate(found.probabilities, photos.labels, photos.groups, found.name, answers=found.classes)
 
 
 def _parts(calibration: Calibration) -> str:
     """Which classes are calibrated together, and with how many photos."""
-    parts = (
-        f"{', '.join(CLASSES[index] for index in part.classes)}: {len(part.scores)}" for part in calibration.categories
-    )
+    parts = (f"{names_of(part.classes)}: {len(part.scores)}" for part in calibration.categories)
     return "; ".join(parts)
 
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from pydantic import ValidationError
 
 from binwatch.bundle import CARD, Bundle, Metrics, Precision
-from binwatch.counts import MORE
+from binwatch.counts import EVERY, MORE, names_of
 from trainer import checkpoint, devices
 from trainer.calibrate import softmax
 from trainer.config import DataConfig, TrainConfig
@@ -46,6 +46,16 @@ class Evaluation:
     photos: PhotoSet
     probabilities: Probabilities
     """float (photos, classes), in the order of `photos`."""
+    classes: tuple[int, ...] = EVERY
+    """Indexes of the classes that the model can answer."""
+
+    def limits(self) -> str:
+        """In a sentence, what the model cannot answer; empty if it can answer everything."""
+        never = [index for index in EVERY if index not in self.classes]
+        if not never:
+            return ""
+        photos = int(np.isin(self.photos.labels, never).sum())
+        return f"The model never answers {names_of(never)}; {photos:,} of these photos show that, and count as wrong."
 
     @property
     def main(self) -> Metrics:
@@ -57,6 +67,7 @@ class Evaluation:
         return {
             "model": self.model,
             "split": self.name,
+            "answers": list(self.classes),
             "data": self.data,
             "hardware": self.hardware,
             "metrics": sets,
@@ -99,20 +110,22 @@ def evaluate(
         chosen = precision or next(iter(bundle.card.variants))
         sample = read_sample(bundle_data(bundle, changes), split, display)
         probabilities: Probabilities = bundle_probabilities(bundle, chosen, sample.photos, display)
-        name, train = f"{bundle.card.version} {chosen}", TrainConfig()
+        name, train, classes = f"{bundle.card.version} {chosen}", TrainConfig(), bundle.card.answers
     else:
         saved = checkpoint.load(path)
         train = devices.where_possible(saved.config.train)
         devices.prepare(train)
         sample = read_sample(_data_config(path, saved.config.data.model_dump(), changes), split, display)
         probabilities = softmax(torch_logits(saved.model(), sample.photos, train, display))
-        name = f"{path.name} after epoch {saved.epoch}, not calibrated"
+        name, classes = f"{path.name} after epoch {saved.epoch}, not calibrated", saved.classes
     found = figures(probabilities, sample.photos, sample.majority, sample.name)
     if challenge:
         found = {name: metrics for name, metrics in found.items() if name.endswith("(challenge)")}
     if not found:
         raise DataError(f"no photo is labelled 0 to {MORE - 1}: there is nothing for --challenge to measure")
-    return Evaluation(name, sample.name, sample.facts, devices.hardware(train), found, sample.photos, probabilities)
+    return Evaluation(
+        name, sample.name, sample.facts, devices.hardware(train), found, sample.photos, probabilities, classes
+    )
 
 
 def read_sample(config: DataConfig, split: Split | None, display: Display) -> Sample:

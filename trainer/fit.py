@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
+from binwatch.counts import EVERY, names_of
 from trainer import checkpoint, curves, devices, features, teachers
 from trainer.checkpoint import Checkpoint
 from trainer.config import Config, DataConfig, ModelConfig
@@ -76,6 +78,7 @@ def fit(
         network[0].load_state_dict(saved.training["model"])
     taught_by = teachers.load(config, ranks, saved)
     data = read_data(config.data, display, ranks)
+    warn_of_absent_classes(config.data, data, display)
     run = make_run(config, data, folder, cache or folder / FEATURES, display, ranks, network, taught_by)
     del taught_by  # who was asked of cached features takes no more memory
     if saved:
@@ -127,6 +130,19 @@ def _warn_of_parted_groups(config: DataConfig, data: DataSet, display: Display) 
         )
 
 
+def warn_of_absent_classes(config: DataConfig, data: DataSet, display: Display) -> None:
+    """What no training photo shows is not learned. The Udacity capstone's list has no empty bins, for example."""
+    absent = [index for index in EVERY if index not in data.classes]
+    if not absent:
+        return
+    held_out = sum(int(np.isin(data[split].labels, absent).sum()) for split in (Split.VALIDATION, Split.TEST))
+    wrong = f"; {held_out:,} validation and test photos show such quantities, and count as wrong" if held_out else ""
+    display.say(
+        f"warning: {config.index}: no training photo shows {names_of(absent)} items: the model will never answer"
+        f" that, whatever a photo shows{wrong}"
+    )
+
+
 def say_left_out(config: DataConfig, missing: Sequence[str], unreadable: Mapping[str, str], display: Display) -> None:
     """Name what the index lists and cannot be used."""
     for key, reason in unreadable.items():
@@ -160,6 +176,11 @@ def saved_run(folder: Path, epochs: int | None = None, ranks: Ranks = ALONE) -> 
 
 def continue_run(run: Run, saved: Checkpoint) -> None:
     """Put `run` where `saved` stopped. With another number of processes its steps differ, and its facts say so."""
+    if saved.classes != run.model.answers.classes:
+        raise CheckpointError(
+            f"{run.folder}: learned to answer {names_of(saved.classes)}, and the training photos show"
+            f" {names_of(run.model.answers.classes)} now; restore the photos and the index, or start a new run"
+        )
     processes = saved.facts.get(PROCESSES, 1)
     if processes != run.ranks.size:
         _note_change(saved, f"processes from {processes} to {run.ranks.size}")
@@ -191,7 +212,10 @@ def make_run(
 ) -> Run:
     """A run that has not begun: the network with its starting weights, and its batches."""
     model, loaded = network or new_network(config.model)
+    model.answers.limit(data.classes)
     taught_by = taught_by or teachers.load(config, ranks)
+    if taught_by:
+        taught_by.check_answers(data.classes)
     layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
     model.to(device=config.train.device, memory_format=layout)  # type: ignore[call-overload]
     train, validation = _batches(config, model, data, cache, display, ranks, taught_by)

@@ -62,7 +62,7 @@ class Run:
     clock: Clock = untimed
 
     def __post_init__(self) -> None:
-        self.loss = Loss(self.config.train, self.weights, self.config.distil)
+        self.loss = Loss(self.config.train, self.weights, self.config.distil, self.model.answers.classes)
         self.optimiser = optimiser(self.model, self.loaded, self.config.train)
         # Network first: with several processes it gives all of them the first one's weights.
         self.network = Network(self.model, self.config.train, self.ranks, features=self.train.features)
@@ -124,8 +124,9 @@ class Run:
         logits, quantities = self.ranks.join(own), self.ranks.join(self.validation.quantities)
         labels = quantities.clamp(max=MORE)
         error = (logits.argmax(dim=1) - labels).float()
+        known = torch.isin(labels, torch.tensor(self.model.answers.classes))  # of others the loss would be infinite
         return {
-            "val_loss": float(functional.cross_entropy(logits, labels)),
+            "val_loss": float(functional.cross_entropy(logits[known], labels[known])),
             "val_accuracy": float((error == 0).float().mean()),
             "val_within_one": float((error.abs() <= 1).float().mean()),
             "val_mae": float(error.abs().mean()),
@@ -145,7 +146,8 @@ class Run:
     def save(self) -> None:
         """Write log and checkpoints."""
         self.facts["seconds"] = sum(row["seconds"] for row in self.history)
-        found = Checkpoint(self.config, self.epoch, self.average.model.state_dict(), self.history, self.facts)
+        learned = self.model.answers.classes
+        found = Checkpoint(self.config, self.epoch, self.average.model.state_dict(), self.history, self.facts, learned)
         if self.best_epoch() == self.epoch:
             checkpoint.save(self.folder / BEST, found)
         found.training = {"model": self.model.state_dict(), "optimiser": self.optimiser.state_dict()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from binwatch.counts import CLASSES, MORE
+from binwatch.counts import CLASSES, EVERY, MORE
 from trainer.config import DistilConfig, TrainConfig
 from trainer.data.mixup import Mix
 from trainer.targets import soft_targets
 
 NO_TEACHERS = DistilConfig()
+LEAST = 1e-9
+"""Added to each probability before it is divided by their sum: a teacher may give the learned classes none at all."""
 
 
 class Loss:
@@ -25,12 +28,23 @@ class Loss:
     two targets is the mixture of the distances from each.
     """
 
-    def __init__(self, config: TrainConfig, weights: Tensor | None = None, distil: DistilConfig = NO_TEACHERS) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        weights: Tensor | None = None,
+        distil: DistilConfig = NO_TEACHERS,
+        classes: Sequence[int] = EVERY,
+    ) -> None:
+        """`classes` are the indexes of those that are learned: no target is on another one."""
         self._distance = earth_mover if config.loss == "earth_mover" else cross_entropy
         self._sigma = config.ordinal_sigma if config.loss == "ordinal" else 0.0
         self._weights = weights  # on the CPU, where a step's sum is made without waiting for a GPU
         self._on_device = None if weights is None else weights.to(config.device)
         self._distil = distil
+        self._learned = None
+        if tuple(classes) != EVERY:
+            self._learned = torch.zeros(len(CLASSES), device=config.device)
+            self._learned[list(classes)] = 1
 
     def __call__(
         self,
@@ -58,7 +72,7 @@ class Loss:
         """What the network should say, float32 (rows, classes). Each row adds up to what its photo counts: 1, or its
         class's weight.
         """
-        wanted = soft_targets(quantities, self._sigma)
+        wanted = self._of_learned(soft_targets(quantities, self._sigma))
         if self._on_device is None:
             return wanted
         return wanted * self._on_device[quantities.clamp(max=MORE)][:, None]
@@ -66,8 +80,15 @@ class Loss:
     def _from_teachers(self, logits: Tensor, targets: Tensor, answers: Tensor) -> Tensor:
         """The squared temperature makes up for the gradients, which are smaller by it (Hinton et al. 2015)."""
         temperature = self._distil.temperature
-        weighted = answers * targets.sum(dim=1, keepdim=True)
+        weighted = self._of_learned(answers) * targets.sum(dim=1, keepdim=True)
         return temperature**2 * self._distance(logits / temperature, weighted)
+
+    def _of_learned(self, chances: Tensor) -> Tensor:
+        """Probabilities (rows, classes), those of the learned classes alone, which then add up to 1."""
+        if self._learned is None:
+            return chances
+        kept = (chances + LEAST) * self._learned
+        return kept / kept.sum(dim=1, keepdim=True)
 
     def _total(self, step: Tensor) -> float:
         """What the photos of a step count together. Mixed ones count as much, on average."""

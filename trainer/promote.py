@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from binwatch.bundle import CARD, Bundle, Estimate, Metrics, Precision
+from binwatch.counts import names_of
 from binwatch.registry import Current, Registry
 from trainer.data.split import Split
 from trainer.display import Display
@@ -30,23 +31,31 @@ class Comparison:
     current: str
     metrics: dict[str, Metrics]
     difference: dict[str, Estimate]
+    untested: tuple[int, ...] = ()
+    """Classes that only the current model can answer and that no test photo shows: what the candidate would lose."""
 
     @property
     def better(self) -> bool:
         """More exact counts, and by more than chance; and errors that are not larger by more than chance.
 
-        A model that is right a little more often and far off where it is wrong is no progress.
+        A model that is right a little more often and far off where it is wrong is no progress. One that cannot answer
+        what the current one can must be measured on photos that show it: without them its answers are fewer, and so
+        easier, and at work it would count each such photo wrong.
         """
-        return self.difference["accuracy"].low > 0 and self.difference["rmse"].low <= 0
+        return self.difference["accuracy"].low > 0 and self.difference["rmse"].low <= 0 and not self.untested
 
     def verdict(self) -> str:
-        """In one sentence."""
+        """In one sentence, or two."""
         gain, error = self.difference["accuracy"], self.difference["rmse"]
+        lost = (
+            f"; it never answers {names_of(self.untested)}, as {self.current} does, and no test photo shows that:"
+            " compare on photos of every quantity (--photos, --index)"
+        )
         return (
             f"{self.candidate} is {'better' if self.better else 'not found to be better'} than {self.current} on"
             f" {self.metrics[self.candidate].photos:,} test photos: exact counts {100 * gain.value:+.1f} points"
             f" ({100 * gain.low:+.1f} to {100 * gain.high:+.1f}), RMSE {error.value:+.2f}"
-            f" ({error.low:+.2f} to {error.high:+.2f})"
+            f" ({error.low:+.2f} to {error.high:+.2f}){lost if self.untested else ''}"
         )
 
 
@@ -76,7 +85,8 @@ def compare(candidate: Bundle, current: Bundle, changes: dict[str, Any], display
     new, old = counts(candidate), counts(current)
     names = candidate.card.version, current.card.version
     figures = {name: measure(found, majority) for name, found in zip(names, (new, old), strict=True)}
-    return Comparison(*names, figures, paired(new, old))
+    untested = set(current.card.answers) - set(candidate.card.answers) - set(photos.labels.tolist())
+    return Comparison(*names, figures, paired(new, old), tuple(sorted(untested)))
 
 
 def promote(
@@ -105,6 +115,8 @@ def promote(
             current = registry.fetch(before.version, list(PREFERRED), Path(name))
             comparison = compare(candidate, current, changes, display)
             show(comparison)
+        if candidate.card.never:
+            display.say(f"warning: {version} never answers {names_of(candidate.card.never)}, whatever a photo shows")
         forced = comparison is not None and not comparison.better
         if forced and not force:
             assert comparison is not None

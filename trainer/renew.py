@@ -15,6 +15,7 @@ import numpy.typing as npt
 import typer
 
 from binwatch.bundle import Bundle, write_card
+from binwatch.counts import EVERY
 from trainer.data.dataset import PhotoSet
 from trainer.data.split import ALL, Split
 from trainer.display import Display
@@ -42,6 +43,8 @@ class Answers:
     """Shape (photos, classes), in their order."""
     embeddings: Floats
     """Shape (photos, embedding)."""
+    classes: tuple[int, ...] = EVERY
+    """Indexes of the classes that the model can answer."""
 
 
 def answers(bundle: Bundle, photos: Path, index: Path, split: Split | None, display: Display) -> Answers:
@@ -52,13 +55,14 @@ def answers(bundle: Bundle, photos: Path, index: Path, split: Split | None, disp
     config = bundle_data(bundle, {"photos": photos, "index": index})
     if split is None:
         config = config.model_copy(update={"split_column": ""})
-    found, _, _ = read_photos(config, display)
-    chosen = found.where(lambda row: split is None or row.split is split)
+    every, _, _ = read_photos(config, display)
+    chosen = every.where(lambda row: split is None or row.split is split)
     if not chosen:
         raise DataError(f"{index}: no photo of the {split} split; name another with --split, or take all with --every")
     model = OnnxModel(bundle.model(next(iter(bundle.card.variants))))
     what = f"counting by {bundle.card.version}"
-    return Answers(chosen, split or ALL, *run(model, chosen, lambda each: display.follow(each, len(chosen), what, len)))
+    found = run(model, chosen, lambda each: display.follow(each, len(chosen), what, len))
+    return Answers(chosen, split or ALL, *found, bundle.card.answers)
 
 
 def renew(

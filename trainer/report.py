@@ -74,6 +74,7 @@ def page(evaluation: Evaluation) -> str:
     parts = [
         f"<h1>{escape(title)}</h1>",
         f"<p><small>{escape(evaluation.hardware)}. Intervals: 95 %, bootstrap by bin group.</small></p>",
+        f"<p>{escape(evaluation.limits())}</p>" if evaluation.limits() else "",
         _figures(evaluation.metrics),
         f"<h2>By label: {escape(name)}</h2>",
         _confusion(evaluation.main),

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from binwatch.counts import names_of
 from trainer import checkpoint, features
 from trainer.checkpoint import Checkpoint
 from trainer.config import Config, DataConfig
@@ -73,6 +74,16 @@ class Teachers:
         ]
         of_view = zip(*found, strict=True)
         return [self._mean([torch.from_numpy(np.array(logits)) for logits in view]).numpy() for view in of_view]
+
+    def check_answers(self, classes: Sequence[int]) -> None:
+        """Raises ConfigError if one of them cannot answer a class that is learned here: it would teach never to."""
+        for each in self._teachers:
+            unknown = [index for index in classes if index not in each.model.answers.classes]
+            if unknown:
+                raise ConfigError(
+                    f"distil.teachers: {each.name} cannot answer {names_of(unknown)}, which training photos show here;"
+                    " take a teacher that has learned from such photos"
+                )
 
     def facts(self) -> list[dict[str, Any]]:
         """Who they are, for checkpoints and the model's card."""

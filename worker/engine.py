@@ -12,6 +12,7 @@ import onnxruntime as ort
 
 from binwatch.bundle import EMBEDDING, INPUT, PROBABILITIES, Bundle, Card, Precision
 from binwatch.cores import cores
+from binwatch.counts import names_of
 from binwatch.errors import BinwatchError, BundleError
 from binwatch.settings import PrecisionChoice, Provider
 from worker.sessions import CPU, CUDA, Cuda, Inferred, NoCudaError, OnCpu, OnCuda, Sessions
@@ -53,6 +54,9 @@ class Engine:
                     raise ProviderError(f"BINWATCH_PROVIDER=cuda but {error}, or set BINWATCH_PROVIDER=cpu") from error
                 logger.warning("computing on the CPU, although ONNX Runtime was built with CUDA: %s", error)
         _check_against_card(self._sessions.first, bundle.card, path)
+        if bundle.card.never:
+            never = names_of(bundle.card.never)
+            logger.warning("model %s never answers %s: no training photo showed it", bundle.card.version, never)
 
     @property
     def provider(self) -> str:

@@ -81,7 +81,7 @@ CONFUSION_LABELS = ("subject", "model_version", "true_class", "predicted")
 
 def _comparison(pair: Row, values: PValues | None, now: datetime) -> Row:
     quantity = pair["quantity"]
-    chance = chance_of(pair["probabilities"], quantity)
+    chance = chance_of(pair["probabilities"], quantity) if values is None or values.knows(quantity) else None
     shared = ("bucket", "bin_id", "count_id", "expectation_id", "model_version", "predicted")
     return {name: pair[name] for name in shared} | {
         "expected": quantity,

@@ -34,6 +34,8 @@ class CardFacts(BaseModel):
 
     architecture: str
     created: AwareDatetime
+    never: list[str]
+    """Classes that it never answers, whatever a photo shows: it has learned from no photo of them."""
     temperature: float
     variants: list[VariantFacts]
     metrics: dict[str, Metrics]
@@ -133,6 +135,7 @@ def _facts(card: Card | None) -> CardFacts | None:
     return CardFacts(
         architecture=card.architecture,
         created=card.created,
+        never=[CLASSES[index] for index in card.never],
         temperature=card.temperature,
         variants=[
             VariantFacts(precision=precision.value, file=variant.file, bytes=variant.bytes, sha256=variant.sha256)

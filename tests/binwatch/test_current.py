@@ -110,6 +110,24 @@ def test_comparisons_get_p_values_of_their_model(records_engine: Engine) -> None
     assert [row["p_value"] for row in rows(records_engine, Comparison)] == [0.8, 0.2, None]
 
 
+def test_a_quantity_that_the_model_never_answers_makes_no_bin_doubtful(records_engine: Engine) -> None:
+    """Its probability of that is 0 of every bin: ranked by it, they would hide the bins that are wrong."""
+    some = Category(classes=(1, 2, 3, 4, 5), scores=(0.1, 0.5, 0.5, 0.9))
+    store = Store(records_engine)
+    store.use_model("v1", Calibration(photos=4, split="test", categories=(some,)))
+    said = [0.0, 0.1, 0.7, 0.1, 0.1, 0.0, 0.0]
+    store.add_counts([count(bin_id, 2, probabilities=said) for bin_id in ("a", "b", "c")])
+    store.add_expectations([expect("a", 0), expect("b", 3), expect("c", 12)])
+    found = {row["bin_id"]: (row["p_value"], row["doubt"]) for row in rows(records_engine, CurrentComparison)}
+    assert found == {"a": (None, 2.0), "b": (0.4, 0.4), "c": (None, 2.0)}
+    assert [(row["chance"], row["error"]) for row in rows(records_engine, Comparison)] == [
+        (None, 2),
+        (0.1, -1),
+        (None, -4),
+    ]
+    assert rank(records_engine) == 0
+
+
 def test_a_calibration_that_changed_is_used_at_once(records_engine: Engine) -> None:
     store = Store(records_engine)
     store.add_expectations([expect("a", 3), expect("b", 3)])

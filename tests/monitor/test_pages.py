@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from binwatch.bundle import Calibration, Category
+from binwatch.bundle import Bundle, Calibration, Category, write_card
 from binwatch.counts import Outcome
 from binwatch.errors import Reason
 from binwatch.records.audits import add_audit
@@ -303,6 +303,17 @@ def test_models_show_what_became_of_them(floor: Running) -> None:
     assert audits[3] == ["3", "0", "1", "0", "0", "0", "0", "0"]
     assert inventory[3] == ["3", "0", "1", "0", "1", "0", "0", "0"]
     assert inventory[6] == ["> 5", "0", "0", "0", "0", "0", "1", "1"]
+
+
+def test_models_say_what_they_never_answer(drifting: Running, bundle: Path) -> None:
+    card = Bundle(bundle).card
+    drifting.services.drift.update()
+    assert "Never answers" not in drifting.page("/models")
+    assert drifting.get("/api/models").json()["models"][0]["card"]["never"] == []
+    write_card(bundle, card.model_copy(update={"answers": (1, 2, 3, 4, 5)}))
+    with running_monitor() as again:
+        again.services.drift.update()
+        assert "Never answers 0, more than 5: bins that should" in Parsed(again.page("/models")).text
 
 
 def test_shades_follow_the_share_of_the_row() -> None:

@@ -118,10 +118,17 @@ def test_an_empty_folder_is_an_error(tmp_path: Path) -> None:
         open_source(tmp_path)
 
 
-def test_a_class_without_training_photos_is_an_error(copy: Data) -> None:
+def test_classes_are_those_of_training_photos(copy: Data) -> None:
     rows = [(row.key, row.quantity, row.group) for row in read_index(config_of(copy)) if row.quantity != 4]
     write_index(copy.index, rows)
-    with pytest.raises(DataError, match="no training photo shows 4 items"):
+    assert load_dataset(config_of(copy)).classes == (0, 1, 2, 3, 5, 6)
+
+
+def test_held_out_photos_must_show_something_that_is_learned(copy: Data) -> None:
+    rows = [(row.key, row.quantity, row.group) for row in read_index(config_of(copy))]
+    shown = [row for row in rows if (row[1] == 4) == (split_of(row[2]) is Split.VALIDATION)]
+    write_index(copy.index, shown)
+    with pytest.raises(DataError, match=r"validation photos show only quantities that no training photo shows \(4\)"):
         load_dataset(config_of(copy))
 
 

@@ -326,12 +326,12 @@ def test_a_wrong_start_is_known_before_any_photo_is_decoded(
     assert expected in cli_error("fit", *data.flags, "--out", tmp_path / "run", *QUICK, *flags)
 
 
-def test_a_class_without_photos_is_known_before_any_photo_is_decoded(
+def test_that_there_is_one_class_only_is_known_before_any_photo_is_decoded(
     data: Data, tmp_path: Path, cli_error: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(PhotoSet, "decode", lambda *_: pytest.fail("a photo was decoded"))
     index = tmp_path / "index.csv"
     lines = data.index.read_text(encoding="utf-8").splitlines(keepends=True)
-    index.write_text("".join(line for line in lines if ",2," not in line), encoding="utf-8")
+    index.write_text("".join(line for line in lines if ",2," in line or "key" in line), encoding="utf-8")
     message = cli_error("fit", "--photos", data.photos, "--index", index, "--out", tmp_path / "run", *QUICK)
-    assert message == f"error: {index}: no training photo shows 2 items; add photos of them"
+    assert message == f"error: {index}: all training photos show 2 items; add photos of other quantities"

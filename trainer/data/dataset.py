@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from binwatch import image
-from binwatch.counts import CLASSES, class_of
+from binwatch.counts import CLASSES, class_of, names_of
 from binwatch.errors import PhotoError
 from trainer.config import DataConfig
 from trainer.data.index import Row, read_index
@@ -23,6 +23,8 @@ from trainer.ranks import ALONE, Ranks
 
 NAMED = 5
 """How many photos an error message names before it only counts them."""
+FEWEST_CLASSES = 2
+"""With one there is nothing to tell apart."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,11 @@ class DataSet:
     def __getitem__(self, split: Split) -> PhotoSet:
         return self.splits[split]
 
+    @property
+    def classes(self) -> tuple[int, ...]:
+        """Indexes of the classes that training photos show: what a model can learn to answer."""
+        return _classes(self[Split.TRAIN])
+
     def facts(self) -> dict[str, object]:
         """Photos per split, groups per split and what was left out, for the log and the model's card."""
         return {
@@ -113,8 +120,8 @@ Check = Callable[[Sequence[str]], Iterable[str]]
 def load_dataset(config: DataConfig, check: Check | None = None, ranks: Ranks = ALONE) -> DataSet:
     """Read index and photos, leave out what cannot be decoded, and split.
 
-    Several processes decode a share each. Raises DataError if nothing is left, a class has no photo to learn from, or
-    the processes do not have the same photos.
+    Several processes decode a share each. Raises DataError if nothing is left, the training photos show one class only,
+    or the processes do not have the same photos.
     """
     present, missing = present_photos(config, ranks)
     _check_classes(config, _by_split(present))  # known now, and not only after each photo was decoded
@@ -214,10 +221,21 @@ def _check_classes(config: DataConfig, splits: dict[Split, PhotoSet]) -> None:
     for split, photos in splits.items():
         if not photos:
             raise DataError(f"{config.index}: no bin group falls into the {split} split; more photos are needed")
-    present = set(splits[Split.TRAIN].labels.tolist())
-    absent = [name for index, name in enumerate(CLASSES) if index not in present]
-    if absent:
-        raise DataError(f"{config.index}: no training photo shows {', '.join(absent)} items; add photos of them")
+    learned = _classes(splits[Split.TRAIN])
+    if len(learned) < FEWEST_CLASSES:
+        raise DataError(
+            f"{config.index}: all training photos show {CLASSES[learned[0]]} items; add photos of other quantities"
+        )
+    for split, photos in splits.items():
+        if not set(_classes(photos)) & set(learned):
+            raise DataError(
+                f"{config.index}: the {split} photos show only quantities that no training photo shows"
+                f" ({names_of(_classes(photos))}); more photos are needed"
+            )
+
+
+def _classes(photos: PhotoSet) -> tuple[int, ...]:
+    return tuple(np.unique(photos.labels).tolist())
 
 
 def _some(keys: Sequence[str]) -> str:

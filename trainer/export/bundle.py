@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from binwatch.bundle import Bundle, Card, Metrics, Precision, Variant, describe, write_card
+from binwatch.counts import EVERY, names_of
 from binwatch.image import SIZE
 from trainer import checkpoint, devices
 from trainer.calibrate import best_temperature, softmax
@@ -86,7 +87,8 @@ class Exporter:
         devices.prepare(config)
         validation = data[Split.VALIDATION]
         logits = torch_logits(self.model, validation, config, display)
-        self.temperature = best_temperature(logits, validation.labels)
+        known = np.isin(validation.labels, saved.classes)  # of what it never answers it is wrong at any temperature
+        self.temperature = best_temperature(logits[known], validation.labels[known])
         self.wanted = softmax(logits, self.temperature)
 
     def write(self, folder: Path, wanted: Sequence[Precision]) -> dict[Precision, Path]:
@@ -135,6 +137,7 @@ class Exporter:
             version=options.version or f"{model.architecture}-{created:%Y%m%d-%H%M}",
             architecture=model.architecture,
             created=created,
+            answers=self.saved.classes,
             embedding_size=self.model.head.size,
             jpeg_quality=self.saved.config.data.jpeg_quality or None,
             temperature=self.temperature,
@@ -143,14 +146,13 @@ class Exporter:
             reference=reference_of(shipped.on_validation),
             calibration=calibration_of(shipped.on_test),
             training=training_facts(self.saved),
-            notes=[*options.notes, *taught_by(self.saved)],
+            notes=[*options.notes, *limits(self.saved), *taught_by(self.saved)],
         )
 
     def _answers(self, model: OnnxModel, precision: Precision, split: Split) -> Answers:
         photos, what = self.data[split], f"{precision} on {split} photos"
-        return Answers(
-            photos, split, *run(model, photos, lambda chunks: self.display.follow(chunks, len(photos), what, len))
-        )
+        found = run(model, photos, lambda chunks: self.display.follow(chunks, len(photos), what, len))
+        return Answers(photos, split, *found, self.saved.classes)
 
     def _calibration(self) -> npt.NDArray[np.uint8]:
         """Training photos spread evenly over the whole set."""
@@ -199,6 +201,12 @@ def taught_by(saved: Checkpoint) -> list[str]:
     names = _teachers(saved)
     share = saved.config.distil.share
     return [f"Learned {share:.0%} from the mean answer of {', '.join(names)}; the rest from labels."] if names else []
+
+
+def limits(saved: Checkpoint) -> list[str]:
+    """A sentence for people, if there are classes that it never answers."""
+    never = [index for index in EVERY if index not in saved.classes]
+    return [f"Never answers {names_of(never)}: no training photo showed it."] if never else []
 
 
 def _check_room(folder: Path, saved: Checkpoint) -> None:

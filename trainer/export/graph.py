@@ -25,11 +25,12 @@ class Deployed(nn.Module):
         self.normalise = counter.normalise
         self.backbone = simplified(counter.backbone)
         self.head = counter.head
+        self.answers = counter.answers
         self.temperature = temperature
 
     def forward(self, photos: Tensor) -> tuple[Tensor, Tensor]:
         logits, embedding = self.head(self.backbone(self.normalise(photos)))
-        return torch.softmax(logits / self.temperature, dim=1), embedding
+        return torch.softmax(self.answers(logits / self.temperature), dim=1), embedding
 
 
 def write_onnx(counter: Counter, temperature: float, file: Path) -> None:

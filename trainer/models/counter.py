@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from trainer.config import ModelConfig
 from trainer.errors import ConfigError
+from trainer.models.answers import Answers
 from trainer.models.heads import head
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -55,6 +56,7 @@ class Counter(nn.Module):
         self.normalise = Normalise()
         self.backbone = backbone
         self.head = head(steps.channels, config)
+        self.answers = Answers()
         self.frozen = frozen_units(list(steps.units()), config.freeze)
         for step in self.frozen_steps():
             step.requires_grad_(False)
@@ -74,7 +76,7 @@ class Counter(nn.Module):
         for step in self._steps()[len(self.frozen) :]:
             x = step(x)
         logits, embedding = self.head(x)
-        return logits, embedding
+        return self.answers(logits), embedding
 
     def train(self, mode: bool = True) -> Counter:
         """As in torch, but the frozen part keeps the statistics of its norms."""

@@ -96,6 +96,10 @@ def text(report: Report) -> str:
     ]
     for index, label in enumerate(CLASSES):
         lines.append(f"| {label} | {' | '.join(f'{report.photos(index, split):,}' for split in Split)} |")
+    absent = [label for index, label in enumerate(CLASSES) if not report.photos(index, Split.TRAIN)]
+    if absent:
+        lines.insert(2, f"**No training photo shows {', '.join(absent)} items: a model will never answer that.**")
+        lines.insert(3, "")
     totals = Counter(each.split for each in entries)
     lines.append(f"| all | {' | '.join(f'{totals[split]:,}' for split in Split)} |")
     reasons = Counter(each.why for each in report.left_out)

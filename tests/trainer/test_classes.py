@@ -1,0 +1,268 @@
+"""Photos that do not show every quantity: the model learns those that are there, and knows which it can answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from binwatch import conformal
+from binwatch.bundle import Bundle, Card, Precision, write_card
+from binwatch.counts import CLASSES
+from binwatch.errors import BundleError
+from binwatch.objects import Objects
+from binwatch.registry import Registry
+from binwatch.settings import Settings
+from tests.services.s3 import S3
+from tests.trainer.drawn import QUICK, Data, draw, run_cli, write_index
+from tests.trainer.grey import write_grey_bundle
+from trainer import checkpoint
+from trainer.config import TrainConfig
+from trainer.data.dataset import load_dataset
+from trainer.data.index import read_index
+from trainer.data.split import Split, split_of
+from trainer.errors import CheckpointError, ConfigError, DataError
+from trainer.loop import BEST
+from trainer.losses import Loss
+from trainer.runtime import OnnxModel, run
+from worker.engine import Engine
+
+SHOWN = (1, 2, 3, 4, 5)
+"""What the capstone's list has photos of."""
+ONE_EPOCH = [*QUICK, "--freeze", "layer3", "--set", "augment.views=1", "--epochs", "1"]
+
+
+@pytest.fixture(scope="module")
+def capstone(tmp_path_factory: pytest.TempPathFactory) -> Data:
+    """What `prepare` makes of the capstone's list: classes "1" to "5", named as in its file_list.json."""
+    source, folder = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("capstone")
+    random = np.random.default_rng(0)
+    listed: dict[str, list[str]] = {str(quantity): [] for quantity in SHOWN}
+    for name in ("bin-images", "metadata"):
+        (source / name).mkdir()
+    for number in range(0, 130):  # 0 and more than 5 are in the place, but not in the list
+        key, quantity = f"{number + 100313}", number % 8
+        draw(quantity, random).save(source / "bin-images" / f"{key}.jpg")
+        document = {"BIN_FCSKU_DATA": {f"B{number}": {}}, "EXPECTED_QUANTITY": quantity}
+        (source / "metadata" / f"{key}.json").write_text(json.dumps(document), encoding="utf-8")
+        if quantity in SHOWN:
+            listed[str(quantity)].append(f"data/metadata/{key}.json")
+    (source / "file_list.json").write_text(json.dumps(listed), encoding="utf-8")
+    run_cli("prepare", "--from", source, "--out", folder, "--list", source / "file_list.json")
+    found = Data(folder)
+    found.photos, found.index = folder / "bin-images", folder / "manifest.csv"
+    return found
+
+
+@pytest.fixture(scope="module")
+def fitted(capstone: Data, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    run_cli("fit", *capstone.flags, "--out", folder, *ONE_EPOCH)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bundle(fitted: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    folder = tmp_path_factory.mktemp("bundle")
+    run_cli("export", fitted / BEST, "--out", folder, "--variants", "fp32,fp16,int8", "--max-loss", 1)
+    return Bundle(folder)
+
+
+def test_the_report_says_what_is_not_there(capstone: Data) -> None:
+    report = (capstone.index.parent / "report.md").read_text(encoding="utf-8")
+    assert "**No training photo shows 0, more than 5 items: a model will never answer that.**" in report
+
+
+def test_fit_learns_what_is_there_and_warns(
+    capstone: Data, fitted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved = checkpoint.load(fitted / BEST)
+    assert saved.classes == SHOWN
+    photos = load_dataset(saved.config.data)[Split.TEST].pixels(range(4), 224)
+    with torch.inference_mode():
+        chances = torch.softmax(saved.model()(torch.from_numpy(photos))[0], dim=1)
+    assert chances[:, [0, 6]].eq(0).all()
+    assert chances[:, SHOWN].gt(0).all()
+    run_cli("fit", *capstone.flags, "--out", tmp_path / "warned", *ONE_EPOCH)
+    assert "no training photo shows 0, more than 5 items: the model will never answer that" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("loss", ["ordinal", "cross_entropy", "earth_mover"])
+def test_nothing_is_asked_for_that_is_not_learned(loss: str) -> None:
+    found = Loss(TrainConfig.model_validate({"loss": loss}), classes=SHOWN)
+    targets = found.targets(torch.tensor([1, 3, 5]))
+    assert targets[:, [0, 6]].eq(0).all()
+    assert targets.sum(dim=1).tolist() == pytest.approx([1, 1, 1])
+    logits = torch.zeros(3, 7, requires_grad=True)
+    answers = torch.tensor([[1.0, 0, 0, 0, 0, 0, 0]] * 3)  # a teacher that says what is not learned teaches nothing
+    taught = Loss(TrainConfig.model_validate({"loss": loss}), classes=SHOWN)(
+        logits, torch.tensor([1, 3, 5]), answers=answers
+    )
+    assert torch.isfinite(taught)
+
+
+def test_evaluate_says_what_is_never_answered(
+    fitted: Path, data: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_cli("evaluate", fitted / BEST, *data.flags, "--every", "--out", tmp_path / "found.json")
+    assert "The model never answers 0, more than 5; 60 of these photos show that" in capsys.readouterr().err
+    found = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
+    assert found["answers"] == list(SHOWN)
+    table = np.array(found["metrics"]["all"]["confusion"])
+    assert table.sum() == 160
+    assert table[:, [0, 6]].sum() == 0
+    assert "never answers 0, more than 5" in (tmp_path / "found.html").read_text(encoding="utf-8")
+
+
+def test_a_bundle_knows_what_it_can_answer(bundle: Bundle) -> None:
+    card = bundle.card
+    assert (card.answers, card.never) == (SHOWN, (0, 6))
+    assert "Never answers 0, more than 5: no training photo showed it." in card.notes
+    assert card.reference is not None
+    assert (card.reference.labels[0], card.reference.labels[6]) == (0, 0)
+    assert card.reference.predicted[0] + card.reference.predicted[6] == 0
+    assert card.calibration is not None
+    assert [index for part in card.calibration.categories for index in part.classes] == list(SHOWN)
+    assert 0.05 < card.temperature < 20
+
+
+@pytest.mark.parametrize("precision", list(Precision))
+def test_every_variant_gives_the_others_no_probability(bundle: Bundle, data: Data, precision: Precision) -> None:
+    photos = load_dataset(_config(data))[Split.TEST]
+    probabilities, _ = run(OnnxModel(bundle.model(precision)), photos)
+    assert probabilities.shape == (len(photos), len(CLASSES))
+    assert (probabilities[:, [0, 6]] == 0).all()
+    assert probabilities.sum(axis=1) == pytest.approx(1, abs=1e-3)
+
+
+def test_a_model_of_all_classes_is_exported_as_before(data: Data, tmp_path: Path) -> None:
+    from trainer.config import ModelConfig
+    from trainer.export.graph import write_onnx
+    from trainer.models import build
+
+    model = build(ModelConfig(architecture="resnet50v2", width=0.125, weights="none"))
+    write_onnx(model.eval(), 1.0, tmp_path / "model.onnx")
+    assert "Where" not in {node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node}
+
+
+def test_a_worker_says_so(bundle: Bundle, caplog: pytest.LogCaptureFixture) -> None:
+    Engine(bundle, threads=1)
+    assert f"model {bundle.card.version} never answers 0, more than 5: no training photo showed it" in caplog.messages
+
+
+def test_tune_learns_from_them_too(capstone: Data, tmp_path: Path) -> None:
+    run_cli(
+        "tune",
+        *capstone.flags,
+        "--out",
+        tmp_path,
+        "--trials",
+        1,
+        *QUICK,
+        "--set",
+        "model.freeze=layer3",
+        "--set",
+        "train.epochs=1",
+    )
+    assert (tmp_path / "trial-0" / BEST).exists()
+
+
+def test_a_run_goes_on_with_the_classes_that_it_began_with(capstone: Data, data: Data, tmp_path: Path) -> None:
+    index = tmp_path / "index.csv"
+    rows: list[tuple[str, object, str]] = [(row.key, row.quantity, row.group) for row in read_index(_config(data))]
+    write_index(index, [row for row in rows if row[1] in SHOWN])
+    flags = ["--photos", data.photos, "--index", index]
+    run_cli("fit", *flags, "--out", tmp_path / "run", *ONE_EPOCH)
+    write_index(index, rows)
+    with pytest.raises(CheckpointError, match="learned to answer 1, 2, 3, 4, 5, and the training photos show 0, 1"):
+        run_cli("fit", "--out", tmp_path / "run", "--resume", "--epochs", 2)
+
+
+def test_a_teacher_must_know_what_is_learned(fitted: Path, data: Data, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot answer 0, more than 5, which training photos show here"):
+        run_cli(
+            "fit", *data.flags, "--out", tmp_path / "run", *ONE_EPOCH, "--set", f"distil.teachers=['{fitted}']",
+        )  # fmt: skip
+
+
+def test_one_class_is_none_to_learn(data: Data, tmp_path: Path) -> None:
+    rows: list[tuple[str, object, str]] = [(row.key, row.quantity, row.group) for row in read_index(_config(data))]
+    write_index(tmp_path / "index.csv", [row for row in rows if row[1] == 3])
+    with pytest.raises(DataError, match="all training photos show 3 items; add photos of other quantities"):
+        run_cli(
+            "fit", "--photos", data.photos, "--index", tmp_path / "index.csv", "--out", tmp_path / "run", *ONE_EPOCH
+        )
+
+
+def test_no_bin_is_called_odd_for_what_the_model_cannot_say() -> None:
+    random = np.random.default_rng(0)
+    labels = np.tile(np.arange(7), 100)
+    chances = np.zeros((700, 7))
+    chances[:, SHOWN] = random.dirichlet(np.ones(5), 700)
+    groups = [str(number) for number in range(700)]
+    found = conformal.calibrate(chances, labels, groups, "test", answers=SHOWN)
+    assert found.photos == 500
+    values = conformal.PValues(found)
+    assert (values.of(0.0, 0), values.of(0.0, 17)) == (None, None)
+    assert values.of(0.0, 3) == pytest.approx(1 / 101)
+    assert (values.knows(0), values.knows(3), values.knows(17)) == (False, True, False)
+
+
+@pytest.mark.parametrize("answers", [(), (2, 1), (1, 1), (1, 7)])
+def test_a_card_with_impossible_answers_is_refused(tmp_path: Path, answers: tuple[int, ...]) -> None:
+    folder = write_grey_bundle(tmp_path, "v1")
+    card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
+    (folder / "card.json").write_text(json.dumps(card | {"answers": answers}), encoding="utf-8")
+    with pytest.raises(BundleError, match="answers: "):
+        Bundle(folder)
+
+
+@pytest.fixture
+def registry(s3: S3, monkeypatch: pytest.MonkeyPatch) -> Registry:
+    monkeypatch.setenv("BINWATCH_S3_ENDPOINT_URL", s3.endpoint_url)
+    monkeypatch.setenv("BINWATCH_BUCKET", s3.bucket)
+    return Registry(Objects(Settings()), s3.bucket, "models/")
+
+
+def limited(folder: Path, version: str, sees: float = 1.0) -> Path:
+    """A model whose card says that it answers 1 to 5 only."""
+    made = write_grey_bundle(folder, version, sees=sees)
+    card: Card = Bundle(made).card
+    write_card(made, card.model_copy(update={"answers": SHOWN}))
+    return made
+
+
+def test_a_model_that_answers_less_does_not_win_where_that_does_not_show(
+    registry: Registry, grey: Data, tmp_path: Path, cli_error: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On photos of 1 to 5 items alone it has fewer answers to choose from, and at work it misses every empty bin."""
+    tested = [name for name in map(str, range(100)) if split_of(name) is Split.TEST]
+    rows: list[tuple[str, object, str]] = [(row.key, row.quantity, row.group) for row in read_index(_config(grey))]
+    rows += [(f"{label:05}", label, group) for label, group in enumerate(tested[:7])]
+    rows = list({row[0]: row for row in rows}.values())
+    few, every = tmp_path / "few.csv", tmp_path / "every.csv"
+    write_index(few, [row for row in rows if row[1] in SHOWN])
+    write_index(every, rows)
+    run_cli("promote", write_grey_bundle(tmp_path, "v1", sees=0.5))
+    candidate = limited(tmp_path, "v2")
+    message = cli_error("promote", candidate, "--photos", grey.photos, "--index", few)
+    assert "v2 is not found to be better than v1" in message
+    assert "it never answers 0, more than 5, as v1 does, and no test photo shows that" in message
+    run_cli(
+        "promote", candidate, "--photos", grey.photos, "--index", every
+    )  # these photos show all: what it cannot answer counts as wrong
+    assert registry.current().version == "v2"
+    assert "warning: v2 never answers 0, more than 5, whatever a photo shows" in capsys.readouterr().err
+    run_cli("promote", write_grey_bundle(tmp_path, "v3"), *grey.flags, "--force")  # the other way there is no such rule
+    assert registry.current().version == "v3"
+
+
+def _config(data: Data):
+    from trainer.config import DataConfig
+
+    return DataConfig(photos=data.photos, index=data.index)
