@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tests.compose.load import Load
@@ -33,19 +35,46 @@ def test_no_photo_is_lost_or_counted_twice(stack: Stack, service: str, how: str)
         load.check()
 
 
-def test_s3_tells_of_photos_again_after_rabbitmq_was_away(stack: Stack) -> None:
-    """versitygw does not connect anew: its health check ends it. Beat, which would hide it, is stopped."""
-    before = _started(stack, "s3")
-    stack.crash("rabbitmq")
-    wait_until(lambda: _started(stack, "s3") != before, lambda: "s3 was not started again")
-    wait_until(stack.healthy, lambda: f"not healthy: {stack.states()}")
-    docker("stop", stack.container("beat")["Id"])
+def test_s3_takes_photos_while_rabbitmq_is_away_and_tells_of_them_again_afterwards(stack: Stack) -> None:
+    """versitygw itself would neither start without RabbitMQ nor connect anew."""
+    with shown_if_it_fails(stack), Load(stack, "rabbitmq-away") as load:
+        load.wait_for(AROUND)
+        docker("stop", stack.container("rabbitmq")["Id"])
+        load.wait_for(AROUND)
+        docker("restart", stack.container("s3")["Id"])
+        load.wait_for(AROUND)
+        docker("start", stack.container("rabbitmq")["Id"])
+        wait_until(lambda: _tells(stack), lambda: "versitygw did not connect to RabbitMQ")
+        load.wait_for(AROUND)
+        wait_until(stack.healthy, lambda: f"not healthy: {stack.states()}")
     with shown_if_it_fails(stack):
+        load.check()
+        docker("stop", stack.container("beat")["Id"])  # it would hide that no events come
         with Load(stack, "events-again") as load:
             load.wait_for(AROUND)
         load.check()
     docker("start", stack.container("beat")["Id"])
     wait_until(stack.healthy, lambda: f"not healthy: {stack.states()}")
+
+
+def test_s3_takes_photos_though_rabbitmq_refuses_it(stack: Stack) -> None:
+    broker = stack.container("rabbitmq")["Id"]
+    docker("exec", broker, "rabbitmqctl", "-q", "change_password", "binwatch", "another1")
+    try:
+        docker("restart", stack.container("s3")["Id"])
+        with shown_if_it_fails(stack), Load(stack, "refused") as load:
+            load.wait_for(AROUND)
+        assert "photos are taken without RabbitMQ, and found by reconcile" in stack.logs()
+    finally:
+        docker("exec", broker, "rabbitmqctl", "-q", "change_password", "binwatch", stack.settings["RABBITMQ_PASSWORD"])
+    wait_until(lambda: _tells(stack), lambda: "versitygw did not connect to RabbitMQ")
+    load.check()
+
+
+def _tells(stack: Stack) -> bool:
+    """Whether versitygw is connected to RabbitMQ's port 5672 (1628 in /proc/net/tcp)."""
+    answer = run(["docker", "exec", stack.container("s3")["Id"], "cat", "/proc/net/tcp", "/proc/net/tcp6"], check=False)
+    return re.search(r":1628 01 ", answer.stdout) is not None
 
 
 def test_everything_is_still_there_after_all_was_taken_down(stack: Stack) -> None:
