@@ -17,6 +17,10 @@ class BundleError(BinwatchError):
     """A model bundle is missing, damaged, or its ONNX file does not match its card."""
 
 
+class OvertakenError(BinwatchError):
+    """Another model was put in use meanwhile, by someone else. Look which one, and decide again."""
+
+
 class ObjectsError(BinwatchError):
     """The object store refused or could not be reached. Worth trying again."""
 

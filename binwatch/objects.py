@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from botocore.parsers import ResponseParserError
 from binwatch.errors import BinwatchError, ObjectsError
 from binwatch.settings import Settings
 
+logger = logging.getLogger(__name__)
+
 _MISSING = {"NoSuchKey", "NoSuchVersion", "404", "NotFound", "KeyTooLongError"}
 # AccessDenied is about one object; a wrong or expired credential (also a 403) is about all of them: an outage.
 _FORBIDDEN = {
@@ -30,7 +33,9 @@ _FORBIDDEN = {
     "KMS.NotFoundException",
 }
 
-_TAKEN = {"PreconditionFailed", "ConditionalRequestConflict"}
+_CHANGED, _CONFLICT = "PreconditionFailed", "ConditionalRequestConflict"
+_TAKEN = {_CHANGED, _CONFLICT}
+_CONFLICT_TRIES = 5
 _DELETED_AT_ONCE = 1000  # S3 takes no more
 _ERRORS = (ClientError, BotoCoreError, ResponseParserError, KeyError)
 """What boto3 raises, and the KeyError where an answer lacks what every answer of S3 has."""
@@ -150,6 +155,43 @@ class Objects:
             if isinstance(error, ClientError) and error.response["Error"].get("Code") in _TAKEN:
                 return False
             raise _explained(error, bucket, key) from error
+        return True
+
+    def put_over(self, bucket: str, key: str, data: bytes, before: Fetched | None) -> bool:
+        """Write an object unless it has changed since `before` was fetched; returns whether it was written.
+
+        `before` is None where nothing was. Of two that read the same and write at once, one wins. Where the store takes
+        no such condition (an old server, or one whose ETags a proxy has weakened) the object is read again just before
+        it is written, which leaves a moment in which both may win.
+        """
+        for _ in range(_CONFLICT_TRIES):
+            condition = {"IfNoneMatch": "*"} if before is None else {"IfMatch": f'"{before.etag}"'}
+            try:
+                self._client.put_object(Bucket=bucket, Key=key, Body=data, **condition)
+            except _ERRORS as error:
+                code = error.response["Error"].get("Code", "") if isinstance(error, ClientError) else ""
+                if code == _CONFLICT:  # another write was under way: which came first is known by now
+                    continue
+                if code in _MISSING:  # it was deleted
+                    return False
+                if code not in (_CHANGED, "NotImplemented"):
+                    raise _explained(error, bucket, key) from error
+                return self._put_checked(bucket, key, data, before, code)
+            return True
+        return False
+
+    def _put_checked(self, bucket: str, key: str, data: bytes, before: Fetched | None, code: str) -> bool:
+        """Write an object if it is what it was; the store has refused the condition with `code`."""
+        try:
+            now = self.head(bucket, key).etag
+        except ObjectRefused as error:
+            if error.why != "missing":
+                raise
+            now = None
+        if now != (before.etag if before else None):
+            return False
+        logger.warning("s3://%s/%s: written without a condition: the store refuses it (%s)", bucket, key, code)
+        self.put(bucket, key, data)
         return True
 
     def delete(self, bucket: str, keys: Iterable[str]) -> None:

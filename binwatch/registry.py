@@ -2,6 +2,9 @@
 
 The trainer publishes and promotes; workers fetch what is current. A bundle is complete once its card is there, since
 the card is uploaded last, and it is never changed afterwards, but for notes in its card.
+
+Several people and jobs may publish and promote at once. Every write has a condition (If-None-Match, If-Match), so that
+no one's file, note or decision is replaced by that of another who had not seen it.
 """
 
 from __future__ import annotations
@@ -13,10 +16,12 @@ from pathlib import Path
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from binwatch.bundle import CARD, Bundle, Card, Precision, Version
-from binwatch.errors import BundleError
-from binwatch.objects import ObjectRefused, Objects
+from binwatch.errors import BundleError, ObjectsError, OvertakenError
+from binwatch.objects import Fetched, ObjectRefused, Objects
 
+CURRENT = "current.json"
 _MAX_JSON_BYTES = 2**22
+_NOTE_TRIES = 10
 _MAX_MODEL_BYTES = 2**30
 
 
@@ -43,22 +48,38 @@ class Registry:
 
     def current(self) -> Current | None:
         """The model in use; None if none was ever promoted. Raises ObjectsError if it cannot be asked."""
-        key = self._prefix + "current.json"
+        return self._current()[0]
+
+    def _current(self) -> tuple[Current | None, Fetched | None]:
+        key = self._prefix + CURRENT
         try:
-            data = self._objects.fetch(self._bucket, key, max_bytes=_MAX_JSON_BYTES).data
+            found = self._objects.fetch(self._bucket, key, max_bytes=_MAX_JSON_BYTES)
         except ObjectRefused as error:
             if error.why == "missing":
-                return None
+                return None, None
             raise
         try:
-            return Current.model_validate_json(data)
+            return Current.model_validate_json(found.data), found
         except ValidationError as error:
-            raise BundleError(f"s3://{self._bucket}/{key} is damaged ({error}); promote a model again") from error
+            raise BundleError(
+                f"s3://{self._bucket}/{key} is damaged: {_first(error)}; delete it and promote a model again"
+            ) from error
 
-    def set_current(self, current: Current) -> None:
-        """Put another model in use. Its bundle must be published."""
+    def set_current(self, current: Current, before: Current | None) -> None:
+        """Put another model in use, in place of `before`. Its bundle must be published.
+
+        Raises OvertakenError if another one than `before` is in use by now.
+        """
         self.card(current.version)
-        self._objects.put(self._bucket, self._prefix + "current.json", current.model_dump_json(indent=2).encode())
+        now, found = self._current()
+        if now == before:
+            data = current.model_dump_json(indent=2).encode()
+            self._objects.put_over(self._bucket, self._prefix + CURRENT, data, found)
+            # What is there now decides: the answer to a write may get lost, and some stores ignore the condition.
+            now = self.current()
+        if now != current:
+            what = f"{now.version} was put in use" if now else f"{CURRENT} was deleted"
+            raise OvertakenError(f"{what} meanwhile, by someone else; compare with the model in use: promote again")
 
     def versions(self) -> list[str]:
         """Every complete bundle, in the order of their names."""
@@ -68,35 +89,64 @@ class Registry:
 
     def card(self, version: str) -> Card:
         """Card of a published bundle. Raises BundleError if there is none of that version."""
+        return self._card(version)[0]
+
+    def _card(self, version: str) -> tuple[Card, Fetched]:
         try:
-            data = self._objects.fetch(self._bucket, f"{self._prefix}{version}/{CARD}", max_bytes=_MAX_JSON_BYTES).data
+            found = self._objects.fetch(self._bucket, self._card_key(version), max_bytes=_MAX_JSON_BYTES)
         except ObjectRefused as error:
             raise BundleError(f"model {version!r}: {error}; see: python -m trainer models") from error
         try:
-            return Card.model_validate_json(data)
+            card = Card.model_validate_json(found.data)
         except ValidationError as error:
-            raise BundleError(f"model {version!r}: its card is damaged ({error}); publish it again") from error
+            raise BundleError(f"model {version!r}: its card is damaged: {_first(error)}; publish it again") from error
+        if card.version != version:
+            raise BundleError(
+                f"model {version!r}: the card in its folder is that of {card.version!r}; do not copy or rename folders"
+                " in the bucket: export the model under the version that you want, and publish that"
+            )
+        return card, found
+
+    def _card_key(self, version: str) -> str:
+        return f"{self._prefix}{version}/{CARD}"
 
     def publish(self, folder: Path) -> Card:
         """Upload the bundle in `folder`. Raises BundleError if its version is taken by another bundle."""
         bundle = Bundle(folder)
         card = bundle.card
         if card.version in self.versions():
-            if self.card(card.version).model_copy(update={"notes": card.notes}) != card:
-                raise BundleError(f"model {card.version!r} exists and is another one; export under a new version")
-            return card
+            return self._check_same(card)
         for precision in card.variants:
-            path = bundle.model(precision)
-            self._objects.put(self._bucket, f"{self._prefix}{card.version}/{path.name}", path.read_bytes())
-        self._objects.put(self._bucket, f"{self._prefix}{card.version}/{CARD}", (folder / CARD).read_bytes())
+            self._upload(card.version, bundle.model(precision))
+        if not self._objects.put_over(self._bucket, self._card_key(card.version), (folder / CARD).read_bytes(), None):
+            return self._check_same(card)
         return card
+
+    def _check_same(self, card: Card) -> Card:
+        if self.card(card.version).model_copy(update={"notes": card.notes}) != card:
+            raise BundleError(f"model {card.version!r} exists and is another one; export under a new version")
+        return card
+
+    def _upload(self, version: str, path: Path) -> None:
+        """Upload a bundle's file. What is there may be the same, of a publish that was interrupted, and no other's."""
+        key, data = f"{self._prefix}{version}/{path.name}", path.read_bytes()
+        if not self._objects.put_over(self._bucket, key, data, None) and self._fetch_file(key) != data:
+            raise BundleError(
+                f"s3://{self._bucket}/{key} is there already and is of another bundle, whose card is not: someone is"
+                f" publishing model {version!r} now, or was interrupted; export under a new version, or delete the file"
+            )
 
     def annotate(self, version: str, note: str) -> None:
         """Add a sentence to a published card: the one part of a bundle that may change."""
-        card = self.card(version)
-        noted = card.model_copy(update={"notes": [*card.notes, note]})
-        key = f"{self._prefix}{version}/{CARD}"
-        self._objects.put(self._bucket, key, (noted.model_dump_json(indent=2) + "\n").encode())
+        for _ in range(_NOTE_TRIES):
+            card, found = self._card(version)
+            if note in card.notes:
+                return
+            noted = card.model_copy(update={"notes": [*card.notes, note]})
+            data = (noted.model_dump_json(indent=2) + "\n").encode()
+            if self._objects.put_over(self._bucket, self._card_key(version), data, found):
+                return
+        raise ObjectsError(f"model {version!r}: others write its card all the time; the note was not added: {note}")
 
     def fetch(self, version: str, precisions: list[Precision], cache: Path) -> Bundle:
         """The bundle with the wanted variants, in a folder below `cache`, downloaded unless it is there already.
@@ -136,3 +186,9 @@ class Registry:
         except BundleError:
             shutil.rmtree(bundle.folder, ignore_errors=True)
             raise
+
+
+def _first(error: ValidationError) -> str:
+    """What is wrong, in a few words: a card has thousands of numbers, and pydantic would name each."""
+    found = error.errors(include_url=False)[0]
+    return f"{'.'.join(str(part) for part in found['loc']) or 'the file'}: {found['msg']}"

@@ -49,9 +49,5 @@ class PromotionError(BinwatchError):
     """A model is not put in use: it is not better than the one in use, or there is none to go back to."""
 
 
-class OvertakenError(BinwatchError):
-    """Another model was promoted while this one was compared with the one before. Promote again."""
-
-
 class SagemakerError(BinwatchError):
     """A job or an endpoint failed in AWS. What was left running is named."""

@@ -14,7 +14,7 @@ from binwatch.counts import names_of
 from binwatch.registry import Current, Registry
 from trainer.data.split import Split
 from trainer.display import Display
-from trainer.errors import OvertakenError, PromotionError
+from trainer.errors import PromotionError
 from trainer.evaluate import bundle_data, bundle_probabilities, majorities
 from trainer.fit import read_data
 from trainer.metrics import Counts, counts_of, measure, paired
@@ -145,7 +145,7 @@ def rollback(registry: Registry, to: str | None = None) -> Current:
     if version == before.version:
         raise PromotionError(f"{version} is in use already")
     current = Current(version=version, promoted=_now())
-    registry.set_current(current)
+    registry.set_current(current, before)
     return current
 
 
@@ -162,15 +162,12 @@ def _bundle(model: str, registry: Registry, cache: Path) -> Bundle:
 
 def _put_in_use(candidate: Bundle, registry: Registry, before: Current | None, decision: Decision) -> None:
     registry.publish(candidate.folder)
-    if registry.current() != before:
-        raise OvertakenError("another model was promoted meanwhile; compare with that one: promote again")
-    if decision.forced and decision.comparison:
+    current = Current(version=decision.version, promoted=_now(), previous=decision.replaced, forced=decision.forced)
+    registry.set_current(current, before)
+    if decision.forced and decision.comparison:  # now that it is true; current.json says it, too
         registry.annotate(
             decision.version, f"Promoted by --force on {_now():%Y-%m-%d}: {decision.comparison.verdict()}."
         )
-    registry.set_current(
-        Current(version=decision.version, promoted=_now(), previous=decision.replaced, forced=decision.forced)
-    )
 
 
 def _now() -> datetime:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from binwatch.errors import BundleError
 from binwatch.objects import Objects
 from binwatch.registry import Registry
 from binwatch.settings import load_settings
@@ -22,7 +23,12 @@ def models() -> None:
     from trainer.display import Display
 
     registry = open_registry()
-    cards = [registry.card(version) for version in registry.versions()]
+    cards = []
+    for version in registry.versions():
+        try:
+            cards.append(registry.card(version))
+        except BundleError as error:  # one that cannot be used hides no other
+            Display().say(f"warning: {error}")
     if not cards:
         Display().say("no models yet; promote a bundle that export has written")
         return

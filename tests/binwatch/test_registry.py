@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
+import onnx
 import pytest
+from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 
-from binwatch.bundle import Precision
-from binwatch.errors import BundleError
+from binwatch.bundle import Bundle, Precision, describe, write_card
+from binwatch.errors import BundleError, OvertakenError
 from binwatch.objects import Objects
 from binwatch.registry import Current, Registry
 from binwatch.settings import Settings
@@ -34,7 +38,7 @@ def test_no_model_is_in_use_until_one_is_promoted(registry, tmp_path):
     assert registry.current() is None
     publish(registry, tmp_path, "v1")
     assert registry.current() is None
-    registry.set_current(Current(version="v1", promoted=NOW))
+    registry.set_current(Current(version="v1", promoted=NOW), registry.current())
     assert registry.current() == Current(version="v1", promoted=NOW, previous=None, forced=False)
 
 
@@ -42,7 +46,7 @@ def test_versions_lists_whole_bundles_only(registry, s3, tmp_path):
     publish(registry, tmp_path, "v2")
     publish(registry, tmp_path, "v1")
     s3.put("models/half/model-int8.onnx", b"uploaded, but its card is not")
-    registry.set_current(Current(version="v1", promoted=NOW))
+    registry.set_current(Current(version="v1", promoted=NOW), registry.current())
     assert registry.versions() == ["v1", "v2"]
 
 
@@ -86,8 +90,152 @@ def test_a_version_cannot_be_published_twice_with_other_content(registry, tmp_pa
 
 def test_an_unknown_version_cannot_be_promoted(registry):
     with pytest.raises(BundleError, match="model 'v9'"):
-        registry.set_current(Current(version="v9", promoted=NOW))
+        registry.set_current(Current(version="v9", promoted=NOW), registry.current())
     assert registry.current() is None
+
+
+def at_the_write(registry: Registry, key: str, act: Callable[[], object]) -> None:
+    """`act` once, in the moment between what `registry` has read and its write to `key`."""
+    done: list[bool] = []
+
+    def hook(request: AWSPreparedRequest, **_: object) -> None:
+        if not done and request.url.endswith(key):
+            done.append(True)
+            act()
+
+    registry._objects._client.meta.events.register("before-send.s3.PutObject", hook)
+
+
+def test_of_two_that_promote_at_once_one_is_told(registry, s3, tmp_path):
+    for version in ("v1", "v2", "v3"):
+        publish(registry, tmp_path, version)
+    first, other = Current(version="v1", promoted=NOW), Current(version="v2", promoted=NOW, previous="v1")
+    registry.set_current(first, None)
+    second = Registry(Objects(Settings(s3_endpoint_url=s3.endpoint_url)), s3.bucket, "models/")
+    at_the_write(registry, "current.json", lambda: second.set_current(other, first))
+    with pytest.raises(OvertakenError, match="v2 was put in use meanwhile, by someone else"):
+        registry.set_current(Current(version="v3", promoted=NOW, previous="v1"), first)
+    assert registry.current() == other
+
+
+def test_of_two_first_promotions_at_once_one_is_told(registry, s3, tmp_path):
+    publish(registry, tmp_path, "v1")
+    publish(registry, tmp_path, "v2")
+    second = Registry(Objects(Settings(s3_endpoint_url=s3.endpoint_url)), s3.bucket, "models/")
+    at_the_write(registry, "current.json", lambda: second.set_current(Current(version="v2", promoted=NOW), None))
+    with pytest.raises(OvertakenError):
+        registry.set_current(Current(version="v1", promoted=NOW), None)
+    assert registry.current().version == "v2"
+
+
+def test_a_model_that_was_withdrawn_meanwhile_is_noticed(registry, s3, tmp_path):
+    publish(registry, tmp_path, "v1")
+    publish(registry, tmp_path, "v2")
+    first = Current(version="v1", promoted=NOW)
+    registry.set_current(first, None)
+    at_the_write(registry, "current.json", lambda: s3.client.delete_object(Bucket=s3.bucket, Key="models/current.json"))
+    with pytest.raises(OvertakenError, match=r"current\.json was deleted meanwhile"):
+        registry.set_current(Current(version="v2", promoted=NOW), first)
+
+
+def other_bundle(folder: Path, version: str) -> Path:
+    """Another model under the same version."""
+    made = write_brightness_bundle(folder / "other", version)
+    file = made / "model-int8.onnx"
+    model = onnx.load(file)
+    model.doc_string = "another one"
+    onnx.save(model, file)
+    card = Bundle(made).card
+    write_card(made, card.model_copy(update={"variants": {Precision.INT8: describe(file)}}))
+    return made
+
+
+@pytest.mark.parametrize("at", ["model-int8.onnx", "card.json"])
+def test_two_bundles_published_at_once_under_one_version_do_not_mix(registry, s3, tmp_path, at):
+    one, other = write_brightness_bundle(tmp_path / "one", "v1"), other_bundle(tmp_path, "v1")
+    second = Registry(Objects(Settings(s3_endpoint_url=s3.endpoint_url)), s3.bucket, "models/")
+    if at == "model-int8.onnx":  # the other one is quicker throughout
+        at_the_write(registry, at, lambda: second.publish(other))
+        with pytest.raises(BundleError, match=r"model-int8\.onnx is there already and is of another bundle"):
+            registry.publish(one)
+    else:
+
+        def publish_other() -> None:
+            with pytest.raises(BundleError, match="someone is publishing model 'v1' now, or was interrupted"):
+                second.publish(other)
+
+        at_the_write(registry, at, publish_other)
+        registry.publish(one)
+    whole = registry.fetch("v1", [Precision.INT8], tmp_path / "cache")  # raises if card and file are of two bundles
+    assert whole.card == Bundle(other if at == "model-int8.onnx" else one).card
+
+
+def test_a_publish_that_was_interrupted_goes_on(registry, s3, tmp_path):
+    bundle = write_brightness_bundle(tmp_path / "v1", "v1")
+    s3.put("models/v1/model-int8.onnx", (bundle / "model-int8.onnx").read_bytes())
+    assert registry.publish(bundle).version == "v1"
+    assert registry.versions() == ["v1"]
+
+
+def test_no_note_gets_lost_between_two(registry, s3, tmp_path):
+    publish(registry, tmp_path, "v1")
+    second = Registry(Objects(Settings(s3_endpoint_url=s3.endpoint_url)), s3.bucket, "models/")
+    at_the_write(registry, "card.json", lambda: second.annotate("v1", "Two."))
+    registry.annotate("v1", "One.")
+    assert registry.card("v1").notes == ["Two.", "One."]
+
+
+def test_a_folder_with_another_s_card_is_no_model(registry, s3, tmp_path):
+    publish(registry, tmp_path, "v1")
+    for name in ("model-int8.onnx", "card.json"):
+        s3.client.copy_object(Bucket=s3.bucket, Key=f"models/v2/{name}", CopySource=f"{s3.bucket}/models/v1/{name}")
+    with pytest.raises(BundleError, match="model 'v2': the card in its folder is that of 'v1'"):
+        registry.set_current(Current(version="v2", promoted=NOW), None)
+    with pytest.raises(BundleError, match="the card in its folder is that of 'v1'"):
+        registry.fetch("v2", [Precision.INT8], tmp_path / "cache")
+
+
+def answer_conditions(registry: Registry, status: int, code: str) -> None:
+    """A store that answers each write under a condition so, whether it is met or not."""
+
+    def hook(request: AWSPreparedRequest, **_: object) -> AWSResponse | None:
+        if not {"If-Match", "If-None-Match"} & set(request.headers):
+            return None
+        body = f"<Error><Code>{code}</Code><Message>no</Message></Error>".encode()
+        raw = SimpleNamespace(stream=lambda *_, **__: iter([body]), read=lambda *_: body)
+        return AWSResponse(request.url, status, {}, raw)
+
+    registry._objects._client.meta.events.register("before-send.s3.PutObject", hook)
+
+
+@pytest.mark.parametrize(("status", "code"), [(501, "NotImplemented"), (412, "PreconditionFailed")])
+def test_a_store_without_conditions_is_written_to_and_it_is_said(registry, s3, tmp_path, caplog, status, code):
+    """Old servers know no conditions; some compare ETags with their quotes, so that none is ever met."""
+    answer_conditions(registry, status, code)
+    publish(registry, tmp_path, "v1")
+    publish(registry, tmp_path, "v2")
+    first, second = Current(version="v1", promoted=NOW), Current(version="v2", promoted=NOW)
+    registry.set_current(first, None)
+    registry.set_current(second, first)
+    registry.annotate("v2", "Seen.")
+    assert registry.current() == second
+    assert registry.card("v2").notes == ["Seen."]
+    assert f"models/current.json: written without a condition: the store refuses it ({code})" in caplog.text
+    with pytest.raises(OvertakenError):  # what can be seen is still seen
+        registry.set_current(first, first)
+    with pytest.raises(BundleError, match="exists and is another one"):
+        registry.publish(other_bundle(tmp_path, "v1"))
+
+
+def test_a_write_whose_answer_was_lost_is_no_one_else_s(registry, s3, tmp_path):
+    """The client sends it again, and then the condition no longer holds: of its own writing."""
+    publish(registry, tmp_path, "v1")
+    mine = Current(version="v1", promoted=NOW)
+    at_the_write(
+        registry, "current.json", lambda: s3.put("models/current.json", mine.model_dump_json(indent=2).encode())
+    )
+    registry.set_current(mine, None)
+    assert registry.current() == mine
 
 
 def test_a_damaged_current_json_is_an_error_that_names_it(registry, s3):

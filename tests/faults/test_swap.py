@@ -41,7 +41,7 @@ def test_another_model_is_promoted_under_load(house: House, took: Took, tmp_path
 def promote(house: House, bundle: Path) -> None:
     registry = Registry(Objects(house.settings), house.s3.bucket, house.settings.models_prefix)
     registry.publish(bundle)
-    registry.set_current(Current(version=bundle.name, promoted=datetime.now(UTC)))
+    registry.set_current(Current(version=bundle.name, promoted=datetime.now(UTC)), registry.current())
 
 
 def in_use(house: House, version: str) -> bool:

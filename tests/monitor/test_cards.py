@@ -51,7 +51,7 @@ def test_the_settings_own_bundle_needs_no_bucket(bundle: Path) -> None:
 def test_a_promoted_model_s_card_comes_from_the_bucket(s3: S3, registry: Registry, bundle: Path) -> None:
     card = Bundle(bundle).card.model_copy(update={"version": "other"})
     s3.put("models/other/card.json", card.model_dump_json().encode())
-    registry.set_current(Current(version="other", promoted=card.created))
+    registry.set_current(Current(version="other", promoted=card.created), registry.current())
     cards = Cards(bundle, registry)
     assert cards.at_hand("other") is None, "it is asked for, and no page waits"
     _wait_for(lambda: cards.at_hand("other"))

@@ -235,7 +235,7 @@ def test_the_promoted_model_counts(
     objects = Objects(settings)
     registry = Registry(objects, settings.bucket, settings.models_prefix)
     registry.publish(write_brightness_bundle(tmp_path / "promoted", "brightness-7"))
-    registry.set_current(Current(version="brightness-7", promoted=datetime.now(UTC)))
+    registry.set_current(Current(version="brightness-7", promoted=datetime.now(UTC)), registry.current())
     put_photos(s3, 2)
     s3.put("odd key.jpg", jpeg(brightness_of(6)))
     local = Local(settings)

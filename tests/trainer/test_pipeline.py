@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import Engine, select
 
 from binwatch.bundle import Bundle
+from binwatch.errors import OvertakenError
 from binwatch.events import Created
 from binwatch.objects import Objects
 from binwatch.records.tables import Count
@@ -20,7 +21,6 @@ from tests.services.s3 import S3
 from tests.trainer.drawn import run_cli
 from tests.trainer.grey import write_grey_bundle
 from trainer import pipeline
-from trainer.errors import OvertakenError
 from worker.counting import Counting
 
 SAMPLES = Path(__file__).parents[2] / "samples"

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
 from sqlalchemy import Engine, select
 
-from binwatch.errors import BundleError
+from binwatch.errors import BundleError, OvertakenError
 from binwatch.events import Created
 from binwatch.objects import Objects
 from binwatch.records.tables import Count
-from binwatch.registry import Registry
+from binwatch.registry import Current, Registry
 from binwatch.settings import Settings
 from tests.services.s3 import S3
 from tests.trainer.drawn import Data, run_cli
 from tests.trainer.grey import write_grey_bundle
+from trainer.display import silent
 from trainer.metrics import Counts, paired
+from trainer.promote import Comparison, promote
 from worker.counting import Counting
 
 
@@ -72,6 +75,22 @@ def test_a_forced_promotion_is_on_record(registry: Registry, grey: Data, tmp_pat
     assert len(registry.card("v2").notes) == 1
 
 
+def test_a_promotion_that_is_overtaken_leaves_no_note(registry: Registry, grey: Data, tmp_path: Path) -> None:
+    """Its comparison was with a model that is in use no more."""
+    run_cli("promote", write_grey_bundle(tmp_path, "v1"))
+    worse, better = write_grey_bundle(tmp_path, "v2", sees=0.5), Current(version="v3", promoted=datetime.now(UTC))
+    run_cli("publish", write_grey_bundle(tmp_path, "v3"))
+
+    def meanwhile(_: Comparison) -> None:
+        registry.set_current(better, registry.current())
+
+    photos = {"photos": grey.photos, "index": grey.index}
+    with pytest.raises(OvertakenError, match="v3 was put in use meanwhile"):
+        promote(str(worse), registry, photos, silent(), force=True, show=meanwhile)
+    assert registry.current() == better
+    assert registry.card("v2").notes == []
+
+
 def test_a_better_model_that_is_forced_is_not_called_forced(registry: Registry, grey: Data, tmp_path: Path) -> None:
     run_cli("promote", write_grey_bundle(tmp_path, "v1", sees=0.5))
     run_cli("promote", write_grey_bundle(tmp_path, "v2"), *grey.flags, "--force")
@@ -106,6 +125,19 @@ def test_what_cannot_be_promoted(registry: Registry, grey: Data, tmp_path: Path,
     with pytest.raises(BundleError):
         registry.card("v3")
     assert registry.current().version == "v1"
+
+
+def test_a_model_that_cannot_be_used_hides_no_other_in_the_list(
+    registry: Registry, s3: S3, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_cli("publish", write_grey_bundle(tmp_path, "v1"))
+    s3.put("models/copy/card.json", (tmp_path / "v1" / "card.json").read_bytes())
+    s3.put("models/damaged/card.json", b"{}")
+    run_cli("models")
+    printed = capsys.readouterr()
+    assert len([line for line in printed.out.splitlines() if "2026-01-01" in line]) == 1
+    assert "warning: model 'copy': the card in its folder is that of 'v1'" in printed.err
+    assert "warning: model 'damaged': its card is damaged: version: Field required" in printed.err
 
 
 def test_models_lists_them_and_marks_the_one_in_use(

@@ -33,7 +33,7 @@ def counting(settings: Settings, tmp_path: Path) -> Iterator[Counting]:
 def promote(counting: Counting, s3: S3, folder: Path, version: str) -> None:
     registry = Registry(counting.objects, s3.bucket, "models/")
     registry.publish(write_brightness_bundle(folder / version, version))
-    registry.set_current(Current(version=version, promoted=datetime.now(UTC)))
+    registry.set_current(Current(version=version, promoted=datetime.now(UTC)), registry.current())
 
 
 def wait_for(counting: Counting, version: str) -> None:
@@ -77,6 +77,18 @@ def test_a_model_that_cannot_be_used_leaves_the_old_one_in_use(counting, s3, tmp
     assert counting.models.engine.card.version == "brightness-1"
     assert "SHA-256" in caplog.text
     assert "brightness-1 stays in use" in caplog.text
+
+
+def test_a_model_whose_card_names_another_is_not_loaded_anew_at_each_look(counting, s3, tmp_path, caplog):
+    promote(counting, s3, tmp_path, "v2")
+    counting.models.look()
+    engine = counting.models.engine
+    for name in ("model-int8.onnx", "card.json"):  # as people do by hand
+        s3.client.copy_object(Bucket=s3.bucket, Key=f"models/v3/{name}", CopySource=f"{s3.bucket}/models/v2/{name}")
+    s3.put("models/current.json", Current(version="v3", promoted=datetime.now(UTC)).model_dump_json().encode())
+    counting.models.look()
+    assert counting.models.engine is engine
+    assert "model 'v3': the card in its folder is that of 'v2'" in caplog.text
 
 
 def test_the_photo_counted_by_another_model_gets_a_second_record(counting, s3, tmp_path):

@@ -11,7 +11,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from binwatch.bundle import Version
 from binwatch.errors import BinwatchError
-from binwatch.objects import Objects
+from binwatch.objects import Fetched, Objects
 from binwatch.settings import Settings
 
 _MAX_BYTES = 2**20
@@ -102,6 +102,13 @@ class Ledger:
         """Write what has become of a run."""
         self._objects.put(self._bucket, self._key(run), run.model_dump_json(indent=1).encode())
 
+    def end(self, run: Run) -> bool:
+        """Write that a run has ended, and how; False if another has ended it before."""
+        found = self._objects.fetch(self._bucket, self._key(run), max_bytes=_MAX_BYTES)
+        if self._parsed(self._key(run), found).ended is not None:
+            return False
+        return self._objects.put_over(self._bucket, self._key(run), run.model_dump_json(indent=1).encode(), found)
+
     def now(self, run: Run) -> Run:
         """What has become of a run, whoever took it further."""
         return self._read(self._key(run))
@@ -114,9 +121,11 @@ class Ledger:
         return f"{self._prefix}{run.number:08}"
 
     def _read(self, key: str) -> Run:
-        data = self._objects.fetch(self._bucket, key, max_bytes=_MAX_BYTES).data
+        return self._parsed(key, self._objects.fetch(self._bucket, key, max_bytes=_MAX_BYTES))
+
+    def _parsed(self, key: str, found: Fetched) -> Run:
         try:
-            return Run.model_validate_json(data)
+            return Run.model_validate_json(found.data)
         except ValidationError as error:
             raise BinwatchError(
                 f"s3://{self._bucket}/{key} is damaged ({error}); look for transform jobs that still run (their names"

@@ -158,9 +158,6 @@ class Nightly:
     def _end(self, run: Run, states: list[JobState]) -> Run:
         folder = folder_of(self._settings, run)
         done = [self._reader.progress(folder, part) for part in run.parts]
-        now = self.ledger.now(run)
-        if now.ended is not None:  # by another, who may have removed the progress before it was read here
-            return now
         jobs = tuple(JobEnd(name=s.name, status=s.status, reason=s.reason, seconds=s.seconds) for s in states)
         outcome = Outcome(
             recorded=sum(progress.recorded for progress in done),
@@ -170,7 +167,8 @@ class Nightly:
         )
         ended = run.model_copy(update={"ended": datetime.now(UTC), "outcome": outcome})
         # First of all: whoever still reads must not take answers that are being removed for ones that never came.
-        self.ledger.save(ended)
+        if not self.ledger.end(ended):  # another did, who may have removed the progress before it was read here
+            return self.ledger.now(run)
         logger.info("nightly: run %d ended: %s", run.number, self.summary(ended))
         return self.clean_up(ended)
 

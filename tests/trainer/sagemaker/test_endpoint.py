@@ -77,7 +77,7 @@ def registry(s3: S3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Registr
     monkeypatch.setenv("BINWATCH_S3_ENDPOINT_URL", s3.endpoint_url)
     found = Registry(Objects(Settings(s3_endpoint_url=s3.endpoint_url)), s3.bucket, "models/")
     card = found.publish(write_grey_bundle(tmp_path, "grey-1"))
-    found.set_current(Current(version=card.version, promoted=card.created))
+    found.set_current(Current(version=card.version, promoted=card.created), found.current())
     return found
 
 
