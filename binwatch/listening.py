@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 
 from binwatch.errors import BinwatchError
@@ -19,3 +20,8 @@ def listen(host: str, port: int, advice: str = "choose another port") -> socket.
     # every answer waits 40 ms for the client to acknowledge its headers (Nagle's algorithm and delayed ACKs).
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
+
+
+def is_loopback(listener: socket.socket) -> bool:
+    """Whether only this machine can reach it."""
+    return ipaddress.ip_address(listener.getsockname()[0]).is_loopback

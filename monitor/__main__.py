@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from binwatch import command_line, logs
-from binwatch.listening import listen
+from binwatch.listening import is_loopback, listen
 from binwatch.metadata import MAX_QUANTITY
 from binwatch.records.audits import add_audit
 from binwatch.records.current import rank as rank_bins
@@ -42,7 +42,7 @@ def serve_command(
     """Serve the page, the metrics and the API until told to stop."""
     # Only this command needs the web and S3 clients, which take most of a second to load.
     from monitor.app import create_app
-    from monitor.server import address_of, is_loopback, serve, write_port
+    from monitor.server import address_of, serve, write_port
     from monitor.services import make_services
 
     settings = load_settings()

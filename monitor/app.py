@@ -15,6 +15,7 @@ from binwatch.errors import BinwatchError
 from monitor import api, pages, problems
 from monitor.access.bodies import BodyLimit
 from monitor.access.hosts import HostCheck
+from monitor.access.limits import limited
 from monitor.access.writers import Doorkeeper
 from monitor.api.problem import describe
 from monitor.headers import HeadAsGet, SecurityHeaders
@@ -46,7 +47,7 @@ def create_app(services: Services) -> ASGIApp:
         app.add_exception_handler(kind, _refuse)
     app.add_exception_handler(Exception, _fail)
     names = [*services.settings.monitor_hosts.split(","), services.settings.monitor_host]
-    return HeadAsGet(SecurityHeaders(HostCheck(BodyLimit(app), names)))
+    return HeadAsGet(SecurityHeaders(HostCheck(limited(BodyLimit(app)), names)))
 
 
 async def _refuse(request: Request, error: Exception) -> Response:

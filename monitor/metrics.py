@@ -37,7 +37,7 @@ class RecordsCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """The metrics as of now."""
         try:
-            totals = self._records.read(read_totals)
+            totals = self._records.read(read_totals, probe=True)
         except RecordsDown:
             yield _up(False)
             return

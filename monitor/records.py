@@ -32,6 +32,8 @@ CONNECT_TIMEOUT_S = 3
 STATEMENT_TIMEOUT_S = 4
 READERS = 8
 """Reads at a time. A database that hangs holds this many threads of the monitor and no more."""
+PROBES = 2
+"""Reads beside them, of /healthz and /metrics: they must not stand in line behind what people ask for."""
 AGAIN_S = 0.2
 """How long a read waits for a free reader while the last answer was none: or a scrape would stand in line behind all
 the pages that people reload meanwhile."""
@@ -56,19 +58,23 @@ class Records:
 
     def __init__(self, database_url: str) -> None:
         self._engine = _engine(database_url)
-        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="records")
+        self._readers = ThreadPoolExecutor(READERS + PROBES, thread_name_prefix="records")
         self._free = BoundedSemaphore(READERS)
+        self._free_for_probes = BoundedSemaphore(PROBES)
         self._up = True
 
     def check(self) -> None:
         """Raise BinwatchError unless the database can be reached and has this release's schema."""
-        self._within_deadline(lambda: check_schema(self._engine))
+        self._within_deadline(lambda: check_schema(self._engine), self._free)
         self._engine.dispose()
 
-    def read(self, query: Callable[[Connection], T]) -> T:
-        """What `query` returns, run in a transaction of its own. Raises RecordsDown, at the latest after DEADLINE_S."""
+    def read(self, query: Callable[[Connection], T], *, probe: bool = False) -> T:
+        """What `query` returns, run in a transaction of its own. Raises RecordsDown, at the latest after DEADLINE_S.
+
+        A `probe` has readers of its own.
+        """
         try:
-            answer = self._within_deadline(lambda: self._run(query))
+            answer = self._within_deadline(lambda: self._run(query), self._free_for_probes if probe else self._free)
         except RecordsDown as error:
             self._note(error)
             raise
@@ -85,23 +91,17 @@ class Records:
             connection.detach()  # a pooled connection outlives its database: a moved file, a failed-over server
             return query(connection)
 
-    def _within_deadline(self, work: Callable[[], T]) -> T:
+    def _within_deadline(self, work: Callable[[], T], free: BoundedSemaphore) -> T:
         begun = time.monotonic()
-        if not self._free.acquire(timeout=DEADLINE_S if self._up else AGAIN_S):
-            raise self._down(f"{READERS} earlier reads wait for an answer")
-        future = self._readers.submit(self._freed, work)
+        if not free.acquire(timeout=DEADLINE_S if self._up else AGAIN_S):
+            raise self._down("earlier reads wait for an answer")
+        future = self._readers.submit(_freeing, free, work)
         try:
             return future.result(max(begun + DEADLINE_S - time.monotonic(), 0))
         except TimeoutError as error:
             raise self._down(f"no answer within {DEADLINE_S:g} s") from error
         except SQLAlchemyError as error:
             raise self._down(_cause(error)) from error
-
-    def _freed(self, work: Callable[[], T]) -> T:
-        try:
-            return work()
-        finally:
-            self._free.release()
 
     def _down(self, why: str) -> RecordsDown:
         url = self._engine.url.render_as_string(hide_password=True)
@@ -114,6 +114,13 @@ class Records:
             logger.error("%s", error)
         elif not error and not was_up:
             logger.info("the records can be read again")
+
+
+def _freeing(free: BoundedSemaphore, work: Callable[[], T]) -> T:
+    try:
+        return work()
+    finally:
+        free.release()
 
 
 class WritableRecords:

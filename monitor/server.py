@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import signal
 import socket
@@ -11,12 +10,13 @@ from pathlib import Path
 from types import FrameType
 
 import uvicorn
+from anyio import to_thread
 from starlette.types import ASGIApp
 
 from binwatch.errors import BinwatchError
+from binwatch.web.server import make_config
+from monitor.access.limits import IN_FLIGHT
 
-MAX_REQUESTS = 256
-"""Requests at a time; more are answered 503 at once. Far beyond what people and scrapers need."""
 GRACE_S = 5
 """How long requests may take to finish after the signal to stop. Docker kills after 10 s."""
 
@@ -25,11 +25,6 @@ def address_of(listener: socket.socket) -> str:
     """The URL that a listening socket answers at."""
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
-
-
-def is_loopback(listener: socket.socket) -> bool:
-    """Whether only this machine can reach it."""
-    return ipaddress.ip_address(listener.getsockname()[0]).is_loopback
 
 
 def write_port(path: Path, listener: socket.socket) -> None:
@@ -48,22 +43,13 @@ class Server(uvicorn.Server):
     """Serves the app; calls `ready` once requests are answered."""
 
     def __init__(self, app: ASGIApp, ready: Callable[[], None]) -> None:
-        super().__init__(
-            uvicorn.Config(
-                app,
-                log_config=None,
-                access_log=False,  # a scrape every 15 s is no news
-                server_header=False,
-                proxy_headers=False,
-                limit_concurrency=MAX_REQUESTS,
-                timeout_graceful_shutdown=GRACE_S,
-                lifespan="off",
-            )
-        )
+        super().__init__(make_config(app, IN_FLIGHT, grace_s=GRACE_S))
         self._ready = ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, then tell."""
+        # Starlette runs each route on one of 40 threads: /healthz would stand in line behind what is slow.
+        to_thread.current_default_thread_limiter().total_tokens = IN_FLIGHT
         await super().startup(sockets)
         self._ready()
 

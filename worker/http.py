@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import NamedTuple
 
+import uvicorn
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from binwatch.errors import SettingsError
+from binwatch.errors import BinwatchError, SettingsError
+from binwatch.listening import listen
+from binwatch.web.requests import Receive, RequestLimit, Scope, Send, unavailable
+from binwatch.web.server import make_config
 from worker.health import Health
+
+_OTHERS = 8
+"""Requests in flight to paths that are not there."""
+_GRACE_S = 1
+
+
+class Reply(NamedTuple):
+    """An answer of HTTP's."""
+
+    status: int
+    kind: str
+    body: bytes
 
 
 class StatusServer:
@@ -18,18 +37,15 @@ class StatusServer:
 
     def __init__(self, host: str, port: int, registry: CollectorRegistry, health: Health) -> None:
         try:
-            self._server = ThreadingHTTPServer((host, port), _handler(registry, health))
-        except (OSError, OverflowError) as error:
-            raise SettingsError(
-                f"cannot listen on {host}:{port} ({error}); set BINWATCH_WORKER_PORT (or _HOST) to a free one"
-            ) from error
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, name="status", daemon=True)
-
-    @property
-    def port(self) -> int:
+            self._listener = listen(host, port, "set BINWATCH_WORKER_PORT (or _HOST) to a free one")
+        except BinwatchError as error:
+            raise SettingsError(str(error)) from error
+        self.port = int(self._listener.getsockname()[1])
         """The port that it listens on."""
-        return int(self._server.server_address[1])
+        app = _App({"/metrics": lambda: _metrics(registry), "/healthz": lambda: _healthz(health)})
+        limited = RequestLimit(app, _OTHERS, app.routes, unavailable)
+        self._server = uvicorn.Server(make_config(limited, limited.total, grace_s=_GRACE_S))
+        self._thread = threading.Thread(target=self._serve, name="status", daemon=True)
 
     def start(self) -> None:
         """Begin."""
@@ -37,32 +53,53 @@ class StatusServer:
 
     def stop(self) -> None:
         """End, and let go of the port."""
-        self._server.shutdown()
-        self._server.server_close()
+        self._server.should_exit = True
+        if self._thread.is_alive():
+            self._thread.join()
+        self._listener.close()
+
+    def _serve(self) -> None:
+        self._server.run(sockets=[self._listener])
 
 
-def _handler(registry: CollectorRegistry, health: Health) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        timeout = 10  # seconds; a client that says nothing must not hold a thread
+class _App:
+    def __init__(self, routes: dict[str, Callable[[], Reply]]) -> None:
+        self.routes = routes
 
-        def do_GET(self) -> None:
-            if self.path == "/metrics":
-                self._answer(200, CONTENT_TYPE_LATEST, generate_latest(registry))
-            elif self.path == "/healthz":
-                problems = health.problems()
-                body = json.dumps({"healthy": not problems, "problems": problems}).encode()
-                self._answer(503 if problems else 200, "application/json", body)
-            else:
-                self._answer(404, "text/plain", b"/metrics or /healthz\n")
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        reply = await self._reply(scope["method"], scope["path"])
+        headers = [(b"content-type", reply.kind.encode()), (b"content-length", str(len(reply.body)).encode())]
+        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        await send({"type": "http.response.body", "body": reply.body})
 
-        def _answer(self, status: int, kind: str, body: bytes) -> None:
-            self.send_response(status)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+    async def _reply(self, method: str, path: str) -> Reply:
+        if path not in self.routes:
+            return Reply(404, "text/plain", b"/metrics or /healthz\n")
+        if method not in ("GET", "HEAD"):
+            return Reply(405, "text/plain", b"GET or HEAD\n")
+        return await _on_a_thread(self.routes[path])
 
-        def log_message(self, format: str, *args: object) -> None:
-            """A line for each probe would bury the others."""
 
-    return Handler
+def _metrics(registry: CollectorRegistry) -> Reply:
+    return Reply(200, CONTENT_TYPE_LATEST, generate_latest(registry))
+
+
+def _healthz(health: Health) -> Reply:
+    problems = health.problems()
+    body = json.dumps({"healthy": not problems, "problems": problems}).encode()
+    return Reply(503 if problems else 200, "application/json", body)
+
+
+async def _on_a_thread(work: Callable[[], Reply]) -> Reply:
+    """What `work` returns. On a daemon thread: a probe that hangs must not keep a worker from its end."""
+    done: Future[Reply] = Future()
+    done.set_running_or_notify_cancel()
+
+    def run() -> None:
+        try:
+            done.set_result(work())
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=run, name="probe", daemon=True).start()
+    return await asyncio.wrap_future(done)

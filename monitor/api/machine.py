@@ -36,7 +36,7 @@ class Health(BaseModel):
 @router.get("/healthz", responses={503: {"model": Problem}})
 def healthz(services: Given) -> Health:
     """200 if the records can be read now, 503 if not."""
-    services.records.read(read_model_in_use)
+    services.records.read(read_model_in_use, probe=True)
     return Health()
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -138,8 +140,26 @@ def test_a_frequent_prober_gets_the_last_answer() -> None:
 
 def test_a_port_that_is_taken_is_named(closed_url: str, counting: Counting) -> None:
     port = int(closed_url.rpartition(":")[2])
-    with pytest.raises(SettingsError, match=rf"cannot listen on 127\.0\.0\.1:{port} .*BINWATCH_WORKER_PORT"):
+    with pytest.raises(SettingsError, match=rf"cannot listen on 127\.0\.0\.1 port {port}: .*BINWATCH_WORKER_PORT"):
         StatusServer("127.0.0.1", port, counting.metrics.registry, Health({}))
+
+
+def test_silent_connections_and_a_probe_that_hangs_delay_no_scrape(counting: Counting) -> None:
+    release = threading.Event()
+    server = StatusServer("127.0.0.1", 0, counting.metrics.registry, Health({"part": lambda: release.wait(30)}))
+    server.start()
+    url = f"http://127.0.0.1:{server.port}"
+    silent = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(300)]
+    probing = threading.Thread(target=get, args=(url + "/healthz",))
+    probing.start()
+    try:
+        assert get(url + "/metrics")[0] == 200
+    finally:
+        release.set()
+        probing.join(30)
+        for client in silent:
+            client.close()
+        server.stop()
 
 
 def test_another_path_is_not_found(status: str) -> None:

@@ -1,0 +1,55 @@
+"""How many requests may be in flight, with a way in for the probes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, MutableMapping
+from typing import Any
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+PROBES_AT_ONCE = 8
+"""Requests in flight to the path of one probe."""
+
+
+class RequestLimit:
+    """Wraps an ASGI app that then has at most `most` requests in flight, and beside them a few of each probe.
+
+    A probe is a path that others watch the service by, such as /healthz: it must be answered above all when there is
+    too much to do.
+    """
+
+    def __init__(self, app: App, most: int, probes: Collection[str], refuse: App) -> None:
+        """`refuse` answers what is too much."""
+        self._app = app
+        self._most = most
+        self._probes = frozenset(probes)
+        self._refuse = refuse
+        self._in_flight: Counter[str] = Counter()
+
+    @property
+    def total(self) -> int:
+        """Requests in flight at most."""
+        return self._most + PROBES_AT_ONCE * len(self._probes)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The ASGI entry point."""
+        probe = scope["path"] if scope["path"] in self._probes else ""
+        if self._in_flight[probe] >= (PROBES_AT_ONCE if probe else self._most):
+            await self._refuse(scope, receive, send)
+            return
+        self._in_flight[probe] += 1
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._in_flight[probe] -= 1
+
+
+async def unavailable(scope: Scope, receive: Receive, send: Send) -> None:
+    """503 as plain text."""
+    headers = [(b"content-type", b"text/plain"), (b"retry-after", b"1")]
+    await send({"type": "http.response.start", "status": 503, "headers": headers})
+    await send({"type": "http.response.body", "body": b"too many requests are in flight; try again\n"})

@@ -1,0 +1,52 @@
+"""However many ask, or connect and ask nothing: whoever watches the monitor has its answer."""
+
+from __future__ import annotations
+
+import socket
+import threading
+
+import pytest
+
+from monitor import records as module
+from monitor.access.limits import IN_FLIGHT
+from monitor.records import READERS
+from tests.monitor.conftest import Running
+
+SILENT = IN_FLIGHT + 156
+"""More than the server keeps open."""
+
+
+def test_silent_connections_lock_nobody_out(monitor: Running) -> None:
+    address = (monitor.client.base_url.host, monitor.client.base_url.port)
+    silent = [socket.create_connection(address) for _ in range(SILENT)]
+    try:
+        assert monitor.get("/healthz").status_code == 200
+        assert monitor.page("/")
+    finally:
+        for client in silent:
+            client.close()
+
+
+def test_probes_do_not_wait_behind_what_others_ask_for(monitor: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every reader has its hands full, and every place is taken."""
+    monkeypatch.setattr(module, "DEADLINE_S", 60.0)
+    release, begun = threading.Event(), threading.Semaphore(0)
+
+    def hang(_: object) -> None:
+        begun.release()
+        release.wait(60)
+
+    busy = [threading.Thread(target=monitor.services.records.read, args=(hang,)) for _ in range(READERS)]
+    for thread in busy:
+        thread.start()
+    try:
+        for _ in busy:
+            assert begun.acquire(timeout=30)
+        assert monitor.get("/healthz").status_code == 200
+        assert monitor.metric("binwatch_records_up") == 1
+        monkeypatch.setattr(module, "DEADLINE_S", 0.1)
+        assert monitor.look("/").status_code == 503
+    finally:
+        release.set()
+        for thread in busy:
+            thread.join(60)
