@@ -132,12 +132,26 @@ class Settings(BaseSettings):
     log_format: LogFormat = Field(LogFormat.TEXT, description="log lines for people, or one JSON object a line")
 
     # Serving on SageMaker
-    serve_host: str = Field("0.0.0.0", description="address that `worker serve` listens on")  # noqa: S104 (as SageMaker asks)
+    serve_host: str | None = Field(
+        None,
+        description="address that `worker serve` listens on; unset: `127.0.0.1`, and all in a container of SageMaker's",
+    )
     serve_port: int = Field(8080, ge=0, le=65535, description="port that `worker serve` listens on; 0: any free one")
     serve_batch_wait_ms: float = Field(
         5.0, ge=0, le=1000, description="longest wait of a batch for photos on their way, in milliseconds"
     )
     serve_queue: int = Field(128, ge=1, le=10_000, description="requests in hand at a time; more are refused with 503")
+    serve_memory_bytes: int = Field(
+        256 * 2**20,
+        gt=0,
+        description="bodies that requests hold in memory at a time, in bytes; more are refused with 503. Photos of"
+        " links may hold as much again",
+    )
+    serve_prefixes: str | None = Field(
+        None,
+        description="how keys begin that links may lead to; comma between them; unset: all of the bucket but models and"
+        " nightly runs",
+    )
     sagemaker_folder: Path = Field(Path("/opt/ml"), description="where SageMaker puts what its containers need")
 
     # Nightly run

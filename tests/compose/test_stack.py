@@ -176,7 +176,8 @@ def test_prometheus_understands_every_query_of_the_dashboards(stack: Stack, path
 
 def test_the_workers_image_serves_as_sagemaker_asks(stack: Stack) -> None:
     confined = ("--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL")
-    served = docker("run", "-d", *confined, "-p", "127.0.0.1::8080", "binwatch-worker:test", "serve").strip()
+    reached = ("-p", "127.0.0.1::8080", "-e", "BINWATCH_SERVE_HOST=0.0.0.0")
+    served = docker("run", "-d", *confined, *reached, "binwatch-worker:test", "serve").strip()
     try:
         url = "http://" + docker("port", served, "8080").strip()
         wait_until(lambda: _answers(url + "/ping"), lambda: docker("logs", served))

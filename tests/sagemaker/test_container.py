@@ -100,6 +100,18 @@ def test_what_is_in_hand_at_sigterm_is_answered(start: Start, brightness_bundle:
         ping(port)
 
 
+@pytest.mark.parametrize(("folder", "address"), [("", "0.0.0.0"), ("none", "127.0.0.1")], ids=["inside", "outside"])
+def test_only_sagemakers_containers_are_reached_from_outside(
+    start: Start, brightness_bundle: Path, tmp_path: Path, folder: str, address: str
+) -> None:
+    (tmp_path / "model").symlink_to(brightness_bundle)
+    container = start(SERVE_HOST="", SAGEMAKER_FOLDER=str(tmp_path / folder), MODEL_DIR=str(brightness_bundle))
+    for line in container.stdout:
+        if "listening on" in line:
+            break
+    assert f"listening on {address} port" in line
+
+
 def test_a_container_without_a_model_ends_with_the_reason(start: Start, tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     _, errors = (container := start()).communicate(timeout=WITHIN_S)

@@ -19,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from binwatch.bundle import Bundle
 from binwatch.embedding import unpack
-from binwatch.errors import BundleError
+from binwatch.errors import BundleError, ObjectsError
 from binwatch.settings import Settings, TransformEnvironment
 from tests.services.faulty_s3 import FaultyS3, refuse
 from tests.services.s3 import S3
@@ -144,22 +144,66 @@ def test_lines_of_links_are_answered_each_in_order(service: Service, s3: S3) -> 
     assert answers[40].reason == "missing"
 
 
-def test_a_line_that_is_no_link_fails_no_other(service: Service, s3: S3) -> None:
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"{",
+        b'"text"',
+        b'{"photo": 1}',
+        b'{"photo": "http://a/b.jpg"}',
+        b'{"photo": "s3://b"}',
+        b"\xff",
+        b"[" * 100_000,
+        b'{"photo":' * 100_000,
+        b'{"photo": "s3://bins/\\ud800.jpg"}',
+        b'{"photo": "s3://bins/a\\udfff\\ud800.jpg"}',
+        b'{"photo": ' + b"9" * 10_000 + b"}",
+        b'{"photo": 1e999}',
+        b'{"photo": NaN}',
+        b'{"photo": null}',
+        b'{"photo": ["s3://bins/a.jpg"]}',
+        b'{"photo": {"photo": "s3://bins/a.jpg"}}',
+        b'{"photo": "s3://bins/' + b"a" * 1025 + b'"}',
+        b"\x00",
+        b"null",
+    ],
+    ids=lambda line: repr(line[:24]),
+)
+def test_a_line_that_is_no_link_fails_no_other(service: Service, s3: S3, line: bytes) -> None:
     s3.put("a.jpg", jpeg(100))
-    link = json.dumps({"photo": f"s3://{s3.bucket}/a.jpg"})
-    lines = [
-        link,
-        "{",
-        "",
-        '"text"',
-        '{"photo": 1}',
-        '{"photo": "http://a/b.jpg"}',
-        '{"photo": "s3://b"}',
-        "\xff",
-        link,
-    ]
-    response = service.post("\n".join(lines).encode("latin-1"), "application/jsonlines; charset=utf-8")
-    assert reasons(response) == [None, *[MALFORMED] * 6, None]
+    link = json.dumps({"photo": f"s3://{s3.bucket}/a.jpg"}).encode()
+    response = service.post(b"\n".join([link, line, b"", link]), "application/jsonlines; charset=utf-8")
+    assert reasons(response) == [None, MALFORMED, None]
+
+
+def test_links_lead_to_allowed_keys_of_the_bucket_and_nowhere_else(settings: Settings, s3: S3) -> None:
+    photo = jpeg(brightness_of(2))
+    s3.client.create_bucket(Bucket=s3.bucket + "-other")
+    s3.client.put_object(Bucket=s3.bucket + "-other", Key="bin-images/a.jpg", Body=photo)
+    keys = ["bin-images/a.jpg", "new/b.jpg", "bin-imagesa.jpg", "private/a.jpg", "models/a.jpg", "nightly/a.jpg"]
+    for key in keys:
+        s3.put(key, photo)
+    steps = ["bin-images/../private/a.jpg", "bin-images/./a.jpg"]
+    links = [f"s3://{s3.bucket}/{key}" for key in [*keys, *steps]]
+    others = [f"s3://{s3.bucket}-other/bin-images/a.jpg", "s3://no-such-bucket-at-all/bin-images/a.jpg", "s3://../a"]
+    service = Service(settings.model_copy(update={"serve_prefixes": "bin-images/, new/,models/"}))
+    assert reasons(service.links(*links, *others)) == [None, None, *["forbidden"] * 9]
+    service.counter.close()
+    service = Service(settings)  # by default, all but models and nightly runs
+    assert reasons(service.links(*links, *others)) == [None] * 4 + ["forbidden"] * 7
+    assert "private" not in json.loads(service.links(f"s3://{s3.bucket}/models/private").text)["detail"]
+    service.counter.close()
+
+
+@pytest.mark.parametrize("data", [b"a secret", b"II*\x00 secret", b"\xff\xd8\xff secret", b"GIF89a secret"])
+def test_a_link_tells_nothing_of_what_is_no_photo(service: Service, s3: S3, data: bytes) -> None:
+    s3.put("a.txt", data)
+    answer = json.loads(service.links(f"s3://{s3.bucket}/a.txt").text)
+    assert answer.pop("reason") in {"not_an_image", "unsupported_format", "corrupt"}
+    assert answer == {
+        "photo": f"s3://{s3.bucket}/a.txt", "model": "brightness-1", "precision": "int8",
+        "provider": "CPUExecutionProvider", "detail": "what is there is not a photo that can be counted",
+    }  # fmt: skip
 
 
 def test_a_request_without_any_link_is_the_clients_mistake_but_never_ends_a_batch(settings: Settings) -> None:
@@ -176,9 +220,91 @@ def test_a_request_without_any_link_is_the_clients_mistake_but_never_ends_a_batc
 def test_an_outage_of_s3_is_no_photos_fault(settings: Settings, faulty_s3: FaultyS3) -> None:
     faulty_s3.answer = refuse(503, "SlowDown")
     service = Service(settings.model_copy(update={"s3_endpoint_url": faulty_s3.endpoint_url}))
-    response = service.links("s3://bins/a.jpg", "s3://bins/b.jpg")
+    response = service.links(*(f"s3://{settings.bucket}/{name}.jpg" for name in "ab"))
     assert (response.status_code, response.headers["retry-after"]) == (503, "1")
-    assert "SlowDown" in response.json()["error"]
+    assert response.json() == {"error": "S3 did not give the photos; try again"}
+    service.counter.close()
+
+
+def test_what_s3_does_not_give_fails_no_other_line(
+    service: Service, s3: S3, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    s3.put("a.jpg", jpeg(100))
+    fetch, fetched = service.counter._objects.fetch, []
+
+    def refused(bucket: str, key: str, **more: Any) -> Any:
+        fetched.append(key)
+        if key == "broken.jpg":
+            raise ObjectsError("s3://bins/broken.jpg: 500 of 10.0.0.1")
+        if key == "odd.jpg":
+            raise RuntimeError("nobody thought of this")
+        return fetch(bucket, key, **more)
+
+    monkeypatch.setattr(service.counter._objects, "fetch", refused)
+    a, broken, odd = (f"s3://{s3.bucket}/{name}.jpg" for name in ("a", "broken", "odd"))
+    response = service.links(a, broken, odd, a)
+    assert reasons(response) == [None, "unavailable", "internal_error", None]
+    assert "10.0.0.1" not in response.text
+    assert "10.0.0.1" in caplog.text
+    fetched.clear()
+    assert reasons(service.links(a, *[broken] * 100)) == [None, *["unavailable"] * 100]
+    assert len(fetched) == 64  # of the second 32 not one was there, so the others were not asked for
+    assert service.links(broken, odd).status_code == 503
+    assert service.counter._fetched.free == service.counter._fetched.most
+
+
+def test_unfinished_bodies_hold_no_more_than_the_budget(settings: Settings) -> None:
+    """As if 128 clients sent 19 MB each, and then no more."""
+    service = Service(settings.model_copy(update={"serve_memory_bytes": 2**20, "max_photo_bytes": 400_000}))
+    photo = jpeg(brightness_of(5))
+
+    async def run() -> tuple[list[httpx.Response], httpx.Response]:
+        go_on = asyncio.Event()
+
+        async def unfinished() -> AsyncIterator[bytes]:
+            for _ in range(30):
+                yield bytes(10_000)
+            await go_on.wait()
+            yield bytes(10_000)
+
+        sent = [asyncio.create_task(service.send("POST", "/invocations", content=unfinished())) for _ in range(16)]
+        while sum(task.done() for task in sent) < 13:
+            assert 0 <= service.app._bodies.free <= 2**20
+            await asyncio.sleep(0)
+        within = await service.send("POST", "/invocations", content=photo)
+        go_on.set()
+        return await asyncio.gather(*sent), within
+
+    responses, within = asyncio.run(asyncio.wait_for(run(), WITHIN_S))
+    assert sorted(response.status_code for response in responses) == [200] * 3 + [503] * 13
+    assert {response.headers["retry-after"] for response in responses if response.status_code == 503} == {"1"}
+    assert reasons(within) == [None]
+    assert service.app._bodies.free == 2**20
+    assert service.samples()["binwatch_worker_refused_requests_total"] == 13
+    service.counter.close()
+
+
+def test_photos_of_links_wait_for_room(settings: Settings, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(12):
+        s3.put(f"{number}.jpg", jpeg(brightness_of(number % 7)))
+    service = Service(settings.model_copy(update={"serve_memory_bytes": 2_000_000, "max_photo_bytes": 1_000_000}))
+    fetch, at_once, lock = service.counter._objects.fetch, [0], threading.Lock()
+
+    def counted(*where: Any, **more: Any) -> Any:
+        with lock:
+            at_once.append(at_once[-1] + 1)
+        try:
+            return fetch(*where, **more)
+        finally:
+            with lock:
+                at_once.append(at_once[-1] - 1)
+
+    monkeypatch.setattr(service.counter._objects, "fetch", counted)
+    links = [f"s3://{s3.bucket}/{number}.jpg" for number in range(12)]
+    answers = [Answer.model_validate_json(line) for line in service.links(*links).text.splitlines()]
+    assert [answer.predicted for answer in answers] == [number % 7 for number in range(12)]
+    assert max(at_once) <= 2
+    assert service.counter._fetched.free == 2_000_000
     service.counter.close()
 
 
@@ -208,17 +334,6 @@ def test_requests_that_accept_json(service: Service, accept: str) -> None:
 def test_too_many_links(service: Service) -> None:
     response = service.links(*["s3://bins/a.jpg"] * (MAX_LINKS + 1))
     assert (response.status_code, "send at most 1,000" in response.text) == (413, True)
-
-
-def test_a_client_that_says_no_more_does_not_keep_its_place(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.serving.app._BODY_S", 0.01)
-
-    async def never() -> AsyncIterator[bytes]:
-        yield b"x"
-        await asyncio.sleep(WITHIN_S)  # until the app has had enough
-
-    response = asyncio.run(service.send("POST", "/invocations", content=never()))
-    assert (response.status_code, service.app._in_hand) == (408, 0)
 
 
 def test_ping_says_whether_photos_can_be_counted(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

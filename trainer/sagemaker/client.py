@@ -10,7 +10,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from binwatch.aws import aws_client, is_taken
-from binwatch.settings import Settings
+from binwatch.settings import PREFIX, Settings
 
 
 class Aws:
@@ -18,6 +18,8 @@ class Aws:
 
     def __init__(self, settings: Settings) -> None:
         self.region = settings.region
+        self.serving = _serving(settings)
+        """Environment of a serving container: where the links lead that it is sent, and may lead."""
         self._sagemaker_url = settings.sagemaker_endpoint_url
 
     @cached_property
@@ -29,6 +31,11 @@ class Aws:
     def scaling(self) -> Any:
         """Application Auto Scaling, which is not the SageMaker SDK's business."""
         return aws_client("application-autoscaling", self.region)
+
+
+def _serving(settings: Settings) -> dict[str, str]:
+    names = ("region", "bucket", "models_prefix", "nightly_prefix", "serve_prefixes")
+    return {PREFIX + name.upper(): value for name in names if (value := getattr(settings, name))}
 
 
 @contextmanager

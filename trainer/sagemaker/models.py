@@ -11,7 +11,7 @@ from typing import Any
 from binwatch.aws import explained
 from binwatch.objects import Objects
 from binwatch.registry import Registry
-from binwatch.settings import PREFIX, Settings
+from binwatch.settings import Settings
 from trainer.errors import ConfigError
 from trainer.sagemaker.client import Aws, idempotent
 from trainer.sagemaker.jobs import tags
@@ -62,9 +62,8 @@ def ensure(aws: Aws, config: SagemakerConfig, source: Source) -> str:
     """
     if not config.endpoint.image:
         raise ConfigError("endpoint.image: the URI of the worker's image in ECR is needed")
-    environment = {f"{PREFIX}REGION": aws.region}  # of the bucket that links lead to
     request: dict[str, Any] = {
-        "PrimaryContainer": {"Image": config.endpoint.image, "Environment": environment, **source.container},
+        "PrimaryContainer": {"Image": config.endpoint.image, "Environment": aws.serving, **source.container},
         "ExecutionRoleArn": config.endpoint.role or config.job.role,
     }
     if config.job.subnets:

@@ -17,8 +17,13 @@ from binwatch.photo_stats import PhotoStats
 from worker.engine import Engine
 from worker.pipeline import Prediction
 
+# Reasons of answers beside those of binwatch.errors.Reason. They are never in the records.
 MALFORMED = "malformed_request"
-"""Reason of an answer to what is neither a photo nor a link to one. It is never in the records."""
+"""It is neither a photo nor a link to one."""
+UNAVAILABLE = "unavailable"
+"""S3 did not give the photo of a link, which says nothing of the photo."""
+INTERNAL_ERROR = "internal_error"
+"""The service failed on this photo."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +54,7 @@ class Answer(BaseModel):
     """Probability of the class."""
     probabilities: list[float] | None = Field(None, min_length=len(CLASSES), max_length=len(CLASSES))
     reason: str | None = None
-    """binwatch.errors.Reason, or MALFORMED."""
+    """binwatch.errors.Reason, or one of those above."""
     detail: str | None = None
     bytes: int | None = None
     md5: str | None = None
@@ -79,19 +84,30 @@ _Bytes = bytes
 
 
 def answer(engine: Engine, received: Received, result: Prediction | PhotoError, link: str | None = None) -> Answer:
-    """What is said of a photo that was counted, or could not be."""
+    """What is said of a photo that was counted, or could not be.
+
+    Of what a link led to, nothing is said unless it is a photo: its bytes are not the client's own.
+    """
     photo, stats = received.photo, received.stats
-    about = {"photo": link, "bytes": received.bytes, "md5": received.md5}
+    about: dict[str, object] = {"photo": link}
+    if link is None or photo is not None:
+        about |= {"bytes": received.bytes, "md5": received.md5}
     if photo is not None:
         about |= {"width": photo.width, "height": photo.height}
     if stats is not None:
         about |= asdict(stats)
-    return Answer(**_model(engine), **about, **(_count(result) if isinstance(result, Prediction) else _failure(result)))
+    if isinstance(result, Prediction):
+        return Answer(**_model(engine), **about, **_count(result))
+    detail = str(result) if link is None or photo is not None else _NO_PHOTO
+    return Answer(**_model(engine), **about, reason=result.reason, detail=detail)
 
 
-def malformed(engine: Engine, detail: str) -> Answer:
-    """What is said of something that is neither a photo nor a link to one."""
-    return Answer(**_model(engine), reason=MALFORMED, detail=detail)
+def no_count(engine: Engine, reason: str, detail: str, link: str | None = None) -> Answer:
+    """What is said of something that no photo is known of."""
+    return Answer(**_model(engine), photo=link, reason=reason, detail=detail)
+
+
+_NO_PHOTO = "what is there is not a photo that can be counted"
 
 
 def _model(engine: Engine) -> dict[str, str]:
@@ -106,7 +122,3 @@ def _count(prediction: Prediction) -> dict[str, object]:
         "probabilities": prediction.probabilities,
         "embedding": base64.b64encode(pack(prediction.embedding)),
     }
-
-
-def _failure(error: PhotoError) -> dict[str, object]:
-    return {"reason": error.reason, "detail": str(error)}

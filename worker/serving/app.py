@@ -12,15 +12,16 @@ import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from binwatch.errors import ObjectsError
 from binwatch.settings import TRANSFORM_MB, Settings, TransformEnvironment
+from binwatch.web.requests import Receive, Scope, Send
 from worker.metrics import WorkerMetrics
 from worker.pipeline import EngineBroken
-from worker.serving.answers import MALFORMED, Answer, malformed
+from worker.serving.answers import MALFORMED, Answer, no_count
 from worker.serving.bodies import (
     JSON,
     JSON_LINES,
@@ -30,23 +31,17 @@ from worker.serving.bodies import (
     BodyKind,
     BodyTooLarge,
     ClientGone,
-    NotALink,
-    Receive,
     accepts,
     kind_of_body,
-    links,
     read_body,
 )
+from worker.serving.budget import ByteBudget, OverBudget, Share
 from worker.serving.counter import PhotoCounter
+from worker.serving.links import Link, NotALink, read_links
 
 logger = logging.getLogger(__name__)
 
 Headers = Mapping[str, str]
-Scope = dict[str, Any]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
-
-_BODY_S = 60
-"""Seconds that a client has for its body: one that says no more must not keep its place."""
 _USUAL_MB = 6
 _AT_ONCE = 32
 """Links of one request that are followed at a time: enough to fill batches, and other requests get their turn."""
@@ -67,6 +62,14 @@ class Reply(NamedTuple):
     status: int
     kind: str
     body: bytes
+    retry_after_s: int | None = None
+
+
+class Unanswered(NamedTuple):
+    """A link, and the error that is not its photo's."""
+
+    link: Link
+    error: Exception
 
 
 Route = Callable[[Headers, Receive], Awaitable[Reply]]
@@ -80,7 +83,10 @@ class App:
         self._settings = settings
         self._in_batch = environment.batch
         # SageMaker does not send more than it said; what it said must fit, or its job would fail of the settings.
-        self._most = max(settings.serve_queue, environment.max_concurrent_transforms)
+        self.most = max(settings.serve_queue, environment.max_concurrent_transforms)
+        """Requests with photos or links that are in hand at a time."""
+        of_a_job = TRANSFORM_MB * 2**20 if environment.batch else 0
+        self._bodies = ByteBudget(max(settings.serve_memory_bytes, settings.max_photo_bytes, of_a_job))
         self._metrics = metrics
         self._in_hand = 0
         self._routes: dict[tuple[str, str], Route] = {
@@ -95,12 +101,14 @@ class App:
         method, path = scope["method"], scope["path"]
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         try:
-            await _reply(send, await self._route(method, path)(headers, receive))
+            reply = await self._route(method, path)(headers, receive)
         except ClientGone:
             logger.info("%s %s: the client is gone", method, path)
+            return
         except Exception as error:
-            refused = error if isinstance(error, Refused) else _explained(error)
-            await _reply(send, _json(refused.status, error=str(refused)), refused.retry_after_s)
+            # The error itself must not be kept: with its traceback it holds what was read of the body.
+            reply = _explained(error)
+        await _reply(send, reply)
 
     def _route(self, method: str, path: str) -> Route:
         route = self._routes.get((method, path))
@@ -137,30 +145,31 @@ class App:
         offered = JSON_LINES if kind is BodyKind.LINES else JSON
         if not accepts(headers.get("accept", ""), offered):
             raise Refused(406, f"Accept: {headers['accept']}: only {offered} can be had")
-        if self._in_hand >= self._most:
+        if self._in_hand >= self.most:
             self._metrics.refused()
             raise Refused(503, f"{self._in_hand} requests are in hand already; try again", retry_after_s=1)
         self._in_hand += 1
         try:
-            if kind is BodyKind.PHOTO:
-                return Reply(200, offered, await self._photo(counter, headers, receive))
-            body = await self._body(headers, receive, self._settings.max_metadata_bytes)
-            return self._reply_to_links(offered, await _follow(counter, _asked(body, kind)))
+            with self._bodies.share() as share:
+                if kind is BodyKind.PHOTO:
+                    return Reply(200, offered, await self._photo(counter, headers, receive, share))
+                body = await self._body(headers, receive, self._settings.max_metadata_bytes, share)
+                return self._reply_to_links(offered, await _follow(counter, _asked(body, kind)))
         finally:
             self._in_hand -= 1
 
-    async def _photo(self, counter: PhotoCounter, headers: Headers, receive: Receive) -> bytes:
-        body = await self._body(headers, receive, self._settings.max_photo_bytes)
+    async def _photo(self, counter: PhotoCounter, headers: Headers, receive: Receive, share: Share) -> bytes:
+        body = await self._body(headers, receive, self._settings.max_photo_bytes, share)
         if body.size > self._settings.max_photo_bytes:
             return counter.refuse(body.size).line()
         return (await counter.count(body.data)).line()
 
-    async def _body(self, headers: Headers, receive: Receive, wanted: int) -> Body:
+    async def _body(self, headers: Headers, receive: Receive, wanted: int, share: Share) -> Body:
         try:
-            async with asyncio.timeout(_BODY_S):
-                return await read_body(receive, headers, wanted)
-        except TimeoutError as error:
-            raise Refused(408, f"the body was not there within {_BODY_S} seconds") from error
+            return await read_body(receive, headers, wanted, share)
+        except OverBudget as error:
+            self._metrics.refused()
+            raise Refused(503, "other requests hold all the memory for bodies; try again", retry_after_s=1) from error
 
     def _reply_to_links(self, offered: str, answers: list[Answer]) -> Reply:
         """A request of which nothing can be understood is the client's mistake; a transform job would fail of it."""
@@ -173,53 +182,70 @@ class App:
         return self.counter
 
 
-def _asked(body: Body, kind: BodyKind) -> list[str | NotALink]:
+def _asked(body: Body, kind: BodyKind) -> list[Link | NotALink]:
     if not body.data and body.size:
         raise Refused(413, f"{body.size:,} bytes are too many for links; send fewer in one request")
-    asked = links(body.data, kind)
+    asked = read_links(body.data.splitlines() if kind is BodyKind.LINES else [body.data])
     if len(asked) > MAX_LINKS:
         raise Refused(413, f"{len(asked):,} links in one request; send at most {MAX_LINKS:,}")
     return asked
 
 
-async def _follow(counter: PhotoCounter, asked: Sequence[str | NotALink]) -> list[Answer]:
-    """One answer for each, in the same order. Raises the first error that is no photo's."""
-    answers: list[Answer] = []
+async def _follow(counter: PhotoCounter, asked: Sequence[Link | NotALink]) -> list[Answer]:
+    """One answer for each, in the same order. Raises EngineBroken, or the first error if no link has an answer.
+
+    Once S3 gives none of as many photos as are asked for at a time, it is not asked for the rest.
+    """
+    found: list[Answer | Unanswered] = []
+    outage: Exception | None = None
     for start in range(0, len(asked), _AT_ONCE):
-        following = (_follow_one(counter, link) for link in asked[start : start + _AT_ONCE])
-        for answer in await asyncio.gather(*following, return_exceptions=True):
-            if isinstance(answer, BaseException):
-                raise answer
-            answers.append(answer)
-    return answers
+        following = [_follow_one(counter, link, outage) for link in asked[start : start + _AT_ONCE]]
+        some = await asyncio.gather(*following)
+        found += some
+        outages = [one.error for one in some if isinstance(one, Unanswered) and isinstance(one.error, ObjectsError)]
+        if len(outages) == _AT_ONCE:
+            outage = outages[0]
+    failed = [one for one in found if isinstance(one, Unanswered)]
+    if failed and len(failed) == sum(isinstance(one, Link) for one in asked):
+        raise failed[0].error
+    return [counter.no_answer(*one) if isinstance(one, Unanswered) else one for one in found]
 
 
-async def _follow_one(counter: PhotoCounter, link: str | NotALink) -> Answer:
+async def _follow_one(counter: PhotoCounter, link: Link | NotALink, outage: Exception | None) -> Answer | Unanswered:
     if isinstance(link, NotALink):
-        return malformed(counter.engine, link.why)
-    return await counter.count_link(link)
+        return no_count(counter.engine, MALFORMED, link.why)
+    if outage is not None:
+        return Unanswered(link, outage)
+    try:
+        return await counter.count_link(link)
+    except EngineBroken:
+        raise
+    except Exception as error:  # whatever it is, the other lines have their answers
+        return Unanswered(link, error)
 
 
-def _explained(error: Exception) -> Refused:
+def _explained(error: Exception) -> Reply:
     """What a client is told of an error that is no photo's."""
+    if isinstance(error, Refused):
+        return _json(error.status, error.retry_after_s, error=str(error))
     if isinstance(error, BodyTooLarge):
-        return Refused(413, f"the body has over {MAX_BODY:,} bytes, SageMaker's limit")
+        return _json(413, error=f"the body has over {MAX_BODY:,} bytes, SageMaker's limit")
     if isinstance(error, ObjectsError):
         logger.warning("a link could not be followed: %s", error)
-        return Refused(503, str(error), retry_after_s=1)
+        return _json(503, 1, error="S3 did not give the photos; try again")
     if isinstance(error, EngineBroken):
-        return Refused(500, str(error))
+        return _json(500, error=str(error))
     logger.exception("a request failed", exc_info=error)
-    return Refused(500, f"{type(error).__name__}; the log says more")
+    return _json(500, error=f"{type(error).__name__}; the log says more")
 
 
-def _json(status: int, **content: object) -> Reply:
-    return Reply(status, JSON, json.dumps(content).encode())
+def _json(status: int, retry_after_s: int | None = None, **content: object) -> Reply:
+    return Reply(status, JSON, json.dumps(content).encode(), retry_after_s)
 
 
-async def _reply(send: Send, reply: Reply, retry_after_s: int | None = None) -> None:
+async def _reply(send: Send, reply: Reply) -> None:
     headers = [(b"content-type", reply.kind.encode()), (b"content-length", str(len(reply.body)).encode())]
-    if retry_after_s is not None:
-        headers.append((b"retry-after", str(retry_after_s).encode()))
+    if reply.retry_after_s is not None:
+        headers.append((b"retry-after", str(reply.retry_after_s).encode()))
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
     await send({"type": "http.response.body", "body": reply.body})

@@ -1,12 +1,13 @@
-"""What a request asks for: the kind of its body, the photos or links in it, and the kind of answer that it takes."""
+"""What a request sends: the kind of its body, its bytes, and the kind of answer that it takes."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+
+from binwatch.web.requests import Receive
+from worker.serving.budget import Share
 
 JSON = "application/json"
 JSON_LINES = "application/jsonlines"
@@ -16,8 +17,6 @@ MAX_BODY = 100 * 2**20
 """SageMaker sends no more than 100 MB."""
 MAX_LINKS = 1000
 """Links in one request at most: SageMaker wants an answer within ten minutes at the latest."""
-
-Receive = Callable[[], Awaitable[dict[str, Any]]]
 
 
 class BodyKind(StrEnum):
@@ -44,13 +43,6 @@ class Body:
     size: int
 
 
-@dataclass(frozen=True, slots=True)
-class NotALink:
-    """What stands in a request where a link should be, and why it is none."""
-
-    why: str
-
-
 def kind_of_body(content_type: str) -> BodyKind:
     """Whatever is no JSON is taken for a photo: its bytes say what it is, better than any name for them."""
     kind = content_type.partition(";")[0].strip().lower()
@@ -66,11 +58,14 @@ def accepts(header: str, offered: str) -> bool:
     return not header.strip() or not {"*/*", kind, offered}.isdisjoint(ranges)
 
 
-async def read_body(receive: Receive, headers: Mapping[str, str], wanted: int) -> Body:
-    """The body, of which more than `wanted` bytes are read but not kept. Raises BodyTooLarge or ClientGone."""
+async def read_body(receive: Receive, headers: Mapping[str, str], wanted: int, share: Share) -> Body:
+    """The body, of which more than `wanted` bytes are read but not kept; `share` holds what is.
+
+    Raises BodyTooLarge, ClientGone or OverBudget.
+    """
     if int(headers.get("content-length", "0")) > MAX_BODY:
         raise BodyTooLarge
-    chunks: list[bytes] = []
+    data = bytearray()  # not a list of pieces: those that are freed between others that are kept leave holes
     size = 0
     more = True
     while more:
@@ -82,28 +77,10 @@ async def read_body(receive: Receive, headers: Mapping[str, str], wanted: int) -
         if size > MAX_BODY:
             raise BodyTooLarge
         if size <= wanted:
-            chunks.append(chunk)
+            share.resize(size)
+            data += chunk
         else:
-            chunks.clear()
+            data.clear()
+            share.resize(0)
         more = message.get("more_body", False)
-    return Body(b"".join(chunks), size)
-
-
-def links(data: bytes, kind: BodyKind) -> list[str | NotALink]:
-    """The links of a JSON body, or of each line of one that has several. Blank lines are none."""
-    texts = data.splitlines() if kind is BodyKind.LINES else [data]
-    return [_link(text) for text in texts if text.strip()] or [NotALink("the body is empty")]
-
-
-def _link(text: bytes) -> str | NotALink:
-    try:
-        asked = json.loads(text)
-    except ValueError as error:  # no JSON, or no UTF-8
-        return NotALink(f"is not JSON ({error})")
-    link = asked.get("photo") if isinstance(asked, dict) else None
-    if not isinstance(link, str):
-        return NotALink('has no link; send {"photo": "s3://bucket/key"}')
-    bucket, _, key = link.removeprefix("s3://").partition("/")
-    if not link.startswith("s3://") or not bucket or not key:
-        return NotALink(f"{link!r} is not of the form s3://bucket/key")
-    return link
+    return Body(bytes(data), size)

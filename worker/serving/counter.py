@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from binwatch.cores import cores
-from binwatch.errors import PhotoError, Reason
+from binwatch.errors import ObjectsError, PhotoError, Reason
 from binwatch.image import load
 from binwatch.objects import ObjectRefused, Objects
 from binwatch.photo_stats import photo_stats
@@ -23,8 +23,10 @@ from binwatch.settings import Settings
 from worker.engine import Engine
 from worker.metrics import Measured, Stage, WorkerMetrics
 from worker.pipeline import Prediction
-from worker.serving.answers import Answer, Received, answer
+from worker.serving.answers import INTERNAL_ERROR, UNAVAILABLE, Answer, Received, answer, no_count
 from worker.serving.batching import Batcher
+from worker.serving.budget import ByteBudget
+from worker.serving.links import AllowedLinks, Link
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +34,8 @@ _FRESH_S = 5.0
 """A call that succeeded so recently shows that the model can count."""
 _CHECK_S = 1.5
 """SageMaker gives /ping two seconds."""
+
+_NOT_ALLOWED = "links may lead to the keys of BINWATCH_BUCKET that BINWATCH_SERVE_PREFIXES allows, and nowhere else"
 
 Result = tuple[Received, "Prediction | PhotoError"]
 
@@ -48,23 +52,34 @@ class PhotoCounter:
         self._decoders = ThreadPoolExecutor(cores(), thread_name_prefix="decode")
         self._fetchers = ThreadPoolExecutor(settings.fetch_threads, thread_name_prefix="fetch")
         self._first_link = threading.Lock()
+        self._allowed = AllowedLinks(settings)
+        self._fetched = ByteBudget(settings.serve_memory_bytes)
         metrics.model(engine.card.version, engine.precision, engine.provider)
 
     async def count(self, data: bytes) -> Answer:
         """Count a photo. Raises EngineBroken if the model can no longer count any."""
-        future: Future[Result] = _promise()
-        self._batcher.announce()
-        self._decoders.submit(self._decode, data, future)
-        return self._answer(*await asyncio.wrap_future(future))
+        return self._answer(*await self._count(data))
 
-    async def count_link(self, link: str) -> Answer:
-        """Count the photo at s3://bucket/key. Raises ObjectsError for an outage of S3."""
-        bucket, _, key = link.removeprefix("s3://").partition("/")
-        try:
-            data = await asyncio.get_running_loop().run_in_executor(self._fetchers, self._fetch, bucket, key)
-        except ObjectRefused as error:
-            return self._answer(Received(), PhotoError(Reason(error.why), str(error)), link)
-        return (await self.count(data)).model_copy(update={"photo": link})
+    async def count_link(self, link: Link) -> Answer:
+        """Count the photo that a link leads to. Raises ObjectsError for an outage of S3, or EngineBroken."""
+        if link not in self._allowed:
+            return self._refuse_link(link, Reason.FORBIDDEN, _NOT_ALLOWED)
+        with self._fetched.share() as share:
+            await share.reserve(self._settings.max_photo_bytes)
+            try:
+                data = await asyncio.get_running_loop().run_in_executor(self._fetchers, self._fetch, link)
+            except ObjectRefused as error:
+                return self._refuse_link(link, Reason(error.why), str(error))
+            share.resize(min(len(data), self._fetched.most))
+            return self._answer(*await self._count(data), link)
+
+    def no_answer(self, link: Link, error: Exception) -> Answer:
+        """The answer for a link whose photo could not be had or counted, for no fault of its own."""
+        if isinstance(error, ObjectsError):
+            logger.warning("a link could not be followed: %s", error)
+            return no_count(self.engine, UNAVAILABLE, "S3 did not give the photo; send the link again", str(link))
+        logger.error("%s could not be counted", link, exc_info=error)
+        return no_count(self.engine, INTERNAL_ERROR, f"{type(error).__name__}; the log says more", str(link))
 
     def refuse(self, size: int) -> Answer:
         """The answer for a photo of at least `size` bytes, which was not kept."""
@@ -88,15 +103,25 @@ class PhotoCounter:
         self._decoders.shutdown()
         self._batcher.close()
 
-    def _answer(self, received: Received, result: Prediction | PhotoError, link: str | None = None) -> Answer:
+    def _answer(self, received: Received, result: Prediction | PhotoError, link: Link | None = None) -> Answer:
         self._metrics.photo(result.reason if isinstance(result, PhotoError) else None)
-        return answer(self.engine, received, result, link)
+        return answer(self.engine, received, result, str(link) if link else None)
 
-    def _fetch(self, bucket: str, key: str) -> bytes:
+    def _refuse_link(self, link: Link, reason: Reason, detail: str) -> Answer:
+        self._metrics.photo(reason)
+        return no_count(self.engine, reason, detail, str(link))
+
+    async def _count(self, data: bytes) -> Result:
+        future: Future[Result] = _promise()
+        self._batcher.announce()
+        self._decoders.submit(self._decode, data, future)
+        return await asyncio.wrap_future(future)
+
+    def _fetch(self, link: Link) -> bytes:
         with self._first_link:
             objects = self._objects
         with self._metrics.timed(Stage.FETCH):
-            return objects.fetch(bucket, key, max_bytes=self._settings.max_photo_bytes).data
+            return objects.fetch(link.bucket, link.key, max_bytes=self._settings.max_photo_bytes).data
 
     @cached_property
     def _objects(self) -> Objects:

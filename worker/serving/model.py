@@ -6,7 +6,7 @@ import logging
 
 from binwatch.bundle import CARD, Bundle
 from binwatch.errors import BundleError
-from binwatch.settings import Settings
+from binwatch.settings import Settings, TransformEnvironment
 from worker.engine import Engine
 
 logger = logging.getLogger(__name__)
@@ -25,6 +25,11 @@ def load_engine(settings: Settings) -> Engine:
     engine.warm()
     logger.info("model: %s (%s, %s) from %s", engine.card.version, engine.precision, engine.provider, bundle.folder)
     return engine
+
+
+def in_sagemaker(settings: Settings, environment: TransformEnvironment) -> bool:
+    """Whether this is a container that SageMaker runs: it gives each a folder."""
+    return environment.batch or settings.sagemaker_folder.exists()
 
 
 def find_bundle(settings: Settings) -> Bundle:

@@ -11,15 +11,21 @@ from types import FrameType
 
 import uvicorn
 
-from binwatch.listening import listen
+from binwatch.listening import is_loopback, listen
 from binwatch.settings import Settings, TransformEnvironment
+from binwatch.web.requests import RequestLimit, unavailable
+from binwatch.web.server import make_config
 from worker.metrics import WorkerMetrics
 from worker.serving.app import App
 from worker.serving.counter import PhotoCounter
-from worker.serving.model import load_engine
+from worker.serving.model import in_sagemaker, load_engine
 
 logger = logging.getLogger(__name__)
 
+LOOPBACK, EVERYWHERE = "127.0.0.1", "0.0.0.0"  # noqa: S104 (as SageMaker asks)
+
+_OTHERS = 32
+"""Requests in flight beside those that the app counts itself, and those that it refuses."""
 GRACE_S = 25
 """How long requests may take to finish after SIGTERM. SageMaker kills after 30 s."""
 
@@ -28,19 +34,8 @@ class Server(uvicorn.Server):
     """Serves the app and meanwhile loads the model, so that /ping is answered from the first second."""
 
     def __init__(self, settings: Settings, app: App, metrics: WorkerMetrics) -> None:
-        super().__init__(
-            uvicorn.Config(
-                app,
-                log_config=None,
-                access_log=False,  # a line for each photo says nothing that its answer does not
-                server_header=False,
-                date_header=False,
-                proxy_headers=False,
-                timeout_graceful_shutdown=GRACE_S,
-                lifespan="off",
-                ws="none",
-            )
-        )
+        limited = RequestLimit(app, app.most + _OTHERS, ["/ping", "/metrics"], unavailable)
+        super().__init__(make_config(limited, limited.total, grace_s=GRACE_S))
         self.error: Exception | None = None
         self._settings = settings
         self._app = app
@@ -69,8 +64,15 @@ class Server(uvicorn.Server):
 def serve(settings: Settings, environment: TransformEnvironment) -> None:
     """Serve until SIGTERM or SIGINT. Raises BinwatchError if there is no port or no model."""
     advice = "set BINWATCH_SERVE_HOST and BINWATCH_SERVE_PORT"
-    listener = listen(settings.serve_host, settings.serve_port, advice)
+    is_ours_alone = not in_sagemaker(settings, environment)
+    # SageMaker asks its containers from outside of them; anywhere else, whoever reaches the port may have photos read.
+    host = settings.serve_host or (LOOPBACK if is_ours_alone else EVERYWHERE)
+    listener = listen(host, settings.serve_port, advice)
     logger.info("listening on %s port %d", *listener.getsockname()[:2])
+    if is_ours_alone and not is_loopback(listener):
+        logger.warning(
+            "whoever reaches this port may have photos counted and the bucket's photos read; see docs/sagemaker.md"
+        )
     metrics = WorkerMetrics()
     app = App(settings, environment, metrics)
     server = Server(settings, app, metrics)

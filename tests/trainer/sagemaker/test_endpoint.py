@@ -95,7 +95,12 @@ def test_an_endpoint_is_made_scaled_and_removed(
     model = account.sagemaker.describe_model(ModelName=variant["ModelName"])
     assert model["ExecutionRoleArn"] == ROLE
     assert model["PrimaryContainer"]["Image"] == "worker:1"
-    assert model["PrimaryContainer"]["Environment"] == {"BINWATCH_REGION": "us-east-1"}
+    assert model["PrimaryContainer"]["Environment"] == {
+        "BINWATCH_REGION": "us-east-1",
+        "BINWATCH_BUCKET": s3.bucket,
+        "BINWATCH_MODELS_PREFIX": "models/",
+        "BINWATCH_NIGHTLY_PREFIX": "nightly/",
+    }
     assert model["PrimaryContainer"]["ModelDataSource"]["S3DataSource"] == {
         "S3Uri": f"s3://{s3.bucket}/models/grey-1/", "S3DataType": "S3Prefix", "CompressionType": "None",
     }  # fmt: skip
