@@ -17,7 +17,7 @@ from botocore.exceptions import (
     TokenRetrievalError,
 )
 
-from binwatch.errors import BinwatchError
+from binwatch.errors import BinwatchError, SettingsError
 
 _TRIES = 10
 """A throttled request is tried so often, with a wait that doubles up to 20 seconds."""
@@ -40,7 +40,18 @@ def aws_client(service: str, region: str, endpoint_url: str | None = None) -> An
     """A boto3 client of a service. Nothing is asked of AWS yet."""
     retries = {"mode": "standard", "max_attempts": _TRIES}
     config = Config(retries=retries, connect_timeout=10, read_timeout=60)
-    return boto3.client(service, region_name=region, endpoint_url=endpoint_url, config=config)
+    return make_client(service, region_name=region, endpoint_url=endpoint_url, config=config)
+
+
+def make_client(service: str, **options: Any) -> Any:
+    """A boto3 client. Raises SettingsError where the settings, or AWS' own variables, cannot be."""
+    try:
+        return boto3.client(service, **options)
+    except (BotoCoreError, ValueError) as error:
+        raise SettingsError(
+            f"boto3 cannot ask {service} for anything ({error}); check the endpoint, BINWATCH_REGION, and AWS' own"
+            " variables and files (AWS_PROFILE, AWS_ENDPOINT_URL, ~/.aws/config)"
+        ) from error
 
 
 @contextmanager

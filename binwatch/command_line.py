@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 from binwatch.errors import BinwatchError
 
+_EXTRAS = {"onnxruntime": "cpu", "psycopg": "postgres", "pyarrow": "parquet", "sagemaker": "sagemaker"}
+"""What brings a package that is not in the program's own extra, since not everyone needs it."""
 _OWN = frozenset({"binwatch", "demo", "monitor", "trainer", "worker"})
 
 
@@ -23,7 +25,8 @@ def run(app: Callable[[], object], extra: str) -> None:
         package = (error.name or "").partition(".")[0]
         if not package or package in _OWN:
             raise
-        _end(f"{package} is not installed; in Binwatch's repository: pip install -c requirements.lock '.[{extra}]'")
+        extras = ",".join(dict.fromkeys([*extra.split(","), *filter(None, [_EXTRAS.get(package)])]))
+        _end(f"{package} is not installed; in Binwatch's repository: pip install -c requirements.lock '.[{extras}]'")
 
 
 def _end(message: str) -> None:

@@ -10,12 +10,12 @@ from datetime import datetime
 from itertools import islice
 from typing import Any, Literal
 
-import boto3
 from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 from botocore.parsers import ResponseParserError
 
+from binwatch.aws import make_client
 from binwatch.errors import BinwatchError, ObjectsError
 from binwatch.settings import Settings
 
@@ -93,7 +93,7 @@ class Objects:
 
     def __init__(self, settings: Settings, *, anonymous: bool = False) -> None:
         """`anonymous` asks without credentials, as public buckets allow."""
-        self._client: Any = boto3.client(
+        self._client: Any = make_client(
             "s3",
             endpoint_url=settings.s3_endpoint_url,
             region_name=settings.region,

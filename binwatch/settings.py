@@ -11,9 +11,10 @@ import os
 from enum import StrEnum
 from pathlib import Path
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from binwatch.addresses import RABBITMQ, SQS, check_broker, check_endpoint, check_region
 from binwatch.errors import SettingsError
 from binwatch.image import PILLOW_MAX_PIXELS, Limits
 
@@ -66,11 +67,22 @@ class Settings(BaseSettings):
     """All settings of the worker and the monitor. Credentials for AWS come from its own standard chain."""
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, extra="forbid", frozen=True, env_ignore_empty=True, allow_inf_nan=False
+        env_prefix=PREFIX,
+        extra="forbid",
+        frozen=True,
+        env_ignore_empty=True,
+        allow_inf_nan=False,
+        hide_input_in_errors=True,
     )
 
     # Objects
-    bucket: str = Field("binwatch", min_length=3, max_length=63, description="bucket with the photos and metadata")
+    bucket: str = Field(
+        "binwatch",
+        min_length=3,
+        max_length=63,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        description="bucket with the photos and metadata",
+    )
     s3_endpoint_url: str | None = Field(None, description="S3 endpoint; unset for AWS")
     s3_timeout_s: float = Field(10.0, gt=0, description="seconds to wait for a connection and for each read from S3")
     region: str = Field("us-east-1", description="region of S3, SQS and SageMaker")
@@ -208,6 +220,26 @@ class Settings(BaseSettings):
         "127.0.0.1,::1", description="addresses or networks whose user header is believed; comma between them"
     )
 
+    @field_validator("s3_endpoint_url", "sqs_endpoint_url", "sagemaker_endpoint_url")
+    @classmethod
+    def _endpoint(cls, value: str | None) -> str | None:
+        if value is not None:
+            check_endpoint(value)
+        return value
+
+    @field_validator("broker_url")
+    @classmethod
+    def _broker(cls, value: SecretStr) -> SecretStr:
+        check_broker(value.get_secret_value())
+        return value
+
+    @field_validator("event_broker_url")
+    @classmethod
+    def _event_broker(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            check_broker(value.get_secret_value(), RABBITMQ)
+        return value
+
     @property
     def limits(self) -> Limits:
         """What a photo may cost."""
@@ -229,8 +261,9 @@ def load_settings() -> Settings:
     try:
         settings = Settings()
     except ValidationError as error:
-        lines = [f"{_variable(part['loc'])}: {part['msg']}" for part in error.errors(include_url=False)]
-        raise SettingsError("; ".join(lines)) from error
+        lines = [f"{_variable(part['loc'])}: {_message(part['msg'])}" for part in error.errors(include_url=False)]
+        raise SettingsError("; ".join(lines)) from None  # its own words are the values, passwords among them
+    _check_region(settings)
     if settings.task_queue == settings.event_queue:
         raise SettingsError(
             f"{PREFIX}TASK_QUEUE and {PREFIX}EVENT_QUEUE are both {settings.task_queue!r}: Celery would destroy raw S3"
@@ -242,6 +275,17 @@ def load_settings() -> Settings:
             " SageMaker's limit; lower one of the two"
         )
     return settings
+
+
+def _check_region(settings: Settings) -> None:
+    """AWS' own variables may lead to other servers, too, with regions of their own."""
+    queues = settings.event_source is EventSource.SQS or settings.broker_url.get_secret_value().startswith(SQS)
+    on_aws = settings.s3_endpoint_url is None or (queues and settings.sqs_endpoint_url is None)
+    elsewhere = any(name.startswith("AWS_ENDPOINT_URL") and value for name, value in os.environ.items())
+    try:
+        check_region(settings.region, on_aws=on_aws and not elsewhere)
+    except ValueError as error:
+        raise SettingsError(f"{PREFIX}REGION: {error}") from error
 
 
 def process_environment(settings: Settings) -> dict[str, str]:
@@ -262,6 +306,10 @@ def adopt_environment(environment: dict[str, str]) -> None:
 
 def _plain(value: object) -> str:
     return value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+
+
+def _message(text: str) -> str:
+    return text.removeprefix("Value error, ")
 
 
 def _variable(location: tuple[int | str, ...]) -> str:

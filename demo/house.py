@@ -13,10 +13,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import boto3
 from moto.server import ThreadedMotoServer
 from pydantic import SecretStr
 
+from binwatch.aws import make_client
 from binwatch.errors import BinwatchError
 from binwatch.objects import Objects
 from binwatch.records.engine import connect
@@ -135,7 +135,7 @@ def _wire(settings: Settings) -> None:
     """Make the queues and the bucket, and have the bucket announce new objects."""
     sqs = sqs_client(settings)
     create_queues(sqs, settings)
-    s3 = boto3.client("s3", endpoint_url=settings.s3_endpoint_url, region_name=settings.region)
+    s3 = make_client("s3", endpoint_url=settings.s3_endpoint_url, region_name=settings.region)
     s3.create_bucket(Bucket=settings.bucket)
     arn = queue_arn(sqs, queue_url(sqs, settings.event_queue))
     s3.put_bucket_notification_configuration(

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from binwatch.aws import make_client
 from binwatch.errors import BinwatchError
 from binwatch.settings import Settings
 
@@ -33,7 +33,7 @@ class QueueError(BinwatchError):
 
 def sqs_client(settings: Settings) -> Any:
     """A boto3 client for SQS that answers within the settings' patience."""
-    return boto3.client(
+    return make_client(
         "sqs",
         endpoint_url=settings.sqs_endpoint_url,
         region_name=settings.region,

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
+import re
+import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 
 from binwatch import command_line
 from binwatch.errors import BinwatchError
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_an_error_made_on_purpose_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -32,3 +39,49 @@ def test_a_package_that_is_not_installed_is_named_with_its_extra(capsys: pytest.
 def test_a_module_of_our_own_that_is_missing_is_our_mistake() -> None:
     with pytest.raises(ModuleNotFoundError, match="worker"):
         command_line.run(lambda: importlib.import_module("worker.not_there"), "worker,cpu")
+
+
+PROGRAMS = {"monitor": "monitor", "worker": "worker,cpu", "demo": "demo", "trainer": "trainer"}
+NAMES = {"PIL": "pillow", "amqp": "kombu", "anyio": "fastapi", "botocore": "boto3", "starlette": "fastapi"}
+"""What brings a module of another name."""
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_the_extra_that_is_named_brings_what_is_missing(program: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """For every package that the program, or what it stands on, imports anywhere."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert PROGRAMS[program] in (ROOT / program / "__main__.py").read_text(), "what the program names"
+    everywhere = set(map(normal, extras["dependencies"]))
+    for package in sorted(name for name in imported_by(program) if normal(name) not in everywhere):
+        with pytest.raises(SystemExit):
+            command_line.run(lambda package=package: missing(package), PROGRAMS[program])
+        named = capsys.readouterr().err.rpartition("[")[2].partition("]")[0].split(",")
+        brought = {normal(line) for extra in named for line in closure(extra, extras["optional-dependencies"])}
+        assert normal(package) in brought, f"{program} imports {package}, which {named} do not bring"
+
+
+def missing(package: str) -> None:
+    raise ModuleNotFoundError(f"No module named {package!r}", name=package)
+
+
+def imported_by(program: str) -> set[str]:
+    """Packages that are neither Python's nor Binwatch's own."""
+    files = [file for folder in ("binwatch", program) for file in (ROOT / folder).rglob("*.py")]
+    found: set[str] = set()
+    for node in (node for file in files for node in ast.walk(ast.parse(file.read_text()))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            found.add(str(node.module).partition(".")[0])
+    return found - set(sys.stdlib_module_names) - {"binwatch", "demo", "monitor", "trainer", "worker", "__future__"}
+
+
+def normal(requirement: str) -> str:
+    name = re.split(r"[\[<>=;! ]", requirement)[0]
+    return NAMES.get(name, name).lower().replace("_", "-")
+
+
+def closure(extra: str, extras: dict[str, list[str]]) -> list[str]:
+    own = extras[extra]
+    inner = [name for line in own if (found := re.match(r"binwatch\[(.*)\]", line)) for name in found[1].split(",")]
+    return own + [line for name in inner for line in closure(name, extras)]

@@ -1,0 +1,117 @@
+"""URLs and regions in settings, judged before anything connects to them. No message repeats a part of a password.
+
+What a wrong one does later is worse: a driver's traceback may print the password, and a client may try for ever.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from urllib.parse import SplitResult, parse_qsl, urlsplit
+
+ESCAPE = (
+    "write special characters of the user and the password in percent encoding (%23 for #, %25 for %, %2F for /,"
+    " %3A for :, %3B for ;, %3F for ?, %40 for @)"
+)
+RABBITMQ = ("amqp", "amqps", "pyamqp")
+SQS = "sqs"
+
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]{0,30}", re.IGNORECASE)
+_HOST = re.compile(r"[\w.-]+|[0-9a-f:.]+(%\w+)?", re.IGNORECASE)
+_PLAIN_REGION = re.compile(
+    r"(af|ap|ca|cn|eu|il|me|mx|sa|us|us-gov)-(central|east|west|(north|south)(east|west)?)-[1-9]"
+)
+"""A region of AWS, also one that is newer than boto3."""
+_BAD_PERCENT = re.compile(r"%(?![0-9a-fA-F]{2})")
+_TLS_CHOICES = {
+    "ssl_cert_reqs": {"required", "optional", "none", "CERT_REQUIRED", "CERT_OPTIONAL", "CERT_NONE"},
+    "ssl_check_hostname": {"true", "false"},
+    "ssl_ca_certs": None,
+    "ssl_certfile": None,
+    "ssl_keyfile": None,
+}
+"""Options that a URL of RabbitMQ may have, each with its values; None: any."""
+
+
+def check_endpoint(url: str) -> None:
+    """Raise ValueError unless `url` can be the address of a server of S3, SQS or SageMaker."""
+    parts = split(url, ("http", "https"), "http://127.0.0.1:9000 or https://s3.example.com")
+    if not parts.hostname:
+        raise ValueError("no host in it; write https://HOST:PORT")
+    if parts.username is not None:
+        raise ValueError("credentials do not belong into it; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+    if parts.query:
+        raise ValueError("a query (?) does not belong into it; write https://HOST:PORT")
+
+
+def check_broker(url: str, schemes: Collection[str] = (SQS, *RABBITMQ)) -> None:
+    """Raise ValueError unless Celery can use the broker at `url`: SQS, or one or more RabbitMQ, with ; between them."""
+    example = "amqp://USER:PASSWORD@HOST:5672//" + (", or sqs:// for SQS" if SQS in schemes else "")
+    brokers = url.split(";")
+    if not all("://" in one for one in brokers[1:]):
+        raise ValueError(f"what follows a ; is no URL; {ESCAPE}")
+    for one in brokers:
+        parts = split(one, schemes, example)
+        for name, value in parse_qsl(parts.query, keep_blank_values=True):
+            if parts.scheme == SQS or name not in _TLS_CHOICES:
+                raise ValueError(f"has an option (after ?) that Binwatch does not know; it may have {_options(parts)}")
+            choices = _TLS_CHOICES[name]
+            if choices is not None and value not in choices:
+                raise ValueError(f"{name} may be {' or '.join(sorted(choices))}")
+
+
+def check_region(name: str, *, on_aws: bool) -> None:
+    """Raise ValueError unless `name` can be a region; `on_aws`: of AWS, and not just of one's own servers."""
+    advice = "write one as eu-central-1"
+    if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?", name):
+        raise ValueError(f"{name!r} is no name of a region; {advice}")
+    if on_aws and not _is_of_aws(name):
+        raise ValueError(f"{name!r} is no region of AWS; {advice}, or set the endpoint of your own server")
+
+
+def split(url: str, schemes: Collection[str], example: str) -> SplitResult:
+    """The parts of a URL. Raises ValueError, also where its password would end the host's part early."""
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        raise ValueError(f"no URL; write {example}")
+    if scheme not in schemes:
+        known = f"{scheme}:// is not supported" if _SCHEME.fullmatch(scheme) else "no URL"
+        raise ValueError(f"{known}; write {example}")
+    if any(character.isspace() or not character.isprintable() for character in rest):
+        raise ValueError(f"has white space in it; {ESCAPE}")
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # its words may be those of the password
+        raise ValueError(f"no URL; {ESCAPE}") from None
+    user, _, host = parts.netloc.rpartition("@")
+    if parts.fragment or url.endswith("#") or "@" in user or ("@" in rest and "@" not in parts.netloc):
+        raise ValueError(f"the host cannot be told from the password; {ESCAPE}")
+    if _BAD_PERCENT.search(user) or user.count(":") > 1:
+        raise ValueError(f"the user or the password is not in percent encoding; {ESCAPE}")
+    _check_host(host, parts, example)
+    return parts
+
+
+def _check_host(host: str, parts: SplitResult, example: str) -> None:
+    """Nothing of it is repeated: it may be a password whose @ is missing."""
+    try:
+        port = parts.port
+    except ValueError:
+        port = 0
+    if port == 0 or host.endswith(":"):
+        raise ValueError(f"the port is no number from 1 to 65535; write {example}")
+    if parts.hostname is not None and not _HOST.fullmatch(parts.hostname):
+        raise ValueError(f"no host name; write {example}")
+
+
+def _options(parts: SplitResult) -> str:
+    return "none" if parts.scheme == SQS else ", ".join(_TLS_CHOICES)
+
+
+def _is_of_aws(name: str) -> bool:
+    if _PLAIN_REGION.fullmatch(name):
+        return True
+    from botocore.session import get_session  # its data takes a while to load
+
+    partitions = get_session().get_component("data_loader").load_data("partitions")["partitions"]
+    return any(name in one["regions"] for one in partitions)
