@@ -14,12 +14,13 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 from sqlalchemy import Connection, Dialect, Engine, event
-from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from binwatch.errors import BinwatchError, SettingsError
-from binwatch.records.engine import connect
+from binwatch.records.engine import cause, connect
 from binwatch.records.migrate import check_schema
+from binwatch.records.postgres import Session
 from binwatch.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -38,15 +39,8 @@ AGAIN_S = 0.2
 """How long a read waits for a free reader while the last answer was none: or a scrape would stand in line behind all
 the pages that people reload meanwhile."""
 
-_TIMEOUT = f"-c statement_timeout={STATEMENT_TIMEOUT_S}s"
-_POSTGRES_OPTIONS = " ".join(
-    (
-        _TIMEOUT,
-        "-c default_transaction_read_only=on",
-        # One snapshot for all statements of a read: a table's rows and its totals then add up.
-        r"-c default_transaction_isolation=repeatable\ read",
-    )
-)
+READING = Session(read_only=True, statement_timeout_s=STATEMENT_TIMEOUT_S)
+WRITING = Session(statement_timeout_s=STATEMENT_TIMEOUT_S)
 
 
 class RecordsDown(BinwatchError):
@@ -101,7 +95,7 @@ class Records:
         except TimeoutError as error:
             raise self._down(f"no answer within {DEADLINE_S:g} s") from error
         except SQLAlchemyError as error:
-            raise self._down(_cause(error)) from error
+            raise self._down(cause(error)) from error
 
     def _down(self, why: str) -> RecordsDown:
         url = self._engine.url.render_as_string(hide_password=True)
@@ -127,8 +121,8 @@ class WritableRecords:
     """The records for what people enter while the monitor serves. Nothing is connected until somebody does."""
 
     def __init__(self, database_url: str) -> None:
-        self._engine = connect(database_url, CONNECT_TIMEOUT_S)
-        opens = _open_sqlite if self._engine.dialect.name == "sqlite" else _open_postgres_to_write
+        self._engine = connect(database_url, CONNECT_TIMEOUT_S, WRITING)
+        opens = _open_sqlite if self._engine.dialect.name == "sqlite" else _open_postgres
         event.listen(self._engine, "do_connect", opens)
 
     def write(self, change: Callable[[Engine], T]) -> T:
@@ -143,7 +137,7 @@ class WritableRecords:
 
     def _down(self, error: SQLAlchemyError) -> RecordsDown:
         url = self._engine.url.render_as_string(hide_password=True)
-        found = RecordsDown(f"the records at {url} cannot be written: {_cause(error)}; check the database")
+        found = RecordsDown(f"the records at {url} cannot be written: {cause(error)}; check the database")
         logger.error("%s", found)
         return found
 
@@ -157,16 +151,16 @@ def writable(settings: Settings) -> Iterator[Engine]:
     try:
         check_schema(engine)
         yield engine
-    except OperationalError as error:
+    except SQLAlchemyError as error:
         raise RecordsDown(
-            f"the records cannot be written: {_cause(error)}; check BINWATCH_DATABASE_URL and the database"
+            f"the records cannot be written: {cause(error)}; check BINWATCH_DATABASE_URL and the database"
         ) from error
     finally:
         engine.dispose()
 
 
 def _engine(database_url: str) -> Engine:
-    engine = connect(database_url, CONNECT_TIMEOUT_S)
+    engine = connect(database_url, CONNECT_TIMEOUT_S, READING)
     if engine.dialect.name == "sqlite":
         if engine.url.database in (None, "", ":memory:"):
             raise SettingsError("BINWATCH_DATABASE_URL is SQLite in memory, where no worker can write; name a file")
@@ -188,21 +182,6 @@ def _open_sqlite(_: Dialect, __: ConnectionPoolEntry, arguments: list[Any], opti
 
 
 def _open_postgres(_: Dialect, __: ConnectionPoolEntry, ___: list[Any], options: dict[str, Any]) -> None:
-    _brief(options, _POSTGRES_OPTIONS)
-
-
-def _open_postgres_to_write(_: Dialect, __: ConnectionPoolEntry, ___: list[Any], options: dict[str, Any]) -> None:
-    _brief(options, _TIMEOUT)
-
-
-def _brief(options: dict[str, Any], more: str) -> None:
     options.setdefault("connect_timeout", CONNECT_TIMEOUT_S)
     # A server that vanished without a word (a pulled cable) sends no reset; the kernel would wait 15 minutes.
     options.setdefault("tcp_user_timeout", STATEMENT_TIMEOUT_S * 1000)
-    options["options"] = f"{options.get('options', '')} {more}".strip()
-
-
-def _cause(error: SQLAlchemyError) -> str:
-    """The driver's own words, in one line, without the statement."""
-    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-    return " ".join(str(cause).split()) or type(cause).__name__

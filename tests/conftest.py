@@ -17,6 +17,7 @@ from binwatch.records.migrate import migrate
 
 pytest_plugins = [
     "tests.services.postgres",
+    "tests.services.pgbouncer",
     "tests.services.proxy",
     "tests.services.rabbitmq",
     "tests.services.s3",

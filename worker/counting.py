@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -12,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import Engine as Database
 from sqlalchemy import event
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import SQLAlchemyError
 
 from binwatch.bundle import Card
 from binwatch.embedding import pack
@@ -23,9 +24,9 @@ from binwatch.keys import bin_of
 from binwatch.metadata import contents, expected_quantity
 from binwatch.objects import ObjectRefused, Objects
 from binwatch.photo_stats import PhotoStats, photo_stats
-from binwatch.records.engine import connect
+from binwatch.records.engine import cause, connect
 from binwatch.records.migrate import check_schema
-from binwatch.records.store import NewCount, NewExpectation, Store
+from binwatch.records.store import NewCount, NewExpectation, RecordsBroken, Store
 from binwatch.records.trials import Trials
 from binwatch.settings import Settings
 from worker.engine import Engine
@@ -97,7 +98,7 @@ class Counting:
                 outages.append(Outage(item.item, item.error))
             else:
                 counts.append(_record(engine, item, answer))
-        with self.metrics.timed(Stage.RECORD):
+        with self._recording():
             self._store.use_model(engine.card.version, engine.card.calibration)
             self._store.add_counts(counts)
         self._measure(engine, counts)
@@ -112,7 +113,7 @@ class Counting:
                 outages.append(read)
             else:
                 expectations.append(read)
-        with self.metrics.timed(Stage.RECORD):
+        with self._recording():
             self._store.add_expectations(expectations)
         for expectation in expectations:
             self.metrics.metadata(expectation.reason)
@@ -130,6 +131,19 @@ class Counting:
         """Let go of the threads."""
         self.models.stop()
         self._pool.shutdown()
+
+    @contextmanager
+    def _recording(self) -> Iterator[None]:
+        """Raises RecordsBroken instead of an error that an object could be blamed for, if the records hold nothing."""
+        try:
+            with self.metrics.timed(Stage.RECORD):
+                yield
+        except Exception as error:
+            try:
+                self._check_records()
+            except Exception as problem:
+                raise RecordsBroken(f"{type(problem).__name__}: {problem}") from error
+            raise
 
     def _check_records(self) -> None:
         check_schema(self.database)
@@ -194,8 +208,8 @@ def open_records(settings: Settings) -> Database:
         event.listen(database, "do_connect", _watch_over)
     try:
         check_schema(database)
-    except OperationalError as error:
-        raise BinwatchError(f"the database cannot be reached ({error.orig}); check BINWATCH_DATABASE_URL") from error
+    except SQLAlchemyError as error:
+        raise BinwatchError(f"the database cannot be used ({cause(error)}); check BINWATCH_DATABASE_URL") from error
     return database
 
 

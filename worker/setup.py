@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import SQLAlchemyError
 
 from binwatch.errors import BinwatchError
 from binwatch.objects import Objects
-from binwatch.records.engine import connect
+from binwatch.records.engine import cause, connect
 from binwatch.records.migrate import migrate
 from binwatch.settings import EventSource, Settings
 from worker.app import is_sqs, make_app, prepare_task_queue
@@ -16,10 +16,13 @@ from worker.queues import create_queues, sqs_client
 
 def migrate_records(settings: Settings) -> None:
     """Bring the schema of the records up to date. Raises BinwatchError if the database cannot be reached."""
+    database = connect(settings.database_url.get_secret_value())
     try:
-        migrate(connect(settings.database_url.get_secret_value()))
-    except OperationalError as error:
-        raise BinwatchError(f"the database cannot be used ({error.orig}); check BINWATCH_DATABASE_URL") from error
+        migrate(database)
+    except SQLAlchemyError as error:
+        raise BinwatchError(f"the database cannot be used ({cause(error)}); check BINWATCH_DATABASE_URL") from error
+    finally:
+        database.dispose()
 
 
 def make_queues(settings: Settings) -> None:

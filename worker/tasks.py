@@ -18,6 +18,7 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
 
 from binwatch.events import Created
+from binwatch.records.store import RecordsBroken
 from binwatch.settings import Settings
 from worker.counting import Counting, Outage
 from worker.health import Health
@@ -172,7 +173,7 @@ class _ObjectsTask(Task):  # type: ignore[misc]  # Celery has no types
 def _is_outage(error: Exception) -> bool:
     """Whether no object is to blame. A database says more than that it is gone: after a failover it may be read-only,
     and a permission may be lacking. Only what it cannot hold may be an object's fault."""
-    broken = isinstance(error, DBAPIError | NoConnectionFree | EngineBroken)
+    broken = isinstance(error, DBAPIError | NoConnectionFree | EngineBroken | RecordsBroken)
     return broken and not isinstance(error, DataError | IntegrityError)
 
 

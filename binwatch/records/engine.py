@@ -6,38 +6,77 @@ import time
 from sqlite3 import SQLITE_BUSY, OperationalError
 from sqlite3 import Connection as SqliteConnection
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import URL, Connection, Engine, ExceptionContext, create_engine, event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
+from binwatch.addresses import ESCAPE
 from binwatch.errors import SettingsError
+from binwatch.records.postgres import Session, make_engine
 
+_NAME = "BINWATCH_DATABASE_URL"
 _WAIT_S = 30
 """Seconds to wait for SQLite's lock: longer than any of our transactions by far."""
-_DRIVERS = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
+_SQLITE_OPTIONS = frozenset({"cached_statements", "timeout", "uri"})
 WRITE = "binwatch_write"
 """Execution option of connections that will write: SQLite then takes its lock at once, not in mid-transaction."""
 
 
-def connect(database_url: str, wait_s: float = _WAIT_S) -> Engine:
+class DriverFailed(SQLAlchemyError):
+    """The database's driver raised something that is no error of a database: it cannot read an answer, or not send a
+    value."""
+
+
+def connect(database_url: str, wait_s: float = _WAIT_S, session: Session = Session()) -> Engine:  # noqa: B008 (frozen)
     """An engine for a SQLite or PostgreSQL URL; nothing is connected yet. Raises SettingsError for any other.
 
-    `wait_s` is how long to wait for SQLite's lock.
+    `wait_s` is how long to wait for SQLite's lock, `session` is for PostgreSQL.
     """
     try:
         url = make_url(database_url)
-    except ArgumentError as error:
+    except (ArgumentError, ValueError):  # its words may be those of the password
         raise SettingsError(
-            "BINWATCH_DATABASE_URL is no database URL; write sqlite:///FILE or postgresql://…"
-        ) from error
+            f"{_NAME} is no database URL; write sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE; {ESCAPE}"
+        ) from None
     backend = url.get_backend_name()
-    if backend not in _DRIVERS:
-        raise SettingsError(f"BINWATCH_DATABASE_URL: {backend!r} is not supported; use sqlite or postgresql")
-    engine = create_engine(url.set(drivername=_DRIVERS[backend]), pool_pre_ping=True)
-    if backend == "sqlite":
-        event.listen(engine, "connect", lambda connection, _: _prepare_sqlite(connection, wait_s))
-        event.listen(engine, "begin", _begin_sqlite)
+    try:
+        if backend == "sqlite":
+            engine = _sqlite(url, wait_s)
+        elif backend in {"postgresql", "postgres"}:
+            engine = make_engine(url, session)
+        else:
+            raise SettingsError(f"{_NAME}: {backend!r} is not supported; use sqlite or postgresql")
+    except ImportError as error:  # psycopg without libpq, too
+        raise SettingsError(
+            f"{_NAME} is PostgreSQL's, which needs psycopg ({error}); in Binwatch's repository:"
+            " pip install -c requirements.lock '.[postgres]'"
+        ) from error
+    except (ValueError, TypeError) as error:
+        raise SettingsError(f"{_NAME}: {error}; correct it after the ?") from error
+    event.listen(engine, "handle_error", _as_failure_of_the_driver)
     return engine
+
+
+def _as_failure_of_the_driver(context: ExceptionContext) -> DriverFailed | None:
+    error = context.original_exception
+    known = context.sqlalchemy_exception is not None or isinstance(error, SQLAlchemyError)
+    return None if known or not isinstance(error, Exception) else DriverFailed(f"{type(error).__name__}: {error}")
+
+
+def _sqlite(url: URL, wait_s: float) -> Engine:
+    unknown = sorted(url.query.keys() - _SQLITE_OPTIONS)
+    if unknown and "uri" not in url.query:
+        raise SettingsError(f"{_NAME}: SQLite has no option {unknown[0]!r}; leave it out")
+    engine = create_engine(url.set(drivername="sqlite"), pool_pre_ping=True)
+    event.listen(engine, "connect", lambda connection, _: _prepare_sqlite(connection, wait_s))
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def cause(error: SQLAlchemyError) -> str:
+    """The driver's own words, in one line, without the statement."""
+    found = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    return " ".join(str(found).split()) or type(found).__name__
 
 
 def can_hold(*texts: str) -> bool:

@@ -11,10 +11,26 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Engine, and_, bindparam, false, select, tuple_, update
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Connection,
+    Double,
+    Engine,
+    LargeBinary,
+    Text,
+    and_,
+    bindparam,
+    false,
+    literal,
+    select,
+    tuple_,
+    update,
+)
+from sqlalchemy.types import TypeEngine
 
 from binwatch.bundle import Calibration
-from binwatch.errors import MetadataReason, Reason
+from binwatch.errors import BinwatchError, MetadataReason, Reason
 from binwatch.keys import bin_of
 from binwatch.metadata import Item
 from binwatch.records.bins import BinKey, restate
@@ -22,7 +38,7 @@ from binwatch.records.comparing import compare
 from binwatch.records.engine import WRITE
 from binwatch.records.hours import photo_hours
 from binwatch.records.models import Calibrations, note_model
-from binwatch.records.tables import Bin, Count, Expectation, ExpectationTotal, PhotoHour, PhotoTotal
+from binwatch.records.tables import Bin, Count, Expectation, ExpectationTotal, PhotoHour, PhotoTotal, UtcDateTime
 from binwatch.records.writing import Row, add_to_totals, insert_into, insert_new, summed
 
 _UNSEEN = frozenset({Reason.MISSING, Reason.FORBIDDEN})
@@ -76,6 +92,20 @@ class NewExpectation:
     """What the quantity is made up of."""
 
 
+class RecordsBroken(BinwatchError):
+    """The records can hold nothing now, whatever it is."""
+
+
+_EACH_TYPE: dict[TypeEngine[Any], Any] = {
+    UtcDateTime(): datetime(2001, 2, 3, 4, 5, 6, 789012, UTC),
+    Text(): r"it's 100% \\n",
+    BigInteger(): 2**40,
+    Double(): 0.1 + 0.2,
+    LargeBinary(): bytes(range(256)),
+    JSON(): {"shares": [1 / 3]},
+}
+
+
 class Store:
     """Writes to the records. Each method is one transaction; safe to call from several threads and processes."""
 
@@ -85,9 +115,17 @@ class Store:
         self._noted: dict[str, Calibration | None] = {}
 
     def check(self) -> None:
-        """Raise unless the records can be written to: a database that has become read-only answers all the same."""
+        """Raise unless the records can be written to, and a value of each type comes back as it was sent.
+
+        A database that has become read-only answers all the same, and so does one whose settings the driver, or a
+        proxy between the two, cannot deal with.
+        """
         with self._engine.begin() as connection:
             connection.execute(update(Bin).where(false()).values(photo_state=None))
+            sent = list(_EACH_TYPE.values())
+            found = connection.execute(select(*(literal(value, kind) for kind, value in _EACH_TYPE.items()))).one()
+        if list(found) != sent:
+            raise RecordsBroken(f"the database gives back {list(found)} for {sent}; look at its settings")
 
     def use_model(self, version: str, calibration: Calibration | None) -> None:
         """Record that a model counts from now on. Its comparisons get p-values if it has a calibration."""

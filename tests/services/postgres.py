@@ -44,7 +44,7 @@ class Postgres:
         self.folder = folder
         self._programs = programs
         # PostgreSQL refuses to run as root; and no server may outlive a test run that was killed.
-        self._prefix = _as_user(folder)
+        self._prefix = as_user(folder)
         self._server: subprocess.Popen[bytes] | None = None
 
     def create(self) -> None:
@@ -189,7 +189,7 @@ def _programs() -> Path | None:
     return next((folder for folder in reversed(folders) if (folder / "initdb").exists()), None)
 
 
-def _as_user(folder: Path) -> list[str]:
+def as_user(folder: Path) -> list[str]:
     """Words that start a program as a user other than root, to end with this process."""
     dies_with_us = ["setpriv", "--pdeathsig=INT"] if shutil.which("setpriv") else []
     if os.geteuid() != 0:

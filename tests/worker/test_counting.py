@@ -11,19 +11,23 @@ import numpy as np
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import Engine as Database
-from sqlalchemy import func, select
+from sqlalchemy import event, func, select
 
 from binwatch.bundle import Calibration, Category
 from binwatch.errors import BinwatchError, MetadataReason, Reason
 from binwatch.events import Created
 from binwatch.objects import Objects
+from binwatch.records.engine import DriverFailed
+from binwatch.records.store import RecordsBroken
 from binwatch.records.tables import Comparison, Count, Expectation, Model, PhotoTotal
 from binwatch.settings import Settings
 from tests.photos import png
 from tests.services.s3 import S3
 from tests.worker.brightness import brightness_of, jpeg, probabilities_of
 from worker.counting import Counting, open_records
+from worker.health import Health
 from worker.sessions import CPU, Inferred
+from worker.tasks import _is_outage
 
 WHEN = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
 
@@ -280,6 +284,32 @@ def test_records_that_need_a_migration(settings: Settings, tmp_path: Any) -> Non
         Counting(settings.model_copy(update={"database_url": SecretStr(f"sqlite:///{tmp_path / 'new.db'}")}))
 
 
+def test_records_that_hold_nothing_are_no_fault_of_a_photo(settings: Settings, s3: S3, postgres_url: str) -> None:
+    """psycopg raises what is no error of a database if it cannot read a timestamp."""
+    s3.put("a.jpg", jpeg(brightness_of(4)))
+    counting = Counting(settings.model_copy(update={"database_url": SecretStr(postgres_url)}))
+    spoil = "SET LOCAL DateStyle TO 'SQL, DMY'"
+    event.listen(counting.database, "begin", listener := lambda connection: connection.exec_driver_sql(spoil))
+    with pytest.raises(RecordsBroken, match=r"DriverFailed: NotImplementedError: .*DateStyle") as raised:
+        counting.count(_created(s3, "a.jpg"))
+    assert _is_outage(raised.value)
+    assert "DateStyle" in str(Health(counting.probes()).problems()["records"])
+    event.remove(counting.database, "begin", listener)
+    assert counting.count(_created(s3, "a.jpg")) == []
+    counting.close()
+    counting.database.dispose()
+
+
+def test_what_the_records_cannot_hold_is_the_fault_of_an_object(
+    counting: Counting, s3: S3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s3.put("a.json", b'{"EXPECTED_QUANTITY": 2}')
+    monkeypatch.setattr("worker.counting.expected_quantity", lambda _: 2**70)
+    with pytest.raises(DriverFailed, match="OverflowError") as raised:
+        counting.read_metadata(_created(s3, "a.json"))
+    assert not _is_outage(raised.value)
+
+
 def test_a_database_that_vanishes_is_noticed(settings: Settings, postgres_url: str) -> None:
     """The driver is told to watch over its connections, unless the URL says how."""
     for url, timeout in ((postgres_url, "60000"), (f"{postgres_url}&tcp_user_timeout=7000", "7000")):
@@ -291,5 +321,5 @@ def test_a_database_that_vanishes_is_noticed(settings: Settings, postgres_url: s
 
 
 def test_database_that_cannot_be_reached(settings: Settings, tmp_path: Any) -> None:
-    with pytest.raises(BinwatchError, match=r"the database cannot be reached .*check BINWATCH_DATABASE_URL"):
+    with pytest.raises(BinwatchError, match=r"the database cannot be used .*check BINWATCH_DATABASE_URL"):
         Counting(settings.model_copy(update={"database_url": SecretStr(f"sqlite:///{tmp_path}/no/such/folder.db")}))

@@ -1,0 +1,242 @@
+"""PostgreSQL as others run it: defaults of their own, pgbouncer between, options in the URL."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import Engine, event, func, select, text
+
+from binwatch.errors import BinwatchError, SettingsError
+from binwatch.records.audits import add_audit
+from binwatch.records.engine import DriverFailed, connect
+from binwatch.records.migrate import check_schema, migrate
+from binwatch.records.store import NewCount, NewExpectation, RecordsBroken, Store
+from binwatch.records.tables import Comparison, Count
+from binwatch.records.trials import Trials
+from binwatch.settings import Settings
+from monitor.records import Records, WritableRecords
+from tests.services.postgres import Postgres
+from worker.setup import migrate_records
+
+WHEN = datetime(2026, 5, 4, 3, 2, 1, 123456, UTC)
+SHARES = [0.1 + 0.2, 1 / 3, 1e-300]
+FOREIGN = {
+    "DateStyle": "SQL, DMY",
+    "TimeZone": "Asia/Kathmandu",
+    "IntervalStyle": "sql_standard",
+    "extra_float_digits": "-15",
+    "bytea_output": "escape",
+    "client_encoding": "LATIN1",
+    "standard_conforming_strings": "off",
+    "default_transaction_isolation": "serializable",
+    "default_transaction_deferrable": "on",
+    "statement_timeout": "2s",
+    "lock_timeout": "1ms",
+    "search_path": "warehouse",
+}
+"""Defaults that someone may have given a database or a role."""
+
+
+def count(key: str, **fields: Any) -> NewCount:
+    known = {"bucket": "b", "etag": "e", "model_version": "m", "precision": "fp32", "provider": "cpu"}
+    return NewCount(**(known | {"key": key, "modified_at": WHEN, "predicted": 3, "probabilities": SHARES} | fields))
+
+
+def expectation(bin_id: str) -> NewExpectation:
+    return NewExpectation(bucket="b", bin_id=bin_id, source="s", etag="e", modified_at=WHEN, quantity=2)
+
+
+@pytest.fixture
+def foreign_url(postgres: Postgres, postgres_empty_url: str) -> str:
+    """URL of an empty database whose defaults are someone else's."""
+    name = postgres_empty_url.partition("@/")[2].partition("?")[0]
+    plain = connect(postgres_empty_url)
+    with plain.begin() as connection:
+        connection.execute(text("CREATE SCHEMA warehouse"))
+    plain.dispose()
+    for setting, value in FOREIGN.items():
+        postgres.execute(f"ALTER DATABASE {name} SET {setting} TO '{value}'")
+    return postgres_empty_url
+
+
+@pytest.fixture(params=["straight", "pgbouncer"])
+def through(request: pytest.FixtureRequest) -> Callable[[str], str]:
+    """Makes the URL of a database into the one that is used."""
+    if request.param == "straight":
+        return lambda url: url
+    found: Callable[[str], str] = request.getfixturevalue("pgbouncer")
+    return found
+
+
+@pytest.fixture
+def foreign(foreign_url: str, through: Callable[[str], str]) -> Iterator[Engine]:
+    engine = connect(through(foreign_url))
+    yield engine
+    engine.dispose()
+
+
+def test_whatever_a_database_has_for_defaults_all_comes_back_as_it_was_written(foreign: Engine) -> None:
+    migrate(foreign)
+    check_schema(foreign)
+    store = Store(foreign)
+    store.check()
+    key = r"bin-images/grün \n 'a'.jpg"
+    assert store.add_counts([count(key, embedding=bytes(range(256)), brightness=1 / 3)]) == 1
+    assert store.add_expectations([expectation(r"grün \n 'a'")]) == 1
+    with foreign.connect() as connection:
+        row = connection.execute(select(Count.__table__)).mappings().one()
+        shown = {name: connection.scalar(text(f"SHOW {name}")) for name in FOREIGN}
+    assert (row["key"], row["modified_at"], row["probabilities"]) == (key, WHEN, SHARES)
+    assert (row["embedding"], row["brightness"]) == (bytes(range(256)), 1 / 3)
+    assert row["modified_at"].utcoffset() == timedelta(0)
+    assert (shown["statement_timeout"], shown["lock_timeout"]) == ("0", "0")
+    assert (shown["default_transaction_isolation"], shown["search_path"]) == ("serializable", "warehouse")
+
+
+def test_the_monitor_reads_and_writes_there_too(foreign: Engine) -> None:
+    migrate(foreign)
+    Store(foreign).add_counts([count("a.jpg")])
+    Store(foreign).add_expectations([expectation("a")])
+    url = foreign.url.render_as_string(hide_password=False)
+    records = Records(url)
+    records.check()
+    wanted = {"statement_timeout": "4s", "transaction_isolation": "repeatable read", "transaction_read_only": "on"}
+    wanted |= {"DateStyle": "ISO, MDY", "TimeZone": "UTC"}
+    assert wanted == records.read(lambda connection: {n: connection.scalar(text(f"SHOW {n}")) for n in wanted})
+    assert records.read(lambda connection: connection.scalar(select(func.count()).select_from(Comparison))) == 1
+    assert WritableRecords(url).write(lambda engine: add_audit(engine, "b", "a", 2)).is_new
+    records.close()
+
+
+def test_nothing_that_is_set_reaches_other_clients_of_pgbouncer(
+    postgres_url: str, pgbouncer: Callable[[str], str]
+) -> None:
+    """They share two connections of the server."""
+    names = ("statement_timeout", "lock_timeout", "default_transaction_read_only", "default_transaction_isolation")
+
+    def shown(url: str) -> list[list[object]]:
+        address = url.replace("postgresql:", "postgres:")
+        with psycopg.connect(address, autocommit=True, prepare_threshold=None) as client:
+            return [[client.execute(f"SHOW {name}").fetchone() for name in names] for _ in range(4)]
+
+    before = shown(postgres_url)
+    records = Records(pgbouncer(postgres_url))
+    for _ in range(4):
+        assert records.read(lambda connection: connection.scalar(text("SHOW statement_timeout"))) == "4s"
+    assert shown(pgbouncer(postgres_url)) == before
+    records.close()
+
+
+def test_many_threads_share_two_connections_of_pgbouncer(
+    postgres: Postgres, postgres_url: str, pgbouncer: Callable[[str], str]
+) -> None:
+    """Prepared statements, which psycopg makes after five uses, would be those of another client."""
+    log = postgres.folder / "log"
+    before = log.stat().st_size
+    engine = connect(pgbouncer(postgres_url))
+    store, trials = Store(engine), Trials(engine)
+
+    def work(thread: int) -> None:
+        for number in range(12):
+            name = f"{thread}-{number}"
+            assert trials.begin("b", name) == 0
+            assert store.add_counts([count(f"{name}.jpg")]) == 1
+            assert store.add_expectations([expectation(name)]) == 1
+            trials.end("b", name)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
+    with engine.connect() as connection:
+        assert connection.scalar(select(func.count()).select_from(Comparison)) == 48
+    assert "ERROR:" not in log.read_text()[before:], "a statement has failed"
+    engine.dispose()
+
+
+def test_statements_are_prepared_if_the_url_says_so(postgres_url: str) -> None:
+    for more, wanted in {
+        "": 0,
+        "&prepare_threshold=none": 0,
+        "&prepare_threshold=0": 1,
+        "&prepare_threshold=5": 0,
+    }.items():
+        engine = connect(postgres_url + more)
+        with engine.begin() as connection:
+            assert connection.scalar(select(func.count()).select_from(Count)) == 0
+            found = connection.scalar(
+                text("SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%counts%'")
+            )
+        assert (more, min(found, 1)) == (more, wanted)
+        engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("postgresql://h/x?prepare_threshold=often", "prepare_threshold is the number of uses"),
+        ("postgresql://h/x?prepare_threshold=-1", "prepare_threshold is the number of uses"),
+        ("postgresql://h/x?autocommit=true", "autocommit cannot be set"),
+        ("postgresql://h/x?row_factory=dict", "row_factory cannot be set"),
+        ("postgresql://h/x?ssl=true", "ssl"),
+        ("postgresql://u:ge@heim@h/x", "%40 for @"),
+        ("postgresql://u:ge@he/im@h/x", "%40 for @"),
+        ("postgresql://u:ge@heim:1@h/x", "%40 for @"),
+        ("postgresql://u:geheim@h:port/x", "no database URL"),
+        ("postgresql://u:ge#heim:5432/x", "no database URL"),
+        ("sqlite:///x.db?timeout=geheim", "could not convert"),
+        ("sqlite:///x.db?journal=wal", "SQLite has no option 'journal'"),
+    ],
+)
+def test_what_a_url_cannot_say_is_an_error_without_the_password(url: str, words: str) -> None:
+    with pytest.raises(SettingsError, match=r"^BINWATCH_DATABASE_URL") as refused:
+        connect(url)
+    assert words in str(refused.value)
+    assert "heim" not in str(refused.value) or "timeout" in url
+
+
+@pytest.mark.parametrize("password", ["a#b", "a%23b", "a/b?c:d", "%40%3A%2F", "grün"])
+def test_passwords_that_a_url_can_hold(password: str) -> None:
+    url = connect(f"postgresql://u:{password}@h:5433/x?sslmode=require&application_name=a").url
+    assert (url.host, url.port, url.database) == ("h", 5433, "x")
+    assert url.password == {"a%23b": "a#b", "%40%3A%2F": "@:/"}.get(password, password)
+
+
+def test_an_error_of_the_driver_that_is_none_of_a_database_has_a_name(postgres_url: str, tmp_path: Path) -> None:
+    """psycopg cannot read a timestamp in another style, and SQLite's driver cannot bind so large a number."""
+    engine = connect(postgres_url)
+    with engine.connect() as connection:
+        connection.execute(text("SET LOCAL DateStyle TO 'SQL, DMY'"))
+        with pytest.raises(DriverFailed, match=r"NotImplementedError: .*DateStyle"):
+            connection.execute(text("SELECT now()")).all()
+    engine.dispose()
+    sqlite = connect(f"sqlite:///{tmp_path / 'x.db'}")
+    with sqlite.connect() as connection, pytest.raises(DriverFailed, match="OverflowError"):
+        connection.execute(text("SELECT :n"), {"n": 2**70})
+    sqlite.dispose()
+
+
+def test_records_that_do_not_give_back_what_they_were_given_are_broken(records_engine: Engine) -> None:
+    Store(records_engine).check()
+    if records_engine.dialect.name == "sqlite":
+        return
+    event.listen(records_engine, "begin", lambda c: c.exec_driver_sql("SET LOCAL extra_float_digits TO -15"))
+    with pytest.raises(RecordsBroken, match=r"gives back .*0\.3.* for .*0\.30000000000000004"):
+        Store(records_engine).check()
+
+
+def test_a_schema_that_the_role_may_not_use_is_one_line(postgres_empty_url: str, postgres: Postgres) -> None:
+    """An error that the database has, and no outage: it comes at once, without a statement."""
+    name = postgres_empty_url.partition("@/")[2].partition("?")[0]
+    postgres.execute(f"ALTER DATABASE {name} SET search_path TO 'nowhere'")
+    settings = Settings(database_url=SecretStr(postgres_empty_url))
+    with pytest.raises(
+        BinwatchError, match=r"^the database cannot be used \(no schema has been selected to create in"
+    ) as e:
+        migrate_records(settings)
+    assert len(str(e.value).splitlines()) == 1

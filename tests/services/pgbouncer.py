@@ -1,0 +1,71 @@
+"""A real pgbouncer in transaction mode before the tests' PostgreSQL, started from Debian's package."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from binwatch.records.engine import connect
+from tests.services.postgres import Postgres, as_user, require_service
+
+PROGRAM = Path("/usr/sbin/pgbouncer")
+PORT = 6432  # part of a socket's name in a folder of its own: no port to collide on
+START_S = 30
+CONFIGURATION = """
+[databases]
+* = host={server}
+[pgbouncer]
+pool_mode = transaction
+default_pool_size = 2
+unix_socket_dir = {folder}
+listen_addr =
+listen_port = {port}
+auth_type = trust
+auth_file = {folder}/users
+logfile = {folder}/log
+"""
+
+
+@pytest.fixture(scope="session")
+def pgbouncer(postgres: Postgres) -> Iterator[Callable[[str], str]]:
+    """Makes the URL of a database into one that leads through pgbouncer, two connections for all."""
+    if not PROGRAM.exists():
+        require_service("pgbouncer", "on Debian: apt-get install pgbouncer")
+    folder = Path(tempfile.mkdtemp(prefix="binwatch-pb-"))
+    prefix = as_user(folder)
+    (folder / "users").write_text('"binwatch" ""\n')
+    (folder / "ini").write_text(CONFIGURATION.format(server=postgres.folder, folder=folder, port=PORT))
+
+    def through(url: str) -> str:
+        return url.partition("?")[0] + f"?host={folder}&port={PORT}"
+
+    with (folder / "output").open("wb") as output:
+        process = subprocess.Popen([*prefix, str(PROGRAM), str(folder / "ini")], stdout=output, stderr=output)
+    try:
+        _wait_for(process, through(postgres.url("postgres")), folder / "output")
+        yield through
+    finally:
+        process.terminate()
+        process.wait(20)
+        shutil.rmtree(folder)
+
+
+def _wait_for(process: subprocess.Popen[bytes], url: str, output: Path) -> None:
+    engine = connect(url)
+    deadline = time.monotonic() + START_S
+    while True:
+        try:
+            engine.connect().close()
+        except OperationalError:
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(output.read_text()) from None
+            time.sleep(0.05)  # between two looks at the condition
+        else:
+            return engine.dispose()
