@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from binwatch.counts import EVERY, names_of
+from binwatch.counts import EVERY, class_of, names_of
 from trainer import checkpoint, curves, devices, features, teachers
 from trainer.checkpoint import Checkpoint
 from trainer.config import Config, DataConfig, ModelConfig
@@ -17,6 +17,7 @@ from trainer.data import index, source
 from trainer.data.batches import PhotoBatches
 from trainer.data.dataset import DataSet, check_quality, load_dataset
 from trainer.data.epochs import Batch, Batches
+from trainer.data.index import Row
 from trainer.data.split import Split
 from trainer.disk import make_folder
 from trainer.display import Display
@@ -36,6 +37,8 @@ FEATURES = "features"
 """Folder, within a run's folder, of what the frozen layers see."""
 PROCESSES = "processes"
 """Fact of a run: in how many processes it trained."""
+COPIES_NAMED = 3
+"""Keys of one photo that a warning names."""
 FEWEST = 2
 """Training photos for each process: batch norms need two."""
 
@@ -116,6 +119,7 @@ def read_data(config: DataConfig, display: Display, ranks: Ranks = ALONE) -> Dat
     counts = ", ".join(f"{len(data[split])} {split}" for split in Split)
     display.say(f"{counts} photos")
     _warn_of_parted_groups(config, data, display)
+    _warn_of_copies(config, data, display)
     return data
 
 
@@ -128,6 +132,26 @@ def _warn_of_parted_groups(config: DataConfig, data: DataSet, display: Display) 
             f"warning: {parted:,} bin groups have photos in more than one split (column {config.split_column}):"
             " the model will look better than it is"
         )
+
+
+def _warn_of_copies(config: DataConfig, data: DataSet, display: Display) -> None:
+    """The same photo under two keys: in two splits, a model is tested on what it has learned by heart."""
+    parted = [same for same in data.copies if len({row.split for row in same}) > 1]
+    if parted:
+        display.say(
+            f"warning: {config.index}: {len(parted):,} photos are in more than one split, under several keys"
+            f" ({_named(parted[0])}): the model will look better than it is; give copies one {config.group_column}"
+        )
+    contradictory = [same for same in data.copies if len({class_of(row.quantity) for row in same}) > 1]
+    if contradictory:
+        display.say(
+            f"warning: {config.index}: {len(contradictory):,} photos have several labels, under several keys"
+            f" ({_named(contradictory[0])}): at most one is right; audit them, or take them out"
+        )
+
+
+def _named(same: Sequence[Row]) -> str:
+    return ", ".join(f"{row.key}: {row.quantity}" for row in same[:COPIES_NAMED])
 
 
 def warn_of_absent_classes(config: DataConfig, data: DataSet, display: Display) -> None:

@@ -13,7 +13,9 @@ from trainer.data.dataset import load_dataset
 from trainer.data.index import Row, read_index
 from trainer.data.source import Folder, Tar, open_source
 from trainer.data.split import Split, split_of
+from trainer.display import Display
 from trainer.errors import DataError
+from trainer.fit import read_data
 
 
 def config_of(data: Data) -> DataConfig:
@@ -96,6 +98,22 @@ def test_unreadable_and_missing_photos_are_named_and_left_out(copy: Data) -> Non
     assert "empty" in found.unreadable["00003"]
     assert sum(len(found[split]) for split in Split) == 156
     assert found.facts()["unreadable"] == 3
+
+
+def test_the_same_photo_under_two_keys_is_said(copy: Data, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = read_index(config_of(copy))
+    train = next(row for row in rows if row.split is Split.TRAIN and row.quantity == 3)
+    held_out = next(row for row in rows if row.split is Split.TEST and row.quantity == 5)
+    shutil.copy(copy.photos / f"{train.key}.jpg", copy.photos / f"{held_out.key}.jpg")
+    found = read_data(config_of(copy), Display())
+    same = tuple(sorted((train, held_out), key=lambda row: row.key))
+    assert same in found.copies  # as are all the drawings of empty bins
+    assert {row.quantity for copies in found.copies if copies != same for row in copies} == {0}
+    said = " ".join(capsys.readouterr().err.split())
+    named = ", ".join(f"{row.key}: {row.quantity}" for row in same)
+    assert "2 photos are in more than one split, under several keys (00000: 0, 00008: 0, 00016: 0)" in said
+    assert f"1 photos have several labels, under several keys ({named}): at most one is right" in said
+    assert load_dataset(config_of(copy)).copies == found.copies
 
 
 def test_nothing_readable_is_an_error(copy: Data) -> None:

@@ -26,11 +26,13 @@ from tests.services.s3 import S3
 from tests.trainer.drawn import run_cli
 from trainer.config import DataConfig
 from trainer.data.index import read_index
+from trainer.data.source import open_source
 from trainer.data.split import Split, split_of
 from trainer.display import Display
 from trainer.errors import DataError, PrepareError
 from trainer.prepare import fetch
-from trainer.prepare.groups import name_groups, runs
+from trainer.prepare.groups import joined, name_groups, runs
+from trainer.prepare.lists import read_keys
 from trainer.prepare.place import Folder, Missing, Place, open_place
 from trainer.prepare.run import Options, prepare
 
@@ -161,6 +163,122 @@ def test_what_cannot_be_used_is_left_out_with_the_reason(source: Path, tmp_path:
     assert why["00006"].startswith("the metadata is not the JSON of a bin")
     assert why["00099"] == "metadata/00099.json is not there"
     assert [file.name for file in (out / "bin-images").iterdir()] == ["00007.jpg"]
+
+
+def encoded(shade: int, kind: str) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (40, 30), (shade,) * 3).save(file, kind)
+    return file.getvalue()
+
+
+OTHER_NAMES = {
+    "bin-images/a.png": encoded(1, "PNG"),
+    "bin-images/b.JPG": encoded(2, "JPEG"),
+    "bin-images/c.jpeg": encoded(3, "PNG"),  # named as what it is not
+    "bin-images/d.webp": encoded(4, "WEBP"),
+    "bin-images/e.jpg": encoded(5, "JPEG"),
+    "bin-images/f.png": encoded(6, "PNG"),
+    "bin-images/f.gif": encoded(6, "GIF"),
+    "bin-images/g.v2.jpg": encoded(7, "JPEG"),
+    "bin-images/g.txt": b"no photo",
+}
+OTHER_NAMES |= {
+    f"metadata/{key}.{'JSON' if key == 'b' else 'json'}": metadata(number) for number, key in enumerate("abcdefg")
+}
+
+
+@pytest.mark.parametrize("kind", ["folder", "bucket"])
+def test_a_photo_may_be_of_any_format_and_its_name_in_capitals(s3: S3, tmp_path: Path, kind: str) -> None:
+    for name, data in OTHER_NAMES.items():
+        s3.put(f"some/{name}", data)
+        (tmp_path / "source" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "source" / name).write_bytes(data)
+    where = [f"s3://{s3.bucket}/some", "--endpoint", s3.endpoint_url] if kind == "bucket" else [tmp_path / "source"]
+    out = tmp_path / "data"
+    run_cli("prepare", "--from", *where, "--out", out, "--all")
+    assert {key: row["label"] for key, row in manifest(out).items()} == dict(zip("abcde", "01234", strict=True))
+    kept = {file.name: file.read_bytes() for file in (out / "bin-images").iterdir()}
+    assert kept == {
+        "a.png": OTHER_NAMES["bin-images/a.png"], "b.jpg": OTHER_NAMES["bin-images/b.JPG"],
+        "c.png": OTHER_NAMES["bin-images/c.jpeg"], "d.webp": OTHER_NAMES["bin-images/d.webp"],
+        "e.jpg": OTHER_NAMES["bin-images/e.jpg"],
+    }  # fmt: skip
+    why = left_out(out)
+    assert "bin-images/f.gif and bin-images/f.png are all f; keep one of them" in why["f"]
+    assert "bin-images/g.jpg is not there" in why["g"]
+    config = DataConfig(photos=out / "bin-images", index=out / "manifest.csv")
+    assert set(open_source(config.photos).sizes()) == {row.key for row in read_index(config)}
+    before = {file.name: file.stat().st_mtime_ns for file in (out / "bin-images").iterdir()}
+    run_cli("prepare", "--from", *where, "--out", out, "--all")  # what is there is not fetched again
+    assert {file.name: file.stat().st_mtime_ns for file in (out / "bin-images").iterdir()} == before
+
+
+def test_a_photo_that_becomes_one_of_another_format_replaces_the_old_one(source: Path, tmp_path: Path) -> None:
+    keys, out = tmp_path / "keys.txt", tmp_path / "data"
+    keys.write_text("00001\n", encoding="utf-8")
+    run_cli("prepare", "--from", source, "--out", out, "--list", keys)
+    (source / "bin-images" / "00001.jpg").unlink()
+    (source / "bin-images" / "00001.png").write_bytes(encoded(9, "PNG"))
+    (out / "bin-images" / "00001.jpg").write_bytes(b"damaged")
+    run_cli("prepare", "--from", source, "--out", out, "--list", keys)
+    assert [file.name for file in (out / "bin-images").iterdir()] == ["00001.png"]
+
+
+def test_a_list_may_name_files_of_any_format_and_keys_with_dots(tmp_path: Path) -> None:
+    listed = tmp_path / "keys.txt"
+    listed.write_text("a\nb.JPG\nbin-images/c.png\nmetadata/d.JSON\n2026.11.29-cam\n", encoding="utf-8")
+    assert read_keys(listed) == ["a", "b", "c", "d", "2026.11.29-cam"]
+
+
+@pytest.mark.parametrize("products", [None, [], ["a"], "a", 3])
+def test_a_bin_without_a_table_of_products_still_has_its_quantity(
+    source: Path, tmp_path: Path, products: object
+) -> None:
+    document = {"BIN_FCSKU_DATA": products, "EXPECTED_QUANTITY": 2}
+    (source / "metadata" / "00001.json").write_text(json.dumps(document), encoding="utf-8")
+    keys = tmp_path / "keys.txt"
+    keys.write_text("00001\n", encoding="utf-8")
+    run_cli("prepare", "--from", source, "--out", tmp_path / "data", "--list", keys)
+    assert manifest(tmp_path / "data")["00001"]["label"] == "2"
+
+
+def test_the_same_photo_under_several_keys_is_in_one_split_and_reported(source: Path, tmp_path: Path) -> None:
+    """A test photo that was learned by heart says nothing; two labels of one photo cannot both be right."""
+    same = [key_of(number) for number in range(0, 48, 7)]  # of seven bins, three of which would be in other splits
+    assert len({split_of(key) for key in same}) > 1
+    for key in same:
+        (source / "bin-images" / f"{key}.jpg").write_bytes(jpeg(200))
+    out = tmp_path / "data"
+    run_cli("prepare", "--from", source, "--out", out, "--all")
+    rows = manifest(out)
+    assert len({rows[key]["sha256"] for key in same}) == 1
+    assert {(rows[key]["bin_group"], rows[key]["split"]) for key in same} == {("00001", split_of("00001"))}
+    neighbours = {key_of(number // 2 * 2) for number in range(0, 48, 7)}  # which share a product with one of them
+    assert {rows[key]["bin_group"] for key in neighbours} == {"00001"}
+    assert len(rows) == 48
+    report = (out / "report.md").read_text(encoding="utf-8")
+    assert "1 photos are there more than once, under 7 keys (copies.csv)" in report
+    assert "**Of 1 of them the labels contradict each other: at most one can be right.**" in report
+    assert "- 00001: 1, 00008: 4, 00015: 1, 00022: 0, 00029: 2" in report
+    with (out / "copies.csv").open(encoding="utf-8", newline="") as file:
+        assert [row["key"] for row in csv.DictReader(file)] == same
+
+
+def test_copies_that_an_earlier_release_put_into_two_splits_are_not_both_used(source: Path, tmp_path: Path) -> None:
+    out, keys = tmp_path / "data", tmp_path / "keys.txt"
+    keys.write_text("00001\n00005\n", encoding="utf-8")
+    for key in ("00001", "00005"):
+        (source / "bin-images" / f"{key}.jpg").write_bytes(jpeg(200))
+    run_cli("prepare", "--from", source, "--out", out, "--list", keys)
+    text = (out / "manifest.csv").read_text(encoding="utf-8")
+    (out / "manifest.csv").write_text(text.replace("00005,2,00001,", "00005,2,00005,"), encoding="utf-8")
+    run_cli("prepare", "--from", source, "--out", out, "--list", keys)
+    assert list(manifest(out)) == ["00001"]
+    assert left_out(out)["00005"] == "is the same photo as 00001, which is in the bin group 00001"
+
+
+def test_lists_with_a_key_in_common_are_one() -> None:
+    assert joined([["1", "2"], ["3"], ["4", "5"], ["2", "4"], ["6", "7"]]) == [["1", "2", "4", "5"], ["3"], ["6", "7"]]
 
 
 def test_audits_are_labels(source: Path, tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ from trainer.ranks import ALONE, Ranks
 
 NAMED = 5
 """How many photos an error message names before it only counts them."""
+DIGEST = 32
+"""Hexadecimal digits of a file's digest that are kept."""
 FEWEST_CLASSES = 2
 """With one there is nothing to tell apart."""
 
@@ -94,6 +96,8 @@ class DataSet:
     """Keys that the index names and the source does not hold."""
     unreadable: dict[str, str]
     """Key → why its photo cannot be decoded."""
+    copies: tuple[tuple[Row, ...], ...] = ()
+    """Photos that are there more than once, to the byte, under several keys."""
 
     def __getitem__(self, split: Split) -> PhotoSet:
         return self.splits[split]
@@ -125,10 +129,10 @@ def load_dataset(config: DataConfig, check: Check | None = None, ranks: Ranks = 
     """
     present, missing = present_photos(config, ranks)
     _check_classes(config, _by_split(present))  # known now, and not only after each photo was decoded
-    photos, unreadable = readable_photos(config, present, check, ranks)
-    splits = _by_split(photos)
+    looked = look_at_each(config, present, check, ranks)
+    splits = _by_split(looked.readable)
     _check_classes(config, splits)
-    return DataSet(splits, missing, unreadable)
+    return DataSet(splits, missing, looked.unreadable, looked.copies())
 
 
 def load_photos(
@@ -136,8 +140,8 @@ def load_photos(
 ) -> tuple[PhotoSet, tuple[str, ...], dict[str, str]]:
     """Every photo that can be decoded; keys that are missing; keys that cannot be decoded → why."""
     present, missing = present_photos(config, ranks)
-    readable, unreadable = readable_photos(config, present, check, ranks)
-    return readable, missing, unreadable
+    looked = look_at_each(config, present, check, ranks)
+    return looked.readable, missing, looked.unreadable
 
 
 def present_photos(config: DataConfig, ranks: Ranks = ALONE) -> tuple[PhotoSet, tuple[str, ...]]:
@@ -153,17 +157,33 @@ def present_photos(config: DataConfig, ranks: Ranks = ALONE) -> tuple[PhotoSet, 
     return present, missing
 
 
-def readable_photos(
-    config: DataConfig, photos: PhotoSet, check: Check | None = None, ranks: Ranks = ALONE
-) -> tuple[PhotoSet, dict[str, str]]:
-    """Those of `photos` that can be decoded; keys of the others → why."""
-    parts = ranks.gather(_find_unreadable(photos.share(ranks), check or (lambda keys: keys)))
-    unreadable: dict[str, str] = {key: reason for part in parts for key, reason in part.items()}
+@dataclass(frozen=True)
+class Looked:
+    """What each photo was found to be when it was decoded once."""
+
+    readable: PhotoSet
+    unreadable: dict[str, str]
+    """Key → why its photo cannot be decoded."""
+    digests: dict[str, str]
+    """Key → digest of the file, of the readable photos."""
+
+    def copies(self) -> tuple[tuple[Row, ...], ...]:
+        """Photos that are the same to the byte, under several keys."""
+        rows: dict[str, list[Row]] = {}
+        for row in self.readable.rows:
+            rows.setdefault(self.digests[row.key], []).append(row)
+        return tuple(tuple(same) for same in rows.values() if len(same) > 1)
+
+
+def look_at_each(config: DataConfig, photos: PhotoSet, check: Check | None = None, ranks: Ranks = ALONE) -> Looked:
+    """Decode each of `photos` once. Raises DataError if none can be."""
+    parts = ranks.gather(_look(photos.share(ranks), check or (lambda keys: keys)))
+    unreadable: dict[str, str] = {key: reason for part, _ in parts for key, reason in part.items()}
     readable = photos.where(lambda row: row.key not in unreadable)
     if not readable:
         key, reason = next(iter(unreadable.items()))
         raise DataError(f"{config.photos}: none of {len(unreadable)} photos can be decoded; {key}: {reason}")
-    return readable, unreadable
+    return Looked(readable, unreadable, {key: digest for _, part in parts for key, digest in part.items()})
 
 
 def check_quality(config: DataConfig) -> None:
@@ -203,18 +223,21 @@ def _check_same(config: DataConfig, photos: PhotoSet, ranks: Ranks) -> None:
             )
 
 
-def _find_unreadable(photos: PhotoSet, check: Check) -> dict[str, str]:
-    def problem(key: str) -> str | None:
+def _look(photos: PhotoSet, check: Check) -> tuple[dict[str, str], dict[str, str]]:
+    """Key → why it cannot be decoded; key → digest of the file, of those that can be."""
+
+    def look(key: str) -> tuple[str, str]:
         try:
             photos.decode(key, image.SIZE)
+            return "", hashlib.sha256(photos.source.read(key)).hexdigest()[:DIGEST]
         except (PhotoError, OSError) as error:
-            return str(error)
-        return None
+            return str(error) or type(error).__name__, ""
 
     keys = photos.keys
     with ThreadPoolExecutor() as pool:  # Pillow decodes without the interpreter lock
-        found = zip(check(keys), pool.map(problem, keys), strict=True)
-        return {key: text for key, text in found if text is not None}
+        found = dict(zip(check(keys), pool.map(look, keys), strict=True))
+    unreadable = {key: reason for key, (reason, _) in found.items() if reason}
+    return unreadable, {key: digest for key, (_, digest) in found.items() if digest}
 
 
 def _check_classes(config: DataConfig, splits: dict[Split, PhotoSet]) -> None:

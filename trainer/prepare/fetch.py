@@ -16,12 +16,14 @@ from PIL import Image
 
 from binwatch.errors import MetadataError, ObjectsError, PhotoError
 from binwatch.image import SIZE, Limits, load
-from binwatch.metadata import expected_quantity
+from binwatch.metadata import ITEMS, expected_quantity
 from trainer.disk import write_whole
 from trainer.errors import DiskError, PrepareError
 from trainer.prepare.place import METADATA, PHOTOS, Damaged, Missing, Place
 
 TRIES = 5
+ENDINGS = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "BMP": ".bmp", "GIF": ".gif"}
+"""Pillow's names of formats → endings of the files that are kept, whatever the photos were called."""
 JPEG_QUALITY = 95
 """Of photos that are resized on the way. The model's card names it, so that photos are counted as they were learned."""
 
@@ -80,16 +82,16 @@ class Fetcher:
 
     def photo(self, found: Bin, known: str = "") -> Done | LeftOut:
         """Bring the photo of a bin, and its metadata. `known` is the SHA-256 that a file which is there must have."""
-        path = self._photos / f"{found.key}.jpg"
-        here = self._here(path, known)
+        here = self._here(found.key, known)
         try:
-            data = here or self._prepared(self._patiently(lambda: self._place.photo(found.key)))
+            data, suffix = (here, "") if here else self._prepared(self._patiently(lambda: self._place.photo(found.key)))
         except Missing as error:
             return LeftOut(found.key, str(error))
         except PhotoError as error:
             return LeftOut(found.key, f"the photo cannot be decoded: {error}")
         if here is None:
-            self._write(path, data)
+            self._remove_other(found.key, suffix)
+            self._write(self._photos / f"{found.key}{suffix}", data)
         if not (self._metadata / f"{found.key}.json").exists():
             self._write(self._metadata / f"{found.key}.json", found.data)
         return Done(found.key, hashlib.sha256(data).hexdigest())
@@ -102,9 +104,17 @@ class Fetcher:
             self._stopped.set()
             raise
 
-    def _here(self, path: Path, known: str) -> bytes | None:
+    def _remove_other(self, key: str, suffix: str) -> None:
+        """A photo that has become one of another format: two files of one key could not be told apart."""
+        for other in ENDINGS.values():
+            if other != suffix:
+                (self._photos / f"{key}{other}").unlink(missing_ok=True)
+
+    def _here(self, key: str, known: str) -> bytes | None:
         """What an earlier run left, if it is whole."""
-        if not path.exists():
+        paths = (self._photos / f"{key}{suffix}" for suffix in ENDINGS.values())
+        path = next((path for path in paths if path.exists()), None)
+        if path is None:
             return None
         data = path.read_bytes()
         if known:
@@ -115,15 +125,17 @@ class Fetcher:
             return None
         return data
 
-    def _prepared(self, data: bytes) -> bytes:
-        """The photo as it is kept: as it came, or squashed to a square. Raises PhotoError if it cannot be decoded."""
+    def _prepared(self, data: bytes) -> tuple[bytes, str]:
+        """The photo as it is kept: as it came, or squashed to a square; and the ending of its name, by what it is.
+
+        Raises PhotoError if it cannot be decoded.
+        """
         if not self._size:
-            load(data, limits=self._limits)
-            return data
+            return data, ENDINGS[load(data, limits=self._limits).format]
         file = io.BytesIO()
         pixels = load(data, size=self._size, limits=self._limits).pixels
         Image.fromarray(pixels).save(file, "JPEG", quality=JPEG_QUALITY)
-        return file.getvalue()
+        return file.getvalue(), ENDINGS["JPEG"]
 
     def _patiently(self, work: Callable[[], Result]) -> Result:
         """Try again after a longer and longer wait, not in step with the other threads."""
@@ -143,9 +155,9 @@ def read_bin(key: str, data: bytes) -> Bin | LeftOut:
     """Quantity and products of a metadata file."""
     try:
         document = json.loads(data.decode("utf-8-sig"))
-        products = document.get("BIN_FCSKU_DATA", {})
-        names = frozenset(str(name) for name in products)
-    except (ValueError, RecursionError, AttributeError, TypeError) as error:
+        products = document.get(ITEMS)
+        names = frozenset(products) if isinstance(products, dict) else frozenset()  # an empty bin may have null
+    except (ValueError, RecursionError, AttributeError) as error:
         return LeftOut(key, f"the metadata is not the JSON of a bin ({error})")
     try:
         return Bin(key, data, expected_quantity(data), names)

@@ -1,12 +1,12 @@
 """Which photos may show the same bin: a heuristic, on the safe side.
 
 Photos were numbered in the order in which they were taken, and a bin is often photographed again after one item moved.
-So photos with consecutive keys that share a product count as one bin.
+So photos with consecutive keys that share a product count as one bin. So do photos that are the same to the byte.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 
 
@@ -29,17 +29,43 @@ def runs(products: Mapping[str, frozenset[str]]) -> list[list[str]]:
     return found
 
 
+def same_photos(hashes: Mapping[str, str]) -> list[list[str]]:
+    """Keys of photos that are the same to the byte, in their order; of photos that are there more than once."""
+    found: dict[str, list[str]] = {}
+    for key in sorted(hashes, key=order):
+        found.setdefault(hashes[key], []).append(key)
+    return [keys for keys in found.values() if len(keys) > 1]
+
+
+def joined(parts: Iterable[Sequence[str]]) -> list[list[str]]:
+    """Lists of keys, put together where they have a key in common."""
+    part_of: dict[str, list[str]] = {}
+    for part in parts:
+        whole = part_of.get(part[0], [part[0]])
+        part_of[part[0]] = whole
+        for key in part:
+            other = part_of.get(key, [key])
+            if other is not whole:
+                whole += other
+                part_of |= dict.fromkeys(other, whole)
+    wholes = {id(whole): whole for whole in part_of.values()}
+    return [sorted(whole, key=order) for whole in wholes.values()]
+
+
 def name_groups(
-    products: Mapping[str, frozenset[str]], old: Mapping[str, str]
+    products: Mapping[str, frozenset[str]], old: Mapping[str, str], hashes: Mapping[str, str] | None = None
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Key → group, and the keys that must be left out → why.
 
-    A photo that has a group in `old` keeps it, whatever is added, since splits follow from the group's name. A new
-    photo joins the group of its neighbours; one that links two old groups, maybe in different splits, is left out.
+    Photos that are the same by their `hashes` are of one group, whatever their keys: in two splits, a model would be
+    tested on what it has learned by heart. A photo that has a group in `old` keeps it, whatever is added, since splits
+    follow from the group's name. A new photo joins the group of its neighbours and copies; one that links two old
+    groups, maybe in different splits, is left out, and so is a copy that an earlier release put into another group.
     """
     groups: dict[str, str] = {}
     links: dict[str, str] = {}
-    for run in runs(products):
+    same = same_photos(hashes or {})
+    for run in joined([*runs(products), *same]):
         names = _unique(old[key] for key in run if key in old)
         for key in run:
             if key in old:
@@ -48,6 +74,12 @@ def name_groups(
                 links[key] = f"links the bin groups {', '.join(names)}, which may be in different splits"
             else:
                 groups[key] = names[0] if names else run[0]
+    for copies in same:
+        first, *others = [key for key in copies if key in groups] or [""]
+        for key in others:
+            if groups[key] != groups[first]:
+                links[key] = f"is the same photo as {first}, which is in the bin group {groups[first]}"
+                del groups[key]
     return groups, links
 
 

@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
+from binwatch.keys import Kind, bin_of, kind_of
 from trainer.errors import DataError
 
 
@@ -15,13 +16,18 @@ def read_keys(file: Path) -> list[str]:
     """Keys from a JSON of classes (the Udacity capstone's file_list.json) or a text file with one per line."""
     text = _text(file)
     if file.suffix.lower() != ".json":
-        return _unique(PurePosixPath(line.strip()).stem for line in text.splitlines() if line.strip())
+        return _unique(_key(line.strip()) for line in text.splitlines() if line.strip())
     try:
         found = json.loads(text)
         names = [name for group in found.values() for name in group]
-        return _unique(PurePosixPath(name).stem for name in names)
+        return _unique(map(_key, names))
     except (ValueError, AttributeError, TypeError) as error:
         raise DataError(f'{file}: is not a list like {{"1": ["data/metadata/100313.json", …], …}} ({error})') from error
+
+
+def _key(name: str) -> str:
+    """The key in the name of a photo or metadata file; what is not such a name is a key, dots and all."""
+    return bin_of(name) if kind_of(name) is not Kind.OTHER else PurePosixPath(name).name
 
 
 def read_challenge(file: Path) -> frozenset[str]:

@@ -17,6 +17,8 @@ from trainer.prepare.fetch import LeftOut
 
 MANIFEST = "manifest.csv"
 AUDIT = "audit"
+SHOWN = 5
+"""Copies that the report names; copies.csv has all."""
 COLUMNS = ("key", "label", "bin_group", "split", "sha256", "label_source", "challenge_split")
 
 
@@ -49,6 +51,19 @@ class Report:
         return sum(1 for each in self.entries if class_of(each.label) == label and each.split is split)
 
 
+def same(entries: Iterable[Entry]) -> list[list[Entry]]:
+    """Entries of photos that are there more than once, to the byte, under several keys."""
+    found: dict[str, list[Entry]] = {}
+    for entry in entries:
+        found.setdefault(entry.sha256, []).append(entry)
+    return [each for each in found.values() if len(each) > 1]
+
+
+def contradictory(entries: Iterable[Entry]) -> list[list[Entry]]:
+    """Those of `same` whose labels are of different classes: at most one of them can be right."""
+    return [each for each in same(entries) if len({class_of(entry.label) for entry in each}) > 1]
+
+
 def read_manifest(folder: Path) -> list[Entry]:
     """Rows of an earlier run; none if there was none."""
     file = folder / MANIFEST
@@ -69,6 +84,8 @@ def write(folder: Path, report: Report) -> None:
     write_whole(folder / "histogram.csv", _csv([("label", *Split), *rows]))
     write_whole(folder / "histogram.png", _histogram(rows))
     write_whole(folder / "left-out.csv", _csv([("key", "why"), *((each.key, each.why) for each in report.left_out)]))
+    copies = [(entry.sha256, entry.key, entry.label, entry.group) for each in same(report.entries) for entry in each]
+    write_whole(folder / "copies.csv", _csv([("sha256", "key", "label", "bin_group"), *copies]))
     write_whole(folder / "report.md", text(report).encode())
     challenge = any(each.challenge_split for each in report.entries)
     columns = COLUMNS if challenge else COLUMNS[:-1]
@@ -102,11 +119,26 @@ def text(report: Report) -> str:
         lines.insert(3, "")
     totals = Counter(each.split for each in entries)
     lines.append(f"| all | {' | '.join(f'{totals[split]:,}' for split in Split)} |")
+    lines += _about_copies(entries)
     reasons = Counter(each.why for each in report.left_out)
     if reasons:
         lines += ["", "Commonest reasons for leaving a photo out:", ""]
         lines += [f"- {photos:,} × {why}" for why, photos in reasons.most_common(5)]
     return "\n".join(lines) + "\n"
+
+
+def _about_copies(entries: list[Entry]) -> list[str]:
+    """What is there more than once, and which of it contradicts itself."""
+    copies, bad = same(entries), contradictory(entries)
+    if not copies:
+        return []
+    lines = ["", f"{len(copies):,} photos are there more than once, under {sum(map(len, copies)):,} keys (copies.csv)."]
+    lines[1] += " Copies are in one bin group, and so in one split."
+    if bad:
+        lines += ["", f"**Of {len(bad):,} of them the labels contradict each other: at most one can be right.**", ""]
+        lines += [f"- {', '.join(f'{entry.key}: {entry.label}' for entry in each[:SHOWN])}" for each in bad[:SHOWN]]
+        lines += ["", "Audit these bins (`--audits`), or take them out of your list."]
+    return lines
 
 
 def _entry(row: dict[str, str]) -> Entry:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cached_property
+from pathlib import Path, PurePosixPath
 from typing import Protocol
 from urllib.parse import urlsplit
 
 from binwatch.errors import ObjectsError
-from binwatch.keys import bin_of
+from binwatch.keys import METADATA_SUFFIX, Kind, bin_of, kind_of
 from binwatch.objects import ObjectRefused, Objects
 from binwatch.settings import Settings
 from trainer.errors import ConfigError
@@ -34,7 +35,8 @@ class Damaged(Exception):
 class Place(Protocol):
     """Photos at `bin-images/KEY.jpg` and metadata at `metadata/KEY.json`. Called from many threads at once.
 
-    Reading raises Missing, Damaged, or ObjectsError for an outage.
+    A photo may have the ending of another format, and endings may be in capitals. Reading raises Missing, Damaged, or
+    ObjectsError for an outage.
     """
 
     @property
@@ -66,14 +68,36 @@ class Bucket:
 
     def keys(self) -> Iterator[str]:
         for listed in self.objects.list(self.bucket, f"{self.prefix}{METADATA}/"):
-            if listed.key.endswith(".json"):
+            if listed.key.lower().endswith(METADATA_SUFFIX):
                 yield bin_of(listed.key)
 
     def photo(self, key: str) -> bytes:
-        return self._fetch(f"{PHOTOS}/{key}.jpg", self.settings.max_photo_bytes)
+        return self._fetch_either(f"{PHOTOS}/{key}", ".jpg", self.settings.max_photo_bytes)
 
     def metadata(self, key: str) -> bytes:
-        return self._fetch(f"{METADATA}/{key}.json", self.settings.max_metadata_bytes)
+        return self._fetch_either(f"{METADATA}/{key}", METADATA_SUFFIX, self.settings.max_metadata_bytes)
+
+    def _fetch_either(self, stem: str, usual: str, limit: int) -> bytes:
+        """The object with the usual ending; where there is none, the one with another that will do."""
+        try:
+            return self._fetch(stem + usual, limit)
+        except Missing as error:
+            other = self._with_other_ending(stem, error)
+        return self._fetch(other, limit)
+
+    def _with_other_ending(self, stem: str, error: Missing) -> str:
+        """Name of the object. Raises `error` if there is none, or what is there may not be had or listed."""
+        refused = error.__cause__
+        if not isinstance(refused, ObjectRefused) or refused.why != "missing":
+            raise error
+        try:
+            listing = [listed.key for listed in self.objects.list(self.bucket, f"{self.prefix}{stem}.")]
+        except ObjectRefused:
+            raise error from None
+        other = _other(stem, [key.removeprefix(self.prefix) for key in listing])
+        if other is None:
+            raise error
+        return other
 
     def _fetch(self, name: str, limit: int) -> bytes:
         """The object, compared with its ETag where that is an MD5.
@@ -103,13 +127,32 @@ class Folder:
         return self.folder.name
 
     def keys(self) -> Iterator[str]:
-        return (path.stem for path in sorted((self.folder / METADATA).glob("*.json")))
+        files = sorted((self.folder / METADATA).iterdir())
+        return (path.stem for path in files if path.suffix.lower() == METADATA_SUFFIX)
 
     def photo(self, key: str) -> bytes:
-        return self._read(self.folder / PHOTOS / f"{key}.jpg")
+        return self._read_either(f"{PHOTOS}/{key}", ".jpg")
 
     def metadata(self, key: str) -> bytes:
-        return self._read(self.folder / METADATA / f"{key}.json")
+        return self._read_either(f"{METADATA}/{key}", METADATA_SUFFIX)
+
+    @cached_property
+    def _names(self) -> dict[str, list[str]]:
+        """Folder and stem → names of files; of all of them, once, since a folder may hold half a million."""
+        found: dict[str, list[str]] = {}
+        for part in (PHOTOS, METADATA):
+            for path in sorted((self.folder / part).glob("*")):
+                found.setdefault(f"{part}/{path.stem}", []).append(f"{part}/{path.name}")
+        return found
+
+    def _read_either(self, stem: str, usual: str) -> bytes:
+        try:
+            return self._read(self.folder / f"{stem}{usual}")
+        except Missing:
+            other = _other(stem, self._names.get(stem, []))
+            if other is None:
+                raise
+        return self._read(self.folder / other)
 
     def _read(self, path: Path) -> bytes:
         try:
@@ -118,6 +161,16 @@ class Folder:
             raise Missing(f"{path.parent.name}/{path.name} is not there") from error
         except OSError as error:
             raise ObjectsError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _other(stem: str, names: Iterable[str]) -> str | None:
+    """The one of `names` that is `stem` with an ending of its kind; None if none is. Raises Missing if several are."""
+    kind = Kind.METADATA if stem.startswith(f"{METADATA}/") else Kind.PHOTO
+    of_kind = [PurePosixPath(name) for name in names if kind_of(name) is kind]
+    found = [str(name) for name in of_kind if str(name.with_suffix("")) == stem]
+    if len(found) > 1:
+        raise Missing(f"{' and '.join(found)} are all {stem.rpartition('/')[2]}; keep one of them")
+    return found[0] if found else None
 
 
 def open_place(where: str, settings: Settings, endpoint: str | None = None, *, anonymous: bool = False) -> Place:

@@ -153,7 +153,7 @@ class Preparation:
 
     def _write(self, hashes: Mapping[str, str], old: Mapping[str, str]) -> Report:
         here = {key: found for key, found in self._bins.items() if key in hashes}
-        groups, links = name_groups({key: found.products for key, found in here.items()}, old)
+        groups, links = name_groups({key: found.products for key, found in here.items()}, old, hashes)
         self._left_out += [LeftOut(key, why) for key, why in links.items()]
         if not groups:
             first = f"; {self._left_out[0].key}: {self._left_out[0].why}" if self._left_out else ""

@@ -19,7 +19,7 @@ from trainer import devices, features
 from trainer.config import Config
 from trainer.data.augment import augment, draw
 from trainer.data.batches import PhotoBatches
-from trainer.data.dataset import DataSet, PhotoSet, check_quality, present_photos, readable_photos
+from trainer.data.dataset import DataSet, PhotoSet, check_quality, look_at_each, present_photos
 from trainer.data.epochs import AHEAD, Batch, Batches, generator
 from trainer.data.split import Split
 from trainer.display import Display
@@ -289,16 +289,16 @@ def _sample(config: Config, every: PhotoSet, found: Profile, display: Display, r
         return display.follow(keys, len(keys), "checking a sample of the photos")
 
     with Watch(config.train.device) as watch:
-        readable, unreadable = readable_photos(config.data, chosen, bar, ranks)
+        looked = look_at_each(config.data, chosen, bar, ranks)
     found.checking = len(chosen) / watch.usage.seconds
     found.first_disk_mb_per_second = watch.usage.disk_mb_per_second
-    say_left_out(config.data, (), unreadable, display)
-    parts = {split: _part(readable, split) for split in Split}
+    say_left_out(config.data, (), looked.unreadable, display)
+    parts = {split: _part(looked.readable, split) for split in Split}
     for split in (Split.TRAIN, Split.VALIDATION):
         if not parts[split]:
             raise DataError(f"{config.data.index}: no photo falls into the {split} split; more photos are needed")
     parts[Split.TRAIN] = _whole_steps(parts[Split.TRAIN], _step(config, ranks), repeat=not config.model.freeze)
-    return DataSet(parts, (), unreadable)
+    return DataSet(parts, (), looked.unreadable)
 
 
 def _step(config: Config, ranks: Ranks) -> int:
