@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from posixpath import normpath
-from typing import Any
+from typing import Any, TypeGuard
 from urllib.parse import unquote_plus
 
 from binwatch.errors import EventError
+from binwatch.keys import has_dot_segments
 
 MAX_BODY_BYTES = 2**20
 """S3's own events have at most 64 KiB, SQS messages at most 1 MiB. A larger body is no event."""
@@ -23,6 +24,8 @@ MAX_KEY_BYTES = 1024
 """S3's own limit on a key, in UTF-8."""
 MAX_NAME = 80
 """Characters of an event's name; the longest that AWS documents has 43."""
+MAX_NAMED = 20
+"""Malformed records that are named one by one. A message may hold a quarter of a million of them."""
 
 
 class Dialect(StrEnum):
@@ -40,11 +43,13 @@ class Dialect(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Created:
-    """An object was created or overwritten, at `time`. What is fetched later may be newer."""
+    """An object was created, overwritten or restored from an archive, at `time`. What is fetched later may be newer."""
 
     bucket: str
     key: str
     time: datetime | None = None
+    etag: str = field(default="", compare=False)
+    """As announced or listed, without quotes; empty if not known. What is fetched later may have another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +63,9 @@ class Message:
     malformed: list[str] = field(default_factory=list)
 
 
+_ANNOUNCING = ("ObjectCreated:", "ObjectRestore:Completed")
+"""How the names of events begin after which an object can be fetched that could not be before, or not as it is now."""
+_ANNOUNCING_EVENTBRIDGE = frozenset({"Object Created", "Object Restore Completed"})
 _VERSITYGW = "s3:"
 """versitygw keeps this prefix, which AWS and moto strip from the event's name."""
 
@@ -103,16 +111,22 @@ def _dialect_of(records: list[Any]) -> Dialect:
 def _gather(dialect: Dialect, records: list[Any]) -> Message:
     message = Message(dialect)
     read = _eventbridge if dialect is Dialect.EVENTBRIDGE else _record
+    unnamed = 0
     for position, record in enumerate(records):
         try:
             name, created = read(record)
         except _Malformed as error:
-            message.malformed.append(f"record {position}: {error}")
+            if len(message.malformed) < MAX_NAMED:
+                message.malformed.append(f"record {position}: {error}")
+            else:
+                unnamed += 1
             continue
         if created is None:
             message.ignored.append(name)
         else:
             message.created.append(created)
+    if unnamed:
+        message.malformed.append(f"and {unnamed:,} more records that are no S3 events")
     if not message.created and not message.ignored:
         raise EventError(f"no record is an S3 event: {'; '.join(message.malformed[:3])}")
     return message
@@ -123,26 +137,43 @@ def _record(record: object) -> tuple[str, Created | None]:
     name = sent.removeprefix(_VERSITYGW)
     if _text(record, "eventSource") != "aws:s3":
         raise _Malformed(f"eventSource is {_text(record, 'eventSource')[:40]!r}, not 'aws:s3'")
-    if not name.startswith("ObjectCreated:"):
+    if not name.startswith(_ANNOUNCING):
         return name, None
     data = _object(record, "s3")
-    bucket, key = _text(_object(data, "bucket"), "name"), _text(_object(data, "object"), "key")
-    return name, _created(bucket, _decoded(key) if sent == name else _as_listed(key), record, "eventTime")
+    bucket, stored = _text(_object(data, "bucket"), "name"), _object(data, "object")
+    key = _text(stored, "key")
+    key = _decoded(key) if sent == name else _as_listed(key)
+    return name, _created(bucket, key, _time(record, "eventTime"), stored.get("eTag"))
 
 
 def _eventbridge(record: object) -> tuple[str, Created | None]:
     name = _name(record, "detail-type")
-    if name != "Object Created":
+    if not name.startswith("Object "):
+        # CloudTrail's "AWS API Call via CloudTrail" has this source, too, and may well be about a new photo.
+        raise _Malformed(f"detail-type {name!r} is none of S3's own; have the rule match 'Object Created'")
+    if name not in _ANNOUNCING_EVENTBRIDGE:
         return name, None
     detail = _object(record, "detail")
-    bucket, key = _text(_object(detail, "bucket"), "name"), _text(_object(detail, "object"), "key")
-    return name, _created(bucket, key, record, "time")
+    bucket, stored = _text(_object(detail, "bucket"), "name"), _object(detail, "object")
+    return name, _created(bucket, _text(stored, "key"), _time(record, "time"), stored.get("etag"))
 
 
-def _created(bucket: str, key: str, record: object, time_field: str) -> Created:
+def _created(bucket: str, key: str, time: datetime | None, etag: object) -> Created:
     for name in (bucket, key):
         _check_storable(name)
-    return Created(bucket, key, _time(record, time_field))
+    if has_dot_segments(key):
+        raise _Malformed(f"key {key[:40]!r} has '.' or '..' for a folder, so no request is sure to reach it")
+    return Created(bucket, key, time, bare_etag(etag) if _is_etag(etag) else "")
+
+
+def _is_etag(value: object) -> TypeGuard[str]:
+    """S3's own are 32 hexadecimal digits and a number of parts. An odd one is no error: it may be missing, too."""
+    return isinstance(value, str) and len(value) <= MAX_NAME and value.isascii() and value.isprintable()
+
+
+def bare_etag(stated: str) -> str:
+    """An ETag without quotes, and without the mark of a weak one, which proxies that compress put before it."""
+    return stated.removeprefix("W/").strip('"')
 
 
 def _time(record: object, name: str) -> datetime | None:

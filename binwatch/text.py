@@ -1,0 +1,29 @@
+"""Text that others wrote, such as keys and file names, made fit to be shown."""
+
+from __future__ import annotations
+
+
+def visible(text: str) -> str:
+    """Line breaks, a terminal's control codes, marks of direction and what is no Unicode as escapes, as in "a\\nb".
+
+    Nothing of it can move a cursor, begin a line, or fail to be encoded.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def is_text(text: str) -> bool:
+    """Whether it can be stored and sent. Not so the name of a file that is not UTF-8, whose bytes Python only marks."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def shortened(text: str, length: int) -> str:
+    """At most `length` characters of a text, and how many there were."""
+    if len(text) <= length:
+        return text
+    return f"{text[:length]}… ({len(text):,} characters)"
