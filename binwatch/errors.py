@@ -41,6 +41,9 @@ class Reason(StrEnum):
     TRUNCATED = "truncated"
     CORRUPT = "corrupt"
     FORBIDDEN = "forbidden"
+    ARCHIVED = "archived"
+    FETCH_FAILED = "fetch_failed"
+    BAD_ENCODING = "bad_encoding"
     INFERENCE_FAILED = "inference_failed"
 
 
@@ -61,6 +64,14 @@ class MetadataReason(StrEnum):
     NO_QUANTITY = "no_expected_quantity"
     BAD_QUANTITY = "bad_expected_quantity"
     FORBIDDEN = "forbidden"
+    ARCHIVED = "archived"
+    FETCH_FAILED = "fetch_failed"
+    BAD_ENCODING = "bad_encoding"
+
+
+NOT_FETCHED = frozenset({Reason.MISSING, Reason.FORBIDDEN, Reason.ARCHIVED, Reason.FETCH_FAILED})
+"""What could not be fetched (metadata files have the same words for it). It may be fetched later, so it is tried again,
+and it says nothing of its bin."""
 
 
 class MetadataError(BinwatchError):

@@ -16,16 +16,21 @@ from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 from botocore.parsers import ResponseParserError
 
 from binwatch.aws import make_client
+from binwatch.encodings import EncodingError, TooLargeDecoded, decoded
 from binwatch.errors import BinwatchError, ObjectsError
+from binwatch.events import bare_etag
+from binwatch.keys import has_dot_segments
 from binwatch.settings import Settings
+from binwatch.text import shortened
 
 logger = logging.getLogger(__name__)
 
 _MISSING = {"NoSuchKey", "NoSuchVersion", "404", "NotFound", "KeyTooLongError"}
+_IMPOSSIBLE = {"InvalidURI", "XMinioInvalidObjectName"}
+"""What S3 and MinIO say to a request for a key that they cannot have."""
 # AccessDenied is about one object; a wrong or expired credential (also a 403) is about all of them: an outage.
 _FORBIDDEN = {
     "AccessDenied",
-    "InvalidObjectState",  # archived
     "AllAccessDisabled",
     "InvalidRequest",  # encrypted with a key that only its uploader has
     "KMS.DisabledException",
@@ -47,7 +52,7 @@ class ObjectRefused(BinwatchError):
 
     def __init__(
         self,
-        why: Literal["missing", "too_large", "forbidden"],
+        why: Literal["missing", "too_large", "forbidden", "archived", "bad_encoding"],
         message: str,
         etag: str = "",
         modified: datetime | None = None,
@@ -67,6 +72,8 @@ class Listed:
     etag: str
     size: int
     modified: datetime
+    restored: bool = False
+    """Whether it is in an archive and a copy of it can be fetched for now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +83,16 @@ class Head:
     etag: str
     version_id: str | None
     modified: datetime
+    encoding: str = ""
+    """Its Content-Encoding."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """An object's bytes and which upload they are of: `etag` without quotes, `modified` by the store's clock."""
+    """An object's bytes and which upload they are of: `etag` without quotes, `modified` by the store's clock.
+
+    The bytes are without the object's Content-Encoding.
+    """
 
     data: bytes
     etag: str
@@ -117,6 +129,7 @@ class Objects:
         An object over `max_bytes` is refused before its body is read.
         """
         version = {"VersionId": version_id} if version_id else {}
+        _check_key(bucket, key)
         try:
             answer = self._client.get_object(Bucket=bucket, Key=key, **version)
             # Not `with answer["Body"]`: that hands out urllib3's stream, whose errors botocore does not translate.
@@ -127,16 +140,19 @@ class Objects:
                     raise ObjectRefused(
                         "too_large", f"{key!r} has {size:,} bytes, over the limit of {max_bytes:,}", etag, modified
                     )
-                return Fetched(body.read(), etag, answer.get("VersionId"), modified)
+                data = _plain(body.read(), answer.get("ContentEncoding", ""), max_bytes, key, etag, modified)
+                return Fetched(data, etag, answer.get("VersionId"), modified)
         except _ERRORS as error:
             raise _explained(error, bucket, key) from error
 
     def head(self, bucket: str, key: str) -> Head:
         """Which upload the object is now."""
+        _check_key(bucket, key)
         try:
             answer = self._client.head_object(Bucket=bucket, Key=key)
             size, modified = answer["ContentLength"], answer["LastModified"]
-            return Head(_etag(_stated_etag(answer), size, modified), answer.get("VersionId"), modified)
+            etag = _etag(_stated_etag(answer), size, modified)
+            return Head(etag, answer.get("VersionId"), modified, answer.get("ContentEncoding", ""))
         except _ERRORS as error:
             raise _explained(error, bucket, key) from error
 
@@ -235,15 +251,38 @@ class Objects:
 
     def list(self, bucket: str, prefix: str = "") -> Iterator[Listed]:
         """Every object under `prefix`, in the order of the keys, fetched a page of 1,000 at a time."""
-        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+        pages = self._client.get_paginator("list_objects_v2").paginate(
+            Bucket=bucket, Prefix=prefix, OptionalObjectAttributes=["RestoreStatus"]
+        )
         try:
             for page in pages:
                 page["IsTruncated"]  # in every listing; a proxy's page would pass for an empty bucket
                 for entry in page.get("Contents", ()):
                     size, modified = entry["Size"], entry["LastModified"].replace(microsecond=0)
-                    yield Listed(entry["Key"], _etag(entry["ETag"], size, modified), size, modified)
+                    restored = "RestoreExpiryDate" in entry.get("RestoreStatus", {})
+                    yield Listed(entry["Key"], _etag(entry["ETag"], size, modified), size, modified, restored)
         except _ERRORS as error:
             raise _explained(error, bucket, prefix) from error
+
+
+def _check_key(bucket: str, key: str) -> None:
+    """Raise ObjectRefused for a key that a client, proxy or server on the way would make another of."""
+    if has_dot_segments(key):
+        raise ObjectRefused(
+            "missing",
+            f"s3://{bucket}/{key} cannot be asked for: its key has '.' or '..' for a folder; rename the object",
+        )
+
+
+def _plain(data: bytes, encoding: str, max_bytes: int, key: str, etag: str, modified: datetime) -> bytes:
+    try:
+        return decoded(data, encoding, max_bytes)
+    except TooLargeDecoded as error:
+        why = f"{key!r} has over {max_bytes:,} bytes, the limit, once its Content-Encoding {encoding!r} is undone"
+        raise ObjectRefused("too_large", why, etag, modified) from error
+    except EncodingError as error:
+        why = f"{key!r}: its Content-Encoding {shortened(encoding, 40)!r} {error}"
+        raise ObjectRefused("bad_encoding", why, etag, modified) from error
 
 
 def _stated_etag(answer: dict[str, Any]) -> str:
@@ -258,7 +297,7 @@ def _etag(stated: str, size: int, modified: datetime) -> str:
     versitygw has no ETag for a file that was put into its folder by hand. Its size and time then take the ETag's place,
     the same in a listing as in a fetch: S3 states whole seconds in both.
     """
-    return stated.strip('"') or f"{int(modified.timestamp()):x}-{size:x}"
+    return bare_etag(stated) or f"{int(modified.timestamp()):x}-{size:x}"
 
 
 def _explained(error: Exception, bucket: str, key: str) -> BinwatchError:
@@ -270,6 +309,10 @@ def _explained(error: Exception, bucket: str, key: str) -> BinwatchError:
         return ObjectsError(f"{where}: what answered is not S3 ({error}); {_CHECK}")
     if code in _MISSING:
         return ObjectRefused("missing", f"{where} is not there; it was deleted or never uploaded")
+    if code in _IMPOSSIBLE:
+        return ObjectRefused("missing", f"{where} cannot exist: the object store takes no such key ({code})")
+    if code == "InvalidObjectState":
+        return ObjectRefused("archived", f"{where} is in an archive (such as Glacier); restore it to have it read")
     if code in _FORBIDDEN:
         advice = "check the role's policy, and the key that it is encrypted with"
         return ObjectRefused("forbidden", f"{where} may not be read ({code}); {advice}")

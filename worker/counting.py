@@ -22,7 +22,7 @@ from binwatch.events import Created
 from binwatch.image import Photo, load
 from binwatch.keys import bin_of
 from binwatch.metadata import contents, expected_quantity
-from binwatch.objects import ObjectRefused, Objects
+from binwatch.objects import Fetched, ObjectRefused, Objects
 from binwatch.photo_stats import PhotoStats, photo_stats
 from binwatch.records.engine import cause, connect
 from binwatch.records.migrate import check_schema
@@ -119,6 +119,41 @@ class Counting:
             self.metrics.metadata(expectation.reason)
         return outages
 
+    def fail_photos(self, outages: Sequence[Outage]) -> list[Outage]:
+        """Record photos that cannot be fetched though the bucket answers. Returns those that an outage keeps back."""
+        if self._is_out(outages):
+            return list(outages)
+        engine = self.models.engine
+        counts = [
+            _record(engine, LoadedPhoto(one.item, etag=one.item.etag, error=_gives_up(one)), None) for one in outages
+        ]
+        self._store.use_model(engine.card.version, engine.card.calibration)
+        self._store.add_counts(counts)
+        self._measure(engine, counts)
+        return []
+
+    def fail_metadata(self, outages: Sequence[Outage]) -> list[Outage]:
+        """The same of metadata files."""
+        if self._is_out(outages):
+            return list(outages)
+        failed = [
+            replace(_unread(one.item), reason=MetadataReason.FETCH_FAILED, detail=str(_gives_up(one)))
+            for one in outages
+        ]
+        self._store.add_expectations(failed)
+        for _ in failed:
+            self.metrics.metadata(MetadataReason.FETCH_FAILED)
+        return []
+
+    def _is_out(self, outages: Sequence[Outage]) -> bool:
+        """Whether a bucket does not answer either."""
+        try:
+            for bucket in {one.item.bucket for one in outages}:
+                self.objects.check(bucket)
+        except BinwatchError:
+            return True
+        return False
+
     def probes(self) -> dict[str, Callable[[], object]]:
         """What counting needs: each raises if its part does not work now."""
         return {
@@ -155,13 +190,13 @@ class Counting:
                 fetched = self.objects.fetch(item.bucket, item.key, max_bytes=self._settings.max_photo_bytes)
         except ObjectRefused as error:
             why = PhotoError(Reason(error.why), str(error))
-            return LoadedPhoto(item, etag=error.etag, modified=error.modified, error=why)
+            return LoadedPhoto(item, etag=error.etag or item.etag, modified=error.modified, error=why)
         except ObjectsError as error:
             return LoadedPhoto(item, error=error)
         # Without the bytes: a group that waits for its turn would hold all its photos twice.
         loaded = LoadedPhoto(
             item,
-            etag=fetched.etag,
+            etag=_etag(item, fetched),
             version_id=fetched.version_id,
             bytes=len(fetched.data),
             modified=fetched.modified,
@@ -183,18 +218,16 @@ class Counting:
                 logger.warning("photo failed: %s", count.detail, extra={"bin": bin_of(count.key), "key": count.key})
 
     def _read(self, item: Created) -> NewExpectation | Outage:
-        read = NewExpectation(
-            bucket=item.bucket, bin_id=bin_of(item.key), source=item.key, etag="", modified_at=_announced(item)
-        )
+        read = _unread(item)
         try:
             fetched = self.objects.fetch(item.bucket, item.key, max_bytes=self._settings.max_metadata_bytes)
         except ObjectRefused as error:
             modified = error.modified or read.modified_at
             why = MetadataReason(error.why)
-            return replace(read, etag=error.etag, modified_at=modified, reason=why, detail=str(error))
+            return replace(read, etag=error.etag or item.etag, modified_at=modified, reason=why, detail=str(error))
         except ObjectsError as error:
             return Outage(item, error)
-        read = replace(read, etag=fetched.etag, modified_at=fetched.modified)
+        read = replace(read, etag=_etag(item, fetched), modified_at=fetched.modified)
         try:
             return replace(read, quantity=expected_quantity(fetched.data), contents=contents(fetched.data))
         except MetadataError as error:
@@ -243,6 +276,22 @@ def _record(engine: Engine, loaded: LoadedPhoto, answer: Prediction | PhotoError
         embedding=pack(prediction.embedding) if prediction else None,
         modified_at=loaded.modified or _announced(loaded.item),
     )
+
+
+def _unread(item: Created) -> NewExpectation:
+    """What is known of a metadata file before it is fetched."""
+    return NewExpectation(
+        bucket=item.bucket, bin_id=bin_of(item.key), source=item.key, etag=item.etag, modified_at=_announced(item)
+    )
+
+
+def _gives_up(outage: Outage) -> PhotoError:
+    return PhotoError(Reason.FETCH_FAILED, f"{outage.error}; the bucket answers, and so it is this object that fails")
+
+
+def _etag(item: Created, fetched: Fetched) -> str:
+    """The ETag that a listing has, if it is of this very upload: a proxy that compresses may send another one."""
+    return item.etag if item.etag and item.time == fetched.modified else fetched.etag
 
 
 def _announced(item: Created) -> datetime:

@@ -38,6 +38,8 @@ group that kills is halved eight times at most until it stands alone, which is f
 """
 REFUSED_WAIT_S = 5.0
 """How long a task rests that RabbitMQ must send again, since it takes nothing in its place."""
+MAX_RETRIES = 10
+"""Retries (over some six minutes) of an object that S3 fails on, though it answers: then the object is to blame."""
 _MAX_DOUBLINGS = 20  # an outage of days must not end in a number too large for a float
 
 
@@ -78,6 +80,10 @@ class _ObjectsTask(Task):  # type: ignore[misc]  # Celery has no types
     def work(self, objects: list[Created]) -> list[Outage]:
         """Do it; return what an outage kept back."""
 
+    @abstractmethod
+    def fail(self, outages: list[Outage]) -> list[Outage]:
+        """Record what could not be fetched so often; return what an outage keeps back."""
+
     def run(self, objects: _Objects, suspect: bool = False) -> None:
         """Celery's entry point. `suspect`: a worker may have died while it had these objects in hand."""
         self._note_age()
@@ -108,6 +114,8 @@ class _ObjectsTask(Task):  # type: ignore[misc]  # Celery has no types
             logger.exception("%s failed on %d objects", self.name, len(objects))
             self._after_error(objects, f"{type(error).__name__}: {error}")
             return
+        if outages and self.request.retries >= MAX_RETRIES:
+            outages = self.fail(outages)
         if outages:
             raise self._again([as_json(outage.item) for outage in outages], outages[0].error)
 
@@ -198,6 +206,10 @@ class CountPhotos(_ObjectsTask):
         """Count; return what an outage kept back."""
         return self._counting.count(objects)
 
+    def fail(self, outages: list[Outage]) -> list[Outage]:
+        """Record what could not be fetched so often; return what an outage keeps back."""
+        return self._counting.fail_photos(outages)
+
 
 class ReadMetadata(_ObjectsTask):
     """Reads the metadata files and records the expected quantities."""
@@ -207,6 +219,10 @@ class ReadMetadata(_ObjectsTask):
     def work(self, objects: list[Created]) -> list[Outage]:
         """Read; return what an outage kept back."""
         return self._counting.read_metadata(objects)
+
+    def fail(self, outages: list[Outage]) -> list[Outage]:
+        """Record what could not be fetched so often; return what an outage keeps back."""
+        return self._counting.fail_metadata(outages)
 
 
 class Reconcile(Task):  # type: ignore[misc]  # Celery has no types
@@ -233,9 +249,10 @@ class Reconcile(Task):  # type: ignore[misc]  # Celery has no types
             logger.warning("reconcile: nothing could be counted now (%s)", "; ".join(problems.values()))
             return
         sent = send_unrecorded(self._counting.objects, self._counting.database, self._settings, self._sender)
-        logger.info("reconcile: sent %d objects without a record", sent)
+        logger.info("reconcile: %s", sent)
 
 
 def _parse(item: dict[str, Any]) -> Created:
     time = item["time"]
-    return Created(item["bucket"], item["key"], datetime.fromisoformat(time) if time else None)
+    moment = datetime.fromisoformat(time) if time else None
+    return Created(item["bucket"], item["key"], moment, item.get("etag", ""))  # releases before sent no ETag

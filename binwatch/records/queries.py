@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, select
 
+from binwatch.errors import NOT_FETCHED, Reason
 from binwatch.events import Created
 from binwatch.keys import bin_of
 from binwatch.objects import Listed
@@ -16,28 +17,40 @@ from binwatch.records.tables import Count, Expectation
 Item = TypeVar("Item")
 _AT_A_TIME = 500  # SQLite takes 32,766 parameters in a statement
 _NEVER = datetime.max.replace(tzinfo=UTC)
+_FIRST_WAIT, _LONGEST_WAIT = timedelta(minutes=10), timedelta(days=1)
+"""Before what could not be fetched is tried again. A permission that is granted changes nothing in a listing."""
+_Unfetched = tuple[datetime, datetime, str]
+"""When it was first and last tried to fetch something, and why it could not be."""
 
 
 def unrecorded_photos(
-    connection: Connection, bucket: str, listed: Sequence[Listed], model: str | None = None
+    connection: Connection, bucket: str, listed: Sequence[Listed], model: str | None = None, *, refused: bool = False
 ) -> list[Listed]:
     """Those of `listed` that no model, or not this version, has counted or failed to count as they are now.
 
-    A photo that was there before, and is again, is one of them: its bin has shown another meanwhile.
+    A photo that was there before, and is again, is one of them: its bin has shown another meanwhile. So is, after a
+    while, one that could not be fetched: after as long as it has been so, ten minutes at least and a day at most. With
+    `refused`, it is at once.
     """
-    query = select(Count.key, Count.etag, Count.modified_at).where(Count.bucket == bucket)
+    query = select(Count.key, Count.etag, Count.modified_at, Count.reason, Count.recorded_at, Count.tried_at)
+    query = query.where(Count.bucket == bucket)
     if model is not None:
         query = query.where(Count.model_version == model)
-    recorded = _Uploads()
+    recorded = _Uploads(refused=refused)
     for chunk in _chunks(listed):
         recorded.add(connection.execute(query.where(Count.key.in_([photo.key for photo in chunk]))))
     return [photo for photo in listed if photo not in recorded]
 
 
-def unread_metadata(connection: Connection, bucket: str, listed: Sequence[Listed]) -> list[Listed]:
-    """Those of `listed` that have not been read as they are now."""
-    query = select(Expectation.source, Expectation.etag, Expectation.modified_at).where(Expectation.bucket == bucket)
-    read = _Uploads()
+def unread_metadata(
+    connection: Connection, bucket: str, listed: Sequence[Listed], *, refused: bool = False
+) -> list[Listed]:
+    """Those of `listed` that have not been read as they are now; as above of those that could not be fetched."""
+    query = select(
+        *(Expectation.source, Expectation.etag, Expectation.modified_at),
+        *(Expectation.reason, Expectation.recorded_at, Expectation.tried_at),
+    ).where(Expectation.bucket == bucket)
+    read = _Uploads(refused=refused)
     for chunk in _chunks(listed):
         read.add(connection.execute(query.where(_of_bins(chunk))))
     return [file for file in listed if file not in read]
@@ -46,17 +59,36 @@ def unread_metadata(connection: Connection, bucket: str, listed: Sequence[Listed
 class _Uploads:
     """What was recorded of keys, and when each of their contents was last stored."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, refused: bool) -> None:
+        """`refused`: what could not be fetched is as good as not recorded."""
         self._last: dict[tuple[str, str], datetime] = {}
+        self._unfetched: dict[tuple[str, str], _Unfetched] = {}
+        self._fetched: set[tuple[str, str]] = set()
+        self._refused = refused
+        self._now = datetime.now(UTC)
 
     def add(self, rows: Iterable[Sequence[Any]]) -> None:
-        """Take in rows of key, ETag and time."""
-        for key, etag, modified in rows:
-            self._last[key, etag] = max(modified, self._last.get((key, etag), modified))
+        """Take in rows of key, ETag, time, reason, and when they were recorded and tried again."""
+        for key, etag, modified, reason, recorded, tried in rows:
+            upload = key, etag
+            self._last[upload] = max(modified, self._last.get(upload, modified))
+            if reason in NOT_FETCHED:
+                first, last, _ = self._unfetched.get(upload, (recorded, recorded, reason))
+                self._unfetched[upload] = min(first, recorded), max(last, tried or recorded), reason
+            else:
+                self._fetched.add(upload)
 
     def __contains__(self, listed: Listed) -> bool:
-        last = self._last.get((listed.key, listed.etag))
-        return last is not None and last >= listed.modified
+        upload = listed.key, listed.etag
+        last = self._last.get(upload)
+        if last is None or last < listed.modified:
+            return False
+        return upload in self._fetched or not self._is_due(listed, *self._unfetched[upload])
+
+    def _is_due(self, listed: Listed, first: datetime, last: datetime, reason: str) -> bool:
+        wait = min(max(last - first, _FIRST_WAIT), _LONGEST_WAIT)
+        restored = reason == Reason.ARCHIVED and listed.restored
+        return self._refused or restored or self._now - last >= wait
 
 
 def recorded_keys(

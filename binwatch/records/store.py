@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     Connection,
     Double,
     Engine,
@@ -23,6 +24,7 @@ from sqlalchemy import (
     bindparam,
     false,
     literal,
+    or_,
     select,
     tuple_,
     update,
@@ -30,7 +32,7 @@ from sqlalchemy import (
 from sqlalchemy.types import TypeEngine
 
 from binwatch.bundle import Calibration
-from binwatch.errors import BinwatchError, MetadataReason, Reason
+from binwatch.errors import NOT_FETCHED, BinwatchError, MetadataReason, Reason
 from binwatch.keys import bin_of
 from binwatch.metadata import Item
 from binwatch.records.bins import BinKey, restate
@@ -41,9 +43,9 @@ from binwatch.records.models import Calibrations, note_model
 from binwatch.records.tables import Bin, Count, Expectation, ExpectationTotal, PhotoHour, PhotoTotal, UtcDateTime
 from binwatch.records.writing import Row, add_to_totals, insert_into, insert_new, summed
 
-_UNSEEN = frozenset({Reason.MISSING, Reason.FORBIDDEN})
-"""What could not be fetched (metadata files have the same words for it). Only its event says when it was stored, a
-little later than the store itself will once it can be fetched."""
+_PHOTO = ("bucket", "key", "etag", "model_version")
+"""What makes a count one of a kind, and an expected quantity:"""
+_FILE = ("bucket", "bin_id", "source", "etag", "modified_at")
 Age = tuple[datetime, int]
 """Orders uploads by the store's clock, then by row id: the same photo counted by a newer model is newer."""
 _Bytes = bytes
@@ -144,8 +146,9 @@ class Store:
             return 0
         now = datetime.now(UTC)
         with self._engine.begin() as connection:
-            new = _insert_counts(connection, _sorted(rows, now))
+            new = _insert(connection, Count, _PHOTO, _sorted(rows, now))
             _stored_again(connection, found, new)
+            _tried_again(connection, Count.__table__, _PHOTO, found, new, now)
             add_to_totals(connection, PhotoTotal, _photo_totals(new, now))
             add_to_totals(connection, PhotoHour, photo_hours(new, now))
             latest = _latest_photos(connection, found)
@@ -159,7 +162,8 @@ class Store:
             return 0
         now = datetime.now(UTC)
         with self._engine.begin() as connection:
-            new = insert_new(connection, Expectation, _sorted(rows, now))
+            new = _insert(connection, Expectation, _FILE, _sorted(rows, now))
+            _tried_again(connection, Expectation.__table__, _FILE, list(rows.values()), new, now)
             add_to_totals(connection, ExpectationTotal, _expectation_totals(new, now))
             latest = _latest_expectations(new)
             _update_bins(connection, latest, ("expected_at", "expectation_id"), self._calibrations, now)
@@ -175,33 +179,57 @@ def _sorted(rows: Mapping[tuple[Any, ...], Row], now: datetime) -> list[Row]:
     return [rows[key] | {"recorded_at": now} for key in sorted(rows)]
 
 
-def _insert_counts(connection: Connection, rows: list[Row]) -> list[Row]:
-    """As _insert_new, but a count replaces a failure of the same photo and model: the failure was not the photo's."""
-    insert = insert_into(connection, Count)
-    identity = ["bucket", "key", "etag", "model_version"]
+def _insert(
+    connection: Connection, table: type[Count | Expectation], identity: tuple[str, ...], rows: list[Row]
+) -> list[Row]:
+    """As insert_new, but what went well replaces a failure of the same upload: the failure was not the upload's."""
+    insert = insert_into(connection, table)
+    columns = table.__table__.c
     statement = insert.on_conflict_do_update(
         index_elements=identity,
         set_={name: insert.excluded[name] for name in rows[0] if name not in (*identity, "modified_at")},
-        where=and_(Count.reason.is_not(None), insert.excluded.reason.is_(None)),
+        where=and_(columns.reason.is_not(None), insert.excluded.reason.is_(None)),
     )
-    return [dict(row) for row in connection.execute(statement.returning(*Count.__table__.c), rows).mappings()]
+    return [dict(row) for row in connection.execute(statement.returning(*columns), rows).mappings()]
 
 
 def _stored_again(connection: Connection, rows: Sequence[Row], new: Sequence[Row]) -> None:
     """A photo that came again, byte for byte, is as new as its last upload: reconciling and backfilling go by that."""
     written = {(_photo(row), row["modified_at"]) for row in new}
-    last = {_photo(row): row["modified_at"] for row in sorted(rows, key=lambda row: row["modified_at"])}
+    last = {_photo(row): row for row in sorted(rows, key=lambda row: row["modified_at"])}
     names = ("of_bucket", "of_key", "of_etag", "of_model")
     later = [
-        dict(zip(names, photo, strict=True)) | {"at": last[photo]}
-        for photo in sorted(last)
-        if (photo, last[photo]) not in written
+        dict(zip(names, photo, strict=True)) | {"at": row["modified_at"], "fetched": row["reason"] not in NOT_FETCHED}
+        for photo, row in sorted(last.items())
+        if (photo, row["modified_at"]) not in written
     ]
     if later:
         identity = (Count.bucket, Count.key, Count.etag, Count.model_version)
         same = [column == bindparam(name) for column, name in zip(identity, names, strict=True)]
-        statement = update(Count).where(*same, Count.modified_at < bindparam("at")).values(modified_at=bindparam("at"))
+        # What could not be fetched does not show that a photo that was counted once is there again.
+        sure = or_(Count.reason.is_not(None), bindparam("fetched", type_=Boolean()))
+        older = Count.modified_at < bindparam("at")
+        statement = update(Count).where(*same, sure, older).values(modified_at=bindparam("at"))
         connection.execute(statement, later)
+
+
+def _tried_again(
+    connection: Connection,
+    table: Any,
+    identity: tuple[str, ...],
+    rows: Sequence[Row],
+    new: Sequence[Row],
+    now: datetime,
+) -> None:
+    """Note when it was last tried in vain to fetch what has a record of that already: reconciling goes by it."""
+    written = {tuple(row[name] for name in identity) for row in new}
+    tried = {tuple(row[name] for name in identity) for row in rows if row["reason"] in NOT_FETCHED} - written
+    if tried:
+        columns = table.c
+        same = [columns[name] == bindparam(f"of_{name}") for name in identity]
+        statement = update(table).where(*same, columns.reason.is_not(None)).values(tried_at=now)
+        parameters = [{f"of_{name}": value for name, value in zip(identity, one, strict=True)} for one in sorted(tried)]
+        connection.execute(statement, parameters)
 
 
 def _latest_photos(connection: Connection, rows: Sequence[Row]) -> dict[BinKey, Age]:
@@ -211,7 +239,8 @@ def _latest_photos(connection: Connection, rows: Sequence[Row]) -> dict[BinKey, 
     its count is old.
     """
     identity = tuple_(Count.bucket, Count.key, Count.etag, Count.model_version)
-    found = [row for row in rows if row["reason"] not in _UNSEEN]
+    # Of what was not fetched only its event says when it was stored, a little later than the store itself will.
+    found = [row for row in rows if row["reason"] not in NOT_FETCHED]
     wanted = [_photo(row) for row in found]
     ids = {
         tuple(row[:4]): row.id
@@ -224,7 +253,9 @@ def _latest_photos(connection: Connection, rows: Sequence[Row]) -> dict[BinKey, 
 
 def _latest_expectations(new: Sequence[Row]) -> dict[BinKey, Age]:
     return _newest(
-        ((row["bucket"], row["bin_id"]), (row["modified_at"], row["id"])) for row in new if row["reason"] not in _UNSEEN
+        ((row["bucket"], row["bin_id"]), (row["modified_at"], row["id"]))
+        for row in new
+        if row["reason"] not in NOT_FETCHED
     )
 
 

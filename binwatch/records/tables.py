@@ -83,7 +83,7 @@ class Count(Base):
     bucket: Mapped[str]
     key: Mapped[str]
     etag: Mapped[str]
-    """ETag as fetched; empty if nothing could be fetched."""
+    """ETag as fetched, or as listed or announced if it could not be; empty if not known."""
     version_id: Mapped[str | None]
     bin_id: Mapped[str]
     model_version: Mapped[str] = mapped_column(String(100))
@@ -107,6 +107,8 @@ class Count(Base):
     modified_at: Mapped[datetime]
     """When S3 last stored this very photo (or announced it, if it could not be fetched)."""
     recorded_at: Mapped[datetime]
+    tried_at: Mapped[datetime | None]
+    """When it was last tried in vain to fetch this once more; NULL if it was tried once or could be fetched."""
 
 
 class Expectation(Base):
@@ -132,6 +134,8 @@ class Expectation(Base):
     """What the quantity is made up of (binwatch.metadata.Item); NULL if the source does not say."""
     modified_at: Mapped[datetime]
     recorded_at: Mapped[datetime]
+    tried_at: Mapped[datetime | None]
+    """When it was last tried in vain to fetch this once more; NULL if it was tried once or could be fetched."""
 
 
 class Bin(Base):

@@ -49,4 +49,6 @@ class InProcess:
                 return
             photos, error = [outage.item for outage in outages], outages[0].error
             logger.warning("nightly: %s; tried again", error)
+        if not counting.fail_photos(outages):
+            return
         raise ObjectsError(f"{error}; {len(photos)} photos are left to the next run") from error

@@ -10,7 +10,7 @@ from itertools import islice
 
 from pydantic import ValidationError
 
-from binwatch.errors import BinwatchError, Reason
+from binwatch.errors import NOT_FETCHED, BinwatchError, Reason
 from binwatch.objects import Head, Listed, ObjectRefused, Objects
 from binwatch.records.store import NewCount
 from worker.nightly.folder import Folder
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 _MAX_BYTES = 2**20
 _LOOKED_AT = 100
-_PASSING = frozenset({Reason.INFERENCE_FAILED, Reason.MISSING, Reason.FORBIDDEN})
+_PASSING = NOT_FETCHED | {Reason.INFERENCE_FAILED}
 """Reasons that may be the container's or the moment's, not the photo's."""
 
 
@@ -49,7 +49,7 @@ class Outputs:
             return None
         upload = self._upload(photo, answer)
         if upload is None:
-            logger.info("nightly: %r changed while it was counted", photo.key)
+            logger.info("nightly: %r changed while it was counted, or has a Content-Encoding", photo.key)
             return None
         return _record(self._folder.bucket, photo.key, upload, answer)
 
@@ -93,6 +93,8 @@ class Outputs:
             head = self._objects.head(self._folder.bucket, photo.key)
         except ObjectRefused:
             head = None
+        if head is not None and head.encoding:
+            return None  # SageMaker's container was sent the bytes as they are stored, without this header
         if head is not None and _is_as_listed(head, photo):
             return Upload(head.etag, head.version_id, head.modified)
         if answer.md5 is not None and answer.md5 == photo.etag:

@@ -96,7 +96,7 @@ def read_plan(objects: Objects, folder: Folder, part: Part) -> list[Listed]:
 
 def as_created(bucket: str, photos: list[Listed]) -> list[Created]:
     """As local workers are told of them."""
-    return [Created(bucket, photo.key, photo.modified) for photo in photos]
+    return [Created(bucket, photo.key, photo.modified, photo.etag) for photo in photos]
 
 
 def manifest(bucket: str, photos: list[Listed]) -> bytes:

@@ -1,0 +1,80 @@
+"""Objects that were uploaded with a Content-Encoding."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from binwatch.encodings import EncodingError, TooLargeDecoded, decoded
+
+PHOTO = b"a photo " * 1000
+GZIP = gzip.compress(PHOTO, mtime=0)
+RAW = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+DEFLATE = RAW.compress(PHOTO) + RAW.flush()
+
+
+@pytest.mark.parametrize(
+    ("encoding", "data"),
+    [
+        ("", PHOTO),
+        ("identity", PHOTO),
+        ("aws-chunked", PHOTO),
+        ("aws-chunked,gzip", GZIP),
+        ("gzip", GZIP),
+        (" GZip , ", GZIP),
+        ("x-gzip", GZIP),
+        ("gzip", GZIP + bytes(100)),
+        ("gzip", gzip.compress(PHOTO[:10]) + gzip.compress(PHOTO[10:])),
+        ("gzip, gzip", gzip.compress(GZIP)),
+        ("deflate, gzip", gzip.compress(zlib.compress(PHOTO))),
+        ("deflate", zlib.compress(PHOTO)),
+        ("deflate", DEFLATE),
+        ("gzip", PHOTO),  # the header alone: a proxy has decoded it
+    ],
+)
+def test_decoded(encoding: str, data: bytes) -> None:
+    assert decoded(data, encoding, len(PHOTO)) == PHOTO
+
+
+@pytest.mark.parametrize(
+    ("encoding", "data", "words"),
+    [
+        ("br", PHOTO, "not supported"),
+        ("zstd", PHOTO, "not supported"),
+        ("utf-8", PHOTO, "not supported"),
+        ("gzip", GZIP[:-9], "ends early"),
+        ("gzip", GZIP[:20] + b"\0\0\0" + GZIP[23:], "does not decode"),
+        ("deflate", b"\xff\xff", "does not decode"),
+        ("deflate", b"", "ends early"),
+        ("gzip," * 9, GZIP, "9 encodings"),
+    ],
+)
+def test_what_cannot_be_decoded_says_why(encoding: str, data: bytes, words: str) -> None:
+    with pytest.raises(EncodingError, match=words):
+        decoded(data, encoding, len(PHOTO))
+
+
+def test_a_bomb_is_not_unpacked() -> None:
+    bomb = gzip.compress(gzip.compress(bytes(50_000_000)))
+    assert len(bomb) < 1000
+    with pytest.raises(TooLargeDecoded):
+        decoded(bomb, "gzip, gzip", 1_000_000)
+    with pytest.raises(TooLargeDecoded):
+        decoded(gzip.compress(bytes(900)) * 2, "gzip", 1000)
+
+
+def test_a_file_of_many_small_streams() -> None:
+    assert decoded(gzip.compress(b"", mtime=0) * 20_000 + GZIP, "gzip", len(PHOTO)) == PHOTO
+
+
+@given(st.binary(max_size=200), st.sampled_from(["gzip", "deflate", "gzip,deflate", "br"]))
+def test_nothing_else_is_raised(data: bytes, encoding: str) -> None:
+    for body in (data, GZIP[: len(data)] + data, zlib.compress(data) + data):
+        try:
+            assert len(decoded(body, encoding, 1000)) <= 1000
+        except (EncodingError, TooLargeDecoded):
+            continue

@@ -1,0 +1,337 @@
+"""Objects that cannot be fetched, or only in an odd way: one record with the reason, and a count once they can be."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler
+from typing import Any
+
+import pytest
+from celery.exceptions import Retry
+from sqlalchemy import Engine as Database
+from sqlalchemy import select, update
+
+from binwatch.events import Created
+from binwatch.objects import Objects
+from binwatch.records.tables import Bin, Count, Expectation
+from binwatch.settings import Settings
+from tests.services.faulty_s3 import LAST_MODIFIED, FaultyS3, refuse, say
+from tests.services.s3 import S3
+from tests.worker.brightness import brightness_of, jpeg
+from worker.app import make_app
+from worker.counting import Counting
+from worker.nightly.folder import Folder
+from worker.nightly.outputs import Outputs
+from worker.reconcile import unrecorded
+from worker.serving.answers import Answer
+from worker.tasks import MAX_RETRIES, CountPhotos, ReadMetadata, _parse, as_json
+
+PHOTO = jpeg(brightness_of(4))
+METADATA = b'{"EXPECTED_QUANTITY": 4}'
+STORED = datetime(2026, 11, 20, 8, tzinfo=UTC)
+"""LAST_MODIFIED."""
+LATER = STORED + timedelta(milliseconds=500)
+"""When the event of it was."""
+
+
+@pytest.fixture
+def counting(settings: Settings) -> Iterator[Counting]:
+    counting = Counting(settings)
+    yield counting
+    counting.close()
+
+
+def reconcile(counting: Counting, settings: Settings, **options: Any) -> list[Created]:
+    """What a look through the bucket would send now."""
+    pages = unrecorded(counting.objects, counting.database, settings, bucket=settings.bucket, **options)
+    return [item for page in pages for item in (*page.photos, *page.metadata)]
+
+
+def take(counting: Counting, objects: list[Created]) -> None:
+    """What the tasks do with objects that were sent."""
+    assert counting.count([item for item in objects if item.key.endswith("jpg")]) == []
+    assert counting.read_metadata([item for item in objects if item.key.endswith("json")]) == []
+
+
+def reasons(database: Database) -> dict[str, list[str | None]]:
+    """Reasons of all records, by key."""
+    found: dict[str, list[str | None]] = {}
+    with database.connect() as connection:
+        photos = connection.execute(select(Count.key, Count.reason)).all()
+        files = connection.execute(select(Expectation.source, Expectation.reason)).all()
+    for key, reason in [*photos, *files]:
+        found.setdefault(key, []).append(reason)
+    return found
+
+
+def turn_back(database: Database, by: timedelta) -> None:
+    """Make all records older."""
+    with database.begin() as connection:
+        for table in (Count, Expectation):
+            for row in connection.execute(select(table.id, table.recorded_at, table.tried_at)).all():
+                values = {"recorded_at": row.recorded_at - by, "tried_at": row.tried_at and row.tried_at - by}
+                connection.execute(update(table).where(table.id == row.id).values(**values))
+
+
+def test_an_archived_object_is_recorded_once_and_counted_once_it_is_restored(
+    counting: Counting, settings: Settings, s3: S3
+) -> None:
+    for key, data in (("a.jpg", PHOTO), ("a.json", METADATA)):
+        s3.client.put_object(Bucket=s3.bucket, Key=key, Body=data, StorageClass="GLACIER")
+    sent = reconcile(counting, settings)
+    assert [item.key for item in sent] == ["a.jpg", "a.json"]
+    take(counting, sent)
+    for _ in range(3):
+        assert reconcile(counting, settings) == []
+    assert reasons(counting.database) == {"a.jpg": ["archived"], "a.json": ["archived"]}
+    for key in ("a.jpg", "a.json"):
+        s3.client.restore_object(Bucket=s3.bucket, Key=key, RestoreRequest={"Days": 1})
+    take(counting, [Created(s3.bucket, "a.jpg", LATER), Created(s3.bucket, "a.json", LATER)])  # ObjectRestore:Completed
+    assert reasons(counting.database)["a.jpg"] == [None]
+    with counting.database.connect() as connection:
+        found = select(Count.predicted, Expectation.quantity).select_from(Bin).join(Count).join(Expectation)
+        assert connection.execute(found).all() == [(4, 4)]
+
+
+def test_its_event_alone_leaves_the_same_record(counting: Counting, settings: Settings, s3: S3) -> None:
+    etag = s3.client.put_object(Bucket=s3.bucket, Key="a.jpg", Body=PHOTO, StorageClass="DEEP_ARCHIVE")["ETag"]
+    take(counting, [Created(s3.bucket, "a.jpg", datetime.now(UTC), etag.strip('"'))])
+    assert reconcile(counting, settings) == []
+    assert reasons(counting.database) == {"a.jpg": ["archived"]}
+
+
+class Proxy:
+    """Stands before S3: one object, whose GET a test answers; listing, HEAD and bucket are answered as by S3."""
+
+    def __init__(self, key: str, data: bytes, get: Callable[[BaseHTTPRequestHandler], None] | None = None) -> None:
+        self.key, self.data, self.get = key, data, get
+        self.etag = "5d41402abc4b2a76b9719d911017c592"
+        self.extra = ""
+        self.fetched = 0
+
+    def __call__(self, handler: BaseHTTPRequestHandler) -> None:
+        if "list-type=2" in handler.path:
+            entry = f'<ETag>"{self.etag}"</ETag><Size>{len(self.data)}</Size>{self.extra}'
+            entry = f"<Key>{self.key}</Key><LastModified>2026-11-20T08:00:00.000Z</LastModified>{entry}"
+            body = f"<ListBucketResult><IsTruncated>false</IsTruncated><Contents>{entry}</Contents></ListBucketResult>"
+            say(200, body.encode(), "application/xml")(handler)
+        elif handler.command == "HEAD":
+            say(200, b"")(handler)
+        else:
+            self.fetched += 1
+            (self.get or self.send(f'"{self.etag}"'))(handler)
+
+    def send(self, etag: str, **headers: str) -> Callable[[BaseHTTPRequestHandler], None]:
+        """GetObject with an ETag header as it is given."""
+
+        def answer(handler: BaseHTTPRequestHandler) -> None:
+            handler.send_response(200)
+            always = {"Content-Length": str(len(self.data)), "ETag": etag, "Last-Modified": LAST_MODIFIED}
+            for name, value in (always | headers).items():
+                handler.send_header(name, value)
+            handler.end_headers()
+            handler.wfile.write(self.data)
+
+        return answer
+
+
+@pytest.fixture
+def behind(counting: Counting, settings: Settings, faulty_s3: FaultyS3) -> Callable[[Proxy], None]:
+    """Puts a proxy between the worker and S3."""
+
+    def put(proxy: Proxy) -> None:
+        counting.objects = Objects(settings.model_copy(update={"s3_endpoint_url": faulty_s3.endpoint_url}))
+        faulty_s3.answer = proxy
+
+    return put
+
+
+@pytest.mark.parametrize("form", ['W/"{}"', '"{}-gzip"', '"{};gzip"', '"{}--gzip"', "{}", 'W/"something-else"'])
+@pytest.mark.parametrize(("key", "data"), [("a.jpg", PHOTO), ("a.json", METADATA)])
+def test_an_etag_that_a_proxy_has_changed(
+    counting: Counting, settings: Settings, behind: Any, form: str, key: str, data: bytes
+) -> None:
+    proxy = Proxy(key, data)
+    proxy.get = proxy.send(form.format(proxy.etag))
+    behind(proxy)
+    take(counting, reconcile(counting, settings))
+    assert reconcile(counting, settings) == []
+    assert reasons(counting.database) == {key: [None]}
+    assert proxy.fetched == 1
+
+
+def test_a_weak_etag_is_that_of_the_listing(counting: Counting, settings: Settings, behind: Any) -> None:
+    """From an event, there is no listing to go by."""
+    proxy = Proxy("a.jpg", PHOTO)
+    proxy.get = proxy.send(f'W/"{proxy.etag}"')
+    behind(proxy)
+    take(counting, [Created(settings.bucket, "a.jpg", LATER)])
+    assert reconcile(counting, settings) == []
+
+
+@pytest.mark.parametrize("key", ["a.jpg", "a.json"])
+def test_what_may_not_be_read_is_tried_again_less_and_less_often(
+    counting: Counting, settings: Settings, behind: Any, key: str
+) -> None:
+    proxy = Proxy(key, PHOTO if key == "a.jpg" else METADATA, refuse(403, "AccessDenied"))
+    behind(proxy)
+    take(counting, reconcile(counting, settings))
+    since = timedelta()
+    for _ in range(10):
+        wait = min(max(since, timedelta(minutes=10)), timedelta(days=1))
+        turn_back(counting.database, wait * 0.9)
+        assert reconcile(counting, settings) == []
+        turn_back(counting.database, wait * 0.2)
+        take(counting, reconcile(counting, settings))
+        since += wait * 1.1
+    assert since > timedelta(days=3)
+    assert reasons(counting.database) == {key: ["forbidden"]}
+    assert proxy.fetched == 11
+    assert [item.key for item in reconcile(counting, settings, refused=True)] == [key]
+    proxy.get = None
+    turn_back(counting.database, timedelta(days=1))
+    take(counting, reconcile(counting, settings))
+    assert reasons(counting.database)[key][-1] is None
+    turn_back(counting.database, timedelta(days=2))
+    assert reconcile(counting, settings) == []
+
+
+def test_a_new_upload_and_a_restored_one_are_tried_at_once(counting: Counting, settings: Settings, behind: Any) -> None:
+    proxy = Proxy("a.jpg", PHOTO, refuse(403, "InvalidObjectState"))
+    behind(proxy)
+    take(counting, reconcile(counting, settings))
+    assert reconcile(counting, settings) == []
+    day = "<RestoreExpiryDate>2026-12-01T00:00:00.000Z</RestoreExpiryDate>"
+    proxy.extra = f"<RestoreStatus><IsRestoreInProgress>false</IsRestoreInProgress>{day}</RestoreStatus>"
+    assert [item.key for item in reconcile(counting, settings)] == ["a.jpg"]
+    proxy.extra = ""
+    proxy.etag = "another"
+    assert [item.etag for item in reconcile(counting, settings)] == ["another"]
+
+
+@pytest.mark.parametrize(
+    ("task", "key", "get"),
+    [
+        (CountPhotos, "a.jpg", refuse(500, "InternalError")),
+        (CountPhotos, "a.jpg", refuse(400, "OddError")),
+        (CountPhotos, "a.jpg", say(200, b"<html>hello</html>")),
+        (CountPhotos, "a.jpg", refuse(404, "NoSuchBucket")),
+        (ReadMetadata, "a.json", refuse(400, "OddError")),
+    ],
+    ids=["500", "400", "page", "another bucket", "metadata"],
+)
+def test_what_the_store_fails_on_though_it_answers_is_recorded_in_the_end(
+    counting: Counting, settings: Settings, behind: Any, get: Any, task: Any, key: str
+) -> None:
+    behind(Proxy(key, PHOTO, get))
+    (item,) = reconcile(counting, settings)
+    with pytest.raises(Retry):
+        run(settings, task(counting, None, 0.01), MAX_RETRIES - 1, item)
+    assert reasons(counting.database) == {}
+    run(settings, task(counting, None, 0.01), MAX_RETRIES, item)
+    assert reasons(counting.database) == {key: ["fetch_failed"]}
+    assert reconcile(counting, settings) == []
+
+
+def test_an_outage_is_no_objects_fault_however_long(
+    counting: Counting, settings: Settings, faulty_s3: FaultyS3
+) -> None:
+    counting.objects = Objects(settings.model_copy(update={"s3_endpoint_url": faulty_s3.endpoint_url}))
+    faulty_s3.answer = refuse(403, "ExpiredToken")
+    with pytest.raises(Retry):
+        run(settings, CountPhotos(counting, None, 0.01), 1000, Created(settings.bucket, "a.jpg"))
+    assert reasons(counting.database) == {}
+
+
+def run(settings: Settings, task: Any, retries: int, item: Created) -> None:
+    """The task as a worker runs it at its n-th retry; the next one is not sent."""
+    make_app(settings).register_task(task)
+    task.retry = lambda **_: Retry()
+    task.push_request(retries=retries)
+    try:
+        task.run([as_json(item)])
+    finally:
+        task.pop_request()
+
+
+def test_a_task_of_the_release_before_has_no_etag() -> None:
+    item = Created("bins", "a.jpg", LATER, "abc")
+    assert _parse(json.loads(json.dumps(as_json(item)))).etag == "abc"
+    old = {name: value for name, value in as_json(item).items() if name != "etag"}
+    assert (_parse(old), _parse(old).etag) == (item, "")
+
+
+ODD_KEYS = [
+    "a//b.jpg",
+    "/a.jpg",
+    "a\x01.jpg",
+    "a\x1b[31m.jpg",
+    "a\x7f.jpg",
+    "\u202ea.jpg",
+    "a.jpg ",
+    "?#.jpg",
+    "é" * 510 + ".jpg",
+]
+
+
+def test_odd_keys_are_counted_once(counting: Counting, settings: Settings, s3: S3) -> None:
+    for key in ODD_KEYS:
+        s3.put(key, PHOTO)
+    sent = reconcile(counting, settings)
+    assert counting.count(sent) == []
+    assert reasons(counting.database) == {key: [None] for key in ODD_KEYS}
+    assert reconcile(counting, settings) == []
+
+
+def test_a_key_that_a_proxy_makes_another_of_is_never_asked_for(counting: Counting, settings: Settings, s3: S3) -> None:
+    for key in ("../x.jpg", "a/../b.jpg", "./c.jpg", "metadata/./a.json"):
+        s3.put(key, PHOTO)
+    (page,) = unrecorded(counting.objects, counting.database, settings, bucket=s3.bucket)
+    assert (page.photos, page.metadata) == ([], [])
+    assert {reason for reason, _ in page.skipped} == {"dot_segments"}
+    assert len(page.skipped) == 4
+    take(counting, [Created(s3.bucket, "../x.jpg")])  # a task of the release before
+    assert reasons(counting.database) == {"../x.jpg": ["missing"]}
+
+
+@pytest.mark.parametrize(
+    ("encoding", "squeeze", "photo", "file"),
+    [
+        ("gzip", gzip.compress, None, None),
+        ("aws-chunked", bytes, None, None),
+        ("gzip", bytes, None, None),
+        ("br", bytes, "bad_encoding", "bad_encoding"),
+        ("gzip", lambda data: gzip.compress(data)[:-9], "bad_encoding", "bad_encoding"),
+        ("gzip", lambda data: gzip.compress(data + bytes(30_000_000)), "too_large", "too_large"),
+    ],
+    ids=["gzip", "aws-chunked", "gzip in name only", "br", "cut off", "bomb"],
+)
+def test_content_encoding(
+    counting: Counting, settings: Settings, s3: S3, encoding: str, squeeze: Any, photo: str | None, file: str | None
+) -> None:
+    for key, data in (("a.jpg", PHOTO), ("a.json", METADATA)):
+        s3.client.put_object(Bucket=s3.bucket, Key=key, Body=squeeze(data), ContentEncoding=encoding)
+    take(counting, reconcile(counting, settings))
+    assert reasons(counting.database) == {"a.jpg": [photo], "a.json": [file]}
+    assert reconcile(counting, settings) == []
+    if photo is None:
+        with counting.database.connect() as connection:
+            assert connection.execute(select(Count.predicted, Count.bytes)).all() == [(4, len(PHOTO))]
+
+
+def test_what_sagemaker_got_encoded_is_counted_here(settings: Settings, s3: S3) -> None:
+    """A transform job is sent the bytes without their header."""
+    s3.client.put_object(Bucket=s3.bucket, Key="a.jpg", Body=gzip.compress(PHOTO), ContentEncoding="gzip")
+    objects, folder = Objects(settings), Folder(s3.bucket, "nightly/work/", "token")
+    answer = Answer(model="m", precision="int8", provider="cpu", reason="not_an_image", detail="x")
+    s3.put(folder.output(1, "a.jpg"), answer.line())
+    (photo,) = [one for one in objects.list(s3.bucket) if one.key == "a.jpg"]
+    assert Outputs(objects, folder, 1, "m").count_of(photo) is None
+    s3.put("a.jpg", b"no photo")
+    (photo,) = [one for one in objects.list(s3.bucket) if one.key == "a.jpg"]
+    found = Outputs(objects, folder, 1, "m").count_of(photo)
+    assert found is not None
+    assert found.reason == "not_an_image"
