@@ -9,8 +9,9 @@ from pathlib import Path
 from threading import Event
 
 from binwatch.errors import BinwatchError
-from binwatch.keys import Kind, kind_of
+from binwatch.keys import ENDINGS, Kind, kind_of
 from binwatch.objects import Objects
+from binwatch.text import is_text, visible
 
 _AT_A_TIME = 8
 
@@ -41,7 +42,7 @@ def find(photos: Path, metadata: Path | None) -> Roll:
         metadata=_uploads(metadata, "metadata/", Kind.METADATA) if metadata else [],
     )
     if not roll.photos:
-        raise BinwatchError(f"{photos}: no photos here (.jpg, .jpeg, .png, .webp, .bmp or .gif)")
+        raise BinwatchError(f"{photos}: no photos here ({ENDINGS})")
     return roll
 
 
@@ -49,7 +50,11 @@ def _uploads(folder: Path, prefix: str, kind: Kind) -> list[Upload]:
     if not folder.is_dir():
         raise BinwatchError(f"{folder}: no such folder; name one with --photos or --metadata")
     files = (path for path in sorted(folder.rglob("*")) if path.is_file() and kind_of(path.name) is kind)
-    return [Upload(prefix + path.relative_to(folder).as_posix(), path) for path in files]
+    uploads = [Upload(prefix + path.relative_to(folder).as_posix(), path) for path in files]
+    for upload in uploads:
+        if not is_text(upload.key):
+            raise BinwatchError(f"'{visible(str(upload.path))}': the name is not UTF-8, so it can be no key; rename it")
+    return uploads
 
 
 def put(objects: Objects, bucket: str, roll: Roll, *, done: Callable[[], object], stopping: Event) -> None:

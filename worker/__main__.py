@@ -16,7 +16,9 @@ from binwatch.bundle import Bundle
 from binwatch.counts import CLASSES
 from binwatch.errors import BinwatchError
 from binwatch.settings import NightlyBackend, Settings, TransformEnvironment, load_settings
-from worker.output import Format, Line, printable_stdout, visible, write
+from binwatch.text import visible
+from worker.output import Format, Line, printable_stdout, write
+from worker.skipped import SkippedTally
 
 _BODY_SHOWN = 160  # characters of a message that no one could handle
 
@@ -86,7 +88,10 @@ def count(
     settings = load_settings()
     if model is not None:
         settings = settings.model_copy(update={"model_dir": model})
-    counted, failed = write(_count(places, settings), form, printable_stdout())
+    passed_over = SkippedTally()
+    counted, failed = write(_count(places, settings, passed_over), form, printable_stdout())
+    if passed_over:
+        print(f"not looked at: {passed_over}", file=sys.stderr)
     if failed:
         Console(stderr=True).print(f"{counted} counted, {failed} failed")
     raise typer.Exit(0 if counted else 1)
@@ -127,14 +132,31 @@ def backfill(
     bucket, _, prefix = place.removeprefix("s3://").partition("/")
     progress = backfill_with_progress(load_settings(), bucket, prefix, patience)
     print(f"{progress.seen} photos and metadata files: {progress.since} recorded now, {progress.before} before")
+    if progress.skipped:
+        print(f"not looked at: {progress.skipped}", file=printable_stdout())
 
 
 @cli.command()
-def reconcile() -> None:
+def reconcile(
+    refused: Annotated[
+        bool, typer.Option("--refused", help="Also what could not be fetched, whenever that was tried last.")
+    ] = False,
+) -> None:
     """Send the photos and metadata files of the bucket that have no record to the workers, once."""
     from worker.operate import reconcile_once
 
-    print(f"sent {reconcile_once(load_settings())} photos and metadata files without a record")
+    print(reconcile_once(load_settings(), refused=refused), file=printable_stdout())
+
+
+@cli.command()
+def skipped(prefix: Annotated[str, typer.Argument(help="Only keys that begin with this.")] = "") -> None:
+    """List the objects of the bucket that are neither photos nor metadata files by their keys, with the reason."""
+    from worker.operate import list_skipped
+    from worker.skipped import WORDS
+
+    out = printable_stdout()
+    for reason, key in list_skipped(load_settings(), prefix):
+        print(f"{visible(key)}: {WORDS[reason]}", file=out)
 
 
 @cli.command()
@@ -171,7 +193,7 @@ def dead_letters(
             print(f"{letter.queue}: {visible(letter.reason)}: {body}", file=out)
 
 
-def _count(places: list[str], settings: Settings) -> Iterator[Line]:
+def _count(places: list[str], settings: Settings, passed_over: SkippedTally) -> Iterator[Line]:
     from worker.engine import Engine
     from worker.files import find, loader
     from worker.pipeline import Prediction, load_ahead, predict
@@ -186,7 +208,10 @@ def _count(places: list[str], settings: Settings) -> Iterator[Line]:
     )
     with ThreadPoolExecutor(settings.fetch_threads) as pool:
         loaded = load_ahead(
-            pool, find(places, settings), loader(engine.card, settings.limits), ahead=4 * settings.batch_size
+            pool,
+            find(places, settings, passed_over),
+            loader(engine.card, settings.limits),
+            ahead=4 * settings.batch_size,
         )
         for file, answer in predict(engine, loaded, settings.batch_size):
             if isinstance(answer, Prediction):

@@ -135,6 +135,7 @@ def _make_intake(sender: Sender, settings: Settings, events: Events, metrics: Wo
         group_wait_s=settings.group_wait_ms / 1000,
         bucket=settings.bucket,
         models_prefix=settings.models_prefix,
+        own_prefixes=[settings.nightly_prefix],
         metrics=metrics,
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sqlalchemy import Engine as Database
 
@@ -15,6 +15,7 @@ from binwatch.records.queries import recorded_keys
 from binwatch.settings import Settings
 from worker.reconcile import Grace, unrecorded
 from worker.sending import Sender
+from worker.skipped import SkippedTally
 
 _AHEAD = 2000
 """Objects sent but not yet recorded, at most: new photos then never wait behind a whole bucket."""
@@ -28,6 +29,7 @@ class Progress:
     seen: int = 0
     before: int = 0
     since: int = 0
+    skipped: SkippedTally = field(default_factory=SkippedTally, compare=False)
 
 
 def backfill(
@@ -52,6 +54,7 @@ def backfill(
     waiting = _Waiting(database, bucket, patience_s, model)
     for page in unrecorded(objects, database, settings, bucket=bucket, prefix=prefix, grace=grace, model=model):
         progress.seen += page.listed
+        progress.skipped.add(page.skipped)
         progress.before += page.listed - len(page.photos) - len(page.metadata)
         sender.count(page.photos)
         sender.read_metadata(page.metadata)

@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING
 from binwatch.bundle import Card
 from binwatch.errors import BinwatchError, PhotoError, Reason
 from binwatch.image import Limits, Photo, load
-from binwatch.keys import Kind, kind_of
+from binwatch.keys import ENDINGS, Kind, kind_of
+from binwatch.keys import skipped as why_skipped
 from binwatch.settings import Settings
+from binwatch.signature import LENGTH, is_photo
+from worker.skipped import SkippedTally
 
 if TYPE_CHECKING:
     from binwatch.objects import Objects
@@ -35,15 +38,19 @@ class LoadedFile:
     error: PhotoError | None = None
 
 
-def find(places: Sequence[str], settings: Settings) -> Iterator[Source]:
-    """Every photo in `places`. Raises BinwatchError for a place that is not there or holds no photo."""
+def find(places: Sequence[str], settings: Settings, skipped: SkippedTally) -> Iterator[Source]:
+    """Every photo in `places`; what is passed over goes into `skipped`.
+
+    Raises BinwatchError for a place that is not there or holds no photo.
+    """
     for place in places:
         found = False
-        for source in _in_prefix(place, settings) if place.startswith("s3://") else _in_path(Path(place), settings):
+        in_place = _in_prefix if place.startswith("s3://") else _in_path
+        for source in in_place(place, settings, skipped):
             found = True
             yield source
         if not found:
-            raise BinwatchError(f"{place}: no photos here (.jpg, .jpeg, .png, .webp, .bmp or .gif)")
+            raise BinwatchError(f"{place}: no photos here ({ENDINGS})")
 
 
 def loader(card: Card, limits: Limits) -> Callable[[Source], LoadedFile]:
@@ -58,15 +65,29 @@ def loader(card: Card, limits: Limits) -> Callable[[Source], LoadedFile]:
     return load_one
 
 
-def _in_path(path: Path, settings: Settings) -> Iterator[Source]:
+def _in_path(place: str, settings: Settings, skipped: SkippedTally) -> Iterator[Source]:
+    path = Path(place)
     if not os.path.lexists(path):
         raise BinwatchError(f"{path}: not there; name a photo, a folder or s3://bucket/prefix")
     if path.is_dir():
         for file in sorted(path.rglob("*")):
-            if kind_of(file.name) is Kind.PHOTO and file.is_file():
+            if not file.is_file():
+                continue
+            if kind_of(file.name) is Kind.PHOTO or _is_photo(file):
                 yield _file(file, settings.max_photo_bytes)
+            else:
+                skipped.add_name(str(file), why_skipped(file.name))
     else:
         yield _file(path, settings.max_photo_bytes)  # named by a person, so tried whatever its suffix
+
+
+def _is_photo(file: Path) -> bool:
+    """Whether its content is a photo's, whatever its name says."""
+    try:
+        with file.open("rb") as opened:
+            return is_photo(opened.read(LENGTH))
+    except OSError:
+        return False
 
 
 def _file(path: Path, max_bytes: int) -> Source:
@@ -85,7 +106,7 @@ def _file(path: Path, max_bytes: int) -> Source:
     return Source(str(path), read)
 
 
-def _in_prefix(url: str, settings: Settings) -> Iterator[Source]:
+def _in_prefix(url: str, settings: Settings, skipped: SkippedTally) -> Iterator[Source]:
     from binwatch.objects import Objects  # boto3 takes a third of a second to import, which local files need not pay
 
     bucket, _, prefix = url.removeprefix("s3://").partition("/")
@@ -93,6 +114,8 @@ def _in_prefix(url: str, settings: Settings) -> Iterator[Source]:
     for listed in objects.list(bucket, prefix):
         if kind_of(listed.key, settings.models_prefix) is Kind.PHOTO:
             yield Source(f"s3://{bucket}/{listed.key}", _object_reader(objects, bucket, listed.key, settings))
+        else:
+            skipped.add_name(listed.key, why_skipped(listed.key, settings.models_prefix, settings.nightly_prefix))
 
 
 def _object_reader(objects: Objects, bucket: str, key: str, settings: Settings) -> Callable[[], bytes]:

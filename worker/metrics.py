@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
+from binwatch.keys import Skipped
 from worker.pipeline import Infers
 from worker.sessions import Inferred
 
@@ -44,6 +45,14 @@ class WorkerMetrics:
         self._events = Counter(
             "binwatch_worker_event_messages", "Event messages by outcome", ["outcome"], registry=self.registry
         )
+        self._skipped = Counter(
+            "binwatch_worker_skipped_objects",
+            "Announced objects, and events, that were not looked at",
+            ["reason"],
+            registry=self.registry,
+        )
+        for reason in Skipped:
+            self._skipped.labels(reason)
         self._refused = Counter(
             "binwatch_worker_refused_requests",
             "Requests to count photos that were refused because too many were in hand",
@@ -131,6 +140,11 @@ class WorkerMetrics:
         """So many event messages were handed over to Celery, or set aside."""
         self._events.labels("published").inc(published)
         self._events.labels("rejected").inc(rejected)
+
+    def skipped(self, counts: Mapping[Skipped, int]) -> None:
+        """So many objects and events were not looked at, by reason."""
+        for reason, number in counts.items():
+            self._skipped.labels(reason).inc(number)
 
     def oldest(self, queue: str, age_s: float) -> None:
         """Age of the oldest message received just now from the queue "events" or "tasks"."""

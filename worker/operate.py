@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Display
 
+from binwatch.keys import Skipped
 from binwatch.objects import Objects
 from binwatch.settings import Settings
 from worker.app import make_app, make_sender
 from worker.backfill import Progress, backfill
 from worker.counting import open_records
-from worker.reconcile import Grace, send_unrecorded
+from worker.reconcile import Grace, Sent, send_unrecorded, skipped_keys
 
 
-def reconcile_once(settings: Settings) -> int:
-    """Send what has no record; returns how many objects that is."""
+def reconcile_once(settings: Settings, *, refused: bool) -> Sent:
+    """Send what has no record; with `refused`, also what could not be fetched, whenever that was tried last."""
     sender = make_sender(make_app(settings), settings)
-    return send_unrecorded(Objects(settings), open_records(settings), settings, sender)
+    return send_unrecorded(Objects(settings), open_records(settings), settings, sender, refused=refused)
+
+
+def list_skipped(settings: Settings, prefix: str) -> Iterator[tuple[Skipped, str]]:
+    """Why objects of the bucket are not looked at, and their keys, in the order of the keys."""
+    return (found for one in Objects(settings).list(settings.bucket, prefix) for found in skipped_keys([one], settings))
 
 
 def backfill_with_progress(

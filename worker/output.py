@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from binwatch.counts import CLASSES
+from binwatch.text import visible
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,11 +116,6 @@ class _CsvWriter(_Writer):
     def add(self, line: Line) -> None:
         probabilities: list[Any] = [*line.probabilities] if line.probabilities else [None] * len(CLASSES)
         self._rows.writerow([line.photo, line.count, line.confidence, *probabilities, line.reason, line.detail])
-
-
-def visible(text: str) -> str:
-    """Line breaks and a terminal's control codes as escapes: a file's name must not move the cursor."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def printable_stdout() -> TextIO:

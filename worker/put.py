@@ -13,9 +13,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from binwatch.errors import BinwatchError, ObjectsError
-from binwatch.keys import Kind, kind_of
+from binwatch.keys import ENDINGS, Kind, Skipped, bin_of, kind_of
+from binwatch.keys import skipped as why_skipped
 from binwatch.objects import ObjectRefused, Objects
 from binwatch.settings import Settings
+from binwatch.text import is_text
+from worker.skipped import SkippedTally
 
 _AT_A_TIME = 8
 
@@ -34,24 +37,30 @@ def put_folders(settings: Settings, folders: Sequence[Path]) -> str:
 
     What is there already, byte for byte, is not uploaded again: it would be taken for news. Raises BinwatchError for a
     folder that is not there or holds neither, for a file that cannot be read, and if the object store refuses; what was
-    uploaded before that stays.
+    uploaded before that stays. So does it for files whose names can be no keys, once all others are uploaded.
     """
-    uploads = find(folders, settings.models_prefix)
+    skipped = SkippedTally()
+    uploads = find(folders, settings.models_prefix, skipped)
     columns = (TextColumn("uploaded"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
         bar = progress.add_task("uploaded", total=len(uploads))
         put(Objects(settings), settings.bucket, uploads, done=lambda: progress.advance(bar))
     photos = sum(upload.kind is Kind.PHOTO for upload in uploads)
-    return f"{photos} photos and {len(uploads) - photos} metadata files are in s3://{settings.bucket}/"
+    said = f"{photos} photos and {len(uploads) - photos} metadata files are in s3://{settings.bucket}/"
+    said += f"; not uploaded: {skipped}" if skipped else ""
+    if Skipped.NOT_UTF8 in skipped.counts:
+        raise BinwatchError(f"{said}; rename those that are not UTF-8, and start again")
+    return said
 
 
-def find(folders: Sequence[Path], models_prefix: str) -> list[Upload]:
+def find(folders: Sequence[Path], models_prefix: str, skipped: SkippedTally) -> list[Upload]:
     """What there is to upload: a key is the folder's own name and the file's path below it.
 
-    In the order of the bins, so that a photo and its metadata arrive at about the same time. Raises BinwatchError.
+    In the order of the bins, so that a photo and its metadata arrive at about the same time. What is not to be uploaded
+    goes into `skipped`. Raises BinwatchError.
     """
-    uploads = {upload.key: upload for folder in folders for upload in _below(folder, models_prefix)}
-    return sorted(uploads.values(), key=lambda upload: (upload.path.stem, upload.key))
+    uploads = {upload.key: upload for folder in folders for upload in _below(folder, models_prefix, skipped)}
+    return sorted(uploads.values(), key=lambda upload: (bin_of(upload.key), upload.key))
 
 
 def put(objects: Objects, bucket: str, uploads: Sequence[Upload], *, done: Callable[[], object]) -> None:
@@ -85,15 +94,21 @@ def _is_there(objects: Objects, bucket: str, key: str, data: bytes) -> bool:
         return False
 
 
-def _below(folder: Path, models_prefix: str) -> list[Upload]:
+def _below(folder: Path, models_prefix: str, skipped: SkippedTally) -> list[Upload]:
     if not folder.is_dir():
         raise BinwatchError(f"{folder}: no such folder; name one with photos and metadata files in it")
     top = Path(os.path.abspath(folder)).name  # noqa: PTH100 (a link keeps the name that it was asked for by)
-    files = ((path, f"{top}/{path.relative_to(folder).as_posix()}") for path in folder.rglob("*") if path.is_file())
-    found = [Upload(key.lstrip("/"), path, kind_of(key, models_prefix)) for path, key in files]
-    wanted = [upload for upload in found if upload.kind is not Kind.OTHER]
+    wanted: list[Upload] = []
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        key = f"{top}/{path.relative_to(folder).as_posix()}".lstrip("/")
+        kind = kind_of(key, models_prefix)
+        if kind is Kind.OTHER:
+            skipped.add_name(key, why_skipped(key, models_prefix))
+        elif is_text(key):
+            wanted.append(Upload(key, path, kind))
+        else:
+            skipped.add_name(key, Skipped.NOT_UTF8)
     if not wanted:
-        raise BinwatchError(
-            f"{folder}: no photos (.jpg, .jpeg, .png, .webp, .bmp or .gif) and no metadata files (.json) in it"
-        )
+        others = f"; there are {skipped}" if skipped else ""
+        raise BinwatchError(f"{folder}: no photos ({ENDINGS}) and no metadata files (.json) in it{others}")
     return wanted

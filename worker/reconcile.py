@@ -10,11 +10,12 @@ from itertools import islice
 from sqlalchemy import Engine as Database
 
 from binwatch.events import Created
-from binwatch.keys import Kind, kind_of
+from binwatch.keys import Kind, Skipped, kind_of, skipped
 from binwatch.objects import Listed, Objects
 from binwatch.records.queries import unread_metadata, unrecorded_photos
 from binwatch.settings import Settings
 from worker.sending import Sender
+from worker.skipped import SkippedTally
 
 _PAGE = 1000
 
@@ -45,6 +46,21 @@ class Unrecorded:
     listed: int
     photos: list[Created]
     metadata: list[Created]
+    skipped: list[tuple[Skipped, str]]
+    """Why other objects are not looked at, and their keys."""
+
+
+@dataclass(slots=True)
+class Sent:
+    """What one look through the bucket came to."""
+
+    objects: int = 0
+    """Photos and metadata files without a record, which were sent to the workers."""
+    skipped: SkippedTally = field(default_factory=SkippedTally)
+
+    def __str__(self) -> str:
+        sent = f"sent {self.objects} photos and metadata files without a record"
+        return f"{sent}; not looked at: {self.skipped}" if self.skipped else sent
 
 
 def unrecorded(
@@ -56,37 +72,63 @@ def unrecorded(
     prefix: str = "",
     grace: Grace | None = None,
     model: str | None = None,
+    refused: bool = False,
 ) -> Iterator[Unrecorded]:
     """Look through the bucket, a page at a time.
 
-    With `model`: photos that this version has no record of, whatever others have, and no metadata.
+    With `model`: photos that this version has no record of, whatever others have, and no metadata. With `refused`: also
+    what could not be fetched, whenever that was tried last.
     """
-    wanted = {Kind.PHOTO} if model is not None else {Kind.PHOTO, Kind.METADATA}
-    found = (one for one in objects.list(bucket, prefix) if kind_of(one.key, settings.models_prefix) in wanted)
-    listing = (grace or Grace(0)).older(found)
+    grace = grace or Grace(0)
+    listing = objects.list(bucket, prefix)
     while page := list(islice(listing, _PAGE)):
         kinds: dict[Kind, list[Listed]] = {kind: [] for kind in Kind}
         for listed in page:
             kinds[kind_of(listed.key, settings.models_prefix)].append(listed)
+        if model is not None:
+            kinds[Kind.METADATA].clear()
+        for kind in (Kind.PHOTO, Kind.METADATA):
+            kinds[kind] = list(grace.older(kinds[kind]))
         with database.connect() as connection:
-            photos = unrecorded_photos(connection, bucket, kinds[Kind.PHOTO], model)
-            metadata = unread_metadata(connection, bucket, kinds[Kind.METADATA])
+            photos = unrecorded_photos(connection, bucket, kinds[Kind.PHOTO], model, refused=refused)
+            metadata = unread_metadata(connection, bucket, kinds[Kind.METADATA], refused=refused)
         total = len(kinds[Kind.PHOTO]) + len(kinds[Kind.METADATA])
-        yield Unrecorded(total, _as_created(bucket, photos), _as_created(bucket, metadata))
+        others = skipped_keys(kinds[Kind.OTHER], settings)
+        yield Unrecorded(total, _as_created(bucket, photos), _as_created(bucket, metadata), others)
+
+
+def skipped_keys(listed: Iterable[Listed], settings: Settings) -> list[tuple[Skipped, str]]:
+    """Keys of what is neither photo nor metadata nor Binwatch's own, and why each is not looked at."""
+    own = (settings.models_prefix, settings.nightly_prefix)
+    reasons = ((skipped(one.key, *own), one.key) for one in listed)
+    return [(reason, key) for reason, key in reasons if reason is not None]
 
 
 def send_unrecorded(
-    objects: Objects, database: Database, settings: Settings, sender: Sender, model: str | None = None
-) -> int:
-    """Look through the whole bucket once (for `model` as `unrecorded` does); returns how many objects were sent."""
-    sent = 0
-    grace = Grace(settings.reconcile_grace_s)
-    for page in unrecorded(objects, database, settings, bucket=settings.bucket, grace=grace, model=model):
+    objects: Objects,
+    database: Database,
+    settings: Settings,
+    sender: Sender,
+    model: str | None = None,
+    *,
+    refused: bool = False,
+) -> Sent:
+    """Look through the whole bucket once (for `model` and `refused` as `unrecorded` does)."""
+    sent = Sent()
+    pages = unrecorded(
+        *(objects, database, settings),
+        bucket=settings.bucket,
+        grace=Grace(settings.reconcile_grace_s),
+        model=model,
+        refused=refused,
+    )
+    for page in pages:
         sender.count(page.photos)
         sender.read_metadata(page.metadata)
-        sent += len(page.photos) + len(page.metadata)
+        sent.objects += len(page.photos) + len(page.metadata)
+        sent.skipped.add(page.skipped)
     return sent
 
 
 def _as_created(bucket: str, listed: list[Listed]) -> list[Created]:
-    return [Created(bucket, one.key, one.modified) for one in listed]
+    return [Created(bucket, one.key, one.modified, one.etag) for one in listed]

@@ -69,9 +69,10 @@ TEST_EVENT = json.dumps({"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucke
     ],
 )
 def test_routes(body: str, photos: list[str], metadata: list[str]) -> None:
-    assert route(body, "bins", "models/") == Routed(
-        [Created("bins", key, WHEN) for key in photos], [Created("bins", key, WHEN) for key in metadata], None
-    )
+    routed = route(body, "bins", "models/")
+    assert routed.photos == [Created("bins", key, WHEN) for key in photos]
+    assert routed.metadata == [Created("bins", key, WHEN) for key in metadata]
+    assert routed.rejected is None
 
 
 @pytest.mark.parametrize("body", ["", "not JSON", "[]", "{}", '{"task": "x"}', '{"properties": {"a": 1}}', "null"])

@@ -11,6 +11,7 @@ from binwatch.settings import Settings
 from tests.services.faulty_s3 import FaultyS3, refuse
 from tests.services.s3 import S3
 from worker.put import find, put_folders
+from worker.skipped import SkippedTally
 
 
 @pytest.fixture
@@ -32,7 +33,8 @@ def test_photos_and_metadata_are_uploaded_under_the_folders_names(settings: Sett
     said = put_folders(settings, [shelf / "bin-images", shelf / "metadata"])
     wanted = ("bin-images/00001.jpg", "bin-images/aisle 1/00002.JPG", "metadata/00001.json")
     assert _keys(s3) == {name: name.encode() for name in wanted}
-    assert said == f"2 photos and 1 metadata files are in s3://{s3.bucket}/"
+    left = "1 with an ending of neither photos nor metadata ('bin-images/notes.txt')"
+    assert said == f"2 photos and 1 metadata files are in s3://{s3.bucket}/; not uploaded: {left}"
 
 
 def test_again_uploads_only_what_has_changed(settings: Settings, s3: S3, shelf: Path) -> None:
@@ -48,7 +50,7 @@ def test_again_uploads_only_what_has_changed(settings: Settings, s3: S3, shelf: 
 
 
 def test_a_photo_and_its_metadata_are_neighbours(shelf: Path) -> None:
-    found = find([shelf / "metadata", shelf / "bin-images"], "models/")
+    found = find([shelf / "metadata", shelf / "bin-images"], "models/", SkippedTally())
     assert [upload.key for upload in found] == [
         "bin-images/00001.jpg",
         "metadata/00001.json",
@@ -58,7 +60,7 @@ def test_a_photo_and_its_metadata_are_neighbours(shelf: Path) -> None:
 
 def test_the_current_folder_has_a_name_too(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(shelf / "metadata")
-    assert [upload.key for upload in find([Path()], "models/")] == ["metadata/00001.json"]
+    assert [upload.key for upload in find([Path()], "models/", SkippedTally())] == ["metadata/00001.json"]
 
 
 def test_a_folder_that_is_not_there(settings: Settings, shelf: Path) -> None:

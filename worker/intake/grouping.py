@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 
 from binwatch.events import Created
 from worker.intake.routing import Routed
+from worker.skipped import SkippedTally
 
 Receipt = TypeVar("Receipt")
 
@@ -25,6 +26,8 @@ class Group(Generic[Receipt]):
     receipts: list[Receipt] = field(default_factory=list)
     rejected: list[tuple[Receipt, str]] = field(default_factory=list)
     """Messages that (in part) no one can handle, with the reason."""
+    skipped: SkippedTally = field(default_factory=SkippedTally)
+    """What the messages are about beside photos and metadata."""
     since: float | None = None
     """When the oldest message came, by the monotonic clock."""
 
@@ -32,6 +35,7 @@ class Group(Generic[Receipt]):
         """Take a message in."""
         self.photos += routed.photos
         self.metadata += routed.metadata
+        self.skipped.add(routed.skipped)
         self.receipts.append(receipt)
         if routed.rejected is not None:
             self.rejected.append((receipt, routed.rejected))

@@ -63,6 +63,7 @@ class IntakeLoop:
         group_wait_s: float,
         bucket: str,
         models_prefix: str,
+        own_prefixes: Sequence[str] = (),
         metrics: WorkerMetrics | None = None,
     ) -> None:
         self._events = events
@@ -70,7 +71,7 @@ class IntakeLoop:
         self._size = group_photos
         self._wait_s = group_wait_s
         self._bucket = bucket
-        self._models_prefix = models_prefix
+        self._prefixes = (models_prefix, *own_prefixes)
         self._metrics = metrics or WorkerMetrics()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="intake", daemon=True)
@@ -122,7 +123,7 @@ class IntakeLoop:
             messages = self._events.receive(IDLE_WAIT_S if self._group.since is None else 0)
             self._note_age(messages)
             for message in messages:
-                self._group.add(route(message.body, self._bucket, self._models_prefix), message)
+                self._group.add(route(message.body, self._bucket, *self._prefixes), message)
             if not messages and self._group.since is not None:
                 self._stopping.wait(_POLL_S)
         if self._group.is_due(self._size, self._wait_s):
@@ -143,6 +144,9 @@ class IntakeLoop:
             self._group.rejected.pop(0)
         self._events.delete(self._group.receipts)
         self._metrics.messages(rejected=rejected, published=max(0, len(self._group.receipts) - rejected))
+        if self._group.skipped:
+            self._metrics.skipped(self._group.skipped.counts)
+            logger.info("not looked at: %s", self._group.skipped)
         self._group = Group()
 
     def _set_aside(self, message: Received, reason: str) -> None:

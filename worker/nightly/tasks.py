@@ -95,7 +95,7 @@ class StartNightly(_NightlyTask):
         sent = send_unrecorded(
             self._counting.objects, self._counting.database, self._settings, self._sender, model=version
         )
-        logger.info("nightly: sent %d photos that %s has no record of", sent, version)
+        logger.info("nightly: sent %d photos that %s has no record of", sent.objects, version)
 
 
 class PollNightly(_NightlyTask):

@@ -1,0 +1,183 @@
+"""What is neither photo nor metadata does not vanish: it is counted, named, and listed with the reason."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+
+from binwatch.errors import Reason
+from binwatch.events import Created
+from binwatch.keys import Skipped
+from binwatch.objects import Objects
+from binwatch.records.tables import Count
+from binwatch.settings import Settings, process_environment
+from tests.services.s3 import S3
+from tests.worker.brightness import brightness_of, jpeg
+from tests.worker.test_count_command import count  # noqa: F401 (a fixture)
+from tests.worker.test_intake import Published, Queue, event, queue, run, wait_until  # noqa: F401 (fixtures)
+from worker.__main__ import main
+from worker.counting import Counting
+from worker.intake.routing import route
+from worker.metrics import WorkerMetrics
+from worker.reconcile import unrecorded
+from worker.skipped import SkippedTally
+
+PHOTO = jpeg(brightness_of(3))
+HEIC = b"\0\0\0\x18ftypheic" + bytes(100)
+
+
+def test_the_tally_names_a_few_and_counts_all() -> None:
+    tally = SkippedTally()
+    assert not tally
+    tally.add([(Skipped.OTHER_ENDING, f"{n}.txt") for n in range(9)])
+    tally.add([(Skipped.NO_ENDING, "a\x1b[31m\nb")])
+    assert str(tally) == (
+        "9 with an ending of neither photos nor metadata ('0.txt', '1.txt', '2.txt', …);"
+        " 1 without a file ending ('a\\x1b[31m\\nb')"
+    )
+
+
+def test_an_event_message_says_what_is_not_looked_at() -> None:
+    body = event("1.jpg", "read.me", "photo", "models/1/x.txt", "nightly/work/plan-0001", "folder/")
+    assert route(body, "bins", "models/", "nightly/").skipped == [
+        (Skipped.OTHER_ENDING, "read.me"),
+        (Skipped.NO_ENDING, "photo"),
+    ]
+    removed = route(event("1.jpg", name="ObjectRemoved:Delete"), "bins", "models/")
+    assert removed.skipped == [(Skipped.OTHER_EVENT, "ObjectRemoved:Delete")]
+
+
+def test_a_message_of_a_quarter_of_a_million_bad_records_has_a_short_reason() -> None:
+    one = event("1.jpg").removesuffix("]}")
+    routed = route(one + ",1" * 240_000 + "]}", "bins", "models/")
+    assert [item.key for item in routed.photos] == ["1.jpg"]
+    assert "and 239,980 more records that are no S3 events" in str(routed.rejected)
+    assert len(str(routed.rejected)) < 2000
+
+
+def test_the_intake_counts_and_logs_it(queue: Queue, run: object, caplog: pytest.LogCaptureFixture) -> None:  # noqa: F811
+    caplog.set_level("INFO")
+    metrics, published = WorkerMetrics(), Published()
+    queue.send(event("1.jpg", "a.txt", "photo"), event("2.jpg", name="ObjectRemoved:Delete"))
+    run(published, metrics=metrics)  # type: ignore[operator]
+    wait_until(lambda: queue.left() == 0)
+    wait_until(lambda: "not looked at" in caplog.text)
+    assert published.keys == ["1.jpg"]
+    found = {
+        reason: metrics.registry.get_sample_value("binwatch_worker_skipped_objects_total", {"reason": reason})
+        for reason in Skipped
+    }
+    assert found == {"no_ending": 1, "other_ending": 1, "other_event": 1, "dot_segments": 0, "not_utf8": 0}
+    assert "1 without a file ending ('photo')" in caplog.text
+
+
+ENDINGS = ["a.jfif", "b.jpe", "c.pjpeg", "d.JPEG ", "e.jpg.jpg"]
+NOT_DECODED = ["f.HEIC", "g.avif", "h.tif"]
+
+
+def test_every_photo_has_a_record_whatever_its_ending(settings: Settings, s3: S3) -> None:
+    for key in [*ENDINGS, "i.TIFF"]:
+        s3.put(key, PHOTO)
+    for key in NOT_DECODED:
+        s3.put(key, b"II*\0" + bytes(50) if key == "h.tif" else HEIC)
+    for key in ("photo", "notes.txt", "models/x.txt", "nightly/runs/1", "folder/"):
+        s3.put(key, PHOTO)
+    counting = Counting(settings)
+    (page,) = unrecorded(counting.objects, counting.database, settings, bucket=s3.bucket)
+    assert counting.count(page.photos) == []
+    counting.close()
+    with counting.database.connect() as connection:
+        rows = connection.execute(select(Count.key, Count.bin_id, Count.predicted, Count.reason)).all()
+    assert {row.key: row.predicted if row.reason is None else row.reason for row in rows} == {
+        **dict.fromkeys([*ENDINGS, "i.TIFF"], 3),
+        **dict.fromkeys(NOT_DECODED, Reason.UNSUPPORTED_FORMAT),
+    }
+    assert {row.bin_id for row in rows} == set("abcdefghi")
+    assert sorted(page.skipped) == [(Skipped.NO_ENDING, "photo"), (Skipped.OTHER_ENDING, "notes.txt")]
+
+
+def test_the_command_lists_them(
+    settings: Settings, s3: S3, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for key in ("a.jpg", "b\x01.txt", "photo", "../x.jpg", "models/x", "sub/c.cr2"):
+        s3.put(key, b"x")
+    for name, value in process_environment(settings).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "argv", ["worker", "skipped"])
+    with pytest.raises(SystemExit):
+        main()
+    assert capsys.readouterr().out.splitlines() == [
+        "../x.jpg: with '.' or '..' for a folder in the key",
+        "b\\x01.txt: with an ending of neither photos nor metadata",
+        "photo: without a file ending",
+        "sub/c.cr2: with an ending of neither photos nor metadata",
+    ]
+
+
+def test_count_goes_by_content(tmp_path: Path, count: object) -> None:  # noqa: F811
+    """Of a file, its first bytes cost next to nothing."""
+    for name in ("photo", "a.part", "b.jfif"):
+        (tmp_path / name).write_bytes(PHOTO)
+    (tmp_path / "BMW.txt").write_text("BMs are no photos")
+    (tmp_path / "a.json").write_text("{}")
+    result = count(tmp_path, "--csv")  # type: ignore[operator]
+    assert result.returncode == 0
+    rows = result.stdout.decode().splitlines()[1:]
+    assert [Path(row.split(",")[0]).name for row in rows] == ["a.part", "b.jfif", "photo"]
+    (said,) = result.stderr.decode().splitlines()
+    assert said == f"not looked at: 1 with an ending of neither photos nor metadata ('{tmp_path / 'BMW.txt'}')"
+
+
+def test_put_says_what_it_leaves(
+    settings: Settings, s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A name in Latin-1 can be no key; the others are uploaded all the same."""
+    folder = tmp_path / "bins"
+    folder.mkdir()
+    (folder / "a.jpg").write_bytes(PHOTO)
+    (folder / "b.jfif").write_bytes(PHOTO)
+    (folder / "a.json").write_text("{}")
+    (folder / "notes.txt").write_text("x")
+    for name, value in process_environment(settings).items():
+        monkeypatch.setenv(name, value)
+
+    def put() -> tuple[object, str, str]:
+        monkeypatch.setattr(sys, "argv", ["worker", "put", str(folder)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr()
+        return ended.value.code or 0, said.out, said.err.splitlines()[-1]
+
+    status, said, _ = put()
+    left = "not uploaded: 1 with an ending of neither photos nor metadata ('bins/notes.txt')"
+    assert (status, said) == (0, f"2 photos and 1 metadata files are in s3://{s3.bucket}/; {left}\n")
+    Path(os.fsdecode(bytes(folder) + b"/caf\xe9.jpg")).write_bytes(PHOTO)
+    status, _, error = put()
+    assert status == 1
+    assert error.startswith("error: 2 photos and 1 metadata files are in")
+    assert "1 with a name that is not UTF-8 ('bins/caf\\udce9.jpg')" in error
+    keys = [one.key for one in Objects(settings).list(s3.bucket)]
+    assert keys == ["bins/a.jpg", "bins/a.json", "bins/b.jfif"]
+
+
+def test_an_event_of_cloudtrail_is_set_aside(queue: Queue, run: object) -> None:  # noqa: F811
+    body = '{"source": "aws.s3", "detail-type": "AWS API Call via CloudTrail", "detail": {"eventName": "PutObject"}}'
+    queue.send(body, event("1.jpg"))
+    published = Published()
+    run(published)  # type: ignore[operator]
+    wait_until(lambda: queue.left() == 0)
+    assert published.keys == ["1.jpg"]
+    ((found, reason),) = queue.dead()
+    assert found == body
+    assert "'AWS API Call via CloudTrail' is none of S3's own; have the rule match 'Object Created'" in reason
+
+
+def test_an_announced_etag_is_kept_if_it_looks_like_one() -> None:
+    for etag, kept in (('\\"abc-2\\"', "abc-2"), ("a" * 500, ""), ("\\ud800", ""), ("\\u0000", "")):
+        body = event("1.jpg").replace('"key": "1.jpg"', f'"key": "1.jpg", "eTag": "{etag}"')
+        (photo,) = route(body, "bins", "models/").photos
+        assert (photo, photo.etag) == (Created("bins", "1.jpg", photo.time), kept)

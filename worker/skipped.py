@@ -1,0 +1,53 @@
+"""What was not looked at: how much for each reason, with a few names."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from binwatch.keys import Skipped
+from binwatch.text import visible
+
+_NAMED = 3
+"""Names for each reason; `python -m worker skipped` lists them all."""
+_NAME_LENGTH = 100
+WORDS = {
+    Skipped.NO_ENDING: "without a file ending",
+    Skipped.OTHER_ENDING: "with an ending of neither photos nor metadata",
+    Skipped.DOT_SEGMENTS: "with '.' or '..' for a folder in the key",
+    Skipped.NOT_UTF8: "with a name that is not UTF-8",
+    Skipped.OTHER_EVENT: "about something else than a new object",
+}
+
+
+@dataclass(slots=True)
+class SkippedTally:
+    """Objects and events that were not looked at."""
+
+    counts: Counter[Skipped] = field(default_factory=Counter)
+    _names: dict[Skipped, list[str]] = field(default_factory=dict)
+
+    def add(self, found: Iterable[tuple[Skipped, str]]) -> None:
+        """Take in reasons and names."""
+        for reason, name in found:
+            self.counts[reason] += 1
+            names = self._names.setdefault(reason, [])
+            if len(names) < _NAMED and name not in names:
+                names.append(name)
+
+    def add_name(self, name: str, reason: Skipped | None) -> None:
+        """Take in one name, if there is a reason."""
+        if reason is not None:
+            self.add([(reason, name)])
+
+    def __bool__(self) -> bool:
+        return bool(self.counts)
+
+    def __str__(self) -> str:
+        return "; ".join(f"{number} {WORDS[reason]} ({self._named(reason)})" for reason, number in self.counts.items())
+
+    def _named(self, reason: Skipped) -> str:
+        names = self._names[reason]
+        shown = ", ".join(f"'{visible(name[:_NAME_LENGTH])}'" for name in names)
+        return shown + ", …" if self.counts[reason] > len(names) else shown
