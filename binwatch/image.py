@@ -12,9 +12,12 @@ from typing import IO
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import Image
 
 from binwatch.errors import PhotoError, Reason
+from binwatch.photo_files import Read, reader_of
+from binwatch.photo_files.budget import budget_of
+from binwatch.photo_files.parts import Parts
 
 SIZE = 224
 """Side of the square that the model sees, in pixels."""
@@ -24,6 +27,12 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 
 PILLOW_MAX_PIXELS = 89_478_485
 """Pillow warns of a decompression bomb above this many pixels (Image.MAX_IMAGE_PIXELS) and refuses twice as many."""
+
+MAX_SIDE = 65_535
+"""Longest side of a photo, in pixels; JPEG's own limit. For longer ones, Pillow would make gigabytes of weights."""
+
+_STRIP = 2**18
+"""Pixels that are converted to RGB at a time."""
 
 # EXIF orientation → the transposition that undoes it (EXIF 2.32, section 4.6.4, tag 0x0112).
 _UPRIGHT = {
@@ -35,6 +44,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_TURNED = 5  # and above: width and height change places
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +56,22 @@ class Limits:
 
     max_bytes: int = 20 * 2**20
     max_pixels: int = 50_000_000
+    max_memory: int = 256 * 2**20
+    """Bytes that decoding one photo may take."""
+    decode_memory: int = 512 * 2**20
+    """Bytes that all photos being decoded in this process may take. A photo waits until there is room."""
 
 
 @dataclass(frozen=True, slots=True)
 class Photo:
-    """A decoded photo: `pixels` is uint8 (size, size, 3), RGB; width and height are the original's, in pixels."""
+    """A decoded photo: `pixels` is uint8 (size, size, 3), RGB; width and height are the file's, in pixels."""
 
     pixels: npt.NDArray[np.uint8]
     width: int
     height: int
     format: str
+    turned: bool = False
+    """Whether the upright photo is as wide as the file's is high."""
 
 
 def load(data: bytes, *, size: int = SIZE, limits: Limits = Limits(), jpeg_quality: int | None = None) -> Photo:
@@ -70,50 +86,67 @@ def load(data: bytes, *, size: int = SIZE, limits: Limits = Limits(), jpeg_quali
         raise PhotoError(Reason.EMPTY, "the file is empty (0 bytes); upload the photo again")
     if len(data) > limits.max_bytes:
         raise PhotoError(Reason.TOO_LARGE, f"the file has {len(data):,} bytes, over the limit of {limits.max_bytes:,}")
-    with _open(data, limits) as image:
-        width, height = image.size
-        if width * height > limits.max_pixels:
-            raise _too_many_pixels(f"{width}×{height} pixels", limits)
-        name = image.format or "unknown"
-        squashed = _squash(image, size)
-        if jpeg_quality is not None:
-            squashed = _stored_as_jpeg(squashed, jpeg_quality)
-        pixels = np.asarray(squashed)
-    return Photo(pixels, width, height, name)
+    read = reader_of(data)
+    if read is None:
+        raise _unidentified(data)
+    parts = _read(read, data)
+    _check_size(parts, limits)
+    memory = parts.memory(size)
+    if memory > limits.max_memory:
+        raise _takes_too_much(parts, memory, limits)
+    with budget_of(limits.decode_memory).taking(memory):
+        squashed = _squash(parts.decode(size), size)
+    turn = _UPRIGHT.get(parts.orientation)
+    if turn is not None:  # after squashing to a square, which is cheaper and gives the same
+        squashed = squashed.transpose(turn)
+    if jpeg_quality is not None:
+        squashed = _stored_as_jpeg(squashed, jpeg_quality)
+    return Photo(np.asarray(squashed), parts.width, parts.height, parts.format, parts.orientation >= _TURNED)
 
 
-def _open(data: bytes, limits: Limits) -> Image.Image:
-    """Read the header; pixels are decoded later."""
+def _read(read: Read, data: bytes) -> Parts:
     try:
-        return Image.open(io.BytesIO(data), formats=FORMATS)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise _too_many_pixels("the header promises more pixels than Pillow accepts,", limits) from error
-    except UnidentifiedImageError as error:
-        raise _unidentified(data) from error
-    except Exception as error:  # a damaged header raises whatever the format's parser trips over
+        return read(data)
+    except PhotoError:
+        raise
+    except Exception as error:  # a damaged header may trip anything
         raise PhotoError(Reason.CORRUPT, f"the image header is damaged ({error}); take the photo again") from error
 
 
+def _check_size(parts: Parts, limits: Limits) -> None:
+    width, height = parts.width, parts.height
+    if width * height > limits.max_pixels:
+        raise PhotoError(
+            Reason.TOO_MANY_PIXELS, f"{width}×{height} pixels over the limit of {limits.max_pixels:,} pixels"
+        )
+    if max(width, height) > MAX_SIDE:
+        raise PhotoError(Reason.TOO_MANY_PIXELS, f"{width}×{height}: a side over the limit of {MAX_SIDE:,} pixels")
+
+
+def _takes_too_much(parts: Parts, memory: int, limits: Limits) -> PhotoError:
+    return PhotoError(
+        Reason.TOO_MANY_PIXELS,
+        f"{parts.width}×{parts.height} pixels of this {parts.format} take about {memory >> 20:,} MiB to decode, over"
+        f" the limit of {limits.max_memory >> 20:,} MiB; save it smaller, or as a JPEG that is not progressive",
+    )
+
+
 def _squash(image: Image.Image, size: int) -> Image.Image:
-    try:
-        # libjpeg scales by 1/2, 1/4 or 1/8 while decoding, never below `size`: less than half the work.
-        image.draft("RGB", (size, size))
-        image.load()
-        rgb = _rgb(image).resize((size, size), Image.Resampling.BILINEAR)
-    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, …
-        raise _undecodable(error) from error
-    turn = _turn(image)
-    if turn is not None:  # after squashing to a square, which is cheaper and gives the same
-        rgb = rgb.transpose(turn)
-    return rgb
+    """To a square in RGB.
 
-
-def _turn(image: Image.Image) -> Image.Transpose | None:
-    """What turns the photo upright. Damaged EXIF data says nothing: no reason to refuse pixels that are whole."""
-    try:
-        return _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # Pillow's EXIF parser raises SyntaxError, struct.error, KeyError, …
-        return None
+    A large image in another mode is converted a strip at a time, to never hold it twice. Pillow squashes the width of
+    each row by itself and then the height, so the result is the same.
+    """
+    width, height = image.size
+    rows = max(1, _STRIP // width)
+    if image.mode == "RGB" or height <= rows:
+        return _rgb(image).resize((size, size), Image.Resampling.BILINEAR)
+    narrow = Image.new("RGB", (size, height))
+    for top in range(0, height, rows):
+        bottom = min(top + rows, height)
+        strip = _rgb(image.crop((0, top, width, bottom)))
+        narrow.paste(strip.resize((size, bottom - top), Image.Resampling.BILINEAR), (0, top))
+    return narrow.resize((size, size), Image.Resampling.BILINEAR)
 
 
 def _stored_as_jpeg(image: Image.Image, quality: int) -> Image.Image:
@@ -143,19 +176,7 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _too_many_pixels(what: str, limits: Limits) -> PhotoError:
-    return PhotoError(Reason.TOO_MANY_PIXELS, f"{what} over the limit of {limits.max_pixels:,} pixels")
-
-
-def _undecodable(error: Exception) -> PhotoError:
-    text = str(error)
-    if "truncated" in text or "unexpected end" in text.lower():
-        return PhotoError(Reason.TRUNCATED, f"the file ends early ({text}); upload the photo again")
-    return PhotoError(Reason.CORRUPT, f"the image data is damaged ({text}); take or upload the photo again")
-
-
-# First bytes of the formats that are decoded, and of images that are not (for a reason that helps).
-_MAGIC = {b"\xff\xd8\xff": "JPEG", b"\x89PNG": "PNG", b"BM": "BMP", b"GIF8": "GIF"}
+# First bytes of images that are not decoded, for a reason that helps.
 _OTHER = {
     b"II*\x00": "TIFF",
     b"MM\x00*": "TIFF",
@@ -167,11 +188,6 @@ _OTHER = {
 
 
 def _unidentified(data: bytes) -> PhotoError:
-    for magic, name in _MAGIC.items():
-        if data.startswith(magic):
-            return PhotoError(Reason.CORRUPT, f"it starts like a {name} but its header is damaged or cut off")
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return PhotoError(Reason.CORRUPT, "it starts like a WEBP but its header is damaged or cut off")
     for magic, name in _OTHER.items():
         if data.startswith(magic):
             return PhotoError(Reason.UNSUPPORTED_FORMAT, f"{name} files are not counted; send {', '.join(FORMATS)}")

@@ -93,6 +93,14 @@ class Settings(BaseSettings):
     max_photo_pixels: int = Field(
         50_000_000, gt=0, le=PILLOW_MAX_PIXELS, description="a photo of more pixels is refused"
     )
+    max_photo_memory: int = Field(
+        256 * 2**20, ge=2**20, description="a photo that takes more memory to decode is refused, in bytes"
+    )
+    decode_memory: int = Field(
+        512 * 2**20,
+        ge=2**20,
+        description="memory that all photos being decoded in a process may take; others wait, in bytes",
+    )
     max_metadata_bytes: int = Field(2**20, gt=0, description="a larger metadata file is refused, in bytes")
 
     # Records
@@ -243,7 +251,12 @@ class Settings(BaseSettings):
     @property
     def limits(self) -> Limits:
         """What a photo may cost."""
-        return Limits(max_bytes=self.max_photo_bytes, max_pixels=self.max_photo_pixels)
+        return Limits(
+            max_bytes=self.max_photo_bytes,
+            max_pixels=self.max_photo_pixels,
+            max_memory=self.max_photo_memory,
+            decode_memory=self.decode_memory,
+        )
 
 
 class TransformEnvironment(BaseSettings):

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from threading import Lock
 
-from PIL import ExifTags, Image
+from PIL import Image
 from sqlalchemy import ColumnElement, Connection, FromClause, and_, exists, func, not_, select
 
 from binwatch.errors import BinwatchError, PhotoError, Reason
-from binwatch.image import FORMATS, Limits, load
+from binwatch.image import Limits, load
 from binwatch.objects import ObjectRefused, Objects
 from binwatch.records.tables import Count
 from monitor.records import Records
@@ -25,7 +25,6 @@ LARGE_SIDE = 960
 KEPT = 512
 """Small photos that are kept, about 15 kB each: going back to a list costs the bucket nothing."""
 QUALITY = 82
-_TURNED = 5  # EXIF orientations 5 to 8 swap width and height
 
 
 class Lost(StrEnum):
@@ -128,20 +127,13 @@ def shrink(data: bytes, limits: Limits, side: int = SIDE) -> bytes:
 
     The service has one decoder for strangers' bytes, and it makes squares; this stretches them back.
     """
-    square = load(data, size=side, limits=limits).pixels
-    width, height = _upright_size(data)
+    photo = load(data, size=side, limits=limits)
+    width, height = (photo.height, photo.width) if photo.turned else (photo.width, photo.height)
     scale = side / max(width, height)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     jpeg = io.BytesIO()
-    Image.fromarray(square).resize(size, Image.Resampling.BILINEAR).save(jpeg, "JPEG", quality=QUALITY)
+    Image.fromarray(photo.pixels).resize(size, Image.Resampling.BILINEAR).save(jpeg, "JPEG", quality=QUALITY)
     return jpeg.getvalue()
-
-
-def _upright_size(data: bytes) -> tuple[int, int]:
-    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-        width, height = image.size
-        turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= _TURNED
-    return (height, width) if turned else (width, height)
 
 
 def _upload_of(connection: Connection, count_id: int) -> _Upload:

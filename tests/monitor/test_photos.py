@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import socket
+import struct
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from datetime import timedelta
@@ -105,6 +106,18 @@ def test_what_is_not_a_photo_is_never_served(shop: _Shop) -> None:
     assert answer.status_code == 404
     assert answer.headers["content-type"] == "application/problem+json"
     assert "immutable" not in answer.headers["cache-control"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "turned"), [(3, b"\0\6\0\0", True), (2, b"6\0\0\0", False), (5, b"\0\0\0\x08", False)]
+)
+def test_an_orientation_of_any_type_is_no_error(kind: int, value: bytes, turned: bool) -> None:
+    """Some cameras write it as text. It counts for nothing then, as it does where the photo is counted."""
+    tag = struct.pack(">HHI", ExifTags.Base.Orientation, kind, 2 if kind == 2 else 1) + value
+    file = io.BytesIO()
+    Image.new("RGB", (400, 200), "red").save(file, "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\1" + tag + bytes(4))
+    wanted = (SIDE // 2, SIDE) if turned else (SIDE, SIDE // 2)
+    assert _opened(shrink(file.getvalue(), Limits())).size == wanted
 
 
 def test_bytes_after_the_image_do_not_come_along(shop: _Shop) -> None:

@@ -1,0 +1,36 @@
+"""Decoding by Pillow."""
+
+from __future__ import annotations
+
+import io
+
+from PIL import Image
+
+from binwatch.errors import PhotoError
+from binwatch.photo_files.parts import cut_off, damaged
+
+
+def opened(data: bytes, name: str) -> Image.Image:
+    """The header, read. Raises PhotoError."""
+    try:
+        return Image.open(io.BytesIO(data), formats=(name,))
+    except Exception as error:  # a damaged header raises whatever the format's parser trips over
+        raise undecodable(error) from error
+
+
+def decode(data: bytes, name: str, side: int) -> Image.Image:
+    """The first picture of a file. Raises PhotoError. `side` makes no difference: these formats cannot be scaled."""
+    image = opened(data, name)
+    try:
+        image.load()
+    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, …
+        raise undecodable(error) from error
+    return image
+
+
+def undecodable(error: Exception) -> PhotoError:
+    """What Pillow says, as the error of a photo."""
+    text = str(error)
+    if "truncated" in text or "unexpected end" in text.lower():
+        return cut_off(text)
+    return damaged(text)
