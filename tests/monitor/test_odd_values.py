@@ -1,0 +1,109 @@
+"""Every parameter of every address, with values that nobody means: answered or refused, never a fault or an outage."""
+
+from __future__ import annotations
+
+import base64
+import logging
+from collections.abc import Iterator
+from urllib.parse import quote
+
+import pytest
+from sqlalchemy import Engine
+
+from tests.monitor.conftest import Recorder, Running, record_known, running_monitor
+
+MOMENTS = [
+    "0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59", "9999-12-31T23:59:59.999999Z", "0001-01-01", "9999-12-31",
+    "2026-02-30", "2026-11-20T24:00:00Z", "2026-11-20T12:00:00", "1e300", "253402300800", "-62135596801",
+]  # fmt: skip
+NUMBERS = [
+    "0", "-0", "-1", "1e-320", "1e-400", "1e309", "nan", "-inf", "1_0", "0x10", "١", "9223372036854775807",
+    "9223372036854775808", "9" * 5000, "1.0", " 1 ", "true",
+]  # fmt: skip
+TEXTS = [
+    "", " ", "\x00", "a/\x00b", "\ud800", "\U0010ffff", "%", "//", "..", "'", "\\", "é", "é" * 1000, "a" * 5000, "[]",
+    "a\nb",
+]  # fmt: skip
+
+
+def _cursor(text: str) -> str:
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+CURSORS = [
+    "a", "====", *map(_cursor, [
+        "0 0 1", "0 0", "nan 0 1", "0 nan 1", "0 -inf 1", "0 0 nan", "0 0 1_0", "0 0 ١", "1e-400 1e-320 1",
+        "2 1 9223372036854775808", "2 1 " + "9" * 90, "0  0 1", "2.0000000001 0 1", "\x00 0 1",
+    ]),
+]  # fmt: skip
+VALUES = list(dict.fromkeys([*MOMENTS, *NUMBERS, *TEXTS, *CURSORS]))
+PAGES = {
+    "/": ["model", "span", "saved", "problem"],
+    "/discrepancies": [
+        "since", "until", "prefix", "direction", "size", "audited", "flagged", "level", "after", "before", "saved",
+    ],
+    "/bin": ["id", "bucket", "since", "until", "size", "level", "saved", "problem"],
+    "/audit": ["since", "until", "prefix", "size", "level"],
+    "/drift": ["window"],
+    "/models": [],
+    "/login": ["next", "saved", "problem"],
+}  # fmt: skip
+
+
+@pytest.fixture(params=["postgres"])
+def asked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
+    """A monitor of known records, in the database that refuses more."""
+    engine: Engine = request.getfixturevalue(f"{request.param}_records")
+    known = Recorder(engine)
+    record_known(known)
+    known.calibrate()
+    known.pair("j", 1, 5)
+    monkeypatch.setenv("BINWATCH_DATABASE_URL", engine.url.render_as_string(hide_password=False))
+    monkeypatch.setenv("BINWATCH_S3_ENDPOINT_URL", "http://127.0.0.1:9")
+    with running_monitor() as running:
+        yield running
+
+
+def test_no_value_is_a_fault_or_an_outage(asked: Running, caplog: pytest.LogCaptureFixture) -> None:
+    addresses = [(path, name) for path, names in [*PAGES.items(), *_api(asked).items()] for name in names]
+    assert len(addresses) > 50
+    with caplog.at_level(logging.ERROR):
+        wrong = {
+            f"{path}?{name}={value[:60]!r}": answer
+            for path, name in addresses
+            for value in VALUES
+            if (answer := _status(asked, path, name, value)) not in (200, 303, 400, 404, 422)
+        }
+    assert wrong == {}
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+def _status(asked: Running, path: str, name: str, value: str) -> int:
+    more = "" if path not in ("/bin", "/api/bin") or name == "id" else "id=a&"
+    query = f"{more}{name}={quote(value.encode(errors='surrogatepass'), safe='')}"
+    return asked.get(f"{path}?{query}").status_code
+
+
+def _api(asked: Running) -> dict[str, list[str]]:
+    """Path → query parameters, by the monitor's own description."""
+    paths = asked.get("/openapi.json").json()["paths"]
+    return {
+        path: [one["name"] for one in operations["get"].get("parameters", []) if one["in"] == "query"]
+        for path, operations in paths.items()
+        if "get" in operations
+    }
+
+
+@pytest.mark.parametrize("asked", ["sqlite", "postgres"], indirect=True)
+@pytest.mark.parametrize(
+    ("query", "bins"),
+    [
+        ("since=0001-01-01T00:00:00%2B23:59", 4),
+        ("until=0001-01-01T00:00:00%2B23:59", 0),
+        ("since=9999-12-31T23:59:59-23:59", 0),
+        ("until=9999-12-31T23:59:59-23:59", 4),
+    ],
+)
+def test_a_moment_beyond_the_calendar_is_before_or_after_all_photos(asked: Running, query: str, bins: int) -> None:
+    answer = asked.get(f"/api/discrepancies?{query}")
+    assert (answer.status_code, len(answer.json()["items"])) == (200, bins)
