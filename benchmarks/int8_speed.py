@@ -21,7 +21,6 @@ from trainer.config import ModelConfig
 from trainer.export.graph import write_onnx
 from trainer.export.quantize import write_int8
 from trainer.models import build
-from trainer.models.classifiers import NAMES
 from trainer.runtime import OnnxModel
 
 SAMPLES = Path(__file__).parents[1] / "samples" / "bin-images"
@@ -35,7 +34,7 @@ def photos_per_second(model: OnnxModel, pixels: np.ndarray) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--architecture", choices=["resnet50v2", *NAMES], default="resnet50v2")
+    parser.add_argument("--architecture", default="resnet50v2")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--batch-size", type=int, default=16)

@@ -36,10 +36,12 @@ class DataConfig(_Strict):
 class ModelConfig(_Strict):
     """The network and what it starts from."""
 
-    architecture: Literal[
-        "resnet50", "resnet18", "resnet34", "vgg16", "efficientnet_v2_s", "convnext_tiny", "resnet50v2"
-    ] = Field("resnet50", description="torchvision's, by its name; resnet50v2 is the pre-activation one")
-    weights: str = Field("imagenet", description="imagenet (download), none, or the path of an .npz or .pt file")
+    architecture: str = Field(
+        "resnet50", description="a convolutional network of timm, by its name; resnet50v2 is the pre-activation one"
+    )
+    weights: str = Field(
+        "imagenet", description="imagenet (an installed package, else a download), none, or the path of a file"
+    )
     freeze: str = Field("", description="last frozen unit, e.g. layer3 or layer3.2; empty trains everything")
     width: float = Field(1.0, gt=0, le=4, description="scales the channels of resnet50v2; for tests")
     head: Literal["embedding", "linear", "capstone"] = Field(
@@ -47,7 +49,9 @@ class ModelConfig(_Strict):
     )
     embedding: int = Field(64, ge=1, description="size of the head's embedding")
     dropout: float = Field(0.3, ge=0, lt=1, description="of the pooled features, before the embedding")
-    drop_path: float = Field(0.1, ge=0, lt=1, description="stochastic depth of the last block")
+    drop_path: float = Field(
+        0.1, ge=0, lt=1, description="stochastic depth of the last block, where the network has it"
+    )
 
 
 class AugmentConfig(_Strict):

@@ -10,8 +10,10 @@ import numpy.typing as npt
 import onnx
 import pytest
 import torch
+from timm.layers import DropPath
+from timm.models._efficientnet_blocks import InvertedResidual
+from timm.models.resnet import BasicBlock, Bottleneck
 from torch import nn
-from torchvision.models.resnet import Bottleneck
 
 from binwatch.bundle import Precision
 from binwatch.image import load
@@ -23,6 +25,7 @@ from trainer.export.graph import write_onnx
 from trainer.export.quantize import write_fp16, write_int8
 from trainer.models import build
 from trainer.models.counter import Counter
+from trainer.models.weights import start
 from trainer.runtime import OnnxModel
 
 SAMPLES = Path(__file__).parents[2] / "samples" / "bin-images"
@@ -36,6 +39,7 @@ class Network(NamedTuple):
     architecture: str
     head: str
     int8_share: float | None
+    weights: str = "none"
 
 
 NETWORKS = [
@@ -43,8 +47,9 @@ NETWORKS = [
     Network("resnet50", "linear", 0.27),
     Network("resnet50", "capstone", 0.3),
     Network("vgg16", "capstone", 0.29),
-    Network("convnext_tiny", "embedding", 0.26),
-    Network("efficientnet_v2_s", "linear", None),
+    Network("convnext_atto", "embedding", 0.32),
+    Network("tf_efficientnet_lite0", "embedding", 0.3, weights="imagenet"),
+    Network("tf_efficientnetv2_b0", "linear", None),
 ]
 """Random weights do not say whether SiLU networks survive int8, and quantising one takes as long as all the rest."""
 
@@ -60,20 +65,23 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(graph, "SIZE", SIDE)
 
 
-def as_if_trained(model: Counter, photos: npt.NDArray[np.uint8]) -> Counter:
+def as_if_trained(model: Counter, photos: npt.NDArray[np.uint8], *, pretrained: bool = False) -> Counter:
     """Statistics of these photos in the norms, branches that matter, and answers that differ from photo to photo.
 
-    Fresh networks have branches of almost nothing and give every photo the same answer, which hides mistakes.
+    Fresh networks have branches of almost nothing and give every photo the same answer, which hides mistakes. With
+    pretrained weights, only the answers need that.
     """
-    for module in model.train().modules():
+    for module in () if pretrained else model.train().modules():
         if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
             module.momentum = None  # keep the statistics of what comes next
             module.reset_running_stats()
-        elif isinstance(module, Bottleneck):
+        elif isinstance(module, BasicBlock):
+            module.bn2.weight.data.fill_(1)  # timm begins with 0
+        elif isinstance(module, Bottleneck | InvertedResidual):
             module.bn3.weight.data.fill_(0.2)  # at full strength, random branches multiply what half precision rounds
-        elif hasattr(module, "layer_scale"):
-            module.layer_scale.data.fill_(0.5)
-        elif isinstance(module, nn.Dropout) or "Stochastic" in type(module).__name__:
+        elif getattr(module, "gamma", None) is not None:  # ConvNeXt's layer scale
+            module.gamma.data.fill_(0.5)
+        elif isinstance(module, nn.Dropout | DropPath):
             module.eval()
     with torch.no_grad():
         model(torch.from_numpy(photos))
@@ -89,8 +97,10 @@ def as_if_trained(model: Counter, photos: npt.NDArray[np.uint8]) -> Counter:
 @pytest.mark.parametrize("network", NETWORKS, ids=lambda network: f"{network.architecture}-{network.head}")
 def test_each_network_ships(network: Network, photos: npt.NDArray[np.uint8], tmp_path: Path) -> None:
     torch.manual_seed(0)
-    config = {"architecture": network.architecture, "head": network.head, "weights": "none"}
-    model = as_if_trained(build(ModelConfig.model_validate(config)), photos)
+    config = {"architecture": network.architecture, "head": network.head, "weights": network.weights}
+    model = build(ModelConfig.model_validate(config))
+    pretrained = bool(start(model.backbone, network.weights))
+    model = as_if_trained(model, photos, pretrained=pretrained)
     files = {precision: tmp_path / f"model-{precision}.onnx" for precision in Precision}
     write_onnx(model, 2.0, files[Precision.FP32])
     write_fp16(files[Precision.FP32], files[Precision.FP16])

