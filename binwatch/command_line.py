@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable
 
 from binwatch.errors import BinwatchError
+from binwatch.text import visible
 
 _EXTRAS = {"onnxruntime": "cpu", "psycopg": "postgres", "pyarrow": "parquet", "sagemaker": "sagemaker"}
 """What brings a package that is not in the program's own extra, since not everyone needs it."""
@@ -30,5 +32,10 @@ def run(app: Callable[[], object], extra: str) -> None:
 
 
 def _end(message: str) -> None:
-    print(f"error: {message}", file=sys.stderr)
+    from binwatch import logs
+
+    if logs.is_json():
+        logging.getLogger("binwatch").critical("%s", message)
+    else:
+        print("\n".join(visible(line) for line in f"error: {message}".split("\n")), file=sys.stderr)
     sys.exit(1)

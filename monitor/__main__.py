@@ -59,7 +59,10 @@ def serve_command(
     def ready() -> None:
         if port_file:
             write_port(port_file, listener)
-        typer.echo(f"monitor: {address_of(listener)}")
+        if logs.is_json():
+            logging.getLogger("monitor").info("listening on %s", address_of(listener))
+        else:
+            typer.echo(f"monitor: {address_of(listener)}")
 
     services.drift.start()
     try:

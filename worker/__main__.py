@@ -116,7 +116,7 @@ def beat() -> None:
 
     settings = load_settings()
     configure(settings.log_format)
-    make_app(settings).Beat(loglevel="INFO").run()
+    make_app(settings).Beat(loglevel="INFO", quiet=True).run()
 
 
 @cli.command()

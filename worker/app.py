@@ -123,6 +123,7 @@ def make_worker(app: Celery, settings: Settings) -> Worker:
         without_mingle=True,
         without_heartbeat=True,
         loglevel="INFO",
+        quiet=True,  # its banner is no log line; what it is connected to and that it is ready, it logs as well
     )
 
 

@@ -1,19 +1,45 @@
-"""The worker's log lines, which name the Celery task that they are from."""
+"""The worker's log lines, which name the Celery task that they are from; and Celery's own lines, in the same form."""
 
 from __future__ import annotations
 
 import logging
-from typing import TextIO
+import os
+from typing import Any, TextIO
 
 from celery import current_task
+from celery.apps import worker as celery_worker
 
 from binwatch import logs
 from binwatch.settings import LogFormat
 
+_CELERYS_OWN = ("celery.task", "multiprocessing")
+"""Loggers that Celery gives handlers of its own, unless they have some."""
+
 
 def configure(form: LogFormat, stream: TextIO | None = None) -> None:
     """Send all log lines of this process to `stream`, standard error if none is given."""
-    logs.configure(form, stream, also=_add_task)
+    handler = logs.configure(form, stream, also=_add_task)
+    for name in _CELERYS_OWN:
+        logger = logging.getLogger(name)
+        logger.addHandler(handler)
+        logger.propagate = False
+    # What Celery 5.7 writes past all loggers, from its handlers of signals, such as that it is being stopped.
+    celery_worker.safe_say = _Say(handler)
+
+
+class _Say:
+    """Writes a log line at once: in a handler of signals, the stream or its lock may be in use."""
+
+    def __init__(self, handler: Any) -> None:
+        self._handler = handler
+
+    def __call__(self, message: str, _: object = None) -> None:
+        record = logging.LogRecord("celery", logging.INFO, "", 0, "%s", (message.strip(),), None)
+        line = self._handler.format(record) + "\n"
+        try:
+            os.write(self._handler.stream.fileno(), line.encode(errors="backslashreplace"))
+        except (OSError, ValueError):  # no file, or none any more
+            return
 
 
 def _add_task(record: logging.LogRecord) -> bool:

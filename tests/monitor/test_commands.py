@@ -233,8 +233,11 @@ def test_the_monitor_imports_neither_worker_nor_trainer() -> None:
 def test_serve_logs_json_if_told_so(sqlite_records: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BINWATCH_LOG_FORMAT", "json")
     with _serving("--host", "0.0.0.0", "--port", "0") as process:
-        _first_line(process)
+        assert process.stderr is not None
+        lines = [json.loads(process.stderr.readline()) for _ in range(2)]
         process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate(timeout=30)
-    (line,) = [json.loads(line) for line in errors.splitlines()]
-    assert (line["level"], line["logger"]) == ("warning", "monitor")
+        output, errors = process.communicate(timeout=30)
+    assert output == ""
+    assert [json.loads(line)["message"] for line in errors.splitlines() if "no card of model" not in line] == []
+    assert [(line["level"], line["logger"]) for line in lines] == [("warning", "monitor"), ("info", "monitor")]
+    assert re.fullmatch(r"listening on http://0\.0\.0\.0:\d+/", lines[1]["message"])

@@ -19,7 +19,7 @@ from sqlalchemy import func, select
 
 from binwatch.counts import outcome_of
 from binwatch.records.tables import Comparison, Count, Expectation
-from binwatch.settings import Settings, process_environment
+from binwatch.settings import LogFormat, Settings, process_environment
 from tests.services.proxy import Proxy
 from tests.services.s3 import S3
 from tests.worker.brightness import brightness_of, jpeg
@@ -268,3 +268,46 @@ def test_migrate_and_setup(settings: Settings, tmp_path: Path) -> None:
     url = queue_url(sqs_client(settings), f"{settings.event_queue}-new")
     assert url.endswith(f"{settings.event_queue}-new")
     assert (tmp_path / "new.db").exists()
+
+
+def test_json_lines_from_the_first_to_the_last(
+    settings: Settings, s3: S3, sqs: Any, sqlite_records: Database, left: Callable[[], dict[str, int]], tmp_path: Path
+) -> None:
+    """Of a worker and of beat, whatever is announced; the longest line is bounded."""
+    settings = settings.model_copy(update={"log_format": LogFormat.JSON, "beat_file": tmp_path / "beat"})
+    environment = process_environment(settings) | {
+        name: value for name, value in os.environ.items() if name.startswith("AWS_")
+    }
+    log = tmp_path / "all.log"
+    with log.open("wb") as output:
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "-m", "worker", command], cwd=ROOT, env=environment, stdout=output, stderr=output
+            )
+            for command in ("run", "beat")
+        ]
+    queue = queue_url(sqs, settings.event_queue)
+    good = json.dumps(
+        {
+            "eventSource": "aws:s3",
+            "eventName": "ObjectCreated:Put",
+            "s3": {"bucket": {"name": s3.bucket}, "object": {"key": "a%0A%1B%5B31m.jpg"}},
+        }
+    )
+    try:
+        sqs.send_message(QueueUrl=queue, MessageBody='{"Records": [' + good + ",1" * 240_000 + "]}")
+        sqs.send_message(QueueUrl=queue, MessageBody="\n\u009b31m" * 1000)
+        wait_until(lambda: number_of(sqlite_records, Count) == 1, processes[0])
+        wait_until(lambda: left()[settings.event_dead_letter_queue] == 2, processes[0])
+        wait_until(lambda: b"beat: Starting" in log.read_bytes(), processes[1])
+    finally:
+        for process in processes:
+            process.send_signal(signal.SIGTERM)
+        for process in processes:
+            process.wait(WITHIN_S)
+    lines = log.read_bytes().splitlines()
+    messages = [json.loads(line)["message"] for line in lines]
+    assert any("ready." in message for message in messages)
+    assert any("Warm shutdown" in message for message in messages)
+    assert any("239,980 more records" in message for message in messages)
+    assert max(map(len, lines)) < 20_000
