@@ -7,7 +7,6 @@ same command again does the rest.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -23,6 +22,7 @@ from binwatch.errors import BinwatchError
 from binwatch.metadata import MAX_QUANTITY
 from binwatch.records.store import NewExpectation, Store
 from binwatch.records.tables import Expectation
+from binwatch.spreadsheets import CsvWriter
 from monitor.tabular import Cells, read_rows
 
 CHUNK = 1000
@@ -168,7 +168,7 @@ class _Refusals:
             return
         try:
             with self._path.open("w", encoding="utf-8", newline="") as file:
-                csv.writer(file).writerows([("row", "bin", "quantity", "reason"), *self._rows])
+                CsvWriter(file).writerows([("row", "bin", "quantity", "reason"), *self._rows])
         except OSError as error:
             raise BinwatchError(
                 f"{self._path}: the refused rows cannot be listed there ({error.strerror}); name another file with"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from sqlalchemy import Connection, RowMapping, select
 
 from binwatch.errors import BinwatchError
 from binwatch.records.tables import Audit, Bin, Count
+from binwatch.spreadsheets import CsvWriter
 from monitor.records import Records
 
 COLUMNS = ("bin", "quantity", "auditor", "audited_at", "key", "etag")
@@ -46,7 +46,7 @@ def export_audits(records: Records, bucket: str, file: Path) -> Exported:
     partial = file.with_name(file.name + ".partial")
     try:
         with partial.open("w", encoding="utf-8", newline="") as opened:
-            writer = csv.writer(opened)
+            writer = CsvWriter(opened)
             writer.writerow(COLUMNS)
             for row in _labels(records, bucket, done):
                 writer.writerow(row)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from binwatch.errors import BinwatchError
+from binwatch.spreadsheets import original
 
 COLUMNS = ("bin", "quantity")
 _PARQUET = (".parquet", ".pq")
@@ -34,7 +35,7 @@ def _csv(file: Path) -> Iterator[Cells]:
             at = _columns(file, next(reader, []))
             for row in reader:
                 if row:  # an empty line says nothing
-                    cells = (row[index] if index < len(row) else "" for index in at)
+                    cells = (original(row[index]) if index < len(row) else "" for index in at)
                     yield Cells(reader.line_num, *cells)
     except OSError as error:
         raise BinwatchError(f"{file}: cannot be read ({error.strerror}); name a CSV or Parquet file") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import math
 import time
@@ -16,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from binwatch.counts import MORE
+from binwatch.spreadsheets import CsvWriter
 from trainer import checkpoint
 from trainer.checkpoint import Checkpoint
 from trainer.config import Config
@@ -217,7 +217,7 @@ def augments_on_device(config: Config) -> bool:
 def write_log(file: Path, history: list[dict[str, float]]) -> None:
     """One line per epoch."""
     out = io.StringIO(newline="")
-    writer = csv.DictWriter(out, fieldnames=list(history[0]))
-    writer.writeheader()
-    writer.writerows({name: round(value, 5) for name, value in row.items()} for row in history)
+    writer = CsvWriter(out)
+    writer.writerow(history[0])
+    writer.writerows([round(row[name], 5) for name in history[0]] for row in history)
     write_whole(file, out.getvalue().encode())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import fcntl
 import io
 import json
@@ -21,6 +20,7 @@ import torch
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from binwatch.cores import cores
+from binwatch.spreadsheets import CsvWriter
 from trainer.config import read
 from trainer.disk import write_whole
 from trainer.display import Display, silent
@@ -115,7 +115,7 @@ def write_results(folder: Path, trials: list[FrozenTrial]) -> None:
     """`trials.csv` and `trials.png`."""
     names = sorted({name for trial in trials for name in trial.params})
     file = io.StringIO(newline="")
-    writer = csv.writer(file, lineterminator="\n")
+    writer = CsvWriter(file, "\n")
     writer.writerow(["trial", "state", "val_accuracy", "epochs", *names])
     for trial in trials:
         seen = trial.intermediate_values

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import sys
 from abc import abstractmethod
@@ -16,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from binwatch.counts import CLASSES
+from binwatch.spreadsheets import CsvWriter
 from binwatch.text import visible
 
 
@@ -110,7 +110,7 @@ class _JsonWriter(_Writer):
 class _CsvWriter(_Writer):
     def __init__(self, out: TextIO) -> None:
         super().__init__(out)
-        self._rows = csv.writer(out)
+        self._rows = CsvWriter(out)
         self._rows.writerow(["photo", "count", "confidence", *(f"p({name})" for name in CLASSES), "reason", "detail"])
 
     def add(self, line: Line) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from collections.abc import Callable, Iterator
 
+from binwatch.spreadsheets import CsvWriter
 from monitor.views.discrepancies import Discrepancy, DiscrepancyPage
 
 ROWS_AT_A_TIME = 1_000
@@ -15,12 +15,11 @@ COLUMNS = (
     "bin", "bucket", "key", "photo_stored", "model", "count", "expected", "error", "probability_of_expected", "p_value",
     "flagged", "audited", "auditor", "audited_at",
 )  # fmt: skip
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 def _line(cells: tuple[object, ...]) -> str:
     text = io.StringIO()
-    csv.writer(text).writerow(cells)
+    CsvWriter(text).writerow(cells)
     return text.getvalue()
 
 
@@ -41,11 +40,11 @@ def lines(first: DiscrepancyPage, part: Callable[[str | None], DiscrepancyPage])
 def _cells(one: Discrepancy) -> tuple[object, ...]:
     said = one.audit
     return (
-        _plain(one.bin_id),
-        _plain(one.bucket),
-        _plain(one.key),
+        one.bin_id,
+        one.bucket,
+        one.key,
         one.photo_at.isoformat(),
-        _plain(one.model),
+        one.model,
         one.count,
         one.expected,
         one.error,
@@ -53,11 +52,6 @@ def _cells(one: Discrepancy) -> tuple[object, ...]:
         "" if one.p_value is None else f"{one.p_value:.6g}",
         int(one.flagged),
         said.quantity if said else "",
-        _plain(said.auditor or "") if said else "",
+        said.auditor or "" if said else "",
         said.audited_at.isoformat() if said else "",
     )
-
-
-def _plain(text: str) -> str:
-    """Spreadsheets run what begins like a formula, and a key may begin with anything."""
-    return f"'{text}" if text.startswith(_FORMULA) else text

@@ -74,6 +74,18 @@ def test_every_row_is_recorded_or_refused_with_its_reason(records_engine: Engine
     assert set(report.refused) == set(Refusal), "every reason occurs in this test"
 
 
+def test_refused_rows_run_in_no_spreadsheet_and_come_back_as_they_were(records_engine: Engine, tmp_path: Path) -> None:
+    bins = ["=HYPERLINK(1)", "+1", "-1", "@a", "'quoted", "00001"]
+    stock = _write(tmp_path / "stock.csv", [(name, "-3") for name in bins])
+    assert import_file(stock, records_engine, BUCKET).refused == {Refusal.NEGATIVE: len(bins)}
+    refused = stock.with_name("stock.csv.refused.csv")
+    cells = [cell for row in refused.read_text(encoding="utf-8").splitlines() for cell in row.split(",")]
+    assert [cell for cell in cells if cell.startswith(("=", "+", "-", "@"))] == []
+    refused.write_text(refused.read_text(encoding="utf-8").replace("'-3", "3"), encoding="utf-8")
+    assert import_file(refused, records_engine, BUCKET).recorded == len(bins)
+    assert _quantities(records_engine) == dict.fromkeys(bins, 3)
+
+
 def test_importing_again_changes_nothing_even_if_the_file_was_copied(records_engine: Engine, stock: Path) -> None:
     import_file(stock, records_engine, BUCKET)
     copy = stock.with_name("copy.csv")

@@ -32,6 +32,7 @@ def test_the_trainer_reads_what_was_exported(recorder: Recorder, records: Record
     done = export_audits(records, BUCKET, tmp_path / "audits.csv")
     assert (done.bins, dict(done.left_out)) == (2, {LeftOut.CORRECTED: 1})
     assert read_audits(tmp_path / "audits.csv") == {"00123": 17, odd: 0}
+    assert (tmp_path / "audits.csv").read_text(encoding="utf-8").splitlines()[-1].startswith("\"'=1+2, ")
     assert [path.name for path in tmp_path.glob("audits*")] == ["audits.csv"]
 
 

@@ -202,6 +202,16 @@ def test_hard_names_as_csv(count: Count, hard_names: Path) -> None:
     }
 
 
+def test_a_name_like_a_formula_runs_in_no_spreadsheet(
+    count: Count, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    name = "=HYPERLINK(1).jpg"
+    (tmp_path / name).write_bytes(jpeg(brightness_of(1)))
+    rows = list(csv.DictReader(io.StringIO(count(name, "--csv").stdout.decode(), newline="")))
+    assert [(row["photo"], row["count"]) for row in rows] == [("'" + name, "1")]
+
+
 def test_hard_names_as_a_table(count_process: Count, hard_names: Path) -> None:
     result = count_process(hard_names)
     assert result.returncode == 0

@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from binwatch.spreadsheets import original
 from trainer.config import DataConfig
 from trainer.data.split import Split, split_of
 from trainer.errors import DataError
@@ -72,9 +73,9 @@ def _check_columns(config: DataConfig, found: Iterable[str]) -> None:
 
 
 def _row(config: DataConfig, line: int, record: dict[str, str | None]) -> Row:
-    key = record[config.key_column]
+    key = original(record[config.key_column] or "")
     label = record[config.label_column]
-    group = record[config.group_column]
+    group = original(record[config.group_column] or "")
     if not key or not group:
         missing = config.group_column if key else config.key_column
         raise DataError(f"{config.index}, line {line}: {missing} is empty")

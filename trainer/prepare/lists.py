@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from binwatch.keys import Kind, bin_of, kind_of
+from binwatch.spreadsheets import original
 from trainer.errors import DataError
 
 
@@ -52,7 +53,7 @@ def read_audits(file: Path) -> dict[str, int]:
         raise DataError(f"{file}: no column {sorted(missing)[0]!r}; an audit is a bin and the quantity found in it")
     for row in reader:
         line = reader.line_num
-        name, text = (row["bin"] or "").strip(), (row["quantity"] or "").strip()
+        name, text = original((row["bin"] or "").strip()), (row["quantity"] or "").strip()
         if not name:
             raise DataError(f"{file}, line {line}: bin is empty")
         if not text.isdecimal():

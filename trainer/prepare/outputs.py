@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from binwatch.counts import CLASSES, class_of
+from binwatch.spreadsheets import CsvWriter, original
 from trainer.data.split import Split
 from trainer.disk import write_whole
 from trainer.errors import DataError
@@ -143,7 +144,12 @@ def _about_copies(entries: list[Entry]) -> list[str]:
 
 def _entry(row: dict[str, str]) -> Entry:
     return Entry(
-        row["key"], int(row["label"]), row["label_source"], row["bin_group"], Split(row["split"]), row["sha256"]
+        original(row["key"]),
+        int(row["label"]),
+        row["label_source"],
+        original(row["bin_group"]),
+        Split(row["split"]),
+        row["sha256"],
     )
 
 
@@ -154,7 +160,7 @@ def _row(entry: Entry) -> tuple[object, ...]:
 
 def _csv(rows: Iterable[Iterable[object]]) -> bytes:
     file = io.StringIO(newline="")
-    csv.writer(file, lineterminator="\n").writerows(rows)
+    CsvWriter(file, "\n").writerows(rows)
     return file.getvalue().encode()
 
 

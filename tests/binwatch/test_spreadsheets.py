@@ -1,0 +1,59 @@
+"""Texts stay texts in a spreadsheet, and come back as they were."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from binwatch.spreadsheets import CsvWriter, as_text, original
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "=1+1",
+        "+1",
+        "-1",
+        "@SUM(A1)",
+        "\t=1",
+        "\r=1",
+        "\n=1",
+        "\tx",
+        "\rx",
+        "\n",
+        " =1",
+        "\u00a0-1",
+        "＝1",
+        "＋1",
+        "－1",
+        "＠a",
+    ],
+)
+def test_what_begins_like_a_formula_does_not(text: str) -> None:
+    assert as_text(text) == "'" + text
+
+
+@pytest.mark.parametrize(
+    "text", ["", "00123", "a=1", "bin-images/1.jpg", "'quoted'", "it's", " a", "1-1", "\U0001f4e6"]
+)
+def test_other_texts_are_left_alone(text: str) -> None:
+    assert (as_text(text), original(text)) == (text, text)
+
+
+@given(st.text(alphabet=st.sampled_from("'=+-@\t\r\n \"ab,＝é"), max_size=12) | st.text(max_size=12))
+@example("'=1")
+@example("''=1")
+@example("' =1")
+def test_what_was_written_is_read_back(text: str) -> None:
+    file = io.StringIO(newline="")
+    CsvWriter(file).writerows([[text, -1, 0.5, None], ["end"]])
+    first, last = csv.reader(io.StringIO(file.getvalue(), newline=""), strict=True)
+    assert original(first[0]) == text
+    assert not re.match(r"[=+\-@\t\r\n]", first[0])
+    assert first[1:] == ["-1", "0.5", ""]
+    assert last == ["end"]
