@@ -45,6 +45,7 @@ class Reason(StrEnum):
     FETCH_FAILED = "fetch_failed"
     BAD_ENCODING = "bad_encoding"
     INFERENCE_FAILED = "inference_failed"
+    CRASHED = "crashed"
 
 
 class PhotoError(BinwatchError):
@@ -67,6 +68,7 @@ class MetadataReason(StrEnum):
     ARCHIVED = "archived"
     FETCH_FAILED = "fetch_failed"
     BAD_ENCODING = "bad_encoding"
+    CRASHED = "crashed"
 
 
 NOT_FETCHED = frozenset({Reason.MISSING, Reason.FORBIDDEN, Reason.ARCHIVED, Reason.FETCH_FAILED})

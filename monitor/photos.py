@@ -137,11 +137,13 @@ def shrink(data: bytes, limits: Limits, side: int = SIDE) -> bytes:
 
 
 def _upload_of(connection: Connection, count_id: int) -> _Upload:
-    upload = select(Count.bucket, Count.key, Count.etag, Count.version_id)
+    upload = select(Count.bucket, Count.key, Count.etag, Count.version_id, Count.reason)
     row = connection.execute(upload.where(Count.id == count_id)).one_or_none()
     if row is None:
         raise NoPhoto(f"there is no count {count_id}", Lost.GONE)
-    return _Upload(*row)
+    if row.reason == Reason.CRASHED:
+        raise NoPhoto(f"{row.key!r} ended workers that decoded it", Lost.UNREADABLE)
+    return _Upload(*row[:4])
 
 
 def was_replaced(latest: FromClause) -> ColumnElement[bool]:

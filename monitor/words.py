@@ -34,6 +34,7 @@ REASONS = {
     "fetch_failed": "could not be fetched",
     "bad_encoding": "has a Content-Encoding that cannot be undone",
     "inference_failed": "the model failed on it",
+    "crashed": "crashed the worker",
     "not_json": "not JSON",
     "no_expected_quantity": "no EXPECTED_QUANTITY",
     "bad_expected_quantity": "EXPECTED_QUANTITY is no whole number",

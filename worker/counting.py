@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
+from sqlalchemy import Connection, event
 from sqlalchemy import Engine as Database
-from sqlalchemy import event
 from sqlalchemy.exc import SQLAlchemyError
 
 from binwatch.bundle import Card
@@ -71,6 +71,10 @@ class LoadedPhoto:
     bytes: int | None = None
     modified: datetime | None = None
     error: PhotoError | ObjectsError | None = None
+
+
+Recorded = Callable[[Connection, str, Iterable[str]], set[tuple[str, str]]]
+"""Of a bucket and keys: the keys and ETags of those with a certain record."""
 
 
 class Counting:
@@ -144,6 +148,54 @@ class Counting:
         for _ in failed:
             self.metrics.metadata(MetadataReason.FETCH_FAILED)
         return []
+
+    def crashed_photos(self, photos: Sequence[Created], why: str) -> list[Outage]:
+        """Record photos that ended workers or made tasks raise. Returns those that an outage of S3 kept back."""
+        engine = self.models.engine
+        found = [self._stored(item, why) for item in photos]
+        counts = [_record(engine, one, None) for one in found if isinstance(one, LoadedPhoto)]
+        self._store.use_model(engine.card.version, engine.card.calibration)
+        self._store.add_counts(counts)
+        self._measure(engine, counts)
+        return [one for one in found if isinstance(one, Outage)]
+
+    def crashed_metadata(self, files: Sequence[Created], why: str) -> list[Outage]:
+        """The same of metadata files."""
+        found = [self._stored(item, why) for item in files]
+        failed = [_crashed_file(one) for one in found if isinstance(one, LoadedPhoto)]
+        self._store.add_expectations(failed)
+        for one in failed:
+            self.metrics.metadata(one.reason)
+        return [one for one in found if isinstance(one, Outage)]
+
+    def known_to_crash(self, objects: Sequence[Created], recorded: Recorded) -> set[str]:
+        """Keys of those that are `recorded` as crashed, and have not been replaced since."""
+        keys: set[str] = set()
+        with self.database.connect() as connection:
+            for bucket in {item.bucket for item in objects}:
+                of_bucket = {item.key: item for item in objects if item.bucket == bucket}
+                for key, etag in recorded(connection, bucket, of_bucket):
+                    if key in of_bucket and self._is_still(of_bucket[key], etag):
+                        keys.add(key)
+        return keys
+
+    def _is_still(self, item: Created, etag: str) -> bool:
+        try:
+            return etag in (item.etag, self.objects.head(item.bucket, item.key).etag)
+        except BinwatchError:
+            return False
+
+    def _stored(self, item: Created, why: str) -> LoadedPhoto | Outage:
+        """Which upload crashed, without its bytes."""
+        error = PhotoError(Reason.CRASHED, f"{why}; keep a copy, report it, and upload the photo anew")
+        try:
+            head = self.objects.head(item.bucket, item.key)
+        except ObjectRefused:
+            return LoadedPhoto(item, etag=item.etag, error=error)
+        except ObjectsError as outage:
+            return Outage(item, outage)
+        etag = item.etag if item.etag and item.time == head.modified else head.etag
+        return LoadedPhoto(item, etag=etag, version_id=head.version_id, modified=head.modified, error=error)
 
     def _is_out(self, outages: Sequence[Outage]) -> bool:
         """Whether a bucket does not answer either."""
@@ -282,6 +334,13 @@ def _unread(item: Created) -> NewExpectation:
     """What is known of a metadata file before it is fetched."""
     return NewExpectation(
         bucket=item.bucket, bin_id=bin_of(item.key), source=item.key, etag=item.etag, modified_at=_announced(item)
+    )
+
+
+def _crashed_file(file: LoadedPhoto) -> NewExpectation:
+    modified = file.modified or _announced(file.item)
+    return replace(
+        _unread(file.item), etag=file.etag, modified_at=modified, reason=MetadataReason.CRASHED, detail=str(file.error)
     )
 
 

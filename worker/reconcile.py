@@ -13,11 +13,14 @@ from binwatch.events import Created
 from binwatch.keys import Kind, Skipped, kind_of, skipped
 from binwatch.objects import Listed, Objects
 from binwatch.records.queries import unread_metadata, unrecorded_photos
+from binwatch.records.trials import Trials
 from binwatch.settings import Settings
 from worker.sending import Sender
 from worker.skipped import SkippedTally
 
 _PAGE = 1000
+_TRIAL = timedelta(hours=1)
+"""An object that workers may have died of is left to its own message for so long. Another would cost as many again."""
 
 
 @dataclass(slots=True)
@@ -122,10 +125,14 @@ def send_unrecorded(
         model=model,
         refused=refused,
     )
+    on_trial = Trials(database).recent(settings.bucket, datetime.now(UTC) - _TRIAL)
     for page in pages:
-        sender.count(page.photos)
-        sender.read_metadata(page.metadata)
-        sent.objects += len(page.photos) + len(page.metadata)
+        photos, metadata = (
+            [one for one in objects if one.key not in on_trial] for objects in (page.photos, page.metadata)
+        )
+        sender.count(photos)
+        sender.read_metadata(metadata)
+        sent.objects += len(photos) + len(metadata)
         sent.skipped.add(page.skipped)
     return sent
 

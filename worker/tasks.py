@@ -18,6 +18,7 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
 
 from binwatch.events import Created
+from binwatch.records.queries import crashed_metadata, crashed_photos
 from binwatch.records.store import RecordsBroken
 from binwatch.settings import Settings
 from worker.counting import Counting, Outage
@@ -77,6 +78,14 @@ class _ObjectsTask(Task):  # type: ignore[misc]  # Celery has no types
         self._retry_wait_s = retry_wait_s
 
     @abstractmethod
+    def give_up(self, objects: list[Created], why: str) -> list[Outage]:
+        """Record that workers die of them, or tasks fail; return what an outage kept back."""
+
+    @abstractmethod
+    def given_up(self, objects: list[Created]) -> set[str]:
+        """Keys of those that were given up as they are now."""
+
+    @abstractmethod
     def work(self, objects: list[Created]) -> list[Outage]:
         """Do it; return what an outage kept back."""
 
@@ -97,6 +106,8 @@ class _ObjectsTask(Task):  # type: ignore[misc]  # Celery has no types
         elif (came_again or suspect) and len(objects) == 1:
             with _SUSPECTS:
                 self._run(objects, self._try_suspect)
+        elif suspect:
+            self._run(objects, self._work_on_suspects)
         else:
             self._run(objects, self._work)
 
@@ -122,27 +133,53 @@ class _ObjectsTask(Task):  # type: ignore[misc]  # Celery has no types
     def _work(self, objects: _Objects) -> list[Outage]:
         return self.work([_parse(item) for item in objects])
 
+    def _work_on_suspects(self, objects: _Objects) -> list[Outage]:
+        """Work on a part of a group that workers may have died of, without those that were given up since."""
+        given_up = self.given_up([_parse(item) for item in objects])
+        return self._work([item for item in objects if item["key"] not in given_up])
+
     def _try_suspect(self, objects: _Objects) -> list[Outage]:
-        """Work on one object, unless too many workers have begun it and never came to the end."""
-        bucket, key = objects[0]["bucket"], objects[0]["key"]
-        deaths = self._counting.trials.begin(bucket, key)
-        try:
-            if deaths < MAX_DEATHS:
-                return self._work(objects)
-            self._sender.set_aside(self.name, objects, f"{deaths} workers died while they had only this in hand")
-            return []
-        finally:
+        """Work on one object, unless too many workers have begun it and never came to the end.
+
+        Other messages may announce the same object, which must not cost as many workers once more.
+        """
+        suspect = _parse(objects[0])
+        if self.given_up([suspect]):
+            return self.give_up([suspect], "workers died of it before")  # by this model's name, too
+        deaths = self._counting.trials.begin(suspect.bucket, suspect.key)
+        if deaths < MAX_DEATHS:
             try:
-                self._counting.trials.end(bucket, key)
-            except Exception as error:  # what is left behind is one of many tries
-                logger.warning("cannot note that %s was no worker's death: %s", key, error)
+                return self._work(objects)
+            finally:
+                self._end_trial(suspect)
+        why = f"{deaths} workers died while they had only this in hand"
+        outages = self.give_up([suspect], why)  # else each reconcile would send it again
+        if not outages:
+            self._sender.set_aside(self.name, objects, why)
+            self._end_trial(suspect)
+        return outages
+
+    def _end_trial(self, suspect: Created) -> None:
+        try:
+            self._counting.trials.end(suspect.bucket, suspect.key)
+        except Exception as error:  # what is left behind is one of many tries
+            logger.warning("cannot note that %s was no worker's death: %s", suspect.key, error)
 
     def _after_error(self, objects: _Objects, reason: str) -> None:
         if len(objects) > 1:
             self._halve(objects, suspect=False)
-        else:
-            with self._in_its_place():
-                self._sender.set_aside(self.name, objects, reason)
+            return
+        try:
+            outages = self.give_up([_parse(item) for item in objects], reason)
+        except Exception as error:
+            if _is_outage(error):
+                raise self._again(objects, error) from error
+            logger.exception("%s: cannot record that it failed on %r", self.name, objects)
+            outages = []
+        if outages:
+            raise self._again(objects, outages[0].error)
+        with self._in_its_place():
+            self._sender.set_aside(self.name, objects, reason)
 
     def _halve(self, objects: _Objects, *, suspect: bool) -> None:
         half = len(objects) // 2
@@ -206,6 +243,14 @@ class CountPhotos(_ObjectsTask):
         """Count; return what an outage kept back."""
         return self._counting.count(objects)
 
+    def give_up(self, objects: list[Created], why: str) -> list[Outage]:
+        """Record photos as crashed; return what an outage kept back."""
+        return self._counting.crashed_photos(objects, why)
+
+    def given_up(self, objects: list[Created]) -> set[str]:
+        """Keys of the photos that crashed as they are now."""
+        return self._counting.known_to_crash(objects, crashed_photos)
+
     def fail(self, outages: list[Outage]) -> list[Outage]:
         """Record what could not be fetched so often; return what an outage keeps back."""
         return self._counting.fail_photos(outages)
@@ -219,6 +264,14 @@ class ReadMetadata(_ObjectsTask):
     def work(self, objects: list[Created]) -> list[Outage]:
         """Read; return what an outage kept back."""
         return self._counting.read_metadata(objects)
+
+    def give_up(self, objects: list[Created], why: str) -> list[Outage]:
+        """Record metadata files as crashed; return what an outage kept back."""
+        return self._counting.crashed_metadata(objects, why)
+
+    def given_up(self, objects: list[Created]) -> set[str]:
+        """Keys of the files that crashed as they are now."""
+        return self._counting.known_to_crash(objects, crashed_metadata)
 
     def fail(self, outages: list[Outage]) -> list[Outage]:
         """Record what could not be fetched so often; return what an outage keeps back."""

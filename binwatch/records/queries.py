@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, select
 
-from binwatch.errors import NOT_FETCHED, Reason
+from binwatch.errors import NOT_FETCHED, MetadataReason, Reason
 from binwatch.events import Created
 from binwatch.keys import bin_of
 from binwatch.objects import Listed
@@ -111,6 +111,19 @@ def recorded_keys(
             if time is None or modified >= time:
                 done.add(key)
     return done
+
+
+def crashed_photos(connection: Connection, bucket: str, keys: Iterable[str]) -> set[tuple[str, str]]:
+    """Keys and ETags of the photos that are recorded as having crashed their worker."""
+    query = select(Count.key, Count.etag).where(Count.bucket == bucket, Count.reason == Reason.CRASHED)
+    return {(key, etag) for key, etag in connection.execute(query.where(Count.key.in_(list(keys))))}
+
+
+def crashed_metadata(connection: Connection, bucket: str, keys: Iterable[str]) -> set[tuple[str, str]]:
+    """The same of metadata files."""
+    query = select(Expectation.source, Expectation.etag).where(Expectation.bucket == bucket)
+    query = query.where(Expectation.reason == MetadataReason.CRASHED, Expectation.bin_id.in_({bin_of(k) for k in keys}))
+    return {(key, etag) for key, etag in connection.execute(query)}
 
 
 def _of_bins(objects: Sequence[Listed | Created]) -> ColumnElement[bool]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from sqlalchemy import Engine, and_, delete
+from sqlalchemy import Engine, and_, delete, select
 from sqlalchemy.orm import Mapped, mapped_column
 
 from binwatch.records.engine import WRITE
@@ -38,6 +38,12 @@ class Trials:
                 set_={"begun": Trial.begun + 1, "last_at": insert.excluded.last_at},
             )
             return int(connection.execute(statement.returning(Trial.begun)).scalar_one()) - 1
+
+    def recent(self, bucket: str, since: datetime) -> set[str]:
+        """Keys of what was begun since then and has not ended: its message is in a queue still, or with a worker."""
+        statement = select(Trial.key).where(Trial.bucket == bucket, Trial.last_at >= since)
+        with self._engine.connect() as connection:
+            return set(connection.execute(statement).scalars())
 
     def end(self, bucket: str, key: str) -> None:
         """Forget it: whatever came of it, no worker died."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Engine
 
@@ -21,6 +22,15 @@ def test_each_beginning_without_an_end_is_counted(records_engine: Engine) -> Non
 def test_the_end_of_what_was_never_begun(records_engine: Engine) -> None:
     Trials(records_engine).end("bins", "a.jpg")
     assert Trials(records_engine).begin("bins", "a.jpg") == 0
+
+
+def test_what_was_begun_lately(records_engine: Engine) -> None:
+    trials, before = Trials(records_engine), datetime.now(UTC)
+    for bucket, key in (("bins", "a.jpg"), ("bins", "b.jpg"), ("others", "c.jpg")):
+        trials.begin(bucket, key)
+    trials.end("bins", "b.jpg")
+    assert trials.recent("bins", before) == {"a.jpg"}
+    assert trials.recent("bins", datetime.now(UTC) + timedelta(seconds=1)) == set()
 
 
 def test_beginnings_at_the_same_moment(records_engine: Engine) -> None:

@@ -120,6 +120,13 @@ def test_an_orientation_of_any_type_is_no_error(kind: int, value: bytes, turned:
     assert _opened(shrink(file.getvalue(), Limits())).size == wanted
 
 
+def test_a_photo_that_ended_workers_is_not_decoded_here(shop: _Shop) -> None:
+    etag = shop.s3.put("a.jpg", jpeg())
+    shop.recorder.count("a.jpg", None, etag=etag, reason=Reason.CRASHED, bucket=shop.s3.bucket)
+    assert shop.shown(1) == Lost.UNREADABLE
+    assert shop.latest() == {1: (False, False)}
+
+
 def test_bytes_after_the_image_do_not_come_along(shop: _Shop) -> None:
     shop.add("tail.jpg", jpeg() + b"<script>alert(1)</script>")
     answer = shop.monitor.get("/photos/1")

@@ -51,6 +51,19 @@ class Scripted:
         self.metrics = WorkerMetrics()
         self.idle = IdleCheck()
         self._answers = list(answers)
+        self.crashed: list[tuple[str, str]] = []
+
+    def crashed_photos(self, photos: Sequence[Created], why: str) -> list[Outage]:
+        self.crashed += [(photo.key, why) for photo in photos]
+        return []
+
+    crashed_metadata = crashed_photos
+
+    def fail_photos(self, outages: list[Outage]) -> list[Outage]:
+        return outages
+
+    def known_to_crash(self, objects: Sequence[Created], _: object) -> set[str]:
+        return {key for key, _ in self.crashed} & {item.key for item in objects}
 
     def count(self, photos: Sequence[Created]) -> list[Outage]:
         self.calls.append(list(photos))
@@ -159,6 +172,7 @@ def test_the_object_that_makes_a_task_raise_is_set_aside_and_the_others_are_done
     (letter,) = dead_tasks(settings)
     assert re.match(rf"{type(error).__name__}: .*a bug", letter.reason)
     assert json.dumps(PHOTOS[1].key) in letter.body
+    assert counting.crashed == [(PHOTOS[1].key, letter.reason)], "it has a record, so that it is not sent again"
 
 
 class Poisoned:
@@ -170,6 +184,11 @@ class Poisoned:
         self.idle = IdleCheck()
         self._key = key
         self._error = error
+        self.crashed: list[tuple[str, str]] = []
+
+    def crashed_photos(self, photos: Sequence[Created], why: str) -> list[Outage]:
+        self.crashed += [(photo.key, why) for photo in photos]
+        return []
 
     def count(self, photos: Sequence[Created]) -> list[Outage]:
         keys = [photo.key for photo in photos]
@@ -206,9 +225,14 @@ def suspects(sqlite_records: Database) -> Callable[..., tuple[Recorder, Scripted
     """Runs a task that comes again, as it comes from RabbitMQ or from SQS."""
 
     def run(
-        photos: Sequence[Created], *answers: Any, request: dict[str, Any] | None = None, suspect: bool = False
+        photos: Sequence[Created],
+        *answers: Any,
+        request: dict[str, Any] | None = None,
+        suspect: bool = False,
+        crashed: Sequence[tuple[str, str]] = (),
     ) -> tuple[Recorder, Scripted]:
         sender, counting = Recorder(), Scripted(*(answers or [nothing_back]))
+        counting.crashed += crashed
         counting.trials = Trials(sqlite_records)
         app = Celery("test", broker="memory://", set_as_current=False)
         task = app.register_task(CountPhotos(counting, sender, retry_wait_s=2.0))
@@ -268,11 +292,36 @@ def test_a_photo_that_every_worker_dies_of_is_set_aside_in_the_end(
     for _ in range(MAX_DEATHS):
         die(monkeypatch, lambda: suspects(PHOTOS[:1], fail(WorkerDiesError())))
     sender, counting = suspects(PHOTOS[:1])
-    assert sender.dead == [([PHOTOS[0].key], f"{MAX_DEATHS} workers died while they had only this in hand")]
+    why = f"{MAX_DEATHS} workers died while they had only this in hand"
+    assert sender.dead == [([PHOTOS[0].key], why)]
+    assert counting.crashed == [(PHOTOS[0].key, why)]
     assert counting.calls == []
     # Put back by a person, it starts anew.
-    sender, counting = suspects(PHOTOS[:1])
+    sender, counting = suspects(PHOTOS[:1], request=RECEIVED_ONCE)
     assert (sender.dead, counting.calls) == ([], [PHOTOS[:1]])
+
+
+def test_other_messages_of_a_photo_that_was_given_up_kill_nobody(suspects: Any) -> None:
+    """An event that came twice, or a reconcile, may have announced it once more before it had its record."""
+    crashed = [(PHOTOS[1].key, "earlier")]
+    sender, counting = suspects([PHOTOS[1]], crashed=crashed)
+    assert (sender.dead, counting.calls) == ([], [])
+    assert counting.crashed[1:] == [(PHOTOS[1].key, "workers died of it before")]
+    sender, counting = suspects(PHOTOS, request=RECEIVED_ONCE, suspect=True, crashed=crashed)
+    assert (sender.dead, counting.calls) == ([], [[PHOTOS[0], PHOTOS[2]]])
+    sender, counting = suspects(PHOTOS, request=RECEIVED_ONCE, crashed=crashed)
+    assert counting.calls == [PHOTOS], "what nothing is held against is done, as a person may have put it back"
+
+
+def test_a_photo_stays_on_trial_while_it_cannot_be_recorded(suspects: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(MAX_DEATHS):
+        die(monkeypatch, lambda: suspects(PHOTOS[:1], fail(WorkerDiesError())))
+    monkeypatch.setattr(Scripted, "crashed_photos", lambda _, photos, __: [Outage(photos[0], ObjectsError("no S3"))])
+    with pytest.raises(Retry):
+        suspects(PHOTOS[:1], request=REDELIVERED | FROM_A_BROKER)
+    monkeypatch.undo()
+    sender, _ = suspects(PHOTOS[:1])
+    assert sender.dead == [([PHOTOS[0].key], f"{MAX_DEATHS + 1} workers died while they had only this in hand")]
 
 
 def test_outages_are_no_deaths(suspects: Any) -> None:

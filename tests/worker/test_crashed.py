@@ -1,0 +1,109 @@
+"""What ends its workers gets a record, on moto's S3 and SQLite: reconcile sends it no more, a new upload is counted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import pytest
+from sqlalchemy import select
+
+from binwatch.errors import MetadataReason, Reason
+from binwatch.events import Created
+from binwatch.records.queries import crashed_metadata, crashed_photos
+from binwatch.records.tables import Count, Expectation
+from binwatch.settings import Settings
+from tests.services.s3 import S3
+from tests.worker.brightness import brightness_of, jpeg
+from worker.counting import Counting
+from worker.reconcile import send_unrecorded
+
+WHY = "10 workers died while they had only this in hand"
+
+
+@pytest.fixture
+def counting(settings: Settings) -> Iterator[Counting]:
+    counting = Counting(settings)
+    yield counting
+    counting.close()
+
+
+class Recorder:
+    """Stands in for Sender: remembers what reconcile sends."""
+
+    def __init__(self) -> None:
+        self.sent: list[str] = []
+
+    def count(self, objects: Sequence[Created]) -> None:
+        self.sent += [item.key for item in objects]
+
+    read_metadata = count
+
+
+def _reconciled(counting: Counting, settings: Settings) -> list[str]:
+    sender = Recorder()
+    at_once = settings.model_copy(update={"reconcile_grace_s": 0.0})
+    send_unrecorded(counting.objects, counting.database, at_once, sender)  # type: ignore[arg-type]
+    return sender.sent
+
+
+def _rows(counting: Counting, table: type[Count | Expectation]) -> list[tuple[str | None, str | None, str]]:
+    with counting.database.connect() as connection:
+        return [tuple(row) for row in connection.execute(select(table.reason, table.detail, table.etag))]
+
+
+def test_a_photo_that_ended_workers_is_a_failed_photo(counting: Counting, settings: Settings, s3: S3) -> None:
+    etag = s3.put("a.jpg", jpeg(brightness_of(3)))
+    photo = Created(s3.bucket, "a.jpg")
+    assert _reconciled(counting, settings) == ["a.jpg"]
+    assert counting.crashed_photos([photo], WHY) == []
+    detail = f"{WHY}; keep a copy, report it, and upload the photo anew"
+    assert _rows(counting, Count) == [(Reason.CRASHED, detail, etag)]
+    assert _reconciled(counting, settings) == []
+    assert counting.known_to_crash([photo], crashed_photos) == {"a.jpg"}
+    # Put back by a person, once the cause is gone, it is counted.
+    assert counting.count([photo]) == []
+    assert _rows(counting, Count) == [(None, None, etag)]
+
+
+def test_another_upload_is_not_held_to_it(counting: Counting, settings: Settings, s3: S3) -> None:
+    s3.put("a.jpg", jpeg(brightness_of(3)))
+    counting.crashed_photos([Created(s3.bucket, "a.jpg")], WHY)
+    s3.put("a.jpg", jpeg(brightness_of(4)))
+    assert counting.known_to_crash([Created(s3.bucket, "a.jpg")], crashed_photos) == set()
+    assert _reconciled(counting, settings) == ["a.jpg"]
+
+
+def test_a_metadata_file_that_ended_workers_is_a_failed_one(counting: Counting, settings: Settings, s3: S3) -> None:
+    etag = s3.put("a.json", b'{"EXPECTED_QUANTITY": 3}')
+    file = Created(s3.bucket, "a.json")
+    assert counting.crashed_metadata([file], WHY) == []
+    ((reason, _, found),) = _rows(counting, Expectation)
+    assert (reason, found) == (MetadataReason.CRASHED, etag)
+    assert _reconciled(counting, settings) == []
+    assert counting.known_to_crash([file], crashed_metadata) == {"a.json"}
+    assert counting.known_to_crash([Created(s3.bucket, "b.json")], crashed_metadata) == set()
+
+
+def test_one_that_is_gone_has_its_record_too(counting: Counting, s3: S3) -> None:
+    assert counting.crashed_photos([Created(s3.bucket, "gone.jpg")], WHY) == []
+    assert [(reason, etag) for reason, _, etag in _rows(counting, Count)] == [(Reason.CRASHED, "")]
+    assert counting.known_to_crash([Created(s3.bucket, "gone.jpg")], crashed_photos) == set()
+
+
+def test_an_outage_keeps_it_back(settings: Settings, closed_url: str) -> None:
+    counting = Counting(settings.model_copy(update={"s3_endpoint_url": closed_url}))
+    (outage,) = counting.crashed_photos([Created(settings.bucket, "a.jpg")], WHY)
+    assert outage.item.key == "a.jpg"
+    assert _rows(counting, Count) == []
+    counting.close()
+
+
+def test_what_is_on_trial_is_left_to_its_own_message(counting: Counting, settings: Settings, s3: S3) -> None:
+    """Each further message could cost as many workers as the first."""
+    for key in ("a.jpg", "b.jpg", "a.json"):
+        s3.put(key, b"x")
+    counting.trials.begin(s3.bucket, "a.jpg")
+    counting.trials.begin(s3.bucket, "a.json")
+    assert _reconciled(counting, settings) == ["b.jpg"]
+    counting.trials.end(s3.bucket, "a.jpg")
+    assert _reconciled(counting, settings) == ["a.jpg", "b.jpg"]
