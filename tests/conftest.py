@@ -22,6 +22,7 @@ pytest_plugins = [
     "tests.services.rabbitmq",
     "tests.services.s3",
     "tests.services.faulty_s3",
+    "tests.services.faulty_sqs",
 ]
 
 NO_ONE = "http://127.0.0.1:9"  # where boto3 goes if a test names no endpoint: no one listens there

@@ -16,11 +16,11 @@ from worker.http import StatusServer
 from worker.intake.loop import Events, IntakeLoop
 from worker.intake.rabbitmq import dead_letter_queue, declare, task_queue
 from worker.intake.source import open_events
-from worker.last_receive import hear_last_receive
 from worker.metrics import WorkerMetrics
 from worker.nightly.tasks import EXPIRES_S, NIGHTLY, NIGHTLY_POLL, PollNightly, StartNightly, nightly_crontab
-from worker.queues import TASK_VISIBILITY_S
+from worker.queues import TASK_VISIBILITY_S, client_config
 from worker.sending import Sender
+from worker.sqs_transport import POLLS, TRANSPORT, Polls
 from worker.tasks import RECONCILE, CountPhotos, ReadMetadata, Reconcile
 
 
@@ -45,7 +45,9 @@ def make_app(settings: Settings) -> Celery:
         beat_schedule=_schedule(settings),
         beat_schedule_filename=str(settings.beat_file),
     )
-    if not is_sqs(settings):
+    if is_sqs(settings):
+        app.conf.broker_transport = TRANSPORT
+    else:
         app.conf.task_queues = [task_queue(settings.task_queue)]
     return app
 
@@ -59,6 +61,8 @@ def _transport_options(settings: Settings) -> dict[str, Any]:
         "wait_time_seconds": 1,
         "polling_interval": 0.1,
         "is_secure": settings.sqs_endpoint_url is None or settings.sqs_endpoint_url.startswith("https"),
+        "client-config": client_config(settings),
+        POLLS: Polls(),
     }
 
 
@@ -107,6 +111,8 @@ def make_worker(app: Celery, settings: Settings) -> Worker:
     prepare_task_queue(app, settings)
     events = open_events(settings)
     probes = {**counting.probes(), "task queue": sender.backlog, "tasks": counting.idle.check}
+    if is_sqs(settings):
+        probes["task polls"] = app.conf.broker_transport_options[POLLS].check
     depths = DepthWatch(open_depths(settings), metrics.depths, counting.idle.saw)
     companions: list[Companion] = [counting.models, depths]
     if events is not None:
@@ -161,8 +167,7 @@ def _companion_step(companions: Sequence[Companion]) -> type[bootsteps.StartStop
             for companion in companions:
                 companion.start()
 
-        def stop(self, parent: Any) -> None:
-            hear_last_receive(parent.hub)
+        def stop(self, parent: object) -> None:
             for companion in reversed(companions):
                 companion.stop()
 

@@ -31,14 +31,50 @@ class QueueError(BinwatchError):
     """A queue is missing or would lose messages."""
 
 
+class NotSqs(BotoCoreError):  # type: ignore[misc]  # boto3 has no types
+    """Something else has answered, such as a proxy with its own page."""
+
+    fmt = "what answered {operation} is not SQS but sends {kind!r}"
+
+
 def sqs_client(settings: Settings) -> Any:
     """A boto3 client for SQS that answers within the settings' patience."""
-    return make_client(
+    client = make_client(
         "sqs",
         endpoint_url=settings.sqs_endpoint_url,
         region_name=settings.region,
-        config=Config(connect_timeout=settings.s3_timeout_s, read_timeout=settings.s3_timeout_s + 20),
+        config=Config(**client_config(settings)),
     )
+    refuse_strangers(client)
+    return client
+
+
+def refuse_strangers(client: Any) -> None:
+    """Have a client of SQS raise NotSqs where boto3 would take any page with status 200 for an empty answer.
+
+    A message that was not sent would be taken for sent, and lost.
+    """
+    client.meta.events.register("after-call.sqs", _check_answer)
+
+
+def _check_answer(http_response: Any, parsed: dict[str, Any], model: Any, **_: Any) -> None:
+    if http_response.status_code >= 300:
+        return
+    try:
+        sound = isinstance(json.loads(http_response.content or b"{}"), dict)
+    except ValueError:
+        sound = False
+    if not sound or (model.name == "SendMessage" and "MessageId" not in parsed):
+        raise NotSqs(operation=model.name, kind=http_response.headers.get("content-type", "nothing"))
+
+
+def client_config(settings: Settings) -> dict[str, Any]:
+    """How patient clients of SQS are, also Celery's: a call to receive may wait 20 s for its answer."""
+    return {
+        "connect_timeout": settings.s3_timeout_s,
+        "read_timeout": settings.s3_timeout_s + 20,
+        "retries": {"mode": "standard", "total_max_attempts": 3},
+    }
 
 
 def create_queues(client: Any, settings: Settings) -> None:

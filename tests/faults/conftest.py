@@ -12,10 +12,13 @@ from pydantic import SecretStr
 from binwatch.records.engine import connect
 from binwatch.settings import EventSource, Settings
 from tests.faults.house import House
+from tests.faults.sqs_house import SqsHouse
+from tests.services.faulty_sqs import FaultySqs
 from tests.services.proxy import Proxy
 from tests.services.rabbitmq import RabbitMQ
 from tests.services.s3 import S3
 from tests.worker.brightness import write_brightness_bundle
+from worker.queues import create_queues, sqs_client
 
 TOOK = pytest.StashKey[dict[str, str]]()
 
@@ -32,19 +35,32 @@ def house(
     tmp_path: Path, s3: S3, s3_proxy: Proxy, rabbitmq: RabbitMQ, postgres_url: str, _bundle: Path
 ) -> Iterator[House]:
     """Workers with small groups, so that there are many to lose; queues and records of this test's own."""
+    settings = _settings(tmp_path, s3, postgres_url, _bundle).model_copy(
+        update={
+            "s3_endpoint_url": f"http://127.0.0.1:{s3_proxy.port}",
+            "broker_url": SecretStr(rabbitmq.url),
+            "event_source": EventSource.RABBITMQ,
+        }
+    )
+    records = connect(postgres_url)
+    house = House(settings, s3, records, tmp_path)
+    yield house
+    house.close()
+    records.dispose()
+
+
+def _settings(folder: Path, s3: S3, postgres_url: str, bundle: Path) -> Settings:
     name = uuid.uuid4().hex[:12]
-    settings = Settings(
+    return Settings(
         bucket=s3.bucket,
-        s3_endpoint_url=f"http://127.0.0.1:{s3_proxy.port}",
+        s3_endpoint_url=s3.endpoint_url,
         s3_timeout_s=5,
-        broker_url=SecretStr(rabbitmq.url),
-        event_source=EventSource.RABBITMQ,
         event_queue=f"events-{name}",
         event_dead_letter_queue=f"events-{name}-dead",
         task_queue=f"tasks-{name}",
         database_url=SecretStr(postgres_url),
-        model_dir=_bundle,
-        model_cache=tmp_path / "models",
+        model_dir=bundle,
+        model_cache=folder / "models",
         inference_threads=1,
         fetch_threads=2,
         worker_concurrency=2,
@@ -53,8 +69,23 @@ def house(
         group_photos=8,
         group_wait_ms=50,
     )
+
+
+@pytest.fixture
+def sqs_house(tmp_path: Path, s3: S3, faulty_sqs: FaultySqs, postgres_url: str, _bundle: Path) -> Iterator[SqsHouse]:
+    """The same with queues on SQS."""
+    settings = _settings(tmp_path, s3, postgres_url, _bundle).model_copy(
+        update={
+            "broker_url": SecretStr(f"sqs://testing:testing@127.0.0.1:{faulty_sqs.port}//"),
+            "sqs_endpoint_url": faulty_sqs.endpoint_url,
+            "event_source": EventSource.SQS,
+        }
+    )
+    client = sqs_client(settings.model_copy(update={"sqs_endpoint_url": s3.endpoint_url}))
+    create_queues(client, settings)
     records = connect(postgres_url)
-    house = House(settings, s3, records, tmp_path)
+    house = SqsHouse(settings, s3, records, tmp_path)
+    house.client = client
     yield house
     house.close()
     records.dispose()

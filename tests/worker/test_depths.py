@@ -21,8 +21,6 @@ from worker.intake.source import open_events
 from worker.metrics import WorkerMetrics
 from worker.queues import create_queues, queue_url, sqs_client
 
-pytestmark = pytest.mark.filterwarnings("ignore:.* is deprecated; use:DeprecationWarning")
-
 PHOTOS = [Created("bins", f"{n}.jpg") for n in range(20)]  # three groups of at most 8
 
 

@@ -29,9 +29,6 @@ from worker.queues import create_queues, queue_url, sqs_client
 from worker.sending import as_json
 from worker.tasks import CountPhotos
 
-# kombu's HTTP client uses what pycurl deprecates.
-pytestmark = pytest.mark.filterwarnings("ignore:.* is deprecated; use:DeprecationWarning")
-
 RESTARTS = 25
 GROUPS = 6
 WITHIN_S = 60

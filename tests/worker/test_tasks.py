@@ -34,9 +34,6 @@ from worker.metrics import WorkerMetrics
 from worker.queues import create_queues, queue_url, sqs_client
 from worker.tasks import MAX_DEATHS, MAX_WAIT_S, CountPhotos, ReadMetadata, _parse, as_json
 
-# kombu's HTTP client uses what pycurl deprecates.
-pytestmark = pytest.mark.filterwarnings("ignore:.* is deprecated; use:DeprecationWarning")
-
 WITHIN_S = 30
 WHEN = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 PHOTOS = [Created("bins", f"{n} ü+%.jpg", WHEN if n else None) for n in range(3)]

@@ -55,7 +55,7 @@ class SqsEvents:
         self._client.send_message(
             QueueUrl=self._dead_letter_url,
             MessageBody=message.body,
-            MessageAttributes={"reason": {"DataType": "String", "StringValue": _printable(reason)}},
+            MessageAttributes={"reason": {"DataType": "String", "StringValue": printable(reason)}},
         )
 
     def close(self) -> None:
@@ -68,7 +68,7 @@ def _received(message: dict[str, Any]) -> Received:
     return Received(message["MessageId"], message["Body"], message["ReceiptHandle"], sent_at)
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """SQS refuses control characters and empty attributes."""
     clean = "".join(c if c.isprintable() else "?" for c in text.encode(errors="replace").decode())
     return clean[:_REASON_LENGTH] or "unknown"

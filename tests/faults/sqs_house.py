@@ -1,0 +1,32 @@
+"""The house under test with SQS in RabbitMQ's place: moto's, behind a server that can fail."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from tests.faults.house import House
+from worker.queues import queue_url
+
+_DEPTHS = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+
+
+class SqsHouse(House):
+    """`client` is plain boto3, which asks moto itself and never fails."""
+
+    client: Any
+
+    def publish(self, bodies: Iterable[str | bytes]) -> None:
+        """Send event messages."""
+        url = queue_url(self.client, self.settings.event_queue)
+        for body in bodies:
+            self.client.send_message(QueueUrl=url, MessageBody=body)
+
+    def waiting(self, *queues: str) -> int:
+        """Messages in the queues, also those that a worker has received and not deleted."""
+        names = queues or (self.settings.event_queue, self.settings.task_queue)
+        depths = [
+            self.client.get_queue_attributes(QueueUrl=queue_url(self.client, name), AttributeNames=_DEPTHS)
+            for name in names
+        ]
+        return sum(int(value) for depth in depths for value in depth["Attributes"].values())

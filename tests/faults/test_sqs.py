@@ -1,0 +1,177 @@
+"""SQS fails in each way that it, or the network before it, can: at a worker's start, while idle, and under load."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from tests.faults.conftest import Took
+from tests.faults.sqs_house import SqsHouse
+from tests.services.faulty_sqs import ALL, Fault, FaultySqs, page, refuse, reset, silent_for
+from tests.services.rabbitmq import free_ports
+
+PHOTOS = 60
+REQUESTS = 8
+"""More than boto3 tries for one call of the intake and one of Celery."""
+FAULTS: dict[str, Fault] = {
+    "500": refuse(500, "InternalFailure"),
+    "503": refuse(503, "ServiceUnavailable"),
+    "throttled": refuse(400, "ThrottlingException"),
+    "expired": refuse(403, "ExpiredTokenException"),
+    "denied": refuse(403, "AccessDeniedException"),
+    "page": page,
+    "reset": reset,
+    "silent": silent_for(3),
+}
+NAME_GONE_S = 6
+NAME = "sqs.test"
+LOOKS_NAMES_UP = f"""
+import socket, sys
+from pathlib import Path
+
+look_up = socket.getaddrinfo
+
+def getaddrinfo(host, *rest, **more):
+    if host == {NAME!r}:
+        if Path({{flag!r}}).exists():
+            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+        host = "127.0.0.1"
+    return look_up(host, *rest, **more)
+
+socket.getaddrinfo = getaddrinfo
+sys.argv = ["worker", "run"]
+from worker.__main__ import main
+main()
+"""
+
+
+def publish_load(house: SqsHouse, first: int) -> None:
+    numbers = range(first, first + PHOTOS)
+    house.publish([body for n in numbers for body in (house.photo(n), house.metadata(n, n % 5))])
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_polls_fail_at_start_while_idle_and_under_load(
+    sqs_house: SqsHouse, faulty_sqs: FaultySqs, took: Took, name: str
+) -> None:
+    """The same worker goes on each time, untouched."""
+    number = REQUESTS if name != "silent" else 4
+    faults = [FAULTS[name]] * number
+    faulty_sqs.fail(*faults)
+    worker = sqs_house.start()
+    sqs_house.publish([sqs_house.photo(0)])
+    sqs_house.wait_until(lambda: sqs_house.recorded() == 1)
+    assert faulty_sqs.left == 0, "nothing failed at the start"
+
+    faulty_sqs.fail(*faults)
+    sqs_house.wait_until(lambda: faulty_sqs.left == 0)
+    sqs_house.publish([sqs_house.photo(1)])
+    sqs_house.wait_until(lambda: sqs_house.recorded() == 2)
+
+    publish_load(sqs_house, 2)
+    sqs_house.wait_until(lambda: sqs_house.recorded() >= 12)
+    faulty_sqs.fail(*faults)
+    begun = time.monotonic()
+    sqs_house.wait_until(lambda: faulty_sqs.left == 0)
+    assert worker.poll() is None
+    sqs_house.settle()
+    sqs_house.check()
+    took(f"{PHOTOS} photos recorded {time.monotonic() - begun:.1f} s after the first of {number} failed requests")
+
+
+def test_requests_of_all_kinds_fail_under_load(sqs_house: SqsHouse, faulty_sqs: FaultySqs, took: Took) -> None:
+    """Tasks are received, sent and deleted while each of these fails, and some tasks are held back."""
+    sqs_house.start()
+    publish_load(sqs_house, 0)
+    sqs_house.wait_until(lambda: sqs_house.recorded() >= 10)
+    faults: list[Fault | None] = []
+    for name in sorted(FAULTS.keys() - {"silent"}):
+        faults += [FAULTS[name], None, FAULTS[name], None, None]
+    begun = time.monotonic()
+    faulty_sqs.fail(*faults * 2, operations=ALL)
+    sqs_house.wait_until(lambda: faulty_sqs.left == 0)
+    sqs_house.settle()
+    sqs_house.check()
+    took(f"2 of 5 requests of any kind failed; all recorded {time.monotonic() - begun:.1f} s after the first")
+
+
+def test_what_is_done_is_deleted_once_sqs_lets_it(sqs_house: SqsHouse, faulty_sqs: FaultySqs) -> None:
+    """All deletions fail until every photo is recorded. No task may come back after its visibility time-out."""
+    faulty_sqs.fail_until_told(refuse(403, "AccessDeniedException"), operations={"DeleteMessage"})
+    sqs_house.start()
+    publish_load(sqs_house, 0)
+    sqs_house.wait_until(lambda: sqs_house.recorded() == PHOTOS)
+    assert sqs_house.waiting(sqs_house.settings.task_queue) > 0, "nothing was left to delete"
+    faulty_sqs.fail_until_told(None)
+    sqs_house.settle()
+    sqs_house.check()
+    assert sqs_house.waiting() == 0
+
+
+def test_the_name_of_sqs_is_gone_for_a_while(sqs_house: SqsHouse, faulty_sqs: FaultySqs, tmp_path: Path) -> None:
+    """At the first poll, while idle, and under load."""
+    flag = tmp_path / "name-is-gone"
+    endpoint = f"{NAME}:{faulty_sqs.port}"
+    sqs_house.settings = sqs_house.settings.model_copy(
+        update={
+            "sqs_endpoint_url": f"http://{endpoint}",
+            "broker_url": SecretStr(f"sqs://testing:testing@{endpoint}//"),
+        }
+    )
+
+    def forget() -> None:
+        flag.touch()
+        faulty_sqs.fail(*[reset] * 10, operations=ALL)  # what is still connected needs no name
+
+    def wait() -> None:
+        until = time.monotonic() + NAME_GONE_S
+        sqs_house.wait_until(lambda: time.monotonic() >= until)
+        flag.unlink()
+        faulty_sqs.fail()
+
+    worker = sqs_house.start(program=LOOKS_NAMES_UP.format(flag=str(flag)))
+    for recorded in (1, 2):
+        forget()
+        sqs_house.publish([sqs_house.photo(recorded)])
+        wait()
+        sqs_house.wait_until(lambda recorded=recorded: sqs_house.recorded() == recorded)
+    publish_load(sqs_house, 3)
+    sqs_house.wait_until(lambda: sqs_house.recorded() >= 12)
+    forget()
+    wait()
+    assert worker.poll() is None
+    sqs_house.wait_until(lambda: sqs_house.recorded() == PHOTOS + 2)
+    sqs_house.wait_until(lambda: sqs_house.waiting() == 0)
+    sqs_house.check()
+
+
+def test_health_says_that_polls_fail_and_that_they_go_on(sqs_house: SqsHouse, faulty_sqs: FaultySqs) -> None:
+    (port,) = free_ports(1)
+    sqs_house.settings = sqs_house.settings.model_copy(update={"worker_port": port})
+    sqs_house.start()
+    sqs_house.wait_until(lambda: problems(port) == {})
+    faulty_sqs.fail_until_told(refuse(403, "ExpiredTokenException"))
+    sqs_house.wait_until(lambda: "task polls" in problems(port))
+    assert "ExpiredTokenException" in problems(port)["task polls"]
+    sqs_house.publish([sqs_house.photo(0)])
+    faulty_sqs.fail_until_told(None)
+    sqs_house.wait_until(lambda: problems(port) == {})
+    sqs_house.settle()
+    sqs_house.check()
+
+
+def problems(port: int) -> dict[str, str]:
+    """What a worker's /healthz names, by part."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=30) as answer:
+            found: dict[str, str] = json.load(answer)["problems"]
+    except urllib.error.HTTPError as error:
+        with error:
+            found = json.load(error)["problems"]
+    return found

@@ -1,0 +1,212 @@
+"""Celery's broker SQS, spoken to with boto3 alone: kombu's transport without kombu's own HTTP client.
+
+kombu polls SQS on Celery's event loop, with an HTTP client of its own (pycurl). There, one ReceiveMessage that fails
+ends the worker, or leaves it running without ever polling again; and its certificates and proxies follow other rules
+than boto3's. kombu can poll with boto3, too, on Celery's loop for brokers without an event loop. This file takes that
+way, and lets no failed request out of it. It relies on the insides of kombu 5.7.0 and Celery 5.7.0, with which it was
+tried.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from queue import Empty
+from typing import Any
+
+from botocore.exceptions import ClientError
+from botocore.parsers import ResponseParserError
+from celery.worker import state
+from kombu.transport import SQS, virtual
+
+from binwatch.errors import BinwatchError
+from worker.intake.sqs import printable
+from worker.queues import refuse_strangers
+
+logger = logging.getLogger(__name__)
+
+TRANSPORT = "worker.sqs_transport:Transport"
+"""What Celery's setting `broker_transport` names."""
+POLLS = "polls"
+"""Transport option: the `Polls` that is told how each ReceiveMessage went."""
+
+LIMIT_S = 30.0
+"""A worker whose polls have failed for so long is not healthy."""
+_MAX_PAUSE_S = 5.0
+"""The longest pause after a failed poll."""
+_GONE = frozenset({"ReceiptHandleIsInvalid", "InvalidParameterValue"})
+"""What SQS answers if a message cannot be deleted any more: it was deleted, or is another worker's by now."""
+
+
+class PollsFail(BinwatchError):
+    """No task can be received from SQS."""
+
+
+class Polls:
+    """How the polls for tasks go. Safe to use from several threads."""
+
+    def __init__(self, limit_s: float = LIMIT_S) -> None:
+        self._limit_s = limit_s
+        self._lock = threading.Lock()
+        self._since: float | None = None
+        self._error: Exception | None = None
+
+    def succeeded(self) -> None:
+        """SQS has answered a poll."""
+        with self._lock:
+            self._since = self._error = None
+
+    def failed(self, error: Exception) -> None:
+        """A poll has failed."""
+        with self._lock:
+            self._since = self._since or time.monotonic()
+            self._error = error
+
+    def check(self) -> None:
+        """Raise PollsFail if all polls have failed for too long."""
+        with self._lock:
+            failing_s = 0.0 if self._since is None else time.monotonic() - self._since
+            if failing_s > self._limit_s:
+                raise PollsFail(
+                    f"SQS has handed over no task for {failing_s:.0f} s ({_said(self._error)}); check the credentials,"
+                    " BINWATCH_BROKER_URL and the network. The worker goes on by itself once SQS answers"
+                )
+
+
+class Channel(SQS.Channel):
+    """Receives and deletes tasks. Nothing that SQS answers, or fails to answer, raises from a poll or a deletion."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]
+        self._polls: Polls = self.transport_options.get(POLLS) or Polls()
+        self._pause_s = 0.0
+        self._poll_at = 0.0
+        """When to poll next after a failure, by the monotonic clock."""
+        self._not_removed: deque[tuple[str, str]] = deque()
+        """Queue URLs and receipt handles of tasks that are done and could not be deleted yet."""
+
+    @property
+    def _queue_cache(self) -> Any:
+        if self.connection is None:  # after a failure to connect, kombu may try a channel that it has closed
+            raise ConnectionError("the channel to SQS is closed")  # kombu then connects anew
+        return self.connection._queue_cache
+
+    def new_sqs_client(self, *args: Any, **kwargs: Any) -> Any:
+        """As kombu's, but no stranger's answer passes for one of SQS."""
+        client = super().new_sqs_client(*args, **kwargs)  # type: ignore[no-untyped-call]
+        refuse_strangers(client)
+        return client
+
+    def drain_events(self, timeout: float | None = None, callback: Any = None, **kwargs: Any) -> None:
+        """Hand over some tasks. Raises Empty if there are none."""
+        if state.should_stop is not None or state.should_terminate is not None:
+            raise TimeoutError  # Celery makes one more round after TERM: it must not begin anything then
+        super().drain_events(timeout, callback, **kwargs)  # type: ignore[no-untyped-call]
+
+    def _get_bulk(self, queue: str, *_: Any, **__: Any) -> None:
+        messages = self._receive(queue)
+        if not messages:
+            raise Empty
+        for message in messages:
+            self._hand_over(message, queue)
+
+    def _receive(self, queue: str) -> list[dict[str, Any]]:
+        if time.monotonic() < self._poll_at:
+            return []
+        try:
+            answer = self.sqs().receive_message(
+                QueueUrl=self._new_queue(queue),
+                MaxNumberOfMessages=self._get_message_estimate(),
+                WaitTimeSeconds=self.wait_time_seconds,
+                MessageSystemAttributeNames=["ApproximateReceiveCount"],
+            )
+            messages: list[dict[str, Any]] = answer.get("Messages", [])
+        except Exception as error:  # whatever it is, the next poll may succeed
+            self._pause_s = min(_MAX_PAUSE_S, max(0.5, self._pause_s * 2))
+            self._poll_at = time.monotonic() + self._pause_s
+            self._polls.failed(error)
+            logger.warning("no tasks from SQS (%s); next try in %.1f s", _said(error), self._pause_s)
+            return []
+        self._pause_s = 0.0
+        self._polls.succeeded()
+        self._remove_again()
+        return messages
+
+    def _hand_over(self, message: dict[str, Any], queue: str) -> None:
+        try:
+            payload = self._message_to_python(message, queue, self._new_queue(queue))
+            # Not what the message says: this decides where it is given back to.
+            payload["properties"]["delivery_info"] |= {"exchange": "", "routing_key": queue}
+            self.Message(payload, channel=self)
+        except Exception as error:  # a stranger's message can fail in any way
+            self._set_raw_aside(message, queue, f"it cannot be read ({_said(error)})")
+        else:
+            self.connection._deliver(payload, queue)
+
+    def _set_raw_aside(self, message: dict[str, Any], queue: str, reason: str) -> None:
+        try:
+            self._copy_aside(message, queue, reason)
+        except Exception as error:
+            logger.warning("task message not set aside (%s), although %s; delivered again later", _said(error), reason)
+            return
+        logger.warning("task message set aside: %s", reason)
+        self._remove(self._new_queue(queue), message["ReceiptHandle"])
+
+    def set_aside(self, message: Any, reason: str) -> None:
+        """Copy a message to the dead-letter queue as it came, with the reason. The original stays."""
+        delivery = message.delivery_info
+        self._copy_aside(delivery["sqs_message"], delivery["routing_key"], reason)
+
+    def _copy_aside(self, message: dict[str, Any], queue: str, reason: str) -> None:
+        attributes = {"reason": {"DataType": "String", "StringValue": printable(reason)}}
+        dead = self._resolve_queue_url(queue + "-dead")
+        self.sqs().send_message(QueueUrl=dead, MessageBody=message["Body"], MessageAttributes=attributes)
+
+    def basic_ack(self, delivery_tag: str, multiple: bool = False) -> None:
+        """Delete a task that is done; tried again later if SQS does not answer. Called by the thread that did it."""
+        try:
+            delivery = self.qos.get(delivery_tag).delivery_info
+            url, receipt = delivery["sqs_queue"], delivery["sqs_message"]["ReceiptHandle"]
+        except KeyError:  # its channel was closed meanwhile: the task is with its queue again
+            return
+        virtual.Channel.basic_ack(self, delivery_tag)
+        self._remove(url, receipt)
+
+    def basic_reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        """Leave a message to SQS: it is delivered again later, and in the end moved to the dead-letter queue."""
+        try:
+            self.qos.reject(delivery_tag, requeue=requeue)
+        except Exception as error:  # it could not be made visible at once
+            virtual.Channel.basic_ack(self, delivery_tag)
+            logger.warning("a task was not given back to SQS (%s); it is delivered again later", _said(error))
+
+    def _remove(self, url: str, receipt: str) -> bool:
+        try:
+            self.sqs().delete_message(QueueUrl=url, ReceiptHandle=receipt)
+        except Exception as error:
+            if isinstance(error, ClientError) and error.response["Error"].get("Code") in _GONE:
+                return True
+            logger.warning("a task that is done could not be deleted from SQS (%s); tried again", _said(error))
+            self._not_removed.append((url, receipt))
+            return False
+        return True
+
+    def _remove_again(self) -> None:
+        for _ in range(len(self._not_removed)):
+            if not self._remove(*self._not_removed.popleft()):
+                return
+
+
+class Transport(SQS.Transport):
+    """kombu's transport for SQS, on Celery's loop without an event loop."""
+
+    Channel = Channel
+    implements = SQS.Transport.implements.extend(asynchronous=False)
+    # After these, Celery connects anew. kombu's own list lacks what SQS refuses, and answers that are not from SQS.
+    connection_errors: tuple[Any, ...] = (*SQS.Transport.connection_errors, ClientError, ResponseParserError)
+
+
+def _said(error: Exception | None) -> str:
+    return f"{type(error).__name__}: {error}"
