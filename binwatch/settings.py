@@ -271,6 +271,7 @@ class TransformEnvironment(BaseSettings):
 def load_settings() -> Settings:
     """Read the environment. Raises SettingsError that names each variable that is unknown or has a bad value."""
     _refuse_unknown()
+    _share_certificates()
     try:
         settings = Settings()
     except ValidationError as error:
@@ -315,6 +316,20 @@ def adopt_environment(environment: dict[str, str]) -> None:
     """Make `environment` that of this process, and so of those that it starts."""
     os.environ.clear()
     os.environ.update(environment)
+
+
+def _share_certificates() -> None:
+    """Have boto3 trust the certificates that other programs on this machine are told to trust by SSL_CERT_FILE.
+
+    boto3 knows two names of its own. What it would only say at the first request, and not by name, is an error here.
+    """
+    if not os.environ.get("AWS_CA_BUNDLE"):
+        os.environ.pop("AWS_CA_BUNDLE", None)  # boto3 takes an empty one for a mistake
+        if os.environ.get("SSL_CERT_FILE") and not os.environ.get("REQUESTS_CA_BUNDLE"):
+            os.environ["AWS_CA_BUNDLE"] = os.environ["SSL_CERT_FILE"]
+    for name in ("SSL_CERT_FILE", "AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"):
+        if os.environ.get(name) and not Path(os.environ[name]).is_file():
+            raise SettingsError(f"{name}: there is no file {os.environ[name]!r}; name a file of certificates (PEM)")
 
 
 def _plain(value: object) -> str:

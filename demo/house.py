@@ -29,6 +29,8 @@ _POLL_S = 0.05
 _STOP_WITHIN_S = 20.0
 _START_WITHIN_S = 60.0
 _TOKEN_BYTES = 12
+_NO_PROXY = {"NO_PROXY": "*", "no_proxy": "*"}
+"""The demo speaks to this machine alone, and no proxy can be asked for that."""
 _CREDENTIALS = {"AWS_ACCESS_KEY_ID": "demo", "AWS_SECRET_ACCESS_KEY": "demo", "AWS_EC2_METADATA_DISABLED": "true"}
 
 
@@ -83,7 +85,7 @@ def open_house(settings: Settings, folder: Path) -> Iterator[House]:
     with ExitStack() as stack:
         stack.enter_context(_terminated_by_exception())
         settings = _embedded(settings, stack.enter_context(_moto()), folder)
-        adopt_environment(process_environment(settings) | _CREDENTIALS)
+        adopt_environment(process_environment(settings) | _CREDENTIALS | _NO_PROXY)
         migrate(connect(settings.database_url.get_secret_value()))
         _wire(settings)
         worker = stack.enter_context(_part("worker", ["run"], folder))

@@ -26,6 +26,7 @@ pytest_plugins = [
 ]
 
 NO_ONE = "http://127.0.0.1:9"  # where boto3 goes if a test names no endpoint: no one listens there
+_NETWORK = {"ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"}
 ROOT = Path(__file__).parent.parent
 
 # Whoever starts the tests in the background makes them ignore Ctrl-C, and with them the commands that they interrupt.
@@ -41,7 +42,7 @@ settings.load_profile("same")
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No setting of the person who runs the tests reaches them, and no call can reach a real AWS account."""
     for name in list(os.environ):
-        if name.startswith(("BINWATCH_", "AWS_")):
+        if name.startswith(("BINWATCH_", "AWS_")) or name.upper() in _NETWORK:
             monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, SSLError
 
 from binwatch.aws import make_client
 from binwatch.errors import BinwatchError
@@ -25,6 +25,7 @@ EVENT_VISIBILITY_S = 60
 _WEEKS_TWO = str(14 * 24 * 3600)  # the longest that SQS keeps a message
 
 _CHECK = "check BINWATCH_SQS_ENDPOINT_URL, BINWATCH_REGION, the credentials and the network"
+_CHECK_TLS = "if that certificate is of your own authority, name its file in AWS_CA_BUNDLE or SSL_CERT_FILE"
 
 
 class QueueError(BinwatchError):
@@ -95,7 +96,7 @@ def create_queues(client: Any, settings: Settings) -> None:
             if not _has_redrive(client, url):
                 client.set_queue_attributes(QueueUrl=url, Attributes=policy)
         except (ClientError, BotoCoreError) as error:
-            raise QueueError(f"queue {name!r}: {error}; {_CHECK}") from error
+            raise QueueError(f"queue {name!r}: {error}; {_advice(error)}") from error
 
 
 def _ensure(client: Any, name: str, attributes: dict[str, str]) -> str:
@@ -133,7 +134,11 @@ def queue_url(client: Any, name: str) -> str:
     except client.exceptions.QueueDoesNotExist as error:
         raise QueueError(f"queue {name!r} does not exist; create it with: python -m worker setup") from error
     except (ClientError, BotoCoreError) as error:
-        raise QueueError(f"queue {name!r}: {error}; {_CHECK}") from error
+        raise QueueError(f"queue {name!r}: {error}; {_advice(error)}") from error
+
+
+def _advice(error: Exception) -> str:
+    return _CHECK_TLS if isinstance(error, SSLError) else _CHECK
 
 
 def queue_arn(client: Any, url: str) -> str:

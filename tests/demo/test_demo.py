@@ -54,6 +54,13 @@ def _sign(number: int) -> int:
     return (number > 0) - (number < 0)
 
 
+def test_a_proxy_that_is_set_for_the_shell_is_not_asked(run_demo):
+    proxies = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
+    done = run_demo(**dict.fromkeys(proxies, "http://127.0.0.1:9"))
+    assert done.status == 0, done.output
+    assert done.report["counted"] == 122
+
+
 def test_bad_input_gets_its_reason_and_the_rest_is_counted(run_demo, tmp_path):
     photos, metadata = tmp_path / "photos", tmp_path / "metadata"
     expected = make_bad_folder(photos, metadata)
