@@ -9,6 +9,7 @@ from celery import Celery, bootsteps
 from celery.apps.worker import Worker
 
 from binwatch.settings import NightlyBackend, Settings
+from worker.beat import SCHEDULER
 from worker.counting import Counting
 from worker.depths import DepthWatch, open_depths
 from worker.health import Health
@@ -32,6 +33,7 @@ def make_app(settings: Settings) -> Celery:
         task_serializer="json",
         accept_content=["json"],  # nothing is ever unpickled
         task_ignore_result=True,
+        result_expires=None,  # there are none that beat would have to have cleaned up
         worker_prefetch_multiplier=1,
         worker_enable_remote_control=False,  # on SQS it would create a queue for each worker
         worker_send_task_events=False,
@@ -43,6 +45,7 @@ def make_app(settings: Settings) -> Celery:
         broker_connection_max_retries=None,  # by default Celery gives up, and the worker ends, after 100
         broker_transport_options=_transport_options(settings),
         beat_schedule=_schedule(settings),
+        beat_scheduler=SCHEDULER,
         beat_schedule_filename=str(settings.beat_file),
     )
     if is_sqs(settings):

@@ -1,0 +1,147 @@
+"""Beat after its clock was ahead: it starts what is due as if that had not been."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import Celery
+
+from binwatch.settings import EventSource, Settings, process_environment
+from worker.app import make_app
+from worker.beat import Scheduler
+from worker.queues import create_queues, queue_url, sqs_client
+
+ROOT = Path(__file__).parent.parent.parent
+WITHIN_S = 60
+NOW = datetime(2026, 3, 4, 12, tzinfo=UTC)
+AHEAD = timedelta(days=30)
+
+
+class Started(Scheduler):
+    """Notes what is started, and sends nothing."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.names: list[str] = []
+        super().__init__(*args, **kwargs)
+
+    def apply_entry(self, entry: Any, producer: Any = None) -> None:
+        self.names.append(entry.name)
+
+
+class Clock:
+    """The time as beat sees it."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.now = NOW
+        patch.setattr(Celery, "now", lambda _: self.now)
+
+    def tick(self, scheduler: Started, after: timedelta) -> list[str]:
+        """Names of what is started so much later."""
+        self.now += after
+        scheduler.names.clear()
+        while scheduler.tick() == 0:
+            pass
+        return list(scheduler.names)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+@pytest.fixture
+def app(settings: Settings, tmp_path: Path) -> Celery:
+    """Reconciles every ten minutes, and has a nightly run at two."""
+    given = {"beat_file": tmp_path / "beat", "nightly_at": "0 2 * * *", "event_source": EventSource.NONE}
+    return make_app(settings.model_copy(update=given))
+
+
+def scheduler(app: Celery) -> Started:
+    """As beat makes it at its start."""
+    started = Started(app, schedule_filename=app.conf.beat_schedule_filename, Producer=lambda *_, **__: None)
+    started.producer = None
+    return started
+
+
+MINUTES = timedelta(minutes=1)
+HOURS = timedelta(hours=1)
+
+
+def test_starts_what_is_due(app: Celery, clock: Clock) -> None:
+    beat = scheduler(app)
+    assert clock.tick(beat, 9 * MINUTES) == []
+    assert clock.tick(beat, 2 * MINUTES) == ["reconcile"]
+    assert clock.tick(beat, 9 * MINUTES) == []
+    assert sorted(clock.tick(beat, 14 * HOURS)) == ["nightly", "reconcile"]
+    beat.close()
+
+
+def test_a_clock_that_was_ahead_when_beat_ran_before(
+    app: Celery, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = scheduler(app)
+    assert sorted(clock.tick(before, AHEAD)) == ["nightly", "reconcile"]
+    before.close()
+    clock.now -= AHEAD
+    beat = scheduler(app)
+    with caplog.at_level(logging.WARNING):
+        assert clock.tick(beat, MINUTES) == []
+    assert sorted(record.args[0] for record in caplog.records) == ["nightly", "reconcile"]
+    assert clock.tick(beat, 11 * MINUTES) == ["reconcile"]
+    assert sorted(clock.tick(beat, 14 * HOURS)) == ["nightly", "reconcile"]
+    beat.close()
+
+
+def test_a_clock_that_is_set_back_while_beat_runs(app: Celery, clock: Clock) -> None:
+    clock.now += AHEAD
+    beat = scheduler(app)
+    assert clock.tick(beat, 11 * MINUTES) == ["reconcile"]
+    assert clock.tick(beat, -AHEAD) == []
+    assert clock.tick(beat, 11 * MINUTES) == ["reconcile"]
+    assert sorted(clock.tick(beat, 14 * HOURS)) == ["nightly", "reconcile"]
+    beat.close()
+
+
+def test_a_clock_that_is_set_back_a_little_changes_nothing(
+    app: Celery, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    beat = scheduler(app)
+    assert clock.tick(beat, 11 * MINUTES) == ["reconcile"]
+    assert clock.tick(beat, timedelta(seconds=-2)) == []
+    assert caplog.records == []
+    assert clock.tick(beat, 11 * MINUTES) == ["reconcile"]
+    beat.close()
+
+
+def test_the_command_sends_a_task_although_its_file_is_ahead(settings: Settings, clock: Clock, tmp_path: Path) -> None:
+    given = {"beat_file": tmp_path / "beat", "reconcile_minutes": 0.01, "event_source": EventSource.NONE}
+    settings = settings.model_copy(update=given)
+    client = sqs_client(settings)
+    create_queues(client, settings)
+    app = make_app(settings)
+    clock.now = datetime.now(UTC) + AHEAD
+    before = scheduler(app)
+    clock.tick(before, MINUTES)
+    before.close()
+    credentials = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    beat = subprocess.Popen(
+        [sys.executable, "-m", "worker", "beat"], cwd=ROOT, env=process_environment(settings) | credentials
+    )
+    try:
+        url, name = queue_url(client, settings.task_queue), "ApproximateNumberOfMessages"
+        deadline = time.monotonic() + WITHIN_S
+        while client.get_queue_attributes(QueueUrl=url, AttributeNames=[name])["Attributes"][name] == "0":
+            assert beat.poll() is None
+            assert time.monotonic() < deadline, f"no task within {WITHIN_S} s"
+            time.sleep(0.05)  # between two looks at the queue
+    finally:
+        beat.terminate()
+        beat.wait(WITHIN_S)
