@@ -10,6 +10,7 @@ from celery.apps.worker import Worker
 
 from binwatch.settings import NightlyBackend, Settings
 from worker.beat import SCHEDULER
+from worker.consumer import CONSUMER
 from worker.counting import Counting
 from worker.depths import DepthWatch, open_depths
 from worker.health import Health
@@ -35,6 +36,7 @@ def make_app(settings: Settings) -> Celery:
         task_ignore_result=True,
         result_expires=None,  # there are none that beat would have to have cleaned up
         worker_prefetch_multiplier=1,
+        worker_consumer=CONSUMER,
         worker_enable_remote_control=False,  # on SQS it would create a queue for each worker
         worker_send_task_events=False,
         worker_hijack_root_logger=False,

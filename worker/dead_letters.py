@@ -15,6 +15,7 @@ from amqp.exceptions import AMQPError, MessageNacked
 from kombu.connection import Connection
 
 from binwatch.settings import EventSource, Settings
+from worker.amqp_properties import tolerate_unreadable
 from worker.intake.rabbitmq import dead_letter_queue, declare, event_queue, rabbitmq_url, task_queue
 from worker.queues import QueueError, queue_url, sqs_client
 
@@ -144,6 +145,7 @@ class RabbitDeadLetters:
     """A dead-letter queue on RabbitMQ. Raises QueueError if it cannot be read, or not all of it could be moved."""
 
     def __init__(self, url: str, dead: str, source: Any) -> None:
+        tolerate_unreadable()
         self._url = url
         self._dead = dead_letter_queue(dead)
         self._source = source

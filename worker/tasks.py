@@ -93,6 +93,14 @@ class _ObjectsTask(Task):  # type: ignore[misc]  # Celery has no types
     def fail(self, outages: list[Outage]) -> list[Outage]:
         """Record what could not be fetched so often; return what an outage keeps back."""
 
+    def check(self, objects: _Objects, suspect: bool = False) -> None:
+        """Raise unless `run` can be called with these arguments, which anyone may have sent."""
+        if not isinstance(objects, list) or not objects:
+            raise ValueError("objects to work on are missing")
+        for item in map(_parse, objects):
+            if not all(isinstance(text, str) for text in (item.bucket, item.key, item.etag)):
+                raise TypeError("bucket, key and ETag must be texts")
+
     def run(self, objects: _Objects, suspect: bool = False) -> None:
         """Celery's entry point. `suspect`: a worker may have died while it had these objects in hand."""
         self._note_age()
@@ -283,6 +291,7 @@ class Reconcile(Task):  # type: ignore[misc]  # Celery has no types
 
     name = RECONCILE
     ignore_result = True
+    may_expire = True
 
     def __init__(self, counting: Counting, sender: Sender, settings: Settings) -> None:
         self._counting = counting

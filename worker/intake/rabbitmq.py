@@ -18,6 +18,7 @@ from kombu.messaging import Consumer, Producer
 
 from binwatch.errors import SettingsError
 from binwatch.settings import Settings
+from worker.amqp_properties import tolerate_unreadable
 from worker.intake.received import Received
 from worker.queues import QueueError
 
@@ -102,6 +103,7 @@ class RabbitEvents:
     """The queue of event messages and its dead-letter queue. For one thread; reconnects by itself."""
 
     def __init__(self, url: str, queue: str, dead_letter: str, *, prefetch: int, timeout_s: float) -> None:
+        tolerate_unreadable()
         self._connection = Connection(
             url,
             heartbeat=_HEARTBEAT_S,

@@ -44,6 +44,7 @@ def nightly_crontab(settings: Settings) -> crontab:
 
 class _NightlyTask(Task):  # type: ignore[misc]  # Celery has no types
     ignore_result = True
+    may_expire = True
 
     def __init__(self, counting: Counting, sender: Sender, settings: Settings) -> None:
         self._counting = counting

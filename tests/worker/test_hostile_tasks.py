@@ -1,0 +1,342 @@
+"""Messages in the task queue that Celery would not survive, on SQS and on RabbitMQ: each is dead-lettered, and why."""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import struct
+import time
+import uuid
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol
+
+import amqp
+import pytest
+from celery import Celery
+from celery.contrib.testing.worker import start_worker
+from hypothesis import HealthCheck, given
+from hypothesis import settings as with_settings
+from hypothesis import strategies as st
+from kombu.connection import Connection
+from kombu.message import Message
+from pydantic import SecretStr
+
+from binwatch.events import Created
+from binwatch.settings import EventSource, Settings
+from tests.services.rabbitmq import RabbitMQ
+from tests.worker.test_tasks import Scripted
+from worker.app import make_app, make_sender, prepare_task_queue
+from worker.dead_letters import open_dead_letters
+from worker.intake.rabbitmq import RabbitEvents
+from worker.intake.received import Received
+from worker.queues import create_queues, queue_url, sqs_client
+from worker.task_messages import NoTask, admit
+from worker.tasks import CountPhotos, ReadMetadata
+
+WITHIN_S = 60
+PHOTO = {"bucket": "bins", "key": "1.jpg", "time": None}
+CONTENT = [[[PHOTO]], {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}]
+SOON = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+BOMB = zlib.compress(b" " * 10_000_000)
+
+
+def forged(**changes: Any) -> dict[str, Any]:
+    """A task as Celery writes it, but for what is changed: its headers, content, type, encoding or properties."""
+    headers = {
+        "lang": "py",
+        "task": CountPhotos.name,
+        "id": str(uuid.uuid4()),
+        "shadow": None,
+        "eta": None,
+        "expires": None,
+        "group": None,
+        "group_index": None,
+        "retries": 0,
+        "timelimit": [None, None],
+        "root_id": "1",
+        "parent_id": None,
+        "argsrepr": "()",
+        "kwargsrepr": "{}",
+        "origin": "gen1@here",
+        "ignore_result": True,
+        "replaced_task_nesting": 0,
+        "stamped_headers": None,
+        "stamps": {},
+    }
+    headers |= changes.pop("headers", {})
+    content = changes.pop("content", CONTENT)
+    body = content if isinstance(content, bytes) else json.dumps(content).encode()
+    sound = {"headers": headers, "body": body, "content_type": "application/json", "content_encoding": "utf-8"}
+    return sound | {"properties": {}} | changes
+
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    *[({"headers": {"timelimit": bad}}, "'timelimit'") for bad in ("x", 5, [1], [1, 2, 3], {"a": 1}, ["x", None])],
+    *[({"headers": {"eta": bad}}, "'eta'") for bad in ("x", 5, [], "9999-99-99", "0001-01-01T00:00:00+23:59")],
+    *[({"headers": {"expires": bad}}, "'expires'") for bad in ("x", 5, {}, "2020-01-01T00:00:00+00:00", SOON)],
+    *[({"headers": {"retries": bad}}, "'retries'") for bad in ("x", -1, [], {}, 1.5)],
+    *[({"headers": {"id": bad}}, "'id'") for bad in (None, 5, [], {}, "", "a\nb", "x" * 1000)],
+    *[
+        ({"headers": {"task": bad}}, "no task")
+        for bad in (None, 5, [], {}, "", "celery.chord", "binwatch.x", "x" * 5000)
+    ],
+    *[({"headers": {name: [1]}}, f"'{name}'") for name in ("lang", "root_id", "argsrepr", "origin")],
+    ({"headers": {"compression": "gzip"}, "body": BOMB}, "NoTask: it is compressed"),
+    ({"headers": {"compression": "x"}}, "cannot be decoded"),
+    *[
+        ({"content": bad}, "its content")
+        for bad in (b"", b"no JSON", b"\xff\xfe", b"null", b"5", b"[" * 100_000, {}, [], [1, 2, 3])
+    ],
+    *[({"content": [bad, {}, {}]}, "its content") for bad in ("x", {}, 5)],
+    *[
+        ({"content": [[bad], {}, {}]}, "with its arguments")
+        for bad in ("x", 5, [], {}, [5], [{}], [PHOTO | {"key": 5}], [PHOTO | {"time": "x"}])
+    ],
+    *[
+        ({"content": [[[PHOTO]], {"x": 1}, {}]}, "with its arguments"),
+        ({"content": [[], {}, {}]}, "with its arguments"),
+    ],
+    *[
+        ({"content": [[[PHOTO]], {}, {name: [{"task": "x"}]}]}, "further tasks")
+        for name in ("callbacks", "errbacks", "chain", "chord")
+    ],
+    *[({"content_type": bad}, "not JSON in UTF-8") for bad in ("application/x-python-serialize", "text/plain", "x/y")],
+    *[({"content_encoding": bad}, "not JSON in UTF-8") for bad in ("binary", "utf-16", "no-such-encoding")],
+]
+GENERAL = ("its content", "no task", "cannot be decoded")
+UNREADABLE = (
+    struct.pack(">H", 1 << 15) + b"\x03\xff\xfe\xfd",  # a content type that is not UTF-8
+    struct.pack(">HI", 1 << 13, 11) + b"\x01aT" + struct.pack(">Q", 2**63),  # a header with a time that no calendar has
+)
+"""Properties that RabbitMQ takes."""
+TAKEN: list[dict[str, Any]] = [
+    {},
+    {"headers": {"eta": "2020-01-01T00:00:00"}},
+    {"headers": {"eta": SOON}},
+    {"headers": {"timelimit": None, "retries": None}},
+    {"headers": {"shadow": {"a": 1}, "group": 5, "stamps": 5, "stamped_headers": 5, "ignore_result": "x"}},
+    {"headers": {"no such": "header", "sent_at": "x", "replaced_task_nesting": "x", "chord": 5, "update": 5}},
+    {"properties": {"reply_to": "nowhere", "correlation_id": "x", "priority": 9}},
+    {"content": [[[PHOTO]], {}, None]},
+]
+"""What is unusual in these means nothing to us."""
+
+
+class Broker(Protocol):
+    settings: Settings
+
+    def put(self, messages: Sequence[dict[str, Any]]) -> None: ...
+
+    def put_raw(self) -> list[str]:
+        """Messages that are nothing like tasks; returns a word of each reason."""
+
+
+class Sqs:
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings.model_copy(update={"event_source": EventSource.NONE})
+        self._client = sqs_client(settings)
+        create_queues(self._client, settings)
+        self._url = queue_url(self._client, settings.task_queue)
+
+    def put(self, messages: Sequence[dict[str, Any]]) -> None:
+        for one in messages:
+            self._send(self._envelope(**one))
+
+    def put_raw(self) -> list[str]:
+        sound = self._envelope(**forged())
+        bad: list[tuple[Any, str]] = [
+            ("no JSON", "no task"),
+            ({"properties": [], "body": "x"}, "it cannot be read"),
+            ({"properties": 5}, "it cannot be read"),
+            (sound | {"headers": "x"}, "it cannot be read"),
+            (sound | {"headers": [1]}, "it cannot be read"),
+            (sound | {"headers": None}, "no task"),
+            (sound | {"body": "§§§"}, "its content"),
+            (sound | {"body": 5}, "it cannot be read"),
+            (sound | {"body": None}, "its content"),
+            (sound | {"content-type": 5}, "not JSON in UTF-8"),
+            (sound | {"content-encoding": []}, "not JSON in UTF-8"),
+            (sound | {"properties": {"delivery_info": 5, "body_encoding": "base64"}}, "it cannot be read"),
+            (sound | {"properties": {"delivery_info": {}, "body_encoding": "rot13"}}, "it cannot be read"),
+            (sound | {"properties": {"delivery_info": {}, "body_encoding": 5}}, "it cannot be read"),
+        ]
+        for message, _ in bad:
+            self._send(message)
+        # A message that names another queue as its own.
+        self._send(sound | {"properties": {"body_encoding": "base64", "delivery_info": {"routing_key": "elsewhere"}}})
+        return [word for _, word in bad]
+
+    def _envelope(self, headers: Any, body: bytes, content_type: str, content_encoding: str, properties: Any) -> Any:
+        route = {"exchange": "", "routing_key": self.settings.task_queue}
+        given = {
+            "body_encoding": "base64",
+            "delivery_info": route,
+            "delivery_tag": "x",
+            "delivery_mode": 2,
+            "priority": 0,
+        }
+        return {
+            "body": base64.b64encode(body).decode(),
+            "content-type": content_type,
+            "content-encoding": content_encoding,
+            "headers": headers,
+            "properties": given | properties,
+        }
+
+    def _send(self, message: Any) -> None:
+        text = message if isinstance(message, str) else json.dumps(message)
+        self._client.send_message(QueueUrl=self._url, MessageBody=base64.b64encode(text.encode()).decode())
+
+
+class Rabbit:
+    def __init__(self, settings: Settings, url: str) -> None:
+        given = {"event_source": EventSource.NONE, "broker_url": SecretStr(url)}
+        self.settings = settings.model_copy(update=given)
+        prepare_task_queue(make_app(self.settings), self.settings)
+
+    def put(self, messages: Sequence[dict[str, Any]]) -> None:
+        with Connection(self.settings.broker_url.get_secret_value()) as connection:
+            for one in messages:
+                given = {name: one[name] for name in ("content_type", "content_encoding")} | one["properties"]
+                message = amqp.Message(one["body"], application_headers=one["headers"], **given)
+                connection.default_channel.basic_publish(message, exchange="", routing_key=self.settings.task_queue)
+
+    def put_raw(self) -> list[str]:
+        with Connection(self.settings.broker_url.get_secret_value()) as connection:
+            for raw in (*UNREADABLE, struct.pack(">H", 0)):
+                message = amqp.Message(b"x")
+                message._serialize_properties = lambda raw=raw: raw
+                connection.default_channel.basic_publish(message, exchange="", routing_key=self.settings.task_queue)
+        return ["properties cannot be read", "properties cannot be read", "no task"]
+
+
+@pytest.fixture(params=["sqs", "rabbitmq"])
+def broker(request: pytest.FixtureRequest, settings: Settings) -> Broker:
+    if request.param == "sqs":
+        return Sqs(settings)
+    return Rabbit(settings, request.getfixturevalue("rabbitmq").url)
+
+
+class Counts(Scripted):
+    """Counts without end."""
+
+    def count(self, photos: Sequence[Created]) -> list[Any]:
+        self.calls.append(list(photos))
+        return []
+
+
+@contextmanager
+def running(settings: Settings, counting: Counts) -> Iterator[Celery]:
+    app = make_app(settings)
+    for task in (CountPhotos, ReadMetadata):
+        app.register_task(task(counting, make_sender(app, settings), retry_wait_s=0.01))  # type: ignore[arg-type]
+    level, handlers = logging.root.level, logging.root.handlers[:]
+    with start_worker(app, pool="threads", concurrency=2, perform_ping_check=False):
+        yield app
+    logging.root.setLevel(level)
+    logging.root.handlers[:] = handlers
+
+
+def wait_for(condition: Any) -> None:
+    deadline = time.monotonic() + WITHIN_S
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {WITHIN_S} s"
+        time.sleep(0.05)  # between two looks
+
+
+def reasons(settings: Settings) -> list[str]:
+    (dead,) = open_dead_letters(settings)
+    return [letter.reason for letter in dead.messages()]
+
+
+def test_each_is_dead_lettered_with_its_reason(broker: Broker) -> None:
+    """The worker lives, and does the tasks among them."""
+    counting = Counts()
+    broker.put([forged(**changes) for changes, _ in REFUSED])
+    raw = broker.put_raw()
+    broker.put([forged(content=[[[PHOTO | {"key": "last.jpg"}]], {}, {}])])
+    wanted = [word for _, word in REFUSED] + raw
+    with running(broker.settings, counting):
+        wait_for(lambda: any(photos[0].key == "last.jpg" for photos in counting.calls))
+        wait_for(lambda: len(reasons(broker.settings)) == len(wanted))
+    assert Counter(map(kind, reasons(broker.settings))) == Counter(wanted)
+
+
+def kind(reason: str) -> str:
+    """Which of the words, the special ones first."""
+    words = sorted(
+        {word for _, word in REFUSED} | {"it cannot be read", "properties cannot be read"}, key=GENERAL.__contains__
+    )
+    return next(word for word in words if word in reason)
+
+
+def test_what_means_nothing_to_us_is_no_reason(broker: Broker) -> None:
+    counting = Counts()
+    broker.put([forged(**changes) for changes in TAKEN])
+    with running(broker.settings, counting):
+        wait_for(lambda: len(counting.calls) == len(TAKEN))
+    assert counting.calls == [[Created("bins", "1.jpg", None)]] * len(TAKEN)
+    assert reasons(broker.settings) == []
+
+
+def test_what_was_set_aside_can_be_put_back(broker: Broker) -> None:
+    """As it was, so that it can be found out what is wrong with it: it is set aside again."""
+    counting = Counts()
+    broker.put([forged(headers={"timelimit": "x"})])
+    with running(broker.settings, counting):
+        wait_for(lambda: len(reasons(broker.settings)) == 1)
+        (dead,) = open_dead_letters(broker.settings)
+        assert dead.put_back() == 1
+        wait_for(lambda: len(reasons(broker.settings)) == 1)
+    assert "'timelimit'" in reasons(broker.settings)[0]
+    assert counting.calls == []
+
+
+def test_event_messages_with_properties_that_cannot_be_read_are_received(rabbitmq: RabbitMQ) -> None:
+    name = f"events-{uuid.uuid4().hex[:12]}"
+    events = RabbitEvents(rabbitmq.url, name, name + "-dead", prefetch=10, timeout_s=5)
+    events.declare()
+    with Connection(rabbitmq.url) as connection:
+        for raw in (*UNREADABLE, struct.pack(">H", 0)):
+            message = amqp.Message(b"x")
+            message._serialize_properties = lambda raw=raw: raw
+            connection.default_channel.basic_publish(message, exchange="", routing_key=name)
+    received: list[Received] = []
+    wait_for(lambda: received.extend(events.receive(1)) or len(received) == 3)
+    assert [(one.body, one.sent_at) for one in received] == [(b"x", None)] * 3
+    events.close()
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@with_settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
+@given(
+    headers=st.dictionaries(st.sampled_from([*forged()["headers"], "sent_at", "x"]), ANYTHING, max_size=3),
+    content=ANYTHING,
+)
+def test_whatever_it_is_it_is_a_task_or_none(headers: dict[str, Any], content: Any) -> None:
+    task = CountPhotos(None, None, 0.1)  # type: ignore[arg-type]
+    sound = forged(headers=headers, content=[[[PHOTO]], {}, content])
+    message = Message(
+        sound["body"],
+        content_type="application/json",
+        content_encoding="utf-8",
+        headers=sound["headers"],
+        accept={"application/json"},
+    )
+    try:
+        admit(message, {CountPhotos.name: task})
+    except NoTask:
+        return
+    assert message.headers["task"] == CountPhotos.name
+    assert message.headers["eta"] is None or datetime.fromisoformat(message.headers["eta"]) > datetime.now(UTC)

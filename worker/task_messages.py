@@ -1,0 +1,131 @@
+"""Which messages in the task queue are tasks of ours. The others would stop Celery's consumer, or be lost.
+
+Celery unpacks the headers of a message unguarded, and trusts what they say. So a message must be as Celery writes it
+before Celery sees it, and of its headers only those that mean something here are left.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from kombu import compression
+from kombu.exceptions import KombuError
+
+from binwatch.errors import BinwatchError
+from worker.amqp_properties import UNREADABLE
+from worker.sending import SENT_AT
+
+logger = logging.getLogger(__name__)
+
+PREFIX = "binwatch."
+"""Of the names of our tasks. Celery's own, such as celery.chord, are never sent."""
+LONGEST_WAIT = timedelta(minutes=5)
+"""No task of ours waits for its next try for so long. One that is to wait longer was sent by a clock that is ahead."""
+_ID = re.compile(r"[\w.:-]{1,255}")
+_CELERYS = frozenset({"lang", "root_id", "parent_id", "argsrepr", "kwargsrepr", "origin"})
+_KEPT = frozenset({"task", "id", "eta", "expires", "retries", SENT_AT}) | _CELERYS
+"""Headers that Celery or we read. All others are dropped: tasks to be sent on, stamps, other names for the logs."""
+
+
+class NoTask(BinwatchError):
+    """A message that no worker can take for a task, and why."""
+
+
+def admit(message: Any, tasks: Mapping[str, Any]) -> None:
+    """Make a message from the task queue one that Celery can handle. Raises NoTask if it is none."""
+    headers = message.headers
+    if not isinstance(headers, dict):
+        raise NoTask("its headers are no table")
+    if UNREADABLE in headers:
+        raise NoTask(f"its properties cannot be read ({headers[UNREADABLE]})")
+    task = _task(headers, tasks)
+    _check_headers(headers, may_expire=bool(getattr(task, "may_expire", False)))
+    args, kwargs = _arguments(message)
+    try:
+        inspect.signature(task.run).bind(*args, **kwargs)
+        check = getattr(task, "check", None)
+        if check is not None:
+            check(*args, **kwargs)
+    except Exception as error:
+        raise NoTask(f"{headers['task']} cannot be run with its arguments ({type(error).__name__}: {error})") from error
+    message.headers = {name: value for name, value in headers.items() if name in _KEPT} | {"eta": _eta(headers)}
+
+
+def refuse_compressed() -> None:
+    """Have no message in this process unpacked: we send none compressed, and a few bytes can become gigabytes."""
+    for name in compression.encoders():
+        encoder, _ = compression.get_encoder(name)
+        compression.register(encoder, _refuse, name)
+
+
+def _refuse(_: object) -> bytes:
+    raise NoTask("it is compressed")
+
+
+def _task(headers: dict[str, Any], tasks: Mapping[str, Any]) -> Any:
+    name = headers.get("task")
+    if not isinstance(name, str) or not name.startswith(PREFIX) or name not in tasks:
+        raise NoTask(f"there is no task {name!r}")
+    return tasks[name]
+
+
+def _check_headers(headers: dict[str, Any], *, may_expire: bool) -> None:
+    text = {name for name in _CELERYS if not isinstance(headers.get(name), str | None)}
+    if text:
+        raise NoTask(f"its header {min(text)!r} is no text")
+    if not isinstance(headers.get("id"), str) or not _ID.fullmatch(headers["id"]):
+        raise NoTask(f"its header 'id' is none: {headers.get('id')!r}")
+    retries = headers.get("retries")
+    if retries is not None and (not isinstance(retries, int) or isinstance(retries, bool) or retries < 0):
+        raise NoTask(f"its header 'retries' is no number of tries: {retries!r}")
+    if headers.get("timelimit") not in (None, [None, None]):
+        raise NoTask(f"its header 'timelimit' asks for what is not supported: {headers['timelimit']!r}")
+    for name in ("eta", "expires"):
+        _time(headers, name)
+    if headers.get("expires") is not None and not may_expire:
+        raise NoTask(f"its header 'expires' would have {headers['task']} dropped")
+
+
+def _arguments(message: Any) -> tuple[list[Any], dict[str, Any]]:
+    if message.content_type != "application/json" or str(message.content_encoding).lower() != "utf-8":
+        raise NoTask(f"its content is {message.content_type!r} in {message.content_encoding!r}, not JSON in UTF-8")
+    try:
+        content = message.decode()
+    except (KombuError, ValueError, RecursionError) as error:
+        raise NoTask(f"its content cannot be read ({error})") from error
+    match content:
+        case [list() as args, dict() as kwargs, dict() | None as embedded]:
+            pass
+        case _:
+            raise NoTask("its content is not [arguments, named arguments, options]")
+    if any((embedded or {}).values()):
+        raise NoTask("its content asks for further tasks after it")
+    return args, kwargs
+
+
+def _time(headers: dict[str, Any], name: str) -> datetime | None:
+    value = headers.get(name)
+    if value is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(value)
+        moment = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise NoTask(f"its header {name!r} is no time: {value!r}") from error
+    return moment
+
+
+def _eta(headers: dict[str, Any]) -> str | None:
+    """When the task is to be begun; None for now."""
+    eta, now = _time(headers, "eta"), datetime.now(UTC)
+    if eta is None or eta <= now:
+        return None
+    if eta > now + LONGEST_WAIT:
+        logger.warning("task %s is to wait until %s: a clock is wrong; it is begun now", headers["id"], eta)
+        return None
+    return eta.isoformat()
