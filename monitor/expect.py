@@ -19,10 +19,12 @@ from pathlib import Path
 from sqlalchemy import Engine, select
 
 from binwatch.errors import BinwatchError
+from binwatch.keys import bin_id
 from binwatch.metadata import MAX_QUANTITY
 from binwatch.records.store import NewExpectation, Store
 from binwatch.records.tables import Expectation
 from binwatch.spreadsheets import CsvWriter
+from binwatch.text import visible
 from monitor.tabular import Cells, read_rows
 
 CHUNK = 1000
@@ -77,7 +79,7 @@ def import_file(
     """
     etag, changed = _identity(file)
     report = Report(file)
-    moment = _moment(as_of, changed)
+    moment, source = _moment(as_of, changed), visible(file.name)  # a name may be no text
     store = Store(database)
     with _Refusals(refused or file.with_name(file.name + ".refused.csv"), report) as refusals:
         for chunk in _chunks(_accepted(read_rows(file), refusals)):
@@ -85,10 +87,10 @@ def import_file(
             known = set() if as_of else _known(database, bucket, etag, list(wanted))
             new = [
                 NewExpectation(
-                    bucket=bucket, bin_id=bin_id, source=file.name, etag=etag, modified_at=moment, quantity=quantity
+                    bucket=bucket, bin_id=name, source=source, etag=etag, modified_at=moment, quantity=quantity
                 )
-                for bin_id, quantity in wanted.items()
-                if bin_id not in known
+                for name, quantity in wanted.items()
+                if name not in known
             ]
             recorded = store.add_expectations(new)
             report.recorded += recorded
@@ -102,7 +104,7 @@ def parse(cells: Cells) -> tuple[str, int]:
 
 
 def _bin(text: str) -> str:
-    name = text.strip()
+    name = bin_id(text)
     if not name:
         raise _Refused(Refusal.NO_BIN)
     # A key instead of a bin's id ("bin-images/00123.jpg") would never meet its photo.
@@ -136,14 +138,14 @@ def _accepted(rows: Iterable[Cells], refusals: _Refusals) -> Iterator[tuple[str,
     accepted = 0
     for cells in rows:
         try:
-            bin_id, quantity = parse(cells)
+            name, quantity = parse(cells)
         except _Refused as refused:
             refusals.add(cells, refused.why)
             continue
-        first = seen.setdefault(bin_id, quantity)
+        first = seen.setdefault(name, quantity)
         if len(seen) > accepted:
             accepted += 1
-            yield bin_id, quantity
+            yield name, quantity
         else:
             refusals.add(cells, Refusal.DUPLICATE if first == quantity else Refusal.CONTRADICTION)
 

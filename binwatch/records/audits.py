@@ -14,6 +14,7 @@ from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, and_, sele
 
 from binwatch.counts import Outcome, class_of, error_of, outcome_of
 from binwatch.errors import BinwatchError
+from binwatch.keys import bin_id as one_bin_id
 from binwatch.records.comparing import CONFUSION_LABELS, Against, confusion
 from binwatch.records.engine import WRITE, can_hold
 from binwatch.records.tables import Audit, AuditTotal, Bin, ConfusionTotal, Count, CurrentComparison, Expectation
@@ -79,6 +80,7 @@ def add_audit(
     if another photo has come since; ValueError if `quantity` is negative.
     """
     class_of(quantity)
+    bin_id = one_bin_id(bin_id)
     now = datetime.now(UTC)
     with engine.execution_options(**{WRITE: True}).begin() as connection:
         found = _locked(connection, bucket, bin_id)

@@ -13,6 +13,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from binwatch.addresses import ESCAPE
 from binwatch.errors import SettingsError
 from binwatch.records.postgres import Session, make_engine
+from binwatch.text import is_text
 
 _NAME = "BINWATCH_DATABASE_URL"
 _WAIT_S = 30
@@ -80,8 +81,11 @@ def cause(error: SQLAlchemyError) -> str:
 
 
 def can_hold(*texts: str) -> bool:
-    """Whether all databases can hold these texts: PostgreSQL takes no NUL, and fails even a search for one."""
-    return not any("\x00" in text for text in texts)
+    """Whether all databases can hold these texts: PostgreSQL takes no NUL, and fails even a search for one.
+
+    Nor does any take what is no Unicode, such as an argument of a command that is not UTF-8.
+    """
+    return all("\x00" not in text and is_text(text) for text in texts)
 
 
 def _prepare_sqlite(connection: SqliteConnection, wait_s: float) -> None:

@@ -13,11 +13,14 @@ from sqlalchemy import Engine, func, select
 
 from binwatch.errors import BinwatchError
 from binwatch.records.engine import WRITE
+from binwatch.records.joining import join_bins
 
 _LOCK = 0x62696E77
 """Number of PostgreSQL's advisory lock that a migration holds: "binw" in ASCII."""
 _ONE_AT_A_TIME = Lock()
 """Alembic keeps its context in global variables: two migrations in one process would wait for each other for ever."""
+_ONE_ID = "0006"
+"""From this revision on, a bin's id is written in one way."""
 _SCRIPTS = Path(__file__).parent / "migrations"
 
 
@@ -31,7 +34,10 @@ def migrate(engine: Engine, revision: str = "head") -> None:
         if connection.dialect.name == "postgresql":
             connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
         config.attributes["connection"] = connection
+        before = MigrationContext.configure(connection).get_current_revision()
         command.upgrade(config, revision)
+        if before is not None and before < _ONE_ID and revision == "head":
+            join_bins(connection)  # here, not in a migration: it uses the tables as they are now
 
 
 def check_schema(engine: Engine) -> None:

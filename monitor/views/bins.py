@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from sqlalchemy import Connection, RowMapping, select
 
 from binwatch.counts import CLASSES, Outcome, class_of, outcome_of
+from binwatch.keys import bin_id as one_bin_id
 from binwatch.metadata import MAX_ITEMS
 from binwatch.records.audits import UnknownBin
 from binwatch.records.engine import can_hold
@@ -146,6 +147,7 @@ class BinDetail(BaseModel):
 
 def read_bin(connection: Connection, bucket: str, bin_id: str, alpha: float) -> BinDetail:
     """One bin. Raises UnknownBin."""
+    bin_id = one_bin_id(bin_id)
     wanted = select(Bin.__table__).where(Bin.bucket == bucket, Bin.bin_id == bin_id)
     state = _one(connection, wanted) if can_hold(bucket, bin_id) else None
     if state is None:

@@ -11,12 +11,15 @@ import binascii
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from enum import StrEnum
+from unicodedata import normalize
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from sqlalchemy import ColumnElement, Connection, RowMapping, and_, func, literal, or_, select, tuple_
+from sqlalchemy.orm import InstrumentedAttribute
 
 from binwatch.counts import CLASSES, MORE, Outcome, class_of, outcome_of
 from binwatch.errors import BinwatchError
+from binwatch.keys import bin_id as one_bin_id
 from binwatch.records.current import Ranked
 from binwatch.records.engine import can_hold
 from binwatch.records.tables import Audit, Comparison, CurrentComparison, RankTotal
@@ -180,6 +183,7 @@ def read_discrepancies(
 
 def neighbours(connection: Connection, filters: Filters, alpha: float, bucket: str, bin_id: str) -> Neighbours:
     """The bins before and after one in the ranking of `filters`, whether it still passes them or not."""
+    bin_id = one_bin_id(bin_id)
     where = (CurrentComparison.bucket == bucket, CurrentComparison.bin_id == bin_id)
     place = connection.execute(select(*_RANK).where(*where)).one_or_none() if can_hold(bucket, bin_id) else None
     here: Doubt | None = None if place is None else (place[0], place[1], place[2])
@@ -301,8 +305,17 @@ def _of_size(filters: Filters) -> Iterator[ColumnElement[bool]]:
 
 
 def _begins(prefix: str) -> ColumnElement[bool]:
-    """By comparison, not by LIKE: an index serves it, and % and _ in a key mean themselves."""
-    column = CurrentComparison.key if "/" in prefix else CurrentComparison.bin_id
+    """By comparison, not by LIKE: an index serves it, and % and _ in a key mean themselves.
+
+    A bin's id is in NFC; a key is as its uploader wrote it, which looks the same.
+    """
+    composed, decomposed = normalize("NFC", prefix), normalize("NFD", prefix)
+    if "/" not in prefix:
+        return _between(CurrentComparison.bin_id, composed)
+    return or_(*(_between(CurrentComparison.key, form) for form in sorted({prefix, composed, decomposed})))
+
+
+def _between(column: ColumnElement[str] | InstrumentedAttribute[str], prefix: str) -> ColumnElement[bool]:
     return and_(column >= prefix, column < prefix + _LAST)
 
 

@@ -13,8 +13,11 @@ import pytest
 from sqlalchemy import Engine, func, select
 
 from binwatch.errors import BinwatchError
+from binwatch.records.audits import UnknownBin, add_audit
 from binwatch.records.tables import Comparison, Expectation
 from monitor.expect import CHUNK, Refusal, Report, import_file
+from monitor.views.bins import read_bin
+from monitor.views.discrepancies import Direction, Filters, read_discrepancies
 from tests.monitor.conftest import BUCKET, Recorder
 
 ROWS: list[tuple[str, str, Refusal | None]] = [
@@ -186,3 +189,31 @@ def test_parquet_with_numbers_for_bins_is_refused(sqlite_records: Engine, tmp_pa
     file.write_bytes(b"PAR1 and nothing else")
     with pytest.raises(BinwatchError, match="no Parquet file"):
         import_file(file, sqlite_records, BUCKET)
+
+
+def test_a_bin_is_the_same_however_its_accents_are_written(
+    sqlite_records: Engine, recorder: Recorder, tmp_path: Path
+) -> None:
+    """macOS names files in NFD, inventories write NFC. The file's own name need not be UTF-8 either."""
+    recorder.count("bin-images/cafe\u0301.jpg", 3, bucket=BUCKET)
+    file = _write(Path(os.fsdecode(bytes(tmp_path) + b"/sto\xe9k.csv")), [("caf\u00e9", "3"), ("cafe\u0301 ", "3")])
+    report = import_file(file, sqlite_records, BUCKET)
+    assert (report.recorded, report.refused) == (1, {Refusal.DUPLICATE: 1})
+    assert add_audit(sqlite_records, BUCKET, "cafe\u0301", 3).expected == 3
+    with sqlite_records.connect() as connection:
+        assert connection.execute(select(Comparison.bin_id, Comparison.error)).all() == [("caf\u00e9", 0)]
+        assert connection.execute(select(Expectation.source)).scalars().all() == ["sto\\udce9k.csv"]
+        for name in ("caf\u00e9", "cafe\u0301"):
+            assert read_bin(connection, BUCKET, name, 0.05).bin_id == "caf\u00e9"
+            found = read_discrepancies(connection, Filters(direction=Direction.ALL, prefix=name), 0.05)
+            assert [one.bin_id for one in found.items] == ["caf\u00e9"]
+            prefix = f"bin-images/{name}"
+            found = read_discrepancies(connection, Filters(direction=Direction.ALL, prefix=prefix), 0.05)
+            assert [one.bin_id for one in found.items] == ["caf\u00e9"]
+
+
+@pytest.mark.parametrize("name", ["caf\udce9", "a\0b"])
+def test_a_bin_that_no_database_can_hold_is_unknown(sqlite_records: Engine, name: str) -> None:
+    """As an argument of a command that is not UTF-8."""
+    with pytest.raises(UnknownBin):
+        add_audit(sqlite_records, BUCKET, name, 3)

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import json
+import os
 import re
 import shutil
 from collections import Counter
@@ -29,7 +30,7 @@ from trainer.data.index import read_index
 from trainer.data.source import open_source
 from trainer.data.split import Split, split_of
 from trainer.display import Display
-from trainer.errors import DataError, PrepareError
+from trainer.errors import ConfigError, DataError, PrepareError
 from trainer.prepare import fetch
 from trainer.prepare.groups import joined, name_groups, runs
 from trainer.prepare.lists import read_keys
@@ -604,3 +605,28 @@ def test_errors_come_first_and_in_one_line(
     places = {"SOURCE": str(source), "BAD": str(bad)}
     assert message in cli_error("prepare", "--out", tmp_path / "data", *(places.get(flag, flag) for flag in flags))
     assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("where", ["folder", "bucket"])
+def test_accents_may_be_written_in_two_ways(where: str, source: Path, s3: S3, tmp_path: Path) -> None:
+    """Of a photo from macOS (NFD), its metadata (NFC), the list and the audits."""
+    nfc, nfd = "caf\u00e9", "cafe\u0301"
+    (source / "bin-images" / f"{nfd}.jpg").write_bytes(jpeg(90))
+    (source / "metadata" / f"{nfc}.json").write_bytes(metadata(2, "Pc"))
+    (source / "bin-images" / "00001.jpg").rename(source / "bin-images" / "00001.jfif")
+    if where == "bucket":
+        for path in source.rglob("*.*"):
+            s3.put(path.relative_to(source).as_posix(), path.read_bytes())
+    place = ["--from", f"s3://{s3.bucket}", "--endpoint", s3.endpoint_url] if where == "bucket" else ["--from", source]
+    (tmp_path / "list.txt").write_text(f"{nfd}\n00001\n", encoding="utf-8")
+    (tmp_path / "audits.csv").write_text(f"bin,quantity\n{nfd},4\n", encoding="utf-8")
+    out = tmp_path / "data"
+    run_cli("prepare", *place, "--out", out, "--list", tmp_path / "list.txt", "--audits", tmp_path / "audits.csv")
+    assert {key: row["label"] for key, row in manifest(out).items()} == {"00001": "1", nfc: "4"}
+    assert set(open_source(out / "bin-images").sizes()) == {"00001", nfc}
+
+
+def test_a_name_that_is_not_utf8_is_named(source: Path, tmp_path: Path) -> None:
+    Path(os.fsdecode(bytes(source) + b"/metadata/caf\xe9.json")).write_bytes(metadata(2))
+    with pytest.raises(ConfigError, match=r"caf\\udce9\.json': the name is not UTF-8"):
+        prepare(Folder(source), tmp_path / "data", Options(), Display())

@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from binwatch.keys import bin_id
 from binwatch.spreadsheets import original
 from trainer.config import DataConfig
 from trainer.data.split import Split, split_of
@@ -73,7 +74,7 @@ def _check_columns(config: DataConfig, found: Iterable[str]) -> None:
 
 
 def _row(config: DataConfig, line: int, record: dict[str, str | None]) -> Row:
-    key = original(record[config.key_column] or "")
+    key = bin_id(original(record[config.key_column] or ""))
     label = record[config.label_column]
     group = original(record[config.group_column] or "")
     if not key or not group:

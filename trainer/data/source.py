@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Protocol, TypeVar
 
+from binwatch.keys import bin_id
 from trainer.errors import DataError
 
 PREPARED = "prepared.json"
@@ -32,7 +33,7 @@ class Folder:
 
     def __init__(self, folder: Path) -> None:
         files = (path for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES and path.is_file())
-        self._files = _by_key(folder, ((path.stem, path, path) for path in files))
+        self._files = _by_key(folder, ((bin_id(path.stem), path, path) for path in files))
 
     def sizes(self) -> dict[str, int]:
         return {key: path.stat().st_size for key, path in self._files.items()}
@@ -51,7 +52,7 @@ class Tar:
         except (tarfile.TarError, OSError) as error:
             raise DataError(f"{file}: is not an uncompressed tar ({error}); unpack it and give the folder") from error
         names = ((PurePosixPath(member.name), (member.offset_data, member.size)) for member in members)
-        photos = ((name.stem, name, place) for name, place in names if name.suffix.lower() in SUFFIXES)
+        photos = ((bin_id(name.stem), name, place) for name, place in names if name.suffix.lower() in SUFFIXES)
         self._places = _by_key(file, photos)
         self._file = file
 

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-from binwatch.keys import Kind, bin_of, kind_of
+from binwatch.keys import Kind, bin_id, bin_of, kind_of
 from binwatch.spreadsheets import original
 from trainer.errors import DataError
 
@@ -28,7 +28,7 @@ def read_keys(file: Path) -> list[str]:
 
 def _key(name: str) -> str:
     """The key in the name of a photo or metadata file; what is not such a name is a key, dots and all."""
-    return bin_of(name) if kind_of(name) is not Kind.OTHER else PurePosixPath(name).name
+    return bin_of(name) if kind_of(name) is not Kind.OTHER else bin_id(PurePosixPath(name).name)
 
 
 def read_challenge(file: Path) -> frozenset[str]:
@@ -53,7 +53,7 @@ def read_audits(file: Path) -> dict[str, int]:
         raise DataError(f"{file}: no column {sorted(missing)[0]!r}; an audit is a bin and the quantity found in it")
     for row in reader:
         line = reader.line_num
-        name, text = original((row["bin"] or "").strip()), (row["quantity"] or "").strip()
+        name, text = bin_id(original((row["bin"] or "").strip())), (row["quantity"] or "").strip()
         if not name:
             raise DataError(f"{file}, line {line}: bin is empty")
         if not text.isdecimal():

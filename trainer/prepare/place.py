@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Protocol
+from unicodedata import normalize
 from urllib.parse import urlsplit
 
 from binwatch.errors import ObjectsError
 from binwatch.keys import METADATA_SUFFIX, Kind, bin_of, kind_of
 from binwatch.objects import ObjectRefused, Objects
 from binwatch.settings import Settings
+from binwatch.text import is_text, visible
 from trainer.errors import ConfigError
 
 PHOTOS, METADATA = "bin-images", "metadata"
@@ -90,8 +92,9 @@ class Bucket:
         refused = error.__cause__
         if not isinstance(refused, ObjectRefused) or refused.why != "missing":
             raise error
+        forms = sorted({stem, normalize("NFD", stem)})  # a key of a bin is in NFC, an object's as macOS wrote it
         try:
-            listing = [listed.key for listed in self.objects.list(self.bucket, f"{self.prefix}{stem}.")]
+            listing = [one.key for form in forms for one in self.objects.list(self.bucket, f"{self.prefix}{form}.")]
         except ObjectRefused:
             raise error from None
         other = _other(stem, [key.removeprefix(self.prefix) for key in listing])
@@ -128,7 +131,12 @@ class Folder:
 
     def keys(self) -> Iterator[str]:
         files = sorted((self.folder / METADATA).iterdir())
-        return (path.stem for path in files if path.suffix.lower() == METADATA_SUFFIX)
+        for path in files:
+            if not is_text(path.name):
+                raise ConfigError(
+                    f"'{visible(str(path))}': the name is not UTF-8, so it can be no key; rename the file"
+                )
+        return (bin_of(path.name) for path in files if kind_of(path.name) is Kind.METADATA)
 
     def photo(self, key: str) -> bytes:
         return self._read_either(f"{PHOTOS}/{key}", ".jpg")
@@ -142,7 +150,7 @@ class Folder:
         found: dict[str, list[str]] = {}
         for part in (PHOTOS, METADATA):
             for path in sorted((self.folder / part).glob("*")):
-                found.setdefault(f"{part}/{path.stem}", []).append(f"{part}/{path.name}")
+                found.setdefault(f"{part}/{bin_of(path.name)}", []).append(f"{part}/{path.name}")
         return found
 
     def _read_either(self, stem: str, usual: str) -> bytes:
@@ -164,10 +172,9 @@ class Folder:
 
 
 def _other(stem: str, names: Iterable[str]) -> str | None:
-    """The one of `names` that is `stem` with an ending of its kind; None if none is. Raises Missing if several are."""
+    """The one of `names` of the bin and kind of `stem`; None if none is. Raises Missing if several are."""
     kind = Kind.METADATA if stem.startswith(f"{METADATA}/") else Kind.PHOTO
-    of_kind = [PurePosixPath(name) for name in names if kind_of(name) is kind]
-    found = [str(name) for name in of_kind if str(name.with_suffix("")) == stem]
+    found = [name for name in names if kind_of(name) is kind and f"{PurePosixPath(name).parent}/{bin_of(name)}" == stem]
     if len(found) > 1:
         raise Missing(f"{' and '.join(found)} are all {stem.rpartition('/')[2]}; keep one of them")
     return found[0] if found else None
