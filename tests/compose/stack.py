@@ -17,7 +17,7 @@ from botocore.config import Config
 
 ROOT = Path(__file__).parents[2]
 SERVERS = ("postgres", "rabbitmq", "s3", "worker", "beat", "monitor", "prometheus")
-ONCE = ("folder", "migrate", "setup", "bucket", "catch-up")
+ONCE = ("folder", "migrate", "roles", "setup", "bucket", "catch-up")
 OWN = ("worker", "beat", "monitor")
 BUCKET = "binwatch"
 WITHIN_S = 180
@@ -36,6 +36,11 @@ class Stack:
             "RABBITMQ_PASSWORD": "rabbitmq1",
             "S3_ACCESS_KEY": "tests",
             "S3_SECRET_KEY": "secret1",
+            "POSTGRES_WORKER_PASSWORD": "worker1",
+            "POSTGRES_MONITOR_PASSWORD": "monitor1",
+            "S3_WORKER_ACCESS_KEY": "tests-worker",
+            "S3_WORKER_SECRET_KEY": "worker2",
+            "S3_MONITOR_SECRET_KEY": "monitor2",
             "GRAFANA_PASSWORD": "grafana1",
             "BINWATCH_MONITOR_TOKEN": "a token of the tests",
             "DATA_DIR": str(self.data),
@@ -112,14 +117,14 @@ class Stack:
         """Address of a service's port on this machine."""
         return f"http://127.0.0.1:{self.settings[f'{service.upper()}_PORT']}"
 
-    def s3(self) -> Any:
-        """A plain boto3 client, patient enough for a store that is restarted."""
+    def s3(self, access: str | None = None, secret: str | None = None) -> Any:
+        """A plain boto3 client, patient enough for a store that is restarted; S3's root unless told who."""
         return boto3.client(
             "s3",
             endpoint_url=self.url("s3"),
             region_name="us-east-1",
-            aws_access_key_id=self.settings["S3_ACCESS_KEY"],
-            aws_secret_access_key=self.settings["S3_SECRET_KEY"],
+            aws_access_key_id=access or self.settings["S3_ACCESS_KEY"],
+            aws_secret_access_key=secret or self.settings["S3_SECRET_KEY"],
             config=Config(connect_timeout=5, read_timeout=10, retries={"mode": "standard", "max_attempts": 2}),
         )
 

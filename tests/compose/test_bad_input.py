@@ -12,7 +12,8 @@ import pytest
 
 from tests.compose.stack import ROOT, Stack, run
 
-PASSWORDS = ("POSTGRES_PASSWORD", "RABBITMQ_PASSWORD", "S3_SECRET_KEY", "GRAFANA_PASSWORD")
+ROLES = ("POSTGRES_WORKER_PASSWORD", "POSTGRES_MONITOR_PASSWORD", "S3_WORKER_SECRET_KEY", "S3_MONITOR_SECRET_KEY")
+PASSWORDS = ("POSTGRES_PASSWORD", "RABBITMQ_PASSWORD", "S3_SECRET_KEY", "GRAFANA_PASSWORD", *ROLES)
 
 
 @pytest.fixture
@@ -59,6 +60,24 @@ def test_an_env_is_never_written_over(checkout: Path) -> None:
     assert (checkout / ".env").read_text() == before
 
 
+def test_an_env_of_an_older_version_gets_the_passwords_that_are_new(checkout: Path) -> None:
+    env = checkout / ".env"
+    old = "".join(line for line in env.read_text().splitlines(keepends=True) if not line.startswith(ROLES))
+    env.write_text(old.rstrip("\n"))
+    assert f"{ROLES[0]} is missing in .env: `make env` adds it" in _refused(checkout)
+    done = _in(checkout, "make-env")
+    assert done.returncode == 0
+    assert set(ROLES) == set(done.stdout.split(":")[1].split())
+    text = env.read_text()
+    assert text.startswith(old)
+    added = dict(line.split("=") for line in text.removeprefix(old).splitlines())
+    assert set(added) == set(ROLES)
+    assert all(len(value) == 32 for value in added.values())
+    assert len(set(added.values())) == len(ROLES)
+    assert env.stat().st_mode & 0o077 == 0
+    assert _in(checkout, "check").returncode == 0
+
+
 def test_no_env(checkout: Path) -> None:
     (checkout / ".env").unlink()
     assert "there is no .env: `make env` writes one" in _refused(checkout)
@@ -90,9 +109,17 @@ def test_a_setting_that_would_be_ignored(checkout: Path, name: str) -> None:
 
 def test_settings_that_are_not_in_the_example(checkout: Path) -> None:
     with (checkout / ".env").open("a") as file:
-        file.write(
-            "BINWATCH_SAGEMAKER_ROLE=arn\nBINWATCH_S3_ENDPOINT_URL=https://s3.amazonaws.com\nBINWATCH_VERSION=1\n"
-        )
+        file.write("BINWATCH_SAGEMAKER_ROLE=arn\nBINWATCH_VERSION=1\n")
+    done = _in(checkout, "check")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_another_s3_has_users_of_its_own(checkout: Path) -> None:
+    with (checkout / ".env").open("a") as file:
+        file.write("BINWATCH_S3_ENDPOINT_URL=https://s3.amazonaws.com\nS3_WORKER_ACCESS_KEY=AKIAWORKER\n")
+    assert "S3_MONITOR_ACCESS_KEY and S3_MONITOR_SECRET_KEY in .env must be keys of a user there" in _refused(checkout)
+    with (checkout / ".env").open("a") as file:
+        file.write("S3_MONITOR_ACCESS_KEY=AKIAMONITOR\n")
     done = _in(checkout, "check")
     assert (done.returncode, done.stderr) == (0, "")
 

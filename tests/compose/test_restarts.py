@@ -105,7 +105,7 @@ def test_a_backup_brings_back_all_that_was_there(stack: Stack) -> None:
     stack.compose("down", "-v")
     _bash(f"{shell} up -d postgres")
     _bash(f"until {shell} exec -T postgres pg_isready -q -h 127.0.0.1 -U binwatch; do sleep 1; done")
-    _bash(f"{shell} exec -T postgres pg_restore -U binwatch -d binwatch --clean --if-exists < {dump}")
+    _bash(f"{shell} exec -T postgres pg_restore -U binwatch -d binwatch --clean --if-exists --no-privileges < {dump}")
     stack.up()
     assert stack.counts() == counts
     assert stack.sql("SELECT * FROM photo_totals ORDER BY 1, 2, 3") == totals

@@ -6,14 +6,16 @@ import json
 import re
 import subprocess
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from botocore.exceptions import ClientError
 
 from tests.compose.conftest import EARLY
 from tests.compose.load import Load
-from tests.compose.stack import OWN, ROOT, SERVERS, Stack, docker, run, wait_until
+from tests.compose.stack import BUCKET, OWN, ROOT, SERVERS, Stack, docker, run, wait_until
 
 SAMPLES = 122
 MB = 1_000_000
@@ -81,10 +83,85 @@ def test_our_own_containers_can_do_little_harm(stack: Stack, service: str) -> No
 
 @pytest.mark.parametrize("service", OWN)
 def test_settings_of_the_env_arrive_and_no_others(stack: Stack, service: str) -> None:
-    given = dict(each.partition("=")[::2] for each in stack.container(service)["Config"]["Env"])
+    given = _environment(stack, service)
     assert given["BINWATCH_SAGEMAKER_ROLE"] == stack.settings["BINWATCH_SAGEMAKER_ROLE"]
     assert given["BINWATCH_RECONCILE_MINUTES"] == stack.settings["BINWATCH_RECONCILE_MINUTES"]
     assert not given.get("BINWATCH_SAGEMAKER_IMAGE")
+
+
+def _environment(stack: Stack, service: str) -> dict[str, str]:
+    return dict(each.partition("=")[::2] for each in stack.container(service)["Config"]["Env"])
+
+
+def test_what_runs_all_the_time_is_not_given_the_keys_of_those_who_may_do_anything(stack: Stack) -> None:
+    anything = {stack.settings[name] for name in ("S3_SECRET_KEY", "POSTGRES_PASSWORD")}
+    for service in ("worker", "beat", "monitor", "prometheus"):
+        values = " ".join(_environment(stack, service).values())
+        assert not [secret for secret in anything if secret in values], service
+    assert stack.settings["RABBITMQ_PASSWORD"] not in " ".join(_environment(stack, "monitor").values())
+    assert not {"BINWATCH_DATABASE_URL", "AWS_SECRET_ACCESS_KEY"} & _environment(stack, "beat").keys()
+
+
+def _allowed(s3: Any, method: str, **arguments: Any) -> bool:
+    try:
+        getattr(s3, method)(**arguments)
+    except ClientError as error:
+        if error.response["ResponseMetadata"]["HTTPStatusCode"] != 403:
+            raise
+        return False
+    return True
+
+
+@pytest.mark.parametrize("service", ["worker", "monitor"])
+def test_the_users_of_s3_may_read_the_bucket_and_no_more(stack: Stack, service: str) -> None:
+    given = _environment(stack, service)
+    s3 = stack.s3(given["AWS_ACCESS_KEY_ID"], given["AWS_SECRET_ACCESS_KEY"])
+    photo = {"Bucket": BUCKET, "Key": EARLY}
+    assert _allowed(s3, "list_objects_v2", Bucket=BUCKET)
+    assert _allowed(s3, "head_bucket", Bucket=BUCKET)
+    assert _allowed(s3, "get_object", **photo)
+    assert _allowed(s3, "head_object", **photo)
+    for method, arguments in (
+        ("put_object", photo | {"Body": b""}),
+        ("put_object", {"Bucket": BUCKET, "Key": "models/current.json", "Body": b"{}"}),
+        ("delete_object", photo),
+        ("delete_objects", {"Bucket": BUCKET, "Delete": {"Objects": [{"Key": EARLY}]}}),
+        ("delete_bucket_policy", {"Bucket": BUCKET}),
+        ("create_bucket", {"Bucket": "another"}),
+    ):
+        assert not _allowed(s3, method, **arguments), method
+
+
+def test_what_others_may_do_in_the_bucket_stays(stack: Stack) -> None:
+    s3 = stack.s3()
+    own = {
+        "Sid": "own",
+        "Effect": "Allow",
+        "Principal": {"AWS": ["binwatch-monitor"]},
+        "Action": ["s3:GetObjectTagging"],
+        "Resource": f"arn:aws:s3:::{BUCKET}/*",
+    }
+    before = json.loads(s3.get_bucket_policy(Bucket=BUCKET)["Policy"])
+    s3.put_bucket_policy(Bucket=BUCKET, Policy=json.dumps(before | {"Statement": [own, *before["Statement"]]}))
+    stack.compose("run", "--rm", "--no-deps", "bucket")
+    after = json.loads(s3.get_bucket_policy(Bucket=BUCKET)["Policy"])
+    assert after["Statement"] == [own, *before["Statement"]]
+    s3.put_bucket_policy(Bucket=BUCKET, Policy=json.dumps(before))
+
+
+def test_the_monitor_shows_photos_and_takes_in_audits_and_expected_quantities(stack: Stack, tmp_path: Path) -> None:
+    """As its own user of S3, and as its own role of the records."""
+    ((count_id,),) = stack.sql(f"SELECT id FROM counts WHERE key = '{EARLY}'")
+    assert httpx.get(stack.url("monitor") + f"/photos/{count_id}").headers["content-type"] == "image/jpeg"
+    said = stack.compose("exec", "-T", "monitor", "python", "-m", "monitor", "audit", "early", "3").stdout
+    assert "3" in said
+    assert stack.sql("SELECT bin_id, quantity FROM audits") == [["early", "3"]]
+    tmp_path.chmod(0o777)
+    (tmp_path / "stock.csv").write_text("bin,quantity\nearly,4\n")
+    stack.compose("run", "--rm", "--no-deps", "-v", f"{tmp_path}:/stock", "monitor", "expect", "/stock/stock.csv")
+    assert stack.sql("SELECT expected FROM current_comparisons WHERE bin_id = 'early'") == [["4"]]
+    users = {name for (name,) in stack.sql("SELECT DISTINCT usename FROM pg_stat_activity WHERE usename IS NOT NULL")}
+    assert users >= {"binwatch_worker"}
 
 
 @pytest.mark.parametrize("service", SERVERS)

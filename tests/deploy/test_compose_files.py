@@ -50,7 +50,7 @@ def test_every_service_is_kept_within_bounds(name: str) -> None:
 def test_selinux_lets_containers_read_what_is_mounted_from_folders() -> None:
     mounted = [volume for service in SERVICES.values() for volume in service.get("volumes", ())]
     folders = [volume for volume in mounted if volume.startswith((".", "$"))]
-    assert len(folders) == 8
+    assert len(folders) == 11
     assert not [volume for volume in folders if "z" not in volume.rsplit(":", 1)[1].split(",")]
 
 
@@ -104,10 +104,27 @@ def test_our_own_containers_have_the_settings(name: str) -> None:
 
 
 def test_secrets_are_given_to_whom_they_concern_only() -> None:
-    tokens = {name for name, service in SERVICES.items() if "BINWATCH_MONITOR_TOKEN" in service.get("environment", {})}
-    assert tokens == {"monitor"}
-    assert "BINWATCH_BROKER_URL" not in SERVICES["monitor"]["environment"]
-    assert "BINWATCH_DATABASE_URL" not in SERVICES["trainer"]["environment"]
+    given = {name: service.get("environment", {}) for name, service in SERVICES.items()}
+    holders = {
+        "S3_SECRET_KEY": {"s3", "bucket", "samples", "trainer"},
+        "S3_WORKER_SECRET_KEY": {"s3", "worker", "catch-up"},
+        "S3_MONITOR_SECRET_KEY": {"s3", "monitor"},
+        "POSTGRES_PASSWORD": {"postgres", "migrate", "roles"},
+        "POSTGRES_WORKER_PASSWORD": {"roles", "worker", "catch-up"},
+        "POSTGRES_MONITOR_PASSWORD": {"roles", "monitor"},
+        "RABBITMQ_PASSWORD": {"rabbitmq", "s3", "setup", "bucket", "worker", "beat", "catch-up"},
+        "GRAFANA_PASSWORD": {"grafana"},
+        "BINWATCH_MONITOR_TOKEN": {"monitor"},
+    }
+    assert {secret for secret in re.findall(r"^(\w+)=$", EXAMPLE, re.MULTILINE) if _is_secret(secret)} == holders.keys()
+    for secret, services in holders.items():
+        used = re.compile(rf"\$\{{{secret}\b")
+        found = {name for name, values in given.items() if any(used.search(str(value)) for value in values.values())}
+        assert found == services, secret
+
+
+def _is_secret(name: str) -> bool:
+    return name.endswith(("PASSWORD", "SECRET_KEY", "TOKEN"))
 
 
 def test_the_example_env_has_every_variable_that_has_a_place_in_it() -> None:
@@ -117,7 +134,7 @@ def test_the_example_env_has_every_variable_that_has_a_place_in_it() -> None:
 
 
 def test_the_example_env_has_no_password() -> None:
-    assert re.findall(r"^\w*(?:PASSWORD|SECRET_KEY|TOKEN)=(.*)$", EXAMPLE, re.MULTILINE) == [""] * 5
+    assert re.findall(r"^\w*(?:PASSWORD|SECRET_KEY|TOKEN)=(.*)$", EXAMPLE, re.MULTILINE) == [""] * 9
 
 
 def test_the_docs_name_every_service_and_its_port() -> None:

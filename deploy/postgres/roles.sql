@@ -1,0 +1,33 @@
+-- Roles with no more rights on the records than a worker and a monitor need. Made anew each time: run it as the tables'
+-- owner after every `python -m worker migrate`.
+--
+--   WORKER_PASSWORD=… MONITOR_PASSWORD=… psql -v ON_ERROR_STOP=1 -f deploy/postgres/roles.sql "$OWNERS_URL"
+--
+-- Neither may change the schema. The ledgers (counts, expectations, comparisons, audits) only grow: nobody deletes there.
+\getenv worker_password WORKER_PASSWORD
+\getenv monitor_password MONITOR_PASSWORD
+BEGIN;
+SELECT format('CREATE ROLE %I LOGIN', role)
+FROM unnest(ARRAY ['binwatch_worker', 'binwatch_monitor']) AS role
+WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role) \gexec
+ALTER ROLE binwatch_worker PASSWORD :'worker_password';
+ALTER ROLE binwatch_monitor PASSWORD :'monitor_password';
+
+REVOKE CREATE ON SCHEMA public FROM PUBLIC;
+REVOKE ALL ON ALL TABLES IN SCHEMA public FROM binwatch_worker, binwatch_monitor;
+GRANT SELECT ON ALL TABLES IN SCHEMA public TO binwatch_worker, binwatch_monitor;
+GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO binwatch_worker, binwatch_monitor;
+
+-- A worker records what it counts, and forgets what it is done with.
+GRANT INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO binwatch_worker;
+REVOKE DELETE ON counts, expectations, comparisons FROM binwatch_worker;
+REVOKE INSERT, UPDATE, DELETE ON audits, audit_totals, alembic_version FROM binwatch_worker;
+
+-- The monitor records audits and expected quantities (`audit`, `expect`, `rank` and the page), and what follows from them.
+GRANT INSERT ON audits, expectations, comparisons TO binwatch_monitor;
+GRANT UPDATE ON expectations TO binwatch_monitor; -- a quantity takes the place of a failure to read one
+GRANT UPDATE (p_value) ON comparisons TO binwatch_monitor;
+GRANT INSERT, UPDATE ON bins, bin_totals, audit_totals, confusion_totals, expectation_totals, comparison_totals,
+    comparison_hours, rank_totals TO binwatch_monitor;
+GRANT INSERT, UPDATE, DELETE ON current_comparisons TO binwatch_monitor;
+COMMIT;

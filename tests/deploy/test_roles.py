@@ -1,0 +1,182 @@
+"""The database's roles (deploy/postgres/roles.sql): each may do what its service does, and no more."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ProgrammingError
+
+from binwatch.bundle import Calibration, Category
+from binwatch.errors import MetadataReason
+from binwatch.records.audits import add_audit
+from binwatch.records.current import rank
+from binwatch.records.engine import connect
+from binwatch.records.migrate import check_schema
+from binwatch.records.store import NewCount, NewExpectation, Store
+from binwatch.records.tables import Base
+from binwatch.records.trials import Trials
+from monitor.records import Records, WritableRecords
+from monitor.totals import read_totals
+
+ROLES = Path(__file__).parents[2] / "deploy" / "postgres" / "roles.sql"
+OWNER = "binwatch"
+DAY = datetime(2026, 1, 2, tzinfo=UTC)
+LATER = DAY + timedelta(days=1)
+LEDGERS = ("counts", "expectations", "comparisons", "audits")
+TABLES = sorted(table.name for table in Base.metadata.sorted_tables)
+
+
+@dataclass
+class Database:
+    """The records, as each of the roles."""
+
+    owner_url: str
+
+    def url(self, role: str) -> str:
+        return make_url(self.owner_url).set(username=role).render_as_string(hide_password=False)
+
+    def make_roles(self, **passwords: str) -> subprocess.CompletedProcess[str]:
+        known = {"WORKER_PASSWORD": "worker1", "MONITOR_PASSWORD": "it's"} | passwords
+        psql = ["psql", "-q", "-v", "ON_ERROR_STOP=1", "-f", str(ROLES), self.owner_url]
+        return subprocess.run(psql, env=os.environ | known, capture_output=True, text=True, check=True)
+
+    @contextmanager
+    def engine(self, role: str) -> Iterator[Engine]:
+        engine = connect(self.url(role))
+        yield engine
+        engine.dispose()
+
+
+@pytest.fixture
+def database(postgres_url: str) -> Database:
+    database = Database(postgres_url)
+    database.make_roles()
+    database.make_roles()  # as each start does
+    return database
+
+
+def _count(key: str, model: str = "1") -> NewCount:
+    return NewCount(
+        bucket="binwatch", key=f"bin-images/{key}.jpg", etag=key, model_version=model, precision="fp32", provider="cpu",
+        modified_at=DAY, predicted=2, probabilities=[0.1, 0.1, 0.6, 0.1, 0.05, 0.03, 0.02],
+    )  # fmt: skip
+
+
+def _expected(bin_id: str, quantity: int, source: str = "stock.csv") -> NewExpectation:
+    return NewExpectation(
+        bucket="binwatch", bin_id=bin_id, source=source, etag=str(quantity), modified_at=DAY, quantity=quantity
+    )
+
+
+def _rows(engine: Engine, query: str) -> list[tuple[object, ...]]:
+    with engine.connect() as connection:
+        return [tuple(row) for row in connection.execute(text(query))]
+
+
+def test_a_worker_and_a_monitor_do_their_work(database: Database) -> None:
+    every = Category(classes=tuple(range(7)), scores=(0.3,) * 94 + (0.95,) * 5)
+    with database.engine("binwatch_worker") as worker, database.engine("binwatch_monitor") as monitor:
+        for engine in (worker, monitor):
+            check_schema(engine)
+        store = Store(worker)
+        store.check()
+        store.use_model("1", None)
+        assert store.add_counts([_count("a"), _count("b")]) == 2
+        assert store.add_counts([_count("a")]) == 0
+        assert store.add_expectations([_expected("a", 2, "metadata/a.json")]) == 1
+        trials = Trials(worker)
+        assert trials.begin("binwatch", "bin-images/a.jpg") == 0
+        trials.end("binwatch", "bin-images/a.jpg")
+
+        assert Store(monitor).add_expectations([_expected("b", 3), _expected("a", 4), _expected("new", 1)]) == 3
+        assert add_audit(monitor, "binwatch", "a", 2).of_count == "exact"
+        assert add_audit(monitor, "binwatch", "a", 3, "Ada").of_count == "under"
+        store.use_model("1", Calibration(photos=99, split="test", categories=(every,)))
+        assert rank(monitor) == 2
+        assert _rows(monitor, "SELECT bin_id, predicted, expected FROM current_comparisons ORDER BY 1") == [
+            ("a", 2, 4), ("b", 2, 3)
+        ]  # fmt: skip
+        assert _rows(monitor, "SELECT count(*) FROM audits") == [(2,)]
+        # Nothing is expected of the bin any more, so its row goes.
+        gone = replace(
+            _expected("a", 0), quantity=None, reason=MetadataReason.NO_QUANTITY, etag="gone", modified_at=LATER
+        )
+        assert Store(monitor).add_expectations([gone]) == 1
+        assert _rows(monitor, "SELECT bin_id FROM current_comparisons") == [("b",)]
+
+
+def test_the_monitor_reads_and_enters_as_it_serves(database: Database) -> None:
+    with database.engine("binwatch_worker") as worker:
+        Store(worker).add_counts([_count("a")])
+    records = Records(database.url("binwatch_monitor"))
+    records.check()
+    assert records.read(read_totals) is not None
+    records.close()
+    writable = WritableRecords(database.url("binwatch_monitor"))
+    entered = writable.write(lambda engine: add_audit(engine, "binwatch", "a", 2))
+    assert (entered.predicted, entered.is_new) == (2, True)
+
+
+FORBIDDEN = {
+    "binwatch_worker": [
+        *(f"DELETE FROM {name}" for name in LEDGERS), *(f"TRUNCATE {name}" for name in TABLES),
+        "INSERT INTO audits (bucket, bin_id, quantity, audited_at) VALUES ('b', 'a', 1, now())",
+        "UPDATE audit_totals SET audits = 0", "UPDATE alembic_version SET version_num = ''",
+    ],
+    "binwatch_monitor": [
+        *(f"DELETE FROM {name}" for name in TABLES if name != "current_comparisons"),
+        *(f"TRUNCATE {name}" for name in TABLES),
+        *(f"UPDATE {name} SET {column} = NULL" for name, column in
+          (("counts", "predicted"), ("comparisons", "outcome"), ("audits", "quantity"),
+           ("models", "calibration"), ("photo_totals", "photos"), ("photo_hours", "photos"), ("trials", "begun"))),
+        "INSERT INTO models (model_version, first_at) VALUES ('x', now())",
+        "UPDATE alembic_version SET version_num = ''",
+    ],
+}  # fmt: skip
+SCHEMA = (
+    "CREATE TABLE own (id int)",
+    "DROP TABLE counts",
+    "ALTER TABLE counts ADD x int",
+    "CREATE ROLE other",
+)
+
+
+@pytest.mark.parametrize("role", FORBIDDEN)
+def test_what_a_role_may_not_do(role: str, database: Database) -> None:
+    with database.engine(role) as engine:
+        for statement in (*FORBIDDEN[role], *SCHEMA):
+            with (
+                pytest.raises(ProgrammingError, match=r"permission denied|must be owner"),
+                engine.begin() as connection,
+            ):
+                connection.execute(text(statement))
+
+
+def test_a_table_that_a_migration_adds_is_a_workers_to_write_and_the_monitors_to_read(database: Database) -> None:
+    with database.engine(OWNER) as owner, owner.begin() as connection:
+        connection.execute(text("CREATE TABLE added (id int)"))
+    database.make_roles()
+    with database.engine("binwatch_worker") as worker, worker.begin() as connection:
+        connection.execute(text("INSERT INTO added VALUES (1)"))
+    with database.engine("binwatch_monitor") as monitor:
+        assert _rows(monitor, "SELECT id FROM added") == [(1,)]
+        with pytest.raises(ProgrammingError, match="permission denied"), monitor.begin() as connection:
+            connection.execute(text("INSERT INTO added VALUES (2)"))
+
+
+def test_passwords_are_those_that_are_given_last(database: Database) -> None:
+    query = "SELECT rolpassword FROM pg_authid WHERE rolname LIKE 'binwatch!_%' ESCAPE '!' ORDER BY rolname"
+    with database.engine(OWNER) as owner:
+        before = _rows(owner, query)
+        database.make_roles(MONITOR_PASSWORD="another")
+        (monitor, _) = _rows(owner, query)
+    assert monitor not in before
