@@ -9,6 +9,7 @@
 # With Docker alone (docs/compose.md), GPU=1 for workers on an NVIDIA GPU, WITHOUT="prometheus grafana" without those:
 # make env    writes .env, with new passwords
 # make up     builds and starts everything     make logs   follows what it says     make down   stops it, and keeps its data
+# make pin    writes the digests of the images that others publish behind their tags, or renews them
 #
 # Each makes .venv with what it needs. Pass arguments on with ARGS: make demo ARGS="--photos DIR --keep"
 
@@ -18,7 +19,7 @@ INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python -c requirements.
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-faults test-compose check screenshots lock clean env up down logs
+.PHONY: help demo test test-faults test-compose check screenshots lock clean env up down logs pin
 
 help:
 	@sed -n '/^#/!q;s/^# \{0,1\}//p' Makefile
@@ -45,6 +46,9 @@ up:
 # With the profiles, or Compose would leave the volumes of what runs on demand only.
 down:
 	@COMPOSE_PROFILES=samples,trainer deploy/compose/compose down $(ARGS)
+
+pin:
+	@deploy/compose/pin
 
 logs:
 	@deploy/compose/compose logs -f --tail 100 $(ARGS)

@@ -39,7 +39,7 @@ def engine() -> None:
 def images(engine: None) -> None:
     """The images that ours are made from or run beside; where one is missing and cannot be pulled, a reason to skip."""
     text = "".join((ROOT / name).read_text() for name in ("docker-compose.yml", "worker/Dockerfile"))
-    named = set(re.findall(r"^(?:FROM|\s+image:) ([a-z/]+:[\w.-]+)", text, re.MULTILINE))
+    named = set(re.findall(r"^(?:FROM|\s+image:) ([a-z/]+:[\w.@:-]+)", text, re.MULTILINE))
     for image in sorted(name for name in named if not name.startswith("grafana/")):
         there = run(["docker", "image", "inspect", image], check=False).returncode == 0
         if not there and run(["docker", "pull", "-q", image], check=False).returncode != 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,7 +29,7 @@ class Clone(Stack):
         for name in ("Makefile", ".dockerignore", "pyproject.toml", "requirements.lock", "docker-compose.yml"):
             shutil.copy(ROOT / name, folder / name)
         file = folder / "docker-compose.yml"
-        file.write_text(file.read_text().replace("grafana/grafana:12.3.0", NOT_TO_BE_HAD))
+        file.write_text(re.sub(r"image: grafana/grafana:\S+", f"image: {NOT_TO_BE_HAD}", file.read_text()))
 
     def make(self, *arguments: str) -> tuple[int, str]:
         """Exit status of a target, and what it said."""

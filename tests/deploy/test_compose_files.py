@@ -23,6 +23,8 @@ EXAMPLE = (ROOT / ".env.example").read_text(encoding="utf-8")
 DOC = (ROOT / "docs" / "compose.md").read_text(encoding="utf-8")
 DOCKERFILES = sorted(ROOT.glob("*/Dockerfile"))
 GRAFANA = ROOT / "deploy" / "grafana"
+DIGEST = r"(@sha256:[0-9a-f]{64})?"
+"""As `make pin` writes it behind a tag."""
 PANELS = {"timeseries", "stat", "table", "gauge", "bargauge", "barchart", "heatmap", "piechart", "text", "row"}
 
 
@@ -30,10 +32,10 @@ def test_images_are_pinned() -> None:
     ours = re.compile(r"binwatch-\w+(-gpu)?:\$\{BINWATCH_VERSION:-\d+\.\d+\.\d+\}")
     for name, service in (SERVICES | GPU).items():
         if "image" in service and not ours.fullmatch(service["image"]):
-            assert re.fullmatch(r"[\w./-]+:v?\d+\.\d+[\w.-]*", service["image"]), name
+            assert re.fullmatch(r"[\w./-]+:v?\d+\.\d+[\w.-]*" + DIGEST, service["image"]), name
     bases = {line for path in DOCKERFILES for line in re.findall(r"^FROM (\S+)", path.read_text(), re.MULTILINE)}
     assert len(bases - {"scratch"}) == 1, "one base, so that its layers are shared"
-    assert all(re.search(r":\d+\.\d+\.\d+-", base) for base in bases - {"scratch"})
+    assert all(re.search(r":\d+\.\d+\.\d+-[\w.-]+" + DIGEST + "$", base) for base in bases - {"scratch"})
 
 
 @pytest.mark.parametrize("name", SERVICES)
