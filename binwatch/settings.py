@@ -225,7 +225,14 @@ class Settings(BaseSettings):
         description="header in which a reverse proxy names the user; unset: none is believed",
     )
     monitor_proxies: str = Field(
-        "127.0.0.1,::1", description="addresses or networks whose user header is believed; comma between them"
+        "127.0.0.1,::1",
+        description="addresses or networks of reverse proxies whose user header and X-Forwarded-Prefix are believed;"
+        " comma between them",
+    )
+    monitor_root_path: str | None = Field(
+        None,
+        description="path that a reverse proxy publishes the monitor under, as `/binwatch`; unset: what it says in"
+        " X-Forwarded-Prefix, else none",
     )
 
     @field_validator("s3_endpoint_url", "sqs_endpoint_url", "sagemaker_endpoint_url")

@@ -13,6 +13,8 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from fastapi import Depends, HTTPException, Request
 from fastapi.responses import RedirectResponse
 
+from monitor.access.proxies import root_of
+
 FORM = "application/x-www-form-urlencoded"
 _MAX_FIELDS = 20
 _MAX_PATH = 4_000
@@ -51,7 +53,7 @@ Fields = Annotated[dict[str, str], Depends(_fields)]
 
 
 def local(path: str | None, otherwise: str) -> str:
-    """`path` if it is a path of this monitor, else `otherwise`: no form may lead to another site."""
+    """`path` if it is a path within this monitor, else `otherwise`: no form may lead to another site."""
     if not path or len(path) > _MAX_PATH or not path.isprintable() or not path.isascii():
         return otherwise
     parts = urlsplit(path)
@@ -61,9 +63,9 @@ def local(path: str | None, otherwise: str) -> str:
     return path
 
 
-def go(path: str, **more: object) -> RedirectResponse:
-    """To a page of ours, by GET, with `more` in its address instead of what the same names had there."""
+def go(request: Request, path: str, **more: object) -> RedirectResponse:
+    """To a page within the monitor, by GET, with `more` in its address instead of what the same names had there."""
     parts = urlsplit(path)
     kept = [(name, value) for name, value in parse_qsl(parts.query) if name not in {"problem", "saved", *more}]
     query = urlencode([*kept, *((name, str(value)) for name, value in more.items())])
-    return RedirectResponse(urlunsplit(("", "", parts.path, query, parts.fragment)), 303)
+    return RedirectResponse(root_of(request) + urlunsplit(("", "", parts.path, query, parts.fragment)), 303)

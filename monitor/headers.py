@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from starlette.datastructures import MutableHeaders
+from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from monitor.access.proxies import path_of
 
 SECURITY_HEADERS = {
     # Nothing is loaded but our own styles, photos and one file of keyboard shortcuts; whatever a key of the bucket
@@ -39,7 +42,9 @@ class SecurityHeaders:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 headers.update(SECURITY_HEADERS)
-                headers.setdefault("Cache-Control", CHECKED if scope["path"].startswith("/static/") else FRESH)
+                headers.setdefault(
+                    "Cache-Control", CHECKED if path_of(HTTPConnection(scope)).startswith("/static/") else FRESH
+                )
             await send(message)
 
         await self._app(scope, receive, send_with_headers)

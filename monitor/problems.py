@@ -153,7 +153,12 @@ def answer(request: Request, explained: Explained, headers: Mapping[str, str] | 
     """The page, or the JSON."""
     if wants_page(request):
         page = html(
-            "problem.html", explained.status, title=explained.title, says=explained.says, advice=explained.advice
+            request,
+            "problem.html",
+            explained.status,
+            title=explained.title,
+            says=explained.says,
+            advice=explained.advice,
         )
         page.headers.update(headers or {})
         return page

@@ -37,7 +37,8 @@ class RequestLimit:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI entry point."""
-        probe = scope["path"] if scope["path"] in self._probes else ""
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        probe = path if path in self._probes else ""
         if self._in_flight[probe] >= (PROBES_AT_ONCE if probe else self._most):
             await self._refuse(scope, receive, send)
             return

@@ -6,6 +6,7 @@ from typing import Final
 
 from starlette.requests import Request
 
+from monitor.access.proxies import path_of
 from monitor.access.writers import is_from_here
 
 _SCRIPTS: Final = ("/api/", "/photos/", "/metrics", "/healthz", "/openapi.json")
@@ -14,7 +15,7 @@ _SCRIPTS: Final = ("/api/", "/photos/", "/metrics", "/healthz", "/openapi.json")
 
 def wants_page(request: Request) -> bool:
     """Whether the answer is for a person: browsers say that they take HTML."""
-    return not request.url.path.startswith(_SCRIPTS) and "text/html" in request.headers.get("accept", "")
+    return not path_of(request).startswith(_SCRIPTS) and "text/html" in request.headers.get("accept", "")
 
 
 def sent_a_form(request: Request) -> bool:

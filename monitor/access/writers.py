@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hmac
-import ipaddress
 import logging
 import secrets
 from dataclasses import dataclass
@@ -13,8 +12,9 @@ from urllib.parse import urlsplit
 
 from fastapi import Depends, Request
 
-from binwatch.errors import BinwatchError, SettingsError
+from binwatch.errors import BinwatchError
 from binwatch.settings import Settings
+from monitor.access.proxies import TrustedProxies
 from monitor.access.sessions import Sessions
 
 logger = logging.getLogger(__name__)
@@ -103,7 +103,7 @@ class Doorkeeper:
         # Without a token only a proxy's users write, and their forms need a secret no longer than this process lives.
         self.sessions = Sessions(self._token or secrets.token_bytes(32))
         self._header = settings.monitor_user_header
-        self._proxies = _networks(settings.monitor_proxies)
+        self._proxies = TrustedProxies(settings)
 
     @property
     def is_on(self) -> bool:
@@ -160,15 +160,14 @@ class Doorkeeper:
             raise ForeignForm
 
     def _by_proxy(self, request: Request) -> Writer | None:
-        if self._header is None or request.client is None:
+        if self._header is None or not self._proxies.sent(request):
             return None
         named = request.headers.getlist(self._header)
         try:
-            peer = ipaddress.ip_address(request.client.host)
             name = plain_name(named[0]) if len(named) == 1 else None
         except ValueError:
             return None
-        if name is None or not any(peer in network for network in self._proxies):
+        if name is None:
             return None
         return Writer(How.PROXY, name, f"proxy:{name}")
 
@@ -209,13 +208,6 @@ def plain_name(text: str | None) -> str | None:
     if len(name) > MAX_NAME or not name.isprintable():
         raise ValueError(f"a name has at most {MAX_NAME} characters, all of them printable")
     return name
-
-
-def _networks(text: str) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
-    try:
-        return [ipaddress.ip_network(part.strip()) for part in text.split(",") if part.strip()]
-    except ValueError as error:
-        raise SettingsError(f"BINWATCH_MONITOR_PROXIES: {error}; write addresses or networks, as 10.0.0.0/8") from error
 
 
 def _doorkeeper(request: Request) -> Doorkeeper:

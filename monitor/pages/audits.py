@@ -39,9 +39,9 @@ def enter(request: Request, services: Given, door: Door, fields: Fields) -> Redi
         if not sent_a_form(request):
             raise
         if isinstance(error, NotSignedIn):
-            return go("/login", problem=Problem.SIGNED_OUT, next=back)
-        return go(back, problem=_ON_THE_FORM[type(error)])
-    return go(local(fields.get("next"), back), saved=saved.id)
+            return go(request, "/login", problem=Problem.SIGNED_OUT, next=back)
+        return go(request, back, problem=_ON_THE_FORM[type(error)])
+    return go(request, local(fields.get("next"), back), saved=saved.id)
 
 
 def _audit(fields: dict[str, str]) -> NewAudit:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse
 from sqlalchemy import Connection
 
 from binwatch.metadata import MAX_QUANTITY
+from monitor.access.proxies import root_of
 from monitor.api.asked import Bucket
 from monitor.pages import asked
 from monitor.pages.asked import Asked
@@ -29,7 +30,13 @@ BinId = Annotated[str, Query(alias="id", min_length=1, max_length=MAX_BIN, descr
 # The id is no part of the path: a bin may be called "..", and browsers would take that for the folder above.
 @router.get("/bin", response_class=HTMLResponse)
 def one_bin(
-    services: Given, visit: Visit, wanted: asked.Given, news: News, bin_id: BinId, bucket: Bucket = None
+    request: Request,
+    services: Given,
+    visit: Visit,
+    wanted: asked.Given,
+    news: News,
+    bin_id: BinId,
+    bucket: Bucket = None,
 ) -> HTMLResponse:
     """Everything about one bin, and the form to enter what is really in it."""
     alpha, of = wanted.level or services.settings.flag_level, bucket or services.settings.bucket
@@ -43,6 +50,7 @@ def one_bin(
 
     detail, beside, onwards = services.records.read(read)
     return html(
+        request,
         "bin.html",
         page="Discrepancies",
         visit=visit,
@@ -57,15 +65,15 @@ def one_bin(
 
 
 @router.get("/audit")
-def first(services: Given, wanted: asked.Given) -> RedirectResponse:
+def first(request: Request, services: Given, wanted: asked.Given) -> RedirectResponse:
     """To the worst bin of the filter that nobody has looked at."""
     alpha = wanted.level or services.settings.flag_level
     beside = services.records.read(lambda connection: neighbours(connection, wanted.to_do, alpha, "", ""))
-    return RedirectResponse(address(wanted, beside.next), 303)
+    return RedirectResponse(root_of(request) + address(wanted, beside.next), 303)
 
 
 def address(wanted: Asked, of: BinRef | None) -> str:
-    """Where a bin's page is, and the list if there is no bin."""
+    """Where a bin's page is within the monitor, and the list if there is no bin."""
     if of is None:
         return f"/discrepancies{wanted.query()}"
     return f"/bin{wanted.query(bucket=of.bucket, id=of.bin_id)}"

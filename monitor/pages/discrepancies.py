@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse
 from sqlalchemy import Connection
 
@@ -27,7 +27,13 @@ Cursor = Annotated[str | None, Query(max_length=200)]
 
 @router.get("/discrepancies", response_class=HTMLResponse)
 def discrepancies(
-    services: Given, visit: Visit, wanted: asked.Given, news: News, after: Cursor = None, before: Cursor = None
+    request: Request,
+    services: Given,
+    visit: Visit,
+    wanted: asked.Given,
+    news: News,
+    after: Cursor = None,
+    before: Cursor = None,
 ) -> HTMLResponse:
     """Bins to look at, with the filter, and what the level promises."""
 
@@ -39,6 +45,7 @@ def discrepancies(
 
     found, level = services.records.read(read)
     return html(
+        request,
         "discrepancies.html",
         page="Discrepancies",
         visit=visit,

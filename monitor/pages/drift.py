@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
 from binwatch.counts import CLASSES, MORE
@@ -37,13 +37,14 @@ class Picture:
 
 
 @router.get("/drift", response_class=HTMLResponse)
-def drift(services: Given, visit: Visit, window: Window | None = None) -> HTMLResponse:
+def drift(request: Request, services: Given, visit: Visit, window: Window | None = None) -> HTMLResponse:
     """The signals of one window: the one asked for, or the one that says most."""
     report = services.drift.report
     view, brief = view_drift(report), brief_drift(report)
     chosen = window or brief.window or Window.LATEST
     shown = next((one for one in view.windows if one.window is chosen), None)
     return html(
+        request,
         "drift.html",
         page="Drift",
         visit=visit,

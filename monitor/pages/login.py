@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from monitor.access.people import sent_a_form
+from monitor.access.proxies import root_of
 from monitor.access.sessions import LIFETIME
 from monitor.access.writers import COOKIE, MAX_NAME, Door, NoName, NotSignedIn, WritingOff, WrongToken
 from monitor.forms import Fields, Problem, go, local
@@ -21,9 +22,9 @@ Onwards = Annotated[str | None, Query(alias="next", max_length=4_000)]
 
 
 @router.get("/login", response_class=HTMLResponse)
-def login(visit: Visit, news: News, onwards: Onwards = None) -> HTMLResponse:
+def login(request: Request, visit: Visit, news: News, onwards: Onwards = None) -> HTMLResponse:
     """The form for the token, or how to turn writing on."""
-    return html("login.html", visit=visit, news=news, onwards=local(onwards, "/discrepancies"), name="")
+    return html(request, "login.html", visit=visit, news=news, onwards=local(onwards, "/discrepancies"), name="")
 
 
 @router.post("/login")
@@ -36,14 +37,17 @@ def sign_in(request: Request, door: Door, visit: Visit, fields: Fields) -> Respo
         if not sent_a_form(request):
             raise
         problem, status = (Problem.NAME, 422) if isinstance(error, NoName) else (Problem.TOKEN, 401)
-        return html("login.html", status, visit=visit, news=failed(problem), onwards=onwards, name=name[:MAX_NAME])
-    answer = go(onwards)
+        return html(
+            request, "login.html", status, visit=visit, news=failed(problem), onwards=onwards, name=name[:MAX_NAME]
+        )
+    answer = go(request, onwards)
     answer.set_cookie(
         COOKIE,
         cookie,
         max_age=int(LIFETIME.total_seconds()),
         httponly=True,
         samesite="strict",
+        path=root_of(request) or "/",
         secure=request.url.scheme == "https" or request.headers.get("origin", "").startswith("https:"),
     )
     return answer
@@ -52,10 +56,10 @@ def sign_in(request: Request, door: Door, visit: Visit, fields: Fields) -> Respo
 @router.post("/logout")
 def sign_out(request: Request, door: Door, fields: Fields) -> RedirectResponse:
     """Fields csrf; `next`: where to go."""
-    answer = go(local(fields.get("next"), "/"))
+    answer = go(request, local(fields.get("next"), "/"))
     try:
         door.check_form(door.admit(request), fields.get("csrf", ""))
     except (NotSignedIn, WritingOff):
         return answer  # there is nothing to end
-    answer.delete_cookie(COOKIE, httponly=True, samesite="strict")
+    answer.delete_cookie(COOKIE, root_of(request) or "/", httponly=True, samesite="strict")
     return answer

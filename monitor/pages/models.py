@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
 from monitor.pages.templates import html
@@ -29,11 +29,11 @@ class Cell:
 
 
 @router.get("/models", response_class=HTMLResponse)
-def models(services: Given, visit: Visit) -> HTMLResponse:
+def models(request: Request, services: Given, visit: Visit) -> HTMLResponse:
     """Every model that ever counted, the one in use first."""
     current = services.cards.current()
     view = services.records.read(lambda connection: read_models(connection, services.cards.at_hand, current))
-    return html("models.html", page="Models", visit=visit, models=view.models, matrix_of=shaded)
+    return html(request, "models.html", page="Models", visit=visit, models=view.models, matrix_of=shaded)
 
 
 def shaded(confusion: Confusion) -> list[list[Cell]]:

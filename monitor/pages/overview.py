@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
 from monitor.api import ModelName
@@ -19,7 +19,7 @@ router = APIRouter()
 
 @router.get("/", response_class=HTMLResponse)
 def overview(
-    services: Given, visit: Visit, news: News, model: ModelName = None, span: Span = Span.WEEK
+    request: Request, services: Given, visit: Visit, news: News, model: ModelName = None, span: Span = Span.WEEK
 ) -> HTMLResponse:
     """How well counts and inventory agree, what waits for somebody, and the photos that were recorded last."""
     level = services.settings.flag_level
@@ -29,6 +29,7 @@ def overview(
         )
     )
     return html(
+        request,
         "overview.html",
         page="Overview",
         visit=visit,

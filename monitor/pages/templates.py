@@ -6,16 +6,18 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlencode
 
+from fastapi import Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from monitor import words
+from monitor.access.proxies import root_of
 from monitor.pages import sentences
 
 
-def html(template: str, status: int = 200, **values: Any) -> HTMLResponse:
+def html(request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
     """A page. `page` is the name of its entry in the navigation."""
-    known = {"page": None, "now": datetime.now(UTC)}
+    known = {"page": None, "now": datetime.now(UTC), "root": root_of(request)}
     return HTMLResponse(_TEMPLATES.get_template(template).render(known | values), status)
 
 

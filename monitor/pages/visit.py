@@ -7,6 +7,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from monitor.access.proxies import path_of
 from monitor.access.writers import Access, Asking
 
 
@@ -16,12 +17,12 @@ class _Visit:
 
     access: Access
     here: str
-    """Path and query of the page, to come back to after signing in."""
+    """Path within the monitor, and query, of the page, to come back to after signing in."""
 
 
 def _visit(request: Request, access: Asking) -> _Visit:
-    query = request.url.query
-    return _Visit(access, f"{request.url.path}?{query}" if query else request.url.path)
+    path, query = path_of(request), request.url.query
+    return _Visit(access, f"{path}?{query}" if query else path)
 
 
 Visit = Annotated[_Visit, Depends(_visit)]
