@@ -16,14 +16,12 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from binwatch.bundle import Bundle
 from binwatch.cores import cores
-from binwatch.image import load
 from binwatch.keys import Kind, kind_of
 from binwatch.settings import DEFAULT_MODEL, Settings
 from worker.engine import Engine
@@ -33,7 +31,7 @@ def limit(engine: Engine, photos: list[bytes], batch: int) -> tuple[float, float
     """Seconds to decode all photos, and seconds to infer all of them, from memory to memory."""
     started = time.perf_counter()
     with ThreadPoolExecutor(cores()) as pool:
-        decode = partial(load, jpeg_quality=engine.card.jpeg_quality)
+        decode = engine.card.load_photo
         pixels = np.stack([photo.pixels for photo in pool.map(decode, photos)])
     decoded = time.perf_counter()
     # Two calls at a time: with one, every core waits for the slowest at the end of each batch.

@@ -21,7 +21,6 @@ import onnxruntime as ort
 
 from binwatch.bundle import INPUT, Bundle, Precision
 from binwatch.cores import cores
-from binwatch.image import load
 from binwatch.settings import DEFAULT_MODEL, Settings
 
 SAMPLES = Path(__file__).parents[1] / "samples" / "bin-images"
@@ -79,8 +78,7 @@ def main() -> None:
     options = parser.parse_args()
     bundle = Bundle(options.model)
     model = bundle.model(options.precision)
-    quality = bundle.card.jpeg_quality
-    photos = [load(file.read_bytes(), jpeg_quality=quality).pixels for file in sorted(SAMPLES.glob("*.jpg"))]
+    photos = [bundle.card.load_photo(file.read_bytes()).pixels for file in sorted(SAMPLES.glob("*.jpg"))]
     batches = [np.stack(photos[: options.batch_size])] * BATCHES
     ways = {"one call, all threads": Together, "a call for each thread": SideBySide}
     made = {name: way(model, options.threads) for name, way in ways.items()}

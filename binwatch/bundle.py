@@ -22,7 +22,7 @@ from pydantic import (
 
 from binwatch.counts import CLASSES, EVERY
 from binwatch.errors import BundleError
-from binwatch.image import SIZE
+from binwatch.image import SIZE, Limits, Photo, load
 
 CARD = "card.json"
 INPUT = "photos"
@@ -153,11 +153,12 @@ class Card(_Strict):
     """What the probabilities are of, in their order."""
     answers: tuple[int, ...] = EVERY
     """Indexes of the classes that it has learned and can answer. The probability of every other class is 0."""
-    input_size: int = SIZE
+    input_size: int = Field(SIZE, gt=0)
+    """Side in pixels of the photos that it sees."""
     jpeg_quality: int | None = Field(None, ge=1, le=95)
     """Quality of the JPEGs of input size that the model learned from; None if it learned from photos as they came.
 
-    A photo must pass through the same before it is counted (binwatch.image.load does it).
+    A photo must pass through the same before it is counted (`load_photo` does it).
     """
     embedding_size: int = Field(gt=0)
     temperature: float = Field(gt=0)
@@ -178,6 +179,10 @@ class Card(_Strict):
         if not answers or answers != tuple(index for index in EVERY if index in answers):
             raise ValueError(f"expected some of the classes {', '.join(map(str, EVERY))}, in this order")
         return answers
+
+    def load_photo(self, data: bytes, limits: Limits = Limits()) -> Photo:  # noqa: B008 (frozen)
+        """One photo as the model sees it. Raises PhotoError, as binwatch.image.load does."""
+        return load(data, size=self.input_size, limits=limits, jpeg_quality=self.jpeg_quality)
 
     @property
     def never(self) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from binwatch.image import SIZE
 from trainer.errors import ConfigError
 
 
@@ -28,6 +29,9 @@ class DataConfig(_Strict):
     group_column: str = Field("bin_group", description="photos of one group never land in different splits")
     split_column: str = Field("", description="train, validation or test per photo; empty: by a hash of the group")
     split_seed: int = Field(0, description="another number gives another split")
+    size: int = Field(
+        SIZE, ge=32, le=1024, description="side in pixels to which photos are squashed: the network's input"
+    )
     jpeg_quality: int = Field(
         0, ge=0, le=95, description="quality at which `photos` were stored at input size; 0: photos as they came"
     )

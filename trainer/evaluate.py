@@ -155,7 +155,8 @@ def bundle_data(bundle: Bundle, changes: dict[str, Any]) -> DataConfig:
     absent = [name for name in ("photos", "index") if name in saved and name not in changes]
     if absent and not all(Path(saved[name]).exists() for name in absent):
         raise ConfigError(f"{bundle.folder}: where are the photos that it learned from? give --photos and --index")
-    return _data_config(bundle.folder, saved | {"jpeg_quality": bundle.card.jpeg_quality or 0}, changes)
+    seen = {"size": bundle.card.input_size, "jpeg_quality": bundle.card.jpeg_quality or 0}
+    return _data_config(bundle.folder, saved | seen, changes)
 
 
 def bundle_probabilities(

@@ -19,7 +19,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from binwatch.image import SIZE
 from trainer.config import Config
 from trainer.data.batches import PhotoBatches
 from trainer.data.dataset import PhotoSet
@@ -89,7 +88,7 @@ def _compute_missing(seen: Seen, photos: PhotoSet, config: Config, files: list[P
     for partial in folder.glob("*.partial"):  # of runs that were killed: whoever has the lock is alone
         partial.unlink()
     missing = [view for view, file in enumerate(files) if not file.exists()]
-    blank = torch.zeros(1, SIZE, SIZE, 3, dtype=torch.uint8, device=config.train.device)
+    blank = torch.zeros(1, photos.size, photos.size, 3, dtype=torch.uint8, device=config.train.device)
     row = _rows(seen, blank)[0]
     what = f"{seen.name} of {len(photos):,} photos in {len(missing)} views"
     check_room(folder, row.nbytes * len(photos) * len(missing), what, ADVICE)
@@ -148,7 +147,7 @@ def _of_frozen(model: Counter) -> str:
 
 def _digest(seen: Seen, photos: PhotoSet, config: Config, view: int) -> str:
     """Of the photos, the network, the precision, and how the photos are changed: in the first view not at all."""
-    parts = [photos.digest(), str(photos.jpeg_quality), seen.digest, config.train.precision]
+    parts = [photos.digest(), str(photos.size), str(photos.jpeg_quality), seen.digest, config.train.precision]
     if view:
         parts += [config.augment.model_dump_json(exclude=READ_LATER), str(config.train.seed)]
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]

@@ -16,10 +16,12 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from binwatch.bundle import Precision
+from binwatch.image import SIZE
 from binwatch.registry import Registry
 from binwatch.settings import Settings
 from trainer import report
 from trainer.config import AugmentConfig, Config, DataConfig, ModelConfig, TrainConfig, read_tree
+from trainer.data.source import prepared_quality
 from trainer.data.split import Split
 from trainer.disk import write_whole
 from trainer.display import Display
@@ -30,7 +32,6 @@ from trainer.export.bundle import export
 from trainer.fit import FEATURES, fit, saved_run
 from trainer.loop import BEST, LAST
 from trainer.prepare.config import PrepareConfig
-from trainer.prepare.fetch import kept_quality
 from trainer.prepare.outputs import MANIFEST
 from trainer.prepare.place import PHOTOS
 from trainer.prepare.run import prepare
@@ -54,6 +55,7 @@ class ExportConfig(_Strict):
 class SplitConfig(_Strict):
     """The part of `data` that `prepare` does not decide."""
 
+    size: int = SIZE
     split_seed: int = 0
     split_column: str = ""
 
@@ -158,7 +160,8 @@ class Pipeline:
             data=DataConfig(
                 photos=self._work / DATA / PHOTOS,
                 index=self._work / DATA / MANIFEST,
-                jpeg_quality=kept_quality(self._config.prepare.size),
+                size=self._config.data.size,
+                jpeg_quality=prepared_quality(self._work / DATA, self._config.data.size) or 0,
                 split_seed=self._config.data.split_seed,
                 split_column=self._config.data.split_column,
             ),

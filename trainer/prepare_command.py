@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
+from binwatch.image import SIZE
 from binwatch.settings import load_settings
 from trainer.errors import ConfigError
 
@@ -44,10 +45,10 @@ def prepare(
     jobs: Annotated[int, typer.Option(min=1, max=48, help="Photos fetched at a time.")] = 16,
 ) -> None:
     """Fetch photos and labels, verified; split by bin group; write manifest, histogram and report."""
+    from trainer.data.source import prepared_quality
     from trainer.display import Display
     from trainer.prepare import outputs
     from trainer.prepare.config import PrepareConfig
-    from trainer.prepare.fetch import kept_quality
     from trainer.prepare.place import PHOTOS
     from trainer.prepare.run import prepare as run
 
@@ -61,7 +62,8 @@ def prepare(
     place, options = config.open(load_settings())
     display = Display()
     display.say(outputs.text(run(place, out, options, display)))
-    quality = f" --set data.jpeg_quality={kept_quality(size)}" if kept_quality(size) else ""
+    kept = prepared_quality(out, SIZE)
+    quality = f" --set data.jpeg_quality={kept}" if kept else ""
     data = f"--photos {out / PHOTOS} --index {out / outputs.MANIFEST}"
     display.say(f"fit with it: python -m trainer fit {data} --out RUN{quality}")
 

@@ -78,7 +78,8 @@ def compare(candidate: Bundle, current: Bundle, changes: dict[str, Any], display
     photos, majority = data[Split.TEST], majorities(data).overall
 
     def counts(bundle: Bundle) -> Counts:
-        seen = replace(photos, jpeg_quality=bundle.card.jpeg_quality)  # each sees photos as it does at work
+        card = bundle.card  # each sees photos as it does at work
+        seen = replace(photos, size=card.input_size, jpeg_quality=card.jpeg_quality)
         precision = next(each for each in PREFERRED if each in bundle.card.variants)
         return counts_of(bundle_probabilities(bundle, precision, seen, display), photos.labels, photos.groups)
 

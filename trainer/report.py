@@ -13,7 +13,6 @@ from PIL import Image
 
 from binwatch.bundle import Estimate, Metrics
 from binwatch.counts import CLASSES, MORE, error_of
-from binwatch.image import SIZE
 from trainer.disk import write_whole
 from trainer.evaluate import Evaluation, Probabilities
 from trainer.metrics import ECE_BINS, Ints, challenge_counts, counts_of
@@ -152,7 +151,7 @@ def _photos(evaluation: Evaluation, classes: int) -> str:
         answer = int(given.argmax())
         error = error_of(answer, row.quantity)
         figures.append(
-            f'<figure><img src="{_picture(photos.decode(row.key, SIZE))}" alt="photo {escape(row.key)}">'
+            f'<figure><img src="{_picture(photos.decode(row.key))}" alt="photo {escape(row.key)}">'
             f"<figcaption><b>{escape(row.key)}</b><br>label {row.quantity}, counted {CLASSES[answer]}"
             f" ({given[answer]:.0%})<br><small>{error:+d}</small></figcaption></figure>"
         )

@@ -12,7 +12,6 @@ import onnxruntime
 
 from binwatch.bundle import EMBEDDING, INPUT, PROBABILITIES
 from binwatch.cores import cores
-from binwatch.image import SIZE
 from trainer.data.dataset import PhotoSet
 from trainer.data.epochs import AHEAD, read_ahead
 
@@ -53,7 +52,7 @@ def chunks(photos: PhotoSet) -> Chunks:
     """Decoded photos in batches, read ahead."""
     starts = range(0, len(photos), BATCH)
     jobs = [range(start, min(start + BATCH, len(photos))) for start in starts]
-    return read_ahead(lambda positions: photos.pixels(positions, SIZE), jobs, min(READERS, AHEAD))
+    return read_ahead(photos.pixels, jobs, min(READERS, AHEAD))
 
 
 def photos_per_second(model: OnnxModel, pixels: npt.NDArray[np.uint8]) -> float:

@@ -149,8 +149,10 @@ def _check_data(file: Path, saved: Checkpoint, own: DataConfig) -> None:
             f"distil.teachers: {file} learned with another index than {own.index}, whose {own.split_column} may differ:"
             " it may know photos that are held out here; take a teacher of the same index"
         )
-    if theirs.jpeg_quality != own.jpeg_quality:
-        raise ConfigError(
-            f"distil.teachers: {file} learned with data.jpeg_quality={theirs.jpeg_quality}, and this run has"
-            f" {own.jpeg_quality}; take a teacher that saw photos as they are seen here"
-        )
+    for option in ("size", "jpeg_quality"):
+        before, now = getattr(theirs, option), getattr(own, option)
+        if before != now:
+            raise ConfigError(
+                f"distil.teachers: {file} learned with data.{option}={before}, and this run has {now}; take a teacher"
+                " that saw photos as they are seen here"
+            )

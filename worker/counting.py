@@ -19,7 +19,7 @@ from binwatch.bundle import Card
 from binwatch.embedding import pack
 from binwatch.errors import BinwatchError, MetadataError, MetadataReason, ObjectsError, PhotoError, Reason
 from binwatch.events import Created
-from binwatch.image import Photo, load
+from binwatch.image import Photo
 from binwatch.keys import bin_of
 from binwatch.metadata import contents, expected_quantity
 from binwatch.objects import Fetched, ObjectRefused, Objects
@@ -255,7 +255,7 @@ class Counting:
         )
         try:
             with self.metrics.timed(Stage.DECODE):
-                photo = load(fetched.data, limits=self._settings.limits, jpeg_quality=card.jpeg_quality)
+                photo = card.load_photo(fetched.data, self._settings.limits)
         except PhotoError as error:
             return replace(loaded, error=error)
         return replace(loaded, photo=photo, stats=photo_stats(photo.pixels))

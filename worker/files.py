@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from binwatch.bundle import Card
 from binwatch.errors import BinwatchError, PhotoError, Reason
-from binwatch.image import Limits, Photo, load
+from binwatch.image import Limits, Photo
 from binwatch.keys import ENDINGS, Kind, kind_of
 from binwatch.keys import skipped as why_skipped
 from binwatch.settings import Settings
@@ -58,7 +58,7 @@ def loader(card: Card, limits: Limits) -> Callable[[Source], LoadedFile]:
 
     def load_one(source: Source) -> LoadedFile:
         try:
-            return LoadedFile(source.name, load(source.read(), limits=limits, jpeg_quality=card.jpeg_quality))
+            return LoadedFile(source.name, card.load_photo(source.read(), limits))
         except PhotoError as error:
             return LoadedFile(source.name, error=error)
 

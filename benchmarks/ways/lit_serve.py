@@ -19,7 +19,6 @@ import numpy as np
 import onnxruntime as ort
 
 from binwatch.bundle import INPUT, PROBABILITIES, Bundle, Precision
-from binwatch.image import load
 from binwatch.settings import DEFAULT_MODEL, Settings
 
 
@@ -37,16 +36,16 @@ class CountAPI(litserve.LitAPI):
         if self._threads:
             options.intra_op_num_threads = self._threads
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._quality = bundle.card.jpeg_quality
+        self._card = bundle.card
         path = bundle.model(Precision.INT8)
         self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
     def decode_request(self, request: dict[str, str]) -> np.ndarray:
-        """uint8 (224, 224, 3)."""
-        return load(base64.b64decode(request["photo"]), jpeg_quality=self._quality).pixels
+        """uint8 (size, size, 3)."""
+        return self._card.load_photo(base64.b64decode(request["photo"])).pixels
 
     def predict(self, x: np.ndarray) -> np.ndarray:
-        """uint8 (n, 224, 224, 3) → classes, int64 (n,)."""
+        """uint8 (n, size, size, 3) → classes, int64 (n,)."""
         (probabilities,) = self._session.run([PROBABILITIES], {INPUT: x})
         return probabilities.argmax(axis=1)
 

@@ -20,7 +20,6 @@ import numpy as np
 from benchmarks.ways.report import report
 from binwatch.bundle import INPUT, PROBABILITIES, Bundle, Precision
 from binwatch.cores import cores
-from binwatch.image import load
 
 OBJECT_STORE_BYTES = 10**9
 # Actors take most of the cores that Ray deals out, and reading the rest: with none left for it, nothing would be read.
@@ -38,14 +37,14 @@ class Count:
         if threads:
             options.intra_op_num_threads = threads
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._quality = bundle.card.jpeg_quality
+        self._card = bundle.card
         path = bundle.model(Precision.INT8)
         self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         self._ready = time.time()
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         began = time.time()
-        pixels = np.stack([load(data, jpeg_quality=self._quality).pixels for data in batch["bytes"]])
+        pixels = np.stack([self._card.load_photo(data).pixels for data in batch["bytes"]])
         (probabilities,) = self._session.run([PROBABILITIES], {INPUT: pixels})
         photos = len(pixels)
         return {

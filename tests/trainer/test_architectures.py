@@ -20,7 +20,7 @@ from binwatch.image import load
 from trainer.calibrate import softmax
 from trainer.config import ModelConfig
 from trainer.errors import ExportError
-from trainer.export import graph, parity
+from trainer.export import parity
 from trainer.export.graph import write_onnx
 from trainer.export.quantize import write_fp16, write_int8
 from trainer.models import build
@@ -60,11 +60,6 @@ def photos() -> npt.NDArray[np.uint8]:
     return np.stack([load(file.read_bytes(), size=SIDE).pixels for file in files])
 
 
-@pytest.fixture(autouse=True)
-def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(graph, "SIZE", SIDE)
-
-
 def as_if_trained(model: Counter, photos: npt.NDArray[np.uint8], *, pretrained: bool = False) -> Counter:
     """Statistics of these photos in the norms, branches that matter, and answers that differ from photo to photo.
 
@@ -102,7 +97,7 @@ def test_each_network_ships(network: Network, photos: npt.NDArray[np.uint8], tmp
     pretrained = bool(start(model.backbone, network.weights))
     model = as_if_trained(model, photos, pretrained=pretrained)
     files = {precision: tmp_path / f"model-{precision}.onnx" for precision in Precision}
-    write_onnx(model, 2.0, files[Precision.FP32])
+    write_onnx(model, 2.0, files[Precision.FP32], SIDE)
     write_fp16(files[Precision.FP32], files[Precision.FP16])
     if network.int8_share:
         write_int8(files[Precision.FP32], files[Precision.INT8], photos)
@@ -138,7 +133,7 @@ def test_activations_beyond_half_precision_are_noticed(photos: npt.NDArray[np.ui
             tensor *= factor
         block.bn2.running_var *= 2e5**2
         wanted = softmax(model(torch.from_numpy(photos))[0].numpy())
-    write_onnx(model, 1.0, tmp_path / "fp32.onnx")
+    write_onnx(model, 1.0, tmp_path / "fp32.onnx", SIDE)
     write_fp16(tmp_path / "fp32.onnx", tmp_path / "fp16.onnx")
     found, _ = OnnxModel(tmp_path / "fp32.onnx", threads=2)(photos)
     parity.check_outputs(tmp_path / "fp32.onnx", Precision.FP32, found, wanted)

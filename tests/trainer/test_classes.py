@@ -83,7 +83,7 @@ def test_fit_learns_what_is_there_and_warns(
 ) -> None:
     saved = checkpoint.load(fitted / BEST)
     assert saved.classes == SHOWN
-    photos = load_dataset(saved.config.data)[Split.TEST].pixels(range(4), 224)
+    photos = load_dataset(saved.config.data)[Split.TEST].pixels(range(4))
     with torch.inference_mode():
         chances = torch.softmax(saved.model()(torch.from_numpy(photos))[0], dim=1)
     assert chances[:, [0, 6]].eq(0).all()

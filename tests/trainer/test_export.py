@@ -75,7 +75,7 @@ def test_the_files_name_no_folder_of_this_machine(bundle: Bundle) -> None:
 @pytest.mark.parametrize("batch", [1, 7])
 def test_onnx_says_what_torch_says(bundle: Bundle, fitted: Path, batch: int) -> None:
     saved = checkpoint.load(fitted / BEST)
-    pixels = load_dataset(saved.config.data)[Split.TEST].pixels(range(batch), 224)
+    pixels = load_dataset(saved.config.data)[Split.TEST].pixels(range(batch))
     with torch.inference_mode():
         logits, embedding = saved.model()(torch.from_numpy(pixels))
     wanted = softmax(logits.numpy(), bundle.card.temperature)

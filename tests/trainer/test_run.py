@@ -210,7 +210,7 @@ def test_features_are_computed_once_and_for_this_network_only(data: Data, tmp_pa
     assert asked == ["features, view 0", "features, view 1"]
     assert first[0].shape == (10, 56, 56, 32)
     with torch.inference_mode():
-        wanted = model.features(torch.from_numpy(photos.pixels(range(3), 224)))
+        wanted = model.features(torch.from_numpy(photos.pixels(range(3))))
     assert np.allclose(first[0][:3].transpose(0, 3, 1, 2), wanted, rtol=1e-2, atol=1e-3)
     assert not np.array_equal(first[0], first[1])
 

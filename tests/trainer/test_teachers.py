@@ -35,7 +35,7 @@ def teacher(data: Data, fitted: Path, tmp_path_factory: pytest.TempPathFactory) 
     saved = checkpoint.load(fitted / BEST)
     photos = load_dataset(config_of(data).data)[Split.TRAIN]
     with torch.inference_mode():
-        embedding = saved.model()(torch.from_numpy(photos.pixels(range(len(photos)), 224)))[1]
+        embedding = saved.model()(torch.from_numpy(photos.pixels(range(len(photos)))))[1]
     spread, axes = torch.linalg.svd(embedding - embedding.mean(dim=0), full_matrices=False)[1:]
     axis = axes[0] * len(photos) ** 0.5 / spread[0]  # along which embeddings differ most, in standard deviations
     step = torch.arange(7.0) - 3
@@ -90,7 +90,7 @@ def test_their_mean_answer_at_a_temperature(data: Data, teacher: Path, fitted: P
     found = teachers.load(config)
     assert found is not None
     photos = load_dataset(config.data)[Split.TEST]
-    pixels = torch.from_numpy(photos.pixels(range(len(photos)), 224))
+    pixels = torch.from_numpy(photos.pixels(range(len(photos))))
     models = [checkpoint.load(folder / BEST).model() for folder in (teacher, fitted)]
     with torch.inference_mode():
         wanted = sum(torch.softmax(model(pixels)[0] / 3, dim=1) for model in models) / 2

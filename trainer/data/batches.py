@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 
-from binwatch.image import SIZE
 from trainer.config import AugmentConfig
 from trainer.data.augment import augment, draw
 from trainer.data.dataset import PhotoSet
@@ -42,7 +41,7 @@ class PhotoBatches(Epochs):
         self._later = later
 
     def inputs(self, part: Part) -> Inputs:
-        pixels = torch.from_numpy(self._set.pixels(part.positions.tolist(), SIZE))
+        pixels = torch.from_numpy(self._set.pixels(part.positions.tolist()))
         if self._augment is None:
             return Inputs(pixels)
         changes = draw(part.photos, self._augment, part.random)[part.within]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ from binwatch.counts import CLASSES, class_of, names_of
 from binwatch.errors import PhotoError
 from trainer.config import DataConfig
 from trainer.data.index import Row, read_index
-from trainer.data.source import PREPARED, Source, open_source
+from trainer.data.source import Source, open_source, prepared_quality
 from trainer.data.split import Split
 from trainer.errors import DataError
 from trainer.ranks import ALONE, Ranks
@@ -35,6 +34,8 @@ class PhotoSet:
 
     source: Source
     rows: tuple[Row, ...]
+    size: int = image.SIZE
+    """Side in pixels of a decoded photo."""
     jpeg_quality: int | None = None
     """See DataConfig."""
 
@@ -59,19 +60,19 @@ class PhotoSet:
         """Class of each photo, 0 to 6, int64 (photos,)."""
         return np.array([class_of(row.quantity) for row in self.rows], dtype=np.int64)
 
-    def pixels(self, positions: Iterable[int], size: int) -> npt.NDArray[np.uint8]:
+    def pixels(self, positions: Iterable[int]) -> npt.NDArray[np.uint8]:
         """Decoded photos, uint8 (photos, size, size, 3). Raises DataError that names the photo."""
-        return np.stack([self._named(self.rows[position].key, size) for position in positions])
+        return np.stack([self._named(self.rows[position].key) for position in positions])
 
-    def _named(self, key: str, size: int) -> npt.NDArray[np.uint8]:
+    def _named(self, key: str) -> npt.NDArray[np.uint8]:
         try:
-            return self.decode(key, size)
+            return self.decode(key)
         except (PhotoError, OSError) as error:  # it could be decoded when training began
             raise DataError(f"photo {key} can no longer be read: {error}") from error
 
-    def decode(self, key: str, size: int) -> npt.NDArray[np.uint8]:
+    def decode(self, key: str) -> npt.NDArray[np.uint8]:
         """One decoded photo, uint8 (size, size, 3). Raises PhotoError."""
-        return image.load(self.source.read(key), size=size, jpeg_quality=self.jpeg_quality).pixels
+        return image.load(self.source.read(key), size=self.size, jpeg_quality=self.jpeg_quality).pixels
 
     def where(self, wanted: Callable[[Row], bool]) -> PhotoSet:
         return replace(self, rows=tuple(row for row in self.rows if wanted(row)))
@@ -150,7 +151,8 @@ def present_photos(config: DataConfig, ranks: Ranks = ALONE) -> tuple[PhotoSet, 
     rows = read_index(config)
     have = source.sizes()
     missing = tuple(row.key for row in rows if row.key not in have)
-    present = PhotoSet(source, tuple(row for row in rows if row.key in have), config.jpeg_quality or None)
+    kept = tuple(row for row in rows if row.key in have)
+    present = PhotoSet(source, kept, config.size, config.jpeg_quality or None)
     if not present:
         raise DataError(f"{config.photos}: holds none of the photos of {config.index}, such as {_some(missing)}")
     _check_same(config, present, ranks)
@@ -191,15 +193,13 @@ def check_quality(config: DataConfig) -> None:
 
     Only what learns from them asks: a model from elsewhere looks at them as it looks at any photo.
     """
-    prepared = config.photos.parent / PREPARED
-    if prepared.is_file():
-        quality = json.loads(prepared.read_text(encoding="utf-8"))["jpeg_quality"]
-        if quality != config.jpeg_quality:
-            kept = f"as JPEGs of quality {quality}" if quality else "as they came"
-            raise DataError(
-                f"{config.photos}: the photos were kept {kept};"
-                f" set data.jpeg_quality={quality}, so that workers treat theirs alike"
-            )
+    quality = prepared_quality(config.photos.parent, config.size)
+    if quality is not None and quality != config.jpeg_quality:
+        kept = f"as JPEGs of {config.size}×{config.size} and quality {quality}" if quality else "as they came"
+        raise DataError(
+            f"{config.photos}: the photos were kept {kept};"
+            f" set data.jpeg_quality={quality}, so that workers treat theirs alike"
+        )
 
 
 def _by_split(photos: PhotoSet) -> dict[Split, PhotoSet]:
@@ -228,7 +228,7 @@ def _look(photos: PhotoSet, check: Check) -> tuple[dict[str, str], dict[str, str
 
     def look(key: str) -> tuple[str, str]:
         try:
-            photos.decode(key, image.SIZE)
+            photos.decode(key)
             return "", hashlib.sha256(photos.source.read(key)).hexdigest()[:DIGEST]
         except (PhotoError, OSError) as error:
             return str(error) or type(error).__name__, ""

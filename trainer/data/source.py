@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tarfile
 from collections.abc import Iterable
 from pathlib import Path, PurePath, PurePosixPath
@@ -75,6 +76,19 @@ def _by_key(where: Path, photos: Iterable[tuple[str, PurePath, Place]]) -> dict[
             raise DataError(f"{where}: {names[key]} and {name} are both photo {key}; keep one of them")
         names[key], places[key] = name, place
     return places
+
+
+def prepared_quality(folder: Path, size: int) -> int | None:
+    """What `data.jpeg_quality` must be for the photos that `prepare` kept in `folder`, and a network that sees `size`.
+
+    JPEGs bear the traces of their compression as long as they are not squashed once more. None if `prepare` did not
+    make the folder.
+    """
+    file = folder / PREPARED
+    if not file.is_file():
+        return None
+    kept = json.loads(file.read_text(encoding="utf-8"))
+    return int(kept["jpeg_quality"]) if kept["size"] == size else 0
 
 
 def check_there(path: Path) -> None:

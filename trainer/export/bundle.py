@@ -15,7 +15,6 @@ import numpy.typing as npt
 
 from binwatch.bundle import Bundle, Card, Metrics, Precision, Variant, describe, write_card
 from binwatch.counts import EVERY, names_of
-from binwatch.image import SIZE
 from trainer import checkpoint, devices
 from trainer.calibrate import best_temperature, softmax
 from trainer.checkpoint import Checkpoint
@@ -94,7 +93,7 @@ class Exporter:
     def write(self, folder: Path, wanted: Sequence[Precision]) -> dict[Precision, Path]:
         """ONNX files in `folder`, not yet checked. fp32 is always written: the others are made from it."""
         files = {precision: folder / f"model-{precision}.onnx" for precision in Precision}
-        write_onnx(self.model, self.temperature, files[Precision.FP32])
+        write_onnx(self.model, self.temperature, files[Precision.FP32], self.saved.config.data.size)
         if Precision.INT8 in wanted:
             pixels = self._calibration()
             what = "int8: ranges of activations"
@@ -139,6 +138,7 @@ class Exporter:
             created=created,
             answers=self.saved.classes,
             embedding_size=self.model.head.size,
+            input_size=self.saved.config.data.size,
             jpeg_quality=self.saved.config.data.jpeg_quality or None,
             temperature=self.temperature,
             variants={precision: checked[precision].variant() for precision in options.variants},
@@ -158,7 +158,7 @@ class Exporter:
         """Training photos spread evenly over the whole set."""
         train = self.data[Split.TRAIN]
         chosen = np.linspace(0, len(train) - 1, min(CALIBRATION_PHOTOS, len(train))).astype(int)
-        return train.pixels(chosen.tolist(), SIZE)
+        return train.pixels(chosen.tolist())
 
 
 def export(path: Path, folder: Path, options: Options, data: dict[str, Any], display: Display) -> Card:
@@ -229,7 +229,7 @@ def _workshop(folder: Path) -> Iterator[Path]:
 
 
 def _first(photos: PhotoSet, count: int) -> npt.NDArray[np.uint8]:
-    return photos.pixels(range(min(count, len(photos))), SIZE)
+    return photos.pixels(range(min(count, len(photos))))
 
 
 def _move(work: Path, folder: Path, card: Card) -> None:

@@ -33,10 +33,10 @@ class Deployed(nn.Module):
         return torch.softmax(self.answers(logits / self.temperature), dim=1), embedding
 
 
-def write_onnx(counter: Counter, temperature: float, file: Path) -> None:
-    """Write the fp32 graph into one file, with a free batch dimension."""
+def write_onnx(counter: Counter, temperature: float, file: Path, size: int = SIZE) -> None:
+    """Write the fp32 graph for photos of `size`×`size` pixels into one file, with a free batch dimension."""
     deployed = Deployed(counter, temperature).eval()
-    photos = torch.zeros(2, SIZE, SIZE, 3, dtype=torch.uint8)  # an example of one would fix the batch size at one
+    photos = torch.zeros(2, size, size, 3, dtype=torch.uint8)  # an example of one would fix the batch size at one
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own deprecations, nothing that a user can act on
         torch.onnx.export(

@@ -15,7 +15,7 @@ from typing import TypeVar
 from PIL import Image
 
 from binwatch.errors import MetadataError, ObjectsError, PhotoError
-from binwatch.image import SIZE, Limits, load
+from binwatch.image import Limits, load
 from binwatch.metadata import ITEMS, expected_quantity
 from trainer.disk import write_whole
 from trainer.errors import DiskError, PrepareError
@@ -166,5 +166,5 @@ def read_bin(key: str, data: bytes) -> Bin | LeftOut:
 
 
 def kept_quality(size: int) -> int:
-    """What `data.jpeg_quality` must be for photos kept at `size`: JPEGs of the model's input size bear its traces."""
-    return JPEG_QUALITY if size == SIZE else 0
+    """The quality of the JPEGs that photos are kept as at `size`; 0 if they are kept as they came."""
+    return JPEG_QUALITY if size else 0

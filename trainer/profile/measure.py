@@ -258,8 +258,8 @@ def one_by_one(photos: PhotoSet, config: Config) -> dict[str, float]:
     keys = photos.keys[:ONE_BY_ONE]
 
     def decode(files: list[bytes]) -> torch.Tensor:
-        quality = photos.jpeg_quality
-        pixels = [image.load(file, size=image.SIZE, jpeg_quality=quality).pixels for file in files]
+        size, quality = photos.size, photos.jpeg_quality
+        pixels = [image.load(file, size=size, jpeg_quality=quality).pixels for file in files]
         return torch.from_numpy(np.stack(pixels))
 
     files, reading = _clocked(lambda: [photos.source.read(key) for key in keys])

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 from pathlib import Path
@@ -15,11 +14,12 @@ import torch
 
 from binwatch.bundle import Precision
 from binwatch.errors import BinwatchError
+from binwatch.image import SIZE
 from trainer import report
 from trainer.checkpoint import load
-from trainer.config import Config, DataConfig, read
+from trainer.config import Config, read
 from trainer.curves import CURVES
-from trainer.data.source import PREPARED
+from trainer.data.source import prepared_quality
 from trainer.data.split import Split
 from trainer.display import Display, silent
 from trainer.errors import ConfigError
@@ -41,12 +41,13 @@ VARIANTS, MAX_LOSS, VERSION = "export.variants", "export.max_loss", "export.vers
 def configuration(layout: Layout) -> Config:
     """The configuration that the job's hyperparameters and channels come to. Raises ConfigError."""
     changes = {name: value for name, value in layout.changes().items() if not name.startswith(EXPORT)}
+    size = changes.get("data.size", SIZE)
     folder = layout.channel(DATA)
     if not (folder / MANIFEST).is_file():
         raise ConfigError(
             f"channel {DATA!r} has no {MANIFEST}: give the job a folder that `python -m trainer prepare` wrote"
         )
-    given = {"photos": folder / PHOTOS, "index": folder / MANIFEST, "jpeg_quality": _kept_quality(folder)}
+    given = {"photos": folder / PHOTOS, "index": folder / MANIFEST, "jpeg_quality": prepared_quality(folder, size) or 0}
     weights = _weights(layout.channel(WEIGHTS))
     found = {f"data.{name}": str(value) if isinstance(value, Path) else value for name, value in given.items()}
     started = {"model.weights": str(weights)} if weights else {}
@@ -102,14 +103,6 @@ def _say(row: dict[str, float]) -> None:
 
 def _say_nothing(_: dict[str, float]) -> None:
     pass
-
-
-def _kept_quality(folder: Path) -> int:
-    """The quality at which `prepare` kept the photos (see DataConfig.jpeg_quality)."""
-    file = folder / PREPARED
-    if not file.is_file():
-        return int(DataConfig.model_fields["jpeg_quality"].default)
-    return int(json.loads(file.read_text(encoding="utf-8"))["jpeg_quality"])
 
 
 def _suited_to_the_machine() -> dict[str, Any]:

@@ -16,7 +16,6 @@ import numpy as np
 
 from binwatch.cores import cores
 from binwatch.errors import ObjectsError, PhotoError, Reason
-from binwatch.image import load
 from binwatch.objects import ObjectRefused, Objects
 from binwatch.photo_stats import photo_stats
 from binwatch.settings import Settings
@@ -132,7 +131,7 @@ class PhotoCounter:
         received = Received(len(data), hashlib.md5(data, usedforsecurity=False).hexdigest())
         try:
             with self._metrics.timed(Stage.DECODE):
-                photo = load(data, limits=self._settings.limits, jpeg_quality=self.engine.card.jpeg_quality)
+                photo = self.engine.card.load_photo(data, self._settings.limits)
             received = replace(received, photo=photo, stats=photo_stats(photo.pixels))
         except PhotoError as error:
             self._batcher.withdraw()

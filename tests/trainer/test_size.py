@@ -1,0 +1,107 @@
+"""Networks that see photos of another size: trained, exported, evaluated, and counted with by worker and container."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sqlalchemy import Engine as Database
+from sqlalchemy import select
+
+from binwatch.bundle import Bundle
+from binwatch.events import Created
+from binwatch.image import load
+from binwatch.records.tables import Count
+from binwatch.settings import Settings
+from tests.services.s3 import S3
+from tests.trainer.drawn import QUICK, Data, run_cli
+from trainer.data.source import PREPARED, prepared_quality
+from trainer.loop import BEST
+from trainer.runtime import OnnxModel
+from worker.counting import Counting
+from worker.engine import Engine
+from worker.metrics import WorkerMetrics
+from worker.serving.counter import PhotoCounter
+
+PHOTO = Path(__file__).parents[2] / "samples" / "bin-images" / "00184.jpg"
+SIZE = 96
+
+
+@pytest.fixture(scope="module")
+def bundle(data: Data, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """Of a network whose lower layers are frozen: their features are of photos of that size, too."""
+    folder = tmp_path_factory.mktemp("size")
+    sized = ["--set", f"data.size={SIZE}", "--freeze", "layer1", "--epochs", 1]
+    run_cli("fit", *data.flags, "--out", folder / "run", *QUICK, *sized)
+    (features,) = (np.load(file, mmap_mode="r") for file in (folder / "run" / "features").glob("*-1.npy"))
+    assert features.shape[1:] == (SIZE // 4, SIZE // 4, 32)
+    run_cli(
+        "export", folder / "run" / BEST, "--out", folder / "bundle", "--variants", "int8,fp32,fp16", "--max-loss", 1,
+    )  # fmt: skip
+    return Bundle(folder / "bundle")
+
+
+@pytest.fixture(scope="module")
+def expected(bundle: Bundle) -> list[float]:
+    """What the shipped file says of the photo at that size."""
+    assert bundle.card.input_size == SIZE
+    pixels = load(PHOTO.read_bytes(), size=SIZE).pixels
+    return OnnxModel(bundle.model(Engine(bundle).precision))(pixels[None])[0][0].tolist()
+
+
+@pytest.fixture
+def settings(bundle: Bundle, s3: S3, sqlite_records: Database) -> Settings:
+    return Settings(
+        bucket=s3.bucket, s3_endpoint_url=s3.endpoint_url, database_url=str(sqlite_records.url),
+        model_dir=bundle.folder, inference_threads=1, fetch_threads=1, worker_concurrency=1,
+    )  # fmt: skip
+
+
+def test_a_worker_counts(expected: list[float], settings: Settings, s3: S3) -> None:
+    s3.put("bin-images/00184.jpg", PHOTO.read_bytes())
+    counting = Counting(settings)
+    try:
+        assert counting.count([Created(s3.bucket, "bin-images/00184.jpg")]) == []
+        with counting.database.connect() as connection:
+            assert connection.scalars(select(Count.probabilities)).one() == pytest.approx(expected, abs=1e-5)
+    finally:
+        counting.close()
+
+
+def test_the_container_answers(expected: list[float], settings: Settings, bundle: Bundle) -> None:
+    counter = PhotoCounter(Engine(bundle), settings, WorkerMetrics())
+    try:
+        answer = asyncio.run(counter.count(PHOTO.read_bytes()))
+    finally:
+        counter.close()
+    assert json.loads(answer.model_dump_json())["probabilities"] == pytest.approx(expected, abs=1e-5)
+
+
+def test_it_is_evaluated_at_its_own_size(bundle: Bundle, data: Data, tmp_path: Path) -> None:
+    accuracy = []
+    for model in (bundle.folder, bundle.folder.parent / "run" / BEST):
+        file = tmp_path / f"{model.name}.json"
+        run_cli("evaluate", model, *data.flags, "--out", file)
+        figures = json.loads(file.read_text(encoding="utf-8"))["metrics"]["test"]
+        assert figures["photos"] == 10
+        accuracy.append(figures["accuracy"]["value"])
+    assert accuracy[0] == accuracy[1] == bundle.card.metrics["test"].accuracy.value
+
+
+def test_a_teacher_sees_the_same_photos(
+    bundle: Bundle, data: Data, tmp_path: Path, cli_error: Callable[..., str]
+) -> None:
+    teacher = ["--set", f'distil.teachers=["{bundle.folder.parent / "run" / BEST}"]']
+    message = cli_error("fit", *data.flags, "--out", tmp_path / "student", *QUICK, *teacher)
+    assert f"learned with data.size={SIZE}, and this run has 224" in message
+
+
+def test_the_quality_of_prepared_photos_matters_at_their_own_size(tmp_path: Path) -> None:
+    assert prepared_quality(tmp_path, SIZE) is None
+    (tmp_path / PREPARED).write_text(json.dumps({"size": SIZE, "jpeg_quality": 95}), encoding="utf-8")
+    assert prepared_quality(tmp_path, SIZE) == 95
+    assert prepared_quality(tmp_path, 224) == 0  # squashed once more: the traces are gone
