@@ -111,12 +111,12 @@ def serve() -> None:
 @cli.command()
 def beat() -> None:
     """Start what is due: reconcile, the nightly run. One is enough, beside any number of workers."""
-    from worker.app import make_app
+    from worker.app import make_beat
     from worker.logs import configure
 
     settings = load_settings()
     configure(settings.log_format)
-    make_app(settings).Beat(loglevel="INFO", quiet=True).run()
+    make_beat(settings).run()
 
 
 @cli.command()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 from celery import Celery, bootsteps
 from celery.apps.worker import Worker
+from kombu.entity import Queue
 
 from binwatch.settings import NightlyBackend, Settings
 from worker.beat import SCHEDULER
@@ -16,11 +18,12 @@ from worker.depths import DepthWatch, open_depths
 from worker.health import Health
 from worker.http import StatusServer
 from worker.intake.loop import Events, IntakeLoop
-from worker.intake.rabbitmq import dead_letter_queue, declare, task_queue
+from worker.intake.rabbitmq import BrokerUnreachable, check_permissions, dead_letter_queue, declare, task_queue
 from worker.intake.source import open_events
 from worker.metrics import WorkerMetrics
 from worker.nightly.tasks import EXPIRES_S, NIGHTLY, NIGHTLY_POLL, PollNightly, StartNightly, nightly_crontab
 from worker.queues import TASK_VISIBILITY_S, client_config
+from worker.rabbitmq import use_guarded_transports
 from worker.sending import Sender
 from worker.sqs_transport import POLLS, TRANSPORT, Polls
 from worker.tasks import RECONCILE, CountPhotos, ReadMetadata, Reconcile
@@ -28,6 +31,7 @@ from worker.tasks import RECONCILE, CountPhotos, ReadMetadata, Reconcile
 
 def make_app(settings: Settings) -> Celery:
     """A Celery application that can send tasks. It does no work of its own until make_worker is called."""
+    use_guarded_transports()
     app = Celery("binwatch", broker=settings.broker_url.get_secret_value(), set_as_current=False)
     app.conf.update(
         task_default_queue=settings.task_queue,
@@ -59,7 +63,7 @@ def make_app(settings: Settings) -> Celery:
 
 def _transport_options(settings: Settings) -> dict[str, Any]:
     if not is_sqs(settings):
-        return {"confirm_publish": True}  # without, an event message could be deleted before its task is safe
+        return {}
     return {
         "region": settings.region,
         "visibility_timeout": TASK_VISIBILITY_S,
@@ -89,13 +93,37 @@ def is_sqs(settings: Settings) -> bool:
     return settings.broker_url.get_secret_value().startswith("sqs")
 
 
-def prepare_task_queue(app: Celery, settings: Settings) -> None:
-    """On RabbitMQ, declare Celery's queue so that what it rejects is kept. On SQS, the intake checks it."""
+def prepare_task_queue(
+    app: Celery, settings: Settings, dead_letters: Queue | None = None, *, to_consume: bool = False
+) -> None:
+    """On RabbitMQ, declare Celery's queue so that what it rejects is kept. On SQS, the intake checks it.
+
+    `dead_letters` is the sender's queue, which Celery must not declare again where the user may not; `to_consume`: also
+    find out whether the user may read from the queue and write. Raises QueueError.
+    """
     if is_sqs(settings):
         return
     (queue,) = app.conf.task_queues
     with app.connection() as connection:
-        declare(connection, [dead_letter_queue(queue.name + "-dead"), queue])
+        declare(connection, [dead_letters or dead_letter_queue(queue.name + "-dead"), queue])
+        if to_consume:
+            check_permissions(connection, queue)
+
+
+def open_sender(settings: Settings) -> Sender:
+    """What sends tasks, for a command that is no worker; its queues are there. Raises QueueError."""
+    app = make_app(settings)
+    sender = make_sender(app, settings)
+    prepare_task_queue(app, settings, sender.dead_letter_queue)
+    return sender
+
+
+def make_beat(settings: Settings) -> Any:
+    """Celery's beat. A RabbitMQ that is not there yet is waited for by its own tries. Raises QueueError."""
+    app = make_app(settings)
+    with suppress(BrokerUnreachable):
+        prepare_task_queue(app, settings)
+    return app.Beat(loglevel="INFO", quiet=True)
 
 
 def make_sender(app: Celery, settings: Settings) -> Sender:
@@ -113,9 +141,9 @@ def make_worker(app: Celery, settings: Settings) -> Worker:
         app.register_task(task(counting, sender, settings.retry_wait_s))
     for periodic in (Reconcile, StartNightly, PollNightly):
         app.register_task(periodic(counting, sender, settings))
-    prepare_task_queue(app, settings)
+    prepare_task_queue(app, settings, sender.dead_letter_queue, to_consume=True)
     events = open_events(settings)
-    probes = {**counting.probes(), "task queue": sender.backlog, "tasks": counting.idle.check}
+    probes = {**counting.probes(), "task queue": sender.check, "tasks": counting.idle.check}
     if is_sqs(settings):
         probes["task polls"] = app.conf.broker_transport_options[POLLS].check
     depths = DepthWatch(open_depths(settings), metrics.depths, counting.idle.saw)

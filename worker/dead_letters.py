@@ -18,13 +18,14 @@ from binwatch.settings import EventSource, Settings
 from worker.amqp_properties import tolerate_unreadable
 from worker.intake.rabbitmq import dead_letter_queue, declare, event_queue, rabbitmq_url, task_queue
 from worker.queues import QueueError, queue_url, sqs_client
+from worker.rabbitmq import BrokerBlocked, connect_to
 
 logger = logging.getLogger(__name__)
 
 PATIENCE_S = 30.0
 """How long a queue may need until it can be read, once its broker answers."""
 _RETRY_S = 0.5
-_BROKEN = (AMQPError, MessageNacked, OSError)
+_BROKEN = (AMQPError, MessageNacked, OSError, BrokerBlocked)
 _PEEK_S = 60
 """How long a message that was looked at stays hidden on SQS if this process dies meanwhile."""
 
@@ -184,7 +185,7 @@ class RabbitDeadLetters:
         """A broker that has just started may answer before its quorum queues do: those hold elections first."""
         deadline = time.monotonic() + PATIENCE_S
         while True:
-            connection = Connection(self._url)
+            connection = connect_to(self._url)
             try:
                 return connection, *self._take(connection)
             except _BROKEN as error:

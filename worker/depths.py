@@ -8,11 +8,10 @@ from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Any
 
-from kombu.connection import Connection
-
 from binwatch.settings import EventSource, Settings
 from worker.intake.rabbitmq import rabbitmq_url
 from worker.queues import queue_url, sqs_client
+from worker.rabbitmq import connect_to
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +67,7 @@ def _on_rabbitmq(url: str, names: Mapping[QueueRole, str]) -> Depths:
     def look() -> dict[str, int]:
         # A connection for each look: one that is kept would need heartbeats, and could be dead without a sign.
         # Not its default_channel, which tries for longer.
-        with Connection(url, connect_timeout=_CONNECT_S) as connection, connection.channel() as channel:
+        with connect_to(url, connect_timeout=_CONNECT_S) as connection, connection.channel() as channel:
             return {
                 role.value: int(channel.queue_declare(name, passive=True).message_count) for role, name in names.items()
             }

@@ -11,7 +11,7 @@ from rich.progress import Progress as Display
 from binwatch.keys import Skipped
 from binwatch.objects import Objects
 from binwatch.settings import Settings
-from worker.app import make_app, make_sender
+from worker.app import open_sender
 from worker.backfill import Progress, backfill
 from worker.counting import open_records
 from worker.reconcile import Grace, Sent, send_unrecorded, skipped_keys
@@ -19,8 +19,7 @@ from worker.reconcile import Grace, Sent, send_unrecorded, skipped_keys
 
 def reconcile_once(settings: Settings, *, refused: bool) -> Sent:
     """Send what has no record; with `refused`, also what could not be fetched, whenever that was tried last."""
-    sender = make_sender(make_app(settings), settings)
-    return send_unrecorded(Objects(settings), open_records(settings), settings, sender, refused=refused)
+    return send_unrecorded(Objects(settings), open_records(settings), settings, open_sender(settings), refused=refused)
 
 
 def list_skipped(settings: Settings, prefix: str) -> Iterator[tuple[Skipped, str]]:
@@ -50,7 +49,7 @@ def backfill_with_progress(
             Objects(settings),
             open_records(settings),
             settings,
-            make_sender(make_app(settings), settings),
+            open_sender(settings),
             bucket=bucket,
             prefix=prefix,
             patience_s=patience_s,

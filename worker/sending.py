@@ -11,6 +11,7 @@ from celery import Celery
 from kombu.entity import Queue
 
 from binwatch.events import Created
+from worker.rabbitmq import check_takes_messages
 
 COUNT_PHOTOS = "binwatch.count_photos"
 READ_METADATA = "binwatch.read_metadata"
@@ -25,6 +26,11 @@ class Sender:
         self._app = app
         self._size = size
         self._dead_letters = dead_letters
+
+    @property
+    def dead_letter_queue(self) -> Queue | None:
+        """RabbitMQ's, which has to be declared; None on SQS."""
+        return self._dead_letters if isinstance(self._dead_letters, Queue) else None
 
     def count(self, photos: Sequence[Created]) -> None:
         """Have photos counted."""
@@ -47,6 +53,13 @@ class Sender:
         with self._app.connection_for_read() as connection:
             name = self._app.conf.task_default_queue
             return int(connection.default_channel.queue_declare(queue=name, passive=True).message_count)
+
+    def check(self) -> None:
+        """Raise unless the broker answers and, if it is RabbitMQ, takes messages: it may be low on disk or memory."""
+        self.backlog()
+        if self._app.conf.task_queues:  # as on RabbitMQ only
+            with self._app.connection_for_write() as connection:
+                check_takes_messages(connection)
 
     def _send(self, task: str, objects: Sequence[Created]) -> None:
         for start in range(0, len(objects), self._size):

@@ -10,13 +10,14 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from kombu.connection import Connection
 
 from tests.services.postgres import require_service
+from worker.rabbitmq import BrokerBlocked, check_takes_messages, connect_to
 
 START_S = 90
 # Not the wrapper in PATH: that one insists on root or on Debian's own user and folders.
@@ -57,6 +58,41 @@ class RabbitMQ:
             os.killpg(self._process.pid, how)
         self._process.wait(60)
         self._process = None
+
+    def control(self, *words: str) -> None:
+        """Run rabbitmqctl."""
+        program = str(SERVER.with_name("rabbitmqctl"))
+        done = subprocess.run([program, "-q", *words], env=self._environment(), capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+    @contextlib.contextmanager
+    def alarm(self, kind: str) -> Iterator[None]:
+        """Low on disk or memory, for as long as the context lasts."""
+        setting, bad, good = {
+            "disk": ("set_disk_free_limit", str(10**15), "1000000"),
+            "memory": ("set_vm_memory_high_watermark", "0.00001", "0.4"),
+        }[kind]
+        self.control(setting, bad)
+        try:
+            self._wait_until(lambda: self._is_blocked())
+            yield
+        finally:
+            self.control(setting, good)
+            self._wait_until(lambda: not self._is_blocked())
+
+    def _is_blocked(self) -> bool:
+        with connect_to(self.url) as connection:
+            try:
+                check_takes_messages(connection)
+            except BrokerBlocked:
+                return True
+        return False
+
+    def _wait_until(self, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + START_S
+        while not condition():
+            assert time.monotonic() < deadline, f"not within {START_S} s"
+            time.sleep(0.05)  # between two looks at the condition
 
     def close(self) -> None:
         """Stop the broker and Erlang's port mapper, which it started beside itself."""

@@ -21,6 +21,7 @@ from worker.intake.rabbitmq import RabbitEvents, task_queue
 from worker.intake.rabbitmq import declare as declare_queues
 from worker.intake.received import Received
 from worker.queues import QueueError
+from worker.rabbitmq import BrokerBlocked
 
 
 @pytest.fixture
@@ -253,6 +254,84 @@ def test_a_queue_with_other_properties_is_an_error_that_names_it(rabbitmq, name)
         Queue(name, durable=True)(connection.default_channel).declare()
     with pytest.raises(QueueError, match=f"queue '{name}' exists with other properties"):
         open_events(rabbitmq, name).declare()
+
+
+@pytest.fixture
+def user(rabbitmq: RabbitMQ, name: str) -> Iterator[Callable[..., str]]:
+    """Makes a user with permissions; gives the broker's URL for that user."""
+
+    def make(configure: str, write: str, read: str) -> str:
+        rabbitmq.control("add_user", name, "secret")
+        rabbitmq.control("set_permissions", "-p", "/", name, configure, write, read)
+        return rabbitmq.url.replace("guest:guest", f"{name}:secret")
+
+    yield make
+    rabbitmq.control("delete_user", name)
+
+
+def test_a_queue_that_a_user_may_not_make_is_no_queue_with_other_properties(user, events, name):
+    """The advice to delete it would cost what waits in it."""
+    url = user("^$", ".*", ".*")
+    known = RabbitEvents(url, name, f"{name}-dead", prefetch=50, timeout_s=5)
+    known.declare()
+    known.check_permissions()
+    known.receive(0)  # declares them no more
+    known.close()
+    unknown = RabbitEvents(url, f"{name}-new", f"{name}-dead", prefetch=50, timeout_s=5)
+    with pytest.raises(
+        QueueError, match=f"queue '{name}-new' does not exist, and RabbitMQ's user may not make it"
+    ) as e:
+        unknown.declare()
+    assert "other properties" not in str(e.value)
+    unknown.close()
+
+
+@pytest.mark.parametrize(("write", "read", "what"), [("^$", ".*", "amq.default"), (".*", "^$", "events-")])
+def test_a_permission_that_is_lacking_is_named_at_the_start(rabbitmq, user, events, name, write, read, what):
+    send(rabbitmq, name, "photo")
+    limited = RabbitEvents(user(".*", write, read), name, f"{name}-dead", prefetch=50, timeout_s=5)
+    with pytest.raises(QueueError, match=rf"queue '{name}' cannot be used .*403.*{what}.*read from it and to write to"):
+        limited.check_permissions()
+    limited.close()
+    events.check_permissions()
+    assert receive(events, 1) == ["photo"]
+
+
+def test_a_virtual_host_that_is_not_there_is_named(rabbitmq):
+    with pytest.raises(
+        QueueError, match=r"RabbitMQ refuses the virtual host .*nowhere.*: correct what follows the host"
+    ):
+        RabbitEvents(rabbitmq.url[:-1] + "nowhere", "a", "b", prefetch=1, timeout_s=5).declare()
+
+
+def test_nothing_is_sent_to_a_broker_that_is_low_on_disk_and_all_goes_on_afterwards(rabbitmq, events, name):
+    send(rabbitmq, name, "no event", "photo")
+    first = take(events, 2)
+    with rabbitmq.alarm("disk"):
+        for _ in range(5):
+            with pytest.raises(BrokerBlocked, match="takes no messages"):
+                events.set_aside(first[0], "not JSON")
+            assert sorted(receive(events, 2)) == ["no event", "photo"], "it is still handed over meanwhile"
+    events.close()
+    messages = {_text(message.body): message for message in take(events, 2)}
+    events.set_aside(messages["no event"], "not JSON")
+    events.delete(list(messages.values()))
+    assert waiting(rabbitmq, f"{name}-dead", 1) == 1, "and not once for each try"
+    assert waiting(rabbitmq, name, 0) == 0
+
+
+def test_a_message_that_is_not_confirmed_in_time_is_an_error(rabbitmq, events, name, monkeypatch):
+    """Heartbeats come in the meantime, and are no confirmation."""
+    send(rabbitmq, name, "no event")
+    (message,) = take(events, 1)
+    monkeypatch.setattr("worker.rabbitmq.PUBLISH_WITHIN_S", 0.0)
+    with pytest.raises(BrokerBlocked, match="did not confirm a message within 0 s"):
+        events.set_aside(message, "not JSON")
+    monkeypatch.undo()
+    (message,) = take(events, 1)
+    events.set_aside(message, "not JSON")
+    events.delete([message])
+    assert waiting(rabbitmq, name, 0) == 0
 
 
 def test_an_unreachable_broker_is_an_error_that_names_the_setting(closed_url):

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from amqp.exceptions import AccessRefused, MessageNacked
+from amqp.exceptions import AccessRefused, MessageNacked, NotAllowed, NotFound, PreconditionFailed
 from kombu.connection import Connection
 from kombu.entity import Exchange, Queue
 from kombu.messaging import Consumer, Producer
@@ -21,6 +21,7 @@ from binwatch.settings import Settings
 from worker.amqp_properties import tolerate_unreadable
 from worker.intake.received import Received
 from worker.queues import QueueError
+from worker.rabbitmq import BrokerBlocked, check_takes_messages, connect_to
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +31,8 @@ _MAX_DELIVERIES = 1000
 """Every worker that stops is a delivery of all that RabbitMQ had pushed to it in advance, so twenty are soon over."""
 _SURPLUS_WAIT_S = 0.5
 """Between two returns of messages before their time: refused messages that only go round must not take up a core."""
+_CHECK = "binwatch-check"
+"""Tag of a consumer that only finds out whether it may be one."""
 _NO_NAME = Exchange("")  # RabbitMQ's default exchange: the routing key is the queue's name
 
 
@@ -64,23 +67,70 @@ def dead_letter_queue(name: str) -> Queue:
 
 def task_queue(name: str) -> Queue:
     """Celery's queue. A classic one: Celery holds tasks back until their next try, which quorum queues do not like."""
-    arguments = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": name + "-dead"}
+    arguments = {
+        "x-queue-type": "classic",  # a virtual host may make them quorum queues unless it is told
+        "x-dead-letter-exchange": "",
+        "x-dead-letter-routing-key": name + "-dead",
+    }
     return Queue(name, _NO_NAME, routing_key=name, durable=True, queue_arguments=arguments)
 
 
+class BrokerUnreachable(QueueError):
+    """RabbitMQ does not answer now."""
+
+
 def declare(connection: Connection, queues: Sequence[Queue]) -> None:
-    """Declare the queues. Raises QueueError if one is there already with other properties, or cannot be had."""
+    """Declare the queues. Raises QueueError if one is there already with other properties, or cannot be had.
+
+    A user who may not declare them must find them there; then nothing declares them again, Celery neither.
+    """
     _connect(connection)
     for queue in queues:
         try:
             with connection.channel() as channel:  # RabbitMQ closes the channel on a mismatch
                 queue(channel).declare()
-        except connection.channel_errors as error:
+        except AccessRefused as error:
+            _take_as_it_is(connection, queue, error)
+        except PreconditionFailed as error:
             raise QueueError(
-                f"queue {queue.name!r} exists with other properties ({error}): empty it, delete it, and start again"
+                f"queue {queue.name!r} exists with other properties ({error}): once it is empty, delete it, and start"
+                " again"
             ) from error
+        except connection.channel_errors as error:
+            raise QueueError(f"queue {queue.name!r} cannot be had ({error}); see RabbitMQ's log") from error
         except connection.connection_errors as error:
             raise _unreachable(error) from error
+
+
+def _take_as_it_is(connection: Connection, queue: Queue, refusal: AccessRefused) -> None:
+    """A queue that the user may not declare: it is used if it is there."""
+    try:
+        with connection.channel() as channel:
+            channel.queue_declare(queue.name, passive=True)
+    except NotFound as error:
+        raise QueueError(
+            f"queue {queue.name!r} does not exist, and RabbitMQ's user may not make it ({refusal}): give the user the"
+            " permission to configure it, or have python -m worker setup make it as a user who has that"
+        ) from error
+    if not queue.no_declare:  # type: ignore[attr-defined]  # kombu sets it
+        logger.warning("queue %r is used as it is, unchecked: RabbitMQ's user may not declare it", queue.name)
+    queue.no_declare = True  # type: ignore[attr-defined]
+
+
+def check_permissions(connection: Connection, queue: Queue) -> None:
+    """Raise QueueError if RabbitMQ's user may not read from the queue, or not write to any. Loses no message."""
+    try:
+        with connection.channel() as channel:
+            channel.basic_qos(0, 1, False)
+            channel.basic_consume(queue.name, _CHECK, callback=lambda _: None)
+            channel.basic_cancel(_CHECK)  # what came meanwhile goes back as the channel is closed
+        with contextlib.suppress(BrokerBlocked):  # may pass, and what waits can be counted meanwhile
+            check_takes_messages(connection)
+    except AccessRefused as error:
+        raise QueueError(
+            f"queue {queue.name!r} cannot be used ({error}): give RabbitMQ's user the permissions to read from it and"
+            " to write to the exchange amq.default"
+        ) from error
 
 
 def _connect(connection: Connection) -> None:
@@ -91,12 +141,17 @@ def _connect(connection: Connection) -> None:
             "RabbitMQ refuses the user or the password of BINWATCH_BROKER_URL (or BINWATCH_EVENT_BROKER_URL): correct"
             " them, and mind that RabbitMQ keeps those that it was first started with"
         ) from error
+    except NotAllowed as error:
+        raise QueueError(
+            f"RabbitMQ refuses the virtual host ({error}): correct what follows the host in BINWATCH_BROKER_URL (or"
+            " BINWATCH_EVENT_BROKER_URL), or give the user permissions there"
+        ) from error
     except connection.connection_errors as error:
         raise _unreachable(error) from error
 
 
-def _unreachable(error: Exception) -> QueueError:
-    return QueueError(f"RabbitMQ cannot be reached ({error}); check BINWATCH_BROKER_URL")
+def _unreachable(error: Exception) -> BrokerUnreachable:
+    return BrokerUnreachable(f"RabbitMQ cannot be reached ({error}); check BINWATCH_BROKER_URL")
 
 
 class RabbitEvents:
@@ -104,13 +159,7 @@ class RabbitEvents:
 
     def __init__(self, url: str, queue: str, dead_letter: str, *, prefetch: int, timeout_s: float) -> None:
         tolerate_unreadable()
-        self._connection = Connection(
-            url,
-            heartbeat=_HEARTBEAT_S,
-            connect_timeout=timeout_s,
-            # Without confirms, a message set aside could be lost on the way.
-            transport_options={"confirm_publish": True},
-        )
+        self._connection = connect_to(url, heartbeat=_HEARTBEAT_S, connect_timeout=timeout_s)
         self._queue = event_queue(queue, dead_letter)
         self._dead_letter = dead_letter_queue(dead_letter)
         self._prefetch = prefetch
@@ -121,11 +170,19 @@ class RabbitEvents:
         """Which message is to come again when, by the monotonic clock."""
         self._surplus_at = 0.0
         """When messages may be returned before their time, by the same clock."""
-        self._broken = (*self._connection.recoverable_connection_errors, *self._connection.recoverable_channel_errors)
+        self._broken = (
+            *self._connection.recoverable_connection_errors,
+            *self._connection.recoverable_channel_errors,
+            BrokerBlocked,
+        )
 
     def declare(self) -> None:
         """Make both queues. Raises QueueError."""
         declare(self._connection, [self._dead_letter, self._queue])
+
+    def check_permissions(self) -> None:
+        """Raise QueueError if a permission is lacking."""
+        check_permissions(self._connection, self._queue)
 
     def receive(self, wait_s: int) -> list[Received]:
         """What has come; waits up to `wait_s` seconds for the first."""

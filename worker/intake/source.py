@@ -26,5 +26,6 @@ def open_events(settings: Settings) -> Events | None:
             timeout_s=settings.s3_timeout_s,
         )
         events.declare()
+        events.check_permissions()
         return events
     return None

@@ -1,0 +1,100 @@
+"""RabbitMQ as other people run it: with another default type of queue, with few permissions, low on disk or memory."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+import pytest
+from pydantic import SecretStr
+
+from tests.faults.house import House
+from tests.services.rabbitmq import RabbitMQ, free_ports
+from worker.setup import make_queues
+
+PHOTOS = 40
+
+
+@pytest.fixture
+def vhost(rabbitmq: RabbitMQ) -> str:
+    """A virtual host whose queues are quorum queues unless they say otherwise."""
+    name = f"quorum-{uuid.uuid4().hex[:8]}"
+    rabbitmq.control("add_vhost", name, "--default-queue-type", "quorum")
+    rabbitmq.control("set_permissions", "-p", name, "guest", ".*", ".*", ".*")
+    return name
+
+
+def test_queues_are_quorum_queues_by_default(house: House, rabbitmq: RabbitMQ, vhost: str) -> None:
+    """Celery needs a classic one: it asks for a prefetch limit of the whole channel, which a quorum queue refuses."""
+    house.settings = house.settings.model_copy(update={"broker_url": SecretStr(rabbitmq.url[:-1] + vhost)})
+    house.publish([body for n in range(PHOTOS) for body in (house.photo(n), house.metadata(n, n % 5))])
+    house.start()
+    house.settle()
+    house.check()
+
+
+def test_a_user_who_may_declare_nothing_uses_the_queues_that_are_there(house: House, rabbitmq: RabbitMQ) -> None:
+    make_queues(house.settings)
+    house.publish([body for n in range(PHOTOS) for body in (house.photo(n), house.metadata(n, n % 5))])
+    house.publish(["no event"])
+    limit(rabbitmq, house, configure="^$", write=".*", read=".*")
+    house.start()
+    house.settle()
+    assert "may not declare it" in (house.folder / "worker-0.log").read_text()
+    (letter,) = house.dead_letters()
+    assert letter.body == "no event"
+    house.check()
+
+
+def limit(rabbitmq: RabbitMQ, house: House, **permissions: str) -> None:
+    """Have the workers be a user with these permissions."""
+    user = f"user-{uuid.uuid4().hex[:8]}"
+    rabbitmq.control("add_user", user, "secret")
+    rabbitmq.control(
+        "set_permissions", "-p", "/", user, *(permissions[name] for name in ("configure", "write", "read"))
+    )
+    url = rabbitmq.url.replace("guest:guest", f"{user}:secret")
+    house.settings = house.settings.model_copy(update={"broker_url": SecretStr(url)})
+
+
+@pytest.mark.parametrize("kind", ["disk", "memory"])
+def test_rabbitmq_is_low_on_something(house: House, rabbitmq: RabbitMQ, kind: str) -> None:
+    """/healthz says so while event messages wait to become tasks; afterwards all are counted, each once."""
+    (port,) = free_ports(1)
+    house.settings = house.settings.model_copy(update={"worker_port": port})
+    house.publish([body for n in range(PHOTOS) for body in (house.photo(n), house.metadata(n, n % 5))])
+    with rabbitmq.alarm(kind):
+        house.start()
+        house.wait_until(lambda: "RabbitMQ takes no messages" in str(problems(port).get("event queue")))
+        assert problems(port).keys() == {"event queue", "task queue"}
+        assert "disk or memory is nearly full" in problems(port)["task queue"]
+        assert house.recorded() == 0
+    house.settle()
+    house.check()
+
+
+@pytest.mark.parametrize("kind", ["disk", "memory"])
+def test_rabbitmq_gets_low_on_something_under_load(house: House, rabbitmq: RabbitMQ, kind: str) -> None:
+    (port,) = free_ports(1)
+    house.settings = house.settings.model_copy(update={"worker_port": port})
+    house.publish([body for n in range(8 * PHOTOS) for body in (house.photo(n), house.metadata(n, n % 5))])
+    house.start()
+    house.wait_until(lambda: house.recorded() >= 8)
+    with rabbitmq.alarm(kind):
+        house.wait_until(lambda: "task queue" in problems(port))
+    house.wait_until(lambda: not problems(port))
+    house.settle()
+    house.check()
+
+
+def problems(port: int) -> dict[str, str]:
+    """What /healthz says is wrong."""
+    try:
+        with urlopen(f"http://127.0.0.1:{port}/healthz") as answer:
+            body = answer.read()
+    except HTTPError as error:
+        body = error.read()
+    found: dict[str, str] = json.loads(body)["problems"]
+    return found
