@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any, get_args
+
+import typer
 
 from binwatch.errors import BinwatchError
+from binwatch.numbers import number
 from binwatch.text import visible
 
 _EXTRAS = {"onnxruntime": "cpu", "psycopg": "postgres", "pyarrow": "parquet", "sagemaker": "sagemaker"}
 """What brings a package that is not in the program's own extra, since not everyone needs it."""
+_LONGEST, _HEAD, _TAIL = 2_000, 1_400, 500
+"""Characters of an error: all of it, and of a longer one its start and its end."""
+_USAGE = 2
 _OWN = frozenset({"binwatch", "demo", "monitor", "trainer", "worker"})
 
 
@@ -20,6 +27,8 @@ def run(app: Callable[[], object], extra: str) -> None:
     So is a package that is not installed: `extra` names what Binwatch must be installed with.
     """
     try:
+        if isinstance(app, typer.Typer):
+            check_numbers(app, sys.argv[1:])
         app()
     except BinwatchError as error:
         _end(str(error))
@@ -31,11 +40,50 @@ def run(app: Callable[[], object], extra: str) -> None:
         _end(f"{package} is not installed; in Binwatch's repository: pip install -c requirements.lock '.[{extras}]'")
 
 
-def _end(message: str) -> None:
+def check_numbers(app: typer.Typer, arguments: Sequence[str]) -> None:
+    """Ends the program if an option that is a number is given as one that only Python takes, such as `1_0` for 10."""
+    numeric = _numeric(typer.main.get_command(app))
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        option, equals, value = argument.partition("=")
+        text = value if equals else following
+        if option in numeric and number(text) is None and _python_takes(text):
+            _end(f"{option} {text!r} is not a number, in digits", _USAGE)
+
+
+def _numeric(command: Any) -> set[str]:
+    """Names of the options, of all commands, that are numbers."""
+    found = {name for parameter in command.params if _is_number(parameter) for name in parameter.opts}
+    return found.union(*(_numeric(inner) for inner in getattr(command, "commands", {}).values()))
+
+
+def _is_number(parameter: Any) -> bool:
+    wanted = getattr(getattr(parameter, "type_descriptor", None), "annotation", None)
+    of_click = type(getattr(parameter, "type", None)).__name__  # typer before 0.29
+    return bool({wanted, *get_args(wanted)} & {int, float}) or of_click.startswith(("Int", "Float"))
+
+
+def _python_takes(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _end(message: str, status: int = 1) -> None:
     from binwatch import logs
 
+    text = _not_too_long(message)
     if logs.is_json():
-        logging.getLogger("binwatch").critical("%s", message)
+        logging.getLogger("binwatch").critical("%s", text)
     else:
-        print("\n".join(visible(line) for line in f"error: {message}".split("\n")), file=sys.stderr)
-    sys.exit(1)
+        print("\n".join(visible(line) for line in f"error: {text}".split("\n")), file=sys.stderr)
+    sys.exit(status)
+
+
+def _not_too_long(message: str) -> str:
+    """What a stranger's file says may be of any length. Which file and what is wrong stands first, what to do last."""
+    if len(message) <= _LONGEST:
+        return message
+    left = len(message) - _HEAD - _TAIL
+    return f"{message[:_HEAD]} … ({left:,} characters left out) … {message[-_TAIL:]}"

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+_SHOWN = 60
+"""Characters of a stranger's value that a message shows."""
+
 
 class BinwatchError(Exception):
     """Base of every error that Binwatch raises on purpose; safe to show to an operator as it is."""
+
+
+def shown(value: object) -> str:
+    """A value as a message shows it: quoted, without control characters, and cut if it is long."""
+    text = repr(value if not isinstance(value, str) else value[: _SHOWN + 1])
+    return text if len(text) <= _SHOWN + 2 else f"{text[:_SHOWN]}…"
 
 
 class SettingsError(BinwatchError):

@@ -11,12 +11,13 @@ import os
 from enum import StrEnum
 from pathlib import Path
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from binwatch.addresses import RABBITMQ, SQS, check_broker, check_endpoint, check_region
 from binwatch.errors import SettingsError
 from binwatch.image import PILLOW_MAX_PIXELS, Limits
+from binwatch.numbers import number
 
 PREFIX = "BINWATCH_"
 TRANSFORM_MB = 100
@@ -234,6 +235,14 @@ class Settings(BaseSettings):
         description="path that a reverse proxy publishes the monitor under, as `/binwatch`; unset: what it says in"
         " X-Forwarded-Prefix, else none",
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _plain_number(cls, value: object, info: ValidationInfo) -> object:
+        wanted = str(cls.model_fields[info.field_name or ""].annotation)
+        if isinstance(value, str) and any(kind in wanted for kind in ("int", "float")) and number(value) is None:
+            raise ValueError("expected a number, in digits")  # pydantic takes 1_0 for 10
+        return value
 
     @field_validator("s3_endpoint_url", "sqs_endpoint_url", "sagemaker_endpoint_url")
     @classmethod

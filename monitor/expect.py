@@ -21,6 +21,7 @@ from sqlalchemy import Engine, select
 from binwatch.errors import BinwatchError
 from binwatch.keys import bin_id
 from binwatch.metadata import MAX_QUANTITY
+from binwatch.numbers import number
 from binwatch.records.store import NewExpectation, Store
 from binwatch.records.tables import Expectation
 from binwatch.spreadsheets import CsvWriter
@@ -117,11 +118,8 @@ def _quantity(text: str) -> int:
     digits = text.strip()
     if not digits:
         raise _Refused(Refusal.NO_QUANTITY)
-    try:
-        value = float(digits.replace("_", "?"))  # Python takes 1_000 for a number; no inventory writes that
-    except ValueError:
-        raise _Refused(Refusal.NOT_A_NUMBER) from None
-    if value != value:
+    value = number(digits)
+    if value is None:
         raise _Refused(Refusal.NOT_A_NUMBER)
     if value < 0:
         raise _Refused(Refusal.NEGATIVE)

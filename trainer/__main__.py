@@ -128,7 +128,11 @@ def evaluate(
     index: Index = None,
     variant: Annotated[Precision | None, typer.Option(help="Of a bundle; default: its first.")] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="JSON file (and .html); default: evaluation-SPLIT.json beside MODEL.")
+        Path | None,
+        typer.Option(
+            "--out",
+            help="JSON file (and .html); default: evaluation-SPLIT.json beside best.pt, else with the model's name.",
+        ),
     ] = None,
 ) -> None:
     """Measure accuracy, RMSE, MAE, within one, per class and calibration, with confidence intervals by bin group.
@@ -137,11 +141,11 @@ def evaluate(
     """
     from trainer import report, tables
     from trainer.evaluate import evaluate as run
-    from trainer.evaluate import write
+    from trainer.evaluate import report_file, write
 
     display = Display()
     name = ALL if every else split
-    file = out or model.parent / f"evaluation-{name}{'-challenge' if challenge else ''}.json"
+    file = out or report_file(model, f"{name}-challenge" if challenge else name, variant)
     make_folder(file.parent)
     found = run(model, None if every else split, _data_changes(photos, index), display, variant, challenge=challenge)
     console = Console()

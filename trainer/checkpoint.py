@@ -21,6 +21,8 @@ from trainer.models.counter import Counter
 from trainer.ranks import ALONE, Ranks
 
 FORMAT = 1
+REASON = 200
+"""Characters of torch's reason: it names every weight."""
 
 
 @dataclass
@@ -47,7 +49,10 @@ class Checkpoint:
         try:
             model.load_state_dict(self.weights)
         except RuntimeError as error:
-            raise CheckpointError(f"the weights do not fit the configuration beside them ({error})") from error
+            reason = [line.strip() for line in str(error).splitlines()][1:2] or [str(error)]  # a line for each kind
+            raise CheckpointError(
+                f"the weights do not fit the configuration beside them ({reason[0][:REASON]})"
+            ) from error
         return model.eval()
 
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from binwatch.errors import shown
 from binwatch.image import SIZE
 from trainer.errors import ConfigError
 
@@ -138,7 +139,7 @@ class Config(_Strict):
 
 def read(file: Path | None, changes: dict[str, Any]) -> Config:
     """The configuration of `file` with `changes` ("train.epochs" → 3) on top. Raises ConfigError."""
-    given = {"data": {}} | with_changes(read_tree(file) if file else {}, changes)  # what [data] lacks is named
+    given = {"data": {}} | with_changes(read_tree(file) if file else {}, changes, Config)  # what [data] lacks is named
     try:
         return Config.model_validate(given)
     except ValidationError as error:
@@ -147,26 +148,68 @@ def read(file: Path | None, changes: dict[str, Any]) -> Config:
         raise ConfigError(f"{where}: {first['msg']}; see the table of options in docs/training.md") from error
 
 
+class WrittenInt(int):
+    """A whole number that remembers its `text`: as the value of an option that is a text, `1_0` is not 10."""
+
+    text: str
+
+
+class WrittenFloat(float):
+    """A number that remembers its `text`: as a version, `1.10` is not 1.1."""
+
+    text: str
+
+
 def assignment(text: str) -> tuple[str, Any]:
     """`train.epochs=3` → ("train.epochs", 3). Values are TOML; what is not TOML is a string."""
     name, equals, value = text.partition("=")
     if not equals or "." not in name:
         raise ConfigError(f"{text!r}: expected SECTION.OPTION=VALUE, for example train.epochs=3")
+    return name, _value(value)
+
+
+def _value(text: str) -> Any:
     try:
-        return name, tomllib.loads(f"value = {value}")["value"]
+        value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
-        return name, value
+        return text
+    if isinstance(value, bool | str | list | dict):
+        return value
+    if not isinstance(value, int | float):  # a date, say: no option is one, but a version may look like it
+        return text.strip()
+    written = WrittenFloat(value) if isinstance(value, float) else WrittenInt(value)
+    written.text = text.strip()
+    return written
 
 
-def with_changes(tree: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """The tables of a file, changed in place: "train.epochs" → 3 changes `epochs` of the table `train`."""
+def as_written(value: Any) -> str:
+    """An assigned value as it was written."""
+    return str(getattr(value, "text", value))
+
+
+def with_changes(tree: dict[str, Any], changes: dict[str, Any], schema: type[BaseModel]) -> dict[str, Any]:
+    """The tables of a file, changed in place: "train.epochs" → 3 changes `epochs` of the table `train` of `schema`."""
     for name, value in changes.items():
         section, _, option = name.partition(".")
         branch = tree.setdefault(section, {})
         if not isinstance(branch, dict):
-            raise ConfigError(f"{section}: expected a table of options, found {branch!r}")
-        branch[option] = value
+            raise ConfigError(f"{section}: expected a table of options, found {shown(branch)}")
+        branch[option] = _as_meant(value, as_text=_is_text(schema, section, option))
     return tree
+
+
+def _as_meant(value: Any, *, as_text: bool) -> Any:
+    if not isinstance(value, WrittenInt | WrittenFloat):
+        return value
+    if as_text:
+        return value.text
+    return int(value) if isinstance(value, int) else float(value)
+
+
+def _is_text(schema: type[BaseModel], section: str, option: str) -> bool:
+    table = schema.model_fields[section].annotation if section in schema.model_fields else None
+    fields = table.model_fields if isinstance(table, type) and issubclass(table, BaseModel) else {}
+    return option in fields and fields[option].annotation in (str, Path)
 
 
 def read_tree(file: Path) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from trainer.disk import write_whole
 from trainer.display import Display
 from trainer.errors import ConfigError, DataError
 from trainer.fit import follow, read_data, say_left_out
+from trainer.loop import BEST
 from trainer.metrics import Ints, challenge_counts, counts_of, measure
 from trainer.models.counter import Counter
 from trainer.predict import logits_of
@@ -205,6 +206,13 @@ def figures(probabilities: Probabilities, photos: PhotoSet, majority: Majorities
         f"{name} 1-5 (challenge)": (challenge_counts(probabilities, labels, photos.groups, low=1), few),
     }
     return {name: measure(each, commonest) for name, (each, commonest) in found.items() if len(each.labels)}
+
+
+def report_file(model: Path, photos: str, variant: Precision | None) -> Path:
+    """Where figures go by default: beside the model, in a file that no other model's are written to."""
+    place = model.resolve()
+    others = [] if place.name == BEST else [place.name if place.is_dir() else place.stem]
+    return model.parent / f"{'-'.join(['evaluation', photos, *others, *filter(None, [variant])])}.json"
 
 
 def write(evaluation: Evaluation, file: Path) -> None:

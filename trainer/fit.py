@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,13 @@ from trainer.config import Config, DataConfig, ModelConfig
 from trainer.data import index, source
 from trainer.data.batches import PhotoBatches
 from trainer.data.dataset import DataSet, check_quality, load_dataset
-from trainer.data.epochs import Batch, Batches
+from trainer.data.epochs import FEWEST, Batch, Batches
 from trainer.data.index import Row
 from trainer.data.split import Split
 from trainer.disk import make_folder
 from trainer.display import Display
 from trainer.errors import CheckpointError, ConfigError, DataError
-from trainer.loop import BEST, LAST, Run, augments_on_device
+from trainer.loop import BEST, KEPT_FROM, LAST, Run, augments_on_device, best_epoch
 from trainer.losses import class_weights
 from trainer.models import build
 from trainer.models.counter import Counter
@@ -39,8 +40,6 @@ PROCESSES = "processes"
 """Fact of a run: in how many processes it trained."""
 COPIES_NAMED = 3
 """Keys of one photo that a warning names."""
-FEWEST = 2
-"""Training photos for each process: batch norms need two."""
 
 
 def fit(
@@ -63,6 +62,8 @@ def fit(
         raise ConfigError(f"torchrun started {size} processes, and this command works in one; fit works in several")
     if saved is None and ranks.lead:
         new_folder(folder)
+    if saved:
+        restore_best(saved, folder, display, ranks)
     if saved and saved.epoch >= config.train.epochs:  # known without a look at any photo
         display.say(f"all {saved.epoch} epochs are done; --epochs continues to more")
         _draw(saved.history, folder, ranks)
@@ -85,7 +86,7 @@ def fit(
     run = make_run(config, data, folder, cache or folder / FEATURES, display, ranks, network, taught_by)
     del taught_by  # who was asked of cached features takes no more memory
     if saved:
-        continue_run(run, saved)
+        continue_run(run, saved, display)
         display.say(f"resumed after epoch {run.epoch}")
     board = _board(run, folder) if config.train.tensorboard and ranks.lead else None
     while not run.finished():
@@ -198,13 +199,36 @@ def saved_run(folder: Path, epochs: int | None = None, ranks: Ranks = ALONE) -> 
     return saved
 
 
-def continue_run(run: Run, saved: Checkpoint) -> None:
-    """Put `run` where `saved` stopped. With another number of processes its steps differ, and its facts say so."""
+def restore_best(saved: Checkpoint, folder: Path, display: Display, ranks: Ranks = ALONE) -> None:
+    """Write a best.pt that is missing from last.pt, if that is what was lost; else the best from here on is kept."""
+    if ranks.of_lead((folder / BEST).is_file()):
+        return
+    lost = best_epoch(saved.history, saved.facts)
+    if lost != saved.epoch:
+        display.say(
+            f"warning: {folder / BEST} is missing, and was of epoch {lost}; {LAST} has epoch {saved.epoch} only: the"
+            " best of that and what follows is kept"
+        )
+        saved.facts[KEPT_FROM] = saved.epoch
+        _note_change(saved, f"the checkpoint of epoch {lost}, the best, was lost")
+    if ranks.lead:
+        checkpoint.save(folder / BEST, replace(saved, training={}))
+
+
+def continue_run(run: Run, saved: Checkpoint, display: Display) -> None:
+    """Put `run` where `saved` stopped. With other photos or processes its steps differ, and its facts say so."""
     if saved.classes != run.model.answers.classes:
         raise CheckpointError(
             f"{run.folder}: learned to answer {names_of(saved.classes)}, and the training photos show"
             f" {names_of(run.model.answers.classes)} now; restore the photos and the index, or start a new run"
         )
+    if saved.facts.get(teachers.INDEX, run.facts[teachers.INDEX]) != run.facts[teachers.INDEX]:
+        display.say(
+            f"warning: {run.config.data.index} is another one than when the run began: figures of epochs before and"
+            " after cannot be compared"
+        )
+        _note_change(saved, "another index")
+        saved.facts[teachers.INDEX] = run.facts[teachers.INDEX]
     processes = saved.facts.get(PROCESSES, 1)
     if processes != run.ranks.size:
         _note_change(saved, f"processes from {processes} to {run.ranks.size}")

@@ -35,6 +35,8 @@ from trainer.stages import Clock, Stage, untimed
 LAST = "last.pt"
 BEST = "best.pt"
 LOG = "epochs.csv"
+KEPT_FROM = "kept_from_epoch"
+"""Fact of a run whose best.pt was lost: the first epoch that the best one is chosen from since then."""
 
 Follow = Callable[[Iterator[Batch], int, str], Iterator[Batch]]
 """Wraps an epoch's batches with a progress bar: (batches, photos, what)."""
@@ -85,8 +87,7 @@ class Run:
 
     def best_epoch(self) -> int:
         """Number, from 1, of the epoch with the best validation accuracy, the smaller RMSE deciding; 0 if none yet."""
-        ranked = sorted(self.history, key=lambda row: (-row["val_accuracy"], row["val_rmse"]))
-        return int(ranked[0]["epoch"]) if ranked else 0
+        return best_epoch(self.history, self.facts)
 
     def run_epoch(self, follow: Follow) -> dict[str, float]:
         """Train one epoch, score it, and write log and checkpoints. Returns the epoch's row of the log."""
@@ -206,6 +207,13 @@ class Run:
         """Batch norms keep statistics of the photos that their process saw: the mean of them has seen all photos."""
         buffers = [*self.model.buffers(), *self.average.model.buffers()]
         self.ranks.average([buffer for buffer in buffers if buffer.is_floating_point()])
+
+
+def best_epoch(history: list[dict[str, float]], facts: dict[str, Any]) -> int:
+    """Number, from 1, of the best epoch whose weights are kept; 0 if there is none yet."""
+    kept = [row for row in history if row["epoch"] >= facts.get(KEPT_FROM, 1)]
+    ranked = sorted(kept, key=lambda row: (-row["val_accuracy"], row["val_rmse"]))
+    return int(ranked[0]["epoch"]) if ranked else 0
 
 
 def augments_on_device(config: Config) -> bool:

@@ -24,7 +24,8 @@ from torch import distributed as dist
 from torch._C._distributed_c10d import Store
 from torch.distributed.rendezvous import rendezvous
 
-from binwatch.errors import BinwatchError
+from binwatch.errors import BinwatchError, shown
+from binwatch.numbers import whole
 from trainer.errors import ConfigError, RankError
 
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -133,10 +134,10 @@ def of_environment() -> Ranks:
 
 
 def _number(name: str) -> int:
-    try:
-        return int(os.environ[name])
-    except ValueError:
-        raise ConfigError(f"{name} is {os.environ[name]!r}, not a number") from None
+    found = whole(os.environ[name])
+    if found is None:
+        raise ConfigError(f"{name} is {shown(os.environ[name])}, not a number")
+    return found
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import io
 import json
 import shutil
@@ -21,7 +22,8 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from binwatch.cores import cores
 from binwatch.spreadsheets import CsvWriter
-from trainer.config import read
+from trainer.config import Config, read
+from trainer.data.dataset import present_photos
 from trainer.disk import write_whole
 from trainer.display import Display, silent
 from trainer.errors import ConfigError, DivergedError, TuneError
@@ -32,6 +34,10 @@ STUDY = "study.db"
 LOCK = "lock"
 NAME = "binwatch"
 CONFIG = "config"
+DATA, OPTIONS = "data", "options"
+"""What a study is of: digests of photos and labels, and what its options are on top of."""
+FREE: Any = {"data": {"photos", "index"}, "train": {"device", "threads", "readers", "tensorboard"}}
+"""What changes no trial's accuracy: where the photos lie, and who computes."""
 COUNTED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 Space = Callable[[Trial], dict[str, Any]]
@@ -81,13 +87,14 @@ def tune(tuning: Tuning, display: Display) -> FrozenTrial:
 
     A trial that an earlier run was killed in is tried again. Raises TuneError if one of this run is.
     """
-    read(tuning.config, tuning.changes)  # a mistake is known before the first trial
+    config = read(tuning.config, tuning.changes)  # a mistake is known before the first trial
     tuning.folder.mkdir(parents=True, exist_ok=True)
     with _alone(tuning.folder):
         study = _open(tuning.folder, create=True)
         space = study.user_attrs.get("space", tuning.space)
         if space != tuning.space:
             raise ConfigError(f"{tuning.folder}: is a study of the preset {space!r}; choose it or another --out")
+        _check_comparable(study, tuning.folder, config)
         study.set_user_attr("space", tuning.space)
         _take_up(study, tuning.folder, display)
         missing = tuning.trials - len(study.get_trials(states=COUNTED))
@@ -134,6 +141,32 @@ def _alone(folder: Path) -> Iterator[None]:
         except BlockingIOError as error:
             raise ConfigError(f"{folder}: another tune is at work here; wait for it, or give it --jobs") from error
         yield
+
+
+def _check_comparable(study: optuna.Study, folder: Path, config: Config) -> None:
+    """Trials are compared with each other: those to come must have the photos, labels and options of those before.
+
+    Raises ConfigError if they do not.
+    """
+    photos, _ = present_photos(config.data)
+    rows = hashlib.sha256(repr(photos.rows).encode()).hexdigest()
+    now = {DATA: [photos.digest(), rows], OPTIONS: json.loads(config.model_dump_json(exclude=FREE))}
+    before = {name: study.user_attrs.get(name, value) for name, value in now.items()}
+    if before[DATA] != now[DATA]:
+        raise ConfigError(
+            f"{folder}: is a study of other photos or labels than {config.data.photos} and {config.data.index} hold"
+            " now, and accuracies could not be compared; restore them, or choose another --out"
+        )
+    changed = [
+        f"{section}.{name} was {before[OPTIONS].get(section, {}).get(name)!r} and is {value!r}"
+        for section, table in now[OPTIONS].items()
+        for name, value in table.items()
+        if before[OPTIONS].get(section, {}).get(name) != value
+    ]
+    if changed:
+        raise ConfigError(f"{folder}: is a study with other options ({'; '.join(changed)}); choose another --out")
+    for name, value in now.items():
+        study.set_user_attr(name, value)
 
 
 def _take_up(study: optuna.Study, folder: Path, display: Display) -> None:

@@ -26,6 +26,20 @@ def test_an_error_made_on_purpose_is_one_line(capsys: pytest.CaptureFixture[str]
     assert (ended.value.code, capsys.readouterr().err) == (1, "error: the disk is full; make room\n")
 
 
+def test_an_error_can_be_read_whatever_a_file_says(capsys: pytest.CaptureFixture[str]) -> None:
+    def app() -> None:
+        raise BinwatchError(f"index.csv, line 2: label '{'x' * 300_000}\x1b[2J' is not a number; correct it")
+
+    with pytest.raises(SystemExit):
+        command_line.run(app, "demo")
+    said = capsys.readouterr().err
+    assert said.startswith("error: index.csv, line 2: label 'xxx")
+    assert said.endswith("is not a number; correct it\n")
+    assert "characters left out" in said
+    assert (len(said.splitlines()), "\x1b" in said) == (1, False)
+    assert len(said) < 2_100
+
+
 def test_a_package_that_is_not_installed_is_named_with_its_extra(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         command_line.run(lambda: importlib.import_module("not_installed.at_all"), "worker,cpu")

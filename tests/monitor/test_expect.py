@@ -34,7 +34,10 @@ ROWS: list[tuple[str, str, Refusal | None]] = [
     ("00005", "1_000", Refusal.NOT_A_NUMBER),
     ("00005", "-1", Refusal.NEGATIVE),
     ("00005", "2.5", Refusal.FRACTIONAL),
-    ("00005", "inf", Refusal.TOO_LARGE),
+    ("00005", "inf", Refusal.NOT_A_NUMBER),
+    ("00005", "1e400", Refusal.TOO_LARGE),
+    ("00005", "1_0", Refusal.NOT_A_NUMBER),
+    ("00005", "\u0661\u0662", Refusal.NOT_A_NUMBER),  # Arabic digits: Python takes them for 12
     ("00005", "1000001", Refusal.TOO_LARGE),
     ("00001", "3", Refusal.DUPLICATE),
     ("00001", "4", Refusal.CONTRADICTION),

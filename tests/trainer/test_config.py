@@ -57,6 +57,14 @@ def test_assignments(text: str, expected: tuple[str, object]) -> None:
     assert assignment(text) == expected
 
 
+@pytest.mark.parametrize("text", ["1.10", "1_0", "007", "2026-11-29", "1e3", "0x10", "'1.10'", '"1.10"'])
+def test_the_value_of_an_option_that_is_a_text_stays_as_it_was_written(text: str) -> None:
+    found = read(None, DATA | dict([assignment(f"data.split_column={text}"), assignment("train.epochs=1_0")]))
+    assert found.data.split_column == text.strip("'\"")
+    assert found.train.epochs == 10  # TOML has it so
+    assert type(found.train.epochs) is int
+
+
 @pytest.mark.parametrize("text", ["train.epochs", "epochs=3", ""])
 def test_what_is_not_an_assignment(text: str) -> None:
     with pytest.raises(ConfigError, match=r"expected SECTION\.OPTION=VALUE"):

@@ -196,3 +196,24 @@ def test_a_column_can_say_the_split(tmp_path: Path) -> None:
         read_index(config)
     with pytest.raises(DataError, match=r"no column 'split' .* set data\.split_column"):
         read_index(config.model_copy(update={"split_column": "split"}))
+
+
+@pytest.mark.parametrize("label", ["1_0", "\u0661", "5.0", "", "five", "0x1", "1e1"])
+def test_a_label_is_a_number_in_digits(tmp_path: Path, label: str) -> None:
+    index = tmp_path / "index.csv"
+    index.write_text(f"key,label,bin_group\na,{label},g\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"index\.csv, line 2: label .* of a is not a whole number"):
+        read_index(DataConfig(photos=tmp_path, index=index))
+
+
+def test_a_quotation_mark_that_is_not_closed_takes_no_rows_with_it(tmp_path: Path) -> None:
+    index = tmp_path / "index.csv"
+    rows = "".join(f"{number:05},{number % 6},g{number}\n" for number in range(6_000))
+    index.write_text('key,label,bin_group\nx,"5,g\n' + rows, encoding="utf-8")
+    with pytest.raises(DataError, match=r"index\.csv: is not a CSV in UTF-8") as caught:
+        read_index(DataConfig(photos=tmp_path, index=index))
+    assert len(str(caught.value)) < 300
+    index.write_text(f"key,label,bin_group\nx,{'5' * 120_000},g\n", encoding="utf-8")
+    with pytest.raises(DataError, match="is not a whole number") as caught:
+        read_index(DataConfig(photos=tmp_path, index=index))
+    assert len(str(caught.value)) < 300

@@ -36,6 +36,19 @@ def test_batches_are_even_and_hold_each_photo_once(photos: int, size: int, sizes
     assert joined(found) == list(range(photos))
 
 
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+@pytest.mark.parametrize("passes", [1, 2, 3])
+@pytest.mark.parametrize("size", [2, 3, 4, 64])
+def test_no_batch_has_a_single_photo(size: int, passes: int, ranks: int) -> None:
+    """A batch norm of one is undefined, and torch ends the run."""
+    for photos in range(2 * ranks, 200):
+        cuts = [Cut.of(photos, size, passes, Ranks(rank, ranks)) for rank in range(ranks)]
+        sizes = [len(batch) for cut in cuts for batch in places(cut)]
+        assert (sum(sizes), min(sizes) >= 2, max(sizes) - min(sizes) <= 1) == (photos, True, True)
+        assert max(sizes) <= max(size, 4)
+        assert len({(cut.steps, cut.passes) for cut in cuts}) == 1
+
+
 def test_nothing_is_no_batch() -> None:
     assert places(Cut.of(0, 8)) == []
 

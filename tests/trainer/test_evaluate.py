@@ -16,6 +16,7 @@ from PIL import Image
 
 from tests.trainer.drawn import QUICK, Data, run_cli, write_index
 from tests.trainer.grey import write_grey_bundle
+from trainer.evaluate import report_file
 from trainer.report import Bin, reliability, worst
 
 
@@ -176,3 +177,19 @@ def test_a_bundle_does_not_know_where_its_photos_are(
     card["training"] = {"config": {"data": {"photos": "photos.tar", "index": "index.csv"}}}
     (halved / "card.json").write_text(json.dumps(card), encoding="utf-8")
     assert cli_error("evaluate", halved).endswith("learned from? give --photos and --index")
+
+
+def test_no_model_s_report_takes_the_place_of_another_s(grey: Data, tmp_path: Path) -> None:
+    for version, sees in (("v1", 1.0), ("v2", 0.5)):
+        run_cli("evaluate", write_grey_bundle(tmp_path, version, sees=sees), *grey.flags)
+    found = {file.name: json.loads(file.read_text(encoding="utf-8"))["model"] for file in tmp_path.glob("*.json")}
+    assert found == {"evaluation-test-v1.json": "v1 int8", "evaluation-test-v2.json": "v2 int8"}
+    assert {file.stem for file in tmp_path.glob("*.html")} == {"evaluation-test-v1", "evaluation-test-v2"}
+    run = tmp_path / "run"
+    names = {
+        report_file(run / name, "test", variant).name for name in ("best.pt", "last.pt") for variant in (None, "int8")
+    }
+    assert names == {
+        "evaluation-test.json", "evaluation-test-int8.json", "evaluation-test-last.json",
+        "evaluation-test-last-int8.json",
+    }  # fmt: skip

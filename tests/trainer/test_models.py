@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 from typing import NamedTuple
 
@@ -350,6 +351,62 @@ def test_weights_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "bad.pt").write_bytes(b"bad")
     with pytest.raises(WeightsError, match="is not a file of weights"):
         start(backbone, str(tmp_path / "bad.pt"))
+
+
+def wrapped(prefix: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {f"{prefix}{name}": value for name, value in state.items()}
+
+
+FOREIGN = {
+    "Lightning": lambda state: {"state_dict": wrapped("model.", state), "epoch": 3, "pytorch-lightning_version": "2"},
+    "DataParallel": lambda state: {"state_dict": wrapped("module.", state), "optimizer": {"lr": 0.1}},
+    "compiled": lambda state: wrapped("_orig_mod.", state),
+    "both": lambda state: {"model": wrapped("module._orig_mod.", state), "args": argparse.Namespace(lr=0.1)},
+    "averaged": lambda state: {"n_averaged": torch.tensor(7), **wrapped("module.", state)},
+    "with its average": lambda state: {
+        "model": {name: torch.zeros_like(value) for name, value in state.items()},
+        "model_ema": {"n_averaged": torch.tensor(7), **wrapped("module.", state)},
+    },
+    "timm": lambda state: {
+        "state_dict": {name: torch.zeros_like(value) for name, value in state.items()}, "state_dict_ema": state,
+    },
+    "ema": lambda state: {"ema": state, "epoch": 3},
+    "a backbone among others": lambda state: {
+        "state_dict": wrapped("net.backbone.", state) | {"net.head.weight": torch.zeros(1)}
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_weights_as_other_trainers_keep_them(tmp_path: Path, kind: str) -> None:
+    source = unlike_new(build(SMALL)).backbone.state_dict()
+    torch.save(FOREIGN[kind](source), tmp_path / "foreign.pt")
+    model = build(SMALL)
+    assert start(model.backbone, str(tmp_path / "foreign.pt")) == sorted(source)
+    assert all(torch.equal(value, source[name]) for name, value in model.backbone.state_dict().items())
+
+
+def test_arrays_of_a_wrapped_network(tmp_path: Path) -> None:
+    source = unlike_new(build(SMALL)).backbone.state_dict()
+    np.savez(tmp_path / "w.npz", **wrapped("module.", source))
+    assert start(build(SMALL).backbone, str(tmp_path / "w.npz")) == sorted(source)
+
+
+def test_a_file_that_holds_something_else_says_what(tmp_path: Path) -> None:
+    file = tmp_path / "w.pt"
+    torch.save({"optimizer": {"lr": 0.1}, "epoch": 3}, file)
+    with pytest.raises(
+        WeightsError, match=r"holds no state_dict, neither by itself nor as .*; it has: optimizer, epoch"
+    ):
+        start(build(SMALL).backbone, str(file))
+    torch.save([1, 2], file)
+    with pytest.raises(WeightsError, match="it has: list"):
+        start(build(SMALL).backbone, str(file))
+    torch.save(build(SMALL).backbone, file)  # a whole module, pickled
+    with pytest.raises(
+        WeightsError, match=r"is no file of weights alone \(it holds trainer\.models\.preact\.PreActResNet50\)"
+    ):
+        start(build(SMALL).backbone, str(file))
 
 
 def test_pickled_arrays_are_refused(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ from trainer.display import Display
 from trainer.errors import ConfigError, DataError, PrepareError
 from trainer.prepare import fetch
 from trainer.prepare.groups import joined, name_groups, runs
-from trainer.prepare.lists import read_keys
+from trainer.prepare.lists import read_audits, read_challenge, read_keys
 from trainer.prepare.place import Folder, Missing, Place, open_place
 from trainer.prepare.run import Options, prepare
 
@@ -630,3 +630,20 @@ def test_a_name_that_is_not_utf8_is_named(source: Path, tmp_path: Path) -> None:
     Path(os.fsdecode(bytes(source) + b"/metadata/caf\xe9.json")).write_bytes(metadata(2))
     with pytest.raises(ConfigError, match=r"caf\\udce9\.json': the name is not UTF-8"):
         prepare(Folder(source), tmp_path / "data", Options(), Display())
+
+
+@pytest.mark.parametrize("quantity", ["1_0", "\u0663", "-1", "1000001", "2.0", ""])
+def test_an_audited_quantity_is_a_number_in_digits(tmp_path: Path, quantity: str) -> None:
+    audits = tmp_path / "audits.csv"
+    audits.write_text(f"bin,quantity\na,{quantity}\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"audits\.csv, line 2: quantity .* of bin a is not a whole number of 0 to"):
+        read_audits(audits)
+
+
+def test_the_challenge_s_numbers_are_plain(tmp_path: Path) -> None:
+    listed = tmp_path / "random_val.txt"
+    listed.write_text("7\n1_0\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"random_val\.txt, line 2: '1_0' is not the number of a photo"):
+        read_challenge(listed)
+    listed.write_text("7\n10\n", encoding="utf-8")
+    assert read_challenge(listed) == {"00007", "00010"}

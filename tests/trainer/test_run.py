@@ -335,3 +335,88 @@ def test_that_there_is_one_class_only_is_known_before_any_photo_is_decoded(
     index.write_text("".join(line for line in lines if ",2," in line or "key" in line), encoding="utf-8")
     message = cli_error("fit", "--photos", data.photos, "--index", index, "--out", tmp_path / "run", *QUICK)
     assert message == f"error: {index}: all training photos show 2 items; add photos of other quantities"
+
+
+def test_an_odd_photo_does_not_upset_a_batch_norm(data: Data, tmp_path: Path) -> None:
+    """Eleven photos in batches of two, or of three in two passes: one would be left alone."""
+    lines = data.index.read_text(encoding="utf-8").splitlines()
+    splits = ["train"] * 11 + ["validation"] * 3 + ["test"] * 2
+    rows = [f"{line},{split}" for line, split in zip(lines[1:17], splits, strict=True)]
+    index = tmp_path / "index.csv"
+    index.write_text("\n".join([f"{lines[0]},split", *rows]) + "\n", encoding="utf-8")
+    config = config_of(
+        data, data__index=index, data__split_column="split", train__epochs=1, model__head="capstone",
+        model__freeze="layer4", augment__views=1,
+    )  # fmt: skip
+    for size, passes in ((2, 1), (3, 2)):
+        options = config.train.model_copy(update={"batch_size": size, "accumulate": passes})
+        fit(config.model_copy(update={"train": options}), tmp_path / f"{size}-{passes}", Display())
+        assert checkpoint.load(tmp_path / f"{size}-{passes}" / LAST).epoch == 1
+
+
+def with_history(folder: Path, accuracies: list[float]) -> None:
+    """Make the run in `folder` one whose epochs had these validation accuracies."""
+    saved = checkpoint.load(folder / LAST)
+    first = saved.history[0]
+    saved.history = [first | {"epoch": at, "val_accuracy": found} for at, found in enumerate(accuracies, start=1)]
+    saved.epoch = len(accuracies)
+    saved.config = saved.config.model_copy(
+        update={"train": saved.config.train.model_copy(update={"epochs": saved.epoch})}
+    )
+    checkpoint.save(folder / LAST, saved)
+    (folder / BEST).unlink()
+
+
+def test_a_best_checkpoint_that_was_lost_is_the_last_one_if_that_was_the_best(fitted: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(fitted, tmp_path / "run"))
+    with_history(folder, [0.2, 0.3])
+    run_cli("fit", "--out", folder, "--resume")
+    best, last = checkpoint.load(folder / BEST), checkpoint.load(folder / LAST)
+    assert (best.epoch, best.training) == (2, {})
+    assert all(torch.equal(best.weights[name], value) for name, value in last.weights.items())
+    assert "changes" not in best.facts
+
+
+def test_a_best_checkpoint_that_was_lost_is_said(
+    fitted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Epoch 1 was the best and its weights are gone: the best from epoch 2 on is kept, whatever the first one had."""
+    folder = Path(shutil.copytree(fitted, tmp_path / "run"))
+    with_history(folder, [1.1, 0.0])
+    run_cli("fit", "--out", folder, "--resume", "--epochs", 3)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "best.pt is missing, and was of epoch 1; last.pt has epoch 2 only: the best of that and what follows" in said
+    best = checkpoint.load(folder / BEST)
+    assert best.epoch == (3 if best.history[2]["val_accuracy"] > 0 else 2)
+    assert (
+        "after epoch 2: the checkpoint of epoch 1, the best, was lost"
+        in checkpoint.load(folder / LAST).facts["changes"]
+    )
+    (folder / BEST).unlink()
+    run_cli("fit", "--out", folder, "--resume")  # all done: the best can be written again
+    assert checkpoint.load(folder / BEST).epoch >= 2
+
+
+def test_another_index_is_said_when_a_run_goes_on(
+    data: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    index = tmp_path / "index.csv"
+    shutil.copy(data.index, index)
+    config = config_of(data, data__index=index, model__freeze="layer4", augment__views=1, train__epochs=1)
+    fit(config, tmp_path / "run", Display())
+    text = index.read_text(encoding="utf-8")
+    index.write_text(text.replace("00000,0,", "00000,1,"), encoding="utf-8")
+    run_cli("fit", "--out", tmp_path / "run", "--resume", "--epochs", 2)
+    assert "is another one than when the run began" in " ".join(capsys.readouterr().err.split())
+    assert "after epoch 1: another index" in checkpoint.load(tmp_path / "run" / LAST).facts["changes"]
+
+
+def test_weights_of_another_configuration_are_an_error_of_one_line(fitted: Path, tmp_path: Path) -> None:
+    saved = checkpoint.load(fitted / BEST)
+    saved.config = saved.config.model_copy(
+        update={"model": saved.config.model.model_copy(update={"architecture": "resnet50", "width": 1.0})}
+    )
+    with pytest.raises(CheckpointError, match="the weights do not fit the configuration beside them") as caught:
+        saved.model()
+    assert len(str(caught.value)) < 300
+    assert "\n" not in str(caught.value)

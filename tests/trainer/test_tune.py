@@ -67,6 +67,30 @@ def test_a_study_continues(data: Data, tmp_path: Path, scores: list[list[float]]
     assert (tmp_path / "trials.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_study_is_not_continued_with_other_data_or_options(
+    data: Data, tmp_path: Path, scores: list[list[float]], cli_error: Callable[..., str]
+) -> None:
+    """Its trials are compared with each other."""
+    index = tmp_path / "index.csv"
+    index.write_bytes(data.index.read_bytes())
+    flags, study = ["--photos", data.photos, "--index", index], tmp_path / "study"
+    scores += [[0.3], [0.5]]
+    run_cli("tune", *flags, "--out", study, "--trials", 1, "--set", "train.epochs=3")
+    message = cli_error("tune", *flags, "--out", study, "--trials", 2, "--set", "train.epochs=4")
+    assert "is a study with other options (train.epochs was 3 and is 4); choose another --out" in message
+    again = [*flags, "--out", study, "--set", "train.epochs=3"]
+    text = index.read_text(encoding="utf-8")
+    index.write_text(text.replace("00000,0,", "00000,1,"), encoding="utf-8")
+    assert "is a study of other photos or labels than" in cli_error("tune", *again, "--trials", 2)
+    index.write_text(text, encoding="utf-8")
+    moved = index.rename(tmp_path / "moved.csv")  # the same data elsewhere, with more threads, is the same study
+    run_cli(
+        "tune", "--photos", data.photos, "--index", moved, "--out", study, "--set", "train.epochs=3",
+        "--set", "train.readers=2", "--trials", 2,
+    )  # fmt: skip
+    assert [row["val_accuracy"] for row in rows(study)] == ["0.3", "0.5"]
+
+
 def test_a_file_of_options_is_part_of_what_a_trial_found(
     data: Data, tmp_path: Path, scores: list[list[float]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,6 +22,8 @@ from trainer.ranks import ALONE, Ranks
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+FEWEST = 2
+"""Photos of a batch: the batch norm of a single one is undefined."""
 AHEAD = 3
 """Batches that are read before they are asked for; with more threads, one for each."""
 
@@ -79,7 +81,8 @@ class Batches(Protocol):
 class Cut:
     """Photos of an epoch, evenly into steps, each evenly into passes, each evenly into the processes' shares.
 
-    Sizes differ by one photo at most: none is left out, and no rest of one photo upsets a batch norm. Which photos a
+    Sizes differ by one photo at most and are not below FEWEST, wherever there are as many: none is left out, and no
+    rest of one photo upsets a batch norm. For that, batches of two or three may have up to four. Which photos a
     step holds depends only on how many it may hold, not on how they are spread over passes and processes.
     """
 
@@ -92,7 +95,11 @@ class Cut:
     def of(cls, photos: int, batch_size: int, passes: int = 1, ranks: Ranks = ALONE) -> Cut:
         """As few steps of up to `passes` batches of up to `batch_size` photos in each process as hold all photos."""
         steps = math.ceil(photos / (batch_size * passes * ranks.size))
-        return cls(photos, steps, math.ceil(photos / max(steps * batch_size * ranks.size, 1)), ranks)
+        passes = math.ceil(photos / max(steps * batch_size * ranks.size, 1))
+        if photos < FEWEST * steps * passes * ranks.size:  # fewer passes, and if need be fewer steps
+            passes = max(photos // (FEWEST * steps * ranks.size), 1)
+            steps = max(photos // (FEWEST * passes * ranks.size), 1)
+        return cls(photos, steps, passes, ranks)
 
     def step(self, index: int) -> slice:
         """Places of all photos of the step that the batch `index` belongs to."""

@@ -7,12 +7,15 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from binwatch.errors import shown
 from binwatch.keys import bin_id
+from binwatch.numbers import whole
 from binwatch.spreadsheets import original
 from trainer.config import DataConfig
 from trainer.data.split import Split, split_of
 from trainer.errors import DataError
 
+COLUMNS_NAMED = 20
 MOST = 1_000_000
 """Items that a label may name: a number of twelve digits is an article's, in the wrong column."""
 
@@ -31,7 +34,7 @@ def read_index(config: DataConfig) -> list[Row]:
     """All rows, sorted by key. Raises DataError naming the file, line and column."""
     try:
         with config.index.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
+            reader = csv.DictReader(file, strict=True)  # or a quotation mark that is not closed takes all that follows
             _check_columns(config, reader.fieldnames or ())
             rows = [_row(config, reader.line_num, record) for record in reader]
     except OSError as error:
@@ -68,7 +71,7 @@ def _check_columns(config: DataConfig, found: Iterable[str]) -> None:
         column = getattr(config, option)
         if column and column not in have:
             raise DataError(
-                f"{config.index}: no column {column!r} (there is: {', '.join(have) or 'nothing'});"
+                f"{config.index}: no column {column!r} (there is: {', '.join(have[:COLUMNS_NAMED]) or 'nothing'});"
                 f" add it or set data.{option}"
             )
 
@@ -80,10 +83,9 @@ def _row(config: DataConfig, line: int, record: dict[str, str | None]) -> Row:
     if not key or not group:
         missing = config.group_column if key else config.key_column
         raise DataError(f"{config.index}, line {line}: {missing} is empty")
-    try:
-        quantity = int(label or "")
-    except ValueError:
-        raise DataError(f"{config.index}, line {line}: label {label!r} of {key} is not a whole number") from None
+    quantity = whole(label or "")
+    if quantity is None:
+        raise DataError(f"{config.index}, line {line}: label {shown(label)} of {key[:60]} is not a whole number")
     if quantity < 0:
         raise DataError(f"{config.index}, line {line}: label {quantity} of {key} is negative")
     if quantity > MOST:
@@ -99,7 +101,7 @@ def _split(config: DataConfig, line: int, record: dict[str, str | None], group: 
         return Split(value or "")
     except ValueError:
         raise DataError(
-            f"{config.index}, line {line}: {config.split_column} is {value!r}, not one of {', '.join(Split)}"
+            f"{config.index}, line {line}: {config.split_column} is {shown(value)}, not one of {', '.join(Split)}"
         ) from None
 
 

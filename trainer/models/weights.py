@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
+import pickle
+import re
 import zipfile
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +25,24 @@ CLASSIFIER = ("fc.", "classifier.", "head.", "pre_logits.", "conv_head.", "norm_
 """Parameters of ImageNet's own classifier, which the head replaces: what stands behind the feature maps."""
 TORCHVISION = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "vgg16", "vgg16_bn")
 """Networks whose parameters timm and torchvision name alike. Their weights are torchvision's."""
+STATES = (
+    "state_dict_ema",
+    "model_ema",
+    "ema_state_dict",
+    "ema",
+    "state_dict",
+    "model_state_dict",
+    "model",
+    "network",
+    "net",
+)
+"""What checkpoints call their weights, the averaged ones first: they are the better ones to start from."""
+WRAPPERS = ("module.", "_orig_mod.", "model.", "network.", "net.")
+"""What DistributedDataParallel, torch.compile and classes around a network put before each name."""
+BACKBONE = "backbone."
+"""Of our own checkpoints, whose head is not taken."""
+AVERAGED = "n_averaged"
+"""A counter beside the weights that torch averages (AveragedModel)."""
 
 
 def start(backbone: nn.Module, weights: str) -> list[str]:
@@ -97,21 +119,48 @@ def _read(path: Path) -> dict[str, Tensor]:
 def _arrays(path: Path) -> dict[str, Tensor]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            return {name: torch.from_numpy(arrays[name].astype(np.float32)) for name in arrays.files}
+            return _unwrapped({name: torch.from_numpy(arrays[name].astype(np.float32)) for name in arrays.files})
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise WeightsError(f"{path}: is not a NumPy archive of arrays ({error})") from error
 
 
 def _state(path: Path) -> dict[str, Tensor]:
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises pickle, zip, key and runtime errors, by the kind of damage
+        # Checkpoints of other trainers often hold their command line, too.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        found = re.search(r"GLOBAL ([\w.]+)", str(error))
+        what = f" (it holds {found[1]})" if found else ""
+        raise WeightsError(
+            f"{path}: is no file of weights alone{what}, or is damaged; save the model's state_dict() and give that"
+        ) from error
+    except Exception as error:  # torch raises zip, key and runtime errors, by the kind of damage
         raise WeightsError(
             f"{path}: is not a file of weights, or is damaged; give a checkpoint, a saved state_dict or an .npz"
         ) from error
-    if isinstance(state, dict) and "model" in state:  # one of our own checkpoints: take its backbone
-        prefix = "backbone."
-        state = {name.removeprefix(prefix): v for name, v in state["model"].items() if name.startswith(prefix)}
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise WeightsError(f"{path}: holds no state_dict")
-    return state
+    return _unwrapped(_tensors(path, content))
+
+
+def _tensors(path: Path, content: Any) -> dict[str, Tensor]:
+    """Name → tensor, of a state_dict or of a checkpoint that has one among other things."""
+    inner = (
+        next((content[name] for name in STATES if isinstance(content.get(name), dict)), content)
+        if isinstance(content, dict)
+        else None
+    )
+    if not isinstance(inner, dict) or not inner or not all(isinstance(value, Tensor) for value in inner.values()):
+        names = ", ".join(map(str, list(content)[:5])) if isinstance(content, dict) else type(content).__name__
+        raise WeightsError(
+            f"{path}: holds no state_dict, neither by itself nor as {', '.join(STATES)}; it has: {names}"
+        )
+    return inner
+
+
+def _unwrapped(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Names as the network has them: without what wrappers put before all of them, and the backbone's alone."""
+    weights = {name: value for name, value in weights.items() if name != AVERAGED}
+    while prefix := next((each for each in WRAPPERS if weights and all(name.startswith(each) for name in weights)), ""):
+        weights = {name.removeprefix(prefix): value for name, value in weights.items()}
+    backbone = {name.removeprefix(BACKBONE): value for name, value in weights.items() if name.startswith(BACKBONE)}
+    return backbone or weights

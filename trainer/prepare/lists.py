@@ -8,7 +8,10 @@ import json
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
+from binwatch.errors import shown
 from binwatch.keys import Kind, bin_id, bin_of, kind_of
+from binwatch.metadata import MAX_QUANTITY
+from binwatch.numbers import whole
 from binwatch.spreadsheets import original
 from trainer.errors import DataError
 
@@ -36,9 +39,10 @@ def read_challenge(file: Path) -> frozenset[str]:
     found = []
     for number, line in enumerate(_text(file).splitlines(), start=1):
         if line.strip():
-            if not line.strip().isdecimal():
-                raise DataError(f"{file}, line {number}: {line.strip()!r} is not the number of a photo")
-            found.append(f"{int(line):05}")
+            photo = whole(line)
+            if photo is None or photo < 0:
+                raise DataError(f"{file}, line {number}: {shown(line.strip())} is not the number of a photo")
+            found.append(f"{photo:05}")
     if not found:
         raise DataError(f"{file}: lists no photos")
     return frozenset(found)
@@ -47,18 +51,24 @@ def read_challenge(file: Path) -> frozenset[str]:
 def read_audits(file: Path) -> dict[str, int]:
     """Bin → what a person counted, from a CSV with the columns `bin` and `quantity`; the last row of a bin counts."""
     found: dict[str, int] = {}
-    reader = csv.DictReader(io.StringIO(_text(file), newline=""))
+    reader = csv.DictReader(io.StringIO(_text(file), newline=""), strict=True)
+    try:
+        rows = [(reader.line_num, row) for row in reader]
+    except csv.Error as error:
+        raise DataError(f"{file}, line {reader.line_num}: is not a CSV ({error})") from error
     missing = {"bin", "quantity"} - set(reader.fieldnames or ())
     if missing:
         raise DataError(f"{file}: no column {sorted(missing)[0]!r}; an audit is a bin and the quantity found in it")
-    for row in reader:
-        line = reader.line_num
-        name, text = bin_id(original((row["bin"] or "").strip())), (row["quantity"] or "").strip()
+    for line, row in rows:
+        name, quantity = bin_id(original((row["bin"] or "").strip())), whole(row["quantity"] or "")
         if not name:
             raise DataError(f"{file}, line {line}: bin is empty")
-        if not text.isdecimal():
-            raise DataError(f"{file}, line {line}: quantity {text!r} of bin {name} is not a whole number")
-        found[name] = int(text)
+        if quantity is None or not 0 <= quantity <= MAX_QUANTITY:
+            raise DataError(
+                f"{file}, line {line}: quantity {shown(row['quantity'])} of bin {name} is not a whole number of 0 to"
+                f" {MAX_QUANTITY:,}"
+            )
+        found[name] = quantity
     return found
 
 

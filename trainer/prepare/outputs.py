@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from binwatch.counts import CLASSES, class_of
+from binwatch.errors import shown
+from binwatch.numbers import whole
 from binwatch.spreadsheets import CsvWriter, original
 from trainer.data.split import Split
 from trainer.disk import write_whole
@@ -143,14 +145,11 @@ def _about_copies(entries: list[Entry]) -> list[str]:
 
 
 def _entry(row: dict[str, str]) -> Entry:
-    return Entry(
-        original(row["key"]),
-        int(row["label"]),
-        row["label_source"],
-        original(row["bin_group"]),
-        Split(row["split"]),
-        row["sha256"],
-    )
+    label = whole(row["label"])
+    if label is None or label < 0:
+        raise ValueError(f"label {shown(row['label'])} of {shown(row['key'])}")
+    key, group = original(row["key"]), original(row["bin_group"])
+    return Entry(key, label, row["label_source"], group, Split(row["split"]), row["sha256"])
 
 
 def _row(entry: Entry) -> tuple[object, ...]:

@@ -6,6 +6,8 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
+from binwatch.errors import shown
+from binwatch.numbers import number
 from trainer.errors import ConfigError
 from trainer.profile.measure import Profile
 
@@ -84,10 +86,7 @@ def _positive(file: Path, line: int, row: dict[str, str | None], column: str) ->
     text = (row.get(column) or "").strip()
     if not text:
         return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise ConfigError(f"{file}, line {line}: {column} is {text!r}, not a number above 0")
+    value = number(text)
+    if value is None or not 0 < value < float("inf"):
+        raise ConfigError(f"{file}, line {line}: {column} is {shown(text)}, not a number above 0")
     return value

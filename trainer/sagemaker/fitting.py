@@ -17,7 +17,7 @@ from binwatch.errors import BinwatchError
 from binwatch.image import SIZE
 from trainer import report
 from trainer.checkpoint import load
-from trainer.config import Config, read
+from trainer.config import Config, as_written, read
 from trainer.curves import CURVES
 from trainer.data.source import prepared_quality
 from trainer.data.split import Split
@@ -75,7 +75,7 @@ def export_options(layout: Layout) -> Options:
     names = str(given.get(VARIANTS, "fp32,fp16,int8")).split(",")
     try:
         variants = tuple(Precision(name.strip()) for name in names)
-        return Options(variants, float(given.get(MAX_LOSS, Options.max_loss)), str(given.get(VERSION, "")))
+        return Options(variants, float(given.get(MAX_LOSS, Options.max_loss)), as_written(given.get(VERSION, "")))
     except ValueError as error:
         raise ConfigError(f"{VARIANTS} or {MAX_LOSS}: {error}; choose from {', '.join(Precision)}") from error
 

@@ -103,7 +103,9 @@ class SagemakerConfig(_Strict):
 
 def read(file: Path | None, changes: dict[str, Any]) -> SagemakerConfig:
     """The configuration of `file` with `changes` ("job.role" → …) on top. Raises ConfigError that names the option."""
-    given = {"job": {}} | with_changes(read_tree(file) if file else {}, changes)  # what [job] lacks is named one by one
+    given = {"job": {}} | with_changes(
+        read_tree(file) if file else {}, changes, SagemakerConfig
+    )  # what [job] lacks is named one by one
     try:
         return SagemakerConfig.model_validate(given)
     except ValidationError as error:

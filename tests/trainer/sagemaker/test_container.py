@@ -129,6 +129,9 @@ def test_every_variant_is_exported_unless_the_job_says_otherwise(tmp_path: Path)
     Container(tmp_path).configure({"export.variants": "int8", "export.max_loss": "0.01", "export.version": "mine"})
     chosen = export_options(Layout(tmp_path))
     assert (chosen.variants, chosen.max_loss, chosen.version) == (("int8",), 0.01, "mine")
+    for version in ("1.10", "2026-11-29", "1_0", "007", "v2"):
+        Container(tmp_path).configure({"export.version": version})
+        assert export_options(Layout(tmp_path)).version == version
 
 
 def test_each_machine_starts_its_processes_and_meets_the_first(tmp_path: Path) -> None:

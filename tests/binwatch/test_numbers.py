@@ -1,0 +1,94 @@
+"""Numbers in texts: what a person would take for one, and nothing else that Python takes."""
+
+from __future__ import annotations
+
+import pytest
+import typer
+
+from binwatch import command_line
+from binwatch.errors import SettingsError, shown
+from binwatch.numbers import number, whole
+from binwatch.settings import load_settings
+
+
+@pytest.mark.parametrize(("text", "value"), [("5", 5), (" 12 ", 12), ("-3", -3), ("+4", 4), ("007", 7), ("0", 0)])
+def test_whole_numbers(text: str, value: int) -> None:
+    assert whole(text) == value
+    assert number(text) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("1.50", 1.5), (".5", 0.5), ("2.", 2.0), ("1e-3", 0.001), ("-1.5E2", -150)]
+)
+def test_numbers(text: str, value: float) -> None:
+    assert number(text) == value
+    assert whole(text) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1_0",
+        "1_000.5",
+        "\u0661\u0662",
+        "",
+        " ",
+        "five",
+        "0x10",
+        "1 0",
+        "inf",
+        "nan",
+        "--1",
+        "1e",
+        "\u00b2",
+        "9" * 400 + "x",
+    ],
+)
+def test_what_is_none(text: str) -> None:
+    assert (whole(text), number(text)) == (None, None)
+
+
+def test_a_setting_is_read_as_plainly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BINWATCH_BATCH_SIZE", "8")
+    assert load_settings().batch_size == 8
+    monkeypatch.setenv("BINWATCH_BATCH_SIZE", "1_0")
+    with pytest.raises(SettingsError, match=r"BINWATCH_BATCH_SIZE.*expected a number, in digits"):
+        load_settings()
+
+
+@pytest.mark.parametrize("option", ["--trials", "--share"])
+def test_so_is_the_command_line(
+    option: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    seen: list[tuple[int, float]] = []
+
+    @app.command()
+    def inner(trials: int = typer.Option(1, min=1), share: float = 0.5) -> None:
+        seen.append((trials, share))
+
+    @app.command()
+    def other() -> None:
+        pass
+
+    monkeypatch.setattr("sys.argv", ["program", "inner", "--trials", "3", "--share", "0.25"])
+    with pytest.raises(SystemExit) as ended:
+        command_line.run(app, "demo")
+    assert (ended.value.code, seen) == (0, [(3, 0.25)])
+    monkeypatch.setattr("sys.argv", ["program", "inner", option, "1_0"])
+    with pytest.raises(SystemExit) as ended:
+        command_line.run(app, "demo")
+    assert (ended.value.code, len(seen)) == (2, 1)
+    assert capsys.readouterr().err == f"error: {option} '1_0' is not a number, in digits\n"
+    monkeypatch.setattr("sys.argv", ["program", "inner", f"{option}=1_0"])
+    with pytest.raises(SystemExit) as ended:
+        command_line.run(app, "demo")
+    assert (ended.value.code, len(seen)) == (2, 1)
+
+
+def test_a_value_in_a_message_is_not_long() -> None:
+    assert shown("five") == "'five'"
+    assert shown("a\x1b[31m\n") == r"'a\x1b[31m\n'"
+    assert len(shown("x" * 300_000)) < 70
+    assert shown("x" * 300_000).endswith("…")
+    assert len(shown({"a": "y" * 300_000})) < 70
