@@ -1,0 +1,361 @@
+"""Mutated event messages of every dialect, each judged: `python -m benchmarks.fuzz_events --events 5000 --seed 1`.
+
+Nothing may raise, hang or vanish. What a message announces must be fit for a task, a database and a request to S3; what
+no one can handle must have a short reason; a log line about it must be one line. In the end all that was announced
+goes through a worker, with moto for S3, SQLite for the records and the starter model: each object must end as one
+record, and reconcile must find nothing more to do. The same seed makes the same messages.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import random
+import resource
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import boto3
+from botocore.exceptions import BotoCoreError, ClientError
+from moto.server import ThreadedMotoServer
+from pydantic import SecretStr
+from sqlalchemy import func, select
+
+from binwatch.errors import EventError
+from binwatch.events import MAX_KEY_BYTES, Created, Dialect, parse
+from binwatch.keys import Kind, has_dot_segments, kind_of, skipped
+from binwatch.logs import MAX_MESSAGE, JsonFormatter, TextFormatter
+from binwatch.records.engine import connect
+from binwatch.records.migrate import migrate
+from binwatch.records.tables import Count, Expectation
+from binwatch.settings import Settings
+from worker.counting import Counting
+from worker.intake.routing import Routed, route
+from worker.intake.sqs import printable
+from worker.reconcile import unrecorded
+from worker.sending import as_json
+from worker.tasks import _parse
+
+BUCKET = "bins"
+OWN = ("models/", "nightly/")
+MOST_SECONDS = 10.0
+"""That one message may take."""
+MOST_REASON = 8192
+"""Characters of a reason."""
+_PHOTO = Path(__file__).parent.parent / "samples" / "bin-images" / "00184.jpg"
+_GROUP = 64
+_LARGE = 900_000
+"""Bytes of what is added to a message at a time: twice, it is more than a queue takes."""
+_INSERTED = (b"\0", b"\xff\xfe", b"{", b'"', b"\\u0000", b"\\ud800", b"1e999", b"\n")
+
+KEYS = (
+    *("bin-images/00123.jpg", "metadata/00123.json", "a b+c%25.JPEG", "ü/日本.png", "cafe\u0301.jpg", "a.jpg.json"),
+    *("../x.jpg", "a/../../other/x.jpg", "./a.jpg", "a//b.jpg", "/a.jpg", "//", "", " ", ".", "..", ".jpg", "a.jpg "),
+    *("a\n2026-11-20 ERROR forged.jpg", "\x1b[2J.jpg", "a\0.jpg", "\u202egpj.jpg", "\ud800.jpg", "\x85\u2028.json"),
+    *("k" * 1020 + ".jpg", "k" * 1021 + ".jpg", "é" * 600 + ".jpg", "%", "%zz.jpg", "%FF.jpg", "+.jpg", "?#.jpg"),
+    *("photo", "a.txt", "a.HEIC", "a.jfif", "models/1/card.json", "nightly/runs/1", "folder/", "https://x/y.jpg"),
+)
+VALUES = (
+    *(None, True, False, 0, -1, 10**30, 1e308, "", "x", "\0", "\ud800", [], {}, [[]], [None] * 3, {"": {}}),
+    *("s3:TestEvent", "ObjectCreated:Put", "s3:ObjectCreated:Put", "ObjectRemoved:Delete", "ObjectRestore:Completed"),
+    *("aws:s3", "aws.s3", "Object Created", "Object Deleted", "AWS API Call via CloudTrail", BUCKET, "other-bucket"),
+    *("2026-11-20T08:15:30.123Z", "0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59", "NaN", "a" * 5000, *KEYS),
+)
+
+
+class Finding(Exception):
+    """What must not be."""
+
+
+@dataclass
+class Report:
+    """What became of the messages."""
+
+    outcomes: Counter[str] = field(default_factory=Counter)
+    findings: list[str] = field(default_factory=list)
+    slowest_s: float = 0.0
+    announced: dict[str, Created] = field(default_factory=dict)
+
+
+def message(chance: random.Random) -> Any:
+    """An event message as its sender writes it, as JSON's types."""
+    makers: tuple[Callable[[random.Random], Any], ...] = (_aws, _aws, _moto, _versitygw, _bare, _eventbridge, _test)
+    made = chance.choice(makers)(chance)
+    if chance.random() < 0.15:
+        return {"Type": "Notification", "TopicArn": "arn:aws:sns:eu-central-1:1:photos", "Message": json.dumps(made)}
+    return made
+
+
+def _key(chance: random.Random) -> str:
+    """One of the odd ones, or any characters at all, quoted or not."""
+    if chance.random() < 0.5:
+        return chance.choice(KEYS)
+    text = "".join(chr(chance.choice((chance.randrange(128), chance.randrange(0x11000)))) for _ in range(6))
+    ending = chance.choice((".jpg", ".JSON", ".png ", ""))
+    return quote(text.encode("utf-8", "replace")) + ending if chance.random() < 0.5 else text + ending
+
+
+def _record(chance: random.Random, name: str, more: dict[str, Any]) -> dict[str, Any]:
+    stored = {"key": _key(chance), "size": 1, **more}
+    s3 = {"s3SchemaVersion": "1.0", "bucket": {"name": BUCKET, "arn": "arn:aws:s3:::bins"}, "object": stored}
+    fields = {"eventVersion": "2.1", "eventSource": "aws:s3", "eventTime": "2026-11-20T08:15:30Z"}
+    return {**fields, "eventName": name, "s3": s3}
+
+
+def _several(chance: random.Random, name: str, **more: Any) -> list[Any]:
+    return [_record(chance, name, more) for _ in range(chance.choice((1, 1, 1, 2, 5)))]
+
+
+def _aws(chance: random.Random) -> Any:
+    return {"Records": _several(chance, "ObjectCreated:Put", eTag="d41d8cd98f00b204e9800998ecf8427e", sequencer="0A")}
+
+
+def _moto(chance: random.Random) -> Any:
+    return {"Records": _several(chance, "ObjectCreated:CompleteMultipartUpload", eTag="abc-2")}
+
+
+def _versitygw(chance: random.Random) -> Any:
+    return {"Records": _several(chance, "s3:ObjectCreated:Put", eTag='"abc"', sequencer="1")}
+
+
+def _bare(chance: random.Random) -> Any:
+    return _several(chance, "s3:ObjectCreated:Put")
+
+
+def _eventbridge(chance: random.Random) -> Any:
+    detail = {"version": "0", "bucket": {"name": BUCKET}, "object": {"key": _key(chance), "etag": "abc"}}
+    kind = chance.choice(("Object Created", "Object Restore Completed", "AWS API Call via CloudTrail"))
+    return {"version": "0", "source": "aws.s3", "detail-type": kind, "time": "2026-11-20T08:15:30Z", "detail": detail}
+
+
+def _test(_: random.Random) -> Any:
+    return {"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": BUCKET}
+
+
+def mutated(chance: random.Random) -> str | bytes:
+    """The body of a message that something went wrong with, as a queue hands it over."""
+    made = message(chance)
+    for _ in range(chance.choice((0, 0, 0, 1, 1, 2, 3, 6))):
+        made = _with_change(chance, made)
+    text = json.dumps(made, ensure_ascii=chance.random() < 0.5)
+    return _damaged(chance, text) if chance.random() < 0.2 else text
+
+
+def _with_change(chance: random.Random, made: Any) -> Any:
+    places = [place for place in _places(made) if place[0]]
+    if not places:
+        return made
+    path, _ = chance.choice(places)
+    parent = made
+    for step in path[:-1]:
+        parent = parent[step]
+    last, change = path[-1], chance.randrange(6)
+    if change == 0:
+        del parent[last]
+    elif change == 1 and isinstance(parent, list):
+        parent.insert(last, json.loads(json.dumps(parent[last])))
+    elif change == 2 and isinstance(parent, dict):
+        parent[str(chance.choice(VALUES))[:50]] = parent.pop(last)
+    elif change == 3:
+        parent[last] = _nested(parent[last], chance.choice((1, 5, 200)))
+    elif change == 4 and isinstance(parent, list):
+        value = chance.choice(VALUES)
+        parent += [value] * min(chance.choice((10, 1000, 250_000)), _LARGE // (len(json.dumps(value)) + 2))
+    else:
+        parent[last] = chance.choice(VALUES)
+    return made
+
+
+def _places(made: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    yield path, made
+    inside = made.items() if isinstance(made, dict) else enumerate(made[:20]) if isinstance(made, list) else ()
+    for step, value in inside:
+        if len(path) < 12:
+            yield from _places(value, (*path, step))
+
+
+def _nested(value: Any, depth: int) -> Any:
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+def _damaged(chance: random.Random, text: str) -> str | bytes:
+    data = bytearray(text.encode(errors="surrogatepass"))
+    for _ in range(chance.choice((1, 3, 20))):
+        place = chance.randrange(len(data) + 1)
+        match chance.randrange(5):
+            case 0:
+                del data[place:]
+            case 1:
+                data[place:place] = chance.choice(_INSERTED)
+            case 2:
+                data[place : place + 1] = bytes([chance.randrange(256)])
+            case 3:
+                data[place:place] = data[place : place + 100]
+            case 4:
+                data[:0] = chance.choice((b"\xef\xbb\xbf", b" " * 1000, b"[" * 2000, b"-"))
+    body = bytes(data)
+    if chance.random() < 0.1:
+        return body.decode(errors="replace").encode("utf-16")
+    return body if chance.random() < 0.5 else body.decode(errors="surrogateescape")
+
+
+def judge(body: str | bytes, report: Report) -> None:
+    """Route one message and note what came of it. Raises Finding, or whatever routing raised."""
+    begun = time.perf_counter()
+    routed = route(body, BUCKET, *OWN)
+    seconds = time.perf_counter() - begun
+    report.slowest_s = max(report.slowest_s, seconds)
+    if seconds > MOST_SECONDS:
+        raise Finding(f"took {seconds:.0f} s")
+    for kind, items in ((Kind.PHOTO, routed.photos), (Kind.METADATA, routed.metadata)):
+        for item in items:
+            _check_announced(item, kind)
+            report.announced.setdefault(item.key, item)
+    _check_reason(routed.rejected)
+    _check_lines(routed)
+    report.outcomes[_outcome(body, routed)] += 1
+
+
+def _check_announced(item: Created, kind: Kind) -> None:
+    key = item.key
+    if not key or "\0" in key or len(key.encode()) > MAX_KEY_BYTES or has_dot_segments(key):
+        raise Finding(f"{key[:50]!r} is no key that can be asked for and stored")
+    if kind_of(key, OWN[0]) is not kind or item.bucket != BUCKET:
+        raise Finding(f"{key[:50]!r} is not of this bucket, or not {kind}")
+    again = _parse(json.loads(json.dumps(as_json(item))))
+    if (again, again.etag) != (item, item.etag):
+        raise Finding(f"{key[:50]!r} is another one once it was a task")
+
+
+def _check_reason(reason: str | None) -> None:
+    if reason is not None and (not reason or len(reason) > MOST_REASON or not printable(reason).isprintable()):
+        raise Finding(f"a reason of {len(reason)} characters, {reason[:50]!r}")
+
+
+def _check_lines(routed: Routed) -> None:
+    """What the intake logs."""
+    keys = [item.key for item in routed.photos[:3]]
+    record = logging.LogRecord("worker", logging.WARNING, "", 0, "%s: %s", (routed.rejected, routed.skipped), None)
+    record.key = keys
+    for formatter in (TextFormatter(), JsonFormatter()):
+        line = formatter.format(record)
+        if not line.isprintable() or len(line) > 12 * MAX_MESSAGE:
+            raise Finding(f"a log line of {len(line)} characters: {line[:80]!r}")
+
+
+def _outcome(body: str | bytes, routed: Routed) -> str:
+    """What a message is mostly about. Raises Finding if it would be deleted without a word."""
+    if routed.photos or routed.metadata:
+        return "announced, in part rejected" if routed.rejected else "announced"
+    if routed.rejected:
+        return "rejected"
+    if routed.skipped:
+        return "not looked at"
+    try:
+        found = parse(body)
+    except EventError as error:
+        raise Finding(f"vanished though it is no event: {error}") from error
+    if found.dialect is Dialect.TEST:
+        return "test event"
+    expected = [item.key for item in found.created if skipped(item.key, *OWN) is None]
+    if len(expected) != len(found.created) or not expected:
+        raise Finding(f"vanished: {body[:200]!r}")
+    return "of Binwatch's own, or a folder's marker"
+
+
+def fuzz(events: int, seed: int) -> Report:
+    """Judge so many messages."""
+    chance, report = random.Random(seed), Report()
+    for number in range(events):
+        body = mutated(chance)
+        try:
+            judge(body, report)
+        except Exception as error:  # whatever it is, it is what is looked for
+            report.findings.append(f"message {number}: {type(error).__name__}: {error}")
+    return report
+
+
+@contextmanager
+def _worker(folder: Path) -> Iterator[tuple[Counting, Settings, Any]]:
+    os.environ.update(AWS_ACCESS_KEY_ID="fuzz", AWS_SECRET_ACCESS_KEY="fuzz", AWS_EC2_METADATA_DISABLED="true")
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    url, records = f"http://{host}:{port}", f"sqlite:///{folder / 'records.db'}"
+    migrate(connect(records))
+    settings = Settings(bucket=BUCKET, s3_endpoint_url=url, database_url=SecretStr(records))
+    client = boto3.client("s3", endpoint_url=url, region_name=settings.region)
+    client.create_bucket(Bucket=BUCKET)
+    counting = Counting(settings)
+    try:
+        yield counting, settings, client
+    finally:
+        counting.close()
+        server.stop()
+
+
+def count_announced(announced: Iterable[Created]) -> list[str]:
+    """Have a worker count and read what was announced, every other of which is there; returns what is wrong."""
+    items = sorted(announced, key=lambda item: item.key)
+    with tempfile.TemporaryDirectory() as folder, _worker(Path(folder)) as (counting, settings, client):
+        for item in items[::2]:
+            data = _PHOTO.read_bytes() if kind_of(item.key) is Kind.PHOTO else b'{"EXPECTED_QUANTITY": 1}'
+            try:
+                client.put_object(Bucket=BUCKET, Key=item.key, Body=data)
+            except (ClientError, BotoCoreError):  # moto takes no line break in a key; then it is one that is missing
+                continue
+        outages = []
+        for start in range(0, len(items), _GROUP):
+            group = items[start : start + _GROUP]
+            outages += counting.count([item for item in group if kind_of(item.key) is Kind.PHOTO])
+            outages += counting.read_metadata([item for item in group if kind_of(item.key) is Kind.METADATA])
+        pages = list(unrecorded(counting.objects, counting.database, settings, bucket=BUCKET))
+        left = [item.key for page in pages for item in (*page.photos, *page.metadata)]
+        with counting.database.connect() as connection:
+            tables = (Count, Expectation)
+            recorded = sum(connection.execute(select(func.count()).select_from(table)).scalar_one() for table in tables)
+    return [
+        *(f"{outage.item.key[:50]!r} would be tried for ever: {outage.error}" for outage in outages),
+        *(f"{key[:50]!r} is found by reconcile though it was recorded" for key in left),
+        *([f"{recorded} records of {len(items)} objects"] if recorded != len(items) else []),
+    ]
+
+
+def _memory_mb() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+
+def main() -> None:
+    """Judge, print what came of it, and exit with 1 if anything was found."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--events", type=int, default=5000)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    logging.disable(logging.WARNING)  # a line for each object that is not there
+    report = fuzz(options.events, options.seed)
+    judged = _memory_mb()
+    report.findings += count_announced(report.announced.values())
+    for outcome, number in report.outcomes.most_common():
+        print(f"{number:6} {outcome}")
+    print(f"{len(report.announced):6} objects announced, {len(report.findings)} findings")
+    print(f"slowest message: {report.slowest_s:.2f} s; memory at most {judged} MB, with the worker {_memory_mb()} MB")
+    for finding in report.findings[:50]:
+        print(finding.encode("unicode_escape").decode())
+    sys.exit(1 if report.findings else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""The fuzzer of event messages: a small number of them in each run, and that it finds what it looks for."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from benchmarks import fuzz_events
+from benchmarks.fuzz_events import Report, count_announced, fuzz, mutated
+from worker.intake.routing import Routed
+
+EVENTS = 400
+
+
+def test_no_event_raises_hangs_or_vanishes_and_all_that_is_announced_is_recorded() -> None:
+    report = fuzz(EVENTS, seed=3)
+    assert report.findings == []
+    assert sum(report.outcomes.values()) == EVENTS
+    assert {"announced", "rejected", "announced, in part rejected", "not looked at", "test event"} <= set(
+        report.outcomes
+    )
+    assert len(report.announced) > 20
+    assert count_announced(report.announced.values()) == []
+
+
+def test_the_same_seed_makes_the_same_messages() -> None:
+    first, second = random.Random(5), random.Random(5)
+    assert [mutated(first) for _ in range(50)] == [mutated(second) for _ in range(50)]
+
+
+def test_what_vanishes_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fuzz_events, "route", lambda *_: Routed())
+    report = fuzz(50, seed=3)
+    assert any("vanished" in finding for finding in report.findings)
+    assert isinstance(report, Report)
+
+
+def test_what_raises_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> Routed:
+        raise RecursionError
+
+    monkeypatch.setattr(fuzz_events, "route", fail)
+    assert len(fuzz(50, seed=3).findings) == 50
