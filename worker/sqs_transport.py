@@ -86,6 +86,7 @@ class Channel(SQS.Channel):
         """When to poll next after a failure, by the monotonic clock."""
         self._not_removed: deque[tuple[str, str]] = deque()
         """Queue URLs and receipt handles of tasks that are done and could not be deleted yet."""
+        self._cannot_restore = False
 
     @property
     def _queue_cache(self) -> Any:
@@ -129,7 +130,7 @@ class Channel(SQS.Channel):
             self._polls.failed(error)
             logger.warning("no tasks from SQS (%s); next try in %.1f s", _said(error), self._pause_s)
             return []
-        self._pause_s = 0.0
+        self._pause_s, self._cannot_restore = 0.0, False
         self._polls.succeeded()
         self._remove_again()
         return messages
@@ -176,11 +177,18 @@ class Channel(SQS.Channel):
 
     def basic_reject(self, delivery_tag: str, requeue: bool = False) -> None:
         """Leave a message to SQS: it is delivered again later, and in the end moved to the dead-letter queue."""
+        self.qos.reject(delivery_tag, requeue=requeue)
+
+    def _restore(self, message: Any, *_: Any) -> None:
+        """Have a message delivered again at once; a worker that stops does so with all that it held back."""
+        if self._cannot_restore:
+            return
         try:
-            self.qos.reject(delivery_tag, requeue=requeue)
-        except Exception as error:  # it could not be made visible at once
-            virtual.Channel.basic_ack(self, delivery_tag)
-            logger.warning("a task was not given back to SQS (%s); it is delivered again later", _said(error))
+            super()._restore(message)  # type: ignore[no-untyped-call]
+        except Exception as error:
+            # The next would only use up more of the time that a worker has to stop.
+            self._cannot_restore = True
+            logger.warning("tasks cannot be given back to SQS (%s); they are delivered again later", _said(error))
 
     def _remove(self, url: str, receipt: str) -> bool:
         try:

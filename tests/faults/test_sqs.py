@@ -14,7 +14,9 @@ from pydantic import SecretStr
 from tests.faults.conftest import Took
 from tests.faults.sqs_house import SqsHouse
 from tests.services.faulty_sqs import ALL, Fault, FaultySqs, page, refuse, reset, silent_for
+from tests.services.proxy import Proxy
 from tests.services.rabbitmq import free_ports
+from worker.queues import queue_url
 
 PHOTOS = 60
 REQUESTS = 8
@@ -112,6 +114,34 @@ def test_what_is_done_is_deleted_once_sqs_lets_it(sqs_house: SqsHouse, faulty_sq
     sqs_house.settle()
     sqs_house.check()
     assert sqs_house.waiting() == 0
+
+
+def test_a_worker_stops_although_sqs_takes_nothing_back(
+    sqs_house: SqsHouse, faulty_sqs: FaultySqs, s3_proxy: Proxy, tmp_path: Path
+) -> None:
+    """What it held back for a backoff is delivered again after its visibility time-out."""
+    url = queue_url(sqs_house.client, sqs_house.settings.task_queue)
+    sqs_house.client.set_queue_attributes(QueueUrl=url, Attributes={"VisibilityTimeout": "20"})
+    patient = sqs_house.settings
+    sqs_house.settings = patient.model_copy(
+        update={"s3_endpoint_url": f"http://127.0.0.1:{s3_proxy.port}", "retry_wait_s": 60.0, "s3_timeout_s": 1.0}
+    )
+    worker = sqs_house.start()
+    s3_proxy.refuse()
+    sqs_house.publish([sqs_house.photo(number) for number in range(20)])
+    log = tmp_path / "worker-0.log"
+    # Each of three groups is received twice, the second time as its retry.
+    sqs_house.wait_until(lambda: log.read_text(errors="replace").count("] received") >= 6)
+    faulty_sqs.fail_until_told(refuse(500, "InternalFailure"), operations={"ChangeMessageVisibility"})
+    sqs_house.stop(worker)
+    said = log.read_text(errors="replace")
+    assert said.count("tasks cannot be given back to SQS") == 1
+    assert "Traceback" not in said
+    faulty_sqs.fail_until_told(None)
+    sqs_house.settings = patient
+    sqs_house.start()
+    sqs_house.settle()
+    sqs_house.check()
 
 
 def test_the_name_of_sqs_is_gone_for_a_while(sqs_house: SqsHouse, faulty_sqs: FaultySqs, tmp_path: Path) -> None:
