@@ -13,14 +13,13 @@ import statistics
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime as ort
 
 from binwatch.bundle import INPUT, Bundle, Precision
 from binwatch.cores import cores
+from binwatch.onnx_session import open_session
 from binwatch.settings import DEFAULT_MODEL, Settings
 
 SAMPLES = Path(__file__).parents[1] / "samples" / "bin-images"
@@ -33,7 +32,7 @@ class Together:
     """All threads in one call."""
 
     def __init__(self, model: Path, threads: int) -> None:
-        self._session = _session(model, threads)
+        self._session = open_session(model, threads=threads, spin=False)
 
     def __call__(self, batch: Batch) -> None:
         self._session.run(None, {INPUT: batch})
@@ -43,20 +42,13 @@ class SideBySide:
     """Each thread in a call of its own, on its part of the batch. This is what worker.sessions does."""
 
     def __init__(self, model: Path, threads: int) -> None:
-        self._session = _session(model, 1)
+        self._session = open_session(model, spin=False)
         self._pool = ThreadPoolExecutor(threads)
         self._threads = threads
 
     def __call__(self, batch: Batch) -> None:
         parts = np.array_split(batch, self._threads)
         list(self._pool.map(lambda part: self._session.run(None, {INPUT: part}), parts))
-
-
-def _session(model: Path, threads: int) -> Any:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
 
 
 def timed(way: Together | SideBySide, batches: list[Batch]) -> tuple[float, float]:

@@ -51,6 +51,13 @@ class Precision(StrEnum):
     INT8 = "int8"
 
 
+class SelfCheck(_Strict):
+    """What a file answered to the photos of binwatch.self_check when it was exported, in their order."""
+
+    probabilities: list[list[float]] = Field(min_length=1)
+    embeddings: list[list[float]] = Field(min_length=1)
+
+
 class Variant(_Strict):
     """One ONNX file. `metrics` are measured on the test split with this very file."""
 
@@ -58,6 +65,8 @@ class Variant(_Strict):
     sha256: Sha256
     bytes: int = Field(gt=0)
     metrics: dict[str, Any] = {}
+    self_check: SelfCheck | None = None
+    """None in bundles from before there was one: they are used unchecked."""
 
 
 class Estimate(_Strict):
@@ -196,9 +205,15 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def describe(path: Path, metrics: dict[str, Any] | None = None) -> Variant:
+def describe(path: Path, metrics: dict[str, Any] | None = None, self_check: SelfCheck | None = None) -> Variant:
     """The card's entry for an ONNX file on disk."""
-    return Variant(file=path.name, sha256=digest(path), bytes=path.stat().st_size, metrics=metrics or {})
+    return Variant(
+        file=path.name,
+        sha256=digest(path),
+        bytes=path.stat().st_size,
+        metrics=metrics or {},
+        self_check=self_check,
+    )
 
 
 class Bundle:

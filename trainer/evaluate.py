@@ -164,7 +164,7 @@ def bundle_probabilities(
     bundle: Bundle, precision: Precision, photos: PhotoSet, display: Display
 ) -> npt.NDArray[np.float32]:
     """Probabilities of photos by one variant, float32 (photos, classes), with a progress bar."""
-    model = OnnxModel(bundle.model(precision))
+    model = OnnxModel.of(bundle, precision)
     what = f"counting by {bundle.card.version}"
     return run(model, photos, lambda found: display.follow(found, len(photos), what, len))[0]
 

@@ -59,7 +59,7 @@ def answers(bundle: Bundle, photos: Path, index: Path, split: Split | None, disp
     chosen = every.where(lambda row: split is None or row.split is split)
     if not chosen:
         raise DataError(f"{index}: no photo of the {split} split; name another with --split, or take all with --every")
-    model = OnnxModel(bundle.model(next(iter(bundle.card.variants))))
+    model = OnnxModel.of(bundle, next(iter(bundle.card.variants)))
     what = f"counting by {bundle.card.version}"
     found = run(model, chosen, lambda each: display.follow(each, len(chosen), what, len))
     return Answers(chosen, split or ALL, *found, bundle.card.answers)

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 
-from binwatch.bundle import EMBEDDING, INPUT, PROBABILITIES
+from binwatch import self_check
+from binwatch.bundle import EMBEDDING, INPUT, PROBABILITIES, Bundle, Precision, SelfCheck
 from binwatch.cores import cores
+from binwatch.errors import BundleError
+from binwatch.onnx_session import open_session
 from trainer.data.dataset import PhotoSet
 from trainer.data.epochs import AHEAD, read_ahead
 
@@ -27,17 +29,31 @@ class OnnxModel:
     """One ONNX file on the CPU."""
 
     def __init__(self, file: Path, threads: int = 0) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or cores()
         # Threads that spin while they wait would take the processor from whoever decodes the next photos.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3  # errors: hints about the graph are not for the user
-        self._session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+        self._session = open_session(file, threads=threads or cores(), spin=False)
+        self.side: int = self._session.get_inputs()[0].shape[1]
+        """Of the photos that it takes, in pixels."""
+
+    @classmethod
+    def of(cls, bundle: Bundle, precision: Precision) -> OnnxModel:
+        """A bundle's variant. Raises BundleError if it does not pass the self-check of its card."""
+        path = bundle.model(precision)
+        model = cls(path)
+        expected = bundle.card.variants[precision].self_check
+        found = expected and self_check.difference(expected, *model(self_check.photos(model.side)))
+        if found:
+            raise BundleError(f"{path}: fails its self-check on this CPU: {found}; use another variant or machine")
+        return model
 
     def __call__(self, photos: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """uint8 (batch, size, size, 3) → probabilities (batch, classes) and embedding (batch, embedding)."""
         probabilities, embedding = self._session.run([PROBABILITIES, EMBEDDING], {INPUT: photos})
         return probabilities, embedding
+
+
+def self_check_of(model: OnnxModel) -> SelfCheck:
+    """What a card holds for the file of `model`."""
+    return self_check.answers(*model(self_check.photos(model.side)))
 
 
 def run(

@@ -86,7 +86,7 @@ class Counting:
         self.idle = IdleCheck()
         self.database = open_records(settings)
         self.objects = Objects(settings)
-        self.models = ModelKeeper(settings, self.objects)
+        self.models = ModelKeeper(settings, self.objects, self.metrics)
         self.trials = Trials(self.database)
         self._store = Store(self.database)
         self._pool = ThreadPoolExecutor(settings.fetch_threads, thread_name_prefix="fetch")
@@ -105,7 +105,7 @@ class Counting:
         with self._recording():
             self._store.use_model(engine.card.version, engine.card.calibration)
             self._store.add_counts(counts)
-        self._measure(engine, counts)
+        self._measure(counts)
         return outages
 
     def read_metadata(self, files: Sequence[Created]) -> list[Outage]:
@@ -260,8 +260,7 @@ class Counting:
             return replace(loaded, error=error)
         return replace(loaded, photo=photo, stats=photo_stats(photo.pixels))
 
-    def _measure(self, engine: Engine, counts: Sequence[NewCount]) -> None:
-        self.metrics.model(engine.card.version, engine.precision, engine.provider)
+    def _measure(self, counts: Sequence[NewCount]) -> None:
         now = datetime.now(UTC)
         for count in counts:
             known = count.modified_at != _LONG_AGO

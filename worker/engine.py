@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +12,30 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
+from binwatch import self_check
 from binwatch.bundle import EMBEDDING, INPUT, PROBABILITIES, Bundle, Card, Precision
 from binwatch.cores import cores
 from binwatch.counts import names_of
 from binwatch.errors import BinwatchError, BundleError
+from binwatch.onnx_session import CPU
 from binwatch.settings import PrecisionChoice, Provider
-from worker.sessions import CPU, CUDA, Cuda, Inferred, NoCudaError, OnCpu, OnCuda, Sessions
+from worker.sessions import CUDA, Cuda, Inferred, NoCudaError, OnCpu, OnCuda, Sessions, VariantError
 
 logger = logging.getLogger(__name__)
 
 
 class ProviderError(BinwatchError):
     """ONNX Runtime does not compute where the settings say that it must."""
+
+
+class SelfCheckResult(StrEnum):
+    """Whether the model answers its card's self-check as it did when it was exported. A metric's label."""
+
+    PASSED = "passed"
+    ABSENT = "absent"
+    """The card has none: a bundle from before there was one."""
+    FELL_BACK = "fell_back"
+    """The variant that was chosen first cannot be used here; another is in use, and passed or has no self-check."""
 
 
 class Engine:
@@ -37,26 +51,70 @@ class Engine:
         batch_size: int = 16,
         cuda: Cuda | None = None,
     ) -> None:
-        """`batch_size` is the most photos that a call will have; more are counted too, on CUDA in several batches."""
+        """`batch_size` is the most photos that a call will have; more are counted too, on CUDA in several batches.
+
+        Raises ProviderError or BundleError if the settings leave no variant that counts as its card says.
+        """
         self.card: Card = bundle.card
-        for wanted in _wanted(provider):
-            self.precision = _precision(precision, wanted, bundle.card)
-            path = bundle.model(self.precision)
+        self._bundle, self._batch_size = bundle, batch_size
+        self._threads, self._cuda = threads or cores(), cuda or Cuda()
+        refused: VariantError | None = None
+        without_cuda = False
+        for wanted, variant in _choices(provider, precision, bundle.card):
+            if wanted == CUDA and without_cuda:
+                continue
             try:
-                self._sessions: Sessions = (
-                    OnCuda(path, batch_size, cuda or Cuda())
-                    if wanted == CUDA
-                    else OnCpu(path, threads or cores(), batch_size)
-                )
-                break
+                self._load(wanted, variant)
             except NoCudaError as error:
                 if provider is Provider.CUDA:
                     raise ProviderError(f"BINWATCH_PROVIDER=cuda but {error}, or set BINWATCH_PROVIDER=cpu") from error
                 logger.warning("computing on the CPU, although ONNX Runtime was built with CUDA: %s", error)
-        _check_against_card(self._sessions.first, bundle.card, path)
-        if bundle.card.never:
-            never = names_of(bundle.card.never)
-            logger.warning("model %s never answers %s: no training photo showed it", bundle.card.version, never)
+                without_cuda = True
+            except VariantError as error:
+                logger.warning("model %s: its %s variant cannot be used: %s", self.card.version, variant, error)
+                refused = refused or error
+            else:
+                self.self_check = self._result(fell_back=refused is not None)
+                if self.card.never:
+                    never = names_of(self.card.never)
+                    logger.warning("model %s never answers %s: no training photo showed it", self.card.version, never)
+                return
+        assert refused is not None  # else the loop has returned, or raised
+        raise refused
+
+    def _load(self, provider: str, precision: Precision) -> None:
+        """Raises NoCudaError, VariantError if another variant may do, or BundleError if the bundle is at fault."""
+        path = self._bundle.model(precision)
+        self.precision = precision
+        self._sessions: Sessions = (
+            OnCuda(path, self._batch_size, self._cuda)
+            if provider == CUDA
+            else OnCpu(path, self._threads, self._batch_size)
+        )
+        _check_against_card(self._sessions.first, self.card, path)
+        expected = self.card.variants[precision].self_check
+        if expected is not None:
+            answers = self.infer(self_check.photos(self.card.input_size))
+            found = self_check.difference(expected, answers.probabilities, answers.embeddings)
+            if found is not None:
+                raise VariantError(
+                    f"{path}: fails its self-check on {provider}: {found}; set BINWATCH_PRECISION to another variant of"
+                    " the bundle, or use another machine"
+                )
+
+    def _result(self, *, fell_back: bool) -> SelfCheckResult:
+        if fell_back:
+            logger.warning("model %s: counting with %s on %s instead", self.card.version, self.precision, self.provider)
+            return SelfCheckResult.FELL_BACK
+        if self.card.variants[self.precision].self_check is None:
+            logger.info(
+                "model %s: its card has no self-check for %s, so it is used unchecked; python -m trainer.self_check"
+                " FOLDER adds one",
+                self.card.version,
+                self.precision,
+            )
+            return SelfCheckResult.ABSENT
+        return SelfCheckResult.PASSED
 
     @property
     def provider(self) -> str:
@@ -95,6 +153,15 @@ def _wanted(choice: Provider) -> list[str]:
     if choice is Provider.AUTO:
         return [CUDA, CPU] if has_cuda else [CPU]
     return [CUDA] if choice is Provider.CUDA else [CPU]
+
+
+def _choices(provider: Provider, choice: PrecisionChoice, card: Card) -> Iterator[tuple[str, Precision]]:
+    """Where to compute and with which variant, the best first. fp32, the reference, is the last resort anywhere."""
+    for wanted in _wanted(provider):
+        best = _precision(choice, wanted, card)
+        yield wanted, best
+        if choice is PrecisionChoice.AUTO and best is not Precision.FP32 and Precision.FP32 in card.variants:
+            yield wanted, Precision.FP32
 
 
 def _precision(choice: PrecisionChoice, provider: str, card: Card) -> Precision:

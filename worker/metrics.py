@@ -68,6 +68,11 @@ class WorkerMetrics:
             "What SageMaker bills for nightly runs that ended: seconds of all instances",
             registry=self.registry,
         )
+        self._models_refused = Counter(
+            "binwatch_worker_refused_models",
+            "Times that a promoted model could not be put in use, so that another stayed in use",
+            registry=self.registry,
+        )
         self._batches = Histogram(
             "binwatch_worker_batch_photos", "Photos in one inference call", buckets=_PHOTOS, registry=self.registry
         )
@@ -158,9 +163,13 @@ class WorkerMetrics:
         if depths.get("tasks") == 0:  # or the age of the last one would stay for as long as no other comes
             self.oldest("tasks", 0)
 
-    def model(self, version: str, precision: str, provider: str) -> None:
-        """Another model is in use."""
-        self._model.info({"version": version, "precision": precision, "provider": provider})
+    def model(self, version: str, precision: str, provider: str, self_check: str) -> None:
+        """Another model is in use, or the first."""
+        self._model.info({"version": version, "precision": precision, "provider": provider, "self_check": self_check})
+
+    def model_refused(self) -> None:
+        """A promoted model could not be put in use; it is tried again."""
+        self._models_refused.inc()
 
 
 class Measured:

@@ -13,6 +13,7 @@ from binwatch.objects import Objects
 from binwatch.registry import Registry
 from binwatch.settings import Settings
 from worker.engine import Engine
+from worker.metrics import WorkerMetrics
 
 logger = logging.getLogger(__name__)
 
@@ -23,12 +24,13 @@ STOP_WITHIN_S = 5.0
 class ModelKeeper:
     """Has the engine to count with. A group takes `engine` once and keeps it, so a swap never mixes two models."""
 
-    def __init__(self, settings: Settings, objects: Objects) -> None:
+    def __init__(self, settings: Settings, objects: Objects, metrics: WorkerMetrics) -> None:
         self._settings = settings
+        self._metrics = metrics
         self._registry = Registry(objects, settings.bucket, settings.models_prefix)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="models", daemon=True)
-        self._engine = self._first()
+        self._use(self._first())
 
     @property
     def engine(self) -> Engine:
@@ -54,14 +56,20 @@ class ModelKeeper:
             engine = self._load(current.version)
         except BinwatchError as error:
             logger.warning("model: %s; %s stays in use", error, self._engine.card.version)
+            if not isinstance(error, ObjectsError):  # an outage says nothing of the model
+                self._metrics.model_refused()
             return
         logger.info("model: %s replaces %s", engine.card.version, self._engine.card.version)
-        self._engine = engine
+        self._use(engine)
 
     def check(self) -> None:
         """Raise unless the model in use can count a blank photo."""
         side = self._engine.card.input_size
         self._engine.infer(np.zeros((1, side, side, 3), np.uint8))
+
+    def _use(self, engine: Engine) -> None:
+        self._engine = engine
+        self._metrics.model(engine.card.version, engine.precision, engine.provider, engine.self_check)
 
     def _first(self) -> Engine:
         try:

@@ -19,19 +19,22 @@ import onnxruntime as ort
 
 from binwatch.bundle import EMBEDDING, INPUT, PROBABILITIES
 from binwatch.errors import BinwatchError, BundleError
+from binwatch.onnx_session import CPU, open_session
 from worker.buckets import buckets, in_buckets
 
 logger = logging.getLogger(__name__)
 
 CUDA = "CUDAExecutionProvider"
-CPU = "CPUExecutionProvider"
-_QUIET = 3  # ONNX Runtime's log level "error": its warnings about node placement are ours to check, not to print
 
 Pixels = npt.NDArray[np.uint8]
 
 
 class NoCudaError(Exception):
     """ONNX Runtime does not compute with CUDA, although it was built with it. Says why, and what to look at."""
+
+
+class VariantError(BundleError):
+    """One ONNX file of a bundle cannot be used here; another may do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +86,12 @@ class OnCpu:
     calls = 2
 
     def __init__(self, path: Path, threads: int, batch_size: int) -> None:
-        """Raises BundleError if the file cannot be loaded."""
+        """Raises VariantError if the file cannot be loaded."""
         self.sizes: tuple[int, ...] = (1, batch_size)
         try:
-            self.first = _open(path, [CPU])
+            self.first = open_session(path)  # one thread for each call: several calls run beside each other
         except Exception as error:  # ONNX Runtime raises its own, unexported classes
-            raise BundleError(f"{path}: ONNX Runtime cannot load it ({error}); export the model again") from error
+            raise VariantError(f"{path}: ONNX Runtime cannot load it ({error}); export the model again") from error
         self._threads = threads
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="infer")
 
@@ -124,7 +127,7 @@ def _open_with_cuda(path: Path, options: Mapping[str, str]) -> Any:
     look = "check the driver (nvidia-smi) and the CUDA and cuDNN libraries"
     _preload()
     try:
-        session = _open(path, [(CUDA, dict(options)), CPU])
+        session = open_session(path, [(CUDA, dict(options)), CPU])
     except Exception as error:
         raise NoCudaError(f"ONNX Runtime cannot load {path} with it ({error}): {look}") from error
     # Without CUDA's libraries it loads all the same, on the CPU and without a word; only its own list tells.
@@ -145,14 +148,6 @@ def _preload() -> None:
         ort.preload_dlls()
     for line in said.getvalue().splitlines():
         logger.warning("CUDA: %s", line)
-
-
-def _open(path: Path, providers: list[Any]) -> Any:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1  # the caller's; several callers run beside each other
-    options.log_severity_level = _QUIET
-    # With ONNX Runtime's own fallback, a GPU that fails at work is followed by the CPU for good, and no one knows.
-    return ort.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
 
 
 def _run(session: Any, photos: Pixels) -> Inferred:

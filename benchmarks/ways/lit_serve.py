@@ -16,9 +16,9 @@ from typing import Any
 
 import litserve
 import numpy as np
-import onnxruntime as ort
 
 from binwatch.bundle import INPUT, PROBABILITIES, Bundle, Precision
+from binwatch.onnx_session import open_session
 from binwatch.settings import DEFAULT_MODEL, Settings
 
 
@@ -32,13 +32,9 @@ class CountAPI(litserve.LitAPI):
     def setup(self, device: str) -> None:
         """In each worker once."""
         bundle = Bundle(self._folder)
-        options = ort.SessionOptions()
-        if self._threads:
-            options.intra_op_num_threads = self._threads
-            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._card = bundle.card
         path = bundle.model(Precision.INT8)
-        self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self._session = open_session(path, threads=self._threads, spin=not self._threads)
 
     def decode_request(self, request: dict[str, str]) -> np.ndarray:
         """uint8 (size, size, 3)."""

@@ -20,6 +20,7 @@ import numpy as np
 from benchmarks.ways.report import report
 from binwatch.bundle import INPUT, PROBABILITIES, Bundle, Precision
 from binwatch.cores import cores
+from binwatch.onnx_session import open_session
 
 OBJECT_STORE_BYTES = 10**9
 # Actors take most of the cores that Ray deals out, and reading the rest: with none left for it, nothing would be read.
@@ -30,16 +31,10 @@ class Count:
     """The model, in each actor once."""
 
     def __init__(self, folder: str, threads: int) -> None:
-        import onnxruntime as ort
-
         bundle = Bundle(Path(folder))
-        options = ort.SessionOptions()
-        if threads:
-            options.intra_op_num_threads = threads
-            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._card = bundle.card
         path = bundle.model(Precision.INT8)
-        self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self._session = open_session(path, threads=threads, spin=not threads)
         self._ready = time.time()
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:

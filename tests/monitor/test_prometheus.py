@@ -96,7 +96,7 @@ def test_dashboards_are_three_with_ids_of_their_own_and_the_provisioned_source()
 def worker() -> Iterator[str]:
     """Address of a worker's metrics, of a worker that does some work at each scrape."""
     metrics = WorkerMetrics()
-    metrics.model(MODEL, "int8", "CPUExecutionProvider")
+    metrics.model(MODEL, "int8", "CPUExecutionProvider", "passed")
     server, thread = start_http_server(0, "127.0.0.1", _Working(metrics))  # type: ignore[arg-type]
     yield f"127.0.0.1:{server.server_port}"
     server.shutdown()

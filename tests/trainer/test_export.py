@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from binwatch.bundle import Bundle, Precision, digest
+from binwatch.settings import PrecisionChoice, Provider
 from tests.trainer.drawn import Data, run_cli
 from trainer import checkpoint
 from trainer.calibrate import softmax
@@ -20,6 +21,7 @@ from trainer.errors import ExportError
 from trainer.export import parity
 from trainer.loop import BEST
 from trainer.runtime import OnnxModel
+from worker.engine import Engine, SelfCheckResult
 
 FEW = 0.5
 """Of 18 validation photos one more or less right is 6 points: the default of half a point would be chance."""
@@ -63,6 +65,12 @@ def test_the_files_are_those_of_the_card(bundle: Bundle) -> None:
         assert variant.metrics["photos_per_second"] > 0
         assert 0 <= variant.metrics["test"]["accuracy"]["value"] <= 1
     assert bundle.card.variants[Precision.INT8].bytes < 0.5 * bundle.card.variants[Precision.FP32].bytes
+
+
+@pytest.mark.parametrize("precision", list(Precision))
+def test_each_file_has_the_self_check_that_workers_make(bundle: Bundle, precision: Precision) -> None:
+    engine = Engine(bundle, provider=Provider.CPU, precision=PrecisionChoice(precision.value), threads=1)
+    assert engine.self_check is SelfCheckResult.PASSED
 
 
 def test_the_files_name_no_folder_of_this_machine(bundle: Bundle) -> None:

@@ -9,10 +9,10 @@ from types import ModuleType
 
 import pytest
 
-from binwatch.bundle import Bundle
+from binwatch.bundle import Bundle, Precision
 from tests.trainer.drawn import Data
 from tests.trainer.grey import write_grey_bundle
-from trainer import conformal, reference
+from trainer import conformal, reference, self_check
 from trainer.data.split import Split, split_of
 
 
@@ -54,6 +54,19 @@ def test_every_photo_of_other_bins(bundle: Path, grey: Data) -> None:
     assert (found.calibration.photos, found.calibration.split) == (140, "all")
     assert found.reference is not None
     assert found.reference.photos == 140
+
+
+def test_a_self_check_is_added_and_nothing_else_changes(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = Bundle(bundle).card
+    assert before.variants[Precision.INT8].self_check is None
+    self_check.app([str(bundle)], standalone_mode=False)
+    after = Bundle(bundle).card
+    variant = after.variants[Precision.INT8]
+    assert variant.self_check is not None
+    assert len(variant.self_check.probabilities) == len(variant.self_check.embeddings) == 4
+    unchecked = variant.model_copy(update={"self_check": None})
+    assert after.model_copy(update={"variants": {Precision.INT8: unchecked}}) == before
+    assert capsys.readouterr().out.strip() == f"{bundle}: self-check of int8"
 
 
 @pytest.mark.parametrize("command", [conformal, reference], ids=["conformal", "reference"])

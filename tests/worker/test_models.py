@@ -8,9 +8,14 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
 from sqlalchemy import select
 
+from binwatch import self_check
+from binwatch.bundle import Bundle, write_card
+from binwatch.counts import CLASSES
+from binwatch.errors import ObjectsError
 from binwatch.events import Created
 from binwatch.records.tables import Count
 from binwatch.registry import Current, Registry
@@ -89,6 +94,31 @@ def test_a_model_whose_card_names_another_is_not_loaded_anew_at_each_look(counti
     counting.models.look()
     assert counting.models.engine is engine
     assert "model 'v3': the card in its folder is that of 'v2'" in caplog.text
+
+
+def test_a_model_that_fails_its_self_check_leaves_the_old_one_in_use(counting, s3, tmp_path, caplog):
+    other = self_check.answers(np.full((4, len(CLASSES)), 1 / len(CLASSES)), np.ones((4, 1)))
+    folder = write_brightness_bundle(tmp_path / "v2", "v2")
+    card = Bundle(folder).card
+    variants = {name: each.model_copy(update={"self_check": other}) for name, each in card.variants.items()}
+    write_card(folder, card.model_copy(update={"variants": variants}))
+    registry = Registry(counting.objects, s3.bucket, "models/")
+    registry.publish(folder)
+    registry.set_current(Current(version="v2", promoted=datetime.now(UTC)), registry.current())
+    counting.models.look()
+    assert counting.models.engine.card.version == "brightness-1"
+    assert "fails its self-check" in caplog.text
+    assert counting.metrics.registry.get_sample_value("binwatch_worker_refused_models_total") == 1
+
+
+def test_an_outage_refuses_no_model(counting, monkeypatch, caplog):
+    def current(_: Registry) -> Current:
+        raise ObjectsError("the store is away")
+
+    monkeypatch.setattr(Registry, "current", current)
+    counting.models.look()
+    assert "the store is away" in caplog.text
+    assert counting.metrics.registry.get_sample_value("binwatch_worker_refused_models_total") == 0
 
 
 def test_the_photo_counted_by_another_model_gets_a_second_record(counting, s3, tmp_path):

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from binwatch.bundle import Bundle, Card, Metrics, Precision, Variant, describe, write_card
+from binwatch.bundle import Bundle, Card, Metrics, Precision, SelfCheck, Variant, describe, write_card
 from binwatch.counts import EVERY, names_of
 from trainer import checkpoint, devices
 from trainer.calibrate import best_temperature, softmax
@@ -31,7 +31,7 @@ from trainer.export.quantize import write_fp16, write_int8
 from trainer.fit import read_data
 from trainer.reference import reference_of
 from trainer.renew import Answers
-from trainer.runtime import OnnxModel, photos_per_second, run
+from trainer.runtime import OnnxModel, photos_per_second, run, self_check_of
 from trainer.teachers import TEACHERS
 
 CALIBRATION_PHOTOS = 128
@@ -61,6 +61,7 @@ class Checked:
     on_validation: Answers
     on_test: Answers
     photos_per_second: float
+    self_check: SelfCheck
 
     def variant(self) -> Variant:
         """The card's entry."""
@@ -70,7 +71,7 @@ class Checked:
             for name, metrics in self.test.items()
         }
         found |= {"parity": self.parity, "photos_per_second": round(self.photos_per_second, 1)}
-        return describe(self.file, found)
+        return describe(self.file, found, self.self_check)
 
 
 class Exporter:
@@ -125,6 +126,7 @@ class Exporter:
             on_validation=on_validation,
             on_test=on_test,
             photos_per_second=photos_per_second(model, _first(test, SPEED_PHOTOS)),
+            self_check=self_check_of(model),
         )
 
     def card(self, checked: dict[Precision, Checked], options: Options) -> Card:

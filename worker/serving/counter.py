@@ -53,7 +53,7 @@ class PhotoCounter:
         self._first_link = threading.Lock()
         self._allowed = AllowedLinks(settings)
         self._fetched = ByteBudget(settings.serve_memory_bytes)
-        metrics.model(engine.card.version, engine.precision, engine.provider)
+        metrics.model(engine.card.version, engine.precision, engine.provider, engine.self_check)
 
     async def count(self, data: bytes) -> Answer:
         """Count a photo. Raises EngineBroken if the model can no longer count any."""

@@ -23,7 +23,14 @@ def load_engine(settings: Settings) -> Engine:
         batch_size=settings.batch_size,
     )
     engine.warm()
-    logger.info("model: %s (%s, %s) from %s", engine.card.version, engine.precision, engine.provider, bundle.folder)
+    logger.info(
+        "model: %s (%s, %s, self-check %s) from %s",
+        engine.card.version,
+        engine.precision,
+        engine.provider,
+        engine.self_check,
+        bundle.folder,
+    )
     return engine
 
 

@@ -1,0 +1,133 @@
+"""Whether the sample photos are counted on other CPUs as on this one: each CPU is emulated by qemu-user.
+
+    python -m benchmarks.other_cpus [--cpu Haswell] [--cpu SandyBridge] [--photos 122]
+
+Needs an x86-64 machine and the Debian package qemu-user. Haswell has AVX2 and SandyBridge AVX, and neither has VNNI;
+qemu 7.2 emulates no AVX-512. A photo takes 4 seconds of processor time. `--plain` leaves out the self-check and the
+session options that keep int8 products exact, to show what they prevent. Exit status 1 if a count is another.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from binwatch import onnx_session
+from binwatch.bundle import Bundle
+from binwatch.image import load
+from binwatch.settings import DEFAULT_MODEL, Provider
+from worker.engine import Engine
+
+SAMPLES = Path(__file__).parents[1] / "samples" / "bin-images"
+QEMU = "qemu-x86_64"
+BATCH = 4
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What one CPU says of all photos."""
+
+    probabilities: np.ndarray
+    self_check: str
+    options: str
+    seconds: float
+
+    @property
+    def counts(self) -> np.ndarray:
+        return self.probabilities.argmax(axis=1)
+
+
+def why_not() -> str | None:
+    """What keeps this machine from emulating another CPU; None if nothing does."""
+    if platform.machine() != "x86_64":
+        return f"this machine is {platform.machine()}, and runs no x86-64 Python"
+    return None if shutil.which(QEMU) else f"no {QEMU}: install the Debian package qemu-user"
+
+
+def answer(model: Path, pixels: Path, out: Path, *, plain: bool) -> None:
+    """Count decoded photos on the CPU that this process sees."""
+    bundle = Bundle(model)
+    if plain:
+        onnx_session.exact_products = dict
+        card = bundle.card
+        variants = {name: each.model_copy(update={"self_check": None}) for name, each in card.variants.items()}
+        bundle.card = card.model_copy(update={"variants": variants})
+    began = time.perf_counter()
+    engine = Engine(bundle, provider=Provider.CPU, threads=1)
+    photos = np.load(pixels)
+    parts = [engine.infer(photos[at : at + BATCH]).probabilities for at in range(0, len(photos), BATCH)]
+    options = " ".join(f"{name}={value}" for name, value in onnx_session.exact_products().items())
+    with out.open("wb") as file:
+        np.savez(
+            file,
+            probabilities=np.concatenate(parts),
+            self_check=f"{engine.precision} {engine.self_check}",
+            options=options or "none",
+            seconds=time.perf_counter() - began,
+        )
+
+
+def ask(cpu: str | None, model: Path, pixels: Path, *, plain: bool = False) -> Answers:
+    """The answers of an emulated CPU, or (None) of this one, by a process of its own."""
+    out = pixels.with_suffix(f".{cpu}.npz")
+    emulated = [QEMU, "-cpu", cpu] if cpu else []
+    command = [*emulated, sys.executable, "-m", "benchmarks.other_cpus", "--answer", str(pixels), str(out)]
+    more = ["--model", str(model), *(["--plain"] if plain else [])]
+    ended = subprocess.run([*command, *more], capture_output=True, text=True, check=False)
+    if ended.returncode:
+        # qemu warns in each thread of features that it does not emulate.
+        lines = [line for line in ended.stderr.splitlines() if "TCG doesn't support" not in line]
+        raise SystemExit("\n".join([f"{cpu or 'this CPU'}: exit status {ended.returncode}", *lines[-20:]]))
+    with np.load(out) as found:
+        return Answers(found["probabilities"], str(found["self_check"]), str(found["options"]), float(found["seconds"]))
+
+
+def decoded(model: Path, photos: int) -> np.ndarray:
+    """The first sample photos as the model takes them."""
+    quality = Bundle(model).card.jpeg_quality
+    files = sorted(SAMPLES.glob("*.jpg"))[:photos]
+    return np.stack([load(file.read_bytes(), jpeg_quality=quality).pixels for file in files])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cpu", action="append", help="one of qemu-x86_64 -cpu help; default: Haswell, SandyBridge")
+    parser.add_argument("--model", type=Path, default=DEFAULT_MODEL)
+    parser.add_argument("--photos", type=int, default=122)
+    parser.add_argument("--plain", action="store_true")
+    parser.add_argument("--answer", type=Path, nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.answer:
+        return answer(options.model, *options.answer, plain=options.plain)
+    reason = why_not()
+    if reason:
+        raise SystemExit(reason)
+    with TemporaryDirectory() as folder:
+        pixels = Path(folder) / "photos.npy"
+        np.save(pixels, decoded(options.model, options.photos))
+        here = ask(None, options.model, pixels)
+        print("CPU            other counts  largest difference  mean class  session options, self-check")
+        same = True
+        for cpu in (None, *(options.cpu or ("Haswell", "SandyBridge"))):
+            there = ask(cpu, options.model, pixels, plain=options.plain) if cpu else here
+            other = int((there.counts != here.counts).sum())
+            most = float(np.abs(there.probabilities - here.probabilities).max())
+            same &= other == 0
+            print(
+                f"{cpu or 'this one':<14}{f'{other} of {len(there.counts)}':>13}{most:>20.3g}"
+                f"{there.counts.mean():>12.2f}  {there.options}, {there.self_check} ({there.seconds:.0f} s)"
+            )
+    sys.exit(0 if same else 1)
+
+
+if __name__ == "__main__":
+    main()

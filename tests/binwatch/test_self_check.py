@@ -1,0 +1,45 @@
+"""The photos of the self-check are the same everywhere, and answers to them are told from others."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+import numpy as np
+import pytest
+
+from binwatch import self_check
+
+PROBABILITIES = np.full((4, 7), 1 / 7, np.float32)
+EMBEDDINGS = np.arange(12, dtype=np.float32).reshape(4, 3) + 1
+
+
+def test_the_photos_never_change() -> None:
+    """Or every card's answers would be to other photos."""
+    photos = self_check.photos(224)
+    assert (photos.shape, photos.dtype) == ((4, 224, 224, 3), np.uint8)
+    found = hashlib.sha256(photos.tobytes()).hexdigest()
+    assert found == "dd4e8a7de97b73b937ca7f118cc5c4508865b328006599146a17671107d9ebf5"
+
+
+def test_answers_as_they_were() -> None:
+    expected = self_check.answers(PROBABILITIES, EMBEDDINGS)
+    assert self_check.difference(expected, PROBABILITIES + 0.02, EMBEDDINGS * 1.05) is None
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "embeddings", "message"),
+    [
+        (PROBABILITIES + np.eye(4, 7) * 0.04, EMBEDDINGS, r"probabilities are up to 0\.04 from the card's"),
+        (PROBABILITIES, EMBEDDINGS * np.array([[1], [1], [1], [1.1]]), r"embeddings up to 10%"),
+        (PROBABILITIES * np.nan, EMBEDDINGS, "probabilities are up to nan"),
+        (PROBABILITIES, EMBEDDINGS * np.nan, "embeddings up to nan%"),
+        (PROBABILITIES[:, :6], EMBEDDINGS, r"probabilities of shape \(4, 6\), the card has \(4, 7\)"),
+        (PROBABILITIES, EMBEDDINGS[:, :2], r"embeddings of shape \(4, 2\), the card has \(4, 3\)"),
+    ],
+)
+def test_other_answers(probabilities: np.ndarray, embeddings: np.ndarray, message: str) -> None:
+    expected = self_check.answers(PROBABILITIES, EMBEDDINGS)
+    found = self_check.difference(expected, probabilities, embeddings)
+    assert found is not None
+    assert re.search(message, found), found

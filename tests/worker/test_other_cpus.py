@@ -1,0 +1,36 @@
+"""A CPU whose int8 products saturate, emulated by qemu-user, counts as this one does."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.other_cpus import ask, why_not
+from binwatch import self_check
+from tests.worker.quantised import write_quantised_bundle
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _qemu() -> None:
+    reason = why_not()
+    if reason and "qemu-user" in reason and os.environ.get("CI"):
+        pytest.fail(reason)
+    if reason:
+        pytest.skip(reason)
+
+
+@pytest.mark.timeout(900)  # qemu is slow on a busy machine
+def test_a_cpu_without_vnni_counts_the_same(tmp_path: Path) -> None:
+    model, pixels = write_quantised_bundle(tmp_path / "model"), tmp_path / "photos.npy"
+    np.save(pixels, self_check.photos(224))
+    here, there = ask(None, model, pixels), ask("Haswell", model, pixels)
+    assert there.options == "session.x64quantprecision=1"
+    assert there.self_check == here.self_check == "int8 passed"
+    np.testing.assert_allclose(there.probabilities, here.probabilities, atol=1e-5)
+
+    plain = ask("Haswell", model, pixels, plain=True)
+    assert plain.options == "none"
+    assert np.abs(plain.probabilities - here.probabilities).max() > 0.01  # or this test could see nothing

@@ -1,0 +1,118 @@
+"""A model that is not computed here as it was where it was exported: told at load, and not counted with."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from binwatch import self_check
+from binwatch.bundle import Bundle, Precision, describe, write_card
+from binwatch.errors import BundleError
+from binwatch.settings import DEFAULT_MODEL, PrecisionChoice, Provider
+from tests.worker.brightness import probabilities_of, write_brightness_bundle
+from trainer.runtime import OnnxModel, self_check_of
+from worker.engine import Engine, SelfCheckResult
+
+
+def _bundle(folder: Path, *precisions: Precision, wrong: tuple[Precision, ...] = ()) -> Bundle:
+    """A brightness model in variants; what is `wrong` sees photos half as bright as its card's self-check says.
+
+    On a machine that computes it wrongly, that is what a file looks like whose SHA-256 is right.
+    """
+    write_brightness_bundle(folder)
+    source = folder / "model-int8.onnx"
+    checked = self_check_of(OnnxModel(source))
+    variants = {}
+    for precision in precisions:
+        path = folder / f"model-{precision}.onnx"
+        if path != source:
+            shutil.copy(source, path)
+    for precision in precisions:
+        path = folder / f"model-{precision}.onnx"
+        if precision in wrong:
+            model = onnx.load(path)
+            scale = next(each for each in model.graph.initializer if each.name == "to_classes")
+            scale.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(scale) * np.float32(0.5), "to_classes"))
+            onnx.save(model, path)
+        variants[precision] = describe(path, self_check=checked)
+    write_card(folder, Bundle(folder).card.model_copy(update={"variants": variants}))
+    return Bundle(folder)
+
+
+def _assert_right(engine: Engine) -> None:
+    photos = np.stack([np.full((224, 224, 3), level, np.uint8) for level in (10, 120, 250)])
+    wanted = [probabilities_of(level) for level in (10, 120, 250)]
+    np.testing.assert_allclose(engine.infer(photos).probabilities, wanted, atol=1e-5)
+
+
+def test_the_starter_model_passes() -> None:
+    engine = Engine(Bundle(DEFAULT_MODEL), provider=Provider.CPU, threads=1)
+    assert (engine.precision, engine.self_check) == (Precision.INT8, SelfCheckResult.PASSED)
+
+
+def test_int8_that_fails_gives_way_to_fp32(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    bundle = _bundle(tmp_path, Precision.FP32, Precision.INT8, wrong=(Precision.INT8,))
+    engine = Engine(bundle, provider=Provider.CPU, threads=1)
+    assert (engine.precision, engine.self_check) == (Precision.FP32, SelfCheckResult.FELL_BACK)
+    assert "its int8 variant cannot be used: " in caplog.text
+    assert "model-int8.onnx: fails its self-check on CPUExecutionProvider: probabilities are up to" in caplog.text
+    assert "brightness-1: counting with fp32 on CPUExecutionProvider instead" in caplog.text
+    _assert_right(engine)
+
+
+@pytest.mark.parametrize(
+    ("precisions", "wrong", "choice"),
+    [
+        ([Precision.INT8], (Precision.INT8,), PrecisionChoice.AUTO),
+        ([Precision.FP32, Precision.INT8], (Precision.INT8,), PrecisionChoice.INT8),
+        ([Precision.FP32, Precision.INT8], (Precision.FP32, Precision.INT8), PrecisionChoice.AUTO),
+    ],
+    ids=["no other variant", "int8 by name", "fp32 fails, too"],
+)
+def test_nothing_is_counted_with_a_model_that_fails(
+    tmp_path: Path, precisions: list[Precision], wrong: tuple[Precision, ...], choice: PrecisionChoice
+) -> None:
+    bundle = _bundle(tmp_path, *precisions, wrong=wrong)
+    with pytest.raises(BundleError, match=r"model-int8\.onnx: fails its self-check on CPU.*set BINWATCH_PRECISION to"):
+        Engine(bundle, provider=Provider.CPU, precision=choice, threads=1)
+
+
+def test_a_variant_that_cannot_be_loaded_gives_way_too(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Such as with the option for CPUs without VNNI, which ONNX Runtime refuses for some graphs."""
+    bundle = _bundle(tmp_path, Precision.FP32, Precision.INT8)
+    (tmp_path / "model-int8.onnx").write_bytes(b"no model")
+    variants = bundle.card.variants | {Precision.INT8: describe(tmp_path / "model-int8.onnx")}
+    write_card(tmp_path, bundle.card.model_copy(update={"variants": variants}))
+    engine = Engine(Bundle(tmp_path), provider=Provider.CPU, threads=1)
+    assert (engine.precision, engine.self_check) == (Precision.FP32, SelfCheckResult.FELL_BACK)
+    assert "model-int8.onnx: ONNX Runtime cannot load it" in caplog.text
+
+
+def test_a_bundle_from_before_is_used_unchecked_and_said_to_be(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    engine = Engine(Bundle(write_brightness_bundle(tmp_path)), provider=Provider.CPU, threads=1)
+    assert engine.self_check is SelfCheckResult.ABSENT
+    assert (
+        "brightness-1: its card has no self-check for int8, so it is used unchecked; python -m trainer" in caplog.text
+    )
+    _assert_right(engine)
+
+
+def test_the_trainer_refuses_it_too(tmp_path: Path) -> None:
+    bundle = _bundle(tmp_path, Precision.INT8, wrong=(Precision.INT8,))
+    with pytest.raises(BundleError, match=r"model-int8\.onnx: fails its self-check on this CPU"):
+        OnnxModel.of(bundle, Precision.INT8)
+
+
+def test_photos_of_the_check_are_counted_alike_in_any_batch(tmp_path: Path) -> None:
+    bundle = _bundle(tmp_path, Precision.INT8)
+    engine = Engine(bundle, provider=Provider.CPU, threads=3, batch_size=2)
+    assert engine.self_check is SelfCheckResult.PASSED
+    assert len(self_check.photos(224)) > engine.sizes[-1]
