@@ -136,6 +136,11 @@ class Settings(BaseSettings):
     # Counting
     model_dir: Path = Field(DEFAULT_MODEL, description="folder with the model bundle, used until one is promoted")
     model_poll_s: float = Field(20.0, gt=0, description="seconds between two looks for a newly promoted model")
+    model_settle_s: float = Field(
+        30.0,
+        ge=0,
+        description="seconds from loading a promoted model to its first photo, for metrics to be scraped at 0",
+    )
     model_cache: Path = Field(Path("model-cache"), description="folder for promoted models")
     precision: PrecisionChoice = Field(PrecisionChoice.AUTO, description="variant of the bundle")
     provider: Provider = Field(Provider.AUTO, description="where ONNX Runtime computes")

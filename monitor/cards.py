@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from binwatch.bundle import Bundle, Card, Reference
+from binwatch.bundle import CARD, Bundle, Card, Reference
 from binwatch.errors import BinwatchError, BundleError
 from binwatch.registry import Current, Registry
 
@@ -29,6 +29,7 @@ class Cards:
         self._clock = clock
         self._found: dict[str, Card] = {}
         self._current: Current | None = None
+        self._folder: tuple[int, str] | None = None
         self._asked: dict[str, float] = {}
         self._warned: set[str] = set()
         self._lock = threading.Lock()
@@ -60,6 +61,21 @@ class Cards:
         """The model that was promoted last, as of the last look; None if there is none, or it is not known yet."""
         self._soon("", self._look)
         return self._current
+
+    def to_come(self) -> str | None:
+        """Version of the model that workers count with next: the promoted one, or else that of the settings' folder."""
+        current = self.current()
+        return current.version if current is not None else self._in_folder()
+
+    def _in_folder(self) -> str | None:
+        """Read anew only when its card has changed: each scrape asks."""
+        try:
+            changed = (self._model_dir / CARD).stat().st_mtime_ns
+            if self._folder is None or self._folder[0] != changed:
+                self._folder = changed, Bundle(self._model_dir).card.version
+        except (OSError, BundleError):  # a monitor need not have a bundle
+            return None
+        return self._folder[1]
 
     def _soon(self, what: str, work: Callable[[], object]) -> None:
         now = self._clock()

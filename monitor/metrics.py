@@ -6,7 +6,7 @@ audit is, makes a gauge. docs/metrics.md lists them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
@@ -24,15 +24,19 @@ from monitor.totals import COUNTED, Totals, read_totals
 
 _EXPECTED = [*CLASSES[:MORE], "more"]
 """Label values of the expected classes. Bounded: a label for every quantity would have no end."""
+_Cell = tuple[str, int, str]
+"""A model with an expected class, as index and as label."""
 _WRONG = (Outcome.UNDER, Outcome.OVER)
 
 
 class RecordsCollector(Collector):
     """Turns the totals into metrics: one transaction per scrape. Without a database, a scrape says just that."""
 
-    def __init__(self, records: Records, drift: DriftWatch) -> None:
+    def __init__(self, records: Records, drift: DriftWatch, to_come: Callable[[], str | None]) -> None:
+        """`to_come` names the model that workers use next, or already."""
         self._records = records
         self._drift = drift
+        self._to_come = to_come
 
     def collect(self) -> Iterator[Metric]:
         """The metrics as of now."""
@@ -42,7 +46,7 @@ class RecordsCollector(Collector):
             yield _up(False)
             return
         yield _up(True)
-        yield from metrics_of(totals)
+        yield from metrics_of(totals, self._to_come())
         if self._drift.report:
             yield from drift_metrics(self._drift.report)
 
@@ -51,26 +55,29 @@ class RecordsCollector(Collector):
         return ()
 
 
-def registry_of(records: Records, drift: DriftWatch) -> CollectorRegistry:
+def registry_of(records: Records, drift: DriftWatch, to_come: Callable[[], str | None]) -> CollectorRegistry:
     """A registry with the records' metrics and nothing else."""
     registry = CollectorRegistry()
-    registry.register(RecordsCollector(records, drift))
+    registry.register(RecordsCollector(records, drift, to_come))
     return registry
 
 
-def metrics_of(totals: Totals) -> Iterator[Metric]:
+def metrics_of(totals: Totals, to_come: str | None) -> Iterator[Metric]:
     """Every metric that follows from the totals.
 
     Label combinations that have not occurred are there with 0: the rate of a counter that appears with 1 misses its
-    first increase, and a mean over series that are not there is nothing instead of 0.
+    first increase, and a mean over series that are not there is nothing instead of 0. So are those of models that have
+    no record yet: those that a worker noted before its first photo, and the one that is `to_come`.
     """
-    yield _photos(totals)
+    models = sorted({*totals.models, *totals.noted, *([to_come] if to_come else [])})
+    cells = [(model, index, expected) for model in models for index, expected in enumerate(_EXPECTED)]
+    yield _photos(totals, models)
     yield _expected_quantities(totals)
-    yield _comparisons(totals)
-    yield _within_one(totals)
-    yield _absolute_error(totals)
-    yield _squared_error(totals)
-    yield from _audits(totals)
+    yield _comparisons(totals, cells)
+    yield _within_one(totals, cells)
+    yield _absolute_error(totals, cells)
+    yield _squared_error(totals, cells)
+    yield from _audits(totals, cells)
     yield _audited_quantities(totals)
     yield _bins(totals)
     yield _last_record(totals)
@@ -81,13 +88,13 @@ def _up(up: bool) -> Metric:
     return GaugeMetricFamily("binwatch_records_up", "Whether the records can be read (1) or not (0).", int(up))
 
 
-def _photos(totals: Totals) -> Metric:
+def _photos(totals: Totals, models: list[str]) -> Metric:
     family = CounterMetricFamily(
         "binwatch_photos",
         "Photos recorded, counted or failed for a reason.",
         labels=("model", "outcome", "reason"),
     )
-    for model in totals.models:
+    for model in models:
         seen = {reason: photos for (of, reason), photos in totals.photos.items() if of == model}
         for reason, photos in _filled(seen, Reason):
             family.add_metric((model, "failed" if reason else "counted", reason), photos)
@@ -110,56 +117,56 @@ def _filled(seen: dict[str, int], reasons: Iterable[str]) -> list[tuple[str, int
     return [(reason, seen.get(reason, 0)) for reason in dict.fromkeys((COUNTED, *map(str, reasons), *seen))]
 
 
-def _comparisons(totals: Totals) -> Metric:
+def _comparisons(totals: Totals, cells: list[_Cell]) -> Metric:
     family = CounterMetricFamily(
         "binwatch_comparisons",
         "Counts compared with the expected quantity of the same bin.",
         labels=("model", "expected", "outcome"),
     )
-    for model, index, expected in _cells(totals):
+    for model, index, expected in cells:
         for outcome in Outcome:
             family.add_metric((model, expected, outcome), totals.tally(model, index, outcome).comparisons)
     return family
 
 
-def _within_one(totals: Totals) -> Metric:
+def _within_one(totals: Totals, cells: list[_Cell]) -> Metric:
     family = CounterMetricFamily(
         "binwatch_comparisons_within_one",
         "Comparisons where count and expected quantity differ by at most one item.",
         labels=("model", "expected"),
     )
-    for model, index, expected in _cells(totals):
+    for model, index, expected in cells:
         within = sum(totals.tally(model, index, outcome).within_one for outcome in Outcome)
         family.add_metric((model, expected), within)
     return family
 
 
-def _absolute_error(totals: Totals) -> Metric:
+def _absolute_error(totals: Totals, cells: list[_Cell]) -> Metric:
     family = CounterMetricFamily(
         "binwatch_absolute_error_items",
         "Items that counts were under or over the expected quantity, with more than 5 taken as 6.",
         labels=("model", "expected", "outcome"),
         unit="items",
     )
-    for model, index, expected in _cells(totals):
+    for model, index, expected in cells:
         for outcome in _WRONG:
             family.add_metric((model, expected, outcome), totals.tally(model, index, outcome).absolute_error)
     return family
 
 
-def _squared_error(totals: Totals) -> Metric:
+def _squared_error(totals: Totals, cells: list[_Cell]) -> Metric:
     family = CounterMetricFamily(
         "binwatch_squared_error",
         "Squared differences of counts and expected quantities in items, with more than 5 taken as 6.",
         labels=("model", "expected"),
     )
-    for model, index, expected in _cells(totals):
+    for model, index, expected in cells:
         squared = sum(totals.tally(model, index, outcome).squared_error for outcome in Outcome)
         family.add_metric((model, expected), squared)
     return family
 
 
-def _audits(totals: Totals) -> Iterator[Metric]:
+def _audits(totals: Totals, cells: list[_Cell]) -> Iterator[Metric]:
     """Counts against the truth: the audited accuracy, beside the agreement that comparisons measure.
 
     Gauges, since a corrected audit is taken back: a sum that only grows would hold one that never was true.
@@ -181,7 +188,7 @@ def _audits(totals: Totals) -> Iterator[Metric]:
         "Squared differences of audited counts and what was found in items, with more than 5 taken as 6.",
         labels=labels,
     )
-    for model, index, audited in _cells(totals):
+    for model, index, audited in cells:
         tallies = {outcome: totals.audit(Subject.COUNT, model, index, outcome) for outcome in Outcome}
         for outcome, tally in tallies.items():
             counts.add_metric((model, audited, outcome), tally.comparisons)
@@ -212,11 +219,6 @@ def _bins(totals: Totals) -> Metric:
             if (photo, expected) != (PhotoState.NONE, QuantityState.NONE):  # of such a bin nobody knows
                 family.add_metric((photo, expected), totals.bins.get((photo, expected), 0))
     return family
-
-
-def _cells(totals: Totals) -> list[tuple[str, int, str]]:
-    """Every model with every expected class, as index and as label."""
-    return [(model, index, expected) for model in totals.models for index, expected in enumerate(_EXPECTED)]
 
 
 def _last_record(totals: Totals) -> Metric:

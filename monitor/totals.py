@@ -12,7 +12,7 @@ from sqlalchemy import Connection, RowMapping, select
 from binwatch.counts import Outcome
 from binwatch.records.audits import Subject
 from binwatch.records.bins import PhotoState, QuantityState
-from binwatch.records.tables import AuditTotal, BinTotal, ComparisonTotal, Count, ExpectationTotal, PhotoTotal
+from binwatch.records.tables import AuditTotal, BinTotal, ComparisonTotal, Count, ExpectationTotal, Model, PhotoTotal
 
 COUNTED = ""
 """Where a total is by reason: those that went well."""
@@ -70,6 +70,8 @@ class Totals:
     audits: dict[tuple[Subject, str, int, Outcome], Tally] = field(default_factory=dict)
     """By what was judged, its model ('' for the inventory), audited class and outcome."""
     bins: dict[tuple[PhotoState, QuantityState], int] = field(default_factory=dict)
+    noted: frozenset[str] = frozenset()
+    """Versions that a worker counts with, or is about to."""
 
     @property
     def models(self) -> list[str]:
@@ -86,7 +88,7 @@ class Totals:
 
 
 def read_totals(connection: Connection) -> Totals:
-    """Read the totals: five small tables, and one row of a ledger."""
+    """Read the totals: six small tables, and one row of a ledger."""
     photos = connection.execute(select(PhotoTotal.__table__)).mappings().all()
     expectations = connection.execute(select(ExpectationTotal.__table__)).mappings().all()
     comparisons = connection.execute(select(ComparisonTotal.__table__)).mappings().all()
@@ -115,6 +117,7 @@ def read_totals(connection: Connection) -> Totals:
             for row in audits
         },
         bins={(PhotoState(row["photo_state"]), QuantityState(row["quantity_state"])): row["bins"] for row in bins},
+        noted=frozenset(connection.execute(select(Model.model_version)).scalars()),
     )
 
 

@@ -131,7 +131,8 @@ def backfill(
         raise BinwatchError(f"{place}: not of the form s3://bucket/prefix")
     bucket, _, prefix = place.removeprefix("s3://").partition("/")
     progress = backfill_with_progress(load_settings(), bucket, prefix, patience)
-    print(f"{progress.seen} photos and metadata files: {progress.since} recorded now, {progress.before} before")
+    now = f"{progress.since} recorded now{progress.but_failed()}"
+    print(f"{progress.seen} photos and metadata files: {now}, {progress.before} before")
     if progress.skipped:
         print(f"not looked at: {progress.skipped}", file=printable_stdout())
 

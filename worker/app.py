@@ -136,6 +136,7 @@ def make_worker(app: Celery, settings: Settings) -> Worker:
     """A worker that counts and, if there is an event source, takes events in. Raises before any message is touched."""
     metrics = WorkerMetrics()
     counting = Counting(settings, metrics)
+    counting.note_model()
     sender = make_sender(app, settings)
     for task in (CountPhotos, ReadMetadata):
         app.register_task(task(counting, sender, settings.retry_wait_s))

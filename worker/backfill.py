@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from sqlalchemy import Engine as Database
@@ -29,7 +29,18 @@ class Progress:
     seen: int = 0
     before: int = 0
     since: int = 0
+    failed: int = 0
+    """Of those recorded since, how many could not be counted or read."""
     skipped: SkippedTally = field(default_factory=SkippedTally, compare=False)
+
+    def add(self, done: Mapping[str, bool]) -> None:
+        """More were recorded: keys, and whether each was counted or read."""
+        self.since += len(done)
+        self.failed += sum(not well for well in done.values())
+
+    def but_failed(self) -> str:
+        """What to say after the number of all: nothing if none failed."""
+        return f", of which {self.failed} failed" if self.failed else ""
 
 
 def backfill(
@@ -60,10 +71,10 @@ def backfill(
         sender.read_metadata(page.metadata)
         waiting.add(page.photos, page.metadata)
         while waiting.left > _AHEAD:
-            progress.since += waiting.poll()
+            progress.add(waiting.poll())
             show(progress)
     while waiting.left:
-        progress.since += waiting.poll()
+        progress.add(waiting.poll())
         show(progress)
     return progress
 
@@ -87,8 +98,8 @@ class _Waiting:
         self._keys |= {item.key: item for group in objects for item in group}
         self._last_change = time.monotonic()
 
-    def poll(self) -> int:
-        """How many were recorded since the last time; waits a little if none was."""
+    def poll(self) -> dict[str, bool]:
+        """What was recorded since the last time, and whether it went well; waits a little if nothing was."""
         with self._database.connect() as connection:
             done = recorded_keys(connection, self._bucket, self._keys.values(), self._model)
         for key in done:
@@ -102,4 +113,4 @@ class _Waiting:
             )
         else:
             time.sleep(_POLL_S)
-        return len(done)
+        return done

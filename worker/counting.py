@@ -86,9 +86,9 @@ class Counting:
         self.idle = IdleCheck()
         self.database = open_records(settings)
         self.objects = Objects(settings)
-        self.models = ModelKeeper(settings, self.objects, self.metrics)
-        self.trials = Trials(self.database)
         self._store = Store(self.database)
+        self.models = ModelKeeper(settings, self.objects, self.metrics, self._note)
+        self.trials = Trials(self.database)
         self._pool = ThreadPoolExecutor(settings.fetch_threads, thread_name_prefix="fetch")
 
     def count(self, photos: Sequence[Created]) -> list[Outage]:
@@ -133,7 +133,7 @@ class Counting:
         ]
         self._store.use_model(engine.card.version, engine.card.calibration)
         self._store.add_counts(counts)
-        self._measure(engine, counts)
+        self._measure(counts)
         return []
 
     def fail_metadata(self, outages: Sequence[Outage]) -> list[Outage]:
@@ -156,7 +156,7 @@ class Counting:
         counts = [_record(engine, one, None) for one in found if isinstance(one, LoadedPhoto)]
         self._store.use_model(engine.card.version, engine.card.calibration)
         self._store.add_counts(counts)
-        self._measure(engine, counts)
+        self._measure(counts)
         return [one for one in found if isinstance(one, Outage)]
 
     def crashed_metadata(self, files: Sequence[Created], why: str) -> list[Outage]:
@@ -231,6 +231,18 @@ class Counting:
             except Exception as problem:
                 raise RecordsBroken(f"{type(problem).__name__}: {problem}") from error
             raise
+
+    def note_model(self) -> None:
+        """Record that the model in use counts from now on, so that its metrics start at 0 before its first photo."""
+        try:
+            self._note(self.models.engine.card)
+        except SQLAlchemyError as error:  # the first photo notes it, and probes say what is wrong with the records
+            logger.warning("model: cannot be noted in the records: %s", error)
+
+    def _note(self, card: Card) -> datetime:
+        """Record that a model counts from now on, if it is not recorded yet; since when it is."""
+        self._store.use_model(card.version, card.calibration)
+        return self._store.used_since(card.version)
 
     def _check_records(self) -> None:
         check_schema(self.database)

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
+from binwatch.errors import MetadataReason, Reason
 from binwatch.keys import Skipped
 from worker.pipeline import Infers
 from worker.sessions import Inferred
@@ -51,8 +52,6 @@ class WorkerMetrics:
             ["reason"],
             registry=self.registry,
         )
-        for reason in Skipped:
-            self._skipped.labels(reason)
         self._refused = Counter(
             "binwatch_worker_refused_requests",
             "Requests to count photos that were refused because too many were in hand",
@@ -99,8 +98,21 @@ class WorkerMetrics:
             "binwatch_worker_queue_messages", "Messages that wait in a queue", ["queue"], registry=self.registry
         )
         self._model = Info("binwatch_worker_model", "Model in use", registry=self.registry)
+        self._start_at_zero()
+
+    def _start_at_zero(self) -> None:
+        """Make every series of a counter: one that appears with its first increase misses that in `increase()`."""
         for stage in Stage:
             self._stages.labels(stage)
+        self._photos.labels("counted", "")
+        for reason in Reason:
+            self._photos.labels("failed", reason)
+        for skipped in Skipped:
+            self._skipped.labels(skipped)
+        for why in ("", *MetadataReason):
+            self._metadata.labels(why)
+        for outcome in ("published", "rejected"):
+            self._events.labels(outcome)
 
     @contextmanager
     def timed(self, stage: Stage) -> Iterator[None]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
 
 import numpy as np
+from sqlalchemy.exc import SQLAlchemyError
 
-from binwatch.bundle import Bundle, Precision
+from binwatch.bundle import Bundle, Card, Precision
 from binwatch.errors import BinwatchError, ObjectsError
 from binwatch.objects import Objects
 from binwatch.registry import Registry
@@ -24,9 +27,13 @@ STOP_WITHIN_S = 5.0
 class ModelKeeper:
     """Has the engine to count with. A group takes `engine` once and keeps it, so a swap never mixes two models."""
 
-    def __init__(self, settings: Settings, objects: Objects, metrics: WorkerMetrics) -> None:
+    def __init__(
+        self, settings: Settings, objects: Objects, metrics: WorkerMetrics, note: Callable[[Card], datetime]
+    ) -> None:
+        """`note` records that a model is about to count, and tells when that was first recorded."""
         self._settings = settings
         self._metrics = metrics
+        self._note = note
         self._registry = Registry(objects, settings.bucket, settings.models_prefix)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="models", daemon=True)
@@ -54,6 +61,15 @@ class ModelKeeper:
             if current is None or current.version == self._engine.card.version:
                 return
             engine = self._load(current.version)
+            if self._settle(self._note(engine.card)) or self._registry.current() != current:
+                return  # the worker stops, or another was promoted meanwhile
+        except SQLAlchemyError as error:
+            logger.warning(
+                "model: the promoted one cannot be noted in the records (%s); %s stays in use until the next look",
+                error,
+                self._engine.card.version,
+            )
+            return
         except BinwatchError as error:
             logger.warning("model: %s; %s stays in use", error, self._engine.card.version)
             if not isinstance(error, ObjectsError):  # an outage says nothing of the model
@@ -61,6 +77,15 @@ class ModelKeeper:
             return
         logger.info("model: %s replaces %s", engine.card.version, self._engine.card.version)
         self._use(engine)
+
+    def _settle(self, noted: datetime) -> bool:
+        """Wait until the counters of a model that is new have been scraped at 0; whether the worker stops meanwhile.
+
+        They are there once it is noted. Had they grown before the first scrape, its first photos were no increase.
+        """
+        settle_s = self._settings.model_settle_s
+        left_s = settle_s - (datetime.now(UTC) - noted).total_seconds()
+        return self._stopping.wait(min(max(left_s, 0.0), settle_s))
 
     def check(self) -> None:
         """Raise unless the model in use can count a blank photo."""

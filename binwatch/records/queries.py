@@ -93,23 +93,26 @@ class _Uploads:
 
 def recorded_keys(
     connection: Connection, bucket: str, objects: Iterable[Created], model: str | None = None
-) -> set[str]:
+) -> dict[str, bool]:
     """Keys of those photos and metadata files that were recorded since `time` (when S3 stored them).
 
-    With `model`, photos only if this version has counted them or failed to.
+    Beside each, whether it was counted, or read. With `model`, photos only if this version has counted them or failed
+    to.
     """
-    done: set[str] = set()
+    done: dict[str, bool] = {}
     for chunk in _chunks(list(objects)):
         stored = {item.key: item.time for item in chunk}
         keys = list(stored)
-        photos = select(Count.key, Count.modified_at).where(Count.bucket == bucket, Count.key.in_(keys))
+        photos = select(Count.key, Count.modified_at, Count.reason)
+        photos = photos.where(Count.bucket == bucket, Count.key.in_(keys))
         if model is not None:
             photos = photos.where(Count.model_version == model)
-        files = select(Expectation.source, Expectation.modified_at).where(Expectation.bucket == bucket, _of_bins(chunk))
-        for key, modified in (*connection.execute(photos), *connection.execute(files)):
+        files = select(Expectation.source, Expectation.modified_at, Expectation.reason)
+        files = files.where(Expectation.bucket == bucket, _of_bins(chunk))
+        for key, modified, reason in (*connection.execute(photos), *connection.execute(files)):
             time = stored.get(key, _NEVER)  # a bin may have quantities from elsewhere, too
             if time is None or modified >= time:
-                done.add(key)
+                done[key] = done.get(key, False) or reason is None  # a failure can become a count
     return done
 
 

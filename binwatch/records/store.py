@@ -40,7 +40,7 @@ from binwatch.records.comparing import compare
 from binwatch.records.engine import WRITE
 from binwatch.records.hours import photo_hours
 from binwatch.records.models import Calibrations, note_model
-from binwatch.records.tables import Bin, Count, Expectation, ExpectationTotal, PhotoHour, PhotoTotal, UtcDateTime
+from binwatch.records.tables import Bin, Count, Expectation, ExpectationTotal, Model, PhotoHour, PhotoTotal, UtcDateTime
 from binwatch.records.writing import Row, add_to_totals, insert_into, insert_new, summed
 
 _PHOTO = ("bucket", "key", "etag", "model_version")
@@ -136,6 +136,11 @@ class Store:
         with self._engine.begin() as connection:
             note_model(connection, version, calibration, datetime.now(UTC))
         self._noted[version] = calibration
+
+    def used_since(self, version: str) -> datetime:
+        """When `use_model` was first called of a model, by any worker."""
+        with self._engine.connect() as connection:
+            return connection.execute(select(Model.first_at).where(Model.model_version == version)).scalar_one()
 
     def add_counts(self, counts: Iterable[NewCount]) -> int:
         """Record counts and failures, and compare those that are their bin's latest. Returns how many were new."""

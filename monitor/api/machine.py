@@ -44,7 +44,10 @@ def healthz(services: Given) -> Health:
 def metrics(services: Given, accept: Annotated[str, Header()] = "") -> Response:
     """All metrics in the format that the scraper asks for: Prometheus text or OpenMetrics."""
     encode, content_type = choose_encoder(accept)
-    return Response(encode(registry_of(services.records, services.drift)), headers={"Content-Type": content_type})
+    return Response(
+        encode(registry_of(services.records, services.drift, services.cards.to_come)),
+        headers={"Content-Type": content_type},
+    )
 
 
 @router.get("/api/summary", responses={404: {"model": Problem}, 503: {"model": Problem}})

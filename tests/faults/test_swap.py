@@ -21,7 +21,7 @@ POLL_S = 5
 
 def test_another_model_is_promoted_under_load(house: House, took: Took, tmp_path: Path) -> None:
     """In use within 60 s, in the same process, without a photo that fails; each record names its model."""
-    house.settings = house.settings.model_copy(update={"model_poll_s": POLL_S})
+    house.settings = house.settings.model_copy(update={"model_poll_s": POLL_S, "model_settle_s": 0})
     house.publish([house.photo(n) for n in range(PHOTOS)])
     house.start()
     house.wait_until(lambda: house.recorded() >= 30)

@@ -11,6 +11,8 @@ import pytest
 from sqlalchemy import Engine
 
 from binwatch.errors import MetadataReason, Reason
+from binwatch.registry import Current
+from monitor.cards import Cards
 from tests.monitor.conftest import DAY, MODEL, Recorder, Running, running_monitor
 
 Figure = Callable[..., float]
@@ -19,8 +21,7 @@ Figure = Callable[..., float]
 def _comparisons(monitor: Running) -> dict[tuple[str, str], float]:
     """(expected, outcome) → comparisons, without zeros."""
     samples = monitor.metrics()["binwatch_comparisons_total"]
-    cells = {(dict(labels)["expected"], dict(labels)["outcome"]): value for labels, value in samples.items()}
-    return {cell: value for cell, value in cells.items() if value}
+    return {(dict(labels)["expected"], dict(labels)["outcome"]): value for labels, value in samples.items() if value}
 
 
 def test_comparisons_by_expected_count_and_outcome(known: Recorder, monitor: Running) -> None:
@@ -129,10 +130,50 @@ def test_freshness_is_when_records_were_written(monitor: Running, recorder: Reco
         assert start - 1 <= monitor.metric("binwatch_last_record_timestamp_seconds", kind=kind) <= end
 
 
+@pytest.mark.parametrize("known_by", ["the settings' folder", "a worker's note", "its promotion"])
+def test_counters_of_a_model_start_at_0_before_its_first_record(
+    known_by: str, bundle: Path, recorder: Recorder, monitor: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or Prometheus' increase() misses what its first records add."""
+    model = MODEL
+    if known_by == "a worker's note":
+        model = "model-2"
+        recorder.calibrate(model)
+    elif known_by == "its promotion":
+        model = "model-3"
+        monkeypatch.setattr(Cards, "current", lambda _: Current(version=model, promoted=DAY))
+    before = _of(monitor, model)
+    assert {name: set(values) for name, values in before.items()} == {
+        "binwatch_photos_total": {0},
+        "binwatch_comparisons_total": {0},
+        "binwatch_comparisons_within_one_total": {0},
+        "binwatch_absolute_error_items_total": {0},
+        "binwatch_squared_error_total": {0},
+        "binwatch_audited_counts": {0},
+        "binwatch_audited_absolute_error_items": {0},
+        "binwatch_audited_squared_error": {0},
+    }
+    recorder.pair("a", predicted=2, expected=4, model=model)
+    after = _of(monitor, model)
+    assert {name: len(values) for name, values in after.items()} == {n: len(values) for n, values in before.items()}
+    assert (sum(after["binwatch_photos_total"]), sum(after["binwatch_squared_error_total"])) == (1, 4)
+
+
+def _of(monitor: Running, model: str) -> dict[str, list[float]]:
+    """Sample name → the values of one model."""
+    found: dict[str, list[float]] = {}
+    for name, values in monitor.metrics().items():
+        for labels, value in values.items():
+            if dict(labels).get("model") == model and name != "binwatch_model_info":
+                found.setdefault(name, []).append(value)
+    return found
+
+
 def test_empty_records_are_no_error(monitor: Running) -> None:
     samples = monitor.metrics()
     assert samples["binwatch_records_up"] == {frozenset(): 1}
-    assert "binwatch_comparisons_total" not in samples
+    assert set(samples["binwatch_comparisons_total"].values()) == {0}
+    assert "binwatch_model_info" not in samples
     assert "binwatch_last_record_timestamp_seconds" not in samples
     assert set(samples["binwatch_expected_quantities_total"].values()) == {0}
 

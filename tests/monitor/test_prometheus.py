@@ -14,7 +14,8 @@ import pytest
 from prometheus_client import start_http_server
 
 from binwatch.errors import MetadataReason, Reason
-from tests.monitor.conftest import Recorder, Running
+from binwatch.records.store import Store
+from tests.monitor.conftest import Recorder, Running, record_known
 from tests.monitor.drifting import MODEL, record_photos, some_photos
 from tests.monitor.prometheus import DEPLOY, ROOT, Prometheus, program, running_prometheus
 from worker.depths import QueueRole
@@ -159,6 +160,59 @@ def test_every_panel_shows_data_of_real_records(
         drifting.services.drift.update()
         _until(lambda: not _unanswered(prometheus), lambda: f"no data: {_unanswered(prometheus)}")
         assert prometheus.query("ALERTS{alertname='BinwatchDrift'}"), "brighter photos are pending drift at least"
+
+
+COUNTERS = {
+    "sum(increase(binwatch_photos_total{MODEL}[1h]))": 9,
+    'sum(increase(binwatch_photos_total{MODEL, outcome="failed"}[1h]))': 2,
+    "sum(increase(binwatch_comparisons_total{MODEL}[1h]))": 6,
+    'sum(increase(binwatch_comparisons_total{MODEL, outcome="exact"}[1h]))': 3,
+    "sum(increase(binwatch_comparisons_within_one_total{MODEL}[1h]))": 5,
+    'sum(increase(binwatch_absolute_error_items_total{MODEL, outcome="under"}[1h]))': 3,
+    "sum(increase(binwatch_squared_error_total{MODEL}[1h]))": 6,
+    "model:binwatch_comparisons:increase1h{MODEL}": 6,
+    "model:binwatch_agreement:ratio1d{MODEL}": 0.5,
+}
+"""What Prometheus must say of the records of `record_known`, of one model."""
+
+
+def test_increase_is_what_the_records_say(
+    bundle: Path, monitor: Running, recorder: Recorder, worker: str, tmp_path: Path
+) -> None:
+    """From the first photo on, also of a model that is promoted: each counter was scraped with 0 before."""
+    folder = tmp_path / "prometheus"
+    folder.mkdir()
+    address = f"{monitor.client.base_url.host}:{monitor.client.base_url.port}"
+    with running_prometheus(folder, monitor=address, worker=worker) as prometheus:
+        for model, record in ((MODEL, record_known), ("promoted", _record_promoted)):
+            Store(recorder.engine).use_model(model, None)  # as workers do, before its first photo
+            of_model = f'model="{model}"'
+            _until(
+                lambda of_model=of_model: prometheus.value(f"sum(binwatch_comparisons_total{{{of_model}}})") == 0.0,
+                "a scrape before the first record",
+            )
+            record(recorder)
+            wanted = {query.replace("MODEL", of_model): value for query, value in COUNTERS.items()}
+
+            def wrong(wanted: dict[str, float] = wanted) -> dict[str, tuple[float | None, float]]:
+                found = {query: prometheus.value(query) for query in wanted}
+                # Prometheus extrapolates by up to half a scrape at the end: of few scrapes, that is some per cent.
+                return {
+                    query: (found[query], value)
+                    for query, value in wanted.items()
+                    if found[query] is None or found[query] != pytest.approx(value, rel=0.1)
+                }
+
+            _until(lambda: not wrong(), lambda: f"found and wanted: {wrong()}")
+
+
+def _record_promoted(recorder: Recorder) -> None:
+    """The same figures as those of `record_known`, of another model."""
+    for bin_id, predicted in (("a", 2), ("b", 3), ("c", 1), ("d", 5), ("e", 6), ("f", 5)):
+        recorder.count(f"bin-images/{bin_id}.jpg", predicted, model="promoted")
+    recorder.count("bin-images/g.jpg", 4, model="promoted")
+    recorder.count("bin-images/h.jpg", reason=Reason.TRUNCATED, model="promoted")
+    recorder.count("bin-images/i.jpg", reason=Reason.MISSING, etag="", model="promoted")
 
 
 def _until(condition: Any, otherwise: Any) -> None:

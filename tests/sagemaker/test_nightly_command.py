@@ -19,6 +19,7 @@ from sqlalchemy import Engine as Database
 from binwatch.errors import SettingsError
 from binwatch.events import Created
 from binwatch.records.engine import connect
+from binwatch.records.queries import recorded_keys
 from binwatch.settings import NightlyBackend, Settings, load_settings, process_environment
 from tests.sagemaker.nights import put_photos, rows, rows_of_a_local_worker
 from tests.sagemaker.transform_driver import TransformDriver
@@ -80,7 +81,7 @@ def test_the_command_interrupted_and_started_again(
     assert "has not ended: going on with it" in printed
     assert errors == ""
     cost = r"cost: \d+ s of ml\.m5\.xlarge, \d\.\d\d at 0\.23 an hour$"
-    assert re.search(f"^run 1: 9 photos recorded, 0 by local workers; {cost}", printed, re.MULTILINE)
+    assert re.search(rf"^run 1: 9 photos recorded \(4 failed\), 0 by local workers; {cost}", printed, re.MULTILINE)
     assert printed.splitlines()[-1] == (
         "nothing to count: the model in use has a record of every photo;"
         " those stored in the last 0 s are left to their events"
@@ -246,6 +247,30 @@ def test_with_local_workers_the_command_follows_the_records_of_its_model(
     newer.close()
 
 
+def test_what_could_not_be_counted_is_told_apart(
+    settings: Settings, counting: Counting, s3: S3, sqlite_records: Database
+) -> None:
+    put_photos(s3, 2)
+    s3.put("bin-images/empty.jpg", b"")
+    s3.put("metadata/bad.json", b"{")
+    options = {"bucket": s3.bucket, "patience_s": 5.0, "show": lambda _: None}
+    workers = CountsAtOnce(counting)
+    found = backfill(counting.objects, sqlite_records, settings, workers, prefix="bin-images/", **options)
+    assert found == Progress(seen=3, before=0, since=3, failed=1)
+    assert found.but_failed() == ", of which 1 failed"
+    counting.read_metadata([Created(s3.bucket, "metadata/bad.json")])
+    with sqlite_records.connect() as connection:
+        keys = [
+            Created(s3.bucket, key) for key in ("bin-images/00000.jpg", "bin-images/empty.jpg", "metadata/bad.json")
+        ]
+        assert recorded_keys(connection, s3.bucket, keys) == {
+            "bin-images/00000.jpg": True,
+            "bin-images/empty.jpg": False,
+            "metadata/bad.json": False,
+        }
+    assert Progress(since=3).but_failed() == ""
+
+
 def test_all_again_by_local_workers(settings: Settings, counting: Counting, s3: S3) -> None:
     settings = settings.model_copy(update={"task_queue": f"tasks-{s3.bucket}", "event_queue": f"events-{s3.bucket}"})
     client = sqs_client(settings)
@@ -282,9 +307,9 @@ def test_a_dry_run_says_what_the_run_does_whatever_the_grace(settings: Settings,
     wanted = {
         ("--dry-run",): "0 photos to count by brightness-1; nothing was started",
         ("--dry-run", "--again"): f"{0 if grace_s else 3} photos to count by brightness-1; nothing was started",
-        (): "0 photos: 0 counted now by brightness-1, 0 before"
+        (): "0 photos: 0 recorded now by brightness-1, 0 before"
         if grace_s
-        else "3 photos: 0 counted now by brightness-1, 3 before",
+        else "3 photos: 0 recorded now by brightness-1, 3 before",
         ("--again",): f"sent {0 if grace_s else 3} photos to the workers",
     }
     for options, first in wanted.items():

@@ -43,6 +43,7 @@ def settings(tmp_path: Path, s3: S3, sqlite_records: Database, brightness_bundle
         retry_wait_s=0.1,
         group_photos=8,
         group_wait_ms=50,
+        model_settle_s=0,
     )
 
 

@@ -5,19 +5,21 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
+from sqlalchemy.exc import OperationalError
 
 from binwatch import self_check
 from binwatch.bundle import Bundle, write_card
 from binwatch.counts import CLASSES
 from binwatch.errors import ObjectsError
 from binwatch.events import Created
-from binwatch.records.tables import Count
+from binwatch.records.store import Store
+from binwatch.records.tables import Count, Model
 from binwatch.registry import Current, Registry
 from binwatch.settings import Settings
 from tests.services.s3 import S3
@@ -66,6 +68,62 @@ def test_a_promoted_model_counts_the_next_photo(counting, s3, tmp_path):
     wait_for(counting, "v2")
     count(counting, s3, "b.jpg")
     assert models_of(counting) == [("a.jpg", "brightness-1"), ("b.jpg", "v2")]
+
+
+def noted(counting: Counting) -> set[str]:
+    with counting.database.connect() as connection:
+        return set(connection.execute(select(Model.model_version)).scalars())
+
+
+def test_a_model_is_noted_before_its_first_photo(counting, s3, tmp_path):
+    """So that its metrics start at 0: of the first model, and of one that is promoted."""
+    assert noted(counting) == set()
+    counting.note_model()
+    assert noted(counting) == {"brightness-1"}
+    promote(counting, s3, tmp_path, "v2")
+    counting.models.look()
+    assert noted(counting) == {"brightness-1", "v2"}
+
+
+def test_a_promoted_model_is_noted_a_while_before_it_is_used(counting, s3, tmp_path):
+    promote(counting, s3, tmp_path, "v2")
+    slow = counting.models._settings.model_copy(update={"model_settle_s": 600.0})
+    counting.models._settings = slow
+    counting.models.start()
+    deadline = time.monotonic() + 20
+    while "v2" not in noted(counting):
+        assert time.monotonic() < deadline, "v2 was not noted"
+        time.sleep(0.01)  # between two looks at the condition
+    assert counting.models.engine.card.version == "brightness-1"
+    counting.models.stop()
+    assert not counting.models._thread.is_alive()
+    assert counting.models.engine.card.version == "brightness-1"
+
+
+def test_a_model_that_has_counted_before_comes_back_at_once(counting, s3, tmp_path):
+    """As a rollback must: its counters have long been scraped."""
+    Store(counting.database).use_model("v2", None)
+    with counting.database.begin() as connection:
+        connection.execute(update(Model).values(first_at=datetime.now(UTC) - timedelta(hours=1)))
+    promote(counting, s3, tmp_path, "v2")
+    counting.models._settings = counting.models._settings.model_copy(update={"model_settle_s": 600.0})
+    counting.models.look()
+    assert counting.models.engine.card.version == "v2"
+
+
+def test_without_records_no_model_is_swapped_in(counting, s3, tmp_path, monkeypatch, caplog):
+    promote(counting, s3, tmp_path, "v2")
+
+    def away(_: object) -> None:
+        raise OperationalError("INSERT", {}, Exception("the database is away"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(counting.models, "_note", away)
+        counting.models.look()
+    assert counting.models.engine.card.version == "brightness-1"
+    assert "the promoted one cannot be noted in the records" in caplog.text
+    counting.models.look()
+    assert counting.models.engine.card.version == "v2"
 
 
 def test_a_worker_starts_with_the_promoted_model(counting, settings, s3, tmp_path):

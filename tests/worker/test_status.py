@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from binwatch.errors import ObjectsError, SettingsError
+from binwatch.errors import MetadataReason, ObjectsError, Reason, SettingsError
 from binwatch.events import Created
 from binwatch.settings import Settings
 from tests.services.s3 import S3
@@ -21,6 +23,8 @@ from worker import health as health_module
 from worker.counting import Counting
 from worker.health import Health
 from worker.http import StatusServer
+
+METRICS = Path(__file__).parents[2] / "docs" / "metrics.md"
 
 PHOTO = jpeg(100)
 
@@ -97,6 +101,25 @@ def test_metrics_say_what_was_done(counting: Counting, s3: S3, status: str) -> N
     assert found["binwatch_worker_stage_seconds_count", labels(stage="infer")] == 1
     assert found["binwatch_worker_stage_seconds_count", labels(stage="record")] == 2
     assert found["binwatch_worker_photo_age_seconds_count", frozenset()] == 4  # no one knows it of the missing one
+    model = labels(version="brightness-1", precision="int8", provider="CPUExecutionProvider", self_check="absent")
+    assert found["binwatch_worker_model_info", model] == 1
+
+
+def test_before_the_first_photo_every_series_is_there(status: str) -> None:
+    """A counter that appears with its first increase misses it in Prometheus' increase()."""
+    found = samples(status)
+    assert found["binwatch_worker_photos_total", labels(outcome="counted", reason="")] == 0
+    for reason in Reason:
+        assert found["binwatch_worker_photos_total", labels(outcome="failed", reason=reason)] == 0
+    for why in ("", *MetadataReason):
+        assert found["binwatch_worker_metadata_files_total", labels(reason=why)] == 0
+    for outcome in ("published", "rejected"):
+        assert found["binwatch_worker_event_messages_total", labels(outcome=outcome)] == 0
+    names = {name for name, _ in found if name.endswith("_total")}
+    documented = set(
+        re.findall(r"^\| `(binwatch_worker_\w+_total)`", METRICS.read_text(encoding="utf-8"), re.MULTILINE)
+    )
+    assert names == documented
     model = labels(version="brightness-1", precision="int8", provider="CPUExecutionProvider", self_check="absent")
     assert found["binwatch_worker_model_info", model] == 1
 

@@ -47,6 +47,8 @@ class Outcome(_Strict):
     """Photos recorded from the answers of the jobs."""
     local: int
     """Photos that local workers counted, or were sent."""
+    failed: int = 0
+    """Of `recorded`, those that could not be counted."""
     jobs: tuple[JobEnd, ...] = ()
     instance_seconds: float = 0.0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -32,11 +33,25 @@ class NotActive(BinwatchError):
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a part has been read: photos done, and of those how many were recorded, and how many counted locally."""
+    """How far a part has been read: photos done, and of those how many were recorded, and how many counted locally.
+
+    `failed` are those of the recorded ones that could not be counted.
+    """
 
     position: int = 0
     recorded: int = 0
     local: int = 0
+    failed: int = 0
+
+    def after(self, counts: Sequence[NewCount], local: int) -> Progress:
+        """The progress once these are recorded, and so many counted locally."""
+        failed = sum(count.reason is not None for count in counts)
+        return Progress(
+            position=self.position + len(counts) + local,
+            recorded=self.recorded + len(counts),
+            local=self.local + local,
+            failed=self.failed + failed,
+        )
 
 
 class Reader:
@@ -52,6 +67,10 @@ class Reader:
         self._recount = recount
         self._metrics = metrics
 
+    def note_model(self, run: Run) -> None:
+        """Record that the run's model counts from now on, so that its metrics start at 0 before its first photo."""
+        self._store.use_model(run.model, card_of(self._objects, self._settings, run.model).calibration)
+
     def read(self, run: Run, part: Part, until: float) -> bool:
         """Go on with a part until time.monotonic() is `until`, but for one chunk at least; whether the part is done.
 
@@ -61,7 +80,7 @@ class Reader:
         progress = self.progress(folder, part)
         if progress.position == part.photos:
             return True
-        self._store.use_model(run.model, card_of(self._objects, self._settings, run.model).calibration)
+        self.note_model(run)
         photos = read_plan(self._objects, folder, part)
         outputs = Outputs(self._objects, folder, part.number, run.model)
         if part.job is not None:
@@ -97,8 +116,8 @@ class Reader:
             if self._ledger.now(run).ended is not None:
                 raise NotActive(f"nightly run {run.number} was ended by another")
             self._recount(as_created(self._settings.bucket, left))
-        done = Progress(progress.position + len(photos), progress.recorded + len(counts), progress.local + len(left))
+        done = progress.after(counts, len(left))
         folder = folder_of(self._settings, run)
-        body = json.dumps([done.position, done.recorded, done.local]).encode()
+        body = json.dumps([done.position, done.recorded, done.local, done.failed]).encode()
         self._objects.put(folder.bucket, folder.progress(part.number), body)
         return done

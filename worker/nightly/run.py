@@ -69,6 +69,7 @@ class Nightly:
             self._empty(folder_of(self._settings, run))
             return self.ledger.active()
         logger.info("nightly: run %d: %s", run.number, self.estimate(run))
+        self._reader.note_model(run)
         return run
 
     def estimate(self, run: Run) -> str:
@@ -162,6 +163,7 @@ class Nightly:
         outcome = Outcome(
             recorded=sum(progress.recorded for progress in done),
             local=sum(progress.local for progress in done),
+            failed=sum(progress.failed for progress in done),
             jobs=jobs,
             instance_seconds=run.instance_count * sum(job.seconds for job in jobs),
         )
@@ -177,7 +179,8 @@ class Nightly:
         if run.outcome is None:
             raise ValueError(f"run {run.number} has not ended")
         bad = [f"{job.name} {job.status} ({job.reason})" for job in run.outcome.jobs if job.status != "Completed"]
-        words = f"{run.outcome.recorded} photos recorded, {run.outcome.local} by local workers"
+        failed = f" ({run.outcome.failed} failed)" if run.outcome.failed else ""
+        words = f"{run.outcome.recorded} photos recorded{failed}, {run.outcome.local} by local workers"
         spent = cost.in_words(self._settings, run.outcome.instance_seconds)
         return "; ".join([words, f"cost: {spent}", *bad])
 
