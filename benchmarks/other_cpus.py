@@ -23,7 +23,6 @@ import numpy as np
 
 from binwatch import onnx_session
 from binwatch.bundle import Bundle
-from binwatch.image import load
 from binwatch.settings import DEFAULT_MODEL, Provider
 from worker.engine import Engine
 
@@ -93,9 +92,9 @@ def ask(cpu: str | None, model: Path, pixels: Path, *, plain: bool = False) -> A
 
 def decoded(model: Path, photos: int) -> np.ndarray:
     """The first sample photos as the model takes them."""
-    quality = Bundle(model).card.jpeg_quality
+    card = Bundle(model).card
     files = sorted(SAMPLES.glob("*.jpg"))[:photos]
-    return np.stack([load(file.read_bytes(), jpeg_quality=quality).pixels for file in files])
+    return np.stack([card.load_photo(file.read_bytes()).pixels for file in files])
 
 
 def main() -> None:

@@ -54,7 +54,8 @@ class PValues:
         scores = self._scores.get(class_of(quantity))
         if scores is None:
             return None
-        as_odd = len(scores) - bisect_left(scores, 1 - chance)
+        # To the digits of the scores: 1 - 0.451957 is 0.5480430000000001, and would look odder than the same photo's.
+        as_odd = len(scores) - bisect_left(scores, round(1 - chance, _DIGITS))
         return (as_odd + 1) / (len(scores) + 1)
 
 

@@ -14,6 +14,8 @@ from binwatch.counts import CLASSES
 
 QUANTILES = 201
 """Every half per cent: the distribution is then known better than 1,000 photos can tell."""
+ENOUGH = 100
+"""A reference of photos of fewer bins is no yardstick: chance alone makes it differ."""
 AXES = 16
 """Directions of the embedding that are kept. The rest varies little, and each one kept asks for more photos."""
 _DIGITS = 5
@@ -71,8 +73,18 @@ def make_reference(observed: Observed) -> Reference:
     )
 
 
+def independent(reference: Reference) -> int:
+    """Size of the sample that a reference is worth: photos of one bin resemble each other."""
+    return min(reference.groups or reference.photos, reference.photos)
+
+
+def rounded(values: Floats) -> list[float]:
+    """To the digits that a card has. What is compared with its quantiles must be, too: 1.33333 is not below 4/3."""
+    return [float(f"{value:.6g}") for value in values]
+
+
 def _quantiles(values: Floats, number: int) -> list[float]:
-    return [float(f"{value:.6g}") for value in np.quantile(values, np.linspace(0, 1, number))]
+    return rounded(np.quantile(values, np.linspace(0, 1, number)))
 
 
 def _embedding(embeddings: Floats) -> EmbeddingReference | None:
@@ -83,7 +95,7 @@ def _embedding(embeddings: Floats) -> EmbeddingReference | None:
     if not kept:
         return None
     axes = directions[:kept] / deviations[:kept, None]
-    return EmbeddingReference(mean=_rounded(mean), axes=[_rounded(axis) for axis in axes])
+    return EmbeddingReference(mean=rounded(mean), axes=[rounded(axis) for axis in axes])
 
 
 def _reliability(confidence: Floats, right: npt.NDArray[np.bool_]) -> list[tuple[float, float]]:
@@ -92,7 +104,3 @@ def _reliability(confidence: Floats, right: npt.NDArray[np.bool_]) -> list[tuple
     return [
         (round(float(confidence[part].mean()), _DIGITS), round(float(right[part].mean()), _DIGITS)) for part in parts
     ]
-
-
-def _rounded(values: Floats) -> list[float]:
-    return [float(f"{value:.6g}") for value in values]

@@ -17,7 +17,7 @@ import typer
 from binwatch import command_line
 from binwatch.bundle import Reference
 from binwatch.photo_stats import PhotoStats, photo_stats
-from binwatch.reference import Observed, Signal, make_reference
+from binwatch.reference import ENOUGH, Observed, Signal, independent, make_reference
 from trainer.data.split import Split
 from trainer.renew import Answers, Every, Floats, Folder, Index, Photos, renew
 from trainer.runtime import chunks
@@ -44,6 +44,14 @@ def reference_of(found: Answers) -> Reference:
     return make_reference(observed)
 
 
+def small_reference(reference: Reference) -> list[str]:
+    """A sentence for people, if drift cannot be judged by this reference."""
+    bins = independent(reference)
+    if bins >= ENOUGH:
+        return []
+    return [f"The drift reference is of {bins} bins: drift is judged with {ENOUGH} or more."]
+
+
 def _properties(stats: list[PhotoStats], *, are_copies: bool) -> Iterator[tuple[Signal, Floats]]:
     sharpness = () if are_copies else (Signal.SHARPNESS,)
     for signal in (Signal.BRIGHTNESS, Signal.CONTRAST, *sharpness):
@@ -62,7 +70,9 @@ def main(
 ) -> None:
     """Write a new reference into a bundle's card."""
     made = renew(bundle, photos, index, None if every else split, "reference", reference_of)
-    typer.echo(f"{bundle}: reference of {made.photos} photos of {made.groups} bins")
+    typer.echo(
+        " ".join([f"{bundle}: reference of {made.photos} photos of {made.groups} bins.", *small_reference(made)])
+    )
 
 
 if __name__ == "__main__":

@@ -10,15 +10,13 @@ import numpy as np
 
 from binwatch.bundle import EmbeddingReference, Reference
 from binwatch.counts import CLASSES
-from binwatch.reference import Signal
+from binwatch.reference import ENOUGH, Signal, independent, rounded
 from monitor.drift import thresholds
 from monitor.drift.distances import jensen_shannon, kolmogorov_smirnov, mean_shift
 from monitor.drift.windows import Ints, Seen
 
 MIN_PHOTOS = 50
 """Fewer show only what anybody sees without statistics, and the closed forms of the thresholds need as many."""
-MIN_REFERENCE = 100
-"""A reference of fewer photos is no yardstick."""
 LEVEL = 0.005
 """Chance of a false alarm in a window, all signals together. Half of the 1 in 100 that Binwatch promises: the rest is
 for what the theory leaves out, such as photos that resemble each other."""
@@ -32,6 +30,8 @@ class Verdict(StrEnum):
     NOT_ENOUGH_PHOTOS = "not_enough_photos"
     NO_REFERENCE = "no_reference"
     """The model's bundle says nothing of this signal, or there is no bundle."""
+    SMALL_REFERENCE = "small_reference"
+    """The bundle's reference is of too few bins (binwatch.reference.ENOUGH)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,23 +78,20 @@ def _photos(signal: Signal, seen: Seen) -> int:
 
 
 def _measure(signal: Signal, seen: Seen, reference: Reference | None) -> _Measure | Verdict:
-    if reference is None or _independent(reference) < MIN_REFERENCE or not _knows(reference, signal, seen):
+    if reference is None or not _knows(reference, signal, seen):
         return Verdict.NO_REFERENCE
+    if independent(reference) < ENOUGH:
+        return Verdict.SMALL_REFERENCE
     if _photos(signal, seen) < MIN_PHOTOS:
         return Verdict.NOT_ENOUGH_PHOTOS
-    independent = _independent(reference)
+    worth = independent(reference)
     if signal is Signal.PREDICTED:
-        return _categories(seen.predicted, reference.predicted, independent)
+        return _categories(seen.predicted, reference.predicted, worth)
     if signal is Signal.EXPECTED:
-        return _categories(seen.expected, reference.labels, independent)
+        return _categories(seen.expected, reference.labels, worth)
     if signal is Signal.EMBEDDING and reference.embedding:
-        return _embedding(seen, reference.embedding, independent)
-    return _distribution(signal, seen, reference, independent)
-
-
-def _independent(reference: Reference) -> int:
-    """Size of the sample that the reference is worth."""
-    return min(reference.groups or reference.photos, reference.photos)
+        return _embedding(seen, reference.embedding, worth)
+    return _distribution(signal, seen, reference, worth)
 
 
 def _knows(reference: Reference, signal: Signal, seen: Seen) -> bool:
@@ -108,21 +105,17 @@ def _knows(reference: Reference, signal: Signal, seen: Seen) -> bool:
     return len(reference.quantiles.get(signal, ())) > 1
 
 
-def _categories(values: Ints, counts: list[int], independent: int) -> _Measure:
+def _categories(values: Ints, counts: list[int], worth: int) -> _Measure:
     distance = jensen_shannon(np.bincount(values, minlength=len(CLASSES)), np.array(counts))
-    return _Measure(
-        float(distance), lambda level: thresholds.of_categories(tuple(counts), independent, len(values), level)
-    )
+    return _Measure(float(distance), lambda level: thresholds.of_categories(tuple(counts), worth, len(values), level))
 
 
-def _distribution(signal: Signal, seen: Seen, reference: Reference, independent: int) -> _Measure:
+def _distribution(signal: Signal, seen: Seen, reference: Reference, worth: int) -> _Measure:
     values = seen.confidence if signal is Signal.CONFIDENCE else seen.properties[signal]
-    distance = kolmogorov_smirnov(values, np.array(reference.quantiles[signal]))
-    return _Measure(distance, lambda level: thresholds.of_distribution(independent, len(values), level))
+    distance = kolmogorov_smirnov(np.array(rounded(values)), np.array(reference.quantiles[signal]))
+    return _Measure(distance, lambda level: thresholds.of_distribution(worth, len(values), level))
 
 
-def _embedding(seen: Seen, where: EmbeddingReference, independent: int) -> _Measure:
+def _embedding(seen: Seen, where: EmbeddingReference, worth: int) -> _Measure:
     axes, n = len(where.axes), len(seen.embeddings)
-    return _Measure(
-        mean_shift(seen.embeddings, where), lambda level: thresholds.of_mean_shift(independent, n, axes, level)
-    )
+    return _Measure(mean_shift(seen.embeddings, where), lambda level: thresholds.of_mean_shift(worth, n, axes, level))

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from sqlalchemy import Connection
 
 from binwatch.bundle import Reference
-from binwatch.reference import Signal
+from binwatch.reference import ENOUGH, Signal, independent
 from monitor.drift.distributions import Distribution, distributions
 from monitor.drift.estimate import estimated_accuracy
 from monitor.drift.judge import Judgement, judge
@@ -43,6 +43,13 @@ class DriftReport:
     has_reference: bool
     windows: list[WindowReport]
     at: datetime
+    bins: int | None = None
+    """Bins that the reference is of."""
+
+    @property
+    def is_small(self) -> bool:
+        """Whether the reference is of too few bins to judge by."""
+        return self.bins is not None and self.bins < ENOUGH
 
 
 def make_report(records: Records, reference_of: Callable[[str], Reference | None]) -> DriftReport:
@@ -58,7 +65,7 @@ def make_report(records: Records, reference_of: Callable[[str], Reference | None
     model, found = records.read(read)
     reference = reference_of(model) if model is not None else None
     windows = [_window(window, seen, reference) for window, seen in found.items()]
-    return DriftReport(model, reference is not None, windows, now)
+    return DriftReport(model, reference is not None, windows, now, independent(reference) if reference else None)
 
 
 def _window(window: Window, seen: Seen, reference: Reference | None) -> WindowReport:

@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from binwatch.reference import Signal
+from binwatch.reference import ENOUGH, Signal
 from monitor import words
 from monitor.drift.judge import MIN_PHOTOS, Judgement, Verdict
 from monitor.drift.report import DriftReport, WindowReport
@@ -16,6 +16,7 @@ _SAID = {
     Verdict.DRIFTED: "DRIFTED",
     Verdict.NOT_ENOUGH_PHOTOS: "not enough photos",
     Verdict.NO_REFERENCE: "no reference in the bundle",
+    Verdict.SMALL_REFERENCE: "reference too small",
 }
 
 
@@ -29,6 +30,13 @@ def render(report: DriftReport) -> RenderableType:
     if not report.has_reference:
         parts.append(
             Text(f"No reference of model {report.model} at hand: its bundle has none, or is not where settings say.")
+        )
+    if report.is_small:
+        parts.append(
+            Text(
+                f"The reference of model {report.model} is of {report.bins} bins, too few to judge by: make one of"
+                f" {ENOUGH} or more (python -m trainer.reference)."
+            )
         )
     return Group(*parts)
 

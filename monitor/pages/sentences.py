@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from binwatch.counts import Outcome
-from binwatch.reference import Signal
+from binwatch.reference import ENOUGH, Signal
 from monitor.drift.judge import MIN_PHOTOS, Verdict
 from monitor.drift.windows import Window
 from monitor.views.discrepancies import Direction, Level
@@ -45,6 +45,7 @@ VERDICTS = {
     Verdict.DRIFTED: "drifted",
     Verdict.NOT_ENOUGH_PHOTOS: "too few photos",
     Verdict.NO_REFERENCE: "no reference",
+    Verdict.SMALL_REFERENCE: "reference too small",
 }
 OUTCOMES = {Outcome.EXACT: "right", Outcome.UNDER: "too low", Outcome.OVER: "too high"}
 """What an audit says of a count or of an expected quantity."""
@@ -130,6 +131,10 @@ def drift_status(of: DriftInBrief) -> tuple[str, str]:
         State.STEADY: ("none found", f"Photos of {where} are like those the model was measured on."),
         State.TOO_FEW: ("too few photos", f"Drift is judged from {MIN_PHOTOS} photos of different bins on."),
         State.NO_REFERENCE: ("cannot be judged", "The model's bundle does not say what photos used to look like."),
+        State.SMALL_REFERENCE: (
+            "cannot be judged",
+            f"The bundle's reference is of fewer than {ENOUGH} bins: make a larger one (docs/drift.md).",
+        ),
         State.NOTHING: ("nothing yet", "Drift is judged once photos are counted."),
         State.UNKNOWN: ("being looked at", "The monitor looks once a minute; reload this page then."),
     }[of.state]
@@ -148,6 +153,8 @@ def distance(of: SignalView) -> str:
     if of.distance is None or of.threshold is None:
         if of.verdict is Verdict.NOT_ENOUGH_PHOTOS:
             return f"{number(of.photos)} photos; judged from {MIN_PHOTOS} on."
+        if of.verdict is Verdict.SMALL_REFERENCE:
+            return f"The bundle's reference is of fewer than {ENOUGH} bins."
         return "The model's bundle does not say what this used to be."
     return f"Distance {of.distance:.3f}; chance alone hardly ever exceeds {of.threshold:.3f}."
 

@@ -22,6 +22,7 @@ class State(StrEnum):
     TOO_FEW = "too_few"
     """No window holds enough photos to be judged."""
     NO_REFERENCE = "no_reference"
+    SMALL_REFERENCE = "small_reference"
     NOTHING = "nothing"
     """Nothing is recorded yet."""
     UNKNOWN = "unknown"
@@ -112,6 +113,8 @@ def _state(report: DriftReport | None) -> State:
         return State.NOTHING
     if not report.has_reference:
         return State.NO_REFERENCE
+    if report.is_small:
+        return State.SMALL_REFERENCE
     if any(_drifted(window) for window in report.windows):
         return State.DRIFTED
     return State.STEADY if any(_judged(window) for window in report.windows) else State.TOO_FEW

@@ -61,6 +61,15 @@ def test_rounding_makes_no_bin_look_odder() -> None:
     assert values.of(float(chances[0, 3]), 3) == 1.0
 
 
+@pytest.mark.parametrize("chance", [0.451957, 0.891173, 0.848232, 1 / 3])
+def test_photos_alike_are_alike_to_the_digits_that_are_kept(chance: float) -> None:
+    """1 - 0.451957 is 0.5480430000000001 as a float, above the score of the very same photo."""
+    probabilities = np.full((40, len(EVERY)), (1 - chance) / 6)
+    probabilities[:, 2] = chance
+    found = PValues(calibrate(probabilities, np.full(40, 2), [str(n) for n in range(40)], "test"))
+    assert found.of(round(chance, 6), 2) == 1
+
+
 def test_of_correctly_recorded_bins_no_more_than_the_level_are_flagged() -> None:
     """Over many drawn calibrations, for a model that is poor and differs by class. The seed is fixed."""
     random = np.random.default_rng(4)

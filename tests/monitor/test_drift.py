@@ -141,8 +141,23 @@ class TestVerdicts:
         assert set(_verdicts(seen, None).values()) == {Verdict.NO_REFERENCE}
         old = Reference(photos=500, predicted=[500], labels=[500], confidence=[0.1, 0.9])
         assert _verdicts(seen, old)[Signal.EMBEDDING] is Verdict.NO_REFERENCE
+
+    def test_a_reference_of_few_bins_is_called_small(self) -> None:
+        seen = _seen(some_photos(100))
         small = make_reference(some_photos(60))
-        assert set(_verdicts(seen, small).values()) == {Verdict.NO_REFERENCE}
+        assert set(_verdicts(seen, small).values()) == {Verdict.SMALL_REFERENCE}
+        assert set(_verdicts(seen, small.model_copy(update={"photos": 500, "groups": 99})).values()) == {
+            Verdict.SMALL_REFERENCE
+        }
+        assert set(_verdicts(seen, None).values()) == {Verdict.NO_REFERENCE}
+
+    def test_values_that_a_card_rounds_are_no_drift(self) -> None:
+        """Photos of one shape, 4:3: the card has 1.33333, the records have 1.3333333333333333."""
+        photos = some_photos(300)
+        shape = np.full(300, 4 / 3)
+        observed = Observed(photos.probabilities, photos.labels, photos.embeddings, {Signal.SHAPE: shape})
+        (judgement,) = [one for one in judge(_seen(observed), make_reference(observed)) if one.signal is Signal.SHAPE]
+        assert (judgement.verdict, judgement.distance) == (Verdict.STEADY, 0)
 
     def test_embeddings_of_another_size_are_not_compared(self) -> None:
         photos = some_photos(100)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from trainer.calibrate import best_temperature, log_loss, softmax
+from trainer.calibrate import FEW, best_temperature, calibration_note, log_loss, softmax
 
 
 def test_softmax_of_large_logits() -> None:
@@ -21,3 +21,33 @@ def test_temperature_that_was_put_in_is_found() -> None:
 def test_log_loss_by_hand() -> None:
     logits = np.log(np.array([[0.25, 0.75], [0.5, 0.5]]))
     assert log_loss(logits, np.array([0, 1])) == pytest.approx(-(np.log(0.25) + np.log(0.5)) / 2)
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_three_photos_hardly_move_the_temperature(right: bool) -> None:
+    """Their loss alone has its minimum at the end of any interval: 0.05 if all are right, 20 if all are wrong."""
+    logits = np.tile([4.0, 0, 0, 0, 0, 0, 0], (3, 1))
+    found = best_temperature(logits, np.full(3, 0 if right else 1))
+    assert (0.9 < found < 1) if right else (1 < found < 2.5)
+    again = best_temperature(np.repeat(logits, 1000, axis=0), np.full(3000, 0 if right else 1))
+    assert (again < 0.5) if right else (again > 15)
+
+
+def test_without_photos_nothing_is_calibrated() -> None:
+    assert best_temperature(np.empty((0, 7)), np.empty(0, np.int64)) == pytest.approx(1, abs=1e-4)
+
+
+def test_many_photos_outweigh_the_prior() -> None:
+    random = np.random.default_rng(1)
+    logits = random.normal(size=(1000, 7)) * 2
+    labels = np.array([random.choice(7, p=row) for row in softmax(logits)])
+    found = best_temperature(3 * logits, labels)
+    step = 0.01 * found
+    assert log_loss(3 * logits, labels, found) < log_loss(3 * logits, labels, found + 5 * step)
+    assert log_loss(3 * logits, labels, found) < log_loss(3 * logits, labels, found - 5 * step)
+
+
+def test_few_photos_are_noted() -> None:
+    (note,) = calibration_note(0.934, 3)
+    assert note.startswith("The temperature 0.93 was fitted to 3 validation photos, and held near 1")
+    assert calibration_note(0.934, FEW) == []

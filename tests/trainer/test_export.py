@@ -43,7 +43,10 @@ def test_the_card_says_what_is_known(bundle: Bundle) -> None:
     assert card.architecture == "resnet50v2"
     assert card.embedding_size == 64
     assert set(card.variants) == {Precision.FP32, Precision.FP16, Precision.INT8}
-    assert card.notes == ["Drawn."]
+    drawn, temperature, reference = card.notes
+    assert drawn == "Drawn."
+    assert f"The temperature {card.temperature:.2f} was fitted to 18 validation photos" in temperature
+    assert reference == "The drift reference is of 9 bins: drift is judged with 100 or more."
     assert list(card.metrics) == ["test", "test 0-5", "test 0-5 (challenge)", "test 1-5 (challenge)"]
     assert card.metrics["test"].photos == 10
     assert card.training["data"]["photos"]["train"] == 132

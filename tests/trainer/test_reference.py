@@ -26,7 +26,7 @@ def test_a_bundle_is_given_the_reference_of_photos(bundle: Path, capsys: pytest.
     after = Bundle(bundle).card
     found = after.reference
     assert found is not None
-    assert f"{found.photos} photos of {found.groups} bins" in printed
+    assert f"{found.photos} photos of {found.groups} bins. The drift reference is of {found.groups} bins" in printed
     assert 0 < found.groups <= found.photos == sum(found.predicted) == sum(found.labels)
     assert found.embedding is not None
     assert len(found.embedding.mean) == after.embedding_size

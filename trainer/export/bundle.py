@@ -16,7 +16,7 @@ import numpy.typing as npt
 from binwatch.bundle import Bundle, Card, Metrics, Precision, SelfCheck, Variant, describe, write_card
 from binwatch.counts import EVERY, names_of
 from trainer import checkpoint, devices
-from trainer.calibrate import best_temperature, softmax
+from trainer.calibrate import best_temperature, calibration_note, softmax
 from trainer.checkpoint import Checkpoint
 from trainer.config import DataConfig
 from trainer.conformal import calibration_of
@@ -29,7 +29,7 @@ from trainer.export import parity
 from trainer.export.graph import write_onnx
 from trainer.export.quantize import write_fp16, write_int8
 from trainer.fit import read_data
-from trainer.reference import reference_of
+from trainer.reference import reference_of, small_reference
 from trainer.renew import Answers
 from trainer.runtime import OnnxModel, photos_per_second, run, self_check_of
 from trainer.teachers import TEACHERS
@@ -89,6 +89,7 @@ class Exporter:
         logits = torch_logits(self.model, validation, config, display)
         known = np.isin(validation.labels, saved.classes)  # of what it never answers it is wrong at any temperature
         self.temperature = best_temperature(logits[known], validation.labels[known])
+        self.doubts = calibration_note(self.temperature, int(known.sum()))
         self.wanted = softmax(logits, self.temperature)
 
     def write(self, folder: Path, wanted: Sequence[Precision]) -> dict[Precision, Path]:
@@ -134,6 +135,7 @@ class Exporter:
         model = self.saved.config.model
         created = datetime.now(UTC).replace(microsecond=0)
         shipped = next(checked[precision] for precision in Precision if precision in options.variants)
+        reference = reference_of(shipped.on_validation)
         return Card(
             version=options.version or f"{model.architecture}-{created:%Y%m%d-%H%M}",
             architecture=model.architecture,
@@ -145,10 +147,16 @@ class Exporter:
             temperature=self.temperature,
             variants={precision: checked[precision].variant() for precision in options.variants},
             metrics=checked[Precision.FP32].test,
-            reference=reference_of(shipped.on_validation),
+            reference=reference,
             calibration=calibration_of(shipped.on_test),
             training=training_facts(self.saved),
-            notes=[*options.notes, *limits(self.saved), *taught_by(self.saved)],
+            notes=[
+                *options.notes,
+                *limits(self.saved),
+                *self.doubts,
+                *small_reference(reference),
+                *taught_by(self.saved),
+            ],
         )
 
     def _answers(self, model: OnnxModel, precision: Precision, split: Split) -> Answers:
