@@ -360,8 +360,8 @@ def _gives_up(outage: Outage) -> PhotoError:
 
 
 def _etag(item: Created, fetched: Fetched) -> str:
-    """The ETag that a listing has, if it is of this very upload: a proxy that compresses may send another one."""
-    return item.etag if item.etag and item.time == fetched.modified else fetched.etag
+    """As the listing has it, where a proxy has added to it: one that compresses makes "abc" into "abc-gzip"."""
+    return item.etag if item.etag and fetched.etag.startswith(item.etag) else fetched.etag
 
 
 def _announced(item: Created) -> datetime:
