@@ -25,6 +25,7 @@ from worker.engine import Engine
 from worker.files import LoadedFile, Source, find, loader
 from worker.pipeline import Prediction, load_ahead, predict
 from worker.sessions import CPU
+from worker.skipped import SkippedTally
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     settings = load_settings()
-    found = [source.read() for source in find([options.place], settings)]
+    found = [source.read() for source in find([options.place], settings, SkippedTally())]
     sources = [Source("", partial(bytes, data)) for data in islice(cycle(found), options.photos)]
     with engines.bundle(options) as bundle:
         engine = engines.engine(options, bundle, options.batch_size)

@@ -147,7 +147,7 @@ def _photos(options: argparse.Namespace) -> PhotoSet:
     source = open_source(options.photos)
     keys = list(source.sizes())[: options.limit]
     rows = tuple(Row(key, number % 7, key, Split.TRAIN) for number, key in enumerate(keys))
-    return PhotoSet(source, rows, options.jpeg_quality or None)
+    return PhotoSet(source, rows, jpeg_quality=options.jpeg_quality or None)
 
 
 def _options() -> argparse.Namespace:

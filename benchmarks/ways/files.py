@@ -18,6 +18,7 @@ from binwatch.settings import Settings
 from worker.engine import Engine
 from worker.files import find, loader
 from worker.pipeline import Prediction, load_ahead, predict
+from worker.skipped import SkippedTally
 
 
 def main() -> None:
@@ -31,7 +32,9 @@ def main() -> None:
     ready = time.perf_counter()
     with ThreadPoolExecutor(settings.fetch_threads) as pool:
         load = loader(engine.card, settings.limits)
-        loaded = load_ahead(pool, find([str(options.folder)], settings), load, ahead=4 * settings.batch_size)
+        loaded = load_ahead(
+            pool, find([str(options.folder)], settings, SkippedTally()), load, ahead=4 * settings.batch_size
+        )
         predicted = {
             Path(file.name).name: answer.predicted
             for file, answer in predict(engine, loaded, settings.batch_size)
