@@ -304,12 +304,29 @@ def load_settings() -> Settings:
             f"{PREFIX}TASK_QUEUE and {PREFIX}EVENT_QUEUE are both {settings.task_queue!r}: Celery would destroy raw S3"
             " events in a queue that it consumes; name two queues"
         )
+    _refuse_fifo(settings)
     if settings.sagemaker_concurrent_transforms * settings.sagemaker_max_payload_mb > TRANSFORM_MB:
         raise SettingsError(
             f"{PREFIX}SAGEMAKER_CONCURRENT_TRANSFORMS × {PREFIX}SAGEMAKER_MAX_PAYLOAD_MB is over {TRANSFORM_MB},"
             " SageMaker's limit; lower one of the two"
         )
     return settings
+
+
+def _refuse_fifo(settings: Settings) -> None:
+    """A FIFO queue wants a message group with every message, which neither S3 nor Celery gives it."""
+    on_sqs = {
+        "event_queue": settings.event_source is EventSource.SQS,
+        "event_dead_letter_queue": settings.event_source is EventSource.SQS,
+        "task_queue": settings.broker_url.get_secret_value().startswith(SQS),
+    }
+    for name, is_sqs in on_sqs.items():
+        queue = getattr(settings, name)
+        if is_sqs and queue.endswith(".fifo"):
+            raise SettingsError(
+                f"{_variable((name,))}: {queue!r} is a FIFO queue of SQS. S3 sends no events to one, and Celery no"
+                " tasks; name a standard queue. The order of events does not matter to Binwatch"
+            )
 
 
 def _check_region(settings: Settings) -> None:
