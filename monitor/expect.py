@@ -8,13 +8,16 @@ same command again does the rest.
 from __future__ import annotations
 
 import hashlib
+import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from itertools import islice
 from pathlib import Path
+from typing import TextIO, TypeVar
 
 from sqlalchemy import Engine, select
 
@@ -26,10 +29,14 @@ from binwatch.records.store import NewExpectation, Store
 from binwatch.records.tables import Expectation
 from binwatch.spreadsheets import CsvWriter
 from binwatch.text import visible
-from monitor.tabular import Cells, read_rows
+from monitor.tabular import MAX_CELL, Cells, read_rows
+
+T = TypeVar("T")
 
 CHUNK = 1000
 """Rows in a transaction. 9 columns each stay below the 32,766 parameters of a SQLite statement."""
+LISTED = 100_000
+"""Refused rows that are listed; the others are counted. A few kilobytes of Parquet may hold ten million."""
 MAX_BIN = 500
 """Characters of a bin's id. S3's keys have at most 1,024 bytes."""
 
@@ -58,6 +65,8 @@ class Report:
     """Rows that an earlier import of the same file had recorded."""
     refused: Counter[Refusal] = field(default_factory=Counter)
     refused_file: Path | None = None
+    listed: int = 0
+    """Refused rows that are listed there."""
 
     @property
     def accepted(self) -> int:
@@ -132,49 +141,80 @@ def _quantity(text: str) -> int:
 
 def _accepted(rows: Iterable[Cells], refusals: _Refusals) -> Iterator[tuple[str, int]]:
     """The rows that can be right. Of several rows about one bin, the first."""
-    seen: dict[str, int] = {}
-    accepted = 0
-    for cells in rows:
-        try:
-            name, quantity = parse(cells)
-        except _Refused as refused:
-            refusals.add(cells, refused.why)
-            continue
-        first = seen.setdefault(name, quantity)
-        if len(seen) > accepted:
-            accepted += 1
-            yield name, quantity
-        else:
-            refusals.add(cells, Refusal.DUPLICATE if first == quantity else Refusal.CONTRADICTION)
+    with closing(_Seen()) as seen:
+        for cells in rows:
+            try:
+                name, quantity = parse(cells)
+            except _Refused as refused:
+                refusals.add(cells, refused.why)
+                continue
+            first = seen.first(name, quantity)
+            if first is None:
+                yield name, quantity
+            else:
+                refusals.add(cells, Refusal.DUPLICATE if first == quantity else Refusal.CONTRADICTION)
 
 
 class _Refusals:
-    """Counts refused rows and lists them in a file, which is made only if there are any."""
+    """Counts refused rows and lists them in a file as they come. It is made only if there are any, and holds LISTED."""
 
     def __init__(self, path: Path, report: Report) -> None:
         self._path = path
         self._report = report
-        self._rows: list[tuple[int, str, str, str]] = []
+        self._opened: TextIO | None = None
 
     def __enter__(self) -> _Refusals:
         return self
 
     def add(self, cells: Cells, why: Refusal) -> None:
         self._report.refused[why] += 1
-        self._rows.append((cells.row, cells.bin, cells.quantity, why.value))
+        if self._report.listed < LISTED:
+            self._list([(cells.row, _cut(cells.bin), _cut(cells.quantity), why.value)])
+            self._report.listed += 1
 
     def __exit__(self, *_: object) -> None:
-        if not self._rows:
-            return
+        if self._opened is not None:
+            self._explained(self._opened.close)
+
+    def _list(self, rows: list[tuple[object, ...]]) -> None:
+        if self._opened is None:
+            self._opened = self._explained(lambda: self._path.open("w", encoding="utf-8", newline=""))
+            self._report.refused_file = self._path
+            rows = [("row", "bin", "quantity", "reason"), *rows]
+        writer = CsvWriter(self._opened)
+        self._explained(lambda: writer.writerows(rows))
+
+    def _explained(self, write: Callable[[], T]) -> T:
         try:
-            with self._path.open("w", encoding="utf-8", newline="") as file:
-                CsvWriter(file).writerows([("row", "bin", "quantity", "reason"), *self._rows])
+            return write()
         except OSError as error:
             raise BinwatchError(
-                f"{self._path}: the refused rows cannot be listed there ({error.strerror}); name another file with"
-                " --refused; what was accepted is recorded"
+                f"{self._path}: the refused rows cannot be listed there ({error.strerror}); make room, or name another"
+                " file with --refused, and import again: what was accepted by then is recorded"
             ) from error
-        self._report.refused_file = self._path
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_CELL else text[:MAX_CELL] + "…"
+
+
+class _Seen:
+    """The bins of a file so far, each with its first quantity: on disk, since a small file may have any number."""
+
+    def __init__(self) -> None:
+        self._database = sqlite3.connect("", isolation_level=None)  # a file that SQLite removes by itself
+        self._database.execute("CREATE TABLE seen (bin TEXT PRIMARY KEY, quantity INTEGER NOT NULL) WITHOUT ROWID")
+        self._database.execute("BEGIN")
+
+    def first(self, name: str, quantity: int) -> int | None:
+        """The quantity of the first row about the bin; None if this is the first."""
+        added = self._database.execute("INSERT INTO seen VALUES (?, ?) ON CONFLICT DO NOTHING", (name, quantity))
+        if added.rowcount:
+            return None
+        return int(self._database.execute("SELECT quantity FROM seen WHERE bin = ?", (name,)).fetchone()[0])
+
+    def close(self) -> None:
+        self._database.close()
 
 
 def _identity(file: Path) -> tuple[str, datetime]:

@@ -109,5 +109,7 @@ def imported(report: Report) -> str:
     if report.refused:
         reasons = ", ".join(f"{number(rows)} {reason(why)}" for why, rows in report.refused.most_common())
         lines.append(f"{number(report.refused.total())} rows refused: {reasons}")
-        lines.append(f"they are listed in {report.refused_file}")
+        all_of_them = report.listed == report.refused.total()
+        which = "they are" if all_of_them else f"the first {number(report.listed)} are"
+        lines.append(f"{which} listed in {report.refused_file}")
     return "\n".join(lines)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import os
 import re
+import subprocess
+import sys
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -181,6 +183,83 @@ def test_parquet(sqlite_records: Engine, tmp_path: Path) -> None:
     report: Report = import_file(file, sqlite_records, BUCKET)
     assert _quantities(sqlite_records) == {"00001": 1}
     assert report.refused == {Refusal.NOT_A_NUMBER: 1, Refusal.NO_BIN: 1, Refusal.NO_QUANTITY: 1}
+
+
+PROGRAM = """
+import resource, sys
+from pathlib import Path
+from binwatch.records.engine import connect
+from monitor import expect, words
+expect.LISTED = 50
+report = expect.import_file(Path(sys.argv[1]), connect(sys.argv[2]), "b")
+print(words.imported(report))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+MOST_MB = 300
+"""For a process that holds pyarrow and SQLAlchemy, which take half of it."""
+
+
+def test_parquet_in_other_encodings(sqlite_records: Engine, tmp_path: Path) -> None:
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    wanted = {f"{number:05}": number % 7 for number in range(3000)}
+    columns = {"bin": list(wanted), "quantity": [str(quantity) for quantity in wanted.values()]}
+    for number, (kind, encoding) in enumerate(
+        [("string", "DELTA_BYTE_ARRAY"), ("large_string", "DELTA_LENGTH_BYTE_ARRAY"), ("string", "PLAIN")]
+    ):
+        table = pyarrow.table({name: pyarrow.array(values, kind) for name, values in columns.items()})
+        file = tmp_path / f"{number}.parquet"
+        parquet.write_table(table, file, use_dictionary=False, column_encoding=dict.fromkeys(columns, encoding))
+        assert import_file(file, sqlite_records, f"bucket-{number}").recorded == 3000
+    assert _quantities(sqlite_records) == wanted
+
+
+@pytest.mark.parametrize("what", ["refused", "repeated", "a long text"])
+def test_a_small_file_of_very_many_rows_takes_little_memory(sqlite_records: Engine, tmp_path: Path, what: str) -> None:
+    """They are a few kilobytes. Kept as Python's objects, each takes more than a gigabyte."""
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    rows, text, quantity = {
+        "refused": (1_000_000, "bin", -1),
+        "repeated": (1_000_000, "bin", 1),
+        "a long text": (20_000, "x" * 100_000, 1),
+    }[what]
+    indices = pyarrow.array([0] * rows, pyarrow.int32())
+    bins = pyarrow.DictionaryArray.from_arrays(indices, pyarrow.array([text]))
+    file = tmp_path / "stock.parquet"
+    parquet.write_table(pyarrow.table({"bin": bins, "quantity": [quantity] * rows}), file, compression="zstd")
+    assert file.stat().st_size < 100_000
+    command = [sys.executable, "-c", PROGRAM, str(file), str(sqlite_records.url)]
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=200)
+    *lines, peak = done.stdout.splitlines()
+    recorded = 1 if what == "repeated" else 0
+    refused = {"refused": "negative", "repeated": "duplicate", "a long text": "bad bin"}[what]
+    assert [line.replace("\u202f", "") for line in lines] == [
+        f"{file}: {recorded} recorded, 0 known from an earlier import",
+        f"{rows - recorded} rows refused: {rows - recorded} {refused}",
+        f"the first 50 are listed in {file}.refused.csv",
+    ], done.stderr
+    listed = Path(f"{file}.refused.csv").read_text(encoding="utf-8").splitlines()
+    assert len(listed) == 51
+    assert max(map(len, listed)) < 1100
+    assert int(peak) < MOST_MB
+
+
+def test_a_row_and_a_column_that_are_far_too_large_are_refused(
+    sqlite_records: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    for number, row in enumerate(["," * 2**20, '"a\n",' * 2**19]):
+        file = tmp_path / f"{number}.csv"
+        file.write_text(f"bin,quantity\na,1\n{row}\n")
+        with pytest.raises(BinwatchError, match=r"is no CSV .*a row of more than 1,048,576 characters"):
+            import_file(file, sqlite_records, BUCKET)
+    file = tmp_path / "stock.parquet"
+    parquet.write_table(pyarrow.table({"bin": ["x" * 5000], "quantity": [1]}), file)
+    monkeypatch.setattr("monitor.tabular.MAX_COLUMN_BYTES", 4000)
+    with pytest.raises(BinwatchError, match=r"column 'bin' has 5,\d+ bytes in one row group, over the limit of 4,000"):
+        import_file(file, sqlite_records, BUCKET)
+    parquet.write_table(pyarrow.table({"bin": ["x"], "quantity": [[1] * 1000]}), file)
+    with pytest.raises(BinwatchError, match=r"column 'quantity' holds list<.*>, neither numbers nor text"):
+        import_file(file, sqlite_records, BUCKET)
 
 
 def test_parquet_with_numbers_for_bins_is_refused(sqlite_records: Engine, tmp_path: Path) -> None:
