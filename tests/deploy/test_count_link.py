@@ -107,6 +107,7 @@ def test_a_link_becomes_a_count(
         {
             "AWS_ACCESS_KEY_ID": "testing",
             "AWS_SECRET_ACCESS_KEY": "testing",
+            "BINWATCH_BUCKET": s3.bucket,
             "BINWATCH_S3_ENDPOINT_URL": s3.endpoint_url,
         },
     )
