@@ -144,11 +144,9 @@ def _state(path: Path) -> dict[str, Tensor]:
 
 def _tensors(path: Path, content: Any) -> dict[str, Tensor]:
     """Name → tensor, of a state_dict or of a checkpoint that has one among other things."""
-    inner = (
-        next((content[name] for name in STATES if isinstance(content.get(name), dict)), content)
-        if isinstance(content, dict)
-        else None
-    )
+    inner = content
+    if isinstance(content, dict):
+        inner = next((content[name] for name in STATES if isinstance(content.get(name), dict)), content)
     if not isinstance(inner, dict) or not inner or not all(isinstance(value, Tensor) for value in inner.values()):
         names = ", ".join(map(str, list(content)[:5])) if isinstance(content, dict) else type(content).__name__
         raise WeightsError(
