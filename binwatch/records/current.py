@@ -110,8 +110,8 @@ def rank(engine: Engine, models: Sequence[str] | None = None) -> int:
                 ranked += len(found)
 
 
-_WITHOUT = (CurrentComparison.doubt > 1, CurrentComparison.doubt < _UNKNOWN)
-"""Without probabilities (doubt 2) a bin never gets a p-value."""
+_WITHOUT = (CurrentComparison.doubt >= 1, CurrentComparison.doubt < _UNKNOWN, CurrentComparison.p_value.is_(None))
+"""Without probabilities (doubt 2) a bin never gets a p-value. Doubt 1 is a p-value of 1, or none and probability 0."""
 _PLACE = (CurrentComparison.doubt, CurrentComparison.chance, CurrentComparison.comparison_id)
 _UNRANKED = select(
     *_PLACE,

@@ -159,6 +159,17 @@ def test_bins_that_were_compared_without_calibration_get_their_rank(records_engi
     assert [row["p_value"] for row in rows(records_engine, Comparison)] == [0.2, None, None]
 
 
+def test_a_bin_whose_expected_class_has_probability_0_gets_its_rank(records_engine: Engine) -> None:
+    """It is the oddest of all; and one with a p-value of 1, which has the same place, keeps it."""
+    sure = [0.0, 0.05, 0.95, 0.0, 0.0, 0.0, 0.0]
+    store = Store(records_engine)
+    store.add_counts([count("odd", 2, probabilities=sure), count("usual", 2, probabilities=sure)])
+    store.add_expectations([expect("odd", 3), expect("usual", 2)])
+    store.use_model("v1", CALIBRATION)
+    assert [rank(records_engine), rank(records_engine)] == [2, 0]
+    assert [row["p_value"] for row in rows(records_engine, CurrentComparison)] == [0.2, 1.0]
+
+
 def test_totals_of_ranked_bins_are_what_a_scan_finds(records_engine: Engine) -> None:
     store = Store(records_engine)
 
