@@ -44,11 +44,10 @@ def main() -> None:
     photos = photos[:: max(1, len(photos) // options.photos)][: options.photos]
     print(f"{len(photos)} photos, each damaged once in each way; share that is refused\n")
     print(f"{'':24}" + "".join(f"{name:>17}" for name in KINDS))
+    versions = [[change(data) for data in photos] for change in KINDS.values()]
     for name, damage in (LARGE | SMALL).items():
-        shares = []
-        for change in KINDS.values():
-            random = Random(options.seed)
-            shares.append(sum(_is_refused(damage(change(data), random)) for data in photos) / len(photos))
+        random = Random(options.seed)
+        shares = [sum(_is_refused(damage(data, random)) for data in version) / len(photos) for version in versions]
         print(f"{name:24}" + "".join(f"{share:>17.1%}" for share in shares), flush=True)
     ours, pillows = (min(_seconds(photos, decode) for _ in range(5)) for decode in (load, _by_pillow))
     print(f"\nprocessor time of a photo: {ours * 1e3:.2f} ms; by Pillow, which sees none, {pillows * 1e3:.2f} ms")

@@ -183,6 +183,8 @@ def _checked(data: bytes, frame: Frame, side: int) -> Image.Image:
     """The picture at the scale that suits. Raises ValueError with libjpeg's words if it is not whole."""
     try:
         colours = _COLOURS[simplejpeg.decode_jpeg_header(data, strict=False)[2]]
+    except KeyError:  # simplejpeg's own, of a subsampling that it has no name for
+        return _unchecked(data, side)
     except ValueError as error:
         if "subsampling" not in str(error):
             raise

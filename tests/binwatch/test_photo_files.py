@@ -438,8 +438,15 @@ def test_the_first_bytes_decide(data: bytes, reader: Callable[[bytes], object] |
     assert reader_of(data) is reader
 
 
+@pytest.mark.parametrize("factors", [0x00, 0x33, 0x44, 0xFF])
+def test_sampling_factors_that_are_none(factors: int) -> None:
+    data = bytearray(JPEGS["baseline"])
+    data[data.index(b"\xff\xc0") + 11] = factors
+    assert refused(bytes(data))[0] in (Reason.CORRUPT, Reason.TRUNCATED)
+
+
 def test_subsampled_cmyk_is_read_by_pillow() -> None:
-    """simplejpeg does not know such JPEGs: the only ones whose damage goes unnoticed."""
+    """simplejpeg does not know such JPEGs: with other rare subsamplings the only ones whose damage goes unnoticed."""
     data = encoded(scene().convert("CMYK"), subsampling=2)
     with Image.open(io.BytesIO(data)) as image:
         image.draft("RGB", (224, 224))

@@ -47,6 +47,8 @@ class House:
     """(key, ETag) → the class that must be recorded, or the reason why there is none."""
     expected: dict[str, int] = field(default_factory=dict)
     """Bin → the quantity that its metadata file says."""
+    failed_before: list[str] = field(default_factory=list)
+    """Why photos failed that have been counted since: totals keep both."""
     superseded: list[tuple[str, int, int]] = field(default_factory=list)
     """Comparisons (bin, predicted, expected) that were right until a newer photo or quantity came."""
     workers: list[Worker] = field(default_factory=list)
@@ -154,7 +156,8 @@ class House:
                 select(ComparisonTotal.outcome, func.sum(ComparisonTotal.comparisons)).group_by(ComparisonTotal.outcome)
             ).all()
         totals = {reason: int(number) for reason, number in photos}
-        assert totals == Counter(outcome if isinstance(outcome, str) else "" for outcome in self.counted.values())
+        outcomes_now = (outcome if isinstance(outcome, str) else "" for outcome in self.counted.values())
+        assert totals == Counter([*outcomes_now, *self.failed_before])
         wanted = [*self._comparisons(), *self.superseded]
         assert self._compared() == Counter(wanted)
         assert {name: int(number) for name, number in outcomes} == Counter(

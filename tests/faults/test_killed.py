@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from binwatch.errors import Reason
 from tests.faults.conftest import Took
 from tests.faults.house import House, Worker, announcement
 from tests.worker.brightness import brightness_of, jpeg
@@ -75,7 +76,8 @@ main()
 
 @pytest.mark.timeout(600)  # fourteen starts of a worker, on however busy a machine
 def test_a_photo_kills_every_worker(house: House, took: Took) -> None:
-    """It ends in the dead-letter queue, alone; and it is counted once the cause is gone and a person puts it back."""
+    """It is recorded as failed and ends in the dead-letter queue, alone; reconcile does not send it again; and it is
+    counted once the cause is gone and a person puts it back."""
     bodies = [house.photo(number) for number in range(60)]
     key, deadly = "bin-images/poison.jpg", jpeg(brightness_of(3), side=32) + b"poison"
     bodies.insert(30, announcement(house.s3.bucket, key, house.s3.put(key, deadly)))
@@ -83,13 +85,17 @@ def test_a_photo_kills_every_worker(house: House, took: Took) -> None:
     begun, deaths = time.monotonic(), 0
     while (worker := house.start(ready=False, program=DIES_OF_POISON)) and dies(house, worker):
         deaths += 1
+    photo = key, hashlib.md5(deadly).hexdigest()
+    house.counted[photo] = Reason.CRASHED
     house.settle()
     seconds = time.monotonic() - begun
     (letter,) = house.dead_letters()
     assert letter.reason == f"{MAX_DEATHS} workers died while they had only this in hand"
     assert key in letter.body
+    assert house.reconcile().startswith("sent 0 ")
     assert sum(queue.put_back() for queue in open_dead_letters(house.settings)) == 1
-    house.counted[key, hashlib.md5(deadly).hexdigest()] = 3
+    house.counted[photo] = 3
+    house.failed_before.append(Reason.CRASHED)
     house.start()
     house.settle()
     house.check()
