@@ -34,6 +34,8 @@ from tests.photos import chunk, encoded, png, scene
 
 ADDRESS_SPACE = 2 * 2**30
 """A photo that asks for more gets a MemoryError, which is reported."""
+LARGEST = 24 * 2**20
+"""Bytes that a mutation adds at most."""
 SLOW_S, LARGE_MIB = 10.0, 300
 """What may not be: processor time of a photo, and how far the process grows for it."""
 SAMPLES = sorted((Path(__file__).parents[1] / "samples" / "bin-images").glob("*.jpg"))[::30]
@@ -193,7 +195,12 @@ def _lose(data: bytes, random: Random) -> bytes:
 def _repeat(data: bytes, random: Random) -> bytes:
     """A piece, again and again: scans, blocks, chunks."""
     at, size = _place(data, random), random.choice([2, 4, 14, 60, 700])
-    return data[:at] + data[at : at + size] * random.choice([2, 10, 1000, 20_000]) + data[at + size :]
+    return data[:at] + _times(data[at : at + size], random.choice([2, 10, 1000, 20_000])) + data[at + size :]
+
+
+def _times(piece: bytes, times: int) -> bytes:
+    """So often, up to a size that is refused anyway."""
+    return piece * min(times, LARGEST // max(1, len(piece)))
 
 
 def _splice(data: bytes, random: Random) -> bytes:
@@ -223,7 +230,7 @@ def _scans(data: bytes, random: Random) -> bytes:
         return _repeat(data, random)
     size = struct.pack(">HH", *(random.choice([8, 1000, 6000, 65_000]) for _ in range(2)))
     data = data[: frame + 5] + size + data[frame + 9 :]
-    return data[:-2] + data[last:-2] * random.choice([1, 30, 90, 5000]) + b"\xff\xd9"
+    return data[:-2] + _times(data[last:-2], random.choice([1, 30, 90, 5000])) + b"\xff\xd9"
 
 
 def _zeros(data: bytes, random: Random) -> bytes:
