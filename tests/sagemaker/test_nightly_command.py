@@ -307,9 +307,9 @@ def test_a_dry_run_says_what_the_run_does_whatever_the_grace(settings: Settings,
     wanted = {
         ("--dry-run",): "0 photos to count by brightness-1; nothing was started",
         ("--dry-run", "--again"): f"{0 if grace_s else 3} photos to count by brightness-1; nothing was started",
-        (): "0 photos: 0 recorded now by brightness-1, 0 before"
+        (): "0 photos: 0 counted now by brightness-1, 0 before"
         if grace_s
-        else "3 photos: 0 recorded now by brightness-1, 3 before",
+        else "3 photos: 0 counted now by brightness-1, 3 before",
         ("--again",): f"sent {0 if grace_s else 3} photos to the workers",
     }
     for options, first in wanted.items():

@@ -37,7 +37,8 @@ def _by_workers(settings: Settings, prefix: str) -> None:
 
     version, grace = _version(settings), Grace(settings.reconcile_grace_s)
     progress = backfill_with_progress(settings, settings.bucket, prefix, _PATIENCE_S, grace, version)
-    now = f"{progress.since} recorded now by {version}{progress.but_failed()}"
+    failed = f", {progress.failed} failed" if progress.failed else ""
+    now = f"{progress.since - progress.failed} counted now by {version}{failed}"
     print(f"{progress.seen} photos: {now}, {progress.before} before")
     _show_young(grace)
 
