@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any, get_args
 
 import typer
@@ -43,7 +44,7 @@ def run(app: Callable[[], object], extra: str) -> None:
 def check_numbers(app: typer.Typer, arguments: Sequence[str]) -> None:
     """Ends the program if an option that is a number is given as one that only Python takes, such as `1_0` for 10."""
     numeric = _numeric(typer.main.get_command(app))
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for argument, following in pairwise([*arguments, ""]):
         option, equals, value = argument.partition("=")
         text = value if equals else following
         if option in numeric and number(text) is None and _python_takes(text):

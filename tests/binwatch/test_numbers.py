@@ -86,6 +86,20 @@ def test_so_is_the_command_line(
     assert (ended.value.code, len(seen)) == (2, 1)
 
 
+def test_a_command_line_may_be_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = typer.Typer(add_completion=False)
+    seen: list[float] = []
+
+    @app.command()
+    def only(share: float = 0.5) -> None:
+        seen.append(share)
+
+    monkeypatch.setattr("sys.argv", ["program"])
+    with pytest.raises(SystemExit) as ended:
+        command_line.run(app, "demo")
+    assert (ended.value.code, seen) == (0, [0.5])
+
+
 def test_a_value_in_a_message_is_not_long() -> None:
     assert shown("five") == "'five'"
     assert shown("a\x1b[31m\n") == r"'a\x1b[31m\n'"
