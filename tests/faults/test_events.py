@@ -30,8 +30,8 @@ def test_what_the_event_announced_has_changed(house: House, took: Took) -> None:
         bodies.append(house.photo(number, (number + 3) % 7))
     gone = "bin-images/00019.jpg"
     house.s3.client.delete_object(Bucket=house.s3.bucket, Key=gone)
-    house.counted = {photo: outcome for photo, outcome in house.counted.items() if photo[0] != gone}
-    house.counted[gone, ""] = "missing"
+    (announced,) = (photo for photo in house.counted if photo[0] == gone)
+    house.counted[announced] = "missing"
     house.publish([house.metadata(n, n % 5) for n in range(0, 10)])
     house.publish(bodies)
     house.publish([house.metadata(n, n % 5) for n in range(10, 30)])
