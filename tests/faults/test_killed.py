@@ -58,17 +58,17 @@ def test_a_worker_is_stopped_under_load(house: House, took: Took) -> None:
 
 DIES_OF_POISON = """
 import os, sys
-from worker import counting
+from binwatch import bundle
 from worker.__main__ import main
 
-load = counting.load
+load = bundle.load
 
 def die(data, **options):
     if data.endswith(b"poison"):
         os._exit(9)
     return load(data, **options)
 
-counting.load = die
+bundle.load = die
 sys.argv = ["worker", "run"]
 main()
 """
