@@ -16,6 +16,8 @@ from worker.rabbitmq import check_takes_messages
 COUNT_PHOTOS = "binwatch.count_photos"
 READ_METADATA = "binwatch.read_metadata"
 SENT_AT = "sent_at"
+REASON = "reason"
+"""Header of a task that was set aside: why. It stays when a person puts the task back."""
 _REASON_LENGTH = 1000
 
 
@@ -46,7 +48,7 @@ class Sender:
 
     def set_aside(self, task: str, objects: list[dict[str, Any]], reason: str) -> None:
         """Send a task to the dead-letter queue, with the reason."""
-        self._app.send_task(task, args=[objects], queue=self._dead_letters, headers={"reason": reason[:_REASON_LENGTH]})
+        self._app.send_task(task, args=[objects], queue=self._dead_letters, headers={REASON: reason[:_REASON_LENGTH]})
 
     def backlog(self) -> int:
         """Tasks that wait in the queue, as far as the broker knows."""

@@ -18,7 +18,7 @@ from kombu.exceptions import KombuError
 
 from binwatch.errors import BinwatchError
 from worker.amqp_properties import UNREADABLE
-from worker.sending import SENT_AT
+from worker.sending import REASON, SENT_AT
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ LONGEST_WAIT = timedelta(minutes=5)
 """No task of ours waits for its next try for so long. One that is to wait longer was sent by a clock that is ahead."""
 _ID = re.compile(r"[\w.:-]{1,255}")
 _CELERYS = frozenset({"lang", "root_id", "parent_id", "argsrepr", "kwargsrepr", "origin"})
-_KEPT = frozenset({"task", "id", "eta", "expires", "retries", SENT_AT}) | _CELERYS
+_KEPT = frozenset({"task", "id", "eta", "expires", "retries", SENT_AT, REASON}) | _CELERYS
 """Headers that Celery or we read. All others are dropped: tasks to be sent on, stamps, other names for the logs."""
 
 

@@ -25,7 +25,7 @@ from worker.counting import Counting, Outage
 from worker.health import Health
 from worker.pipeline import EngineBroken
 from worker.reconcile import send_unrecorded
-from worker.sending import COUNT_PHOTOS, READ_METADATA, SENT_AT, Sender, as_json
+from worker.sending import COUNT_PHOTOS, READ_METADATA, REASON, SENT_AT, Sender, as_json
 
 MAX_WAIT_S = 60.0
 """Longest wait before the next try. Well below the visibility time-out of a task's message."""
@@ -149,10 +149,11 @@ class _ObjectsTask(Task):  # type: ignore[misc]  # Celery has no types
     def _try_suspect(self, objects: _Objects) -> list[Outage]:
         """Work on one object, unless too many workers have begun it and never came to the end.
 
-        Other messages may announce the same object, which must not cost as many workers once more.
+        Other messages may announce the same object, which must not cost as many workers once more. One that a person
+        put back starts anew.
         """
         suspect = _parse(objects[0])
-        if self.given_up([suspect]):
+        if not self.request.get(REASON) and self.given_up([suspect]):
             return self.give_up([suspect], "workers died of it before")  # by this model's name, too
         deaths = self._counting.trials.begin(suspect.bucket, suspect.key)
         if deaths < MAX_DEATHS:

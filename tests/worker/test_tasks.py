@@ -310,6 +310,13 @@ def test_other_messages_of_a_photo_that_was_given_up_kill_nobody(suspects: Any) 
     assert counting.calls == [PHOTOS], "what nothing is held against is done, as a person may have put it back"
 
 
+def test_a_photo_that_a_person_put_back_is_done(suspects: Any) -> None:
+    """Also if RabbitMQ says that its message was delivered before, as it does of one that a worker only took ahead."""
+    put_back = REDELIVERED | {"reason": "10 workers died while they had only this in hand"}
+    sender, counting = suspects(PHOTOS[:1], request=put_back, crashed=[(PHOTOS[0].key, "earlier")])
+    assert (sender.dead, counting.calls) == ([], [PHOTOS[:1]])
+
+
 def test_a_photo_stays_on_trial_while_it_cannot_be_recorded(suspects: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(MAX_DEATHS):
         die(monkeypatch, lambda: suspects(PHOTOS[:1], fail(WorkerDiesError())))
