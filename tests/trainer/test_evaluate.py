@@ -110,7 +110,7 @@ def test_the_challenge_knows_0_to_5_only(
 def test_a_model_without_mistakes_has_no_worst_photos(grey: Data, tmp_path: Path) -> None:
     model = write_grey_bundle(tmp_path, "right")
     run_cli("evaluate", model, *grey.flags)
-    assert "<p>None.</p>" in (tmp_path / "evaluation-test.html").read_text(encoding="utf-8")
+    assert "<p>None.</p>" in (tmp_path / "evaluation-test-right.html").read_text(encoding="utf-8")
 
 
 def test_learning_from_prepared_photos_needs_their_quality(
@@ -122,7 +122,7 @@ def test_learning_from_prepared_photos_needs_their_quality(
     (tmp_path / "prepared.json").write_text(json.dumps({"size": 224, "jpeg_quality": 95}), encoding="utf-8")
     run_cli("evaluate", halved, *data.flags)  # a model from elsewhere looks at them as at any photo
     message = cli_error("fit", *data.flags, "--out", tmp_path / "run", *QUICK)
-    assert "the photos were kept as JPEGs of quality 95; set data.jpeg_quality=95" in message
+    assert "the photos were kept as JPEGs of 224×224 and quality 95; set data.jpeg_quality=95" in message
 
 
 def test_reliability() -> None:

@@ -45,6 +45,7 @@ class Tiny(nn.Module):
     """A network of two convolutions, with a batch norm or without."""
 
     channels = 8
+    mean = std = (0.5, 0.5, 0.5)
 
     def __init__(self, norm: bool) -> None:
         super().__init__()
@@ -94,7 +95,7 @@ def fits(photos: str, index: str, teacher: str, folder: Path, ranks: Ranks) -> N
 def lose_photos() -> None:
     """From the first batch on: what was checked when the run began can no longer be read."""
 
-    def gone(self: PhotoSet, key: str, size: int) -> None:
+    def gone(self: PhotoSet, key: str) -> None:
         raise PhotoError(Reason.EMPTY, "the file is empty")
 
     def inputs(self: PhotoBatches, *arguments: Any) -> Any:
