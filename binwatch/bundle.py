@@ -81,6 +81,7 @@ class Metrics(_Strict):
     """Figures of the fp32 model on one set of labelled photos.
 
     `rmse` and `mae` are in items, with "more than 5" taken as 6; `ece` is the expected calibration error in 15 bins.
+    All but `rmse_of_mean` and `mae_of_median` are those of the served count, the mode of the photo's distribution.
     """
 
     photos: int
@@ -89,6 +90,10 @@ class Metrics(_Strict):
     mae: Estimate
     within_one: Estimate
     ece: Estimate
+    rmse_of_mean: Estimate | None = None
+    """Of the distribution's mean, no whole number: the answer with the smallest expected squared error."""
+    mae_of_median: Estimate | None = None
+    """Of the distribution's median: the answer with the smallest expected absolute error. None in older bundles."""
     majority_accuracy: float
     """What always answering the commonest label of the training photos reaches on these photos."""
     per_class: dict[str, dict[str, float]] = {}
@@ -170,6 +175,11 @@ class Card(_Strict):
     A photo must pass through the same before it is counted (`load_photo` does it).
     """
     embedding_size: int = Field(gt=0)
+    count_rule: Literal["mode"] = "mode"
+    """How a count follows from the probabilities: the most probable class, which is right most often.
+
+    A card that names another rule is refused: its photos would be counted otherwise than its figures were measured.
+    """
     temperature: float = Field(gt=0)
     """What the logits are divided by inside the graph, so that probabilities are calibrated."""
     variants: dict[Precision, Variant] = Field(min_length=1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,8 @@ ECE_BINS = 15
 confidence and its accuracy."""
 RESAMPLES = 2000
 """Bootstrap resamples: enough that a 95 % interval's ends move by less than 0.1 points from seed to seed."""
+HALF = 0.5 - 1e-6
+"""Of the probability, which the median is the first class to reach; float32's rows do not add up to 1 exactly."""
 AT_ONCE = 50
 """Resamples in memory at a time: all of them would take 8 GB for the half million photos of the whole data set."""
 
@@ -26,24 +28,40 @@ AT_ONCE = 50
 class Counts:
     """Counts of labelled photos.
 
-    `predicted` and `labels` are classes, int64 (photos,); `confidence` is the predicted class's probability, float64
-    (photos,); `groups` are the photos' bin groups.
+    `predicted` and `labels` are classes, int64 (photos,): `predicted` is the mode of the photo's distribution, and
+    `confidence`, float64 (photos,), its probability. `mean`, float64 (photos,), and `median`, int64 (photos,), are
+    those of the same distribution, in items. `groups` are the photos' bin groups.
     """
 
     predicted: Ints
     confidence: Floats
+    mean: Floats
+    median: Ints
     labels: Ints
     groups: list[str]
 
     def where(self, chosen: npt.NDArray[np.bool_]) -> Counts:
         kept = [group for group, keep in zip(self.groups, chosen.tolist(), strict=True) if keep]
-        return Counts(self.predicted[chosen], self.confidence[chosen], self.labels[chosen], kept)
+        return Counts(
+            self.predicted[chosen],
+            self.confidence[chosen],
+            self.mean[chosen],
+            self.median[chosen],
+            self.labels[chosen],
+            kept,
+        )
 
 
 def counts_of(probabilities: npt.NDArray[np.floating], labels: Ints, groups: list[str]) -> Counts:
-    """The most probable class of each row of `probabilities` (photos, classes)."""
+    """Mode, mean and median of each row of `probabilities` (photos, classes). "More than 5" counts as 6."""
+    exact = probabilities.astype(np.float64)
     return Counts(
-        probabilities.argmax(axis=1).astype(np.int64), probabilities.max(axis=1).astype(np.float64), labels, groups
+        predicted=exact.argmax(axis=1).astype(np.int64),
+        confidence=exact.max(axis=1),
+        mean=exact @ np.arange(exact.shape[1]),
+        median=(exact.cumsum(axis=1) >= HALF).argmax(axis=1).astype(np.int64),
+        labels=labels,
+        groups=groups,
     )
 
 
@@ -59,7 +77,7 @@ def challenge_counts(probabilities: npt.NDArray[np.floating], labels: Ints, grou
     within = within / within.sum(axis=1, keepdims=True)
     kept = [group for group, keep in zip(groups, chosen.tolist(), strict=True) if keep]
     found = counts_of(within, labels[chosen], kept)
-    return Counts(found.predicted + low, found.confidence, found.labels, kept)
+    return replace(found, predicted=found.predicted + low, mean=found.mean + low, median=found.median + low)
 
 
 def confusion(counts: Counts) -> Ints:
@@ -121,14 +139,16 @@ def _with_intervals(point: dict[str, Floats], spread: dict[str, Floats]) -> dict
     }
 
 
-# Columns of the sums per group: photos, exact, within one, |error|, error², then the calibration bins' gaps.
-_COLUMNS = 5
+# Columns of the sums per group: photos, exact, within one, |error|, error², those of median and mean, then the
+# calibration bins' gaps.
+_COLUMNS = 7
 
 
 def _group_sums(counts: Counts, member: npt.NDArray[np.intp], groups: int) -> Floats:
     error = (counts.predicted - counts.labels).astype(np.float64)
     exact = error == 0
     columns = [np.ones_like(error), exact, np.abs(error) <= 1, np.abs(error), error**2]
+    columns += [np.abs(counts.median - counts.labels), (counts.mean - counts.labels) ** 2]
     sums = np.stack([np.bincount(member, weights=column, minlength=groups) for column in columns], axis=1)
     bins = np.minimum((counts.confidence * ECE_BINS).astype(np.int64), ECE_BINS - 1)
     gaps = np.zeros((groups, ECE_BINS))
@@ -144,6 +164,8 @@ def _figures(sums: Floats) -> dict[str, Floats]:
         "within_one": sums[:, 2] / photos,
         "mae": sums[:, 3] / photos,
         "rmse": np.sqrt(sums[:, 4] / photos),
+        "mae_of_median": sums[:, 5] / photos,
+        "rmse_of_mean": np.sqrt(sums[:, 6] / photos),
         "ece": np.abs(sums[:, _COLUMNS:]).sum(axis=1) / photos,
     }
 

@@ -98,7 +98,9 @@ def _figures(sets: dict[str, Metrics]) -> str:
     rows += [("always the commonest label", [f"{found.majority_accuracy:.1%}" for found in sets.values()])]
     rows += [("within one", [_share(found.within_one) for found in sets.values()])]
     rows += [("RMSE, items", [_items(found.rmse) for found in sets.values()])]
+    rows += [("RMSE of the mean, items", [_items(found.rmse_of_mean) for found in sets.values()])]
     rows += [("MAE, items", [_items(found.mae) for found in sets.values()])]
+    rows += [("MAE of the median, items", [_items(found.mae_of_median) for found in sets.values()])]
     rows += [("calibration error (ECE)", [_share(found.ece) for found in sets.values()])]
     lines = "".join(
         f"<tr><td>{name}</td>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>\n" for name, cells in rows
@@ -168,5 +170,7 @@ def _share(found: Estimate) -> str:
     return f"{found.value:.1%} <small>({found.low:.1%}–{found.high:.1%})</small>"
 
 
-def _items(found: Estimate) -> str:
+def _items(found: Estimate | None) -> str:
+    if found is None:
+        return ""
     return f"{found.value:.2f} <small>({found.low:.2f}–{found.high:.2f})</small>"

@@ -27,7 +27,9 @@ def summary(metrics: dict[str, Metrics], title: str) -> Table:
     table.add_row("majority, %", *(f"{each.majority_accuracy:.1%}".rstrip("%") for each in found))
     table.add_row("within one, %", *(_percent(each.within_one) for each in found))
     table.add_row("RMSE", *(_items(each.rmse) for each in found))
+    table.add_row("RMSE of the mean", *(_items(each.rmse_of_mean) for each in found))
     table.add_row("MAE", *(_items(each.mae) for each in found))
+    table.add_row("MAE of the median", *(_items(each.mae_of_median) for each in found))
     table.add_row("ECE, %", *(_percent(each.ece) for each in found))
     return table
 
@@ -49,7 +51,9 @@ def _percent(estimate: Estimate) -> str:
     return f"{100 * estimate.value:.1f} ({100 * estimate.low:.1f}–{100 * estimate.high:.1f})"
 
 
-def _items(estimate: Estimate) -> str:
+def _items(estimate: Estimate | None) -> str:
+    if estimate is None:  # of a bundle from before it was measured
+        return ""
     return f"{estimate.value:.2f} ({estimate.low:.2f}–{estimate.high:.2f})"
 
 

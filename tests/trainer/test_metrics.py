@@ -6,6 +6,8 @@ import pytest
 from trainer.metrics import (
     RESAMPLES,
     Counts,
+    Floats,
+    Ints,
     challenge_counts,
     confusion,
     counts_of,
@@ -18,7 +20,12 @@ PREDICTED = np.array([0, 2, 2, 1, 6, 3])
 
 
 def counts(confidence: float = 0.5, groups: str = "aabbcd") -> Counts:
-    return Counts(PREDICTED, np.full(6, confidence), LABELS, list(groups))
+    return plain(PREDICTED, np.full(6, confidence), LABELS, list(groups))
+
+
+def plain(predicted: Ints, confidence: Floats, labels: Ints, groups: list[str]) -> Counts:
+    """Counts whose mean and median are the predicted class."""
+    return Counts(predicted, confidence, predicted.astype(float), predicted, labels, groups)
 
 
 def test_figures_by_hand() -> None:
@@ -49,12 +56,12 @@ def test_calibration_error_by_hand() -> None:
     confidence = np.array([0.95, 0.95, 0.55, 0.55])
     correct = np.array([True, False, True, True])
     # Two bins: 0.95 said and 0.5 reached, 0.55 said and 1.0 reached; half of the photos in each.
-    found = Counts(correct.astype(int), confidence, np.ones(4, int), list("abcd"))
+    found = plain(correct.astype(int), confidence, np.ones(4, int), list("abcd"))
     assert measure(found, 1).ece.value == pytest.approx(0.5 * 0.45 + 0.5 * 0.45)
 
 
 def test_certainty_has_a_bin() -> None:
-    certain = Counts(np.ones(1, int), np.array([1.0]), np.ones(1, int), ["a"])
+    certain = plain(np.ones(1, int), np.array([1.0]), np.ones(1, int), ["a"])
     assert measure(certain, 1).ece.value == 0.0
 
 
@@ -64,13 +71,13 @@ def test_intervals_resample_whole_groups() -> None:
     labels = np.zeros(1000, int)
     predicted = (random.random(1000) < 0.4).astype(int)
     confidence = np.full(1000, 0.6)
-    one = measure(Counts(predicted, confidence, labels, ["a"] * 1000), 0).accuracy
+    one = measure(plain(predicted, confidence, labels, ["a"] * 1000), 0).accuracy
     assert (one.low, one.value, one.high) == (one.value,) * 3
-    each = measure(Counts(predicted, confidence, labels, [str(n) for n in range(1000)]), 0).accuracy
+    each = measure(plain(predicted, confidence, labels, [str(n) for n in range(1000)]), 0).accuracy
     half = 1.96 * (each.value * (1 - each.value) / 1000) ** 0.5
     assert each.high - each.value == pytest.approx(half, rel=0.15)
     assert each.value - each.low == pytest.approx(half, rel=0.15)
-    pairs = measure(Counts(np.repeat(predicted, 2), np.full(2000, 0.6), np.zeros(2000, int), _twice(1000)), 0).accuracy
+    pairs = measure(plain(np.repeat(predicted, 2), np.full(2000, 0.6), np.zeros(2000, int), _twice(1000)), 0).accuracy
     assert pairs.high - pairs.low == pytest.approx(each.high - each.low, rel=0.05)
 
 
@@ -83,6 +90,35 @@ def test_counts_take_the_most_probable_class() -> None:
     found = counts_of(probabilities, np.array([2, 6]), ["a", "b"])
     assert found.predicted.tolist() == [2, 6]
     assert found.confidence == pytest.approx([0.7, 0.9])
+
+
+def test_mean_and_median_are_figures_of_their_own() -> None:
+    """The mode is exact for one photo of two; the others answer between the classes, and in the middle of them."""
+    probabilities = np.array([[0.4, 0, 0, 0.3, 0.3, 0, 0], [0, 0.6, 0.4, 0, 0, 0, 0]], np.float32)
+    found = counts_of(probabilities, np.array([3, 1]), ["a", "b"])
+    assert found.predicted.tolist() == [0, 1]
+    assert found.median.tolist() == [3, 1]
+    assert found.mean == pytest.approx([0.9 + 1.2, 0.6 + 0.8])
+    figures = measure(found, majority=0)
+    assert figures.rmse.value == pytest.approx((9 / 2) ** 0.5)
+    assert figures.rmse_of_mean is not None
+    assert figures.mae_of_median is not None
+    assert figures.rmse_of_mean.value == pytest.approx(((0.9**2 + 0.4**2) / 2) ** 0.5)
+    assert figures.mae_of_median.value == 0
+
+
+def test_the_median_of_a_sure_answer_is_its_class_in_single_precision() -> None:
+    probabilities = np.full((1, 7), 1e-9, np.float32)
+    probabilities[0, 2] = 0.49999997
+    probabilities[0, 5] = 0.5
+    assert counts_of(probabilities, np.array([2]), ["a"]).median.tolist() == [2]
+
+
+def test_mean_and_median_of_the_challenge_leave_out_what_it_does_not_allow() -> None:
+    probabilities = np.array([[0.5, 0.1, 0, 0.1, 0, 0, 0.3]], np.float32)
+    found = challenge_counts(probabilities, np.array([3]), ["a"], low=1)
+    assert found.mean == pytest.approx([2.0])
+    assert found.median.tolist() == [1]
 
 
 def test_challenge_knows_no_more_than_five() -> None:

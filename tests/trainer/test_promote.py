@@ -187,7 +187,8 @@ def test_a_paired_difference_is_narrower_than_two_intervals() -> None:
     old = np.where(random.random(400) < 0.5, labels, (labels + 1) % 7)
     new = np.where((old != labels) & (random.random(400) < 0.2), labels, old)  # right wherever the old one is
     groups = [str(number // 2) for number in range(400)]
-    counts = [Counts(predicted, np.full(400, 0.5), labels, groups) for predicted in (new, old)]
+    half = np.full(400, 0.5)
+    counts = [Counts(found, half, found.astype(float), found, labels, groups) for found in (new, old)]
     gain = paired(*counts)["accuracy"]
     assert gain.value == pytest.approx((new == labels).mean() - (old == labels).mean())
     assert 0 < gain.low < gain.value < gain.high
