@@ -69,6 +69,7 @@ class AugmentConfig(_Strict):
     rotate: float = Field(3.0, ge=0, lt=45, description="degrees")
     brightness: float = Field(0.2, ge=0, lt=1, description="brighter or darker by up to this share")
     contrast: float = Field(0.2, ge=0, lt=1, description="more or less contrast by up to this share")
+    sharpness: float = Field(0.0, ge=0, le=1, description="sharper or more blurred by up to this share")
     where: Literal["auto", "readers", "device"] = Field(
         "auto", description="by the threads that read, or on train.device; auto: there if it is a GPU"
     )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import torch
 
 from trainer.config import AugmentConfig
@@ -59,3 +60,13 @@ def test_brightness_and_contrast_stay_in_range() -> None:
     found = changed(photos(), config, generator(0))
     assert found.dtype == torch.uint8
     assert not torch.equal(found, photos())
+
+
+def test_sharpness_blurs_some_photos_and_sharpens_others() -> None:
+    """Of noise, the differences between neighbours shrink or grow; the mean stays."""
+    grey = torch.randint(96, 160, (16, 32, 32, 3), dtype=torch.uint8, generator=generator(1))
+    found = changed(grey, NOTHING.model_copy(update={"sharpness": 0.8}), generator(0)).float()
+    rough = found.diff(dim=1).abs().mean(dim=(1, 2, 3)) / grey.float().diff(dim=1).abs().mean(dim=(1, 2, 3))
+    assert rough.min() < 0.5
+    assert rough.max() > 1.3
+    assert found.mean() == pytest.approx(float(grey.float().mean()), abs=0.5)

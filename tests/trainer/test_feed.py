@@ -21,7 +21,7 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GP
 def batch(number: int, photos: int = 3) -> Batch:
     pixels = torch.full((photos, 8, 8, 3), number, dtype=torch.uint8)
     quantities, random = torch.arange(photos), generator(number)
-    changes, mix = draw(photos, AugmentConfig(), random), mixup.draw(photos, 1.0, random)
+    changes, mix = draw(photos, AugmentConfig(sharpness=0.5), random), mixup.draw(photos, 1.0, random)
     return Batch(pixels, quantities, quantities, photos, changes, mix)
 
 
@@ -62,10 +62,12 @@ def test_all_moves_but_what_the_cpu_sums_up() -> None:
     found = moved(sent, lambda each: each.to("meta"))
     assert sent.changes is not None
     assert found.changes is not None
+    assert found.changes.sharpness is not None
     assert found.mix is not None
-    tensors = [found.inputs, found.quantities, found.changes.affine, found.changes.brightness, found.changes.contrast]
+    tensors = [found.inputs, found.quantities, found.changes.affine, found.changes.brightness]
+    tensors += [found.changes.contrast, found.changes.sharpness]
     tensors += [found.mix.first, found.mix.second, found.mix.share]
-    assert [each.device.type for each in tensors] == ["meta"] * 8
+    assert [each.device.type for each in tensors] == ["meta"] * 9
     assert found.step is sent.step
     assert found.photos == 3
 

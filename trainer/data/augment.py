@@ -22,9 +22,12 @@ class Changes:
     """Factor, float (photos,)."""
     contrast: Tensor
     """Factor, float (photos,)."""
+    sharpness: Tensor | None
+    """Factor on what a blur takes away, float (photos,): below 1 blurs, above 1 sharpens. None changes nothing."""
 
     def __getitem__(self, part: Tensor) -> Changes:
-        return Changes(self.affine[part], self.brightness[part], self.contrast[part])
+        sharpness = None if self.sharpness is None else self.sharpness[part]
+        return Changes(self.affine[part], self.brightness[part], self.contrast[part], sharpness)
 
 
 def draw(count: int, config: AugmentConfig, random: torch.Generator) -> Changes:
@@ -33,18 +36,20 @@ def draw(count: int, config: AugmentConfig, random: torch.Generator) -> Changes:
         affine=_affine(count, config, random),
         brightness=1 + config.brightness * _symmetric(count, random),
         contrast=1 + config.contrast * _symmetric(count, random),
+        sharpness=1 + config.sharpness * _symmetric(count, random) if config.sharpness else None,
     )
 
 
 def augment(photos: Tensor, changes: Changes) -> Tensor:
-    """Shrink, move, turn, mirror and relight each photo by its own amounts; uint8 (batch, h, w, 3) in and out.
+    """Shrink, move, turn, mirror, refocus and relight each photo by its own amounts; uint8 (batch, h, w, 3) in and out.
 
     What comes in at the border repeats the border.
     """
     affine = changes.affine.to(photos.device, non_blocking=True)
     grid = functional.affine_grid(affine, [len(photos), 3, *photos.shape[1:3]], False)
     moved = functional.grid_sample(photos.permute(0, 3, 1, 2).float(), grid, padding_mode="border", align_corners=False)
-    return _relight(moved, changes).clamp(0, 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+    changed = _relight(_refocus(moved, changes.sharpness), changes)
+    return changed.clamp(0, 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
 def _affine(count: int, config: AugmentConfig, random: torch.Generator) -> Tensor:
@@ -56,6 +61,15 @@ def _affine(count: int, config: AugmentConfig, random: torch.Generator) -> Tenso
     across = torch.stack([mirror * scale[:, 0] * cos, -scale[:, 1] * sin, shift[:, 0]], dim=1)
     down = torch.stack([mirror * scale[:, 0] * sin, scale[:, 1] * cos, shift[:, 1]], dim=1)
     return torch.stack([across, down], dim=1)
+
+
+def _refocus(photos: Tensor, sharpness: Tensor | None) -> Tensor:
+    """Float (batch, 3, h, w): what a 3×3 blur takes away, weakened or strengthened."""
+    if sharpness is None:
+        return photos
+    factor = sharpness.view(-1, 1, 1, 1).to(photos.device, non_blocking=True)
+    smooth = functional.avg_pool2d(functional.pad(photos, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+    return torch.lerp(smooth, photos, factor)
 
 
 def _relight(photos: Tensor, changes: Changes) -> Tensor:
