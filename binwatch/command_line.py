@@ -14,7 +14,13 @@ from binwatch.errors import BinwatchError
 from binwatch.numbers import number
 from binwatch.text import visible
 
-_EXTRAS = {"onnxruntime": "cpu", "psycopg": "postgres", "pyarrow": "parquet", "sagemaker": "sagemaker"}
+_EXTRAS = {
+    "onnxruntime": "cpu",
+    "psycopg": "postgres",
+    "pyarrow": "parquet",
+    "python_calamine": "monitor",
+    "sagemaker": "sagemaker",
+}
 """What brings a package that is not in the program's own extra, since not everyone needs it."""
 _LONGEST, _HEAD, _TAIL = 2_000, 1_400, 500
 """Characters of an error: all of it, and of a longer one its start and its end."""

@@ -57,12 +57,11 @@ def _items(found: dict[str, object]) -> Iterator[Item]:
     for sku, item in found.items():
         if isinstance(item, dict):
             name = item.get("name") or item.get("normalizedName")
-            yield Item(
-                sku=_text(sku), name=_text(name if isinstance(name, str) else ""), quantity=_whole(item.get("quantity"))
-            )
+            name = name if isinstance(name, str) else ""
+            yield Item(sku=printable(sku), name=printable(name), quantity=_whole(item.get("quantity")))
 
 
-def _text(text: str) -> str:
+def printable(text: str) -> str:
     """Without line breaks, direction marks and what databases refuse."""
     return "".join(character if character.isprintable() else " " for character in text[:MAX_TEXT]).strip()
 

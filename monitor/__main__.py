@@ -11,13 +11,14 @@ import typer
 from rich.console import Console
 
 from binwatch import command_line, logs
+from binwatch.inventory.columns import Named
+from binwatch.inventory.importing import import_file
 from binwatch.listening import is_loopback, listen
 from binwatch.metadata import MAX_QUANTITY
 from binwatch.records.audits import add_audit
 from binwatch.records.current import rank as rank_bins
 from binwatch.settings import load_settings
 from monitor import words
-from monitor.expect import import_file
 from monitor.export import export_audits
 from monitor.records import Records, writable
 from monitor.summary import summarise
@@ -140,7 +141,7 @@ def rank(
 
 @app.command()
 def expect(
-    file: Annotated[Path, typer.Argument(help="CSV or Parquet with the columns bin and quantity.")],
+    file: Annotated[Path, typer.Argument(help="XLSX, ODS, CSV or Parquet with the bins and their quantities.")],
     as_of: Annotated[
         datetime | None, typer.Option(help="When these quantities held, in UTC; else when the file was last changed.")
     ] = None,
@@ -148,13 +149,21 @@ def expect(
     refused: Annotated[
         Path | None, typer.Option(help="Where refused rows are listed; else beside FILE, as FILE.refused.csv.")
     ] = None,
+    bin_column: Annotated[str | None, typer.Option(help="Name of the column with the bin; else guessed.")] = None,
+    quantity_column: Annotated[str | None, typer.Option(help="The same of the quantity.")] = None,
+    article_column: Annotated[
+        str | None, typer.Option(help="The same of the article, if a bin has a row for each of its articles.")
+    ] = None,
 ) -> None:
-    """Import expected quantities from a file. Importing the same file again changes nothing."""
-    settings = load_settings()
+    """Import expected quantities from a file. Importing the same file again changes nothing.
+
+    Exits with 1 if no row was accepted, or none is of a bin that has a photo, though photos have been counted.
+    """
+    settings, named = load_settings(), Named(bin_column, quantity_column, article_column)
     with writable(settings) as database:
-        report = import_file(file, database, bucket or settings.bucket, as_of, refused)
+        report = import_file(file, database, bucket or settings.bucket, as_of, refused, named)
     typer.echo(words.imported(report))
-    if not report.accepted:
+    if not report.accepted or (report.photos and not report.meeting):
         raise typer.Exit(1)
 
 

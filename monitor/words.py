@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from binwatch.counts import CLASSES
+from binwatch.inventory.reading import Report
 from binwatch.records.audits import Audited
-from monitor.expect import Report
 from monitor.export import Exported
 
 NONE = "–"
@@ -105,11 +105,6 @@ def exported(done: Exported) -> str:
 
 def imported(report: Report) -> str:
     """What became of an imported file's rows."""
-    lines = [f"{report.file}: {number(report.recorded)} recorded, {number(report.known)} known from an earlier import"]
-    if report.refused:
-        reasons = ", ".join(f"{number(rows)} {reason(why)}" for why, rows in report.refused.most_common())
-        lines.append(f"{number(report.refused.total())} rows refused: {reasons}")
-        all_of_them = report.listed == report.refused.total()
-        which = "they are" if all_of_them else f"the first {number(report.listed)} are"
-        lines.append(f"{which} listed in {report.refused_file}")
-    return "\n".join(lines)
+    bins = "bin" if report.recorded == 1 else "bins"
+    done = f"{number(report.recorded)} {bins} recorded, {number(report.known)} known from an earlier import"
+    return "\n".join([*report.lines(), done])

@@ -188,9 +188,10 @@ def test_audit_and_expect_record_and_say_so(known: Recorder, tmp_path: Path) -> 
     result = _invoke("expect", str(file), BINWATCH_BUCKET=BUCKET)
     assert result.exit_code == 0
     assert result.output.splitlines() == [
-        f"{file}: 1 recorded, 0 known from an earlier import",
-        "1 rows refused: 1 negative",
-        f"they are listed in {file}.refused.csv",
+        f"{file}: bin from 'bin', quantity from 'quantity' (commas between columns, UTF-8)",
+        "2 rows: 1 meets a photo, 1 refused",
+        f"refused: 1 negative; listed in {file}.refused.csv",
+        "1 bin recorded, 0 known from an earlier import",
     ]
 
 

@@ -1,109 +1,60 @@
-"""Rows of a CSV or Parquet file, as text, with where they stand."""
+"""Columns of a Parquet file, as rows."""
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any
 
 from binwatch.errors import BinwatchError
-from binwatch.spreadsheets import original
+from binwatch.inventory.columns import Named, explain, find_columns
+from binwatch.inventory.tables import Cells, Table, text_of
 
-COLUMNS = ("bin", "quantity")
-_PARQUET = (".parquet", ".pq")
 _BATCH = 10_000
 _SMALL_BATCH = 1000
 _DICTIONARY = frozenset({"BIT_PACKED", "PLAIN", "PLAIN_DICTIONARY", "RLE", "RLE_DICTIONARY"})
 MAX_CELL = 1000
 """Characters of a Parquet cell that are read; no bin and no quantity has so many."""
-MAX_ROW = 2**20
-"""Characters of a CSV's row."""
 MAX_COLUMN_BYTES = 2**27
 """Of a column in a row group of Parquet, unpacked. A million bins' ids are a tenth of it."""
 
 
-class Cells(NamedTuple):
-    """One row. `row` counts from 1 and is the line in an editor for a CSV, whose header is row 1."""
-
-    row: int
-    bin: str
-    quantity: str
-
-
-def read_rows(file: Path) -> Iterator[Cells]:
-    """All rows, read as they are needed. Raises BinwatchError if the file is not what its name says."""
-    return _parquet(file) if file.suffix.lower() in _PARQUET else _csv(file)
-
-
-def _csv(file: Path) -> Iterator[Cells]:
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as opened:
-            lines = _Lines(opened)
-            reader = csv.reader(lines, strict=True)
-            at = _columns(file, next(reader, []))
-            for row in reader:
-                lines.taken = 0
-                if row:  # an empty line says nothing
-                    cells = (original(row[index]) if index < len(row) else "" for index in at)
-                    yield Cells(reader.line_num, *cells)
-    except OSError as error:
-        raise BinwatchError(f"{file}: cannot be read ({error.strerror}); name a CSV or Parquet file") from error
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise BinwatchError(f"{file}: is no CSV in UTF-8 ({error}); save it as one") from error
-
-
-class _Lines(Iterator[str]):
-    """Lines of a file. Raises csv.Error rather than read more than MAX_ROW characters for one row."""
-
-    def __init__(self, opened: TextIO) -> None:
-        self._opened = opened
-        self.taken = 0
-        """Characters since the last row ended, which whoever reads rows sets back."""
-
-    def __next__(self) -> str:
-        line = self._opened.readline(MAX_ROW + 1)
-        if not line:
-            raise StopIteration
-        self.taken += len(line)
-        if self.taken > MAX_ROW:
-            raise csv.Error(f"a row of more than {MAX_ROW:,} characters")
-        return line
-
-
-def _columns(file: Path, header: Iterable[str]) -> list[int]:
-    names = [name.strip().lower() for name in header]
-    for column in COLUMNS:
-        if column not in names:
-            found = ", ".join(map(repr, names[:10])) or "nothing"
-            raise BinwatchError(f"{file}: no column {column!r} in its first line, only {found}; name the columns there")
-    return [names.index(column) for column in COLUMNS]
-
-
-def _parquet(file: Path) -> Iterator[Cells]:
+def open_parquet(file: Path, named: Named) -> Table:
+    """The table, with columns that can be what they are named. Raises BinwatchError."""
     with _open_parquet(file) as table:
-        names = {name.lower(): name for name in table.schema_arrow.names}
-        at = _columns(file, names)
-        wanted = [names[list(names)[index]] for index in at]
-        for name, is_fit, need in zip(wanted, (_is_text, _is_quantity), _NEEDS, strict=True):
+        names = table.schema_arrow.names
+        columns = find_columns(names, named)
+        if columns is None:
+            raise explain(file, names, named)
+        wanted = [names[at] for at in (columns.bin, columns.quantity, columns.article) if at is not None]
+        for name, is_fit, need in zip(wanted, (_is_text, _is_quantity, _is_quantity), _NEEDS, strict=False):
             kind = table.schema_arrow.field(name).type
             if not is_fit(kind):
                 raise BinwatchError(f"{file}: column {name!r} holds {kind}, {need}")
         _check_size(file, table, wanted)
         packed = [name for name in wanted if _is_packed(table, name)]
+    return Table(columns.said, partial(_rows, file, wanted, packed), columns.article is not None)
+
+
+def _rows(file: Path, wanted: list[str], packed: list[str]) -> Iterator[Cells]:
     row = 0
     # As a dictionary, a text that a million rows repeat is held once; what is none is read in small pieces.
     with _open_parquet(file, read_dictionary=packed) as table:
         try:
             for batch in table.iter_batches(_BATCH if packed else _SMALL_BATCH, columns=wanted):
-                for name, quantity in zip(*(_cut(batch[name]) for name in wanted), strict=True):
+                for name, quantity, *article in zip(*(_cut(batch[name]) for name in wanted), strict=True):
                     row += 1
-                    yield Cells(row, _text(name), _text(quantity))
+                    yield Cells(row, _text(name), _quantity(quantity), *map(_text, article))
         except (OSError, ValueError) as error:  # pyarrow's errors are these
             raise BinwatchError(f"{file}: is damaged after row {row} ({error}); write it again") from error
 
 
-_NEEDS = ("no text, and as numbers 00121 and 121 would be one bin", "neither numbers nor text")
+_NEEDS = (
+    "no text, and as numbers 00121 and 121 would be one bin",
+    "neither numbers nor text",
+    "neither numbers nor text",
+)
 
 
 def _check_size(file: Path, table: Any, names: list[str]) -> None:
@@ -166,5 +117,9 @@ def _is_quantity(kind: Any) -> bool:
     return _is_text(kind) or any(is_of_kind(kind) for is_of_kind in numbers)
 
 
-def _text(value: object) -> str:
-    return "" if value is None else str(value)
+def _text(value: Any) -> str:
+    return "" if value is None else text_of(value) if isinstance(value, float) else str(value)
+
+
+def _quantity(value: Any) -> str | float:
+    return _text(value) if value is None or isinstance(value, str) else float(value)

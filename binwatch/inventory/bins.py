@@ -1,0 +1,49 @@
+"""The bins that have photos, and which of them a text in an inventory file means."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import PurePosixPath
+
+from binwatch.keys import PHOTO_SUFFIXES, bin_id, bin_of
+
+_WHOLE = re.compile(r"(\d+)\.0+")
+
+
+class SeveralBins(Exception):
+    """A text fits more than one bin."""
+
+
+class Bins:
+    """Ids of bins that have a photo."""
+
+    def __init__(self, ids: Iterable[str] = ()) -> None:
+        self._ids = frozenset(ids)
+        self._bare: dict[str, list[str]] = {}
+        for name in self._ids:
+            self._bare.setdefault(_bare(name), []).append(name)
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def match(self, name: str) -> str | None:
+        """The bin that `name` means, perhaps but for zeros at its start. Raises SeveralBins if it may mean several."""
+        if name in self._ids:
+            return name
+        fitting = self._bare.get(_bare(name), [])
+        if len(fitting) > 1:
+            raise SeveralBins
+        return fitting[0] if fitting else None
+
+
+def id_in(text: str) -> str:
+    """The bin's id in a cell, which may hold the name of its photo, with folders, instead."""
+    name = bin_id(text).replace("\\", "/")
+    return bin_of(name) if PurePosixPath(name).suffix.lower() in PHOTO_SUFFIXES else bin_id(text)
+
+
+def _bare(name: str) -> str:
+    """What is left of "00184" in a column of numbers, which may be "184" or "184.0"."""
+    whole = _WHOLE.fullmatch(name)
+    return (whole[1] if whole else name).lstrip("0") or "0"

@@ -1,0 +1,135 @@
+"""Which columns of a table hold the bin, the quantity and the article, by their names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from binwatch.errors import BinwatchError, shown
+from binwatch.text import visible
+
+_SHOWN = 12
+"""Columns that a message lists."""
+
+# As warehouse systems name them, in the languages of those that were asked for; the first that a table has is taken.
+_BIN = (
+    *("bin", "binid", "bincode", "binno", "binnumber", "binname", "binlocation", "storagebin", "storagebinid"),
+    *("locationid", "locationcode", "location", "slot", "slotid", "shelf", "behalter", "behalternummer", "lagerplatz"),
+    *("lagerfach", "fach", "stellplatz", "platz", "emplacement", "casier", "bac", "ubicacion", "ubicazione", "locatie"),
+    *("photo", "photoname", "image", "imagename", "filename", "file", "foto", "bild"),
+)
+_QUANTITY = (
+    *("expectedquantity", "expectedqty", "qtyexpected", "quantity", "qty", "qtyonhand", "quantityonhand", "onhandqty"),
+    *("onhandquantity", "onhand", "stockqty", "stockquantity", "bookquantity", "bookqty", "systemqty", "expected"),
+    *("sollmenge", "sollbestand", "buchbestand", "bestand", "menge", "anzahl", "stuck", "stuckzahl", "quantite"),
+    *("qte", "stock", "cantidad", "existencias", "quantita", "giacenza", "aantal", "units", "pieces", "pcs", "items"),
+    "count",
+)
+_ARTICLE = (
+    *("sku", "skuid", "article", "articleno", "articlenumber", "articleid", "itemno", "itemnumber", "itemid", "item"),
+    *("productid", "productcode", "product", "partnumber", "partno", "material", "materialnumber", "fcsku", "asin"),
+    *("artikel", "artikelnummer", "artikelnr", "materialnummer", "reference", "articulo", "articolo"),
+)
+_BIN_WORDS = frozenset({"bin", "location", "slot", "lagerplatz", "behalter", "emplacement", "ubicacion"})
+_QUANTITY_WORDS = frozenset({"qty", "quantity", "menge", "bestand", "anzahl", "quantite", "qte", "cantidad"})
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """Names of columns as a person gave them; None leaves it to the names in the table."""
+
+    bin: str | None = None
+    quantity: str | None = None
+    article: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Where the columns of a table stand, counted from 0, and what they are called."""
+
+    bin: int
+    quantity: int
+    article: int | None
+    said: str
+    """As in "bin from 'Bin ID', quantity from 'Expected Qty'"."""
+
+
+class _Ambiguous(Exception):
+    pass
+
+
+def find_columns(header: Sequence[str], named: Named) -> Columns | None:
+    """The columns, if `header` is a row that names them; None if it is not."""
+    try:
+        at = _one(header, named.bin, _BIN, _BIN_WORDS), _one(header, named.quantity, _QUANTITY, _QUANTITY_WORDS)
+        article = _one(header, named.article, _ARTICLE, frozenset())
+    except _Ambiguous:
+        return None
+    if at[0] is None or at[1] is None or at[0] == at[1] or (named.article and article is None):
+        return None
+    taken = {"bin": at[0], "quantity": at[1], "article": None if article in at else article}
+    said = ", ".join(f"{what} from {_quoted(header[index])}" for what, index in taken.items() if index is not None)
+    return Columns(at[0], at[1], taken["article"], said)
+
+
+def explain(file: Path, header: Sequence[str], named: Named) -> BinwatchError:
+    """Why the columns were not found in a file whose fullest first row is `header`."""
+    cells = [cell for cell in header if cell.strip()]
+    found = ", ".join(map(_quoted, cells[:_SHOWN])) + (", …" if len(cells) > _SHOWN else "")
+    wanted = (
+        ("bin", named.bin, _BIN, _BIN_WORDS),
+        ("quantity", named.quantity, _QUANTITY, _QUANTITY_WORDS),
+        ("article", named.article, (), frozenset[str]()),
+    )
+    for what, name, known, words in wanted:
+        option = f"--{what}-column"
+        try:
+            missing = _one(header, name, known, words) is None and (what != "article" or name)
+        except _Ambiguous as error:
+            mend = f"say which with {option} NAME" if name is None else "give one of them another name in the file"
+            return BinwatchError(f"{file}: {error} may each be the {what}; {mend}")
+        if missing and name:
+            return BinwatchError(f"{file}: no column {shown(name)}, only {found or 'nothing'}; correct {option}")
+        if missing:
+            return BinwatchError(
+                f"{file}: no column that is surely the {what}, only {found or 'nothing'}; say which with {option} NAME,"
+                " or add a first line that names the columns, such as bin,quantity"
+            )
+    return BinwatchError(
+        f"{file}: one column for both bin and quantity; say which with --bin-column and --quantity-column"
+    )
+
+
+def _one(header: Sequence[str], name: str | None, known: Sequence[str], words: frozenset[str]) -> int | None:
+    """The one column with that name, or by the best of the known names, or else with one of the words in its name."""
+    if name is not None:
+        same = [index for index, cell in enumerate(header) if cell.strip().casefold() == name.strip().casefold()]
+        return _only(header, same)
+    plain = [_plain(cell) for cell in header]
+    for candidate in known:
+        if candidate in plain:
+            return _only(header, [index for index, cell in enumerate(plain) if cell == candidate])
+    return _only(header, [index for index, cell in enumerate(header) if words & set(_words(cell))])
+
+
+def _only(header: Sequence[str], at: list[int]) -> int | None:
+    if len(at) > 1:
+        raise _Ambiguous(", ".join(_quoted(header[index]) for index in at))
+    return at[0] if at else None
+
+
+def _plain(name: str) -> str:
+    """Letters and digits alone: "Bin_ID", "BinId" and "bin id" are one name."""
+    return "".join(_words(name))
+
+
+def _words(name: str) -> list[str]:
+    # NFKD by hand would do more than is needed: these are the accents that the known names have.
+    plain = name.casefold().translate(str.maketrans("äöüéèóòôàá", "aoueeoooaa"))
+    return re.findall(r"[a-z0-9]+", plain)
+
+
+def _quoted(name: str) -> str:
+    return f"'{visible(name.strip()[:60])}'"

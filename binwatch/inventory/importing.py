@@ -1,0 +1,104 @@
+"""Expected quantities from a file into the records, in chunks, each in a transaction of its own: a broken connection
+costs one chunk, and the same command again does the rest."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+
+from sqlalchemy import Engine, select
+
+from binwatch.errors import BinwatchError
+from binwatch.inventory.bins import Bins
+from binwatch.inventory.columns import Named
+from binwatch.inventory.reading import Expected, Refusals, Report, read_expected
+from binwatch.inventory.tables import FORMATS, open_table
+from binwatch.records.store import NewExpectation, Store
+from binwatch.records.tables import Bin, Expectation
+from binwatch.text import visible
+
+CHUNK = 1000
+"""Rows in a transaction. 9 columns each stay below the 32,766 parameters of a SQLite statement."""
+
+
+def import_file(
+    file: Path,
+    database: Engine,
+    bucket: str,
+    as_of: datetime | None = None,
+    refused: Path | None = None,
+    named: Named = Named(),  # noqa: B008 (frozen)
+) -> Report:
+    """Record the expected quantities in `file`, valid since `as_of` (UTC), or since the file was last changed.
+
+    Raises BinwatchError if the file cannot be read or lacks a column.
+    """
+    etag, changed = _identity(file)
+    report = Report(file)
+    moment, source = _moment(as_of, changed), visible(file.name)  # a name may be no text
+    store = Store(database)
+    bins = Bins(_with_photo(database, bucket))
+    report.photos = len(bins)
+    with Refusals(refused or file.with_name(file.name + ".refused.csv"), report) as refusals:
+        for chunk in _chunks(read_expected(open_table(file, named), bins, refusals)):
+            known = set() if as_of else _known(database, bucket, etag, [expected.bin for expected in chunk])
+            new = [
+                NewExpectation(
+                    bucket=bucket,
+                    bin_id=expected.bin,
+                    source=source,
+                    etag=etag,
+                    modified_at=moment,
+                    quantity=expected.quantity,
+                    contents=expected.contents,
+                )
+                for expected in chunk
+                if expected.bin not in known
+            ]
+            recorded = store.add_expectations(new)
+            report.recorded += recorded
+            report.known += len(chunk) - recorded
+    return report
+
+
+def _with_photo(database: Engine, bucket: str) -> list[str]:
+    with database.connect() as connection:
+        return list(
+            connection.execute(select(Bin.bin_id).where(Bin.bucket == bucket, Bin.count_id.is_not(None))).scalars()
+        )
+
+
+def _identity(file: Path) -> tuple[str, datetime]:
+    """SHA-256 of the file, and when it was last changed."""
+    try:
+        with file.open("rb") as opened:
+            digest = hashlib.file_digest(opened, "sha256").hexdigest()
+        return digest, datetime.fromtimestamp(file.stat().st_mtime, UTC)
+    except OSError as error:
+        raise BinwatchError(f"{file}: cannot be read ({error.strerror}); name a file in {FORMATS}") from error
+
+
+def _moment(as_of: datetime | None, changed: datetime) -> datetime:
+    """Since when the quantities hold. A clock that runs ahead must not outdate all that comes until then."""
+    now = datetime.now(UTC)
+    if as_of is None:
+        return min(changed, now)
+    moment = as_of.replace(tzinfo=as_of.tzinfo or UTC)
+    if moment > now:
+        raise BinwatchError(f"--as-of {moment:%Y-%m-%d %H:%M:%S} UTC has not come yet; give a moment in the past")
+    return moment
+
+
+def _known(database: Engine, bucket: str, etag: str, bins: list[str]) -> set[str]:
+    """Those of `bins` that this very file was imported for, even if it was copied or touched since."""
+    where = (Expectation.bucket == bucket, Expectation.bin_id.in_(bins), Expectation.etag == etag)
+    with database.connect() as connection:
+        return set(connection.execute(select(Expectation.bin_id).where(*where)).scalars())
+
+
+def _chunks(rows: Iterator[Expected]) -> Iterator[list[Expected]]:
+    while chunk := list(islice(rows, CHUNK)):
+        yield chunk

@@ -1,0 +1,89 @@
+"""Quantities as people and spreadsheets write them: 5, 5.0, "5,00", "1.234", "1,234", "1 234", "1'234".
+
+One separator before three digits may be of thousands or of decimals. The other quantities of the column tell which; if
+they do not, the row is refused rather than guessed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from enum import StrEnum
+
+from binwatch.numbers import number
+
+_BLANKS = re.compile(r"(?<=\d)[ '\u2019\u00a0\u2009\u202f](?=\d{3}(?!\d))")
+"""What separates thousands and nothing else."""
+_EITHER = re.compile(r"[+-]?[1-9]\d{0,2}[.,]\d{3}")
+_DECIMAL = {
+    mark: re.compile(rf"[+-]?(\d*{re.escape(mark)}(\d{{1,2}}|\d{{4,}})|(0*|\d{{4,}}){re.escape(mark)}\d+)")
+    for mark in ".,"
+}
+"""Surely a decimal point or comma."""
+_THOUSANDS = {
+    mark: re.compile(rf"[+-]?[1-9]\d{{0,2}}({re.escape(mark)}\d{{3}})+({re.escape(other)}\d*)?")
+    for mark, other in ((".", ","), (",", "."))
+}
+
+
+class Mark(StrEnum):
+    """What separates decimals in a column of quantities."""
+
+    POINT = "."
+    COMMA = ","
+    UNKNOWN = "?"
+
+
+class Undecided(Exception):
+    """A quantity may be read in two ways."""
+
+
+def mark_of(quantities: Iterable[str | float]) -> Mark:
+    """What separates decimals, as far as a column's quantities tell."""
+    sure: set[str] = set()
+    undecided: set[str] = set()
+    all_zeros, has_plain = True, False
+    for quantity in quantities:
+        text = _joined(quantity) if isinstance(quantity, str) else ""
+        if _EITHER.fullmatch(text):
+            undecided.add(text[-4])
+            all_zeros = all_zeros and text.endswith("000")
+        elif text.isdigit():
+            has_plain = True
+        else:
+            sure.update(_evidence(text))
+    if len(sure) == 1:
+        return Mark(sure.pop())
+    if len(undecided) != 1 or sure:
+        return Mark.UNKNOWN
+    mark = undecided.pop()
+    # Decimals are shown by all quantities of a column ("5,000", "12,000": SAP's three); thousands by the large ones.
+    if has_plain:
+        return Mark.COMMA if mark == "." else Mark.POINT
+    return Mark(mark) if all_zeros else Mark.UNKNOWN
+
+
+def value_of(text: str, mark: Mark) -> float | None:
+    """The number in a text, None if there is none. Raises Undecided."""
+    joined = _joined(text)
+    if not _EITHER.fullmatch(joined):
+        found = _evidence(joined)
+        decimal = found.pop() if found else "."
+    elif mark is Mark.UNKNOWN:
+        raise Undecided
+    else:
+        decimal = mark
+    if decimal == ".":
+        return number(joined.replace(",", "") if _THOUSANDS[","].fullmatch(joined) else joined)
+    return number(joined.replace(".", "").replace(",", "."))
+
+
+def _evidence(text: str) -> set[str]:
+    """The decimal marks that a text can have if it is a number."""
+    other = {".": ",", ",": "."}
+    found = {mark for mark, pattern in _DECIMAL.items() if pattern.fullmatch(text)}
+    return found | {other[mark] for mark, pattern in _THOUSANDS.items() if pattern.fullmatch(text)}
+
+
+def _joined(text: str) -> str:
+    return _BLANKS.sub("", text.strip())

@@ -1,0 +1,109 @@
+"""An inventory file as rows of cells, whatever its format: XLSX, XLS, ODS, CSV or Parquet, told by its first bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+from binwatch.errors import BinwatchError
+from binwatch.inventory.columns import Columns, Named, find_columns
+
+HEADER_WITHIN = 20
+"""Rows in which the one that names the columns is looked for."""
+FORMATS = "XLSX, ODS, CSV or Parquet"
+"""For messages."""
+
+
+class Cells(NamedTuple):
+    """One row. `row` counts from 1, as spreadsheets and editors do; in Parquet it does so without a header.
+
+    A quantity is a number only where the file has numbers, and not texts that look like some.
+    """
+
+    row: int
+    bin: str
+    quantity: str | float
+    article: str = ""
+
+
+Row = tuple[int, Sequence[str | float]]
+"""Where a row stands, and its cells."""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A file's rows, which may be read several times. Reading raises BinwatchError if the file is damaged."""
+
+    said: str
+    """What was found out about the file, for people."""
+    rows: Callable[[], Iterator[Cells]]
+    has_articles: bool = False
+
+
+def open_table(file: Path, named: Named = Named()) -> Table:  # noqa: B008 (frozen)
+    """Open a file and find its columns. Raises BinwatchError if that cannot be done."""
+    from binwatch.inventory import delimited, parquet, workbook
+
+    start = first_bytes(file)
+    if start.startswith(b"PAR1") or file.suffix.lower() in (".parquet", ".pq"):
+        return parquet.open_parquet(file, named)
+    if start.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
+        return workbook.open_workbook(file, named)
+    if start.lstrip().lower().startswith((b"<!doctype html", b"<html", b"<table", b"<?xml")):
+        raise BinwatchError(
+            f"{file}: is a web page or XML, whatever its ending; open it in a spreadsheet, save as XLSX"
+        )
+    return delimited.open_delimited(file, named)
+
+
+def first_bytes(file: Path, length: int = 64) -> bytes:
+    """How a file begins. Raises BinwatchError if it cannot be read."""
+    try:
+        with file.open("rb") as opened:
+            return opened.read(length)
+    except OSError as error:
+        raise BinwatchError(f"{file}: cannot be read ({error.strerror}); name a file in {FORMATS}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """The row that names a table's columns; without `columns` there is none, and `cells` are of the fullest row."""
+
+    row: int = 0
+    cells: Sequence[str] = ()
+    columns: Columns | None = None
+
+
+def find_header(rows: Iterator[Row], named: Named) -> Header:
+    """The first row that names the columns, which may have a report's title above it."""
+    best = Header()
+    for place, cells in islice(rows, HEADER_WITHIN):
+        texts = [cell.strip() if isinstance(cell, str) else "" for cell in cells]
+        columns = find_columns(texts, named)
+        if columns is not None:
+            return Header(place, texts, columns)
+        best = max(best, Header(place, list(filter(None, texts))), key=lambda header: len(header.cells))
+    return best
+
+
+def rows_below(rows: Iterator[Row], header: int, columns: Columns) -> Iterator[Cells]:
+    """The rows after the header, without those that are blank."""
+    for place, cells in rows:
+        if place > header and any(cell != "" and not str(cell).isspace() for cell in cells):
+            bin_, quantity = _cell(cells, columns.bin), _cell(cells, columns.quantity)
+            article = "" if columns.article is None else text_of(_cell(cells, columns.article))
+            yield Cells(place, text_of(bin_), quantity, article)
+
+
+def text_of(cell: str | float) -> str:
+    """A number without the ".0" that spreadsheets' numbers all have."""
+    if isinstance(cell, float):
+        return f"{cell:.0f}" if cell.is_integer() else repr(cell)
+    return str(cell)
+
+
+def _cell(cells: Sequence[str | float], at: int) -> str | float:
+    return cells[at] if at < len(cells) else ""

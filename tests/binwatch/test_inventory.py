@@ -1,0 +1,293 @@
+"""Inventory files as spreadsheets and warehouse systems write them: read right, or refused with what to do."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import random
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import odfdo
+import openpyxl
+import pytest
+
+from binwatch.errors import BinwatchError
+from binwatch.inventory.bins import Bins
+from binwatch.inventory.columns import Named
+from binwatch.inventory.quantities import Mark, Undecided, mark_of, value_of
+from binwatch.inventory.reading import Expected, Refusal, Refusals, Report, read_expected
+from binwatch.inventory.tables import open_table
+
+PHOTOS = ("00184", "00297", "00382", "A-07", "Ä-1")
+Rows = Iterable[Sequence[Any]]
+
+
+def _read(file: Path, named: Named = Named(), photos: Iterable[str] = PHOTOS) -> tuple[dict[str, int], Report]:  # noqa: B008
+    expected, report = _expected(file, named, photos)
+    return {one.bin: one.quantity for one in expected}, report
+
+
+def _expected(file: Path, named: Named = Named(), photos: Iterable[str] = PHOTOS) -> tuple[list[Expected], Report]:  # noqa: B008
+    report = Report(file)
+    with Refusals(file.with_suffix(".refused.csv"), report) as refusals:
+        return list(read_expected(open_table(file, named), Bins(photos), refusals)), report
+
+
+def _xlsx(file: Path, **sheets: Rows) -> Path:
+    book = openpyxl.Workbook()
+    book.remove(book.active)
+    for name, rows in sheets.items():
+        sheet = book.create_sheet(name)
+        for row in rows:
+            sheet.append(list(row))
+    book.save(file)
+    return file
+
+
+def _ods(file: Path, rows: Rows) -> Path:
+    document = odfdo.Document("spreadsheet")
+    document.body.clear()
+    table = odfdo.Table("Bestand")
+    for row in rows:
+        table.append_row(odfdo.Row())
+        table.set_row_values(table.height - 1, list(row))
+    document.body.append(table)
+    document.save(file)
+    return file
+
+
+def _text(file: Path, text: str, encoding: str = "utf-8") -> Path:
+    file.write_bytes(text.encode(encoding))
+    return file
+
+
+def test_excel_numbers_have_lost_their_zeros(tmp_path: Path) -> None:
+    rows = [("Bin ID", "Expected Qty"), (184, 5), (297, 10), ("A-07", 2.0), (None, None), (4711, 1)]
+    found, report = _read(_xlsx(tmp_path / "stock.xlsx", Stock=rows))
+    assert found == {"00184": 5, "00297": 10, "A-07": 2, "4711": 1}
+    assert report.lines() == [
+        f"{tmp_path}/stock.xlsx: bin from 'Bin ID', quantity from 'Expected Qty'",
+        "4 rows: 3 meet a photo (2 of them but for zeros that spreadsheets drop or add), 1 does not ('4711')",
+    ]
+
+
+def test_a_report_with_a_title_and_other_sheets(tmp_path: Path) -> None:
+    stock = [
+        ("Cycle count, DC 4", None, None, None),
+        (None, datetime.date(2026, 11, 1), None, None),
+        (),
+        (None, "Location", "SKU", "Qty on Hand"),
+        (None, "A-07", "X1", 3),
+        (None, "00184.jpg", "X2", 4),
+    ]
+    found, report = _read(_xlsx(tmp_path / "report.xlsx", Notes=[("read me",)], Stock=stock, Old=stock))
+    assert found == {"A-07": 3, "00184": 4}
+    said = "bin from 'Location', quantity from 'Qty on Hand', article from 'SKU' of sheet 'Stock', not 'Old'"
+    assert report.said == said
+
+
+def test_hidden_sheets_are_not_read(tmp_path: Path) -> None:
+    file = _xlsx(tmp_path / "stock.xlsx", Draft=[("bin", "qty"), ("A-07", 9)], Final=[("bin", "qty"), ("A-07", 2)])
+    book = openpyxl.load_workbook(file)
+    book["Draft"].sheet_state = "hidden"
+    book.active = 1
+    book.save(file)
+    assert _read(file)[0] == {"A-07": 2}
+
+
+def test_libreoffice(tmp_path: Path) -> None:
+    rows = [("Lagerplatz", "Sollmenge"), ("Ä-1", 3), (184, 7), ("00297", "1.234"), ("A-07", "12")]
+    found, report = _read(_ods(tmp_path / "bestand.ods", rows))
+    assert found == {"Ä-1": 3, "00184": 7, "00297": 1234, "A-07": 12}
+    assert report.said == "bin from 'Lagerplatz', quantity from 'Sollmenge'"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "cp1252"])
+@pytest.mark.parametrize(("mark", "name"), [(",", "commas"), (";", "semicolons"), ("\t", "tabs"), ("|", "bars")])
+def test_every_encoding_with_every_delimiter(tmp_path: Path, encoding: str, mark: str, name: str) -> None:
+    lines = ["Lagerfach;Menge;Bemerkung", "Ä-1;3;für Müller", "", ";;", "00184;5;"]
+    file = _text(tmp_path / "bestand.csv", "\r\n".join(lines).replace(";", mark), encoding)
+    found, report = _read(file)
+    assert found == {"Ä-1": 3, "00184": 5}
+    assert report.rows == 2
+    title = {"utf-8-sig": "UTF-8", "cp1252": "Windows-1252"}.get(encoding, encoding[:6].upper())
+    assert report.said == f"bin from 'Lagerfach', quantity from 'Menge' ({name} between columns, {title})"
+
+
+def test_quoted_cells_and_the_line_that_excel_understands(tmp_path: Path) -> None:
+    file = _text(
+        tmp_path / "stock.csv",
+        'sep=;\r\n"Bin";"Note, if any";"Qty"\r\n"00184";"4"" bolts, zinc";"1.234"\r\n"A-07";"";"2"\r\n',
+    )
+    assert _read(file)[0] == {"00184": 1234, "A-07": 2}
+
+
+@pytest.mark.parametrize(
+    ("header", "rows", "found"),
+    [
+        ("bin;qty", ["00184;5,00", "00297;12,50", "A-07;1.234"], {"00184": 5, "A-07": 1234}),  # European
+        ("bin;qty", ['00184;"5.00"', "00297;12.50", 'A-07;"1,234"'], {"00184": 5, "A-07": 1234}),  # American
+        ("bin;qty", ["00184;5,000", "00297;12,000"], {"00184": 5, "00297": 12}),  # SAP's three decimals
+        ("bin;qty", ["00184;5", "00297;1,200"], {"00184": 5, "00297": 1200}),
+        (
+            "bin;qty",
+            ["00184;1 234", "00297;1'234", "A-07;1\u202f234.0"],
+            dict.fromkeys(["00184", "00297", "A-07"], 1234),
+        ),
+        ("bin;qty", ["00184;1,234", "00297;2,500"], {}),
+        ("bin;qty", ["00184;1,234,567", "00297;2,500"], {"00297": 2500}),
+        ("bin;qty", ["00184;5 pcs", "00297;five", "A-07;=1+1"], {}),
+    ],
+)
+def test_quantities_of_a_column(tmp_path: Path, header: str, rows: list[str], found: dict[str, int]) -> None:
+    assert _read(_text(tmp_path / "stock.csv", "\n".join([header, *rows])))[0] == found
+
+
+@pytest.mark.parametrize(
+    ("text", "point", "comma"),
+    [
+        ("5", 5, 5),
+        ("-5", -5, -5),
+        ("5.", 5, 5),
+        ("2e1", 20, 20),
+        ("0,500", 0.5, 0.5),
+        ("1,5", 1.5, 1.5),
+        ("1.5", 1.5, 1.5),
+        ("1,234", 1234, 1.234),
+        ("1.234", 1.234, 1234),
+        ("1.234,5", 1234.5, 1234.5),
+        ("1,234.5", 1234.5, 1234.5),
+        ("1.234.567", 1234567, 1234567),
+        ("1234,000", 1234, 1234),
+        ("1,2,3", None, None),
+        ("1.2.3", None, None),
+        ("1,234.567,8", None, None),
+        ("", None, None),
+        ("1_000", None, None),
+    ],
+)
+def test_one_quantity(text: str, point: float | None, comma: float | None) -> None:
+    assert (value_of(text, Mark.POINT), value_of(text, Mark.COMMA)) == (point, comma)
+
+
+def test_a_column_that_tells_nothing_is_not_guessed() -> None:
+    assert mark_of(["1,234", "2,345"]) is Mark.UNKNOWN
+    assert mark_of(["1,5", "1.5", "1,234"]) is Mark.UNKNOWN
+    with pytest.raises(Undecided):
+        value_of("1,234", Mark.UNKNOWN)
+
+
+def test_undecided_rows_are_listed(tmp_path: Path) -> None:
+    _, report = _read(_text(tmp_path / "stock.csv", "bin;qty\n00184;1,234\n"))
+    assert report.refused == {Refusal.UNDECIDED: 1}
+    assert report.lines()[1:] == [
+        "1 row: 0 meet a photo, 1 refused",
+        f"refused: 1 undecided; listed in {tmp_path}/stock.refused.csv",
+    ]
+
+
+def test_a_bin_has_a_row_for_each_article(tmp_path: Path) -> None:
+    rows = [
+        ("Storage Bin", "Material", "Qty"),
+        ("A-07", "4711", "2"),
+        ("A-07", "4712", "3"),
+        ("00184", "4711", "1"),
+        ("00184", "4713", "many"),
+        ("00297", "4711", "1"),
+        ("00297", "4711", "1"),
+        ("00382", "4711", "1"),
+    ]
+    expected, report = _expected(_xlsx(tmp_path / "lx02.xlsx", Stock=rows))
+    assert [(one.bin, one.quantity) for one in expected] == [("00382", 1), ("A-07", 5)]
+    assert expected[1].contents == [
+        {"sku": "4711", "name": "", "quantity": 2},
+        {"sku": "4712", "name": "", "quantity": 3},
+    ]
+    assert report.refused == {Refusal.NOT_A_NUMBER: 1, Refusal.DUPLICATE: 1, Refusal.INCOMPLETE: 2}
+    assert report.lines()[2] == "1 bin has several rows, one for each article: their quantities are summed"
+    with (tmp_path / "lx02.refused.csv").open(encoding="utf-8", newline="") as file:
+        listed = [(row["row"], row["reason"]) for row in csv.DictReader(file)]
+    assert listed == [("5", "not_a_number"), ("7", "duplicate"), ("4", "incomplete"), ("6", "incomplete")]
+
+
+@pytest.mark.parametrize(
+    "cell",
+    ["00184.jpg", "00184.JPG", "photos/00184.jpeg", r"C:\photos\00184.jpg", " 184 ", "000184", "184.0", '="00184"'],
+)
+def test_what_means_a_bin(tmp_path: Path, cell: str) -> None:
+    assert _read(_text(tmp_path / "stock.csv", f"bin,qty\n{cell},3\n"))[0] == {"00184": 3}
+
+
+def test_zeros_are_added_only_where_one_bin_fits(tmp_path: Path) -> None:
+    file = _text(tmp_path / "stock.csv", "bin,qty\n7,1\n8,2\n08,3\n9,4\n009,5\n")
+    found, report = _read(file, photos=["07", "007", "008", "009"])
+    assert report.refused == {Refusal.SEVERAL_BINS: 1}
+    # The longest name is nearest to 008; and where the file has 009 itself, 9 is another bin.
+    assert found == {"8": 2, "008": 3, "9": 4, "009": 5}
+    assert (report.meeting, report.without_photo) == (2, ["8", "9"])
+
+
+def test_columns_that_a_person_names(tmp_path: Path) -> None:
+    file = _text(tmp_path / "stock.csv", "Kiste,Ist,Soll\n00184,4,5\n")
+    with pytest.raises(
+        BinwatchError, match=r"surely the bin, only 'Kiste', 'Ist', 'Soll'; say which with --bin-column NAME"
+    ):
+        _read(file)
+    assert _read(file, Named("kiste", "SOLL"))[0] == {"00184": 5}
+    with pytest.raises(BinwatchError, match=r"no column 'Haben', only 'Kiste', .*; correct --quantity-column"):
+        _read(file, Named("Kiste", "Haben"))
+    twice = _text(tmp_path / "twice.csv", "bin,qty,qty\n00184,4,5\n")
+    with pytest.raises(BinwatchError, match="'qty', 'qty' may each be the quantity; give one of them another name"):
+        _read(twice, Named(quantity="qty"))
+    with pytest.raises(BinwatchError, match="one column for both bin and quantity"):
+        _read(file, Named("Kiste", "Kiste"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"00184,5\n00297,3\n", "add a first line that names the columns, such as bin,quantity"),
+        (b"bin,qty counted,qty booked\n00184,5,5\n", "'qty counted', 'qty booked' may each be the quantity"),
+        (b"bin,bin,qty\n00184,184,5\n", "'bin', 'bin' may each be the bin; say which with --bin-column NAME"),
+        (b"<html><table><tr><td>bin</td></tr></table>", "open it in a spreadsheet, save as XLSX"),
+        (b"PK\x03\x04 not a spreadsheet", "no XLSX or ODS that can be read"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1 nor this", "no XLSX or ODS that can be read"),
+        (b"bin,qty\n00184,\x81\n", "is no CSV"),
+        (b"PAR1", "is no Parquet file"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_read_says_what_to_do(tmp_path: Path, content: bytes, message: str) -> None:
+    file = tmp_path / "stock.xls"
+    file.write_bytes(content)
+    with pytest.raises(BinwatchError, match=message):
+        _read(file)
+
+
+@pytest.mark.parametrize("make", [_xlsx, _ods])
+def test_a_damaged_sheet_is_read_or_refused(tmp_path: Path, make: Callable[..., Path]) -> None:
+    rows = [("bin", "qty"), ("A-07", 2)]
+    file = _xlsx(tmp_path / "stock.xlsx", Stock=rows) if make is _xlsx else _ods(tmp_path / "stock.ods", rows)
+    whole, chance, refused = file.read_bytes(), random.Random(0), 0
+    for damages in range(60):
+        data = bytearray(whole)
+        for _ in range(1 + damages % 10):
+            data[chance.randrange(4, len(data))] = chance.randrange(256)
+        file.write_bytes(data[: chance.randrange(10, len(data))] if damages % 4 == 0 else data)
+        try:
+            _read(file)
+        except BinwatchError as error:
+            refused += str(error).startswith(f"{file}: ")
+    assert refused > 30
+
+
+def test_the_content_says_what_a_file_is(tmp_path: Path) -> None:
+    file = _xlsx(tmp_path / "stock.xlsx", Stock=[("bin", "qty"), ("A-07", 2)]).rename(tmp_path / "stock.csv")
+    assert _read(file)[0] == {"A-07": 2}
+
+
+def test_a_sheet_that_unpacks_to_far_too_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("binwatch.inventory.workbook.MAX_UNPACKED", 1000)
+    with pytest.raises(BinwatchError, match=r"bytes unpacked, over the limit of 1,000; save the sheet as CSV"):
+        _read(_xlsx(tmp_path / "stock.xlsx", Stock=[("bin", "qty")]))
