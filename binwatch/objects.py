@@ -19,6 +19,7 @@ from binwatch.aws import make_client
 from binwatch.encodings import EncodingError, TooLargeDecoded, decoded
 from binwatch.errors import BinwatchError, ObjectsError
 from binwatch.events import bare_etag
+from binwatch.file_versions import file_etag
 from binwatch.keys import has_dot_segments
 from binwatch.settings import Settings
 from binwatch.text import shortened
@@ -297,7 +298,7 @@ def _etag(stated: str, size: int, modified: datetime) -> str:
     versitygw has no ETag for a file that was put into its folder by hand. Its size and time then take the ETag's place,
     the same in a listing as in a fetch: S3 states whole seconds in both.
     """
-    return bare_etag(stated) or f"{int(modified.timestamp()):x}-{size:x}"
+    return bare_etag(stated) or file_etag(size, modified)
 
 
 def _explained(error: Exception, bucket: str, key: str) -> BinwatchError:

@@ -214,6 +214,9 @@ class Settings(BaseSettings):
     # Monitor
     monitor_host: str = Field("127.0.0.1", description="address that the monitor listens on")
     monitor_port: int = Field(8000, ge=0, le=65535, description="port that the monitor listens on; 0: any free one")
+    photo_dir: Path | None = Field(
+        None, description="folder that the monitor reads photos from, as `binwatch check` counted them; unset: S3"
+    )
     drift_interval_s: float = Field(60.0, ge=1, description="seconds between two looks for drift")
     flag_level: float = Field(
         0.05, gt=0, le=0.5, description="share of correctly recorded bins that may be flagged as odd"

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import io
 from collections import OrderedDict
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from threading import Lock
+from typing import Protocol
 
-from PIL import Image
 from sqlalchemy import ColumnElement, Connection, FromClause, and_, exists, func, not_, select
 
 from binwatch.errors import BinwatchError, PhotoError, Reason
-from binwatch.image import Limits, load
-from binwatch.objects import ObjectRefused, Objects
+from binwatch.image import Limits
+from binwatch.objects import Fetched, ObjectRefused
 from binwatch.records.tables import Count
+from binwatch.thumbnails import SIDE, shrink
 from monitor.records import Records
 
-SIDE = 320
-"""Longer side of the small photo, in pixels: twice what the page shows, for dense screens."""
 LARGE_SIDE = 960
 """Longer side of the large photo at most: items can be told apart, and it is still decoded in a moment."""
 KEPT = 512
 """Small photos that are kept, about 15 kB each: going back to a list costs the bucket nothing."""
-QUALITY = 82
 
 
 class Lost(StrEnum):
@@ -64,12 +61,19 @@ class Size(StrEnum):
     LARGE = "large"
 
 
+class Fetches(Protocol):
+    """Where photos are: a bucket, or a folder."""
+
+    def fetch(self, bucket: str, key: str, *, max_bytes: int, version_id: str | None = None) -> Fetched:
+        """One photo. Raises ObjectRefused, or ObjectsError for an outage."""
+
+
 class Photos:
     """Photos by the id of their count. A key or bucket that somebody asks for reaches nothing."""
 
-    def __init__(self, records: Records, objects: Objects, limits: Limits) -> None:
+    def __init__(self, records: Records, source: Fetches, limits: Limits) -> None:
         self._records = records
-        self._objects = objects
+        self._source = source
         self._limits = limits
         self._kept: OrderedDict[int, bytes] = OrderedDict()
         self._lock = Lock()
@@ -114,26 +118,12 @@ class Photos:
 
     def _fetch(self, of: _Upload, version_id: str | None) -> bytes:
         try:
-            fetched = self._objects.fetch(of.bucket, of.key, max_bytes=self._limits.max_bytes, version_id=version_id)
+            fetched = self._source.fetch(of.bucket, of.key, max_bytes=self._limits.max_bytes, version_id=version_id)
         except ObjectRefused as error:
             raise NoPhoto(str(error), Lost.GONE if error.why == "missing" else Lost.UNREADABLE) from error
         if fetched.etag != of.etag:
             raise NoPhoto(f"{of.key!r} has been replaced since it was counted", Lost.REPLACED)
         return fetched.data
-
-
-def shrink(data: bytes, limits: Limits, side: int = SIDE) -> bytes:
-    """An upright JPEG of at most `side`×`side` pixels. Raises PhotoError for what cannot be decoded.
-
-    The service has one decoder for strangers' bytes, and it makes squares; this stretches them back.
-    """
-    photo = load(data, size=side, limits=limits)
-    width, height = (photo.height, photo.width) if photo.turned else (photo.width, photo.height)
-    scale = side / max(width, height)
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    jpeg = io.BytesIO()
-    Image.fromarray(photo.pixels).resize(size, Image.Resampling.BILINEAR).save(jpeg, "JPEG", quality=QUALITY)
-    return jpeg.getvalue()
 
 
 def _upload_of(connection: Connection, count_id: int) -> _Upload:

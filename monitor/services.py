@@ -9,11 +9,12 @@ from fastapi import Depends, Request
 
 from binwatch.bundle import Reference
 from binwatch.objects import Objects
+from binwatch.photo_folder import PhotoFolder
 from binwatch.registry import Registry
 from binwatch.settings import Settings
 from monitor.cards import Cards
 from monitor.drift.watch import DriftWatch
-from monitor.photos import Photos
+from monitor.photos import Fetches, Photos
 from monitor.records import Records, WritableRecords
 
 
@@ -47,12 +48,16 @@ class Services:
 def make_services(settings: Settings) -> Services:
     """Nothing is connected yet. Raises SettingsError for a database URL that no monitor can use."""
     records = Records(settings.database_url.get_secret_value())
-    objects = Objects(settings)
-    cards = Cards(settings.model_dir, Registry(objects, settings.bucket, settings.models_prefix))
+    if settings.photo_dir is None:
+        source: Fetches = (objects := Objects(settings))
+        registry = Registry(objects, settings.bucket, settings.models_prefix)
+    else:
+        source, registry = PhotoFolder(settings.photo_dir), None
+    cards = Cards(settings.model_dir, registry)
     drift = DriftWatch(records, cards.reference, settings.drift_interval_s)
     return Services(
         records=records,
-        photos=Photos(records, objects, settings.limits),
+        photos=Photos(records, source, settings.limits),
         drift=drift,
         cards=cards,
         writable=WritableRecords(settings.database_url.get_secret_value()),

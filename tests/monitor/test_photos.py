@@ -8,16 +8,19 @@ import struct
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from PIL import ExifTags, Image
 from sqlalchemy import Engine
 
 from binwatch.errors import PhotoError, Reason
+from binwatch.file_versions import file_version
 from binwatch.image import Limits
 from binwatch.records.store import NewCount, Store
+from binwatch.thumbnails import SIDE, shrink
 from monitor.api.machine import PICTURES
-from monitor.photos import LARGE_SIDE, SIDE, Lost, shrink
+from monitor.photos import LARGE_SIDE, Lost
 from monitor.turns import AT_A_TIME, WAITING
 from tests.monitor.conftest import Recorder, Running, jpeg, running_monitor
 from tests.monitor.drifting import DAY, MODEL
@@ -249,6 +252,23 @@ def test_photos_do_not_pile_up_while_the_store_hangs(
             hangs.close()  # those that wait are answered, too
             found += [one.result() for one in answered]
     assert {(one.status_code, one.content) for one in found} == {(503, PICTURES[Lost.OUTAGE])}
+
+
+def test_photos_in_a_folder(
+    recorder: Recorder, sqlite_records: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "photos").mkdir()
+    for name in ("same.jpg", "changed.jpg"):
+        file = tmp_path / "photos" / name
+        file.write_bytes(jpeg(200, 100))
+        etag, modified = file_version(file)
+        recorder.count(name, 1, etag=etag, at=modified)
+    file.write_bytes(jpeg(300, 300))
+    monkeypatch.setenv("BINWATCH_DATABASE_URL", sqlite_records.url.render_as_string(hide_password=False))
+    monkeypatch.setenv("BINWATCH_PHOTO_DIR", str(tmp_path / "photos"))
+    with running_monitor() as running:
+        assert _opened(running.get("/photos/1").content).size == (SIDE, SIDE // 2)
+        assert running.get("/photos/2", Accept=IMAGES).content == PICTURES[Lost.REPLACED]
 
 
 def test_a_turned_photo_is_shown_upright() -> None:

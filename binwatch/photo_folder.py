@@ -1,0 +1,33 @@
+"""Photos in a folder, in place of a bucket: a key is a path below it. `binwatch check` records photos so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from binwatch.file_versions import file_version
+from binwatch.keys import has_dot_segments
+from binwatch.objects import Fetched, ObjectRefused
+
+
+class PhotoFolder:
+    """Reads photos as binwatch.objects.Objects does."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def fetch(self, bucket: str, key: str, *, max_bytes: int, version_id: str | None = None) -> Fetched:
+        """The file as it is now: a folder keeps no versions, and is every bucket. Raises ObjectRefused."""
+        if has_dot_segments(key) or key.startswith("/"):
+            raise ObjectRefused("missing", f"{key!r} is no file in {self._folder}")
+        path = self._folder / key
+        try:
+            with path.open("rb") as file:
+                data = file.read(max_bytes + 1)
+            etag, modified = file_version(path)
+        except PermissionError as error:
+            raise ObjectRefused("forbidden", f"{path} may not be read ({error.strerror})") from error
+        except (OSError, ValueError) as error:
+            raise ObjectRefused("missing", f"{path} cannot be read ({error}); see BINWATCH_PHOTO_DIR") from error
+        if len(data) > max_bytes:
+            raise ObjectRefused("too_large", f"{path} has over {max_bytes:,} bytes, the limit", etag, modified)
+        return Fetched(data, etag, None, modified)
