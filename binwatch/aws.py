@@ -17,7 +17,7 @@ from botocore.exceptions import (
     TokenRetrievalError,
 )
 
-from binwatch.errors import BinwatchError, SettingsError
+from binwatch.errors import OutageError, SettingsError
 
 _TRIES = 10
 """A throttled request is tried so often, with a wait that doubles up to 20 seconds."""
@@ -28,7 +28,7 @@ _MISSING = frozenset({"ResourceNotFound", "ResourceNotFoundException", "ObjectNo
 _FORBIDDEN = frozenset({"AccessDenied", "AccessDeniedException"})
 
 
-class AwsError(BinwatchError):
+class AwsError(OutageError):
     """AWS refused a request or could not be reached."""
 
 

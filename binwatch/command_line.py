@@ -24,27 +24,35 @@ _EXTRAS = {
 """What brings a package that is not in the program's own extra, since not everyone needs it."""
 _LONGEST, _HEAD, _TAIL = 2_000, 1_400, 500
 """Characters of an error: all of it, and of a longer one its start and its end."""
-_USAGE = 2
+USAGE = 2
+"""Exit status of a command that was called wrongly."""
 _OWN = frozenset({"binwatch", "demo", "monitor", "trainer", "worker"})
 
 
-def run(app: Callable[[], object], extra: str) -> None:
+def run(app: Callable[[], object], extra: str, *, by_cause: bool = False) -> None:
     """Run `app`; an error made on purpose is one line on standard error and exit status 1, not a traceback.
 
-    So is a package that is not installed: `extra` names what Binwatch must be installed with.
+    So is a package that is not installed: `extra` names what Binwatch must be installed with. `by_cause` makes the
+    status that of the error's cause.
     """
     try:
-        if isinstance(app, typer.Typer):
-            check_numbers(app, sys.argv[1:])
+        check_app(app)
         app()
     except BinwatchError as error:
-        _end(str(error))
+        _end(str(error), error.exit_status if by_cause else 1)
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if not package or package in _OWN:
             raise
         extras = ",".join(dict.fromkeys([*extra.split(","), *filter(None, [_EXTRAS.get(package)])]))
-        _end(f"{package} is not installed; in Binwatch's repository: pip install -c requirements.lock '.[{extras}]'")
+        install = f"pip install -c requirements.lock '.[{extras}]'"
+        _end(f"{package} is not installed; in Binwatch's repository: {install}", USAGE if by_cause else 1)
+
+
+def check_app(app: Callable[[], object]) -> None:
+    """Ends the program if one of its arguments is wrong in a way that `app` would not notice."""
+    if isinstance(app, typer.Typer):
+        check_numbers(app, sys.argv[1:])
 
 
 def check_numbers(app: typer.Typer, arguments: Sequence[str]) -> None:
@@ -54,7 +62,7 @@ def check_numbers(app: typer.Typer, arguments: Sequence[str]) -> None:
         option, equals, value = argument.partition("=")
         text = value if equals else following
         if option in numeric and number(text) is None and _python_takes(text):
-            _end(f"{option} {text!r} is not a number, in digits", _USAGE)
+            _end(f"{option} {text!r} is not a number, in digits", USAGE)
 
 
 def _numeric(command: Any) -> set[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import ClassVar
 
 _SHOWN = 60
 """Characters of a stranger's value that a message shows."""
@@ -10,6 +11,10 @@ _SHOWN = 60
 
 class BinwatchError(Exception):
     """Base of every error that Binwatch raises on purpose; safe to show to an operator as it is."""
+
+    exit_status: ClassVar[int] = 2
+    """Of a command that it ends, unless another status is documented: 2 for what the caller can mend, 3 for an outage.
+    """
 
 
 def shown(value: object) -> str:
@@ -30,7 +35,13 @@ class OvertakenError(BinwatchError):
     """Another model was put in use meanwhile, by someone else. Look which one, and decide again."""
 
 
-class ObjectsError(BinwatchError):
+class OutageError(BinwatchError):
+    """Something that Binwatch needs does not answer, or is broken. Worth trying again."""
+
+    exit_status = 3
+
+
+class ObjectsError(OutageError):
     """The object store refused or could not be reached. Worth trying again."""
 
 

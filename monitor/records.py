@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Dialect, Engine, event
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from binwatch.errors import BinwatchError, SettingsError
+from binwatch.errors import OutageError, SettingsError
 from binwatch.records.engine import cause, connect
 from binwatch.records.migrate import check_schema
 from binwatch.records.postgres import Session
@@ -43,7 +43,7 @@ READING = Session(read_only=True, statement_timeout_s=STATEMENT_TIMEOUT_S)
 WRITING = Session(statement_timeout_s=STATEMENT_TIMEOUT_S)
 
 
-class RecordsDown(BinwatchError):
+class RecordsDown(OutageError):
     """The records cannot be read now. Worth trying again."""
 
 

@@ -9,7 +9,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, SSLError
 
 from binwatch.aws import make_client
-from binwatch.errors import BinwatchError
+from binwatch.errors import OutageError
 from binwatch.settings import Settings
 
 MAX_RECEIVES = 200
@@ -28,7 +28,7 @@ _CHECK = "check BINWATCH_SQS_ENDPOINT_URL, BINWATCH_REGION, the credentials and 
 _CHECK_TLS = "if that certificate is of your own authority, name its file in AWS_CA_BUNDLE or SSL_CERT_FILE"
 
 
-class QueueError(BinwatchError):
+class QueueError(OutageError):
     """A queue is missing or would lose messages."""
 
 

@@ -19,7 +19,7 @@ from kombu import transport as transports
 from kombu.connection import Connection
 from kombu.transport import pyamqp
 
-from binwatch.errors import BinwatchError
+from binwatch.errors import OutageError
 
 PUBLISH_WITHIN_S = 20.0
 """Longest wait for a message to be taken. Far longer than a quorum queue needs to have it on its disks."""
@@ -31,7 +31,7 @@ _BLOCKED = (
 )
 
 
-class BrokerBlocked(BinwatchError):
+class BrokerBlocked(OutageError):
     """The broker takes no message now. Not an error of the connection, after which Celery would try again at once."""
 
 

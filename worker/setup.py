@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from binwatch.errors import BinwatchError
+from binwatch.errors import OutageError
 from binwatch.objects import Objects
 from binwatch.records.engine import cause, connect
 from binwatch.records.migrate import migrate
@@ -20,7 +20,7 @@ def migrate_records(settings: Settings) -> None:
     try:
         migrate(database)
     except SQLAlchemyError as error:
-        raise BinwatchError(f"the database cannot be used ({cause(error)}); check BINWATCH_DATABASE_URL") from error
+        raise OutageError(f"the database cannot be used ({cause(error)}); check BINWATCH_DATABASE_URL") from error
     finally:
         database.dispose()
 

@@ -32,7 +32,7 @@ from sqlalchemy import (
 from sqlalchemy.types import TypeEngine
 
 from binwatch.bundle import Calibration
-from binwatch.errors import NOT_FETCHED, BinwatchError, MetadataReason, Reason
+from binwatch.errors import NOT_FETCHED, MetadataReason, OutageError, Reason
 from binwatch.keys import bin_of
 from binwatch.metadata import Item
 from binwatch.records.bins import BinKey, restate
@@ -94,7 +94,7 @@ class NewExpectation:
     """What the quantity is made up of."""
 
 
-class RecordsBroken(BinwatchError):
+class RecordsBroken(OutageError):
     """The records can hold nothing now, whatever it is."""
 
 

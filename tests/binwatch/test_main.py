@@ -1,0 +1,74 @@
+"""The command `binwatch`: finds a part, imports no other, and ends with a status that tells causes apart."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from binwatch.__main__ import PARTS, main
+from binwatch.errors import BinwatchError, BundleError, ObjectsError, SettingsError
+from monitor.records import RecordsDown
+from tests.conftest import NO_ONE
+
+
+def _run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["binwatch", *arguments])
+    try:
+        main()
+    except SystemExit as ended:
+        return int(ended.code or 0)
+    return 0
+
+
+@pytest.mark.parametrize("arguments", [[], ["-h"], ["--help"]])
+def test_help_names_every_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    assert _run(monkeypatch, *arguments) == 0
+    said = capsys.readouterr().out
+    assert all(f"  {name} " in said for name in PARTS)
+
+
+def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run(monkeypatch, "--version") == 0
+    assert capsys.readouterr().out == f"binwatch {version('binwatch')}\n"
+
+
+@pytest.mark.parametrize("part", ["worker", "monitor"])
+@pytest.mark.parametrize("option", ["-h", "--help"])
+def test_help_of_a_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], part: str, option: str
+) -> None:
+    assert _run(monkeypatch, part, option) == 0
+    assert f"Usage: binwatch {part}" in capsys.readouterr().out
+
+
+def test_what_a_caller_can_mend_ends_with_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert _run(monkeypatch, "wroker") == 2
+    assert "there is no command 'wroker'" in capsys.readouterr().err
+    assert _run(monkeypatch, "worker", "count", str(tmp_path)) == 2
+    assert "no photos here" in capsys.readouterr().err
+    assert _run(monkeypatch, "worker", "count", "--no-such-option") == 2
+    monkeypatch.setenv("BINWATCH_BATCH_SIEZ", "4")
+    assert _run(monkeypatch, "monitor", "status") == 2
+    assert "did you mean BINWATCH_BATCH_SIZE?" in capsys.readouterr().err
+
+
+def test_an_outage_ends_with_3(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("BINWATCH_S3_ENDPOINT_URL", NO_ONE)
+    assert _run(monkeypatch, "worker", "count", "s3://bucket/") == 3
+    assert "check the endpoint, the credentials and the network" in capsys.readouterr().err
+    monkeypatch.setenv("BINWATCH_DATABASE_URL", f"sqlite:///{tmp_path}/none.db")
+    assert _run(monkeypatch, "monitor", "status") == 3
+
+
+def test_causes() -> None:
+    assert [cause.exit_status for cause in (BinwatchError, SettingsError, BundleError)] == [2, 2, 2]
+    assert [cause.exit_status for cause in (ObjectsError, RecordsDown)] == [3, 3]
