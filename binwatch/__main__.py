@@ -24,6 +24,7 @@ class Part(NamedTuple):
 
 
 PARTS = {
+    "check": Part("worker.check.command", "app", "check,cpu", "photos and an inventory file → bins that look wrong"),
     "worker": Part("worker.__main__", "cli", "worker,cpu", "counts photos as they come, and by hand (count)"),
     "monitor": Part("monitor.__main__", "app", "monitor", "pages, metrics, audits, expected quantities"),
     "trainer": Part("trainer.__main__", "app", "trainer", "trains, judges and promotes models"),

@@ -18,8 +18,9 @@ _EXTRAS = {
     "onnxruntime": "cpu",
     "psycopg": "postgres",
     "pyarrow": "parquet",
-    "python_calamine": "monitor",
+    "python_calamine": "check",
     "sagemaker": "sagemaker",
+    "xlsxwriter": "check",
 }
 """What brings a package that is not in the program's own extra, since not everyone needs it."""
 _LONGEST, _HEAD, _TAIL = 2_000, 1_400, 500

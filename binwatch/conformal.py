@@ -59,6 +59,14 @@ class PValues:
         return (as_odd + 1) / (len(scores) + 1)
 
 
+def oddness(
+    probabilities: Sequence[float] | None, quantity: int, values: PValues | None
+) -> tuple[float | None, float | None]:
+    """The probability that a model gave to an expected quantity, and its p-value; None where there is none."""
+    chance = chance_of(probabilities, quantity) if values is None or values.knows(quantity) else None
+    return chance, values.of(chance, quantity) if values and chance is not None else None
+
+
 def calibrate(
     probabilities: Floats,
     labels: Ints,

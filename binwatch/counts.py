@@ -40,6 +40,14 @@ def error_of(predicted: int, quantity: int) -> int:
     return predicted - class_of(quantity)
 
 
+def difference_of(predicted: int, quantity: int) -> int:
+    """Counted − expected in items, without the cap: class 3 is 4 fewer than a quantity of 7.
+
+    "More than 5" is taken as 6, so of that class it is a lower bound; it agrees with every quantity above 5.
+    """
+    return 0 if error_of(predicted, quantity) == 0 else predicted - quantity
+
+
 def outcome_of(predicted: int, quantity: int) -> Outcome:
     """Exact, under or over. "More than 5" agrees with every quantity above 5."""
     error = error_of(predicted, quantity)

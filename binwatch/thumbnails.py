@@ -6,7 +6,7 @@ import io
 
 from PIL import Image
 
-from binwatch.image import Limits, load
+from binwatch.image import Limits, Photo, load
 
 SIDE = 320
 """Longer side of a small photo, in pixels: twice what pages show, for dense screens."""
@@ -18,7 +18,11 @@ def shrink(data: bytes, limits: Limits, side: int = SIDE) -> bytes:
 
     The service has one decoder for strangers' bytes, and it makes squares; this stretches them back.
     """
-    photo = load(data, size=side, limits=limits)
+    return shrink_decoded(load(data, size=side, limits=limits), side)
+
+
+def shrink_decoded(photo: Photo, side: int = SIDE) -> bytes:
+    """The same of a photo that was decoded to a square, for the model."""
     width, height = (photo.height, photo.width) if photo.turned else (photo.width, photo.height)
     scale = side / max(width, height)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))

@@ -16,8 +16,7 @@ from sqlalchemy import Engine as Database
 from sqlalchemy.exc import SQLAlchemyError
 
 from binwatch.bundle import Card
-from binwatch.embedding import pack
-from binwatch.errors import BinwatchError, MetadataError, MetadataReason, ObjectsError, PhotoError, Reason
+from binwatch.errors import BinwatchError, MetadataError, MetadataReason, ObjectsError, OutageError, PhotoError, Reason
 from binwatch.events import Created
 from binwatch.image import Photo
 from binwatch.keys import bin_of
@@ -33,6 +32,7 @@ from worker.engine import Engine
 from worker.idle import IdleCheck
 from worker.metrics import Measured, Stage, WorkerMetrics
 from worker.models import ModelKeeper
+from worker.new_counts import new_count
 from worker.pipeline import Prediction, load_ahead, predict
 
 logger = logging.getLogger(__name__)
@@ -305,7 +305,7 @@ def open_records(settings: Settings) -> Database:
     try:
         check_schema(database)
     except SQLAlchemyError as error:
-        raise BinwatchError(f"the database cannot be used ({cause(error)}); check BINWATCH_DATABASE_URL") from error
+        raise OutageError(f"the database cannot be used ({cause(error)}); check BINWATCH_DATABASE_URL") from error
     return database
 
 
@@ -315,28 +315,16 @@ def _watch_over(_: object, __: object, ___: object, options: dict[str, Any]) -> 
 
 
 def _record(engine: Engine, loaded: LoadedPhoto, answer: Prediction | PhotoError | None) -> NewCount:
-    error = loaded.error or (answer if isinstance(answer, PhotoError) else None)
-    prediction = answer if isinstance(answer, Prediction) else None
-    photo, stats = loaded.photo, loaded.stats
-    return NewCount(
+    return new_count(
+        engine,
+        loaded.error if isinstance(loaded.error, PhotoError) else answer,
         bucket=loaded.item.bucket,
         key=loaded.item.key,
         etag=loaded.etag,
         version_id=loaded.version_id,
-        model_version=engine.card.version,
-        precision=engine.precision,
-        provider=engine.provider,
-        reason=error.reason if isinstance(error, PhotoError) else None,
-        detail=str(error) if error else None,
-        predicted=prediction.predicted if prediction else None,
-        probabilities=prediction.probabilities if prediction else None,
-        width=photo.width if photo else None,
-        height=photo.height if photo else None,
-        bytes=loaded.bytes,
-        brightness=stats.brightness if stats else None,
-        contrast=stats.contrast if stats else None,
-        sharpness=stats.sharpness if stats else None,
-        embedding=pack(prediction.embedding) if prediction else None,
+        photo=loaded.photo,
+        stats=loaded.stats,
+        size=loaded.bytes,
         modified_at=loaded.modified or _announced(loaded.item),
     )
 

@@ -73,15 +73,15 @@ def _in_path(place: str, settings: Settings, skipped: SkippedTally) -> Iterator[
         for file in sorted(path.rglob("*")):
             if not file.is_file():
                 continue
-            if kind_of(file.name) is Kind.PHOTO or _is_photo(file):
-                yield _file(file, settings.max_photo_bytes)
+            if kind_of(file.name) is Kind.PHOTO or has_photo(file):
+                yield file_source(file, settings.max_photo_bytes)
             else:
                 skipped.add_name(str(file), why_skipped(file.name))
     else:
-        yield _file(path, settings.max_photo_bytes)  # named by a person, so tried whatever its suffix
+        yield file_source(path, settings.max_photo_bytes)  # named by a person, so tried whatever its suffix
 
 
-def _is_photo(file: Path) -> bool:
+def has_photo(file: Path) -> bool:
     """Whether its content is a photo's, whatever its name says."""
     try:
         with file.open("rb") as opened:
@@ -90,7 +90,9 @@ def _is_photo(file: Path) -> bool:
         return False
 
 
-def _file(path: Path, max_bytes: int) -> Source:
+def file_source(path: Path, max_bytes: int) -> Source:
+    """A photo in a file."""
+
     def read() -> bytes:
         try:
             with path.open("rb") as file:

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from sqlalchemy import Connection, select, tuple_
 
-from binwatch.conformal import PValues, chance_of
+from binwatch.conformal import PValues, oddness
 from binwatch.counts import class_of, error_of, outcome_of
 from binwatch.records.bins import BinKey
 from binwatch.records.current import refresh
@@ -81,14 +81,14 @@ CONFUSION_LABELS = ("subject", "model_version", "true_class", "predicted")
 
 def _comparison(pair: Row, values: PValues | None, now: datetime) -> Row:
     quantity = pair["quantity"]
-    chance = chance_of(pair["probabilities"], quantity) if values is None or values.knows(quantity) else None
+    chance, p_value = oddness(pair["probabilities"], quantity, values)
     shared = ("bucket", "bin_id", "count_id", "expectation_id", "model_version", "predicted")
     return {name: pair[name] for name in shared} | {
         "expected": quantity,
         "error": error_of(pair["predicted"], quantity),
         "outcome": outcome_of(pair["predicted"], quantity),
         "chance": chance,
-        "p_value": values.of(chance, quantity) if values and chance is not None else None,
+        "p_value": p_value,
         "compared_at": now,
     }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from binwatch.counts import CLASSES, MORE, Outcome, class_of, error_of, outcome_of
+from binwatch.counts import CLASSES, MORE, Outcome, class_of, difference_of, error_of, outcome_of
 
 
 @pytest.mark.parametrize(("quantity", "index"), [(0, 0), (1, 1), (5, 5), (6, 6), (7, 6), (209, 6), (10**9, 6)])
@@ -33,6 +33,14 @@ def test_a_negative_quantity() -> None:
 def test_error_and_outcome(predicted: int, quantity: int, error: int, outcome: Outcome) -> None:
     assert error_of(predicted, quantity) == error
     assert outcome_of(predicted, quantity) is outcome
+
+
+@pytest.mark.parametrize(
+    ("predicted", "quantity", "difference"),
+    [(3, 7, -4), (5, 3, 2), (5, 5, 0), (MORE, 4, 2), (MORE, 5, 1), (MORE, 209, 0), (0, 209, -209)],
+)
+def test_the_difference_has_no_cap(predicted: int, quantity: int, difference: int) -> None:
+    assert difference_of(predicted, quantity) == difference
 
 
 def test_classes() -> None:

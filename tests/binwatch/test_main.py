@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -37,7 +38,7 @@ def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
     assert capsys.readouterr().out == f"binwatch {version('binwatch')}\n"
 
 
-@pytest.mark.parametrize("part", ["worker", "monitor"])
+@pytest.mark.parametrize("part", ["check", "worker", "monitor"])
 @pytest.mark.parametrize("option", ["-h", "--help"])
 def test_help_of_a_command(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], part: str, option: str
@@ -49,8 +50,8 @@ def test_help_of_a_command(
 def test_what_a_caller_can_mend_ends_with_2(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    assert _run(monkeypatch, "wroker") == 2
-    assert "there is no command 'wroker'" in capsys.readouterr().err
+    assert _run(monkeypatch, "chekc") == 2
+    assert "there is no command 'chekc'" in capsys.readouterr().err
     assert _run(monkeypatch, "worker", "count", str(tmp_path)) == 2
     assert "no photos here" in capsys.readouterr().err
     assert _run(monkeypatch, "worker", "count", "--no-such-option") == 2
@@ -72,3 +73,15 @@ def test_an_outage_ends_with_3(
 def test_causes() -> None:
     assert [cause.exit_status for cause in (BinwatchError, SettingsError, BundleError)] == [2, 2, 2]
     assert [cause.exit_status for cause in (ObjectsError, RecordsDown)] == [3, 3]
+
+
+def test_the_help_of_check_loads_nothing_heavy() -> None:
+    program = (
+        "import sys; sys.argv = ['binwatch', 'check', '--help']\n"
+        "from binwatch.__main__ import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print([name for name in ('torch', 'onnxruntime', 'celery', 'fastapi', 'sqlalchemy') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines()[-1] == "[]", done.stderr

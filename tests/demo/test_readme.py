@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -33,8 +34,27 @@ def shape(output: str) -> list[str]:
     return [line for line in lines if line]
 
 
-def test_the_readme_shows_the_two_commands_first():
-    assert [command for command, _ in COMMANDS[:2]] == ["make demo", "make test"]
+def test_the_readme_shows_what_people_come_for_first():
+    shown = [command.split(" ")[:2] for command, _ in COMMANDS[:5]]
+    assert shown == [
+        ["pip", "install"],
+        ["binwatch", "check"],
+        ["binwatch", "check"],
+        ["make", "demo"],
+        ["make", "test"],
+    ]
+
+
+@pytest.mark.parametrize(("command", "output"), [pair for pair in COMMANDS if "samples/index.csv" in pair[0]])
+def test_what_check_prints_is_what_the_readme_shows(command, output, tmp_path):
+    (tmp_path / "samples").symlink_to(ROOT / "samples")
+    arguments = [sys.executable, "-m", *shlex.split(command)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(arguments, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    # The last line has the folder's path in it.
+    assert shape(done.stdout)[:-1] == shape(output)[:-1]
+    assert (tmp_path / "wrong.xlsx").exists()
 
 
 @pytest.mark.parametrize("command", [command for command, _ in COMMANDS if command.startswith("make ")])

@@ -1,0 +1,265 @@
+"""`binwatch check`, as a person runs it, on real photos with the real model."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import openpyxl
+import pytest
+from sqlalchemy import func, select
+
+from binwatch.__main__ import main
+from binwatch.counts import difference_of
+from binwatch.records.engine import connect
+from binwatch.records.tables import Comparison, Count
+from monitor.views.discrepancies import Direction, Filters, read_discrepancies
+from tests.conftest import ROOT
+
+SAMPLES = ROOT / "samples"
+EXPECTED = {"00182": 5, "00183": 1, "00184": 0, "00297": 10, "00298": 3}
+"""00183 shows 6 items, and 00184 shows 5."""
+
+
+@dataclass(frozen=True)
+class Result:
+    status: int
+    out: list[str]
+    err: str
+
+
+Check = Callable[..., Result]
+
+
+@pytest.fixture
+def check(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Check:
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str | Path) -> Result:
+        monkeypatch.setattr(sys, "argv", ["binwatch", "check", *map(str, arguments)])
+        capfd.readouterr()
+        try:
+            main()
+            status = 0
+        except SystemExit as ended:
+            status = int(ended.code or 0)
+        out, err = capfd.readouterr()
+        return Result(status, out.splitlines(), err)
+
+    return run
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in EXPECTED:
+        shutil.copy2(SAMPLES / "bin-images" / f"{name}.jpg", folder)
+    return folder
+
+
+@pytest.fixture
+def stock(tmp_path: Path) -> Path:
+    """As Excel writes it: the ids are numbers."""
+    book = openpyxl.Workbook()
+    book.active.append(["Bin ID", "Expected Qty"])
+    for name, quantity in EXPECTED.items():
+        book.active.append([int(name), quantity])
+    book.save(tmp_path / "stock.xlsx")
+    return tmp_path / "stock.xlsx"
+
+
+def _sheet(file: Path, name: str) -> list[dict[str, Any]]:
+    head, *rows = openpyxl.load_workbook(file)[name].iter_rows(values_only=True)
+    return [dict(zip(head, row, strict=True)) for row in rows]
+
+
+def test_the_oddest_bin_comes_first_as_on_the_monitor(check: Check, photos: Path, stock: Path, tmp_path: Path) -> None:
+    shutil.copy2(SAMPLES / "metadata" / "00184.json", photos)
+    done = check(photos, "--expected", stock, "--out", "wrong.xlsx")
+    assert done.status == 0
+    rows = _sheet(tmp_path / "wrong.xlsx", "Bins")
+    assert {row["bin"]: row["expected"] for row in rows} == EXPECTED
+    agrees = [row["verdict"] == "agrees" for row in rows]
+    assert agrees == sorted(agrees)
+    for row in rows:
+        shares = [row[f"p({name})"] for name in ("0", "1", "2", "3", "4", "5", "more than 5")]
+        assert sum(shares) == pytest.approx(1, abs=1e-4)
+        assert row["difference"] == difference_of(shares.index(max(shares)), row["expected"])
+    assert {row["bin"] for row in rows if row["verdict"] == "look first"} >= {"00184"}
+    assert next(row for row in rows if row["bin"] == "00184")["articles"].startswith("1 × B00016X7NA Aura Cacia")
+    database = connect(f"sqlite:///{tmp_path}/wrong-records/records.db")
+    with database.connect() as connection:
+        found = read_discrepancies(connection, Filters(direction=Direction.WRONG), 0.05).items
+    assert [row["bin"] for row in rows if row["verdict"] != "agrees"] == [one.bin_id for one in found]
+    p_values = [row["how odd (p-value)"] for row in rows if row["verdict"] != "agrees"]
+    assert p_values == pytest.approx([one.p_value for one in found])  # Excel has fewer digits
+
+
+def test_what_it_says(check: Check, photos: Path, stock: Path, tmp_path: Path) -> None:
+    done = check(photos, "--expected", stock, "--out", "wrong.json")
+    whole = json.loads((tmp_path / "wrong.json").read_text(encoding="utf-8"))
+    wrong = sum(row["verdict"] != "agrees" for row in whole["bins"])
+    flagged = sum(row["verdict"] == "look first" for row in whole["bins"])
+    assert done.out == [
+        f"{stock}: bin from 'Bin ID', quantity from 'Expected Qty'",
+        "5 rows: 5 meet a photo (5 of them but for zeros that spreadsheets drop or add)",
+        f"5 photos in {photos}: 5 counted now with model starter-1, 0 before",
+        f"5 photos compared: {5 - wrong} as expected, {wrong} not",
+        f"look first at {flagged} bin{'s' * (flagged != 1)}: the photo is odd for what is expected"
+        " (p-value at most 0.05); about 0 would be if all bins held it",
+        "written, the oddest bins first: wrong.json",
+        f"to see them in a browser: BINWATCH_DATABASE_URL=sqlite:///{tmp_path}/wrong-records/records.db"
+        f" BINWATCH_PHOTO_DIR={photos} binwatch monitor serve",
+    ]
+    assert whole["summary"] == done.out[2:5]
+
+
+def test_only_what_is_new_is_counted(check: Check, photos: Path, stock: Path, tmp_path: Path) -> None:
+    arguments = (photos, "--expected", stock, "--out", "wrong.csv")
+    assert "5 counted now" in "\n".join(check(*arguments).out)
+    first = (tmp_path / "wrong.csv").read_bytes()
+    assert "0 counted now with model starter-1, 5 before" in "\n".join(check(*arguments).out)
+    assert (tmp_path / "wrong.csv").read_bytes() == first
+    shutil.copy2(SAMPLES / "bin-images" / "00382.jpg", photos / "00298.jpg")
+    assert "1 counted now with model starter-1, 4 before" in "\n".join(check(*arguments).out)
+    database = connect(f"sqlite:///{tmp_path}/wrong-records/records.db")
+    with database.connect() as connection:
+        assert connection.execute(select(func.count()).select_from(Count)).scalar_one() == 6
+        # The same quantities again are no news.
+        assert connection.execute(select(func.count()).select_from(Comparison)).scalar_one() == 6
+
+
+def test_nothing_is_passed_over_in_silence(check: Check, photos: Path, stock: Path, tmp_path: Path) -> None:
+    (photos / "00183.jpg").write_bytes((photos / "00183.jpg").read_bytes()[:3000])
+    (photos / "IMG_1.HEIC").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    (photos / "scan.tiff").write_bytes(b"II*\0" + bytes(100))
+    (photos / "notes.txt").write_text("not a photo")
+    (photos / "gone.jpg").symlink_to(tmp_path / "no-such-file.jpg")
+    (photos / "shelf" / "A").mkdir(parents=True)
+    shutil.copy2(SAMPLES / "bin-images" / "00382.jpg", photos / "shelf" / "A" / "00382.jpg")
+    shutil.copy2(SAMPLES / "bin-images" / "00383.jpg", photos / "shelf" / "A" / "00184.jpg")
+    (photos / os.fsdecode(b"caf\xe9.jpg")).write_bytes(b"")
+    with stock.open("rb") as opened:
+        book = openpyxl.load_workbook(opened)
+    book.active.append(["Z-99", 4])
+    book.active.append(["Z-98", "four"])
+    book.save(stock)
+    done = check(photos, "--expected", stock, "--out", "wrong.xlsx", "--strict")
+    assert done.status == 1
+    failed = {row["photo"]: row for row in _sheet(tmp_path / "wrong.xlsx", "Failed")}
+    assert {name: (row["reason"], row["what to do"]) for name, row in failed.items()} == {
+        "00183.jpg": ("truncated", "copy the file again, or take the photo again"),
+        "IMG_1.HEIC": ("unsupported format", "save it as JPEG or PNG, in the place of this file"),
+        "scan.tiff": ("unsupported format", "save it as JPEG or PNG, in the place of this file"),
+        "gone.jpg": ("missing", "see where the link leads, or whether its disk is there"),
+        "notes.txt": ("not looked at", "if it is a photo, save it as JPEG or PNG"),
+        "caf\\udce9.jpg": ("not looked at", "rename the file with letters that Unicode has"),
+    }
+    without = _sheet(tmp_path / "wrong.xlsx", "Photos without expectation")
+    assert [row["photo"] for row in without] == ["shelf/A/00382.jpg"]
+    assert [row["bin"] for row in _sheet(tmp_path / "wrong.xlsx", "Expectations without photo")] == ["Z-99"]
+    photos_of_184 = [row["photo"] for row in _sheet(tmp_path / "wrong.xlsx", "Bins") if row["bin"] == "00184"]
+    assert sorted(photos_of_184) == ["00184.jpg", "shelf/A/00184.jpg"]
+    zeros = "5 of them but for zeros that spreadsheets drop or add"
+    for line in (
+        f"7 rows: 5 meet a photo ({zeros}), 1 does not ('Z-99'), 1 refused",
+        "refused: 1 not a number; listed in wrong.refused-rows.csv",
+        "5 photos not counted, 1 other file not looked at: 'Failed' says what to do",
+        "1 photo of a bin that the inventory file does not have",
+        "1 bin of the inventory file without a photo",
+        "1 bin with several photos: each is compared by itself",
+    ):
+        assert line in done.out
+
+
+def test_its_own_files_among_the_photos(
+    check: Check, photos: Path, stock: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.move(stock, photos)
+    (photos / "wrong-record.txt").touch()
+    monkeypatch.chdir(photos)
+    for _ in range(2):
+        done = check(".", "--expected", stock.name, "--out", "wrong.csv", "--out", "wrong.html", "--strict")
+        assert done.status == 0
+        with (photos / "wrong.failed.csv").open(encoding="utf-8-sig", newline="") as file:
+            assert [row["photo"] for row in csv.DictReader(file)] == ["wrong-record.txt"]
+
+
+@pytest.mark.parametrize("ending", ["xlsx", "csv", "json", "html", "parquet"])
+def test_a_list_that_cannot_be_written(check: Check, photos: Path, stock: Path, tmp_path: Path, ending: str) -> None:
+    (tmp_path / f"wrong.{ending}").mkdir()
+    done = check(photos, "--expected", stock, "--out", f"wrong.{ending}", "--out", f"other.{ending}")
+    assert done.status == 2
+    assert f"wrong.{ending}: cannot be written" in done.err
+
+
+def test_records_of_a_later_release(check: Check, photos: Path, stock: Path, tmp_path: Path) -> None:
+    assert check(photos, "--expected", stock).status == 0
+    with connect(f"sqlite:///{tmp_path}/wrong-records/records.db").begin() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    done = check(photos, "--expected", stock)
+    assert done.status == 2
+    assert "the records are not of this release" in done.err
+    assert "name another folder with --records" in done.err
+
+
+def test_every_format_says_the_same(check: Check, photos: Path, stock: Path, tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    name = "=1+1"
+    (photos / "00298.jpg").rename(photos / f"{name}.jpg")
+    book = openpyxl.load_workbook(stock)
+    book.active.append([f"'{name}", 3])
+    book.active.cell(7, 1).value = name
+    book.active.cell(7, 1).data_type = "s"
+    book.save(stock)
+    endings = ("xlsx", "csv", "parquet", "json", "html")
+    done = check(photos, "--expected", stock, *(text for ending in endings for text in ("--out", f"w.{ending}")))
+    assert done.status == 0, done.err
+    in_xlsx = _sheet(tmp_path / "w.xlsx", "Bins")
+    in_json = json.loads((tmp_path / "w.json").read_text(encoding="utf-8"))["bins"]
+    assert parquet.read_table(tmp_path / "w.parquet").to_pylist() == in_json
+    with (tmp_path / "w.csv").open(encoding="utf-8-sig", newline="") as file:
+        in_csv = list(csv.DictReader(file))
+    assert {f"'{name}"} == {row["bin"] for row in in_csv} - {row["bin"] for row in in_xlsx}
+    assert [row["photo"] for row in in_xlsx] == [row["photo"].removeprefix("'") for row in in_csv]
+    assert (tmp_path / "w.csv").read_bytes().startswith(b"\xef\xbb\xbf")
+    assert (tmp_path / "w.expectations-without-photo.csv").exists()
+    sheet = openpyxl.load_workbook(tmp_path / "w.xlsx")["Bins"]
+    assert {cell.data_type for row in sheet.iter_rows() for cell in row} <= {"s", "n"}
+    wrong = [row for row in in_xlsx if row["verdict"] != "agrees"]
+    assert len(sheet._images) == len(wrong)
+    assert sheet.cell(2, 4).hyperlink.target.replace("\\", "/") == "photos/" + wrong[0]["photo"].replace("=", "%3D")
+    page = (tmp_path / "w.html").read_text(encoding="utf-8")
+    assert page.count("data:image/jpeg;base64,") == len(wrong)
+    assert "<script" not in page
+    assert 'href="photos/00184.jpg"' in page
+
+
+def test_what_is_wrong_is_said_first(check: Check, photos: Path, stock: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.csv"
+    other.write_text("bin,qty\nZ-1,4\n", encoding="utf-8")
+    (tmp_path / "empty").mkdir()
+    no_row = "no row is of a bin that has a photo; photos are named after bins, such as '00182.jpg'"
+    for arguments, message in (
+        ((photos, "--expected", other), no_row),
+        ((photos, "--expected", tmp_path / "none.xlsx"), "none.xlsx: cannot be read"),
+        ((photos, "--expected", stock, "--quantity-column", "Qty"), "no column 'Qty', only 'Bin ID', 'Expected Qty'"),
+        ((photos, "--expected", stock, "--out", "wrong.doc"), "wrong.doc: no format has this ending"),
+        ((photos, "--expected", stock, "--out", "no/wrong.csv"), "no/wrong.csv: its folder is not there"),
+        ((photos, "--expected", stock, "--records", stock), "cannot be made"),
+        ((photos, "--expected", stock, "--model", tmp_path), "card.json: cannot be read"),
+        ((tmp_path / "none", "--expected", stock), "is no folder; name the folder that the photos are in"),
+        ((tmp_path / "empty", "--expected", stock), "no photos here"),
+    ):  # fmt: skip
+        done = check(*arguments)
+        assert done.status == 2
+        assert message in done.err
+    assert not list(tmp_path.glob("*-records"))

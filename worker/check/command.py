@@ -1,0 +1,55 @@
+"""The command `binwatch check`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from binwatch.inventory.columns import Named
+from binwatch.settings import load_settings
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def check(
+    photos: Annotated[
+        Path, typer.Argument(metavar="PHOTOS", help="Folder with photos that are named after their bins.")
+    ],
+    expected: Annotated[
+        Path, typer.Option(metavar="FILE", help="What the inventory expects: XLSX, ODS, CSV or Parquet.")
+    ],
+    out: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="List to write: .xlsx, .csv, .parquet, .json or .html. May be repeated."),
+    ] = None,
+    bin_column: Annotated[str | None, typer.Option(help="Name of the column with the bin; else guessed.")] = None,
+    quantity_column: Annotated[str | None, typer.Option(help="The same of the quantity.")] = None,
+    article_column: Annotated[
+        str | None, typer.Option(help="The same of the article, if a bin has a row for each of its articles.")
+    ] = None,
+    records: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder that counts are kept in; else beside the list.")
+    ] = None,
+    model: Annotated[Path | None, typer.Option(metavar="DIR", help="Model bundle; else BINWATCH_MODEL_DIR.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if a photo could not be counted.")] = False,
+) -> None:
+    """Count photos of bins, and list those that do not look like what the inventory expects, the oddest first.
+
+    Needs no server and no settings. Started again, it counts only photos that are new.
+
+    binwatch check photos --expected stock.xlsx --out wrong.xlsx
+    """
+    from worker.check.run import Wanted, run  # ONNX Runtime and the database take a second to load
+
+    settings = load_settings()
+    if model is not None:
+        settings = settings.model_copy(update={"model_dir": model})
+    files = out or [Path("wrong.xlsx")]
+    folder = records or files[0].with_name(f"{files[0].stem}-records")
+    wanted = Wanted(photos, expected, files, folder, Named(bin_column, quantity_column, article_column))
+    done = run(wanted, settings, typer.echo)
+    if strict and done.findings.failed_photos:
+        raise typer.Exit(1)

@@ -1,0 +1,180 @@
+"""What is written of a check, whatever the format: sheets of rows, a summary, and small pictures of the oddest bins."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote
+
+from binwatch.counts import CLASSES, class_of
+from binwatch.errors import PhotoError
+from binwatch.image import Limits, Photo
+from binwatch.inventory.reading import Expected
+from binwatch.metadata import Item
+from binwatch.text import shortened, visible
+from binwatch.thumbnails import shrink, shrink_decoded
+from worker.check.findings import Finding, Findings
+from worker.check.folder import Folder, PhotoFile
+from worker.files import file_source
+
+PICTURES = 200
+"""Bins that get a picture: more than anybody looks for in a day, and about a megabyte in the file."""
+_KEPT = 5_000
+"""Pictures that are kept until it is known which bins are the first: 5 kB each."""
+SIDE = 128
+"""Longer side of a picture, in pixels."""
+_ARTICLES = 1_000
+"""Characters of a bin's articles."""
+
+
+class Link(NamedTuple):
+    """A photo's key, and its file."""
+
+    text: str
+    path: Path
+
+
+Cell = str | int | float | Link | None
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """A table; `slug` names it where a name must be short and plain."""
+
+    name: str
+    slug: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """All of it. The first sheet is the list of bins; `pictures` are JPEGs by the photo's file."""
+
+    summary: Sequence[str]
+    sheets: Sequence[Sheet]
+    pictures: Mapping[Path, bytes] = field(default_factory=dict)
+
+
+BINS = (
+    *("verdict", "bin", "photo", "expected", "counted", "difference", "in words", "how odd (p-value)"),
+    *(f"p({name})" for name in CLASSES),
+    "articles",
+)
+
+
+def sheets(findings: Findings, folder: Folder) -> list[Sheet]:
+    """The list of bins, and what is not in it."""
+    paths = {photo.key: photo.path for photo in folder.photos}
+    return [
+        Sheet("Bins", "bins", BINS, [_bin(finding) for finding in findings.compared]),
+        Sheet(
+            "Failed",
+            "failed",
+            ("photo", "bin", "reason", "detail", "what to do"),
+            [
+                (
+                    _link(one.photo, paths.get(one.photo)),
+                    visible(one.bin or ""),
+                    one.reason.replace("_", " "),
+                    one.detail,
+                    one.do,
+                )
+                for one in findings.failed
+            ],
+        ),
+        Sheet(
+            "Photos without expectation",
+            "photos-without-expectation",
+            ("photo", "bin", "counted", "probability"),
+            [
+                (_photo(photo), visible(photo.bin), CLASSES[count.predicted or 0], max(count.probabilities or [0]))
+                for photo, count in findings.unexpected
+            ],
+        ),
+        Sheet(
+            "Expectations without photo",
+            "expectations-without-photo",
+            ("bin", "expected", "articles"),
+            [(visible(one.bin), one.quantity, _articles(one.contents or [])) for one in findings.without_photo],
+        ),
+    ]
+
+
+class Pictures:
+    """JPEGs of the first bins whose count differs, made of photos while they are decoded for the model, if they are."""
+
+    def __init__(self, expected: Iterable[Expected]) -> None:
+        self._expected = {one.bin: class_of(one.quantity) for one in expected}
+        self._kept: dict[Path, bytes] = {}
+
+    def see(self, photo: PhotoFile, decoded: Photo, predicted: int) -> None:
+        """Keep a picture of a photo that may be among the first."""
+        differs = self._expected.get(photo.bin, predicted) != predicted
+        if differs and len(self._kept) < _KEPT:
+            self._kept[photo.path] = shrink_decoded(decoded, SIDE)
+
+    def of(self, findings: Findings, limits: Limits, pool: Executor) -> dict[Path, bytes]:
+        """By file; without those of files that cannot be read any more."""
+        photos = [finding.photo for finding in findings.compared[: min(PICTURES, findings.wrong)]]
+        made = pool.map(lambda photo: self._kept.get(photo.path) or _picture(photo, limits), photos)
+        return {photo.path: jpeg for photo, jpeg in zip(photos, made, strict=True) if jpeg is not None}
+
+
+def address(path: Path, document: Path) -> str:
+    """URL of a photo as seen from the document, so that both may be moved together."""
+    return quote(os.path.relpath(path.resolve(), document.resolve().parent))
+
+
+def text_of(cell: Cell) -> str | int | float | None:
+    """A cell where there are no links."""
+    return cell.text if isinstance(cell, Link) else cell
+
+
+def _bin(finding: Finding) -> tuple[Cell, ...]:
+    return (
+        finding.verdict,
+        visible(finding.photo.bin),
+        _photo(finding.photo),
+        finding.expected,
+        finding.count,
+        finding.difference,
+        finding.words,
+        finding.p_value,
+        *finding.probabilities,
+        _articles(finding.articles),
+    )
+
+
+def _photo(photo: PhotoFile) -> Link:
+    return Link(visible(photo.key), photo.path)
+
+
+def _link(key: str, path: Path | None) -> Cell:
+    return Link(visible(key), path) if path else visible(key)
+
+
+def _articles(items: Sequence[Item]) -> str:
+    return shortened("; ".join(_article(item) for item in items), _ARTICLES)
+
+
+def _article(item: Item) -> str:
+    times = "" if item["quantity"] is None else f"{item['quantity']} × "
+    return times + " ".join(filter(None, (item["sku"], item["name"])))
+
+
+def _picture(photo: PhotoFile, limits: Limits) -> bytes | None:
+    try:
+        return shrink(file_source(photo.path, limits.max_bytes).read(), limits, SIDE)
+    except PhotoError:
+        return None  # it was there when it was counted; the link says where
+
+
+def rows_as_text(sheet: Sheet) -> Iterator[list[str | int | float | None]]:
+    """Rows without links."""
+    for row in sheet.rows:
+        yield [text_of(cell) for cell in row]

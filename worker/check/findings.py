@@ -1,0 +1,172 @@
+"""Counts beside expected quantities: what to look at, in which order, and what could not be compared."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from binwatch.conformal import PValues, oddness
+from binwatch.counts import CLASSES, MORE, class_of, difference_of
+from binwatch.errors import Reason
+from binwatch.inventory.reading import Expected
+from binwatch.keys import Kind, Skipped, kind_of
+from binwatch.metadata import Item, contents
+from binwatch.records.current import doubt_of
+from worker.check.count import Counted
+from worker.check.folder import Folder, PhotoFile
+from worker.skipped import WORDS
+
+_DO = {
+    Reason.MISSING: "see where the link leads, or whether its disk is there",
+    Reason.EMPTY: "copy the file again",
+    Reason.TOO_LARGE: "save it smaller, or raise BINWATCH_MAX_PHOTO_BYTES",
+    Reason.TOO_MANY_PIXELS: "save it smaller",
+    Reason.NOT_AN_IMAGE: "if it is a photo, copy the file again; else remove it",
+    Reason.UNSUPPORTED_FORMAT: "save it as JPEG or PNG, in the place of this file",
+    Reason.TRUNCATED: "copy the file again, or take the photo again",
+    Reason.CORRUPT: "copy the file again, or take the photo again",
+    Reason.FORBIDDEN: "allow yourself to read the file",
+    Reason.INFERENCE_FAILED: "keep the photo, and report it to who maintains the model",
+}
+_DO_WITH_SKIPPED = {
+    Skipped.NO_ENDING: "if it is a photo, save it as JPEG or PNG",
+    Skipped.OTHER_ENDING: "if it is a photo, save it as JPEG or PNG",
+    Skipped.NOT_UTF8: "rename the file with letters that Unicode has",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A photo that was counted, beside the quantity that is expected in its bin."""
+
+    photo: PhotoFile
+    expected: int
+    predicted: int
+    probabilities: Sequence[float]
+    chance: float | None
+    p_value: float | None
+    flagged: bool
+    """The count differs, and the p-value is at most the level."""
+    articles: Sequence[Item] = ()
+
+    @property
+    def count(self) -> str:
+        """As people read it."""
+        return CLASSES[self.predicted]
+
+    @property
+    def difference(self) -> int:
+        """Counted − expected in items; of "more than 5" at least so many."""
+        return difference_of(self.predicted, self.expected)
+
+    @property
+    def verdict(self) -> str:
+        """What to do with it."""
+        if self.difference == 0:
+            return "agrees"
+        return "look first" if self.flagged else "differs"
+
+    @property
+    def words(self) -> str:
+        """The difference as people read it."""
+        if self.difference == 0:
+            return "agrees"
+        least = "at least " if self.predicted == MORE else ""
+        return f"{least}{abs(self.difference)} {'fewer' if self.difference < 0 else 'more'}"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A file that was not counted."""
+
+    photo: str
+    bin: str | None
+    reason: str
+    detail: str
+    do: str
+    is_photo: bool = True
+    """By its name, or by its content."""
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """All that comes of a check. Every photo of the folder is in exactly one of the first three."""
+
+    compared: list[Finding]
+    """Those that differ first, the oddest of them before all others; the same among those that agree."""
+    failed: list[Failure]
+    unexpected: list[tuple[PhotoFile, Counted]]
+    """Photos of bins that the inventory file does not have."""
+    without_photo: list[Expected]
+    photos_of: Counter[str] = field(default_factory=Counter)
+    """Photos by bin."""
+
+    @property
+    def failed_photos(self) -> int:
+        """Photos that were not counted; the others of `failed` are other files."""
+        return sum(failure.is_photo for failure in self.failed)
+
+    @property
+    def wrong(self) -> int:
+        """Photos whose count differs."""
+        return sum(finding.difference != 0 for finding in self.compared)
+
+    @property
+    def flagged(self) -> int:
+        """Those that are odd, too."""
+        return sum(finding.flagged for finding in self.compared)
+
+
+def find(
+    folder: Folder,
+    counts: Mapping[tuple[str, str], Counted],
+    expected: Sequence[Expected],
+    values: PValues | None,
+    level: float,
+) -> Findings:
+    """Compare each photo of the folder with what is expected of its bin."""
+    by_bin = {one.bin: one for one in expected}
+    found = Findings([], [], [], [one for one in expected if not one.has_photo])
+    for photo in folder.photos:
+        found.photos_of[photo.bin] += 1
+        count = counts[photo.key, photo.etag]
+        of_bin = by_bin.get(photo.bin)
+        if count.predicted is None or count.probabilities is None:
+            reason = Reason(count.reason or Reason.MISSING)
+            found.failed.append(Failure(photo.key, photo.bin, reason, count.detail or "", _DO.get(reason, "")))
+        elif of_bin is None:
+            found.unexpected.append((photo, count))
+        else:
+            articles = of_bin.contents or _articles(folder.metadata.get(photo.bin))
+            found.compared.append(_finding(photo, count, of_bin.quantity, values, level, articles))
+    found.compared.sort(key=_rank)
+    for key, why in folder.skipped:
+        is_photo = kind_of(key) is Kind.PHOTO
+        do = _DO_WITH_SKIPPED.get(why, "")
+        found.failed.append(Failure(key, None, "not looked at", f"a file {WORDS[why]}", do, is_photo))
+    return found
+
+
+def _finding(
+    photo: PhotoFile, count: Counted, quantity: int, values: PValues | None, level: float, articles: Sequence[Item]
+) -> Finding:
+    assert count.predicted is not None
+    assert count.probabilities is not None
+    chance, p_value = oddness(count.probabilities, quantity, values)
+    flagged = p_value is not None and p_value <= level and count.predicted != class_of(quantity)
+    return Finding(photo, quantity, count.predicted, count.probabilities, chance, p_value, flagged, articles)
+
+
+def _rank(finding: Finding) -> tuple[bool, float, float, str]:
+    """As the monitor ranks bins."""
+    chance = 1.0 if finding.chance is None else finding.chance
+    return finding.difference == 0, doubt_of(finding.chance, finding.p_value), chance, finding.photo.key
+
+
+def _articles(metadata: Path | None) -> list[Item]:
+    try:
+        return (contents(metadata.read_bytes()) if metadata else None) or []
+    except OSError:
+        return []  # they only help whoever looks for the items

@@ -1,0 +1,82 @@
+"""What is in a folder of photos."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from binwatch.errors import BinwatchError
+from binwatch.file_versions import file_version
+from binwatch.keys import ENDINGS, Kind, Skipped, bin_of, kind_of
+from binwatch.keys import skipped as why_skipped
+from binwatch.text import is_text
+from worker.files import has_photo
+
+
+@dataclass(frozen=True, slots=True)
+class PhotoFile:
+    """A photo by its name, or by its content. `key` is its path below the folder, `bin` what it shows."""
+
+    key: str
+    path: Path
+    etag: str
+    modified: datetime
+    bin: str
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """All files of a folder, and of those below it."""
+
+    path: Path
+    photos: list[PhotoFile] = field(default_factory=list)
+    metadata: dict[str, Path] = field(default_factory=dict)
+    """By bin."""
+    skipped: list[tuple[str, Skipped]] = field(default_factory=list)
+
+
+def look_through(path: Path, own: Callable[[Path], bool]) -> Folder:
+    """Find the photos. What is the check's `own` is no part of the folder. Raises BinwatchError if there are none."""
+    if not path.is_dir():
+        raise BinwatchError(f"{path}: is no folder; name the folder that the photos are in")
+    folder = Folder(path)
+    for file in sorted(_files(path)):
+        if not own(file):
+            _sort_in(folder, file.relative_to(path).as_posix(), file)
+    if not folder.photos:
+        others = f", only {len(folder.skipped):,} other files" if folder.skipped else ""
+        raise BinwatchError(f"{path}: no photos here ({ENDINGS}){others}; name the folder that the photos are in")
+    return folder
+
+
+def _files(path: Path) -> Iterator[Path]:
+    """All files, links that lead nowhere among them. A folder that cannot be read would be left out without a word."""
+
+    def refuse(error: OSError) -> None:
+        raise BinwatchError(f"{error.filename}: cannot be looked through ({error.strerror}); allow it, or move it away")
+
+    for parent, _, names in os.walk(path, onerror=refuse):
+        files = (Path(parent, name) for name in names)
+        yield from (file for file in files if file.is_file() or file.is_symlink())
+
+
+def _version(file: Path) -> tuple[str, datetime]:
+    try:
+        return file_version(file)
+    except OSError:  # whoever reads it will say why
+        return "", datetime.fromtimestamp(0, UTC)
+
+
+def _sort_in(folder: Folder, key: str, file: Path) -> None:
+    kind = kind_of(key)
+    if not is_text(key):
+        folder.skipped.append((key, Skipped.NOT_UTF8))
+    elif kind is Kind.PHOTO or (kind is Kind.OTHER and has_photo(file)):
+        folder.photos.append(PhotoFile(key, file, *_version(file), bin_of(key)))
+    elif kind is Kind.METADATA:
+        folder.metadata[bin_of(key)] = file
+    else:
+        folder.skipped.append((key, why_skipped(key) or Skipped.OTHER_ENDING))

@@ -1,0 +1,155 @@
+"""Files that a check is written to. The name's ending chooses the format."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from importlib.util import find_spec
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from binwatch.counts import CLASSES
+from binwatch.errors import BinwatchError
+from binwatch.spreadsheets import CsvWriter
+from worker.check.document import SIDE, Document, Link, Sheet, address, rows_as_text, text_of
+from worker.check.page import page
+
+_LINKS = 60_000
+"""Links in an XLSX at most; Excel takes 65,530 on a sheet."""
+_LONGEST_LINK = 2_000
+_WIDTHS = {"photo": 24, "detail": 60, "what to do": 50, "articles": 60, "in words": 18, "how odd (p-value)": 18}
+_STYLES = {"how odd (p-value)": "p", "probability": "share"} | {f"p({name})": "share" for name in CLASSES}
+
+
+def check_format(path: Path) -> None:
+    """Raise BinwatchError if it can be told already that `path` cannot be written."""
+    if path.suffix.lower() not in _WRITERS:
+        raise BinwatchError(f"{path}: no format has this ending; name a file in {', '.join(_WRITERS)}")
+    if not path.resolve().parent.is_dir():
+        raise BinwatchError(f"{path}: its folder is not there; make it, or name another file")
+    needed, extra = {".xlsx": ("xlsxwriter", "check"), ".parquet": ("pyarrow", "parquet")}.get(
+        path.suffix.lower(), ("", "")
+    )
+    if needed and find_spec(needed) is None:
+        raise BinwatchError(f"{path}: needs {needed}; install Binwatch with the extra {extra}, or name a .csv")
+
+
+def write(document: Document, path: Path) -> list[Path]:
+    """Write all of a document; returns the files. CSV and Parquet have one for each sheet, named after `path`."""
+    try:
+        return _WRITERS[path.suffix.lower()](document, path)
+    except OSError as error:
+        raise BinwatchError(f"{path}: cannot be written ({error.strerror}); make room, or name another file") from error
+
+
+def _write_xlsx(document: Document, path: Path) -> list[Path]:
+    from xlsxwriter import Workbook
+    from xlsxwriter.exceptions import FileCreateError
+
+    # A photo may be named like a formula.
+    book = Workbook(str(_partial(path)), {"strings_to_formulas": False, "strings_to_urls": False})
+    styles = {
+        "head": book.add_format({"bold": True, "bottom": 1, "valign": "top", "text_wrap": True}),
+        "share": book.add_format({"num_format": "0%", "valign": "top"}),
+        "p": book.add_format({"num_format": "0.0000", "valign": "top"}),
+        "link": book.add_format({"font_color": "blue", "underline": 1, "valign": "top"}),
+        "cell": book.add_format({"valign": "top"}),
+    }
+    for sheet in document.sheets:
+        _write_sheet(book.add_worksheet(sheet.name), sheet, document, path, styles)
+    summary = book.add_worksheet("Summary")
+    summary.set_column(0, 0, 120)
+    summary.write_column(0, 0, document.summary)
+    try:
+        book.close()
+    except FileCreateError as error:
+        raise BinwatchError(f"{path}: cannot be written ({error}); name another file") from error
+    _partial(path).replace(path)
+    return [path]
+
+
+def _write_sheet(into: Any, sheet: Sheet, document: Document, path: Path, styles: dict[str, Any]) -> None:
+    pictures = document.pictures if sheet is document.sheets[0] else {}
+    first = 1 if pictures else 0  # column of the sheet's own first one
+    if pictures:
+        into.write(0, 0, "", styles["head"])
+        into.set_column_pixels(0, 0, SIDE)
+    into.write_row(0, first, sheet.columns, styles["head"])
+    into.freeze_panes(1, 0)
+    into.ignore_errors({"number_stored_as_text": f"A1:Z{len(sheet.rows) + 1}"})  # 00184 is one
+    into.autofilter(0, first, max(1, len(sheet.rows)), first + len(sheet.columns) - 1)
+    for at, name in enumerate(sheet.columns, first):
+        into.set_column(at, at, _WIDTHS.get(name, 13))
+    for number, row in enumerate(sheet.rows, 1):
+        for at, (name, cell) in enumerate(zip(sheet.columns, row, strict=True), first):
+            url = address(cell.path, path) if isinstance(cell, Link) and number <= _LINKS else ""
+            if url and len(url) < _LONGEST_LINK:
+                into.write_url(number, at, f"external:{url}", styles["link"], text_of(cell))
+            else:
+                into.write(number, at, text_of(cell), styles[_STYLES.get(name, "cell")])
+            jpeg = pictures.get(cell.path) if isinstance(cell, Link) else None
+            if jpeg is not None:
+                into.set_row_pixels(number, SIDE)
+                into.insert_image(number, 0, f"{number}.jpg", {"image_data": BytesIO(jpeg)})
+
+
+def _write_csv(document: Document, path: Path) -> list[Path]:
+    def write_one(sheet: Sheet, file: Path) -> None:
+        # With a byte order mark, without which Excel takes UTF-8 for Windows-1252.
+        with file.open("w", encoding="utf-8-sig", newline="") as opened:
+            writer = CsvWriter(opened)
+            writer.writerow(sheet.columns)
+            writer.writerows(rows_as_text(sheet))
+
+    return _each_sheet(document, path, write_one)
+
+
+def _write_parquet(document: Document, path: Path) -> list[Path]:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    def write_one(sheet: Sheet, file: Path) -> None:
+        columns = zip(*rows_as_text(sheet), strict=True) if sheet.rows else [()] * len(sheet.columns)
+        parquet.write_table(pa.table(dict(zip(sheet.columns, map(list, columns), strict=True))), file)
+
+    return _each_sheet(document, path, write_one)
+
+
+def _write_json(document: Document, path: Path) -> list[Path]:
+    whole: dict[str, Any] = {"summary": list(document.summary)}
+    for sheet in document.sheets:
+        whole[sheet.slug] = [dict(zip(sheet.columns, row, strict=True)) for row in rows_as_text(sheet)]
+    return _written(path, json.dumps(whole, ensure_ascii=False, indent=1))
+
+
+def _write_html(document: Document, path: Path) -> list[Path]:
+    return _written(path, page(document, path))
+
+
+def _each_sheet(document: Document, path: Path, write_one: Callable[[Sheet, Path], None]) -> list[Path]:
+    first, *others = document.sheets
+    files = {path: first} | {path.with_suffix(f".{sheet.slug}{path.suffix}"): sheet for sheet in others}
+    for file, sheet in files.items():
+        write_one(sheet, _partial(file))
+        _partial(file).replace(file)
+    return list(files)
+
+
+def _written(path: Path, text: str) -> list[Path]:
+    _partial(path).write_text(text, encoding="utf-8")
+    _partial(path).replace(path)
+    return [path]
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(path.name + ".partial")
+
+
+_WRITERS: dict[str, Callable[[Document, Path], list[Path]]] = {
+    ".xlsx": _write_xlsx,
+    ".csv": _write_csv,
+    ".parquet": _write_parquet,
+    ".json": _write_json,
+    ".html": _write_html,
+}

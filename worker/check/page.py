@@ -1,0 +1,57 @@
+"""The list of bins as one HTML file, with its pictures in it, that can be sent and printed."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from html import escape
+from pathlib import Path
+
+from worker.check.document import SIDE, Cell, Document, Link, Sheet, address
+
+ROWS = 2_000
+"""Rows of a sheet at most: browsers are slow with more."""
+_STYLE = f"""
+:root {{ color-scheme: light dark; }}
+body {{ font: 15px/1.4 system-ui, sans-serif; margin: 2rem auto; max-width: 90rem; padding: 0 1rem; }}
+table {{ border-collapse: collapse; display: block; overflow-x: auto; }}
+th, td {{ border-bottom: 1px solid #8886; padding: .3rem .6rem; text-align: left; vertical-align: top; }}
+td.number {{ text-align: right; font-variant-numeric: tabular-nums; }}
+img {{ display: block; max-width: {SIDE}px; }}
+"""
+
+
+def page(document: Document, path: Path) -> str:
+    """The document as it is written to `path`."""
+    lines = "".join(f"<p>{escape(line)}</p>" for line in document.summary)
+    sections = "".join(_section(sheet, document, path) for sheet in document.sheets)
+    return (
+        '<!doctype html><html lang="en"><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>Binwatch: bins to look at</title><style>{_STYLE}</style>"
+        f"<h1>Bins to look at</h1>{lines}{sections}</html>\n"
+    )
+
+
+def _section(sheet: Sheet, document: Document, path: Path) -> str:
+    heading = f'<h2 id="{sheet.slug}">{escape(sheet.name)}: {len(sheet.rows):,}</h2>'
+    if not sheet.rows:
+        return f"{heading}<p>None.</p>"
+    head = "".join(f"<th>{escape(name)}</th>" for name in sheet.columns)
+    rows = "".join(
+        "<tr>" + "".join(_cell(*cell, document, path) for cell in zip(sheet.columns, row, strict=True)) + "</tr>"
+        for row in sheet.rows[:ROWS]
+    )
+    is_cut = len(sheet.rows) > ROWS
+    left = f"<p>The first {ROWS:,} of {len(sheet.rows):,}: other formats have all.</p>" if is_cut else ""
+    return f"{heading}{left}<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+
+
+def _cell(column: str, cell: Cell, document: Document, path: Path) -> str:
+    if isinstance(cell, Link):
+        jpeg = document.pictures.get(cell.path)
+        picture = f'<img alt="" src="data:image/jpeg;base64,{b64encode(jpeg).decode()}">' if jpeg else ""
+        return f'<td><a href="{escape(address(cell.path, path))}">{picture}{escape(cell.text)}</a></td>'
+    if isinstance(cell, float):
+        return f'<td class="number">{f"{cell:.4f}" if column.startswith("how odd") else f"{cell:.0%}"}</td>'
+    number = ' class="number"' if isinstance(cell, int) else ""
+    return f"<td{number}>{escape('' if cell is None else str(cell))}</td>"
