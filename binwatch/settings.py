@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import sysconfig
 from enum import StrEnum
 from pathlib import Path
 
@@ -22,7 +23,17 @@ from binwatch.numbers import number
 PREFIX = "BINWATCH_"
 TRANSFORM_MB = 100
 """SageMaker's limit for the requests in flight to an instance times the largest of them, in MB."""
-DEFAULT_MODEL = Path(__file__).parent.parent / "samples" / "model"
+
+
+def _default_model() -> Path:
+    """The starter model: in the repository, or where installing Binwatch has put it."""
+    in_repository = Path(__file__).parent.parent / "samples" / "model"
+    schemes = [sysconfig.get_default_scheme(), sysconfig.get_preferred_scheme("user")]
+    installed = [Path(sysconfig.get_path("data", scheme)) / "share" / "binwatch" / "model" for scheme in schemes]
+    return next((folder for folder in (in_repository, *installed) if folder.is_dir()), in_repository)
+
+
+DEFAULT_MODEL = _default_model()
 
 
 class EventSource(StrEnum):
