@@ -200,13 +200,7 @@ def _count(places: list[str], settings: Settings, passed_over: SkippedTally) -> 
     from worker.pipeline import Prediction, load_ahead, predict
 
     bundle = Bundle(settings.model_dir)
-    engine = Engine(
-        bundle,
-        provider=settings.provider,
-        precision=settings.precision,
-        threads=settings.inference_threads,
-        batch_size=settings.batch_size,
-    )
+    engine = Engine.of(bundle, settings)
     with ThreadPoolExecutor(settings.fetch_threads) as pool:
         loaded = load_ahead(
             pool,

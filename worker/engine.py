@@ -18,7 +18,7 @@ from binwatch.cores import cores
 from binwatch.counts import names_of
 from binwatch.errors import BinwatchError, BundleError
 from binwatch.onnx_session import CPU
-from binwatch.settings import PrecisionChoice, Provider
+from binwatch.settings import PrecisionChoice, Provider, Settings
 from worker.sessions import CUDA, Cuda, Inferred, NoCudaError, OnCpu, OnCuda, Sessions, VariantError
 
 logger = logging.getLogger(__name__)
@@ -81,6 +81,17 @@ class Engine:
                 return
         assert refused is not None  # else the loop has returned, or raised
         raise refused
+
+    @classmethod
+    def of(cls, bundle: Bundle, settings: Settings) -> Engine:
+        """The bundle's model, loaded as the settings say."""
+        return cls(
+            bundle,
+            provider=settings.provider,
+            precision=settings.precision,
+            threads=settings.inference_threads,
+            batch_size=settings.batch_size,
+        )
 
     def _load(self, provider: str, precision: Precision) -> None:
         """Raises NoCudaError, VariantError if another variant may do, or BundleError if the bundle is at fault."""

@@ -120,12 +120,6 @@ class ModelKeeper:
         return self._open(self._registry.fetch(version, precisions, self._settings.model_cache))
 
     def _open(self, bundle: Bundle) -> Engine:
-        engine = Engine(
-            bundle,
-            provider=self._settings.provider,
-            precision=self._settings.precision,
-            threads=self._settings.inference_threads,
-            batch_size=self._settings.batch_size,
-        )
+        engine = Engine.of(bundle, self._settings)
         engine.warm()
         return engine

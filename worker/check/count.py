@@ -74,13 +74,7 @@ def count(
 
     `done` is told how many more are recorded, `seen` each photo that is counted, while it is decoded, and its class.
     """
-    engine = Engine(
-        bundle,
-        provider=settings.provider,
-        precision=settings.precision,
-        threads=settings.inference_threads,
-        batch_size=settings.batch_size,
-    )
+    engine = Engine.of(bundle, settings)
     with ThreadPoolExecutor(settings.fetch_threads) as pool:
         counts = _counts(settings, engine, pool, photos, seen)
         while some := list(islice(counts, _AT_A_TIME)):

@@ -15,13 +15,7 @@ logger = logging.getLogger(__name__)
 def load_engine(settings: Settings) -> Engine:
     """The engine, ready to count. Raises BundleError if there is no model that can be used."""
     bundle = find_bundle(settings)
-    engine = Engine(
-        bundle,
-        provider=settings.provider,
-        precision=settings.precision,
-        threads=settings.inference_threads,
-        batch_size=settings.batch_size,
-    )
+    engine = Engine.of(bundle, settings)
     engine.warm()
     logger.info(
         "model: %s (%s, %s, self-check %s) from %s",
