@@ -20,6 +20,7 @@ from monitor.access.bodies import BodyLimit
 from monitor.access.hosts import HostCheck
 from monitor.access.limits import limited
 from monitor.access.proxies import PublishedPath, TrustedProxies, path_of, root_of
+from monitor.access.uploads import upload_limit
 from monitor.access.writers import Doorkeeper
 from monitor.api.problem import describe
 from monitor.headers import HeadAsGet, SecurityHeaders
@@ -52,7 +53,8 @@ def create_app(services: Services) -> ASGIApp:
     app.add_exception_handler(Exception, _fail)
     settings = services.settings
     names = [*services.settings.monitor_hosts.split(","), services.settings.monitor_host]
-    inner = HeadAsGet(SecurityHeaders(HostCheck(limited(BodyLimit(app)), names)))
+    bodies = BodyLimit(app, upload_limit(app.state.doorkeeper))
+    inner = HeadAsGet(SecurityHeaders(HostCheck(limited(bodies), names)))
     return PublishedPath(inner, settings, TrustedProxies(settings))
 
 

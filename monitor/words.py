@@ -103,8 +103,8 @@ def exported(done: Exported) -> str:
     return "\n".join(lines)
 
 
-def imported(report: Report) -> str:
+def imported(report: Report, *, listed: bool = True) -> str:
     """What became of an imported file's rows."""
     bins = "bin" if report.recorded == 1 else "bins"
     done = f"{number(report.recorded)} {bins} recorded, {number(report.known)} known from an earlier import"
-    return "\n".join([*report.lines(), done])
+    return "\n".join([*report.lines(listed=listed), done])

@@ -108,16 +108,16 @@ class Report:
         """Rows whose bin has a photo."""
         return self.matched.total() - self.matched[Match.NONE]
 
-    def lines(self) -> list[str]:
-        """What to tell a person."""
+    def lines(self, *, listed: bool = True) -> list[str]:
+        """What to tell a person; `listed` also where the refused rows are listed."""
         lines = [f"{visible(str(self.file))}: {self.said}", self._matching()]
         if self.summed:
             bins = "1 bin has" if self.summed == 1 else f"{self.summed:,} bins have"
             lines.append(f"{bins} several rows, one for each article: their quantities are summed")
         if self.refused:
             reasons = ", ".join(f"{rows:,} {why.replace('_', ' ')}" for why, rows in self.refused.most_common())
-            listed = "" if self.listed == self.refused.total() else f"the first {self.listed:,} of them "
-            lines.append(f"refused: {reasons}; {listed}listed in {self.refused_file}")
+            which = "" if self.listed == self.refused.total() else f"the first {self.listed:,} of them "
+            lines.append(f"refused: {reasons}" + (f"; {which}listed in {self.refused_file}" if listed else ""))
         return lines
 
     def _matching(self) -> str:

@@ -51,9 +51,9 @@ def _news(
     return failed(problem) if problem else _News()
 
 
-def failed(problem: Problem) -> _News:
-    """Why a form did nothing."""
-    return _News(problem=PROBLEMS[problem])
+def failed(problem: Problem | None) -> _News:
+    """Why a form did nothing; no news if it did what it should."""
+    return _News(problem=PROBLEMS[problem] if problem else None)
 
 
 def _read(connection: Connection, audit_id: int) -> Saved | None:

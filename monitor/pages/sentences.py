@@ -115,7 +115,7 @@ def nothing_found(of: Level, *, is_filtered: bool) -> str:
     if not of.compared:
         return (
             "Nothing compared yet: a bin comes here once its photo is counted and its expected quantity is known."
-            " Upload photos with their metadata files, or import quantities with “python -m monitor expect FILE”."
+            " Upload photos with their metadata files, or an inventory file at “Upload expected quantities”."
         )
     if is_filtered:
         return "No bin passes this filter. Widen it, or show all."

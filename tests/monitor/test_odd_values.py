@@ -47,6 +47,7 @@ PAGES = {
     "/drift": ["window"],
     "/models": [],
     "/login": ["next", "saved", "problem"],
+    "/expected": ["saved", "problem"],
 }  # fmt: skip
 
 

@@ -388,7 +388,7 @@ def test_hostile_text_stays_text_on_every_page(floor: Running, known: Recorder) 
     Store(known.engine).add_expectations([expected])
     saved = add_audit(known.engine, BUCKET, name, 3, HOSTILE).id
     _sign_in(floor, name=HOSTILE[:60])
-    for path in ("/", "/discrepancies", "/models", "/drift", "/bin", "/login"):
+    for path in ("/", "/discrepancies", "/models", "/drift", "/bin", "/login", "/expected"):
         query = {"id": name, "audited": "any", "saved": str(saved), "prefix": name[:9], "next": f"/{name}"}
         html = floor.client.get(path, params=query, headers={"Accept": HTML}).text
         page = Parsed(html)

@@ -17,6 +17,7 @@ PAGES = [
     "/drift",
     "/login",
     "/login?problem=token",
+    "/expected",
     "/nowhere",
     "/bin?id=nobody",
 ]

@@ -1,0 +1,130 @@
+"""Expected quantities from a file that somebody who may write uploads."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, HTTPException, Request
+from fastapi.responses import HTMLResponse, Response
+from starlette.datastructures import UploadFile
+
+from binwatch.errors import BinwatchError, OutageError
+from binwatch.inventory.columns import Named
+from binwatch.inventory.importing import import_file
+from binwatch.spreadsheets import original
+from monitor import words
+from monitor.access.people import sent_a_form
+from monitor.access.uploads import PATH
+from monitor.access.writers import Door, ForeignForm, NotSignedIn
+from monitor.forms import Problem, go
+from monitor.pages.news import News, failed
+from monitor.pages.templates import html
+from monitor.pages.visit import Visit
+from monitor.services import Given, Services
+
+router = APIRouter()
+
+SHOWN = 100
+"""Refused rows that the page shows."""
+_FIELDS = ("csrf", "bin_column", "quantity_column", "article_column")
+_LONGEST_NAME = 60
+"""Characters; a file's name has 255 bytes at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """A form with a file."""
+
+    name: str
+    data: bytes
+    fields: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What became of a file."""
+
+    lines: list[str]
+    refused: list[dict[str, str]] = field(default_factory=list)
+    """The first SHOWN refused rows."""
+
+
+async def _sent(request: Request) -> _Sent:
+    try:
+        async with request.form(max_files=1, max_fields=len(_FIELDS)) as form:
+            file = form.get("file")
+            if not isinstance(file, UploadFile):
+                raise HTTPException(400, "the form has no file")
+            fields = {name: value for name in _FIELDS if isinstance(value := form.get(name), str)}
+            return _Sent(_plain(file.filename or ""), await file.read(), fields)
+    except ValueError as error:
+        raise HTTPException(400, "the form cannot be read") from error
+
+
+@router.get(PATH, response_class=HTMLResponse)
+def expected(request: Request, visit: Visit, news: News) -> HTMLResponse:
+    """The form for a file, or how to turn writing on."""
+    return html(request, "expected.html", visit=visit, news=news, imported=None, error=None)
+
+
+@router.post(PATH)
+def upload(
+    request: Request, services: Given, door: Door, visit: Visit, sent: Annotated[_Sent, Depends(_sent)]
+) -> Response:
+    """Fields file, csrf, and names of columns. The answer says what became of each row; sent again, nothing changes."""
+    try:
+        door.check_form(door.admit(request), sent.fields.get("csrf", ""))
+    except (NotSignedIn, ForeignForm) as error:
+        if not sent_a_form(request):
+            raise
+        if isinstance(error, NotSignedIn):
+            return go(request, "/login", problem=Problem.SIGNED_OUT, next=PATH)
+        return html(request, "expected.html", 403, visit=visit, news=failed(Problem.FOREIGN), imported=None, error=None)
+    try:
+        imported, error_, status = _import(services, sent), None, 200
+    except OutageError:
+        raise
+    except BinwatchError as error:
+        imported, error_, status = None, str(error), 422
+    return html(request, "expected.html", status, visit=visit, news=failed(None), imported=imported, error=error_)
+
+
+def _import(services: Services, sent: _Sent) -> Imported:
+    """Raises BinwatchError, whose message names the file as it was called where it came from."""
+    columns = [sent.fields.get(name, "").strip() or None for name in _FIELDS[1:]]
+    with TemporaryDirectory(prefix="binwatch-") as folder:
+        file = Path(folder, sent.name)
+        file.write_bytes(sent.data)
+        bucket = services.settings.bucket
+
+        def without_folder(text: str) -> str:
+            return text.replace(f"{folder}/", "")
+
+        try:
+            report = services.writable.write(lambda engine: import_file(file, engine, bucket, named=Named(*columns)))
+        except OutageError:
+            raise
+        except BinwatchError as error:
+            raise BinwatchError(without_folder(str(error))) from error
+        lines = without_folder(words.imported(report, listed=False)).split("\n")
+        return Imported(lines, _refused(report.refused_file))
+
+
+def _refused(file: Path | None) -> list[dict[str, str]]:
+    if file is None:
+        return []
+    with file.open(encoding="utf-8", newline="") as opened:
+        rows = islice(csv.DictReader(opened), SHOWN)
+        return [{name: original(cell) for name, cell in row.items()} for row in rows]
+
+
+def _plain(name: str) -> str:
+    """A name that is one in every folder."""
+    last = name.replace("\\", "/").rpartition("/")[2]
+    plain = "".join(character for character in last if character.isprintable())[-_LONGEST_NAME:].strip(". ")
+    return plain if plain.isprintable() and plain else "upload"

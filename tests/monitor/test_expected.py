@@ -1,0 +1,150 @@
+"""Uploading an inventory file: who may, what it says, and what it never does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+
+import openpyxl
+import pytest
+from sqlalchemy import Engine, select
+
+from binwatch.records.tables import Expectation
+from monitor.access.bodies import MAX_BYTES
+from monitor.access.uploads import MAX_FILE
+from monitor.pages.expected import _plain
+from tests.monitor.conftest import BUCKET, HTML, Recorder, Running, running_monitor
+from tests.monitor.html import Parsed
+from tests.monitor.test_access import BEARER, TOKEN, _form_token, _here, _sign_in
+
+
+@pytest.fixture
+def floor(
+    sqlite_records: Engine, recorder: Recorder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[Running]:
+    """A monitor on which people may write; bin 00184 has a photo. Its temporary files are in `tmp_path`."""
+    monkeypatch.setenv("BINWATCH_DATABASE_URL", sqlite_records.url.render_as_string(hide_password=False))
+    monkeypatch.setenv("BINWATCH_S3_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("BINWATCH_BUCKET", BUCKET)
+    monkeypatch.setenv("BINWATCH_MONITOR_TOKEN", TOKEN)
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    recorder.count("00184.jpg", 2, bucket=BUCKET)
+    with running_monitor() as running:
+        yield running
+
+
+def _xlsx(*rows: tuple[object, ...]) -> bytes:
+    book = openpyxl.Workbook()
+    for row in rows:
+        book.active.append(list(row))
+    file = BytesIO()
+    book.save(file)
+    return file.getvalue()
+
+
+def _quantities(records: Engine) -> dict[str, tuple[int | None, str]]:
+    statement = select(Expectation.bin_id, Expectation.quantity, Expectation.source)
+    with records.connect() as connection:
+        return {row.bin_id: (row.quantity, row.source) for row in connection.execute(statement)}
+
+
+def test_a_signed_in_person_uploads_a_spreadsheet(floor: Running, sqlite_records: Engine, tmp_path: Path) -> None:
+    _sign_in(floor)
+    page = floor.client.get("/expected", headers={"Accept": HTML})
+    assert 'enctype="multipart/form-data"' in page.text
+    data = _xlsx(("Bin ID", "Qty"), (184, 5), ("Z<b>9", 1), ("A", "many"))
+    for done in ("2 bins recorded, 0 known", "0 bins recorded, 2 known"):
+        answer = floor.client.post(
+            "/expected",
+            data={"csrf": _form_token(floor)},
+            files={"file": (r"C:\stock\<i>März.xlsx", data)},
+            headers=_here(floor),
+        )
+        assert answer.status_code == 200
+        said = Parsed(answer.text).text
+        assert "<i>März.xlsx: bin from 'Bin ID', quantity from 'Qty'" in said
+        assert "3 rows: 1 meets a photo (1 of them but for zeros that spreadsheets drop or add)" in said
+        assert "1 does not ('Z<b>9'), 1 refused" in said
+        assert "refused: 1 not a number" in said
+        assert f"{done} from an earlier import" in said
+        assert "4 A many not a number" in " ".join(said.split())
+        assert str(tmp_path) not in answer.text
+    source = "<i>März.xlsx"
+    assert _quantities(sqlite_records) == {"00184": (5, source), "Z<b>9": (1, source)}
+    assert list((tmp_path / "temporary").iterdir()) == []
+
+
+def test_a_script_with_the_token_names_columns(floor: Running, sqlite_records: Engine) -> None:
+    answer = floor.client.post(
+        "/expected",
+        data={"bin_column": "Kiste", "quantity_column": "Soll"},
+        files={"file": ("stock.csv", "Kiste;Ist;Soll\n184;4;5\n".encode("cp1252"))},
+        headers=BEARER,
+    )
+    assert answer.status_code == 200
+    assert _quantities(sqlite_records) == {"00184": (5, "stock.csv")}
+
+
+def test_a_file_that_cannot_be_read_is_explained(floor: Running, sqlite_records: Engine, tmp_path: Path) -> None:
+    for name, data, message in (
+        ("stock.csv", b"00184,5\n", "stock.csv: no column that is surely the bin"),
+        ("stock.xlsx", b"PK\x03\x04", "stock.xlsx: is no XLSX or ODS that can be read"),
+    ):
+        answer = floor.client.post("/expected", files={"file": (name, data)}, headers=BEARER | {"Accept": HTML})
+        assert answer.status_code == 422
+        assert f"Nothing recorded: {message}" in Parsed(answer.text).text
+        assert str(tmp_path) not in answer.text
+    assert _quantities(sqlite_records) == {}
+
+
+def test_nobody_else_may(floor: Running, sqlite_records: Engine) -> None:
+    files = {"file": ("stock.csv", b"bin,qty\n00184,5\n")}
+    assert "Sign in to upload" in floor.page("/expected")
+    assert floor.client.post("/expected", files=files).status_code == 401
+    answer = floor.client.post("/expected", files=files, headers=_here(floor))
+    assert (answer.status_code, answer.headers["location"]) == (303, "/login?problem=signed_out&next=%2Fexpected")
+    _sign_in(floor)
+    for fields, headers in (({}, _here(floor)), ({"csrf": _form_token(floor)}, {"Origin": "http://elsewhere"})):
+        answer = floor.client.post("/expected", data=fields, files=files, headers=headers)
+        assert answer.status_code == 403
+    assert _quantities(sqlite_records) == {}
+
+
+def test_bodies_are_limited(floor: Running) -> None:
+    rows = b"bin,qty\n" + b"x" * MAX_BYTES
+    assert floor.client.post("/expected", files={"file": ("a.csv", rows)}).status_code == 413
+    large = b"bin,qty\n" + b"\n" * (MAX_FILE + MAX_BYTES)
+    assert floor.client.post("/expected", files={"file": ("a.csv", large)}, headers=BEARER).status_code == 413
+    assert floor.client.post("/expected", files={"file": ("a.csv", rows)}, headers=BEARER).status_code == 200
+    assert floor.client.post("/audits", content=rows, headers=BEARER).status_code == 413
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"", "multipart/form-data"),
+        (b"x", "multipart/form-data; boundary=b"),
+        (b"file=a", "application/x-www-form-urlencoded"),
+    ],
+)
+def test_a_form_that_is_none(floor: Running, content: bytes, kind: str) -> None:
+    answer = floor.client.post("/expected", content=content, headers=BEARER | {"Content-Type": kind})
+    assert answer.status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("sent", "plain"),
+    [
+        ("stock.xlsx", "stock.xlsx"),
+        ("../../etc/passwd", "passwd"),
+        (r"C:\a\b.csv", "b.csv"),
+        ("..", "upload"),
+        ("", "upload"),
+        ("a\0b\n.csv", "ab.csv"),
+        ("ä" * 300 + ".csv", "ä" * 56 + ".csv"),
+    ],
+)
+def test_names_of_files_lead_nowhere(sent: str, plain: str) -> None:
+    assert _plain(sent) == plain
