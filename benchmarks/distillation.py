@@ -1,12 +1,12 @@
-"""Whether several models say more than one, whether a student learns it from them, and what mixup does.
+"""Whether several models say more than one, and whether a student learns it from them.
 
     python -m benchmarks.distillation --photos photos-224.tar --index index.csv --out runs/distillation \\
       --weights resnet50v2-imagenet-layers1-3.npz --train 3000 --epochs 4 --threads 2
 
 Trains the starter model's network (docs/training.md) on a part of the training photos: once with each seed, then with
-the first seed again, taught by all of them, with mixup, and with both. Every model is the averaged weights of its last
-epoch, measured on the validation photos; the test photos are not looked at. Prints a table. Runs that are there already
-are not repeated: the same command continues.
+the first seed again, taught by all of them. Every model is the averaged weights of its last epoch, measured on the
+validation photos; the test photos are not looked at. Prints a table. Runs that are there already are not repeated: the
+same command continues.
 """
 
 from __future__ import annotations
@@ -50,15 +50,13 @@ def write_subset(index: Path, out: Path, train: int) -> None:
         writer.writerows([row["key"], row["label"], row["bin_group"]] for row in [*chosen, *held_out(index)])
 
 
-def plans(out: Path, seeds: int, mixup: float) -> Iterator[tuple[str, dict[str, Any]]]:
+def plans(out: Path, seeds: int) -> Iterator[tuple[str, dict[str, Any]]]:
     """Name of each run, and what it changes."""
     names = [f"seed {seed}" for seed in range(seeds)]
     teachers = [str(out / name / LAST) for name in names]
     yield from ((name, {"train.seed": seed}) for seed, name in enumerate(names))
     yield "taught", {"distil.teachers": teachers}
-    yield f"mixup {mixup}", {"augment.mixup": mixup}
     yield "taught, T 2, share 0.9", {"distil.teachers": teachers, "distil.temperature": 2, "distil.share": 0.9}
-    yield f"taught, mixup {mixup}", {"distil.teachers": teachers, "augment.mixup": mixup}
 
 
 def trained(config: Config, folder: Path, cache: Path, display: Display) -> Path:
@@ -105,7 +103,6 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--views", type=int, default=2)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--mixup", type=float, default=0.2)
     parser.add_argument("--seeds", type=int, default=3, help="models trained with labels alone: the teachers")
     parser.add_argument("--runs", type=int, default=99, help="only so many of the runs, the seeds first")
     options = parser.parse_args()
@@ -119,7 +116,7 @@ def main() -> None:
 
     display, cache = Display(), out / "features"
     files = {}
-    for name, changes in list(plans(out, options.seeds, options.mixup))[: options.runs]:
+    for name, changes in list(plans(out, options.seeds))[: options.runs]:
         display.say(f"\n{name}")
         files[name] = trained(read(None, fixed | changes), out / name, cache, display)
     photos = read_data(read(None, fixed).data, display)[Split.VALIDATION]

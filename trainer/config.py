@@ -73,12 +73,6 @@ class AugmentConfig(_Strict):
     where: Literal["auto", "readers", "device"] = Field(
         "auto", description="by the threads that read, or on train.device; auto: there if it is a GPU"
     )
-    mixup: float = Field(
-        0.0,
-        ge=0,
-        le=10,
-        description="lays photos over each other, in shares drawn from Beta(this, this); 0: off",
-    )
 
 
 class TrainConfig(_Strict):

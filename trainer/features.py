@@ -33,7 +33,7 @@ FEATURE_BATCH = 16
 """Photos computed at a time. Small batches stay in the CPU's cache: 57 photos/s with 16, 40 with 64 (Zen 4, bf16)."""
 LOCK = "lock"
 """File in the folder of features: one run computes at a time, since several may share the folder."""
-READ_LATER = {"views", "flip", "where", "mixup"}
+READ_LATER = {"views", "flip", "where"}
 """Options of [augment] that change nothing of what is kept: features are mirrored and mixed when they are read."""
 ADVICE = "make room (features of earlier runs may be deleted), or keep them elsewhere with --cache"
 
@@ -174,12 +174,9 @@ class FeatureBatches(Epochs):
         threads: int,
         passes: int = 1,
         ranks: Ranks = ALONE,
-        mixup: float = 0.0,
         answers: list[npt.NDArray[np.float32]] | None = None,
     ) -> None:
-        super().__init__(
-            photos, batch_size, seed=seed, shuffle=shuffle, threads=threads, passes=passes, ranks=ranks, mixup=mixup
-        )
+        super().__init__(photos, batch_size, seed=seed, shuffle=shuffle, threads=threads, passes=passes, ranks=ranks)
         self._views = views
         self._flip = flip
         self._answers = answers

@@ -298,7 +298,7 @@ def _batches(
     own = validation.share(ranks)
     options = config.train
     common: dict[str, Any] = {"batch_size": options.batch_size, "seed": options.seed, "threads": options.readers}
-    spread: dict[str, Any] = {"passes": options.accumulate, "ranks": ranks, "mixup": config.augment.mixup}
+    spread: dict[str, Any] = {"passes": options.accumulate, "ranks": ranks}
     if not model.frozen:
         later = augments_on_device(config)
         return (

@@ -175,14 +175,11 @@ class Run:
         if batch.changes is not None:
             with self.clock(Stage.AUGMENT):
                 inputs = augment(inputs, batch.changes)
-        if batch.mix is not None:
-            with self.clock(Stage.AUGMENT):
-                inputs = batch.mix.of(inputs)
         answers = self._answers(batch, inputs)
         with self.network.exchange(last):
             with self.clock(Stage.FORWARD):
                 logits = forward(self.network, inputs, train)
-                loss = self.loss(logits, batch.quantities, batch.step, batch.mix, answers)
+                loss = self.loss(logits, batch.quantities, batch.step, answers)
             with self.clock(Stage.BACKWARD):
                 # The processes' gradients are averaged, and here they are parts of a sum.
                 torch.autograd.backward(loss * self.ranks.size)

@@ -13,7 +13,6 @@ from torch.nn import functional
 
 from binwatch.counts import CLASSES, EVERY, MORE
 from trainer.config import DistilConfig, TrainConfig
-from trainer.data.mixup import Mix
 from trainer.targets import soft_targets
 
 NO_TEACHERS = DistilConfig()
@@ -22,11 +21,7 @@ LEAST = 1e-9
 
 
 class Loss:
-    """The configured loss, with a weight per class, float (classes,), or none.
-
-    Both distances are as good for mixed targets as for plain ones: up to a constant, the distance from a mixture of
-    two targets is the mixture of the distances from each.
-    """
+    """The configured loss, with a weight per class, float (classes,), or none."""
 
     def __init__(
         self,
@@ -51,25 +46,22 @@ class Loss:
         logits: Tensor,
         quantities: Tensor,
         step: Tensor | None = None,
-        mix: Mix | None = None,
         answers: Tensor | None = None,
     ) -> Tensor:
-        """Of logits (batch, classes) and items per photo, int64 (rows,): their part of the mean over a step.
+        """Of logits (batch, classes) and items per photo, int64 (batch,): their part of the mean over a step.
 
         `step` is the items per photo of the whole step, on the CPU; none if the batch is all of it. The parts of a
-        step, wherever they are computed, add up to its (weighted) mean. `mix` makes the batch's targets of those of
-        the rows; without it they are the same. `answers` are the teachers' probabilities, float (batch, classes).
+        step, wherever they are computed, add up to its (weighted) mean. `answers` are the teachers' probabilities,
+        float (batch, classes).
         """
         targets = self.targets(quantities)
-        if mix is not None:
-            targets = mix.of(targets)
         each = self._distance(logits, targets)
         if answers is not None:
             each = torch.lerp(each, self._from_teachers(logits, targets, answers), self._distil.share)
         return each.sum() / self._total(quantities.cpu() if step is None else step)
 
     def targets(self, quantities: Tensor) -> Tensor:
-        """What the network should say, float32 (rows, classes). Each row adds up to what its photo counts: 1, or its
+        """What the network should say, float32 (batch, classes). Each row adds up to what its photo counts: 1, or its
         class's weight.
         """
         wanted = self._of_learned(soft_targets(quantities, self._sigma))

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from trainer.config import AugmentConfig
-from trainer.data import mixup
 from trainer.data.augment import draw
 from trainer.data.epochs import Batch, generator
 from trainer.feed import feed, moved, one_ahead
@@ -21,8 +20,7 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GP
 def batch(number: int, photos: int = 3) -> Batch:
     pixels = torch.full((photos, 8, 8, 3), number, dtype=torch.uint8)
     quantities, random = torch.arange(photos), generator(number)
-    changes, mix = draw(photos, AugmentConfig(sharpness=0.5), random), mixup.draw(photos, 1.0, random)
-    return Batch(pixels, quantities, quantities, photos, changes, mix)
+    return Batch(pixels, quantities, quantities, photos, draw(photos, AugmentConfig(sharpness=0.5), random))
 
 
 def test_a_cpu_is_given_the_very_batches() -> None:
@@ -63,11 +61,9 @@ def test_all_moves_but_what_the_cpu_sums_up() -> None:
     assert sent.changes is not None
     assert found.changes is not None
     assert found.changes.sharpness is not None
-    assert found.mix is not None
     tensors = [found.inputs, found.quantities, found.changes.affine, found.changes.brightness]
     tensors += [found.changes.contrast, found.changes.sharpness]
-    tensors += [found.mix.first, found.mix.second, found.mix.share]
-    assert [each.device.type for each in tensors] == ["meta"] * 9
+    assert [each.device.type for each in tensors] == ["meta"] * 6
     assert found.step is sent.step
     assert found.photos == 3
 

@@ -29,7 +29,7 @@ def config_of(data: Data, *more: str) -> Config:
 @pytest.mark.parametrize(
     "options",
     [
-        ["train.class_weights=sqrt", "train.schedule=one_cycle", "augment.mixup=0.4"],
+        ["train.class_weights=sqrt", "train.schedule=one_cycle"],
         ["train.loss=earth_mover", "train.accumulate=2", "train.optimiser=sgd"],
         ["model.freeze=layer2", "train.loss=cross_entropy"],
     ],

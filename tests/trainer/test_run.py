@@ -45,7 +45,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 EVERYTHING: dict[str, object] = {
     "model__head": "capstone", "train__loss": "earth_mover", "train__class_weights": "sqrt", "train__optimiser": "sgd",
     "train__schedule": "one_cycle", "train__accumulate": 3, "train__channels_last": True, "train__tensorboard": True,
-    "augment__where": "device", "augment__mixup": 0.4, "distil__share": 0.3, "distil__temperature": 2.0,
+    "augment__where": "device", "distil__share": 0.3, "distil__temperature": 2.0,
 }  # fmt: skip
 
 

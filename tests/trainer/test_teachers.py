@@ -115,7 +115,7 @@ def test_their_mean_answer_at_a_temperature(data: Data, teacher: Path, fitted: P
 
 def test_a_teacher_of_another_architecture(data: Data, fitted: Path, tmp_path: Path) -> None:
     """The checkpoint names its teachers, and so does the card, without saying where they lay."""
-    teach = ["--set", f"distil.teachers=['{fitted}']", "--set", "distil.share=0.7", "--set", "augment.mixup=0.4"]
+    teach = ["--set", f"distil.teachers=['{fitted}']", "--set", "distil.share=0.7"]
     other = ["--set", "model.width=1", "--set", "model.architecture=resnet18", "--freeze", "layer4", "--epochs", 1]
     run_cli("fit", *data.flags, "--out", tmp_path / "run", *QUICK, *other, *teach)
     saved = checkpoint.load(tmp_path / "run" / BEST)

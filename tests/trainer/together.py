@@ -28,7 +28,6 @@ PROCESSES = 2
 EXACT: dict[str, Any] = {
     "model.dropout": 0.0, "train.epochs": 2, "train.loss": "earth_mover", "train.class_weights": "balanced",
     "train.optimiser": "sgd", "train.schedule": "one_cycle", "augment.where": "device", "train.ema": 0.9,
-    "augment.mixup": 0.4,
 }  # fmt: skip
 """A run that depends on nothing but the photos of each step: no batch norm, no dropout."""
 ALONE_32 = EXACT | {"train.batch_size": 32}

@@ -30,12 +30,9 @@ class PhotoBatches(Epochs):
         threads: int,
         passes: int = 1,
         ranks: Ranks = ALONE,
-        mixup: float = 0.0,
         later: bool = False,
     ) -> None:
-        super().__init__(
-            photos, batch_size, seed=seed, shuffle=shuffle, threads=threads, passes=passes, ranks=ranks, mixup=mixup
-        )
+        super().__init__(photos, batch_size, seed=seed, shuffle=shuffle, threads=threads, passes=passes, ranks=ranks)
         self._set = photos
         self._augment = augment
         self._later = later

@@ -13,10 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainer.data import mixup
 from trainer.data.augment import Changes
 from trainer.data.dataset import PhotoSet
-from trainer.data.mixup import Mix
 from trainer.ranks import ALONE, Ranks
 
 Item = TypeVar("Item")
@@ -40,10 +38,8 @@ class Batch:
     """Of this pass, in all processes."""
     changes: Changes | None = None
     """How `inputs` are to be changed where the network computes; none if they are as they should be."""
-    mix: Mix | None = None
-    """How the rows of `inputs` are then to be mixed, and their targets; none if each is a photo of the batch."""
     answers: Tensor | None = None
-    """The teachers' probabilities, float32 (batch, classes), of photos as mixed; none if they were not asked before."""
+    """The teachers' probabilities, float32 (batch, classes); none if they were not asked before."""
 
 
 class Inputs(NamedTuple):
@@ -148,14 +144,12 @@ class Epochs:
         threads: int,
         passes: int = 1,
         ranks: Ranks = ALONE,
-        mixup: float = 0.0,
     ) -> None:
         self.quantities = torch.from_numpy(photos.quantities)
         self._cut = Cut.of(len(photos), batch_size, passes, ranks)
         self._seed = seed
         self._shuffle = shuffle
         self._threads = threads
-        self._mixup = mixup
 
     def __len__(self) -> int:
         return self._cut.steps * self._cut.passes
@@ -185,16 +179,12 @@ class Epochs:
     def _batch(self, epoch: int, index: int, order: Tensor) -> Batch:
         step, together, own = self._cut.step(index), self._cut.together(index), self._cut.own(index)
         photos, random = order[step], generator(self._seed, epoch, index // self.passes)
-        places, mix = torch.arange(own.start - step.start, own.stop - step.start), None
-        if self._mixup:  # with photos of the whole step: those of another process or pass are read here, too
-            places, mix = mixup.draw(len(photos), self._mixup, random).part(places)
-        inputs, changes, answers = self.inputs(Part(photos[places], random, len(photos), places))
-        if mix is not None and answers is not None:
-            answers = mix.of(answers)
+        within = torch.arange(own.start - step.start, own.stop - step.start)
+        inputs, changes, answers = self.inputs(Part(order[own], random, len(photos), within))
+        quantities = self.quantities
         return Batch(
-            inputs, self.quantities[photos[places]], self.quantities[photos], together.stop - together.start,
-            changes, mix, answers,
-        )  # fmt: skip
+            inputs, quantities[order[own]], quantities[photos], together.stop - together.start, changes, answers
+        )
 
 
 def generator(*parts: int) -> torch.Generator:
