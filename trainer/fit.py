@@ -130,7 +130,7 @@ def _warn_of_parted_groups(config: DataConfig, data: DataSet, display: Display) 
     parted = sum(map(len, groups)) - len(set.union(*groups))
     if parted:
         display.say(
-            f"warning: {parted:,} bin groups have photos in more than one split (column {config.split_column}):"
+            f"warning: bin groups with photos in more than one split (column {config.split_column}): {parted:,};"
             " the model will look better than it is"
         )
 
@@ -140,14 +140,14 @@ def _warn_of_copies(config: DataConfig, data: DataSet, display: Display) -> None
     parted = [same for same in data.copies if len({row.split for row in same}) > 1]
     if parted:
         display.say(
-            f"warning: {config.index}: {len(parted):,} photos are in more than one split, under several keys"
-            f" ({_named(parted[0])}): the model will look better than it is; give copies one {config.group_column}"
+            f"warning: {config.index}: photos in more than one split, under several keys: {len(parted):,}"
+            f" ({_named(parted[0])}); the model will look better than it is; give copies one {config.group_column}"
         )
     contradictory = [same for same in data.copies if len({class_of(row.quantity) for row in same}) > 1]
     if contradictory:
         display.say(
-            f"warning: {config.index}: {len(contradictory):,} photos have several labels, under several keys"
-            f" ({_named(contradictory[0])}): at most one is right; audit them, or take them out"
+            f"warning: {config.index}: photos with several labels, under several keys: {len(contradictory):,}"
+            f" ({_named(contradictory[0])}); at most one is right; audit them, or take them out"
         )
 
 
@@ -173,7 +173,7 @@ def say_left_out(config: DataConfig, missing: Sequence[str], unreadable: Mapping
     for key, reason in unreadable.items():
         display.say(f"left out: {key}: {reason}")
     if missing:
-        display.say(f"left out: {len(missing)} photos that the index names and {config.photos} does not hold")
+        display.say(f"left out: photos that the index names and {config.photos} does not hold: {len(missing):,}")
 
 
 def follow(display: Display, batches: Iterator[Batch], photos: int, what: str) -> Iterator[Batch]:

@@ -111,8 +111,8 @@ def test_the_same_photo_under_two_keys_is_said(copy: Data, capsys: pytest.Captur
     assert {row.quantity for copies in found.copies if copies != same for row in copies} == {0}
     said = " ".join(capsys.readouterr().err.split())
     named = ", ".join(f"{row.key}: {row.quantity}" for row in same)
-    assert "2 photos are in more than one split, under several keys (00000: 0, 00008: 0, 00016: 0)" in said
-    assert f"1 photos have several labels, under several keys ({named}): at most one is right" in said
+    assert "photos in more than one split, under several keys: 2 (00000: 0, 00008: 0, 00016: 0)" in said
+    assert f"photos with several labels, under several keys: 1 ({named}); at most one is right" in said
     assert load_dataset(config_of(copy)).copies == found.copies
 
 

@@ -131,7 +131,7 @@ def test_a_column_that_parts_a_bin_is_told(data: Data, tmp_path: Path, capsys: p
     shutil.copy(data.photos / "00000.jpg", tmp_path / "photos" / "00000x.jpg")
     read_data(DataConfig(photos=tmp_path / "photos", index=index, split_column="own"), Display())
     said = " ".join(capsys.readouterr().err.split())
-    assert "warning: 1 bin groups have photos in more than one split (column own)" in said
+    assert "warning: bin groups with photos in more than one split (column own): 1; the model" in said
 
 
 def test_two_passes_a_step_are_one_of_both(data: Data, tmp_path: Path) -> None:

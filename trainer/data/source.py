@@ -8,13 +8,11 @@ from collections.abc import Iterable
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Protocol, TypeVar
 
-from binwatch.keys import bin_id
+from binwatch.keys import ENDINGS, PHOTO_SUFFIXES, bin_id
 from trainer.errors import DataError
 
 PREPARED = "prepared.json"
 """File beside a prepared folder of photos that says how they were kept."""
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"})
-
 
 Place = TypeVar("Place")
 
@@ -33,7 +31,7 @@ class Folder:
     """Photos below a folder; the key is the file name without its suffix."""
 
     def __init__(self, folder: Path) -> None:
-        files = (path for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES and path.is_file())
+        files = (path for path in sorted(folder.rglob("*")) if path.suffix.lower() in PHOTO_SUFFIXES and path.is_file())
         self._files = _by_key(folder, ((bin_id(path.stem), path, path) for path in files))
 
     def sizes(self) -> dict[str, int]:
@@ -53,7 +51,7 @@ class Tar:
         except (tarfile.TarError, OSError) as error:
             raise DataError(f"{file}: is not an uncompressed tar ({error}); unpack it and give the folder") from error
         names = ((PurePosixPath(member.name), (member.offset_data, member.size)) for member in members)
-        photos = ((bin_id(name.stem), name, place) for name, place in names if name.suffix.lower() in SUFFIXES)
+        photos = ((bin_id(name.stem), name, place) for name, place in names if name.suffix.lower() in PHOTO_SUFFIXES)
         self._places = _by_key(file, photos)
         self._file = file
 
@@ -102,5 +100,5 @@ def open_source(path: Path) -> Source:
     check_there(path)
     source: Source = Folder(path) if path.is_dir() else Tar(path)
     if not source.sizes():
-        raise DataError(f"{path}: holds no photos ({', '.join(sorted(SUFFIXES))})")
+        raise DataError(f"{path}: holds no photos ({ENDINGS})")
     return source
