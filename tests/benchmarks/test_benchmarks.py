@@ -100,6 +100,14 @@ def test_training_feed() -> None:
     assert re.search(r"^median +\d+\.\d/s [\d,]+\.\d ms +\d+\.\d/s [\d,]+\.\d ms +\d+\.\d%$", output, re.MULTILINE)
 
 
+def test_training_step() -> None:
+    small = ["--size", "64", "--batch-size", "2", "--rounds", "1", "--seconds", "0.01", "--threads", "1"]
+    output = _output("benchmarks.training_step", *small)
+    assert output.startswith("tf_efficientnet_lite0, 64×64, batches of 2, 1 threads, ")
+    for way in ("fp32, contiguous", "fp32, channels last", "bf16, contiguous", "bf16, channels last"):
+        assert re.search(rf"^  {way} +\d+\.\d photos/s", output, re.MULTILINE)
+
+
 def test_memory_of_count() -> None:
     output = _output("benchmarks.memory", str(PHOTOS), "--of", "count", "--photos", "20")
     assert output.startswith("count, 20 photos in ")

@@ -1,0 +1,100 @@
+"""How fast training steps are, by memory format, precision and compilation.
+
+    python -m benchmarks.training_step --architecture tf_efficientnet_lite0 --threads 2 --compiled
+
+Whole steps (forward, backward, optimiser) on random photos in memory, all layers learning. The ways take turns, so that
+other work on the machine hits all of them. Compiling takes a minute for each way.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from itertools import product
+
+import torch
+
+from trainer import devices
+from trainer.config import ModelConfig, TrainConfig
+from trainer.losses import Loss
+from trainer.models import build
+from trainer.network import Network
+from trainer.optimise import optimiser
+from trainer.predict import forward
+from trainer.ranks import ALONE
+
+
+def step_of(architecture: str, size: int, config: TrainConfig) -> Callable[[], None]:
+    """One training step on a batch that is in memory, of a network with random weights."""
+    model = build(ModelConfig(architecture=architecture, weights="none"))
+    if config.channels_last:
+        model = model.to(memory_format=torch.channels_last)
+    model.train()
+    network = Network(model, config, ALONE, features=False)
+    chosen, loss = optimiser(model, [], config), Loss(config)
+    photos = torch.randint(0, 256, (config.batch_size, size, size, 3), dtype=torch.uint8)
+    quantities = torch.arange(config.batch_size) % 7
+
+    def step() -> None:
+        loss(forward(network, photos, config), quantities).backward()
+        chosen.step()
+        chosen.zero_grad(set_to_none=True)
+
+    return step
+
+
+def photos_per_second(step: Callable[[], None], photos: int, seconds: float) -> float:
+    began, done = time.perf_counter(), 0
+    while time.perf_counter() - began < seconds:
+        step()
+        done += photos
+    return done / (time.perf_counter() - began)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--architecture", default="tf_efficientnet_lite0")
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--compiled", action="store_true", help="also with torch.compile")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=2.0, help="of each way in each round")
+    options = parser.parse_args()
+
+    steps = {}
+    for compiled, precision, channels_last in product([False, True], ["fp32", "bf16"], [False, True]):
+        if compiled and not options.compiled:
+            continue
+        config = TrainConfig.model_validate(
+            {
+                "batch_size": options.batch_size,
+                "threads": options.threads,
+                "precision": precision,
+                "channels_last": channels_last,
+                "compile": compiled,
+            }
+        )
+        devices.prepare(config)
+        layout = "channels last" if channels_last else "contiguous"
+        name = f"{precision}, {layout}{', compiled' if compiled else ''}"
+        steps[name] = step_of(options.architecture, options.size, config)
+        steps[name]()
+    size, batch = options.size, options.batch_size
+    rounds = [
+        {name: photos_per_second(step, batch, options.seconds) for name, step in steps.items()}
+        for _ in range(options.rounds)
+    ]
+    print(
+        f"{options.architecture}, {size}×{size}, batches of {batch}, {torch.get_num_threads()} threads,"
+        f" torch {torch.__version__}; medians of {options.rounds} rounds (lowest to highest)"
+    )
+    for name in steps:
+        found = [each[name] for each in rounds]
+        print(f"  {name:<32}{statistics.median(found):>7.1f} photos/s ({min(found):.1f} to {max(found):.1f})")
+
+
+if __name__ == "__main__":
+    main()
