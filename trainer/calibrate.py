@@ -1,11 +1,19 @@
-"""Temperature: one number that makes probabilities mean what they say (Guo et al. 2017, arXiv 1706.04599)."""
+"""Probabilities that mean what they say, of bins as they are.
+
+Temperature is one number that makes answers as sure as they should be (Guo et al. 2017, arXiv 1706.04599). The prior
+shift moves them from the training photos' shares of each class to those of the bins that will be counted (Saerens et
+al. 2002, Neural Computation 14).
+"""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+
+from binwatch.counts import CLASSES
 
 Floats = npt.NDArray[np.floating]
 
@@ -19,21 +27,52 @@ STEPS = 60
 GOLDEN = (5**0.5 - 1) / 2
 
 
-def softmax(logits: Floats, temperature: float = 1.0) -> npt.NDArray[np.float64]:
-    """Probabilities, float64 (photos, classes)."""
-    scaled = logits.astype(np.float64) / temperature
+@dataclass(frozen=True, slots=True)
+class PriorShift:
+    """From the classes' shares in training to their shares among the bins that will be counted."""
+
+    shares: tuple[float, ...]
+    """Among the bins that will be counted, of each class; they add up to 1."""
+    trained: tuple[int, ...]
+    """Training photos of each class."""
+
+    def logits(self) -> npt.NDArray[np.float64]:
+        """What is added to calibrated logits, float64 (classes,): 0 for a class without training photos."""
+        trained = np.array(self.trained)
+        seen = trained > 0
+        found = np.zeros(len(CLASSES))
+        found[seen] = np.log(np.array(self.shares)[seen] * trained.sum() / trained[seen])
+        return found
+
+    def weights(self, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        """What each photo counts so that photos of each class weigh its share, float64 (photos,); the mean is 1."""
+        photos = np.bincount(labels, minlength=len(CLASSES))
+        found = np.array(self.shares)[labels] / photos[labels]
+        weights: npt.NDArray[np.float64] = found * (len(labels) / found.sum())
+        return weights
+
+
+def softmax(
+    logits: Floats, temperature: float = 1.0, shift: npt.NDArray[np.float64] | float = 0.0
+) -> npt.NDArray[np.float64]:
+    """Probabilities, float64 (photos, classes). `shift`, float64 (classes,), is added after the division."""
+    scaled = logits.astype(np.float64) / temperature + shift
     powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
     total: npt.NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
     return total
 
 
-def log_loss(logits: Floats, labels: npt.NDArray[np.int64], temperature: float = 1.0) -> float:
-    """Mean negative logarithm of the probability given to the label."""
-    given = softmax(logits, temperature)[np.arange(len(labels)), labels]
-    return float(-np.log(np.maximum(given, 1e-300)).mean())
+def log_loss(
+    logits: Floats, labels: npt.NDArray[np.int64], temperature: float = 1.0, shift: PriorShift | None = None
+) -> float:
+    """Mean negative logarithm of the probability given to the label; with `shift`, of bins as it says they are."""
+    moved = 0.0 if shift is None else shift.logits()
+    given = softmax(logits, temperature, moved)[np.arange(len(labels)), labels]
+    weights = None if shift is None else shift.weights(labels)
+    return float(np.average(-np.log(np.maximum(given, 1e-300)), weights=weights))
 
 
-def best_temperature(logits: Floats, labels: npt.NDArray[np.int64]) -> float:
+def best_temperature(logits: Floats, labels: npt.NDArray[np.int64], shift: PriorShift | None = None) -> float:
     """The temperature with the smallest log loss, by golden-section search: the loss has one minimum in 1/T.
 
     To the loss of all photos is added that of a prior, PRIOR · (1/T − 1 − ln 1/T). Of 1,000 photos it moves T by less
@@ -41,7 +80,7 @@ def best_temperature(logits: Floats, labels: npt.NDArray[np.int64]) -> float:
     """
 
     def loss(inverse: float) -> float:
-        given = len(labels) * log_loss(logits, labels, 1 / inverse) if len(labels) else 0.0
+        given = len(labels) * log_loss(logits, labels, 1 / inverse, shift) if len(labels) else 0.0
         return given + PRIOR * (inverse - 1 - math.log(inverse))
 
     low, high = 1 / HIGHEST, 1 / LOWEST

@@ -7,13 +7,24 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
+from binwatch.counts import CLASSES, EVERY, names_of
 from binwatch.errors import shown
 from binwatch.image import SIZE
 from trainer.errors import ConfigError
+
+
+def _shares(found: tuple[float, ...]) -> tuple[float, ...]:
+    if found and (len(found) != len(CLASSES) or min(found) <= 0):
+        raise ValueError(f"expected {len(CLASSES)} numbers above 0, the shares of {names_of(EVERY)} items")
+    return found
+
+
+ClassShares = Annotated[tuple[FiniteFloat, ...], AfterValidator(_shares)]
+"""Shares of the classes among the bins that will be counted, up to a common factor. May be empty."""
 
 
 class _Strict(BaseModel):
@@ -30,6 +41,9 @@ class DataConfig(_Strict):
     group_column: str = Field("bin_group", description="photos of one group never land in different splits")
     split_column: str = Field("", description="train, validation or test per photo; empty: by a hash of the group")
     split_seed: int = Field(0, description="another number gives another split")
+    class_shares: ClassShares = Field(
+        (), description="shares of 0, 1, … items among the bins that will be counted; empty: as in training"
+    )
     size: int = Field(
         SIZE, ge=32, le=1024, description="side in pixels to which photos are squashed: the network's input"
     )

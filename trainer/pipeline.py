@@ -20,7 +20,7 @@ from binwatch.image import SIZE
 from binwatch.registry import Registry
 from binwatch.settings import Settings
 from trainer import report
-from trainer.config import AugmentConfig, Config, DataConfig, ModelConfig, TrainConfig, read_tree
+from trainer.config import AugmentConfig, ClassShares, Config, DataConfig, ModelConfig, TrainConfig, read_tree
 from trainer.data.source import prepared_quality
 from trainer.data.split import Split
 from trainer.disk import write_whole
@@ -58,6 +58,7 @@ class SplitConfig(_Strict):
     size: int = SIZE
     split_seed: int = 0
     split_column: str = ""
+    class_shares: ClassShares = ()
 
 
 class PipelineConfig(_Strict):
@@ -164,6 +165,7 @@ class Pipeline:
                 jpeg_quality=prepared_quality(self._work / DATA, self._config.data.size) or 0,
                 split_seed=self._config.data.split_seed,
                 split_column=self._config.data.split_column,
+                class_shares=self._config.data.class_shares,
             ),
             model=self._config.model,
             augment=self._config.augment,

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from trainer.calibrate import FEW, best_temperature, calibration_note, log_loss, softmax
+from trainer.calibrate import FEW, PriorShift, best_temperature, calibration_note, log_loss, softmax
 
 
 def test_softmax_of_large_logits() -> None:
@@ -51,3 +51,33 @@ def test_few_photos_are_noted() -> None:
     (note,) = calibration_note(0.934, 3)
     assert note.startswith("The temperature 0.93 was fitted to 3 validation photos, and held near 1")
     assert calibration_note(0.934, FEW) == []
+
+
+SHIFT = PriorShift((0.4, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1), (10, 30, 10, 10, 10, 10, 0))
+"""Empty bins are five times as common as in training, of 80 photos; the last class was not learned."""
+
+
+def test_a_shift_multiplies_probabilities_by_the_ratio_of_shares() -> None:
+    moved = softmax(np.log(np.array([[0.2, 0.3, 0.1, 0.1, 0.1, 0.2]])), shift=SHIFT.logits()[:6])[0]
+    wanted = np.array([0.2 * 0.4 / (10 / 80), 0.3 * 0.1 / (30 / 80), *[0.1 * 0.1 * 8] * 3, 0.2 * 0.1 * 8])
+    assert moved == pytest.approx(wanted / wanted.sum())
+    assert SHIFT.logits()[6] == 0
+
+
+def test_photos_of_a_class_weigh_its_share() -> None:
+    labels = np.array([0, 1, 1, 1, 2])
+    weights = SHIFT.weights(labels)
+    assert weights.mean() == pytest.approx(1)
+    assert weights[0] / weights[4] == pytest.approx(4)
+    assert weights[1:4].sum() == pytest.approx(weights[4])
+
+
+def test_the_temperature_is_that_of_bins_as_they_are() -> None:
+    """Photos of an empty bin are scored too surely, all others rightly: it counts how many bins are empty."""
+    random = np.random.default_rng(2)
+    logits = random.normal(size=(6000, 7)) * 2
+    labels = np.array([random.choice(7, p=row) for row in softmax(logits)])
+    shift = PriorShift((0.94, *[0.01] * 6), tuple(np.bincount(labels, minlength=7).tolist()))
+    sure = np.where((labels == 0)[:, None], 4 * logits, logits)
+    assert best_temperature(sure, labels, shift) > 1.3 * best_temperature(sure, labels)
+    assert log_loss(sure, labels, shift=shift) > log_loss(sure, labels, best_temperature(sure, labels, shift), shift)

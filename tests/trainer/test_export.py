@@ -200,3 +200,26 @@ def test_a_model_that_was_trained_on_a_gpu_is_exported_on_the_cpu(
     checkpoint.save(tmp_path / BEST, saved)
     run_cli("export", tmp_path / BEST, "--out", tmp_path / "bundle", "--variants", "fp32")
     assert Bundle(tmp_path / "bundle").card.training["config"]["train"]["device"] == "cuda"
+
+
+def test_probabilities_are_of_the_bins_that_will_be_counted(fitted: Path, data: Data, tmp_path: Path) -> None:
+    """Whatever the training photos' shares were: here bins of more items are the more common."""
+    saved = checkpoint.load(fitted / BEST)
+    shares = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0)
+    saved.config = saved.config.model_copy(
+        update={"data": saved.config.data.model_copy(update={"class_shares": shares})}
+    )
+    checkpoint.save(tmp_path / BEST, saved)
+    run_cli("export", tmp_path / BEST, "--out", tmp_path / "moved", "--variants", "fp32", "--max-loss", FEW)
+    bundle = Bundle(tmp_path / "moved")
+    test = load_dataset(saved.config.data)[Split.TEST]
+    pixels = test.pixels(range(len(test)))
+    with torch.inference_mode():
+        logits = saved.model()(torch.from_numpy(pixels))[0].numpy()
+    trained = np.array(saved.facts["data"]["labels"]["train"])
+    assert trained.sum() == 132
+    wanted = softmax(logits, bundle.card.temperature) * (np.array(shares) / 28) / (trained / 132)
+    wanted /= wanted.sum(axis=1, keepdims=True)
+    found = OnnxModel(bundle.model(Precision.FP32))(pixels)[0]
+    np.testing.assert_allclose(found, wanted, atol=1e-4)
+    assert "hold so many items: 0: 3.6%, 1: 7.1%, 2: 10.7%," in " ".join(bundle.card.notes)

@@ -109,9 +109,13 @@ class DataSet:
         return _classes(self[Split.TRAIN])
 
     def facts(self) -> dict[str, object]:
-        """Photos per split, groups per split and what was left out, for the log and the model's card."""
+        """Photos, labels and groups per split, and what was left out, for the log and the model's card."""
         return {
             "photos": {split.value: len(photos) for split, photos in self.splits.items()},
+            "labels": {
+                split.value: np.bincount(photos.labels, minlength=len(CLASSES)).tolist()
+                for split, photos in self.splits.items()
+            },
             "groups": {split.value: len(set(photos.groups)) for split, photos in self.splits.items()},
             "missing": len(self.missing),
             "unreadable": len(self.unreadable),

@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from binwatch.bundle import Bundle, Card, Metrics, Precision, SelfCheck, Variant, describe, write_card
-from binwatch.counts import EVERY, names_of
+from binwatch.counts import CLASSES, EVERY, names_of
 from trainer import checkpoint, devices
-from trainer.calibrate import best_temperature, calibration_note, softmax
+from trainer.calibrate import PriorShift, best_temperature, calibration_note, softmax
 from trainer.checkpoint import Checkpoint
 from trainer.config import DataConfig
 from trainer.conformal import calibration_of
@@ -88,14 +88,16 @@ class Exporter:
         validation = data[Split.VALIDATION]
         logits = torch_logits(self.model, validation, config, display)
         known = np.isin(validation.labels, saved.classes)  # of what it never answers it is wrong at any temperature
-        self.temperature = best_temperature(logits[known], validation.labels[known])
-        self.doubts = calibration_note(self.temperature, int(known.sum()))
-        self.wanted = softmax(logits, self.temperature)
+        shift = prior_shift(saved)
+        self.shift = np.zeros(len(CLASSES)) if shift is None else shift.logits()
+        self.temperature = best_temperature(logits[known], validation.labels[known], shift)
+        self.doubts = [*calibration_note(self.temperature, int(known.sum())), *assumed(shift)]
+        self.wanted = softmax(logits, self.temperature, self.shift)
 
     def write(self, folder: Path, wanted: Sequence[Precision]) -> dict[Precision, Path]:
         """ONNX files in `folder`, not yet checked. fp32 is always written: the others are made from it."""
         files = {precision: folder / f"model-{precision}.onnx" for precision in Precision}
-        write_onnx(self.model, self.temperature, files[Precision.FP32], self.saved.config.data.size)
+        write_onnx(self.model, self.temperature, files[Precision.FP32], self.saved.config.data.size, self.shift)
         if Precision.INT8 in wanted:
             pixels = self._calibration()
             what = "int8: ranges of activations"
@@ -187,6 +189,22 @@ def export(path: Path, folder: Path, options: Options, data: dict[str, Any], dis
         card = exporter.card(checked, options)
         _move(work, folder, card)
     return Bundle(folder).card
+
+
+def prior_shift(saved: Checkpoint) -> PriorShift | None:
+    """From the classes that the network was trained on to data.class_shares; None if there are none."""
+    shares = saved.config.data.class_shares
+    if not shares:
+        return None
+    return PriorShift(tuple(share / sum(shares) for share in shares), tuple(saved.facts["data"]["labels"][Split.TRAIN]))
+
+
+def assumed(shift: PriorShift | None) -> list[str]:
+    """A sentence for people, if probabilities are not of bins as the training photos show them."""
+    if shift is None:
+        return []
+    shares = ", ".join(f"{name}: {share:.1%}" for name, share in zip(CLASSES, shift.shares, strict=True))
+    return [f"Probabilities are of bins of which these shares hold so many items: {shares} (data.class_shares)."]
 
 
 def training_facts(saved: Checkpoint) -> dict[str, Any]:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from binwatch.bundle import EMBEDDING, INPUT, PROBABILITIES
+from binwatch.counts import CLASSES
 from binwatch.image import SIZE
 from trainer.export.notes import remove_notes
 from trainer.export.simplify import simplified
@@ -20,22 +23,34 @@ OPSET = 20
 class Deployed(nn.Module):
     """uint8 (batch, size, size, 3) → probabilities (batch, classes) and embedding (batch, embedding), float32."""
 
-    def __init__(self, counter: Counter, temperature: float) -> None:
+    shift: Tensor
+
+    def __init__(self, counter: Counter, temperature: float, shift: npt.NDArray[np.float64]) -> None:
         super().__init__()
         self.normalise = counter.normalise
         self.backbone = simplified(counter.backbone)
         self.head = counter.head
         self.answers = counter.answers
         self.temperature = temperature
+        self.register_buffer("shift", torch.from_numpy(shift).float())
 
     def forward(self, photos: Tensor) -> tuple[Tensor, Tensor]:
         logits, embedding = self.head(self.backbone(self.normalise(photos)))
-        return torch.softmax(self.answers(logits / self.temperature), dim=1), embedding
+        return torch.softmax(self.answers(logits / self.temperature + self.shift), dim=1), embedding
 
 
-def write_onnx(counter: Counter, temperature: float, file: Path, size: int = SIZE) -> None:
-    """Write the fp32 graph for photos of `size`×`size` pixels into one file, with a free batch dimension."""
-    deployed = Deployed(counter, temperature).eval()
+def write_onnx(
+    counter: Counter,
+    temperature: float,
+    file: Path,
+    size: int = SIZE,
+    shift: npt.NDArray[np.float64] | None = None,
+) -> None:
+    """Write the fp32 graph for photos of `size`×`size` pixels into one file, with a free batch dimension.
+
+    `shift`, float64 (classes,), is added to the logits after they are divided by the temperature.
+    """
+    deployed = Deployed(counter, temperature, np.zeros(len(CLASSES)) if shift is None else shift).eval()
     photos = torch.zeros(2, size, size, 3, dtype=torch.uint8)  # an example of one would fix the batch size at one
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own deprecations, nothing that a user can act on

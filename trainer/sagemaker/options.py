@@ -125,4 +125,6 @@ def s3_uri(option: str, given: str) -> str:
 
 def _text(value: object) -> str:
     """As TOML has it, but for strings, which stay as they are."""
+    if isinstance(value, tuple):
+        return str(list(value))
     return str(value).lower() if isinstance(value, bool) else str(value)

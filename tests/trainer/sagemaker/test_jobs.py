@@ -14,7 +14,7 @@ from binwatch.settings import Settings
 from tests.services.aws_shapes import choices, complaints
 from tests.trainer.drawn import run_cli
 from tests.trainer.sagemaker.conftest import ROLE, CliError
-from trainer.config import assignment
+from trainer.config import DataConfig, assignment
 from trainer.errors import ConfigError, SagemakerError
 from trainer.sagemaker import jobs
 from trainer.sagemaker.client import Aws
@@ -47,6 +47,15 @@ def config(file: Path, *changes: str) -> SagemakerConfig:
 
 def sagemaker(url: str) -> Any:
     return boto3.client("sagemaker", region_name="us-east-1", endpoint_url=url)
+
+
+def test_a_list_reaches_the_training_container_as_it_was_given(file: Path) -> None:
+    """As text, from which the container reads it with the function that reads it on a command line."""
+    shares = "[1.8, 7.6, 14.3, 16.8, 15, 11.7, 32.7]"
+    told = config(file, f"data.class_shares={shares}").hyperparameters()["data.class_shares"]
+    name, value = assignment(f"data.class_shares={told}")
+    found = DataConfig.model_validate({"photos": "photos", "index": "index.csv", name.partition(".")[2]: value})
+    assert found.class_shares == (1.8, 7.6, 14.3, 16.8, 15.0, 11.7, 32.7)
 
 
 def test_a_training_job_is_started_and_waited_for(
