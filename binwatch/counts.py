@@ -35,7 +35,8 @@ def class_of(quantity: int) -> int:
 def error_of(predicted: int, quantity: int) -> int:
     """Signed error in items of class `predicted` against `quantity`, both capped at "more than 5".
 
-    The cap makes this a lower bound where either side is beyond 5: nobody knows how many "more than 5" are.
+    The cap makes this a lower bound where either side is beyond 5: nobody knows how many "more than 5" are. It is for
+    statistics; of one bin people are shown `difference_of`.
     """
     return predicted - class_of(quantity)
 
@@ -46,6 +47,15 @@ def difference_of(predicted: int, quantity: int) -> int:
     "More than 5" is taken as 6, so of that class it is a lower bound; it agrees with every quantity above 5.
     """
     return 0 if error_of(predicted, quantity) == 0 else predicted - quantity
+
+
+def difference_in_words(predicted: int, quantity: int) -> str:
+    """`difference_of` as people read it: "4 fewer"; "at least 2 more" where the count is open-ended."""
+    difference = difference_of(predicted, quantity)
+    if difference == 0:
+        return "agrees"
+    least = "at least " if predicted == MORE else ""
+    return f"{least}{abs(difference)} {'fewer' if difference < 0 else 'more'}"
 
 
 def outcome_of(predicted: int, quantity: int) -> Outcome:

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, RowMapping, and_, select
 
-from binwatch.counts import CLASSES, Outcome
+from binwatch.counts import CLASSES, Outcome, difference_of
 from binwatch.records.tables import Bin, Comparison, Count, Expectation
 from monitor.photos import can_be_shown, was_replaced
 
@@ -24,12 +24,15 @@ class CountedPhoto:
     recorded_at: datetime
     reason: str | None
     detail: str | None
+    predicted: int | None
+    """Index of the class, 0 to 6; None if it was not counted."""
     count: str | None
     """"0" to "5" or "more than 5"; None if it was not counted."""
     confidence: float | None
     expected: int | None
     """None while it has not been compared."""
-    error: int | None
+    difference: int | None
+    """Count − expected quantity in items; of "more than 5" at least so many."""
     outcome: Outcome | None
     unread: str | None
     """Why the bin's metadata file gives no expected quantity."""
@@ -59,7 +62,7 @@ def read_latest(connection: Connection, limit: int) -> list[CountedPhoto]:
 def _last_comparisons(connection: Connection, counts: list[int]) -> dict[int, RowMapping]:
     """Count id → its last comparison: a corrected expected quantity has appended another."""
     statement = (
-        select(Comparison.count_id, Comparison.expected, Comparison.error, Comparison.outcome)
+        select(Comparison.count_id, Comparison.expected, Comparison.outcome)
         .where(Comparison.count_id.in_(counts))
         .order_by(Comparison.id)
     )
@@ -78,10 +81,11 @@ def _photo(row: RowMapping, compared: RowMapping | None) -> CountedPhoto:
         recorded_at=row["recorded_at"],
         reason=row["reason"],
         detail=row["detail"],
+        predicted=predicted,
         count=CLASSES[predicted] if counted else None,
         confidence=probabilities[predicted] if counted and probabilities else None,
         expected=compared["expected"] if compared else None,
-        error=compared["error"] if compared else None,
+        difference=difference_of(predicted, compared["expected"]) if compared else None,
         outcome=Outcome(compared["outcome"]) if compared else None,
         unread=row["unread"],
         replaced=row["replaced"],

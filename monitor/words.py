@@ -83,11 +83,6 @@ def reason(name: str) -> str:
     return REASONS.get(name, name.replace("_", " "))
 
 
-def difference(error: int) -> str:
-    """How a count differs from the expected quantity."""
-    return "agrees" if error == 0 else f"{abs(error)} {'fewer' if error < 0 else 'more'}"
-
-
 def audited(audit: Audited) -> str:
     """What an audit says of the count and of the inventory."""
     count = "there is no count to judge" if audit.predicted is None else f"counted {CLASSES[audit.predicted]}"

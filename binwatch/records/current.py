@@ -10,6 +10,7 @@ from enum import StrEnum
 from sqlalchemy import Connection, Engine, RowMapping, bindparam, delete, func, literal, select, tuple_, update
 
 from binwatch.conformal import PValues
+from binwatch.counts import difference_of
 from binwatch.records.bins import BinKey
 from binwatch.records.engine import WRITE
 from binwatch.records.models import Calibrations
@@ -185,7 +186,8 @@ def _row(pair: Row, compared: Row, audit: int | None) -> Row:
     shared = ("bucket", "bin_id", "count_id", "expectation_id", "model_version")
     return {
         **{name: pair[name] for name in (*shared, "key", "photo_at")},
-        **{name: compared[name] for name in ("predicted", "expected", "error", "p_value")},
+        **{name: compared[name] for name in ("predicted", "expected", "p_value")},
+        "difference": difference_of(compared["predicted"], compared["expected"]),
         "comparison_id": compared["id"],
         "chance": _known(compared["chance"]),
         "doubt": doubt_of(compared["chance"], compared["p_value"]),

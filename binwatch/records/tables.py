@@ -190,7 +190,7 @@ BytewiseText = Text(collation="C").with_variant(Text(), "sqlite")
 
 
 _AUDITED = text("audit_id IS NOT NULL")
-_WRONG = text("error <> 0")
+_WRONG = text("difference <> 0")
 
 
 class CurrentComparison(Base):
@@ -215,8 +215,8 @@ class CurrentComparison(Base):
             sqlite_where=_WRONG,
         ),
         Index("ix_current_model", "model_version", "doubt", "chance", "comparison_id"),
-        # For what is rare, or far down in the ranking: large errors, and bins that agree.
-        Index("ix_current_error", "error", "doubt", "chance", "comparison_id"),
+        # For what is rare, or far down in the ranking: large differences, and bins that agree.
+        Index("ix_current_difference", "difference", "doubt", "chance", "comparison_id"),
         Index("ix_current_key", "key"),
         Index("ix_current_photo_at", "photo_at"),
         Index("ix_current_audit", "audit_id", postgresql_where=_AUDITED, sqlite_where=_AUDITED),
@@ -233,7 +233,8 @@ class CurrentComparison(Base):
     photo_at: Mapped[datetime]
     predicted: Mapped[int] = mapped_column(SmallInteger)
     expected: Mapped[int]
-    error: Mapped[int]
+    difference: Mapped[int]
+    """predicted − expected in items, without the cap of `comparisons.error` (binwatch.counts.difference_of)."""
     chance: Mapped[float]
     """As in `comparisons`, but 1 where it is unknown: such a bin is ranked last."""
     p_value: Mapped[float | None]

@@ -115,7 +115,8 @@ class Standing(BaseModel):
     """How the latest photo and the latest expected quantity compare."""
 
     comparison_id: int
-    error: int
+    difference: int
+    """Count − expected quantity in items; of "more than 5" at least so many."""
     outcome: Outcome
     chance: float | None
     """Probability that the model gives to the expected quantity."""
@@ -272,14 +273,14 @@ def _sum(items: Sequence[Item]) -> int | None:
 
 
 def _standing(row: RowMapping, alpha: float) -> Standing:
-    error, p_value = row["error"], row["p_value"]
+    difference, p_value = row["difference"], row["p_value"]
     return Standing(
         comparison_id=row["comparison_id"],
-        error=error,
-        outcome=Outcome.EXACT if error == 0 else Outcome.UNDER if error < 0 else Outcome.OVER,
+        difference=difference,
+        outcome=outcome_of(row["predicted"], row["expected"]),
         chance=row["chance"] if row["doubt"] < 2 else None,
         p_value=p_value,
-        flagged=error != 0 and p_value is not None and p_value <= alpha,
+        flagged=difference != 0 and p_value is not None and p_value <= alpha,
     )
 
 

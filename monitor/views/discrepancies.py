@@ -68,7 +68,7 @@ class Filters(BaseModel):
         description="how the bin's id begins; with a slash in it, how the photo's key begins",
     )
     direction: Direction = Field(Direction.WRONG, description="count under or over the expected quantity, or both")
-    size: int = Field(0, ge=0, le=MORE, description="least difference in items, with more than 5 taken as 6")
+    size: int = Field(0, ge=0, le=MORE, description="least difference in items")
     audited: bool | None = Field(None, description="true: somebody counted this photo's bin; false: nobody did")
     model: str | None = Field(None, max_length=100, description="a model's version")
     flagged: bool = Field(False, description="only bins whose p-value is at most the level")
@@ -102,8 +102,8 @@ class Discrepancy(BaseModel):
     count: str
     """"0" to "5", or "more than 5"."""
     expected: int
-    error: int
-    """Count − expected quantity in items, "more than 5" taken as 6."""
+    difference: int
+    """Count − expected quantity in items; of "more than 5" at least so many."""
     outcome: Outcome
     chance: float | None
     """Probability that the model gives to the expected quantity."""
@@ -227,7 +227,7 @@ def _proven(connection: Connection, alpha: float) -> list[bool]:
 
 
 def _flagged(alpha: float) -> tuple[ColumnElement[bool], ...]:
-    return CurrentComparison.doubt <= alpha, CurrentComparison.error != 0
+    return CurrentComparison.doubt <= alpha, CurrentComparison.difference != 0
 
 
 def _rows(
@@ -293,15 +293,15 @@ def _conditions(filters: Filters, alpha: float) -> Iterator[ColumnElement[bool]]
 
 
 def _of_size(filters: Filters) -> Iterator[ColumnElement[bool]]:
-    error, least = CurrentComparison.error, max(filters.size, 1)
+    difference, least = CurrentComparison.difference, max(filters.size, 1)
     if filters.direction is Direction.WRONG or (filters.direction is Direction.ALL and filters.size):
-        yield or_(error <= -least, error >= least) if least > 1 else error != 0
+        yield or_(difference <= -least, difference >= least) if least > 1 else difference != 0
     elif filters.direction is Direction.UNDER:
-        yield error <= -least
+        yield difference <= -least
     elif filters.direction is Direction.OVER:
-        yield error >= least
+        yield difference >= least
     elif filters.direction is Direction.EXACT:
-        yield error == 0
+        yield difference == 0
 
 
 def _begins(prefix: str) -> ColumnElement[bool]:
@@ -329,7 +329,7 @@ def _discrepancy(row: RowMapping, alpha: float) -> Discrepancy:
             audited_at=row["audit_at"],
             of_inventory=outcome_of(class_of(row["expected"]), row["audit_quantity"]),
         )
-    error, p_value = row["error"], row["p_value"]
+    difference, p_value = row["difference"], row["p_value"]
     return Discrepancy(
         id=row["comparison_id"],
         bucket=row["bucket"],
@@ -341,11 +341,11 @@ def _discrepancy(row: RowMapping, alpha: float) -> Discrepancy:
         predicted=row["predicted"],
         count=CLASSES[row["predicted"]],
         expected=row["expected"],
-        error=error,
-        outcome=Outcome.EXACT if error == 0 else Outcome.UNDER if error < 0 else Outcome.OVER,
+        difference=difference,
+        outcome=outcome_of(row["predicted"], row["expected"]),
         chance=row["chance"] if row["doubt"] < 2 else None,
         p_value=p_value,
-        flagged=error != 0 and p_value is not None and p_value <= alpha,
+        flagged=difference != 0 and p_value is not None and p_value <= alpha,
         audit=said,
     )
 

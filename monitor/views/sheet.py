@@ -12,8 +12,8 @@ ROWS_AT_A_TIME = 1_000
 MOST_ROWS = 100_000
 """Lines of a file. Whoever needs more asks the API page by page."""
 COLUMNS = (
-    "bin", "bucket", "key", "photo_stored", "model", "count", "expected", "error", "probability_of_expected", "p_value",
-    "flagged", "audited", "auditor", "audited_at",
+    "bin", "bucket", "key", "photo_stored", "model", "count", "expected", "difference", "probability_of_expected",
+    "p_value", "flagged", "audited", "auditor", "audited_at",
 )  # fmt: skip
 
 
@@ -47,7 +47,7 @@ def _cells(one: Discrepancy) -> tuple[object, ...]:
         one.model,
         one.count,
         one.expected,
-        one.error,
+        one.difference,
         "" if one.chance is None else f"{one.chance:.6g}",
         "" if one.p_value is None else f"{one.p_value:.6g}",
         int(one.flagged),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from binwatch.counts import CLASSES, MORE, Outcome, class_of, difference_of, error_of, outcome_of
+from binwatch.counts import CLASSES, MORE, Outcome, class_of, difference_in_words, difference_of, error_of, outcome_of
 
 
 @pytest.mark.parametrize(("quantity", "index"), [(0, 0), (1, 1), (5, 5), (6, 6), (7, 6), (209, 6), (10**9, 6)])
@@ -41,6 +41,21 @@ def test_error_and_outcome(predicted: int, quantity: int, error: int, outcome: O
 )
 def test_the_difference_has_no_cap(predicted: int, quantity: int, difference: int) -> None:
     assert difference_of(predicted, quantity) == difference
+
+
+@pytest.mark.parametrize(
+    ("predicted", "quantity", "words"),
+    [
+        (3, 7, "4 fewer"),
+        (5, 3, "2 more"),
+        (2, 2, "agrees"),
+        (MORE, 4, "at least 2 more"),
+        (MORE, 209, "agrees"),
+        (0, 5000, "5000 fewer"),
+    ],
+)
+def test_the_difference_in_words(predicted: int, quantity: int, words: str) -> None:
+    assert difference_in_words(predicted, quantity) == words
 
 
 def test_classes() -> None:

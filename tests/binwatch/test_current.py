@@ -73,15 +73,16 @@ def rows(engine: Engine, table: type[Base]) -> list[dict[str, Any]]:
 
 
 def current(engine: Engine) -> dict[str, tuple[int, int, int]]:
-    """Bin → predicted, expected and error."""
-    return {row["bin_id"]: (row["predicted"], row["expected"], row["error"]) for row in rows(engine, CurrentComparison)}
+    """Bin → predicted, expected and difference."""
+    found = rows(engine, CurrentComparison)
+    return {row["bin_id"]: (row["predicted"], row["expected"], row["difference"]) for row in found}
 
 
 def test_it_is_about_what_is_latest(records_engine: Engine) -> None:
     store = Store(records_engine)
     store.add_counts([count("a", 2), count("b", 3), count("c", None)])
     store.add_expectations([expect("a", 2), expect("b", 9), expect("c", 1), expect("d", 1)])
-    assert current(records_engine) == {"a": (2, 2, 0), "b": (3, 9, -3)}
+    assert current(records_engine) == {"a": (2, 2, 0), "b": (3, 9, -6)}
     store.add_expectations([expect("a", 4, minutes=1)])
     store.add_counts([count("b", 6, minutes=1), count("a", 5, minutes=-1)])
     assert current(records_engine) == {"a": (2, 4, -2), "b": (6, 9, 0)}
@@ -307,7 +308,7 @@ def test_what_was_there_before_gets_its_rows(empty_url: str) -> None:
             )
     migrate(engine)
     (now,) = rows(engine, CurrentComparison)
-    assert (now["bin_id"], now["error"], now["key"], now["audit_id"]) == ("a", -3, "a.jpg", 7)
+    assert (now["bin_id"], now["difference"], now["key"], now["audit_id"]) == ("a", -9, "a.jpg", 7)
     assert (now["chance"], now["p_value"], now["doubt"]) == (0.05, None, 1.05)
     assert [(row["kind"], row["bins"]) for row in rows(engine, RankTotal)] == [("uncalibrated", 1)]
     (model,) = rows(engine, Model)

@@ -9,6 +9,7 @@ import pytest
 from binwatch.errors import MetadataReason, Reason
 from monitor import words
 from tests.monitor.conftest import Recorder, Running
+from tests.monitor.drifting import BUCKET
 from tests.monitor.html import Parsed
 
 
@@ -25,7 +26,8 @@ def test_each_photo_shows_its_count_beside_what_was_expected(known: Recorder, mo
     assert "= agrees Count 2 Expected 2 Confidence 70\u202f%" in page.card("bin-images/a.jpg")
     assert "− 2 fewer Count 1 Expected 3" in page.card("bin-images/c.jpg")
     assert "+ 1 more Count 5 Expected 4" in page.card("bin-images/d.jpg")
-    assert "Count more than 5 Expected 12" in page.card("bin-images/e.jpg")
+    assert "− 35 fewer Count 5 Expected 40" in page.card("bin-images/f.jpg")
+    assert "= agrees Count more than 5 Expected 12" in page.card("bin-images/e.jpg")
     assert "Expected quantity: not JSON Count 4 Expected –" in page.card("bin-images/g.jpg")
     assert "Not counted: file ends early the file ends early" in page.card("bin-images/h.jpg")
     assert [card.split()[-1] for card in page.cards[:2]] == ["bin-images/i.jpg", "bin-images/h.jpg"], "newest first"
@@ -35,6 +37,14 @@ def test_the_last_comparison_is_shown_after_a_correction(monitor: Running, recor
     recorder.pair("a", predicted=2, expected=5)
     recorder.expect("a", 2)
     assert "= agrees Count 2 Expected 2" in Parsed(monitor.page()).card("a.jpg")
+
+
+def test_of_an_open_ended_count_the_difference_is_the_least_that_it_may_be(
+    monitor: Running, recorder: Recorder
+) -> None:
+    recorder.pair("a", predicted=6, expected=4)
+    assert "+ at least 2 more Count more than 5 Expected 4" in Parsed(monitor.page()).card("a.jpg")
+    assert "at least 2 more" in Parsed(monitor.page(f"/bin?bucket={BUCKET}&id=a")).text
 
 
 def test_a_count_without_expected_quantity_says_so(monitor: Running, recorder: Recorder) -> None:

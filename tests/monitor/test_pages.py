@@ -77,6 +77,7 @@ def test_the_list_shows_each_bin_beside_what_was_expected(floor: Running) -> Non
     assert set(_bins(page)) == {"c", "d", "f"}
     assert "Bin c expected 3 counted 1 2 fewer" in page.text
     assert "Bin d expected 4 counted 5 1 more" in page.text
+    assert "Bin f expected 40 counted 5 35 fewer" in page.text
     assert "audited: 5, inventory too low" in page.text
     assert "audited: 3, inventory right" in page.text
 
@@ -91,7 +92,7 @@ def test_the_form_filters(floor: Running) -> None:
         "direction=over": {"d"},
         "direction=under": {"c", "f"},
         "direction=exact": {"a", "b", "e"},
-        "size=2": {"c"},
+        "size=2": {"c", "f"},
         "prefix=d": {"d"},
         "prefix=bin-images/f": {"f"},
         "prefix=nothing": set(),

@@ -180,7 +180,7 @@ def test_one_bin_with_its_chances(ranked: Recorder) -> None:
     with ranked.engine.connect() as connection:
         found = read_bin(connection, BUCKET, "over-more", ALPHA)
         assert found.standing is not None
-        assert (found.standing.error, found.standing.p_value, found.standing.flagged) == (6, 0.06, True)
+        assert (found.standing.difference, found.standing.p_value, found.standing.flagged) == (6, 0.06, True)
         said = [(one.label, one.probability, one.is_count, one.is_expected) for one in found.probabilities]
         assert said[0] == ("0", 0.05, False, True)
         assert said[6] == ("more than 5", 0.7, True, False)
@@ -279,7 +279,7 @@ def test_the_csv_holds_what_the_list_holds(ranked: Recorder, monitor: Running) -
     by_bin = {row["bin"]: row for row in rows}
     assert "'=HYPERLINK(1)" in by_bin, "no spreadsheet takes a bin's id for a formula"
     over = by_bin["over"]
-    assert (over["expected"], over["error"], over["p_value"], over["flagged"], over["audited"]) == (
+    assert (over["expected"], over["difference"], over["p_value"], over["flagged"], over["audited"]) == (
         "2",
         "3",
         "0.06",

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from binwatch.conformal import PValues, oddness
-from binwatch.counts import CLASSES, MORE, class_of, difference_of
+from binwatch.counts import CLASSES, class_of, difference_in_words, difference_of
 from binwatch.errors import Reason
 from binwatch.inventory.reading import Expected
 from binwatch.keys import Kind, Skipped, kind_of
@@ -71,10 +71,7 @@ class Finding:
     @property
     def words(self) -> str:
         """The difference as people read it."""
-        if self.difference == 0:
-            return "agrees"
-        least = "at least " if self.predicted == MORE else ""
-        return f"{least}{abs(self.difference)} {'fewer' if self.difference < 0 else 'more'}"
+        return difference_in_words(self.predicted, self.expected)
 
 
 @dataclass(frozen=True, slots=True)
