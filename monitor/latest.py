@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import Connection, RowMapping, and_, select
 
 from binwatch.counts import CLASSES, Outcome, difference_of
-from binwatch.records.tables import Bin, Comparison, Count, Expectation
+from binwatch.records.tables import Bin, Comparison, Count, CurrentComparison, Expectation
 from monitor.photos import can_be_shown, was_replaced
 
 
@@ -55,16 +56,25 @@ def read_latest(connection: Connection, limit: int) -> list[CountedPhoto]:
         .limit(limit)
     )
     rows = connection.execute(statement).mappings().all()
-    compared = _last_comparisons(connection, [row["id"] for row in rows])
+    compared = last_comparisons(connection, [row["id"] for row in rows])
     return [_photo(row, compared.get(row["id"])) for row in rows]
 
 
-def _last_comparisons(connection: Connection, counts: list[int]) -> dict[int, RowMapping]:
-    """Count id → its last comparison: a corrected expected quantity has appended another."""
+def last_comparisons(connection: Connection, counts: Sequence[int]) -> dict[int, RowMapping]:
+    """Count id → its last comparison: a corrected expected quantity has appended another.
+
+    What its bin comes to now is the last one in any case: a quantity that was expected before holds again.
+    """
+    is_current = and_(
+        CurrentComparison.bin_id == Comparison.bin_id,
+        CurrentComparison.bucket == Comparison.bucket,
+        CurrentComparison.comparison_id == Comparison.id,
+    )
     statement = (
         select(Comparison.count_id, Comparison.expected, Comparison.outcome)
+        .outerjoin(CurrentComparison, is_current)
         .where(Comparison.count_id.in_(counts))
-        .order_by(Comparison.id)
+        .order_by(CurrentComparison.comparison_id.is_not(None), Comparison.id)
     )
     return {row["count_id"]: row for row in connection.execute(statement).mappings()}
 

@@ -1,4 +1,7 @@
-"""Counts beside expected quantities: each pair once, in the ledger, in the sums, and as what its bin is now."""
+"""Counts beside expected quantities, in the ledger, in the sums, and as what a bin is now.
+
+Each pair of count and quantity is compared once: what an inventory repeats every night is no further evidence.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,10 @@ class Against(StrEnum):
 
 
 def compare(connection: Connection, keys: Sequence[BinKey], calibrations: Calibrations, now: datetime) -> None:
-    """Compare what these bins point at. The caller holds the locks on them; pairs compared before are not again."""
+    """Compare what these bins point at, but for pairs of count and quantity that were compared before.
+
+    The caller holds the locks on the bins, so nobody else compares their counts.
+    """
     statement = (
         select(
             Bin.bucket,
@@ -55,14 +61,17 @@ def compare(connection: Connection, keys: Sequence[BinKey], calibrations: Calibr
         .order_by(Bin.bucket, Bin.bin_id)
     )
     pairs = [dict(row) for row in connection.execute(statement).mappings()]
-    if pairs:
-        values = calibrations.of(connection, {pair["model_version"] for pair in pairs})
-        rows = [_comparison(pair, values.get(pair["model_version"]), now) for pair in pairs]
+    compared = _compared_before(connection, pairs)
+    first = [pair for pair in pairs if (pair["count_id"], pair["quantity"]) not in compared]
+    if first:
+        values = calibrations.of(connection, {pair["model_version"] for pair in first})
+        rows = [_comparison(pair, values.get(pair["model_version"]), now) for pair in first]
         new = insert_new(connection, Comparison, rows)
         add_to_totals(connection, ComparisonTotal, _totals(new, now))
         add_to_totals(connection, ConfusionTotal, _confusion(new, now))
         add_to_totals(connection, ComparisonHour, comparison_hours(new, now))
-    refresh(connection, keys, pairs, now)
+        compared |= _by_pair(new)
+    refresh(connection, keys, [(pair, compared[pair["count_id"], pair["quantity"]]) for pair in pairs], now)
 
 
 def confusion(against: Against, model: str, true_class: int, predicted: int) -> Row:
@@ -77,6 +86,17 @@ def confusion(against: Against, model: str, true_class: int, predicted: int) -> 
 
 
 CONFUSION_LABELS = ("subject", "model_version", "true_class", "predicted")
+
+
+def _compared_before(connection: Connection, pairs: Sequence[Row]) -> dict[tuple[int, int], Row]:
+    """Count id and quantity → their comparison. Earlier releases made several; the last one is what bins point at."""
+    counts = [pair["count_id"] for pair in pairs]
+    statement = select(Comparison.__table__).where(Comparison.count_id.in_(counts)).order_by(Comparison.id)
+    return _by_pair([dict(row) for row in connection.execute(statement).mappings()]) if counts else {}
+
+
+def _by_pair(comparisons: Sequence[Row]) -> dict[tuple[int, int], Row]:
+    return {(row["count_id"], row["expected"]): row for row in comparisons}
 
 
 def _comparison(pair: Row, values: PValues | None, now: datetime) -> Row:

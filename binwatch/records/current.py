@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 
-from sqlalchemy import Connection, Engine, RowMapping, bindparam, delete, func, literal, select, tuple_, update
+from sqlalchemy import Connection, Engine, RowMapping, bindparam, delete, func, literal, or_, select, tuple_, update
 
 from binwatch.conformal import PValues
 from binwatch.counts import difference_of
@@ -37,11 +37,11 @@ def doubt_of(chance: float | None, p_value: float | None) -> float:
     return p_value if p_value is not None else 1 + _known(chance)
 
 
-def refresh(connection: Connection, keys: Sequence[BinKey], pairs: Sequence[Row], now: datetime) -> None:
+def refresh(connection: Connection, keys: Sequence[BinKey], pairs: Sequence[tuple[Row, Row]], now: datetime) -> None:
     """Bring the rows of these bins up to date, and their totals. The caller holds the locks on the bins.
 
-    `pairs` are the bins that can be compared, with what they point at: bucket, bin_id, count_id, expectation_id,
-    model_version, key, etag and photo_at.
+    `pairs` are the bins that can be compared, with what they point at (bucket, bin_id, count_id, expectation_id,
+    model_version, key, etag and photo_at), and the comparison of each.
     """
     before = _ranked(connection, keys)
     if not pairs and not before.total():
@@ -51,24 +51,27 @@ def refresh(connection: Connection, keys: Sequence[BinKey], pairs: Sequence[Row]
     _add(connection, after, now)
 
 
-def _replace(connection: Connection, keys: Sequence[BinKey], pairs: Sequence[Row]) -> Counter[Ranked]:
+def _replace(connection: Connection, keys: Sequence[BinKey], pairs: Sequence[tuple[Row, Row]]) -> Counter[Ranked]:
     """Write the rows; returns how many there are now, by what they are ranked."""
-    comparable = {(pair["bucket"], pair["bin_id"]) for pair in pairs}
+    comparable = {(pair["bucket"], pair["bin_id"]) for pair, _ in pairs}
     gone = [key for key in keys if key not in comparable]
     if gone:
         identity = tuple_(CurrentComparison.bucket, CurrentComparison.bin_id)
         connection.execute(delete(CurrentComparison).where(identity.in_(gone)))
     if not pairs:
         return Counter()
-    compared, audited = _comparisons(connection, pairs), _audits(connection, sorted(comparable))
+    audited = _audits(connection, sorted(comparable))
     insert = insert_into(connection, CurrentComparison)
-    changed = CurrentComparison.comparison_id != insert.excluded.comparison_id
+    changed = or_(
+        CurrentComparison.comparison_id != insert.excluded.comparison_id,
+        CurrentComparison.expectation_id != insert.excluded.expectation_id,
+    )
     kept = ("bucket", "bin_id")
     columns = [column.name for column in CurrentComparison.__table__.c if column.name not in kept]
     statement = insert.on_conflict_do_update(
         index_elements=kept, set_={name: insert.excluded[name] for name in columns}, where=changed
     )
-    rows = [_row(pair, compared[_pair(pair)], audited.get(_photo(pair))) for pair in pairs]
+    rows = [_row(pair, compared, audited.get(_photo(pair))) for pair, compared in pairs]
     connection.execute(statement, rows)
     return Counter(Ranked.UNCALIBRATED if row["p_value"] is None else Ranked.CALIBRATED for row in rows)
 
@@ -164,13 +167,6 @@ def _write_ranks(connection: Connection, found: list[Row]) -> None:
     connection.execute(current, [{name: row[name] for name in ("of_bin", "of_bucket", "p", "odd")} for row in found])
 
 
-def _comparisons(connection: Connection, pairs: Sequence[Row]) -> dict[tuple[int, int], Row]:
-    """The comparison of each pair, made now or before."""
-    identity = tuple_(Comparison.count_id, Comparison.expectation_id)
-    statement = select(Comparison.__table__).where(identity.in_([_pair(pair) for pair in pairs]))
-    return {_pair(dict(row)): dict(row) for row in connection.execute(statement).mappings()}
-
-
 def _audits(connection: Connection, keys: Sequence[BinKey]) -> dict[tuple[str, str, str], int]:
     """Photo → its last audit. The photo counts, not the count: a newer model sees the same items."""
     statement = (
@@ -197,10 +193,6 @@ def _row(pair: Row, compared: Row, audit: int | None) -> Row:
 
 def _known(chance: float | None) -> float:
     return 1.0 if chance is None else chance
-
-
-def _pair(row: Row) -> tuple[int, int]:
-    return row["count_id"], row["expectation_id"]
 
 
 def _photo(row: Row) -> tuple[str, str, str]:

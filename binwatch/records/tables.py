@@ -158,7 +158,10 @@ class Bin(Base):
 
 
 class Comparison(Base):
-    """A count beside the expected quantity of the same bin. A corrected expectation appends another."""
+    """A count beside the expected quantity of the same bin. A corrected quantity appends another.
+
+    The same quantity said once more, by the same file or by another, appends none.
+    """
 
     __tablename__ = "comparisons"
     __table_args__ = (
@@ -172,6 +175,7 @@ class Comparison(Base):
     bin_id: Mapped[str]
     count_id: Mapped[int] = mapped_column(BigId, ForeignKey("counts.id"))
     expectation_id: Mapped[int] = mapped_column(BigId, ForeignKey("expectations.id"))
+    """The first that gave this quantity while the bin showed this photo."""
     model_version: Mapped[str] = mapped_column(String(100))
     predicted: Mapped[int] = mapped_column(SmallInteger)
     expected: Mapped[int]

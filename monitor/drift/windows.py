@@ -12,10 +12,11 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import Connection, RowMapping, func, select
 
-from binwatch.counts import CLASSES, class_of
+from binwatch.counts import CLASSES, Outcome, class_of
 from binwatch.embedding import unpack
-from binwatch.records.tables import Comparison, Count
+from binwatch.records.tables import Count
 from binwatch.reference import Signal
+from monitor.latest import last_comparisons
 
 SAMPLE = 2_000
 """Photos of a window that are looked at. More would cost time and tell hardly more."""
@@ -136,9 +137,8 @@ def _expected(connection: Connection, counts: Sequence[int]) -> dict[int, tuple[
     """Count id → expected class, and whether the count agrees with it, of the latest comparison."""
     found: dict[int, tuple[int, bool]] = {}
     for chunk in _chunks(counts):
-        statement = select(Comparison.count_id, Comparison.expected, Comparison.error).order_by(Comparison.id)
-        for row in connection.execute(statement.where(Comparison.count_id.in_(chunk))):
-            found[row.count_id] = (class_of(row.expected), row.error == 0)
+        for count, compared in last_comparisons(connection, chunk).items():
+            found[count] = (class_of(compared["expected"]), compared["outcome"] == Outcome.EXACT)
     return found
 
 

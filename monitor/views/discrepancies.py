@@ -22,7 +22,7 @@ from binwatch.errors import BinwatchError
 from binwatch.keys import bin_id as one_bin_id
 from binwatch.records.current import Ranked
 from binwatch.records.engine import can_hold
-from binwatch.records.tables import Audit, Comparison, CurrentComparison, RankTotal
+from binwatch.records.tables import Audit, Comparison, CurrentComparison, Expectation, RankTotal
 
 MAX_PREFIX = 1024
 """Characters of a prefix: S3's keys have no more bytes."""
@@ -218,12 +218,18 @@ def _proven(connection: Connection, alpha: float) -> list[bool]:
     By the ledger, since a bin whose quantity was corrected after the audit is not flagged any more.
     """
     lately = select(Audit.__table__).order_by(Audit.id.desc()).limit(PROVEN).subquery()
-    of_pair = and_(Comparison.count_id == lately.c.count_id, Comparison.expectation_id == lately.c.expectation_id)
+    of_pair = and_(Comparison.count_id == lately.c.count_id, Comparison.expected == Expectation.quantity)
     flagged = (Comparison.p_value <= alpha, Comparison.error != 0)
-    statement = select(Comparison.id, Comparison.expected, lately.c.quantity).join(lately, of_pair).where(*flagged)
+    statement = (
+        select(Comparison.count_id, Comparison.expected, lately.c.quantity)
+        .select_from(lately)
+        .join(Expectation, Expectation.id == lately.c.expectation_id)
+        .join(Comparison, of_pair)
+        .where(*flagged)
+    )
     found = connection.execute(statement.order_by(lately.c.id))
-    last = {comparison: (expected, quantity) for comparison, expected, quantity in found}
-    return [class_of(expected) != class_of(quantity) for expected, quantity in last.values()]
+    last = {(count, expected): quantity for count, expected, quantity in found}
+    return [class_of(expected) != class_of(quantity) for (_, expected), quantity in last.items()]
 
 
 def _flagged(alpha: float) -> tuple[ColumnElement[bool], ...]:

@@ -29,6 +29,7 @@ from binwatch.records.tables import (
     Comparison,
     ComparisonTotal,
     Count,
+    CurrentComparison,
     Expectation,
     ExpectationTotal,
     PhotoTotal,
@@ -121,13 +122,13 @@ def assert_compared(engine: Engine) -> None:
     """Every bin whose latest photo is counted and whose latest expectation is readable has that comparison, once."""
     counts = {row.id: row for row in rows(engine, Count)}
     expectations = {row.id: row for row in rows(engine, Expectation)}
-    compared = Counter((row.count_id, row.expectation_id) for row in rows(engine, Comparison))
+    compared = Counter((row.count_id, row.expected) for row in rows(engine, Comparison))
     assert set(compared.values()) <= {1}
     for row in rows(engine, Bin):
         if row.count_id is None or row.expectation_id is None:
             continue
         if counts[row.count_id].reason is None and expectations[row.expectation_id].reason is None:
-            assert compared[row.count_id, row.expectation_id] == 1, row
+            assert compared[row.count_id, expectations[row.expectation_id].quantity] == 1, row
 
 
 def test_a_count_is_recorded_as_given(records_engine: Engine, store: Store) -> None:
@@ -313,6 +314,25 @@ def test_a_newer_expectation_appends_a_comparison(records_engine: Engine, store:
         ("v1", 4, "under"): (1, 1, 1, 1),
         ("v1", 3, "exact"): (1, 0, 0, 1),
     }
+
+
+def test_a_quantity_that_is_said_again_adds_no_comparison(records_engine: Engine, store: Store) -> None:
+    """By the same file a night later, by another file, and after it was something else for a while."""
+    store.add_counts([count(predicted=3)])
+    store.add_expectations([expectation(4, minutes=1)])
+    once = totals(records_engine)["comparisons"]
+    assert store.add_expectations([expectation(4, minutes=2), expectation(4, source="stock.csv", minutes=3)]) == 2
+    assert totals(records_engine)["comparisons"] == once == {("v1", 4, "under"): (1, 1, 1, 1)}
+    store.add_expectations([expectation(3, minutes=4)])
+    assert store.add_expectations([expectation(4, minutes=5)]) == 1
+    assert totals(records_engine)["comparisons"] == once | {("v1", 3, "exact"): (1, 0, 0, 1)}
+    (now,) = rows(records_engine, CurrentComparison)
+    (bin_,) = rows(records_engine, Bin)
+    assert (now.expected, now.difference, now.comparison_id) == (4, -1, rows(records_engine, Comparison)[0].id)
+    assert now.expectation_id == bin_.expectation_id == rows(records_engine, Expectation)[-1].id
+    assert_compared(records_engine)
+    store.add_counts([count(etag="b", minutes=6, predicted=3)])
+    assert totals(records_engine)["comparisons"]["v1", 4, "under"] == (2, 2, 2, 2), "another photo is compared"
 
 
 def test_an_older_expectation_does_not(records_engine: Engine, store: Store) -> None:

@@ -18,7 +18,7 @@ from binwatch.errors import BinwatchError
 from binwatch.inventory.importing import CHUNK, import_file
 from binwatch.inventory.reading import Refusal, Report
 from binwatch.records.audits import UnknownBin, add_audit
-from binwatch.records.tables import Comparison, Expectation
+from binwatch.records.tables import Comparison, ComparisonTotal, Expectation
 from monitor.views.bins import read_bin
 from monitor.views.discrepancies import Direction, Filters, read_discrepancies
 from tests.monitor.conftest import BUCKET, Recorder
@@ -116,6 +116,22 @@ def test_the_newer_of_file_and_metadata_counts(sqlite_records: Engine, recorder:
     with sqlite_records.connect() as connection:
         expected = connection.execute(select(Comparison.expected).order_by(Comparison.id)).scalars().all()
     assert expected == [5, 2]
+
+
+def test_a_nightly_file_that_says_the_same_leaves_the_agreement_as_it_was(
+    sqlite_records: Engine, recorder: Recorder, tmp_path: Path
+) -> None:
+    for bin_id in "ab":
+        recorder.count(f"bin-images/{bin_id}.jpg", 2)
+    for night, second in enumerate((2, 2, 3)):
+        file = _write(tmp_path / f"stock-{night}.csv", [("a", "4"), ("b", str(second))])
+        as_of = datetime.now(UTC) - timedelta(days=3 - night)
+        assert import_file(file, sqlite_records, BUCKET, as_of=as_of).recorded == 2
+    with sqlite_records.connect() as connection:
+        compared = connection.execute(select(Comparison.bin_id, Comparison.expected).order_by(Comparison.id)).all()
+        total = connection.execute(select(func.sum(ComparisonTotal.comparisons))).scalar_one()
+    assert [tuple(row) for row in compared] == [("a", 4), ("b", 2), ("b", 3)]
+    assert total == 3
 
 
 def test_a_file_from_the_future_is_of_now(sqlite_records: Engine, tmp_path: Path) -> None:

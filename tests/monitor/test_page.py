@@ -37,6 +37,9 @@ def test_the_last_comparison_is_shown_after_a_correction(monitor: Running, recor
     recorder.pair("a", predicted=2, expected=5)
     recorder.expect("a", 2)
     assert "= agrees Count 2 Expected 2" in Parsed(monitor.page()).card("a.jpg")
+    recorder.expect("a", 5)
+    assert "− 3 fewer Count 2 Expected 5" in Parsed(monitor.page()).card("a.jpg"), "as it was, and compared once"
+    assert monitor.get("/api/summary").json()["agreement"]["total"]["comparisons"] == 2
 
 
 def test_of_an_open_ended_count_the_difference_is_the_least_that_it_may_be(

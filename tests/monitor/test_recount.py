@@ -61,6 +61,7 @@ class _History:
     photos: dict[str, list[_Photo]] = field(default_factory=lambda: {name: [] for name in BINS})
     quantities: dict[str, list[_Quantity]] = field(default_factory=lambda: {name: [] for name in BINS})
     compared: dict[tuple[int, int], tuple[_Photo, int]] = field(default_factory=dict)
+    """Each photo with each quantity that it met, once."""
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     def at(self) -> datetime:
@@ -117,8 +118,7 @@ class _History:
 
     def compare(self, bin_id: str) -> None:
         if pair := self.now(bin_id):
-            quantity = max(self.quantities[bin_id], key=lambda one: (one.at, one.number))
-            self.compared[pair[0].number, quantity.number] = pair
+            self.compared[pair[0].number, pair[1]] = pair
 
 
 def _p_value(photo: _Photo, quantity: int) -> float:

@@ -115,6 +115,16 @@ def test_the_oddest_bins_come_first_on_both_databases(records_engine: Engine) ->
         }
 
 
+def test_an_audit_of_a_quantity_that_was_said_again_tells_what_its_flag_was_worth(recorder: Recorder) -> None:
+    recorder.calibrate()
+    recorder.pair("a", 1, 3)
+    recorder.expect("a", 3)
+    recorder.audit("a", 1)
+    with recorder.engine.connect() as connection:
+        level = read_level(connection, ALPHA)
+    assert (level.flagged, level.checked, level.inventory_wrong) == (1, 1, 1)
+
+
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(1, 9), st.sampled_from([Direction.WRONG, Direction.ALL, Direction.OVER]))
 def test_pages_hold_every_bin_once_forwards_and_backwards(ranked: Recorder, limit: int, direction: Direction) -> None:
