@@ -188,7 +188,9 @@ def _corrected(connection: Connection, row: Row, found: RowMapping) -> list[_Jud
     conditions = {
         Subject.COUNT: Audit.count_id == row["count_id"],
         Subject.INVENTORY: and_(
-            Audit.expectation_id == row["expectation_id"], photo if row["count_id"] else Audit.count_id.is_(None)
+            # Not the expectation: a nightly file says the same quantity anew.
+            Expectation.quantity == found["quantity"],
+            photo if row["count_id"] else Audit.count_id.is_(None),
         ),
     }
     judged = _judgements(found, row["quantity"])
@@ -202,7 +204,12 @@ def _corrected(connection: Connection, row: Row, found: RowMapping) -> list[_Jud
 
 def _last_quantity(connection: Connection, row: Row, condition: ColumnElement[bool]) -> int | None:
     where = (Audit.bucket == row["bucket"], Audit.bin_id == row["bin_id"], condition)
-    statement = select(Audit.quantity).outerjoin(Count, Count.id == Audit.count_id).where(*where)
+    statement = (
+        select(Audit.quantity)
+        .outerjoin(Count, Count.id == Audit.count_id)
+        .outerjoin(Expectation, Expectation.id == Audit.expectation_id)
+        .where(*where)
+    )
     quantity: int | None = connection.execute(statement.order_by(Audit.id.desc()).limit(1)).scalar()
     return quantity
 

@@ -122,6 +122,19 @@ def test_another_model_s_count_and_a_corrected_quantity_are_judged_beside_the_fi
     assert _totals(records_engine) == first | {(Subject.INVENTORY, "", 2, Outcome.EXACT): (1, 0)}
 
 
+def test_a_correction_after_the_inventory_said_the_same_again_is_one(records_engine: Engine) -> None:
+    store = Store(records_engine)
+    store.add_counts([_count("a", 2)])
+    store.add_expectations([_expectation("a", 3)])
+    add_audit(records_engine, "bins", "a", 2)
+    store.add_expectations([_expectation("a", 3, minutes=1)])
+    add_audit(records_engine, "bins", "a", 3)
+    assert _totals(records_engine) == {
+        (Subject.COUNT, "v1", 3, Outcome.UNDER): (1, 1),
+        (Subject.INVENTORY, "", 3, Outcome.EXACT): (1, 0),
+    }
+
+
 def test_sums_of_audits_follow_from_the_ledger(records_engine: Engine) -> None:
     """Whatever came in whatever order: one judgement of each count, and of each expected quantity on each photo."""
     _live(records_engine, random.Random(7))
@@ -171,7 +184,7 @@ def _by_hand(engine: Engine) -> tuple[dict[Cell, tuple[int, int]], dict[tuple[st
             if row["count_id"]:
                 judged["count", row["count_id"]] = ("count", row["model_version"], row["predicted"], truth)
             if row["expectation_id"]:
-                photo = (row["expectation_id"], row["key"], row["etag"])
+                photo = (row["bin_id"], row["expected"], row["key"], row["etag"])
                 judged["inventory", *photo] = ("inventory", "", min(row["expected"], 6), truth)
     totals, confusions = Counter[Cell](), Counter[tuple[str, int, int]]()
     errors = Counter[Cell]()
