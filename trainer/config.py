@@ -23,6 +23,8 @@ def _shares(found: tuple[float, ...]) -> tuple[float, ...]:
     return found
 
 
+GROUP_COLUMN = "bin_group"
+
 ClassShares = Annotated[tuple[FiniteFloat, ...], AfterValidator(_shares)]
 """Shares of the classes among the bins that will be counted, up to a common factor. May be empty."""
 
@@ -35,10 +37,15 @@ class DataConfig(_Strict):
     """Photos, their labels, and how they are split."""
 
     photos: Path = Field(description="folder or tar with photos; a photo's key is its file name without suffix")
-    index: Path = Field(description="CSV with a row per photo")
+    index: Path | None = Field(
+        None, description="CSV with a row per photo; none: photos lie in folders named after their quantities"
+    )
     key_column: str = Field("key", description="the photo's key, as text")
     label_column: str = Field("label", description="number of items in the photo")
-    group_column: str = Field("bin_group", description="photos of one group never land in different splits")
+    group_column: str = Field(
+        GROUP_COLUMN,
+        description="photos of one group never land in different splits; empty: each photo is a group of its own",
+    )
     split_column: str = Field("", description="train, validation or test per photo; empty: by a hash of the group")
     split_seed: int = Field(0, description="another number gives another split")
     class_shares: ClassShares = Field(
@@ -50,6 +57,11 @@ class DataConfig(_Strict):
     jpeg_quality: int = Field(
         0, ge=0, le=95, description="quality at which `photos` were stored at input size; 0: photos as they came"
     )
+
+    @property
+    def labels(self) -> Path:
+        """Where the labels come from, for messages."""
+        return self.index or self.photos
 
 
 class ModelConfig(_Strict):
@@ -218,7 +230,7 @@ def _as_meant(value: Any, *, as_text: bool) -> Any:
 def _is_text(schema: type[BaseModel], section: str, option: str) -> bool:
     table = schema.model_fields[section].annotation if section in schema.model_fields else None
     fields = table.model_fields if isinstance(table, type) and issubclass(table, BaseModel) else {}
-    return option in fields and fields[option].annotation in (str, Path)
+    return option in fields and fields[option].annotation in (str, Path, Path | None)
 
 
 def read_tree(file: Path) -> dict[str, Any]:

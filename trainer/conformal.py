@@ -47,7 +47,7 @@ def _parts(calibration: Calibration) -> str:
 def main(
     bundle: Folder,
     photos: Photos,
-    index: Index,
+    index: Index = None,
     split: Annotated[Split, typer.Option(help="Part of the data set that nothing was fitted to.")] = Split.TEST,
     every: Every = False,
 ) -> None:

@@ -17,6 +17,7 @@ from binwatch.counts import EVERY, MORE, names_of
 from trainer import checkpoint, devices
 from trainer.calibrate import softmax
 from trainer.config import DataConfig, TrainConfig
+from trainer.data import folders
 from trainer.data.batches import PhotoBatches
 from trainer.data.dataset import DataSet, PhotoSet, load_photos
 from trainer.data.epochs import Batch
@@ -153,7 +154,8 @@ def bundle_data(bundle: Bundle, changes: dict[str, Any]) -> DataConfig:
     The card tells the names of photos and index, not where they are: they are looked for here.
     """
     saved = bundle.card.training.get("config", {}).get("data", {})
-    absent = [name for name in ("photos", "index") if name in saved and name not in changes]
+    changes = _of_folders(saved, changes)
+    absent = [name for name in ("photos", "index") if saved.get(name) and name not in changes]
     if absent and not all(Path(saved[name]).exists() for name in absent):
         raise ConfigError(f"{bundle.folder}: where are the photos that it learned from? give --photos and --index")
     seen = {"size": bundle.card.input_size, "jpeg_quality": bundle.card.jpeg_quality or 0}
@@ -222,8 +224,17 @@ def write(evaluation: Evaluation, file: Path) -> None:
 
 def _data_config(path: Path, saved: dict[str, Any], changes: dict[str, Any]) -> DataConfig:
     try:
-        return DataConfig.model_validate({**saved, **changes})
+        return DataConfig.model_validate({**saved, **_of_folders(saved, changes)})
     except ValidationError as error:
         missing = ", ".join(str(part) for found in error.errors() for part in found["loc"])
         what = CARD if path.is_dir() else path.name
         raise ConfigError(f"{path}: {what} does not say which {missing}; give --photos and --index") from error
+
+
+def _of_folders(saved: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Photos that lie in folders named after their quantities need no index, if that of `saved` is not here."""
+    index = saved.get("index")
+    elsewhere = "photos" in changes and "index" not in changes and not (index and Path(index).exists())
+    if elsewhere and folders.holds_quantities(Path(changes["photos"])):
+        return changes | {"index": None, "split_column": ""}
+    return changes

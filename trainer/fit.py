@@ -119,9 +119,19 @@ def read_data(config: DataConfig, display: Display, ranks: Ranks = ALONE) -> Dat
     say_left_out(config, data.missing, data.unreadable, display)
     counts = ", ".join(f"{len(data[split])} {split}" for split in Split)
     display.say(f"{counts} photos")
+    _warn_of_no_groups(config, display)
     _warn_of_parted_groups(config, data, display)
     _warn_of_copies(config, data, display)
     return data
+
+
+def _warn_of_no_groups(config: DataConfig, display: Display) -> None:
+    if config.group_column and not index.names_groups(config):
+        display.say(
+            f"warning: {config.labels}: nothing says which photos are of one bin, so each counts as another bin's:"
+            " training and test photos may show the same bin, and the model then looks better than it is; name bins in"
+            " a column of an index (data.group_column), or leave that empty if each photo is of another"
+        )
 
 
 def _warn_of_parted_groups(config: DataConfig, data: DataSet, display: Display) -> None:
@@ -139,14 +149,16 @@ def _warn_of_copies(config: DataConfig, data: DataSet, display: Display) -> None
     """The same photo under two keys: in two splits, a model is tested on what it has learned by heart."""
     parted = [same for same in data.copies if len({row.split for row in same}) > 1]
     if parted:
+        grouped = config.index is not None and config.group_column
+        advice = f"give copies one {config.group_column}" if grouped else "keep one of each"
         display.say(
-            f"warning: {config.index}: photos in more than one split, under several keys: {len(parted):,}"
-            f" ({_named(parted[0])}); the model will look better than it is; give copies one {config.group_column}"
+            f"warning: {config.labels}: photos in more than one split, under several keys: {len(parted):,}"
+            f" ({_named(parted[0])}); the model will look better than it is; {advice}"
         )
     contradictory = [same for same in data.copies if len({class_of(row.quantity) for row in same}) > 1]
     if contradictory:
         display.say(
-            f"warning: {config.index}: photos with several labels, under several keys: {len(contradictory):,}"
+            f"warning: {config.labels}: photos with several labels, under several keys: {len(contradictory):,}"
             f" ({_named(contradictory[0])}); at most one is right; audit them, or take them out"
         )
 
@@ -163,7 +175,7 @@ def warn_of_absent_classes(config: DataConfig, data: DataSet, display: Display) 
     held_out = sum(int(np.isin(data[split].labels, absent).sum()) for split in (Split.VALIDATION, Split.TEST))
     wrong = f"; {held_out:,} validation and test photos show such quantities, and count as wrong" if held_out else ""
     display.say(
-        f"warning: {config.index}: no training photo shows {names_of(absent)} items: the model will never answer"
+        f"warning: {config.labels}: no training photo shows {names_of(absent)} items: the model will never answer"
         f" that, whatever a photo shows{wrong}"
     )
 
@@ -224,8 +236,8 @@ def continue_run(run: Run, saved: Checkpoint, display: Display) -> None:
         )
     if saved.facts.get(teachers.INDEX, run.facts[teachers.INDEX]) != run.facts[teachers.INDEX]:
         display.say(
-            f"warning: {run.config.data.index} is another one than when the run began: figures of epochs before and"
-            " after cannot be compared"
+            f"warning: the labels of {run.config.data.labels} are others than when the run began: figures of epochs"
+            " before and after cannot be compared"
         )
         _note_change(saved, "another index")
         saved.facts[teachers.INDEX] = run.facts[teachers.INDEX]
@@ -270,6 +282,7 @@ def make_run(
     facts = {
         "data": data.facts(),
         teachers.INDEX: index.digest(config.data),
+        "split": index.split_rule(config.data),
         "weights": Path(config.model.weights).name,
         "loaded": len(loaded),
         "hardware": devices.hardware(config.train),
@@ -294,7 +307,7 @@ def _batches(
     """Training and validation batches: of cached features if a part of the network is frozen, else of photos."""
     train, validation = data[Split.TRAIN], data[Split.VALIDATION]
     if len(train) < FEWEST * ranks.size:
-        raise DataError(f"{config.data.index}: {len(train)} training photos are too few for {ranks.size} processes")
+        raise DataError(f"{config.data.labels}: {len(train)} training photos are too few for {ranks.size} processes")
     own = validation.share(ranks)
     options = config.train
     common: dict[str, Any] = {"batch_size": options.batch_size, "seed": options.seed, "threads": options.readers}

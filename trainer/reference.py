@@ -62,7 +62,7 @@ def _properties(stats: list[PhotoStats], *, are_copies: bool) -> Iterator[tuple[
 def main(
     bundle: Folder,
     photos: Photos,
-    index: Index,
+    index: Index = None,
     split: Annotated[Split, typer.Option(help="Part of the data set that the model did not learn from.")] = (
         Split.VALIDATION
     ),

@@ -14,7 +14,9 @@ from binwatch.registry import Registry
 from binwatch.settings import load_settings
 
 Photos = Annotated[Path | None, typer.Option("--photos", help="Folder or tar of photos (data.photos).")]
-Index = Annotated[Path | None, typer.Option("--index", help="CSV of labels (data.index).")]
+Index = Annotated[
+    Path | None, typer.Option("--index", help="CSV of labels (data.index); none: folders named after quantities.")
+]
 
 
 def models() -> None:

@@ -28,7 +28,12 @@ Floats = npt.NDArray[np.floating[Any]]
 
 Folder = Annotated[Path, typer.Argument(help="Folder of the bundle.")]
 Photos = Annotated[Path, typer.Option(help="Folder or tar of photos, named by their key.")]
-Index = Annotated[Path, typer.Option(help="CSV with the columns that the model was trained with: key, label, …")]
+Index = Annotated[
+    Path | None,
+    typer.Option(
+        help="CSV with the columns that the model was trained with: key, label, …; none: folders named after quantities"
+    ),
+]
 Every = Annotated[bool, typer.Option("--every", help="Every photo of the index; the model learned from none.")]
 
 
@@ -47,18 +52,20 @@ class Answers:
     """Indexes of the classes that the model can answer."""
 
 
-def answers(bundle: Bundle, photos: Path, index: Path, split: Split | None, display: Display) -> Answers:
+def answers(bundle: Bundle, photos: Path, index: Path | None, split: Split | None, display: Display) -> Answers:
     """Of the bundle's first variant to the photos of a split, by the rule that it was trained with, or (None) to all.
 
     Raises DataError if there are none.
     """
-    config = bundle_data(bundle, {"photos": photos, "index": index})
+    config = bundle_data(bundle, {"photos": photos} | ({"index": index} if index else {}))
     if split is None:
         config = config.model_copy(update={"split_column": ""})
     every, _, _ = read_photos(config, display)
     chosen = every.where(lambda row: split is None or row.split is split)
     if not chosen:
-        raise DataError(f"{index}: no photo of the {split} split; name another with --split, or take all with --every")
+        raise DataError(
+            f"{config.labels}: no photo of the {split} split; name another with --split, or take all with --every"
+        )
     model = OnnxModel.of(bundle, next(iter(bundle.card.variants)))
     what = f"counting by {bundle.card.version}"
     found = run(model, chosen, lambda each: display.follow(each, len(chosen), what, len))
@@ -66,7 +73,7 @@ def answers(bundle: Bundle, photos: Path, index: Path, split: Split | None, disp
 
 
 def renew(
-    folder: Path, photos: Path, index: Path, split: Split | None, part: str, make: Callable[[Answers], Part]
+    folder: Path, photos: Path, index: Path | None, split: Split | None, part: str, make: Callable[[Answers], Part]
 ) -> Part:
     """Give the card of the bundle in `folder` the `part` that `make` makes of the model's answers."""
     bundle = Bundle(folder)

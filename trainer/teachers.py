@@ -136,7 +136,7 @@ def _teacher(path: Path, config: Config, ranks: Ranks) -> Teacher:
 def _check_data(file: Path, saved: Checkpoint, own: DataConfig) -> None:
     """A teacher has learned from no photo that the student is judged by, and sees photos as it did then."""
     theirs = saved.config.data
-    by_column = own.split_column or theirs.split_column
+    by_column = own.split_column or theirs.split_column or own.index is None or theirs.index is None
     for option in ("split_column",) if by_column else ("group_column", "split_seed"):
         before, now = getattr(theirs, option), getattr(own, option)
         if before != now:
@@ -146,8 +146,8 @@ def _check_data(file: Path, saved: Checkpoint, own: DataConfig) -> None:
             )
     if by_column and saved.facts.get(INDEX) != index.digest(own):
         raise ConfigError(
-            f"distil.teachers: {file} learned with another index than {own.index}, whose {own.split_column} may differ:"
-            " it may know photos that are held out here; take a teacher of the same index"
+            f"distil.teachers: {file} learned with other labels than {own.labels}, whose splits may differ: it may know"
+            " photos that are held out here; take a teacher of the same index, or of the same folders"
         )
     for option in ("size", "jpeg_quality"):
         before, now = getattr(theirs, option), getattr(own, option)

@@ -154,7 +154,7 @@ def _check_comparable(study: optuna.Study, folder: Path, config: Config) -> None
     before = {name: study.user_attrs.get(name, value) for name, value in now.items()}
     if before[DATA] != now[DATA]:
         raise ConfigError(
-            f"{folder}: is a study of other photos or labels than {config.data.photos} and {config.data.index} hold"
+            f"{folder}: is a study of other photos or labels than {config.data.photos} and {config.data.labels} hold"
             " now, and accuracies could not be compared; restore them, or choose another --out"
         )
     changed = [

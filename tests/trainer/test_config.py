@@ -35,6 +35,10 @@ def test_mistakes_are_named(changes: dict[str, object], message: str) -> None:
         read(None, changes)
 
 
+def test_a_path_stays_as_it_was_written() -> None:
+    assert read(None, dict([assignment("data.photos=1_0"), assignment("data.index=007")])).data.index == Path("007")
+
+
 def test_a_file_that_is_not_there_or_not_toml(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"run\.toml: cannot be read"):
         read(tmp_path / "run.toml", DATA)

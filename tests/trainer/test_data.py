@@ -10,7 +10,7 @@ import pytest
 from tests.trainer.drawn import Data, draw, write_index
 from trainer.config import DataConfig
 from trainer.data.dataset import load_dataset
-from trainer.data.index import Row, read_index
+from trainer.data.index import Row, read_index, split_rule
 from trainer.data.source import Folder, Tar, open_source
 from trainer.data.split import Split, split_of
 from trainer.display import Display
@@ -154,7 +154,6 @@ def test_held_out_photos_must_show_something_that_is_learned(copy: Data) -> None
     ("text", "message"),
     [
         ("key,bin_group\na,g\n", r"no column 'label' \(there is: key, bin_group\)"),
-        ("key,label\na,1\n", r"no column 'bin_group' .* set data.group_column"),
         ("", "no column 'key' .there is: nothing"),
         ("key,label,bin_group\n", "has no rows"),
         ("key,label,bin_group\na,1,g\nb,two,g\n", "line 3: label 'two' of b is not a whole number"),
@@ -172,6 +171,29 @@ def test_index_errors_name_file_line_and_column(tmp_path: Path, text: str, messa
     index.write_text(text, encoding="utf-8")
     with pytest.raises(DataError, match=f"index.csv.*{message}"):
         read_index(DataConfig(photos=tmp_path, index=index))
+
+
+def test_without_a_column_of_groups_each_photo_is_one(copy: Data, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [f"{row.key},{row.quantity}" for row in read_index(config_of(copy))]
+    copy.index.write_text("\n".join(["key,label", *rows]), encoding="utf-8")
+    config = config_of(copy)
+    assert all(row.group == row.key and row.split is split_of(row.key) for row in read_index(config))
+    assert split_rule(config) == "80/10/10 by a hash of the photo's key, seed 0"
+    warning = f"warning: {copy.index}: nothing says which photos are of one bin"
+    read_data(config, Display())
+    assert warning in " ".join(capsys.readouterr().err.split())
+    read_data(config.model_copy(update={"group_column": ""}), Display())  # which says that each is of another bin
+    assert warning not in " ".join(capsys.readouterr().err.split())
+    with pytest.raises(DataError, match=r"no column 'shelf' .* set data\.group_column"):  # one that was asked for
+        read_index(config.model_copy(update={"group_column": "shelf"}))
+
+
+def test_an_empty_column_of_groups_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "index.csv").write_text(",key,label,bin_group\n0,a,1,\n", encoding="utf-8")  # as pandas numbers rows
+    config = DataConfig(photos=tmp_path, index=tmp_path / "index.csv")
+    with pytest.raises(DataError, match="line 2: bin_group is empty"):
+        read_index(config)
+    assert read_index(config.model_copy(update={"group_column": ""})) == [Row("a", 1, "a", split_of("a"))]
 
 
 def test_index_not_there(tmp_path: Path) -> None:

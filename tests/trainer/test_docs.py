@@ -24,7 +24,7 @@ def _default(value: object) -> str:
         return f"`{str(value).lower()}`"
     if isinstance(value, int | float | str):
         return f"`{value}`" if value != "" else "empty"
-    return "none" if value == () else "required"
+    return "none" if value in ((), None) else "required"
 
 
 @pytest.mark.parametrize("row", options())

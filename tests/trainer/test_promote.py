@@ -118,7 +118,7 @@ def test_what_cannot_be_promoted(registry: Registry, grey: Data, tmp_path: Path,
     run_cli("promote", first)
     assert "v1 is in use already" in cli_error("promote", first)
     message = cli_error("promote", write_grey_bundle(tmp_path, "v2"))
-    assert "does not say which photos, index; give --photos and --index" in message
+    assert "does not say which photos; give --photos and --index" in message
     damaged = write_grey_bundle(tmp_path, "v3")
     (damaged / "model-int8.onnx").write_bytes(b"damaged")
     assert "SHA-256" in cli_error("promote", damaged, *grey.flags, "--force")

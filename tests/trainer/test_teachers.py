@@ -155,7 +155,7 @@ WRONG = [
         {},
         r"best\.pt: the weights do not fit the configuration",
     ),
-    (with_data(split_column="split"), {"data__split_column": "split"}, "learned with another index than"),
+    (with_data(split_column="split"), {"data__split_column": "split"}, "learned with other labels than"),
 ]
 CASES = ["seed", "groups", "column", "quality", "classes", "index"]
 

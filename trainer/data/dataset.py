@@ -158,7 +158,7 @@ def present_photos(config: DataConfig, ranks: Ranks = ALONE) -> tuple[PhotoSet, 
     kept = tuple(row for row in rows if row.key in have)
     present = PhotoSet(source, kept, config.size, config.jpeg_quality or None)
     if not present:
-        raise DataError(f"{config.photos}: holds none of the photos of {config.index}, such as {_some(missing)}")
+        raise DataError(f"{config.photos}: holds none of the photos of {config.labels}, such as {_some(missing)}")
     _check_same(config, present, ranks)
     return present, missing
 
@@ -247,16 +247,19 @@ def _look(photos: PhotoSet, check: Check) -> tuple[dict[str, str], dict[str, str
 def _check_classes(config: DataConfig, splits: dict[Split, PhotoSet]) -> None:
     for split, photos in splits.items():
         if not photos:
-            raise DataError(f"{config.index}: no bin group falls into the {split} split; more photos are needed")
+            where = "" if config.index else f", below a folder {split}/ if others are below such"
+            raise DataError(
+                f"{config.labels}: no bin group falls into the {split} split; more photos are needed{where}"
+            )
     learned = _classes(splits[Split.TRAIN])
     if len(learned) < FEWEST_CLASSES:
         raise DataError(
-            f"{config.index}: all training photos show {CLASSES[learned[0]]} items; add photos of other quantities"
+            f"{config.labels}: all training photos show {CLASSES[learned[0]]} items; add photos of other quantities"
         )
     for split, photos in splits.items():
         if not set(_classes(photos)) & set(learned):
             raise DataError(
-                f"{config.index}: the {split} photos show only quantities that no training photo shows"
+                f"{config.labels}: the {split} photos show only quantities that no training photo shows"
                 f" ({names_of(_classes(photos))}); more photos are needed"
             )
 

@@ -1,17 +1,21 @@
-"""The index CSV: which photo shows how many items, and which photos belong together."""
+"""Labels: which photo shows how many items, and which photos belong together. From an index CSV, or from folders."""
 
 from __future__ import annotations
 
 import csv
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from binwatch.errors import shown
 from binwatch.keys import bin_id
 from binwatch.numbers import whole
 from binwatch.spreadsheets import original
-from trainer.config import DataConfig
+from trainer.config import GROUP_COLUMN, DataConfig
+from trainer.data import folders
+from trainer.data.source import open_source
 from trainer.data.split import Split, split_of
 from trainer.errors import DataError
 
@@ -32,44 +36,90 @@ class Row:
 
 def read_index(config: DataConfig) -> list[Row]:
     """All rows, sorted by key. Raises DataError naming the file, line and column."""
-    try:
-        with config.index.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)  # or a quotation mark that is not closed takes all that follows
-            _check_columns(config, reader.fieldnames or ())
-            rows = [_row(config, reader.line_num, record) for record in reader]
-    except OSError as error:
-        raise _unreadable(config, error) from error
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise DataError(f"{config.index}: is not a CSV in UTF-8 ({error})") from error
+    if config.index is None:
+        return _of_folders(config)
+    with _reading(config.index) as reader:
+        _check_columns(config, reader.fieldnames or ())
+        rows = [_row(config, reader.line_num, record) for record in reader]
     _check_keys(config, rows)
     return sorted(rows, key=lambda row: row.key)
 
 
 def check_there(config: DataConfig) -> None:
-    """Raise DataError if there is no such file, without reading it."""
+    """Raise DataError if there are no labels, without reading them."""
+    if config.index is None:
+        if config.photos.is_dir() and not folders.holds_quantities(config.photos):
+            raise folders.no_index(config.photos)
+        return
     try:
         config.index.stat()
     except OSError as error:
-        raise _unreadable(config, error) from error
+        raise _unreadable(config.index, error) from error
 
 
 def digest(config: DataConfig) -> str:
-    """SHA-256 of the file. Raises DataError."""
+    """SHA-256 of the file, or of what the folders say. Raises DataError."""
+    if config.index is None:
+        return hashlib.sha256(repr(_of_folders(config)).encode()).hexdigest()
     try:
         return hashlib.sha256(config.index.read_bytes()).hexdigest()
     except OSError as error:
-        raise _unreadable(config, error) from error
+        raise _unreadable(config.index, error) from error
 
 
-def _unreadable(config: DataConfig, error: OSError) -> DataError:
-    return DataError(f"{config.index}: cannot be read ({error.strerror})")
+def names_groups(config: DataConfig) -> bool:
+    """Whether anything says which photos are of one bin. If not, each is taken for another bin's."""
+    if config.index is None:
+        return False
+    with _reading(config.index) as reader:
+        return config.group_column in (reader.fieldnames or ())
+
+
+def split_rule(config: DataConfig) -> str:
+    """How photos are split, in words, for the model's card."""
+    if config.split_column:
+        return f"as the column {config.split_column} says"
+    if config.index is None and any(place.split for place in _places(config).values()):
+        return "as the folders say"
+    by = f"bin group (column {config.group_column})" if names_groups(config) else "photo's key"
+    return f"80/10/10 by a hash of the {by}, seed {config.split_seed}"
+
+
+def _of_folders(config: DataConfig) -> list[Row]:
+    if config.split_column:
+        raise DataError(
+            f"data.split_column={config.split_column}: is a column of an index, and there is none; give one (--index,"
+            " data.index), or put photos below train/, valid/ and test/"
+        )
+    found = sorted(_places(config).items())
+    return [Row(key, at.quantity, key, at.split or split_of(key, config.split_seed)) for key, at in found]
+
+
+def _places(config: DataConfig) -> dict[str, folders.Place]:
+    return folders.places(config.photos, open_source(config.photos).names())
+
+
+@contextmanager
+def _reading(index: Path) -> Iterator[csv.DictReader[str]]:
+    try:
+        with index.open(encoding="utf-8-sig", newline="") as file:
+            yield csv.DictReader(file, strict=True)  # or a quotation mark that is not closed takes all that follows
+    except OSError as error:
+        raise _unreadable(index, error) from error
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise DataError(f"{index}: is not a CSV in UTF-8 ({error})") from error
+
+
+def _unreadable(index: Path, error: OSError) -> DataError:
+    return DataError(f"{index}: cannot be read ({error.strerror})")
 
 
 def _check_columns(config: DataConfig, found: Iterable[str]) -> None:
+    """The column of groups need not be there, unless it was asked for by name: without it each photo is a group."""
     have = list(found)
     for option in ("key_column", "label_column", "group_column", "split_column"):
         column = getattr(config, option)
-        if column and column not in have:
+        if column and column not in have and not (option == "group_column" and column == GROUP_COLUMN):
             raise DataError(
                 f"{config.index}: no column {column!r} (there is: {', '.join(have[:COLUMNS_NAMED]) or 'nothing'});"
                 f" add it or set data.{option}"
@@ -79,7 +129,8 @@ def _check_columns(config: DataConfig, found: Iterable[str]) -> None:
 def _row(config: DataConfig, line: int, record: dict[str, str | None]) -> Row:
     key = bin_id(original(record[config.key_column] or ""))
     label = record[config.label_column]
-    group = original(record[config.group_column] or "")
+    grouped = config.group_column and config.group_column in record
+    group = original(record[config.group_column] or "") if grouped else key
     if not key or not group:
         missing = config.group_column if key else config.key_column
         raise DataError(f"{config.index}, line {line}: {missing} is empty")

@@ -23,6 +23,9 @@ class Source(Protocol):
     def sizes(self) -> dict[str, int]:
         """Key → size of the file in bytes."""
 
+    def names(self) -> dict[str, PurePath]:
+        """Key → the file's name, with the folders that it lies in."""
+
     def read(self, key: str) -> bytes:
         """The photo's file, still encoded."""
 
@@ -33,9 +36,13 @@ class Folder:
     def __init__(self, folder: Path) -> None:
         files = (path for path in sorted(folder.rglob("*")) if path.suffix.lower() in PHOTO_SUFFIXES and path.is_file())
         self._files = _by_key(folder, ((bin_id(path.stem), path, path) for path in files))
+        self._folder = folder
 
     def sizes(self) -> dict[str, int]:
         return {key: path.stat().st_size for key, path in self._files.items()}
+
+    def names(self) -> dict[str, PurePath]:
+        return {key: path.relative_to(self._folder) for key, path in self._files.items()}
 
     def read(self, key: str) -> bytes:
         return self._files[key].read_bytes()
@@ -50,19 +57,22 @@ class Tar:
                 members = [member for member in tar if member.isfile()]
         except (tarfile.TarError, OSError) as error:
             raise DataError(f"{file}: is not an uncompressed tar ({error}); unpack it and give the folder") from error
-        names = ((PurePosixPath(member.name), (member.offset_data, member.size)) for member in members)
-        photos = ((bin_id(name.stem), name, place) for name, place in names if name.suffix.lower() in PHOTO_SUFFIXES)
-        self._places = _by_key(file, photos)
+        names = ((PurePosixPath(member.name), member) for member in members)
+        photos = ((bin_id(name.stem), name, member) for name, member in names if name.suffix.lower() in PHOTO_SUFFIXES)
+        self._members = _by_key(file, photos)
         self._file = file
 
     def sizes(self) -> dict[str, int]:
-        return {key: size for key, (_, size) in self._places.items()}
+        return {key: member.size for key, member in self._members.items()}
+
+    def names(self) -> dict[str, PurePath]:
+        return {key: PurePosixPath(member.name) for key, member in self._members.items()}
 
     def read(self, key: str) -> bytes:
-        offset, size = self._places[key]
+        member = self._members[key]
         with self._file.open("rb") as file:  # opened anew: threads do not share a position, and nothing stays open
-            file.seek(offset)
-            return file.read(size)
+            file.seek(member.offset_data)
+            return file.read(member.size)
 
 
 def _by_key(where: Path, photos: Iterable[tuple[str, PurePath, Place]]) -> dict[str, Place]:
@@ -71,7 +81,7 @@ def _by_key(where: Path, photos: Iterable[tuple[str, PurePath, Place]]) -> dict[
     places: dict[str, Place] = {}
     for key, name, place in photos:
         if key in names:
-            raise DataError(f"{where}: {names[key]} and {name} are both photo {key}; keep one of them")
+            raise DataError(f"{where}: {names[key]} and {name} are both photo {key}; keep one of them, or rename it")
         names[key], places[key] = name, place
     return places
 

@@ -210,10 +210,10 @@ def assumed(shift: PriorShift | None) -> list[str]:
 def training_facts(saved: Checkpoint) -> dict[str, Any]:
     """Data, split, duration, hardware and configuration. File names only: where they lay is nobody's business."""
     config = saved.config.model_dump(mode="json")
-    config["data"] |= {name: Path(config["data"][name]).name for name in ("photos", "index")}
+    config["data"] |= {name: Path(found).name for name in ("photos", "index") if (found := config["data"][name])}
     config["model"]["weights"] = Path(config["model"]["weights"]).name
     config["distil"]["teachers"] = _teachers(saved)
-    data = saved.config.data
+    data = saved.config.data  # of a checkpoint from before its facts named the split
     split = f"80/10/10 by a hash of the bin group (column {data.group_column}), seed {data.split_seed}"
     if data.split_column:
         split = f"as the column {data.split_column} says"

@@ -296,7 +296,7 @@ def _sample(config: Config, every: PhotoSet, found: Profile, display: Display, r
     parts = {split: _part(looked.readable, split) for split in Split}
     for split in (Split.TRAIN, Split.VALIDATION):
         if not parts[split]:
-            raise DataError(f"{config.data.index}: no photo falls into the {split} split; more photos are needed")
+            raise DataError(f"{config.data.labels}: no photo falls into the {split} split; more photos are needed")
     parts[Split.TRAIN] = _whole_steps(parts[Split.TRAIN], _step(config, ranks), repeat=not config.model.freeze)
     return DataSet(parts, (), looked.unreadable)
 

@@ -1,0 +1,144 @@
+"""Photos in folders named after their quantities, in place of an index."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.trainer.drawn import QUICK, Data, run_cli
+from trainer import checkpoint
+from trainer.config import DataConfig
+from trainer.data.index import Row, check_there, digest, read_index, split_rule
+from trainer.data.split import Split, split_of
+from trainer.errors import DataError
+
+ONE_EPOCH = [*QUICK, "--freeze", "layer3", "--set", "augment.views=1", "--epochs", "1"]
+ABOVE = {Split.TRAIN: "train", Split.VALIDATION: "valid", Split.TEST: "Test"}
+
+
+@pytest.fixture
+def indexed(data: Data) -> list[Row]:
+    return read_index(DataConfig(photos=data.photos, index=data.index))
+
+
+@pytest.fixture
+def parted(data: Data, indexed: list[Row], tmp_path: Path) -> Path:
+    """The drawn photos, by split and quantity."""
+    return _copy(data, tmp_path / "parted", {row.key: f"{ABOVE[row.split]}/{row.quantity}" for row in indexed})
+
+
+@pytest.fixture
+def plain(data: Data, indexed: list[Row], tmp_path: Path) -> Path:
+    """The drawn photos by quantity; those of 7 are said to show 12."""
+    where = {row.key: str(12 if row.quantity == 7 else row.quantity) for row in indexed}
+    return _copy(data, tmp_path / "plain", where)
+
+
+def _copy(data: Data, folder: Path, where: dict[str, str]) -> Path:
+    for key, below in where.items():
+        (folder / below).mkdir(parents=True, exist_ok=True)
+        shutil.copy(data.photos / f"{key}.jpg", folder / below)
+    return folder
+
+
+def test_folders_say_quantity_and_split(parted: Path, indexed: list[Row]) -> None:
+    config = DataConfig(photos=parted)
+    check_there(config)
+    assert read_index(config) == [Row(row.key, row.quantity, row.key, row.split) for row in indexed]
+    assert split_rule(config) == "as the folders say"
+
+
+def test_without_folders_of_splits_the_key_decides(plain: Path, indexed: list[Row], tmp_path: Path) -> None:
+    config = DataConfig(photos=plain, split_seed=3)
+    found = read_index(config)
+    assert [row.split for row in found] == [split_of(row.key, 3) for row in indexed]
+    assert {row.quantity for row in found} == {0, 1, 2, 3, 4, 5, 6, 12}
+    assert split_rule(config) == "80/10/10 by a hash of the photo's key, seed 3"
+    with tarfile.open(tmp_path / "photos.tar", "w") as tar:
+        tar.add(plain, arcname=".")
+    packed = config.model_copy(update={"photos": tmp_path / "photos.tar"})
+    check_there(packed)
+    assert read_index(packed) == found
+    assert digest(packed) == digest(config)
+    (plain / "3" / "00003.jpg").rename(plain / "4" / "00003.jpg")
+    assert digest(packed) != digest(config)
+
+
+def test_a_key_in_two_folders_is_an_error_that_names_both(parted: Path) -> None:
+    shutil.copy(parted / "train" / "0" / "00000.jpg", parted / "valid" / "3" / "00000 .png")  # the workers' one bin
+    with pytest.raises(DataError, match=r"train/0/00000\.jpg and .*valid/3/00000 \.png are both photo 00000; keep one"):
+        read_index(DataConfig(photos=parted))
+
+
+def test_photos_elsewhere_are_an_error(parted: Path, plain: Path) -> None:
+    (parted / "test").mkdir(exist_ok=True)
+    shutil.copy(parted / "train" / "0" / "00000.jpg", parted / "test" / "x.jpg")
+    with pytest.raises(
+        DataError, match=r"test/x\.jpg lies in no folder named after a quantity \(such photos: 1\); move"
+    ):
+        read_index(DataConfig(photos=parted))
+    (parted / "test" / "x.jpg").unlink()
+    (parted / "2").mkdir()
+    shutil.copy(parted / "train" / "0" / "00000.jpg", parted / "2" / "x.jpg")
+    with pytest.raises(
+        DataError, match=r"2/x\.jpg is below none of the folders train, valid, val, validation, test, as"
+    ):
+        read_index(DataConfig(photos=parted))
+    with pytest.raises(DataError, match=r"data\.split_column=own: is a column of an index, and there is none"):
+        read_index(DataConfig(photos=plain, split_column="own"))
+
+
+def test_neither_index_nor_folders_names_both_ways(data: Data, tmp_path: Path, cli_error: Callable[..., str]) -> None:
+    message = cli_error("fit", "--photos", data.photos, "--out", tmp_path / "run", *ONE_EPOCH)
+    assert "what do these photos show? Give an index, a CSV with a row per photo (--index, data.index), or" in message
+    assert "folders named after their quantities (0/, 1/, …; also below train/, valid/ and test/)" in message
+    with pytest.raises(DataError, match="what do these photos show"):
+        read_index(DataConfig(photos=data.photos))
+
+
+def test_from_folders_to_a_bundle_and_its_figures(
+    parted: Path,
+    plain: Path,
+    indexed: list[Row],
+    data: Data,
+    tmp_path: Path,
+    cli_error: Callable[..., str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run, bundle = tmp_path / "run", tmp_path / "bundle"
+    run_cli("fit", "--photos", parted, "--out", run, *ONE_EPOCH)
+    said = " ".join(capsys.readouterr().err.split())
+    counts = ", ".join(f"{sum(row.split is split for row in indexed)} {split}" for split in Split)
+    assert f"{counts} photos" in said
+    assert f"warning: {parted}: nothing says which photos are of one bin, so each counts as another bin's" in said
+    assert checkpoint.load(run / "best.pt").config.data.index is None
+    run_cli("export", run / "best.pt", "--out", bundle, "--variants", "fp32", "--max-loss", "1")
+    training = json.loads((bundle / "card.json").read_text(encoding="utf-8"))["training"]
+    assert training["split"] == "as the folders say"
+    assert (training["config"]["data"]["photos"], training["config"]["data"]["index"]) == ("parted", None)
+
+    run_cli("evaluate", bundle, "--photos", plain, "--every", "--out", tmp_path / "figures.json")
+    figures = json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))
+    assert figures["metrics"]["all"]["photos"] == 160
+    assert "give --photos" in cli_error("evaluate", bundle)
+
+    # Its test photos are others than by the bin groups of an index.
+    teachers = ["--set", f"distil.teachers=['{run}']"]
+    message = cli_error("fit", *data.flags, "--out", tmp_path / "student", *ONE_EPOCH, *teachers)
+    assert "learned with other labels than" in message
+
+
+def test_a_model_of_an_index_is_evaluated_on_folders(fitted: Path, plain: Path, tmp_path: Path) -> None:
+    """Elsewhere, where there is no such index."""
+    saved = checkpoint.load(fitted / "best.pt")
+    there = saved.config.data.model_copy(update={"index": tmp_path / "gone.csv", "photos": tmp_path / "gone"})
+    saved.config = saved.config.model_copy(update={"data": there})
+    checkpoint.save(tmp_path / "best.pt", saved)
+    run_cli("evaluate", tmp_path / "best.pt", "--photos", plain, "--every")
+    figures = json.loads((tmp_path / "evaluation-all.json").read_text(encoding="utf-8"))
+    assert figures["metrics"]["all"]["photos"] == 160
