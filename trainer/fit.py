@@ -176,7 +176,8 @@ def warn_of_absent_classes(config: DataConfig, data: DataSet, display: Display) 
     wrong = f"; {held_out:,} validation and test photos show such quantities, and count as wrong" if held_out else ""
     display.say(
         f"warning: {config.labels}: no training photo shows {names_of(absent)} items: the model will never answer"
-        f" that, whatever a photo shows{wrong}"
+        f" that, whatever a photo shows{wrong}; add photos that show it: `prepare --per-class N` brings N of each"
+        " quantity, `prepare --list FILE --balance` as many as the list has of its commonest"
     )
 
 

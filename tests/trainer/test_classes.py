@@ -89,7 +89,9 @@ def test_fit_learns_what_is_there_and_warns(
     assert chances[:, [0, 6]].eq(0).all()
     assert chances[:, SHOWN].gt(0).all()
     run_cli("fit", *capstone.flags, "--out", tmp_path / "warned", *ONE_EPOCH)
-    assert "no training photo shows 0, more than 5 items: the model will never answer that" in capsys.readouterr().err
+    said = " ".join(capsys.readouterr().err.split())
+    assert "no training photo shows 0, more than 5 items: the model will never answer that" in said
+    assert "add photos that show it: `prepare --per-class N` brings N of each quantity, `prepare --list FILE" in said
 
 
 @pytest.mark.parametrize("loss", ["ordinal", "cross_entropy", "earth_mover"])
