@@ -129,7 +129,12 @@ class TrainConfig(_Strict):
     channels_last: bool = Field(False, description="memory layout that convolutions on GPUs prefer")
     compile: bool = Field(False, description="torch.compile: slow at the start; needs a C++ compiler; see profile")
     tensorboard: bool = Field(False, description="write TensorBoard's files too, into the run's folder")
-    device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="cpu, cuda, cuda:1, …")
+    # Not auto: a run is the same bit for bit on a CPU only, and a GPU wants a precision and batches of its own.
+    device: str = Field(
+        "cpu",
+        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+        description="cpu, cuda, cuda:1, … or auto: cuda if torch sees a GPU, else cpu",
+    )
     threads: int = Field(0, ge=0, description="CPU threads for torch; 0 takes all that CPU mask and quota leave")
     readers: int = Field(4, ge=1, le=256, description="threads that read photos ahead, in each process")
     seed: int = Field(0, description="of everything random: order, augmentation, dropout")

@@ -8,9 +8,22 @@ from pathlib import Path
 import torch
 
 from binwatch.cores import cores
-from trainer.config import TrainConfig
+from trainer.config import Config, TrainConfig
+from trainer.display import Display
 from trainer.errors import ConfigError
 from trainer.ranks import ALONE, Ranks
+
+
+def chosen(config: Config, display: Display, ranks: Ranks = ALONE) -> Config:
+    """The configuration with what train.device=auto comes to, which is what checkpoints keep.
+
+    Processes take a GPU each, or none of them does: a machine without one would take far longer for its share.
+    """
+    if config.train.device != "auto":
+        return config
+    device = "cuda" if all(ranks.gather(torch.cuda.device_count() > 0)) else "cpu"
+    display.say(f"train.device=auto: {device}")
+    return config.model_copy(update={"train": config.train.model_copy(update={"device": device})})
 
 
 def prepare(config: TrainConfig, ranks: Ranks = ALONE) -> None:

@@ -68,6 +68,7 @@ def fit(
         display.say(f"all {saved.epoch} epochs are done; --epochs continues to more")
         _draw(saved.history, folder, ranks)
         return folder / BEST
+    config = devices.chosen(config, display, ranks)
     devices.prepare(config.train, ranks)
     check_compiler(config.train)
     if ranks.lead:  # no photos or no index: known before weights are downloaded

@@ -25,7 +25,7 @@ def test_file_and_flags(tmp_path: Path) -> None:
         ({**DATA, "train.epoch": 3}, "train.epoch: Extra inputs are not permitted"),
         ({**DATA, "trian.epochs": 3}, "trian: Extra inputs are not permitted"),
         ({**DATA, "train.epochs": 0}, "train.epochs: Input should be greater than or equal to 1"),
-        ({**DATA, "train.device": "gpu"}, r"train.device: String should match pattern '\^\(cpu\|cuda"),
+        ({**DATA, "train.device": "gpu"}, r"train.device: String should match pattern '\^\(auto\|cpu\|cuda"),
         ({**DATA, "data.class_shares": [1, 2, 3]}, "data.class_shares: Value error, expected 7 numbers above 0"),
         ({**DATA, "data.class_shares": [0, *range(6)]}, "data.class_shares: Value error, expected 7 numbers above 0"),
     ],

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tests.trainer import together
-from tests.trainer.drawn import SMALL, Data
+from tests.trainer.drawn import QUICK, SMALL, Data, run_cli
 from trainer import checkpoint, devices
 from trainer import fit as fitting
 from trainer.config import DataConfig, TrainConfig, read
@@ -158,6 +158,26 @@ def test_a_gpu_that_is_not_there(data: Data, cli_error: Callable[..., str], monk
     assert torch.backends.cudnn.benchmark
     devices.prepare(TrainConfig(device="cuda:1"))
     assert (chosen, precisions) == ([1, 1], ["high", "high"])
+
+
+class Mixed(Ranks):
+    """Beside a process on a machine without a GPU."""
+
+    def gather(self, found: object) -> list[object]:
+        return [found, False]
+
+
+def test_auto_is_a_gpu_where_each_process_has_one(
+    data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    config = read(None, {"data.photos": data.photos, "data.index": data.index, "train.device": "auto"})
+    assert devices.chosen(config, silent()).train == config.train.model_copy(update={"device": "cuda"})
+    assert devices.chosen(config, silent(), Mixed(0, 2)).train.device == "cpu"
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    run_cli("fit", *data.flags, "--out", tmp_path, *QUICK, "--epochs", 1, "--set", "train.device=auto")
+    assert "train.device=auto: cpu\n" in capsys.readouterr().err
+    assert checkpoint.load(tmp_path / LAST).config.train.device == "cpu"
 
 
 def test_a_model_from_a_gpu_is_evaluated_without_one(monkeypatch: pytest.MonkeyPatch) -> None:

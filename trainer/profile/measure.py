@@ -115,6 +115,7 @@ def profile(config: Config, display: Display, *, seconds: float = 15.0, ranks: R
 
     Nothing is kept: the network learns a little and is forgotten. Raises what `fit` would raise.
     """
+    config = devices.chosen(config, display, ranks)
     devices.prepare(config.train, ranks)
     check_compiler(config.train)
     check_quality(config.data)
