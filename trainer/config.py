@@ -5,11 +5,14 @@ Read from a TOML file, changed by flags, and kept whole inside each checkpoint.
 
 from __future__ import annotations
 
+import difflib
 import tomllib
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic.fields import FieldInfo
 
 from binwatch.counts import CLASSES, EVERY, names_of
 from binwatch.errors import shown
@@ -169,9 +172,30 @@ def read(file: Path | None, changes: dict[str, Any]) -> Config:
     try:
         return Config.model_validate(given)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{where}: {first['msg']}; see the table of options in docs/training.md") from error
+        raise ConfigError(f"{mistake(error, Config).text}; see the table of options in docs/training.md") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """What is wrong with a configuration, the first of it."""
+
+    text: str
+    option: str
+    """The option, or the one that was meant, as far as can be guessed."""
+
+
+def mistake(error: ValidationError, schema: type[BaseModel]) -> Mistake:
+    """In words, with the closest option of `schema` for one that is not there."""
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] != "extra_forbidden":
+        return Mistake(f"{where}: {first['msg']}", where)
+    table, dot, option = where.rpartition(".")
+    elsewhere = [f"{other}.{option}" for other in schema.model_fields if option in _options(schema, other)]
+    here = difflib.get_close_matches(option, _options(schema, table) if table else schema.model_fields, n=1)
+    close = [*elsewhere, *(f"{table}{dot}{name}" for name in here), where][0]
+    hint = f" (did you mean {close}?)" if close != where else ""
+    return Mistake(f"{where} is not an option{hint}", close)
 
 
 class WrittenInt(int):
@@ -233,9 +257,15 @@ def _as_meant(value: Any, *, as_text: bool) -> Any:
 
 
 def _is_text(schema: type[BaseModel], section: str, option: str) -> bool:
-    table = schema.model_fields[section].annotation if section in schema.model_fields else None
-    fields = table.model_fields if isinstance(table, type) and issubclass(table, BaseModel) else {}
+    fields = _options(schema, section)
     return option in fields and fields[option].annotation in (str, Path, Path | None)
+
+
+def _options(schema: type[BaseModel], section: str) -> dict[str, FieldInfo]:
+    """Of a table of `schema`, which need not be there."""
+    kind = schema.model_fields[section].annotation if section in schema.model_fields else None
+    tables = (each for each in (kind, *get_args(kind)) if isinstance(each, type) and issubclass(each, BaseModel))
+    return next((table.model_fields for table in tables), {})
 
 
 def read_tree(file: Path) -> dict[str, Any]:

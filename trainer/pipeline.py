@@ -20,7 +20,7 @@ from binwatch.image import SIZE
 from binwatch.registry import Registry
 from binwatch.settings import Settings
 from trainer import report
-from trainer.config import AugmentConfig, ClassShares, Config, DataConfig, ModelConfig, TrainConfig, read_tree
+from trainer.config import AugmentConfig, ClassShares, Config, DataConfig, ModelConfig, TrainConfig, mistake, read_tree
 from trainer.data.source import prepared_quality
 from trainer.data.split import Split
 from trainer.disk import write_whole
@@ -214,9 +214,7 @@ def read_pipeline(file: Path) -> PipelineConfig:
     try:
         return PipelineConfig.model_validate(read_tree(file))
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{file}: {where}: {first['msg']}") from error
+        raise ConfigError(f"{file}: {mistake(error, PipelineConfig).text}") from error
 
 
 @contextmanager

@@ -22,8 +22,11 @@ def test_file_and_flags(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({}, "data.photos: Field required"),
-        ({**DATA, "train.epoch": 3}, "train.epoch: Extra inputs are not permitted"),
-        ({**DATA, "trian.epochs": 3}, "trian: Extra inputs are not permitted"),
+        ({**DATA, "train.epoch": 3}, r"train\.epoch is not an option \(did you mean train\.epochs\?\); see the table"),
+        ({**DATA, "train.optimizer": "sgd"}, r"train\.optimizer is not .* mean train\.optimiser\?"),
+        ({**DATA, "trian.epochs": 3}, r"trian is not an option \(did you mean train\?\)"),
+        ({**DATA, "model.size": 96}, r"model\.size is not an option \(did you mean data\.size\?\)"),  # in another table
+        ({**DATA, "train.xyz": 3}, r"train\.xyz is not an option; see the table of options in docs/training\.md"),
         ({**DATA, "train.epochs": 0}, "train.epochs: Input should be greater than or equal to 1"),
         ({**DATA, "train.device": "gpu"}, r"train.device: String should match pattern '\^\(auto\|cpu\|cuda"),
         ({**DATA, "data.class_shares": [1, 2, 3]}, "data.class_shares: Value error, expected 7 numbers above 0"),
@@ -33,6 +36,12 @@ def test_file_and_flags(tmp_path: Path) -> None:
 def test_mistakes_are_named(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         read(None, changes)
+
+
+def test_an_option_outside_of_its_table(tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text("epochs = 3", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"epochs is not an option \(did you mean train\.epochs\?\)"):
+        read(tmp_path / "run.toml", DATA)
 
 
 def test_a_path_stays_as_it_was_written() -> None:

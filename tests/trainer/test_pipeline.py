@@ -188,9 +188,9 @@ def test_one_at_a_time(config: Path, tmp_path: Path, cli_error: Callable[..., st
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("[train]", "[trian]", "trian: Extra inputs are not permitted"),
+        ("[train]", "[trian]", "trian is not an option (did you mean train?)"),
         ("all = true", "", "prepare: Value error, choose one of list, per_class and all"),
-        ("epochs = 1", "epoch = 1", "train.epoch: Extra inputs are not permitted"),
+        ("epochs = 1", "epoch = 1", "train.epoch is not an option (did you mean train.epochs?)"),
         ('variants = ["int8"]', 'variants = ["int4"]', "export.variants.0: Input should be 'fp32', 'fp16' or 'int8'"),
     ],
 )

@@ -300,7 +300,7 @@ def test_a_checkpoint_can_be_where_another_run_starts(fitted: Path, data: Data, 
         (["--index", "nowhere.csv"], "nowhere.csv: cannot be read (No such file or directory)"),
         (["--freeze", "layer7"], "model.freeze: no unit 'layer7'; choose one of stem, layer1.0"),
         (["--set", "model.weights=nowhere.npz"], "nowhere.npz: no such file; model.weights is imagenet, none"),
-        (["--set", "train.epoch=3"], "train.epoch: Extra inputs are not permitted"),
+        (["--set", "train.epoch=3"], "train.epoch is not an option (did you mean train.epochs?)"),
     ],
 )
 def test_errors_are_one_line(

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from trainer.config import AugmentConfig, ModelConfig, TrainConfig, read_tree, with_changes
+from trainer.config import AugmentConfig, ModelConfig, TrainConfig, mistake, read_tree, with_changes
 from trainer.errors import ConfigError
 from trainer.pipeline import ExportConfig, SplitConfig
 from trainer.prepare.config import PrepareConfig
@@ -109,10 +109,9 @@ def read(file: Path | None, changes: dict[str, Any]) -> SagemakerConfig:
     try:
         return SagemakerConfig.model_validate(given)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
+        found = mistake(error, SagemakerConfig)
         raise ConfigError(
-            f"{where}: {first['msg']}; set it in the --config file or by --set {where}=VALUE (docs/aws.md)"
+            f"{found.text}; set it in the --config file or by --set {found.option}=VALUE (docs/aws.md)"
         ) from error
 
 

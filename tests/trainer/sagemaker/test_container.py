@@ -76,7 +76,7 @@ def test_an_interrupted_job_continues_from_its_last_epoch(container: Container) 
     [
         (
             {"train.epocs": "3"},
-            "train.epocs: Extra inputs are not permitted; see the table of options in docs/training.md",
+            "train.epocs is not an option (did you mean train.epochs?); see the table of options in docs/training.md",
         ),
         ({"train.epochs": "many"}, "train.epochs: Input should be a valid integer"),
         ({"export.variants": "int4"}, "'int4' is not a valid Precision; choose from fp32, fp16, int8"),

@@ -145,7 +145,7 @@ def test_hyperband_stops_trials_itself_and_must_know_how_long_they_are(file: Pat
     ("change", "expected"),
     [
         ("job.role=me", "job.role: String should match pattern"),
-        ("job.instance_typ=ml.g5.xlarge", "job.instance_typ: Extra inputs are not permitted"),
+        ("job.instance_typ=ml.g5.xlarge", "job.instance_typ is not an option (did you mean job.instance_type?)"),
         ("job.output=/tmp", "job.output: String should match pattern"),
         ('job.subnets=["subnet-1"]', "job: Value error, subnets and security_groups go together"),
         ("endpoint.role=me", "endpoint.role: String should match pattern"),
