@@ -160,6 +160,26 @@ def evaluate(
 
 
 @app.command()
+def compare(
+    model: Annotated[Path, typer.Argument(metavar="A", help="A checkpoint (.pt) or a bundle (folder with card.json).")],
+    other: Annotated[Path, typer.Argument(metavar="B", help="What it is compared with.")],
+    every: Annotated[
+        bool, typer.Option("--every", help="Every photo of the index; neither model may have learned from any.")
+    ] = False,
+    photos: Photos = None,
+    index: Index = None,
+) -> None:
+    """Say whether A counts better than B, by more than chance, on A's test photos (paired, by bin group)."""
+    from trainer import tables
+    from trainer.compare import compare_files
+
+    display = Display()
+    found = compare_files(model, other, _data_changes(photos, index), display, None if every else Split.TEST)
+    Console().print(tables.comparison(found))
+    display.say(found.verdict())
+
+
+@app.command()
 def export(
     model: Annotated[Path, typer.Argument(help="A checkpoint (.pt).")],
     out: Annotated[Path, typer.Option("--out", help="Folder for the bundle.")],

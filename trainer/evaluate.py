@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +94,51 @@ class Sample:
     facts: dict[str, object]
 
 
+@dataclass(frozen=True)
+class Judged:
+    """A model whose answers are measured: a bundle's variant, or a checkpoint."""
+
+    name: str
+    classes: tuple[int, ...]
+    """Indexes of the classes that it can answer."""
+    data: Callable[[], DataConfig]
+    """The data set that it learned from, with changes. Raises ConfigError if it does not say enough of that."""
+    answer: Callable[[PhotoSet], Probabilities]
+    """Photos → probabilities, float (photos, classes). It sees them as it does at work, whatever it learned beside."""
+    train: TrainConfig
+    """Where it computes."""
+
+
+def judged(path: Path, changes: dict[str, Any], display: Display, wanted: Sequence[Precision] = ()) -> Judged:
+    """The checkpoint or the bundle at `path`, with `changes` of options of its data set ("photos", …)."""
+    if path.is_dir():
+        return judged_bundle(Bundle(path), wanted, changes, display)
+    saved = checkpoint.load(path)
+    train, data = devices.where_possible(saved.config.train), saved.config.data
+    devices.prepare(train)
+
+    def answer(photos: PhotoSet) -> Probabilities:
+        seen = replace(photos, size=data.size, jpeg_quality=data.jpeg_quality or None)
+        return softmax(torch_logits(saved.model(), seen, train, display))
+
+    return Judged(
+        f"{path.name} after epoch {saved.epoch}, not calibrated", saved.classes,
+        lambda: _data_config(path, data.model_dump(), changes), answer, train,
+    )  # fmt: skip
+
+
+def judged_bundle(bundle: Bundle, wanted: Sequence[Precision], changes: dict[str, Any], display: Display) -> Judged:
+    """The first variant of `wanted` that the bundle has; of none its own first."""
+    card = bundle.card
+    chosen = next((each for each in wanted if each in card.variants), None) or next(iter(wanted or card.variants))
+
+    def answer(photos: PhotoSet) -> Probabilities:
+        seen = replace(photos, size=card.input_size, jpeg_quality=card.jpeg_quality)
+        return bundle_probabilities(bundle, chosen, seen, display)
+
+    return Judged(f"{card.version} {chosen}", card.answers, lambda: bundle_data(bundle, changes), answer, TrainConfig())
+
+
 def evaluate(
     path: Path,
     split: Split | None,
@@ -107,27 +152,18 @@ def evaluate(
 
     `changes` replace options of its data set ("photos", …). `challenge` gives the figures of the ABID protocol only.
     """
-    if path.is_dir():
-        bundle = Bundle(path)
-        chosen = precision or next(iter(bundle.card.variants))
-        sample = read_sample(bundle_data(bundle, changes), split, display)
-        probabilities: Probabilities = bundle_probabilities(bundle, chosen, sample.photos, display)
-        name, train, classes = f"{bundle.card.version} {chosen}", TrainConfig(), bundle.card.answers
-    else:
-        saved = checkpoint.load(path)
-        train = devices.where_possible(saved.config.train)
-        devices.prepare(train)
-        sample = read_sample(_data_config(path, saved.config.data.model_dump(), changes), split, display)
-        probabilities = softmax(torch_logits(saved.model(), sample.photos, train, display))
-        name, classes = f"{path.name} after epoch {saved.epoch}, not calibrated", saved.classes
+    model = judged(path, changes, display, (precision,) if precision else ())
+    sample = read_sample(model.data(), split, display)
+    probabilities = model.answer(sample.photos)
     found = figures(probabilities, sample.photos, sample.majority, sample.name)
     if challenge:
         found = {name: metrics for name, metrics in found.items() if name.endswith("(challenge)")}
     if not found:
         raise DataError(f"no photo is labelled 0 to {MORE - 1}: there is nothing for --challenge to measure")
     return Evaluation(
-        name, sample.name, sample.facts, devices.hardware(train), found, sample.photos, probabilities, classes
-    )
+        model.name, sample.name, sample.facts, devices.hardware(model.train), found, sample.photos, probabilities,
+        model.classes,
+    )  # fmt: skip
 
 
 def read_sample(config: DataConfig, split: Split | None, display: Display) -> Sample:

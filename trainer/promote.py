@@ -3,60 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from binwatch.bundle import CARD, Bundle, Estimate, Metrics, Precision
+from binwatch.bundle import CARD, Bundle
 from binwatch.counts import names_of
 from binwatch.registry import Current, Registry
-from trainer.data.split import Split
+from trainer.compare import PREFERRED, Comparison, compare, in_use
 from trainer.display import Display
 from trainer.errors import PromotionError
-from trainer.evaluate import bundle_data, bundle_probabilities, majorities
-from trainer.fit import read_data
-from trainer.metrics import Counts, counts_of, measure, paired
-
-PREFERRED = (Precision.INT8, Precision.FP32, Precision.FP16)
-"""Which variant is compared: the one that workers use on a CPU, which is what this command runs on."""
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Two models on the same test photos; `difference` is the candidate's figure less the current one's."""
-
-    candidate: str
-    current: str
-    metrics: dict[str, Metrics]
-    difference: dict[str, Estimate]
-    untested: tuple[int, ...] = ()
-    """Classes that only the current model can answer and that no test photo shows: what the candidate would lose."""
-
-    @property
-    def better(self) -> bool:
-        """More exact counts, and by more than chance; and errors that are not larger by more than chance.
-
-        A model that is right a little more often and far off where it is wrong is no progress. One that cannot answer
-        what the current one can must be measured on photos that show it: without them its answers are fewer, and so
-        easier, and at work it would count each such photo wrong.
-        """
-        return self.difference["accuracy"].low > 0 and self.difference["rmse"].low <= 0 and not self.untested
-
-    def verdict(self) -> str:
-        """In one sentence, or two."""
-        gain, error = self.difference["accuracy"], self.difference["rmse"]
-        lost = (
-            f"; it never answers {names_of(self.untested)}, as {self.current} does, and no test photo shows that:"
-            " compare on photos of every quantity (--photos, --index)"
-        )
-        return (
-            f"{self.candidate} is {'better' if self.better else 'not found to be better'} than {self.current} on"
-            f" {self.metrics[self.candidate].photos:,} test photos: exact counts {100 * gain.value:+.1f} points"
-            f" ({100 * gain.low:+.1f} to {100 * gain.high:+.1f}), RMSE {error.value:+.2f}"
-            f" ({error.low:+.2f} to {error.high:+.2f}){lost if self.untested else ''}"
-        )
 
 
 @dataclass(frozen=True)
@@ -67,27 +25,6 @@ class Decision:
     replaced: str | None
     comparison: Comparison | None
     forced: bool
-
-
-def compare(candidate: Bundle, current: Bundle, changes: dict[str, Any], display: Display) -> Comparison:
-    """Both models on the candidate's test photos. `changes` replace options of its data set ("photos", …).
-
-    If the current model has learned from some of these photos that only makes it harder to beat.
-    """
-    data = read_data(bundle_data(candidate, changes), display)
-    photos, majority = data[Split.TEST], majorities(data).overall
-
-    def counts(bundle: Bundle) -> Counts:
-        card = bundle.card  # each sees photos as it does at work
-        seen = replace(photos, size=card.input_size, jpeg_quality=card.jpeg_quality)
-        precision = next(each for each in PREFERRED if each in bundle.card.variants)
-        return counts_of(bundle_probabilities(bundle, precision, seen, display), photos.labels, photos.groups)
-
-    new, old = counts(candidate), counts(current)
-    names = candidate.card.version, current.card.version
-    figures = {name: measure(found, majority) for name, found in zip(names, (new, old), strict=True)}
-    untested = set(current.card.answers) - set(candidate.card.answers) - set(photos.labels.tolist())
-    return Comparison(*names, figures, paired(new, old), tuple(sorted(untested)))
 
 
 def promote(
@@ -114,7 +51,8 @@ def promote(
         comparison = None
         if before:
             current = registry.fetch(before.version, list(PREFERRED), Path(name))
-            comparison = compare(candidate, current, changes, display)
+            # If the current model has learned from some of these photos that only makes it harder to beat.
+            comparison = compare(in_use(candidate, changes, display), in_use(current, changes, display), display)
             show(comparison)
         if candidate.card.never:
             display.say(f"warning: {version} never answers {names_of(candidate.card.never)}, whatever a photo shows")

@@ -60,8 +60,8 @@ def promote(
 ) -> None:
     """Put a model in use if it beats the current one on the candidate's test photos (paired, by bin group)."""
     from trainer import tables
+    from trainer.compare import Comparison
     from trainer.display import Display
-    from trainer.promote import Comparison
     from trainer.promote import promote as run
 
     display = Display()

@@ -12,7 +12,7 @@ from binwatch.counts import CLASSES
 from binwatch.registry import Current
 
 if TYPE_CHECKING:  # the list of models is shown without loading torch
-    from trainer.promote import Comparison
+    from trainer.compare import Comparison
 
 
 def summary(metrics: dict[str, Metrics], title: str) -> Table:
@@ -83,7 +83,7 @@ def notes(cards: list[Card]) -> list[str]:
 
 def comparison(found: Comparison) -> Table:
     """Two models side by side, and the difference."""
-    table = Table(title="on the same test photos, 95 % intervals by bin group", title_justify="left")
+    table = Table(title=f"on the same {found.photos}, 95 % intervals by bin group", title_justify="left")
     table.box = box.SIMPLE_HEAD
     for heading in ("", found.candidate, found.current, "difference"):
         table.add_column(heading, justify="right" if heading else "left", overflow="fold")

@@ -1,0 +1,57 @@
+"""Two models on the same photos, without a bucket."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.trainer.drawn import Data, run_cli
+from tests.trainer.grey import write_grey_bundle
+from trainer.compare import compare_files
+from trainer.display import silent
+
+
+def test_two_bundles(grey: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    better, worse = write_grey_bundle(tmp_path, "v2"), write_grey_bundle(tmp_path, "v1", sees=0.5)
+    run_cli("compare", better, worse, *grey.flags)
+    printed = capsys.readouterr()
+    assert "on the same test photos, 95 % intervals by bin group" in printed.out
+    assert f"{better}: v2 int8\n{worse}: v1 int8\n" in printed.err
+    found = compare_files(better, worse, {"photos": grey.photos, "index": grey.index}, silent())
+    assert found.verdict().startswith(f"{better} is better than {worse} on 8 test photos: exact counts +100.0 points")
+    assert printed.err.endswith(f"{found.verdict()}\n")
+
+
+def test_on_every_photo(grey: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    right, nearly = write_grey_bundle(tmp_path, "v2"), write_grey_bundle(tmp_path, "v1", sees=0.9)
+    run_cli("compare", nearly, right, *grey.flags, "--every")
+    said = capsys.readouterr().err
+    assert f"{nearly} is not found to be better than {right} on 140 photos: exact counts -" in said
+    found = compare_files(right, nearly, {"photos": grey.photos, "index": grey.index}, silent(), split=None)
+    run_cli("evaluate", nearly, *grey.flags, "--every", "--out", tmp_path / "nearly.json")
+    alone = json.loads((tmp_path / "nearly.json").read_text(encoding="utf-8"))["metrics"]["all"]["accuracy"]
+    assert found.metrics[str(nearly)].accuracy.model_dump() == alone
+    gain = found.difference["accuracy"]
+    assert gain.value == pytest.approx(1 - alone["value"])
+    assert 0 < gain.low < gain.value < gain.high < 1
+
+
+def test_a_checkpoint_and_a_bundle(
+    fitted: Path, data: Data, tmp_path: Path, cli_error: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The checkpoint knows where its photos are, and both see them as they do at work."""
+    best, last = fitted / "best.pt", fitted / "last.pt"
+    bundle = write_grey_bundle(tmp_path, "v1")
+    run_cli("compare", best, bundle)
+    assert f"than {bundle} on " in capsys.readouterr().err
+    run_cli("evaluate", best, "--out", tmp_path / "best.json")
+    alone = json.loads((tmp_path / "best.json").read_text(encoding="utf-8"))["metrics"]["test"]["accuracy"]
+    found = compare_files(best, last, {}, silent())
+    assert found.metrics[str(best)].accuracy.model_dump() == alone
+    assert "is compared with itself; name two models" in cli_error(
+        "compare", best, fitted / ".." / fitted.name / "best.pt"
+    )
+    assert "does not say which photos; give --photos and --index" in cli_error("compare", bundle, best)
