@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shutil
-import signal
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -77,10 +77,10 @@ def _working_folder(console: Console) -> Iterator[Path]:
 
 
 def _wait_for_interrupt() -> None:
-    try:
-        signal.pause()
-    except KeyboardInterrupt:
-        return
+    # Not signal.pause: a signal that comes just before the call is noted, and only the next one would end it.
+    with suppress(KeyboardInterrupt):
+        while True:
+            time.sleep(1)
 
 
 def main() -> None:

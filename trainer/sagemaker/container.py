@@ -9,6 +9,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -63,7 +64,9 @@ def launch_command(layout: Layout, cluster: Cluster, gpus: int) -> list[str]:
 def _launch(command: list[str], layout: Layout) -> int:
     with subprocess.Popen(command) as process:  # noqa: S603 (our own command line)
         try:
-            status = process.wait()
+            # Not wait(): a SIGTERM that comes just before it would be noted only when the training has ended.
+            while (status := process.poll()) is None:
+                time.sleep(1)
         except SystemExit:
             process.terminate()  # torchrun stops its processes in turn
             process.wait()
