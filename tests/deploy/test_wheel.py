@@ -65,3 +65,14 @@ def test_the_model_is_the_repository_s(installed: Path) -> None:
     assert {file.name: file.stat().st_size for file in shipped.iterdir()} == {
         file.name: file.stat().st_size for file in model.iterdir()
     }
+
+
+def test_images_are_built_before_there_is_anything_but_the_names_of_packages(installed: Path, tmp_path: Path) -> None:
+    """As deploy/compose/install-packages has it: pyproject.toml alone, beside an empty README."""
+    shutil.copy2(ROOT / "pyproject.toml", tmp_path)
+    (tmp_path / "README.md").touch()
+    uv = Path(sys.executable).with_name("uv")
+    command = [uv, "--quiet", "build", "--wheel", "--no-build-isolation", "--python", sys.executable, tmp_path]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "dist").glob("binwatch-*.whl"))) == 1
