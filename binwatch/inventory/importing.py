@@ -45,23 +45,25 @@ def import_file(
     with Refusals(refused or file.with_name(file.name + ".refused.csv"), report) as refusals:
         for chunk in _chunks(read_expected(open_table(file, named), bins, refusals)):
             known = set() if as_of else _known(database, bucket, etag, [expected.bin for expected in chunk])
-            new = [
-                NewExpectation(
-                    bucket=bucket,
-                    bin_id=expected.bin,
-                    source=source,
-                    etag=etag,
-                    modified_at=moment,
-                    quantity=expected.quantity,
-                    contents=expected.contents,
-                )
-                for expected in chunk
-                if expected.bin not in known
-            ]
+            news = (expected for expected in chunk if expected.bin not in known)
+            new = [new_expectation(expected, bucket, source, etag, moment) for expected in news]
             recorded = store.add_expectations(new)
             report.recorded += recorded
             report.known += len(chunk) - recorded
     return report
+
+
+def new_expectation(expected: Expected, bucket: str, source: str, etag: str, moment: datetime) -> NewExpectation:
+    """What to record of a bin's row; `source` names the file, `etag` is of its content."""
+    return NewExpectation(
+        bucket=bucket,
+        bin_id=expected.bin,
+        source=source,
+        etag=etag,
+        modified_at=moment,
+        quantity=expected.quantity,
+        contents=expected.contents,
+    )
 
 
 def _with_photo(database: Engine, bucket: str) -> list[str]:

@@ -21,11 +21,12 @@ from binwatch.conformal import PValues
 from binwatch.errors import BinwatchError
 from binwatch.inventory.bins import Bins
 from binwatch.inventory.columns import Named
+from binwatch.inventory.importing import CHUNK, new_expectation
 from binwatch.inventory.reading import Expected, Refusals, Report, read_expected
 from binwatch.inventory.tables import first_bytes, open_table
 from binwatch.records.engine import cause, connect
 from binwatch.records.migrate import migrate
-from binwatch.records.store import NewExpectation, Store
+from binwatch.records.store import Store
 from binwatch.records.tables import Bin, Expectation
 from binwatch.settings import Settings
 from binwatch.text import visible
@@ -36,7 +37,6 @@ from worker.check.folder import Folder, look_through
 from worker.check.formats import check_format, write
 
 RECORDS = "records.db"
-_CHUNK = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,22 +168,10 @@ def _record(database: Engine, store: Store, bucket: str, file: Path, expected: l
     )
     with database.connect() as connection:
         known = {row.bin_id: row.quantity for row in connection.execute(current)}
-    now = datetime.now(UTC)
-    news = [
-        NewExpectation(
-            bucket=bucket,
-            bin_id=one.bin,
-            source=visible(file.name),
-            etag="",
-            modified_at=now,
-            quantity=one.quantity,
-            contents=one.contents,
-        )
-        for one in expected
-        if known.get(one.bin) != one.quantity
-    ]
-    for start in range(0, len(news), _CHUNK):
-        store.add_expectations(news[start : start + _CHUNK])
+    now, source = datetime.now(UTC), visible(file.name)
+    news = [new_expectation(one, bucket, source, "", now) for one in expected if known.get(one.bin) != one.quantity]
+    for start in range(0, len(news), CHUNK):
+        store.add_expectations(news[start : start + CHUNK])
 
 
 def _summary(done: Done, folder: Folder, settings: Settings, card: Card) -> list[str]:
