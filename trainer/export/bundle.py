@@ -88,10 +88,10 @@ class Exporter:
         validation = data[Split.VALIDATION]
         logits = torch_logits(self.model, validation, config, display)
         known = np.isin(validation.labels, saved.classes)  # of what it never answers it is wrong at any temperature
-        shift = prior_shift(saved)
-        self.shift = np.zeros(len(CLASSES)) if shift is None else shift.logits()
-        self.temperature = best_temperature(logits[known], validation.labels[known], shift)
-        self.doubts = [*calibration_note(self.temperature, int(known.sum())), *assumed(shift)]
+        self.prior = prior_shift(saved)
+        self.shift = np.zeros(len(CLASSES)) if self.prior is None else self.prior.logits()
+        self.temperature = best_temperature(logits[known], validation.labels[known], self.prior)
+        self.doubts = calibration_note(self.temperature, int(known.sum()))
         self.wanted = softmax(logits, self.temperature, self.shift)
 
     def write(self, folder: Path, wanted: Sequence[Precision]) -> dict[Precision, Path]:
@@ -156,6 +156,7 @@ class Exporter:
                 *options.notes,
                 *limits(self.saved),
                 *self.doubts,
+                *assumed(self.prior),
                 *small_reference(reference),
                 *taught_by(self.saved),
             ],
@@ -213,11 +214,7 @@ def training_facts(saved: Checkpoint) -> dict[str, Any]:
     config["data"] |= {name: Path(found).name for name in ("photos", "index") if (found := config["data"][name])}
     config["model"]["weights"] = Path(config["model"]["weights"]).name
     config["distil"]["teachers"] = _teachers(saved)
-    data = saved.config.data  # of a checkpoint from before its facts named the split
-    split = f"80/10/10 by a hash of the bin group (column {data.group_column}), seed {data.split_seed}"
-    if data.split_column:
-        split = f"as the column {data.split_column} says"
-    return {"split": split, "epoch": saved.epoch, **saved.facts, "config": config}
+    return {"epoch": saved.epoch, **saved.facts, "config": config}
 
 
 def _teachers(saved: Checkpoint) -> list[str]:
