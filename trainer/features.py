@@ -34,7 +34,7 @@ FEATURE_BATCH = 16
 LOCK = "lock"
 """File in the folder of features: one run computes at a time, since several may share the folder."""
 READ_LATER = {"views", "flip", "where"}
-"""Options of [augment] that change nothing of what is kept: features are mirrored and mixed when they are read."""
+"""Options of [augment] that change nothing of what is kept: features are mirrored when they are read."""
 ADVICE = "make room (features of earlier runs may be deleted), or keep them elsewhere with --cache"
 
 Progress = Callable[[Iterator[Batch], int, str], Iterator[Batch]]

@@ -83,7 +83,7 @@ class Loss:
         return kept / kept.sum(dim=1, keepdim=True)
 
     def _total(self, step: Tensor) -> float:
-        """What the photos of a step count together. Mixed ones count as much, on average."""
+        """What the photos of a step count together."""
         return len(step) if self._weights is None else float(self._weights[step.clamp(max=MORE)].sum())
 
 

@@ -69,7 +69,7 @@ class _Lines(Iterator[str]):
     def __init__(self, opened: TextIO) -> None:
         self._opened = opened
         self.taken = 0
-        """Characters since the last row ended, which whoever reads rows sets back."""
+        """Characters since the last row ended. The reader of rows resets it after each row."""
 
     def __next__(self) -> str:
         line = self._opened.readline(MAX_ROW + 1)

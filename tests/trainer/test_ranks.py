@@ -52,7 +52,7 @@ def state(folder: Path) -> dict[str, torch.Tensor]:
 def test_two_processes_learn_what_one_does(
     data: Data, fitted: Path, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Steps of 32 photos, mixed, beside a teacher: in one pass of one process, or in two passes of two."""
+    """Steps of 32 photos, beside a teacher: in one pass of one process, or in two passes of two."""
     monkeypatch.setattr(fitting, "build", fitting.build)  # together replaces it
     together.use_tiny(norm=False)
     config = together.config_of(str(data.photos), str(data.index), together.ALONE_32 | {"distil.teachers": [fitted]})

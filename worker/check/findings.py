@@ -166,4 +166,4 @@ def _articles(metadata: Path | None) -> list[Item]:
     try:
         return (contents(metadata.read_bytes()) if metadata else None) or []
     except OSError:
-        return []  # they only help whoever looks for the items
+        return []  # they only help a person to find the items

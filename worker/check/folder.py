@@ -66,7 +66,7 @@ def _files(path: Path) -> Iterator[Path]:
 def _version(file: Path) -> tuple[str, datetime]:
     try:
         return file_version(file)
-    except OSError:  # whoever reads it will say why
+    except OSError:  # reading it will fail, too, and say why
         return "", datetime.fromtimestamp(0, UTC)
 
 
