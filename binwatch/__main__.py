@@ -24,10 +24,10 @@ class Part(NamedTuple):
 
 
 PARTS = {
-    "check": Part("worker.check.command", "app", "check,cpu", "photos and an inventory file → bins that look wrong"),
-    "worker": Part("worker.__main__", "cli", "worker,cpu", "counts photos as they come, and by hand (count)"),
-    "monitor": Part("monitor.__main__", "app", "monitor", "pages, metrics, audits, expected quantities"),
-    "trainer": Part("trainer.__main__", "app", "trainer", "trains, judges and promotes models"),
+    "check": Part("worker.check.command", "app", "check,cpu", "list bins whose photos do not match an inventory file"),
+    "worker": Part("worker.__main__", "cli", "worker,cpu", "count photos from a queue, or from files (count)"),
+    "monitor": Part("monitor.__main__", "app", "monitor", "serve pages and metrics, enter audits and quantities"),
+    "trainer": Part("trainer.__main__", "app", "trainer", "train, evaluate and promote models"),
 }
 _HELP = {"-h", "--help"}
 
@@ -58,7 +58,7 @@ def _usage() -> str:
     commands = "\n".join(f"  {name:8} {part.summary}" for name, part in PARTS.items())
     return (
         f"Usage: binwatch COMMAND [ARGUMENTS]\n\n{commands}\n\n  -h, --help   also after a command\n  --version\n\n"
-        "Ends with 0 if all went well, 1 if it did not, 2 for a wrong setting, option or file, 3 for an outage."
+        "Exit status: 0 on success, 1 on failure, 2 for an invalid setting, option or file, 3 for an outage."
     )
 
 

@@ -26,16 +26,16 @@ cli = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @cli.command()
 def demo(
-    photos: Annotated[Path | None, typer.Option(help="Folder with photos; else the sample photos.")] = None,
-    metadata: Annotated[Path | None, typer.Option(help="Folder with metadata JSONs of these photos.")] = None,
-    report: Annotated[Path | None, typer.Option(help="Write the result here, as JSON.")] = None,
-    keep: Annotated[bool, typer.Option("--keep", help="Leave the monitor's page running until Ctrl-C.")] = False,
-    patience: Annotated[float, typer.Option(help="Give up after so many seconds without a new record.")] = 120.0,
+    photos: Annotated[Path | None, typer.Option(help="Folder with photos; default: the sample photos.")] = None,
+    metadata: Annotated[Path | None, typer.Option(help="Folder with the metadata JSON files of these photos.")] = None,
+    report: Annotated[Path | None, typer.Option(help="JSON file to write the result to.")] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the monitor running until Ctrl-C.")] = False,
+    patience: Annotated[float, typer.Option(help="Give up after this many seconds without a new record.")] = 120.0,
 ) -> None:
-    """Put photos into a bucket as a camera would, have them counted and compared, and show the result.
+    """Upload photos to a bucket as a camera would, have them counted and compared, and show the result.
 
-    S3, SQS, a Celery worker and the monitor run on this machine just for this. Exits with 1, and names them, if any
-    photo is unaccounted for.
+    S3, SQS, a Celery worker and the monitor run on this machine while the demo runs. Exits with 1 if photos are
+    unaccounted for, and names them.
     """
     from demo.house import open_house  # needs packages that are only with the demo
     from demo.watch import run

@@ -28,19 +28,19 @@ from monitor.totals import read_totals
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
 
 
-audits = typer.Typer(no_args_is_help=True, help="What people found in bins.")
+audits = typer.Typer(no_args_is_help=True, help="Work with audits: quantities that people counted.")
 app.add_typer(audits, name="audits")
 
 
 @app.command("serve")
 def serve_command(
-    host: Annotated[str | None, typer.Option(help="Address to listen on; else BINWATCH_MONITOR_HOST.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on; default: BINWATCH_MONITOR_HOST.")] = None,
     port: Annotated[
-        int | None, typer.Option(min=0, max=65535, help="Port; 0: any free one; else BINWATCH_MONITOR_PORT.")
+        int | None, typer.Option(min=0, max=65535, help="Port; 0: any free one; default: BINWATCH_MONITOR_PORT.")
     ] = None,
-    port_file: Annotated[Path | None, typer.Option(help="Write the port there once listening.")] = None,
+    port_file: Annotated[Path | None, typer.Option(help="File to write the port to once the monitor listens.")] = None,
 ) -> None:
-    """Serve the page, the metrics and the API until told to stop."""
+    """Serve the pages, the metrics and the API until stopped."""
     # Only this command needs the web and S3 clients, which take most of a second to load.
     from monitor.app import create_app
     from monitor.server import address_of, serve, write_port
@@ -74,8 +74,8 @@ def serve_command(
 
 @app.command()
 def status(
-    model: Annotated[str | None, typer.Option(help="Version of a model; else the one in use.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON, as /api/summary gives it.")] = False,
+    model: Annotated[str | None, typer.Option(help="Version of a model; default: the one in use.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON, as /api/summary returns it.")] = False,
 ) -> None:
     """Print how well counts and expected quantities agree."""
     records = Records(load_settings().database_url.get_secret_value())
@@ -102,12 +102,12 @@ def drift() -> None:
 
 @app.command()
 def audit(
-    bin_id: Annotated[str, typer.Argument(metavar="BIN", help="Id of the bin: its photo's name, as 00123.")],
-    quantity: Annotated[int, typer.Argument(min=0, max=MAX_QUANTITY, help="Items that you found in it.")],
-    auditor: Annotated[str | None, typer.Option(help="Who counted.")] = None,
-    bucket: Annotated[str | None, typer.Option(help="Bucket of the photo; else BINWATCH_BUCKET.")] = None,
+    bin_id: Annotated[str, typer.Argument(metavar="BIN", help="Id of the bin: its photo's name, e.g. 00123.")],
+    quantity: Annotated[int, typer.Argument(min=0, max=MAX_QUANTITY, help="Number of items that you counted.")],
+    auditor: Annotated[str | None, typer.Option(help="Name of the person who counted.")] = None,
+    bucket: Annotated[str | None, typer.Option(help="Bucket of the photo; default: BINWATCH_BUCKET.")] = None,
 ) -> None:
-    """Record how many items a person found in a bin: the truth that counts and inventory are measured against."""
+    """Record how many items a person counted in a bin: the truth that counts and inventory are measured against."""
     settings = load_settings()
     with writable(settings) as database:
         audited = add_audit(database, bucket or settings.bucket, bin_id, quantity, auditor)
@@ -116,10 +116,10 @@ def audit(
 
 @audits.command()
 def export(
-    file: Annotated[Path, typer.Argument(help="CSV to write: a line for each audited bin.")],
-    bucket: Annotated[str | None, typer.Option(help="Bucket of the photos; else BINWATCH_BUCKET.")] = None,
+    file: Annotated[Path, typer.Argument(help="CSV to write, with a line for each audited bin.")],
+    bucket: Annotated[str | None, typer.Option(help="Bucket of the photos; default: BINWATCH_BUCKET.")] = None,
 ) -> None:
-    """Write audits as labels for training, as `python -m trainer prepare --audits FILE` takes them."""
+    """Export audits as labels for training, for `python -m trainer prepare --audits FILE`."""
     settings = load_settings()
     records = Records(settings.database_url.get_secret_value())
     records.check()
@@ -131,9 +131,9 @@ def export(
 
 @app.command()
 def rank(
-    model: Annotated[list[str] | None, typer.Option(help="Version of a model; may be repeated. Else all.")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="Version of a model; may be repeated. Default: all.")] = None,
 ) -> None:
-    """Give p-values to bins that were compared before their model's calibration was recorded."""
+    """Compute p-values of bins that were compared before their model's calibration was recorded."""
     with writable(load_settings()) as database:
         ranked = rank_bins(database, model)
     typer.echo(f"{words.number(ranked)} bins have a p-value now that had none")
@@ -141,23 +141,24 @@ def rank(
 
 @app.command()
 def expect(
-    file: Annotated[Path, typer.Argument(help="XLSX, ODS, CSV or Parquet with the bins and their quantities.")],
+    file: Annotated[Path, typer.Argument(help="XLSX, XLS, ODS, CSV or Parquet file with bins and quantities.")],
     as_of: Annotated[
-        datetime | None, typer.Option(help="When these quantities held, in UTC; else when the file was last changed.")
+        datetime | None,
+        typer.Option(help="When these quantities were valid, in UTC; default: when the file was modified."),
     ] = None,
-    bucket: Annotated[str | None, typer.Option(help="Bucket of the photos; else BINWATCH_BUCKET.")] = None,
+    bucket: Annotated[str | None, typer.Option(help="Bucket of the photos; default: BINWATCH_BUCKET.")] = None,
     refused: Annotated[
-        Path | None, typer.Option(help="Where refused rows are listed; else beside FILE, as FILE.refused.csv.")
+        Path | None, typer.Option(help="CSV to list refused rows in; default: FILE.refused.csv, beside FILE.")
     ] = None,
-    bin_column: Annotated[str | None, typer.Option(help="Name of the column with the bin; else guessed.")] = None,
-    quantity_column: Annotated[str | None, typer.Option(help="The same of the quantity.")] = None,
+    bin_column: Annotated[str | None, typer.Option(help="Name of the bin column; default: detected.")] = None,
+    quantity_column: Annotated[str | None, typer.Option(help="Name of the quantity column.")] = None,
     article_column: Annotated[
-        str | None, typer.Option(help="The same of the article, if a bin has a row for each of its articles.")
+        str | None, typer.Option(help="Name of the article column, if a bin has a row for each article.")
     ] = None,
 ) -> None:
     """Import expected quantities from a file. Importing the same file again changes nothing.
 
-    Exits with 1 if no row was accepted, or none is of a bin that has a photo, though photos have been counted.
+    Exits with 1 if no row was accepted, or if photos have been counted and no row names a bin that has one.
     """
     settings, named = load_settings(), Named(bin_column, quantity_column, article_column)
     with writable(settings) as database:

@@ -91,16 +91,16 @@ def _fit(
 
 @app.command()
 def tune(
-    out: Annotated[Path, typer.Option("--out", help="Folder of the study; one that is there is continued.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the study; an existing study is continued.")],
     photos: Photos = None,
     index: Index = None,
     config: ConfigFile = None,
     settings: Settings = None,
-    trials: Annotated[int, typer.Option(min=1, help="Trials in all, those of earlier runs included.")] = 30,
+    trials: Annotated[int, typer.Option(min=1, help="Total number of trials, including those of earlier runs.")] = 30,
     preset: Annotated[str, typer.Option(help="Search space: default, or capstone.")] = "default",
-    jobs: Annotated[int, typer.Option(min=1, help="Trials at a time, each in a process of its own.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="Concurrent trials, each in its own process.")] = 1,
 ) -> None:
-    """Search for options that learn best (Optuna); fit --from-study takes them."""
+    """Search for the best options (Optuna), for fit --from-study."""
     from trainer.tune import SPACES, Tuning
     from trainer.tune import tune as run
 
@@ -117,16 +117,16 @@ def tune(
 @app.command()
 def evaluate(
     model: Annotated[Path, typer.Argument(help="A checkpoint (.pt) or a bundle (folder with card.json).")],
-    split: Annotated[Split, typer.Option(help="Which photos.")] = Split.TEST,
+    split: Annotated[Split, typer.Option(help="Split of the data set to evaluate on.")] = Split.TEST,
     every: Annotated[
-        bool, typer.Option("--every", help="Every photo of the index; the model must have learned from none.")
+        bool, typer.Option("--every", help="All photos of the index; the model must not have been trained on any.")
     ] = False,
     challenge: Annotated[
         bool, typer.Option("--challenge", help="The ABID challenge's protocol only: photos and answers of 0 to 5.")
     ] = False,
     photos: Photos = None,
     index: Index = None,
-    variant: Annotated[Precision | None, typer.Option(help="Of a bundle; default: its first.")] = None,
+    variant: Annotated[Precision | None, typer.Option(help="Variant of a bundle; default: its first.")] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -162,14 +162,14 @@ def evaluate(
 @app.command()
 def compare(
     model: Annotated[Path, typer.Argument(metavar="A", help="A checkpoint (.pt) or a bundle (folder with card.json).")],
-    other: Annotated[Path, typer.Argument(metavar="B", help="What it is compared with.")],
+    other: Annotated[Path, typer.Argument(metavar="B", help="The checkpoint or bundle to compare A with.")],
     every: Annotated[
-        bool, typer.Option("--every", help="Every photo of the index; neither model may have learned from any.")
+        bool, typer.Option("--every", help="All photos of the index; neither model may have been trained on any.")
     ] = False,
     photos: Photos = None,
     index: Index = None,
 ) -> None:
-    """Say whether A counts better than B, by more than chance, on A's test photos (paired, by bin group)."""
+    """Test whether A counts better than B, by more than chance, on A's test photos (paired, by bin group)."""
     from trainer import tables
     from trainer.compare import compare_files
 
@@ -192,7 +192,7 @@ def export(
     photos: Photos = None,
     index: Index = None,
 ) -> None:
-    """Write a bundle: ONNX files checked against the checkpoint, and a card with their figures."""
+    """Write a bundle: ONNX files that are checked against the checkpoint, and a card with their metrics."""
     from trainer import tables
     from trainer.export.bundle import Options
     from trainer.export.bundle import export as run

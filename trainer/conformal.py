@@ -48,7 +48,7 @@ def main(
     bundle: Folder,
     photos: Photos,
     index: Index = None,
-    split: Annotated[Split, typer.Option(help="Part of the data set that nothing was fitted to.")] = Split.TEST,
+    split: Annotated[Split, typer.Option(help="Split of the data set that nothing was fitted to.")] = Split.TEST,
     every: Every = False,
 ) -> None:
     """Write a new calibration into a bundle's card."""

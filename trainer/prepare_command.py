@@ -14,7 +14,9 @@ from trainer.errors import ConfigError
 
 
 def prepare(
-    out: Annotated[Path, typer.Option("--out", help="Folder for photos, manifest and report; may hold some already.")],
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder for photos, manifest and report; may have photos already.")
+    ],
     source: Annotated[
         str, typer.Option("--from", help="s3://BUCKET/PREFIX or a folder, with bin-images/ and metadata/.")
     ] = "s3://aft-vbi-pds",
@@ -22,7 +24,7 @@ def prepare(
         str | None, typer.Option(help="S3 endpoint; default: AWS, or BINWATCH_S3_ENDPOINT_URL.")
     ] = None,
     unsigned: Annotated[
-        bool, typer.Option("--unsigned", help="Ask without credentials, as the public bucket always is.")
+        bool, typer.Option("--unsigned", help="Send requests without credentials, as for the public bucket.")
     ] = False,
     listed: Annotated[
         Path | None, typer.Option("--list", help="JSON of classes (file_list.json) or text with a key per line.")
@@ -30,17 +32,15 @@ def prepare(
     per_class: Annotated[int, typer.Option(min=0, show_default=False, help="Photos of each of the seven classes.")] = 0,
     everything: Annotated[bool, typer.Option("--all", help="Every photo.")] = False,
     balance: Annotated[
-        bool, typer.Option("--balance", help="With --list: more of the rare classes, as many as of the commonest.")
+        bool, typer.Option("--balance", help="With --list: add photos of rare classes, as many as of the commonest.")
     ] = False,
-    scan: Annotated[int, typer.Option(min=1, help="Metadata files to look through for classes at most.")] = 50_000,
+    scan: Annotated[int, typer.Option(min=1, help="Metadata files to search for classes, at most.")] = 50_000,
     size: Annotated[
         int, typer.Option(min=0, max=2048, help="Squash photos to this square; 0 keeps them as they are.")
     ] = 0,
-    audits: Annotated[
-        Path | None, typer.Option(help="CSV with bin and quantity: what a person counted replaces the label.")
-    ] = None,
+    audits: Annotated[Path | None, typer.Option(help="CSV with bin and quantity: audits replace the labels.")] = None,
     challenge_val: Annotated[
-        Path | None, typer.Option(help="The ABID challenge's random_val.txt: its photos are the test photos.")
+        Path | None, typer.Option(help="The ABID challenge's random_val.txt: its photos become the test photos.")
     ] = None,
     jobs: Annotated[int, typer.Option(min=1, max=48, help="Photos fetched at a time.")] = 16,
 ) -> None:
@@ -69,11 +69,11 @@ def prepare(
 
 
 def pipeline(
-    config: Annotated[Path, typer.Option("--config", help="TOML file: the table prepare, and the sections of fit.")],
-    work: Annotated[Path, typer.Option("--work", help="Folder for photos and runs; the same one every time.")],
-    again: Annotated[bool, typer.Option("--again", help="A new run, though nothing is new.")] = False,
+    config: Annotated[Path, typer.Option("--config", help="TOML file: the table prepare, and the tables of fit.")],
+    work: Annotated[Path, typer.Option("--work", help="Folder for photos and runs; use the same one every time.")],
+    again: Annotated[bool, typer.Option("--again", help="Start a new run even if nothing has changed.")] = False,
 ) -> None:
-    """Prepare, fit, evaluate, export, compare and promote; continues what was interrupted. Fit for cron."""
+    """Prepare, fit, evaluate, export, compare and promote. Resumable; can be run by cron."""
     from trainer.display import Display
     from trainer.pipeline import Pipeline, read_pipeline
     from trainer.registry_commands import open_registry

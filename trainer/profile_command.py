@@ -22,16 +22,16 @@ def profile(
         typer.Option("--set", metavar="SECTION.OPTION=VALUE", help="Change one option, e.g. train.readers=8."),
     ] = None,
     freeze: Annotated[str | None, typer.Option(help="Last frozen unit, e.g. layer3 (model.freeze).")] = None,
-    seconds: Annotated[float, typer.Option(min=0.1, max=3600, help="How long each of the measurements takes.")] = 15.0,
+    seconds: Annotated[float, typer.Option(min=0.1, max=3600, help="Duration of each measurement.")] = 15.0,
     prices: Annotated[
-        Path | None, typer.Option(help="CSV of machines: machine, usd_per_hour, and if known speed.")
+        Path | None, typer.Option(help="CSV of machines: machine, usd_per_hour and, if known, speed.")
     ] = None,
-    json: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file, too.")] = None,
-    png: Annotated[Path | None, typer.Option("--png", help="Draw them into this file, too.")] = None,
+    json: Annotated[Path | None, typer.Option("--json", help="JSON file to write the figures to.")] = None,
+    png: Annotated[Path | None, typer.Option("--png", help="PNG file to draw the figures in.")] = None,
 ) -> None:
-    """Measure where the time of a training step goes, what limits it, and what training costs on this machine.
+    """Measure the parts of a training step, what limits it, and what training costs on this machine.
 
-    Takes the configuration of fit, trains a little with it on a sample of the photos, and keeps nothing.
+    Trains briefly with the configuration of fit on a sample of the photos, and stores nothing.
     """
     from trainer.display import Display, silent
     from trainer.profile import show

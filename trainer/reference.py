@@ -63,7 +63,7 @@ def main(
     bundle: Folder,
     photos: Photos,
     index: Index = None,
-    split: Annotated[Split, typer.Option(help="Part of the data set that the model did not learn from.")] = (
+    split: Annotated[Split, typer.Option(help="Split of the data set that the model was not trained on.")] = (
         Split.VALIDATION
     ),
     every: Every = False,

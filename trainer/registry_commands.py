@@ -55,10 +55,12 @@ def promote(
     model: Annotated[str, typer.Argument(help="A bundle (folder), which is published, or a published version.")],
     photos: Photos = None,
     index: Index = None,
-    force: Annotated[bool, typer.Option("--force", help="Promote what is not better; the card says so.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Promote a model that is not better; its card says so.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Compare only.")] = False,
 ) -> None:
-    """Put a model in use if it beats the current one on the candidate's test photos (paired, by bin group)."""
+    """Promote a model if it beats the one in use on the candidate's test photos (paired, by bin group)."""
     from trainer import tables
     from trainer.compare import Comparison
     from trainer.display import Display
@@ -80,10 +82,10 @@ def promote(
 
 def rollback(
     to: Annotated[
-        str | None, typer.Option("--to", help="Version; default: the one that the current one replaced.")
+        str | None, typer.Option("--to", help="Version; default: the one that the model in use replaced.")
     ] = None,
 ) -> None:
-    """Put the previous model back in use."""
+    """Promote the previous model again."""
     from trainer.display import Display
     from trainer.promote import rollback as run
 

@@ -34,7 +34,9 @@ Index = Annotated[
         help="CSV with the columns that the model was trained with: key, label, …; none: folders named after quantities"
     ),
 ]
-Every = Annotated[bool, typer.Option("--every", help="Every photo of the index; the model learned from none.")]
+Every = Annotated[
+    bool, typer.Option("--every", help="All photos of the index; the model must not have been trained on any.")
+]
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from worker.skipped import SkippedTally
 _BODY_SHOWN = 160  # characters of a message that no one could handle
 
 cli = typer.Typer(
-    help="Counts what is in storage bins from photos.",
+    help="Count items in photos of storage bins.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -32,7 +32,7 @@ cli = typer.Typer(
 
 @cli.command()
 def run() -> None:
-    """Take event messages in and count photos until stopped (TERM drains what is in hand)."""
+    """Receive event messages and count photos until stopped (TERM finishes the tasks in flight)."""
     from worker.app import make_app, make_worker
     from worker.logs import configure
 
@@ -53,7 +53,7 @@ def migrate() -> None:
 
 @cli.command()
 def setup(
-    bucket: Annotated[bool, typer.Option("--bucket", help="Create the bucket, too, unless it is there.")] = False,
+    bucket: Annotated[bool, typer.Option("--bucket", help="Create the bucket, too, if it does not exist.")] = False,
 ) -> None:
     """Create the event queue and the task queue on SQS or RabbitMQ, each with its dead-letter queue."""
     from worker.setup import make_bucket, make_queues
@@ -68,7 +68,7 @@ def setup(
 def put(
     folders: Annotated[list[Path], typer.Argument(help="Folders with photos and metadata files.", metavar="DIR…")],
 ) -> None:
-    """Upload photos and metadata files to the bucket, where workers find them. Keys begin with the folder's name."""
+    """Upload photos and metadata files to the bucket for workers to count. Keys begin with the folder's name."""
     from worker.put import put_folders
 
     print(put_folders(load_settings(), folders))
@@ -110,7 +110,7 @@ def serve() -> None:
 
 @cli.command()
 def beat() -> None:
-    """Start what is due: reconcile, the nightly run. One is enough, beside any number of workers."""
+    """Run the scheduler of reconcile and the nightly run. Run exactly one, for any number of workers."""
     from worker.app import make_beat
     from worker.logs import configure
 
@@ -121,10 +121,10 @@ def beat() -> None:
 
 @cli.command()
 def backfill(
-    place: Annotated[str, typer.Argument(help="What to look through.", metavar="s3://BUCKET/PREFIX")],
-    patience: Annotated[float, typer.Option(help="Give up after so many seconds without a new record.")] = 300.0,
+    place: Annotated[str, typer.Argument(help="Bucket and prefix to list.", metavar="s3://BUCKET/PREFIX")],
+    patience: Annotated[float, typer.Option(help="Give up after this many seconds without a new record.")] = 300.0,
 ) -> None:
-    """Have the workers count what is in a bucket and has no record. Started again, it goes on where it was."""
+    """Have the workers process all objects of a bucket that have no record. Resumable."""
     from worker.operate import backfill_with_progress
 
     if not place.startswith("s3://"):
@@ -140,7 +140,7 @@ def backfill(
 @cli.command()
 def reconcile(
     refused: Annotated[
-        bool, typer.Option("--refused", help="Also what could not be fetched, whenever that was tried last.")
+        bool, typer.Option("--refused", help="Also retry all objects that could not be fetched, without waiting.")
     ] = False,
 ) -> None:
     """Send the photos and metadata files of the bucket that have no record to the workers, once."""
@@ -150,8 +150,8 @@ def reconcile(
 
 
 @cli.command()
-def skipped(prefix: Annotated[str, typer.Argument(help="Only keys that begin with this.")] = "") -> None:
-    """List the objects of the bucket that are neither photos nor metadata files by their keys, with the reason."""
+def skipped(prefix: Annotated[str, typer.Argument(help="List only keys with this prefix.")] = "") -> None:
+    """List the skipped objects of the bucket (by their keys neither photos nor metadata files), with the reason."""
     from worker.operate import list_skipped
     from worker.skipped import WORDS
 
@@ -162,14 +162,14 @@ def skipped(prefix: Annotated[str, typer.Argument(help="Only keys that begin wit
 
 @cli.command()
 def nightly(
-    backend: Annotated[NightlyBackend | None, typer.Option(help="Instead of the setting's.")] = None,
-    prefix: Annotated[str, typer.Option(help="Only photos whose keys begin with this.")] = "",
-    again: Annotated[bool, typer.Option("--again", help="All of them, counted already or not.")] = False,
+    backend: Annotated[NightlyBackend | None, typer.Option(help="Default: BINWATCH_NIGHTLY_BACKEND.")] = None,
+    prefix: Annotated[str, typer.Option(help="Count only photos whose keys have this prefix.")] = "",
+    again: Annotated[bool, typer.Option("--again", help="Count photos that have a record, too.")] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say how many and what it would cost; start nothing.")
+        bool, typer.Option("--dry-run", help="Print the number of photos and the cost; start nothing.")
     ] = False,
 ) -> None:
-    """Count in one go what the model in use has no record of. Started again, it goes on where it was."""
+    """Count all photos that the model in use has not counted. Resumable."""
     from worker.nightly.commands import nightly as run_nightly
 
     settings = load_settings()

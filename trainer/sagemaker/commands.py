@@ -25,9 +25,9 @@ Changes = Annotated[
         "--set", metavar="SECTION.OPTION=VALUE", help="Change one option, e.g. job.instance_type=ml.g5.2xlarge."
     ),
 ]
-Data = Annotated[str, typer.Option("--data", help="s3://BUCKET/PREFIX/ with what `prepare` wrote.")]
+Data = Annotated[str, typer.Option("--data", help="s3://BUCKET/PREFIX/ with the output of `prepare`.")]
 Weights = Annotated[str | None, typer.Option("--weights", help="s3:// prefix with the one file to start from.")]
-Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it is done, and say each new state.")]
+Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the end, and print each change of state.")]
 
 
 @app.command()
@@ -99,7 +99,7 @@ def pipeline(
     config: ConfigFile = None,
     settings: Changes = None,
     name: Annotated[str, typer.Option(help="The pipeline's name.")] = "binwatch",
-    start: Annotated[bool, typer.Option("--start/--no-start", help="Start it, once it is there.")] = True,
+    start: Annotated[bool, typer.Option("--start/--no-start", help="Start the pipeline after creating it.")] = True,
     show: Annotated[bool, typer.Option("--show", help="Print the definition and change nothing.")] = False,
     wait: Wait = True,
 ) -> None:
@@ -152,7 +152,7 @@ def deploy(
 
 @app.command()
 def undeploy(config: ConfigFile = None, settings: Changes = None) -> None:
-    """Remove the endpoint and all that belongs to it."""
+    """Remove the endpoint and everything that belongs to it."""
     from trainer.sagemaker import endpoint
     from trainer.sagemaker.client import Aws
 
@@ -162,11 +162,11 @@ def undeploy(config: ConfigFile = None, settings: Changes = None) -> None:
 @app.command()
 def compare(
     model: Annotated[Path, typer.Option("--model", help="Folder with model.tar.gz, or with a bundle.")],
-    data: Annotated[Path, typer.Option("--data", help="Folder that `prepare` wrote.")],
+    data: Annotated[Path, typer.Option("--data", help="Folder with the output of `prepare`.")],
     out: Annotated[Path | None, typer.Option("--out", help="Folder for comparison.json.")] = None,
-    promote: Annotated[bool, typer.Option("--promote", help="Put it in use if it is better, else fail.")] = False,
+    promote: Annotated[bool, typer.Option("--promote", help="Promote the model if it is better, else fail.")] = False,
 ) -> None:
-    """Steps of the pipeline: is a trained model better than the one in use? With --promote: put it in use."""
+    """Run a step of the pipeline: compare a trained model with the one in use. With --promote: promote it."""
     from trainer.display import Display
     from trainer.registry_commands import open_registry
     from trainer.sagemaker import compare
@@ -179,9 +179,9 @@ def compare(
 
 @app.command()
 def container(
-    root: Annotated[Path, typer.Option("--root", help="Where SageMaker's folders are.")] = Path("/opt/ml"),
+    root: Annotated[Path, typer.Option("--root", help="Parent of SageMaker's folders.")] = Path("/opt/ml"),
 ) -> None:
-    """Be a training container: what the image runs when SageMaker starts it with `train`."""
+    """Run as a training container: the image runs this when SageMaker starts it with `train`."""
     from trainer.sagemaker.container import train
     from trainer.sagemaker.layout import Layout
 

@@ -18,27 +18,27 @@ def check(
     photos: Annotated[
         Path, typer.Argument(metavar="PHOTOS", help="Folder with photos that are named after their bins.")
     ],
-    expected: Annotated[
-        Path, typer.Option(metavar="FILE", help="What the inventory expects: XLSX, ODS, CSV or Parquet.")
-    ],
+    expected: Annotated[Path, typer.Option(metavar="FILE", help="Inventory file: XLSX, XLS, ODS, CSV or Parquet.")],
     out: Annotated[
         list[Path] | None,
         typer.Option(metavar="FILE", help="List to write: .xlsx, .csv, .parquet, .json or .html. May be repeated."),
     ] = None,
-    bin_column: Annotated[str | None, typer.Option(help="Name of the column with the bin; else guessed.")] = None,
-    quantity_column: Annotated[str | None, typer.Option(help="The same of the quantity.")] = None,
+    bin_column: Annotated[str | None, typer.Option(help="Name of the bin column; default: detected.")] = None,
+    quantity_column: Annotated[str | None, typer.Option(help="Name of the quantity column.")] = None,
     article_column: Annotated[
-        str | None, typer.Option(help="The same of the article, if a bin has a row for each of its articles.")
+        str | None, typer.Option(help="Name of the article column, if a bin has a row for each article.")
     ] = None,
     records: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder that counts are kept in; else beside the list.")
+        Path | None, typer.Option(metavar="DIR", help="Folder to store counts in; default: beside the list.")
     ] = None,
-    model: Annotated[Path | None, typer.Option(metavar="DIR", help="Model bundle; else BINWATCH_MODEL_DIR.")] = None,
+    model: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Model bundle; default: BINWATCH_MODEL_DIR.")
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if a photo could not be counted.")] = False,
 ) -> None:
     """Count photos of bins, and list those that do not look like what the inventory expects, the oddest first.
 
-    Needs no server and no settings. Started again, it counts only photos that are new.
+    Needs no server and no settings. A repeated run counts only new and changed photos.
 
     binwatch check photos --expected stock.xlsx --out wrong.xlsx
     """
