@@ -98,22 +98,26 @@ class Settings(BaseSettings):
     s3_endpoint_url: str | None = Field(None, description="S3 endpoint; unset for AWS")
     s3_timeout_s: float = Field(10.0, gt=0, description="seconds to wait for a connection and for each read from S3")
     region: str = Field("us-east-1", description="region of S3, SQS and SageMaker")
-    models_prefix: str = Field("models/", description="keys under it are models: neither photos nor metadata")
+    models_prefix: str = Field(
+        "models/", description="prefix of the models' keys; objects under it are neither photos nor metadata"
+    )
 
     # Limits, enforced before decoding
-    max_photo_bytes: int = Field(20 * 2**20, gt=0, description="a larger photo is refused, in bytes")
+    max_photo_bytes: int = Field(20 * 2**20, gt=0, description="largest photo that is accepted, in bytes")
     max_photo_pixels: int = Field(
-        50_000_000, gt=0, le=PILLOW_MAX_PIXELS, description="a photo of more pixels is refused"
+        50_000_000, gt=0, le=PILLOW_MAX_PIXELS, description="largest number of pixels of a photo that is accepted"
     )
     max_photo_memory: int = Field(
-        256 * 2**20, ge=2**20, description="a photo that takes more memory to decode is refused, in bytes"
+        256 * 2**20,
+        ge=2**20,
+        description="most memory that decoding one photo may take, in bytes; other photos are refused",
     )
     decode_memory: int = Field(
         512 * 2**20,
         ge=2**20,
-        description="memory that all photos being decoded in a process may take; others wait, in bytes",
+        description="most memory that all photos being decoded in a process may take, in bytes; others wait",
     )
-    max_metadata_bytes: int = Field(2**20, gt=0, description="a larger metadata file is refused, in bytes")
+    max_metadata_bytes: int = Field(2**20, gt=0, description="largest metadata file that is accepted, in bytes")
 
     # Records
     database_url: SecretStr = Field(
@@ -121,47 +125,48 @@ class Settings(BaseSettings):
     )
 
     # Events and tasks
-    event_source: EventSource = Field(EventSource.SQS, description="where S3 event messages come from")
+    event_source: EventSource = Field(EventSource.SQS, description="source of S3 event messages")
     sqs_endpoint_url: str | None = Field(None, description="SQS endpoint for events; unset for AWS")
     event_queue: str = Field("binwatch-events", description="queue that S3 sends its event messages to")
-    event_dead_letter_queue: str = Field("binwatch-events-dead", description="where messages go that no one can handle")
+    event_dead_letter_queue: str = Field("binwatch-events-dead", description="dead-letter queue of the event queue")
     broker_url: SecretStr = Field(SecretStr("sqs://"), description="Celery's broker: sqs:// or amqp://…")
     event_broker_url: SecretStr | None = Field(
-        None, description="RabbitMQ with the event queue, for the event source rabbitmq; unset: Celery's broker"
+        None,
+        description="URL of the RabbitMQ with the event queue, for the event source rabbitmq; unset: Celery's broker",
     )
     task_queue: str = Field("binwatch-tasks", description="Celery's own queue; must differ from the event queue")
-    group_photos: int = Field(32, ge=1, le=256, description="photos in one counting task at most")
+    group_photos: int = Field(32, ge=1, le=256, description="largest number of photos in one task")
     group_wait_ms: int = Field(200, ge=0, le=60_000, description="longest wait for a group to fill, in milliseconds")
     retry_wait_s: float = Field(
-        2.0, gt=0, description="first wait after an outage, in seconds; doubles up to one minute"
+        2.0, gt=0, description="first backoff after an outage, in seconds; doubles up to one minute"
     )
 
     # Reconciling
-    reconcile_minutes: float = Field(10.0, gt=0, description="minutes between two looks for photos without a record")
+    reconcile_minutes: float = Field(10.0, gt=0, description="minutes between two runs of reconcile")
     reconcile_grace_s: float = Field(
-        120.0, ge=0, description="a photo this young, in seconds, is left to its event message"
+        120.0, ge=0, description="grace period in seconds: reconcile leaves younger objects to their event messages"
     )
 
-    beat_file: Path = Field(Path("beat-schedule"), description="where beat remembers when it last started what")
+    beat_file: Path = Field(Path("beat-schedule"), description="file in which beat stores the time of each last start")
 
     # Counting
     model_dir: Path = Field(DEFAULT_MODEL, description="folder with the model bundle, used until one is promoted")
-    model_poll_s: float = Field(20.0, gt=0, description="seconds between two looks for a newly promoted model")
+    model_poll_s: float = Field(20.0, gt=0, description="seconds between two polls for a newly promoted model")
     model_settle_s: float = Field(
         30.0,
         ge=0,
-        description="seconds from loading a promoted model to its first photo, for metrics to be scraped at 0",
+        description="seconds from loading a promoted model to its first photo, so that its metrics are scraped at 0",
     )
-    model_cache: Path = Field(Path("model-cache"), description="folder for promoted models")
-    precision: PrecisionChoice = Field(PrecisionChoice.AUTO, description="variant of the bundle")
-    provider: Provider = Field(Provider.AUTO, description="where ONNX Runtime computes")
-    batch_size: int = Field(16, ge=1, le=512, description="photos in one ONNX Runtime call at most")
+    model_cache: Path = Field(Path("model-cache"), description="folder in which promoted models are cached")
+    precision: PrecisionChoice = Field(PrecisionChoice.AUTO, description="variant of the bundle to load")
+    provider: Provider = Field(Provider.AUTO, description="device on which ONNX Runtime runs")
+    batch_size: int = Field(16, ge=1, le=512, description="largest number of photos in one inference call")
     inference_threads: int = Field(
-        0, ge=0, description="threads of ONNX Runtime; 0: one per core that CPU mask and quota leave"
+        0, ge=0, description="threads of ONNX Runtime; 0: one per core that CPU mask and quota allow"
     )
-    fetch_threads: int = Field(16, ge=1, le=256, description="photos fetched and decoded at a time")
+    fetch_threads: int = Field(16, ge=1, le=256, description="photos fetched and decoded concurrently")
     worker_concurrency: int = Field(
-        3, ge=1, le=64, description="groups in hand at a time: one counts, the others fetch"
+        3, ge=1, le=64, description="tasks processed concurrently: one infers, the others fetch"
     )
 
     worker_host: str = Field("127.0.0.1", description="address of a worker's /metrics and /healthz")
@@ -171,88 +176,99 @@ class Settings(BaseSettings):
     # Serving on SageMaker
     serve_host: str | None = Field(
         None,
-        description="address that `worker serve` listens on; unset: `127.0.0.1`, and all in a container of SageMaker's",
+        description="address that `worker serve` listens on; unset: `127.0.0.1`, or all addresses on SageMaker",
     )
     serve_port: int = Field(8080, ge=0, le=65535, description="port that `worker serve` listens on; 0: any free one")
     serve_batch_wait_ms: float = Field(
-        5.0, ge=0, le=1000, description="longest wait of a batch for photos on their way, in milliseconds"
+        5.0, ge=0, le=1000, description="longest wait of a batch for photos that are being decoded, in milliseconds"
     )
-    serve_queue: int = Field(128, ge=1, le=10_000, description="requests in hand at a time; more are refused with 503")
+    serve_queue: int = Field(
+        128, ge=1, le=10_000, description="largest number of requests in flight; more are refused with 503"
+    )
     serve_memory_bytes: int = Field(
         256 * 2**20,
         gt=0,
-        description="bodies that requests hold in memory at a time, in bytes; more are refused with 503. Photos of"
-        " links may hold as much again",
+        description="most memory that request bodies may take, in bytes; more are refused with 503. Linked photos may"
+        " take as much again",
     )
     serve_prefixes: str | None = Field(
         None,
-        description="how keys begin that links may lead to; comma between them; unset: all of the bucket but models and"
+        description="key prefixes that links may point to, separated by commas; unset: the bucket without models and"
         " nightly runs",
     )
-    sagemaker_folder: Path = Field(Path("/opt/ml"), description="where SageMaker puts what its containers need")
+    sagemaker_folder: Path = Field(
+        Path("/opt/ml"), description="folder in which SageMaker provides the container's files"
+    )
 
     # Nightly run
     nightly_at: str | None = Field(
         None,
         pattern=r"^\S+ \S+ \S+ \S+ \S+$",
-        description="when beat starts the nightly run: a crontab in UTC such as `0 2 * * *`; unset: never",
+        description="crontab in UTC for the nightly run, such as `0 2 * * *`; unset: never",
     )
-    nightly_backend: NightlyBackend = Field(NightlyBackend.LOCAL, description="who counts in the nightly run")
-    nightly_prefix: str = Field("nightly/", min_length=1, description="keys under it belong to nightly runs")
-    nightly_poll_s: float = Field(
-        60.0, ge=1, description="seconds between two looks at the transform jobs of a nightly run"
+    nightly_backend: NightlyBackend = Field(
+        NightlyBackend.LOCAL, description="backend of the nightly run: the running workers, or SageMaker"
     )
+    nightly_prefix: str = Field("nightly/", min_length=1, description="prefix of the nightly runs' keys")
+    nightly_poll_s: float = Field(60.0, ge=1, description="seconds between two polls of a nightly run's transform jobs")
     sagemaker_endpoint_url: str | None = Field(None, description="SageMaker endpoint; unset for AWS")
-    sagemaker_role: str | None = Field(None, description="ARN of the role that transform jobs act as")
+    sagemaker_role: str | None = Field(None, description="ARN of the role that transform jobs assume")
     sagemaker_image: str | None = Field(None, description="worker image in ECR that transform jobs run")
-    sagemaker_instance_type: str = Field("ml.m5.xlarge", description="instances that transform jobs run on")
-    sagemaker_instance_count: int = Field(1, ge=1, le=100, description="instances of one transform job")
+    sagemaker_instance_type: str = Field("ml.m5.xlarge", description="instance type of transform jobs")
+    sagemaker_instance_count: int = Field(1, ge=1, le=100, description="number of instances of one transform job")
     sagemaker_price_per_hour: float = Field(
-        0.0, ge=0, description="price of one such instance for an hour, in your currency; 0: costs are given in hours"
+        0.0, ge=0, description="price of one instance per hour, in your currency; 0: costs are given in hours"
     )
     sagemaker_photos_per_second: float = Field(
-        20.0, gt=0, description="photos that one instance counts in a second, for estimates before the first run"
+        20.0, gt=0, description="photos that one instance counts per second, for estimates before the first run"
     )
-    sagemaker_concurrent_transforms: int = Field(16, ge=1, le=100, description="requests in flight to one instance")
+    sagemaker_concurrent_transforms: int = Field(
+        16, ge=1, le=100, description="largest number of requests in flight to one instance"
+    )
     sagemaker_max_payload_mb: int = Field(
-        6, ge=1, le=100, description="a larger photo, in MB, is counted by a local worker"
+        6, ge=1, le=100, description="largest photo that SageMaker counts, in MB; local workers count larger ones"
     )
-    sagemaker_invocation_timeout_s: int = Field(60, ge=1, le=3600, description="seconds that one photo may take")
-    sagemaker_invocation_retries: int = Field(3, ge=0, le=3, description="further tries of a photo that had no answer")
-    sagemaker_job_photos: int = Field(50_000, ge=1, le=500_000, description="photos in one transform job at most")
+    sagemaker_invocation_timeout_s: int = Field(60, ge=1, le=3600, description="timeout of one photo, in seconds")
+    sagemaker_invocation_retries: int = Field(3, ge=0, le=3, description="retries of a photo without an answer")
+    sagemaker_job_photos: int = Field(
+        50_000, ge=1, le=500_000, description="largest number of photos in one transform job"
+    )
     sagemaker_job_hours: float = Field(12.0, gt=0, description="hours after which a transform job is stopped")
 
     # Monitor
     monitor_host: str = Field("127.0.0.1", description="address that the monitor listens on")
     monitor_port: int = Field(8000, ge=0, le=65535, description="port that the monitor listens on; 0: any free one")
     photo_dir: Path | None = Field(
-        None, description="folder that the monitor reads photos from, as `binwatch check` counted them; unset: S3"
+        None, description="folder that the monitor reads photos from, if `binwatch check` counted them; unset: S3"
     )
-    drift_interval_s: float = Field(60.0, ge=1, description="seconds between two looks for drift")
+    drift_interval_s: float = Field(60.0, ge=1, description="seconds between two drift checks")
     flag_level: float = Field(
-        0.05, gt=0, le=0.5, description="share of correctly recorded bins that may be flagged as odd"
+        0.05,
+        gt=0,
+        le=0.5,
+        description="flag level: largest share of correctly recorded bins that is flagged, on average",
     )
     monitor_hosts: str = Field(
         "monitor",
-        description="names that the monitor answers to besides localhost and IP addresses; comma between them",
+        description="host names that the monitor answers to besides localhost and IP addresses, separated by commas",
     )
     monitor_token: SecretStr | None = Field(
-        None, min_length=16, description="who knows it may enter audits; unset: nobody may"
+        None, min_length=16, description="token for entering audits; unset: nobody can enter any"
     )
     monitor_user_header: str | None = Field(
         None,
         pattern=r"^[A-Za-z0-9-]+$",
-        description="header in which a reverse proxy names the user; unset: none is believed",
+        description="header with the user name from a reverse proxy; unset: no header is trusted",
     )
     monitor_proxies: str = Field(
         "127.0.0.1,::1",
-        description="addresses or networks of reverse proxies whose user header and X-Forwarded-Prefix are believed;"
-        " comma between them",
+        description="addresses or networks of reverse proxies whose user header and X-Forwarded-Prefix are trusted,"
+        " separated by commas",
     )
     monitor_root_path: str | None = Field(
         None,
-        description="path that a reverse proxy publishes the monitor under, as `/binwatch`; unset: what it says in"
-        " X-Forwarded-Prefix, else none",
+        description="path under which a reverse proxy publishes the monitor, e.g. `/binwatch`; unset: the path in"
+        " X-Forwarded-Prefix, or none",
     )
 
     @field_validator("*", mode="before")
