@@ -24,21 +24,25 @@ class _Strict(BaseModel):
 class JobConfig(_Strict):
     """Where jobs run, as whom, and what they may cost."""
 
-    role: str = Field(pattern=ROLE_ARN, description="ARN of the role that SageMaker acts as")
+    role: str = Field(pattern=ROLE_ARN, description="ARN of the role that SageMaker assumes")
     image: str = Field(min_length=1, description="URI of the trainer's image in ECR")
     output: str = Field(pattern=S3_URI, description="s3://BUCKET/PREFIX for models, outputs and checkpoints")
-    instance_type: str = Field("ml.g5.xlarge", pattern=r"^ml\.", description="machine of a training job")
-    instances: int = Field(1, ge=1, le=20, description="machines of a training job")
-    processing_type: str = Field("ml.m5.2xlarge", pattern=r"^ml\.", description="machine of prepare and compare")
+    instance_type: str = Field("ml.g5.xlarge", pattern=r"^ml\.", description="instance type of a training job")
+    instances: int = Field(1, ge=1, le=20, description="number of instances of a training job")
+    processing_type: str = Field("ml.m5.2xlarge", pattern=r"^ml\.", description="instance type of prepare and compare")
     volume_gb: int = Field(
-        100, ge=1, le=16_384, description="disk of each machine in GB: photos, features, checkpoints"
+        100, ge=1, le=16_384, description="disk of each instance in GB, for photos, features and checkpoints"
     )
-    max_hours: float = Field(12.0, gt=0, le=672, description="a job that runs longer is stopped")
-    spot: bool = Field(False, description="spare machines: cheaper, interrupted at times; the job then continues")
-    spot_wait_hours: float = Field(24.0, gt=0, le=672, description="with spot: run and waiting time together at most")
-    subnets: tuple[str, ...] = Field((), description="ids of the VPC's subnets to run in; empty: SageMaker's own")
-    security_groups: tuple[str, ...] = Field((), description="ids of security groups, with subnets")
-    tags: dict[str, str] = Field({}, description="tags of everything that is made, for the bill")
+    max_hours: float = Field(12.0, gt=0, le=672, description="hours after which a job is stopped")
+    spot: bool = Field(False, description="spot instances: cheaper, sometimes interrupted; the job then continues")
+    spot_wait_hours: float = Field(
+        24.0, gt=0, le=672, description="with spot: longest run time and waiting time together, in hours"
+    )
+    subnets: tuple[str, ...] = Field(
+        (), description="ids of the VPC's subnets to run in; none: SageMaker's own network"
+    )
+    security_groups: tuple[str, ...] = Field((), description="ids of security groups; required with subnets")
+    tags: dict[str, str] = Field({}, description="tags of all created resources, for billing")
 
     @model_validator(mode="after")
     def _network_is_whole(self) -> Self:
@@ -51,28 +55,34 @@ class TuningConfig(_Strict):
     """A tuning job: each trial is a training job."""
 
     preset: str = Field("default", description="search space: default, or capstone")
-    trials: int = Field(20, ge=1, le=750, description="training jobs in all")
-    parallel: int = Field(2, ge=1, le=100, description="training jobs at a time")
+    trials: int = Field(20, ge=1, le=750, description="total number of training jobs")
+    parallel: int = Field(2, ge=1, le=100, description="concurrent training jobs")
     strategy: str = Field(
-        "Bayesian", pattern="^(Bayesian|Random|Hyperband)$", description="how the next trial is chosen"
+        "Bayesian", pattern="^(Bayesian|Random|Hyperband)$", description="strategy for choosing the next trial"
     )
 
 
 class EndpointConfig(_Strict):
     """A real-time endpoint."""
 
-    name: str = Field("", pattern=r"^([a-zA-Z0-9](-*[a-zA-Z0-9]){0,62})?$", description="endpoint; empty: none")
-    image: str = Field("", description="URI of the worker's image in ECR; empty: the pipeline registers no model")
-    role: str = Field("", pattern=f"^$|{ROLE_ARN}", description="ARN of the role of the model; empty: job.role")
-    instance_type: str = Field("ml.c6i.xlarge", pattern=r"^ml\.", description="machine")
-    instances: int = Field(1, ge=1, description="machines at the start, and at least")
-    max_instances: int = Field(4, ge=1, description="machines at most")
-    photos_per_minute: float = Field(
-        600.0, gt=0, description="photos per minute and machine that autoscaling aims at; measure yours"
+    name: str = Field(
+        "", pattern=r"^([a-zA-Z0-9](-*[a-zA-Z0-9]){0,62})?$", description="name of the endpoint; empty: no endpoint"
     )
-    capture_percent: int = Field(100, ge=0, le=100, description="share of requests and answers kept in S3; 0: none")
+    image: str = Field("", description="URI of the worker's image in ECR; empty: the pipeline registers no model")
+    role: str = Field("", pattern=f"^$|{ROLE_ARN}", description="ARN of the model's role; empty: job.role")
+    instance_type: str = Field("ml.c6i.xlarge", pattern=r"^ml\.", description="instance type")
+    instances: int = Field(1, ge=1, description="initial and smallest number of instances")
+    max_instances: int = Field(4, ge=1, description="largest number of instances")
+    photos_per_minute: float = Field(
+        600.0, gt=0, description="photos per minute and instance that autoscaling targets; measure yours"
+    )
+    capture_percent: int = Field(
+        100, ge=0, le=100, description="percentage of requests and answers that are stored in S3; 0: none"
+    )
     capture: str = Field(
-        "", pattern=f"^$|{S3_URI}", description="s3://BUCKET/PREFIX of what is captured; empty: below job.output"
+        "",
+        pattern=f"^$|{S3_URI}",
+        description="s3://BUCKET/PREFIX for captured requests and answers; empty: below job.output",
     )
 
 
