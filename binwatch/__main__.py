@@ -5,11 +5,14 @@ By name, so that nothing is imported that is not asked for: the trainer takes se
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.metadata import version
 from typing import NamedTuple
+
+import typer
 
 from binwatch import command_line
 
@@ -30,12 +33,17 @@ PARTS = {
     "trainer": Part("trainer.__main__", "app", "trainer", "trains, judges and promotes models"),
 }
 _HELP = {"-h", "--help"}
+_COMPLETION = {"--install-completion", "--show-completion"}
+_COMPLETE = "_BINWATCH_COMPLETE"
+"""Environment variable with which a shell's completion script calls this command (Typer's protocol)."""
 
 
 def main() -> None:
     """Run the part that the first argument names."""
     name, *rest = sys.argv[1:] or ["--help"]
-    if name in _HELP:
+    if name in _COMPLETION or _COMPLETE in os.environ:
+        _whole(_words()[1:2])(prog_name="binwatch")
+    elif name in _HELP:
         print(_usage())
     elif name == "--version":
         print(f"binwatch {version('binwatch')}")
@@ -54,10 +62,29 @@ def _app(part: Part) -> Callable[..., object]:
     return app
 
 
+def _whole(wanted: Sequence[str]) -> typer.Typer:
+    """Every command in one application, as completion needs it; of parts that are not `wanted`, their name alone."""
+    whole = typer.Typer(name="binwatch")
+    for name, part in PARTS.items():
+        app = getattr(import_module(part.module), part.app) if name in wanted else typer.Typer()
+        if app.registered_groups or len(app.registered_commands) > 1:
+            whole.add_typer(app, name=name, help=part.summary)
+        else:
+            callback = next((command.callback for command in app.registered_commands), lambda: None)
+            whole.command(name, help=part.summary)(callback)
+    return whole
+
+
+def _words() -> list[str]:
+    """The line that a shell wants to complete, as far as it is written."""
+    return (os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS") or "").split()
+
+
 def _usage() -> str:
     commands = "\n".join(f"  {name:8} {part.summary}" for name, part in PARTS.items())
     return (
-        f"Usage: binwatch COMMAND [ARGUMENTS]\n\n{commands}\n\n  -h, --help   also after a command\n  --version\n\n"
+        f"Usage: binwatch COMMAND [ARGUMENTS]\n\n{commands}\n\n  -h, --help   also after a command\n  --version\n"
+        "  --install-completion, --show-completion   complete commands and options on TAB in this shell\n\n"
         "Ends with 0 if all went well, 1 if it did not, 2 for a wrong setting, option or file, 3 for an outage."
     )
 
