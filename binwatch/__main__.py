@@ -15,6 +15,7 @@ from typing import NamedTuple
 import typer
 
 from binwatch import command_line
+from binwatch.settings import PREFIX
 
 
 class Part(NamedTuple):
@@ -34,13 +35,14 @@ PARTS = {
 }
 _HELP = {"-h", "--help"}
 _COMPLETION = {"--install-completion", "--show-completion"}
+_LOG_LEVEL = "--log-level"
 _COMPLETE = "_BINWATCH_COMPLETE"
 """Environment variable with which a shell's completion script calls this command (Typer's protocol)."""
 
 
 def main() -> None:
     """Run the part that the first argument names."""
-    name, *rest = sys.argv[1:] or ["--help"]
+    name, *rest = _without_level(sys.argv[1:]) or ["--help"]
     if name in _COMPLETION or _COMPLETE in os.environ:
         _whole(_words()[1:2])(prog_name="binwatch")
     elif name in _HELP:
@@ -54,6 +56,15 @@ def main() -> None:
     else:
         print(f"error: there is no command {name!r}\n\n{_usage()}", file=sys.stderr)
         sys.exit(command_line.USAGE)
+
+
+def _without_level(arguments: list[str]) -> list[str]:
+    """The arguments after `--log-level LEVEL`, which is a setting in the words of a command line."""
+    option, equals, level = arguments[0].partition("=") if arguments else ("", "", "")
+    if option != _LOG_LEVEL:
+        return arguments
+    os.environ[f"{PREFIX}LOG_LEVEL"] = level if equals else "".join(arguments[1:2])
+    return arguments[1 if equals else 2 :]
 
 
 def _app(part: Part) -> Callable[..., object]:
@@ -83,7 +94,9 @@ def _words() -> list[str]:
 def _usage() -> str:
     commands = "\n".join(f"  {name:8} {part.summary}" for name, part in PARTS.items())
     return (
-        f"Usage: binwatch COMMAND [ARGUMENTS]\n\n{commands}\n\n  -h, --help   also after a command\n  --version\n"
+        f"Usage: binwatch [--log-level LEVEL] COMMAND [ARGUMENTS]\n\n{commands}\n\n"
+        "  -h, --help   also after a command\n  --version\n"
+        "  --log-level  debug, info, warning or error, instead of BINWATCH_LOG_LEVEL\n"
         "  --install-completion, --show-completion   complete commands and options on TAB in this shell\n\n"
         "Ends with 0 if all went well, 1 if it did not, 2 for a wrong setting, option or file, 3 for an outage."
     )

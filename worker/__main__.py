@@ -37,7 +37,7 @@ def run() -> None:
     from worker.logs import configure
 
     settings = load_settings()
-    configure(settings.log_format)
+    configure(settings.log_format, settings.log_level)
     worker = make_worker(make_app(settings), settings)
     worker.start()
     raise typer.Exit(worker.exitcode or 0)
@@ -104,7 +104,7 @@ def serve() -> None:
     from worker.serving.server import serve as serve_photos
 
     settings = load_settings()
-    configure(settings.log_format, sys.stdout)  # where SageMaker looks for them
+    configure(settings.log_format, settings.log_level, sys.stdout)  # where SageMaker looks for them
     serve_photos(settings, TransformEnvironment())
 
 
@@ -115,7 +115,7 @@ def beat() -> None:
     from worker.logs import configure
 
     settings = load_settings()
-    configure(settings.log_format)
+    configure(settings.log_format, settings.log_level)
     make_beat(settings).run()
 
 

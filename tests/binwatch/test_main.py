@@ -34,6 +34,16 @@ def test_help_names_every_command(
     assert all(f"  {name} " in said for name in PARTS)
 
 
+@pytest.mark.parametrize("option", [["--log-level", "warnin"], ["--log-level=warnin"]])
+def test_the_log_level_is_a_setting(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], option: list[str]
+) -> None:
+    monkeypatch.setenv("BINWATCH_LOG_LEVEL", "debug")  # and taken back at the end
+    assert _run(monkeypatch, *option, "monitor", "status") == 2
+    assert "BINWATCH_LOG_LEVEL" in capsys.readouterr().err
+    assert os.environ["BINWATCH_LOG_LEVEL"] == "warnin"
+
+
 @pytest.mark.parametrize(
     ("line", "completed"),
     [
