@@ -9,13 +9,13 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from importlib.metadata import version
 from typing import NamedTuple
 
 import typer
 
 from binwatch import command_line
 from binwatch.settings import PREFIX
+from binwatch.version import version
 
 
 class Part(NamedTuple):
@@ -48,7 +48,7 @@ def main() -> None:
     elif name in _HELP:
         print(_usage())
     elif name == "--version":
-        print(f"binwatch {version('binwatch')}")
+        print(f"binwatch {version()}")
     elif name in PARTS:
         part = PARTS[name]
         sys.argv = [f"binwatch {name}", *("--help" if argument == "-h" else argument for argument in rest)]
