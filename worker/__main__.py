@@ -48,10 +48,10 @@ def run() -> None:
 
 @cli.command()
 def migrate() -> None:
-    """Bring the schema of the records up to date."""
+    """Bring the schema of the records up to date, and say from which revision to which."""
     from worker.setup import migrate_records
 
-    migrate_records(load_settings())
+    print(migrate_records(load_settings()))
 
 
 @cli.command()

@@ -7,18 +7,18 @@ from sqlalchemy.exc import SQLAlchemyError
 from binwatch.errors import OutageError
 from binwatch.objects import Objects
 from binwatch.records.engine import cause, connect
-from binwatch.records.migrate import migrate
+from binwatch.records.migrate import Migrated, migrate
 from binwatch.settings import EventSource, Settings
 from worker.app import is_sqs, make_app, prepare_task_queue
 from worker.intake.rabbitmq import RabbitEvents, rabbitmq_url
 from worker.queues import create_queues, sqs_client
 
 
-def migrate_records(settings: Settings) -> None:
+def migrate_records(settings: Settings) -> Migrated:
     """Bring the schema of the records up to date. Raises BinwatchError if the database cannot be reached."""
     database = connect(settings.database_url.get_secret_value())
     try:
-        migrate(database)
+        return migrate(database)
     except SQLAlchemyError as error:
         raise OutageError(f"the database cannot be used ({cause(error)}); check BINWATCH_DATABASE_URL") from error
     finally:
