@@ -57,14 +57,19 @@ def migrate() -> None:
 @cli.command()
 def setup(
     bucket: Annotated[bool, typer.Option("--bucket", help="Create the bucket, too, unless it is there.")] = False,
+    events: Annotated[
+        bool, typer.Option("--events", help="Have the bucket send its events to the event queue, if that is on SQS.")
+    ] = False,
 ) -> None:
     """Create the event queue and the task queue on SQS or RabbitMQ, each with its dead-letter queue."""
-    from worker.setup import make_bucket, make_queues
+    from worker.setup import make_bucket, make_queues, send_events
 
     settings = load_settings()
     make_queues(settings)
     if bucket:
         print(make_bucket(settings))
+    if events:
+        print(send_events(settings))
 
 
 @cli.command()
