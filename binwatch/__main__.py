@@ -5,13 +5,17 @@ By name, so that nothing is imported that is not asked for: the trainer takes se
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
-from importlib.metadata import version
 from typing import NamedTuple
 
+import typer
+
 from binwatch import command_line
+from binwatch.settings import PREFIX
+from binwatch.version import version
 
 
 class Part(NamedTuple):
@@ -30,15 +34,21 @@ PARTS = {
     "trainer": Part("trainer.__main__", "app", "trainer", "train, evaluate and promote models"),
 }
 _HELP = {"-h", "--help"}
+_COMPLETION = {"--install-completion", "--show-completion"}
+_LOG_LEVEL = "--log-level"
+_COMPLETE = "_BINWATCH_COMPLETE"
+"""Environment variable with which a shell's completion script calls this command (Typer's protocol)."""
 
 
 def main() -> None:
     """Run the part that the first argument names."""
-    name, *rest = sys.argv[1:] or ["--help"]
-    if name in _HELP:
+    name, *rest = _without_level(sys.argv[1:]) or ["--help"]
+    if name in _COMPLETION or _COMPLETE in os.environ:
+        _whole(_words()[1:2])(prog_name="binwatch")
+    elif name in _HELP:
         print(_usage())
     elif name == "--version":
-        print(f"binwatch {version('binwatch')}")
+        print(f"binwatch {version()}")
     elif name in PARTS:
         part = PARTS[name]
         sys.argv = [f"binwatch {name}", *("--help" if argument == "-h" else argument for argument in rest)]
@@ -48,16 +58,46 @@ def main() -> None:
         sys.exit(command_line.USAGE)
 
 
+def _without_level(arguments: list[str]) -> list[str]:
+    """The arguments after `--log-level LEVEL`, which is a setting in the words of a command line."""
+    option, equals, level = arguments[0].partition("=") if arguments else ("", "", "")
+    if option != _LOG_LEVEL:
+        return arguments
+    os.environ[f"{PREFIX}LOG_LEVEL"] = level if equals else "".join(arguments[1:2])
+    return arguments[1 if equals else 2 :]
+
+
 def _app(part: Part) -> Callable[..., object]:
     app: Callable[..., object] = getattr(import_module(part.module), part.app)
     command_line.check_app(app)
     return app
 
 
+def _whole(wanted: Sequence[str]) -> typer.Typer:
+    """Every command in one application, as completion needs it; of parts that are not `wanted`, their name alone."""
+    whole = typer.Typer(name="binwatch")
+    for name, part in PARTS.items():
+        app = getattr(import_module(part.module), part.app) if name in wanted else typer.Typer()
+        if app.registered_groups or len(app.registered_commands) > 1:
+            whole.add_typer(app, name=name, help=part.summary)
+        else:
+            callback = next((command.callback for command in app.registered_commands), lambda: None)
+            whole.command(name, help=part.summary)(callback)
+    return whole
+
+
+def _words() -> list[str]:
+    """The line that a shell wants to complete, as far as it is written."""
+    return (os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS") or "").split()
+
+
 def _usage() -> str:
     commands = "\n".join(f"  {name:8} {part.summary}" for name, part in PARTS.items())
     return (
-        f"Usage: binwatch COMMAND [ARGUMENTS]\n\n{commands}\n\n  -h, --help   also after a command\n  --version\n\n"
+        f"Usage: binwatch [--log-level LEVEL] COMMAND [ARGUMENTS]\n\n{commands}\n\n"
+        "  -h, --help   also after a command\n  --version\n"
+        "  --log-level  debug, info, warning or error, instead of BINWATCH_LOG_LEVEL\n"
+        "  --install-completion, --show-completion   complete commands and options on TAB in this shell\n\n"
         "Exit status: 0 on success, 1 on failure, 2 for an invalid setting, option or file, 3 for an outage."
     )
 

@@ -1,8 +1,9 @@
 """S3 event messages → which objects were created. One parser for every dialect.
 
-AWS, moto and versitygw send `Records`; SNS wraps a message in another; EventBridge has its own form. They differ in
-whether keys are URL-encoded, in names and in what they leave out. Sources: AWS' notification-content-structure page
-(AWS, EventBridge), moto 5.2's s3/notifications.py, versitygw's s3event/event.go.
+AWS, moto, versitygw and Ceph send `Records`; SNS wraps a message in another; EventBridge has its own form. They differ
+in whether keys are URL-encoded, in names and in what they leave out. Sources: AWS' notification-content-structure page
+(AWS, EventBridge), moto 5.2's s3/notifications.py, versitygw's s3event/event.go, Ceph's doc/radosgw/notifications.rst
+and src/rgw/rgw_pubsub.cc.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ class Dialect(StrEnum):
     """AWS and moto: keys are form-encoded."""
     VERSITYGW = "versitygw"
     """Keys are already decoded: decoding again would corrupt `+` and `%`. They may be longer ways to the same file."""
+    CEPH = "ceph"
+    """Keys are not encoded. In older releases, names of events begin with `s3:`."""
     EVENTBRIDGE = "eventbridge"
     """Keys are not encoded."""
     TEST = "test"
@@ -70,6 +73,10 @@ _VERSITYGW = "s3:"
 """versitygw keeps this prefix, which AWS and moto strip from the event's name."""
 
 
+_AWS, _CEPH = "aws:s3", "ceph:s3"
+"""Who sends events, as they name themselves; versitygw calls itself AWS."""
+
+
 class _Malformed(ValueError):
     """A record within a message cannot be understood."""
 
@@ -103,6 +110,8 @@ def _json(body: bytes | str) -> Any:
 
 
 def _dialect_of(records: list[Any]) -> Dialect:
+    if any(isinstance(record, dict) and record.get("eventSource") == _CEPH for record in records):
+        return Dialect.CEPH
     names = (record.get("eventName") for record in records if isinstance(record, dict))
     is_versitygw = any(isinstance(name, str) and name.startswith(_VERSITYGW) for name in names)
     return Dialect.VERSITYGW if is_versitygw else Dialect.S3
@@ -135,14 +144,16 @@ def _gather(dialect: Dialect, records: list[Any]) -> Message:
 def _record(record: object) -> tuple[str, Created | None]:
     sent = _name(record, "eventName")
     name = sent.removeprefix(_VERSITYGW)
-    if _text(record, "eventSource") != "aws:s3":
-        raise _Malformed(f"eventSource is {_text(record, 'eventSource')[:40]!r}, not 'aws:s3'")
+    source = _text(record, "eventSource")
+    if source not in (_AWS, _CEPH):
+        raise _Malformed(f"eventSource is {source[:40]!r}, neither {_AWS!r} nor {_CEPH!r}")
     if not name.startswith(_ANNOUNCING):
         return name, None
     data = _object(record, "s3")
     bucket, stored = _text(_object(data, "bucket"), "name"), _object(data, "object")
     key = _text(stored, "key")
-    key = _decoded(key) if sent == name else _as_listed(key)
+    if source == _AWS:
+        key = _decoded(key) if sent == name else _as_listed(key)
     return name, _created(bucket, key, _time(record, "eventTime"), stored.get("eTag"))
 
 

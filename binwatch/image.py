@@ -22,8 +22,9 @@ from binwatch.photo_files.parts import Parts
 SIZE = 224
 """Side of the square that the model sees, in pixels."""
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
-"""What is decoded, by Pillow's names. Pillow knows many more, some with a history of parser bugs."""
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+"""What is decoded, by Pillow's names; HEIF, too, where pillow-heif is installed. Pillow knows many more, some with a
+history of parser bugs."""
 
 PILLOW_MAX_PIXELS = 89_478_485
 """Pillow warns of a decompression bomb above this many pixels (Image.MAX_IMAGE_PIXELS) and refuses twice as many."""
@@ -178,8 +179,6 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 # First bytes of images that are not decoded, for a reason that helps.
 _OTHER = {
-    b"II*\x00": "TIFF",
-    b"MM\x00*": "TIFF",
     b"8BPS": "PSD",
     b"\x00\x00\x01\x00": "ICO",
     b"%PDF": "PDF",
@@ -192,5 +191,5 @@ def _unidentified(data: bytes) -> PhotoError:
         if data.startswith(magic):
             return PhotoError(Reason.UNSUPPORTED_FORMAT, f"{name} files are not counted; send {', '.join(FORMATS)}")
     if data[4:8] == b"ftyp":
-        return PhotoError(Reason.UNSUPPORTED_FORMAT, f"HEIF, AVIF or video; send {', '.join(FORMATS)}")
+        return PhotoError(Reason.UNSUPPORTED_FORMAT, f"AVIF or video; send {', '.join(FORMATS)}")
     return PhotoError(Reason.NOT_AN_IMAGE, f"its first bytes, {data[:8]!r}, are not those of an image")

@@ -11,11 +11,13 @@ PHOTO_SUFFIXES = frozenset(
     {
         *(".jpg", ".jpeg", ".jpe", ".jif", ".jfif", ".jfi", ".pjpeg", ".pjp"),
         *(".png", ".apng", ".webp", ".bmp", ".dib", ".gif"),
-        *(".heic", ".heif", ".hif", ".avif", ".tif", ".tiff", ".jp2", ".jxl"),
+        *(".tif", ".tiff", ".heic", ".heif", ".hif"),
+        *(".avif", ".jp2", ".jxl"),
     }
 )
-"""What cameras and phones name photos. Those of the last line are not decoded, unless their content is of another
-format; they are recorded as failed, since a photo that nobody counts must be seen."""
+"""What cameras, phones and scanners name photos. HEIF is decoded where pillow-heif is installed. Those of the last line
+are not decoded, unless their content is of another format; they are recorded as failed, since a photo that nobody
+counts must be seen."""
 METADATA_SUFFIX = ".json"
 _SUFFIXES = PHOTO_SUFFIXES | {METADATA_SUFFIX}
 ENDINGS = ".jpg, .jpeg, .png, .webp, .bmp, .gif and others of the same formats"

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, TextIO
 
-from binwatch.settings import LogFormat
+from binwatch.settings import LogFormat, LogLevel
 from binwatch.text import shortened, visible
 
 MAX_MESSAGE = 2000
@@ -34,9 +34,15 @@ _OF_ONE_PLACE = 3
 
 
 def configure(
-    form: LogFormat, stream: TextIO | None = None, *, also: Callable[[logging.LogRecord], bool] | None = None
+    form: LogFormat,
+    level: LogLevel = LogLevel.INFO,
+    stream: TextIO | None = None,
+    *,
+    also: Callable[[logging.LogRecord], bool] | None = None,
 ) -> logging.Handler:
-    """Send all log lines of this process to `stream`, standard error if none is given; `also` may add to each.
+    """Send log lines of this process to `stream`, standard error if none is given; `also` may add to each.
+
+    Lines below `level` are left out, and of libraries that log each request those below a warning.
 
     So are Python's warnings, and errors that nothing catches. Returns the handler.
     """
@@ -44,9 +50,10 @@ def configure(
     if also is not None:
         handler.addFilter(also)
     handler.setFormatter(JsonFormatter() if form is LogFormat.JSON else TextFormatter())
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    least = logging.getLevelNamesMapping()[level.upper()]
+    logging.basicConfig(level=least, handlers=[handler])
     for name in _CHATTY:
-        logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger(name).setLevel(max(least, logging.WARNING))
     logging.captureWarnings(True)
     logging.getLogger("py.warnings").addFilter(_FirstOfEachPlace())
     sys.excepthook = _log_uncaught

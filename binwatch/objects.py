@@ -39,6 +39,8 @@ _FORBIDDEN = {
     "KMS.NotFoundException",
 }
 
+_EVENTS = ("s3:ObjectCreated:*", "s3:ObjectRestore:Completed")
+"""Those after which an object can be fetched that could not be before, or not as it is now (binwatch.events)."""
 _CHANGED, _CONFLICT = "PreconditionFailed", "ConditionalRequestConflict"
 _TAKEN = {_CHANGED, _CONFLICT}
 _CONFLICT_TRIES = 5
@@ -246,6 +248,25 @@ class Objects:
             self._client.create_bucket(Bucket=bucket, **place)
         except self._client.exceptions.BucketAlreadyOwnedByYou:
             return False  # made by someone else since we looked
+        except _ERRORS as error:
+            raise _explained(error, bucket, "") from error
+        return True
+
+    def send_events(self, bucket: str, queue_arn: str) -> bool:
+        """Have the bucket send its events to a queue of SQS; returns whether it had to be told.
+
+        What it sends elsewhere stays, as does what it sends to this queue already, be it of some keys only.
+        """
+        try:
+            found = self._client.get_bucket_notification_configuration(Bucket=bucket)
+            queues = found.get("QueueConfigurations", [])
+            if any(one["QueueArn"] == queue_arn for one in queues):
+                return False
+            others = {name: value for name, value in found.items() if name != "ResponseMetadata"}
+            ours = {"Id": "binwatch", "QueueArn": queue_arn, "Events": list(_EVENTS)}
+            self._client.put_bucket_notification_configuration(
+                Bucket=bucket, NotificationConfiguration=others | {"QueueConfigurations": [*queues, ours]}
+            )
         except _ERRORS as error:
             raise _explained(error, bucket, "") from error
         return True

@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 CPU = "CPUExecutionProvider"
 _ERRORS = 3
 """ONNX Runtime's log level: its warnings about where nodes are placed are checked here, and not printed."""
-_EXACT = {"session.x64quantprecision": "1"}
+EXACT_INT8 = {"session.x64quantprecision": "1"}
 """Weights of int8 become unsigned, for which x86 has exact products. They take twice the time of VNNI's (27 against
 13 ms a photo), so it is set only where it is needed."""
 
@@ -39,13 +39,13 @@ def exact_products() -> dict[str, str]:
     """Session options with which int8 products do not saturate on this CPU: none if it has VNNI, or is an ARM."""
     if _is_exact({}):
         return {}
-    if not _is_exact(_EXACT):
+    if not _is_exact(EXACT_INT8):
         logger.warning(
             "int8 products saturate on this CPU, and ONNX Runtime %s cannot avoid it: counts by int8 may be too low;"
             " set BINWATCH_PRECISION=fp32, or use a CPU with VNNI",
             ort.__version__,
         )
-    return _EXACT
+    return EXACT_INT8
 
 
 def _is_exact(options: dict[str, str]) -> bool:

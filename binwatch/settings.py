@@ -66,6 +66,15 @@ class LogFormat(StrEnum):
     JSON = "json"
 
 
+class LogLevel(StrEnum):
+    """Severity of log lines."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
 class PrecisionChoice(StrEnum):
     """Which variant of the bundle to load. `auto`: fp16 on CUDA and int8 on a CPU, else fp32."""
 
@@ -172,6 +181,7 @@ class Settings(BaseSettings):
     worker_host: str = Field("127.0.0.1", description="address of a worker's /metrics and /healthz")
     worker_port: int = Field(0, ge=0, le=65535, description="port of a worker's /metrics and /healthz; 0: any free one")
     log_format: LogFormat = Field(LogFormat.TEXT, description="log lines for people, or one JSON object a line")
+    log_level: LogLevel = Field(LogLevel.INFO, description="the least severe log lines that are written")
 
     # Serving on SageMaker
     serve_host: str | None = Field(

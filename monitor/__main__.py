@@ -47,7 +47,7 @@ def serve_command(
     from monitor.services import make_services
 
     settings = load_settings()
-    logs.configure(settings.log_format)
+    logs.configure(settings.log_format, settings.log_level)
     if host is not None:
         settings = settings.model_copy(update={"monitor_host": host})  # a name that it answers to, too
     services = make_services(settings)

@@ -17,6 +17,7 @@ from binwatch.counts import CLASSES, MORE, Outcome
 from binwatch.errors import MetadataReason, Reason
 from binwatch.records.audits import Subject
 from binwatch.records.bins import PhotoState, QuantityState
+from binwatch.version import version
 from monitor.drift.metrics import drift_metrics
 from monitor.drift.watch import DriftWatch
 from monitor.records import Records, RecordsDown
@@ -40,6 +41,7 @@ class RecordsCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """The metrics as of now."""
+        yield InfoMetricFamily("binwatch_build", "The release of Binwatch.", {"version": version()})
         try:
             totals = self._records.read(read_totals, probe=True)
         except RecordsDown:

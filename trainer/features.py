@@ -154,11 +154,7 @@ def _digest(seen: Seen, photos: PhotoSet, config: Config, view: int) -> str:
 
 
 class FeatureBatches(Epochs):
-    """Features of photos, a random view of each, mirrored at random; float16 (batch, channels, h, w).
-
-    `answers` are the teachers' to each view, float32 (photos, classes). A mirrored map is of no photo: the answer to
-    the view stands for it, as the label does.
-    """
+    """Features of photos, a random view of each, mirrored at random; float16 (batch, channels, h, w)."""
 
     features = True
 
@@ -174,12 +170,20 @@ class FeatureBatches(Epochs):
         threads: int,
         passes: int = 1,
         ranks: Ranks = ALONE,
-        answers: list[npt.NDArray[np.float32]] | None = None,
+        teacher_probabilities: Tensor | None = None,
     ) -> None:
-        super().__init__(photos, batch_size, seed=seed, shuffle=shuffle, threads=threads, passes=passes, ranks=ranks)
+        super().__init__(
+            photos,
+            batch_size,
+            seed=seed,
+            shuffle=shuffle,
+            threads=threads,
+            passes=passes,
+            ranks=ranks,
+            teacher_probabilities=teacher_probabilities,
+        )
         self._views = views
         self._flip = flip
-        self._answers = answers
 
     def inputs(self, part: Part) -> Inputs:
         views = torch.randint(len(self._views), (part.photos,), generator=part.random)[part.within].tolist()
@@ -189,6 +193,4 @@ class FeatureBatches(Epochs):
         if self._flip:
             mirrored = (torch.rand(part.photos, generator=part.random) < 0.5)[part.within]
             maps = torch.where(mirrored.view(-1, 1, 1, 1), maps.flip(3), maps)
-        if self._answers is None:
-            return Inputs(maps)
-        return Inputs(maps, answers=torch.from_numpy(np.stack([self._answers[view][at] for view, at in chosen])))
+        return Inputs(maps)

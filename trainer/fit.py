@@ -85,7 +85,7 @@ def fit(
     data = read_data(config.data, display, ranks)
     warn_of_absent_classes(config.data, data, display)
     run = make_run(config, data, folder, cache or folder / FEATURES, display, ranks, network, taught_by)
-    del taught_by  # who was asked of cached features takes no more memory
+    del taught_by  # they have been asked
     if saved:
         continue_run(run, saved, display)
         display.say(f"resumed after epoch {run.epoch}")
@@ -293,8 +293,7 @@ def make_run(
     if taught_by:
         facts[teachers.TEACHERS] = taught_by.facts()
     weights = class_weights(data[Split.TRAIN].labels, config.train.class_weights)
-    asked = None if train.features else taught_by  # of features they have been
-    return Run(config, folder, model, loaded, train, validation, facts, weights, ranks, asked)
+    return Run(config, folder, model, loaded, train, validation, facts, weights, ranks)
 
 
 def _batches(
@@ -314,24 +313,25 @@ def _batches(
     options = config.train
     common: dict[str, Any] = {"batch_size": options.batch_size, "seed": options.seed, "threads": options.readers}
     spread: dict[str, Any] = {"passes": options.accumulate, "ranks": ranks}
+
+    def progress(batches: Iterator[Batch], photos: int, what: str) -> Iterator[Batch]:
+        return follow(display, batches, photos, what)
+
+    with ranks.first_here():
+        spread["teacher_probabilities"] = taught_by.probabilities(train, cache, progress) if taught_by else None
     if not model.frozen:
         later = augments_on_device(config)
         return (
             PhotoBatches(train, augment=config.augment, shuffle=True, later=later, **common, **spread),
             PhotoBatches(own, augment=None, shuffle=False, **common),
         )
-
-    def progress(batches: Iterator[Batch], photos: int, what: str) -> Iterator[Batch]:
-        return follow(display, batches, photos, what)
-
     with ranks.first_here():
         views = features.compute(model, train, config, config.augment.views, cache, progress)
         plain = features.compute(model, validation, config, 1, cache, progress)
-        answers = taught_by.of_views(train, config, cache, progress) if taught_by else None
     part = [view[ranks.share(len(validation))] for view in plain]
     flip = config.augment.flip
     return (
-        features.FeatureBatches(views, train, flip=flip, shuffle=True, answers=answers, **common, **spread),
+        features.FeatureBatches(views, train, flip=flip, shuffle=True, **common, **spread),
         features.FeatureBatches(part, own, flip=False, shuffle=False, **common),
     )
 

@@ -57,8 +57,6 @@ class Run:
     weights: Tensor | None = None
     """Per class, float (classes,), or none."""
     ranks: Ranks = ALONE
-    teachers: Callable[[Tensor], Tensor] | None = None
-    """Photos → probabilities, as `Teachers`; none if there are none, or the batches bring their answers."""
     history: list[dict[str, float]] = field(default_factory=list)
     epoch: int = 0
     clock: Clock = untimed
@@ -175,22 +173,14 @@ class Run:
         if batch.changes is not None:
             with self.clock(Stage.AUGMENT):
                 inputs = augment(inputs, batch.changes)
-        answers = self._answers(batch, inputs)
         with self.network.exchange(last):
             with self.clock(Stage.FORWARD):
                 logits = forward(self.network, inputs, train)
-                loss = self.loss(logits, batch.quantities, batch.step, answers)
+                loss = self.loss(logits, batch.quantities, batch.step, batch.teacher_probabilities)
             with self.clock(Stage.BACKWARD):
                 # The processes' gradients are averaged, and here they are parts of a sum.
                 torch.autograd.backward(loss * self.ranks.size)
         return loss.detach()
-
-    def _answers(self, batch: Batch, inputs: Tensor) -> Tensor | None:
-        """The teachers', who see just what the student sees."""
-        if self.teachers is not None:
-            with self.clock(Stage.TEACHERS):
-                return self.teachers(inputs)
-        return None if batch.answers is None else batch.answers.to(inputs.device)
 
     def _step(self, step: int) -> None:
         config = self.config.train

@@ -46,18 +46,18 @@ class Loss:
         logits: Tensor,
         quantities: Tensor,
         step: Tensor | None = None,
-        answers: Tensor | None = None,
+        teacher_probabilities: Tensor | None = None,
     ) -> Tensor:
         """Of logits (batch, classes) and items per photo, int64 (batch,): their part of the mean over a step.
 
         `step` is the items per photo of the whole step, on the CPU; none if the batch is all of it. The parts of a
-        step, wherever they are computed, add up to its (weighted) mean. `answers` are the teachers' probabilities,
-        float (batch, classes).
+        step, wherever they are computed, add up to its (weighted) mean. `teacher_probabilities` are float
+        (batch, classes).
         """
         targets = self.targets(quantities)
         each = self._distance(logits, targets)
-        if answers is not None:
-            each = torch.lerp(each, self._from_teachers(logits, targets, answers), self._distil.share)
+        if teacher_probabilities is not None:
+            each = torch.lerp(each, self._from_teachers(logits, targets, teacher_probabilities), self._distil.share)
         return each.sum() / self._total(quantities.cpu() if step is None else step)
 
     def targets(self, quantities: Tensor) -> Tensor:
@@ -69,10 +69,10 @@ class Loss:
             return wanted
         return wanted * self._on_device[quantities.clamp(max=MORE)][:, None]
 
-    def _from_teachers(self, logits: Tensor, targets: Tensor, answers: Tensor) -> Tensor:
+    def _from_teachers(self, logits: Tensor, targets: Tensor, teacher_probabilities: Tensor) -> Tensor:
         """The squared temperature makes up for the gradients, which are smaller by it (Hinton et al. 2015)."""
         temperature = self._distil.temperature
-        weighted = self._of_learned(answers) * targets.sum(dim=1, keepdim=True)
+        weighted = self._of_learned(teacher_probabilities) * targets.sum(dim=1, keepdim=True)
         return temperature**2 * self._distance(logits / temperature, weighted)
 
     def _of_learned(self, chances: Tensor) -> Tensor:

@@ -193,7 +193,9 @@ class Pipeline:
             return Outcome(version, True, "in use already")
         photos = {"photos": self._work / DATA / PHOTOS, "index": self._work / DATA / MANIFEST}
         try:
-            done = promote(str(folder / BUNDLE), self._registry, photos, self._display)
+            done = promote(
+                str(folder / BUNDLE), self._registry, photos, self._display, bundled=self._settings.model_dir
+            )
         except PromotionError as error:
             return Outcome(version, False, str(error))
         return Outcome(version, True, done.comparison.verdict() if done.comparison else "the first model")

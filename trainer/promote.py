@@ -35,12 +35,15 @@ def promote(
     *,
     force: bool = False,
     dry_run: bool = False,
+    bundled: Path | None = None,
     show: Callable[[Comparison], None] = lambda _: None,
 ) -> Decision:
     """Put `model` (a bundle's folder, or a published version) in use if it is better than the one that is.
 
-    The first model has nothing to beat. `force` promotes in any case, and the card's notes then say so. Raises
-    PromotionError if the model is not better, OvertakenError if another was promoted meanwhile.
+    `bundled` is the model that workers use until one is promoted: the first has that to beat, and it is published
+    then, so that `rollback` finds it. Without one, the first has nothing to beat. `force` promotes in any case, and the
+    card's notes then say so. Raises PromotionError if the model is not better, OvertakenError if another was promoted
+    meanwhile.
     """
     with TemporaryDirectory(prefix="binwatch-models-") as name:
         candidate = _bundle(model, registry, Path(name))
@@ -49,8 +52,9 @@ def promote(
         if before and before.version == version:
             raise PromotionError(f"{version} is in use already")
         comparison = None
-        if before:
-            current = registry.fetch(before.version, list(PREFERRED), Path(name))
+        first = None if before or bundled is None else _bundled(bundled, display)
+        current = registry.fetch(before.version, list(PREFERRED), Path(name)) if before else first
+        if current and current.card.version != version:
             # If the current model has learned from some of these photos that only makes it harder to beat.
             comparison = compare(in_use(candidate, changes, display), in_use(current, changes, display), display)
             show(comparison)
@@ -62,8 +66,10 @@ def promote(
             raise PromotionError(
                 f"{comparison.verdict()}; {comparison.current} stays in use (--force promotes in any case)"
             )
-        decision = Decision(version, before.version if before else None, comparison, forced)
+        decision = Decision(version, current.card.version if comparison and current else None, comparison, forced)
         if not dry_run:
+            if first:
+                registry.publish(first.folder)
             _put_in_use(candidate, registry, before, decision)
         return decision
 
@@ -86,6 +92,13 @@ def rollback(registry: Registry, to: str | None = None) -> Current:
     current = Current(version=version, promoted=_now())
     registry.set_current(current, before)
     return current
+
+
+def _bundled(folder: Path, display: Display) -> Bundle | None:
+    if (folder / CARD).is_file():
+        return Bundle(folder)
+    display.say(f"warning: {folder}: no model here (BINWATCH_MODEL_DIR), so the first has nothing to beat")
+    return None
 
 
 def _bundle(model: str, registry: Registry, cache: Path) -> Bundle:

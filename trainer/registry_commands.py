@@ -72,7 +72,8 @@ def promote(
         Console().print(tables.comparison(found))
 
     changes = {name: path for name, path in (("photos", photos), ("index", index)) if path is not None}
-    done = run(model, open_registry(), changes, display, force=force, dry_run=dry_run, show=show)
+    bundled = load_settings().model_dir
+    done = run(model, open_registry(), changes, display, force=force, dry_run=dry_run, bundled=bundled, show=show)
     if done.comparison:
         display.say(done.comparison.verdict())
     what = "would be in use" if dry_run else "in use now"

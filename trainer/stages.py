@@ -19,7 +19,6 @@ class Stage(StrEnum):
     WAIT = "waiting for data"
     TRANSFER = "transfer to the device"
     AUGMENT = "augmentation on the device"
-    TEACHERS = "teachers' answers"
     FORWARD = "forward"
     BACKWARD = "backward"
     STEP = "optimiser step"

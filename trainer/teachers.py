@@ -6,7 +6,7 @@ What several models say together is better than what one says; a student that le
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,39 +41,35 @@ class Teacher:
     name: str
     """File with its folder: all are called best.pt."""
     model: Counter
+    data: DataConfig
+    """How it sees photos."""
     facts: dict[str, Any]
     digest: str
 
 
 class Teachers:
-    """All of them, where the student trains and in its precision."""
+    """All of them, where the student trains and in its precision.
+
+    They are asked once, before the training begins, about each photo as it is and mirrored. The student sees the photo
+    changed at random: what they say of the clean photo is the better target for it, and costs no time in a step.
+    """
 
     def __init__(self, teachers: Sequence[Teacher], config: Config) -> None:
         self._teachers = teachers
-        self._train = config.train
-        self._temperature = config.distil.temperature
+        self._config = config
         layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
         for each in teachers:
             each.model.to(device=config.train.device, memory_format=layout)  # type: ignore[call-overload]
 
-    @torch.no_grad()
-    def __call__(self, photos: Tensor) -> Tensor:
-        """What they say of uint8 photos (batch, h, w, 3): probabilities, float32 (batch, classes)."""
-        return self._mean([self._logits(each, photos) for each in self._teachers])
+    def probabilities(self, photos: PhotoSet, folder: Path, progress: Progress) -> Tensor:
+        """Their mean probabilities of `photos`, float32 (photos, classes).
 
-    def of_views(
-        self, photos: PhotoSet, config: Config, folder: Path, progress: Progress
-    ) -> list[npt.NDArray[np.float32]]:
-        """What they say of the views whose features the student learns from: float32 (photos, classes) each.
-
-        Their logits are kept beside the features, so that another share or temperature takes no time.
+        Their logits are kept in `folder`, so that another share or temperature takes no time.
         """
-        views = config.augment.views
-        found = [
-            features.in_views(self._seen(each), photos, config, views, folder, progress) for each in self._teachers
-        ]
-        of_view = zip(*found, strict=True)
-        return [self._mean([torch.from_numpy(np.array(logits)) for logits in view]).numpy() for view in of_view]
+        ways = slice(None) if self._config.augment.flip else slice(1)
+        logits = [np.array(self._logits(each, photos, folder, progress)[:, ways]) for each in self._teachers]
+        said = torch.from_numpy(np.concatenate(logits, axis=1)) / self._config.distil.temperature
+        return torch.softmax(said, dim=2).mean(dim=1)
 
     def check_answers(self, classes: Sequence[int]) -> None:
         """Raises ConfigError if one of them cannot answer a class that is learned here: it would teach never to."""
@@ -89,21 +85,24 @@ class Teachers:
         """Who they are, for checkpoints and the model's card."""
         return [each.facts for each in self._teachers]
 
-    def _seen(self, teacher: Teacher) -> Seen:
-        return Seen(f"teacher {teacher.name}", lambda photos: self._logits(teacher, photos), teacher.digest)
+    def _logits(self, teacher: Teacher, photos: PhotoSet, folder: Path, progress: Progress) -> npt.NDArray[np.float32]:
+        """What one says of photos as they are and mirrored, float32 (photos, 2, classes)."""
+        network = Logits(teacher.model, features=False)
 
-    def _logits(self, teacher: Teacher, photos: Tensor) -> Tensor:
-        return forward(Logits(teacher.model, features=False), photos, self._train)
+        def both(pixels: Tensor) -> Tensor:
+            ways = (pixels, pixels.flip(2))
+            return torch.stack([forward(network, each, self._config.train) for each in ways], dim=1)
 
-    def _mean(self, logits: Sequence[Tensor]) -> Tensor:
-        return torch.stack([torch.softmax(each / self._temperature, dim=1) for each in logits]).mean(dim=0)
+        seen = Seen(f"teacher {teacher.name}", both, teacher.digest)
+        theirs = replace(photos, size=teacher.data.size, jpeg_quality=teacher.data.jpeg_quality or None)
+        return features.in_views(seen, theirs, self._config, 1, folder, progress)[0]
 
 
 def load(config: Config, ranks: Ranks = ALONE, saved: Checkpoint | None = None) -> Teachers | None:
     """The configured teachers, or none; for the run `saved`, if it is to be continued.
 
     Raises CheckpointError if one is missing, damaged or of other classes, or no longer what it was when the run began;
-    ConfigError if it may have learned from photos that are held out here, or saw them otherwise.
+    ConfigError if it may have learned from photos that are held out here.
     """
     if not config.distil.teachers:
         return None
@@ -130,11 +129,11 @@ def _teacher(path: Path, config: Config, ranks: Ranks) -> Teacher:
     digest = features.digest_of(saved.weights.items())
     architecture = saved.config.model.architecture
     facts = {"name": named(file), "architecture": architecture, "epoch": saved.epoch, "weights_sha256": digest}
-    return Teacher(named(file), model, facts, f"{architecture} {digest}")
+    return Teacher(named(file), model, saved.config.data, facts, f"{architecture} {digest}")
 
 
 def _check_data(file: Path, saved: Checkpoint, own: DataConfig) -> None:
-    """A teacher has learned from no photo that the student is judged by, and sees photos as it did then."""
+    """A teacher has learned from no photo that the student is judged by."""
     theirs = saved.config.data
     by_column = own.split_column or theirs.split_column or own.index is None or theirs.index is None
     for option in ("split_column",) if by_column else ("group_column", "split_seed"):
@@ -149,10 +148,3 @@ def _check_data(file: Path, saved: Checkpoint, own: DataConfig) -> None:
             f"distil.teachers: {file} learned with other labels than {own.labels}, whose splits may differ: it may know"
             " photos that are held out here; take a teacher of the same index, or of the same folders"
         )
-    for option in ("size", "jpeg_quality"):
-        before, now = getattr(theirs, option), getattr(own, option)
-        if before != now:
-            raise ConfigError(
-                f"distil.teachers: {file} learned with data.{option}={before}, and this run has {now}; take a teacher"
-                " that saw photos as they are seen here"
-            )

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -19,6 +19,9 @@ from binwatch.settings import NightlyBackend, Settings, TransformEnvironment, lo
 from binwatch.text import visible
 from worker.output import Format, Line, printable_stdout, write
 from worker.skipped import SkippedTally
+
+if TYPE_CHECKING:
+    from worker.dead_letters import DeadLetter, DeadLetters
 
 _BODY_SHOWN = 160  # characters of a message that no one could handle
 
@@ -37,7 +40,7 @@ def run() -> None:
     from worker.logs import configure
 
     settings = load_settings()
-    configure(settings.log_format)
+    configure(settings.log_format, settings.log_level)
     worker = make_worker(make_app(settings), settings)
     worker.start()
     raise typer.Exit(worker.exitcode or 0)
@@ -45,23 +48,28 @@ def run() -> None:
 
 @cli.command()
 def migrate() -> None:
-    """Bring the schema of the records up to date."""
+    """Bring the schema of the records up to date, and say from which revision to which."""
     from worker.setup import migrate_records
 
-    migrate_records(load_settings())
+    print(migrate_records(load_settings()))
 
 
 @cli.command()
 def setup(
     bucket: Annotated[bool, typer.Option("--bucket", help="Create the bucket, too, if it does not exist.")] = False,
+    events: Annotated[
+        bool, typer.Option("--events", help="Have the bucket send its events to the event queue, if that is on SQS.")
+    ] = False,
 ) -> None:
     """Create the event queue and the task queue on SQS or RabbitMQ, each with its dead-letter queue."""
-    from worker.setup import make_bucket, make_queues
+    from worker.setup import make_bucket, make_queues, send_events
 
     settings = load_settings()
     make_queues(settings)
     if bucket:
         print(make_bucket(settings))
+    if events:
+        print(send_events(settings))
 
 
 @cli.command()
@@ -104,7 +112,7 @@ def serve() -> None:
     from worker.serving.server import serve as serve_photos
 
     settings = load_settings()
-    configure(settings.log_format, sys.stdout)  # where SageMaker looks for them
+    configure(settings.log_format, settings.log_level, sys.stdout)  # where SageMaker looks for them
     serve_photos(settings, TransformEnvironment())
 
 
@@ -115,7 +123,7 @@ def beat() -> None:
     from worker.logs import configure
 
     settings = load_settings()
-    configure(settings.log_format)
+    configure(settings.log_format, settings.log_level)
     make_beat(settings).run()
 
 
@@ -178,20 +186,57 @@ def nightly(
 
 @cli.command("dead-letters")
 def dead_letters(
+    ids: Annotated[
+        list[str] | None, typer.Argument(help="With --throw-away: which, by the ids of the list.", metavar="[ID]…")
+    ] = None,
     put_back: Annotated[bool, typer.Option("--put-back", help="Move them to where they came from.")] = False,
+    throw_away: Annotated[bool, typer.Option("--throw-away", help="Delete messages, and print them whole.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="With --throw-away: all of them.")] = False,
 ) -> None:
-    """List the messages that no one could handle, with the reason; or put them back, once the cause is gone."""
+    """List the messages that no one could handle, with id and reason; put them back, once the cause is gone; or throw
+    some away.
+    """
     from worker.dead_letters import open_dead_letters
 
+    chosen = frozenset(ids or ())
+    _check_choice(chosen, put_back=put_back, throw_away=throw_away, every=every)
     queues = open_dead_letters(load_settings())
     if put_back:
         print(f"put back {sum(queue.put_back() for queue in queues)} messages")
         return
+    if throw_away:
+        _throw_away(queues, chosen, every=every)
+        return
     out = printable_stdout()
     for queue in queues:
         for letter in queue.messages():
-            body = visible(letter.body[:_BODY_SHOWN]) + ("…" if len(letter.body) > _BODY_SHOWN else "")
-            print(f"{letter.queue}: {visible(letter.reason)}: {body}", file=out)
+            print(_shown(letter, _BODY_SHOWN), file=out)
+
+
+def _check_choice(chosen: Collection[str], *, put_back: bool, throw_away: bool, every: bool) -> None:
+    """What is thrown away is gone, so nothing is by mistake."""
+    if throw_away and put_back:
+        raise BinwatchError("--put-back and --throw-away exclude each other; choose one")
+    if throw_away and bool(chosen) == every:
+        raise BinwatchError("--throw-away deletes messages for good: name the ids of the list, or say --all")
+    if (chosen or every) and not throw_away:
+        raise BinwatchError("ids and --all are for --throw-away; without it, leave them out")
+
+
+def _throw_away(queues: list[DeadLetters], chosen: Collection[str], *, every: bool) -> None:
+    """Print each message once it is deleted, so that what is printed is what is gone, however this ends."""
+    out, missing = printable_stdout(), set(chosen)
+    for queue in queues:
+        for letter in queue.throw_away(lambda letter: every or letter.id in chosen):
+            missing.discard(letter.id)
+            print(f"thrown away: {_shown(letter, len(letter.body))}", file=out)
+    if missing:
+        raise BinwatchError(f"no message has the id {', '.join(map(visible, sorted(missing)))}; list them again")
+
+
+def _shown(letter: DeadLetter, characters: int) -> str:
+    body = visible(letter.body[:characters]) + ("…" if len(letter.body) > characters else "")
+    return f"{letter.id} {letter.queue}: {visible(letter.reason)}: {body}"
 
 
 def _count(places: list[str], settings: Settings, passed_over: SkippedTally) -> Iterator[Line]:

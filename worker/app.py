@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Protocol
@@ -11,6 +12,7 @@ from celery.apps.worker import Worker
 from kombu.entity import Queue
 
 from binwatch.settings import NightlyBackend, Settings
+from binwatch.version import version
 from worker.beat import SCHEDULER
 from worker.consumer import CONSUMER
 from worker.counting import Counting
@@ -27,6 +29,8 @@ from worker.rabbitmq import use_guarded_transports
 from worker.sending import Sender
 from worker.sqs_transport import POLLS, TRANSPORT, Polls
 from worker.tasks import RECONCILE, CountPhotos, ReadMetadata, Reconcile
+
+logger = logging.getLogger(__name__)
 
 
 def make_app(settings: Settings) -> Celery:
@@ -136,6 +140,7 @@ def make_worker(app: Celery, settings: Settings) -> Worker:
     """A worker that counts and, if there is an event source, takes events in. Raises before any message is touched."""
     metrics = WorkerMetrics()
     counting = Counting(settings, metrics)
+    logger.info("binwatch %s: %s", version(), counting.models.engine)
     counting.note_model()
     sender = make_sender(app, settings)
     for task in (CountPhotos, ReadMetadata):

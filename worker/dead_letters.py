@@ -1,12 +1,13 @@
-"""What ended in the dead-letter queues: to look at, and to put back once the cause is gone."""
+"""What ended in the dead-letter queues: to look at, to put back once the cause is gone, or to throw away."""
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -38,6 +39,11 @@ class DeadLetter:
     reason: str
     body: str
 
+    @property
+    def id(self) -> str:
+        """What a person names it by. RabbitMQ gives messages none; messages that say the same have the same."""
+        return hashlib.sha256("\0".join((self.queue, self.reason, self.body)).encode(errors="replace")).hexdigest()[:12]
+
 
 class DeadLetters(Protocol):
     """One dead-letter queue and the queue that its messages came from."""
@@ -47,6 +53,9 @@ class DeadLetters(Protocol):
 
     def put_back(self) -> int:
         """Move all that is there now to where it came from; returns how many."""
+
+    def throw_away(self, wanted: Callable[[DeadLetter], bool]) -> Iterator[DeadLetter]:
+        """Delete what is there now and `wanted`, for good; each is handed over once it is deleted."""
 
 
 def open_dead_letters(settings: Settings) -> list[DeadLetters]:
@@ -92,6 +101,15 @@ class SqsDeadLetters:
                 self._client.delete_message(QueueUrl=self._dead, ReceiptHandle=message["ReceiptHandle"])
             return len(messages)
 
+    def throw_away(self, wanted: Callable[[DeadLetter], bool]) -> Iterator[DeadLetter]:
+        """Delete what is there now and `wanted`, for good; each is handed over once it is deleted."""
+        with self._taken() as messages:
+            for message in messages:
+                letter = self._shown(message)
+                if wanted(letter):
+                    self._client.delete_message(QueueUrl=self._dead, ReceiptHandle=message["ReceiptHandle"])
+                    yield letter
+
     @contextmanager
     def _taken(self) -> Iterator[list[dict[str, Any]]]:
         """Receive all messages; those that are still there at the end can be seen again at once."""
@@ -108,7 +126,7 @@ class SqsDeadLetters:
                     self._client.change_message_visibility(
                         QueueUrl=self._dead, ReceiptHandle=message["ReceiptHandle"], VisibilityTimeout=0
                     )
-                except self._client.exceptions.ClientError:  # put back and deleted
+                except self._client.exceptions.ClientError:  # deleted
                     continue
 
     def _receive(self) -> list[dict[str, Any]]:
@@ -171,6 +189,24 @@ class RabbitDeadLetters:
                     f" ({_said(error)}); start again for the rest"
                 ) from error
         return moved
+
+    def throw_away(self, wanted: Callable[[DeadLetter], bool]) -> Iterator[DeadLetter]:
+        """Delete what is there now and `wanted`, for good; each is handed over once it is deleted."""
+        with self._taken() as (channel, messages):
+            for message in messages:
+                letter = self._shown(message)
+                if wanted(letter):
+                    self._delete(channel, message)
+                    yield letter
+
+    def _delete(self, channel: Any, message: Any) -> None:
+        try:
+            channel.basic_ack(message.delivery_tag)
+        except _BROKEN as error:
+            raise QueueError(
+                f"RabbitMQ failed ({_said(error)}) before all messages of {self._dead.name!r} were thrown away; start"
+                " again for the rest"
+            ) from error
 
     @contextmanager
     def _taken(self) -> Iterator[tuple[Any, list[Any]]]:

@@ -127,6 +127,9 @@ class Engine:
             return SelfCheckResult.ABSENT
         return SelfCheckResult.PASSED
 
+    def __str__(self) -> str:
+        return f"model {self.card.version}, {self.precision} on {self.provider}"
+
     @property
     def provider(self) -> str:
         """ONNX Runtime's name of where it computes."""

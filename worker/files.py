@@ -70,15 +70,24 @@ def _in_path(place: str, settings: Settings, skipped: SkippedTally) -> Iterator[
     if not os.path.lexists(path):
         raise BinwatchError(f"{path}: not there; name a photo, a folder or s3://bucket/prefix")
     if path.is_dir():
-        for file in sorted(path.rglob("*")):
-            if not file.is_file():
-                continue
+        for file in sorted(files_below(path)):
             if kind_of(file.name) is Kind.PHOTO or has_photo(file):
                 yield file_source(file, settings.max_photo_bytes)
             else:
                 skipped.add_name(str(file), why_skipped(file.name))
     else:
         yield file_source(path, settings.max_photo_bytes)  # named by a person, so tried whatever its suffix
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """All files, dangling links among them. Raises BinwatchError for a folder that cannot be read."""
+
+    def refuse(error: OSError) -> None:
+        raise BinwatchError(f"{error.filename}: cannot be listed ({error.strerror}); allow it, or move it away")
+
+    for parent, _, names in os.walk(folder, onerror=refuse):
+        files = (Path(parent, name) for name in names)
+        yield from (file for file in files if file.is_file() or file.is_symlink())
 
 
 def has_photo(file: Path) -> bool:

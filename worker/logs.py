@@ -10,15 +10,15 @@ from celery import current_task
 from celery.apps import worker as celery_worker
 
 from binwatch import logs
-from binwatch.settings import LogFormat
+from binwatch.settings import LogFormat, LogLevel
 
 _CELERYS_OWN = ("celery.task", "multiprocessing")
 """Loggers that Celery gives handlers of its own, unless they have some."""
 
 
-def configure(form: LogFormat, stream: TextIO | None = None) -> None:
-    """Send all log lines of this process to `stream`, standard error if none is given."""
-    handler = logs.configure(form, stream, also=_add_task)
+def configure(form: LogFormat, level: LogLevel = LogLevel.INFO, stream: TextIO | None = None) -> None:
+    """Send log lines of this process, from `level` on, to `stream`, standard error if none is given."""
+    handler = logs.configure(form, level, stream, also=_add_task)
     for name in _CELERYS_OWN:
         logger = logging.getLogger(name)
         logger.addHandler(handler)

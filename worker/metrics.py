@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
 from binwatch.errors import MetadataReason, Reason
 from binwatch.keys import Skipped
+from binwatch.version import version
 from worker.pipeline import Infers
 from worker.sessions import Inferred
 
@@ -98,6 +99,9 @@ class WorkerMetrics:
             "binwatch_worker_queue_messages", "Messages that wait in a queue", ["queue"], registry=self.registry
         )
         self._model = Info("binwatch_worker_model", "Model in use", registry=self.registry)
+        Info("binwatch_build", "Release of Binwatch", registry=self.registry).info({"version": version()})
+        self.event_messages = 0
+        """How many event messages this worker has handled."""
         self._start_at_zero()
 
     def _start_at_zero(self) -> None:
@@ -155,6 +159,7 @@ class WorkerMetrics:
 
     def messages(self, *, published: int, rejected: int) -> None:
         """So many event messages were handed over to Celery, or set aside."""
+        self.event_messages += published + rejected
         self._events.labels("published").inc(published)
         self._events.labels("rejected").inc(rejected)
 

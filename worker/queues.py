@@ -22,6 +22,8 @@ TASK_VISIBILITY_S = 300
 """Longer than a group takes, its wait for another try included; after a crash a task comes again this much later."""
 EVENT_VISIBILITY_S = 60
 """Longer than an event message takes to become a task."""
+_SID = "BinwatchEvents"
+"""Id of the statement in the event queue's policy that is ours."""
 _WEEKS_TWO = str(14 * 24 * 3600)  # the longest that SQS keeps a message
 
 _CHECK = "check BINWATCH_SQS_ENDPOINT_URL, BINWATCH_REGION, the credentials and the network"
@@ -97,6 +99,41 @@ def create_queues(client: Any, settings: Settings) -> None:
                 client.set_queue_attributes(QueueUrl=url, Attributes=policy)
         except (ClientError, BotoCoreError) as error:
             raise QueueError(f"queue {name!r}: {error}; {_advice(error)}") from error
+
+
+def allow_bucket(client: Any, name: str, bucket: str) -> str:
+    """Let S3 send the events of `bucket`, of the same account, to the queue; returns the queue's ARN.
+
+    The other statements of the queue's policy stay. Raises QueueError.
+    """
+    url = queue_url(client, name)
+    try:
+        arn = queue_arn(client, url)
+        answer = client.get_queue_attributes(QueueUrl=url, AttributeNames=["Policy"])
+        policy = json.loads(answer.get("Attributes", {}).get("Policy") or '{"Version": "2012-10-17", "Statement": []}')
+        found = policy["Statement"]  # a single one may stand there by itself
+        others = [one for one in (found if isinstance(found, list) else [found]) if one.get("Sid") != _SID]
+        policy["Statement"] = [*others, _statement(arn, bucket)]
+        client.set_queue_attributes(QueueUrl=url, Attributes={"Policy": json.dumps(policy)})
+    except (ClientError, BotoCoreError) as error:
+        raise QueueError(f"queue {name!r}: {error}; {_advice(error)}") from error
+    return arn
+
+
+def _statement(arn: str, bucket: str) -> dict[str, Any]:
+    _, partition, _, _, account, _ = arn.split(":")
+    return {
+        "Sid": _SID,
+        "Effect": "Allow",
+        "Principal": {"Service": "s3.amazonaws.com"},
+        "Action": "sqs:SendMessage",
+        "Resource": arn,
+        # With the account, since a bucket's name may be anybody's once the bucket is deleted.
+        "Condition": {
+            "ArnEquals": {"aws:SourceArn": f"arn:{partition}:s3:::{bucket}"},
+            "StringEquals": {"aws:SourceAccount": account},
+        },
+    }
 
 
 def _ensure(client: Any, name: str, attributes: dict[str, str]) -> str:

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from binwatch.errors import OutageError
+from binwatch.errors import OutageError, SettingsError
 from binwatch.objects import Objects
 from binwatch.records.engine import cause, connect
-from binwatch.records.migrate import migrate
+from binwatch.records.migrate import Migrated, migrate
 from binwatch.settings import EventSource, Settings
 from worker.app import is_sqs, make_app, prepare_task_queue
 from worker.intake.rabbitmq import RabbitEvents, rabbitmq_url
-from worker.queues import create_queues, sqs_client
+from worker.queues import allow_bucket, create_queues, sqs_client
 
 
-def migrate_records(settings: Settings) -> None:
+def migrate_records(settings: Settings) -> Migrated:
     """Bring the schema of the records up to date. Raises BinwatchError if the database cannot be reached."""
     database = connect(settings.database_url.get_secret_value())
     try:
-        migrate(database)
+        return migrate(database)
     except SQLAlchemyError as error:
         raise OutageError(f"the database cannot be used ({cause(error)}); check BINWATCH_DATABASE_URL") from error
     finally:
@@ -50,3 +50,22 @@ def make_bucket(settings: Settings) -> str:
     """Make the bucket unless it is there; returns what to tell a person."""
     made = Objects(settings).make_bucket(settings.bucket)
     return f"bucket {settings.bucket!r} " + ("made" if made else "is there")
+
+
+def send_events(settings: Settings) -> str:
+    """Have the bucket send its events to the event queue; returns what to tell a person.
+
+    Raises SettingsError where the bucket cannot be told by S3's API.
+    """
+    if settings.event_source is not EventSource.SQS:
+        raise SettingsError(
+            "--events is for BINWATCH_EVENT_SOURCE=sqs: an object store that sends its events to RabbitMQ is told in"
+            " a way of its own, see docs/servers.md"
+        )
+    arn = allow_bucket(
+        sqs_client(settings), settings.event_queue, settings.bucket
+    )  # S3 tries the queue when it is told
+    told = Objects(settings).send_events(settings.bucket, arn)
+    return (
+        f"bucket {settings.bucket!r} {'now' if told else 'already'} sends its events to queue {settings.event_queue!r}"
+    )

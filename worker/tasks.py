@@ -20,11 +20,11 @@ from sqlalchemy.exc import TimeoutError as NoConnectionFree
 from binwatch.events import Created
 from binwatch.records.queries import crashed_metadata, crashed_photos
 from binwatch.records.store import RecordsBroken
-from binwatch.settings import Settings
+from binwatch.settings import EventSource, Settings
 from worker.counting import Counting, Outage
 from worker.health import Health
 from worker.pipeline import EngineBroken
-from worker.reconcile import send_unrecorded
+from worker.reconcile import Sent, send_unrecorded
 from worker.sending import COUNT_PHOTOS, READ_METADATA, REASON, SENT_AT, Sender, as_json
 
 MAX_WAIT_S = 60.0
@@ -298,6 +298,8 @@ class Reconcile(Task):  # type: ignore[misc]  # Celery has no types
         self._counting = counting
         self._sender = sender
         self._settings = settings
+        self._announced = 0
+        """Event messages that this worker had handled by the last look."""
 
     def run(self) -> None:
         """Celery's entry point."""
@@ -312,7 +314,17 @@ class Reconcile(Task):  # type: ignore[misc]  # Celery has no types
             logger.warning("reconcile: nothing could be counted now (%s)", "; ".join(problems.values()))
             return
         sent = send_unrecorded(self._counting.objects, self._counting.database, self._settings, self._sender)
-        logger.info("reconcile: %s", sent)
+        logger.info("reconcile: %s%s", sent, self._hint(sent))
+
+    def _hint(self, sent: Sent) -> str:
+        """Where events do not come, all else works, only later: so it would go unnoticed."""
+        before, self._announced = self._announced, self._counting.metrics.event_messages
+        if not sent.objects or self._announced > before or self._settings.event_source is EventSource.NONE:
+            return ""
+        return (
+            "; no event message has come to this worker since its last look: if the bucket is to send its events, see"
+            " docs/servers.md, 'When events do not come'"
+        )
 
 
 def _parse(item: dict[str, Any]) -> Created:

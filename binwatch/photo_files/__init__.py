@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from binwatch.photo_files import bmp, gif, jpeg, png, webp
+from binwatch.photo_files import bmp, gif, heif, jpeg, png, tiff, webp
 from binwatch.photo_files.parts import Parts, is_webp
 
 Read = Callable[[bytes], Parts]
@@ -17,6 +17,7 @@ _READERS: dict[bytes, Read] = {
     b"\x89PNG": png.read,
     b"BM": bmp.read,
     b"GIF8": gif.read,
+    **dict.fromkeys(tiff.STARTS, tiff.read),
 }
 """By the first bytes, which decide. The name under which a photo was stored says nothing."""
 
@@ -25,4 +26,6 @@ def reader_of(data: bytes) -> Read | None:
     """What reads a file that begins so; None if it is of no format that is counted."""
     if is_webp(data):
         return webp.read
+    if heif.is_heif(data):
+        return heif.read
     return next((read for magic, read in _READERS.items() if data.startswith(magic)), None)

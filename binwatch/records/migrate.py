@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 
@@ -24,32 +25,72 @@ _ONE_ID = "0006"
 _SCRIPTS = Path(__file__).parent / "migrations"
 
 
-def migrate(engine: Engine, revision: str = "head") -> None:
+@dataclass(frozen=True, slots=True)
+class Migrated:
+    """What one migration came to."""
+
+    before: str | None
+    """Revision that the schema had; None if there were no tables."""
+    after: str | None
+    steps: tuple[str, ...]
+    """Revision and title of each step that was applied, in their order."""
+
+    def __str__(self) -> str:
+        if not self.steps:
+            return f"the schema is already at {self.after}: nothing to do"
+        number = "1 step" if len(self.steps) == 1 else f"{len(self.steps)} steps"
+        return "\n  ".join([f"the schema went from {self.before or 'none'} to {self.after} in {number}:", *self.steps])
+
+
+def migrate(engine: Engine, revision: str = "head") -> Migrated:
     """Apply every migration up to `revision`. Does nothing if the schema is there already.
 
-    Whoever comes while another worker or monitor migrates the same database waits, and then finds it done.
+    Whoever comes while another worker or monitor migrates the same database waits, and then finds it done. Raises
+    BinwatchError if the schema is of a newer release.
     """
     config = _config()
+    scripts = ScriptDirectory.from_config(config)
     with _ONE_AT_A_TIME, engine.execution_options(**{WRITE: True}).begin() as connection:
         if connection.dialect.name == "postgresql":
             connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
         config.attributes["connection"] = connection
         before = MigrationContext.configure(connection).get_current_revision()
+        _refuse_newer(engine, scripts, before)
         command.upgrade(config, revision)
+        after = MigrationContext.configure(connection).get_current_revision()
         if before is not None and before < _ONE_ID and revision == "head":
             join_bins(connection)  # here, not in a migration: it uses the tables as they are now
+    return Migrated(before, after, _steps(scripts, before, after))
 
 
 def check_schema(engine: Engine) -> None:
     """Raise BinwatchError unless the schema is the one that this release was written for."""
-    wanted = ScriptDirectory.from_config(_config()).get_current_head()
+    scripts = ScriptDirectory.from_config(_config())
+    wanted = scripts.get_current_head()
     with engine.connect() as connection:
         found = MigrationContext.configure(connection).get_current_revision()
+    _refuse_newer(engine, scripts, found)
     if found != wanted:
         raise BinwatchError(
             f"the database {engine.url.render_as_string(hide_password=True)} has schema {found or 'none'}, this release"
             f" needs {wanted}; run: python -m worker migrate"
         )
+
+
+def _refuse_newer(engine: Engine, scripts: ScriptDirectory, found: str | None) -> None:
+    if found is not None and found not in {script.revision for script in scripts.walk_revisions()}:
+        raise BinwatchError(
+            f"the database {engine.url.render_as_string(hide_password=True)} has schema {found}, which this release"
+            f" does not know (its own is {scripts.get_current_head()}): use the newer release that made it, or restore"
+            " a dump from before (docs/servers.md)"
+        )
+
+
+def _steps(scripts: ScriptDirectory, before: str | None, after: str | None) -> tuple[str, ...]:
+    if before == after:
+        return ()
+    applied = scripts.iterate_revisions(after or "base", before or "base")
+    return tuple(f"{script.revision} {script.doc}" for script in reversed(list(applied)))
 
 
 def _config() -> Config:

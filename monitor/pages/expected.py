@@ -19,7 +19,7 @@ from binwatch.inventory.importing import import_file
 from binwatch.spreadsheets import original
 from monitor import words
 from monitor.access.people import sent_a_form
-from monitor.access.uploads import PATH
+from monitor.access.uploads import MAX_FILE, PATH
 from monitor.access.writers import Door, ForeignForm, NotSignedIn
 from monitor.forms import Problem, go
 from monitor.pages.news import News, failed
@@ -69,7 +69,7 @@ async def _sent(request: Request) -> _Sent:
 @router.get(PATH, response_class=HTMLResponse)
 def expected(request: Request, visit: Visit, news: News) -> HTMLResponse:
     """The form for a file, or how to turn writing on."""
-    return html(request, "expected.html", visit=visit, news=news, imported=None, error=None)
+    return _page(request, visit, news)
 
 
 @router.post(PATH)
@@ -84,14 +84,26 @@ def upload(
             raise
         if isinstance(error, NotSignedIn):
             return go(request, "/login", problem=Problem.SIGNED_OUT, next=PATH)
-        return html(request, "expected.html", 403, visit=visit, news=failed(Problem.FOREIGN), imported=None, error=None)
+        return _page(request, visit, failed(Problem.FOREIGN), status=403)
     try:
         imported, error_, status = _import(services, sent), None, 200
     except OutageError:
         raise
     except BinwatchError as error:
         imported, error_, status = None, str(error), 422
-    return html(request, "expected.html", status, visit=visit, news=failed(None), imported=imported, error=error_)
+    return _page(request, visit, failed(None), imported, error_, status)
+
+
+def _page(
+    request: Request,
+    visit: Visit,
+    news: News,
+    imported: Imported | None = None,
+    error: str | None = None,
+    status: int = 200,
+) -> HTMLResponse:
+    limits = {"max_file": f"{MAX_FILE // 2**20} MiB", "max_refused": SHOWN}
+    return html(request, "expected.html", status, visit=visit, news=news, imported=imported, error=error, **limits)
 
 
 def _import(services: Services, sent: _Sent) -> Imported:

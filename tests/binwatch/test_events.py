@@ -250,6 +250,7 @@ def test_every_key_survives_each_dialect(key: str) -> None:
         assert parse(_body(_put(encoded))).created[0].key == key
     name = "x" + key.replace("/", "-")
     assert parse(_body(_put(name, eventName="s3:ObjectCreated:Put"))).created[0].key == name
+    assert parse(_body(_put(name, eventSource="ceph:s3"))).created[0].key == name
     detail = {"bucket": {"name": "binwatch"}, "object": {"key": key}}
     bridge = {"source": "aws.s3", "detail-type": "Object Created", "detail": detail}
     assert parse(json.dumps(bridge)).created[0].key == key

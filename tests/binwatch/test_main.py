@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from importlib.metadata import version
@@ -31,6 +32,35 @@ def test_help_names_every_command(
     assert _run(monkeypatch, *arguments) == 0
     said = capsys.readouterr().out
     assert all(f"  {name} " in said for name in PARTS)
+
+
+@pytest.mark.parametrize("option", [["--log-level", "warnin"], ["--log-level=warnin"]])
+def test_the_log_level_is_a_setting(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], option: list[str]
+) -> None:
+    monkeypatch.setenv("BINWATCH_LOG_LEVEL", "debug")  # and taken back at the end
+    assert _run(monkeypatch, *option, "monitor", "status") == 2
+    assert "BINWATCH_LOG_LEVEL" in capsys.readouterr().err
+    assert os.environ["BINWATCH_LOG_LEVEL"] == "warnin"
+
+
+@pytest.mark.parametrize(
+    ("line", "completed"),
+    [
+        ("binwatch mon", {"monitor"}),
+        ("binwatch monitor exp", {"expect"}),
+        ("binwatch monitor audits e", {"export"}),
+        ("binwatch check --exp", {"--expected"}),
+        ("binwatch worker ba", {"backfill"}),
+    ],
+)
+def test_completion(line: str, completed: set[str]) -> None:
+    """As the script asks that `--show-completion` gives to bash."""
+    shell = {"_BINWATCH_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(line.count(" "))}
+    done = subprocess.run(
+        [sys.executable, "-m", "binwatch"], env=os.environ | shell, capture_output=True, text=True, timeout=60
+    )
+    assert set(done.stdout.split()) == completed, done.stderr
 
 
 def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

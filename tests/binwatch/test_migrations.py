@@ -71,6 +71,33 @@ def test_check_schema(empty_url: str) -> None:
     engine.dispose()
 
 
+def test_a_migration_says_what_it_did(empty_url: str) -> None:
+    engine = connect(empty_url)
+    first = migrate(engine, "0001")
+    assert (first.before, first.after, len(first.steps)) == (None, "0001", 1)
+    assert str(first).startswith("the schema went from none to 0001 in 1 step:\n  0001 The first tables")
+    second = migrate(engine)
+    numbers = [step.split()[0] for step in second.steps]
+    assert (second.before, numbers) == ("0001", [f"{number:04}" for number in range(2, int(numbers[-1]) + 1)])
+    assert str(second).startswith(f"the schema went from 0001 to {numbers[-1]} in {len(numbers)} steps:\n  0002 ")
+    again = migrate(engine)
+    assert (again.steps, str(again)) == ((), f"the schema is already at {numbers[-1]}: nothing to do")
+    engine.dispose()
+
+
+def test_a_schema_of_a_newer_release_is_left_alone(empty_url: str) -> None:
+    engine = connect(empty_url)
+    migrate(engine)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    for refuses in (migrate, check_schema):
+        with pytest.raises(
+            BinwatchError, match=r"has schema 9999, which this release does not know .*a dump from before"
+        ):
+            refuses(engine)
+    engine.dispose()
+
+
 def test_check_schema_shows_no_password() -> None:
     engine = connect("postgresql://someone:secret@127.0.0.1:1/records")
     assert "secret" not in repr(engine)

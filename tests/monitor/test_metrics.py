@@ -12,10 +12,16 @@ from sqlalchemy import Engine
 
 from binwatch.errors import MetadataReason, Reason
 from binwatch.registry import Current
+from binwatch.version import version
 from monitor.cards import Cards
 from tests.monitor.conftest import DAY, MODEL, Recorder, Running, running_monitor
 
 Figure = Callable[..., float]
+DOWN = {
+    "binwatch_build_info": {frozenset({("version", version())}): 1},
+    "binwatch_records_up": {frozenset(): 0},
+}
+"""A scrape while the records cannot be read."""
 
 
 def _comparisons(monitor: Running) -> dict[tuple[str, str], float]:
@@ -219,7 +225,7 @@ def test_without_a_database_a_scrape_says_so_and_recovers(known: Recorder, monit
     before = monitor.metrics()
     database, away = tmp_path / "records.db", tmp_path / "away.db"
     database.rename(away)
-    assert monitor.metrics() == {"binwatch_records_up": {frozenset(): 0}}
+    assert monitor.metrics() == DOWN
     assert monitor.get("/healthz").status_code == 503
     assert not database.exists(), "the monitor must not make an empty database"
     away.rename(database)
@@ -233,7 +239,7 @@ def test_a_locked_database_is_waited_for_but_not_for_long(
     with sqlite_records.connect() as connection:
         connection.exec_driver_sql("PRAGMA locking_mode=EXCLUSIVE")
         connection.exec_driver_sql("PRAGMA user_version=1")
-        assert monitor.metrics() == {"binwatch_records_up": {frozenset(): 0}}
+        assert monitor.metrics() == DOWN
         connection.invalidate()
     assert monitor.metric("binwatch_records_up") == 1
 

@@ -28,7 +28,7 @@ BAD = {
     "bad/empty.jpg": b"",
     "bad/not.png": b"not an image",
     "bad/cut.jpg": jpeg(90, side=200)[:-100],
-    "bad/tiff.jpg": b"II*\x00",
+    "bad/avif.jpg": b"\0\0\0\x1cftypavif",
 }
 WITHIN_S = 60
 

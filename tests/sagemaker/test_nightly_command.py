@@ -191,7 +191,7 @@ def test_with_local_workers_they_are_sent_what_the_model_has_no_record_of(
     assert sorted(sent.keys) == [
         "bad/cut.jpg",
         "bad/empty.jpg",
-        "bad/tiff.jpg",
+        "bad/avif.jpg",
         "bin-images/00000.jpg",
         "bin-images/00002.jpg",
     ]

@@ -90,7 +90,7 @@ def test_killed_after_each_step_and_started_again(
             "bad/cut.jpg": (None, "truncated"),
             "bad/empty.jpg": (None, "empty"),
             "bad/not.png": (None, "not_an_image"),
-            "bad/tiff.jpg": (None, "unsupported_format"),
+            "bad/avif.jpg": (None, "unsupported_format"),
             "odd key.jpg": (6, None),
         }
         assert len(rows(database)) == 8

@@ -228,6 +228,7 @@ def test_a_card_with_impossible_answers_is_refused(tmp_path: Path, answers: tupl
 def registry(s3: S3, monkeypatch: pytest.MonkeyPatch) -> Registry:
     monkeypatch.setenv("BINWATCH_S3_ENDPOINT_URL", s3.endpoint_url)
     monkeypatch.setenv("BINWATCH_BUCKET", s3.bucket)
+    monkeypatch.setenv("BINWATCH_MODEL_DIR", "none")  # so that the first model has nothing to beat
     return Registry(Objects(Settings()), s3.bucket, "models/")
 
 

@@ -68,11 +68,13 @@ def test_teachers_have_their_share_of_the_loss(kind: str) -> None:
     distance = -(answers[0] * hot.log()).sum()
     if kind == "earth_mover":
         distance = (hot - answers[0]).cumsum(dim=0).square().sum()
-    found = Loss(config, distil=DistilConfig(share=0.25, temperature=2))(spoken, quantity, answers=answers)
+    found = Loss(config, distil=DistilConfig(share=0.25, temperature=2))(
+        spoken, quantity, teacher_probabilities=answers
+    )
     assert float(found) == pytest.approx(0.75 * label_only + 0.25 * 4 * float(distance), rel=1e-5)
 
     logits = answers.clamp(min=1e-6).log().requires_grad_()
-    Loss(config, distil=DistilConfig(share=1))(logits, quantity, answers=answers).backward()
+    Loss(config, distil=DistilConfig(share=1))(logits, quantity, teacher_probabilities=answers).backward()
     torch.testing.assert_close(logits.grad, torch.zeros(1, 7), atol=1e-5, rtol=0)
 
 
@@ -82,7 +84,7 @@ def test_photos_of_heavy_classes_are_heavy_for_teachers_too() -> None:
     answers = torch.eye(7)[[3, 4]]
     spoken = torch.linspace(-1, 1, 14).view(2, 7)
     each = functional.cross_entropy(spoken, answers, reduction="none")
-    found = loss(spoken, torch.tensor([0, 1]), answers=answers)
+    found = loss(spoken, torch.tensor([0, 1]), teacher_probabilities=answers)
     assert float(found) == pytest.approx(float(0.5 * each[0] + 2 * each[1]) / 2.5)
 
 

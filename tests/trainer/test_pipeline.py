@@ -61,6 +61,7 @@ class Stopped(Exception):
 def config(s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("BINWATCH_S3_ENDPOINT_URL", s3.endpoint_url)
     monkeypatch.setenv("BINWATCH_BUCKET", s3.bucket)
+    monkeypatch.setenv("BINWATCH_MODEL_DIR", "none")  # so that the first model has nothing to beat
     for folder in ("bin-images", "metadata"):
         for file in sorted((SAMPLES / folder).iterdir()):
             s3.put(f"{folder}/{file.name}", file.read_bytes())
@@ -166,7 +167,7 @@ def test_a_promotion_meanwhile_is_no_verdict(
     monkeypatch.setattr(pipeline, "write", lambda *_: None)
     monkeypatch.setattr(pipeline.report, "write", lambda *_: None)
 
-    def overtaken(*_: object) -> None:
+    def overtaken(*_: object, **__: object) -> None:
         raise OvertakenError("another model was promoted meanwhile")
 
     monkeypatch.setattr(pipeline, "promote", overtaken)

@@ -30,6 +30,7 @@ from worker.counting import Counting
 def registry(s3: S3, monkeypatch: pytest.MonkeyPatch) -> Registry:
     monkeypatch.setenv("BINWATCH_S3_ENDPOINT_URL", s3.endpoint_url)
     monkeypatch.setenv("BINWATCH_BUCKET", s3.bucket)
+    monkeypatch.setenv("BINWATCH_MODEL_DIR", "none")  # so that the first model has nothing to beat
     return Registry(Objects(Settings()), s3.bucket, "models/")
 
 
@@ -53,6 +54,21 @@ def test_only_a_better_model_takes_the_place(
     current = registry.current()
     assert (current.version, current.previous, current.forced) == ("v3", "v1", False)
     assert registry.card("v3").notes == []
+
+
+def test_the_first_has_to_beat_what_workers_use_until_then(
+    registry: Registry, grey: Data, tmp_path: Path, cli_error: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a rollback puts that back in use."""
+    monkeypatch.setenv("BINWATCH_MODEL_DIR", str(write_grey_bundle(tmp_path, "v0", sees=0.5)))
+    message = cli_error("promote", write_grey_bundle(tmp_path, "v1", sees=0.4), *grey.flags)
+    assert "v1 is not found to be better than v0 on" in message
+    assert registry.versions() == []
+    run_cli("promote", write_grey_bundle(tmp_path, "v2"), *grey.flags)
+    assert (registry.current().version, registry.current().previous) == ("v2", "v0")
+    assert registry.versions() == ["v0", "v2"]
+    run_cli("rollback")
+    assert registry.current().version == "v0"
 
 
 def test_the_same_counts_are_not_better(

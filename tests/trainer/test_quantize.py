@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from binwatch.bundle import INPUT
+from binwatch.onnx_session import EXACT_INT8
 from trainer.export.quantize import write_int8
 
 SIDE = 16
@@ -17,17 +20,24 @@ SIDE = 16
 def write_small(file: Path) -> None:
     """One convolution: uint8 (photos, 16, 16, 3) → float32 (photos, 4, 1, 1)."""
     random = np.random.default_rng(0)
-    weights = numpy_helper.from_array(random.normal(size=(4, 3, 3, 3)).astype(np.float32), "weights")
+    weights = random.normal(size=(4, 3, 3, 3))
+    convolutions = [helper.make_node("Conv", ["planes", "weights"], ["convolved"], name="conv")]
+    write_model(file, weights, convolutions)
+
+
+def write_model(file: Path, weights: npt.NDArray[np.float64], convolutions: list[onnx.NodeProto]) -> None:
+    """Photos, uint8 (photos, 16, 16, 3), as `planes` through `convolutions` to `convolved`, and the mean over it."""
     nodes = [
         helper.make_node("Cast", [INPUT], ["floats"], to=TensorProto.FLOAT),
         helper.make_node("Transpose", ["floats"], ["planes"], perm=[0, 3, 1, 2]),
-        helper.make_node("Conv", ["planes", "weights"], ["convolved"], name="conv"),
+        *convolutions,
         helper.make_node("Relu", ["convolved"], ["positive"], name="relu"),
         helper.make_node("GlobalAveragePool", ["positive"], ["out"]),
     ]
     given = helper.make_tensor_value_info(INPUT, TensorProto.UINT8, ["photos", SIDE, SIDE, 3])
-    out = helper.make_tensor_value_info("out", TensorProto.FLOAT, ["photos", 4, 1, 1])
-    graph = helper.make_graph(nodes, "small", [given], [out], [weights])
+    out = helper.make_tensor_value_info("out", TensorProto.FLOAT, ["photos", len(weights), 1, 1])
+    initializer = numpy_helper.from_array(weights.astype(np.float32), "weights")
+    graph = helper.make_graph(nodes, "small", [given], [out], [initializer])
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), file)
 
 
@@ -42,3 +52,21 @@ def test_any_number_of_photos_gives_the_ranges(photos: int, tmp_path: Path) -> N
     )
     assert found.shape == (photos, 4, 1, 1)
     np.testing.assert_allclose(found, wanted, rtol=0.05, atol=2)
+
+
+def test_equal_weights_are_read_where_int8_products_saturate(tmp_path: Path) -> None:
+    """The exporter keeps equal weights once, and there ONNX Runtime would convert them under one name for each use."""
+    names = ["planes", "first", "second", "convolved"]
+    uses = [
+        helper.make_node("Conv", [before, "weights"], [after], name=f"conv-{after}")
+        for before, after in itertools.pairwise(names)
+    ]
+    write_model(tmp_path / "fp32.onnx", np.random.default_rng(0).normal(size=(3, 3, 1, 1)), uses)
+    pixels = np.random.default_rng(1).integers(0, 256, (8, SIDE, SIDE, 3), np.uint8)
+    write_int8(tmp_path / "fp32.onnx", tmp_path / "int8.onnx", pixels)
+    options = ort.SessionOptions()
+    for name, value in EXACT_INT8.items():
+        options.add_session_config_entry(name, value)
+    wanted = ort.InferenceSession(tmp_path / "fp32.onnx", providers=["CPUExecutionProvider"]).run(None, {INPUT: pixels})
+    found = ort.InferenceSession(tmp_path / "int8.onnx", options, providers=["CPUExecutionProvider"])
+    np.testing.assert_allclose(found.run(None, {INPUT: pixels})[0], wanted[0], rtol=0.1, atol=0.02 * np.max(wanted[0]))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from sqlalchemy import Engine as Database
 from sqlalchemy import select
 
@@ -19,7 +20,11 @@ from binwatch.records.tables import Count
 from binwatch.settings import Settings
 from tests.services.s3 import S3
 from tests.trainer.drawn import QUICK, Data, run_cli
+from tests.trainer.test_run import config_of
+from trainer import checkpoint, teachers
+from trainer.data.dataset import load_dataset
 from trainer.data.source import PREPARED, prepared_quality
+from trainer.data.split import Split
 from trainer.loop import BEST
 from trainer.runtime import OnnxModel
 from worker.counting import Counting
@@ -92,12 +97,18 @@ def test_it_is_evaluated_at_its_own_size(bundle: Bundle, data: Data, tmp_path: P
     assert accuracy[0] == accuracy[1] == bundle.card.metrics["test"].accuracy.value
 
 
-def test_a_teacher_sees_the_same_photos(
-    bundle: Bundle, data: Data, tmp_path: Path, cli_error: Callable[..., str]
-) -> None:
-    teacher = ["--set", f'distil.teachers=["{bundle.folder.parent / "run" / BEST}"]']
-    message = cli_error("fit", *data.flags, "--out", tmp_path / "student", *QUICK, *teacher)
-    assert f"learned with data.size={SIZE}, and this run has 224" in message
+def test_a_teacher_sees_photos_at_its_own_size(bundle: Bundle, data: Data, tmp_path: Path) -> None:
+    file = bundle.folder.parent / "run" / BEST
+    config = config_of(data, data__jpeg_quality=82, distil__teachers=[file])
+    assert config.data.size == 224
+    photos = load_dataset(config.data)[Split.TEST]
+    found = teachers.load(config)
+    assert found is not None
+    model, seen = checkpoint.load(file).model(), replace(photos, size=SIZE, jpeg_quality=None)
+    pixels = torch.from_numpy(seen.pixels(range(len(seen))))
+    with torch.inference_mode():
+        wanted = torch.stack([torch.softmax(model(each)[0], dim=1) for each in (pixels, pixels.flip(2))]).mean(dim=0)
+    torch.testing.assert_close(found.probabilities(photos, tmp_path, lambda batches, *_: batches), wanted)
 
 
 def test_the_quality_of_prepared_photos_matters_at_their_own_size(tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ def test_only_what_is_new_is_counted(check: Check, photos: Path, stock: Path, tm
 
 def test_nothing_is_passed_over_in_silence(check: Check, photos: Path, stock: Path, tmp_path: Path) -> None:
     (photos / "00183.jpg").write_bytes((photos / "00183.jpg").read_bytes()[:3000])
-    (photos / "IMG_1.HEIC").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    (photos / "IMG_1.avif").write_bytes(b"\0\0\0\x1cftypavif\0\0\0\0avifmif1")
     (photos / "scan.tiff").write_bytes(b"II*\0" + bytes(100))
     (photos / "notes.txt").write_text("not a photo")
     (photos / "gone.jpg").symlink_to(tmp_path / "no-such-file.jpg")
@@ -157,8 +157,8 @@ def test_nothing_is_passed_over_in_silence(check: Check, photos: Path, stock: Pa
     failed = {row["photo"]: row for row in _sheet(tmp_path / "wrong.xlsx", "Failed")}
     assert {name: (row["reason"], row["what to do"]) for name, row in failed.items()} == {
         "00183.jpg": ("truncated", "copy the file again, or take the photo again"),
-        "IMG_1.HEIC": ("unsupported format", "save it as JPEG or PNG, in the place of this file"),
-        "scan.tiff": ("unsupported format", "save it as JPEG or PNG, in the place of this file"),
+        "IMG_1.avif": ("unsupported format", "save it as JPEG or PNG, in the place of this file"),
+        "scan.tiff": ("corrupt", "take the photo again"),
         "gone.jpg": ("missing", "see where the link leads, or whether its disk is there"),
         "notes.txt": ("not looked at", "if it is a photo, save it as JPEG or PNG"),
         "caf\\udce9.jpg": ("not looked at", "rename the file with letters that Unicode has"),

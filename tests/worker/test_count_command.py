@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import os
@@ -231,6 +232,19 @@ def test_nothing_could_be_counted(count: Count, folder: Path) -> None:
 def test_no_photos(count: Count, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
     assert _error(count(tmp_path)).startswith(f"{tmp_path}: no photos here (.jpg,")
+
+
+def test_a_folder_that_cannot_be_read_is_named(count: Count, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its photos would be missing from the list, and nothing would say so."""
+    scandir = os.scandir
+
+    def refuse(path: Any) -> Any:
+        if path == str(folder / "more"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)  # root, who may run the tests, may read any folder
+    assert _error(count(folder)) == f"{folder}/more: cannot be listed (Permission denied); allow it, or move it away"
 
 
 @pytest.mark.parametrize("name", ["not-there.jpg", "x" * 300 + ".jpg"])

@@ -1,8 +1,10 @@
-"""Messages that no one could handle are shown with their reason and can be put back, on both kinds of queue."""
+"""Messages that no one could handle are shown with their reason, and can be put back or thrown away, on both kinds of
+queue."""
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -16,9 +18,11 @@ from amqp.exceptions import InternalError
 from kombu.connection import Connection
 from pydantic import SecretStr
 
+from binwatch.errors import BinwatchError
 from binwatch.settings import EventSource, Settings, process_environment
 from tests.services.rabbitmq import RabbitMQ
 from worker import dead_letters as dead_letters_module
+from worker.__main__ import cli
 from worker.app import make_app
 from worker.dead_letters import DeadLetter, DeadLetters, open_dead_letters
 from worker.intake.loop import Events
@@ -121,24 +125,78 @@ def test_the_command_shows_and_puts_back(broker):
     set_aside(events, "no\nevent \x1b[2J" + "x" * 300, "not JSON")
     eventually(of_events(settings).messages, 1)
     shown = command(settings)
-    assert shown.startswith(f"{settings.event_dead_letter_queue}: not JSON: no\\nevent \\x1b[2Jxxx")
+    assert re.fullmatch(r"[0-9a-f]{12}", shown.partition(" ")[0])
+    assert shown.partition(" ")[2].startswith(f"{settings.event_dead_letter_queue}: not JSON: no\\nevent \\x1b[2Jxxx")
     assert shown.endswith("…\n")
     assert command(settings, "--put-back") == "put back 1 messages\n"
     assert command(settings) == ""
     events.close()
 
 
+def test_only_what_is_chosen_is_thrown_away(broker):
+    settings, events = broker
+    for body in ("a", "b", "b", "c"):
+        set_aside(events, body, "not JSON")
+    letters = eventually(of_events(settings).messages, 4)
+    chosen = {letter.id for letter in letters if letter.body == "b"}
+    assert len(chosen) == 1, "what says the same has the same id"
+    thrown = list(of_events(settings).throw_away(lambda letter: letter.id in chosen))
+    assert [letter.body for letter in thrown] == ["b", "b"]
+    assert sorted(letter.body for letter in eventually(of_events(settings).messages, 2)) == ["a", "c"]
+    assert list(of_events(settings).throw_away(lambda _: False)) == []
+    assert len(list(of_events(settings).throw_away(lambda _: True))) == 2
+    assert eventually(of_events(settings).messages, 0) == []
+    events.close()
+
+
+def test_the_command_throws_away_and_prints_it_whole(broker):
+    settings, events = broker
+    for body in ("y" * 300, "z"):
+        set_aside(events, body, "not JSON")
+    eventually(of_events(settings).messages, 2)
+    listed = dict(line.split(" ", 1) for line in command(settings).splitlines())
+    (long,) = [one for one, text in listed.items() if text.endswith("…")]
+    queue = settings.event_dead_letter_queue
+    assert command(settings, "--throw-away", long) == f"thrown away: {long} {queue}: not JSON: {'y' * 300}\n"
+    gone = run(settings, "--throw-away", long)
+    assert (gone.returncode, gone.stdout) == (1, "")
+    assert gone.stderr == f"error: no message has the id {long}; list them again\n"
+    assert command(settings, "--throw-away", "--all").endswith(f"{queue}: not JSON: z\n")
+    assert command(settings) == ""
+    events.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--throw-away"], "name the ids of the list, or say --all"),
+        (["--throw-away", "--all", "0123456789ab"], "name the ids of the list, or say --all"),
+        (["--throw-away", "--put-back", "--all"], "exclude each other"),
+        (["--all"], "for --throw-away"),
+        (["0123456789ab"], "for --throw-away"),
+        (["--put-back", "0123456789ab"], "for --throw-away"),
+    ],
+)
+def test_nothing_is_thrown_away_by_mistake(options: list[str], words: str) -> None:
+    with pytest.raises(BinwatchError, match=words):
+        cli(["dead-letters", *options], standalone_mode=False)
+
+
 def command(settings: Settings, *options: str) -> str:
+    done = run(settings, *options)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def run(settings: Settings, *options: str) -> subprocess.CompletedProcess[str]:
     environment = process_environment(settings) | {k: v for k, v in os.environ.items() if k.startswith("AWS_")}
-    done = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-m", "worker", "dead-letters", *options],
         cwd=ROOT,
         env=environment,
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 @pytest.fixture

@@ -121,6 +121,16 @@ def test_a_message_whose_arguments_do_not_fit_is_a_line(form: type[logging.Forma
     assert "%d photos ('many',) (cannot be formatted" in line
 
 
+def test_lines_below_the_level_are_left_out() -> None:
+    program = (
+        "import logging; from binwatch.settings import LogFormat, LogLevel; from worker.logs import configure\n"
+        "configure(LogFormat.TEXT, LogLevel.WARNING)\n"
+        "for level in (logging.INFO, logging.WARNING, logging.ERROR): logging.getLogger('a').log(level, 'line')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert [line.split()[2] for line in done.stderr.splitlines()] == ["WARNING", "ERROR"]
+
+
 PROGRAM = """
 import logging, sys, threading, warnings
 from binwatch.settings import LogFormat

@@ -146,6 +146,21 @@ def test_reconcile_sends_nothing_while_much_waits_or_nothing_can_be_counted(coun
     assert calm.sent == ["a.jpg"]
 
 
+def test_reconcile_says_that_no_event_message_has_come(counting, settings, s3, caplog):
+    caplog.set_level("INFO", "worker.tasks")
+    settings = settings.model_copy(update={"reconcile_grace_s": 0.0})
+    s3.put("a.jpg", PHOTO)
+    task = Reconcile(counting, Recorder(), settings)
+    task.run()
+    counting.metrics.messages(published=0, rejected=1)
+    task.run()
+    task.run()
+    without = settings.model_copy(update={"event_source": EventSource.NONE})
+    Reconcile(counting, Recorder(), without).run()
+    lines = [record.message for record in caplog.records if record.message.startswith("reconcile: sent 1 ")]
+    assert ["if the bucket is to send its events" in line for line in lines] == [True, False, True, False]
+
+
 @pytest.fixture
 def rabbit_settings(settings: Settings, rabbitmq: RabbitMQ) -> Settings:
     name = uuid.uuid4().hex[:12]

@@ -20,6 +20,7 @@ from sqlalchemy import func, select
 from binwatch.counts import outcome_of
 from binwatch.records.tables import Comparison, Count, Expectation
 from binwatch.settings import LogFormat, Settings, process_environment
+from binwatch.version import version
 from tests.services.proxy import Proxy
 from tests.services.s3 import S3
 from tests.worker.brightness import brightness_of, jpeg
@@ -307,6 +308,7 @@ def test_json_lines_from_the_first_to_the_last(
             process.wait(WITHIN_S)
     lines = log.read_bytes().splitlines()
     messages = [json.loads(line)["message"] for line in lines]
+    assert f"binwatch {version()}: model brightness-1, int8 on CPUExecutionProvider" in messages
     assert any("ready." in message for message in messages)
     assert any("Warm shutdown" in message for message in messages)
     assert any("239,980 more records" in message for message in messages)

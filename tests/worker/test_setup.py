@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import Any
 
@@ -9,12 +10,12 @@ import pytest
 from kombu.connection import Connection
 from pydantic import SecretStr
 
-from binwatch.errors import BinwatchError
+from binwatch.errors import BinwatchError, ObjectsError, SettingsError
 from binwatch.settings import EventSource, Settings
 from tests.services.rabbitmq import RabbitMQ
 from tests.services.s3 import S3
-from worker.queues import QueueError
-from worker.setup import make_bucket, make_queues, migrate_records
+from worker.queues import QueueError, create_queues, queue_arn, queue_url, sqs_client
+from worker.setup import make_bucket, make_queues, migrate_records, send_events
 
 
 @pytest.fixture
@@ -63,6 +64,60 @@ def test_the_bucket_is_made_once(on_rabbitmq: Settings, s3: S3) -> None:
     assert make_bucket(on_rabbitmq) == "bucket 'shelves-new' made"
     assert make_bucket(on_rabbitmq) == "bucket 'shelves-new' is there"
     s3.client.delete_bucket(Bucket="shelves-new")
+
+
+def _keys(client: Any, url: str) -> list[str]:
+    """Keys of the objects that the event messages in a queue announce."""
+    answer = client.receive_message(QueueUrl=url, MaxNumberOfMessages=10, WaitTimeSeconds=1)
+    bodies = [json.loads(message["Body"]) for message in answer.get("Messages", [])]
+    return [record["s3"]["object"]["key"] for body in bodies for record in body.get("Records", [])]
+
+
+def test_the_bucket_sends_its_events(settings: Settings, s3: S3) -> None:
+    client = sqs_client(settings)
+    create_queues(client, settings)
+    assert send_events(settings) == f"bucket {s3.bucket!r} now sends its events to queue {settings.event_queue!r}"
+    s3.put("a.jpg", b"a")
+    assert _keys(client, queue_url(client, settings.event_queue)) == ["a.jpg"]
+    assert send_events(settings) == f"bucket {s3.bucket!r} already sends its events to queue {settings.event_queue!r}"
+    (queue,) = s3.client.get_bucket_notification_configuration(Bucket=s3.bucket)["QueueConfigurations"]
+    assert queue["Events"] == ["s3:ObjectCreated:*", "s3:ObjectRestore:Completed"]
+
+
+def test_what_bucket_and_queue_were_told_before_stays(settings: Settings, s3: S3) -> None:
+    client = sqs_client(settings)
+    create_queues(client, settings)
+    url, dead_url = queue_url(client, settings.event_queue), queue_url(client, settings.event_dead_letter_queue)
+    other = {"Id": "other", "QueueArn": queue_arn(client, dead_url), "Events": ["s3:ObjectRemoved:*"]}
+    s3.client.put_bucket_notification_configuration(
+        Bucket=s3.bucket, NotificationConfiguration={"QueueConfigurations": [other]}
+    )
+    arn = queue_arn(client, url)
+    ours = {"Sid": "Mine", "Effect": "Deny", "Principal": "*", "Action": "sqs:PurgeQueue", "Resource": arn}
+    policy = {"Version": "2012-10-17", "Statement": ours}
+    client.set_queue_attributes(QueueUrl=url, Attributes={"Policy": json.dumps(policy)})
+    for _ in range(2):
+        send_events(settings)
+    queues = s3.client.get_bucket_notification_configuration(Bucket=s3.bucket)["QueueConfigurations"]
+    assert [queue["QueueArn"] for queue in queues] == [other["QueueArn"], arn]
+    text = client.get_queue_attributes(QueueUrl=url, AttributeNames=["Policy"])["Attributes"]["Policy"]
+    mine, added = json.loads(text)["Statement"]
+    assert mine == ours
+    assert (added["Action"], added["Resource"]) == ("sqs:SendMessage", arn)
+    assert added["Condition"] == {
+        "ArnEquals": {"aws:SourceArn": f"arn:aws:s3:::{s3.bucket}"},
+        "StringEquals": {"aws:SourceAccount": arn.split(":")[4]},
+    }
+
+
+def test_events_need_a_queue_on_sqs_and_a_bucket(settings: Settings) -> None:
+    with pytest.raises(QueueError, match="does not exist; create it with: python -m worker setup"):
+        send_events(settings)
+    create_queues(sqs_client(settings), settings)
+    with pytest.raises(ObjectsError, match="bucket 'nowhere-at-all' does not exist"):
+        send_events(settings.model_copy(update={"bucket": "nowhere-at-all"}))
+    with pytest.raises(SettingsError, match=r"for BINWATCH_EVENT_SOURCE=sqs.*docs/servers\.md"):
+        send_events(settings.model_copy(update={"event_source": EventSource.RABBITMQ}))
 
 
 def test_a_database_that_cannot_be_reached(on_rabbitmq: Settings) -> None:

@@ -27,7 +27,7 @@ from worker.reconcile import unrecorded
 from worker.skipped import SkippedTally
 
 PHOTO = jpeg(brightness_of(3))
-HEIC = b"\0\0\0\x18ftypheic" + bytes(100)
+AVIF = b"\0\0\0\x1cftypavif" + bytes(100)
 
 
 def test_the_tally_names_a_few_and_counts_all() -> None:
@@ -76,14 +76,14 @@ def test_the_intake_counts_and_logs_it(queue: Queue, run: object, caplog: pytest
 
 
 ENDINGS = ["a.jfif", "b.jpe", "c.pjpeg", "d.JPEG ", "e.jpg.jpg"]
-NOT_DECODED = ["f.HEIC", "g.avif", "h.tif"]
+NOT_DECODED = ["f.HEIC", "g.avif", "h.jxl"]
 
 
 def test_every_photo_has_a_record_whatever_its_ending(settings: Settings, s3: S3) -> None:
     for key in [*ENDINGS, "i.TIFF"]:
         s3.put(key, PHOTO)
     for key in NOT_DECODED:
-        s3.put(key, b"II*\0" + bytes(50) if key == "h.tif" else HEIC)
+        s3.put(key, AVIF)
     for key in ("photo", "notes.txt", "models/x.txt", "nightly/runs/1", "folder/"):
         s3.put(key, PHOTO)
     counting = Counting(settings)

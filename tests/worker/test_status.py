@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from binwatch.errors import MetadataReason, ObjectsError, Reason, SettingsError
 from binwatch.events import Created
 from binwatch.settings import Settings
+from binwatch.version import version
 from tests.services.s3 import S3
 from tests.worker.brightness import jpeg
 from worker import health as health_module
@@ -103,6 +104,7 @@ def test_metrics_say_what_was_done(counting: Counting, s3: S3, status: str) -> N
     assert found["binwatch_worker_photo_age_seconds_count", frozenset()] == 4  # no one knows it of the missing one
     model = labels(version="brightness-1", precision="int8", provider="CPUExecutionProvider", self_check="absent")
     assert found["binwatch_worker_model_info", model] == 1
+    assert found["binwatch_build_info", labels(version=version())] == 1
 
 
 def test_before_the_first_photo_every_series_is_there(status: str) -> None:

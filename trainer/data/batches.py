@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from trainer.config import AugmentConfig
 from trainer.data.augment import augment, draw
@@ -31,8 +32,18 @@ class PhotoBatches(Epochs):
         passes: int = 1,
         ranks: Ranks = ALONE,
         later: bool = False,
+        teacher_probabilities: Tensor | None = None,
     ) -> None:
-        super().__init__(photos, batch_size, seed=seed, shuffle=shuffle, threads=threads, passes=passes, ranks=ranks)
+        super().__init__(
+            photos,
+            batch_size,
+            seed=seed,
+            shuffle=shuffle,
+            threads=threads,
+            passes=passes,
+            ranks=ranks,
+            teacher_probabilities=teacher_probabilities,
+        )
         self._set = photos
         self._augment = augment
         self._later = later

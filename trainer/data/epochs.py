@@ -38,8 +38,8 @@ class Batch:
     """Of this pass, in all processes."""
     changes: Changes | None = None
     """How `inputs` are to be changed where the network computes; none if they are as they should be."""
-    answers: Tensor | None = None
-    """The teachers' probabilities, float32 (batch, classes); none if they were not asked before."""
+    teacher_probabilities: Tensor | None = None
+    """The teachers' probabilities, float32 (batch, classes), if there are teachers."""
 
 
 class Inputs(NamedTuple):
@@ -47,7 +47,6 @@ class Inputs(NamedTuple):
 
     rows: Tensor
     changes: Changes | None = None
-    answers: Tensor | None = None
 
 
 class Batches(Protocol):
@@ -144,12 +143,15 @@ class Epochs:
         threads: int,
         passes: int = 1,
         ranks: Ranks = ALONE,
+        teacher_probabilities: Tensor | None = None,
     ) -> None:
+        """`teacher_probabilities` are the teachers' probabilities, float32 (photos, classes), if there are teachers."""
         self.quantities = torch.from_numpy(photos.quantities)
         self._cut = Cut.of(len(photos), batch_size, passes, ranks)
         self._seed = seed
         self._shuffle = shuffle
         self._threads = threads
+        self._teacher_probabilities = teacher_probabilities
 
     def __len__(self) -> int:
         return self._cut.steps * self._cut.passes
@@ -180,10 +182,15 @@ class Epochs:
         step, together, own = self._cut.step(index), self._cut.together(index), self._cut.own(index)
         photos, random = order[step], generator(self._seed, epoch, index // self.passes)
         within = torch.arange(own.start - step.start, own.stop - step.start)
-        inputs, changes, answers = self.inputs(Part(order[own], random, len(photos), within))
-        quantities = self.quantities
+        positions = order[own]
+        inputs, changes = self.inputs(Part(positions, random, len(photos), within))
         return Batch(
-            inputs, quantities[order[own]], quantities[photos], together.stop - together.start, changes, answers
+            inputs,
+            self.quantities[positions],
+            self.quantities[photos],
+            together.stop - together.start,
+            changes,
+            None if self._teacher_probabilities is None else self._teacher_probabilities[positions],
         )
 
 

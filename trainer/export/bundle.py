@@ -87,17 +87,15 @@ class Exporter:
         devices.prepare(config)
         validation = data[Split.VALIDATION]
         logits = torch_logits(self.model, validation, config, display)
-        known = np.isin(validation.labels, saved.classes)  # of what it never answers it is wrong at any temperature
-        self.prior = prior_shift(saved)
-        self.shift = np.zeros(len(CLASSES)) if self.prior is None else self.prior.logits()
-        self.temperature = best_temperature(logits[known], validation.labels[known], self.prior)
-        self.doubts = calibration_note(self.temperature, int(known.sum()))
-        self.wanted = softmax(logits, self.temperature, self.shift)
+        self.scale = calibrated(saved, logits, validation.labels)
+        self.wanted = softmax(logits, self.scale.temperature, self.scale.shift)
 
     def write(self, folder: Path, wanted: Sequence[Precision]) -> dict[Precision, Path]:
         """ONNX files in `folder`, not yet checked. fp32 is always written: the others are made from it."""
         files = {precision: folder / f"model-{precision}.onnx" for precision in Precision}
-        write_onnx(self.model, self.temperature, files[Precision.FP32], self.saved.config.data.size, self.shift)
+        write_onnx(
+            self.model, self.scale.temperature, files[Precision.FP32], self.saved.config.data.size, self.scale.shift
+        )
         if Precision.INT8 in wanted:
             pixels = self._calibration()
             what = "int8: ranges of activations"
@@ -146,7 +144,7 @@ class Exporter:
             embedding_size=self.model.head.size,
             input_size=self.saved.config.data.size,
             jpeg_quality=self.saved.config.data.jpeg_quality or None,
-            temperature=self.temperature,
+            temperature=self.scale.temperature,
             variants={precision: checked[precision].variant() for precision in options.variants},
             metrics=checked[Precision.FP32].test,
             reference=reference,
@@ -155,8 +153,8 @@ class Exporter:
             notes=[
                 *options.notes,
                 *limits(self.saved),
-                *self.doubts,
-                *assumed(self.prior),
+                *calibration_note(self.scale.temperature, self.scale.photos),
+                *assumed(prior_shift(self.saved)),
                 *small_reference(reference),
                 *taught_by(self.saved),
             ],
@@ -190,6 +188,25 @@ def export(path: Path, folder: Path, options: Options, data: dict[str, Any], dis
         card = exporter.card(checked, options)
         _move(work, folder, card)
     return Bundle(folder).card
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """What makes probabilities of a network's logits: softmax(logits / temperature + shift)."""
+
+    temperature: float
+    shift: npt.NDArray[np.float64]
+    """float64 (classes,): see `PriorShift`."""
+    photos: int
+    """That the temperature was fitted to."""
+
+
+def calibrated(saved: Checkpoint, logits: Floats, labels: npt.NDArray[np.int64]) -> Scale:
+    """Fitted to the logits of labelled photos, float32 (photos, classes)."""
+    known = np.isin(labels, saved.classes)  # of what it never answers it is wrong at any temperature
+    prior = prior_shift(saved)
+    temperature = best_temperature(logits[known], labels[known], prior)
+    return Scale(temperature, np.zeros(len(CLASSES)) if prior is None else prior.logits(), int(known.sum()))
 
 
 def prior_shift(saved: Checkpoint) -> PriorShift | None:

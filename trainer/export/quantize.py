@@ -75,7 +75,7 @@ def write_int8(fp32: Path, int8: Path, pixels: Pixels, follow: Follow = lambda b
         prepared = Path(folder) / "prepared.onnx"
         quant_pre_process(fp32, prepared, skip_symbolic_shape=True)
         quantize_static(
-            prepared,
+            unshared(onnx.load(prepared)),
             int8,
             _Photos(pixels, follow),
             quant_format=QuantFormat.QDQ,
@@ -88,6 +88,27 @@ def write_int8(fp32: Path, int8: Path, pixels: Pixels, follow: Follow = lambda b
             # once, 50 to 200 MB of each.
             extra_options={"CalibPercentile": PERCENTILE, "CalibStridedMinMax": 1},
         )
+
+
+def unshared(model: onnx.ModelProto) -> onnx.ModelProto:
+    """`model`, changed in place: no two inputs of its nodes are one initializer.
+
+    The exporter keeps equal tensors once, such as the weights of norms that have learned nothing yet. Where int8
+    products saturate (see `binwatch.onnx_session`), ONNX Runtime 1.31 converts a weight once for each use, under one
+    name, and then refuses the model.
+    """
+    values = {each.name: each for each in model.graph.initializer}
+    used: set[str] = set()
+    for node in model.graph.node:
+        for place, name in enumerate(node.input):
+            if name not in values:
+                continue
+            if name in used:
+                copy = model.graph.initializer.add()
+                copy.CopyFrom(values[name])
+                copy.name = node.input[place] = f"{name}/{node.name or node.output[0]}/{place}"
+            used.add(name)
+    return model
 
 
 def write_fp16(fp32: Path, fp16: Path) -> None:

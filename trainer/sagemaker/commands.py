@@ -171,7 +171,7 @@ def compare(
     from trainer.registry_commands import open_registry
     from trainer.sagemaker import compare
 
-    answer = compare.compare(model, data, open_registry(), Display(), put_in_use=promote)
+    answer = compare.compare(model, data, open_registry(), load_settings().model_dir, Display(), put_in_use=promote)
     _say(answer.why)
     if out:
         compare.write_answer(answer, out)

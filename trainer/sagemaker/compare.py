@@ -30,8 +30,12 @@ class Answer(BaseModel):
     why: str
 
 
-def compare(model: Path, data: Path, registry: Registry, display: Display, *, put_in_use: bool = False) -> Answer:
+def compare(
+    model: Path, data: Path, registry: Registry, bundled: Path, display: Display, *, put_in_use: bool = False
+) -> Answer:
     """Compare the bundle in `model` (or in its model.tar.gz) with the model in use, on its test photos in `data`.
+
+    `bundled` is what workers use until a model is promoted.
 
     `put_in_use` promotes it if it is better, and then raises PromotionError if it is not. Raises SagemakerError if
     there is no bundle.
@@ -41,7 +45,7 @@ def compare(model: Path, data: Path, registry: Registry, display: Display, *, pu
         photos = {"photos": data / PHOTOS, "index": data / MANIFEST}
         version = bundle_version(bundle)
         try:
-            done = promote(str(bundle), registry, photos, display, dry_run=not put_in_use)
+            done = promote(str(bundle), registry, photos, display, dry_run=not put_in_use, bundled=bundled)
         except PromotionError as error:
             if put_in_use:
                 raise

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +12,7 @@ from binwatch.file_versions import file_version
 from binwatch.keys import ENDINGS, Kind, Skipped, bin_of, kind_of
 from binwatch.keys import skipped as why_skipped
 from binwatch.text import is_text
-from worker.files import has_photo
+from worker.files import files_below, has_photo
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,24 +42,13 @@ def look_through(path: Path, own: Callable[[Path], bool]) -> Folder:
     if not path.is_dir():
         raise BinwatchError(f"{path}: is no folder; name the folder that the photos are in")
     folder = Folder(path)
-    for file in sorted(_files(path)):
+    for file in sorted(files_below(path)):
         if not own(file):
             _sort_in(folder, file.relative_to(path).as_posix(), file)
     if not folder.photos:
         others = f", only {len(folder.skipped):,} other files" if folder.skipped else ""
         raise BinwatchError(f"{path}: no photos here ({ENDINGS}){others}; name the folder that the photos are in")
     return folder
-
-
-def _files(path: Path) -> Iterator[Path]:
-    """All files, links that lead nowhere among them. A folder that cannot be read would be left out without a word."""
-
-    def refuse(error: OSError) -> None:
-        raise BinwatchError(f"{error.filename}: cannot be looked through ({error.strerror}); allow it, or move it away")
-
-    for parent, _, names in os.walk(path, onerror=refuse):
-        files = (Path(parent, name) for name in names)
-        yield from (file for file in files if file.is_file() or file.is_symlink())
 
 
 def _version(file: Path) -> tuple[str, datetime]:

@@ -45,6 +45,7 @@ def environment(settings: Settings) -> dict[str, str]:
         "BINWATCH_PRECISION": settings.precision.value,
         "BINWATCH_BATCH_SIZE": str(settings.batch_size),
         "BINWATCH_LOG_FORMAT": settings.log_format.value,
+        "BINWATCH_LOG_LEVEL": settings.log_level.value,
     }
 
 

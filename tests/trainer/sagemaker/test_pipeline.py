@@ -46,6 +46,7 @@ split_seed = 9  # one that has every class among the training photos
 def file(s3: S3, aws: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("BINWATCH_S3_ENDPOINT_URL", s3.endpoint_url)
     monkeypatch.setenv("BINWATCH_BUCKET", s3.bucket)
+    monkeypatch.setenv("BINWATCH_MODEL_DIR", "none")  # so that the first model has nothing to beat
     photos = sorted((SAMPLES / "bin-images").iterdir())
     for photo in photos:
         s3.put(f"bin-images/{photo.name}", photo.read_bytes())

@@ -1,0 +1,122 @@
+"""Trained networks beside each other, alone and together, on validation photos: what to export, what to learn from.
+
+    python -m benchmarks.checkpoints samples/model runs/160 runs/224 --photos photos-224 --index index.csv
+
+Each is a bundle, a run's folder (its best.pt), or a checkpoint. A checkpoint is calibrated on the same photos and moved
+to its data.class_shares, as `export` would do it. The last rows are of the mean of the checkpoints' probabilities, and
+of that with each photo mirrored, too. Differences are from the first row, with 95 % intervals by bin group. The test
+photos are not looked at.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from trainer import checkpoint
+from trainer.calibrate import softmax
+from trainer.checkpoint import Checkpoint
+from trainer.data.dataset import PhotoSet, present_photos
+from trainer.data.split import Split
+from trainer.display import Display
+from trainer.evaluate import Probabilities, judged
+from trainer.export.bundle import calibrated
+from trainer.loop import BEST
+from trainer.metrics import Counts, challenge_counts, counts_of, measure, paired
+
+BATCH = 32
+
+
+def found_at(path: Path) -> Path:
+    """A run's folder holds its best checkpoint."""
+    return path / BEST if (path / BEST).exists() else path
+
+
+def both_ways(saved: Checkpoint, photos: PhotoSet) -> tuple[Probabilities, Probabilities]:
+    """Calibrated probabilities of photos as they are and mirrored, float64 (photos, classes) each."""
+    model = saved.model()
+    logits: tuple[list[torch.Tensor], list[torch.Tensor]] = ([], [])
+    with torch.inference_mode():
+        for start in range(0, len(photos), BATCH):
+            pixels = torch.from_numpy(photos.pixels(range(start, min(start + BATCH, len(photos)))))
+            for found, seen in zip(logits, (pixels, pixels.flip(2)), strict=True):
+                found.append(model(seen)[0])
+    plain, mirrored = (torch.cat(found).numpy() for found in logits)
+    scale = calibrated(saved, plain, photos.labels)
+    return softmax(plain, scale.temperature, scale.shift), softmax(mirrored, scale.temperature, scale.shift)
+
+
+def answers(paths: list[Path], changes: dict[str, Any], display: Display) -> tuple[PhotoSet, dict[str, Probabilities]]:
+    """The validation photos, and what each of `paths`, and all together, say of them."""
+    data = judged(found_at(paths[0]), changes, display).data()
+    sample = present_photos(data)[0].where(lambda row: row.split is Split.VALIDATION)
+    display.say(f"{len(sample):,} validation photos")
+    rows: dict[str, Probabilities] = {}
+    ways: list[tuple[Probabilities, Probabilities]] = []
+    for path in paths:
+        if found_at(path).is_dir():
+            rows[str(path)] = judged(path, changes, display).answer(sample)
+            continue
+        saved = checkpoint.load(found_at(path))
+        own = saved.config.data
+        seen = replace(sample, size=own.size, jpeg_quality=own.jpeg_quality or None)
+        ways.append(both_ways(saved, seen))
+        rows[str(path)] = ways[-1][0]
+        rows[f"{path}, mirrored too"] = np.mean(ways[-1], axis=0)
+    if len(ways) > 1:
+        rows[f"mean of {len(ways)}"] = np.mean([plain for plain, _ in ways], axis=0)
+        rows[f"mean of {len(ways)}, mirrored too"] = np.mean(ways, axis=(0, 1))
+    return sample, rows
+
+
+def table(found: dict[str, Probabilities], photos: PhotoSet) -> Iterator[str]:
+    """A row for each: exact counts of all photos; exact counts and RMSE on 0–5 items by the challenge's protocol."""
+    labels, groups = photos.labels, photos.groups
+    counts: dict[str, tuple[Counts, Counts]] = {
+        name: (counts_of(each, labels, groups), challenge_counts(each, labels, groups)) for name, each in found.items()
+    }
+    first = next(iter(counts.values()))
+    yield "| | exact, all | difference | exact, 0–5 | difference | RMSE, 0–5 | difference | of the mean | recall of 5 |"
+    yield "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"
+    for name, (every, few) in counts.items():
+        whole, part = measure(every, 0), measure(few, 0)
+        of_all, of_few = paired(every, first[0]), paired(few, first[1])
+        cells = [
+            f"{whole.accuracy.value:.1%}",
+            _points(of_all["accuracy"]),
+            f"{part.accuracy.value:.1%}",
+            _points(of_few["accuracy"]),
+            f"{part.rmse.value:.2f}",
+            "{0.value:+.2f} ({0.low:+.2f} to {0.high:+.2f})".format(of_few["rmse"]),
+            f"{part.rmse_of_mean.value:.2f}" if part.rmse_of_mean else "–",
+            f"{part.per_class['5']['recall']:.0%}",
+        ]
+        yield f"| {name} | {' | '.join(cells)} |"
+
+
+def _points(found: Any) -> str:
+    return f"{100 * found.value:+.1f} ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", type=Path, nargs="+", metavar="MODEL")
+    parser.add_argument("--photos", type=Path, required=True)
+    parser.add_argument("--index", type=Path, required=True)
+    parser.add_argument("--threads", type=int, default=0)
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    changes = {"photos": options.photos, "index": options.index, "class_shares": ()}
+    photos, rows = answers(options.models, changes, Display())
+    print("\n".join(table(rows, photos)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""HEIF, in which phones store photos (.heic): decoded by pillow-heif, where that is installed (extra `heic`)."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from PIL import Image
+
+from binwatch.errors import PhotoError, Reason
+from binwatch.photo_files.by_pillow import undecodable
+from binwatch.photo_files.parts import Parts
+
+_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"})
+"""Of the `ftyp` box; those of AVIF and of videos are others."""
+_BYTES_A_PIXEL = 16
+"""libheif's planes of brightness and colour, its RGB, and Pillow's."""
+
+
+def is_heif(data: bytes) -> bool:
+    """Whether the file begins like a HEIF."""
+    return data[4:8] == b"ftyp" and data[8:12] in _BRANDS
+
+
+def read(data: bytes) -> Parts:
+    """Read the boxes before the pixels. Raises PhotoError, also if no decoder is installed."""
+    try:
+        import pillow_heif
+    except ModuleNotFoundError as error:
+        raise PhotoError(
+            Reason.UNSUPPORTED_FORMAT,
+            "HEIF (.heic), and pillow-heif is not installed (Binwatch's extra `heic`); install it, or send JPEG or PNG",
+        ) from error
+    try:
+        photo = pillow_heif.open_heif(data)  # the primary picture; libheif turns it upright
+        width, height = photo.size
+    except Exception as error:  # ValueError, EOFError, SyntaxError, RuntimeError, OSError, by the kind of damage
+        raise undecodable(error) from error
+    return Parts("HEIF", width, height, lambda _: width * height * _BYTES_A_PIXEL, partial(_decode, photo))
+
+
+def _decode(photo: Any, _: int) -> Image.Image:
+    try:
+        image: Image.Image = photo.to_pillow()
+    except Exception as error:
+        raise undecodable(error) from error
+    return image

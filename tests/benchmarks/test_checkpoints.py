@@ -1,0 +1,46 @@
+"""What the comparison of trained networks prints, of answers that are known and of a real model."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from benchmarks.checkpoints import main, table
+from tests.conftest import ROOT
+from trainer.config import DataConfig
+from trainer.data.dataset import PhotoSet
+from trainer.data.index import read_index
+from trainer.data.source import open_source
+
+SAMPLES = ROOT / "samples"
+
+
+def test_the_table_compares_with_the_first() -> None:
+    rows = read_index(DataConfig(photos=SAMPLES, index=SAMPLES / "index.csv"))
+    photos = PhotoSet(open_source(SAMPLES / "bin-images"), tuple(rows))
+    labels = photos.labels
+    right = np.full((len(labels), 7), 0.05)
+    right[np.arange(len(labels)), labels] = 0.7
+    found = {"wrong": np.roll(right, 1, axis=1), "right": right}
+    lines = list(table(found, photos))
+    few = labels[labels <= 5]
+    rmse = np.sqrt(np.where(few == 5, 25, 1).mean())  # without "more than 5" nothing stands out where 5 is right
+    same, more = "+0.0 (+0.0 to +0.0)", "+100.0 (+100.0 to +100.0)"
+    assert lines[2].startswith(f"| wrong | 0.0% | {same} | 0.0% | {same} | {rmse:.2f} | +0.00 (+0.00 to +0.00) |")
+    assert lines[2].endswith("| 0% |")
+    assert lines[3].startswith(f"| right | 100.0% | {more} | 100.0% | {more} | 0.00 | -{rmse:.2f} (")
+    assert lines[3].endswith("| 100% |")
+
+
+def test_a_bundle_is_measured_on_validation_photos(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos, index = SAMPLES / "bin-images", SAMPLES / "index.csv"
+    monkeypatch.setattr(
+        "sys.argv", ["checkpoints", str(SAMPLES / "model"), "--photos", str(photos), "--index", str(index)]
+    )
+    main()
+    printed = capsys.readouterr()
+    assert "58 validation photos" in printed.err
+    (row,) = [line for line in printed.out.splitlines() if line.startswith(f"| {SAMPLES / 'model'} |")]
+    assert "| +0.0 (+0.0 to +0.0) |" in row
