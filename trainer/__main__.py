@@ -131,7 +131,7 @@ def evaluate(
         Path | None,
         typer.Option(
             "--out",
-            help="JSON file (and .html); default: evaluation-SPLIT.json beside best.pt, else with the model's name.",
+            help="JSON file (and .html); default: evaluation/SPLIT.json beside best.pt, else with the model's name.",
         ),
     ] = None,
 ) -> None:

@@ -247,10 +247,10 @@ def figures(probabilities: Probabilities, photos: PhotoSet, majority: Majorities
 
 
 def report_file(model: Path, photos: str, variant: Precision | None) -> Path:
-    """Where figures go by default: beside the model, in a file that no other model's are written to."""
+    """Where figures go by default: in a folder beside the model, in a file that no other model's are written to."""
     place = model.resolve()
     others = [] if place.name == BEST else [place.name if place.is_dir() else place.stem]
-    return model.parent / f"{'-'.join(['evaluation', photos, *others, *filter(None, [variant])])}.json"
+    return model.parent / "evaluation" / f"{'-'.join([photos, *others, *filter(None, [variant])])}.json"
 
 
 def write(evaluation: Evaluation, file: Path) -> None:

@@ -110,7 +110,7 @@ def test_the_challenge_knows_0_to_5_only(
 def test_a_model_without_mistakes_has_no_worst_photos(grey: Data, tmp_path: Path) -> None:
     model = write_grey_bundle(tmp_path, "right")
     run_cli("evaluate", model, *grey.flags)
-    assert "<p>None.</p>" in (tmp_path / "evaluation-test-right.html").read_text(encoding="utf-8")
+    assert "<p>None.</p>" in (tmp_path / "evaluation" / "test-right.html").read_text(encoding="utf-8")
 
 
 def test_learning_from_prepared_photos_needs_their_quality(
@@ -182,14 +182,12 @@ def test_a_bundle_does_not_know_where_its_photos_are(
 def test_no_model_s_report_takes_the_place_of_another_s(grey: Data, tmp_path: Path) -> None:
     for version, sees in (("v1", 1.0), ("v2", 0.5)):
         run_cli("evaluate", write_grey_bundle(tmp_path, version, sees=sees), *grey.flags)
-    found = {file.name: json.loads(file.read_text(encoding="utf-8"))["model"] for file in tmp_path.glob("*.json")}
-    assert found == {"evaluation-test-v1.json": "v1 int8", "evaluation-test-v2.json": "v2 int8"}
-    assert {file.stem for file in tmp_path.glob("*.html")} == {"evaluation-test-v1", "evaluation-test-v2"}
+    reports = tmp_path / "evaluation"
+    found = {file.name: json.loads(file.read_text(encoding="utf-8"))["model"] for file in reports.glob("*.json")}
+    assert found == {"test-v1.json": "v1 int8", "test-v2.json": "v2 int8"}
+    assert {file.stem for file in reports.glob("*.html")} == {"test-v1", "test-v2"}
     run = tmp_path / "run"
     names = {
         report_file(run / name, "test", variant).name for name in ("best.pt", "last.pt") for variant in (None, "int8")
     }
-    assert names == {
-        "evaluation-test.json", "evaluation-test-int8.json", "evaluation-test-last.json",
-        "evaluation-test-last-int8.json",
-    }  # fmt: skip
+    assert names == {"test.json", "test-int8.json", "test-last.json", "test-last-int8.json"}

@@ -184,7 +184,7 @@ def test_evaluate_needs_to_know_the_photos(bundle: Bundle, cli_error: Callable[.
 
 def test_evaluate_writes_beside_the_checkpoint(fitted: Path) -> None:
     run_cli("evaluate", fitted / BEST, "--split", "validation")
-    found = json.loads((fitted / "evaluation-validation.json").read_text(encoding="utf-8"))
+    found = json.loads((fitted / "evaluation" / "validation.json").read_text(encoding="utf-8"))
     assert found["metrics"]["validation"]["photos"] == 18
 
 

@@ -140,5 +140,5 @@ def test_a_model_of_an_index_is_evaluated_on_folders(fitted: Path, plain: Path, 
     saved.config = saved.config.model_copy(update={"data": there})
     checkpoint.save(tmp_path / "best.pt", saved)
     run_cli("evaluate", tmp_path / "best.pt", "--photos", plain, "--every")
-    figures = json.loads((tmp_path / "evaluation-all.json").read_text(encoding="utf-8"))
+    figures = json.loads((tmp_path / "evaluation" / "all.json").read_text(encoding="utf-8"))
     assert figures["metrics"]["all"]["photos"] == 160

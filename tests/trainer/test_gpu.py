@@ -59,4 +59,4 @@ def test_a_run_on_a_gpu(data: Data, tmp_path: Path) -> None:
     assert torch.cuda.get_device_name() in saved.facts["hardware"]
     assert all(value.device.type == "cpu" for value in saved.weights.values())
     run_cli("evaluate", tmp_path / BEST, *data.flags)
-    assert (tmp_path / "evaluation-test.json").exists()
+    assert (tmp_path / "evaluation" / "test.json").exists()
