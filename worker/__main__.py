@@ -87,17 +87,19 @@ def count(
     places: Annotated[list[str], typer.Argument(help="Photos, folders or s3://bucket/prefix.", metavar="PATH…")],
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON array; not with --csv.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV; not with --json.")] = False,
-    model: Annotated[Path | None, typer.Option(help="Folder with the model bundle.")] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="Folder of a bundle; else what BINWATCH_BUCKET is counted with.")
+    ] = None,
 ) -> None:
     """Count photos now, without a queue, and print the counts. Exits with 1 if not one could be counted."""
     if as_json and as_csv:
         raise BinwatchError("--json and --csv exclude each other; choose one")
     form = Format.JSON if as_json else Format.CSV if as_csv else Format.TABLE
     settings = load_settings()
-    if model is not None:
-        settings = settings.model_copy(update={"model_dir": model})
+    bundle = Bundle(model) if model else _model_for(places, settings)
     passed_over = SkippedTally()
-    counted, failed = write(_count(places, settings, passed_over), form, printable_stdout())
+    counted, failed = write(_count(places, bundle, settings, passed_over), form, printable_stdout())
+    print(f"counted by {bundle.card.version}", file=sys.stderr)
     if passed_over:
         print(f"not looked at: {passed_over}", file=sys.stderr)
     if failed:
@@ -239,12 +241,20 @@ def _shown(letter: DeadLetter, characters: int) -> str:
     return f"{letter.id} {letter.queue}: {visible(letter.reason)}: {body}"
 
 
-def _count(places: list[str], settings: Settings, passed_over: SkippedTally) -> Iterator[Line]:
+def _model_for(places: list[str], settings: Settings) -> Bundle:
+    """What workers count the bucket with, if that is asked for; of photos elsewhere no worker knows."""
+    if not any(place.startswith(f"s3://{settings.bucket}/") for place in places):
+        return Bundle(settings.model_dir)
+    from worker.models import in_use
+
+    return in_use(settings)
+
+
+def _count(places: list[str], bundle: Bundle, settings: Settings, passed_over: SkippedTally) -> Iterator[Line]:
     from worker.engine import Engine
     from worker.files import find, loader
     from worker.pipeline import Prediction, load_ahead, predict
 
-    bundle = Bundle(settings.model_dir)
     engine = Engine.of(bundle, settings)
     with ThreadPoolExecutor(settings.fetch_threads) as pool:
         loaded = load_ahead(

@@ -114,12 +114,24 @@ class ModelKeeper:
                 logger.exception("model: looking for a promoted one failed; it is tried again")
 
     def _load(self, version: str) -> Engine:
-        precisions = [Precision.FP16, Precision.INT8, Precision.FP32]
-        if self._settings.precision.value != "auto":
-            precisions = [Precision(self._settings.precision.value)]
-        return self._open(self._registry.fetch(version, precisions, self._settings.model_cache))
+        return self._open(fetched(self._registry, version, self._settings))
 
     def _open(self, bundle: Bundle) -> Engine:
         engine = Engine.of(bundle, self._settings)
         engine.warm()
         return engine
+
+
+def fetched(registry: Registry, version: str, settings: Settings) -> Bundle:
+    """A published bundle, with the variant that the settings name, or those that `auto` chooses from."""
+    precisions = [Precision.FP16, Precision.INT8, Precision.FP32]
+    if settings.precision.value != "auto":
+        precisions = [Precision(settings.precision.value)]
+    return registry.fetch(version, precisions, settings.model_cache)
+
+
+def in_use(settings: Settings) -> Bundle:
+    """The promoted model's bundle, or if none was promoted the settings' own. Raises ObjectsError in an outage."""
+    registry = Registry(Objects(settings), settings.bucket, settings.models_prefix)
+    current = registry.current()
+    return fetched(registry, current.version, settings) if current else Bundle(settings.model_dir)

@@ -10,12 +10,16 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from binwatch.counts import CLASSES
+from binwatch.objects import Objects
+from binwatch.registry import Current, Registry
+from binwatch.settings import Settings
 from tests.services.s3 import S3
 from tests.worker.brightness import brightness_of, jpeg, probabilities_of, write_brightness_bundle
 from worker.__main__ import main
@@ -104,7 +108,7 @@ def test_folder_as_json(count_process: Count, folder: Path) -> None:
     }
     assert lines["empty"]["detail"] == "the file is empty (0 bytes); upload the photo again"
     skipped = f"not looked at: 1 with an ending of neither photos nor metadata ('{folder / 'notes.txt'}')"
-    assert result.stderr.decode() == f"{skipped}\n7 counted, 3 failed\n"
+    assert result.stderr.decode() == f"counted by brightness-1\n{skipped}\n7 counted, 3 failed\n"
 
 
 def test_folder_as_csv(count: Count, folder: Path) -> None:
@@ -159,6 +163,19 @@ def test_s3_prefix(count_process: Count, s3: S3) -> None:
         "deep/3.png": "2",
         "empty.jpg": "empty",
     }
+
+
+def test_the_bucket_of_the_workers_is_counted_with_their_model(count_process: Count, s3: S3, tmp_path: Path) -> None:
+    s3.put("in/1.jpg", jpeg(brightness_of(1)))
+    registry = Registry(Objects(Settings(s3_endpoint_url=s3.endpoint_url)), s3.bucket, "models/")
+    registry.publish(write_brightness_bundle(tmp_path, "brightness-2"))
+    registry.set_current(Current(version="brightness-2", promoted=datetime.now(UTC)), None)
+    where = {"BINWATCH_S3_ENDPOINT_URL": s3.endpoint_url, "BINWATCH_MODEL_CACHE": str(tmp_path / "cache")}
+    elsewhere = count_process(f"s3://{s3.bucket}/in/", "--json", **where)
+    assert elsewhere.stderr == b"counted by brightness-1\n"
+    own = count_process(f"s3://{s3.bucket}/in/", "--json", BINWATCH_BUCKET=s3.bucket, **where)
+    assert own.stderr == b"counted by brightness-2\n"
+    assert [line["count"] for line in json.loads(own.stdout)] == ["1"]
 
 
 def test_s3_that_cannot_be_had(count_process: Count, s3: S3, closed_url: str) -> None:
@@ -226,7 +243,7 @@ def test_nothing_could_be_counted(count: Count, folder: Path) -> None:
     result = count(folder / "empty.jpg", "--json")
     assert result.returncode == 1
     assert [line["reason"] for line in json.loads(result.stdout)] == ["empty"]
-    assert result.stderr == b"0 counted, 1 failed\n"
+    assert result.stderr == b"counted by brightness-1\n0 counted, 1 failed\n"
 
 
 def test_no_photos(count: Count, tmp_path: Path) -> None:
