@@ -41,7 +41,7 @@ class DataConfig(_Strict):
 
     photos: Path = Field(description="folder or tar with photos; a photo's key is its file name without suffix")
     index: Path | None = Field(
-        None, description="CSV with a row per photo; none: photos lie in folders named after their quantities"
+        None, description="CSV with a row per photo, or a file_list.json; none: folders named after quantities"
     )
     key_column: str = Field("key", description="the photo's key, as text")
     label_column: str = Field("label", description="number of items in the photo")

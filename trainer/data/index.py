@@ -1,4 +1,7 @@
-"""Labels: which photo shows how many items, and which photos belong together. From an index CSV, or from folders."""
+"""Labels: which photo shows how many items, and which photos belong together.
+
+From an index CSV, from a list by quantity, or from folders.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from binwatch.keys import bin_id
 from binwatch.numbers import whole
 from binwatch.spreadsheets import original
 from trainer.config import GROUP_COLUMN, DataConfig
-from trainer.data import folders
+from trainer.data import class_lists, folders
 from trainer.data.source import open_source
 from trainer.data.split import Split, split_of
 from trainer.errors import DataError
@@ -38,6 +41,8 @@ def read_index(config: DataConfig) -> list[Row]:
     """All rows, sorted by key. Raises DataError naming the file, line and column."""
     if config.index is None:
         return _of_folders(config)
+    if _is_class_list(config.index):
+        return _of_class_list(config, config.index)
     with _reading(config.index) as reader:
         _check_columns(config, reader.fieldnames or ())
         rows = [_row(config, reader.line_num, record) for record in reader]
@@ -69,7 +74,7 @@ def digest(config: DataConfig) -> str:
 
 def names_groups(config: DataConfig) -> bool:
     """Whether anything says which photos are of one bin. If not, each is taken for another bin's."""
-    if config.index is None:
+    if config.index is None or _is_class_list(config.index):
         return False
     with _reading(config.index) as reader:
         return config.group_column in (reader.fieldnames or ())
@@ -93,6 +98,19 @@ def _of_folders(config: DataConfig) -> list[Row]:
         )
     found = sorted(_places(config).items())
     return [Row(key, at.quantity, key, at.split or split_of(key, config.split_seed)) for key, at in found]
+
+
+def _is_class_list(index: Path) -> bool:
+    return index.suffix.lower() == class_lists.SUFFIX
+
+
+def _of_class_list(config: DataConfig, index: Path) -> list[Row]:
+    if config.split_column:
+        raise DataError(
+            f"data.split_column={config.split_column}: {index} has no columns; give a CSV, or no split column"
+        )
+    found = sorted(class_lists.read_class_list(index).items())
+    return [Row(key, quantity, key, split_of(key, config.split_seed)) for key, quantity in found]
 
 
 def _places(config: DataConfig) -> dict[str, folders.Place]:

@@ -4,34 +4,23 @@ from __future__ import annotations
 
 import csv
 import io
-import json
-from collections.abc import Iterable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from binwatch.errors import shown
-from binwatch.keys import Kind, bin_id, bin_of, kind_of
+from binwatch.keys import bin_id
 from binwatch.metadata import MAX_QUANTITY
 from binwatch.numbers import whole
 from binwatch.spreadsheets import original
+from trainer.data import class_lists
 from trainer.errors import DataError
 
 
 def read_keys(file: Path) -> list[str]:
     """Keys from a JSON of classes (the Udacity capstone's file_list.json) or a text file with one per line."""
-    text = _text(file)
-    if file.suffix.lower() != ".json":
-        return _unique(_key(line.strip()) for line in text.splitlines() if line.strip())
-    try:
-        found = json.loads(text)
-        names = [name for group in found.values() for name in group]
-        return _unique(map(_key, names))
-    except (ValueError, AttributeError, TypeError) as error:
-        raise DataError(f'{file}: is not a list like {{"1": ["data/metadata/100313.json", …], …}} ({error})') from error
-
-
-def _key(name: str) -> str:
-    """The key in the name of a photo or metadata file; what is not such a name is a key, dots and all."""
-    return bin_of(name) if kind_of(name) is not Kind.OTHER else bin_id(PurePosixPath(name).name)
+    if file.suffix.lower() == class_lists.SUFFIX:
+        return list(class_lists.read_class_list(file))
+    lines = (line.strip() for line in _text(file).splitlines())
+    return list(dict.fromkeys(class_lists.key_of(line) for line in lines if line))
 
 
 def read_challenge(file: Path) -> frozenset[str]:
@@ -79,7 +68,3 @@ def _text(file: Path) -> str:
         raise DataError(f"{file}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{file}: is not text in UTF-8 ({error})") from error
-
-
-def _unique(keys: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(keys))

@@ -1,0 +1,39 @@
+"""Lists of photos by quantity, as the Udacity capstone's file_list.json: {"1": ["data/metadata/100313.json", …], …}."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path, PurePosixPath
+
+from binwatch.errors import shown
+from binwatch.keys import Kind, bin_id, bin_of, kind_of
+from binwatch.numbers import whole
+from trainer.errors import DataError
+
+SUFFIX = ".json"
+
+
+def read_class_list(file: Path) -> dict[str, int]:
+    """Key → quantity, in the order of the list; a key that is listed twice keeps its first. Raises DataError."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8-sig"))
+        listed = [(key_of(name), quantity) for quantity, names in found.items() for name in names]
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror})") from error
+    except (ValueError, AttributeError, TypeError) as error:
+        raise DataError(f'{file}: is not a list like {{"1": ["data/metadata/100313.json", …], …}} ({error})') from error
+    quantities: dict[str, int] = {}
+    for key, text in listed:
+        quantity = whole(text)
+        if quantity is None or quantity < 0:
+            raise DataError(f"{file}: {shown(text)} is not a number of items; a list names photos by their quantity")
+        if quantities.setdefault(key, quantity) != quantity:
+            raise DataError(f"{file}: {key} is listed with {quantities[key]} and with {quantity} items; keep one")
+    if not quantities:
+        raise DataError(f"{file}: lists no photos")
+    return quantities
+
+
+def key_of(name: str) -> str:
+    """The key in the name of a photo or metadata file; what is not such a name is a key, dots and all."""
+    return bin_of(name) if kind_of(name) is not Kind.OTHER else bin_id(PurePosixPath(name).name)
