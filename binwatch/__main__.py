@@ -32,6 +32,7 @@ PARTS = {
     "worker": Part("worker.__main__", "cli", "worker,cpu", "count photos from a queue, or from files (count)"),
     "monitor": Part("monitor.__main__", "app", "monitor", "serve pages and metrics, enter audits and quantities"),
     "trainer": Part("trainer.__main__", "app", "trainer", "train, evaluate and promote models"),
+    "settings": Part("binwatch.settings_command", "app", "worker", "print all settings and their values here"),
 }
 _HELP = {"-h", "--help"}
 _COMPLETION = {"--install-completion", "--show-completion"}

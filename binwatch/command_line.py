@@ -25,6 +25,9 @@ _EXTRAS = {
 """What brings a package that is not in the program's own extra, since not everyone needs it."""
 _LONGEST, _HEAD, _TAIL = 2_000, 1_400, 500
 """Characters of an error: all of it, and of a longer one its start and its end."""
+SETTINGS_NOTE = (
+    "Settings are environment variables BINWATCH_…: `binwatch settings` prints all, docs/settings.md explains them."
+)
 USAGE = 2
 """Exit status of a command that was called wrongly."""
 _OWN = frozenset({"binwatch", "demo", "monitor", "trainer", "worker"})
@@ -48,6 +51,15 @@ def run(app: Callable[[], object], extra: str, *, by_cause: bool = False) -> Non
         extras = ",".join(dict.fromkeys([*extra.split(","), *filter(None, [_EXTRAS.get(package)])]))
         install = f"pip install -c requirements.lock '.[{extras}]'"
         _end(f"{package} is not installed; in Binwatch's repository: {install}", USAGE if by_cause else 1)
+
+
+def name_settings(app: typer.Typer) -> None:
+    """End the help of each command of `app` with where its settings come from."""
+    for command in app.registered_commands:
+        command.epilog = command.epilog or SETTINGS_NOTE
+    for group in app.registered_groups:
+        if group.typer_instance:
+            name_settings(group.typer_instance)
 
 
 def check_app(app: Callable[[], object]) -> None:

@@ -168,6 +168,9 @@ def expect(
         raise typer.Exit(1)
 
 
+command_line.name_settings(app)
+
+
 def main() -> None:
     """Run the command line."""
     command_line.run(app, "monitor")

@@ -272,6 +272,9 @@ def _count(places: list[str], bundle: Bundle, settings: Settings, passed_over: S
                 yield Line(file.name, reason=error.reason if error else None, detail=str(error))
 
 
+command_line.name_settings(cli)
+
+
 def main() -> None:
     """Run the command line."""
     command_line.run(cli, "worker,cpu")

@@ -12,6 +12,7 @@ import pytest
 
 from binwatch.__main__ import PARTS, main
 from binwatch.errors import BinwatchError, BundleError, ObjectsError, SettingsError
+from binwatch.settings import Settings
 from monitor.records import RecordsDown
 from tests.conftest import NO_ONE
 
@@ -32,6 +33,22 @@ def test_help_names_every_command(
     assert _run(monkeypatch, *arguments) == 0
     said = capsys.readouterr().out
     assert all(f"  {name} " in said for name in PARTS)
+
+
+def test_settings_and_where_they_differ(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("BINWATCH_BATCH_SIZE", "4")
+    monkeypatch.setenv("BINWATCH_DATABASE_URL", "postgresql+psycopg://binwatch:pass-word@db/binwatch")
+    assert _run(monkeypatch, "settings") == 0
+    printed = capsys.readouterr().out
+    assert all(f"BINWATCH_{name.upper()}=" in printed for name in Settings.model_fields)
+    assert "pass-word" not in printed
+    assert _run(monkeypatch, "settings", "--changed") == 0
+    lines = capsys.readouterr().out.splitlines()[::2]
+    changed = [line for line in lines if not line.startswith("BINWATCH_LOG_LEVEL")]
+    assert changed == [
+        "BINWATCH_DATABASE_URL=********  (default: sqlite:///binwatch.db)",
+        "BINWATCH_BATCH_SIZE=4  (default: 16)",
+    ]
 
 
 @pytest.mark.parametrize("option", [["--log-level", "warnin"], ["--log-level=warnin"]])
@@ -75,6 +92,14 @@ def test_help_of_a_command(
 ) -> None:
     assert _run(monkeypatch, part, option) == 0
     assert f"Usage: binwatch {part}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", [["worker", "count"], ["monitor", "audits", "export"]])
+def test_help_says_where_settings_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    assert _run(monkeypatch, *command, "--help") == 0
+    assert "`binwatch settings` prints all" in " ".join(capsys.readouterr().out.split())
 
 
 def test_what_a_caller_can_mend_ends_with_2(

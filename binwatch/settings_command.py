@@ -1,0 +1,41 @@
+"""The command `binwatch settings`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from pydantic import SecretStr
+
+from binwatch.settings import PREFIX, Settings, load_settings
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def settings(
+    changed: Annotated[bool, typer.Option("--changed", help="Only those that the environment changes.")] = False,
+) -> None:
+    """Print every setting with its value in this environment, its default, and what it is for. Secrets are not shown.
+
+    A setting is an environment variable; docs/settings.md has its type and limits.
+    """
+    found = load_settings()
+    for name, field in Settings.model_fields.items():
+        value, default = getattr(found, name), field.default
+        if changed and value == default:
+            continue
+        instead = "" if value == default else f"  (default: {_plain(default)})"
+        shown = _plain(value) if value == default else _hidden(value)
+        typer.echo(f"{PREFIX}{name.upper()}={shown}{instead}\n    {field.description}")
+
+
+def _hidden(value: Any) -> str:
+    return "********" if isinstance(value, SecretStr) else _plain(value)
+
+
+def _plain(value: Any) -> str:
+    """Of a default, which is no secret, or of what is none."""
+    if value is None:
+        return ""
+    return value.get_secret_value() if isinstance(value, SecretStr) else str(value)
