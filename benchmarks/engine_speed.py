@@ -1,6 +1,7 @@
 """How many decoded photos the engine counts in a second, by batch size, beside PyTorch with the same network.
 
     python -m benchmarks.engine_speed [--batch-sizes 1 16 64] [--seconds 2] [--rounds 5]
+    python -m benchmarks.engine_speed --torch --beside OTHER_BUNDLE
     python -m benchmarks.engine_speed --architecture resnet50 --provider cuda --batch-sizes 1 16 64 256
 
 The ways take turns, so that other work on the machine hits all. Each goes from photos in memory to answers in memory:
@@ -17,9 +18,11 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from benchmarks import engines
+from binwatch.bundle import Bundle
 from binwatch.command_line import run
 from binwatch.cores import cores
 from worker.engine import Engine
@@ -30,10 +33,11 @@ FIRST_CALLS = 3  # which allocate, compile and plan
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """A way to count a batch, and how many it has in hand at a time."""
+    """A way to count a batch of photos, and how many batches it has in hand at a time."""
 
     name: str
     count: Callable[[engines.Pixels], Any]
+    batch: engines.Pixels
     in_hand: int = IN_HAND
 
 
@@ -45,18 +49,25 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--torch", nargs="*", choices=["eager", "compiled"], default=["eager", "compiled"])
     parser.add_argument("--compile-mode", default="default", help="of torch.compile, such as max-autotune")
+    parser.add_argument("--beside", type=Path, nargs="*", default=[], metavar="MODEL", help="other bundles' folders")
     options = parser.parse_args()
     with engines.bundle(options) as bundle:
         for size in options.batch_sizes:
-            engine = engines.engine(options, bundle, size)
-            engine.warm()
-            print(f"batches of {size}, {engine.provider}, {cores()} cores;", end=" ")
+            made = [engines.engine(options, each, size) for each in (bundle, *map(Bundle, options.beside))]
+            print(f"batches of {size}, {made[0].provider}, {cores()} cores;", end=" ")
             print(f"medians of {options.rounds} rounds (lowest to highest)", flush=True)
-            ways = [Way(f"ONNX Runtime, {engine.precision}", engine.infer), *torch_ways(engine, options)]
-            measure(ways, engines.batch(size), options)
+            batch = engines.batch(size, bundle.card.input_size)
+            measure([*map(onnx_way, made, [size] * len(made)), *torch_ways(made[0], batch, options)], options)
 
 
-def torch_ways(engine: Engine, options: argparse.Namespace) -> list[Way]:
+def onnx_way(engine: Engine, size: int) -> Way:
+    """As the worker does it."""
+    engine.warm()
+    batch = engines.batch(size, engine.card.input_size)
+    return Way(f"{engine.card.version} {engine.precision}", engine.infer, batch)
+
+
+def torch_ways(engine: Engine, batch: engines.Pixels, options: argparse.Namespace) -> list[Way]:
     """PyTorch's ways, where the engine computes."""
     if not options.torch:
         return []
@@ -64,45 +75,47 @@ def torch_ways(engine: Engine, options: argparse.Namespace) -> list[Way]:
 
     made = {kind: TorchEngine(engine, options.compile_mode if kind == "compiled" else None) for kind in options.torch}
     return [
-        Way(f"PyTorch {kind}, {'fp16' if way.half else 'fp32'}", way.infer, IN_HAND if way.on_gpu else 1)
+        Way(f"PyTorch {kind}, {'fp16' if way.half else 'fp32'}", way.infer, batch, IN_HAND if way.on_gpu else 1)
         for kind, way in made.items()
     ]
 
 
-def measure(ways: list[Way], batch: engines.Pixels, options: argparse.Namespace) -> None:
-    """Let them take turns, and print what each reached."""
-    able = [way for way in ways if _works(way, batch)]
-    rounds = [[photos_per_second(way, batch, options.seconds) for way in able] for _ in range(options.rounds)]
-    for way, column in zip(able, zip(*rounds, strict=True), strict=True):
-        low, high = min(column), max(column)
-        print(f"  {way.name:<24}{statistics.median(column):>10,.1f} photos/s ({low:,.1f} to {high:,.1f})", flush=True)
+def measure(ways: list[Way], options: argparse.Namespace) -> None:
+    """Let them take turns, and print what each reached, and how many times as fast the first one was in each round."""
+    able = [way for way in ways if _works(way)]
+    rounds = [[photos_per_second(way, options.seconds) for way in able] for _ in range(options.rounds)]
+    for place, way in enumerate(able):
+        rates, ratios = [row[place] for row in rounds], [row[0] / row[place] for row in rounds]
+        line = f"  {way.name:<24}{statistics.median(rates):>10,.1f} photos/s ({min(rates):,.1f} to {max(rates):,.1f})"
+        beside = f"; the first is {statistics.median(ratios):.2f} × as fast ({min(ratios):.2f} to {max(ratios):.2f})"
+        print(line + (beside if place else ""), flush=True)
 
 
-def _works(way: Way, batch: engines.Pixels) -> bool:
+def _works(way: Way) -> bool:
     """Compiling takes a compiler."""
     try:
         for _ in range(FIRST_CALLS):
-            way.count(batch)
+            way.count(way.batch)
     except Exception as error:
         print(f"  {way.name}: {str(error).strip().splitlines()[0]}", file=sys.stderr)
         return False
     return True
 
 
-def photos_per_second(way: Way, batch: engines.Pixels, seconds: float) -> float:
-    """Count the batch again and again for so long."""
+def photos_per_second(way: Way, seconds: float) -> float:
+    """Count its batch again and again for so long."""
     began = time.perf_counter()
 
     def again(_: int) -> int:
         calls = 0
         while time.perf_counter() - began < seconds:
-            way.count(batch)
+            way.count(way.batch)
             calls += 1
         return calls
 
     with ThreadPoolExecutor(way.in_hand) as pool:
         calls = sum(pool.map(again, range(way.in_hand)))
-    return calls * len(batch) / (time.perf_counter() - began)
+    return calls * len(way.batch) / (time.perf_counter() - began)
 
 
 if __name__ == "__main__":

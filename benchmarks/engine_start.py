@@ -57,7 +57,7 @@ def main() -> None:
 def start(options: argparse.Namespace, bundle: Bundle, *, warm: bool) -> Start:
     """Load, warm or not, and count, in a process that has done nothing of it before."""
     found = Start()
-    full, one = engines.batch(options.batch_size), engines.batch(1)
+    full, one = (engines.batch(size, bundle.card.input_size) for size in (options.batch_size, 1))
     engine = found.timed("load", lambda: engines.engine(options, bundle, options.batch_size))
     found.engine = f"{engine.precision}, {engine.provider}"
     if warm:

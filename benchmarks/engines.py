@@ -15,7 +15,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from binwatch.bundle import Bundle, Card, Precision, describe, write_card
-from binwatch.image import load
+from binwatch.image import SIZE, load
 from binwatch.settings import DEFAULT_MODEL, PrecisionChoice, Provider
 from worker.engine import Engine
 from worker.sessions import CUDA, Cuda
@@ -57,9 +57,9 @@ def engine(options: argparse.Namespace, found: Bundle, batch_size: int) -> Engin
     return Engine(found, provider=options.provider, precision=options.precision, batch_size=batch_size, cuda=cuda)
 
 
-def batch(size: int) -> Pixels:
-    """`size` photos of samples/, decoded, repeated where there are not so many: uint8 (size, 224, 224, 3)."""
-    decoded = [load(file.read_bytes()).pixels for file in sorted(SAMPLES.glob("*.jpg"))[:size]]
+def batch(size: int, side: int = SIZE) -> Pixels:
+    """`size` photos of samples/, decoded, repeated where there are not so many: uint8 (size, side, side, 3)."""
+    decoded = [load(file.read_bytes(), size=side).pixels for file in sorted(SAMPLES.glob("*.jpg"))[:size]]
     return np.stack(list(islice(cycle(decoded), size)))
 
 

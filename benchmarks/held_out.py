@@ -19,9 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.disturbances import DISTURBANCES, STRENGTHS, Pixels
-from binwatch.bundle import Bundle
+from binwatch.bundle import Bundle, Card
 from binwatch.counts import class_of
-from binwatch.image import load
 from binwatch.photo_stats import photo_stats
 from trainer.data.split import Split, split_of
 from worker.engine import Engine
@@ -36,8 +35,8 @@ def held_out(index: Path) -> list[dict[str, str]]:
     return [row for row in rows if row["split"] != Split.TRAIN]
 
 
-def pixels_of(tar: Path, rows: list[dict[str, str]]) -> list[Pixels]:
-    """Decoded photos, uint8 (224, 224, 3), in the order of the rows."""
+def pixels_of(tar: Path, rows: list[dict[str, str]], card: Card) -> list[Pixels]:
+    """Photos as the model of `card` sees them, uint8 (size, size, 3), in the order of the rows."""
     wanted = {f"{row['key']}.jpg" for row in rows}
     with tarfile.open(tar) as archive:
         data = {
@@ -45,7 +44,7 @@ def pixels_of(tar: Path, rows: list[dict[str, str]]) -> list[Pixels]:
             for member in archive
             if Path(member.name).name in wanted
         }
-    return [load(data[f"{row['key']}.jpg"]).pixels for row in rows]
+    return [card.load_photo(data[f"{row['key']}.jpg"]).pixels for row in rows]
 
 
 def see(engine: Engine, photos: list[Pixels]) -> dict[str, np.ndarray]:
@@ -81,7 +80,7 @@ def main() -> None:
     options = parser.parse_args()
     engine = Engine(Bundle(options.model), threads=options.threads)
     rows = held_out(options.index)
-    photos = pixels_of(options.photos, rows)
+    photos = pixels_of(options.photos, rows, engine.card)
     splits = np.array([row["split"] for row in rows])
     groups = np.unique([row["bin_group"] for row in rows], return_inverse=True)[1]
     found = {

@@ -18,7 +18,9 @@ import pytest
 from benchmarks.cost import Cost
 from benchmarks.memory import distinct, held
 from benchmarks.services import find_versitygw
+from binwatch.bundle import Bundle
 from binwatch.image import load
+from binwatch.settings import DEFAULT_MODEL
 from tests.conftest import ROOT
 
 PHOTOS = ROOT / "samples" / "bin-images"
@@ -73,12 +75,15 @@ def test_engine_threads() -> None:
 
 
 def test_engine_speed() -> None:
-    """Beside PyTorch with the bundle's network; compiled it would take a minute."""
-    small = ["--batch-sizes", "2", "--seconds", "0.1", "--rounds", "1", "--torch", "eager"]
-    output = _output("benchmarks.engine_speed", *small)
+    """Beside another bundle, and PyTorch with the bundle's network; compiled it would take a minute."""
+    small = ["--batch-sizes", "2", "--seconds", "0.1", "--rounds", "1", "--torch", "eager", "--beside", DEFAULT_MODEL]
+    output = _output("benchmarks.engine_speed", *map(str, small))
     assert output.startswith("batches of 2, CPUExecutionProvider, ")
-    for way in ("ONNX Runtime, int8", "PyTorch eager, fp32"):
-        assert re.search(rf"^  {way} +\d+\.\d photos/s", output, re.MULTILINE)
+    first, *others = re.findall(r"^  (.+?) +\d+\.\d photos/s \(.*?\)(.*)$", output, re.MULTILINE)
+    version = Bundle(DEFAULT_MODEL).card.version
+    assert first == (f"{version} int8", "")
+    assert [name for name, _ in others] == [f"{version} int8", "PyTorch eager, fp32"]
+    assert all(re.fullmatch(r"; the first is \d+\.\d\d × as fast \(.*\)", ratio) for _, ratio in others)
 
 
 def test_engine_start() -> None:

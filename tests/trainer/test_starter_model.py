@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from binwatch.bundle import Bundle, Metrics, Precision
-from binwatch.image import load
 from trainer.runtime import OnnxModel
 
 ROOT = Path(__file__).parents[2]
@@ -54,7 +53,7 @@ def test_it_is_small_and_alone() -> None:
 def test_it_counts_sample_photos() -> None:
     files = sorted((ROOT / "samples" / "bin-images").glob("*.jpg"))[:4]
     probabilities, embedding = OnnxModel(BUNDLE.model(Precision.INT8))(
-        np.stack([load(file.read_bytes()).pixels for file in files])
+        np.stack([BUNDLE.card.load_photo(file.read_bytes()).pixels for file in files])
     )
     assert probabilities.shape == (4, 7)
     assert probabilities.sum(axis=1) == pytest.approx(1, abs=1e-4)

@@ -69,7 +69,8 @@ def expected() -> list[float]:
     """What the starter model says of the photo after its card's JPEG step, which differs from what it says without."""
     engine = Engine(Bundle(DEFAULT_MODEL))
     assert engine.card.jpeg_quality == 82
-    photos = [load(PHOTO.read_bytes(), jpeg_quality=quality).pixels[None] for quality in (82, None)]
+    size = engine.card.input_size
+    photos = [load(PHOTO.read_bytes(), size=size, jpeg_quality=quality).pixels[None] for quality in (82, None)]
     wanted, without = (engine.infer(photo).probabilities[0] for photo in photos)
     assert np.abs(wanted - without).max() > 0.01
     return [round(float(value), 6) for value in wanted]
