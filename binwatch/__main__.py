@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import typer
 
@@ -82,7 +82,7 @@ def _whole(wanted: Sequence[str]) -> typer.Typer:
         if app.registered_groups or len(app.registered_commands) > 1:
             whole.add_typer(app, name=name, help=part.summary)
         else:
-            callback = next((command.callback for command in app.registered_commands), lambda: None)
+            callback: Any = next((command.callback for command in app.registered_commands), lambda: None)
             whole.command(name, help=part.summary)(callback)
     return whole
 

@@ -88,7 +88,7 @@ def count(
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON array; not with --csv.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV; not with --json.")] = False,
     model: Annotated[
-        Path | None, typer.Option(help="Folder of a bundle; else what BINWATCH_BUCKET is counted with.")
+        Path | None, typer.Option(help="Bundle; else the promoted one for BINWATCH_BUCKET, or BINWATCH_MODEL_DIR.")
     ] = None,
 ) -> None:
     """Count photos now, without a queue, and print the counts. Exits with 1 if not one could be counted."""

@@ -25,6 +25,10 @@ _ONE_ID = "0006"
 _SCRIPTS = Path(__file__).parent / "migrations"
 
 
+class NewerSchemaError(BinwatchError):
+    """The database was made by a newer release."""
+
+
 @dataclass(frozen=True, slots=True)
 class Migrated:
     """What one migration came to."""
@@ -46,7 +50,7 @@ def migrate(engine: Engine, revision: str = "head") -> Migrated:
     """Apply every migration up to `revision`. Does nothing if the schema is there already.
 
     Whoever comes while another worker or monitor migrates the same database waits, and then finds it done. Raises
-    BinwatchError if the schema is of a newer release.
+    NewerSchemaError.
     """
     config = _config()
     scripts = ScriptDirectory.from_config(config)
@@ -79,7 +83,7 @@ def check_schema(engine: Engine) -> None:
 
 def _refuse_newer(engine: Engine, scripts: ScriptDirectory, found: str | None) -> None:
     if found is not None and found not in {script.revision for script in scripts.walk_revisions()}:
-        raise BinwatchError(
+        raise NewerSchemaError(
             f"the database {engine.url.render_as_string(hide_password=True)} has schema {found}, which this release"
             f" does not know (its own is {scripts.get_current_head()}): use the newer release that made it, or restore"
             " a dump from before (docs/servers.md)"

@@ -71,6 +71,15 @@ def test_a_column_of_splits_needs_columns(data: Data, tmp_path: Path, cli_error:
     file = tmp_path / "file_list.json"
     write_list(file, data)
     message = cli_error(
-        "fit", "--photos", data.photos, "--index", file, "--out", tmp_path / "run", "--set", "data.split_column=part"
+        "fit",
+        "--photos",
+        data.photos,
+        "--index",
+        file,
+        "--out",
+        tmp_path / "run",
+        *QUICK,
+        "--set",
+        "data.split_column=part",
     )
     assert f"data.split_column=part: {file} has no columns" in message

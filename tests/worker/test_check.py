@@ -158,7 +158,7 @@ def test_nothing_is_passed_over_in_silence(check: Check, photos: Path, stock: Pa
     assert {name: (row["reason"], row["what to do"]) for name, row in failed.items()} == {
         "00183.jpg": ("truncated", "copy the file again, or take the photo again"),
         "IMG_1.avif": ("unsupported format", "save it as JPEG or PNG, in the place of this file"),
-        "scan.tiff": ("corrupt", "take the photo again"),
+        "scan.tiff": ("corrupt", "copy the file again, or take the photo again"),
         "gone.jpg": ("missing", "see where the link leads, or whether its disk is there"),
         "notes.txt": ("not looked at", "if it is a photo, save it as JPEG or PNG"),
         "caf\\udce9.jpg": ("not looked at", "rename the file with letters that Unicode has"),

@@ -128,7 +128,8 @@ def test_count_goes_by_content(tmp_path: Path, count: object) -> None:  # noqa: 
     assert result.returncode == 0
     rows = result.stdout.decode().splitlines()[1:]
     assert [Path(row.split(",")[0]).name for row in rows] == ["a.part", "b.jfif", "photo"]
-    (said,) = result.stderr.decode().splitlines()
+    counted_by, said = result.stderr.decode().splitlines()
+    assert counted_by == "counted by brightness-1"
     assert said == f"not looked at: 1 with an ending of neither photos nor metadata ('{tmp_path / 'BMW.txt'}')"
 
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from alembic.util.exc import CommandError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from sqlalchemy import Engine, select
@@ -25,7 +24,7 @@ from binwatch.inventory.importing import CHUNK, new_expectation
 from binwatch.inventory.reading import Expected, Refusals, Report, read_expected
 from binwatch.inventory.tables import first_bytes, open_table
 from binwatch.records.engine import cause, connect
-from binwatch.records.migrate import migrate
+from binwatch.records.migrate import NewerSchemaError, migrate
 from binwatch.records.store import Store
 from binwatch.records.tables import Bin, Expectation
 from binwatch.settings import Settings
@@ -150,9 +149,9 @@ class _Records:
         self.engine = connect(_url(folder))
         try:
             migrate(self.engine)
-        except CommandError as error:
+        except NewerSchemaError as error:
             raise BinwatchError(
-                f"{folder}: the records are not of this release ({error}); name another folder with --records"
+                f"{folder}: the records are not of this release: {error}; or name another folder with --records"
             ) from error
 
     def close(self) -> None:
