@@ -16,6 +16,7 @@ from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_va
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from binwatch.addresses import RABBITMQ, SQS, check_broker, check_endpoint, check_region
+from binwatch.bin_naming import BinNaming, compiled, naming
 from binwatch.errors import SettingsError
 from binwatch.image import PILLOW_MAX_PIXELS, Limits
 from binwatch.numbers import number
@@ -109,6 +110,13 @@ class Settings(BaseSettings):
     region: str = Field("us-east-1", description="region of S3, SQS and SageMaker")
     models_prefix: str = Field(
         "models/", description="prefix of the models' keys; objects under it are neither photos nor metadata"
+    )
+
+    bin_pattern: str | None = Field(
+        None, description="regular expression whose group `bin` finds a bin in a key; unset: the file's name is the bin"
+    )
+    bin_list: Path | None = Field(
+        None, description="CSV with the columns `photo` (a key or a file's name) and `bin`; goes before the pattern"
     )
 
     # Limits, enforced before decoding
@@ -308,6 +316,18 @@ class Settings(BaseSettings):
         if value is not None:
             check_broker(value.get_secret_value(), RABBITMQ)
         return value
+
+    @field_validator("bin_pattern")
+    @classmethod
+    def _bin_pattern(cls, value: str | None) -> str | None:
+        if value is not None:
+            compiled(value)
+        return value
+
+    @property
+    def bin_naming(self) -> BinNaming:
+        """Which bin a key is of. Reads the list. Raises SettingsError."""
+        return naming(self.bin_pattern, self.bin_list)
 
     @property
     def limits(self) -> Limits:

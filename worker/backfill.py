@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import Engine as Database
 
+from binwatch.bin_naming import BinNaming
 from binwatch.errors import BinwatchError
 from binwatch.events import Created
 from binwatch.objects import Objects
@@ -62,7 +63,7 @@ def backfill(
     Raises BinwatchError if nothing is recorded for `patience_s` seconds.
     """
     progress = Progress()
-    waiting = _Waiting(database, bucket, patience_s, model)
+    waiting = _Waiting(database, bucket, patience_s, model, settings.bin_naming)
     for page in unrecorded(objects, database, settings, bucket=bucket, prefix=prefix, grace=grace, model=model):
         progress.seen += page.listed
         progress.skipped.add(page.skipped)
@@ -82,9 +83,12 @@ def backfill(
 class _Waiting:
     """Objects that were sent and have no record yet."""
 
-    def __init__(self, database: Database, bucket: str, patience_s: float, model: str | None) -> None:
+    def __init__(
+        self, database: Database, bucket: str, patience_s: float, model: str | None, naming: BinNaming
+    ) -> None:
         self._database = database
         self._model = model
+        self._naming = naming
         self._bucket = bucket
         self._patience_s = patience_s
         self._keys: dict[str, Created] = {}
@@ -101,7 +105,7 @@ class _Waiting:
     def poll(self) -> dict[str, bool]:
         """What was recorded since the last time, and whether it went well; waits a little if nothing was."""
         with self._database.connect() as connection:
-            done = recorded_keys(connection, self._bucket, self._keys.values(), self._model)
+            done = recorded_keys(connection, self._bucket, self._keys.values(), self._model, self._naming)
         for key in done:
             del self._keys[key]
         if done:

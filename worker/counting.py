@@ -19,7 +19,6 @@ from binwatch.bundle import Card
 from binwatch.errors import BinwatchError, MetadataError, MetadataReason, ObjectsError, OutageError, PhotoError, Reason
 from binwatch.events import Created
 from binwatch.image import Photo
-from binwatch.keys import bin_of
 from binwatch.metadata import contents, expected_quantity
 from binwatch.objects import Fetched, ObjectRefused, Objects
 from binwatch.photo_stats import PhotoStats, photo_stats
@@ -86,7 +85,8 @@ class Counting:
         self.idle = IdleCheck()
         self.database = open_records(settings)
         self.objects = Objects(settings)
-        self._store = Store(self.database)
+        self.naming = settings.bin_naming
+        self._store = Store(self.database, self.naming)
         self.models = ModelKeeper(settings, self.objects, self.metrics, self._note)
         self.trials = Trials(self.database)
         self._pool = ThreadPoolExecutor(settings.fetch_threads, thread_name_prefix="fetch")
@@ -141,7 +141,7 @@ class Counting:
         if self._is_out(outages):
             return list(outages)
         failed = [
-            replace(_unread(one.item), reason=MetadataReason.FETCH_FAILED, detail=str(_gives_up(one)))
+            replace(self._unread(one.item), reason=MetadataReason.FETCH_FAILED, detail=str(_gives_up(one)))
             for one in outages
         ]
         self._store.add_expectations(failed)
@@ -162,7 +162,7 @@ class Counting:
     def crashed_metadata(self, files: Sequence[Created], why: str) -> list[Outage]:
         """The same of metadata files."""
         found = [self._stored(item, why) for item in files]
-        failed = [_crashed_file(one) for one in found if isinstance(one, LoadedPhoto)]
+        failed = [self._crashed_file(one) for one in found if isinstance(one, LoadedPhoto)]
         self._store.add_expectations(failed)
         for one in failed:
             self.metrics.metadata(one.reason)
@@ -278,10 +278,23 @@ class Counting:
             known = count.modified_at != _LONG_AGO
             self.metrics.photo(count.reason, (now - count.modified_at).total_seconds() if known else None)
             if count.reason is not None:
-                logger.warning("photo failed: %s", count.detail, extra={"bin": bin_of(count.key), "key": count.key})
+                about = {"bin": self.naming(count.key), "key": count.key}
+                logger.warning("photo failed: %s", count.detail, extra=about)
+
+    def _unread(self, item: Created) -> NewExpectation:
+        """What is known of a metadata file before it is fetched."""
+        bin_id = self.naming(item.key)
+        return NewExpectation(
+            bucket=item.bucket, bin_id=bin_id, source=item.key, etag=item.etag, modified_at=_announced(item)
+        )
+
+    def _crashed_file(self, file: LoadedPhoto) -> NewExpectation:
+        modified, why = file.modified or _announced(file.item), str(file.error)
+        read = self._unread(file.item)
+        return replace(read, etag=file.etag, modified_at=modified, reason=MetadataReason.CRASHED, detail=why)
 
     def _read(self, item: Created) -> NewExpectation | Outage:
-        read = _unread(item)
+        read = self._unread(item)
         try:
             fetched = self.objects.fetch(item.bucket, item.key, max_bytes=self._settings.max_metadata_bytes)
         except ObjectRefused as error:
@@ -326,20 +339,6 @@ def _record(engine: Engine, loaded: LoadedPhoto, answer: Prediction | PhotoError
         stats=loaded.stats,
         size=loaded.bytes,
         modified_at=loaded.modified or _announced(loaded.item),
-    )
-
-
-def _unread(item: Created) -> NewExpectation:
-    """What is known of a metadata file before it is fetched."""
-    return NewExpectation(
-        bucket=item.bucket, bin_id=bin_of(item.key), source=item.key, etag=item.etag, modified_at=_announced(item)
-    )
-
-
-def _crashed_file(file: LoadedPhoto) -> NewExpectation:
-    modified = file.modified or _announced(file.item)
-    return replace(
-        _unread(file.item), etag=file.etag, modified_at=modified, reason=MetadataReason.CRASHED, detail=str(file.error)
     )
 
 

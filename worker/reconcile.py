@@ -82,7 +82,7 @@ def unrecorded(
     With `model`: photos that this version has no record of, whatever others have, and no metadata. With `refused`: also
     what could not be fetched, whenever that was tried last.
     """
-    grace = grace or Grace(0)
+    grace, naming = grace or Grace(0), settings.bin_naming
     listing = objects.list(bucket, prefix)
     while page := list(islice(listing, _PAGE)):
         kinds: dict[Kind, list[Listed]] = {kind: [] for kind in Kind}
@@ -94,7 +94,7 @@ def unrecorded(
             kinds[kind] = list(grace.older(kinds[kind]))
         with database.connect() as connection:
             photos = unrecorded_photos(connection, bucket, kinds[Kind.PHOTO], model, refused=refused)
-            metadata = unread_metadata(connection, bucket, kinds[Kind.METADATA], refused=refused)
+            metadata = unread_metadata(connection, bucket, kinds[Kind.METADATA], naming, refused=refused)
         total = len(kinds[Kind.PHOTO]) + len(kinds[Kind.METADATA])
         others = skipped_keys(kinds[Kind.OTHER], settings)
         yield Unrecorded(total, _as_created(bucket, photos), _as_created(bucket, metadata), others)

@@ -10,6 +10,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from typing import Any, ClassVar
 
 from celery import Task
@@ -280,7 +281,7 @@ class ReadMetadata(_ObjectsTask):
 
     def given_up(self, objects: list[Created]) -> set[str]:
         """Keys of the files that crashed as they are now."""
-        return self._counting.known_to_crash(objects, crashed_metadata)
+        return self._counting.known_to_crash(objects, partial(crashed_metadata, naming=self._counting.naming))
 
     def fail(self, outages: list[Outage]) -> list[Outage]:
         """Record what could not be fetched so often; return what an outage keeps back."""

@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, select
 
+from binwatch.bin_naming import BY_NAME, BinNaming
 from binwatch.errors import NOT_FETCHED, MetadataReason, Reason
 from binwatch.events import Created
-from binwatch.keys import bin_of
 from binwatch.objects import Listed
 from binwatch.records.tables import Count, Expectation
 
@@ -43,7 +43,7 @@ def unrecorded_photos(
 
 
 def unread_metadata(
-    connection: Connection, bucket: str, listed: Sequence[Listed], *, refused: bool = False
+    connection: Connection, bucket: str, listed: Sequence[Listed], naming: BinNaming = BY_NAME, *, refused: bool = False
 ) -> list[Listed]:
     """Those of `listed` that have not been read as they are now; as above of those that could not be fetched."""
     query = select(
@@ -52,7 +52,7 @@ def unread_metadata(
     ).where(Expectation.bucket == bucket)
     read = _Uploads(refused=refused)
     for chunk in _chunks(listed):
-        read.add(connection.execute(query.where(_of_bins(chunk))))
+        read.add(connection.execute(query.where(_of_bins(chunk, naming))))
     return [file for file in listed if file not in read]
 
 
@@ -92,7 +92,11 @@ class _Uploads:
 
 
 def recorded_keys(
-    connection: Connection, bucket: str, objects: Iterable[Created], model: str | None = None
+    connection: Connection,
+    bucket: str,
+    objects: Iterable[Created],
+    model: str | None = None,
+    naming: BinNaming = BY_NAME,
 ) -> dict[str, bool]:
     """Keys of those photos and metadata files that were recorded since `time` (when S3 stored them).
 
@@ -108,7 +112,7 @@ def recorded_keys(
         if model is not None:
             photos = photos.where(Count.model_version == model)
         files = select(Expectation.source, Expectation.modified_at, Expectation.reason)
-        files = files.where(Expectation.bucket == bucket, _of_bins(chunk))
+        files = files.where(Expectation.bucket == bucket, _of_bins(chunk, naming))
         for key, modified, reason in (*connection.execute(photos), *connection.execute(files)):
             time = stored.get(key, _NEVER)  # a bin may have quantities from elsewhere, too
             if time is None or modified >= time:
@@ -122,19 +126,21 @@ def crashed_photos(connection: Connection, bucket: str, keys: Iterable[str]) -> 
     return {(key, etag) for key, etag in connection.execute(query.where(Count.key.in_(list(keys))))}
 
 
-def crashed_metadata(connection: Connection, bucket: str, keys: Iterable[str]) -> set[tuple[str, str]]:
+def crashed_metadata(
+    connection: Connection, bucket: str, keys: Iterable[str], naming: BinNaming = BY_NAME
+) -> set[tuple[str, str]]:
     """The same of metadata files."""
     query = select(Expectation.source, Expectation.etag).where(Expectation.bucket == bucket)
-    query = query.where(Expectation.reason == MetadataReason.CRASHED, Expectation.bin_id.in_({bin_of(k) for k in keys}))
+    query = query.where(Expectation.reason == MetadataReason.CRASHED, Expectation.bin_id.in_({naming(k) for k in keys}))
     return {(key, etag) for key, etag in connection.execute(query)}
 
 
-def _of_bins(objects: Sequence[Listed | Created]) -> ColumnElement[bool]:
+def _of_bins(objects: Sequence[Listed | Created], naming: BinNaming) -> ColumnElement[bool]:
     """Expected quantities of the objects' bins, since that is how their table is indexed.
 
     One column only: PostgreSQL plans a list of 500 pairs for far longer than it then looks them up.
     """
-    return Expectation.bin_id.in_({bin_of(item.key) for item in objects})
+    return Expectation.bin_id.in_({naming(item.key) for item in objects})
 
 
 def _chunks(listed: Sequence[Item]) -> list[Sequence[Item]]:

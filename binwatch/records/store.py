@@ -31,9 +31,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeEngine
 
+from binwatch.bin_naming import BY_NAME, BinNaming
 from binwatch.bundle import Calibration
 from binwatch.errors import NOT_FETCHED, MetadataReason, OutageError, Reason
-from binwatch.keys import bin_of
 from binwatch.metadata import Item
 from binwatch.records.bins import BinKey, restate
 from binwatch.records.comparing import compare
@@ -111,7 +111,9 @@ _EACH_TYPE: dict[TypeEngine[Any], Any] = {
 class Store:
     """Writes to the records. Each method is one transaction; safe to call from several threads and processes."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, naming: BinNaming = BY_NAME) -> None:
+        """`naming` says which bin a counted photo is of."""
+        self._naming = naming
         self._engine = engine.execution_options(**{WRITE: True})
         self._calibrations = Calibrations()
         self._noted: dict[str, Calibration | None] = {}
@@ -144,7 +146,7 @@ class Store:
 
     def add_counts(self, counts: Iterable[NewCount]) -> int:
         """Record counts and failures, and compare those that are their bin's latest. Returns how many were new."""
-        found = [asdict(count) | {"bin_id": bin_of(count.key)} for count in counts]
+        found = [asdict(count) | {"bin_id": self._naming(count.key)} for count in counts]
         # A photo may be there twice; then a count comes after a failure, and so replaces it.
         rows = {_photo(row): row for row in sorted(found, key=lambda row: row["predicted"] is not None)}
         if not rows:

@@ -122,6 +122,31 @@ def test_what_it_says(check: Check, photos: Path, stock: Path, tmp_path: Path) -
     assert whole["summary"] == done.out[2:5]
 
 
+@pytest.mark.parametrize("how", ["pattern", "list"])
+def test_photos_that_are_not_named_after_their_bins(
+    check: Check, photos: Path, stock: Path, tmp_path: Path, how: str
+) -> None:
+    files = {name: photos / name / "IMG_1.jpg" for name in EXPECTED}
+    for name, file in files.items():
+        file.parent.mkdir()
+        (photos / f"{name}.jpg").rename(file)
+    rows = "".join(f"{name}/IMG_1.jpg,{name}\n" for name in EXPECTED)
+    (tmp_path / "bins.csv").write_text(f"photo,bin\n{rows}", encoding="utf-8")
+    options = {"pattern": ["--bin-pattern", r"(?P<bin>[^/]+)/[^/]+$"], "list": ["--bin-list", tmp_path / "bins.csv"]}
+    done = check(photos, "--expected", stock, *options[how])
+    assert done.status == 0
+    assert done.out[1].startswith("5 rows: 5 meet a photo (")
+    assert {row["bin"]: row["photo"] for row in _sheet(tmp_path / "wrong.xlsx", "Bins")} == {
+        name: f"{name}/IMG_1.jpg" for name in EXPECTED
+    }
+
+
+def test_a_pattern_without_the_bin(check: Check, photos: Path, stock: Path) -> None:
+    done = check(photos, "--expected", stock, "--bin-pattern", "[0-9]+")
+    assert done.status == 2
+    assert "the bin pattern '[0-9]+' has no group (?P<bin>…)" in done.err
+
+
 def test_only_what_is_new_is_counted(check: Check, photos: Path, stock: Path, tmp_path: Path) -> None:
     arguments = (photos, "--expected", stock, "--out", "wrong.csv")
     assert "5 counted now" in "\n".join(check(*arguments).out)

@@ -26,6 +26,7 @@ from tests.services.s3 import S3
 from tests.worker.brightness import brightness_of, jpeg, probabilities_of
 from worker.counting import Counting, open_records
 from worker.health import Health
+from worker.reconcile import unrecorded
 from worker.sessions import CPU, Inferred
 from worker.tasks import _is_outage
 
@@ -63,7 +64,7 @@ BAD_PHOTOS = {
     "truncated.jpg": (jpeg(100)[:-600], Reason.TRUNCATED),
     "huge.png": (png(20_000, 20_000, 1, 0, bytes(1000)), Reason.TOO_MANY_PIXELS),
     "large.jpg": (jpeg(100) + bytes(200_000), Reason.TOO_LARGE),
-    "tiff.jpg": (b"II*\x00" + bytes(40), Reason.UNSUPPORTED_FORMAT),
+    "pdf.jpg": (b"%PDF-1.7" + bytes(40), Reason.UNSUPPORTED_FORMAT),
     "header.png": (b"\x89PNG\r\n\x1a\n" + bytes(20), Reason.CORRUPT),
     "missing.jpg": (None, Reason.MISSING),
 }
@@ -95,6 +96,25 @@ def test_counted(counting: Counting, s3: S3, records: Any) -> None:
     assert row["probabilities"] == pytest.approx(probabilities_of(brightness_of(4)), abs=1e-3)
     stored = s3.client.head_object(Bucket=s3.bucket, Key="bin-images/00123.jpg")["LastModified"]
     assert row["modified_at"] == stored
+
+
+def test_a_pattern_says_which_bin_a_photo_and_its_metadata_are_of(settings: Settings, s3: S3, records: Any) -> None:
+    """Two photos of a bin are two photos."""
+    settings = settings.model_copy(update={"bin_pattern": r"(?P<bin>[^/]+)/[^/]+$"})
+    counting = Counting(settings)
+    for key in ("A-12/front.jpg", "A-12/back.jpg"):
+        s3.put(key, jpeg(brightness_of(4)))
+    s3.put("A-12/data.json", b'{"EXPECTED_QUANTITY": 4}')
+    assert counting.count(_created(s3, "A-12/front.jpg", "A-12/back.jpg")) == []
+    assert counting.read_metadata(_created(s3, "A-12/data.json")) == []
+    assert {key: row["bin_id"] for key, row in records(Count, "key").items()} == {
+        "A-12/front.jpg": "A-12",
+        "A-12/back.jpg": "A-12",
+    }
+    assert records(Expectation, "source")["A-12/data.json"]["bin_id"] == "A-12"
+    (page,) = unrecorded(counting.objects, counting.database, settings, bucket=s3.bucket)
+    assert (page.photos, page.metadata) == ([], [])
+    counting.close()
 
 
 def test_a_count_is_compared_by_its_model_s_calibration(

@@ -28,6 +28,16 @@ def check(
     article_column: Annotated[
         str | None, typer.Option(help="Name of the article column, if a bin has a row for each article.")
     ] = None,
+    bin_pattern: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REGEX",
+            help="Finds the bin in a photo's path, by its group `bin`; else BINWATCH_BIN_PATTERN.",
+        ),
+    ] = None,
+    bin_list: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="CSV with columns photo and bin; else BINWATCH_BIN_LIST.")
+    ] = None,
     records: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder to store counts in; default: beside the list.")
     ] = None,
@@ -45,8 +55,8 @@ def check(
     from worker.check.run import Wanted, run  # ONNX Runtime and the database take a second to load
 
     settings = load_settings()
-    if model is not None:
-        settings = settings.model_copy(update={"model_dir": model})
+    given = {"model_dir": model, "bin_pattern": bin_pattern, "bin_list": bin_list}
+    settings = settings.model_copy(update={name: value for name, value in given.items() if value is not None})
     files = out or [Path("wrong.xlsx")]
     folder = records or files[0].with_name(f"{files[0].stem}-records")
     wanted = Wanted(photos, expected, files, folder, Named(bin_column, quantity_column, article_column))

@@ -70,7 +70,7 @@ def run(wanted: Wanted, settings: Settings, say: Callable[[str], object]) -> Don
     for path in wanted.out:
         check_format(path)
     first_bytes(wanted.expected)
-    folder = look_through(wanted.photos, wanted.owns)
+    folder = look_through(wanted.photos, wanted.owns, settings.bin_naming)
     expected = _read(wanted, folder, say)
     bundle = Bundle(settings.model_dir)
     try:
@@ -91,7 +91,7 @@ def _check(
     database: Engine,
     say: Callable[[str], object],
 ) -> Done:
-    card, store = bundle.card, Store(database)
+    card, store = bundle.card, Store(database, settings.bin_naming)
     store.use_model(card.version, card.calibration)
     _record(database, store, settings.bucket, wanted.expected, expected)
     pictures = Pictures(expected)

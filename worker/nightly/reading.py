@@ -63,7 +63,7 @@ class Reader:
         self._settings = settings
         self._objects = objects
         self._ledger = Ledger(objects, settings)
-        self._store = Store(database)
+        self._store = Store(database, settings.bin_naming)
         self._recount = recount
         self._metrics = metrics
 

@@ -1,0 +1,79 @@
+"""Which bin a key is of: by a list, by a pattern, else by the file's name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from binwatch.bin_naming import BY_NAME, naming
+from binwatch.errors import SettingsError
+from binwatch.settings import load_settings
+
+FOLDER = r"(?P<bin>[^/]+)/[^/]+$"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "key", "bin_id"),
+    [
+        (None, "shelf/A12/00184.jpg", "00184"),
+        (FOLDER, "shelf/A12/00184.jpg", "A12"),
+        (FOLDER, "shelf/A12/data.json", "A12"),
+        (FOLDER, "00184.jpg", "00184"),  # no folder: by its name
+        (r"^(?P<bin>\w+-\d+)_", "cam/A-7_2026-11-29.jpg", "A-7_2026-11-29"),  # of the whole key, which begins with cam/
+        (r"(?:^|/)(?P<bin>\w+-\d+)_", "cam/A-7_2026-11-29.jpg", "A-7"),
+        (r"(?P<bin>x*)", "00184.jpg", "00184"),  # an empty match is none
+        (FOLDER, "cafe\u0301/1.jpg", "caf\u00e9"),
+    ],
+)
+def test_pattern(pattern: str | None, key: str, bin_id: str) -> None:
+    assert naming(pattern, None)(key) == bin_id
+
+
+def test_a_list_goes_before_the_pattern(tmp_path: Path) -> None:
+    file = tmp_path / "bins.csv"
+    rows = ["photo,bin,by", "IMG_1.jpg,A-1,x", "shelf/IMG_2.jpg,A-2,x", "cafe\u0301.jpg,C,x", "'=1.jpg,D,x"]
+    file.write_text("\n".join(rows), encoding="utf-8-sig")
+    found = naming(FOLDER, file)
+    assert found("anywhere/IMG_1.jpg") == "A-1"
+    assert found("shelf/IMG_2.jpg") == "A-2"
+    assert found("other/IMG_2.jpg") == "other"
+    assert found("x/caf\u00e9.jpg") == "C"
+    assert found("=1.jpg") == "D"  # as spreadsheets are kept from taking it for a formula
+    assert naming(None, None)("IMG_1.jpg") == BY_NAME("IMG_1.jpg") == "IMG_1"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("key,bin\na,b\n", "no column 'photo'; it takes a row for each photo: photo,bin"),
+        ("photo,bin\na.jpg,\n", "line 2: photo or bin is empty"),
+        ("photo,bin\na.jpg,A\na.jpg,B\n", "line 3: a.jpg is of A and of B"),
+        ('photo,bin\n"a.jpg,A\n', "is not a CSV in UTF-8"),
+    ],
+)
+def test_lists_that_say_too_little(tmp_path: Path, text: str, words: str) -> None:
+    file = tmp_path / "bins.csv"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(SettingsError) as raised:
+        naming(None, file)
+    assert f"{file}" in str(raised.value)
+    assert words in str(raised.value)
+
+
+def test_a_list_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="cannot be read"):
+        naming(None, tmp_path / "none.csv")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "words"), [("(", "is not a regular expression"), (r"([^/]+)/", "has no group (?P<bin>…)")]
+)
+def test_patterns_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch, pattern: str, words: str) -> None:
+    with pytest.raises(SettingsError) as raised:
+        naming(pattern, None)
+    assert words in str(raised.value)
+    monkeypatch.setenv("BINWATCH_BIN_PATTERN", pattern)
+    with pytest.raises(SettingsError) as at_start:
+        load_settings()
+    assert f"BINWATCH_BIN_PATTERN: {words}" in str(at_start.value)
