@@ -16,6 +16,7 @@ from binwatch.text import visible
 
 _EXTRAS = {
     "onnxruntime": "cpu",
+    "pillow_heif": "heic",
     "psycopg": "postgres",
     "pyarrow": "parquet",
     "python_calamine": "check",

@@ -122,7 +122,7 @@ def test_serve_logs_an_outage_once_and_the_end_of_it(tmp_path: Path) -> None:
 
 def test_an_old_schema_is_an_error_that_says_what_to_do(sqlite_records: Engine) -> None:
     with sqlite_records.begin() as connection:
-        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0000'")
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0001'")
     for command in ("serve", "status"):
         result = _invoke(command)
         assert result.exit_code == 1

@@ -189,9 +189,9 @@ def test_with_local_workers_they_are_sent_what_the_model_has_no_record_of(
     sent = Sent()
     StartNightly(counting, sent, settings).run()
     assert sorted(sent.keys) == [
+        "bad/avif.jpg",
         "bad/cut.jpg",
         "bad/empty.jpg",
-        "bad/avif.jpg",
         "bin-images/00000.jpg",
         "bin-images/00002.jpg",
     ]

@@ -103,7 +103,7 @@ def test_nothing_is_asked_for_that_is_not_learned(loss: str) -> None:
     logits = torch.zeros(3, 7, requires_grad=True)
     answers = torch.tensor([[1.0, 0, 0, 0, 0, 0, 0]] * 3)  # a teacher that says what is not learned teaches nothing
     taught = Loss(TrainConfig.model_validate({"loss": loss}), classes=SHOWN)(
-        logits, torch.tensor([1, 3, 5]), answers=answers
+        logits, torch.tensor([1, 3, 5]), teacher_probabilities=answers
     )
     assert torch.isfinite(taught)
 
