@@ -40,11 +40,10 @@ def configure(
     *,
     also: Callable[[logging.LogRecord], bool] | None = None,
 ) -> logging.Handler:
-    """Send log lines of this process to `stream`, standard error if none is given; `also` may add to each.
+    """Send all log lines of this process to `stream`, standard error if none is given; `also` may add to each.
 
-    Lines below `level` are left out, and of libraries that log each request those below a warning.
-
-    So are Python's warnings, and errors that nothing catches. Returns the handler.
+    So are Python's warnings, and errors that nothing catches. Lines below `level` are left out, and of libraries that
+    log each request those below a warning. Returns the handler.
     """
     handler = logging.StreamHandler(stream)
     if also is not None:

@@ -49,8 +49,7 @@ class Migrated:
 def migrate(engine: Engine, revision: str = "head") -> Migrated:
     """Apply every migration up to `revision`. Does nothing if the schema is there already.
 
-    Whoever comes while another worker or monitor migrates the same database waits, and then finds it done. Raises
-    NewerSchemaError.
+    A call while another process migrates the same database waits, and then finds it done. Raises NewerSchemaError.
     """
     config = _config()
     scripts = ScriptDirectory.from_config(config)
