@@ -171,7 +171,7 @@ class RabbitDeadLetters:
 
     def messages(self) -> list[DeadLetter]:
         """All that is there, which stays there."""
-        with self._taken() as (_, messages):  # closing the channel gives back what was not acknowledged
+        with self._taken() as (_, messages):
             return [self._shown(message) for message in messages]
 
     def put_back(self) -> int:
@@ -215,6 +215,7 @@ class RabbitDeadLetters:
         try:
             yield channel, messages
         finally:
+            _requeue(channel)
             _release(connection)
 
     def _take_patiently(self) -> tuple[Connection, Any, list[Any]]:
@@ -249,6 +250,12 @@ class RabbitDeadLetters:
         return DeadLetter(
             self._dead.name, reason, body if isinstance(body, str) else bytes(body).decode(errors="replace")
         )
+
+
+def _requeue(channel: Any) -> None:
+    """Requeue what was not acknowledged. Closing the connection does it too, but only some time afterwards."""
+    with suppress(*_BROKEN):
+        channel.basic_recover(requeue=True)
 
 
 def _release(connection: Connection) -> None:

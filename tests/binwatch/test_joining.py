@@ -7,8 +7,8 @@ from pathlib import Path, PurePosixPath
 import pytest
 from sqlalchemy import Engine, select, text
 
+from binwatch.bin_naming import BinNaming
 from binwatch.records import audits as audits_module
-from binwatch.records import store as store_module
 from binwatch.records.audits import add_audit
 from binwatch.records.engine import WRITE, connect
 from binwatch.records.joining import join_bins
@@ -20,13 +20,19 @@ from tests.binwatch.test_records import assert_totals_follow_from_the_ledgers, c
 NFC, NFD = "caf\u00e9", "cafe\u0301"
 
 
+class ByStem(BinNaming):
+    """How releases before told a photo's bin."""
+
+    def __call__(self, key: str) -> str:
+        return PurePosixPath(key).stem
+
+
 @pytest.fixture
 def before(records_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Engine:
     """Records as releases before wrote them, where a bin's id was the key's stem as it was written."""
     with monkeypatch.context() as patch:
-        patch.setattr(store_module, "bin_of", lambda key: PurePosixPath(key).stem)
         patch.setattr(audits_module, "one_bin_id", lambda name: name)
-        store = Store(records_engine)
+        store = Store(records_engine, ByStem())
         store.add_counts([count(f"bin-images/{NFD}.jpg", minutes=2), count("bin-images/00001.jpg", minutes=1)])
         store.add_expectations([expectation(3, NFC, minutes=1), expectation(2, "00001", minutes=1)])
         # Two photos, and an expected quantity that the inventory has of both ids.
