@@ -100,7 +100,8 @@ TOTALS = (
 )
 SEQUENCES = "SELECT setval(pg_get_serial_sequence('{0}', 'id'), (SELECT max(id) FROM {0}))"
 P_VALUES = """
-    UPDATE current_comparisons SET p_value = p, doubt = p FROM (SELECT bin_id AS of_bin, bucket AS of_bucket,
+    UPDATE current_comparisons SET p_value = p, p_missing = p, p_surplus = p, doubt = p, doubt_one_sided = p
+    FROM (SELECT bin_id AS of_bin, bucket AS of_bucket,
         least(1, greatest(0.0005, chance * (0.5 + random()) * 3)) AS p FROM current_comparisons) AS made
     WHERE bin_id = of_bin AND bucket = of_bucket
 """
@@ -149,7 +150,7 @@ class Questions:
             "": dict,
             ", flagged, not audited": lambda: {"flagged": "true", "audited": "false"},
             ", audited": lambda: {"audited": "true"},
-            ", three or more under": lambda: {"direction": "under", "size": 3},
+            ", three or more under": lambda: {"direction": "missing", "size": 3},
             ", six over": lambda: {"direction": "over", "size": 6},
             ", bins that begin with 2 digits": lambda: {"prefix": f"{self._bin()[:2]}"},
             ", bins that begin with 4 digits": lambda: {"prefix": self._bin()[:4]},

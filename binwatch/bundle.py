@@ -135,12 +135,17 @@ class Reference(_Strict):
 
 
 class Category(_Strict):
-    """Classes that are calibrated together: one alone, or neighbours of which there are too few photos."""
+    """Classes that are calibrated together: one alone, or neighbours of which there are too few photos.
+
+    Each list holds a score of one photo of each bin and class, ascending; the higher, the odder
+    (binwatch.conformal.scores_of).
+    """
 
     classes: tuple[int, ...] = Field(min_length=1)
     """Indexes of the classes."""
-    scores: tuple[float, ...] = Field(min_length=1)
-    """1 − probability of the true class, of one photo of each bin and class; ascending."""
+    either: tuple[float, ...] = Field(min_length=1)
+    missing: tuple[float, ...] = Field(min_length=1)
+    surplus: tuple[float, ...] = Field(min_length=1)
 
 
 class Calibration(_Strict):
@@ -187,10 +192,17 @@ class Card(_Strict):
     """Name of the photo set ("test", "test 0-5 (challenge)") → figures."""
     reference: Reference | None = None
     calibration: Calibration | None = None
-    """None in bundles from before there was one: bins are then ranked without p-values."""
+    """None in bundles from before there was one, or one for each direction: bins are then ranked without p-values."""
     training: dict[str, Any] = {}
     """Data, split, duration, hardware and the whole configuration of the training run."""
     notes: list[str] = []
+
+    @field_validator("calibration", mode="before")
+    @classmethod
+    def _of_each_direction(cls, calibration: Any) -> Any:
+        categories = calibration.get("categories") if isinstance(calibration, dict) else None
+        old = isinstance(categories, list) and all(isinstance(each, dict) and "scores" in each for each in categories)
+        return None if categories and old else calibration
 
     @field_validator("answers")
     @classmethod

@@ -1,23 +1,26 @@
-"""Conformal p-values: how odd is a count, if the bin holds what the inventory expects?
+"""Conformal p-values: how odd is a photo, if its bin holds what the inventory expects?
 
-The model's probability of the expected quantity is compared with its probabilities of the true quantity on calibration
-photos: photos that it did not learn from, and whose bins hold what was recorded. The p-value of a bin is the share of
-them (the bin itself counted among them) that the model was at most as sure of. If a bin is recorded correctly, it is
-like those photos, and its p-value is at most α with a chance of at most α, whatever the model is worth: of correctly
-recorded bins, at most that share is flagged on average. (Vovk, Gammerman and Shafer, Algorithmic Learning in a Random
-World; here each class has its own calibration photos, "Mondrian", so the promise holds for empty bins and full ones.)
+A model says how probable each number of items is. The less probability it leaves for the expected quantity or more,
+the more it looks as if items were missing; the less it leaves for the expected quantity or fewer, the more it looks as
+if there were a surplus. Both are compared with the same of calibration photos: photos that the model did not learn
+from, and whose bins hold what was recorded. The p-value of a bin is the share of them (the bin itself counted among
+them) that look at least as odd. If a bin is recorded correctly, it is like those photos, and its p-value is at most α
+with a chance of at most α, whatever the model is worth: of correctly recorded bins, at most that share is flagged on
+average. (Vovk, Gammerman and Shafer, Algorithmic Learning in a Random World; here each class has its own calibration
+photos, "Mondrian", so the promise holds for empty bins and full ones.)
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from binwatch.bundle import Calibration, Category
-from binwatch.counts import CLASSES, EVERY, class_of
+from binwatch.counts import CLASSES, EVERY, Suspicion, class_of
 
 ENOUGH = 100
 """Photos that a class needs to be calibrated alone: the least p-value is then below 1 %."""
@@ -29,47 +32,82 @@ Floats = npt.NDArray[np.floating]
 Ints = npt.NDArray[np.integer]
 
 
-def chance_of(probabilities: Sequence[float] | None, quantity: int) -> float | None:
-    """Probability that the model gave to `quantity` items; None if there are no probabilities."""
-    if probabilities is None or len(probabilities) != len(CLASSES):
-        return None
-    return probabilities[class_of(quantity)]
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What a model's probabilities say of an expected quantity; None where they say nothing."""
+
+    chance: float | None = None
+    """Probability of the expected quantity's class."""
+    either: float | None = None
+    """P-values, above 0 and at most 1; None without calibration."""
+    missing: float | None = None
+    surplus: float | None = None
+
+    def p_value(self, suspicion: Suspicion) -> float | None:
+        """Of one suspicion."""
+        found: float | None = getattr(self, suspicion.value)
+        return found
+
+
+UNKNOWN = Judgement()
+
+
+def scores_of(probabilities: Sequence[float], quantity: int) -> dict[Suspicion, float]:
+    """How odd an expected quantity is by a model's probabilities of 0, 1, … items, the last of them open-ended.
+
+    Of MISSING, 1 − probability of `quantity` or more; of SURPLUS, 1 − probability of `quantity` or fewer; of EITHER,
+    the larger one. From 0 to 1, rounded.
+    """
+    expected = min(quantity, len(probabilities) - 1)
+    missing = _rounded(sum(probabilities[:expected]))
+    surplus = _rounded(sum(probabilities[expected + 1 :]))
+    return {Suspicion.EITHER: max(missing, surplus), Suspicion.MISSING: missing, Suspicion.SURPLUS: surplus}
+
+
+def _rounded(share: float) -> float:
+    # Sums of the same numbers differ in their last digits, and would make a photo look odder than itself.
+    return min(max(round(share, _DIGITS), 0.0), 1.0)
 
 
 class PValues:
     """P-values by one model's calibration. Made once, asked often."""
 
     def __init__(self, calibration: Calibration) -> None:
-        self._scores = {index: part.scores for part in calibration.categories for index in part.classes}
+        self._categories = {index: part for part in calibration.categories for index in part.classes}
 
-    def knows(self, quantity: int) -> bool:
-        """Whether the model can answer the quantity's class. If not, its probability of it says nothing of a bin."""
-        return class_of(quantity) in self._scores
+    def of(self, probabilities: Sequence[float], quantity: int) -> Mapping[Suspicion, float] | None:
+        """P-values, above 0 and at most 1, of an expected quantity.
 
-    def of(self, chance: float, quantity: int) -> float | None:
-        """P-value, above 0 and at most 1, of a probability `chance` that was given to the expected `quantity`.
-
-        None if the calibration does not know the quantity's class.
+        None if the model cannot answer the quantity's class: its probability of it says nothing of a bin.
         """
-        scores = self._scores.get(class_of(quantity))
-        if scores is None:
+        category = self._categories.get(class_of(quantity))
+        if category is None:
             return None
-        # To the digits of the scores: 1 - 0.451957 is 0.5480430000000001, and would look odder than the same photo's.
-        as_odd = len(scores) - bisect_left(scores, round(1 - chance, _DIGITS))
-        return (as_odd + 1) / (len(scores) + 1)
+        return {
+            suspicion: _p_value(getattr(category, suspicion.value), score)
+            for suspicion, score in scores_of(probabilities, quantity).items()
+        }
 
 
-def oddness(
-    probabilities: Sequence[float] | None, quantity: int, values: PValues | None
-) -> tuple[float | None, float | None]:
-    """The probability that a model gave to an expected quantity, and its p-value; None where there is none."""
-    chance = chance_of(probabilities, quantity) if values is None or values.knows(quantity) else None
-    return chance, values.of(chance, quantity) if values and chance is not None else None
+def _p_value(scores: Sequence[float], score: float) -> float:
+    as_odd = len(scores) - bisect_left(scores, score)
+    return (as_odd + 1) / (len(scores) + 1)
+
+
+def judge(probabilities: Sequence[float] | None, quantity: int, values: PValues | None) -> Judgement:
+    """What a photo's probabilities say of the quantity that is expected in its bin; no p-values without calibration."""
+    if probabilities is None or len(probabilities) != len(CLASSES):
+        return UNKNOWN
+    chance = probabilities[class_of(quantity)]
+    if values is None:
+        return Judgement(chance)
+    found = values.of(probabilities, quantity)
+    return UNKNOWN if found is None else Judgement(chance, **{one.value: p for one, p in found.items()})
 
 
 def calibrate(
     probabilities: Floats,
-    labels: Ints,
+    quantities: Ints,
     groups: Sequence[str],
     split: str,
     enough: int = ENOUGH,
@@ -77,22 +115,30 @@ def calibrate(
 ) -> Calibration:
     """Calibration by n photos that the model did not learn from.
 
-    `probabilities` has shape (n, classes), `labels` (class indexes) shape (n,); `groups` names the bin that each photo
-    is of. Photos of one bin resemble each other and would pass for more evidence than they are, so one of each bin and
+    `probabilities` has shape (n, classes), `quantities` (items) shape (n,); `groups` names the bin that each photo is
+    of. Photos of one bin resemble each other and would pass for more evidence than they are, so one of each bin and
     class is kept, the same in each run. A class that is not among the model's `answers` gets no p-values: the model
     is as sure as can be that it is another one, whatever the photo shows. Raises ValueError without photos.
     """
+    labels = np.array([class_of(int(quantity)) for quantity in quantities], dtype=np.int64)
     kept = _one_of_each(labels, groups)
     kept = kept[np.isin(labels[kept], answers)]
     if not len(kept):
         raise ValueError("no photos to calibrate with")
-    chances = probabilities[kept, labels[kept]].astype(np.float64)
+    scores = [scores_of(probabilities[one].astype(np.float64).tolist(), int(quantities[one])) for one in kept]
     labels = labels[kept]
     categories = tuple(
-        Category(classes=classes, scores=_scores(chances[np.isin(labels, classes)]))
+        _category(classes, [scores[place] for place in np.flatnonzero(np.isin(labels, classes))])
         for classes in _categories(np.bincount(labels, minlength=len(CLASSES)).tolist(), enough, answers)
     )
-    return Calibration(photos=sum(len(part.scores) for part in categories), split=split, categories=categories)
+    return Calibration(photos=sum(len(part.either) for part in categories), split=split, categories=categories)
+
+
+def _category(classes: tuple[int, ...], scores: Sequence[Mapping[Suspicion, float]]) -> Category:
+    if len(scores) > MOST:
+        drawn = np.random.default_rng(0).choice(len(scores), MOST, replace=False)
+        scores = [scores[place] for place in drawn]
+    return Category(classes=classes, **{one.value: tuple(sorted(each[one] for each in scores)) for one in Suspicion})
 
 
 def _one_of_each(labels: Ints, groups: Sequence[str]) -> Ints:
@@ -114,11 +160,3 @@ def _categories(photos: list[int], enough: int, answers: Sequence[int]) -> list[
     if open_part:
         parts = [*parts[:-1], (*parts[-1], *open_part)] if parts else [open_part]
     return parts
-
-
-def _scores(chances: Floats) -> tuple[float, ...]:
-    """Rounded up, so that rounding makes no bin look odder than it is."""
-    if len(chances) > MOST:
-        chances = np.random.default_rng(0).choice(chances, MOST, replace=False)
-    scale = 10**_DIGITS
-    return tuple(float(score) for score in np.sort(np.ceil((1 - chances) * scale) / scale))

@@ -20,6 +20,16 @@ class Outcome(StrEnum):
     OVER = "over"
 
 
+class Suspicion(StrEnum):
+    """In which way a bin may be recorded wrongly. Each has p-values of its own."""
+
+    EITHER = "either"
+    MISSING = "missing"
+    """The bin holds fewer items than expected."""
+    SURPLUS = "surplus"
+    """The bin holds more items than expected."""
+
+
 def names_of(classes: Iterable[int]) -> str:
     """For messages: "0, more than 5"."""
     return ", ".join(CLASSES[index] for index in classes)
@@ -56,6 +66,13 @@ def difference_in_words(predicted: int, quantity: int) -> str:
         return "agrees"
     least = "at least " if predicted == MORE else ""
     return f"{least}{abs(difference)} {'fewer' if difference < 0 else 'more'}"
+
+
+def is_suspect(difference: int, suspicion: Suspicion) -> bool:
+    """Whether a count that differs by so many items from what is expected differs in this direction."""
+    if suspicion is Suspicion.EITHER:
+        return difference != 0
+    return difference < 0 if suspicion is Suspicion.MISSING else difference > 0
 
 
 def outcome_of(predicted: int, quantity: int) -> Outcome:

@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from binwatch.addresses import RABBITMQ, SQS, check_broker, check_endpoint, check_region
 from binwatch.bin_naming import BinNaming, compiled, naming
+from binwatch.counts import Suspicion
 from binwatch.errors import SettingsError
 from binwatch.image import PILLOW_MAX_PIXELS, Limits
 from binwatch.numbers import number
@@ -265,6 +266,9 @@ class Settings(BaseSettings):
         gt=0,
         le=0.5,
         description="flag level: largest share of correctly recorded bins that is flagged, on average",
+    )
+    flag_direction: Suspicion = Field(
+        Suspicion.EITHER, description="bins to rank and flag: items missing, surplus, or either"
     )
     monitor_hosts: str = Field(
         "monitor",

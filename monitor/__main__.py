@@ -66,6 +66,7 @@ def serve_command(
             typer.echo(f"monitor: {address_of(listener)}")
 
     services.drift.start()
+    services.flags.start()
     try:
         serve(create_app(services), listener, ready)
     finally:

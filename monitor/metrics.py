@@ -19,9 +19,11 @@ from binwatch.records.audits import Subject
 from binwatch.records.bins import PhotoState, QuantityState
 from binwatch.version import version
 from monitor.drift.metrics import drift_metrics
-from monitor.drift.watch import DriftWatch
+from monitor.drift.report import DriftReport
 from monitor.records import Records, RecordsDown
 from monitor.totals import COUNTED, Totals, read_totals
+from monitor.views.discrepancies import Level
+from monitor.watch import Watch
 
 _EXPECTED = [*CLASSES[:MORE], "more"]
 """Label values of the expected classes. Bounded: a label for every quantity would have no end."""
@@ -33,10 +35,17 @@ _WRONG = (Outcome.UNDER, Outcome.OVER)
 class RecordsCollector(Collector):
     """Turns the totals into metrics: one transaction per scrape. Without a database, a scrape says just that."""
 
-    def __init__(self, records: Records, drift: DriftWatch, to_come: Callable[[], str | None]) -> None:
+    def __init__(
+        self,
+        records: Records,
+        drift: Watch[DriftReport],
+        flags: Watch[list[Level]],
+        to_come: Callable[[], str | None],
+    ) -> None:
         """`to_come` names the model that workers use next, or already."""
         self._records = records
         self._drift = drift
+        self._flags = flags
         self._to_come = to_come
 
     def collect(self) -> Iterator[Metric]:
@@ -51,17 +60,38 @@ class RecordsCollector(Collector):
         yield from metrics_of(totals, self._to_come())
         if self._drift.report:
             yield from drift_metrics(self._drift.report)
+        if self._flags.report:
+            yield from flag_metrics(self._flags.report)
 
     def describe(self) -> Iterable[Metric]:
         """Nothing: registering must not read the records."""
         return ()
 
 
-def registry_of(records: Records, drift: DriftWatch, to_come: Callable[[], str | None]) -> CollectorRegistry:
+def registry_of(
+    records: Records, drift: Watch[DriftReport], flags: Watch[list[Level]], to_come: Callable[[], str | None]
+) -> CollectorRegistry:
     """A registry with the records' metrics and nothing else."""
     registry = CollectorRegistry()
-    registry.register(RecordsCollector(records, drift, to_come))
+    registry.register(RecordsCollector(records, drift, flags, to_come))
     return registry
+
+
+def flag_metrics(levels: Iterable[Level]) -> Iterator[Metric]:
+    """Flagged bins at the level of the settings, and how many of them to expect by chance."""
+    flagged = GaugeMetricFamily(
+        "binwatch_flagged_bins", "Bins that are flagged now, by what for.", labels=("direction", "state")
+    )
+    by_chance = GaugeMetricFamily(
+        "binwatch_flagged_bins_by_chance",
+        "Most flagged bins to expect if every bin is recorded correctly.",
+        labels=("direction",),
+    )
+    for level in levels:
+        flagged.add_metric((level.direction, "audited"), level.flagged - level.unaudited)
+        flagged.add_metric((level.direction, "open"), level.unaudited)
+        by_chance.add_metric((level.direction,), level.false_flags)
+    yield from (flagged, by_chance)
 
 
 def metrics_of(totals: Totals, to_come: str | None) -> Iterator[Metric]:

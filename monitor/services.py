@@ -13,9 +13,11 @@ from binwatch.photo_folder import PhotoFolder
 from binwatch.registry import Registry
 from binwatch.settings import Settings
 from monitor.cards import Cards
-from monitor.drift.watch import DriftWatch
+from monitor.drift.report import DriftReport, make_report
 from monitor.photos import Fetches, Photos
 from monitor.records import Records, WritableRecords
+from monitor.views.discrepancies import Direction, Filters, Level, read_levels
+from monitor.watch import Watch
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +26,9 @@ class Services:
 
     records: Records
     photos: Photos
-    drift: DriftWatch
-    """Makes no report until it is started."""
+    drift: Watch[DriftReport]
+    flags: Watch[list[Level]]
+    """Of each suspicion. Both watches make no report until they are started."""
     cards: Cards
     writable: WritableRecords
     settings: Settings
@@ -33,6 +36,12 @@ class Services:
     def alpha(self, asked: float | None) -> float:
         """The level that bins are flagged at: what somebody asked for, or the settings' own."""
         return self.settings.flag_level if asked is None else asked
+
+    def filters(self, asked: Filters) -> Filters:
+        """Which bins are listed: what somebody asked for, in the direction of the settings if none was named."""
+        if "direction" in asked.model_fields_set:
+            return asked
+        return asked.model_copy(update={"direction": Direction(self.settings.flag_direction)})
 
     def reference_at_hand(self, version: str) -> Reference | None:
         """A model's reference, if its card is here already."""
@@ -42,6 +51,7 @@ class Services:
     def close(self) -> None:
         """Give back what is held."""
         self.drift.stop()
+        self.flags.stop()
         self.records.close()
 
 
@@ -54,11 +64,12 @@ def make_services(settings: Settings) -> Services:
     else:
         source, registry = PhotoFolder(settings.photo_dir), None
     cards = Cards(settings.model_dir, registry)
-    drift = DriftWatch(records, cards.reference, settings.drift_interval_s)
+    interval_s, level = settings.drift_interval_s, settings.flag_level
     return Services(
         records=records,
         photos=Photos(records, source, settings.limits),
-        drift=drift,
+        drift=Watch("drift", lambda: make_report(records, cards.reference), interval_s),
+        flags=Watch("flags", lambda: records.read(lambda connection: read_levels(connection, level)), interval_s),
         cards=cards,
         writable=WritableRecords(settings.database_url.get_secret_value()),
         settings=settings,

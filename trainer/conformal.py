@@ -1,4 +1,4 @@
-"""What makes p-values of a model's probabilities: how sure it was of the truth, on photos that nothing was fitted to.
+"""What makes p-values of a model's probabilities: how odd the truth looked to it, on photos that nothing was fitted to.
 
     python -m trainer.conformal BUNDLE --photos FOLDER_OR_TAR --index CSV [--split test | --every]
 
@@ -34,12 +34,12 @@ def calibration_of(found: Answers) -> Calibration:
             f"none of {len(photos)} {found.name} photos shows what the model can answer ({names_of(found.classes)});"
             " name others with --split or --index"
         )
-    return conformal.calibrate(found.probabilities, photos.labels, photos.groups, found.name, answers=found.classes)
+    return conformal.calibrate(found.probabilities, photos.quantities, photos.groups, found.name, answers=found.classes)
 
 
 def _parts(calibration: Calibration) -> str:
     """Which classes are calibrated together, and with how many photos."""
-    parts = (f"{names_of(part.classes)}: {len(part.scores)}" for part in calibration.categories)
+    parts = (f"{names_of(part.classes)}: {len(part.either)}" for part in calibration.categories)
     return "; ".join(parts)
 
 

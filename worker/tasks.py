@@ -19,6 +19,7 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
 
 from binwatch.events import Created
+from binwatch.records.current import rank
 from binwatch.records.queries import crashed_metadata, crashed_photos
 from binwatch.records.store import RecordsBroken
 from binwatch.settings import EventSource, Settings
@@ -289,7 +290,10 @@ class ReadMetadata(_ObjectsTask):
 
 
 class Reconcile(Task):  # type: ignore[misc]  # Celery has no types
-    """Sends the photos and metadata files of the bucket that have no record. Beat starts it now and then."""
+    """Sends the photos and metadata files of the bucket that have no record. Beat starts it now and then.
+
+    It also gives p-values to bins that were compared before their model's calibration was recorded.
+    """
 
     name = RECONCILE
     ignore_result = True
@@ -314,6 +318,8 @@ class Reconcile(Task):  # type: ignore[misc]  # Celery has no types
         if problems:
             logger.warning("reconcile: nothing could be counted now (%s)", "; ".join(problems.values()))
             return
+        if ranked := rank(self._counting.database):
+            logger.info("reconcile: %d bins have got p-values", ranked)
         sent = send_unrecorded(self._counting.objects, self._counting.database, self._settings, self._sender)
         logger.info("reconcile: %s%s", sent, self._hint(sent))
 

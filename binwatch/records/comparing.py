@@ -11,7 +11,7 @@ from enum import StrEnum
 
 from sqlalchemy import Connection, select, tuple_
 
-from binwatch.conformal import PValues, oddness
+from binwatch.conformal import PValues, judge
 from binwatch.counts import class_of, error_of, outcome_of
 from binwatch.records.bins import BinKey
 from binwatch.records.current import refresh
@@ -101,14 +101,16 @@ def _by_pair(comparisons: Sequence[Row]) -> dict[tuple[int, int], Row]:
 
 def _comparison(pair: Row, values: PValues | None, now: datetime) -> Row:
     quantity = pair["quantity"]
-    chance, p_value = oddness(pair["probabilities"], quantity, values)
+    judged = judge(pair["probabilities"], quantity, values)
     shared = ("bucket", "bin_id", "count_id", "expectation_id", "model_version", "predicted")
     return {name: pair[name] for name in shared} | {
         "expected": quantity,
         "error": error_of(pair["predicted"], quantity),
         "outcome": outcome_of(pair["predicted"], quantity),
-        "chance": chance,
-        "p_value": p_value,
+        "chance": judged.chance,
+        "p_value": judged.either,
+        "p_missing": judged.missing,
+        "p_surplus": judged.surplus,
         "compared_at": now,
     }
 

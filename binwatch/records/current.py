@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
+from itertools import count
 
 from sqlalchemy import Connection, Engine, RowMapping, bindparam, delete, func, literal, or_, select, tuple_, update
 
-from binwatch.conformal import PValues
+from binwatch.conformal import Judgement, PValues, judge
 from binwatch.counts import difference_of
 from binwatch.records.bins import BinKey
 from binwatch.records.engine import WRITE
 from binwatch.records.models import Calibrations
-from binwatch.records.tables import Audit, Bin, Comparison, Count, CurrentComparison, RankTotal
+from binwatch.records.tables import Audit, Bin, Comparison, Count, CurrentComparison, Model, RankTotal
 from binwatch.records.writing import Row, add_to_totals, insert_into
+
+logger = logging.getLogger(__name__)
 
 RANKED_AT_A_TIME = 1000
 """Rows in a transaction of `rank`."""
+_PROGRESS = 100
+"""Transactions between two log lines of `rank`."""
 _UNKNOWN = 2.0
 """Doubt of a bin whose count has no probabilities."""
 
@@ -35,6 +41,17 @@ class Ranked(StrEnum):
 def doubt_of(chance: float | None, p_value: float | None) -> float:
     """What bins are ranked by, least first: the p-value; bins without one come after all that have one."""
     return p_value if p_value is not None else 1 + _known(chance)
+
+
+def _doubts(judged: Judgement, difference: int) -> Row:
+    """The columns of a judgement of a bin."""
+    return {
+        "p_value": judged.either,
+        "p_missing": judged.missing,
+        "p_surplus": judged.surplus,
+        "doubt": doubt_of(judged.chance, judged.either),
+        "doubt_one_sided": doubt_of(judged.chance, judged.missing if difference < 0 else judged.surplus),
+    }
 
 
 def refresh(connection: Connection, keys: Sequence[BinKey], pairs: Sequence[tuple[Row, Row]], now: datetime) -> None:
@@ -90,14 +107,15 @@ def _add(connection: Connection, bins: Mapping[Ranked, int], now: datetime) -> N
 
 
 def rank(engine: Engine, models: Sequence[str] | None = None) -> int:
-    """Give the bins a p-value that were compared before their model's calibration was recorded.
+    """Give p-values to the bins that were compared before their model's calibration was recorded.
 
-    Returns how many got one. `models` limits it to their versions. A broken connection costs one chunk.
+    Returns how many got them. `models` limits it to their versions. A broken connection costs one chunk, and the next
+    call goes on from there. Progress is logged.
     """
     writable = engine.execution_options(**{WRITE: True})
     calibrations, ranked = Calibrations(), 0
     after = (1.0, -1.0, 0)
-    while True:
+    for chunk in count(1):
         with writable.begin() as connection:
             found_without = _unranked(connection, models, after)
             if not found_without:
@@ -112,27 +130,26 @@ def rank(engine: Engine, models: Sequence[str] | None = None) -> int:
                 moved = {Ranked.CALIBRATED: len(found), Ranked.UNCALIBRATED: -len(found)}
                 _add(connection, moved, datetime.now(UTC))
                 ranked += len(found)
+        if chunk % _PROGRESS == 0:
+            logger.info("%d bins have got p-values so far", ranked)
+    return ranked
 
 
 _WITHOUT = (CurrentComparison.doubt >= 1, CurrentComparison.doubt < _UNKNOWN, CurrentComparison.p_value.is_(None))
 """Without probabilities (doubt 2) a bin never gets a p-value. Doubt 1 is a p-value of 1, or none and probability 0."""
 _PLACE = (CurrentComparison.doubt, CurrentComparison.chance, CurrentComparison.comparison_id)
-_UNRANKED = select(
-    *_PLACE,
-    CurrentComparison.bin_id,
-    CurrentComparison.bucket,
-    CurrentComparison.model_version,
-    CurrentComparison.expected,
-)
 
 
 def _unranked(
     connection: Connection, models: Sequence[str] | None, after: tuple[float, float, int]
 ) -> Sequence[RowMapping]:
-    """The next bins in the ranking that have no p-value."""
-    statement = _UNRANKED.where(*_WITHOUT, tuple_(*_PLACE) > tuple_(*(literal(part) for part in after)))
-    if models is not None:
-        statement = statement.where(CurrentComparison.model_version.in_(models))
+    """The next bins in the ranking that have no p-value although their model has a calibration."""
+    calibrated = select(Model.model_version).where(Model.calibrated_at.is_not(None))
+    statement = select(*_PLACE, CurrentComparison.bin_id, CurrentComparison.bucket).where(
+        *_WITHOUT,
+        tuple_(*_PLACE) > tuple_(*(literal(part) for part in after)),
+        CurrentComparison.model_version.in_(calibrated if models is None else models),
+    )
     return connection.execute(statement.order_by(*_PLACE).limit(RANKED_AT_A_TIME)).mappings().all()
 
 
@@ -142,29 +159,38 @@ def _still_unranked(connection: Connection, keys: Sequence[BinKey]) -> Sequence[
     locks = select(*identity.clauses).where(identity.in_(keys)).order_by(*identity.clauses)
     held = [(row[0], row[1]) for row in connection.execute(locks.with_for_update(skip_locked=True))]
     ours = tuple_(CurrentComparison.bucket, CurrentComparison.bin_id).in_(held)
-    return connection.execute(_UNRANKED.where(*_WITHOUT, ours)).mappings().all()
+    columns = ("bucket", "bin_id", "comparison_id", "model_version", "expected", "difference")
+    statement = (
+        select(*(getattr(CurrentComparison, name) for name in columns), Count.probabilities)
+        .join(Count, Count.id == CurrentComparison.count_id)
+        .where(*_WITHOUT, ours)
+    )
+    return connection.execute(statement).mappings().all()
 
 
 def _ranks(rows: Sequence[RowMapping], values: Mapping[str, PValues]) -> Iterator[Row]:
     for row in rows:
-        by_model = values.get(row["model_version"])
-        p_value = by_model.of(row["chance"], row["expected"]) if by_model else None
-        if p_value is not None:
-            yield {
-                "of": row["comparison_id"],
-                "of_bin": row["bin_id"],
-                "of_bucket": row["bucket"],
-                "p": p_value,
-                "odd": doubt_of(row["chance"], p_value),
-            }
+        judged = judge(row["probabilities"], row["expected"], values.get(row["model_version"]))
+        if judged.either is not None:
+            of = {"of": row["comparison_id"], "of_bin": row["bin_id"], "of_bucket": row["bucket"]}
+            yield of | {f"new_{name}": value for name, value in _doubts(judged, row["difference"]).items()}
 
 
 def _write_ranks(connection: Connection, found: list[Row]) -> None:
-    ledger = update(Comparison).where(Comparison.id == bindparam("of")).values(p_value=bindparam("p"))
-    connection.execute(ledger, [{"of": row["of"], "p": row["p"]} for row in found])
+    p_values, doubts = ("p_value", "p_missing", "p_surplus"), ("doubt", "doubt_one_sided")
+    ledger = update(Comparison).where(Comparison.id == bindparam("of")).values(_new(p_values))
+    connection.execute(ledger, [_only(row, "of", *p_values) for row in found])
     bins = (CurrentComparison.bin_id == bindparam("of_bin"), CurrentComparison.bucket == bindparam("of_bucket"))
-    current = update(CurrentComparison).where(*bins).values(p_value=bindparam("p"), doubt=bindparam("odd"))
-    connection.execute(current, [{name: row[name] for name in ("of_bin", "of_bucket", "p", "odd")} for row in found])
+    current = update(CurrentComparison).where(*bins).values(_new((*p_values, *doubts)))
+    connection.execute(current, [_only(row, "of_bin", "of_bucket", *p_values, *doubts) for row in found])
+
+
+def _new(names: Iterable[str]) -> Row:
+    return {name: bindparam(f"new_{name}") for name in names}
+
+
+def _only(row: Row, *names: str) -> Row:
+    return {name: value for name, value in row.items() if name.removeprefix("new_") in names}
 
 
 def _audits(connection: Connection, keys: Sequence[BinKey]) -> dict[tuple[str, str, str], int]:
@@ -180,13 +206,15 @@ def _audits(connection: Connection, keys: Sequence[BinKey]) -> dict[tuple[str, s
 
 def _row(pair: Row, compared: Row, audit: int | None) -> Row:
     shared = ("bucket", "bin_id", "count_id", "expectation_id", "model_version")
+    difference = difference_of(compared["predicted"], compared["expected"])
+    judged = Judgement(*(compared[name] for name in ("chance", "p_value", "p_missing", "p_surplus")))
     return {
         **{name: pair[name] for name in (*shared, "key", "photo_at")},
-        **{name: compared[name] for name in ("predicted", "expected", "p_value")},
-        "difference": difference_of(compared["predicted"], compared["expected"]),
+        **{name: compared[name] for name in ("predicted", "expected")},
+        **_doubts(judged, difference),
+        "difference": difference,
         "comparison_id": compared["id"],
-        "chance": _known(compared["chance"]),
-        "doubt": doubt_of(compared["chance"], compared["p_value"]),
+        "chance": _known(judged.chance),
         "audit_id": audit,
     }
 

@@ -185,7 +185,11 @@ class Comparison(Base):
     chance: Mapped[float | None]
     """Probability that the model gave to the expected quantity's class; NULL if the count has no probabilities."""
     p_value: Mapped[float | None]
-    """How odd that is for a bin that holds what is expected (binwatch.conformal); NULL without calibration."""
+    """How odd the photo is for a bin that holds what is expected (binwatch.conformal); NULL without calibration."""
+    p_missing: Mapped[float | None]
+    """How much it looks as if items were missing, and NULL where `p_value` is."""
+    p_surplus: Mapped[float | None]
+    """How much it looks as if there were a surplus."""
     compared_at: Mapped[datetime]
 
 
@@ -195,13 +199,15 @@ BytewiseText = Text(collation="C").with_variant(Text(), "sqlite")
 
 _AUDITED = text("audit_id IS NOT NULL")
 _WRONG = text("difference <> 0")
+_MISSING = text("difference < 0")
+_SURPLUS = text("difference > 0")
 
 
 class CurrentComparison(Base):
     """How each bin's latest photo and latest expected quantity compare; no row for a bin that lacks one of them.
 
     Everything that discrepancies are filtered and ranked by is in this row. The ranking is `doubt`, then `chance`, then
-    `comparison_id`.
+    `comparison_id`; of bins that differ in one direction, `doubt_one_sided` takes the place of `doubt`.
     """
 
     __tablename__ = "current_comparisons"
@@ -217,6 +223,19 @@ class CurrentComparison(Base):
             postgresql_include=["audit_id"],
             postgresql_where=_WRONG,
             sqlite_where=_WRONG,
+        ),
+        # The same for each direction.
+        *(
+            Index(
+                f"ix_current_{name}",
+                "doubt_one_sided",
+                "chance",
+                "comparison_id",
+                postgresql_include=["audit_id"],
+                postgresql_where=where,
+                sqlite_where=where,
+            )
+            for name, where in (("missing", _MISSING), ("surplus", _SURPLUS))
         ),
         Index("ix_current_model", "model_version", "doubt", "chance", "comparison_id"),
         # For what is rare, or far down in the ranking: large differences, and bins that agree.
@@ -242,8 +261,12 @@ class CurrentComparison(Base):
     chance: Mapped[float]
     """As in `comparisons`, but 1 where it is unknown: such a bin is ranked last."""
     p_value: Mapped[float | None]
+    p_missing: Mapped[float | None]
+    p_surplus: Mapped[float | None]
     doubt: Mapped[float]
     """`p_value`; where there is none, 1 + `chance`, so that these come after all that have one."""
+    doubt_one_sided: Mapped[float]
+    """The same by `p_missing` if `difference` is negative, else by `p_surplus`."""
     audit_id: Mapped[int | None] = mapped_column(BigId, ForeignKey("audits.id"))
     """The last audit of this very photo; NULL if nobody has looked."""
 

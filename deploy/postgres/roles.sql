@@ -26,7 +26,7 @@ REVOKE INSERT, UPDATE, DELETE ON audits, audit_totals, alembic_version FROM binw
 -- The monitor records audits and expected quantities (`audit`, `expect`, `rank` and the page), and what follows from them.
 GRANT INSERT ON audits, expectations, comparisons TO binwatch_monitor;
 GRANT UPDATE ON expectations TO binwatch_monitor; -- a quantity takes the place of a failure to read one
-GRANT UPDATE (p_value) ON comparisons TO binwatch_monitor;
+GRANT UPDATE (p_value, p_missing, p_surplus) ON comparisons TO binwatch_monitor;
 GRANT INSERT, UPDATE ON bins, bin_totals, audit_totals, confusion_totals, expectation_totals, comparison_totals,
     comparison_hours, rank_totals TO binwatch_monitor;
 GRANT INSERT, UPDATE, DELETE ON current_comparisons TO binwatch_monitor;

@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import Query
 from pydantic import Field
 
+from binwatch.counts import Suspicion
 from monitor.views.discrepancies import MOST, Filters
 
 MAX_BIN = 1024
@@ -16,6 +17,9 @@ MAX_CURSOR = 200
 Alpha = Annotated[
     float | None,
     Query(gt=0, le=0.5, description="level that bins are flagged at; without it, the one of the settings"),
+]
+FlagDirection = Annotated[
+    Suspicion | None, Query(description="what bins are flagged for; without it, the one of the settings")
 ]
 Bucket = Annotated[
     str | None, Query(min_length=1, max_length=63, description="bucket; without it, the one of the settings")

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 
-from monitor.api.asked import Alpha, BinId, Bucket, FileQuery, ListQuery
+from monitor.api.asked import Alpha, BinId, Bucket, FileQuery, FlagDirection, ListQuery
 from monitor.api.machine import ModelName
 from monitor.api.problem import Problem
 from monitor.services import Given
@@ -27,10 +27,10 @@ _NOT_THERE: Final[dict[int | str, dict[str, Any]]] = {404: {"model": Problem}}
 @router.get("/overview", responses=_NOT_THERE)
 def overview(services: Given, model: ModelName = None, span: Span = Span.WEEK, alpha: Alpha = None) -> Overview:
     """Agreement and estimated accuracy over time, drift, what waits for somebody, and the latest photos."""
-    level = services.alpha(alpha)
+    level, direction = services.alpha(alpha), services.settings.flag_direction
     return services.records.read(
         lambda connection: read_overview(
-            connection, services.drift.report, services.reference_at_hand, level, model, span
+            connection, services.drift.report, services.reference_at_hand, level, direction, model, span
         )
     )
 
@@ -38,9 +38,9 @@ def overview(services: Given, model: ModelName = None, span: Span = Span.WEEK, a
 @router.get("/discrepancies", responses={400: {"model": Problem, "description": "a cursor that is none"}})
 def discrepancies(services: Given, asked: Annotated[ListQuery, Query()]) -> DiscrepancyPage:
     """Bins whose count differs from what is expected, the oddest first."""
-    level = services.alpha(asked.alpha)
+    level, filters = services.alpha(asked.alpha), services.filters(asked)
     return services.records.read(
-        lambda connection: read_discrepancies(connection, asked, level, asked.limit, asked.after, asked.before)
+        lambda connection: read_discrepancies(connection, filters, level, asked.limit, asked.after, asked.before)
     )
 
 
@@ -51,11 +51,11 @@ def discrepancies(services: Given, asked: Annotated[ListQuery, Query()]) -> Disc
 )
 def discrepancies_csv(services: Given, asked: Annotated[FileQuery, Query()]) -> StreamingResponse:
     """The same list as CSV, at most 100,000 bins."""
-    level = services.alpha(asked.alpha)
+    level, filters = services.alpha(asked.alpha), services.filters(asked)
 
     def part(after: str | None) -> DiscrepancyPage:
         return services.records.read(
-            lambda connection: read_discrepancies(connection, asked, level, ROWS_AT_A_TIME, after)
+            lambda connection: read_discrepancies(connection, filters, level, ROWS_AT_A_TIME, after)
         )
 
     first = part(None)  # an outage now is an answer; later it can only break off the file
@@ -69,17 +69,20 @@ def discrepancies_csv(services: Given, asked: Annotated[FileQuery, Query()]) -> 
 
 
 @router.get("/level")
-def level(services: Given, alpha: Alpha = None) -> Level:
+def level(services: Given, alpha: Alpha = None, direction: FlagDirection = None) -> Level:
     """How many bins a level flags, and how many of them to expect by chance."""
-    chosen = services.alpha(alpha)
-    return services.records.read(lambda connection: read_level(connection, chosen))
+    chosen, of = services.alpha(alpha), direction or services.settings.flag_direction
+    return services.records.read(lambda connection: read_level(connection, chosen, of))
 
 
 @router.get("/bin", responses=_NOT_THERE)
-def bin_(services: Given, id: BinId, bucket: Bucket = None, alpha: Alpha = None) -> BinDetail:
+def bin_(
+    services: Given, id: BinId, bucket: Bucket = None, alpha: Alpha = None, direction: FlagDirection = None
+) -> BinDetail:
     """One bin: its latest photo and expected quantity, and everything before."""
     of, chosen = bucket or services.settings.bucket, services.alpha(alpha)
-    return services.records.read(lambda connection: read_bin(connection, of, id, chosen))
+    flagged_for = direction or services.settings.flag_direction
+    return services.records.read(lambda connection: read_bin(connection, of, id, chosen, flagged_for))
 
 
 @router.get("/models")

@@ -38,7 +38,8 @@ class Asked(BaseModel):
     until: date | None = None
     """The last day, included."""
     prefix: str | None = Field(None, max_length=MAX_PREFIX)
-    direction: Direction = Direction.WRONG
+    direction: Direction | None = None
+    """None is the settings' own."""
     size: int = Field(0, ge=0, le=MORE)
     audited: Audited = Audited.NO
     flagged: bool = False
@@ -52,16 +53,11 @@ class Asked(BaseModel):
             since=_midnight(self.since),
             until=_midnight(self.until + timedelta(days=1)) if self.until and self.until < date.max else None,
             prefix=self.prefix,
-            direction=self.direction,
             size=self.size,
             audited=_AUDITED[self.audited],
             flagged=self.flagged,
+            **({"direction": self.direction} if self.direction else {}),
         )
-
-    @property
-    def to_do(self) -> Filters:
-        """The same without what somebody has checked."""
-        return self.filters.model_copy(update={"audited": False})
 
     @property
     def is_filtered(self) -> bool:
@@ -80,6 +76,11 @@ class Asked(BaseModel):
     @property
     def _said(self) -> dict[str, Any]:
         return self.model_dump(mode="json", exclude_defaults=True)
+
+
+def unaudited(filters: Filters) -> Filters:
+    """The same without what somebody has checked."""
+    return filters.model_copy(update={"audited": False})
 
 
 def _encoded(given: dict[str, Any]) -> str:

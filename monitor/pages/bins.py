@@ -12,7 +12,7 @@ from binwatch.metadata import MAX_QUANTITY
 from monitor.access.proxies import root_of
 from monitor.api.asked import Bucket
 from monitor.pages import asked
-from monitor.pages.asked import Asked
+from monitor.pages.asked import Asked, unaudited
 from monitor.pages.news import News
 from monitor.pages.templates import html
 from monitor.pages.visit import Visit
@@ -39,14 +39,15 @@ def one_bin(
     bucket: Bucket = None,
 ) -> HTMLResponse:
     """Everything about one bin, and the form to enter what is really in it."""
-    alpha, of = wanted.level or services.settings.flag_level, bucket or services.settings.bucket
+    alpha, of = services.alpha(wanted.level), bucket or services.settings.bucket
+    filters = services.filters(wanted.filters)
 
     def read(connection: Connection) -> tuple[BinDetail, Neighbours, BinRef | None]:
-        beside = neighbours(connection, wanted.filters, alpha, of, bin_id)
+        beside = neighbours(connection, filters, alpha, of, bin_id)
         onwards = beside.next
-        if wanted.filters.audited is not False:  # then the next one may have been checked
-            onwards = neighbours(connection, wanted.to_do, alpha, of, bin_id).next
-        return read_bin(connection, of, bin_id, alpha), beside, onwards
+        if filters.audited is not False:  # then the next one may have been checked
+            onwards = neighbours(connection, unaudited(filters), alpha, of, bin_id).next
+        return read_bin(connection, of, bin_id, alpha, filters.direction.suspicion), beside, onwards
 
     detail, beside, onwards = services.records.read(read)
     return html(
@@ -67,8 +68,8 @@ def one_bin(
 @router.get("/audit")
 def first(request: Request, services: Given, wanted: asked.Given) -> RedirectResponse:
     """To the worst bin of the filter that nobody has looked at."""
-    alpha = wanted.level or services.settings.flag_level
-    beside = services.records.read(lambda connection: neighbours(connection, wanted.to_do, alpha, "", ""))
+    alpha, filters = services.alpha(wanted.level), unaudited(services.filters(wanted.filters))
+    beside = services.records.read(lambda connection: neighbours(connection, filters, alpha, "", ""))
     return RedirectResponse(root_of(request) + address(wanted, beside.next), 303)
 
 

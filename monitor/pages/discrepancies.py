@@ -37,11 +37,11 @@ def discrepancies(
 ) -> HTMLResponse:
     """Bins to look at, with the filter, and what the level promises."""
 
-    alpha = wanted.level or services.settings.flag_level
+    alpha, filters = services.alpha(wanted.level), services.filters(wanted.filters)
 
     def read(connection: Connection) -> tuple[DiscrepancyPage, Level]:
-        page = read_discrepancies(connection, wanted.filters, alpha, AT_A_TIME, after, before)
-        return page, read_level(connection, alpha)
+        page = read_discrepancies(connection, filters, alpha, AT_A_TIME, after, before)
+        return page, read_level(connection, alpha, filters.direction.suspicion)
 
     found, level = services.records.read(read)
     return html(
@@ -55,9 +55,17 @@ def discrepancies(
         level=level,
         says=sentences.level(level, brief_drift(services.drift.report)),
         empty=sentences.nothing_found(level, is_filtered=wanted.is_filtered),
-        queue=Asked(flagged=True, level=wanted.level),
+        direction=filters.direction,
+        suspicion=filters.direction.suspicion,
+        usual_direction=services.settings.flag_direction,
+        queue=Asked(flagged=True, level=wanted.level, direction=_flags_of(wanted.direction)),
         usual=services.settings.flag_level,
         levels=sorted({*asked.LEVELS, services.settings.flag_level, alpha}),
         directions=list(Direction),
         export=wanted.export(alpha),
     )
+
+
+def _flags_of(direction: Direction | None) -> Direction | None:
+    """The direction whose flags the page counts."""
+    return None if direction is None else Direction(direction.suspicion)

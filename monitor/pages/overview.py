@@ -22,10 +22,10 @@ def overview(
     request: Request, services: Given, visit: Visit, news: News, model: ModelName = None, span: Span = Span.WEEK
 ) -> HTMLResponse:
     """How well counts and inventory agree, what waits for somebody, and the photos that were recorded last."""
-    level = services.settings.flag_level
+    level, direction = services.settings.flag_level, services.settings.flag_direction
     view = services.records.read(
         lambda connection: read_overview(
-            connection, services.drift.report, services.reference_at_hand, level, model, span
+            connection, services.drift.report, services.reference_at_hand, level, direction, model, span
         )
     )
     return html(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from binwatch.counts import Outcome
+from binwatch.counts import Outcome, Suspicion
 from binwatch.reference import ENOUGH, Signal
 from monitor.drift.judge import MIN_PHOTOS, Verdict
 from monitor.drift.windows import Window
@@ -50,21 +50,29 @@ VERDICTS = {
 OUTCOMES = {Outcome.EXACT: "right", Outcome.UNDER: "too low", Outcome.OVER: "too high"}
 """What an audit says of a count or of an expected quantity."""
 DIRECTIONS = {
-    Direction.WRONG: "too many or too few",
-    Direction.UNDER: "fewer than expected",
-    Direction.OVER: "more than expected",
+    Direction.EITHER: "more or fewer than expected",
+    Direction.MISSING: "fewer than expected: items missing",
+    Direction.SURPLUS: "more than expected: a surplus",
     Direction.EXACT: "as many as expected",
     Direction.ALL: "any of these",
 }
 
 
-def oddness(p_value: float | None) -> str:
+_SO_ODD = {
+    Suspicion.EITHER: "this odd",
+    Suspicion.MISSING: "so much as if items were missing",
+    Suspicion.SURPLUS: "so much as if there were more",
+}
+
+
+def oddness(p_value: float | None, suspicion: Suspicion = Suspicion.EITHER) -> str:
     """What a p-value says of a bin; nothing without one."""
     if p_value is None:
         return ""
     if p_value >= _ORDINARY:
         return "Correctly recorded bins often look like this."
-    return f"Of 1{_NARROW}000 correctly recorded bins, about {max(round(1000 * p_value), 1)} look this odd."
+    odd = max(round(1000 * p_value), 1)
+    return f"Of 1{_NARROW}000 correctly recorded bins, about {odd} look {_SO_ODD[suspicion]}."
 
 
 def doubt(chance: float | None) -> str:
@@ -79,6 +87,13 @@ def likely(chance: float) -> str:
     return f"{100 * chance:.{1 if chance < _SMALL else 0}f}{_NARROW}%"
 
 
+FLAGGED_FOR = {
+    Suspicion.EITHER: "flagged",
+    Suspicion.MISSING: "flagged as missing items",
+    Suspicion.SURPLUS: "flagged as holding a surplus",
+}
+
+
 def level(of: Level, drift: DriftInBrief) -> str:
     """What a level means for so many bins, and whether that can be believed now."""
     if not of.calibrated:
@@ -87,7 +102,9 @@ def level(of: Level, drift: DriftInBrief) -> str:
             " with this release to get one."
         )
     most = number(round(of.false_flags))
-    by_chance = f"If every bin were recorded correctly, at most about {most} would be flagged by chance"
+    by_chance = (
+        f"If every bin were recorded correctly, at most about {most} would be {FLAGGED_FOR[of.direction]} by chance"
+    )
     if of.flagged <= of.false_flags:
         return f"{by_chance}: these may all be chance.{_so_far(of)}"
     return f"{by_chance}: some of these are right, so look before you correct.{_so_far(of)}{_unless(drift)}"

@@ -44,6 +44,7 @@ def _environment() -> Environment:
         "short": _short,
         "query": _query,
         "oddness": sentences.oddness,
+        "flagged_for": sentences.FLAGGED_FOR.__getitem__,
         "doubt": sentences.doubt,
         "likely": sentences.likely,
         "verdict": sentences.OUTCOMES.__getitem__,

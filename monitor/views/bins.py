@@ -9,13 +9,14 @@ from typing import Any
 from pydantic import BaseModel
 from sqlalchemy import Connection, RowMapping, select
 
-from binwatch.counts import CLASSES, Outcome, class_of, outcome_of
+from binwatch.counts import CLASSES, Outcome, Suspicion, class_of, outcome_of
 from binwatch.keys import bin_id as one_bin_id
 from binwatch.metadata import MAX_ITEMS
 from binwatch.records.audits import UnknownBin
 from binwatch.records.engine import can_hold
 from binwatch.records.tables import Audit, Bin, Count, CurrentComparison, Expectation
 from monitor.photos import can_be_shown, was_replaced
+from monitor.views.discrepancies import is_flagged
 
 HISTORY = 50
 """Photos, expected quantities and audits that are listed at most, the newest first."""
@@ -121,6 +122,10 @@ class Standing(BaseModel):
     chance: float | None
     """Probability that the model gives to the expected quantity."""
     p_value: float | None
+    p_missing: float | None
+    p_surplus: float | None
+    direction: Suspicion
+    """What it may be flagged for."""
     flagged: bool
 
 
@@ -146,7 +151,9 @@ class BinDetail(BaseModel):
     audits: list[BinAudit]
 
 
-def read_bin(connection: Connection, bucket: str, bin_id: str, alpha: float) -> BinDetail:
+def read_bin(
+    connection: Connection, bucket: str, bin_id: str, alpha: float, direction: Suspicion = Suspicion.EITHER
+) -> BinDetail:
     """One bin. Raises UnknownBin."""
     bin_id = one_bin_id(bin_id)
     wanted = select(Bin.__table__).where(Bin.bucket == bucket, Bin.bin_id == bin_id)
@@ -170,7 +177,7 @@ def read_bin(connection: Connection, bucket: str, bin_id: str, alpha: float) -> 
         photo=_photo(photo, state) if photo else None,
         probabilities=_chances(photo, expected),
         expected=_expected(expected, state) if expected else None,
-        standing=_standing(current, alpha) if current else None,
+        standing=_standing(current, alpha, direction) if current else None,
         alpha=alpha,
         audit=next((audit for audit in audits if audit.of_latest_photo), None),
         photos=[_photo(row, state) for row in photos],
@@ -272,15 +279,17 @@ def _sum(items: Sequence[Item]) -> int | None:
     return sum(quantities) if quantities and len(quantities) == len(items) < MAX_ITEMS else None
 
 
-def _standing(row: RowMapping, alpha: float) -> Standing:
-    difference, p_value = row["difference"], row["p_value"]
+def _standing(row: RowMapping, alpha: float, direction: Suspicion) -> Standing:
     return Standing(
         comparison_id=row["comparison_id"],
-        difference=difference,
+        difference=row["difference"],
         outcome=outcome_of(row["predicted"], row["expected"]),
         chance=row["chance"] if row["doubt"] < 2 else None,
-        p_value=p_value,
-        flagged=difference != 0 and p_value is not None and p_value <= alpha,
+        p_value=row["p_value"],
+        p_missing=row["p_missing"],
+        p_surplus=row["p_surplus"],
+        direction=direction,
+        flagged=is_flagged(row, alpha, direction),
     )
 
 

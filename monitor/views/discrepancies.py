@@ -1,7 +1,7 @@
 """Bins whose photo does not look like the quantity that the inventory expects, the oddest first.
 
-They are ranked by conformal p-value (binwatch.conformal), and where a model has no calibration by the probability of
-the expected quantity, after all that have a p-value.
+They are ranked by conformal p-value (binwatch.conformal), that of the direction which is asked for, and where a model
+has no calibration by the probability of the expected quantity, after all that have a p-value.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from sqlalchemy import ColumnElement, Connection, RowMapping, and_, func, literal, or_, select, tuple_
 from sqlalchemy.orm import InstrumentedAttribute
 
-from binwatch.counts import CLASSES, MORE, Outcome, class_of, outcome_of
+from binwatch.counts import CLASSES, MORE, Outcome, Suspicion, class_of, is_suspect, outcome_of
 from binwatch.errors import BinwatchError
 from binwatch.keys import bin_id as one_bin_id
 from binwatch.records.current import Ranked
@@ -33,7 +33,6 @@ _LAST = "\U0010ffff"
 
 Doubt = tuple[float, float, int]
 """Place in the ranking: doubt, chance and id of the comparison."""
-_RANK = (CurrentComparison.doubt, CurrentComparison.chance, CurrentComparison.comparison_id)
 PROVEN = 1_000
 """Audits that tell what flags have been worth: enough for a figure of now, and read in a moment."""
 FEW = 20_000
@@ -45,14 +44,19 @@ class BadCursor(BinwatchError):
 
 
 class Direction(StrEnum):
-    """Which side of the expected quantity the count is on."""
+    """Which bins: those that look wrong in one way or either (binwatch.counts.Suspicion), and the others."""
 
-    WRONG = "wrong"
-    """Either side: the count differs."""
-    UNDER = "under"
-    OVER = "over"
+    EITHER = Suspicion.EITHER.value
+    MISSING = Suspicion.MISSING.value
+    SURPLUS = Suspicion.SURPLUS.value
     EXACT = "exact"
+    """The count agrees."""
     ALL = "all"
+
+    @property
+    def suspicion(self) -> Suspicion:
+        """By whose p-values such bins are ranked and flagged."""
+        return Suspicion(self) if self in (Direction.MISSING, Direction.SURPLUS) else Suspicion.EITHER
 
 
 class Filters(BaseModel):
@@ -67,7 +71,9 @@ class Filters(BaseModel):
         max_length=MAX_PREFIX,
         description="how the bin's id begins; with a slash in it, how the photo's key begins",
     )
-    direction: Direction = Field(Direction.WRONG, description="count under or over the expected quantity, or both")
+    direction: Direction = Field(
+        Direction.EITHER, description="items missing or surplus, either, count exact, or all; ranks and flags by it"
+    )
     size: int = Field(0, ge=0, le=MORE, description="least difference in items")
     audited: bool | None = Field(None, description="true: somebody counted this photo's bin; false: nobody did")
     model: str | None = Field(None, max_length=100, description="a model's version")
@@ -109,10 +115,19 @@ class Discrepancy(BaseModel):
     """Probability that the model gives to the expected quantity."""
     p_value: float | None
     """How odd the photo is for a correctly recorded bin; None without calibration."""
+    p_missing: float | None
+    """How much it looks as if items were missing."""
+    p_surplus: float | None
+    """How much it looks as if there were a surplus."""
     flagged: bool
-    """The count differs, and the p-value is at most the level."""
+    """The count differs in the direction that was asked for, and the p-value of it is at most the level."""
     audit: AuditSaid | None
     """The last audit of this photo."""
+
+    def p_value_of(self, suspicion: Suspicion) -> float | None:
+        """P-value of one suspicion."""
+        by_one_side = {Suspicion.MISSING: self.p_missing, Suspicion.SURPLUS: self.p_surplus}
+        return by_one_side.get(suspicion, self.p_value)
 
 
 class DiscrepancyPage(BaseModel):
@@ -143,12 +158,14 @@ class Level(BaseModel):
     """What flagging promises: of correctly recorded bins, at most the share `alpha` is flagged, on average."""
 
     alpha: float
+    direction: Suspicion
+    """What bins are flagged for."""
     compared: int
     """Bins that have both a count and an expected quantity now."""
     calibrated: int
     """Those of them that have a p-value."""
     flagged: int
-    """Bins whose count differs and whose p-value is at most `alpha`."""
+    """Bins whose count differs in this direction and whose p-value is at most `alpha`."""
     unaudited: int
     """Flagged bins that nobody has looked at since the photo was taken."""
     false_flags: float
@@ -175,9 +192,9 @@ def read_discrepancies(
     kept = rows[:limit][::-1] if backwards else rows[:limit]
     has_next, has_previous = (bool(kept), more) if backwards else (more, cursor is not None and bool(kept))
     return DiscrepancyPage(
-        items=[_discrepancy(row, alpha) for row in kept],
-        next=_cursor(kept[-1]) if has_next else None,
-        previous=_cursor(kept[0]) if has_previous else None,
+        items=[_discrepancy(row, alpha, filters.direction.suspicion) for row in kept],
+        next=_cursor(kept[-1], filters.direction) if has_next else None,
+        previous=_cursor(kept[0], filters.direction) if has_previous else None,
     )
 
 
@@ -185,23 +202,25 @@ def neighbours(connection: Connection, filters: Filters, alpha: float, bucket: s
     """The bins before and after one in the ranking of `filters`, whether it still passes them or not."""
     bin_id = one_bin_id(bin_id)
     where = (CurrentComparison.bucket == bucket, CurrentComparison.bin_id == bin_id)
-    place = connection.execute(select(*_RANK).where(*where)).one_or_none() if can_hold(bucket, bin_id) else None
+    rank = _rank(filters.direction)
+    place = connection.execute(select(*rank).where(*where)).one_or_none() if can_hold(bucket, bin_id) else None
     here: Doubt | None = None if place is None else (place[0], place[1], place[2])
     following = _rows(connection, filters, alpha, here, 1, backwards=False)
     before = _rows(connection, filters, alpha, here, 1, backwards=True) if here else []
     return Neighbours(previous=_ref(before), next=_ref(following))
 
 
-def read_level(connection: Connection, alpha: float) -> Level:
+def read_level(connection: Connection, alpha: float, direction: Suspicion = Suspicion.EITHER) -> Level:
     """How many bins the level flags now."""
     ranked = dict.fromkeys(Ranked, 0)
     for kind, number in connection.execute(select(RankTotal.kind, RankTotal.bins)):
         ranked[Ranked(kind)] = number
-    flagged = select(func.count(), func.count(CurrentComparison.audit_id)).where(*_flagged(alpha))
+    flagged = select(func.count(), func.count(CurrentComparison.audit_id)).where(*_flagged(alpha, direction))
     bins, audited = connection.execute(flagged).one()
-    proven = _proven(connection, alpha)
+    proven = _proven(connection, alpha, direction)
     return Level(
         alpha=alpha,
+        direction=direction,
         compared=sum(ranked.values()),
         calibrated=ranked[Ranked.CALIBRATED],
         flagged=bins,
@@ -212,14 +231,23 @@ def read_level(connection: Connection, alpha: float) -> Level:
     )
 
 
-def _proven(connection: Connection, alpha: float) -> list[bool]:
+def read_levels(connection: Connection, alpha: float) -> list[Level]:
+    """How many bins the level flags now for each suspicion."""
+    return [read_level(connection, alpha, suspicion) for suspicion in Suspicion]
+
+
+def _proven(connection: Connection, alpha: float, direction: Suspicion) -> list[bool]:
     """Of each flagged bin that was audited lately, whether the inventory was wrong.
 
     By the ledger, since a bin whose quantity was corrected after the audit is not flagged any more.
     """
     lately = select(Audit.__table__).order_by(Audit.id.desc()).limit(PROVEN).subquery()
     of_pair = and_(Comparison.count_id == lately.c.count_id, Comparison.expected == Expectation.quantity)
-    flagged = (Comparison.p_value <= alpha, Comparison.error != 0)
+    flagged = {
+        Suspicion.EITHER: (Comparison.p_value <= alpha, Comparison.error != 0),
+        Suspicion.MISSING: (Comparison.p_missing <= alpha, Comparison.error < 0),
+        Suspicion.SURPLUS: (Comparison.p_surplus <= alpha, Comparison.error > 0),
+    }[direction]
     statement = (
         select(Comparison.count_id, Comparison.expected, lately.c.quantity)
         .select_from(lately)
@@ -232,8 +260,23 @@ def _proven(connection: Connection, alpha: float) -> list[bool]:
     return [class_of(expected) != class_of(quantity) for (_, expected), quantity in last.items()]
 
 
-def _flagged(alpha: float) -> tuple[ColumnElement[bool], ...]:
-    return CurrentComparison.doubt <= alpha, CurrentComparison.difference != 0
+def _flagged(alpha: float, direction: Suspicion) -> tuple[ColumnElement[bool], ...]:
+    difference = CurrentComparison.difference
+    if direction is Suspicion.EITHER:
+        return CurrentComparison.doubt <= alpha, difference != 0
+    return (
+        CurrentComparison.doubt_one_sided <= alpha,
+        difference < 0 if direction is Suspicion.MISSING else difference > 0,
+    )
+
+
+def _rank(
+    direction: Direction,
+) -> tuple[InstrumentedAttribute[float], InstrumentedAttribute[float], InstrumentedAttribute[int]]:
+    """Columns of the ranking."""
+    two_sided = direction.suspicion is Suspicion.EITHER
+    doubt = CurrentComparison.doubt if two_sided else CurrentComparison.doubt_one_sided
+    return doubt, CurrentComparison.chance, CurrentComparison.comparison_id
 
 
 def _rows(
@@ -242,13 +285,13 @@ def _rows(
     if not can_hold(filters.prefix or "", filters.model or ""):
         return []
     statement = _ROW.where(*_conditions(filters, alpha))
-    rank = tuple_(*_RANK)
+    rank = tuple_(*_rank(filters.direction))
     if place is not None:
         here = tuple_(*(literal(part) for part in place))
         statement = statement.where(rank < here if backwards else rank > here)
     # An expression that no index is sorted by: PostgreSQL believes that filters are independent of each other, and
     # would walk down the whole ranking in search of yesterday's photos by a model that was replaced last week.
-    columns = [column + 0 for column in _RANK] if _are_few(connection, filters) else list(_RANK)
+    columns = [column + 0 for column in rank.clauses] if _are_few(connection, filters) else list(rank.clauses)
     order = [column.desc() for column in columns] if backwards else columns
     return connection.execute(statement.order_by(*order).limit(limit)).mappings().all()
 
@@ -267,7 +310,7 @@ _ROW = (
 
 def _are_few(connection: Connection, filters: Filters) -> bool:
     """Whether one of several filters, by an index of its own, leaves at most FEW bins. One alone is judged rightly."""
-    others = (filters.model is not None, filters.size > 1, filters.direction is not Direction.WRONG, filters.flagged)
+    others = (filters.model is not None, filters.size > 1, filters.direction is not Direction.EITHER, filters.flagged)
     ranges = [list(_within(filters))] if filters.since or filters.until else []
     ranges += [[_begins(filters.prefix)]] if filters.prefix else []
     ranges += [[CurrentComparison.audit_id.is_not(None)]] if filters.audited else []
@@ -294,17 +337,17 @@ def _conditions(filters: Filters, alpha: float) -> Iterator[ColumnElement[bool]]
     if filters.model is not None:
         yield CurrentComparison.model_version == filters.model
     if filters.flagged:
-        yield CurrentComparison.doubt <= alpha
+        yield _rank(filters.direction)[0] <= alpha
     yield from _of_size(filters)
 
 
 def _of_size(filters: Filters) -> Iterator[ColumnElement[bool]]:
     difference, least = CurrentComparison.difference, max(filters.size, 1)
-    if filters.direction is Direction.WRONG or (filters.direction is Direction.ALL and filters.size):
+    if filters.direction is Direction.EITHER or (filters.direction is Direction.ALL and filters.size):
         yield or_(difference <= -least, difference >= least) if least > 1 else difference != 0
-    elif filters.direction is Direction.UNDER:
+    elif filters.direction is Direction.MISSING:
         yield difference <= -least
-    elif filters.direction is Direction.OVER:
+    elif filters.direction is Direction.SURPLUS:
         yield difference >= least
     elif filters.direction is Direction.EXACT:
         yield difference == 0
@@ -325,7 +368,7 @@ def _between(column: ColumnElement[str] | InstrumentedAttribute[str], prefix: st
     return and_(column >= prefix, column < prefix + _LAST)
 
 
-def _discrepancy(row: RowMapping, alpha: float) -> Discrepancy:
+def _discrepancy(row: RowMapping, alpha: float, direction: Suspicion) -> Discrepancy:
     said = None
     if row["audit_id"] is not None:
         said = AuditSaid(
@@ -335,7 +378,6 @@ def _discrepancy(row: RowMapping, alpha: float) -> Discrepancy:
             audited_at=row["audit_at"],
             of_inventory=outcome_of(class_of(row["expected"]), row["audit_quantity"]),
         )
-    difference, p_value = row["difference"], row["p_value"]
     return Discrepancy(
         id=row["comparison_id"],
         bucket=row["bucket"],
@@ -347,22 +389,30 @@ def _discrepancy(row: RowMapping, alpha: float) -> Discrepancy:
         predicted=row["predicted"],
         count=CLASSES[row["predicted"]],
         expected=row["expected"],
-        difference=difference,
+        difference=row["difference"],
         outcome=outcome_of(row["predicted"], row["expected"]),
         chance=row["chance"] if row["doubt"] < 2 else None,
-        p_value=p_value,
-        flagged=difference != 0 and p_value is not None and p_value <= alpha,
+        p_value=row["p_value"],
+        p_missing=row["p_missing"],
+        p_surplus=row["p_surplus"],
+        flagged=is_flagged(row, alpha, direction),
         audit=said,
     )
+
+
+def is_flagged(row: RowMapping, alpha: float, direction: Suspicion) -> bool:
+    """Whether a row of `current_comparisons` is flagged for this."""
+    doubt = row["doubt" if direction is Suspicion.EITHER else "doubt_one_sided"]
+    return is_suspect(row["difference"], direction) and bool(doubt <= alpha)
 
 
 def _ref(rows: Sequence[RowMapping]) -> BinRef | None:
     return BinRef(bucket=rows[0]["bucket"], bin_id=rows[0]["bin_id"]) if rows else None
 
 
-def _cursor(row: RowMapping) -> str:
-    """Opaque to whoever gets it, so that the ranking may change without breaking anybody."""
-    text = f"{row['doubt']!r} {row['chance']!r} {row['comparison_id']}"
+def _cursor(row: RowMapping, direction: Direction) -> str:
+    """Opaque to its reader, so that the ranking may change without breaking anybody."""
+    text = " ".join(repr(row[column.key]) for column in _rank(direction))
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 

@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, Connection, Integer, Select, cast, extract
 from sqlalchemy.orm import InstrumentedAttribute
 
 from binwatch.bundle import Reference
-from binwatch.counts import Outcome
+from binwatch.counts import Outcome, Suspicion
 from binwatch.records.tables import ComparisonHour, PhotoHour
 from monitor.drift.report import DriftReport
 from monitor.latest import CountedPhoto, read_latest
@@ -127,6 +127,7 @@ def read_overview(
     report: DriftReport | None,
     reference_of: ReferenceOf,
     alpha: float,
+    direction: Suspicion = Suspicion.EITHER,
     model: str | None = None,
     span: Span = Span.WEEK,
     now: datetime | None = None,
@@ -134,7 +135,7 @@ def read_overview(
     """The first page, its figures about `model` or the one in use. Raises UnknownModel."""
     totals = read_totals(connection)
     summary = summarise(totals, model)
-    level = read_level(connection, alpha)
+    level = read_level(connection, alpha, direction)
     return Overview(
         summary=summary,
         trend=read_trend(connection, span, reference_of, now),

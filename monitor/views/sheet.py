@@ -13,7 +13,7 @@ MOST_ROWS = 100_000
 """Lines of a file. Whoever needs more asks the API page by page."""
 COLUMNS = (
     "bin", "bucket", "key", "photo_stored", "model", "count", "expected", "difference", "probability_of_expected",
-    "p_value", "flagged", "audited", "auditor", "audited_at",
+    "p_value", "p_missing", "p_surplus", "flagged", "audited", "auditor", "audited_at",
 )  # fmt: skip
 
 
@@ -48,8 +48,7 @@ def _cells(one: Discrepancy) -> tuple[object, ...]:
         one.count,
         one.expected,
         one.difference,
-        "" if one.chance is None else f"{one.chance:.6g}",
-        "" if one.p_value is None else f"{one.p_value:.6g}",
+        *("" if share is None else f"{share:.6g}" for share in (one.chance, one.p_value, one.p_missing, one.p_surplus)),
         int(one.flagged),
         said.quantity if said else "",
         said.auditor or "" if said else "",

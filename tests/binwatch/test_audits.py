@@ -28,9 +28,17 @@ Cell = tuple[str, str, int, str]
 LATER_MIGRATIONS = (
     "ALTER TABLE counts DROP COLUMN tried_at",
     "ALTER TABLE expectations DROP COLUMN tried_at",
+    "DROP INDEX ix_current_missing",
+    "DROP INDEX ix_current_surplus",
     "DROP INDEX ix_current_difference",
     "ALTER TABLE current_comparisons RENAME COLUMN difference TO error",
     "CREATE INDEX ix_current_error ON current_comparisons (error)",
+    "ALTER TABLE current_comparisons DROP COLUMN doubt_one_sided",
+    *(
+        f"ALTER TABLE {table} DROP COLUMN {column}"
+        for table in ("comparisons", "current_comparisons")
+        for column in ("p_missing", "p_surplus")
+    ),
 )
 """What takes back the migrations after 0005."""
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, select, text
 
-from binwatch.bundle import Calibration, Category
+from binwatch.bundle import Calibration
 from binwatch.errors import MetadataReason, Reason
 from binwatch.records.audits import Seen, StaleAudit, add_audit
 from binwatch.records.current import Ranked, rank
@@ -26,11 +26,10 @@ from binwatch.records.tables import (
     PhotoHour,
     RankTotal,
 )
+from tests.calibrations import category
 
 START = datetime(2026, 11, 20, tzinfo=UTC)
-CALIBRATION = Calibration(
-    photos=4, split="test", categories=(Category(classes=tuple(range(7)), scores=(0.1, 0.5, 0.5, 0.9)),)
-)
+CALIBRATION = Calibration(photos=4, split="test", categories=(category((0.1, 0.5, 0.5, 0.9)),))
 
 
 def count(bin_id: str, predicted: int | None, minutes: int = 0, model: str = "v1", **fields: Any) -> NewCount:
@@ -104,16 +103,37 @@ def test_comparisons_get_p_values_of_their_model(records_engine: Engine) -> None
     store.use_model("v1", CALIBRATION)
     store.add_counts([count("a", 2), count("b", 2), count("c", 2, model="older")])
     store.add_expectations([expect("a", 2), expect("b", 3), expect("c", 3)])
-    found = {
-        row["bin_id"]: (row["chance"], row["p_value"], row["doubt"]) for row in rows(records_engine, CurrentComparison)
+    columns = ("chance", "p_value", "p_missing", "p_surplus", "doubt", "doubt_one_sided")
+    found = {row["bin_id"]: tuple(map(row.get, columns)) for row in rows(records_engine, CurrentComparison)}
+    assert found == {
+        "a": (0.7, 0.8, 1.0, 0.8, 0.8, 0.8),
+        "b": (0.05, 0.4, 0.4, 0.8, 0.4, 0.4),
+        "c": (0.05, None, None, None, 1.05, 1.05),
     }
-    assert found == {"a": (0.7, 0.8, 0.8), "b": (0.05, 0.2, 0.2), "c": (0.05, None, 1.05)}
-    assert [row["p_value"] for row in rows(records_engine, Comparison)] == [0.8, 0.2, None]
+    columns = ("p_value", "p_missing", "p_surplus")
+    assert [tuple(map(row.get, columns)) for row in rows(records_engine, Comparison)] == [
+        (0.8, 1.0, 0.8),
+        (0.4, 0.4, 0.8),
+        (None, None, None),
+    ]
+
+
+def test_a_bin_is_doubted_in_the_direction_in_which_its_count_differs(records_engine: Engine) -> None:
+    """Scores of a surplus are lower here, so the same tail has a smaller p-value on that side."""
+    store = Store(records_engine)
+    every = category((0.1, 0.5, 0.5, 0.9), surplus=(0.1, 0.1, 0.1, 0.2))
+    store.use_model("v1", Calibration(photos=4, split="test", categories=(every,)))
+    store.add_counts([count("more", 4), count("fewer", 2)])
+    store.add_expectations([expect("more", 3), expect("fewer", 3)])
+    found = {row["bin_id"]: row for row in rows(records_engine, CurrentComparison)}
+    assert (found["more"]["difference"], found["fewer"]["difference"]) == (1, -1)
+    assert found["more"]["doubt_one_sided"] == found["more"]["p_surplus"] == 0.2
+    assert found["fewer"]["doubt_one_sided"] == found["fewer"]["p_missing"] == 0.4
 
 
 def test_a_quantity_that_the_model_never_answers_makes_no_bin_doubtful(records_engine: Engine) -> None:
     """Its probability of that is 0 of every bin: ranked by it, they would hide the bins that are wrong."""
-    some = Category(classes=(1, 2, 3, 4, 5), scores=(0.1, 0.5, 0.5, 0.9))
+    some = category((0.1, 0.5, 0.5, 0.9), classes=(1, 2, 3, 4, 5))
     store = Store(records_engine)
     store.use_model("v1", Calibration(photos=4, split="test", categories=(some,)))
     said = [0.0, 0.1, 0.7, 0.1, 0.1, 0.0, 0.0]
@@ -134,11 +154,11 @@ def test_a_calibration_that_changed_is_used_at_once(records_engine: Engine) -> N
     store.add_expectations([expect("a", 3), expect("b", 3)])
     store.use_model("v1", CALIBRATION)
     store.add_counts([count("a", 2)])
-    other = Calibration(photos=1, split="test", categories=(Category(classes=tuple(range(7)), scores=(1.0,)),))
+    other = Calibration(photos=1, split="test", categories=(category((1.0,)),))
     Store(records_engine).use_model("v1", other)
     Store(records_engine).use_model("v1", None)  # a worker with an older bundle knows none, and takes none away
     store.add_counts([count("b", 2)])
-    assert [row["p_value"] for row in rows(records_engine, CurrentComparison)] == [0.2, 1.0]
+    assert [row["p_value"] for row in rows(records_engine, CurrentComparison)] == [0.4, 1.0]
 
 
 def test_since_when_a_model_is_used(records_engine: Engine) -> None:
@@ -156,8 +176,13 @@ def test_bins_that_were_compared_without_calibration_get_their_rank(records_engi
     store.use_model("v1", CALIBRATION)
     assert rank(records_engine) == 1
     assert rank(records_engine) == 0
-    assert [row["doubt"] for row in rows(records_engine, CurrentComparison)] == [0.2, 2.0, 1.05]
-    assert [row["p_value"] for row in rows(records_engine, Comparison)] == [0.2, None, None]
+    assert [row["doubt"] for row in rows(records_engine, CurrentComparison)] == [0.4, 2.0, 1.05]
+    columns = ("p_value", "p_missing", "p_surplus")
+    assert [tuple(map(row.get, columns)) for row in rows(records_engine, Comparison)] == [
+        (0.4, 0.4, 0.8),
+        (None, None, None),
+        (None, None, None),
+    ]
 
 
 def test_a_bin_whose_expected_class_has_probability_0_gets_its_rank(records_engine: Engine) -> None:
@@ -327,4 +352,42 @@ def test_what_was_there_before_gets_its_rows(empty_url: str) -> None:
     assert photos["confidence"] == pytest.approx(1.4)
     found = [(row["subject"], row["true_class"], row["predicted"]) for row in rows(engine, ConfusionTotal)]
     assert found == [("audit", 6, 3), ("inventory", 6, 3)]
+    engine.dispose()
+
+
+def test_p_values_of_before_are_taken_back_and_made_anew(empty_url: str) -> None:
+    """They were of another score, and so was the calibration in the records."""
+    engine = connect(empty_url)
+    migrate(engine, "0008")
+    at = AT if engine.dialect.name == "postgresql" else AT.removesuffix("+00:00")
+    said = "[0.05, 0.05, 0.05, 0.7, 0.05, 0.05, 0.05]"
+    statements = (
+        "INSERT INTO models (model_version, first_at, calibration, calibrated_at) VALUES ('m', :at, '{}', :at)",
+        "INSERT INTO expectations (id, bucket, bin_id, source, etag, quantity, modified_at, recorded_at)"
+        " VALUES (1, 'b', 'a', 's', 'e', 4, :at, :at)",
+        "INSERT INTO bins (bucket, bin_id, count_id, expectation_id) VALUES ('b', 'a', 1, 1)",
+        "INSERT INTO comparisons (id, bucket, bin_id, count_id, expectation_id, model_version, predicted, expected,"
+        " error, outcome, chance, p_value, compared_at)"
+        " VALUES (1, 'b', 'a', 1, 1, 'm', 3, 4, -1, 'under', 0.05, 0.01, :at)",
+        "INSERT INTO current_comparisons (bucket, bin_id, comparison_id, count_id, expectation_id, model_version, key,"
+        " photo_at, predicted, expected, difference, chance, p_value, doubt)"
+        " VALUES ('b', 'a', 1, 1, 1, 'm', 'a.jpg', :at, 3, 4, -1, 0.05, 0.01, 0.01)",
+        "INSERT INTO rank_totals (kind, bins, last_at) VALUES ('calibrated', 1, :at)",
+    )
+    with engine.begin() as connection:
+        values = {"id": 1, "key": "a.jpg", "bin": "a", "predicted": 3, "reason": None, "said": said, "at": at}
+        connection.execute(text(COUNT), values)
+        for statement in statements:
+            connection.execute(text(statement), {"at": at})
+    migrate(engine)
+    columns = ("p_value", "p_missing", "p_surplus", "doubt", "doubt_one_sided")
+    (now,) = rows(engine, CurrentComparison)
+    assert tuple(map(now.get, columns)) == (None, None, None, 1.05, 1.05)
+    assert rank(engine) == 0
+    Store(engine).use_model("m", CALIBRATION)
+    assert rank(engine) == 1
+    (now,) = rows(engine, CurrentComparison)
+    assert tuple(map(now.get, columns)) == (0.4, 0.4, 1.0, 0.4, 0.4)
+    totals = {row["kind"]: row["bins"] for row in rows(engine, RankTotal)}
+    assert totals == {"calibrated": 1, "uncalibrated": 0}
     engine.dispose()

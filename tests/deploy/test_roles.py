@@ -15,7 +15,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ProgrammingError
 
-from binwatch.bundle import Calibration, Category
+from binwatch.bundle import Calibration
 from binwatch.errors import MetadataReason
 from binwatch.records.audits import add_audit
 from binwatch.records.current import rank
@@ -26,6 +26,7 @@ from binwatch.records.tables import Base
 from binwatch.records.trials import Trials
 from monitor.records import Records, WritableRecords
 from monitor.totals import read_totals
+from tests.calibrations import category
 
 ROLES = Path(__file__).parents[2] / "deploy" / "postgres" / "roles.sql"
 OWNER = "binwatch"
@@ -83,7 +84,7 @@ def _rows(engine: Engine, query: str) -> list[tuple[object, ...]]:
 
 
 def test_a_worker_and_a_monitor_do_their_work(database: Database) -> None:
-    every = Category(classes=tuple(range(7)), scores=(0.3,) * 94 + (0.95,) * 5)
+    every = category((0.3,) * 94 + (0.95,) * 5)
     with database.engine("binwatch_worker") as worker, database.engine("binwatch_monitor") as monitor:
         for engine in (worker, monitor):
             check_schema(engine)

@@ -17,7 +17,7 @@ from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import Engine
 
-from binwatch.bundle import Calibration, Category
+from binwatch.bundle import Calibration
 from binwatch.errors import MetadataReason, Reason
 from binwatch.listening import listen
 from binwatch.records.audits import add_audit
@@ -26,6 +26,7 @@ from binwatch.settings import load_settings
 from monitor.app import create_app
 from monitor.server import Server, address_of
 from monitor.services import Services, make_services
+from tests.calibrations import category
 from tests.monitor.drifting import BUCKET, DAY, MODEL, record_photos, some_photos, write_bundle
 
 HTML = "text/html,application/xhtml+xml,*/*;q=0.8"
@@ -103,7 +104,7 @@ class Recorder:
 
     def calibrate(self, model: str = MODEL) -> None:
         """As a worker does: counts are 70 % sure, so 95 of 100 bins that hold what is expected look like these."""
-        every = Category(classes=tuple(range(7)), scores=(0.3,) * 94 + (0.95,) * 5)
+        every = category((0.3,) * 94 + (0.95,) * 5)
         self._store.use_model(model, Calibration(photos=99, split="test", categories=(every,)))
 
     def pair(self, bin_id: str, predicted: int, expected: int, model: str = MODEL) -> None:

@@ -10,10 +10,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
+from binwatch.bundle import Calibration
 from binwatch.errors import MetadataReason, Reason
+from binwatch.records.store import Store
 from binwatch.registry import Current
 from binwatch.version import version
 from monitor.cards import Cards
+from tests.calibrations import category
 from tests.monitor.conftest import DAY, MODEL, Recorder, Running, running_monitor
 
 Figure = Callable[..., float]
@@ -74,6 +77,29 @@ def test_audits_judge_counts_and_inventory(known: Recorder, monitor: Running, fi
     assert monitor.metric("binwatch_audited_expected_quantities", audited="3", outcome="exact") == 1
     assert monitor.metric("binwatch_audited_expected_quantities", audited="5", outcome="under") == 1
     assert sum(monitor.metrics()["binwatch_audited_expected_quantities"].values()) == 3
+
+
+def test_flagged_bins_by_what_they_are_flagged_for(recorder: Recorder, monitor: Running) -> None:
+    every = category((0.3,) * 99)
+    Store(recorder.engine).use_model(MODEL, Calibration(photos=99, split="test", categories=(every,)))
+    for bin_id, predicted, expected in (("fewer", 1, 4), ("more", 5, 2), ("agrees", 2, 2)):
+        recorder.pair(bin_id, predicted, expected)
+    recorder.audit("more", 2)
+    monitor.services.flags.update()
+    states = {
+        (direction, state): monitor.metric("binwatch_flagged_bins", direction=direction, state=state)
+        for direction in ("either", "missing", "surplus")
+        for state in ("open", "audited")
+    }
+    assert states == {
+        ("either", "open"): 1,
+        ("either", "audited"): 1,
+        ("missing", "open"): 1,
+        ("missing", "audited"): 0,
+        ("surplus", "open"): 0,
+        ("surplus", "audited"): 1,
+    }
+    assert monitor.metric("binwatch_flagged_bins_by_chance", direction="missing") == pytest.approx(3 * 0.05)
 
 
 def test_a_corrected_audit_counts_once(known: Recorder, monitor: Running, figure: Figure) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from binwatch.bundle import Bundle, Calibration, Category, write_card
-from binwatch.counts import Outcome
+from binwatch.bundle import Bundle, Calibration, write_card
+from binwatch.counts import Outcome, Suspicion
 from binwatch.errors import Reason
 from binwatch.records.audits import add_audit
 from binwatch.records.store import NewExpectation, Store
@@ -26,6 +26,7 @@ from monitor.views.discrepancies import Direction, Level
 from monitor.views.drift import DriftInBrief, State
 from monitor.views.models import Confusion
 from monitor.views.overview import Span
+from tests.calibrations import category
 from tests.monitor.conftest import HTML, Recorder, Running, running_monitor
 from tests.monitor.drifting import BUCKET, DAY, MODEL
 from tests.monitor.html import Parsed
@@ -48,9 +49,9 @@ def floor(known: Recorder, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]
 
 
 def _calibrate(engine: Engine) -> None:
-    """Scores by which a chance of 0.05 has a p-value of 1/20."""
-    category = Category(classes=tuple(range(7)), scores=tuple(step / 20 for step in range(19)))
-    Store(engine).use_model(MODEL, Calibration(photos=19, split="validation", categories=(category,)))
+    """Scores by which a bin that is five items off has a p-value of 1/20."""
+    every = category(tuple(step / 25 for step in range(19)))
+    Store(engine).use_model(MODEL, Calibration(photos=19, split="validation", categories=(every,)))
 
 
 def _sign_in(floor: Running, name: str = "Ada") -> None:
@@ -89,8 +90,8 @@ def test_bins_that_somebody_has_checked_are_left_out_unless_asked_for(floor: Run
 
 def test_the_form_filters(floor: Running) -> None:
     for query, bins in {
-        "direction=over": {"d"},
-        "direction=under": {"c", "f"},
+        "direction=surplus": {"d"},
+        "direction=missing": {"c", "f"},
         "direction=exact": {"a", "b", "e"},
         "size=2": {"c", "f"},
         "prefix=d": {"d"},
@@ -107,10 +108,10 @@ def test_the_form_filters(floor: Running) -> None:
 
 
 def test_the_filter_goes_along(floor: Running) -> None:
-    page = Parsed(floor.page("/discrepancies?audited=any&direction=under&prefix=c"))
-    assert "/bin?prefix=c&direction=under&audited=any&bucket=bins&id=c" in [link["href"] for link in page.tags("a")]
+    page = Parsed(floor.page("/discrepancies?audited=any&direction=missing&prefix=c"))
+    assert "/bin?prefix=c&direction=missing&audited=any&bucket=bins&id=c" in [link["href"] for link in page.tags("a")]
     chosen = [option["value"] for option in page.tags("option") if "selected" in option]
-    assert chosen == ["under", "any", ""]
+    assert chosen == ["missing", "any", ""]
     assert [field["value"] for field in page.tags("input") if field.get("name") == "prefix"] == ["c"]
     sheet = next(link["href"] for link in page.tags("a") if "download" in link)
     assert floor.get(str(sheet)).text.splitlines()[1].startswith("c,bins,bin-images/c.jpg")
@@ -245,9 +246,9 @@ def test_whoever_may_not_write_is_told_how_to(monitor: Running, known: Recorder)
 
 
 def test_signing_in_leads_back(floor: Running) -> None:
-    links = [link["href"] for link in Parsed(floor.page("/bin?id=a&direction=under")).tags("a")]
-    assert links.count("/login?next=/bin%3Fid%3Da%26direction%3Dunder") == 1
-    assert links.count("/login?next=%2Fbin%3Fid%3Da%26direction%3Dunder") == 1
+    links = [link["href"] for link in Parsed(floor.page("/bin?id=a&direction=missing")).tags("a")]
+    assert links.count("/login?next=/bin%3Fid%3Da%26direction%3Dmissing") == 1
+    assert links.count("/login?next=%2Fbin%3Fid%3Da%26direction%3Dmissing") == 1
     fields = {
         field.get("name"): field.get("value") for field in Parsed(floor.page("/login?next=/models")).tags("input")
     }
@@ -452,13 +453,46 @@ def test_probabilities_are_as_fine_as_they_need_to_be(chance: float, says: str) 
     assert sentences.likely(chance) == says
 
 
+LEVEL = Level(
+    alpha=0.05,
+    direction=Suspicion.EITHER,
+    compared=200,
+    calibrated=200,
+    flagged=30,
+    unaudited=9,
+    false_flags=10,
+    checked=0,
+    inventory_wrong=0,
+)
+STEADY = DriftInBrief(state=State.STEADY, at=None, window=Window.DAY, photos=200, signals=[])
+
+
+@pytest.mark.parametrize(
+    ("direction", "says"),
+    [
+        ("either", "10 would be flagged by"),
+        ("missing", "flagged as missing items by"),
+        ("surplus", "a surplus by chance"),
+    ],
+)
+def test_it_is_said_what_bins_are_flagged_for(direction: str, says: str) -> None:
+    assert says in sentences.level(LEVEL.model_copy(update={"direction": Suspicion(direction)}), STEADY)
+
+
 def test_few_flags_may_all_be_chance() -> None:
     level = Level(
-        alpha=0.05, compared=200, calibrated=200, flagged=9, unaudited=9, false_flags=10, checked=0, inventory_wrong=0
+        alpha=0.05,
+        direction=Suspicion.EITHER,
+        compared=200,
+        calibrated=200,
+        flagged=9,
+        unaudited=9,
+        false_flags=10,
+        checked=0,
+        inventory_wrong=0,
     )
-    steady = DriftInBrief(state=State.STEADY, at=None, window=Window.DAY, photos=200, signals=[])
-    assert "may all be chance" in sentences.level(level, steady)
-    assert sentences.level(level.model_copy(update={"flagged": 30}), steady).endswith("look before you correct.")
+    assert "may all be chance" in sentences.level(level, STEADY)
+    assert sentences.level(level.model_copy(update={"flagged": 30}), STEADY).endswith("look before you correct.")
 
 
 @pytest.mark.parametrize(
@@ -470,17 +504,21 @@ def test_few_flags_may_all_be_chance() -> None:
     ],
 )
 def test_what_flags_have_been_worth_is_said(checked: int, wrong: int, says: str) -> None:
-    level = Level(
-        alpha=0.05, compared=200, calibrated=200, flagged=30, unaudited=9, false_flags=10, checked=checked,
-        inventory_wrong=wrong,
-    )  # fmt: skip
-    steady = DriftInBrief(state=State.STEADY, at=None, window=Window.DAY, photos=200, signals=[])
-    assert sentences.level(level, steady).endswith(says)
+    level = LEVEL.model_copy(update={"checked": checked, "inventory_wrong": wrong})
+    assert sentences.level(level, STEADY).endswith(says)
 
 
 def test_flags_are_doubted_while_photos_have_drifted() -> None:
     level = Level(
-        alpha=0.05, compared=200, calibrated=200, flagged=30, unaudited=9, false_flags=10, checked=0, inventory_wrong=0
+        alpha=0.05,
+        direction=Suspicion.EITHER,
+        compared=200,
+        calibrated=200,
+        flagged=30,
+        unaudited=9,
+        false_flags=10,
+        checked=0,
+        inventory_wrong=0,
     )
     found = DriftInBrief(
         state=State.DRIFTED, at=None, window=Window.DAY, photos=200, signals=[Signal.EXPECTED, Signal.BRIGHTNESS]

@@ -18,9 +18,10 @@ import pytest
 from scipy.stats import binomtest
 from sqlalchemy import Engine
 
-from binwatch.bundle import Calibration, Category
+from binwatch.bundle import Calibration
 from binwatch.errors import MetadataReason, Reason
 from binwatch.records.store import NewCount, NewExpectation, Store
+from tests.calibrations import category
 from tests.monitor.conftest import Running, running_monitor
 from tests.monitor.drifting import BUCKET, DAY
 
@@ -123,7 +124,8 @@ class _History:
 
 def _p_value(photo: _Photo, quantity: int) -> float:
     assert photo.probabilities
-    score = 1 - photo.probabilities[min(quantity, 6)]
+    place = min(quantity, 6)
+    score = max(sum(photo.probabilities[:place]), sum(photo.probabilities[place + 1 :]))
     scores = SCORES[photo.model]
     return (1 + sum(one >= score for one in scores)) / (1 + len(scores))
 
@@ -141,7 +143,7 @@ def _difference(photo: _Photo, quantity: int) -> int:
 def history(records_engine: Engine) -> _History:
     store = Store(records_engine)
     for model, scores in SCORES.items():
-        every = Category(classes=tuple(range(7)), scores=scores)
+        every = category(scores)
         store.use_model(model, Calibration(photos=len(scores), split="test", categories=(every,)))
     found = _History(store, random.Random(11))
     for _ in range(200):

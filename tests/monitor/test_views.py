@@ -63,13 +63,13 @@ def _bins(engine: Engine, filters: Filters, alpha: float = ALPHA) -> list[str]:
     ("filters", "bins"),
     [
         (Filters(), ["under", "over", "over-more", "50%_off", "old-over"]),
-        (Filters(direction=Direction.UNDER), ["under", "50%_off"]),
-        (Filters(direction=Direction.OVER), ["over", "over-more", "old-over"]),
+        (Filters(direction=Direction.MISSING), ["under", "50%_off"]),
+        (Filters(direction=Direction.SURPLUS), ["over", "over-more", "old-over"]),
         (Filters(direction=Direction.EXACT), ["agrees", "old-agrees"]),
         (Filters(direction=Direction.ALL, prefix="old"), ["old-over", "old-agrees"]),
         (Filters(direction=Direction.ALL, size=1, prefix="old"), ["old-over"]),
         (Filters(size=3), ["under", "over", "over-more"]),
-        (Filters(size=3, direction=Direction.UNDER), ["under"]),
+        (Filters(size=3, direction=Direction.MISSING), ["under"]),
         (Filters(size=6), ["over-more"]),
         (Filters(audited=True), ["over"]),
         (Filters(audited=False, size=3), ["under", "over-more"]),
@@ -105,6 +105,7 @@ def test_the_oddest_bins_come_first_on_both_databases(records_engine: Engine) ->
         assert [one.bin_id for one in first.items] == ["uncalibrated"]
         assert read_level(connection, ALPHA).model_dump() == {
             "alpha": ALPHA,
+            "direction": "either",
             "compared": 3,
             "calibrated": 2,
             "flagged": 2,
@@ -126,7 +127,7 @@ def test_an_audit_of_a_quantity_that_was_said_again_tells_what_its_flag_was_wort
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.integers(1, 9), st.sampled_from([Direction.WRONG, Direction.ALL, Direction.OVER]))
+@given(st.integers(1, 9), st.sampled_from([Direction.EITHER, Direction.ALL, Direction.SURPLUS]))
 def test_pages_hold_every_bin_once_forwards_and_backwards(ranked: Recorder, limit: int, direction: Direction) -> None:
     filters = Filters(direction=direction)
     whole = _bins(ranked.engine, filters)

@@ -210,9 +210,12 @@ def test_no_bin_is_called_odd_for_what_the_model_cannot_say() -> None:
     found = conformal.calibrate(chances, labels, groups, "test", answers=SHOWN)
     assert found.photos == 500
     values = conformal.PValues(found)
-    assert (values.of(0.0, 0), values.of(0.0, 17)) == (None, None)
-    assert values.of(0.0, 3) == pytest.approx(1 / 101)
-    assert (values.knows(0), values.knows(3), values.knows(17)) == (False, True, False)
+    sure = [0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0]
+    assert (values.of(sure, 0), values.of(sure, 17)) == (None, None)
+    assert conformal.judge(sure, 17, values) == conformal.UNKNOWN
+    found_of_three = values.of(sure, 3)
+    assert found_of_three is not None
+    assert found_of_three["missing"] == pytest.approx(1 / 101)
 
 
 @pytest.mark.parametrize("answers", [(), (2, 1), (1, 1), (1, 7)])

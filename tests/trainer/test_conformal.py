@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 
 from binwatch.bundle import Bundle
+from binwatch.errors import BundleError
 from trainer import conformal
 
 SAMPLES = Path(__file__).parents[2] / "samples"
@@ -29,10 +31,22 @@ def test_a_bundle_is_given_the_calibration_of_photos(bundle: Path, capsys: pytes
     assert f"calibrated with {found.photos} photos (0, 1, 2, 3, 4, 5, more than 5: {found.photos})" in printed
     assert found.split == "validation"
     assert sorted(index for part in found.categories for index in part.classes) == list(range(7))
-    for part in found.categories:
-        assert list(part.scores) == sorted(part.scores)
-        assert all(0 <= score <= 1 for score in part.scores)
+    for scores in (scores for part in found.categories for scores in (part.either, part.missing, part.surplus)):
+        assert list(scores) == sorted(scores)
+        assert all(0 <= score <= 1 for score in scores)
     assert after.model_copy(update={"calibration": before.calibration}) == before, "the rest stays as it is"
+
+
+def test_a_calibration_without_directions_is_none(bundle: Path) -> None:
+    """As releases before wrote it. Everything else of the bundle is as good as it was."""
+    card = json.loads((bundle / "card.json").read_text(encoding="utf-8"))
+    old = {"photos": 3, "split": "test", "categories": [{"classes": list(range(7)), "scores": [0.1, 0.5, 0.9]}]}
+    (bundle / "card.json").write_text(json.dumps(card | {"calibration": old}), encoding="utf-8")
+    assert Bundle(bundle).card.calibration is None
+    odd = {"photos": 3, "split": "test", "categories": [{"classes": [0]}]}
+    (bundle / "card.json").write_text(json.dumps(card | {"calibration": odd}), encoding="utf-8")
+    with pytest.raises(BundleError, match="calibration"):
+        Bundle(bundle)
 
 
 def test_the_starter_model_is_calibrated() -> None:
@@ -41,4 +55,4 @@ def test_the_starter_model_is_calibrated() -> None:
     assert calibration is not None
     assert calibration.split == "test"
     assert sorted(index for part in calibration.categories for index in part.classes) == list(range(7))
-    assert all(len(part.scores) >= 100 for part in calibration.categories)
+    assert all(len(part.either) >= 100 for part in calibration.categories)

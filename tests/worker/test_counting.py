@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from sqlalchemy import Engine as Database
 from sqlalchemy import event, func, select
 
-from binwatch.bundle import Calibration, Category
+from binwatch.bundle import Calibration
 from binwatch.errors import BinwatchError, MetadataReason, Reason
 from binwatch.events import Created
 from binwatch.objects import Objects
@@ -21,6 +21,7 @@ from binwatch.records.engine import DriverFailed
 from binwatch.records.store import RecordsBroken
 from binwatch.records.tables import Comparison, Count, Expectation, Model, PhotoTotal
 from binwatch.settings import Settings
+from tests.calibrations import category
 from tests.photos import png
 from tests.services.s3 import S3
 from tests.worker.brightness import brightness_of, jpeg, probabilities_of
@@ -121,9 +122,7 @@ def test_a_count_is_compared_by_its_model_s_calibration(
     counting: Counting, s3: S3, records: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And the expected quantity is kept with what it is made up of."""
-    calibration = Calibration(
-        photos=3, split="test", categories=(Category(classes=tuple(range(7)), scores=(0.0, 0.5, 1.0)),)
-    )
+    calibration = Calibration(photos=3, split="test", categories=(category((0.0, 0.5, 1.0)),))
     engine = counting.models.engine
     monkeypatch.setattr(engine, "card", engine.card.model_copy(update={"calibration": calibration}))
     s3.put("00123.jpg", jpeg(brightness_of(4)))

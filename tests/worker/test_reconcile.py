@@ -18,11 +18,14 @@ from pydantic import SecretStr
 from sqlalchemy import Engine as Database
 from sqlalchemy import select
 
+from binwatch.bundle import Calibration
 from binwatch.errors import BinwatchError
 from binwatch.events import Created
 from binwatch.objects import Objects
-from binwatch.records.tables import Bin, Comparison, Count, Expectation
+from binwatch.records.store import Store
+from binwatch.records.tables import Bin, Comparison, Count, CurrentComparison, Expectation
 from binwatch.settings import EventSource, Settings, process_environment
+from tests.calibrations import category
 from tests.services.rabbitmq import RabbitMQ
 from worker.app import make_app, make_sender
 from worker.backfill import Progress, backfill
@@ -144,6 +147,23 @@ def test_reconcile_sends_nothing_while_much_waits_or_nothing_can_be_counted(coun
     assert (busy.sent, calm.sent) == ([], [])
     Reconcile(counting, calm, settings).run()
     assert calm.sent == ["a.jpg"]
+
+
+def test_reconcile_gives_bins_their_p_values(counting, settings, s3):
+    """Of a model whose calibration was recorded after they were compared, as after an update."""
+    s3.put("a.jpg", PHOTO)
+    s3.put("a.json", b'{"EXPECTED_QUANTITY": 1}')
+    counting.count([Created(s3.bucket, "a.jpg")])
+    counting.read_metadata([Created(s3.bucket, "a.json")])
+    version = counting.models.engine.card.version
+    with counting.database.connect() as connection:
+        assert connection.execute(select(CurrentComparison.p_value)).scalars().all() == [None]
+    every = Calibration(photos=1, split="test", categories=(category((1.0,)),))
+    Store(counting.database).use_model(version, every)
+    Reconcile(counting, Recorder(), settings).run()
+    with counting.database.connect() as connection:
+        row = connection.execute(select(CurrentComparison.p_value, CurrentComparison.p_missing)).one()
+    assert tuple(row) == (1.0, 1.0)
 
 
 def test_reconcile_says_that_no_event_message_has_come(counting, settings, s3, caplog):

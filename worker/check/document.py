@@ -60,8 +60,10 @@ class Document:
     pictures: Mapping[Path, bytes] = field(default_factory=dict)
 
 
+ODDNESS = ("how odd (p-value)", "how odd if missing", "how odd if surplus")
 BINS = (
-    *("verdict", "bin", "photo", "expected", "counted", "difference", "in words", "how odd (p-value)"),
+    *("verdict", "bin", "photo", "expected", "counted", "difference", "in words"),
+    *ODDNESS,
     *(f"p({name})" for name in CLASSES),
     "articles",
 )
@@ -144,7 +146,9 @@ def _bin(finding: Finding) -> tuple[Cell, ...]:
         finding.count,
         finding.difference,
         finding.words,
-        finding.p_value,
+        finding.judged.either,
+        finding.judged.missing,
+        finding.judged.surplus,
         *finding.probabilities,
         _articles(finding.articles),
     )

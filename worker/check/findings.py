@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from binwatch.conformal import PValues, oddness
-from binwatch.counts import CLASSES, class_of, difference_in_words, difference_of
+from binwatch.conformal import Judgement, PValues, judge
+from binwatch.counts import CLASSES, Suspicion, difference_in_words, difference_of, is_suspect
 from binwatch.errors import Reason
 from binwatch.inventory.reading import Expected
 from binwatch.keys import Kind, Skipped, kind_of
@@ -45,10 +45,10 @@ class Finding:
     expected: int
     predicted: int
     probabilities: Sequence[float]
-    chance: float | None
-    p_value: float | None
-    flagged: bool
-    """The count differs, and the p-value is at most the level."""
+    judged: Judgement
+    suspicion: Suspicion
+    """What bins are flagged for."""
+    level: float
     articles: Sequence[Item] = ()
 
     @property
@@ -60,6 +60,21 @@ class Finding:
     def difference(self) -> int:
         """Counted − expected in items; of "more than 5" at least so many."""
         return difference_of(self.predicted, self.expected)
+
+    @property
+    def suspect(self) -> bool:
+        """Whether the count differs in the direction that bins are flagged for."""
+        return is_suspect(self.difference, self.suspicion)
+
+    @property
+    def p_value(self) -> float | None:
+        """Of that direction."""
+        return self.judged.p_value(self.suspicion)
+
+    @property
+    def flagged(self) -> bool:
+        """The count differs so, and the p-value is at most the level."""
+        return self.suspect and self.p_value is not None and self.p_value <= self.level
 
     @property
     def verdict(self) -> str:
@@ -92,7 +107,7 @@ class Findings:
     """All that comes of a check. Every photo of the folder is in exactly one of the first three."""
 
     compared: list[Finding]
-    """Those that differ first, the oddest of them before all others; the same among those that agree."""
+    """Those that differ in the direction that is asked for first, the oddest before all others; then the others."""
     failed: list[Failure]
     unexpected: list[tuple[PhotoFile, Counted]]
     """Photos of bins that the inventory file does not have."""
@@ -122,6 +137,7 @@ def find(
     expected: Sequence[Expected],
     values: PValues | None,
     level: float,
+    suspicion: Suspicion = Suspicion.EITHER,
 ) -> Findings:
     """Compare each photo of the folder with what is expected of its bin."""
     by_bin = {one.bin: one for one in expected}
@@ -137,7 +153,13 @@ def find(
             found.unexpected.append((photo, count))
         else:
             articles = of_bin.contents or _articles(folder.metadata.get(photo.bin))
-            found.compared.append(_finding(photo, count, of_bin.quantity, values, level, articles))
+            judged = judge(count.probabilities, of_bin.quantity, values)
+            found.compared.append(
+                Finding(
+                    *(photo, of_bin.quantity, count.predicted, count.probabilities),
+                    *(judged, suspicion, level, articles),
+                )
+            )
     found.compared.sort(key=_rank)
     for key, why in folder.skipped:
         is_photo = kind_of(key) is Kind.PHOTO
@@ -146,20 +168,11 @@ def find(
     return found
 
 
-def _finding(
-    photo: PhotoFile, count: Counted, quantity: int, values: PValues | None, level: float, articles: Sequence[Item]
-) -> Finding:
-    assert count.predicted is not None
-    assert count.probabilities is not None
-    chance, p_value = oddness(count.probabilities, quantity, values)
-    flagged = p_value is not None and p_value <= level and count.predicted != class_of(quantity)
-    return Finding(photo, quantity, count.predicted, count.probabilities, chance, p_value, flagged, articles)
-
-
-def _rank(finding: Finding) -> tuple[bool, float, float, str]:
+def _rank(finding: Finding) -> tuple[bool, bool, float, float, str]:
     """As the monitor ranks bins."""
-    chance = 1.0 if finding.chance is None else finding.chance
-    return finding.difference == 0, doubt_of(finding.chance, finding.p_value), chance, finding.photo.key
+    chance = 1.0 if finding.judged.chance is None else finding.judged.chance
+    doubt = doubt_of(finding.judged.chance, finding.p_value)
+    return not finding.suspect, finding.difference == 0, doubt, chance, finding.photo.key
 
 
 def _articles(metadata: Path | None) -> list[Item]:

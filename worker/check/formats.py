@@ -12,14 +12,14 @@ from typing import Any
 from binwatch.counts import CLASSES
 from binwatch.errors import BinwatchError
 from binwatch.spreadsheets import CsvWriter
-from worker.check.document import SIDE, Document, Link, Sheet, address, rows_as_text, text_of
+from worker.check.document import ODDNESS, SIDE, Document, Link, Sheet, address, rows_as_text, text_of
 from worker.check.page import page
 
 _LINKS = 60_000
 """Links in an XLSX at most; Excel takes 65,530 on a sheet."""
 _LONGEST_LINK = 2_000
-_WIDTHS = {"photo": 24, "detail": 60, "what to do": 50, "articles": 60, "in words": 18, "how odd (p-value)": 18}
-_STYLES = {"how odd (p-value)": "p", "probability": "share"} | {f"p({name})": "share" for name in CLASSES}
+_WIDTHS = {"photo": 24, "detail": 60, "what to do": 50, "articles": 60, "in words": 18, **dict.fromkeys(ODDNESS, 18)}
+_STYLES = dict.fromkeys(ODDNESS, "p") | {"probability": "share"} | {f"p({name})": "share" for name in CLASSES}
 
 
 def check_format(path: Path) -> None:

@@ -17,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from binwatch.bundle import Bundle, Card
 from binwatch.conformal import PValues
+from binwatch.counts import Suspicion
 from binwatch.errors import BinwatchError
 from binwatch.inventory.bins import Bins
 from binwatch.inventory.columns import Named
@@ -103,7 +104,7 @@ def _check(
             count(settings, bundle, store, new, lambda photos: progress.advance(bar, photos), pictures.see)
     values = PValues(card.calibration) if card.calibration else None
     counts = read_counts(database, settings.bucket, card)
-    findings = find(folder, counts, expected, values, settings.flag_level)
+    findings = find(folder, counts, expected, values, settings.flag_level, settings.flag_direction)
     failed = sum(one.bin is not None for one in findings.failed)
     done = Done(findings, len(new) - failed)
     lines = _summary(done, folder, settings, card)
@@ -199,10 +200,17 @@ def _summary(done: Done, folder: Folder, settings: Settings, card: Card) -> list
         lines.append("the model has no calibration: bins are ranked by its probability of what is expected")
     else:
         lines.append(
-            f"look first at {_many(found.flagged, 'bin')}: the photo is odd for what is expected (p-value at most"
+            f"look first at {_many(found.flagged, 'bin')}: {_ODD[settings.flag_direction]} (p-value at most"
             f" {settings.flag_level:g}); about {settings.flag_level * compared:.0f} would be if all bins held it"
         )
     return lines
+
+
+_ODD = {
+    Suspicion.EITHER: "the photo is odd for what is expected",
+    Suspicion.MISSING: "it looks as if items were missing",
+    Suspicion.SURPLUS: "it looks as if there were more than expected",
+}
 
 
 def _many(number: int, what: str) -> str:

@@ -11,7 +11,7 @@ from tests.monitor.conftest import Running
 PAGES = [
     "/",
     "/discrepancies",
-    "/discrepancies?prefix=nowhere&direction=under",
+    "/discrepancies?prefix=nowhere&direction=missing",
     "/bin?id=00184",
     "/models",
     "/drift",

@@ -1,33 +1,34 @@
-"""Keeps a report at hand that a scrape can show at once: it is made in the background, at intervals."""
+"""Keeps something at hand that a scrape can show at once: it is made in the background, at intervals."""
 
 from __future__ import annotations
 
 import logging
 import threading
 from collections.abc import Callable
+from typing import Generic, TypeVar
 
-from binwatch.bundle import Reference
-from monitor.drift.report import DriftReport, make_report
-from monitor.records import Records, RecordsDown
+from monitor.records import RecordsDown
 
 logger = logging.getLogger(__name__)
 
+Report = TypeVar("Report")
 
-class DriftWatch:
+
+class Watch(Generic[Report]):
     """The latest report. Nothing runs until `start`; `update` makes a report at once."""
 
-    def __init__(
-        self, records: Records, reference_of: Callable[[str], Reference | None], interval_s: float = 60.0
-    ) -> None:
-        self._records = records
-        self._reference_of = reference_of
+    def __init__(self, name: str, make: Callable[[], Report], interval_s: float = 60.0) -> None:
+        """`name` is for the log; `make` may raise RecordsDown."""
+        self.now = make
+        """A report of this moment. Raises RecordsDown."""
+        self._name = name
         self._interval_s = interval_s
-        self._report: DriftReport | None = None
+        self._report: Report | None = None
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
     @property
-    def report(self) -> DriftReport | None:
+    def report(self) -> Report | None:
         """None until there is one, and while the records cannot be read: rather absent than stale."""
         return self._report
 
@@ -38,13 +39,9 @@ class DriftWatch:
         except RecordsDown:
             self._report = None  # the records have logged it
 
-    def now(self) -> DriftReport:
-        """A report of this moment. Raises RecordsDown."""
-        return make_report(self._records, self._reference_of)
-
     def start(self) -> None:
         """Update in a thread, now and at intervals, until `stop`."""
-        self._thread = threading.Thread(target=self._run, name="drift", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
@@ -56,6 +53,8 @@ class DriftWatch:
             try:
                 self.update()
             except Exception:  # whatever is odd about one report must not end all later ones
-                logger.exception("the drift report could not be made; it is tried again in %g s", self._interval_s)
+                logger.exception(
+                    "the %s report could not be made; it is tried again in %g s", self._name, self._interval_s
+                )
                 self._report = None
             self._stopping.wait(self._interval_s)
