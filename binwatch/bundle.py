@@ -20,7 +20,7 @@ from pydantic import (
     field_validator,
 )
 
-from binwatch.counts import CLASSES, EVERY
+from binwatch.counts import CLASSES, EVERY, HIGHEST
 from binwatch.errors import BundleError
 from binwatch.image import SIZE, Limits, Photo, load
 
@@ -28,7 +28,10 @@ CARD = "card.json"
 INPUT = "photos"
 """Name of the ONNX input: uint8 (batch, size, size, 3), RGB, not normalised."""
 PROBABILITIES = "probabilities"
-"""Name of an ONNX output: float32 (batch, classes), calibrated, each row sums to 1."""
+"""Name of an ONNX output: float32 (batch, highest + 2), calibrated, each row sums to 1: of 0, 1, … items, and of more.
+
+binwatch.counts.in_classes makes those of the classes of it.
+"""
 EMBEDDING = "embedding"
 """Name of an ONNX output: float32 (batch, embedding_size), for drift."""
 
@@ -77,6 +80,18 @@ class Estimate(_Strict):
     high: float
 
 
+class QuantityErrors(_Strict):
+    """Errors in items over all quantities: the median of the distribution less the true quantity, which is not capped.
+
+    Where the median is beyond `Card.highest`, it counts as the number after it.
+    """
+
+    photos: int
+    """Whose true quantity is known."""
+    mae: Estimate
+    rmse: Estimate
+
+
 class Metrics(_Strict):
     """Figures of the fp32 model on one set of labelled photos.
 
@@ -94,6 +109,8 @@ class Metrics(_Strict):
     """Of the distribution's mean, no whole number: the answer with the smallest expected squared error."""
     mae_of_median: Estimate | None = None
     """Of the distribution's median: the answer with the smallest expected absolute error. None in older bundles."""
+    quantities: QuantityErrors | None = None
+    """None in older bundles, and where answers were left out."""
     majority_accuracy: float
     """What always answering the commonest label of the training photos reaches on these photos."""
     per_class: dict[str, dict[str, float]] = {}
@@ -169,7 +186,12 @@ class Card(_Strict):
     architecture: str
     created: AwareDatetime
     classes: tuple[str, ...] = CLASSES
-    """What the probabilities are of, in their order."""
+    """What is counted, recorded and measured."""
+    highest: int = Field(HIGHEST, ge=HIGHEST)
+    """Items up to which the model tells numbers apart: it answers with a distribution over 0, 1, … `highest` and more.
+
+    The classes are a view of that. Bundles from before have the classes alone, which is a `highest` of 5.
+    """
     answers: tuple[int, ...] = EVERY
     """Indexes of the classes that it has learned and can answer. The probability of every other class is 0."""
     input_size: int = Field(SIZE, gt=0)

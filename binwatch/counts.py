@@ -1,13 +1,22 @@
-"""What a count is: one of seven classes, 0 to 5 items and "more than 5", and how it compares with a quantity."""
+"""What a count is: one of seven classes, 0 to 5 items and "more than 5", and how it compares with a quantity.
+
+A model may tell more numbers apart: its answer is a distribution over 0, 1, … `highest` items and more. The classes are
+a view of it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import StrEnum
 
+import numpy as np
+import numpy.typing as npt
+
 CLASSES: tuple[str, ...] = ("0", "1", "2", "3", "4", "5", "more than 5")
 MORE = len(CLASSES) - 1
 """Index of the open-ended class "more than 5"."""
+HIGHEST = MORE - 1
+"""Quantity up to which the classes tell numbers apart."""
 EVERY: tuple[int, ...] = tuple(range(len(CLASSES)))
 """Indexes of all classes. A model can answer those of which it has seen training photos, which may be fewer."""
 
@@ -40,6 +49,17 @@ def class_of(quantity: int) -> int:
     if quantity < 0:
         raise ValueError(f"a quantity of items cannot be negative: {quantity}")
     return min(quantity, MORE)
+
+
+def in_classes(distribution: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+    """Probabilities of 0, 1, … items and of more, (…, n), as those of the classes, (…, 7), of the same type.
+
+    What is beyond 5 is added up. Up to seven are the classes already.
+    """
+    if distribution.shape[-1] <= len(CLASSES):
+        return distribution
+    more = distribution[..., MORE:].sum(axis=-1, keepdims=True)
+    return np.concatenate([distribution[..., :MORE], more], axis=-1)
 
 
 def error_of(predicted: int, quantity: int) -> int:

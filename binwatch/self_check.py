@@ -32,7 +32,7 @@ def photos(side: int) -> Photos:
 
 
 def answers(probabilities: Floats, embeddings: Floats) -> SelfCheck:
-    """What a card holds: the answers to `photos`, shapes (n, classes) and (n, embedding_size)."""
+    """What a card holds: the answers to `photos`, shapes (n, quantities) and (n, embedding_size)."""
     return SelfCheck(
         probabilities=[[round(float(value), _DIGITS) for value in row] for row in probabilities],
         embeddings=[[float(f"{value:.{_DIGITS}g}") for value in row] for row in embeddings],

@@ -266,7 +266,8 @@ def _count(places: list[str], bundle: Bundle, settings: Settings, passed_over: S
         for file, answer in predict(engine, loaded, settings.batch_size):
             if isinstance(answer, Prediction):
                 name = CLASSES[answer.predicted]
-                yield Line(file.name, name, answer.confidence, answer.probabilities)
+                finer = answer.distribution
+                yield Line(file.name, name, answer.confidence, answer.probabilities, distribution=finer)
             else:
                 error = file.error or answer
                 yield Line(file.name, reason=error.reason if error else None, detail=str(error))

@@ -106,7 +106,7 @@ class Engine:
         expected = self.card.variants[precision].self_check
         if expected is not None:
             answers = self.infer(self_check.photos(self.card.input_size))
-            found = self_check.difference(expected, answers.probabilities, answers.embeddings)
+            found = self_check.difference(expected, answers.distribution, answers.embeddings)
             if found is not None:
                 raise VariantError(
                     f"{path}: fails its self-check on {provider}: {found}; set BINWATCH_PRECISION to another variant of"
@@ -186,10 +186,10 @@ def _precision(choice: PrecisionChoice, provider: str, card: Card) -> Precision:
 
 
 def _check_against_card(session: Any, card: Card, path: Path) -> None:
-    side, classes = card.input_size, len(card.classes)
+    side, quantities = card.input_size, card.highest + 2
     wanted = {
         INPUT: ("tensor(uint8)", [side, side, 3]),
-        PROBABILITIES: ("tensor(float)", [classes]),
+        PROBABILITIES: ("tensor(float)", [quantities]),
         EMBEDDING: ("tensor(float)", [card.embedding_size]),
     }
     found = {node.name: (node.type, list(node.shape[1:])) for node in (*session.get_inputs(), *session.get_outputs())}

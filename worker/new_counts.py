@@ -41,6 +41,7 @@ def new_count(
         detail=str(error) if error else None,
         predicted=prediction.predicted if prediction else None,
         probabilities=prediction.probabilities if prediction else None,
+        distribution=prediction.distribution if prediction else None,
         width=photo.width if photo else None,
         height=photo.height if photo else None,
         bytes=size,

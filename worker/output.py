@@ -29,6 +29,8 @@ class Line:
     probabilities: list[float] | None = None
     reason: str | None = None
     detail: str | None = None
+    distribution: list[float] | None = None
+    """Probabilities of 0, 1, … items and of more, if the model tells more numbers apart than the classes do."""
 
 
 class Format(StrEnum):

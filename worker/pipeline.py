@@ -50,11 +50,16 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What the model says of one photo: the class, the probability of each class, and the embedding (float32)."""
+    """What the model says of one photo: the class, the probability of each class, and the embedding (float32).
+
+    `distribution` has the probabilities of 0, 1, … items and of more, if the model tells more numbers apart than the
+    classes do; else it is None.
+    """
 
     predicted: int
     probabilities: list[float]
     embedding: npt.NDArray[np.float32]
+    distribution: list[float] | None = None
 
     @property
     def confidence(self) -> float:
@@ -120,7 +125,8 @@ def infer_all(engine: Infers, pixels: Sequence[npt.NDArray[np.uint8]]) -> list[P
             return [PhotoError(Reason.INFERENCE_FAILED, f"ONNX Runtime failed on this photo: {error}")]
         half = len(pixels) // 2
         return infer_all(engine, pixels[:half]) + infer_all(engine, pixels[half:])
-    return [_prediction(*pair) for pair in zip(inferred.probabilities, inferred.embeddings, strict=True)]
+    answers = zip(inferred.probabilities, inferred.embeddings, inferred.distribution, strict=True)
+    return [_prediction(*answer) for answer in answers]
 
 
 def _check(engine: Infers, photo: npt.NDArray[np.uint8]) -> None:
@@ -131,9 +137,15 @@ def _check(engine: Infers, photo: npt.NDArray[np.uint8]) -> None:
         raise EngineBroken(f"ONNX Runtime fails on every photo ({error}); restart the worker") from error
 
 
-def _prediction(probabilities: npt.NDArray[np.float32], embedding: npt.NDArray[np.float32]) -> Prediction | PhotoError:
+def _prediction(
+    probabilities: npt.NDArray[np.floating], embedding: npt.NDArray[np.float32], distribution: npt.NDArray[np.float32]
+) -> Prediction | PhotoError:
     if not (np.isfinite(probabilities).all() and np.isfinite(embedding).all()):
         # argmax of NaN is 0: an overflow would pass for an empty bin.
         return PhotoError(Reason.INFERENCE_FAILED, "the model's answer is not a number; try another variant of it")
-    rounded = [round(float(value), _DIGITS) for value in probabilities]
-    return Prediction(int(probabilities.argmax()), rounded, embedding)
+    finer = _rounded(distribution) if len(distribution) > len(probabilities) else None
+    return Prediction(int(probabilities.argmax()), _rounded(probabilities), embedding, finer)
+
+
+def _rounded(probabilities: npt.NDArray[np.floating]) -> list[float]:
+    return [round(float(value), _DIGITS) for value in probabilities]

@@ -18,6 +18,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from binwatch.bundle import EMBEDDING, INPUT, PROBABILITIES
+from binwatch.counts import in_classes
 from binwatch.errors import BinwatchError, BundleError
 from binwatch.onnx_session import CPU, open_session
 from worker.buckets import buckets, in_buckets
@@ -41,11 +42,16 @@ class VariantError(BundleError):
 class Inferred:
     """What the model says of n photos, in the same order.
 
-    `probabilities` is float32 (n, 7), each row sums to 1; `embeddings` is float32 (n, embedding_size).
+    `distribution` is float32 (n, quantities), each row sums to 1; `embeddings` is float32 (n, embedding_size).
     """
 
-    probabilities: npt.NDArray[np.float32]
+    distribution: npt.NDArray[np.float32]
     embeddings: npt.NDArray[np.float32]
+
+    @property
+    def probabilities(self) -> npt.NDArray[np.floating]:
+        """Of the classes, float32 (n, 7)."""
+        return in_classes(self.distribution)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,18 +157,18 @@ def _preload() -> None:
 
 
 def _run(session: Any, photos: Pixels) -> Inferred:
-    probabilities, embeddings = session.run([PROBABILITIES, EMBEDDING], {INPUT: photos})
-    if len(probabilities) != len(photos):
-        raise BinwatchError(f"the model answered {len(probabilities)} photos of {len(photos)}; export it again")
-    return Inferred(probabilities, embeddings)
+    distribution, embeddings = session.run([PROBABILITIES, EMBEDDING], {INPUT: photos})
+    if len(distribution) != len(photos):
+        raise BinwatchError(f"the model answered {len(distribution)} photos of {len(photos)}; export it again")
+    return Inferred(distribution, embeddings)
 
 
 def _first(photos: int, answer: Inferred) -> Inferred:
-    return Inferred(answer.probabilities[:photos], answer.embeddings[:photos])
+    return Inferred(answer.distribution[:photos], answer.embeddings[:photos])
 
 
 def _joined(answers: Iterable[Inferred]) -> Inferred:
     parts = list(answers)
     return Inferred(
-        np.concatenate([part.probabilities for part in parts]), np.concatenate([part.embeddings for part in parts])
+        np.concatenate([part.distribution for part in parts]), np.concatenate([part.embeddings for part in parts])
     )

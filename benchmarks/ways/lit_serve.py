@@ -18,6 +18,7 @@ import litserve
 import numpy as np
 
 from binwatch.bundle import INPUT, PROBABILITIES, Bundle, Precision
+from binwatch.counts import in_classes
 from binwatch.onnx_session import open_session
 from binwatch.settings import DEFAULT_MODEL, Settings
 
@@ -43,7 +44,7 @@ class CountAPI(litserve.LitAPI):
     def predict(self, x: np.ndarray) -> np.ndarray:
         """uint8 (n, size, size, 3) → classes, int64 (n,)."""
         (probabilities,) = self._session.run([PROBABILITIES], {INPUT: x})
-        return probabilities.argmax(axis=1)
+        return in_classes(probabilities).argmax(axis=1)
 
     def encode_response(self, output: np.int64) -> dict[str, int]:
         """As our own server calls it."""

@@ -20,6 +20,7 @@ import numpy as np
 from benchmarks.ways.report import report
 from binwatch.bundle import INPUT, PROBABILITIES, Bundle, Precision
 from binwatch.cores import cores
+from binwatch.counts import in_classes
 from binwatch.onnx_session import open_session
 
 OBJECT_STORE_BYTES = 10**9
@@ -44,7 +45,7 @@ class Count:
         photos = len(pixels)
         return {
             "path": batch["path"],
-            "predicted": probabilities.argmax(axis=1),
+            "predicted": in_classes(probabilities).argmax(axis=1),
             "began": np.full(photos, began),
             "ready": np.full(photos, self._ready),
         }

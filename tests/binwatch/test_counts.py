@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from binwatch.counts import CLASSES, MORE, Outcome, class_of, difference_in_words, difference_of, error_of, outcome_of
+from binwatch.counts import (
+    CLASSES,
+    MORE,
+    Outcome,
+    class_of,
+    difference_in_words,
+    difference_of,
+    error_of,
+    in_classes,
+    outcome_of,
+)
 
 
 @pytest.mark.parametrize(("quantity", "index"), [(0, 0), (1, 1), (5, 5), (6, 6), (7, 6), (209, 6), (10**9, 6)])
 def test_class_of(quantity: int, index: int) -> None:
     assert class_of(quantity) == index
+
+
+def test_classes_are_a_view_of_a_distribution() -> None:
+    both = np.array([[0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.2, 0.1, 0.1], [0, 0, 0, 0, 0, 0.25, 0.25, 0, 0.5]], np.float32)
+    found = in_classes(both)
+    assert found.dtype == np.float32
+    assert found[0] == pytest.approx([0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.4])
+    assert found[1].tolist() == [0, 0, 0, 0, 0, 0.25, 0.75]
+    assert in_classes(both[1]).tolist() == found[1].tolist()
+    assert in_classes(found) is found
 
 
 def test_a_negative_quantity() -> None:

@@ -1,4 +1,7 @@
-"""A model whose answers are known: it counts by brightness, from 0 for black to "more than 5" for white."""
+"""A model whose answers are known: it counts by brightness, from 0 for black to "more than 5" for white.
+
+With `highest` it tells more numbers apart: white is more than that.
+"""
 
 from __future__ import annotations
 
@@ -13,19 +16,20 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from binwatch.bundle import EMBEDDING, INPUT, PROBABILITIES, Card, Precision, describe, write_card
-from binwatch.counts import CLASSES
+from binwatch.counts import HIGHEST
 
 OPSET, IR_VERSION = 18, 10
 
 
 def write_brightness_model(
-    path: Path, *, input_name: str = INPUT, side: int = 224, number: int = TensorProto.UINT8
+    path: Path, *, input_name: str = INPUT, side: int = 224, number: int = TensorProto.UINT8, highest: int = HIGHEST
 ) -> None:
-    """Class = mean brightness × 7 / 256, rounded down; the embedding (1 number) is the mean brightness."""
+    """Items = mean brightness × (highest + 2) / 256, rounded down; the embedding (1 number) is the mean brightness."""
+    quantities = highest + 2
     constants = {
         "axes": np.array([1, 2, 3], dtype=np.int64),
-        "to_classes": np.array(len(CLASSES) / 256, dtype=np.float32),
-        "middles": np.arange(len(CLASSES), dtype=np.float32)[None, :] + 0.5,
+        "to_classes": np.array(quantities / 256, dtype=np.float32),
+        "middles": np.arange(quantities, dtype=np.float32)[None, :] + 0.5,
         "sharpness": np.array(-8.0, dtype=np.float32),
         "last": np.array([1], dtype=np.int64),
     }
@@ -44,7 +48,7 @@ def write_brightness_model(
         "brightness",
         [helper.make_tensor_value_info(input_name, number, ["batch", side, side, 3])],
         [
-            helper.make_tensor_value_info(PROBABILITIES, TensorProto.FLOAT, ["batch", len(CLASSES)]),
+            helper.make_tensor_value_info(PROBABILITIES, TensorProto.FLOAT, ["batch", quantities]),
             helper.make_tensor_value_info(EMBEDDING, TensorProto.FLOAT, ["batch", 1]),
         ],
         [numpy_helper.from_array(array, name) for name, array in constants.items()],
@@ -54,13 +58,14 @@ def write_brightness_model(
     path.write_bytes(model.SerializeToString())
 
 
-def write_brightness_bundle(folder: Path, version: str = "brightness-1") -> Path:
+def write_brightness_bundle(folder: Path, version: str = "brightness-1", highest: int = HIGHEST) -> Path:
     """A whole bundle around the brightness model."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "model-int8.onnx"
-    write_brightness_model(path)
+    write_brightness_model(path, highest=highest)
     card = Card(
         version=version,
+        highest=highest,
         architecture="brightness",
         created=datetime(2026, 1, 1, tzinfo=UTC),
         embedding_size=1,
@@ -79,13 +84,14 @@ def jpeg(brightness: int, side: int = 256) -> bytes:
     return file.getvalue()
 
 
-def brightness_of(predicted: int) -> int:
-    """A brightness that the model counts as class `predicted`, in the middle of the class and so without doubt."""
-    return round((predicted + 0.5) * 256 / len(CLASSES))
+def brightness_of(predicted: int, highest: int = HIGHEST) -> int:
+    """A brightness that the model counts as `predicted`, in the middle of the number and so without doubt."""
+    return round((predicted + 0.5) * 256 / (highest + 2))
 
 
-def probabilities_of(brightness: float) -> list[float]:
+def probabilities_of(brightness: float, highest: int = HIGHEST) -> list[float]:
     """What the model must say of a photo of this mean brightness."""
-    logits = -8.0 * (brightness * len(CLASSES) / 256 - np.arange(len(CLASSES)) - 0.5) ** 2
+    quantities = highest + 2
+    logits = -8.0 * (brightness * quantities / 256 - np.arange(quantities) - 0.5) ** 2
     weights = np.exp(logits - logits.max())
     return [float(value) for value in weights / weights.sum()]

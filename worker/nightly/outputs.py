@@ -121,6 +121,7 @@ def _record(bucket: str, key: str, upload: Upload, answer: Answer) -> NewCount:
         detail=answer.detail,
         predicted=answer.predicted,
         probabilities=answer.probabilities,
+        distribution=answer.distribution,
         width=answer.width,
         height=answer.height,
         bytes=answer.bytes,

@@ -53,6 +53,8 @@ class Answer(BaseModel):
     confidence: float | None = None
     """Probability of the class."""
     probabilities: list[float] | None = Field(None, min_length=len(CLASSES), max_length=len(CLASSES))
+    distribution: list[float] | None = Field(None, min_length=len(CLASSES) + 1)
+    """Probabilities of 0, 1, … items and of more, if the model tells more numbers apart than the classes do."""
     reason: str | None = None
     """binwatch.errors.Reason, or one of those above."""
     detail: str | None = None
@@ -120,5 +122,6 @@ def _count(prediction: Prediction) -> dict[str, object]:
         "predicted": prediction.predicted,
         "confidence": prediction.confidence,
         "probabilities": prediction.probabilities,
+        "distribution": prediction.distribution,
         "embedding": base64.b64encode(pack(prediction.embedding)),
     }

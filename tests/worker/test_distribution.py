@@ -1,0 +1,104 @@
+"""Bundles that tell more numbers apart than the seven classes: what a worker says, and hands to the records."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from binwatch.bundle import Bundle, write_card
+from binwatch.counts import MORE, in_classes
+from binwatch.errors import BundleError
+from binwatch.settings import Settings
+from tests.worker.brightness import brightness_of, jpeg, probabilities_of, write_brightness_bundle
+from tests.worker.test_count_command import Count, count  # noqa: F401 (a fixture)
+from worker.engine import Engine
+from worker.metrics import WorkerMetrics
+from worker.new_counts import new_count
+from worker.pipeline import Prediction, infer_all
+from worker.serving.answers import Answer
+from worker.serving.counter import PhotoCounter
+
+HIGHEST = 20
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return Bundle(write_brightness_bundle(tmp_path_factory.mktemp("wide"), highest=HIGHEST))
+
+
+def predicted(engine: Engine, brightness: int) -> Prediction:
+    (found,) = infer_all(engine, [np.full((224, 224, 3), brightness, np.uint8)])
+    assert isinstance(found, Prediction)
+    return found
+
+
+@pytest.mark.parametrize("items", [0, 3, 5, 6, 17, HIGHEST + 1])
+def test_the_classes_are_a_view_of_the_distribution(bundle: Bundle, items: int) -> None:
+    brightness = brightness_of(items, HIGHEST)
+    found = predicted(Engine(bundle), brightness)
+    assert found.distribution == pytest.approx(probabilities_of(brightness, HIGHEST), abs=1e-5)
+    assert np.argmax(found.distribution) == items
+    assert sum(found.distribution or []) == pytest.approx(1, abs=1e-5)
+    assert found.probabilities == pytest.approx(in_classes(np.array(found.distribution)).tolist(), abs=1e-5)
+    assert found.predicted == min(items, MORE)
+
+
+def test_the_class_is_the_mode_of_the_view(bundle: Bundle) -> None:
+    """Between 5 and 6 the most probable number is 5, and "more than 5" is more probable still."""
+    numbers = np.full(HIGHEST + 2, 0.0)
+    numbers[5:9] = 0.4, 0.3, 0.2, 0.1
+    assert numbers.argmax() == 5
+    assert in_classes(numbers).argmax() == MORE
+
+
+def test_records_are_handed_both(bundle: Bundle) -> None:
+    engine = Engine(bundle)
+    answer = predicted(engine, brightness_of(9, HIGHEST))
+    new = new_count(engine, answer, bucket="b", key="1.jpg", etag="e", modified_at=datetime(2026, 1, 1, tzinfo=UTC))
+    assert (new.predicted, new.probabilities) == (MORE, answer.probabilities)
+    assert new.distribution is not None
+    assert np.argmax(new.distribution) == 9
+
+
+def test_the_container_answers_both(bundle: Bundle, settings: Settings) -> None:
+    counter = PhotoCounter(Engine(bundle), settings, WorkerMetrics())
+    try:
+        answer = asyncio.run(counter.count(jpeg(brightness_of(12, HIGHEST))))
+    finally:
+        counter.close()
+    found = Answer.model_validate_json(answer.line())
+    assert found.distribution is not None
+    assert (np.argmax(found.distribution), found.count) == (12, "more than 5")
+    assert found.probabilities == pytest.approx(in_classes(np.array(found.distribution)).tolist(), abs=1e-5)
+
+
+def test_the_command_prints_both(bundle: Bundle, count: Count, tmp_path: Path) -> None:  # noqa: F811
+    (tmp_path / "1.jpg").write_bytes(jpeg(brightness_of(2, HIGHEST)))
+    (line,) = json.loads(count("--json", tmp_path / "1.jpg", BINWATCH_MODEL_DIR=str(bundle.folder)).stdout)
+    assert line["count"] == "2"
+    assert np.argmax(line["distribution"]) == 2
+    assert len(line["probabilities"]) == 7
+
+
+def test_a_bundle_from_before_has_the_classes_alone(brightness_bundle: Path, tmp_path: Path) -> None:
+    card = json.loads((brightness_bundle / "card.json").read_text(encoding="utf-8"))
+    del card["highest"]
+    (tmp_path / "card.json").write_text(json.dumps(card), encoding="utf-8")
+    (tmp_path / "model-int8.onnx").write_bytes((brightness_bundle / "model-int8.onnx").read_bytes())
+    found = predicted(Engine(Bundle(tmp_path)), brightness_of(4))
+    assert (found.predicted, found.distribution) == (4, None)
+    assert found.probabilities == pytest.approx(probabilities_of(brightness_of(4)), abs=1e-5)
+    assert Bundle(ROOT / "samples" / "model").card.highest >= 5
+
+
+def test_a_card_that_promises_other_numbers_than_the_file_has(bundle: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "model-int8.onnx").write_bytes((bundle.folder / "model-int8.onnx").read_bytes())
+    write_card(tmp_path, bundle.card.model_copy(update={"highest": 30}))
+    with pytest.raises(BundleError, match=r"promises 'probabilities' as tensor\(float\) \(batch, 32\)"):
+        Engine(Bundle(tmp_path))
