@@ -4,8 +4,9 @@
 
 Each is a bundle, a run's folder (its best.pt), or a checkpoint. A checkpoint is calibrated on the same photos and moved
 to its data.class_shares, as `export` would do it. The last rows are of the mean of the checkpoints' probabilities, and
-of that with each photo mirrored, too. Differences are from the first row, with 95 % intervals by bin group. The test
-photos are not looked at.
+of that with each photo mirrored, too. Exact counts, RMSE and recall are of the seven classes; the MAE over all
+quantities is of the median of the whole distribution. Differences are from the first row, with 95 % intervals by bin
+group. The test photos are not looked at.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from binwatch.counts import in_classes
 from trainer import checkpoint
 from trainer.calibrate import softmax
 from trainer.checkpoint import Checkpoint
@@ -28,7 +30,7 @@ from trainer.display import Display
 from trainer.evaluate import Probabilities, judged
 from trainer.export.bundle import calibrated
 from trainer.loop import BEST
-from trainer.metrics import Counts, challenge_counts, counts_of, measure, paired
+from trainer.metrics import Counts, challenge_counts, counts_of, measure, paired, quantity_errors
 
 BATCH = 32
 
@@ -39,7 +41,7 @@ def found_at(path: Path) -> Path:
 
 
 def both_ways(saved: Checkpoint, photos: PhotoSet) -> tuple[Probabilities, Probabilities]:
-    """Calibrated probabilities of photos as they are and mirrored, float64 (photos, classes) each."""
+    """Calibrated probabilities of photos as they are and mirrored, float64 (photos, quantities) each."""
     model = saved.model()
     logits: tuple[list[torch.Tensor], list[torch.Tensor]] = ([], [])
     with torch.inference_mode():
@@ -55,7 +57,7 @@ def both_ways(saved: Checkpoint, photos: PhotoSet) -> tuple[Probabilities, Proba
 def answers(paths: list[Path], changes: dict[str, Any], display: Display) -> tuple[PhotoSet, dict[str, Probabilities]]:
     """The validation photos, and what each of `paths`, and all together, say of them."""
     data = judged(found_at(paths[0]), changes, display).data()
-    sample = present_photos(data)[0].where(lambda row: row.split is Split.VALIDATION)
+    sample = present_photos(data)[0].where(lambda row: row.split is Split.VALIDATION and row.of_a_class)
     display.say(f"{len(sample):,} validation photos")
     rows: dict[str, Probabilities] = {}
     ways: list[tuple[Probabilities, Probabilities]] = []
@@ -69,6 +71,8 @@ def answers(paths: list[Path], changes: dict[str, Any], display: Display) -> tup
         ways.append(both_ways(saved, seen))
         rows[str(path)] = ways[-1][0]
         rows[f"{path}, mirrored too"] = np.mean(ways[-1], axis=0)
+    if len({plain.shape[1] for plain, _ in ways}) > 1:
+        ways = [(in_classes(plain), in_classes(mirrored)) for plain, mirrored in ways]
     if len(ways) > 1:
         rows[f"mean of {len(ways)}"] = np.mean([plain for plain, _ in ways], axis=0)
         rows[f"mean of {len(ways)}, mirrored too"] = np.mean(ways, axis=(0, 1))
@@ -76,16 +80,21 @@ def answers(paths: list[Path], changes: dict[str, Any], display: Display) -> tup
 
 
 def table(found: dict[str, Probabilities], photos: PhotoSet) -> Iterator[str]:
-    """A row for each: exact counts of all photos; exact counts and RMSE on 0–5 items by the challenge's protocol."""
+    """A row for each: exact counts of all photos; exact counts and RMSE on 0–5 items by the challenge's protocol; …"""
+    known = np.flatnonzero(photos.targets >= 0)
     labels, groups = photos.labels, photos.groups
     counts: dict[str, tuple[Counts, Counts]] = {
         name: (counts_of(each, labels, groups), challenge_counts(each, labels, groups)) for name, each in found.items()
     }
     first = next(iter(counts.values()))
-    yield "| | exact, all | difference | exact, 0–5 | difference | RMSE, 0–5 | difference | of the mean | recall of 5 |"
-    yield "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"
+    yield (
+        "| | exact, all | difference | exact, 0–5 | difference | RMSE, 0–5 | difference | of the mean | recall of 4 |"
+        " of 5 | MAE, all quantities |"
+    )
+    yield "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
     for name, (every, few) in counts.items():
         whole, part = measure(every, 0), measure(few, 0)
+        errors = quantity_errors(found[name][known], photos.quantities[known], [groups[index] for index in known])
         of_all, of_few = paired(every, first[0]), paired(few, first[1])
         cells = [
             f"{whole.accuracy.value:.1%}",
@@ -95,7 +104,8 @@ def table(found: dict[str, Probabilities], photos: PhotoSet) -> Iterator[str]:
             f"{part.rmse.value:.2f}",
             "{0.value:+.2f} ({0.low:+.2f} to {0.high:+.2f})".format(of_few["rmse"]),
             f"{part.rmse_of_mean.value:.2f}" if part.rmse_of_mean else "–",
-            f"{part.per_class['5']['recall']:.0%}",
+            *(f"{part.per_class[label]['recall']:.0%}" for label in ("4", "5")),
+            f"{errors.mae.value:.2f} ({errors.mae.low:.2f} to {errors.mae.high:.2f})",
         ]
         yield f"| {name} | {' | '.join(cells)} |"
 

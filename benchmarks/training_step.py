@@ -28,12 +28,13 @@ from trainer.ranks import ALONE
 
 def step_of(architecture: str, size: int, config: TrainConfig) -> Callable[[], None]:
     """One training step on a batch that is in memory, of a network with random weights."""
-    model = build(ModelConfig(architecture=architecture, weights="none"))
+    options = ModelConfig(architecture=architecture, weights="none")
+    model = build(options)
     if config.channels_last:
         model = model.to(memory_format=torch.channels_last)
     model.train()
     network = Network(model, config, ALONE, features=False)
-    chosen, loss = optimiser(model, [], config), Loss(config)
+    chosen, loss = optimiser(model, [], config), Loss(config, highest=options.highest)
     photos = torch.randint(0, 256, (config.batch_size, size, size, 3), dtype=torch.uint8)
     quantities = torch.arange(config.batch_size) % 7
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from binwatch.counts import CLASSES
+from binwatch.counts import CLASSES, MORE, in_classes
 
 Floats = npt.NDArray[np.floating]
 
@@ -36,13 +36,16 @@ class PriorShift:
     trained: tuple[int, ...]
     """Training photos of each class."""
 
-    def logits(self) -> npt.NDArray[np.float64]:
-        """What is added to calibrated logits, float64 (classes,): 0 for a class without training photos."""
+    def logits(self, quantities: int = len(CLASSES)) -> npt.NDArray[np.float64]:
+        """What is added to that many calibrated logits, float64 (quantities,): 0 for a class without training photos.
+
+        All quantities beyond 5 move together, as their class does.
+        """
         trained = np.array(self.trained)
         seen = trained > 0
         found = np.zeros(len(CLASSES))
         found[seen] = np.log(np.array(self.shares)[seen] * trained.sum() / trained[seen])
-        return found
+        return np.concatenate([found, np.repeat(found[MORE:], quantities - len(CLASSES))])
 
     def weights(self, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
         """What each photo counts so that photos of each class weigh its share, float64 (photos,); the mean is 1."""
@@ -55,7 +58,7 @@ class PriorShift:
 def softmax(
     logits: Floats, temperature: float = 1.0, shift: npt.NDArray[np.float64] | float = 0.0
 ) -> npt.NDArray[np.float64]:
-    """Probabilities, float64 (photos, classes). `shift`, float64 (classes,), is added after the division."""
+    """Probabilities, float64 (photos, quantities). `shift`, float64 (quantities,), is added after the division."""
     scaled = logits.astype(np.float64) / temperature + shift
     powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
     total: npt.NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
@@ -65,9 +68,12 @@ def softmax(
 def log_loss(
     logits: Floats, labels: npt.NDArray[np.int64], temperature: float = 1.0, shift: PriorShift | None = None
 ) -> float:
-    """Mean negative logarithm of the probability given to the label; with `shift`, of bins as it says they are."""
-    moved = 0.0 if shift is None else shift.logits()
-    given = softmax(logits, temperature, moved)[np.arange(len(labels)), labels]
+    """Mean negative logarithm of the probability given to the label's class; with `shift`, of bins as it says they are.
+
+    `logits` are float (photos, quantities), `labels` class indexes, int64 (photos,).
+    """
+    moved = 0.0 if shift is None else shift.logits(logits.shape[1])
+    given = in_classes(softmax(logits, temperature, moved))[np.arange(len(labels)), labels]
     weights = None if shift is None else shift.weights(labels)
     return float(np.average(-np.log(np.maximum(given, 1e-300)), weights=weights))
 

@@ -12,7 +12,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from binwatch.counts import EVERY
+from binwatch.counts import EVERY, HIGHEST
 from trainer.config import Config
 from trainer.disk import sync
 from trainer.errors import CheckpointError
@@ -96,7 +96,9 @@ def load(file: Path, ranks: Ranks = ALONE) -> Checkpoint:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(f"{file}: is not a checkpoint of this release of the trainer")
     try:
-        config = Config.model_validate_json(content["config"])
+        options = json.loads(content["config"])
+        options["model"].setdefault("highest", HIGHEST)  # of a checkpoint from before it was an option
+        config = Config.model_validate(options)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 from pydantic.fields import FieldInfo
 
-from binwatch.counts import CLASSES, EVERY, names_of
+from binwatch.counts import CLASSES, EVERY, HIGHEST, names_of
 from binwatch.errors import shown
 from binwatch.image import SIZE
 from trainer.errors import ConfigError
@@ -44,7 +44,7 @@ class DataConfig(_Strict):
         None, description="CSV with a row per photo, or a file_list.json; none: folders named after quantities"
     )
     key_column: str = Field("key", description="the photo's key, as text")
-    label_column: str = Field("label", description="number of items in the photo")
+    label_column: str = Field("label", description="number of items in the photo, or 6+ of six or more")
     group_column: str = Field(
         GROUP_COLUMN,
         description="photos of one group never land in different splits; empty: each photo is a group of its own",
@@ -78,6 +78,9 @@ class ModelConfig(_Strict):
     )
     freeze: str = Field("", description="last frozen unit, e.g. layer3 or layer3.2; empty trains everything")
     width: float = Field(1.0, gt=0, le=4, description="scales the channels of resnet50v2; for tests")
+    highest: int = Field(
+        20, ge=HIGHEST, le=200, description="items up to which the network tells numbers apart; beyond it answers more"
+    )
     head: Literal["embedding", "linear", "capstone"] = Field(
         "embedding", description="capstone is 512–BatchNorm–Dropout–256"
     )
@@ -86,6 +89,11 @@ class ModelConfig(_Strict):
     drop_path: float = Field(
         0.1, ge=0, lt=1, description="stochastic depth of the last block, where the network has it"
     )
+
+    @property
+    def quantities(self) -> int:
+        """How many answers the network has: 0, 1, … `highest`, and more."""
+        return self.highest + 2
 
 
 class AugmentConfig(_Strict):
@@ -118,12 +126,12 @@ class TrainConfig(_Strict):
         "cosine", description="after the warm-up; one_cycle also moves the momentum"
     )
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps until the peak")
-    loss: Literal["ordinal", "cross_entropy", "earth_mover"] = Field(
+    loss: Literal["ordinal", "cross_entropy"] = Field(
         "ordinal", description="ordinal softens labels towards their neighbours"
     )
     class_weights: Literal["none", "sqrt", "balanced"] = Field("none", description="more weight for rare labels")
     ordinal_sigma: float = Field(
-        0.5, ge=0, description="width in items of the ordinal loss's targets; 0 is the plain label"
+        0.5, ge=0, description="width in items of the ordinal loss's targets, up to 5 items; 0 is the plain label"
     )
     ema: float = Field(0.998, ge=0, lt=1, description="decay of the averaged weights; 0 turns averaging off")
     clip: float = Field(5.0, gt=0, description="gradient norm above which gradients are scaled down")

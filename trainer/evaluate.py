@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ValidationError
 
-from binwatch.bundle import CARD, Bundle, Metrics, Precision
-from binwatch.counts import EVERY, MORE, names_of
+from binwatch.bundle import CARD, Bundle, Metrics, Precision, QuantityErrors
+from binwatch.counts import EVERY, MORE, in_classes, names_of
 from trainer import checkpoint, devices
 from trainer.calibrate import softmax
 from trainer.config import DataConfig, TrainConfig
@@ -27,7 +27,7 @@ from trainer.display import Display
 from trainer.errors import ConfigError, DataError
 from trainer.fit import follow, read_data, say_left_out
 from trainer.loop import BEST
-from trainer.metrics import Ints, challenge_counts, counts_of, measure
+from trainer.metrics import Ints, challenge_counts, counts_of, measure, quantity_errors
 from trainer.models.counter import Counter
 from trainer.predict import logits_of
 from trainer.runtime import OnnxModel, run
@@ -46,10 +46,15 @@ class Evaluation:
     hardware: str
     metrics: dict[str, Metrics]
     photos: PhotoSet
-    probabilities: Probabilities
-    """float (photos, classes), in the order of `photos`."""
+    distribution: Probabilities
+    """float (photos, quantities), in the order of `photos`."""
     classes: tuple[int, ...] = EVERY
     """Indexes of the classes that the model can answer."""
+
+    @property
+    def probabilities(self) -> Probabilities:
+        """Of the classes, float (photos, classes)."""
+        return in_classes(self.distribution)
 
     def limits(self) -> str:
         """In a sentence, what the model cannot answer; empty if it can answer everything."""
@@ -104,7 +109,7 @@ class Judged:
     data: Callable[[], DataConfig]
     """The data set that it learned from, with changes. Raises ConfigError if it does not say enough of that."""
     answer: Callable[[PhotoSet], Probabilities]
-    """Photos → probabilities, float (photos, classes). It sees them as it does at work, whatever it learned beside."""
+    """Photos → distribution, float (photos, quantities), of photos as it sees them at work."""
     train: TrainConfig
     """Where it computes."""
 
@@ -154,14 +159,14 @@ def evaluate(
     """
     model = judged(path, changes, display, (precision,) if precision else ())
     sample = read_sample(model.data(), split, display)
-    probabilities = model.answer(sample.photos)
-    found = figures(probabilities, sample.photos, sample.majority, sample.name)
+    distribution = model.answer(sample.photos)
+    found = figures(distribution, sample.photos, sample.majority, sample.name)
     if challenge:
         found = {name: metrics for name, metrics in found.items() if name.endswith("(challenge)")}
     if not found:
         raise DataError(f"no photo is labelled 0 to {MORE - 1}: there is nothing for --challenge to measure")
     return Evaluation(
-        model.name, sample.name, sample.facts, devices.hardware(model.train), found, sample.photos, probabilities,
+        model.name, sample.name, sample.facts, devices.hardware(model.train), found, sample.photos, distribution,
         model.classes,
     )  # fmt: skip
 
@@ -201,14 +206,14 @@ def bundle_data(bundle: Bundle, changes: dict[str, Any]) -> DataConfig:
 def bundle_probabilities(
     bundle: Bundle, precision: Precision, photos: PhotoSet, display: Display
 ) -> npt.NDArray[np.float32]:
-    """Probabilities of photos by one variant, float32 (photos, classes), with a progress bar."""
+    """Probabilities of photos by one variant, float32 (photos, quantities), with a progress bar."""
     model = OnnxModel.of(bundle, precision)
     what = f"counting by {bundle.card.version}"
     return run(model, photos, lambda found: display.follow(found, len(photos), what, len))[0]
 
 
 def torch_logits(model: Counter, photos: PhotoSet, config: TrainConfig, display: Display) -> npt.NDArray[np.float32]:
-    """Logits of photos, float32 (photos, classes), with a progress bar."""
+    """Logits of photos, float32 (photos, quantities), with a progress bar."""
     batches = PhotoBatches(photos, 16, seed=0, augment=None, shuffle=False, threads=config.readers)
 
     def bar(found: Iterator[Batch]) -> Iterator[Batch]:
@@ -228,22 +233,42 @@ def majorities_of(photos: PhotoSet) -> Majorities:
     return Majorities(int(found.argmax()), int(found[:MORE].argmax()))
 
 
-def figures(probabilities: Probabilities, photos: PhotoSet, majority: Majorities, name: str) -> dict[str, Metrics]:
+def figures(distribution: Probabilities, photos: PhotoSet, majority: Majorities, name: str) -> dict[str, Metrics]:
     """Four views of the same counts.
 
     All seven classes; the photos that show 0 to 5, counted as the service counts; and, as in the ABID challenge, the
-    same photos (or those that show 1 to 5) with no other answers allowed.
+    same photos (or those that show 1 to 5) with no other answers allowed. Where all answers are, errors over all
+    quantities come with them.
     """
     labels: Ints = photos.labels
-    counts = counts_of(probabilities, labels, photos.groups)
-    few = majority.up_to_five
+    counts = counts_of(distribution, labels, photos.groups)
+    few, every = majority.up_to_five, np.ones(len(labels), np.bool_)
     found = {
-        name: (counts, majority.overall),
-        f"{name} 0-5": (counts.where(labels < MORE), few),
-        f"{name} 0-5 (challenge)": (challenge_counts(probabilities, labels, photos.groups), few),
-        f"{name} 1-5 (challenge)": (challenge_counts(probabilities, labels, photos.groups, low=1), few),
+        name: (counts, majority.overall, every),
+        f"{name} 0-5": (counts.where(labels < MORE), few, labels < MORE),
+        f"{name} 0-5 (challenge)": (challenge_counts(distribution, labels, photos.groups), few, None),
+        f"{name} 1-5 (challenge)": (challenge_counts(distribution, labels, photos.groups, low=1), few, None),
     }
-    return {name: measure(each, commonest) for name, (each, commonest) in found.items() if len(each.labels)}
+    return {
+        name: measure(each, commonest).model_copy(update={"quantities": _quantities(distribution, photos, chosen)})
+        for name, (each, commonest, chosen) in found.items()
+        if len(each.labels)
+    }
+
+
+def _quantities(
+    distribution: Probabilities, photos: PhotoSet, chosen: npt.NDArray[np.bool_] | None
+) -> QuantityErrors | None:
+    """Of the chosen photos whose true quantity is known, if there are any."""
+    if chosen is None:
+        return None
+    kept = np.flatnonzero(chosen & (photos.targets >= 0))
+    groups = photos.groups
+    return (
+        quantity_errors(distribution[kept], photos.quantities[kept], [groups[index] for index in kept])
+        if len(kept)
+        else None
+    )
 
 
 def report_file(model: Path, photos: str, variant: Precision | None) -> Path:

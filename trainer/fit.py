@@ -165,7 +165,7 @@ def _warn_of_copies(config: DataConfig, data: DataSet, display: Display) -> None
 
 
 def _named(same: Sequence[Row]) -> str:
-    return ", ".join(f"{row.key}: {row.quantity}" for row in same[:COPIES_NAMED])
+    return ", ".join(f"{row.key}: {row.label}" for row in same[:COPIES_NAMED])
 
 
 def warn_of_absent_classes(config: DataConfig, data: DataSet, display: Display) -> None:

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from binwatch.counts import MORE
 from binwatch.spreadsheets import CsvWriter
 from trainer import checkpoint
 from trainer.checkpoint import Checkpoint
@@ -31,6 +30,7 @@ from trainer.optimise import Average, optimiser, set_rates
 from trainer.predict import forward, logits_of, on_device
 from trainer.ranks import ALONE, Ranks
 from trainer.stages import Clock, Stage, untimed
+from trainer.targets import classes_of, logits_in_classes
 
 LAST = "last.pt"
 BEST = "best.pt"
@@ -62,7 +62,8 @@ class Run:
     clock: Clock = untimed
 
     def __post_init__(self) -> None:
-        self.loss = Loss(self.config.train, self.weights, self.config.distil, self.model.answers.classes)
+        learned, highest = self.model.answers.classes, self.config.model.highest
+        self.loss = Loss(self.config.train, self.weights, self.config.distil, learned, highest)
         self.optimiser = optimiser(self.model, self.loaded, self.config.train)
         # Network first: with several processes it gives all of them the first one's weights.
         self.network = Network(self.model, self.config.train, self.ranks, features=self.train.features)
@@ -120,8 +121,8 @@ class Run:
     def score(self) -> dict[str, float]:
         """Figures of the averaged weights on the validation photos, of all processes."""
         own = torch.from_numpy(logits_of(self.average.model, self.validation, self.config.train))
-        logits, quantities = self.ranks.join(own), self.ranks.join(self.validation.quantities)
-        labels = quantities.clamp(max=MORE)
+        logits = logits_in_classes(self.ranks.join(own))
+        labels = classes_of(self.ranks.join(self.validation.quantities))
         error = (logits.argmax(dim=1) - labels).float()
         known = torch.isin(labels, torch.tensor(self.model.answers.classes))  # of others the loss would be infinite
         return {

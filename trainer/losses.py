@@ -1,4 +1,4 @@
-"""How wrong an answer is, per photo. All but cross-entropy know that counts are ordered."""
+"""How wrong an answer is, per photo."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from binwatch.counts import CLASSES, EVERY, MORE
+from binwatch.counts import CLASSES, EVERY, HIGHEST
 from trainer.config import DistilConfig, TrainConfig
-from trainer.targets import soft_targets
+from trainer.targets import classes_of, least, of_each, soft_targets
 
 NO_TEACHERS = DistilConfig()
 LEAST = 1e-9
@@ -29,17 +29,19 @@ class Loss:
         weights: Tensor | None = None,
         distil: DistilConfig = NO_TEACHERS,
         classes: Sequence[int] = EVERY,
+        highest: int = HIGHEST,
     ) -> None:
         """`classes` are the indexes of those that are learned: no target is on another one."""
-        self._distance = earth_mover if config.loss == "earth_mover" else cross_entropy
         self._sigma = config.ordinal_sigma if config.loss == "ordinal" else 0.0
+        self._highest = highest
         self._weights = weights  # on the CPU, where a step's sum is made without waiting for a GPU
         self._on_device = None if weights is None else weights.to(config.device)
         self._distil = distil
         self._learned = None
         if tuple(classes) != EVERY:
-            self._learned = torch.zeros(len(CLASSES), device=config.device)
-            self._learned[list(classes)] = 1
+            learned = torch.zeros(len(CLASSES), device=config.device)
+            learned[list(classes)] = 1
+            self._learned = of_each(learned, highest + 2)
 
     def __call__(
         self,
@@ -48,35 +50,37 @@ class Loss:
         step: Tensor | None = None,
         teacher_probabilities: Tensor | None = None,
     ) -> Tensor:
-        """Of logits (batch, classes) and items per photo, int64 (batch,): their part of the mean over a step.
+        """Of logits (batch, quantities) and items per photo, int64 (batch,): their part of the mean over a step.
 
         `step` is the items per photo of the whole step, on the CPU; none if the batch is all of it. The parts of a
         step, wherever they are computed, add up to its (weighted) mean. `teacher_probabilities` are float
-        (batch, classes).
+        (batch, quantities).
         """
         targets = self.targets(quantities)
-        each = self._distance(logits, targets)
+        each = cross_entropy(logits, targets)
+        # Of "n or more" any answer from n on is right.
+        each = torch.where(quantities < 0, at_least(logits, ~quantities) * targets.sum(dim=1), each)
         if teacher_probabilities is not None:
             each = torch.lerp(each, self._from_teachers(logits, targets, teacher_probabilities), self._distil.share)
         return each.sum() / self._total(quantities.cpu() if step is None else step)
 
     def targets(self, quantities: Tensor) -> Tensor:
-        """What the network should say, float32 (batch, classes). Each row adds up to what its photo counts: 1, or its
-        class's weight.
+        """What the network should say, float32 (batch, quantities). Each row adds up to what its photo counts: 1, or
+        its class's weight.
         """
-        wanted = self._of_learned(soft_targets(quantities, self._sigma))
+        wanted = self._of_learned(soft_targets(least(quantities), self._sigma, self._highest))
         if self._on_device is None:
             return wanted
-        return wanted * self._on_device[quantities.clamp(max=MORE)][:, None]
+        return wanted * self._on_device[classes_of(quantities)][:, None]
 
     def _from_teachers(self, logits: Tensor, targets: Tensor, teacher_probabilities: Tensor) -> Tensor:
         """The squared temperature makes up for the gradients, which are smaller by it (Hinton et al. 2015)."""
         temperature = self._distil.temperature
         weighted = self._of_learned(teacher_probabilities) * targets.sum(dim=1, keepdim=True)
-        return temperature**2 * self._distance(logits / temperature, weighted)
+        return temperature**2 * cross_entropy(logits / temperature, weighted)
 
     def _of_learned(self, chances: Tensor) -> Tensor:
-        """Probabilities (rows, classes), those of the learned classes alone, which then add up to 1."""
+        """Probabilities (rows, quantities), those of the learned classes alone, which then add up to 1."""
         if self._learned is None:
             return chances
         kept = (chances + LEAST) * self._learned
@@ -84,23 +88,22 @@ class Loss:
 
     def _total(self, step: Tensor) -> float:
         """What the photos of a step count together."""
-        return len(step) if self._weights is None else float(self._weights[step.clamp(max=MORE)].sum())
+        return len(step) if self._weights is None else float(self._weights[classes_of(step)].sum())
 
 
 def cross_entropy(logits: Tensor, wanted: Tensor) -> Tensor:
-    """Of each row of logits with what is wanted, both float (batch, classes): float (batch,)."""
+    """Of each row of logits with what is wanted, both float (batch, quantities): float (batch,)."""
     return functional.cross_entropy(logits, wanted, reduction="none")
 
 
-def earth_mover(logits: Tensor, wanted: Tensor) -> Tensor:
-    """Squared earth mover's distance between answer and what is wanted (Hou et al. 2016, arXiv 1611.05916).
+def at_least(logits: Tensor, fewest: Tensor) -> Tensor:
+    """−log of the probability of `fewest` items or more, int64 (batch,), by logits (batch, quantities): float (batch,).
 
-    Both are float (batch, classes), the distance (batch,). Probability on a class two items away costs more than on
-    one next to the label. Rows of `wanted` that add up to another number than 1 count as much.
+    Beyond the highest quantity there is one answer, which is then the right one.
     """
-    weight = wanted.sum(dim=1)
-    difference = (torch.softmax(logits, dim=1) - wanted / weight[:, None]).cumsum(dim=1)
-    return difference.square().sum(dim=1) * weight
+    numbers = torch.arange(logits.shape[1], device=logits.device)
+    below = numbers[None, :] < fewest.clamp(max=logits.shape[1] - 1)[:, None]
+    return logits.logsumexp(dim=1) - logits.masked_fill(below, -torch.inf).logsumexp(dim=1)
 
 
 def class_weights(labels: npt.NDArray[np.int64], kind: str) -> Tensor | None:

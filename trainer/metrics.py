@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from binwatch.bundle import Estimate, Metrics
-from binwatch.counts import CLASSES
+from binwatch.bundle import Estimate, Metrics, QuantityErrors
+from binwatch.counts import CLASSES, in_classes
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -53,16 +53,25 @@ class Counts:
 
 
 def counts_of(probabilities: npt.NDArray[np.floating], labels: Ints, groups: list[str]) -> Counts:
-    """Mode, mean and median of each row of `probabilities` (photos, classes). "More than 5" counts as 6."""
-    exact = probabilities.astype(np.float64)
+    """Mode, mean and median of each row of `probabilities` (photos, quantities), in the classes' view.
+
+    "More than 5" counts as 6.
+    """
+    exact = in_classes(probabilities.astype(np.float64))
     return Counts(
         predicted=exact.argmax(axis=1).astype(np.int64),
         confidence=exact.max(axis=1),
         mean=exact @ np.arange(exact.shape[1]),
-        median=(exact.cumsum(axis=1) >= HALF).argmax(axis=1).astype(np.int64),
+        median=median(exact),
         labels=labels,
         groups=groups,
     )
+
+
+def median(probabilities: npt.NDArray[np.floating]) -> Ints:
+    """Of each row (photos, quantities), int64 (photos,): the last column is the number after the one before."""
+    found: Ints = (probabilities.cumsum(axis=1) >= HALF).argmax(axis=1).astype(np.int64)
+    return found
 
 
 def challenge_counts(probabilities: npt.NDArray[np.floating], labels: Ints, groups: list[str], low: int = 0) -> Counts:
@@ -97,6 +106,22 @@ def measure(counts: Counts, majority: int, *, seed: int = 0) -> Metrics:
         confusion=table.tolist(),
         **values,
     )
+
+
+def quantity_errors(
+    distribution: npt.NDArray[np.floating], quantities: Ints, groups: list[str], *, seed: int = 0
+) -> QuantityErrors:
+    """Of the medians of `distribution` (photos, quantities) against the true quantities, with 95 % intervals."""
+    error = (median(distribution.astype(np.float64)) - quantities).astype(np.float64)
+    names, member = np.unique(groups, return_inverse=True)
+    columns = (np.ones_like(error), np.abs(error), error**2)
+    sums: Floats = np.stack([np.bincount(member, column, len(names)) for column in columns], axis=1).astype(np.float64)
+    values = _with_intervals(_of_quantities(sums.sum(axis=0, keepdims=True)), _of_quantities(_resampled(sums, seed)))
+    return QuantityErrors(photos=len(error), **values)
+
+
+def _of_quantities(sums: Floats) -> dict[str, Floats]:
+    return {"mae": sums[:, 1] / sums[:, 0], "rmse": np.sqrt(sums[:, 2] / sums[:, 0])}
 
 
 def paired(candidate: Counts, current: Counts, *, seed: int = 0) -> dict[str, Estimate]:

@@ -9,7 +9,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from binwatch.counts import CLASSES
 from trainer.config import TrainConfig
 from trainer.data.epochs import Batch, Batches
 from trainer.devices import autocast
@@ -42,7 +41,7 @@ def on_device(batch: Batch, config: TrainConfig, *, features: bool) -> Tensor:
 
 
 def forward(network: Callable[[Tensor], Tensor], inputs: Tensor, config: TrainConfig) -> Tensor:
-    """Logits, float32 (batch, classes), by a network like `Logits`."""
+    """Logits, float32 (batch, quantities), by a network like `Logits`."""
     with autocast(config):
         logits = network(inputs)
     return logits.float()
@@ -55,8 +54,8 @@ def logits_of(
     config: TrainConfig,
     follow: Callable[[Iterator[Batch]], Iterator[Batch]] = lambda batches: batches,
 ) -> npt.NDArray[np.float32]:
-    """Logits of all photos in their order, float32 (photos, classes). `batches` must not shuffle."""
+    """Logits of all photos in their order, float32 (photos, quantities). `batches` must not shuffle."""
     network = Logits(model.eval(), features=batches.features)
     fed = feed(follow(batches.epoch(0)), config.device)
     found = [forward(network, on_device(batch, config, features=batches.features), config) for batch in fed]
-    return torch.cat(found or [torch.zeros(0, len(CLASSES))]).cpu().numpy()  # a GPU is waited for once, at the end
+    return torch.cat(found or [torch.zeros(0, model.quantities)]).cpu().numpy()  # a GPU is waited for once, at the end

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import typer
 
 from binwatch.bundle import Bundle, write_card
-from binwatch.counts import EVERY
+from binwatch.counts import EVERY, in_classes
 from trainer.data.dataset import PhotoSet
 from trainer.data.split import ALL, Split
 from trainer.display import Display
@@ -46,12 +46,17 @@ class Answers:
     photos: PhotoSet
     name: str
     """Of the photos: a split, or "all"."""
-    probabilities: Floats
-    """Shape (photos, classes), in their order."""
+    distribution: Floats
+    """Shape (photos, quantities), in their order."""
     embeddings: Floats
     """Shape (photos, embedding)."""
     classes: tuple[int, ...] = EVERY
     """Indexes of the classes that the model can answer."""
+
+    @property
+    def probabilities(self) -> Floats:
+        """Of the classes, shape (photos, classes)."""
+        return in_classes(self.distribution)
 
 
 def answers(bundle: Bundle, photos: Path, index: Path | None, split: Split | None, display: Display) -> Answers:

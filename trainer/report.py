@@ -101,6 +101,9 @@ def _figures(sets: dict[str, Metrics]) -> str:
     rows += [("RMSE of the mean, items", [_items(found.rmse_of_mean) for found in sets.values()])]
     rows += [("MAE, items", [_items(found.mae) for found in sets.values()])]
     rows += [("MAE of the median, items", [_items(found.mae_of_median) for found in sets.values()])]
+    wide = [found.quantities for found in sets.values()]
+    rows += [("MAE over all quantities, items", [_items(each.mae if each else None) for each in wide])]
+    rows += [("RMSE over all quantities, items", [_items(each.rmse if each else None) for each in wide])]
     rows += [("calibration error (ECE)", [_share(found.ece) for found in sets.values()])]
     lines = "".join(
         f"<tr><td>{name}</td>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>\n" for name, cells in rows
@@ -154,7 +157,7 @@ def _photos(evaluation: Evaluation, classes: int) -> str:
         error = error_of(answer, row.quantity)
         figures.append(
             f'<figure><img src="{_picture(photos.decode(row.key))}" alt="photo {escape(row.key)}">'
-            f"<figcaption><b>{escape(row.key)}</b><br>label {row.quantity}, counted {CLASSES[answer]}"
+            f"<figcaption><b>{escape(row.key)}</b><br>label {row.label}, counted {CLASSES[answer]}"
             f" ({given[answer]:.0%})<br><small>{error:+d}</small></figcaption></figure>"
         )
     return f'<div class="photos">{"".join(figures)}</div>' if figures else "<p>None.</p>"

@@ -46,7 +46,7 @@ class OnnxModel:
         return model
 
     def __call__(self, photos: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """uint8 (batch, size, size, 3) → probabilities (batch, classes) and embedding (batch, embedding)."""
+        """uint8 (batch, size, size, 3) → probabilities (batch, quantities) and embedding (batch, embedding)."""
         probabilities, embedding = self._session.run([PROBABILITIES, EMBEDDING], {INPUT: photos})
         return probabilities, embedding
 

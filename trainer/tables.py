@@ -30,6 +30,9 @@ def summary(metrics: dict[str, Metrics], title: str) -> Table:
     table.add_row("RMSE of the mean", *(_items(each.rmse_of_mean) for each in found))
     table.add_row("MAE", *(_items(each.mae) for each in found))
     table.add_row("MAE of the median", *(_items(each.mae_of_median) for each in found))
+    wide = [each.quantities for each in found]
+    table.add_row("MAE, all quantities", *(_items(each.mae if each else None) for each in wide))
+    table.add_row("RMSE, all quantities", *(_items(each.rmse if each else None) for each in wide))
     table.add_row("ECE, %", *(_percent(each.ece) for each in found))
     return table
 

@@ -62,7 +62,7 @@ class Teachers:
             each.model.to(device=config.train.device, memory_format=layout)  # type: ignore[call-overload]
 
     def probabilities(self, photos: PhotoSet, folder: Path, progress: Progress) -> Tensor:
-        """Their mean probabilities of `photos`, float32 (photos, classes).
+        """Their mean probabilities of `photos`, float32 (photos, quantities).
 
         Their logits are kept in `folder`, so that another share or temperature takes no time.
         """
@@ -86,7 +86,7 @@ class Teachers:
         return [each.facts for each in self._teachers]
 
     def _logits(self, teacher: Teacher, photos: PhotoSet, folder: Path, progress: Progress) -> npt.NDArray[np.float32]:
-        """What one says of photos as they are and mirrored, float32 (photos, 2, classes)."""
+        """What one says of photos as they are and mirrored, float32 (photos, 2, quantities)."""
         network = Logits(teacher.model, features=False)
 
         def both(pixels: Tensor) -> Tensor:
@@ -101,8 +101,8 @@ class Teachers:
 def load(config: Config, ranks: Ranks = ALONE, saved: Checkpoint | None = None) -> Teachers | None:
     """The configured teachers, or none; for the run `saved`, if it is to be continued.
 
-    Raises CheckpointError if one is missing, damaged or of other classes, or no longer what it was when the run began;
-    ConfigError if it may have learned from photos that are held out here.
+    Raises CheckpointError if one is missing or damaged, or no longer what it was when the run began; ConfigError if it
+    tells other numbers apart, or may have learned from photos that are held out here.
     """
     if not config.distil.teachers:
         return None
@@ -125,6 +125,12 @@ def _teacher(path: Path, config: Config, ranks: Ranks) -> Teacher:
         model = saved.model()
     except CheckpointError as error:
         raise CheckpointError(f"{file}: {error}") from error
+    theirs, own = saved.config.model.highest, config.model.highest
+    if theirs != own:
+        raise ConfigError(
+            f"distil.teachers: {file} has model.highest={theirs}, and this run has {own}: its answers are of other"
+            f" quantities; set model.highest={theirs}, or take another teacher"
+        )
     _check_data(file, saved, config.data)
     digest = features.digest_of(saved.weights.items())
     architecture = saved.config.model.architecture

@@ -45,7 +45,8 @@ class Answers(nn.Module):
     def __init__(self, card: Card, *, half: bool) -> None:
         super().__init__()
         trained = card.training.get("config", {}).get("model", {"architecture": card.architecture})
-        self._counter = build(ModelConfig.model_validate(trained | {"weights": "none", "freeze": ""}))
+        own = {"weights": "none", "freeze": "", "highest": card.highest}
+        self._counter = build(ModelConfig.model_validate(trained | own))
         self._type = torch.float16 if half else torch.float32
         self._counter.backbone.to(self._type)
         self._counter.head.to(self._type)

@@ -92,7 +92,7 @@ def as_if_trained(model: Counter, photos: npt.NDArray[np.uint8], *, pretrained: 
 @pytest.mark.parametrize("network", NETWORKS, ids=lambda network: f"{network.architecture}-{network.head}")
 def test_each_network_ships(network: Network, photos: npt.NDArray[np.uint8], tmp_path: Path) -> None:
     torch.manual_seed(0)
-    config = {"architecture": network.architecture, "head": network.head, "weights": network.weights}
+    config = {"architecture": network.architecture, "head": network.head, "weights": network.weights, "highest": 5}
     model = build(ModelConfig.model_validate(config))
     pretrained = bool(start(model.backbone, network.weights))
     model = as_if_trained(model, photos, pretrained=pretrained)

@@ -124,4 +124,4 @@ def test_a_process_without_validation_photos_scores_none(data: Data) -> None:
     assert len(none) == 0
     batches = PhotoBatches(none, 8, seed=0, augment=None, shuffle=False, threads=1)
     model = build(ModelConfig(architecture="resnet50v2", weights="none", width=0.125))
-    assert logits_of(model, batches, TrainConfig()).shape == (0, 7)
+    assert logits_of(model, batches, TrainConfig()).shape == (0, 22)

@@ -79,7 +79,7 @@ def test_timms_networks(known: Timms, tmp_path: Path) -> None:
         logits, embedding = model(photos())
         assert model.features(photos()).shape == (2, 3, 64, 64)  # nothing frozen: normalised photos
         pooled = simplified(model.backbone)(model.normalise(photos())).mean(dim=(2, 3))
-    assert logits.shape == (2, 7)
+    assert logits.shape == (2, 22)
     assert embedding.shape == (2, 64)
     assert pooled.shape == (2, known.channels)
     assert known.unit in names
@@ -215,7 +215,7 @@ def test_heads(head: str, size: int) -> None:
     model = build(ModelConfig.model_validate({"architecture": "resnet50", "weights": "none", "head": head}))
     assert model.head.size == size
     logits, embedding = model.head(torch.rand(2, 2048, 2, 2))
-    assert logits.shape == (2, 7)
+    assert logits.shape == (2, 22)
     assert embedding.shape == (2, size)
 
 
@@ -245,7 +245,7 @@ def test_features_and_the_rest_are_the_whole() -> None:
         whole, embedding = model(photos())
         parts, _ = model.from_features(features)
     assert torch.equal(whole, parts)
-    assert whole.shape == (2, 7)
+    assert whole.shape == (2, 22)
     assert embedding.shape == (2, 64)
 
 

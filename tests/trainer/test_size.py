@@ -14,6 +14,7 @@ from sqlalchemy import Engine as Database
 from sqlalchemy import select
 
 from binwatch.bundle import Bundle
+from binwatch.counts import in_classes
 from binwatch.events import Created
 from binwatch.image import load
 from binwatch.records.tables import Count
@@ -55,7 +56,7 @@ def expected(bundle: Bundle) -> list[float]:
     """What the shipped file says of the photo at that size."""
     assert bundle.card.input_size == SIZE
     pixels = load(PHOTO.read_bytes(), size=SIZE).pixels
-    return OnnxModel(bundle.model(Engine(bundle).precision))(pixels[None])[0][0].tolist()
+    return in_classes(OnnxModel(bundle.model(Engine(bundle).precision))(pixels[None])[0])[0].tolist()
 
 
 @pytest.fixture

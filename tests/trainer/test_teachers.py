@@ -23,6 +23,7 @@ from trainer.evaluate import torch_logits
 from trainer.export.bundle import taught_by, training_facts
 from trainer.fit import fit, saved_run
 from trainer.loop import BEST, LAST
+from trainer.targets import logits_in_classes
 
 HEAD_ONLY: dict[str, object] = {"model__freeze": "last", "model__dropout": 0.0, "augment__views": 1}
 """Students of which the head learns, from features."""
@@ -37,7 +38,7 @@ def teacher(data: Data, fitted: Path, tmp_path_factory: pytest.TempPathFactory) 
         embedding = saved.model()(torch.from_numpy(photos.pixels(range(len(photos)))))[1]
     spread, axes = torch.linalg.svd(embedding - embedding.mean(dim=0), full_matrices=False)[1:]
     axis = axes[0] * len(photos) ** 0.5 / spread[0]  # along which embeddings differ most, in standard deviations
-    step = torch.arange(7.0) - 3
+    step = torch.arange(22.0) - 3
     saved.weights["head.classify.weight"] = 2 * step[:, None] * axis
     saved.weights["head.classify.bias"] = -(step**2) / 2 - 2 * step * (axis @ embedding.mean(dim=0))
     folder = tmp_path_factory.mktemp("teachers") / "sure"
@@ -49,7 +50,7 @@ def teacher(data: Data, fitted: Path, tmp_path_factory: pytest.TempPathFactory) 
 def probabilities(file: Path, photos: PhotoSet) -> torch.Tensor:
     saved = checkpoint.load(file)
     logits = torch_logits(saved.model(), photos, saved.config.train, silent())
-    return torch.softmax(torch.from_numpy(logits), dim=1)
+    return torch.softmax(logits_in_classes(torch.from_numpy(logits)), dim=1)
 
 
 def changed(folder: Path, teacher: Path, change: Callable[[Checkpoint], None]) -> Path:
@@ -156,9 +157,10 @@ WRONG = [
         {},
         r"best\.pt: the weights do not fit the configuration",
     ),
+    (lambda saved: None, {"model__highest": 5}, r"best\.pt has model\.highest=20, and this run has 5: its answers are"),
     (with_data(split_column="split"), {"data__split_column": "split"}, "learned with other labels than"),
 ]
-CASES = ["seed", "groups", "column", "classes", "index"]
+CASES = ["seed", "groups", "column", "classes", "highest", "index"]
 
 
 @pytest.mark.parametrize(("change", "own", "message"), WRONG, ids=CASES)

@@ -52,12 +52,17 @@ class PhotoSet:
 
     @property
     def quantities(self) -> npt.NDArray[np.int64]:
-        """Items in each photo, int64 (photos,)."""
+        """Items in each photo, or the fewest that it may show, int64 (photos,)."""
         return np.array([row.quantity for row in self.rows], dtype=np.int64)
 
     @property
+    def targets(self) -> npt.NDArray[np.int64]:
+        """What the network learns of each photo, int64 (photos,): see `trainer.targets`."""
+        return np.array([~row.quantity if row.at_least else row.quantity for row in self.rows], dtype=np.int64)
+
+    @property
     def labels(self) -> npt.NDArray[np.int64]:
-        """Class of each photo, 0 to 6, int64 (photos,)."""
+        """Class of each photo, 0 to 6, int64 (photos,): that of the fewest items that it may show."""
         return np.array([class_of(row.quantity) for row in self.rows], dtype=np.int64)
 
     def pixels(self, positions: Iterable[int]) -> npt.NDArray[np.uint8]:
@@ -143,9 +148,9 @@ def load_dataset(config: DataConfig, check: Check | None = None, ranks: Ranks = 
 def load_photos(
     config: DataConfig, check: Check | None = None, ranks: Ranks = ALONE
 ) -> tuple[PhotoSet, tuple[str, ...], dict[str, str]]:
-    """Every photo that can be decoded; keys that are missing; keys that cannot be decoded → why."""
+    """Every photo of a known class that can be decoded; keys that are missing; keys that cannot be decoded → why."""
     present, missing = present_photos(config, ranks)
-    looked = look_at_each(config, present, check, ranks)
+    looked = look_at_each(config, present.where(lambda row: row.of_a_class), check, ranks)
     return looked.readable, missing, looked.unreadable
 
 
@@ -211,7 +216,8 @@ def _by_split(photos: PhotoSet) -> dict[Split, PhotoSet]:
 
 
 def _part(photos: PhotoSet, split: Split) -> PhotoSet:
-    return photos.where(lambda row: row.split is split)
+    """What is learned may be of no known class; what is measured by is."""
+    return photos.where(lambda row: row.split is split and (split is Split.TRAIN or row.of_a_class))
 
 
 def _check_same(config: DataConfig, photos: PhotoSet, ranks: Ranks) -> None:

@@ -28,7 +28,10 @@ AHEAD = 3
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What the network gets in one pass of one process, and the number of items in each photo, int64 (rows,)."""
+    """What the network gets in one pass of one process, and the number of items in each photo, int64 (rows,).
+
+    Of a photo that shows n items or more the number is ~n (see `trainer.targets`).
+    """
 
     inputs: Tensor
     quantities: Tensor
@@ -39,7 +42,7 @@ class Batch:
     changes: Changes | None = None
     """How `inputs` are to be changed where the network computes; none if they are as they should be."""
     teacher_probabilities: Tensor | None = None
-    """The teachers' probabilities, float32 (batch, classes), if there are teachers."""
+    """The teachers' probabilities, float32 (batch, quantities), if there are teachers."""
 
 
 class Inputs(NamedTuple):
@@ -145,8 +148,8 @@ class Epochs:
         ranks: Ranks = ALONE,
         teacher_probabilities: Tensor | None = None,
     ) -> None:
-        """`teacher_probabilities` are the teachers' probabilities, float32 (photos, classes), if there are teachers."""
-        self.quantities = torch.from_numpy(photos.quantities)
+        """`teacher_probabilities` are the teachers', float32 (photos, quantities), if there are teachers."""
+        self.quantities = torch.from_numpy(photos.targets)
         self._cut = Cut.of(len(photos), batch_size, passes, ranks)
         self._seed = seed
         self._shuffle = shuffle

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from binwatch.counts import MORE
 from binwatch.errors import shown
 from binwatch.keys import bin_id
 from binwatch.numbers import whole
@@ -35,6 +36,18 @@ class Row:
     quantity: int
     group: str
     split: Split
+    at_least: bool = False
+    """The photo shows `quantity` items or more; how many, nobody knows."""
+
+    @property
+    def label(self) -> str:
+        """As an index has it."""
+        return f"{self.quantity}+" if self.at_least else str(self.quantity)
+
+    @property
+    def of_a_class(self) -> bool:
+        """Whether it is known which of the classes the photo shows: that "3 or more" is, nobody knows."""
+        return not self.at_least or self.quantity >= MORE
 
 
 def read_index(config: DataConfig) -> list[Row]:
@@ -152,14 +165,27 @@ def _row(config: DataConfig, line: int, record: dict[str, str | None]) -> Row:
     if not key or not group:
         missing = config.group_column if key else config.key_column
         raise DataError(f"{config.index}, line {line}: {missing} is empty")
-    quantity = whole(label or "")
+    quantity, at_least = _quantity(label or "")
     if quantity is None:
-        raise DataError(f"{config.index}, line {line}: label {shown(label)} of {key[:60]} is not a whole number")
+        raise DataError(
+            f"{config.index}, line {line}: label {shown(label)} of {key[:60]} is not a whole number, nor one with a +:"
+            " 6+ is of six items or more"
+        )
     if quantity < 0:
         raise DataError(f"{config.index}, line {line}: label {quantity} of {key} is negative")
     if quantity > MOST:
         raise DataError(f"{config.index}, line {line}: label {quantity} of {key} is no number of items in a bin")
-    return Row(key, quantity, group, _split(config, line, record, group))
+    return Row(key, quantity, group, _split(config, line, record, group), at_least)
+
+
+def _quantity(label: str) -> tuple[int | None, bool]:
+    """Items, or None if the label is no number; and whether there may be more. `6+`, `>5` and `more than 5` are one."""
+    text = label.strip()
+    for before, after, more in ((">", "", 1), ("more than ", "", 1), ("", "+", 0)):
+        if text.startswith(before) and text.endswith(after):
+            fewest = whole(text.removeprefix(before).removesuffix(after))
+            return None if fewest is None else fewest + more, True
+    return whole(text), False
 
 
 def _split(config: DataConfig, line: int, record: dict[str, str | None], group: str) -> Split:

@@ -70,6 +70,9 @@ class Checked:
             name: {figure: getattr(metrics, figure).model_dump() for figure in short}
             for name, metrics in self.test.items()
         }
+        for name, metrics in self.test.items():
+            if metrics.quantities:
+                found[name]["quantities"] = metrics.quantities.model_dump()
         found |= {"parity": self.parity, "photos_per_second": round(self.photos_per_second, 1)}
         return describe(self.file, found, self.self_check)
 
@@ -115,14 +118,14 @@ class Exporter:
         validation, test = self.data[Split.VALIDATION], self.data[Split.TEST]
         parity.check_batches(file, model, _first(validation, BATCH_CHECK_PHOTOS))
         on_validation = self._answers(model, precision, Split.VALIDATION)
-        found = on_validation.probabilities
+        found = on_validation.distribution
         difference = parity.check_outputs(file, precision, found, self.wanted)
         lost = parity.check_accuracy(file, found, self.wanted, validation.labels, max_loss)
         difference["validation_accuracy_lost"] = lost
         on_test = self._answers(model, precision, Split.TEST)
         return Checked(
             file=file,
-            test=figures(on_test.probabilities, test, majorities(self.data), Split.TEST.value),
+            test=figures(on_test.distribution, test, majorities(self.data), Split.TEST.value),
             parity=difference,
             on_validation=on_validation,
             on_test=on_test,
@@ -140,6 +143,7 @@ class Exporter:
             version=options.version or f"{model.architecture}-{created:%Y%m%d-%H%M}",
             architecture=model.architecture,
             created=created,
+            highest=model.highest,
             answers=self.saved.classes,
             embedding_size=self.model.head.size,
             input_size=self.saved.config.data.size,
@@ -196,17 +200,19 @@ class Scale:
 
     temperature: float
     shift: npt.NDArray[np.float64]
-    """float64 (classes,): see `PriorShift`."""
+    """float64 (quantities,): see `PriorShift`."""
     photos: int
     """That the temperature was fitted to."""
 
 
 def calibrated(saved: Checkpoint, logits: Floats, labels: npt.NDArray[np.int64]) -> Scale:
-    """Fitted to the logits of labelled photos, float32 (photos, classes)."""
+    """Fitted to the logits of photos, float32 (photos, quantities), and their classes, int64 (photos,)."""
     known = np.isin(labels, saved.classes)  # of what it never answers it is wrong at any temperature
     prior = prior_shift(saved)
     temperature = best_temperature(logits[known], labels[known], prior)
-    return Scale(temperature, np.zeros(len(CLASSES)) if prior is None else prior.logits(), int(known.sum()))
+    quantities = logits.shape[1]
+    shift = np.zeros(quantities) if prior is None else prior.logits(quantities)
+    return Scale(temperature, shift, int(known.sum()))
 
 
 def prior_shift(saved: Checkpoint) -> PriorShift | None:

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from binwatch.bundle import EMBEDDING, INPUT, PROBABILITIES
-from binwatch.counts import CLASSES
 from binwatch.image import SIZE
 from trainer.export.notes import remove_notes
 from trainer.export.simplify import simplified
@@ -21,7 +20,7 @@ OPSET = 20
 
 
 class Deployed(nn.Module):
-    """uint8 (batch, size, size, 3) → probabilities (batch, classes) and embedding (batch, embedding), float32."""
+    """uint8 (batch, size, size, 3) → probabilities (batch, quantities) and embedding (batch, embedding), float32."""
 
     shift: Tensor
 
@@ -48,9 +47,9 @@ def write_onnx(
 ) -> None:
     """Write the fp32 graph for photos of `size`×`size` pixels into one file, with a free batch dimension.
 
-    `shift`, float64 (classes,), is added to the logits after they are divided by the temperature.
+    `shift`, float64 (quantities,), is added to the logits after they are divided by the temperature.
     """
-    deployed = Deployed(counter, temperature, np.zeros(len(CLASSES)) if shift is None else shift).eval()
+    deployed = Deployed(counter, temperature, np.zeros(counter.quantities) if shift is None else shift).eval()
     photos = torch.zeros(2, size, size, 3, dtype=torch.uint8)  # an example of one would fix the batch size at one
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own deprecations, nothing that a user can act on

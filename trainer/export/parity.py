@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from binwatch.bundle import Precision
+from binwatch.counts import in_classes
 from trainer.errors import ExportError
 from trainer.runtime import OnnxModel
 
@@ -20,7 +21,7 @@ MAX_LOSS = 0.005
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
-    """How far probabilities may be from the trained network's: of any one photo and class, and on average."""
+    """How far probabilities may be from the trained network's: of any one photo and quantity, and on average."""
 
     most: float
     mean: float
@@ -44,7 +45,7 @@ SAME = 2e-2
 
 
 def check_outputs(file: Path, precision: Precision, found: Floats, wanted: Floats) -> dict[str, float]:
-    """Compare probabilities (photos, classes) with the trained network's. Raises ExportError beyond the tolerance."""
+    """Compare a distribution (photos, quantities) with the trained network's. Raises ExportError beyond tolerance."""
     broken = int((~np.isfinite(found).all(axis=1)).sum())
     if broken:
         raise ExportError(f"{file.name}: gives no number for {broken} of {len(found)} photos; {ADVICE[precision]}")
@@ -65,8 +66,7 @@ def check_accuracy(
     file: Path, found: Floats, wanted: Floats, labels: npt.NDArray[np.int64], max_loss: float = MAX_LOSS
 ) -> float:
     """Accuracy lost against the trained network, as a share. Raises ExportError if it is more than `max_loss`."""
-    before = float((wanted.argmax(axis=1) == labels).mean())
-    after = float((found.argmax(axis=1) == labels).mean())
+    before, after = (float((in_classes(each).argmax(axis=1) == labels).mean()) for each in (wanted, found))
     if before - after > max_loss + 1e-9:  # exactly the limit is allowed, whatever the rounding
         raise ExportError(
             f"{file.name}: {after:.2%} of {len(labels)} validation photos are right, the trained network gets"

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from binwatch.counts import CLASSES, EVERY
+from trainer.targets import of_each
 
 NEVER = -1e4
 """Logit of a class that is never answered. At any temperature its probability is 0, in half precision, too; unlike
@@ -15,23 +16,26 @@ infinity it makes no loss of 0 × infinity."""
 
 
 class Answers(nn.Module):
-    """Logits (batch, classes) in and out; those of the classes that were not learned become NEVER.
+    """Logits (batch, quantities) in and out; those of the classes that were not learned become NEVER.
+
+    Quantities beyond 5 are one class here: all of them are learned or none.
 
     The classes are no weights: a checkpoint names them beside its weights.
     """
 
     absent: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, quantities: int) -> None:
         super().__init__()
         self.classes: tuple[int, ...] = EVERY
-        self.register_buffer("absent", torch.zeros(len(CLASSES), dtype=torch.bool), persistent=False)
+        self.register_buffer("absent", torch.zeros(quantities, dtype=torch.bool), persistent=False)
 
     def limit(self, classes: Iterable[int]) -> None:
         """Answer only these classes from now on, given by their indexes."""
         self.classes = tuple(classes)
-        self.absent.fill_(True)
-        self.absent[list(self.classes)] = False
+        absent = torch.ones(len(CLASSES), dtype=torch.bool)
+        absent[list(self.classes)] = False
+        self.absent.copy_(of_each(absent, len(self.absent)))
 
     def forward(self, logits: Tensor) -> Tensor:
         if self.classes == EVERY:

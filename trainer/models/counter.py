@@ -43,7 +43,7 @@ class Normalise(nn.Module):
 
 
 class Counter(nn.Module):
-    """uint8 photos (batch, h, w, 3) → logits (batch, classes) and embedding, both float.
+    """uint8 photos (batch, h, w, 3) → logits (batch, quantities) and embedding, both float.
 
     Split in two by `freeze`: `lower` is fixed, so that its output (features) can be computed once and kept; `upper`
     learns. Features go in by `from_features`.
@@ -55,7 +55,8 @@ class Counter(nn.Module):
         self.normalise = Normalise(steps.mean, steps.std)
         self.backbone = backbone
         self.head = head(steps.channels, config)
-        self.answers = Answers()
+        self.quantities = config.quantities
+        self.answers = Answers(config.quantities)
         self.frozen = frozen_units(list(steps.units()), config.freeze)
         for step in self.frozen_steps():
             step.requires_grad_(False)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
-from binwatch.counts import CLASSES
 from trainer.config import ModelConfig
 
 
 class Head(nn.Module):
-    """Feature maps (batch, channels, h, w) → logits (batch, classes) and embedding (batch, size)."""
+    """Feature maps (batch, channels, h, w) → logits (batch, quantities) and embedding (batch, size)."""
 
     size: int
 
@@ -19,14 +18,14 @@ class Head(nn.Module):
 
 
 class Embedding(Head):
-    """A small embedding, then the classes."""
+    """A small embedding, then the quantities."""
 
-    def __init__(self, channels: int, embedding: int, dropout: float) -> None:
+    def __init__(self, channels: int, embedding: int, dropout: float, quantities: int) -> None:
         super().__init__()
         self.size = embedding
         self.before = nn.Dropout(dropout)
         self.embed = nn.Linear(channels, embedding)
-        self.classify = nn.Linear(embedding, len(CLASSES))
+        self.classify = nn.Linear(embedding, quantities)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         pooled = features.mean(dim=(2, 3))
@@ -35,13 +34,13 @@ class Embedding(Head):
 
 
 class Linear(Head):
-    """The classes straight from the pooled features, which are the embedding."""
+    """The quantities straight from the pooled features, which are the embedding."""
 
-    def __init__(self, channels: int, dropout: float) -> None:
+    def __init__(self, channels: int, dropout: float, quantities: int) -> None:
         super().__init__()
         self.size = channels
         self.before = nn.Dropout(dropout)
-        self.classify = nn.Linear(channels, len(CLASSES))
+        self.classify = nn.Linear(channels, quantities)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         pooled = features.mean(dim=(2, 3))
@@ -51,7 +50,7 @@ class Linear(Head):
 class Capstone(Head):
     """512–BatchNorm–Dropout–256, as in the capstone projects on this data set."""
 
-    def __init__(self, channels: int, dropout: float) -> None:
+    def __init__(self, channels: int, dropout: float, quantities: int) -> None:
         super().__init__()
         self.size = 256
         self.embed = nn.Sequential(
@@ -62,7 +61,7 @@ class Capstone(Head):
             nn.Linear(512, self.size),
             nn.ReLU(),
         )
-        self.classify = nn.Linear(self.size, len(CLASSES))
+        self.classify = nn.Linear(self.size, quantities)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         embedding = self.embed(features.mean(dim=(2, 3)))
@@ -72,7 +71,7 @@ class Capstone(Head):
 def head(channels: int, config: ModelConfig) -> Head:
     """The configured head."""
     if config.head == "linear":
-        return Linear(channels, config.dropout)
+        return Linear(channels, config.dropout, config.quantities)
     if config.head == "capstone":
-        return Capstone(channels, config.dropout)
-    return Embedding(channels, config.embedding, config.dropout)
+        return Capstone(channels, config.dropout, config.quantities)
+    return Embedding(channels, config.embedding, config.dropout, config.quantities)
