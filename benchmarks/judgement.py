@@ -30,7 +30,7 @@ import numpy.typing as npt
 
 from binwatch.bundle import Bundle, Calibration
 from binwatch.conformal import ENOUGH, PValues, calibrate, judge
-from binwatch.counts import CLASSES, Suspicion, class_of, difference_of, is_suspect
+from binwatch.counts import CLASSES, Suspicion, beyond, class_of, difference_of, in_classes, is_suspect
 from binwatch.metadata import Item, contents
 from trainer.data.index import Row, read_index
 from trainer.data.split import Split
@@ -56,8 +56,14 @@ class Bin:
     """A held-out photo as the model answered it, and its record."""
 
     group: str
-    probabilities: list[float]
+    distribution: list[float]
+    """Of 0, 1, … items and of more."""
     record: Record
+
+    @property
+    def probabilities(self) -> list[float]:
+        """Of the classes."""
+        return in_classes(np.array(self.distribution)).tolist()  # type: ignore[no-any-return]
 
     @property
     def label(self) -> int:
@@ -170,22 +176,23 @@ def flags(known: Floats, known_labels: Sequence[int], new: Floats, labels: Seque
 def read(bundle: Bundle, photos: Path, index: Path, metadata: Path, split: Split) -> list[Bin]:
     """The photos of a split that have a record."""
     found = answers(bundle, photos, index, split, Display())
-    every = zip(found.photos.keys, found.photos.groups, found.photos.quantities, found.probabilities, strict=True)
+    every = zip(found.photos.keys, found.photos.groups, found.photos.quantities, found.distribution, strict=True)
     records = ((key, group, record_of(int(q), key, metadata), row) for key, group, q, row in every)
     return [Bin(group, row.astype(float).tolist(), record) for _, group, record, row in records if record]
 
 
 def calibration_of(bins: Sequence[Bin]) -> Calibration:
     """As the trainer makes it."""
-    probabilities = np.array([one.probabilities for one in bins])
-    return calibrate(probabilities, np.array([one.record[0] for one in bins]), [one.group for one in bins], "test")
+    distribution = np.array([one.distribution for one in bins])
+    return calibrate(distribution, np.array([one.record[0] for one in bins]), [one.group for one in bins], "test")
 
 
 def flagged(values: PValues, one: Bin, level: float) -> dict[Suspicion, bool]:
     """By the monitor's rule."""
     quantity = one.record[0]
-    judged = judge(one.probabilities, quantity, values)
-    difference = difference_of(int(np.argmax(one.probabilities)), quantity)
+    judged = judge(one.probabilities, quantity, values, one.distribution)
+    predicted = int(np.argmax(one.probabilities))
+    difference = difference_of(predicted, quantity, beyond(predicted, one.distribution))
     return {
         each: is_suspect(difference, each) and (p := judged.p_value(each)) is not None and p <= level
         for each in Suspicion

@@ -94,19 +94,28 @@ def _p_value(scores: Sequence[float], score: float) -> float:
     return (as_odd + 1) / (len(scores) + 1)
 
 
-def judge(probabilities: Sequence[float] | None, quantity: int, values: PValues | None) -> Judgement:
-    """What a photo's probabilities say of the quantity that is expected in its bin; no p-values without calibration."""
+def judge(
+    probabilities: Sequence[float] | None,
+    quantity: int,
+    values: PValues | None,
+    distribution: Sequence[float] | None = None,
+) -> Judgement:
+    """What a photo's probabilities say of the quantity that is expected in its bin; no p-values without calibration.
+
+    `probabilities` are of the classes; `distribution`, of a model that tells more numbers apart, of 0, 1, … items and
+    of more.
+    """
     if probabilities is None or len(probabilities) != len(CLASSES):
         return UNKNOWN
     chance = probabilities[class_of(quantity)]
     if values is None:
         return Judgement(chance)
-    found = values.of(probabilities, quantity)
+    found = values.of(distribution or probabilities, quantity)
     return UNKNOWN if found is None else Judgement(chance, **{one.value: p for one, p in found.items()})
 
 
 def calibrate(
-    probabilities: Floats,
+    distribution: Floats,
     quantities: Ints,
     groups: Sequence[str],
     split: str,
@@ -115,7 +124,8 @@ def calibrate(
 ) -> Calibration:
     """Calibration by n photos that the model did not learn from.
 
-    `probabilities` has shape (n, classes), `quantities` (items) shape (n,); `groups` names the bin that each photo is
+    `distribution` has shape (n, classes), or more columns if the model tells more numbers apart, `quantities` (items)
+    shape (n,); `groups` names the bin that each photo is
     of. Photos of one bin resemble each other and would pass for more evidence than they are, so one of each bin and
     class is kept, the same in each run. A class that is not among the model's `answers` gets no p-values: the model
     is as sure as can be that it is another one, whatever the photo shows. Raises ValueError without photos.
@@ -125,7 +135,7 @@ def calibrate(
     kept = kept[np.isin(labels[kept], answers)]
     if not len(kept):
         raise ValueError("no photos to calibrate with")
-    scores = [scores_of(probabilities[one].astype(np.float64).tolist(), int(quantities[one])) for one in kept]
+    scores = [scores_of(distribution[one].astype(np.float64).tolist(), int(quantities[one])) for one in kept]
     labels = labels[kept]
     categories = tuple(
         _category(classes, [scores[place] for place in np.flatnonzero(np.isin(labels, classes))])

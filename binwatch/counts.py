@@ -6,8 +6,11 @@ a view of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
+from itertools import accumulate
 
 import numpy as np
 import numpy.typing as npt
@@ -71,21 +74,64 @@ def error_of(predicted: int, quantity: int) -> int:
     return predicted - class_of(quantity)
 
 
-def difference_of(predicted: int, quantity: int) -> int:
+@dataclass(frozen=True, slots=True)
+class Beyond:
+    """How many items a photo shows that was counted as "more than 5", by a distribution that goes further."""
+
+    low: int
+    """With `high`, the shortest statement that can be made: between them lies 80 % of the probability above 5."""
+    median: int
+    high: int
+    open: int
+    """The number that stands for all from itself on."""
+
+
+def beyond(predicted: int, distribution: Sequence[float] | None) -> Beyond | None:
+    """None for a class that is a number, and of a model that has the classes alone."""
+    if predicted != MORE or distribution is None or len(distribution) <= len(CLASSES):
+        return None
+    total, sums = sum(distribution[MORE:]), list(accumulate(distribution[MORE:]))
+    if total <= 0:
+        return None
+    low, median, high = (MORE + bisect_left(sums, share * total) for share in (0.1, 0.5, 0.9))
+    last = len(distribution) - 1
+    return Beyond(low, min(median, last), min(high, last), last)
+
+
+def difference_of(predicted: int, quantity: int, finer: Beyond | None = None) -> int:
     """Counted − expected in items, without the cap: class 3 is 4 fewer than a quantity of 7.
 
-    "More than 5" is taken as 6, so of that class it is a lower bound; it agrees with every quantity above 5.
+    Where a model has the classes alone, "more than 5" is taken as 6, so of that class it is a lower bound; it agrees
+    with every quantity above 5. Where it says more, that class agrees with what lies between `low` and `high`, and
+    differs from the rest by its median: 17 is 23 fewer than 40.
     """
-    return 0 if error_of(predicted, quantity) == 0 else predicted - quantity
+    if finer is None:
+        return 0 if error_of(predicted, quantity) == 0 else predicted - quantity
+    agrees = finer.low <= quantity and (quantity <= finer.high or finer.high == finer.open)
+    return 0 if agrees else finer.median - quantity
 
 
-def difference_in_words(predicted: int, quantity: int) -> str:
+def difference_in_words(predicted: int, quantity: int, finer: Beyond | None = None) -> str:
     """`difference_of` as people read it: "4 fewer"; "at least 2 more" where the count is open-ended."""
-    difference = difference_of(predicted, quantity)
+    difference = difference_of(predicted, quantity, finer)
     if difference == 0:
         return "agrees"
-    least = "at least " if predicted == MORE else ""
-    return f"{least}{abs(difference)} {'fewer' if difference < 0 else 'more'}"
+    is_open = predicted == MORE and (finer is None or finer.median == finer.open)
+    return f"{'at least ' if is_open else ''}{abs(difference)} {'fewer' if difference < 0 else 'more'}"
+
+
+def count_in_words(predicted: int, finer: Beyond | None = None) -> str:
+    """A count as people read it: "3", "more than 5", "about 17"."""
+    if finer is None:
+        return CLASSES[predicted]
+    return f"more than {finer.open - 1}" if finer.median == finer.open else f"about {finer.median}"
+
+
+def outcome_by(difference: int) -> Outcome:
+    """Exact, under or over, by `difference_of`."""
+    if difference == 0:
+        return Outcome.EXACT
+    return Outcome.UNDER if difference < 0 else Outcome.OVER
 
 
 def is_suspect(difference: int, suspicion: Suspicion) -> bool:
@@ -96,8 +142,5 @@ def is_suspect(difference: int, suspicion: Suspicion) -> bool:
 
 
 def outcome_of(predicted: int, quantity: int) -> Outcome:
-    """Exact, under or over. "More than 5" agrees with every quantity above 5."""
-    error = error_of(predicted, quantity)
-    if error == 0:
-        return Outcome.EXACT
-    return Outcome.UNDER if error < 0 else Outcome.OVER
+    """Exact, under or over by classes, which is for statistics. "More than 5" agrees with every quantity above 5."""
+    return outcome_by(error_of(predicted, quantity))

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, RowMapping, and_, select
 
-from binwatch.counts import CLASSES, Outcome, difference_of
+from binwatch.counts import Outcome, beyond, count_in_words, difference_in_words, difference_of, outcome_by
 from binwatch.records.tables import Bin, Comparison, Count, CurrentComparison, Expectation
 from monitor.photos import can_be_shown, was_replaced
 
@@ -28,12 +28,13 @@ class CountedPhoto:
     predicted: int | None
     """Index of the class, 0 to 6; None if it was not counted."""
     count: str | None
-    """"0" to "5" or "more than 5"; None if it was not counted."""
+    """In words: "3", "more than 5", "about 17"; None if it was not counted."""
     confidence: float | None
     expected: int | None
     """None while it has not been compared."""
     difference: int | None
-    """Count − expected quantity in items; of "more than 5" at least so many."""
+    """Count − expected quantity in items; of an open-ended count at least so many."""
+    difference_in_words: str | None
     outcome: Outcome | None
     unread: str | None
     """Why the bin's metadata file gives no expected quantity."""
@@ -81,7 +82,9 @@ def last_comparisons(connection: Connection, counts: Sequence[int]) -> dict[int,
 
 def _photo(row: RowMapping, compared: RowMapping | None) -> CountedPhoto:
     predicted, probabilities = row["predicted"], row["probabilities"]
-    counted = predicted is not None
+    counted, expected = predicted is not None, compared["expected"] if compared else None
+    finer = beyond(predicted, row["distribution"]) if counted else None
+    difference = None if expected is None else difference_of(predicted, expected, finer)
     return CountedPhoto(
         id=row["id"],
         bucket=row["bucket"],
@@ -92,11 +95,12 @@ def _photo(row: RowMapping, compared: RowMapping | None) -> CountedPhoto:
         reason=row["reason"],
         detail=row["detail"],
         predicted=predicted,
-        count=CLASSES[predicted] if counted else None,
+        count=count_in_words(predicted, finer) if counted else None,
         confidence=probabilities[predicted] if counted and probabilities else None,
-        expected=compared["expected"] if compared else None,
-        difference=difference_of(predicted, compared["expected"]) if compared else None,
-        outcome=Outcome(compared["outcome"]) if compared else None,
+        expected=expected,
+        difference=difference,
+        difference_in_words=None if expected is None else difference_in_words(predicted, expected, finer),
+        outcome=None if difference is None else outcome_by(difference),
         unread=row["unread"],
         replaced=row["replaced"],
         can_be_shown=can_be_shown(row["reason"], row["version_id"], replaced=row["replaced"]),

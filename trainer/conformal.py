@@ -34,7 +34,7 @@ def calibration_of(found: Answers) -> Calibration:
             f"none of {len(photos)} {found.name} photos shows what the model can answer ({names_of(found.classes)});"
             " name others with --split or --index"
         )
-    return conformal.calibrate(found.probabilities, photos.quantities, photos.groups, found.name, answers=found.classes)
+    return conformal.calibrate(found.distribution, photos.quantities, photos.groups, found.name, answers=found.classes)
 
 
 def _parts(calibration: Calibration) -> str:

@@ -53,6 +53,7 @@ def compare(connection: Connection, keys: Sequence[BinKey], calibrations: Calibr
             Count.modified_at.label("photo_at"),
             Count.predicted,
             Count.probabilities,
+            Count.distribution,
             Expectation.quantity,
         )
         .join(Count, Count.id == Bin.count_id)
@@ -101,7 +102,7 @@ def _by_pair(comparisons: Sequence[Row]) -> dict[tuple[int, int], Row]:
 
 def _comparison(pair: Row, values: PValues | None, now: datetime) -> Row:
     quantity = pair["quantity"]
-    judged = judge(pair["probabilities"], quantity, values)
+    judged = judge(pair["probabilities"], quantity, values, pair["distribution"])
     shared = ("bucket", "bin_id", "count_id", "expectation_id", "model_version", "predicted")
     return {name: pair[name] for name in shared} | {
         "expected": quantity,

@@ -12,7 +12,7 @@ from itertools import count
 from sqlalchemy import Connection, Engine, RowMapping, bindparam, delete, func, literal, or_, select, tuple_, update
 
 from binwatch.conformal import Judgement, PValues, judge
-from binwatch.counts import difference_of
+from binwatch.counts import beyond, difference_of
 from binwatch.records.bins import BinKey
 from binwatch.records.engine import WRITE
 from binwatch.records.models import Calibrations
@@ -58,7 +58,7 @@ def refresh(connection: Connection, keys: Sequence[BinKey], pairs: Sequence[tupl
     """Bring the rows of these bins up to date, and their totals. The caller holds the locks on the bins.
 
     `pairs` are the bins that can be compared, with what they point at (bucket, bin_id, count_id, expectation_id,
-    model_version, key, etag and photo_at), and the comparison of each.
+    model_version, key, etag, photo_at and distribution), and the comparison of each.
     """
     before = _ranked(connection, keys)
     if not pairs and not before.total():
@@ -161,7 +161,7 @@ def _still_unranked(connection: Connection, keys: Sequence[BinKey]) -> Sequence[
     ours = tuple_(CurrentComparison.bucket, CurrentComparison.bin_id).in_(held)
     columns = ("bucket", "bin_id", "comparison_id", "model_version", "expected", "difference")
     statement = (
-        select(*(getattr(CurrentComparison, name) for name in columns), Count.probabilities)
+        select(*(getattr(CurrentComparison, name) for name in columns), Count.probabilities, Count.distribution)
         .join(Count, Count.id == CurrentComparison.count_id)
         .where(*_WITHOUT, ours)
     )
@@ -170,7 +170,7 @@ def _still_unranked(connection: Connection, keys: Sequence[BinKey]) -> Sequence[
 
 def _ranks(rows: Sequence[RowMapping], values: Mapping[str, PValues]) -> Iterator[Row]:
     for row in rows:
-        judged = judge(row["probabilities"], row["expected"], values.get(row["model_version"]))
+        judged = judge(row["probabilities"], row["expected"], values.get(row["model_version"]), row["distribution"])
         if judged.either is not None:
             of = {"of": row["comparison_id"], "of_bin": row["bin_id"], "of_bucket": row["bucket"]}
             yield of | {f"new_{name}": value for name, value in _doubts(judged, row["difference"]).items()}
@@ -206,7 +206,8 @@ def _audits(connection: Connection, keys: Sequence[BinKey]) -> dict[tuple[str, s
 
 def _row(pair: Row, compared: Row, audit: int | None) -> Row:
     shared = ("bucket", "bin_id", "count_id", "expectation_id", "model_version")
-    difference = difference_of(compared["predicted"], compared["expected"])
+    finer = beyond(compared["predicted"], pair["distribution"])
+    difference = difference_of(compared["predicted"], compared["expected"], finer)
     judged = Judgement(*(compared[name] for name in ("chance", "p_value", "p_missing", "p_surplus")))
     return {
         **{name: pair[name] for name in (*shared, "key", "photo_at")},

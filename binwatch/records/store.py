@@ -148,7 +148,7 @@ class Store:
 
     def add_counts(self, counts: Iterable[NewCount]) -> int:
         """Record counts and failures, and compare those that are their bin's latest. Returns how many were new."""
-        found = [_known(asdict(count)) | {"bin_id": self._naming(count.key)} for count in counts]
+        found = [asdict(count) | {"bin_id": self._naming(count.key)} for count in counts]
         # A photo may be there twice; then a count comes after a failure, and so replaces it.
         rows = {_photo(row): row for row in sorted(found, key=lambda row: row["predicted"] is not None)}
         if not rows:
@@ -177,11 +177,6 @@ class Store:
             latest = _latest_expectations(new)
             _update_bins(connection, latest, ("expected_at", "expectation_id"), self._calibrations, now)
         return len(new)
-
-
-def _known(row: Row) -> Row:
-    """What there is a column for."""
-    return {name: value for name, value in row.items() if name in Count.__table__.columns}
 
 
 def _photo(row: Row) -> tuple[str, str, str, str]:

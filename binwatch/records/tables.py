@@ -97,6 +97,9 @@ class Count(Base):
     predicted: Mapped[int | None] = mapped_column(SmallInteger)
     """Index of the class; 6 is "more than 5"."""
     probabilities: Mapped[list[float] | None]
+    """Of the classes."""
+    distribution: Mapped[list[float] | None]
+    """Of 0, 1, … items and of more; NULL of a model that has the classes alone."""
     width: Mapped[int | None]
     height: Mapped[int | None]
     bytes: Mapped[int | None] = mapped_column(BigInteger)
@@ -257,7 +260,8 @@ class CurrentComparison(Base):
     predicted: Mapped[int] = mapped_column(SmallInteger)
     expected: Mapped[int]
     difference: Mapped[int]
-    """predicted − expected in items, without the cap of `comparisons.error` (binwatch.counts.difference_of)."""
+    """predicted − expected in items, without the cap of `comparisons.error`, and beyond 5 by the whole distribution
+    (binwatch.counts.difference_of)."""
     chance: Mapped[float]
     """As in `comparisons`, but 1 where it is unknown: such a bin is ranked last."""
     p_value: Mapped[float | None]

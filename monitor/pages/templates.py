@@ -10,7 +10,6 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from binwatch.counts import difference_in_words
 from monitor import words
 from monitor.access.proxies import root_of
 from monitor.pages import sentences
@@ -39,7 +38,6 @@ def _environment() -> Environment:
         "ago": words.ago,
         "iso": datetime.isoformat,
         "reason": words.reason,
-        "difference": difference_in_words,
         "percent": _percent,
         "short": _short,
         "query": _query,

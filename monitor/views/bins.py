@@ -9,7 +9,18 @@ from typing import Any
 from pydantic import BaseModel
 from sqlalchemy import Connection, RowMapping, select
 
-from binwatch.counts import CLASSES, Outcome, Suspicion, class_of, outcome_of
+from binwatch.counts import (
+    CLASSES,
+    Beyond,
+    Outcome,
+    Suspicion,
+    beyond,
+    class_of,
+    count_in_words,
+    difference_in_words,
+    outcome_by,
+    outcome_of,
+)
 from binwatch.keys import bin_id as one_bin_id
 from binwatch.metadata import MAX_ITEMS
 from binwatch.records.audits import UnknownBin
@@ -49,7 +60,9 @@ class BinPhoto(BaseModel):
     provider: str
     predicted: int | None
     count: str | None
-    """"0" to "5" or "more than 5"; None if it was not counted."""
+    """In words: "3", "more than 5", "about 17"; None if it was not counted."""
+    between: tuple[int, int] | None
+    """Of a count beyond 5 by a model that tells such numbers apart: the range that holds 80 % of its probability."""
     confidence: float | None
     reason: str | None
     """Why it was not counted."""
@@ -117,7 +130,8 @@ class Standing(BaseModel):
 
     comparison_id: int
     difference: int
-    """Count − expected quantity in items; of "more than 5" at least so many."""
+    """Count − expected quantity in items; of an open-ended count at least so many."""
+    difference_in_words: str
     outcome: Outcome
     chance: float | None
     """Probability that the model gives to the expected quantity."""
@@ -171,13 +185,14 @@ def read_bin(
             CurrentComparison.bucket == bucket, CurrentComparison.bin_id == bin_id
         ),
     )
+    finer = beyond(photo["predicted"], photo["distribution"]) if photo else None
     return BinDetail(
         bucket=bucket,
         bin_id=bin_id,
         photo=_photo(photo, state) if photo else None,
         probabilities=_chances(photo, expected),
         expected=_expected(expected, state) if expected else None,
-        standing=_standing(current, alpha, direction) if current else None,
+        standing=_standing(current, alpha, direction, finer) if current else None,
         alpha=alpha,
         audit=next((audit for audit in audits if audit.of_latest_photo), None),
         photos=[_photo(row, state) for row in photos],
@@ -225,6 +240,7 @@ def _one(connection: Connection, statement: Any) -> RowMapping | None:
 
 def _photo(row: RowMapping, state: RowMapping) -> BinPhoto:
     predicted, probabilities = row["predicted"], row["probabilities"]
+    finer = None if predicted is None else beyond(predicted, row["distribution"])
     return BinPhoto(
         id=row["id"],
         key=row["key"],
@@ -235,7 +251,8 @@ def _photo(row: RowMapping, state: RowMapping) -> BinPhoto:
         precision=row["precision"],
         provider=row["provider"],
         predicted=predicted,
-        count=None if predicted is None else CLASSES[predicted],
+        count=None if predicted is None else count_in_words(predicted, finer),
+        between=(finer.low, finer.high) if finer else None,
         confidence=None if predicted is None or not probabilities else probabilities[predicted],
         reason=row["reason"],
         detail=row["detail"],
@@ -279,11 +296,12 @@ def _sum(items: Sequence[Item]) -> int | None:
     return sum(quantities) if quantities and len(quantities) == len(items) < MAX_ITEMS else None
 
 
-def _standing(row: RowMapping, alpha: float, direction: Suspicion) -> Standing:
+def _standing(row: RowMapping, alpha: float, direction: Suspicion, finer: Beyond | None) -> Standing:
     return Standing(
         comparison_id=row["comparison_id"],
         difference=row["difference"],
-        outcome=outcome_of(row["predicted"], row["expected"]),
+        difference_in_words=difference_in_words(row["predicted"], row["expected"], finer),
+        outcome=outcome_by(row["difference"]),
         chance=row["chance"] if row["doubt"] < 2 else None,
         p_value=row["p_value"],
         p_missing=row["p_missing"],

@@ -17,12 +17,23 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from sqlalchemy import ColumnElement, Connection, RowMapping, and_, func, literal, or_, select, tuple_
 from sqlalchemy.orm import InstrumentedAttribute
 
-from binwatch.counts import CLASSES, MORE, Outcome, Suspicion, class_of, is_suspect, outcome_of
+from binwatch.counts import (
+    MORE,
+    Outcome,
+    Suspicion,
+    beyond,
+    class_of,
+    count_in_words,
+    difference_in_words,
+    is_suspect,
+    outcome_by,
+    outcome_of,
+)
 from binwatch.errors import BinwatchError
 from binwatch.keys import bin_id as one_bin_id
 from binwatch.records.current import Ranked
 from binwatch.records.engine import can_hold
-from binwatch.records.tables import Audit, Comparison, CurrentComparison, Expectation, RankTotal
+from binwatch.records.tables import Audit, Comparison, Count, CurrentComparison, Expectation, RankTotal
 
 MAX_PREFIX = 1024
 """Characters of a prefix: S3's keys have no more bytes."""
@@ -106,10 +117,11 @@ class Discrepancy(BaseModel):
     predicted: int
     """Index of the class, 0 to 6."""
     count: str
-    """"0" to "5", or "more than 5"."""
+    """In words: "3", "more than 5", "about 17"."""
     expected: int
     difference: int
-    """Count − expected quantity in items; of "more than 5" at least so many."""
+    """Count − expected quantity in items; of an open-ended count at least so many."""
+    difference_in_words: str
     outcome: Outcome
     chance: float | None
     """Probability that the model gives to the expected quantity."""
@@ -299,11 +311,13 @@ def _rows(
 _ROW = (
     select(
         *CurrentComparison.__table__.c,
+        Count.distribution,
         Audit.quantity.label("audit_quantity"),
         Audit.auditor.label("audit_auditor"),
         Audit.audited_at.label("audit_at"),
     )
     .select_from(CurrentComparison)
+    .join(Count, Count.id == CurrentComparison.count_id)
     .outerjoin(Audit, Audit.id == CurrentComparison.audit_id)
 )
 
@@ -378,6 +392,7 @@ def _discrepancy(row: RowMapping, alpha: float, direction: Suspicion) -> Discrep
             audited_at=row["audit_at"],
             of_inventory=outcome_of(class_of(row["expected"]), row["audit_quantity"]),
         )
+    finer = beyond(row["predicted"], row["distribution"])
     return Discrepancy(
         id=row["comparison_id"],
         bucket=row["bucket"],
@@ -387,10 +402,11 @@ def _discrepancy(row: RowMapping, alpha: float, direction: Suspicion) -> Discrep
         photo_at=row["photo_at"],
         model=row["model_version"],
         predicted=row["predicted"],
-        count=CLASSES[row["predicted"]],
+        count=count_in_words(row["predicted"], finer),
         expected=row["expected"],
         difference=row["difference"],
-        outcome=outcome_of(row["predicted"], row["expected"]),
+        difference_in_words=difference_in_words(row["predicted"], row["expected"], finer),
+        outcome=outcome_by(row["difference"]),
         chance=row["chance"] if row["doubt"] < 2 else None,
         p_value=row["p_value"],
         p_missing=row["p_missing"],

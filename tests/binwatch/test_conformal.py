@@ -40,6 +40,12 @@ def test_scores_are_what_is_left_on_the_other_side() -> None:
     assert scores_of(probabilities, 17) == {Suspicion.EITHER: 0.9, Suspicion.MISSING: 0.9, Suspicion.SURPLUS: 0}
 
 
+def test_scores_beyond_five_are_of_the_whole_distribution() -> None:
+    said = [0.0] * 6 + [0.1] * 4 + [0.05] * 11 + [0.05]
+    assert scores_of(said, 7) == {Suspicion.EITHER: 0.8, Suspicion.MISSING: 0.1, Suspicion.SURPLUS: 0.8}
+    assert scores_of(said, 300) == {Suspicion.EITHER: 0.95, Suspicion.MISSING: 0.95, Suspicion.SURPLUS: 0}
+
+
 def test_each_quantity_is_judged_by_its_own_photos() -> None:
     parts = (category((0.0, 0.1), classes=(0,)), category((0.9,), classes=(6,)))
     values = PValues(Calibration(photos=3, split="test", categories=parts))

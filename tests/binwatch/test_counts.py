@@ -8,8 +8,11 @@ import pytest
 from binwatch.counts import (
     CLASSES,
     MORE,
+    Beyond,
     Outcome,
+    beyond,
     class_of,
+    count_in_words,
     difference_in_words,
     difference_of,
     error_of,
@@ -82,3 +85,51 @@ def test_the_difference_in_words(predicted: int, quantity: int, words: str) -> N
 def test_classes() -> None:
     assert CLASSES[MORE] == "more than 5"
     assert len(CLASSES) == 7
+
+
+def spread(**chances: float) -> list[float]:
+    """A distribution over 0 to 20 and more, by quantity: `at_17=0.5`; `more` is beyond 20."""
+    found = [chances.get(f"at_{quantity}", 0.0) for quantity in range(21)]
+    return [*found, chances.get("more", 0.0)]
+
+
+def test_what_lies_beyond_five_is_the_middle_of_the_rest() -> None:
+    said = spread(at_4=0.2, at_6=0.12, at_12=0.12, at_17=0.32, at_18=0.16, more=0.08)
+    assert beyond(MORE, said) == Beyond(low=6, median=17, high=18, open=21)
+    assert beyond(4, said) is None
+    assert beyond(MORE, [0.1] * 7) is None
+    assert beyond(MORE, None) is None
+    assert beyond(MORE, spread(more=1.0)) == Beyond(21, 21, 21, 21)
+
+
+@pytest.mark.parametrize(
+    ("quantity", "difference", "words"),
+    [
+        (40, -23, "23 fewer"),
+        (20, -3, "3 fewer"),
+        (19, 0, "agrees"),
+        (14, 0, "agrees"),
+        (13, 4, "4 more"),
+        (6, 11, "11 more"),
+        (2, 15, "15 more"),
+    ],
+)
+def test_counts_beyond_five_agree_with_what_is_likely(quantity: int, difference: int, words: str) -> None:
+    finer = Beyond(low=14, median=17, high=19, open=21)
+    assert difference_of(MORE, quantity, finer) == difference
+    assert difference_in_words(MORE, quantity, finer) == words
+    assert count_in_words(MORE, finer) == "about 17"
+
+
+def test_an_open_end_agrees_with_all_that_is_larger() -> None:
+    finer = Beyond(low=18, median=21, high=21, open=21)
+    assert [difference_of(MORE, quantity, finer) for quantity in (17, 18, 21, 300)] == [4, 0, 0, 0]
+    assert difference_in_words(MORE, 17, finer) == "at least 4 more"
+    assert count_in_words(MORE, finer) == "more than 20"
+    nearly = Beyond(low=14, median=18, high=21, open=21)
+    assert difference_of(MORE, 300, nearly) == 0
+
+
+@pytest.mark.parametrize(("predicted", "words"), [(0, "0"), (5, "5"), (MORE, "more than 5")])
+def test_a_count_of_the_classes_alone_in_words(predicted: int, words: str) -> None:
+    assert count_in_words(predicted) == words

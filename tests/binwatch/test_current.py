@@ -149,6 +149,30 @@ def test_a_quantity_that_the_model_never_answers_makes_no_bin_doubtful(records_e
     assert rank(records_engine) == 0
 
 
+def test_seventeen_where_forty_are_expected(records_engine: Engine) -> None:
+    """As classes both are "more than 5", and agreement is of classes; the bin differs, and looks odd."""
+    said = [0.0] * 6 + [0.005] * 10 + [0.15, 0.5, 0.2, 0.05, 0.03, 0.02]
+    classes = [*said[:6], round(sum(said[6:]), 6)]
+    store = Store(records_engine)
+    store.use_model("v1", CALIBRATION)
+    finer = {"probabilities": classes, "distribution": said}
+    store.add_counts([count(bin_id, 6, **finer) for bin_id in ("few", "right", "none")] + [count("classes", 6)])
+    store.add_expectations([expect(*pair) for pair in (("few", 40), ("right", 18), ("none", 3), ("classes", 40))])
+    found = {
+        row["bin_id"]: (row["difference"], row["p_missing"], row["p_surplus"])
+        for row in rows(records_engine, CurrentComparison)
+    }
+    assert found == {
+        "few": (-23, 0.2, 1.0),
+        "right": (0, 0.4, 1.0),
+        "none": (14, 1.0, 0.2),
+        "classes": (0, 0.8, 1.0),
+    }
+    assert current(records_engine)["few"] == (6, 40, -23)
+    outcomes = {row["bin_id"]: (row["outcome"], row["error"]) for row in rows(records_engine, Comparison)}
+    assert outcomes["few"] == outcomes["classes"] == ("exact", 0)
+
+
 def test_a_calibration_that_changed_is_used_at_once(records_engine: Engine) -> None:
     store = Store(records_engine)
     store.add_expectations([expect("a", 3), expect("b", 3)])

@@ -61,6 +61,7 @@ class Recorder:
         version_id: str | None = None,
         bucket: str = BUCKET,
         at: datetime = DAY,
+        distribution: list[float] | None = None,
     ) -> None:
         probabilities = None if predicted is None else [0.7 if index == predicted else 0.05 for index in range(7)]
         count = NewCount(
@@ -72,6 +73,7 @@ class Recorder:
             precision="int8",
             provider="CPUExecutionProvider",
             modified_at=at,
+            distribution=distribution,
             predicted=predicted,
             probabilities=probabilities,
             reason=reason,

@@ -31,6 +31,7 @@ from monitor.views.models import read_models
 from monitor.views.overview import Span, read_overview, read_trend
 from tests.monitor.conftest import Recorder, Running
 from tests.monitor.drifting import BUCKET, DAY, MODEL
+from tests.monitor.html import Parsed
 
 ALPHA = 0.1
 
@@ -331,6 +332,22 @@ def test_questions_that_cannot_be_understood(monitor: Running, query: str) -> No
 def test_a_cursor_that_is_none(monitor: Running) -> None:
     answer = monitor.get("/api/discrepancies?after=x")
     assert (answer.status_code, answer.json()["detail"][:16]) == (400, "'x' is no cursor")
+
+
+def test_a_count_beyond_five_says_how_many(recorder: Recorder, monitor: Running) -> None:
+    said = [0.0] * 6 + [0.005] * 10 + [0.15, 0.5, 0.2, 0.05, 0.03, 0.02]
+    recorder.count("bin-images/a.jpg", 6, distribution=said)
+    recorder.expect("a", 40)
+    (one,) = monitor.get("/api/discrepancies").json()["items"]
+    assert (one["count"], one["difference"], one["difference_in_words"]) == ("about 17", -23, "23 fewer")
+    assert one["outcome"] == "under"
+    photo = monitor.get(f"/api/bin?id=a&bucket={BUCKET}").json()["photo"]
+    assert (photo["count"], photo["between"]) == ("about 17", [16, 19])
+    page = Parsed(monitor.page(f"/bin?id=a&bucket={BUCKET}")).text
+    assert "probably 16 to 19" in page
+    assert "23 fewer" in page
+    latest = monitor.get("/api/overview").json()["latest"]
+    assert [(each["count"], each["difference_in_words"]) for each in latest] == [("about 17", "23 fewer")]
 
 
 def test_a_bin_of_which_nothing_is_known(monitor: Running) -> None:

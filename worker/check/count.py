@@ -36,6 +36,7 @@ class Counted(NamedTuple):
     probabilities: list[float] | None
     reason: str | None
     detail: str | None
+    distribution: list[float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +56,12 @@ def missing(database: Database, bucket: str, card: Card, photos: Iterable[PhotoF
 
 def read_counts(database: Database, bucket: str, card: Card) -> dict[tuple[str, str], Counted]:
     """All counts of a model, by key and ETag."""
-    statement = select(Count.key, Count.etag, Count.predicted, Count.probabilities, Count.reason, Count.detail).where(
+    columns = (Count.predicted, Count.probabilities, Count.reason, Count.detail, Count.distribution)
+    statement = select(Count.key, Count.etag, *columns).where(
         Count.bucket == bucket, Count.model_version == card.version
     )
     with database.connect() as connection:
-        return {(row[0], row[1]): Counted(row[2], row[3], row[4], row[5]) for row in connection.execute(statement)}
+        return {(row[0], row[1]): Counted(*row[2:]) for row in connection.execute(statement)}
 
 
 def count(

@@ -8,7 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from binwatch.conformal import Judgement, PValues, judge
-from binwatch.counts import CLASSES, Suspicion, difference_in_words, difference_of, is_suspect
+from binwatch.counts import (
+    Beyond,
+    Suspicion,
+    beyond,
+    count_in_words,
+    difference_in_words,
+    difference_of,
+    is_suspect,
+)
 from binwatch.errors import Reason
 from binwatch.inventory.reading import Expected
 from binwatch.keys import Kind, Skipped, kind_of
@@ -50,16 +58,17 @@ class Finding:
     """What bins are flagged for."""
     level: float
     articles: Sequence[Item] = ()
+    finer: Beyond | None = None
 
     @property
     def count(self) -> str:
         """As people read it."""
-        return CLASSES[self.predicted]
+        return count_in_words(self.predicted, self.finer)
 
     @property
     def difference(self) -> int:
-        """Counted − expected in items; of "more than 5" at least so many."""
-        return difference_of(self.predicted, self.expected)
+        """Counted − expected in items; of an open-ended count at least so many."""
+        return difference_of(self.predicted, self.expected, self.finer)
 
     @property
     def suspect(self) -> bool:
@@ -86,7 +95,7 @@ class Finding:
     @property
     def words(self) -> str:
         """The difference as people read it."""
-        return difference_in_words(self.predicted, self.expected)
+        return difference_in_words(self.predicted, self.expected, self.finer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,11 +162,19 @@ def find(
             found.unexpected.append((photo, count))
         else:
             articles = of_bin.contents or _articles(folder.metadata.get(photo.bin))
-            judged = judge(count.probabilities, of_bin.quantity, values)
+            judged = judge(count.probabilities, of_bin.quantity, values, count.distribution)
+            finer = beyond(count.predicted, count.distribution)
             found.compared.append(
                 Finding(
-                    *(photo, of_bin.quantity, count.predicted, count.probabilities),
-                    *(judged, suspicion, level, articles),
+                    photo=photo,
+                    expected=of_bin.quantity,
+                    predicted=count.predicted,
+                    probabilities=count.probabilities,
+                    judged=judged,
+                    suspicion=suspicion,
+                    level=level,
+                    articles=articles,
+                    finer=finer,
                 )
             )
     found.compared.sort(key=_rank)

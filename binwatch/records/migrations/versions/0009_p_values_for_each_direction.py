@@ -1,4 +1,4 @@
-"""P-values for each direction
+"""P-values for each direction, and counts beyond 5
 
 The p-values of before were of another score. They are made anew by `rank`, which workers call with each reconcile run,
 once a worker has recorded the model's new calibration; until then bins are ranked by the probability of what is
@@ -23,6 +23,7 @@ def upgrade() -> None:
     op.add_column(
         "current_comparisons", sa.Column("doubt_one_sided", sa.Double(), nullable=False, server_default=sa.text("2"))
     )
+    op.add_column("counts", sa.Column("distribution", sa.JSON(), nullable=True))
     # 2 is the doubt of bins whose count has no probabilities.
     op.execute(
         "UPDATE current_comparisons SET p_value = NULL,"
