@@ -14,19 +14,16 @@ from sqlalchemy import Engine, func, select
 
 from binwatch.errors import BinwatchError
 from binwatch.records.engine import WRITE
-from binwatch.records.joining import join_bins
 
 _LOCK = 0x62696E77
 """Number of PostgreSQL's advisory lock that a migration holds: "binw" in ASCII."""
 _ONE_AT_A_TIME = Lock()
 """Alembic keeps its context in global variables: two migrations in one process would wait for each other for ever."""
-_ONE_ID = "0006"
-"""From this revision on, a bin's id is written in one way."""
 _SCRIPTS = Path(__file__).parent / "migrations"
 
 
-class NewerSchemaError(BinwatchError):
-    """The database was made by a newer release."""
+class UnknownSchemaError(BinwatchError):
+    """The database was made by a newer release, or by one from before the first migration of this one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +46,7 @@ class Migrated:
 def migrate(engine: Engine, revision: str = "head") -> Migrated:
     """Apply every migration up to `revision`. Does nothing if the schema is there already.
 
-    A call while another process migrates the same database waits, and then finds it done. Raises NewerSchemaError.
+    A call while another process migrates the same database waits, and then finds it done. Raises UnknownSchemaError.
     """
     config = _config()
     scripts = ScriptDirectory.from_config(config)
@@ -58,11 +55,9 @@ def migrate(engine: Engine, revision: str = "head") -> Migrated:
             connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
         config.attributes["connection"] = connection
         before = MigrationContext.configure(connection).get_current_revision()
-        _refuse_newer(engine, scripts, before)
+        _refuse_unknown(engine, scripts, before)
         command.upgrade(config, revision)
         after = MigrationContext.configure(connection).get_current_revision()
-        if before is not None and before < _ONE_ID and revision == "head":
-            join_bins(connection)  # here, not in a migration: it uses the tables as they are now
     return Migrated(before, after, _steps(scripts, before, after))
 
 
@@ -72,7 +67,7 @@ def check_schema(engine: Engine) -> None:
     wanted = scripts.get_current_head()
     with engine.connect() as connection:
         found = MigrationContext.configure(connection).get_current_revision()
-    _refuse_newer(engine, scripts, found)
+    _refuse_unknown(engine, scripts, found)
     if found != wanted:
         raise BinwatchError(
             f"the database {engine.url.render_as_string(hide_password=True)} has schema {found or 'none'}, this release"
@@ -80,13 +75,20 @@ def check_schema(engine: Engine) -> None:
         )
 
 
-def _refuse_newer(engine: Engine, scripts: ScriptDirectory, found: str | None) -> None:
-    if found is not None and found not in {script.revision for script in scripts.walk_revisions()}:
-        raise NewerSchemaError(
-            f"the database {engine.url.render_as_string(hide_password=True)} has schema {found}, which this release"
-            f" does not know (its own is {scripts.get_current_head()}): use the newer release that made it, or restore"
-            " a dump from before (docs/servers.md)"
+def _refuse_unknown(engine: Engine, scripts: ScriptDirectory, found: str | None) -> None:
+    if found is None or found in {script.revision for script in scripts.walk_revisions()}:
+        return
+    where = f"the database {engine.url.render_as_string(hide_password=True)} has schema {found}, which this release"
+    oldest = scripts.get_base()
+    if oldest is not None and found < oldest:
+        raise UnknownSchemaError(
+            f"{where} cannot upgrade (the oldest that it can is {oldest}): name a new database, and count the photos"
+            " again (python -m worker migrate, then backfill)"
         )
+    raise UnknownSchemaError(
+        f"{where} does not know (its own is {scripts.get_current_head()}): use the newer release that made it, or"
+        " restore a dump from before (docs/servers.md)"
+    )
 
 
 def _steps(scripts: ScriptDirectory, before: str | None, after: str | None) -> tuple[str, ...]:

@@ -320,65 +320,6 @@ COUNT = """
 AT = "2026-01-01 10:20:30.000000+00:00"
 
 
-def test_what_was_there_before_gets_its_rows(empty_url: str) -> None:
-    engine = connect(empty_url)
-    migrate(engine, "0002")
-    at = AT if engine.dialect.name == "postgresql" else AT.removesuffix("+00:00")
-    said = "[0.05, 0.05, 0.05, 0.7, 0.05, 0.05, 0.05]"
-    with engine.begin() as connection:
-        for number, (name, predicted, reason) in enumerate((("a", 3, None), ("b", None, "corrupt"), ("c", 3, None)), 1):
-            values = {"id": number, "key": f"{name}.jpg", "bin": name, "predicted": predicted, "reason": reason}
-            connection.execute(text(COUNT), values | {"said": said if predicted else None, "at": at})
-        connection.execute(
-            text(
-                "INSERT INTO expectations (id, bucket, bin_id, source, etag, quantity, modified_at, recorded_at)"
-                " VALUES (1, 'b', 'a', 's', 'e', 12, :at, :at)"
-            ),
-            {"at": at},
-        )
-        connection.execute(
-            text(
-                "INSERT INTO comparisons (id, bucket, bin_id, count_id, expectation_id, model_version, predicted,"
-                " expected, error, outcome, compared_at) VALUES (1, 'b', 'a', 1, 1, 'm', 3, 12, -3, 'under', :at)"
-            ),
-            {"at": at},
-        )
-        connection.execute(
-            text(
-                "INSERT INTO audits (id, bucket, bin_id, quantity, count_id, audited_at)"
-                " VALUES (7, 'b', 'a', 9, 1, :at)"
-            ),
-            {"at": at},
-        )
-        for number, name in enumerate("abc", 1):
-            connection.execute(
-                text("INSERT INTO bins (bucket, bin_id, count_id, expectation_id) VALUES ('b', :bin, :count, :of)"),
-                {"bin": name, "count": number, "of": 1 if name == "a" else None},
-            )
-    migrate(engine)
-    (now,) = rows(engine, CurrentComparison)
-    assert (now["bin_id"], now["difference"], now["key"], now["audit_id"]) == ("a", -9, "a.jpg", 7)
-    assert (now["chance"], now["p_value"], now["doubt"]) == (0.05, None, 1.05)
-    assert [(row["kind"], row["bins"]) for row in rows(engine, RankTotal)] == [("uncalibrated", 1)]
-    (model,) = rows(engine, Model)
-    when = datetime(2026, 1, 1, 10, 20, 30, tzinfo=UTC)
-    assert (model["model_version"], model["first_at"], model["calibration"]) == ("m", when, None)
-    (hour,) = rows(engine, ComparisonHour)
-    assert (hour["hour"], hour["outcome"], hour["comparisons"], hour["absolute_error"], hour["squared_error"]) == (
-        datetime(2026, 1, 1, 10, tzinfo=UTC),
-        "under",
-        1,
-        3,
-        9,
-    )
-    (photos,) = rows(engine, PhotoHour)
-    assert (photos["hour"], photos["tenth"], photos["photos"]) == (datetime(2026, 1, 1, 10, tzinfo=UTC), 7, 2)
-    assert photos["confidence"] == pytest.approx(1.4)
-    found = [(row["subject"], row["true_class"], row["predicted"]) for row in rows(engine, ConfusionTotal)]
-    assert found == [("audit", 6, 3), ("inventory", 6, 3)]
-    engine.dispose()
-
-
 def test_p_values_of_before_are_taken_back_and_made_anew(empty_url: str) -> None:
     """They were of another score, and so was the calibration in the records."""
     engine = connect(empty_url)

@@ -41,25 +41,6 @@ def test_migrating_twice_changes_nothing(records_engine: Engine) -> None:
     assert set(before) == {*Base.metadata.tables, "alembic_version"}
 
 
-def test_bins_that_are_there_already_get_their_states(empty_url: str) -> None:
-    engine = connect(empty_url)
-    migrate(engine, "0001")
-    count = (
-        "INSERT INTO counts (id, bucket, key, etag, bin_id, model_version, precision, provider, reason, modified_at,"
-        " recorded_at) VALUES (:id, 'b', :bin, 'e', :bin, 'm', 'int8', 'cpu', :reason, :at, :at)"
-    )
-    with engine.begin() as connection:
-        for number, (name, reason) in enumerate((("a", None), ("b", "corrupt")), start=1):
-            values = {"id": number, "bin": name}
-            connection.execute(text(count), values | {"reason": reason, "at": "2026-01-01 00:00:00"})
-            connection.execute(text("INSERT INTO bins (bucket, bin_id, count_id) VALUES ('b', :bin, :id)"), values)
-    migrate(engine)
-    with engine.connect() as connection:
-        found = connection.execute(text("SELECT photo_state, quantity_state, bins FROM bin_totals ORDER BY 1")).all()
-    engine.dispose()
-    assert [tuple(row) for row in found] == [("counted", "none", 1), ("failed", "none", 1)]
-
-
 def test_check_schema(empty_url: str) -> None:
     engine = connect(empty_url)
     with pytest.raises(
@@ -73,13 +54,14 @@ def test_check_schema(empty_url: str) -> None:
 
 def test_a_migration_says_what_it_did(empty_url: str) -> None:
     engine = connect(empty_url)
-    first = migrate(engine, "0001")
-    assert (first.before, first.after, len(first.steps)) == (None, "0001", 1)
-    assert str(first).startswith("the schema went from none to 0001 in 1 step:\n  0001 The first tables")
+    first = migrate(engine, "0008")
+    assert (first.before, first.after, len(first.steps)) == (None, "0008", 1)
+    assert str(first) == "the schema went from none to 0008 in 1 step:\n  0008 The tables"
     second = migrate(engine)
     numbers = [step.split()[0] for step in second.steps]
-    assert (second.before, numbers) == ("0001", [f"{number:04}" for number in range(2, int(numbers[-1]) + 1)])
-    assert str(second).startswith(f"the schema went from 0001 to {numbers[-1]} in {len(numbers)} steps:\n  0002 ")
+    assert (second.before, numbers) == ("0008", [f"{number:04}" for number in range(9, int(numbers[-1]) + 1)])
+    steps = "1 step" if len(numbers) == 1 else f"{len(numbers)} steps"
+    assert str(second).startswith(f"the schema went from 0008 to {numbers[-1]} in {steps}:\n  0009 ")
     again = migrate(engine)
     assert (again.steps, str(again)) == ((), f"the schema is already at {numbers[-1]}: nothing to do")
     engine.dispose()
@@ -94,6 +76,17 @@ def test_a_schema_of_a_newer_release_is_left_alone(empty_url: str) -> None:
         with pytest.raises(
             BinwatchError, match=r"has schema 9999, which this release does not know .*a dump from before"
         ):
+            refuses(engine)
+    engine.dispose()
+
+
+def test_a_schema_from_before_the_first_migration_is_left_alone(empty_url: str) -> None:
+    engine = connect(empty_url)
+    migrate(engine)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '0007'"))
+    for refuses in (migrate, check_schema):
+        with pytest.raises(BinwatchError, match=r"has schema 0007, which .* cannot upgrade .* a new database"):
             refuses(engine)
     engine.dispose()
 

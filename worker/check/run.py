@@ -25,7 +25,7 @@ from binwatch.inventory.importing import CHUNK, new_expectation
 from binwatch.inventory.reading import Expected, Refusals, Report, read_expected
 from binwatch.inventory.tables import first_bytes, open_table
 from binwatch.records.engine import cause, connect
-from binwatch.records.migrate import NewerSchemaError, migrate
+from binwatch.records.migrate import UnknownSchemaError, migrate
 from binwatch.records.store import Store
 from binwatch.records.tables import Bin, Expectation
 from binwatch.settings import Settings
@@ -150,7 +150,7 @@ class _Records:
         self.engine = connect(_url(folder))
         try:
             migrate(self.engine)
-        except NewerSchemaError as error:
+        except UnknownSchemaError as error:
             raise BinwatchError(
                 f"{folder}: the records are not of this release: {error}; or name another folder with --records"
             ) from error
