@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import typer
 
 from binwatch import command_line
-from binwatch.settings import PREFIX
+from binwatch.settings import PREFIX, LogLevel
 from binwatch.version import version
 
 
@@ -36,14 +36,14 @@ PARTS = {
 }
 _HELP = {"-h", "--help"}
 _COMPLETION = {"--install-completion", "--show-completion"}
-_LOG_LEVEL = "--log-level"
+_LOG_LEVEL, _QUIET = "--log-level", {"-q", "--quiet"}
 _COMPLETE = "_BINWATCH_COMPLETE"
 """Environment variable with which a shell's completion script calls this command (Typer's protocol)."""
 
 
 def main() -> None:
     """Run the part that the first argument names."""
-    name, *rest = _without_level(sys.argv[1:]) or ["--help"]
+    name, *rest = _without_options(sys.argv[1:]) or ["--help"]
     if name in _COMPLETION or _COMPLETE in os.environ:
         _whole(_words()[1:2])(prog_name="binwatch")
     elif name in _HELP:
@@ -59,9 +59,12 @@ def main() -> None:
         sys.exit(command_line.USAGE)
 
 
-def _without_level(arguments: list[str]) -> list[str]:
-    """The arguments after `--log-level LEVEL`, which is a setting in the words of a command line."""
+def _without_options(arguments: list[str]) -> list[str]:
+    """The arguments after `--log-level LEVEL` or `--quiet`, which are one setting in the words of a command line."""
     option, equals, level = arguments[0].partition("=") if arguments else ("", "", "")
+    if option in _QUIET:
+        os.environ[f"{PREFIX}LOG_LEVEL"] = LogLevel.WARNING
+        return arguments[1:]
     if option != _LOG_LEVEL:
         return arguments
     os.environ[f"{PREFIX}LOG_LEVEL"] = level if equals else "".join(arguments[1:2])
@@ -95,8 +98,9 @@ def _words() -> list[str]:
 def _usage() -> str:
     commands = "\n".join(f"  {name:8} {part.summary}" for name, part in PARTS.items())
     return (
-        f"Usage: binwatch [--log-level LEVEL] COMMAND [ARGUMENTS]\n\n{commands}\n\n"
+        f"Usage: binwatch [--quiet | --log-level LEVEL] COMMAND [ARGUMENTS]\n\n{commands}\n\n"
         "  -h, --help   also after a command\n  --version\n"
+        "  -q, --quiet  print results, warnings and errors only: the same as --log-level warning\n"
         "  --log-level  debug, info, warning or error, instead of BINWATCH_LOG_LEVEL\n"
         "  --install-completion, --show-completion   complete commands and options on TAB in this shell\n\n"
         "Exit status: 0 on success, 1 on failure, 2 for an invalid setting, option or file, 3 for an outage."

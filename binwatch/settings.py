@@ -190,7 +190,11 @@ class Settings(BaseSettings):
     worker_host: str = Field("127.0.0.1", description="address of a worker's /metrics and /healthz")
     worker_port: int = Field(0, ge=0, le=65535, description="port of a worker's /metrics and /healthz; 0: any free one")
     log_format: LogFormat = Field(LogFormat.TEXT, description="log lines for people, or one JSON object a line")
-    log_level: LogLevel = Field(LogLevel.INFO, description="the least severe log lines that are written")
+    log_level: LogLevel = Field(
+        LogLevel.INFO,
+        description="the least severe log lines that are written; from `warning` on, commands print no progress and no"
+        " remarks",
+    )
 
     # Serving on SageMaker
     serve_host: str | None = Field(
@@ -412,6 +416,14 @@ def process_environment(settings: Settings) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.upper().startswith((PREFIX, "AWS_"))}
     given = {name: getattr(settings, name) for name in Settings.model_fields}
     return kept | {PREFIX + name.upper(): _plain(value) for name, value in given.items() if value is not None}
+
+
+def is_quiet() -> bool:
+    """Whether commands print results, warnings and errors only. Needs no valid settings: an invalid level is not quiet.
+
+    One switch for log lines, progress bars and remarks: BINWATCH_LOG_LEVEL.
+    """
+    return os.environ.get(f"{PREFIX}LOG_LEVEL") in {LogLevel.WARNING, LogLevel.ERROR}
 
 
 def adopt_environment(environment: dict[str, str]) -> None:

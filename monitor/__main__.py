@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from binwatch import command_line, logs
+from binwatch.console import remark
 from binwatch.inventory.columns import Named
 from binwatch.inventory.importing import import_file
 from binwatch.listening import is_loopback, listen
@@ -63,7 +64,7 @@ def serve_command(
         if logs.is_json():
             logging.getLogger("monitor").info("listening on %s", address_of(listener))
         else:
-            typer.echo(f"monitor: {address_of(listener)}")
+            remark(f"monitor: {address_of(listener)}")
 
     services.drift.start()
     services.flags.start()
@@ -112,7 +113,7 @@ def audit(
     settings = load_settings()
     with writable(settings) as database:
         audited = add_audit(database, bucket or settings.bucket, bin_id, quantity, auditor)
-    typer.echo(words.audited(audited))
+    remark(words.audited(audited))
 
 
 @audits.command()
@@ -125,7 +126,7 @@ def export(
     records = Records(settings.database_url.get_secret_value())
     records.check()
     done = export_audits(records, bucket or settings.bucket, file)
-    typer.echo(words.exported(done))
+    remark(words.exported(done))
     if not done.bins:
         raise typer.Exit(1)
 
@@ -137,7 +138,7 @@ def rank(
     """Compute p-values of bins that were compared before their model's calibration was recorded."""
     with writable(load_settings()) as database:
         ranked = rank_bins(database, model)
-    typer.echo(f"{words.number(ranked)} bins have a p-value now that had none")
+    remark(f"{words.number(ranked)} bins have a p-value now that had none")
 
 
 @app.command()
@@ -164,7 +165,7 @@ def expect(
     settings, named = load_settings(), Named(bin_column, quantity_column, article_column)
     with writable(settings) as database:
         report = import_file(file, database, bucket or settings.bucket, as_of, refused, named)
-    typer.echo(words.imported(report))
+    (typer.echo if report.refused else remark)(words.imported(report))  # no row is refused in silence
     if not report.accepted or (report.photos and not report.meeting):
         raise typer.Exit(1)
 

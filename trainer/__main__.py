@@ -152,7 +152,7 @@ def evaluate(
     console.print(tables.summary(found.metrics, f"{found.model}: {found.name} photos, 95 % intervals by bin group"))
     console.print(tables.classes(found.main, "by label, and what was answered"))
     if found.limits():
-        display.say(f"warning: {found.limits()}")
+        display.warn(f"{found.limits()}")
     write(found, file)
     page = file.with_suffix(".html")
     report.write(found, page)
@@ -176,7 +176,7 @@ def compare(
     display = Display()
     found = compare_files(model, other, _data_changes(photos, index), display, None if every else Split.TEST)
     Console().print(tables.comparison(found))
-    display.say(found.verdict())
+    typer.echo(found.verdict())
 
 
 @app.command()

@@ -18,6 +18,7 @@ import typer
 
 from binwatch import command_line, conformal
 from binwatch.bundle import Calibration
+from binwatch.console import remark
 from binwatch.counts import names_of
 from trainer.data.split import Split
 from trainer.errors import DataError
@@ -53,7 +54,7 @@ def main(
 ) -> None:
     """Write a new calibration into a bundle's card."""
     made = renew(bundle, photos, index, None if every else split, "calibration", calibration_of)
-    typer.echo(f"{bundle}: calibrated with {made.photos} photos ({_parts(made)})")
+    remark(f"{bundle}: calibrated with {made.photos} photos ({_parts(made)})")
 
 
 if __name__ == "__main__":

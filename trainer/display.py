@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from binwatch.console import progress_console
+
 Item = TypeVar("Item")
 
 
@@ -24,7 +26,8 @@ class Display:
     """Progress bars on one console."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(stderr=True)
+        self.console = console or progress_console()
+        self._warnings = console or Console(stderr=True)
 
     def follow(
         self, items: Iterable[Item], photos: int, what: str, size: Callable[[Item], int] = lambda _: 1
@@ -37,7 +40,12 @@ class Display:
                 progress.advance(task, size(item))
 
     def say(self, text: str) -> None:
+        """Print a remark, unless commands are to be quiet."""
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def warn(self, text: str) -> None:
+        """Print a warning."""
+        self._warnings.print(f"warning: {text}", highlight=False, markup=False, soft_wrap=True)
 
     def _progress(self) -> Progress:
         return Progress(

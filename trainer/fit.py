@@ -78,7 +78,7 @@ def fit(
     network = new_network(config.model)  # wrong weights and teachers are known before each photo is decoded
     if config.model.freeze and config.model.weights == "none":
         frozen = network[0].frozen
-        display.say(f"warning: {frozen[0]} to {frozen[-1]} are frozen as they begin, at random (model.weights=none)")
+        display.warn(f"{frozen[0]} to {frozen[-1]} are frozen as they begin, at random (model.weights=none)")
     if saved:  # the frozen layers' features are theirs, though the file of weights be another by now
         network[0].load_state_dict(saved.training["model"])
     taught_by = teachers.load(config, ranks, saved)
@@ -128,8 +128,8 @@ def read_data(config: DataConfig, display: Display, ranks: Ranks = ALONE) -> Dat
 
 def _warn_of_no_groups(config: DataConfig, display: Display) -> None:
     if config.group_column and not index.names_groups(config):
-        display.say(
-            f"warning: {config.labels}: nothing says which photos are of one bin, so each counts as another bin's:"
+        display.warn(
+            f"{config.labels}: nothing says which photos are of one bin, so each counts as another bin's:"
             " training and test photos may show the same bin, and the model then looks better than it is; name bins in"
             " a column of an index (data.group_column), or leave that empty if each photo is of another"
         )
@@ -140,8 +140,8 @@ def _warn_of_parted_groups(config: DataConfig, data: DataSet, display: Display) 
     groups = [set(data[split].groups) for split in Split]
     parted = sum(map(len, groups)) - len(set.union(*groups))
     if parted:
-        display.say(
-            f"warning: bin groups with photos in more than one split (column {config.split_column}): {parted:,};"
+        display.warn(
+            f"bin groups with photos in more than one split (column {config.split_column}): {parted:,};"
             " the model will look better than it is"
         )
 
@@ -152,14 +152,14 @@ def _warn_of_copies(config: DataConfig, data: DataSet, display: Display) -> None
     if parted:
         grouped = config.index is not None and config.group_column
         advice = f"give copies one {config.group_column}" if grouped else "keep one of each"
-        display.say(
-            f"warning: {config.labels}: photos in more than one split, under several keys: {len(parted):,}"
+        display.warn(
+            f"{config.labels}: photos in more than one split, under several keys: {len(parted):,}"
             f" ({_named(parted[0])}); the model will look better than it is; {advice}"
         )
     contradictory = [same for same in data.copies if len({class_of(row.quantity) for row in same}) > 1]
     if contradictory:
-        display.say(
-            f"warning: {config.labels}: photos with several labels, under several keys: {len(contradictory):,}"
+        display.warn(
+            f"{config.labels}: photos with several labels, under several keys: {len(contradictory):,}"
             f" ({_named(contradictory[0])}); at most one is right; audit them, or take them out"
         )
 
@@ -175,8 +175,8 @@ def warn_of_absent_classes(config: DataConfig, data: DataSet, display: Display) 
         return
     held_out = sum(int(np.isin(data[split].labels, absent).sum()) for split in (Split.VALIDATION, Split.TEST))
     wrong = f"; {held_out:,} validation and test photos show such quantities, and count as wrong" if held_out else ""
-    display.say(
-        f"warning: {config.labels}: no training photo shows {names_of(absent)} items: the model will never answer"
+    display.warn(
+        f"{config.labels}: no training photo shows {names_of(absent)} items: the model will never answer"
         f" that, whatever a photo shows{wrong}; add photos that show it: `prepare --per-class N` brings N of each"
         " quantity, `prepare --list FILE --balance` as many as the list has of its commonest"
     )
@@ -219,8 +219,8 @@ def restore_best(saved: Checkpoint, folder: Path, display: Display, ranks: Ranks
         return
     lost = best_epoch(saved.history, saved.facts)
     if lost != saved.epoch:
-        display.say(
-            f"warning: {folder / BEST} is missing, and was of epoch {lost}; {LAST} has epoch {saved.epoch} only: the"
+        display.warn(
+            f"{folder / BEST} is missing, and was of epoch {lost}; {LAST} has epoch {saved.epoch} only: the"
             " best of that and what follows is kept"
         )
         saved.facts[KEPT_FROM] = saved.epoch
@@ -237,8 +237,8 @@ def continue_run(run: Run, saved: Checkpoint, display: Display) -> None:
             f" {names_of(run.model.answers.classes)} now; restore the photos and the index, or start a new run"
         )
     if saved.facts.get(teachers.INDEX, run.facts[teachers.INDEX]) != run.facts[teachers.INDEX]:
-        display.say(
-            f"warning: the labels of {run.config.data.labels} are others than when the run began: figures of epochs"
+        display.warn(
+            f"the labels of {run.config.data.labels} are others than when the run began: figures of epochs"
             " before and after cannot be compared"
         )
         _note_change(saved, "another index")

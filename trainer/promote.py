@@ -59,7 +59,7 @@ def promote(
             comparison = compare(in_use(candidate, changes, display), in_use(current, changes, display), display)
             show(comparison)
         if candidate.card.never:
-            display.say(f"warning: {version} never answers {names_of(candidate.card.never)}, whatever a photo shows")
+            display.warn(f"{version} never answers {names_of(candidate.card.never)}, whatever a photo shows")
         forced = comparison is not None and not comparison.better
         if forced and not force:
             assert comparison is not None
@@ -97,7 +97,7 @@ def rollback(registry: Registry, to: str | None = None) -> Current:
 def _bundled(folder: Path, display: Display) -> Bundle | None:
     if (folder / CARD).is_file():
         return Bundle(folder)
-    display.say(f"warning: {folder}: no model here (BINWATCH_MODEL_DIR), so the first has nothing to beat")
+    display.warn(f"{folder}: no model here (BINWATCH_MODEL_DIR), so the first has nothing to beat")
     return None
 
 

@@ -16,6 +16,7 @@ import typer
 
 from binwatch import command_line
 from binwatch.bundle import Reference
+from binwatch.console import remark
 from binwatch.photo_stats import PhotoStats, photo_stats
 from binwatch.reference import ENOUGH, Observed, Signal, independent, make_reference
 from trainer.data.split import Split
@@ -70,9 +71,7 @@ def main(
 ) -> None:
     """Write a new reference into a bundle's card."""
     made = renew(bundle, photos, index, None if every else split, "reference", reference_of)
-    typer.echo(
-        " ".join([f"{bundle}: reference of {made.photos} photos of {made.groups} bins.", *small_reference(made)])
-    )
+    remark(" ".join([f"{bundle}: reference of {made.photos} photos of {made.groups} bins.", *small_reference(made)]))
 
 
 if __name__ == "__main__":

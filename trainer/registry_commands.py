@@ -30,7 +30,7 @@ def models() -> None:
         try:
             cards.append(registry.card(version))
         except BundleError as error:  # one that cannot be used hides no other
-            Display().say(f"warning: {error}")
+            Display().warn(f"{error}")
     if not cards:
         Display().say("no models yet; promote a bundle that export has written")
         return

@@ -12,6 +12,7 @@ import typer
 
 from binwatch import command_line
 from binwatch.bundle import Bundle, write_card
+from binwatch.console import remark
 from trainer.renew import Folder
 from trainer.runtime import OnnxModel, self_check_of
 
@@ -27,7 +28,7 @@ def main(bundle: Folder) -> None:
         for precision, variant in found.card.variants.items()
     }
     write_card(bundle, found.card.model_copy(update={"variants": variants}))
-    typer.echo(f"{bundle}: self-check of {', '.join(variants)}")
+    remark(f"{bundle}: self-check of {', '.join(variants)}")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from binwatch import command_line
 from binwatch.bundle import Bundle
+from binwatch.console import progress_console, remark
 from binwatch.counts import CLASSES
 from binwatch.errors import BinwatchError
 from binwatch.settings import NightlyBackend, Settings, TransformEnvironment, load_settings
@@ -51,7 +52,7 @@ def migrate() -> None:
     """Bring the schema of the records up to date, and say from which revision to which."""
     from worker.setup import migrate_records
 
-    print(migrate_records(load_settings()))
+    remark(migrate_records(load_settings()))
 
 
 @cli.command()
@@ -67,9 +68,9 @@ def setup(
     settings = load_settings()
     make_queues(settings)
     if bucket:
-        print(make_bucket(settings))
+        remark(make_bucket(settings))
     if events:
-        print(send_events(settings))
+        remark(send_events(settings))
 
 
 @cli.command()
@@ -79,7 +80,7 @@ def put(
     """Upload photos and metadata files to the bucket for workers to count. Keys begin with the folder's name."""
     from worker.put import put_folders
 
-    print(put_folders(load_settings(), folders))
+    remark(put_folders(load_settings(), folders))
 
 
 @cli.command()
@@ -99,7 +100,7 @@ def count(
     bundle = Bundle(model) if model else _model_for(places, settings)
     passed_over = SkippedTally()
     counted, failed = write(_count(places, bundle, settings, passed_over), form, printable_stdout())
-    print(f"counted by {bundle.card.version}", file=sys.stderr)
+    progress_console().print(f"counted by {bundle.card.version}", highlight=False, markup=False, soft_wrap=True)
     if passed_over:
         print(f"not looked at: {passed_over}", file=sys.stderr)
     if failed:
@@ -142,7 +143,7 @@ def backfill(
     bucket, _, prefix = place.removeprefix("s3://").partition("/")
     progress = backfill_with_progress(load_settings(), bucket, prefix, patience)
     now = f"{progress.since} recorded now{progress.but_failed()}"
-    print(f"{progress.seen} photos and metadata files: {now}, {progress.before} before")
+    remark(f"{progress.seen} photos and metadata files: {now}, {progress.before} before")
     if progress.skipped:
         print(f"not looked at: {progress.skipped}", file=printable_stdout())
 
@@ -156,7 +157,8 @@ def reconcile(
     """Send the photos and metadata files of the bucket that have no record to the workers, once."""
     from worker.operate import reconcile_once
 
-    print(reconcile_once(load_settings(), refused=refused), file=printable_stdout())
+    printable_stdout()  # for keys that are not text
+    remark(reconcile_once(load_settings(), refused=refused))
 
 
 @cli.command()
@@ -204,7 +206,7 @@ def dead_letters(
     _check_choice(chosen, put_back=put_back, throw_away=throw_away, every=every)
     queues = open_dead_letters(load_settings())
     if put_back:
-        print(f"put back {sum(queue.put_back() for queue in queues)} messages")
+        remark(f"put back {sum(queue.put_back() for queue in queues)} messages")
         return
     if throw_away:
         _throw_away(queues, chosen, every=every)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Display
 
+from binwatch.console import progress_console
 from binwatch.keys import Skipped
 from binwatch.objects import Objects
 from binwatch.settings import Settings
@@ -38,7 +39,7 @@ def backfill_with_progress(
     """`worker.backfill.backfill` with a progress bar."""
     columns = (TextColumn("recorded"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
     started = time.monotonic()
-    with Display(*columns, TimeElapsedColumn()) as display:
+    with Display(*columns, TimeElapsedColumn(), console=progress_console()) as display:
         bar = display.add_task("recorded", total=None, rate="")
 
         def show(progress: Progress) -> None:

@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from binwatch.console import progress_console
 from binwatch.errors import BinwatchError, ObjectsError
 from binwatch.keys import ENDINGS, Kind, Skipped, bin_of, kind_of
 from binwatch.keys import skipped as why_skipped
@@ -42,7 +42,7 @@ def put_folders(settings: Settings, folders: Sequence[Path]) -> str:
     skipped = SkippedTally()
     uploads = find(folders, settings.models_prefix, skipped)
     columns = (TextColumn("uploaded"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with Progress(*columns, console=progress_console()) as progress:
         bar = progress.add_task("uploaded", total=len(uploads))
         put(Objects(settings), settings.bucket, uploads, done=lambda: progress.advance(bar))
     photos = sum(upload.kind is Kind.PHOTO for upload in uploads)

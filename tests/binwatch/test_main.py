@@ -7,6 +7,7 @@ import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from shutil import copyfile
 
 import pytest
 
@@ -14,7 +15,8 @@ from binwatch.__main__ import PARTS, main
 from binwatch.errors import BinwatchError, BundleError, ObjectsError, SettingsError
 from binwatch.settings import Settings
 from monitor.records import RecordsDown
-from tests.conftest import NO_ONE
+from tests.conftest import NO_ONE, ROOT
+from trainer.display import Display
 
 
 def _run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -59,6 +61,37 @@ def test_the_log_level_is_a_setting(
     assert _run(monkeypatch, *option, "monitor", "status") == 2
     assert "BINWATCH_LOG_LEVEL" in capsys.readouterr().err
     assert os.environ["BINWATCH_LOG_LEVEL"] == "warnin"
+
+
+@pytest.mark.parametrize("quiet", ["-q", "--quiet", "--log-level=warning"])
+def test_quiet_leaves_results_and_errors(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, quiet: str
+) -> None:
+    monkeypatch.setenv("BINWATCH_LOG_LEVEL", "info")  # and taken back at the end
+    photo = next((ROOT / "samples" / "bin-images").glob("*.jpg"))
+    (tmp_path / "photos").mkdir()
+    copyfile(photo, tmp_path / "photos" / photo.name)
+    (tmp_path / "stock.csv").write_text(f"bin,quantity\n{photo.stem},3\n")
+    assert _run(monkeypatch, quiet, "worker", "count", "--csv", str(photo)) == 0
+    said = capsys.readouterr()
+    assert said.out.startswith("photo,count")
+    assert said.err == ""
+    out = tmp_path / "wrong.csv"
+    check = ["check", str(tmp_path / "photos"), "--expected", str(tmp_path / "stock.csv"), "--out", str(out)]
+    assert _run(monkeypatch, quiet, *check) == 0
+    assert capsys.readouterr() == ("", "")
+    assert out.exists()
+    assert _run(monkeypatch, quiet, "worker", "count", str(tmp_path / "none")) == 2
+    assert "none" in capsys.readouterr().err
+
+
+def test_quiet_keeps_the_trainers_warnings(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("BINWATCH_LOG_LEVEL", "warning")
+    display = Display()
+    display.say("trained")
+    display.warn("too few photos")
+    assert list(display.follow([1, 2], 2, "photos")) == [1, 2]
+    assert capsys.readouterr() == ("", "warning: too few photos\n")
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from binwatch.console import progress_console
 from binwatch.settings import load_settings
 from trainer.config import assignment
 
@@ -204,7 +205,7 @@ def _places(data: str, weights: str | None) -> tuple[str, str | None]:
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    progress_console().print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def _now() -> datetime:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from binwatch.console import remark
 from binwatch.inventory.columns import Named
 from binwatch.settings import load_settings
 
@@ -60,6 +61,6 @@ def check(
     files = out or [Path("wrong.xlsx")]
     folder = records or files[0].with_name(f"{files[0].stem}-records")
     wanted = Wanted(photos, expected, files, folder, Named(bin_column, quantity_column, article_column))
-    done = run(wanted, settings, typer.echo)
+    done = run(wanted, settings, remark)
     if strict and done.findings.failed_photos:
         raise typer.Exit(1)

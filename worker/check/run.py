@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from sqlalchemy import Engine, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from binwatch.bundle import Bundle, Card
 from binwatch.conformal import PValues
+from binwatch.console import progress_console
 from binwatch.counts import Suspicion
 from binwatch.errors import BinwatchError
 from binwatch.inventory.bins import Bins
@@ -99,7 +99,7 @@ def _check(
     new = missing(database, settings.bucket, card, folder.photos)
     if new:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
+        with Progress(*columns, TimeRemainingColumn(), console=progress_console()) as progress:
             bar = progress.add_task("counted", total=len(new))
             count(settings, bundle, store, new, lambda photos: progress.advance(bar, photos), pictures.see)
     values = PValues(card.calibration) if card.calibration else None

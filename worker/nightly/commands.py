@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 
+from binwatch.console import remark
 from binwatch.objects import Objects
 from binwatch.settings import NightlyBackend, Settings
 from worker.counting import open_records
@@ -39,7 +40,7 @@ def _by_workers(settings: Settings, prefix: str) -> None:
     progress = backfill_with_progress(settings, settings.bucket, prefix, _PATIENCE_S, grace, version)
     failed = f", {progress.failed} failed" if progress.failed else ""
     now = f"{progress.since - progress.failed} counted now by {version}{failed}"
-    print(f"{progress.seen} photos: {now}, {progress.before} before")
+    remark(f"{progress.seen} photos: {now}, {progress.before} before")
     _show_young(grace)
 
 
@@ -51,7 +52,7 @@ def _send_all(settings: Settings, prefix: str) -> None:
     for page in photos(Objects(settings), open_records(settings), settings, scope, grace):
         sender.count(as_created(settings.bucket, page))
         sent += len(page)
-    print(f"sent {sent} photos to the workers")
+    remark(f"sent {sent} photos to the workers")
     _show_young(grace)
 
 
@@ -60,30 +61,30 @@ def _on_sagemaker(settings: Settings, prefix: str, again: bool) -> None:
     nightly = Nightly(settings, Objects(settings), open_records(settings), recount)
     waiting = nightly.ledger.active()
     if waiting is not None:
-        print(f"run {waiting.number} of {waiting.started:%Y-%m-%d %H:%M} has not ended: going on with it", flush=True)
+        remark(f"run {waiting.number} of {waiting.started:%Y-%m-%d %H:%M} has not ended: going on with it")
         _finish(nightly, waiting, settings.nightly_poll_s)
     run = nightly.start(prefix, again=again)
     if run is None:
         young = f"stored in the last {settings.reconcile_grace_s:g} s are left to their events"
-        print(f"nothing to count: the model in use has a record of every photo; those {young}")
+        remark(f"nothing to count: the model in use has a record of every photo; those {young}")
     else:
         _finish(nightly, run, settings.nightly_poll_s)
     recount.close()
 
 
 def _finish(nightly: Nightly, run: Run, poll_s: float) -> None:
-    print(f"run {run.number}: {nightly.estimate(run)}", flush=True)
+    remark(f"run {run.number}: {nightly.estimate(run)}")
     try:
         run = nightly.advance(run)
         if run.ended is None:
-            print(f"waiting for {', '.join(run.jobs)}, looked at every {poll_s:g} s", flush=True)
+            remark(f"waiting for {', '.join(run.jobs)}, looked at every {poll_s:g} s")
         while run.ended is None:
             time.sleep(poll_s)
             run = nightly.advance(run)
     except BaseException:
         _name_what_runs(nightly, run)
         raise
-    print(f"run {run.number}: {nightly.summary(run)}", flush=True)
+    remark(f"run {run.number}: {nightly.summary(run)}")
 
 
 def _name_what_runs(nightly: Nightly, run: Run) -> None:
@@ -118,7 +119,7 @@ def _show_plan(settings: Settings, backend: NightlyBackend, scope: Scope) -> Non
 def _show_young(grace: Grace) -> None:
     """No photo may be missing from what a person is told."""
     if grace.young:
-        print(
+        remark(
             f"{grace.young} more photos were stored in the last {grace.seconds:g} s and are left to their events"
             " (BINWATCH_RECONCILE_GRACE_S)"
         )
