@@ -11,7 +11,7 @@
 # make up     builds and starts everything     make logs   follows what it says     make down   stops it, and keeps its data
 # make pin    writes the digests of the images that others publish behind their tags, or renews them
 #
-# Each makes .venv with what it needs. Pass arguments on with ARGS: make demo ARGS="--photos DIR --keep"
+# Each makes .venv with what it needs. Pass arguments on with ARGS: make demo ARGS="--photos DIR --serve"
 
 PYTHON ?= python3
 BIN := .venv/bin

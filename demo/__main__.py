@@ -12,10 +12,13 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from sqlalchemy import func, select
 
 from binwatch import command_line
 from binwatch.errors import BinwatchError
-from binwatch.settings import load_settings
+from binwatch.records.engine import connect
+from binwatch.records.tables import Audit
+from binwatch.settings import Settings, load_settings
 from demo.camera import find
 from demo.show import show
 
@@ -29,7 +32,10 @@ def demo(
     photos: Annotated[Path | None, typer.Option(help="Folder with photos; default: the sample photos.")] = None,
     metadata: Annotated[Path | None, typer.Option(help="Folder with the metadata JSON files of these photos.")] = None,
     report: Annotated[Path | None, typer.Option(help="JSON file to write the result to.")] = None,
-    keep: Annotated[bool, typer.Option("--keep", help="Keep the monitor running until Ctrl-C.")] = False,
+    serve: Annotated[bool, typer.Option("--serve", help="Keep the monitor running until Ctrl-C.")] = False,
+    keep: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Store records and logs in this folder and leave them there.")
+    ] = None,
     patience: Annotated[float, typer.Option(help="Give up after this many seconds without a new record.")] = 120.0,
 ) -> None:
     """Upload photos to a bucket as a camera would, have them counted and compared, and show the result.
@@ -45,35 +51,64 @@ def demo(
     if photos is None:
         photos, metadata = SAMPLES / "bin-images", metadata or SAMPLES / "metadata"
     roll = find(photos, metadata)
-    with _working_folder(console) as folder, open_house(settings, folder) as house:
+    with _working_folder(console, keep) as folder, open_house(settings, folder) as house:
         console.print(f"{len(roll.photos)} photos and {len(roll.metadata)} metadata files", highlight=False)
         result = run(house, roll, patience, console)
         show(result, console)
         if report is not None:
             result.write(report)
         address = house.monitor_address()  # a monitor that never answered is an error, too
-        if keep:
+        if serve:
             token = house.settings.monitor_token
             console.print(f"The monitor's page: {address} (Ctrl-C ends it)", highlight=False)
             if token:
                 says = f"To enter audits there, sign in with the token {token.get_secret_value()}"
                 console.print(says, highlight=False, markup=False)
             _wait_for_interrupt()
+            if not keep and (audits := _audits(house.settings)):
+                console.print(_would_be_lost(audits, house.settings), highlight=False, markup=False, soft_wrap=True)
+                _wait_for_interrupt()
         if result.unaccounted:
             names = "\n  ".join(result.unaccounted)
             raise BinwatchError(f"unaccounted for, {len(result.unaccounted)}:\n  {names}")
 
 
 @contextmanager
-def _working_folder(console: Console) -> Iterator[Path]:
-    """A folder for records and logs; removed at the end unless something went wrong."""
-    folder = Path(tempfile.mkdtemp(prefix="binwatch-demo-"))
+def _working_folder(console: Console, keep: Path | None) -> Iterator[Path]:
+    """A folder for records and logs: `keep`, or one that is removed at the end unless something went wrong."""
+    folder = _new_folder(keep) if keep else Path(tempfile.mkdtemp(prefix="binwatch-demo-"))
+    kept = f"records and logs are in {folder}"
     try:
         yield folder
     except BinwatchError:
-        console.print(f"records and logs are in {folder}", highlight=False)
+        console.print(kept, highlight=False, markup=False, soft_wrap=True)
         raise
-    shutil.rmtree(folder, ignore_errors=True)
+    if keep:
+        console.print(kept, highlight=False, markup=False, soft_wrap=True)
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _new_folder(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):  # the bucket of an earlier demo is gone, and its records would not match
+            raise BinwatchError(f"{folder}: is not empty; name another folder with --keep")
+    except OSError as error:
+        raise BinwatchError(f"{folder}: cannot be used ({error.strerror}); name another folder with --keep") from error
+    return folder.resolve()
+
+
+def _audits(settings: Settings) -> int:
+    with connect(settings.database_url.get_secret_value()).connect() as connection:
+        return connection.execute(select(func.count()).select_from(Audit)).scalar_one()
+
+
+def _would_be_lost(audits: int, settings: Settings) -> str:
+    many = "1 audit that was entered is" if audits == 1 else f"{audits:,} audits that were entered are"
+    url = settings.database_url.get_secret_value()
+    export = f"BINWATCH_DATABASE_URL={url} python -m monitor audits export audits.csv"
+    return f"{many} removed on the next Ctrl-C; to save before, in another terminal: {export}"
 
 
 def _wait_for_interrupt() -> None:

@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -147,18 +148,65 @@ def test_a_bundle_whose_model_is_not_the_cards_stops_the_demo_and_says_why(run_d
     assert str(model) in done.output.replace("\n", "")
 
 
-def test_keep_leaves_the_page_and_the_metrics_running(tmp_path):
+def _serving(tmp_path: Path, *more: str) -> subprocess.Popen[str]:
     photos = tmp_path / "photos"
     photos.mkdir()
     shutil.copy(SAMPLES / "bin-images" / "00184.jpg", photos)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "demo", "--photos", str(photos), "--metadata", str(SAMPLES / "metadata"), "--keep"],
+    given = ["--photos", str(photos), "--metadata", str(SAMPLES / "metadata"), "--serve", *more]
+    return subprocess.Popen(
+        [sys.executable, "-m", "demo", *given],
         cwd=ROOT,
-        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        env=os.environ | {"PYTHONUNBUFFERED": "1", "TMPDIR": str(tmp_path)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
+
+
+def test_kept_records_stay(tmp_path, run_demo):
+    folder = tmp_path / "kept"
+    process = _serving(tmp_path, "--keep", str(folder))
+    try:
+        _address(process)
+        _audit(f"sqlite:///{folder}/records.db")
+    finally:
+        process.send_signal(signal.SIGINT)
+        said, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert said.splitlines()[-1] == f"records and logs are in {folder}"
+    with sqlite3.connect(folder / "records.db") as records:
+        assert records.execute("SELECT bin_id, quantity FROM audits").fetchall() == [("00184", 2)]
+    again = run_demo("--keep", str(folder))
+    assert again.status == 1
+    assert f"{folder}: is not empty; name another folder" in again.output.replace("\n", "")
+
+
+def test_audits_are_not_removed_before_it_is_said(tmp_path):
+    process = _serving(tmp_path)
+    try:
+        address = _address(process)
+        (folder,) = tmp_path.glob("binwatch-demo-*")
+        records = f"sqlite:///{folder}/records.db"
+        _audit(records)
+        process.send_signal(signal.SIGINT)
+        said = next(line for line in process.stdout if "audit" in line and "token" not in line)
+        assert said.startswith("1 audit that was entered is removed on the next Ctrl-C")
+        assert f"BINWATCH_DATABASE_URL={records} python -m monitor audits export" in said
+        assert urllib.request.urlopen(address + "healthz", timeout=10).status == 200
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert not folder.exists()
+
+
+def _audit(records: str) -> None:
+    command = [sys.executable, "-m", "monitor", "audit", "00184", "2"]
+    subprocess.run(command, cwd=ROOT, env=os.environ | {"BINWATCH_DATABASE_URL": records}, check=True)
+
+
+def test_serve_leaves_the_page_and_the_metrics_running(tmp_path):
+    process = _serving(tmp_path)
     try:
         address = _address(process)
         page = urllib.request.urlopen(address, timeout=10).read().decode()

@@ -51,6 +51,16 @@ def test_a_photo_is_counted_and_checked(installed: Path, tmp_path: Path) -> None
     assert (tmp_path / "wrong.xlsx").exists()
 
 
+def test_only_these_names_are_taken(installed: Path) -> None:
+    """Of names that others may use, too: docs/architecture.md has the reason."""
+    (packages,) = (installed.parent / "lib").glob("python*/site-packages")
+    (taken,) = packages.glob("binwatch-*.dist-info/top_level.txt")
+    assert taken.read_text().split() == ["binwatch", "monitor", "trainer", "worker"]
+    (record,) = packages.glob("binwatch-*.dist-info/RECORD")
+    tops = {line.split(",")[0].split("/")[0] for line in record.read_text().splitlines()}
+    assert {top for top in tops if top != ".." and not top.endswith(".dist-info")} == {*taken.read_text().split()}
+
+
 def test_what_another_extra_brings_is_named(installed: Path, tmp_path: Path) -> None:
     done = subprocess.run([installed / "binwatch", "monitor", "serve"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2
