@@ -68,6 +68,25 @@ class Reason(StrEnum):
     CRASHED = "crashed"
 
 
+REMEDIES = {
+    Reason.MISSING: "see where the link leads, or whether its disk is there",
+    Reason.EMPTY: "copy the file again",
+    Reason.TOO_LARGE: "save it smaller, or raise BINWATCH_MAX_PHOTO_BYTES",
+    Reason.TOO_MANY_PIXELS: "save it smaller",
+    Reason.NOT_AN_IMAGE: "if it is a photo, copy the file again; else remove it",
+    Reason.UNSUPPORTED_FORMAT: "save it as JPEG or PNG, in the place of this file",
+    Reason.TRUNCATED: "copy the file again, or take the photo again",
+    Reason.CORRUPT: "copy the file again, or take the photo again",
+    Reason.FORBIDDEN: "allow yourself to read the file",
+    Reason.INFERENCE_FAILED: "keep the photo, and report it to who maintains the model",
+    Reason.ARCHIVED: "restore the object, or store it in a class that can be read at once",
+    Reason.FETCH_FAILED: "see the detail; reconcile tries it again",
+    Reason.BAD_ENCODING: "upload it again without Content-Encoding",
+    Reason.CRASHED: "keep the photo, and report it to who maintains the model",
+}
+"""What a person can do about a photo that was not counted."""
+
+
 class PhotoError(BinwatchError):
     """One photo cannot be counted; its neighbours can. `reason` is for machines, the message for people."""
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TypedDict
 
 from binwatch.errors import MetadataError, MetadataReason
+from binwatch.text import shortened
 
 QUANTITY = "EXPECTED_QUANTITY"
 MAX_QUANTITY = 1_000_000
@@ -14,6 +15,7 @@ MAX_QUANTITY = 1_000_000
 ITEMS = "BIN_FCSKU_DATA"
 MAX_ITEMS = 100
 """Items of a bin that are kept. Shelves hold fewer; a file may hold as many as its bytes allow."""
+_ARTICLES = 1_000
 MAX_TEXT = 200
 """Characters of an article's number and of its name that are kept."""
 
@@ -51,6 +53,16 @@ def contents(data: bytes) -> list[Item] | None:
     if not isinstance(found, dict):
         return None
     return list(_items(found))[:MAX_ITEMS]
+
+
+def articles_in_words(items: Sequence[Item]) -> str:
+    """The contents of a bin as one text for a table, at most 1,000 characters."""
+    return shortened("; ".join(_article(item) for item in items), _ARTICLES)
+
+
+def _article(item: Item) -> str:
+    times = "" if item["quantity"] is None else f"{item['quantity']} × "
+    return times + " ".join(filter(None, (item["sku"], item["name"])))
 
 
 def _items(found: dict[str, object]) -> Iterator[Item]:

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import logging
-from datetime import datetime
+from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 import typer
+from pydantic import BaseModel, ValidationError
 from rich.console import Console
 
 from binwatch import command_line, logs
 from binwatch.console import remark
+from binwatch.counts import MORE
+from binwatch.documents import Document
+from binwatch.documents.formats import check_format, write
+from binwatch.errors import BinwatchError
 from binwatch.inventory.columns import Named
 from binwatch.inventory.importing import import_file
 from binwatch.listening import is_loopback, listen
@@ -19,15 +25,22 @@ from binwatch.metadata import MAX_QUANTITY
 from binwatch.records.audits import add_audit
 from binwatch.records.current import rank as rank_bins
 from binwatch.settings import load_settings
+from binwatch.text import visible
 from monitor import words
 from monitor.export import export_audits
 from monitor.records import Records, writable
 from monitor.summary import summarise
 from monitor.terminal import render
 from monitor.totals import read_totals
+from monitor.views.discrepancies import Direction, Filters
+from monitor.views.lists import LISTS, ListName
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
 
+
+MAX_LEVEL = 0.5
+Filter = TypeVar("Filter", bound=BaseModel)
+Out = Annotated[Path, typer.Option(metavar="FILE", help="File to write; .xlsx, .csv, .parquet, .json or .html.")]
 
 audits = typer.Typer(no_args_is_help=True, help="Work with audits: quantities that people counted.")
 app.add_typer(audits, name="audits")
@@ -139,6 +152,89 @@ def rank(
     with writable(load_settings()) as database:
         ranked = rank_bins(database, model)
     remark(f"{words.number(ranked)} bins have a p-value now that had none")
+
+
+@app.command("list")
+def list_command(
+    name: Annotated[ListName, typer.Argument(help="Which list.", metavar="|".join(ListName))],
+    out: Out,
+    prefix: Annotated[
+        str | None, typer.Option(help="Only bins whose id begins so; with a slash in it, photos whose key does.")
+    ] = None,
+    reason: Annotated[str | None, typer.Option(help="Only photos that failed for this reason, e.g. truncated.")] = None,
+    model: Annotated[str | None, typer.Option(help="Only photos that this model version could not count.")] = None,
+) -> None:
+    """Write a list behind the overview's numbers: failed photos with their reasons, photos without an expected
+    quantity, or expected quantities without a photo.
+
+    binwatch monitor list failed --reason truncated --out failed.xlsx
+    """
+    from monitor.files import list_document
+
+    if name is not ListName.FAILED and (reason or model):
+        raise BinwatchError("--reason and --model are for the list failed; leave them out")
+    filters = _given(LISTS[name].filters, {"prefix": prefix, "reason": reason, "model": model})
+    _write(out, lambda records: list_document(records, name, filters))
+
+
+@app.command()
+def discrepancies(
+    out: Out,
+    since: Annotated[datetime | None, typer.Option(help="Only photos stored at this time or later, in UTC.")] = None,
+    until: Annotated[datetime | None, typer.Option(help="Only photos stored before this time, in UTC.")] = None,
+    prefix: Annotated[
+        str | None, typer.Option(help="Only bins whose id begins so; with a slash in it, photos whose key does.")
+    ] = None,
+    direction: Annotated[Direction, typer.Option(help="Side of the expected quantity that the count is on.")] = (
+        Direction.WRONG
+    ),
+    size: Annotated[int, typer.Option(min=0, max=MORE, help="Least difference in items.")] = 0,
+    audited: Annotated[
+        bool | None, typer.Option("--audited/--not-audited", help="Only bins that were (not) audited; default: all.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Only counts of this model version.")] = None,
+    flagged: Annotated[bool, typer.Option("--flagged", help="Only flagged bins.")] = False,
+    level: Annotated[float | None, typer.Option(help="Flag level; default: BINWATCH_FLAG_LEVEL.")] = None,
+) -> None:
+    """Write the bins whose count differs from the expected quantity, the oddest first, as the page lists them.
+
+    binwatch monitor discrepancies --flagged --not-audited --out wrong.xlsx
+    """
+    from monitor.files import discrepancies_document
+
+    if level is not None and not 0 < level <= MAX_LEVEL:
+        raise BinwatchError(f"--level {level:g}: not above 0 and at most {MAX_LEVEL:g}")
+    wanted = {
+        "since": since and since.replace(tzinfo=since.tzinfo or UTC),
+        "until": until and until.replace(tzinfo=until.tzinfo or UTC),
+        "prefix": prefix,
+        "direction": direction,
+        "size": size,
+        "audited": audited,
+        "model": model,
+        "flagged": flagged,
+    }
+    filters = _given(Filters, wanted)
+    alpha = level or load_settings().flag_level
+    _write(out, lambda records: discrepancies_document(records, filters, alpha))
+
+
+def _given(kind: type[Filter], values: dict[str, Any]) -> Filter:
+    """Filters with the options that were given. Raises BinwatchError for a value that cannot be."""
+    try:
+        return kind.model_validate({name: value for name, value in values.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise BinwatchError(f"--{first['loc'][0]}: {first['msg'].lower()}") from error
+
+
+def _write(out: Path, document_of: Callable[[Records], Document]) -> None:
+    check_format(out)
+    records = Records(load_settings().database_url.get_secret_value())
+    records.check()
+    document = document_of(records)
+    files = write(document, out)
+    remark(f"{', '.join(visible(str(file)) for file in files)}: {document.summary[0]}")
 
 
 @app.command()

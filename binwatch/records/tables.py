@@ -71,6 +71,12 @@ class Base(DeclarativeBase):
     }
 
 
+# Without parameters, or SQLite would not see that the index has what monitor.views.lists asks for.
+_FAILED = text("reason IS NOT NULL")
+WITHOUT_QUANTITY = text("photo_state <> 'none' AND quantity_state <> 'known'")
+WITHOUT_PHOTO = text("photo_state = 'none' AND quantity_state = 'known'")
+
+
 class Count(Base):
     """One photo, counted (or not) by one model: what the model said, or why there is no count."""
 
@@ -79,6 +85,7 @@ class Count(Base):
         UniqueConstraint("bucket", "key", "etag", "model_version", name="uq_counts_photo_model"),
         Index("ix_counts_bin", "bucket", "bin_id"),
         Index("ix_counts_recorded_at", "recorded_at"),
+        Index("ix_counts_failed", "id", postgresql_where=_FAILED, sqlite_where=_FAILED),
     )
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
@@ -147,6 +154,16 @@ class Bin(Base):
     """The latest photo and the latest expected quantity of a bin, by the time that S3 stored them."""
 
     __tablename__ = "bins"
+    __table_args__ = (
+        Index(
+            "ix_bins_without_quantity",
+            "bin_id",
+            "bucket",
+            postgresql_where=WITHOUT_QUANTITY,
+            sqlite_where=WITHOUT_QUANTITY,
+        ),
+        Index("ix_bins_without_photo", "bin_id", "bucket", postgresql_where=WITHOUT_PHOTO, sqlite_where=WITHOUT_PHOTO),
+    )
 
     bucket: Mapped[str] = mapped_column(primary_key=True)
     bin_id: Mapped[str] = mapped_column(primary_key=True)

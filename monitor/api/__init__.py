@@ -2,11 +2,11 @@
 
 from fastapi import APIRouter
 
-from monitor.api import audits, machine, views
+from monitor.api import audits, lists, machine, views
 from monitor.api.machine import MAX_ID, ModelName
 
 router = APIRouter()
-for _part in (machine, views, audits):
+for _part in (machine, views, lists, audits):
     router.include_router(_part.router)
 
 __all__ = ["MAX_ID", "ModelName", "router"]

@@ -2,8 +2,8 @@
 
 from fastapi import APIRouter
 
-from monitor.pages import audits, bins, discrepancies, drift, expected, login, models, overview
+from monitor.pages import audits, bins, discrepancies, drift, expected, lists, login, models, overview
 
 router = APIRouter(include_in_schema=False)
-for _page in (overview, discrepancies, bins, audits, expected, models, drift, login):
+for _page in (overview, discrepancies, bins, audits, lists, expected, models, drift, login):
     router.include_router(_page.router)

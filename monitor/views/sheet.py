@@ -30,14 +30,15 @@ def lines(first: DiscrepancyPage, part: Callable[[str | None], DiscrepancyPage])
     """Lines of all bins, `first` and what `part` gives after each cursor, a chunk at a time."""
     page, rows = first, 0
     while True:
-        yield "".join(_line(_cells(one)) for one in page.items[: MOST_ROWS - rows])
+        yield "".join(_line(cells(one)) for one in page.items[: MOST_ROWS - rows])
         rows += len(page.items)
         if page.next is None or rows >= MOST_ROWS:
             return
         page = part(page.next)
 
 
-def _cells(one: Discrepancy) -> tuple[object, ...]:
+def cells(one: Discrepancy) -> tuple[object, ...]:
+    """One bin, in the order of COLUMNS."""
     said = one.audit
     return (
         one.bin_id,

@@ -48,6 +48,9 @@ PAGES = {
     "/models": [],
     "/login": ["next", "saved", "problem"],
     "/expected": ["saved", "problem"],
+    "/lists/failed": ["prefix", "reason", "model", "after", "before"],
+    "/lists/without-quantity": ["prefix", "after", "before"],
+    "/lists/without-photo": ["prefix", "after", "before"],
 }  # fmt: skip
 
 

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
-from urllib.parse import quote
 
 from binwatch.counts import CLASSES, class_of
+from binwatch.documents import ODDNESS, SIDE, Cell, Link, Sheet
 from binwatch.errors import PhotoError
 from binwatch.image import Limits, Photo
 from binwatch.inventory.reading import Expected
-from binwatch.metadata import Item
-from binwatch.text import shortened, visible
+from binwatch.metadata import articles_in_words
+from binwatch.text import visible
 from binwatch.thumbnails import shrink, shrink_decoded
 from worker.check.findings import Finding, Findings
 from worker.check.folder import Folder, PhotoFile
@@ -25,42 +22,7 @@ PICTURES = 200
 """Bins that get a picture: more than anybody looks for in a day, and about a megabyte in the file."""
 _KEPT = 5_000
 """Pictures that are kept until it is known which bins are the first: 5 kB each."""
-SIDE = 128
-"""Longer side of a picture, in pixels."""
-_ARTICLES = 1_000
-"""Characters of a bin's articles."""
 
-
-class Link(NamedTuple):
-    """A photo's key, and its file."""
-
-    text: str
-    path: Path
-
-
-Cell = str | int | float | Link | None
-
-
-@dataclass(frozen=True, slots=True)
-class Sheet:
-    """A table; `slug` names it where a name must be short and plain."""
-
-    name: str
-    slug: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[Cell]]
-
-
-@dataclass(frozen=True, slots=True)
-class Document:
-    """All of it. The first sheet is the list of bins; `pictures` are JPEGs by the photo's file."""
-
-    summary: Sequence[str]
-    sheets: Sequence[Sheet]
-    pictures: Mapping[Path, bytes] = field(default_factory=dict)
-
-
-ODDNESS = ("how odd (p-value)", "how odd if missing", "how odd if surplus")
 BINS = (
     *("verdict", "bin", "photo", "expected", "counted", "difference", "in words"),
     *ODDNESS,
@@ -102,7 +64,7 @@ def sheets(findings: Findings, folder: Folder) -> list[Sheet]:
             "Expectations without photo",
             "expectations-without-photo",
             ("bin", "expected", "articles"),
-            [(visible(one.bin), one.quantity, _articles(one.contents or [])) for one in findings.without_photo],
+            [(visible(one.bin), one.quantity, articles_in_words(one.contents or [])) for one in findings.without_photo],
         ),
     ]
 
@@ -127,16 +89,6 @@ class Pictures:
         return {photo.path: jpeg for photo, jpeg in zip(photos, made, strict=True) if jpeg is not None}
 
 
-def address(path: Path, document: Path) -> str:
-    """URL of a photo as seen from the document, so that both may be moved together."""
-    return quote(os.path.relpath(path.resolve(), document.resolve().parent))
-
-
-def text_of(cell: Cell) -> str | int | float | None:
-    """A cell where there are no links."""
-    return cell.text if isinstance(cell, Link) else cell
-
-
 def _bin(finding: Finding) -> tuple[Cell, ...]:
     return (
         finding.verdict,
@@ -150,7 +102,7 @@ def _bin(finding: Finding) -> tuple[Cell, ...]:
         finding.judged.missing,
         finding.judged.surplus,
         *finding.probabilities,
-        _articles(finding.articles),
+        articles_in_words(finding.articles),
     )
 
 
@@ -162,23 +114,8 @@ def _link(key: str, path: Path | None) -> Cell:
     return Link(visible(key), path) if path else visible(key)
 
 
-def _articles(items: Sequence[Item]) -> str:
-    return shortened("; ".join(_article(item) for item in items), _ARTICLES)
-
-
-def _article(item: Item) -> str:
-    times = "" if item["quantity"] is None else f"{item['quantity']} × "
-    return times + " ".join(filter(None, (item["sku"], item["name"])))
-
-
 def _picture(photo: PhotoFile, limits: Limits) -> bytes | None:
     try:
         return shrink(file_source(photo.path, limits.max_bytes).read(), limits, SIDE)
     except PhotoError:
         return None  # it was there when it was counted; the link says where
-
-
-def rows_as_text(sheet: Sheet) -> Iterator[list[str | int | float | None]]:
-    """Rows without links."""
-    for row in sheet.rows:
-        yield [text_of(cell) for cell in row]

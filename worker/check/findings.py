@@ -17,7 +17,7 @@ from binwatch.counts import (
     difference_of,
     is_suspect,
 )
-from binwatch.errors import Reason
+from binwatch.errors import REMEDIES, Reason
 from binwatch.inventory.reading import Expected
 from binwatch.keys import Kind, Skipped, kind_of
 from binwatch.metadata import Item, contents
@@ -26,18 +26,6 @@ from worker.check.count import Counted
 from worker.check.folder import Folder, PhotoFile
 from worker.skipped import WORDS
 
-_DO = {
-    Reason.MISSING: "see where the link leads, or whether its disk is there",
-    Reason.EMPTY: "copy the file again",
-    Reason.TOO_LARGE: "save it smaller, or raise BINWATCH_MAX_PHOTO_BYTES",
-    Reason.TOO_MANY_PIXELS: "save it smaller",
-    Reason.NOT_AN_IMAGE: "if it is a photo, copy the file again; else remove it",
-    Reason.UNSUPPORTED_FORMAT: "save it as JPEG or PNG, in the place of this file",
-    Reason.TRUNCATED: "copy the file again, or take the photo again",
-    Reason.CORRUPT: "copy the file again, or take the photo again",
-    Reason.FORBIDDEN: "allow yourself to read the file",
-    Reason.INFERENCE_FAILED: "keep the photo, and report it to who maintains the model",
-}
 _DO_WITH_SKIPPED = {
     Skipped.NO_ENDING: "if it is a photo, save it as JPEG or PNG",
     Skipped.OTHER_ENDING: "if it is a photo, save it as JPEG or PNG",
@@ -157,7 +145,7 @@ def find(
         of_bin = by_bin.get(photo.bin)
         if count.predicted is None or count.probabilities is None:
             reason = Reason(count.reason or Reason.MISSING)
-            found.failed.append(Failure(photo.key, photo.bin, reason, count.detail or "", _DO.get(reason, "")))
+            found.failed.append(Failure(photo.key, photo.bin, reason, count.detail or "", REMEDIES.get(reason, "")))
         elif of_bin is None:
             found.unexpected.append((photo, count))
         else:

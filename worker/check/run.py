@@ -18,6 +18,8 @@ from binwatch.bundle import Bundle, Card
 from binwatch.conformal import PValues
 from binwatch.console import progress_console
 from binwatch.counts import Suspicion
+from binwatch.documents import Document
+from binwatch.documents.formats import check_format, write
 from binwatch.errors import BinwatchError
 from binwatch.inventory.bins import Bins
 from binwatch.inventory.columns import Named
@@ -31,10 +33,9 @@ from binwatch.records.tables import Bin, Expectation
 from binwatch.settings import Settings
 from binwatch.text import visible
 from worker.check.count import count, missing, read_counts
-from worker.check.document import Document, Pictures, sheets
+from worker.check.document import Pictures, sheets
 from worker.check.findings import Findings, find
 from worker.check.folder import Folder, look_through
-from worker.check.formats import check_format, write
 
 RECORDS = "records.db"
 
@@ -109,7 +110,9 @@ def _check(
     done = Done(findings, len(new) - failed)
     lines = _summary(done, folder, settings, card)
     with ThreadPoolExecutor(settings.fetch_threads) as pool:
-        document = Document(lines, sheets(findings, folder), pictures.of(findings, settings.limits, pool))
+        document = Document(
+            "Bins to look at", lines, sheets(findings, folder), pictures.of(findings, settings.limits, pool)
+        )
     for line in lines:
         say(line)
     for path in wanted.out:

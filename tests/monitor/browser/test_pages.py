@@ -18,6 +18,9 @@ PAGES = [
     "/login",
     "/login?problem=token",
     "/expected",
+    "/lists/failed",
+    "/lists/without-quantity",
+    "/lists/without-photo?prefix=nowhere",
     "/nowhere",
     "/bin?id=nobody",
 ]

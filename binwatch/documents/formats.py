@@ -1,4 +1,4 @@
-"""Files that a check is written to. The name's ending chooses the format."""
+"""Writes documents. The ending of the file's name chooses the format."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from binwatch.counts import CLASSES
+from binwatch.documents import ODDNESS, SIDE, Document, Link, Sheet, address, rows_as_text, text_of
+from binwatch.documents.page import page
 from binwatch.errors import BinwatchError
 from binwatch.spreadsheets import CsvWriter
-from worker.check.document import ODDNESS, SIDE, Document, Link, Sheet, address, rows_as_text, text_of
-from worker.check.page import page
 
 _LINKS = 60_000
 """Links in an XLSX at most; Excel takes 65,530 on a sheet."""

@@ -1,4 +1,4 @@
-"""The list of bins as one HTML file, with its pictures in it, that can be sent and printed."""
+"""A document as one HTML file, with its pictures in it, that can be sent and printed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from base64 import b64encode
 from html import escape
 from pathlib import Path
 
-from worker.check.document import SIDE, Cell, Document, Link, Sheet, address
+from binwatch.documents import SIDE, Cell, Document, Link, Sheet, address
 
 ROWS = 2_000
 """Rows of a sheet at most: browsers are slow with more."""
@@ -27,8 +27,8 @@ def page(document: Document, path: Path) -> str:
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>Binwatch: bins to look at</title><style>{_STYLE}</style>"
-        f"<h1>Bins to look at</h1>{lines}{sections}</html>\n"
+        f"<title>Binwatch: {escape(document.title)}</title><style>{_STYLE}</style>"
+        f"<h1>{escape(document.title)}</h1>{lines}{sections}</html>\n"
     )
 
 

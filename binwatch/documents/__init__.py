@@ -1,0 +1,62 @@
+"""Tables as files for people: XLSX, HTML, CSV, Parquet and JSON (formats.py), whichever command wrote them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote
+
+SIDE = 128
+"""Longer side of a picture, in pixels."""
+
+ODDNESS = ("how odd (p-value)", "how odd if missing", "how odd if surplus")
+"""Columns of p-values."""
+
+
+class Link(NamedTuple):
+    """A photo's key, and its file."""
+
+    text: str
+    path: Path
+
+
+Cell = str | int | float | Link | None
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """A table. Its name has 31 characters at most, for Excel; `slug` names it where a name must be plain."""
+
+    name: str
+    slug: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """Sheets, the most important one first; `pictures` are JPEGs for its rows, by the photo's file."""
+
+    title: str
+    summary: Sequence[str]
+    sheets: Sequence[Sheet]
+    pictures: Mapping[Path, bytes] = field(default_factory=dict)
+
+
+def address(path: Path, document: Path) -> str:
+    """URL of a photo as seen from the document, so that both may be moved together."""
+    return quote(os.path.relpath(path.resolve(), document.resolve().parent))
+
+
+def text_of(cell: Cell) -> str | int | float | None:
+    """A cell where there are no links."""
+    return cell.text if isinstance(cell, Link) else cell
+
+
+def rows_as_text(sheet: Sheet) -> Iterator[list[str | int | float | None]]:
+    """Rows without links."""
+    for row in sheet.rows:
+        yield [text_of(cell) for cell in row]

@@ -1,0 +1,109 @@
+"""The lists behind the overview's numbers, as JSON, CSV and XLSX."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Query
+from fastapi.responses import Response
+from pydantic import Field
+
+from monitor.api.problem import Problem
+from monitor.files import as_bytes, list_document
+from monitor.services import Given, Services
+from monitor.views.discrepancies import MOST
+from monitor.views.lists import (
+    FAILED,
+    MAX_CURSOR,
+    PHOTOS_WITHOUT_QUANTITY,
+    QUANTITIES_WITHOUT_PHOTO,
+    FailedFilters,
+    FailedPhoto,
+    ListFilters,
+    ListName,
+    ListPage,
+    WithoutPhoto,
+    WithoutQuantity,
+    read_list,
+)
+
+_BAD_CURSOR: Final[dict[int | str, dict[str, Any]]] = {400: {"model": Problem, "description": "a cursor that is none"}}
+
+router = APIRouter(prefix="/api/lists", responses={503: {"model": Problem}})
+
+
+class _Part(ListFilters):
+    limit: int = Field(50, ge=1, le=MOST, description="rows in the answer at most")
+    after: str | None = Field(None, max_length=MAX_CURSOR, description="`next` of an earlier answer")
+    before: str | None = Field(None, max_length=MAX_CURSOR, description="`previous` of an earlier answer")
+
+
+class _FailedPart(_Part, FailedFilters):
+    pass
+
+
+class FileForm(StrEnum):
+    """Formats of a list as a file."""
+
+    CSV = "csv"
+    XLSX = "xlsx"
+
+
+MEDIA_TYPES = {
+    FileForm.CSV: "text/csv; charset=utf-8",
+    FileForm.XLSX: "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+}
+_FILES: Final[dict[int | str, dict[str, Any]]] = {
+    200: {"content": {media.partition(";")[0]: {} for media in MEDIA_TYPES.values()}, "description": "the file"}
+}
+
+
+@router.get("/failed", responses=_BAD_CURSOR)
+def failed(services: Given, asked: Annotated[_FailedPart, Query()]) -> ListPage[FailedPhoto]:
+    """Photos that could not be counted, with the reason and a remedy, those that were recorded last first."""
+    return services.records.read(
+        lambda connection: read_list(connection, FAILED, asked, asked.limit, asked.after, asked.before)
+    )
+
+
+@router.get("/without-quantity", responses=_BAD_CURSOR)
+def without_quantity(services: Given, asked: Annotated[_Part, Query()]) -> ListPage[WithoutQuantity]:
+    """Bins that have a photo and no expected quantity, in the order of their ids."""
+    return services.records.read(
+        lambda connection: read_list(connection, PHOTOS_WITHOUT_QUANTITY, asked, asked.limit, asked.after, asked.before)
+    )
+
+
+@router.get("/without-photo", responses=_BAD_CURSOR)
+def without_photo(services: Given, asked: Annotated[_Part, Query()]) -> ListPage[WithoutPhoto]:
+    """Bins that have an expected quantity and no photo, in the order of their ids."""
+    return services.records.read(
+        lambda connection: read_list(
+            connection, QUANTITIES_WITHOUT_PHOTO, asked, asked.limit, asked.after, asked.before
+        )
+    )
+
+
+@router.get("/failed.{form}", response_class=Response, responses=_FILES)
+def failed_file(services: Given, form: FileForm, asked: Annotated[FailedFilters, Query()]) -> Response:
+    """The same list as a file, at most 100,000 photos."""
+    return _file(services, ListName.FAILED, form, asked)
+
+
+@router.get("/without-quantity.{form}", response_class=Response, responses=_FILES)
+def without_quantity_file(services: Given, form: FileForm, asked: Annotated[ListFilters, Query()]) -> Response:
+    """The same list as a file, at most 100,000 bins."""
+    return _file(services, ListName.WITHOUT_QUANTITY, form, asked)
+
+
+@router.get("/without-photo.{form}", response_class=Response, responses=_FILES)
+def without_photo_file(services: Given, form: FileForm, asked: Annotated[ListFilters, Query()]) -> Response:
+    """The same list as a file, at most 100,000 bins."""
+    return _file(services, ListName.WITHOUT_PHOTO, form, asked)
+
+
+def _file(services: Services, name: ListName, form: FileForm, asked: ListFilters) -> Response:
+    data = as_bytes(list_document(services.records, name, asked), f".{form}")
+    headers = {"Content-Disposition": f'attachment; filename="{name}.{form}"'}
+    return Response(data, media_type=MEDIA_TYPES[form], headers=headers)

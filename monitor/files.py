@@ -1,0 +1,73 @@
+"""Lists as files: the same rows as on the pages and in the API, written by the writers of `binwatch check`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from binwatch.documents import Cell, Document, Sheet
+from binwatch.documents.formats import write
+from binwatch.text import visible
+from monitor.records import Records
+from monitor.views import sheet
+from monitor.views.discrepancies import DiscrepancyPage, Filters, read_discrepancies
+from monitor.views.lists import LISTS, TITLES, ListFilters, ListName, ListPage, read_list
+
+MOST_ROWS = sheet.MOST_ROWS
+"""Rows of a file. A script that needs more reads the API page by page."""
+
+
+def list_document(records: Records, name: ListName, filters: ListFilters) -> Document:
+    """A list, at most MOST_ROWS rows of it. The columns are the fields of the API."""
+    listing = LISTS[name]
+
+    def part(after: str | None) -> ListPage[Any]:
+        return records.read(lambda connection: read_list(connection, listing, filters, sheet.ROWS_AT_A_TIME, after))
+
+    rows = [tuple(map(_cell, item.model_dump().values())) for item in islice(_items(part), MOST_ROWS)]
+    return _document(TITLES[name], name, tuple(listing.row.model_fields), rows)
+
+
+def discrepancies_document(records: Records, filters: Filters, alpha: float) -> Document:
+    """The discrepancies in the order of their ranking, at most MOST_ROWS. The columns are those of the CSV."""
+
+    def part(after: str | None) -> DiscrepancyPage:
+        return records.read(
+            lambda connection: read_discrepancies(connection, filters, alpha, sheet.ROWS_AT_A_TIME, after)
+        )
+
+    rows = [tuple(map(_cell, sheet.cells(item))) for item in islice(_items(part), MOST_ROWS)]
+    return _document("Discrepancies", "discrepancies", sheet.COLUMNS, rows)
+
+
+def as_bytes(document: Document, suffix: str) -> bytes:
+    """The file of a document with one sheet."""
+    with TemporaryDirectory() as folder:
+        (file,) = write(document, Path(folder) / f"list{suffix}")
+        return file.read_bytes()
+
+
+def _items(part: Callable[[str | None], Any]) -> Iterator[Any]:
+    page = part(None)
+    yield from page.items
+    while page.next is not None:
+        page = part(page.next)
+        yield from page.items
+
+
+def _document(title: str, slug: str, columns: Sequence[str], rows: list[tuple[Cell, ...]]) -> Document:
+    is_cut = len(rows) == MOST_ROWS
+    summary = [f"{len(rows):,} rows" + (", which is the limit of a file: there may be more" if is_cut else "")]
+    return Document(title, summary, [Sheet(title, slug, columns, rows)])
+
+
+def _cell(value: object) -> Cell:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, bool):
+        return int(value)
+    return visible(value) if isinstance(value, str) else value  # type: ignore[return-value]

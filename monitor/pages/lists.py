@@ -1,0 +1,122 @@
+"""The lists behind the overview's numbers: failed photos, photos without quantity, quantities without photo."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Annotated, Any, NamedTuple
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import HTMLResponse
+from pydantic import BaseModel
+
+from binwatch.errors import Reason
+from monitor import words
+from monitor.pages.templates import html
+from monitor.pages.visit import Visit
+from monitor.services import Given
+from monitor.views.discrepancies import MAX_PREFIX
+from monitor.views.lists import LISTS, MAX_CURSOR, TITLES, ListName, read_list
+
+router = APIRouter()
+
+AT_A_TIME = 50
+
+Cursor = Annotated[str | None, Query(max_length=MAX_CURSOR)]
+Cell = str | int | datetime | None
+
+INTRODUCTIONS = {
+    ListName.FAILED: "Photos that could not be counted, by any model, with the reason and a remedy. A photo that is"
+    " counted later leaves the list.",
+    ListName.WITHOUT_QUANTITY: "Bins that have a photo, but no expected quantity to compare its count with.",
+    ListName.WITHOUT_PHOTO: "Bins that the inventory expects something of, and that no photo shows.",
+}
+
+
+class _Column(NamedTuple):
+    """A column of a list's table."""
+
+    heading: str
+    cell: Callable[[Any], Cell]
+
+
+_COLUMNS: dict[ListName, list[_Column]] = {
+    ListName.FAILED: [
+        _Column("Photo", lambda row: row.key),
+        _Column("Reason", lambda row: words.reason(row.reason)),
+        _Column("Detail", lambda row: row.detail),
+        _Column("What to do", lambda row: row.remedy),
+        _Column("Model", lambda row: row.model),
+        _Column("Stored", lambda row: row.photo_at),
+        _Column("Latest of its bin", lambda row: "yes" if row.latest else "no"),
+    ],
+    ListName.WITHOUT_QUANTITY: [
+        _Column("Photo", lambda row: row.key),
+        _Column("Stored", lambda row: row.photo_at),
+        _Column("Counted", lambda row: row.count if row.reason is None else words.reason(row.reason)),
+        _Column("Metadata file", lambda row: row.quantity_file),
+        _Column("Why no quantity", lambda row: _why(row.quantity_reason)),
+        _Column("Detail", lambda row: row.quantity_detail),
+    ],
+    ListName.WITHOUT_PHOTO: [
+        _Column("Expected", lambda row: row.expected),
+        _Column("As of", lambda row: row.expected_at),
+        _Column("Source", lambda row: row.source),
+        _Column("Articles", lambda row: row.articles),
+    ],
+}
+
+
+class _Row(NamedTuple):
+    """A bin and what stands beside it."""
+
+    bucket: str
+    bin_id: str
+    cells: list[Cell]
+
+
+@router.get("/lists/{name}", response_class=HTMLResponse)
+def show_list(
+    request: Request,
+    services: Given,
+    visit: Visit,
+    name: ListName,
+    prefix: Annotated[str, Query(max_length=MAX_PREFIX)] = "",
+    reason: Annotated[str, Query(max_length=40)] = "",
+    model: Annotated[str, Query(max_length=100)] = "",
+    after: Cursor = None,
+    before: Cursor = None,
+) -> HTMLResponse:
+    """One list, with its filter and downloads."""
+    given = {"prefix": prefix} | ({"reason": reason, "model": model} if name is ListName.FAILED else {})
+    asked = {field: value for field, value in given.items() if value}  # a form sends its empty fields, too
+    filters = LISTS[name].filters(**asked)
+    found = services.records.read(
+        lambda connection: read_list(connection, LISTS[name], filters, AT_A_TIME, after, before)
+    )
+    columns = _COLUMNS[name]
+    return html(
+        request,
+        "list.html",
+        page="Overview",  # which leads here
+        visit=visit,
+        name=name.value,
+        title=TITLES[name],
+        introduction=INTRODUCTIONS[name],
+        columns=[column.heading for column in columns],
+        rows=[_row(item, columns) for item in found.items],
+        found=found,
+        asked=asked,
+        export=f"?{urlencode(asked)}" if asked else "",
+        reasons={one.value: words.reason(one) for one in Reason} if name is ListName.FAILED else {},
+    )
+
+
+def _row(item: BaseModel, columns: list[_Column]) -> _Row:
+    row: Any = item
+    return _Row(row.bucket, row.bin_id, [column.cell(row) for column in columns])
+
+
+def _why(reason: str | None) -> str:
+    return "there is none" if reason is None else words.reason(reason)

@@ -1,0 +1,329 @@
+"""The bins and photos behind the overview's numbers that no comparison exists of, and why.
+
+Each list is one query with keyset paging: a page costs the same at the start of a list and far down in it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Generic, TypeVar
+from unicodedata import normalize
+
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy import ColumnElement, Connection, RowMapping, Select, func, or_, select, tuple_
+from sqlalchemy.orm import InstrumentedAttribute
+
+from binwatch.counts import CLASSES
+from binwatch.errors import REMEDIES, Reason
+from binwatch.metadata import articles_in_words
+from binwatch.records.engine import can_hold
+from binwatch.records.tables import WITHOUT_PHOTO, WITHOUT_QUANTITY, Bin, Count, Expectation
+from monitor.views.discrepancies import MAX_PREFIX, BadCursor
+
+MAX_CURSOR = 3_000
+"""Characters of a cursor: it holds a bin's id."""
+_LARGEST_ID = 2**63 - 1
+
+
+class ListFilters(BaseModel):
+    """Which rows of a list. All that are set must hold."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    prefix: str | None = Field(
+        None,
+        max_length=MAX_PREFIX,
+        description="how the bin's id begins; with a slash in it, how the photo's key begins, if the list has photos",
+    )
+
+
+class FailedFilters(ListFilters):
+    """Which photos that could not be counted."""
+
+    reason: str | None = Field(None, max_length=40, description="why the photo could not be counted")
+    model: str | None = Field(None, max_length=100, description="version of the model that tried")
+
+
+class FailedPhoto(BaseModel):
+    """A photo that could not be counted."""
+
+    bucket: str
+    bin_id: str
+    key: str
+    photo_at: datetime
+    """When the photo was stored."""
+    reason: str
+    """binwatch.errors.Reason."""
+    detail: str | None
+    remedy: str
+    """What a person can do about it."""
+    model: str
+    recorded_at: datetime
+    latest: bool
+    """Whether it still is the latest photo of its bin."""
+
+
+class WithoutQuantity(BaseModel):
+    """A bin that has a photo and no expected quantity."""
+
+    bucket: str
+    bin_id: str
+    key: str
+    photo_at: datetime
+    model: str
+    count: str | None
+    """"0" to "5", or "more than 5"; None if the photo could not be counted."""
+    reason: str | None
+    """Why the photo could not be counted; None if it was."""
+    quantity_file: str | None
+    """The metadata file that gave no quantity; None if there is none."""
+    quantity_reason: str | None
+    """Why it gave none (binwatch.errors.MetadataReason)."""
+    quantity_detail: str | None
+
+
+class WithoutPhoto(BaseModel):
+    """A bin that has an expected quantity and no photo."""
+
+    bucket: str
+    bin_id: str
+    expected: int
+    expected_at: datetime
+    """When the quantity was valid, by its source."""
+    source: str
+    """Key of the metadata file, or name of the imported file."""
+    articles: str
+
+
+Item = TypeVar("Item", bound=BaseModel)
+
+
+class ListPage(BaseModel, Generic[Item]):
+    """Some rows of a list, and how to get those beside them."""
+
+    items: list[Item]
+    next: str | None
+    """Cursor for `after`; None on the last page."""
+    previous: str | None
+    """Cursor for `before`; None on the first page."""
+
+
+Column = InstrumentedAttribute[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Listing(Generic[Item]):
+    """A list: its rows, and their order, which no two rows share a place in."""
+
+    row: type[Item]
+    statement: Select[*tuple[Any, ...]]
+    order: tuple[Column, ...]
+    make: Callable[[RowMapping], Item]
+    bin_id: Column
+    key: Column | None = None
+    """The photo's key, if there is one."""
+    filters: type[ListFilters] = ListFilters
+    newest_first: bool = False
+
+
+class ListName(StrEnum):
+    """The lists."""
+
+    FAILED = "failed"
+    WITHOUT_QUANTITY = "without-quantity"
+    WITHOUT_PHOTO = "without-photo"
+
+
+TITLES = {
+    ListName.FAILED: "Photos not counted",
+    ListName.WITHOUT_QUANTITY: "Photos without quantity",
+    ListName.WITHOUT_PHOTO: "Quantities without photo",
+}
+
+
+def read_list(
+    connection: Connection,
+    listing: Listing[Item],
+    filters: ListFilters,
+    limit: int = 50,
+    after: str | None = None,
+    before: str | None = None,
+) -> ListPage[Item]:
+    """At most `limit` rows after or before a cursor. Raises BadCursor."""
+    backwards = before is not None
+    cursor = _place(listing, before if backwards else after)
+    rows = _rows(connection, listing, filters, cursor, limit + 1, backwards=backwards)
+    more = len(rows) > limit
+    kept = rows[:limit][::-1] if backwards else rows[:limit]
+    has_next, has_previous = (bool(kept), more) if backwards else (more, cursor is not None and bool(kept))
+    return ListPage[listing.row](  # type: ignore[name-defined]
+        items=[listing.make(row) for row in kept],
+        next=_cursor(listing, kept[-1]) if has_next else None,
+        previous=_cursor(listing, kept[0]) if has_previous else None,
+    )
+
+
+def _rows(
+    connection: Connection,
+    listing: Listing[Item],
+    filters: ListFilters,
+    place: Sequence[Any] | None,
+    limit: int,
+    *,
+    backwards: bool,
+) -> Sequence[RowMapping]:
+    if not can_hold(*(value for value in filters.model_dump().values() if isinstance(value, str))):
+        return []
+    statement = listing.statement.where(*_conditions(listing, filters))
+    downwards = listing.newest_first is not backwards
+    if place is not None:
+        here, columns = tuple_(*place), tuple_(*listing.order)
+        statement = statement.where(columns < here if downwards else columns > here)
+    order = [column.desc() if downwards else column.asc() for column in listing.order]
+    return connection.execute(statement.order_by(*order).limit(limit)).mappings().all()
+
+
+def _conditions(listing: Listing[Item], filters: ListFilters) -> Iterator[ColumnElement[bool]]:
+    if filters.prefix:
+        composed, decomposed = normalize("NFC", filters.prefix), normalize("NFD", filters.prefix)
+        if "/" in filters.prefix and listing.key is not None:  # which is as its uploader wrote it
+            yield or_(*(_begins(listing.key, form) for form in sorted({filters.prefix, composed, decomposed})))
+        else:
+            yield _begins(listing.bin_id, composed)
+    if isinstance(filters, FailedFilters):
+        if filters.reason:
+            yield Count.reason == filters.reason
+        if filters.model:
+            yield Count.model_version == filters.model
+
+
+def _begins(column: Column, prefix: str) -> ColumnElement[bool]:
+    # Not LIKE, which on SQLite takes no account of case.
+    return func.substr(column, 1, len(prefix)) == prefix
+
+
+def _failed(row: RowMapping) -> FailedPhoto:
+    return FailedPhoto(
+        bucket=row["bucket"],
+        bin_id=row["bin_id"],
+        key=row["key"],
+        photo_at=row["modified_at"],
+        reason=row["reason"],
+        detail=row["detail"],
+        remedy=REMEDIES[Reason(row["reason"])] if row["reason"] in REMEDIES else "",
+        model=row["model_version"],
+        recorded_at=row["recorded_at"],
+        latest=row["latest"] is not None,
+    )
+
+
+def _without_quantity(row: RowMapping) -> WithoutQuantity:
+    return WithoutQuantity(
+        bucket=row["bucket"],
+        bin_id=row["bin_id"],
+        key=row["key"],
+        photo_at=row["photo_at"],
+        model=row["model_version"],
+        count=None if row["predicted"] is None else CLASSES[row["predicted"]],
+        reason=row["reason"],
+        quantity_file=row["source"],
+        quantity_reason=row["quantity_reason"],
+        quantity_detail=row["quantity_detail"],
+    )
+
+
+def _without_photo(row: RowMapping) -> WithoutPhoto:
+    return WithoutPhoto(
+        bucket=row["bucket"],
+        bin_id=row["bin_id"],
+        expected=row["quantity"],
+        expected_at=row["modified_at"],
+        source=row["source"],
+        articles=articles_in_words(row["contents"] or []),
+    )
+
+
+FAILED = Listing(
+    FailedPhoto,
+    select(
+        *(Count.id, Count.bucket, Count.bin_id, Count.key, Count.modified_at, Count.reason, Count.detail),
+        *(Count.model_version, Count.recorded_at, Bin.bin_id.label("latest")),
+    )
+    .outerjoin(Bin, (Bin.bucket == Count.bucket) & (Bin.bin_id == Count.bin_id) & (Bin.count_id == Count.id))
+    .where(Count.reason.is_not(None)),
+    (Count.id,),
+    _failed,
+    Count.bin_id,
+    Count.key,
+    FailedFilters,
+    newest_first=True,
+)
+
+PHOTOS_WITHOUT_QUANTITY = Listing(
+    WithoutQuantity,
+    select(
+        *(Bin.bin_id, Bin.bucket, Count.key, Bin.photo_at, Count.model_version, Count.predicted, Count.reason),
+        Expectation.source,
+        Expectation.reason.label("quantity_reason"),
+        Expectation.detail.label("quantity_detail"),
+    )
+    .join(Count, Count.id == Bin.count_id)
+    .outerjoin(Expectation, Expectation.id == Bin.expectation_id)
+    .where(WITHOUT_QUANTITY),
+    (Bin.bin_id, Bin.bucket),
+    _without_quantity,
+    Bin.bin_id,
+    Count.key,
+)
+
+QUANTITIES_WITHOUT_PHOTO = Listing(
+    WithoutPhoto,
+    select(
+        *(Bin.bin_id, Bin.bucket, Expectation.quantity, Expectation.modified_at),
+        *(Expectation.source, Expectation.contents),
+    )
+    .join(Expectation, Expectation.id == Bin.expectation_id)
+    .where(WITHOUT_PHOTO),
+    (Bin.bin_id, Bin.bucket),
+    _without_photo,
+    Bin.bin_id,
+)
+
+LISTS: dict[ListName, Listing[Any]] = {
+    ListName.FAILED: FAILED,
+    ListName.WITHOUT_QUANTITY: PHOTOS_WITHOUT_QUANTITY,
+    ListName.WITHOUT_PHOTO: QUANTITIES_WITHOUT_PHOTO,
+}
+
+
+def _cursor(listing: Listing[Item], row: RowMapping) -> str:
+    """Opaque, so that the order may change without breaking anybody."""
+    text = json.dumps([row[column.key] for column in listing.order], ensure_ascii=False)
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def _place(listing: Listing[Item], cursor: str | None) -> list[Any] | None:
+    if cursor is None:
+        return None
+    try:
+        place = json.loads(base64.urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4)))
+    except (ValueError, binascii.Error, RecursionError) as error:
+        raise _bad(cursor) from error
+    if not isinstance(place, list) or len(place) != len(listing.order):
+        raise _bad(cursor)
+    for value, column in zip(place, listing.order, strict=True):
+        is_id = column is Count.id
+        fits = type(value) is int and 0 < value <= _LARGEST_ID if is_id else isinstance(value, str) and can_hold(value)
+        if not fits:
+            raise _bad(cursor)
+    return place
+
+
+def _bad(cursor: str) -> BadCursor:
+    return BadCursor(f"{cursor[:80]!r} is no cursor; take `next` or `previous` of an answer as it is")

@@ -1,0 +1,241 @@
+"""The lists behind the overview's numbers: on the page, in the API, as files, and from the command line."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from openpyxl import load_workbook
+from sqlalchemy import Engine, event
+
+from binwatch.__main__ import main
+from binwatch.errors import Reason
+from binwatch.records.store import NewExpectation, Store
+from monitor.views.lists import LISTS, FailedFilters, ListFilters, ListName, read_list
+from tests.monitor.conftest import Recorder, Running
+from tests.monitor.drifting import BUCKET, DAY, MODEL
+from tests.monitor.html import Parsed
+
+NAMES = {ListName.FAILED: {"h", "i"}, ListName.WITHOUT_QUANTITY: {"g", "h"}, ListName.WITHOUT_PHOTO: {"y"}}
+"""Bins of the known records, by list."""
+
+
+@pytest.mark.parametrize("name", ListName)
+def test_the_overviews_number_is_the_lists_length(monitor: Running, known: Recorder, name: ListName) -> None:
+    items = monitor.get(f"/api/lists/{name}").json()["items"]
+    assert {item["bin_id"] for item in items} == NAMES[name]
+    backlog = monitor.get("/api/overview").json()["backlog"]
+    number = {
+        ListName.FAILED: "failed_photos",
+        ListName.WITHOUT_QUANTITY: "photo_without_quantity",
+        ListName.WITHOUT_PHOTO: "quantity_without_photo",
+    }
+    assert backlog[number[name]] == len(NAMES[name])
+    links = {link["href"]: link for link in Parsed(monitor.page("/")).tags("a")}
+    assert f"/lists/{name}" in links
+    page = Parsed(monitor.page(f"/lists/{name}"))
+    assert {link["href"] for link in page.tags("a") if str(link["href"]).startswith("/bin?")} == {
+        f"/bin?bucket={BUCKET}&id={bin_id}" for bin_id in NAMES[name]
+    }
+
+
+def test_what_each_row_says(monitor: Running, known: Recorder) -> None:
+    known.count("bin-images/i.jpg", 2, at=DAY + timedelta(days=1))  # another photo of bin i, which has no quantity
+    newest, oldest = monitor.get("/api/lists/failed").json()["items"]
+    assert (newest["key"], newest["reason"], newest["detail"]) == ("bin-images/i.jpg", "missing", "not there")
+    assert (newest["latest"], oldest["latest"]) == (False, True)
+    assert oldest["remedy"] == "copy the file again, or take the photo again"
+    unmatched = {item["bin_id"]: item for item in monitor.get("/api/lists/without-quantity").json()["items"]}
+    assert (unmatched["g"]["count"], unmatched["g"]["quantity_reason"]) == ("4", "not_json")
+    assert unmatched["g"]["quantity_file"] == "metadata/g.json"
+    assert (unmatched["h"]["count"], unmatched["h"]["reason"]) == (None, "truncated")
+    assert (unmatched["i"]["count"], unmatched["i"]["quantity_file"]) == ("2", None)
+    (without,) = monitor.get("/api/lists/without-photo").json()["items"]
+    assert (without["bin_id"], without["expected"], without["source"]) == ("y", 3, "metadata/y.json")
+
+
+def test_a_photo_that_is_counted_later_leaves_the_list(monitor: Running, recorder: Recorder) -> None:
+    recorder.count("bin-images/a.jpg", reason=Reason.MISSING, etag="one")
+    assert len(monitor.get("/api/lists/failed").json()["items"]) == 1
+    recorder.count("bin-images/a.jpg", 3, etag="one")
+    assert monitor.get("/api/lists/failed").json()["items"] == []
+    assert "None." in Parsed(monitor.page("/lists/failed")).text
+
+
+def test_articles_are_named(monitor: Running, sqlite_records: Engine) -> None:
+    contents = [{"sku": "B00", "name": "socks", "quantity": 2}, {"sku": "B01", "name": "tea", "quantity": 1}]
+    expectation = NewExpectation(
+        bucket=BUCKET, bin_id="y", source="stock.xlsx", etag="e", modified_at=DAY, quantity=3, contents=contents
+    )
+    Store(sqlite_records).add_expectations([expectation])
+    (found,) = monitor.get("/api/lists/without-photo").json()["items"]
+    assert found["articles"] == "2 × B00 socks; 1 × B01 tea"
+    assert "2 × B00 socks" in Parsed(monitor.page("/lists/without-photo")).text
+
+
+@pytest.mark.parametrize(
+    ("query", "bins"),
+    [
+        ("failed?reason=truncated", ["h"]),
+        ("failed?reason=corrupt", []),
+        (f"failed?model={MODEL}", ["i", "h"]),
+        ("failed?model=other", []),
+        ("failed?prefix=h", ["h"]),
+        ("failed?prefix=H", []),
+        ("failed?prefix=bin-images/i", ["i"]),
+        ("without-quantity?prefix=h", ["h"]),
+        ("without-quantity?prefix=bin-images/g", ["g"]),
+        ("without-photo?prefix=x", []),
+        ("without-photo?prefix=%25", []),
+        ("without-photo?prefix=%00", []),
+    ],
+)
+def test_filters(monitor: Running, known: Recorder, query: str, bins: list[str]) -> None:
+    assert [item["bin_id"] for item in monitor.get(f"/api/lists/{query}").json()["items"]] == bins
+    page = Parsed(monitor.page(f"/lists/{query}"))
+    links = [str(link["href"]) for link in page.tags("a")]
+    assert [link.split("id=")[1] for link in links if link.startswith("/bin?")] == bins
+
+
+def test_pages_lead_to_and_fro(monitor: Running, recorder: Recorder) -> None:
+    for number in range(120):
+        recorder.count(f"bin-images/{number:03}.jpg", reason=Reason.CORRUPT)
+        recorder.expect(f"ä {number:03}", 2)
+    for name, expected in (
+        ("failed", [f"{number:03}" for number in reversed(range(120))]),
+        ("without-quantity", [f"{number:03}" for number in range(120)]),
+        ("without-photo", [f"ä {number:03}" for number in range(120)]),
+    ):
+        found, address = [], f"/lists/{name}"
+        while address:
+            page = Parsed(monitor.page(address))
+            found += [row[0] for row in page.rows[1:]]
+            address = next((str(link["href"]) for link in page.tags("a") if link.get("rel") == "next"), "")
+        assert found == expected
+        first = _part(monitor, name)
+        rest = _part(monitor, name, after=first["next"])
+        assert [item["bin_id"] for item in rest["items"]] == expected[100:]
+        assert _part(monitor, name, before=rest["previous"]) == first | {"previous": None}
+
+
+def _part(monitor: Running, name: str, **cursor: str) -> dict[str, Any]:
+    answer = monitor.client.get(f"/api/lists/{name}", params={"limit": "100"} | cursor)
+    assert answer.status_code == 200
+    return answer.json()
+
+
+@pytest.mark.parametrize("cursor", ["x", "W10", "WzBd", "WyJhIl0", "Wy0xXQ", "WzFlOTld", "ü", "bnVsbA"])
+@pytest.mark.parametrize("name", ListName)
+def test_a_cursor_of_no_answer_is_refused(monitor: Running, cursor: str, name: ListName) -> None:
+    answer = monitor.client.get(f"/api/lists/{name}", params={"after": cursor})
+    assert answer.status_code == 400
+    assert "is no cursor" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("name", ListName)
+def test_files(monitor: Running, known: Recorder, name: ListName) -> None:
+    sheet = monitor.get(f"/api/lists/{name}.csv")
+    assert sheet.headers["content-disposition"] == f'attachment; filename="{name}.csv"'
+    rows = list(csv.DictReader(io.StringIO(sheet.content.decode("utf-8-sig"))))
+    assert {row["bin_id"] for row in rows} == NAMES[name]
+    book = load_workbook(io.BytesIO(monitor.get(f"/api/lists/{name}.xlsx").content))
+    head, *cells = book.worksheets[0].iter_rows(values_only=True)
+    assert list(head) == list(rows[0])
+    assert {row[head.index("bin_id")] for row in cells} == NAMES[name]
+    prefix = min(NAMES[name])
+    links = Parsed(monitor.page(f"/lists/{name}?prefix={prefix}")).tags("a")
+    downloads = [link["href"] for link in links if "download" in link]
+    assert downloads == [f"/api/lists/{name}.{form}?prefix={prefix}" for form in ("csv", "xlsx")]
+    assert monitor.get(f"/api/lists/{name}.exe").status_code == 422
+    assert monitor.get("/lists/none").status_code == 422
+
+
+def test_a_key_cannot_be_a_formula(monitor: Running, recorder: Recorder) -> None:
+    recorder.count("=cmd.jpg", reason=Reason.CORRUPT)
+    assert ",'=cmd.jpg," in monitor.get("/api/lists/failed.csv").text
+    book = load_workbook(io.BytesIO(monitor.get("/api/lists/failed.xlsx").content))
+    cell = next(cell for row in book.worksheets[0].iter_rows() for cell in row if cell.value == "=cmd.jpg")
+    assert cell.data_type == "s"
+
+
+# On the command line
+
+
+def _run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["binwatch", "monitor", *arguments])
+    try:
+        main()
+    except SystemExit as ended:
+        return int(ended.code or 0)
+    return 0
+
+
+@pytest.fixture
+def here(known: Recorder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An empty folder, with the known records in the settings."""
+    monkeypatch.setenv("BINWATCH_DATABASE_URL", known.engine.url.render_as_string(hide_password=False))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_lists_are_written(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ListName:
+        assert _run(monkeypatch, "list", name, "--out", f"{name}.csv") == 0
+        rows = csv.DictReader(io.StringIO((here / f"{name}.csv").read_text(encoding="utf-8-sig")))
+        assert {row["bin_id"] for row in rows} == NAMES[name]
+    assert "without-photo.csv: 1 rows" in capsys.readouterr().out
+    assert _run(monkeypatch, "list", "failed", "--reason", "truncated", "--out", "one.xlsx") == 0
+    assert load_workbook(here / "one.xlsx").worksheets[0].max_row == 2
+    assert _run(monkeypatch, "list", "without-photo", "--reason", "truncated", "--out", "none.csv") == 2
+    assert "--reason and --model are for the list failed" in capsys.readouterr().err
+    assert _run(monkeypatch, "list", "failed", "--out", "list.doc") == 2
+    assert "no format has this ending" in capsys.readouterr().err
+    assert _run(monkeypatch, "list", "others", "--out", "list.csv") == 2
+
+
+def test_discrepancies_are_written_as_the_api_has_them(
+    here: Path, monitor: Running, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _run(monkeypatch, "discrepancies", "--out", "all.csv") == 0
+    written = list(csv.reader(io.StringIO((here / "all.csv").read_text(encoding="utf-8-sig"))))
+    assert written == list(csv.reader(io.StringIO(monitor.get("/api/discrepancies.csv").text)))
+    assert _run(monkeypatch, "discrepancies", "--direction", "under", "--not-audited", "--out", "some.xlsx") == 0
+    head, *rows = load_workbook(here / "some.xlsx").worksheets[0].iter_rows(values_only=True)
+    assert [row[head.index("bin")] for row in rows] == ["f"]
+    assert _run(monkeypatch, "discrepancies", "--until", "2020-01-01", "--out", "none.json") == 0
+    assert '"discrepancies": []' in (here / "none.json").read_text()
+    assert _run(monkeypatch, "discrepancies", "--level", "0.9", "--out", "none.csv") == 2
+    assert "--level 0.9: not above 0 and at most 0.5" in capsys.readouterr().err
+
+
+# In the database
+
+
+@pytest.mark.parametrize("name", ListName)
+def test_a_page_is_read_from_an_index(records_engine: Engine, name: ListName) -> None:
+    """Rows that are not of the list are never walked past, nor is the list sorted."""
+    recorder = Recorder(records_engine)
+    recorder.count("h.jpg", reason=Reason.TRUNCATED)
+    recorder.expect("y", 2)
+    recorder.count("g.jpg", 2)
+    asked: list[tuple[str, object]] = []
+    event.listen(records_engine, "before_cursor_execute", lambda *given: asked.append((given[2], given[3])))
+    filters = FailedFilters() if name is ListName.FAILED else ListFilters()
+    with records_engine.connect() as connection:
+        read_list(connection, LISTS[name], filters)
+        statement, parameters = asked[-1]
+        explain = "EXPLAIN QUERY PLAN " if records_engine.dialect.name == "sqlite" else "EXPLAIN "
+        if records_engine.dialect.name != "sqlite":
+            for table in ("bins", "counts", "expectations"):
+                connection.exec_driver_sql(f"ANALYZE {table}")
+            connection.exec_driver_sql("SET enable_seqscan = off")
+            connection.exec_driver_sql("SET enable_sort = off")
+        plan = "\n".join(str(row) for row in connection.exec_driver_sql(explain + statement, parameters))
+    index = {ListName.FAILED: "ix_counts_failed"}.get(name, f"ix_bins_{name.value.replace('-', '_')}")
+    assert index in plan
+    assert "TEMP B-TREE" not in plan
