@@ -2,40 +2,51 @@
 
 from __future__ import annotations
 
-import zipfile
-from collections.abc import Iterator
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import weakref
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
+import binwatch
 from binwatch.errors import BinwatchError
+from binwatch.inventory import unpack
 from binwatch.inventory.columns import Columns, Named, explain
 from binwatch.inventory.tables import Cells, Row, Table, find_header, rows_below
 from binwatch.text import visible
 
-if TYPE_CHECKING:
-    from python_calamine import CalamineSheet
 
-MAX_UNPACKED = 2**29
-"""Bytes of an unpacked XLSX or ODS: a hundred times a million bins. A few kilobytes may unpack to gigabytes."""
+class _Sheet(NamedTuple):
+    """A sheet's name, and its rows as `unpack` wrote them."""
+
+    name: str
+    file: Path
+
+
+class _Unpacked:
+    """Sheets in a folder that is removed when nothing refers to this object any more."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="binwatch-"))
+        weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
+
+    def rows(self, sheet: _Sheet) -> Iterator[Row]:
+        """Rows of a sheet."""
+        with sheet.file.open(encoding="utf-8") as lines:
+            for place, line in enumerate(lines, 1):
+                yield place, json.loads(line)
 
 
 def open_workbook(file: Path, named: Named) -> Table:
     """The first visible sheet that has a bin and a quantity. Raises BinwatchError."""
-    from python_calamine import CalamineError, PasswordError, SheetVisibleEnum, load_workbook
-
-    try:
-        _check_size(file)
-        book = load_workbook(str(file))
-        names = [sheet.name for sheet in book.sheets_metadata if sheet.visible is SheetVisibleEnum.Visible]
-        sheets = [book.get_sheet_by_name(name) for name in names]
-        headers = [find_header(_rows(sheet), named) for sheet in sheets]
-    except PasswordError as error:
-        raise BinwatchError(f"{file}: is protected by a password; save it without one") from error
-    except (CalamineError, zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:
-        raise BinwatchError(
-            f"{file}: is no XLSX or ODS that can be read ({error}); save it again, or as CSV"
-        ) from error
+    unpacked = _Unpacked()
+    sheets = _sheets(file, unpacked.folder)
+    headers = [find_header(unpacked.rows(sheet), named) for sheet in sheets]
     found = [(sheet, header) for sheet, header in zip(sheets, headers, strict=True) if header.columns]
     if not found:
         raise explain(file, max((header.cells for header in headers), key=len, default=()), named)
@@ -43,34 +54,38 @@ def open_workbook(file: Path, named: Named) -> Table:
     assert header.columns is not None
     ignored = "".join(f", not {_quoted(other.name)}" for other, _ in found[1:])
     of = f" of sheet {_quoted(sheet.name)}{ignored}" if len(sheets) > 1 else ""
-    rows = partial(_below, sheet, header.row, header.columns)
+    rows = partial(_below, unpacked, sheet, header.row, header.columns)
     return Table(f"{header.columns.said}{of}", rows, header.columns.article is not None)
 
 
-def _below(sheet: CalamineSheet, header: int, columns: Columns) -> Iterator[Cells]:
-    return rows_below(_rows(sheet), header, columns)
+def _below(unpacked: _Unpacked, sheet: _Sheet, header: int, columns: Columns) -> Iterator[Cells]:
+    return rows_below(unpacked.rows(sheet), header, columns)
 
 
-def _rows(sheet: CalamineSheet) -> Iterator[Row]:
-    for place, cells in enumerate(sheet.iter_rows(), 1):
-        yield place, [_cell(cell) for cell in cells]
+def _sheets(file: Path, folder: Path) -> Sequence[_Sheet]:
+    import python_calamine  # noqa: F401 (or what is missing would be named by the other process)
 
-
-def _cell(value: object) -> str | float:
-    if isinstance(value, str | float):
-        return value
-    return float(value) if isinstance(value, int) and not isinstance(value, bool) else str(value)
-
-
-def _check_size(file: Path) -> None:
-    if not zipfile.is_zipfile(file):
-        return
-    with zipfile.ZipFile(file) as parts:
-        size = sum(part.file_size for part in parts.infolist())
-    if size > MAX_UNPACKED:
+    done = subprocess.run(  # noqa: S603 (our own module, by our own interpreter)
+        [sys.executable, "-m", unpack.__name__, file.absolute(), folder],
+        cwd=Path(binwatch.__file__).parent.parent,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode > 0:
         raise BinwatchError(
-            f"{file}: has {size:,} bytes unpacked, over the limit of {MAX_UNPACKED:,}; save the sheet as CSV"
+            f"{file}: cannot be unpacked ({done.stderr.strip().rpartition(chr(10))[2]}); save it as CSV"
         )
+    answer = json.loads(done.stdout) if done.returncode == 0 else {}  # ended by a signal: calamine, or the kernel
+    if done.returncode or "too_large" in answer:
+        raise BinwatchError(
+            f"{file}: takes more than {unpack.MAX_MEMORY // 2**30} GiB of memory or {unpack.MAX_SECONDS} s to unpack;"
+            " delete what is outside of the table and save it again, or save the sheet as CSV"
+        )
+    if answer.get("protected"):
+        raise BinwatchError(f"{file}: is protected by a password; save it without one")
+    if "error" in answer:
+        raise BinwatchError(f"{file}: is no XLSX or ODS that can be read ({answer['error']}); save it again, or as CSV")
+    return [_Sheet(name, folder / str(number)) for number, name in enumerate(answer["sheets"])]
 
 
 def _quoted(name: str) -> str:

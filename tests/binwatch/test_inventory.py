@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import csv
 import datetime
+import gc
 import random
+import resource
+import tempfile
+import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -287,7 +291,82 @@ def test_the_content_says_what_a_file_is(tmp_path: Path) -> None:
     assert _read(file)[0] == {"A-07": 2}
 
 
-def test_a_sheet_that_unpacks_to_far_too_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("binwatch.inventory.workbook.MAX_UNPACKED", 1000)
-    with pytest.raises(BinwatchError, match=r"bytes unpacked, over the limit of 1,000; save the sheet as CSV"):
-        _read(_xlsx(tmp_path / "stock.xlsx", Stock=[("bin", "qty")]))
+def _corner(file: Path) -> Path:
+    """A few kilobytes: a cell in the last row and column, and the table is as large as a sheet can be."""
+    book = openpyxl.Workbook()
+    book.active["A1"] = "bin"
+    book.active["B1"] = "qty"
+    book.active["XFD1048576"] = 1
+    book.save(file)
+    return file
+
+
+def _repeated(file: Path) -> Path:
+    """An ODS of one kilobyte whose one row is repeated a million times."""
+    _ods(file, [("bin", "qty"), *[("1", 3)]])
+    parts = _parts(file)
+    head, _, row = parts["content.xml"].decode().rpartition("<table:table-row")
+    row = row.replace("<table:table-cell", '<table:table-cell table:number-columns-repeated="20"')
+    parts["content.xml"] = f'{head}<table:table-row table:number-rows-repeated="1048570"{row}'.encode()
+    _pack(file, parts)
+    return file
+
+
+def _bomb(file: Path) -> Path:
+    """A sheet of 2.25 gigabytes in ten megabytes."""
+    _xlsx(file, Stock=[("bin", "qty"), ("00184", 3)])
+    sheet = "xl/worksheets/sheet1.xml"
+    parts = _parts(file)
+    head, _, end = parts[sheet].partition(b"00184")
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as out:
+        for name, data in parts.items():
+            if name != sheet:
+                out.writestr(name, data)
+        with out.open(sheet, "w", force_zip64=True) as one:
+            one.write(head)
+            for _ in range(2304):
+                one.write(b"x" * 2**20)
+            one.write(end)
+    return file
+
+
+def _parts(file: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(file) as parts:
+        return {name: parts.read(name) for name in parts.namelist()}
+
+
+def _pack(file: Path, parts: dict[str, bytes]) -> None:
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as out:
+        for name, data in parts.items():
+            out.writestr(name, data)
+
+
+@pytest.mark.parametrize(("make", "name"), [(_corner, "a.xlsx"), (_repeated, "a.ods"), (_bomb, "a.xlsx")])
+def test_a_small_file_that_unpacks_to_gigabytes(tmp_path: Path, make: Callable[[Path], Path], name: str) -> None:
+    file = make(tmp_path / name)
+    assert file.stat().st_size < 20 * 2**20
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(BinwatchError, match=r"takes more than 2 GiB of memory or 120 s to unpack; .* as CSV"):
+        _read(file)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50 * 2**10  # KiB
+
+
+def test_a_directory_that_understates_a_size(tmp_path: Path) -> None:
+    file = _xlsx(tmp_path / "stock.xlsx", Stock=[("bin", "qty"), *[("00184", 3)] * 1000])
+    with zipfile.ZipFile(file) as parts:
+        stated = parts.getinfo("xl/worksheets/sheet1.xml").file_size
+    data = file.read_bytes()
+    assert data.count(stated.to_bytes(4, "little")) == 2  # in the directory, and before the part
+    file.write_bytes(data.replace(stated.to_bytes(4, "little"), (100).to_bytes(4, "little")))
+    with pytest.raises(BinwatchError, match="is no XLSX or ODS that can be read"):
+        _read(file)
+
+
+def test_what_was_unpacked_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    table = open_table(_xlsx(tmp_path / "stock.xlsx", Stock=[("bin", "qty"), ("A-07", 2)]))
+    assert [cells.bin for cells in table.rows()] == ["A-07"]
+    assert [path.name for path in tmp_path.glob("binwatch-*/*")] == ["0"]
+    del table
+    gc.collect()
+    assert list(tmp_path.glob("binwatch-*")) == []

@@ -1,0 +1,72 @@
+"""Unpacks a workbook in a process of its own, whose memory and time the kernel limits: `python -m … FILE FOLDER`.
+
+A few kilobytes of XLSX or ODS may unpack to gigabytes, or name a cell that makes the table as large as a sheet can be,
+at which calamine ends its process. What the file says of its own size proves nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+MAX_MEMORY = 2**31
+"""Bytes of address space: about 15 million cells."""
+MAX_SECONDS = 120
+"""Of processor time."""
+
+
+def main() -> None:
+    """Write the visible sheets to FOLDER/0, FOLDER/1, … as JSON, a row a line, and their names to standard output."""
+    from python_calamine import CalamineError, PasswordError
+
+    file, folder = Path(sys.argv[1]), Path(sys.argv[2])
+    _limit()
+    try:
+        names = _unpack(file, folder)
+    except PasswordError:
+        answer: dict[str, object] = {"protected": True}
+    except (CalamineError, OSError, ValueError, NotImplementedError) as error:
+        answer = {"error": str(error)}
+    except MemoryError:
+        answer = {"too_large": True}
+    else:
+        answer = {"sheets": names}
+    print(json.dumps(answer))
+
+
+def _unpack(file: Path, folder: Path) -> list[str]:
+    from python_calamine import SheetVisibleEnum, load_workbook
+
+    with load_workbook(str(file)) as book:
+        names = [sheet.name for sheet in book.sheets_metadata if sheet.visible is SheetVisibleEnum.Visible]
+        for number, name in enumerate(names):
+            with (folder / str(number)).open("w", encoding="utf-8") as out:
+                for cells in book.get_sheet_by_name(name).iter_rows():
+                    out.write(json.dumps([_cell(cell) for cell in cells]) + "\n")
+    return names
+
+
+def _cell(value: object) -> str | float:
+    if isinstance(value, str | float):
+        return value
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def _limit() -> None:
+    with suppress(ImportError, OSError, ValueError):  # where the system has no such limits, as Windows
+        import resource
+
+        for what, most in (
+            (resource.RLIMIT_AS, MAX_MEMORY),
+            (resource.RLIMIT_FSIZE, MAX_MEMORY),
+            (resource.RLIMIT_CPU, MAX_SECONDS),
+            (resource.RLIMIT_CORE, 0),
+        ):
+            _, hard = resource.getrlimit(what)
+            resource.setrlimit(what, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+
+
+if __name__ == "__main__":
+    main()
