@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from unicodedata import normalize
 
-from binwatch.errors import SettingsError
+from binwatch.errors import BinwatchError, SettingsError
 from binwatch.keys import bin_id, bin_of
-from binwatch.spreadsheets import original
 
 GROUP = "bin"
 """The group of the pattern that is the bin's id."""
-_COLUMNS = ("photo", "bin")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +40,8 @@ BY_NAME = BinNaming()
 
 def naming(pattern: str | None, file: Path | None) -> BinNaming:
     """By a pattern and a list, either of which may be none. Raises SettingsError."""
+    if not pattern and not file:
+        return BY_NAME
     try:
         return BinNaming(compiled(pattern) if pattern else None, read_list(file) if file else {})
     except ValueError as error:
@@ -61,23 +60,22 @@ def compiled(pattern: str) -> re.Pattern[str]:
 
 
 def read_list(file: Path) -> dict[str, str]:
-    """Photo → bin, from a CSV with the columns `photo` (a key, or a name) and `bin`. Raises SettingsError."""
-    found: dict[str, str] = {}
+    """Photo → bin, from a table with the columns `photo` (a key, or a name) and `bin`. Raises SettingsError.
+
+    XLSX, XLS, ODS, CSV with any usual delimiter and encoding, or Parquet, as inventory files.
+    """
+    from binwatch.inventory.columns import Named
+    from binwatch.inventory.tables import open_table, text_of
+
     try:
-        with file.open(encoding="utf-8-sig", newline="") as opened:
-            reader = csv.DictReader(opened, strict=True)
-            missing = [name for name in _COLUMNS if name not in (reader.fieldnames or ())]
-            if missing:
-                raise SettingsError(f"{file}: no column {missing[0]!r}; it takes a row for each photo: photo,bin")
-            for row in reader:
-                photo, name = (original(row[column] or "").strip() for column in _COLUMNS)
-                if not photo or not bin_id(name):
-                    raise SettingsError(f"{file}, line {reader.line_num}: photo or bin is empty")
-                photo, name = normalize("NFC", photo), bin_id(name)
-                if found.setdefault(photo, name) != name:
-                    raise SettingsError(f"{file}, line {reader.line_num}: {photo} is of {found[photo]} and of {name}")
-    except OSError as error:
-        raise SettingsError(f"{file}: cannot be read ({error.strerror})") from error
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise SettingsError(f"{file}: is not a CSV in UTF-8 ({error})") from error
+        rows = list(open_table(file, Named(bin="bin", quantity="photo", options=False)).rows())
+    except BinwatchError as error:
+        raise SettingsError(f"{error}; the list takes a row for each photo: photo,bin") from error
+    found: dict[str, str] = {}
+    for row in rows:
+        photo, name = normalize("NFC", text_of(row.quantity).strip()), bin_id(row.bin)
+        if not photo or not name:
+            raise SettingsError(f"{file}, row {row.row}: photo or bin is empty")
+        if found.setdefault(photo, name) != name:
+            raise SettingsError(f"{file}, row {row.row}: {photo} is of {found[photo]} and of {name}")
     return found

@@ -117,7 +117,9 @@ class Settings(BaseSettings):
         None, description="regular expression whose group `bin` finds a bin in a key; unset: the file's name is the bin"
     )
     bin_list: Path | None = Field(
-        None, description="CSV with the columns `photo` (a key or a file's name) and `bin`; goes before the pattern"
+        None,
+        description="table (XLSX, ODS, CSV, …) with the columns `photo` (a key or a file's name) and `bin`; goes before"
+        " the pattern",
     )
 
     # Limits, enforced before decoding

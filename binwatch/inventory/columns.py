@@ -43,6 +43,8 @@ class Named:
     bin: str | None = None
     quantity: str | None = None
     article: str | None = None
+    options: bool = True
+    """Whether a person can name them by options of the command; else only in the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +90,15 @@ def explain(file: Path, header: Sequence[str], named: Named) -> BinwatchError:
         try:
             missing = _one(header, name, known, words) is None and (what != "article" or name)
         except _Ambiguous as error:
-            mend = f"say which with {option} NAME" if name is None else "give one of them another name in the file"
+            mend = (
+                f"say which with {option} NAME"
+                if name is None and named.options
+                else "give one of them another name in the file"
+            )
             return BinwatchError(f"{file}: {error} may each be the {what}; {mend}")
         if missing and name:
-            return BinwatchError(f"{file}: no column {shown(name)}, only {found or 'nothing'}; correct {option}")
+            mend = f"correct {option}" if named.options else "name it in the file"
+            return BinwatchError(f"{file}: no column {shown(name)}, only {found or 'nothing'}; {mend}")
         if missing:
             return BinwatchError(
                 f"{file}: no column that is surely the {what}, only {found or 'nothing'}; say which with {option} NAME,"

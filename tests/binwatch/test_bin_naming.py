@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import openpyxl
 import pytest
 
 from binwatch.bin_naming import BY_NAME, naming
@@ -43,13 +44,27 @@ def test_a_list_goes_before_the_pattern(tmp_path: Path) -> None:
     assert naming(None, None)("IMG_1.jpg") == BY_NAME("IMG_1.jpg") == "IMG_1"
 
 
+def test_a_list_as_a_spreadsheet_or_another_csv(tmp_path: Path) -> None:
+    book = openpyxl.Workbook()
+    for row in (["Which photo is where"], ["Bin", "Photo"], ["A-1", "IMG_1.jpg"], [7, 12]):
+        book.active.append(row)
+    book.save(tmp_path / "bins.xlsx")
+    found = naming(None, tmp_path / "bins.xlsx")
+    assert (found("x/IMG_1.jpg"), found("12")) == ("A-1", "7")
+    (tmp_path / "bins.csv").write_bytes("photo;bin\nIMG_1.jpg;Fach Ö\n".encode("cp1252"))
+    assert naming(None, tmp_path / "bins.csv")("IMG_1.jpg") == "Fach Ö"
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("key,bin\na,b\n", "no column 'photo'; it takes a row for each photo: photo,bin"),
-        ("photo,bin\na.jpg,\n", "line 2: photo or bin is empty"),
-        ("photo,bin\na.jpg,A\na.jpg,B\n", "line 3: a.jpg is of A and of B"),
-        ('photo,bin\n"a.jpg,A\n', "is not a CSV in UTF-8"),
+        (
+            "key,bin\na,b\n",
+            "no column 'photo', only 'key', 'bin'; name it in the file; the list takes a row for each photo: photo,bin",
+        ),
+        ("photo,bin\na.jpg,\n", "row 2: photo or bin is empty"),
+        ("photo,bin\na.jpg,A\na.jpg,B\n", "row 3: a.jpg is of A and of B"),
+        ('photo,bin\n"a.jpg,A\n', "is no CSV (unexpected end of data)"),
     ],
 )
 def test_lists_that_say_too_little(tmp_path: Path, text: str, words: str) -> None:

@@ -632,6 +632,38 @@ def test_a_name_that_is_not_utf8_is_named(source: Path, tmp_path: Path) -> None:
         prepare(Folder(source), tmp_path / "data", Options(), Display())
 
 
+@pytest.mark.parametrize("where", ["folder", "bucket"])
+def test_photos_are_paired_with_metadata_as_workers_pair_them(
+    where: str, s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the folder that a photo is in, and by a list; of a bin with two photos, none is taken in silence."""
+    files = {
+        "bin-images/A-1/IMG_7.jpg": jpeg(1),
+        "bin-images/A-2/IMG_7.jpg": jpeg(2),
+        "bin-images/A-2/IMG_8.jpg": jpeg(3),
+        "bin-images/scan.jpg": jpeg(4),
+        "metadata/A-1/stock.json": metadata(3, "P1"),
+        "metadata/A-2/stock.json": metadata(4, "P2"),
+        "metadata/A-3/stock.json": metadata(5, "P3"),
+    }
+    for name, data in files.items():
+        path = tmp_path / "source" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        s3.put(name, data)
+    (tmp_path / "bins.csv").write_text("photo,bin\nscan.jpg,A-3\n", encoding="utf-8")
+    monkeypatch.setenv("BINWATCH_BIN_PATTERN", "(?P<bin>[^/]+)/[^/]+$")
+    monkeypatch.setenv("BINWATCH_BIN_LIST", str(tmp_path / "bins.csv"))
+    out = tmp_path / "data"
+    bucket = [f"s3://{s3.bucket}", "--endpoint", s3.endpoint_url]
+    run_cli("prepare", "--from", *([tmp_path / "source"] if where == "folder" else bucket), "--out", out, "--all")
+    assert {key: row["label"] for key, row in manifest(out).items()} == {"A-1": "3", "A-3": "5"}
+    assert left_out(out) == {
+        "A-2": "bin-images/A-2/IMG_7.jpg and bin-images/A-2/IMG_8.jpg are all A-2; keep one of them"
+    }
+    assert (out / "bin-images" / "A-3.jpg").read_bytes() == jpeg(4)
+
+
 @pytest.mark.parametrize("quantity", ["1_0", "\u0663", "-1", "1000001", "2.0", ""])
 def test_an_audited_quantity_is_a_number_in_digits(tmp_path: Path, quantity: str) -> None:
     audits = tmp_path / "audits.csv"

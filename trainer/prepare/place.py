@@ -12,6 +12,7 @@ from typing import Protocol
 from unicodedata import normalize
 from urllib.parse import urlsplit
 
+from binwatch.bin_naming import BY_NAME, BinNaming
 from binwatch.errors import ObjectsError
 from binwatch.keys import METADATA_SUFFIX, Kind, bin_of, kind_of
 from binwatch.objects import ObjectRefused, Objects
@@ -22,6 +23,9 @@ from trainer.errors import ConfigError
 PHOTOS, METADATA = "bin-images", "metadata"
 PUBLIC = "aft-vbi-pds"
 """The Amazon Bin Image Dataset: no credentials, 535,234 photos."""
+
+Index = dict[str, list[str]]
+"""`bin-images/KEY` or `metadata/KEY` → names of the files of that bin, below the place."""
 
 _MD5 = re.compile(r"^[0-9a-f]{32}$")
 
@@ -35,8 +39,9 @@ class Damaged(Exception):
 
 
 class Place(Protocol):
-    """Photos at `bin-images/KEY.jpg` and metadata at `metadata/KEY.json`. Called from many threads at once.
+    """Photos under `bin-images/` and metadata under `metadata/`. A key is a bin's id. Called from many threads at once.
 
+    Without a bin naming (binwatch.bin_naming), the files of KEY are `bin-images/KEY.jpg` and `metadata/KEY.json`.
     A photo may have the ending of another format, and endings may be in capitals. Reading raises Missing, Damaged, or
     ObjectsError for an outage.
     """
@@ -63,6 +68,7 @@ class Bucket:
     bucket: str
     prefix: str
     settings: Settings
+    naming: BinNaming = BY_NAME
 
     @property
     def name(self) -> str:
@@ -71,7 +77,14 @@ class Bucket:
     def keys(self) -> Iterator[str]:
         for listed in self.objects.list(self.bucket, f"{self.prefix}{METADATA}/"):
             if listed.key.lower().endswith(METADATA_SUFFIX):
-                yield bin_of(listed.key)
+                yield self.naming(listed.key)
+
+    @cached_property
+    def _names(self) -> Index:
+        """Of all objects; only needed where a name does not follow from its bin."""
+        parts = (f"{self.prefix}{part}/" for part in (PHOTOS, METADATA))
+        keys = (one.key for part in parts for one in self.objects.list(self.bucket, part))
+        return _index(self.prefix, keys, self.naming)
 
     def photo(self, key: str) -> bytes:
         return self._fetch_either(f"{PHOTOS}/{key}", ".jpg", self.settings.max_photo_bytes)
@@ -81,6 +94,8 @@ class Bucket:
 
     def _fetch_either(self, stem: str, usual: str, limit: int) -> bytes:
         """The object with the usual ending; where there is none, the one with another that will do."""
+        if self.naming is not BY_NAME:
+            return self._fetch(_only(stem, self._names), limit)
         try:
             return self._fetch(stem + usual, limit)
         except Missing as error:
@@ -124,19 +139,21 @@ class Folder:
     """A folder in the same layout."""
 
     folder: Path
+    naming: BinNaming = BY_NAME
 
     @property
     def name(self) -> str:
         return self.folder.name
 
     def keys(self) -> Iterator[str]:
-        files = sorted((self.folder / METADATA).iterdir())
+        files = sorted((self.folder / METADATA).rglob("*"))
         for path in files:
             if not is_text(path.name):
                 raise ConfigError(
                     f"'{visible(str(path))}': the name is not UTF-8, so it can be no key; rename the file"
                 )
-        return (bin_of(path.name) for path in files if kind_of(path.name) is Kind.METADATA)
+        names = (path.relative_to(self.folder).as_posix() for path in files)
+        return (self.naming(name) for name in names if kind_of(name) is Kind.METADATA)
 
     def photo(self, key: str) -> bytes:
         return self._read_either(f"{PHOTOS}/{key}", ".jpg")
@@ -145,22 +162,19 @@ class Folder:
         return self._read_either(f"{METADATA}/{key}", METADATA_SUFFIX)
 
     @cached_property
-    def _names(self) -> dict[str, list[str]]:
-        """Folder and stem → names of files; of all of them, once, since a folder may hold half a million."""
-        found: dict[str, list[str]] = {}
-        for part in (PHOTOS, METADATA):
-            for path in sorted((self.folder / part).glob("*")):
-                found.setdefault(f"{part}/{bin_of(path.name)}", []).append(f"{part}/{path.name}")
-        return found
+    def _names(self) -> Index:
+        """Of all files, once, since a folder may hold half a million."""
+        files = (path for part in (PHOTOS, METADATA) for path in sorted((self.folder / part).rglob("*")))
+        return _index("", (path.relative_to(self.folder).as_posix() for path in files), self.naming)
 
     def _read_either(self, stem: str, usual: str) -> bytes:
-        try:
-            return self._read(self.folder / f"{stem}{usual}")
-        except Missing:
-            other = _other(stem, self._names.get(stem, []))
-            if other is None:
-                raise
-        return self._read(self.folder / other)
+        if self.naming is BY_NAME:
+            try:
+                return self._read(self.folder / f"{stem}{usual}")
+            except Missing:
+                if stem not in self._names:
+                    raise
+        return self._read(self.folder / _only(stem, self._names))
 
     def _read(self, path: Path) -> bytes:
         try:
@@ -169,6 +183,28 @@ class Folder:
             raise Missing(f"{path.parent.name}/{path.name} is not there") from error
         except OSError as error:
             raise ObjectsError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _index(prefix: str, keys: Iterable[str], naming: BinNaming) -> Index:
+    found: Index = {}
+    for key in keys:
+        name = key.removeprefix(prefix)
+        part = name.partition("/")[0]
+        if kind_of(key) is (Kind.METADATA if part == METADATA else Kind.PHOTO):
+            found.setdefault(f"{part}/{naming(key)}", []).append(name)
+    return found
+
+
+def _only(stem: str, index: Index) -> str:
+    """The one name of a bin's photo or metadata file. Raises Missing if there is none, or are several."""
+    found = index.get(stem, [])
+    part, _, bin_id = stem.partition("/")
+    what = "metadata file" if part == METADATA else "photo"
+    if not found:
+        raise Missing(f"bin {bin_id} has no {what}")
+    if len(found) > 1:
+        raise Missing(f"{' and '.join(found)} are all {bin_id}; keep one of them")
+    return found[0]
 
 
 def _other(stem: str, names: Iterable[str]) -> str | None:
@@ -182,8 +218,9 @@ def _other(stem: str, names: Iterable[str]) -> str | None:
 
 def open_place(where: str, settings: Settings, endpoint: str | None = None, *, anonymous: bool = False) -> Place:
     """`s3://bucket/prefix` or a folder. The public bucket is always asked without credentials, at AWS."""
+    naming = settings.bin_naming
     if not where.startswith("s3://"):
-        return _folder(Path(where))
+        return _folder(Path(where), naming)
     parts = urlsplit(where)
     if not parts.netloc:
         raise ConfigError(f"{where}: names no bucket; expected s3://BUCKET/PREFIX or a folder")
@@ -191,15 +228,15 @@ def open_place(where: str, settings: Settings, endpoint: str | None = None, *, a
     address = endpoint or (None if public else settings.s3_endpoint_url)
     objects = Objects(settings.model_copy(update={"s3_endpoint_url": address}), anonymous=anonymous or public)
     prefix = parts.path.strip("/")
-    return Bucket(objects, parts.netloc, f"{prefix}/" if prefix else "", settings)
+    return Bucket(objects, parts.netloc, f"{prefix}/" if prefix else "", settings, BY_NAME if public else naming)
 
 
-def _folder(folder: Path) -> Folder:
+def _folder(folder: Path, naming: BinNaming) -> Folder:
     if not (folder / METADATA).is_dir():
         raise ConfigError(
             f"{folder}: has no folder {METADATA}/ beside {PHOTOS}/; name a folder with both, or s3://BUCKET"
         )
-    return Folder(folder)
+    return Folder(folder, naming)
 
 
 def _is_whole(data: bytes, etag: str) -> bool:

@@ -37,7 +37,7 @@ def check(
         ),
     ] = None,
     bin_list: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="CSV with columns photo and bin; else BINWATCH_BIN_LIST.")
+        Path | None, typer.Option(metavar="FILE", help="Table with columns photo and bin; else BINWATCH_BIN_LIST.")
     ] = None,
     records: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder to store counts in; default: beside the list.")
