@@ -36,6 +36,10 @@ ADDRESS_SPACE = 2 * 2**30
 """A photo that asks for more gets a MemoryError, which is reported."""
 LARGEST = 24 * 2**20
 """Bytes that a mutation adds at most."""
+TIFFS = [
+    *(("RGB", how) for how in ("raw", "tiff_lzw", "tiff_adobe_deflate", "jpeg", "packbits")),
+    *(("1", "group4"), ("L", "tiff_lzw"), ("P", "raw"), ("CMYK", "raw"), ("RGBA", "tiff_adobe_deflate")),
+]
 SLOW_S, LARGE_MIB = 10.0, 300
 """What may not be: processor time of a photo, and how far the process grows for it."""
 SAMPLES = sorted((Path(__file__).parents[1] / "samples" / "bin-images").glob("*.jpg"))[::30]
@@ -147,6 +151,11 @@ def seeds() -> list[bytes]:
         encoded(flat, "WEBP", lossless=True, method=0),
         *(encoded(image, "PNG") for image in rows),
         _run_lengths(),
+        *(encoded(small.convert(mode), "TIFF", compression=how) for mode, how in TIFFS),
+        encoded(flat, "TIFF", compression="tiff_lzw"),
+        encoded(small, "TIFF", save_all=True, append_images=[small.rotate(90)]),
+        *(encoded(small.convert(mode), "HEIF", quality=90, exif=exif) for mode in ("L", "RGB", "RGBA")),
+        encoded(flat, "HEIF", quality=50),
     ]
 
 
