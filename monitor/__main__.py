@@ -185,9 +185,9 @@ def discrepancies(
     prefix: Annotated[
         str | None, typer.Option(help="Only bins whose id begins so; with a slash in it, photos whose key does.")
     ] = None,
-    direction: Annotated[Direction, typer.Option(help="Side of the expected quantity that the count is on.")] = (
-        Direction.WRONG
-    ),
+    direction: Annotated[
+        Direction | None, typer.Option(help="Missing or surplus items, or both; default: BINWATCH_FLAG_DIRECTION.")
+    ] = None,
     size: Annotated[int, typer.Option(min=0, max=MORE, help="Least difference in items.")] = 0,
     audited: Annotated[
         bool | None, typer.Option("--audited/--not-audited", help="Only bins that were (not) audited; default: all.")
@@ -204,18 +204,19 @@ def discrepancies(
 
     if level is not None and not 0 < level <= MAX_LEVEL:
         raise BinwatchError(f"--level {level:g}: not above 0 and at most {MAX_LEVEL:g}")
+    settings = load_settings()
     wanted = {
         "since": since and since.replace(tzinfo=since.tzinfo or UTC),
         "until": until and until.replace(tzinfo=until.tzinfo or UTC),
         "prefix": prefix,
-        "direction": direction,
+        "direction": direction or Direction(settings.flag_direction.value),
         "size": size,
         "audited": audited,
         "model": model,
         "flagged": flagged,
     }
     filters = _given(Filters, wanted)
-    alpha = level or load_settings().flag_level
+    alpha = level or settings.flag_level
     _write(out, lambda records: discrepancies_document(records, filters, alpha))
 
 

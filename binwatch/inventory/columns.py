@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from binwatch.errors import BinwatchError, shown
@@ -43,7 +43,7 @@ class Named:
     bin: str | None = None
     quantity: str | None = None
     article: str | None = None
-    options: bool = True
+    options: bool = field(default=True, kw_only=True)
     """Whether a person can name them by options of the command; else only in the file."""
 
 

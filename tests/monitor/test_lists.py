@@ -204,7 +204,7 @@ def test_discrepancies_are_written_as_the_api_has_them(
     assert _run(monkeypatch, "discrepancies", "--out", "all.csv") == 0
     written = list(csv.reader(io.StringIO((here / "all.csv").read_text(encoding="utf-8-sig"))))
     assert written == list(csv.reader(io.StringIO(monitor.get("/api/discrepancies.csv").text)))
-    assert _run(monkeypatch, "discrepancies", "--direction", "under", "--not-audited", "--out", "some.xlsx") == 0
+    assert _run(monkeypatch, "discrepancies", "--direction", "missing", "--not-audited", "--out", "some.xlsx") == 0
     head, *rows = load_workbook(here / "some.xlsx").worksheets[0].iter_rows(values_only=True)
     assert [row[head.index("bin")] for row in rows] == ["f"]
     assert _run(monkeypatch, "discrepancies", "--until", "2020-01-01", "--out", "none.json") == 0
