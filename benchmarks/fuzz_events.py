@@ -39,9 +39,9 @@ from binwatch.records.engine import connect
 from binwatch.records.migrate import migrate
 from binwatch.records.tables import Count, Expectation
 from binwatch.settings import Settings
+from worker.brokers.sqs.queues import reason_attribute
 from worker.counting import Counting
 from worker.intake.routing import Routed, route
-from worker.intake.sqs import printable
 from worker.reconcile import unrecorded
 from worker.sending import as_json
 from worker.tasks import _parse
@@ -240,7 +240,9 @@ def _check_announced(item: Created, kind: Kind) -> None:
 
 
 def _check_reason(reason: str | None) -> None:
-    if reason is not None and (not reason or len(reason) > MOST_REASON or not printable(reason).isprintable()):
+    if reason is None:
+        return
+    if not reason or len(reason) > MOST_REASON or not reason_attribute(reason)["reason"]["StringValue"].isprintable():
         raise Finding(f"a reason of {len(reason)} characters, {reason[:50]!r}")
 
 

@@ -31,7 +31,7 @@ from binwatch.records.tables import Count
 from binwatch.settings import EventSource, Settings, adopt_environment, process_environment
 from tests.services.postgres import TEMPLATE, running_postgres
 from tests.services.rabbitmq import free_ports, running_rabbitmq
-from worker.intake.rabbitmq import RabbitEvents
+from worker.brokers.rabbitmq.events import RabbitEventQueue
 
 ROOT = Path(__file__).parents[1]
 START_S = 60
@@ -133,9 +133,8 @@ def photos_of(folder: Path, number: int) -> list[bytes]:
 def _declare_event_queue(settings: Settings, broker: str) -> None:
     """versitygw drops events for a queue that is not there."""
     names = (settings.event_queue, settings.event_dead_letter_queue)
-    events = RabbitEvents(broker, *names, prefetch=1, timeout_s=10)
-    events.declare()
-    events.close()
+    events = RabbitEventQueue(broker, *names, prefetch=1, timeout_s=10)
+    events.create()
 
 
 @contextmanager

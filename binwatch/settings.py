@@ -15,7 +15,7 @@ from pathlib import Path
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from binwatch.addresses import RABBITMQ, SQS, check_broker, check_endpoint, check_region
+from binwatch.addresses import RABBITMQ, check_broker, check_endpoint, check_region
 from binwatch.bin_naming import BinNaming, compiled, naming
 from binwatch.counts import Suspicion
 from binwatch.errors import SettingsError
@@ -368,13 +368,12 @@ def load_settings() -> Settings:
     except ValidationError as error:
         lines = [f"{_variable(part['loc'])}: {_message(part['msg'])}" for part in error.errors(include_url=False)]
         raise SettingsError("; ".join(lines)) from None  # its own words are the values, passwords among them
-    _check_region(settings)
+    require_region(settings, on_aws=settings.s3_endpoint_url is None)
     if settings.task_queue == settings.event_queue:
         raise SettingsError(
             f"{PREFIX}TASK_QUEUE and {PREFIX}EVENT_QUEUE are both {settings.task_queue!r}: Celery would destroy raw S3"
             " events in a queue that it consumes; name two queues"
         )
-    _refuse_fifo(settings)
     if settings.sagemaker_concurrent_transforms * settings.sagemaker_max_payload_mb > TRANSFORM_MB:
         raise SettingsError(
             f"{PREFIX}SAGEMAKER_CONCURRENT_TRANSFORMS × {PREFIX}SAGEMAKER_MAX_PAYLOAD_MB is over {TRANSFORM_MB},"
@@ -383,26 +382,9 @@ def load_settings() -> Settings:
     return settings
 
 
-def _refuse_fifo(settings: Settings) -> None:
-    """A FIFO queue wants a message group with every message, which neither S3 nor Celery gives it."""
-    on_sqs = {
-        "event_queue": settings.event_source is EventSource.SQS,
-        "event_dead_letter_queue": settings.event_source is EventSource.SQS,
-        "task_queue": settings.broker_url.get_secret_value().startswith(SQS),
-    }
-    for name, is_sqs in on_sqs.items():
-        queue = getattr(settings, name)
-        if is_sqs and queue.endswith(".fifo"):
-            raise SettingsError(
-                f"{_variable((name,))}: {queue!r} is a FIFO queue of SQS. S3 sends no events to one, and Celery no"
-                " tasks; name a standard queue. The order of events does not matter to Binwatch"
-            )
-
-
-def _check_region(settings: Settings) -> None:
-    """AWS' own variables may lead to other servers, too, with regions of their own."""
-    queues = settings.event_source is EventSource.SQS or settings.broker_url.get_secret_value().startswith(SQS)
-    on_aws = settings.s3_endpoint_url is None or (queues and settings.sqs_endpoint_url is None)
+def require_region(settings: Settings, *, on_aws: bool) -> None:
+    """Raise SettingsError unless the region is one; `on_aws`: it is of AWS' own servers, without an endpoint."""
+    # AWS' own variables may lead to other servers, too, with regions of their own.
     elsewhere = any(name.startswith("AWS_ENDPOINT_URL") and value for name, value in os.environ.items())
     try:
         check_region(settings.region, on_aws=on_aws and not elsewhere)

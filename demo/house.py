@@ -22,7 +22,8 @@ from binwatch.objects import Objects
 from binwatch.records.engine import connect
 from binwatch.records.migrate import migrate
 from binwatch.settings import EventSource, Settings, adopt_environment, process_environment
-from worker.queues import create_queues, queue_arn, queue_url, sqs_client
+from worker.brokers.choice import choose_queues
+from worker.brokers.sqs.queues import queue_arn, queue_url, sqs_client
 
 _ROOT = Path(__file__).parent.parent
 _POLL_S = 0.05
@@ -136,7 +137,7 @@ def _embedded(settings: Settings, endpoint: str, folder: Path) -> Settings:
 def _wire(settings: Settings) -> None:
     """Make the queues and the bucket, and have the bucket announce new objects."""
     sqs = sqs_client(settings)
-    create_queues(sqs, settings)
+    choose_queues(settings).create()
     s3 = make_client("s3", endpoint_url=settings.s3_endpoint_url, region_name=settings.region)
     s3.create_bucket(Bucket=settings.bucket)
     arn = queue_arn(sqs, queue_url(sqs, settings.event_queue))

@@ -22,7 +22,7 @@ from worker.output import Format, Line, printable_stdout, write
 from worker.skipped import SkippedTally
 
 if TYPE_CHECKING:
-    from worker.dead_letters import DeadLetter, DeadLetters
+    from worker.brokers.base import DeadLetter, DeadLetterQueue
 
 _BODY_SHOWN = 160  # characters of a message that no one could handle
 
@@ -63,10 +63,11 @@ def setup(
     ] = False,
 ) -> None:
     """Create the event queue and the task queue on SQS or RabbitMQ, each with its dead-letter queue."""
-    from worker.setup import make_bucket, make_queues, send_events
+    from worker.brokers.choice import choose_queues
+    from worker.setup import make_bucket, send_events
 
     settings = load_settings()
-    make_queues(settings)
+    choose_queues(settings).create()
     if bucket:
         remark(make_bucket(settings))
     if events:
@@ -200,13 +201,13 @@ def dead_letters(
     """List the messages that no one could handle, with id and reason; put them back, once the cause is gone; or throw
     some away.
     """
-    from worker.dead_letters import open_dead_letters
+    from worker.brokers.choice import choose_queues
 
     chosen = frozenset(ids or ())
     _check_choice(chosen, put_back=put_back, throw_away=throw_away, every=every)
-    queues = open_dead_letters(load_settings())
+    queues = choose_queues(load_settings()).dead_letters()
     if put_back:
-        remark(f"put back {sum(queue.put_back() for queue in queues)} messages")
+        remark(f"put back {sum(queue.redrive() for queue in queues)} messages")
         return
     if throw_away:
         _throw_away(queues, chosen, every=every)
@@ -227,11 +228,11 @@ def _check_choice(chosen: Collection[str], *, put_back: bool, throw_away: bool, 
         raise BinwatchError("ids and --all are for --throw-away; without it, leave them out")
 
 
-def _throw_away(queues: list[DeadLetters], chosen: Collection[str], *, every: bool) -> None:
+def _throw_away(queues: list[DeadLetterQueue], chosen: Collection[str], *, every: bool) -> None:
     """Print each message once it is deleted, so that what is printed is what is gone, however this ends."""
     out, missing = printable_stdout(), set(chosen)
     for queue in queues:
-        for letter in queue.throw_away(lambda letter: every or letter.id in chosen):
+        for letter in queue.delete(lambda letter: every or letter.id in chosen):
             missing.discard(letter.id)
             print(f"thrown away: {_shown(letter, len(letter.body))}", file=out)
     if missing:

@@ -5,38 +5,41 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, Protocol
 
 from celery import Celery, bootsteps
 from celery.apps.worker import Worker
-from kombu.entity import Queue
 
 from binwatch.settings import NightlyBackend, Settings
 from binwatch.version import version
 from worker.beat import SCHEDULER
+from worker.brokers.base import BrokerUnreachable, EventQueue
+from worker.brokers.choice import Queues, choose_queues
 from worker.consumer import CONSUMER
 from worker.counting import Counting
-from worker.depths import DepthWatch, open_depths
+from worker.depths import DepthWatch, look_at
 from worker.health import Health
 from worker.http import StatusServer
-from worker.intake.loop import Events, IntakeLoop
-from worker.intake.rabbitmq import BrokerUnreachable, check_permissions, dead_letter_queue, declare, task_queue
-from worker.intake.source import open_events
+from worker.intake.loop import IntakeLoop
 from worker.metrics import WorkerMetrics
 from worker.nightly.tasks import EXPIRES_S, NIGHTLY, NIGHTLY_POLL, PollNightly, StartNightly, nightly_crontab
-from worker.queues import TASK_VISIBILITY_S, client_config
-from worker.rabbitmq import use_guarded_transports
 from worker.sending import Sender
-from worker.sqs_transport import POLLS, TRANSPORT, Polls
 from worker.tasks import RECONCILE, CountPhotos, ReadMetadata, Reconcile
 
 logger = logging.getLogger(__name__)
 
 
-def make_app(settings: Settings) -> Celery:
-    """A Celery application that can send tasks. It does no work of its own until make_worker is called."""
-    use_guarded_transports()
-    app = Celery("binwatch", broker=settings.broker_url.get_secret_value(), set_as_current=False)
+class App(Celery):  # type: ignore[misc]  # Celery has no types
+    """A Celery application and the queues that it works with."""
+
+    queues: Queues
+
+
+def make_app(settings: Settings, queues: Queues | None = None) -> App:
+    """A Celery application that can send tasks; `queues`: other than the settings name. For work, see make_worker."""
+    app = App("binwatch", broker=settings.broker_url.get_secret_value(), set_as_current=False)
+    app.queues = queues or choose_queues(settings)
     app.conf.update(
         task_default_queue=settings.task_queue,
         task_serializer="json",
@@ -50,33 +53,15 @@ def make_app(settings: Settings) -> Celery:
         worker_hijack_root_logger=False,
         broker_connection_retry_on_startup=True,
         broker_heartbeat=20,
-        # After a reconnect Celery would lower the prefetch count by what is in hand, and may never raise it again.
+        # After a reconnect Celery would lower the prefetch count by what is in flight, and may never raise it again.
         worker_enable_prefetch_count_reduction=False,
         broker_connection_max_retries=None,  # by default Celery gives up, and the worker ends, after 100
-        broker_transport_options=_transport_options(settings),
         beat_schedule=_schedule(settings),
         beat_scheduler=SCHEDULER,
         beat_schedule_filename=str(settings.beat_file),
+        **app.queues.tasks.celery_options(),
     )
-    if is_sqs(settings):
-        app.conf.broker_transport = TRANSPORT
-    else:
-        app.conf.task_queues = [task_queue(settings.task_queue)]
     return app
-
-
-def _transport_options(settings: Settings) -> dict[str, Any]:
-    if not is_sqs(settings):
-        return {}
-    return {
-        "region": settings.region,
-        "visibility_timeout": TASK_VISIBILITY_S,
-        "wait_time_seconds": 1,
-        "polling_interval": 0.1,
-        "is_secure": settings.sqs_endpoint_url is None or settings.sqs_endpoint_url.startswith("https"),
-        "client-config": client_config(settings),
-        POLLS: Polls(),
-    }
 
 
 def _schedule(settings: Settings) -> dict[str, Any]:
@@ -92,51 +77,27 @@ def _schedule(settings: Settings) -> dict[str, Any]:
     return schedule
 
 
-def is_sqs(settings: Settings) -> bool:
-    """Whether Celery's broker is SQS."""
-    return settings.broker_url.get_secret_value().startswith("sqs")
-
-
-def prepare_task_queue(
-    app: Celery, settings: Settings, dead_letters: Queue | None = None, *, to_consume: bool = False
-) -> None:
-    """On RabbitMQ, declare Celery's queue so that what it rejects is kept. On SQS, the intake checks it.
-
-    `dead_letters` is the sender's queue, which Celery must not declare again where the user may not; `to_consume`: also
-    find out whether the user may read from the queue and write. Raises QueueError.
-    """
-    if is_sqs(settings):
-        return
-    (queue,) = app.conf.task_queues
-    with app.connection() as connection:
-        declare(connection, [dead_letters or dead_letter_queue(queue.name + "-dead"), queue])
-        if to_consume:
-            check_permissions(connection, queue)
-
-
 def open_sender(settings: Settings) -> Sender:
     """What sends tasks, for a command that is no worker; its queues are there. Raises QueueError."""
     app = make_app(settings)
-    sender = make_sender(app, settings)
-    prepare_task_queue(app, settings, sender.dead_letter_queue)
-    return sender
+    app.queues.tasks.prepare()
+    return make_sender(app, settings)
 
 
 def make_beat(settings: Settings) -> Any:
-    """Celery's beat. A RabbitMQ that is not there yet is waited for by its own tries. Raises QueueError."""
+    """Celery's beat, which itself retries until the broker is there. Raises QueueError."""
     app = make_app(settings)
     with suppress(BrokerUnreachable):
-        prepare_task_queue(app, settings)
+        app.queues.tasks.prepare()
     return app.Beat(loglevel="INFO", quiet=True)
 
 
-def make_sender(app: Celery, settings: Settings) -> Sender:
+def make_sender(app: App, settings: Settings) -> Sender:
     """What sends tasks to workers that run with the same settings."""
-    name = settings.task_queue + "-dead"
-    return Sender(app, settings.group_photos, name if is_sqs(settings) else dead_letter_queue(name))
+    return Sender(app, app.queues.tasks, settings.group_photos)
 
 
-def make_worker(app: Celery, settings: Settings) -> Worker:
+def make_worker(app: App, settings: Settings) -> Worker:
     """A worker that counts and, if there is an event source, takes events in. Raises before any message is touched."""
     metrics = WorkerMetrics()
     counting = Counting(settings, metrics)
@@ -147,14 +108,15 @@ def make_worker(app: Celery, settings: Settings) -> Worker:
         app.register_task(task(counting, sender, settings.retry_wait_s))
     for periodic in (Reconcile, StartNightly, PollNightly):
         app.register_task(periodic(counting, sender, settings))
-    prepare_task_queue(app, settings, sender.dead_letter_queue, to_consume=True)
-    events = open_events(settings)
-    probes = {**counting.probes(), "task queue": sender.check, "tasks": counting.idle.check}
-    if is_sqs(settings):
-        probes["task polls"] = app.conf.broker_transport_options[POLLS].check
-    depths = DepthWatch(open_depths(settings), metrics.depths, counting.idle.saw)
-    companions: list[Companion] = [counting.models, depths]
+    tasks, events = app.queues
+    tasks.prepare(to_consume=True)
+    probes = {**counting.probes(), "task queue": sender.check, "tasks": counting.idle.check, **tasks.probes()}
+    companions: list[Companion] = [
+        counting.models,
+        DepthWatch(partial(look_at, app.queues), metrics.depths, counting.idle.saw),
+    ]
     if events is not None:
+        events.open()
         intake = _make_intake(sender, settings, events, metrics)
         companions.append(intake)
         probes["event queue"] = intake.check
@@ -172,7 +134,7 @@ def make_worker(app: Celery, settings: Settings) -> Worker:
     )
 
 
-def _make_intake(sender: Sender, settings: Settings, events: Events, metrics: WorkerMetrics) -> IntakeLoop:
+def _make_intake(sender: Sender, settings: Settings, events: EventQueue, metrics: WorkerMetrics) -> IntakeLoop:
     return IntakeLoop(
         events,
         count=sender.count,

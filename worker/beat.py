@@ -12,6 +12,8 @@ from typing import Any
 
 from celery.beat import PersistentScheduler
 
+from worker.brokers.internals import recompute_schedule
+
 logger = logging.getLogger(__name__)
 
 SCHEDULER = "worker.beat:Scheduler"
@@ -35,7 +37,7 @@ class Scheduler(PersistentScheduler):  # type: ignore[misc]  # Celery has no typ
             entry.last_run_at = entry.default_now()
         if ahead:
             self.sync()
-            self._heap = None  # what is next was reckoned by the wrong clock, too
+            recompute_schedule(self)  # what is next was computed by the wrong clock, too
         wait_s: float = super().tick(*args, **kwargs)
         return wait_s
 

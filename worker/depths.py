@@ -6,18 +6,13 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from enum import StrEnum
-from typing import Any
 
-from binwatch.settings import EventSource, Settings
-from worker.intake.rabbitmq import rabbitmq_url
-from worker.queues import queue_url, sqs_client
-from worker.rabbitmq import connect_to
+from worker.brokers.choice import Queues
 
 logger = logging.getLogger(__name__)
 
 INTERVAL_S = 15.0
 """As often as Prometheus scrapes, by its own default."""
-_CONNECT_S = 5.0
 
 
 class QueueRole(StrEnum):
@@ -30,49 +25,15 @@ class QueueRole(StrEnum):
 
 
 Depths = Callable[[], Mapping[str, int]]
-"""Messages that wait in each queue, those in a worker's hand not included. Raises if a broker does not answer."""
+"""Messages that wait in each queue, without those in flight. Raises if a broker does not answer."""
 
 
-def open_depths(settings: Settings) -> Depths:
-    """Looks at the queues that the settings name."""
-    events = {
-        QueueRole.EVENTS: settings.event_queue,
-        QueueRole.EVENTS_DEAD: settings.event_dead_letter_queue,
-    }
-    tasks = {QueueRole.TASKS: settings.task_queue, QueueRole.TASKS_DEAD: settings.task_queue + "-dead"}
-    broker = settings.broker_url.get_secret_value()
-    looks = [_on_sqs(settings, tasks) if broker.startswith("sqs") else _on_rabbitmq(broker, tasks)]
-    if settings.event_source is EventSource.SQS:
-        looks.append(_on_sqs(settings, events))
-    elif settings.event_source is EventSource.RABBITMQ:
-        looks.append(_on_rabbitmq(rabbitmq_url(settings), events))
-    return lambda: {role: depth for look in looks for role, depth in look().items()}
-
-
-def _on_sqs(settings: Settings, names: Mapping[QueueRole, str]) -> Depths:
-    client = sqs_client(settings)
-
-    def look() -> dict[str, int]:
-        return {role.value: depth(name) for role, name in names.items()}
-
-    def depth(name: str) -> int:
-        wanted = "ApproximateNumberOfMessages"
-        found: dict[str, Any] = client.get_queue_attributes(QueueUrl=queue_url(client, name), AttributeNames=[wanted])
-        return int(found["Attributes"][wanted])
-
-    return look
-
-
-def _on_rabbitmq(url: str, names: Mapping[QueueRole, str]) -> Depths:
-    def look() -> dict[str, int]:
-        # A connection for each look: one that is kept would need heartbeats, and could be dead without a sign.
-        # Not its default_channel, which tries for longer.
-        with connect_to(url, connect_timeout=_CONNECT_S) as connection, connection.channel() as channel:
-            return {
-                role.value: int(channel.queue_declare(name, passive=True).message_count) for role, name in names.items()
-            }
-
-    return look
+def look_at(queues: Queues) -> dict[str, int]:
+    """Messages that wait in each queue, by its role. Raises if a broker does not answer."""
+    found = dict(zip((QueueRole.TASKS, QueueRole.TASKS_DEAD), queues.tasks.depths(), strict=True))
+    if queues.events is not None:
+        found |= zip((QueueRole.EVENTS, QueueRole.EVENTS_DEAD), queues.events.depths(), strict=True)
+    return {role.value: depth for role, depth in found.items()}
 
 
 class DepthWatch:

@@ -8,10 +8,9 @@ from dataclasses import asdict
 from typing import Any
 
 from celery import Celery
-from kombu.entity import Queue
 
 from binwatch.events import Created
-from worker.rabbitmq import check_takes_messages
+from worker.brokers.base import TaskQueue
 
 COUNT_PHOTOS = "binwatch.count_photos"
 READ_METADATA = "binwatch.read_metadata"
@@ -24,15 +23,10 @@ _REASON_LENGTH = 1000
 class Sender:
     """Sends groups of at most `size` objects. Each method returns once the broker has them, and raises if it cannot."""
 
-    def __init__(self, app: Celery, size: int, dead_letters: Queue | str) -> None:
+    def __init__(self, app: Celery, queue: TaskQueue, size: int) -> None:
         self._app = app
+        self._queue = queue
         self._size = size
-        self._dead_letters = dead_letters
-
-    @property
-    def dead_letter_queue(self) -> Queue | None:
-        """RabbitMQ's, which has to be declared; None on SQS."""
-        return self._dead_letters if isinstance(self._dead_letters, Queue) else None
 
     def count(self, photos: Sequence[Created]) -> None:
         """Have photos counted."""
@@ -46,9 +40,10 @@ class Sender:
         """Send objects that a task had in hand anew; `suspect`: a worker may have died of them."""
         self._app.send_task(task, args=[objects], kwargs={"suspect": suspect}, headers=_now())
 
-    def set_aside(self, task: str, objects: list[dict[str, Any]], reason: str) -> None:
+    def dead_letter(self, task: str, objects: list[dict[str, Any]], reason: str) -> None:
         """Send a task to the dead-letter queue, with the reason."""
-        self._app.send_task(task, args=[objects], queue=self._dead_letters, headers={REASON: reason[:_REASON_LENGTH]})
+        headers = {REASON: reason[:_REASON_LENGTH]}
+        self._app.send_task(task, args=[objects], queue=self._queue.dead_letter_target, headers=headers)
 
     def backlog(self) -> int:
         """Tasks that wait in the queue, as far as the broker knows."""
@@ -57,11 +52,9 @@ class Sender:
             return int(connection.default_channel.queue_declare(queue=name, passive=True).message_count)
 
     def check(self) -> None:
-        """Raise unless the broker answers and, if it is RabbitMQ, takes messages: it may be low on disk or memory."""
+        """Raise unless the broker answers and accepts messages."""
         self.backlog()
-        if self._app.conf.task_queues:  # as on RabbitMQ only
-            with self._app.connection_for_write() as connection:
-                check_takes_messages(connection)
+        self._queue.check_accepts(self._app)
 
     def _send(self, task: str, objects: Sequence[Created]) -> None:
         for start in range(0, len(objects), self._size):

@@ -17,7 +17,7 @@ from kombu import compression
 from kombu.exceptions import KombuError
 
 from binwatch.errors import BinwatchError
-from worker.amqp_properties import UNREADABLE
+from worker.brokers.internals import UNREADABLE
 from worker.sending import REASON, SENT_AT
 
 logger = logging.getLogger(__name__)

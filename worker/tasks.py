@@ -14,7 +14,6 @@ from functools import partial
 from typing import Any, ClassVar
 
 from celery import Task
-from celery.exceptions import Reject
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
 
@@ -39,8 +38,6 @@ _SUSPECTS = threading.Lock()
 Groups do not wait for it: after a broker has crashed, all that it had may come as suspect, and must be done quickly. A
 group that kills is halved eight times at most until it stands alone, which is fewer than MAX_DEATHS.
 """
-REFUSED_WAIT_S = 5.0
-"""How long a task rests that RabbitMQ must send again, since it takes nothing in its place."""
 MAX_RETRIES = 10
 """Retries (over some six minutes) of an object that S3 fails on, though it answers: then the object is to blame."""
 _MAX_DOUBLINGS = 20  # an outage of days must not end in a number too large for a float
@@ -110,7 +107,7 @@ class _ObjectsTask(Task):  # type: ignore[misc]  # Celery has no types
             self._run_as_it_came(objects, suspect)
 
     def _run_as_it_came(self, objects: _Objects, suspect: bool) -> None:
-        came_again = _came_again(self.request)
+        came_again = self.app.queues.tasks.is_redelivered(self.request)
         if came_again and len(objects) > 1:
             self._halve(objects, suspect=True)
         elif (came_again or suspect) and len(objects) == 1:
@@ -166,7 +163,7 @@ class _ObjectsTask(Task):  # type: ignore[misc]  # Celery has no types
         why = f"{deaths} workers died while they had only this in hand"
         outages = self.give_up([suspect], why)  # else each reconcile would send it again
         if not outages:
-            self._sender.set_aside(self.name, objects, why)
+            self._sender.dead_letter(self.name, objects, why)
             self._end_trial(suspect)
         return outages
 
@@ -190,7 +187,7 @@ class _ObjectsTask(Task):  # type: ignore[misc]  # Celery has no types
         if outages:
             raise self._again(objects, outages[0].error)
         with self._in_its_place():
-            self._sender.set_aside(self.name, objects, reason)
+            self._sender.dead_letter(self.name, objects, reason)
 
     def _halve(self, objects: _Objects, *, suspect: bool) -> None:
         half = len(objects) // 2
@@ -200,16 +197,13 @@ class _ObjectsTask(Task):  # type: ignore[misc]  # Celery has no types
 
     @contextmanager
     def _in_its_place(self) -> Iterator[None]:
-        """Something is sent in the message's place. If the broker does not take that, the message must come again:
-        Celery would have RabbitMQ take it for a dead letter."""
+        """Something is sent in the message's place. If the broker refuses that, the message must be redelivered:
+        Celery would have it dead-lettered."""
         try:
             yield
         except Exception as error:
-            logger.warning("%s: the broker takes no message (%s); this one comes again", self.name, error)
-            if _sqs_message(self.request):  # SQS takes back by being sent it once more, but it comes again by itself
-                raise Reject(error, requeue=False) from error
-            time.sleep(REFUSED_WAIT_S)  # RabbitMQ sends it again at once
-            raise Reject(error, requeue=True) from error
+            logger.warning("%s: the broker accepts no message (%s); this one is redelivered", self.name, error)
+            raise self.app.queues.tasks.rejection(error) from error
 
     def _again(self, objects: _Objects, error: Exception) -> Exception:
         self._counting.metrics.retried()
@@ -231,18 +225,6 @@ def _is_outage(error: Exception) -> bool:
     and a permission may be lacking. Only what it cannot hold may be an object's fault."""
     broken = isinstance(error, DBAPIError | NoConnectionFree | EngineBroken | RecordsBroken)
     return broken and not isinstance(error, DataError | IntegrityError)
-
-
-def _came_again(request: Any) -> bool:
-    """Whether the broker has sent this very message before: RabbitMQ says so, SQS counts."""
-    if (request.delivery_info or {}).get("redelivered"):
-        return True
-    return int(_sqs_message(request).get("Attributes", {}).get("ApproximateReceiveCount", 1)) > 1
-
-
-def _sqs_message(request: Any) -> dict[str, Any]:
-    """The message that the task came in, if it came from SQS."""
-    return ((request.properties or {}).get("delivery_info") or {}).get("sqs_message") or {}
 
 
 class CountPhotos(_ObjectsTask):

@@ -144,19 +144,6 @@ def test_celery_must_not_consume_the_event_queue(monkeypatch: pytest.MonkeyPatch
         load_settings()
 
 
-@pytest.mark.parametrize("setting", ["EVENT_QUEUE", "EVENT_DEAD_LETTER_QUEUE", "TASK_QUEUE"])
-def test_fifo_queues_are_refused_at_start(monkeypatch: pytest.MonkeyPatch, setting: str) -> None:
-    """On SQS, where the name says it. Of RabbitMQ's queues a name says nothing."""
-    monkeypatch.setenv(f"BINWATCH_{setting}", "photos.fifo")
-    with pytest.raises(
-        SettingsError, match=rf"BINWATCH_{setting}: 'photos\.fifo' is a FIFO queue of SQS.*standard queue"
-    ):
-        load_settings()
-    monkeypatch.setenv("BINWATCH_EVENT_SOURCE", "rabbitmq")
-    monkeypatch.setenv("BINWATCH_BROKER_URL", "amqp://guest:guest@127.0.0.1//")
-    assert getattr(load_settings(), setting.lower()) == "photos.fifo"
-
-
 def _kind(field: FieldInfo) -> str:
     """A field's type and range, in words."""
     types = [part for part in get_args(field.annotation) or (field.annotation,) if part is not type(None)]

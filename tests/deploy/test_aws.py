@@ -16,7 +16,10 @@ import pytest
 
 from binwatch.settings import PREFIX, Settings
 from tests.deploy.template import TEMPLATE, TEXT, Resolved
-from worker.queues import EVENT_VISIBILITY_S, MAX_RECEIVES, TASK_VISIBILITY_S, check_queues
+from worker.brokers.base import TASK_VISIBILITY_S
+from worker.brokers.choice import choose_queues
+from worker.brokers.sqs.events import VISIBILITY_S as EVENT_VISIBILITY_S
+from worker.brokers.sqs.queues import MAX_RECEIVES
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "aws"
 PARAMETERS = TEMPLATE["Parameters"]
@@ -92,7 +95,10 @@ def test_the_stack_is_made(stack: Stack) -> None:
 def test_queues_are_what_workers_ask_for(stack: Stack) -> None:
     settings = Settings(region=REGION)
     sqs = stack.client("sqs")
-    check_queues(sqs, settings)  # the names, and that each has somewhere for what no one can handle
+    tasks, events = choose_queues(settings)
+    assert events is not None
+    tasks.prepare(to_consume=True)  # the names, and that each has a dead-letter queue
+    events.open()
     for name, seconds in ((settings.event_queue, EVENT_VISIBILITY_S), (settings.task_queue, TASK_VISIBILITY_S)):
         url = sqs.get_queue_url(QueueName=name)["QueueUrl"]
         attributes = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]

@@ -18,7 +18,8 @@ from tests.services.proxy import Proxy
 from tests.services.rabbitmq import RabbitMQ
 from tests.services.s3 import S3
 from tests.worker.brightness import write_brightness_bundle
-from worker.queues import create_queues, sqs_client
+from worker.brokers.choice import choose_queues
+from worker.brokers.sqs.queues import sqs_client
 
 TOOK = pytest.StashKey[dict[str, str]]()
 
@@ -82,7 +83,7 @@ def sqs_house(tmp_path: Path, s3: S3, faulty_sqs: FaultySqs, postgres_url: str, 
         }
     )
     client = sqs_client(settings.model_copy(update={"sqs_endpoint_url": s3.endpoint_url}))
-    create_queues(client, settings)
+    choose_queues(settings).create()
     records = connect(postgres_url)
     house = SqsHouse(settings, s3, records, tmp_path)
     house.client = client

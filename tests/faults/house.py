@@ -25,8 +25,9 @@ from binwatch.records.tables import Comparison, ComparisonTotal, Count, PhotoTot
 from binwatch.settings import Settings, process_environment
 from tests.services.s3 import S3
 from tests.worker.brightness import brightness_of, jpeg
-from worker.dead_letters import DeadLetter, open_dead_letters
-from worker.intake.rabbitmq import dead_letter_queue, event_queue
+from worker.brokers.base import DeadLetter
+from worker.brokers.choice import choose_queues
+from worker.brokers.rabbitmq.queues import dead_letter_queue, event_queue
 
 ROOT = Path(__file__).parent.parent.parent
 WITHIN_S = 60
@@ -167,7 +168,7 @@ class House:
 
     def dead_letters(self) -> list[DeadLetter]:
         """What `python -m worker dead-letters` lists."""
-        return [letter for queue in open_dead_letters(self.settings) for letter in queue.messages()]
+        return [letter for queue in choose_queues(self.settings).dead_letters() for letter in queue.messages()]
 
     def waiting(self, *queues: str) -> int:
         """Messages in the queues (the event queue and the task queue unless told) that no worker has in hand."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from tests.faults.house import House
-from worker.queues import queue_url
+from worker.brokers.sqs.queues import queue_url
 
 _DEPTHS = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
 

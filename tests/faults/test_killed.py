@@ -13,7 +13,7 @@ from binwatch.errors import Reason
 from tests.faults.conftest import Took
 from tests.faults.house import House, Worker, announcement
 from tests.worker.brightness import brightness_of, jpeg
-from worker.dead_letters import open_dead_letters
+from worker.brokers.choice import choose_queues
 from worker.tasks import MAX_DEATHS
 
 KILLS = 10
@@ -93,7 +93,7 @@ def test_a_photo_kills_every_worker(house: House, took: Took) -> None:
     assert letter.reason == f"{MAX_DEATHS} workers died while they had only this in hand"
     assert key in letter.body
     assert house.reconcile().startswith("sent 0 ")
-    assert sum(queue.put_back() for queue in open_dead_letters(house.settings)) == 1
+    assert sum(queue.redrive() for queue in choose_queues(house.settings).dead_letters()) == 1
     house.counted[photo] = 3
     house.failed_before.append(Reason.CRASHED)
     house.start()

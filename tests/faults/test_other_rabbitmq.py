@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from tests.faults.house import House
 from tests.services.rabbitmq import RabbitMQ, free_ports
-from worker.setup import make_queues
+from worker.brokers.choice import choose_queues
 
 PHOTOS = 40
 
@@ -36,7 +36,7 @@ def test_queues_are_quorum_queues_by_default(house: House, rabbitmq: RabbitMQ, v
 
 
 def test_a_user_who_may_declare_nothing_uses_the_queues_that_are_there(house: House, rabbitmq: RabbitMQ) -> None:
-    make_queues(house.settings)
+    choose_queues(house.settings).create()
     house.publish([body for n in range(PHOTOS) for body in (house.photo(n), house.metadata(n, n % 5))])
     house.publish(["no event"])
     limit(rabbitmq, house, configure="^$", write=".*", read=".*")

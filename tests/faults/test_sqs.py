@@ -16,7 +16,7 @@ from tests.faults.sqs_house import SqsHouse
 from tests.services.faulty_sqs import ALL, Fault, FaultySqs, page, refuse, reset, silent_for
 from tests.services.proxy import Proxy
 from tests.services.rabbitmq import free_ports
-from worker.queues import queue_url
+from worker.brokers.sqs.queues import queue_url
 
 PHOTOS = 60
 REQUESTS = 8
@@ -135,7 +135,7 @@ def test_a_worker_stops_although_sqs_takes_nothing_back(
     faulty_sqs.fail_until_told(refuse(500, "InternalFailure"), operations={"ChangeMessageVisibility"})
     sqs_house.stop(worker)
     said = log.read_text(errors="replace")
-    assert said.count("tasks cannot be given back to SQS") == 1
+    assert said.count("tasks cannot be requeued on SQS") == 1
     assert "Traceback" not in said
     faulty_sqs.fail_until_told(None)
     sqs_house.settings = patient

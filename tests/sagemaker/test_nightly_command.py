@@ -27,10 +27,11 @@ from tests.services.s3 import S3
 from tests.worker.brightness import brightness_of, jpeg, write_brightness_bundle
 from worker.app import make_app
 from worker.backfill import Progress, backfill
+from worker.brokers.choice import choose_queues
+from worker.brokers.sqs.queues import queue_url, sqs_client
 from worker.counting import Counting
 from worker.nightly.ledger import Ledger
 from worker.nightly.tasks import PollNightly, StartNightly
-from worker.queues import create_queues, queue_url, sqs_client
 
 ROOT = Path(__file__).parents[2]
 WITHIN_S = 60
@@ -274,7 +275,7 @@ def test_what_could_not_be_counted_is_told_apart(
 def test_all_again_by_local_workers(settings: Settings, counting: Counting, s3: S3) -> None:
     settings = settings.model_copy(update={"task_queue": f"tasks-{s3.bucket}", "event_queue": f"events-{s3.bucket}"})
     client = sqs_client(settings)
-    create_queues(client, settings)
+    choose_queues(settings).create()
     put_photos(s3, 3)
     counting.count([Created(s3.bucket, f"bin-images/{number:05}.jpg") for number in range(3)])
     process = start(settings, "--backend", "local", "--again", "--prefix", "bin-images/")
@@ -296,7 +297,7 @@ def test_a_dry_run_says_what_the_run_does_whatever_the_grace(settings: Settings,
             "nightly_backend": NightlyBackend.LOCAL,
         }
     )
-    create_queues(sqs_client(settings), settings)
+    choose_queues(settings).create()
     for number in range(3):
         s3.put(f"bin-images/{number:05}.jpg", jpeg(brightness_of(number)))
     if not grace_s:  # so that the command has no workers to wait for

@@ -17,7 +17,7 @@ import pytest
 from kombu.connection import Connection
 
 from tests.services.postgres import require_service
-from worker.rabbitmq import BrokerBlocked, check_takes_messages, connect_to
+from worker.brokers.rabbitmq.connections import BrokerBlocked, check_takes_messages, connect_to
 
 START_S = 90
 # Not the wrapper in PATH: that one insists on root or on Debian's own user and folders.

@@ -17,7 +17,8 @@ from celery import Celery
 from binwatch.settings import EventSource, Settings, process_environment
 from worker.app import make_app
 from worker.beat import Scheduler
-from worker.queues import create_queues, queue_url, sqs_client
+from worker.brokers.choice import choose_queues
+from worker.brokers.sqs.queues import queue_url, sqs_client
 
 ROOT = Path(__file__).parent.parent.parent
 WITHIN_S = 60
@@ -125,7 +126,7 @@ def test_the_command_sends_a_task_although_its_file_is_ahead(settings: Settings,
     given = {"beat_file": tmp_path / "beat", "reconcile_minutes": 0.01, "event_source": EventSource.NONE}
     settings = settings.model_copy(update=given)
     client = sqs_client(settings)
-    create_queues(client, settings)
+    choose_queues(settings).create()
     app = make_app(settings)
     clock.now = datetime.now(UTC) + AHEAD
     before = scheduler(app)

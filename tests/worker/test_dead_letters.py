@@ -21,17 +21,14 @@ from pydantic import SecretStr
 from binwatch.errors import BinwatchError
 from binwatch.settings import EventSource, Settings, process_environment
 from tests.services.rabbitmq import RabbitMQ
-from worker import dead_letters as dead_letters_module
 from worker.__main__ import cli
 from worker.app import make_app
-from worker.dead_letters import DeadLetter, DeadLetters, open_dead_letters
-from worker.intake.loop import Events
-from worker.intake.received import Received
-from worker.intake.source import open_events
-from worker.queues import QueueError, create_queues, sqs_client
+from worker.brokers.base import DeadLetter, DeadLetterQueue, EventMessage, EventQueue, QueueError
+from worker.brokers.choice import choose_queues
+from worker.brokers.rabbitmq import dead_letters as dead_letters_module
 
 ROOT = Path(__file__).parent.parent.parent
-Broker = tuple[Settings, Events]
+Broker = tuple[Settings, EventQueue]
 
 
 @pytest.fixture(params=["sqs", "rabbitmq"])
@@ -50,9 +47,10 @@ def broker(request: pytest.FixtureRequest, settings: Settings) -> Broker:
             }
         )
     else:
-        create_queues(sqs_client(settings), settings)
-    events = open_events(settings)
+        choose_queues(settings).create()
+    events = choose_queues(settings).events
     assert events is not None
+    events.open()
     return settings, events
 
 
@@ -64,12 +62,12 @@ def eventually(look: Callable[[], list[DeadLetter]], wanted: int) -> list[DeadLe
     return found
 
 
-def of_events(settings: Settings) -> DeadLetters:
-    return open_dead_letters(settings)[0]
+def of_events(settings: Settings) -> DeadLetterQueue:
+    return choose_queues(settings).dead_letters()[0]
 
 
-def set_aside(events: Events, body: str, reason: str) -> None:
-    events.set_aside(Received("1", body, None), reason)
+def set_aside(events: EventQueue, body: str, reason: str) -> None:
+    events.dead_letter(EventMessage("1", body, None), reason)
 
 
 def test_each_is_listed_with_its_reason_and_stays(broker):
@@ -91,7 +89,7 @@ def test_what_is_put_back_comes_again_and_is_no_longer_dead(broker):
     for body in bodies:
         set_aside(events, body, "not an S3 event")
     eventually(of_events(settings).messages, 12)
-    assert of_events(settings).put_back() == 12
+    assert of_events(settings).redrive() == 12
     received: list[str] = []
     deadline = time.monotonic() + 20
     while len(received) < 12 and time.monotonic() < deadline:
@@ -106,14 +104,14 @@ def test_a_task_that_celery_rejected_is_listed_too(broker, rabbitmq):
     if settings.event_source is not EventSource.RABBITMQ:
         pytest.skip("SQS itself moves a rejected task, after its visibility time-outs")
     app = make_app(settings)
-    open_dead_letters(settings)[1].messages()  # declares both queues
+    choose_queues(settings).dead_letters()[1].messages()  # declares both queues
     app.send_task("binwatch.count_photos", args=[[]])
     with Connection(rabbitmq.url) as connection:
         channel = connection.default_channel
         channel.basic_reject(channel.basic_get(settings.task_queue).delivery_tag, requeue=False)
-    (letter,) = eventually(open_dead_letters(settings)[1].messages, 1)
+    (letter,) = eventually(choose_queues(settings).dead_letters()[1].messages, 1)
     assert (letter.queue, letter.reason) == (settings.task_queue + "-dead", "rejected by the worker")
-    assert open_dead_letters(settings)[1].put_back() == 1
+    assert choose_queues(settings).dead_letters()[1].redrive() == 1
     with Connection(rabbitmq.url) as connection:
         message = connection.default_channel.basic_get(settings.task_queue)
     assert message.headers["task"] == "binwatch.count_photos"
@@ -140,11 +138,11 @@ def test_only_what_is_chosen_is_thrown_away(broker):
     letters = eventually(of_events(settings).messages, 4)
     chosen = {letter.id for letter in letters if letter.body == "b"}
     assert len(chosen) == 1, "what says the same has the same id"
-    thrown = list(of_events(settings).throw_away(lambda letter: letter.id in chosen))
+    thrown = list(of_events(settings).delete(lambda letter: letter.id in chosen))
     assert [letter.body for letter in thrown] == ["b", "b"]
     assert sorted(letter.body for letter in eventually(of_events(settings).messages, 2)) == ["a", "c"]
-    assert list(of_events(settings).throw_away(lambda _: False)) == []
-    assert len(list(of_events(settings).throw_away(lambda _: True))) == 2
+    assert list(of_events(settings).delete(lambda _: False)) == []
+    assert len(list(of_events(settings).delete(lambda _: True))) == 2
     assert eventually(of_events(settings).messages, 0) == []
     events.close()
 
@@ -200,16 +198,18 @@ def run(settings: Settings, *options: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture
-def slow_queue(rabbitmq: RabbitMQ, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], DeadLetters]:
+def slow_queue(
+    rabbitmq: RabbitMQ, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[int], DeadLetterQueue]:
     """A dead-letter queue with a message, whose first reads fail as in a broker that has just started."""
     name, get = f"tasks-{uuid.uuid4().hex[:12]}", Channel.basic_get
     given = {"broker_url": SecretStr(rabbitmq.url), "event_source": EventSource.NONE, "task_queue": name}
-    (queue,) = open_dead_letters(settings.model_copy(update=given))
+    (queue,) = choose_queues(settings.model_copy(update=given)).dead_letters()
     queue.messages()
     with Connection(rabbitmq.url) as connection:
         connection.Producer().publish("a", routing_key=f"{name}-dead", headers={"reason": "no reason"})
 
-    def fails(times: int) -> DeadLetters:
+    def fails(times: int) -> DeadLetterQueue:
         left = [None] * times
 
         def fail(channel: Channel, *arguments: object, **options: object) -> object:
@@ -240,6 +240,6 @@ def test_a_queue_that_does_not_get_ready_is_named(slow_queue, monkeypatch):
 def test_a_broker_that_is_not_there_is_named_at_once(settings, closed_url):
     url = closed_url.replace("http://", "amqp://guest:guest@") + "//"
     given = {"broker_url": SecretStr(url), "event_source": EventSource.NONE}
-    (queue,) = open_dead_letters(settings.model_copy(update=given))
+    (queue,) = choose_queues(settings.model_copy(update=given)).dead_letters()
     with pytest.raises(QueueError, match=r"RabbitMQ cannot be reached .*BINWATCH_BROKER_URL"):
         queue.messages()

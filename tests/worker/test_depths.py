@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 from kombu.connection import Connection
@@ -15,11 +16,10 @@ from binwatch.settings import EventSource, Settings
 from tests.services.rabbitmq import RabbitMQ
 from tests.worker.test_tasks import Scripted, broker, keep_back, nothing_back, running, wait_until  # noqa: F401
 from worker.app import make_app, make_sender
-from worker.dead_letters import open_dead_letters
-from worker.depths import DepthWatch, open_depths
-from worker.intake.source import open_events
+from worker.brokers.choice import choose_queues
+from worker.brokers.sqs.queues import queue_url, sqs_client
+from worker.depths import DepthWatch, look_at
 from worker.metrics import WorkerMetrics
-from worker.queues import create_queues, queue_url, sqs_client
 
 PHOTOS = [Created("bins", f"{n}.jpg") for n in range(20)]  # three groups of at most 8
 
@@ -30,9 +30,9 @@ def on_rabbitmq(settings: Settings, rabbitmq: RabbitMQ, events: EventSource) -> 
 
 
 def send_event(settings: Settings, rabbitmq: RabbitMQ, times: int) -> None:
-    events = open_events(settings)
+    events = choose_queues(settings).events
     assert events is not None
-    events.close()
+    events.create()
     for _ in range(times):
         if settings.event_source is EventSource.SQS:
             sqs = sqs_client(settings)
@@ -51,15 +51,15 @@ def sample(metrics: WorkerMetrics, name: str, queue: str) -> float | None:
     [("sqs", EventSource.SQS), ("rabbitmq", EventSource.RABBITMQ), ("rabbitmq", EventSource.SQS)],
 )
 def test_what_waits_in_each_queue(tasks: str, events: EventSource, settings: Settings, rabbitmq: RabbitMQ) -> None:
-    create_queues(sqs_client(settings), settings)
+    choose_queues(settings).create()
     if tasks == "rabbitmq":
         settings = on_rabbitmq(settings, rabbitmq, events)
-    open_dead_letters(settings)[-1].messages()  # on RabbitMQ, this makes the task queues
-    depths = open_depths(settings)
+    choose_queues(settings).dead_letters()[-1].messages()  # on RabbitMQ, this makes the task queues
+    depths = partial(look_at, choose_queues(settings))
     send_event(settings, rabbitmq, 4)
     sender = make_sender(make_app(settings), settings)
     sender.count(PHOTOS)
-    sender.set_aside("binwatch.count_photos", [], "no reason")
+    sender.dead_letter("binwatch.count_photos", [], "no reason")
     wanted = {"events": 4, "events_dead_letters": 0, "tasks": 3, "tasks_dead_letters": 1}
     wait_until(lambda: depths() == wanted)  # a quorum queue counts with a delay
 

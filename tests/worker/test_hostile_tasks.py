@@ -30,11 +30,11 @@ from binwatch.events import Created
 from binwatch.settings import EventSource, Settings
 from tests.services.rabbitmq import RabbitMQ
 from tests.worker.test_tasks import Scripted
-from worker.app import make_app, make_sender, prepare_task_queue
-from worker.dead_letters import open_dead_letters
-from worker.intake.rabbitmq import RabbitEvents
-from worker.intake.received import Received
-from worker.queues import create_queues, queue_url, sqs_client
+from worker.app import make_app, make_sender
+from worker.brokers.base import EventMessage
+from worker.brokers.choice import choose_queues
+from worker.brokers.rabbitmq.events import RabbitEventQueue
+from worker.brokers.sqs.queues import queue_url, sqs_client
 from worker.task_messages import NoTask, admit
 from worker.tasks import CountPhotos, ReadMetadata
 
@@ -140,7 +140,7 @@ class Sqs:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings.model_copy(update={"event_source": EventSource.NONE})
         self._client = sqs_client(settings)
-        create_queues(self._client, settings)
+        choose_queues(settings).create()
         self._url = queue_url(self._client, settings.task_queue)
 
     def put(self, messages: Sequence[dict[str, Any]]) -> None:
@@ -197,7 +197,7 @@ class Rabbit:
     def __init__(self, settings: Settings, url: str) -> None:
         given = {"event_source": EventSource.NONE, "broker_url": SecretStr(url)}
         self.settings = settings.model_copy(update=given)
-        prepare_task_queue(make_app(self.settings), self.settings)
+        choose_queues(self.settings).create()
 
     def put(self, messages: Sequence[dict[str, Any]]) -> None:
         with Connection(self.settings.broker_url.get_secret_value()) as connection:
@@ -250,7 +250,7 @@ def wait_for(condition: Any) -> None:
 
 
 def reasons(settings: Settings) -> list[str]:
-    (dead,) = open_dead_letters(settings)
+    (dead,) = choose_queues(settings).dead_letters()
     return [letter.reason for letter in dead.messages()]
 
 
@@ -290,8 +290,8 @@ def test_what_was_set_aside_can_be_put_back(broker: Broker) -> None:
     broker.put([forged(headers={"timelimit": "x"})])
     with running(broker.settings, counting):
         wait_for(lambda: len(reasons(broker.settings)) == 1)
-        (dead,) = open_dead_letters(broker.settings)
-        assert dead.put_back() == 1
+        (dead,) = choose_queues(broker.settings).dead_letters()
+        assert dead.redrive() == 1
         wait_for(lambda: len(reasons(broker.settings)) == 1)
     assert "'timelimit'" in reasons(broker.settings)[0]
     assert counting.calls == []
@@ -299,14 +299,14 @@ def test_what_was_set_aside_can_be_put_back(broker: Broker) -> None:
 
 def test_event_messages_with_properties_that_cannot_be_read_are_received(rabbitmq: RabbitMQ) -> None:
     name = f"events-{uuid.uuid4().hex[:12]}"
-    events = RabbitEvents(rabbitmq.url, name, name + "-dead", prefetch=10, timeout_s=5)
-    events.declare()
+    events = RabbitEventQueue(rabbitmq.url, name, name + "-dead", prefetch=10, timeout_s=5)
+    events.open()
     with Connection(rabbitmq.url) as connection:
         for raw in (*UNREADABLE, struct.pack(">H", 0)):
             message = amqp.Message(b"x")
             message._serialize_properties = lambda raw=raw: raw
             connection.default_channel.basic_publish(message, exchange="", routing_key=name)
-    received: list[Received] = []
+    received: list[EventMessage] = []
     wait_for(lambda: received.extend(events.receive(1)) or len(received) == 3)
     assert [(one.body, one.sent_at) for one in received] == [(b"x", None)] * 3
     events.close()

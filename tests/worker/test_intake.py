@@ -17,12 +17,13 @@ from hypothesis import strategies as st
 from binwatch.events import Created
 from binwatch.settings import Settings
 from tests.services.s3 import S3
+from worker.brokers.choice import choose_queues
+from worker.brokers.sqs.events import SqsEventQueue
+from worker.brokers.sqs.queues import queue_arn, queue_url, sqs_client
 from worker.intake import grouping
 from worker.intake.grouping import Group, chunks
 from worker.intake.loop import IntakeLoop
 from worker.intake.routing import Routed, route
-from worker.intake.sqs import SqsEvents
-from worker.queues import check_queues, create_queues, queue_arn, queue_url, sqs_client
 
 WITHIN_S = 30
 OURS = {"bucket": "bins", "models_prefix": "models/"}
@@ -170,9 +171,12 @@ class Queue:
 
     def __init__(self, settings: Settings) -> None:
         self.sqs = sqs_client(settings)
-        create_queues(self.sqs, settings)
-        self.url, self.dead_url = check_queues(self.sqs, settings)
-        self.events = SqsEvents(self.sqs, self.url, self.dead_url)
+        choose_queues(settings).create()
+        self.url, self.dead_url = (
+            queue_url(self.sqs, name) for name in (settings.event_queue, settings.event_dead_letter_queue)
+        )
+        self.events = SqsEventQueue(settings)
+        self.events.open()
 
     def send(self, *bodies: str) -> None:
         for start in range(0, len(bodies), 10):

@@ -25,7 +25,8 @@ from binwatch.settings import Settings, process_environment
 from tests.services.faulty_sqs import FaultySqs
 from tests.services.s3 import S3
 from tests.worker.brightness import brightness_of, jpeg
-from worker.queues import create_queues, queue_url, sqs_client
+from worker.brokers.choice import choose_queues
+from worker.brokers.sqs.queues import queue_url, sqs_client
 
 ROOT = Path(__file__).parent.parent.parent
 WITHIN_S = 60
@@ -39,7 +40,7 @@ Run = Callable[..., "subprocess.Popen[bytes]"]
 @pytest.fixture
 def through(settings: Settings, s3: S3) -> Callable[[str], Settings]:
     """Settings of a worker that asks another address for SQS; the queues are there."""
-    create_queues(sqs_client(settings), settings)
+    choose_queues(settings).create()
 
     def at(endpoint: str) -> Settings:
         broker = endpoint.partition("://")[2]

@@ -8,18 +8,24 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from binwatch.settings import Settings
-from worker.queues import (
-    EVENT_VISIBILITY_S,
-    MAX_RECEIVES,
-    TASK_VISIBILITY_S,
-    QueueError,
-    check_queues,
-    create_queues,
-    queue_arn,
-    queue_url,
-    sqs_client,
-)
+from binwatch.errors import SettingsError
+from binwatch.settings import EventSource, Settings
+from worker.brokers.base import TASK_VISIBILITY_S, EventQueue, QueueError
+from worker.brokers.choice import choose_queues
+from worker.brokers.sqs.events import VISIBILITY_S as EVENT_VISIBILITY_S
+from worker.brokers.sqs.queues import MAX_RECEIVES, queue_arn, queue_url, sqs_client
+
+
+def events_of(settings: Settings) -> EventQueue:
+    events = choose_queues(settings).events
+    assert events is not None
+    return events
+
+
+def check(settings: Settings) -> None:
+    """As a worker does at its start."""
+    events_of(settings).open()
+    choose_queues(settings).tasks.prepare(to_consume=True)
 
 
 @pytest.fixture
@@ -37,10 +43,8 @@ def _set(sqs: Any, name: str, **attributes: str) -> None:
 
 
 def test_made_as_they_must_be(sqs: Any, settings: Settings) -> None:
-    create_queues(sqs, settings)
-    url, dead_url = check_queues(sqs, settings)
-    assert url == queue_url(sqs, settings.event_queue)
-    assert dead_url == queue_url(sqs, settings.event_dead_letter_queue)
+    choose_queues(settings).create()
+    check(settings)
     for name, dead, visibility in (
         (settings.event_queue, settings.event_dead_letter_queue, EVENT_VISIBILITY_S),
         (settings.task_queue, settings.task_queue + "-dead", TASK_VISIBILITY_S),
@@ -55,22 +59,22 @@ def test_made_as_they_must_be(sqs: Any, settings: Settings) -> None:
 
 
 def test_made_again_they_keep_what_an_operator_changed(sqs: Any, settings: Settings) -> None:
-    create_queues(sqs, settings)
+    choose_queues(settings).create()
     _set(sqs, settings.event_queue, VisibilityTimeout="7")
     _set(sqs, settings.task_queue + "-dead", MessageRetentionPeriod="60")
     before = {name: _attributes(sqs, name) for name in (settings.event_queue, settings.task_queue)}
-    create_queues(sqs, settings)
+    choose_queues(settings).create()
     assert {name: _attributes(sqs, name) for name in before} == before
     assert before[settings.event_queue]["VisibilityTimeout"] == "7"
 
 
 @pytest.mark.parametrize("name", ["event_queue", "task_queue", "event_dead_letter_queue"])
 def test_missing_queue(sqs: Any, settings: Settings, name: str) -> None:
-    create_queues(sqs, settings)
+    choose_queues(settings).create()
     missing = getattr(settings, name)
     sqs.delete_queue(QueueUrl=queue_url(sqs, missing))
     with pytest.raises(QueueError, match=f"^queue '{missing}' does not exist; create it with: python -m worker setup$"):
-        check_queues(sqs, settings)
+        check(settings)
 
 
 @pytest.mark.parametrize("name", ["event_queue", "task_queue"])
@@ -78,25 +82,45 @@ def test_no_redrive_policy_and_setup_mends_it(sqs: Any, settings: Settings, name
     sqs.create_queue(QueueName=getattr(settings, name), Attributes={"VisibilityTimeout": "33"})
     for other in {"event_queue", "task_queue", "event_dead_letter_queue"} - {name}:
         sqs.create_queue(QueueName=getattr(settings, other))
-    create_queues(sqs, settings)
+    choose_queues(settings).create()
     _set(sqs, getattr(settings, name), RedrivePolicy="")
     wanted = f"queue '{getattr(settings, name)}' has no redrive policy: .*python -m worker setup"
     with pytest.raises(QueueError, match=wanted):
-        check_queues(sqs, settings)
-    create_queues(sqs, settings)
-    check_queues(sqs, settings)
+        check(settings)
+    choose_queues(settings).create()
+    check(settings)
     assert _attributes(sqs, getattr(settings, name))["VisibilityTimeout"] == "33"
 
 
 def test_another_broker_needs_no_task_queue_on_sqs(sqs: Any, settings: Settings) -> None:
-    create_queues(sqs, settings)
+    choose_queues(settings).create()
     sqs.delete_queue(QueueUrl=queue_url(sqs, settings.task_queue))
-    check_queues(sqs, settings.model_copy(update={"broker_url": SecretStr("amqp://guest:guest@127.0.0.1//")}))
+    other = settings.model_copy(update={"broker_url": SecretStr("amqp://guest:guest@127.0.0.1//")})
+    events_of(other).open()
 
 
-@pytest.mark.parametrize("action", [check_queues, create_queues])
+@pytest.mark.parametrize("action", [check, lambda settings: choose_queues(settings).create()], ids=["check", "create"])
 def test_sqs_cannot_be_reached(settings: Settings, closed_url: str, action: Any, monkeypatch: Any) -> None:
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     settings = settings.model_copy(update={"sqs_endpoint_url": closed_url})
     with pytest.raises(QueueError, match=f"queue '{settings.event_queue}': .*{closed_url}.*BINWATCH_SQS_ENDPOINT_URL"):
-        action(sqs_client(settings), settings)
+        action(settings)
+
+
+@pytest.mark.parametrize("setting", ["event_queue", "event_dead_letter_queue", "task_queue"])
+def test_fifo_queues_are_refused_at_start(settings: Settings, setting: str) -> None:
+    """On SQS, where the name says it. Of RabbitMQ's queues a name says nothing."""
+    fifo = settings.model_copy(update={setting: "photos.fifo"})
+    wanted = rf"BINWATCH_{setting.upper()}: 'photos\.fifo' is a FIFO queue of SQS.*standard queue"
+    with pytest.raises(SettingsError, match=wanted):
+        choose_queues(fifo)
+    amqp = {"event_source": EventSource.RABBITMQ, "broker_url": SecretStr("amqp://guest:guest@127.0.0.1//")}
+    choose_queues(fifo.model_copy(update=amqp))
+
+
+def test_a_region_that_is_none_of_aws_is_refused_at_start(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    elsewhere = settings.model_copy(update={"region": "minio-1"})
+    choose_queues(elsewhere)
+    with pytest.raises(SettingsError, match=r"^BINWATCH_REGION: 'minio-1' is no region of AWS; write"):
+        choose_queues(elsewhere.model_copy(update={"sqs_endpoint_url": None}))

@@ -14,14 +14,14 @@ from kombu.entity import Queue
 
 from tests.faults.house import announcement
 from tests.services.rabbitmq import RabbitMQ
+from worker.brokers.base import EventMessage, QueueError
+from worker.brokers.rabbitmq import events as rabbitmq_module
+from worker.brokers.rabbitmq.connections import BrokerBlocked
+from worker.brokers.rabbitmq.events import RabbitEventQueue
+from worker.brokers.rabbitmq.queues import declare as declare_queues
+from worker.brokers.rabbitmq.queues import task_queue
 from worker.intake import loop as loop_module
-from worker.intake import rabbitmq as rabbitmq_module
 from worker.intake.loop import IntakeLoop
-from worker.intake.rabbitmq import RabbitEvents, task_queue
-from worker.intake.rabbitmq import declare as declare_queues
-from worker.intake.received import Received
-from worker.queues import QueueError
-from worker.rabbitmq import BrokerBlocked
 
 
 @pytest.fixture
@@ -30,15 +30,15 @@ def name() -> str:
 
 
 @pytest.fixture
-def events(rabbitmq: RabbitMQ, name: str) -> Iterator[RabbitEvents]:
+def events(rabbitmq: RabbitMQ, name: str) -> Iterator[RabbitEventQueue]:
     events = open_events(rabbitmq, name)
-    events.declare()
+    events.open()
     yield events
     events.close()
 
 
-def open_events(rabbitmq: RabbitMQ, name: str) -> RabbitEvents:
-    return RabbitEvents(rabbitmq.url, name, f"{name}-dead", prefetch=50, timeout_s=5)
+def open_events(rabbitmq: RabbitMQ, name: str) -> RabbitEventQueue:
+    return RabbitEventQueue(rabbitmq.url, name, f"{name}-dead", prefetch=50, timeout_s=5)
 
 
 def send(rabbitmq: RabbitMQ, queue: str, *bodies: str, **options: object) -> None:
@@ -61,16 +61,16 @@ def waiting(rabbitmq: RabbitMQ, queue: str, wanted: int) -> int:
         time.sleep(0.05)
 
 
-def take(events: RabbitEvents, wanted: int) -> list[Received]:
+def take(events: RabbitEventQueue, wanted: int) -> list[EventMessage]:
     """At least that many messages, none of them deleted."""
-    messages: list[Received] = []
+    messages: list[EventMessage] = []
     deadline = time.monotonic() + 20
     while len(messages) < wanted and time.monotonic() < deadline:
         messages += events.receive(1)
     return messages
 
 
-def receive(events: RabbitEvents, wanted: int) -> list[str]:
+def receive(events: RabbitEventQueue, wanted: int) -> list[str]:
     """Their bodies."""
     return [_text(message.body) for message in take(events, wanted)]
 
@@ -141,7 +141,7 @@ def test_what_could_not_be_deleted_comes_again(rabbitmq, events, name):
 def test_what_is_set_aside_is_in_the_dead_letter_queue_with_its_reason(rabbitmq, events, name):
     send(rabbitmq, name, "no event")
     (message,) = events.receive(5)
-    events.set_aside(message, "not JSON")
+    events.dead_letter(message, "not JSON")
     events.delete([message])
     assert waiting(rabbitmq, name, 0) == 0
     with Connection(rabbitmq.url) as connection:
@@ -151,11 +151,11 @@ def test_what_is_set_aside_is_in_the_dead_letter_queue_with_its_reason(rabbitmq,
 
 
 @pytest.fixture
-def full(rabbitmq: RabbitMQ, name: str) -> Iterator[RabbitEvents]:
+def full(rabbitmq: RabbitMQ, name: str) -> Iterator[RabbitEventQueue]:
     """Events whose dead-letter queue is full."""
-    events = RabbitEvents(rabbitmq.url, name, f"{name}-dead", prefetch=4, timeout_s=5)
-    events._dead_letter.queue_arguments |= {"x-max-length": 1, "x-overflow": "reject-publish"}
-    events.declare()
+    events = RabbitEventQueue(rabbitmq.url, name, f"{name}-dead", prefetch=4, timeout_s=5)
+    events._dead_letter_queue.queue_arguments |= {"x-max-length": 1, "x-overflow": "reject-publish"}
+    events.create()
     with pytest.raises(MessageNacked):  # a quorum queue says so a moment after it is full
         send(rabbitmq, f"{name}-dead", *["fills it"] * 1000)
     yield events
@@ -166,18 +166,18 @@ def test_what_the_dead_letter_queue_refuses_comes_again_later_and_stops_nothing(
     send(rabbitmq, name, "no event")
     (message,) = take(full, 1)
     with pytest.raises(MessageNacked):
-        full.set_aside(message, "not JSON")
-    full.give_back([message], after_s=3600)
+        full.dead_letter(message, "not JSON")
+    full.requeue([message], after_s=3600)
     send(rabbitmq, name, "2")
     assert receive(full, 1) == ["2"]
-    full.give_back([message])
+    full.requeue([message])
     assert receive(full, 1) == ["no event"]
 
 
 def test_no_more_than_half_of_what_rabbitmq_pushes_ahead_is_held(rabbitmq, full, name):
     """Four may be unacknowledged at a time. If all four were held for an hour, or came first, no photo came through."""
     send(rabbitmq, name, "a", "b", "c", "d", "photo")
-    full.give_back(take(full, 4), after_s=3600)
+    full.requeue(take(full, 4), after_s=3600)
     assert receive(full, 2) == ["photo", "a"]
 
 
@@ -185,8 +185,8 @@ def test_what_only_goes_round_does_so_slowly(rabbitmq, full, name, monkeypatch):
     """More was refused than may wait. All of it has its turn, but no more often than the pause allows."""
     monkeypatch.setattr(rabbitmq_module, "_SURPLUS_WAIT_S", 3600)
     send(rabbitmq, name, *"abcdef")
-    full.give_back(take(full, 4), after_s=3600)
-    full.give_back(take(full, 2), after_s=3600)  # "e" and "f", for which "a" and "b" went to the back
+    full.requeue(take(full, 4), after_s=3600)
+    full.requeue(take(full, 2), after_s=3600)  # "e" and "f", for which "a" and "b" went to the back
     assert full.receive(1) == []
     full._surplus_at = 0.0  # the pause is over
     assert receive(full, 2) == ["a", "b"]
@@ -206,7 +206,7 @@ def test_the_intake_goes_on_while_the_dead_letter_queue_refuses(rabbitmq, full, 
     )
     loop.start()
     send(rabbitmq, name, "no event", announcement("binwatch", "1.jpg", "abc"))
-    wait_until(lambda: counted == ["1.jpg"] and caplog.text.count("cannot be set aside (MessageNacked") >= 3)
+    wait_until(lambda: counted == ["1.jpg"] and caplog.text.count("cannot be dead-lettered (MessageNacked") >= 3)
     with Connection(rabbitmq.url) as connection:
         connection.default_channel.queue_purge(f"{name}-dead")
     assert (waiting(rabbitmq, f"{name}-dead", 1), waiting(rabbitmq, name, 0)) == (1, 0)
@@ -220,7 +220,7 @@ def test_a_dead_letter_queue_that_was_deleted_is_made_anew(rabbitmq, events, nam
     (message,) = take(events, 1)
     with Connection(rabbitmq.url) as connection:
         connection.default_channel.queue_delete(f"{name}-dead")
-    events.set_aside(message, "not JSON")
+    events.dead_letter(message, "not JSON")
     events.delete([message])
     assert waiting(rabbitmq, f"{name}-dead", 1) == 1
 
@@ -231,8 +231,8 @@ def test_a_connection_that_breaks_while_a_message_is_set_aside(rabbitmq, events,
     (message,) = take(events, 1)
     rabbitmq.stop()
     with pytest.raises(OSError):  # noqa: PT011 (each of the ways in which a connection breaks is one)
-        events.set_aside(message, "not JSON")
-    events.give_back([message])
+        events.dead_letter(message, "not JSON")
+    events.requeue([message])
     rabbitmq.start()
     send(rabbitmq, name, "2")
     assert sorted(receive(events, 2)) == ["2", "no event"]
@@ -253,7 +253,7 @@ def test_a_queue_with_other_properties_is_an_error_that_names_it(rabbitmq, name)
     with Connection(rabbitmq.url) as connection:
         Queue(name, durable=True)(connection.default_channel).declare()
     with pytest.raises(QueueError, match=f"queue '{name}' exists with other properties"):
-        open_events(rabbitmq, name).declare()
+        open_events(rabbitmq, name).create()
 
 
 @pytest.fixture
@@ -272,16 +272,15 @@ def user(rabbitmq: RabbitMQ, name: str) -> Iterator[Callable[..., str]]:
 def test_a_queue_that_a_user_may_not_make_is_no_queue_with_other_properties(user, events, name):
     """The advice to delete it would cost what waits in it."""
     url = user("^$", ".*", ".*")
-    known = RabbitEvents(url, name, f"{name}-dead", prefetch=50, timeout_s=5)
-    known.declare()
-    known.check_permissions()
+    known = RabbitEventQueue(url, name, f"{name}-dead", prefetch=50, timeout_s=5)
+    known.open()
     known.receive(0)  # declares them no more
     known.close()
-    unknown = RabbitEvents(url, f"{name}-new", f"{name}-dead", prefetch=50, timeout_s=5)
+    unknown = RabbitEventQueue(url, f"{name}-new", f"{name}-dead", prefetch=50, timeout_s=5)
     with pytest.raises(
         QueueError, match=f"queue '{name}-new' does not exist, and RabbitMQ's user may not make it"
     ) as e:
-        unknown.declare()
+        unknown.open()
     assert "other properties" not in str(e.value)
     unknown.close()
 
@@ -289,11 +288,11 @@ def test_a_queue_that_a_user_may_not_make_is_no_queue_with_other_properties(user
 @pytest.mark.parametrize(("write", "read", "what"), [("^$", ".*", "amq.default"), (".*", "^$", "events-")])
 def test_a_permission_that_is_lacking_is_named_at_the_start(rabbitmq, user, events, name, write, read, what):
     send(rabbitmq, name, "photo")
-    limited = RabbitEvents(user(".*", write, read), name, f"{name}-dead", prefetch=50, timeout_s=5)
+    limited = RabbitEventQueue(user(".*", write, read), name, f"{name}-dead", prefetch=50, timeout_s=5)
     with pytest.raises(QueueError, match=rf"queue '{name}' cannot be used .*403.*{what}.*read from it and to write to"):
-        limited.check_permissions()
+        limited.open()
     limited.close()
-    events.check_permissions()
+    events.open()
     assert receive(events, 1) == ["photo"]
 
 
@@ -301,7 +300,7 @@ def test_a_virtual_host_that_is_not_there_is_named(rabbitmq):
     with pytest.raises(
         QueueError, match=r"RabbitMQ refuses the virtual host .*nowhere.*: correct what follows the host"
     ):
-        RabbitEvents(rabbitmq.url[:-1] + "nowhere", "a", "b", prefetch=1, timeout_s=5).declare()
+        RabbitEventQueue(rabbitmq.url[:-1] + "nowhere", "a", "b", prefetch=1, timeout_s=5).open()
 
 
 def test_nothing_is_sent_to_a_broker_that_is_low_on_disk_and_all_goes_on_afterwards(rabbitmq, events, name):
@@ -310,11 +309,11 @@ def test_nothing_is_sent_to_a_broker_that_is_low_on_disk_and_all_goes_on_afterwa
     with rabbitmq.alarm("disk"):
         for _ in range(5):
             with pytest.raises(BrokerBlocked, match="takes no messages"):
-                events.set_aside(first[0], "not JSON")
+                events.dead_letter(first[0], "not JSON")
             assert sorted(receive(events, 2)) == ["no event", "photo"], "it is still handed over meanwhile"
     events.close()
     messages = {_text(message.body): message for message in take(events, 2)}
-    events.set_aside(messages["no event"], "not JSON")
+    events.dead_letter(messages["no event"], "not JSON")
     events.delete(list(messages.values()))
     assert waiting(rabbitmq, f"{name}-dead", 1) == 1, "and not once for each try"
     assert waiting(rabbitmq, name, 0) == 0
@@ -324,12 +323,12 @@ def test_a_message_that_is_not_confirmed_in_time_is_an_error(rabbitmq, events, n
     """Heartbeats come in the meantime, and are no confirmation."""
     send(rabbitmq, name, "no event")
     (message,) = take(events, 1)
-    monkeypatch.setattr("worker.rabbitmq.PUBLISH_WITHIN_S", 0.0)
+    monkeypatch.setattr("worker.brokers.rabbitmq.connections.PUBLISH_WITHIN_S", 0.0)
     with pytest.raises(BrokerBlocked, match="did not confirm a message within 0 s"):
-        events.set_aside(message, "not JSON")
+        events.dead_letter(message, "not JSON")
     monkeypatch.undo()
     (message,) = take(events, 1)
-    events.set_aside(message, "not JSON")
+    events.dead_letter(message, "not JSON")
     events.delete([message])
     assert waiting(rabbitmq, name, 0) == 0
 
@@ -337,7 +336,7 @@ def test_a_message_that_is_not_confirmed_in_time_is_an_error(rabbitmq, events, n
 def test_an_unreachable_broker_is_an_error_that_names_the_setting(closed_url):
     url = closed_url.replace("http://", "amqp://guest:guest@") + "//"
     with pytest.raises(QueueError, match="BINWATCH_BROKER_URL"):
-        RabbitEvents(url, "a", "b", prefetch=1, timeout_s=1).declare()
+        RabbitEventQueue(url, "a", "b", prefetch=1, timeout_s=1).open()
 
 
 def test_what_celerys_queue_rejects_is_kept(rabbitmq, name):

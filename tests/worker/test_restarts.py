@@ -21,11 +21,10 @@ from tests.services.s3 import S3
 from tests.worker.brightness import brightness_of, jpeg
 from tests.worker.test_tasks import running
 from worker.app import make_app
+from worker.brokers.base import EventMessage
+from worker.brokers.choice import choose_queues
+from worker.brokers.sqs.events import SqsEventQueue
 from worker.counting import Counting
-from worker.dead_letters import open_dead_letters
-from worker.intake.received import Received
-from worker.intake.sqs import SqsEvents
-from worker.queues import create_queues, queue_url, sqs_client
 from worker.sending import as_json
 from worker.tasks import CountPhotos
 
@@ -42,7 +41,7 @@ def settings(request: pytest.FixtureRequest, settings: Settings) -> Settings:
         given["broker_url"] = SecretStr(request.getfixturevalue("rabbitmq").url)
     settings = settings.model_copy(update=given)
     if request.param == "sqs":
-        create_queues(sqs_client(settings), settings)
+        choose_queues(settings).create()
     return settings
 
 
@@ -68,21 +67,20 @@ def take_in_advance(settings: Settings, wanted: int) -> None:
 
 
 def receive_from_sqs(settings: Settings, wanted: int) -> None:
-    sqs = sqs_client(settings)
-    events = SqsEvents(sqs, queue_url(sqs, settings.task_queue), "")
-    received: list[Received] = []
+    events = SqsEventQueue(settings.model_copy(update={"event_queue": settings.task_queue}))
+    received: list[EventMessage] = []
     while len(received) < wanted:
         found = events.receive(1)
         assert found, f"only {len(received)} of {wanted} tasks are left in their queue"
         received += found
-    events.give_back(received)
+    events.requeue(received)
 
 
 def test_no_photo_is_set_aside_because_workers_were_restarted_often(
     settings: Settings, counting: Counting, s3: S3, sqlite_records: Database
 ) -> None:
     app = make_app(settings)
-    open_dead_letters(settings)[0].messages()  # on RabbitMQ, makes both queues
+    choose_queues(settings).dead_letters()[0].messages()  # on RabbitMQ, makes both queues
     for group in range(GROUPS):
         photos = [Created(s3.bucket, f"{group}-{n}.jpg") for n in range(1 if group % 2 else 4)]
         for photo in photos:
@@ -98,7 +96,7 @@ def test_no_photo_is_set_aside_because_workers_were_restarted_often(
         while recorded(sqlite_records) != wanted:
             assert time.monotonic() < deadline, recorded(sqlite_records)
             time.sleep(0.05)  # between two looks at the condition
-    assert open_dead_letters(settings)[0].messages() == []
+    assert choose_queues(settings).dead_letters()[0].messages() == []
 
 
 def recorded(records: Database) -> dict[str, int]:

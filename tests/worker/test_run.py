@@ -24,7 +24,8 @@ from binwatch.version import version
 from tests.services.proxy import Proxy
 from tests.services.s3 import S3
 from tests.worker.brightness import brightness_of, jpeg
-from worker.queues import create_queues, queue_arn, queue_url, sqs_client
+from worker.brokers.choice import choose_queues
+from worker.brokers.sqs.queues import queue_arn, queue_url, sqs_client
 
 ROOT = Path(__file__).parent.parent.parent
 WITHIN_S = 60
@@ -38,7 +39,7 @@ Start = Callable[[], "subprocess.Popen[bytes]"]
 def sqs(settings: Settings, s3: S3) -> Any:
     """Queues, and a bucket that announces its new objects."""
     client = sqs_client(settings)
-    create_queues(client, settings)
+    choose_queues(settings).create()
     for name in (settings.event_queue, settings.task_queue):
         url = queue_url(client, name)
         client.set_queue_attributes(QueueUrl=url, Attributes={"VisibilityTimeout": str(VISIBILITY_S)})

@@ -14,8 +14,10 @@ from binwatch.errors import BinwatchError, ObjectsError, SettingsError
 from binwatch.settings import EventSource, Settings
 from tests.services.rabbitmq import RabbitMQ
 from tests.services.s3 import S3
-from worker.queues import QueueError, create_queues, queue_arn, queue_url, sqs_client
-from worker.setup import make_bucket, make_queues, migrate_records, send_events
+from worker.brokers.base import QueueError
+from worker.brokers.choice import choose_queues
+from worker.brokers.sqs.queues import queue_arn, queue_url, sqs_client
+from worker.setup import make_bucket, migrate_records, send_events
 
 
 @pytest.fixture
@@ -26,8 +28,8 @@ def on_rabbitmq(settings: Settings, rabbitmq: RabbitMQ) -> Settings:
 
 
 def test_queues_on_rabbitmq_with_their_dead_letter_queues(on_rabbitmq: Settings, rabbitmq: RabbitMQ) -> None:
-    make_queues(on_rabbitmq)
-    make_queues(on_rabbitmq)  # changes nothing
+    choose_queues(on_rabbitmq).create()
+    choose_queues(on_rabbitmq).create()  # changes nothing
     pairs = {
         on_rabbitmq.event_queue: on_rabbitmq.event_dead_letter_queue,
         on_rabbitmq.task_queue: on_rabbitmq.task_queue + "-dead",
@@ -42,7 +44,7 @@ def test_queues_on_rabbitmq_with_their_dead_letter_queues(on_rabbitmq: Settings,
 
 def test_without_an_event_source_sqs_is_not_asked(on_rabbitmq: Settings, rabbitmq: RabbitMQ) -> None:
     nowhere = {"event_source": EventSource.NONE, "sqs_endpoint_url": "http://127.0.0.1:9", "task_queue": "tasks-alone"}
-    make_queues(on_rabbitmq.model_copy(update=nowhere))
+    choose_queues(on_rabbitmq.model_copy(update=nowhere)).create()
     with Connection(rabbitmq.url) as connection:
         assert connection.default_channel.queue_declare("tasks-alone", passive=True).message_count == 0
 
@@ -57,7 +59,7 @@ def _next(channel: Any, queue: str) -> Any:
 def test_a_broker_that_refuses_the_password(on_rabbitmq: Settings, rabbitmq: RabbitMQ) -> None:
     wrong = SecretStr(rabbitmq.url.replace("guest:guest", "guest:wrong"))
     with pytest.raises(QueueError, match="refuses the user or the password of BINWATCH_BROKER_URL"):
-        make_queues(on_rabbitmq.model_copy(update={"broker_url": wrong}))
+        choose_queues(on_rabbitmq.model_copy(update={"broker_url": wrong})).create()
 
 
 def test_the_bucket_is_made_once(on_rabbitmq: Settings, s3: S3) -> None:
@@ -75,7 +77,7 @@ def _keys(client: Any, url: str) -> list[str]:
 
 def test_the_bucket_sends_its_events(settings: Settings, s3: S3) -> None:
     client = sqs_client(settings)
-    create_queues(client, settings)
+    choose_queues(settings).create()
     assert send_events(settings) == f"bucket {s3.bucket!r} now sends its events to queue {settings.event_queue!r}"
     s3.put("a.jpg", b"a")
     assert _keys(client, queue_url(client, settings.event_queue)) == ["a.jpg"]
@@ -86,7 +88,7 @@ def test_the_bucket_sends_its_events(settings: Settings, s3: S3) -> None:
 
 def test_what_bucket_and_queue_were_told_before_stays(settings: Settings, s3: S3) -> None:
     client = sqs_client(settings)
-    create_queues(client, settings)
+    choose_queues(settings).create()
     url, dead_url = queue_url(client, settings.event_queue), queue_url(client, settings.event_dead_letter_queue)
     other = {"Id": "other", "QueueArn": queue_arn(client, dead_url), "Events": ["s3:ObjectRemoved:*"]}
     s3.client.put_bucket_notification_configuration(
@@ -113,11 +115,13 @@ def test_what_bucket_and_queue_were_told_before_stays(settings: Settings, s3: S3
 def test_events_need_a_queue_on_sqs_and_a_bucket(settings: Settings) -> None:
     with pytest.raises(QueueError, match="does not exist; create it with: python -m worker setup"):
         send_events(settings)
-    create_queues(sqs_client(settings), settings)
+    choose_queues(settings).create()
     with pytest.raises(ObjectsError, match="bucket 'nowhere-at-all' does not exist"):
         send_events(settings.model_copy(update={"bucket": "nowhere-at-all"}))
     with pytest.raises(SettingsError, match=r"for BINWATCH_EVENT_SOURCE=sqs.*docs/servers\.md"):
-        send_events(settings.model_copy(update={"event_source": EventSource.RABBITMQ}))
+        send_events(
+            settings.model_copy(update={"event_source": EventSource.RABBITMQ, "broker_url": SecretStr("amqp://")})
+        )
 
 
 def test_a_database_that_cannot_be_reached(on_rabbitmq: Settings) -> None:

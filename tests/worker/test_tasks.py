@@ -27,11 +27,14 @@ from binwatch.events import Created
 from binwatch.records.trials import Trials
 from binwatch.settings import Settings
 from worker.app import make_app, make_sender
+from worker.brokers.base import DeadLetter
+from worker.brokers.choice import Queues, choose_queues
+from worker.brokers.rabbitmq.tasks import RabbitTaskQueue
+from worker.brokers.sqs.queues import queue_url, sqs_client
+from worker.brokers.sqs.tasks import SqsTaskQueue
 from worker.counting import Outage
-from worker.dead_letters import DeadLetter, open_dead_letters
 from worker.idle import IdleCheck
 from worker.metrics import WorkerMetrics
-from worker.queues import create_queues, queue_url, sqs_client
 from worker.tasks import MAX_DEATHS, MAX_WAIT_S, CountPhotos, ReadMetadata, _parse, as_json
 
 WITHIN_S = 30
@@ -108,7 +111,7 @@ def send(app: Celery, name: str = CountPhotos.name) -> None:
 def broker(settings: Settings) -> Callable[[], int]:
     """Makes the queues; gives a function that counts the messages left in Celery's."""
     sqs = sqs_client(settings)
-    create_queues(sqs, settings)
+    choose_queues(settings).create()
     url = queue_url(sqs, settings.task_queue)
     names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
 
@@ -196,7 +199,7 @@ class Poisoned:
 
 
 def dead_tasks(settings: Settings) -> list[DeadLetter]:
-    return open_dead_letters(settings)[1].messages()
+    return choose_queues(settings).dead_letters()[1].messages()
 
 
 class Recorder:
@@ -209,7 +212,7 @@ class Recorder:
     def resend(self, task: str, objects: list[dict[str, Any]], *, suspect: bool) -> None:
         self.resent.append(([item["key"] for item in objects], suspect))
 
-    def set_aside(self, task: str, objects: list[dict[str, Any]], reason: str) -> None:
+    def dead_letter(self, task: str, objects: list[dict[str, Any]], reason: str) -> None:
         self.dead.append(([item["key"] for item in objects], reason))
 
 
@@ -231,9 +234,11 @@ def suspects(sqlite_records: Database) -> Callable[..., tuple[Recorder, Scripted
         sender, counting = Recorder(), Scripted(*(answers or [nothing_back]))
         counting.crashed += crashed
         counting.trials = Trials(sqlite_records)
+        request = REDELIVERED if request is None else request
         app = Celery("test", broker="memory://", set_as_current=False)
+        app.queues = Queues(SqsTaskQueue(Settings()) if "properties" in request else RABBITMQ, None)
         task = app.register_task(CountPhotos(counting, sender, retry_wait_s=2.0))
-        task.push_request(**(REDELIVERED if request is None else request))
+        task.push_request(**request)
         try:
             task.run([as_json(photo) for photo in photos], suspect=suspect)
         finally:
@@ -243,6 +248,7 @@ def suspects(sqlite_records: Database) -> Callable[..., tuple[Recorder, Scripted
     return run
 
 
+RABBITMQ = RabbitTaskQueue("amqp://nowhere", "tasks")
 REDELIVERED: dict[str, Any] = {"delivery_info": {"redelivered": True}}
 RECEIVED_TWICE: dict[str, Any] = {
     "properties": {"delivery_info": {"sqs_message": {"Attributes": {"ApproximateReceiveCount": "2"}}}}
@@ -345,7 +351,7 @@ def test_a_task_stays_if_the_broker_takes_nothing_in_its_place(
     suspects: Any, monkeypatch: pytest.MonkeyPatch, came: dict[str, Any], requeue: bool, answer: Any
 ) -> None:
     """On SQS, a message that is neither deleted nor given back comes again by itself."""
-    monkeypatch.setattr("worker.tasks.REFUSED_WAIT_S", 0)
+    monkeypatch.setattr("worker.brokers.rabbitmq.tasks.REFUSED_WAIT_S", 0)
 
     def refuse(*_: Any, **__: Any) -> None:
         raise BrokerError("reject-publish")
@@ -361,6 +367,7 @@ def test_a_task_stays_if_the_broker_takes_nothing_in_its_place(
 def task(settings: Settings) -> CountPhotos:
     """With a broker in memory that no one reads."""
     app = Celery("test", broker="memory://", set_as_current=False)
+    app.queues = Queues(RABBITMQ, None)
     counting = Scripted(*[keep_back(1)] * 100)
     return app.register_task(CountPhotos(counting, Recorder(), retry_wait_s=2.0))
 

@@ -6,44 +6,24 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 from binwatch.events import Created
+from worker.brokers.base import EventMessage, EventQueue
 from worker.intake.grouping import Group, chunks
-from worker.intake.received import Received
 from worker.intake.routing import route
 from worker.metrics import WorkerMetrics
 
 logger = logging.getLogger(__name__)
 
 IDLE_WAIT_S = 1
-"""How long one call waits for a message while there is nothing in hand: also how long stopping may take."""
+"""How long one call waits for a message while the group is empty: also how long stopping may take."""
 _MAX_PAUSE_S = 30.0
 REFUSED_WAIT_S = 30.0
-"""When a message comes again that the dead-letter queue has refused."""
+"""When a message that the dead-letter queue has refused is redelivered."""
 _POLL_S = 0.05
-"""Pause between two looks for more messages while a group waits to fill."""
+"""Pause between two polls for more messages while a group waits to fill."""
 STOP_WITHIN_S = 5.0
-"""An intake that hangs on a queue that does not answer must not use up the grace period of the photos in hand."""
-
-
-class Events(Protocol):
-    """A queue of event messages."""
-
-    def receive(self, wait_s: int) -> list[Received]:
-        """Some messages; waits up to `wait_s` seconds for the first."""
-
-    def delete(self, messages: Sequence[Received]) -> None:
-        """Take handled messages off the queue."""
-
-    def give_back(self, messages: Sequence[Received], after_s: float = 0.0) -> None:
-        """Have messages come again, after so many seconds at the earliest."""
-
-    def set_aside(self, message: Received, reason: str) -> None:
-        """Copy a message that cannot be handled to the dead-letter queue."""
-
-    def close(self) -> None:
-        """Let go of connections."""
+"""An intake that hangs on a queue that does not answer must not use up the grace period of the photos in flight."""
 
 
 Publish = Callable[[list[Created]], object]
@@ -55,7 +35,7 @@ class IntakeLoop:
 
     def __init__(
         self,
-        events: Events,
+        events: EventQueue,
         *,
         count: Publish,
         read_metadata: Publish,
@@ -75,7 +55,7 @@ class IntakeLoop:
         self._metrics = metrics or WorkerMetrics()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="intake", daemon=True)
-        self._group: Group[Received] = Group()
+        self._group: Group[EventMessage] = Group()
         self._problem: Exception | None = None
 
     def start(self) -> None:
@@ -88,7 +68,7 @@ class IntakeLoop:
             raise self._problem
 
     def stop(self, timeout_s: float | None = STOP_WITHIN_S) -> None:
-        """Stop receiving, hand over what is in hand, and wait until that is done. What cannot be comes again."""
+        """Stop receiving, hand the group over, and wait until that is done. If it cannot be, it is redelivered."""
         self._stopping.set()
         self._thread.join(timeout_s)
 
@@ -98,7 +78,7 @@ class IntakeLoop:
             try:
                 self._step()
                 self._problem, pause = None, 1.0
-            except Exception as error:  # an outage of the queue or the broker; what is in hand is kept and tried again
+            except Exception as error:  # an outage of the queue or the broker; the group is kept and tried again
                 self._problem = error
                 self._note_age(self._group.receipts)
                 logger.warning("intake: %s; next try in %.0f s", error, pause)
@@ -107,18 +87,18 @@ class IntakeLoop:
         self._finish()
 
     def _finish(self) -> None:
-        """Hand over what is in hand, or another worker would have it only after the visibility time-out."""
+        """Hand the group over, or another worker would have it only after the visibility timeout."""
         try:
             if self._group.since is not None:
                 self._hand_over()
         except Exception as error:
-            logger.warning("intake: %s; %d event messages will come again", error, len(self._group.receipts))
-            self._give_back(self._group.receipts, 0)
+            logger.warning("intake: %s; %d event messages will be redelivered", error, len(self._group.receipts))
+            self._requeue(self._group.receipts, 0)
         with contextlib.suppress(Exception):  # there is nothing left to lose
             self._events.close()
 
     def _step(self) -> None:
-        """Take what is there, and hand the group over once it is due."""
+        """Receive some messages, and hand the group over once it is due."""
         if not self._group.is_due(self._size, self._wait_s):
             messages = self._events.receive(IDLE_WAIT_S if self._group.since is None else 0)
             self._note_age(messages)
@@ -129,7 +109,7 @@ class IntakeLoop:
         if self._group.is_due(self._size, self._wait_s):
             self._hand_over()
 
-    def _note_age(self, messages: Sequence[Received]) -> None:
+    def _note_age(self, messages: Sequence[EventMessage]) -> None:
         self._metrics.oldest("events", max((message.age_s for message in messages), default=0.0))
 
     def _hand_over(self) -> None:
@@ -140,7 +120,7 @@ class IntakeLoop:
                 del objects[: len(chunk)]  # if the next one fails, only the rest is tried again
         rejected = len(self._group.rejected)
         while self._group.rejected:
-            self._set_aside(*self._group.rejected[0])
+            self._dead_letter(*self._group.rejected[0])
             self._group.rejected.pop(0)
         self._events.delete(self._group.receipts)
         self._metrics.messages(rejected=rejected, published=max(0, len(self._group.receipts) - rejected))
@@ -149,19 +129,19 @@ class IntakeLoop:
             logger.info("not looked at: %s", self._group.skipped)
         self._group = Group()
 
-    def _set_aside(self, message: Received, reason: str) -> None:
-        """One message that the dead-letter queue refuses must not stop the others: it stays, and comes again later."""
+    def _dead_letter(self, message: EventMessage, reason: str) -> None:
+        """A message that the dead-letter queue refuses must not stop the others: it is redelivered later."""
         try:
-            self._events.set_aside(message, reason)
-            logger.warning("event message %s set aside: %s", message.id, reason)
+            self._events.dead_letter(message, reason)
+            logger.warning("event message %s dead-lettered: %s", message.id, reason)
         except Exception as error:
             logger.warning(
-                "event message %s (%s) cannot be set aside (%s: %s); it comes again",
+                "event message %s (%s) cannot be dead-lettered (%s: %s); it is redelivered",
                 *(message.id, reason, type(error).__name__, error),
             )
             self._group.receipts.remove(message)
-            self._give_back([message], REFUSED_WAIT_S)
+            self._requeue([message], REFUSED_WAIT_S)
 
-    def _give_back(self, messages: Sequence[Received], after_s: float) -> None:
-        with contextlib.suppress(Exception):  # then they come again when their queue thinks fit
-            self._events.give_back(messages, after_s)
+    def _requeue(self, messages: Sequence[EventMessage], after_s: float) -> None:
+        with contextlib.suppress(Exception):  # then their queue redelivers them by its own rule
+            self._events.requeue(messages, after_s)

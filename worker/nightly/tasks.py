@@ -11,11 +11,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from binwatch.errors import BinwatchError, SettingsError
 from binwatch.settings import NightlyBackend, Settings
+from worker.brokers.base import TASK_VISIBILITY_S
 from worker.counting import Counting
 from worker.nightly.ledger import Ledger, Run
 from worker.nightly.model import current_version
 from worker.nightly.run import Nightly
-from worker.queues import TASK_VISIBILITY_S
 from worker.reconcile import send_unrecorded
 from worker.sending import Sender
 

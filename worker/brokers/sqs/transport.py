@@ -3,8 +3,7 @@
 kombu polls SQS on Celery's event loop, with an HTTP client of its own (pycurl). There, one ReceiveMessage that fails
 ends the worker, or leaves it running without ever polling again; and its certificates and proxies follow other rules
 than boto3's. kombu can poll with boto3, too, on Celery's loop for brokers without an event loop. This file takes that
-way, and lets no failed request out of it. It relies on the insides of kombu 5.7.0 and Celery 5.7.0, with which it was
-tried.
+way, and lets no failed request out of it.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ import logging
 import threading
 import time
 from collections import deque
-from queue import Empty
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -22,15 +20,15 @@ from celery.worker import state
 from kombu.transport import SQS, virtual
 
 from binwatch.errors import BinwatchError
-from worker.intake.sqs import printable
-from worker.queues import refuse_strangers
+from worker.brokers.internals import SqsChannel
+from worker.brokers.sqs.queues import reason_attribute, refuse_strangers
 
 logger = logging.getLogger(__name__)
 
-TRANSPORT = "worker.sqs_transport:Transport"
+TRANSPORT = "worker.brokers.sqs.transport:SqsTransport"
 """What Celery's setting `broker_transport` names."""
 POLLS = "polls"
-"""Transport option: the `Polls` that is told how each ReceiveMessage went."""
+"""Transport option: the `Polls` that each ReceiveMessage reports to."""
 
 LIMIT_S = 30.0
 """A worker whose polls have failed for so long is not healthy."""
@@ -75,7 +73,7 @@ class Polls:
                 )
 
 
-class Channel(SQS.Channel):
+class TaskChannel(SqsChannel):
     """Receives and deletes tasks. Nothing that SQS answers, or fails to answer, raises from a poll or a deletion."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -84,15 +82,9 @@ class Channel(SQS.Channel):
         self._pause_s = 0.0
         self._poll_at = 0.0
         """When to poll next after a failure, by the monotonic clock."""
-        self._not_removed: deque[tuple[str, str]] = deque()
+        self._not_deleted: deque[tuple[str, str]] = deque()
         """Queue URLs and receipt handles of tasks that are done and could not be deleted yet."""
-        self._cannot_restore = False
-
-    @property
-    def _queue_cache(self) -> Any:
-        if self.connection is None:  # after a failure to connect, kombu may try a channel that it has closed
-            raise ConnectionError("the channel to SQS is closed")  # kombu then connects anew
-        return self.connection._queue_cache
+        self._cannot_requeue = False
 
     def new_sqs_client(self, *args: Any, **kwargs: Any) -> Any:
         """As kombu's, but no stranger's answer passes for one of SQS."""
@@ -101,25 +93,25 @@ class Channel(SQS.Channel):
         return client
 
     def drain_events(self, timeout: float | None = None, callback: Any = None, **kwargs: Any) -> None:
-        """Hand over some tasks. Raises Empty if there are none."""
+        """Deliver some tasks. Raises Empty if there are none."""
         if state.should_stop is not None or state.should_terminate is not None:
             raise TimeoutError  # Celery makes one more round after TERM: it must not begin anything then
         super().drain_events(timeout, callback, **kwargs)  # type: ignore[no-untyped-call]
 
-    def _get_bulk(self, queue: str, *_: Any, **__: Any) -> None:
+    def poll(self, queue: str) -> int:
+        """Receive and deliver tasks; returns how many messages there were."""
         messages = self._receive(queue)
-        if not messages:
-            raise Empty
         for message in messages:
-            self._hand_over(message, queue)
+            self._deliver(message, queue)
+        return len(messages)
 
     def _receive(self, queue: str) -> list[dict[str, Any]]:
         if time.monotonic() < self._poll_at:
             return []
         try:
             answer = self.sqs().receive_message(
-                QueueUrl=self._new_queue(queue),
-                MaxNumberOfMessages=self._get_message_estimate(),
+                QueueUrl=self.queue_url(queue),
+                MaxNumberOfMessages=self.capacity(),
                 WaitTimeSeconds=self.wait_time_seconds,
                 MessageSystemAttributeNames=["ApproximateReceiveCount"],
             )
@@ -130,87 +122,86 @@ class Channel(SQS.Channel):
             self._polls.failed(error)
             logger.warning("no tasks from SQS (%s); next try in %.1f s", _said(error), self._pause_s)
             return []
-        self._pause_s, self._cannot_restore = 0.0, False
+        self._pause_s, self._cannot_requeue = 0.0, False
         self._polls.succeeded()
-        self._remove_again()
+        self._retry_deletions()
         return messages
 
-    def _hand_over(self, message: dict[str, Any], queue: str) -> None:
+    def _deliver(self, message: dict[str, Any], queue: str) -> None:
         try:
-            payload = self._message_to_python(message, queue, self._new_queue(queue))
-            # Not what the message says: this decides where it is given back to.
+            payload = self.decode(message, queue)
+            # Not what the message says: this decides which queue it is requeued to.
             payload["properties"]["delivery_info"] |= {"exchange": "", "routing_key": queue}
             self.Message(payload, channel=self)
         except Exception as error:  # a stranger's message can fail in any way
-            self._set_raw_aside(message, queue, f"it cannot be read ({_said(error)})")
+            self._dead_letter_raw(message, queue, f"it cannot be read ({_said(error)})")
         else:
-            self.connection._deliver(payload, queue)
+            self.deliver(payload, queue)
 
-    def _set_raw_aside(self, message: dict[str, Any], queue: str, reason: str) -> None:
+    def _dead_letter_raw(self, message: dict[str, Any], queue: str, reason: str) -> None:
         try:
-            self._copy_aside(message, queue, reason)
+            self._copy(message, queue, reason)
         except Exception as error:
-            logger.warning("task message not set aside (%s), although %s; delivered again later", _said(error), reason)
+            logger.warning("task message not dead-lettered (%s), although %s; redelivered later", _said(error), reason)
             return
-        logger.warning("task message set aside: %s", reason)
-        self._remove(self._new_queue(queue), message["ReceiptHandle"])
+        logger.warning("task message dead-lettered: %s", reason)
+        self._try_delete(self.queue_url(queue), message["ReceiptHandle"])
 
-    def set_aside(self, message: Any, reason: str) -> None:
-        """Copy a message to the dead-letter queue as it came, with the reason. The original stays."""
+    def dead_letter(self, message: Any, reason: str) -> None:
+        """Copy a message to the dead-letter queue as it was received, with the reason. The original stays."""
         delivery = message.delivery_info
-        self._copy_aside(delivery["sqs_message"], delivery["routing_key"], reason)
+        self._copy(delivery["sqs_message"], delivery["routing_key"], reason)
 
-    def _copy_aside(self, message: dict[str, Any], queue: str, reason: str) -> None:
-        attributes = {"reason": {"DataType": "String", "StringValue": printable(reason)}}
-        dead = self._resolve_queue_url(queue + "-dead")
+    def _copy(self, message: dict[str, Any], queue: str, reason: str) -> None:
+        dead, attributes = self.existing_queue_url(queue + "-dead"), reason_attribute(reason)
         self.sqs().send_message(QueueUrl=dead, MessageBody=message["Body"], MessageAttributes=attributes)
 
     def basic_ack(self, delivery_tag: str, multiple: bool = False) -> None:
-        """Delete a task that is done; tried again later if SQS does not answer. Called by the thread that did it."""
+        """Delete a task that is done; retried later if SQS does not answer. Called by the thread that did it."""
         try:
             delivery = self.qos.get(delivery_tag).delivery_info
             url, receipt = delivery["sqs_queue"], delivery["sqs_message"]["ReceiptHandle"]
-        except KeyError:  # its channel was closed meanwhile: the task is with its queue again
+        except KeyError:  # its channel was closed meanwhile: the task was requeued
             return
         virtual.Channel.basic_ack(self, delivery_tag)
-        self._remove(url, receipt)
+        self._try_delete(url, receipt)
 
     def basic_reject(self, delivery_tag: str, requeue: bool = False) -> None:
-        """Leave a message to SQS: it is delivered again later, and in the end moved to the dead-letter queue."""
+        """Leave a message to SQS: it is redelivered later, and in the end moved to the dead-letter queue."""
         self.qos.reject(delivery_tag, requeue=requeue)
 
-    def _restore(self, message: Any, *_: Any) -> None:
-        """Have a message delivered again at once; a worker that stops does so with all that it held back."""
-        if self._cannot_restore:
+    def requeue(self, message: Any) -> None:
+        """Have a message redelivered at once; a worker that stops does so with all tasks that it was delaying."""
+        if self._cannot_requeue:
             return
         try:
-            super()._restore(message)  # type: ignore[no-untyped-call]
+            super().requeue(message)
         except Exception as error:
             # The next would only use up more of the time that a worker has to stop.
-            self._cannot_restore = True
-            logger.warning("tasks cannot be given back to SQS (%s); they are delivered again later", _said(error))
+            self._cannot_requeue = True
+            logger.warning("tasks cannot be requeued on SQS (%s); they are redelivered later", _said(error))
 
-    def _remove(self, url: str, receipt: str) -> bool:
+    def _try_delete(self, url: str, receipt: str) -> bool:
         try:
             self.sqs().delete_message(QueueUrl=url, ReceiptHandle=receipt)
         except Exception as error:
             if isinstance(error, ClientError) and error.response["Error"].get("Code") in _GONE:
                 return True
-            logger.warning("a task that is done could not be deleted from SQS (%s); tried again", _said(error))
-            self._not_removed.append((url, receipt))
+            logger.warning("a task that is done could not be deleted from SQS (%s); retried", _said(error))
+            self._not_deleted.append((url, receipt))
             return False
         return True
 
-    def _remove_again(self) -> None:
-        for _ in range(len(self._not_removed)):
-            if not self._remove(*self._not_removed.popleft()):
+    def _retry_deletions(self) -> None:
+        for _ in range(len(self._not_deleted)):
+            if not self._try_delete(*self._not_deleted.popleft()):
                 return
 
 
-class Transport(SQS.Transport):
+class SqsTransport(SQS.Transport):
     """kombu's transport for SQS, on Celery's loop without an event loop."""
 
-    Channel = Channel
+    Channel = TaskChannel
     implements = SQS.Transport.implements.extend(asynchronous=False)
     # After these, Celery connects anew. kombu's own list lacks what SQS refuses, and answers that are not from SQS.
     connection_errors: tuple[Any, ...] = (*SQS.Transport.connection_errors, ClientError, ResponseParserError)

@@ -15,11 +15,11 @@ from typing import Any
 
 from amqp.basic_message import Message
 from amqp.exceptions import RecoverableConnectionError
-from kombu import transport as transports
 from kombu.connection import Connection
 from kombu.transport import pyamqp
 
 from binwatch.errors import OutageError
+from worker.brokers.internals import replace_transport
 
 PUBLISH_WITHIN_S = 20.0
 """Longest wait for a message to be taken. Far longer than a quorum queue needs to have it on its disks."""
@@ -45,8 +45,7 @@ def use_guarded_transports() -> None:
     """Have kombu, and so Celery, make such connections for each URL of RabbitMQ, those of a failover included."""
     classes = {"amqp": GuardedTransport, "pyamqp": GuardedTransport, "amqps": GuardedTlsTransport}
     for scheme, transport in classes.items():
-        transports.TRANSPORT_ALIASES[scheme] = f"{__name__}:{transport.__name__}"
-        transports._transport_cache.pop(scheme, None)  # of connections that were made before
+        replace_transport(scheme, f"{__name__}:{transport.__name__}")
 
 
 def check_takes_messages(connection: Connection) -> None:

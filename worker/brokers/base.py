@@ -1,0 +1,164 @@
+"""What Binwatch needs of a message broker: queues for event messages and for tasks, each with a dead-letter queue."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from celery import Celery
+from celery.exceptions import Reject
+
+from binwatch.errors import OutageError, SettingsError
+
+TASK_VISIBILITY_S = 300
+"""Longer than a group takes, its backoff included. After a crash, SQS redelivers a task this much later."""
+
+
+class QueueError(OutageError):
+    """A queue is missing or would lose messages."""
+
+
+class BrokerUnreachable(QueueError):
+    """The broker does not answer now."""
+
+
+@dataclass(frozen=True, slots=True)
+class EventMessage:
+    """A message as it was received; `receipt` is what its queue needs to delete it. `sent_at`: seconds since 1970."""
+
+    id: str
+    body: str | bytes
+    receipt: Any
+    sent_at: float | None = None
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since it was sent; 0 if its queue does not say."""
+        return time.time() - self.sent_at if self.sent_at is not None else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A message in a dead-letter queue: why it is there, as far as it says, and its body."""
+
+    queue: str
+    reason: str
+    body: str
+
+    @property
+    def id(self) -> str:
+        """A hash of its content, since RabbitMQ gives messages no id: equal messages have the same."""
+        return hashlib.sha256("\0".join((self.queue, self.reason, self.body)).encode(errors="replace")).hexdigest()[:12]
+
+
+class DeadLetterQueue(ABC):
+    """A dead-letter queue, and the queue that its messages came from. Raises QueueError if it cannot be read."""
+
+    @abstractmethod
+    def messages(self) -> list[DeadLetter]:
+        """All messages, which stay in the queue."""
+
+    @abstractmethod
+    def redrive(self) -> int:
+        """Move all messages back to the queue that they came from; returns how many.
+
+        A crash between sending and deleting leaves a copy in both queues.
+        """
+
+    @abstractmethod
+    def delete(self, wanted: Callable[[DeadLetter], bool]) -> Iterator[DeadLetter]:
+        """Delete the messages that are `wanted`; yields each once it is deleted."""
+
+
+class BrokerQueue(ABC):
+    """A queue and its dead-letter queue. To construct one connects to nothing."""
+
+    @abstractmethod
+    def create(self) -> None:
+        """Create both queues; one that exists stays as it is. Raises QueueError."""
+
+    @abstractmethod
+    def depths(self) -> tuple[int, int]:
+        """Messages that wait in the queue and in its dead-letter queue, without those in flight.
+
+        Raises if the broker does not answer.
+        """
+
+    @abstractmethod
+    def dead_letters(self) -> DeadLetterQueue:
+        """The dead-letter queue, to inspect and to redrive."""
+
+
+class EventQueue(BrokerQueue):
+    """The queue that the bucket sends its event messages to. For one thread, but for what BrokerQueue has."""
+
+    @abstractmethod
+    def open(self) -> None:
+        """Raise QueueError unless messages can be received and none would be lost."""
+
+    @abstractmethod
+    def receive(self, wait_s: int) -> list[EventMessage]:
+        """Receive some messages; waits up to `wait_s` seconds for the first."""
+
+    @abstractmethod
+    def delete(self, messages: Sequence[EventMessage]) -> None:
+        """Delete processed messages. One that cannot be deleted is redelivered, which does no harm."""
+
+    @abstractmethod
+    def requeue(self, messages: Sequence[EventMessage], after_s: float = 0.0) -> None:
+        """Have messages redelivered, after so many seconds at the earliest."""
+
+    @abstractmethod
+    def dead_letter(self, message: EventMessage, reason: str) -> None:
+        """Copy a message to the dead-letter queue, with the reason. The original stays."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close connections; messages that were not deleted are redelivered."""
+
+    def allow_bucket(self, bucket: str) -> str:
+        """Permit S3 to send the events of `bucket`; returns the queue's ARN. Raises SettingsError, QueueError."""
+        raise SettingsError(
+            "--events is for BINWATCH_EVENT_SOURCE=sqs: an object store that sends its events to RabbitMQ is told in"
+            " a way of its own, see docs/servers.md"
+        )
+
+
+class TaskQueue(BrokerQueue):
+    """Celery's queue."""
+
+    @abstractmethod
+    def celery_options(self) -> dict[str, Any]:
+        """Celery's settings for this broker."""
+
+    @abstractmethod
+    def prepare(self, *, to_consume: bool = False) -> None:
+        """Prepare the queue for sending; with `to_consume`, also check it for receiving. Raises QueueError."""
+
+    @property
+    @abstractmethod
+    def dead_letter_target(self) -> Any:
+        """The dead-letter queue as `Celery.send_task` takes it."""
+
+    def check_accepts(self, app: Celery) -> None:
+        """Raise unless the broker accepts messages now."""
+
+    def probes(self) -> Mapping[str, Callable[[], object]]:
+        """Health checks of a worker that consumes the queue: name → raises if something is wrong."""
+        return {}
+
+    @abstractmethod
+    def is_redelivered(self, request: Any) -> bool:
+        """Whether the message of a Celery task (its `request`) was delivered before."""
+
+    @abstractmethod
+    def rejection(self, error: Exception) -> Reject:
+        """What a task raises to have its message redelivered after a while. May wait before it returns."""
+
+    @abstractmethod
+    def dead_letter(self, app: Celery, message: Any, reason: str) -> None:
+        """Copy a kombu message to the dead-letter queue, with the reason. The original stays."""

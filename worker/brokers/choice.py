@@ -1,0 +1,44 @@
+"""The one place that decides between SQS and RabbitMQ."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from binwatch.settings import EventSource, Settings
+from worker.brokers.base import DeadLetterQueue, EventQueue, TaskQueue
+from worker.brokers.rabbitmq.events import RabbitEventQueue
+from worker.brokers.rabbitmq.tasks import RabbitTaskQueue
+from worker.brokers.sqs.events import SqsEventQueue
+from worker.brokers.sqs.tasks import SqsTaskQueue
+
+
+class Queues(NamedTuple):
+    """The queues that the settings name; no event queue without an event source."""
+
+    tasks: TaskQueue
+    events: EventQueue | None
+
+    def create(self) -> None:
+        """Create both queues, each with its dead-letter queue; one that exists stays as it is. Raises QueueError.
+
+        S3 must find its queue: versitygw drops events for one that does not exist.
+        """
+        for queue in filter(None, (self.events, self.tasks)):
+            queue.create()
+
+    def dead_letters(self) -> list[DeadLetterQueue]:
+        """The dead-letter queues of the event messages, if there is an event source, and of the tasks."""
+        return [queue.dead_letters() for queue in (self.events, self.tasks) if queue is not None]
+
+
+def choose_queues(settings: Settings) -> Queues:
+    """The queues on the brokers that the settings name. Raises SettingsError if they cannot be there."""
+    events: EventQueue | None = None
+    if settings.event_source is EventSource.SQS:
+        events = SqsEventQueue(settings)
+    elif settings.event_source is EventSource.RABBITMQ:
+        events = RabbitEventQueue.from_settings(settings)
+    broker_url = settings.broker_url.get_secret_value()
+    if broker_url.startswith("sqs"):
+        return Queues(SqsTaskQueue(settings), events)
+    return Queues(RabbitTaskQueue(broker_url, settings.task_queue), events)

@@ -1,0 +1,1 @@
+"""Queues of RabbitMQ, by kombu."""

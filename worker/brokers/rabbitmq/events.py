@@ -1,0 +1,188 @@
+"""The event queue on RabbitMQ, by kombu, on a connection of its own. Never through Celery's parser."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import time
+from collections import deque
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Self
+
+from amqp.exceptions import MessageNacked
+from kombu.messaging import Consumer, Producer
+
+from binwatch.errors import SettingsError
+from binwatch.settings import Settings
+from worker.brokers.base import EventMessage, EventQueue
+from worker.brokers.rabbitmq.connections import BrokerBlocked, connect_to
+from worker.brokers.rabbitmq.queues import RabbitQueue, check_permissions, dead_letter_queue, event_queue
+
+logger = logging.getLogger(__name__)
+
+_HEARTBEAT_S = 20
+_GROUPS_AHEAD = 4
+"""Event messages that RabbitMQ may push before earlier ones are acknowledged, in groups."""
+_SURPLUS_WAIT_S = 0.5
+"""Between two returns of messages before their time: refused messages that only go round must not take up a core."""
+
+
+class RabbitEventQueue(RabbitQueue, EventQueue):
+    """The queue that the object store sends its event messages to. Reconnects by itself."""
+
+    def __init__(self, url: str, queue: str, dead_letter: str, *, prefetch: int, timeout_s: float) -> None:
+        super().__init__(url, event_queue(queue, dead_letter), dead_letter_queue(dead_letter))
+        self._connection = connect_to(url, heartbeat=_HEARTBEAT_S, connect_timeout=timeout_s)
+        self._prefetch = prefetch
+        self._consumer: Any = None
+        self._generation = 0
+        self._received: deque[EventMessage] = deque()
+        self._returning: list[tuple[float, EventMessage]] = []
+        """Which message is to be redelivered when, by the monotonic clock."""
+        self._surplus_at = 0.0
+        """When messages may be returned before their time, by the same clock."""
+        self._broken = (
+            *self._connection.recoverable_connection_errors,
+            *self._connection.recoverable_channel_errors,
+            BrokerBlocked,
+        )
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """The event queue that the settings name. Raises SettingsError if their broker is not RabbitMQ."""
+        url = (settings.event_broker_url or settings.broker_url).get_secret_value()
+        if not url.startswith(("amqp://", "amqps://", "pyamqp://")):
+            raise SettingsError(
+                "BINWATCH_EVENT_SOURCE=rabbitmq needs BINWATCH_EVENT_BROKER_URL (or BINWATCH_BROKER_URL) of the form"
+                " amqp://user:password@host:5672//"
+            )
+        return cls(
+            url,
+            settings.event_queue,
+            settings.event_dead_letter_queue,
+            prefetch=_GROUPS_AHEAD * settings.group_photos,
+            timeout_s=settings.s3_timeout_s,
+        )
+
+    def open(self) -> None:
+        """Declare both queues. Raises QueueError, also if a permission is lacking."""
+        self._declare(self._connection)
+        check_permissions(self._connection, self._queue)
+
+    def receive(self, wait_s: int) -> list[EventMessage]:
+        """Receive the messages that RabbitMQ has pushed; waits up to `wait_s` seconds for the first."""
+        try:
+            self._consume()
+            self._return_due()
+            self._drain(wait_s)
+        except self._broken:
+            self._disconnect()
+            raise
+        messages = list(self._received)
+        self._received.clear()
+        return messages
+
+    def delete(self, messages: Sequence[EventMessage]) -> None:
+        """Delete processed messages. Those of a connection that has broken since are redelivered anyway."""
+        try:
+            for message in messages:
+                if self._is_current(message):
+                    self._consumer.channel.basic_ack(message.receipt[1])
+        except self._broken as error:
+            # Not raised: the intake would keep the messages, and retry on this connection only.
+            logger.warning("event messages not deleted (%s): they will be redelivered", error)
+            self._disconnect()
+
+    def requeue(self, messages: Sequence[EventMessage], after_s: float = 0.0) -> None:
+        """Have messages redelivered, after so many seconds at the earliest; `receive` and `close` do it."""
+        due = time.monotonic() + after_s
+        self._returning += [(due, message) for message in messages if self._is_current(message)]
+
+    def dead_letter(self, message: EventMessage, reason: str) -> None:
+        """Copy a message to the dead-letter queue, with the reason. The original stays."""
+        try:
+            with self._connection.channel() as channel:
+                self._dead_letter_queue(channel).declare()  # someone may have deleted it since
+                _copy(channel, message, self._dead_letter_queue.name, reason=reason[:1000])
+        except MessageNacked:  # refused, on a sound connection, though kombu counts it among those that break one
+            raise
+        except self._broken:
+            # Or kombu would quietly connect anew for the next call, and the consumer stay on the dead connection.
+            self._disconnect()
+            raise
+
+    def close(self) -> None:
+        """Close the connection; messages that were not deleted are redelivered at once."""
+        self._disconnect()
+
+    def _consume(self) -> None:
+        if self._consumer is not None:
+            return
+        self._connection.ensure_connection(max_retries=1)
+        self._declare(self._connection)
+        self._generation += 1
+        channel = self._connection.channel()
+        channel.basic_qos(0, self._prefetch, False)
+        self._consumer = Consumer(channel, [self._queue], on_message=self._on_message, no_ack=False)
+        self._consumer.consume()
+
+    def _is_current(self, message: EventMessage) -> bool:
+        """Whether it is of the present connection: if not, RabbitMQ redelivers it by itself."""
+        return self._consumer is not None and bool(message.receipt[0] == self._generation)
+
+    def _on_message(self, message: Any) -> None:
+        body, tag = message.body, message.delivery_tag
+        raw = body if isinstance(body, str) else bytes(body)
+        sent = message.properties.get("timestamp")  # versitygw's messages have one
+        sent_at = sent.timestamp() if isinstance(sent, datetime) else sent
+        self._received.append(EventMessage(str(tag), raw, (self._generation, tag), sent_at))
+
+    def _drain(self, wait_s: int) -> None:
+        """Wait for the first message, then receive those that were pushed with it, up to the prefetch limit."""
+        self._connection.heartbeat_check()
+        timeout = float(wait_s) or 0.001
+        with contextlib.suppress(TimeoutError, socket.timeout):
+            while len(self._received) < self._prefetch:
+                self._connection.drain_events(timeout=timeout)
+                timeout = 0.001
+
+    def _return_due(self) -> None:
+        """Send messages that are due to the back of the queue: rejected, they would be redelivered before any photo.
+
+        No more than half of the prefetched messages may wait for long, or nothing else would be received.
+        """
+        self._returning.sort(key=lambda one: one[0])
+        now = time.monotonic()
+        number = sum(due <= now for due, _ in self._returning)
+        surplus = len(self._returning) - self._prefetch // 2
+        if surplus > number and now >= self._surplus_at:
+            number, self._surplus_at = surplus, now + _SURPLUS_WAIT_S
+        while number and self._returning:  # none is left if the connection breaks meanwhile
+            number -= 1
+            _, message = self._returning.pop(0)
+            with self._connection.channel() as channel:
+                _copy(channel, message, self._queue.name)
+            self.delete([message])
+
+    def _disconnect(self) -> None:
+        self._consumer = None
+        self._received.clear()
+        self._returning.clear()
+        with contextlib.suppress(Exception):
+            self._connection.close()
+
+
+def _copy(channel: Any, message: EventMessage, queue: str, **headers: str) -> None:
+    body = message.body
+    Producer(channel).publish(
+        body.encode(errors="surrogateescape") if isinstance(body, str) else body,
+        routing_key=queue,
+        headers=headers,
+        content_type="application/octet-stream",
+        content_encoding="binary",
+        mandatory=True,
+        delivery_mode="persistent",
+        **({} if message.sent_at is None else {"timestamp": int(message.sent_at)}),
+    )

@@ -1,0 +1,162 @@
+"""Queues of RabbitMQ: their properties, and declaring and checking them with errors that say what to do."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Sequence
+
+from amqp.exceptions import AccessRefused, NotAllowed, NotFound, PreconditionFailed
+from kombu.connection import Connection
+from kombu.entity import Exchange, Queue
+
+from worker.brokers.base import BrokerQueue, BrokerUnreachable, DeadLetterQueue, QueueError
+from worker.brokers.internals import tolerate_unreadable
+from worker.brokers.rabbitmq.connections import BrokerBlocked, check_takes_messages, connect_to
+from worker.brokers.rabbitmq.dead_letters import RabbitDeadLetters
+
+logger = logging.getLogger(__name__)
+
+_CONNECT_S = 5.0
+_NO_LIMIT = 1_000_000  # from RabbitMQ 4 on, a quorum queue without a limit drops a message after 20 deliveries
+_MAX_DELIVERIES = 1000
+"""Each worker that stops adds a delivery of every message that it had prefetched, so twenty are soon exceeded."""
+_CHECK = "binwatch-check"
+"""Tag of a consumer that only finds out whether it may be one."""
+_NO_NAME = Exchange("")  # RabbitMQ's default exchange: the routing key is the queue's name
+
+
+class RabbitQueue(BrokerQueue):
+    """A queue of RabbitMQ and its dead-letter queue."""
+
+    def __init__(self, url: str, queue: Queue, dead_letter_queue: Queue) -> None:
+        tolerate_unreadable()
+        self._url = url
+        self._queue = queue
+        self._dead_letter_queue = dead_letter_queue
+
+    def create(self) -> None:
+        """Create both queues. Raises QueueError if one exists with other properties, or cannot be created."""
+        with connect_to(self._url) as connection:
+            self._declare(connection)
+
+    def depths(self) -> tuple[int, int]:
+        """As RabbitMQ counts them."""
+        # A connection for each call: one that is kept would need heartbeats, and could be dead without a sign.
+        # Not its default_channel, which tries for longer.
+        with connect_to(self._url, connect_timeout=_CONNECT_S) as connection, connection.channel() as channel:
+            waiting, dead = (
+                int(channel.queue_declare(queue.name, passive=True).message_count)
+                for queue in (self._queue, self._dead_letter_queue)
+            )
+        return waiting, dead
+
+    def dead_letters(self) -> DeadLetterQueue:
+        """The dead-letter queue."""
+        return RabbitDeadLetters(self._url, self._dead_letter_queue.name, self._queue.name, self._declare)
+
+    def _declare(self, connection: Connection) -> None:
+        declare(connection, [self._dead_letter_queue, self._queue])
+
+
+def event_queue(name: str, dead_letter: str) -> Queue:
+    """The queue for event messages. A quorum queue keeps messages on disk even if, as versitygw does, the sender marks
+    them as transient, so a restart of the broker loses none."""
+    arguments = {
+        "x-queue-type": "quorum",
+        "x-delivery-limit": _MAX_DELIVERIES,
+        "x-dead-letter-exchange": "",
+        "x-dead-letter-routing-key": dead_letter,
+    }
+    return Queue(name, _NO_NAME, routing_key=name, durable=True, queue_arguments=arguments)
+
+
+def dead_letter_queue(name: str) -> Queue:
+    """A queue where messages stay until a person redrives them, however often they are listed."""
+    arguments = {"x-queue-type": "quorum", "x-delivery-limit": _NO_LIMIT}
+    return Queue(name, _NO_NAME, routing_key=name, durable=True, queue_arguments=arguments)
+
+
+def task_queue(name: str) -> Queue:
+    """Celery's queue. A classic one: for tasks that wait for a retry, Celery raises a limit that quorum queues lack."""
+    arguments = {
+        "x-queue-type": "classic",  # a virtual host may make them quorum queues unless it is told
+        "x-dead-letter-exchange": "",
+        "x-dead-letter-routing-key": name + "-dead",
+    }
+    return Queue(name, _NO_NAME, routing_key=name, durable=True, queue_arguments=arguments)
+
+
+def declare(connection: Connection, queues: Sequence[Queue]) -> None:
+    """Declare the queues. Raises QueueError if one is there already with other properties, or cannot be had.
+
+    A user who may not declare them must find them there; then nothing declares them again, Celery neither.
+    """
+    _connect(connection)
+    for queue in queues:
+        try:
+            with connection.channel() as channel:  # RabbitMQ closes the channel on a mismatch
+                queue(channel).declare()
+        except AccessRefused as error:
+            _take_as_it_is(connection, queue, error)
+        except PreconditionFailed as error:
+            raise QueueError(
+                f"queue {queue.name!r} exists with other properties ({error}): once it is empty, delete it, and start"
+                " again"
+            ) from error
+        except connection.channel_errors as error:
+            raise QueueError(f"queue {queue.name!r} cannot be had ({error}); see RabbitMQ's log") from error
+        except connection.connection_errors as error:
+            raise _unreachable(error) from error
+
+
+def _take_as_it_is(connection: Connection, queue: Queue, refusal: AccessRefused) -> None:
+    """A queue that the user may not declare: it is used if it is there."""
+    try:
+        with connection.channel() as channel:
+            channel.queue_declare(queue.name, passive=True)
+    except NotFound as error:
+        raise QueueError(
+            f"queue {queue.name!r} does not exist, and RabbitMQ's user may not make it ({refusal}): give the user the"
+            " permission to configure it, or have python -m worker setup make it as a user who has that"
+        ) from error
+    if not queue.no_declare:  # type: ignore[attr-defined]  # kombu sets it
+        logger.warning("queue %r is used as it is, unchecked: RabbitMQ's user may not declare it", queue.name)
+    queue.no_declare = True  # type: ignore[attr-defined]
+
+
+def check_permissions(connection: Connection, queue: Queue) -> None:
+    """Raise QueueError if RabbitMQ's user may not read from the queue, or not write to any. Loses no message."""
+    try:
+        with connection.channel() as channel:
+            channel.basic_qos(0, 1, False)
+            channel.basic_consume(queue.name, _CHECK, callback=lambda _: None)
+            channel.basic_cancel(_CHECK)  # what came meanwhile goes back as the channel is closed
+        with contextlib.suppress(BrokerBlocked):  # may pass, and what waits can be counted meanwhile
+            check_takes_messages(connection)
+    except AccessRefused as error:
+        raise QueueError(
+            f"queue {queue.name!r} cannot be used ({error}): give RabbitMQ's user the permissions to read from it and"
+            " to write to the exchange amq.default"
+        ) from error
+
+
+def _connect(connection: Connection) -> None:
+    try:
+        connection.connect()
+    except AccessRefused as error:
+        raise QueueError(
+            "RabbitMQ refuses the user or the password of BINWATCH_BROKER_URL (or BINWATCH_EVENT_BROKER_URL): correct"
+            " them, and mind that RabbitMQ keeps those that it was first started with"
+        ) from error
+    except NotAllowed as error:
+        raise QueueError(
+            f"RabbitMQ refuses the virtual host ({error}): correct what follows the host in BINWATCH_BROKER_URL (or"
+            " BINWATCH_EVENT_BROKER_URL), or give the user permissions there"
+        ) from error
+    except connection.connection_errors as error:
+        raise _unreachable(error) from error
+
+
+def _unreachable(error: Exception) -> BrokerUnreachable:
+    return BrokerUnreachable(f"RabbitMQ cannot be reached ({error}); check BINWATCH_BROKER_URL")

@@ -1,0 +1,80 @@
+"""Celery's queue on RabbitMQ."""
+
+from __future__ import annotations
+
+import struct
+import time
+from typing import Any
+
+from amqp.exceptions import AMQPError
+from celery import Celery
+from celery.exceptions import Reject
+from kombu.entity import Queue
+
+from worker.brokers.base import TaskQueue
+from worker.brokers.rabbitmq.connections import check_takes_messages, connect_to, use_guarded_transports
+from worker.brokers.rabbitmq.queues import RabbitQueue, check_permissions, dead_letter_queue, task_queue
+
+REFUSED_WAIT_S = 5.0
+"""Wait before a task is requeued because RabbitMQ refuses the message that should replace it."""
+
+
+class RabbitTaskQueue(RabbitQueue, TaskQueue):
+    """Celery's queue on RabbitMQ."""
+
+    def __init__(self, url: str, name: str) -> None:
+        super().__init__(url, task_queue(name), dead_letter_queue(name + "-dead"))
+
+    def celery_options(self) -> dict[str, Any]:
+        """Celery's settings for RabbitMQ."""
+        use_guarded_transports()
+        return {"task_queues": [self._queue]}
+
+    def prepare(self, *, to_consume: bool = False) -> None:
+        """Declare both queues, so that rejected messages are kept; with `to_consume`, also check permissions."""
+        with connect_to(self._url) as connection:
+            self._declare(connection)
+            if to_consume:
+                check_permissions(connection, self._queue)
+
+    @property
+    def dead_letter_target(self) -> Queue:
+        """The dead-letter queue, which Celery declares unless the user may not."""
+        return self._dead_letter_queue
+
+    def check_accepts(self, app: Celery) -> None:
+        """Raise unless RabbitMQ accepts messages now: it may be low on disk or memory."""
+        with app.connection_for_write() as connection:
+            check_takes_messages(connection)
+
+    def is_redelivered(self, request: Any) -> bool:
+        """By RabbitMQ's flag."""
+        return bool((request.delivery_info or {}).get("redelivered"))
+
+    def rejection(self, error: Exception) -> Reject:
+        """With a requeue, after a wait: RabbitMQ redelivers at once, and makes a message without it a dead letter."""
+        time.sleep(REFUSED_WAIT_S)
+        return Reject(error, requeue=True)
+
+    def dead_letter(self, app: Celery, message: Any, reason: str) -> None:
+        """Copy a message to the dead-letter queue, with the reason. The original stays."""
+        headers, reasons = dict(message.headers), {"reason": reason}
+        with app.producer_or_acquire() as producer:
+            try:
+                self._publish(producer, message, headers | reasons)
+            except (TypeError, ValueError, OverflowError, struct.error, AMQPError):
+                # RabbitMQ, or another client, takes values in headers that py-amqp cannot write.
+                self._publish(producer, message, reasons)
+
+    def _publish(self, producer: Any, message: Any, headers: dict[str, Any]) -> None:
+        body = message.body
+        producer.publish(
+            body.encode(errors="surrogateescape") if isinstance(body, str) else bytes(body),
+            exchange="",
+            routing_key=self._dead_letter_queue.name,
+            declare=[self._dead_letter_queue],
+            mandatory=True,
+            headers=headers,
+            content_type=message.content_type or "application/octet-stream",
+            content_encoding="binary",
+        )

@@ -1,0 +1,98 @@
+"""A dead-letter queue of SQS."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from worker.brokers.base import DeadLetter, DeadLetterQueue
+
+_PEEK_S = 60
+"""Visibility timeout of a message that is listed, should this process die meanwhile."""
+
+
+class SqsDeadLetters(DeadLetterQueue):
+    """A dead-letter queue of SQS, by its name and URL, and the URL of the queue that its messages came from."""
+
+    def __init__(self, client: Any, name: str, url: str, source_url: str) -> None:
+        self._client = client
+        self._name = name
+        self._url = url
+        self._source_url = source_url
+
+    def messages(self) -> list[DeadLetter]:
+        """All messages, which stay in the queue."""
+        with self._received() as messages:
+            return [self._letter(message) for message in messages]
+
+    def redrive(self) -> int:
+        """Move all messages back to the queue that they came from."""
+        with self._received() as messages:
+            for message in messages:
+                attributes = {k: v for k, v in message.get("MessageAttributes", {}).items() if k != "reason"}
+                self._client.send_message(
+                    QueueUrl=self._source_url, MessageBody=message["Body"], MessageAttributes=attributes
+                )
+                self._client.delete_message(QueueUrl=self._url, ReceiptHandle=message["ReceiptHandle"])
+            return len(messages)
+
+    def delete(self, wanted: Callable[[DeadLetter], bool]) -> Iterator[DeadLetter]:
+        """Delete the messages that are `wanted`; yields each once it is deleted."""
+        with self._received() as messages:
+            for message in messages:
+                letter = self._letter(message)
+                if wanted(letter):
+                    self._client.delete_message(QueueUrl=self._url, ReceiptHandle=message["ReceiptHandle"])
+                    yield letter
+
+    @contextmanager
+    def _received(self) -> Iterator[list[dict[str, Any]]]:
+        """Receive all messages; those that are not deleted meanwhile are visible again at once."""
+        found: dict[str, dict[str, Any]] = {}
+        # Until none is new, not until none is left: in a very long queue, the first are visible again by then.
+        while new := {m["MessageId"]: m for m in self._receive_some() if m["MessageId"] not in found}:
+            found |= new
+        messages = list(found.values())
+        try:
+            yield messages
+        finally:
+            for message in messages:
+                try:
+                    self._client.change_message_visibility(
+                        QueueUrl=self._url, ReceiptHandle=message["ReceiptHandle"], VisibilityTimeout=0
+                    )
+                except self._client.exceptions.ClientError:  # deleted
+                    continue
+
+    def _receive_some(self) -> list[dict[str, Any]]:
+        answer = self._client.receive_message(
+            QueueUrl=self._url,
+            MaxNumberOfMessages=10,
+            VisibilityTimeout=_PEEK_S,
+            WaitTimeSeconds=1,  # without a wait, SQS asks only some of its servers, and a queue looks empty that is not
+            MessageAttributeNames=["All"],
+            AttributeNames=["ApproximateReceiveCount"],
+        )
+        received: list[dict[str, Any]] = answer.get("Messages", [])
+        return received
+
+    def _letter(self, message: dict[str, Any]) -> DeadLetter:
+        reason = message.get("MessageAttributes", {}).get("reason", {}).get("StringValue")
+        body = message["Body"]
+        if reason is None:
+            reason, body = _opened(body)
+        return DeadLetter(self._name, reason or "delivered too often", body)
+
+
+def _opened(body: str) -> tuple[str | None, str]:
+    """Reason and content of a Celery task, which kombu puts into envelopes of base64; any other body as it is."""
+    try:
+        envelope = json.loads(body if body.startswith("{") else base64.b64decode(body, validate=True))
+        content = base64.b64decode(envelope["body"]).decode()
+        reason = envelope["headers"].get("reason")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None, body
+    return reason, content

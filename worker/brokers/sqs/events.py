@@ -1,0 +1,81 @@
+"""The event queue on SQS, by boto3, ten messages to a call. Never through Celery, which would destroy raw messages."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from binwatch.settings import Settings
+from worker.brokers.base import EventMessage, EventQueue
+from worker.brokers.sqs.queues import SqsQueue, allow_bucket, failed, reason_attribute
+
+logger = logging.getLogger(__name__)
+
+VISIBILITY_S = 60
+"""Longer than an event message takes to become a task."""
+_MOST = 10  # SQS's own limit, on receiving and on deleting
+
+
+class SqsEventQueue(SqsQueue, EventQueue):
+    """The queue that S3 sends its event messages to."""
+
+    def __init__(self, settings: Settings) -> None:
+        names = {"event_queue": settings.event_queue, "event_dead_letter_queue": settings.event_dead_letter_queue}
+        super().__init__(settings, VISIBILITY_S, **names)
+
+    def open(self) -> None:
+        """Raise QueueError unless both queues exist and messages end in the dead-letter queue."""
+        self.check()
+
+    def receive(self, wait_s: int) -> list[EventMessage]:
+        """Receive up to ten messages; waits up to `wait_s` seconds for the first."""
+        answer = self._client.receive_message(
+            QueueUrl=self._url,
+            MaxNumberOfMessages=_MOST,
+            WaitTimeSeconds=wait_s,
+            AttributeNames=["SentTimestamp"],
+        )
+        return [_event_message(message) for message in answer.get("Messages", ())]
+
+    def delete(self, messages: Sequence[EventMessage]) -> None:
+        """Delete processed messages. One that cannot be deleted is redelivered, which does no harm."""
+        for start in range(0, len(messages), _MOST):
+            batch = messages[start : start + _MOST]
+            entries = [{"Id": str(n), "ReceiptHandle": message.receipt} for n, message in enumerate(batch)]
+            answer = self._client.delete_message_batch(QueueUrl=self._url, Entries=entries)
+            for failure in answer.get("Failed", ()):
+                logger.warning("event message not deleted (%s): it will be redelivered", failure.get("Message"))
+
+    def requeue(self, messages: Sequence[EventMessage], after_s: float = 0.0) -> None:
+        """Have messages redelivered after so many seconds, instead of after the queue's visibility timeout."""
+        for start in range(0, len(messages), _MOST):
+            entries = [
+                {"Id": str(n), "ReceiptHandle": message.receipt, "VisibilityTimeout": round(after_s)}
+                for n, message in enumerate(messages[start : start + _MOST])
+            ]
+            self._client.change_message_visibility_batch(QueueUrl=self._url, Entries=entries)
+
+    def dead_letter(self, message: EventMessage, reason: str) -> None:
+        """Copy a message to the dead-letter queue, with the reason. The original stays."""
+        self._client.send_message(
+            QueueUrl=self._dead_letter_url, MessageBody=message.body, MessageAttributes=reason_attribute(reason)
+        )
+
+    def close(self) -> None:
+        """Nothing is held: each call is a request of its own."""
+
+    def allow_bucket(self, bucket: str) -> str:
+        """Permit S3 to send the events of `bucket`, of the same account; returns the queue's ARN. Raises QueueError."""
+        try:
+            return allow_bucket(self._client, self._url, bucket)
+        except (ClientError, BotoCoreError) as error:
+            raise failed(self._name, error) from error
+
+
+def _event_message(message: dict[str, Any]) -> EventMessage:
+    sent = message.get("Attributes", {}).get("SentTimestamp")  # in milliseconds
+    sent_at = int(sent) / 1000 if sent is not None else None
+    return EventMessage(message["MessageId"], message["Body"], message["ReceiptHandle"], sent_at)

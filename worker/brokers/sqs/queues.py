@@ -1,0 +1,212 @@
+"""Queues of SQS: client, creation, and the check that one exists and is safe to use."""
+
+from __future__ import annotations
+
+import json
+from functools import cached_property
+from typing import Any
+
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError, SSLError
+
+from binwatch.aws import make_client
+from binwatch.errors import SettingsError
+from binwatch.settings import PREFIX, Settings, require_region
+from worker.brokers.base import BrokerQueue, DeadLetterQueue, QueueError
+from worker.brokers.sqs.dead_letters import SqsDeadLetters
+
+MAX_RECEIVES = 200
+"""A message received this often without being deleted ends in the dead-letter queue.
+
+Each worker that stops requeues what it has just received, which counts, so a fleet that is restarted a few times must
+stay far below. What is wrong with a message itself is found out by other means, long before.
+"""
+_REASON_LENGTH = 1024
+_SID = "BinwatchEvents"
+"""Id of the statement in the event queue's policy that is ours."""
+_WEEKS_TWO = str(14 * 24 * 3600)  # the longest that SQS keeps a message
+
+_CHECK = "check BINWATCH_SQS_ENDPOINT_URL, BINWATCH_REGION, the credentials and the network"
+_CHECK_TLS = "if that certificate is of your own authority, name its file in AWS_CA_BUNDLE or SSL_CERT_FILE"
+
+
+class NotSqs(BotoCoreError):  # type: ignore[misc]  # boto3 has no types
+    """Something else has answered, such as a proxy with its own page."""
+
+    fmt = "what answered {operation} is not SQS but sends {kind!r}"
+
+
+def sqs_client(settings: Settings) -> Any:
+    """A boto3 client for SQS that answers within the settings' patience."""
+    client = make_client(
+        "sqs",
+        endpoint_url=settings.sqs_endpoint_url,
+        region_name=settings.region,
+        config=Config(**client_config(settings)),
+    )
+    refuse_strangers(client)
+    return client
+
+
+def refuse_strangers(client: Any) -> None:
+    """Have a client of SQS raise NotSqs where boto3 would take any page with status 200 for an empty answer.
+
+    A message that was not sent would be taken for sent, and lost.
+    """
+    client.meta.events.register("after-call.sqs", _check_answer)
+
+
+def _check_answer(http_response: Any, parsed: dict[str, Any], model: Any, **_: Any) -> None:
+    if http_response.status_code >= 300:
+        return
+    try:
+        sound = isinstance(json.loads(http_response.content or b"{}"), dict)
+    except ValueError:
+        sound = False
+    if not sound or (model.name == "SendMessage" and "MessageId" not in parsed):
+        raise NotSqs(operation=model.name, kind=http_response.headers.get("content-type", "nothing"))
+
+
+def client_config(settings: Settings) -> dict[str, Any]:
+    """How patient clients of SQS are, also Celery's: a call to receive may wait 20 s for its answer."""
+    return {
+        "connect_timeout": settings.s3_timeout_s,
+        "read_timeout": settings.s3_timeout_s + 20,
+        "retries": {"mode": "standard", "total_max_attempts": 3},
+    }
+
+
+class SqsQueue(BrokerQueue):
+    """A queue of SQS and its dead-letter queue."""
+
+    def __init__(self, settings: Settings, visibility_s: int, **names: str) -> None:
+        """`names`: setting → name of the queue, and then of its dead-letter queue. Raises SettingsError."""
+        for setting, name in names.items():
+            if name.endswith(".fifo"):
+                raise SettingsError(
+                    f"{PREFIX}{setting.upper()}: {name!r} is a FIFO queue of SQS. S3 sends no events to one, and Celery"
+                    " no tasks; name a standard queue. The order of events does not matter to Binwatch"
+                )
+        require_region(settings, on_aws=settings.sqs_endpoint_url is None)
+        self._settings = settings
+        self._visibility_s = visibility_s
+        self._name, self._dead_letter_name = names.values()
+
+    def create(self) -> None:
+        """Create both queues. One that exists keeps its attributes; a redrive policy is added where there is none."""
+        client = self._client
+        try:
+            dead_url = _ensure(client, self._dead_letter_name, {"MessageRetentionPeriod": _WEEKS_TWO})
+            redrive = {"deadLetterTargetArn": queue_arn(client, dead_url), "maxReceiveCount": str(MAX_RECEIVES)}
+            policy = {"RedrivePolicy": json.dumps(redrive)}
+            kept = {"MessageRetentionPeriod": _WEEKS_TWO, "VisibilityTimeout": str(self._visibility_s)}
+            url = _ensure(client, self._name, kept | policy)
+            if not _has_redrive(client, url):
+                client.set_queue_attributes(QueueUrl=url, Attributes=policy)
+        except (ClientError, BotoCoreError) as error:
+            raise failed(self._name, error) from error
+
+    def check(self) -> None:
+        """Raise QueueError unless both queues exist and messages end in the dead-letter queue."""
+        if not _has_redrive(self._client, self._url):
+            raise QueueError(
+                f"queue {self._name!r} has no redrive policy: a message that cannot be processed would be deleted, or"
+                " redelivered for ever; set one, or have it set by: python -m worker setup"
+            )
+        _ = self._dead_letter_url
+
+    def depths(self) -> tuple[int, int]:
+        """As SQS estimates them."""
+        return self._depth(self._url), self._depth(self._dead_letter_url)
+
+    def _depth(self, url: str) -> int:
+        wanted = "ApproximateNumberOfMessages"
+        answer = self._client.get_queue_attributes(QueueUrl=url, AttributeNames=[wanted])
+        return int(answer["Attributes"][wanted])
+
+    def dead_letters(self) -> DeadLetterQueue:
+        """The dead-letter queue."""
+        return SqsDeadLetters(self._client, self._dead_letter_name, self._dead_letter_url, self._url)
+
+    @cached_property
+    def _client(self) -> Any:
+        return sqs_client(self._settings)
+
+    @cached_property
+    def _url(self) -> str:
+        return queue_url(self._client, self._name)
+
+    @cached_property
+    def _dead_letter_url(self) -> str:
+        return queue_url(self._client, self._dead_letter_name)
+
+
+def _ensure(client: Any, name: str, attributes: dict[str, str]) -> str:
+    """URL of the queue, which is created if it does not exist. SQS refuses to create it with other attributes."""
+    try:
+        return str(client.get_queue_url(QueueName=name)["QueueUrl"])
+    except client.exceptions.QueueDoesNotExist:
+        return str(client.create_queue(QueueName=name, Attributes=attributes)["QueueUrl"])
+
+
+def _has_redrive(client: Any, url: str) -> bool:
+    answer = client.get_queue_attributes(QueueUrl=url, AttributeNames=["RedrivePolicy"])
+    return bool(answer.get("Attributes", {}).get("RedrivePolicy"))
+
+
+def queue_url(client: Any, name: str) -> str:
+    """URL of the queue. Raises QueueError if it cannot be determined."""
+    try:
+        return str(client.get_queue_url(QueueName=name)["QueueUrl"])
+    except client.exceptions.QueueDoesNotExist as error:
+        raise QueueError(f"queue {name!r} does not exist; create it with: python -m worker setup") from error
+    except (ClientError, BotoCoreError) as error:
+        raise failed(name, error) from error
+
+
+def failed(name: str, error: Exception) -> QueueError:
+    """The error of a request about the queue, and what to check."""
+    return QueueError(f"queue {name!r}: {error}; {_CHECK_TLS if isinstance(error, SSLError) else _CHECK}")
+
+
+def reason_attribute(reason: str) -> dict[str, Any]:
+    """A dead letter's reason as a message attribute. SQS refuses control characters and empty attributes."""
+    clean = "".join(c if c.isprintable() else "?" for c in reason.encode(errors="replace").decode())
+    return {"reason": {"DataType": "String", "StringValue": clean[:_REASON_LENGTH] or "unknown"}}
+
+
+def queue_arn(client: Any, url: str) -> str:
+    """ARN of the queue at `url`."""
+    attributes = client.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]
+    return str(attributes["QueueArn"])
+
+
+def allow_bucket(client: Any, url: str, bucket: str) -> str:
+    """Let S3 send the events of `bucket`, of the same account, to the queue; returns the queue's ARN.
+
+    The other statements of the queue's policy stay.
+    """
+    arn = queue_arn(client, url)
+    answer = client.get_queue_attributes(QueueUrl=url, AttributeNames=["Policy"])
+    policy = json.loads(answer.get("Attributes", {}).get("Policy") or '{"Version": "2012-10-17", "Statement": []}')
+    found = policy["Statement"]  # a single one may stand there by itself
+    others = [one for one in (found if isinstance(found, list) else [found]) if one.get("Sid") != _SID]
+    policy["Statement"] = [*others, _statement(arn, bucket)]
+    client.set_queue_attributes(QueueUrl=url, Attributes={"Policy": json.dumps(policy)})
+    return arn
+
+
+def _statement(arn: str, bucket: str) -> dict[str, Any]:
+    _, partition, _, _, account, _ = arn.split(":")
+    return {
+        "Sid": _SID,
+        "Effect": "Allow",
+        "Principal": {"Service": "s3.amazonaws.com"},
+        "Action": "sqs:SendMessage",
+        "Resource": arn,
+        # With the account, since a bucket's name may be anybody's once the bucket is deleted.
+        "Condition": {
+            "ArnEquals": {"aws:SourceArn": f"arn:{partition}:s3:::{bucket}"},
+            "StringEquals": {"aws:SourceAccount": account},
+        },
+    }
