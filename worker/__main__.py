@@ -24,7 +24,7 @@ from worker.skipped import SkippedTally
 if TYPE_CHECKING:
     from worker.brokers.base import DeadLetter, DeadLetterQueue
 
-_BODY_SHOWN = 160  # characters of a message that no one could handle
+_BODY_SHOWN = 160  # characters of a dead letter
 
 cli = typer.Typer(
     help="Count items in photos of storage bins.",
@@ -192,49 +192,41 @@ def nightly(
 @cli.command("dead-letters")
 def dead_letters(
     ids: Annotated[
-        list[str] | None, typer.Argument(help="With --throw-away: which, by the ids of the list.", metavar="[ID]…")
+        list[str] | None, typer.Argument(help="With --delete: ids of the messages to delete.", metavar="[ID]…")
     ] = None,
-    put_back: Annotated[bool, typer.Option("--put-back", help="Move them to where they came from.")] = False,
-    throw_away: Annotated[bool, typer.Option("--throw-away", help="Delete messages, and print them whole.")] = False,
-    every: Annotated[bool, typer.Option("--all", help="With --throw-away: all of them.")] = False,
+    redrive: Annotated[bool, typer.Option("--redrive", help="Move all back to the queue they came from.")] = False,
+    delete: Annotated[bool, typer.Option("--delete", help="Delete messages, and print them in full.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="With --delete: all messages.")] = False,
 ) -> None:
-    """List the messages that no one could handle, with id and reason; put them back, once the cause is gone; or throw
-    some away.
-    """
+    """List dead letters with id and reason. Redrive them once the cause is fixed, or delete some."""
     from worker.brokers.choice import choose_queues
 
     chosen = frozenset(ids or ())
-    _check_choice(chosen, put_back=put_back, throw_away=throw_away, every=every)
+    if delete and redrive:
+        raise BinwatchError("--redrive and --delete exclude each other; choose one")
+    if delete and bool(chosen) == every:
+        raise BinwatchError("--delete is permanent: name the ids of the list, or say --all")
+    if (chosen or every) and not delete:
+        raise BinwatchError("ids and --all are for --delete; without it, leave them out")
     queues = choose_queues(load_settings()).dead_letters()
-    if put_back:
-        remark(f"put back {sum(queue.redrive() for queue in queues)} messages")
-        return
-    if throw_away:
-        _throw_away(queues, chosen, every=every)
-        return
-    out = printable_stdout()
-    for queue in queues:
-        for letter in queue.messages():
-            print(_shown(letter, _BODY_SHOWN), file=out)
+    if redrive:
+        remark(f"redrove {sum(queue.redrive() for queue in queues)} messages")
+    elif delete:
+        _delete(queues, chosen, every=every)
+    else:
+        out = printable_stdout()
+        for queue in queues:
+            for letter in queue.messages():
+                print(_shown(letter, _BODY_SHOWN), file=out)
 
 
-def _check_choice(chosen: Collection[str], *, put_back: bool, throw_away: bool, every: bool) -> None:
-    """What is thrown away is gone, so nothing is by mistake."""
-    if throw_away and put_back:
-        raise BinwatchError("--put-back and --throw-away exclude each other; choose one")
-    if throw_away and bool(chosen) == every:
-        raise BinwatchError("--throw-away deletes messages for good: name the ids of the list, or say --all")
-    if (chosen or every) and not throw_away:
-        raise BinwatchError("ids and --all are for --throw-away; without it, leave them out")
-
-
-def _throw_away(queues: list[DeadLetterQueue], chosen: Collection[str], *, every: bool) -> None:
+def _delete(queues: list[DeadLetterQueue], chosen: Collection[str], *, every: bool) -> None:
     """Print each message once it is deleted, so that what is printed is what is gone, however this ends."""
     out, missing = printable_stdout(), set(chosen)
     for queue in queues:
         for letter in queue.delete(lambda letter: every or letter.id in chosen):
             missing.discard(letter.id)
-            print(f"thrown away: {_shown(letter, len(letter.body))}", file=out)
+            print(f"deleted: {_shown(letter, len(letter.body))}", file=out)
     if missing:
         raise BinwatchError(f"no message has the id {', '.join(map(visible, sorted(missing)))}; list them again")
 

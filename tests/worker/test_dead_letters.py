@@ -1,5 +1,4 @@
-"""Messages that no one could handle are shown with their reason, and can be put back or thrown away, on both kinds of
-queue."""
+"""Dead letters are listed with their reason, and can be redriven or deleted, on both brokers."""
 
 from __future__ import annotations
 
@@ -66,14 +65,14 @@ def of_events(settings: Settings) -> DeadLetterQueue:
     return choose_queues(settings).dead_letters()[0]
 
 
-def set_aside(events: EventQueue, body: str, reason: str) -> None:
+def dead_letter(events: EventQueue, body: str, reason: str) -> None:
     events.dead_letter(EventMessage("1", body, None), reason)
 
 
 def test_each_is_listed_with_its_reason_and_stays(broker):
     settings, events = broker
-    set_aside(events, '{"a": 1}', "not an S3 event")
-    set_aside(events, "grün", "not JSON")
+    dead_letter(events, '{"a": 1}', "not an S3 event")
+    dead_letter(events, "grün", "not JSON")
     expected = {
         DeadLetter(settings.event_dead_letter_queue, "not an S3 event", '{"a": 1}'),
         DeadLetter(settings.event_dead_letter_queue, "not JSON", "grün"),
@@ -83,11 +82,11 @@ def test_each_is_listed_with_its_reason_and_stays(broker):
     events.close()
 
 
-def test_what_is_put_back_comes_again_and_is_no_longer_dead(broker):
+def test_redriven_messages_are_received_and_no_longer_dead(broker):
     settings, events = broker
     bodies = [f'{{"n": {n}}}' for n in range(12)]
     for body in bodies:
-        set_aside(events, body, "not an S3 event")
+        dead_letter(events, body, "not an S3 event")
     eventually(of_events(settings).messages, 12)
     assert of_events(settings).redrive() == 12
     received: list[str] = []
@@ -118,28 +117,28 @@ def test_a_task_that_celery_rejected_is_listed_too(broker, rabbitmq):
     events.close()
 
 
-def test_the_command_shows_and_puts_back(broker):
+def test_the_command_lists_and_redrives(broker):
     settings, events = broker
-    set_aside(events, "no\nevent \x1b[2J" + "x" * 300, "not JSON")
+    dead_letter(events, "no\nevent \x1b[2J" + "x" * 300, "not JSON")
     eventually(of_events(settings).messages, 1)
     shown = command(settings)
     assert re.fullmatch(r"[0-9a-f]{12}", shown.partition(" ")[0])
     assert shown.partition(" ")[2].startswith(f"{settings.event_dead_letter_queue}: not JSON: no\\nevent \\x1b[2Jxxx")
     assert shown.endswith("…\n")
-    assert command(settings, "--put-back") == "put back 1 messages\n"
+    assert command(settings, "--redrive") == "redrove 1 messages\n"
     assert command(settings) == ""
     events.close()
 
 
-def test_only_what_is_chosen_is_thrown_away(broker):
+def test_only_the_chosen_are_deleted(broker):
     settings, events = broker
     for body in ("a", "b", "b", "c"):
-        set_aside(events, body, "not JSON")
+        dead_letter(events, body, "not JSON")
     letters = eventually(of_events(settings).messages, 4)
     chosen = {letter.id for letter in letters if letter.body == "b"}
     assert len(chosen) == 1, "what says the same has the same id"
-    thrown = list(of_events(settings).delete(lambda letter: letter.id in chosen))
-    assert [letter.body for letter in thrown] == ["b", "b"]
+    deleted = list(of_events(settings).delete(lambda letter: letter.id in chosen))
+    assert [letter.body for letter in deleted] == ["b", "b"]
     assert sorted(letter.body for letter in eventually(of_events(settings).messages, 2)) == ["a", "c"]
     assert list(of_events(settings).delete(lambda _: False)) == []
     assert len(list(of_events(settings).delete(lambda _: True))) == 2
@@ -147,19 +146,19 @@ def test_only_what_is_chosen_is_thrown_away(broker):
     events.close()
 
 
-def test_the_command_throws_away_and_prints_it_whole(broker):
+def test_the_command_deletes_and_prints_in_full(broker):
     settings, events = broker
     for body in ("y" * 300, "z"):
-        set_aside(events, body, "not JSON")
+        dead_letter(events, body, "not JSON")
     eventually(of_events(settings).messages, 2)
     listed = dict(line.split(" ", 1) for line in command(settings).splitlines())
     (long,) = [one for one, text in listed.items() if text.endswith("…")]
     queue = settings.event_dead_letter_queue
-    assert command(settings, "--throw-away", long) == f"thrown away: {long} {queue}: not JSON: {'y' * 300}\n"
-    gone = run(settings, "--throw-away", long)
+    assert command(settings, "--delete", long) == f"deleted: {long} {queue}: not JSON: {'y' * 300}\n"
+    gone = run(settings, "--delete", long)
     assert (gone.returncode, gone.stdout) == (1, "")
     assert gone.stderr == f"error: no message has the id {long}; list them again\n"
-    assert command(settings, "--throw-away", "--all").endswith(f"{queue}: not JSON: z\n")
+    assert command(settings, "--delete", "--all").endswith(f"{queue}: not JSON: z\n")
     assert command(settings) == ""
     events.close()
 
@@ -167,15 +166,15 @@ def test_the_command_throws_away_and_prints_it_whole(broker):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--throw-away"], "name the ids of the list, or say --all"),
-        (["--throw-away", "--all", "0123456789ab"], "name the ids of the list, or say --all"),
-        (["--throw-away", "--put-back", "--all"], "exclude each other"),
-        (["--all"], "for --throw-away"),
-        (["0123456789ab"], "for --throw-away"),
-        (["--put-back", "0123456789ab"], "for --throw-away"),
+        (["--delete"], "name the ids of the list, or say --all"),
+        (["--delete", "--all", "0123456789ab"], "name the ids of the list, or say --all"),
+        (["--delete", "--redrive", "--all"], "exclude each other"),
+        (["--all"], "for --delete"),
+        (["0123456789ab"], "for --delete"),
+        (["--redrive", "0123456789ab"], "for --delete"),
     ],
 )
-def test_nothing_is_thrown_away_by_mistake(options: list[str], words: str) -> None:
+def test_nothing_is_deleted_by_mistake(options: list[str], words: str) -> None:
     with pytest.raises(BinwatchError, match=words):
         cli(["dead-letters", *options], standalone_mode=False)
 
