@@ -1,15 +1,27 @@
-"""Which broker it is: decided once, by the settings."""
+"""Which broker it is: decided once, by the settings; no other part of a worker asks."""
 
 from __future__ import annotations
 
+import logging
+import time
+from collections.abc import Callable
 from importlib.metadata import version
 
 import pytest
+from celery.contrib.testing.worker import start_worker
 from pydantic import SecretStr
+from sqlalchemy import Engine as Database
+from sqlalchemy import select
 
 from binwatch.errors import SettingsError
+from binwatch.records.tables import Count
 from binwatch.settings import EventSource, Settings
-from worker.brokers.choice import choose_queues
+from tests.faults.house import announcement
+from tests.services.s3 import S3
+from tests.worker.brightness import brightness_of, jpeg
+from tests.worker.stub_broker import StubEventQueue, StubTaskQueue
+from worker.app import make_app, make_sender, make_worker
+from worker.brokers.choice import Queues, choose_queues
 from worker.brokers.internals import TRIED_WITH
 from worker.brokers.rabbitmq.events import RabbitEventQueue
 from worker.brokers.rabbitmq.tasks import RabbitTaskQueue
@@ -44,3 +56,37 @@ def test_events_may_be_on_a_rabbitmq_of_their_own() -> None:
 def test_private_names_were_tried_with_the_versions_that_are_installed() -> None:
     """After an update: read worker/brokers/internals.py beside the new version, run all tests, and name it there."""
     assert {name: version(name) for name in TRIED_WITH} == TRIED_WITH
+
+
+@pytest.mark.filterwarnings("ignore:You're running the worker with superuser privileges")
+def test_a_worker_on_a_broker_that_it_has_never_heard_of(settings: Settings, s3: S3, sqlite_records: Database) -> None:
+    tasks, events = StubTaskQueue(settings.task_queue), StubEventQueue()
+    app = make_app(settings, Queues(tasks, events))
+    make_worker(app, settings)
+    etag = s3.put("00001.jpg", jpeg(brightness_of(3)))
+    events.send(announcement(s3.bucket, "00001.jpg", etag))
+    events.send("no event")
+    app.send_task("binwatch.no_such_task")
+    handlers = logging.root.handlers[:]
+    with start_worker(app, pool="threads", concurrency=2, perform_ping_check=False) as worker:
+        wait_until(lambda: bool(tasks.dead_letters().messages()) and not events.in_flight and not tasks.depths()[0])
+        wait_until(lambda: recorded(sqlite_records) == {"00001.jpg": 3})
+        make_sender(app, settings).check()
+        assert events.is_open
+        worker.stop()
+    logging.root.handlers[:] = handlers
+    assert not events.is_open, "a worker that stops closes its connections"
+    assert [letter.reason for letter in tasks.dead_letters().messages()] == ["there is no task 'binwatch.no_such_task'"]
+    assert [letter.body for letter in events.dead_letters().messages()] == ["no event"]
+
+
+def recorded(records: Database) -> dict[str, int]:
+    with records.connect() as connection:
+        return {row.key: row.predicted for row in connection.execute(select(Count.key, Count.predicted))}
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)  # between two looks at the condition
