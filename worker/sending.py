@@ -16,7 +16,7 @@ COUNT_PHOTOS = "binwatch.count_photos"
 READ_METADATA = "binwatch.read_metadata"
 SENT_AT = "sent_at"
 REASON = "reason"
-"""Header of a task that was set aside: why. It stays when a person puts the task back."""
+"""Header of a dead-lettered task: why. It stays when a person redrives the task."""
 _REASON_LENGTH = 1000
 
 
@@ -30,20 +30,19 @@ class Sender:
 
     def count(self, photos: Sequence[Created]) -> None:
         """Have photos counted."""
-        self._send(COUNT_PHOTOS, photos)
+        self._send_groups(COUNT_PHOTOS, photos)
 
     def read_metadata(self, files: Sequence[Created]) -> None:
         """Have expected quantities read."""
-        self._send(READ_METADATA, files)
+        self._send_groups(READ_METADATA, files)
 
-    def resend(self, task: str, objects: list[dict[str, Any]], *, suspect: bool) -> None:
-        """Send objects that a task had in hand anew; `suspect`: a worker may have died of them."""
-        self._app.send_task(task, args=[objects], kwargs={"suspect": suspect}, headers=_now())
+    def resend(self, task: str, objects: Sequence[Created], *, redelivered: bool) -> None:
+        """Send a part of a task's objects; `redelivered`: the task's message was redelivered."""
+        self._send(task, objects, _now(), kwargs={"redelivered": redelivered})
 
-    def dead_letter(self, task: str, objects: list[dict[str, Any]], reason: str) -> None:
+    def dead_letter(self, task: str, objects: Sequence[Created], reason: str) -> None:
         """Send a task to the dead-letter queue, with the reason."""
-        headers = {REASON: reason[:_REASON_LENGTH]}
-        self._app.send_task(task, args=[objects], queue=self._queue.dead_letter_target, headers=headers)
+        self._send(task, objects, {REASON: reason[:_REASON_LENGTH]}, queue=self._queue.dead_letter_target)
 
     def backlog(self) -> int:
         """Tasks that wait in the queue, as far as the broker knows."""
@@ -56,10 +55,12 @@ class Sender:
         self.backlog()
         self._queue.check_accepts(self._app)
 
-    def _send(self, task: str, objects: Sequence[Created]) -> None:
+    def _send_groups(self, task: str, objects: Sequence[Created]) -> None:
         for start in range(0, len(objects), self._size):
-            group = objects[start : start + self._size]
-            self._app.send_task(task, args=[[as_json(item) for item in group]], headers=_now())
+            self._send(task, objects[start : start + self._size], _now())
+
+    def _send(self, task: str, objects: Sequence[Created], headers: dict[str, Any], **options: Any) -> None:
+        self._app.send_task(task, args=[[as_json(item) for item in objects]], headers=headers, **options)
 
 
 def _now() -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""The Celery tasks: thin, since Celery only carries the work. Each takes objects as JSON and gives nothing back."""
+"""The Celery tasks: thin, since Celery only carries the work. Each takes objects as JSON and returns nothing."""
 
 from __future__ import annotations
 
@@ -28,23 +28,24 @@ from worker.pipeline import EngineBroken
 from worker.reconcile import Sent, send_unrecorded
 from worker.sending import COUNT_PHOTOS, READ_METADATA, REASON, SENT_AT, Sender, as_json
 
-MAX_WAIT_S = 60.0
-"""Longest wait before the next try. Well below the visibility time-out of a task's message."""
-MAX_DEATHS = 10
-"""An object that was alone in a worker's hand when so many of them died is taken for the cause and set aside."""
-_SUSPECTS = threading.Lock()
-"""One lone suspect at a time in a process, so that none is taken for the cause of a death that is another's.
+MAX_BACKOFF_S = 60.0
+"""Well below the visibility timeout of a task's message."""
+MAX_CRASHES = 10
+"""An object that was alone in its task when so many workers crashed is taken for the cause and dead-lettered."""
+_ONE_AT_A_TIME = threading.Lock()
+"""A process works on one isolated redelivered object at a time, so that none is blamed for the crash of another.
 
-Groups do not wait for it: after a broker has crashed, all that it had may come as suspect, and must be done quickly. A
-group that kills is halved eight times at most until it stands alone, which is fewer than MAX_DEATHS.
+Groups do not wait for it: after a broker has crashed, all that was in flight may be redelivered, and must be done
+quickly. A group with a poison message is halved eight times at most, which is fewer than MAX_CRASHES.
 """
 MAX_RETRIES = 10
 """Retries (over some six minutes) of an object that S3 fails on, though it answers: then the object is to blame."""
 _MAX_DOUBLINGS = 20  # an outage of days must not end in a number too large for a float
 
-
 _Objects = list[dict[str, Any]]
 """Objects as a task carries them."""
+_Work = Callable[[list[Created]], list[Outage]]
+"""Processes objects; returns those that an outage affected, which are to be retried."""
 
 RECONCILE = "binwatch.reconcile"
 _BUSY = 50
@@ -54,14 +55,14 @@ logger = logging.getLogger(__name__)
 
 
 class _ObjectsTask(Task):  # type: ignore[misc]  # Celery has no types
-    """Does something with objects. What an outage keeps back is tried again, with the rest already recorded.
+    """Processes objects. Those that an outage affects are retried with backoff; the others are recorded.
 
-    An object that makes the task raise, or the whole process die, must not stop the others: the group is halved until
-    the culprit stands alone, and then it is set aside in the dead-letter queue with the reason.
+    An object that makes the task raise, or crashes the process, must not stop the others: the group is halved until
+    that object is isolated, and then it is dead-lettered with the reason.
 
-    A task that comes again is no proof that a worker died of it: brokers also send again what a worker had only taken
-    in advance, or was holding back, when it was stopped or its connection broke. So an object under suspicion is noted
-    in the records before it is touched, and only what is still noted there is counted as a death.
+    A redelivered task is no proof that a worker crashed: brokers also redeliver what a worker had only prefetched, or
+    was delaying for a retry, when it was stopped or its connection broke. So an isolated redelivered object is noted in
+    the records before it is processed, and only an entry that remains there is counted as a crash.
     """
 
     acks_late = True
@@ -77,22 +78,22 @@ class _ObjectsTask(Task):  # type: ignore[misc]  # Celery has no types
         self._retry_wait_s = retry_wait_s
 
     @abstractmethod
-    def give_up(self, objects: list[Created], why: str) -> list[Outage]:
-        """Record that workers die of them, or tasks fail; return what an outage kept back."""
+    def process(self, objects: list[Created]) -> list[Outage]:
+        """Process objects; return those that an outage affected."""
 
     @abstractmethod
-    def given_up(self, objects: list[Created]) -> set[str]:
-        """Keys of those that were given up as they are now."""
+    def record_crashed(self, objects: list[Created], why: str) -> list[Outage]:
+        """Record that objects crash workers or tasks; return those that an outage affected."""
 
     @abstractmethod
-    def work(self, objects: list[Created]) -> list[Outage]:
-        """Do it; return what an outage kept back."""
+    def recorded_as_crashed(self, objects: list[Created]) -> set[str]:
+        """Keys of the objects that are recorded as crashed, and unchanged since."""
 
     @abstractmethod
-    def fail(self, outages: list[Outage]) -> list[Outage]:
-        """Record what could not be fetched so often; return what an outage keeps back."""
+    def record_not_fetched(self, outages: list[Outage]) -> list[Outage]:
+        """Record objects that could not be fetched after all retries; return those that an outage affected."""
 
-    def check(self, objects: _Objects, suspect: bool = False) -> None:
+    def check(self, objects: _Objects, redelivered: bool = False) -> None:
         """Raise unless `run` can be called with these arguments, which anyone may have sent."""
         if not isinstance(objects, list) or not objects:
             raise ValueError("objects to work on are missing")
@@ -100,104 +101,98 @@ class _ObjectsTask(Task):  # type: ignore[misc]  # Celery has no types
             if not all(isinstance(text, str) for text in (item.bucket, item.key, item.etag)):
                 raise TypeError("bucket, key and ETag must be texts")
 
-    def run(self, objects: _Objects, suspect: bool = False) -> None:
-        """Celery's entry point. `suspect`: a worker may have died while it had these objects in hand."""
-        self._note_age()
-        with self._counting.idle.task():
-            self._run_as_it_came(objects, suspect)
-
-    def _run_as_it_came(self, objects: _Objects, suspect: bool) -> None:
-        came_again = self.app.queues.tasks.is_redelivered(self.request)
-        if came_again and len(objects) > 1:
-            self._halve(objects, suspect=True)
-        elif (came_again or suspect) and len(objects) == 1:
-            with _SUSPECTS:
-                self._run(objects, self._try_suspect)
-        elif suspect:
-            self._run(objects, self._work_on_suspects)
-        else:
-            self._run(objects, self._work)
-
-    def _note_age(self) -> None:
+    def run(self, objects: _Objects, redelivered: bool = False) -> None:
+        """Celery's entry point. `redelivered`: these objects are of a group whose message was redelivered."""
         sent_at = self.request.get(SENT_AT)
         if isinstance(sent_at, int | float) and not self.request.retries:  # a retry has waited for an outage to end
             self._counting.metrics.oldest("tasks", time.time() - sent_at)
+        with self._counting.idle.task():
+            self._run_delivery([_parse(item) for item in objects], redelivered)
 
-    def _run(self, objects: _Objects, work: Callable[[_Objects], list[Outage]]) -> None:
+    def _run_delivery(self, objects: list[Created], of_redelivered: bool) -> None:
+        redelivered = self.app.queues.tasks.is_redelivered(self.request)
+        if redelivered and len(objects) > 1:
+            self._halve(objects, redelivered=True)
+        elif (redelivered or of_redelivered) and len(objects) == 1:
+            with _ONE_AT_A_TIME:
+                self._run(objects, self._process_isolated)
+        elif of_redelivered:
+            self._run(objects, self._process_part)
+        else:
+            self._run(objects, self.process)
+
+    def _run(self, objects: list[Created], work: _Work) -> None:
         try:
             outages = work(objects)
         except Exception as error:
             if _is_outage(error):
-                raise self._again(objects, error) from error
+                raise self._retry_later(objects, error) from error
             logger.exception("%s failed on %d objects", self.name, len(objects))
             self._after_error(objects, f"{type(error).__name__}: {error}")
             return
         if outages and self.request.retries >= MAX_RETRIES:
-            outages = self.fail(outages)
+            outages = self.record_not_fetched(outages)
         if outages:
-            raise self._again([as_json(outage.item) for outage in outages], outages[0].error)
+            raise self._retry_later([outage.item for outage in outages], outages[0].error)
 
-    def _work(self, objects: _Objects) -> list[Outage]:
-        return self.work([_parse(item) for item in objects])
+    def _process_part(self, objects: list[Created]) -> list[Outage]:
+        """Process a part of a redelivered group, without the objects that were recorded as crashed since."""
+        crashed = self.recorded_as_crashed(objects)
+        return self.process([item for item in objects if item.key not in crashed])
 
-    def _work_on_suspects(self, objects: _Objects) -> list[Outage]:
-        """Work on a part of a group that workers may have died of, without those that were given up since."""
-        given_up = self.given_up([_parse(item) for item in objects])
-        return self._work([item for item in objects if item["key"] not in given_up])
+    def _process_isolated(self, objects: list[Created]) -> list[Outage]:
+        """Process one object, unless too many workers have begun it and never came to the end.
 
-    def _try_suspect(self, objects: _Objects) -> list[Outage]:
-        """Work on one object, unless too many workers have begun it and never came to the end.
-
-        Other messages may announce the same object, which must not cost as many workers once more. One that a person
-        put back starts anew.
+        Other messages may announce the same object, which must not crash as many workers once more. One that a person
+        redrove starts anew.
         """
-        suspect = _parse(objects[0])
-        if not self.request.get(REASON) and self.given_up([suspect]):
-            return self.give_up([suspect], "workers died of it before")  # by this model's name, too
-        deaths = self._counting.trials.begin(suspect.bucket, suspect.key)
-        if deaths < MAX_DEATHS:
+        (item,) = objects
+        if not self.request.get(REASON) and self.recorded_as_crashed(objects):
+            return self.record_crashed(objects, "workers crashed on it before")  # by this model's name, too
+        crashes = self._counting.trials.begin(item.bucket, item.key)
+        if crashes < MAX_CRASHES:
             try:
-                return self._work(objects)
+                return self.process(objects)
             finally:
-                self._end_trial(suspect)
-        why = f"{deaths} workers died while they had only this in hand"
-        outages = self.give_up([suspect], why)  # else each reconcile would send it again
+                self._end_trial(item)
+        why = f"{crashes} workers crashed while processing only this"
+        outages = self.record_crashed(objects, why)  # else each reconcile would send it again
         if not outages:
             self._sender.dead_letter(self.name, objects, why)
-            self._end_trial(suspect)
+            self._end_trial(item)
         return outages
 
-    def _end_trial(self, suspect: Created) -> None:
+    def _end_trial(self, item: Created) -> None:
         try:
-            self._counting.trials.end(suspect.bucket, suspect.key)
-        except Exception as error:  # what is left behind is one of many tries
-            logger.warning("cannot note that %s was no worker's death: %s", suspect.key, error)
+            self._counting.trials.end(item.bucket, item.key)
+        except Exception as error:  # the entry that remains is one of many until it is dead-lettered
+            logger.warning("cannot note that %s crashed no worker: %s", item.key, error)
 
-    def _after_error(self, objects: _Objects, reason: str) -> None:
+    def _after_error(self, objects: list[Created], reason: str) -> None:
         if len(objects) > 1:
-            self._halve(objects, suspect=False)
+            self._halve(objects, redelivered=False)
             return
         try:
-            outages = self.give_up([_parse(item) for item in objects], reason)
+            outages = self.record_crashed(objects, reason)
         except Exception as error:
             if _is_outage(error):
-                raise self._again(objects, error) from error
+                raise self._retry_later(objects, error) from error
             logger.exception("%s: cannot record that it failed on %r", self.name, objects)
             outages = []
         if outages:
-            raise self._again(objects, outages[0].error)
-        with self._in_its_place():
+            raise self._retry_later(objects, outages[0].error)
+        with self._replacing():
             self._sender.dead_letter(self.name, objects, reason)
 
-    def _halve(self, objects: _Objects, *, suspect: bool) -> None:
+    def _halve(self, objects: list[Created], *, redelivered: bool) -> None:
         half = len(objects) // 2
-        with self._in_its_place():
+        with self._replacing():
             for part in (objects[:half], objects[half:]):
-                self._sender.resend(self.name, part, suspect=suspect)
+                self._sender.resend(self.name, part, redelivered=redelivered)
 
     @contextmanager
-    def _in_its_place(self) -> Iterator[None]:
-        """Something is sent in the message's place. If the broker refuses that, the message must be redelivered:
+    def _replacing(self) -> Iterator[None]:
+        """Other messages are sent to replace this one. If the broker refuses them, this one must be redelivered:
         Celery would have it dead-lettered."""
         try:
             yield
@@ -205,16 +200,16 @@ class _ObjectsTask(Task):  # type: ignore[misc]  # Celery has no types
             logger.warning("%s: the broker accepts no message (%s); this one is redelivered", self.name, error)
             raise self.app.queues.tasks.rejection(error) from error
 
-    def _again(self, objects: _Objects, error: Exception) -> Exception:
+    def _retry_later(self, objects: list[Created], error: Exception) -> Exception:
         self._counting.metrics.retried()
-        wait = min(MAX_WAIT_S, self._retry_wait_s * 2 ** min(self.request.retries, _MAX_DOUBLINGS))
-        # Spread over half the wait: tasks that failed together must not all come back together.
-        with self._in_its_place():
+        backoff = min(MAX_BACKOFF_S, self._retry_wait_s * 2 ** min(self.request.retries, _MAX_DOUBLINGS))
+        # Jitter over half the backoff: tasks that failed together must not all be retried together.
+        with self._replacing():
             retry: Exception = self.retry(
-                args=[objects],
-                kwargs={},  # no suspect any more: this worker lives
+                args=[[as_json(item) for item in objects]],
+                kwargs={},  # no longer a part of a redelivered group: this worker lives
                 exc=error,
-                countdown=wait * random.uniform(0.5, 1.0),  # noqa: S311
+                countdown=backoff * random.uniform(0.5, 1.0),  # noqa: S311
                 throw=False,
             )
         return retry
@@ -232,20 +227,16 @@ class CountPhotos(_ObjectsTask):
 
     name = COUNT_PHOTOS
 
-    def work(self, objects: list[Created]) -> list[Outage]:
-        """Count; return what an outage kept back."""
+    def process(self, objects: list[Created]) -> list[Outage]:
         return self._counting.count(objects)
 
-    def give_up(self, objects: list[Created], why: str) -> list[Outage]:
-        """Record photos as crashed; return what an outage kept back."""
+    def record_crashed(self, objects: list[Created], why: str) -> list[Outage]:
         return self._counting.crashed_photos(objects, why)
 
-    def given_up(self, objects: list[Created]) -> set[str]:
-        """Keys of the photos that crashed as they are now."""
+    def recorded_as_crashed(self, objects: list[Created]) -> set[str]:
         return self._counting.known_to_crash(objects, crashed_photos)
 
-    def fail(self, outages: list[Outage]) -> list[Outage]:
-        """Record what could not be fetched so often; return what an outage keeps back."""
+    def record_not_fetched(self, outages: list[Outage]) -> list[Outage]:
         return self._counting.fail_photos(outages)
 
 
@@ -254,25 +245,21 @@ class ReadMetadata(_ObjectsTask):
 
     name = READ_METADATA
 
-    def work(self, objects: list[Created]) -> list[Outage]:
-        """Read; return what an outage kept back."""
+    def process(self, objects: list[Created]) -> list[Outage]:
         return self._counting.read_metadata(objects)
 
-    def give_up(self, objects: list[Created], why: str) -> list[Outage]:
-        """Record metadata files as crashed; return what an outage kept back."""
+    def record_crashed(self, objects: list[Created], why: str) -> list[Outage]:
         return self._counting.crashed_metadata(objects, why)
 
-    def given_up(self, objects: list[Created]) -> set[str]:
-        """Keys of the files that crashed as they are now."""
+    def recorded_as_crashed(self, objects: list[Created]) -> set[str]:
         return self._counting.known_to_crash(objects, partial(crashed_metadata, naming=self._counting.naming))
 
-    def fail(self, outages: list[Outage]) -> list[Outage]:
-        """Record what could not be fetched so often; return what an outage keeps back."""
+    def record_not_fetched(self, outages: list[Outage]) -> list[Outage]:
         return self._counting.fail_metadata(outages)
 
 
 class Reconcile(Task):  # type: ignore[misc]  # Celery has no types
-    """Sends the photos and metadata files of the bucket that have no record. Beat starts it now and then.
+    """Sends the photos and metadata files of the bucket that have no record. Beat starts it every few minutes.
 
     It also gives p-values to bins that were compared before their model's calibration was recorded.
     """
@@ -294,8 +281,8 @@ class Reconcile(Task):  # type: ignore[misc]  # Celery has no types
         if backlog > _BUSY:
             logger.info("reconcile: %d tasks are waiting; what has no record may be among them, so not now", backlog)
             return
-        # What cannot be counted now is held back until its next try, which no broker counts among what waits. Sent
-        # again by each reconcile of a long outage, it would all be counted as many times in the end.
+        # What cannot be counted now waits for its retry, which no broker counts among the waiting messages. Sent by
+        # each reconcile of a long outage, it would all be counted as many times in the end.
         problems = Health(self._counting.probes()).problems()
         if problems:
             logger.warning("reconcile: nothing could be counted now (%s)", "; ".join(problems.values()))

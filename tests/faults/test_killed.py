@@ -14,7 +14,7 @@ from tests.faults.conftest import Took
 from tests.faults.house import House, Worker, announcement
 from tests.worker.brightness import brightness_of, jpeg
 from worker.brokers.choice import choose_queues
-from worker.tasks import MAX_DEATHS
+from worker.tasks import MAX_CRASHES
 
 KILLS = 10
 
@@ -90,7 +90,7 @@ def test_a_photo_kills_every_worker(house: House, took: Took) -> None:
     house.settle()
     seconds = time.monotonic() - begun
     (letter,) = house.dead_letters()
-    assert letter.reason == f"{MAX_DEATHS} workers died while they had only this in hand"
+    assert letter.reason == f"{MAX_CRASHES} workers crashed while processing only this"
     assert key in letter.body
     assert house.reconcile().startswith("sent 0 ")
     assert sum(queue.redrive() for queue in choose_queues(house.settings).dead_letters()) == 1

@@ -17,7 +17,7 @@ from tests.worker.brightness import brightness_of, jpeg
 from worker.counting import Counting
 from worker.reconcile import send_unrecorded
 
-WHY = "10 workers died while they had only this in hand"
+WHY = "10 workers crashed while processing only this"
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ from worker.brokers.sqs.tasks import SqsTaskQueue
 from worker.counting import Outage
 from worker.idle import IdleCheck
 from worker.metrics import WorkerMetrics
-from worker.tasks import MAX_DEATHS, MAX_WAIT_S, CountPhotos, ReadMetadata, _parse, as_json
+from worker.tasks import MAX_BACKOFF_S, MAX_CRASHES, CountPhotos, ReadMetadata, _parse, as_json
 
 WITHIN_S = 30
 WHEN = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
@@ -209,11 +209,11 @@ class Recorder:
         self.resent: list[tuple[list[str], bool]] = []
         self.dead: list[tuple[list[str], str]] = []
 
-    def resend(self, task: str, objects: list[dict[str, Any]], *, suspect: bool) -> None:
-        self.resent.append(([item["key"] for item in objects], suspect))
+    def resend(self, task: str, objects: Sequence[Created], *, redelivered: bool) -> None:
+        self.resent.append(([item.key for item in objects], redelivered))
 
-    def dead_letter(self, task: str, objects: list[dict[str, Any]], reason: str) -> None:
-        self.dead.append(([item["key"] for item in objects], reason))
+    def dead_letter(self, task: str, objects: Sequence[Created], reason: str) -> None:
+        self.dead.append(([item.key for item in objects], reason))
 
 
 class WorkerDiesError(BaseException):
@@ -221,14 +221,14 @@ class WorkerDiesError(BaseException):
 
 
 @pytest.fixture
-def suspects(sqlite_records: Database) -> Callable[..., tuple[Recorder, Scripted]]:
+def run_delivered(sqlite_records: Database) -> Callable[..., tuple[Recorder, Scripted]]:
     """Runs a task that comes again, as it comes from RabbitMQ or from SQS."""
 
     def run(
         photos: Sequence[Created],
         *answers: Any,
         request: dict[str, Any] | None = None,
-        suspect: bool = False,
+        redelivered: bool = False,
         crashed: Sequence[tuple[str, str]] = (),
     ) -> tuple[Recorder, Scripted]:
         sender, counting = Recorder(), Scripted(*(answers or [nothing_back]))
@@ -240,7 +240,7 @@ def suspects(sqlite_records: Database) -> Callable[..., tuple[Recorder, Scripted
         task = app.register_task(CountPhotos(counting, sender, retry_wait_s=2.0))
         task.push_request(**request)
         try:
-            task.run([as_json(photo) for photo in photos], suspect=suspect)
+            task.run([as_json(photo) for photo in photos], redelivered=redelivered)
         finally:
             task.pop_request()
         return sender, counting
@@ -270,76 +270,78 @@ def die(monkeypatch: pytest.MonkeyPatch, run: Callable[[], object]) -> None:
 
 
 @pytest.mark.parametrize("request_", [REDELIVERED, RECEIVED_TWICE], ids=["rabbitmq", "sqs"])
-def test_a_group_that_comes_again_is_halved_before_it_is_touched(suspects: Any, request_: dict[str, Any]) -> None:
-    sender, counting = suspects(PHOTOS, request=request_)
+def test_a_group_that_comes_again_is_halved_before_it_is_touched(run_delivered: Any, request_: dict[str, Any]) -> None:
+    sender, counting = run_delivered(PHOTOS, request=request_)
     assert sender.resent == [([PHOTOS[0].key], True), ([PHOTOS[1].key, PHOTOS[2].key], True)]
     assert (sender.dead, counting.calls) == ([], [])
 
 
-@pytest.mark.parametrize("suspect", [False, True])
-def test_what_comes_for_the_first_time_is_done(suspects: Any, suspect: bool) -> None:
-    sender, counting = suspects(PHOTOS, request=RECEIVED_ONCE, suspect=suspect)
+@pytest.mark.parametrize("redelivered", [False, True])
+def test_what_comes_for_the_first_time_is_done(run_delivered: Any, redelivered: bool) -> None:
+    sender, counting = run_delivered(PHOTOS, request=RECEIVED_ONCE, redelivered=redelivered)
     assert (sender.resent, sender.dead, counting.calls) == ([], [], [PHOTOS])
 
 
-def test_a_photo_that_comes_again_often_is_done_all_the_same(suspects: Any) -> None:
+def test_a_photo_that_comes_again_often_is_done_all_the_same(run_delivered: Any) -> None:
     """Prefetched or held back by workers that were stopped, and finished or put off by others: no one died of it."""
-    for _ in range(3 * MAX_DEATHS):
-        sender, counting = suspects(PHOTOS[:1])
+    for _ in range(3 * MAX_CRASHES):
+        sender, counting = run_delivered(PHOTOS[:1])
         assert (sender.resent, sender.dead, counting.calls) == ([], [], [PHOTOS[:1]])
 
 
 def test_a_photo_that_every_worker_dies_of_is_set_aside_in_the_end(
-    suspects: Any, monkeypatch: pytest.MonkeyPatch
+    run_delivered: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for _ in range(MAX_DEATHS):
-        die(monkeypatch, lambda: suspects(PHOTOS[:1], fail(WorkerDiesError())))
-    sender, counting = suspects(PHOTOS[:1])
-    why = f"{MAX_DEATHS} workers died while they had only this in hand"
+    for _ in range(MAX_CRASHES):
+        die(monkeypatch, lambda: run_delivered(PHOTOS[:1], fail(WorkerDiesError())))
+    sender, counting = run_delivered(PHOTOS[:1])
+    why = f"{MAX_CRASHES} workers crashed while processing only this"
     assert sender.dead == [([PHOTOS[0].key], why)]
     assert counting.crashed == [(PHOTOS[0].key, why)]
     assert counting.calls == []
     # Put back by a person, it starts anew.
-    sender, counting = suspects(PHOTOS[:1], request=RECEIVED_ONCE)
+    sender, counting = run_delivered(PHOTOS[:1], request=RECEIVED_ONCE)
     assert (sender.dead, counting.calls) == ([], [PHOTOS[:1]])
 
 
-def test_other_messages_of_a_photo_that_was_given_up_kill_nobody(suspects: Any) -> None:
+def test_other_messages_of_a_photo_that_was_given_up_kill_nobody(run_delivered: Any) -> None:
     """An event that came twice, or a reconcile, may have announced it once more before it had its record."""
     crashed = [(PHOTOS[1].key, "earlier")]
-    sender, counting = suspects([PHOTOS[1]], crashed=crashed)
+    sender, counting = run_delivered([PHOTOS[1]], crashed=crashed)
     assert (sender.dead, counting.calls) == ([], [])
-    assert counting.crashed[1:] == [(PHOTOS[1].key, "workers died of it before")]
-    sender, counting = suspects(PHOTOS, request=RECEIVED_ONCE, suspect=True, crashed=crashed)
+    assert counting.crashed[1:] == [(PHOTOS[1].key, "workers crashed on it before")]
+    sender, counting = run_delivered(PHOTOS, request=RECEIVED_ONCE, redelivered=True, crashed=crashed)
     assert (sender.dead, counting.calls) == ([], [[PHOTOS[0], PHOTOS[2]]])
-    sender, counting = suspects(PHOTOS, request=RECEIVED_ONCE, crashed=crashed)
+    sender, counting = run_delivered(PHOTOS, request=RECEIVED_ONCE, crashed=crashed)
     assert counting.calls == [PHOTOS], "what nothing is held against is done, as a person may have put it back"
 
 
-def test_a_photo_that_a_person_put_back_is_done(suspects: Any) -> None:
+def test_a_photo_that_a_person_put_back_is_done(run_delivered: Any) -> None:
     """Also if RabbitMQ says that its message was delivered before, as it does of one that a worker only took ahead."""
-    put_back = REDELIVERED | {"reason": "10 workers died while they had only this in hand"}
-    sender, counting = suspects(PHOTOS[:1], request=put_back, crashed=[(PHOTOS[0].key, "earlier")])
+    put_back = REDELIVERED | {"reason": "10 workers crashed while processing only this"}
+    sender, counting = run_delivered(PHOTOS[:1], request=put_back, crashed=[(PHOTOS[0].key, "earlier")])
     assert (sender.dead, counting.calls) == ([], [PHOTOS[:1]])
 
 
-def test_a_photo_stays_on_trial_while_it_cannot_be_recorded(suspects: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    for _ in range(MAX_DEATHS):
-        die(monkeypatch, lambda: suspects(PHOTOS[:1], fail(WorkerDiesError())))
+def test_a_photo_stays_on_trial_while_it_cannot_be_recorded(
+    run_delivered: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(MAX_CRASHES):
+        die(monkeypatch, lambda: run_delivered(PHOTOS[:1], fail(WorkerDiesError())))
     monkeypatch.setattr(Scripted, "crashed_photos", lambda _, photos, __: [Outage(photos[0], ObjectsError("no S3"))])
     with pytest.raises(Retry):
-        suspects(PHOTOS[:1], request=REDELIVERED | FROM_A_BROKER)
+        run_delivered(PHOTOS[:1], request=REDELIVERED | FROM_A_BROKER)
     monkeypatch.undo()
-    sender, _ = suspects(PHOTOS[:1])
-    assert sender.dead == [([PHOTOS[0].key], f"{MAX_DEATHS + 1} workers died while they had only this in hand")]
+    sender, _ = run_delivered(PHOTOS[:1])
+    assert sender.dead == [([PHOTOS[0].key], f"{MAX_CRASHES + 1} workers crashed while processing only this")]
 
 
-def test_outages_are_no_deaths(suspects: Any) -> None:
-    for error in DATABASE_OUTAGES * MAX_DEATHS:
+def test_outages_are_no_deaths(run_delivered: Any) -> None:
+    for error in DATABASE_OUTAGES * MAX_CRASHES:
         with pytest.raises(Retry) as again:
-            suspects(PHOTOS[:1], fail(error), request=REDELIVERED | FROM_A_BROKER)
-        assert again.value.sig.kwargs == {}, "what a worker has survived is no suspect any more"
-    assert suspects(PHOTOS[:1])[0].dead == []
+            run_delivered(PHOTOS[:1], fail(error), request=REDELIVERED | FROM_A_BROKER)
+        assert again.value.sig.kwargs == {}, "what a worker has survived is no part of a redelivered group any more"
+    assert run_delivered(PHOTOS[:1])[0].dead == []
 
 
 RECEIVED_ANEW: dict[str, Any] = {"delivery_info": {"redelivered": False}}
@@ -348,7 +350,7 @@ RECEIVED_ANEW: dict[str, Any] = {"delivery_info": {"redelivered": False}}
 @pytest.mark.parametrize(("came", "requeue"), [(RECEIVED_ANEW, True), (RECEIVED_ONCE, False)], ids=["rabbitmq", "sqs"])
 @pytest.mark.parametrize("answer", [keep_back(1), fail(ZeroDivisionError("a bug"))], ids=["next try", "halves"])
 def test_a_task_stays_if_the_broker_takes_nothing_in_its_place(
-    suspects: Any, monkeypatch: pytest.MonkeyPatch, came: dict[str, Any], requeue: bool, answer: Any
+    run_delivered: Any, monkeypatch: pytest.MonkeyPatch, came: dict[str, Any], requeue: bool, answer: Any
 ) -> None:
     """On SQS, a message that is neither deleted nor given back comes again by itself."""
     monkeypatch.setattr("worker.brokers.rabbitmq.tasks.REFUSED_WAIT_S", 0)
@@ -359,7 +361,7 @@ def test_a_task_stays_if_the_broker_takes_nothing_in_its_place(
     monkeypatch.setattr(Recorder, "resend", refuse)
     monkeypatch.setattr("celery.canvas.Signature.apply_async", refuse)
     with pytest.raises(Reject) as kept:
-        suspects(PHOTOS, answer, request=came | FROM_A_BROKER)
+        run_delivered(PHOTOS, answer, request=came | FROM_A_BROKER)
     assert kept.value.requeue is requeue
 
 
@@ -393,7 +395,7 @@ def _wait_after(task: CountPhotos, retries: int) -> float:
 
 @pytest.mark.parametrize(
     ("retries", "longest"),
-    [(0, 2), (1, 4), (2, 8), (3, 16), (4, 32), (5, MAX_WAIT_S), (6, MAX_WAIT_S), (10_000, MAX_WAIT_S)],
+    [(0, 2), (1, 4), (2, 8), (3, 16), (4, 32), (5, MAX_BACKOFF_S), (6, MAX_BACKOFF_S), (10_000, MAX_BACKOFF_S)],
 )
 def test_waits_grow_up_to_a_limit(
     task: CountPhotos, retries: int, longest: float, monkeypatch: pytest.MonkeyPatch
