@@ -1,4 +1,4 @@
-"""The Celery application, configured from our settings, and the boot step that runs the intake inside each worker."""
+"""The Celery application, configured from the settings; a worker, with the intake and what else runs beside tasks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from worker.brokers.base import BrokerUnreachable, EventQueue
 from worker.brokers.choice import Queues, choose_queues
 from worker.consumer import CONSUMER
 from worker.counting import Counting
-from worker.depths import DepthWatch, look_at
+from worker.depths import DepthPoller, look_at
 from worker.health import Health
 from worker.http import StatusServer
 from worker.intake.loop import IntakeLoop
@@ -30,10 +30,35 @@ from worker.tasks import RECONCILE, CountPhotos, ReadMetadata, Reconcile
 logger = logging.getLogger(__name__)
 
 
+class Companion(Protocol):
+    """Something that runs beside the tasks for as long as the worker does."""
+
+    def start(self) -> object:
+        """Begin."""
+
+    def stop(self) -> object:
+        """End; must not take long."""
+
+
 class App(Celery):  # type: ignore[misc]  # Celery has no types
-    """A Celery application and the queues that it works with."""
+    """A Celery application, its queues, and what runs beside its worker's tasks."""
 
     queues: Queues
+    companions: Sequence[Companion] = ()
+
+
+class CompanionStep(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Starts and stops the companions with the worker."""
+
+    requires = ("celery.worker.components:Pool",)
+
+    def start(self, parent: Any) -> None:
+        for companion in parent.app.companions:
+            companion.start()
+
+    def stop(self, parent: Any) -> None:
+        for companion in reversed(parent.app.companions):
+            companion.stop()
 
 
 def make_app(settings: Settings, queues: Queues | None = None) -> App:
@@ -113,7 +138,7 @@ def make_worker(app: App, settings: Settings) -> Worker:
     probes = {**counting.probes(), "task queue": sender.check, "tasks": counting.idle.check, **tasks.probes()}
     companions: list[Companion] = [
         counting.models,
-        DepthWatch(partial(look_at, app.queues), metrics.depths, counting.idle.saw),
+        DepthPoller(partial(look_at, app.queues), metrics.depths, counting.idle.saw),
     ]
     if events is not None:
         events.open()
@@ -121,7 +146,8 @@ def make_worker(app: App, settings: Settings) -> Worker:
         companions.append(intake)
         probes["event queue"] = intake.check
     companions.append(StatusServer(settings.worker_host, settings.worker_port, metrics.registry, Health(probes)))
-    app.steps["worker"].add(_companion_step(companions))
+    app.companions = companions
+    app.steps["worker"].add(CompanionStep)
     # Threads, in one process: they share one model, and NumPy, Pillow and ONNX Runtime let go of the GIL.
     return app.Worker(
         pool="threads",
@@ -146,30 +172,3 @@ def _make_intake(sender: Sender, settings: Settings, events: EventQueue, metrics
         own_prefixes=[settings.nightly_prefix],
         metrics=metrics,
     )
-
-
-class Companion(Protocol):
-    """Something that runs beside the tasks for as long as the worker does."""
-
-    def start(self) -> object:
-        """Begin."""
-
-    def stop(self) -> object:
-        """End; must not take long."""
-
-
-def _companion_step(companions: Sequence[Companion]) -> type[bootsteps.StartStopStep]:
-    class CompanionStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no types
-        """Celery makes its steps itself, from a class; this one carries the companions in."""
-
-        requires = ("celery.worker.components:Pool",)
-
-        def start(self, parent: object) -> None:
-            for companion in companions:
-                companion.start()
-
-        def stop(self, parent: object) -> None:
-            for companion in reversed(companions):
-                companion.stop()
-
-    return CompanionStep

@@ -30,7 +30,6 @@ class TaskConsumer(Consumer):  # type: ignore[misc]  # Celery has no types
         super().__init__(*args, **kwargs)
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], None]:
-        """What is called with each message."""
         handle = super().create_task_handler(*args, **kwargs)
         broken = (*self.connection_errors, *self.channel_errors)
 
@@ -49,19 +48,15 @@ class TaskConsumer(Consumer):  # type: ignore[misc]  # Celery has no types
         return on_message
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
-        """kombu cannot make a message of it."""
         self._dead_letter(message, f"it cannot be decoded ({type(exc).__name__}: {exc})")
 
     def on_unknown_message(self, body: object, message: Any) -> None:
-        """Celery takes it for no task."""
         self._dead_letter(message, "it is no task")
 
     def on_unknown_task(self, body: object, message: Any, exc: Exception) -> None:
-        """Celery does not know its task."""
         self._dead_letter(message, f"there is no such task ({exc})")
 
     def on_invalid_task(self, body: object, message: Any, exc: Exception) -> None:
-        """Celery does not understand it."""
         self._dead_letter(message, f"it is no valid task ({type(exc).__name__}: {exc})")
 
     def _dead_letter(self, message: Any, reason: str) -> None:

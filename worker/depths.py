@@ -1,4 +1,4 @@
-"""How many messages wait in which queue: looked at now and then, on a thread beside the work."""
+"""Queue depths: how many messages wait in which queue, polled on a thread beside the work."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ INTERVAL_S = 15.0
 
 
 class QueueRole(StrEnum):
-    """What a queue is there for: a label that says more than its name, and never takes another value."""
+    """What a queue is for: a metric label that does not depend on the settings."""
 
     EVENTS = "events"
     EVENTS_DEAD = "events_dead_letters"
@@ -36,14 +36,14 @@ def look_at(queues: Queues) -> dict[str, int]:
     return {role.value: depth for role, depth in found.items()}
 
 
-class DepthWatch:
-    """Tells those who want to know how many messages wait, from start to stop. No error ends it."""
+class DepthPoller:
+    """Polls the depths and passes them to the observers, from start to stop. No error ends it."""
 
     def __init__(
-        self, depths: Depths, *tell: Callable[[Mapping[str, int]], object], interval_s: float = INTERVAL_S
+        self, depths: Depths, *observers: Callable[[Mapping[str, int]], object], interval_s: float = INTERVAL_S
     ) -> None:
         self._depths = depths
-        self._tell = tell
+        self._observers = observers
         self._interval_s = interval_s
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="depths", daemon=True)
@@ -53,19 +53,16 @@ class DepthWatch:
         self._thread.start()
 
     def stop(self) -> None:
-        """Look no more. A look that hangs is not waited for."""
+        """End, without waiting for a poll that hangs."""
         self._stopping.set()
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            found = self._look()
-            for tell in self._tell:
-                tell(found)
+            try:
+                found: Mapping[str, int] = self._depths()
+            except Exception as error:  # a broker is down; no figure is better than an old one
+                logger.warning("the depth of the queues is not known: %s", error)
+                found = {}
+            for observe in self._observers:
+                observe(found)
             self._stopping.wait(self._interval_s)
-
-    def _look(self) -> Mapping[str, int]:
-        try:
-            return self._depths()
-        except Exception as error:  # a broker is down; no figure is better than an old one
-            logger.warning("the depth of the queues is not known: %s", error)
-            return {}

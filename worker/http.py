@@ -1,4 +1,4 @@
-"""The worker's own port: `/metrics` for Prometheus and `/healthz` for whoever restarts what is ill."""
+"""The worker's own port: `/metrics` for Prometheus and `/healthz` for health checks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from binwatch.web.server import make_config
 from worker.health import Health
 
 _OTHERS = 8
-"""Requests in flight to paths that are not there."""
+"""Requests in flight to unknown paths."""
 _GRACE_S = 1
 
 
@@ -42,10 +42,16 @@ class StatusServer:
             raise SettingsError(str(error)) from error
         self.port = int(self._listener.getsockname()[1])
         """The port that it listens on."""
-        app = _App({"/metrics": lambda: _metrics(registry), "/healthz": lambda: _healthz(health)})
+        app = _App(
+            {
+                "/metrics": lambda: Reply(200, CONTENT_TYPE_LATEST, generate_latest(registry)),
+                "/healthz": lambda: _healthz(health),
+            }
+        )
         limited = RequestLimit(app, _OTHERS, app.routes, unavailable)
         self._server = uvicorn.Server(make_config(limited, limited.total, grace_s=_GRACE_S))
-        self._thread = threading.Thread(target=self._serve, name="status", daemon=True)
+        sockets = {"sockets": [self._listener]}
+        self._thread = threading.Thread(target=self._server.run, kwargs=sockets, name="status", daemon=True)
 
     def start(self) -> None:
         """Begin."""
@@ -57,9 +63,6 @@ class StatusServer:
         if self._thread.is_alive():
             self._thread.join()
         self._listener.close()
-
-    def _serve(self) -> None:
-        self._server.run(sockets=[self._listener])
 
 
 class _App:
@@ -78,10 +81,6 @@ class _App:
         if method not in ("GET", "HEAD"):
             return Reply(405, "text/plain", b"GET or HEAD\n")
         return await _on_a_thread(self.routes[path])
-
-
-def _metrics(registry: CollectorRegistry) -> Reply:
-    return Reply(200, CONTENT_TYPE_LATEST, generate_latest(registry))
 
 
 def _healthz(health: Health) -> Reply:

@@ -1,4 +1,4 @@
-"""What a worker says of itself to Prometheus. What it says of counts is the monitor's, which reads the records."""
+"""Operational metrics of one worker process, for Prometheus. Metrics of the counts are the monitor's."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -35,69 +36,49 @@ class WorkerMetrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._photos = Counter(
-            "binwatch_worker_photos", "Photos by outcome and reason", ["outcome", "reason"], registry=self.registry
+        counter = partial(Counter, registry=self.registry)
+        gauge = partial(Gauge, registry=self.registry)
+        histogram = partial(Histogram, registry=self.registry)
+        self._photos = counter("binwatch_worker_photos", "Photos by outcome and reason", ["outcome", "reason"])
+        self._metadata = counter("binwatch_worker_metadata_files", "Metadata files by reason", ["reason"])
+        self._retried = counter("binwatch_worker_retried_tasks", "Tasks to be retried because of an outage")
+        self._events = counter("binwatch_worker_event_messages", "Event messages by outcome", ["outcome"])
+        self._skipped = counter(
+            "binwatch_worker_skipped_objects", "Skipped objects and events that were announced", ["reason"]
         )
-        self._metadata = Counter(
-            "binwatch_worker_metadata_files", "Metadata files by reason", ["reason"], registry=self.registry
-        )
-        self._retried = Counter(
-            "binwatch_worker_retried_tasks", "Tasks put off because of an outage", registry=self.registry
-        )
-        self._events = Counter(
-            "binwatch_worker_event_messages", "Event messages by outcome", ["outcome"], registry=self.registry
-        )
-        self._skipped = Counter(
-            "binwatch_worker_skipped_objects",
-            "Announced objects, and events, that were not looked at",
-            ["reason"],
-            registry=self.registry,
-        )
-        self._refused = Counter(
+        self._refused = counter(
             "binwatch_worker_refused_requests",
-            "Requests to count photos that were refused because too many were in hand",
-            registry=self.registry,
+            "Requests to count photos that were refused because too many were in flight",
         )
-        self._nightly_failures = Counter(
-            "binwatch_worker_nightly_failures",
-            "Times that a nightly run could not be started or taken further",
-            registry=self.registry,
+        self._nightly_failures = counter(
+            "binwatch_worker_nightly_failures", "Times that a nightly run could not be started or continued"
         )
-        self._nightly_seconds = Counter(
+        self._nightly_seconds = counter(
             "binwatch_worker_nightly_instance_seconds",
             "What SageMaker bills for nightly runs that ended: seconds of all instances",
-            registry=self.registry,
         )
-        self._models_refused = Counter(
+        self._models_refused = counter(
             "binwatch_worker_refused_models",
             "Times that a promoted model could not be put in use, so that another stayed in use",
-            registry=self.registry,
         )
-        self._batches = Histogram(
-            "binwatch_worker_batch_photos", "Photos in one inference call", buckets=_PHOTOS, registry=self.registry
-        )
-        self._stages = Histogram(
+        self._batches = histogram("binwatch_worker_batch_photos", "Photos in one inference call", buckets=_PHOTOS)
+        self._stages = histogram(
             "binwatch_worker_stage_seconds",
             "Seconds of one fetch, one decode, one inference call, one transaction",
             ["stage"],
             buckets=_SECONDS,
-            registry=self.registry,
         )
-        self._latency = Histogram(
+        self._latency = histogram(
             "binwatch_worker_photo_age_seconds",
             "Seconds from S3's storing a photo to its record",
             buckets=(0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200, 86400),
-            registry=self.registry,
         )
-        self._oldest = Gauge(
+        self._oldest = gauge(
             "binwatch_worker_queue_oldest_seconds",
             "Age of the oldest message when this worker last received some; 0 if none was waiting",
             ["queue"],
-            registry=self.registry,
         )
-        self._depths = Gauge(
-            "binwatch_worker_queue_messages", "Messages that wait in a queue", ["queue"], registry=self.registry
-        )
+        self._depths = gauge("binwatch_worker_queue_messages", "Messages that wait in a queue", ["queue"])
         self._model = Info("binwatch_worker_model", "Model in use", registry=self.registry)
         Info("binwatch_build", "Release of Binwatch", registry=self.registry).info({"version": version()})
         self.event_messages = 0
@@ -138,15 +119,15 @@ class WorkerMetrics:
         self._metadata.labels(reason or "").inc()
 
     def retried(self) -> None:
-        """One task was put off."""
+        """One task is to be retried."""
         self._retried.inc()
 
     def refused(self) -> None:
-        """One request was refused because too many photos were in hand."""
+        """One request was refused because too many photos were in flight."""
         self._refused.inc()
 
     def nightly_failed(self) -> None:
-        """A nightly run could not be started or taken further; it is tried again."""
+        """A nightly run could not be started or continued; it is retried."""
         self._nightly_failures.inc()
 
     def nightly_ended(self, instance_seconds: float) -> None:
@@ -158,13 +139,13 @@ class WorkerMetrics:
         self._batches.observe(photos)
 
     def messages(self, *, published: int, rejected: int) -> None:
-        """So many event messages were handed over to Celery, or set aside."""
+        """So many event messages were handed over to Celery, or dead-lettered."""
         self.event_messages += published + rejected
         self._events.labels("published").inc(published)
         self._events.labels("rejected").inc(rejected)
 
     def skipped(self, counts: Mapping[Skipped, int]) -> None:
-        """So many objects and events were not looked at, by reason."""
+        """So many objects and events were skipped, by reason."""
         for reason, number in counts.items():
             self._skipped.labels(reason).inc(number)
 

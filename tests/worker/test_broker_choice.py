@@ -62,18 +62,20 @@ def test_private_names_were_tried_with_the_versions_that_are_installed() -> None
 def test_a_worker_on_a_broker_that_it_has_never_heard_of(settings: Settings, s3: S3, sqlite_records: Database) -> None:
     tasks, events = StubTaskQueue(settings.task_queue), StubEventQueue()
     app = make_app(settings, Queues(tasks, events))
+    level, handlers = logging.root.level, logging.root.handlers[:]
     make_worker(app, settings)
     etag = s3.put("00001.jpg", jpeg(brightness_of(3)))
     events.send(announcement(s3.bucket, "00001.jpg", etag))
     events.send("no event")
     app.send_task("binwatch.no_such_task")
-    handlers = logging.root.handlers[:]
     with start_worker(app, pool="threads", concurrency=2, perform_ping_check=False) as worker:
         wait_until(lambda: bool(tasks.dead_letters().messages()) and not events.in_flight and not tasks.depths()[0])
         wait_until(lambda: recorded(sqlite_records) == {"00001.jpg": 3})
         make_sender(app, settings).check()
         assert events.is_open
         worker.stop()
+    # Celery sets logging up for a process of its own; other tests listen to warnings.
+    logging.root.setLevel(level)
     logging.root.handlers[:] = handlers
     assert not events.is_open, "a worker that stops closes its connections"
     assert [letter.reason for letter in tasks.dead_letters().messages()] == ["there is no task 'binwatch.no_such_task'"]

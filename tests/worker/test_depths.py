@@ -18,7 +18,7 @@ from tests.worker.test_tasks import Scripted, broker, keep_back, nothing_back, r
 from worker.app import make_app, make_sender
 from worker.brokers.choice import choose_queues
 from worker.brokers.sqs.queues import queue_url, sqs_client
-from worker.depths import DepthWatch, look_at
+from worker.depths import DepthPoller, look_at
 from worker.metrics import WorkerMetrics
 
 PHOTOS = [Created("bins", f"{n}.jpg") for n in range(20)]  # three groups of at most 8
@@ -76,10 +76,10 @@ def test_no_figure_is_better_than_an_old_one(caplog: pytest.LogCaptureFixture) -
         return answer
 
     metrics.oldest("tasks", 40)
-    watch = DepthWatch(depths, metrics.depths, interval_s=0.01)
-    watch.start()
+    poller = DepthPoller(depths, metrics.depths, interval_s=0.01)
+    poller.start()
     wait_until(lambda: len(seen) >= 4)
-    watch.stop()
+    poller.stop()
     assert seen[:4] == [None, 5, None, 0]
     assert sample(metrics, "binwatch_worker_queue_oldest_seconds", "tasks") == 0
     assert "the depth of the queues is not known: no broker" in caplog.text

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from celery import Celery
 from celery.exceptions import Reject
@@ -55,68 +54,56 @@ class DeadLetter:
         return hashlib.sha256("\0".join((self.queue, self.reason, self.body)).encode(errors="replace")).hexdigest()[:12]
 
 
-class DeadLetterQueue(ABC):
+class DeadLetterQueue(Protocol):
     """A dead-letter queue, and the queue that its messages came from. Raises QueueError if it cannot be read."""
 
-    @abstractmethod
     def messages(self) -> list[DeadLetter]:
         """All messages, which stay in the queue."""
 
-    @abstractmethod
     def redrive(self) -> int:
         """Move all messages back to the queue that they came from; returns how many.
 
         A crash between sending and deleting leaves a copy in both queues.
         """
 
-    @abstractmethod
     def delete(self, wanted: Callable[[DeadLetter], bool]) -> Iterator[DeadLetter]:
         """Delete the messages that are `wanted`; yields each once it is deleted."""
 
 
-class BrokerQueue(ABC):
+class BrokerQueue(Protocol):
     """A queue and its dead-letter queue. To construct one connects to nothing."""
 
-    @abstractmethod
     def create(self) -> None:
         """Create both queues; one that exists stays as it is. Raises QueueError."""
 
-    @abstractmethod
     def depths(self) -> tuple[int, int]:
         """Messages that wait in the queue and in its dead-letter queue, without those in flight.
 
         Raises if the broker does not answer.
         """
 
-    @abstractmethod
     def dead_letters(self) -> DeadLetterQueue:
         """The dead-letter queue, to inspect and to redrive."""
 
 
-class EventQueue(BrokerQueue):
+class EventQueue(BrokerQueue, Protocol):
     """The queue that the bucket sends its event messages to. For one thread, but for what BrokerQueue has."""
 
-    @abstractmethod
     def open(self) -> None:
         """Raise QueueError unless messages can be received and none would be lost."""
 
-    @abstractmethod
     def receive(self, wait_s: int) -> list[EventMessage]:
         """Receive some messages; waits up to `wait_s` seconds for the first."""
 
-    @abstractmethod
     def delete(self, messages: Sequence[EventMessage]) -> None:
         """Delete processed messages. One that cannot be deleted is redelivered, which does no harm."""
 
-    @abstractmethod
     def requeue(self, messages: Sequence[EventMessage], after_s: float = 0.0) -> None:
         """Have messages redelivered, after so many seconds at the earliest."""
 
-    @abstractmethod
     def dead_letter(self, message: EventMessage, reason: str) -> None:
         """Copy a message to the dead-letter queue, with the reason. The original stays."""
 
-    @abstractmethod
     def close(self) -> None:
         """Close connections; messages that were not deleted are redelivered."""
 
@@ -128,37 +115,32 @@ class EventQueue(BrokerQueue):
         )
 
 
-class TaskQueue(BrokerQueue):
+class TaskQueue(BrokerQueue, Protocol):
     """Celery's queue."""
 
-    @abstractmethod
     def celery_options(self) -> dict[str, Any]:
         """Celery's settings for this broker."""
 
-    @abstractmethod
     def prepare(self, *, to_consume: bool = False) -> None:
         """Prepare the queue for sending; with `to_consume`, also check it for receiving. Raises QueueError."""
 
     @property
-    @abstractmethod
     def dead_letter_target(self) -> Any:
         """The dead-letter queue as `Celery.send_task` takes it."""
 
     def check_accepts(self, app: Celery) -> None:
         """Raise unless the broker accepts messages now."""
+        return
 
     def probes(self) -> Mapping[str, Callable[[], object]]:
         """Health checks of a worker that consumes the queue: name → raises if something is wrong."""
         return {}
 
-    @abstractmethod
     def is_redelivered(self, request: Any) -> bool:
         """Whether the message of a Celery task (its `request`) was delivered before."""
 
-    @abstractmethod
     def rejection(self, error: Exception) -> Reject:
         """What a task raises to have its message redelivered after a while. May wait before it returns."""
 
-    @abstractmethod
     def dead_letter(self, app: Celery, message: Any, reason: str) -> None:
         """Copy a kombu message to the dead-letter queue, with the reason. The original stays."""

@@ -110,11 +110,9 @@ class _Connection(pyamqp.Connection):
         left = self._until - time.monotonic()
         if left <= 0:
             raise TimeoutError("the deadline has passed")
-        return super().blocking_read(timeout if timeout is not None and timeout < left else _finite(left))
-
-
-def _finite(seconds: float) -> float | None:
-    return None if seconds == float("inf") else seconds
+        if timeout is None or timeout > left:
+            timeout = None if left == float("inf") else left
+        return super().blocking_read(timeout)
 
 
 def _raise_blocked(_: str) -> None:

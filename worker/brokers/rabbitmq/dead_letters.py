@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 PATIENCE_S = 30.0
 """How long a queue may need until it can be read, once its broker answers."""
 _RETRY_S = 0.5
+_DEATHS = {"delivery_limit": "delivered too often", "rejected": "rejected by the worker"}
 _BROKEN = (AMQPError, MessageNacked, OSError, BrokerBlocked)
 
 
@@ -32,43 +33,23 @@ class RabbitDeadLetters(DeadLetterQueue):
         self._declare = declare
 
     def messages(self) -> list[DeadLetter]:
-        """All messages, which stay in the queue."""
         with self._received() as (_, messages):
             return [self._letter(message) for message in messages]
 
     def redrive(self) -> int:
-        """Move all messages back to the queue that they came from. Raises QueueError if some could not be moved."""
-        moved = 0
         with self._received() as (channel, messages):
-            try:
-                for message in messages:
-                    channel.basic_publish_confirm(message, exchange="", routing_key=self._source, mandatory=True)
-                    channel.basic_ack(message.delivery_tag)
-                    moved += 1
-            except _BROKEN as error:
-                raise QueueError(
-                    f"redrove {moved} of {len(messages)} messages of {self._name!r}, then RabbitMQ failed"
-                    f" ({_said(error)}); start again for the rest"
-                ) from error
-        return moved
+            for message in messages:
+                channel.basic_publish_confirm(message, exchange="", routing_key=self._source, mandatory=True)
+                channel.basic_ack(message.delivery_tag)
+        return len(messages)
 
     def delete(self, wanted: Callable[[DeadLetter], bool]) -> Iterator[DeadLetter]:
-        """Delete the messages that are `wanted`; yields each once it is deleted."""
         with self._received() as (channel, messages):
             for message in messages:
                 letter = self._letter(message)
                 if wanted(letter):
-                    self._acknowledge(channel, message)
+                    channel.basic_ack(message.delivery_tag)
                     yield letter
-
-    def _acknowledge(self, channel: Any, message: Any) -> None:
-        try:
-            channel.basic_ack(message.delivery_tag)
-        except _BROKEN as error:
-            raise QueueError(
-                f"RabbitMQ failed ({_said(error)}) before all messages of {self._name!r} were deleted; start"
-                " again for the rest"
-            ) from error
 
     @contextmanager
     def _received(self) -> Iterator[tuple[Any, list[Any]]]:
@@ -76,17 +57,26 @@ class RabbitDeadLetters(DeadLetterQueue):
         connection, channel, messages = self._receive_patiently()
         try:
             yield channel, messages
+        except _BROKEN as error:
+            raise QueueError(
+                f"RabbitMQ failed ({_said(error)}) before all {len(messages)} messages of {self._name!r} were done;"
+                " start again for the rest"
+            ) from error
         finally:
-            _requeue(channel)
+            with suppress(*_BROKEN):  # closing the connection requeues them, too, but only some time afterwards
+                channel.basic_recover(requeue=True)
             _release(connection)
 
     def _receive_patiently(self) -> tuple[Connection, Any, list[Any]]:
         """A broker that has just started may answer before its quorum queues do: those hold elections first."""
         deadline = time.monotonic() + PATIENCE_S
         while True:
-            connection = connect_to(self._url)
+            connection, messages = connect_to(self._url), []
             try:
-                return connection, *self._receive(connection)
+                self._declare(connection)
+                channel = connection.channel()
+                while (message := channel.basic_get(self._name)) is not None:
+                    messages.append(message)
             except _BROKEN as error:
                 _release(connection)
                 if time.monotonic() > deadline:
@@ -96,26 +86,16 @@ class RabbitDeadLetters(DeadLetterQueue):
                     ) from error
                 logger.warning("queue %r is not ready (%s); trying again", self._name, _said(error))
                 time.sleep(_RETRY_S)
-
-    def _receive(self, connection: Connection) -> tuple[Any, list[Any]]:
-        self._declare(connection)
-        channel = connection.channel()
-        messages = []
-        while (message := channel.basic_get(self._name)) is not None:
-            messages.append(message)
-        return channel, messages
+            else:
+                return connection, channel, messages
 
     def _letter(self, message: Any) -> DeadLetter:
         headers = message.headers or {}
-        reason = headers.get("reason") or _death(headers)
+        # What RabbitMQ itself notes in a message that it moves.
+        death = str((headers.get("x-death") or [{}])[0].get("reason", "unknown"))
+        reason = headers.get("reason") or _DEATHS.get(death, death)
         body = message.body
         return DeadLetter(self._name, reason, body if isinstance(body, str) else bytes(body).decode(errors="replace"))
-
-
-def _requeue(channel: Any) -> None:
-    """Requeue what was not acknowledged. Closing the connection does it too, but only some time afterwards."""
-    with suppress(*_BROKEN):
-        channel.basic_recover(requeue=True)
 
 
 def _release(connection: Connection) -> None:
@@ -125,11 +105,3 @@ def _release(connection: Connection) -> None:
 
 def _said(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
-
-
-def _death(headers: dict[str, Any]) -> str:
-    """The reason that RabbitMQ notes in a message that it moved by itself."""
-    deaths = headers.get("x-death") or [{}]
-    return {"delivery_limit": "delivered too often", "rejected": "rejected by the worker"}.get(
-        deaths[0].get("reason"), str(deaths[0].get("reason", "unknown"))
-    )

@@ -72,7 +72,6 @@ class RabbitEventQueue(RabbitQueue, EventQueue):
         check_permissions(self._connection, self._queue)
 
     def receive(self, wait_s: int) -> list[EventMessage]:
-        """Receive the messages that RabbitMQ has pushed; waits up to `wait_s` seconds for the first."""
         try:
             self._consume()
             self._return_due()
@@ -101,7 +100,6 @@ class RabbitEventQueue(RabbitQueue, EventQueue):
         self._returning += [(due, message) for message in messages if self._is_current(message)]
 
     def dead_letter(self, message: EventMessage, reason: str) -> None:
-        """Copy a message to the dead-letter queue, with the reason. The original stays."""
         try:
             with self._connection.channel() as channel:
                 self._dead_letter_queue(channel).declare()  # someone may have deleted it since
@@ -114,7 +112,6 @@ class RabbitEventQueue(RabbitQueue, EventQueue):
             raise
 
     def close(self) -> None:
-        """Close the connection; messages that were not deleted are redelivered at once."""
         self._disconnect()
 
     def _consume(self) -> None:

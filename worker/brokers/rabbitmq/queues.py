@@ -23,7 +23,6 @@ _MAX_DELIVERIES = 1000
 """Each worker that stops adds a delivery of every message that it had prefetched, so twenty are soon exceeded."""
 _CHECK = "binwatch-check"
 """Tag of a consumer that only finds out whether it may be one."""
-_NO_NAME = Exchange("")  # RabbitMQ's default exchange: the routing key is the queue's name
 
 
 class RabbitQueue(BrokerQueue):
@@ -36,12 +35,10 @@ class RabbitQueue(BrokerQueue):
         self._dead_letter_queue = dead_letter_queue
 
     def create(self) -> None:
-        """Create both queues. Raises QueueError if one exists with other properties, or cannot be created."""
         with connect_to(self._url) as connection:
             self._declare(connection)
 
     def depths(self) -> tuple[int, int]:
-        """As RabbitMQ counts them."""
         # A connection for each call: one that is kept would need heartbeats, and could be dead without a sign.
         # Not its default_channel, which tries for longer.
         with connect_to(self._url, connect_timeout=_CONNECT_S) as connection, connection.channel() as channel:
@@ -52,7 +49,6 @@ class RabbitQueue(BrokerQueue):
         return waiting, dead
 
     def dead_letters(self) -> DeadLetterQueue:
-        """The dead-letter queue."""
         return RabbitDeadLetters(self._url, self._dead_letter_queue.name, self._queue.name, self._declare)
 
     def _declare(self, connection: Connection) -> None:
@@ -62,29 +58,27 @@ class RabbitQueue(BrokerQueue):
 def event_queue(name: str, dead_letter: str) -> Queue:
     """The queue for event messages. A quorum queue keeps messages on disk even if, as versitygw does, the sender marks
     them as transient, so a restart of the broker loses none."""
-    arguments = {
-        "x-queue-type": "quorum",
-        "x-delivery-limit": _MAX_DELIVERIES,
-        "x-dead-letter-exchange": "",
-        "x-dead-letter-routing-key": dead_letter,
-    }
-    return Queue(name, _NO_NAME, routing_key=name, durable=True, queue_arguments=arguments)
+    return _queue(name, "quorum", {"x-delivery-limit": _MAX_DELIVERIES, **_dead_lettering(dead_letter)})
 
 
 def dead_letter_queue(name: str) -> Queue:
     """A queue where messages stay until a person redrives them, however often they are listed."""
-    arguments = {"x-queue-type": "quorum", "x-delivery-limit": _NO_LIMIT}
-    return Queue(name, _NO_NAME, routing_key=name, durable=True, queue_arguments=arguments)
+    return _queue(name, "quorum", {"x-delivery-limit": _NO_LIMIT})
 
 
 def task_queue(name: str) -> Queue:
     """Celery's queue. A classic one: for tasks that wait for a retry, Celery raises a limit that quorum queues lack."""
-    arguments = {
-        "x-queue-type": "classic",  # a virtual host may make them quorum queues unless it is told
-        "x-dead-letter-exchange": "",
-        "x-dead-letter-routing-key": name + "-dead",
-    }
-    return Queue(name, _NO_NAME, routing_key=name, durable=True, queue_arguments=arguments)
+    return _queue(name, "classic", _dead_lettering(name + "-dead"))
+
+
+def _queue(name: str, kind: str, arguments: dict[str, str | int]) -> Queue:
+    arguments = {"x-queue-type": kind, **arguments}  # without a type, the virtual host would decide
+    # RabbitMQ's default exchange has no name: the routing key is the queue's name.
+    return Queue(name, Exchange(""), routing_key=name, durable=True, queue_arguments=arguments)
+
+
+def _dead_lettering(queue: str) -> dict[str, str | int]:
+    return {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": queue}
 
 
 def declare(connection: Connection, queues: Sequence[Queue]) -> None:

@@ -26,7 +26,6 @@ class RabbitTaskQueue(RabbitQueue, TaskQueue):
         super().__init__(url, task_queue(name), dead_letter_queue(name + "-dead"))
 
     def celery_options(self) -> dict[str, Any]:
-        """Celery's settings for RabbitMQ."""
         use_guarded_transports()
         return {"task_queues": [self._queue]}
 
@@ -39,7 +38,6 @@ class RabbitTaskQueue(RabbitQueue, TaskQueue):
 
     @property
     def dead_letter_target(self) -> Queue:
-        """The dead-letter queue, which Celery declares unless the user may not."""
         return self._dead_letter_queue
 
     def check_accepts(self, app: Celery) -> None:
@@ -57,7 +55,6 @@ class RabbitTaskQueue(RabbitQueue, TaskQueue):
         return Reject(error, requeue=True)
 
     def dead_letter(self, app: Celery, message: Any, reason: str) -> None:
-        """Copy a message to the dead-letter queue, with the reason. The original stays."""
         headers, reasons = dict(message.headers), {"reason": reason}
         with app.producer_or_acquire() as producer:
             try:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 from worker.brokers.base import DeadLetter, DeadLetterQueue
@@ -24,12 +25,10 @@ class SqsDeadLetters(DeadLetterQueue):
         self._source_url = source_url
 
     def messages(self) -> list[DeadLetter]:
-        """All messages, which stay in the queue."""
         with self._received() as messages:
             return [self._letter(message) for message in messages]
 
     def redrive(self) -> int:
-        """Move all messages back to the queue that they came from."""
         with self._received() as messages:
             for message in messages:
                 attributes = {k: v for k, v in message.get("MessageAttributes", {}).items() if k != "reason"}
@@ -40,7 +39,6 @@ class SqsDeadLetters(DeadLetterQueue):
             return len(messages)
 
     def delete(self, wanted: Callable[[DeadLetter], bool]) -> Iterator[DeadLetter]:
-        """Delete the messages that are `wanted`; yields each once it is deleted."""
         with self._received() as messages:
             for message in messages:
                 letter = self._letter(message)
@@ -52,23 +50,8 @@ class SqsDeadLetters(DeadLetterQueue):
     def _received(self) -> Iterator[list[dict[str, Any]]]:
         """Receive all messages; those that are not deleted meanwhile are visible again at once."""
         found: dict[str, dict[str, Any]] = {}
-        # Until none is new, not until none is left: in a very long queue, the first are visible again by then.
-        while new := {m["MessageId"]: m for m in self._receive_some() if m["MessageId"] not in found}:
-            found |= new
-        messages = list(found.values())
-        try:
-            yield messages
-        finally:
-            for message in messages:
-                try:
-                    self._client.change_message_visibility(
-                        QueueUrl=self._url, ReceiptHandle=message["ReceiptHandle"], VisibilityTimeout=0
-                    )
-                except self._client.exceptions.ClientError:  # deleted
-                    continue
-
-    def _receive_some(self) -> list[dict[str, Any]]:
-        answer = self._client.receive_message(
+        receive = partial(
+            self._client.receive_message,
             QueueUrl=self._url,
             MaxNumberOfMessages=10,
             VisibilityTimeout=_PEEK_S,
@@ -76,8 +59,18 @@ class SqsDeadLetters(DeadLetterQueue):
             MessageAttributeNames=["All"],
             AttributeNames=["ApproximateReceiveCount"],
         )
-        received: list[dict[str, Any]] = answer.get("Messages", [])
-        return received
+        # Until none is new, not until none is left: in a very long queue, the first are visible again by then.
+        while new := {m["MessageId"]: m for m in receive().get("Messages", []) if m["MessageId"] not in found}:
+            found |= new
+        messages = list(found.values())
+        try:
+            yield messages
+        finally:
+            for message in messages:
+                with suppress(self._client.exceptions.ClientError):  # it was deleted
+                    self._client.change_message_visibility(
+                        QueueUrl=self._url, ReceiptHandle=message["ReceiptHandle"], VisibilityTimeout=0
+                    )
 
     def _letter(self, message: dict[str, Any]) -> DeadLetter:
         reason = message.get("MessageAttributes", {}).get("reason", {}).get("StringValue")

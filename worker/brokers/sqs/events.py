@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Sequence
 from typing import Any
@@ -10,12 +11,14 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from binwatch.settings import Settings
 from worker.brokers.base import EventMessage, EventQueue
-from worker.brokers.sqs.queues import SqsQueue, allow_bucket, failed, reason_attribute
+from worker.brokers.sqs.queues import SqsQueue, failed, queue_arn, reason_attribute
 
 logger = logging.getLogger(__name__)
 
 VISIBILITY_S = 60
 """Longer than an event message takes to become a task."""
+_SID = "BinwatchEvents"
+"""Id of the statement in the queue's policy that is ours."""
 _MOST = 10  # SQS's own limit, on receiving and on deleting
 
 
@@ -27,11 +30,9 @@ class SqsEventQueue(SqsQueue, EventQueue):
         super().__init__(settings, VISIBILITY_S, **names)
 
     def open(self) -> None:
-        """Raise QueueError unless both queues exist and messages end in the dead-letter queue."""
         self.check()
 
     def receive(self, wait_s: int) -> list[EventMessage]:
-        """Receive up to ten messages; waits up to `wait_s` seconds for the first."""
         answer = self._client.receive_message(
             QueueUrl=self._url,
             MaxNumberOfMessages=_MOST,
@@ -41,7 +42,6 @@ class SqsEventQueue(SqsQueue, EventQueue):
         return [_event_message(message) for message in answer.get("Messages", ())]
 
     def delete(self, messages: Sequence[EventMessage]) -> None:
-        """Delete processed messages. One that cannot be deleted is redelivered, which does no harm."""
         for start in range(0, len(messages), _MOST):
             batch = messages[start : start + _MOST]
             entries = [{"Id": str(n), "ReceiptHandle": message.receipt} for n, message in enumerate(batch)]
@@ -50,7 +50,6 @@ class SqsEventQueue(SqsQueue, EventQueue):
                 logger.warning("event message not deleted (%s): it will be redelivered", failure.get("Message"))
 
     def requeue(self, messages: Sequence[EventMessage], after_s: float = 0.0) -> None:
-        """Have messages redelivered after so many seconds, instead of after the queue's visibility timeout."""
         for start in range(0, len(messages), _MOST):
             entries = [
                 {"Id": str(n), "ReceiptHandle": message.receipt, "VisibilityTimeout": round(after_s)}
@@ -59,7 +58,6 @@ class SqsEventQueue(SqsQueue, EventQueue):
             self._client.change_message_visibility_batch(QueueUrl=self._url, Entries=entries)
 
     def dead_letter(self, message: EventMessage, reason: str) -> None:
-        """Copy a message to the dead-letter queue, with the reason. The original stays."""
         self._client.send_message(
             QueueUrl=self._dead_letter_url, MessageBody=message.body, MessageAttributes=reason_attribute(reason)
         )
@@ -68,14 +66,38 @@ class SqsEventQueue(SqsQueue, EventQueue):
         """Nothing is held: each call is a request of its own."""
 
     def allow_bucket(self, bucket: str) -> str:
-        """Permit S3 to send the events of `bucket`, of the same account; returns the queue's ARN. Raises QueueError."""
+        """Permit S3 to send the events of `bucket`, of the same account; the rest of the queue's policy stays."""
+        client, url = self._client, self._url
         try:
-            return allow_bucket(self._client, self._url, bucket)
+            arn = queue_arn(client, url)
+            answer = client.get_queue_attributes(QueueUrl=url, AttributeNames=["Policy"]).get("Attributes", {})
+            policy = json.loads(answer.get("Policy") or '{"Version": "2012-10-17", "Statement": []}')
+            found = policy["Statement"]  # a single one may stand there by itself
+            others = [one for one in (found if isinstance(found, list) else [found]) if one.get("Sid") != _SID]
+            policy["Statement"] = [*others, _statement(arn, bucket)]
+            client.set_queue_attributes(QueueUrl=url, Attributes={"Policy": json.dumps(policy)})
         except (ClientError, BotoCoreError) as error:
             raise failed(self._name, error) from error
+        return arn
 
 
 def _event_message(message: dict[str, Any]) -> EventMessage:
     sent = message.get("Attributes", {}).get("SentTimestamp")  # in milliseconds
     sent_at = int(sent) / 1000 if sent is not None else None
     return EventMessage(message["MessageId"], message["Body"], message["ReceiptHandle"], sent_at)
+
+
+def _statement(arn: str, bucket: str) -> dict[str, Any]:
+    _, partition, _, _, account, _ = arn.split(":")
+    return {
+        "Sid": _SID,
+        "Effect": "Allow",
+        "Principal": {"Service": "s3.amazonaws.com"},
+        "Action": "sqs:SendMessage",
+        "Resource": arn,
+        # With the account, since a bucket's name may be anybody's once the bucket is deleted.
+        "Condition": {
+            "ArnEquals": {"aws:SourceArn": f"arn:{partition}:s3:::{bucket}"},
+            "StringEquals": {"aws:SourceAccount": account},
+        },
+    }

@@ -22,8 +22,6 @@ Each worker that stops requeues what it has just received, which counts, so a fl
 stay far below. What is wrong with a message itself is found out by other means, long before.
 """
 _REASON_LENGTH = 1024
-_SID = "BinwatchEvents"
-"""Id of the statement in the event queue's policy that is ours."""
 _WEEKS_TWO = str(14 * 24 * 3600)  # the longest that SQS keeps a message
 
 _CHECK = "check BINWATCH_SQS_ENDPOINT_URL, BINWATCH_REGION, the credentials and the network"
@@ -116,16 +114,14 @@ class SqsQueue(BrokerQueue):
         _ = self._dead_letter_url
 
     def depths(self) -> tuple[int, int]:
-        """As SQS estimates them."""
-        return self._depth(self._url), self._depth(self._dead_letter_url)
+        def depth(url: str) -> int:
+            wanted = "ApproximateNumberOfMessages"
+            answer = self._client.get_queue_attributes(QueueUrl=url, AttributeNames=[wanted])
+            return int(answer["Attributes"][wanted])
 
-    def _depth(self, url: str) -> int:
-        wanted = "ApproximateNumberOfMessages"
-        answer = self._client.get_queue_attributes(QueueUrl=url, AttributeNames=[wanted])
-        return int(answer["Attributes"][wanted])
+        return depth(self._url), depth(self._dead_letter_url)
 
     def dead_letters(self) -> DeadLetterQueue:
-        """The dead-letter queue."""
         return SqsDeadLetters(self._client, self._dead_letter_name, self._dead_letter_url, self._url)
 
     @cached_property
@@ -179,34 +175,3 @@ def queue_arn(client: Any, url: str) -> str:
     """ARN of the queue at `url`."""
     attributes = client.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]
     return str(attributes["QueueArn"])
-
-
-def allow_bucket(client: Any, url: str, bucket: str) -> str:
-    """Let S3 send the events of `bucket`, of the same account, to the queue; returns the queue's ARN.
-
-    The other statements of the queue's policy stay.
-    """
-    arn = queue_arn(client, url)
-    answer = client.get_queue_attributes(QueueUrl=url, AttributeNames=["Policy"])
-    policy = json.loads(answer.get("Attributes", {}).get("Policy") or '{"Version": "2012-10-17", "Statement": []}')
-    found = policy["Statement"]  # a single one may stand there by itself
-    others = [one for one in (found if isinstance(found, list) else [found]) if one.get("Sid") != _SID]
-    policy["Statement"] = [*others, _statement(arn, bucket)]
-    client.set_queue_attributes(QueueUrl=url, Attributes={"Policy": json.dumps(policy)})
-    return arn
-
-
-def _statement(arn: str, bucket: str) -> dict[str, Any]:
-    _, partition, _, _, account, _ = arn.split(":")
-    return {
-        "Sid": _SID,
-        "Effect": "Allow",
-        "Principal": {"Service": "s3.amazonaws.com"},
-        "Action": "sqs:SendMessage",
-        "Resource": arn,
-        # With the account, since a bucket's name may be anybody's once the bucket is deleted.
-        "Condition": {
-            "ArnEquals": {"aws:SourceArn": f"arn:{partition}:s3:::{bucket}"},
-            "StringEquals": {"aws:SourceAccount": account},
-        },
-    }

@@ -23,7 +23,6 @@ class SqsTaskQueue(SqsQueue, TaskQueue):
         self._polls = Polls()
 
     def celery_options(self) -> dict[str, Any]:
-        """Celery's settings for SQS."""
         endpoint = self._settings.sqs_endpoint_url
         options = {
             "region": self._settings.region,
@@ -43,11 +42,9 @@ class SqsTaskQueue(SqsQueue, TaskQueue):
 
     @property
     def dead_letter_target(self) -> str:
-        """The name of the dead-letter queue."""
         return self._dead_letter_name
 
     def probes(self) -> Mapping[str, Callable[[], object]]:
-        """Whether the polls for tasks succeed."""
         return {"task polls": self._polls.check}
 
     def is_redelivered(self, request: Any) -> bool:
@@ -60,5 +57,4 @@ class SqsTaskQueue(SqsQueue, TaskQueue):
         return Reject(error, requeue=False)
 
     def dead_letter(self, app: Celery, message: Any, reason: str) -> None:
-        """Copy a message to the dead-letter queue, with the reason. The original stays."""
         message.channel.dead_letter(message, reason)
