@@ -42,8 +42,8 @@ from binwatch.settings import Settings
 from worker.brokers.sqs.queues import reason_attribute
 from worker.counting import Counting
 from worker.intake.routing import Routed, route
+from worker.publisher import as_json
 from worker.reconcile import unrecorded
-from worker.sending import as_json
 from worker.tasks import _parse
 
 BUCKET = "bins"

@@ -50,7 +50,7 @@ def run() -> None:
 @cli.command()
 def migrate() -> None:
     """Bring the schema of the records up to date, and say from which revision to which."""
-    from worker.setup import migrate_records
+    from worker.provisioning import migrate_records
 
     remark(migrate_records(load_settings()))
 
@@ -64,7 +64,7 @@ def setup(
 ) -> None:
     """Create the event queue and the task queue on SQS or RabbitMQ, each with its dead-letter queue."""
     from worker.brokers.choice import choose_queues
-    from worker.setup import make_bucket, send_events
+    from worker.provisioning import make_bucket, send_events
 
     settings = load_settings()
     choose_queues(settings).create()

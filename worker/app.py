@@ -18,13 +18,13 @@ from worker.brokers.base import BrokerUnreachable, EventQueue
 from worker.brokers.choice import Queues, choose_queues
 from worker.consumer import CONSUMER
 from worker.counting import Counting
-from worker.depths import DepthPoller, look_at
 from worker.health import Health
 from worker.http import StatusServer
 from worker.intake.loop import IntakeLoop
 from worker.metrics import WorkerMetrics
 from worker.nightly.tasks import EXPIRES_S, NIGHTLY, NIGHTLY_POLL, PollNightly, StartNightly, nightly_crontab
-from worker.sending import Sender
+from worker.publisher import Publisher
+from worker.queue_depth import DepthPoller, look_at
 from worker.tasks import RECONCILE, CountPhotos, ReadMetadata, Reconcile
 
 logger = logging.getLogger(__name__)
@@ -102,11 +102,11 @@ def _schedule(settings: Settings) -> dict[str, Any]:
     return schedule
 
 
-def open_sender(settings: Settings) -> Sender:
+def open_publisher(settings: Settings) -> Publisher:
     """What sends tasks, for a command that is no worker; its queues are there. Raises QueueError."""
     app = make_app(settings)
     app.queues.tasks.prepare()
-    return make_sender(app, settings)
+    return make_publisher(app, settings)
 
 
 def make_beat(settings: Settings) -> Any:
@@ -117,9 +117,9 @@ def make_beat(settings: Settings) -> Any:
     return app.Beat(loglevel="INFO", quiet=True)
 
 
-def make_sender(app: App, settings: Settings) -> Sender:
+def make_publisher(app: App, settings: Settings) -> Publisher:
     """What sends tasks to workers that run with the same settings."""
-    return Sender(app, app.queues.tasks, settings.group_photos)
+    return Publisher(app, app.queues.tasks, settings.group_photos)
 
 
 def make_worker(app: App, settings: Settings) -> Worker:
@@ -128,21 +128,21 @@ def make_worker(app: App, settings: Settings) -> Worker:
     counting = Counting(settings, metrics)
     logger.info("binwatch %s: %s", version(), counting.models.engine)
     counting.note_model()
-    sender = make_sender(app, settings)
+    publisher = make_publisher(app, settings)
     for task in (CountPhotos, ReadMetadata):
-        app.register_task(task(counting, sender, settings.retry_wait_s))
+        app.register_task(task(counting, publisher, settings.retry_wait_s))
     for periodic in (Reconcile, StartNightly, PollNightly):
-        app.register_task(periodic(counting, sender, settings))
+        app.register_task(periodic(counting, publisher, settings))
     tasks, events = app.queues
     tasks.prepare(to_consume=True)
-    probes = {**counting.probes(), "task queue": sender.check, "tasks": counting.idle.check, **tasks.probes()}
+    probes = {**counting.probes(), "task queue": publisher.check, "tasks": counting.idle.check, **tasks.probes()}
     companions: list[Companion] = [
         counting.models,
-        DepthPoller(partial(look_at, app.queues), metrics.depths, counting.idle.saw),
+        DepthPoller(partial(look_at, app.queues), metrics.depths, counting.idle.observe),
     ]
     if events is not None:
         events.open()
-        intake = _make_intake(sender, settings, events, metrics)
+        intake = _make_intake(publisher, settings, events, metrics)
         companions.append(intake)
         probes["event queue"] = intake.check
     companions.append(StatusServer(settings.worker_host, settings.worker_port, metrics.registry, Health(probes)))
@@ -160,11 +160,11 @@ def make_worker(app: App, settings: Settings) -> Worker:
     )
 
 
-def _make_intake(sender: Sender, settings: Settings, events: EventQueue, metrics: WorkerMetrics) -> IntakeLoop:
+def _make_intake(publisher: Publisher, settings: Settings, events: EventQueue, metrics: WorkerMetrics) -> IntakeLoop:
     return IntakeLoop(
         events,
-        count=sender.count,
-        read_metadata=sender.read_metadata,
+        count=publisher.count,
+        read_metadata=publisher.read_metadata,
         group_photos=settings.group_photos,
         group_wait_s=settings.group_wait_ms / 1000,
         bucket=settings.bucket,

@@ -14,8 +14,8 @@ from binwatch.events import Created
 from binwatch.objects import Objects
 from binwatch.records.queries import recorded_keys
 from binwatch.settings import Settings
+from worker.publisher import Publisher
 from worker.reconcile import Grace, unrecorded
-from worker.sending import Sender
 from worker.skipped import SkippedTally
 
 _AHEAD = 2000
@@ -48,7 +48,7 @@ def backfill(
     objects: Objects,
     database: Database,
     settings: Settings,
-    sender: Sender,
+    publisher: Publisher,
     *,
     bucket: str,
     prefix: str,
@@ -68,8 +68,8 @@ def backfill(
         progress.seen += page.listed
         progress.skipped.add(page.skipped)
         progress.before += page.listed - len(page.photos) - len(page.metadata)
-        sender.count(page.photos)
-        sender.read_metadata(page.metadata)
+        publisher.count(page.photos)
+        publisher.read_metadata(page.metadata)
         waiting.add(page.photos, page.metadata)
         while waiting.left > _AHEAD:
             progress.add(waiting.poll())

@@ -28,11 +28,11 @@ from binwatch.records.store import NewCount, NewExpectation, RecordsBroken, Stor
 from binwatch.records.trials import Trials
 from binwatch.settings import Settings
 from worker.engine import Engine
-from worker.idle import IdleCheck
 from worker.metrics import Measured, Stage, WorkerMetrics
 from worker.models import ModelKeeper
 from worker.new_counts import new_count
 from worker.pipeline import Prediction, load_ahead, predict
+from worker.starvation import StarvationCheck
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ class Counting:
     def __init__(self, settings: Settings, metrics: WorkerMetrics | None = None) -> None:
         self._settings = settings
         self.metrics = metrics or WorkerMetrics()
-        self.idle = IdleCheck()
+        self.idle = StarvationCheck()
         self.database = open_records(settings)
         self.objects = Objects(settings)
         self.naming = settings.bin_naming

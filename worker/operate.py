@@ -12,7 +12,7 @@ from binwatch.console import progress_console
 from binwatch.keys import Skipped
 from binwatch.objects import Objects
 from binwatch.settings import Settings
-from worker.app import open_sender
+from worker.app import open_publisher
 from worker.backfill import Progress, backfill
 from worker.counting import open_records
 from worker.reconcile import Grace, Sent, send_unrecorded, skipped_keys
@@ -20,7 +20,9 @@ from worker.reconcile import Grace, Sent, send_unrecorded, skipped_keys
 
 def reconcile_once(settings: Settings, *, refused: bool) -> Sent:
     """Send what has no record; with `refused`, also what could not be fetched, whenever that was tried last."""
-    return send_unrecorded(Objects(settings), open_records(settings), settings, open_sender(settings), refused=refused)
+    return send_unrecorded(
+        Objects(settings), open_records(settings), settings, open_publisher(settings), refused=refused
+    )
 
 
 def list_skipped(settings: Settings, prefix: str) -> Iterator[tuple[Skipped, str]]:
@@ -50,7 +52,7 @@ def backfill_with_progress(
             Objects(settings),
             open_records(settings),
             settings,
-            open_sender(settings),
+            open_publisher(settings),
             bucket=bucket,
             prefix=prefix,
             patience_s=patience_s,

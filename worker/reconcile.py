@@ -15,7 +15,7 @@ from binwatch.objects import Listed, Objects
 from binwatch.records.queries import unread_metadata, unrecorded_photos
 from binwatch.records.trials import Trials
 from binwatch.settings import Settings
-from worker.sending import Sender
+from worker.publisher import Publisher
 from worker.skipped import SkippedTally
 
 _PAGE = 1000
@@ -111,7 +111,7 @@ def send_unrecorded(
     objects: Objects,
     database: Database,
     settings: Settings,
-    sender: Sender,
+    publisher: Publisher,
     model: str | None = None,
     *,
     refused: bool = False,
@@ -130,8 +130,8 @@ def send_unrecorded(
         photos, metadata = (
             [one for one in objects if one.key not in on_trial] for objects in (page.photos, page.metadata)
         )
-        sender.count(photos)
-        sender.read_metadata(metadata)
+        publisher.count(photos)
+        publisher.read_metadata(metadata)
         sent.objects += len(photos) + len(metadata)
         sent.skipped.add(page.skipped)
     return sent

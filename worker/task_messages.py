@@ -18,7 +18,7 @@ from kombu.exceptions import KombuError
 
 from binwatch.errors import BinwatchError
 from worker.brokers.internals import UNREADABLE
-from worker.sending import REASON, SENT_AT
+from worker.publisher import REASON, SENT_AT
 
 logger = logging.getLogger(__name__)
 

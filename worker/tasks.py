@@ -25,8 +25,8 @@ from binwatch.settings import EventSource, Settings
 from worker.counting import Counting, Outage
 from worker.health import Health
 from worker.pipeline import EngineBroken
+from worker.publisher import COUNT_PHOTOS, READ_METADATA, REASON, SENT_AT, Publisher, as_json
 from worker.reconcile import Sent, send_unrecorded
-from worker.sending import COUNT_PHOTOS, READ_METADATA, REASON, SENT_AT, Sender, as_json
 
 MAX_BACKOFF_S = 60.0
 """Well below the visibility timeout of a task's message."""
@@ -72,9 +72,9 @@ class _ObjectsTask(Task):  # type: ignore[misc]  # Celery has no types
     ignore_result = True
     name: ClassVar[str]
 
-    def __init__(self, counting: Counting, sender: Sender, retry_wait_s: float) -> None:
+    def __init__(self, counting: Counting, publisher: Publisher, retry_wait_s: float) -> None:
         self._counting = counting
-        self._sender = sender
+        self._publisher = publisher
         self._retry_wait_s = retry_wait_s
 
     @abstractmethod
@@ -158,7 +158,7 @@ class _ObjectsTask(Task):  # type: ignore[misc]  # Celery has no types
         why = f"{crashes} workers crashed while processing only this"
         outages = self.record_crashed(objects, why)  # else each reconcile would send it again
         if not outages:
-            self._sender.dead_letter(self.name, objects, why)
+            self._publisher.dead_letter(self.name, objects, why)
             self._end_trial(item)
         return outages
 
@@ -182,13 +182,13 @@ class _ObjectsTask(Task):  # type: ignore[misc]  # Celery has no types
         if outages:
             raise self._retry_later(objects, outages[0].error)
         with self._replacing():
-            self._sender.dead_letter(self.name, objects, reason)
+            self._publisher.dead_letter(self.name, objects, reason)
 
     def _halve(self, objects: list[Created], *, redelivered: bool) -> None:
         half = len(objects) // 2
         with self._replacing():
             for part in (objects[:half], objects[half:]):
-                self._sender.resend(self.name, part, redelivered=redelivered)
+                self._publisher.resend(self.name, part, redelivered=redelivered)
 
     @contextmanager
     def _replacing(self) -> Iterator[None]:
@@ -268,16 +268,16 @@ class Reconcile(Task):  # type: ignore[misc]  # Celery has no types
     ignore_result = True
     may_expire = True
 
-    def __init__(self, counting: Counting, sender: Sender, settings: Settings) -> None:
+    def __init__(self, counting: Counting, publisher: Publisher, settings: Settings) -> None:
         self._counting = counting
-        self._sender = sender
+        self._publisher = publisher
         self._settings = settings
         self._announced = 0
         """Event messages that this worker had handled by the last look."""
 
     def run(self) -> None:
         """Celery's entry point."""
-        backlog = self._sender.backlog()
+        backlog = self._publisher.backlog()
         if backlog > _BUSY:
             logger.info("reconcile: %d tasks are waiting; what has no record may be among them, so not now", backlog)
             return
@@ -289,7 +289,7 @@ class Reconcile(Task):  # type: ignore[misc]  # Celery has no types
             return
         if ranked := rank(self._counting.database):
             logger.info("reconcile: %d bins have got p-values", ranked)
-        sent = send_unrecorded(self._counting.objects, self._counting.database, self._settings, self._sender)
+        sent = send_unrecorded(self._counting.objects, self._counting.database, self._settings, self._publisher)
         logger.info("reconcile: %s%s", sent, self._hint(sent))
 
     def _hint(self, sent: Sent) -> str:

@@ -23,7 +23,7 @@ from binwatch.records.trials import Trials
 from binwatch.settings import Settings
 from monitor.records import Records, WritableRecords
 from tests.services.postgres import Postgres
-from worker.setup import migrate_records
+from worker.provisioning import migrate_records
 
 WHEN = datetime(2026, 5, 4, 3, 2, 1, 123456, UTC)
 SHARES = [0.1 + 0.2, 1 / 3, 1e-300]

@@ -18,8 +18,8 @@ from binwatch.records.store import Store
 from tests.monitor.conftest import Recorder, Running, record_known
 from tests.monitor.drifting import MODEL, record_photos, some_photos
 from tests.monitor.prometheus import DEPLOY, ROOT, Prometheus, program, running_prometheus
-from worker.depths import QueueRole
 from worker.metrics import Stage, WorkerMetrics
+from worker.queue_depth import QueueRole
 
 DASHBOARDS = sorted((ROOT / "deploy" / "grafana" / "dashboards").glob("*.json"))
 RULES = {name: (DEPLOY / name).read_text(encoding="utf-8") for name in ("recording.yml", "alerts.yml")}

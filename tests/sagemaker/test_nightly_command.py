@@ -100,7 +100,7 @@ def test_the_command_says_what_is_missing(settings: Settings) -> None:
 
 
 class Sent:
-    """Stands in for Sender: remembers what the workers were sent."""
+    """Stands in for Publisher: remembers what the workers were sent."""
 
     def __init__(self) -> None:
         self.keys: list[str] = []
@@ -216,7 +216,7 @@ def test_an_outage_of_the_records_does_not_cost_the_night(
 
 
 class CountsAtOnce(Sent):
-    """Stands in for Sender and a worker behind it."""
+    """Stands in for Publisher and a worker behind it."""
 
     def __init__(self, counting: Counting) -> None:
         super().__init__()

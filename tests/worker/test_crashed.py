@@ -28,7 +28,7 @@ def counting(settings: Settings) -> Iterator[Counting]:
 
 
 class Recorder:
-    """Stands in for Sender: remembers what reconcile sends."""
+    """Stands in for Publisher: remembers what reconcile sends."""
 
     def __init__(self) -> None:
         self.sent: list[str] = []
@@ -40,10 +40,10 @@ class Recorder:
 
 
 def _reconciled(counting: Counting, settings: Settings) -> list[str]:
-    sender = Recorder()
+    publisher = Recorder()
     at_once = settings.model_copy(update={"reconcile_grace_s": 0.0})
-    send_unrecorded(counting.objects, counting.database, at_once, sender)  # type: ignore[arg-type]
-    return sender.sent
+    send_unrecorded(counting.objects, counting.database, at_once, publisher)  # type: ignore[arg-type]
+    return publisher.sent
 
 
 def _rows(counting: Counting, table: type[Count | Expectation]) -> list[tuple[str | None, str | None, str]]:

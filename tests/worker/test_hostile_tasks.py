@@ -30,7 +30,7 @@ from binwatch.events import Created
 from binwatch.settings import EventSource, Settings
 from tests.services.rabbitmq import RabbitMQ
 from tests.worker.test_tasks import Scripted
-from worker.app import make_app, make_sender
+from worker.app import make_app, make_publisher
 from worker.brokers.base import EventMessage
 from worker.brokers.choice import choose_queues
 from worker.brokers.rabbitmq.events import RabbitEventQueue
@@ -234,7 +234,7 @@ class Counts(Scripted):
 def running(settings: Settings, counting: Counts) -> Iterator[Celery]:
     app = make_app(settings)
     for task in (CountPhotos, ReadMetadata):
-        app.register_task(task(counting, make_sender(app, settings), retry_wait_s=0.01))  # type: ignore[arg-type]
+        app.register_task(task(counting, make_publisher(app, settings), retry_wait_s=0.01))  # type: ignore[arg-type]
     level, handlers = logging.root.level, logging.root.handlers[:]
     with start_worker(app, pool="threads", concurrency=2, perform_ping_check=False):
         yield app

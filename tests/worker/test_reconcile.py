@@ -27,7 +27,7 @@ from binwatch.records.tables import Bin, Comparison, Count, CurrentComparison, E
 from binwatch.settings import EventSource, Settings, process_environment
 from tests.calibrations import category
 from tests.services.rabbitmq import RabbitMQ
-from worker.app import make_app, make_sender
+from worker.app import make_app, make_publisher
 from worker.backfill import Progress, backfill
 from worker.counting import Counting
 from worker.reconcile import Grace, Unrecorded, unrecorded
@@ -116,7 +116,7 @@ def test_more_than_a_page_is_looked_through(counting, settings, s3):
 
 
 class Recorder:
-    """Stands in for Sender: remembers what reconcile sends."""
+    """Stands in for Publisher: remembers what reconcile sends."""
 
     def __init__(self, backlog: int = 0) -> None:
         self.sent: list[str] = []
@@ -216,7 +216,7 @@ def run_backfill(settings: Settings, database: Database, patience_s: float = 60,
         Objects(settings),
         database,
         settings,
-        make_sender(make_app(settings), settings),
+        make_publisher(make_app(settings), settings),
         bucket=settings.bucket,
         prefix=prefix,
         patience_s=patience_s,

@@ -25,7 +25,7 @@ from worker.brokers.base import EventMessage
 from worker.brokers.choice import choose_queues
 from worker.brokers.sqs.events import SqsEventQueue
 from worker.counting import Counting
-from worker.sending import as_json
+from worker.publisher import as_json
 from worker.tasks import CountPhotos
 
 RESTARTS = 25

@@ -26,15 +26,15 @@ from binwatch.errors import ObjectsError
 from binwatch.events import Created
 from binwatch.records.trials import Trials
 from binwatch.settings import Settings
-from worker.app import make_app, make_sender
+from worker.app import make_app, make_publisher
 from worker.brokers.base import DeadLetter
 from worker.brokers.choice import Queues, choose_queues
 from worker.brokers.rabbitmq.tasks import RabbitTaskQueue
 from worker.brokers.sqs.queues import queue_url, sqs_client
 from worker.brokers.sqs.tasks import SqsTaskQueue
 from worker.counting import Outage
-from worker.idle import IdleCheck
 from worker.metrics import WorkerMetrics
+from worker.starvation import StarvationCheck
 from worker.tasks import MAX_BACKOFF_S, MAX_CRASHES, CountPhotos, ReadMetadata, _parse, as_json
 
 WITHIN_S = 30
@@ -49,7 +49,7 @@ class Scripted:
         self.calls: list[list[Created]] = []
         self.done = threading.Event()
         self.metrics = WorkerMetrics()
-        self.idle = IdleCheck()
+        self.idle = StarvationCheck()
         self._answers = list(answers)
         self.crashed: list[tuple[str, str]] = []
 
@@ -94,7 +94,7 @@ def fail(error: Exception) -> Callable[[Sequence[Created]], list[Outage]]:
 def running(settings: Settings, counting: Any) -> Iterator[Celery]:
     app = make_app(settings)
     for task in (CountPhotos, ReadMetadata):
-        app.register_task(task(counting, make_sender(app, settings), retry_wait_s=0.01))
+        app.register_task(task(counting, make_publisher(app, settings), retry_wait_s=0.01))
     level, handlers = logging.root.level, logging.root.handlers[:]
     with start_worker(app, pool="threads", concurrency=2, perform_ping_check=False):
         yield app
@@ -181,7 +181,7 @@ class Poisoned:
     def __init__(self, key: str, error: Exception) -> None:
         self.done: list[str] = []
         self.metrics = WorkerMetrics()
-        self.idle = IdleCheck()
+        self.idle = StarvationCheck()
         self._key = key
         self._error = error
         self.crashed: list[tuple[str, str]] = []
@@ -203,7 +203,7 @@ def dead_tasks(settings: Settings) -> list[DeadLetter]:
 
 
 class Recorder:
-    """Stands in for Sender: remembers what a task sends."""
+    """Stands in for Publisher: remembers what a task sends."""
 
     def __init__(self) -> None:
         self.resent: list[tuple[list[str], bool]] = []
@@ -231,19 +231,19 @@ def run_delivered(sqlite_records: Database) -> Callable[..., tuple[Recorder, Scr
         redelivered: bool = False,
         crashed: Sequence[tuple[str, str]] = (),
     ) -> tuple[Recorder, Scripted]:
-        sender, counting = Recorder(), Scripted(*(answers or [nothing_back]))
+        publisher, counting = Recorder(), Scripted(*(answers or [nothing_back]))
         counting.crashed += crashed
         counting.trials = Trials(sqlite_records)
         request = REDELIVERED if request is None else request
         app = Celery("test", broker="memory://", set_as_current=False)
         app.queues = Queues(SqsTaskQueue(Settings()) if "properties" in request else RABBITMQ, None)
-        task = app.register_task(CountPhotos(counting, sender, retry_wait_s=2.0))
+        task = app.register_task(CountPhotos(counting, publisher, retry_wait_s=2.0))
         task.push_request(**request)
         try:
             task.run([as_json(photo) for photo in photos], redelivered=redelivered)
         finally:
             task.pop_request()
-        return sender, counting
+        return publisher, counting
 
     return run
 
@@ -271,22 +271,22 @@ def die(monkeypatch: pytest.MonkeyPatch, run: Callable[[], object]) -> None:
 
 @pytest.mark.parametrize("request_", [REDELIVERED, RECEIVED_TWICE], ids=["rabbitmq", "sqs"])
 def test_a_group_that_comes_again_is_halved_before_it_is_touched(run_delivered: Any, request_: dict[str, Any]) -> None:
-    sender, counting = run_delivered(PHOTOS, request=request_)
-    assert sender.resent == [([PHOTOS[0].key], True), ([PHOTOS[1].key, PHOTOS[2].key], True)]
-    assert (sender.dead, counting.calls) == ([], [])
+    publisher, counting = run_delivered(PHOTOS, request=request_)
+    assert publisher.resent == [([PHOTOS[0].key], True), ([PHOTOS[1].key, PHOTOS[2].key], True)]
+    assert (publisher.dead, counting.calls) == ([], [])
 
 
 @pytest.mark.parametrize("redelivered", [False, True])
 def test_what_comes_for_the_first_time_is_done(run_delivered: Any, redelivered: bool) -> None:
-    sender, counting = run_delivered(PHOTOS, request=RECEIVED_ONCE, redelivered=redelivered)
-    assert (sender.resent, sender.dead, counting.calls) == ([], [], [PHOTOS])
+    publisher, counting = run_delivered(PHOTOS, request=RECEIVED_ONCE, redelivered=redelivered)
+    assert (publisher.resent, publisher.dead, counting.calls) == ([], [], [PHOTOS])
 
 
 def test_a_photo_that_comes_again_often_is_done_all_the_same(run_delivered: Any) -> None:
     """Prefetched or held back by workers that were stopped, and finished or put off by others: no one died of it."""
     for _ in range(3 * MAX_CRASHES):
-        sender, counting = run_delivered(PHOTOS[:1])
-        assert (sender.resent, sender.dead, counting.calls) == ([], [], [PHOTOS[:1]])
+        publisher, counting = run_delivered(PHOTOS[:1])
+        assert (publisher.resent, publisher.dead, counting.calls) == ([], [], [PHOTOS[:1]])
 
 
 def test_a_photo_that_every_worker_dies_of_is_set_aside_in_the_end(
@@ -294,33 +294,33 @@ def test_a_photo_that_every_worker_dies_of_is_set_aside_in_the_end(
 ) -> None:
     for _ in range(MAX_CRASHES):
         die(monkeypatch, lambda: run_delivered(PHOTOS[:1], fail(WorkerDiesError())))
-    sender, counting = run_delivered(PHOTOS[:1])
+    publisher, counting = run_delivered(PHOTOS[:1])
     why = f"{MAX_CRASHES} workers crashed while processing only this"
-    assert sender.dead == [([PHOTOS[0].key], why)]
+    assert publisher.dead == [([PHOTOS[0].key], why)]
     assert counting.crashed == [(PHOTOS[0].key, why)]
     assert counting.calls == []
     # Put back by a person, it starts anew.
-    sender, counting = run_delivered(PHOTOS[:1], request=RECEIVED_ONCE)
-    assert (sender.dead, counting.calls) == ([], [PHOTOS[:1]])
+    publisher, counting = run_delivered(PHOTOS[:1], request=RECEIVED_ONCE)
+    assert (publisher.dead, counting.calls) == ([], [PHOTOS[:1]])
 
 
 def test_other_messages_of_a_photo_that_was_given_up_kill_nobody(run_delivered: Any) -> None:
     """An event that came twice, or a reconcile, may have announced it once more before it had its record."""
     crashed = [(PHOTOS[1].key, "earlier")]
-    sender, counting = run_delivered([PHOTOS[1]], crashed=crashed)
-    assert (sender.dead, counting.calls) == ([], [])
+    publisher, counting = run_delivered([PHOTOS[1]], crashed=crashed)
+    assert (publisher.dead, counting.calls) == ([], [])
     assert counting.crashed[1:] == [(PHOTOS[1].key, "workers crashed on it before")]
-    sender, counting = run_delivered(PHOTOS, request=RECEIVED_ONCE, redelivered=True, crashed=crashed)
-    assert (sender.dead, counting.calls) == ([], [[PHOTOS[0], PHOTOS[2]]])
-    sender, counting = run_delivered(PHOTOS, request=RECEIVED_ONCE, crashed=crashed)
+    publisher, counting = run_delivered(PHOTOS, request=RECEIVED_ONCE, redelivered=True, crashed=crashed)
+    assert (publisher.dead, counting.calls) == ([], [[PHOTOS[0], PHOTOS[2]]])
+    publisher, counting = run_delivered(PHOTOS, request=RECEIVED_ONCE, crashed=crashed)
     assert counting.calls == [PHOTOS], "what nothing is held against is done, as a person may have put it back"
 
 
 def test_a_photo_that_a_person_put_back_is_done(run_delivered: Any) -> None:
     """Also if RabbitMQ says that its message was delivered before, as it does of one that a worker only took ahead."""
     put_back = REDELIVERED | {"reason": "10 workers crashed while processing only this"}
-    sender, counting = run_delivered(PHOTOS[:1], request=put_back, crashed=[(PHOTOS[0].key, "earlier")])
-    assert (sender.dead, counting.calls) == ([], [PHOTOS[:1]])
+    publisher, counting = run_delivered(PHOTOS[:1], request=put_back, crashed=[(PHOTOS[0].key, "earlier")])
+    assert (publisher.dead, counting.calls) == ([], [PHOTOS[:1]])
 
 
 def test_a_photo_stays_on_trial_while_it_cannot_be_recorded(
@@ -332,8 +332,8 @@ def test_a_photo_stays_on_trial_while_it_cannot_be_recorded(
     with pytest.raises(Retry):
         run_delivered(PHOTOS[:1], request=REDELIVERED | FROM_A_BROKER)
     monkeypatch.undo()
-    sender, _ = run_delivered(PHOTOS[:1])
-    assert sender.dead == [([PHOTOS[0].key], f"{MAX_CRASHES + 1} workers crashed while processing only this")]
+    publisher, _ = run_delivered(PHOTOS[:1])
+    assert publisher.dead == [([PHOTOS[0].key], f"{MAX_CRASHES + 1} workers crashed while processing only this")]
 
 
 def test_outages_are_no_deaths(run_delivered: Any) -> None:

@@ -45,9 +45,9 @@ def _by_workers(settings: Settings, prefix: str) -> None:
 
 
 def _send_all(settings: Settings, prefix: str) -> None:
-    from worker.app import open_sender
+    from worker.app import open_publisher
 
-    sender, sent = open_sender(settings), 0
+    sender, sent = open_publisher(settings), 0
     scope, grace = Scope(_version(settings), prefix, again=True), Grace(settings.reconcile_grace_s)
     for page in photos(Objects(settings), open_records(settings), settings, scope, grace):
         sender.count(as_created(settings.bucket, page))

@@ -16,8 +16,8 @@ from worker.counting import Counting
 from worker.nightly.ledger import Ledger, Run
 from worker.nightly.model import current_version
 from worker.nightly.run import Nightly
+from worker.publisher import Publisher
 from worker.reconcile import send_unrecorded
-from worker.sending import Sender
 
 NIGHTLY = "binwatch.nightly"
 NIGHTLY_POLL = "binwatch.nightly_poll"
@@ -46,7 +46,7 @@ class _NightlyTask(Task):  # type: ignore[misc]  # Celery has no types
     ignore_result = True
     may_expire = True
 
-    def __init__(self, counting: Counting, sender: Sender, settings: Settings) -> None:
+    def __init__(self, counting: Counting, sender: Publisher, settings: Settings) -> None:
         self._counting = counting
         self._sender = sender
         self._settings = settings

@@ -1,11 +1,11 @@
-"""A worker that is handed no tasks although some wait says so, and recovers."""
+"""A worker that receives no tasks although some wait is unhealthy, and recovers."""
 
 from __future__ import annotations
 
 import pytest
 
-from worker import idle as idle_module
-from worker.idle import Deaf, IdleCheck
+from worker import starvation as starvation_module
+from worker.starvation import ConsumerStalled, StarvationCheck
 
 
 class Clock:
@@ -21,26 +21,26 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(idle_module, "time", clock)
+    monkeypatch.setattr(starvation_module, "time", clock)
     return clock
 
 
 @pytest.fixture
-def idle(clock: Clock) -> IdleCheck:
-    return IdleCheck(limit_s=60)
+def idle(clock: Clock) -> StarvationCheck:
+    return StarvationCheck(limit_s=60)
 
 
-def look_for(idle: IdleCheck, clock: Clock, seconds: int, **depths: int) -> None:
+def look_for(idle: StarvationCheck, clock: Clock, seconds: int, **depths: int) -> None:
     for _ in range(seconds // 15):
-        idle.saw(depths)
+        idle.observe(depths)
         clock.now += 15
 
 
-def test_tasks_that_wait_while_none_is_handed_over(idle: IdleCheck, clock: Clock) -> None:
+def test_tasks_that_wait_while_none_is_received(idle: StarvationCheck, clock: Clock) -> None:
     look_for(idle, clock, 60, tasks=7)
     idle.check()
     look_for(idle, clock, 15, tasks=8)
-    with pytest.raises(Deaf, match="8 tasks wait, and none was handed over for 75 s; restart the worker"):
+    with pytest.raises(ConsumerStalled, match="8 tasks wait, and none was received for 75 s; restart the worker"):
         idle.check()
     with idle.task():
         idle.check()
@@ -48,7 +48,7 @@ def test_tasks_that_wait_while_none_is_handed_over(idle: IdleCheck, clock: Clock
     idle.check()
 
 
-def test_an_empty_queue_and_one_that_cannot_be_seen(idle: IdleCheck, clock: Clock) -> None:
+def test_an_empty_queue_and_one_that_cannot_be_seen(idle: StarvationCheck, clock: Clock) -> None:
     look_for(idle, clock, 60, tasks=1)
     look_for(idle, clock, 600, tasks=0)
     idle.check()
@@ -58,7 +58,7 @@ def test_an_empty_queue_and_one_that_cannot_be_seen(idle: IdleCheck, clock: Cloc
     idle.check()
 
 
-def test_a_long_task_in_hand(idle: IdleCheck, clock: Clock) -> None:
+def test_a_long_task_in_flight(idle: StarvationCheck, clock: Clock) -> None:
     with idle.task():
         look_for(idle, clock, 600, tasks=9)
         idle.check()
@@ -66,7 +66,7 @@ def test_a_long_task_in_hand(idle: IdleCheck, clock: Clock) -> None:
     idle.check()
 
 
-def test_one_task_now_and_then_is_enough(idle: IdleCheck, clock: Clock) -> None:
+def test_one_task_now_and_then_is_enough(idle: StarvationCheck, clock: Clock) -> None:
     for _ in range(10):
         look_for(idle, clock, 45, tasks=9)
         with idle.task():

@@ -1,4 +1,4 @@
-"""Hands photos and metadata files to Celery, in groups."""
+"""Sends tasks to Celery's queue: photos and metadata files, in groups."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ REASON = "reason"
 _REASON_LENGTH = 1000
 
 
-class Sender:
+class Publisher:
     """Sends groups of at most `size` objects. Each method returns once the broker has them, and raises if it cannot."""
 
     def __init__(self, app: Celery, queue: TaskQueue, size: int) -> None:

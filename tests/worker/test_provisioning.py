@@ -17,7 +17,7 @@ from tests.services.s3 import S3
 from worker.brokers.base import QueueError
 from worker.brokers.choice import choose_queues
 from worker.brokers.sqs.queues import queue_arn, queue_url, sqs_client
-from worker.setup import make_bucket, migrate_records, send_events
+from worker.provisioning import make_bucket, migrate_records, send_events
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Creates what the settings name and workers need beside the queues: the tables of the records, the bucket."""
+"""Creates what workers need beside the queues: the tables of the records, the bucket and its notifications."""
 
 from __future__ import annotations
 

@@ -1,0 +1,58 @@
+"""Starvation check: a worker may be connected and receive no tasks all the same."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from binwatch.errors import BinwatchError
+
+LIMIT_S = 120.0
+"""Far longer than a broker needs to deliver a task that waits, or Celery to reconnect."""
+
+
+class ConsumerStalled(BinwatchError):
+    """Tasks wait, and this worker receives none."""
+
+
+class StarvationCheck:
+    """How long tasks have waited while this worker had nothing to do. Safe to use from several threads."""
+
+    def __init__(self, limit_s: float = LIMIT_S) -> None:
+        self._limit_s = limit_s
+        self._lock = threading.Lock()
+        self._in_flight = 0
+        self._waiting = 0
+        self._since: float | None = None
+
+    @contextmanager
+    def task(self) -> Iterator[None]:
+        """A task is in flight for as long as the context lasts."""
+        with self._lock:
+            self._in_flight += 1
+            self._since = None
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._in_flight -= 1
+
+    def observe(self, depths: Mapping[str, int]) -> None:
+        """Note how many messages wait in each queue now; the depth of a queue that is missing is unknown."""
+        with self._lock:
+            self._waiting = depths.get("tasks", 0)
+            if not self._waiting or self._in_flight:
+                self._since = None
+            elif self._since is None:
+                self._since = time.monotonic()
+
+    def check(self) -> None:
+        """Raise ConsumerStalled if this worker has been idle for too long while tasks waited."""
+        with self._lock:
+            idle_s = 0.0 if self._since is None else time.monotonic() - self._since
+            if idle_s > self._limit_s:
+                raise ConsumerStalled(
+                    f"{self._waiting} tasks wait, and none was received for {idle_s:.0f} s; restart the worker"
+                )
