@@ -22,6 +22,7 @@ from typing import IO, Any
 import boto3
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
+from pydantic import SecretStr
 from sqlalchemy import Engine as Database
 from sqlalchemy import func, select
 
@@ -132,9 +133,7 @@ def photos_of(folder: Path, number: int) -> list[bytes]:
 
 def _declare_event_queue(settings: Settings, broker: str) -> None:
     """versitygw drops events for a queue that is not there."""
-    names = (settings.event_queue, settings.event_dead_letter_queue)
-    events = RabbitEventQueue(broker, *names, prefetch=1, timeout_s=10)
-    events.create()
+    RabbitEventQueue(settings.model_copy(update={"broker_url": SecretStr(broker)})).create()
 
 
 @contextmanager

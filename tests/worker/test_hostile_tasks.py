@@ -299,7 +299,8 @@ def test_what_was_set_aside_can_be_put_back(broker: Broker) -> None:
 
 def test_event_messages_with_properties_that_cannot_be_read_are_received(rabbitmq: RabbitMQ) -> None:
     name = f"events-{uuid.uuid4().hex[:12]}"
-    events = RabbitEventQueue(rabbitmq.url, name, name + "-dead", prefetch=10, timeout_s=5)
+    names = {"event_queue": name, "event_dead_letter_queue": name + "-dead"}
+    events = RabbitEventQueue(Settings(broker_url=SecretStr(rabbitmq.url), **names))
     events.open()
     with Connection(rabbitmq.url) as connection:
         for raw in (*UNREADABLE, struct.pack(">H", 0)):

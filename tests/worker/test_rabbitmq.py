@@ -6,12 +6,15 @@ import json
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from amqp.exceptions import MessageNacked
 from kombu.connection import Connection
 from kombu.entity import Queue
+from pydantic import SecretStr
 
+from binwatch.settings import Settings
 from tests.faults.house import announcement
 from tests.services.rabbitmq import RabbitMQ
 from worker.brokers.base import EventMessage, QueueError
@@ -38,7 +41,12 @@ def events(rabbitmq: RabbitMQ, name: str) -> Iterator[RabbitEventQueue]:
 
 
 def open_events(rabbitmq: RabbitMQ, name: str) -> RabbitEventQueue:
-    return RabbitEventQueue(rabbitmq.url, name, f"{name}-dead", prefetch=50, timeout_s=5)
+    return on(rabbitmq.url, name)
+
+
+def on(url: str, name: str, **given: Any) -> RabbitEventQueue:
+    names = {"event_queue": name, "event_dead_letter_queue": f"{name}-dead"}
+    return RabbitEventQueue(Settings(broker_url=SecretStr(url), s3_timeout_s=5, **(names | given)))
 
 
 def send(rabbitmq: RabbitMQ, queue: str, *bodies: str, **options: object) -> None:
@@ -153,7 +161,7 @@ def test_what_is_set_aside_is_in_the_dead_letter_queue_with_its_reason(rabbitmq,
 @pytest.fixture
 def full(rabbitmq: RabbitMQ, name: str) -> Iterator[RabbitEventQueue]:
     """Events whose dead-letter queue is full."""
-    events = RabbitEventQueue(rabbitmq.url, name, f"{name}-dead", prefetch=4, timeout_s=5)
+    events = on(rabbitmq.url, name, group_photos=1)
     events._dead_letter_queue.queue_arguments |= {"x-max-length": 1, "x-overflow": "reject-publish"}
     events.create()
     with pytest.raises(MessageNacked):  # a quorum queue says so a moment after it is full
@@ -272,11 +280,11 @@ def user(rabbitmq: RabbitMQ, name: str) -> Iterator[Callable[..., str]]:
 def test_a_queue_that_a_user_may_not_make_is_no_queue_with_other_properties(user, events, name):
     """The advice to delete it would cost what waits in it."""
     url = user("^$", ".*", ".*")
-    known = RabbitEventQueue(url, name, f"{name}-dead", prefetch=50, timeout_s=5)
+    known = on(url, name)
     known.open()
     known.receive(0)  # declares them no more
     known.close()
-    unknown = RabbitEventQueue(url, f"{name}-new", f"{name}-dead", prefetch=50, timeout_s=5)
+    unknown = on(url, f"{name}-new", event_dead_letter_queue=f"{name}-dead")
     with pytest.raises(
         QueueError, match=f"queue '{name}-new' does not exist, and RabbitMQ's user may not make it"
     ) as e:
@@ -288,7 +296,7 @@ def test_a_queue_that_a_user_may_not_make_is_no_queue_with_other_properties(user
 @pytest.mark.parametrize(("write", "read", "what"), [("^$", ".*", "amq.default"), (".*", "^$", "events-")])
 def test_a_permission_that_is_lacking_is_named_at_the_start(rabbitmq, user, events, name, write, read, what):
     send(rabbitmq, name, "photo")
-    limited = RabbitEventQueue(user(".*", write, read), name, f"{name}-dead", prefetch=50, timeout_s=5)
+    limited = on(user(".*", write, read), name)
     with pytest.raises(QueueError, match=rf"queue '{name}' cannot be used .*403.*{what}.*read from it and to write to"):
         limited.open()
     limited.close()
@@ -300,7 +308,7 @@ def test_a_virtual_host_that_is_not_there_is_named(rabbitmq):
     with pytest.raises(
         QueueError, match=r"RabbitMQ refuses the virtual host .*nowhere.*: correct what follows the host"
     ):
-        RabbitEventQueue(rabbitmq.url[:-1] + "nowhere", "a", "b", prefetch=1, timeout_s=5).open()
+        on(rabbitmq.url[:-1] + "nowhere", "a").open()
 
 
 def test_nothing_is_sent_to_a_broker_that_is_low_on_disk_and_all_goes_on_afterwards(rabbitmq, events, name):
@@ -336,7 +344,7 @@ def test_a_message_that_is_not_confirmed_in_time_is_an_error(rabbitmq, events, n
 def test_an_unreachable_broker_is_an_error_that_names_the_setting(closed_url):
     url = closed_url.replace("http://", "amqp://guest:guest@") + "//"
     with pytest.raises(QueueError, match="BINWATCH_BROKER_URL"):
-        RabbitEventQueue(url, "a", "b", prefetch=1, timeout_s=1).open()
+        on(url, "a").open()
 
 
 def test_what_celerys_queue_rejects_is_kept(rabbitmq, name):

@@ -18,6 +18,7 @@ from celery import Celery
 from celery.contrib.testing.worker import start_worker
 from celery.exceptions import Reject, Retry
 from kombu.exceptions import OperationalError as BrokerError
+from pydantic import SecretStr
 from sqlalchemy import Engine as Database
 from sqlalchemy.exc import DataError, InterfaceError, InternalError, OperationalError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
@@ -248,7 +249,7 @@ def run_delivered(sqlite_records: Database) -> Callable[..., tuple[Recorder, Scr
     return run
 
 
-RABBITMQ = RabbitTaskQueue("amqp://nowhere", "tasks")
+RABBITMQ = RabbitTaskQueue(Settings(broker_url=SecretStr("amqp://nowhere")))
 REDELIVERED: dict[str, Any] = {"delivery_info": {"redelivered": True}}
 RECEIVED_TWICE: dict[str, Any] = {
     "properties": {"delivery_info": {"sqs_message": {"Attributes": {"ApproximateReceiveCount": "2"}}}}

@@ -33,12 +33,9 @@ class Queues(NamedTuple):
 
 def choose_queues(settings: Settings) -> Queues:
     """The queues on the brokers that the settings name. Raises SettingsError if they cannot be there."""
-    events: EventQueue | None = None
-    if settings.event_source is EventSource.SQS:
-        events = SqsEventQueue(settings)
-    elif settings.event_source is EventSource.RABBITMQ:
-        events = RabbitEventQueue.from_settings(settings)
-    broker_url = settings.broker_url.get_secret_value()
-    if broker_url.startswith("sqs"):
-        return Queues(SqsTaskQueue(settings), events)
-    return Queues(RabbitTaskQueue(broker_url, settings.task_queue), events)
+    on_sqs = settings.broker_url.get_secret_value().startswith("sqs")
+    tasks = SqsTaskQueue(settings) if on_sqs else RabbitTaskQueue(settings)
+    if settings.event_source is EventSource.NONE:
+        return Queues(tasks, None)
+    events = SqsEventQueue if settings.event_source is EventSource.SQS else RabbitEventQueue
+    return Queues(tasks, events(settings))

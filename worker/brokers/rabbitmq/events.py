@@ -9,16 +9,17 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Self
+from typing import Any
 
 from amqp.exceptions import MessageNacked
+from kombu.entity import Queue
 from kombu.messaging import Consumer, Producer
 
 from binwatch.errors import SettingsError
 from binwatch.settings import Settings
 from worker.brokers.base import EventMessage, EventQueue
 from worker.brokers.rabbitmq.connections import BrokerBlocked, connect_to
-from worker.brokers.rabbitmq.queues import RabbitQueue, check_permissions, dead_letter_queue, event_queue
+from worker.brokers.rabbitmq.queues import RabbitQueue, check_permissions, dead_letter_queue, event_queue, publish
 
 logger = logging.getLogger(__name__)
 
@@ -30,12 +31,22 @@ _SURPLUS_WAIT_S = 0.5
 
 
 class RabbitEventQueue(RabbitQueue, EventQueue):
-    """The queue that the object store sends its event messages to. Reconnects by itself."""
+    """The queue that the object store sends its event messages to. Reconnects by itself.
 
-    def __init__(self, url: str, queue: str, dead_letter: str, *, prefetch: int, timeout_s: float) -> None:
-        super().__init__(url, event_queue(queue, dead_letter), dead_letter_queue(dead_letter))
-        self._connection = connect_to(url, heartbeat=_HEARTBEAT_S, connect_timeout=timeout_s)
-        self._prefetch = prefetch
+    Raises SettingsError if the settings name no RabbitMQ.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        url = (settings.event_broker_url or settings.broker_url).get_secret_value()
+        if not url.startswith(("amqp://", "amqps://", "pyamqp://")):
+            raise SettingsError(
+                "BINWATCH_EVENT_SOURCE=rabbitmq needs BINWATCH_EVENT_BROKER_URL (or BINWATCH_BROKER_URL) of the form"
+                " amqp://user:password@host:5672//"
+            )
+        dead_letters = settings.event_dead_letter_queue
+        super().__init__(url, event_queue(settings.event_queue, dead_letters), dead_letter_queue(dead_letters))
+        self._connection = connect_to(url, heartbeat=_HEARTBEAT_S, connect_timeout=settings.s3_timeout_s)
+        self._prefetch = _GROUPS_AHEAD * settings.group_photos
         self._consumer: Any = None
         self._generation = 0
         self._received: deque[EventMessage] = deque()
@@ -47,23 +58,6 @@ class RabbitEventQueue(RabbitQueue, EventQueue):
             *self._connection.recoverable_connection_errors,
             *self._connection.recoverable_channel_errors,
             BrokerBlocked,
-        )
-
-    @classmethod
-    def from_settings(cls, settings: Settings) -> Self:
-        """The event queue that the settings name. Raises SettingsError if their broker is not RabbitMQ."""
-        url = (settings.event_broker_url or settings.broker_url).get_secret_value()
-        if not url.startswith(("amqp://", "amqps://", "pyamqp://")):
-            raise SettingsError(
-                "BINWATCH_EVENT_SOURCE=rabbitmq needs BINWATCH_EVENT_BROKER_URL (or BINWATCH_BROKER_URL) of the form"
-                " amqp://user:password@host:5672//"
-            )
-        return cls(
-            url,
-            settings.event_queue,
-            settings.event_dead_letter_queue,
-            prefetch=_GROUPS_AHEAD * settings.group_photos,
-            timeout_s=settings.s3_timeout_s,
         )
 
     def open(self) -> None:
@@ -103,7 +97,7 @@ class RabbitEventQueue(RabbitQueue, EventQueue):
         try:
             with self._connection.channel() as channel:
                 self._dead_letter_queue(channel).declare()  # someone may have deleted it since
-                _copy(channel, message, self._dead_letter_queue.name, reason=reason[:1000])
+                self._copy(channel, message, self._dead_letter_queue, reason=reason[:1000])
         except MessageNacked:  # refused, on a sound connection, though kombu counts it among those that break one
             raise
         except self._broken:
@@ -160,8 +154,12 @@ class RabbitEventQueue(RabbitQueue, EventQueue):
             number -= 1
             _, message = self._returning.pop(0)
             with self._connection.channel() as channel:
-                _copy(channel, message, self._queue.name)
+                self._copy(channel, message, self._queue)
             self.delete([message])
+
+    def _copy(self, channel: Any, message: EventMessage, queue: Queue, **headers: str) -> None:
+        sent_at: dict[str, Any] = {} if message.sent_at is None else {"timestamp": int(message.sent_at)}
+        publish(Producer(channel), queue, message.body, headers, **sent_at)
 
     def _disconnect(self) -> None:
         self._consumer = None
@@ -169,17 +167,3 @@ class RabbitEventQueue(RabbitQueue, EventQueue):
         self._returning.clear()
         with contextlib.suppress(Exception):
             self._connection.close()
-
-
-def _copy(channel: Any, message: EventMessage, queue: str, **headers: str) -> None:
-    body = message.body
-    Producer(channel).publish(
-        body.encode(errors="surrogateescape") if isinstance(body, str) else body,
-        routing_key=queue,
-        headers=headers,
-        content_type="application/octet-stream",
-        content_encoding="binary",
-        mandatory=True,
-        delivery_mode="persistent",
-        **({} if message.sent_at is None else {"timestamp": int(message.sent_at)}),
-    )

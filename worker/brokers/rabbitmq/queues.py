@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from amqp.exceptions import AccessRefused, NotAllowed, NotFound, PreconditionFailed
 from kombu.connection import Connection
 from kombu.entity import Exchange, Queue
+from kombu.messaging import Producer
 
 from worker.brokers.base import BrokerQueue, BrokerUnreachable, DeadLetterQueue, QueueError
 from worker.brokers.internals import tolerate_unreadable
@@ -23,6 +25,28 @@ _MAX_DELIVERIES = 1000
 """Each worker that stops adds a delivery of every message that it had prefetched, so twenty are soon exceeded."""
 _CHECK = "binwatch-check"
 """Tag of a consumer that only finds out whether it may be one."""
+
+
+def publish(
+    producer: Producer,
+    queue: Queue,
+    body: str | bytes,
+    headers: Mapping[str, Any],
+    content_type: str = "",
+    **options: Any,
+) -> None:
+    """Send the body of a received message, whatever it is, to a queue. Raises unless RabbitMQ confirms it."""
+    producer.publish(
+        body.encode(errors="surrogateescape") if isinstance(body, str) else bytes(body),
+        exchange="",
+        routing_key=queue.name,
+        headers=headers,
+        content_type=content_type or "application/octet-stream",
+        content_encoding="binary",
+        mandatory=True,
+        delivery_mode="persistent",
+        **options,
+    )
 
 
 class RabbitQueue(BrokerQueue):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import time
+from functools import partial
 from typing import Any
 
 from amqp.exceptions import AMQPError
@@ -11,9 +12,10 @@ from celery import Celery
 from celery.exceptions import Reject
 from kombu.entity import Queue
 
+from binwatch.settings import Settings
 from worker.brokers.base import TaskQueue
 from worker.brokers.rabbitmq.connections import check_takes_messages, connect_to, use_guarded_transports
-from worker.brokers.rabbitmq.queues import RabbitQueue, check_permissions, dead_letter_queue, task_queue
+from worker.brokers.rabbitmq.queues import RabbitQueue, check_permissions, dead_letter_queue, publish, task_queue
 
 REFUSED_WAIT_S = 5.0
 """Wait before a task is requeued because RabbitMQ refuses the message that should replace it."""
@@ -22,8 +24,9 @@ REFUSED_WAIT_S = 5.0
 class RabbitTaskQueue(RabbitQueue, TaskQueue):
     """Celery's queue on RabbitMQ."""
 
-    def __init__(self, url: str, name: str) -> None:
-        super().__init__(url, task_queue(name), dead_letter_queue(name + "-dead"))
+    def __init__(self, settings: Settings) -> None:
+        name = settings.task_queue
+        super().__init__(settings.broker_url.get_secret_value(), task_queue(name), dead_letter_queue(name + "-dead"))
 
     def celery_options(self) -> dict[str, Any]:
         use_guarded_transports()
@@ -55,23 +58,11 @@ class RabbitTaskQueue(RabbitQueue, TaskQueue):
         return Reject(error, requeue=True)
 
     def dead_letter(self, app: Celery, message: Any, reason: str) -> None:
-        headers, reasons = dict(message.headers), {"reason": reason}
+        queue, headers = self._dead_letter_queue, {"reason": reason}
         with app.producer_or_acquire() as producer:
+            send = partial(publish, producer, queue, message.body, content_type=message.content_type, declare=[queue])
             try:
-                self._publish(producer, message, headers | reasons)
+                send(headers={**message.headers, **headers})
             except (TypeError, ValueError, OverflowError, struct.error, AMQPError):
                 # RabbitMQ, or another client, takes values in headers that py-amqp cannot write.
-                self._publish(producer, message, reasons)
-
-    def _publish(self, producer: Any, message: Any, headers: dict[str, Any]) -> None:
-        body = message.body
-        producer.publish(
-            body.encode(errors="surrogateescape") if isinstance(body, str) else bytes(body),
-            exchange="",
-            routing_key=self._dead_letter_queue.name,
-            declare=[self._dead_letter_queue],
-            mandatory=True,
-            headers=headers,
-            content_type=message.content_type or "application/octet-stream",
-            content_encoding="binary",
-        )
+                send(headers=headers)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -42,19 +42,13 @@ class SqsEventQueue(SqsQueue, EventQueue):
         return [_event_message(message) for message in answer.get("Messages", ())]
 
     def delete(self, messages: Sequence[EventMessage]) -> None:
-        for start in range(0, len(messages), _MOST):
-            batch = messages[start : start + _MOST]
-            entries = [{"Id": str(n), "ReceiptHandle": message.receipt} for n, message in enumerate(batch)]
+        for entries in _batches(messages):
             answer = self._client.delete_message_batch(QueueUrl=self._url, Entries=entries)
             for failure in answer.get("Failed", ()):
                 logger.warning("event message not deleted (%s): it will be redelivered", failure.get("Message"))
 
     def requeue(self, messages: Sequence[EventMessage], after_s: float = 0.0) -> None:
-        for start in range(0, len(messages), _MOST):
-            entries = [
-                {"Id": str(n), "ReceiptHandle": message.receipt, "VisibilityTimeout": round(after_s)}
-                for n, message in enumerate(messages[start : start + _MOST])
-            ]
+        for entries in _batches(messages, VisibilityTimeout=round(after_s)):
             self._client.change_message_visibility_batch(QueueUrl=self._url, Entries=entries)
 
     def dead_letter(self, message: EventMessage, reason: str) -> None:
@@ -79,6 +73,11 @@ class SqsEventQueue(SqsQueue, EventQueue):
         except (ClientError, BotoCoreError) as error:
             raise failed(self._name, error) from error
         return arn
+
+
+def _batches(messages: Sequence[EventMessage], **more: int) -> Iterator[list[dict[str, Any]]]:
+    entries = [{"Id": str(n), "ReceiptHandle": message.receipt, **more} for n, message in enumerate(messages)]
+    return (entries[start : start + _MOST] for start in range(0, len(entries), _MOST))
 
 
 def _event_message(message: dict[str, Any]) -> EventMessage:
