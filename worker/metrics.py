@@ -139,7 +139,7 @@ class WorkerMetrics:
         self._batches.observe(photos)
 
     def messages(self, *, published: int, rejected: int) -> None:
-        """So many event messages were handed over to Celery, or dead-lettered."""
+        """So many event messages became tasks, or were dead-lettered."""
         self.event_messages += published + rejected
         self._events.labels("published").inc(published)
         self._events.labels("rejected").inc(rejected)

@@ -21,7 +21,7 @@ from worker.metrics import WorkerMetrics
 logger = logging.getLogger(__name__)
 
 STOP_WITHIN_S = 5.0
-"""A model that takes long to fetch must not use up the grace period of the photos in hand."""
+"""A model that takes long to fetch must not use up the grace period of the photos in flight."""
 
 
 class ModelKeeper:

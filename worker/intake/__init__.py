@@ -1,1 +1,1 @@
-"""Intake: raw S3 event messages → groups of photos and metadata files → one Celery task per group."""
+"""Intake: raw S3 event messages → groups of photos and metadata files → Celery tasks."""
