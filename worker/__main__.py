@@ -137,7 +137,7 @@ def backfill(
     patience: Annotated[float, typer.Option(help="Give up after this many seconds without a new record.")] = 300.0,
 ) -> None:
     """Have the workers process all objects of a bucket that have no record. Resumable."""
-    from worker.operate import backfill_with_progress
+    from worker.backfill import backfill_with_progress
 
     if not place.startswith("s3://"):
         raise BinwatchError(f"{place}: not of the form s3://bucket/prefix")
@@ -156,20 +156,26 @@ def reconcile(
     ] = False,
 ) -> None:
     """Send the photos and metadata files of the bucket that have no record to the workers, once."""
-    from worker.operate import reconcile_once
+    from binwatch.objects import Objects
+    from worker.app import open_publisher
+    from worker.counting import open_records
+    from worker.reconcile import send_unrecorded
 
     printable_stdout()  # for keys that are not text
-    remark(reconcile_once(load_settings(), refused=refused))
+    settings = load_settings()
+    objects, records, publisher = Objects(settings), open_records(settings), open_publisher(settings)
+    remark(send_unrecorded(objects, records, settings, publisher, refused=refused))
 
 
 @cli.command()
 def skipped(prefix: Annotated[str, typer.Argument(help="List only keys with this prefix.")] = "") -> None:
     """List the skipped objects of the bucket (by their keys neither photos nor metadata files), with the reason."""
-    from worker.operate import list_skipped
+    from binwatch.objects import Objects
+    from worker.reconcile import skipped_keys
     from worker.skipped import WORDS
 
-    out = printable_stdout()
-    for reason, key in list_skipped(load_settings(), prefix):
+    settings, out = load_settings(), printable_stdout()
+    for reason, key in skipped_keys(Objects(settings).list(settings.bucket, prefix), settings):
         print(f"{visible(key)}: {WORDS[reason]}", file=out)
 
 

@@ -106,7 +106,7 @@ def open_publisher(settings: Settings) -> Publisher:
     """What sends tasks, for a command that is no worker; its queues are there. Raises QueueError."""
     app = make_app(settings)
     app.queues.tasks.prepare()
-    return make_publisher(app, settings)
+    return Publisher(app, settings.group_photos)
 
 
 def make_beat(settings: Settings) -> Any:
@@ -117,18 +117,13 @@ def make_beat(settings: Settings) -> Any:
     return app.Beat(loglevel="INFO", quiet=True)
 
 
-def make_publisher(app: App, settings: Settings) -> Publisher:
-    """What sends tasks to workers that run with the same settings."""
-    return Publisher(app, app.queues.tasks, settings.group_photos)
-
-
 def make_worker(app: App, settings: Settings) -> Worker:
     """A worker that counts and, if there is an event source, takes events in. Raises before any message is touched."""
     metrics = WorkerMetrics()
     counting = Counting(settings, metrics)
     logger.info("binwatch %s: %s", version(), counting.models.engine)
     counting.note_model()
-    publisher = make_publisher(app, settings)
+    publisher = Publisher(app, settings.group_photos)
     for task in (CountPhotos, ReadMetadata):
         app.register_task(task(counting, publisher, settings.retry_wait_s))
     for periodic in (Reconcile, StartNightly, PollNightly):

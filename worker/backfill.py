@@ -6,14 +6,19 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Display
 from sqlalchemy import Engine as Database
 
+from binwatch.console import progress_console
 from binwatch.bin_naming import BinNaming
 from binwatch.errors import BinwatchError
 from binwatch.events import Created
 from binwatch.objects import Objects
 from binwatch.records.queries import recorded_keys
 from binwatch.settings import Settings
+from worker.app import open_publisher
+from worker.counting import open_records
 from worker.publisher import Publisher
 from worker.reconcile import Grace, unrecorded
 from worker.skipped import SkippedTally
@@ -118,3 +123,35 @@ class _Waiting:
         else:
             time.sleep(_POLL_S)
         return done
+
+
+def backfill_with_progress(
+    settings: Settings,
+    bucket: str,
+    prefix: str,
+    patience_s: float,
+    grace: Grace | None = None,
+    model: str | None = None,
+) -> Progress:
+    """`backfill` with a progress bar, and everything opened as the settings say."""
+    columns = (TextColumn("recorded"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
+    started = time.monotonic()
+    with Display(*columns, TimeElapsedColumn(), console=progress_console()) as display:
+        bar = display.add_task("recorded", total=None, rate="")
+
+        def show(progress: Progress) -> None:
+            rate = f"{progress.since / (time.monotonic() - started):.1f}/s"
+            display.update(bar, total=progress.seen, completed=progress.before + progress.since, rate=rate)
+
+        return backfill(
+            Objects(settings),
+            open_records(settings),
+            settings,
+            open_publisher(settings),
+            bucket=bucket,
+            prefix=prefix,
+            patience_s=patience_s,
+            show=show,
+            grace=grace,
+            model=model,
+        )

@@ -54,7 +54,6 @@ class StatusServer:
         self._thread = threading.Thread(target=self._server.run, kwargs=sockets, name="status", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
         self._thread.start()
 
     def stop(self) -> None:

@@ -43,11 +43,8 @@ class Format(StrEnum):
 
 def write(lines: Iterable[Line], form: Format, out: TextIO) -> tuple[int, int]:
     """Print all lines to `out`; returns how many were counted and how many failed."""
-    writers: dict[Format, type[_Writer]] = {
-        Format.TABLE: _TableWriter,
-        Format.JSON: _JsonWriter,
-        Format.CSV: _CsvWriter,
-    }
+    writers: dict[Format, type[_Writer]]
+    writers = {Format.TABLE: _TableWriter, Format.JSON: _JsonWriter, Format.CSV: _CsvWriter}
     writer = writers[form](out)
     counted = failed = 0
     try:

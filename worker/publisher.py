@@ -23,9 +23,9 @@ _REASON_LENGTH = 1000
 class Publisher:
     """Sends groups of at most `size` objects. Each method returns once the broker has them, and raises if it cannot."""
 
-    def __init__(self, app: Celery, queue: TaskQueue, size: int) -> None:
+    def __init__(self, app: Celery, size: int) -> None:
         self._app = app
-        self._queue = queue
+        self._queue: TaskQueue = app.queues.tasks
         self._size = size
 
     def count(self, photos: Sequence[Created]) -> None:

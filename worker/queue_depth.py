@@ -49,7 +49,6 @@ class DepthPoller:
         self._thread = threading.Thread(target=self._run, name="depths", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
         self._thread.start()
 
     def stop(self) -> None:

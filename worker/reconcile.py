@@ -96,15 +96,15 @@ def unrecorded(
             photos = unrecorded_photos(connection, bucket, kinds[Kind.PHOTO], model, refused=refused)
             metadata = unread_metadata(connection, bucket, kinds[Kind.METADATA], naming, refused=refused)
         total = len(kinds[Kind.PHOTO]) + len(kinds[Kind.METADATA])
-        others = skipped_keys(kinds[Kind.OTHER], settings)
+        others = list(skipped_keys(kinds[Kind.OTHER], settings))
         yield Unrecorded(total, _as_created(bucket, photos), _as_created(bucket, metadata), others)
 
 
-def skipped_keys(listed: Iterable[Listed], settings: Settings) -> list[tuple[Skipped, str]]:
+def skipped_keys(listed: Iterable[Listed], settings: Settings) -> Iterator[tuple[Skipped, str]]:
     """Keys of what is neither photo nor metadata nor Binwatch's own, and why each is not looked at."""
     own = (settings.models_prefix, settings.nightly_prefix)
     reasons = ((skipped(one.key, *own), one.key) for one in listed)
-    return [(reason, key) for reason, key in reasons if reason is not None]
+    return ((reason, key) for reason, key in reasons if reason is not None)
 
 
 def send_unrecorded(

@@ -43,7 +43,10 @@ def admit(message: Any, tasks: Mapping[str, Any]) -> None:
         raise NoTask("its headers are no table")
     if UNREADABLE in headers:
         raise NoTask(f"its properties cannot be read ({headers[UNREADABLE]})")
-    task = _task(headers, tasks)
+    name = headers.get("task")
+    if not isinstance(name, str) or not name.startswith(PREFIX) or name not in tasks:
+        raise NoTask(f"there is no task {name!r}")
+    task = tasks[name]
     _check_headers(headers, may_expire=bool(getattr(task, "may_expire", False)))
     args, kwargs = _arguments(message)
     try:
@@ -52,7 +55,7 @@ def admit(message: Any, tasks: Mapping[str, Any]) -> None:
         if check is not None:
             check(*args, **kwargs)
     except Exception as error:
-        raise NoTask(f"{headers['task']} cannot be run with its arguments ({type(error).__name__}: {error})") from error
+        raise NoTask(f"{name} cannot be run with its arguments ({type(error).__name__}: {error})") from error
     message.headers = {name: value for name, value in headers.items() if name in _KEPT} | {"eta": _eta(headers)}
 
 
@@ -65,13 +68,6 @@ def refuse_compressed() -> None:
 
 def _refuse(_: object) -> bytes:
     raise NoTask("it is compressed")
-
-
-def _task(headers: dict[str, Any], tasks: Mapping[str, Any]) -> Any:
-    name = headers.get("task")
-    if not isinstance(name, str) or not name.startswith(PREFIX) or name not in tasks:
-        raise NoTask(f"there is no task {name!r}")
-    return tasks[name]
 
 
 def _check_headers(headers: dict[str, Any], *, may_expire: bool) -> None:

@@ -20,13 +20,14 @@ from tests.faults.house import announcement
 from tests.services.s3 import S3
 from tests.worker.brightness import brightness_of, jpeg
 from tests.worker.stub_broker import StubEventQueue, StubTaskQueue
-from worker.app import make_app, make_publisher, make_worker
+from worker.app import make_app, make_worker
 from worker.brokers.choice import Queues, choose_queues
 from worker.brokers.internals import TRIED_WITH
 from worker.brokers.rabbitmq.events import RabbitEventQueue
 from worker.brokers.rabbitmq.tasks import RabbitTaskQueue
 from worker.brokers.sqs.events import SqsEventQueue
 from worker.brokers.sqs.tasks import SqsTaskQueue
+from worker.publisher import Publisher
 
 RABBITMQ = "amqp://guest:guest@127.0.0.1//"
 
@@ -71,7 +72,7 @@ def test_a_worker_on_a_broker_that_it_has_never_heard_of(settings: Settings, s3:
     with start_worker(app, pool="threads", concurrency=2, perform_ping_check=False) as worker:
         wait_until(lambda: bool(tasks.dead_letters().messages()) and not events.in_flight and not tasks.depths()[0])
         wait_until(lambda: recorded(sqlite_records) == {"00001.jpg": 3})
-        make_publisher(app, settings).check()
+        Publisher(app, settings.group_photos).check()
         assert events.is_open
         worker.stop()
     # Celery sets logging up for a process of its own; other tests listen to warnings.

@@ -30,11 +30,12 @@ from binwatch.events import Created
 from binwatch.settings import EventSource, Settings
 from tests.services.rabbitmq import RabbitMQ
 from tests.worker.test_tasks import Scripted
-from worker.app import make_app, make_publisher
+from worker.app import make_app
 from worker.brokers.base import EventMessage
 from worker.brokers.choice import choose_queues
 from worker.brokers.rabbitmq.events import RabbitEventQueue
 from worker.brokers.sqs.queues import queue_url, sqs_client
+from worker.publisher import Publisher
 from worker.task_messages import NoTask, admit
 from worker.tasks import CountPhotos, ReadMetadata
 
@@ -234,7 +235,7 @@ class Counts(Scripted):
 def running(settings: Settings, counting: Counts) -> Iterator[Celery]:
     app = make_app(settings)
     for task in (CountPhotos, ReadMetadata):
-        app.register_task(task(counting, make_publisher(app, settings), retry_wait_s=0.01))  # type: ignore[arg-type]
+        app.register_task(task(counting, Publisher(app, settings.group_photos), retry_wait_s=0.01))  # type: ignore[arg-type]
     level, handlers = logging.root.level, logging.root.handlers[:]
     with start_worker(app, pool="threads", concurrency=2, perform_ping_check=False):
         yield app

@@ -15,10 +15,11 @@ from binwatch.events import Created
 from binwatch.settings import EventSource, Settings
 from tests.services.rabbitmq import RabbitMQ
 from tests.worker.test_tasks import Scripted, broker, keep_back, nothing_back, running, wait_until  # noqa: F401
-from worker.app import make_app, make_publisher
+from worker.app import make_app
 from worker.brokers.choice import choose_queues
 from worker.brokers.sqs.queues import queue_url, sqs_client
 from worker.metrics import WorkerMetrics
+from worker.publisher import Publisher
 from worker.queue_depth import DepthPoller, look_at
 
 PHOTOS = [Created("bins", f"{n}.jpg") for n in range(20)]  # three groups of at most 8
@@ -57,7 +58,7 @@ def test_what_waits_in_each_queue(tasks: str, events: EventSource, settings: Set
     choose_queues(settings).dead_letters()[-1].messages()  # on RabbitMQ, this makes the task queues
     depths = partial(look_at, choose_queues(settings))
     send_event(settings, rabbitmq, 4)
-    publisher = make_publisher(make_app(settings), settings)
+    publisher = Publisher(make_app(settings), settings.group_photos)
     publisher.count(PHOTOS)
     publisher.dead_letter("binwatch.count_photos", [], "no reason")
     wanted = {"events": 4, "events_dead_letters": 0, "tasks": 3, "tasks_dead_letters": 1}
@@ -96,7 +97,7 @@ def test_a_task_says_how_long_it_has_waited_but_not_on_its_second_try(
     long_ago = time.time() - 100
     with monkeypatch.context() as patch:
         patch.setattr("worker.publisher.time.time", lambda: long_ago)
-        make_publisher(app, settings).count(PHOTOS[:1])
+        Publisher(app, settings.group_photos).count(PHOTOS[:1])
     with running(settings, counting):
         assert counting.done.wait(30)
         wait_until(lambda: broker() == 0)

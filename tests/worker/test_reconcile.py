@@ -27,9 +27,10 @@ from binwatch.records.tables import Bin, Comparison, Count, CurrentComparison, E
 from binwatch.settings import EventSource, Settings, process_environment
 from tests.calibrations import category
 from tests.services.rabbitmq import RabbitMQ
-from worker.app import make_app, make_publisher
+from worker.app import make_app
 from worker.backfill import Progress, backfill
 from worker.counting import Counting
+from worker.publisher import Publisher
 from worker.reconcile import Grace, Unrecorded, unrecorded
 from worker.tasks import Reconcile
 
@@ -216,7 +217,7 @@ def run_backfill(settings: Settings, database: Database, patience_s: float = 60,
         Objects(settings),
         database,
         settings,
-        make_publisher(make_app(settings), settings),
+        Publisher(make_app(settings), settings.group_photos),
         bucket=settings.bucket,
         prefix=prefix,
         patience_s=patience_s,

@@ -27,7 +27,7 @@ from binwatch.errors import ObjectsError
 from binwatch.events import Created
 from binwatch.records.trials import Trials
 from binwatch.settings import Settings
-from worker.app import make_app, make_publisher
+from worker.app import make_app
 from worker.brokers.base import DeadLetter
 from worker.brokers.choice import Queues, choose_queues
 from worker.brokers.rabbitmq.tasks import RabbitTaskQueue
@@ -35,6 +35,7 @@ from worker.brokers.sqs.queues import queue_url, sqs_client
 from worker.brokers.sqs.tasks import SqsTaskQueue
 from worker.counting import Outage
 from worker.metrics import WorkerMetrics
+from worker.publisher import Publisher
 from worker.starvation import StarvationCheck
 from worker.tasks import MAX_BACKOFF_S, MAX_CRASHES, CountPhotos, ReadMetadata, _parse, as_json
 
@@ -95,7 +96,7 @@ def fail(error: Exception) -> Callable[[Sequence[Created]], list[Outage]]:
 def running(settings: Settings, counting: Any) -> Iterator[Celery]:
     app = make_app(settings)
     for task in (CountPhotos, ReadMetadata):
-        app.register_task(task(counting, make_publisher(app, settings), retry_wait_s=0.01))
+        app.register_task(task(counting, Publisher(app, settings.group_photos), retry_wait_s=0.01))
     level, handlers = logging.root.level, logging.root.handlers[:]
     with start_worker(app, pool="threads", concurrency=2, perform_ping_check=False):
         yield app

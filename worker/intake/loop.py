@@ -59,7 +59,6 @@ class IntakeLoop:
         self._problem: Exception | None = None
 
     def start(self) -> None:
-        """Begin."""
         self._thread.start()
 
     def check(self) -> None:

@@ -34,7 +34,7 @@ def nightly(settings: Settings, backend: NightlyBackend, prefix: str, *, again: 
 
 
 def _by_workers(settings: Settings, prefix: str) -> None:
-    from worker.operate import backfill_with_progress
+    from worker.backfill import backfill_with_progress
 
     version, grace = _version(settings), Grace(settings.reconcile_grace_s)
     progress = backfill_with_progress(settings, settings.bucket, prefix, _PATIENCE_S, grace, version)

@@ -9,7 +9,6 @@ way, and lets no failed request out of it.
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections import deque
 from typing import Any
@@ -43,34 +42,30 @@ class PollsFail(BinwatchError):
 
 
 class Polls:
-    """How the polls for tasks go. Safe to use from several threads."""
+    """How the polls for tasks go. One thread polls; any thread may check."""
 
     def __init__(self, limit_s: float = LIMIT_S) -> None:
         self._limit_s = limit_s
-        self._lock = threading.Lock()
-        self._since: float | None = None
-        self._error: Exception | None = None
+        self._failing: tuple[float, Exception] | None = None
+        """Since when, by the monotonic clock, and the last error."""
 
     def succeeded(self) -> None:
         """SQS has answered a poll."""
-        with self._lock:
-            self._since = self._error = None
+        self._failing = None
 
     def failed(self, error: Exception) -> None:
         """A poll has failed."""
-        with self._lock:
-            self._since = self._since or time.monotonic()
-            self._error = error
+        self._failing = (self._failing[0] if self._failing else time.monotonic(), error)
 
     def check(self) -> None:
         """Raise PollsFail if all polls have failed for too long."""
-        with self._lock:
-            failing_s = 0.0 if self._since is None else time.monotonic() - self._since
-            if failing_s > self._limit_s:
-                raise PollsFail(
-                    f"SQS has handed over no task for {failing_s:.0f} s ({_said(self._error)}); check the credentials,"
-                    " BINWATCH_BROKER_URL and the network. The worker goes on by itself once SQS answers"
-                )
+        since, error = self._failing or (time.monotonic(), None)
+        failing_s = time.monotonic() - since
+        if failing_s > self._limit_s:
+            raise PollsFail(
+                f"SQS has delivered no task for {failing_s:.0f} s ({_said(error)}); check the credentials,"
+                " BINWATCH_BROKER_URL and the network. The worker goes on by itself once SQS answers"
+            )
 
 
 class TaskChannel(SqsChannel):
