@@ -110,8 +110,8 @@ class EventQueue(BrokerQueue, Protocol):
     def allow_bucket(self, bucket: str) -> str:
         """Permit S3 to send the events of `bucket`; returns the queue's ARN. Raises SettingsError, QueueError."""
         raise SettingsError(
-            "--events is for BINWATCH_EVENT_SOURCE=sqs: an object store that sends its events to RabbitMQ is told in"
-            " a way of its own, see docs/servers.md"
+            "--events is for BINWATCH_EVENT_SOURCE=sqs: an object store that sends its events elsewhere is configured"
+            " by its own means, see docs/servers.md"
         )
 
 
@@ -129,7 +129,7 @@ class TaskQueue(BrokerQueue, Protocol):
         """The dead-letter queue as `Celery.send_task` takes it."""
 
     def check_accepts(self, app: Celery) -> None:
-        """Raise unless the broker accepts messages now."""
+        """Raise unless the broker accepts messages now. By default, one that answers does."""
         return
 
     def probes(self) -> Mapping[str, Callable[[], object]]:

@@ -31,6 +31,7 @@ class SqsEventQueue(SqsQueue, EventQueue):
 
     def open(self) -> None:
         self.check()
+        _ = self._dead_letter_url  # raises if it does not exist
 
     def receive(self, wait_s: int) -> list[EventMessage]:
         answer = self._client.receive_message(

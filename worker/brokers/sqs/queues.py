@@ -105,13 +105,12 @@ class SqsQueue(BrokerQueue):
             raise failed(self._name, error) from error
 
     def check(self) -> None:
-        """Raise QueueError unless both queues exist and messages end in the dead-letter queue."""
+        """Raise QueueError unless the queue exists and messages end in a dead-letter queue."""
         if not _has_redrive(self._client, self._url):
             raise QueueError(
                 f"queue {self._name!r} has no redrive policy: a message that cannot be processed would be deleted, or"
                 " redelivered for ever; set one, or have it set by: python -m worker setup"
             )
-        _ = self._dead_letter_url
 
     def depths(self) -> tuple[int, int]:
         def depth(url: str) -> int:
