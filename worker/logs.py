@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+from contextlib import suppress
+from functools import partial
 from typing import Any, TextIO
 
 from celery import current_task
@@ -24,22 +26,15 @@ def configure(form: LogFormat, level: LogLevel = LogLevel.INFO, stream: TextIO |
         logger.addHandler(handler)
         logger.propagate = False
     # What Celery 5.7 writes past all loggers, from its handlers of signals, such as that it is being stopped.
-    celery_worker.safe_say = _Say(handler)
+    celery_worker.safe_say = partial(_say, handler)
 
 
-class _Say:
-    """Writes a log line at once: in a handler of signals, the stream or its lock may be in use."""
-
-    def __init__(self, handler: Any) -> None:
-        self._handler = handler
-
-    def __call__(self, message: str, _: object = None) -> None:
-        record = logging.LogRecord("celery", logging.INFO, "", 0, "%s", (message.strip(),), None)
-        line = self._handler.format(record) + "\n"
-        try:
-            os.write(self._handler.stream.fileno(), line.encode(errors="backslashreplace"))
-        except (OSError, ValueError):  # no file, or none any more
-            return
+def _say(handler: Any, message: str, _: object = None) -> None:
+    """Write a log line at once: in a handler of signals, the stream or its lock may be in use."""
+    record = logging.LogRecord("celery", logging.INFO, "", 0, "%s", (message.strip(),), None)
+    line = handler.format(record) + "\n"
+    with suppress(OSError, ValueError):  # no file, or none any more
+        os.write(handler.stream.fileno(), line.encode(errors="backslashreplace"))
 
 
 def _add_task(record: logging.LogRecord) -> bool:

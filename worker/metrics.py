@@ -41,23 +41,23 @@ class WorkerMetrics:
         histogram = partial(Histogram, registry=self.registry)
         self._photos = counter("binwatch_worker_photos", "Photos by outcome and reason", ["outcome", "reason"])
         self._metadata = counter("binwatch_worker_metadata_files", "Metadata files by reason", ["reason"])
-        self._retried = counter("binwatch_worker_retried_tasks", "Tasks to be retried because of an outage")
+        self.retried = counter("binwatch_worker_retried_tasks", "Tasks to be retried because of an outage")
         self._events = counter("binwatch_worker_event_messages", "Event messages by outcome", ["outcome"])
         self._skipped = counter(
             "binwatch_worker_skipped_objects", "Skipped objects and events that were announced", ["reason"]
         )
-        self._refused = counter(
+        self.refused_requests = counter(
             "binwatch_worker_refused_requests",
             "Requests to count photos that were refused because too many were in flight",
         )
-        self._nightly_failures = counter(
+        self.nightly_failures = counter(
             "binwatch_worker_nightly_failures", "Times that a nightly run could not be started or continued"
         )
-        self._nightly_seconds = counter(
+        self.nightly_seconds = counter(
             "binwatch_worker_nightly_instance_seconds",
             "What SageMaker bills for nightly runs that ended: seconds of all instances",
         )
-        self._models_refused = counter(
+        self.refused_models = counter(
             "binwatch_worker_refused_models",
             "Times that a promoted model could not be put in use, so that another stayed in use",
         )
@@ -118,22 +118,6 @@ class WorkerMetrics:
         """One metadata file was recorded."""
         self._metadata.labels(reason or "").inc()
 
-    def retried(self) -> None:
-        """One task is to be retried."""
-        self._retried.inc()
-
-    def refused(self) -> None:
-        """One request was refused because too many photos were in flight."""
-        self._refused.inc()
-
-    def nightly_failed(self) -> None:
-        """A nightly run could not be started or continued; it is retried."""
-        self._nightly_failures.inc()
-
-    def nightly_ended(self, instance_seconds: float) -> None:
-        """A nightly run on SageMaker has ended."""
-        self._nightly_seconds.inc(instance_seconds)
-
     def batch(self, photos: int) -> None:
         """One inference call on so many photos."""
         self._batches.observe(photos)
@@ -164,10 +148,6 @@ class WorkerMetrics:
     def model(self, version: str, precision: str, provider: str, self_check: str) -> None:
         """Another model is in use, or the first."""
         self._model.info({"version": version, "precision": precision, "provider": provider, "self_check": self_check})
-
-    def model_refused(self) -> None:
-        """A promoted model could not be put in use; it is tried again."""
-        self._models_refused.inc()
 
 
 class Measured:

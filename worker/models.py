@@ -73,7 +73,7 @@ class ModelKeeper:
         except BinwatchError as error:
             logger.warning("model: %s; %s stays in use", error, self._engine.card.version)
             if not isinstance(error, ObjectsError):  # an outage says nothing of the model
-                self._metrics.model_refused()
+                self._metrics.refused_models.inc()
             return
         logger.info("model: %s replaces %s", engine.card.version, self._engine.card.version)
         self._use(engine)

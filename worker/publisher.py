@@ -15,6 +15,7 @@ from worker.brokers.base import TaskQueue
 COUNT_PHOTOS = "binwatch.count_photos"
 READ_METADATA = "binwatch.read_metadata"
 SENT_AT = "sent_at"
+"""Header of a task: when it was sent. Neither SQS nor RabbitMQ tell Celery."""
 REASON = "reason"
 """Header of a dead-lettered task: why. It stays when a person redrives the task."""
 _REASON_LENGTH = 1000
@@ -38,7 +39,7 @@ class Publisher:
 
     def resend(self, task: str, objects: Sequence[Created], *, redelivered: bool) -> None:
         """Send a part of a task's objects; `redelivered`: the task's message was redelivered."""
-        self._send(task, objects, _now(), kwargs={"redelivered": redelivered})
+        self._send(task, objects, {SENT_AT: time.time()}, kwargs={"redelivered": redelivered})
 
     def dead_letter(self, task: str, objects: Sequence[Created], reason: str) -> None:
         """Send a task to the dead-letter queue, with the reason."""
@@ -57,15 +58,10 @@ class Publisher:
 
     def _send_groups(self, task: str, objects: Sequence[Created]) -> None:
         for start in range(0, len(objects), self._size):
-            self._send(task, objects[start : start + self._size], _now())
+            self._send(task, objects[start : start + self._size], {SENT_AT: time.time()})
 
     def _send(self, task: str, objects: Sequence[Created], headers: dict[str, Any], **options: Any) -> None:
         self._app.send_task(task, args=[[as_json(item) for item in objects]], headers=headers, **options)
-
-
-def _now() -> dict[str, float]:
-    """Header of a task: when it was sent. Neither SQS nor RabbitMQ tell Celery."""
-    return {SENT_AT: time.time()}
 
 
 def as_json(item: Created) -> dict[str, Any]:

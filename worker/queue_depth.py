@@ -24,10 +24,6 @@ class QueueRole(StrEnum):
     TASKS_DEAD = "tasks_dead_letters"
 
 
-Depths = Callable[[], Mapping[str, int]]
-"""Messages that wait in each queue, without those in flight. Raises if a broker does not answer."""
-
-
 def look_at(queues: Queues) -> dict[str, int]:
     """Messages that wait in each queue, by its role. Raises if a broker does not answer."""
     found = dict(zip((QueueRole.TASKS, QueueRole.TASKS_DEAD), queues.tasks.depths(), strict=True))
@@ -40,7 +36,10 @@ class DepthPoller:
     """Polls the depths and passes them to the observers, from start to stop. No error ends it."""
 
     def __init__(
-        self, depths: Depths, *observers: Callable[[Mapping[str, int]], object], interval_s: float = INTERVAL_S
+        self,
+        depths: Callable[[], Mapping[str, int]],
+        *observers: Callable[[Mapping[str, int]], object],
+        interval_s: float = INTERVAL_S,
     ) -> None:
         self._depths = depths
         self._observers = observers

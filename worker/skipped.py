@@ -45,9 +45,8 @@ class SkippedTally:
         return bool(self.counts)
 
     def __str__(self) -> str:
-        return "; ".join(f"{number} {WORDS[reason]} ({self._named(reason)})" for reason, number in self.counts.items())
-
-    def _named(self, reason: Skipped) -> str:
-        names = self._names[reason]
-        shown = ", ".join(f"'{visible(name[:_NAME_LENGTH])}'" for name in names)
-        return shown + ", …" if self.counts[reason] > len(names) else shown
+        parts = []
+        for reason, number in self.counts.items():
+            names = [f"'{visible(name[:_NAME_LENGTH])}'" for name in self._names[reason]]
+            parts.append(f"{number} {WORDS[reason]} ({', '.join([*names, '…'] if number > len(names) else names)})")
+        return "; ".join(parts)

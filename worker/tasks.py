@@ -26,7 +26,7 @@ from worker.counting import Counting, Outage
 from worker.health import Health
 from worker.pipeline import EngineBroken
 from worker.publisher import COUNT_PHOTOS, READ_METADATA, REASON, SENT_AT, Publisher, as_json
-from worker.reconcile import Sent, send_unrecorded
+from worker.reconcile import send_unrecorded
 
 MAX_BACKOFF_S = 60.0
 """Well below the visibility timeout of a task's message."""
@@ -201,7 +201,7 @@ class _ObjectsTask(Task):  # type: ignore[misc]  # Celery has no types
             raise self.app.queues.tasks.rejection(error) from error
 
     def _retry_later(self, objects: list[Created], error: Exception) -> Exception:
-        self._counting.metrics.retried()
+        self._counting.metrics.retried.inc()
         backoff = min(MAX_BACKOFF_S, self._retry_wait_s * 2 ** min(self.request.retries, _MAX_DOUBLINGS))
         # Jitter over half the backoff: tasks that failed together must not all be retried together.
         with self._replacing():
@@ -290,17 +290,15 @@ class Reconcile(Task):  # type: ignore[misc]  # Celery has no types
         if ranked := rank(self._counting.database):
             logger.info("reconcile: %d bins have got p-values", ranked)
         sent = send_unrecorded(self._counting.objects, self._counting.database, self._settings, self._publisher)
-        logger.info("reconcile: %s%s", sent, self._hint(sent))
-
-    def _hint(self, sent: Sent) -> str:
-        """Where events do not come, all else works, only later: so it would go unnoticed."""
         before, self._announced = self._announced, self._counting.metrics.event_messages
-        if not sent.objects or self._announced > before or self._settings.event_source is EventSource.NONE:
-            return ""
-        return (
-            "; no event message has come to this worker since its last look: if the bucket is to send its events, see"
-            " docs/servers.md, 'When events do not come'"
-        )
+        hint = ""
+        if sent.objects and self._announced <= before and self._settings.event_source is not EventSource.NONE:
+            # Where events do not come, all else works, only later: so it would go unnoticed.
+            hint = (
+                "; no event message has come to this worker since its last look: if the bucket is to send its events,"
+                " see docs/servers.md, 'When events do not come'"
+            )
+        logger.info("reconcile: %s%s", sent, hint)
 
 
 def _parse(item: dict[str, Any]) -> Created:

@@ -56,9 +56,9 @@ class _NightlyTask(Task):  # type: ignore[misc]  # Celery has no types
         try:
             outcome = nightly.advance(run, _WITHIN_S).outcome
             if outcome is not None:
-                metrics.nightly_ended(outcome.instance_seconds)
+                metrics.nightly_seconds.inc(outcome.instance_seconds)
         except _OUTAGES as error:
-            metrics.nightly_failed()
+            metrics.nightly_failures.inc()
             # What was started goes on and is looked at again; but who reads this must know what costs money.
             logger.error("nightly: run %d (%s): %s", run.number, ", ".join(run.jobs), error)  # noqa: TRY400
 
@@ -86,7 +86,7 @@ class StartNightly(_NightlyTask):
             nightly = self._nightly
             run = nightly.start()
         except _OUTAGES as error:
-            self._counting.metrics.nightly_failed()
+            self._counting.metrics.nightly_failures.inc()
             raise self.retry(exc=error, countdown=_RETRY_S) from error
         if run is not None:
             self._advance(nightly, run)
@@ -111,5 +111,5 @@ class PollNightly(_NightlyTask):
             if run is not None:
                 self._advance(self._nightly, run)
         except _OUTAGES as error:
-            self._counting.metrics.nightly_failed()
+            self._counting.metrics.nightly_failures.inc()
             logger.warning("nightly: %s; looked at again in %g s", error, self._settings.nightly_poll_s)

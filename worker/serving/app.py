@@ -146,7 +146,7 @@ class App:
         if not accepts(headers.get("accept", ""), offered):
             raise Refused(406, f"Accept: {headers['accept']}: only {offered} can be had")
         if self._in_hand >= self.most:
-            self._metrics.refused()
+            self._metrics.refused_requests.inc()
             raise Refused(503, f"{self._in_hand} requests are in hand already; try again", retry_after_s=1)
         self._in_hand += 1
         try:
@@ -168,7 +168,7 @@ class App:
         try:
             return await read_body(receive, headers, wanted, share)
         except OverBudget as error:
-            self._metrics.refused()
+            self._metrics.refused_requests.inc()
             raise Refused(503, "other requests hold all the memory for bodies; try again", retry_after_s=1) from error
 
     def _reply_to_links(self, offered: str, answers: list[Answer]) -> Reply:

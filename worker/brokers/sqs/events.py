@@ -11,7 +11,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from binwatch.settings import Settings
 from worker.brokers.base import EventMessage, EventQueue
-from worker.brokers.sqs.queues import SqsQueue, failed, queue_arn, reason_attribute
+from worker.brokers.sqs.queues import SqsQueue, attribute, failed, queue_arn, reason_attribute
 
 logger = logging.getLogger(__name__)
 
@@ -65,8 +65,7 @@ class SqsEventQueue(SqsQueue, EventQueue):
         client, url = self._client, self._url
         try:
             arn = queue_arn(client, url)
-            answer = client.get_queue_attributes(QueueUrl=url, AttributeNames=["Policy"]).get("Attributes", {})
-            policy = json.loads(answer.get("Policy") or '{"Version": "2012-10-17", "Statement": []}')
+            policy = json.loads(attribute(client, url, "Policy") or '{"Version": "2012-10-17", "Statement": []}')
             found = policy["Statement"]  # a single one may stand there by itself
             others = [one for one in (found if isinstance(found, list) else [found]) if one.get("Sid") != _SID]
             policy["Statement"] = [*others, _statement(arn, bucket)]

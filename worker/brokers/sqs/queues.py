@@ -99,26 +99,23 @@ class SqsQueue(BrokerQueue):
             policy = {"RedrivePolicy": json.dumps(redrive)}
             kept = {"MessageRetentionPeriod": _WEEKS_TWO, "VisibilityTimeout": str(self._visibility_s)}
             url = _ensure(client, self._name, kept | policy)
-            if not _has_redrive(client, url):
+            if not attribute(client, url, "RedrivePolicy"):
                 client.set_queue_attributes(QueueUrl=url, Attributes=policy)
         except (ClientError, BotoCoreError) as error:
             raise failed(self._name, error) from error
 
     def check(self) -> None:
         """Raise QueueError unless the queue exists and messages end in a dead-letter queue."""
-        if not _has_redrive(self._client, self._url):
+        if not attribute(self._client, self._url, "RedrivePolicy"):
             raise QueueError(
                 f"queue {self._name!r} has no redrive policy: a message that cannot be processed would be deleted, or"
                 " redelivered for ever; set one, or have it set by: python -m worker setup"
             )
 
     def depths(self) -> tuple[int, int]:
-        def depth(url: str) -> int:
-            wanted = "ApproximateNumberOfMessages"
-            answer = self._client.get_queue_attributes(QueueUrl=url, AttributeNames=[wanted])
-            return int(answer["Attributes"][wanted])
-
-        return depth(self._url), depth(self._dead_letter_url)
+        wanted = "ApproximateNumberOfMessages"
+        waiting, dead = (attribute(self._client, url, wanted) for url in (self._url, self._dead_letter_url))
+        return int(waiting), int(dead)
 
     def dead_letters(self) -> DeadLetterQueue:
         return SqsDeadLetters(self._client, self._dead_letter_name, self._dead_letter_url, self._url)
@@ -144,9 +141,9 @@ def _ensure(client: Any, name: str, attributes: dict[str, str]) -> str:
         return str(client.create_queue(QueueName=name, Attributes=attributes)["QueueUrl"])
 
 
-def _has_redrive(client: Any, url: str) -> bool:
-    answer = client.get_queue_attributes(QueueUrl=url, AttributeNames=["RedrivePolicy"])
-    return bool(answer.get("Attributes", {}).get("RedrivePolicy"))
+def attribute(client: Any, url: str, name: str) -> Any:
+    """An attribute of the queue at `url`, as text; None if it is not set."""
+    return client.get_queue_attributes(QueueUrl=url, AttributeNames=[name]).get("Attributes", {}).get(name)
 
 
 def queue_url(client: Any, name: str) -> str:
@@ -172,5 +169,4 @@ def reason_attribute(reason: str) -> dict[str, Any]:
 
 def queue_arn(client: Any, url: str) -> str:
     """ARN of the queue at `url`."""
-    attributes = client.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]
-    return str(attributes["QueueArn"])
+    return str(attribute(client, url, "QueueArn"))

@@ -57,4 +57,5 @@ class SqsTaskQueue(SqsQueue, TaskQueue):
         return Reject(error, requeue=False)
 
     def dead_letter(self, app: Celery, message: Any, reason: str) -> None:
-        message.channel.dead_letter(message, reason)
+        delivery = message.delivery_info
+        message.channel.dead_letter(delivery["sqs_message"], delivery["routing_key"], reason)

@@ -135,19 +135,15 @@ class TaskChannel(SqsChannel):
 
     def _dead_letter_raw(self, message: dict[str, Any], queue: str, reason: str) -> None:
         try:
-            self._copy(message, queue, reason)
+            self.dead_letter(message, queue, reason)
         except Exception as error:
             logger.warning("task message not dead-lettered (%s), although %s; redelivered later", _said(error), reason)
             return
         logger.warning("task message dead-lettered: %s", reason)
         self._try_delete(self.queue_url(queue), message["ReceiptHandle"])
 
-    def dead_letter(self, message: Any, reason: str) -> None:
-        """Copy a message to the dead-letter queue as it was received, with the reason. The original stays."""
-        delivery = message.delivery_info
-        self._copy(delivery["sqs_message"], delivery["routing_key"], reason)
-
-    def _copy(self, message: dict[str, Any], queue: str, reason: str) -> None:
+    def dead_letter(self, message: dict[str, Any], queue: str, reason: str) -> None:
+        """Copy a message of SQS to the dead-letter queue of `queue`, with the reason. The original stays."""
         dead, attributes = self.existing_queue_url(queue + "-dead"), reason_attribute(reason)
         self.sqs().send_message(QueueUrl=dead, MessageBody=message["Body"], MessageAttributes=attributes)
 
