@@ -43,16 +43,12 @@ class WorkerMetrics:
         self._metadata = counter("binwatch_worker_metadata_files", "Metadata files by reason", ["reason"])
         self.retried = counter("binwatch_worker_retried_tasks", "Tasks to be retried because of an outage")
         self._events = counter("binwatch_worker_event_messages", "Event messages by outcome", ["outcome"])
-        self._skipped = counter(
-            "binwatch_worker_skipped_objects", "Skipped objects and events that were announced", ["reason"]
-        )
+        self._skipped = counter("binwatch_worker_skipped_objects", "Skipped objects and events by reason", ["reason"])
         self.refused_requests = counter(
             "binwatch_worker_refused_requests",
             "Requests to count photos that were refused because too many were in flight",
         )
-        self.nightly_failures = counter(
-            "binwatch_worker_nightly_failures", "Times that a nightly run could not be started or continued"
-        )
+        self.nightly_failures = counter("binwatch_worker_nightly_failures", "Failed starts and steps of nightly runs")
         self.nightly_seconds = counter(
             "binwatch_worker_nightly_instance_seconds",
             "What SageMaker bills for nightly runs that ended: seconds of all instances",

@@ -97,7 +97,7 @@ def unrecorded(
             metadata = unread_metadata(connection, bucket, kinds[Kind.METADATA], naming, refused=refused)
         total = len(kinds[Kind.PHOTO]) + len(kinds[Kind.METADATA])
         others = list(skipped_keys(kinds[Kind.OTHER], settings))
-        yield Unrecorded(total, _as_created(bucket, photos), _as_created(bucket, metadata), others)
+        yield Unrecorded(total, as_created(bucket, photos), as_created(bucket, metadata), others)
 
 
 def skipped_keys(listed: Iterable[Listed], settings: Settings) -> Iterator[tuple[Skipped, str]]:
@@ -137,5 +137,6 @@ def send_unrecorded(
     return sent
 
 
-def _as_created(bucket: str, listed: list[Listed]) -> list[Created]:
+def as_created(bucket: str, listed: Iterable[Listed]) -> list[Created]:
+    """Objects of a listing as tasks carry them."""
     return [Created(bucket, one.key, one.modified, one.etag) for one in listed]

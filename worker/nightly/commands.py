@@ -14,9 +14,9 @@ from worker.nightly.folder import folder_of
 from worker.nightly.ledger import Ledger, Run
 from worker.nightly.local import InProcess
 from worker.nightly.model import current_version
-from worker.nightly.plan import Scope, as_created, can_be_sent, photos
+from worker.nightly.plan import Scope, can_be_sent, photos
 from worker.nightly.run import Nightly
-from worker.reconcile import Grace
+from worker.reconcile import Grace, as_created
 
 _PATIENCE_S = 300.0
 

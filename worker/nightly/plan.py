@@ -12,7 +12,6 @@ from itertools import islice
 from sqlalchemy import Engine as Database
 
 from binwatch.errors import BinwatchError
-from binwatch.events import Created
 from binwatch.keys import Kind, kind_of
 from binwatch.objects import Listed, Objects
 from binwatch.records.queries import unrecorded_photos
@@ -92,11 +91,6 @@ def read_plan(objects: Objects, folder: Folder, part: Part) -> list[Listed]:
     if len(planned) != part.photos:
         raise BinwatchError(f"{folder.url(folder.plan(part.number))}: {len(planned)} photos instead of {part.photos}")
     return planned
-
-
-def as_created(bucket: str, photos: list[Listed]) -> list[Created]:
-    """As local workers are told of them."""
-    return [Created(bucket, photo.key, photo.modified, photo.etag) for photo in photos]
 
 
 def manifest(bucket: str, photos: list[Listed]) -> bytes:

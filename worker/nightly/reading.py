@@ -20,7 +20,8 @@ from worker.nightly.ledger import Ledger, Part, Run
 from worker.nightly.local import Recount
 from worker.nightly.model import card_of
 from worker.nightly.outputs import Outputs
-from worker.nightly.plan import as_created, read_plan
+from worker.nightly.plan import read_plan
+from worker.reconcile import as_created
 
 _CHUNK = 256
 """Answers read and recorded in one transaction."""

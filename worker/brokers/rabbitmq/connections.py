@@ -25,10 +25,6 @@ PUBLISH_WITHIN_S = 20.0
 """Longest wait for a message to be taken. Far longer than a quorum queue needs to have it on its disks."""
 PROBE = "binwatch-probe"
 """Routing key that no queue has: RabbitMQ confirms such a message, and drops it."""
-_BLOCKED = (
-    "RabbitMQ takes no messages, since its disk or memory is nearly full (an alarm); make room: rabbitmq-diagnostics"
-    " alarms says which it is"
-)
 
 
 class BrokerBlocked(OutageError):
@@ -116,7 +112,10 @@ class _Connection(pyamqp.Connection):
 
 
 def _raise_blocked(_: str) -> None:
-    raise BrokerBlocked(_BLOCKED)
+    raise BrokerBlocked(
+        "RabbitMQ takes no messages, since its disk or memory is nearly full (an alarm); make room:"
+        " rabbitmq-diagnostics alarms says which it is"
+    )
 
 
 class GuardedTransport(pyamqp.Transport):

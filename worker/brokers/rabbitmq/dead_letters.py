@@ -11,7 +11,7 @@ from typing import Any
 from amqp.exceptions import AMQPError, MessageNacked
 from kombu.connection import Connection
 
-from worker.brokers.base import DeadLetter, DeadLetterQueue, QueueError
+from worker.brokers.base import DeadLetter, DeadLetterQueue, QueueError, described
 from worker.brokers.rabbitmq.connections import BrokerBlocked, connect_to
 
 logger = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ class RabbitDeadLetters(DeadLetterQueue):
             yield channel, messages
         except _BROKEN as error:
             raise QueueError(
-                f"RabbitMQ failed ({_said(error)}) before all {len(messages)} messages of {self._name!r} were done;"
+                f"RabbitMQ failed ({described(error)}) before all {len(messages)} messages of {self._name!r} were done;"
                 " start again for the rest"
             ) from error
         finally:
@@ -82,9 +82,9 @@ class RabbitDeadLetters(DeadLetterQueue):
                 if time.monotonic() > deadline:
                     raise QueueError(
                         f"RabbitMQ answers, but its queue {self._name!r} did not within {PATIENCE_S:.0f} s"
-                        f" ({_said(error)}); if the broker has just started, try again, else see its log"
+                        f" ({described(error)}); if the broker has just started, try again, else see its log"
                     ) from error
-                logger.warning("queue %r is not ready (%s); trying again", self._name, _said(error))
+                logger.warning("queue %r is not ready (%s); trying again", self._name, described(error))
                 time.sleep(_RETRY_S)
             else:
                 return connection, channel, messages
@@ -101,7 +101,3 @@ class RabbitDeadLetters(DeadLetterQueue):
 def _release(connection: Connection) -> None:
     with suppress(*_BROKEN):
         connection.release()
-
-
-def _said(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"

@@ -23,6 +23,7 @@ _CONNECT_S = 5.0
 _NO_LIMIT = 1_000_000  # from RabbitMQ 4 on, a quorum queue without a limit drops a message after 20 deliveries
 _MAX_DELIVERIES = 1000
 """Each worker that stops adds a delivery of every message that it had prefetched, so twenty are soon exceeded."""
+_UNREACHABLE = "RabbitMQ cannot be reached ({}); check BINWATCH_BROKER_URL"
 _CHECK = "binwatch-check"
 """Tag of a consumer that only finds out whether it may be one."""
 
@@ -125,7 +126,7 @@ def declare(connection: Connection, queues: Sequence[Queue]) -> None:
         except connection.channel_errors as error:
             raise QueueError(f"queue {queue.name!r} cannot be had ({error}); see RabbitMQ's log") from error
         except connection.connection_errors as error:
-            raise _unreachable(error) from error
+            raise BrokerUnreachable(_UNREACHABLE.format(error)) from error
 
 
 def _take_as_it_is(connection: Connection, queue: Queue, refusal: AccessRefused) -> None:
@@ -173,8 +174,4 @@ def _connect(connection: Connection) -> None:
             " BINWATCH_EVENT_BROKER_URL), or give the user permissions there"
         ) from error
     except connection.connection_errors as error:
-        raise _unreachable(error) from error
-
-
-def _unreachable(error: Exception) -> BrokerUnreachable:
-    return BrokerUnreachable(f"RabbitMQ cannot be reached ({error}); check BINWATCH_BROKER_URL")
+        raise BrokerUnreachable(_UNREACHABLE.format(error)) from error

@@ -19,6 +19,7 @@ from celery.worker import state
 from kombu.transport import SQS, virtual
 
 from binwatch.errors import BinwatchError
+from worker.brokers.base import described
 from worker.brokers.internals import SqsChannel
 from worker.brokers.sqs.queues import reason_attribute, refuse_strangers
 
@@ -44,8 +45,7 @@ class PollsFail(BinwatchError):
 class Polls:
     """How the polls for tasks go. One thread polls; any thread may check."""
 
-    def __init__(self, limit_s: float = LIMIT_S) -> None:
-        self._limit_s = limit_s
+    def __init__(self) -> None:
         self._failing: tuple[float, Exception] | None = None
         """Since when, by the monotonic clock, and the last error."""
 
@@ -61,9 +61,9 @@ class Polls:
         """Raise PollsFail if all polls have failed for too long."""
         since, error = self._failing or (time.monotonic(), None)
         failing_s = time.monotonic() - since
-        if failing_s > self._limit_s:
+        if failing_s > LIMIT_S:
             raise PollsFail(
-                f"SQS has delivered no task for {failing_s:.0f} s ({_said(error)}); check the credentials,"
+                f"SQS has delivered no task for {failing_s:.0f} s ({described(error)}); check the credentials,"
                 " BINWATCH_BROKER_URL and the network. The worker goes on by itself once SQS answers"
             )
 
@@ -115,7 +115,7 @@ class TaskChannel(SqsChannel):
             self._pause_s = min(_MAX_PAUSE_S, max(0.5, self._pause_s * 2))
             self._poll_at = time.monotonic() + self._pause_s
             self._polls.failed(error)
-            logger.warning("no tasks from SQS (%s); next try in %.1f s", _said(error), self._pause_s)
+            logger.warning("no tasks from SQS (%s); next try in %.1f s", described(error), self._pause_s)
             return []
         self._pause_s, self._cannot_requeue = 0.0, False
         self._polls.succeeded()
@@ -129,7 +129,7 @@ class TaskChannel(SqsChannel):
             payload["properties"]["delivery_info"] |= {"exchange": "", "routing_key": queue}
             self.Message(payload, channel=self)
         except Exception as error:  # a stranger's message can fail in any way
-            self._dead_letter_raw(message, queue, f"it cannot be read ({_said(error)})")
+            self._dead_letter_raw(message, queue, f"it cannot be read ({described(error)})")
         else:
             self.deliver(payload, queue)
 
@@ -137,7 +137,7 @@ class TaskChannel(SqsChannel):
         try:
             self.dead_letter(message, queue, reason)
         except Exception as error:
-            logger.warning("task message not dead-lettered (%s), although %s; redelivered later", _said(error), reason)
+            logger.warning("task message not dead-lettered (%s), redelivered later: %s", described(error), reason)
             return
         logger.warning("task message dead-lettered: %s", reason)
         self._try_delete(self.queue_url(queue), message["ReceiptHandle"])
@@ -170,7 +170,7 @@ class TaskChannel(SqsChannel):
         except Exception as error:
             # The next would only use up more of the time that a worker has to stop.
             self._cannot_requeue = True
-            logger.warning("tasks cannot be requeued on SQS (%s); they are redelivered later", _said(error))
+            logger.warning("tasks cannot be requeued on SQS (%s); they are redelivered later", described(error))
 
     def _try_delete(self, url: str, receipt: str) -> bool:
         try:
@@ -178,7 +178,7 @@ class TaskChannel(SqsChannel):
         except Exception as error:
             if isinstance(error, ClientError) and error.response["Error"].get("Code") in _GONE:
                 return True
-            logger.warning("a task that is done could not be deleted from SQS (%s); retried", _said(error))
+            logger.warning("a task that is done could not be deleted from SQS (%s); retried", described(error))
             self._not_deleted.append((url, receipt))
             return False
         return True
@@ -196,7 +196,3 @@ class SqsTransport(SQS.Transport):
     implements = SQS.Transport.implements.extend(asynchronous=False)
     # After these, Celery connects anew. kombu's own list lacks what SQS refuses, and answers that are not from SQS.
     connection_errors: tuple[Any, ...] = (*SQS.Transport.connection_errors, ClientError, ResponseParserError)
-
-
-def _said(error: Exception | None) -> str:
-    return f"{type(error).__name__}: {error}"
