@@ -164,14 +164,14 @@ class House:
         assert {name: int(number) for name, number in outcomes} == Counter(
             outcome_of(predicted, quantity) for _, predicted, quantity in wanted
         )
-        assert self.waiting(self.settings.task_queue + "-dead") == 0, "photos were set aside"
+        assert self.waiting(self.settings.task_queue + "-dead") == 0, "photos were dead-lettered"
 
     def dead_letters(self) -> list[DeadLetter]:
         """What `python -m worker dead-letters` lists."""
         return [letter for queue in choose_queues(self.settings).dead_letters() for letter in queue.messages()]
 
     def waiting(self, *queues: str) -> int:
-        """Messages in the queues (the event queue and the task queue unless told) that no worker has in hand."""
+        """Messages in the queues (the event queue and the task queue unless told) that are not in flight."""
         with Connection(self.settings.broker_url.get_secret_value()) as connection:
             channel = connection.default_channel
             names = queues or (self.settings.event_queue, self.settings.task_queue)
@@ -194,7 +194,7 @@ class House:
         return photos.keys() >= wanted and compared.keys() >= set(self._comparisons())
 
     def _drain(self) -> None:
-        """Stop the workers. What they had in hand comes back to its queue and must go away, too, leaving no trace."""
+        """Stop the workers. What they had in flight comes back to its queue and must go away, too, leaving no trace."""
         self.wait_until(lambda: self.waiting() == 0)
         while self.workers:
             self.stop(self.workers[0])

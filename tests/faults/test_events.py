@@ -47,7 +47,7 @@ def test_what_the_event_announced_has_changed(house: House, took: Took) -> None:
 
 
 def test_messages_that_are_no_events(house: House, took: Took) -> None:
-    """30 foreign or hostile bodies among good ones: each is set aside with a reason, and stops nothing."""
+    """30 foreign or hostile bodies among good ones: each is dead-lettered with a reason, and stops nothing."""
     good = [house.photo(n) for n in range(60)]
     hostile = bad_bodies()
     assert len(hostile) == 30

@@ -38,7 +38,7 @@ def test_a_worker_is_killed_ten_times(house: House, took: Took) -> None:
 
 
 def test_a_worker_is_stopped_under_load(house: House, took: Took) -> None:
-    """TERM: what is in hand is counted, the rest stays in the queues for the next worker."""
+    """TERM: what is in flight is counted, the rest stays in the queues for the next worker."""
     photos = 300
     house.publish([house.photo(number) for number in range(photos)])
     worker = house.start()
@@ -99,11 +99,11 @@ def test_a_photo_kills_every_worker(house: House, took: Took) -> None:
     house.start()
     house.settle()
     house.check()
-    took(f"set aside after {deaths} deaths, the other 60 photos recorded by then ({seconds:.1f} s, restarts included)")
+    took(f"dead-lettered after {deaths} crashes, the other 60 photos recorded by then ({seconds:.1f} s with restarts)")
 
 
 def dies(house: House, worker: Worker) -> bool:
-    """Whether the worker dies before the photo is set aside."""
+    """Whether the worker dies before the photo is dead-lettered."""
     house.workers.remove(worker)  # it may end by itself
     dead = house.settings.task_queue + "-dead"
     ready = Path(house.folder / f"worker-{house.started - 1}.log")

@@ -285,8 +285,8 @@ def test_what_means_nothing_to_us_is_no_reason(broker: Broker) -> None:
     assert reasons(broker.settings) == []
 
 
-def test_what_was_set_aside_can_be_put_back(broker: Broker) -> None:
-    """As it was, so that it can be found out what is wrong with it: it is set aside again."""
+def test_dead_lettered_tasks_can_be_redriven(broker: Broker) -> None:
+    """As it was, so that it can be found out what is wrong with it: it is dead-lettered again."""
     counting = Counts()
     broker.put([forged(headers={"timelimit": "x"})])
     with running(broker.settings, counting):

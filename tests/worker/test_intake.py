@@ -309,7 +309,7 @@ def test_a_queue_that_does_not_delete_at_first(queue: Queue, run: Any, monkeypat
 FOREIGN = ["not JSON", '{"some": "JSON"}', '{"properties": {"x": 1}, "task": "t"}', "[1, 2]", "ü\n\t<xml/>"]
 
 
-def test_foreign_messages_are_set_aside_with_the_reason(queue: Queue, run: Any) -> None:
+def test_foreign_messages_are_dead_lettered_with_the_reason(queue: Queue, run: Any) -> None:
     half = json.loads(event("good.jpg", "bad.jpg"))
     half["Records"][1]["s3"] = None
     queue.send(event("1.jpg"), *FOREIGN, json.dumps(half), event("2.jpg"))
@@ -335,7 +335,7 @@ def test_a_dead_letter_queue_that_refuses_stops_no_photo(queue: Queue, run: Any)
 
 
 def test_stopping_hands_over_what_is_in_hand(queue: Queue, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Received and not due for a minute: without this it would come again only after the visibility time-out."""
+    """Received and not due for a minute: without this it would be redelivered only after the visibility timeout."""
     queue.send(event("1.jpg"))
     count = Published()
     receive, received = queue.events.receive, []

@@ -133,7 +133,7 @@ def test_after_a_restart_of_the_broker_the_same_object_receives_again(rabbitmq, 
     assert receive(events, 1) == ["2"]
 
 
-def test_what_could_not_be_deleted_comes_again(rabbitmq, events, name):
+def test_what_could_not_be_deleted_is_redelivered(rabbitmq, events, name):
     """The broker restarts between receiving and deleting: the intake's next step must not find the dead connection."""
     send(rabbitmq, name, *"123")
     messages = []
@@ -146,7 +146,7 @@ def test_what_could_not_be_deleted_comes_again(rabbitmq, events, name):
     assert sorted(receive(events, 3)) == ["1", "2", "3"]
 
 
-def test_what_is_set_aside_is_in_the_dead_letter_queue_with_its_reason(rabbitmq, events, name):
+def test_what_is_dead_lettered_is_in_the_dead_letter_queue_with_its_reason(rabbitmq, events, name):
     send(rabbitmq, name, "no event")
     (message,) = events.receive(5)
     events.dead_letter(message, "not JSON")
@@ -170,7 +170,7 @@ def full(rabbitmq: RabbitMQ, name: str) -> Iterator[RabbitEventQueue]:
     events.close()
 
 
-def test_what_the_dead_letter_queue_refuses_comes_again_later_and_stops_nothing(rabbitmq, full, name):
+def test_what_the_dead_letter_queue_refuses_is_redelivered_later_and_stops_nothing(rabbitmq, full, name):
     send(rabbitmq, name, "no event")
     (message,) = take(full, 1)
     with pytest.raises(MessageNacked):
@@ -233,8 +233,8 @@ def test_a_dead_letter_queue_that_was_deleted_is_made_anew(rabbitmq, events, nam
     assert waiting(rabbitmq, f"{name}-dead", 1) == 1
 
 
-def test_a_connection_that_breaks_while_a_message_is_set_aside(rabbitmq, events, name):
-    """The consumer was on the same connection: what was received comes again, and so does what is sent later."""
+def test_a_connection_that_breaks_while_a_message_is_dead_lettered(rabbitmq, events, name):
+    """The consumer was on the same connection: what was received is redelivered, and what is sent later is received."""
     send(rabbitmq, name, "no event")
     (message,) = take(events, 1)
     rabbitmq.stop()
@@ -247,7 +247,7 @@ def test_a_connection_that_breaks_while_a_message_is_set_aside(rabbitmq, events,
     assert events.receive(1) == [], "it came again by itself, and must not be sent again"
 
 
-def test_events_that_twenty_workers_had_only_taken_in_advance_are_not_set_aside(rabbitmq, events, name):
+def test_events_that_twenty_workers_had_only_taken_in_advance_are_not_dead_lettered(rabbitmq, events, name):
     send(rabbitmq, name, *"123")
     for _ in range(25):
         events.close()

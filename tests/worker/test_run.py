@@ -30,7 +30,7 @@ from worker.brokers.sqs.queues import queue_arn, queue_url, sqs_client
 ROOT = Path(__file__).parent.parent.parent
 WITHIN_S = 60
 VISIBILITY_S = 2
-"""Short, so that what a killed worker had in hand comes again soon."""
+"""Short, so that what a killed worker had in flight is redelivered soon."""
 
 Start = Callable[[], "subprocess.Popen[bytes]"]
 
@@ -151,7 +151,7 @@ def test_photos_become_records_and_comparisons(
 def test_killed_again_and_again(
     start: Start, s3: S3, sqlite_records: Database, left: Callable[[], dict[str, int]]
 ) -> None:
-    """SIGKILL whenever some more photos are recorded: what was in hand is counted by the next worker, once."""
+    """SIGKILL whenever some more photos are recorded: what was in flight is counted by the next worker, once."""
     photos = 90
     for number in range(photos):
         s3.put(f"{number:05}.jpg", jpeg(brightness_of(number % 7), side=1200))

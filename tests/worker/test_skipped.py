@@ -165,7 +165,7 @@ def test_put_says_what_it_leaves(
     assert keys == ["bins/a.jpg", "bins/a.json", "bins/b.jfif"]
 
 
-def test_an_event_of_cloudtrail_is_set_aside(queue: Queue, run: object) -> None:  # noqa: F811
+def test_an_event_of_cloudtrail_is_dead_lettered(queue: Queue, run: object) -> None:  # noqa: F811
     body = '{"source": "aws.s3", "detail-type": "AWS API Call via CloudTrail", "detail": {"eventName": "PutObject"}}'
     queue.send(body, event("1.jpg"))
     published = Published()

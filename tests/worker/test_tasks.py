@@ -162,7 +162,7 @@ def test_outages_of_the_database_are_tried_again(settings: Settings, broker: Cal
 @pytest.mark.parametrize(
     "error", [ZeroDivisionError("a bug"), DataError("INSERT", {}, sqlite3.DataError("a bug"))], ids=lambda e: type(e)
 )
-def test_the_object_that_makes_a_task_raise_is_set_aside_and_the_others_are_done(
+def test_the_object_that_makes_a_task_raise_is_dead_lettered_and_the_others_are_done(
     settings: Settings, broker: Callable[[], int], error: Exception
 ) -> None:
     counting = Poisoned(PHOTOS[1].key, error)
@@ -224,7 +224,7 @@ class WorkerDiesError(BaseException):
 
 @pytest.fixture
 def run_delivered(sqlite_records: Database) -> Callable[..., tuple[Recorder, Scripted]]:
-    """Runs a task that comes again, as it comes from RabbitMQ or from SQS."""
+    """Runs a task that is redelivered, by RabbitMQ or by SQS."""
 
     def run(
         photos: Sequence[Created],
@@ -272,7 +272,7 @@ def die(monkeypatch: pytest.MonkeyPatch, run: Callable[[], object]) -> None:
 
 
 @pytest.mark.parametrize("request_", [REDELIVERED, RECEIVED_TWICE], ids=["rabbitmq", "sqs"])
-def test_a_group_that_comes_again_is_halved_before_it_is_touched(run_delivered: Any, request_: dict[str, Any]) -> None:
+def test_a_redelivered_group_is_halved_before_it_is_touched(run_delivered: Any, request_: dict[str, Any]) -> None:
     publisher, counting = run_delivered(PHOTOS, request=request_)
     assert publisher.resent == [([PHOTOS[0].key], True), ([PHOTOS[1].key, PHOTOS[2].key], True)]
     assert (publisher.dead, counting.calls) == ([], [])
@@ -284,14 +284,14 @@ def test_what_comes_for_the_first_time_is_done(run_delivered: Any, redelivered: 
     assert (publisher.resent, publisher.dead, counting.calls) == ([], [], [PHOTOS])
 
 
-def test_a_photo_that_comes_again_often_is_done_all_the_same(run_delivered: Any) -> None:
+def test_a_photo_that_is_redelivered_often_is_done_all_the_same(run_delivered: Any) -> None:
     """Prefetched or held back by workers that were stopped, and finished or put off by others: no one died of it."""
     for _ in range(3 * MAX_CRASHES):
         publisher, counting = run_delivered(PHOTOS[:1])
         assert (publisher.resent, publisher.dead, counting.calls) == ([], [], [PHOTOS[:1]])
 
 
-def test_a_photo_that_every_worker_dies_of_is_set_aside_in_the_end(
+def test_a_photo_that_crashes_every_worker_is_dead_lettered_in_the_end(
     run_delivered: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for _ in range(MAX_CRASHES):
@@ -318,10 +318,10 @@ def test_other_messages_of_a_photo_that_was_given_up_kill_nobody(run_delivered: 
     assert counting.calls == [PHOTOS], "what nothing is held against is done, as a person may have put it back"
 
 
-def test_a_photo_that_a_person_put_back_is_done(run_delivered: Any) -> None:
+def test_a_redriven_photo_is_done(run_delivered: Any) -> None:
     """Also if RabbitMQ says that its message was delivered before, as it does of one that a worker only took ahead."""
-    put_back = REDELIVERED | {"reason": "10 workers crashed while processing only this"}
-    publisher, counting = run_delivered(PHOTOS[:1], request=put_back, crashed=[(PHOTOS[0].key, "earlier")])
+    redriven = REDELIVERED | {"reason": "10 workers crashed while processing only this"}
+    publisher, counting = run_delivered(PHOTOS[:1], request=redriven, crashed=[(PHOTOS[0].key, "earlier")])
     assert (publisher.dead, counting.calls) == ([], [PHOTOS[:1]])
 
 
@@ -354,7 +354,7 @@ RECEIVED_ANEW: dict[str, Any] = {"delivery_info": {"redelivered": False}}
 def test_a_task_stays_if_the_broker_takes_nothing_in_its_place(
     run_delivered: Any, monkeypatch: pytest.MonkeyPatch, came: dict[str, Any], requeue: bool, answer: Any
 ) -> None:
-    """On SQS, a message that is neither deleted nor given back comes again by itself."""
+    """On SQS, a message that is neither deleted nor requeued is redelivered by itself."""
     monkeypatch.setattr("worker.brokers.rabbitmq.tasks.REFUSED_WAIT_S", 0)
 
     def refuse(*_: Any, **__: Any) -> None:
@@ -377,7 +377,7 @@ def task(settings: Settings) -> CountPhotos:
 
 
 def test_a_task_that_is_none_of_ours_fails_for_good(task: CountPhotos) -> None:
-    """It must not come again for ever, as one does in whose place nothing can be sent."""
+    """It must not be redelivered for ever, as one is that cannot be replaced."""
     task.push_request(**FROM_A_BROKER)
     with pytest.raises(TypeError):
         task.run(None)  # type: ignore[arg-type]
