@@ -10,8 +10,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Display
 from sqlalchemy import Engine as Database
 
-from binwatch.console import progress_console
 from binwatch.bin_naming import BinNaming
+from binwatch.console import progress_console
 from binwatch.errors import BinwatchError
 from binwatch.events import Created
 from binwatch.objects import Objects
