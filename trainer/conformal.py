@@ -19,7 +19,7 @@ import typer
 from binwatch import command_line, conformal
 from binwatch.bundle import Calibration
 from binwatch.console import remark
-from binwatch.counts import names_of
+from binwatch.counts import CLASSES, names_of
 from trainer.data.split import Split
 from trainer.errors import DataError
 from trainer.renew import Answers, Every, Folder, Index, Photos, renew
@@ -35,7 +35,14 @@ def calibration_of(found: Answers) -> Calibration:
             f"none of {len(photos)} {found.name} photos shows what the model can answer ({names_of(found.classes)});"
             " name others with --split or --index"
         )
-    return conformal.calibrate(found.distribution, photos.quantities, photos.groups, found.name, answers=found.classes)
+    kept = np.arange(len(photos))
+    if found.distribution.shape[1] > len(CLASSES):
+        # What is labelled with the fewest items that it may show would look less odd than it is.
+        kept = np.flatnonzero(photos.targets >= 0)
+    groups = [photos.groups[place] for place in kept]
+    return conformal.calibrate(
+        found.distribution[kept], photos.quantities[kept], groups, found.name, answers=found.classes
+    )
 
 
 def _parts(calibration: Calibration) -> str:
