@@ -129,6 +129,8 @@ def make_worker(app: App, settings: Settings) -> Worker:
     for periodic in (Reconcile, StartNightly, PollNightly):
         app.register_task(periodic(counting, publisher, settings))
     tasks, events = app.queues
+    if events is not None:
+        events.open()
     tasks.prepare(to_consume=True)
     probes = {**counting.probes(), "task queue": publisher.check, "tasks": counting.idle.check, **tasks.probes()}
     companions: list[Companion] = [
@@ -136,7 +138,6 @@ def make_worker(app: App, settings: Settings) -> Worker:
         DepthPoller(partial(look_at, app.queues), metrics.depths, counting.idle.observe),
     ]
     if events is not None:
-        events.open()
         intake = _make_intake(publisher, settings, events, metrics)
         companions.append(intake)
         probes["event queue"] = intake.check
