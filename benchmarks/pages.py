@@ -3,10 +3,10 @@
     python -m benchmarks.pages [--bins 1000000] [--url DATABASE_URL [--filled]] [--rounds 40]
 
 Without --url, a PostgreSQL of its own is started from Debian's package, which does not wait for the disk. DATABASE_URL
-names an empty database. Records are written by SQL as a release before these pages had left them, and migrated:
-photos of 30 days, counted by two models, each bin with an expected quantity, one in fifty audited. Then the real
-monitor serves them over HTTP, and each address is asked again and again, each time about other bins, days and
-prefixes. Photos come from a bucket, not from the records, and are left out.
+names an empty database. Records are written by SQL, ledgers first and then what follows from them: photos of 30 days,
+counted by two models, each bin with an expected quantity, one in fifty audited. Then the real monitor serves them over
+HTTP, and each address is asked again and again, each time about other bins, days and prefixes. Photos come from a
+bucket, not from the records, and are left out.
 """
 
 from __future__ import annotations
@@ -35,8 +35,6 @@ from monitor.server import Server, address_of
 from monitor.services import make_services
 from tests.services.postgres import running_postgres
 
-BEFORE = "0002"
-"""The schema of the release before."""
 CHUNK = 250_000
 DAYS = 30
 BUSY_BIN = "0000001"
@@ -98,18 +96,40 @@ TOTALS = (
     """INSERT INTO audit_totals SELECT 'inventory', '', quantity, 'exact', count(*), count(*), 0, 0, now() FROM audits
         GROUP BY quantity""",
 )
+FOLLOWS = (
+    # A p-value that is about as small as the probability of what is expected, in the direction in which it differs.
+    """INSERT INTO current_comparisons (bucket, bin_id, comparison_id, count_id, expectation_id, model_version, key,
+        photo_at, predicted, expected, difference, chance, p_value, p_missing, p_surplus, doubt, doubt_one_sided,
+        audit_id)
+        SELECT bucket, bin_id, id, count_id, expectation_id, model_version, key, modified_at, predicted, expected,
+            error, chance, p, CASE WHEN error < 0 THEN p / 2 ELSE 1 END, CASE WHEN error > 0 THEN p / 2 ELSE 1 END, p,
+            CASE WHEN error = 0 THEN 1 ELSE p / 2 END, audit_id
+        FROM (SELECT *, least(1, greatest(0.0005, chance * (0.5 + random()) * 3)) AS p
+            FROM (SELECT b.bucket, b.bin_id, p.id, p.count_id, p.expectation_id, p.model_version, c.key, c.modified_at,
+                p.predicted, p.expected, p.error,
+                CAST(c.probabilities ->> least(p.expected, 6) AS double precision) AS chance,
+                (SELECT max(a.id) FROM audits a WHERE a.bucket = b.bucket AND a.bin_id = b.bin_id) AS audit_id
+                FROM bins b JOIN counts c ON c.id = b.count_id JOIN comparisons p ON p.count_id = b.count_id) AS pairs
+            ) AS judged""",
+    "INSERT INTO rank_totals SELECT 'calibrated', count(*), now() FROM current_comparisons",
+    """INSERT INTO models (model_version, first_at) SELECT model_version, min(recorded_at) FROM counts
+        GROUP BY model_version""",
+    """INSERT INTO confusion_totals SELECT 'inventory', model_version, least(expected, 6), predicted, count(*), now()
+        FROM comparisons GROUP BY 2, 3, 4""",
+    """INSERT INTO comparison_hours SELECT date_trunc('hour', compared_at), model_version, outcome, count(*),
+        count(*) FILTER (WHERE abs(error) <= 1), sum(abs(error)), sum(error * error), now()
+        FROM comparisons GROUP BY 1, 2, 3""",
+    """INSERT INTO photo_hours SELECT date_trunc('hour', recorded_at), model_version, least(9, floor(top * 10)),
+        count(*), sum(top), now() FROM (SELECT recorded_at, model_version,
+            CAST(probabilities ->> CAST(predicted AS integer) AS double precision) AS top FROM counts) AS counted
+        GROUP BY 1, 2, 3""",
+)
 SEQUENCES = "SELECT setval(pg_get_serial_sequence('{0}', 'id'), (SELECT max(id) FROM {0}))"
-P_VALUES = """
-    UPDATE current_comparisons SET p_value = p, p_missing = p, p_surplus = p, doubt = p, doubt_one_sided = p
-    FROM (SELECT bin_id AS of_bin, bucket AS of_bucket,
-        least(1, greatest(0.0005, chance * (0.5 + random()) * 3)) AS p FROM current_comparisons) AS made
-    WHERE bin_id = of_bin AND bucket = of_bucket
-"""
 
 
 def fill(engine: Engine, bins: int) -> None:
-    """Write the records, migrate them, and give them p-values."""
-    migrate(engine, BEFORE)
+    """Write the records."""
+    migrate(engine)
     for first in range(1, bins + 1, CHUNK):
         last = min(first + CHUNK - 1, bins)
         with engine.begin() as connection:
@@ -124,14 +144,8 @@ def fill(engine: Engine, bins: int) -> None:
         for table in ("counts", "expectations", "comparisons"):
             connection.execute(text(SEQUENCES.format(table)))
         connection.execute(text(BUSY), {"photos": BUSY_PHOTOS, "bin": BUSY_BIN})
-        for statement in TOTALS:
+        for statement in (*TOTALS, *FOLLOWS):
             connection.execute(text(statement))
-    began = time.perf_counter()
-    migrate(engine)
-    print(f"migrated to this release in {time.perf_counter() - began:.0f} s", flush=True)
-    with engine.begin() as connection:
-        connection.execute(text(P_VALUES))
-        connection.execute(text("UPDATE rank_totals SET kind = 'calibrated'"))
     with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
         connection.execute(text("VACUUM ANALYZE"))
 
@@ -149,15 +163,17 @@ class Questions:
         lists = {
             "": dict,
             ", flagged, not audited": lambda: {"flagged": "true", "audited": "false"},
+            ", missing, not audited": lambda: {"direction": "missing", "audited": "false"},
+            ", surplus, flagged": lambda: {"direction": "surplus", "flagged": "true"},
             ", audited": lambda: {"audited": "true"},
             ", three or more under": lambda: {"direction": "missing", "size": 3},
-            ", six over": lambda: {"direction": "over", "size": 6},
+            ", six over": lambda: {"direction": "surplus", "size": 6},
             ", bins that begin with 2 digits": lambda: {"prefix": f"{self._bin()[:2]}"},
             ", bins that begin with 4 digits": lambda: {"prefix": self._bin()[:4]},
             ", bins that begin with 6 digits": lambda: {"prefix": self._bin()[:6]},
             ", keys that begin with 4 digits": lambda: {"prefix": f"bin-images/{self._bin()[:4]}"},
             ", photos of one day": self._day,
-            ", photos of one day, over by 2": lambda: self._day() | {"direction": "over", "size": 2},
+            ", photos of one day, over by 2": lambda: self._day() | {"direction": "surplus", "size": 2},
             ", the older model": lambda: {"model": "bench-1"},
             ", all that agree": lambda: {"direction": "exact"},
             ", further down": lambda: {"after": self._random.choice(self._cursors)},
@@ -166,6 +182,11 @@ class Questions:
         return api | {
             "API: overview": lambda: "/api/overview?span=90d",
             "API: level": lambda: "/api/level?alpha=" + self._random.choice(("0.01", "0.05", "0.1", "0.2", "0.5")),
+            "API: level, missing": lambda: "/api/level?direction=missing&alpha=" + self._random.choice(("0.05", "0.2")),
+            **{
+                f"API: list of {name}": lambda name=name: f"/api/lists/{name}"
+                for name in ("failed", "without-quantity", "without-photo")
+            },
             "API: a bin": lambda: f"/api/bin?id={self._bin()}",
             f"API: a bin with {BUSY_PHOTOS:,} photos": lambda: f"/api/bin?id={BUSY_BIN}",
             "API: models": lambda: "/api/models",
