@@ -71,7 +71,8 @@ class Asked(BaseModel):
 
     def export(self, alpha: float) -> str:
         """For the same bins as a file: the API's own parameters."""
-        return _encoded(self.filters.model_dump(mode="json", exclude_defaults=True) | {"alpha": alpha})
+        named = {"direction": self.direction.value} if self.direction else {}  # also the default of the filters
+        return _encoded(self.filters.model_dump(mode="json", exclude_defaults=True) | named | {"alpha": alpha})
 
     @property
     def _said(self) -> dict[str, Any]:

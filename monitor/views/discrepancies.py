@@ -255,10 +255,12 @@ def _proven(connection: Connection, alpha: float, direction: Suspicion) -> list[
     """
     lately = select(Audit.__table__).order_by(Audit.id.desc()).limit(PROVEN).subquery()
     of_pair = and_(Comparison.count_id == lately.c.count_id, Comparison.expected == Expectation.quantity)
+    # Beyond 5, the ledger's error is 0, and the p-value alone says which bins differ.
+    beyond_five = and_(Comparison.predicted == MORE, Comparison.expected >= MORE)
     flagged = {
-        Suspicion.EITHER: (Comparison.p_value <= alpha, Comparison.error != 0),
-        Suspicion.MISSING: (Comparison.p_missing <= alpha, Comparison.error < 0),
-        Suspicion.SURPLUS: (Comparison.p_surplus <= alpha, Comparison.error > 0),
+        Suspicion.EITHER: (Comparison.p_value <= alpha, or_(Comparison.error != 0, beyond_five)),
+        Suspicion.MISSING: (Comparison.p_missing <= alpha, or_(Comparison.error < 0, beyond_five)),
+        Suspicion.SURPLUS: (Comparison.p_surplus <= alpha, or_(Comparison.error > 0, beyond_five)),
     }[direction]
     statement = (
         select(Comparison.count_id, Comparison.expected, lately.c.quantity)

@@ -128,6 +128,34 @@ def test_the_list_comes_in_pages(floor: Running, known: Recorder) -> None:
     assert _bins(Parsed(floor.page(str(back)))) == _bins(first)
 
 
+@pytest.fixture
+def for_missing(known: Recorder, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
+    """A monitor whose settings look for missing items."""
+    monkeypatch.setenv("BINWATCH_DATABASE_URL", known.engine.url.render_as_string(hide_password=False))
+    monkeypatch.setenv("BINWATCH_S3_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("BINWATCH_BUCKET", BUCKET)
+    monkeypatch.setenv("BINWATCH_FLAG_DIRECTION", "missing")
+    with running_monitor() as running:
+        yield running
+
+
+def test_the_settings_choose_the_direction_and_the_form_another(for_missing: Running, known: Recorder) -> None:
+    _calibrate(known.engine)
+    known.pair("fewer", predicted=0, expected=5)
+    known.pair("more", predicted=5, expected=0)
+    page = Parsed(for_missing.page("/discrepancies?prefix=fewer"))
+    assert "1 of 2 bins flagged as missing items" in page.text
+    assert "about 50 look so much as if items were missing." in page.text
+    assert _bins(Parsed(for_missing.page("/discrepancies?prefix=more"))) == []
+    either = Parsed(for_missing.page("/discrepancies?prefix=more&direction=either"))
+    assert _bins(either) == ["more"]
+    sheet = next(link["href"] for link in either.tags("a") if "download" in link)
+    assert [line.split(",")[0] for line in for_missing.get(str(sheet)).text.splitlines()] == ["bin", "more"]
+    listed = for_missing.get("/api/discrepancies?prefix=more").json()["items"]
+    assert (listed, for_missing.get("/api/level").json()["direction"]) == ([], "missing")
+    assert for_missing.get("/api/level?direction=surplus").json()["flagged"] == 1
+
+
 def test_the_level_is_said_in_words(floor: Running, known: Recorder) -> None:
     assert "has no calibration" in Parsed(floor.page("/discrepancies")).text
     _calibrate(known.engine)
