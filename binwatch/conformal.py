@@ -58,14 +58,15 @@ def scores_of(probabilities: Sequence[float], quantity: int) -> dict[Suspicion, 
     Of MISSING, 1 − probability of `quantity` or more; of SURPLUS, 1 − probability of `quantity` or fewer; of EITHER,
     the larger one. From 0 to 1, rounded.
     """
-    expected = min(quantity, len(probabilities) - 1)
-    missing = _rounded(sum(probabilities[:expected]))
-    surplus = _rounded(sum(probabilities[expected + 1 :]))
+    # As workers round them: a photo must not look odder than the very same one among the calibration photos.
+    rounded = [round(each, _DIGITS) for each in probabilities]
+    expected = min(quantity, len(rounded) - 1)
+    missing = _rounded(sum(rounded[:expected]))
+    surplus = _rounded(sum(rounded[expected + 1 :]))
     return {Suspicion.EITHER: max(missing, surplus), Suspicion.MISSING: missing, Suspicion.SURPLUS: surplus}
 
 
 def _rounded(share: float) -> float:
-    # Sums of the same numbers differ in their last digits, and would make a photo look odder than itself.
     return min(max(round(share, _DIGITS), 0.0), 1.0)
 
 

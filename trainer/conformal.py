@@ -19,7 +19,7 @@ import typer
 from binwatch import command_line, conformal
 from binwatch.bundle import Calibration
 from binwatch.console import remark
-from binwatch.counts import CLASSES, names_of
+from binwatch.counts import CLASSES, MORE, names_of
 from trainer.data.split import Split
 from trainer.errors import DataError
 from trainer.renew import Answers, Every, Folder, Index, Photos, renew
@@ -29,20 +29,20 @@ app = typer.Typer(add_completion=False, help=__doc__, pretty_exceptions_enable=F
 
 def calibration_of(found: Answers) -> Calibration:
     """Calibration by photos as the model answered them."""
-    photos = found.photos
-    if not np.isin(photos.labels, found.classes).any():
-        raise DataError(
-            f"none of {len(photos)} {found.name} photos shows what the model can answer ({names_of(found.classes)});"
-            " name others with --split or --index"
-        )
+    photos, classes = found.photos, found.classes
     kept = np.arange(len(photos))
     if found.distribution.shape[1] > len(CLASSES):
-        # What is labelled with the fewest items that it may show would look less odd than it is.
+        # What is labelled with the fewest items that it may show would look less odd than it is; and no other class
+        # says what a photo of more than 5 looks like to a model that tells such numbers apart.
         kept = np.flatnonzero(photos.targets >= 0)
+        classes = tuple(index for index in classes if index != MORE or MORE in photos.labels[kept])
+    if not np.isin(photos.labels[kept], classes).any():
+        raise DataError(
+            f"none of {len(photos)} {found.name} photos shows what the model can answer ({names_of(found.classes)}) and"
+            " is labelled with a number; name others with --split or --index"
+        )
     groups = [photos.groups[place] for place in kept]
-    return conformal.calibrate(
-        found.distribution[kept], photos.quantities[kept], groups, found.name, answers=found.classes
-    )
+    return conformal.calibrate(found.distribution[kept], photos.quantities[kept], groups, found.name, answers=classes)
 
 
 def _parts(calibration: Calibration) -> str:

@@ -12,7 +12,7 @@ from enum import StrEnum
 
 from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, and_, select, update
 
-from binwatch.counts import Outcome, class_of, error_of, outcome_of
+from binwatch.counts import Outcome, class_of, error_of, outcome_by, outcome_of
 from binwatch.errors import BinwatchError
 from binwatch.keys import bin_id as one_bin_id
 from binwatch.records.comparing import CONFUSION_LABELS, Against, confusion
@@ -63,7 +63,7 @@ class Audited:
     @property
     def of_inventory(self) -> Outcome | None:
         """How the expected quantity compares with the truth."""
-        return None if self.expected is None else outcome_of(class_of(self.expected), self.quantity)
+        return None if self.expected is None else outcome_by(self.expected - self.quantity)
 
 
 def add_audit(

@@ -25,8 +25,8 @@ RANKED_AT_A_TIME = 1000
 """Rows in a transaction of `rank`."""
 _PROGRESS = 100
 """Transactions between two log lines of `rank`."""
-_UNKNOWN = 2.0
-"""Doubt of a bin whose count has no probabilities."""
+UNKNOWN = 2.0
+"""Doubt of a bin of which the model says nothing, or whose expected class it is certain of."""
 
 
 class Ranked(StrEnum):
@@ -135,8 +135,8 @@ def rank(engine: Engine, models: Sequence[str] | None = None) -> int:
     return ranked
 
 
-_WITHOUT = (CurrentComparison.doubt >= 1, CurrentComparison.doubt < _UNKNOWN, CurrentComparison.p_value.is_(None))
-"""Without probabilities (doubt 2) a bin never gets a p-value. Doubt 1 is a p-value of 1, or none and probability 0."""
+_WITHOUT = (CurrentComparison.doubt >= 1, CurrentComparison.doubt <= UNKNOWN, CurrentComparison.p_value.is_(None))
+"""Doubt 1 is a p-value of 1, or none and probability 0. What stays without p-value is looked at with each call."""
 _PLACE = (CurrentComparison.doubt, CurrentComparison.chance, CurrentComparison.comparison_id)
 
 

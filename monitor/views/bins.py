@@ -11,7 +11,6 @@ from sqlalchemy import Connection, RowMapping, select
 
 from binwatch.counts import (
     CLASSES,
-    Beyond,
     Outcome,
     Suspicion,
     beyond,
@@ -27,7 +26,7 @@ from binwatch.records.audits import UnknownBin
 from binwatch.records.engine import can_hold
 from binwatch.records.tables import Audit, Bin, Count, CurrentComparison, Expectation
 from monitor.photos import can_be_shown, was_replaced
-from monitor.views.discrepancies import is_flagged
+from monitor.views.discrepancies import chance_of, is_flagged
 
 HISTORY = 50
 """Photos, expected quantities and audits that are listed at most, the newest first."""
@@ -185,14 +184,14 @@ def read_bin(
             CurrentComparison.bucket == bucket, CurrentComparison.bin_id == bin_id
         ),
     )
-    finer = beyond(photo["predicted"], photo["distribution"]) if photo else None
+    distribution = photo["distribution"] if photo else None
     return BinDetail(
         bucket=bucket,
         bin_id=bin_id,
         photo=_photo(photo, state) if photo else None,
         probabilities=_chances(photo, expected),
         expected=_expected(expected, state) if expected else None,
-        standing=_standing(current, alpha, direction, finer) if current else None,
+        standing=_standing(current, alpha, direction, distribution) if current else None,
         alpha=alpha,
         audit=next((audit for audit in audits if audit.of_latest_photo), None),
         photos=[_photo(row, state) for row in photos],
@@ -296,13 +295,14 @@ def _sum(items: Sequence[Item]) -> int | None:
     return sum(quantities) if quantities and len(quantities) == len(items) < MAX_ITEMS else None
 
 
-def _standing(row: RowMapping, alpha: float, direction: Suspicion, finer: Beyond | None) -> Standing:
+def _standing(row: RowMapping, alpha: float, direction: Suspicion, distribution: list[float] | None) -> Standing:
+    finer = beyond(row["predicted"], distribution)
     return Standing(
         comparison_id=row["comparison_id"],
         difference=row["difference"],
         difference_in_words=difference_in_words(row["predicted"], row["expected"], finer),
         outcome=outcome_by(row["difference"]),
-        chance=row["chance"] if row["doubt"] < 2 else None,
+        chance=chance_of(row, distribution),
         p_value=row["p_value"],
         p_missing=row["p_missing"],
         p_surplus=row["p_surplus"],
@@ -325,6 +325,6 @@ def _audit(row: RowMapping, photo: RowMapping | None) -> BinAudit:
         count=None if predicted is None else CLASSES[predicted],
         expected=expected,
         of_count=None if predicted is None else outcome_of(predicted, quantity),
-        of_inventory=None if expected is None else outcome_of(class_of(expected), quantity),
+        of_inventory=None if expected is None else outcome_by(expected - quantity),
         of_latest_photo=photo is not None and (row["key"], row["etag"]) == (photo["key"], photo["etag"]),
     )

@@ -22,16 +22,15 @@ from binwatch.counts import (
     Outcome,
     Suspicion,
     beyond,
-    class_of,
     count_in_words,
     difference_in_words,
+    difference_of,
     is_suspect,
     outcome_by,
-    outcome_of,
 )
 from binwatch.errors import BinwatchError
 from binwatch.keys import bin_id as one_bin_id
-from binwatch.records.current import Ranked
+from binwatch.records.current import UNKNOWN, Ranked
 from binwatch.records.engine import can_hold
 from binwatch.records.tables import Audit, Comparison, Count, CurrentComparison, Expectation, RankTotal
 
@@ -124,7 +123,7 @@ class Discrepancy(BaseModel):
     difference_in_words: str
     outcome: Outcome
     chance: float | None
-    """Probability that the model gives to the expected quantity."""
+    """Probability that the model gives to the expected quantity (of more than 5, as a class, if it knows only that)."""
     p_value: float | None
     """How odd the photo is for a correctly recorded bin; None without calibration."""
     p_missing: float | None
@@ -255,23 +254,28 @@ def _proven(connection: Connection, alpha: float, direction: Suspicion) -> list[
     """
     lately = select(Audit.__table__).order_by(Audit.id.desc()).limit(PROVEN).subquery()
     of_pair = and_(Comparison.count_id == lately.c.count_id, Comparison.expected == Expectation.quantity)
-    # Beyond 5, the ledger's error is 0, and the p-value alone says which bins differ.
-    beyond_five = and_(Comparison.predicted == MORE, Comparison.expected >= MORE)
-    flagged = {
-        Suspicion.EITHER: (Comparison.p_value <= alpha, or_(Comparison.error != 0, beyond_five)),
-        Suspicion.MISSING: (Comparison.p_missing <= alpha, or_(Comparison.error < 0, beyond_five)),
-        Suspicion.SURPLUS: (Comparison.p_surplus <= alpha, or_(Comparison.error > 0, beyond_five)),
+    p_value = {
+        Suspicion.EITHER: Comparison.p_value,
+        Suspicion.MISSING: Comparison.p_missing,
+        Suspicion.SURPLUS: Comparison.p_surplus,
     }[direction]
+    columns = (Comparison.count_id, Comparison.predicted, Comparison.expected, Count.distribution, lately.c.quantity)
     statement = (
-        select(Comparison.count_id, Comparison.expected, lately.c.quantity)
+        select(*columns)
         .select_from(lately)
         .join(Expectation, Expectation.id == lately.c.expectation_id)
         .join(Comparison, of_pair)
-        .where(*flagged)
+        .join(Count, Count.id == Comparison.count_id)
+        .where(p_value <= alpha)
     )
-    found = connection.execute(statement.order_by(lately.c.id))
-    last = {(count, expected): quantity for count, expected, quantity in found}
-    return [class_of(expected) != class_of(quantity) for (_, expected), quantity in last.items()]
+    found = connection.execute(statement.order_by(lately.c.id)).mappings()
+    last = {(row["count_id"], row["expected"]): row for row in found}
+    return [row["expected"] != row["quantity"] for row in last.values() if _differs(row, direction)]
+
+
+def _differs(row: RowMapping, direction: Suspicion) -> bool:
+    finer = beyond(row["predicted"], row["distribution"])
+    return is_suspect(difference_of(row["predicted"], row["expected"], finer), direction)
 
 
 def _flagged(alpha: float, direction: Suspicion) -> tuple[ColumnElement[bool], ...]:
@@ -392,7 +396,7 @@ def _discrepancy(row: RowMapping, alpha: float, direction: Suspicion) -> Discrep
             quantity=row["audit_quantity"],
             auditor=row["audit_auditor"],
             audited_at=row["audit_at"],
-            of_inventory=outcome_of(class_of(row["expected"]), row["audit_quantity"]),
+            of_inventory=outcome_by(row["expected"] - row["audit_quantity"]),
         )
     finer = beyond(row["predicted"], row["distribution"])
     return Discrepancy(
@@ -409,13 +413,25 @@ def _discrepancy(row: RowMapping, alpha: float, direction: Suspicion) -> Discrep
         difference=row["difference"],
         difference_in_words=difference_in_words(row["predicted"], row["expected"], finer),
         outcome=outcome_by(row["difference"]),
-        chance=row["chance"] if row["doubt"] < 2 else None,
+        chance=chance_of(row, row["distribution"]),
         p_value=row["p_value"],
         p_missing=row["p_missing"],
         p_surplus=row["p_surplus"],
         flagged=is_flagged(row, alpha, direction),
         audit=said,
     )
+
+
+def chance_of(row: RowMapping, distribution: Sequence[float] | None) -> float | None:
+    """Probability of the expected quantity of a row of `current_comparisons`, as fine as the model tells numbers apart.
+
+    None if the model says nothing of it.
+    """
+    if row["p_value"] is None and row["doubt"] >= UNKNOWN:
+        return None
+    if distribution is None:
+        return float(row["chance"])
+    return float(distribution[min(row["expected"], len(distribution) - 1)])
 
 
 def is_flagged(row: RowMapping, alpha: float, direction: Suspicion) -> bool:

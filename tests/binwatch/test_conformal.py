@@ -88,7 +88,7 @@ def test_photos_alike_are_alike(chance: float) -> None:
     probabilities = np.full((200, len(EVERY)), (1 - chance) / 6, np.float32)
     probabilities[:, 2] = chance
     values = PValues(calibrate(probabilities, np.full(200, 2), [str(n) for n in range(200)], "test"))
-    found = values.of([float(each) for each in probabilities[0]], 2)
+    found = values.of([round(float(each), 6) for each in probabilities[0]], 2)  # as workers record them
     assert found is not None
     assert set(found.values()) == {1.0}
 

@@ -220,6 +220,18 @@ def test_a_bin_whose_expected_class_has_probability_0_gets_its_rank(records_engi
     assert [row["p_value"] for row in rows(records_engine, CurrentComparison)] == [0.2, 1.0]
 
 
+def test_a_bin_whose_expected_class_is_certain_gets_its_rank(records_engine: Engine) -> None:
+    """Its doubt is that of a bin without probabilities. Beyond five it may be the oddest of all."""
+    said = [0.0] * 6 + [0.0] * 10 + [0.2, 0.6, 0.2, 0.0, 0.0, 0.0]
+    finer = {"probabilities": [0.0] * 6 + [1.0], "distribution": said}
+    store = Store(records_engine)
+    store.add_counts([count("few", 6, **finer), count("none", 6, probabilities=None)])
+    store.add_expectations([expect("few", 40), expect("none", 40)])
+    store.use_model("v1", CALIBRATION)
+    assert [rank(records_engine), rank(records_engine)] == [1, 0]
+    assert [row["p_missing"] for row in rows(records_engine, CurrentComparison)] == [0.2, None]
+
+
 def test_totals_of_ranked_bins_are_what_a_scan_finds(records_engine: Engine) -> None:
     store = Store(records_engine)
 

@@ -12,11 +12,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, update
 
-from binwatch.bundle import Reference
-from binwatch.counts import Outcome
+from binwatch.bundle import Calibration, Reference
+from binwatch.counts import Outcome, Suspicion
 from binwatch.errors import MetadataReason, Reason
 from binwatch.records.audits import UnknownBin
 from binwatch.records.hours import hour_of
+from binwatch.records.store import Store
 from binwatch.records.tables import ComparisonHour, PhotoHour
 from monitor.views.bins import HISTORY, read_bin
 from monitor.views.discrepancies import (
@@ -29,6 +30,7 @@ from monitor.views.discrepancies import (
 )
 from monitor.views.models import read_models
 from monitor.views.overview import Span, read_overview, read_trend
+from tests.calibrations import category
 from tests.monitor.conftest import Recorder, Running
 from tests.monitor.drifting import BUCKET, DAY, MODEL
 from tests.monitor.html import Parsed
@@ -346,8 +348,26 @@ def test_a_count_beyond_five_says_how_many(recorder: Recorder, monitor: Running)
     page = Parsed(monitor.page(f"/bin?id=a&bucket={BUCKET}")).text
     assert "probably 16 to 19" in page
     assert "23 fewer" in page
+    assert "The model gives the expected quantity 2.0" in page, "40 is beyond 20, not the whole class"
     latest = monitor.get("/api/overview").json()["latest"]
     assert [(each["count"], each["difference_in_words"]) for each in latest] == [("about 17", "23 fewer")]
+
+
+def test_a_flag_beyond_five_proves_right(recorder: Recorder, monitor: Running) -> None:
+    """40 and 17 are one class, but not the same quantity. What differs in no item was never flagged."""
+    every = category((0.3,) * 99)
+    Store(recorder.engine).use_model(MODEL, Calibration(photos=99, split="test", categories=(every,)))
+    said = [0.0] * 6 + [0.005] * 10 + [0.15, 0.5, 0.2, 0.05, 0.03, 0.02]
+    for bin_id, expected, found in (("wrong", 40, 17), ("right", 21, 21), ("agrees", 17, 17)):
+        recorder.count(f"bin-images/{bin_id}.jpg", 6, distribution=said)
+        recorder.expect(bin_id, expected)
+        recorder.audit(bin_id, found)
+    with recorder.engine.connect() as connection:
+        level = read_level(connection, 0.05, Suspicion.MISSING)
+        items = read_discrepancies(connection, Filters(direction=Direction.ALL), 0.05).items
+    assert (level.flagged, level.checked, level.inventory_wrong) == (2, 2, 1)
+    said_of = {one.bin_id: one.audit.of_inventory for one in items if one.audit}
+    assert said_of == {"wrong": Outcome.OVER, "right": Outcome.EXACT, "agrees": Outcome.EXACT}
 
 
 def test_a_bin_of_which_nothing_is_known(monitor: Running) -> None:

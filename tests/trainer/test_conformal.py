@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from binwatch.bundle import Bundle
 from binwatch.errors import BundleError
 from trainer import conformal
+from trainer.data.dataset import PhotoSet
+from trainer.data.index import Row
+from trainer.data.split import Split
+from trainer.errors import DataError
+from trainer.renew import Answers
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 
@@ -56,3 +63,18 @@ def test_the_starter_model_is_calibrated() -> None:
     assert calibration.split == "test"
     assert sorted(index for part in calibration.categories for index in part.classes) == list(range(7))
     assert all(len(part.either) >= 100 for part in calibration.categories)
+
+
+def test_more_than_five_has_no_p_values_without_photos_that_say_how_many() -> None:
+    """Neither photos of 5 nor labels of "6 or more" say how odd 40 looks to a model that tells such numbers apart."""
+    rows = tuple(
+        Row(f"{number:05}", 6 if number % 7 == 6 else number % 7, str(number), Split.TEST, number % 7 == 6)
+        for number in range(700)
+    )
+    distribution = np.full((700, 22), 1 / 22)
+    photos = PhotoSet(rows=rows, source=None)  # type: ignore[arg-type]  # nothing is decoded
+    found = conformal.calibration_of(Answers(photos, "test", distribution, np.zeros((700, 1))))
+    assert sorted(index for part in found.categories for index in part.classes) == [0, 1, 2, 3, 4, 5]
+    only = replace(photos, rows=tuple(row for row in rows if row.at_least))
+    with pytest.raises(DataError, match="is labelled with a number"):
+        conformal.calibration_of(Answers(only, "test", distribution[: len(only)], np.zeros((len(only), 1))))
