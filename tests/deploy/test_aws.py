@@ -93,8 +93,8 @@ def test_the_stack_is_made(stack: Stack) -> None:
 
 
 def test_queues_are_what_workers_ask_for(stack: Stack) -> None:
-    settings = Settings(region=REGION)
     sqs = stack.client("sqs")
+    settings = Settings(region=REGION, sqs_endpoint_url=sqs.meta.endpoint_url)
     tasks, events = choose_queues(settings)
     assert events is not None
     tasks.prepare(to_consume=True)  # the names, and that each has a dead-letter queue

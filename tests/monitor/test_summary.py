@@ -74,9 +74,12 @@ def test_nothing_recorded_gives_no_figures() -> None:
 def test_openapi_describes_the_api(monitor: Running) -> None:
     paths = monitor.get("/openapi.json").json()["paths"]
     views = ("overview", "discrepancies", "discrepancies.csv", "level", "bin", "models", "drift", "audits")
+    lists = ("failed", "without-quantity", "without-photo")
     assert set(paths) == {
         *("/healthz", "/metrics", "/api/summary", "/photos/{count_id}"),
         *(f"/api/{view}" for view in views),
+        *(f"/api/lists/{name}" for name in lists),
+        *(f"/api/lists/{name}.{{form}}" for name in lists),
     }
     assert monitor.get("/docs").status_code == 404, "FastAPI's documentation loads scripts from other hosts"
 

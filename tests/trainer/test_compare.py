@@ -22,13 +22,13 @@ def test_two_bundles(grey: Data, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert f"{better}: v2 int8\n{worse}: v1 int8\n" in printed.err
     found = compare_files(better, worse, {"photos": grey.photos, "index": grey.index}, silent())
     assert found.verdict().startswith(f"{better} is better than {worse} on 8 test photos: exact counts +100.0 points")
-    assert printed.err.endswith(f"{found.verdict()}\n")
+    assert printed.out.endswith(f"{found.verdict()}\n")
 
 
 def test_on_every_photo(grey: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     right, nearly = write_grey_bundle(tmp_path, "v2"), write_grey_bundle(tmp_path, "v1", sees=0.9)
     run_cli("compare", nearly, right, *grey.flags, "--every")
-    said = capsys.readouterr().err
+    said = capsys.readouterr().out
     assert f"{nearly} is not found to be better than {right} on 140 photos: exact counts -" in said
     found = compare_files(right, nearly, {"photos": grey.photos, "index": grey.index}, silent(), split=None)
     run_cli("evaluate", nearly, *grey.flags, "--every", "--out", tmp_path / "nearly.json")
@@ -46,7 +46,7 @@ def test_a_checkpoint_and_a_bundle(
     best, last = fitted / "best.pt", fitted / "last.pt"
     bundle = write_grey_bundle(tmp_path, "v1")
     run_cli("compare", best, bundle)
-    assert f"than {bundle} on " in capsys.readouterr().err
+    assert f"than {bundle} on " in capsys.readouterr().out
     run_cli("evaluate", best, "--out", tmp_path / "best.json")
     alone = json.loads((tmp_path / "best.json").read_text(encoding="utf-8"))["metrics"]["test"]["accuracy"]
     found = compare_files(best, last, {}, silent())

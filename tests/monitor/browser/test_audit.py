@@ -166,7 +166,7 @@ def test_pages_of_an_auditor_are_for_everybody(counted: Running, chromium: Brows
 def test_a_filter_is_kept_on_the_way_through_bins(reader: Window) -> None:
     page = reader.open("/discrepancies")
     page.get_by_text("Filter and level").click()
-    page.get_by_label("The photo shows").select_option("under")
+    page.get_by_label("The bin holds").select_option("missing")
     page.get_by_label("Differs by").select_option("3 or more")
     page.get_by_label("Bin or key begins with").fill("1")
     page.get_by_role("button", name="Show", exact=True).click()
