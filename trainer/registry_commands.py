@@ -15,7 +15,10 @@ from binwatch.settings import load_settings
 
 Photos = Annotated[Path | None, typer.Option("--photos", help="Folder or tar of photos (data.photos).")]
 Index = Annotated[
-    Path | None, typer.Option("--index", help="CSV of labels (data.index); none: folders named after quantities.")
+    Path | None,
+    typer.Option(
+        "--index", help="CSV of labels, or a file_list.json (data.index); none: folders named after quantities."
+    ),
 ]
 
 

@@ -117,6 +117,11 @@ def test_networks_that_cannot_be_taken() -> None:
         build(ModelConfig(architecture="swin_tiny_patch4_window7_224"))
 
 
+def test_a_width_that_the_network_does_not_have() -> None:
+    with pytest.raises(ConfigError, match="only resnet50v2 has it, not resnet18"):
+        build(ModelConfig(architecture="resnet18", width=0.25))
+
+
 def test_stochastic_depth_of_timms_networks() -> None:
     def rates(drop_path: float) -> list[float]:
         backbone = TimmBackbone("tf_efficientnet_lite0", drop_path)
