@@ -267,9 +267,9 @@ def test_the_frozen_part_does_not_learn() -> None:
     assert torch.equal(before, model.backbone.layer1[0].pre_bn1.running_mean)
 
 
-@pytest.mark.parametrize("architecture", ["resnet50", "resnet50v2"])
-def test_simplified_is_the_same_function(architecture: str) -> None:
-    config = SMALL.model_copy(update={"architecture": architecture})
+@pytest.mark.parametrize(("architecture", "width"), [("resnet50", 1), ("resnet50v2", 0.125)])
+def test_simplified_is_the_same_function(architecture: str, width: float) -> None:
+    config = SMALL.model_copy(update={"architecture": architecture, "width": width})
     model = unlike_new(build(config))
     with torch.inference_mode():
         x = model.normalise(photos())
