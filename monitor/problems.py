@@ -21,7 +21,7 @@ from monitor.pages.templates import html
 from monitor.photos import NoPhoto
 from monitor.records import RecordsDown
 from monitor.summary import UnknownModel
-from monitor.views.discrepancies import BadCursor
+from monitor.views.paging import BadCursor
 
 
 @dataclass(frozen=True, slots=True)

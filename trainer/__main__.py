@@ -151,8 +151,8 @@ def evaluate(
     console = Console()
     console.print(tables.summary(found.metrics, f"{found.model}: {found.name} photos, 95 % intervals by bin group"))
     console.print(tables.classes(found.main, "by label, and what was answered"))
-    if found.limits():
-        display.warn(f"{found.limits()}")
+    if limits := found.limits():
+        display.warn(limits)
     write(found, file)
     page = file.with_suffix(".html")
     report.write(found, page)

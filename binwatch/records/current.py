@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
-from itertools import count
 
 from sqlalchemy import Connection, Engine, RowMapping, bindparam, delete, func, literal, or_, select, tuple_, update
 
@@ -113,9 +112,9 @@ def rank(engine: Engine, models: Sequence[str] | None = None) -> int:
     call goes on from there. Progress is logged.
     """
     writable = engine.execution_options(**{WRITE: True})
-    calibrations, ranked = Calibrations(), 0
+    calibrations, ranked, chunks = Calibrations(), 0, 0
     after = (1.0, -1.0, 0)
-    for chunk in count(1):
+    while True:
         with writable.begin() as connection:
             found_without = _unranked(connection, models, after)
             if not found_without:
@@ -130,12 +129,12 @@ def rank(engine: Engine, models: Sequence[str] | None = None) -> int:
                 moved = {Ranked.CALIBRATED: len(found), Ranked.UNCALIBRATED: -len(found)}
                 _add(connection, moved, datetime.now(UTC))
                 ranked += len(found)
-        if chunk % _PROGRESS == 0:
+        chunks += 1
+        if chunks % _PROGRESS == 0:
             logger.info("%d bins have got p-values so far", ranked)
-    return ranked
 
 
-_WITHOUT = (CurrentComparison.doubt >= 1, CurrentComparison.doubt <= UNKNOWN, CurrentComparison.p_value.is_(None))
+_WITHOUT = (CurrentComparison.doubt >= 1, CurrentComparison.p_value.is_(None))
 """Doubt 1 is a p-value of 1, or none and probability 0. What stays without p-value is looked at with each call."""
 _PLACE = (CurrentComparison.doubt, CurrentComparison.chance, CurrentComparison.comparison_id)
 

@@ -220,7 +220,14 @@ def _quantities(connection: Connection, bucket: str, bin_id: str, latest: int | 
 
 
 _AUDIT = (
-    select(Audit.__table__, Count.predicted, Count.key, Count.etag, Expectation.quantity.label("expected"))
+    select(
+        Audit.__table__,
+        Count.predicted,
+        Count.distribution,
+        Count.key,
+        Count.etag,
+        Expectation.quantity.label("expected"),
+    )
     .select_from(Audit)
     .outerjoin(Count, Count.id == Audit.count_id)
     .outerjoin(Expectation, Expectation.id == Audit.expectation_id)
@@ -322,7 +329,7 @@ def _audit(row: RowMapping, photo: RowMapping | None) -> BinAudit:
         at=row["audited_at"],
         photo_id=row["count_id"],
         predicted=predicted,
-        count=None if predicted is None else CLASSES[predicted],
+        count=None if predicted is None else count_in_words(predicted, beyond(predicted, row["distribution"])),
         expected=expected,
         of_count=None if predicted is None else outcome_of(predicted, quantity),
         of_inventory=None if expected is None else outcome_by(expected - quantity),

@@ -6,8 +6,6 @@ has no calibration by the probability of the expected quantity, after all that h
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from enum import StrEnum
@@ -28,11 +26,11 @@ from binwatch.counts import (
     is_suspect,
     outcome_by,
 )
-from binwatch.errors import BinwatchError
 from binwatch.keys import bin_id as one_bin_id
 from binwatch.records.current import UNKNOWN, Ranked
 from binwatch.records.engine import can_hold
 from binwatch.records.tables import Audit, Comparison, Count, CurrentComparison, Expectation, RankTotal
+from monitor.views.paging import BadCursor, decode, encode, part_of
 
 MAX_PREFIX = 1024
 """Characters of a prefix: S3's keys have no more bytes."""
@@ -47,10 +45,6 @@ PROVEN = 1_000
 """Audits that tell what flags have been worth: enough for a figure of now, and read in a moment."""
 FEW = 20_000
 """Bins that are sorted in a moment. Fewer are found by what they have in common, more by walking down the ranking."""
-
-
-class BadCursor(BinwatchError):
-    """A cursor that this monitor did not make."""
 
 
 class Direction(StrEnum):
@@ -199,13 +193,11 @@ def read_discrepancies(
     backwards = before is not None
     cursor = _place(before if backwards else after)
     rows = _rows(connection, filters, alpha, cursor, limit + 1, backwards=backwards)
-    more = len(rows) > limit
-    kept = rows[:limit][::-1] if backwards else rows[:limit]
-    has_next, has_previous = (bool(kept), more) if backwards else (more, cursor is not None and bool(kept))
+    part = part_of(rows, limit, is_first=cursor is None, backwards=backwards)
     return DiscrepancyPage(
-        items=[_discrepancy(row, alpha, filters.direction.suspicion) for row in kept],
-        next=_cursor(kept[-1], filters.direction) if has_next else None,
-        previous=_cursor(kept[0], filters.direction) if has_previous else None,
+        items=[_discrepancy(row, alpha, filters.direction.suspicion) for row in part.rows],
+        next=_cursor(part.rows[-1], filters.direction) if part.has_next else None,
+        previous=_cursor(part.rows[0], filters.direction) if part.has_previous else None,
     )
 
 
@@ -226,8 +218,9 @@ def read_level(connection: Connection, alpha: float, direction: Suspicion = Susp
     ranked = dict.fromkeys(Ranked, 0)
     for kind, number in connection.execute(select(RankTotal.kind, RankTotal.bins)):
         ranked[Ranked(kind)] = number
-    flagged = select(func.count(), func.count(CurrentComparison.audit_id)).where(*_flagged(alpha, direction))
-    bins, audited = connection.execute(flagged).one()
+    flagged = _conditions(Filters(direction=Direction(direction), flagged=True), alpha)
+    found = select(func.count(), func.count(CurrentComparison.audit_id)).where(*flagged)
+    bins, audited = connection.execute(found).one()
     proven = _proven(connection, alpha, direction)
     return Level(
         alpha=alpha,
@@ -276,16 +269,6 @@ def _proven(connection: Connection, alpha: float, direction: Suspicion) -> list[
 def _differs(row: RowMapping, direction: Suspicion) -> bool:
     finer = beyond(row["predicted"], row["distribution"])
     return is_suspect(difference_of(row["predicted"], row["expected"], finer), direction)
-
-
-def _flagged(alpha: float, direction: Suspicion) -> tuple[ColumnElement[bool], ...]:
-    difference = CurrentComparison.difference
-    if direction is Suspicion.EITHER:
-        return CurrentComparison.doubt <= alpha, difference != 0
-    return (
-        CurrentComparison.doubt_one_sided <= alpha,
-        difference < 0 if direction is Suspicion.MISSING else difference > 0,
-    )
 
 
 def _rank(
@@ -445,20 +428,17 @@ def _ref(rows: Sequence[RowMapping]) -> BinRef | None:
 
 
 def _cursor(row: RowMapping, direction: Direction) -> str:
-    """Opaque to its reader, so that the ranking may change without breaking anybody."""
-    text = " ".join(repr(row[column.key]) for column in _rank(direction))
-    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+    return encode(" ".join(repr(row[column.key]) for column in _rank(direction)))
 
 
 def _place(cursor: str | None) -> Doubt | None:
     if cursor is None:
         return None
     try:
-        text = base64.urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4)).decode("ascii")
-        doubt, chance, number = text.split(" ")
+        doubt, chance, number = decode(cursor).encode("ascii").split(b" ")  # float takes other scripts' digits, too
         place = (float(doubt), float(chance), int(number))
-    except (ValueError, binascii.Error) as error:
-        raise BadCursor(f"{cursor[:80]!r} is no cursor; take `next` or `previous` of an answer as it is") from error
+    except ValueError as error:
+        raise BadCursor(cursor) from error
     if not (0 <= place[0] <= 2 and 0 <= place[1] <= 1 and 0 < place[2] < 2**63):
-        raise BadCursor(f"{cursor[:80]!r} is no cursor; take `next` or `previous` of an answer as it is")
+        raise BadCursor(cursor)
     return place

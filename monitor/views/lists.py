@@ -1,12 +1,7 @@
-"""The bins and photos behind the overview's numbers that no comparison exists of, and why.
-
-Each list is one query with keyset paging: a page costs the same at the start of a list and far down in it.
-"""
+"""The bins and photos behind the overview's numbers that no comparison exists of, and why. Each list is one query."""
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,12 +14,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import ColumnElement, Connection, RowMapping, Select, func, or_, select, tuple_
 from sqlalchemy.orm import InstrumentedAttribute
 
-from binwatch.counts import CLASSES
+from binwatch.counts import beyond, count_in_words
 from binwatch.errors import REMEDIES, Reason
 from binwatch.metadata import articles_in_words
 from binwatch.records.engine import can_hold
 from binwatch.records.tables import WITHOUT_PHOTO, WITHOUT_QUANTITY, Bin, Count, Expectation
-from monitor.views.discrepancies import MAX_PREFIX, BadCursor
+from monitor.views.discrepancies import MAX_PREFIX
+from monitor.views.paging import BadCursor, decode, encode, part_of
 
 MAX_CURSOR = 3_000
 """Characters of a cursor: it holds a bin's id."""
@@ -78,7 +74,7 @@ class WithoutQuantity(BaseModel):
     photo_at: datetime
     model: str
     count: str | None
-    """"0" to "5", or "more than 5"; None if the photo could not be counted."""
+    """In words: "3", "more than 5", "about 17"; None if the photo could not be counted."""
     reason: str | None
     """Why the photo could not be counted; None if it was."""
     quantity_file: str | None
@@ -159,13 +155,11 @@ def read_list(
     backwards = before is not None
     cursor = _place(listing, before if backwards else after)
     rows = _rows(connection, listing, filters, cursor, limit + 1, backwards=backwards)
-    more = len(rows) > limit
-    kept = rows[:limit][::-1] if backwards else rows[:limit]
-    has_next, has_previous = (bool(kept), more) if backwards else (more, cursor is not None and bool(kept))
+    part = part_of(rows, limit, is_first=cursor is None, backwards=backwards)
     return ListPage[listing.row](  # type: ignore[name-defined]
-        items=[listing.make(row) for row in kept],
-        next=_cursor(listing, kept[-1]) if has_next else None,
-        previous=_cursor(listing, kept[0]) if has_previous else None,
+        items=[listing.make(row) for row in part.rows],
+        next=_cursor(listing, part.rows[-1]) if part.has_next else None,
+        previous=_cursor(listing, part.rows[0]) if part.has_previous else None,
     )
 
 
@@ -224,13 +218,14 @@ def _failed(row: RowMapping) -> FailedPhoto:
 
 
 def _without_quantity(row: RowMapping) -> WithoutQuantity:
+    predicted = row["predicted"]
     return WithoutQuantity(
         bucket=row["bucket"],
         bin_id=row["bin_id"],
         key=row["key"],
         photo_at=row["photo_at"],
         model=row["model_version"],
-        count=None if row["predicted"] is None else CLASSES[row["predicted"]],
+        count=None if predicted is None else count_in_words(predicted, beyond(predicted, row["distribution"])),
         reason=row["reason"],
         quantity_file=row["source"],
         quantity_reason=row["quantity_reason"],
@@ -269,6 +264,7 @@ PHOTOS_WITHOUT_QUANTITY = Listing(
     WithoutQuantity,
     select(
         *(Bin.bin_id, Bin.bucket, Count.key, Bin.photo_at, Count.model_version, Count.predicted, Count.reason),
+        Count.distribution,
         Expectation.source,
         Expectation.reason.label("quantity_reason"),
         Expectation.detail.label("quantity_detail"),
@@ -303,27 +299,21 @@ LISTS: dict[ListName, Listing[Any]] = {
 
 
 def _cursor(listing: Listing[Item], row: RowMapping) -> str:
-    """Opaque, so that the order may change without breaking anybody."""
-    text = json.dumps([row[column.key] for column in listing.order], ensure_ascii=False)
-    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+    return encode(json.dumps([row[column.key] for column in listing.order], ensure_ascii=False))
 
 
 def _place(listing: Listing[Item], cursor: str | None) -> list[Any] | None:
     if cursor is None:
         return None
     try:
-        place = json.loads(base64.urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4)))
-    except (ValueError, binascii.Error, RecursionError) as error:
-        raise _bad(cursor) from error
+        place = json.loads(decode(cursor))
+    except (ValueError, RecursionError) as error:
+        raise BadCursor(cursor) from error
     if not isinstance(place, list) or len(place) != len(listing.order):
-        raise _bad(cursor)
+        raise BadCursor(cursor)
     for value, column in zip(place, listing.order, strict=True):
         is_id = column is Count.id
         fits = type(value) is int and 0 < value <= _LARGEST_ID if is_id else isinstance(value, str) and can_hold(value)
         if not fits:
-            raise _bad(cursor)
+            raise BadCursor(cursor)
     return place
-
-
-def _bad(cursor: str) -> BadCursor:
-    return BadCursor(f"{cursor[:80]!r} is no cursor; take `next` or `previous` of an answer as it is")

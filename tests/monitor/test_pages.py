@@ -509,17 +509,7 @@ def test_it_is_said_what_bins_are_flagged_for(direction: str, says: str) -> None
 
 
 def test_few_flags_may_all_be_chance() -> None:
-    level = Level(
-        alpha=0.05,
-        direction=Suspicion.EITHER,
-        compared=200,
-        calibrated=200,
-        flagged=9,
-        unaudited=9,
-        false_flags=10,
-        checked=0,
-        inventory_wrong=0,
-    )
+    level = LEVEL.model_copy(update={"flagged": 9})
     assert "may all be chance" in sentences.level(level, STEADY)
     assert sentences.level(level.model_copy(update={"flagged": 30}), STEADY).endswith("look before you correct.")
 
@@ -538,23 +528,12 @@ def test_what_flags_have_been_worth_is_said(checked: int, wrong: int, says: str)
 
 
 def test_flags_are_doubted_while_photos_have_drifted() -> None:
-    level = Level(
-        alpha=0.05,
-        direction=Suspicion.EITHER,
-        compared=200,
-        calibrated=200,
-        flagged=30,
-        unaudited=9,
-        false_flags=10,
-        checked=0,
-        inventory_wrong=0,
-    )
     found = DriftInBrief(
         state=State.DRIFTED, at=None, window=Window.DAY, photos=200, signals=[Signal.EXPECTED, Signal.BRIGHTNESS]
     )
-    assert "But photos have drifted (brightness)" in sentences.level(level, found)
+    assert "But photos have drifted (brightness)" in sentences.level(LEVEL, found)
     stock = found.model_copy(update={"signals": [Signal.PREDICTED, Signal.EXPECTED]})
-    assert "drifted" not in sentences.level(level, stock), "each quantity is calibrated by itself"
+    assert "drifted" not in sentences.level(LEVEL, stock), "each quantity is calibrated by itself"
 
 
 @pytest.mark.parametrize(

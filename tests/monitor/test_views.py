@@ -21,7 +21,6 @@ from binwatch.records.store import Store
 from binwatch.records.tables import ComparisonHour, PhotoHour
 from monitor.views.bins import HISTORY, read_bin
 from monitor.views.discrepancies import (
-    BadCursor,
     Direction,
     Filters,
     neighbours,
@@ -30,6 +29,7 @@ from monitor.views.discrepancies import (
 )
 from monitor.views.models import read_models
 from monitor.views.overview import Span, read_overview, read_trend
+from monitor.views.paging import BadCursor
 from tests.calibrations import category
 from tests.monitor.conftest import Recorder, Running
 from tests.monitor.drifting import BUCKET, DAY, MODEL

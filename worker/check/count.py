@@ -12,6 +12,7 @@ from sqlalchemy import Engine as Database
 from sqlalchemy import select
 
 from binwatch.bundle import Bundle, Card
+from binwatch.counts import beyond, count_in_words
 from binwatch.errors import PhotoError
 from binwatch.image import Photo
 from binwatch.photo_stats import PhotoStats, photo_stats
@@ -37,6 +38,13 @@ class Counted(NamedTuple):
     reason: str | None
     detail: str | None
     distribution: list[float] | None = None
+
+    @property
+    def in_words(self) -> str:
+        """The count as people read it; empty if there is none."""
+        return (
+            "" if self.predicted is None else count_in_words(self.predicted, beyond(self.predicted, self.distribution))
+        )
 
 
 @dataclass(frozen=True, slots=True)

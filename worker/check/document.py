@@ -56,7 +56,12 @@ def sheets(findings: Findings, folder: Folder) -> list[Sheet]:
             "photos-without-expectation",
             ("photo", "bin", "counted", "probability"),
             [
-                (_photo(photo), visible(photo.bin), CLASSES[count.predicted or 0], max(count.probabilities or [0]))
+                (
+                    _photo(photo),
+                    visible(photo.bin),
+                    count.in_words,
+                    max(count.probabilities or [0]),
+                )
                 for photo, count in findings.unexpected
             ],
         ),
