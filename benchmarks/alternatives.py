@@ -30,7 +30,7 @@ from pathlib import Path
 
 from benchmarks.cost import Cost
 from binwatch.cores import cores
-from binwatch.keys import Kind, kind_of
+from binwatch.keys import ObjectKind, kind_of
 from binwatch.settings import DEFAULT_MODEL
 
 ROOT = Path(__file__).parents[1]
@@ -57,7 +57,7 @@ def main() -> None:
     options = _options()
     if find_spec("ray") is None:
         sys.exit("Ray is not installed: uv pip install -c requirements.lock -e '.[dev,benchmarks]'")
-    files = sorted(path for path in options.folder.rglob("*") if kind_of(path.name) is Kind.PHOTO)
+    files = sorted(path for path in options.folder.rglob("*") if kind_of(path.name) is ObjectKind.PHOTO)
     if not files:
         sys.exit(f"{options.folder}: no photos here")
     with tempfile.TemporaryDirectory(prefix="binwatch-photos-") as name:

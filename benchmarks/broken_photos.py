@@ -19,7 +19,7 @@ from PIL import Image
 from binwatch.command_line import run
 from binwatch.errors import PhotoError
 from binwatch.image import SIZE, load
-from binwatch.keys import Kind, kind_of
+from binwatch.keys import ObjectKind, kind_of
 from tests.damage import LARGE, SMALL
 
 KINDS: Mapping[str, Callable[[bytes], bytes]] = {
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--photos", type=int, default=120, help="that are damaged; all are tried undamaged")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    paths = sorted(path for path in options.folder.iterdir() if kind_of(path.name) is Kind.PHOTO)
+    paths = sorted(path for path in options.folder.iterdir() if kind_of(path.name) is ObjectKind.PHOTO)
     photos = [path.read_bytes() for path in paths]
     refused = [path.name for path, data in zip(paths, photos, strict=True) if _is_refused(data)]
     print(f"{len(photos)} sound photos, refused: {len(refused)} {' '.join(refused[:5])}")

@@ -31,12 +31,12 @@ from sqlalchemy import func, select
 from benchmarks.command_cost import descendants
 from benchmarks.cost import processor_seconds
 from benchmarks.count_files import limit
-from benchmarks.services import House, RunningWorker, find_versitygw, photos_of, running_house, running_worker
+from benchmarks.services import RunningWorker, Servers, find_versitygw, photos_of, running_servers, running_worker
 from binwatch.bundle import Bundle
 from binwatch.cores import cores
 from binwatch.records.tables import Count
 from worker.engine import Engine
-from worker.metrics import Stage
+from worker.metrics import PhotoStage
 
 WITHIN_S = 600
 SINGLE = 50
@@ -65,22 +65,22 @@ class Whole:
     seconds: float
     processor_s: Mapping[str, float]
     watched_s: float
-    stages: Mapping[Stage, tuple[int, float]]
+    stages: Mapping[PhotoStage, tuple[int, float]]
     batch: float
 
 
 def main() -> None:
     options = _options()
     photos = photos_of(options.folder, options.photos)
-    with running_house(options.versitygw) as house:
-        engine = Engine(Bundle(house.settings.model_dir))
+    with running_servers(options.versitygw) as servers:
+        engine = Engine(Bundle(servers.settings.model_dir))
         engine.warm()
-        put_all(house, photos)
-        before = in_memory(engine, photos, house.settings.batch_size)
-        with running_worker(house.settings) as worker:
-            whole = follow(house, worker, len(photos))
-            after = in_memory(engine, photos, house.settings.batch_size)
-            latencies = [single(house, photo) for photo in photos[: options.single]]
+        put_all(servers, photos)
+        before = in_memory(engine, photos, servers.settings.batch_size)
+        with running_worker(servers.settings) as worker:
+            whole = follow(servers, worker, len(photos))
+            after = in_memory(engine, photos, servers.settings.batch_size)
+            latencies = [single(servers, photo) for photo in photos[: options.single]]
     print(f"{len(photos)} photos, {CORES} cores, {engine.precision}, {engine.provider}")
     show_rates(len(photos), before, after, whole)
     show_stages(whole)
@@ -97,11 +97,11 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def put_all(house: House, photos: list[bytes]) -> None:
+def put_all(servers: Servers, photos: list[bytes]) -> None:
     """Upload all photos, each under a key of its own."""
     with ThreadPoolExecutor(8) as pool:
         keys = (f"bin-images/{n:06}.jpg" for n in range(len(photos)))
-        list(pool.map(house.put, keys, photos))
+        list(pool.map(servers.put, keys, photos))
 
 
 def in_memory(engine: Engine, photos: list[bytes], batch: int) -> Limit:
@@ -111,13 +111,13 @@ def in_memory(engine: Engine, photos: list[bytes], batch: int) -> Limit:
     return Limit(seconds, time.process_time() - processor)
 
 
-def follow(house: House, worker: RunningWorker, photos: int) -> Whole:
+def follow(servers: Servers, worker: RunningWorker, photos: int) -> Whole:
     """Wait until all photos are recorded."""
-    wait_for(house, 1)
+    wait_for(servers, 1)
     began, before = time.perf_counter(), by_program(worker)
-    wait_for(house, photos)
+    wait_for(servers, photos)
     watched, after = time.perf_counter() - began, by_program(worker)
-    with house.database.connect() as connection:
+    with servers.database.connect() as connection:
         first, last = connection.execute(select(func.min(Count.recorded_at), func.max(Count.recorded_at))).one()
         head = connection.scalar(select(func.count()).where(Count.recorded_at == first))
     spent = {program: after[program] - before[program] for program in after}
@@ -125,10 +125,10 @@ def follow(house: House, worker: RunningWorker, photos: int) -> Whole:
     return Whole(photos - int(head or 0), (last - first).total_seconds(), spent, watched, stages, batch)
 
 
-def wait_for(house: House, photos: int) -> None:
+def wait_for(servers: Servers, photos: int) -> None:
     """Wait until so many photos are recorded; exits if that takes too long."""
     deadline = time.monotonic() + WITHIN_S
-    while (found := house.recorded()) < photos:
+    while (found := servers.recorded()) < photos:
         if time.monotonic() > deadline:
             sys.exit(f"only {found} of {photos} photos were recorded within {WITHIN_S} s")
         time.sleep(0.2)
@@ -145,7 +145,7 @@ def by_program(worker: RunningWorker) -> Counter[str]:
     return seconds
 
 
-def scrape(worker: str) -> tuple[dict[Stage, tuple[int, float]], float]:
+def scrape(worker: str) -> tuple[dict[PhotoStage, tuple[int, float]], float]:
     """The worker's own metrics: how often and how many seconds by stage; and the mean size of a batch."""
     text = urllib.request.urlopen(worker + "/metrics", timeout=10).read().decode()
     values = {name: float(value) for name, value in re.findall(r"^(\S+) (\S+)$", text, re.MULTILINE)}
@@ -153,18 +153,18 @@ def scrape(worker: str) -> tuple[dict[Stage, tuple[int, float]], float]:
     def both(name: str, label: str = "") -> tuple[int, float]:
         return int(values[f"{name}_count{label}"]), values[f"{name}_sum{label}"]
 
-    stages = {stage: both("binwatch_worker_stage_seconds", f'{{stage="{stage}"}}') for stage in Stage}
+    stages = {stage: both("binwatch_worker_stage_seconds", f'{{stage="{stage}"}}') for stage in PhotoStage}
     batches, counted = both("binwatch_worker_batch_photos")
     return stages, counted / batches
 
 
-def single(house: House, photo: bytes) -> float:
+def single(servers: Servers, photo: bytes) -> float:
     """Seconds from the end of one upload to its record, with nothing else going on."""
     key = f"bin-images/{uuid.uuid4().hex}.jpg"
-    house.put(key, photo)
+    servers.put(key, photo)
     started = time.perf_counter()
     while True:
-        with house.database.connect() as connection:
+        with servers.database.connect() as connection:
             if connection.scalar(select(Count.id).where(Count.key == key)) is not None:
                 return time.perf_counter() - started
         if time.perf_counter() - started > WITHIN_S:

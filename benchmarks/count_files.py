@@ -22,7 +22,7 @@ import numpy as np
 
 from binwatch.bundle import Bundle
 from binwatch.cores import cores
-from binwatch.keys import Kind, kind_of
+from binwatch.keys import ObjectKind, kind_of
 from binwatch.settings import DEFAULT_MODEL, Settings
 from worker.engine import Engine
 
@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=DEFAULT_MODEL)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    files = sorted(path for path in options.folder.rglob("*") if kind_of(path.name) is Kind.PHOTO)
+    files = sorted(path for path in options.folder.rglob("*") if kind_of(path.name) is ObjectKind.PHOTO)
     photos = [path.read_bytes() for path in files]
     engine = Engine(Bundle(options.model))
     batch = Settings.model_fields["batch_size"].default

@@ -26,7 +26,7 @@ from binwatch.cores import cores
 from binwatch.reference import Observed, Signal, make_reference
 from monitor.drift.estimate import estimated_accuracy
 from monitor.drift.judge import LEVEL, Verdict, judge
-from monitor.drift.windows import Seen
+from monitor.drift.windows import PhotoSample
 
 SIZES = (50, 100, 200, 300, 1000)
 DETECTION_SIZES = (50, 200, 1000)
@@ -68,9 +68,9 @@ def reference_of(photos: Arrays) -> Reference:
     return make_reference(seen)
 
 
-def window_of(photos: Arrays) -> Seen:
+def window_of(photos: Arrays) -> PhotoSample:
     predicted = photos["probabilities"].argmax(axis=1)
-    return Seen(
+    return PhotoSample(
         predicted=predicted,
         confidence=photos["probabilities"].max(axis=1),
         expected=photos["labels"],

@@ -33,7 +33,7 @@ from sqlalchemy import func, select
 
 from binwatch.errors import EventError
 from binwatch.events import MAX_KEY_BYTES, Created, Dialect, parse
-from binwatch.keys import Kind, has_dot_segments, kind_of, skipped
+from binwatch.keys import ObjectKind, has_dot_segments, kind_of, skipped
 from binwatch.logs import MAX_MESSAGE, JsonFormatter, TextFormatter
 from binwatch.records.engine import connect
 from binwatch.records.migrate import migrate
@@ -219,7 +219,7 @@ def judge(body: str | bytes, report: Report) -> None:
     report.slowest_s = max(report.slowest_s, seconds)
     if seconds > MOST_SECONDS:
         raise Finding(f"took {seconds:.0f} s")
-    for kind, items in ((Kind.PHOTO, routed.photos), (Kind.METADATA, routed.metadata)):
+    for kind, items in ((ObjectKind.PHOTO, routed.photos), (ObjectKind.METADATA, routed.metadata)):
         for item in items:
             _check_announced(item, kind)
             report.announced.setdefault(item.key, item)
@@ -228,7 +228,7 @@ def judge(body: str | bytes, report: Report) -> None:
     report.outcomes[_outcome(body, routed)] += 1
 
 
-def _check_announced(item: Created, kind: Kind) -> None:
+def _check_announced(item: Created, kind: ObjectKind) -> None:
     key = item.key
     if not key or "\0" in key or len(key.encode()) > MAX_KEY_BYTES or has_dot_segments(key):
         raise Finding(f"{key[:50]!r} is no key that can be asked for and stored")
@@ -314,7 +314,7 @@ def count_announced(announced: Iterable[Created]) -> list[str]:
     items = sorted(announced, key=lambda item: item.key)
     with tempfile.TemporaryDirectory() as folder, _worker(Path(folder)) as (counting, settings, client):
         for item in items[::2]:
-            data = _PHOTO.read_bytes() if kind_of(item.key) is Kind.PHOTO else b'{"EXPECTED_QUANTITY": 1}'
+            data = _PHOTO.read_bytes() if kind_of(item.key) is ObjectKind.PHOTO else b'{"EXPECTED_QUANTITY": 1}'
             try:
                 client.put_object(Bucket=BUCKET, Key=item.key, Body=data)
             except (ClientError, BotoCoreError):  # moto takes no line break in a key; then it is one that is missing
@@ -322,8 +322,8 @@ def count_announced(announced: Iterable[Created]) -> list[str]:
         outages = []
         for start in range(0, len(items), _GROUP):
             group = items[start : start + _GROUP]
-            outages += counting.count([item for item in group if kind_of(item.key) is Kind.PHOTO])
-            outages += counting.read_metadata([item for item in group if kind_of(item.key) is Kind.METADATA])
+            outages += counting.count([item for item in group if kind_of(item.key) is ObjectKind.PHOTO])
+            outages += counting.read_metadata([item for item in group if kind_of(item.key) is ObjectKind.METADATA])
         pages = list(unrecorded(counting.objects, counting.database, settings, bucket=BUCKET))
         left = [item.key for page in pages for item in (*page.photos, *page.metadata)]
         with counting.database.connect() as connection:

@@ -31,7 +31,7 @@ import numpy.typing as npt
 from binwatch.bundle import Bundle, Calibration
 from binwatch.conformal import ENOUGH, PValues, calibrate, judge
 from binwatch.counts import CLASSES, Suspicion, beyond, class_of, difference_of, in_classes, is_suspect
-from binwatch.metadata import Item, contents
+from binwatch.metadata import Article, contents
 from trainer.data.index import Row, read_index
 from trainer.data.split import Split
 from trainer.display import Display
@@ -47,7 +47,7 @@ LEAST = 1e-4
 
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
-Record = tuple[int, Sequence[Item]]
+Record = tuple[int, Sequence[Article]]
 """A quantity, and the articles that it is made up of."""
 
 
@@ -71,29 +71,29 @@ class Bin:
         return class_of(self.record[0])
 
 
-def too_many(items: int) -> Callable[[Record, Item], Record | None]:
+def too_many(items: int) -> Callable[[Record, Article], Record | None]:
     """So many units of a listed article are recorded that are not there."""
     return lambda record, _: (record[0] + items, record[1]) if record[1] else None
 
 
-def article_too_many(record: Record, other: Item) -> Record | None:
+def article_too_many(record: Record, other: Article) -> Record | None:
     """One unit of an article is recorded that is not there."""
     return record[0] + 1, [*record[1], other]
 
 
-def unit_too_few(record: Record, _: Item) -> Record | None:
+def unit_too_few(record: Record, _: Article) -> Record | None:
     """A unit is not recorded of an article of which there are several."""
     quantity, items = record
     return (quantity - 1, items) if any((item["quantity"] or 0) > 1 for item in items) else None
 
 
-def article_too_few(record: Record, _: Item) -> Record | None:
+def article_too_few(record: Record, _: Article) -> Record | None:
     """One of several articles is not recorded at all: the first, and files are in no order."""
     (quantity, items), units = record, record[1][0]["quantity"] if len(record[1]) > 1 else None
     return (quantity - units, items[1:]) if units and units <= quantity else None
 
 
-ERRORS: Mapping[str, Callable[[Record, Item], Record | None]] = {
+ERRORS: Mapping[str, Callable[[Record, Article], Record | None]] = {
     "(correct: false flags)": lambda record, _: record,
     "one unit too many of a listed article": too_many(1),
     "one article too many": article_too_many,

@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from benchmarks.services import ROOT, House, find_versitygw, photos_of, running_house, running_worker
+from benchmarks.services import ROOT, Servers, find_versitygw, photos_of, running_servers, running_worker
 
 SETTLED = 0.1
 """Part of the photos after which memory must not grow: 2,000 of 20,000."""
@@ -61,8 +61,12 @@ def main() -> None:
 
 def of_worker(photos: list[bytes], number: int, versitygw: str) -> list[Look]:
     """Have a worker count `number` photos that come while it runs."""
-    with running_house(versitygw) as house, running_worker(house.settings) as worker, _uploads(house, photos, number):
-        return follow(worker.process, house.recorded, number)
+    with (
+        running_servers(versitygw) as servers,
+        running_worker(servers.settings) as worker,
+        _uploads(servers, photos, number),
+    ):
+        return follow(worker.process, servers.recorded, number)
 
 
 def of_count(photos: list[bytes], number: int, _: str) -> list[Look]:
@@ -91,15 +95,15 @@ def distinct(photo: bytes, number: int) -> bytes:
 
 
 @contextmanager
-def _uploads(house: House, photos: list[bytes], number: int) -> Iterator[None]:
+def _uploads(servers: Servers, photos: list[bytes], number: int) -> Iterator[None]:
     """Put the photos in on threads, never too far ahead of the worker, until all are in or the context ends."""
     over = threading.Event()
 
     def upload(n: int) -> None:
-        while n % 100 == 0 and n - house.recorded() > _AHEAD and not over.wait(0.2):
+        while n % 100 == 0 and n - servers.recorded() > _AHEAD and not over.wait(0.2):
             pass
         if not over.is_set():
-            house.put(f"bin-images/{n:06}.jpg", distinct(photos[n % len(photos)], n))
+            servers.put(f"bin-images/{n:06}.jpg", distinct(photos[n % len(photos)], n))
 
     with ThreadPoolExecutor(_UPLOADERS) as pool:
         for n in range(number):

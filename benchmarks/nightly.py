@@ -30,7 +30,7 @@ from sqlalchemy import select
 from benchmarks.memory import held
 from benchmarks.services import ROOT, photos_of
 from binwatch.events import Created
-from binwatch.keys import Kind, kind_of
+from binwatch.keys import ObjectKind, kind_of
 from binwatch.objects import Objects
 from binwatch.records.engine import connect
 from binwatch.records.migrate import migrate
@@ -161,7 +161,7 @@ def run_nightly(s3: Any, settings: Settings, folder: Path) -> None:
 def count_locally(settings: Settings) -> None:
     migrate(connect(settings.database_url.get_secret_value()))
     counting = Counting(settings)
-    listed = [photo for photo in Objects(settings).list(settings.bucket) if kind_of(photo.key) is Kind.PHOTO]
+    listed = [photo for photo in Objects(settings).list(settings.bucket) if kind_of(photo.key) is ObjectKind.PHOTO]
     started = time.perf_counter()
     for start in range(0, len(listed), GROUP):
         group = [Created(settings.bucket, photo.key, photo.modified) for photo in listed[start : start + GROUP]]

@@ -31,7 +31,7 @@ from binwatch.records.engine import connect
 from binwatch.records.migrate import migrate
 from binwatch.settings import load_settings
 from monitor.app import create_app
-from monitor.server import Server, address_of
+from monitor.server import MonitorServer, address_of
 from monitor.services import make_services
 from tests.services.postgres import running_postgres
 
@@ -245,7 +245,7 @@ def serving(url: str) -> Iterator[httpx.Client]:
     services = make_services(load_settings())
     listener = listen("127.0.0.1", 0)
     ready = threading.Event()
-    server = Server(create_app(services), ready.set)
+    server = MonitorServer(create_app(services), ready.set)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     ready.wait(30)

@@ -26,7 +26,7 @@ from pydantic import SecretStr
 from sqlalchemy import Engine as Database
 from sqlalchemy import func, select
 
-from binwatch.keys import Kind, kind_of
+from binwatch.keys import ObjectKind, kind_of
 from binwatch.records.engine import connect
 from binwatch.records.tables import Count
 from binwatch.settings import EventSource, Settings, adopt_environment, process_environment
@@ -48,7 +48,7 @@ NO_VERSITYGW = (
 
 
 @dataclass(frozen=True, slots=True)
-class House:
+class Servers:
     """All but the worker; `s3` is a client of boto3."""
 
     settings: Settings
@@ -74,7 +74,7 @@ class RunningWorker:
 
 
 @contextmanager
-def running_house(versitygw: str) -> Iterator[House]:
+def running_servers(versitygw: str) -> Iterator[Servers]:
     """Start everything but the worker, and make its settings the environment of this process.
 
     Exits if a server is missing.
@@ -100,7 +100,7 @@ def running_house(versitygw: str) -> Iterator[House]:
         adopt_environment(process_environment(settings) | CREDENTIALS)
         _declare_event_queue(settings, rabbitmq.url)
         stack.enter_context(_versitygw(versitygw, s3_port, rabbitmq.url, settings.event_queue))
-        yield House(settings, _bucket(settings), connect(settings.database_url.get_secret_value()))
+        yield Servers(settings, _bucket(settings), connect(settings.database_url.get_secret_value()))
 
 
 def find_versitygw() -> str:
@@ -124,7 +124,7 @@ def running_worker(settings: Settings) -> Iterator[RunningWorker]:
 
 def photos_of(folder: Path, number: int) -> list[bytes]:
     """So many photos of a folder, repeated if it has fewer. Exits if it has none."""
-    files = sorted(path for path in folder.rglob("*") if kind_of(path.name) is Kind.PHOTO)
+    files = sorted(path for path in folder.rglob("*") if kind_of(path.name) is ObjectKind.PHOTO)
     if not files:
         sys.exit(f"{folder}: no photos here; name a folder with JPEG, PNG, WebP, BMP or GIF files")
     read = [path.read_bytes() for path in files[:number]]

@@ -31,7 +31,7 @@ from benchmarks.alternatives import link
 from benchmarks.cost import Cost
 from benchmarks.services import ROOT
 from binwatch.cores import cores
-from binwatch.keys import Kind, kind_of
+from binwatch.keys import ObjectKind, kind_of
 from binwatch.settings import DEFAULT_MODEL, Settings, process_environment
 from tests.services.rabbitmq import free_ports
 
@@ -74,7 +74,7 @@ def main() -> None:
     options = _options()
     if find_spec("litserve") is None:
         sys.exit("LitServe is not installed: uv pip install -c requirements.lock -e '.[dev,benchmarks]'")
-    files = sorted(path for path in options.folder.rglob("*") if kind_of(path.name) is Kind.PHOTO)
+    files = sorted(path for path in options.folder.rglob("*") if kind_of(path.name) is ObjectKind.PHOTO)
     if not files:
         sys.exit(f"{options.folder}: no photos here")
     runs: dict[str, list[Run]] = {name: [] for name in (LIMIT, BINWATCH, LITSERVE_TUNED, LITSERVE)}

@@ -18,7 +18,7 @@ from binwatch.settings import PREFIX, LogLevel
 from binwatch.version import version
 
 
-class Part(NamedTuple):
+class Subcommand(NamedTuple):
     """A command: where it is, what it is installed with, and what it is for."""
 
     module: str
@@ -28,11 +28,13 @@ class Part(NamedTuple):
 
 
 PARTS = {
-    "check": Part("worker.check.command", "app", "check,cpu", "list bins whose photos do not match an inventory file"),
-    "worker": Part("worker.__main__", "cli", "worker,cpu", "count photos from a queue, or from files (count)"),
-    "monitor": Part("monitor.__main__", "app", "monitor", "serve pages and metrics, enter audits and quantities"),
-    "trainer": Part("trainer.__main__", "app", "trainer", "train, evaluate and promote models"),
-    "settings": Part("binwatch.settings_command", "app", "worker", "print all settings and their values here"),
+    "check": Subcommand(
+        "worker.check.command", "app", "check,cpu", "list bins whose photos do not match an inventory file"
+    ),
+    "worker": Subcommand("worker.__main__", "cli", "worker,cpu", "count photos from a queue, or from files (count)"),
+    "monitor": Subcommand("monitor.__main__", "app", "monitor", "serve pages and metrics, enter audits and quantities"),
+    "trainer": Subcommand("trainer.__main__", "app", "trainer", "train, evaluate and promote models"),
+    "settings": Subcommand("binwatch.settings_command", "app", "worker", "print all settings and their values here"),
 }
 _HELP = {"-h", "--help"}
 _COMPLETION = {"--install-completion", "--show-completion"}
@@ -71,7 +73,7 @@ def _without_options(arguments: list[str]) -> list[str]:
     return arguments[1 if equals else 2 :]
 
 
-def _app(part: Part) -> Callable[..., object]:
+def _app(part: Subcommand) -> Callable[..., object]:
     app: Callable[..., object] = getattr(import_module(part.module), part.app)
     command_line.check_app(app)
     return app

@@ -22,7 +22,7 @@ from pydantic import (
 
 from binwatch.counts import CLASSES, EVERY, HIGHEST
 from binwatch.errors import BundleError
-from binwatch.image import SIZE, Limits, Photo, load
+from binwatch.image import SIZE, ImageLimits, Photo, load
 
 CARD = "card.json"
 INPUT = "photos"
@@ -41,7 +41,7 @@ FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]
 Version = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 
 
-class _Strict(BaseModel):
+class _CardModel(BaseModel):
     # JSON has no NaN: it would be written as null, and the card could not be read again.
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -54,14 +54,14 @@ class Precision(StrEnum):
     INT8 = "int8"
 
 
-class SelfCheck(_Strict):
+class SelfCheck(_CardModel):
     """What a file answered to the photos of binwatch.self_check when it was exported, in their order."""
 
     probabilities: list[list[float]] = Field(min_length=1)
     embeddings: list[list[float]] = Field(min_length=1)
 
 
-class Variant(_Strict):
+class Variant(_CardModel):
     """One ONNX file. `metrics` are measured on the test split with this very file."""
 
     file: FileName
@@ -72,7 +72,7 @@ class Variant(_Strict):
     """None in bundles from before there was one: they are used unchecked."""
 
 
-class Estimate(_Strict):
+class Estimate(_CardModel):
     """A figure with its 95 % bootstrap confidence interval, resampled by bin group."""
 
     value: float
@@ -80,7 +80,7 @@ class Estimate(_Strict):
     high: float
 
 
-class QuantityErrors(_Strict):
+class QuantityErrors(_CardModel):
     """Errors in items over all quantities: the median of the distribution less the true quantity, which is not capped.
 
     Where the median is beyond `Card.highest`, it counts as the number after it.
@@ -92,7 +92,7 @@ class QuantityErrors(_Strict):
     rmse: Estimate
 
 
-class Metrics(_Strict):
+class Metrics(_CardModel):
     """Figures of the fp32 model on one set of labelled photos.
 
     `rmse` and `mae` are in items, with "more than 5" taken as 6; `ece` is the expected calibration error in 15 bins.
@@ -119,7 +119,7 @@ class Metrics(_Strict):
     """Rows are labels, columns predictions, in the order of the classes."""
 
 
-class EmbeddingReference(_Strict):
+class EmbeddingReference(_CardModel):
     """Where embeddings lie: z = axes · (embedding − mean) has mean 0 and variance 1 along each of k axes."""
 
     mean: list[float]
@@ -128,7 +128,7 @@ class EmbeddingReference(_Strict):
     """Shape (k, embedding_size): the k directions of most variance, each divided by its standard deviation."""
 
 
-class Reference(_Strict):
+class Reference(_CardModel):
     """What counts look like when nothing has drifted: the validation photos, seen by the model.
 
     The later fields are optional: a bundle from before they existed is judged by what it has.
@@ -151,7 +151,7 @@ class Reference(_Strict):
     extra: dict[str, Any] = {}
 
 
-class Category(_Strict):
+class Category(_CardModel):
     """Classes that are calibrated together: one alone, or neighbours of which there are too few photos.
 
     Each list holds a score of one photo of each bin and class, ascending; the higher, the odder
@@ -165,7 +165,7 @@ class Category(_Strict):
     surplus: tuple[float, ...] = Field(min_length=1)
 
 
-class Calibration(_Strict):
+class Calibration(_CardModel):
     """How odd correctly recorded photos look to the model: what binwatch.conformal makes p-values with.
 
     In the card and not in a file beside it, since it is small, and as old or as new as the card.
@@ -178,7 +178,7 @@ class Calibration(_Strict):
     categories: tuple[Category, ...] = Field(min_length=1)
 
 
-class Card(_Strict):
+class Card(_CardModel):
     """What is known of a model: enough to use it, to judge it and to say where it came from."""
 
     schema_version: Literal[1] = 1
@@ -233,7 +233,7 @@ class Card(_Strict):
             raise ValueError(f"expected some of the classes {', '.join(map(str, EVERY))}, in this order")
         return answers
 
-    def load_photo(self, data: bytes, limits: Limits = Limits()) -> Photo:  # noqa: B008 (frozen)
+    def load_photo(self, data: bytes, limits: ImageLimits = ImageLimits()) -> Photo:  # noqa: B008 (frozen)
         """One photo as the model sees it. Raises PhotoError, as binwatch.image.load does."""
         return load(data, size=self.input_size, limits=limits, jpeg_quality=self.jpeg_quality)
 

@@ -49,7 +49,7 @@ _TURNED = 5  # and above: width and height change places
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ImageLimits:
     """What a photo may cost, checked before it is decoded.
 
     `max_pixels` beyond PILLOW_MAX_PIXELS has no effect: Pillow refuses such an image by itself.
@@ -75,7 +75,9 @@ class Photo:
     """Whether the upright photo is as wide as the file's is high."""
 
 
-def load(data: bytes, *, size: int = SIZE, limits: Limits = Limits(), jpeg_quality: int | None = None) -> Photo:
+def load(
+    data: bytes, *, size: int = SIZE, limits: ImageLimits = ImageLimits(), jpeg_quality: int | None = None
+) -> Photo:
     """Decode, turn upright and squash one photo.
 
     With `jpeg_quality`, the squashed photo is stored as a JPEG of that quality and read back, for a model that learned
@@ -114,7 +116,7 @@ def _read(read: Read, data: bytes) -> Parts:
         raise PhotoError(Reason.CORRUPT, f"the image header is damaged ({error}); take the photo again") from error
 
 
-def _check_size(parts: Parts, limits: Limits) -> None:
+def _check_size(parts: Parts, limits: ImageLimits) -> None:
     width, height = parts.width, parts.height
     if width * height > limits.max_pixels:
         raise PhotoError(
@@ -124,7 +126,7 @@ def _check_size(parts: Parts, limits: Limits) -> None:
         raise PhotoError(Reason.TOO_MANY_PIXELS, f"{width}×{height}: a side over the limit of {MAX_SIDE:,} pixels")
 
 
-def _takes_too_much(parts: Parts, memory: int, limits: Limits) -> PhotoError:
+def _takes_too_much(parts: Parts, memory: int, limits: ImageLimits) -> PhotoError:
     return PhotoError(
         Reason.TOO_MANY_PIXELS,
         f"{parts.width}×{parts.height} pixels of this {parts.format} take about {memory >> 20:,} MiB to decode, over"

@@ -26,7 +26,7 @@ ENDINGS = ".jpg, .jpeg, .png, .webp, .bmp, .gif and others of the same formats"
 _DOTS = re.compile(r"(^|/)\.\.?(/|$)")
 
 
-class Kind(StrEnum):
+class ObjectKind(StrEnum):
     """What an object is, by its key alone."""
 
     PHOTO = "photo"
@@ -46,12 +46,12 @@ class Skipped(StrEnum):
     """An event about something else than a new object, such as a deletion."""
 
 
-def kind_of(key: str, models_prefix: str = "models/") -> Kind:
+def kind_of(key: str, models_prefix: str = "models/") -> ObjectKind:
     """Kind of the object at `key`. Models live in the same bucket and are neither photo nor metadata.
 
     Space around the name and the case of its ending do not matter: "00123.JPG " is a photo.
     """
-    return Kind.OTHER if key.startswith(models_prefix) else _kind_by_name(key)
+    return ObjectKind.OTHER if key.startswith(models_prefix) else _kind_by_name(key)
 
 
 def skipped(key: str, *own_prefixes: str) -> Skipped | None:
@@ -60,7 +60,7 @@ def skipped(key: str, *own_prefixes: str) -> Skipped | None:
     None for a photo and for metadata, and for what nobody expects to be looked at: the marker of a folder, and what is
     under `own_prefixes` (models, nightly runs).
     """
-    if _kind_by_name(key) is not Kind.OTHER or key.rstrip().endswith("/") or key.startswith(own_prefixes):
+    if _kind_by_name(key) is not ObjectKind.OTHER or key.rstrip().endswith("/") or key.startswith(own_prefixes):
         return None
     if has_dot_segments(key):
         return Skipped.DOT_SEGMENTS
@@ -98,13 +98,13 @@ def bin_id(text: str) -> str:
     return normalize("NFC", text).strip()
 
 
-def _kind_by_name(key: str) -> Kind:
+def _kind_by_name(key: str) -> ObjectKind:
     if key.rstrip().endswith("/") or has_dot_segments(key):
-        return Kind.OTHER
+        return ObjectKind.OTHER
     suffix = _name(key).suffix.lower()
     if suffix in PHOTO_SUFFIXES:
-        return Kind.PHOTO
-    return Kind.METADATA if suffix == METADATA_SUFFIX else Kind.OTHER
+        return ObjectKind.PHOTO
+    return ObjectKind.METADATA if suffix == METADATA_SUFFIX else ObjectKind.OTHER
 
 
 def _name(key: str) -> PurePosixPath:

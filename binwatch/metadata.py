@@ -20,7 +20,7 @@ MAX_TEXT = 200
 """Characters of an article's number and of its name that are kept."""
 
 
-class Item(TypedDict):
+class Article(TypedDict):
     """One kind of article, as the inventory says. Its texts are strangers', but printable and not long."""
 
     sku: str
@@ -43,7 +43,7 @@ def expected_quantity(data: bytes) -> int:
     return value
 
 
-def contents(data: bytes) -> list[Item] | None:
+def contents(data: bytes) -> list[Article] | None:
     """What the quantity is made up of, at most MAX_ITEMS kinds; None if the file does not say. Raises nothing."""
     try:
         document = _parse(data)
@@ -55,22 +55,22 @@ def contents(data: bytes) -> list[Item] | None:
     return list(_items(found))[:MAX_ITEMS]
 
 
-def articles_in_words(items: Sequence[Item]) -> str:
+def articles_in_words(items: Sequence[Article]) -> str:
     """The contents of a bin as one text for a table, at most 1,000 characters."""
     return shortened("; ".join(_article(item) for item in items), _ARTICLES)
 
 
-def _article(item: Item) -> str:
+def _article(item: Article) -> str:
     times = "" if item["quantity"] is None else f"{item['quantity']} × "
     return times + " ".join(filter(None, (item["sku"], item["name"])))
 
 
-def _items(found: dict[str, object]) -> Iterator[Item]:
+def _items(found: dict[str, object]) -> Iterator[Article]:
     for sku, item in found.items():
         if isinstance(item, dict):
             name = item.get("name") or item.get("normalizedName")
             name = name if isinstance(name, str) else ""
-            yield Item(sku=printable(sku), name=printable(name), quantity=_whole(item.get("quantity")))
+            yield Article(sku=printable(sku), name=printable(name), quantity=_whole(item.get("quantity")))
 
 
 def printable(text: str) -> str:

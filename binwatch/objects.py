@@ -80,7 +80,7 @@ class Listed:
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class ObjectHead:
     """Which upload an object is now, without its bytes."""
 
     etag: str
@@ -148,14 +148,14 @@ class Objects:
         except _ERRORS as error:
             raise _explained(error, bucket, key) from error
 
-    def head(self, bucket: str, key: str) -> Head:
+    def head(self, bucket: str, key: str) -> ObjectHead:
         """Which upload the object is now."""
         _check_key(bucket, key)
         try:
             answer = self._client.head_object(Bucket=bucket, Key=key)
             size, modified = answer["ContentLength"], answer["LastModified"]
             etag = _etag(_stated_etag(answer), size, modified)
-            return Head(etag, answer.get("VersionId"), modified, answer.get("ContentEncoding", ""))
+            return ObjectHead(etag, answer.get("VersionId"), modified, answer.get("ContentEncoding", ""))
         except _ERRORS as error:
             raise _explained(error, bucket, key) from error
 

@@ -19,7 +19,7 @@ from binwatch.addresses import RABBITMQ, check_broker, check_endpoint, check_reg
 from binwatch.bin_naming import BinNaming, compiled, naming
 from binwatch.counts import Suspicion
 from binwatch.errors import SettingsError
-from binwatch.image import PILLOW_MAX_PIXELS, Limits
+from binwatch.image import PILLOW_MAX_PIXELS, ImageLimits
 from binwatch.numbers import number
 
 PREFIX = "BINWATCH_"
@@ -340,9 +340,9 @@ class Settings(BaseSettings):
         return naming(self.bin_pattern, self.bin_list)
 
     @property
-    def limits(self) -> Limits:
+    def limits(self) -> ImageLimits:
         """What a photo may cost."""
-        return Limits(
+        return ImageLimits(
             max_bytes=self.max_photo_bytes,
             max_pixels=self.max_photo_pixels,
             max_memory=self.max_photo_memory,

@@ -6,14 +6,14 @@ import io
 
 from PIL import Image
 
-from binwatch.image import Limits, Photo, load
+from binwatch.image import ImageLimits, Photo, load
 
 SIDE = 320
 """Longer side of a small photo, in pixels: twice what pages show, for dense screens."""
 QUALITY = 82
 
 
-def shrink(data: bytes, limits: Limits, side: int = SIDE) -> bytes:
+def shrink(data: bytes, limits: ImageLimits, side: int = SIDE) -> bytes:
     """An upright JPEG of at most `side`×`side` pixels. Raises PhotoError for what cannot be decoded.
 
     The service has one decoder for strangers' bytes, and it makes squares; this stretches them back.

@@ -43,7 +43,7 @@ def demo(
     S3, SQS, a Celery worker and the monitor run on this machine while the demo runs. Exits with 1 if photos are
     unaccounted for, and names them.
     """
-    from demo.house import open_house  # needs packages that are only with the demo
+    from demo.deployment import running_deployment  # needs packages that are only with the demo
     from demo.watch import run
 
     console = Console()
@@ -51,22 +51,24 @@ def demo(
     if photos is None:
         photos, metadata = SAMPLES / "bin-images", metadata or SAMPLES / "metadata"
     roll = find(photos, metadata)
-    with _working_folder(console, keep) as folder, open_house(settings, folder) as house:
+    with _working_folder(console, keep) as folder, running_deployment(settings, folder) as deployment:
         console.print(f"{len(roll.photos)} photos and {len(roll.metadata)} metadata files", highlight=False)
-        result = run(house, roll, patience, console)
+        result = run(deployment, roll, patience, console)
         show(result, console)
         if report is not None:
             result.write(report)
-        address = house.monitor_address()  # a monitor that never answered is an error, too
+        address = deployment.monitor_address()  # a monitor that never answered is an error, too
         if serve:
-            token = house.settings.monitor_token
+            token = deployment.settings.monitor_token
             console.print(f"The monitor's page: {address} (Ctrl-C ends it)", highlight=False)
             if token:
                 says = f"To enter audits there, sign in with the token {token.get_secret_value()}"
                 console.print(says, highlight=False, markup=False)
             _wait_for_interrupt()
-            if not keep and (audits := _audits(house.settings)):
-                console.print(_would_be_lost(audits, house.settings), highlight=False, markup=False, soft_wrap=True)
+            if not keep and (audits := _audits(deployment.settings)):
+                console.print(
+                    _would_be_lost(audits, deployment.settings), highlight=False, markup=False, soft_wrap=True
+                )
                 _wait_for_interrupt()
         if result.unaccounted:
             names = "\n  ".join(result.unaccounted)

@@ -9,7 +9,7 @@ from pathlib import Path
 from threading import Event
 
 from binwatch.errors import BinwatchError
-from binwatch.keys import ENDINGS, Kind, kind_of
+from binwatch.keys import ENDINGS, ObjectKind, kind_of
 from binwatch.objects import Objects
 from binwatch.text import is_text, visible
 
@@ -38,15 +38,15 @@ def find(photos: Path, metadata: Path | None) -> Roll:
     Raises BinwatchError if a folder is not there or there is no photo.
     """
     roll = Roll(
-        photos=_uploads(photos, "bin-images/", Kind.PHOTO),
-        metadata=_uploads(metadata, "metadata/", Kind.METADATA) if metadata else [],
+        photos=_uploads(photos, "bin-images/", ObjectKind.PHOTO),
+        metadata=_uploads(metadata, "metadata/", ObjectKind.METADATA) if metadata else [],
     )
     if not roll.photos:
         raise BinwatchError(f"{photos}: no photos here ({ENDINGS})")
     return roll
 
 
-def _uploads(folder: Path, prefix: str, kind: Kind) -> list[Upload]:
+def _uploads(folder: Path, prefix: str, kind: ObjectKind) -> list[Upload]:
     if not folder.is_dir():
         raise BinwatchError(f"{folder}: no such folder; name one with --photos or --metadata")
     files = (path for path in sorted(folder.rglob("*")) if path.is_file() and kind_of(path.name) is kind)

@@ -31,7 +31,7 @@ class BinReport:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class DemoReport:
     """The whole result. Errors are in items, capped at "more than 5" taken as 6; shares are of those compared."""
 
     photos: int
@@ -62,7 +62,9 @@ def unaccounted(engine: Engine, bucket: str, photos: Sequence[str], metadata: Se
     return [key for key in photos if key not in counted] + [key for key in metadata if key not in read]
 
 
-def make_report(engine: Engine, bucket: str, photos: Sequence[str], metadata: Sequence[str], seconds: float) -> Report:
+def make_report(
+    engine: Engine, bucket: str, photos: Sequence[str], metadata: Sequence[str], seconds: float
+) -> DemoReport:
     """Sum up; `seconds` is the time from the first upload to the last record."""
     with engine.connect() as connection:
         counts = connection.execute(select(Count.__table__).where(Count.bucket == bucket)).mappings().all()
@@ -81,7 +83,7 @@ def make_report(engine: Engine, bucket: str, photos: Sequence[str], metadata: Se
     bins = [_bin(dict(row), expected) for row in sorted(counts, key=lambda row: row["key"])]
     failed = Counter(row["reason"] for row in counts if row["reason"])
     counted = sum(row["reason"] is None for row in counts)
-    return Report(
+    return DemoReport(
         photos=len(photos),
         counted=counted,
         failed=dict(failed),

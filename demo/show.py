@@ -9,12 +9,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from binwatch.counts import CLASSES, Outcome, class_of
-from demo.report import Report
+from demo.report import DemoReport
 
 _MOST_LINES = 20
 
 
-def show(report: Report, console: Console) -> None:
+def show(report: DemoReport, console: Console) -> None:
     """Print the agreement table, the failures and the sums."""
     if report.compared:
         console.print(_table(report))
@@ -29,7 +29,7 @@ def show(report: Report, console: Console) -> None:
         console.print(line, highlight=False, soft_wrap=True)
 
 
-def _table(report: Report) -> Table:
+def _table(report: DemoReport) -> Table:
     outcomes = Counter(
         (class_of(bin_.expected), bin_.outcome)
         for bin_ in report.bins
@@ -43,7 +43,7 @@ def _table(report: Report) -> Table:
     return table
 
 
-def _sums(report: Report) -> list[str]:
+def _sums(report: DemoReport) -> list[str]:
     model = report.model
     lines = [
         f"{report.photos} photos: {report.counted} counted, {sum(report.failed.values())} failed,"

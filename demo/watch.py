@@ -13,24 +13,24 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from binwatch.records.engine import connect
 from demo.camera import Roll, put
-from demo.house import House
-from demo.report import Report, make_report, unaccounted
+from demo.deployment import Deployment
+from demo.report import DemoReport, make_report, unaccounted
 
 _POLL_S = 0.1
 
 
-def run(house: House, roll: Roll, patience_s: float, console: Console) -> Report:
+def run(deployment: Deployment, roll: Roll, patience_s: float, console: Console) -> DemoReport:
     """Upload `roll` and wait for its records. Gives up after `patience_s` seconds in which nothing more is recorded."""
-    engine = connect(house.settings.database_url.get_secret_value())
-    bucket = house.settings.bucket
+    engine = connect(deployment.settings.database_url.get_secret_value())
+    bucket = deployment.settings.bucket
     photos, metadata = [upload.key for upload in roll.photos], [upload.key for upload in roll.metadata]
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     started = time.monotonic()
-    with Progress(*columns, console=console) as progress, _camera(house, roll, progress) as camera:
+    with Progress(*columns, console=console) as progress, _camera(deployment, roll, progress) as camera:
         bar = progress.add_task("recorded", total=len(photos) + len(metadata))
         left, last_change = len(photos) + len(metadata), started
         while left and time.monotonic() - last_change < patience_s:
-            house.check()
+            deployment.check()
             time.sleep(_POLL_S)
             now_left = len(unaccounted(engine, bucket, photos, metadata))
             if now_left != left or not camera.done():
@@ -41,14 +41,19 @@ def run(house: House, roll: Roll, patience_s: float, console: Console) -> Report
 
 
 @contextmanager
-def _camera(house: House, roll: Roll, progress: Progress) -> Iterator[Future[None]]:
+def _camera(deployment: Deployment, roll: Roll, progress: Progress) -> Iterator[Future[None]]:
     """A thread that uploads `roll`; it stops on leaving, so that it never outlives the bucket."""
     bar = progress.add_task("uploaded", total=len(roll.photos) + len(roll.metadata))
     stopping = Event()
     with ThreadPoolExecutor(1, thread_name_prefix="camera") as pool:
         try:
             yield pool.submit(
-                put, house.objects, house.settings.bucket, roll, done=lambda: progress.advance(bar), stopping=stopping
+                put,
+                deployment.objects,
+                deployment.settings.bucket,
+                roll,
+                done=lambda: progress.advance(bar),
+                stopping=stopping,
             )
         finally:
             stopping.set()

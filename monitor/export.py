@@ -22,7 +22,7 @@ COLUMNS = ("bin", "quantity", "auditor", "audited_at", "key", "etag")
 _AT_A_TIME = 5_000
 
 
-class LeftOut(StrEnum):
+class OmissionReason(StrEnum):
     """Why an audit is no label of the photo that is in the bucket now. The set is closed."""
 
     CORRECTED = "corrected by a later audit"
@@ -37,7 +37,7 @@ class Exported:
 
     file: Path
     bins: int = 0
-    left_out: Counter[LeftOut] = field(default_factory=Counter)
+    left_out: Counter[OmissionReason] = field(default_factory=Counter)
 
 
 def export_audits(records: Records, bucket: str, file: Path) -> Exported:
@@ -62,7 +62,7 @@ def export_audits(records: Records, bucket: str, file: Path) -> Exported:
 def _labels(records: Records, bucket: str, done: Exported) -> Iterator[tuple[object, ...]]:
     for bin_id, found in groupby(_audits(records, bucket), lambda row: row["bin_id"]):
         *earlier, last = found
-        done.left_out[LeftOut.CORRECTED] += len(earlier)
+        done.left_out[OmissionReason.CORRECTED] += len(earlier)
         why = _unfit(bin_id, last)
         if why is None:
             at = last["audited_at"].isoformat()
@@ -71,13 +71,13 @@ def _labels(records: Records, bucket: str, done: Exported) -> Iterator[tuple[obj
             done.left_out[why] += 1
 
 
-def _unfit(bin_id: str, last: RowMapping) -> LeftOut | None:
+def _unfit(bin_id: str, last: RowMapping) -> OmissionReason | None:
     # The trainer reads lines, and drops the space around a name.
     if not bin_id.isprintable() or bin_id != bin_id.strip():
-        return LeftOut.ODD_NAME
+        return OmissionReason.ODD_NAME
     if last["key"] is None:
-        return LeftOut.NO_COUNT
-    return None if (last["key"], last["etag"]) == (last["key_now"], last["etag_now"]) else LeftOut.REPLACED
+        return OmissionReason.NO_COUNT
+    return None if (last["key"], last["etag"]) == (last["key_now"], last["etag_now"]) else OmissionReason.REPLACED
 
 
 def _audits(records: Records, bucket: str) -> Iterator[RowMapping]:

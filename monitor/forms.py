@@ -20,7 +20,7 @@ _MAX_FIELDS = 20
 _MAX_PATH = 4_000
 
 
-class Problem(StrEnum):
+class FormProblem(StrEnum):
     """Why a form did nothing. The set is closed: pages have a sentence for each."""
 
     QUANTITY = "quantity"

@@ -12,7 +12,7 @@ from typing import Protocol
 from sqlalchemy import ColumnElement, Connection, FromClause, and_, exists, func, not_, select
 
 from binwatch.errors import BinwatchError, PhotoError, Reason
-from binwatch.image import Limits
+from binwatch.image import ImageLimits
 from binwatch.objects import Fetched, ObjectRefused
 from binwatch.records.tables import Count
 from binwatch.thumbnails import SIDE, shrink
@@ -71,7 +71,7 @@ class Fetches(Protocol):
 class Photos:
     """Photos by the id of their count. A key or bucket that somebody asks for reaches nothing."""
 
-    def __init__(self, records: Records, source: Fetches, limits: Limits) -> None:
+    def __init__(self, records: Records, source: Fetches, limits: ImageLimits) -> None:
         self._records = records
         self._source = source
         self._limits = limits

@@ -20,7 +20,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from binwatch.errors import OutageError, SettingsError
 from binwatch.records.engine import cause, connect
 from binwatch.records.migrate import check_schema
-from binwatch.records.postgres import Session
+from binwatch.records.postgres import TransactionMode
 from binwatch.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -39,8 +39,8 @@ AGAIN_S = 0.2
 """How long a read waits for a free reader while the last answer was none: or a scrape would stand in line behind all
 the pages that people reload meanwhile."""
 
-READING = Session(read_only=True, statement_timeout_s=STATEMENT_TIMEOUT_S)
-WRITING = Session(statement_timeout_s=STATEMENT_TIMEOUT_S)
+READING = TransactionMode(read_only=True, statement_timeout_s=STATEMENT_TIMEOUT_S)
+WRITING = TransactionMode(statement_timeout_s=STATEMENT_TIMEOUT_S)
 
 
 class RecordsDown(OutageError):

@@ -39,7 +39,7 @@ def write_port(path: Path, listener: socket.socket) -> None:
         ) from error
 
 
-class Server(uvicorn.Server):
+class MonitorServer(uvicorn.Server):
     """Serves the app; calls `ready` once requests are answered."""
 
     def __init__(self, app: ASGIApp, ready: Callable[[], None]) -> None:
@@ -59,7 +59,7 @@ def serve(app: ASGIApp, listener: socket.socket, ready: Callable[[], None]) -> N
     # uvicorn finishes what it has in hand and then raises the signal again: by then there is nothing left to do.
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, _stop)
-    Server(app, ready).run(sockets=[listener])
+    MonitorServer(app, ready).run(sockets=[listener])
 
 
 def _stop(_: int, __: FrameType | None) -> None:

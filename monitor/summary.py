@@ -15,7 +15,7 @@ from binwatch.counts import CLASSES, Outcome
 from binwatch.errors import BinwatchError
 from binwatch.records.audits import Subject
 from binwatch.records.bins import PhotoState, QuantityState
-from monitor.totals import COUNTED, Kind, Tally, Totals
+from monitor.totals import COUNTED, RecordKind, Tally, Totals
 
 _Z = 1.959964  # of the two-sided 95 % interval
 
@@ -137,7 +137,7 @@ def summarise(totals: Totals, model: str | None = None) -> Summary:
         agreement=_agreement(totals, chosen or ""),
         audits=_audits(totals, chosen or ""),
         bins=_bins(totals),
-        last=Last(**{kind.value: totals.last.get(kind) for kind in Kind}),
+        last=Last(**{kind.value: totals.last.get(kind) for kind in RecordKind}),
     )
 
 

@@ -18,7 +18,7 @@ COUNTED = ""
 """Where a total is by reason: those that went well."""
 
 
-class Kind(StrEnum):
+class RecordKind(StrEnum):
     """What is recorded."""
 
     PHOTO = "photo"
@@ -64,7 +64,7 @@ class Totals:
     photos: dict[tuple[str, str], int]
     expectations: dict[str, int]
     comparisons: dict[tuple[str, int, Outcome], Tally]
-    last: dict[Kind, datetime]
+    last: dict[RecordKind, datetime]
     """When the last of each kind was recorded; without those of which there is none."""
     in_use: ModelInUse | None
     audits: dict[tuple[Subject, str, int, Outcome], Tally] = field(default_factory=dict)
@@ -103,10 +103,10 @@ def read_totals(connection: Connection) -> Totals:
         },
         last=_last(
             {
-                Kind.PHOTO: photos,
-                Kind.EXPECTED_QUANTITY: expectations,
-                Kind.COMPARISON: comparisons,
-                Kind.AUDIT: audits,
+                RecordKind.PHOTO: photos,
+                RecordKind.EXPECTED_QUANTITY: expectations,
+                RecordKind.COMPARISON: comparisons,
+                RecordKind.AUDIT: audits,
             }
         ),
         in_use=read_model_in_use(connection),
@@ -132,6 +132,6 @@ def _tally(row: RowMapping, number: str) -> Tally:
     return Tally(row[number], row["within_one"], row["absolute_error"], row["squared_error"])
 
 
-def _last(tables: dict[Kind, Iterable[RowMapping]]) -> dict[Kind, datetime]:
+def _last(tables: dict[RecordKind, Iterable[RowMapping]]) -> dict[RecordKind, datetime]:
     newest = {kind: max((row["last_at"] for row in rows), default=None) for kind, rows in tables.items()}
     return {kind: at for kind, at in newest.items() if at is not None}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from binwatch.counts import CLASSES
-from binwatch.inventory.reading import Report
+from binwatch.inventory.reading import InventoryReport
 from binwatch.records.audits import Audited
 from monitor.export import Exported
 
@@ -98,7 +98,7 @@ def exported(done: Exported) -> str:
     return "\n".join(lines)
 
 
-def imported(report: Report, *, listed: bool = True) -> str:
+def imported(report: InventoryReport, *, listed: bool = True) -> str:
     """What became of an imported file's rows."""
     bins = "bin" if report.recorded == 1 else "bins"
     done = f"{number(report.recorded)} {bins} recorded, {number(report.known)} known from an earlier import"

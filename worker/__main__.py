@@ -18,7 +18,7 @@ from binwatch.counts import CLASSES
 from binwatch.errors import BinwatchError
 from binwatch.settings import NightlyBackend, Settings, TransformEnvironment, load_settings
 from binwatch.text import visible
-from worker.output import Format, Line, printable_stdout, write
+from worker.output import Format, ResultLine, printable_stdout, write
 from worker.skipped import SkippedTally
 
 if TYPE_CHECKING:
@@ -251,7 +251,7 @@ def _model_for(places: list[str], settings: Settings) -> Bundle:
     return in_use(settings)
 
 
-def _count(places: list[str], bundle: Bundle, settings: Settings, passed_over: SkippedTally) -> Iterator[Line]:
+def _count(places: list[str], bundle: Bundle, settings: Settings, passed_over: SkippedTally) -> Iterator[ResultLine]:
     from worker.engine import Engine
     from worker.files import find, loader
     from worker.pipeline import Prediction, load_ahead, predict
@@ -268,10 +268,10 @@ def _count(places: list[str], bundle: Bundle, settings: Settings, passed_over: S
             if isinstance(answer, Prediction):
                 name = CLASSES[answer.predicted]
                 finer = answer.distribution
-                yield Line(file.name, name, answer.confidence, answer.probabilities, distribution=finer)
+                yield ResultLine(file.name, name, answer.confidence, answer.probabilities, distribution=finer)
             else:
                 error = file.error or answer
-                yield Line(file.name, reason=error.reason if error else None, detail=str(error))
+                yield ResultLine(file.name, reason=error.reason if error else None, detail=str(error))
 
 
 command_line.name_settings(cli)

@@ -18,7 +18,7 @@ from worker.brokers.base import BrokerUnreachable, EventQueue
 from worker.brokers.choice import Queues, choose_queues
 from worker.consumer import CONSUMER
 from worker.counting import Counting
-from worker.health import Health
+from worker.health import HealthChecks
 from worker.http import StatusServer
 from worker.intake.loop import IntakeLoop
 from worker.metrics import WorkerMetrics
@@ -40,7 +40,7 @@ class Companion(Protocol):
         """End; must not take long."""
 
 
-class App(Celery):  # type: ignore[misc]  # Celery has no types
+class WorkerApp(Celery):  # type: ignore[misc]  # Celery has no types
     """A Celery application, its queues, and what runs beside its worker's tasks."""
 
     queues: Queues
@@ -61,9 +61,9 @@ class CompanionStep(bootsteps.StartStopStep):  # type: ignore[misc]
             companion.stop()
 
 
-def make_app(settings: Settings, queues: Queues | None = None) -> App:
+def make_app(settings: Settings, queues: Queues | None = None) -> WorkerApp:
     """A Celery application that can send tasks; `queues`: other than the settings name. For work, see make_worker."""
-    app = App("binwatch", broker=settings.broker_url.get_secret_value(), set_as_current=False)
+    app = WorkerApp("binwatch", broker=settings.broker_url.get_secret_value(), set_as_current=False)
     app.queues = queues or choose_queues(settings)
     app.conf.update(
         task_default_queue=settings.task_queue,
@@ -117,7 +117,7 @@ def make_beat(settings: Settings) -> Any:
     return app.Beat(loglevel="INFO", quiet=True)
 
 
-def make_worker(app: App, settings: Settings) -> Worker:
+def make_worker(app: WorkerApp, settings: Settings) -> Worker:
     """A worker that counts and, if there is an event source, takes events in. Raises before any message is touched."""
     metrics = WorkerMetrics()
     counting = Counting(settings, metrics)
@@ -141,7 +141,7 @@ def make_worker(app: App, settings: Settings) -> Worker:
         intake = _make_intake(publisher, settings, events, metrics)
         companions.append(intake)
         probes["event queue"] = intake.check
-    companions.append(StatusServer(settings.worker_host, settings.worker_port, metrics.registry, Health(probes)))
+    companions.append(StatusServer(settings.worker_host, settings.worker_port, metrics.registry, HealthChecks(probes)))
     app.companions = companions
     app.steps["worker"].add(CompanionStep)
     # Threads, in one process: they share one model, and NumPy, Pillow and ONNX Runtime let go of the GIL.

@@ -29,7 +29,7 @@ _POLL_S = 0.5
 
 
 @dataclass(slots=True)
-class Progress:
+class BackfillProgress:
     """Numbers of photos and metadata files: seen in the listing, recorded before, and recorded since."""
 
     seen: int = 0
@@ -58,17 +58,17 @@ def backfill(
     bucket: str,
     prefix: str,
     patience_s: float,
-    show: Callable[[Progress], object],
+    show: Callable[[BackfillProgress], object],
     grace: Grace | None = None,
     model: str | None = None,
-) -> Progress:
+) -> BackfillProgress:
     """Send what has no record and wait until it has. To be started again after an interruption: it goes on from there.
 
     With `model`: photos that this version has no record of, and no metadata.
     Raises BinwatchError if nothing is recorded for `patience_s` seconds.
     """
-    progress = Progress()
-    waiting = _Waiting(database, bucket, patience_s, model, settings.bin_naming)
+    progress = BackfillProgress()
+    waiting = _Unrecorded(database, bucket, patience_s, model, settings.bin_naming)
     for page in unrecorded(objects, database, settings, bucket=bucket, prefix=prefix, grace=grace, model=model):
         progress.seen += page.listed
         progress.skipped.add(page.skipped)
@@ -85,7 +85,7 @@ def backfill(
     return progress
 
 
-class _Waiting:
+class _Unrecorded:
     """Objects that were sent and have no record yet."""
 
     def __init__(
@@ -132,14 +132,14 @@ def backfill_with_progress(
     patience_s: float,
     grace: Grace | None = None,
     model: str | None = None,
-) -> Progress:
+) -> BackfillProgress:
     """`backfill` with a progress bar, and everything opened as the settings say."""
     columns = (TextColumn("recorded"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
     started = time.monotonic()
     with Display(*columns, TimeElapsedColumn(), console=progress_console()) as display:
         bar = display.add_task("recorded", total=None, rate="")
 
-        def show(progress: Progress) -> None:
+        def show(progress: BackfillProgress) -> None:
             rate = f"{progress.since / (time.monotonic() - started):.1f}/s"
             display.update(bar, total=progress.seen, completed=progress.before + progress.since, rate=rate)
 

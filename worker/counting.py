@@ -28,7 +28,7 @@ from binwatch.records.store import NewCount, NewExpectation, RecordsBroken, Stor
 from binwatch.records.trials import Trials
 from binwatch.settings import Settings
 from worker.engine import Engine
-from worker.metrics import Measured, Stage, WorkerMetrics
+from worker.metrics import Measured, PhotoStage, WorkerMetrics
 from worker.models import ModelKeeper
 from worker.new_counts import new_count
 from worker.pipeline import Prediction, load_ahead, predict
@@ -223,7 +223,7 @@ class Counting:
     def _recording(self) -> Iterator[None]:
         """Raises RecordsBroken instead of an error that an object could be blamed for, if the records hold nothing."""
         try:
-            with self.metrics.timed(Stage.RECORD):
+            with self.metrics.timed(PhotoStage.RECORD):
                 yield
         except Exception as error:
             try:
@@ -250,7 +250,7 @@ class Counting:
 
     def _load(self, card: Card, item: Created) -> LoadedPhoto:
         try:
-            with self.metrics.timed(Stage.FETCH):
+            with self.metrics.timed(PhotoStage.FETCH):
                 fetched = self.objects.fetch(item.bucket, item.key, max_bytes=self._settings.max_photo_bytes)
         except ObjectRefused as error:
             why = PhotoError(Reason(error.why), str(error))
@@ -266,7 +266,7 @@ class Counting:
             modified=fetched.modified,
         )
         try:
-            with self.metrics.timed(Stage.DECODE):
+            with self.metrics.timed(PhotoStage.DECODE):
                 photo = card.load_photo(fetched.data, self._settings.limits)
         except PhotoError as error:
             return replace(loaded, error=error)

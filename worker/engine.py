@@ -19,7 +19,7 @@ from binwatch.counts import names_of
 from binwatch.errors import BinwatchError, BundleError
 from binwatch.onnx_session import CPU
 from binwatch.settings import PrecisionChoice, Provider, Settings
-from worker.sessions import CUDA, Cuda, Inferred, NoCudaError, OnCpu, OnCuda, Sessions, VariantError
+from worker.sessions import CUDA, Cuda, Inferred, LoadedModel, NoCudaError, OnCpu, OnCuda, VariantError
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ class Engine:
         """Raises NoCudaError, VariantError if another variant may do, or BundleError if the bundle is at fault."""
         path = self._bundle.model(precision)
         self.precision = precision
-        self._sessions: Sessions = (
+        self._sessions: LoadedModel = (
             OnCuda(path, self._batch_size, self._cuda)
             if provider == CUDA
             else OnCpu(path, self._threads, self._batch_size)

@@ -13,7 +13,7 @@ _FRESH_S = 2.0
 """A prober that asks more often than this gets the last answer: probes cost the parts that they ask."""
 
 
-class Health:
+class HealthChecks:
     """Asks every part. Safe to call from several threads."""
 
     def __init__(self, probes: Mapping[str, Probe]) -> None:

@@ -17,7 +17,7 @@ from binwatch.errors import BinwatchError, SettingsError
 from binwatch.listening import listen
 from binwatch.web.requests import Receive, RequestLimit, Scope, Send, unavailable
 from binwatch.web.server import make_config
-from worker.health import Health
+from worker.health import HealthChecks
 
 _OTHERS = 8
 """Requests in flight to unknown paths."""
@@ -35,7 +35,7 @@ class Reply(NamedTuple):
 class StatusServer:
     """Answers on a thread of its own, from start to stop. Raises SettingsError if the port cannot be had."""
 
-    def __init__(self, host: str, port: int, registry: CollectorRegistry, health: Health) -> None:
+    def __init__(self, host: str, port: int, registry: CollectorRegistry, health: HealthChecks) -> None:
         try:
             self._listener = listen(host, port, "set BINWATCH_WORKER_PORT (or _HOST) to a free one")
         except BinwatchError as error:
@@ -82,7 +82,7 @@ class _App:
         return await _on_a_thread(self.routes[path])
 
 
-def _healthz(health: Health) -> Reply:
+def _healthz(health: HealthChecks) -> Reply:
     problems = health.problems()
     body = json.dumps({"healthy": not problems, "problems": problems}).encode()
     return Reply(503 if problems else 200, "application/json", body)

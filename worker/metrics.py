@@ -22,7 +22,7 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5
 _PHOTOS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
-class Stage(StrEnum):
+class PhotoStage(StrEnum):
     """Where a photo's time goes."""
 
     FETCH = "fetch"
@@ -83,7 +83,7 @@ class WorkerMetrics:
 
     def _start_at_zero(self) -> None:
         """Make every series of a counter: one that appears with its first increase misses that in `increase()`."""
-        for stage in Stage:
+        for stage in PhotoStage:
             self._stages.labels(stage)
         self._photos.labels("counted", "")
         for reason in Reason:
@@ -96,7 +96,7 @@ class WorkerMetrics:
             self._events.labels(outcome)
 
     @contextmanager
-    def timed(self, stage: Stage) -> Iterator[None]:
+    def timed(self, stage: PhotoStage) -> Iterator[None]:
         """Measure what is done inside, whether it raises or not."""
         started = time.perf_counter()
         try:
@@ -156,5 +156,5 @@ class Measured:
     def infer(self, photos: npt.NDArray[np.uint8]) -> Inferred:
         """As the engine does."""
         self._metrics.batch(len(photos))
-        with self._metrics.timed(Stage.INFER):
+        with self._metrics.timed(PhotoStage.INFER):
             return self._engine.infer(photos)

@@ -20,7 +20,7 @@ from binwatch.text import visible
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class ResultLine:
     """One photo's result: `count` is the class's name, or None with the `reason` and `detail` why not."""
 
     photo: str
@@ -41,9 +41,9 @@ class Format(StrEnum):
     CSV = "csv"
 
 
-def write(lines: Iterable[Line], form: Format, out: TextIO) -> tuple[int, int]:
+def write(lines: Iterable[ResultLine], form: Format, out: TextIO) -> tuple[int, int]:
     """Print all lines to `out`; returns how many were counted and how many failed."""
-    writers: dict[Format, type[_Writer]]
+    writers: dict[Format, type[_ResultWriter]]
     writers = {Format.TABLE: _TableWriter, Format.JSON: _JsonWriter, Format.CSV: _CsvWriter}
     writer = writers[form](out)
     counted = failed = 0
@@ -59,25 +59,25 @@ def write(lines: Iterable[Line], form: Format, out: TextIO) -> tuple[int, int]:
     return counted, failed
 
 
-class _Writer:
+class _ResultWriter:
     def __init__(self, out: TextIO) -> None:
         self.out = out
 
     @abstractmethod
-    def add(self, line: Line) -> None: ...
+    def add(self, line: ResultLine) -> None: ...
 
     def close(self) -> None:
         """Nothing to finish, unless a format has an end."""
 
 
-class _TableWriter(_Writer):
+class _TableWriter(_ResultWriter):
     """Rich needs all rows before the first can be aligned, so this one prints at the end."""
 
     def __init__(self, out: TextIO) -> None:
         super().__init__(out)
         self._table = Table("photo", "count", "confidence", "why not")
 
-    def add(self, line: Line) -> None:
+    def add(self, line: ResultLine) -> None:
         name = Text(visible(line.photo))
         if line.confidence is None:
             self._table.add_row(name, "–", "", Text(visible(f"{line.reason}: {line.detail}"), style="red"))
@@ -89,7 +89,7 @@ class _TableWriter(_Writer):
         Console(file=self.out, width=None if self.out.isatty() else 200).print(self._table)
 
 
-class _JsonWriter(_Writer):
+class _JsonWriter(_ResultWriter):
     """A JSON array with one object a line."""
 
     def __init__(self, out: TextIO) -> None:
@@ -98,7 +98,7 @@ class _JsonWriter(_Writer):
         # What another encoding lacks, Python would write as \xfc, which JSON does not know.
         self._ascii = (out.encoding or "").lower() not in {"utf-8", "utf8"}
 
-    def add(self, line: Line) -> None:
+    def add(self, line: ResultLine) -> None:
         self.out.write(self._separator + json.dumps(asdict(line), ensure_ascii=self._ascii))
         self._separator = ",\n"
 
@@ -106,13 +106,13 @@ class _JsonWriter(_Writer):
         self.out.write("[]\n" if self._separator == "[\n" else "\n]\n")
 
 
-class _CsvWriter(_Writer):
+class _CsvWriter(_ResultWriter):
     def __init__(self, out: TextIO) -> None:
         super().__init__(out)
         self._rows = CsvWriter(out)
         self._rows.writerow(["photo", "count", "confidence", *(f"p({name})" for name in CLASSES), "reason", "detail"])
 
-    def add(self, line: Line) -> None:
+    def add(self, line: ResultLine) -> None:
         probabilities: list[Any] = [*line.probabilities] if line.probabilities else [None] * len(CLASSES)
         self._rows.writerow([line.photo, line.count, line.confidence, *probabilities, line.reason, line.detail])
 

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from binwatch.console import progress_console
 from binwatch.errors import BinwatchError, ObjectsError
-from binwatch.keys import ENDINGS, Kind, Skipped, bin_of, kind_of
+from binwatch.keys import ENDINGS, ObjectKind, Skipped, bin_of, kind_of
 from binwatch.keys import skipped as why_skipped
 from binwatch.objects import ObjectRefused, Objects
 from binwatch.settings import Settings
@@ -29,7 +29,7 @@ class Upload:
 
     key: str
     path: Path
-    kind: Kind
+    kind: ObjectKind
 
 
 def put_folders(settings: Settings, folders: Sequence[Path]) -> str:
@@ -45,7 +45,7 @@ def put_folders(settings: Settings, folders: Sequence[Path]) -> str:
     with Progress(*columns, console=progress_console()) as progress:
         bar = progress.add_task("uploaded", total=len(uploads))
         put(Objects(settings), settings.bucket, uploads, done=lambda: progress.advance(bar))
-    photos = sum(upload.kind is Kind.PHOTO for upload in uploads)
+    photos = sum(upload.kind is ObjectKind.PHOTO for upload in uploads)
     said = f"{photos} photos and {len(uploads) - photos} metadata files are in s3://{settings.bucket}/"
     said += f"; not uploaded: {skipped}" if skipped else ""
     if Skipped.NOT_UTF8 in skipped.counts:
@@ -102,7 +102,7 @@ def _below(folder: Path, models_prefix: str, skipped: SkippedTally) -> list[Uplo
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         key = f"{top}/{path.relative_to(folder).as_posix()}".lstrip("/")
         kind = kind_of(key, models_prefix)
-        if kind is Kind.OTHER:
+        if kind is ObjectKind.OTHER:
             skipped.add_name(key, why_skipped(key, models_prefix))
         elif is_text(key):
             wanted.append(Upload(key, path, kind))

@@ -10,7 +10,7 @@ from itertools import islice
 from sqlalchemy import Engine as Database
 
 from binwatch.events import Created
-from binwatch.keys import Kind, Skipped, kind_of, skipped
+from binwatch.keys import ObjectKind, Skipped, kind_of, skipped
 from binwatch.objects import Listed, Objects
 from binwatch.records.queries import unread_metadata, unrecorded_photos
 from binwatch.records.trials import Trials
@@ -85,18 +85,18 @@ def unrecorded(
     grace, naming = grace or Grace(0), settings.bin_naming
     listing = objects.list(bucket, prefix)
     while page := list(islice(listing, _PAGE)):
-        kinds: dict[Kind, list[Listed]] = {kind: [] for kind in Kind}
+        kinds: dict[ObjectKind, list[Listed]] = {kind: [] for kind in ObjectKind}
         for listed in page:
             kinds[kind_of(listed.key, settings.models_prefix)].append(listed)
         if model is not None:
-            kinds[Kind.METADATA].clear()
-        for kind in (Kind.PHOTO, Kind.METADATA):
+            kinds[ObjectKind.METADATA].clear()
+        for kind in (ObjectKind.PHOTO, ObjectKind.METADATA):
             kinds[kind] = list(grace.older(kinds[kind]))
         with database.connect() as connection:
-            photos = unrecorded_photos(connection, bucket, kinds[Kind.PHOTO], model, refused=refused)
-            metadata = unread_metadata(connection, bucket, kinds[Kind.METADATA], naming, refused=refused)
-        total = len(kinds[Kind.PHOTO]) + len(kinds[Kind.METADATA])
-        others = list(skipped_keys(kinds[Kind.OTHER], settings))
+            photos = unrecorded_photos(connection, bucket, kinds[ObjectKind.PHOTO], model, refused=refused)
+            metadata = unread_metadata(connection, bucket, kinds[ObjectKind.METADATA], naming, refused=refused)
+        total = len(kinds[ObjectKind.PHOTO]) + len(kinds[ObjectKind.METADATA])
+        others = list(skipped_keys(kinds[ObjectKind.OTHER], settings))
         yield Unrecorded(total, as_created(bucket, photos), as_created(bucket, metadata), others)
 
 

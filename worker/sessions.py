@@ -65,7 +65,7 @@ class Cuda:
     """Batches on the GPU at a time. The next one is put together meanwhile."""
 
 
-class Sessions(Protocol):
+class LoadedModel(Protocol):
     """A loaded model. Safe to share between threads."""
 
     provider: str

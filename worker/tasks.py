@@ -23,7 +23,7 @@ from binwatch.records.queries import crashed_metadata, crashed_photos
 from binwatch.records.store import RecordsBroken
 from binwatch.settings import EventSource, Settings
 from worker.counting import Counting, Outage
-from worker.health import Health
+from worker.health import HealthChecks
 from worker.pipeline import EngineBroken
 from worker.publisher import COUNT_PHOTOS, READ_METADATA, REASON, SENT_AT, Publisher, as_json
 from worker.reconcile import send_unrecorded
@@ -283,7 +283,7 @@ class Reconcile(Task):  # type: ignore[misc]  # Celery has no types
             return
         # What cannot be counted now waits for its retry, which no broker counts among the waiting messages. Sent by
         # each reconcile of a long outage, it would all be counted as many times in the end.
-        problems = Health(self._counting.probes()).problems()
+        problems = HealthChecks(self._counting.probes()).problems()
         if problems:
             logger.warning("reconcile: nothing could be counted now (%s)", "; ".join(problems.values()))
             return

@@ -16,14 +16,14 @@ ODDNESS = ("how odd (p-value)", "how odd if missing", "how odd if surplus")
 """Columns of p-values."""
 
 
-class Link(NamedTuple):
+class PhotoLink(NamedTuple):
     """A photo's key, and its file."""
 
     text: str
     path: Path
 
 
-Cell = str | int | float | Link | None
+Cell = str | int | float | PhotoLink | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ def address(path: Path, document: Path) -> str:
 
 def text_of(cell: Cell) -> str | int | float | None:
     """A cell where there are no links."""
-    return cell.text if isinstance(cell, Link) else cell
+    return cell.text if isinstance(cell, PhotoLink) else cell
 
 
 def rows_as_text(sheet: Sheet) -> Iterator[list[str | int | float | None]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from binwatch.counts import CLASSES
-from binwatch.documents import ODDNESS, SIDE, Document, Link, Sheet, address, rows_as_text, text_of
+from binwatch.documents import ODDNESS, SIDE, Document, PhotoLink, Sheet, address, rows_as_text, text_of
 from binwatch.documents.page import page
 from binwatch.errors import BinwatchError
 from binwatch.spreadsheets import CsvWriter
@@ -83,12 +83,12 @@ def _write_sheet(into: Any, sheet: Sheet, document: Document, path: Path, styles
         into.set_column(at, at, _WIDTHS.get(name, 13))
     for number, row in enumerate(sheet.rows, 1):
         for at, (name, cell) in enumerate(zip(sheet.columns, row, strict=True), first):
-            url = address(cell.path, path) if isinstance(cell, Link) and number <= _LINKS else ""
+            url = address(cell.path, path) if isinstance(cell, PhotoLink) and number <= _LINKS else ""
             if url and len(url) < _LONGEST_LINK:
                 into.write_url(number, at, f"external:{url}", styles["link"], text_of(cell))
             else:
                 into.write(number, at, text_of(cell), styles[_STYLES.get(name, "cell")])
-            jpeg = pictures.get(cell.path) if isinstance(cell, Link) else None
+            jpeg = pictures.get(cell.path) if isinstance(cell, PhotoLink) else None
             if jpeg is not None:
                 into.set_row_pixels(number, SIDE)
                 into.insert_image(number, 0, f"{number}.jpg", {"image_data": BytesIO(jpeg)})

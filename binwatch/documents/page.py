@@ -6,7 +6,7 @@ from base64 import b64encode
 from html import escape
 from pathlib import Path
 
-from binwatch.documents import SIDE, Cell, Document, Link, Sheet, address
+from binwatch.documents import SIDE, Cell, Document, PhotoLink, Sheet, address
 
 ROWS = 2_000
 """Rows of a sheet at most: browsers are slow with more."""
@@ -47,7 +47,7 @@ def _section(sheet: Sheet, document: Document, path: Path) -> str:
 
 
 def _cell(column: str, cell: Cell, document: Document, path: Path) -> str:
-    if isinstance(cell, Link):
+    if isinstance(cell, PhotoLink):
         jpeg = document.pictures.get(cell.path)
         picture = f'<img alt="" src="data:image/jpeg;base64,{b64encode(jpeg).decode()}">' if jpeg else ""
         return f'<td><a href="{escape(address(cell.path, path))}">{picture}{escape(cell.text)}</a></td>'

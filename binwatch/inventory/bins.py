@@ -15,7 +15,7 @@ class SeveralBins(Exception):
     """A text fits more than one bin."""
 
 
-class Bins:
+class BinIndex:
     """Ids of bins that have a photo."""
 
     def __init__(self, ids: Iterable[str] = ()) -> None:

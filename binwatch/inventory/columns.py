@@ -48,7 +48,7 @@ class Named:
 
 
 @dataclass(frozen=True, slots=True)
-class Columns:
+class InventoryColumns:
     """Where the columns of a table stand, counted from 0, and what they are called."""
 
     bin: int
@@ -62,7 +62,7 @@ class _Ambiguous(Exception):
     pass
 
 
-def find_columns(header: Sequence[str], named: Named) -> Columns | None:
+def find_columns(header: Sequence[str], named: Named) -> InventoryColumns | None:
     """The columns, if `header` is a row that names them; None if it is not."""
     try:
         at = _one(header, named.bin, _BIN, _BIN_WORDS), _one(header, named.quantity, _QUANTITY, _QUANTITY_WORDS)
@@ -73,7 +73,7 @@ def find_columns(header: Sequence[str], named: Named) -> Columns | None:
         return None
     taken = {"bin": at[0], "quantity": at[1], "article": None if article in at else article}
     said = ", ".join(f"{what} from {_quoted(header[index])}" for what, index in taken.items() if index is not None)
-    return Columns(at[0], at[1], taken["article"], said)
+    return InventoryColumns(at[0], at[1], taken["article"], said)
 
 
 def explain(file: Path, header: Sequence[str], named: Named) -> BinwatchError:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TextIO
 
 from binwatch.errors import BinwatchError
-from binwatch.inventory.columns import Columns, Named, explain
+from binwatch.inventory.columns import InventoryColumns, Named, explain
 from binwatch.inventory.tables import FORMATS, Cells, Row, Table, find_header, first_bytes, rows_below
 from binwatch.spreadsheets import original
 
@@ -40,7 +40,7 @@ def open_delimited(file: Path, named: Named) -> Table:
     return Table(said, rows, header.columns.article is not None)
 
 
-def _below(file: Path, encoding: str, delimiter: str, header: int, columns: Columns) -> Iterator[Cells]:
+def _below(file: Path, encoding: str, delimiter: str, header: int, columns: InventoryColumns) -> Iterator[Cells]:
     return rows_below(_rows(file, encoding, delimiter), header, columns)
 
 

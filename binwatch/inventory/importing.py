@@ -12,9 +12,9 @@ from pathlib import Path
 from sqlalchemy import Engine, select
 
 from binwatch.errors import BinwatchError
-from binwatch.inventory.bins import Bins
+from binwatch.inventory.bins import BinIndex
 from binwatch.inventory.columns import Named
-from binwatch.inventory.reading import Expected, Refusals, Report, read_expected
+from binwatch.inventory.reading import InventoryQuantity, InventoryReport, Refusals, read_expected
 from binwatch.inventory.tables import FORMATS, open_table
 from binwatch.records.store import NewExpectation, Store
 from binwatch.records.tables import Bin, Expectation
@@ -31,16 +31,16 @@ def import_file(
     as_of: datetime | None = None,
     refused: Path | None = None,
     named: Named = Named(),  # noqa: B008 (frozen)
-) -> Report:
+) -> InventoryReport:
     """Record the expected quantities in `file`, valid since `as_of` (UTC), or since the file was last changed.
 
     Raises BinwatchError if the file cannot be read or lacks a column.
     """
     etag, changed = _identity(file)
-    report = Report(file)
+    report = InventoryReport(file)
     moment, source = _moment(as_of, changed), visible(file.name)  # a name may be no text
     store = Store(database)
-    bins = Bins(_with_photo(database, bucket))
+    bins = BinIndex(_with_photo(database, bucket))
     report.photos = len(bins)
     with Refusals(refused or file.with_name(file.name + ".refused.csv"), report) as refusals:
         for chunk in _chunks(read_expected(open_table(file, named), bins, refusals)):
@@ -53,7 +53,9 @@ def import_file(
     return report
 
 
-def new_expectation(expected: Expected, bucket: str, source: str, etag: str, moment: datetime) -> NewExpectation:
+def new_expectation(
+    expected: InventoryQuantity, bucket: str, source: str, etag: str, moment: datetime
+) -> NewExpectation:
     """What to record of a bin's row; `source` names the file, `etag` is of its content."""
     return NewExpectation(
         bucket=bucket,
@@ -101,6 +103,6 @@ def _known(database: Engine, bucket: str, etag: str, bins: list[str]) -> set[str
         return set(connection.execute(select(Expectation.bin_id).where(*where)).scalars())
 
 
-def _chunks(rows: Iterator[Expected]) -> Iterator[list[Expected]]:
+def _chunks(rows: Iterator[InventoryQuantity]) -> Iterator[list[InventoryQuantity]]:
     while chunk := list(islice(rows, CHUNK)):
         yield chunk

@@ -26,7 +26,7 @@ _THOUSANDS = {
 }
 
 
-class Mark(StrEnum):
+class DecimalMark(StrEnum):
     """What separates decimals in a column of quantities."""
 
     POINT = "."
@@ -38,7 +38,7 @@ class Undecided(Exception):
     """A quantity may be read in two ways."""
 
 
-def mark_of(quantities: Iterable[str | float]) -> Mark:
+def mark_of(quantities: Iterable[str | float]) -> DecimalMark:
     """What separates decimals, as far as a column's quantities tell."""
     sure: set[str] = set()
     undecided: set[str] = set()
@@ -53,23 +53,23 @@ def mark_of(quantities: Iterable[str | float]) -> Mark:
         else:
             sure.update(_evidence(text))
     if len(sure) == 1:
-        return Mark(sure.pop())
+        return DecimalMark(sure.pop())
     if len(undecided) != 1 or sure:
-        return Mark.UNKNOWN
+        return DecimalMark.UNKNOWN
     mark = undecided.pop()
     # Decimals are shown by all quantities of a column ("5,000", "12,000": SAP's three); thousands by the large ones.
     if has_plain:
-        return Mark.COMMA if mark == "." else Mark.POINT
-    return Mark(mark) if all_zeros else Mark.UNKNOWN
+        return DecimalMark.COMMA if mark == "." else DecimalMark.POINT
+    return DecimalMark(mark) if all_zeros else DecimalMark.UNKNOWN
 
 
-def value_of(text: str, mark: Mark) -> float | None:
+def value_of(text: str, mark: DecimalMark) -> float | None:
     """The number in a text, None if there is none. Raises Undecided."""
     joined = _joined(text)
     if not _EITHER.fullmatch(joined):
         found = _evidence(joined)
         decimal = found.pop() if found else "."
-    elif mark is Mark.UNKNOWN:
+    elif mark is DecimalMark.UNKNOWN:
         raise Undecided
     else:
         decimal = mark

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import TextIO, TypeVar
 
 from binwatch.errors import BinwatchError
-from binwatch.inventory.bins import Bins, SeveralBins, id_in
-from binwatch.inventory.quantities import Mark, Undecided, mark_of, value_of
+from binwatch.inventory.bins import BinIndex, SeveralBins, id_in
+from binwatch.inventory.quantities import DecimalMark, Undecided, mark_of, value_of
 from binwatch.inventory.tables import Cells, Table, text_of
-from binwatch.metadata import MAX_ITEMS, MAX_QUANTITY, Item, printable
+from binwatch.metadata import MAX_ITEMS, MAX_QUANTITY, Article, printable
 from binwatch.spreadsheets import CsvWriter
 from binwatch.text import visible
 
@@ -65,17 +65,17 @@ class Refusal(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Expected:
+class InventoryQuantity:
     """What a file says of one bin; `contents` if it says that by article."""
 
     bin: str
     quantity: int
     has_photo: bool
-    contents: list[Item] | None = None
+    contents: list[Article] | None = None
 
 
 @dataclass(slots=True)
-class Report:
+class InventoryReport:
     """What became of a file's rows."""
 
     file: Path
@@ -132,7 +132,7 @@ class Report:
         return text + (f", {self.refused.total():,} refused" if self.refused else "")
 
 
-def read_expected(table: Table, bins: Bins, refusals: Refusals) -> Iterator[Expected]:
+def read_expected(table: Table, bins: BinIndex, refusals: Refusals) -> Iterator[InventoryQuantity]:
     """What a table says of each bin, in the order of their ids; counts go into the refusals' report."""
     report = refusals.report
     report.said = table.said
@@ -153,7 +153,7 @@ def read_expected(table: Table, bins: Bins, refusals: Refusals) -> Iterator[Expe
         rows.count(report)
         for bin_id, quantity, has_photo, contents in rows.expected():
             items = json.loads(contents)[:MAX_ITEMS] if table.has_articles else None
-            yield Expected(bin_id, quantity, has_photo, items)
+            yield InventoryQuantity(bin_id, quantity, has_photo, items)
 
 
 def _rows(number: int) -> str:
@@ -166,7 +166,7 @@ class _Refused(Exception):
         self.why = why
 
 
-def _bin(text: str, bins: Bins) -> tuple[str, str | None]:
+def _bin(text: str, bins: BinIndex) -> tuple[str, str | None]:
     """The bin's id as the file has it, and the bin with a photo that it means."""
     name = id_in(text)
     if not name:
@@ -180,7 +180,7 @@ def _bin(text: str, bins: Bins) -> tuple[str, str | None]:
         raise _Refused(Refusal.SEVERAL_BINS) from None
 
 
-def _quantity(cell: str | float, mark: Mark) -> int:
+def _quantity(cell: str | float, mark: DecimalMark) -> int:
     if isinstance(cell, str) and not cell.strip():
         raise _Refused(Refusal.NO_QUANTITY)
     try:
@@ -250,7 +250,7 @@ class _Rows:
             " FROM rows GROUP BY name ORDER BY 1"
         )
 
-    def count(self, report: Report) -> None:
+    def count(self, report: InventoryReport) -> None:
         """Fill in how many rows meet a photo, and which do not."""
         match = "CASE WHEN fits IS NULL THEN 'none' WHEN fits = name THEN 'same' ELSE 'zeros' END"
         found = self._database.execute(f"SELECT {match}, count(*) FROM rows GROUP BY 1")  # noqa: S608
@@ -268,7 +268,7 @@ class _Rows:
 class Refusals:
     """Counts refused rows and lists them in a file as they come. It is made only if there are any, and holds LISTED."""
 
-    def __init__(self, path: Path, report: Report) -> None:
+    def __init__(self, path: Path, report: InventoryReport) -> None:
         self._path = path
         self.report = report
         self._opened: TextIO | None = None

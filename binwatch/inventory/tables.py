@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from binwatch.errors import BinwatchError
-from binwatch.inventory.columns import Columns, Named, find_columns
+from binwatch.inventory.columns import InventoryColumns, Named, find_columns
 
 HEADER_WITHIN = 20
 """Rows in which the one that names the columns is looked for."""
@@ -74,7 +74,7 @@ class Header:
 
     row: int = 0
     cells: Sequence[str] = ()
-    columns: Columns | None = None
+    columns: InventoryColumns | None = None
 
 
 def find_header(rows: Iterator[Row], named: Named) -> Header:
@@ -89,7 +89,7 @@ def find_header(rows: Iterator[Row], named: Named) -> Header:
     return best
 
 
-def rows_below(rows: Iterator[Row], header: int, columns: Columns) -> Iterator[Cells]:
+def rows_below(rows: Iterator[Row], header: int, columns: InventoryColumns) -> Iterator[Cells]:
     """The rows after the header, without those that are blank."""
     for place, cells in rows:
         if place > header and any(cell != "" and not str(cell).isspace() for cell in cells):

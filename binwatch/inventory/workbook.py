@@ -16,7 +16,7 @@ from typing import NamedTuple
 import binwatch
 from binwatch.errors import BinwatchError
 from binwatch.inventory import unpack
-from binwatch.inventory.columns import Columns, Named, explain
+from binwatch.inventory.columns import InventoryColumns, Named, explain
 from binwatch.inventory.tables import Cells, Row, Table, find_header, rows_below
 from binwatch.text import visible
 
@@ -58,7 +58,7 @@ def open_workbook(file: Path, named: Named) -> Table:
     return Table(f"{header.columns.said}{of}", rows, header.columns.article is not None)
 
 
-def _below(unpacked: _Unpacked, sheet: _Sheet, header: int, columns: Columns) -> Iterator[Cells]:
+def _below(unpacked: _Unpacked, sheet: _Sheet, header: int, columns: InventoryColumns) -> Iterator[Cells]:
     return rows_below(unpacked.rows(sheet), header, columns)
 
 

@@ -12,7 +12,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from binwatch.addresses import ESCAPE
 from binwatch.errors import SettingsError
-from binwatch.records.postgres import Session, make_engine
+from binwatch.records.postgres import TransactionMode, make_engine
 from binwatch.text import is_text
 
 _NAME = "BINWATCH_DATABASE_URL"
@@ -28,7 +28,7 @@ class DriverFailed(SQLAlchemyError):
     value."""
 
 
-def connect(database_url: str, wait_s: float = _WAIT_S, session: Session = Session()) -> Engine:  # noqa: B008 (frozen)
+def connect(database_url: str, wait_s: float = _WAIT_S, session: TransactionMode = TransactionMode()) -> Engine:  # noqa: B008 (frozen)
     """An engine for a SQLite or PostgreSQL URL; nothing is connected yet. Raises SettingsError for any other.
 
     `wait_s` is how long to wait for SQLite's lock, `session` is for PostgreSQL.

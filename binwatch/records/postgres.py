@@ -31,7 +31,7 @@ an operator keeps everyone from writing. The encoding is part of the connection'
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
+class TransactionMode:
     """How an engine's transactions run."""
 
     read_only: bool = False
@@ -40,7 +40,7 @@ class Session:
     """Seconds that a statement may take; 0: any number."""
 
 
-def make_engine(url: URL, session: Session) -> Engine:
+def make_engine(url: URL, session: TransactionMode) -> Engine:
     """An engine for PostgreSQL; nothing is connected yet. Raises SettingsError.
 
     Everything is set for each transaction, not for the connection: behind pgbouncer in transaction mode the next
@@ -59,7 +59,7 @@ def make_engine(url: URL, session: Session) -> Engine:
     return engine
 
 
-def _prepare(connection: Any, session: Session) -> None:
+def _prepare(connection: Any, session: TransactionMode) -> None:
     """What psycopg sends with each BEGIN."""
     from psycopg import IsolationLevel
 
@@ -68,7 +68,7 @@ def _prepare(connection: Any, session: Session) -> None:
     connection.read_only = True if session.read_only else None
 
 
-def _statement(session: Session) -> str:
+def _statement(session: TransactionMode) -> str:
     """A single one: one round trip, and it can be prepared."""
     values = _NEEDED | {"statement_timeout": f"{session.statement_timeout_s}s"}
     return "SELECT " + ", ".join(f"set_config('{name}', '{value}', true)" for name, value in values.items())

@@ -34,7 +34,7 @@ from sqlalchemy.types import TypeEngine
 from binwatch.bin_naming import BY_NAME, BinNaming
 from binwatch.bundle import Calibration
 from binwatch.errors import NOT_FETCHED, MetadataReason, OutageError, Reason
-from binwatch.metadata import Item
+from binwatch.metadata import Article
 from binwatch.records.bins import BinKey, restate
 from binwatch.records.comparing import compare
 from binwatch.records.engine import WRITE
@@ -92,7 +92,7 @@ class NewExpectation:
     quantity: int | None = None
     reason: MetadataReason | None = None
     detail: str | None = None
-    contents: list[Item] | None = None
+    contents: list[Article] | None = None
     """What the quantity is made up of."""
 
 

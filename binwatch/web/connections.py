@@ -16,7 +16,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ConnectionLimits:
     """What clients may take. Times are in seconds."""
 
     connections: int
@@ -31,10 +31,10 @@ class Limits:
     """Between two pieces of an answer that the client takes."""
 
 
-class Config(uvicorn.Config):
+class ServerConfig(uvicorn.Config):
     """uvicorn's configuration, and the limits."""
 
-    limits: Limits
+    limits: ConnectionLimits
 
 
 class Connection(H11Protocol):
@@ -43,7 +43,7 @@ class Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Start the clock; make room if there are too many."""
         super().connection_made(transport)
-        self._limits = cast(Config, self.config).limits
+        self._limits = cast(ServerConfig, self.config).limits
         # Every byte that the kernel does not take at once then counts as unsent, and pause_writing is called.
         transport.set_write_buffer_limits(high=0)
         self._waiting_since = self.loop.time()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uvicorn
 
-from binwatch.web.connections import Config, Connection, Limits
+from binwatch.web.connections import Connection, ConnectionLimits, ServerConfig
 from binwatch.web.requests import App
 
 SPARE = 128
@@ -13,12 +13,12 @@ BACKLOG = 128
 """Connections that asyncio accepts in one turn of its event loop: it closes none meanwhile, and files have a limit."""
 
 
-def make_config(app: App, requests: int, *, grace_s: int, limits: Limits | None = None) -> uvicorn.Config:
+def make_config(app: App, requests: int, *, grace_s: int, limits: ConnectionLimits | None = None) -> uvicorn.Config:
     """uvicorn's configuration for an app with at most so many `requests` in flight.
 
     `grace_s`: how long requests may take to finish after the signal to stop.
     """
-    config = Config(
+    config = ServerConfig(
         app,
         http=Connection,
         ws="none",
@@ -30,5 +30,5 @@ def make_config(app: App, requests: int, *, grace_s: int, limits: Limits | None 
         backlog=BACKLOG,
         timeout_graceful_shutdown=grace_s,
     )
-    config.limits = limits or Limits(connections=requests + SPARE)
+    config.limits = limits or ConnectionLimits(connections=requests + SPARE)
     return config

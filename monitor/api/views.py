@@ -16,7 +16,7 @@ from monitor.views.bins import BinDetail, read_bin
 from monitor.views.discrepancies import DiscrepancyPage, Level, read_discrepancies, read_level
 from monitor.views.drift import DriftView, view_drift
 from monitor.views.models import ModelsView, read_models
-from monitor.views.overview import Overview, Span, read_overview
+from monitor.views.overview import Overview, TimeRange, read_overview
 from monitor.views.sheet import HEADER, ROWS_AT_A_TIME, lines
 
 router = APIRouter(prefix="/api", responses={503: {"model": Problem}})
@@ -25,7 +25,9 @@ _NOT_THERE: Final[dict[int | str, dict[str, Any]]] = {404: {"model": Problem}}
 
 
 @router.get("/overview", responses=_NOT_THERE)
-def overview(services: Given, model: ModelName = None, span: Span = Span.WEEK, alpha: Alpha = None) -> Overview:
+def overview(
+    services: Given, model: ModelName = None, span: TimeRange = TimeRange.WEEK, alpha: Alpha = None
+) -> Overview:
     """Agreement and estimated accuracy over time, drift, what waits for somebody, and the latest photos."""
     level, direction = services.alpha(alpha), services.settings.flag_direction
     return services.records.read(

@@ -25,7 +25,7 @@ class Bar:
 
 
 @dataclass(frozen=True, slots=True)
-class Columns:
+class PairedColumns:
     """Shares by category, two columns for each."""
 
     reference: list[Bar]
@@ -44,7 +44,7 @@ class Steps:
     height: int = HEIGHT
 
 
-def columns(reference: Sequence[float], window: Sequence[float], labels: Sequence[str]) -> Columns:
+def columns(reference: Sequence[float], window: Sequence[float], labels: Sequence[str]) -> PairedColumns:
     """Shapes (categories,), any scale: both are drawn as shares of their own sum."""
     ours, theirs = _shares(window), _shares(reference)
     top = max(*ours, *theirs, 1e-9)
@@ -63,7 +63,7 @@ def columns(reference: Sequence[float], window: Sequence[float], labels: Sequenc
             for index, share in enumerate(shares)
         ]
 
-    return Columns(
+    return PairedColumns(
         bars(theirs, 0.0, "in the reference"),
         bars(ours, half, "now"),
         [Tick(round((index + 0.5) * wide, 2), label) for index, label in enumerate(labels)],

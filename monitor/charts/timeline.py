@@ -35,7 +35,7 @@ class Dot:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class SeriesLine:
     """One series as it is drawn. Paths are in per cent × pixels."""
 
     name: str
@@ -51,7 +51,7 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class EventMark:
     """Something that happened at one moment, numbered since names would run into each other."""
 
     x: float
@@ -65,8 +65,8 @@ class Timeline:
     """A chart of shares over time."""
 
     height: int
-    lines: list[Line]
-    marks: list[Mark]
+    lines: list[SeriesLine]
+    marks: list[EventMark]
     moments: list[Tick]
     shares: list[Tick]
 
@@ -79,15 +79,15 @@ def timeline(
     return Timeline(
         height=HEIGHT,
         lines=[_line(span, name, label, points) for name, label, points in series],
-        marks=[Mark(round(span.place(at), 2), number, at, says) for number, (at, says) in enumerate(within, 1)],
+        marks=[EventMark(round(span.place(at), 2), number, at, says) for number, (at, says) in enumerate(within, 1)],
         moments=span.ticks(),
         shares=share_ticks(HEIGHT),
     )
 
 
-def _line(span: Span, name: str, label: str, points: Sequence[Point]) -> Line:
+def _line(span: Span, name: str, label: str, points: Sequence[Point]) -> SeriesLine:
     stretches = list(_stretches(points))
-    return Line(
+    return SeriesLine(
         name=name,
         label=label,
         lines=[_path([(_x(span, point), _y(point.value)) for point in stretch]) for stretch in stretches],

@@ -10,13 +10,13 @@ import numpy as np
 from binwatch.bundle import EmbeddingReference, Reference
 from binwatch.counts import CLASSES
 from binwatch.reference import Signal
-from monitor.drift.windows import Floats, Ints, Seen
+from monitor.drift.windows import Floats, Ints, PhotoSample
 
 STRETCHES = 24
 """Parts of equal width that a continuous signal's range is shown in."""
 
 
-class Kind(StrEnum):
+class DistributionKind(StrEnum):
     """What the numbers of a distribution are."""
 
     CLASSES = "classes"
@@ -31,7 +31,7 @@ class Kind(StrEnum):
 class Distribution:
     """One signal in the reference and in a window. Both lists have one number for each label."""
 
-    kind: Kind
+    kind: DistributionKind
     labels: list[str]
     reference: list[float]
     window: list[float]
@@ -39,7 +39,7 @@ class Distribution:
     high: float | None = None
 
 
-def distributions(seen: Seen, reference: Reference | None) -> dict[Signal, Distribution]:
+def distributions(seen: PhotoSample, reference: Reference | None) -> dict[Signal, Distribution]:
     """Every signal that the reference knows and the window has values of."""
     if reference is None or not seen.photos:
         return {}
@@ -61,7 +61,7 @@ def _classes(counts: list[int], values: Ints) -> Distribution | None:
     if not len(values) or len(counts) != len(CLASSES) or not sum(counts):
         return None
     here = np.bincount(values, minlength=len(CLASSES))
-    return Distribution(Kind.CLASSES, list(CLASSES), _shares(np.array(counts)), _shares(here))
+    return Distribution(DistributionKind.CLASSES, list(CLASSES), _shares(np.array(counts)), _shares(here))
 
 
 def _stretches(quantiles: Floats, values: Floats) -> Distribution | None:
@@ -78,7 +78,7 @@ def _stretches(quantiles: Floats, values: Floats) -> Distribution | None:
     below[0], below[-1] = 0.0, 1.0
     here, _ = np.histogram(values.clip(low, high), edges)
     labels = [f"{edge:.4g}" for edge in edges[:-1]]
-    return Distribution(Kind.STRETCHES, labels, _shares(np.diff(below)), _shares(here), low, high)
+    return Distribution(DistributionKind.STRETCHES, labels, _shares(np.diff(below)), _shares(here), low, high)
 
 
 def _shifts(where: EmbeddingReference, embeddings: Floats) -> Distribution | None:
@@ -86,7 +86,9 @@ def _shifts(where: EmbeddingReference, embeddings: Floats) -> Distribution | Non
         return None
     shift = np.array(where.axes) @ (embeddings.mean(axis=0, dtype=np.float64) - np.array(where.mean))
     labels = [str(axis) for axis in range(1, len(shift) + 1)]
-    return Distribution(Kind.SHIFTS, labels, [0.0] * len(shift), [round(float(value), 4) for value in shift])
+    return Distribution(
+        DistributionKind.SHIFTS, labels, [0.0] * len(shift), [round(float(value), 4) for value in shift]
+    )
 
 
 def _shares(values: Floats | Ints) -> list[float]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from binwatch.bundle import Reference
-from monitor.drift.windows import Seen
+from monitor.drift.windows import PhotoSample
 
 
-def estimated_accuracy(seen: Seen, reference: Reference | None) -> float | None:
+def estimated_accuracy(seen: PhotoSample, reference: Reference | None) -> float | None:
     """Expected share of right counts, 0 to 1. None without photos.
 
     A calibrated probability of 0.7 is right in 7 of 10 cases, so the mean of the top probabilities is the accuracy to

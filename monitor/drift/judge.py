@@ -13,7 +13,7 @@ from binwatch.counts import CLASSES
 from binwatch.reference import ENOUGH, Signal, independent, rounded
 from monitor.drift import thresholds
 from monitor.drift.distances import jensen_shannon, kolmogorov_smirnov, mean_shift
-from monitor.drift.windows import Ints, Seen
+from monitor.drift.windows import Ints, PhotoSample
 
 MIN_PHOTOS = 50
 """Fewer show only what anybody sees without statistics, and the closed forms of the thresholds need as many."""
@@ -35,7 +35,7 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
+class SignalResult:
     """One signal in one window. `distance` and `threshold` are None where there is nothing to say."""
 
     signal: Signal
@@ -54,22 +54,22 @@ class _Measure:
     threshold: Callable[[float], float]
 
 
-def judge(seen: Seen, reference: Reference | None, level: float = LEVEL) -> list[Judgement]:
+def judge(seen: PhotoSample, reference: Reference | None, level: float = LEVEL) -> list[SignalResult]:
     """A judgement of every signal. `level` is shared among those that can be judged (Bonferroni)."""
     found = {signal: _measure(signal, seen, reference) for signal in Signal}
     judged = sum(isinstance(one, _Measure) for one in found.values())
     return [_judgement(signal, one, _photos(signal, seen), level / max(judged, 1)) for signal, one in found.items()]
 
 
-def _judgement(signal: Signal, found: _Measure | Verdict, photos: int, level: float) -> Judgement:
+def _judgement(signal: Signal, found: _Measure | Verdict, photos: int, level: float) -> SignalResult:
     if isinstance(found, Verdict):
-        return Judgement(signal, photos, found)
+        return SignalResult(signal, photos, found)
     threshold = found.threshold(level)
     verdict = Verdict.DRIFTED if found.distance > threshold else Verdict.STEADY
-    return Judgement(signal, photos, verdict, found.distance, threshold)
+    return SignalResult(signal, photos, verdict, found.distance, threshold)
 
 
-def _photos(signal: Signal, seen: Seen) -> int:
+def _photos(signal: Signal, seen: PhotoSample) -> int:
     if signal is Signal.EXPECTED:
         return len(seen.expected)
     if signal is Signal.EMBEDDING:
@@ -77,7 +77,7 @@ def _photos(signal: Signal, seen: Seen) -> int:
     return seen.photos if signal in (Signal.PREDICTED, Signal.CONFIDENCE) else len(seen.properties.get(signal, ()))
 
 
-def _measure(signal: Signal, seen: Seen, reference: Reference | None) -> _Measure | Verdict:
+def _measure(signal: Signal, seen: PhotoSample, reference: Reference | None) -> _Measure | Verdict:
     if reference is None or not _knows(reference, signal, seen):
         return Verdict.NO_REFERENCE
     if independent(reference) < ENOUGH:
@@ -94,7 +94,7 @@ def _measure(signal: Signal, seen: Seen, reference: Reference | None) -> _Measur
     return _distribution(signal, seen, reference, worth)
 
 
-def _knows(reference: Reference, signal: Signal, seen: Seen) -> bool:
+def _knows(reference: Reference, signal: Signal, seen: PhotoSample) -> bool:
     if signal in (Signal.PREDICTED, Signal.EXPECTED):
         counts = reference.predicted if signal is Signal.PREDICTED else reference.labels
         return len(counts) == len(CLASSES) and sum(counts) > 0
@@ -110,12 +110,12 @@ def _categories(values: Ints, counts: list[int], worth: int) -> _Measure:
     return _Measure(float(distance), lambda level: thresholds.of_categories(tuple(counts), worth, len(values), level))
 
 
-def _distribution(signal: Signal, seen: Seen, reference: Reference, worth: int) -> _Measure:
+def _distribution(signal: Signal, seen: PhotoSample, reference: Reference, worth: int) -> _Measure:
     values = seen.confidence if signal is Signal.CONFIDENCE else seen.properties[signal]
     distance = kolmogorov_smirnov(np.array(rounded(values)), np.array(reference.quantiles[signal]))
     return _Measure(distance, lambda level: thresholds.of_distribution(worth, len(values), level))
 
 
-def _embedding(seen: Seen, where: EmbeddingReference, worth: int) -> _Measure:
+def _embedding(seen: PhotoSample, where: EmbeddingReference, worth: int) -> _Measure:
     axes, n = len(where.axes), len(seen.embeddings)
     return _Measure(mean_shift(seen.embeddings, where), lambda level: thresholds.of_mean_shift(worth, n, axes, level))

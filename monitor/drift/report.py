@@ -12,8 +12,8 @@ from binwatch.bundle import Reference
 from binwatch.reference import ENOUGH, Signal, independent
 from monitor.drift.distributions import Distribution, distributions
 from monitor.drift.estimate import estimated_accuracy
-from monitor.drift.judge import Judgement, judge
-from monitor.drift.windows import Seen, Window, read_window
+from monitor.drift.judge import SignalResult, judge
+from monitor.drift.windows import PhotoSample, Window, read_window
 from monitor.records import Records
 from monitor.totals import read_model_in_use
 
@@ -30,7 +30,7 @@ class WindowReport:
     """Share of the compared photos whose count is the expected quantity."""
     estimated: float | None
     """Estimated accuracy of all the photos, compared or not."""
-    judgements: list[Judgement]
+    judgements: list[SignalResult]
     distributions: dict[Signal, Distribution] = field(default_factory=dict)
     """What the judgements are about, for those signals that can be shown."""
 
@@ -56,7 +56,7 @@ def make_report(records: Records, reference_of: Callable[[str], Reference | None
     """Read the windows and judge them. Raises RecordsDown."""
     now = datetime.now(UTC)
 
-    def read(connection: Connection) -> tuple[str | None, dict[Window, Seen]]:
+    def read(connection: Connection) -> tuple[str | None, dict[Window, PhotoSample]]:
         in_use = read_model_in_use(connection)
         if in_use is None:
             return None, {}
@@ -68,7 +68,7 @@ def make_report(records: Records, reference_of: Callable[[str], Reference | None
     return DriftReport(model, reference is not None, windows, now, independent(reference) if reference else None)
 
 
-def _window(window: Window, seen: Seen, reference: Reference | None) -> WindowReport:
+def _window(window: Window, seen: PhotoSample, reference: Reference | None) -> WindowReport:
     compared = len(seen.expected)
     return WindowReport(
         window=window,

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from binwatch.reference import ENOUGH, Signal
 from monitor import words
-from monitor.drift.judge import MIN_PHOTOS, Judgement, Verdict
+from monitor.drift.judge import MIN_PHOTOS, SignalResult, Verdict
 from monitor.drift.report import DriftReport, WindowReport
 
 _SAID = {
@@ -52,7 +52,7 @@ def _table(report: DriftReport) -> Table:
     return table
 
 
-def _cell(judgement: Judgement) -> Text:
+def _cell(judgement: SignalResult) -> Text:
     said = _SAID[judgement.verdict]
     if judgement.distance is None or judgement.threshold is None:
         return Text(said, style="dim")

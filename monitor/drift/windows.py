@@ -41,7 +41,7 @@ SPANS = {Window.HOUR: timedelta(hours=1), Window.DAY: timedelta(days=1), Window.
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class PhotoSample:
     """What is known of n counted photos, at most one of each bin, by one model.
 
     Signals have as many values as are recorded and finite: photos of an older release have no properties.
@@ -65,7 +65,7 @@ class Seen:
         return len(self.predicted)
 
 
-def read_window(connection: Connection, window: Window, model: str, now: datetime) -> Seen:
+def read_window(connection: Connection, window: Window, model: str, now: datetime) -> PhotoSample:
     """The photos that `model` counted in the window, or a sample of SAMPLE of them."""
     rows = [row for row in _rows(connection, window, now) if row["model_version"] == model and _is_sound(row)]
     # Photos of one bin resemble each other: two of them are not twice the evidence.
@@ -146,8 +146,8 @@ def _chunks(ids: Sequence[int]) -> Iterator[Sequence[int]]:
     return (ids[start : start + _AT_A_TIME] for start in range(0, len(ids), _AT_A_TIME))
 
 
-def _seen(rows: Sequence[RowMapping], expected: dict[int, tuple[int, bool]]) -> Seen:
-    return Seen(
+def _seen(rows: Sequence[RowMapping], expected: dict[int, tuple[int, bool]]) -> PhotoSample:
+    return PhotoSample(
         predicted=np.array([row["predicted"] for row in rows], np.int64),
         confidence=np.array([max(row["probabilities"]) for row in rows], float),
         expected=np.array([quantity for quantity, _ in expected.values()], np.int64),

@@ -18,7 +18,7 @@ LEVELS = (0.01, 0.05, 0.1, 0.2)
 """Levels that the form offers."""
 
 
-class Audited(StrEnum):
+class AuditFilter(StrEnum):
     """Whether somebody has looked."""
 
     NO = "no"
@@ -26,7 +26,7 @@ class Audited(StrEnum):
     ANY = "any"
 
 
-_AUDITED = {Audited.NO: False, Audited.YES: True, Audited.ANY: None}
+_AUDITED = {AuditFilter.NO: False, AuditFilter.YES: True, AuditFilter.ANY: None}
 
 
 class Asked(BaseModel):
@@ -41,7 +41,7 @@ class Asked(BaseModel):
     direction: Direction | None = None
     """None is the settings' own."""
     size: int = Field(0, ge=0, le=MORE)
-    audited: Audited = Audited.NO
+    audited: AuditFilter = AuditFilter.NO
     flagged: bool = False
     level: float | None = Field(None, gt=0, le=0.5)
     """None is the settings' own."""

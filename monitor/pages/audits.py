@@ -13,16 +13,16 @@ from binwatch.records.audits import StaleAudit, UnknownBin
 from monitor.access.people import sent_a_form
 from monitor.access.writers import Door, ForeignForm, NotSignedIn
 from monitor.auditing import NewAudit, save
-from monitor.forms import Fields, Problem, go, local
+from monitor.forms import Fields, FormProblem, go, local
 from monitor.services import Given
 
 router = APIRouter()
 
 _ON_THE_FORM: Final = {
-    StaleAudit: Problem.STALE,
-    UnknownBin: Problem.UNKNOWN_BIN,
-    ForeignForm: Problem.FOREIGN,
-    RequestValidationError: Problem.QUANTITY,
+    StaleAudit: FormProblem.STALE,
+    UnknownBin: FormProblem.UNKNOWN_BIN,
+    ForeignForm: FormProblem.FOREIGN,
+    RequestValidationError: FormProblem.QUANTITY,
 }
 """What whoever sent the form can mend there."""
 
@@ -39,7 +39,7 @@ def enter(request: Request, services: Given, door: Door, fields: Fields) -> Redi
         if not sent_a_form(request):
             raise
         if isinstance(error, NotSignedIn):
-            return go(request, "/login", problem=Problem.SIGNED_OUT, next=back)
+            return go(request, "/login", problem=FormProblem.SIGNED_OUT, next=back)
         return go(request, back, problem=_ON_THE_FORM[type(error)])
     return go(request, local(fields.get("next"), back), saved=saved.id)
 

@@ -8,8 +8,8 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
 from binwatch.counts import CLASSES, MORE
-from monitor.charts.shapes import Columns, Shifts, Steps, columns, shifts, steps
-from monitor.drift.distributions import Distribution, Kind
+from monitor.charts.shapes import PairedColumns, Shifts, Steps, columns, shifts, steps
+from monitor.drift.distributions import Distribution, DistributionKind
 from monitor.drift.judge import Verdict
 from monitor.drift.windows import Window
 from monitor.pages import sentences
@@ -33,7 +33,7 @@ class Picture:
     verdict: str
     says: str
     """The figures behind the verdict."""
-    chart: Columns | Steps | Shifts | None
+    chart: PairedColumns | Steps | Shifts | None
 
 
 @router.get("/drift", response_class=HTMLResponse)
@@ -75,11 +75,11 @@ def _picture(one: SignalView) -> Picture:
     )
 
 
-def _chart(of: Distribution | None) -> Columns | Steps | Shifts | None:
+def _chart(of: Distribution | None) -> PairedColumns | Steps | Shifts | None:
     if of is None:
         return None
-    if of.kind is Kind.CLASSES:
+    if of.kind is DistributionKind.CLASSES:
         return columns(of.reference, of.window, _SHORT)
-    if of.kind is Kind.SHIFTS:
+    if of.kind is DistributionKind.SHIFTS:
         return shifts(of.window)
     return steps(of.reference, of.window, sentences.figure(of.low or 0.0), sentences.figure(of.high or 0.0))

@@ -21,7 +21,7 @@ from monitor import words
 from monitor.access.people import sent_a_form
 from monitor.access.uploads import MAX_FILE, PATH
 from monitor.access.writers import Door, ForeignForm, NotSignedIn
-from monitor.forms import Problem, go
+from monitor.forms import FormProblem, go
 from monitor.pages.news import News, failed
 from monitor.pages.templates import html
 from monitor.pages.visit import Visit
@@ -83,8 +83,8 @@ def upload(
         if not sent_a_form(request):
             raise
         if isinstance(error, NotSignedIn):
-            return go(request, "/login", problem=Problem.SIGNED_OUT, next=PATH)
-        return _page(request, visit, failed(Problem.FOREIGN), status=403)
+            return go(request, "/login", problem=FormProblem.SIGNED_OUT, next=PATH)
+        return _page(request, visit, failed(FormProblem.FOREIGN), status=403)
     try:
         imported, error_, status = _import(services, sent), None, 200
     except OutageError:

@@ -11,7 +11,7 @@ from monitor.access.people import sent_a_form
 from monitor.access.proxies import root_of
 from monitor.access.sessions import LIFETIME
 from monitor.access.writers import COOKIE, MAX_NAME, Door, NoName, NotSignedIn, WritingOff, WrongToken
-from monitor.forms import Fields, Problem, go, local
+from monitor.forms import Fields, FormProblem, go, local
 from monitor.pages.news import News, failed
 from monitor.pages.templates import html
 from monitor.pages.visit import Visit
@@ -36,7 +36,7 @@ def sign_in(request: Request, door: Door, visit: Visit, fields: Fields) -> Respo
     except (WrongToken, NoName) as error:
         if not sent_a_form(request):
             raise
-        problem, status = (Problem.NAME, 422) if isinstance(error, NoName) else (Problem.TOKEN, 401)
+        problem, status = (FormProblem.NAME, 422) if isinstance(error, NoName) else (FormProblem.TOKEN, 401)
         return html(
             request, "login.html", status, visit=visit, news=failed(problem), onwards=onwards, name=name[:MAX_NAME]
         )

@@ -9,18 +9,18 @@ from fastapi import Depends, Query
 from sqlalchemy import Connection
 
 from monitor.auditing import MAX_ID, read_audits
-from monitor.forms import Problem
+from monitor.forms import FormProblem
 from monitor.services import Given
 from monitor.views.bins import BinAudit, read_bin
 
 PROBLEMS = {
-    Problem.QUANTITY: "Not saved: that is no number of items. Enter a whole number, 0 or more.",
-    Problem.NAME: "Enter your name: 100 characters at most, all of them printable. It is kept with each audit.",
-    Problem.STALE: "Not saved: another photo of this bin has come since. Look at it and enter the count again.",
-    Problem.UNKNOWN_BIN: "Not saved: nothing is recorded of this bin.",
-    Problem.TOKEN: "That is not the token. Ask whoever runs Binwatch for it.",
-    Problem.SIGNED_OUT: "You are not signed in any more. Sign in, and enter the count again.",
-    Problem.FOREIGN: "Not saved: the form was of an earlier session. Enter the count again.",
+    FormProblem.QUANTITY: "Not saved: that is no number of items. Enter a whole number, 0 or more.",
+    FormProblem.NAME: "Enter your name: 100 characters at most, all of them printable. It is kept with each audit.",
+    FormProblem.STALE: "Not saved: another photo of this bin has come since. Look at it and enter the count again.",
+    FormProblem.UNKNOWN_BIN: "Not saved: nothing is recorded of this bin.",
+    FormProblem.TOKEN: "That is not the token. Ask whoever runs Binwatch for it.",
+    FormProblem.SIGNED_OUT: "You are not signed in any more. Sign in, and enter the count again.",
+    FormProblem.FOREIGN: "Not saved: the form was of an earlier session. Enter the count again.",
 }
 
 
@@ -44,14 +44,14 @@ class _News:
 def _news(
     services: Given,
     saved: Annotated[int | None, Query(ge=1, le=MAX_ID - 1)] = None,
-    problem: Annotated[Problem | None, Query()] = None,
+    problem: Annotated[FormProblem | None, Query()] = None,
 ) -> _News:
     if saved is not None:
         return _News(saved=services.records.read(lambda connection: _read(connection, saved)))
     return failed(problem) if problem else _News()
 
 
-def failed(problem: Problem | None) -> _News:
+def failed(problem: FormProblem | None) -> _News:
     """Why a form did nothing; no news if it did what it should."""
     return _News(problem=PROBLEMS[problem] if problem else None)
 

@@ -12,14 +12,19 @@ from monitor.pages.news import News
 from monitor.pages.templates import html
 from monitor.pages.visit import Visit
 from monitor.services import Given
-from monitor.views.overview import Span, read_overview
+from monitor.views.overview import TimeRange, read_overview
 
 router = APIRouter()
 
 
 @router.get("/", response_class=HTMLResponse)
 def overview(
-    request: Request, services: Given, visit: Visit, news: News, model: ModelName = None, span: Span = Span.WEEK
+    request: Request,
+    services: Given,
+    visit: Visit,
+    news: News,
+    model: ModelName = None,
+    span: TimeRange = TimeRange.WEEK,
 ) -> HTMLResponse:
     """How well counts and inventory agree, what waits for somebody, and the photos that were recorded last."""
     level, direction = services.settings.flag_level, services.settings.flag_direction
@@ -41,6 +46,6 @@ def overview(
         drift=sentences.drift_status(view.drift),
         level_says=sentences.level(view.level, view.drift),
         spans=sentences.SPANS,
-        asked={"model": model, "span": None if span is Span.WEEK else span.value},
+        asked={"model": model, "span": None if span is TimeRange.WEEK else span.value},
         queue=Asked(flagged=True),
     )

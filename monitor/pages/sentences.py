@@ -8,7 +8,7 @@ from monitor.drift.judge import MIN_PHOTOS, Verdict
 from monitor.drift.windows import Window
 from monitor.views.discrepancies import Direction, Level
 from monitor.views.drift import DriftInBrief, SignalView, State, WindowView
-from monitor.views.overview import Span
+from monitor.views.overview import TimeRange
 from monitor.words import number, share
 
 _NARROW = "\N{NARROW NO-BREAK SPACE}"
@@ -39,7 +39,7 @@ WINDOWS = {
     Window.WEEK: "the last 7 days",
     Window.LATEST: "the last 1,000 photos",
 }
-SPANS = {Span.DAY: "day", Span.WEEK: "7 days", Span.MONTH: "30 days", Span.QUARTER: "90 days"}
+SPANS = {TimeRange.DAY: "day", TimeRange.WEEK: "7 days", TimeRange.MONTH: "30 days", TimeRange.QUARTER: "90 days"}
 VERDICTS = {
     Verdict.STEADY: "as before",
     Verdict.DRIFTED: "drifted",

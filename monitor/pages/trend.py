@@ -7,7 +7,7 @@ from datetime import datetime
 from monitor.charts.axes import Span
 from monitor.charts.timeline import Point, Timeline, timeline
 from monitor.summary import wilson
-from monitor.views.overview import Bucket, Trend
+from monitor.views.overview import TimeBucket, Trend
 from monitor.words import moment, number, share
 
 
@@ -33,7 +33,7 @@ def says(trend: Trend) -> str:
     )
 
 
-def _agreement(bucket: Bucket) -> Point:
+def _agreement(bucket: TimeBucket) -> Point:
     bounds = bucket.interval
     return Point(
         _middle(bucket),
@@ -45,7 +45,7 @@ def _agreement(bucket: Bucket) -> Point:
     )
 
 
-def _estimated(bucket: Bucket) -> Point:
+def _estimated(bucket: TimeBucket) -> Point:
     # As if the estimate were a share of so many photos; how far it may be off besides, no one can know without audits.
     bounds = wilson(round((bucket.estimated or 0) * bucket.photos), bucket.photos)
     return Point(
@@ -58,5 +58,5 @@ def _estimated(bucket: Bucket) -> Point:
     )
 
 
-def _middle(bucket: Bucket) -> datetime:
+def _middle(bucket: TimeBucket) -> datetime:
     return bucket.start + (bucket.end - bucket.start) / 2

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from binwatch.reference import Signal
 from monitor.drift.distributions import Distribution
-from monitor.drift.judge import MIN_PHOTOS, Judgement, Verdict
+from monitor.drift.judge import MIN_PHOTOS, SignalResult, Verdict
 from monitor.drift.report import DriftReport, WindowReport
 from monitor.drift.windows import Window
 
@@ -139,7 +139,7 @@ def _window(window: WindowReport) -> WindowView:
     )
 
 
-def _signal(judgement: Judgement, distribution: Distribution | None) -> SignalView:
+def _signal(judgement: SignalResult, distribution: Distribution | None) -> SignalView:
     return SignalView(
         signal=judgement.signal,
         verdict=judgement.verdict,

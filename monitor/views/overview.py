@@ -31,7 +31,7 @@ ReferenceOf = Callable[[str], Reference | None]
 """A model's version → what its bundle says of how often it is right; None if that is not at hand."""
 
 
-class Span(StrEnum):
+class TimeRange(StrEnum):
     """How far back the lines go."""
 
     DAY = "1d"
@@ -52,14 +52,14 @@ class _Length:
 
 
 _LENGTHS = {
-    Span.DAY: _Length(24, timedelta(hours=1)),
-    Span.WEEK: _Length(28, timedelta(hours=6)),
-    Span.MONTH: _Length(30, timedelta(days=1)),
-    Span.QUARTER: _Length(30, timedelta(days=3)),
+    TimeRange.DAY: _Length(24, timedelta(hours=1)),
+    TimeRange.WEEK: _Length(28, timedelta(hours=6)),
+    TimeRange.MONTH: _Length(30, timedelta(days=1)),
+    TimeRange.QUARTER: _Length(30, timedelta(days=3)),
 }
 
 
-class Bucket(BaseModel):
+class TimeBucket(BaseModel):
     """What was recorded from `start` to `end`. Shares are 0 to 1, and None where there is nothing to take one of."""
 
     start: datetime
@@ -91,10 +91,10 @@ class ModelChange(BaseModel):
 class Trend(BaseModel):
     """Agreement, estimated accuracy and error direction over time, by when it was recorded."""
 
-    span: Span
+    span: TimeRange
     start: datetime
     end: datetime
-    buckets: list[Bucket]
+    buckets: list[TimeBucket]
     """Of equal length, without gaps; buckets in which nothing was recorded included."""
     changes: list[ModelChange]
 
@@ -129,7 +129,7 @@ def read_overview(
     alpha: float,
     direction: Suspicion = Suspicion.EITHER,
     model: str | None = None,
-    span: Span = Span.WEEK,
+    span: TimeRange = TimeRange.WEEK,
     now: datetime | None = None,
 ) -> Overview:
     """The first page, its figures about `model` or the one in use. Raises UnknownModel."""
@@ -151,7 +151,9 @@ def read_overview(
     )
 
 
-def read_trend(connection: Connection, span: Span, reference_of: ReferenceOf, now: datetime | None = None) -> Trend:
+def read_trend(
+    connection: Connection, span: TimeRange, reference_of: ReferenceOf, now: datetime | None = None
+) -> Trend:
     """The lines of all models together, up to the end of the bucket that `now` is in."""
     length = _LENGTHS[span]
     end = _end(now or datetime.now(UTC), length.each)
@@ -210,12 +212,12 @@ def _end(now: datetime, each: timedelta) -> datetime:
     return origin + ((now - origin) // each + 1) * each
 
 
-def _bucket(start: datetime, each: timedelta, sums: _Sums, references: Mapping[str, Reference | None]) -> Bucket:
+def _bucket(start: datetime, each: timedelta, sums: _Sums, references: Mapping[str, Reference | None]) -> TimeBucket:
     exact, total = sums.outcomes[Outcome.EXACT], sum(sums.outcomes.values())
     photos = {model: sum(number for number, _ in parts) for model, parts in sums.photos.items()}
     number = sum(photos.values())
     right = sum(_right(parts, references[model]) for model, parts in sums.photos.items())
-    return Bucket(
+    return TimeBucket(
         start=start,
         end=start + each,
         comparisons=total,
@@ -242,7 +244,7 @@ def _right(parts: Iterable[tuple[int, float]], reference: Reference | None) -> f
     return float(photos @ np.interp(confidence, known, accuracy))
 
 
-def _changes(buckets: Sequence[Bucket]) -> list[ModelChange]:
+def _changes(buckets: Sequence[TimeBucket]) -> list[ModelChange]:
     used = [(bucket.start, bucket.model) for bucket in buckets if bucket.model is not None]
     return [
         ModelChange(at=at, model=model, previous=previous)

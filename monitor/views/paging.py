@@ -19,7 +19,7 @@ class BadCursor(BinwatchError):
         super().__init__(f"{cursor[:80]!r} is no cursor; take `next` or `previous` of an answer as it is")
 
 
-class Part(NamedTuple):
+class RowPage(NamedTuple):
     """The rows of a page, and whether there are others beside them."""
 
     rows: Sequence[RowMapping]
@@ -27,13 +27,13 @@ class Part(NamedTuple):
     has_previous: bool
 
 
-def part_of(rows: Sequence[RowMapping], limit: int, *, is_first: bool, backwards: bool) -> Part:
+def part_of(rows: Sequence[RowMapping], limit: int, *, is_first: bool, backwards: bool) -> RowPage:
     """A page of at most `limit` rows. `rows` are those after a cursor, or before it and then in reverse, one more than
     the page holds if there are so many; `is_first`: there was no cursor.
     """
     more = len(rows) > limit
     kept = rows[:limit][::-1] if backwards else rows[:limit]
-    return Part(kept, bool(kept), more) if backwards else Part(kept, more, not is_first and bool(kept))
+    return RowPage(kept, bool(kept), more) if backwards else RowPage(kept, more, not is_first and bool(kept))
 
 
 def encode(place: str) -> str:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from binwatch.errors import PhotoError, Reason
-from binwatch.image import FORMATS, PILLOW_MAX_PIXELS, SIZE, Limits, _rgb, load
+from binwatch.image import FORMATS, PILLOW_MAX_PIXELS, SIZE, ImageLimits, _rgb, load
 from tests.photos import HEIGHT, WIDTH, chunk, encoded, png, scene
 
 
@@ -32,9 +32,9 @@ def _assert_near(found: np.ndarray, wanted: np.ndarray, mean: float, most: float
     assert difference.max() <= most
 
 
-def _reason(data: bytes, limits: Limits | None = None) -> tuple[Reason, str]:
+def _reason(data: bytes, limits: ImageLimits | None = None) -> tuple[Reason, str]:
     with pytest.raises(PhotoError) as refused:
-        load(data, limits=limits or Limits())
+        load(data, limits=limits or ImageLimits())
     return refused.value.reason, str(refused.value)
 
 
@@ -330,8 +330,8 @@ def test_formats_that_are_not_counted_are_named(data: bytes, words: str) -> None
 
 def test_too_many_bytes() -> None:
     data = encoded(scene())
-    assert load(data, limits=Limits(max_bytes=len(data))).format == "JPEG"
-    reason, message = _reason(data, Limits(max_bytes=len(data) - 1))
+    assert load(data, limits=ImageLimits(max_bytes=len(data))).format == "JPEG"
+    reason, message = _reason(data, ImageLimits(max_bytes=len(data) - 1))
     assert reason is Reason.TOO_LARGE
     assert message == f"the file has {len(data):,} bytes, over the limit of {len(data) - 1:,}"
 
@@ -339,8 +339,8 @@ def test_too_many_bytes() -> None:
 @pytest.mark.parametrize("name", FORMATS)
 def test_too_many_pixels(name: str) -> None:
     data = encoded(scene(), name)
-    assert load(data, limits=Limits(max_pixels=WIDTH * HEIGHT)).format == name
-    reason, message = _reason(data, Limits(max_pixels=WIDTH * HEIGHT - 1))
+    assert load(data, limits=ImageLimits(max_pixels=WIDTH * HEIGHT)).format == name
+    reason, message = _reason(data, ImageLimits(max_pixels=WIDTH * HEIGHT - 1))
     assert reason is Reason.TOO_MANY_PIXELS
     assert message == "400×300 pixels over the limit of 119,999 pixels"
 
@@ -432,7 +432,7 @@ MUTABLE["animation"] = encoded(scene(60, 40), "WEBP", save_all=True, append_imag
 
 def _loads_or_refuses(data: bytes) -> None:
     try:
-        photo = load(data, size=32, limits=Limits(max_pixels=4_000_000))
+        photo = load(data, size=32, limits=ImageLimits(max_pixels=4_000_000))
     except PhotoError as refused:
         message = str(refused)
     else:

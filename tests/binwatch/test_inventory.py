@@ -18,25 +18,28 @@ import openpyxl
 import pytest
 
 from binwatch.errors import BinwatchError
-from binwatch.inventory.bins import Bins
+from binwatch.inventory.bins import BinIndex
 from binwatch.inventory.columns import Named
-from binwatch.inventory.quantities import Mark, Undecided, mark_of, value_of
-from binwatch.inventory.reading import Expected, Refusal, Refusals, Report, read_expected
+from binwatch.inventory.quantities import DecimalMark, Undecided, mark_of, value_of
+from binwatch.inventory.reading import InventoryQuantity, InventoryReport, Refusal, Refusals, read_expected
 from binwatch.inventory.tables import open_table
 
+GUESSED = Named()
 PHOTOS = ("00184", "00297", "00382", "A-07", "Ä-1")
 Rows = Iterable[Sequence[Any]]
 
 
-def _read(file: Path, named: Named = Named(), photos: Iterable[str] = PHOTOS) -> tuple[dict[str, int], Report]:  # noqa: B008
+def _read(file: Path, named: Named = GUESSED, photos: Iterable[str] = PHOTOS) -> tuple[dict[str, int], InventoryReport]:
     expected, report = _expected(file, named, photos)
     return {one.bin: one.quantity for one in expected}, report
 
 
-def _expected(file: Path, named: Named = Named(), photos: Iterable[str] = PHOTOS) -> tuple[list[Expected], Report]:  # noqa: B008
-    report = Report(file)
+def _expected(
+    file: Path, named: Named = GUESSED, photos: Iterable[str] = PHOTOS
+) -> tuple[list[InventoryQuantity], InventoryReport]:
+    report = InventoryReport(file)
     with Refusals(file.with_suffix(".refused.csv"), report) as refusals:
-        return list(read_expected(open_table(file, named), Bins(photos), refusals)), report
+        return list(read_expected(open_table(file, named), BinIndex(photos), refusals)), report
 
 
 def _xlsx(file: Path, **sheets: Rows) -> Path:
@@ -173,14 +176,14 @@ def test_quantities_of_a_column(tmp_path: Path, header: str, rows: list[str], fo
     ],
 )
 def test_one_quantity(text: str, point: float | None, comma: float | None) -> None:
-    assert (value_of(text, Mark.POINT), value_of(text, Mark.COMMA)) == (point, comma)
+    assert (value_of(text, DecimalMark.POINT), value_of(text, DecimalMark.COMMA)) == (point, comma)
 
 
 def test_a_column_that_tells_nothing_is_not_guessed() -> None:
-    assert mark_of(["1,234", "2,345"]) is Mark.UNKNOWN
-    assert mark_of(["1,5", "1.5", "1,234"]) is Mark.UNKNOWN
+    assert mark_of(["1,234", "2,345"]) is DecimalMark.UNKNOWN
+    assert mark_of(["1,5", "1.5", "1,234"]) is DecimalMark.UNKNOWN
     with pytest.raises(Undecided):
-        value_of("1,234", Mark.UNKNOWN)
+        value_of("1,234", DecimalMark.UNKNOWN)
 
 
 def test_undecided_rows_are_listed(tmp_path: Path) -> None:

@@ -8,66 +8,66 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from binwatch.keys import Kind, Skipped, bin_id, bin_of, kind_of, skipped
+from binwatch.keys import ObjectKind, Skipped, bin_id, bin_of, kind_of, skipped
 
 
 @pytest.mark.parametrize(
     ("key", "kind", "bin_id"),
     [
-        ("bin-images/00123.jpg", Kind.PHOTO, "00123"),
-        ("metadata/00123.json", Kind.METADATA, "00123"),
-        ("00123.jpg", Kind.PHOTO, "00123"),
-        ("a/b/c/00123.JPEG", Kind.PHOTO, "00123"),
-        ("a.png", Kind.PHOTO, "a"),
-        ("a.webp", Kind.PHOTO, "a"),
-        ("a.bmp", Kind.PHOTO, "a"),
-        ("a.gif", Kind.PHOTO, "a"),
-        ("A.JSON", Kind.METADATA, "A"),
-        ("a.b.jpg", Kind.PHOTO, "a.b"),
-        ("Käfig 1+%20.jpg", Kind.PHOTO, "Käfig 1+%20"),
-        ("箱/📦.jpg", Kind.PHOTO, "📦"),
-        ("a//b.jpg", Kind.PHOTO, "b"),
-        ("a\\b.jpg", Kind.PHOTO, "a\\b"),
-        ("photo.jpg.part", Kind.OTHER, "photo.jpg"),
-        ("photo", Kind.OTHER, "photo"),
-        ("photo.jpg/", Kind.OTHER, "photo"),
-        ("folder/", Kind.OTHER, "folder"),
-        ("a.jfif", Kind.PHOTO, "a"),
-        ("a.jpe", Kind.PHOTO, "a"),
-        ("a.pjpeg", Kind.PHOTO, "a"),
-        ("a.HEIC", Kind.PHOTO, "a"),
-        ("a.avif", Kind.PHOTO, "a"),
-        ("a.tif", Kind.PHOTO, "a"),
-        ("a.tiff", Kind.PHOTO, "a"),
-        ("a.JPG ", Kind.PHOTO, "a"),
-        ("metadata/a.json\n", Kind.METADATA, "a"),
-        (" a .jpg", Kind.PHOTO, "a"),
-        ("00123.jpg.jpg", Kind.PHOTO, "00123"),
-        ("00123.jpg.json", Kind.METADATA, "00123"),
-        ("e\u0301.jpg", Kind.PHOTO, "\u00e9"),
-        ("a.jpg.", Kind.OTHER, "a.jpg."),
-        ("a.jpg/ ", Kind.OTHER, "a"),
-        (" .jpg", Kind.OTHER, ".jpg"),
-        ("../x.jpg", Kind.OTHER, "x"),
-        ("a/./x.jpg", Kind.OTHER, "x"),
-        ("..x/y...jpg", Kind.PHOTO, "y.."),
-        (".jpg", Kind.OTHER, ".jpg"),
-        (".json", Kind.OTHER, ".json"),
-        ("models/v1/card.json", Kind.OTHER, "card"),
-        ("models/v1/preview.jpg", Kind.OTHER, "preview"),
-        ("photos/models/a.jpg", Kind.PHOTO, "a"),
-        ("models.jpg", Kind.PHOTO, "models"),
-        ("", Kind.OTHER, ""),
+        ("bin-images/00123.jpg", ObjectKind.PHOTO, "00123"),
+        ("metadata/00123.json", ObjectKind.METADATA, "00123"),
+        ("00123.jpg", ObjectKind.PHOTO, "00123"),
+        ("a/b/c/00123.JPEG", ObjectKind.PHOTO, "00123"),
+        ("a.png", ObjectKind.PHOTO, "a"),
+        ("a.webp", ObjectKind.PHOTO, "a"),
+        ("a.bmp", ObjectKind.PHOTO, "a"),
+        ("a.gif", ObjectKind.PHOTO, "a"),
+        ("A.JSON", ObjectKind.METADATA, "A"),
+        ("a.b.jpg", ObjectKind.PHOTO, "a.b"),
+        ("Käfig 1+%20.jpg", ObjectKind.PHOTO, "Käfig 1+%20"),
+        ("箱/📦.jpg", ObjectKind.PHOTO, "📦"),
+        ("a//b.jpg", ObjectKind.PHOTO, "b"),
+        ("a\\b.jpg", ObjectKind.PHOTO, "a\\b"),
+        ("photo.jpg.part", ObjectKind.OTHER, "photo.jpg"),
+        ("photo", ObjectKind.OTHER, "photo"),
+        ("photo.jpg/", ObjectKind.OTHER, "photo"),
+        ("folder/", ObjectKind.OTHER, "folder"),
+        ("a.jfif", ObjectKind.PHOTO, "a"),
+        ("a.jpe", ObjectKind.PHOTO, "a"),
+        ("a.pjpeg", ObjectKind.PHOTO, "a"),
+        ("a.HEIC", ObjectKind.PHOTO, "a"),
+        ("a.avif", ObjectKind.PHOTO, "a"),
+        ("a.tif", ObjectKind.PHOTO, "a"),
+        ("a.tiff", ObjectKind.PHOTO, "a"),
+        ("a.JPG ", ObjectKind.PHOTO, "a"),
+        ("metadata/a.json\n", ObjectKind.METADATA, "a"),
+        (" a .jpg", ObjectKind.PHOTO, "a"),
+        ("00123.jpg.jpg", ObjectKind.PHOTO, "00123"),
+        ("00123.jpg.json", ObjectKind.METADATA, "00123"),
+        ("e\u0301.jpg", ObjectKind.PHOTO, "\u00e9"),
+        ("a.jpg.", ObjectKind.OTHER, "a.jpg."),
+        ("a.jpg/ ", ObjectKind.OTHER, "a"),
+        (" .jpg", ObjectKind.OTHER, ".jpg"),
+        ("../x.jpg", ObjectKind.OTHER, "x"),
+        ("a/./x.jpg", ObjectKind.OTHER, "x"),
+        ("..x/y...jpg", ObjectKind.PHOTO, "y.."),
+        (".jpg", ObjectKind.OTHER, ".jpg"),
+        (".json", ObjectKind.OTHER, ".json"),
+        ("models/v1/card.json", ObjectKind.OTHER, "card"),
+        ("models/v1/preview.jpg", ObjectKind.OTHER, "preview"),
+        ("photos/models/a.jpg", ObjectKind.PHOTO, "a"),
+        ("models.jpg", ObjectKind.PHOTO, "models"),
+        ("", ObjectKind.OTHER, ""),
     ],
 )
-def test_keys(key: str, kind: Kind, bin_id: str) -> None:
+def test_keys(key: str, kind: ObjectKind, bin_id: str) -> None:
     assert kind_of(key) is kind
     assert bin_of(key) == bin_id
 
 
 def test_another_prefix_of_models() -> None:
-    assert kind_of("nets/a.json", "nets/") is Kind.OTHER
-    assert kind_of("models/a.json", "nets/") is Kind.METADATA
+    assert kind_of("nets/a.json", "nets/") is ObjectKind.OTHER
+    assert kind_of("models/a.json", "nets/") is ObjectKind.METADATA
 
 
 def test_a_photo_and_its_metadata_are_about_the_same_bin() -> None:
@@ -101,6 +101,6 @@ def test_a_bin_has_one_id_however_it_is_written(text: str) -> None:
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_every_key_is_a_photo_metadata_or_has_a_reason(key: str) -> None:
-    looked_at = kind_of(key) is not Kind.OTHER
+    looked_at = kind_of(key) is not ObjectKind.OTHER
     assert looked_at == (skipped(key, "models/") is None) or key.rstrip().endswith("/") or key.startswith("models/")
     assert bin_of(key) == bin_id(bin_of(key))

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from binwatch.errors import PhotoError, Reason
-from binwatch.image import MAX_SIDE, Limits, load
+from binwatch.image import MAX_SIDE, ImageLimits, load
 from binwatch.photo_files import gif, jpeg, reader_of
 from binwatch.photo_files.budget import Budget
 from binwatch.photo_files.orientation import orientation
@@ -30,9 +30,9 @@ BIG = 2 * 2**20
 """More than Pillow takes of a text or a profile."""
 
 
-def refused(data: bytes, limits: Limits | None = None) -> tuple[Reason, str]:
+def refused(data: bytes, limits: ImageLimits | None = None) -> tuple[Reason, str]:
     with pytest.raises(PhotoError) as caught:
-        load(data, limits=limits or Limits())
+        load(data, limits=limits or ImageLimits())
     return caught.value.reason, str(caught.value)
 
 
@@ -236,8 +236,8 @@ def test_a_side_may_not_be_too_long() -> None:
 def test_a_photo_that_takes_too_much_memory_is_refused() -> None:
     data = encoded(scene(), "WEBP")
     memory = 16 * 400 * 300
-    assert load(data, limits=Limits(max_memory=memory)).format == "WEBP"
-    reason, message = refused(data, Limits(max_memory=memory - 1))
+    assert load(data, limits=ImageLimits(max_memory=memory)).format == "WEBP"
+    reason, message = refused(data, ImageLimits(max_memory=memory - 1))
     assert reason is Reason.TOO_MANY_PIXELS
     assert message.startswith("400×300 pixels of this WEBP take about 1 MiB to decode, over the limit of 1 MiB; save")
 

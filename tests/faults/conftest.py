@@ -11,8 +11,8 @@ from pydantic import SecretStr
 
 from binwatch.records.engine import connect
 from binwatch.settings import EventSource, Settings
-from tests.faults.house import House
-from tests.faults.sqs_house import SqsHouse
+from tests.faults.sqs_stack import SqsStack
+from tests.faults.stack import Stack
 from tests.services.faulty_sqs import FaultySqs
 from tests.services.proxy import Proxy
 from tests.services.rabbitmq import RabbitMQ
@@ -32,9 +32,9 @@ def _bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def house(
+def stack(
     tmp_path: Path, s3: S3, s3_proxy: Proxy, rabbitmq: RabbitMQ, postgres_url: str, _bundle: Path
-) -> Iterator[House]:
+) -> Iterator[Stack]:
     """Workers with small groups, so that there are many to lose; queues and records of this test's own."""
     settings = _settings(tmp_path, s3, postgres_url, _bundle).model_copy(
         update={
@@ -44,9 +44,9 @@ def house(
         }
     )
     records = connect(postgres_url)
-    house = House(settings, s3, records, tmp_path)
-    yield house
-    house.close()
+    stack = Stack(settings, s3, records, tmp_path)
+    yield stack
+    stack.close()
     records.dispose()
 
 
@@ -73,7 +73,7 @@ def _settings(folder: Path, s3: S3, postgres_url: str, bundle: Path) -> Settings
 
 
 @pytest.fixture
-def sqs_house(tmp_path: Path, s3: S3, faulty_sqs: FaultySqs, postgres_url: str, _bundle: Path) -> Iterator[SqsHouse]:
+def sqs_stack(tmp_path: Path, s3: S3, faulty_sqs: FaultySqs, postgres_url: str, _bundle: Path) -> Iterator[SqsStack]:
     """The same with queues on SQS."""
     settings = _settings(tmp_path, s3, postgres_url, _bundle).model_copy(
         update={
@@ -85,10 +85,10 @@ def sqs_house(tmp_path: Path, s3: S3, faulty_sqs: FaultySqs, postgres_url: str, 
     client = sqs_client(settings.model_copy(update={"sqs_endpoint_url": s3.endpoint_url}))
     choose_queues(settings).create()
     records = connect(postgres_url)
-    house = SqsHouse(settings, s3, records, tmp_path)
-    house.client = client
-    yield house
-    house.close()
+    stack = SqsStack(settings, s3, records, tmp_path)
+    stack.client = client
+    yield stack
+    stack.close()
     records.dispose()
 
 

@@ -6,74 +6,74 @@ import json
 import random
 
 from tests.faults.conftest import Took
-from tests.faults.house import House, announcement
+from tests.faults.stack import Stack, announcement
 
 PHOTOS = 100
 
 
-def test_every_event_comes_three_times_and_all_are_shuffled(house: House, took: Took) -> None:
-    bodies = [body for n in range(PHOTOS) for body in (house.photo(n), house.metadata(n, n % 5))] * 3
+def test_every_event_comes_three_times_and_all_are_shuffled(stack: Stack, took: Took) -> None:
+    bodies = [body for n in range(PHOTOS) for body in (stack.photo(n), stack.metadata(n, n % 5))] * 3
     random.Random(3).shuffle(bodies)
-    house.publish(bodies)
-    house.start()
-    seconds = house.settle()
-    house.check()
+    stack.publish(bodies)
+    stack.start()
+    seconds = stack.settle()
+    stack.check()
     took(f"{len(bodies)} event messages for {2 * PHOTOS} objects: all recorded {seconds:.1f} s after the start")
 
 
-def test_what_the_event_announced_has_changed(house: House, took: Took) -> None:
+def test_what_the_event_announced_has_changed(stack: Stack, took: Took) -> None:
     """Overwritten while queued, deleted before its turn, metadata before, after and without its photo."""
-    bodies = [house.photo(n) for n in range(20)]
+    bodies = [stack.photo(n) for n in range(20)]
     for number in range(10):  # the first upload can no longer be had: two events, one record
         key = f"bin-images/{number:05}.jpg"
-        house.counted = {photo: outcome for photo, outcome in house.counted.items() if photo[0] != key}
-        bodies.append(house.photo(number, (number + 3) % 7))
+        stack.counted = {photo: outcome for photo, outcome in stack.counted.items() if photo[0] != key}
+        bodies.append(stack.photo(number, (number + 3) % 7))
     gone = "bin-images/00019.jpg"
-    house.s3.client.delete_object(Bucket=house.s3.bucket, Key=gone)
-    (announced,) = (photo for photo in house.counted if photo[0] == gone)
-    house.counted[announced] = "missing"
-    house.publish([house.metadata(n, n % 5) for n in range(0, 10)])
-    house.publish(bodies)
-    house.publish([house.metadata(n, n % 5) for n in range(10, 30)])
-    house.start()
-    first = house.settle()
-    house.check()
-    house.superseded = [("00005", 1, 0), ("00006", 2, 1)]
-    house.publish([house.photo(5, 4), house.metadata(6, 6)])  # a new photo, and a corrected quantity, of a known bin
-    house.start()
-    house.settle()
-    house.check()
+    stack.s3.client.delete_object(Bucket=stack.s3.bucket, Key=gone)
+    (announced,) = (photo for photo in stack.counted if photo[0] == gone)
+    stack.counted[announced] = "missing"
+    stack.publish([stack.metadata(n, n % 5) for n in range(0, 10)])
+    stack.publish(bodies)
+    stack.publish([stack.metadata(n, n % 5) for n in range(10, 30)])
+    stack.start()
+    first = stack.settle()
+    stack.check()
+    stack.superseded = [("00005", 1, 0), ("00006", 2, 1)]
+    stack.publish([stack.photo(5, 4), stack.metadata(6, 6)])  # a new photo, and a corrected quantity, of a known bin
+    stack.start()
+    stack.settle()
+    stack.check()
     took(f"{len(bodies)} photo events, all recorded {first:.1f} s after the start")
 
 
-def test_messages_that_are_no_events(house: House, took: Took) -> None:
+def test_messages_that_are_no_events(stack: Stack, took: Took) -> None:
     """30 foreign or hostile bodies among good ones: each is dead-lettered with a reason, and stops nothing."""
-    good = [house.photo(n) for n in range(60)]
+    good = [stack.photo(n) for n in range(60)]
     hostile = bad_bodies()
     assert len(hostile) == 30
     bodies: list[str | bytes] = [*good, *hostile]
     random.Random(7).shuffle(bodies)
-    house.publish(bodies)
-    house.start()
-    seconds = house.settle()
-    house.check()
-    house.wait_until(lambda: house.waiting(house.settings.event_dead_letter_queue) == len(hostile))
-    letters = house.dead_letters()
+    stack.publish(bodies)
+    stack.start()
+    seconds = stack.settle()
+    stack.check()
+    stack.wait_until(lambda: stack.waiting(stack.settings.event_dead_letter_queue) == len(hostile))
+    letters = stack.dead_letters()
     texts = [body if isinstance(body, str) else body.decode(errors="replace") for body in hostile]
     assert sorted(letter.body for letter in letters) == sorted(texts)
     assert all(letter.reason and letter.reason not in {"unknown", "delivered too often"} for letter in letters)
     took(f"{len(good)} photos among {len(hostile)} bad messages, recorded {seconds:.1f} s after the start")
 
 
-def test_all_events_are_lost(house: House, took: Took) -> None:
+def test_all_events_are_lost(stack: Stack, took: Took) -> None:
     """`python -m worker reconcile` finds what is in the bucket without a record."""
     for n in range(PHOTOS):
-        house.photo(n)
-        house.metadata(n, n % 5)
-    house.start()
-    assert f"sent {2 * PHOTOS} photos and metadata files without a record" in house.reconcile()
-    seconds = house.settle()
-    house.check()
+        stack.photo(n)
+        stack.metadata(n, n % 5)
+    stack.start()
+    assert f"sent {2 * PHOTOS} photos and metadata files without a record" in stack.reconcile()
+    seconds = stack.settle()
+    stack.check()
     took(f"{2 * PHOTOS} objects recorded {seconds:.1f} s after reconcile had sent them")
 
 

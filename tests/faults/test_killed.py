@@ -11,7 +11,7 @@ import pytest
 
 from binwatch.errors import Reason
 from tests.faults.conftest import Took
-from tests.faults.house import House, Worker, announcement
+from tests.faults.stack import Stack, Worker, announcement
 from tests.worker.brightness import brightness_of, jpeg
 from worker.brokers.choice import choose_queues
 from worker.tasks import MAX_CRASHES
@@ -19,38 +19,38 @@ from worker.tasks import MAX_CRASHES
 KILLS = 10
 
 
-def test_a_worker_is_killed_ten_times(house: House, took: Took) -> None:
+def test_a_worker_is_killed_ten_times(stack: Stack, took: Took) -> None:
     """SIGKILL at ten moments drawn at random: while a worker starts, takes events in, fetches, counts or records."""
     photos, chance = 1000, random.Random(4)
-    house.publish([house.photo(number) for number in range(photos)])
+    stack.publish([stack.photo(number) for number in range(photos)])
     for kill, threshold in enumerate(sorted(chance.sample(range(photos * 9 // 10), KILLS))):
-        worker = house.start(ready=False)
-        house.wait_until(lambda threshold=threshold: house.recorded() >= threshold)
+        worker = stack.start(ready=False)
+        stack.wait_until(lambda threshold=threshold: stack.recorded() >= threshold)
         moment = time.monotonic() + chance.uniform(0, 0.1)
-        house.wait_until(lambda moment=moment: time.monotonic() >= moment)
-        assert house.recorded() < photos, f"all was counted before kill {kill}"
-        house.kill(worker)
-    left = photos - house.recorded()
-    house.start()
-    seconds = house.settle()
-    house.check()
+        stack.wait_until(lambda moment=moment: time.monotonic() >= moment)
+        assert stack.recorded() < photos, f"all was counted before kill {kill}"
+        stack.kill(worker)
+    left = photos - stack.recorded()
+    stack.start()
+    seconds = stack.settle()
+    stack.check()
     took(f"{left} photos left after the last kill, recorded {seconds:.1f} s after a worker was ready again")
 
 
-def test_a_worker_is_stopped_under_load(house: House, took: Took) -> None:
+def test_a_worker_is_stopped_under_load(stack: Stack, took: Took) -> None:
     """TERM: what is in flight is counted, the rest stays in the queues for the next worker."""
     photos = 300
-    house.publish([house.photo(number) for number in range(photos)])
-    worker = house.start()
-    house.wait_until(lambda: house.recorded() >= 30)
+    stack.publish([stack.photo(number) for number in range(photos)])
+    worker = stack.start()
+    stack.wait_until(lambda: stack.recorded() >= 30)
     begun = time.monotonic()
-    house.stop(worker)
+    stack.stop(worker)
     stopped = time.monotonic() - begun
-    left = photos - house.recorded()
+    left = photos - stack.recorded()
     assert left > 0, "there was no load"
-    house.start()
-    seconds = house.settle()
-    house.check()
+    stack.start()
+    seconds = stack.settle()
+    stack.check()
     took(
         f"ended after {stopped:.1f} s; the next worker recorded the other {left} photos {seconds:.1f} s after its start"
     )
@@ -75,43 +75,43 @@ main()
 
 
 @pytest.mark.timeout(600)  # fourteen starts of a worker, on however busy a machine
-def test_a_photo_kills_every_worker(house: House, took: Took) -> None:
+def test_a_photo_kills_every_worker(stack: Stack, took: Took) -> None:
     """It is recorded as failed and ends in the dead-letter queue, alone; reconcile does not send it again; and it is
     counted once the cause is gone and a person puts it back."""
-    bodies = [house.photo(number) for number in range(60)]
+    bodies = [stack.photo(number) for number in range(60)]
     key, deadly = "bin-images/poison.jpg", jpeg(brightness_of(3), side=32) + b"poison"
-    bodies.insert(30, announcement(house.s3.bucket, key, house.s3.put(key, deadly)))
-    house.publish(bodies)
+    bodies.insert(30, announcement(stack.s3.bucket, key, stack.s3.put(key, deadly)))
+    stack.publish(bodies)
     begun, deaths = time.monotonic(), 0
-    while (worker := house.start(ready=False, program=DIES_OF_POISON)) and dies(house, worker):
+    while (worker := stack.start(ready=False, program=DIES_OF_POISON)) and dies(stack, worker):
         deaths += 1
     photo = key, hashlib.md5(deadly).hexdigest()
-    house.counted[photo] = Reason.CRASHED
-    house.settle()
+    stack.counted[photo] = Reason.CRASHED
+    stack.settle()
     seconds = time.monotonic() - begun
-    (letter,) = house.dead_letters()
+    (letter,) = stack.dead_letters()
     assert letter.reason == f"{MAX_CRASHES} workers crashed while processing only this"
     assert key in letter.body
-    assert house.reconcile().startswith("sent 0 ")
-    assert sum(queue.redrive() for queue in choose_queues(house.settings).dead_letters()) == 1
-    house.counted[photo] = 3
-    house.failed_before.append(Reason.CRASHED)
-    house.start()
-    house.settle()
-    house.check()
+    assert stack.reconcile().startswith("sent 0 ")
+    assert sum(queue.redrive() for queue in choose_queues(stack.settings).dead_letters()) == 1
+    stack.counted[photo] = 3
+    stack.failed_before.append(Reason.CRASHED)
+    stack.start()
+    stack.settle()
+    stack.check()
     took(f"dead-lettered after {deaths} crashes, the other 60 photos recorded by then ({seconds:.1f} s with restarts)")
 
 
-def dies(house: House, worker: Worker) -> bool:
+def dies(stack: Stack, worker: Worker) -> bool:
     """Whether the worker dies before the photo is dead-lettered."""
-    house.workers.remove(worker)  # it may end by itself
-    dead = house.settings.task_queue + "-dead"
-    ready = Path(house.folder / f"worker-{house.started - 1}.log")
-    house.wait_until(
+    stack.workers.remove(worker)  # it may end by itself
+    dead = stack.settings.task_queue + "-dead"
+    ready = Path(stack.folder / f"worker-{stack.started - 1}.log")
+    stack.wait_until(
         lambda: (
-            worker.poll() is not None or (" ready." in ready.read_text(errors="replace") and house.waiting(dead) == 1)
+            worker.poll() is not None or (" ready." in ready.read_text(errors="replace") and stack.waiting(dead) == 1)
         )
     )
     if worker.poll() is None:
-        house.workers.append(worker)
+        stack.workers.append(worker)
     return worker.poll() is not None

@@ -10,7 +10,7 @@ from urllib.request import urlopen
 import pytest
 from pydantic import SecretStr
 
-from tests.faults.house import House
+from tests.faults.stack import Stack
 from tests.services.rabbitmq import RabbitMQ, free_ports
 from worker.brokers.choice import choose_queues
 
@@ -26,29 +26,29 @@ def vhost(rabbitmq: RabbitMQ) -> str:
     return name
 
 
-def test_queues_are_quorum_queues_by_default(house: House, rabbitmq: RabbitMQ, vhost: str) -> None:
+def test_queues_are_quorum_queues_by_default(stack: Stack, rabbitmq: RabbitMQ, vhost: str) -> None:
     """Celery needs a classic one: it asks for a prefetch limit of the whole channel, which a quorum queue refuses."""
-    house.settings = house.settings.model_copy(update={"broker_url": SecretStr(rabbitmq.url[:-1] + vhost)})
-    house.publish([body for n in range(PHOTOS) for body in (house.photo(n), house.metadata(n, n % 5))])
-    house.start()
-    house.settle()
-    house.check()
+    stack.settings = stack.settings.model_copy(update={"broker_url": SecretStr(rabbitmq.url[:-1] + vhost)})
+    stack.publish([body for n in range(PHOTOS) for body in (stack.photo(n), stack.metadata(n, n % 5))])
+    stack.start()
+    stack.settle()
+    stack.check()
 
 
-def test_a_user_who_may_declare_nothing_uses_the_queues_that_are_there(house: House, rabbitmq: RabbitMQ) -> None:
-    choose_queues(house.settings).create()
-    house.publish([body for n in range(PHOTOS) for body in (house.photo(n), house.metadata(n, n % 5))])
-    house.publish(["no event"])
-    limit(rabbitmq, house, configure="^$", write=".*", read=".*")
-    house.start()
-    house.settle()
-    assert "may not declare it" in (house.folder / "worker-0.log").read_text()
-    (letter,) = house.dead_letters()
+def test_a_user_who_may_declare_nothing_uses_the_queues_that_are_there(stack: Stack, rabbitmq: RabbitMQ) -> None:
+    choose_queues(stack.settings).create()
+    stack.publish([body for n in range(PHOTOS) for body in (stack.photo(n), stack.metadata(n, n % 5))])
+    stack.publish(["no event"])
+    limit(rabbitmq, stack, configure="^$", write=".*", read=".*")
+    stack.start()
+    stack.settle()
+    assert "may not declare it" in (stack.folder / "worker-0.log").read_text()
+    (letter,) = stack.dead_letters()
     assert letter.body == "no event"
-    house.check()
+    stack.check()
 
 
-def limit(rabbitmq: RabbitMQ, house: House, **permissions: str) -> None:
+def limit(rabbitmq: RabbitMQ, stack: Stack, **permissions: str) -> None:
     """Have the workers be a user with these permissions."""
     user = f"user-{uuid.uuid4().hex[:8]}"
     rabbitmq.control("add_user", user, "secret")
@@ -56,37 +56,37 @@ def limit(rabbitmq: RabbitMQ, house: House, **permissions: str) -> None:
         "set_permissions", "-p", "/", user, *(permissions[name] for name in ("configure", "write", "read"))
     )
     url = rabbitmq.url.replace("guest:guest", f"{user}:secret")
-    house.settings = house.settings.model_copy(update={"broker_url": SecretStr(url)})
+    stack.settings = stack.settings.model_copy(update={"broker_url": SecretStr(url)})
 
 
 @pytest.mark.parametrize("kind", ["disk", "memory"])
-def test_rabbitmq_is_low_on_something(house: House, rabbitmq: RabbitMQ, kind: str) -> None:
+def test_rabbitmq_is_low_on_something(stack: Stack, rabbitmq: RabbitMQ, kind: str) -> None:
     """/healthz says so while event messages wait to become tasks; afterwards all are counted, each once."""
     (port,) = free_ports(1)
-    house.settings = house.settings.model_copy(update={"worker_port": port})
-    house.publish([body for n in range(PHOTOS) for body in (house.photo(n), house.metadata(n, n % 5))])
+    stack.settings = stack.settings.model_copy(update={"worker_port": port})
+    stack.publish([body for n in range(PHOTOS) for body in (stack.photo(n), stack.metadata(n, n % 5))])
     with rabbitmq.alarm(kind):
-        house.start()
-        house.wait_until(lambda: "RabbitMQ takes no messages" in str(problems(port).get("event queue")))
+        stack.start()
+        stack.wait_until(lambda: "RabbitMQ takes no messages" in str(problems(port).get("event queue")))
         assert problems(port).keys() == {"event queue", "task queue"}
         assert "disk or memory is nearly full" in problems(port)["task queue"]
-        assert house.recorded() == 0
-    house.settle()
-    house.check()
+        assert stack.recorded() == 0
+    stack.settle()
+    stack.check()
 
 
 @pytest.mark.parametrize("kind", ["disk", "memory"])
-def test_rabbitmq_gets_low_on_something_under_load(house: House, rabbitmq: RabbitMQ, kind: str) -> None:
+def test_rabbitmq_gets_low_on_something_under_load(stack: Stack, rabbitmq: RabbitMQ, kind: str) -> None:
     (port,) = free_ports(1)
-    house.settings = house.settings.model_copy(update={"worker_port": port})
-    house.publish([body for n in range(8 * PHOTOS) for body in (house.photo(n), house.metadata(n, n % 5))])
-    house.start()
-    house.wait_until(lambda: house.recorded() >= 8)
+    stack.settings = stack.settings.model_copy(update={"worker_port": port})
+    stack.publish([body for n in range(8 * PHOTOS) for body in (stack.photo(n), stack.metadata(n, n % 5))])
+    stack.start()
+    stack.wait_until(lambda: stack.recorded() >= 8)
     with rabbitmq.alarm(kind):
-        house.wait_until(lambda: "task queue" in problems(port))
-    house.wait_until(lambda: not problems(port))
-    house.settle()
-    house.check()
+        stack.wait_until(lambda: "task queue" in problems(port))
+    stack.wait_until(lambda: not problems(port))
+    stack.settle()
+    stack.check()
 
 
 def problems(port: int) -> dict[str, str]:

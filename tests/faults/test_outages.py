@@ -9,7 +9,7 @@ import time
 import pytest
 
 from tests.faults.conftest import Took
-from tests.faults.house import House
+from tests.faults.stack import Stack
 from tests.services.postgres import Postgres
 from tests.services.proxy import Proxy
 from tests.services.rabbitmq import RabbitMQ
@@ -18,64 +18,64 @@ PHOTOS = 300
 S3_REFUSES_S = float(os.environ.get("FAULTS_S3_REFUSES_S", "20"))
 
 
-def put_under_load(house: House) -> None:
+def put_under_load(stack: Stack) -> None:
     """Announce photos and metadata files, and return while a worker counts them."""
-    house.publish([body for n in range(PHOTOS) for body in (house.photo(n), house.metadata(n, n % 5))])
-    house.start()
-    house.wait_until(lambda: house.recorded() >= 30)
+    stack.publish([body for n in range(PHOTOS) for body in (stack.photo(n), stack.metadata(n, n % 5))])
+    stack.start()
+    stack.wait_until(lambda: stack.recorded() >= 30)
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=["stopped", "killed"])
-def test_rabbitmq_goes_away(house: House, rabbitmq: RabbitMQ, took: Took, how: signal.Signals) -> None:
+def test_rabbitmq_goes_away(stack: Stack, rabbitmq: RabbitMQ, took: Took, how: signal.Signals) -> None:
     """What comes after the restart is counted by the same worker, which has not been touched."""
-    put_under_load(house)
+    put_under_load(stack)
     rabbitmq.stop(how)
-    left = PHOTOS - house.recorded()
+    left = PHOTOS - stack.recorded()
     assert left > 0, "there was no load"
     rabbitmq.start()
     begun = time.monotonic()
-    house.publish([house.photo(PHOTOS + n) for n in range(20)])
-    house.settle()
-    house.check()
+    stack.publish([stack.photo(PHOTOS + n) for n in range(20)])
+    stack.settle()
+    stack.check()
     took(f"{left} photos left; they and 20 new ones recorded {time.monotonic() - begun:.1f} s after it was back")
 
 
 def test_dead_letters_can_be_read_as_soon_as_a_killed_rabbitmq_is_back(
-    house: House, rabbitmq: RabbitMQ, took: Took
+    stack: Stack, rabbitmq: RabbitMQ, took: Took
 ) -> None:
-    house.publish(["no event", house.photo(1)])
-    house.start()
-    house.settle()
-    house.wait_until(lambda: house.waiting(house.settings.event_dead_letter_queue) == 1)
+    stack.publish(["no event", stack.photo(1)])
+    stack.start()
+    stack.settle()
+    stack.wait_until(lambda: stack.waiting(stack.settings.event_dead_letter_queue) == 1)
     rabbitmq.stop(signal.SIGKILL)
     rabbitmq.start()
     begun = time.monotonic()
-    (letter,) = house.dead_letters()
+    (letter,) = stack.dead_letters()
     assert (letter.body, letter.reason[:8]) == ("no event", "not JSON")
     took(f"read {time.monotonic() - begun:.1f} s after it was back")
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGQUIT], ids=["restarted", "crashed"])
-def test_postgresql_goes_away(house: House, postgres: Postgres, took: Took, how: signal.Signals) -> None:
-    put_under_load(house)
+def test_postgresql_goes_away(stack: Stack, postgres: Postgres, took: Took, how: signal.Signals) -> None:
+    put_under_load(stack)
     postgres.stop(how)
     postgres.start()
     begun = time.monotonic()
-    left = PHOTOS - house.recorded()
+    left = PHOTOS - stack.recorded()
     assert left > 0, "there was no load"
-    house.settle()
-    house.check()
+    stack.settle()
+    stack.check()
     took(f"{left} photos left, recorded {time.monotonic() - begun:.1f} s after it was back")
 
 
-def test_s3_refuses_for_a_while(house: House, s3_proxy: Proxy, took: Took) -> None:
-    put_under_load(house)
+def test_s3_refuses_for_a_while(stack: Stack, s3_proxy: Proxy, took: Took) -> None:
+    put_under_load(stack)
     s3_proxy.refuse()
     until = time.monotonic() + S3_REFUSES_S
-    left = PHOTOS - house.recorded()
+    left = PHOTOS - stack.recorded()
     assert left > 0, "there was no load"
-    house.wait_until(lambda: time.monotonic() >= until)
+    stack.wait_until(lambda: time.monotonic() >= until)
     s3_proxy.serve()
-    seconds = house.settle()
-    house.check()
+    seconds = stack.settle()
+    stack.check()
     took(f"refused for {S3_REFUSES_S:g} s; {left} photos left then, recorded {seconds:.1f} s after it was back")

@@ -12,7 +12,7 @@ import pytest
 from pydantic import SecretStr
 
 from tests.faults.conftest import Took
-from tests.faults.sqs_house import SqsHouse
+from tests.faults.sqs_stack import SqsStack
 from tests.services.faulty_sqs import ALL, Fault, FaultySqs, page, refuse, reset, silent_for
 from tests.services.proxy import Proxy
 from tests.services.rabbitmq import free_ports
@@ -53,102 +53,102 @@ main()
 """
 
 
-def publish_load(house: SqsHouse, first: int) -> None:
+def publish_load(stack: SqsStack, first: int) -> None:
     numbers = range(first, first + PHOTOS)
-    house.publish([body for n in numbers for body in (house.photo(n), house.metadata(n, n % 5))])
+    stack.publish([body for n in numbers for body in (stack.photo(n), stack.metadata(n, n % 5))])
 
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_polls_fail_at_start_while_idle_and_under_load(
-    sqs_house: SqsHouse, faulty_sqs: FaultySqs, took: Took, name: str
+    sqs_stack: SqsStack, faulty_sqs: FaultySqs, took: Took, name: str
 ) -> None:
     """The same worker goes on each time, untouched."""
     number = REQUESTS if name != "silent" else 4
     faults = [FAULTS[name]] * number
     faulty_sqs.fail(*faults)
-    worker = sqs_house.start()
-    sqs_house.publish([sqs_house.photo(0)])
-    sqs_house.wait_until(lambda: sqs_house.recorded() == 1)
+    worker = sqs_stack.start()
+    sqs_stack.publish([sqs_stack.photo(0)])
+    sqs_stack.wait_until(lambda: sqs_stack.recorded() == 1)
     assert faulty_sqs.left == 0, "nothing failed at the start"
 
     faulty_sqs.fail(*faults)
-    sqs_house.wait_until(lambda: faulty_sqs.left == 0)
-    sqs_house.publish([sqs_house.photo(1)])
-    sqs_house.wait_until(lambda: sqs_house.recorded() == 2)
+    sqs_stack.wait_until(lambda: faulty_sqs.left == 0)
+    sqs_stack.publish([sqs_stack.photo(1)])
+    sqs_stack.wait_until(lambda: sqs_stack.recorded() == 2)
 
-    publish_load(sqs_house, 2)
-    sqs_house.wait_until(lambda: sqs_house.recorded() >= 12)
+    publish_load(sqs_stack, 2)
+    sqs_stack.wait_until(lambda: sqs_stack.recorded() >= 12)
     faulty_sqs.fail(*faults)
     begun = time.monotonic()
-    sqs_house.wait_until(lambda: faulty_sqs.left == 0)
+    sqs_stack.wait_until(lambda: faulty_sqs.left == 0)
     assert worker.poll() is None
-    sqs_house.settle()
-    sqs_house.check()
+    sqs_stack.settle()
+    sqs_stack.check()
     took(f"{PHOTOS} photos recorded {time.monotonic() - begun:.1f} s after the first of {number} failed requests")
 
 
-def test_requests_of_all_kinds_fail_under_load(sqs_house: SqsHouse, faulty_sqs: FaultySqs, took: Took) -> None:
+def test_requests_of_all_kinds_fail_under_load(sqs_stack: SqsStack, faulty_sqs: FaultySqs, took: Took) -> None:
     """Tasks are received, sent and deleted while each of these fails, and some tasks are held back."""
-    sqs_house.start()
-    publish_load(sqs_house, 0)
-    sqs_house.wait_until(lambda: sqs_house.recorded() >= 10)
+    sqs_stack.start()
+    publish_load(sqs_stack, 0)
+    sqs_stack.wait_until(lambda: sqs_stack.recorded() >= 10)
     faults: list[Fault | None] = []
     for name in sorted(FAULTS.keys() - {"silent"}):
         faults += [FAULTS[name], None, FAULTS[name], None, None]
     begun = time.monotonic()
     faulty_sqs.fail(*faults * 2, operations=ALL)
-    sqs_house.wait_until(lambda: faulty_sqs.left == 0)
-    sqs_house.settle()
-    sqs_house.check()
+    sqs_stack.wait_until(lambda: faulty_sqs.left == 0)
+    sqs_stack.settle()
+    sqs_stack.check()
     took(f"2 of 5 requests of any kind failed; all recorded {time.monotonic() - begun:.1f} s after the first")
 
 
-def test_what_is_done_is_deleted_once_sqs_lets_it(sqs_house: SqsHouse, faulty_sqs: FaultySqs) -> None:
+def test_what_is_done_is_deleted_once_sqs_lets_it(sqs_stack: SqsStack, faulty_sqs: FaultySqs) -> None:
     """All deletions fail until every photo is recorded. No task may come back after its visibility time-out."""
     faulty_sqs.fail_until_told(refuse(403, "AccessDeniedException"), operations={"DeleteMessage"})
-    sqs_house.start()
-    publish_load(sqs_house, 0)
-    sqs_house.wait_until(lambda: sqs_house.recorded() == PHOTOS)
-    assert sqs_house.waiting(sqs_house.settings.task_queue) > 0, "nothing was left to delete"
+    sqs_stack.start()
+    publish_load(sqs_stack, 0)
+    sqs_stack.wait_until(lambda: sqs_stack.recorded() == PHOTOS)
+    assert sqs_stack.waiting(sqs_stack.settings.task_queue) > 0, "nothing was left to delete"
     faulty_sqs.fail_until_told(None)
-    sqs_house.settle()
-    sqs_house.check()
-    assert sqs_house.waiting() == 0
+    sqs_stack.settle()
+    sqs_stack.check()
+    assert sqs_stack.waiting() == 0
 
 
 def test_a_worker_stops_although_sqs_takes_nothing_back(
-    sqs_house: SqsHouse, faulty_sqs: FaultySqs, s3_proxy: Proxy, tmp_path: Path
+    sqs_stack: SqsStack, faulty_sqs: FaultySqs, s3_proxy: Proxy, tmp_path: Path
 ) -> None:
     """What it held back for a backoff is delivered again after its visibility time-out."""
-    url = queue_url(sqs_house.client, sqs_house.settings.task_queue)
-    sqs_house.client.set_queue_attributes(QueueUrl=url, Attributes={"VisibilityTimeout": "20"})
-    patient = sqs_house.settings
-    sqs_house.settings = patient.model_copy(
+    url = queue_url(sqs_stack.client, sqs_stack.settings.task_queue)
+    sqs_stack.client.set_queue_attributes(QueueUrl=url, Attributes={"VisibilityTimeout": "20"})
+    patient = sqs_stack.settings
+    sqs_stack.settings = patient.model_copy(
         update={"s3_endpoint_url": f"http://127.0.0.1:{s3_proxy.port}", "retry_wait_s": 60.0, "s3_timeout_s": 1.0}
     )
-    worker = sqs_house.start()
+    worker = sqs_stack.start()
     s3_proxy.refuse()
-    sqs_house.publish([sqs_house.photo(number) for number in range(20)])
+    sqs_stack.publish([sqs_stack.photo(number) for number in range(20)])
     log = tmp_path / "worker-0.log"
     # Each of three groups is received twice, the second time as its retry.
-    sqs_house.wait_until(lambda: log.read_text(errors="replace").count("] received") >= 6)
+    sqs_stack.wait_until(lambda: log.read_text(errors="replace").count("] received") >= 6)
     faulty_sqs.fail_until_told(refuse(500, "InternalFailure"), operations={"ChangeMessageVisibility"})
-    sqs_house.stop(worker)
+    sqs_stack.stop(worker)
     said = log.read_text(errors="replace")
     assert said.count("tasks cannot be requeued on SQS") == 1
     assert "Traceback" not in said
     faulty_sqs.fail_until_told(None)
-    sqs_house.settings = patient
-    sqs_house.start()
-    sqs_house.settle()
-    sqs_house.check()
+    sqs_stack.settings = patient
+    sqs_stack.start()
+    sqs_stack.settle()
+    sqs_stack.check()
 
 
-def test_the_name_of_sqs_is_gone_for_a_while(sqs_house: SqsHouse, faulty_sqs: FaultySqs, tmp_path: Path) -> None:
+def test_the_name_of_sqs_is_gone_for_a_while(sqs_stack: SqsStack, faulty_sqs: FaultySqs, tmp_path: Path) -> None:
     """At the first poll, while idle, and under load."""
     flag = tmp_path / "name-is-gone"
     endpoint = f"{NAME}:{faulty_sqs.port}"
-    sqs_house.settings = sqs_house.settings.model_copy(
+    sqs_stack.settings = sqs_stack.settings.model_copy(
         update={
             "sqs_endpoint_url": f"http://{endpoint}",
             "broker_url": SecretStr(f"sqs://testing:testing@{endpoint}//"),
@@ -161,39 +161,39 @@ def test_the_name_of_sqs_is_gone_for_a_while(sqs_house: SqsHouse, faulty_sqs: Fa
 
     def wait() -> None:
         until = time.monotonic() + NAME_GONE_S
-        sqs_house.wait_until(lambda: time.monotonic() >= until)
+        sqs_stack.wait_until(lambda: time.monotonic() >= until)
         flag.unlink()
         faulty_sqs.fail()
 
-    worker = sqs_house.start(program=LOOKS_NAMES_UP.format(flag=str(flag)))
+    worker = sqs_stack.start(program=LOOKS_NAMES_UP.format(flag=str(flag)))
     for recorded in (1, 2):
         forget()
-        sqs_house.publish([sqs_house.photo(recorded)])
+        sqs_stack.publish([sqs_stack.photo(recorded)])
         wait()
-        sqs_house.wait_until(lambda recorded=recorded: sqs_house.recorded() == recorded)
-    publish_load(sqs_house, 3)
-    sqs_house.wait_until(lambda: sqs_house.recorded() >= 12)
+        sqs_stack.wait_until(lambda recorded=recorded: sqs_stack.recorded() == recorded)
+    publish_load(sqs_stack, 3)
+    sqs_stack.wait_until(lambda: sqs_stack.recorded() >= 12)
     forget()
     wait()
     assert worker.poll() is None
-    sqs_house.wait_until(lambda: sqs_house.recorded() == PHOTOS + 2)
-    sqs_house.wait_until(lambda: sqs_house.waiting() == 0)
-    sqs_house.check()
+    sqs_stack.wait_until(lambda: sqs_stack.recorded() == PHOTOS + 2)
+    sqs_stack.wait_until(lambda: sqs_stack.waiting() == 0)
+    sqs_stack.check()
 
 
-def test_health_says_that_polls_fail_and_that_they_go_on(sqs_house: SqsHouse, faulty_sqs: FaultySqs) -> None:
+def test_health_says_that_polls_fail_and_that_they_go_on(sqs_stack: SqsStack, faulty_sqs: FaultySqs) -> None:
     (port,) = free_ports(1)
-    sqs_house.settings = sqs_house.settings.model_copy(update={"worker_port": port})
-    sqs_house.start()
-    sqs_house.wait_until(lambda: problems(port) == {})
+    sqs_stack.settings = sqs_stack.settings.model_copy(update={"worker_port": port})
+    sqs_stack.start()
+    sqs_stack.wait_until(lambda: problems(port) == {})
     faulty_sqs.fail_until_told(refuse(403, "ExpiredTokenException"))
-    sqs_house.wait_until(lambda: "task polls" in problems(port))
+    sqs_stack.wait_until(lambda: "task polls" in problems(port))
     assert "ExpiredTokenException" in problems(port)["task polls"]
-    sqs_house.publish([sqs_house.photo(0)])
+    sqs_stack.publish([sqs_stack.photo(0)])
     faulty_sqs.fail_until_told(None)
-    sqs_house.wait_until(lambda: problems(port) == {})
-    sqs_house.settle()
-    sqs_house.check()
+    sqs_stack.wait_until(lambda: problems(port) == {})
+    sqs_stack.settle()
+    sqs_stack.check()
 
 
 def problems(port: int) -> dict[str, str]:

@@ -11,7 +11,7 @@ from binwatch.objects import Objects
 from binwatch.records.tables import Count
 from binwatch.registry import Current, Registry
 from tests.faults.conftest import Took
-from tests.faults.house import WITHIN_S, House
+from tests.faults.stack import WITHIN_S, Stack
 from tests.worker.brightness import write_brightness_bundle
 
 PHOTOS = 300
@@ -19,39 +19,39 @@ LATER = 20
 POLL_S = 5
 
 
-def test_another_model_is_promoted_under_load(house: House, took: Took, tmp_path: Path) -> None:
+def test_another_model_is_promoted_under_load(stack: Stack, took: Took, tmp_path: Path) -> None:
     """In use within 60 s, in the same process, without a photo that fails; each record names its model."""
-    house.settings = house.settings.model_copy(update={"model_poll_s": POLL_S, "model_settle_s": 0})
-    house.publish([house.photo(n) for n in range(PHOTOS)])
-    house.start()
-    house.wait_until(lambda: house.recorded() >= 30)
-    promote(house, write_brightness_bundle(tmp_path / "v2", "v2"))
+    stack.settings = stack.settings.model_copy(update={"model_poll_s": POLL_S, "model_settle_s": 0})
+    stack.publish([stack.photo(n) for n in range(PHOTOS)])
+    stack.start()
+    stack.wait_until(lambda: stack.recorded() >= 30)
+    promote(stack, write_brightness_bundle(tmp_path / "v2", "v2"))
     assert WITHIN_S <= 60
-    seconds = house.wait_until(lambda: in_use(house, "v2"))
-    late = range(len(house.counted), len(house.counted) + LATER)
-    house.publish([house.photo(n) for n in late])
-    house.settle()
-    house.check()
-    models = models_of(house)
+    seconds = stack.wait_until(lambda: in_use(stack, "v2"))
+    late = range(len(stack.counted), len(stack.counted) + LATER)
+    stack.publish([stack.photo(n) for n in late])
+    stack.settle()
+    stack.check()
+    models = models_of(stack)
     assert {models[f"bin-images/{n:05}.jpg"] for n in late} == {"v2"}
     assert set(models.values()) == {"brightness-1", "v2"}
     took(f"in use {seconds:.1f} s after it was promoted (BINWATCH_MODEL_POLL_S={POLL_S}); no photo failed")
 
 
-def promote(house: House, bundle: Path) -> None:
-    registry = Registry(Objects(house.settings), house.s3.bucket, house.settings.models_prefix)
+def promote(stack: Stack, bundle: Path) -> None:
+    registry = Registry(Objects(stack.settings), stack.s3.bucket, stack.settings.models_prefix)
     registry.publish(bundle)
     registry.set_current(Current(version=bundle.name, promoted=datetime.now(UTC)), registry.current())
 
 
-def in_use(house: House, version: str) -> bool:
+def in_use(stack: Stack, version: str) -> bool:
     """Whether a record names the model; one more photo comes each time it does not."""
-    if version in models_of(house).values():
+    if version in models_of(stack).values():
         return True
-    house.publish([house.photo(len(house.counted))])
+    stack.publish([stack.photo(len(stack.counted))])
     return False
 
 
-def models_of(house: House) -> dict[str, str]:
-    with house.records.connect() as connection:
+def models_of(stack: Stack) -> dict[str, str]:
+    with stack.records.connect() as connection:
         return {row.key: row.model_version for row in connection.execute(select(Count.key, Count.model_version))}

@@ -24,7 +24,7 @@ from binwatch.records.audits import add_audit
 from binwatch.records.store import NewCount, NewExpectation, Store
 from binwatch.settings import load_settings
 from monitor.app import create_app
-from monitor.server import Server, address_of
+from monitor.server import MonitorServer, address_of
 from monitor.services import Services, make_services
 from tests.calibrations import category
 from tests.monitor.drifting import BUCKET, DAY, MODEL, record_photos, some_photos, write_bundle
@@ -155,7 +155,7 @@ def running_monitor() -> Iterator[Running]:
     services = make_services(load_settings())
     listener = listen("127.0.0.1", 0)
     ready = threading.Event()
-    server = Server(create_app(services), ready.set)
+    server = MonitorServer(create_app(services), ready.set)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:

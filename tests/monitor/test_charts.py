@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from monitor.charts.axes import TICKS, Span
 from monitor.charts.shapes import HEIGHT as SHAPE_HEIGHT
 from monitor.charts.shapes import columns, steps
-from monitor.charts.timeline import HEIGHT, Line, Point, timeline
+from monitor.charts.timeline import HEIGHT, Point, SeriesLine, timeline
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
 SPAN = Span(START, START + 10 * DAY)
 
 
-def _line(*points: Point) -> Line:
+def _line(*points: Point) -> SeriesLine:
     return timeline(SPAN, [("agreement", "Agreement", points)]).lines[0]
 
 

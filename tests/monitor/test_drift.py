@@ -20,14 +20,14 @@ from monitor.drift import thresholds, windows
 from monitor.drift.distances import jensen_shannon, kolmogorov_smirnov, mean_shift
 from monitor.drift.estimate import estimated_accuracy
 from monitor.drift.judge import MIN_PHOTOS, Verdict, judge
-from monitor.drift.windows import Seen, Window, read_window
+from monitor.drift.windows import PhotoSample, Window, read_window
 from tests.monitor.conftest import MODEL, Running
 from tests.monitor.drifting import REFERENCE, SIZE, record_photos, some_photos
 
 
-def _seen(photos: Observed) -> Seen:
+def _seen(photos: Observed) -> PhotoSample:
     predicted = photos.probabilities.argmax(axis=1)
-    return Seen(
+    return PhotoSample(
         predicted=predicted,
         confidence=photos.probabilities.max(axis=1),
         expected=photos.labels,
@@ -37,7 +37,7 @@ def _seen(photos: Observed) -> Seen:
     )
 
 
-def _verdicts(seen: Seen, reference: Reference | None = REFERENCE) -> dict[Signal, Verdict]:
+def _verdicts(seen: PhotoSample, reference: Reference | None = REFERENCE) -> dict[Signal, Verdict]:
     return {one.signal: one.verdict for one in judge(seen, reference)}
 
 
@@ -179,7 +179,7 @@ def test_a_reference_is_valid_json_even_of_oddsome_photos() -> None:
     assert Reference.model_validate_json(reference.model_dump_json()) == reference
 
 
-def _read(engine: Engine, window: Window, now: datetime | None = None) -> Seen:
+def _read(engine: Engine, window: Window, now: datetime | None = None) -> PhotoSample:
     with engine.connect() as connection:
         return read_window(connection, window, MODEL, now or datetime.now(UTC))
 

@@ -16,7 +16,7 @@ from sqlalchemy import Engine, func, select
 
 from binwatch.errors import BinwatchError
 from binwatch.inventory.importing import CHUNK, import_file
-from binwatch.inventory.reading import Refusal, Report
+from binwatch.inventory.reading import InventoryReport, Refusal
 from binwatch.records.audits import UnknownBin, add_audit
 from binwatch.records.tables import Comparison, ComparisonTotal, Expectation
 from monitor.views.bins import read_bin
@@ -196,7 +196,7 @@ def test_parquet(sqlite_records: Engine, tmp_path: Path) -> None:
     table = pyarrow.table({"bin": ["00001", "00002", None, "00003"], "quantity": [1.0, float("nan"), 3.0, None]})
     file = tmp_path / "stock.parquet"
     parquet.write_table(table, file)
-    report: Report = import_file(file, sqlite_records, BUCKET)
+    report: InventoryReport = import_file(file, sqlite_records, BUCKET)
     assert _quantities(sqlite_records) == {"00001": 1}
     assert report.refused == {Refusal.NOT_A_NUMBER: 1, Refusal.NO_BIN: 1, Refusal.NO_QUANTITY: 1}
 

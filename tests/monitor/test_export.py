@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from binwatch.errors import BinwatchError, Reason
 from monitor.__main__ import app
-from monitor.export import LeftOut, export_audits
+from monitor.export import OmissionReason, export_audits
 from monitor.records import Records
 from tests.monitor.conftest import Recorder
 from tests.monitor.drifting import BUCKET
@@ -30,7 +30,7 @@ def test_the_trainer_reads_what_was_exported(recorder: Recorder, records: Record
     recorder.audit("00123", 17)
     recorder.audit(odd, 0)
     done = export_audits(records, BUCKET, tmp_path / "audits.csv")
-    assert (done.bins, dict(done.left_out)) == (2, {LeftOut.CORRECTED: 1})
+    assert (done.bins, dict(done.left_out)) == (2, {OmissionReason.CORRECTED: 1})
     assert read_audits(tmp_path / "audits.csv") == {"00123": 17, odd: 0}
     assert (tmp_path / "audits.csv").read_text(encoding="utf-8").splitlines()[-1].startswith("\"'=1+2, ")
     assert [path.name for path in tmp_path.glob("audits*")] == ["audits.csv"]
@@ -49,7 +49,7 @@ def test_an_audit_is_no_label_of_another_photo(recorder: Recorder, records: Reco
     recorder.audit("line\nbreak", 1)
     recorder.count("bin-images/elsewhere.jpg", 1, bucket="other")
     done = export_audits(records, BUCKET, tmp_path / "audits.csv")
-    assert dict(+done.left_out) == {LeftOut.REPLACED: 1, LeftOut.NO_COUNT: 1, LeftOut.ODD_NAME: 1}
+    assert dict(+done.left_out) == {OmissionReason.REPLACED: 1, OmissionReason.NO_COUNT: 1, OmissionReason.ODD_NAME: 1}
     assert read_audits(tmp_path / "audits.csv") == {"b": 4}
 
 

@@ -18,14 +18,14 @@ from binwatch.reference import Signal
 from monitor import words
 from monitor.drift.judge import Verdict
 from monitor.drift.windows import Window
-from monitor.forms import Problem
+from monitor.forms import FormProblem
 from monitor.pages import sentences
 from monitor.pages.models import shaded
 from monitor.pages.news import PROBLEMS
 from monitor.views.discrepancies import Direction, Level
 from monitor.views.drift import DriftInBrief, State
 from monitor.views.models import Confusion
-from monitor.views.overview import Span
+from monitor.views.overview import TimeRange
 from tests.calibrations import category
 from tests.monitor.conftest import HTML, Recorder, Running, running_monitor
 from tests.monitor.drifting import BUCKET, DAY, MODEL
@@ -316,7 +316,7 @@ def test_a_saved_audit_is_said_wherever_the_form_leads(floor: Running, known: Re
 
 
 def test_a_form_that_failed_is_explained(floor: Running) -> None:
-    for problem in Problem:
+    for problem in FormProblem:
         assert PROBLEMS[problem] in Parsed(floor.page(f"/bin?id=a&problem={problem}")).text
         assert PROBLEMS[problem] in Parsed(floor.page(f"/login?problem={problem}")).text
 
@@ -453,9 +453,9 @@ def test_everything_has_words() -> None:
     assert set(sentences.WINDOWS) == set(Window)
     assert set(sentences.VERDICTS) == set(Verdict)
     assert set(sentences.DIRECTIONS) == set(Direction)
-    assert set(sentences.SPANS) == set(Span)
+    assert set(sentences.SPANS) == set(TimeRange)
     assert set(sentences.OUTCOMES) == set(Outcome)
-    assert set(PROBLEMS) == set(Problem)
+    assert set(PROBLEMS) == set(FormProblem)
     for state in State:
         window = Window.DAY if state in (State.DRIFTED, State.STEADY) else None
         brief = DriftInBrief(state=state, at=None, window=window, photos=0, signals=[])

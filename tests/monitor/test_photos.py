@@ -16,7 +16,7 @@ from sqlalchemy import Engine
 
 from binwatch.errors import PhotoError, Reason
 from binwatch.file_versions import file_version
-from binwatch.image import Limits
+from binwatch.image import ImageLimits
 from binwatch.records.store import NewCount, Store
 from binwatch.thumbnails import SIDE, shrink
 from monitor.api.machine import PICTURES
@@ -120,7 +120,7 @@ def test_an_orientation_of_any_type_is_no_error(kind: int, value: bytes, turned:
     file = io.BytesIO()
     Image.new("RGB", (400, 200), "red").save(file, "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\1" + tag + bytes(4))
     wanted = (SIDE // 2, SIDE) if turned else (SIDE, SIDE // 2)
-    assert _opened(shrink(file.getvalue(), Limits())).size == wanted
+    assert _opened(shrink(file.getvalue(), ImageLimits())).size == wanted
 
 
 def test_a_photo_that_ended_workers_is_not_decoded_here(shop: _Shop) -> None:
@@ -279,18 +279,18 @@ def test_a_turned_photo_is_shown_upright() -> None:
     exif[ExifTags.Base.Orientation] = 6
     buffer = io.BytesIO()
     stored.save(buffer, "JPEG", exif=exif)
-    with _opened(shrink(buffer.getvalue(), Limits())) as small:
+    with _opened(shrink(buffer.getvalue(), ImageLimits())) as small:
         assert small.size == (SIDE // 2, SIDE)
         top, bottom = small.convert("L").getpixel((80, 40)), small.convert("L").getpixel((80, 280))
     assert top < 50 < 200 < bottom
 
 
 def test_a_narrow_photo_keeps_at_least_one_pixel() -> None:
-    with _opened(shrink(jpeg(2000, 2), Limits())) as small:
+    with _opened(shrink(jpeg(2000, 2), ImageLimits())) as small:
         assert small.size == (SIDE, 1)
 
 
 def test_pixels_are_limited_before_decoding() -> None:
     with pytest.raises(PhotoError) as caught:
-        shrink(jpeg(200, 200), Limits(max_pixels=1000))
+        shrink(jpeg(200, 200), ImageLimits(max_pixels=1000))
     assert caught.value.reason == Reason.TOO_MANY_PIXELS

@@ -18,7 +18,7 @@ from binwatch.records.store import Store
 from tests.monitor.conftest import Recorder, Running, record_known
 from tests.monitor.drifting import MODEL, record_photos, some_photos
 from tests.monitor.prometheus import DEPLOY, ROOT, Prometheus, program, running_prometheus
-from worker.metrics import Stage, WorkerMetrics
+from worker.metrics import PhotoStage, WorkerMetrics
 from worker.queue_depth import QueueRole
 
 DASHBOARDS = sorted((ROOT / "deploy" / "grafana" / "dashboards").glob("*.json"))
@@ -112,7 +112,7 @@ class _Working:
         self._metrics = metrics
 
     def collect(self) -> Any:
-        for stage in Stage:
+        for stage in PhotoStage:
             with self._metrics.timed(stage):
                 self._metrics.photo(None, age_s=0.4)
         self._metrics.batch(16)

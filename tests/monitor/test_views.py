@@ -28,7 +28,7 @@ from monitor.views.discrepancies import (
     read_level,
 )
 from monitor.views.models import read_models
-from monitor.views.overview import Span, read_overview, read_trend
+from monitor.views.overview import TimeRange, read_overview, read_trend
 from monitor.views.paging import BadCursor
 from tests.calibrations import category
 from tests.monitor.conftest import Recorder, Running
@@ -230,7 +230,7 @@ def test_lines_over_time(recorder: Recorder) -> None:
     reference = Reference(photos=9, predicted=[], labels=[], confidence=[], reliability=[(0.2, 0.1), (0.7, 0.4)])
     with recorder.engine.connect() as connection:
         now = hour + timedelta(minutes=30)
-        trend = read_trend(connection, Span.DAY, {MODEL: reference}.get, now)
+        trend = read_trend(connection, TimeRange.DAY, {MODEL: reference}.get, now)
     assert len(trend.buckets) == 24
     assert all(after.start == before.end for before, after in itertools.pairwise(trend.buckets))
     assert trend.end == hour + timedelta(hours=1)
@@ -244,8 +244,8 @@ def test_lines_over_time(recorder: Recorder) -> None:
     assert (change.at, change.model, change.previous) == (newer.start, MODEL, "older")
 
 
-@pytest.mark.parametrize("span", Span)
-def test_lines_of_every_length_end_now(known: Recorder, span: Span) -> None:
+@pytest.mark.parametrize("span", TimeRange)
+def test_lines_of_every_length_end_now(known: Recorder, span: TimeRange) -> None:
     with known.engine.connect() as connection:
         trend = read_trend(connection, span, lambda _: None)
     assert trend.buckets[-1].comparisons + trend.buckets[-2].comparisons == 6

@@ -26,7 +26,7 @@ from tests.sagemaker.transform_driver import TransformDriver
 from tests.services.s3 import S3
 from tests.worker.brightness import brightness_of, jpeg, write_brightness_bundle
 from worker.app import make_app
-from worker.backfill import Progress, backfill
+from worker.backfill import BackfillProgress, backfill
 from worker.brokers.choice import choose_queues
 from worker.brokers.sqs.queues import queue_url, sqs_client
 from worker.counting import Counting
@@ -236,13 +236,13 @@ def test_with_local_workers_the_command_follows_the_records_of_its_model(
     newer = Counting(settings.model_copy(update={"model_dir": bundle}))
     workers = CountsAtOnce(newer)
 
-    def follow(model: str | None) -> Progress:
+    def follow(model: str | None) -> BackfillProgress:
         options = {"bucket": s3.bucket, "prefix": "bin-images/", "patience_s": 5.0, "show": lambda _: None}
         return backfill(counting.objects, sqlite_records, settings, workers, **options, model=model)
 
-    assert follow(None) == Progress(seen=3, before=3, since=0)
-    assert follow("brightness-2") == Progress(seen=3, before=0, since=3)
-    assert follow("brightness-2") == Progress(seen=3, before=3, since=0)
+    assert follow(None) == BackfillProgress(seen=3, before=3, since=0)
+    assert follow("brightness-2") == BackfillProgress(seen=3, before=0, since=3)
+    assert follow("brightness-2") == BackfillProgress(seen=3, before=3, since=0)
     assert workers.keys == [f"bin-images/{number:05}.jpg" for number in range(3)]
     assert [row["model_version"] for row in rows(sqlite_records)] == ["brightness-1", "brightness-2"] * 3
     newer.close()
@@ -257,7 +257,7 @@ def test_what_could_not_be_counted_is_told_apart(
     options = {"bucket": s3.bucket, "patience_s": 5.0, "show": lambda _: None}
     workers = CountsAtOnce(counting)
     found = backfill(counting.objects, sqlite_records, settings, workers, prefix="bin-images/", **options)
-    assert found == Progress(seen=3, before=0, since=3, failed=1)
+    assert found == BackfillProgress(seen=3, before=0, since=3, failed=1)
     assert found.but_failed() == ", of which 1 failed"
     counting.read_metadata([Created(s3.bucket, "metadata/bad.json")])
     with sqlite_records.connect() as connection:
@@ -269,7 +269,7 @@ def test_what_could_not_be_counted_is_told_apart(
             "bin-images/empty.jpg": False,
             "metadata/bad.json": False,
         }
-    assert Progress(since=3).but_failed() == ""
+    assert BackfillProgress(since=3).but_failed() == ""
 
 
 def test_all_again_by_local_workers(settings: Settings, counting: Counting, s3: S3) -> None:

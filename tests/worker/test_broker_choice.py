@@ -16,7 +16,7 @@ from sqlalchemy import select
 from binwatch.errors import SettingsError
 from binwatch.records.tables import Count
 from binwatch.settings import EventSource, Settings
-from tests.faults.house import announcement
+from tests.faults.stack import announcement
 from tests.services.s3 import S3
 from tests.worker.brightness import brightness_of, jpeg
 from tests.worker.stub_broker import StubEventQueue, StubTaskQueue

@@ -23,7 +23,7 @@ from binwatch.settings import Settings
 from tests.services.s3 import S3
 from tests.worker.brightness import brightness_of, jpeg, probabilities_of, write_brightness_bundle
 from worker.__main__ import main
-from worker.output import Format, Line, write
+from worker.output import Format, ResultLine, write
 
 ROOT = Path(__file__).parent.parent.parent
 Count = Callable[..., "subprocess.CompletedProcess[bytes]"]
@@ -273,7 +273,7 @@ def test_not_there(count: Count, folder: Path, name: str) -> None:
 
 def test_what_was_counted_before_an_outage_is_whole_json(brightness_bundle: Path) -> None:
     def lines() -> Any:
-        yield Line("1.jpg", "2", 0.9, [0.1] * 7)
+        yield ResultLine("1.jpg", "2", 0.9, [0.1] * 7)
         raise ConnectionError("no S3")
 
     out = io.StringIO()

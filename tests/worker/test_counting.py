@@ -26,7 +26,7 @@ from tests.photos import png
 from tests.services.s3 import S3
 from tests.worker.brightness import brightness_of, jpeg, probabilities_of
 from worker.counting import Counting, open_records
-from worker.health import Health
+from worker.health import HealthChecks
 from worker.reconcile import unrecorded
 from worker.sessions import CPU, Inferred
 from worker.tasks import _is_outage
@@ -312,7 +312,7 @@ def test_records_that_hold_nothing_are_no_fault_of_a_photo(settings: Settings, s
     with pytest.raises(RecordsBroken, match=r"DriverFailed: NotImplementedError: .*DateStyle") as raised:
         counting.count(_created(s3, "a.jpg"))
     assert _is_outage(raised.value)
-    assert "DateStyle" in str(Health(counting.probes()).problems()["records"])
+    assert "DateStyle" in str(HealthChecks(counting.probes()).problems()["records"])
     event.remove(counting.database, "begin", listener)
     assert counting.count(_created(s3, "a.jpg")) == []
     counting.close()

@@ -15,7 +15,7 @@ from kombu.entity import Queue
 from pydantic import SecretStr
 
 from binwatch.settings import Settings
-from tests.faults.house import announcement
+from tests.faults.stack import announcement
 from tests.services.rabbitmq import RabbitMQ
 from worker.brokers.base import EventMessage, QueueError
 from worker.brokers.rabbitmq import events as rabbitmq_module

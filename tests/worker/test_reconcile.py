@@ -28,7 +28,7 @@ from binwatch.settings import EventSource, Settings, process_environment
 from tests.calibrations import category
 from tests.services.rabbitmq import RabbitMQ
 from worker.app import make_app
-from worker.backfill import Progress, backfill
+from worker.backfill import BackfillProgress, backfill
 from worker.counting import Counting
 from worker.publisher import Publisher
 from worker.reconcile import Grace, Unrecorded, unrecorded
@@ -212,7 +212,7 @@ def worker(rabbit_settings: Settings, tmp_path: Path) -> Iterator[subprocess.Pop
     assert process.wait(30) == 0, (tmp_path / "worker.log").read_text()
 
 
-def run_backfill(settings: Settings, database: Database, patience_s: float = 60, prefix: str = "") -> Progress:
+def run_backfill(settings: Settings, database: Database, patience_s: float = 60, prefix: str = "") -> BackfillProgress:
     return backfill(
         Objects(settings),
         database,

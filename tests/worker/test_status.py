@@ -22,7 +22,7 @@ from tests.services.s3 import S3
 from tests.worker.brightness import jpeg
 from worker import health as health_module
 from worker.counting import Counting
-from worker.health import Health
+from worker.health import HealthChecks
 from worker.http import StatusServer
 
 METRICS = Path(__file__).parents[2] / "docs" / "metrics.md"
@@ -53,7 +53,7 @@ def status(counting: Counting, parts: dict[str, Exception | None]) -> Iterator[s
             raise error
 
     probes = {name: lambda name=name: probe(name) for name in parts}
-    server = StatusServer("127.0.0.1", 0, counting.metrics.registry, Health(probes))
+    server = StatusServer("127.0.0.1", 0, counting.metrics.registry, HealthChecks(probes))
     server.start()
     yield f"http://127.0.0.1:{server.port}"
     server.stop()
@@ -148,16 +148,16 @@ def test_health_follows_the_parts_and_recovers(
 
 
 def test_the_real_probes_find_what_is_broken(counting: Counting, s3: S3) -> None:
-    assert Health(counting.probes()).problems() == {}
+    assert HealthChecks(counting.probes()).problems() == {}
     s3.client.delete_bucket(Bucket=s3.bucket)
-    assert set(Health(counting.probes()).problems()) == {"objects"}
+    assert set(HealthChecks(counting.probes()).problems()) == {"objects"}
     s3.client.create_bucket(Bucket=s3.bucket)
-    assert Health(counting.probes()).problems() == {}
+    assert HealthChecks(counting.probes()).problems() == {}
 
 
 def test_a_frequent_prober_gets_the_last_answer() -> None:
     asked: list[int] = []
-    health = Health({"part": lambda: asked.append(1)})
+    health = HealthChecks({"part": lambda: asked.append(1)})
     for _ in range(5):
         assert health.problems() == {}
     assert len(asked) == 1
@@ -166,12 +166,12 @@ def test_a_frequent_prober_gets_the_last_answer() -> None:
 def test_a_port_that_is_taken_is_named(closed_url: str, counting: Counting) -> None:
     port = int(closed_url.rpartition(":")[2])
     with pytest.raises(SettingsError, match=rf"cannot listen on 127\.0\.0\.1 port {port}: .*BINWATCH_WORKER_PORT"):
-        StatusServer("127.0.0.1", port, counting.metrics.registry, Health({}))
+        StatusServer("127.0.0.1", port, counting.metrics.registry, HealthChecks({}))
 
 
 def test_silent_connections_and_a_probe_that_hangs_delay_no_scrape(counting: Counting) -> None:
     release = threading.Event()
-    server = StatusServer("127.0.0.1", 0, counting.metrics.registry, Health({"part": lambda: release.wait(30)}))
+    server = StatusServer("127.0.0.1", 0, counting.metrics.registry, HealthChecks({"part": lambda: release.wait(30)}))
     server.start()
     url = f"http://127.0.0.1:{server.port}"
     silent = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(300)]

@@ -6,7 +6,7 @@ import json
 from pathlib import Path, PurePosixPath
 
 from binwatch.errors import shown
-from binwatch.keys import Kind, bin_id, bin_of, kind_of
+from binwatch.keys import ObjectKind, bin_id, bin_of, kind_of
 from binwatch.numbers import whole
 from trainer.errors import DataError
 
@@ -36,4 +36,4 @@ def read_class_list(file: Path) -> dict[str, int]:
 
 def key_of(name: str) -> str:
     """The key in the name of a photo or metadata file; what is not such a name is a key, dots and all."""
-    return bin_of(name) if kind_of(name) is not Kind.OTHER else bin_id(PurePosixPath(name).name)
+    return bin_of(name) if kind_of(name) is not ObjectKind.OTHER else bin_id(PurePosixPath(name).name)

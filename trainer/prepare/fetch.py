@@ -15,7 +15,7 @@ from typing import TypeVar
 from PIL import Image
 
 from binwatch.errors import MetadataError, ObjectsError, PhotoError
-from binwatch.image import Limits, load
+from binwatch.image import ImageLimits, load
 from binwatch.metadata import ITEMS, expected_quantity
 from trainer.disk import write_whole
 from trainer.errors import DiskError, PrepareError
@@ -63,7 +63,7 @@ class Fetcher:
     A thread whose patience is at an end ends that of all others: the run is over, and can be continued.
     """
 
-    def __init__(self, place: Place, folder: Path, size: int, limits: Limits, wait_s: float) -> None:
+    def __init__(self, place: Place, folder: Path, size: int, limits: ImageLimits, wait_s: float) -> None:
         self._place = place
         self._photos, self._metadata = folder / PHOTOS, folder / METADATA
         self._size = size

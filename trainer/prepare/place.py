@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from binwatch.bin_naming import BY_NAME, BinNaming
 from binwatch.errors import ObjectsError
-from binwatch.keys import METADATA_SUFFIX, Kind, bin_of, kind_of
+from binwatch.keys import METADATA_SUFFIX, ObjectKind, bin_of, kind_of
 from binwatch.objects import ObjectRefused, Objects
 from binwatch.settings import Settings
 from binwatch.text import is_text, visible
@@ -153,7 +153,7 @@ class Folder:
                     f"'{visible(str(path))}': the name is not UTF-8, so it can be no key; rename the file"
                 )
         names = (path.relative_to(self.folder).as_posix() for path in files)
-        return (self.naming(name) for name in names if kind_of(name) is Kind.METADATA)
+        return (self.naming(name) for name in names if kind_of(name) is ObjectKind.METADATA)
 
     def photo(self, key: str) -> bytes:
         return self._read_either(f"{PHOTOS}/{key}", ".jpg")
@@ -190,7 +190,7 @@ def _index(prefix: str, keys: Iterable[str], naming: BinNaming) -> Index:
     for key in keys:
         name = key.removeprefix(prefix)
         part = name.partition("/")[0]
-        if kind_of(key) is (Kind.METADATA if part == METADATA else Kind.PHOTO):
+        if kind_of(key) is (ObjectKind.METADATA if part == METADATA else ObjectKind.PHOTO):
             found.setdefault(f"{part}/{naming(key)}", []).append(name)
     return found
 
@@ -209,7 +209,7 @@ def _only(stem: str, index: Index) -> str:
 
 def _other(stem: str, names: Iterable[str]) -> str | None:
     """The one of `names` of the bin and kind of `stem`; None if none is. Raises Missing if several are."""
-    kind = Kind.METADATA if stem.startswith(f"{METADATA}/") else Kind.PHOTO
+    kind = ObjectKind.METADATA if stem.startswith(f"{METADATA}/") else ObjectKind.PHOTO
     found = [name for name in names if kind_of(name) is kind and f"{PurePosixPath(name).parent}/{bin_of(name)}" == stem]
     if len(found) > 1:
         raise Missing(f"{' and '.join(found)} are all {stem.rpartition('/')[2]}; keep one of them")

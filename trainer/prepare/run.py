@@ -12,7 +12,7 @@ from pathlib import Path
 
 from binwatch.counts import CLASSES, class_of
 from binwatch.errors import ObjectsError
-from binwatch.image import Limits
+from binwatch.image import ImageLimits
 from trainer.data.epochs import read_ahead
 from trainer.data.source import PREPARED
 from trainer.data.split import Split, split_of
@@ -47,7 +47,7 @@ class Options:
     wait_s: float = 1.0
     audits: Mapping[str, int] = field(default_factory=dict)
     challenge: frozenset[str] | None = None
-    limits: Limits = field(default_factory=Limits)
+    limits: ImageLimits = field(default_factory=ImageLimits)
 
 
 class Preparation:

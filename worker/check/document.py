@@ -7,15 +7,15 @@ from concurrent.futures import Executor
 from pathlib import Path
 
 from binwatch.counts import CLASSES, class_of
-from binwatch.documents import ODDNESS, SIDE, Cell, Link, Sheet
+from binwatch.documents import ODDNESS, SIDE, Cell, PhotoLink, Sheet
 from binwatch.errors import PhotoError
-from binwatch.image import Limits, Photo
-from binwatch.inventory.reading import Expected
+from binwatch.image import ImageLimits, Photo
+from binwatch.inventory.reading import InventoryQuantity
 from binwatch.metadata import articles_in_words
 from binwatch.text import visible
 from binwatch.thumbnails import shrink, shrink_decoded
 from worker.check.findings import Finding, Findings
-from worker.check.folder import Folder, PhotoFile
+from worker.check.folder import PhotoFile, ScannedFolder
 from worker.files import file_source
 
 PICTURES = 200
@@ -31,7 +31,7 @@ BINS = (
 )
 
 
-def sheets(findings: Findings, folder: Folder) -> list[Sheet]:
+def sheets(findings: Findings, folder: ScannedFolder) -> list[Sheet]:
     """The list of bins, and what is not in it."""
     paths = {photo.key: photo.path for photo in folder.photos}
     return [
@@ -77,7 +77,7 @@ def sheets(findings: Findings, folder: Folder) -> list[Sheet]:
 class Pictures:
     """JPEGs of the first bins whose count differs, made of photos while they are decoded for the model, if they are."""
 
-    def __init__(self, expected: Iterable[Expected]) -> None:
+    def __init__(self, expected: Iterable[InventoryQuantity]) -> None:
         self._expected = {one.bin: class_of(one.quantity) for one in expected}
         self._kept: dict[Path, bytes] = {}
 
@@ -87,7 +87,7 @@ class Pictures:
         if differs and len(self._kept) < _KEPT:
             self._kept[photo.path] = shrink_decoded(decoded, SIDE)
 
-    def of(self, findings: Findings, limits: Limits, pool: Executor) -> dict[Path, bytes]:
+    def of(self, findings: Findings, limits: ImageLimits, pool: Executor) -> dict[Path, bytes]:
         """By file; without those of files that cannot be read any more."""
         photos = [finding.photo for finding in findings.compared[: min(PICTURES, findings.wrong)]]
         made = pool.map(lambda photo: self._kept.get(photo.path) or _picture(photo, limits), photos)
@@ -111,15 +111,15 @@ def _bin(finding: Finding) -> tuple[Cell, ...]:
     )
 
 
-def _photo(photo: PhotoFile) -> Link:
-    return Link(visible(photo.key), photo.path)
+def _photo(photo: PhotoFile) -> PhotoLink:
+    return PhotoLink(visible(photo.key), photo.path)
 
 
 def _link(key: str, path: Path | None) -> Cell:
-    return Link(visible(key), path) if path else visible(key)
+    return PhotoLink(visible(key), path) if path else visible(key)
 
 
-def _picture(photo: PhotoFile, limits: Limits) -> bytes | None:
+def _picture(photo: PhotoFile, limits: ImageLimits) -> bytes | None:
     try:
         return shrink(file_source(photo.path, limits.max_bytes).read(), limits, SIDE)
     except PhotoError:

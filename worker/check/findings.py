@@ -18,12 +18,12 @@ from binwatch.counts import (
     is_suspect,
 )
 from binwatch.errors import REMEDIES, Reason
-from binwatch.inventory.reading import Expected
-from binwatch.keys import Kind, Skipped, kind_of
-from binwatch.metadata import Item, contents
+from binwatch.inventory.reading import InventoryQuantity
+from binwatch.keys import ObjectKind, Skipped, kind_of
+from binwatch.metadata import Article, contents
 from binwatch.records.current import doubt_of
 from worker.check.count import Counted
-from worker.check.folder import Folder, PhotoFile
+from worker.check.folder import PhotoFile, ScannedFolder
 from worker.skipped import WORDS
 
 _DO_WITH_SKIPPED = {
@@ -45,7 +45,7 @@ class Finding:
     suspicion: Suspicion
     """What bins are flagged for."""
     level: float
-    articles: Sequence[Item] = ()
+    articles: Sequence[Article] = ()
     finer: Beyond | None = None
 
     @property
@@ -108,7 +108,7 @@ class Findings:
     failed: list[Failure]
     unexpected: list[tuple[PhotoFile, Counted]]
     """Photos of bins that the inventory file does not have."""
-    without_photo: list[Expected]
+    without_photo: list[InventoryQuantity]
     photos_of: Counter[str] = field(default_factory=Counter)
     """Photos by bin."""
 
@@ -129,9 +129,9 @@ class Findings:
 
 
 def find(
-    folder: Folder,
+    folder: ScannedFolder,
     counts: Mapping[tuple[str, str], Counted],
-    expected: Sequence[Expected],
+    expected: Sequence[InventoryQuantity],
     values: PValues | None,
     level: float,
     suspicion: Suspicion = Suspicion.EITHER,
@@ -167,7 +167,7 @@ def find(
             )
     found.compared.sort(key=_rank)
     for key, why in folder.skipped:
-        is_photo = kind_of(key) is Kind.PHOTO
+        is_photo = kind_of(key) is ObjectKind.PHOTO
         do = _DO_WITH_SKIPPED.get(why, "")
         found.failed.append(Failure(key, None, "not looked at", f"a file {WORDS[why]}", do, is_photo))
     return found
@@ -180,7 +180,7 @@ def _rank(finding: Finding) -> tuple[bool, bool, float, float, str]:
     return not finding.suspect, finding.difference == 0, doubt, chance, finding.photo.key
 
 
-def _articles(metadata: Path | None) -> list[Item]:
+def _articles(metadata: Path | None) -> list[Article]:
     try:
         return (contents(metadata.read_bytes()) if metadata else None) or []
     except OSError:

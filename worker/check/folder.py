@@ -10,7 +10,7 @@ from pathlib import Path
 from binwatch.bin_naming import BY_NAME, BinNaming
 from binwatch.errors import BinwatchError
 from binwatch.file_versions import file_version
-from binwatch.keys import ENDINGS, Kind, Skipped, kind_of
+from binwatch.keys import ENDINGS, ObjectKind, Skipped, kind_of
 from binwatch.keys import skipped as why_skipped
 from binwatch.text import is_text
 from worker.files import files_below, has_photo
@@ -28,7 +28,7 @@ class PhotoFile:
 
 
 @dataclass(frozen=True, slots=True)
-class Folder:
+class ScannedFolder:
     """All files of a folder, and of those below it."""
 
     path: Path
@@ -38,14 +38,14 @@ class Folder:
     skipped: list[tuple[str, Skipped]] = field(default_factory=list)
 
 
-def look_through(path: Path, own: Callable[[Path], bool], naming: BinNaming = BY_NAME) -> Folder:
+def look_through(path: Path, own: Callable[[Path], bool], naming: BinNaming = BY_NAME) -> ScannedFolder:
     """Find the photos. What is the check's `own` is no part of the folder. Raises BinwatchError if there are none.
 
     `naming` says which bin a file is of, by its path below the folder.
     """
     if not path.is_dir():
         raise BinwatchError(f"{path}: is no folder; name the folder that the photos are in")
-    folder = Folder(path)
+    folder = ScannedFolder(path)
     for file in sorted(files_below(path)):
         if not own(file):
             _sort_in(folder, file.relative_to(path).as_posix(), file, naming)
@@ -62,13 +62,13 @@ def _version(file: Path) -> tuple[str, datetime]:
         return "", datetime.fromtimestamp(0, UTC)
 
 
-def _sort_in(folder: Folder, key: str, file: Path, naming: BinNaming) -> None:
+def _sort_in(folder: ScannedFolder, key: str, file: Path, naming: BinNaming) -> None:
     kind = kind_of(key)
     if not is_text(key):
         folder.skipped.append((key, Skipped.NOT_UTF8))
-    elif kind is Kind.PHOTO or (kind is Kind.OTHER and has_photo(file)):
+    elif kind is ObjectKind.PHOTO or (kind is ObjectKind.OTHER and has_photo(file)):
         folder.photos.append(PhotoFile(key, file, *_version(file), naming(key)))
-    elif kind is Kind.METADATA:
+    elif kind is ObjectKind.METADATA:
         folder.metadata[naming(key)] = file
     else:
         folder.skipped.append((key, why_skipped(key) or Skipped.OTHER_ENDING))

@@ -21,10 +21,10 @@ from binwatch.counts import Suspicion
 from binwatch.documents import Document
 from binwatch.documents.formats import check_format, write
 from binwatch.errors import BinwatchError
-from binwatch.inventory.bins import Bins
+from binwatch.inventory.bins import BinIndex
 from binwatch.inventory.columns import Named
 from binwatch.inventory.importing import CHUNK, new_expectation
-from binwatch.inventory.reading import Expected, Refusals, Report, read_expected
+from binwatch.inventory.reading import InventoryQuantity, InventoryReport, Refusals, read_expected
 from binwatch.inventory.tables import first_bytes, open_table
 from binwatch.records.engine import cause, connect
 from binwatch.records.migrate import UnknownSchemaError, migrate
@@ -35,7 +35,7 @@ from binwatch.text import visible
 from worker.check.count import count, missing, read_counts
 from worker.check.document import Pictures, sheets
 from worker.check.findings import Findings, find
-from worker.check.folder import Folder, look_through
+from worker.check.folder import ScannedFolder, look_through
 
 RECORDS = "records.db"
 
@@ -59,7 +59,7 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class CheckResult:
     """What came of it."""
 
     findings: Findings
@@ -67,7 +67,7 @@ class Done:
     """Photos that were counted now."""
 
 
-def run(wanted: Wanted, settings: Settings, say: Callable[[str], object]) -> Done:
+def run(wanted: Wanted, settings: Settings, say: Callable[[str], object]) -> CheckResult:
     """Count, compare, rank and write; `say` is told a line at a time. Raises BinwatchError."""
     for path in wanted.out:
         check_format(path)
@@ -87,12 +87,12 @@ def run(wanted: Wanted, settings: Settings, say: Callable[[str], object]) -> Don
 def _check(
     wanted: Wanted,
     settings: Settings,
-    folder: Folder,
-    expected: list[Expected],
+    folder: ScannedFolder,
+    expected: list[InventoryQuantity],
     bundle: Bundle,
     database: Engine,
     say: Callable[[str], object],
-) -> Done:
+) -> CheckResult:
     card, store = bundle.card, Store(database, settings.bin_naming)
     store.use_model(card.version, card.calibration)
     _record(database, store, settings.bucket, wanted.expected, expected)
@@ -107,7 +107,7 @@ def _check(
     counts = read_counts(database, settings.bucket, card)
     findings = find(folder, counts, expected, values, settings.flag_level, settings.flag_direction)
     failed = sum(one.bin is not None for one in findings.failed)
-    done = Done(findings, len(new) - failed)
+    done = CheckResult(findings, len(new) - failed)
     lines = _summary(done, folder, settings, card)
     with ThreadPoolExecutor(settings.fetch_threads) as pool:
         document = Document(
@@ -121,14 +121,14 @@ def _check(
     return done
 
 
-def _read(wanted: Wanted, folder: Folder, say: Callable[[str], object]) -> list[Expected]:
+def _read(wanted: Wanted, folder: ScannedFolder, say: Callable[[str], object]) -> list[InventoryQuantity]:
     """The inventory file. Refused before anything is counted if it has nothing to do with the photos."""
-    report = Report(wanted.expected)
+    report = InventoryReport(wanted.expected)
     listed = wanted.out[0].with_name(f"{wanted.out[0].stem}.refused-rows.csv")
     with suppress(OSError):  # who may not remove it cannot write a list either, and is told then
         listed.unlink()
     with Refusals(listed, report) as refusals:
-        bins = Bins(photo.bin for photo in folder.photos)
+        bins = BinIndex(photo.bin for photo in folder.photos)
         expected = list(read_expected(open_table(wanted.expected, wanted.named), bins, refusals))
     for line in report.lines():
         say(line)
@@ -162,7 +162,7 @@ class _Records:
         self.engine.dispose()
 
 
-def _record(database: Engine, store: Store, bucket: str, file: Path, expected: list[Expected]) -> None:
+def _record(database: Engine, store: Store, bucket: str, file: Path, expected: list[InventoryQuantity]) -> None:
     """Record the quantities that are news, for the pages. This file is what holds now, whenever it was last changed."""
     current = (
         select(Bin.bin_id, Expectation.quantity)
@@ -177,7 +177,7 @@ def _record(database: Engine, store: Store, bucket: str, file: Path, expected: l
         store.add_expectations(news[start : start + CHUNK])
 
 
-def _summary(done: Done, folder: Folder, settings: Settings, card: Card) -> list[str]:
+def _summary(done: CheckResult, folder: ScannedFolder, settings: Settings, card: Card) -> list[str]:
     found = done.findings
     compared, wrong, photos = len(found.compared), found.wrong, len(folder.photos)
     failed = sum(one.bin is not None for one in found.failed)

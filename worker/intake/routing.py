@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from binwatch.errors import EventError
 from binwatch.events import MAX_NAMED, Created, Dialect, parse
-from binwatch.keys import Kind, Skipped, kind_of, skipped
+from binwatch.keys import ObjectKind, Skipped, kind_of, skipped
 from binwatch.text import shortened
 
 logger = logging.getLogger(__name__)
@@ -40,11 +40,11 @@ def route(body: bytes | str, bucket: str, models_prefix: str, *own_prefixes: str
     foreign = sorted({item.bucket for item in message.created} - {bucket})
     strangers = [f"bucket {shortened(name, 63)!r} is not BINWATCH_BUCKET, {bucket!r}" for name in foreign[:MAX_NAMED]]
     problems = [*message.malformed, *strangers]
-    others = [item.key for kind, item in kinds if kind is Kind.OTHER]
+    others = [item.key for kind, item in kinds if kind is ObjectKind.OTHER]
     reasons = [(skipped(key, models_prefix, *own_prefixes), key) for key in others]
     return Routed(
-        photos=[item for kind, item in kinds if kind is Kind.PHOTO],
-        metadata=[item for kind, item in kinds if kind is Kind.METADATA],
+        photos=[item for kind, item in kinds if kind is ObjectKind.PHOTO],
+        metadata=[item for kind, item in kinds if kind is ObjectKind.METADATA],
         rejected="; ".join(problems) or None,
         skipped=[
             *((reason, key) for reason, key in reasons if reason is not None),

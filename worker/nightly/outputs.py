@@ -11,7 +11,7 @@ from itertools import islice
 from pydantic import ValidationError
 
 from binwatch.errors import NOT_FETCHED, BinwatchError, Reason
-from binwatch.objects import Head, Listed, ObjectRefused, Objects
+from binwatch.objects import Listed, ObjectHead, ObjectRefused, Objects
 from binwatch.records.store import NewCount
 from worker.nightly.folder import Folder
 from worker.serving.answers import Answer
@@ -102,7 +102,7 @@ class Outputs:
         return None
 
 
-def _is_as_listed(head: Head, photo: Listed) -> bool:
+def _is_as_listed(head: ObjectHead, photo: Listed) -> bool:
     """A listing's times are finer than a header's, which has whole seconds, in some stores."""
     same_second = int(head.modified.timestamp()) == int(photo.modified.timestamp())
     return head.etag == photo.etag and same_second

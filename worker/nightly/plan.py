@@ -12,7 +12,7 @@ from itertools import islice
 from sqlalchemy import Engine as Database
 
 from binwatch.errors import BinwatchError
-from binwatch.keys import Kind, kind_of
+from binwatch.keys import ObjectKind, kind_of
 from binwatch.objects import Listed, Objects
 from binwatch.records.queries import unrecorded_photos
 from binwatch.settings import Settings
@@ -45,7 +45,7 @@ def photos(
     listing = grace.older(
         listed
         for listed in objects.list(settings.bucket, scope.prefix)
-        if kind_of(listed.key, settings.models_prefix) is Kind.PHOTO
+        if kind_of(listed.key, settings.models_prefix) is ObjectKind.PHOTO
     )
     while page := list(islice(listing, _PAGE)):
         if not scope.again:

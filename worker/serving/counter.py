@@ -20,7 +20,7 @@ from binwatch.objects import ObjectRefused, Objects
 from binwatch.photo_stats import photo_stats
 from binwatch.settings import Settings
 from worker.engine import Engine
-from worker.metrics import Measured, Stage, WorkerMetrics
+from worker.metrics import Measured, PhotoStage, WorkerMetrics
 from worker.pipeline import Prediction
 from worker.serving.answers import INTERNAL_ERROR, UNAVAILABLE, Answer, Received, answer, no_count
 from worker.serving.batching import Batcher
@@ -119,7 +119,7 @@ class PhotoCounter:
     def _fetch(self, link: Link) -> bytes:
         with self._first_link:
             objects = self._objects
-        with self._metrics.timed(Stage.FETCH):
+        with self._metrics.timed(PhotoStage.FETCH):
             return objects.fetch(link.bucket, link.key, max_bytes=self._settings.max_photo_bytes).data
 
     @cached_property
@@ -130,7 +130,7 @@ class PhotoCounter:
     def _decode(self, data: bytes, future: Future[Result]) -> None:
         received = Received(len(data), hashlib.md5(data, usedforsecurity=False).hexdigest())
         try:
-            with self._metrics.timed(Stage.DECODE):
+            with self._metrics.timed(PhotoStage.DECODE):
                 photo = self.engine.card.load_photo(data, self._settings.limits)
             received = replace(received, photo=photo, stats=photo_stats(photo.pixels))
         except PhotoError as error:

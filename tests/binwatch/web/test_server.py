@@ -15,14 +15,14 @@ import pytest
 import uvicorn
 
 from binwatch.listening import listen
-from binwatch.web.connections import Limits
+from binwatch.web.connections import ConnectionLimits
 from binwatch.web.requests import PROBES_AT_ONCE, Receive, RequestLimit, Scope, Send, unavailable
 from binwatch.web.server import make_config
 
 WITHIN_S = 30
 CONNECTIONS = 20
-QUICK = Limits(CONNECTIONS, head_s=0.2, silence_s=0.2, body_s=0.6, answer_s=0.2)
-PATIENT = Limits(CONNECTIONS, head_s=60, silence_s=60, body_s=60, answer_s=60)
+QUICK = ConnectionLimits(CONNECTIONS, head_s=0.2, silence_s=0.2, body_s=0.6, answer_s=0.2)
+PATIENT = ConnectionLimits(CONNECTIONS, head_s=60, silence_s=60, body_s=60, answer_s=60)
 
 
 class App:
@@ -55,7 +55,7 @@ class App:
         await send({"type": "http.response.body", "body": body})
 
 
-Serve = Callable[[Limits], int]
+Serve = Callable[[ConnectionLimits], int]
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def serve(app: App) -> Iterator[Serve]:
 
 
 @contextlib.contextmanager
-def _serving(app: App, limits: Limits) -> Iterator[int]:
+def _serving(app: App, limits: ConnectionLimits) -> Iterator[int]:
     limited = RequestLimit(app, 4, ["/healthz"], unavailable)
     listener = listen("127.0.0.1", 0)
     server = uvicorn.Server(make_config(limited, limited.total, grace_s=1, limits=limits))

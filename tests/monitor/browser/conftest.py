@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from binwatch.settings import process_environment
-from tests.monitor.browser.house import House, fill
+from tests.monitor.browser.warehouse import Warehouse, fill
 from tests.monitor.conftest import Running, running_monitor
 from tests.services.chromium import chromium
 from tests.services.s3 import S3
@@ -21,11 +21,13 @@ TOKEN = "a secret of the tests"
 
 
 @pytest.fixture(scope="session")
-def house(tmp_path_factory: pytest.TempPathFactory, _migrated_file: Path, moto_url: str, _moto_client: Any) -> House:
+def warehouse(
+    tmp_path_factory: pytest.TempPathFactory, _migrated_file: Path, moto_url: str, _moto_client: Any
+) -> Warehouse:
     """All sample photos, counted once for all tests. Tests write to copies of its records."""
     s3 = S3(moto_url, "warehouse", _moto_client)
     _moto_client.create_bucket(Bucket=s3.bucket)
-    records = shutil.copy(_migrated_file, tmp_path_factory.mktemp("house") / "records.db")
+    records = shutil.copy(_migrated_file, tmp_path_factory.mktemp("warehouse") / "records.db")
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("AWS_ACCESS_KEY_ID", "testing")
         environment.setenv("AWS_SECRET_ACCESS_KEY", "testing")
@@ -33,10 +35,10 @@ def house(tmp_path_factory: pytest.TempPathFactory, _migrated_file: Path, moto_u
 
 
 @pytest.fixture
-def counted(house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
-    """A monitor of that house, with records of this test's own."""
-    records = shutil.copy(house.records, tmp_path / "records.db")
-    settings = house.settings.model_copy(update={"database_url": f"sqlite:///{records}", "monitor_token": TOKEN})
+def counted(warehouse: Warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
+    """A monitor of that warehouse, with records of this test's own."""
+    records = shutil.copy(warehouse.records, tmp_path / "records.db")
+    settings = warehouse.settings.model_copy(update={"database_url": f"sqlite:///{records}", "monitor_token": TOKEN})
     for name, value in process_environment(settings).items():
         if name.startswith("BINWATCH_"):
             monkeypatch.setenv(name, value)

@@ -30,8 +30,8 @@ COLOURS = 256
 @pytest.fixture
 def week(tmp_path: Path, _migrated_file: Path, s3: S3, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
     """A monitor after a week of photos."""
-    house = live_through(s3, shutil.copy(_migrated_file, tmp_path / "records.db"), tmp_path)
-    for name, value in process_environment(house.settings.model_copy(update={"monitor_token": TOKEN})).items():
+    warehouse = live_through(s3, shutil.copy(_migrated_file, tmp_path / "records.db"), tmp_path)
+    for name, value in process_environment(warehouse.settings.model_copy(update={"monitor_token": TOKEN})).items():
         if name.startswith("BINWATCH_"):
             monkeypatch.setenv(name, value)
     with running_monitor() as running:

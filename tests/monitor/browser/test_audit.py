@@ -8,8 +8,8 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.monitor.browser.conftest import TOKEN
-from tests.monitor.browser.house import MISTAKES
 from tests.monitor.browser.surfing import Window, window
+from tests.monitor.browser.warehouse import MISTAKES
 from tests.monitor.conftest import Running
 
 WORST, TRUTH = "113968", "7"

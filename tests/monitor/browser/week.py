@@ -19,7 +19,7 @@ from PIL import Image, ImageEnhance
 
 from binwatch.bundle import CARD
 from binwatch.settings import DEFAULT_MODEL
-from tests.monitor.browser.house import House, contents, counting, settings_of, upload
+from tests.monitor.browser.warehouse import Warehouse, contents, counting, settings_of, upload
 from tests.services.s3 import S3
 
 DAYS = 7
@@ -28,7 +28,7 @@ PROMOTED = 4
 EARLIER = "starter-0"
 
 
-def live_through(s3: S3, records: Path, folder: Path) -> House:
+def live_through(s3: S3, records: Path, folder: Path) -> Warehouse:
     """Count a week of photos into `records`, which is empty and migrated; `folder` takes the earlier model."""
     earlier = _renamed(folder)
     settings = settings_of(s3, records)
@@ -41,7 +41,7 @@ def live_through(s3: S3, records: Path, folder: Path) -> House:
                 assert one.read_metadata(upload(s3, contents("metadata"))) == []
             photos = {key: _as_of(data, day) for key, data in contents("bin-images").items()}
             assert one.count(upload(s3, photos)) == []
-    return House(records, settings)
+    return Warehouse(records, settings)
 
 
 def _renamed(folder: Path) -> Path:

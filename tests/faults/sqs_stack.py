@@ -1,17 +1,17 @@
-"""The house under test with SQS in RabbitMQ's place: moto's, behind a server that can fail."""
+"""The stack under test with SQS in RabbitMQ's place: moto's, behind a server that can fail."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
 
-from tests.faults.house import House
+from tests.faults.stack import Stack
 from worker.brokers.sqs.queues import queue_url
 
 _DEPTHS = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
 
 
-class SqsHouse(House):
+class SqsStack(Stack):
     """`client` is plain boto3, which asks moto itself and never fails."""
 
     client: Any

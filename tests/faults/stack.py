@@ -1,4 +1,4 @@
-"""The house under test: real worker processes on RabbitMQ, PostgreSQL and S3, and what must be recorded in the end."""
+"""The stack under test: worker processes on RabbitMQ, PostgreSQL and S3, and what must be recorded at the end."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Worker = subprocess.Popen[bytes]
 
 
 @dataclass
-class House:
+class Stack:
     """Puts photos, announces them as versitygw does, runs workers, and knows what they must have recorded."""
 
     settings: Settings

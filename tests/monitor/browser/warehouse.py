@@ -26,21 +26,21 @@ SAMPLES = Path(__file__).parents[3] / "samples"
 
 
 @dataclass(frozen=True)
-class House:
+class Warehouse:
     """Records and photos, as the worker left them."""
 
     records: Path
     settings: Settings
 
 
-def fill(s3: S3, records: Path) -> House:
+def fill(s3: S3, records: Path) -> Warehouse:
     """Upload all sample photos with their metadata and count them into `records`, which is empty and migrated."""
     settings = settings_of(s3, records)
     photos, metadata = upload(s3, contents("bin-images")), upload(s3, contents("metadata"))
     with counting(settings) as one:
         assert one.read_metadata(metadata) == []
         assert one.count(photos) == []
-    return House(records, settings)
+    return Warehouse(records, settings)
 
 
 def settings_of(s3: S3, records: Path) -> Settings:

@@ -36,13 +36,13 @@ _CREDENTIALS = {"AWS_ACCESS_KEY_ID": "demo", "AWS_SECRET_ACCESS_KEY": "demo", "A
 
 
 @dataclass(frozen=True, slots=True)
-class House:
+class Deployment:
     """The running parts. `settings` reach all of them."""
 
     settings: Settings
     objects: Objects
-    worker: Part
-    monitor: Part
+    worker: ServiceProcess
+    monitor: ServiceProcess
     monitor_port: Path
     """File that the monitor writes its port to once it answers."""
 
@@ -57,7 +57,7 @@ class House:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ServiceProcess:
     """A process of ours and where its output goes."""
 
     name: str
@@ -81,7 +81,7 @@ class Part:
 
 
 @contextmanager
-def open_house(settings: Settings, folder: Path) -> Iterator[House]:
+def running_deployment(settings: Settings, folder: Path) -> Iterator[Deployment]:
     """All parts started, with their files in `folder`; stopped on leaving. Photos may come before they are ready."""
     with ExitStack() as stack:
         stack.enter_context(_terminated_by_exception())
@@ -92,7 +92,7 @@ def open_house(settings: Settings, folder: Path) -> Iterator[House]:
         worker = stack.enter_context(_part("worker", ["run"], folder))
         port_file = folder / "monitor.port"
         monitor = stack.enter_context(_part("monitor", ["serve", "--port-file", str(port_file)], folder))
-        yield House(settings, Objects(settings), worker, monitor, port_file)
+        yield Deployment(settings, Objects(settings), worker, monitor, port_file)
 
 
 @contextmanager
@@ -119,7 +119,7 @@ def _moto() -> Iterator[str]:
 
 
 def _embedded(settings: Settings, endpoint: str, folder: Path) -> Settings:
-    """The user's settings, but with all that is stored or queued inside this house."""
+    """The user's settings, but with all that is stored or queued on this machine."""
     return settings.model_copy(
         update={
             "s3_endpoint_url": endpoint,
@@ -148,20 +148,20 @@ def _wire(settings: Settings) -> None:
 
 
 @contextmanager
-def _part(name: str, arguments: list[str], folder: Path) -> Iterator[Part]:
+def _part(name: str, arguments: list[str], folder: Path) -> Iterator[ServiceProcess]:
     log = folder / f"{name}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(  # noqa: S603 (our own modules, by our own interpreter)
             [sys.executable, "-m", name, *arguments], stdout=output, stderr=subprocess.STDOUT, cwd=_ROOT
         )
-    part = Part(name, process, log)
+    part = ServiceProcess(name, process, log)
     try:
         yield part
     finally:
         part.stop()
 
 
-def _wait_for(file: Path, part: Part) -> str:
+def _wait_for(file: Path, part: ServiceProcess) -> str:
     """What a part writes into `file` once it is ready."""
     deadline = time.monotonic() + _START_WITHIN_S
     while not file.exists():
