@@ -12,16 +12,9 @@ from binwatch.errors import BinwatchError
 from binwatch.keys import ENDINGS, ObjectKind, kind_of
 from binwatch.objects import Objects
 from binwatch.text import is_text, visible
+from worker.put import Upload
 
 _AT_A_TIME = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Upload:
-    """A file and the key that it goes to."""
-
-    key: str
-    path: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +43,7 @@ def _uploads(folder: Path, prefix: str, kind: ObjectKind) -> list[Upload]:
     if not folder.is_dir():
         raise BinwatchError(f"{folder}: no such folder; name one with --photos or --metadata")
     files = (path for path in sorted(folder.rglob("*")) if path.is_file() and kind_of(path.name) is kind)
-    uploads = [Upload(prefix + path.relative_to(folder).as_posix(), path) for path in files]
+    uploads = [Upload(prefix + path.relative_to(folder).as_posix(), path, kind) for path in files]
     for upload in uploads:
         if not is_text(upload.key):
             raise BinwatchError(f"'{visible(str(upload.path))}': the name is not UTF-8, so it can be no key; rename it")
