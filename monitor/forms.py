@@ -1,6 +1,6 @@
 """What the pages' forms send, and where their answers lead.
 
-A form that fails leads back to where it came from with `problem=` and one of the words of `Problem`, which the page
+A form that fails leads back to where it came from with `problem=` and one of the words of `FormProblem`, which the page
 explains. What a script sends, or another site, is refused as everywhere else (monitor.problems).
 """
 
