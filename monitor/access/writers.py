@@ -15,7 +15,7 @@ from fastapi import Depends, Request
 from binwatch.errors import BinwatchError
 from binwatch.settings import Settings
 from monitor.access.proxies import TrustedProxies
-from monitor.access.sessions import Sessions
+from monitor.access.sessions import SessionCookies
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ class Doorkeeper:
         token = settings.monitor_token
         self._token = token.get_secret_value().encode() if token else None
         # Without a token only a proxy's users write, and their forms need a secret no longer than this process lives.
-        self.sessions = Sessions(self._token or secrets.token_bytes(32))
+        self.sessions = SessionCookies(self._token or secrets.token_bytes(32))
         self._header = settings.monitor_user_header
         self._proxies = TrustedProxies(settings)
 
@@ -155,8 +155,7 @@ class Doorkeeper:
 
     def check_form(self, writer: Writer, form_token: str) -> None:
         """Raise ForeignForm unless a page of ours sent the form."""
-        right = self.sessions.form_token(writer.holder)
-        if writer.how is not How.TOKEN and not hmac.compare_digest(form_token.encode(), right.encode()):
+        if writer.how is not How.TOKEN and not self.sessions.is_form_token(writer.holder, form_token):
             raise ForeignForm
 
     def _by_proxy(self, request: Request) -> Writer | None:

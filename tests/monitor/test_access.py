@@ -16,7 +16,7 @@ from binwatch.settings import Settings
 from monitor.access import sessions
 from monitor.access.bodies import MAX_BYTES
 from monitor.access.hosts import name_of
-from monitor.access.sessions import Sessions
+from monitor.access.sessions import SessionCookies
 from monitor.access.writers import COOKIE, Doorkeeper
 from monitor.forms import local
 from tests.monitor.conftest import HTML, Recorder, Running, running_monitor
@@ -55,7 +55,7 @@ def _sign_in(running: Running, **fields: str) -> httpx.Response:
 
 def _form_token(running: Running) -> str:
     """What the pages put into their forms."""
-    sessions = Sessions(TOKEN.encode())
+    sessions = SessionCookies(TOKEN.encode())
     session = sessions.read(running.client.cookies.get(COOKIE))
     assert session is not None
     return sessions.form_token(f"session:{session.id}")
@@ -367,7 +367,7 @@ def test_forms_lead_to_pages_of_ours(path: str) -> None:
 
 
 def test_a_session_is_only_what_was_made_with_the_token() -> None:
-    ours = Sessions(b"secret")
+    ours = SessionCookies(b"secret")
     cookie = ours.begin("Ada")
     session = ours.read(cookie)
     assert session is not None
@@ -375,11 +375,11 @@ def test_a_session_is_only_what_was_made_with_the_token() -> None:
     told, _, signature = cookie.partition(".")
     for changed in (f"{told}x.{signature}", f"{told}.{signature}x", told, "", None, "ü", "x" * 5000, "."):
         assert ours.read(changed) is None
-    assert Sessions(b"another").read(cookie) is None
+    assert SessionCookies(b"another").read(cookie) is None
 
 
 def test_a_session_is_over_after_a_shift(monkeypatch: pytest.MonkeyPatch) -> None:
-    ours = Sessions(b"secret")
+    ours = SessionCookies(b"secret")
     cookie = ours.begin("Ada")
 
     class Later:
@@ -393,7 +393,7 @@ def test_a_session_is_over_after_a_shift(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_form_tokens_differ_by_session_and_secret() -> None:
-    found = {Sessions(secret).form_token(holder) for secret in (b"a", b"b") for holder in ("x", "y")}
+    found = {SessionCookies(secret).form_token(holder) for secret in (b"a", b"b") for holder in ("x", "y")}
     assert len(found) == 4
 
 
