@@ -26,7 +26,7 @@ from binwatch.records.audits import add_audit
 from binwatch.records.current import rank as rank_bins
 from binwatch.settings import load_settings
 from binwatch.text import visible
-from monitor import words
+from monitor import formatting
 from monitor.export import export_audits
 from monitor.records import Records, writable
 from monitor.summary import summarise
@@ -69,7 +69,7 @@ def serve_command(
     wanted = settings.monitor_port if port is None else port
     listener = listen(settings.monitor_host, wanted, "choose another with --host and --port")
     if not is_loopback(listener):
-        logging.getLogger("monitor").warning(words.OPEN)
+        logging.getLogger("monitor").warning(formatting.OPEN)
 
     def ready() -> None:
         if port_file:
@@ -126,7 +126,7 @@ def audit(
     settings = load_settings()
     with writable(settings) as database:
         audited = add_audit(database, bucket or settings.bucket, bin_id, quantity, auditor)
-    remark(words.audited(audited))
+    remark(formatting.audited(audited))
 
 
 @audits.command()
@@ -139,7 +139,7 @@ def export(
     records = Records(settings.database_url.get_secret_value())
     records.check()
     done = export_audits(records, bucket or settings.bucket, file)
-    remark(words.exported(done))
+    remark(formatting.exported(done))
     if not done.bins:
         raise typer.Exit(1)
 
@@ -151,7 +151,7 @@ def rank(
     """Compute p-values of bins that were compared before their model's calibration was recorded."""
     with writable(load_settings()) as database:
         ranked = rank_bins(database, model)
-    remark(f"{words.number(ranked)} bins have a p-value now that had none")
+    remark(f"{formatting.number(ranked)} bins have a p-value now that had none")
 
 
 @app.command("list")
@@ -262,7 +262,7 @@ def expect(
     settings, named = load_settings(), Named(bin_column, quantity_column, article_column)
     with writable(settings) as database:
         report = import_file(file, database, bucket or settings.bucket, as_of, refused, named)
-    (typer.echo if report.refused else remark)(words.imported(report))  # no row is refused in silence
+    (typer.echo if report.refused else remark)(formatting.imported(report))  # no row is refused in silence
     if not report.accepted or (report.photos and not report.meeting):
         raise typer.Exit(1)
 

@@ -15,17 +15,17 @@ from starlette.routing import Match, Mount
 from starlette.types import ASGIApp
 
 from binwatch.errors import BinwatchError
-from monitor import api, pages, problems
+from monitor import error_responses, routes
+from monitor.access.authentication import Authenticator
 from monitor.access.bodies import BodyLimit
 from monitor.access.hosts import HostCheck
 from monitor.access.limits import limited
 from monitor.access.proxies import PublishedPath, TrustedProxies, path_of, root_of
 from monitor.access.uploads import upload_limit
-from monitor.access.writers import Doorkeeper
 from monitor.api.problem import describe
 from monitor.headers import HeadAsGet, SecurityHeaders
+from monitor.photo_limiter import PhotoLimiter
 from monitor.services import Services
-from monitor.turns import Turns
 
 
 class _Described(FastAPI):
@@ -43,32 +43,32 @@ def create_app(services: Services) -> ASGIApp:
     # FastAPI's documentation pages load scripts from other hosts; the document itself stays at /openapi.json.
     app = _Described(title="Binwatch monitor", docs_url=None, redoc_url=None, redirect_slashes=False)
     app.state.services = services
-    app.state.doorkeeper = Doorkeeper(services.settings)
-    app.state.turns = Turns()
-    app.include_router(pages.router)
-    app.include_router(api.router)
+    app.state.authenticator = Authenticator(services.settings)
+    app.state.photo_limiter = PhotoLimiter()
+    app.include_router(routes.pages)
+    app.include_router(routes.api)
     app.mount("/static", StaticFiles(directory=str(files("monitor") / "static")))
     for kind in (BinwatchError, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, _refuse)
     app.add_exception_handler(Exception, _fail)
     settings = services.settings
     names = [*services.settings.monitor_hosts.split(","), services.settings.monitor_host]
-    bodies = BodyLimit(app, upload_limit(app.state.doorkeeper))
+    bodies = BodyLimit(app, upload_limit(app.state.authenticator))
     inner = HeadAsGet(SecurityHeaders(HostCheck(limited(bodies), names)))
     return PublishedPath(inner, settings, TrustedProxies(settings))
 
 
 async def _refuse(request: Request, error: Exception) -> Response:
     if isinstance(error, RequestValidationError):
-        return problems.answer(request, problems.of_request(error))
+        return error_responses.answer(request, error_responses.of_request(error))
     if isinstance(error, HTTPException):
         if error.status_code == HTTPStatus.NOT_FOUND and (address := _without_slash(request)):
             return RedirectResponse(address, HTTPStatus.TEMPORARY_REDIRECT)
-        return problems.answer(request, problems.of_status(error), error.headers)
-    explained = problems.of_error(request, error) if isinstance(error, BinwatchError) else None
+        return error_responses.answer(request, error_responses.of_status(error), error.headers)
+    explained = error_responses.of_error(request, error) if isinstance(error, BinwatchError) else None
     if explained is None:
         raise error
-    return problems.answer(request, explained)
+    return error_responses.answer(request, explained)
 
 
 def _without_slash(request: Request) -> str | None:
@@ -87,4 +87,4 @@ def _without_slash(request: Request) -> str | None:
 
 async def _fail(request: Request, _: Exception) -> Response:
     """The server logs the error itself, which is raised again once this is sent; then it closes the connection."""
-    return problems.answer(request, problems.OURS, {"Connection": "close"})
+    return error_responses.answer(request, error_responses.OURS, {"Connection": "close"})

@@ -12,7 +12,7 @@ from binwatch.counts import Outcome
 from binwatch.metadata import MAX_QUANTITY
 from binwatch.records.audits import Seen, add_audit
 from binwatch.records.tables import Audit
-from monitor.access.writers import MAX_NAME, Writer, plain_name
+from monitor.access.authentication import MAX_NAME, Writer, plain_name
 from monitor.records import WritableRecords
 
 MAX_ID = 2**63 - 1

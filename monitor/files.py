@@ -13,11 +13,11 @@ from binwatch.documents import Cell, Document, Sheet
 from binwatch.documents.formats import write
 from binwatch.text import visible
 from monitor.records import Records
-from monitor.views import sheet
+from monitor.views import discrepancies_csv
 from monitor.views.discrepancies import DiscrepancyPage, Filters, read_discrepancies
 from monitor.views.lists import LISTS, TITLES, ListFilters, ListName, ListPage, read_list
 
-MOST_ROWS = sheet.MOST_ROWS
+MOST_ROWS = discrepancies_csv.MOST_ROWS
 """Rows of a file. A script that needs more reads the API page by page."""
 
 
@@ -26,7 +26,9 @@ def list_document(records: Records, name: ListName, filters: ListFilters) -> Doc
     listing = LISTS[name]
 
     def part(after: str | None) -> ListPage[Any]:
-        return records.read(lambda connection: read_list(connection, listing, filters, sheet.ROWS_AT_A_TIME, after))
+        return records.read(
+            lambda connection: read_list(connection, listing, filters, discrepancies_csv.ROWS_AT_A_TIME, after)
+        )
 
     rows = [tuple(map(_cell, item.model_dump().values())) for item in islice(_items(part), MOST_ROWS)]
     return _document(TITLES[name], name, tuple(listing.row.model_fields), rows)
@@ -37,11 +39,11 @@ def discrepancies_document(records: Records, filters: Filters, alpha: float) -> 
 
     def part(after: str | None) -> DiscrepancyPage:
         return records.read(
-            lambda connection: read_discrepancies(connection, filters, alpha, sheet.ROWS_AT_A_TIME, after)
+            lambda connection: read_discrepancies(connection, filters, alpha, discrepancies_csv.ROWS_AT_A_TIME, after)
         )
 
-    rows = [tuple(map(_cell, sheet.cells(item))) for item in islice(_items(part), MOST_ROWS)]
-    return _document("Discrepancies", "discrepancies", sheet.COLUMNS, rows)
+    rows = [tuple(map(_cell, discrepancies_csv.cells(item))) for item in islice(_items(part), MOST_ROWS)]
+    return _document("Discrepancies", "discrepancies", discrepancies_csv.COLUMNS, rows)
 
 
 def as_bytes(document: Document, suffix: str) -> bytes:

@@ -1,7 +1,7 @@
 """What the pages' forms send, and where their answers lead.
 
 A form that fails leads back to where it came from with `problem=` and one of the words of `FormProblem`, which the page
-explains. What a script sends, or another site, is refused as everywhere else (monitor.problems).
+explains. What a script sends, or another site, is refused as everywhere else (monitor.error_responses).
 """
 
 from __future__ import annotations

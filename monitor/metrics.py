@@ -18,12 +18,12 @@ from binwatch.errors import MetadataReason, Reason
 from binwatch.records.audits import Subject
 from binwatch.records.bins import PhotoState, QuantityState
 from binwatch.version import version
+from monitor.background_report import BackgroundReport
 from monitor.drift.metrics import drift_metrics
 from monitor.drift.report import DriftReport
 from monitor.records import Records, RecordsDown
 from monitor.totals import COUNTED, Totals, read_totals
 from monitor.views.discrepancies import Level
-from monitor.watch import Watch
 
 _EXPECTED = [*CLASSES[:MORE], "more"]
 """Label values of the expected classes. Bounded: a label for every quantity would have no end."""
@@ -38,8 +38,8 @@ class RecordsCollector(Collector):
     def __init__(
         self,
         records: Records,
-        drift: Watch[DriftReport],
-        flags: Watch[list[Level]],
+        drift: BackgroundReport[DriftReport],
+        flags: BackgroundReport[list[Level]],
         to_come: Callable[[], str | None],
     ) -> None:
         """`to_come` names the model that workers use next, or already."""
@@ -69,7 +69,10 @@ class RecordsCollector(Collector):
 
 
 def registry_of(
-    records: Records, drift: Watch[DriftReport], flags: Watch[list[Level]], to_come: Callable[[], str | None]
+    records: Records,
+    drift: BackgroundReport[DriftReport],
+    flags: BackgroundReport[list[Level]],
+    to_come: Callable[[], str | None],
 ) -> CollectorRegistry:
     """A registry with the records' metrics and nothing else."""
     registry = CollectorRegistry()

@@ -12,12 +12,12 @@ from binwatch.objects import Objects
 from binwatch.photo_folder import PhotoFolder
 from binwatch.registry import Registry
 from binwatch.settings import Settings
+from monitor.background_report import BackgroundReport
 from monitor.cards import Cards
 from monitor.drift.report import DriftReport, make_report
 from monitor.photos import Fetches, Photos
 from monitor.records import Records, WritableRecords
 from monitor.views.discrepancies import Direction, Filters, Level, read_levels
-from monitor.watch import Watch
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +26,8 @@ class Services:
 
     records: Records
     photos: Photos
-    drift: Watch[DriftReport]
-    flags: Watch[list[Level]]
+    drift: BackgroundReport[DriftReport]
+    flags: BackgroundReport[list[Level]]
     """Of each suspicion. Both watches make no report until they are started."""
     cards: Cards
     writable: WritableRecords
@@ -68,8 +68,10 @@ def make_services(settings: Settings) -> Services:
     return Services(
         records=records,
         photos=Photos(records, source, settings.limits),
-        drift=Watch("drift", lambda: make_report(records, cards.reference), interval_s),
-        flags=Watch("flags", lambda: records.read(lambda connection: read_levels(connection, level)), interval_s),
+        drift=BackgroundReport("drift", lambda: make_report(records, cards.reference), interval_s),
+        flags=BackgroundReport(
+            "flags", lambda: records.read(lambda connection: read_levels(connection, level)), interval_s
+        ),
         cards=cards,
         writable=WritableRecords(settings.database_url.get_secret_value()),
         settings=settings,
@@ -81,5 +83,5 @@ def _services(request: Request) -> Services:
     return services
 
 
-Given = Annotated[Services, Depends(_services)]
+CurrentServices = Annotated[Services, Depends(_services)]
 """Type of a route's parameter that receives the services."""

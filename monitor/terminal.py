@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from monitor import words
+from monitor import formatting
 from monitor.summary import Done, Figures, Summary
 
 _COLUMNS = ("Expected", "Compared", "Under", "Exact", "Over", "Agreement", "Within 1", "MAE")
@@ -26,8 +26,8 @@ def render(summary: Summary) -> RenderableType:
         Text(_done("Photos", "counted", summary.photos)),
         Text(_done("Expected quantities", "read", summary.expected_quantities)),
         Text(
-            f"Bins: {words.number(summary.bins.photo_without_quantity)} with a photo but no expected quantity,"
-            f" {words.number(summary.bins.quantity_without_photo)} with an expected quantity but no photo"
+            f"Bins: {formatting.number(summary.bins.photo_without_quantity)} with a photo but no expected quantity,"
+            f" {formatting.number(summary.bins.quantity_without_photo)} with an expected quantity but no photo"
         ),
     )
 
@@ -46,10 +46,10 @@ def _table(summary: Summary) -> Table:
 def _cells(figures: Figures) -> tuple[str, ...]:
     n = figures.comparisons
     return (
-        *(words.number(value) for value in (n, figures.under, figures.exact, figures.over)),
-        words.share(figures.agreement, n),
-        words.share(figures.within_one, n),
-        words.items(figures.mae),
+        *(formatting.number(value) for value in (n, figures.under, figures.exact, figures.over)),
+        formatting.share(figures.agreement, n),
+        formatting.share(figures.within_one, n),
+        formatting.items(figures.mae),
     )
 
 
@@ -59,8 +59,8 @@ def _interval(summary: Summary) -> str:
         return "Nothing has been compared yet: no photo has an expected quantity."
     n = total.comparisons
     return (
-        f"Agreement {words.share(total.agreement, n)} (95 % interval {words.share(interval.low, n)} to"
-        f" {words.share(interval.high, n)}), RMSE {words.items(total.rmse)}"
+        f"Agreement {formatting.share(total.agreement, n)} (95 % interval {formatting.share(interval.low, n)} to"
+        f" {formatting.share(interval.high, n)}), RMSE {formatting.items(total.rmse)}"
     )
 
 
@@ -70,12 +70,13 @@ def _audited(summary: Summary) -> str:
     if audits.interval is None:
         return "Audited accuracy: nobody has counted a bin by hand yet (python -m monitor audit BIN QUANTITY)"
     return (
-        f"Audited accuracy {words.share(audits.counts.agreement, n)} (95 % interval"
-        f" {words.share(audits.interval.low, n)} to {words.share(audits.interval.high, n)}, {words.number(n)} audits);"
-        f" of the inventory {words.share(audits.inventory.agreement, audits.inventory.comparisons)}"
+        f"Audited accuracy {formatting.share(audits.counts.agreement, n)} (95 % interval"
+        f" {formatting.share(audits.interval.low, n)} to {formatting.share(audits.interval.high, n)},"
+        f" {formatting.number(n)} audits);"
+        f" of the inventory {formatting.share(audits.inventory.agreement, audits.inventory.comparisons)}"
     )
 
 
 def _done(what: str, went: str, done: Done) -> str:
-    failed = "".join(f", {words.number(number)} {words.reason(name)}" for name, number in done.failed.items())
-    return f"{what}: {words.number(done.done)} {went}{failed}"
+    failed = "".join(f", {formatting.number(number)} {formatting.reason(name)}" for name, number in done.failed.items())
+    return f"{what}: {formatting.number(done.done)} {went}{failed}"

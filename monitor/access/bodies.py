@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from monitor.access.answers import refuse
+from monitor.access.refusals import refuse
 
 MAX_BYTES = 16_384
 """Bytes of a body: the largest form that the monitor has needs a tenth."""

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from monitor.access.answers import refuse
+from monitor.access.refusals import refuse
 
 _PORT = 65_535
 

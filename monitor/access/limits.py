@@ -7,7 +7,7 @@ from typing import Final
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from binwatch.web.requests import PROBES_AT_ONCE, RequestLimit
-from monitor.access.answers import refuse
+from monitor.access.refusals import refuse
 
 MAX_REQUESTS: Final = 128
 """Requests in flight, each with a thread at most; more are answered 503 at once. Far beyond what people need."""

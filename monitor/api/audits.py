@@ -6,11 +6,11 @@ from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query, Response
 
-from monitor.access.writers import Admitted
+from monitor.access.authentication import CurrentWriter
 from monitor.api.machine import MAX_ID
 from monitor.api.problem import Problem
 from monitor.auditing import AuditList, NewAudit, SavedAudit, read_audits, save
-from monitor.services import Given
+from monitor.services import CurrentServices
 
 router = APIRouter(prefix="/api/audits", tags=["audits"], responses={503: {"model": Problem}})
 
@@ -26,7 +26,7 @@ _REFUSED: Final[dict[int | str, dict[str, Any]]] = {
 
 
 @router.post("", status_code=201, responses=_REFUSED)
-def enter(services: Given, writer: Admitted, audit: NewAudit, response: Response) -> SavedAudit:
+def enter(services: CurrentServices, writer: CurrentWriter, audit: NewAudit, response: Response) -> SavedAudit:
     """Record what is really in a bin. Corrections are entered the same way: the last one counts.
 
     Needs `Authorization: Bearer` with the value of BINWATCH_MONITOR_TOKEN.
@@ -39,7 +39,7 @@ def enter(services: Given, writer: Admitted, audit: NewAudit, response: Response
 
 @router.get("")
 def audits(
-    services: Given,
+    services: CurrentServices,
     limit: Annotated[int, Query(ge=1, le=500, description="audits in the answer at most")] = 100,
     after: Annotated[int | None, Query(ge=1, le=MAX_ID, description="`next` of an earlier answer")] = None,
 ) -> AuditList:

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from monitor.api.problem import Problem
 from monitor.files import as_bytes, list_document
-from monitor.services import Given, Services
+from monitor.services import CurrentServices, Services
 from monitor.views.discrepancies import MOST
 from monitor.views.lists import (
     FAILED,
@@ -60,7 +60,7 @@ _FILES: Final[dict[int | str, dict[str, Any]]] = {
 
 
 @router.get("/failed", responses=_BAD_CURSOR)
-def failed(services: Given, asked: Annotated[_FailedPart, Query()]) -> ListPage[FailedPhoto]:
+def failed(services: CurrentServices, asked: Annotated[_FailedPart, Query()]) -> ListPage[FailedPhoto]:
     """Photos that could not be counted, with the reason and a remedy, those that were recorded last first."""
     return services.records.read(
         lambda connection: read_list(connection, FAILED, asked, asked.limit, asked.after, asked.before)
@@ -68,7 +68,7 @@ def failed(services: Given, asked: Annotated[_FailedPart, Query()]) -> ListPage[
 
 
 @router.get("/without-quantity", responses=_BAD_CURSOR)
-def without_quantity(services: Given, asked: Annotated[_Part, Query()]) -> ListPage[WithoutQuantity]:
+def without_quantity(services: CurrentServices, asked: Annotated[_Part, Query()]) -> ListPage[WithoutQuantity]:
     """Bins that have a photo and no expected quantity, in the order of their ids."""
     return services.records.read(
         lambda connection: read_list(connection, PHOTOS_WITHOUT_QUANTITY, asked, asked.limit, asked.after, asked.before)
@@ -76,7 +76,7 @@ def without_quantity(services: Given, asked: Annotated[_Part, Query()]) -> ListP
 
 
 @router.get("/without-photo", responses=_BAD_CURSOR)
-def without_photo(services: Given, asked: Annotated[_Part, Query()]) -> ListPage[WithoutPhoto]:
+def without_photo(services: CurrentServices, asked: Annotated[_Part, Query()]) -> ListPage[WithoutPhoto]:
     """Bins that have an expected quantity and no photo, in the order of their ids."""
     return services.records.read(
         lambda connection: read_list(
@@ -86,19 +86,21 @@ def without_photo(services: Given, asked: Annotated[_Part, Query()]) -> ListPage
 
 
 @router.get("/failed.{form}", response_class=Response, responses=_FILES)
-def failed_file(services: Given, form: FileForm, asked: Annotated[FailedFilters, Query()]) -> Response:
+def failed_file(services: CurrentServices, form: FileForm, asked: Annotated[FailedFilters, Query()]) -> Response:
     """The same list as a file, at most 100,000 photos."""
     return _file(services, ListName.FAILED, form, asked)
 
 
 @router.get("/without-quantity.{form}", response_class=Response, responses=_FILES)
-def without_quantity_file(services: Given, form: FileForm, asked: Annotated[ListFilters, Query()]) -> Response:
+def without_quantity_file(
+    services: CurrentServices, form: FileForm, asked: Annotated[ListFilters, Query()]
+) -> Response:
     """The same list as a file, at most 100,000 bins."""
     return _file(services, ListName.WITHOUT_QUANTITY, form, asked)
 
 
 @router.get("/without-photo.{form}", response_class=Response, responses=_FILES)
-def without_photo_file(services: Given, form: FileForm, asked: Annotated[ListFilters, Query()]) -> Response:
+def without_photo_file(services: CurrentServices, form: FileForm, asked: Annotated[ListFilters, Query()]) -> Response:
     """The same list as a file, at most 100,000 bins."""
     return _file(services, ListName.WITHOUT_PHOTO, form, asked)
 

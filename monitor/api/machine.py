@@ -12,11 +12,11 @@ from pydantic import BaseModel
 from binwatch.errors import ObjectsError
 from monitor.api.problem import Problem
 from monitor.metrics import registry_of
+from monitor.photo_limiter import PhotoLimiter
 from monitor.photos import Lost, NoPhoto, Size
-from monitor.services import Given
+from monitor.services import CurrentServices
 from monitor.summary import Summary, summarise
 from monitor.totals import read_model_in_use, read_totals
-from monitor.turns import Turns
 
 router = APIRouter()
 
@@ -34,14 +34,14 @@ class Health(BaseModel):
 
 
 @router.get("/healthz", responses={503: {"model": Problem}})
-def healthz(services: Given) -> Health:
+def healthz(services: CurrentServices) -> Health:
     """200 if the records can be read now, 503 if not."""
     services.records.read(read_model_in_use, probe=True)
     return Health()
 
 
 @router.get("/metrics", response_class=Response)
-def metrics(services: Given, accept: Annotated[str, Header()] = "") -> Response:
+def metrics(services: CurrentServices, accept: Annotated[str, Header()] = "") -> Response:
     """All metrics in the format that the scraper asks for: Prometheus text or OpenMetrics."""
     encode, content_type = choose_encoder(accept)
     return Response(
@@ -51,7 +51,7 @@ def metrics(services: Given, accept: Annotated[str, Header()] = "") -> Response:
 
 
 @router.get("/api/summary", responses={404: {"model": Problem}, 503: {"model": Problem}})
-def summary(services: Given, model: ModelName = None) -> Summary:
+def summary(services: CurrentServices, model: ModelName = None) -> Summary:
     """The figures of one model, the same as on the page."""
     return summarise(services.records.read(read_totals), model)
 
@@ -62,15 +62,18 @@ def summary(services: Given, model: ModelName = None) -> Summary:
     responses={200: {"content": {"image/jpeg": {}}}, 404: {"model": Problem}, 503: {"model": Problem}},
 )
 async def photo(
-    request: Request, services: Given, count_id: Annotated[int, Path(ge=1, le=MAX_ID)], size: Size = Size.SMALL
+    request: Request,
+    services: CurrentServices,
+    count_id: Annotated[int, Path(ge=1, le=MAX_ID)],
+    size: Size = Size.SMALL,
 ) -> Response:
     """A counted photo as a JPEG, its longer side 320 pixels (small) or 960 (large).
 
     Of a bucket that keeps versions, also one that was replaced or deleted.
     """
-    turns: Turns = request.app.state.turns
+    limiter: PhotoLimiter = request.app.state.photo_limiter
     try:
-        jpeg = await turns.take(lambda: services.photos.of(count_id, size))
+        jpeg = await limiter.run(lambda: services.photos.of(count_id, size))
     except (NoPhoto, ObjectsError) as error:
         # Browsers show what comes instead of a photo, whatever its status; a broken image would say nothing.
         if "image/" not in request.headers.get("accept", ""):

@@ -8,16 +8,16 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 
-from monitor.api.asked import Alpha, BinId, Bucket, FileQuery, FlagDirection, ListQuery
 from monitor.api.machine import ModelName
+from monitor.api.parameters import Alpha, BinId, Bucket, FileQuery, FlagDirection, ListQuery
 from monitor.api.problem import Problem
-from monitor.services import Given
+from monitor.services import CurrentServices
 from monitor.views.bins import BinDetail, read_bin
 from monitor.views.discrepancies import DiscrepancyPage, Level, read_discrepancies, read_level
+from monitor.views.discrepancies_csv import HEADER, ROWS_AT_A_TIME, lines
 from monitor.views.drift import DriftView, view_drift
 from monitor.views.models import ModelsView, read_models
 from monitor.views.overview import Overview, TimeRange, read_overview
-from monitor.views.sheet import HEADER, ROWS_AT_A_TIME, lines
 
 router = APIRouter(prefix="/api", responses={503: {"model": Problem}})
 
@@ -26,7 +26,7 @@ _NOT_THERE: Final[dict[int | str, dict[str, Any]]] = {404: {"model": Problem}}
 
 @router.get("/overview", responses=_NOT_THERE)
 def overview(
-    services: Given, model: ModelName = None, span: TimeRange = TimeRange.WEEK, alpha: Alpha = None
+    services: CurrentServices, model: ModelName = None, span: TimeRange = TimeRange.WEEK, alpha: Alpha = None
 ) -> Overview:
     """Agreement and estimated accuracy over time, drift, what waits for somebody, and the latest photos."""
     level, direction = services.alpha(alpha), services.settings.flag_direction
@@ -38,7 +38,7 @@ def overview(
 
 
 @router.get("/discrepancies", responses={400: {"model": Problem, "description": "a cursor that is none"}})
-def discrepancies(services: Given, asked: Annotated[ListQuery, Query()]) -> DiscrepancyPage:
+def discrepancies(services: CurrentServices, asked: Annotated[ListQuery, Query()]) -> DiscrepancyPage:
     """Bins whose count differs from what is expected, the oddest first."""
     level, filters = services.alpha(asked.alpha), services.filters(asked)
     return services.records.read(
@@ -51,7 +51,7 @@ def discrepancies(services: Given, asked: Annotated[ListQuery, Query()]) -> Disc
     response_class=StreamingResponse,
     responses={200: {"content": {"text/csv": {}}, "description": "one line for each bin, after a header"}},
 )
-def discrepancies_csv(services: Given, asked: Annotated[FileQuery, Query()]) -> StreamingResponse:
+def discrepancies_csv(services: CurrentServices, asked: Annotated[FileQuery, Query()]) -> StreamingResponse:
     """The same list as CSV, at most 100,000 bins."""
     level, filters = services.alpha(asked.alpha), services.filters(asked)
 
@@ -71,7 +71,7 @@ def discrepancies_csv(services: Given, asked: Annotated[FileQuery, Query()]) -> 
 
 
 @router.get("/level")
-def level(services: Given, alpha: Alpha = None, direction: FlagDirection = None) -> Level:
+def level(services: CurrentServices, alpha: Alpha = None, direction: FlagDirection = None) -> Level:
     """How many bins a level flags, and how many of them to expect by chance."""
     chosen, of = services.alpha(alpha), direction or services.settings.flag_direction
     return services.records.read(lambda connection: read_level(connection, chosen, of))
@@ -79,7 +79,7 @@ def level(services: Given, alpha: Alpha = None, direction: FlagDirection = None)
 
 @router.get("/bin", responses=_NOT_THERE)
 def bin_(
-    services: Given, id: BinId, bucket: Bucket = None, alpha: Alpha = None, direction: FlagDirection = None
+    services: CurrentServices, id: BinId, bucket: Bucket = None, alpha: Alpha = None, direction: FlagDirection = None
 ) -> BinDetail:
     """One bin: its latest photo and expected quantity, and everything before."""
     of, chosen = bucket or services.settings.bucket, services.alpha(alpha)
@@ -88,13 +88,13 @@ def bin_(
 
 
 @router.get("/models")
-def models(services: Given) -> ModelsView:
+def models(services: CurrentServices) -> ModelsView:
     """Every model that ever counted: card, figures, confusion matrices, since when it is used."""
     current = services.cards.current()
     return services.records.read(lambda connection: read_models(connection, services.cards.at_hand, current))
 
 
 @router.get("/drift")
-def drift(services: Given) -> DriftView:
+def drift(services: CurrentServices) -> DriftView:
     """Each signal's verdict in each window, with its distribution there and in the reference."""
     return view_drift(services.drift.report)

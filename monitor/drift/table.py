@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from binwatch.reference import ENOUGH, Signal
-from monitor import words
+from monitor import formatting
 from monitor.drift.judge import MIN_PHOTOS, SignalResult, Verdict
 from monitor.drift.report import DriftReport, WindowReport
 
@@ -46,7 +46,7 @@ def _table(report: DriftReport) -> Table:
     table = Table(title=Text(f"Photos against the reference of model {report.model}: distance / threshold"))
     table.add_column("Signal")
     for window in report.windows:
-        table.add_column(f"{window.window} ({words.number(window.photos)})", justify="right")
+        table.add_column(f"{window.window} ({formatting.number(window.photos)})", justify="right")
     for index, signal in enumerate(Signal):
         table.add_row(signal.value, *(_cell(window.judgements[index]) for window in report.windows))
     return table
@@ -62,6 +62,6 @@ def _cell(judgement: SignalResult) -> Text:
 
 def _accuracy(window: WindowReport) -> str:
     return (
-        f"{window.window}: estimated accuracy {words.share(window.estimated, window.photos)}, agreement"
-        f" {words.share(window.agreement, window.compared)} of {words.number(window.compared)} compared"
+        f"{window.window}: estimated accuracy {formatting.share(window.estimated, window.photos)}, agreement"
+        f" {formatting.share(window.agreement, window.compared)} of {formatting.number(window.compared)} compared"
     )

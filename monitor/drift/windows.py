@@ -16,7 +16,7 @@ from binwatch.counts import CLASSES, Outcome, class_of
 from binwatch.embedding import unpack
 from binwatch.records.tables import Count
 from binwatch.reference import Signal
-from monitor.latest import last_comparisons
+from monitor.recent_photos import last_comparisons
 
 SAMPLE = 2_000
 """Photos of a window that are looked at. More would cost time and tell hardly more."""

@@ -10,11 +10,11 @@ from fastapi.responses import RedirectResponse
 from pydantic import ValidationError
 
 from binwatch.records.audits import StaleAudit, UnknownBin
-from monitor.access.people import sent_a_form
-from monitor.access.writers import Door, ForeignForm, NotSignedIn
+from monitor.access.authentication import CurrentAuthenticator, ForeignForm, NotSignedIn
+from monitor.access.negotiation import sent_a_form
 from monitor.auditing import NewAudit, save
 from monitor.forms import Fields, FormProblem, go, local
-from monitor.services import Given
+from monitor.services import CurrentServices
 
 router = APIRouter()
 
@@ -28,12 +28,14 @@ _ON_THE_FORM: Final = {
 
 
 @router.post("/audits")
-def enter(request: Request, services: Given, door: Door, fields: Fields) -> RedirectResponse:
+def enter(
+    request: Request, services: CurrentServices, authenticator: CurrentAuthenticator, fields: Fields
+) -> RedirectResponse:
     """Fields bin, bucket, quantity, photo, csrf; `next`: where to go; `back`: where to go if it fails."""
     back = local(fields.get("back"), "/discrepancies")
     try:
-        writer = door.admit(request)
-        door.check_form(writer, fields.get("csrf", ""))
+        writer = authenticator.require_writer(request)
+        authenticator.check_form(writer, fields.get("csrf", ""))
         saved = save(services.writable, _audit(fields), writer, services.settings.bucket)
     except (NotSignedIn, StaleAudit, UnknownBin, ForeignForm, RequestValidationError) as error:
         if not sent_a_form(request):

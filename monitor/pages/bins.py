@@ -10,13 +10,13 @@ from sqlalchemy import Connection
 
 from binwatch.metadata import MAX_QUANTITY
 from monitor.access.proxies import root_of
-from monitor.api.asked import Bucket
-from monitor.pages import asked
-from monitor.pages.asked import Asked, unaudited
-from monitor.pages.news import News
+from monitor.api.parameters import Bucket
+from monitor.pages import query
+from monitor.pages.flash import FlashMessages
+from monitor.pages.query import DiscrepancyQuery, unaudited
+from monitor.pages.request_context import RequestContext
 from monitor.pages.templates import html
-from monitor.pages.visit import Visit
-from monitor.services import Given
+from monitor.services import CurrentServices
 from monitor.views.bins import BinDetail, read_bin
 from monitor.views.discrepancies import BinRef, Neighbours, neighbours
 
@@ -31,10 +31,10 @@ BinId = Annotated[str, Query(alias="id", min_length=1, max_length=MAX_BIN, descr
 @router.get("/bin", response_class=HTMLResponse)
 def one_bin(
     request: Request,
-    services: Given,
-    visit: Visit,
-    wanted: asked.Given,
-    news: News,
+    services: CurrentServices,
+    context: RequestContext,
+    wanted: query.CurrentQuery,
+    flash: FlashMessages,
     bin_id: BinId,
     bucket: Bucket = None,
 ) -> HTMLResponse:
@@ -54,8 +54,8 @@ def one_bin(
         request,
         "bin.html",
         page="Discrepancies",
-        visit=visit,
-        news=news,
+        context=context,
+        flash=flash,
         asked=wanted,
         bin=detail,
         beside=beside,
@@ -66,14 +66,14 @@ def one_bin(
 
 
 @router.get("/audit")
-def first(request: Request, services: Given, wanted: asked.Given) -> RedirectResponse:
+def first(request: Request, services: CurrentServices, wanted: query.CurrentQuery) -> RedirectResponse:
     """To the worst bin of the filter that nobody has looked at."""
     alpha, filters = services.alpha(wanted.level), unaudited(services.filters(wanted.filters))
     beside = services.records.read(lambda connection: neighbours(connection, filters, alpha, "", ""))
     return RedirectResponse(root_of(request) + address(wanted, beside.next), 303)
 
 
-def address(wanted: Asked, of: BinRef | None) -> str:
+def address(wanted: DiscrepancyQuery, of: BinRef | None) -> str:
     """Where a bin's page is within the monitor, and the list if there is no bin."""
     if of is None:
         return f"/discrepancies{wanted.query()}"

@@ -8,12 +8,12 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse
 from sqlalchemy import Connection
 
-from monitor.pages import asked, sentences
-from monitor.pages.asked import Asked
-from monitor.pages.news import News
+from monitor.pages import query, sentences
+from monitor.pages.flash import FlashMessages
+from monitor.pages.query import DiscrepancyQuery
+from monitor.pages.request_context import RequestContext
 from monitor.pages.templates import html
-from monitor.pages.visit import Visit
-from monitor.services import Given
+from monitor.services import CurrentServices
 from monitor.views.discrepancies import Direction, DiscrepancyPage, Level, read_discrepancies, read_level
 from monitor.views.drift import brief_drift
 
@@ -28,10 +28,10 @@ Cursor = Annotated[str | None, Query(max_length=200)]
 @router.get("/discrepancies", response_class=HTMLResponse)
 def discrepancies(
     request: Request,
-    services: Given,
-    visit: Visit,
-    wanted: asked.Given,
-    news: News,
+    services: CurrentServices,
+    context: RequestContext,
+    wanted: query.CurrentQuery,
+    flash: FlashMessages,
     after: Cursor = None,
     before: Cursor = None,
 ) -> HTMLResponse:
@@ -48,8 +48,8 @@ def discrepancies(
         request,
         "discrepancies.html",
         page="Discrepancies",
-        visit=visit,
-        news=news,
+        context=context,
+        flash=flash,
         asked=wanted,
         found=found,
         level=level,
@@ -58,9 +58,9 @@ def discrepancies(
         direction=filters.direction,
         suspicion=filters.direction.suspicion,
         usual_direction=services.settings.flag_direction,
-        queue=Asked(flagged=True, level=wanted.level, direction=_flags_of(wanted.direction)),
+        queue=DiscrepancyQuery(flagged=True, level=wanted.level, direction=_flags_of(wanted.direction)),
         usual=services.settings.flag_level,
-        levels=sorted({*asked.LEVELS, services.settings.flag_level, alpha}),
+        levels=sorted({*query.LEVELS, services.settings.flag_level, alpha}),
         directions=list(Direction),
         export=wanted.export(alpha),
     )

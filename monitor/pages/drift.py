@@ -13,9 +13,9 @@ from monitor.drift.distributions import Distribution, DistributionKind
 from monitor.drift.judge import Verdict
 from monitor.drift.windows import Window
 from monitor.pages import sentences
+from monitor.pages.request_context import RequestContext
 from monitor.pages.templates import html
-from monitor.pages.visit import Visit
-from monitor.services import Given
+from monitor.services import CurrentServices
 from monitor.views.drift import SignalView, WindowView, brief_drift, view_drift
 
 router = APIRouter()
@@ -37,7 +37,9 @@ class Picture:
 
 
 @router.get("/drift", response_class=HTMLResponse)
-def drift(request: Request, services: Given, visit: Visit, window: Window | None = None) -> HTMLResponse:
+def drift(
+    request: Request, services: CurrentServices, context: RequestContext, window: Window | None = None
+) -> HTMLResponse:
     """The signals of one window: the one asked for, or the one that says most."""
     report = services.drift.report
     view, brief = view_drift(report), brief_drift(report)
@@ -47,7 +49,7 @@ def drift(request: Request, services: Given, visit: Visit, window: Window | None
         request,
         "drift.html",
         page="Drift",
-        visit=visit,
+        context=context,
         view=view,
         verdict=sentences.drift_status(brief),
         shown=shown,

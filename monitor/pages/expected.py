@@ -17,15 +17,15 @@ from binwatch.errors import BinwatchError, OutageError
 from binwatch.inventory.columns import Named
 from binwatch.inventory.importing import import_file
 from binwatch.spreadsheets import original
-from monitor import words
-from monitor.access.people import sent_a_form
+from monitor import formatting
+from monitor.access.authentication import CurrentAuthenticator, ForeignForm, NotSignedIn
+from monitor.access.negotiation import sent_a_form
 from monitor.access.uploads import MAX_FILE, PATH
-from monitor.access.writers import Door, ForeignForm, NotSignedIn
 from monitor.forms import FormProblem, go
-from monitor.pages.news import News, failed
+from monitor.pages.flash import FlashMessages, failed
+from monitor.pages.request_context import RequestContext
 from monitor.pages.templates import html
-from monitor.pages.visit import Visit
-from monitor.services import Given, Services
+from monitor.services import CurrentServices, Services
 
 router = APIRouter()
 
@@ -67,43 +67,56 @@ async def _sent(request: Request) -> _Sent:
 
 
 @router.get(PATH, response_class=HTMLResponse)
-def expected(request: Request, visit: Visit, news: News) -> HTMLResponse:
+def expected(request: Request, context: RequestContext, flash: FlashMessages) -> HTMLResponse:
     """The form for a file, or how to turn writing on."""
-    return _page(request, visit, news)
+    return _page(request, context, flash)
 
 
 @router.post(PATH)
 def upload(
-    request: Request, services: Given, door: Door, visit: Visit, sent: Annotated[_Sent, Depends(_sent)]
+    request: Request,
+    services: CurrentServices,
+    authenticator: CurrentAuthenticator,
+    context: RequestContext,
+    sent: Annotated[_Sent, Depends(_sent)],
 ) -> Response:
     """Fields file, csrf, and names of columns. The answer says what became of each row; sent again, nothing changes."""
     try:
-        door.check_form(door.admit(request), sent.fields.get("csrf", ""))
+        authenticator.check_form(authenticator.require_writer(request), sent.fields.get("csrf", ""))
     except (NotSignedIn, ForeignForm) as error:
         if not sent_a_form(request):
             raise
         if isinstance(error, NotSignedIn):
             return go(request, "/login", problem=FormProblem.SIGNED_OUT, next=PATH)
-        return _page(request, visit, failed(FormProblem.FOREIGN), status=403)
+        return _page(request, context, failed(FormProblem.FOREIGN), status=403)
     try:
         imported, error_, status = _import(services, sent), None, 200
     except OutageError:
         raise
     except BinwatchError as error:
         imported, error_, status = None, str(error), 422
-    return _page(request, visit, failed(None), imported, error_, status)
+    return _page(request, context, failed(None), imported, error_, status)
 
 
 def _page(
     request: Request,
-    visit: Visit,
-    news: News,
+    context: RequestContext,
+    flash: FlashMessages,
     imported: Imported | None = None,
     error: str | None = None,
     status: int = 200,
 ) -> HTMLResponse:
     limits = {"max_file": f"{MAX_FILE // 2**20} MiB", "max_refused": SHOWN}
-    return html(request, "expected.html", status, visit=visit, news=news, imported=imported, error=error, **limits)
+    return html(
+        request,
+        "expected.html",
+        status,
+        context=context,
+        flash=flash,
+        imported=imported,
+        error=error,
+        **limits,
+    )
 
 
 def _import(services: Services, sent: _Sent) -> Imported:
@@ -123,7 +136,7 @@ def _import(services: Services, sent: _Sent) -> Imported:
             raise
         except BinwatchError as error:
             raise BinwatchError(without_folder(str(error))) from error
-        lines = without_folder(words.imported(report, listed=False)).split("\n")
+        lines = without_folder(formatting.imported(report, listed=False)).split("\n")
         return Imported(lines, _refused(report.refused_file))
 
 

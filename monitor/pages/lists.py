@@ -12,10 +12,10 @@ from fastapi.responses import HTMLResponse
 from pydantic import BaseModel
 
 from binwatch.errors import Reason
-from monitor import words
+from monitor import formatting
+from monitor.pages.request_context import RequestContext
 from monitor.pages.templates import html
-from monitor.pages.visit import Visit
-from monitor.services import Given
+from monitor.services import CurrentServices
 from monitor.views.discrepancies import MAX_PREFIX
 from monitor.views.lists import LISTS, MAX_CURSOR, TITLES, ListName, read_list
 
@@ -44,7 +44,7 @@ class _Column(NamedTuple):
 _COLUMNS: dict[ListName, list[_Column]] = {
     ListName.FAILED: [
         _Column("Photo", lambda row: row.key),
-        _Column("Reason", lambda row: words.reason(row.reason)),
+        _Column("Reason", lambda row: formatting.reason(row.reason)),
         _Column("Detail", lambda row: row.detail),
         _Column("What to do", lambda row: row.remedy),
         _Column("Model", lambda row: row.model),
@@ -54,7 +54,7 @@ _COLUMNS: dict[ListName, list[_Column]] = {
     ListName.WITHOUT_QUANTITY: [
         _Column("Photo", lambda row: row.key),
         _Column("Stored", lambda row: row.photo_at),
-        _Column("Counted", lambda row: row.count if row.reason is None else words.reason(row.reason)),
+        _Column("Counted", lambda row: row.count if row.reason is None else formatting.reason(row.reason)),
         _Column("Metadata file", lambda row: row.quantity_file),
         _Column("Why no quantity", lambda row: _why(row.quantity_reason)),
         _Column("Detail", lambda row: row.quantity_detail),
@@ -79,8 +79,8 @@ class _Row(NamedTuple):
 @router.get("/lists/{name}", response_class=HTMLResponse)
 def show_list(
     request: Request,
-    services: Given,
-    visit: Visit,
+    services: CurrentServices,
+    context: RequestContext,
     name: ListName,
     prefix: Annotated[str, Query(max_length=MAX_PREFIX)] = "",
     reason: Annotated[str, Query(max_length=40)] = "",
@@ -100,7 +100,7 @@ def show_list(
         request,
         "list.html",
         page="Overview",  # which leads here
-        visit=visit,
+        context=context,
         name=name.value,
         title=TITLES[name],
         introduction=INTRODUCTIONS[name],
@@ -109,7 +109,7 @@ def show_list(
         found=found,
         asked=asked,
         export=f"?{urlencode(asked)}" if asked else "",
-        reasons={one.value: words.reason(one) for one in Reason} if name is ListName.FAILED else {},
+        reasons={one.value: formatting.reason(one) for one in Reason} if name is ListName.FAILED else {},
     )
 
 
@@ -119,4 +119,4 @@ def _row(item: BaseModel, columns: list[_Column]) -> _Row:
 
 
 def _why(reason: str | None) -> str:
-    return "there is none" if reason is None else words.reason(reason)
+    return "there is none" if reason is None else formatting.reason(reason)

@@ -7,14 +7,22 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
-from monitor.access.people import sent_a_form
+from monitor.access.authentication import (
+    COOKIE,
+    MAX_NAME,
+    CurrentAuthenticator,
+    NoName,
+    NotSignedIn,
+    WritingOff,
+    WrongToken,
+)
+from monitor.access.negotiation import sent_a_form
 from monitor.access.proxies import root_of
 from monitor.access.sessions import LIFETIME
-from monitor.access.writers import COOKIE, MAX_NAME, Door, NoName, NotSignedIn, WritingOff, WrongToken
 from monitor.forms import Fields, FormProblem, go, local
-from monitor.pages.news import News, failed
+from monitor.pages.flash import FlashMessages, failed
+from monitor.pages.request_context import RequestContext
 from monitor.pages.templates import html
-from monitor.pages.visit import Visit
 
 router = APIRouter()
 
@@ -22,23 +30,36 @@ Onwards = Annotated[str | None, Query(alias="next", max_length=4_000)]
 
 
 @router.get("/login", response_class=HTMLResponse)
-def login(request: Request, visit: Visit, news: News, onwards: Onwards = None) -> HTMLResponse:
+def login(request: Request, context: RequestContext, flash: FlashMessages, onwards: Onwards = None) -> HTMLResponse:
     """The form for the token, or how to turn writing on."""
-    return html(request, "login.html", visit=visit, news=news, onwards=local(onwards, "/discrepancies"), name="")
+    return html(
+        request,
+        "login.html",
+        context=context,
+        flash=flash,
+        onwards=local(onwards, "/discrepancies"),
+        name="",
+    )
 
 
 @router.post("/login")
-def sign_in(request: Request, door: Door, visit: Visit, fields: Fields) -> Response:
+def sign_in(request: Request, authenticator: CurrentAuthenticator, context: RequestContext, fields: Fields) -> Response:
     """Fields token, name; `next`: where to go. What fails shows the form again, with the name but not the token."""
     onwards, name = local(fields.get("next"), "/"), fields.get("name", "")
     try:
-        cookie = door.sign_in(request, fields.get("token", ""), name)
+        cookie = authenticator.sign_in(request, fields.get("token", ""), name)
     except (WrongToken, NoName) as error:
         if not sent_a_form(request):
             raise
         problem, status = (FormProblem.NAME, 422) if isinstance(error, NoName) else (FormProblem.TOKEN, 401)
         return html(
-            request, "login.html", status, visit=visit, news=failed(problem), onwards=onwards, name=name[:MAX_NAME]
+            request,
+            "login.html",
+            status,
+            context=context,
+            flash=failed(problem),
+            onwards=onwards,
+            name=name[:MAX_NAME],
         )
     answer = go(request, onwards)
     answer.set_cookie(
@@ -54,11 +75,11 @@ def sign_in(request: Request, door: Door, visit: Visit, fields: Fields) -> Respo
 
 
 @router.post("/logout")
-def sign_out(request: Request, door: Door, fields: Fields) -> RedirectResponse:
+def sign_out(request: Request, authenticator: CurrentAuthenticator, fields: Fields) -> RedirectResponse:
     """Fields csrf; `next`: where to go."""
     answer = go(request, local(fields.get("next"), "/"))
     try:
-        door.check_form(door.admit(request), fields.get("csrf", ""))
+        authenticator.check_form(authenticator.require_writer(request), fields.get("csrf", ""))
     except (NotSignedIn, WritingOff):
         return answer  # there is nothing to end
     answer.delete_cookie(COOKIE, root_of(request) or "/", httponly=True, samesite="strict")

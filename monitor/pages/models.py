@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
+from monitor.pages.request_context import RequestContext
 from monitor.pages.templates import html
-from monitor.pages.visit import Visit
-from monitor.services import Given
+from monitor.services import CurrentServices
 from monitor.views.models import Confusion, read_models
 
 router = APIRouter()
@@ -29,11 +29,11 @@ class Cell:
 
 
 @router.get("/models", response_class=HTMLResponse)
-def models(request: Request, services: Given, visit: Visit) -> HTMLResponse:
+def models(request: Request, services: CurrentServices, context: RequestContext) -> HTMLResponse:
     """Every model that ever counted, the one in use first."""
     current = services.cards.current()
     view = services.records.read(lambda connection: read_models(connection, services.cards.at_hand, current))
-    return html(request, "models.html", page="Models", visit=visit, models=view.models, matrix_of=shaded)
+    return html(request, "models.html", page="Models", context=context, models=view.models, matrix_of=shaded)
 
 
 def shaded(confusion: Confusion) -> list[list[Cell]]:

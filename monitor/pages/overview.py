@@ -5,13 +5,13 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
-from monitor.api import ModelName
+from monitor.api.machine import ModelName
 from monitor.pages import sentences, trend
-from monitor.pages.asked import Asked
-from monitor.pages.news import News
+from monitor.pages.flash import FlashMessages
+from monitor.pages.query import DiscrepancyQuery
+from monitor.pages.request_context import RequestContext
 from monitor.pages.templates import html
-from monitor.pages.visit import Visit
-from monitor.services import Given
+from monitor.services import CurrentServices
 from monitor.views.overview import TimeRange, read_overview
 
 router = APIRouter()
@@ -20,9 +20,9 @@ router = APIRouter()
 @router.get("/", response_class=HTMLResponse)
 def overview(
     request: Request,
-    services: Given,
-    visit: Visit,
-    news: News,
+    services: CurrentServices,
+    context: RequestContext,
+    flash: FlashMessages,
     model: ModelName = None,
     span: TimeRange = TimeRange.WEEK,
 ) -> HTMLResponse:
@@ -37,8 +37,8 @@ def overview(
         request,
         "overview.html",
         page="Overview",
-        visit=visit,
-        news=news,
+        context=context,
+        flash=flash,
         view=view,
         summary=view.summary,
         chart=trend.chart_of(view.trend),
@@ -47,5 +47,5 @@ def overview(
         level_says=sentences.level(view.level, view.drift),
         spans=sentences.SPANS,
         asked={"model": model, "span": None if span is TimeRange.WEEK else span.value},
-        queue=Asked(flagged=True),
+        queue=DiscrepancyQuery(flagged=True),
     )

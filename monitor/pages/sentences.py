@@ -6,10 +6,10 @@ from binwatch.counts import Outcome, Suspicion
 from binwatch.reference import ENOUGH, Signal
 from monitor.drift.judge import MIN_PHOTOS, Verdict
 from monitor.drift.windows import Window
+from monitor.formatting import number, share
 from monitor.views.discrepancies import Direction, Level
 from monitor.views.drift import DriftInBrief, SignalView, State, WindowView
 from monitor.views.overview import TimeRange
-from monitor.words import number, share
 
 _NARROW = "\N{NARROW NO-BREAK SPACE}"
 _LARGE = 100

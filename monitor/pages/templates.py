@@ -10,7 +10,7 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from monitor import words
+from monitor import formatting
 from monitor.access.proxies import root_of
 from monitor.pages import sentences
 
@@ -30,14 +30,14 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "share": words.share,
-        "items": words.items,
-        "number": words.number,
-        "moment": words.moment,
-        "minute": words.minute,
-        "ago": words.ago,
+        "share": formatting.share,
+        "items": formatting.items,
+        "number": formatting.number,
+        "moment": formatting.moment,
+        "minute": formatting.minute,
+        "ago": formatting.ago,
         "iso": datetime.isoformat,
-        "reason": words.reason,
+        "reason": formatting.reason,
         "percent": _percent,
         "short": _short,
         "query": _query,

@@ -6,9 +6,9 @@ from datetime import datetime
 
 from monitor.charts.axes import Span
 from monitor.charts.timeline import Point, Timeline, timeline
+from monitor.formatting import moment, number, share
 from monitor.summary import wilson
 from monitor.views.overview import TimeBucket, Trend
-from monitor.words import moment, number, share
 
 
 def chart_of(trend: Trend) -> Timeline:

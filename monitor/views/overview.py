@@ -18,7 +18,7 @@ from binwatch.bundle import Reference
 from binwatch.counts import Outcome, Suspicion
 from binwatch.records.tables import ComparisonHour, PhotoHour
 from monitor.drift.report import DriftReport
-from monitor.latest import CountedPhoto, read_latest
+from monitor.recent_photos import CountedPhoto, read_latest
 from monitor.summary import Interval, Summary, summarise, wilson
 from monitor.totals import read_totals
 from monitor.views.discrepancies import Level, read_level

@@ -14,10 +14,10 @@ from sqlalchemy import Engine
 from binwatch.errors import SettingsError
 from binwatch.settings import Settings
 from monitor.access import sessions
+from monitor.access.authentication import COOKIE, Authenticator
 from monitor.access.bodies import MAX_BYTES
 from monitor.access.hosts import name_of
 from monitor.access.sessions import SessionCookies
-from monitor.access.writers import COOKIE, Doorkeeper
 from monitor.forms import local
 from tests.monitor.conftest import HTML, Recorder, Running, running_monitor
 from tests.monitor.drifting import BUCKET
@@ -432,4 +432,4 @@ def test_no_header_names_anybody_by_default(writing: Running) -> None:
 
 def test_proxies_that_are_no_addresses_are_an_error() -> None:
     with pytest.raises(SettingsError, match=r"BINWATCH_MONITOR_PROXIES: .*10\.0\.0\.0/8"):
-        Doorkeeper(Settings(monitor_proxies="proxy.example"))
+        Authenticator(Settings(monitor_proxies="proxy.example"))

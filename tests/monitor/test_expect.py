@@ -206,10 +206,10 @@ import sys
 from pathlib import Path
 from binwatch.records.engine import connect
 from binwatch.inventory import importing, reading
-from monitor import words
+from monitor import formatting
 reading.LISTED = 50
 report = importing.import_file(Path(sys.argv[1]), connect(sys.argv[2]), "b")
-print(words.imported(report))
+print(formatting.imported(report))
 status = dict(line.split(':') for line in Path('/proc/self/status').read_text().splitlines())
 print(int(status['VmHWM'].split()[0]) // 1024)  # unlike ru_maxrss, not that of the process that started this one
 """

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from binwatch.errors import MetadataReason, Reason
-from monitor import words
+from monitor import formatting
 from tests.monitor.conftest import Recorder, Running
 from tests.monitor.drifting import BUCKET
 from tests.monitor.html import Parsed
@@ -139,7 +139,7 @@ def test_every_answer_has_the_security_headers(monitor: Running, path: str) -> N
 
 
 def test_every_reason_has_words() -> None:
-    assert {*Reason, *MetadataReason} <= set(words.REASONS)
+    assert {*Reason, *MetadataReason} <= set(formatting.REASONS)
 
 
 @pytest.mark.parametrize("path", ["/", "/healthz", "/metrics", "/api/summary", "/static/monitor.css", "/nowhere"])

@@ -15,13 +15,13 @@ from binwatch.errors import Reason
 from binwatch.records.audits import add_audit
 from binwatch.records.store import NewExpectation, Store
 from binwatch.reference import Signal
-from monitor import words
+from monitor import formatting
 from monitor.drift.judge import Verdict
 from monitor.drift.windows import Window
 from monitor.forms import FormProblem
 from monitor.pages import sentences
+from monitor.pages.flash import PROBLEMS
 from monitor.pages.models import shaded
-from monitor.pages.news import PROBLEMS
 from monitor.views.discrepancies import Direction, Level
 from monitor.views.drift import DriftInBrief, State
 from monitor.views.models import Confusion
@@ -541,7 +541,7 @@ def test_flags_are_doubted_while_photos_have_drifted() -> None:
     [(-90, "just now"), (59, "just now"), (60, "1 minute ago"), (7_199, "1 hour ago"), (864_000, "10 days ago")],
 )
 def test_how_long_ago(seconds: int, says: str) -> None:
-    assert words.ago(DAY - timedelta(seconds=seconds), DAY) == says
+    assert formatting.ago(DAY - timedelta(seconds=seconds), DAY) == says
 
 
 def test_outcomes_have_colours() -> None:

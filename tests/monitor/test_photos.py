@@ -20,8 +20,8 @@ from binwatch.image import ImageLimits
 from binwatch.records.store import NewCount, Store
 from binwatch.thumbnails import SIDE, shrink
 from monitor.api.machine import PICTURES
+from monitor.photo_limiter import AT_A_TIME, WAITING
 from monitor.photos import LARGE_SIDE, Lost
-from monitor.turns import AT_A_TIME, WAITING
 from tests.monitor.conftest import Recorder, Running, jpeg, running_monitor
 from tests.monitor.drifting import DAY, MODEL
 from tests.monitor.html import Parsed

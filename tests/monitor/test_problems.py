@@ -10,7 +10,7 @@ import pytest
 
 from binwatch.errors import BinwatchError
 from monitor.access.bodies import MAX_BYTES
-from monitor.problems import KINDS
+from monitor.error_responses import KINDS
 from monitor.records import RecordsDown
 from tests.monitor.conftest import HTML, Recorder, Running, running_monitor
 from tests.monitor.drifting import BUCKET

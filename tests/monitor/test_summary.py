@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from binwatch.counts import Outcome
-from monitor import words
+from monitor import formatting
 from monitor.summary import UnknownModel, summarise, wilson
 from monitor.totals import ModelInUse, Tally, Totals
 from tests.monitor.conftest import Recorder, Running
@@ -113,9 +113,9 @@ def test_wilson_against_a_published_value() -> None:
     ],
 )
 def test_a_share_has_no_more_digits_than_it_bears(value: float | None, of: int, text: str) -> None:
-    assert words.share(value, of) == text
+    assert formatting.share(value, of) == text
 
 
 def test_words_of_numbers() -> None:
-    assert words.number(1_234_567) == "1\u202f234\u202f567"
-    assert words.reason("some_new_reason") == "some new reason"
+    assert formatting.number(1_234_567) == "1\u202f234\u202f567"
+    assert formatting.reason("some_new_reason") == "some new reason"

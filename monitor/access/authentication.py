@@ -1,4 +1,4 @@
-"""Who may write: whoever shows the token, has a session, or is named by a reverse proxy that is trusted."""
+"""Authentication of requests that write: by the token, by a session, or by a trusted reverse proxy's user."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ class ForeignForm(BinwatchError):
         super().__init__(self.__doc__)
 
 
-class How(StrEnum):
-    """How somebody has shown that they may write."""
+class Credential(StrEnum):
+    """What showed that a request may write."""
 
     TOKEN = "token"  # noqa: S105 (a word, no secret)
     SESSION = "session"
@@ -71,9 +71,9 @@ class How(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Writer:
-    """Somebody who may write."""
+    """An authenticated user, or a script with the token."""
 
-    how: How
+    how: Credential
     name: str | None
     """None for a script with the token: then each audit says it."""
     holder: str
@@ -82,10 +82,10 @@ class Writer:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What a page may offer to whoever asks for it."""
+    """What a page may offer to its reader."""
 
     is_on: bool
-    """Whether anybody can write at all; if not, WritingOff says how to turn it on."""
+    """Whether writing is configured; if not, WritingOff says how to configure it."""
     writer: Writer | None
     """None: not signed in."""
     form_token: str
@@ -94,8 +94,8 @@ class Access:
     """Whether there is a session to end: a proxy's users sign out at the proxy."""
 
 
-class Doorkeeper:
-    """Decides who may write, by the settings. Raises SettingsError if those cannot be understood."""
+class Authenticator:
+    """Authenticates requests, as the settings say. Raises SettingsError if these are invalid."""
 
     def __init__(self, settings: Settings) -> None:
         token = settings.monitor_token
@@ -107,7 +107,7 @@ class Doorkeeper:
 
     @property
     def is_on(self) -> bool:
-        """Whether anybody can write at all."""
+        """Whether writing is configured."""
         return self._token is not None or self._header is not None
 
     def sign_in(self, request: Request, token: str, name: str) -> str:
@@ -128,34 +128,34 @@ class Doorkeeper:
         return self.sessions.begin(known)
 
     def access(self, request: Request) -> Access:
-        """What the page may offer."""
-        writer = self.find(request)
+        """What the page may offer to the sender of the request."""
+        writer = self.writer_of(request)
         return Access(
             is_on=self.is_on,
             writer=writer,
             form_token=self.sessions.form_token(writer.holder) if writer else "",
-            can_sign_out=writer is not None and writer.how is How.SESSION,
+            can_sign_out=writer is not None and writer.how is Credential.SESSION,
         )
 
-    def find(self, request: Request) -> Writer | None:
-        """Whoever may write, or None."""
+    def writer_of(self, request: Request) -> Writer | None:
+        """Who sends the request; None if nothing shows that they may write."""
         return self._by_proxy(request) or self._by_token(request) or self._by_session(request)
 
-    def admit(self, request: Request) -> Writer:
-        """Whoever sends a request that writes. Raises WritingOff, NotSignedIn or ForeignForm."""
+    def require_writer(self, request: Request) -> Writer:
+        """Who sends a request that writes. Raises WritingOff, NotSignedIn or ForeignForm."""
         if not self.is_on:
             raise WritingOff
-        writer = self.find(request)
+        writer = self.writer_of(request)
         if writer is None:
             raise NotSignedIn
         # A browser sends a session's cookie, and a proxy its user, with whatever a stranger's page makes it send.
-        if not is_from_here(request, must_say_so=writer.how is not How.TOKEN):
+        if not is_from_here(request, must_say_so=writer.how is not Credential.TOKEN):
             raise ForeignForm
         return writer
 
     def check_form(self, writer: Writer, form_token: str) -> None:
-        """Raise ForeignForm unless a page of ours sent the form."""
-        if writer.how is not How.TOKEN and not self.sessions.is_form_token(writer.holder, form_token):
+        """Raise ForeignForm unless a page of this monitor sent the form."""
+        if writer.how is not Credential.TOKEN and not self.sessions.is_form_token(writer.holder, form_token):
             raise ForeignForm
 
     def _by_proxy(self, request: Request) -> Writer | None:
@@ -168,17 +168,17 @@ class Doorkeeper:
             return None
         if name is None:
             return None
-        return Writer(How.PROXY, name, f"proxy:{name}")
+        return Writer(Credential.PROXY, name, f"proxy:{name}")
 
     def _by_token(self, request: Request) -> Writer | None:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not self._is_token(token.strip()):
             return None
-        return Writer(How.TOKEN, None, "token")
+        return Writer(Credential.TOKEN, None, "token")
 
     def _by_session(self, request: Request) -> Writer | None:
         session = self.sessions.read(request.cookies.get(COOKIE)) if self._token else None
-        return Writer(How.SESSION, session.name, f"session:{session.id}") if session else None
+        return Writer(Credential.SESSION, session.name, f"session:{session.id}") if session else None
 
     def _is_token(self, token: str) -> bool:
         return self._token is not None and hmac.compare_digest(token.encode(), self._token)
@@ -209,22 +209,22 @@ def plain_name(text: str | None) -> str | None:
     return name
 
 
-def _doorkeeper(request: Request) -> Doorkeeper:
-    found: Doorkeeper = request.app.state.doorkeeper
+def _authenticator(request: Request) -> Authenticator:
+    found: Authenticator = request.app.state.authenticator
     return found
 
 
 def _access(request: Request) -> Access:
-    return _doorkeeper(request).access(request)
+    return _authenticator(request).access(request)
 
 
-def _admitted(request: Request) -> Writer:
-    return _doorkeeper(request).admit(request)
+def _current_writer(request: Request) -> Writer:
+    return _authenticator(request).require_writer(request)
 
 
-Door = Annotated[Doorkeeper, Depends(_doorkeeper)]
-"""Type of a route's parameter that receives the doorkeeper."""
-Asking = Annotated[Access, Depends(_access)]
-"""Type of a page's parameter that says what it may offer to whoever asks."""
-Admitted = Annotated[Writer, Depends(_admitted)]
+CurrentAuthenticator = Annotated[Authenticator, Depends(_authenticator)]
+"""Type of a route's parameter that receives the authenticator."""
+CurrentAccess = Annotated[Access, Depends(_access)]
+"""Type of a page's parameter that says what the page may offer to its reader."""
+CurrentWriter = Annotated[Writer, Depends(_current_writer)]
 """Type of a route's parameter that only lets those in who may write."""

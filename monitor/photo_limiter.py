@@ -1,4 +1,4 @@
-"""Photos are made a few at a time, and the line of those that wait has an end."""
+"""Concurrency limit for photos: a few are made at a time, and the queue of those that wait is bounded."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ WAITING = 64
 once its page has gone: without an end, the server would soon take no request at all, not even a scrape."""
 
 
-class Turns:
-    """Takes work for threads. Of one event loop."""
+class PhotoLimiter:
+    """Runs work in threads. For one event loop."""
 
     def __init__(self, at_a_time: int = AT_A_TIME, waiting: int = WAITING) -> None:
         self._limiter = CapacityLimiter(at_a_time)
         self._places = at_a_time + waiting
 
-    async def take(self, make: Callable[[], bytes]) -> bytes:
-        """What `make` returns. Raises ObjectsError if the line is full."""
+    async def run(self, make: Callable[[], bytes]) -> bytes:
+        """What `make` returns. Raises ObjectsError if the queue is full."""
         if not self._places:
             raise ObjectsError("too many photos wait for the object store")
         self._places -= 1

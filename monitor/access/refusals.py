@@ -1,11 +1,11 @@
-"""An answer before the app has seen the request."""
+"""Responses of middleware that refuses a request before the app sees it."""
 
 from __future__ import annotations
 
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
-from monitor.problems import answer, refusal
+from monitor.error_responses import answer, refusal
 
 
 async def refuse(scope: Scope, receive: Receive, send: Send, status: int, detail: str) -> None:

@@ -1,4 +1,4 @@
-"""What went wrong, for whoever asked: a page that says what to do, or problem JSON (RFC 9457) for scripts."""
+"""Error responses: a page that says what to do, or problem JSON (RFC 9457) for scripts."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from starlette.responses import JSONResponse, Response
 
 from binwatch.errors import BinwatchError, ObjectsError
 from binwatch.records.audits import StaleAudit, UnknownBin
-from monitor.access.people import wants_page
-from monitor.access.writers import ForeignForm, NoName, NotSignedIn, WritingOff, WrongToken
+from monitor.access.authentication import ForeignForm, NoName, NotSignedIn, WritingOff, WrongToken
+from monitor.access.negotiation import wants_page
 from monitor.api.problem import MEDIA_TYPE, Fault, Problem
 from monitor.pages.templates import html
 from monitor.photos import NoPhoto
@@ -25,7 +25,7 @@ from monitor.views.paging import BadCursor
 
 
 @dataclass(frozen=True, slots=True)
-class Explained:
+class ErrorMessage:
     """An error in words."""
 
     status: int
@@ -45,46 +45,48 @@ _TELL = "If it does not, tell whoever runs Binwatch. The monitor's log says what
 _RELOAD = "Go back, reload the page, and enter the count again."
 
 # The words of RecordsDown and ObjectsError name the database and the endpoint, which is nobody else's business.
-KINDS: Final[dict[type[BinwatchError], Explained]] = {
-    NoPhoto: Explained(404, "There is no such photo"),
-    UnknownModel: Explained(404, "There is no such model", advice=("Choose one on the page Models.",)),
-    UnknownBin: Explained(
+KINDS: Final[dict[type[BinwatchError], ErrorMessage]] = {
+    NoPhoto: ErrorMessage(404, "There is no such photo"),
+    UnknownModel: ErrorMessage(404, "There is no such model", advice=("Choose one on the page Models.",)),
+    UnknownBin: ErrorMessage(
         404,
         "There is no such bin",
         "Neither a photo nor an expected quantity of it was ever recorded: mistyped, or in another bucket.",
         (_FIND_BIN,),
     ),
-    BadCursor: Explained(
+    BadCursor: ErrorMessage(
         400, "This address cannot be understood", "It leads to a place in the list that does not exist.", (_CHOOSE,)
     ),
-    StaleAudit: Explained(
+    StaleAudit: ErrorMessage(
         409, "Another photo has come since", advice=("Go back, reload the page, and look at the new photo.",)
     ),
-    NotSignedIn: Explained(
+    NotSignedIn: ErrorMessage(
         401,
         "You are not signed in",
         "Only who is signed in may enter counts.",
         ("Sign in, and enter the count again.",),
     ),
-    WrongToken: Explained(
+    WrongToken: ErrorMessage(
         401, "That is not the token", "Signing in takes another one.", ("Ask whoever runs Binwatch for it.",)
     ),
-    NoName: Explained(422, "Nobody can be named so"),
-    WritingOff: Explained(
+    NoName: ErrorMessage(422, "Nobody can be named so"),
+    WritingOff: ErrorMessage(
         403,
         "Entering counts is off",
         "No token is set to sign in with.",
         ("Ask whoever runs Binwatch for one.",),
     ),
-    ForeignForm: Explained(403, "Nothing was saved", "The form was too old, or another web site sent it.", (_RELOAD,)),
-    ObjectsError: Explained(
+    ForeignForm: ErrorMessage(
+        403, "Nothing was saved", "The form was too old, or another web site sent it.", (_RELOAD,)
+    ),
+    ObjectsError: ErrorMessage(
         503,
         "The photos cannot be read",
         "The monitor is running, but the store of the photos does not answer.",
         ("Reload this page in a minute: it works again as soon as the store does.", _TELL),
         "the photos cannot be read now; check the object store",
     ),
-    RecordsDown: Explained(
+    RecordsDown: ErrorMessage(
         503,
         "The records cannot be read",
         "The monitor is running, but its database does not answer. Nothing is lost: photos wait to be recorded.",
@@ -92,7 +94,7 @@ KINDS: Final[dict[type[BinwatchError], Explained]] = {
         "the records cannot be read now; the monitor's log says why",
     ),
 }
-_NOT_SAVED = Explained(
+_NOT_SAVED = ErrorMessage(
     503,
     "This was not saved",
     "The monitor is running, but its database does not answer.",
@@ -102,25 +104,25 @@ _NOT_SAVED = Explained(
     ),
     KINDS[RecordsDown].detail,
 )
-_NOWHERE = Explained(
+_NOWHERE = ErrorMessage(
     404,
     "There is no such page",
     "The address may be mistyped, or the link to it is from another release.",
     (_FIND_BIN,),
 )
-_MISTYPED = Explained(422, "This address cannot be understood", advice=(_CHOOSE,))
-OURS = Explained(
+_MISTYPED = ErrorMessage(422, "This address cannot be understood", advice=(_CHOOSE,))
+OURS = ErrorMessage(
     500,
     "Something is wrong with the monitor",
     "It failed on this page. The fault is noted in its log, and other pages may well work.",
     ("Tell whoever runs Binwatch which page it was, and when.",),
     "the monitor failed on this request; its log says why",
 )
-"""A fault of the monitor's own."""
+"""An internal error."""
 
 
-def of_error(request: Request, error: BinwatchError) -> Explained | None:
-    """An error of ours in words; None if it is none that a request can be to blame for."""
+def of_error(request: Request, error: BinwatchError) -> ErrorMessage | None:
+    """The message for an application error; None for internal errors."""
     kind = next((kind for kind in KINDS if isinstance(error, kind)), None)
     if kind is None:
         return None
@@ -130,44 +132,44 @@ def of_error(request: Request, error: BinwatchError) -> Explained | None:
     return replace(found, says=found.says or str(error), detail=found.detail or str(error))
 
 
-def of_status(error: HTTPException) -> Explained:
-    """An address that is not there, a method that it does not know, a body that is no form."""
+def of_status(error: HTTPException) -> ErrorMessage:
+    """The message for an unknown address, an unknown method, a body that is no form."""
     if error.status_code == _NOWHERE.status:
         return replace(_NOWHERE, detail=error.detail)
     return refusal(error.status_code, error.detail)
 
 
-def of_request(error: RequestValidationError) -> Explained:
-    """Values that cannot be."""
+def of_request(error: RequestValidationError) -> ErrorMessage:
+    """The message for parameters or fields that do not validate."""
     faults = [Fault(where=".".join(map(str, one["loc"])), says=one["msg"]) for one in error.errors()]
     first = f"{faults[0].where.rpartition('.')[2]}: {faults[0].says}"
     return replace(_MISTYPED, says=first, detail=first, faults=faults)
 
 
-def refusal(status: int, detail: str) -> Explained:
-    """What needs no words of its own for people."""
-    return Explained(status, HTTPStatus(status).phrase, detail, detail=detail)
+def refusal(status: int, detail: str) -> ErrorMessage:
+    """The message of a status that needs no advice."""
+    return ErrorMessage(status, HTTPStatus(status).phrase, detail, detail=detail)
 
 
-def answer(request: Request, explained: Explained, headers: Mapping[str, str] | None = None) -> Response:
-    """The page, or the JSON."""
+def answer(request: Request, message: ErrorMessage, headers: Mapping[str, str] | None = None) -> Response:
+    """The response: a page, or problem JSON."""
     if wants_page(request):
         page = html(
             request,
             "problem.html",
-            explained.status,
-            title=explained.title,
-            says=explained.says,
-            advice=explained.advice,
+            message.status,
+            title=message.title,
+            says=message.says,
+            advice=message.advice,
         )
         page.headers.update(headers or {})
         return page
     problem = Problem(
-        title=HTTPStatus(explained.status).phrase,
-        status=explained.status,
-        detail=explained.detail,
-        faults=explained.faults,
+        title=HTTPStatus(message.status).phrase,
+        status=message.status,
+        detail=message.detail,
+        faults=message.faults,
     )
-    more = {"WWW-Authenticate": "Bearer"} if explained.status == HTTPStatus.UNAUTHORIZED else {}
+    more = {"WWW-Authenticate": "Bearer"} if message.status == HTTPStatus.UNAUTHORIZED else {}
     content = problem.model_dump(mode="json", exclude_none=True)
-    return JSONResponse(content, explained.status, more | dict(headers or {}), MEDIA_TYPE)
+    return JSONResponse(content, message.status, more | dict(headers or {}), MEDIA_TYPE)

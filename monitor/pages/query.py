@@ -1,4 +1,4 @@
-"""What the address asks for: the filter that a form sent, carried along from page to page."""
+"""Query parameters of the list of discrepancies: the filter that its form sends, carried from page to page."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class AuditFilter(StrEnum):
 _AUDITED = {AuditFilter.NO: False, AuditFilter.YES: True, AuditFilter.ANY: None}
 
 
-class Asked(BaseModel):
+class DiscrepancyQuery(BaseModel):
     """The filter as the form sends it: days instead of moments, and the list of what is left to do by default."""
 
     model_config = ConfigDict(frozen=True)
@@ -92,14 +92,16 @@ def _midnight(day: date | None) -> datetime | None:
     return None if day is None else datetime.combine(day, time(), UTC)
 
 
-def _asked(request: Request) -> Asked:
+def _query(request: Request) -> DiscrepancyQuery:
     # A form sends its empty fields, too.
-    given = {name: value for name, value in request.query_params.items() if value and name in Asked.model_fields}
+    given = {
+        name: value for name, value in request.query_params.items() if value and name in DiscrepancyQuery.model_fields
+    }
     try:
-        return Asked.model_validate(given)
+        return DiscrepancyQuery.model_validate(given)
     except ValidationError as error:
         raise RequestValidationError([{**one, "loc": ("query", *one["loc"])} for one in error.errors()]) from error
 
 
-Given = Annotated[Asked, Depends(_asked)]
+CurrentQuery = Annotated[DiscrepancyQuery, Depends(_query)]
 """Type of a route's parameter that receives the filter."""

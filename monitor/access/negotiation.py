@@ -1,4 +1,4 @@
-"""Whether a person's browser asks, or a script: each gets its answers in its own language."""
+"""Content negotiation: a person's browser gets pages, a script gets JSON."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import Final
 
 from starlette.requests import Request
 
+from monitor.access.authentication import is_from_here
 from monitor.access.proxies import path_of
-from monitor.access.writers import is_from_here
 
 _SCRIPTS: Final = ("/api/", "/photos/", "/metrics", "/healthz", "/openapi.json")
 """What is read by scripts, even if a person looks into it with a browser."""
@@ -19,5 +19,5 @@ def wants_page(request: Request) -> bool:
 
 
 def sent_a_form(request: Request) -> bool:
-    """Whether a person sent a form of a page of ours, to which what went wrong can lead back."""
+    """Whether a person sent a form of this monitor's pages, to which an error can lead back."""
     return wants_page(request) and is_from_here(request, must_say_so=True)

@@ -1,4 +1,4 @@
-"""Figures and reasons as people read them, the same on the page and in the terminal."""
+"""Formatting of figures and reasons, the same on the pages and in the terminal."""
 
 from __future__ import annotations
 

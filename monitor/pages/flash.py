@@ -1,4 +1,4 @@
-"""What became of the form that led to a page: saved, or why not."""
+"""Flash messages: what became of the form that led to a page, or why it was not saved."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 
 from monitor.auditing import MAX_ID, read_audits
 from monitor.forms import FormProblem
-from monitor.services import Given
+from monitor.services import CurrentServices
 from monitor.views.bins import BinAudit, read_bin
 
 PROBLEMS = {
@@ -34,26 +34,26 @@ class Saved:
 
 
 @dataclass(frozen=True, slots=True)
-class _News:
+class _FlashMessages:
     """At most one of the two."""
 
     saved: Saved | None = None
     problem: str | None = None
 
 
-def _news(
-    services: Given,
+def _flash_messages(
+    services: CurrentServices,
     saved: Annotated[int | None, Query(ge=1, le=MAX_ID - 1)] = None,
     problem: Annotated[FormProblem | None, Query()] = None,
-) -> _News:
+) -> _FlashMessages:
     if saved is not None:
-        return _News(saved=services.records.read(lambda connection: _read(connection, saved)))
-    return failed(problem) if problem else _News()
+        return _FlashMessages(saved=services.records.read(lambda connection: _read(connection, saved)))
+    return failed(problem) if problem else _FlashMessages()
 
 
-def failed(problem: FormProblem | None) -> _News:
-    """Why a form did nothing; no news if it did what it should."""
-    return _News(problem=PROBLEMS[problem] if problem else None)
+def failed(problem: FormProblem | None) -> _FlashMessages:
+    """Why a form did nothing; no message if it did what it should."""
+    return _FlashMessages(problem=PROBLEMS[problem] if problem else None)
 
 
 def _read(connection: Connection, audit_id: int) -> Saved | None:
@@ -65,5 +65,5 @@ def _read(connection: Connection, audit_id: int) -> Saved | None:
     return next((Saved(of.bucket, of.bin, audit) for audit in audits if audit.id == audit_id), None)
 
 
-News = Annotated[_News, Depends(_news)]
-"""Type of a route's parameter that receives the news."""
+FlashMessages = Annotated[_FlashMessages, Depends(_flash_messages)]
+"""Type of a route's parameter that receives the messages."""

@@ -1,4 +1,4 @@
-"""What requests may ask for: parameters that several routes share, each with its bounds."""
+"""Query parameters that several routes share, each with its bounds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keeps something at hand that a scrape can show at once: it is made in the background, at intervals."""
+"""A report that is made in the background, at intervals, so that a scrape shows it at once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 Report = TypeVar("Report")
 
 
-class Watch(Generic[Report]):
+class BackgroundReport(Generic[Report]):
     """The latest report. Nothing runs until `start`; `update` makes a report at once."""
 
     def __init__(self, name: str, make: Callable[[], Report], interval_s: float = 60.0) -> None:

@@ -1,4 +1,4 @@
-"""The latest photos, each with its count beside what was expected of its bin."""
+"""The most recent photos, each with its count beside what was expected of its bin."""
 
 from __future__ import annotations
 
