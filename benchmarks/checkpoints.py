@@ -29,8 +29,8 @@ from trainer.data.split import Split
 from trainer.display import Display
 from trainer.evaluate import Probabilities, judged
 from trainer.export.bundle import calibrated
-from trainer.loop import BEST
 from trainer.metrics import Counts, challenge_counts, counts_of, measure, paired, quantity_errors
+from trainer.run_files import BEST
 
 BATCH = 32
 

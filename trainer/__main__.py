@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -11,7 +11,9 @@ from rich.console import Console
 from binwatch import command_line
 from binwatch.bundle import Precision
 from trainer import registry_commands
-from trainer.config import assignment, read
+from trainer.cli import fit_help, paths
+from trainer.cli.paths import data_changes
+from trainer.config import Config, TrainConfig, assignment, read
 from trainer.data.split import ALL, Split
 from trainer.disk import make_folder
 from trainer.display import Display, silent
@@ -19,6 +21,7 @@ from trainer.errors import ConfigError
 from trainer.prepare_command import pipeline, prepare
 from trainer.profile_command import profile
 from trainer.registry_commands import Index, Photos
+from trainer.run_files import check_checkpoint, check_study
 from trainer.sagemaker.commands import app as sagemaker
 
 app = typer.Typer(
@@ -28,64 +31,98 @@ app = typer.Typer(
     help="Train a model that counts items in bin photos.",
 )
 
-ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file with the configuration.")]
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", help="TOML file with tables data, model, augment, train and distil; --set and flags override it."
+    ),
+]
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="SECTION.OPTION=VALUE", help="Change one option, e.g. train.epochs=3."),
+    typer.Option(
+        "--set",
+        metavar="SECTION.OPTION=VALUE",
+        help="Set one option, e.g. train.learning_rate=0.0005; repeatable. fit --help lists all.",
+    ),
 ]
 
 
 app.command()(prepare)
 
 
-@app.command()
+@app.command(epilog=fit_help.epilog())
 def fit(
-    out: Annotated[Path, typer.Option("--out", help="Folder for checkpoints and log.")],
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder of the run, e.g. runs/first: checkpoints, log and curves.")
+    ],
     photos: Photos = None,
     index: Index = None,
     config: ConfigFile = None,
     settings: Settings = None,
-    freeze: Annotated[str | None, typer.Option(help="Last frozen unit, e.g. layer3 (model.freeze).")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training photos (train.epochs).")] = None,
+    freeze: Annotated[
+        str | None,
+        typer.Option(help="Freeze all layers up to this one, e.g. layer3 (model.freeze). Default: train all layers."),
+    ] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(min=1, help=f"Passes over the training photos (train.epochs). Default: {TrainConfig().epochs}."),
+    ] = None,
     cache: Annotated[
-        Path | None, typer.Option(help="Folder for features; runs may share it. Default: in --out.")
+        Path | None,
+        typer.Option(
+            help="Folder for the features of frozen layers and the answers of teachers; runs may share it."
+            " Default: features in --out."
+        ),
     ] = None,
     from_study: Annotated[
-        Path | None, typer.Option("--from-study", help="Folder of a study: take the options of its best trial.")
+        Path | None,
+        typer.Option("--from-study", help="Folder of a study (trainer tune --out): take its best trial's options."),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Continue the run in --out; --epochs may change its length.")
+        bool,
+        typer.Option(
+            "--resume", help="Continue the run in --out with its own configuration; --epochs may change its length."
+        ),
     ] = False,
 ) -> None:
-    """Train, with a checkpoint after each epoch."""
+    """Train a model on photos and their labels; write a checkpoint after each epoch.
+
+    Progress, warnings and figures go to standard error. An interrupted run continues with --resume.
+    """
     flags = {"data.photos": photos, "data.index": index, "model.freeze": freeze}
     changes = dict(assignment(text) for text in settings or [])
     changes |= {name: value for name, value in flags.items() if value is not None}
+    if resume and (config or changes or from_study):
+        raise ConfigError("--resume takes the configuration from the checkpoint; only --epochs may be given with it")
     if from_study:
+        check_study(from_study)
         from trainer.tune import best_changes
 
         changes = best_changes(from_study) | changes
-    if resume and (config or changes):
-        raise ConfigError("--resume takes the configuration from the checkpoint; only --epochs may be given with it")
-    _fit(out, config, changes, epochs=epochs, cache=cache, resume=resume)
+    if epochs:
+        changes["train.epochs"] = epochs
+    if resume:
+        paths.check_resumable(out)
+        options = None
+    else:
+        options = read(config, changes)
+        paths.check_run(options, out)
+    _fit(out, options, epochs, cache)
 
 
-def _fit(
-    out: Path, config: Path | None, changes: dict[str, Any], *, epochs: int | None, cache: Path | None, resume: bool
-) -> None:
-    """Train, in this process or together with others."""
+def _fit(out: Path, options: Config | None, epochs: int | None, cache: Path | None) -> None:
+    """Train, in this process or together with others. Without options continue the run in `out`."""
     from trainer.fit import fit as run
     from trainer.fit import saved_run
     from trainer.ranks import joined
 
     with joined() as ranks:
         display = Display() if ranks.lead else silent()
-        if resume:
+        if options:
+            best = run(options, out, display, cache=cache, ranks=ranks)
+        else:
             saved = saved_run(out, epochs, ranks)
             best = run(saved.config, out, display, saved=saved, cache=cache, ranks=ranks)
-        else:
-            options = read(config, changes | ({"train.epochs": epochs} if epochs else {}))
-            best = run(options, out, display, cache=cache, ranks=ranks)
         display.say(f"best checkpoint: {best}")
 
 
@@ -101,13 +138,14 @@ def tune(
     jobs: Annotated[int, typer.Option(min=1, help="Concurrent trials, each in its own process.")] = 1,
 ) -> None:
     """Search for the best options (Optuna), for fit --from-study."""
+    changes = dict(assignment(text) for text in settings or [])
+    changes |= {f"data.{name}": str(path) for name, path in data_changes(photos, index).items()}
+    paths.check_data(read(config, changes).data)
     from trainer.tune import SPACES, Tuning
     from trainer.tune import tune as run
 
     if preset not in SPACES:
         raise ConfigError(f"--preset {preset}: choose from {', '.join(SPACES)}")
-    changes = dict(assignment(text) for text in settings or [])
-    changes |= {f"data.{name}": str(path) for name, path in _data_changes(photos, index).items()}
     display = Display()
     best = run(Tuning(out, preset, trials, config, changes, jobs), display)
     display.say(f"best trial: {best.number}, validation accuracy {best.value:.1%}")
@@ -139,6 +177,8 @@ def evaluate(
 
     Writes the figures as JSON and, beside it, an HTML page with diagrams and the worst photos.
     """
+    changes = data_changes(photos, index)
+    paths.check_model(model)
     from trainer import report, tables
     from trainer.evaluate import evaluate as run
     from trainer.evaluate import report_file, write
@@ -147,7 +187,7 @@ def evaluate(
     name = ALL if every else split
     file = out or report_file(model, f"{name}-challenge" if challenge else name, variant)
     make_folder(file.parent)
-    found = run(model, None if every else split, _data_changes(photos, index), display, variant, challenge=challenge)
+    found = run(model, None if every else split, changes, display, variant, challenge=challenge)
     console = Console()
     console.print(tables.summary(found.metrics, f"{found.model}: {found.name} photos, 95 % intervals by bin group"))
     console.print(tables.classes(found.main, "by label, and what was answered"))
@@ -170,12 +210,16 @@ def compare(
     index: Index = None,
 ) -> None:
     """Test whether A counts better than B, by more than chance, on A's test photos (paired, by bin group)."""
+    changes = data_changes(photos, index)
+    for path in (model, other):
+        paths.check_model(path)
     from trainer import tables
     from trainer.compare import compare_files
 
     display = Display()
-    found = compare_files(model, other, _data_changes(photos, index), display, None if every else Split.TEST)
-    Console().print(tables.comparison(found))
+    found = compare_files(model, other, changes, display, None if every else Split.TEST)
+    if not found.identical:
+        Console().print(tables.comparison(found))
     typer.echo(found.verdict())
 
 
@@ -193,13 +237,15 @@ def export(
     index: Index = None,
 ) -> None:
     """Write a bundle: ONNX files that are checked against the checkpoint, and a card with their metrics."""
+    precisions, changes = _precisions(variants), data_changes(photos, index)
+    check_checkpoint(model)
     from trainer import tables
     from trainer.export.bundle import Options
     from trainer.export.bundle import export as run
 
     display = Display()
-    options = Options(_precisions(variants), max_loss, version, tuple(note or ()))
-    card = run(model, out, options, _data_changes(photos, index), display)
+    options = Options(precisions, max_loss, version, tuple(note or ()))
+    card = run(model, out, options, changes, display)
     Console().print(tables.summary(card.metrics, f"{card.version}, fp32: test photos, 95 % intervals by bin group"))
     display.say(f"bundle: {out} ({', '.join(card.variants)})")
 
@@ -215,10 +261,6 @@ for command in (
     registry_commands.rollback,
 ):
     app.command()(command)
-
-
-def _data_changes(photos: Path | None, index: Path | None) -> dict[str, Path]:
-    return {name: path for name, path in (("photos", photos), ("index", index)) if path is not None}
 
 
 def _precisions(text: str) -> tuple[Precision, ...]:

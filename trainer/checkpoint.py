@@ -19,6 +19,7 @@ from trainer.errors import CheckpointError
 from trainer.models import build
 from trainer.models.counter import Counter
 from trainer.ranks import ALONE, Ranks
+from trainer.run_files import check_checkpoint
 
 FORMAT = 1
 REASON = 200
@@ -85,8 +86,8 @@ def load(file: Path, ranks: Ranks = ALONE) -> Checkpoint:
 
     Of several processes only the leading one needs the file.
     """
-    if ranks.lead and not file.is_file():
-        raise CheckpointError(f"{file}: no such checkpoint")
+    if ranks.lead:
+        check_checkpoint(file)
     try:
         content = torch.load(_content(file, ranks), map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises pickle, zip, key and runtime errors, by the kind of damage

@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from binwatch.bundle import Bundle, Estimate, Metrics, Precision
 from binwatch.counts import names_of
 from trainer.data.split import Split
@@ -29,6 +31,8 @@ class Comparison:
     untested: tuple[int, ...] = ()
     """Classes that only the current model can answer and that no photo shows: what the candidate would lose."""
     photos: str = "test photos"
+    identical: bool = False
+    """Both give every photo the same probabilities."""
 
     @property
     def better(self) -> bool:
@@ -42,6 +46,11 @@ class Comparison:
 
     def verdict(self) -> str:
         """In one sentence, or two."""
+        if self.identical:
+            return (
+                f"{self.candidate} and {self.current} are the same model: each of"
+                f" {self.metrics[self.candidate].photos:,} {self.photos} gets the same probabilities from both"
+            )
         gain, error = self.difference["accuracy"], self.difference["rmse"]
         lost = (
             f"; it never answers {names_of(self.untested)}, as {self.current} does, and no {self.photos[:-1]} shows"
@@ -59,11 +68,15 @@ def compare(candidate: Judged, current: Judged, display: Display, split: Split |
     """Both models on a split of the candidate's data set, or (None) on every photo of the index."""
     sample = read_sample(candidate.data(), split, display)
     photos = sample.photos
-    new, old = (counts_of(each.answer(photos), photos.labels, photos.groups) for each in (candidate, current))
+    answers = [each.answer(photos) for each in (candidate, current)]
+    new, old = (counts_of(found, photos.labels, photos.groups) for found in answers)
     figures = {each.name: measure(found, sample.majority.overall) for each, found in ((candidate, new), (current, old))}
     untested = set(current.classes) - set(candidate.classes) - set(photos.labels.tolist())
     what = f"{split} photos" if split else "photos"
-    return Comparison(candidate.name, current.name, figures, paired(new, old), tuple(sorted(untested)), what)
+    return Comparison(
+        candidate.name, current.name, figures, paired(new, old), tuple(sorted(untested)), what,
+        identical=np.array_equal(answers[0], answers[1]),
+    )  # fmt: skip
 
 
 def compare_files(

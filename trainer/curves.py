@@ -8,9 +8,6 @@ from pathlib import Path
 from trainer.disk import write_whole
 from trainer.errors import ConfigError
 
-CURVES = "epochs.png"
-TENSORBOARD = "tensorboard"
-
 
 def draw(history: list[dict[str, float]], file: Path) -> None:
     """Losses, and shares of exact and nearly exact counts, by epoch."""

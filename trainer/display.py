@@ -28,6 +28,7 @@ class Display:
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or progress_console()
         self._warnings = console or Console(stderr=True)
+        self._warned: set[str] = set()
 
     def follow(
         self, items: Iterable[Item], photos: int, what: str, size: Callable[[Item], int] = lambda _: 1
@@ -44,7 +45,10 @@ class Display:
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def warn(self, text: str) -> None:
-        """Print a warning."""
+        """Print a warning, once: the steps of a pipeline and the trials of a study have the same photos."""
+        if text in self._warned:
+            return
+        self._warned.add(text)
         self._warnings.print(f"warning: {text}", highlight=False, markup=False, soft_wrap=True)
 
     def _progress(self) -> Progress:

@@ -26,10 +26,10 @@ from trainer.disk import write_whole
 from trainer.display import Display
 from trainer.errors import ConfigError, DataError
 from trainer.fit import follow, read_data, say_left_out
-from trainer.loop import BEST
 from trainer.metrics import Ints, challenge_counts, counts_of, measure, quantity_errors
 from trainer.models.counter import Counter
 from trainer.predict import logits_of
+from trainer.run_files import BEST
 from trainer.runtime import OnnxModel, run
 
 Probabilities = npt.NDArray[np.floating]

@@ -23,19 +23,18 @@ from trainer.data.split import Split
 from trainer.disk import make_folder
 from trainer.display import Display
 from trainer.errors import CheckpointError, ConfigError, DataError
-from trainer.loop import BEST, KEPT_FROM, LAST, Run, augments_on_device, best_epoch
+from trainer.loop import KEPT_FROM, Run, augments_on_device, best_epoch
 from trainer.losses import class_weights
 from trainer.models import build
 from trainer.models.counter import Counter
 from trainer.models.weights import check_frozen, start
 from trainer.network import check_compiler
 from trainer.ranks import ALONE, Ranks, of_environment
+from trainer.run_files import BEST, CURVES, FEATURES, LAST, TENSORBOARD, check_new
 from trainer.teachers import Teachers
 
 Network = tuple[Counter, list[str]]
 """A network, and the names of the weights that it starts from."""
-FEATURES = "features"
-"""Folder, within a run's folder, of what the frozen layers see."""
 PROCESSES = "processes"
 """Fact of a run: in how many processes it trained."""
 COPIES_NAMED = 3
@@ -104,11 +103,11 @@ def fit(
 
 def _draw(history: list[dict[str, float]], folder: Path, ranks: Ranks) -> None:
     if ranks.lead:
-        curves.draw(history, folder / curves.CURVES)
+        curves.draw(history, folder / CURVES)
 
 
 def _board(run: Run, folder: Path) -> curves.Board:
-    board = curves.Board(folder / curves.TENSORBOARD)
+    board = curves.Board(folder / TENSORBOARD)
     for row in run.history:
         board.add(row)
     return board
@@ -127,11 +126,13 @@ def read_data(config: DataConfig, display: Display, ranks: Ranks = ALONE) -> Dat
 
 
 def _warn_of_no_groups(config: DataConfig, display: Display) -> None:
-    if config.group_column and not index.names_groups(config):
+    reason = index.without_groups(config) if config.group_column else ""
+    if reason:
         display.warn(
-            f"{config.labels}: nothing says which photos are of one bin, so each counts as another bin's:"
-            " training and test photos may show the same bin, and the model then looks better than it is; name bins in"
-            " a column of an index (data.group_column), or leave that empty if each photo is of another"
+            f"{config.labels}: {reason}, so each photo is taken for a bin of its own. If some show the same bin,"
+            " training and test photos may share bins, and the model looks better than it is. Give the bin of each"
+            f" photo in a column {config.group_column} of an index, or, if every photo shows another bin, say so:"
+            " --set data.group_column="
         )
 
 
@@ -197,8 +198,7 @@ def follow(display: Display, batches: Iterator[Batch], photos: int, what: str) -
 
 def new_folder(folder: Path) -> None:
     """Make the folder of a new run. Raises CheckpointError if it holds one already."""
-    if (folder / LAST).exists():
-        raise CheckpointError(f"{folder}: holds a run already; continue it with --resume or choose another folder")
+    check_new(folder)
     make_folder(folder)
 
 

@@ -29,12 +29,10 @@ from trainer.network import Network
 from trainer.optimise import Average, optimiser, set_rates
 from trainer.predict import forward, logits_of, on_device
 from trainer.ranks import ALONE, Ranks
+from trainer.run_files import BEST, LAST, LOG
 from trainer.stages import Clock, Stage, untimed
 from trainer.targets import classes_of, logits_in_classes
 
-LAST = "last.pt"
-BEST = "best.pt"
-LOG = "epochs.csv"
 KEPT_FROM = "kept_from_epoch"
 """Fact of a run whose best.pt was lost: the first epoch that the best one is chosen from since then."""
 

@@ -29,13 +29,13 @@ from trainer.errors import ConfigError, PromotionError
 from trainer.evaluate import evaluate, write
 from trainer.export.bundle import Options as ExportOptions
 from trainer.export.bundle import export
-from trainer.fit import FEATURES, fit, saved_run
-from trainer.loop import BEST, LAST
+from trainer.fit import fit, saved_run
 from trainer.prepare.config import PrepareConfig
 from trainer.prepare.outputs import MANIFEST
 from trainer.prepare.place import PHOTOS
 from trainer.prepare.run import prepare
 from trainer.promote import promote
+from trainer.run_files import BEST, FEATURES, LAST
 
 STATE = "pipeline.json"
 DATA, RUNS, BUNDLE = "data", "runs", "bundle"

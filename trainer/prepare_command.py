@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from binwatch.image import SIZE
 from binwatch.settings import load_settings
+from trainer.cli.paths import check_file
 from trainer.errors import ConfigError
 
 
@@ -74,6 +75,7 @@ def pipeline(
     again: Annotated[bool, typer.Option("--again", help="Start a new run even if nothing has changed.")] = False,
 ) -> None:
     """Prepare, fit, evaluate, export, compare and promote. Resumable; can be run by cron."""
+    check_file(config)
     from trainer.display import Display
     from trainer.pipeline import Pipeline, read_pipeline
     from trainer.registry_commands import open_registry

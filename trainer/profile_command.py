@@ -8,8 +8,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from trainer.cli.paths import check_data, check_file
 from trainer.config import assignment, read
 from trainer.disk import make_folder
+from trainer.distributed.environment import several_processes
 from trainer.registry_commands import Index, Photos
 
 
@@ -33,21 +35,26 @@ def profile(
 
     Trains briefly with the configuration of fit on a sample of the photos, and stores nothing.
     """
+    flags = {"data.photos": photos, "data.index": index, "model.freeze": freeze}
+    changes = dict(assignment(text) for text in settings or [])
+    changes |= {name: value for name, value in flags.items() if value is not None}
+    options = read(config, changes)
+    if not several_processes():
+        check_data(options.data)
+    if prices:
+        check_file(prices)
     from trainer.display import Display, silent
     from trainer.profile import show
     from trainer.profile.measure import profile as run
     from trainer.profile.prices import costs, read_prices
     from trainer.ranks import joined
 
-    flags = {"data.photos": photos, "data.index": index, "model.freeze": freeze}
-    changes = dict(assignment(text) for text in settings or [])
-    changes |= {name: value for name, value in flags.items() if value is not None}
     with joined() as ranks:
         table, notes = read_prices(prices) if prices else ([], "")
         for file in filter(None, (json, png)):
             make_folder(file.parent)
         display = Display() if ranks.lead else silent()
-        found = run(read(config, changes), display, seconds=seconds, ranks=ranks)
+        found = run(options, display, seconds=seconds, ranks=ranks)
         if not ranks.lead:
             return
         cost = costs(found, table)

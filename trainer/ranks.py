@@ -8,7 +8,6 @@ MASTER_PORT. Whoever sets these variables can start them; torchrun does.
 from __future__ import annotations
 
 import json
-import os
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,11 +23,10 @@ from torch import distributed as dist
 from torch._C._distributed_c10d import Store
 from torch.distributed.rendezvous import rendezvous
 
-from binwatch.errors import BinwatchError, shown
-from binwatch.numbers import whole
-from trainer.errors import ConfigError, RankError
+from binwatch.errors import BinwatchError
+from trainer.distributed import environment
+from trainer.errors import RankError
 
-VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 MEETING = timedelta(minutes=10)
 """How long the processes wait for each other at the start: machines of a cluster do not boot at the same moment."""
 TIMEOUT = timedelta(hours=12)
@@ -125,19 +123,7 @@ ALONE = Ranks()
 
 def of_environment() -> Ranks:
     """This process by its environment variables. Raises ConfigError if some of them are missing."""
-    if os.environ.get("WORLD_SIZE", "1") == "1":
-        return ALONE
-    missing = [name for name in VARIABLES if name not in os.environ]
-    if missing:
-        raise ConfigError(f"WORLD_SIZE is set, but {', '.join(missing)} not; start the processes by torchrun")
-    return Ranks(*(_number(name) for name in VARIABLES[:3]))
-
-
-def _number(name: str) -> int:
-    found = whole(os.environ[name])
-    if found is None:
-        raise ConfigError(f"{name} is {shown(os.environ[name])}, not a number")
-    return found
+    return Ranks(*environment.place()) if environment.several_processes() else ALONE
 
 
 @contextmanager
@@ -165,7 +151,7 @@ def _meet(ranks: Ranks) -> Store:
         store: Store = next(rendezvous("env://", timeout=MEETING))[0]
         dist.init_process_group(backend, store=store, rank=ranks.rank, world_size=ranks.size, timeout=TIMEOUT)
     except (RuntimeError, ValueError) as error:
-        where = ":".join(os.environ[name] for name in ("MASTER_ADDR", "MASTER_PORT"))
+        where = environment.address()
         raise RankError(f"{_name(ranks)}: did not meet the others at {where} ({_line(error)})") from error
     return store
 

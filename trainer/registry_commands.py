@@ -12,12 +12,18 @@ from binwatch.errors import BundleError
 from binwatch.objects import Objects
 from binwatch.registry import Registry
 from binwatch.settings import load_settings
+from trainer.cli.paths import data_changes
 
-Photos = Annotated[Path | None, typer.Option("--photos", help="Folder or tar of photos (data.photos).")]
+Photos = Annotated[
+    Path | None,
+    typer.Option("--photos", help="Folder, with its subfolders, or uncompressed tar of photos (data.photos)."),
+]
 Index = Annotated[
     Path | None,
     typer.Option(
-        "--index", help="CSV of labels, or a file_list.json (data.index); none: folders named after quantities."
+        "--index",
+        help="CSV with a row per photo (columns key, label, bin_group), or a file_list.json (data.index)."
+        " Default: the photos lie in folders named after quantities.",
     ),
 ]
 
@@ -64,6 +70,7 @@ def promote(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Compare only.")] = False,
 ) -> None:
     """Promote a model if it beats the one in use on the candidate's test photos (paired, by bin group)."""
+    changes = data_changes(photos, index)
     from trainer import tables
     from trainer.compare import Comparison
     from trainer.display import Display
@@ -72,9 +79,9 @@ def promote(
     display = Display()
 
     def show(found: Comparison) -> None:
-        Console().print(tables.comparison(found))
+        if not found.identical:
+            Console().print(tables.comparison(found))
 
-    changes = {name: path for name, path in (("photos", photos), ("index", index)) if path is not None}
     bundled = load_settings().model_dir
     done = run(model, open_registry(), changes, display, force=force, dry_run=dry_run, bundled=bundled, show=show)
     if done.comparison:

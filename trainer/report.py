@@ -16,6 +16,7 @@ from binwatch.counts import CLASSES, MORE, error_of
 from trainer.disk import write_whole
 from trainer.evaluate import Evaluation, Probabilities
 from trainer.metrics import ECE_BINS, Ints, challenge_counts, counts_of
+from trainer.tables import recall_and_precision
 
 WORST = 24
 PHOTO_QUALITY = 80
@@ -120,10 +121,8 @@ def _confusion(found: Metrics) -> str:
         cells = "".join(
             f'<td style="background: rgb(37 99 235 / {photos / total:.2f})">{photos}</td>' for photos in row
         )
-        own = found.per_class[name]
-        lines.append(
-            f"<tr><td>{escape(name)}</td>{cells}<td>{own['recall']:.0%}</td><td>{own['precision']:.0%}</td></tr>"
-        )
+        recall, precision = recall_and_precision(found, name)
+        lines.append(f"<tr><td>{escape(name)}</td>{cells}<td>{recall}</td><td>{precision}</td></tr>")
     return f"<table><tr><th>label</th>{head}<th>recall</th><th>precision</th></tr>\n{''.join(lines)}</table>"
 
 

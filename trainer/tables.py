@@ -11,6 +11,8 @@ from binwatch.bundle import Card, Estimate, Metrics
 from binwatch.counts import CLASSES
 from binwatch.registry import Current
 
+NONE = "–"
+
 if TYPE_CHECKING:  # the list of models is shown without loading torch
     from trainer.compare import Comparison
 
@@ -44,10 +46,16 @@ def classes(found: Metrics, title: str) -> Table:
     for heading in ("label", "photos", "recall", "precision", *(f"→ {name}" for name in names)):
         table.add_column(heading, justify="right")
     for name, label, row in zip(names, CLASSES, found.confusion, strict=True):
-        own = found.per_class[label]
-        shares = (f"{own['photos']:,.0f}", f"{own['recall']:.0%}", f"{own['precision']:.0%}")
-        table.add_row(name, *shares, *(str(photos) for photos in row))
+        table.add_row(name, f"{sum(row):,}", *recall_and_precision(found, label), *(str(photos) for photos in row))
     return table
+
+
+def recall_and_precision(found: Metrics, label: str) -> tuple[str, str]:
+    """Of a class, in percent: a dash where there is no photo of it, or where it was never answered."""
+    index = CLASSES.index(label)
+    own = found.per_class[label]
+    answered = any(row[index] for row in found.confusion)
+    return f"{own['recall']:.0%}" if own["photos"] else NONE, f"{own['precision']:.0%}" if answered else NONE
 
 
 def _percent(estimate: Estimate) -> str:

@@ -23,10 +23,10 @@ from trainer.data import index
 from trainer.data.dataset import PhotoSet
 from trainer.errors import CheckpointError, ConfigError
 from trainer.features import Progress, Seen
-from trainer.loop import BEST
 from trainer.models.counter import Counter
 from trainer.predict import Logits, forward
 from trainer.ranks import ALONE, Ranks
+from trainer.run_files import BEST
 
 TEACHERS = "teachers"
 """Fact of a run: whom it learned from."""

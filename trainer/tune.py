@@ -27,10 +27,9 @@ from trainer.data.dataset import present_photos
 from trainer.disk import write_whole
 from trainer.display import Display, silent
 from trainer.errors import ConfigError, DivergedError, TuneError
-from trainer.fit import FEATURES, fit
-from trainer.loop import LAST
+from trainer.fit import fit
+from trainer.run_files import FEATURES, LAST, STUDY, check_study
 
-STUDY = "study.db"
 LOCK = "lock"
 NAME = "binwatch"
 CONFIG = "config"
@@ -262,8 +261,8 @@ def _short(value: object) -> str:
 def _open(folder: Path, *, create: bool) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     file = folder / STUDY
-    if not create and not file.exists():
-        raise ConfigError(f"{folder}: holds no study; run: python -m trainer tune")
+    if not create:
+        check_study(folder)
     storage = f"sqlite:///{file.resolve()}"
     pruner = optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=2)
     if not create:

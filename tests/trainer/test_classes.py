@@ -27,8 +27,8 @@ from trainer.data.dataset import load_dataset
 from trainer.data.index import read_index
 from trainer.data.split import Split, split_of
 from trainer.errors import CheckpointError, ConfigError, DataError
-from trainer.loop import BEST
 from trainer.losses import Loss
+from trainer.run_files import BEST
 from trainer.runtime import OnnxModel, run
 from worker.engine import Engine
 

@@ -25,6 +25,14 @@ def test_two_bundles(grey: Data, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert printed.out.endswith(f"{found.verdict()}\n")
 
 
+def test_one_model_under_two_names(grey: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one, other = write_grey_bundle(tmp_path, "v2"), write_grey_bundle(tmp_path, "v1")
+    run_cli("compare", one, other, *grey.flags)
+    assert capsys.readouterr().out == (
+        f"{one} and {other} are the same model: each of 8 test photos gets the same probabilities from both\n"
+    )
+
+
 def test_on_every_photo(grey: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     right, nearly = write_grey_bundle(tmp_path, "v2"), write_grey_bundle(tmp_path, "v1", sees=0.9)
     run_cli("compare", nearly, right, *grey.flags, "--every")

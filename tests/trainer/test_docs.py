@@ -3,30 +3,21 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from pydantic import BaseModel
 
-from trainer.config import Config
+from trainer.cli.fit_help import options, shown_default
 
 PAGE = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
 
 
-def options() -> list[str]:
-    return [
-        f"| `{section}.{name}` | {_default(option.default)} | {option.description} |"
-        for section, table in Config.model_fields.items()
-        if isinstance(table.annotation, type) and issubclass(table.annotation, BaseModel)
-        for name, option in table.annotation.model_fields.items()
-    ]
+def rows() -> list[str]:
+    return [f"| `{name}` | {_default(option.default)} | {option.description} |" for name, option in options()]
 
 
 def _default(value: object) -> str:
-    if isinstance(value, bool):
-        return f"`{str(value).lower()}`"
-    if isinstance(value, int | float | str):
-        return f"`{value}`" if value != "" else "empty"
-    return "none" if value in ((), None) else "required"
+    is_toml = isinstance(value, bool | int | float | str) and value != ""
+    return f"`{shown_default(value)}`" if is_toml else shown_default(value)
 
 
-@pytest.mark.parametrize("row", options())
+@pytest.mark.parametrize("row", rows())
 def test_every_option_is_documented_with_its_default_and_meaning(row: str) -> None:
     assert row in PAGE

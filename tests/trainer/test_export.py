@@ -19,7 +19,7 @@ from trainer.data.dataset import load_dataset
 from trainer.data.split import Split
 from trainer.errors import ExportError
 from trainer.export import parity
-from trainer.loop import BEST
+from trainer.run_files import BEST
 from trainer.runtime import OnnxModel
 from worker.engine import Engine, SelfCheckResult
 

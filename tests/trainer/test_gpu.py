@@ -13,8 +13,8 @@ from trainer import checkpoint
 from trainer.config import Config, assignment, read
 from trainer.display import silent
 from trainer.fit import make_run, read_data
-from trainer.loop import BEST, LAST
 from trainer.profile.measure import endless
+from trainer.run_files import BEST, LAST
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 

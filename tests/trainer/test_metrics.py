@@ -13,6 +13,7 @@ from trainer.metrics import (
     counts_of,
     measure,
 )
+from trainer.tables import recall_and_precision
 
 LABELS = np.array([0, 1, 2, 3, 6, 6])
 PREDICTED = np.array([0, 2, 2, 1, 6, 3])
@@ -50,6 +51,15 @@ def test_per_class() -> None:
     assert found["2"] == {"photos": 1, "recall": 1.0, "precision": 0.5}
     assert found["more than 5"] == {"photos": 2, "recall": 0.5, "precision": 1.0}
     assert found["4"] == {"photos": 0, "recall": 0.0, "precision": 0.0}
+
+
+def test_what_was_never_answered_has_no_precision_and_what_no_photo_shows_no_recall() -> None:
+    found = measure(counts(), majority=6)
+    shown = {label: recall_and_precision(found, label) for label in ("0", "2", "3", "4", "5", "more than 5")}
+    assert shown == {
+        "0": ("100%", "100%"), "2": ("100%", "50%"), "3": ("0%", "0%"), "4": ("–", "–"), "5": ("–", "–"),
+        "more than 5": ("50%", "100%"),
+    }  # fmt: skip
 
 
 def test_calibration_error_by_hand() -> None:

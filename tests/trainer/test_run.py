@@ -19,8 +19,8 @@ from trainer.data.split import Split
 from trainer.display import Display
 from trainer.errors import CheckpointError, DivergedError
 from trainer.fit import fit, read_data, saved_run
-from trainer.loop import BEST, LAST, LOG
 from trainer.models import build
+from trainer.run_files import BEST, LAST, LOG
 
 
 def config_of(data: Data, **changes: object) -> Config:

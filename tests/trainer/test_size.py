@@ -26,7 +26,7 @@ from trainer import checkpoint, teachers
 from trainer.data.dataset import load_dataset
 from trainer.data.source import PREPARED, prepared_quality
 from trainer.data.split import Split
-from trainer.loop import BEST
+from trainer.run_files import BEST
 from trainer.runtime import OnnxModel
 from worker.counting import Counting
 from worker.engine import Engine

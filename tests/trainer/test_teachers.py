@@ -22,7 +22,7 @@ from trainer.errors import BinwatchError, CheckpointError
 from trainer.evaluate import torch_logits
 from trainer.export.bundle import taught_by, training_facts
 from trainer.fit import fit, saved_run
-from trainer.loop import BEST, LAST
+from trainer.run_files import BEST, LAST
 from trainer.targets import logits_in_classes
 
 HEAD_ONLY: dict[str, object] = {"model__freeze": "last", "model__dropout": 0.0, "augment__views": 1}

