@@ -21,16 +21,16 @@ import numpy as np
 import torch
 
 from binwatch.counts import in_classes
-from trainer import checkpoint
-from trainer.calibrate import softmax
-from trainer.checkpoint import Checkpoint
 from trainer.data.dataset import PhotoSet, present_photos
 from trainer.data.split import Split
 from trainer.display import Display
-from trainer.evaluate import Probabilities, judged
+from trainer.evaluation.evaluate import Probabilities, judged
+from trainer.evaluation.metrics import Counts, challenge_counts, counts_of, measure, paired, quantity_errors
+from trainer.evaluation.temperature import softmax
 from trainer.export.bundle import calibrated
-from trainer.metrics import Counts, challenge_counts, counts_of, measure, paired, quantity_errors
-from trainer.run_files import BEST
+from trainer.train import checkpoint
+from trainer.train.checkpoint import Checkpoint
+from trainer.train.run_files import BEST
 
 BATCH = 32
 

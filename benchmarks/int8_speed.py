@@ -18,10 +18,10 @@ import numpy as np
 
 from binwatch.image import load
 from trainer.config import ModelConfig
+from trainer.evaluation.onnx_model import OnnxModel
 from trainer.export.graph import write_onnx
 from trainer.export.quantize import write_int8
 from trainer.models import build
-from trainer.runtime import OnnxModel
 
 SAMPLES = Path(__file__).parents[1] / "samples" / "bin-images"
 

@@ -35,8 +35,8 @@ from binwatch.metadata import Article, contents
 from trainer.data.index import Row, read_index
 from trainer.data.split import Split
 from trainer.display import Display
-from trainer.evaluate import bundle_data
-from trainer.renew import answers
+from trainer.evaluation.evaluate import bundle_data
+from trainer.export.card_update import answers
 
 LEVELS = (0.01, 0.05, 0.1, 0.2)
 RESAMPLES = 2_000

@@ -23,7 +23,6 @@ from tempfile import TemporaryDirectory
 import torch
 
 from binwatch.cores import cores
-from trainer import devices
 from trainer.config import AugmentConfig, Config, TrainConfig
 from trainer.data.batches import PhotoBatches
 from trainer.data.dataset import PhotoSet
@@ -31,9 +30,10 @@ from trainer.data.epochs import Batch, Batches
 from trainer.data.index import Row
 from trainer.data.source import open_source
 from trainer.data.split import Split
-from trainer.loop import Run, augments_on_device
+from trainer.distributed import devices
 from trainer.models import build
-from trainer.network import check_compiler
+from trainer.train.loop import Run, augments_on_device
+from trainer.train.network import check_compiler
 
 
 class InMemory:

@@ -16,14 +16,14 @@ from itertools import product
 
 import torch
 
-from trainer import devices
 from trainer.config import ModelConfig, TrainConfig
-from trainer.losses import Loss
+from trainer.distributed import devices
+from trainer.distributed.context import ALONE
 from trainer.models import build
-from trainer.network import Network
-from trainer.optimise import optimiser
-from trainer.predict import forward
-from trainer.ranks import ALONE
+from trainer.train.losses import Loss
+from trainer.train.network import Network
+from trainer.train.optimiser import optimiser
+from trainer.train.predict import forward
 
 
 def step_of(architecture: str, size: int, config: TrainConfig) -> Callable[[], None]:

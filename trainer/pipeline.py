@@ -19,23 +19,23 @@ from binwatch.bundle import Precision
 from binwatch.image import SIZE
 from binwatch.registry import Registry
 from binwatch.settings import Settings
-from trainer import report
 from trainer.config import AugmentConfig, ClassShares, Config, DataConfig, ModelConfig, TrainConfig, mistake, read_tree
 from trainer.data.source import prepared_quality
 from trainer.data.split import Split
 from trainer.disk import write_whole
 from trainer.display import Display
 from trainer.errors import ConfigError, PromotionError
-from trainer.evaluate import evaluate, write
+from trainer.evaluation import report
+from trainer.evaluation.evaluate import evaluate, write
 from trainer.export.bundle import Options as ExportOptions
 from trainer.export.bundle import export
-from trainer.fit import fit, saved_run
 from trainer.prepare.config import PrepareConfig
 from trainer.prepare.outputs import MANIFEST
 from trainer.prepare.place import PHOTOS
 from trainer.prepare.run import prepare
-from trainer.promote import promote
-from trainer.run_files import BEST, FEATURES, LAST
+from trainer.publish.promote import promote
+from trainer.train.fit import fit, saved_run
+from trainer.train.run_files import BEST, FEATURES, LAST
 
 STATE = "pipeline.json"
 DATA, RUNS, BUNDLE = "data", "runs", "bundle"

@@ -119,7 +119,7 @@ class Engine:
             return SelfCheckResult.FELL_BACK
         if self.card.variants[self.precision].self_check is None:
             logger.info(
-                "model %s: its card has no self-check for %s, so it is used unchecked; python -m trainer.self_check"
+                "model %s: its card has no self-check for %s, so it is used unchecked; python -m trainer self-check"
                 " FOLDER adds one",
                 self.card.version,
                 self.precision,

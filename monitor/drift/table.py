@@ -35,7 +35,7 @@ def render(report: DriftReport) -> RenderableType:
         parts.append(
             Text(
                 f"The reference of model {report.model} is of {report.bins} bins, too few to judge by: make one of"
-                f" {ENOUGH} or more (python -m trainer.reference)."
+                f" {ENOUGH} or more (python -m trainer calibrate)."
             )
         )
     return Group(*parts)

@@ -17,16 +17,16 @@ from torch import nn
 
 from binwatch.bundle import Precision
 from binwatch.image import load
-from trainer.calibrate import softmax
 from trainer.config import ModelConfig
 from trainer.errors import ExportError
+from trainer.evaluation.onnx_model import OnnxModel
+from trainer.evaluation.temperature import softmax
 from trainer.export import parity
 from trainer.export.graph import write_onnx
 from trainer.export.quantize import write_fp16, write_int8
 from trainer.models import build
 from trainer.models.counter import Counter
 from trainer.models.weights import start
-from trainer.runtime import OnnxModel
 
 SAMPLES = Path(__file__).parents[2] / "samples" / "bin-images"
 SIDE = 64

@@ -14,18 +14,18 @@ import torch
 from binwatch.bundle import Bundle, Precision
 from binwatch.counts import in_classes
 from tests.trainer.drawn import QUICK, Data, run_cli, write_index
-from trainer import checkpoint
-from trainer.calibrate import PriorShift, best_temperature, log_loss, softmax
 from trainer.config import DataConfig, ModelConfig, TrainConfig
 from trainer.data.dataset import load_dataset, load_photos
 from trainer.data.index import read_index
 from trainer.data.split import Split
-from trainer.losses import Loss, at_least
-from trainer.metrics import counts_of, quantity_errors
+from trainer.evaluation.metrics import counts_of, quantity_errors
+from trainer.evaluation.onnx_model import OnnxModel
+from trainer.evaluation.temperature import PriorShift, best_temperature, log_loss, softmax
 from trainer.models import build
 from trainer.models.answers import NEVER
-from trainer.runtime import OnnxModel
-from trainer.targets import logits_in_classes, soft_targets
+from trainer.models.targets import logits_in_classes, soft_targets
+from trainer.train import checkpoint
+from trainer.train.losses import Loss, at_least
 
 HIGHEST, SIZE = 20, 64
 TINY = [*QUICK, "--set", "augment.views=1", "--set", f"data.size={SIZE}", "--freeze", "last", "--epochs", 1]

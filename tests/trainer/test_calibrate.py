@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from trainer.calibrate import FEW, PriorShift, best_temperature, calibration_note, log_loss, softmax
+from trainer.evaluation.temperature import FEW, PriorShift, best_temperature, calibration_note, log_loss, softmax
 
 
 def test_softmax_of_large_logits() -> None:

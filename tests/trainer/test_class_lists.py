@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from tests.trainer.drawn import QUICK, Data, run_cli
-from trainer import checkpoint
 from trainer.config import DataConfig
 from trainer.data.index import Row, names_groups, read_index, split_rule
 from trainer.data.split import split_of
 from trainer.errors import DataError
-from trainer.run_files import BEST
+from trainer.train import checkpoint
+from trainer.train.run_files import BEST
 
 
 def write_list(file: Path, data: Data) -> dict[str, list[str]]:

@@ -21,15 +21,15 @@ from binwatch.settings import Settings
 from tests.services.s3 import S3
 from tests.trainer.drawn import QUICK, Data, draw, run_cli, write_index
 from tests.trainer.grey import write_grey_bundle
-from trainer import checkpoint
 from trainer.config import TrainConfig
 from trainer.data.dataset import load_dataset
 from trainer.data.index import read_index
 from trainer.data.split import Split, split_of
 from trainer.errors import CheckpointError, ConfigError, DataError
-from trainer.losses import Loss
-from trainer.run_files import BEST
-from trainer.runtime import OnnxModel, run
+from trainer.evaluation.onnx_model import OnnxModel, run
+from trainer.train import checkpoint
+from trainer.train.losses import Loss
+from trainer.train.run_files import BEST
 from worker.engine import Engine
 
 SHOWN = (1, 2, 3, 4, 5)

@@ -10,8 +10,8 @@ import pytest
 
 from tests.trainer.drawn import Data, run_cli
 from tests.trainer.grey import write_grey_bundle
-from trainer.compare import compare_files
 from trainer.display import silent
+from trainer.evaluation.compare import compare_files
 
 
 def test_two_bundles(grey: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

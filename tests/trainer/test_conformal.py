@@ -12,12 +12,13 @@ import pytest
 
 from binwatch.bundle import Bundle
 from binwatch.errors import BundleError
-from trainer import conformal
+from tests.trainer.drawn import run_cli
 from trainer.data.dataset import PhotoSet
 from trainer.data.index import Row
 from trainer.data.split import Split
 from trainer.errors import DataError
-from trainer.renew import Answers
+from trainer.export import conformal
+from trainer.export.answers import Answers
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 
@@ -30,7 +31,7 @@ def bundle(tmp_path: Path) -> Path:
 def test_a_bundle_is_given_the_calibration_of_photos(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = Bundle(bundle).card
     photos = ["--photos", str(SAMPLES / "bin-images"), "--index", str(SAMPLES / "index.csv"), "--split", "validation"]
-    conformal.app([str(bundle), *photos], standalone_mode=False)
+    run_cli("calibrate", bundle, *photos, "--only", "calibration")
     printed = capsys.readouterr().out
     after = Bundle(bundle).card
     found = after.calibration

@@ -11,11 +11,11 @@ from tests.trainer.drawn import Data, draw, write_index
 from trainer.config import DataConfig
 from trainer.data.dataset import load_dataset
 from trainer.data.index import Row, read_index, split_rule
+from trainer.data.loading import read_data
 from trainer.data.source import Folder, Tar, open_source
 from trainer.data.split import Split, split_of
 from trainer.display import Display
 from trainer.errors import DataError
-from trainer.fit import read_data
 
 
 def config_of(data: Data) -> DataConfig:

@@ -11,11 +11,12 @@ from tests.trainer.drawn import Data
 from trainer.config import AugmentConfig, DataConfig, ModelConfig, TrainConfig
 from trainer.data.batches import PhotoBatches
 from trainer.data.dataset import load_dataset
-from trainer.data.epochs import Batch, Cut, generator, read_ahead
+from trainer.data.epochs import Batch, Cut, generator
+from trainer.data.read_ahead import read_ahead
 from trainer.data.split import Split
+from trainer.distributed.context import Ranks
 from trainer.models import build
-from trainer.predict import logits_of
-from trainer.ranks import Ranks
+from trainer.train.predict import logits_of
 
 
 def joined(parts: list[list[int]]) -> list[int]:

@@ -16,8 +16,8 @@ from PIL import Image
 
 from tests.trainer.drawn import QUICK, Data, run_cli, write_index
 from tests.trainer.grey import write_grey_bundle
-from trainer.evaluate import report_file
-from trainer.report import Bin, reliability, worst
+from trainer.evaluation.evaluate import report_file
+from trainer.evaluation.report import Bin, reliability, worst
 
 
 @pytest.fixture
@@ -164,7 +164,7 @@ def test_every_photo_needs_no_column_of_splits(halved: Path, grey: Data, tmp_pat
 def test_where_figures_go_is_known_before_they_are_measured(
     halved: Path, grey: Data, tmp_path: Path, cli_error: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trainer.evaluate.evaluate", lambda *_, **__: pytest.fail("measured"))
+    monkeypatch.setattr("trainer.evaluation.evaluate.evaluate", lambda *_, **__: pytest.fail("measured"))
     (tmp_path / "file").touch()
     message = cli_error("evaluate", halved, *grey.flags, "--out", tmp_path / "file" / "e.json")
     assert message == f"error: {tmp_path / 'file'}: cannot be made (File exists); choose another folder"

@@ -13,14 +13,14 @@ import torch
 from binwatch.bundle import Bundle, Precision, digest
 from binwatch.settings import PrecisionChoice, Provider
 from tests.trainer.drawn import Data, run_cli
-from trainer import checkpoint
-from trainer.calibrate import softmax
 from trainer.data.dataset import load_dataset
 from trainer.data.split import Split
 from trainer.errors import ExportError
+from trainer.evaluation.onnx_model import OnnxModel
+from trainer.evaluation.temperature import softmax
 from trainer.export import parity
-from trainer.run_files import BEST
-from trainer.runtime import OnnxModel
+from trainer.train import checkpoint
+from trainer.train.run_files import BEST
 from worker.engine import Engine, SelfCheckResult
 
 FEW = 0.5

@@ -11,8 +11,8 @@ import torch
 from trainer.config import AugmentConfig
 from trainer.data.augment import draw
 from trainer.data.epochs import Batch, generator
-from trainer.feed import feed, moved, one_ahead
-from trainer.stages import Stage
+from trainer.train.prefetch import feed, moved, one_ahead
+from trainer.train.step_timer import Stage
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 

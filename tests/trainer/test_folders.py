@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from tests.trainer.drawn import QUICK, Data, run_cli
-from trainer import checkpoint
 from trainer.config import DataConfig
 from trainer.data.index import Row, check_there, digest, read_index, split_rule
 from trainer.data.split import Split, split_of
 from trainer.errors import DataError
+from trainer.train import checkpoint
 
 ONE_EPOCH = [*QUICK, "--freeze", "layer3", "--set", "augment.views=1", "--epochs", "1"]
 ABOVE = {Split.TRAIN: "train", Split.VALIDATION: "valid", Split.TEST: "Test"}

@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from tests.trainer.drawn import QUICK, Data, run_cli
-from trainer import checkpoint
 from trainer.config import Config, assignment, read
+from trainer.data.loading import read_data
 from trainer.display import silent
-from trainer.fit import make_run, read_data
 from trainer.profile.measure import endless
-from trainer.run_files import BEST, LAST
+from trainer.train import checkpoint
+from trainer.train.fit import make_run
+from trainer.train.run_files import BEST, LAST
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 

@@ -8,9 +8,9 @@ import torch
 from torch.nn import functional
 
 from trainer.config import DistilConfig, ModelConfig, TrainConfig
-from trainer.losses import Loss, class_weights
 from trainer.models import build
-from trainer.optimise import optimiser, set_rates, share_of_peak
+from trainer.train.losses import Loss, class_weights
+from trainer.train.optimiser import optimiser, set_rates, share_of_peak
 
 
 def logits(*classes: int) -> torch.Tensor:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from trainer.metrics import (
+from trainer.evaluation.metrics import (
     RESAMPLES,
     Counts,
     Floats,
@@ -13,7 +13,7 @@ from trainer.metrics import (
     counts_of,
     measure,
 )
-from trainer.tables import recall_and_precision
+from trainer.evaluation.tables import recall_and_precision
 
 LABELS = np.array([0, 1, 2, 3, 6, 6])
 PREDICTED = np.array([0, 2, 2, 1, 6, 3])
@@ -158,5 +158,5 @@ def test_a_model_that_is_sure_of_more_than_five_answers_five_in_the_challenge() 
 
 def test_intervals_do_not_depend_on_how_many_resamples_are_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     few = measure(counts(), majority=6)
-    monkeypatch.setattr("trainer.metrics.AT_ONCE", RESAMPLES)
+    monkeypatch.setattr("trainer.evaluation.metrics.AT_ONCE", RESAMPLES)
     assert measure(counts(), majority=6) == few

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from tests.trainer.drawn import SMALL, Data, run_cli
-from trainer import stages as stages_module
 from trainer.config import read
 from trainer.data.dataset import load_dataset
 from trainer.data.split import Split
@@ -20,7 +19,8 @@ from trainer.profile.measure import Profile, one_by_one, profile
 from trainer.profile.prices import Price, costs, read_prices
 from trainer.profile.usage import Machine, Usage, Watch
 from trainer.profile.verdict import verdict
-from trainer.stages import Stage, Stopwatch, waited
+from trainer.train import step_timer as stages_module
+from trainer.train.step_timer import Stage, Stopwatch, waited
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 SMALL_STEP = [*SMALL, "--set", "train.batch_size=4", "--set", "train.threads=2", "--set", "train.readers=1"]

@@ -19,10 +19,10 @@ from binwatch.settings import Settings
 from tests.services.s3 import S3
 from tests.trainer.drawn import Data, run_cli
 from tests.trainer.grey import write_grey_bundle
-from trainer.compare import Comparison
 from trainer.display import silent
-from trainer.metrics import Counts, paired
-from trainer.promote import promote
+from trainer.evaluation.compare import Comparison
+from trainer.evaluation.metrics import Counts, paired
+from trainer.publish.promote import promote
 from worker.counting import Counting
 
 

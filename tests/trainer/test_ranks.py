@@ -14,15 +14,16 @@ import torch
 
 from tests.trainer import together
 from tests.trainer.drawn import QUICK, SMALL, Data, run_cli
-from trainer import checkpoint, devices
-from trainer import fit as fitting
 from trainer.config import DataConfig, TrainConfig, read
 from trainer.data.dataset import load_dataset
 from trainer.display import silent
+from trainer.distributed import devices
+from trainer.distributed.context import ALONE, Ranks, of_environment
 from trainer.errors import ConfigError, DataError
-from trainer.fit import fit
-from trainer.ranks import ALONE, Ranks, of_environment
-from trainer.run_files import LAST
+from trainer.train import checkpoint
+from trainer.train import fit as fitting
+from trainer.train.fit import fit
+from trainer.train.run_files import LAST
 
 SCRIPT = Path(together.__file__)
 

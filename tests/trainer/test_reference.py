@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from binwatch.bundle import Bundle
-from trainer import reference
+from tests.trainer.drawn import run_cli
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 
@@ -21,7 +21,7 @@ def bundle(tmp_path: Path) -> Path:
 def test_a_bundle_is_given_the_reference_of_photos(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = Bundle(bundle).card
     photos = ["--photos", str(SAMPLES / "bin-images"), "--index", str(SAMPLES / "index.csv"), "--split", "test"]
-    reference.app([str(bundle), *photos], standalone_mode=False)
+    run_cli("calibrate", bundle, *photos, "--only", "reference")
     printed = capsys.readouterr().out
     after = Bundle(bundle).card
     found = after.reference

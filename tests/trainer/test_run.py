@@ -12,15 +12,16 @@ import pytest
 import torch
 
 from tests.trainer.drawn import QUICK, Data, run_cli
-from trainer import checkpoint, features
 from trainer.config import Config, DataConfig, assignment, read
 from trainer.data.dataset import PhotoSet, load_dataset
+from trainer.data.loading import read_data
 from trainer.data.split import Split
 from trainer.display import Display
 from trainer.errors import CheckpointError, DivergedError
-from trainer.fit import fit, read_data, saved_run
 from trainer.models import build
-from trainer.run_files import BEST, LAST, LOG
+from trainer.train import checkpoint, features
+from trainer.train.fit import fit, saved_run
+from trainer.train.run_files import BEST, LAST, LOG
 
 
 def config_of(data: Data, **changes: object) -> Config:

@@ -22,12 +22,13 @@ from binwatch.settings import Settings
 from tests.services.s3 import S3
 from tests.trainer.drawn import QUICK, Data, run_cli
 from tests.trainer.test_run import config_of
-from trainer import checkpoint, teachers
 from trainer.data.dataset import load_dataset
 from trainer.data.source import PREPARED, prepared_quality
 from trainer.data.split import Split
-from trainer.run_files import BEST
-from trainer.runtime import OnnxModel
+from trainer.evaluation.onnx_model import OnnxModel
+from trainer.train import checkpoint
+from trainer.train import distillation as teachers
+from trainer.train.run_files import BEST
 from worker.counting import Counting
 from worker.engine import Engine
 from worker.metrics import WorkerMetrics

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from binwatch.bundle import Bundle, Metrics, Precision
-from trainer.runtime import OnnxModel
+from trainer.evaluation.onnx_model import OnnxModel
 
 ROOT = Path(__file__).parents[2]
 BUNDLE = Bundle(ROOT / "samples" / "model")

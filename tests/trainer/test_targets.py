@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from trainer.targets import soft_targets
+from trainer.models.targets import soft_targets
 
 
 def test_plain_labels() -> None:

@@ -12,18 +12,19 @@ import torch
 
 from tests.trainer.drawn import QUICK, Data, run_cli
 from tests.trainer.test_run import config_of
-from trainer import checkpoint, teachers
-from trainer.checkpoint import Checkpoint
 from trainer.config import Config
 from trainer.data.dataset import PhotoSet, load_dataset
 from trainer.data.split import Split
 from trainer.display import Display, silent
 from trainer.errors import BinwatchError, CheckpointError
-from trainer.evaluate import torch_logits
+from trainer.evaluation.evaluate import torch_logits
 from trainer.export.bundle import taught_by, training_facts
-from trainer.fit import fit, saved_run
-from trainer.run_files import BEST, LAST
-from trainer.targets import logits_in_classes
+from trainer.models.targets import logits_in_classes
+from trainer.train import checkpoint
+from trainer.train import distillation as teachers
+from trainer.train.checkpoint import Checkpoint
+from trainer.train.fit import fit, saved_run
+from trainer.train.run_files import BEST, LAST
 
 HEAD_ONLY: dict[str, object] = {"model__freeze": "last", "model__dropout": 0.0, "augment__views": 1}
 """Students of which the head learns, from features."""

@@ -16,10 +16,10 @@ import optuna
 import pytest
 
 from tests.trainer.drawn import QUICK, Data, run_cli
-from trainer import checkpoint, tune
 from trainer.config import Config
 from trainer.errors import DivergedError
-from trainer.run_files import BEST
+from trainer.train import checkpoint, tune
+from trainer.train.run_files import BEST
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
@@ -100,7 +100,7 @@ def test_a_file_of_options_is_part_of_what_a_trial_found(
     scores.append([0.3])
     run_cli("tune", "--config", file, "--out", tmp_path / "study", "--trials", 1)
     fitted: list[Config] = []
-    monkeypatch.setattr("trainer.fit.fit", lambda config, *_, **__: fitted.append(config))
+    monkeypatch.setattr("trainer.train.fit.fit", lambda config, *_, **__: fitted.append(config))
     run_cli("fit", "--from-study", tmp_path / "study", "--out", tmp_path / "run", "--set", "train.seed=3")
     assert (fitted[0].model.freeze, fitted[0].data.photos, fitted[0].train.seed) == ("layer4", data.photos, 3)
 

@@ -15,14 +15,14 @@ from torch import nn
 
 from binwatch.errors import PhotoError, Reason
 from trainer import __main__ as cli
-from trainer import fit as fitting
 from trainer.config import Config, ModelConfig, read
 from trainer.data.batches import PhotoBatches
 from trainer.data.dataset import PhotoSet
 from trainer.display import Display, silent
-from trainer.fit import fit, saved_run
+from trainer.distributed.context import ALONE, Ranks, joined
 from trainer.models.counter import Counter
-from trainer.ranks import ALONE, Ranks, joined
+from trainer.train import fit as fitting
+from trainer.train.fit import fit, saved_run
 
 PROCESSES = 2
 EXACT: dict[str, Any] = {

@@ -12,8 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 from binwatch import self_check
 from binwatch.bundle import EMBEDDING, INPUT, PROBABILITIES, Card, Precision, describe, write_card
 from binwatch.counts import CLASSES
+from trainer.evaluation.onnx_model import OnnxModel, self_check_of
 from trainer.export.quantize import write_int8
-from trainer.runtime import OnnxModel, self_check_of
 
 CHANNELS = 32
 

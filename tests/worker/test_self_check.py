@@ -15,7 +15,7 @@ from binwatch.bundle import Bundle, Precision, describe, write_card
 from binwatch.errors import BundleError
 from binwatch.settings import DEFAULT_MODEL, PrecisionChoice, Provider
 from tests.worker.brightness import probabilities_of, write_brightness_bundle
-from trainer.runtime import OnnxModel, self_check_of
+from trainer.evaluation.onnx_model import OnnxModel, self_check_of
 from worker.engine import Engine, SelfCheckResult
 
 

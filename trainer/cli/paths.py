@@ -12,7 +12,7 @@ from trainer.config import Config, DataConfig
 from trainer.data import index, source
 from trainer.distributed import environment
 from trainer.errors import ConfigError
-from trainer.run_files import BEST, LAST, check_checkpoint, check_new
+from trainer.train.run_files import BEST, LAST, check_checkpoint, check_new
 
 
 def check_run(config: Config, out: Path) -> None:

@@ -9,7 +9,7 @@ from trainer.config import AugmentConfig
 from trainer.data.augment import augment, draw
 from trainer.data.dataset import PhotoSet
 from trainer.data.epochs import Epochs, Inputs, Part
-from trainer.ranks import ALONE, Ranks
+from trainer.distributed.context import ALONE, Ranks
 
 
 class PhotoBatches(Epochs):

@@ -17,8 +17,8 @@ from trainer.config import DataConfig
 from trainer.data.index import Row, read_index
 from trainer.data.source import Source, open_source, prepared_quality
 from trainer.data.split import Split
+from trainer.distributed.context import ALONE, Ranks
 from trainer.errors import DataError
-from trainer.ranks import ALONE, Ranks
 
 NAMED = 5
 """How many photos an error message names before it only counts them."""
@@ -57,7 +57,7 @@ class PhotoSet:
 
     @property
     def targets(self) -> npt.NDArray[np.int64]:
-        """What the network learns of each photo, int64 (photos,): see `trainer.targets`."""
+        """What the network learns of each photo, int64 (photos,): see `trainer.models.targets`."""
         return np.array([~row.quantity if row.at_least else row.quantity for row in self.rows], dtype=np.int64)
 
     @property

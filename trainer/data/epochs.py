@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -15,22 +13,18 @@ from torch import Tensor
 
 from trainer.data.augment import Changes
 from trainer.data.dataset import PhotoSet
-from trainer.ranks import ALONE, Ranks
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+from trainer.data.read_ahead import AHEAD, read_ahead
+from trainer.distributed.context import ALONE, Ranks
 
 FEWEST = 2
 """Photos of a batch: the batch norm of a single one is undefined."""
-AHEAD = 3
-"""Batches that are read before they are asked for; with more threads, one for each."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
     """What the network gets in one pass of one process, and the number of items in each photo, int64 (rows,).
 
-    Of a photo that shows n items or more the number is ~n (see `trainer.targets`).
+    Of a photo that shows n items or more the number is ~n (see `trainer.models.targets`).
     """
 
     inputs: Tensor
@@ -201,17 +195,3 @@ def generator(*parts: int) -> torch.Generator:
     """Random numbers that depend on `parts` only (a seed, an epoch, a step)."""
     words = np.random.SeedSequence(parts).generate_state(2)
     return torch.Generator().manual_seed(int(words[0]) << 31 | int(words[1]) >> 1)
-
-
-def read_ahead(
-    work: Callable[[Item], Result], items: Iterable[Item], threads: int, ahead: int = AHEAD
-) -> Iterator[Result]:
-    """`work` of each item, in order, with up to `ahead` results prepared in advance."""
-    with ThreadPoolExecutor(threads) as pool:
-        waiting: deque[Future[Result]] = deque()
-        for item in items:
-            waiting.append(pool.submit(work, item))
-            if len(waiting) > ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()

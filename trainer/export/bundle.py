@@ -15,24 +15,25 @@ import numpy.typing as npt
 
 from binwatch.bundle import Bundle, Card, Metrics, Precision, SelfCheck, Variant, describe, write_card
 from binwatch.counts import CLASSES, EVERY, names_of
-from trainer import checkpoint, devices
-from trainer.calibrate import PriorShift, best_temperature, calibration_note, softmax
-from trainer.checkpoint import Checkpoint
 from trainer.config import DataConfig
-from trainer.conformal import calibration_of
 from trainer.data.dataset import DataSet, PhotoSet
+from trainer.data.loading import read_data
 from trainer.data.split import Split
 from trainer.disk import check_room, make_folder
 from trainer.display import Display
-from trainer.evaluate import figures, majorities, torch_logits
+from trainer.distributed import devices
+from trainer.evaluation.evaluate import figures, majorities, torch_logits
+from trainer.evaluation.onnx_model import OnnxModel, photos_per_second, run, self_check_of
+from trainer.evaluation.temperature import PriorShift, best_temperature, calibration_note, softmax
 from trainer.export import parity
+from trainer.export.answers import Answers
+from trainer.export.conformal import calibration_of
 from trainer.export.graph import write_onnx
 from trainer.export.quantize import write_fp16, write_int8
-from trainer.fit import read_data
-from trainer.reference import reference_of, small_reference
-from trainer.renew import Answers
-from trainer.runtime import OnnxModel, photos_per_second, run, self_check_of
-from trainer.teachers import TEACHERS
+from trainer.export.reference import reference_of, small_reference
+from trainer.train import checkpoint
+from trainer.train.checkpoint import Checkpoint
+from trainer.train.distillation import TEACHERS
 
 CALIBRATION_PHOTOS = 128
 SPEED_PHOTOS = 32

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from binwatch.bundle import Precision
 from binwatch.counts import in_classes
 from trainer.errors import ExportError
-from trainer.runtime import OnnxModel
+from trainer.evaluation.onnx_model import OnnxModel
 
 Floats = npt.NDArray[np.floating]
 

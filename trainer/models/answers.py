@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from binwatch.counts import CLASSES, EVERY
-from trainer.targets import of_each
+from trainer.models.targets import of_each
 
 NEVER = -1e4
 """Logit of a class that is never answered. At any temperature its probability is 0, in half precision, too; unlike

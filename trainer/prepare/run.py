@@ -13,7 +13,7 @@ from pathlib import Path
 from binwatch.counts import CLASSES, class_of
 from binwatch.errors import ObjectsError
 from binwatch.image import ImageLimits
-from trainer.data.epochs import read_ahead
+from trainer.data.read_ahead import read_ahead
 from trainer.data.source import PREPARED
 from trainer.data.split import Split, split_of
 from trainer.disk import check_room, make_folder, write_whole

@@ -15,21 +15,24 @@ import numpy as np
 import torch
 
 from binwatch import image
-from trainer import devices, features
 from trainer.config import Config
 from trainer.data.augment import augment, draw
 from trainer.data.batches import PhotoBatches
 from trainer.data.dataset import DataSet, PhotoSet, check_quality, look_at_each, present_photos
-from trainer.data.epochs import AHEAD, Batch, Batches, generator
+from trainer.data.epochs import Batch, Batches, generator
+from trainer.data.loading import follow, say_left_out
+from trainer.data.read_ahead import AHEAD
 from trainer.data.split import Split
 from trainer.display import Display
+from trainer.distributed import devices
+from trainer.distributed.context import ALONE, Ranks
 from trainer.errors import DataError
-from trainer.fit import follow, make_run, say_left_out
-from trainer.loop import Run, augments_on_device
-from trainer.network import check_compiler
 from trainer.profile.usage import Machine, Usage, Watch, machine
-from trainer.ranks import ALONE, Ranks
-from trainer.stages import Stage, Stopwatch, untimed
+from trainer.train import features
+from trainer.train.fit import make_run
+from trainer.train.loop import Run, augments_on_device
+from trainer.train.network import check_compiler
+from trainer.train.step_timer import Stage, Stopwatch, untimed
 
 SAMPLE, SAMPLE_FROZEN = 2048, 256
 """Photos of the training split to measure with, or a step if that has more; fewer where features are computed first."""

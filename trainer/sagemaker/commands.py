@@ -168,8 +168,8 @@ def compare(
     promote: Annotated[bool, typer.Option("--promote", help="Promote the model if it is better, else fail.")] = False,
 ) -> None:
     """Run a step of the pipeline: compare a trained model with the one in use. With --promote: promote it."""
+    from trainer.cli.models import open_registry
     from trainer.display import Display
-    from trainer.registry_commands import open_registry
     from trainer.sagemaker import compare
 
     answer = compare.compare(model, data, open_registry(), load_settings().model_dir, Display(), put_in_use=promote)

@@ -16,7 +16,7 @@ from trainer.display import Display
 from trainer.errors import PromotionError, SagemakerError
 from trainer.prepare.outputs import MANIFEST
 from trainer.prepare.place import PHOTOS
-from trainer.promote import promote
+from trainer.publish.promote import promote
 
 ARCHIVE = "model.tar.gz"
 ANSWER = "comparison.json"

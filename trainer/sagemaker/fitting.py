@@ -15,22 +15,22 @@ import torch
 from binwatch.bundle import Precision
 from binwatch.errors import BinwatchError
 from binwatch.image import SIZE
-from trainer import report
-from trainer.checkpoint import load
 from trainer.config import Config, as_written, read
 from trainer.data.source import prepared_quality
 from trainer.data.split import Split
 from trainer.display import Display, silent
+from trainer.distributed.context import joined
 from trainer.errors import ConfigError
-from trainer.evaluate import evaluate, write
+from trainer.evaluation import report
+from trainer.evaluation.evaluate import evaluate, write
 from trainer.export.bundle import Options, export
-from trainer.fit import fit, saved_run
 from trainer.prepare.outputs import MANIFEST
 from trainer.prepare.place import PHOTOS
-from trainer.ranks import joined
-from trainer.run_files import BEST, CURVES, LAST, LOG
 from trainer.sagemaker import metric_lines
 from trainer.sagemaker.layout import DATA, WEIGHTS, Layout
+from trainer.train.checkpoint import load
+from trainer.train.fit import fit, saved_run
+from trainer.train.run_files import BEST, CURVES, LAST, LOG
 
 EXPORT = "export."
 VARIANTS, MAX_LOSS, VERSION = "export.variants", "export.max_loss", "export.version"

@@ -8,7 +8,7 @@ from typing import Any, cast
 from optuna.trial import Trial
 
 from trainer.errors import ConfigError
-from trainer.tune import SPACES
+from trainer.train.tune import SPACES
 
 Ranges = dict[str, list[dict[str, Any]]]
 INTEGERS = "IntegerParameterRanges"

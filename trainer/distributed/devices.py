@@ -10,8 +10,8 @@ import torch
 from binwatch.cores import cores
 from trainer.config import Config, TrainConfig
 from trainer.display import Display
+from trainer.distributed.context import ALONE, Ranks
 from trainer.errors import ConfigError
-from trainer.ranks import ALONE, Ranks
 
 
 def chosen(config: Config, display: Display, ranks: Ranks = ALONE) -> Config:

@@ -8,22 +8,19 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from trainer.cli.options import ConfigFile, Freeze, Index, Photos, Settings
 from trainer.cli.paths import check_data, check_file
 from trainer.config import assignment, read
 from trainer.disk import make_folder
 from trainer.distributed.environment import several_processes
-from trainer.registry_commands import Index, Photos
 
 
 def profile(
     photos: Photos = None,
     index: Index = None,
-    config: Annotated[Path | None, typer.Option("--config", help="TOML file with the configuration of fit.")] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="SECTION.OPTION=VALUE", help="Change one option, e.g. train.readers=8."),
-    ] = None,
-    freeze: Annotated[str | None, typer.Option(help="Last frozen unit, e.g. layer3 (model.freeze).")] = None,
+    config: ConfigFile = None,
+    settings: Settings = None,
+    freeze: Freeze = None,
     seconds: Annotated[float, typer.Option(min=0.1, max=3600, help="Duration of each measurement.")] = 15.0,
     prices: Annotated[
         Path | None, typer.Option(help="CSV of machines: machine, usd_per_hour and, if known, speed.")
@@ -44,10 +41,10 @@ def profile(
     if prices:
         check_file(prices)
     from trainer.display import Display, silent
+    from trainer.distributed.context import joined
     from trainer.profile import show
     from trainer.profile.measure import profile as run
     from trainer.profile.prices import costs, read_prices
-    from trainer.ranks import joined
 
     with joined() as ranks:
         table, notes = read_prices(prices) if prices else ([], "")

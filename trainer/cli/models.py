@@ -12,26 +12,14 @@ from binwatch.errors import BundleError
 from binwatch.objects import Objects
 from binwatch.registry import Registry
 from binwatch.settings import load_settings
+from trainer.cli.options import Index, Photos
 from trainer.cli.paths import data_changes
-
-Photos = Annotated[
-    Path | None,
-    typer.Option("--photos", help="Folder, with its subfolders, or uncompressed tar of photos (data.photos)."),
-]
-Index = Annotated[
-    Path | None,
-    typer.Option(
-        "--index",
-        help="CSV with a row per photo (columns key, label, bin_group), or a file_list.json (data.index)."
-        " Default: the photos lie in folders named after quantities.",
-    ),
-]
 
 
 def models() -> None:
     """List the models in the bucket; the one in use is marked."""
-    from trainer import tables
     from trainer.display import Display
+    from trainer.evaluation import tables
 
     registry = open_registry()
     cards = []
@@ -71,10 +59,10 @@ def promote(
 ) -> None:
     """Promote a model if it beats the one in use on the candidate's test photos (paired, by bin group)."""
     changes = data_changes(photos, index)
-    from trainer import tables
-    from trainer.compare import Comparison
     from trainer.display import Display
-    from trainer.promote import promote as run
+    from trainer.evaluation import tables
+    from trainer.evaluation.compare import Comparison
+    from trainer.publish.promote import promote as run
 
     display = Display()
 
@@ -98,7 +86,7 @@ def rollback(
 ) -> None:
     """Promote the previous model again."""
     from trainer.display import Display
-    from trainer.promote import rollback as run
+    from trainer.publish.promote import rollback as run
 
     Display().say(f"in use now: {run(open_registry(), to).version}")
 

@@ -14,23 +14,24 @@ from pydantic import ValidationError
 
 from binwatch.bundle import CARD, Bundle, Metrics, Precision, QuantityErrors
 from binwatch.counts import EVERY, MORE, in_classes, names_of
-from trainer import checkpoint, devices
-from trainer.calibrate import softmax
 from trainer.config import DataConfig, TrainConfig
 from trainer.data import folders
 from trainer.data.batches import PhotoBatches
-from trainer.data.dataset import DataSet, PhotoSet, load_photos
+from trainer.data.dataset import DataSet, PhotoSet
 from trainer.data.epochs import Batch
+from trainer.data.loading import follow, read_data, read_photos
 from trainer.data.split import ALL, Split
 from trainer.disk import write_whole
 from trainer.display import Display
+from trainer.distributed import devices
 from trainer.errors import ConfigError, DataError
-from trainer.fit import follow, read_data, say_left_out
-from trainer.metrics import Ints, challenge_counts, counts_of, measure, quantity_errors
+from trainer.evaluation.metrics import Ints, challenge_counts, counts_of, measure, quantity_errors
+from trainer.evaluation.onnx_model import OnnxModel, run
+from trainer.evaluation.temperature import softmax
 from trainer.models.counter import Counter
-from trainer.predict import logits_of
-from trainer.run_files import BEST
-from trainer.runtime import OnnxModel, run
+from trainer.train import checkpoint
+from trainer.train.predict import logits_of
+from trainer.train.run_files import BEST
 
 Probabilities = npt.NDArray[np.floating]
 
@@ -179,14 +180,6 @@ def read_sample(config: DataConfig, split: Split | None, display: Display) -> Sa
     photos, missing, unreadable = read_photos(config.model_copy(update={"split_column": ""}), display)
     facts: dict[str, object] = {"photos": len(photos), "missing": len(missing), "unreadable": len(unreadable)}
     return Sample(ALL, photos, majorities_of(photos), facts)
-
-
-def read_photos(config: DataConfig, display: Display) -> tuple[PhotoSet, tuple[str, ...], dict[str, str]]:
-    """Every photo that can be decoded; keys that are missing; keys that cannot be decoded → why."""
-    found = load_photos(config, lambda keys: display.follow(keys, len(keys), "checking photos"))
-    _, missing, unreadable = found
-    say_left_out(config, missing, unreadable, display)
-    return found
 
 
 def bundle_data(bundle: Bundle, changes: dict[str, Any]) -> DataConfig:

@@ -15,11 +15,11 @@ from torch import Tensor
 from binwatch.counts import EVERY, HIGHEST
 from trainer.config import Config
 from trainer.disk import sync
+from trainer.distributed.context import ALONE, Ranks
 from trainer.errors import CheckpointError
 from trainer.models import build
 from trainer.models.counter import Counter
-from trainer.ranks import ALONE, Ranks
-from trainer.run_files import check_checkpoint
+from trainer.train.run_files import check_checkpoint
 
 FORMAT = 1
 REASON = 200

@@ -16,17 +16,17 @@ import torch
 from torch import Tensor
 
 from binwatch.counts import names_of
-from trainer import checkpoint, features
-from trainer.checkpoint import Checkpoint
 from trainer.config import Config, DataConfig
 from trainer.data import index
 from trainer.data.dataset import PhotoSet
+from trainer.distributed.context import ALONE, Ranks
 from trainer.errors import CheckpointError, ConfigError
-from trainer.features import Progress, Seen
 from trainer.models.counter import Counter
-from trainer.predict import Logits, forward
-from trainer.ranks import ALONE, Ranks
-from trainer.run_files import BEST
+from trainer.train import checkpoint, features
+from trainer.train.checkpoint import Checkpoint
+from trainer.train.features import Progress, Seen
+from trainer.train.predict import Logits, forward
+from trainer.train.run_files import BEST
 
 TEACHERS = "teachers"
 """Fact of a run: whom it learned from."""

@@ -14,9 +14,9 @@ from PIL import Image
 from binwatch.bundle import Estimate, Metrics
 from binwatch.counts import CLASSES, MORE, error_of
 from trainer.disk import write_whole
-from trainer.evaluate import Evaluation, Probabilities
-from trainer.metrics import ECE_BINS, Ints, challenge_counts, counts_of
-from trainer.tables import recall_and_precision
+from trainer.evaluation.evaluate import Evaluation, Probabilities
+from trainer.evaluation.metrics import ECE_BINS, Ints, challenge_counts, counts_of
+from trainer.evaluation.tables import recall_and_precision
 
 WORST = 24
 PHOTO_QUALITY = 80

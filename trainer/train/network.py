@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from trainer.config import TrainConfig
+from trainer.distributed.context import Ranks
 from trainer.errors import ConfigError
 from trainer.models.counter import Counter
-from trainer.predict import Logits
-from trainer.ranks import Ranks
+from trainer.train.predict import Logits
 
 COMPILERS = ("g++", "clang++", "c++")
 

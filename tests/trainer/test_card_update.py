@@ -1,18 +1,16 @@
-"""Which photos a bundle's new reference or calibration is made of, and how the commands end."""
+"""Which photos a bundle's new calibration and reference are made of, and how the commands end."""
 
 from __future__ import annotations
 
 import json
-import runpy
+from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
 from binwatch.bundle import Bundle, Precision
-from tests.trainer.drawn import Data
+from tests.trainer.drawn import Data, run_cli
 from tests.trainer.grey import write_grey_bundle
-from trainer import conformal, reference, self_check
 from trainer.data.split import Split, split_of
 
 
@@ -32,8 +30,7 @@ def in_split(split: Split, seed: int) -> int:
 
 def test_the_photos_are_those_that_the_model_did_not_learn_from(bundle: Path, grey: Data) -> None:
     """By the split of its own training: by another one it would have learned from most of them."""
-    conformal.app([str(bundle), *grey.flags], standalone_mode=False)
-    reference.app([str(bundle), *grey.flags], standalone_mode=False)
+    run_cli("calibrate", bundle, *grey.flags)
     card = Bundle(bundle).card
     assert card.calibration is not None
     assert card.calibration.split == "test"
@@ -47,8 +44,7 @@ def test_every_photo_of_other_bins(bundle: Path, grey: Data) -> None:
     card = json.loads((bundle / "card.json").read_text(encoding="utf-8"))
     card["training"]["config"]["data"]["split_column"] = "challenge_split"
     (bundle / "card.json").write_text(json.dumps(card), encoding="utf-8")
-    conformal.app([str(bundle), *grey.flags, "--every"], standalone_mode=False)
-    reference.app([str(bundle), *grey.flags, "--every"], standalone_mode=False)
+    run_cli("calibrate", bundle, *grey.flags, "--every")
     found = Bundle(bundle).card
     assert found.calibration is not None
     assert (found.calibration.photos, found.calibration.split) == (140, "all")
@@ -59,7 +55,7 @@ def test_every_photo_of_other_bins(bundle: Path, grey: Data) -> None:
 def test_a_self_check_is_added_and_nothing_else_changes(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = Bundle(bundle).card
     assert before.variants[Precision.INT8].self_check is None
-    self_check.app([str(bundle)], standalone_mode=False)
+    run_cli("self-check", bundle)
     after = Bundle(bundle).card
     variant = after.variants[Precision.INT8]
     assert variant.self_check is not None
@@ -69,20 +65,25 @@ def test_a_self_check_is_added_and_nothing_else_changes(bundle: Path, capsys: py
     assert capsys.readouterr().out.strip() == f"{bundle}: self-check of int8"
 
 
-@pytest.mark.parametrize("command", [conformal, reference], ids=["conformal", "reference"])
+def test_one_of_the_two_parts(bundle: Path, grey: Data) -> None:
+    before = Bundle(bundle).card
+    run_cli("calibrate", bundle, *grey.flags, "--only", "reference", "--split", "test")
+    after = Bundle(bundle).card
+    assert after.reference is not None
+    assert after.reference.photos == in_split(Split.TEST, 9)
+    assert after.model_copy(update={"reference": before.reference}) == before
+
+
+@pytest.mark.parametrize(("only", "split"), [("calibration", "test"), ("reference", "validation")])
 def test_a_split_without_photos_is_named(
-    command: ModuleType, bundle: Path, grey: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+    only: str, split: str, bundle: Path, grey: Data, tmp_path: Path, cli_error: Callable[..., str]
+) -> None:
+    before = Bundle(bundle).card
     index = tmp_path / "index.csv"
     index.write_text(f"key,label,bin_group\n00001,1,{one_of(Split.TRAIN)}\n", encoding="utf-8")
-    monkeypatch.setattr("sys.argv", ["trainer", str(bundle), "--photos", str(grey.photos), "--index", str(index)])
-    with pytest.raises(SystemExit) as ended:
-        runpy.run_path(str(command.__file__), run_name="__main__")  # as python -m does
-    assert ended.value.code == 1
-    split = "test" if command is conformal else "validation"
     said = f"error: {index}: no photo of the {split} split; name another with --split, or take all with --every"
-    assert capsys.readouterr().err.strip().splitlines()[-1] == said
+    assert cli_error("calibrate", bundle, "--photos", grey.photos, "--index", index, "--only", only) == said
+    assert Bundle(bundle).card == before
 
 
 def one_of(split: Split) -> str:

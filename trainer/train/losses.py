@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from binwatch.counts import CLASSES, EVERY, HIGHEST
 from trainer.config import DistilConfig, TrainConfig
-from trainer.targets import classes_of, least, of_each, soft_targets
+from trainer.models.targets import classes_of, least, of_each, soft_targets
 
 NO_TEACHERS = DistilConfig()
 LEAST = 1e-9

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer.data.epochs import Batch, read_ahead
-from trainer.stages import Clock, Stage, untimed, waited
+from trainer.data.epochs import Batch
+from trainer.data.read_ahead import read_ahead
+from trainer.train.step_timer import Clock, Stage, untimed, waited
 
 Send = Callable[[Batch], Callable[[], Batch]]
 """Begins to copy a batch. What it returns gives the copy, for use from then on."""

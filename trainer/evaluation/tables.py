@@ -14,7 +14,7 @@ from binwatch.registry import Current
 NONE = "–"
 
 if TYPE_CHECKING:  # the list of models is shown without loading torch
-    from trainer.compare import Comparison
+    from trainer.evaluation.compare import Comparison
 
 
 def summary(metrics: dict[str, Metrics], title: str) -> Table:

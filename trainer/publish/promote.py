@@ -12,9 +12,9 @@ from typing import Any
 from binwatch.bundle import CARD, Bundle
 from binwatch.counts import names_of
 from binwatch.registry import Current, Registry
-from trainer.compare import PREFERRED, Comparison, compare, in_use
 from trainer.display import Display
 from trainer.errors import PromotionError
+from trainer.evaluation.compare import PREFERRED, Comparison, compare, in_use
 
 
 @dataclass(frozen=True)

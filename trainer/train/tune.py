@@ -27,8 +27,8 @@ from trainer.data.dataset import present_photos
 from trainer.disk import write_whole
 from trainer.display import Display, silent
 from trainer.errors import ConfigError, DivergedError, TuneError
-from trainer.fit import fit
-from trainer.run_files import FEATURES, LAST, STUDY, check_study
+from trainer.train.fit import fit
+from trainer.train.run_files import FEATURES, LAST, STUDY, check_study
 
 LOCK = "lock"
 NAME = "binwatch"

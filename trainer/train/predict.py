@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from trainer.config import TrainConfig
 from trainer.data.epochs import Batch, Batches
-from trainer.devices import autocast
-from trainer.feed import feed
+from trainer.distributed.devices import autocast
 from trainer.models.counter import Counter
+from trainer.train.prefetch import feed
 
 
 class Logits(nn.Module):

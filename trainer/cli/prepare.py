@@ -1,4 +1,4 @@
-"""The commands `prepare` and `pipeline`."""
+"""The command `prepare`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from pydantic import ValidationError
 
 from binwatch.image import SIZE
 from binwatch.settings import load_settings
-from trainer.cli.paths import check_file
 from trainer.errors import ConfigError
 
 
@@ -67,22 +66,3 @@ def prepare(
     quality = f" --set data.jpeg_quality={kept}" if kept else ""
     data = f"--photos {out / PHOTOS} --index {out / outputs.MANIFEST}"
     display.say(f"fit with it: python -m trainer fit {data} --out RUN{quality}")
-
-
-def pipeline(
-    config: Annotated[Path, typer.Option("--config", help="TOML file: the table prepare, and the tables of fit.")],
-    work: Annotated[Path, typer.Option("--work", help="Folder for photos and runs; use the same one every time.")],
-    again: Annotated[bool, typer.Option("--again", help="Start a new run even if nothing has changed.")] = False,
-) -> None:
-    """Prepare, fit, evaluate, export, compare and promote. Resumable; can be run by cron."""
-    check_file(config)
-    from trainer.display import Display
-    from trainer.pipeline import Pipeline, read_pipeline
-    from trainer.registry_commands import open_registry
-
-    display = Display()
-    done = Pipeline(work, read_pipeline(config), load_settings(), open_registry(), display).run(again=again)
-    if done.version is None:
-        display.say(done.why)
-    else:
-        display.say(f"{done.version}: {'promoted' if done.promoted else 'not promoted'}: {done.why}")

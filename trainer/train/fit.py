@@ -2,43 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from binwatch.counts import EVERY, class_of, names_of
-from trainer import checkpoint, curves, devices, features, teachers
-from trainer.checkpoint import Checkpoint
-from trainer.config import Config, DataConfig, ModelConfig
+from binwatch.counts import names_of
+from trainer.config import Config, ModelConfig
 from trainer.data import index, source
 from trainer.data.batches import PhotoBatches
-from trainer.data.dataset import DataSet, check_quality, load_dataset
+from trainer.data.dataset import DataSet, check_quality
 from trainer.data.epochs import FEWEST, Batch, Batches
-from trainer.data.index import Row
+from trainer.data.loading import follow, read_data, warn_of_absent_classes
 from trainer.data.split import Split
 from trainer.disk import make_folder
 from trainer.display import Display
+from trainer.distributed import devices
+from trainer.distributed.context import ALONE, Ranks, of_environment
 from trainer.errors import CheckpointError, ConfigError, DataError
-from trainer.loop import KEPT_FROM, Run, augments_on_device, best_epoch
-from trainer.losses import class_weights
 from trainer.models import build
 from trainer.models.counter import Counter
 from trainer.models.weights import check_frozen, start
-from trainer.network import check_compiler
-from trainer.ranks import ALONE, Ranks, of_environment
-from trainer.run_files import BEST, CURVES, FEATURES, LAST, TENSORBOARD, check_new
-from trainer.teachers import Teachers
+from trainer.train import checkpoint, curves, distillation, features
+from trainer.train.checkpoint import Checkpoint
+from trainer.train.distillation import Teachers
+from trainer.train.loop import KEPT_FROM, Run, augments_on_device, best_epoch
+from trainer.train.losses import class_weights
+from trainer.train.network import check_compiler
+from trainer.train.run_files import BEST, CURVES, FEATURES, LAST, TENSORBOARD, check_new
 
 Network = tuple[Counter, list[str]]
 """A network, and the names of the weights that it starts from."""
 PROCESSES = "processes"
 """Fact of a run: in how many processes it trained."""
-COPIES_NAMED = 3
-"""Keys of one photo that a warning names."""
 
 
 def fit(
@@ -80,7 +78,7 @@ def fit(
         display.warn(f"{frozen[0]} to {frozen[-1]} are frozen as they begin, at random (model.weights=none)")
     if saved:  # the frozen layers' features are theirs, though the file of weights be another by now
         network[0].load_state_dict(saved.training["model"])
-    taught_by = teachers.load(config, ranks, saved)
+    taught_by = distillation.load(config, ranks, saved)
     data = read_data(config.data, display, ranks)
     warn_of_absent_classes(config.data, data, display)
     run = make_run(config, data, folder, cache or folder / FEATURES, display, ranks, network, taught_by)
@@ -111,89 +109,6 @@ def _board(run: Run, folder: Path) -> curves.Board:
     for row in run.history:
         board.add(row)
     return board
-
-
-def read_data(config: DataConfig, display: Display, ranks: Ranks = ALONE) -> DataSet:
-    """The data set, with each photo decoded once to know that it can be."""
-    data = load_dataset(config, lambda keys: display.follow(keys, len(keys), "checking photos"), ranks)
-    say_left_out(config, data.missing, data.unreadable, display)
-    counts = ", ".join(f"{len(data[split])} {split}" for split in Split)
-    display.say(f"{counts} photos")
-    _warn_of_no_groups(config, display)
-    _warn_of_parted_groups(config, data, display)
-    _warn_of_copies(config, data, display)
-    return data
-
-
-def _warn_of_no_groups(config: DataConfig, display: Display) -> None:
-    reason = index.without_groups(config) if config.group_column else ""
-    if reason:
-        display.warn(
-            f"{config.labels}: {reason}, so each photo is taken for a bin of its own. If some show the same bin,"
-            " training and test photos may share bins, and the model looks better than it is. Give the bin of each"
-            f" photo in a column {config.group_column} of an index, or, if every photo shows another bin, say so:"
-            " --set data.group_column="
-        )
-
-
-def _warn_of_parted_groups(config: DataConfig, data: DataSet, display: Display) -> None:
-    """A column of splits may part photos of one bin, and a model recognises a bin that it has seen."""
-    groups = [set(data[split].groups) for split in Split]
-    parted = sum(map(len, groups)) - len(set.union(*groups))
-    if parted:
-        display.warn(
-            f"bin groups with photos in more than one split (column {config.split_column}): {parted:,};"
-            " the model will look better than it is"
-        )
-
-
-def _warn_of_copies(config: DataConfig, data: DataSet, display: Display) -> None:
-    """The same photo under two keys: in two splits, a model is tested on what it has learned by heart."""
-    parted = [same for same in data.copies if len({row.split for row in same}) > 1]
-    if parted:
-        grouped = config.index is not None and config.group_column
-        advice = f"give copies one {config.group_column}" if grouped else "keep one of each"
-        display.warn(
-            f"{config.labels}: photos in more than one split, under several keys: {len(parted):,}"
-            f" ({_named(parted[0])}); the model will look better than it is; {advice}"
-        )
-    contradictory = [same for same in data.copies if len({class_of(row.quantity) for row in same}) > 1]
-    if contradictory:
-        display.warn(
-            f"{config.labels}: photos with several labels, under several keys: {len(contradictory):,}"
-            f" ({_named(contradictory[0])}); at most one is right; audit them, or take them out"
-        )
-
-
-def _named(same: Sequence[Row]) -> str:
-    return ", ".join(f"{row.key}: {row.label}" for row in same[:COPIES_NAMED])
-
-
-def warn_of_absent_classes(config: DataConfig, data: DataSet, display: Display) -> None:
-    """What no training photo shows is not learned. The Udacity capstone's list has no empty bins, for example."""
-    absent = [index for index in EVERY if index not in data.classes]
-    if not absent:
-        return
-    held_out = sum(int(np.isin(data[split].labels, absent).sum()) for split in (Split.VALIDATION, Split.TEST))
-    wrong = f"; {held_out:,} validation and test photos show such quantities, and count as wrong" if held_out else ""
-    display.warn(
-        f"{config.labels}: no training photo shows {names_of(absent)} items: the model will never answer"
-        f" that, whatever a photo shows{wrong}; add photos that show it: `prepare --per-class N` brings N of each"
-        " quantity, `prepare --list FILE --balance` as many as the list has of its commonest"
-    )
-
-
-def say_left_out(config: DataConfig, missing: Sequence[str], unreadable: Mapping[str, str], display: Display) -> None:
-    """Name what the index lists and cannot be used."""
-    for key, reason in unreadable.items():
-        display.say(f"left out: {key}: {reason}")
-    if missing:
-        display.say(f"left out: photos that the index names and {config.photos} does not hold: {len(missing):,}")
-
-
-def follow(display: Display, batches: Iterator[Batch], photos: int, what: str) -> Iterator[Batch]:
-    """Batches with a progress bar."""
-    return display.follow(batches, photos, what, lambda batch: batch.photos)
 
 
 def new_folder(folder: Path) -> None:
@@ -236,13 +151,13 @@ def continue_run(run: Run, saved: Checkpoint, display: Display) -> None:
             f"{run.folder}: learned to answer {names_of(saved.classes)}, and the training photos show"
             f" {names_of(run.model.answers.classes)} now; restore the photos and the index, or start a new run"
         )
-    if saved.facts.get(teachers.INDEX, run.facts[teachers.INDEX]) != run.facts[teachers.INDEX]:
+    if saved.facts.get(distillation.INDEX, run.facts[distillation.INDEX]) != run.facts[distillation.INDEX]:
         display.warn(
             f"the labels of {run.config.data.labels} are others than when the run began: figures of epochs"
             " before and after cannot be compared"
         )
         _note_change(saved, "another index")
-        saved.facts[teachers.INDEX] = run.facts[teachers.INDEX]
+        saved.facts[distillation.INDEX] = run.facts[distillation.INDEX]
     processes = saved.facts.get(PROCESSES, 1)
     if processes != run.ranks.size:
         _note_change(saved, f"processes from {processes} to {run.ranks.size}")
@@ -275,7 +190,7 @@ def make_run(
     """A run that has not begun: the network with its starting weights, and its batches."""
     model, loaded = network or new_network(config.model)
     model.answers.limit(data.classes)
-    taught_by = taught_by or teachers.load(config, ranks)
+    taught_by = taught_by or distillation.load(config, ranks)
     if taught_by:
         taught_by.check_answers(data.classes)
     layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
@@ -283,7 +198,7 @@ def make_run(
     train, validation = _batches(config, model, data, cache, display, ranks, taught_by)
     facts = {
         "data": data.facts(),
-        teachers.INDEX: index.digest(config.data),
+        distillation.INDEX: index.digest(config.data),
         "split": index.split_rule(config.data),
         "weights": Path(config.model.weights).name,
         "loaded": len(loaded),
@@ -291,7 +206,7 @@ def make_run(
         PROCESSES: ranks.size,
     }
     if taught_by:
-        facts[teachers.TEACHERS] = taught_by.facts()
+        facts[distillation.TEACHERS] = taught_by.facts()
     weights = class_weights(data[Split.TRAIN].labels, config.train.class_weights)
     return Run(config, folder, model, loaded, train, validation, facts, weights, ranks)
 

@@ -15,23 +15,23 @@ from torch import Tensor
 from torch.nn import functional
 
 from binwatch.spreadsheets import CsvWriter
-from trainer import checkpoint
-from trainer.checkpoint import Checkpoint
 from trainer.config import Config
 from trainer.data.augment import augment
 from trainer.data.epochs import Batch, Batches, generator
 from trainer.disk import write_whole
+from trainer.distributed.context import ALONE, Ranks
 from trainer.errors import DivergedError
-from trainer.feed import feed
-from trainer.losses import Loss
 from trainer.models.counter import Counter
-from trainer.network import Network
-from trainer.optimise import Average, optimiser, set_rates
-from trainer.predict import forward, logits_of, on_device
-from trainer.ranks import ALONE, Ranks
-from trainer.run_files import BEST, LAST, LOG
-from trainer.stages import Clock, Stage, untimed
-from trainer.targets import classes_of, logits_in_classes
+from trainer.models.targets import classes_of, logits_in_classes
+from trainer.train import checkpoint
+from trainer.train.checkpoint import Checkpoint
+from trainer.train.losses import Loss
+from trainer.train.network import Network
+from trainer.train.optimiser import Average, optimiser, set_rates
+from trainer.train.predict import forward, logits_of, on_device
+from trainer.train.prefetch import feed
+from trainer.train.run_files import BEST, LAST, LOG
+from trainer.train.step_timer import Clock, Stage, untimed
 
 KEPT_FROM = "kept_from_epoch"
 """Fact of a run whose best.pt was lost: the first epoch that the best one is chosen from since then."""

@@ -15,7 +15,7 @@ from binwatch.cores import cores
 from binwatch.errors import BundleError
 from binwatch.onnx_session import open_session
 from trainer.data.dataset import PhotoSet
-from trainer.data.epochs import AHEAD, read_ahead
+from trainer.data.read_ahead import AHEAD, read_ahead
 
 BATCH = 16
 READERS = 2

@@ -13,8 +13,8 @@ from binwatch.counts import names_of
 from trainer.data.split import Split
 from trainer.display import Display
 from trainer.errors import ConfigError
-from trainer.evaluate import Judged, judged, judged_bundle, read_sample
-from trainer.metrics import counts_of, measure, paired
+from trainer.evaluation.evaluate import Judged, judged, judged_bundle, read_sample
+from trainer.evaluation.metrics import counts_of, measure, paired
 
 PREFERRED = (Precision.INT8, Precision.FP32, Precision.FP16)
 """Which variant is compared: the one that workers use on a CPU, which is what this command runs on."""

@@ -1,0 +1,82 @@
+"""The commands `evaluate` and `compare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from binwatch.bundle import Precision
+from trainer.cli import paths
+from trainer.cli.options import Every, Index, Photos
+from trainer.cli.paths import data_changes
+from trainer.data.split import ALL, Split
+from trainer.disk import make_folder
+from trainer.display import Display
+
+
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="A checkpoint (.pt) or a bundle (folder with card.json).")],
+    split: Annotated[Split, typer.Option(help="Split of the data set to evaluate on.")] = Split.TEST,
+    every: Every = False,
+    challenge: Annotated[
+        bool, typer.Option("--challenge", help="The ABID challenge's protocol only: photos and answers of 0 to 5.")
+    ] = False,
+    photos: Photos = None,
+    index: Index = None,
+    variant: Annotated[Precision | None, typer.Option(help="Variant of a bundle; default: its first.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            help="JSON file (and .html); default: evaluation/SPLIT.json beside best.pt, else with the model's name.",
+        ),
+    ] = None,
+) -> None:
+    """Measure accuracy, RMSE, MAE, within one, per class and calibration, with confidence intervals by bin group.
+
+    Writes the figures as JSON and, beside it, an HTML page with diagrams and the worst photos.
+    """
+    changes = data_changes(photos, index)
+    paths.check_model(model)
+    from trainer.evaluation import report, tables
+    from trainer.evaluation.evaluate import evaluate as run
+    from trainer.evaluation.evaluate import report_file, write
+
+    display = Display()
+    name = ALL if every else split
+    file = out or report_file(model, f"{name}-challenge" if challenge else name, variant)
+    make_folder(file.parent)
+    found = run(model, None if every else split, changes, display, variant, challenge=challenge)
+    console = Console()
+    console.print(tables.summary(found.metrics, f"{found.model}: {found.name} photos, 95 % intervals by bin group"))
+    console.print(tables.classes(found.main, "by label, and what was answered"))
+    if limits := found.limits():
+        display.warn(limits)
+    write(found, file)
+    page = file.with_suffix(".html")
+    report.write(found, page)
+    display.say(f"written: {file}, {page.name}")
+
+
+def compare(
+    model: Annotated[Path, typer.Argument(metavar="A", help="A checkpoint (.pt) or a bundle (folder with card.json).")],
+    other: Annotated[Path, typer.Argument(metavar="B", help="The checkpoint or bundle to compare A with.")],
+    every: Every = False,
+    photos: Photos = None,
+    index: Index = None,
+) -> None:
+    """Test whether A counts better than B, by more than chance, on A's test photos (paired, by bin group)."""
+    changes = data_changes(photos, index)
+    for path in (model, other):
+        paths.check_model(path)
+    from trainer.evaluation import tables
+    from trainer.evaluation.compare import compare_files
+
+    display = Display()
+    found = compare_files(model, other, changes, display, None if every else Split.TEST)
+    if not found.identical:
+        Console().print(tables.comparison(found))
+    typer.echo(found.verdict())

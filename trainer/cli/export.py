@@ -1,0 +1,95 @@
+"""The commands that write bundles and their cards: `export`, `calibrate`, `self-check`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from binwatch.bundle import Precision
+from binwatch.console import remark
+from trainer.cli.options import Every, Index, Photos
+from trainer.cli.paths import data_changes
+from trainer.data.split import Split
+from trainer.display import Display
+from trainer.errors import ConfigError
+from trainer.export.parts import Part
+from trainer.train.run_files import check_checkpoint
+
+
+def export(
+    model: Annotated[Path, typer.Argument(help="A checkpoint (.pt).")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the bundle.")],
+    variants: Annotated[str, typer.Option(help="Comma-separated: fp32, fp16, int8.")] = "fp32,int8",
+    max_loss: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of accuracy that a variant may lose before the export fails.")
+    ] = 0.005,
+    version: Annotated[str, typer.Option(help="The model's version; default: architecture and date.")] = "",
+    note: Annotated[list[str] | None, typer.Option(help="A sentence for the card; may be repeated.")] = None,
+    photos: Photos = None,
+    index: Index = None,
+) -> None:
+    """Write a bundle: ONNX files that are checked against the checkpoint, and a card with their metrics."""
+    precisions, changes = _precisions(variants), data_changes(photos, index)
+    check_checkpoint(model)
+    from trainer.evaluation import tables
+    from trainer.export.bundle import Options
+    from trainer.export.bundle import export as run
+
+    display = Display()
+    options = Options(precisions, max_loss, version, tuple(note or ()))
+    card = run(model, out, options, changes, display)
+    Console().print(tables.summary(card.metrics, f"{card.version}, fp32: test photos, 95 % intervals by bin group"))
+    display.say(f"bundle: {out} ({', '.join(card.variants)})")
+
+
+def calibrate(
+    bundle: Annotated[Path, typer.Argument(help="Folder of the bundle.")],
+    photos: Annotated[
+        Path, typer.Option("--photos", help="Folder or uncompressed tar of photos that the model did not learn from.")
+    ],
+    index: Index = None,
+    only: Annotated[Part | None, typer.Option(help="Make one of the two parts; default: both.")] = None,
+    split: Annotated[
+        Split | None,
+        typer.Option(help="Split of the data set; default: test for calibration, validation for reference."),
+    ] = None,
+    every: Every = False,
+) -> None:
+    """Write a new calibration (of p-values) and a new drift reference into a bundle's card.
+
+    For a bundle that has none, or whose photos have changed for good. export writes both. The model stays as it is.
+    """
+    data_changes(photos, index)
+    from trainer.export.card_update import update
+    from trainer.export.conformal import described
+    from trainer.export.reference import small_reference
+
+    parts = tuple(Part) if only is None else (only,)
+    card = update(bundle, photos, index, parts, Display(), split=split, every=every)
+    if card.calibration and Part.CALIBRATION in parts:
+        remark(f"{bundle}: calibrated with {card.calibration.photos} photos ({described(card.calibration)})")
+    if card.reference and Part.REFERENCE in parts:
+        found = card.reference
+        remark(
+            " ".join([f"{bundle}: reference of {found.photos} photos of {found.groups} bins.", *small_reference(found)])
+        )
+
+
+def self_check(bundle: Annotated[Path, typer.Argument(help="Folder of the bundle.")]) -> None:
+    """Write into a bundle's card what its files answer on this machine to a few made-up photos.
+
+    Workers compare their own answers when they load the model. Run it where the model is known to count well.
+    """
+    from trainer.export.card_update import add_self_check
+
+    remark(f"{bundle}: self-check of {', '.join(add_self_check(bundle).variants)}")
+
+
+def _precisions(text: str) -> tuple[Precision, ...]:
+    try:
+        return tuple(dict.fromkeys(Precision(name.strip()) for name in text.split(",")))
+    except ValueError as error:
+        raise ConfigError(f"--variants {text}: {error}; choose from {', '.join(Precision)}") from None

@@ -1,0 +1,111 @@
+"""Read a data set and say what is odd about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from binwatch.counts import EVERY, class_of, names_of
+from trainer.config import DataConfig
+from trainer.data import index
+from trainer.data.dataset import DataSet, PhotoSet, load_dataset, load_photos
+from trainer.data.epochs import Batch
+from trainer.data.index import Row
+from trainer.data.split import Split
+from trainer.display import Display
+from trainer.distributed.context import ALONE, Ranks
+
+COPIES_NAMED = 3
+"""Keys of one photo that a warning names."""
+
+
+def read_data(config: DataConfig, display: Display, ranks: Ranks = ALONE) -> DataSet:
+    """The data set, with each photo decoded once to know that it can be."""
+    data = load_dataset(config, lambda keys: display.follow(keys, len(keys), "checking photos"), ranks)
+    say_left_out(config, data.missing, data.unreadable, display)
+    counts = ", ".join(f"{len(data[split])} {split}" for split in Split)
+    display.say(f"{counts} photos")
+    _warn_of_no_groups(config, display)
+    _warn_of_parted_groups(config, data, display)
+    _warn_of_copies(config, data, display)
+    return data
+
+
+def read_photos(config: DataConfig, display: Display) -> tuple[PhotoSet, tuple[str, ...], dict[str, str]]:
+    """Every photo that can be decoded; keys that are missing; keys that cannot be decoded → why."""
+    found = load_photos(config, lambda keys: display.follow(keys, len(keys), "checking photos"))
+    _, missing, unreadable = found
+    say_left_out(config, missing, unreadable, display)
+    return found
+
+
+def _warn_of_no_groups(config: DataConfig, display: Display) -> None:
+    reason = index.without_groups(config) if config.group_column else ""
+    if reason:
+        display.warn(
+            f"{config.labels}: {reason}, so each photo is taken for a bin of its own. If some show the same bin,"
+            " training and test photos may share bins, and the model looks better than it is. Give the bin of each"
+            f" photo in a column {config.group_column} of an index, or, if every photo shows another bin, say so:"
+            " --set data.group_column="
+        )
+
+
+def _warn_of_parted_groups(config: DataConfig, data: DataSet, display: Display) -> None:
+    """A column of splits may part photos of one bin, and a model recognises a bin that it has seen."""
+    groups = [set(data[split].groups) for split in Split]
+    parted = sum(map(len, groups)) - len(set.union(*groups))
+    if parted:
+        display.warn(
+            f"bin groups with photos in more than one split (column {config.split_column}): {parted:,};"
+            " the model will look better than it is"
+        )
+
+
+def _warn_of_copies(config: DataConfig, data: DataSet, display: Display) -> None:
+    """The same photo under two keys: in two splits, a model is tested on what it has learned by heart."""
+    parted = [same for same in data.copies if len({row.split for row in same}) > 1]
+    if parted:
+        grouped = config.index is not None and config.group_column
+        advice = f"give copies one {config.group_column}" if grouped else "keep one of each"
+        display.warn(
+            f"{config.labels}: photos in more than one split, under several keys: {len(parted):,}"
+            f" ({_named(parted[0])}); the model will look better than it is; {advice}"
+        )
+    contradictory = [same for same in data.copies if len({class_of(row.quantity) for row in same}) > 1]
+    if contradictory:
+        display.warn(
+            f"{config.labels}: photos with several labels, under several keys: {len(contradictory):,}"
+            f" ({_named(contradictory[0])}); at most one is right; audit them, or take them out"
+        )
+
+
+def _named(same: Sequence[Row]) -> str:
+    return ", ".join(f"{row.key}: {row.label}" for row in same[:COPIES_NAMED])
+
+
+def warn_of_absent_classes(config: DataConfig, data: DataSet, display: Display) -> None:
+    """What no training photo shows is not learned. The Udacity capstone's list has no empty bins, for example."""
+    absent = [index for index in EVERY if index not in data.classes]
+    if not absent:
+        return
+    held_out = sum(int(np.isin(data[split].labels, absent).sum()) for split in (Split.VALIDATION, Split.TEST))
+    wrong = f"; {held_out:,} validation and test photos show such quantities, and count as wrong" if held_out else ""
+    display.warn(
+        f"{config.labels}: no training photo shows {names_of(absent)} items: the model will never answer"
+        f" that, whatever a photo shows{wrong}; add photos that show it: `prepare --per-class N` brings N of each"
+        " quantity, `prepare --list FILE --balance` as many as the list has of its commonest"
+    )
+
+
+def say_left_out(config: DataConfig, missing: Sequence[str], unreadable: Mapping[str, str], display: Display) -> None:
+    """Name what the index lists and cannot be used."""
+    for key, reason in unreadable.items():
+        display.say(f"left out: {key}: {reason}")
+    if missing:
+        display.say(f"left out: photos that the index names and {config.photos} does not hold: {len(missing):,}")
+
+
+def follow(display: Display, batches: Iterator[Batch], photos: int, what: str) -> Iterator[Batch]:
+    """Batches with a progress bar."""
+    return display.follow(batches, photos, what, lambda batch: batch.photos)

@@ -1,0 +1,77 @@
+"""New parts for the card of a bundle that is there already; its ONNX files stay as they are.
+
+Calibration and drift reference are made from photos that the model did not learn from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+from binwatch.bundle import Bundle, Card, write_card
+from trainer.data.loading import read_photos
+from trainer.data.split import ALL, Split
+from trainer.display import Display
+from trainer.errors import DataError
+from trainer.evaluation.evaluate import bundle_data
+from trainer.evaluation.onnx_model import OnnxModel, run, self_check_of
+from trainer.export.answers import Answers
+from trainer.export.conformal import calibration_of
+from trainer.export.parts import Part
+from trainer.export.reference import reference_of
+
+MAKE = {Part.CALIBRATION: calibration_of, Part.REFERENCE: reference_of}
+SPLITS = {Part.CALIBRATION: Split.TEST, Part.REFERENCE: Split.VALIDATION}
+"""As in `export`. P-values need photos that nothing was fitted to; validation photos chose epoch and temperature."""
+
+
+def update(
+    folder: Path,
+    photos: Path,
+    index: Path | None,
+    parts: Collection[Part],
+    display: Display,
+    *,
+    split: Split | None = None,
+    every: bool = False,
+) -> Card:
+    """Write new `parts` into the card of the bundle in `folder`, all of them or none.
+
+    Each is made from the model's answers to the photos of its own split (or of `split`), by the rule that the model was
+    trained with, or to `every` photo. Raises DataError if there are none.
+    """
+    bundle = Bundle(folder)
+    wanted = {part: None if every else split or SPLITS[part] for part in parts}
+    found = {name: _answers(bundle, photos, index, name, display) for name in dict.fromkeys(wanted.values())}
+    card = bundle.card.model_copy(update={part.value: MAKE[part](found[name]) for part, name in wanted.items()})
+    write_card(folder, card)
+    return card
+
+
+def add_self_check(folder: Path) -> Card:
+    """Write into the card what each file of the bundle in `folder` answers on this machine to a few made-up photos."""
+    bundle = Bundle(folder)
+    variants = {
+        precision: variant.model_copy(update={"self_check": self_check_of(OnnxModel(bundle.model(precision)))})
+        for precision, variant in bundle.card.variants.items()
+    }
+    card = bundle.card.model_copy(update={"variants": variants})
+    write_card(folder, card)
+    return card
+
+
+def _answers(bundle: Bundle, photos: Path, index: Path | None, split: Split | None, display: Display) -> Answers:
+    """Of the bundle's first variant."""
+    config = bundle_data(bundle, {"photos": photos} | ({"index": index} if index else {}))
+    if split is None:
+        config = config.model_copy(update={"split_column": ""})
+    every, _, _ = read_photos(config, display)
+    chosen = every.where(lambda row: split is None or row.split is split)
+    if not chosen:
+        raise DataError(
+            f"{config.labels}: no photo of the {split} split; name another with --split, or take all with --every"
+        )
+    model = OnnxModel.of(bundle, next(iter(bundle.card.variants)))
+    what = f"counting by {bundle.card.version}"
+    found = run(model, chosen, lambda each: display.follow(each, len(chosen), what, len))
+    return Answers(chosen, split or ALL, *found, bundle.card.answers)

@@ -1,0 +1,1 @@
+"""Photos and labels → checkpoints."""
