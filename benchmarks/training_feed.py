@@ -76,7 +76,7 @@ def pace(run: Run, batches: Batches, device: str) -> Pace:
     """Train one epoch on `batches`."""
     run.train = batches
     began, used = time.perf_counter(), time.process_time()
-    run.learn(batches.epoch(0), 0)
+    run.take_steps(batches.epoch(0), 0)
     if device.startswith("cuda"):
         torch.cuda.synchronize()
     photos = batches.photos

@@ -42,10 +42,10 @@ def test_no_step_waits_for_the_gpu(data: Data, tmp_path: Path, options: list[str
     run = make_run(config, read_data(config.data, silent()), tmp_path, tmp_path / "features", silent())
     batches = endless(run.train)
     steps = 2 * run.train.passes
-    run.learn(islice(batches, steps), 0)
+    run.take_steps(islice(batches, steps), 0)
     try:
         torch.cuda.set_sync_debug_mode("error")
-        loss = run.learn(islice(batches, 2 * steps), 2)
+        loss = run.take_steps(islice(batches, 2 * steps), 2)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert torch.isfinite(loss)

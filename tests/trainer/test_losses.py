@@ -10,7 +10,8 @@ from torch.nn import functional
 from trainer.config import DistilConfig, ModelConfig, TrainConfig
 from trainer.models import build
 from trainer.train.losses import Loss, class_weights
-from trainer.train.optimiser import optimiser, set_rates, share_of_peak
+from trainer.train.optimiser import optimiser
+from trainer.train.scheduler import Scheduler, lr_factor
 
 
 def logits(*classes: int) -> torch.Tensor:
@@ -83,7 +84,7 @@ def test_photos_of_heavy_classes_are_heavy_for_teachers_too() -> None:
     [("cosine", 0.1, 1, 0.5, 0), ("one_cycle", 0.0635, 1, 0.5, 1e-5), ("constant", 0.1, 1, 1, 1)],
 )
 def test_schedules(schedule: str, start: float, peak: float, middle: float, end: float) -> None:
-    found = [share_of_peak(step, 100, 0.1, schedule) for step in (0, 9, 55, 100)]
+    found = [lr_factor(step, 100, 0.1, schedule) for step in (0, 9, 55, 100)]
     assert found == pytest.approx([start, peak, middle, end], abs=1e-3)
 
 
@@ -93,10 +94,11 @@ def test_optimisers_and_the_momentum_of_one_cycle(name: str, kind: str) -> None:
     model = build(ModelConfig(architecture="resnet50v2", weights="none", width=0.125))
     chosen = optimiser(model, ["conv1.weight"], config)
     assert type(chosen).__name__ == kind
-    set_rates(chosen, config, 9, 100)  # the peak
+    scheduler = Scheduler(chosen, config, 100)
+    scheduler.set(9)  # the peak
     slow, fast = sorted({group["lr"] for group in chosen.param_groups})
     assert (slow, fast) == pytest.approx((0.1, 0.5))
     group = chosen.param_groups[0]
     assert (group["momentum"] if name == "sgd" else group["betas"][0]) == pytest.approx(0.85)
-    set_rates(chosen, config, 100, 100)
+    scheduler.set(100)
     assert (group["momentum"] if name == "sgd" else group["betas"][0]) == pytest.approx(0.9, abs=1e-4)

@@ -193,15 +193,15 @@ class _Measuring:
         found, run = self._found, self._run
         with closing(endless(run.train)) as source:
             found.steps = self._warm_up(source)
-            run.clock = self._stopwatch.waits_only if self._on_gpu else self._stopwatch
+            run.step.timer = self._stopwatch.waits_only if self._on_gpu else self._stopwatch
             with Watch(self._train.device) as watch:
                 found.training = self._timed(islice(source, found.steps * run.train.passes))
             found.usage = watch.usage
             found.wait = self._stopwatch.seconds[Stage.WAIT] / found.usage.seconds
             if self._on_gpu:  # its stages one by one, each awaited
-                run.clock = self._stopwatch = Stopwatch(self._train.device)
+                run.step.timer = self._stopwatch = Stopwatch(self._train.device)
                 self._timed(islice(source, found.steps * run.train.passes))
-        run.clock = untimed
+        run.step.timer = untimed
         found.stages = {stage.value: seconds / found.steps for stage, seconds in self._stopwatch.seconds.items()}
 
     def _scoring(self) -> None:
@@ -224,10 +224,10 @@ class _Measuring:
 
     def _warm_up(self, batches: Iterator[Batch]) -> int:
         """Some steps; how many take as long as a measurement should, the same number in each process."""
-        self._run.learn(islice(batches, WARM_UP * self._run.train.passes), 0)
+        self._run.take_steps(islice(batches, WARM_UP * self._run.train.passes), 0)
         self._stopwatch.wait()
         began = time.perf_counter()
-        self._run.learn(islice(batches, self._run.train.passes), 0)
+        self._run.take_steps(islice(batches, self._run.train.passes), 0)
         self._stopwatch.wait()
         wanted = self._seconds / (time.perf_counter() - began)
         return int(self._run.ranks.of_lead(min(max(round(wanted), FEWEST), MOST)))
@@ -243,7 +243,7 @@ class _Measuring:
                 yield batch
 
         began = time.perf_counter()
-        self._run.learn(counted(), 0)
+        self._run.take_steps(counted(), 0)
         self._stopwatch.wait()
         return photos / (time.perf_counter() - began)
 

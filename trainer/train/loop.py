@@ -1,4 +1,4 @@
-"""One epoch after another: train, average, score on validation photos, checkpoint."""
+"""One epoch after another: train, score on validation photos, checkpoint."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -16,7 +17,6 @@ from torch.nn import functional
 
 from binwatch.spreadsheets import CsvWriter
 from trainer.config import Config
-from trainer.data.augment import augment
 from trainer.data.epochs import Batch, Batches, generator
 from trainer.disk import write_whole
 from trainer.distributed.context import ALONE, Ranks
@@ -26,12 +26,10 @@ from trainer.models.targets import classes_of, logits_in_classes
 from trainer.train import checkpoint
 from trainer.train.checkpoint import Checkpoint
 from trainer.train.losses import Loss
-from trainer.train.network import Network
-from trainer.train.optimiser import Average, optimiser, set_rates
-from trainer.train.predict import forward, logits_of, on_device
+from trainer.train.predict import logits_of
 from trainer.train.prefetch import feed
 from trainer.train.run_files import BEST, LAST, LOG
-from trainer.train.step_timer import Clock, Stage, untimed
+from trainer.train.step import TrainStep
 
 KEPT_FROM = "kept_from_epoch"
 """Fact of a run whose best.pt was lost: the first epoch that the best one is chosen from since then."""
@@ -57,21 +55,30 @@ class Run:
     ranks: Ranks = ALONE
     history: list[dict[str, float]] = field(default_factory=list)
     epoch: int = 0
-    clock: Clock = untimed
 
     def __post_init__(self) -> None:
-        learned, highest = self.model.answers.classes, self.config.model.highest
-        self.loss = Loss(self.config.train, self.weights, self.config.distil, learned, highest)
-        self.optimiser = optimiser(self.model, self.loaded, self.config.train)
-        # Network first: with several processes it gives all of them the first one's weights.
-        self.network = Network(self.model, self.config.train, self.ranks, features=self.train.features)
-        self.average = Average(self.model, self.config.train.ema)
+        config = self.config.train
+        loss = Loss(config, self.weights, self.config.distil, self.model.answers.classes, self.config.model.highest)
+        self.step = TrainStep(
+            self.model, self.loaded, loss, config, config.epochs * self.epoch_steps, ranks=self.ranks,
+            features=self.train.features,
+        )  # fmt: skip
+
+    @property
+    def epoch_steps(self) -> int:
+        """Steps of an epoch."""
+        return len(self.train) // self.train.passes
+
+    @property
+    def ema(self) -> Counter:
+        """The model with averaged weights, which is scored and kept."""
+        return cast(Counter, self.step.ema.module)
 
     def resume(self, saved: Checkpoint) -> None:
         """Continue where `saved` stopped, to the same result as if it had not."""
         self.model.load_state_dict(saved.training["model"])
-        self.average.model.load_state_dict(saved.weights)
-        self.optimiser.load_state_dict(saved.training["optimiser"])
+        self.ema.load_state_dict(saved.weights)
+        self.step.optimiser.load_state_dict(saved.training["optimiser"])
         self.history = list(saved.history)
         self.facts = saved.facts
         self.epoch = saved.epoch
@@ -103,22 +110,19 @@ class Run:
             self.save()
         return self.history[-1]
 
-    def learn(self, batches: Iterable[Batch], first: int) -> Tensor:
-        """Train on `batches`, the first of which begins step `first`; the sum of the steps' losses, of own photos."""
+    def take_steps(self, batches: Iterable[Batch], first: int) -> Tensor:
+        """Train on `batches`, the first of which begins step `first`; the sum of this process's parts of the losses."""
         self.model.train()
         total = torch.zeros((), device=self.config.train.device)
         passes = self.train.passes
-        for index, batch in enumerate(feed(batches, self.config.train.device, self.clock)):
-            last = (index + 1) % passes == 0
-            total += self._learn_batch(batch, last=last)
-            if last:
-                with self.clock(Stage.STEP):
-                    self._step(first + index // passes)
+        ahead = feed(batches, self.config.train.device, self.step.timer)
+        for step, batch in enumerate(ahead, start=first):
+            total += self.step(step, chain([batch], islice(ahead, passes - 1)), passes)
         return total
 
     def score(self) -> dict[str, float]:
         """Figures of the averaged weights on the validation photos, of all processes."""
-        own = torch.from_numpy(logits_of(self.average.model, self.validation, self.config.train))
+        own = torch.from_numpy(logits_of(self.ema, self.validation, self.config.train))
         logits = logits_in_classes(self.ranks.join(own))
         labels = classes_of(self.ranks.join(self.validation.quantities))
         error = (logits.argmax(dim=1) - labels).float()
@@ -145,10 +149,10 @@ class Run:
         """Write log and checkpoints."""
         self.facts["seconds"] = sum(row["seconds"] for row in self.history)
         learned = self.model.answers.classes
-        found = Checkpoint(self.config, self.epoch, self.average.model.state_dict(), self.history, self.facts, learned)
+        found = Checkpoint(self.config, self.epoch, self.ema.state_dict(), self.history, self.facts, learned)
         if self.best_epoch() == self.epoch:
             checkpoint.save(self.folder / BEST, found)
-        found.training = {"model": self.model.state_dict(), "optimiser": self.optimiser.state_dict()}
+        found.training = {"model": self.model.state_dict(), "optimiser": self.step.optimiser.state_dict()}
         checkpoint.save(self.folder / LAST, found)
         write_log(self.folder / LOG, self.history)
 
@@ -159,39 +163,14 @@ class Run:
 
     def _train(self, follow: Follow) -> float:
         """Mean loss of an epoch."""
-        steps = len(self.train) // self.train.passes
         what = f"epoch {self.epoch + 1}/{self.config.train.epochs}"
         batches = follow(self.train.epoch(self.epoch), self.train.photos, what)
-        return float(self.ranks.add(self.learn(batches, self.epoch * steps))) / steps
-
-    def _learn_batch(self, batch: Batch, *, last: bool) -> Tensor:
-        """One pass forwards and back; `last` of its step or not. The loss is a part of the step's."""
-        train = self.config.train
-        with self.clock(Stage.TRANSFER):
-            inputs = on_device(batch, train, features=self.train.features)
-        if batch.changes is not None:
-            with self.clock(Stage.AUGMENT):
-                inputs = augment(inputs, batch.changes)
-        with self.network.exchange(last):
-            with self.clock(Stage.FORWARD):
-                logits = forward(self.network, inputs, train)
-                loss = self.loss(logits, batch.quantities, batch.step, batch.teacher_probabilities)
-            with self.clock(Stage.BACKWARD):
-                # The processes' gradients are averaged, and here they are parts of a sum.
-                torch.autograd.backward(loss * self.ranks.size)
-        return loss.detach()
-
-    def _step(self, step: int) -> None:
-        config = self.config.train
-        set_rates(self.optimiser, config, step, config.epochs * (len(self.train) // self.train.passes))
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
-        self.optimiser.step()
-        self.optimiser.zero_grad(set_to_none=True)
-        self.average.update(self.model, step)
+        total = self.take_steps(batches, self.epoch * self.epoch_steps)
+        return float(self.ranks.add(total)) / self.epoch_steps
 
     def _share_statistics(self) -> None:
         """Batch norms keep statistics of the photos that their process saw: the mean of them has seen all photos."""
-        buffers = [*self.model.buffers(), *self.average.model.buffers()]
+        buffers = [*self.model.buffers(), *self.ema.buffers()]
         self.ranks.average([buffer for buffer in buffers if buffer.is_floating_point()])
 
 

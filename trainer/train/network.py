@@ -50,9 +50,9 @@ class Network:
         # Batches of an epoch have two sizes at most (see Cut): a quick program for each.
         self._call.compile(dynamic=False)
 
-    def exchange(self, last: bool) -> AbstractContextManager[None]:
-        """A context for a pass: only the last one of a step exchanges gradients, which are its sum."""
-        return nullcontext() if self._parallel is None or last else self._parallel.no_sync()
+    def synchronised(self, exchange: bool) -> AbstractContextManager[None]:
+        """A context for a forward and a backward pass that exchanges gradients among the processes, or does not."""
+        return nullcontext() if self._parallel is None or exchange else self._parallel.no_sync()
 
 
 def check_compiler(config: TrainConfig) -> None:

@@ -1,0 +1,88 @@
+"""One optimisation step: forward, backward, accumulate, clip, step, EMA."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from timm.utils.model_ema import ModelEmaV3
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
+
+from trainer.config import TrainConfig
+from trainer.data.augment import augment
+from trainer.data.epochs import Batch
+from trainer.distributed.context import Ranks
+from trainer.models.counter import Counter
+from trainer.train.losses import Loss
+from trainer.train.network import Network
+from trainer.train.optimiser import optimiser
+from trainer.train.predict import forward, on_device
+from trainer.train.scheduler import Scheduler
+from trainer.train.step_timer import Clock, Stage, untimed
+
+EMA_WARMUP = 9.0
+"""The decay of the averaged weights after n steps is (1 + n) / (10 + n), up to `train.ema`: fresh weights of the start
+are soon forgotten."""
+
+
+class TrainStep:
+    """What a step changes (the model's weights, the optimiser's state, the averaged weights), and what it needs for it.
+
+    `steps` are those of the whole run, which the learning rates follow. `loaded` are the weights that the model starts
+    from.
+    """
+
+    def __init__(
+        self,
+        model: Counter,
+        loaded: list[str],
+        loss: Loss,
+        config: TrainConfig,
+        steps: int,
+        *,
+        ranks: Ranks,
+        features: bool,
+    ) -> None:
+        self.model = model
+        self.optimiser = optimiser(model, loaded, config)
+        self.scheduler = Scheduler(self.optimiser, config, steps)
+        # Network first: with several processes it gives all of them the first one's weights.
+        self.network = Network(model, config, ranks, features=features)
+        # torch's own AveragedModel waits for the GPU in each step, since it counts steps in a tensor.
+        self.ema = ModelEmaV3(model, config.ema, use_warmup=True, warmup_gamma=EMA_WARMUP, warmup_power=1.0)
+        self.timer: Clock = untimed
+        self._loss = loss
+        self._config = config
+        self._ranks = ranks
+        self._features = features
+
+    def __call__(self, step: int, micro_batches: Iterable[Batch], accumulation_steps: int) -> Tensor:
+        """Take step number `step`, from 0, of so many micro-batches. Returns this process's part of the step's loss.
+
+        The loss is the mean over the photos of all micro-batches and processes. Each part of it is the sum over its own
+        photos, divided by the number of all: parts add up, wherever they are computed.
+        """
+        self.scheduler.set(step)
+        total = torch.zeros((), device=self._config.device)
+        for micro_step, batch in enumerate(micro_batches, start=1):
+            with self.timer(Stage.TRANSFER):
+                inputs = on_device(batch, self._config, features=self._features)
+            if batch.changes is not None:  # on a GPU augmentation costs the readers' cores nothing
+                with self.timer(Stage.AUGMENT):
+                    inputs = augment(inputs, batch.changes)
+            # Gradients accumulate in each process; only the last backward pass exchanges them.
+            with self.network.synchronised(micro_step == accumulation_steps):
+                with self.timer(Stage.FORWARD):
+                    logits = forward(self.network, inputs, self._config)
+                    loss = self._loss(logits, batch.quantities, batch.step, batch.teacher_probabilities)
+                with self.timer(Stage.BACKWARD):
+                    # DistributedDataParallel takes the mean over the processes, and these are parts of a sum.
+                    torch.autograd.backward(loss * self._ranks.size)
+            total += loss.detach()  # .item() would wait for a GPU
+        with self.timer(Stage.STEP):
+            clip_grad_norm_(self.model.parameters(), self._config.clip)
+            self.optimiser.step()
+            self.optimiser.zero_grad(set_to_none=True)  # frees their memory until the next backward pass
+            self.ema.update(self.model, step + 2)  # timm counts from 1, and takes the first for one before the warm-up
+        return total
