@@ -24,10 +24,10 @@ import torch
 
 from binwatch.cores import cores
 from trainer.config import AugmentConfig, Config, TrainConfig
-from trainer.data.batches import PhotoBatches
 from trainer.data.dataset import PhotoSet
-from trainer.data.epochs import Batch, Batches
 from trainer.data.index import Row
+from trainer.data.loader import Batch, Loader
+from trainer.data.photo_loader import PhotoLoader
 from trainer.data.source import open_source
 from trainer.data.split import Split
 from trainer.distributed import devices
@@ -40,12 +40,12 @@ class InMemory:
     """Photos as tensors where the network computes, not augmented: some batches, again and again."""
 
     features = False
-    passes = 1
+    accumulation_steps = 1
 
     def __init__(self, photos: PhotoSet, config: Config, batches: int) -> None:
         train = config.train
         size = min(train.batch_size, len(photos))
-        files = PhotoBatches(photos, size, seed=0, augment=None, shuffle=False, threads=train.readers)
+        files = PhotoLoader(photos, size, seed=0, augment=None, shuffle=False, threads=train.readers)
         self.quantities = files.quantities
         self._length = batches
         self._batches = [
@@ -72,7 +72,7 @@ class Pace:
     cpu_ms: float
 
 
-def pace(run: Run, batches: Batches, device: str) -> Pace:
+def pace(run: Run, batches: Loader, device: str) -> Pace:
     """Train one epoch on `batches`."""
     run.train = batches
     began, used = time.perf_counter(), time.process_time()
@@ -89,9 +89,9 @@ def main() -> None:
     devices.prepare(config.train)
     check_compiler(config.train)
     photos = _photos(options)
-    files = PhotoBatches(
+    files = PhotoLoader(
         replace(photos, rows=photos.rows * options.repeat), options.batch_size, seed=0, augment=AugmentConfig(),
-        shuffle=True, threads=options.readers, later=augments_on_device(config),
+        shuffle=True, threads=options.readers, deferred=augments_on_device(config),
     )  # fmt: skip
     memory = InMemory(photos, config, len(files))
     layout = torch.channels_last if config.train.channels_last else torch.contiguous_format

@@ -18,7 +18,7 @@ import torch
 
 from trainer.config import ModelConfig, TrainConfig
 from trainer.distributed import devices
-from trainer.distributed.context import ALONE
+from trainer.distributed.context import SINGLE_PROCESS
 from trainer.models import build
 from trainer.train.losses import Loss
 from trainer.train.network import Network
@@ -33,7 +33,7 @@ def step_of(architecture: str, size: int, config: TrainConfig) -> Callable[[], N
     if config.channels_last:
         model = model.to(memory_format=torch.channels_last)
     model.train()
-    network = Network(model, config, ALONE, features=False)
+    network = Network(model, config, SINGLE_PROCESS, features=False)
     chosen, loss = optimiser(model, [], config), Loss(config, highest=options.highest)
     photos = torch.randint(0, 256, (config.batch_size, size, size, 3), dtype=torch.uint8)
     quantities = torch.arange(config.batch_size) % 7

@@ -116,8 +116,8 @@ class TrainConfig(_Strict):
     """How long and how hard to train."""
 
     epochs: int = Field(12, ge=1, description="passes over the training photos")
-    batch_size: int = Field(64, ge=2, description="photos per forward pass")
-    accumulate: int = Field(1, ge=1, description="forward passes per step, where memory is short")
+    batch_size: int = Field(64, ge=2, description="photos per micro-batch")
+    accumulate: int = Field(1, ge=1, description="micro-batches per step (gradient accumulation), to save memory")
     optimiser: Literal["adamw", "adam", "sgd"] = Field("adamw", description="sgd has Nesterov momentum 0.9")
     learning_rate: float = Field(1e-3, gt=0, le=100, description="peak, for layers that start from nothing")
     pretrained_factor: float = Field(0.2, ge=0, le=1, description="pretrained layers learn this much slower")

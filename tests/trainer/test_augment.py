@@ -5,7 +5,7 @@ import torch
 
 from trainer.config import AugmentConfig
 from trainer.data.augment import augment, draw
-from trainer.data.epochs import generator
+from trainer.data.sampler import generator
 
 NOTHING = AugmentConfig(flip=False, zoom=0, shift=0, rotate=0, brightness=0, contrast=0)
 

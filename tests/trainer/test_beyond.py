@@ -22,7 +22,7 @@ from trainer.evaluation.metrics import counts_of, quantity_errors
 from trainer.evaluation.onnx_model import OnnxModel
 from trainer.evaluation.temperature import PriorShift, best_temperature, log_loss, softmax
 from trainer.models import build
-from trainer.models.answers import NEVER
+from trainer.models.class_mask import NEVER
 from trainer.models.targets import logits_in_classes, soft_targets
 from trainer.train import checkpoint
 from trainer.train.losses import Loss, at_least
@@ -77,7 +77,7 @@ def test_a_step_has_labels_of_both_kinds() -> None:
 
 def test_numbers_beyond_five_are_learned_all_or_none() -> None:
     model = build(ModelConfig(architecture="resnet50v2", weights="none", width=0.125)).eval()
-    model.answers.limit((1, 2, 3))
+    model.class_mask.limit((1, 2, 3))
     logits, _ = model(torch.zeros(1, 64, 64, 3, dtype=torch.uint8))
     assert (logits[0] == NEVER).tolist() == [True, False, False, False, *[True] * 18]
     targets = Loss(TrainConfig(), classes=(4, 5, 6), highest=HIGHEST).targets(torch.tensor([10]))

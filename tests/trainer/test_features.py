@@ -11,7 +11,7 @@ import pytest
 from tests.trainer.drawn import QUICK, Data
 from trainer.config import Config, assignment, read
 from trainer.data.dataset import PhotoSet, load_photos
-from trainer.data.epochs import Batch
+from trainer.data.loader import Batch
 from trainer.errors import DiskError
 from trainer.models import build
 from trainer.train import features

@@ -41,7 +41,7 @@ def test_no_step_waits_for_the_gpu(data: Data, tmp_path: Path, options: list[str
     config = config_of(data, *options)
     run = make_run(config, read_data(config.data, silent()), tmp_path, tmp_path / "features", silent())
     batches = endless(run.train)
-    steps = 2 * run.train.passes
+    steps = 2 * run.train.accumulation_steps
     run.take_steps(islice(batches, steps), 0)
     try:
         torch.cuda.set_sync_debug_mode("error")

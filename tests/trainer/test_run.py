@@ -139,8 +139,8 @@ def test_two_passes_a_step_are_one_of_both(data: Data, tmp_path: Path) -> None:
     """Where only the head learns, nothing depends on the other photos of a batch but the mean of the gradients."""
     same: dict[str, object] = {"model__freeze": "last", "model__dropout": 0.0, "train__epochs": 1}
     same |= {"augment__views": 1, "augment__flip": False}
-    for name, size, passes in (("one", 32, 1), ("two", 16, 2)):
-        config = config_of(data, **same, train__batch_size=size, train__accumulate=passes)
+    for name, size, accumulation_steps in (("one", 32, 1), ("two", 16, 2)):
+        config = config_of(data, **same, train__batch_size=size, train__accumulate=accumulation_steps)
         fit(config, tmp_path / name, Display(), cache=tmp_path / "features")
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     torch.testing.assert_close(one["head.embed.weight"], two["head.embed.weight"], rtol=1e-3, atol=1e-5)
@@ -339,7 +339,7 @@ def test_that_there_is_one_class_only_is_known_before_any_photo_is_decoded(
 
 
 def test_an_odd_photo_does_not_upset_a_batch_norm(data: Data, tmp_path: Path) -> None:
-    """Eleven photos in batches of two, or of three in two passes: one would be left alone."""
+    """Eleven photos in batches of two, or of three in two micro-batches: one would be left alone."""
     lines = data.index.read_text(encoding="utf-8").splitlines()
     splits = ["train"] * 11 + ["validation"] * 3 + ["test"] * 2
     rows = [f"{line},{split}" for line, split in zip(lines[1:17], splits, strict=True)]
@@ -349,10 +349,10 @@ def test_an_odd_photo_does_not_upset_a_batch_norm(data: Data, tmp_path: Path) ->
         data, data__index=index, data__split_column="split", train__epochs=1, model__head="capstone",
         model__freeze="layer4", augment__views=1,
     )  # fmt: skip
-    for size, passes in ((2, 1), (3, 2)):
-        options = config.train.model_copy(update={"batch_size": size, "accumulate": passes})
-        fit(config.model_copy(update={"train": options}), tmp_path / f"{size}-{passes}", Display())
-        assert checkpoint.load(tmp_path / f"{size}-{passes}" / LAST).epoch == 1
+    for size, accumulation_steps in ((2, 1), (3, 2)):
+        options = config.train.model_copy(update={"batch_size": size, "accumulate": accumulation_steps})
+        fit(config.model_copy(update={"train": options}), tmp_path / f"{size}-{accumulation_steps}", Display())
+        assert checkpoint.load(tmp_path / f"{size}-{accumulation_steps}" / LAST).epoch == 1
 
 
 def with_history(folder: Path, accuracies: list[float]) -> None:

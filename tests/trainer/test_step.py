@@ -9,8 +9,8 @@ import torch
 
 from tests.trainer.together import Tiny
 from trainer.config import ModelConfig, TrainConfig
-from trainer.data.epochs import Batch
-from trainer.distributed.context import ALONE
+from trainer.data.loader import Batch
+from trainer.distributed.context import SINGLE_PROCESS
 from trainer.models.counter import Counter
 from trainer.train.losses import Loss
 from trainer.train.step import TrainStep
@@ -26,7 +26,7 @@ def model() -> Counter:
 
 
 def step_of(model: Counter, config: TrainConfig = TRAIN) -> TrainStep:
-    return TrainStep(model, [], Loss(config), config, steps=10, ranks=ALONE, features=False)
+    return TrainStep(model, [], Loss(config), config, steps=10, context=SINGLE_PROCESS, features=False)
 
 
 def batches(parts: int) -> list[Batch]:

@@ -1,4 +1,4 @@
-"""What the processes of tests/trainer/test_ranks.py do; torchrun starts this file.
+"""What the processes of tests/trainer/test_distributed.py do; torchrun starts this file.
 
 together.py fits PHOTOS INDEX TEACHER FOLDER     several runs, one after the other
 together.py command ARGUMENTS                    `python -m trainer ARGUMENTS`; with BREAK=1 process 1 loses its photos
@@ -16,10 +16,10 @@ from torch import nn
 from binwatch.errors import PhotoError, Reason
 from trainer import __main__ as cli
 from trainer.config import Config, ModelConfig, read
-from trainer.data.batches import PhotoBatches
 from trainer.data.dataset import PhotoSet
+from trainer.data.photo_loader import PhotoLoader
 from trainer.display import Display, silent
-from trainer.distributed.context import ALONE, Ranks, joined
+from trainer.distributed.context import SINGLE_PROCESS, DistributedContext, joined
 from trainer.models.counter import Counter
 from trainer.train import fit as fitting
 from trainer.train.fit import fit, saved_run
@@ -32,7 +32,7 @@ EXACT: dict[str, Any] = {
 """A run that depends on nothing but the photos of each step: no batch norm, no dropout."""
 ALONE_32 = EXACT | {"train.batch_size": 32}
 SPREAD_32 = EXACT | {"train.batch_size": 8, "train.accumulate": 2}
-"""The same steps: 2 processes × 2 passes × 8 photos."""
+"""The same steps: 2 processes × 2 micro-batches × 8 photos."""
 NOISY: dict[str, Any] = {"train.batch_size": 16, "train.epochs": 2, "train.patience": 5, "model.dropout": 0.5}
 """A run with all that differs between processes."""
 
@@ -76,19 +76,19 @@ def config_of(photos: str, index: str, changes: dict[str, Any]) -> Config:
     return read(None, fixed | changes)
 
 
-def fits(photos: str, index: str, teacher: str, folder: Path, ranks: Ranks) -> None:
+def fits(photos: str, index: str, teacher: str, folder: Path, context: DistributedContext) -> None:
     taught = {"distil.teachers": [teacher]}
     use_tiny(norm=False)
-    fit(config_of(photos, index, SPREAD_32 | taught), folder / "spread", silent(), ranks=ranks)
+    fit(config_of(photos, index, SPREAD_32 | taught), folder / "spread", silent(), context=context)
     use_tiny(norm=True)
-    fit(config_of(photos, index, NOISY | FROZEN | taught), folder / "frozen", silent(), ranks=ranks)
+    fit(config_of(photos, index, NOISY | FROZEN | taught), folder / "frozen", silent(), context=context)
     config = config_of(photos, index, NOISY)
-    fit(config, folder / "one", silent(), ranks=ranks)
+    fit(config, folder / "one", silent(), context=context)
     try:
-        fit(config, folder / "two", silent(), ranks=ranks, after=interrupt)
+        fit(config, folder / "two", silent(), context=context, after=interrupt)
     except Interrupted:
-        saved = saved_run(folder / "two", ranks=ranks)
-        fit(saved.config, folder / "two", Display() if ranks.lead else silent(), saved=saved, ranks=ranks)
+        saved = saved_run(folder / "two", context=context)
+        fit(saved.config, folder / "two", Display() if context.is_main else silent(), saved=saved, context=context)
 
 
 def lose_photos() -> None:
@@ -97,21 +97,21 @@ def lose_photos() -> None:
     def gone(self: PhotoSet, key: str) -> None:
         raise PhotoError(Reason.EMPTY, "the file is empty")
 
-    def inputs(self: PhotoBatches, *arguments: Any) -> Any:
+    def inputs(self: PhotoLoader, *arguments: Any) -> Any:
         PhotoSet.decode = gone  # type: ignore[assignment]
         return before(self, *arguments)
 
-    before = PhotoBatches.inputs
-    PhotoBatches.inputs = inputs  # type: ignore[method-assign]
+    before = PhotoLoader.inputs
+    PhotoLoader.inputs = inputs  # type: ignore[method-assign]
 
 
 def main() -> None:
     what, *arguments = sys.argv[1:]
     if what == "fits":
-        with joined() as ranks:
-            assert ranks is not ALONE
+        with joined() as context:
+            assert context is not SINGLE_PROCESS
             photos, index, teacher, folder = arguments
-            fits(photos, index, teacher, Path(folder), ranks)
+            fits(photos, index, teacher, Path(folder), context)
         return
     if os.environ.get("BREAK") and os.environ["RANK"] == "1":
         lose_photos()

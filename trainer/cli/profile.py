@@ -46,13 +46,13 @@ def profile(
     from trainer.profile.measure import profile as run
     from trainer.profile.prices import costs, read_prices
 
-    with joined() as ranks:
+    with joined() as context:
         table, notes = read_prices(prices) if prices else ([], "")
         for file in filter(None, (json, png)):
             make_folder(file.parent)
-        display = Display() if ranks.lead else silent()
-        found = run(options, display, seconds=seconds, ranks=ranks)
-        if not ranks.lead:
+        display = Display() if context.is_main else silent()
+        found = run(options, display, seconds=seconds, context=context)
+        if not context.is_main:
             return
         cost = costs(found, table)
         show.show(found, cost, notes, Console())

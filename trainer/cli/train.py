@@ -78,13 +78,13 @@ def _fit(out: Path, options: Config | None, epochs: int | None, cache: Path | No
     from trainer.train.fit import fit as run
     from trainer.train.fit import saved_run
 
-    with joined() as ranks:
-        display = Display() if ranks.lead else silent()
+    with joined() as context:
+        display = Display() if context.is_main else silent()
         if options:
-            best = run(options, out, display, cache=cache, ranks=ranks)
+            best = run(options, out, display, cache=cache, context=context)
         else:
-            saved = saved_run(out, epochs, ranks)
-            best = run(saved.config, out, display, saved=saved, cache=cache, ranks=ranks)
+            saved = saved_run(out, epochs, context)
+            best = run(saved.config, out, display, saved=saved, cache=cache, context=context)
         display.say(f"best checkpoint: {best}")
 
 

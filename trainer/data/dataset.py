@@ -17,7 +17,7 @@ from trainer.config import DataConfig
 from trainer.data.index import Row, read_index
 from trainer.data.source import Source, open_source, prepared_quality
 from trainer.data.split import Split
-from trainer.distributed.context import ALONE, Ranks
+from trainer.distributed.context import SINGLE_PROCESS, DistributedContext
 from trainer.errors import DataError
 
 NAMED = 5
@@ -82,9 +82,9 @@ class PhotoSet:
     def where(self, wanted: Callable[[Row], bool]) -> PhotoSet:
         return replace(self, rows=tuple(row for row in self.rows if wanted(row)))
 
-    def share(self, ranks: Ranks) -> PhotoSet:
+    def share(self, context: DistributedContext) -> PhotoSet:
         """The part of one of several processes."""
-        return replace(self, rows=self.rows[ranks.share(len(self))])
+        return replace(self, rows=self.rows[context.shard(len(self))])
 
     def digest(self) -> str:
         """Changes when a photo comes, goes, or changes its size in bytes."""
@@ -131,30 +131,34 @@ Check = Callable[[Sequence[str]], Iterable[str]]
 """Wraps the keys of photos as they are decoded once (a progress bar)."""
 
 
-def load_dataset(config: DataConfig, check: Check | None = None, ranks: Ranks = ALONE) -> DataSet:
+def load_dataset(
+    config: DataConfig, check: Check | None = None, context: DistributedContext = SINGLE_PROCESS
+) -> DataSet:
     """Read index and photos, leave out what cannot be decoded, and split.
 
     Several processes decode a share each. Raises DataError if nothing is left, the training photos show one class only,
     or the processes do not have the same photos.
     """
-    present, missing = present_photos(config, ranks)
+    present, missing = present_photos(config, context)
     _check_classes(config, _by_split(present))  # known now, and not only after each photo was decoded
-    looked = look_at_each(config, present, check, ranks)
+    looked = look_at_each(config, present, check, context)
     splits = _by_split(looked.readable)
     _check_classes(config, splits)
     return DataSet(splits, missing, looked.unreadable, looked.copies())
 
 
 def load_photos(
-    config: DataConfig, check: Check | None = None, ranks: Ranks = ALONE
+    config: DataConfig, check: Check | None = None, context: DistributedContext = SINGLE_PROCESS
 ) -> tuple[PhotoSet, tuple[str, ...], dict[str, str]]:
     """Every photo of a known class that can be decoded; keys that are missing; keys that cannot be decoded → why."""
-    present, missing = present_photos(config, ranks)
-    looked = look_at_each(config, present.where(lambda row: row.of_a_class), check, ranks)
+    present, missing = present_photos(config, context)
+    looked = look_at_each(config, present.where(lambda row: row.of_a_class), check, context)
     return looked.readable, missing, looked.unreadable
 
 
-def present_photos(config: DataConfig, ranks: Ranks = ALONE) -> tuple[PhotoSet, tuple[str, ...]]:
+def present_photos(
+    config: DataConfig, context: DistributedContext = SINGLE_PROCESS
+) -> tuple[PhotoSet, tuple[str, ...]]:
     """Every photo that the index names and the source holds, not yet decoded; keys that are missing."""
     source = open_source(config.photos)
     rows = read_index(config)
@@ -164,7 +168,7 @@ def present_photos(config: DataConfig, ranks: Ranks = ALONE) -> tuple[PhotoSet, 
     present = PhotoSet(source, kept, config.size, config.jpeg_quality or None)
     if not present:
         raise DataError(f"{config.photos}: holds none of the photos of {config.labels}, such as {_some(missing)}")
-    _check_same(config, present, ranks)
+    _check_same(config, present, context)
     return present, missing
 
 
@@ -186,9 +190,11 @@ class Looked:
         return tuple(tuple(same) for same in rows.values() if len(same) > 1)
 
 
-def look_at_each(config: DataConfig, photos: PhotoSet, check: Check | None = None, ranks: Ranks = ALONE) -> Looked:
+def look_at_each(
+    config: DataConfig, photos: PhotoSet, check: Check | None = None, context: DistributedContext = SINGLE_PROCESS
+) -> Looked:
     """Decode each of `photos` once. Raises DataError if none can be."""
-    parts = ranks.gather(_look(photos.share(ranks), check or (lambda keys: keys)))
+    parts = context.all_gather(_look(photos.share(context), check or (lambda keys: keys)))
     unreadable: dict[str, str] = {key: reason for part, _ in parts for key, reason in part.items()}
     readable = photos.where(lambda row: row.key not in unreadable)
     if not readable:
@@ -220,11 +226,11 @@ def _part(photos: PhotoSet, split: Split) -> PhotoSet:
     return photos.where(lambda row: row.split is split and (split is Split.TRAIN or row.of_a_class))
 
 
-def _check_same(config: DataConfig, photos: PhotoSet, ranks: Ranks) -> None:
+def _check_same(config: DataConfig, photos: PhotoSet, context: DistributedContext) -> None:
     """Processes on other machines have folders of their own."""
-    if ranks.size > 1:
+    if context.world_size > 1:
         labels = hashlib.sha256(repr(photos.rows).encode()).hexdigest()
-        digests = ranks.gather([photos.digest(), labels])
+        digests = context.all_gather([photos.digest(), labels])
         other = next((rank for rank, digest in enumerate(digests) if digest != digests[0]), None)
         if other is not None:
             raise DataError(

@@ -10,19 +10,19 @@ from binwatch.counts import EVERY, class_of, names_of
 from trainer.config import DataConfig
 from trainer.data import index
 from trainer.data.dataset import DataSet, PhotoSet, load_dataset, load_photos
-from trainer.data.epochs import Batch
 from trainer.data.index import Row
+from trainer.data.loader import Batch
 from trainer.data.split import Split
 from trainer.display import Display
-from trainer.distributed.context import ALONE, Ranks
+from trainer.distributed.context import SINGLE_PROCESS, DistributedContext
 
 COPIES_NAMED = 3
 """Keys of one photo that a warning names."""
 
 
-def read_data(config: DataConfig, display: Display, ranks: Ranks = ALONE) -> DataSet:
+def read_data(config: DataConfig, display: Display, context: DistributedContext = SINGLE_PROCESS) -> DataSet:
     """The data set, with each photo decoded once to know that it can be."""
-    data = load_dataset(config, lambda keys: display.follow(keys, len(keys), "checking photos"), ranks)
+    data = load_dataset(config, lambda keys: display.follow(keys, len(keys), "checking photos"), context)
     say_left_out(config, data.missing, data.unreadable, display)
     counts = ", ".join(f"{len(data[split])} {split}" for split in Split)
     display.say(f"{counts} photos")

@@ -40,144 +40,148 @@ GRACE = timedelta(seconds=10)
 
 
 @dataclass(frozen=True, slots=True)
-class Ranks:
-    """This process among the `size` processes of a run. The default is a run of one process."""
+class DistributedContext:
+    """This process among the `world_size` processes of a run. The default is a run of one process."""
 
     rank: int = 0
-    size: int = 1
-    local: int = 0
+    world_size: int = 1
+    local_rank: int = 0
     """Number of this process on its machine, and of the GPU that it takes."""
 
     @property
-    def lead(self) -> bool:
-        """The one process that prints, and writes checkpoints."""
+    def is_main(self) -> bool:
+        """Whether this is the main process, which alone prints and writes checkpoints."""
         return self.rank == 0
 
-    def share(self, count: int) -> slice:
+    def shard(self, count: int) -> slice:
         """This process's part of `count` things. All parts together are everything, once."""
-        return slice(self.rank * count // self.size, (self.rank + 1) * count // self.size)
+        return slice(self.rank * count // self.world_size, (self.rank + 1) * count // self.world_size)
 
-    def add(self, values: Tensor) -> Tensor:
+    def all_reduce(self, values: Tensor) -> Tensor:
         """The sum of all processes' `values`, in place, with the same bits in each process."""
-        if self.size > 1:
+        if self.world_size > 1:
             dist.all_reduce(values)
         return values
 
-    def average(self, tensors: Sequence[Tensor]) -> None:
+    def all_reduce_mean(self, tensors: Sequence[Tensor]) -> None:
         """Replace each by the mean over all processes."""
-        if self.size > 1 and tensors:
-            flat = self.add(torch.cat([tensor.flatten() for tensor in tensors])) / self.size
+        if self.world_size > 1 and tensors:
+            flat = self.all_reduce(torch.cat([tensor.flatten() for tensor in tensors])) / self.world_size
             parts = torch.split(flat, [tensor.numel() for tensor in tensors])
             for tensor, part in zip(tensors, parts, strict=True):
                 tensor.copy_(part.view_as(tensor))
 
-    def join(self, rows: Tensor) -> Tensor:
+    def all_gather_rows(self, rows: Tensor) -> Tensor:
         """Rows of all processes, in the order of their ranks. `rows` is on the CPU, (own rows, …)."""
-        if self.size == 1:
+        if self.world_size == 1:
             return rows
-        counts = self.gather(len(rows))
+        counts = self.all_gather(len(rows))
         before = sum(counts[: self.rank])
         whole = rows.new_zeros((sum(counts), *rows.shape[1:]))
         whole[before : before + len(rows)] = rows
-        return self.add(whole)
+        return self.all_reduce(whole)
 
-    def gather(self, found: Any) -> list[Any]:
+    def all_gather(self, found: Any) -> list[Any]:
         """What each process found, by rank; anything that JSON can say (no pickle goes over the wire)."""
-        if self.size == 1:
+        if self.world_size == 1:
             return [found]
         own = torch.from_numpy(np.frombuffer(json.dumps(found).encode(), np.uint8).copy())
-        sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
+        sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(self.world_size)]
         dist.all_gather(sizes, torch.tensor([len(own)]))
         longest = max(int(size) for size in sizes)
-        texts = [torch.zeros(longest, dtype=torch.uint8) for _ in range(self.size)]
+        texts = [torch.zeros(longest, dtype=torch.uint8) for _ in range(self.world_size)]
         dist.all_gather(texts, torch.cat([own, own.new_zeros(longest - len(own))]))
         pairs = zip(texts, sizes, strict=True)
         return [json.loads(text[: int(size)].numpy().tobytes()) for text, size in pairs]
 
-    def of_lead(self, found: Any) -> Any:
-        """What the leading process found."""
-        return self.gather(found if self.lead else None)[0]
+    def broadcast(self, found: Any) -> Any:
+        """What the main process found."""
+        return self.all_gather(found if self.is_main else None)[0]
 
-    def read(self, file: Path) -> bytes:
-        """A file as the leading process reads it: the others may be on machines that do not have it."""
-        if self.size == 1:
+    def barrier(self) -> None:
+        """Wait until all processes are here."""
+        self.all_gather(None)
+
+    def read_on_main(self, file: Path) -> bytes:
+        """A file as the main process reads it: the others may be on machines that do not have it."""
+        if self.world_size == 1:
             return file.read_bytes()
-        content = torch.from_numpy(np.frombuffer(file.read_bytes() if self.lead else b"", np.uint8).copy())
-        size = self.of_lead(len(content))
-        content = content if self.lead else torch.zeros(size, dtype=torch.uint8)
+        content = torch.from_numpy(np.frombuffer(file.read_bytes() if self.is_main else b"", np.uint8).copy())
+        size = self.broadcast(len(content))
+        content = content if self.is_main else torch.zeros(size, dtype=torch.uint8)
         dist.broadcast(content, src=0)
         return content.numpy().tobytes()
 
     @contextmanager
-    def first_here(self) -> Iterator[None]:
+    def local_main_first(self) -> Iterator[None]:
         """Each machine's first process does this before its others, which find what it left on the disk."""
-        if self.local:
-            self.gather(None)
+        if self.local_rank:
+            self.barrier()
         yield
-        if not self.local:
-            self.gather(None)
+        if not self.local_rank:
+            self.barrier()
 
 
-ALONE = Ranks()
+SINGLE_PROCESS = DistributedContext()
 
 
-def of_environment() -> Ranks:
+def from_environment() -> DistributedContext:
     """This process by its environment variables. Raises ConfigError if some of them are missing."""
-    return Ranks(*environment.place()) if environment.several_processes() else ALONE
+    return DistributedContext(*environment.place()) if environment.several_processes() else SINGLE_PROCESS
 
 
 @contextmanager
-def joined() -> Iterator[Ranks]:
+def joined() -> Iterator[DistributedContext]:
     """Meet the other processes, if there are others; the first error in one of them ends all.
 
     The process that failed first raises its error, which then names it; the others exit with status 1 and say nothing.
     """
-    ranks = of_environment()
-    if ranks.size == 1:
-        yield ranks
+    context = from_environment()
+    if context.world_size == 1:
+        yield context
         return
-    store = _meet(ranks)
+    store = _meet(context)
     try:
-        yield ranks
+        yield context
     except Exception as error:
-        raise _reason(error, ranks, store) from error
+        raise _reason(error, context, store) from error
     dist.destroy_process_group()
 
 
-def _meet(ranks: Ranks) -> Store:
+def _meet(context: DistributedContext) -> Store:
     # What is on the CPU (figures, file contents, networks on machines without a GPU) goes by gloo.
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     try:
         store: Store = next(rendezvous("env://", timeout=MEETING))[0]
-        dist.init_process_group(backend, store=store, rank=ranks.rank, world_size=ranks.size, timeout=TIMEOUT)
+        dist.init_process_group(backend, store=store, rank=context.rank, world_size=context.world_size, timeout=TIMEOUT)
     except (RuntimeError, ValueError) as error:
         where = environment.address()
-        raise RankError(f"{_name(ranks)}: did not meet the others at {where} ({_line(error)})") from error
+        raise RankError(f"{_name(context)}: did not meet the others at {where} ({_line(error)})") from error
     return store
 
 
-def _reason(error: Exception, ranks: Ranks, store: Store) -> BaseException:
+def _reason(error: Exception, context: DistributedContext, store: Store) -> BaseException:
     """The error that this process ends with: none of its own if another failed before."""
     try:
-        first = store.compare_set(FAILED, "", str(ranks.rank)).decode()
-        if first != str(ranks.rank):
+        first = store.compare_set(FAILED, "", str(context.rank)).decode()
+        if first != str(context.rank):
             # torchrun ends all when one has ended: let that be the one that has something to say.
             store.wait([NEVER], GRACE)
     except RuntimeError:  # nothing came, or the process that kept the store is gone, and has said why
         return SystemExit(1)
     if isinstance(error, BinwatchError):
-        return RankError(f"{_name(ranks)}: {error}")
+        return RankError(f"{_name(context)}: {error}")
     if isinstance(error, dist.DistError) or "gloo" in str(error):
         return RankError(
-            f"{_name(ranks)}: lost another process ({_line(error)}); if it said nothing, it was killed from outside,"
+            f"{_name(context)}: lost another process ({_line(error)}); if it said nothing, it was killed from outside,"
             " for example for want of memory"
         )
-    error.add_note(f"in {_name(ranks)}")
+    error.add_note(f"in {_name(context)}")
     return error
 
 
-def _name(ranks: Ranks) -> str:
-    return f"process {ranks.rank} of {ranks.size} on {socket.gethostname()}"
+def _name(context: DistributedContext) -> str:
+    return f"process {context.rank} of {context.world_size} on {socket.gethostname()}"
 
 
 def _line(error: Exception) -> str:

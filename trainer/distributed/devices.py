@@ -10,23 +10,23 @@ import torch
 from binwatch.cores import cores
 from trainer.config import Config, TrainConfig
 from trainer.display import Display
-from trainer.distributed.context import ALONE, Ranks
+from trainer.distributed.context import SINGLE_PROCESS, DistributedContext
 from trainer.errors import ConfigError
 
 
-def chosen(config: Config, display: Display, ranks: Ranks = ALONE) -> Config:
+def chosen(config: Config, display: Display, context: DistributedContext = SINGLE_PROCESS) -> Config:
     """The configuration with what train.device=auto comes to, which is what checkpoints keep.
 
     Processes take a GPU each, or none of them does: a machine without one would take far longer for its share.
     """
     if config.train.device != "auto":
         return config
-    device = "cuda" if all(ranks.gather(torch.cuda.device_count() > 0)) else "cpu"
+    device = "cuda" if all(context.all_gather(torch.cuda.device_count() > 0)) else "cpu"
     display.say(f"train.device=auto: {device}")
     return config.model_copy(update={"train": config.train.model_copy(update={"device": device})})
 
 
-def prepare(config: TrainConfig, ranks: Ranks = ALONE) -> None:
+def prepare(config: TrainConfig, context: DistributedContext = SINGLE_PROCESS) -> None:
     """Number of threads, which GPU and how it computes, and what makes runs repeatable.
 
     Raises ConfigError if there is no such GPU.
@@ -34,8 +34,8 @@ def prepare(config: TrainConfig, ranks: Ranks = ALONE) -> None:
     # Torch takes a thread for each core of the machine, however few of them a container's quota grants.
     torch.set_num_threads(config.threads or min(torch.get_num_threads(), cores()))
     if torch.device(config.device).type == "cuda":
-        _choose_gpu(config.device, ranks)
-        # Batches have two sizes at most (see Cut): cuDNN tries all algorithms for each once, and keeps the quickest.
+        _choose_gpu(config.device, context)
+        # Batches have two sizes at most (see Sampler): cuDNN tries all algorithms once for each, and keeps the best.
         torch.backends.cudnn.benchmark = True
         # TF32 for products, as convolutions have it anyway: of what is not in bf16, and all with train.precision=fp32.
         torch.set_float32_matmul_precision("high")
@@ -49,16 +49,16 @@ def where_possible(config: TrainConfig) -> TrainConfig:
     return config
 
 
-def _choose_gpu(device: str, ranks: Ranks) -> None:
+def _choose_gpu(device: str, context: DistributedContext) -> None:
     """Where several processes share a machine, "cuda" means another GPU in each."""
     found = torch.cuda.device_count()
     if not found:
         raise ConfigError(f"train.device={device}: torch sees no GPU here; set train.device=cpu, or check nvidia-smi")
     wanted = torch.device(device).index
-    if ranks.size > 1:
+    if context.world_size > 1:
         if wanted is not None:
             raise ConfigError(f"train.device={device}: with several processes say cuda; each takes a GPU of its own")
-        wanted = ranks.local
+        wanted = context.local_rank
     if wanted is not None and wanted >= found:
         raise ConfigError(f"train.device={device}: this machine has {found} GPUs, and GPU {wanted} is not among them")
     torch.cuda.set_device(wanted or 0)

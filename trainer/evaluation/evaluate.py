@@ -16,10 +16,10 @@ from binwatch.bundle import CARD, Bundle, Metrics, Precision, QuantityErrors
 from binwatch.counts import EVERY, MORE, in_classes, names_of
 from trainer.config import DataConfig, TrainConfig
 from trainer.data import folders
-from trainer.data.batches import PhotoBatches
 from trainer.data.dataset import DataSet, PhotoSet
-from trainer.data.epochs import Batch
+from trainer.data.loader import Batch
 from trainer.data.loading import follow, read_data, read_photos
+from trainer.data.photo_loader import PhotoLoader
 from trainer.data.split import ALL, Split
 from trainer.disk import write_whole
 from trainer.display import Display
@@ -207,7 +207,7 @@ def bundle_probabilities(
 
 def torch_logits(model: Counter, photos: PhotoSet, config: TrainConfig, display: Display) -> npt.NDArray[np.float32]:
     """Logits of photos, float32 (photos, quantities), with a progress bar."""
-    batches = PhotoBatches(photos, 16, seed=0, augment=None, shuffle=False, threads=config.readers)
+    batches = PhotoLoader(photos, 16, seed=0, augment=None, shuffle=False, threads=config.readers)
 
     def bar(found: Iterator[Batch]) -> Iterator[Batch]:
         return follow(display, found, len(photos), "counting")

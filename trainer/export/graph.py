@@ -29,13 +29,13 @@ class Deployed(nn.Module):
         self.normalise = counter.normalise
         self.backbone = simplified(counter.backbone)
         self.head = counter.head
-        self.answers = counter.answers
+        self.class_mask = counter.class_mask
         self.temperature = temperature
         self.register_buffer("shift", torch.from_numpy(shift).float())
 
     def forward(self, photos: Tensor) -> tuple[Tensor, Tensor]:
         logits, embedding = self.head(self.backbone(self.normalise(photos)))
-        return torch.softmax(self.answers(logits / self.temperature + self.shift), dim=1), embedding
+        return torch.softmax(self.class_mask(logits / self.temperature + self.shift), dim=1), embedding
 
 
 def write_onnx(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from trainer.config import ModelConfig
 from trainer.errors import ConfigError
-from trainer.models.answers import Answers
+from trainer.models.class_mask import ClassMask
 from trainer.models.heads import head
 
 
@@ -56,7 +56,7 @@ class Counter(nn.Module):
         self.backbone = backbone
         self.head = head(steps.channels, config)
         self.quantities = config.quantities
-        self.answers = Answers(config.quantities)
+        self.class_mask = ClassMask(config.quantities)
         self.frozen = frozen_units(list(steps.units()), config.freeze)
         for step in self.frozen_steps():
             step.requires_grad_(False)
@@ -76,7 +76,7 @@ class Counter(nn.Module):
         for step in self._steps()[len(self.frozen) :]:
             x = step(x)
         logits, embedding = self.head(x)
-        return self.answers(logits), embedding
+        return self.class_mask(logits), embedding
 
     def train(self, mode: bool = True) -> Counter:
         """As in torch, but the frozen part keeps the statistics of its norms."""

@@ -17,15 +17,16 @@ import torch
 from binwatch import image
 from trainer.config import Config
 from trainer.data.augment import augment, draw
-from trainer.data.batches import PhotoBatches
 from trainer.data.dataset import DataSet, PhotoSet, check_quality, look_at_each, present_photos
-from trainer.data.epochs import Batch, Batches, generator
+from trainer.data.loader import Batch, Loader
 from trainer.data.loading import follow, say_left_out
+from trainer.data.photo_loader import PhotoLoader
 from trainer.data.read_ahead import AHEAD
+from trainer.data.sampler import generator
 from trainer.data.split import Split
 from trainer.display import Display
 from trainer.distributed import devices
-from trainer.distributed.context import ALONE, Ranks
+from trainer.distributed.context import SINGLE_PROCESS, DistributedContext
 from trainer.errors import DataError
 from trainer.profile.usage import Machine, Usage, Watch, machine
 from trainer.train import features
@@ -113,20 +114,22 @@ class Profile:
         return asdict(self) | {"epoch_seconds": self.epoch_seconds, "once_seconds": self.once_seconds}
 
 
-def profile(config: Config, display: Display, *, seconds: float = 15.0, ranks: Ranks = ALONE) -> Profile:
+def profile(
+    config: Config, display: Display, *, seconds: float = 15.0, context: DistributedContext = SINGLE_PROCESS
+) -> Profile:
     """Measure for about `seconds` each: reading alone, the network alone, and both as they train.
 
     Nothing is kept: the network learns a little and is forgotten. Raises what `fit` would raise.
     """
-    config = devices.chosen(config, display, ranks)
-    devices.prepare(config.train, ranks)
+    config = devices.chosen(config, display, context)
+    devices.prepare(config.train, context)
     check_compiler(config.train)
     check_quality(config.data)
-    every, _ = present_photos(config.data, ranks)
-    found = Profile(machine(config.train.device), _facts(config, ranks), _counts(every), _mean_bytes(every))
-    data = _sample(config, every, found, display, ranks)
+    every, _ = present_photos(config.data, context)
+    found = Profile(machine(config.train.device), _facts(config, context), _counts(every), _mean_bytes(every))
+    data = _sample(config, every, found, display, context)
     with TemporaryDirectory() as folder:
-        run = _run(config, data, Path(folder), found, display, ranks)
+        run = _run(config, data, Path(folder), found, display, context)
         _Measuring(run, data, found, display, seconds).all()
     return found
 
@@ -166,27 +169,27 @@ class _Measuring:
             photos, began = 0, time.perf_counter()
             while (passed := time.perf_counter() - began) < self._seconds / 2 or not photos:
                 photos += next(source).photos
-        speeds = self._run.ranks.gather(photos / passed)
+        speeds = self._run.context.all_gather(photos / passed)
         return float(sum(speeds) / len(speeds))
 
-    def _batches(self, readers: int) -> Batches:
+    def _batches(self, readers: int) -> Loader:
         """The run's photos by another number of threads; in small batches, so that few are half-read at the end."""
         run, train = self._run, self._train
         if run.train.features:
             return run.train
-        return PhotoBatches(
+        return PhotoLoader(
             self._data[Split.TRAIN], min(READ_TOGETHER, train.batch_size), seed=train.seed, augment=run.config.augment,
-            shuffle=True, threads=readers, ranks=run.ranks, later=augments_on_device(run.config),
+            shuffle=True, threads=readers, context=run.context, deferred=augments_on_device(run.config),
         )  # fmt: skip
 
     def _network(self) -> float:
         """On photos in memory, again and again. They are changed as they are when they train on the device."""
         self._say("network alone, on photos in memory")
         with closing(endless(self._run.train)) as source:
-            kept = list(islice(source, max(KEPT, self._run.train.passes)))
-        kept = kept[: len(kept) // self._run.train.passes * self._run.train.passes]
+            kept = list(islice(source, max(KEPT, self._run.train.accumulation_steps)))
+        kept = kept[: len(kept) // self._run.train.accumulation_steps * self._run.train.accumulation_steps]
         steps = self._warm_up(cycle(kept))
-        return self._timed(islice(cycle(kept), steps * self._run.train.passes))
+        return self._timed(islice(cycle(kept), steps * self._run.train.accumulation_steps))
 
     def _training(self) -> None:
         self._say("training")
@@ -195,12 +198,12 @@ class _Measuring:
             found.steps = self._warm_up(source)
             run.step.timer = self._stopwatch.waits_only if self._on_gpu else self._stopwatch
             with Watch(self._train.device) as watch:
-                found.training = self._timed(islice(source, found.steps * run.train.passes))
+                found.training = self._timed(islice(source, found.steps * run.train.accumulation_steps))
             found.usage = watch.usage
             found.wait = self._stopwatch.seconds[Stage.WAIT] / found.usage.seconds
             if self._on_gpu:  # its stages one by one, each awaited
                 run.step.timer = self._stopwatch = Stopwatch(self._train.device)
-                self._timed(islice(source, found.steps * run.train.passes))
+                self._timed(islice(source, found.steps * run.train.accumulation_steps))
         run.step.timer = untimed
         found.stages = {stage.value: seconds / found.steps for stage, seconds in self._stopwatch.seconds.items()}
 
@@ -214,7 +217,7 @@ class _Measuring:
     def _saving(self) -> None:
         self._run.epoch = 1
         began = time.perf_counter()
-        if self._run.ranks.lead:
+        if self._run.context.is_main:
             self._run.save()
         self._found.saving_seconds = time.perf_counter() - began
 
@@ -224,13 +227,13 @@ class _Measuring:
 
     def _warm_up(self, batches: Iterator[Batch]) -> int:
         """Some steps; how many take as long as a measurement should, the same number in each process."""
-        self._run.take_steps(islice(batches, WARM_UP * self._run.train.passes), 0)
+        self._run.take_steps(islice(batches, WARM_UP * self._run.train.accumulation_steps), 0)
         self._stopwatch.wait()
         began = time.perf_counter()
-        self._run.take_steps(islice(batches, self._run.train.passes), 0)
+        self._run.take_steps(islice(batches, self._run.train.accumulation_steps), 0)
         self._stopwatch.wait()
         wanted = self._seconds / (time.perf_counter() - began)
-        return int(self._run.ranks.of_lead(min(max(round(wanted), FEWEST), MOST)))
+        return int(self._run.context.broadcast(min(max(round(wanted), FEWEST), MOST)))
 
     def _timed(self, batches: Iterable[Batch]) -> float:
         """Photos per second of training on `batches`."""
@@ -251,7 +254,7 @@ class _Measuring:
         self._display.say(f"measuring: {what}")
 
 
-def endless(batches: Batches) -> Generator[Batch]:
+def endless(batches: Loader) -> Generator[Batch]:
     """One epoch after another."""
     for number in count():
         yield from batches.epoch(number)
@@ -282,10 +285,10 @@ def _clocked(work: Callable[[], Any]) -> tuple[Any, float]:
     return found, time.perf_counter() - began
 
 
-def _sample(config: Config, every: PhotoSet, found: Profile, display: Display, ranks: Ranks) -> DataSet:
+def _sample(config: Config, every: PhotoSet, found: Profile, display: Display, context: DistributedContext) -> DataSet:
     """Some photos of each split, decoded once, as `fit` decodes all before it trains."""
     train, validation = (_part(every, split) for split in (Split.TRAIN, Split.VALIDATION))
-    train = _some(train, max(SAMPLE_FROZEN if config.model.freeze else SAMPLE, _step(config, ranks)))
+    train = _some(train, max(SAMPLE_FROZEN if config.model.freeze else SAMPLE, _step(config, context)))
     validation = _some(validation, VALIDATION)
     chosen = replace(every, rows=train.rows + validation.rows)
 
@@ -293,7 +296,7 @@ def _sample(config: Config, every: PhotoSet, found: Profile, display: Display, r
         return display.follow(keys, len(keys), "checking a sample of the photos")
 
     with Watch(config.train.device) as watch:
-        looked = look_at_each(config.data, chosen, bar, ranks)
+        looked = look_at_each(config.data, chosen, bar, context)
     found.checking = len(chosen) / watch.usage.seconds
     found.first_disk_mb_per_second = watch.usage.disk_mb_per_second
     say_left_out(config.data, (), looked.unreadable, display)
@@ -301,12 +304,12 @@ def _sample(config: Config, every: PhotoSet, found: Profile, display: Display, r
     for split in (Split.TRAIN, Split.VALIDATION):
         if not parts[split]:
             raise DataError(f"{config.data.labels}: no photo falls into the {split} split; more photos are needed")
-    parts[Split.TRAIN] = _whole_steps(parts[Split.TRAIN], _step(config, ranks), repeat=not config.model.freeze)
+    parts[Split.TRAIN] = _whole_steps(parts[Split.TRAIN], _step(config, context), repeat=not config.model.freeze)
     return DataSet(parts, (), looked.unreadable)
 
 
-def _step(config: Config, ranks: Ranks) -> int:
-    return config.train.batch_size * config.train.accumulate * ranks.size
+def _step(config: Config, context: DistributedContext) -> int:
+    return config.train.batch_size * config.train.accumulate * context.world_size
 
 
 def _whole_steps(photos: PhotoSet, step: int, *, repeat: bool) -> PhotoSet:
@@ -327,16 +330,18 @@ def _some(photos: PhotoSet, most: int) -> PhotoSet:
     return replace(photos, rows=tuple(photos.rows[place] for place in chosen))
 
 
-def _run(config: Config, data: DataSet, folder: Path, found: Profile, display: Display, ranks: Ranks) -> Run:
+def _run(
+    config: Config, data: DataSet, folder: Path, found: Profile, display: Display, context: DistributedContext
+) -> Run:
     """A run as `fit` makes it. Features of frozen layers are computed now, and some again by the clock."""
-    run = make_run(config, data, folder, folder / "features", display, ranks)
+    run = make_run(config, data, folder, folder / "features", display, context)
     if run.train.features:
         some, views = _some(data[Split.TRAIN], TIMED_FEATURES), min(config.augment.views, 2)  # unchanged and augmented
 
         def bar(batches: Iterator[Batch], photos: int, what: str) -> Iterator[Batch]:
             return follow(display, batches, photos, f"again: {what}")
 
-        with ranks.first_here():
+        with context.local_main_first():
             began = time.perf_counter()
             features.compute(run.model, some, config, views, folder / "again", bar)
             found.features = views * len(some) / (time.perf_counter() - began)
@@ -345,7 +350,7 @@ def _run(config: Config, data: DataSet, folder: Path, found: Profile, display: D
     return run
 
 
-def _facts(config: Config, ranks: Ranks) -> dict[str, Any]:
+def _facts(config: Config, context: DistributedContext) -> dict[str, Any]:
     model, train = config.model, config.train
     return {
         "model.architecture": model.architecture,
@@ -358,7 +363,7 @@ def _facts(config: Config, ranks: Ranks) -> dict[str, Any]:
         "train.accumulate": train.accumulate,
         "train.readers": train.readers,
         "augment.views": config.augment.views,
-        "processes": ranks.size,
+        "processes": context.world_size,
         "hardware": devices.hardware(train),
     }
 

@@ -58,13 +58,13 @@ def run(layout: Layout, display: Display) -> None:
     config = configuration(layout)
     options = export_options(layout)  # a mistake is known before the epochs
     folder = layout.checkpoints
-    with joined() as ranks:
-        shown = display if ranks.lead else silent()
+    with joined() as context:
+        shown = display if context.is_main else silent()
         # SageMaker brings checkpoints back to every machine; what the first one has counts.
-        saved = saved_run(folder, ranks=ranks) if ranks.of_lead((folder / LAST).exists()) else None
-        after = _say if ranks.lead else _say_nothing
-        best = fit(saved.config if saved else config, folder, shown, saved=saved, after=after, ranks=ranks)
-    if ranks.lead:
+        saved = saved_run(folder, context=context) if context.broadcast((folder / LAST).exists()) else None
+        after = _say if context.is_main else _say_nothing
+        best = fit(saved.config if saved else config, folder, shown, saved=saved, after=after, context=context)
+    if context.is_main:
         _finish(layout, best, options, display)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from binwatch.counts import EVERY, HIGHEST
 from trainer.config import Config
 from trainer.disk import sync
-from trainer.distributed.context import ALONE, Ranks
+from trainer.distributed.context import SINGLE_PROCESS, DistributedContext
 from trainer.errors import CheckpointError
 from trainer.models import build
 from trainer.models.counter import Counter
@@ -46,7 +46,7 @@ class Checkpoint:
     def model(self) -> Counter:
         """The network with its averaged weights, ready for evaluation."""
         model = build(self.config.model)
-        model.answers.limit(self.classes)
+        model.class_mask.limit(self.classes)
         try:
             model.load_state_dict(self.weights)
         except RuntimeError as error:
@@ -81,15 +81,15 @@ def save(file: Path, checkpoint: Checkpoint) -> None:
     partial.replace(file)
 
 
-def load(file: Path, ranks: Ranks = ALONE) -> Checkpoint:
+def load(file: Path, context: DistributedContext = SINGLE_PROCESS) -> Checkpoint:
     """Read a checkpoint. Raises CheckpointError if it is missing, damaged or of another release.
 
-    Of several processes only the leading one needs the file.
+    Of several processes only the main one needs the file.
     """
-    if ranks.lead:
+    if context.is_main:
         check_checkpoint(file)
     try:
-        content = torch.load(_content(file, ranks), map_location="cpu", weights_only=True)
+        content = torch.load(_content(file, context), map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises pickle, zip, key and runtime errors, by the kind of damage
         raise CheckpointError(
             f"{file}: is not a checkpoint, or is damaged; give a best.pt or last.pt that fit has written"
@@ -115,5 +115,5 @@ def load(file: Path, ranks: Ranks = ALONE) -> Checkpoint:
     )
 
 
-def _content(file: Path, ranks: Ranks) -> Path | io.BytesIO:
-    return file if ranks.size == 1 else io.BytesIO(ranks.read(file))
+def _content(file: Path, context: DistributedContext) -> Path | io.BytesIO:
+    return file if context.world_size == 1 else io.BytesIO(context.read_on_main(file))

@@ -19,12 +19,12 @@ from binwatch.counts import names_of
 from trainer.config import Config, DataConfig
 from trainer.data import index
 from trainer.data.dataset import PhotoSet
-from trainer.distributed.context import ALONE, Ranks
+from trainer.distributed.context import SINGLE_PROCESS, DistributedContext
 from trainer.errors import CheckpointError, ConfigError
 from trainer.models.counter import Counter
 from trainer.train import checkpoint, features
 from trainer.train.checkpoint import Checkpoint
-from trainer.train.features import Progress, Seen
+from trainer.train.features import FeatureExtractor, Progress
 from trainer.train.predict import Logits, forward
 from trainer.train.run_files import BEST
 
@@ -74,7 +74,7 @@ class Teachers:
     def check_answers(self, classes: Sequence[int]) -> None:
         """Raises ConfigError if one of them cannot answer a class that is learned here: it would teach never to."""
         for each in self._teachers:
-            unknown = [index for index in classes if index not in each.model.answers.classes]
+            unknown = [index for index in classes if index not in each.model.class_mask.classes]
             if unknown:
                 raise ConfigError(
                     f"distil.teachers: {each.name} cannot answer {names_of(unknown)}, which training photos show here;"
@@ -93,12 +93,14 @@ class Teachers:
             ways = (pixels, pixels.flip(2))
             return torch.stack([forward(network, each, self._config.train) for each in ways], dim=1)
 
-        seen = Seen(f"teacher {teacher.name}", both, teacher.digest)
+        seen = FeatureExtractor(f"teacher {teacher.name}", both, teacher.digest)
         theirs = replace(photos, size=teacher.data.size, jpeg_quality=teacher.data.jpeg_quality or None)
-        return features.in_views(seen, theirs, self._config, 1, folder, progress)[0]
+        return features.compute_views(seen, theirs, self._config, 1, folder, progress)[0]
 
 
-def load(config: Config, ranks: Ranks = ALONE, saved: Checkpoint | None = None) -> Teachers | None:
+def load(
+    config: Config, context: DistributedContext = SINGLE_PROCESS, saved: Checkpoint | None = None
+) -> Teachers | None:
     """The configured teachers, or none; for the run `saved`, if it is to be continued.
 
     Raises CheckpointError if one is missing or damaged, or no longer what it was when the run began; ConfigError if it
@@ -106,7 +108,7 @@ def load(config: Config, ranks: Ranks = ALONE, saved: Checkpoint | None = None) 
     """
     if not config.distil.teachers:
         return None
-    found = Teachers([_teacher(path, config, ranks) for path in config.distil.teachers], config)
+    found = Teachers([_teacher(path, config, context) for path in config.distil.teachers], config)
     other = [each["name"] for each in found.facts() if saved and each not in saved.facts.get(TEACHERS, [])]
     if other:
         raise CheckpointError(f"{', '.join(other)}: another model than when the run began; put that checkpoint back")
@@ -118,9 +120,9 @@ def named(path: Path) -> str:
     return "/".join(path.parts[-2:])
 
 
-def _teacher(path: Path, config: Config, ranks: Ranks) -> Teacher:
-    file = Path(ranks.of_lead(str(path / BEST if path.is_dir() else path)))
-    saved = checkpoint.load(file, ranks)
+def _teacher(path: Path, config: Config, context: DistributedContext) -> Teacher:
+    file = Path(context.broadcast(str(path / BEST if path.is_dir() else path)))
+    saved = checkpoint.load(file, context)
     try:
         model = saved.model()
     except CheckpointError as error:

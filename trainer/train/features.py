@@ -20,11 +20,12 @@ import torch
 from torch import Tensor
 
 from trainer.config import Config
-from trainer.data.batches import PhotoBatches
 from trainer.data.dataset import PhotoSet
-from trainer.data.epochs import Batch, Epochs, Inputs, Part
+from trainer.data.loader import BaseLoader, Batch, Inputs
+from trainer.data.photo_loader import PhotoLoader
+from trainer.data.sampler import Shard
 from trainer.disk import check_room, make_folder, sync
-from trainer.distributed.context import ALONE, Ranks
+from trainer.distributed.context import SINGLE_PROCESS, DistributedContext
 from trainer.distributed.devices import autocast
 from trainer.errors import DiskError
 from trainer.models.counter import Counter
@@ -42,7 +43,7 @@ Progress = Callable[[Iterator[Batch], int, str], Iterator[Batch]]
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class FeatureExtractor:
     """What a network sees in photos."""
 
     name: str
@@ -67,54 +68,58 @@ def compute(
         return found.permute(0, 2, 3, 1).float().clamp(-65504, 65504).half()
 
     model.eval()
-    return in_views(Seen("features", rows, _of_frozen(model)), photos, config, views, folder, progress)
+    return compute_views(FeatureExtractor("features", rows, _of_frozen(model)), photos, config, views, folder, progress)
 
 
-def in_views(
-    seen: Seen, photos: PhotoSet, config: Config, views: int, folder: Path, progress: Progress
+def compute_views(
+    extractor: FeatureExtractor, photos: PhotoSet, config: Config, views: int, folder: Path, progress: Progress
 ) -> list[npt.NDArray[Any]]:
     """What is seen in `photos` in `views` views, from `folder` where it is already there: read-only maps of files."""
     make_folder(folder)
-    files = [folder / f"{_digest(seen, photos, config, view)}-{view}.npy" for view in range(views)]
+    files = [folder / f"{_digest(extractor, photos, config, view)}-{view}.npy" for view in range(views)]
     if not all(file.exists() for file in files):
         with (folder / LOCK).open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # another run may be at it: wait for what it computes
-            _compute_missing(seen, photos, config, files, progress)
+            _compute_missing(extractor, photos, config, files, progress)
     return [np.load(file, mmap_mode="r", allow_pickle=False) for file in files]
 
 
-def _compute_missing(seen: Seen, photos: PhotoSet, config: Config, files: list[Path], progress: Progress) -> None:
+def _compute_missing(
+    extractor: FeatureExtractor, photos: PhotoSet, config: Config, files: list[Path], progress: Progress
+) -> None:
     folder = files[0].parent
     for partial in folder.glob("*.partial"):  # of runs that were killed: whoever has the lock is alone
         partial.unlink()
     missing = [view for view, file in enumerate(files) if not file.exists()]
     blank = torch.zeros(1, photos.size, photos.size, 3, dtype=torch.uint8, device=config.train.device)
-    row = _rows(seen, blank)[0]
-    what = f"{seen.name} of {len(photos):,} photos in {len(missing)} views"
+    row = _rows(extractor, blank)[0]
+    what = f"{extractor.name} of {len(photos):,} photos in {len(missing)} views"
     check_room(folder, row.nbytes * len(photos) * len(missing), what, ADVICE)
     for view in missing:
         partial = files[view].with_suffix(".partial")
         try:
-            _write(partial, _batches(seen, photos, config, view, progress), (len(photos), *row.shape), row.dtype)
+            _write(partial, _batches(extractor, photos, config, view, progress), (len(photos), *row.shape), row.dtype)
         except OSError as error:  # the disk was filled meanwhile, or there is a quota
             partial.unlink(missing_ok=True)
             raise DiskError(f"{folder}: {what} cannot be written ({error.strerror}); {ADVICE}") from error
         partial.replace(files[view])
 
 
-def _batches(seen: Seen, photos: PhotoSet, config: Config, view: int, progress: Progress) -> Iterator[npt.NDArray[Any]]:
+def _batches(
+    extractor: FeatureExtractor, photos: PhotoSet, config: Config, view: int, progress: Progress
+) -> Iterator[npt.NDArray[Any]]:
     """Of one view."""
     augment = config.augment.model_copy(update={"flip": False}) if view else None  # features are mirrored when read
-    batches = PhotoBatches(
+    batches = PhotoLoader(
         photos, FEATURE_BATCH, seed=config.train.seed, augment=augment, shuffle=False, threads=config.train.readers
     )
-    for batch in progress(batches.epoch(view), len(photos), f"{seen.name}, view {view}"):
-        yield _rows(seen, batch.inputs.to(config.train.device))
+    for batch in progress(batches.epoch(view), len(photos), f"{extractor.name}, view {view}"):
+        yield _rows(extractor, batch.inputs.to(config.train.device))
 
 
 @torch.inference_mode()
-def _rows(seen: Seen, pixels: Tensor) -> npt.NDArray[Any]:
-    return seen.of(pixels).cpu().numpy()
+def _rows(extractor: FeatureExtractor, pixels: Tensor) -> npt.NDArray[Any]:
+    return extractor.of(pixels).cpu().numpy()
 
 
 def _write(file: Path, batches: Iterable[npt.NDArray[Any]], shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
@@ -145,15 +150,15 @@ def _of_frozen(model: Counter) -> str:
     return f"{type(model.backbone).__name__} {' '.join(model.frozen)} {digest_of(weights)}"
 
 
-def _digest(seen: Seen, photos: PhotoSet, config: Config, view: int) -> str:
+def _digest(extractor: FeatureExtractor, photos: PhotoSet, config: Config, view: int) -> str:
     """Of the photos, the network, the precision, and how the photos are changed: in the first view not at all."""
-    parts = [photos.digest(), str(photos.size), str(photos.jpeg_quality), seen.digest, config.train.precision]
+    parts = [photos.digest(), str(photos.size), str(photos.jpeg_quality), extractor.digest, config.train.precision]
     if view:
         parts += [config.augment.model_dump_json(exclude=READ_LATER), str(config.train.seed)]
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
 
 
-class FeatureBatches(Epochs):
+class FeatureLoader(BaseLoader):
     """Features of photos, a random view of each, mirrored at random; float16 (batch, channels, h, w)."""
 
     features = True
@@ -168,8 +173,8 @@ class FeatureBatches(Epochs):
         flip: bool,
         shuffle: bool,
         threads: int,
-        passes: int = 1,
-        ranks: Ranks = ALONE,
+        accumulation_steps: int = 1,
+        context: DistributedContext = SINGLE_PROCESS,
         teacher_probabilities: Tensor | None = None,
     ) -> None:
         super().__init__(
@@ -178,19 +183,19 @@ class FeatureBatches(Epochs):
             seed=seed,
             shuffle=shuffle,
             threads=threads,
-            passes=passes,
-            ranks=ranks,
+            accumulation_steps=accumulation_steps,
+            context=context,
             teacher_probabilities=teacher_probabilities,
         )
         self._views = views
         self._flip = flip
 
-    def inputs(self, part: Part) -> Inputs:
-        views = torch.randint(len(self._views), (part.photos,), generator=part.random)[part.within].tolist()
-        chosen = list(zip(views, part.positions.tolist(), strict=True))
+    def inputs(self, shard: Shard) -> Inputs:
+        views = torch.randint(len(self._views), (shard.photos,), generator=shard.random)[shard.within].tolist()
+        chosen = list(zip(views, shard.positions.tolist(), strict=True))
         # Channels last in memory, as the CPU likes it.
         maps = torch.from_numpy(np.stack([self._views[view][at] for view, at in chosen])).permute(0, 3, 1, 2)
         if self._flip:
-            mirrored = (torch.rand(part.photos, generator=part.random) < 0.5)[part.within]
+            mirrored = (torch.rand(shard.photos, generator=shard.random) < 0.5)[shard.within]
             maps = torch.where(mirrored.view(-1, 1, 1, 1), maps.flip(3), maps)
         return Inputs(maps)

@@ -12,15 +12,16 @@ import torch
 from binwatch.counts import names_of
 from trainer.config import Config, ModelConfig
 from trainer.data import index, source
-from trainer.data.batches import PhotoBatches
 from trainer.data.dataset import DataSet, check_quality
-from trainer.data.epochs import FEWEST, Batch, Batches
+from trainer.data.loader import Batch, Loader
 from trainer.data.loading import follow, read_data, warn_of_absent_classes
+from trainer.data.photo_loader import PhotoLoader
+from trainer.data.sampler import FEWEST
 from trainer.data.split import Split
 from trainer.disk import make_folder
 from trainer.display import Display
 from trainer.distributed import devices
-from trainer.distributed.context import ALONE, Ranks, of_environment
+from trainer.distributed.context import SINGLE_PROCESS, DistributedContext, from_environment
 from trainer.errors import CheckpointError, ConfigError, DataError
 from trainer.models import build
 from trainer.models.counter import Counter
@@ -47,28 +48,28 @@ def fit(
     saved: Checkpoint | None = None,
     cache: Path | None = None,
     after: Callable[[dict[str, float]], None] = lambda _: None,
-    ranks: Ranks = ALONE,
+    context: DistributedContext = SINGLE_PROCESS,
 ) -> Path:
     """Train until the last epoch or until patience runs out; returns the best checkpoint's path.
 
     `saved` is the checkpoint to continue (see `saved_run`). `cache` is where features are kept (several runs may share
     it); by default within `folder`. `after` is told each epoch's row of the log, and may end the run by raising. If the
-    run has several processes (`ranks`), each calls this; the leading one writes.
+    run has several processes (`context`), each calls this; the main one writes.
     """
-    if ranks is ALONE and (size := of_environment().size) > 1:
+    if context is SINGLE_PROCESS and (size := from_environment().world_size) > 1:
         raise ConfigError(f"torchrun started {size} processes, and this command works in one; fit works in several")
-    if saved is None and ranks.lead:
+    if saved is None and context.is_main:
         new_folder(folder)
     if saved:
-        restore_best(saved, folder, display, ranks)
+        restore_best(saved, folder, display, context)
     if saved and saved.epoch >= config.train.epochs:  # known without a look at any photo
         display.say(f"all {saved.epoch} epochs are done; --epochs continues to more")
-        _draw(saved.history, folder, ranks)
+        _draw(saved.history, folder, context)
         return folder / BEST
-    config = devices.chosen(config, display, ranks)
-    devices.prepare(config.train, ranks)
+    config = devices.chosen(config, display, context)
+    devices.prepare(config.train, context)
     check_compiler(config.train)
-    if ranks.lead:  # no photos or no index: known before weights are downloaded
+    if context.is_main:  # no photos or no index: known before weights are downloaded
         source.check_there(config.data.photos)
         index.check_there(config.data)
     check_quality(config.data)
@@ -78,15 +79,15 @@ def fit(
         display.warn(f"{frozen[0]} to {frozen[-1]} are frozen as they begin, at random (model.weights=none)")
     if saved:  # the frozen layers' features are theirs, though the file of weights be another by now
         network[0].load_state_dict(saved.training["model"])
-    taught_by = distillation.load(config, ranks, saved)
-    data = read_data(config.data, display, ranks)
+    teachers = distillation.load(config, context, saved)
+    data = read_data(config.data, display, context)
     warn_of_absent_classes(config.data, data, display)
-    run = make_run(config, data, folder, cache or folder / FEATURES, display, ranks, network, taught_by)
-    del taught_by  # they have been asked
+    run = make_run(config, data, folder, cache or folder / FEATURES, display, context, network, teachers)
+    del teachers  # they have been asked
     if saved:
         continue_run(run, saved, display)
         display.say(f"resumed after epoch {run.epoch}")
-    board = _board(run, folder) if config.train.tensorboard and ranks.lead else None
+    board = _board(run, folder) if config.train.tensorboard and context.is_main else None
     while not run.finished():
         row = run.run_epoch(lambda batches, photos, what: follow(display, batches, photos, what))
         display.say(_line(row, best=run.best_epoch() == run.epoch))
@@ -95,12 +96,12 @@ def fit(
         after(row)
     if board:
         board.close()
-    _draw(run.history, folder, ranks)
+    _draw(run.history, folder, context)
     return folder / BEST
 
 
-def _draw(history: list[dict[str, float]], folder: Path, ranks: Ranks) -> None:
-    if ranks.lead:
+def _draw(history: list[dict[str, float]], folder: Path, context: DistributedContext) -> None:
+    if context.is_main:
         curves.draw(history, folder / CURVES)
 
 
@@ -117,9 +118,9 @@ def new_folder(folder: Path) -> None:
     make_folder(folder)
 
 
-def saved_run(folder: Path, epochs: int | None = None, ranks: Ranks = ALONE) -> Checkpoint:
+def saved_run(folder: Path, epochs: int | None = None, context: DistributedContext = SINGLE_PROCESS) -> Checkpoint:
     """The run in `folder`, to be continued to `epochs` in all; if that is not what was planned, its facts say so."""
-    saved = checkpoint.load(folder / LAST, ranks)
+    saved = checkpoint.load(folder / LAST, context)
     planned = saved.config.train.epochs
     if epochs is not None and epochs != planned:
         train = saved.config.train.model_copy(update={"epochs": epochs})
@@ -128,9 +129,11 @@ def saved_run(folder: Path, epochs: int | None = None, ranks: Ranks = ALONE) -> 
     return saved
 
 
-def restore_best(saved: Checkpoint, folder: Path, display: Display, ranks: Ranks = ALONE) -> None:
+def restore_best(
+    saved: Checkpoint, folder: Path, display: Display, context: DistributedContext = SINGLE_PROCESS
+) -> None:
     """Write a best.pt that is missing from last.pt, if that is what was lost; else the best from here on is kept."""
-    if ranks.of_lead((folder / BEST).is_file()):
+    if context.broadcast((folder / BEST).is_file()):
         return
     lost = best_epoch(saved.history, saved.facts)
     if lost != saved.epoch:
@@ -140,16 +143,16 @@ def restore_best(saved: Checkpoint, folder: Path, display: Display, ranks: Ranks
         )
         saved.facts[KEPT_FROM] = saved.epoch
         _note_change(saved, f"the checkpoint of epoch {lost}, the best, was lost")
-    if ranks.lead:
+    if context.is_main:
         checkpoint.save(folder / BEST, replace(saved, training={}))
 
 
 def continue_run(run: Run, saved: Checkpoint, display: Display) -> None:
     """Put `run` where `saved` stopped. With other photos or processes its steps differ, and its facts say so."""
-    if saved.classes != run.model.answers.classes:
+    if saved.classes != run.model.class_mask.classes:
         raise CheckpointError(
             f"{run.folder}: learned to answer {names_of(saved.classes)}, and the training photos show"
-            f" {names_of(run.model.answers.classes)} now; restore the photos and the index, or start a new run"
+            f" {names_of(run.model.class_mask.classes)} now; restore the photos and the index, or start a new run"
         )
     if saved.facts.get(distillation.INDEX, run.facts[distillation.INDEX]) != run.facts[distillation.INDEX]:
         display.warn(
@@ -159,9 +162,9 @@ def continue_run(run: Run, saved: Checkpoint, display: Display) -> None:
         _note_change(saved, "another index")
         saved.facts[distillation.INDEX] = run.facts[distillation.INDEX]
     processes = saved.facts.get(PROCESSES, 1)
-    if processes != run.ranks.size:
-        _note_change(saved, f"processes from {processes} to {run.ranks.size}")
-        saved.facts[PROCESSES] = run.ranks.size
+    if processes != run.context.world_size:
+        _note_change(saved, f"processes from {processes} to {run.context.world_size}")
+        saved.facts[PROCESSES] = run.context.world_size
     run.resume(saved)
 
 
@@ -183,19 +186,19 @@ def make_run(
     folder: Path,
     cache: Path,
     display: Display,
-    ranks: Ranks = ALONE,
+    context: DistributedContext = SINGLE_PROCESS,
     network: Network | None = None,
-    taught_by: Teachers | None = None,
+    teachers: Teachers | None = None,
 ) -> Run:
     """A run that has not begun: the network with its starting weights, and its batches."""
     model, loaded = network or new_network(config.model)
-    model.answers.limit(data.classes)
-    taught_by = taught_by or distillation.load(config, ranks)
-    if taught_by:
-        taught_by.check_answers(data.classes)
+    model.class_mask.limit(data.classes)
+    teachers = teachers or distillation.load(config, context)
+    if teachers:
+        teachers.check_answers(data.classes)
     layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
     model.to(device=config.train.device, memory_format=layout)  # type: ignore[call-overload]
-    train, validation = _batches(config, model, data, cache, display, ranks, taught_by)
+    train, validation = _batches(config, model, data, cache, display, context, teachers)
     facts = {
         "data": data.facts(),
         distillation.INDEX: index.digest(config.data),
@@ -203,12 +206,12 @@ def make_run(
         "weights": Path(config.model.weights).name,
         "loaded": len(loaded),
         "hardware": devices.hardware(config.train),
-        PROCESSES: ranks.size,
+        PROCESSES: context.world_size,
     }
-    if taught_by:
-        facts[distillation.TEACHERS] = taught_by.facts()
+    if teachers:
+        facts[distillation.TEACHERS] = teachers.facts()
     weights = class_weights(data[Split.TRAIN].labels, config.train.class_weights)
-    return Run(config, folder, model, loaded, train, validation, facts, weights, ranks)
+    return Run(config, folder, model, loaded, train, validation, facts, weights, context)
 
 
 def _batches(
@@ -217,37 +220,39 @@ def _batches(
     data: DataSet,
     cache: Path,
     display: Display,
-    ranks: Ranks,
-    taught_by: Teachers | None,
-) -> tuple[Batches, Batches]:
+    context: DistributedContext,
+    teachers: Teachers | None,
+) -> tuple[Loader, Loader]:
     """Training and validation batches: of cached features if a part of the network is frozen, else of photos."""
     train, validation = data[Split.TRAIN], data[Split.VALIDATION]
-    if len(train) < FEWEST * ranks.size:
-        raise DataError(f"{config.data.labels}: {len(train)} training photos are too few for {ranks.size} processes")
-    own = validation.share(ranks)
+    if len(train) < FEWEST * context.world_size:
+        raise DataError(
+            f"{config.data.labels}: {len(train)} training photos are too few for {context.world_size} processes"
+        )
+    own = validation.share(context)
     options = config.train
     common: dict[str, Any] = {"batch_size": options.batch_size, "seed": options.seed, "threads": options.readers}
-    spread: dict[str, Any] = {"passes": options.accumulate, "ranks": ranks}
+    spread: dict[str, Any] = {"accumulation_steps": options.accumulate, "context": context}
 
     def progress(batches: Iterator[Batch], photos: int, what: str) -> Iterator[Batch]:
         return follow(display, batches, photos, what)
 
-    with ranks.first_here():
-        spread["teacher_probabilities"] = taught_by.probabilities(train, cache, progress) if taught_by else None
+    with context.local_main_first():
+        spread["teacher_probabilities"] = teachers.probabilities(train, cache, progress) if teachers else None
     if not model.frozen:
-        later = augments_on_device(config)
+        deferred = augments_on_device(config)
         return (
-            PhotoBatches(train, augment=config.augment, shuffle=True, later=later, **common, **spread),
-            PhotoBatches(own, augment=None, shuffle=False, **common),
+            PhotoLoader(train, augment=config.augment, shuffle=True, deferred=deferred, **common, **spread),
+            PhotoLoader(own, augment=None, shuffle=False, **common),
         )
-    with ranks.first_here():
+    with context.local_main_first():
         views = features.compute(model, train, config, config.augment.views, cache, progress)
         plain = features.compute(model, validation, config, 1, cache, progress)
-    part = [view[ranks.share(len(validation))] for view in plain]
+    part = [view[context.shard(len(validation))] for view in plain]
     flip = config.augment.flip
     return (
-        features.FeatureBatches(views, train, flip=flip, shuffle=True, **common, **spread),
-        features.FeatureBatches(part, own, flip=False, shuffle=False, **common),
+        features.FeatureLoader(views, train, flip=flip, shuffle=True, **common, **spread),
+        features.FeatureLoader(part, own, flip=False, shuffle=False, **common),
     )
 
 

@@ -17,9 +17,10 @@ from torch.nn import functional
 
 from binwatch.spreadsheets import CsvWriter
 from trainer.config import Config
-from trainer.data.epochs import Batch, Batches, generator
+from trainer.data.loader import Batch, Loader
+from trainer.data.sampler import generator
 from trainer.disk import write_whole
-from trainer.distributed.context import ALONE, Ranks
+from trainer.distributed.context import SINGLE_PROCESS, DistributedContext
 from trainer.errors import DivergedError
 from trainer.models.counter import Counter
 from trainer.models.targets import classes_of, logits_in_classes
@@ -27,7 +28,7 @@ from trainer.train import checkpoint
 from trainer.train.checkpoint import Checkpoint
 from trainer.train.losses import Loss
 from trainer.train.predict import logits_of
-from trainer.train.prefetch import feed
+from trainer.train.prefetch import prefetch
 from trainer.train.run_files import BEST, LAST, LOG
 from trainer.train.step import TrainStep
 
@@ -46,28 +47,28 @@ class Run:
     folder: Path
     model: Counter
     loaded: list[str]
-    train: Batches
-    validation: Batches
+    train: Loader
+    validation: Loader
     """Of this process's share of the validation photos."""
     facts: dict[str, Any]
     weights: Tensor | None = None
     """Per class, float (classes,), or none."""
-    ranks: Ranks = ALONE
+    context: DistributedContext = SINGLE_PROCESS
     history: list[dict[str, float]] = field(default_factory=list)
     epoch: int = 0
 
     def __post_init__(self) -> None:
         config = self.config.train
-        loss = Loss(config, self.weights, self.config.distil, self.model.answers.classes, self.config.model.highest)
+        loss = Loss(config, self.weights, self.config.distil, self.model.class_mask.classes, self.config.model.highest)
         self.step = TrainStep(
-            self.model, self.loaded, loss, config, config.epochs * self.epoch_steps, ranks=self.ranks,
+            self.model, self.loaded, loss, config, config.epochs * self.epoch_steps, context=self.context,
             features=self.train.features,
         )  # fmt: skip
 
     @property
     def epoch_steps(self) -> int:
         """Steps of an epoch."""
-        return len(self.train) // self.train.passes
+        return len(self.train) // self.train.accumulation_steps
 
     @property
     def ema(self) -> Counter:
@@ -105,8 +106,8 @@ class Run:
         row |= {"photos_per_second": self.train.photos / trained, "seconds": time.monotonic() - began}
         self.epoch += 1
         # All go by the same figures, the durations too, so that all stop after the same epoch.
-        self.history.append(self.ranks.of_lead(row))
-        if self.ranks.lead:
+        self.history.append(self.context.broadcast(row))
+        if self.context.is_main:
             self.save()
         return self.history[-1]
 
@@ -114,19 +115,19 @@ class Run:
         """Train on `batches`, the first of which begins step `first`; the sum of this process's parts of the losses."""
         self.model.train()
         total = torch.zeros((), device=self.config.train.device)
-        passes = self.train.passes
-        ahead = feed(batches, self.config.train.device, self.step.timer)
+        accumulation_steps = self.train.accumulation_steps
+        ahead = prefetch(batches, self.config.train.device, self.step.timer)
         for step, batch in enumerate(ahead, start=first):
-            total += self.step(step, chain([batch], islice(ahead, passes - 1)), passes)
+            total += self.step(step, chain([batch], islice(ahead, accumulation_steps - 1)), accumulation_steps)
         return total
 
     def score(self) -> dict[str, float]:
         """Figures of the averaged weights on the validation photos, of all processes."""
         own = torch.from_numpy(logits_of(self.ema, self.validation, self.config.train))
-        logits = logits_in_classes(self.ranks.join(own))
-        labels = classes_of(self.ranks.join(self.validation.quantities))
+        logits = logits_in_classes(self.context.all_gather_rows(own))
+        labels = classes_of(self.context.all_gather_rows(self.validation.quantities))
         error = (logits.argmax(dim=1) - labels).float()
-        known = torch.isin(labels, torch.tensor(self.model.answers.classes))  # of others the loss would be infinite
+        known = torch.isin(labels, torch.tensor(self.model.class_mask.classes))  # of others the loss would be infinite
         return {
             "val_loss": float(functional.cross_entropy(logits[known], labels[known])),
             "val_accuracy": float((error == 0).float().mean()),
@@ -148,7 +149,7 @@ class Run:
     def save(self) -> None:
         """Write log and checkpoints."""
         self.facts["seconds"] = sum(row["seconds"] for row in self.history)
-        learned = self.model.answers.classes
+        learned = self.model.class_mask.classes
         found = Checkpoint(self.config, self.epoch, self.ema.state_dict(), self.history, self.facts, learned)
         if self.best_epoch() == self.epoch:
             checkpoint.save(self.folder / BEST, found)
@@ -158,7 +159,7 @@ class Run:
 
     def _seed(self) -> None:
         """Dropout and stochastic depth draw from torch's own generator: seeded per epoch, resumed runs are equal."""
-        parts = (0, self.ranks.rank) if self.ranks.rank else ()  # processes must not drop the same places
+        parts = (0, self.context.rank) if self.context.rank else ()  # processes must not drop the same places
         torch.manual_seed(generator(self.config.train.seed, self.epoch, *parts).initial_seed())
 
     def _train(self, follow: Follow) -> float:
@@ -166,12 +167,12 @@ class Run:
         what = f"epoch {self.epoch + 1}/{self.config.train.epochs}"
         batches = follow(self.train.epoch(self.epoch), self.train.photos, what)
         total = self.take_steps(batches, self.epoch * self.epoch_steps)
-        return float(self.ranks.add(total)) / self.epoch_steps
+        return float(self.context.all_reduce(total)) / self.epoch_steps
 
     def _share_statistics(self) -> None:
         """Batch norms keep statistics of the photos that their process saw: the mean of them has seen all photos."""
         buffers = [*self.model.buffers(), *self.ema.buffers()]
-        self.ranks.average([buffer for buffer in buffers if buffer.is_floating_point()])
+        self.context.all_reduce_mean([buffer for buffer in buffers if buffer.is_floating_point()])
 
 
 def best_epoch(history: list[dict[str, float]], facts: dict[str, Any]) -> int:

@@ -47,13 +47,13 @@ class Loss:
         self,
         logits: Tensor,
         quantities: Tensor,
-        step: Tensor | None = None,
+        step_quantities: Tensor | None = None,
         teacher_probabilities: Tensor | None = None,
     ) -> Tensor:
         """Of logits (batch, quantities) and items per photo, int64 (batch,): their part of the mean over a step.
 
-        `step` is the items per photo of the whole step, on the CPU; none if the batch is all of it. The parts of a
-        step, wherever they are computed, add up to its (weighted) mean. `teacher_probabilities` are float
+        `step_quantities` are those of the whole step, on the CPU; none if the batch is all of it. The parts of a step,
+        wherever they are computed, add up to its (weighted) mean. `teacher_probabilities` are float
         (batch, quantities).
         """
         targets = self.targets(quantities)
@@ -62,7 +62,7 @@ class Loss:
         each = torch.where(quantities < 0, at_least(logits, ~quantities) * targets.sum(dim=1), each)
         if teacher_probabilities is not None:
             each = torch.lerp(each, self._from_teachers(logits, targets, teacher_probabilities), self._distil.share)
-        return each.sum() / self._total(quantities.cpu() if step is None else step)
+        return each.sum() / self._total(quantities.cpu() if step_quantities is None else step_quantities)
 
     def targets(self, quantities: Tensor) -> Tensor:
         """What the network should say, float32 (batch, quantities). Each row adds up to what its photo counts: 1, or
@@ -86,9 +86,9 @@ class Loss:
         kept = (chances + LEAST) * self._learned
         return kept / kept.sum(dim=1, keepdim=True)
 
-    def _total(self, step: Tensor) -> float:
+    def _total(self, quantities: Tensor) -> float:
         """What the photos of a step count together."""
-        return len(step) if self._weights is None else float(self._weights[classes_of(step)].sum())
+        return len(quantities) if self._weights is None else float(self._weights[classes_of(quantities)].sum())
 
 
 def cross_entropy(logits: Tensor, wanted: Tensor) -> Tensor:

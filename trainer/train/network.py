@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from trainer.config import TrainConfig
-from trainer.distributed.context import Ranks
+from trainer.distributed.context import DistributedContext
 from trainer.errors import ConfigError
 from trainer.models.counter import Counter
 from trainer.train.predict import Logits
@@ -24,10 +24,10 @@ COMPILERS = ("g++", "clang++", "c++")
 class Network:
     """Inputs → logits of `model`, whose own parameters learn: checkpoints are made of it and know nothing of this."""
 
-    def __init__(self, model: Counter, config: TrainConfig, ranks: Ranks, *, features: bool) -> None:
+    def __init__(self, model: Counter, config: TrainConfig, context: DistributedContext, *, features: bool) -> None:
         self._call: nn.Module = Logits(model, features=features)
         self._parallel: DistributedDataParallel | None = None
-        if ranks.size > 1:
+        if context.world_size > 1:
             self._call = self._parallel = _parallel(self._call)
         self._failure: type[Exception] | tuple[()] = ()
         if config.compile:
@@ -47,7 +47,7 @@ class Network:
         from torch._dynamo.exc import BackendCompilerFailed  # takes seconds to import
 
         self._failure = BackendCompilerFailed
-        # Batches of an epoch have two sizes at most (see Cut): a quick program for each.
+        # Batches of an epoch have two sizes at most (see Sampler): a quick program for each.
         self._call.compile(dynamic=False)
 
     def synchronised(self, exchange: bool) -> AbstractContextManager[None]:

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from trainer.config import TrainConfig
-from trainer.data.epochs import Batch, Batches
+from trainer.data.loader import Batch, Loader
 from trainer.distributed.devices import autocast
 from trainer.models.counter import Counter
-from trainer.train.prefetch import feed
+from trainer.train.prefetch import prefetch
 
 
 class Logits(nn.Module):
@@ -50,12 +50,12 @@ def forward(network: Callable[[Tensor], Tensor], inputs: Tensor, config: TrainCo
 @torch.inference_mode()
 def logits_of(
     model: Counter,
-    batches: Batches,
+    batches: Loader,
     config: TrainConfig,
     follow: Callable[[Iterator[Batch]], Iterator[Batch]] = lambda batches: batches,
 ) -> npt.NDArray[np.float32]:
     """Logits of all photos in their order, float32 (photos, quantities). `batches` must not shuffle."""
     network = Logits(model.eval(), features=batches.features)
-    fed = feed(follow(batches.epoch(0)), config.device)
+    fed = prefetch(follow(batches.epoch(0)), config.device)
     found = [forward(network, on_device(batch, config, features=batches.features), config) for batch in fed]
     return torch.cat(found or [torch.zeros(0, model.quantities)]).cpu().numpy()  # a GPU is waited for once, at the end

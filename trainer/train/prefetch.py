@@ -1,4 +1,4 @@
-"""Batches on their way to where the network computes. To a GPU the next one is copied while it works on the last."""
+"""Prefetching to the device: while a GPU works on one batch, the next one is copied to it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer.data.epochs import Batch
+from trainer.data.loader import Batch
 from trainer.data.read_ahead import read_ahead
 from trainer.train.step_timer import Clock, Stage, untimed, waited
 
@@ -17,7 +17,7 @@ Send = Callable[[Batch], Callable[[], Batch]]
 """Begins to copy a batch. What it returns gives the copy, for use from then on."""
 
 
-def feed(batches: Iterable[Batch], device: str, clock: Clock = untimed) -> Iterator[Batch]:
+def prefetch(batches: Iterable[Batch], device: str, clock: Clock = untimed) -> Iterator[Batch]:
     """`batches` with all that the network needs on `device`."""
     if torch.device(device).type == "cpu":
         yield from waited(batches, clock)
@@ -68,7 +68,7 @@ def to_gpu(device: str) -> Send:
 
 
 def moved(batch: Batch, move: Callable[[Tensor], Tensor]) -> Batch:
-    """`batch` with all its tensors moved, but for `step`: what is made of that is wanted on the CPU."""
+    """`batch` with all its tensors moved, but for `step_quantities`: what is made of that is wanted on the CPU."""
     found: Batch = _moved(batch, move)
     return found
 
@@ -78,7 +78,7 @@ def _moved(thing: Any, move: Callable[[Tensor], Tensor]) -> Any:
         return move(thing)
     if not is_dataclass(thing) or isinstance(thing, type):
         return thing
-    parts = {each.name: getattr(thing, each.name) for each in fields(thing) if each.name != "step"}
+    parts = {each.name: getattr(thing, each.name) for each in fields(thing) if each.name != "step_quantities"}
     return replace(thing, **{name: _moved(part, move) for name, part in parts.items()})
 
 

@@ -11,8 +11,8 @@ from torch.nn.utils import clip_grad_norm_
 
 from trainer.config import TrainConfig
 from trainer.data.augment import augment
-from trainer.data.epochs import Batch
-from trainer.distributed.context import Ranks
+from trainer.data.loader import Batch
+from trainer.distributed.context import DistributedContext
 from trainer.models.counter import Counter
 from trainer.train.losses import Loss
 from trainer.train.network import Network
@@ -41,20 +41,20 @@ class TrainStep:
         config: TrainConfig,
         steps: int,
         *,
-        ranks: Ranks,
+        context: DistributedContext,
         features: bool,
     ) -> None:
         self.model = model
         self.optimiser = optimiser(model, loaded, config)
         self.scheduler = Scheduler(self.optimiser, config, steps)
         # Network first: with several processes it gives all of them the first one's weights.
-        self.network = Network(model, config, ranks, features=features)
+        self.network = Network(model, config, context, features=features)
         # torch's own AveragedModel waits for the GPU in each step, since it counts steps in a tensor.
         self.ema = ModelEmaV3(model, config.ema, use_warmup=True, warmup_gamma=EMA_WARMUP, warmup_power=1.0)
         self.timer: Clock = untimed
         self._loss = loss
         self._config = config
-        self._ranks = ranks
+        self._context = context
         self._features = features
 
     def __call__(self, step: int, micro_batches: Iterable[Batch], accumulation_steps: int) -> Tensor:
@@ -75,10 +75,10 @@ class TrainStep:
             with self.network.synchronised(micro_step == accumulation_steps):
                 with self.timer(Stage.FORWARD):
                     logits = forward(self.network, inputs, self._config)
-                    loss = self._loss(logits, batch.quantities, batch.step, batch.teacher_probabilities)
+                    loss = self._loss(logits, batch.quantities, batch.step_quantities, batch.teacher_probabilities)
                 with self.timer(Stage.BACKWARD):
                     # DistributedDataParallel takes the mean over the processes, and these are parts of a sum.
-                    torch.autograd.backward(loss * self._ranks.size)
+                    torch.autograd.backward(loss * self._context.world_size)
             total += loss.detach()  # .item() would wait for a GPU
         with self.timer(Stage.STEP):
             clip_grad_norm_(self.model.parameters(), self._config.clip)

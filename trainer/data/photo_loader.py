@@ -8,11 +8,12 @@ from torch import Tensor
 from trainer.config import AugmentConfig
 from trainer.data.augment import augment, draw
 from trainer.data.dataset import PhotoSet
-from trainer.data.epochs import Epochs, Inputs, Part
-from trainer.distributed.context import ALONE, Ranks
+from trainer.data.loader import BaseLoader, Inputs
+from trainer.data.sampler import Shard
+from trainer.distributed.context import SINGLE_PROCESS, DistributedContext
 
 
-class PhotoBatches(Epochs):
+class PhotoLoader(BaseLoader):
     """Photos decoded and, with `augment`, changed at random; uint8 (batch, size, size, 3).
 
     With `later` the changes are only drawn, for whoever has the photos then (a GPU is quicker at it).
@@ -29,9 +30,9 @@ class PhotoBatches(Epochs):
         augment: AugmentConfig | None,
         shuffle: bool,
         threads: int,
-        passes: int = 1,
-        ranks: Ranks = ALONE,
-        later: bool = False,
+        accumulation_steps: int = 1,
+        context: DistributedContext = SINGLE_PROCESS,
+        deferred: bool = False,
         teacher_probabilities: Tensor | None = None,
     ) -> None:
         super().__init__(
@@ -40,17 +41,17 @@ class PhotoBatches(Epochs):
             seed=seed,
             shuffle=shuffle,
             threads=threads,
-            passes=passes,
-            ranks=ranks,
+            accumulation_steps=accumulation_steps,
+            context=context,
             teacher_probabilities=teacher_probabilities,
         )
         self._set = photos
         self._augment = augment
-        self._later = later
+        self._deferred = deferred
 
-    def inputs(self, part: Part) -> Inputs:
-        pixels = torch.from_numpy(self._set.pixels(part.positions.tolist()))
+    def inputs(self, shard: Shard) -> Inputs:
+        pixels = torch.from_numpy(self._set.pixels(shard.positions.tolist()))
         if self._augment is None:
             return Inputs(pixels)
-        changes = draw(part.photos, self._augment, part.random)[part.within]
-        return Inputs(pixels, changes) if self._later else Inputs(augment(pixels, changes))
+        changes = draw(shard.photos, self._augment, shard.random)[shard.within]
+        return Inputs(pixels, changes) if self._deferred else Inputs(augment(pixels, changes))

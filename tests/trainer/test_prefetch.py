@@ -10,8 +10,9 @@ import torch
 
 from trainer.config import AugmentConfig
 from trainer.data.augment import draw
-from trainer.data.epochs import Batch, generator
-from trainer.train.prefetch import feed, moved, one_ahead
+from trainer.data.loader import Batch
+from trainer.data.sampler import generator
+from trainer.train.prefetch import moved, one_ahead, prefetch
 from trainer.train.step_timer import Stage
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -32,7 +33,7 @@ def test_a_cpu_is_given_the_very_batches() -> None:
         stages.append(stage)
         yield
 
-    assert all(one is two for one, two in zip(feed(batches, "cpu", clock), batches, strict=True))
+    assert all(one is two for one, two in zip(prefetch(batches, "cpu", clock), batches, strict=True))
     assert set(stages) == {Stage.WAIT}
 
 
@@ -64,7 +65,7 @@ def test_all_moves_but_what_the_cpu_sums_up() -> None:
     tensors = [found.inputs, found.quantities, found.changes.affine, found.changes.brightness]
     tensors += [found.changes.contrast, found.changes.sharpness]
     assert [each.device.type for each in tensors] == ["meta"] * 6
-    assert found.step is sent.step
+    assert found.step_quantities is sent.step_quantities
     assert found.photos == 3
 
 
@@ -73,7 +74,7 @@ def test_what_arrives_on_a_gpu_is_what_was_sent() -> None:
     """Many batches, and work on each that takes longer than a copy: none may be overwritten while it is worked on."""
     batches = [batch(number, photos=64) for number in range(40)]
     sums = []
-    for found in feed(batches, "cuda"):
+    for found in prefetch(batches, "cuda"):
         assert found.inputs.is_cuda
         assert found.changes is not None
         assert found.changes.affine.is_cuda

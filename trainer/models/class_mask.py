@@ -15,7 +15,7 @@ NEVER = -1e4
 infinity it makes no loss of 0 × infinity."""
 
 
-class Answers(nn.Module):
+class ClassMask(nn.Module):
     """Logits (batch, quantities) in and out; those of the classes that were not learned become NEVER.
 
     Quantities beyond 5 are one class here: all of them are learned or none.

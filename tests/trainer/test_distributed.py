@@ -18,7 +18,7 @@ from trainer.config import DataConfig, TrainConfig, read
 from trainer.data.dataset import load_dataset
 from trainer.display import silent
 from trainer.distributed import devices
-from trainer.distributed.context import ALONE, Ranks, of_environment
+from trainer.distributed.context import SINGLE_PROCESS, DistributedContext, from_environment
 from trainer.errors import ConfigError, DataError
 from trainer.train import checkpoint
 from trainer.train import fit as fitting
@@ -53,7 +53,7 @@ def state(folder: Path) -> dict[str, torch.Tensor]:
 def test_two_processes_learn_what_one_does(
     data: Data, fitted: Path, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Steps of 32 photos, beside a teacher: in one pass of one process, or in two passes of two."""
+    """Steps of 32 photos, beside a teacher: in one micro-batch of one process, or in two of two."""
     monkeypatch.setattr(fitting, "build", fitting.build)  # together replaces it
     together.use_tiny(norm=False)
     config = together.config_of(str(data.photos), str(data.index), together.ALONE_32 | {"distil.teachers": [fitted]})
@@ -104,7 +104,7 @@ def test_the_first_error_of_a_process_ends_all(data: Data, tmp_path: Path) -> No
 def test_every_thing_is_in_one_share() -> None:
     for size in (1, 2, 3, 7):
         for count in (0, 1, 5, 18, 100):
-            shares = [range(count)[Ranks(rank, size).share(count)] for rank in range(size)]
+            shares = [range(count)[DistributedContext(rank, size).shard(count)] for rank in range(size)]
             assert [place for share in shares for place in share] == list(range(count))
             assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
@@ -112,19 +112,19 @@ def test_every_thing_is_in_one_share() -> None:
 def test_without_torchrun_there_is_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
-    assert of_environment() is ALONE
+    assert from_environment() is SINGLE_PROCESS
     monkeypatch.setenv("WORLD_SIZE", "1")
-    assert of_environment() is ALONE
+    assert from_environment() is SINGLE_PROCESS
     monkeypatch.setenv("WORLD_SIZE", "4")
     monkeypatch.setenv("RANK", "2")
     with pytest.raises(ConfigError, match="LOCAL_RANK, MASTER_ADDR, MASTER_PORT not; start the processes by torchrun"):
-        of_environment()
+        from_environment()
     for name, value in (("LOCAL_RANK", "0"), ("MASTER_ADDR", "localhost"), ("MASTER_PORT", "1")):
         monkeypatch.setenv(name, value)
-    assert of_environment() == Ranks(2, 4, 0)
+    assert from_environment() == DistributedContext(2, 4, 0)
     monkeypatch.setenv("RANK", "two")
     with pytest.raises(ConfigError, match="RANK is 'two', not a number"):
-        of_environment()
+        from_environment()
 
 
 def test_commands_that_know_nothing_of_several_processes_say_so(
@@ -143,28 +143,28 @@ def test_a_gpu_that_is_not_there(data: Data, cli_error: Callable[..., str], monk
     message = cli_error("fit", *data.flags, "--out", data.index.parent / "gpu", "--set", "train.device=cuda")
     assert message.startswith("error: train.device=cuda: torch sees no GPU here")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    for device, ranks, problem in (
-        ("cuda:2", ALONE, "this machine has 2 GPUs, and GPU 2 is not among them"),
-        ("cuda", Ranks(3, 4, 3), "this machine has 2 GPUs, and GPU 3 is not among them"),
-        ("cuda:1", Ranks(0, 2, 0), "with several processes say cuda; each takes a GPU of its own"),
+    for device, context, problem in (
+        ("cuda:2", SINGLE_PROCESS, "this machine has 2 GPUs, and GPU 2 is not among them"),
+        ("cuda", DistributedContext(3, 4, 3), "this machine has 2 GPUs, and GPU 3 is not among them"),
+        ("cuda:1", DistributedContext(0, 2, 0), "with several processes say cuda; each takes a GPU of its own"),
     ):
         with pytest.raises(ConfigError, match=problem):
-            devices.prepare(TrainConfig(device=device), ranks)
+            devices.prepare(TrainConfig(device=device), context)
     chosen: list[int] = []
     precisions: list[str] = []
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
     monkeypatch.setattr(torch, "set_float32_matmul_precision", precisions.append)
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
-    devices.prepare(TrainConfig(device="cuda"), Ranks(5, 8, 1))
+    devices.prepare(TrainConfig(device="cuda"), DistributedContext(5, 8, 1))
     assert torch.backends.cudnn.benchmark
     devices.prepare(TrainConfig(device="cuda:1"))
     assert (chosen, precisions) == ([1, 1], ["high", "high"])
 
 
-class Mixed(Ranks):
+class Mixed(DistributedContext):
     """Beside a process on a machine without a GPU."""
 
-    def gather(self, found: object) -> list[object]:
+    def all_gather(self, found: object) -> list[object]:
         return [found, False]
 
 
@@ -194,4 +194,4 @@ def test_too_few_photos_for_the_processes(data: Data, tmp_path: Path, monkeypatc
     monkeypatch.setattr(fitting, "build", fitting.build)
     together.use_tiny(norm=True)
     with pytest.raises(DataError, match="132 training photos are too few for 100 processes"):
-        fitting.make_run(config, photos, tmp_path, tmp_path, silent(), Ranks(0, 100))
+        fitting.make_run(config, photos, tmp_path, tmp_path, silent(), DistributedContext(0, 100))

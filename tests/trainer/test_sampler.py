@@ -9,12 +9,13 @@ import torch
 
 from tests.trainer.drawn import Data
 from trainer.config import AugmentConfig, DataConfig, ModelConfig, TrainConfig
-from trainer.data.batches import PhotoBatches
 from trainer.data.dataset import load_dataset
-from trainer.data.epochs import Batch, Cut, generator
+from trainer.data.loader import Batch
+from trainer.data.photo_loader import PhotoLoader
 from trainer.data.read_ahead import read_ahead
+from trainer.data.sampler import Sampler, generator
 from trainer.data.split import Split
-from trainer.distributed.context import Ranks
+from trainer.distributed.context import SINGLE_PROCESS, DistributedContext
 from trainer.models import build
 from trainer.train.predict import logits_of
 
@@ -23,8 +24,8 @@ def joined(parts: list[list[int]]) -> list[int]:
     return list(chain.from_iterable(parts))
 
 
-def places(cut: Cut) -> list[list[int]]:
-    return [list(range(cut.photos))[cut.own(index)] for index in range(cut.steps * cut.passes)]
+def places(cut: Sampler) -> list[list[int]]:
+    return [list(range(cut.photos))[cut.shard(index)] for index in range(cut.steps * cut.accumulation_steps)]
 
 
 @pytest.mark.parametrize(
@@ -32,61 +33,77 @@ def places(cut: Cut) -> list[list[int]]:
     [(100, 32, [25, 25, 25, 25]), (132, 64, [44, 44, 44]), (129, 64, [43, 43, 43]), (5, 32, [5]), (65, 64, [32, 33])],
 )
 def test_batches_are_even_and_hold_each_photo_once(photos: int, size: int, sizes: list[int]) -> None:
-    found = places(Cut.of(photos, size))
+    found = places(Sampler.of(photos, size))
     assert [len(batch) for batch in found] == sizes
     assert joined(found) == list(range(photos))
 
 
-@pytest.mark.parametrize("ranks", [1, 2, 4])
-@pytest.mark.parametrize("passes", [1, 2, 3])
+@pytest.mark.parametrize("processes", [1, 2, 4])
+@pytest.mark.parametrize("accumulation_steps", [1, 2, 3])
 @pytest.mark.parametrize("size", [2, 3, 4, 64])
-def test_no_batch_has_a_single_photo(size: int, passes: int, ranks: int) -> None:
+def test_no_batch_has_a_single_photo(size: int, accumulation_steps: int, processes: int) -> None:
     """A batch norm of one is undefined, and torch ends the run."""
-    for photos in range(2 * ranks, 200):
-        cuts = [Cut.of(photos, size, passes, Ranks(rank, ranks)) for rank in range(ranks)]
+    for photos in range(2 * processes, 200):
+        cuts = samplers(photos, size, accumulation_steps, processes)
         sizes = [len(batch) for cut in cuts for batch in places(cut)]
         assert (sum(sizes), min(sizes) >= 2, max(sizes) - min(sizes) <= 1) == (photos, True, True)
         assert max(sizes) <= max(size, 4)
-        assert len({(cut.steps, cut.passes) for cut in cuts}) == 1
+        assert len({(cut.steps, cut.accumulation_steps) for cut in cuts}) == 1
 
 
 def test_nothing_is_no_batch() -> None:
-    assert places(Cut.of(0, 8)) == []
+    assert places(Sampler.of(0, 8)) == []
 
 
-@pytest.mark.parametrize(("size", "passes", "ranks"), [(32, 1, 1), (8, 4, 1), (16, 1, 2), (4, 2, 4), (11, 1, 3)])
+@pytest.mark.parametrize(
+    ("size", "accumulation_steps", "processes"), [(32, 1, 1), (8, 4, 1), (16, 1, 2), (4, 2, 4), (11, 1, 3)]
+)
 @pytest.mark.parametrize("photos", [131, 132, 1000, 33, 20])
-def test_a_step_holds_the_same_however_it_is_spread(photos: int, size: int, passes: int, ranks: int) -> None:
-    cuts = [Cut.of(photos, size, passes, Ranks(rank, ranks)) for rank in range(ranks)]
+def test_a_step_holds_the_same_however_it_is_spread(
+    photos: int, size: int, accumulation_steps: int, processes: int
+) -> None:
+    cuts = samplers(photos, size, accumulation_steps, processes)
     steps: list[list[int]] = [[] for _ in range(cuts[0].steps)]
-    for index in range(cuts[0].steps * cuts[0].passes):
-        together = [list(range(photos))[cut.own(index)] for cut in cuts]
-        assert max(map(len, together)) <= size
-        assert max(map(len, together)) - min(map(len, together)) <= 1
-        assert joined(together) == list(range(photos))[cuts[0].together(index)]
-        steps[index // cuts[0].passes] += joined(together)
-    whole = Cut.of(photos, size * passes * ranks)
+    for index in range(cuts[0].steps * cuts[0].accumulation_steps):
+        micro_batch = [list(range(photos))[cut.shard(index)] for cut in cuts]
+        assert max(map(len, micro_batch)) <= size
+        assert max(map(len, micro_batch)) - min(map(len, micro_batch)) <= 1
+        assert joined(micro_batch) == list(range(photos))[cuts[0].micro_batch(index)]
+        steps[index // cuts[0].accumulation_steps] += joined(micro_batch)
+    whole = Sampler.of(photos, size * accumulation_steps * processes)
     assert steps == places(whole)
-    assert steps == [list(range(photos))[cuts[0].step(index * cuts[0].passes)] for index in range(cuts[0].steps)]
+    assert steps == [
+        list(range(photos))[cuts[0].step(index * cuts[0].accumulation_steps)] for index in range(cuts[0].steps)
+    ]
 
 
-def epoch(data: Data, number: int, size: int, passes: int = 1, ranks: Ranks = Ranks()) -> list[Batch]:  # noqa: B008
+def samplers(photos: int, size: int, accumulation_steps: int, processes: int) -> list[Sampler]:
+    contexts = [DistributedContext(rank, processes) for rank in range(processes)]
+    return [Sampler.of(photos, size, accumulation_steps, context) for context in contexts]
+
+
+def epoch(
+    data: Data, number: int, size: int, accumulation_steps: int = 1, context: DistributedContext = SINGLE_PROCESS
+) -> list[Batch]:
     photos = load_dataset(DataConfig(photos=data.photos, index=data.index))[Split.VALIDATION]
-    options = {"seed": 3, "augment": AugmentConfig(), "shuffle": True, "threads": 2}
-    return list(PhotoBatches(photos, size, passes=passes, ranks=ranks, **options).epoch(number))  # type: ignore[arg-type]
+    loader = PhotoLoader(
+        photos, size, seed=3, augment=AugmentConfig(), shuffle=True, threads=2, accumulation_steps=accumulation_steps,
+        context=context,
+    )  # fmt: skip
+    return list(loader.epoch(number))
 
 
 def test_photos_are_changed_alike_however_they_are_spread(data: Data) -> None:
-    """18 photos: two steps of nine in one process, or in two passes of two processes."""
+    """18 photos: two steps of nine in one process, or in two micro-batches of two processes."""
     whole = epoch(data, 1, 12)
     assert [len(batch.inputs) for batch in whole] == [9, 9]
-    parts = [epoch(data, 1, 3, 2, Ranks(rank, 2)) for rank in range(2)]
+    parts = [epoch(data, 1, 3, 2, DistributedContext(rank, 2)) for rank in range(2)]
     assert [[len(batch.inputs) for batch in part] for part in parts] == [[2, 2, 2, 2], [2, 3, 2, 3]]
     for number, step in enumerate(whole):
         mine = [part[2 * number + index] for index in range(2) for part in parts]
         assert torch.equal(torch.cat([batch.inputs for batch in mine]), step.inputs)
         assert torch.equal(torch.cat([batch.quantities for batch in mine]), step.quantities)
-        assert all(torch.equal(batch.step, step.quantities) for batch in mine)
+        assert all(torch.equal(batch.step_quantities, step.quantities) for batch in mine)
     assert sum(batch.photos for batch in parts[0]) == 18
 
 
@@ -101,7 +118,7 @@ def test_drawn_changes_are_those_that_readers_make(data: Data) -> None:
 
     photos = load_dataset(DataConfig(photos=data.photos, index=data.index))[Split.TEST]
     options = {"seed": 0, "augment": AugmentConfig(), "shuffle": True, "threads": 1}
-    done, drawn = (list(PhotoBatches(photos, 4, later=later, **options).epoch(0)) for later in (False, True))  # type: ignore[arg-type]
+    done, drawn = (list(PhotoLoader(photos, 4, deferred=deferred, **options).epoch(0)) for deferred in (False, True))  # type: ignore[arg-type]
     for one, two in zip(done, drawn, strict=True):
         assert one.changes is None
         assert two.changes is not None
@@ -121,8 +138,8 @@ def test_reading_ahead_keeps_the_order() -> None:
 def test_a_process_without_validation_photos_scores_none(data: Data) -> None:
     """With more processes than photos, some have none."""
     photos = load_dataset(DataConfig(photos=data.photos, index=data.index))[Split.TEST]
-    none = photos.share(Ranks(0, 11))
+    none = photos.share(DistributedContext(0, 11))
     assert len(none) == 0
-    batches = PhotoBatches(none, 8, seed=0, augment=None, shuffle=False, threads=1)
+    batches = PhotoLoader(none, 8, seed=0, augment=None, shuffle=False, threads=1)
     model = build(ModelConfig(architecture="resnet50v2", weights="none", width=0.125))
     assert logits_of(model, batches, TrainConfig()).shape == (0, 22)
