@@ -32,7 +32,7 @@ from trainer.export.bundle import export
 from trainer.prepare.config import PrepareConfig
 from trainer.prepare.outputs import MANIFEST
 from trainer.prepare.place import PHOTOS
-from trainer.prepare.run import prepare
+from trainer.prepare.run import opened, prepare
 from trainer.publish.promote import promote
 from trainer.train.fit import fit, saved_run
 from trainer.train.run_files import BEST, FEATURES, LAST
@@ -149,8 +149,7 @@ class Pipeline:
         return outcome
 
     def _prepare(self) -> None:
-        place, options = self._config.prepare.open(self._settings)
-        prepare(place, self._work / DATA, options, self._display)
+        prepare(*opened(self._config.prepare, self._settings), self._work / DATA, self._display)
 
     def _fit(self, folder: Path) -> None:
         if (folder / LAST).exists():

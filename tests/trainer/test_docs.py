@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from trainer.cli.fit_help import options, shown_default
+from trainer.prepare.config import PrepareConfig
 
 PAGE = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
 
@@ -21,3 +22,9 @@ def _default(value: object) -> str:
 @pytest.mark.parametrize("row", rows())
 def test_every_option_is_documented_with_its_default_and_meaning(row: str) -> None:
     assert row in PAGE
+
+
+@pytest.mark.parametrize("name", PrepareConfig.model_fields)
+def test_every_option_of_prepare_is_documented(name: str) -> None:
+    flag = "--from" if name == "source" else f"--{name.replace('_', '-')}"
+    assert flag in PAGE.partition("## prepare")[2].partition("## fit")[0]

@@ -32,6 +32,7 @@ from trainer.data.split import Split, split_of
 from trainer.display import Display
 from trainer.errors import ConfigError, DataError, PrepareError
 from trainer.prepare import fetch
+from trainer.prepare.config import PrepareConfig
 from trainer.prepare.groups import joined, name_groups, runs
 from trainer.prepare.lists import read_audits, read_challenge, read_keys
 from trainer.prepare.place import Folder, Missing, Place, open_place
@@ -388,18 +389,20 @@ class Unsteady:
 
 
 def options(**changes: object) -> Options:
-    return Options(**{"jobs": 2, "wait_s": 0.001, **changes})  # type: ignore[arg-type]
+    return Options(
+        PrepareConfig.model_validate({"all": "per_class" not in changes, "jobs": 2, **changes}), wait_s=0.001
+    )
 
 
 def test_outages_are_waited_for(source: Path, tmp_path: Path) -> None:
-    report = prepare(Unsteady(source, failures=fetch.TRIES - 1), tmp_path / "data", options(), Display())
+    report = prepare(Unsteady(source, failures=fetch.TRIES - 1), options(), tmp_path / "data", Display())
     assert len(report.entries) == 48
 
 
 def test_an_interrupted_run_continues(source: Path, tmp_path: Path) -> None:
     out = tmp_path / "data"
     with pytest.raises(PrepareError, match=r"the network is away; 20 photos are in .*data: the same command continues"):
-        prepare(Unsteady(source, whole=20), out, options(jobs=1), Display())
+        prepare(Unsteady(source, whole=20), options(jobs=1), out, Display())
     assert not (out / "manifest.csv").exists()
     here = {file.name for file in (out / "bin-images").iterdir()}
     assert len(here) == 20
@@ -407,7 +410,7 @@ def test_an_interrupted_run_continues(source: Path, tmp_path: Path) -> None:
     damaged = out / "bin-images" / sorted(here)[0]
     damaged.write_bytes(damaged.read_bytes()[:100])
     place = Unsteady(source)
-    prepare(place, out, options(), Display())
+    prepare(place, options(), out, Display())
     assert len(manifest(out)) == 48
     assert len(place.asked) == 48 - 20 + 1
     assert not list(out.rglob("*.partial"))
@@ -415,9 +418,9 @@ def test_an_interrupted_run_continues(source: Path, tmp_path: Path) -> None:
 
 def test_a_file_that_changed_since_the_manifest_is_fetched_again(source: Path, tmp_path: Path) -> None:
     out = tmp_path / "data"
-    prepare(Folder(source), out, options(), Display())
+    prepare(Folder(source), options(), out, Display())
     (out / "bin-images" / "00001.jpg").write_bytes(jpeg(200))  # whole, but not what was fetched
-    prepare(Folder(source), out, options(), Display())
+    prepare(Folder(source), options(), out, Display())
     assert (out / "bin-images" / "00001.jpg").read_bytes() == jpeg(0)
 
 
@@ -430,7 +433,7 @@ def test_a_full_disk(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (tmp_path / "data" / "prepared.json").write_text('{"size": 0, "jpeg_quality": 0}', encoding="utf-8")
     full = r"cannot be written \(No space left on device\); make room; nothing was fetched"
     with pytest.raises(PrepareError, match=full):
-        prepare(Folder(source), tmp_path / "data", options(), Display())
+        prepare(Folder(source), options(), tmp_path / "data", Display())
     assert not list((tmp_path / "data" / "bin-images").iterdir())
 
 
@@ -440,9 +443,9 @@ def test_too_little_room_is_known_before(source: Path, tmp_path: Path, monkeypat
 
     monkeypatch.setattr("trainer.disk.shutil.disk_usage", lambda _: Usage)
     with pytest.raises(PrepareError, match=r"48 photos need about 2\.9 MB and 1\.0 MB are free; make room"):
-        prepare(Folder(source), tmp_path / "data", options(), Display())
+        prepare(Folder(source), options(), tmp_path / "data", Display())
     with pytest.raises(PrepareError, match=r"70,000 photos need about 4\.2 GB and 1\.0 MB are free; make room"):
-        prepare(Folder(source), tmp_path / "data", options(per_class=10_000), Display())
+        prepare(Folder(source), options(per_class=10_000), tmp_path / "data", Display())
 
 
 @pytest.mark.parametrize("selection", [["--per-class", 7], ["--list", "KEYS", "--balance"]])
@@ -501,7 +504,7 @@ def test_a_bucket_that_goes_away_and_comes_back(
     place = open_place(f"s3://{s3.bucket}", Settings(), endpoint)
     out = tmp_path / "data"
     with pytest.raises(PrepareError, match=r"Could not connect.*check the endpoint.* photos are in .*data: the same"):
-        prepare(Going(place, s3_proxy, 20), out, options(), Display())
+        prepare(Going(place, s3_proxy, 20), options(), out, Display())
     here = {path.stem for path in (out / "bin-images").iterdir()}
     assert 0 < len(here) < 48
     s3_proxy.serve()
@@ -629,7 +632,7 @@ def test_accents_may_be_written_in_two_ways(where: str, source: Path, s3: S3, tm
 def test_a_name_that_is_not_utf8_is_named(source: Path, tmp_path: Path) -> None:
     Path(os.fsdecode(bytes(source) + b"/metadata/caf\xe9.json")).write_bytes(metadata(2))
     with pytest.raises(ConfigError, match=r"caf\\udce9\.json': the name is not UTF-8"):
-        prepare(Folder(source), tmp_path / "data", Options(), Display())
+        prepare(Folder(source), options(), tmp_path / "data", Display())
 
 
 @pytest.mark.parametrize("where", ["folder", "bucket"])

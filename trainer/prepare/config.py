@@ -1,4 +1,4 @@
-"""What to prepare, as flags and TOML give it."""
+"""What to prepare: the table [prepare] of a pipeline's file and the flags of `prepare`, which have the same names."""
 
 from __future__ import annotations
 
@@ -6,29 +6,28 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from binwatch.settings import Settings
-from trainer.prepare import lists
-from trainer.prepare.place import Place, open_place
-from trainer.prepare.run import Options
-
 
 class PrepareConfig(BaseModel):
-    """The table [prepare]; the flags of `prepare` have the same names."""
+    """Which bins, and how their photos are kept."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    source: str = "s3://aft-vbi-pds"
-    endpoint: str | None = None
-    unsigned: bool = False
-    list: Path | None = None
-    per_class: int = Field(0, ge=0)
-    all: bool = False
-    balance: bool = False
-    scan: int = Field(50_000, ge=1)
-    size: int = Field(0, ge=0, le=2048)
-    audits: Path | None = None
-    challenge_val: Path | None = None
-    jobs: int = Field(16, ge=1, le=48)
+    source: str = Field(
+        "s3://aft-vbi-pds", description="s3://BUCKET/PREFIX or a folder, with bin-images/ and metadata/."
+    )
+    endpoint: str | None = Field(None, description="S3 endpoint; default: AWS, or BINWATCH_S3_ENDPOINT_URL.")
+    unsigned: bool = Field(False, description="Send requests without credentials, as for the public bucket.")
+    list: Path | None = Field(None, description="JSON of classes (file_list.json) or text with a key per line.")
+    per_class: int = Field(0, ge=0, description="Photos of each of the seven classes.")
+    all: bool = Field(False, description="Every photo.")
+    balance: bool = Field(False, description="With --list: add photos of rare classes, as many as of the commonest.")
+    scan: int = Field(50_000, ge=1, description="Metadata files to search for classes, at most.")
+    size: int = Field(0, ge=0, le=2048, description="Squash photos to this square; 0 keeps them as they are.")
+    audits: Path | None = Field(None, description="CSV with bin and quantity: audits replace the labels.")
+    challenge_val: Path | None = Field(
+        None, description="The ABID challenge's random_val.txt: its photos become the test photos."
+    )
+    jobs: int = Field(16, ge=1, le=48, description="Photos fetched at a time.")
 
     @model_validator(mode="after")
     def _one_selection(self) -> PrepareConfig:
@@ -37,18 +36,3 @@ class PrepareConfig(BaseModel):
         if self.balance and self.list is None:
             raise ValueError("balance adds to a list; per_class is balanced already, and all has no more")
         return self
-
-    def open(self, settings: Settings) -> tuple[Place, Options]:
-        """Place and options; reads the lists. Raises ConfigError or DataError."""
-        options = Options(
-            keys=tuple(lists.read_keys(self.list)) if self.list else None,
-            per_class=self.per_class,
-            balance=self.balance,
-            scan=self.scan,
-            size=self.size,
-            jobs=self.jobs,
-            audits=lists.read_audits(self.audits) if self.audits else {},
-            challenge=lists.read_challenge(self.challenge_val) if self.challenge_val else None,
-            limits=settings.limits,
-        )
-        return open_place(self.source, settings, self.endpoint, anonymous=self.unsigned), options

@@ -13,17 +13,19 @@ from pathlib import Path
 from binwatch.counts import CLASSES, class_of
 from binwatch.errors import ObjectsError
 from binwatch.image import ImageLimits
+from binwatch.settings import Settings
 from trainer.data.read_ahead import read_ahead
 from trainer.data.source import PREPARED
 from trainer.data.split import Split, split_of
 from trainer.disk import check_room, make_folder, write_whole
 from trainer.display import Display
 from trainer.errors import ConfigError, DataError, DiskError, PrepareError
-from trainer.prepare import outputs
+from trainer.prepare import lists, outputs
+from trainer.prepare.config import PrepareConfig
 from trainer.prepare.fetch import Bin, Done, Fetcher, LeftOut, kept_quality
 from trainer.prepare.groups import name_groups
 from trainer.prepare.outputs import AUDIT, Entry, Report
-from trainer.prepare.place import METADATA, PHOTOS, Place
+from trainer.prepare.place import METADATA, PHOTOS, Place, open_place
 
 BYTES_PER_PHOTO = 60_000
 """Mean size of the data set's photos, to know before the download whether the disk is large enough."""
@@ -31,23 +33,16 @@ BYTES_PER_PHOTO = 60_000
 
 @dataclass(frozen=True)
 class Options:
-    """Which bins, and how they are kept."""
+    """The table, and what its lists hold."""
 
+    table: PrepareConfig
     keys: tuple[str, ...] | None = None
-    """The bins of a list; None: see `per_class`."""
-    per_class: int = 0
-    """Bins of each class; 0: all there are."""
-    balance: bool = False
-    """With a list: more of the rare classes, until each has as many as the commonest."""
-    scan: int = 50_000
-    """Metadata files that are looked at in search of a class before giving up."""
-    size: int = 0
-    """Side of the square that photos are squashed to; 0 keeps them as they are."""
-    jobs: int = 16
-    wait_s: float = 1.0
+    """The bins of a list; None: see `table`."""
     audits: Mapping[str, int] = field(default_factory=dict)
     challenge: frozenset[str] | None = None
     limits: ImageLimits = field(default_factory=ImageLimits)
+    wait_s: float = 1.0
+    """Before the second attempt to fetch something."""
 
 
 class Preparation:
@@ -57,8 +52,9 @@ class Preparation:
         self._place = place
         self._folder = folder
         self._options = options
+        self._table = options.table
         self._display = display
-        self._fetcher = Fetcher(place, folder, options.size, options.limits, options.wait_s)
+        self._fetcher = Fetcher(place, folder, options.table.size, options.limits, options.wait_s)
         self._bins: dict[str, Bin] = {}
         self._left_out: list[LeftOut] = []
         self._short: dict[str, int] = {}
@@ -66,7 +62,7 @@ class Preparation:
 
     def run(self) -> Report:
         """Everything. Raises PrepareError if the place cannot be reached or the disk is full; then run it again."""
-        _open_folder(self._folder, self._options.size)
+        _open_folder(self._folder, self._table.size)
         old = {entry.key: entry for entry in outputs.read_manifest(self._folder)}
         audited = {entry.key: entry.label for entry in old.values() if entry.label_source == AUDIT}
         self._audits = audited | dict(self._options.audits)
@@ -91,22 +87,22 @@ class Preparation:
             yield found
 
     def _chosen(self) -> Iterator[Bin]:
-        options = self._options
+        table, keys = self._table, self._options.keys
         photos: Counter[int] = Counter()
-        listed = options.keys if options.keys is not None else () if options.per_class else self._all()
+        listed = keys if keys is not None else () if table.per_class else self._all()
         total = len(listed)
-        _check_room(self._folder, total or len(CLASSES) * options.per_class, options.size)
+        _check_room(self._folder, total or len(CLASSES) * table.per_class, table.size)
         for found in self._labelled(listed, total, "metadata") if listed else ():  # no bar of 0/0
             photos[self._class(found)] += 1
             yield found
-        target = max(photos.values(), default=0) if options.balance else options.per_class
+        target = max(photos.values(), default=0) if table.balance else table.per_class
         if target:
             yield from self._search(photos, target, set(listed))
 
     def _search(self, photos: Counter[int], target: int, listed: set[str]) -> Iterator[Bin]:
         """More bins, spread over the place, until every class has `target`."""
         wanted = [index for index in range(len(CLASSES)) if photos[index] < target]
-        rest = islice((key for key in self._all() if key not in listed), self._options.scan)
+        rest = islice((key for key in self._all() if key not in listed), self._table.scan)
         keys = list(rest) if wanted else []
         for found in self._labelled(keys, len(keys), "looking for classes", quiet=True):
             index = self._class(found)
@@ -120,7 +116,7 @@ class Preparation:
 
     def _labelled(self, keys: Iterable[str], total: int, what: str, *, quiet: bool = False) -> Iterator[Bin]:
         """Bins with a quantity; others are left out (`quiet`: without a word, since nobody asked for them)."""
-        found = read_ahead(self._fetcher.bin, keys, self._options.jobs, 4 * self._options.jobs)
+        found = read_ahead(self._fetcher.bin, keys, self._table.jobs, 4 * self._table.jobs)
         for each in self._display.follow(found, total, what):
             if isinstance(each, Bin) and (each.quantity is not None or each.key in self._audits):
                 yield each
@@ -129,7 +125,7 @@ class Preparation:
                 self._left_out.append(LeftOut(each.key, why))
 
     def _fetch_photos(self, bins: Iterable[Bin], known: Mapping[str, str]) -> Iterator[Done]:
-        jobs = self._options.jobs
+        jobs = self._table.jobs
         for found in read_ahead(lambda each: self._fetcher.photo(each, known.get(each.key, "")), bins, jobs, 4 * jobs):
             if isinstance(found, Done):
                 yield found
@@ -170,7 +166,7 @@ class Preparation:
             )
             for key, group in sorted(groups.items())
         ]
-        report = Report(self._place.name, self._options.size, entries, self._left_out, self._short)
+        report = Report(self._place.name, self._table.size, entries, self._left_out, self._short)
         outputs.write(self._folder, report)
         return report
 
@@ -183,7 +179,19 @@ class Preparation:
         return Split.VALIDATION if split_of(group) is Split.VALIDATION else Split.TRAIN
 
 
-def prepare(place: Place, folder: Path, options: Options, display: Display) -> Report:
+def opened(table: PrepareConfig, settings: Settings) -> tuple[Place, Options]:
+    """Where photos come from, and the lists that the table names, read. Raises ConfigError or DataError."""
+    options = Options(
+        table,
+        keys=tuple(lists.read_keys(table.list)) if table.list else None,
+        audits=lists.read_audits(table.audits) if table.audits else {},
+        challenge=lists.read_challenge(table.challenge_val) if table.challenge_val else None,
+        limits=settings.limits,
+    )
+    return open_place(table.source, settings, table.endpoint, anonymous=table.unsigned), options
+
+
+def prepare(place: Place, options: Options, folder: Path, display: Display) -> Report:
     """Bring photos into `folder`, beside those that are there."""
     return Preparation(place, folder, options, display).run()
 
