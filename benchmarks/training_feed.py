@@ -24,6 +24,7 @@ import torch
 
 from binwatch.cores import cores
 from trainer.config import AugmentConfig, Config, TrainConfig
+from trainer.data.augment import augments_on_device
 from trainer.data.dataset import PhotoSet
 from trainer.data.index import Row
 from trainer.data.loader import Batch, Loader
@@ -32,7 +33,7 @@ from trainer.data.source import open_source
 from trainer.data.split import Split
 from trainer.distributed import devices
 from trainer.models import build
-from trainer.train.loop import Run, augments_on_device
+from trainer.train.loop import Run
 from trainer.train.network import check_compiler
 
 
@@ -91,7 +92,7 @@ def main() -> None:
     photos = _photos(options)
     files = PhotoLoader(
         replace(photos, rows=photos.rows * options.repeat), options.batch_size, seed=0, augment=AugmentConfig(),
-        shuffle=True, threads=options.readers, deferred=augments_on_device(config),
+        shuffle=True, threads=options.readers, deferred=augments_on_device(config.augment, config.train.device),
     )  # fmt: skip
     memory = InMemory(photos, config, len(files))
     layout = torch.channels_last if config.train.channels_last else torch.contiguous_format

@@ -173,8 +173,8 @@ def test_auto_is_a_gpu_where_each_process_has_one(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     config = read(None, {"data.photos": data.photos, "data.index": data.index, "train.device": "auto"})
-    assert devices.chosen(config, silent()).train == config.train.model_copy(update={"device": "cuda"})
-    assert devices.chosen(config, silent(), Mixed(0, 2)).train.device == "cpu"
+    assert devices.chosen(config.train, silent()) == config.train.model_copy(update={"device": "cuda"})
+    assert devices.chosen(config.train, silent(), Mixed(0, 2)).device == "cpu"
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     run_cli("fit", *data.flags, "--out", tmp_path, *QUICK, "--epochs", 1, "--set", "train.device=auto")
     assert "train.device=auto: cpu\n" in capsys.readouterr().err

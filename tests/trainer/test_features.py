@@ -15,6 +15,7 @@ from trainer.data.loader import Batch
 from trainer.errors import DiskError
 from trainer.models import build
 from trainer.train import features
+from trainer.train.features import FeatureCache
 
 
 @pytest.fixture
@@ -34,12 +35,16 @@ def unseen(batches: Iterator[Batch], _: int, __: str) -> Iterator[Batch]:
     return batches
 
 
+def cache(folder: Path, config: Config) -> FeatureCache:
+    return FeatureCache(folder, config.augment, config.train, unseen)
+
+
 def test_too_little_room_is_known_before_any_photo_is_read(
     config: Config, photos: PhotoSet, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(PhotoSet, "decode", lambda *_: pytest.fail("a photo was decoded"))
     with pytest.raises(DiskError) as caught:
-        features.compute(build(config.model), photos, config, 2, small_disk, unseen)
+        cache(small_disk, config).of_frozen_layers(build(config.model), photos, 2)
     assert str(caught.value) == (
         f"{small_disk}: features of 8 photos in 2 views need about 0.4 MB and 0.2 MB are free; make room (features of"
         " earlier runs may be deleted), or keep them elsewhere with --cache"
@@ -53,18 +58,18 @@ def test_a_disk_that_fills_up_meanwhile(
     monkeypatch.setattr(features, "check_room", lambda *_: None)
     model = build(config.model)
     with pytest.raises(DiskError, match=r"disk: features of 8 photos in 2 views cannot be written \(No space left"):
-        features.compute(model, photos, config, 2, small_disk, unseen)
+        cache(small_disk, config).of_frozen_layers(model, photos, 2)
     (kept,) = small_disk.glob("*.npy")
     assert not list(small_disk.glob("*.partial"))
     written = kept.stat().st_mtime_ns
-    found = [(view.shape, view.dtype) for view in features.compute(model, photos, config, 1, small_disk, unseen)]
+    found = [(view.shape, view.dtype) for view in cache(small_disk, config).of_frozen_layers(model, photos, 1)]
     assert found == [((8, 7, 7, 256), np.float16)]
     assert kept.stat().st_mtime_ns == written
 
 
 def test_what_a_killed_run_left_is_deleted(config: Config, photos: PhotoSet, tmp_path: Path) -> None:
     (tmp_path / "0123456789abcdef-0.partial").write_bytes(b"half of other features")
-    features.compute(build(config.model), photos, config, 1, tmp_path, unseen)
+    cache(tmp_path, config).of_frozen_layers(build(config.model), photos, 1)
     assert not list(tmp_path.glob("*.partial"))
 
 

@@ -19,7 +19,8 @@ from trainer.data.split import Split
 from trainer.display import Display
 from trainer.errors import CheckpointError, DivergedError
 from trainer.models import build
-from trainer.train import checkpoint, features
+from trainer.train import checkpoint
+from trainer.train.features import FeatureCache
 from trainer.train.fit import fit, saved_run
 from trainer.train.run_files import BEST, LAST, LOG
 
@@ -205,7 +206,7 @@ def test_features_are_computed_once_and_for_this_network_only(data: Data, tmp_pa
         return batches
 
     def compute(model=model, config=config):  # type: ignore[no-untyped-def]
-        return features.compute(model, photos, config, 2, tmp_path, progress)
+        return FeatureCache(tmp_path, config.augment, config.train, progress).of_frozen_layers(model, photos, 2)
 
     first = compute()
     assert asked == ["features, view 0", "features, view 1"]

@@ -27,7 +27,8 @@ from trainer.data.source import PREPARED, prepared_quality
 from trainer.data.split import Split
 from trainer.evaluation.onnx_model import OnnxModel
 from trainer.train import checkpoint
-from trainer.train import distillation as teachers
+from trainer.train.features import FeatureCache
+from trainer.train.fit import load_teachers
 from trainer.train.run_files import BEST
 from worker.counting import Counting
 from worker.engine import Engine
@@ -104,13 +105,14 @@ def test_a_teacher_sees_photos_at_its_own_size(bundle: Bundle, data: Data, tmp_p
     config = config_of(data, data__jpeg_quality=82, distil__teachers=[file])
     assert config.data.size == 224
     photos = load_dataset(config.data)[Split.TEST]
-    found = teachers.load(config)
+    found = load_teachers(config)
     assert found is not None
     model, seen = checkpoint.load(file).model(), replace(photos, size=SIZE, jpeg_quality=None)
     pixels = torch.from_numpy(seen.pixels(range(len(seen))))
     with torch.inference_mode():
         wanted = torch.stack([torch.softmax(model(each)[0], dim=1) for each in (pixels, pixels.flip(2))]).mean(dim=0)
-    torch.testing.assert_close(found.probabilities(photos, tmp_path, lambda batches, *_: batches), wanted)
+    cache = FeatureCache(tmp_path, config.augment, config.train, lambda batches, *_: batches)
+    torch.testing.assert_close(found.probabilities(photos, cache, mirrored=True), wanted)
 
 
 def test_the_quality_of_prepared_photos_matters_at_their_own_size(tmp_path: Path) -> None:

@@ -21,9 +21,9 @@ from trainer.evaluation.evaluate import torch_logits
 from trainer.export.bundle import taught_by, training_facts
 from trainer.models.targets import logits_in_classes
 from trainer.train import checkpoint
-from trainer.train import distillation as teachers
 from trainer.train.checkpoint import Checkpoint
-from trainer.train.fit import fit, saved_run
+from trainer.train.features import FeatureCache
+from trainer.train.fit import fit, load_teachers, saved_run
 from trainer.train.run_files import BEST, LAST
 
 HEAD_ONLY: dict[str, object] = {"model__freeze": "last", "model__dropout": 0.0, "augment__views": 1}
@@ -92,7 +92,7 @@ def test_their_mean_answer_at_a_temperature(
     """To each photo as it is and, where photos are mirrored at random, as a mirror shows it."""
     both = [teacher, fitted / BEST]
     config = config_of(data, distil__teachers=both, distil__temperature=3.0, augment__flip=flip)
-    found = teachers.load(config)
+    found = load_teachers(config)
     assert found is not None
     photos = load_dataset(config.data)[Split.TEST]
     pixels = torch.from_numpy(photos.pixels(range(len(photos))))
@@ -107,13 +107,14 @@ def test_their_mean_answer_at_a_temperature(
         asked.append(what)
         return batches
 
+    cache = FeatureCache(tmp_path, config.augment, config.train, progress)
     wanted = torch.stack(said).mean(dim=0)
-    torch.testing.assert_close(found.probabilities(photos, tmp_path, progress), wanted, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found.probabilities(photos, cache, mirrored=flip), wanted, rtol=1e-4, atol=1e-5)
     assert wanted.sum(dim=1).tolist() == pytest.approx([1] * 10)
     assert [what.rpartition("/")[2] for what in asked] == ["best.pt, view 0"] * 2
-    milder = teachers.load(config_of(data, distil__teachers=[teacher, fitted], distil__temperature=9.0))
+    milder = load_teachers(config_of(data, distil__teachers=[teacher, fitted], distil__temperature=9.0))
     assert milder is not None
-    milder.probabilities(photos, tmp_path, progress)
+    milder.probabilities(photos, cache, mirrored=flip)
     assert len(asked) == 2  # logits are kept, and not what was made of them
 
 
@@ -199,7 +200,7 @@ def test_a_teacher_of_the_same_split_column(data: Data, tmp_path: Path) -> None:
     fit(config, tmp_path / "teacher", silent(), cache=tmp_path / "features")
     moved = replace_index(config, shutil.copy(split.index, tmp_path / "moved.csv"))
     distil = moved.distil.model_copy(update={"teachers": (tmp_path / "teacher",)})
-    assert teachers.load(moved.model_copy(update={"distil": distil})) is not None
+    assert load_teachers(moved.model_copy(update={"distil": distil})) is not None
 
 
 def replace_index(config: Config, index: Path) -> Config:

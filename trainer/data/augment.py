@@ -30,6 +30,11 @@ class Changes:
         return Changes(self.affine[part], self.brightness[part], self.contrast[part], sharpness)
 
 
+def augments_on_device(config: AugmentConfig, device: str) -> bool:
+    """Whether the training step on `device` changes photos at random, rather than the threads that read them."""
+    return config.where == "device" or (config.where == "auto" and torch.device(device).type != "cpu")
+
+
 def draw(count: int, config: AugmentConfig, random: torch.Generator) -> Changes:
     """Changes for `count` photos. They only shrink and never grow beyond the frame, so that items stay in view."""
     return Changes(

@@ -8,22 +8,22 @@ from pathlib import Path
 import torch
 
 from binwatch.cores import cores
-from trainer.config import Config, TrainConfig
+from trainer.config import TrainConfig
 from trainer.display import Display
 from trainer.distributed.context import SINGLE_PROCESS, DistributedContext
 from trainer.errors import ConfigError
 
 
-def chosen(config: Config, display: Display, context: DistributedContext = SINGLE_PROCESS) -> Config:
+def chosen(config: TrainConfig, display: Display, context: DistributedContext = SINGLE_PROCESS) -> TrainConfig:
     """The configuration with what train.device=auto comes to, which is what checkpoints keep.
 
     Processes take a GPU each, or none of them does: a machine without one would take far longer for its share.
     """
-    if config.train.device != "auto":
+    if config.device != "auto":
         return config
     device = "cuda" if all(context.all_gather(torch.cuda.device_count() > 0)) else "cpu"
     display.say(f"train.device=auto: {device}")
-    return config.model_copy(update={"train": config.train.model_copy(update={"device": device})})
+    return config.model_copy(update={"device": device})
 
 
 def prepare(config: TrainConfig, context: DistributedContext = SINGLE_PROCESS) -> None:

@@ -16,7 +16,7 @@ import torch
 
 from binwatch import image
 from trainer.config import Config
-from trainer.data.augment import augment, draw
+from trainer.data.augment import augment, augments_on_device, draw
 from trainer.data.dataset import DataSet, PhotoSet, check_quality, look_at_each, present_photos
 from trainer.data.loader import Batch, Loader
 from trainer.data.loading import follow, say_left_out
@@ -29,9 +29,9 @@ from trainer.distributed import devices
 from trainer.distributed.context import SINGLE_PROCESS, DistributedContext
 from trainer.errors import DataError
 from trainer.profile.usage import Machine, Usage, Watch, machine
-from trainer.train import features
+from trainer.train.features import FeatureCache
 from trainer.train.fit import make_run
-from trainer.train.loop import Run, augments_on_device
+from trainer.train.loop import Run
 from trainer.train.network import check_compiler
 from trainer.train.step_timer import Stage, Stopwatch, untimed
 
@@ -121,7 +121,7 @@ def profile(
 
     Nothing is kept: the network learns a little and is forgotten. Raises what `fit` would raise.
     """
-    config = devices.chosen(config, display, context)
+    config = config.model_copy(update={"train": devices.chosen(config.train, display, context)})
     devices.prepare(config.train, context)
     check_compiler(config.train)
     check_quality(config.data)
@@ -174,12 +174,12 @@ class _Measuring:
 
     def _batches(self, readers: int) -> Loader:
         """The run's photos by another number of threads; in small batches, so that few are half-read at the end."""
-        run, train = self._run, self._train
+        run, train, augment = self._run, self._train, self._run.config.augment
         if run.train.features:
             return run.train
         return PhotoLoader(
-            self._data[Split.TRAIN], min(READ_TOGETHER, train.batch_size), seed=train.seed, augment=run.config.augment,
-            shuffle=True, threads=readers, context=run.context, deferred=augments_on_device(run.config),
+            self._data[Split.TRAIN], min(READ_TOGETHER, train.batch_size), seed=train.seed, augment=augment,
+            shuffle=True, threads=readers, context=run.context, deferred=augments_on_device(augment, train.device),
         )  # fmt: skip
 
     def _network(self) -> float:
@@ -273,7 +273,7 @@ def one_by_one(photos: PhotoSet, config: Config) -> dict[str, float]:
     decode(files[:1])  # the first call imports what it needs
     pixels, decoding = _clocked(lambda: decode(files))
     seconds = {"read": reading, "decode and squash": decoding}
-    if not augments_on_device(config):
+    if not augments_on_device(config.augment, config.train.device):
         changes = draw(len(keys), config.augment, generator(0))
         seconds["augment"] = _clocked(lambda: augment(pixels, changes))[1]
     return {what: each / len(keys) for what, each in seconds.items()}
@@ -343,7 +343,7 @@ def _run(
 
         with context.local_main_first():
             began = time.perf_counter()
-            features.compute(run.model, some, config, views, folder / "again", bar)
+            FeatureCache(folder / "again", config.augment, config.train, bar).of_frozen_layers(run.model, some, views)
             found.features = views * len(some) / (time.perf_counter() - began)
             files = (file.stat().st_size for file in (folder / "again").glob("*.npy"))
             found.feature_bytes = sum(files) / (views * len(some))

@@ -16,15 +16,15 @@ import torch
 from torch import Tensor
 
 from binwatch.counts import names_of
-from trainer.config import Config, DataConfig
+from trainer.config import DataConfig, DistilConfig, TrainConfig
 from trainer.data import index
 from trainer.data.dataset import PhotoSet
 from trainer.distributed.context import SINGLE_PROCESS, DistributedContext
 from trainer.errors import CheckpointError, ConfigError
 from trainer.models.counter import Counter
-from trainer.train import checkpoint, features
+from trainer.train import checkpoint
 from trainer.train.checkpoint import Checkpoint
-from trainer.train.features import FeatureExtractor, Progress
+from trainer.train.features import FeatureCache, FeatureExtractor, digest_of
 from trainer.train.predict import Logits, forward
 from trainer.train.run_files import BEST
 
@@ -54,21 +54,22 @@ class Teachers:
     changed at random: what they say of the clean photo is the better target for it, and costs no time in a step.
     """
 
-    def __init__(self, teachers: Sequence[Teacher], config: Config) -> None:
+    def __init__(self, teachers: Sequence[Teacher], temperature: float, train: TrainConfig) -> None:
         self._teachers = teachers
-        self._config = config
-        layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
+        self._temperature = temperature
+        self._train = train
+        layout = torch.channels_last if train.channels_last else torch.contiguous_format
         for each in teachers:
-            each.model.to(device=config.train.device, memory_format=layout)  # type: ignore[call-overload]
+            each.model.to(device=train.device, memory_format=layout)  # type: ignore[call-overload]
 
-    def probabilities(self, photos: PhotoSet, folder: Path, progress: Progress) -> Tensor:
-        """Their mean probabilities of `photos`, float32 (photos, quantities).
+    def probabilities(self, photos: PhotoSet, cache: FeatureCache, *, mirrored: bool) -> Tensor:
+        """Their mean probabilities of `photos`, as they are and perhaps `mirrored`, float32 (photos, quantities).
 
-        Their logits are kept in `folder`, so that another share or temperature takes no time.
+        Their logits are kept in `cache`, so that another share or temperature takes no time.
         """
-        ways = slice(None) if self._config.augment.flip else slice(1)
-        logits = [np.array(self._logits(each, photos, folder, progress)[:, ways]) for each in self._teachers]
-        said = torch.from_numpy(np.concatenate(logits, axis=1)) / self._config.distil.temperature
+        ways = slice(None) if mirrored else slice(1)
+        logits = [np.array(self._logits(each, photos, cache)[:, ways]) for each in self._teachers]
+        said = torch.from_numpy(np.concatenate(logits, axis=1)) / self._temperature
         return torch.softmax(said, dim=2).mean(dim=1)
 
     def check_answers(self, classes: Sequence[int]) -> None:
@@ -85,31 +86,34 @@ class Teachers:
         """Who they are, for checkpoints and the model's card."""
         return [each.facts for each in self._teachers]
 
-    def _logits(self, teacher: Teacher, photos: PhotoSet, folder: Path, progress: Progress) -> npt.NDArray[np.float32]:
+    def _logits(self, teacher: Teacher, photos: PhotoSet, cache: FeatureCache) -> npt.NDArray[np.float32]:
         """What one says of photos as they are and mirrored, float32 (photos, 2, quantities)."""
         network = Logits(teacher.model, features=False)
 
         def both(pixels: Tensor) -> Tensor:
             ways = (pixels, pixels.flip(2))
-            return torch.stack([forward(network, each, self._config.train) for each in ways], dim=1)
+            return torch.stack([forward(network, each, self._train) for each in ways], dim=1)
 
-        seen = FeatureExtractor(f"teacher {teacher.name}", both, teacher.digest)
+        extractor = FeatureExtractor(f"teacher {teacher.name}", both, teacher.digest)
         theirs = replace(photos, size=teacher.data.size, jpeg_quality=teacher.data.jpeg_quality or None)
-        return features.compute_views(seen, theirs, self._config, 1, folder, progress)[0]
+        return cache.views(extractor, theirs, 1)[0]
 
 
 def load(
-    config: Config, context: DistributedContext = SINGLE_PROCESS, saved: Checkpoint | None = None
-) -> Teachers | None:
-    """The configured teachers, or none; for the run `saved`, if it is to be continued.
+    config: DistilConfig,
+    data: DataConfig,
+    highest: int,
+    train: TrainConfig,
+    context: DistributedContext = SINGLE_PROCESS,
+    known: Sequence[dict[str, Any]] | None = None,
+) -> Teachers:
+    """The configured teachers of a student with `data` and `model.highest`; of a run that goes on they must be `known`.
 
     Raises CheckpointError if one is missing or damaged, or no longer what it was when the run began; ConfigError if it
     tells other numbers apart, or may have learned from photos that are held out here.
     """
-    if not config.distil.teachers:
-        return None
-    found = Teachers([_teacher(path, config, context) for path in config.distil.teachers], config)
-    other = [each["name"] for each in found.facts() if saved and each not in saved.facts.get(TEACHERS, [])]
+    found = Teachers([_teacher(path, data, highest, context) for path in config.teachers], config.temperature, train)
+    other = [each["name"] for each in found.facts() if known is not None and each not in known]
     if other:
         raise CheckpointError(f"{', '.join(other)}: another model than when the run began; put that checkpoint back")
     return found
@@ -120,21 +124,21 @@ def named(path: Path) -> str:
     return "/".join(path.parts[-2:])
 
 
-def _teacher(path: Path, config: Config, context: DistributedContext) -> Teacher:
+def _teacher(path: Path, data: DataConfig, highest: int, context: DistributedContext) -> Teacher:
     file = Path(context.broadcast(str(path / BEST if path.is_dir() else path)))
     saved = checkpoint.load(file, context)
     try:
         model = saved.model()
     except CheckpointError as error:
         raise CheckpointError(f"{file}: {error}") from error
-    theirs, own = saved.config.model.highest, config.model.highest
-    if theirs != own:
+    theirs = saved.config.model.highest
+    if theirs != highest:
         raise ConfigError(
-            f"distil.teachers: {file} has model.highest={theirs}, and this run has {own}: its answers are of other"
+            f"distil.teachers: {file} has model.highest={theirs}, and this run has {highest}: its answers are of other"
             f" quantities; set model.highest={theirs}, or take another teacher"
         )
-    _check_data(file, saved, config.data)
-    digest = features.digest_of(saved.weights.items())
+    _check_data(file, saved, data)
+    digest = digest_of(saved.weights.items())
     architecture = saved.config.model.architecture
     facts = {"name": named(file), "architecture": architecture, "epoch": saved.epoch, "weights_sha256": digest}
     return Teacher(named(file), model, saved.config.data, facts, f"{architecture} {digest}")

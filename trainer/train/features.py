@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from trainer.config import Config
+from trainer.config import AugmentConfig, TrainConfig
 from trainer.data.dataset import PhotoSet
 from trainer.data.loader import BaseLoader, Batch, Inputs
 from trainer.data.photo_loader import PhotoLoader
@@ -54,67 +54,70 @@ class FeatureExtractor:
     """Of the network."""
 
 
-def compute(
-    model: Counter, photos: PhotoSet, config: Config, views: int, folder: Path, progress: Progress
-) -> list[npt.NDArray[np.float16]]:
-    """The features of `photos` in `views` views, from `folder` where they are already there.
+class FeatureCache:
+    """Features of photos in `folder`, which several runs may share: computed where `train` says, unless they are there.
 
-    Each is a read-only map of a file, float16 (photos, h, w, channels). Raises DiskError if there is no room for them.
+    `augment` is how all views but the first are changed. Raises DiskError if there is no room for them.
     """
 
-    def rows(pixels: Tensor) -> Tensor:
-        with autocast(config.train):
-            found = model.features(pixels)
-        return found.permute(0, 2, 3, 1).float().clamp(-65504, 65504).half()
+    def __init__(self, folder: Path, augment: AugmentConfig, train: TrainConfig, progress: Progress) -> None:
+        self._folder = folder
+        self._augment = augment.model_copy(update={"flip": False})  # features are mirrored when they are read
+        self._train = train
+        self._progress = progress
 
-    model.eval()
-    return compute_views(FeatureExtractor("features", rows, _of_frozen(model)), photos, config, views, folder, progress)
+    def of_frozen_layers(self, model: Counter, photos: PhotoSet, views: int) -> list[npt.NDArray[np.float16]]:
+        """What the frozen part of `model` computes of `photos`, float16 (photos, h, w, channels) per view."""
 
+        def rows(pixels: Tensor) -> Tensor:
+            with autocast(self._train):
+                found = model.features(pixels)
+            return found.permute(0, 2, 3, 1).float().clamp(-65504, 65504).half()
 
-def compute_views(
-    extractor: FeatureExtractor, photos: PhotoSet, config: Config, views: int, folder: Path, progress: Progress
-) -> list[npt.NDArray[Any]]:
-    """What is seen in `photos` in `views` views, from `folder` where it is already there: read-only maps of files."""
-    make_folder(folder)
-    files = [folder / f"{_digest(extractor, photos, config, view)}-{view}.npy" for view in range(views)]
-    if not all(file.exists() for file in files):
-        with (folder / LOCK).open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # another run may be at it: wait for what it computes
-            _compute_missing(extractor, photos, config, files, progress)
-    return [np.load(file, mmap_mode="r", allow_pickle=False) for file in files]
+        model.eval()
+        return self.views(FeatureExtractor("features", rows, _of_frozen(model)), photos, views)
 
+    def views(self, extractor: FeatureExtractor, photos: PhotoSet, views: int) -> list[npt.NDArray[Any]]:
+        """What is extracted from `photos` in so many views: read-only maps of files, with a row per photo."""
+        make_folder(self._folder)
+        files = [self._folder / f"{self._digest(extractor, photos, view)}-{view}.npy" for view in range(views)]
+        if not all(file.exists() for file in files):
+            with (self._folder / LOCK).open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)  # another run may be at it: wait for what it computes
+                self._compute_missing(extractor, photos, files)
+        return [np.load(file, mmap_mode="r", allow_pickle=False) for file in files]
 
-def _compute_missing(
-    extractor: FeatureExtractor, photos: PhotoSet, config: Config, files: list[Path], progress: Progress
-) -> None:
-    folder = files[0].parent
-    for partial in folder.glob("*.partial"):  # of runs that were killed: whoever has the lock is alone
-        partial.unlink()
-    missing = [view for view, file in enumerate(files) if not file.exists()]
-    blank = torch.zeros(1, photos.size, photos.size, 3, dtype=torch.uint8, device=config.train.device)
-    row = _rows(extractor, blank)[0]
-    what = f"{extractor.name} of {len(photos):,} photos in {len(missing)} views"
-    check_room(folder, row.nbytes * len(photos) * len(missing), what, ADVICE)
-    for view in missing:
-        partial = files[view].with_suffix(".partial")
-        try:
-            _write(partial, _batches(extractor, photos, config, view, progress), (len(photos), *row.shape), row.dtype)
-        except OSError as error:  # the disk was filled meanwhile, or there is a quota
-            partial.unlink(missing_ok=True)
-            raise DiskError(f"{folder}: {what} cannot be written ({error.strerror}); {ADVICE}") from error
-        partial.replace(files[view])
+    def _compute_missing(self, extractor: FeatureExtractor, photos: PhotoSet, files: list[Path]) -> None:
+        for partial in self._folder.glob("*.partial"):  # of runs that were killed: whoever has the lock is alone
+            partial.unlink()
+        missing = [view for view, file in enumerate(files) if not file.exists()]
+        blank = torch.zeros(1, photos.size, photos.size, 3, dtype=torch.uint8, device=self._train.device)
+        row = _rows(extractor, blank)[0]
+        what = f"{extractor.name} of {len(photos):,} photos in {len(missing)} views"
+        check_room(self._folder, row.nbytes * len(photos) * len(missing), what, ADVICE)
+        for view in missing:
+            partial = files[view].with_suffix(".partial")
+            try:
+                _write(partial, self._batches(extractor, photos, view), (len(photos), *row.shape), row.dtype)
+            except OSError as error:  # the disk was filled meanwhile, or there is a quota
+                partial.unlink(missing_ok=True)
+                raise DiskError(f"{self._folder}: {what} cannot be written ({error.strerror}); {ADVICE}") from error
+            partial.replace(files[view])
 
+    def _batches(self, extractor: FeatureExtractor, photos: PhotoSet, view: int) -> Iterator[npt.NDArray[Any]]:
+        loader = PhotoLoader(
+            photos, FEATURE_BATCH, seed=self._train.seed, augment=self._augment if view else None, shuffle=False,
+            threads=self._train.readers,
+        )  # fmt: skip
+        for batch in self._progress(loader.epoch(view), len(photos), f"{extractor.name}, view {view}"):
+            yield _rows(extractor, batch.inputs.to(self._train.device))
 
-def _batches(
-    extractor: FeatureExtractor, photos: PhotoSet, config: Config, view: int, progress: Progress
-) -> Iterator[npt.NDArray[Any]]:
-    """Of one view."""
-    augment = config.augment.model_copy(update={"flip": False}) if view else None  # features are mirrored when read
-    batches = PhotoLoader(
-        photos, FEATURE_BATCH, seed=config.train.seed, augment=augment, shuffle=False, threads=config.train.readers
-    )
-    for batch in progress(batches.epoch(view), len(photos), f"{extractor.name}, view {view}"):
-        yield _rows(extractor, batch.inputs.to(config.train.device))
+    def _digest(self, extractor: FeatureExtractor, photos: PhotoSet, view: int) -> str:
+        """Of the photos, the network, the precision, and how the photos are changed: in the first view not at all."""
+        parts = [photos.digest(), str(photos.size), str(photos.jpeg_quality), extractor.digest, self._train.precision]
+        if view:
+            parts += [self._augment.model_dump_json(exclude=READ_LATER), str(self._train.seed)]
+        return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
 
 
 @torch.inference_mode()
@@ -148,14 +151,6 @@ def _of_frozen(model: Counter) -> str:
     """Digest of the frozen part of a network."""
     weights = chain.from_iterable(step.state_dict().items() for step in model.frozen_steps())
     return f"{type(model.backbone).__name__} {' '.join(model.frozen)} {digest_of(weights)}"
-
-
-def _digest(extractor: FeatureExtractor, photos: PhotoSet, config: Config, view: int) -> str:
-    """Of the photos, the network, the precision, and how the photos are changed: in the first view not at all."""
-    parts = [photos.digest(), str(photos.size), str(photos.jpeg_quality), extractor.digest, config.train.precision]
-    if view:
-        parts += [config.augment.model_dump_json(exclude=READ_LATER), str(config.train.seed)]
-    return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
 
 
 class FeatureLoader(BaseLoader):

@@ -12,6 +12,7 @@ import torch
 from binwatch.counts import names_of
 from trainer.config import Config, ModelConfig
 from trainer.data import index, source
+from trainer.data.augment import augments_on_device
 from trainer.data.dataset import DataSet, check_quality
 from trainer.data.loader import Batch, Loader
 from trainer.data.loading import follow, read_data, warn_of_absent_classes
@@ -26,10 +27,11 @@ from trainer.errors import CheckpointError, ConfigError, DataError
 from trainer.models import build
 from trainer.models.counter import Counter
 from trainer.models.weights import check_frozen, start
-from trainer.train import checkpoint, curves, distillation, features
+from trainer.train import checkpoint, curves, distillation
 from trainer.train.checkpoint import Checkpoint
 from trainer.train.distillation import Teachers
-from trainer.train.loop import KEPT_FROM, Run, augments_on_device, best_epoch
+from trainer.train.features import FeatureCache, FeatureLoader
+from trainer.train.loop import KEPT_FROM, Run, best_epoch
 from trainer.train.losses import class_weights
 from trainer.train.network import check_compiler
 from trainer.train.run_files import BEST, CURVES, FEATURES, LAST, TENSORBOARD, check_new
@@ -66,7 +68,7 @@ def fit(
         display.say(f"all {saved.epoch} epochs are done; --epochs continues to more")
         _draw(saved.history, folder, context)
         return folder / BEST
-    config = devices.chosen(config, display, context)
+    config = config.model_copy(update={"train": devices.chosen(config.train, display, context)})
     devices.prepare(config.train, context)
     check_compiler(config.train)
     if context.is_main:  # no photos or no index: known before weights are downloaded
@@ -79,7 +81,7 @@ def fit(
         display.warn(f"{frozen[0]} to {frozen[-1]} are frozen as they begin, at random (model.weights=none)")
     if saved:  # the frozen layers' features are theirs, though the file of weights be another by now
         network[0].load_state_dict(saved.training["model"])
-    teachers = distillation.load(config, context, saved)
+    teachers = load_teachers(config, context, saved)
     data = read_data(config.data, display, context)
     warn_of_absent_classes(config.data, data, display)
     run = make_run(config, data, folder, cache or folder / FEATURES, display, context, network, teachers)
@@ -180,6 +182,16 @@ def new_network(config: ModelConfig) -> Network:
     return model, loaded
 
 
+def load_teachers(
+    config: Config, context: DistributedContext = SINGLE_PROCESS, saved: Checkpoint | None = None
+) -> Teachers | None:
+    """The configured teachers, or none; for the run `saved`, if it is to be continued. See `distillation.load`."""
+    if not config.distil.teachers:
+        return None
+    known = saved.facts.get(distillation.TEACHERS, []) if saved else None
+    return distillation.load(config.distil, config.data, config.model.highest, config.train, context, known)
+
+
 def make_run(
     config: Config,
     data: DataSet,
@@ -193,12 +205,12 @@ def make_run(
     """A run that has not begun: the network with its starting weights, and its batches."""
     model, loaded = network or new_network(config.model)
     model.class_mask.limit(data.classes)
-    teachers = teachers or distillation.load(config, context)
+    teachers = teachers or load_teachers(config, context)
     if teachers:
         teachers.check_answers(data.classes)
     layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
     model.to(device=config.train.device, memory_format=layout)  # type: ignore[call-overload]
-    train, validation = _batches(config, model, data, cache, display, context, teachers)
+    train, validation = _loaders(config, model, data, cache, display, context, teachers)
     facts = {
         "data": data.facts(),
         distillation.INDEX: index.digest(config.data),
@@ -214,7 +226,7 @@ def make_run(
     return Run(config, folder, model, loaded, train, validation, facts, weights, context)
 
 
-def _batches(
+def _loaders(
     config: Config,
     model: Counter,
     data: DataSet,
@@ -237,22 +249,24 @@ def _batches(
     def progress(batches: Iterator[Batch], photos: int, what: str) -> Iterator[Batch]:
         return follow(display, batches, photos, what)
 
-    with context.local_main_first():
-        spread["teacher_probabilities"] = teachers.probabilities(train, cache, progress) if teachers else None
+    on_disk = FeatureCache(cache, config.augment, options, progress)
+    if teachers:
+        with context.local_main_first():
+            spread["teacher_probabilities"] = teachers.probabilities(train, on_disk, mirrored=config.augment.flip)
     if not model.frozen:
-        deferred = augments_on_device(config)
+        deferred = augments_on_device(config.augment, config.train.device)
         return (
             PhotoLoader(train, augment=config.augment, shuffle=True, deferred=deferred, **common, **spread),
             PhotoLoader(own, augment=None, shuffle=False, **common),
         )
     with context.local_main_first():
-        views = features.compute(model, train, config, config.augment.views, cache, progress)
-        plain = features.compute(model, validation, config, 1, cache, progress)
+        views = on_disk.of_frozen_layers(model, train, config.augment.views)
+        plain = on_disk.of_frozen_layers(model, validation, views=1)
     part = [view[context.shard(len(validation))] for view in plain]
     flip = config.augment.flip
     return (
-        features.FeatureLoader(views, train, flip=flip, shuffle=True, **common, **spread),
-        features.FeatureLoader(part, own, flip=False, shuffle=False, **common),
+        FeatureLoader(views, train, flip=flip, shuffle=True, **common, **spread),
+        FeatureLoader(part, own, flip=False, shuffle=False, **common),
     )
 
 

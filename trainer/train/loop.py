@@ -182,12 +182,6 @@ def best_epoch(history: list[dict[str, float]], facts: dict[str, Any]) -> int:
     return int(ranked[0]["epoch"]) if ranked else 0
 
 
-def augments_on_device(config: Config) -> bool:
-    """Whether the training loop changes photos at random, rather than the threads that read them."""
-    where = config.augment.where
-    return where == "device" or (where == "auto" and torch.device(config.train.device).type != "cpu")
-
-
 def write_log(file: Path, history: list[dict[str, float]]) -> None:
     """One line per epoch."""
     out = io.StringIO(newline="")
