@@ -11,11 +11,9 @@ import pytest
 
 from tests.trainer.drawn import SMALL, Data, run_cli
 from trainer.config import read
-from trainer.data.dataset import load_dataset
-from trainer.data.split import Split
 from trainer.display import silent
 from trainer.errors import ConfigError
-from trainer.profile.measure import Profile, one_by_one, profile
+from trainer.profile.measure import Profile, profile
 from trainer.profile.prices import Price, costs, read_prices
 from trainer.profile.usage import Machine, Usage, Watch
 from trainer.profile.verdict import verdict
@@ -45,8 +43,8 @@ def real(tmp_path: Path) -> Data:
 
 def test_real_photos(real: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "prices.csv").write_text(PRICES, encoding="utf-8")
-    out, png = tmp_path / "profile.json", tmp_path / "profile.png"
-    files = ["--prices", tmp_path / "prices.csv", "--json", out, "--png", png]
+    out = tmp_path / "profile.json"
+    files = ["--prices", tmp_path / "prices.csv", "--json", out]
     run_cli("profile", *real.flags, *SMALL_STEP, *SPLIT, "--seconds", 0.2, *files)
 
     found = json.loads(out.read_text(encoding="utf-8"))
@@ -62,7 +60,6 @@ def test_real_photos(real: Data, tmp_path: Path, capsys: pytest.CaptureFixture[s
         found["steps"] * found["stages"]["waiting for data"] / found["usage"]["seconds"]
     )
     assert sorted(found["readers"], key=int) == ["1", "2", "4"]
-    assert list(found["photo"]) == ["read", "decode and squash"]
     assert found["machine"]["gpu"] == ""
     assert found["machine"]["cores"] >= 1
     assert found["usage"]["own_cores"] > 0
@@ -85,10 +82,7 @@ def test_real_photos(real: Data, tmp_path: Path, capsys: pytest.CaptureFixture[s
     ):
         assert text in printed
     assert "Seen on 1 May, in a region." in " ".join(printed.split())
-    assert png.read_bytes().startswith(b"\x89PNG")
-    assert sorted(file.name for file in tmp_path.iterdir()) == [
-        "index.csv", "prices.csv", "profile.json", "profile.png",
-    ]  # fmt: skip
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["index.csv", "prices.csv", "profile.json"]
 
 
 def test_frozen_layers(data: Data) -> None:
@@ -96,24 +90,11 @@ def test_frozen_layers(data: Data) -> None:
     options |= {"data.photos": data.photos, "data.index": data.index, "model.freeze": "layer2", "augment.views": 1}
     found = profile(read(None, options | {"train.batch_size": 8, "train.threads": 2}), silent(), seconds=0.1)
     assert found.features is not None
-    assert found.photo == {}
     assert list(found.readers) == [4]
     assert found.once_seconds == pytest.approx(160 / found.checking + (132 + 18) / found.features)
     assert found.feature_bytes == pytest.approx(28 * 28 * 64 * 2, rel=0.01)  # float16, and the files' headers
     gigabytes = (132 + 18) * found.feature_bytes / 1e9
     assert f"disk: the features of all photos take {gigabytes:.2f} GB" in verdict(found)
-
-
-def test_a_photo_is_augmented_by_its_reader_or_not(data: Data) -> None:
-    options: dict[str, object] = {"data.photos": data.photos, "data.index": data.index}
-    photos = load_dataset(read(None, options).data)[Split.TEST]
-    for where, parts in (
-        ("readers", ["read", "decode and squash", "augment"]),
-        ("device", ["read", "decode and squash"]),
-    ):
-        found = one_by_one(photos, read(None, options | {"augment.where": where}))
-        assert list(found) == parts
-        assert all(seconds > 0 for seconds in found.values())
 
 
 class FakeTime:
@@ -166,9 +147,8 @@ def made_up(**changes: object) -> Profile:
     found = Profile(Machine(4, 16.0, "", 0.0), facts, {"train": 8000, "validation": 1000, "test": 1000}, 50_000.0)
     found.training, found.network, found.wait = 98.0, 400.0, 0.62
     found.readers = {2: 52.0, 4: 100.0, 8: 102.0, 16: 95.0}
-    found.photo = {"read": 0.001, "decode and squash": 0.008, "augment": 0.001}
     found.checking, found.scoring, found.saving_seconds = 200.0, 500.0, 3.0
-    found.usage = Usage(10.0, [0.9, 0.8, 1.0, 1.0], 3.6, 2.0, 0.0)
+    found.usage = Usage(10.0, [0.9, 0.8, 1.0, 1.0], 3.6, 2.0)
     for name, value in changes.items():
         setattr(found, name, value)
     return found
@@ -180,15 +160,11 @@ def test_waiting_for_photos_is_data_bound() -> None:
         "data-bound: 62% of a step waits for photos; the network alone takes 400 a second, and 100 are read alone"
     )
     assert said[1] == "another number of readers is hardly faster (photos/s by readers: 2: 52, 4: 100, 8: 102, 16: 95)"
-    assert said[2] == "of the time that a photo takes a reader, 80% is to decode and squash"
-    assert said[3] == (
+    assert said[2] == (
         "cores: 3.7 of 4 were busy, 3.6 of them with this process; there is none to spare; a photo takes 36.7 ms of"
         " processor time"
     )
-    assert said[-1] == (
-        "disk: training reads 4.9 MB/s of photos, 0% of it from the disk and the rest from the system's memory;"
-        " all photos are 0.50 GB"
-    )
+    assert said[-1] == "disk: training reads 4.9 MB/s of photos; all photos are 0.50 GB"
 
 
 def test_more_readers_are_advised_only_if_they_were_faster() -> None:
@@ -207,23 +183,18 @@ def test_a_network_that_waits_for_nothing_is_compute_bound() -> None:
 
 
 def test_a_gpu_and_a_small_memory() -> None:
-    usage = Usage(10.0, [0.2] * 4, 0.8, 3.0, None, 0.37, 5.5)
+    usage = Usage(10.0, [0.2] * 4, 0.8, 3.0, 0.37, 5.5)
     said = verdict(made_up(machine=Machine(4, 0.4, "H100", 80.0), usage=usage))
     assert "GPU (H100): busy 37% of the time; at most 5.5 of 80.0 GB of its memory" in said
     assert "memory: at most 3.0 of 0.4 GB, in this process; there is none to spare" in said
     assert said[-1] == "disk: the photos do not fit into memory: the disk must give these 4.9 MB/s, in small files"
-    unknown = Usage(10.0, [0.2] * 4, 0.8, 3.0, None, None, 5.5)
+    unknown = Usage(10.0, [0.2] * 4, 0.8, 3.0, None, 5.5)
     said = verdict(made_up(machine=Machine(4, 16, "H100", 80.0), usage=unknown))
     assert any("how busy is not known (pip install nvidia-ml-py)" in sentence for sentence in said)
 
 
-def test_the_disk_is_named_if_it_was_seen() -> None:
-    said = verdict(made_up(first_disk_mb_per_second=31.0))
-    assert said[-1] == "disk: when the sample was first read, the disk gave 31.0 MB/s"
-
-
 def test_other_programs_are_seen() -> None:
-    said = verdict(made_up(usage=Usage(10.0, [1.0] * 4, 1.5, 2.0, 0.0)))
+    said = verdict(made_up(usage=Usage(10.0, [1.0] * 4, 1.5, 2.0)))
     assert said[0] == "NOT A QUIET MACHINE: other programs kept 2.5 of 4 cores busy; measure again"
 
 

@@ -26,7 +26,6 @@ def profile(
         Path | None, typer.Option(help="CSV of machines: machine, usd_per_hour and, if known, speed.")
     ] = None,
     json: Annotated[Path | None, typer.Option("--json", help="JSON file to write the figures to.")] = None,
-    png: Annotated[Path | None, typer.Option("--png", help="PNG file to draw the figures in.")] = None,
 ) -> None:
     """Measure the parts of a training step, what limits it, and what training costs on this machine.
 
@@ -48,8 +47,8 @@ def profile(
 
     with joined() as context:
         table, notes = read_prices(prices) if prices else ([], "")
-        for file in filter(None, (json, png)):
-            make_folder(file.parent)
+        if json:
+            make_folder(json.parent)
         display = Display() if context.is_main else silent()
         found = run(options, display, seconds=seconds, context=context)
         if not context.is_main:
@@ -58,7 +57,4 @@ def profile(
         show.show(found, cost, notes, Console())
         if json:
             show.write_json(found, cost, json)
-        if png:
-            show.draw(found, png)
-        for file in filter(None, (json, png)):
-            display.say(f"written: {file}")
+            display.say(f"written: {json}")

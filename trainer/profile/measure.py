@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from itertools import count, cycle, islice
@@ -12,17 +12,14 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import torch
 
-from binwatch import image
 from trainer.config import Config
-from trainer.data.augment import augment, augments_on_device, draw
+from trainer.data.augment import augments_on_device
 from trainer.data.dataset import DataSet, PhotoSet, check_quality, look_at_each, present_photos
 from trainer.data.loader import Batch, Loader
 from trainer.data.loading import follow, say_left_out
 from trainer.data.photo_loader import PhotoLoader
 from trainer.data.read_ahead import AHEAD
-from trainer.data.sampler import generator
 from trainer.data.split import Split
 from trainer.display import Display
 from trainer.distributed import devices
@@ -49,8 +46,6 @@ KEPT = 4
 """Batches in memory for the network alone."""
 READ_TOGETHER = 8
 """Photos in a batch when reading is measured alone."""
-ONE_BY_ONE = 24
-"""Photos whose reading, decoding and augmentation are timed."""
 
 
 @dataclass
@@ -76,12 +71,8 @@ class Profile:
     """Seconds of a step in each stage."""
     steps: int = 0
     """That were timed."""
-    photo: dict[str, float] = field(default_factory=dict)
-    """Seconds that a photo takes one thread: read, decode, augment. Empty if features are read."""
     checking: float = 0.0
     """The look at every photo before a run."""
-    first_disk_mb_per_second: float | None = None
-    """Read from the disk during that look; afterwards the system has the sample in memory. None: not known."""
     features: float | None = None
     """Frozen layers, computed once for each photo and view. None: no layer is frozen."""
     feature_bytes: float = 0.0
@@ -149,8 +140,6 @@ class _Measuring:
     def all(self) -> None:
         found = self._found
         found.readers = {readers: self._reading(readers) for readers in self._readers()}
-        if not self._run.train.features:
-            found.photo = one_by_one(self._data[Split.TRAIN], self._run.config)
         found.network = self._network()
         self._training()
         self._scoring()
@@ -260,31 +249,6 @@ def endless(batches: Loader) -> Generator[Batch]:
         yield from batches.epoch(number)
 
 
-def one_by_one(photos: PhotoSet, config: Config) -> dict[str, float]:
-    """Seconds that a photo takes one thread that does nothing else, on average over some."""
-    keys = photos.keys[:ONE_BY_ONE]
-
-    def decode(files: list[bytes]) -> torch.Tensor:
-        size, quality = photos.size, photos.jpeg_quality
-        pixels = [image.load(file, size=size, jpeg_quality=quality).pixels for file in files]
-        return torch.from_numpy(np.stack(pixels))
-
-    files, reading = _clocked(lambda: [photos.source.read(key) for key in keys])
-    decode(files[:1])  # the first call imports what it needs
-    pixels, decoding = _clocked(lambda: decode(files))
-    seconds = {"read": reading, "decode and squash": decoding}
-    if not augments_on_device(config.augment, config.train.device):
-        changes = draw(len(keys), config.augment, generator(0))
-        seconds["augment"] = _clocked(lambda: augment(pixels, changes))[1]
-    return {what: each / len(keys) for what, each in seconds.items()}
-
-
-def _clocked(work: Callable[[], Any]) -> tuple[Any, float]:
-    began = time.perf_counter()
-    found = work()
-    return found, time.perf_counter() - began
-
-
 def _sample(config: Config, every: PhotoSet, found: Profile, display: Display, context: DistributedContext) -> DataSet:
     """Some photos of each split, decoded once, as `fit` decodes all before it trains."""
     train, validation = (_part(every, split) for split in (Split.TRAIN, Split.VALIDATION))
@@ -295,10 +259,9 @@ def _sample(config: Config, every: PhotoSet, found: Profile, display: Display, c
     def bar(keys: Any) -> Any:
         return display.follow(keys, len(keys), "checking a sample of the photos")
 
-    with Watch(config.train.device) as watch:
-        looked = look_at_each(config.data, chosen, bar, context)
-    found.checking = len(chosen) / watch.usage.seconds
-    found.first_disk_mb_per_second = watch.usage.disk_mb_per_second
+    began = time.perf_counter()
+    looked = look_at_each(config.data, chosen, bar, context)
+    found.checking = len(chosen) / (time.perf_counter() - began)
     say_left_out(config.data, (), looked.unreadable, display)
     parts = {split: _part(looked.readable, split) for split in Split}
     for split in (Split.TRAIN, Split.VALIDATION):

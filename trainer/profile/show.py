@@ -1,4 +1,4 @@
-"""A profile for people: tables and sentences on a console, and a picture."""
+"""A profile for people: tables and sentences on a console."""
 
 from __future__ import annotations
 
@@ -52,8 +52,6 @@ def speeds(found: Profile) -> Table:
         own = " (as configured)" if readers == found.config["train.readers"] else ""
         threads = f"{readers} {'thread' if readers == 1 else 'threads'}{own}"
         table.add_row(f"reading {what} alone, {threads}", f"{speed:,.1f}")
-    for part, seconds in found.photo.items():
-        table.add_row(f"one photo at a time: {part}", f"{1 / seconds:,.1f}")
     if found.features is not None:
         table.add_row("features of frozen layers, computed once", f"{found.features:,.1f}")
     table.add_row("scoring validation photos", f"{found.scoring:,.1f}")
@@ -100,29 +98,6 @@ def write_json(found: Profile, costs: list[Cost], file: Path) -> None:
         ],
     }
     write_whole(file, (json.dumps(content, indent=2) + "\n").encode())
-
-
-def draw(found: Profile, file: Path) -> None:
-    """The stages of a step as a bar, and the speeds beside each other."""
-    import io
-
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    step, speed = figure.subplots(1, 2)
-    left = 0.0
-    for stage, seconds in _seen(found).items():
-        step.barh([0], [1000 * seconds], left=left, label=stage)
-        left += 1000 * seconds
-    step.set(xlabel="ms of a step", yticks=[], ylim=(-1, 2.5))
-    step.legend(loc="upper left")
-    named = {"as it trains": found.training, "network alone": found.network}
-    named |= {f"reading alone, {readers} threads": each for readers, each in found.readers.items()}
-    speed.barh(list(named)[::-1], list(named.values())[::-1])
-    speed.set(xlabel="photos per second")
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=120)
-    write_whole(file, content.getvalue())
 
 
 def _seen(found: Profile) -> dict[str, float]:

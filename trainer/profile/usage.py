@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 import torch
@@ -39,8 +38,6 @@ class Usage:
     """How many cores this process kept busy."""
     memory_gb: float = 0.0
     """At most, of this process: also the photos' files that it maps."""
-    disk_mb_per_second: float | None = None
-    """Read by this process from the disk; what the system still had in memory does not count. None: not known."""
     gpu: float | None = None
     """Share of the time that the GPU computed anything at all. None: there is none, or NVML cannot be asked."""
     gpu_memory_gb: float = 0.0
@@ -75,7 +72,7 @@ class Watch:
     def __enter__(self) -> Watch:
         if self._cuda:
             torch.cuda.reset_peak_memory_stats()
-        self._began, self._cpu, self._read = time.perf_counter(), self._cpu_seconds(), self._disk_bytes()
+        self._began, self._cpu = time.perf_counter(), self._cpu_seconds()
         self._thread.start()
         return self
 
@@ -87,9 +84,6 @@ class Watch:
         used.seconds = seconds
         used.cores = [sum(core) / len(core) / 100 for core in zip(*self._looks, strict=True)]
         used.own_cores = (self._cpu_seconds() - self._cpu) / seconds
-        read = self._disk_bytes()
-        if read is not None and self._read is not None:
-            used.disk_mb_per_second = (read - self._read) / seconds / 1e6
         if self._gpu:
             used.gpu = sum(self._gpu) / len(self._gpu) / 100
         if self._cuda:
@@ -111,13 +105,6 @@ class Watch:
     def _cpu_seconds(self) -> float:
         times = self._process.cpu_times()
         return float(times.user + times.system)
-
-    def _disk_bytes(self) -> int | None:
-        counters: Any = getattr(self._process, "io_counters", None)  # not on macOS
-        try:
-            return int(counters().read_bytes) if counters else None
-        except (psutil.Error, OSError):  # some containers forbid it
-            return None
 
 
 def _gpu_share(number: int) -> float | None:

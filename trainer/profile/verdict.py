@@ -56,9 +56,6 @@ def _readers(found: Profile) -> Iterator[str]:
     else:
         tried = ", ".join(f"{readers}: {speed(each)}" for readers, each in sorted(found.readers.items()))
         yield f"another number of readers is hardly faster (photos/s by readers: {tried})"
-    slowest = max(found.photo, key=lambda part: found.photo[part])
-    share = found.photo[slowest] / sum(found.photo.values())
-    yield f"of the time that a photo takes a reader, {share:.0%} is to {slowest}"
 
 
 def _cores(found: Profile) -> str:
@@ -93,13 +90,7 @@ def _disk(found: Profile) -> Iterator[str]:
         return
     needs = found.training * found.mean_bytes / 1e6
     whole = sum(found.photos.values()) * found.mean_bytes / 1e9
-    where = ""
-    if found.usage.disk_mb_per_second is not None:
-        from_disk = min(found.usage.disk_mb_per_second / needs, 1.0)
-        where = f", {from_disk:.0%} of it from the disk and the rest from the system's memory"
-    yield f"disk: training reads {needs:.1f} MB/s of photos{where}; all photos are {whole:.2f} GB"
-    if found.first_disk_mb_per_second:
-        yield f"disk: when the sample was first read, the disk gave {found.first_disk_mb_per_second:.1f} MB/s"
+    yield f"disk: training reads {needs:.1f} MB/s of photos; all photos are {whole:.2f} GB"
     if whole > found.machine.memory_gb:
         yield f"disk: the photos do not fit into memory: the disk must give these {needs:.1f} MB/s, in small files"
 
