@@ -33,7 +33,7 @@ from trainer.data.source import open_source
 from trainer.data.split import Split
 from trainer.distributed import devices
 from trainer.models import build
-from trainer.train.loop import Run
+from trainer.train.loop import TrainingRun
 from trainer.train.network import check_compiler
 
 
@@ -73,7 +73,7 @@ class Pace:
     cpu_ms: float
 
 
-def pace(run: Run, batches: Loader, device: str) -> Pace:
+def pace(run: TrainingRun, batches: Loader, device: str) -> Pace:
     """Train one epoch on `batches`."""
     run.train = batches
     began, used = time.perf_counter(), time.process_time()
@@ -103,7 +103,7 @@ def main() -> None:
     )
     print(f"{devices.hardware(config.train)}, {cores()} cores, {options.readers} readers")
     with TemporaryDirectory() as folder:
-        run = Run(config, Path(folder), model, [], files, files, {})
+        run = TrainingRun(config, Path(folder), model, [], files, files, {})
         for each in (files, memory):
             pace(run, each, options.device)  # the first round allocates and compiles, and fills the page cache
         print(f"{'round':8}{'from files':>22}{'in memory':>22}{'speed':>9}", flush=True)

@@ -32,11 +32,13 @@ ClassShares = Annotated[tuple[FiniteFloat, ...], AfterValidator(_shares)]
 """Shares of the classes among the bins that will be counted, up to a common factor. May be empty."""
 
 
-class _Strict(BaseModel):
+class Section(BaseModel):
+    """A table of options: an unknown one is an error, and none changes afterwards."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class DataConfig(_Strict):
+class DataConfig(Section):
     """Photos, their labels, and how they are split."""
 
     photos: Path = Field(description="folder or tar with photos; a photo's key is its file name without suffix")
@@ -67,7 +69,7 @@ class DataConfig(_Strict):
         return self.index or self.photos
 
 
-class ModelConfig(_Strict):
+class ModelConfig(Section):
     """The network and what it starts from."""
 
     architecture: str = Field(
@@ -96,7 +98,7 @@ class ModelConfig(_Strict):
         return self.highest + 2
 
 
-class AugmentConfig(_Strict):
+class AugmentConfig(Section):
     """Random changes to training photos. Mild, because a change that hides an item makes the label wrong."""
 
     views: int = Field(4, ge=1, description="versions of each photo whose features are cached; the first is unchanged")
@@ -112,7 +114,7 @@ class AugmentConfig(_Strict):
     )
 
 
-class TrainConfig(_Strict):
+class TrainConfig(Section):
     """How long and how hard to train."""
 
     epochs: int = Field(12, ge=1, description="passes over the training photos")
@@ -151,7 +153,7 @@ class TrainConfig(_Strict):
     seed: int = Field(0, description="of everything random: order, augmentation, dropout")
 
 
-class DistilConfig(_Strict):
+class DistilConfig(Section):
     """Teachers: trained models, whose answers are learned from beside the labels (Hinton et al. 2015)."""
 
     teachers: tuple[Path, ...] = Field((), description="checkpoints, or folders of runs, whose mean answer is learned")
@@ -164,7 +166,7 @@ class DistilConfig(_Strict):
     temperature: float = Field(1.0, gt=0, le=20, description="above 1 evens out both answers before they are compared")
 
 
-class Config(_Strict):
+class Config(Section):
     """Everything that decides what a run does."""
 
     data: DataConfig

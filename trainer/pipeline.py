@@ -13,13 +13,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from binwatch.bundle import Precision
 from binwatch.image import SIZE
 from binwatch.registry import Registry
 from binwatch.settings import Settings
-from trainer.config import AugmentConfig, ClassShares, Config, DataConfig, ModelConfig, TrainConfig, mistake, read_tree
+from trainer.config import (
+    AugmentConfig,
+    ClassShares,
+    Config,
+    DataConfig,
+    ModelConfig,
+    Section,
+    TrainConfig,
+    mistake,
+    read_tree,
+)
 from trainer.data.source import prepared_quality
 from trainer.data.split import Split
 from trainer.disk import write_whole
@@ -27,8 +37,7 @@ from trainer.display import Display
 from trainer.errors import ConfigError, PromotionError
 from trainer.evaluation import report
 from trainer.evaluation.evaluate import evaluate, write
-from trainer.export.bundle import Options as ExportOptions
-from trainer.export.bundle import export
+from trainer.export.bundle import ExportOptions, export
 from trainer.prepare.config import PrepareConfig
 from trainer.prepare.outputs import MANIFEST
 from trainer.prepare.place import PHOTOS
@@ -41,18 +50,14 @@ STATE = "pipeline.json"
 DATA, RUNS, BUNDLE = "data", "runs", "bundle"
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ExportConfig(_Strict):
+class ExportConfig(Section):
     """What to export."""
 
     variants: tuple[Precision, ...] = (Precision.FP32, Precision.INT8)
     max_loss: float = 0.005
 
 
-class SplitConfig(_Strict):
+class SplitConfig(Section):
     """The part of `data` that `prepare` does not decide."""
 
     size: int = SIZE
@@ -61,7 +66,7 @@ class SplitConfig(_Strict):
     class_shares: ClassShares = ()
 
 
-class PipelineConfig(_Strict):
+class PipelineConfig(Section):
     """One TOML file for all steps."""
 
     prepare: PrepareConfig
@@ -73,7 +78,7 @@ class PipelineConfig(_Strict):
 
 
 @dataclass(frozen=True)
-class Outcome:
+class PipelineOutcome:
     """What a pipeline came to: `version` is None if there was nothing new to learn from."""
 
     version: str | None
@@ -81,7 +86,7 @@ class Outcome:
     why: str
 
 
-class Run:
+class PipelineRun:
     """One passage through the steps, in a folder of its own; `pipeline.json` says how far it came."""
 
     def __init__(self, folder: Path) -> None:
@@ -117,7 +122,7 @@ class Pipeline:
         self._registry = registry
         self._display = display
 
-    def run(self, *, again: bool = False) -> Outcome:
+    def run(self, *, again: bool = False) -> PipelineOutcome:
         """Continue the passage that was interrupted, or start a new one if there are new photos or options.
 
         `again` starts one in any case. Raises ConfigError if another process is at work in the same folder.
@@ -130,12 +135,14 @@ class Pipeline:
             self._prepare()
             digest = self._digest()
             if last and last.state.get("digest") == digest and not again:
-                return Outcome(None, False, f"photos and options are those of {last.folder.name}: nothing to learn")
-            run = Run(self._work / RUNS / f"{datetime.now(UTC):%Y%m%d-%H%M%S}")
+                return PipelineOutcome(
+                    None, False, f"photos and options are those of {last.folder.name}: nothing to learn"
+                )
+            run = PipelineRun(self._work / RUNS / f"{datetime.now(UTC):%Y%m%d-%H%M%S}")
             run.note(digest=digest)
             return self._steps(run)
 
-    def _steps(self, run: Run) -> Outcome:
+    def _steps(self, run: PipelineRun) -> PipelineOutcome:
         if run.state["digest"] != self._digest():
             raise ConfigError(
                 f"{run.folder}: was interrupted with other photos or options; restore them, or start anew with --again"
@@ -184,24 +191,24 @@ class Pipeline:
             folder / BEST, folder / BUNDLE, ExportOptions(wanted.variants, wanted.max_loss, version), {}, self._display
         )
 
-    def _promote(self, folder: Path) -> Outcome:
+    def _promote(self, folder: Path) -> PipelineOutcome:
         """Compare and promote. Not being better is an outcome like another: cron need not send a mail."""
         version = f"{self._config.model.architecture}-{folder.name}"
         current = self._registry.current()
         if current and current.version == version:  # stopped between promoting and noting it
-            return Outcome(version, True, "in use already")
+            return PipelineOutcome(version, True, "in use already")
         photos = {"photos": self._work / DATA / PHOTOS, "index": self._work / DATA / MANIFEST}
         try:
             done = promote(
                 str(folder / BUNDLE), self._registry, photos, self._display, bundled=self._settings.model_dir
             )
         except PromotionError as error:
-            return Outcome(version, False, str(error))
-        return Outcome(version, True, done.comparison.verdict() if done.comparison else "the first model")
+            return PipelineOutcome(version, False, str(error))
+        return PipelineOutcome(version, True, done.comparison.verdict() if done.comparison else "the first model")
 
-    def _last(self) -> Run | None:
+    def _last(self) -> PipelineRun | None:
         folders = sorted(file.parent for file in (self._work / RUNS).glob(f"*/{STATE}"))
-        return Run(folders[-1]) if folders else None
+        return PipelineRun(folders[-1]) if folders else None
 
     def _digest(self) -> str:
         """Of photos, labels and options."""

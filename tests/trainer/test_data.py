@@ -12,7 +12,7 @@ from trainer.config import DataConfig
 from trainer.data.dataset import load_dataset
 from trainer.data.index import Row, read_index, split_rule
 from trainer.data.loading import read_data
-from trainer.data.source import Folder, Tar, open_source
+from trainer.data.source import FolderSource, TarSource, open_source
 from trainer.data.split import Split, split_of
 from trainer.display import Display
 from trainer.errors import DataError
@@ -61,7 +61,7 @@ def test_tar_and_folder_hold_the_same(data: Data, tmp_path: Path) -> None:
     file = tmp_path / "photos.tar"
     with tarfile.open(file, "w") as tar:
         tar.add(data.photos, arcname=".")
-    folder, packed = Folder(data.photos), Tar(file)
+    folder, packed = FolderSource(data.photos), TarSource(file)
     assert folder.sizes() == packed.sizes()
     assert all(folder.read(key) == packed.read(key) for key in folder.sizes())
 
@@ -71,11 +71,11 @@ def test_two_files_of_one_key_are_an_error(copy: Data, tmp_path: Path) -> None:
     (copy.photos / "more").mkdir()
     shutil.copy(copy.photos / "00003.jpg", copy.photos / "more" / "00002.png")
     with pytest.raises(DataError, match=r"photos: .*00002\.jpg and .*more/00002\.png are both photo 00002; keep one"):
-        Folder(copy.photos)
+        FolderSource(copy.photos)
     with tarfile.open(tmp_path / "photos.tar", "w") as tar:
         tar.add(copy.photos, arcname=".")
     with pytest.raises(DataError, match=r"photos\.tar: .*00002\.(jpg|png) and .* are both photo 00002; keep one"):
-        Tar(tmp_path / "photos.tar")
+        TarSource(tmp_path / "photos.tar")
 
 
 def test_compressed_tar_is_refused(data: Data, tmp_path: Path) -> None:

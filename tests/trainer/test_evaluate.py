@@ -17,7 +17,7 @@ from PIL import Image
 from tests.trainer.drawn import QUICK, Data, run_cli, write_index
 from tests.trainer.grey import write_grey_bundle
 from trainer.evaluation.evaluate import report_file
-from trainer.evaluation.report import Bin, reliability, worst
+from trainer.evaluation.report import ReliabilityBin, reliability, worst
 
 
 @pytest.fixture
@@ -129,8 +129,8 @@ def test_reliability() -> None:
     confidence = np.array([0.1, 0.12, 0.95, 0.97, 1.0])
     found = reliability(confidence, np.array([False, True, True, True, False]), bins=10)
     assert found == [
-        Bin(pytest.approx(0.11), 0.5, 2),  # type: ignore[arg-type]
-        Bin(pytest.approx(2.92 / 3), pytest.approx(2 / 3), 3),  # type: ignore[arg-type]
+        ReliabilityBin(pytest.approx(0.11), 0.5, 2),  # type: ignore[arg-type]
+        ReliabilityBin(pytest.approx(2.92 / 3), pytest.approx(2 / 3), 3),  # type: ignore[arg-type]
     ]
 
 

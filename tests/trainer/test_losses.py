@@ -11,7 +11,7 @@ from trainer.config import DistilConfig, ModelConfig, TrainConfig
 from trainer.models import build
 from trainer.train.losses import Loss, class_weights
 from trainer.train.optimiser import optimiser
-from trainer.train.scheduler import Scheduler, lr_factor
+from trainer.train.scheduler import LrScheduler, lr_factor
 
 
 def logits(*classes: int) -> torch.Tensor:
@@ -94,7 +94,7 @@ def test_optimisers_and_the_momentum_of_one_cycle(name: str, kind: str) -> None:
     model = build(ModelConfig(architecture="resnet50v2", weights="none", width=0.125))
     chosen = optimiser(model, ["conv1.weight"], config)
     assert type(chosen).__name__ == kind
-    scheduler = Scheduler(chosen, config, 100)
+    scheduler = LrScheduler(chosen, config, 100)
     scheduler.set(9)  # the peak
     slow, fast = sorted({group["lr"] for group in chosen.param_groups})
     assert (slow, fast) == pytest.approx((0.1, 0.5))

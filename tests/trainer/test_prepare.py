@@ -35,8 +35,8 @@ from trainer.prepare import fetch
 from trainer.prepare.config import PrepareConfig
 from trainer.prepare.groups import joined, name_groups, runs
 from trainer.prepare.lists import read_audits, read_challenge, read_keys
-from trainer.prepare.place import Folder, Missing, Place, open_place
-from trainer.prepare.run import Options, prepare
+from trainer.prepare.place import FolderPlace, Missing, Place, open_place
+from trainer.prepare.run import PrepareOptions, prepare
 
 QUANTITIES = [1, 1, 1, 1, 2, 2, 3, 4, 5, 0, 6, 9] * 4
 
@@ -371,7 +371,7 @@ class Unsteady:
     name = "unsteady"
 
     def __init__(self, folder: Path, failures: int = 0, whole: int = 1000) -> None:
-        self._folder = Folder(folder)
+        self._folder = FolderPlace(folder)
         self._failures, self._whole = failures, whole
         self.asked: Counter[str] = Counter()
 
@@ -388,8 +388,8 @@ class Unsteady:
         return self._folder.photo(key)
 
 
-def options(**changes: object) -> Options:
-    return Options(
+def options(**changes: object) -> PrepareOptions:
+    return PrepareOptions(
         PrepareConfig.model_validate({"all": "per_class" not in changes, "jobs": 2, **changes}), wait_s=0.001
     )
 
@@ -418,9 +418,9 @@ def test_an_interrupted_run_continues(source: Path, tmp_path: Path) -> None:
 
 def test_a_file_that_changed_since_the_manifest_is_fetched_again(source: Path, tmp_path: Path) -> None:
     out = tmp_path / "data"
-    prepare(Folder(source), options(), out, Display())
+    prepare(FolderPlace(source), options(), out, Display())
     (out / "bin-images" / "00001.jpg").write_bytes(jpeg(200))  # whole, but not what was fetched
-    prepare(Folder(source), options(), out, Display())
+    prepare(FolderPlace(source), options(), out, Display())
     assert (out / "bin-images" / "00001.jpg").read_bytes() == jpeg(0)
 
 
@@ -433,7 +433,7 @@ def test_a_full_disk(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (tmp_path / "data" / "prepared.json").write_text('{"size": 0, "jpeg_quality": 0}', encoding="utf-8")
     full = r"cannot be written \(No space left on device\); make room; nothing was fetched"
     with pytest.raises(PrepareError, match=full):
-        prepare(Folder(source), options(), tmp_path / "data", Display())
+        prepare(FolderPlace(source), options(), tmp_path / "data", Display())
     assert not list((tmp_path / "data" / "bin-images").iterdir())
 
 
@@ -443,9 +443,9 @@ def test_too_little_room_is_known_before(source: Path, tmp_path: Path, monkeypat
 
     monkeypatch.setattr("trainer.disk.shutil.disk_usage", lambda _: Usage)
     with pytest.raises(PrepareError, match=r"48 photos need about 2\.9 MB and 1\.0 MB are free; make room"):
-        prepare(Folder(source), options(), tmp_path / "data", Display())
+        prepare(FolderPlace(source), options(), tmp_path / "data", Display())
     with pytest.raises(PrepareError, match=r"70,000 photos need about 4\.2 GB and 1\.0 MB are free; make room"):
-        prepare(Folder(source), options(per_class=10_000), tmp_path / "data", Display())
+        prepare(FolderPlace(source), options(per_class=10_000), tmp_path / "data", Display())
 
 
 @pytest.mark.parametrize("selection", [["--per-class", 7], ["--list", "KEYS", "--balance"]])
@@ -632,7 +632,7 @@ def test_accents_may_be_written_in_two_ways(where: str, source: Path, s3: S3, tm
 def test_a_name_that_is_not_utf8_is_named(source: Path, tmp_path: Path) -> None:
     Path(os.fsdecode(bytes(source) + b"/metadata/caf\xe9.json")).write_bytes(metadata(2))
     with pytest.raises(ConfigError, match=r"caf\\udce9\.json': the name is not UTF-8"):
-        prepare(Folder(source), options(), tmp_path / "data", Display())
+        prepare(FolderPlace(source), options(), tmp_path / "data", Display())
 
 
 @pytest.mark.parametrize("where", ["folder", "bucket"])

@@ -15,7 +15,7 @@ from trainer.display import silent
 from trainer.errors import ConfigError
 from trainer.profile.measure import Profile, profile
 from trainer.profile.prices import Price, costs, read_prices
-from trainer.profile.usage import Machine, Usage, Watch
+from trainer.profile.usage import Machine, Usage, UsageWatch
 from trainer.profile.verdict import verdict
 from trainer.train import step_timer as stages_module
 from trainer.train.step_timer import Stage, Stopwatch, waited
@@ -132,7 +132,7 @@ def test_each_stage_gets_its_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_watch_sees_what_this_process_does() -> None:
-    with Watch("cpu") as watch:
+    with UsageWatch("cpu") as watch:
         begun = sum(range(2_000_000))
     assert begun
     assert watch.usage.own_cores > 0

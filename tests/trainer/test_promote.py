@@ -20,7 +20,7 @@ from tests.services.s3 import S3
 from tests.trainer.drawn import Data, run_cli
 from tests.trainer.grey import write_grey_bundle
 from trainer.display import silent
-from trainer.evaluation.compare import Comparison
+from trainer.evaluation.compare import ModelComparison
 from trainer.evaluation.metrics import Counts, paired
 from trainer.publish.promote import promote
 from worker.counting import Counting
@@ -99,7 +99,7 @@ def test_a_promotion_that_is_overtaken_leaves_no_note(registry: Registry, grey: 
     worse, better = write_grey_bundle(tmp_path, "v2", sees=0.5), Current(version="v3", promoted=datetime.now(UTC))
     run_cli("publish", write_grey_bundle(tmp_path, "v3"))
 
-    def meanwhile(_: Comparison) -> None:
+    def meanwhile(_: ModelComparison) -> None:
         registry.set_current(better, registry.current())
 
     photos = {"photos": grey.photos, "index": grey.index}

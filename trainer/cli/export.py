@@ -15,7 +15,7 @@ from trainer.cli.paths import data_changes
 from trainer.data.split import Split
 from trainer.display import Display
 from trainer.errors import ConfigError
-from trainer.export.parts import Part
+from trainer.export.parts import CardPart
 from trainer.train.run_files import check_checkpoint
 
 
@@ -35,11 +35,11 @@ def export(
     precisions, changes = _precisions(variants), data_changes(photos, index)
     check_checkpoint(model)
     from trainer.evaluation import tables
-    from trainer.export.bundle import Options
+    from trainer.export.bundle import ExportOptions
     from trainer.export.bundle import export as run
 
     display = Display()
-    options = Options(precisions, max_loss, version, tuple(note or ()))
+    options = ExportOptions(precisions, max_loss, version, tuple(note or ()))
     card = run(model, out, options, changes, display)
     Console().print(tables.summary(card.metrics, f"{card.version}, fp32: test photos, 95 % intervals by bin group"))
     display.say(f"bundle: {out} ({', '.join(card.variants)})")
@@ -51,7 +51,7 @@ def calibrate(
         Path, typer.Option("--photos", help="Folder or uncompressed tar of photos that the model did not learn from.")
     ],
     index: Index = None,
-    only: Annotated[Part | None, typer.Option(help="Make one of the two parts; default: both.")] = None,
+    only: Annotated[CardPart | None, typer.Option(help="Make one of the two parts; default: both.")] = None,
     split: Annotated[
         Split | None,
         typer.Option(help="Split of the data set; default: test for calibration, validation for reference."),
@@ -67,11 +67,11 @@ def calibrate(
     from trainer.export.conformal import described
     from trainer.export.reference import small_reference
 
-    parts = tuple(Part) if only is None else (only,)
+    parts = tuple(CardPart) if only is None else (only,)
     card = update(bundle, photos, index, parts, Display(), split=split, every=every)
-    if card.calibration and Part.CALIBRATION in parts:
+    if card.calibration and CardPart.CALIBRATION in parts:
         remark(f"{bundle}: calibrated with {card.calibration.photos} photos ({described(card.calibration)})")
-    if card.reference and Part.REFERENCE in parts:
+    if card.reference and CardPart.REFERENCE in parts:
         found = card.reference
         remark(
             " ".join([f"{bundle}: reference of {found.photos} photos of {found.groups} bins.", *small_reference(found)])

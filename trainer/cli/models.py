@@ -61,12 +61,12 @@ def promote(
     changes = data_changes(photos, index)
     from trainer.display import Display
     from trainer.evaluation import tables
-    from trainer.evaluation.compare import Comparison
+    from trainer.evaluation.compare import ModelComparison
     from trainer.publish.promote import promote as run
 
     display = Display()
 
-    def show(found: Comparison) -> None:
+    def show(found: ModelComparison) -> None:
         if not found.identical:
             Console().print(tables.comparison(found))
 

@@ -15,7 +15,7 @@ from binwatch.counts import CLASSES, class_of, names_of
 from binwatch.errors import PhotoError
 from trainer.config import DataConfig
 from trainer.data.index import Row, read_index
-from trainer.data.source import Source, open_source, prepared_quality
+from trainer.data.source import PhotoSource, open_source, prepared_quality
 from trainer.data.split import Split
 from trainer.distributed.context import SINGLE_PROCESS, DistributedContext
 from trainer.errors import DataError
@@ -32,7 +32,7 @@ FEWEST_CLASSES = 2
 class PhotoSet:
     """Labelled photos, in the order of their keys."""
 
-    source: Source
+    source: PhotoSource
     rows: tuple[Row, ...]
     size: int = image.SIZE
     """Side in pixels of a decoded photo."""

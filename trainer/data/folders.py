@@ -22,7 +22,7 @@ DIGITS = 6
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class FolderLabel:
     """What the folders say of a photo."""
 
     quantity: int
@@ -39,7 +39,7 @@ def holds_quantities(photos: Path) -> bool:
     )
 
 
-def places(photos: Path, names: Mapping[str, PurePath]) -> dict[str, Place]:
+def places(photos: Path, names: Mapping[str, PurePath]) -> dict[str, FolderLabel]:
     """Key → what its folders say, of the files `names` within `photos`. Raises DataError if one lies elsewhere."""
     found = {key: place for key, name in names.items() if (place := _place(name))}
     if not found:
@@ -67,16 +67,16 @@ def no_index(photos: Path) -> DataError:
     )
 
 
-def _place(name: PurePath) -> Place | None:
+def _place(name: PurePath) -> FolderLabel | None:
     above = name.parts[:-1]
     quantity = _quantity(above[-1]) if above else None
     if quantity is None:
         return None
     match above[:-1]:
         case ():
-            return Place(quantity, None)
+            return FolderLabel(quantity, None)
         case (split,) if split.lower() in SPLITS:
-            return Place(quantity, SPLITS[split.lower()])
+            return FolderLabel(quantity, SPLITS[split.lower()])
     return None
 
 

@@ -139,7 +139,7 @@ def _of_class_list(config: DataConfig, index: Path) -> list[Row]:
     return [Row(key, quantity, key, split_of(key, config.split_seed)) for key, quantity in found]
 
 
-def _places(config: DataConfig) -> dict[str, folders.Place]:
+def _places(config: DataConfig) -> dict[str, folders.FolderLabel]:
     return folders.places(config.photos, open_source(config.photos).names())
 
 

@@ -17,7 +17,7 @@ PREPARED = "prepared.json"
 Place = TypeVar("Place")
 
 
-class Source(Protocol):
+class PhotoSource(Protocol):
     """Bytes of photos by key. `read` may be called from many threads at once."""
 
     def sizes(self) -> dict[str, int]:
@@ -30,7 +30,7 @@ class Source(Protocol):
         """The photo's file, still encoded."""
 
 
-class Folder:
+class FolderSource:
     """Photos below a folder; the key is the file name without its suffix."""
 
     def __init__(self, folder: Path) -> None:
@@ -48,7 +48,7 @@ class Folder:
         return self._files[key].read_bytes()
 
 
-class Tar:
+class TarSource:
     """Photos in an uncompressed tar, read in place: members are located once and then read by offset."""
 
     def __init__(self, file: Path) -> None:
@@ -105,10 +105,10 @@ def check_there(path: Path) -> None:
         raise DataError(f"{path}: no such folder or tar of photos")
 
 
-def open_source(path: Path) -> Source:
+def open_source(path: Path) -> PhotoSource:
     """The photos at `path`. Raises DataError if there are none."""
     check_there(path)
-    source: Source = Folder(path) if path.is_dir() else Tar(path)
+    source: PhotoSource = FolderSource(path) if path.is_dir() else TarSource(path)
     if not source.sizes():
         raise DataError(f"{path}: holds no photos ({ENDINGS})")
     return source

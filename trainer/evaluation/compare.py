@@ -21,7 +21,7 @@ PREFERRED = (Precision.INT8, Precision.FP32, Precision.FP16)
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ModelComparison:
     """Two models on the same photos; `difference` is the candidate's figure less the current one's."""
 
     candidate: str
@@ -64,7 +64,7 @@ class Comparison:
         )
 
 
-def compare(candidate: Judged, current: Judged, display: Display, split: Split | None = Split.TEST) -> Comparison:
+def compare(candidate: Judged, current: Judged, display: Display, split: Split | None = Split.TEST) -> ModelComparison:
     """Both models on a split of the candidate's data set, or (None) on every photo of the index."""
     sample = read_sample(candidate.data(), split, display)
     photos = sample.photos
@@ -73,7 +73,7 @@ def compare(candidate: Judged, current: Judged, display: Display, split: Split |
     figures = {each.name: measure(found, sample.majority.overall) for each, found in ((candidate, new), (current, old))}
     untested = set(current.classes) - set(candidate.classes) - set(photos.labels.tolist())
     what = f"{split} photos" if split else "photos"
-    return Comparison(
+    return ModelComparison(
         candidate.name, current.name, figures, paired(new, old), tuple(sorted(untested)), what,
         identical=np.array_equal(answers[0], answers[1]),
     )  # fmt: skip
@@ -81,7 +81,7 @@ def compare(candidate: Judged, current: Judged, display: Display, split: Split |
 
 def compare_files(
     candidate: Path, current: Path, changes: dict[str, Any], display: Display, split: Split | None = Split.TEST
-) -> Comparison:
+) -> ModelComparison:
     """Two bundles or checkpoints, named by their paths: runs call their checkpoints alike.
 
     `changes` replace options of the candidate's data set ("photos", …).

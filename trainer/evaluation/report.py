@@ -35,7 +35,7 @@ small { color: #5b6773; }
 
 
 @dataclass(frozen=True, slots=True)
-class Bin:
+class ReliabilityBin:
     """Photos whose confidence lies in one interval: their mean confidence, and the share that is right."""
 
     confidence: float
@@ -43,11 +43,13 @@ class Bin:
     photos: int
 
 
-def reliability(confidence: np.ndarray, right: np.ndarray, bins: int = ECE_BINS) -> list[Bin]:
+def reliability(confidence: np.ndarray, right: np.ndarray, bins: int = ECE_BINS) -> list[ReliabilityBin]:
     """Equally wide intervals of confidence, those with photos, float (photos,) and bool (photos,) in."""
     index = np.minimum((confidence * bins).astype(np.int64), bins - 1)
     return [
-        Bin(float(confidence[index == at].mean()), float(right[index == at].mean()), int((index == at).sum()))
+        ReliabilityBin(
+            float(confidence[index == at].mean()), float(right[index == at].mean()), int((index == at).sum())
+        )
         for at in np.unique(index)
     ]
 
@@ -126,7 +128,7 @@ def _confusion(found: Metrics) -> str:
     return f"<table><tr><th>label</th>{head}<th>recall</th><th>precision</th></tr>\n{''.join(lines)}</table>"
 
 
-def _diagram(bins: list[Bin]) -> str:
+def _diagram(bins: list[ReliabilityBin]) -> str:
     """Confidence to the right, share of right counts upwards; the area of a dot is its number of photos."""
     most = max((each.photos for each in bins), default=1)
     dots = "".join(

@@ -14,7 +14,7 @@ from binwatch.registry import Current
 NONE = "–"
 
 if TYPE_CHECKING:  # the list of models is shown without loading torch
-    from trainer.evaluation.compare import Comparison
+    from trainer.evaluation.compare import ModelComparison
 
 
 def summary(metrics: dict[str, Metrics], title: str) -> Table:
@@ -92,7 +92,7 @@ def notes(cards: list[Card]) -> list[str]:
     return [f"{card.version}: {note}" for card in cards for note in card.notes]
 
 
-def comparison(found: Comparison) -> Table:
+def comparison(found: ModelComparison) -> Table:
     """Two models side by side, and the difference."""
     table = Table(title=f"on the same {found.photos}, 95 % intervals by bin group", title_justify="left")
     table.box = box.SIMPLE_HEAD

@@ -43,7 +43,7 @@ Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Options:
+class ExportOptions:
     """What to export and how to describe it."""
 
     variants: tuple[Precision, ...]
@@ -134,7 +134,7 @@ class Exporter:
             self_check=self_check_of(model),
         )
 
-    def card(self, checked: dict[Precision, Checked], options: Options) -> Card:
+    def card(self, checked: dict[Precision, Checked], options: ExportOptions) -> Card:
         """What is known of the model, but for the files that are not asked for."""
         model = self.saved.config.model
         created = datetime.now(UTC).replace(microsecond=0)
@@ -177,7 +177,7 @@ class Exporter:
         return train.pixels(chosen.tolist())
 
 
-def export(path: Path, folder: Path, options: Options, data: dict[str, Any], display: Display) -> Card:
+def export(path: Path, folder: Path, options: ExportOptions, data: dict[str, Any], display: Display) -> Card:
     """Write a bundle of the checkpoint at `path` into `folder`, whole or not at all.
 
     `data` replaces options of the checkpoint's data set ("photos", …).

@@ -17,11 +17,11 @@ from trainer.evaluation.evaluate import bundle_data
 from trainer.evaluation.onnx_model import OnnxModel, run, self_check_of
 from trainer.export.answers import Answers
 from trainer.export.conformal import calibration_of
-from trainer.export.parts import Part
+from trainer.export.parts import CardPart
 from trainer.export.reference import reference_of
 
-MAKE = {Part.CALIBRATION: calibration_of, Part.REFERENCE: reference_of}
-SPLITS = {Part.CALIBRATION: Split.TEST, Part.REFERENCE: Split.VALIDATION}
+MAKE = {CardPart.CALIBRATION: calibration_of, CardPart.REFERENCE: reference_of}
+SPLITS = {CardPart.CALIBRATION: Split.TEST, CardPart.REFERENCE: Split.VALIDATION}
 """As in `export`. P-values need photos that nothing was fitted to; validation photos chose epoch and temperature."""
 
 
@@ -29,7 +29,7 @@ def update(
     folder: Path,
     photos: Path,
     index: Path | None,
-    parts: Collection[Part],
+    parts: Collection[CardPart],
     display: Display,
     *,
     split: Split | None = None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 
-class Part(StrEnum):
+class CardPart(StrEnum):
     """A part of the card that is made from photos, by its name in the card."""
 
     CALIBRATION = "calibration"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from trainer.config import Section
 
 
-class PrepareConfig(BaseModel):
+class PrepareConfig(Section):
     """Which bins, and how their photos are kept."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     source: str = Field(
         "s3://aft-vbi-pds", description="s3://BUCKET/PREFIX or a folder, with bin-images/ and metadata/."

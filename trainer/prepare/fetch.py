@@ -31,7 +31,7 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
-class Bin:
+class BinMetadata:
     """A bin's metadata: what the inventory expects (None if it does not say), and which products."""
 
     key: str
@@ -50,7 +50,7 @@ class LeftOut:
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class FetchedPhoto:
     """A photo that is in place."""
 
     key: str
@@ -71,7 +71,7 @@ class Fetcher:
         self._wait_s = wait_s
         self._stopped = threading.Event()
 
-    def bin(self, key: str) -> Bin | LeftOut:
+    def bin(self, key: str) -> BinMetadata | LeftOut:
         """Metadata of a bin, from the folder if it is there."""
         own = self._metadata / f"{key}.json"
         try:
@@ -80,7 +80,7 @@ class Fetcher:
             return LeftOut(key, str(error))
         return read_bin(key, data)
 
-    def photo(self, found: Bin, known: str = "") -> Done | LeftOut:
+    def photo(self, found: BinMetadata, known: str = "") -> FetchedPhoto | LeftOut:
         """Bring the photo of a bin, and its metadata. `known` is the SHA-256 that a file which is there must have."""
         here = self._here(found.key, known)
         try:
@@ -94,7 +94,7 @@ class Fetcher:
             self._write(self._photos / f"{found.key}{suffix}", data)
         if not (self._metadata / f"{found.key}.json").exists():
             self._write(self._metadata / f"{found.key}.json", found.data)
-        return Done(found.key, hashlib.sha256(data).hexdigest())
+        return FetchedPhoto(found.key, hashlib.sha256(data).hexdigest())
 
     def _write(self, path: Path, data: bytes) -> None:
         """Write a file whole. What fails for one thread fails for all: none of them need wait any more."""
@@ -151,7 +151,7 @@ class Fetcher:
         raise AssertionError("the last attempt returns or raises")
 
 
-def read_bin(key: str, data: bytes) -> Bin | LeftOut:
+def read_bin(key: str, data: bytes) -> BinMetadata | LeftOut:
     """Quantity and products of a metadata file."""
     try:
         document = json.loads(data.decode("utf-8-sig"))
@@ -160,9 +160,9 @@ def read_bin(key: str, data: bytes) -> Bin | LeftOut:
     except (ValueError, RecursionError, AttributeError) as error:
         return LeftOut(key, f"the metadata is not the JSON of a bin ({error})")
     try:
-        return Bin(key, data, expected_quantity(data), names)
+        return BinMetadata(key, data, expected_quantity(data), names)
     except MetadataError as error:
-        return Bin(key, data, None, names, str(error))
+        return BinMetadata(key, data, None, names, str(error))
 
 
 def kept_quality(size: int) -> int:

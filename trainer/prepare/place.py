@@ -61,7 +61,7 @@ class Place(Protocol):
 
 
 @dataclass(frozen=True)
-class Bucket:
+class BucketPlace:
     """A bucket, or what is under a prefix of it."""
 
     objects: Objects
@@ -135,7 +135,7 @@ class Bucket:
 
 
 @dataclass(frozen=True)
-class Folder:
+class FolderPlace:
     """A folder in the same layout."""
 
     folder: Path
@@ -228,15 +228,15 @@ def open_place(where: str, settings: Settings, endpoint: str | None = None, *, a
     address = endpoint or (None if public else settings.s3_endpoint_url)
     objects = Objects(settings.model_copy(update={"s3_endpoint_url": address}), anonymous=anonymous or public)
     prefix = parts.path.strip("/")
-    return Bucket(objects, parts.netloc, f"{prefix}/" if prefix else "", settings, BY_NAME if public else naming)
+    return BucketPlace(objects, parts.netloc, f"{prefix}/" if prefix else "", settings, BY_NAME if public else naming)
 
 
-def _folder(folder: Path, naming: BinNaming) -> Folder:
+def _folder(folder: Path, naming: BinNaming) -> FolderPlace:
     if not (folder / METADATA).is_dir():
         raise ConfigError(
             f"{folder}: has no folder {METADATA}/ beside {PHOTOS}/; name a folder with both, or s3://BUCKET"
         )
-    return Folder(folder, naming)
+    return FolderPlace(folder, naming)
 
 
 def _is_whole(data: bytes, etag: str) -> bool:

@@ -22,7 +22,7 @@ from trainer.display import Display
 from trainer.errors import ConfigError, DataError, DiskError, PrepareError
 from trainer.prepare import lists, outputs
 from trainer.prepare.config import PrepareConfig
-from trainer.prepare.fetch import Bin, Done, Fetcher, LeftOut, kept_quality
+from trainer.prepare.fetch import BinMetadata, FetchedPhoto, Fetcher, LeftOut, kept_quality
 from trainer.prepare.groups import name_groups
 from trainer.prepare.outputs import AUDIT, Entry, Report
 from trainer.prepare.place import METADATA, PHOTOS, Place, open_place
@@ -32,7 +32,7 @@ BYTES_PER_PHOTO = 60_000
 
 
 @dataclass(frozen=True)
-class Options:
+class PrepareOptions:
     """The table, and what its lists hold."""
 
     table: PrepareConfig
@@ -48,14 +48,14 @@ class Options:
 class Preparation:
     """One run of `prepare`."""
 
-    def __init__(self, place: Place, folder: Path, options: Options, display: Display) -> None:
+    def __init__(self, place: Place, folder: Path, options: PrepareOptions, display: Display) -> None:
         self._place = place
         self._folder = folder
         self._options = options
         self._table = options.table
         self._display = display
         self._fetcher = Fetcher(place, folder, options.table.size, options.limits, options.wait_s)
-        self._bins: dict[str, Bin] = {}
+        self._bins: dict[str, BinMetadata] = {}
         self._left_out: list[LeftOut] = []
         self._short: dict[str, int] = {}
         self._audits: dict[str, int] = {}
@@ -75,7 +75,7 @@ class Preparation:
             raise PrepareError(f"{error}; {here}: the same command continues") from error
         return self._write(hashes, {key: entry.group for key, entry in old.items()})
 
-    def _known(self, old: Mapping[str, Entry]) -> Iterator[Bin]:
+    def _known(self, old: Mapping[str, Entry]) -> Iterator[BinMetadata]:
         """The chosen bins, then those of earlier runs that are not among them."""
         for found in self._chosen():
             self._bins[found.key] = found
@@ -86,7 +86,7 @@ class Preparation:
             self._bins[found.key] = found
             yield found
 
-    def _chosen(self) -> Iterator[Bin]:
+    def _chosen(self) -> Iterator[BinMetadata]:
         table, keys = self._table, self._options.keys
         photos: Counter[int] = Counter()
         listed = keys if keys is not None else () if table.per_class else self._all()
@@ -99,7 +99,7 @@ class Preparation:
         if target:
             yield from self._search(photos, target, set(listed))
 
-    def _search(self, photos: Counter[int], target: int, listed: set[str]) -> Iterator[Bin]:
+    def _search(self, photos: Counter[int], target: int, listed: set[str]) -> Iterator[BinMetadata]:
         """More bins, spread over the place, until every class has `target`."""
         wanted = [index for index in range(len(CLASSES)) if photos[index] < target]
         rest = islice((key for key in self._all() if key not in listed), self._table.scan)
@@ -114,20 +114,20 @@ class Preparation:
                 break
         self._short = {CLASSES[index]: target - photos[index] for index in wanted}
 
-    def _labelled(self, keys: Iterable[str], total: int, what: str, *, quiet: bool = False) -> Iterator[Bin]:
+    def _labelled(self, keys: Iterable[str], total: int, what: str, *, quiet: bool = False) -> Iterator[BinMetadata]:
         """Bins with a quantity; others are left out (`quiet`: without a word, since nobody asked for them)."""
         found = read_ahead(self._fetcher.bin, keys, self._table.jobs, 4 * self._table.jobs)
         for each in self._display.follow(found, total, what):
-            if isinstance(each, Bin) and (each.quantity is not None or each.key in self._audits):
+            if isinstance(each, BinMetadata) and (each.quantity is not None or each.key in self._audits):
                 yield each
             elif not quiet:
-                why = each.problem if isinstance(each, Bin) else each.why
+                why = each.problem if isinstance(each, BinMetadata) else each.why
                 self._left_out.append(LeftOut(each.key, why))
 
-    def _fetch_photos(self, bins: Iterable[Bin], known: Mapping[str, str]) -> Iterator[Done]:
+    def _fetch_photos(self, bins: Iterable[BinMetadata], known: Mapping[str, str]) -> Iterator[FetchedPhoto]:
         jobs = self._table.jobs
         for found in read_ahead(lambda each: self._fetcher.photo(each, known.get(each.key, "")), bins, jobs, 4 * jobs):
-            if isinstance(found, Done):
+            if isinstance(found, FetchedPhoto):
                 yield found
             else:
                 self._left_out.append(found)
@@ -139,10 +139,10 @@ class Preparation:
             raise DataError(f"{self._place.name}: holds no {METADATA}/*.json")
         return keys
 
-    def _class(self, found: Bin) -> int:
+    def _class(self, found: BinMetadata) -> int:
         return class_of(self._quantity(found))
 
-    def _quantity(self, found: Bin) -> int:
+    def _quantity(self, found: BinMetadata) -> int:
         quantity = self._audits.get(found.key, found.quantity)
         assert quantity is not None  # only such bins are chosen
         return quantity
@@ -179,9 +179,9 @@ class Preparation:
         return Split.VALIDATION if split_of(group) is Split.VALIDATION else Split.TRAIN
 
 
-def opened(table: PrepareConfig, settings: Settings) -> tuple[Place, Options]:
+def opened(table: PrepareConfig, settings: Settings) -> tuple[Place, PrepareOptions]:
     """Where photos come from, and the lists that the table names, read. Raises ConfigError or DataError."""
-    options = Options(
+    options = PrepareOptions(
         table,
         keys=tuple(lists.read_keys(table.list)) if table.list else None,
         audits=lists.read_audits(table.audits) if table.audits else {},
@@ -191,7 +191,7 @@ def opened(table: PrepareConfig, settings: Settings) -> tuple[Place, Options]:
     return open_place(table.source, settings, table.endpoint, anonymous=table.unsigned), options
 
 
-def prepare(place: Place, options: Options, folder: Path, display: Display) -> Report:
+def prepare(place: Place, options: PrepareOptions, folder: Path, display: Display) -> Report:
     """Bring photos into `folder`, beside those that are there."""
     return Preparation(place, folder, options, display).run()
 

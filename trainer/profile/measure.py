@@ -25,10 +25,10 @@ from trainer.display import Display
 from trainer.distributed import devices
 from trainer.distributed.context import SINGLE_PROCESS, DistributedContext
 from trainer.errors import DataError
-from trainer.profile.usage import Machine, Usage, Watch, machine
+from trainer.profile.usage import Machine, Usage, UsageWatch, machine
 from trainer.train.features import FeatureCache
 from trainer.train.fit import make_run
-from trainer.train.loop import Run
+from trainer.train.loop import TrainingRun
 from trainer.train.network import check_compiler
 from trainer.train.step_timer import Stage, Stopwatch, untimed
 
@@ -128,7 +128,7 @@ def profile(
 class _Measuring:
     """One after the other, so that none disturbs another."""
 
-    def __init__(self, run: Run, data: DataSet, found: Profile, display: Display, seconds: float) -> None:
+    def __init__(self, run: TrainingRun, data: DataSet, found: Profile, display: Display, seconds: float) -> None:
         self._run = run
         self._data = data
         self._found = found
@@ -186,7 +186,7 @@ class _Measuring:
         with closing(endless(run.train)) as source:
             found.steps = self._warm_up(source)
             run.step.timer = self._stopwatch.waits_only if self._on_gpu else self._stopwatch
-            with Watch(self._train.device) as watch:
+            with UsageWatch(self._train.device) as watch:
                 found.training = self._timed(islice(source, found.steps * run.train.accumulation_steps))
             found.usage = watch.usage
             found.wait = self._stopwatch.seconds[Stage.WAIT] / found.usage.seconds
@@ -295,7 +295,7 @@ def _some(photos: PhotoSet, most: int) -> PhotoSet:
 
 def _run(
     config: Config, data: DataSet, folder: Path, found: Profile, display: Display, context: DistributedContext
-) -> Run:
+) -> TrainingRun:
     """A run as `fit` makes it. Features of frozen layers are computed now, and some again by the clock."""
     run = make_run(config, data, folder, folder / "features", display, context)
     if run.train.features:

@@ -56,7 +56,7 @@ def machine(device: str) -> Machine:
     return Machine(own, memory, torch.cuda.get_device_name(), torch.cuda.mem_get_info()[1] / GB)
 
 
-class Watch:
+class UsageWatch:
     """Looks at the machine from a thread of its own while the `with` block runs; `usage` is complete afterwards."""
 
     def __init__(self, device: str) -> None:
@@ -69,7 +69,7 @@ class Watch:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._look, name="usage", daemon=True)
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> UsageWatch:
         if self._cuda:
             torch.cuda.reset_peak_memory_stats()
         self._began, self._cpu = time.perf_counter(), self._cpu_seconds()

@@ -14,7 +14,7 @@ from binwatch.counts import names_of
 from binwatch.registry import Current, Registry
 from trainer.display import Display
 from trainer.errors import PromotionError
-from trainer.evaluation.compare import PREFERRED, Comparison, compare, in_use
+from trainer.evaluation.compare import PREFERRED, ModelComparison, compare, in_use
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Decision:
 
     version: str
     replaced: str | None
-    comparison: Comparison | None
+    comparison: ModelComparison | None
     forced: bool
 
 
@@ -36,7 +36,7 @@ def promote(
     force: bool = False,
     dry_run: bool = False,
     bundled: Path | None = None,
-    show: Callable[[Comparison], None] = lambda _: None,
+    show: Callable[[ModelComparison], None] = lambda _: None,
 ) -> Decision:
     """Put `model` (a bundle's folder, or a published version) in use if it is better than the one that is.
 

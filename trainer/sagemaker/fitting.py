@@ -23,7 +23,7 @@ from trainer.distributed.context import joined
 from trainer.errors import ConfigError
 from trainer.evaluation import report
 from trainer.evaluation.evaluate import evaluate, write
-from trainer.export.bundle import Options, export
+from trainer.export.bundle import ExportOptions, export
 from trainer.prepare.outputs import MANIFEST
 from trainer.prepare.place import PHOTOS
 from trainer.sagemaker import metric_lines
@@ -68,18 +68,20 @@ def run(layout: Layout, display: Display) -> None:
         _finish(layout, best, options, display)
 
 
-def export_options(layout: Layout) -> Options:
+def export_options(layout: Layout) -> ExportOptions:
     """Which variants to export, by the hyperparameters export.variants, export.max_loss and export.version."""
     given = layout.changes()
     names = str(given.get(VARIANTS, "fp32,fp16,int8")).split(",")
     try:
         variants = tuple(Precision(name.strip()) for name in names)
-        return Options(variants, float(given.get(MAX_LOSS, Options.max_loss)), as_written(given.get(VERSION, "")))
+        return ExportOptions(
+            variants, float(given.get(MAX_LOSS, ExportOptions.max_loss)), as_written(given.get(VERSION, ""))
+        )
     except ValueError as error:
         raise ConfigError(f"{VARIANTS} or {MAX_LOSS}: {error}; choose from {', '.join(Precision)}") from error
 
 
-def _finish(layout: Layout, best: Path, options: Options, display: Display) -> None:
+def _finish(layout: Layout, best: Path, options: ExportOptions, display: Display) -> None:
     """The bundle becomes model.tar.gz; the checkpoint, the log and the evaluation output.tar.gz."""
     # SageMaker judges a trial by the last value that it sees; what is exported is the best epoch, not the last.
     _say({name: value for name, value in load(best).history[-1].items() if name.startswith("val_")})

@@ -31,7 +31,7 @@ from trainer.train import checkpoint, curves, distillation
 from trainer.train.checkpoint import Checkpoint
 from trainer.train.distillation import Teachers
 from trainer.train.features import FeatureCache, FeatureLoader
-from trainer.train.loop import KEPT_FROM, Run, best_epoch
+from trainer.train.loop import KEPT_FROM, TrainingRun, best_epoch
 from trainer.train.losses import class_weights
 from trainer.train.network import check_compiler
 from trainer.train.run_files import BEST, CURVES, FEATURES, LAST, TENSORBOARD, check_new
@@ -107,7 +107,7 @@ def _draw(history: list[dict[str, float]], folder: Path, context: DistributedCon
         curves.draw(history, folder / CURVES)
 
 
-def _board(run: Run, folder: Path) -> curves.Board:
+def _board(run: TrainingRun, folder: Path) -> curves.Board:
     board = curves.Board(folder / TENSORBOARD)
     for row in run.history:
         board.add(row)
@@ -149,7 +149,7 @@ def restore_best(
         checkpoint.save(folder / BEST, replace(saved, training={}))
 
 
-def continue_run(run: Run, saved: Checkpoint, display: Display) -> None:
+def continue_run(run: TrainingRun, saved: Checkpoint, display: Display) -> None:
     """Put `run` where `saved` stopped. With other photos or processes its steps differ, and its facts say so."""
     if saved.classes != run.model.class_mask.classes:
         raise CheckpointError(
@@ -201,7 +201,7 @@ def make_run(
     context: DistributedContext = SINGLE_PROCESS,
     network: Network | None = None,
     teachers: Teachers | None = None,
-) -> Run:
+) -> TrainingRun:
     """A run that has not begun: the network with its starting weights, and its batches."""
     model, loaded = network or new_network(config.model)
     model.class_mask.limit(data.classes)
@@ -223,7 +223,7 @@ def make_run(
     if teachers:
         facts[distillation.TEACHERS] = teachers.facts()
     weights = class_weights(data[Split.TRAIN].labels, config.train.class_weights)
-    return Run(config, folder, model, loaded, train, validation, facts, weights, context)
+    return TrainingRun(config, folder, model, loaded, train, validation, facts, weights, context)
 
 
 def _loaders(

@@ -40,7 +40,7 @@ Follow = Callable[[Iterator[Batch], int, str], Iterator[Batch]]
 
 
 @dataclass
-class Run:
+class TrainingRun:
     """A training run in a folder: everything that changes from step to step. Each of its processes has one."""
 
     config: Config

@@ -15,7 +15,7 @@ FIRST, LAST = 1 / 25, 1e-5
 """Where one-cycle starts and ends, as factors of the peak."""
 
 
-class Scheduler:
+class LrScheduler:
     """Sets what the optimiser's groups learn with, for each of the `steps` of a run."""
 
     def __init__(self, optimiser: torch.optim.Optimizer, config: TrainConfig, steps: int) -> None:

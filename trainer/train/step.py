@@ -18,7 +18,7 @@ from trainer.train.losses import Loss
 from trainer.train.network import Network
 from trainer.train.optimiser import optimiser
 from trainer.train.predict import forward, on_device
-from trainer.train.scheduler import Scheduler
+from trainer.train.scheduler import LrScheduler
 from trainer.train.step_timer import Clock, Stage, untimed
 
 EMA_WARMUP = 9.0
@@ -46,7 +46,7 @@ class TrainStep:
     ) -> None:
         self.model = model
         self.optimiser = optimiser(model, loaded, config)
-        self.scheduler = Scheduler(self.optimiser, config, steps)
+        self.scheduler = LrScheduler(self.optimiser, config, steps)
         # Network first: with several processes it gives all of them the first one's weights.
         self.network = Network(model, config, context, features=features)
         # torch's own AveragedModel waits for the GPU in each step, since it counts steps in a tensor.
