@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, NotRequired, Protocol, TypedDict
 
 import torch
 from torch import Tensor
@@ -63,6 +63,17 @@ class Loader(Protocol):
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """All batches of an epoch. The same number gives the same batches, so that a resumed run is the same run."""
+
+
+class LoaderOptions(TypedDict):
+    """What all loaders take, by name."""
+
+    seed: int
+    shuffle: bool
+    threads: int
+    accumulation_steps: NotRequired[int]
+    context: NotRequired[DistributedContext]
+    teacher_probabilities: NotRequired[Tensor | None]
 
 
 class BaseLoader:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Unpack
+
 import torch
-from torch import Tensor
 
 from trainer.config import AugmentConfig
 from trainer.data.augment import augment, draw
 from trainer.data.dataset import PhotoSet
-from trainer.data.loader import BaseLoader, Inputs
+from trainer.data.loader import BaseLoader, Inputs, LoaderOptions
 from trainer.data.sampler import Shard
-from trainer.distributed.context import SINGLE_PROCESS, DistributedContext
 
 
 class PhotoLoader(BaseLoader):
     """Photos decoded and, with `augment`, changed at random; uint8 (batch, size, size, 3).
 
-    With `later` the changes are only drawn, for whoever has the photos then (a GPU is quicker at it).
+    With `deferred` the changes are only drawn, and made in the training step: a GPU is quicker at it.
     """
 
     features = False
@@ -26,25 +26,11 @@ class PhotoLoader(BaseLoader):
         photos: PhotoSet,
         batch_size: int,
         *,
-        seed: int,
         augment: AugmentConfig | None,
-        shuffle: bool,
-        threads: int,
-        accumulation_steps: int = 1,
-        context: DistributedContext = SINGLE_PROCESS,
         deferred: bool = False,
-        teacher_probabilities: Tensor | None = None,
+        **options: Unpack[LoaderOptions],
     ) -> None:
-        super().__init__(
-            photos,
-            batch_size,
-            seed=seed,
-            shuffle=shuffle,
-            threads=threads,
-            accumulation_steps=accumulation_steps,
-            context=context,
-            teacher_probabilities=teacher_probabilities,
-        )
+        super().__init__(photos, batch_size, **options)
         self._set = photos
         self._augment = augment
         self._deferred = deferred

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -21,11 +21,10 @@ from torch import Tensor
 
 from trainer.config import AugmentConfig, TrainConfig
 from trainer.data.dataset import PhotoSet
-from trainer.data.loader import BaseLoader, Batch, Inputs
+from trainer.data.loader import BaseLoader, Batch, Inputs, LoaderOptions
 from trainer.data.photo_loader import PhotoLoader
 from trainer.data.sampler import Shard
 from trainer.disk import check_room, make_folder, sync
-from trainer.distributed.context import SINGLE_PROCESS, DistributedContext
 from trainer.distributed.devices import autocast
 from trainer.errors import DiskError
 from trainer.models.counter import Counter
@@ -164,24 +163,10 @@ class FeatureLoader(BaseLoader):
         photos: PhotoSet,
         batch_size: int,
         *,
-        seed: int,
         flip: bool,
-        shuffle: bool,
-        threads: int,
-        accumulation_steps: int = 1,
-        context: DistributedContext = SINGLE_PROCESS,
-        teacher_probabilities: Tensor | None = None,
+        **options: Unpack[LoaderOptions],
     ) -> None:
-        super().__init__(
-            photos,
-            batch_size,
-            seed=seed,
-            shuffle=shuffle,
-            threads=threads,
-            accumulation_steps=accumulation_steps,
-            context=context,
-            teacher_probabilities=teacher_probabilities,
-        )
+        super().__init__(photos, batch_size, **options)
         self._views = views
         self._flip = flip
 
