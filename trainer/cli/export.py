@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from binwatch.bundle import Precision
+from binwatch.bundle import Bundle, Precision
 from binwatch.console import remark
 from trainer.cli.options import Every, Index, Photos
 from trainer.cli.paths import data_changes
@@ -63,6 +63,7 @@ def calibrate(
     For a bundle that has none, or whose photos have changed for good. export writes both. The model stays as it is.
     """
     data_changes(photos, index)
+    Bundle(bundle)
     from trainer.export.card_update import update
     from trainer.export.conformal import described
     from trainer.export.reference import small_reference
@@ -83,6 +84,7 @@ def self_check(bundle: Annotated[Path, typer.Argument(help="Folder of the bundle
 
     Workers compare their own answers when they load the model. Run it where the model is known to count well.
     """
+    Bundle(bundle)
     from trainer.export.card_update import add_self_check
 
     remark(f"{bundle}: self-check of {', '.join(add_self_check(bundle).variants)}")
