@@ -19,8 +19,8 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from binwatch.errors import OutageError, SettingsError
 from binwatch.records.engine import cause, connect
-from binwatch.records.migrate import check_schema
 from binwatch.records.postgres import TransactionMode
+from binwatch.records.schema import check_schema
 from binwatch.settings import Settings
 
 logger = logging.getLogger(__name__)

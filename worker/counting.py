@@ -23,7 +23,7 @@ from binwatch.metadata import contents, expected_quantity
 from binwatch.objects import Fetched, ObjectRefused, Objects
 from binwatch.photo_stats import PhotoStats, photo_stats
 from binwatch.records.engine import cause, connect
-from binwatch.records.migrate import check_schema
+from binwatch.records.schema import check_schema
 from binwatch.records.store import NewCount, NewExpectation, RecordsBroken, Store
 from binwatch.records.trials import Trials
 from binwatch.settings import Settings

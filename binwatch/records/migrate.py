@@ -1,4 +1,4 @@
-"""Brings the schema of the records up to date, and says whether it is."""
+"""Brings the schema of the records up to date, step by step."""
 
 from __future__ import annotations
 
@@ -12,18 +12,14 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, func, select
 
-from binwatch.errors import BinwatchError
 from binwatch.records.engine import WRITE
+from binwatch.records.schema import UnknownSchemaError
 
 _LOCK = 0x62696E77
 """Number of PostgreSQL's advisory lock that a migration holds: "binw" in ASCII."""
 _ONE_AT_A_TIME = Lock()
 """Alembic keeps its context in global variables: two migrations in one process would wait for each other for ever."""
 _SCRIPTS = Path(__file__).parent / "migrations"
-
-
-class UnknownSchemaError(BinwatchError):
-    """The database was made by a newer release, or by one from before the first migration of this one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,33 +45,20 @@ def migrate(engine: Engine, revision: str = "head") -> Migrated:
     A call while another process migrates the same database waits, and then finds it done. Raises UnknownSchemaError.
     """
     config = _config()
-    scripts = ScriptDirectory.from_config(config)
     with _ONE_AT_A_TIME, engine.execution_options(**{WRITE: True}).begin() as connection:
         if connection.dialect.name == "postgresql":
             connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
         config.attributes["connection"] = connection
         before = MigrationContext.configure(connection).get_current_revision()
-        _refuse_unknown(engine, scripts, before)
+        refuse_unknown(engine, before)
         command.upgrade(config, revision)
         after = MigrationContext.configure(connection).get_current_revision()
-    return Migrated(before, after, _steps(scripts, before, after))
+    return Migrated(before, after, _steps(ScriptDirectory.from_config(config), before, after))
 
 
-def check_schema(engine: Engine) -> None:
-    """Raise BinwatchError unless the schema is the one that this release was written for."""
+def refuse_unknown(engine: Engine, found: str | None) -> None:
+    """Raise UnknownSchemaError unless `found`, the revision of a schema, is among this release's migrations."""
     scripts = ScriptDirectory.from_config(_config())
-    wanted = scripts.get_current_head()
-    with engine.connect() as connection:
-        found = MigrationContext.configure(connection).get_current_revision()
-    _refuse_unknown(engine, scripts, found)
-    if found != wanted:
-        raise BinwatchError(
-            f"the database {engine.url.render_as_string(hide_password=True)} has schema {found or 'none'}, this release"
-            f" needs {wanted}; run: python -m worker migrate"
-        )
-
-
-def _refuse_unknown(engine: Engine, scripts: ScriptDirectory, found: str | None) -> None:
     if found is None or found in {script.revision for script in scripts.walk_revisions()}:
         return
     where = f"the database {engine.url.render_as_string(hide_password=True)} has schema {found}, which this release"

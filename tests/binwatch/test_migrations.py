@@ -15,7 +15,8 @@ from sqlalchemy import Engine, inspect, text
 
 from binwatch.errors import BinwatchError, SettingsError
 from binwatch.records.engine import connect
-from binwatch.records.migrate import check_schema, migrate
+from binwatch.records.migrate import migrate
+from binwatch.records.schema import HEAD, check_schema, prepare
 from binwatch.records.tables import Base
 
 
@@ -39,6 +40,50 @@ def test_migrating_twice_changes_nothing(records_engine: Engine) -> None:
     migrate(records_engine)
     assert sorted(inspect(records_engine).get_table_names()) == before
     assert set(before) == {*Base.metadata.tables, "alembic_version"}
+
+
+def test_a_new_database_gets_the_schema_that_migrations_lead_to(tmp_path: Path) -> None:
+    made, migrated = (connect(f"sqlite:///{tmp_path / name}.db") for name in ("made", "migrated"))
+    prepare(made)
+    assert migrate(migrated).after == HEAD
+    for engine in (made, migrated):
+        check_schema(engine)
+    assert _schema(made) == _schema(migrated)
+    prepare(made)
+    assert _schema(made) == _schema(migrated)
+    for engine in (made, migrated):
+        engine.dispose()
+
+
+def test_a_database_of_an_earlier_release_is_prepared_by_migrations(tmp_path: Path) -> None:
+    engine = connect(f"sqlite:///{tmp_path / 'earlier.db'}")
+    assert migrate(engine, "0008").after == "0008"
+    prepare(engine)
+    check_schema(engine)
+    engine.dispose()
+
+
+def _schema(engine: Engine) -> dict[str, object]:
+    """Of each table what matters to statements, whatever the order that it was made in."""
+    found = inspect(engine)
+    return {
+        name: [
+            sorted(
+                (one["name"], str(one["type"]), one["nullable"], one["primary_key"]) for one in found.get_columns(name)
+            ),
+            found.get_pk_constraint(name)["constrained_columns"],
+            sorted((str(one["name"]), one["column_names"]) for one in found.get_unique_constraints(name)),
+            sorted((one["constrained_columns"], one["referred_table"]) for one in found.get_foreign_keys(name)),
+            sorted(_indexes(engine, name)),
+        ]
+        for name in found.get_table_names()
+    }
+
+
+def _indexes(engine: Engine, table: str) -> list[str]:
+    with engine.connect() as connection:
+        statement = text("SELECT sql FROM sqlite_master WHERE type = 'index' AND tbl_name = :name AND sql IS NOT NULL")
+        return [str(row[0]) for row in connection.execute(statement, {"name": table})]
 
 
 def test_check_schema(empty_url: str) -> None:
@@ -100,7 +145,8 @@ def test_check_schema_shows_no_password() -> None:
 PROGRAM = """
 import sys
 from binwatch.records.engine import connect
-from binwatch.records.migrate import check_schema, migrate
+from binwatch.records.migrate import migrate
+from binwatch.records.schema import check_schema
 engine = connect(sys.argv[1])
 print("ready", flush=True)
 sys.stdin.readline()

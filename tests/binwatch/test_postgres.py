@@ -16,7 +16,8 @@ from sqlalchemy import Engine, event, func, select, text
 from binwatch.errors import BinwatchError, SettingsError
 from binwatch.records.audits import add_audit
 from binwatch.records.engine import DriverFailed, connect
-from binwatch.records.migrate import check_schema, migrate
+from binwatch.records.migrate import migrate
+from binwatch.records.schema import check_schema
 from binwatch.records.store import NewCount, NewExpectation, RecordsBroken, Store
 from binwatch.records.tables import Comparison, Count
 from binwatch.records.trials import Trials

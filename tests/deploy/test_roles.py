@@ -20,7 +20,7 @@ from binwatch.errors import MetadataReason
 from binwatch.records.audits import add_audit
 from binwatch.records.current import rank
 from binwatch.records.engine import connect
-from binwatch.records.migrate import check_schema
+from binwatch.records.schema import check_schema
 from binwatch.records.store import NewCount, NewExpectation, Store
 from binwatch.records.tables import Base
 from binwatch.records.trials import Trials

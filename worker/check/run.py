@@ -27,7 +27,7 @@ from binwatch.inventory.importing import CHUNK, new_expectation
 from binwatch.inventory.reading import InventoryQuantity, InventoryReport, Refusals, read_expected
 from binwatch.inventory.tables import first_bytes, open_table
 from binwatch.records.engine import cause, connect
-from binwatch.records.migrate import UnknownSchemaError, migrate
+from binwatch.records.schema import UnknownSchemaError, prepare
 from binwatch.records.store import Store
 from binwatch.records.tables import Bin, Expectation
 from binwatch.settings import Settings
@@ -152,7 +152,7 @@ class _Records:
             ) from error
         self.engine = connect(_url(folder))
         try:
-            migrate(self.engine)
+            prepare(self.engine)
         except UnknownSchemaError as error:
             raise BinwatchError(
                 f"{folder}: the records are not of this release: {error}; or name another folder with --records"
