@@ -1,28 +1,37 @@
-"""How close `python -m worker count` comes to the machine's limit on the same photos and the same ONNX file.
+"""How close `binwatch worker count` comes to the machine's limit on the same photos and the same ONNX file, and how
+much longer `binwatch check` takes.
 
 The limit: the photos' bytes are in memory; all are decoded on every core, then all are inferred; both times are added.
-The command: a process of its own, from start to end, photos on disk. Rounds alternate and medians are compared,
-since other work on the machine disturbs both alike.
+The commands: each a process of its own, from start to end, photos on disk. `check` has nothing in its records, and
+writes an XLSX with thumbnails. Rounds take turns and medians are compared, since other work on the machine disturbs all
+alike. Processor time is what a command used on all cores; other work changes it far less than it does seconds.
 
     python benchmarks/count_files.py PHOTOS_FOLDER [--model samples/model] [--rounds 5]
+    python benchmarks/count_files.py PHOTOS_FOLDER --metadata FOLDER --no-limit
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
+import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from binwatch.bundle import Bundle
 from binwatch.cores import cores
 from binwatch.keys import ObjectKind, kind_of
+from binwatch.metadata import expected_quantity
 from binwatch.settings import DEFAULT_MODEL, Settings
 from worker.engine import Engine
 
@@ -40,56 +49,102 @@ def limit(engine: Engine, photos: list[bytes], batch: int) -> tuple[float, float
     return decoded - started, time.perf_counter() - decoded
 
 
-def command(folder: Path, model: Path, expected: int) -> float:
-    """Seconds that the command takes on `folder`, its start included."""
-    started = time.perf_counter()
-    result = subprocess.run(
-        [sys.executable, "-m", "worker", "count", str(folder), "--json", "--model", str(model)],
-        check=True,
-        capture_output=True,
-    )
-    seconds = time.perf_counter() - started
-    counted = len(json.loads(result.stdout))
+class Cost(NamedTuple):
+    """Seconds that a command took, and seconds of processor time, its start included."""
+
+    wall: float
+    processor: float
+
+
+def run(*command: str) -> tuple[Cost, str]:
+    """What a command of `binwatch` cost, and its output."""
+    started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    result = subprocess.run([sys.executable, "-m", "binwatch", *command], check=True, capture_output=True, text=True)
+    seconds, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return Cost(seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime), result.stdout
+
+
+def count(folder: Path, model: Path, expected: int) -> Cost:
+    """Of `binwatch worker count`."""
+    cost, output = run("worker", "count", str(folder), "--json", "--model", str(model))
+    counted = len(json.loads(output))
     if counted != expected:
         sys.exit(f"the command counted {counted} photos of {expected}")
-    return seconds
+    return cost
+
+
+def check(folder: Path, model: Path, expected: int, metadata: Path) -> Cost:
+    """Of `binwatch check` without records."""
+    with tempfile.TemporaryDirectory(prefix="binwatch-check-") as name:
+        inventory = Path(name, "stock.csv")
+        with inventory.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(("bin", "quantity"))
+            writer.writerows((one.stem, expected_quantity(one.read_bytes())) for one in sorted(metadata.glob("*.json")))
+        files = ("--expected", str(inventory), "--out", str(Path(name, "wrong.xlsx")))
+        cost, output = run("check", str(folder), *files, "--model", str(model))
+    if f": {expected} counted now " not in output:
+        sys.exit(f"the command did not count {expected} photos:\n{output}")
+    return cost
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--model", type=Path, default=DEFAULT_MODEL)
+    parser.add_argument("--metadata", type=Path, help="folder of metadata JSON: measure `binwatch check`, too")
+    parser.add_argument("--no-limit", action="store_true", help="measure the commands alone")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     files = sorted(path for path in options.folder.rglob("*") if kind_of(path.name) is ObjectKind.PHOTO)
     photos = [path.read_bytes() for path in files]
     engine = Engine(Bundle(options.model))
     batch = Settings.model_fields["batch_size"].default
-    limit(engine, photos, batch)  # warm-up: the first call allocates
-    rounds = [
-        (
-            *limit(engine, photos, batch),
-            command(options.folder, options.model, len(photos)),
-            command(files[0], options.model, 1),
-        )
-        for _ in range(options.rounds)
-    ]
-    show(engine, len(photos), *(statistics.median(column) for column in zip(*rounds, strict=True)))
+    if not options.no_limit:
+        limit(engine, photos, batch)  # warm-up: the first call allocates
+    limits, counts, checks, starts = [], [], [], []
+    for _ in range(options.rounds):
+        if not options.no_limit:
+            limits.append(limit(engine, photos, batch))
+        counts.append(count(options.folder, options.model, len(photos)))
+        if options.metadata:
+            checks.append(check(options.folder, options.model, len(photos), options.metadata))
+        starts.append(count(files[0], options.model, 1))
+    print(f"{len(photos)} photos, {cores()} cores, {engine.precision}, {engine.provider}, medians of {options.rounds}")
+    for name, costs in (("count", counts), ("check", checks), ("count, one photo", starts)):
+        if costs:
+            wall, processor = _medians(costs)
+            print(f"{name:<34}{wall:7.2f} s  {processor:7.2f} s of processor time")
+    if limits:
+        _show_limit(len(photos), *_medians(limits), _medians(counts)[0])
+    if checks:
+        _show_ratios(counts, checks)
 
 
-def show(engine: Engine, photos: int, decode: float, infer: float, whole: float, start: float) -> None:
-    """Print the table; times in seconds."""
+def _medians(rounds: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    first, second = zip(*rounds, strict=True)
+    return statistics.median(first), statistics.median(second)
+
+
+def _show_limit(photos: int, decode: float, infer: float, whole: float) -> None:
+    """Times in seconds."""
     both = decode + infer
-    print(f"{photos} photos, {cores()} cores, {engine.precision}, {engine.provider}, medians")
     for name, seconds in (
         ("decode in memory", decode),
         ("infer in memory", infer),
         ("limit: both, one after the other", both),
-        ("command, its start included", whole),
+        ("count", whole),
     ):
         print(f"{name:<34}{seconds:7.2f} s  {photos / seconds:7.1f} photos/s")
-    print(f"{'command on one photo':<34}{start:7.2f} s")
-    print(f"the command reaches {both / whole:.1%} of the limit")
+    print(f"count reaches {both / whole:.1%} of the limit")
+
+
+def _show_ratios(counts: Sequence[Cost], checks: Sequence[Cost]) -> None:
+    """Of each round by itself: the two commands of a round ran one after the other."""
+    for name, at in (("wall time", 0), ("processor time", 1)):
+        ratios = sorted(one[at] / other[at] for one, other in zip(checks, counts, strict=True))
+        middle = statistics.median(ratios)
+        print(f"check takes {middle:.2f} × the {name} of count ({ratios[0]:.2f} to {ratios[-1]:.2f})")
 
 
 if __name__ == "__main__":

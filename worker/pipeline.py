@@ -78,15 +78,18 @@ def load_ahead(pool: Executor, items: Iterable[Item], load: Callable[[Item], Ans
 
 
 def predict(
-    engine: Infers, loaded: Iterable[AnyLoaded], batch_size: int
+    engine: Infers, loaded: Iterable[AnyLoaded], batch_size: int, ahead: int = _CALLS
 ) -> Iterator[tuple[AnyLoaded, Prediction | PhotoError | None]]:
     """Pair each of `loaded` with its prediction, in order; with None if it has no photo, or with why it has none.
 
-    Two batches are counted at a time, so that no core waits for the last photo of a batch.
+    Two batches are counted at a time, so that no core waits for the last photo of a batch; from the first answer that
+    is asked for on, `ahead` are on their way.
     """
     with ThreadPoolExecutor(_CALLS, thread_name_prefix="batch") as pool:
         batches = _batches(loaded, batch_size)
-        for held, answers in load_ahead(pool, batches, lambda held: (held, _infer_held(engine, held)), _CALLS):
+        for held, answers in load_ahead(
+            pool, batches, lambda held: (held, _infer_held(engine, held)), max(ahead, _CALLS)
+        ):
             rest = iter(answers)
             for item in held:
                 yield item, next(rest) if item.photo is not None else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
@@ -48,7 +49,17 @@ class Document:
 
 def address(path: Path, document: Path) -> str:
     """URL of a photo as seen from the document, so that both may be moved together."""
-    return quote(os.path.relpath(path.resolve(), document.resolve().parent))
+    return quote(os.path.relpath(_folder_of(path) / path.name, _folder_of(document)))
+
+
+def _folder_of(file: Path) -> Path:
+    return _resolved(file.parent.absolute())
+
+
+@cache
+def _resolved(folder: Path) -> Path:
+    """Once for each folder: a look at all links on the way to a file takes longer than writing its row."""
+    return folder.resolve()
 
 
 def text_of(cell: Cell) -> str | int | float | None:

@@ -47,8 +47,9 @@ def _write_xlsx(document: Document, path: Path) -> list[Path]:
     from xlsxwriter import Workbook
     from xlsxwriter.exceptions import FileCreateError
 
-    # A photo may be named like a formula.
-    book = Workbook(str(_partial(path)), {"strings_to_formulas": False, "strings_to_urls": False})
+    # A photo may be named like a formula; and else each picture would be a temporary file.
+    options = {"strings_to_formulas": False, "strings_to_urls": False, "in_memory": True}
+    book = Workbook(str(_partial(path)), options)
     styles = {
         "head": book.add_format({"bold": True, "bottom": 1, "valign": "top", "text_wrap": True}),
         "share": book.add_format({"num_format": "0%", "valign": "top"}),

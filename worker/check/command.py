@@ -53,7 +53,8 @@ def check(
 
     binwatch check photos --expected stock.xlsx --out wrong.xlsx
     """
-    from worker.check.run import Wanted, run  # ONNX Runtime and the database take a second to load
+    from worker.check.run import run  # ONNX Runtime takes a while to load
+    from worker.check.wanted import Wanted
 
     settings = load_settings()
     given = {"model_dir": model, "bin_pattern": bin_pattern, "bin_list": bin_list}

@@ -22,8 +22,8 @@ from binwatch.inventory.reading import InventoryQuantity
 from binwatch.keys import ObjectKind, Skipped, kind_of
 from binwatch.metadata import Article, contents
 from binwatch.records.current import doubt_of
-from worker.check.count import Counted
 from worker.check.folder import PhotoFile, ScannedFolder
+from worker.check.records import Counted
 from worker.skipped import WORDS
 
 _DO_WITH_SKIPPED = {

@@ -1,0 +1,151 @@
+"""The records of a check: which photos they have, what is expected, and what was counted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+from sqlalchemy import Engine as Database
+from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
+
+from binwatch.bundle import Card
+from binwatch.counts import beyond, count_in_words
+from binwatch.errors import BinwatchError
+from binwatch.image import Photo
+from binwatch.inventory.importing import CHUNK, new_expectation
+from binwatch.inventory.reading import InventoryQuantity
+from binwatch.records.engine import cause, connect
+from binwatch.records.schema import UnknownSchemaError, prepare
+from binwatch.records.store import NewCount, Store
+from binwatch.records.tables import Bin, Count, Expectation
+from binwatch.text import visible
+from worker.check.count import Counting
+from worker.check.folder import PhotoFile
+from worker.new_counts import new_count
+from worker.pipeline import Prediction
+
+_AT_A_TIME = 64
+"""Photos in a transaction: who stops the command loses no more."""
+
+
+class Counted(NamedTuple):
+    """What the records have of one photo: a count, or the reason why there is none."""
+
+    predicted: int | None
+    probabilities: list[float] | None
+    reason: str | None
+    detail: str | None
+    distribution: list[float] | None = None
+
+    @property
+    def in_words(self) -> str:
+        """The count as people read it; empty if there is none."""
+        return (
+            "" if self.predicted is None else count_in_words(self.predicted, beyond(self.predicted, self.distribution))
+        )
+
+
+@contextmanager
+def open_records(file: Path) -> Iterator[Database]:
+    """Records with this release's schema, in a folder that is made if it is not there.
+
+    Raises BinwatchError, also of what goes wrong with them while they are used.
+    """
+    folder = file.parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BinwatchError(
+            f"{folder}: cannot be made ({error.strerror}); name another folder for the records with --records"
+        ) from error
+    database = connect(url_of(file))
+    try:
+        prepare(database)
+        yield database
+    except UnknownSchemaError as error:
+        raise BinwatchError(
+            f"{folder}: the records are not of this release: {error}; or name another folder with --records"
+        ) from error
+    except SQLAlchemyError as error:
+        raise BinwatchError(
+            f"{folder}: the records cannot be used ({cause(error)}); name another folder with --records"
+        ) from error
+    finally:
+        database.dispose()
+
+
+def url_of(database: Path) -> str:
+    """As BINWATCH_DATABASE_URL has it."""
+    return f"sqlite:///{database}"
+
+
+def missing(database: Database, bucket: str, card: Card, photos: Iterable[PhotoFile]) -> list[PhotoFile]:
+    """The photos that this model has not counted. What failed is tried again: it may be another release that tries."""
+    counted = {photo for photo, found in read_counts(database, bucket, card).items() if found.reason is None}
+    return [photo for photo in photos if (photo.key, photo.etag) not in counted]
+
+
+def read_counts(database: Database, bucket: str, card: Card) -> dict[tuple[str, str], Counted]:
+    """All counts of a model, by key and ETag."""
+    columns = (Count.predicted, Count.probabilities, Count.reason, Count.detail, Count.distribution)
+    statement = select(Count.key, Count.etag, *columns).where(
+        Count.bucket == bucket, Count.model_version == card.version
+    )
+    with database.connect() as connection:
+        return {(row[0], row[1]): Counted(*row[2:]) for row in connection.execute(statement)}
+
+
+def record_expected(
+    database: Database, store: Store, bucket: str, file: Path, expected: Sequence[InventoryQuantity]
+) -> None:
+    """Record the quantities that are news, for the pages. This file is what holds now, whenever it was last changed."""
+    current = (
+        select(Bin.bin_id, Expectation.quantity)
+        .join(Expectation, Expectation.id == Bin.expectation_id)
+        .where(Bin.bucket == bucket)
+    )
+    with database.connect() as connection:
+        known = {row.bin_id: row.quantity for row in connection.execute(current)}
+    now, source = datetime.now(UTC), visible(file.name)
+    news = [new_expectation(one, bucket, source, "", now) for one in expected if known.get(one.bin) != one.quantity]
+    for start in range(0, len(news), CHUNK):
+        store.add_expectations(news[start : start + CHUNK])
+
+
+def record_counts(
+    store: Store,
+    bucket: str,
+    counting: Counting,
+    done: Callable[[int], object],
+    seen: Callable[[PhotoFile, Photo, int], object],
+) -> None:
+    """Record each photo's count, or why it cannot be counted.
+
+    `done` is told how many more are recorded, `seen` each photo that is counted, while it is decoded, and its class.
+    """
+    counts = _new_counts(bucket, counting, seen)
+    while some := list(islice(counts, _AT_A_TIME)):
+        store.add_counts(some)
+        done(len(some))
+
+
+def _new_counts(bucket: str, counting: Counting, seen: Callable[[PhotoFile, Photo, int], object]) -> Iterator[NewCount]:
+    for loaded, answer in counting.answers:
+        if loaded.photo is not None and isinstance(answer, Prediction):
+            seen(loaded.file, loaded.photo, answer.predicted)
+        yield new_count(
+            counting.engine,
+            loaded.error or answer,
+            bucket=bucket,
+            key=loaded.file.key,
+            etag=loaded.file.etag,
+            modified_at=loaded.file.modified,
+            photo=loaded.photo,
+            stats=loaded.stats,
+            size=loaded.size,
+        )
