@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import stat
 from collections.abc import Callable
 from importlib.util import find_spec
 from io import BytesIO
@@ -26,6 +28,8 @@ def check_format(path: Path) -> None:
     """Raise BinwatchError if it can be told already that `path` cannot be written."""
     if path.suffix.lower() not in _WRITERS:
         raise BinwatchError(f"{path}: no format has this ending; name a file in {', '.join(_WRITERS)}")
+    if path.is_file() and not path.stat().st_mode & stat.S_IWUSR:  # replacing it would make it writable
+        raise BinwatchError(f"{path}: is read-only; name another file, or allow it to be replaced")
     if not path.resolve().parent.is_dir():
         raise BinwatchError(f"{path}: its folder is not there; make it, or name another file")
     needed, extra = {".xlsx": ("xlsxwriter", "check"), ".parquet": ("pyarrow", "parquet")}.get(
@@ -40,7 +44,9 @@ def write(document: Document, path: Path) -> list[Path]:
     try:
         return _WRITERS[path.suffix.lower()](document, path)
     except OSError as error:
-        raise BinwatchError(f"{path}: cannot be written ({error.strerror}); make room, or name another file") from error
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        remedy = "make room" if full else "close it if another program has it open"
+        raise BinwatchError(f"{path}: cannot be written ({error.strerror}); {remedy}, or name another file") from error
 
 
 def _write_xlsx(document: Document, path: Path) -> list[Path]:
@@ -65,7 +71,9 @@ def _write_xlsx(document: Document, path: Path) -> list[Path]:
     try:
         book.close()
     except FileCreateError as error:
-        raise BinwatchError(f"{path}: cannot be written ({error}); name another file") from error
+        raise BinwatchError(
+            f"{path}: cannot be written ({error}); close it if another program has it open, or name another file"
+        ) from error
     _partial(path).replace(path)
     return [path]
 
@@ -78,6 +86,9 @@ def _write_sheet(into: Any, sheet: Sheet, document: Document, path: Path, styles
         into.set_column_pixels(0, 0, SIDE)
     into.write_row(0, first, sheet.columns, styles["head"])
     into.freeze_panes(1, 0)
+    into.set_landscape()
+    into.fit_to_pages(1, 0)
+    into.repeat_rows(0)
     into.ignore_errors({"number_stored_as_text": f"A1:Z{len(sheet.rows) + 1}"})  # 00184 is one
     into.autofilter(0, first, max(1, len(sheet.rows)), first + len(sheet.columns) - 1)
     for at, name in enumerate(sheet.columns, first):

@@ -43,6 +43,8 @@ class Named:
     bin: str | None = None
     quantity: str | None = None
     article: str | None = None
+    kept: tuple[str, ...] = ()
+    """Columns whose texts are passed on, such as where the bin stands."""
     options: bool = field(default=True, kw_only=True)
     """Whether a person can name them by options of the command; else only in the file."""
 
@@ -54,6 +56,7 @@ class InventoryColumns:
     bin: int
     quantity: int
     article: int | None
+    kept: tuple[int, ...]
     said: str
     """As in "bin from 'Bin ID', quantity from 'Expected Qty'"."""
 
@@ -67,13 +70,15 @@ def find_columns(header: Sequence[str], named: Named) -> InventoryColumns | None
     try:
         at = _one(header, named.bin, _BIN, _BIN_WORDS), _one(header, named.quantity, _QUANTITY, _QUANTITY_WORDS)
         article = _one(header, named.article, _ARTICLE, frozenset())
+        kept = [_one(header, name, (), frozenset()) for name in named.kept]
     except _Ambiguous:
         return None
-    if at[0] is None or at[1] is None or at[0] == at[1] or (named.article and article is None):
+    if at[0] is None or at[1] is None or at[0] == at[1] or (named.article and article is None) or None in kept:
         return None
     taken = {"bin": at[0], "quantity": at[1], "article": None if article in at else article}
     said = ", ".join(f"{what} from {_quoted(header[index])}" for what, index in taken.items() if index is not None)
-    return InventoryColumns(at[0], at[1], taken["article"], said)
+    found = tuple(index for index in kept if index is not None)
+    return InventoryColumns(at[0], at[1], taken["article"], found, said)
 
 
 def explain(file: Path, header: Sequence[str], named: Named) -> BinwatchError:
@@ -84,11 +89,12 @@ def explain(file: Path, header: Sequence[str], named: Named) -> BinwatchError:
         ("bin", named.bin, _BIN, _BIN_WORDS),
         ("quantity", named.quantity, _QUANTITY, _QUANTITY_WORDS),
         ("article", named.article, (), frozenset[str]()),
+        *(("keep", name, (), frozenset[str]()) for name in named.kept),
     )
     for what, name, known, words in wanted:
         option = f"--{what}-column"
         try:
-            missing = _one(header, name, known, words) is None and (what != "article" or name)
+            missing = _one(header, name, known, words) is None and (name or what in ("bin", "quantity"))
         except _Ambiguous as error:
             mend = (
                 f"say which with {option} NAME"

@@ -11,7 +11,7 @@ from typing import TextIO
 
 from binwatch.errors import BinwatchError
 from binwatch.inventory.columns import InventoryColumns, Named, explain
-from binwatch.inventory.tables import FORMATS, Cells, Row, Table, find_header, first_bytes, rows_below
+from binwatch.inventory.tables import Cells, Row, Table, find_header, first_bytes, rows_below, unreadable
 from binwatch.spreadsheets import original
 
 MAX_ROW = 2**20
@@ -53,7 +53,7 @@ def _rows(file: Path, encoding: str, delimiter: str, *, strict: bool = True) -> 
                 lines.taken = 0
                 yield reader.line_num, [_unwrapped(original(cell)) for cell in row]
     except OSError as error:
-        raise BinwatchError(f"{file}: cannot be read ({error.strerror}); name a file in {FORMATS}") from error
+        raise unreadable(file, error) from error
     except (csv.Error, UnicodeDecodeError) as error:
         raise BinwatchError(f"{file}: is no CSV ({error}); save it as one, or as XLSX") from error
 

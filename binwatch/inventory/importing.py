@@ -15,7 +15,7 @@ from binwatch.errors import BinwatchError
 from binwatch.inventory.bins import BinIndex
 from binwatch.inventory.columns import Named
 from binwatch.inventory.reading import InventoryQuantity, InventoryReport, Refusals, read_expected
-from binwatch.inventory.tables import FORMATS, open_table
+from binwatch.inventory.tables import open_table, unreadable
 from binwatch.records.store import NewExpectation, Store
 from binwatch.records.tables import Bin, Expectation
 from binwatch.text import visible
@@ -42,7 +42,9 @@ def import_file(
     store = Store(database)
     bins = BinIndex(_with_photo(database, bucket))
     report.photos = len(bins)
-    with Refusals(refused or file.with_name(file.name + ".refused.csv"), report) as refusals:
+    listed = refused or file.with_name(file.name + ".refused.csv")
+    remedy = "make room, or name another file with --refused, and import again: what was accepted by then is recorded"
+    with Refusals(listed, report, remedy) as refusals:
         for chunk in _chunks(read_expected(open_table(file, named), bins, refusals)):
             known = set() if as_of else _known(database, bucket, etag, [expected.bin for expected in chunk])
             news = (expected for expected in chunk if expected.bin not in known)
@@ -82,7 +84,7 @@ def _identity(file: Path) -> tuple[str, datetime]:
             digest = hashlib.file_digest(opened, "sha256").hexdigest()
         return digest, datetime.fromtimestamp(file.stat().st_mtime, UTC)
     except OSError as error:
-        raise BinwatchError(f"{file}: cannot be read ({error.strerror}); name a file in {FORMATS}") from error
+        raise unreadable(file, error) from error
 
 
 def _moment(as_of: datetime | None, changed: datetime) -> datetime:

@@ -32,20 +32,23 @@ def open_parquet(file: Path, named: Named) -> Table:
             kind = table.schema_arrow.field(name).type
             if not is_fit(kind):
                 raise BinwatchError(f"{file}: column {name!r} holds {kind}, {need}")
-        _check_size(file, table, wanted)
-        packed = [name for name in wanted if _is_packed(table, name)]
-    return Table(columns.said, partial(_rows, file, wanted, packed), columns.article is not None)
+        kept = [names[at] for at in columns.kept]
+        _check_size(file, table, wanted + kept)
+        packed = [name for name in wanted + kept if _is_packed(table, name)]
+    return Table(columns.said, partial(_rows, file, wanted, kept, packed), columns.article is not None)
 
 
-def _rows(file: Path, wanted: list[str], packed: list[str]) -> Iterator[Cells]:
+def _rows(file: Path, wanted: list[str], kept: list[str], packed: list[str]) -> Iterator[Cells]:
     row = 0
     # As a dictionary, a text that a million rows repeat is held once; what is none is read in small pieces.
     with _open_parquet(file, read_dictionary=packed) as table:
         try:
-            for batch in table.iter_batches(_BATCH if packed else _SMALL_BATCH, columns=wanted):
-                for name, quantity, *article in zip(*(_cut(batch[name]) for name in wanted), strict=True):
+            for batch in table.iter_batches(_BATCH if packed else _SMALL_BATCH, columns=[*wanted, *kept]):
+                for values in zip(*(_cut(batch[name]) for name in wanted + kept), strict=True):
                     row += 1
-                    yield Cells(row, _text(name), _quantity(quantity), *map(_text, article))
+                    name, quantity, *article = values[: len(wanted)]
+                    texts = tuple(map(_text, values[len(wanted) :]))
+                    yield Cells(row, _text(name), _quantity(quantity), "".join(map(_text, article)), texts)
         except (OSError, ValueError) as error:  # pyarrow's errors are these
             raise BinwatchError(f"{file}: is damaged after row {row} ({error}); write it again") from error
 

@@ -35,6 +35,8 @@ MAX_BIN = 500
 """Characters of a bin's id. S3's keys have at most 1,024 bytes."""
 MAX_CELL = 1000
 """Characters of a cell that are listed."""
+MAX_KEPT = 500
+"""Characters that are passed on of one kept column of a bin."""
 
 
 class Match(StrEnum):
@@ -64,6 +66,19 @@ class Refusal(StrEnum):
     INCOMPLETE = "incomplete"
 
 
+OF_QUANTITIES = frozenset(
+    (
+        Refusal.NO_QUANTITY,
+        Refusal.NOT_A_NUMBER,
+        Refusal.UNDECIDED,
+        Refusal.NEGATIVE,
+        Refusal.FRACTIONAL,
+        Refusal.TOO_LARGE,
+    )
+)
+"""Those that are about a row's quantity."""
+
+
 @dataclass(frozen=True, slots=True)
 class InventoryQuantity:
     """What a file says of one bin; `contents` if it says that by article."""
@@ -72,6 +87,8 @@ class InventoryQuantity:
     quantity: int
     has_photo: bool
     contents: list[Article] | None = None
+    kept: tuple[str, ...] = ()
+    """Of each kept column, the different texts of the bin's rows."""
 
 
 @dataclass(slots=True)
@@ -94,6 +111,8 @@ class InventoryReport:
     without_photo: list[str] = field(default_factory=list)
     """The first NAMED bins of the file that have none."""
     refused: Counter[Refusal] = field(default_factory=Counter)
+    first_refused: str = ""
+    """Where the first refused row is, and its bin."""
     refused_file: Path | None = None
     listed: int = 0
     """Refused rows that are listed there."""
@@ -117,14 +136,15 @@ class InventoryReport:
         if self.refused:
             reasons = ", ".join(f"{rows:,} {why.replace('_', ' ')}" for why, rows in self.refused.most_common())
             which = "" if self.listed == self.refused.total() else f"the first {self.listed:,} of them "
-            lines.append(f"refused: {reasons}" + (f"; {which}listed in {self.refused_file}" if listed else ""))
+            first = f" ({self.first_refused}{', …' if self.refused.total() > 1 else ''})"
+            lines.append(f"refused: {reasons}{first}" + (f"; {which}listed in {self.refused_file}" if listed else ""))
         return lines
 
     def _matching(self) -> str:
         meeting, none, zeros = self.meeting, self.matched[Match.NONE], self.matched[Match.ZEROS]
         text = f"{_rows(self.rows)}: {meeting:,} {'meets' if meeting == 1 else 'meet'} a photo"
         if zeros:
-            text += f" ({zeros:,} of them but for zeros that spreadsheets drop or add)"
+            text += f" ({zeros:,} of them with zeros restored that spreadsheets drop)"
         if none:
             names = ", ".join(f"'{visible(name)}'" for name in self.without_photo)
             more = ", …" if none > len(self.without_photo) else ""
@@ -151,9 +171,14 @@ def read_expected(table: Table, bins: BinIndex, refusals: Refusals) -> Iterator[
         for cells, why in rows.settle():
             refusals.add(cells, why)
         rows.count(report)
-        for bin_id, quantity, has_photo, contents in rows.expected():
+        for bin_id, quantity, has_photo, contents, kept in rows.expected():
             items = json.loads(contents)[:MAX_ITEMS] if table.has_articles else None
-            yield InventoryQuantity(bin_id, quantity, has_photo, items)
+            yield InventoryQuantity(bin_id, quantity, has_photo, items, _joined(json.loads(kept)))
+
+
+def _joined(rows: list[list[str]]) -> tuple[str, ...]:
+    """Of each column, the different texts of a bin's rows."""
+    return tuple("; ".join(dict.fromkeys(filter(None, texts)))[:MAX_KEPT] for texts in zip(*rows, strict=True))
 
 
 def _rows(number: int) -> str:
@@ -206,7 +231,7 @@ class _Rows:
         self._database.executescript(
             """
             CREATE TABLE rows (name TEXT, article TEXT, quantity INTEGER, fits TEXT, place INTEGER, bin TEXT, cell TEXT,
-                               PRIMARY KEY (name, article)) WITHOUT ROWID;
+                               kept TEXT, PRIMARY KEY (name, article)) WITHOUT ROWID;
             CREATE TABLE spoiled (name TEXT PRIMARY KEY) WITHOUT ROWID;
             BEGIN;
             """
@@ -215,8 +240,9 @@ class _Rows:
     def add(self, cells: Cells, name: str, fits: str | None, quantity: int) -> None:
         """Keep a row; `fits` is the bin with a photo that it means. Raises _Refused if the file has had it before."""
         article = printable(cells.article)
-        row = (name, article, quantity, fits, cells.row, _cut(cells.bin), _cut(text_of(cells.quantity)))
-        added = self._database.execute("INSERT INTO rows VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING", row)
+        kept = json.dumps([printable(text)[:MAX_KEPT] for text in cells.kept])
+        row = (name, article, quantity, fits, cells.row, _cut(cells.bin), _cut(text_of(cells.quantity)), kept)
+        added = self._database.execute("INSERT INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING", row)
         if not added.rowcount:
             first = "SELECT quantity FROM rows WHERE name = ? AND article = ?"
             (known,) = self._database.execute(first, (name, article)).fetchone()
@@ -242,11 +268,12 @@ class _Rows:
         best = "SELECT name FROM rows r WHERE r.fits = rows.fits ORDER BY r.name = r.fits DESC, length(r.name) DESC"
         self._database.execute(f"UPDATE rows SET fits = NULL WHERE name <> ({best} LIMIT 1)")  # noqa: S608
 
-    def expected(self) -> Iterator[tuple[str, int, bool, str]]:
-        """Bin, quantity, whether it has a photo, and its articles as JSON: by bin."""
+    def expected(self) -> Iterator[tuple[str, int, bool, str, str]]:
+        """Bin, quantity, whether it has a photo, its articles and its rows' kept texts as JSON: by bin."""
         yield from self._database.execute(
             "SELECT coalesce(fits, name), sum(quantity), fits IS NOT NULL,"
-            " json_group_array(json_object('sku', article, 'name', '', 'quantity', quantity))"
+            " json_group_array(json_object('sku', article, 'name', '', 'quantity', quantity)),"
+            " json_group_array(json(kept))"
             " FROM rows GROUP BY name ORDER BY 1"
         )
 
@@ -268,8 +295,12 @@ class _Rows:
 class Refusals:
     """Counts refused rows and lists them in a file as they come. It is made only if there are any, and holds LISTED."""
 
-    def __init__(self, path: Path, report: InventoryReport) -> None:
+    def __init__(self, path: Path, report: InventoryReport, remedy: str) -> None:
+        """`remedy` is what to do if `path` cannot be written. Raises BinwatchError if it is the inventory file."""
+        if path.resolve() == report.file.resolve():
+            raise BinwatchError(f"{path}: is the inventory file, and would be lost; copy it to another name first")
         self._path = path
+        self._remedy = remedy
         self.report = report
         self._opened: TextIO | None = None
 
@@ -278,6 +309,8 @@ class Refusals:
 
     def add(self, cells: Cells, why: Refusal) -> None:
         """Take in one row."""
+        if not self.report.refused:
+            self.report.first_refused = f"row {cells.row}, {visible(cells.bin.strip()[:60])!r}"
         self.report.refused[why] += 1
         if self.report.listed < LISTED:
             self._list([(cells.row, _cut(cells.bin), _cut(text_of(cells.quantity)), why.value)])
@@ -300,8 +333,7 @@ class Refusals:
             return write()
         except OSError as error:
             raise BinwatchError(
-                f"{self._path}: the refused rows cannot be listed there ({error.strerror}); make room, or name another"
-                " file with --refused, and import again: what was accepted by then is recorded"
+                f"{self._path}: the refused rows cannot be listed there ({error.strerror}); {self._remedy}"
             ) from error
 
 

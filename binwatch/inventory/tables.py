@@ -27,6 +27,7 @@ class Cells(NamedTuple):
     bin: str
     quantity: str | float
     article: str = ""
+    kept: tuple[str, ...] = ()
 
 
 Row = tuple[int, Sequence[str | float]]
@@ -59,13 +60,20 @@ def open_table(file: Path, named: Named = Named()) -> Table:  # noqa: B008 (froz
     return delimited.open_delimited(file, named)
 
 
+def unreadable(file: Path, error: OSError) -> BinwatchError:
+    """Why an inventory file cannot be read."""
+    missing = isinstance(error, FileNotFoundError)
+    remedy = "check its name and folder" if missing else f"name a file in {FORMATS}"
+    return BinwatchError(f"{file}: cannot be read ({error.strerror}); {remedy}")
+
+
 def first_bytes(file: Path, length: int = 64) -> bytes:
     """How a file begins. Raises BinwatchError if it cannot be read."""
     try:
         with file.open("rb") as opened:
             return opened.read(length)
     except OSError as error:
-        raise BinwatchError(f"{file}: cannot be read ({error.strerror}); name a file in {FORMATS}") from error
+        raise unreadable(file, error) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +103,8 @@ def rows_below(rows: Iterator[Row], header: int, columns: InventoryColumns) -> I
         if place > header and any(cell != "" and not str(cell).isspace() for cell in cells):
             bin_, quantity = _cell(cells, columns.bin), _cell(cells, columns.quantity)
             article = "" if columns.article is None else text_of(_cell(cells, columns.article))
-            yield Cells(place, text_of(bin_), quantity, article)
+            kept = tuple(text_of(_cell(cells, at)) for at in columns.kept)
+            yield Cells(place, text_of(bin_), quantity, article, kept)
 
 
 def text_of(cell: str | float) -> str:

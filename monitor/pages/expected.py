@@ -121,7 +121,8 @@ def _page(
 
 def _import(services: Services, sent: _Sent) -> Imported:
     """Raises BinwatchError, whose message names the file as it was called where it came from."""
-    columns = [sent.fields.get(name, "").strip() or None for name in _FIELDS[1:]]
+    bin_, quantity, article = (sent.fields.get(name, "").strip() or None for name in _FIELDS[1:])
+    named = Named(bin_, quantity, article)
     with TemporaryDirectory(prefix="binwatch-") as folder:
         file = Path(folder, sent.name)
         file.write_bytes(sent.data)
@@ -131,7 +132,7 @@ def _import(services: Services, sent: _Sent) -> Imported:
             return text.replace(f"{folder}/", "")
 
         try:
-            report = services.writable.write(lambda engine: import_file(file, engine, bucket, named=Named(*columns)))
+            report = services.writable.write(lambda engine: import_file(file, engine, bucket, named=named))
         except OutageError:
             raise
         except BinwatchError as error:

@@ -38,7 +38,7 @@ def _expected(
     file: Path, named: Named = GUESSED, photos: Iterable[str] = PHOTOS
 ) -> tuple[list[InventoryQuantity], InventoryReport]:
     report = InventoryReport(file)
-    with Refusals(file.with_suffix(".refused.csv"), report) as refusals:
+    with Refusals(file.with_suffix(".refused.csv"), report, "make room") as refusals:
         return list(read_expected(open_table(file, named), BinIndex(photos), refusals)), report
 
 
@@ -76,7 +76,7 @@ def test_excel_numbers_have_lost_their_zeros(tmp_path: Path) -> None:
     assert found == {"00184": 5, "00297": 10, "A-07": 2, "4711": 1}
     assert report.lines() == [
         f"{tmp_path}/stock.xlsx: bin from 'Bin ID', quantity from 'Expected Qty'",
-        "4 rows: 3 meet a photo (2 of them but for zeros that spreadsheets drop or add), 1 does not ('4711')",
+        "4 rows: 3 meet a photo (2 of them with zeros restored that spreadsheets drop), 1 does not ('4711')",
     ]
 
 
@@ -191,7 +191,7 @@ def test_undecided_rows_are_listed(tmp_path: Path) -> None:
     assert report.refused == {Refusal.UNDECIDED: 1}
     assert report.lines()[1:] == [
         "1 row: 0 meet a photo, 1 refused",
-        f"refused: 1 undecided; listed in {tmp_path}/stock.refused.csv",
+        f"refused: 1 undecided (row 2, '00184'); listed in {tmp_path}/stock.refused.csv",
     ]
 
 

@@ -249,7 +249,11 @@ def test_a_small_file_of_very_many_rows_takes_little_memory(sqlite_records: Engi
     done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=200)
     *lines, peak = done.stdout.splitlines()
     recorded = 1 if what == "repeated" else 0
-    refused = {"refused": "negative", "repeated": "duplicate", "a long text": "bad bin"}[what]
+    refused = {
+        "refused": "negative (row 1, 'bin', …)",
+        "repeated": "duplicate (row 2, 'bin', …)",
+        "a long text": f"bad bin (row 1, '{'x' * 60}', …)",
+    }[what]
     without = ", 1 does not ('bin')" if recorded else ""
     assert lines == [
         f"{file}: bin from 'bin', quantity from 'quantity'",

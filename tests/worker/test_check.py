@@ -110,16 +110,23 @@ def test_what_it_says(check: Check, photos: Path, stock: Path, tmp_path: Path) -
     flagged = sum(row["verdict"] == "look first" for row in whole["bins"])
     assert done.out == [
         f"{stock}: bin from 'Bin ID', quantity from 'Expected Qty'",
-        "5 rows: 5 meet a photo (5 of them but for zeros that spreadsheets drop or add)",
-        f"5 photos in {photos}: 5 counted now with model starter-1, 0 before",
-        f"5 photos compared: {5 - wrong} as expected, {wrong} not",
+        "5 rows: 5 meet a photo (5 of them with zeros restored that spreadsheets drop)",
+        f"5 photos in {photos}: 5 counted now with model starter-1, 0 before and kept in wrong-records",
+        f"5 photos compared: {5 - wrong} as expected, {wrong} not; the model counts 44% of its test photos right, so"
+        " many of these are its own errors",
         f"look first at {flagged} bin{'s' * (flagged != 1)}: the photo is odd for what is expected"
-        " (p-value at most 0.05); about 0 would be if all bins held it",
+        " (p-value at most 0.05); fewer than 1 would be by chance if all 5 records were correct",
         "written, the oddest bins first: wrong.json",
         f"to see them in a browser: BINWATCH_DATABASE_URL=sqlite:///{tmp_path}/wrong-records/records.db"
         f" BINWATCH_PHOTO_DIR={photos} binwatch monitor serve",
+        "then open the address that it prints; Ctrl-C ends it",
     ]
-    assert whole["summary"] == done.out[2:5]
+    assert whole["summary"][:3] == done.out[2:5]
+    assert [line.split(":")[0] for line in whole["summary"][3:]] == [
+        "verdict",
+        "how odd (p-value)",
+        "p(0) to p(more than 5)",
+    ]
 
 
 @pytest.mark.parametrize("how", ["pattern", "list"])
@@ -193,16 +200,94 @@ def test_nothing_is_passed_over_in_silence(check: Check, photos: Path, stock: Pa
     assert [row["bin"] for row in _sheet(tmp_path / "wrong.xlsx", "Expectations without photo")] == ["Z-99"]
     photos_of_184 = [row["photo"] for row in _sheet(tmp_path / "wrong.xlsx", "Bins") if row["bin"] == "00184"]
     assert sorted(photos_of_184) == ["00184.jpg", "shelf/A/00184.jpg"]
-    zeros = "5 of them but for zeros that spreadsheets drop or add"
+    zeros = "5 of them with zeros restored that spreadsheets drop"
     for line in (
         f"7 rows: 5 meet a photo ({zeros}), 1 does not ('Z-99'), 1 refused",
-        "refused: 1 not a number; listed in wrong.refused-rows.csv",
+        "refused: 1 not a number (row 8, 'Z-98'); listed in wrong.refused-rows.csv",
         "5 photos not counted, 1 other file not looked at: 'Failed' says what to do",
-        "1 photo of a bin that the inventory file does not have",
+        "1 photo of a bin that the inventory file does not have ('shelf/A/00382.jpg'); if the names are not those of"
+        " bins, see --bin-pattern and --bin-list",
         "1 bin of the inventory file without a photo",
         "1 bin with several photos: each is compared by itself",
     ):
         assert line in done.out
+
+
+def test_columns_that_the_list_repeats(check: Check, photos: Path, tmp_path: Path) -> None:
+    rows = ["Zone,Bin,SKU,Qty,Note"]
+    rows += [f"A{n},{name},one,1," for n, name in enumerate(EXPECTED)]
+    rows += [f"B{n},{name},two,1,fragile" for n, name in enumerate(EXPECTED)] + ["C9,Z-99,one,4,"]
+    (tmp_path / "stock.csv").write_text("\n".join(rows), encoding="utf-8")
+    kept = ("--keep-column", "zone", "--keep-column", "Note")
+    assert check(photos, "--expected", tmp_path / "stock.csv", *kept).status == 0
+    found = {row["bin"]: (row["zone"], row["Note"]) for row in _sheet(tmp_path / "wrong.xlsx", "Bins")}
+    assert found == {name: (f"A{n}; B{n}", "fragile") for n, name in enumerate(EXPECTED)}
+    (without,) = _sheet(tmp_path / "wrong.xlsx", "Expectations without photo")
+    assert (without["bin"], without["zone"], without["Note"], without["expected"]) == ("Z-99", "C9", None, 4)
+    done = check(photos, "--expected", tmp_path / "stock.csv", "--keep-column", "Aisle")
+    assert done.status == 2
+    assert "no column 'Aisle', only 'Zone', 'Bin', 'SKU', 'Qty', 'Note'; correct --keep-column" in done.err
+
+
+def test_level_and_direction_of_the_flags(check: Check, photos: Path, stock: Path, tmp_path: Path) -> None:
+    counted: dict[tuple[str, ...], int] = {}
+    for options in ((), ("--level", "0.5"), ("--level", "0.5", "--direction", "surplus")):
+        assert check(photos, "--expected", stock, "--out", "wrong.json", *options).status == 0
+        whole = json.loads((tmp_path / "wrong.json").read_text(encoding="utf-8"))
+        counted[options] = sum(row["verdict"] == "look first" for row in whole["bins"])
+        surplus = "surplus" in options
+        level, column = 0.5 if options else 0.05, "how odd if surplus" if surplus else "how odd (p-value)"
+        differs = [row for row in whole["bins"] if row["difference"] > 0 or (row["difference"] < 0 and not surplus)]
+        assert counted[options] == sum(row[column] <= level for row in differs)
+    assert counted[()] < counted["--level", "0.5"]
+
+
+def test_an_inventory_file_is_never_written_over(check: Check, photos: Path, stock: Path, tmp_path: Path) -> None:
+    before = stock.read_bytes()
+    done = check(photos, "--expected", stock, "--out", stock)
+    assert done.status == 2
+    assert f"{stock}: would be overwritten; name another list with --out" in done.err
+    assert stock.read_bytes() == before
+    refused = tmp_path / "wrong.refused-rows.csv"
+    refused.write_text("bin,quantity\n00184,3\n", encoding="utf-8")
+    done = check(photos, "--expected", refused)
+    assert done.status == 2
+    assert "wrong.refused-rows.csv: is the inventory file, and would be lost" in done.err
+    assert refused.read_text(encoding="utf-8") == "bin,quantity\n00184,3\n"
+
+
+def test_a_list_that_is_read_only(check: Check, photos: Path, stock: Path, tmp_path: Path) -> None:
+    (tmp_path / "wrong.xlsx").write_bytes(b"with remarks")
+    (tmp_path / "wrong.xlsx").chmod(0o444)
+    done = check(photos, "--expected", stock)
+    assert done.status == 2
+    assert "wrong.xlsx: is read-only; name another file, or allow it to be replaced" in done.err
+    assert (tmp_path / "wrong.xlsx").read_bytes() == b"with remarks"
+
+
+def test_a_quantity_column_without_quantities(check: Check, photos: Path, tmp_path: Path) -> None:
+    stock, refused = tmp_path / "stock.csv", tmp_path / "wrong.refused-rows.csv"
+    stock.write_text("bin,unit\n" + "".join(f"{name},EA\n" for name in EXPECTED), encoding="utf-8")
+    refused.write_text("of an earlier run", encoding="utf-8")
+    done = check(photos, "--expected", stock, "--quantity-column", "quantity")
+    assert done.status == 2
+    assert refused.read_text(encoding="utf-8") == "of an earlier run", "nothing was read that could replace it"
+    done = check(photos, "--expected", stock, "--quantity-column", "unit")
+    assert done.status == 2
+    assert "no row is left to compare; 5 have no usable quantity: correct --quantity-column" in done.err
+
+
+def test_what_has_gone_since_the_last_run_is_said(check: Check, photos: Path, stock: Path) -> None:
+    assert "its pages also show" not in "\n".join(check(photos, "--expected", stock).out)
+    gone, *_, dropped = EXPECTED
+    (photos / f"{gone}.jpg").unlink()
+    with stock.open("rb") as opened:
+        book = openpyxl.load_workbook(opened)
+    book.active.delete_rows(book.active.max_row)
+    book.save(stock)
+    done = check(photos, "--expected", stock)
+    assert "its pages also show 2 bins of earlier runs without a photo or a quantity now" in done.out[-1]
+    assert dropped not in "\n".join(done.out[:2])
 
 
 def test_its_own_files_among_the_photos(

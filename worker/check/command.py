@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from binwatch.console import remark
+from binwatch.counts import Suspicion
 from binwatch.inventory.columns import Named
 from binwatch.settings import load_settings
 
@@ -22,12 +23,28 @@ def check(
     expected: Annotated[Path, typer.Option(metavar="FILE", help="Inventory file: XLSX, XLS, ODS, CSV or Parquet.")],
     out: Annotated[
         list[Path] | None,
-        typer.Option(metavar="FILE", help="List to write: .xlsx, .csv, .parquet, .json or .html. May be repeated."),
+        typer.Option(
+            metavar="FILE",
+            help="List to write: .xlsx, .csv, .parquet, .json or .html; default: wrong.xlsx. May be repeated.",
+        ),
     ] = None,
     bin_column: Annotated[str | None, typer.Option(help="Name of the bin column; default: detected.")] = None,
-    quantity_column: Annotated[str | None, typer.Option(help="Name of the quantity column.")] = None,
+    quantity_column: Annotated[str | None, typer.Option(help="Name of the quantity column; default: detected.")] = None,
     article_column: Annotated[
         str | None, typer.Option(help="Name of the article column, if a bin has a row for each article.")
+    ] = None,
+    keep_column: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Column to copy into the list, such as a location. May be repeated."),
+    ] = None,
+    level: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0001, max=0.5, help="Share of correct bins that may be flagged; default: BINWATCH_FLAG_LEVEL (0.05)."
+        ),
+    ] = None,
+    direction: Annotated[
+        Suspicion | None, typer.Option(help="What to look for; default: BINWATCH_FLAG_DIRECTION (either).")
     ] = None,
     bin_pattern: Annotated[
         str | None,
@@ -57,11 +74,18 @@ def check(
     from worker.check.wanted import Wanted
 
     settings = load_settings()
-    given = {"model_dir": model, "bin_pattern": bin_pattern, "bin_list": bin_list}
+    given = {
+        "model_dir": model,
+        "bin_pattern": bin_pattern,
+        "bin_list": bin_list,
+        "flag_level": level,
+        "flag_direction": direction,
+    }
     settings = settings.model_copy(update={name: value for name, value in given.items() if value is not None})
     files = out or [Path("wrong.xlsx")]
     folder = records or files[0].with_name(f"{files[0].stem}-records")
-    wanted = Wanted(photos, expected, files, folder, Named(bin_column, quantity_column, article_column))
+    named = Named(bin_column, quantity_column, article_column, tuple(keep_column or ()))
+    wanted = Wanted(photos, expected, files, folder, named)
     done = run(wanted, settings, remark)
     if strict and done.findings.failed_photos:
         raise typer.Exit(1)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -25,7 +26,7 @@ from worker.check.count import Counting, start
 from worker.check.document import Pictures, sheets
 from worker.check.findings import Findings, find
 from worker.check.folder import ScannedFolder
-from worker.check.records import missing, open_records, read_counts, record_counts, record_expected, url_of
+from worker.check.records import left_over, missing, open_records, read_counts, record_counts, record_expected, url_of
 from worker.check.wanted import Wanted
 
 
@@ -62,16 +63,20 @@ def compare(
         findings = find(folder, counts, expected, values, settings.flag_level, settings.flag_direction)
         failed = sum(one.bin is not None for one in findings.failed)
         done = CheckResult(findings, len(new) - failed)
-        lines = _summary(done, folder, settings, card)
+        lines = _summary(done, wanted, folder, settings, card)
         with ThreadPoolExecutor(settings.fetch_threads) as pool:
             document = Document(
-                "Bins to look at", lines, sheets(findings, folder), pictures.of(findings, settings.limits, pool)
+                "Bins to look at",
+                [*lines, *_LEGEND],
+                sheets(findings, folder, wanted.named.kept),
+                pictures.of(findings, settings.limits, pool),
             )
         for line in lines:
             say(line)
         for path in wanted.out:
             say(f"written, the oddest bins first: {', '.join(map(_shown, write(document, path)))}")
-        say(_how_to_open(wanted))
+        for line in _how_to_open(wanted, left_over(database, settings.bucket, folder.photos, expected)):
+            say(line)
         return done
 
 
@@ -83,14 +88,14 @@ def _progress(photos: int) -> Iterator[Callable[[int], object]]:
         yield lambda more: progress.advance(bar, more)
 
 
-def _summary(done: CheckResult, folder: ScannedFolder, settings: Settings, card: Card) -> list[str]:
+def _summary(done: CheckResult, wanted: Wanted, folder: ScannedFolder, settings: Settings, card: Card) -> list[str]:
     found = done.findings
     compared, wrong, photos = len(found.compared), found.wrong, len(folder.photos)
     failed = sum(one.bin is not None for one in found.failed)
     several = sum(number > 1 for number in found.photos_of.values())
     lines = [
         f"{_many(photos, 'photo')} in {_shown(folder.path)}: {done.counted:,} counted now with model {card.version},"
-        f" {photos - done.counted - failed:,} before"
+        f" {photos - done.counted - failed:,} before and kept in {_shown(wanted.records)}"
     ]
     others = len(found.failed) - found.failed_photos
     left = ((found.failed_photos, "photo", "counted"), (others, "other file", "looked at"))
@@ -99,20 +104,40 @@ def _summary(done: CheckResult, folder: ScannedFolder, settings: Settings, card:
         lines.append(f"{', '.join(said)}: 'Failed' says what to do")
     if found.unexpected:
         bins = "a bin" if len(found.unexpected) == 1 else "bins"
-        lines.append(f"{_many(len(found.unexpected), 'photo')} of {bins} that the inventory file does not have")
+        lines.append(
+            f"{_many(len(found.unexpected), 'photo')} of {bins} that the inventory file does not have"
+            f" ({_first([photo.key for photo, _ in found.unexpected])}); if the names are not those of bins, see"
+            " --bin-pattern and --bin-list"
+        )
     if found.without_photo:
         lines.append(f"{_many(len(found.without_photo), 'bin')} of the inventory file without a photo")
     if several:
         lines.append(f"{_many(several, 'bin')} with several photos: each is compared by itself")
-    lines.append(f"{_many(compared, 'photo')} compared: {compared - wrong:,} as expected, {wrong:,} not")
+    errors = ""
+    if wrong and "test" in card.metrics:
+        right = card.metrics["test"].accuracy.value
+        errors = f"; the model counts {right:.0%} of its test photos right, so many of these are its own errors"
+    lines.append(f"{_many(compared, 'photo')} compared: {compared - wrong:,} as expected, {wrong:,} not{errors}")
     if card.calibration is None:
         lines.append("the model has no calibration: bins are ranked by its probability of what is expected")
     else:
-        lines.append(
-            f"look first at {_many(found.flagged, 'bin')}: {_ODD[settings.flag_direction]} (p-value at most"
-            f" {settings.flag_level:g}); about {settings.flag_level * compared:.0f} would be if all bins held it"
-        )
+        lines.append(_stands_out(found.flagged, compared, settings))
     return lines
+
+
+def _stands_out(flagged: int, compared: int, settings: Settings) -> str:
+    by_chance = settings.flag_level * compared
+    at_most = f"about {by_chance:.0f}" if by_chance >= 1 else "fewer than 1"
+    chance = f"{at_most} would be by chance if all {_many(compared, 'record')} were correct"
+    odd = f"{_ODD[settings.flag_direction]} (p-value at most {settings.flag_level:g})"
+    if not flagged:
+        return f"no bin stands out: none has a p-value of at most {settings.flag_level:g}; {chance}"
+    all_chance = ": these may all be chance" if flagged <= by_chance else ""
+    return f"look first at {_many(flagged, 'bin')}: {odd}; {chance}{all_chance}"
+
+
+def _first(names: list[str]) -> str:
+    return ", ".join(f"'{visible(name)}'" for name in names[:3]) + (", …" if len(names) > 3 else "")
 
 
 _ODD = {
@@ -126,13 +151,32 @@ def _many(number: int, what: str) -> str:
     return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
-def _how_to_open(wanted: Wanted) -> str:
+_LEGEND = (
+    "verdict: look first = the count differs and is odd for the expected quantity; differs = more likely an error of"
+    " the model; agrees",
+    "how odd (p-value): of correct records, the share whose photo looks at least this odd; the smaller, the odder."
+    " Bins are ordered by it, not by the difference in items",
+    "p(0) to p(more than 5): the model's probability of each count",
+)
+
+
+def _how_to_open(wanted: Wanted, left_over: int) -> list[str]:
     variables = {
         "BINWATCH_DATABASE_URL": url_of(wanted.database.resolve()),
         "BINWATCH_PHOTO_DIR": str(wanted.photos.resolve()),
     }
     given = " ".join(f"{name}={shlex.quote(value)}" for name, value in variables.items())
-    return f"to see them in a browser: {given} binwatch monitor serve"
+    extra = "" if find_spec("fastapi") else " (install the extra monitor first)"
+    lines = [
+        f"to see them in a browser{extra}: {given} binwatch monitor serve",
+        "then open the address that it prints; Ctrl-C ends it",
+    ]
+    if left_over:
+        lines.append(
+            f"its pages also show {_many(left_over, 'bin')} of earlier runs without a photo or a quantity now; to leave"
+            " them out, name a new folder with --records"
+        )
+    return lines
 
 
 def _shown(path: Path) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 
@@ -23,19 +23,20 @@ PICTURES = 200
 _KEPT = 5_000
 """Pictures that are kept until it is known which bins are the first: 5 kB each."""
 
-BINS = (
-    *("verdict", "bin", "photo", "expected", "counted", "difference", "in words"),
-    *ODDNESS,
-    *(f"p({name})" for name in CLASSES),
-    "articles",
-)
+_OF_PHOTO = ("photo", "expected", "counted", "difference", "in words")
+_OF_MODEL = (*ODDNESS, *(f"p({name})" for name in CLASSES), "articles")
 
 
-def sheets(findings: Findings, folder: ScannedFolder) -> list[Sheet]:
-    """The list of bins, and what is not in it."""
+def sheets(findings: Findings, folder: ScannedFolder, kept: Sequence[str] = ()) -> list[Sheet]:
+    """The list of bins, and what is not in it. `kept` are the columns of the inventory file that it repeats."""
     paths = {photo.key: photo.path for photo in folder.photos}
     return [
-        Sheet("Bins", "bins", BINS, [_bin(finding) for finding in findings.compared]),
+        Sheet(
+            "Bins",
+            "bins",
+            ("verdict", "bin", *kept, *_OF_PHOTO, *_OF_MODEL),
+            [_bin(finding) for finding in findings.compared],
+        ),
         Sheet(
             "Failed",
             "failed",
@@ -68,8 +69,11 @@ def sheets(findings: Findings, folder: ScannedFolder) -> list[Sheet]:
         Sheet(
             "Expectations without photo",
             "expectations-without-photo",
-            ("bin", "expected", "articles"),
-            [(visible(one.bin), one.quantity, articles_in_words(one.contents or [])) for one in findings.without_photo],
+            ("bin", *kept, "expected", "articles"),
+            [
+                (visible(one.bin), *one.kept, one.quantity, articles_in_words(one.contents or []))
+                for one in findings.without_photo
+            ],
         ),
     ]
 
@@ -98,6 +102,7 @@ def _bin(finding: Finding) -> tuple[Cell, ...]:
     return (
         finding.verdict,
         visible(finding.photo.bin),
+        *finding.kept,
         _photo(finding.photo),
         finding.expected,
         finding.count,

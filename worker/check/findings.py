@@ -46,6 +46,8 @@ class Finding:
     """What bins are flagged for."""
     level: float
     articles: Sequence[Article] = ()
+    kept: Sequence[str] = ()
+    """Texts of the inventory file's columns that the list repeats."""
     finer: Beyond | None = None
 
     @property
@@ -162,6 +164,7 @@ def find(
                     suspicion=suspicion,
                     level=level,
                     articles=articles,
+                    kept=of_bin.kept,
                     finer=finer,
                 )
             )

@@ -117,6 +117,20 @@ def record_expected(
         store.add_expectations(news[start : start + CHUNK])
 
 
+def left_over(
+    database: Database, bucket: str, photos: Iterable[PhotoFile], expected: Iterable[InventoryQuantity]
+) -> int:
+    """Bins that the records have of earlier runs, and that now have no photo, or no quantity in the inventory file."""
+    with_photo, with_quantity = {photo.bin for photo in photos}, {one.bin for one in expected}
+    bins = select(Bin.bin_id, Bin.count_id, Bin.expectation_id).where(Bin.bucket == bucket)
+    with database.connect() as connection:
+        return sum(
+            (row.count_id is not None and row.bin_id not in with_photo)
+            or (row.expectation_id is not None and row.bin_id not in with_quantity)
+            for row in connection.execute(bins)
+        )
+
+
 def record_counts(
     store: Store,
     bucket: str,

@@ -10,7 +10,7 @@ from binwatch.bundle import Bundle
 from binwatch.documents.formats import check_format
 from binwatch.errors import BinwatchError
 from binwatch.inventory.bins import BinIndex
-from binwatch.inventory.reading import InventoryQuantity, InventoryReport, Refusals, read_expected
+from binwatch.inventory.reading import OF_QUANTITIES, InventoryQuantity, InventoryReport, Refusals, read_expected
 from binwatch.inventory.tables import first_bytes, open_table
 from binwatch.settings import Settings
 from binwatch.text import visible
@@ -27,6 +27,7 @@ def run(wanted: Wanted, settings: Settings, say: Callable[[str], object]) -> Che
     for path in wanted.out:
         check_format(path)
     first_bytes(wanted.expected)
+    wanted.check_files(settings.bin_list)
     folder = look_through(wanted.photos, wanted.owns, settings.bin_naming)
     expected = _read(wanted, folder, say)
     bundle = Bundle(settings.model_dir)
@@ -42,16 +43,27 @@ def _read(wanted: Wanted, folder: ScannedFolder, say: Callable[[str], object]) -
     """The inventory file. Refused before anything is counted if it has nothing to do with the photos."""
     report = InventoryReport(wanted.expected)
     listed = wanted.out[0].with_name(f"{wanted.out[0].stem}.refused-rows.csv")
-    with suppress(OSError):  # who may not remove it cannot write a list either, and is told then
-        listed.unlink()
-    with Refusals(listed, report) as refusals:
+    with Refusals(listed, report, "make room, or allow files to be written there") as refusals:
         bins = BinIndex(photo.bin for photo in folder.photos)
         expected = list(read_expected(open_table(wanted.expected, wanted.named), bins, refusals))
+    if report.refused_file is None:
+        with suppress(OSError):  # an earlier run's; if it cannot be removed, the list cannot be written either
+            listed.unlink()
     for line in report.lines():
         say(line)
     if not report.meeting:
-        raise BinwatchError(
-            f"{wanted.expected}: no row is of a bin that has a photo; photos are named after bins, such as"
-            f" {visible(folder.photos[0].key)!r}: rename them, or say which column has such names with --bin-column"
-        )
+        raise _nothing_to_compare(report, folder)
     return expected
+
+
+def _nothing_to_compare(report: InventoryReport, folder: ScannedFolder) -> BinwatchError:
+    of_quantities = sum(rows for why, rows in report.refused.items() if why in OF_QUANTITIES)
+    if of_quantities > report.matched.total():
+        return BinwatchError(
+            f"{report.file}: no row is left to compare; {of_quantities:,} have no usable quantity: correct"
+            " --quantity-column"
+        )
+    return BinwatchError(
+        f"{report.file}: no row is of a bin that has a photo; photos are named after bins, such as"
+        f" {visible(folder.photos[0].key)!r}: rename them, or say which column has such names with --bin-column"
+    )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from binwatch.errors import BinwatchError
 from binwatch.inventory.columns import Named
 
 
@@ -25,8 +26,23 @@ class Wanted:
         """File of the records."""
         return self.records / "records.db"
 
+    def check_files(self, bin_list: Path | None) -> None:
+        """Raise BinwatchError if a file that is read would be overwritten."""
+        for file in filter(None, (self.expected, bin_list)):
+            for out in self.out:
+                if file.suffix.lower() == out.suffix.lower() and _is_of_list(file.resolve(), out):
+                    raise BinwatchError(f"{file}: would be overwritten; name another list with --out")
+
     def owns(self, file: Path) -> bool:
         """Whether a file is one of the check itself, and so none of the photos' folder."""
         path = file.resolve()
-        written = any(path.parent == out.resolve().parent and path.name.startswith(f"{out.stem}.") for out in self.out)
-        return written or path == self.expected.resolve() or path.is_relative_to(self.records.resolve())
+        return (
+            any(_is_of_list(path, out) for out in self.out)
+            or path == self.expected.resolve()
+            or path.is_relative_to(self.records.resolve())
+        )
+
+
+def _is_of_list(file: Path, out: Path) -> bool:
+    """Whether a file is a list, or one of the files that are written beside it."""
+    return file.parent == out.resolve().parent and file.name.startswith(f"{out.stem}.")
