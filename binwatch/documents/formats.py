@@ -6,6 +6,7 @@ import errno
 import json
 import stat
 from collections.abc import Callable
+from importlib import import_module
 from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
@@ -24,6 +25,10 @@ _WIDTHS = {"photo": 24, "detail": 60, "what to do": 50, "articles": 60, "in word
 _STYLES = dict.fromkeys(ODDNESS, "p") | {"probability": "share"} | {f"p({name})": "share" for name in CLASSES}
 
 
+_NEEDED = {".xlsx": ("xlsxwriter", "check"), ".parquet": ("pyarrow", "parquet")}
+"""Libraries that are not installed everywhere, and the extras that have them."""
+
+
 def check_format(path: Path) -> None:
     """Raise BinwatchError if it can be told already that `path` cannot be written."""
     if path.suffix.lower() not in _WRITERS:
@@ -32,11 +37,15 @@ def check_format(path: Path) -> None:
         raise BinwatchError(f"{path}: is read-only; name another file, or allow it to be replaced")
     if not path.resolve().parent.is_dir():
         raise BinwatchError(f"{path}: its folder is not there; make it, or name another file")
-    needed, extra = {".xlsx": ("xlsxwriter", "check"), ".parquet": ("pyarrow", "parquet")}.get(
-        path.suffix.lower(), ("", "")
-    )
+    needed, extra = _NEEDED.get(path.suffix.lower(), ("", ""))
     if needed and find_spec(needed) is None:
         raise BinwatchError(f"{path}: needs {needed}; install Binwatch with the extra {extra}, or name a .csv")
+
+
+def load_format(path: Path) -> None:
+    """Load the library that `write` needs for `path`, which takes it a tenth of a second."""
+    if needed := _NEEDED.get(path.suffix.lower()):
+        import_module(needed[0])
 
 
 def write(document: Document, path: Path) -> list[Path]:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -117,6 +118,18 @@ def test_memory_of_count() -> None:
     output = _output("benchmarks.memory", str(PHOTOS), "--of", "count", "--photos", "20")
     assert output.startswith("count, 20 photos in ")
     assert re.search(r"^ +20 +\d+\.\d +\d+\.\d$", output, re.MULTILINE)
+
+
+def test_count_files(tmp_path: Path) -> None:
+    for photo in sorted(PHOTOS.glob("*.jpg"))[:4]:
+        shutil.copy2(photo, tmp_path)
+    metadata = ("--metadata", str(ROOT / "samples" / "metadata"))
+    output = _output("benchmarks.count_files", str(tmp_path), *metadata, "--rounds", "1")
+    assert output.startswith("4 photos, ")
+    for name in ("count", "check", "count, one photo"):
+        assert re.search(rf"^{name} +\d+\.\d\d s +\d+\.\d\d s of processor time$", output, re.MULTILINE)
+    assert re.search(r"^count reaches \d+\.\d% of the limit$", output, re.MULTILINE)
+    assert re.search(r"^check takes \d+\.\d\d × the processor time of count \(", output, re.MULTILINE)
 
 
 def test_bucket_to_record() -> None:

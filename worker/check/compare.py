@@ -17,7 +17,7 @@ from binwatch.conformal import PValues
 from binwatch.console import progress_console
 from binwatch.counts import Suspicion
 from binwatch.documents import Document
-from binwatch.documents.formats import write
+from binwatch.documents.formats import load_format, write
 from binwatch.inventory.reading import InventoryQuantity
 from binwatch.records.store import Store
 from binwatch.settings import Settings
@@ -56,8 +56,11 @@ def compare(
         pictures = Pictures(expected)
         new = missing(database, settings.bucket, card, folder.photos)
         if new:
+            counting = begun or start(settings, bundle, new)
+            for path in wanted.out:
+                load_format(path)  # while photos are counted
             with _progress(len(new)) as advance:
-                record_counts(store, settings.bucket, begun or start(settings, bundle, new), advance, pictures.see)
+                record_counts(store, settings.bucket, counting, advance, pictures.see)
         values = PValues(card.calibration) if card.calibration else None
         counts = read_counts(database, settings.bucket, card)
         findings = find(folder, counts, expected, values, settings.flag_level, settings.flag_direction)
