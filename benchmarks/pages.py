@@ -100,10 +100,10 @@ FOLLOWS = (
     # A p-value that is about as small as the probability of what is expected, in the direction in which it differs.
     """INSERT INTO current_comparisons (bucket, bin_id, comparison_id, count_id, expectation_id, model_version, key,
         photo_at, predicted, expected, difference, chance, p_value, p_missing, p_surplus, doubt, doubt_one_sided,
-        audit_id)
+        calibration, audit_id)
         SELECT bucket, bin_id, id, count_id, expectation_id, model_version, key, modified_at, predicted, expected,
             error, chance, p, CASE WHEN error < 0 THEN p / 2 ELSE 1 END, CASE WHEN error > 0 THEN p / 2 ELSE 1 END, p,
-            CASE WHEN error = 0 THEN 1 ELSE p / 2 END, audit_id
+            CASE WHEN error = 0 THEN 1 ELSE p / 2 END, 0, audit_id
         FROM (SELECT *, least(1, greatest(0.0005, chance * (0.5 + random()) * 3)) AS p
             FROM (SELECT b.bucket, b.bin_id, p.id, p.count_id, p.expectation_id, p.model_version, c.key, c.modified_at,
                 p.predicted, p.expected, p.error,
@@ -112,7 +112,7 @@ FOLLOWS = (
                 FROM bins b JOIN counts c ON c.id = b.count_id JOIN comparisons p ON p.count_id = b.count_id) AS pairs
             ) AS judged""",
     "INSERT INTO rank_totals SELECT 'calibrated', count(*), now() FROM current_comparisons",
-    """INSERT INTO models (model_version, first_at) SELECT model_version, min(recorded_at) FROM counts
+    """INSERT INTO models (model_version, first_at, calibrations) SELECT model_version, min(recorded_at), 0 FROM counts
         GROUP BY model_version""",
     """INSERT INTO confusion_totals SELECT 'inventory', model_version, least(expected, 6), predicted, count(*), now()
         FROM comparisons GROUP BY 2, 3, 4""",

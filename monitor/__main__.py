@@ -148,10 +148,10 @@ def export(
 def rank(
     model: Annotated[list[str] | None, typer.Option(help="Version of a model; may be repeated. Default: all.")] = None,
 ) -> None:
-    """Compute p-values of bins that were compared before their model's calibration was recorded."""
+    """Compute p-values of bins that were compared before their model's present calibration was recorded."""
     with writable(load_settings()) as database:
         ranked = rank_bins(database, model)
-    remark(f"{formatting.number(ranked)} bins have a p-value now that had none")
+    remark(f"{formatting.number(ranked)} bins judged by their model's present calibration")
 
 
 @app.command("list")

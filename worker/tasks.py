@@ -261,7 +261,7 @@ class ReadMetadata(_ObjectsTask):
 class Reconcile(Task):  # type: ignore[misc]  # Celery has no types
     """Sends the photos and metadata files of the bucket that have no record. Beat starts it every few minutes.
 
-    It also gives p-values to bins that were compared before their model's calibration was recorded.
+    It also judges bins anew that were compared before their model's present calibration was recorded.
     """
 
     name = RECONCILE
@@ -288,7 +288,7 @@ class Reconcile(Task):  # type: ignore[misc]  # Celery has no types
             logger.warning("reconcile: nothing could be counted now (%s)", "; ".join(problems.values()))
             return
         if ranked := rank(self._counting.database):
-            logger.info("reconcile: %d bins have got p-values", ranked)
+            logger.info("reconcile: %d bins judged by their model's present calibration", ranked)
         sent = send_unrecorded(self._counting.objects, self._counting.database, self._settings, self._publisher)
         before, self._announced = self._announced, self._counting.metrics.event_messages
         hint = ""

@@ -11,12 +11,12 @@ from enum import StrEnum
 
 from sqlalchemy import Connection, select, tuple_
 
-from binwatch.conformal import PValues, judge
+from binwatch.conformal import Judgement, judge
 from binwatch.counts import class_of, error_of, outcome_of
 from binwatch.records.bins import BinKey
-from binwatch.records.current import refresh
+from binwatch.records.current import Compared, refresh
 from binwatch.records.hours import comparison_hours
-from binwatch.records.models import Calibrations
+from binwatch.records.models import Calibrated, Calibrations
 from binwatch.records.tables import (
     Bin,
     Comparison,
@@ -62,17 +62,26 @@ def compare(connection: Connection, keys: Sequence[BinKey], calibrations: Calibr
         .order_by(Bin.bucket, Bin.bin_id)
     )
     pairs = [dict(row) for row in connection.execute(statement).mappings()]
+    calibrated = calibrations.of(connection, {pair["model_version"] for pair in pairs}) if pairs else {}
+    judged = [_judge(pair, calibrated.get(pair["model_version"])) for pair in pairs]
     compared = _compared_before(connection, pairs)
-    first = [pair for pair in pairs if (pair["count_id"], pair["quantity"]) not in compared]
+    first = [
+        _comparison(pair, judgement, now)
+        for pair, judgement in zip(pairs, judged, strict=True)
+        if (pair["count_id"], pair["quantity"]) not in compared
+    ]
     if first:
-        values = calibrations.of(connection, {pair["model_version"] for pair in first})
-        rows = [_comparison(pair, values.get(pair["model_version"]), now) for pair in first]
-        new = insert_new(connection, Comparison, rows)
+        new = insert_new(connection, Comparison, first)
         add_to_totals(connection, ComparisonTotal, _totals(new, now))
         add_to_totals(connection, ConfusionTotal, _confusion(new, now))
         add_to_totals(connection, ComparisonHour, comparison_hours(new, now))
         compared |= _by_pair(new)
-    refresh(connection, keys, [(pair, compared[pair["count_id"], pair["quantity"]]) for pair in pairs], now)
+    numbers = {version: one.number for version, one in calibrated.items()}
+    rows = [
+        Compared(pair, compared[pair["count_id"], pair["quantity"]], judgement, numbers.get(pair["model_version"], 0))
+        for pair, judgement in zip(pairs, judged, strict=True)
+    ]
+    refresh(connection, keys, rows, now)
 
 
 def confusion(against: Against, model: str, true_class: int, predicted: int) -> Row:
@@ -100,9 +109,13 @@ def _by_pair(comparisons: Sequence[Row]) -> dict[tuple[int, int], Row]:
     return {(row["count_id"], row["expected"]): row for row in comparisons}
 
 
-def _comparison(pair: Row, values: PValues | None, now: datetime) -> Row:
+def _judge(pair: Row, calibrated: Calibrated | None) -> Judgement:
+    values = calibrated.values if calibrated else None
+    return judge(pair["probabilities"], pair["quantity"], values, pair["distribution"])
+
+
+def _comparison(pair: Row, judged: Judgement, now: datetime) -> Row:
     quantity = pair["quantity"]
-    judged = judge(pair["probabilities"], quantity, values, pair["distribution"])
     shared = ("bucket", "bin_id", "count_id", "expectation_id", "model_version", "predicted")
     return {name: pair[name] for name in shared} | {
         "expected": quantity,

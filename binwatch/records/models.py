@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from datetime import datetime
+from typing import NamedTuple
 
 from pydantic import ValidationError
 from sqlalchemy import Connection, select, update
@@ -19,34 +20,41 @@ logger = logging.getLogger(__name__)
 
 def note_model(connection: Connection, version: str, calibration: Calibration | None, now: datetime) -> None:
     """Record that a model is in use, and its calibration if it has one. Doing it again changes nothing."""
-    first = insert_into(connection, Model).values(model_version=version, first_at=now)
+    first = insert_into(connection, Model).values(model_version=version, first_at=now, calibrations=0)
     connection.execute(first.on_conflict_do_nothing())
     if calibration is None:
         return
     where = Model.model_version == version
     document = calibration.model_dump(mode="json")
     if connection.execute(select(Model.calibration).where(where).with_for_update()).scalar() != document:
-        connection.execute(update(Model).where(where).values(calibration=document, calibrated_at=now))
+        changed = {"calibration": document, "calibrated_at": now, "calibrations": Model.calibrations + 1}
+        connection.execute(update(Model).where(where).values(changed))
+
+
+class Calibrated(NamedTuple):
+    """What a model's comparisons are judged by, and its number among the model's calibrations, from 1 on."""
+
+    number: int
+    values: PValues
 
 
 class Calibrations:
     """P-values by what the records hold of each model, so that whoever compares finds the same ones."""
 
     def __init__(self) -> None:
-        self._known: dict[str, tuple[datetime, PValues]] = {}
+        self._known: dict[str, Calibrated] = {}
 
-    def of(self, connection: Connection, versions: Iterable[str]) -> dict[str, PValues]:
+    def of(self, connection: Connection, versions: Iterable[str]) -> dict[str, Calibrated]:
         """By model; without those that have no calibration. Only what has changed is read again."""
-        statement = select(Model.model_version, Model.calibrated_at).where(
-            Model.model_version.in_(set(versions)), Model.calibrated_at.is_not(None)
+        statement = select(Model.model_version, Model.calibrations).where(
+            Model.model_version.in_(set(versions)), Model.calibrations > 0
         )
         found = {}
-        for version, at in connection.execute(statement):
+        for version, number in connection.execute(statement):
             known = self._known.get(version)
-            values = known[1] if known and known[0] == at else _read(connection, version)
-            if values is not None and at is not None:
-                self._known[version] = (at, values)
-                found[version] = values
+            values = known.values if known and known.number == number else _read(connection, version)
+            if values is not None:
+                found[version] = self._known[version] = Calibrated(number, values)
         return found
 
 

@@ -205,7 +205,8 @@ class Comparison(Base):
     chance: Mapped[float | None]
     """Probability that the model gave to the expected quantity's class; NULL if the count has no probabilities."""
     p_value: Mapped[float | None]
-    """How odd the photo is for a bin that holds what is expected (binwatch.conformal); NULL without calibration."""
+    """How odd the photo is for a bin that holds what is expected (binwatch.conformal), by the first calibration that
+    there was of its model; NULL without one. `current_comparisons` has that of the present calibration."""
     p_missing: Mapped[float | None]
     """How much it looks as if items were missing, and NULL where `p_value` is."""
     p_surplus: Mapped[float | None]
@@ -258,6 +259,8 @@ class CurrentComparison(Base):
             for name, where in (("missing", _MISSING), ("surplus", _SURPLUS))
         ),
         Index("ix_current_model", "model_version", "doubt", "chance", "comparison_id"),
+        # Those that an earlier calibration judged, or none.
+        Index("ix_current_calibration", "model_version", "calibration", "comparison_id"),
         # For what is rare, or far down in the ranking: large differences, and bins that agree.
         Index("ix_current_difference", "difference", "doubt", "chance", "comparison_id"),
         Index("ix_current_key", "key"),
@@ -285,9 +288,12 @@ class CurrentComparison(Base):
     p_missing: Mapped[float | None]
     p_surplus: Mapped[float | None]
     doubt: Mapped[float]
-    """`p_value`; where there is none, 1 + `chance`, so that these come after all that have one."""
+    """`p_value`; where there is none, 1 + `chance`, so that these come after all that have one; last, 3, are bins of
+    whose expected quantity the model says nothing."""
     doubt_one_sided: Mapped[float]
     """The same by `p_missing` if `difference` is negative, else by `p_surplus`."""
+    calibration: Mapped[int]
+    """The calibration that it was judged by, as `models.calibrations` had it; 0 if there was none."""
     audit_id: Mapped[int | None] = mapped_column(BigId, ForeignKey("audits.id"))
     """The last audit of this very photo; NULL if nobody has looked."""
 
@@ -314,6 +320,8 @@ class Model(Base):
     """binwatch.conformal.Calibration; NULL if its bundle has none."""
     calibrated_at: Mapped[datetime | None]
     """When `calibration` last changed."""
+    calibrations: Mapped[int]
+    """How often it changed: the number of the present one, 0 if there is none."""
 
 
 class PhotoTotal(Base):

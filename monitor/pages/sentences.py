@@ -76,8 +76,10 @@ def oddness(p_value: float | None, suspicion: Suspicion = Suspicion.EITHER) -> s
 
 
 def doubt(chance: float | None) -> str:
-    """How likely the expected quantity is to the model; nothing where it did not say."""
-    return "" if chance is None else f"The model gives the expected quantity {likely(chance)}."
+    """How likely the expected quantity is to the model."""
+    if chance is None:
+        return "The model says nothing of the expected quantity: the bin cannot be flagged, and is ranked last."
+    return f"The model gives the expected quantity {likely(chance)}."
 
 
 def likely(chance: float) -> str:
@@ -106,8 +108,19 @@ def level(of: Level, drift: DriftInBrief) -> str:
         f"If every bin were recorded correctly, at most about {most} would be {FLAGGED_FOR[of.direction]} by chance"
     )
     if of.flagged <= of.false_flags:
-        return f"{by_chance}: these may all be chance.{_so_far(of)}"
-    return f"{by_chance}: some of these are right, so look before you correct.{_so_far(of)}{_unless(drift)}"
+        return f"{by_chance}: these may all be chance.{_so_far(of)}{_not_judged(of)}"
+    look = "some of these are right, so look before you correct"
+    return f"{by_chance}: {look}.{_so_far(of)}{_unless(drift)}{_not_judged(of)}"
+
+
+def _not_judged(of: Level) -> str:
+    """How many bins have no p-value, and why."""
+    rest = of.compared - of.calibrated
+    if not rest:
+        return ""
+    bins = "more bin" if rest == 1 else "more bins"
+    why = "was counted by a model without calibration, or expects a quantity that the model never answers"
+    return f" {number(rest)} {bins} cannot be flagged: each {why}."
 
 
 def _so_far(of: Level) -> str:

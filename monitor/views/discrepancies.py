@@ -410,7 +410,7 @@ def chance_of(row: RowMapping, distribution: Sequence[float] | None) -> float | 
 
     None if the model says nothing of it.
     """
-    if row["p_value"] is None and row["doubt"] >= UNKNOWN:
+    if row["doubt"] >= UNKNOWN:
         return None
     if distribution is None:
         return float(row["chance"])
@@ -439,6 +439,6 @@ def _place(cursor: str | None) -> Doubt | None:
         place = (float(doubt), float(chance), int(number))
     except ValueError as error:
         raise BadCursor(cursor) from error
-    if not (0 <= place[0] <= 2 and 0 <= place[1] <= 1 and 0 < place[2] < 2**63):
+    if not (0 <= place[0] <= UNKNOWN and 0 <= place[1] <= 1 and 0 < place[2] < 2**63):
         raise BadCursor(cursor)
     return place

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,6 +11,7 @@ from sqlalchemy import Engine, select, text
 
 from binwatch.bundle import Calibration
 from binwatch.errors import MetadataReason, Reason
+from binwatch.records import current as current_module
 from binwatch.records.audits import Seen, StaleAudit, add_audit
 from binwatch.records.current import Ranked, rank
 from binwatch.records.engine import connect
@@ -140,7 +142,7 @@ def test_a_quantity_that_the_model_never_answers_makes_no_bin_doubtful(records_e
     store.add_counts([count(bin_id, 2, probabilities=said) for bin_id in ("a", "b", "c")])
     store.add_expectations([expect("a", 0), expect("b", 3), expect("c", 12)])
     found = {row["bin_id"]: (row["p_value"], row["doubt"]) for row in rows(records_engine, CurrentComparison)}
-    assert found == {"a": (None, 2.0), "b": (0.4, 0.4), "c": (None, 2.0)}
+    assert found == {"a": (None, 3.0), "b": (0.4, 0.4), "c": (None, 3.0)}
     assert [(row["chance"], row["error"]) for row in rows(records_engine, Comparison)] == [
         (None, 2),
         (0.1, -1),
@@ -198,9 +200,9 @@ def test_bins_that_were_compared_without_calibration_get_their_rank(records_engi
     store.add_counts([count("a", 2), count("b", 2, probabilities=None), count("c", 2, model="other")])
     store.add_expectations([expect("a", 3), expect("b", 3), expect("c", 3)])
     store.use_model("v1", CALIBRATION)
-    assert rank(records_engine) == 1
+    assert rank(records_engine) == 2
     assert rank(records_engine) == 0
-    assert [row["doubt"] for row in rows(records_engine, CurrentComparison)] == [0.4, 2.0, 1.05]
+    assert [row["doubt"] for row in rows(records_engine, CurrentComparison)] == [0.4, 3.0, 1.05]
     columns = ("p_value", "p_missing", "p_surplus")
     assert [tuple(map(row.get, columns)) for row in rows(records_engine, Comparison)] == [
         (0.4, 0.4, 0.8),
@@ -221,15 +223,122 @@ def test_a_bin_whose_expected_class_has_probability_0_gets_its_rank(records_engi
 
 
 def test_a_bin_whose_expected_class_is_certain_gets_its_rank(records_engine: Engine) -> None:
-    """Its doubt is that of a bin without probabilities. Beyond five it may be the oddest of all."""
+    """As classes it agrees. Beyond five it may be the oddest of all."""
     said = [0.0] * 6 + [0.0] * 10 + [0.2, 0.6, 0.2, 0.0, 0.0, 0.0]
     finer = {"probabilities": [0.0] * 6 + [1.0], "distribution": said}
     store = Store(records_engine)
     store.add_counts([count("few", 6, **finer), count("none", 6, probabilities=None)])
     store.add_expectations([expect("few", 40), expect("none", 40)])
+    assert [row["doubt"] for row in rows(records_engine, CurrentComparison)] == [2.0, 3.0]
     store.use_model("v1", CALIBRATION)
-    assert [rank(records_engine), rank(records_engine)] == [1, 0]
+    assert [rank(records_engine), rank(records_engine)] == [2, 0]
     assert [row["p_missing"] for row in rows(records_engine, CurrentComparison)] == [0.2, None]
+
+
+def judged(engine: Engine) -> dict[str, tuple[Any, ...]]:
+    """P-value, doubt and calibration of each bin now."""
+    columns = ("p_value", "doubt", "calibration")
+    return {row["bin_id"]: tuple(map(row.get, columns)) for row in rows(engine, CurrentComparison)}
+
+
+STRICTER = Calibration(photos=1, split="test", categories=(category((0.0,)),))
+"""By which nothing is odder than the calibration photo's score of 0 but what has one above it."""
+
+
+def test_a_new_calibration_reaches_bins_that_have_p_values(records_engine: Engine) -> None:
+    store = Store(records_engine)
+    store.use_model("v1", CALIBRATION)
+    store.use_model("v2", CALIBRATION)
+    store.add_counts([count("a", 2), count("b", 2), count("other", 2, model="v2")])
+    store.add_expectations([expect("a", 3), expect("b", 2), expect("other", 3)])
+    before = {"a": (0.4, 0.4, 1), "b": (0.8, 0.8, 1), "other": (0.4, 0.4, 1)}
+    assert judged(records_engine) == before
+    assert rank(records_engine) == 0
+    store.use_model("v1", STRICTER)
+    assert rank(records_engine, ["v2"]) == 0
+    assert judged(records_engine) == before
+    assert rank(records_engine) == 2
+    assert judged(records_engine) == before | {"a": (0.5, 0.5, 2), "b": (0.5, 0.5, 2)}
+    assert rank(records_engine) == 0
+    ledger = {row["bin_id"]: row["p_value"] for row in rows(records_engine, Comparison)}
+    assert ledger == {"a": 0.4, "b": 0.8, "other": 0.4}, "what was flagged at its time"
+
+
+def test_a_quantity_that_is_said_again_keeps_the_present_judgement(records_engine: Engine) -> None:
+    """The comparison is that of before, whose p-values are of its time."""
+    store = Store(records_engine)
+    store.use_model("v1", CALIBRATION)
+    store.add_counts([count("a", 2)])
+    store.add_expectations([expect("a", 3)])
+    store.use_model("v1", STRICTER)
+    store.add_expectations([expect("a", 3, minutes=1)])
+    assert judged(records_engine) == {"a": (0.5, 0.5, 2)}
+    assert len(rows(records_engine, Comparison)) == 1
+    assert rank(records_engine) == 0
+
+
+def test_a_calibration_that_takes_quantities_away_leaves_none_judged_by_the_old_one(records_engine: Engine) -> None:
+    """And one that brings them judges them."""
+    some = Calibration(photos=4, split="test", categories=(category((0.1, 0.5, 0.5, 0.9), classes=(1, 2, 3, 4, 5)),))
+    store = Store(records_engine)
+    store.use_model("v1", CALIBRATION)
+    store.add_counts([count("a", 2), count("b", 2)])
+    store.add_expectations([expect("a", 0), expect("b", 3)])
+    (before,) = {judged(records_engine)["a"]}
+    store.use_model("v1", some)
+    assert rank(records_engine) == 2
+    assert judged(records_engine) == {"a": (None, 3.0, 2), "b": (0.4, 0.4, 2)}
+    assert {row["kind"]: row["bins"] for row in rows(records_engine, RankTotal)} == {"calibrated": 1, "uncalibrated": 1}
+    store.use_model("v1", CALIBRATION)
+    assert rank(records_engine) == 2
+    assert judged(records_engine)["a"] == (*before[:2], 3)
+    assert {row["kind"]: row["bins"] for row in rows(records_engine, RankTotal)} == {"calibrated": 2, "uncalibrated": 0}
+
+
+def test_bins_of_a_quantity_that_is_never_answered_come_last_once_it_is_known(records_engine: Engine) -> None:
+    """Compared before the calibration was recorded, they had the probability 0 of each such bin, and were first."""
+    some = Calibration(photos=4, split="test", categories=(category((0.1, 0.5, 0.5, 0.9), classes=(1, 2, 3, 4, 5)),))
+    store = Store(records_engine)
+    store.add_counts([count("a", 2, probabilities=[0.0, 0.1, 0.7, 0.1, 0.1, 0.0, 0.0])])
+    store.add_expectations([expect("a", 0)])
+    assert judged(records_engine) == {"a": (None, 1.0, 0)}
+    store.use_model("v1", some)
+    assert [rank(records_engine), rank(records_engine)] == [1, 0]
+    assert judged(records_engine) == {"a": (None, 3.0, 1)}
+    assert [row["chance"] for row in rows(records_engine, CurrentComparison)] == [1.0]
+
+
+def test_judging_anew_goes_on_where_it_was(
+    records_engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A chunk is a transaction; what an outage keeps back is left to the next run, which does nothing twice."""
+    monkeypatch.setattr(current_module, "RANKED_AT_A_TIME", 2)
+    monkeypatch.setattr(current_module, "_PROGRESS", 1)
+    caplog.set_level("INFO", "binwatch.records.current")
+    store = Store(records_engine)
+    store.use_model("v1", CALIBRATION)
+    store.add_counts([count(name, 2) for name in "abcde"])
+    store.add_expectations([expect(name, 3) for name in "abcde"])
+    store.use_model("v1", STRICTER)
+    real, calls = current_module._write_ranks, []
+
+    def write(*arguments: Any) -> None:
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise RuntimeError("the connection broke")
+        real(*arguments)
+
+    monkeypatch.setattr(current_module, "_write_ranks", write)
+    with pytest.raises(RuntimeError, match="the connection broke"):
+        rank(records_engine)
+    assert sorted(found[2] for found in judged(records_engine).values()) == [1, 1, 1, 2, 2]
+    assert rank(records_engine) == 3
+    assert set(judged(records_engine).values()) == {(0.5, 0.5, 2)}
+    assert [record.getMessage() for record in caplog.records] == [
+        "model v1: 2 of 5 bins judged by its present calibration",
+        "model v1: 2 of 3 bins judged by its present calibration",
+        "model v1: 3 of 3 bins judged by its present calibration",
+    ]
 
 
 def test_totals_of_ranked_bins_are_what_a_scan_finds(records_engine: Engine) -> None:
@@ -330,6 +439,61 @@ COUNT = """
     VALUES (:id, 'b', :key, 'e', :bin, 'm', 'int8', 'cpu', :predicted, :said, :reason, :at, :at)
 """
 AT = "2026-01-01 10:20:30.000000+00:00"
+
+
+def test_bins_of_before_are_judged_by_the_present_calibration(empty_url: str) -> None:
+    """By which one they were is not known. Of which quantity the model says nothing is, and that such bins are last."""
+    engine = connect(empty_url)
+    migrate(engine, "0010")
+    at = AT if engine.dialect.name == "postgresql" else AT.removesuffix("+00:00")
+    calibration = json.dumps(CALIBRATION.model_dump(mode="json"))
+    sure, said = "[0, 0, 0, 1, 0, 0, 0]", "[0.05, 0.05, 0.05, 0.7, 0.05, 0.05, 0.05]"
+    # Bin, model, probabilities, chance in the ledger and in the ranking, p-value and doubt.
+    bins = [
+        ("judged", "m", said, 0.05, 0.05, 0.01, 0.01),
+        ("certain", "none", sure, 1.0, 1.0, None, 2.0),
+        ("unknown", "none", None, None, 1.0, None, 2.0),
+    ]
+    with engine.begin() as connection:
+        values = {"at": at, "calibration": calibration}
+        for model, of, since in (("m", ":calibration", ":at"), ("none", "NULL", "NULL")):
+            statement = f"INSERT INTO models VALUES ('{model}', :at, {of}, {since})"
+            connection.execute(text(statement), values)
+        for number, (name, model, probabilities, chance, ranked, p_value, doubt) in enumerate(bins, 1):
+            row = {"id": number, "bin": name, "model": model, "chance": chance, "ranked": ranked, "p": p_value}
+            row |= {
+                "key": f"{name}.jpg",
+                "said": probabilities,
+                "predicted": 3,
+                "reason": None,
+                "at": at,
+                "doubt": doubt,
+            }
+            connection.execute(text(COUNT.replace("'m'", ":model")), row)
+            for statement in (
+                "INSERT INTO expectations (id, bucket, bin_id, source, etag, quantity, modified_at, recorded_at)"
+                " VALUES (:id, 'b', :bin, 's', 'e', 4, :at, :at)",
+                "INSERT INTO bins (bucket, bin_id, count_id, expectation_id) VALUES ('b', :bin, :id, :id)",
+                "INSERT INTO comparisons (id, bucket, bin_id, count_id, expectation_id, model_version, predicted,"
+                " expected, error, outcome, chance, p_value, compared_at)"
+                " VALUES (:id, 'b', :bin, :id, :id, :model, 3, 4, -1, 'under', :chance, :p, :at)",
+                "INSERT INTO current_comparisons (bucket, bin_id, comparison_id, count_id, expectation_id,"
+                " model_version, key, photo_at, predicted, expected, difference, chance, p_value, doubt,"
+                " doubt_one_sided) VALUES ('b', :bin, :id, :id, :id, :model, :key, :at, 3, 4, -1, :ranked, :p, :doubt,"
+                " :doubt)",
+            ):
+                connection.execute(text(statement), row)
+        for kind, number in (("calibrated", 1), ("uncalibrated", 2)):
+            statement = f"INSERT INTO rank_totals (kind, bins, last_at) VALUES ('{kind}', {number}, :at)"
+            connection.execute(text(statement), values)
+    migrate(engine)
+    before = judged(engine)
+    assert before == {"judged": (0.01, 0.01, 0), "certain": (None, 2.0, 0), "unknown": (None, 3.0, 0)}
+    Store(engine).use_model("m", CALIBRATION)  # the same as before
+    assert [rank(engine), rank(engine)] == [1, 0]
+    assert judged(engine) == before | {"judged": (0.4, 0.4, 1)}
+    assert {row["kind"]: row["bins"] for row in rows(engine, RankTotal)} == {"calibrated": 1, "uncalibrated": 2}
+    engine.dispose()
 
 
 def test_p_values_of_before_are_taken_back_and_made_anew(empty_url: str) -> None:

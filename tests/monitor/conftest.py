@@ -18,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import Engine
 
 from binwatch.bundle import Calibration
+from binwatch.counts import EVERY
 from binwatch.errors import MetadataReason, Reason
 from binwatch.listening import listen
 from binwatch.records.audits import add_audit
@@ -62,8 +63,10 @@ class Recorder:
         bucket: str = BUCKET,
         at: datetime = DAY,
         distribution: list[float] | None = None,
+        certain: bool = False,
     ) -> None:
-        probabilities = None if predicted is None else [0.7 if index == predicted else 0.05 for index in range(7)]
+        top, others = (1.0, 0.0) if certain else (0.7, 0.05)
+        probabilities = None if predicted is None else [top if index == predicted else others for index in range(7)]
         count = NewCount(
             bucket=bucket,
             key=key,
@@ -104,9 +107,9 @@ class Recorder:
     def audit(self, bin_id: str, quantity: int) -> None:
         add_audit(self.engine, BUCKET, bin_id, quantity)
 
-    def calibrate(self, model: str = MODEL) -> None:
+    def calibrate(self, model: str = MODEL, classes: tuple[int, ...] = EVERY) -> None:
         """As a worker does: counts are 70 % sure, so 95 of 100 bins that hold what is expected look like these."""
-        every = category((0.3,) * 94 + (0.95,) * 5)
+        every = category((0.3,) * 94 + (0.95,) * 5, classes=classes)
         self._store.use_model(model, Calibration(photos=99, split="test", categories=(every,)))
 
     def pair(self, bin_id: str, predicted: int, expected: int, model: str = MODEL) -> None:

@@ -78,5 +78,6 @@ def test_rank_gives_p_values(recorder: Recorder, sqlite_records: Engine, monkeyp
     monkeypatch.setenv("BINWATCH_DATABASE_URL", sqlite_records.url.render_as_string(hide_password=False))
     recorder.pair("a", 1, 2)
     recorder.calibrate()
-    for expected in ("1 bins have a p-value now", "0 bins have a p-value now"):
-        assert expected in CliRunner().invoke(app, ["rank"]).stdout
+    for number in (1, 0):
+        said = f"{number} bins judged by their model's present calibration"
+        assert said in CliRunner().invoke(app, ["rank"]).stdout

@@ -508,6 +508,15 @@ def test_it_is_said_what_bins_are_flagged_for(direction: str, says: str) -> None
     assert says in sentences.level(LEVEL.model_copy(update={"direction": Suspicion(direction)}), STEADY)
 
 
+def test_bins_without_p_value_are_said() -> None:
+    level = LEVEL.model_copy(update={"compared": 203})
+    assert " 3 more bins cannot be flagged: each was counted by a model without calibration, or expects a" in (
+        sentences.level(level, STEADY)
+    )
+    assert sentences.doubt(None).startswith("The model says nothing of the expected quantity")
+    assert sentences.doubt(1.0) == "The model gives the expected quantity 100\u202f%."
+
+
 def test_few_flags_may_all_be_chance() -> None:
     level = LEVEL.model_copy(update={"flagged": 9})
     assert "may all be chance" in sentences.level(level, STEADY)

@@ -119,6 +119,23 @@ def test_the_oddest_bins_come_first_on_both_databases(records_engine: Engine) ->
         }
 
 
+def test_a_certain_quantity_is_not_one_of_which_the_model_says_nothing(records_engine: Engine) -> None:
+    """Both are without p-value here."""
+    recorder = Recorder(records_engine)
+    recorder.count("bin-images/certain.jpg", 3, certain=True)
+    recorder.expect("certain", 3)
+    recorder.calibrate("some", classes=(1, 2, 3, 4, 5))
+    recorder.pair("never", 3, 0, model="some")
+    with records_engine.connect() as connection:
+        first = read_discrepancies(connection, Filters(direction=Direction.ALL), ALPHA, limit=1)
+        last = read_discrepancies(connection, Filters(direction=Direction.ALL), ALPHA, limit=1, after=first.next)
+        back = read_discrepancies(connection, Filters(direction=Direction.ALL), ALPHA, before=last.previous)
+        standings = [read_bin(connection, BUCKET, name, ALPHA).standing for name in ("certain", "never")]
+    found = [(one.bin_id, one.chance) for page in (first, last, back) for one in page.items]
+    assert found == [("certain", 1.0), ("never", None), ("certain", 1.0)]
+    assert [one.chance for one in standings if one] == [1.0, None]
+
+
 def test_an_audit_of_a_quantity_that_was_said_again_tells_what_its_flag_was_worth(recorder: Recorder) -> None:
     recorder.calibrate()
     recorder.pair("a", 1, 3)

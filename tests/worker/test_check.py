@@ -20,7 +20,8 @@ from binwatch.__main__ import main
 from binwatch.counts import difference_of
 from binwatch.records.engine import connect
 from binwatch.records.tables import Comparison, Count
-from monitor.views.discrepancies import Direction, Filters, read_discrepancies
+from binwatch.settings import DEFAULT_MODEL
+from monitor.views.discrepancies import Direction, Filters, read_discrepancies, read_level
 from tests.conftest import ROOT
 
 SAMPLES = ROOT / "samples"
@@ -101,6 +102,32 @@ def test_the_oddest_bin_comes_first_as_on_the_monitor(check: Check, photos: Path
     assert [row["bin"] for row in rows if row["verdict"] != "agrees"] == [one.bin_id for one in found]
     p_values = [row["how odd (p-value)"] for row in rows if row["verdict"] != "agrees"]
     assert p_values == pytest.approx([one.p_value for one in found])  # Excel has fewer digits
+
+
+def test_a_quantity_that_the_model_never_answers_is_not_judged(
+    check: Check, photos: Path, stock: Path, tmp_path: Path
+) -> None:
+    """In the list and on the pages alike."""
+    bundle = shutil.copytree(DEFAULT_MODEL, tmp_path / "model")
+    card = json.loads((bundle / "card.json").read_text(encoding="utf-8"))
+    categories = [one for one in card["calibration"]["categories"] if 0 not in one["classes"]]
+    card["calibration"] |= {"categories": categories, "photos": sum(len(one["either"]) for one in categories)}
+    card["answers"] = [3, 4, 5, 6]
+    (bundle / "card.json").write_text(json.dumps(card), encoding="utf-8")
+    done = check(photos, "--expected", stock, "--model", bundle, "--out", "wrong.json")
+    assert "2 photos not judged: the model never answers what is expected of the bin, so look yourself" in done.out
+    rows = json.loads((tmp_path / "wrong.json").read_text(encoding="utf-8"))["bins"]
+    wrong = [row for row in rows if row["verdict"] != "agrees"]
+    last = {row["bin"]: (row["verdict"], row["how odd (p-value)"]) for row in wrong[-2:]}
+    assert last == {"00183": ("differs", None), "00184": ("differs", None)}
+    assert all(row["how odd (p-value)"] is not None for row in rows if row["bin"] not in last)
+    database = connect(f"sqlite:///{tmp_path}/wrong-records/records.db")
+    with database.connect() as connection:
+        found = read_discrepancies(connection, Filters(direction=Direction.EITHER), 0.05).items
+        level = read_level(connection, 0.05)
+    assert [one.bin_id for one in found] == [row["bin"] for row in wrong]
+    assert [(one.chance, one.p_value, one.flagged) for one in found[-2:]] == [(None, None, False)] * 2
+    assert (level.compared, level.calibrated) == (5, 3)
 
 
 def test_what_it_says(check: Check, photos: Path, stock: Path, tmp_path: Path) -> None:

@@ -150,8 +150,9 @@ def test_reconcile_sends_nothing_while_much_waits_or_nothing_can_be_counted(coun
     assert calm.sent == ["a.jpg"]
 
 
-def test_reconcile_gives_bins_their_p_values(counting, settings, s3):
-    """Of a model whose calibration was recorded after they were compared, as after an update."""
+def test_reconcile_gives_bins_their_p_values(counting, settings, s3, caplog):
+    """Of a model whose calibration was recorded after they were compared, as after an update, and of each later one."""
+    caplog.set_level("INFO", "worker.tasks")
     s3.put("a.jpg", PHOTO)
     s3.put("a.json", b'{"EXPECTED_QUANTITY": 1}')
     counting.count([Created(s3.bucket, "a.jpg")])
@@ -159,12 +160,16 @@ def test_reconcile_gives_bins_their_p_values(counting, settings, s3):
     version = counting.models.engine.card.version
     with counting.database.connect() as connection:
         assert connection.execute(select(CurrentComparison.p_value)).scalars().all() == [None]
-    every = Calibration(photos=1, split="test", categories=(category((1.0,)),))
-    Store(counting.database).use_model(version, every)
-    Reconcile(counting, Recorder(), settings).run()
-    with counting.database.connect() as connection:
-        row = connection.execute(select(CurrentComparison.p_value, CurrentComparison.p_missing)).one()
-    assert tuple(row) == (1.0, 1.0)
+    for scores, p_value in (((1.0,), 1.0), ((1.0, 0.0), 2 / 3), ((1.0, 1.0, 0.0), 0.75)):
+        every = Calibration(photos=len(scores), split="test", categories=(category(tuple(sorted(scores))),))
+        Store(counting.database).use_model(version, every)
+        for _ in range(2):
+            Reconcile(counting, Recorder(), settings).run()
+        with counting.database.connect() as connection:
+            row = connection.execute(select(CurrentComparison.p_value, CurrentComparison.p_missing)).one()
+        assert tuple(row) == (p_value, 1.0)
+    judged = [record.message for record in caplog.records if "calibration" in record.message]
+    assert judged == ["reconcile: 1 bins judged by their model's present calibration"] * 3
 
 
 def test_reconcile_says_that_no_event_message_has_come(counting, settings, s3, caplog):

@@ -124,14 +124,17 @@ def _summary(done: CheckResult, wanted: Wanted, folder: ScannedFolder, settings:
     if card.calibration is None:
         lines.append("the model has no calibration: bins are ranked by its probability of what is expected")
     else:
-        lines.append(_stands_out(found.flagged, compared, settings))
+        lines.append(_stands_out(found.flagged, found.judged, settings))
+        if found.judged < compared:
+            rest = _many(compared - found.judged, "photo")
+            lines.append(f"{rest} not judged: the model never answers what is expected of the bin, so look yourself")
     return lines
 
 
-def _stands_out(flagged: int, compared: int, settings: Settings) -> str:
-    by_chance = settings.flag_level * compared
+def _stands_out(flagged: int, judged: int, settings: Settings) -> str:
+    by_chance = settings.flag_level * judged
     at_most = f"about {by_chance:.0f}" if by_chance >= 1 else "fewer than 1"
-    chance = f"{at_most} would be by chance if all {_many(compared, 'record')} were correct"
+    chance = f"{at_most} would be by chance if all {_many(judged, 'record')} were correct"
     odd = f"{_ODD[settings.flag_direction]} (p-value at most {settings.flag_level:g})"
     if not flagged:
         return f"no bin stands out: none has a p-value of at most {settings.flag_level:g}; {chance}"

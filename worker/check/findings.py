@@ -125,6 +125,11 @@ class Findings:
         return sum(finding.difference != 0 for finding in self.compared)
 
     @property
+    def judged(self) -> int:
+        """Photos that have a p-value; not those of bins with a quantity that the model never answers."""
+        return sum(finding.p_value is not None for finding in self.compared)
+
+    @property
     def flagged(self) -> int:
         """Those that are odd, too."""
         return sum(finding.flagged for finding in self.compared)
