@@ -18,6 +18,7 @@ from botocore.exceptions import (
 )
 
 from binwatch.errors import OutageError, SettingsError
+from binwatch.settings import advice
 
 _TRIES = 10
 """A throttled request is tried so often, with a wait that doubles up to 20 seconds."""
@@ -63,7 +64,7 @@ def explained(what: str, region: str) -> Iterator[None]:
         raise AwsError(f"{what}: no AWS credentials ({error}); log in, or give the machine a role") from error
     except EndpointConnectionError as error:
         raise AwsError(
-            f"{what}: AWS cannot be reached in region {region!r} ({error}); check BINWATCH_REGION and the network"
+            f"{what}: AWS cannot be reached in region {region!r} ({error}); {advice('region')}; check the network"
         ) from error
     except ClientError as error:
         kind = QuotaError if code_of(error) in _QUOTA else AwsError
@@ -104,5 +105,5 @@ def _advice(error: ClientError, region: str) -> str:
     if code in _THROTTLED:
         return f"AWS refused too many requests, {_TRIES} times in a row ({says}); try again in some minutes"
     if "role" in says.lower():
-        return f"{says} ({code}); check BINWATCH_SAGEMAKER_ROLE, its trust policy, and that you may pass it on"
+        return f"{says} ({code}); {advice('sagemaker_role')}; see its trust policy, and that you may pass it on"
     return f"{says or error} ({code})"

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from botocore import UNSIGNED
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, ParamValidationError
 from botocore.parsers import ResponseParserError
 
 from binwatch.aws import make_client
@@ -21,7 +21,7 @@ from binwatch.errors import BinwatchError, ObjectsError
 from binwatch.events import bare_etag
 from binwatch.file_versions import file_etag
 from binwatch.keys import has_dot_segments
-from binwatch.settings import Settings
+from binwatch.settings import Settings, advice
 from binwatch.text import shortened
 
 logger = logging.getLogger(__name__)
@@ -48,6 +48,7 @@ _DELETED_AT_ONCE = 1000  # S3 takes no more
 _ERRORS = (ClientError, BotoCoreError, ResponseParserError, KeyError)
 """What boto3 raises, and the KeyError where an answer lacks what every answer of S3 has."""
 _CHECK = "check the endpoint, the credentials and the network"
+_NO_CREDENTIALS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, log in to AWS, or give the machine a role"
 
 
 class ObjectRefused(BinwatchError):
@@ -336,10 +337,16 @@ def _explained(error: Exception, bucket: str, key: str) -> BinwatchError:
     if code == "InvalidObjectState":
         return ObjectRefused("archived", f"{where} is in an archive (such as Glacier); restore it to have it read")
     if code in _FORBIDDEN:
-        advice = "check the role's policy, and the key that it is encrypted with"
-        return ObjectRefused("forbidden", f"{where} may not be read ({code}); {advice}")
+        check = "check the role's policy, and the key that it is encrypted with"
+        return ObjectRefused("forbidden", f"{where} may not be read ({code}); {check}")
     if code == "InsufficientStorage":  # versitygw, whose folder is on a disk of this size
         return ObjectsError(f"{where}: the object store has no space left; make room on its disk")
     if code == "NoSuchBucket":
-        return ObjectsError(f"bucket {bucket!r} does not exist; create it or correct BINWATCH_BUCKET")
+        return ObjectsError(
+            f"bucket {bucket!r} does not exist; create it (binwatch worker setup --bucket), or {advice('bucket')}"
+        )
+    if isinstance(error, NoCredentialsError):
+        return ObjectsError(f"{where}: no credentials for the object store; {_NO_CREDENTIALS}")
+    if code == "InvalidAccessKeyId":  # what AWS says to the keys of another object store
+        return ObjectsError(f"{where}: {error}; {_CHECK}: {advice('s3_endpoint_url')}")
     return ObjectsError(f"{where}: {error}; {_CHECK}")

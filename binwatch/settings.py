@@ -105,10 +105,13 @@ class Settings(BaseSettings):
         max_length=63,
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
         description="bucket with the photos and metadata",
+        examples=["bins"],
     )
-    s3_endpoint_url: str | None = Field(None, description="S3 endpoint; unset for AWS")
+    s3_endpoint_url: str | None = Field(
+        None, description="S3 endpoint; unset for AWS", examples=["https://s3.example.com"]
+    )
     s3_timeout_s: float = Field(10.0, gt=0, description="seconds to wait for a connection and for each read from S3")
-    region: str = Field("us-east-1", description="region of S3, SQS and SageMaker")
+    region: str = Field("us-east-1", description="region of S3, SQS and SageMaker", examples=["eu-central-1"])
     models_prefix: str = Field(
         "models/", description="prefix of the models' keys; objects under it are neither photos nor metadata"
     )
@@ -141,15 +144,21 @@ class Settings(BaseSettings):
 
     # Records
     database_url: SecretStr = Field(
-        SecretStr("sqlite:///binwatch.db"), description="SQLAlchemy URL of the records: SQLite or PostgreSQL"
+        SecretStr("sqlite:///binwatch.db"),
+        description="SQLAlchemy URL of the records: SQLite or PostgreSQL",
+        examples=["postgresql://USER:PASSWORD@db.example.com/binwatch"],
     )
 
     # Events and tasks
-    event_source: EventSource = Field(EventSource.SQS, description="source of S3 event messages")
+    event_source: EventSource = Field(EventSource.SQS, description="source of S3 event messages", examples=["rabbitmq"])
     sqs_endpoint_url: str | None = Field(None, description="SQS endpoint for events; unset for AWS")
     event_queue: str = Field("binwatch-events", description="queue that S3 sends its event messages to")
     event_dead_letter_queue: str = Field("binwatch-events-dead", description="dead-letter queue of the event queue")
-    broker_url: SecretStr = Field(SecretStr("sqs://"), description="Celery's broker: sqs:// or amqp://…")
+    broker_url: SecretStr = Field(
+        SecretStr("sqs://"),
+        description="Celery's broker: sqs:// or amqp://…",
+        examples=["amqp://USER:PASSWORD@mq.example.com:5672//"],
+    )
     event_broker_url: SecretStr | None = Field(
         None,
         description="URL of the RabbitMQ with the event queue, for the event source rabbitmq; unset: Celery's broker",
@@ -237,8 +246,16 @@ class Settings(BaseSettings):
     nightly_prefix: str = Field("nightly/", min_length=1, description="prefix of the nightly runs' keys")
     nightly_poll_s: float = Field(60.0, ge=1, description="seconds between two polls of a nightly run's transform jobs")
     sagemaker_endpoint_url: str | None = Field(None, description="SageMaker endpoint; unset for AWS")
-    sagemaker_role: str | None = Field(None, description="ARN of the role that transform jobs assume")
-    sagemaker_image: str | None = Field(None, description="worker image in ECR that transform jobs run")
+    sagemaker_role: str | None = Field(
+        None,
+        description="ARN of the role that transform jobs assume",
+        examples=["arn:aws:iam::123456789012:role/binwatch-transform"],
+    )
+    sagemaker_image: str | None = Field(
+        None,
+        description="worker image in ECR that transform jobs run",
+        examples=["123456789012.dkr.ecr.eu-central-1.amazonaws.com/binwatch-worker:1"],
+    )
     sagemaker_instance_type: str = Field("ml.m5.xlarge", description="instance type of transform jobs")
     sagemaker_instance_count: int = Field(1, ge=1, le=100, description="number of instances of one transform job")
     sagemaker_price_per_hour: float = Field(
@@ -408,6 +425,28 @@ def is_quiet() -> bool:
     One switch for log lines, progress bars and remarks: BINWATCH_LOG_LEVEL.
     """
     return os.environ.get(f"{PREFIX}LOG_LEVEL") in {LogLevel.WARNING, LogLevel.ERROR}
+
+
+def advice(*names: str) -> str:
+    """What to do about settings that may be the cause of an error: check those that are set, and set the others.
+
+    `names`: fields of Settings. Like is_quiet, it needs no valid settings.
+    """
+    given = {name.upper() for name, value in os.environ.items() if value}
+    variables = {name: PREFIX + name.upper() for name in names}
+    known = ", ".join(variable for variable in variables.values() if variable in given)
+    unset = [
+        f"{variable} is not set{_what_then(name)}" for name, variable in variables.items() if variable not in given
+    ]
+    return "; ".join([f"check {known}", *unset] if known else unset)
+
+
+def _what_then(name: str) -> str:
+    """The default that an unset setting leaves, and an example of another value."""
+    field = Settings.model_fields[name]
+    default = f" ({field.description})" if field.default is None else f", so it is {_plain(field.default)}"
+    example = f": for example {PREFIX}{name.upper()}={field.examples[0]}" if field.examples else ""
+    return default + example
 
 
 def adopt_environment(environment: dict[str, str]) -> None:

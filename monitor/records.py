@@ -18,10 +18,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from binwatch.errors import OutageError, SettingsError
-from binwatch.records.engine import cause, connect
+from binwatch.records.engine import connect
 from binwatch.records.postgres import TransactionMode
+from binwatch.records.problems import explained
 from binwatch.records.schema import check_schema
-from binwatch.settings import Settings
+from binwatch.settings import Settings, advice
 
 logger = logging.getLogger(__name__)
 
@@ -88,18 +89,18 @@ class Records:
     def _within_deadline(self, work: Callable[[], T], free: BoundedSemaphore) -> T:
         begun = time.monotonic()
         if not free.acquire(timeout=DEADLINE_S if self._up else AGAIN_S):
-            raise self._down("earlier reads wait for an answer")
+            raise self._down("earlier reads wait for an answer; see how the database is")
         future = self._readers.submit(_freeing, free, work)
         try:
             return future.result(max(begun + DEADLINE_S - time.monotonic(), 0))
         except TimeoutError as error:
-            raise self._down(f"no answer within {DEADLINE_S:g} s") from error
+            raise self._down(f"no answer within {DEADLINE_S:g} s; {advice('database_url')}") from error
         except SQLAlchemyError as error:
-            raise self._down(cause(error)) from error
+            raise self._down(explained(error, self._engine)) from error
 
     def _down(self, why: str) -> RecordsDown:
         url = self._engine.url.render_as_string(hide_password=True)
-        return RecordsDown(f"the records at {url} cannot be read: {why}; check BINWATCH_DATABASE_URL and the database")
+        return RecordsDown(f"the records at {url} cannot be read: {why}")
 
     def _note(self, error: RecordsDown | None) -> None:
         """Log when the records go and when they come back, not at every scrape in between."""
@@ -137,7 +138,7 @@ class WritableRecords:
 
     def _down(self, error: SQLAlchemyError) -> RecordsDown:
         url = self._engine.url.render_as_string(hide_password=True)
-        found = RecordsDown(f"the records at {url} cannot be written: {cause(error)}; check the database")
+        found = RecordsDown(f"the records at {url} cannot be written: {explained(error, self._engine)}")
         logger.error("%s", found)
         return found
 
@@ -152,9 +153,7 @@ def writable(settings: Settings) -> Iterator[Engine]:
         check_schema(engine)
         yield engine
     except SQLAlchemyError as error:
-        raise RecordsDown(
-            f"the records cannot be written: {cause(error)}; check BINWATCH_DATABASE_URL and the database"
-        ) from error
+        raise RecordsDown(f"the records cannot be written: {explained(error, engine)}") from error
     finally:
         engine.dispose()
 

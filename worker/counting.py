@@ -22,7 +22,8 @@ from binwatch.image import Photo
 from binwatch.metadata import contents, expected_quantity
 from binwatch.objects import Fetched, ObjectRefused, Objects
 from binwatch.photo_stats import PhotoStats, photo_stats
-from binwatch.records.engine import cause, connect
+from binwatch.records.engine import connect
+from binwatch.records.problems import explained, lacks_right
 from binwatch.records.schema import check_schema
 from binwatch.records.store import NewCount, NewExpectation, RecordsBroken, Store
 from binwatch.records.trials import Trials
@@ -230,6 +231,8 @@ class Counting:
                 self._check_records()
             except Exception as problem:
                 raise RecordsBroken(f"{type(problem).__name__}: {problem}") from error
+            if isinstance(error, SQLAlchemyError) and lacks_right(error):
+                raise RecordsBroken(explained(error, self.database)) from error
             raise
 
     def note_model(self) -> None:
@@ -237,7 +240,7 @@ class Counting:
         try:
             self._note(self.models.engine.card)
         except SQLAlchemyError as error:  # the first photo notes it, and probes say what is wrong with the records
-            logger.warning("model: cannot be noted in the records: %s", error)
+            logger.warning("model: cannot be noted in the records: %s", explained(error, self.database))
 
     def _note(self, card: Card) -> datetime:
         """Record that a model counts from now on, if it is not recorded yet; since when it is."""
@@ -245,8 +248,11 @@ class Counting:
         return self._store.used_since(card.version)
 
     def _check_records(self) -> None:
-        check_schema(self.database)
-        self._store.check()
+        try:
+            check_schema(self.database)
+            self._store.check()
+        except SQLAlchemyError as error:
+            raise OutageError(f"the database cannot be used: {explained(error, self.database)}") from error
 
     def _load(self, card: Card, item: Created) -> LoadedPhoto:
         try:
@@ -318,7 +324,7 @@ def open_records(settings: Settings) -> Database:
     try:
         check_schema(database)
     except SQLAlchemyError as error:
-        raise OutageError(f"the database cannot be used ({cause(error)}); check BINWATCH_DATABASE_URL") from error
+        raise OutageError(f"the database cannot be used: {explained(error, database)}") from error
     return database
 
 

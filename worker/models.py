@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from binwatch.bundle import Bundle, Card, Precision
 from binwatch.errors import BinwatchError, ObjectsError
 from binwatch.objects import Objects
+from binwatch.records.engine import cause
 from binwatch.registry import Registry
 from binwatch.settings import Settings
 from worker.engine import Engine
@@ -66,7 +67,7 @@ class ModelKeeper:
         except SQLAlchemyError as error:
             logger.warning(
                 "model: the promoted one cannot be noted in the records (%s); %s stays in use until the next look",
-                error,
+                cause(error),
                 self._engine.card.version,
             )
             return

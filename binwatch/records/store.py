@@ -23,6 +23,7 @@ from sqlalchemy import (
     and_,
     bindparam,
     false,
+    insert,
     literal,
     or_,
     select,
@@ -128,6 +129,8 @@ class Store:
         """
         with self._engine.begin() as connection:
             connection.execute(update(Bin).where(false()).values(photo_state=None))
+            # A role may have lost its right to insert, or never got one.
+            connection.execute(insert(Count).from_select(["bucket"], select(literal("")).where(false())))
             sent = list(_EACH_TYPE.values())
             found = connection.execute(select(*(literal(value, kind) for kind, value in _EACH_TYPE.items()))).one()
         if list(found) != sent:

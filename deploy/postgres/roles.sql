@@ -3,6 +3,9 @@
 --
 --   WORKER_PASSWORD=… MONITOR_PASSWORD=… psql -v ON_ERROR_STOP=1 -f deploy/postgres/roles.sql "$OWNERS_URL"
 --
+-- Without a password here, a role keeps the one that it has. A new one has none: give it one with psql's \password, or
+-- have the server let it in without (docs/servers.md). psql's variables worker_password and monitor_password work, too.
+--
 -- Neither may change the schema. The ledgers (counts, expectations, comparisons, audits) only grow: nobody deletes there.
 \getenv worker_password WORKER_PASSWORD
 \getenv monitor_password MONITOR_PASSWORD
@@ -10,8 +13,16 @@ BEGIN;
 SELECT format('CREATE ROLE %I LOGIN', role)
 FROM unnest(ARRAY ['binwatch_worker', 'binwatch_monitor']) AS role
 WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role) \gexec
+\if :{?worker_password}
 ALTER ROLE binwatch_worker PASSWORD :'worker_password';
+\else
+\warn 'WORKER_PASSWORD is not set: binwatch_worker keeps its password; a new role has none (psql: \\password binwatch_worker)'
+\endif
+\if :{?monitor_password}
 ALTER ROLE binwatch_monitor PASSWORD :'monitor_password';
+\else
+\warn 'MONITOR_PASSWORD is not set: binwatch_monitor keeps its password; a new role has none (psql: \\password binwatch_monitor)'
+\endif
 
 REVOKE CREATE ON SCHEMA public FROM PUBLIC;
 REVOKE ALL ON ALL TABLES IN SCHEMA public FROM binwatch_worker, binwatch_monitor;

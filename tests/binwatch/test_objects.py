@@ -129,7 +129,8 @@ def test_no_such_bucket(objects: Objects, s3: S3) -> None:
         lambda: list(objects.list("binwatch-none")),
     ):
         with pytest.raises(
-            ObjectsError, match="bucket 'binwatch-none' does not exist; create it or correct BINWATCH_BUCKET"
+            ObjectsError,
+            match=r"bucket 'binwatch-none' does not exist; create it \(.*--bucket\), or BINWATCH_BUCKET is not set",
         ):
             call()
     with pytest.raises(ObjectsError, match="'binwatch-none' does not exist"):

@@ -12,7 +12,7 @@ from pydantic import SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 
 from binwatch.errors import SettingsError
-from binwatch.settings import PREFIX, EventSource, Provider, Settings, load_settings
+from binwatch.settings import PREFIX, EventSource, Provider, Settings, advice, load_settings
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs" / "settings.md"
@@ -185,3 +185,28 @@ def test_the_docs_have_every_setting_and_no_other() -> None:
     missing = "\n".join(row for row in wanted if row not in documented)
     assert not missing, f"copy these rows into docs/settings.md:\n{missing}"
     assert sorted(documented) == sorted(wanted), "docs/settings.md has rows that are no settings, or twice"
+
+
+def test_what_is_not_set_is_said_to_be_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who never set a variable must not look for a mistake in it."""
+    assert advice("database_url") == (
+        "BINWATCH_DATABASE_URL is not set, so it is sqlite:///binwatch.db: for example"
+        " BINWATCH_DATABASE_URL=postgresql://USER:PASSWORD@db.example.com/binwatch"
+    )
+    assert advice("sqs_endpoint_url") == "BINWATCH_SQS_ENDPOINT_URL is not set (SQS endpoint for events; unset for AWS)"
+    monkeypatch.setenv("BINWATCH_DATABASE_URL", "postgresql://u:geheim@db/records")
+    monkeypatch.setenv("BINWATCH_REGION", "")
+    monkeypatch.setenv("binwatch_bucket", "bins")
+    assert advice("database_url", "bucket") == "check BINWATCH_DATABASE_URL, BINWATCH_BUCKET"
+    assert advice("region", "bucket") == (
+        "check BINWATCH_BUCKET; BINWATCH_REGION is not set, so it is us-east-1: for example"
+        " BINWATCH_REGION=eu-central-1"
+    )
+
+
+def test_examples_are_valid(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, field in Settings.model_fields.items():
+        if field.examples:
+            monkeypatch.setenv(PREFIX + name.upper(), field.examples[0])
+    monkeypatch.setenv("BINWATCH_REGION", "eu-central-1")
+    load_settings()

@@ -20,6 +20,7 @@ from binwatch.errors import MetadataReason
 from binwatch.records.audits import add_audit
 from binwatch.records.current import rank
 from binwatch.records.engine import connect
+from binwatch.records.problems import explained
 from binwatch.records.schema import check_schema
 from binwatch.records.store import NewCount, NewExpectation, Store
 from binwatch.records.tables import Base
@@ -45,8 +46,9 @@ class Database:
     def url(self, role: str) -> str:
         return make_url(self.owner_url).set(username=role).render_as_string(hide_password=False)
 
-    def make_roles(self, **passwords: str) -> subprocess.CompletedProcess[str]:
-        known = {"WORKER_PASSWORD": "worker1", "MONITOR_PASSWORD": "it's"} | passwords
+    def make_roles(self, **passwords: str | None) -> subprocess.CompletedProcess[str]:
+        given = {"WORKER_PASSWORD": "worker1", "MONITOR_PASSWORD": "it's"} | passwords
+        known = {name: password for name, password in given.items() if password is not None}
         psql = ["psql", "-q", "-v", "ON_ERROR_STOP=1", "-f", str(ROLES), self.owner_url]
         return subprocess.run(psql, env=os.environ | known, capture_output=True, text=True, check=True)
 
@@ -181,3 +183,35 @@ def test_passwords_are_those_that_are_given_last(database: Database) -> None:
         database.make_roles(MONITOR_PASSWORD="another")
         (monitor, _) = _rows(owner, query)
     assert monitor not in before
+
+
+def test_without_passwords_roles_keep_theirs(database: Database) -> None:
+    query = "SELECT rolname, rolpassword FROM pg_authid WHERE rolname LIKE 'binwatch!_%' ESCAPE '!' ORDER BY rolname"
+    with database.engine(OWNER) as owner:
+        before = _rows(owner, query)
+        said = database.make_roles(WORKER_PASSWORD=None, MONITOR_PASSWORD=None)
+        assert _rows(owner, query) == before
+        assert [line.partition(":")[0] for line in said.stderr.splitlines() if "PASSWORD" in line] == [
+            "WORKER_PASSWORD is not set", "MONITOR_PASSWORD is not set"
+        ]  # fmt: skip
+        assert r"(psql: \password binwatch_worker)" in said.stderr
+        with owner.begin() as connection:
+            connection.execute(text("ALTER ROLE binwatch_worker PASSWORD NULL"))
+        database.make_roles(WORKER_PASSWORD=None)
+        assert _rows(owner, query)[1] == ("binwatch_worker", None)
+    with database.engine("binwatch_worker") as worker:  # the tests' server lets it in without
+        assert Store(worker).add_counts([_count("a")]) == 1
+
+
+def test_a_worker_that_lost_a_right_says_so(database: Database) -> None:
+    with database.engine(OWNER) as owner, owner.begin() as connection:
+        connection.execute(text("REVOKE INSERT ON counts FROM binwatch_worker"))
+    with database.engine("binwatch_worker") as worker:
+        with pytest.raises(ProgrammingError, match="permission denied for table counts") as raised:
+            Store(worker).check()
+        found = explained(raised.value, worker)
+        assert found.startswith(
+            "the role 'binwatch_worker' lacks a right to INSERT: permission denied for table counts;"
+        )
+        database.make_roles()
+        Store(worker).check()

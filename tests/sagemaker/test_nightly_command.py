@@ -95,7 +95,11 @@ def test_the_command_says_what_is_missing(settings: Settings) -> None:
     process = start(settings.model_copy(update={"sagemaker_role": None}), "--backend", "sagemaker")
     _, errors = process.communicate(timeout=WITHIN_S)
     assert process.returncode == 1
-    assert errors.splitlines()[-1].startswith("error: BINWATCH_SAGEMAKER_ROLE: not set, but needed")
+    assert errors.splitlines()[-1] == (
+        "error: the backend sagemaker needs more settings: BINWATCH_SAGEMAKER_ROLE is not set (ARN of the role that"
+        " transform jobs assume): for example"
+        " BINWATCH_SAGEMAKER_ROLE=arn:aws:iam::123456789012:role/binwatch-transform (docs/sagemaker.md)"
+    )
     assert "Traceback" not in errors
 
 
@@ -166,7 +170,7 @@ def test_a_start_that_fails_is_tried_again_and_a_job_that_cannot_start_is_named(
     bare = app.register_task(StartNightly(counting, Sent(), settings.model_copy(update={"sagemaker_role": None})))
     monkeypatch.setattr(type(bare), "apply_async", lambda *_, **__: None)
     bare.push_request(id="an-id", retries=0, args=[], kwargs={}, called_directly=False, is_eager=False)
-    with pytest.raises(Retry, match="BINWATCH_SAGEMAKER_ROLE: not set"):
+    with pytest.raises(Retry, match="BINWATCH_SAGEMAKER_ROLE is not set"):
         bare.run()
     monkeypatch.setattr("binwatch.aws._TRIES", 1)
     put_photos(s3, 1)

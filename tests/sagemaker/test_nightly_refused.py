@@ -41,7 +41,12 @@ ROLE_WORDS = "Could not assume role arn:aws:iam::123456789012:role/binwatch"
 @pytest.mark.parametrize(
     ("operation", "code", "message", "words"),
     [
-        ("create_model", "ValidationException", ROLE_WORDS, "check BINWATCH_SAGEMAKER_ROLE"),
+        (
+            "create_model",
+            "ValidationException",
+            ROLE_WORDS,
+            "BINWATCH_SAGEMAKER_ROLE is not set .*; see its trust policy",
+        ),
         ("create_model", "AccessDeniedException", "no iam:PassRole", "not allowed: no iam:PassRole"),
         (
             "create_transform_job",
@@ -121,7 +126,9 @@ def test_a_job_that_takes_too_long_is_stopped(
 
 def test_nothing_is_started_without_role_and_image(settings: Settings, sqlite_records: Database, local: Local) -> None:
     bare = settings.model_copy(update={"sagemaker_role": None, "sagemaker_image": None})
-    with pytest.raises(BinwatchError, match="BINWATCH_SAGEMAKER_ROLE and BINWATCH_SAGEMAKER_IMAGE: not set"):
+    with pytest.raises(
+        BinwatchError, match=r"BINWATCH_SAGEMAKER_ROLE is not set .*; BINWATCH_SAGEMAKER_IMAGE is not set"
+    ):
         Nightly(bare, Objects(bare), sqlite_records, local)
 
 

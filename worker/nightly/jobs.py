@@ -12,8 +12,8 @@ from datetime import datetime
 from botocore.exceptions import ClientError
 
 from binwatch.aws import aws_client, explained, is_missing, is_taken
-from binwatch.errors import BinwatchError
-from binwatch.settings import Settings
+from binwatch.errors import SettingsError
+from binwatch.settings import Settings, advice
 
 CONTENT_TYPE = "application/x-image"
 _TAGS = [{"Key": "project", "Value": "binwatch"}]
@@ -132,11 +132,8 @@ class TransformJobs:
 
 def role_and_image(settings: Settings) -> tuple[str, str]:
     """What a model cannot be made without. Raises BinwatchError that names what is not set."""
-    needed = {
-        "BINWATCH_SAGEMAKER_ROLE": settings.sagemaker_role,
-        "BINWATCH_SAGEMAKER_IMAGE": settings.sagemaker_image,
-    }
-    unset = [name for name, value in needed.items() if not value]
-    if unset or settings.sagemaker_role is None or settings.sagemaker_image is None:
-        raise BinwatchError(f"{' and '.join(unset)}: not set, but needed for the backend sagemaker (docs/sagemaker.md)")
-    return settings.sagemaker_role, settings.sagemaker_image
+    role, image = settings.sagemaker_role, settings.sagemaker_image
+    if not role or not image:
+        unset = [name for name, value in (("sagemaker_role", role), ("sagemaker_image", image)) if not value]
+        raise SettingsError(f"the backend sagemaker needs more settings: {advice(*unset)} (docs/sagemaker.md)")
+    return role, image

@@ -16,7 +16,7 @@ from kombu.entity import Queue
 from kombu.messaging import Consumer, Producer
 
 from binwatch.errors import SettingsError
-from binwatch.settings import Settings
+from binwatch.settings import Settings, advice
 from worker.brokers.base import EventMessage, EventQueue
 from worker.brokers.rabbitmq.connections import BrokerBlocked, connect_to
 from worker.brokers.rabbitmq.queues import RabbitQueue, check_permissions, dead_letter_queue, event_queue, publish
@@ -41,7 +41,7 @@ class RabbitEventQueue(RabbitQueue, EventQueue):
         if not url.startswith(("amqp://", "amqps://", "pyamqp://")):
             raise SettingsError(
                 "BINWATCH_EVENT_SOURCE=rabbitmq needs BINWATCH_EVENT_BROKER_URL (or BINWATCH_BROKER_URL) of the form"
-                " amqp://user:password@host:5672//"
+                f" amqp://user:password@host:5672//: {advice('broker_url')}"
             )
         dead_letters = settings.event_dead_letter_queue
         super().__init__(url, event_queue(settings.event_queue, dead_letters), dead_letter_queue(dead_letters))

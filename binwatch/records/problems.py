@@ -1,0 +1,60 @@
+"""What a database's error asks of an operator: a right that a role lacks is not a wrong address."""
+
+from __future__ import annotations
+
+import re
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from binwatch.records.engine import DriverFailed, cause
+from binwatch.settings import advice
+
+_LACKS_RIGHT = "42501"
+"""PostgreSQL's insufficient_privilege."""
+ROLES = "deploy/postgres/roles.sql"
+_GRANT = (
+    f"{ROLES}, run by the tables' owner after each migrate, gives binwatch_worker and binwatch_monitor theirs"
+    " (docs/servers.md); migrate itself needs the tables' owner"
+)
+# A connection that is refused has no SQLSTATE, only words.
+_REFUSED = (
+    (r"role .* does not exist", f"{ROLES} makes the roles binwatch_worker and binwatch_monitor (docs/servers.md)"),
+    (r"is not permitted to log in", f"{ROLES} makes roles that may (docs/servers.md)"),
+    (
+        r"password authentication failed|no password supplied",
+        f"correct the role or its password in BINWATCH_DATABASE_URL; {ROLES} sets the passwords of its roles, as does"
+        r" psql's \password (docs/servers.md)",
+    ),
+    (r"peer authentication failed", "let pg_ident.conf map the system's user to that role (docs/servers.md)"),
+    (r"database .* does not exist", "create it, or correct the name in BINWATCH_DATABASE_URL"),
+)
+
+
+def explained(error: SQLAlchemyError, engine: Engine) -> str:
+    """The error and what to do about it, in one line: which right a role lacks, or which setting to look at."""
+    words = cause(error)
+    if lacks_right(error):
+        return f"{_role(engine)} lacks a right{_to_do(error)}: {words}; {_GRANT}"
+    for pattern, remedy in _REFUSED:
+        if re.search(pattern, words, re.IGNORECASE):
+            return f"{words}; {remedy}"
+    if isinstance(error, DriverFailed):  # the address is right
+        return words
+    return f"{words}; {advice('database_url')}"
+
+
+def lacks_right(error: SQLAlchemyError) -> bool:
+    """Whether the database's role may not do what was asked."""
+    return isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) == _LACKS_RIGHT
+
+
+def _role(engine: Engine) -> str:
+    name = engine.url.username
+    return f"the role {name!r}" if name else "the role of BINWATCH_DATABASE_URL"
+
+
+def _to_do(error: SQLAlchemyError) -> str:
+    """What it was not allowed to do: PostgreSQL names the table only."""
+    verb = (getattr(error, "statement", None) or "").split(maxsplit=1)[:1]
+    return f" to {verb[0].upper()}" if verb and verb[0].isalpha() else ""

@@ -1,0 +1,110 @@
+"""Errors of the database as an operator reads them: a missing right is not a wrong address."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
+
+from binwatch.records.engine import connect
+from binwatch.records.migrate import migrate
+from binwatch.records.problems import ROLES, explained
+from binwatch.records.schema import check_schema
+from binwatch.records.store import Store
+
+ROOT = Path(__file__).parents[2]
+
+
+def problem(url: str, statement: str = "SELECT 1") -> str:
+    """What is said of a statement that fails."""
+    engine = connect(url)
+    try:
+        with pytest.raises(SQLAlchemyError) as raised, engine.begin() as connection:
+            connection.execute(text(statement))
+        return explained(raised.value, engine)
+    finally:
+        engine.dispose()
+
+
+@pytest.fixture
+def as_reader(postgres_url: str) -> str:
+    """The records as a role that may read all tables but one, and write none."""
+    owner = connect(postgres_url)
+    with owner.begin() as connection:
+        if connection.execute(text("SELECT 1 FROM pg_roles WHERE rolname = 'only_reads'")).one_or_none() is None:
+            connection.execute(text("CREATE ROLE only_reads LOGIN"))
+        connection.execute(text("GRANT SELECT ON ALL TABLES IN SCHEMA public TO only_reads"))
+        connection.execute(text("REVOKE SELECT ON audits FROM only_reads"))
+    owner.dispose()
+    return make_url(postgres_url).set(username="only_reads").render_as_string(hide_password=False)
+
+
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        ("SELECT * FROM audits", "lacks a right to SELECT: permission denied for table audits"),
+        ("INSERT INTO models VALUES ('x')", "lacks a right to INSERT: permission denied for table models"),
+        ("UPDATE bins SET photo_state = NULL", "lacks a right to UPDATE: permission denied for table bins"),
+        ("DROP TABLE counts", "lacks a right to DROP: must be owner of table counts"),
+    ],
+)
+def test_a_right_that_a_role_lacks_is_named(as_reader: str, statement: str, said: str) -> None:
+    found = problem(as_reader, statement)
+    assert found.startswith(
+        f"the role 'only_reads' {said}; {ROLES}, run by the tables' owner after each migrate, gives"
+    )
+    assert "BINWATCH_DATABASE_URL" not in found, "the address is right"
+
+
+def test_a_worker_without_rights_says_so(as_reader: str) -> None:
+    engine = connect(as_reader)
+    check_schema(engine)
+    with pytest.raises(SQLAlchemyError) as raised:
+        Store(engine).check()
+    assert explained(raised.value, engine).startswith(
+        "the role 'only_reads' lacks a right to UPDATE: permission denied"
+    )
+    engine.dispose()
+
+
+def test_only_the_owner_migrates(postgres_empty_url: str, as_reader: str) -> None:
+    url = make_url(as_reader).set(database=make_url(postgres_empty_url).database)
+    engine = connect(url.render_as_string(hide_password=False))
+    with pytest.raises(SQLAlchemyError) as raised:
+        migrate(engine)
+    found = explained(raised.value, engine)
+    assert "lacks a right to CREATE: permission denied for schema public" in found
+    assert "migrate itself needs the tables' owner" in found
+    engine.dispose()
+
+
+def test_a_role_or_database_that_is_not_there(postgres_url: str) -> None:
+    url = make_url(postgres_url)
+    nobody = problem(url.set(username="nobody-here").render_as_string(hide_password=False))
+    assert nobody.endswith(f"; {ROLES} makes the roles binwatch_worker and binwatch_monitor (docs/servers.md)")
+    nowhere = problem(url.set(database="nowhere").render_as_string(hide_password=False))
+    assert nowhere.endswith("; create it, or correct the name in BINWATCH_DATABASE_URL")
+
+
+@pytest.mark.parametrize(
+    ("words", "remedy"),
+    [
+        ('FATAL:  password authentication failed for user "binwatch_worker"', "correct the role or its password in"),
+        ("fe_sendauth: no password supplied", "correct the role or its password in"),
+        ('FATAL:  Peer authentication failed for user "binwatch_worker"', "let pg_ident.conf map"),
+        ('FATAL:  role "binwatch_worker" is not permitted to log in', f"{ROLES} makes roles that may"),
+        ("connection refused", "BINWATCH_DATABASE_URL is not set"),
+    ],
+)
+def test_refusals_that_the_tests_server_does_not_give(words: str, remedy: str) -> None:
+    engine = connect("postgresql://binwatch_worker:geheim@db.example.com/binwatch")
+    said = explained(OperationalError("", {}, Exception(words)), engine)
+    assert said.startswith(f"{' '.join(words.split())}; {remedy}")
+    assert "geheim" not in said
+
+
+def test_the_script_that_is_named_is_there() -> None:
+    assert (ROOT / ROLES).is_file()
