@@ -13,6 +13,16 @@ def visible(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
+def noun(number: int, one: str, several: str | None = None) -> str:
+    """The noun after a number: `one` for 1, else `several`, which ends with an s unless given."""
+    return one if number == 1 else several or f"{one}s"
+
+
+def many(number: int, one: str, several: str | None = None) -> str:
+    """A number and its noun: "1 photo", "1,200 photos"; `several` as for `noun`."""
+    return f"{number:,} {noun(number, one, several)}"
+
+
 def is_text(text: str) -> bool:
     """Whether it can be stored and sent. Not so the name of a file that is not UTF-8, whose bytes Python only marks."""
     try:

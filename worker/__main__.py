@@ -63,11 +63,10 @@ def setup(
     ] = False,
 ) -> None:
     """Create the event queue and the task queue on SQS or RabbitMQ, each with its dead-letter queue."""
-    from worker.brokers.choice import choose_queues
-    from worker.provisioning import make_bucket, send_events
+    from worker.provisioning import make_bucket, make_queues, send_events
 
     settings = load_settings()
-    choose_queues(settings).create()
+    remark(make_queues(settings))
     if bucket:
         remark(make_bucket(settings))
     if events:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol
 
@@ -112,8 +111,11 @@ def open_publisher(settings: Settings) -> Publisher:
 def make_beat(settings: Settings) -> Any:
     """Celery's beat, which itself retries until the broker is there. Raises QueueError."""
     app = make_app(settings)
-    with suppress(BrokerUnreachable):
+    try:
         app.queues.tasks.prepare()
+    except BrokerUnreachable as error:  # it would say so only once something is due
+        logger.warning("beat: %s; it starts all the same, and waits for the broker", error)
+    app.queues.log_unchecked()
     return app.Beat(loglevel="INFO", quiet=True)
 
 
@@ -132,6 +134,7 @@ def make_worker(app: WorkerApp, settings: Settings) -> Worker:
     if events is not None:
         events.open()
     tasks.prepare(to_consume=True)
+    app.queues.log_unchecked()
     probes = {**counting.probes(), "task queue": publisher.check, "tasks": counting.idle.check, **tasks.probes()}
     companions: list[Companion] = [
         counting.models,

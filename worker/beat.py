@@ -1,4 +1,4 @@
-"""Beat's schedule, which a clock that was wrong for a while cannot stop.
+"""Beat's schedule, which a clock that was wrong for a while cannot stop, and a broker that is away only delays.
 
 Beat keeps when it last started what, and starts it again an interval later. If the clock was ahead at that moment (a
 virtual machine that was resumed, a server without a time source), that is a moment to come, and beat would wait for it.
@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import logging
 from datetime import timedelta
+from functools import cached_property
 from typing import Any
 
 from celery.beat import PersistentScheduler
 
+from worker.brokers.base import described
 from worker.brokers.internals import recompute_schedule
 
 logger = logging.getLogger(__name__)
@@ -23,7 +25,43 @@ _TOLERANCE = timedelta(seconds=5)
 
 
 class Scheduler(PersistentScheduler):  # type: ignore[misc]  # Celery has no types
-    """Celery's own schedule in a file; what was last started in the future counts as started now."""
+    """Celery's own schedule in a file; what was last started in the future counts as started now.
+
+    What cannot be sent costs a line that names the broker, where Celery writes the traceback and the stack each time.
+    """
+
+    @cached_property
+    def producer(self) -> Any:
+        """What tasks are sent with. Waits for the broker."""
+        attempts = self.app.conf.broker_connection_max_retries
+        return self.Producer(self.connection.ensure_connection(self._log_unreachable, attempts), auto_declare=False)
+
+    def apply_entry(self, entry: Any, producer: Any = None) -> None:
+        """Send a task that is due."""
+        logger.info("beat: sending %s (%s)", entry.name, entry.task)
+        try:
+            self.apply_async(entry, producer=producer, advance=False)
+        except Exception as error:  # whatever it is, the schedule goes on
+            self._log_unsent(entry, error)
+
+    def _log_unsent(self, entry: Any, error: Exception) -> None:
+        about = error.__context__  # what Celery's SchedulingError is about
+        logger.error(
+            "beat: %s could not be sent to %s (%s); if it lasts, check BINWATCH_BROKER_URL and the broker. It is sent"
+            " again when it is next due",
+            entry.name,
+            self.connection.as_uri(),  # without the password
+            described(about if isinstance(about, Exception) else error),
+            exc_info=error if logger.isEnabledFor(logging.DEBUG) else None,
+        )
+
+    def _log_unreachable(self, error: Exception, wait_s: float) -> None:
+        logger.error(
+            "beat: cannot connect to %s (%s); check BINWATCH_BROKER_URL and the broker. Trying again in %g s",
+            self.connection.as_uri(),
+            described(error),
+            wait_s,
+        )
 
     def tick(self, *args: Any, **kwargs: Any) -> float:
         """Start what is due; returns after how many seconds to look again."""

@@ -6,27 +6,40 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from binwatch.errors import OutageError, SettingsError
 from binwatch.objects import Objects
-from binwatch.records.engine import cause, connect
-from binwatch.records.migrate import Migrated, migrate
+from binwatch.records.engine import connect
+from binwatch.records.migrate import migrate
+from binwatch.records.problems import explained
 from binwatch.settings import Settings
+from binwatch.text import many
 from worker.brokers.choice import choose_queues
 
 
-def migrate_records(settings: Settings) -> Migrated:
-    """Bring the schema of the records up to date. Raises BinwatchError if the database cannot be reached."""
+def migrate_records(settings: Settings) -> str:
+    """Bring the schema of the records up to date; returns what to tell a person, and of which database.
+
+    Raises BinwatchError if the database cannot be reached.
+    """
     database = connect(settings.database_url.get_secret_value())
     try:
-        return migrate(database)
+        return f"{database.url.render_as_string(hide_password=True)}: {migrate(database)}"
     except SQLAlchemyError as error:
-        raise OutageError(f"the database cannot be used ({cause(error)}); check BINWATCH_DATABASE_URL") from error
+        raise OutageError(f"the database cannot be used: {explained(error, database)}") from error
     finally:
         database.dispose()
 
 
+def make_queues(settings: Settings) -> str:
+    """Create the queues that are not there; returns what to tell a person. Raises QueueError."""
+    new = choose_queues(settings).create()
+    if not new:
+        return "all queues are there already: created none"
+    return f"created {many(len(new), 'queue')}: {', '.join(new)}"
+
+
 def make_bucket(settings: Settings) -> str:
-    """Make the bucket unless it is there; returns what to tell a person."""
+    """Create the bucket unless it is there; returns what to tell a person."""
     made = Objects(settings).make_bucket(settings.bucket)
-    return f"bucket {settings.bucket!r} " + ("made" if made else "is there")
+    return f"created the bucket {settings.bucket!r}" if made else f"the bucket {settings.bucket!r} is there already"
 
 
 def send_events(settings: Settings) -> str:

@@ -46,8 +46,9 @@ class StubEventQueue(EventQueue):
         self._sent += 1
         self._messages.put(EventMessage(str(self._sent), body, None))
 
-    def create(self) -> None:
+    def create(self) -> list[str]:
         """They are there."""
+        return []
 
     def depths(self) -> tuple[int, int]:
         return self._messages.qsize(), len(self._dead.letters)
@@ -88,8 +89,9 @@ class StubTaskQueue(TaskQueue):
         self._name = name
         self._dead = StubDeadLetters(lambda body: None)
 
-    def create(self) -> None:
+    def create(self) -> list[str]:
         """kombu creates them."""
+        return []
 
     def depths(self) -> tuple[int, int]:
         with Connection("memory://") as connection, connection.channel() as channel:

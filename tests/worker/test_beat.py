@@ -1,4 +1,4 @@
-"""Beat after its clock was ahead: it starts what is due as if that had not been."""
+"""Beat after its clock was ahead: it starts what is due as if that had not been. And beat without its broker."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from celery import Celery
+from pydantic import SecretStr
 
 from binwatch.settings import EventSource, Settings, process_environment
 from worker.app import make_app
@@ -146,3 +147,63 @@ def test_the_command_sends_a_task_although_its_file_is_ahead(settings: Settings,
     finally:
         beat.terminate()
         beat.wait(WITHIN_S)
+
+
+@pytest.fixture
+def without_broker(settings: Settings, closed_url: str, tmp_path: Path) -> Settings:
+    """A broker with a password, where no one answers."""
+    url = SecretStr(closed_url.replace("http://", "amqp://beat:a-secret@") + "//")
+    given = {
+        "broker_url": url,
+        "beat_file": tmp_path / "beat",
+        "event_source": EventSource.NONE,
+        "reconcile_minutes": 0.001,
+    }
+    return settings.model_copy(update=given)
+
+
+def shown(settings: Settings) -> str:
+    return settings.broker_url.get_secret_value().replace("a-secret", "**")
+
+
+def test_what_cannot_be_sent_costs_one_line_that_names_the_broker(
+    without_broker: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = make_app(without_broker)
+    beat = Scheduler(app, schedule_filename=app.conf.beat_schedule_filename)
+    with caplog.at_level(logging.WARNING):
+        beat.apply_entry(beat.schedule["reconcile"])
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        f"beat: reconcile could not be sent to {shown(without_broker)} (OperationalError: [Errno 111] Connection"
+        " refused); if it lasts, check BINWATCH_BROKER_URL and the broker. It is sent again when it is next due"
+    )
+    assert not record.exc_info
+    caplog.clear()
+    with caplog.at_level(logging.DEBUG):
+        beat.apply_entry(beat.schedule["reconcile"])
+    assert any(record.exc_info for record in caplog.records), "who asks for details gets them"
+    beat.close()
+
+
+def test_the_command_names_the_broker_that_it_waits_for(without_broker: Settings) -> None:
+    beat = subprocess.Popen(
+        [sys.executable, "-m", "worker", "beat"],
+        cwd=ROOT,
+        env=process_environment(without_broker),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert beat.stderr
+        at_start, start, *lines = [next(beat.stderr) for _ in range(4)]
+    finally:
+        beat.terminate()
+        beat.communicate(timeout=WITHIN_S)
+    assert f"beat: RabbitMQ at {shown(without_broker)} cannot be reached" in at_start
+    assert start.endswith("celery.beat: beat: Starting...\n")
+    for line, wait_s in zip(lines, (2, 4), strict=True):
+        assert line.endswith(
+            f"ERROR worker.beat: beat: cannot connect to {shown(without_broker)} (ConnectionRefusedError: [Errno 111]"
+            f" Connection refused); check BINWATCH_BROKER_URL and the broker. Trying again in {wait_s} s\n"
+        )

@@ -17,7 +17,7 @@ from tests.services.s3 import S3
 from worker.brokers.base import QueueError
 from worker.brokers.choice import choose_queues
 from worker.brokers.sqs.queues import queue_arn, queue_url, sqs_client
-from worker.provisioning import make_bucket, migrate_records, send_events
+from worker.provisioning import make_bucket, make_queues, migrate_records, send_events
 
 
 @pytest.fixture
@@ -28,8 +28,16 @@ def on_rabbitmq(settings: Settings, rabbitmq: RabbitMQ) -> Settings:
 
 
 def test_queues_on_rabbitmq_with_their_dead_letter_queues(on_rabbitmq: Settings, rabbitmq: RabbitMQ) -> None:
-    choose_queues(on_rabbitmq).create()
-    choose_queues(on_rabbitmq).create()  # changes nothing
+    names = [*("events", "events-dead", "tasks", "tasks-dead")]
+    made = ", ".join(f"set-up-{name}" for name in names)
+    given = {
+        "event_queue": "set-up-events",
+        "event_dead_letter_queue": "set-up-events-dead",
+        "task_queue": "set-up-tasks",
+    }
+    on_rabbitmq = on_rabbitmq.model_copy(update=given)
+    assert make_queues(on_rabbitmq) == f"created 4 queues: {made}"
+    assert make_queues(on_rabbitmq) == "all queues are there already: created none"
     pairs = {
         on_rabbitmq.event_queue: on_rabbitmq.event_dead_letter_queue,
         on_rabbitmq.task_queue: on_rabbitmq.task_queue + "-dead",
@@ -63,8 +71,8 @@ def test_a_broker_that_refuses_the_password(on_rabbitmq: Settings, rabbitmq: Rab
 
 
 def test_the_bucket_is_made_once(on_rabbitmq: Settings, s3: S3) -> None:
-    assert make_bucket(on_rabbitmq) == "bucket 'shelves-new' made"
-    assert make_bucket(on_rabbitmq) == "bucket 'shelves-new' is there"
+    assert make_bucket(on_rabbitmq) == "created the bucket 'shelves-new'"
+    assert make_bucket(on_rabbitmq) == "the bucket 'shelves-new' is there already"
     s3.client.delete_bucket(Bucket="shelves-new")
 
 
@@ -126,6 +134,6 @@ def test_events_need_a_queue_on_sqs_and_a_bucket(settings: Settings) -> None:
 
 def test_a_database_that_cannot_be_reached(on_rabbitmq: Settings) -> None:
     url = SecretStr("postgresql://binwatch:secret@127.0.0.1:9/binwatch")
-    with pytest.raises(BinwatchError, match=r"(?s)cannot be used .+; check BINWATCH_DATABASE_URL") as raised:
+    with pytest.raises(BinwatchError, match=r"(?s)cannot be used: .+; BINWATCH_DATABASE_URL is not set") as raised:
         migrate_records(on_rabbitmq.model_copy(update={"database_url": url}))
     assert "secret" not in str(raised.value)

@@ -284,13 +284,22 @@ def test_a_queue_that_a_user_may_not_make_is_no_queue_with_other_properties(user
     known.open()
     known.receive(0)  # declares them no more
     known.close()
+    assert known.unchecked() == [name, f"{name}-dead"]
+    assert events.unchecked() == []
     unknown = on(url, f"{name}-new", event_dead_letter_queue=f"{name}-dead")
     with pytest.raises(
-        QueueError, match=f"queue '{name}-new' does not exist, and RabbitMQ's user may not make it"
+        QueueError,
+        match=f"queue '{name}-new' does not exist, and RabbitMQ's user '{name}' lacks the permission to configure it",
     ) as e:
         unknown.open()
     assert "other properties" not in str(e.value)
     unknown.close()
+    without = on(url, f"{name}-none")
+    with pytest.raises(
+        QueueError, match=f"queues '{name}-none-dead', '{name}-none' do not exist, and .* configure them"
+    ):
+        without.open()
+    without.close()
 
 
 @pytest.mark.parametrize(("write", "read", "what"), [("^$", ".*", "amq.default"), (".*", "^$", "events-")])
@@ -343,7 +352,8 @@ def test_a_message_that_is_not_confirmed_in_time_is_an_error(rabbitmq, events, n
 
 def test_an_unreachable_broker_is_an_error_that_names_the_setting(closed_url):
     url = closed_url.replace("http://", "amqp://guest:guest@") + "//"
-    with pytest.raises(QueueError, match="BINWATCH_BROKER_URL"):
+    shown = url.replace("guest@", r"\*\*@")
+    with pytest.raises(QueueError, match=f"RabbitMQ at {shown} cannot be reached .*BINWATCH_BROKER_URL"):
         on(url, "a").open()
 
 

@@ -78,8 +78,12 @@ class DeadLetterQueue(Protocol):
 class BrokerQueue(Protocol):
     """A queue and its dead-letter queue. To construct one connects to nothing."""
 
-    def create(self) -> None:
-        """Create both queues; one that exists stays as it is. Raises QueueError."""
+    def create(self) -> list[str]:
+        """Create both queues; one that exists stays as it is. Returns names of those created. Raises QueueError."""
+
+    def unchecked(self) -> list[str]:
+        """Names of queues that are used as they are, since the broker's user may not declare them."""
+        return []
 
     def depths(self) -> tuple[int, int]:
         """Messages that wait in the queue and in its dead-letter queue, without those in flight.

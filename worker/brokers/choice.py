@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from typing import NamedTuple
 
 from binwatch.settings import EventSource, Settings
+from binwatch.text import noun
 from worker.brokers.base import DeadLetterQueue, EventQueue, TaskQueue
 from worker.brokers.rabbitmq.events import RabbitEventQueue
 from worker.brokers.rabbitmq.tasks import RabbitTaskQueue
 from worker.brokers.sqs.events import SqsEventQueue
 from worker.brokers.sqs.tasks import SqsTaskQueue
+
+logger = logging.getLogger(__name__)
 
 
 class Queues(NamedTuple):
@@ -18,13 +22,25 @@ class Queues(NamedTuple):
     tasks: TaskQueue
     events: EventQueue | None
 
-    def create(self) -> None:
+    def create(self) -> list[str]:
         """Create both queues, each with its dead-letter queue; one that exists stays as it is. Raises QueueError.
 
-        S3 must find its queue: versitygw drops events for one that does not exist.
+        Returns the names of those that were created. S3 must find its queue: versitygw drops events for one that does
+        not exist.
         """
-        for queue in filter(None, (self.events, self.tasks)):
-            queue.create()
+        return [name for queue in filter(None, (self.events, self.tasks)) for name in queue.create()]
+
+    def log_unchecked(self) -> None:
+        """Log which queues are used as they are, all in one line, once they have been opened. It is no fault."""
+        names = [repr(name) for queue in filter(None, (self.events, self.tasks)) for name in queue.unchecked()]
+        if names:
+            logger.info(
+                "RabbitMQ's user lacks the permission to configure the %s %s: used as %s, unchecked (docs/servers.md,"
+                " who may do what)",
+                noun(len(names), "queue"),
+                ", ".join(names),
+                noun(len(names), "it is", "they are"),
+            )
 
     def dead_letters(self) -> list[DeadLetterQueue]:
         """The dead-letter queues of the event messages, if there is an event source, and of the tasks."""

@@ -11,6 +11,7 @@ from typing import Any
 from amqp.exceptions import AMQPError, MessageNacked
 from kombu.connection import Connection
 
+from binwatch.text import many
 from worker.brokers.base import DeadLetter, DeadLetterQueue, QueueError, described
 from worker.brokers.rabbitmq.connections import BrokerBlocked, connect_to
 
@@ -59,8 +60,8 @@ class RabbitDeadLetters(DeadLetterQueue):
             yield channel, messages
         except _BROKEN as error:
             raise QueueError(
-                f"RabbitMQ failed ({described(error)}) before all {len(messages)} messages of {self._name!r} were done;"
-                " start again for the rest"
+                f"RabbitMQ failed ({described(error)}) before {many(len(messages), 'message')} of {self._name!r} could"
+                " be done; start again for the rest"
             ) from error
         finally:
             with suppress(*_BROKEN):  # closing the connection requeues them, too, but only some time afterwards

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,18 +11,16 @@ from kombu.connection import Connection
 from kombu.entity import Exchange, Queue
 from kombu.messaging import Producer
 
+from binwatch.text import noun
 from worker.brokers.base import BrokerQueue, BrokerUnreachable, DeadLetterQueue, QueueError
 from worker.brokers.internals import tolerate_unreadable
 from worker.brokers.rabbitmq.connections import BrokerBlocked, check_takes_messages, connect_to
 from worker.brokers.rabbitmq.dead_letters import RabbitDeadLetters
 
-logger = logging.getLogger(__name__)
-
 _CONNECT_S = 5.0
 _NO_LIMIT = 1_000_000  # from RabbitMQ 4 on, a quorum queue without a limit drops a message after 20 deliveries
 _MAX_DELIVERIES = 1000
 """Each worker that stops adds a delivery of every message that it had prefetched, so twenty are soon exceeded."""
-_UNREACHABLE = "RabbitMQ cannot be reached ({}); check BINWATCH_BROKER_URL"
 _CHECK = "binwatch-check"
 """Tag of a consumer that only finds out whether it may be one."""
 
@@ -59,9 +56,15 @@ class RabbitQueue(BrokerQueue):
         self._queue = queue
         self._dead_letter_queue = dead_letter_queue
 
-    def create(self) -> None:
+    def create(self) -> list[str]:
         with connect_to(self._url) as connection:
+            _connect(connection)
+            new = [queue.name for queue in (self._queue, self._dead_letter_queue) if not _exists(connection, queue)]
             self._declare(connection)
+        return new
+
+    def unchecked(self) -> list[str]:
+        return [queue.name for queue in (self._queue, self._dead_letter_queue) if _is_taken(queue)]
 
     def depths(self) -> tuple[int, int]:
         # A connection for each call: one that is kept would need heartbeats, and could be dead without a sign.
@@ -112,12 +115,13 @@ def declare(connection: Connection, queues: Sequence[Queue]) -> None:
     A user who may not declare them must find them there; then nothing declares them again, Celery neither.
     """
     _connect(connection)
+    refused: list[Queue] = []
     for queue in queues:
         try:
             with connection.channel() as channel:  # RabbitMQ closes the channel on a mismatch
                 queue(channel).declare()
-        except AccessRefused as error:
-            _take_as_it_is(connection, queue, error)
+        except AccessRefused:
+            refused.append(queue)
         except PreconditionFailed as error:
             raise QueueError(
                 f"queue {queue.name!r} exists with other properties ({error}): once it is empty, delete it, and start"
@@ -126,22 +130,40 @@ def declare(connection: Connection, queues: Sequence[Queue]) -> None:
         except connection.channel_errors as error:
             raise QueueError(f"queue {queue.name!r} cannot be had ({error}); see RabbitMQ's log") from error
         except connection.connection_errors as error:
-            raise BrokerUnreachable(_UNREACHABLE.format(error)) from error
+            raise _unreachable(connection, error) from error
+    missing = [repr(queue.name) for queue in refused if not _exists(connection, queue)]
+    if missing:
+        it = noun(len(missing), "it", "them")
+        raise QueueError(
+            f"{noun(len(missing), 'queue')} {', '.join(missing)} {noun(len(missing), 'does', 'do')} not exist, and"
+            f" RabbitMQ's user {connection.userid!r} lacks the permission to configure {it}: give it to the user, or"
+            f" have python -m worker setup make {it} as a user who has it"
+        )
+    for queue in refused:
+        queue.no_declare = True  # type: ignore[attr-defined]  # kombu sets it
 
 
-def _take_as_it_is(connection: Connection, queue: Queue, refusal: AccessRefused) -> None:
-    """A queue that the user may not declare: it is used if it is there."""
+def _is_taken(queue: Queue) -> bool:
+    """Whether it is used as it is, and never declared."""
+    return bool(queue.no_declare)  # type: ignore[attr-defined]  # kombu sets it
+
+
+def _exists(connection: Connection, queue: Queue) -> bool:
+    """Whether the queue is there, with whatever properties. It takes no permissions to ask."""
     try:
         with connection.channel() as channel:
             channel.queue_declare(queue.name, passive=True)
-    except NotFound as error:
-        raise QueueError(
-            f"queue {queue.name!r} does not exist, and RabbitMQ's user may not make it ({refusal}): give the user the"
-            " permission to configure it, or have python -m worker setup make it as a user who has that"
-        ) from error
-    if not queue.no_declare:  # type: ignore[attr-defined]  # kombu sets it
-        logger.warning("queue %r is used as it is, unchecked: RabbitMQ's user may not declare it", queue.name)
-    queue.no_declare = True  # type: ignore[attr-defined]
+    except NotFound:
+        return False
+    return True
+
+
+def _unreachable(connection: Connection, error: Exception) -> BrokerUnreachable:
+    """With the broker's URL, but not its password: the settings may name two."""
+    return BrokerUnreachable(
+        f"RabbitMQ at {connection.as_uri()} cannot be reached ({error}); check BINWATCH_BROKER_URL (or"
+        " BINWATCH_EVENT_BROKER_URL) and the broker"
+    )
 
 
 def check_permissions(connection: Connection, queue: Queue) -> None:
@@ -155,8 +177,8 @@ def check_permissions(connection: Connection, queue: Queue) -> None:
             check_takes_messages(connection)
     except AccessRefused as error:
         raise QueueError(
-            f"queue {queue.name!r} cannot be used ({error}): give RabbitMQ's user the permissions to read from it and"
-            " to write to the exchange amq.default"
+            f"queue {queue.name!r} cannot be used ({error}): give RabbitMQ's user {connection.userid!r} the permissions"
+            " to read from it and to write to the exchange amq.default"
         ) from error
 
 
@@ -174,4 +196,4 @@ def _connect(connection: Connection) -> None:
             " BINWATCH_EVENT_BROKER_URL), or give the user permissions there"
         ) from error
     except connection.connection_errors as error:
-        raise BrokerUnreachable(_UNREACHABLE.format(error)) from error
+        raise _unreachable(connection, error) from error

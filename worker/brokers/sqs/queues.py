@@ -11,7 +11,7 @@ from botocore.exceptions import BotoCoreError, ClientError, SSLError
 
 from binwatch.aws import make_client
 from binwatch.errors import SettingsError
-from binwatch.settings import PREFIX, Settings, require_region
+from binwatch.settings import PREFIX, Settings, advice, require_region
 from worker.brokers.base import BrokerQueue, DeadLetterQueue, QueueError
 from worker.brokers.sqs.dead_letters import SqsDeadLetters
 
@@ -24,7 +24,6 @@ stay far below. What is wrong with a message itself is found out by other means,
 _REASON_LENGTH = 1024
 _WEEKS_TWO = str(14 * 24 * 3600)  # the longest that SQS keeps a message
 
-_CHECK = "check BINWATCH_SQS_ENDPOINT_URL, BINWATCH_REGION, the credentials and the network"
 _CHECK_TLS = "if that certificate is of your own authority, name its file in AWS_CA_BUNDLE or SSL_CERT_FILE"
 
 
@@ -90,19 +89,20 @@ class SqsQueue(BrokerQueue):
         self._visibility_s = visibility_s
         self._name, self._dead_letter_name = names.values()
 
-    def create(self) -> None:
+    def create(self) -> list[str]:
         """Create both queues. One that exists keeps its attributes; a redrive policy is added where there is none."""
         client = self._client
         try:
-            dead_url = _ensure(client, self._dead_letter_name, {"MessageRetentionPeriod": _WEEKS_TWO})
+            dead_url, is_new_dead = _ensure(client, self._dead_letter_name, {"MessageRetentionPeriod": _WEEKS_TWO})
             redrive = {"deadLetterTargetArn": queue_arn(client, dead_url), "maxReceiveCount": str(MAX_RECEIVES)}
             policy = {"RedrivePolicy": json.dumps(redrive)}
             kept = {"MessageRetentionPeriod": _WEEKS_TWO, "VisibilityTimeout": str(self._visibility_s)}
-            url = _ensure(client, self._name, kept | policy)
+            url, is_new = _ensure(client, self._name, kept | policy)
             if not attribute(client, url, "RedrivePolicy"):
                 client.set_queue_attributes(QueueUrl=url, Attributes=policy)
         except (ClientError, BotoCoreError) as error:
             raise failed(self._name, error) from error
+        return [name for name, new in ((self._name, is_new), (self._dead_letter_name, is_new_dead)) if new]
 
     def check(self) -> None:
         """Raise QueueError unless the queue exists and messages end in a dead-letter queue."""
@@ -133,12 +133,12 @@ class SqsQueue(BrokerQueue):
         return queue_url(self._client, self._dead_letter_name)
 
 
-def _ensure(client: Any, name: str, attributes: dict[str, str]) -> str:
-    """URL of the queue, which is created if it does not exist. SQS refuses to create it with other attributes."""
+def _ensure(client: Any, name: str, attributes: dict[str, str]) -> tuple[str, bool]:
+    """URL of the queue, and whether it was created. SQS refuses to create one that exists with other attributes."""
     try:
-        return str(client.get_queue_url(QueueName=name)["QueueUrl"])
+        return str(client.get_queue_url(QueueName=name)["QueueUrl"]), False
     except client.exceptions.QueueDoesNotExist:
-        return str(client.create_queue(QueueName=name, Attributes=attributes)["QueueUrl"])
+        return str(client.create_queue(QueueName=name, Attributes=attributes)["QueueUrl"]), True
 
 
 def attribute(client: Any, url: str, name: str) -> Any:
@@ -158,7 +158,9 @@ def queue_url(client: Any, name: str) -> str:
 
 def failed(name: str, error: Exception) -> QueueError:
     """The error of a request about the queue, and what to check."""
-    return QueueError(f"queue {name!r}: {error}; {_CHECK_TLS if isinstance(error, SSLError) else _CHECK}")
+    asked = advice("event_source", "broker_url", "sqs_endpoint_url", "region")
+    check = _CHECK_TLS if isinstance(error, SSLError) else f"{asked}; check the credentials and the network"
+    return QueueError(f"queue {name!r}: {error}; {check}")
 
 
 def reason_attribute(reason: str) -> dict[str, Any]:

@@ -1,0 +1,23 @@
+"""Numbers and their nouns."""
+
+from __future__ import annotations
+
+import pytest
+
+from binwatch.text import many, noun
+
+
+@pytest.mark.parametrize(
+    ("number", "words", "said"),
+    [
+        (0, ("photo",), "0 photos"),
+        (1, ("photo",), "1 photo"),
+        (2, ("photo",), "2 photos"),
+        (1200, ("photo",), "1,200 photos"),
+        (1, ("process", "processes"), "1 process"),
+        (3, ("bin has", "bins have"), "3 bins have"),
+    ],
+)
+def test_a_number_and_its_noun(number: int, words: tuple[str, ...], said: str) -> None:
+    assert many(number, *words) == said
+    assert noun(number, *words) == said.split(" ", 1)[1]
