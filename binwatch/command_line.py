@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -42,7 +43,7 @@ def run(app: Callable[[], object], extra: str, *, by_cause: bool = False) -> Non
     """
     try:
         check_app(app)
-        app()
+        _flushed(app)
     except BinwatchError as error:
         _end(str(error), error.exit_status if by_cause else 1)
     except ModuleNotFoundError as error:
@@ -52,6 +53,19 @@ def run(app: Callable[[], object], extra: str, *, by_cause: bool = False) -> Non
         extras = ",".join(dict.fromkeys([*extra.split(","), *filter(None, [_EXTRAS.get(package)])]))
         install = f"pip install -c requirements.lock '.[{extras}]'"
         _end(f"{package} is not installed; in Binwatch's repository: {install}", USAGE if by_cause else 1)
+
+
+def _flushed(app: Callable[[], object]) -> None:
+    """Run `app`. Whoever reads its output may have had enough, as `head` has: that is no error to speak of."""
+    try:
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
+        if isinstance(error.__context__, SystemExit):
+            raise error.__context__ from None
 
 
 def name_settings(app: typer.Typer) -> None:

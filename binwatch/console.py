@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from typing import TextIO
+
 from rich.console import Console
 
 from binwatch.settings import is_quiet
@@ -12,7 +15,17 @@ def progress_console() -> Console:
     return Console(stderr=True, quiet=is_quiet())
 
 
-def remark(text: object) -> None:
-    """Print what was done, unless commands are to be quiet. Results, warnings and errors are no remarks."""
+def remark(text: object, *, beside_results: bool = False) -> None:
+    """Print what was done, unless commands are to be quiet. Results, warnings and errors are no remarks.
+
+    `beside_results`: on standard error, since standard output has results that may be piped on.
+    """
     if not is_quiet():
-        print(text, flush=True)
+        print(text, file=sys.stderr if beside_results else sys.stdout, flush=True)
+
+
+def printable_stdout() -> TextIO:
+    """Standard output, with file names that are no text shown with their bytes escaped instead of raising."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    return sys.stdout

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 from pydantic import SecretStr
 
+from binwatch.console import remark
 from binwatch.settings import PREFIX, Settings, load_settings
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -21,13 +22,15 @@ def settings(
     A setting is an environment variable; docs/settings.md has its type and limits.
     """
     found = load_settings()
-    for name, field in Settings.model_fields.items():
+    fields = Settings.model_fields
+    listed = {name: field for name, field in fields.items() if not changed or getattr(found, name) != field.default}
+    for name, field in listed.items():
         value, default = getattr(found, name), field.default
-        if changed and value == default:
-            continue
         instead = "" if value == default else f"  (default: {_plain(default)})"
         shown = _plain(value) if value == default else _hidden(value)
         typer.echo(f"{PREFIX}{name.upper()}={shown}{instead}\n    {field.description}")
+    if not listed:
+        remark("no setting differs from its default", beside_results=True)
 
 
 def _hidden(value: Any) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -13,10 +13,11 @@ from pydantic import BaseModel, ValidationError
 from rich.console import Console
 
 from binwatch import command_line, logs
-from binwatch.console import remark
+from binwatch.console import printable_stdout, remark
 from binwatch.counts import MORE
 from binwatch.documents import Document
 from binwatch.documents.formats import check_format, write
+from binwatch.documents.printing import print_csv, print_table
 from binwatch.errors import BinwatchError
 from binwatch.inventory.columns import Named
 from binwatch.inventory.importing import import_file
@@ -40,7 +41,15 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pret
 
 MAX_LEVEL = 0.5
 Filter = TypeVar("Filter", bound=BaseModel)
-Out = Annotated[Path, typer.Option(metavar="FILE", help="File to write; .xlsx, .csv, .parquet, .json or .html.")]
+STDOUT = Path("-")
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="File to write: .xlsx, .csv, .parquet, .json or .html; -: CSV on standard output. Default: a table on a"
+        " terminal, CSV in a pipe.",
+    ),
+]
 
 audits = typer.Typer(no_args_is_help=True, help="Work with audits: quantities that people counted.")
 app.add_typer(audits, name="audits")
@@ -131,15 +140,17 @@ def audit(
 
 @audits.command()
 def export(
-    file: Annotated[Path, typer.Argument(help="CSV to write, with a line for each audited bin.")],
+    file: Annotated[
+        Path, typer.Argument(help="CSV to write, with a line for each audited bin; default: standard output.")
+    ] = STDOUT,
     bucket: Annotated[str | None, typer.Option(help="Bucket of the photos; default: BINWATCH_BUCKET.")] = None,
 ) -> None:
     """Export audits as labels for training, for `python -m trainer prepare --audits FILE`."""
     settings = load_settings()
     records = Records(settings.database_url.get_secret_value())
     records.check()
-    done = export_audits(records, bucket or settings.bucket, file)
-    remark(formatting.exported(done))
+    done = export_audits(records, bucket or settings.bucket, None if file == STDOUT else file)
+    remark(formatting.exported(done), beside_results=done.file is None)
     if not done.bins:
         raise typer.Exit(1)
 
@@ -151,35 +162,35 @@ def rank(
     """Compute p-values of bins that were compared before their model's present calibration was recorded."""
     with writable(load_settings()) as database:
         ranked = rank_bins(database, model)
-    remark(f"{formatting.number(ranked)} bins judged by their model's present calibration")
+    remark(f"{formatting.many(ranked, 'bin')} judged by their model's present calibration")
 
 
 @app.command("list")
 def list_command(
     name: Annotated[ListName, typer.Argument(help="Which list.", metavar="|".join(ListName))],
-    out: Out,
+    out: Out = None,
     prefix: Annotated[
         str | None, typer.Option(help="Only bins whose id begins so; with a slash in it, photos whose key does.")
     ] = None,
     reason: Annotated[str | None, typer.Option(help="Only photos that failed for this reason, e.g. truncated.")] = None,
     model: Annotated[str | None, typer.Option(help="Only photos that this model version could not count.")] = None,
 ) -> None:
-    """Write a list behind the overview's numbers: failed photos with their reasons, photos without an expected
+    """Print or write a list behind the overview's numbers: failed photos with their reasons, photos without an expected
     quantity, or expected quantities without a photo.
 
     binwatch monitor list failed --reason truncated --out failed.xlsx
     """
-    from monitor.files import list_document
+    from monitor.files import ON_TERMINAL, list_document
 
     if name is not ListName.FAILED and (reason or model):
         raise BinwatchError("--reason and --model are for the list failed; leave them out")
     filters = _given(LISTS[name].filters, {"prefix": prefix, "reason": reason, "model": model})
-    _write(out, lambda records: list_document(records, name, filters))
+    _write(out, lambda records: list_document(records, name, filters), ON_TERMINAL[name])
 
 
 @app.command()
 def discrepancies(
-    out: Out,
+    out: Out = None,
     since: Annotated[datetime | None, typer.Option(help="Only photos stored at this time or later, in UTC.")] = None,
     until: Annotated[datetime | None, typer.Option(help="Only photos stored before this time, in UTC.")] = None,
     prefix: Annotated[
@@ -196,11 +207,11 @@ def discrepancies(
     flagged: Annotated[bool, typer.Option("--flagged", help="Only flagged bins.")] = False,
     level: Annotated[float | None, typer.Option(help="Flag level; default: BINWATCH_FLAG_LEVEL.")] = None,
 ) -> None:
-    """Write the bins whose count differs from the expected quantity, the oddest first, as the page lists them.
+    """Print or write the bins whose count differs from the expected quantity, the oddest first, as the page lists them.
 
     binwatch monitor discrepancies --flagged --not-audited --out wrong.xlsx
     """
-    from monitor.files import discrepancies_document
+    from monitor.files import DISCREPANCIES_ON_TERMINAL, discrepancies_document
 
     if level is not None and not 0 < level <= MAX_LEVEL:
         raise BinwatchError(f"--level {level:g}: not above 0 and at most {MAX_LEVEL:g}")
@@ -217,7 +228,7 @@ def discrepancies(
     }
     filters = _given(Filters, wanted)
     alpha = level or settings.flag_level
-    _write(out, lambda records: discrepancies_document(records, filters, alpha))
+    _write(out, lambda records: discrepancies_document(records, filters, alpha), DISCREPANCIES_ON_TERMINAL)
 
 
 def _given(kind: type[Filter], values: dict[str, Any]) -> Filter:
@@ -229,13 +240,24 @@ def _given(kind: type[Filter], values: dict[str, Any]) -> Filter:
         raise BinwatchError(f"--{first['loc'][0]}: {first['msg'].lower()}") from error
 
 
-def _write(out: Path, document_of: Callable[[Records], Document]) -> None:
-    check_format(out)
+def _write(out: Path | None, document_of: Callable[[Records], Document], on_terminal: Sequence[str]) -> None:
+    """Write to `out`, or print: on a terminal only the columns that there is room for."""
+    file = None if out == STDOUT else out
+    if file:
+        check_format(file)
     records = Records(load_settings().database_url.get_secret_value())
     records.check()
     document = document_of(records)
-    files = write(document, out)
-    remark(f"{', '.join(visible(str(file)) for file in files)}: {document.summary[0]}")
+    if file:
+        written = ", ".join(visible(str(one)) for one in write(document, file))
+        remark(f"{written}: {document.summary[0]}")
+        return
+    stdout, (sheet,) = printable_stdout(), document.sheets
+    if out or not stdout.isatty():
+        print_csv(sheet, stdout)
+    elif sheet.rows:
+        print_table(sheet, on_terminal, stdout)
+    remark(document.summary[0], beside_results=True)
 
 
 @app.command()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection, RowMapping, select
 
+from binwatch.console import printable_stdout
 from binwatch.errors import BinwatchError
 from binwatch.records.tables import Audit, Bin, Count
 from binwatch.spreadsheets import CsvWriter
@@ -35,28 +36,38 @@ class OmissionReason(StrEnum):
 class Exported:
     """What became of the audits."""
 
-    file: Path
+    file: Path | None
+    """None: standard output."""
     bins: int = 0
     left_out: Counter[OmissionReason] = field(default_factory=Counter)
 
 
-def export_audits(records: Records, bucket: str, file: Path) -> Exported:
-    """Write the last audit of each bin, if it is of the photo that the bin has now. Raises BinwatchError."""
+def export_audits(records: Records, bucket: str, file: Path | None) -> Exported:
+    """Write the last audit of each bin, if it is of the photo that the bin has now. Raises BinwatchError.
+
+    Without a file, to standard output.
+    """
     done = Exported(file)
+    if file is None:
+        _write(CsvWriter(printable_stdout(), line_end="\n"), records, bucket, done)
+        return done
     partial = file.with_name(file.name + ".partial")
     try:
         with partial.open("w", encoding="utf-8", newline="") as opened:
-            writer = CsvWriter(opened)
-            writer.writerow(COLUMNS)
-            for row in _labels(records, bucket, done):
-                writer.writerow(row)
-                done.bins += 1
+            _write(CsvWriter(opened), records, bucket, done)
         partial.replace(file)
     except OSError as error:
         raise BinwatchError(f"{file}: cannot be written ({error.strerror}); name another file") from error
     finally:
         partial.unlink(missing_ok=True)
     return done
+
+
+def _write(writer: CsvWriter, records: Records, bucket: str, done: Exported) -> None:
+    writer.writerow(COLUMNS)
+    for row in _labels(records, bucket, done):
+        writer.writerow(row)
+        done.bins += 1
 
 
 def _labels(records: Records, bucket: str, done: Exported) -> Iterator[tuple[object, ...]]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from binwatch.documents import Cell, Document, Sheet
 from binwatch.documents.formats import write
-from binwatch.text import visible
+from binwatch.text import many, visible
 from monitor.records import Records
 from monitor.views import discrepancies_csv
 from monitor.views.discrepancies import DiscrepancyPage, Filters, read_discrepancies
@@ -19,6 +19,13 @@ from monitor.views.lists import LISTS, TITLES, ListFilters, ListName, ListPage, 
 
 MOST_ROWS = discrepancies_csv.MOST_ROWS
 """Rows of a file. A script that needs more reads the API page by page."""
+ON_TERMINAL = {
+    ListName.FAILED: ("bin_id", "key", "photo_at", "reason", "remedy"),
+    ListName.WITHOUT_QUANTITY: ("bin_id", "key", "photo_at", "count", "quantity_reason"),
+    ListName.WITHOUT_PHOTO: ("bin_id", "expected", "expected_at", "source"),
+}
+"""The columns of a list that there is room for on a terminal."""
+DISCREPANCIES_ON_TERMINAL = ("bin", "count", "expected", "difference", "p_value", "flagged", "audited", "photo_stored")
 
 
 def list_document(records: Records, name: ListName, filters: ListFilters) -> Document:
@@ -63,7 +70,7 @@ def _items(part: Callable[[str | None], Any]) -> Iterator[Any]:
 
 def _document(title: str, slug: str, columns: Sequence[str], rows: list[tuple[Cell, ...]]) -> Document:
     is_cut = len(rows) == MOST_ROWS
-    summary = [f"{len(rows):,} rows" + (", which is the limit of a file: there may be more" if is_cut else "")]
+    summary = [many(len(rows), "row") + (", which is the limit of a file: there may be more" if is_cut else "")]
     return Document(title, summary, [Sheet(title, slug, columns, rows)])
 
 

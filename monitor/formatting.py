@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from binwatch.counts import CLASSES
 from binwatch.inventory.reading import InventoryReport
 from binwatch.records.audits import Audited
+from binwatch.text import noun
 from monitor.export import Exported
 
 NONE = "–"
@@ -58,6 +59,11 @@ def number(value: int) -> str:
     return f"{value:,}".replace(",", _NARROW)
 
 
+def many(value: int, one: str, several: str | None = None) -> str:
+    """A number and its noun, which ends with an s unless given."""
+    return f"{number(value)} {noun(value, one, several)}"
+
+
 def moment(at: datetime | None) -> str:
     """A moment, to the second."""
     return NONE if at is None else f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
@@ -74,7 +80,7 @@ def ago(at: datetime, now: datetime | None = None) -> str:
     for unit, length in _UNITS:
         if seconds >= length:
             times = int(seconds // length)
-            return f"{number(times)} {unit}{'s' if times > 1 else ''} ago"
+            return f"{many(times, unit)} ago"
     return "just now"
 
 
@@ -93,13 +99,13 @@ def audited(audit: Audited) -> str:
 
 def exported(done: Exported) -> str:
     """What became of audits that were written as labels."""
-    lines = [f"{done.file}: {number(done.bins)} audited bins"]
+    where = f"{done.file}: " if done.file else ""
+    lines = [f"{where}{many(done.bins, 'audited bin')}"]
     lines += [f"left out {number(audits)}: {why}" for why, audits in done.left_out.most_common() if audits]
     return "\n".join(lines)
 
 
 def imported(report: InventoryReport, *, listed: bool = True) -> str:
     """What became of an imported file's rows."""
-    bins = "bin" if report.recorded == 1 else "bins"
-    done = f"{number(report.recorded)} {bins} recorded, {number(report.known)} known from an earlier import"
+    done = f"{many(report.recorded, 'bin')} recorded, {number(report.known)} known from an earlier import"
     return "\n".join([*report.lines(listed=listed), done])

@@ -13,13 +13,13 @@ from rich.console import Console
 
 from binwatch import command_line
 from binwatch.bundle import Bundle
-from binwatch.console import progress_console, remark
+from binwatch.console import printable_stdout, progress_console, remark
 from binwatch.counts import CLASSES
 from binwatch.errors import BinwatchError
 from binwatch.settings import NightlyBackend, Settings, TransformEnvironment, load_settings
-from binwatch.text import visible
-from worker.output import Format, ResultLine, printable_stdout, write
-from worker.skipped import SkippedTally
+from binwatch.text import many, visible
+from worker.output import Format, ResultLine, write
+from worker.skipped import OBJECTS, SkippedTally
 
 if TYPE_CHECKING:
     from worker.brokers.base import DeadLetter, DeadLetterQueue
@@ -104,7 +104,7 @@ def count(
     if passed_over:
         print(f"not looked at: {passed_over}", file=sys.stderr)
     if failed:
-        Console(stderr=True).print(f"{counted} counted, {failed} failed")
+        Console(stderr=True).print(f"{counted:,} counted, {failed:,} failed")
     raise typer.Exit(0 if counted else 1)
 
 
@@ -132,18 +132,26 @@ def beat() -> None:
 
 @cli.command()
 def backfill(
-    place: Annotated[str, typer.Argument(help="Bucket and prefix to list.", metavar="s3://BUCKET/PREFIX")],
+    place: Annotated[
+        str | None,
+        typer.Argument(help="What to list; default: all of BINWATCH_BUCKET.", metavar="[s3://BUCKET/PREFIX]"),
+    ] = None,
     patience: Annotated[float, typer.Option(help="Give up after this many seconds without a new record.")] = 300.0,
 ) -> None:
-    """Have the workers process all objects of a bucket that have no record. Resumable."""
+    """Have the workers process all objects of a bucket that have no record. Resumable.
+
+    Another bucket than BINWATCH_BUCKET is processed this once: event messages and reconcile are of BINWATCH_BUCKET.
+    """
     from worker.backfill import backfill_with_progress
 
+    settings = load_settings()
+    place = place or f"s3://{settings.bucket}/"
     if not place.startswith("s3://"):
-        raise BinwatchError(f"{place}: not of the form s3://bucket/prefix")
+        raise BinwatchError(f"{place}: not of the form s3://bucket/prefix; leave it out for all of BINWATCH_BUCKET")
     bucket, _, prefix = place.removeprefix("s3://").partition("/")
-    progress = backfill_with_progress(load_settings(), bucket, prefix, patience)
-    now = f"{progress.since} recorded now{progress.but_failed()}"
-    remark(f"{progress.seen} photos and metadata files: {now}, {progress.before} before")
+    progress = backfill_with_progress(settings, bucket, prefix, patience)
+    now = f"{progress.since:,} recorded now{progress.but_failed()}"
+    remark(f"{place}: {many(progress.seen, *OBJECTS)}: {now}, {progress.before:,} before")
     if progress.skipped:
         print(f"not looked at: {progress.skipped}", file=printable_stdout())
 
@@ -173,9 +181,12 @@ def skipped(prefix: Annotated[str, typer.Argument(help="List only keys with this
     from worker.reconcile import skipped_keys
     from worker.skipped import WORDS
 
-    settings, out = load_settings(), printable_stdout()
+    settings, out, number = load_settings(), printable_stdout(), 0
     for reason, key in skipped_keys(Objects(settings).list(settings.bucket, prefix), settings):
+        number += 1
         print(f"{visible(key)}: {WORDS[reason]}", file=out)
+    found = many(number, "skipped object") if number else "no skipped objects"
+    remark(f"{found} in s3://{settings.bucket}/{visible(prefix)}", beside_results=True)
 
 
 @cli.command()
@@ -215,25 +226,41 @@ def dead_letters(
         raise BinwatchError("ids and --all are for --delete; without it, leave them out")
     queues = choose_queues(load_settings()).dead_letters()
     if redrive:
-        remark(f"redrove {sum(queue.redrive() for queue in queues)} messages")
+        redrove = sum(queue.redrive() for queue in queues)
+        remark(f"redrove {many(redrove, 'message')}" if redrove else "no dead letters: redrove nothing")
     elif delete:
-        _delete(queues, chosen, every=every)
+        deleted = _delete(queues, chosen, every=every)
+        said = f"deleted {many(deleted, 'message')}" if deleted else "no dead letters: deleted nothing"
+        remark(said, beside_results=True)
     else:
-        out = printable_stdout()
-        for queue in queues:
-            for letter in queue.messages():
-                print(_shown(letter, _BODY_SHOWN), file=out)
+        number = _list(queues)
+        remark(many(number, "dead letter") if number else "no dead letters", beside_results=True)
 
 
-def _delete(queues: list[DeadLetterQueue], chosen: Collection[str], *, every: bool) -> None:
-    """Print each message once it is deleted, so that what is printed is what is gone, however this ends."""
-    out, missing = printable_stdout(), set(chosen)
+def _list(queues: list[DeadLetterQueue]) -> int:
+    """Print a line for each message; returns how many there are."""
+    out, number = printable_stdout(), 0
+    for queue in queues:
+        for letter in queue.messages():
+            number += 1
+            print(_shown(letter, _BODY_SHOWN), file=out)
+    return number
+
+
+def _delete(queues: list[DeadLetterQueue], chosen: Collection[str], *, every: bool) -> int:
+    """Print each message once it is deleted, so that what is printed is what is gone, however this ends.
+
+    Returns how many were deleted.
+    """
+    out, missing, number = printable_stdout(), set(chosen), 0
     for queue in queues:
         for letter in queue.delete(lambda letter: every or letter.id in chosen):
             missing.discard(letter.id)
+            number += 1
             print(f"deleted: {_shown(letter, len(letter.body))}", file=out)
     if missing:
         raise BinwatchError(f"no message has the id {', '.join(map(visible, sorted(missing)))}; list them again")
+    return number
 
 
 def _shown(letter: DeadLetter, characters: int) -> str:

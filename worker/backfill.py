@@ -17,6 +17,7 @@ from binwatch.events import Created
 from binwatch.objects import Objects
 from binwatch.records.queries import recorded_keys
 from binwatch.settings import Settings
+from binwatch.text import many
 from worker.app import open_publisher
 from worker.counting import open_records
 from worker.publisher import Publisher
@@ -46,7 +47,7 @@ class BackfillProgress:
 
     def but_failed(self) -> str:
         """What to say after the number of all: nothing if none failed."""
-        return f", of which {self.failed} failed" if self.failed else ""
+        return f", of which {self.failed:,} failed" if self.failed else ""
 
 
 def backfill(
@@ -82,6 +83,7 @@ def backfill(
     while waiting.left:
         progress.add(waiting.poll())
         show(progress)
+    show(progress)  # also if nothing was to be sent
     return progress
 
 
@@ -117,8 +119,8 @@ class _Unrecorded:
             self._last_change = time.monotonic()
         elif time.monotonic() - self._last_change > self._patience_s:
             raise BinwatchError(
-                f"nothing was recorded for {self._patience_s:.0f} s, {self.left} objects are waiting, the first is"
-                f" {next(iter(self._keys))!r}: is a worker running? Start one, and then this command again"
+                f"nothing was recorded for {self._patience_s:.0f} s, and {many(self.left, 'object')} without a record,"
+                f" such as {next(iter(self._keys))!r}: is a worker running? Start one, and then this command again"
             )
         else:
             time.sleep(_POLL_S)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from abc import abstractmethod
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -115,10 +114,3 @@ class _CsvWriter(_ResultWriter):
     def add(self, line: ResultLine) -> None:
         probabilities: list[Any] = [*line.probabilities] if line.probabilities else [None] * len(CLASSES)
         self._rows.writerow([line.photo, line.count, line.confidence, *probabilities, line.reason, line.detail])
-
-
-def printable_stdout() -> TextIO:
-    """Standard output, with file names that are no text shown with their bytes escaped instead of raising."""
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="backslashreplace")
-    return sys.stdout

@@ -15,8 +15,9 @@ from binwatch.objects import Listed, Objects
 from binwatch.records.queries import unread_metadata, unrecorded_photos
 from binwatch.records.trials import Trials
 from binwatch.settings import Settings
+from binwatch.text import many
 from worker.publisher import Publisher
-from worker.skipped import SkippedTally
+from worker.skipped import OBJECTS, SkippedTally
 
 _PAGE = 1000
 _TRIAL = timedelta(hours=1)
@@ -62,7 +63,7 @@ class Sent:
     skipped: SkippedTally = field(default_factory=SkippedTally)
 
     def __str__(self) -> str:
-        sent = f"sent {self.objects} photos and metadata files without a record"
+        sent = f"sent {many(self.objects, *OBJECTS)} without a record"
         return f"{sent}; not looked at: {self.skipped}" if self.skipped else sent
 
 

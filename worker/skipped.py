@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from binwatch.keys import Skipped
 from binwatch.text import visible
 
+OBJECTS = ("photo or metadata file", "photos and metadata files")
+"""What is not skipped, one and several."""
 _NAMED = 3
 """Names for each reason; `python -m worker skipped` lists them all."""
 _NAME_LENGTH = 100

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import re
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -108,3 +109,15 @@ def closure(extra: str, extras: dict[str, list[str]]) -> list[str]:
     own = extras[extra]
     inner = [name for line in own if (found := re.match(r"binwatch\[(.*)\]", line)) for name in found[1].split(",")]
     return own + [line for name in inner for line in closure(name, extras)]
+
+
+def test_who_reads_no_further_is_no_error() -> None:
+    """As `binwatch monitor list failed | head -1` does."""
+    script = "from binwatch import command_line\ncommand_line.run(lambda: print('a' * 100), 'monitor')"
+    command = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert command.stdout
+    assert command.stderr
+    command.stdout.close()
+    assert command.stderr.read() == b""
+    command.stderr.close()
+    assert command.wait(60) == 0

@@ -53,6 +53,12 @@ def test_settings_and_where_they_differ(monkeypatch: pytest.MonkeyPatch, capsys:
     ]
 
 
+def test_settings_that_are_all_defaults(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run(monkeypatch, "settings", "--changed") == 0
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err) == ("", "no setting differs from its default\n")
+
+
 @pytest.mark.parametrize("option", [["--log-level", "warnin"], ["--log-level=warnin"]])
 def test_the_log_level_is_a_setting(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], option: list[str]

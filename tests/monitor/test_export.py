@@ -71,13 +71,17 @@ def test_the_command_says_what_it_left_out(
     recorder.audit("a", 3)
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0
-    assert result.stdout.splitlines() == [f"{file}: 1 audited bins", "left out 1: corrected by a later audit"]
+    assert result.stdout.splitlines() == [f"{file}: 1 audited bin", "left out 1: corrected by a later audit"]
+
+    printed = CliRunner().invoke(app, ["audits", "export", "--bucket", BUCKET])
+    assert printed.stdout.splitlines() == file.read_text(encoding="utf-8").splitlines()
+    assert printed.stderr.splitlines() == ["1 audited bin", "left out 1: corrected by a later audit"]
 
 
 def test_rank_gives_p_values(recorder: Recorder, sqlite_records: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BINWATCH_DATABASE_URL", sqlite_records.url.render_as_string(hide_password=False))
     recorder.pair("a", 1, 2)
     recorder.calibrate()
-    for number in (1, 0):
-        said = f"{number} bins judged by their model's present calibration"
+    for number in ("1 bin", "0 bins"):
+        said = f"{number} judged by their model's present calibration"
         assert said in CliRunner().invoke(app, ["rank"]).stdout

@@ -16,6 +16,8 @@ from sqlalchemy import Engine, event
 from binwatch.__main__ import main
 from binwatch.errors import Reason
 from binwatch.records.store import NewExpectation, Store
+from binwatch.text import many
+from monitor.files import ON_TERMINAL
 from monitor.views.lists import LISTS, FailedFilters, ListFilters, ListName, read_list
 from tests.monitor.conftest import Recorder, Running
 from tests.monitor.drifting import BUCKET, DAY, MODEL
@@ -188,7 +190,7 @@ def test_lists_are_written(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
         assert _run(monkeypatch, "list", name, "--out", f"{name}.csv") == 0
         rows = csv.DictReader(io.StringIO((here / f"{name}.csv").read_text(encoding="utf-8-sig")))
         assert {row["bin_id"] for row in rows} == NAMES[name]
-    assert "without-photo.csv: 1 rows" in capsys.readouterr().out
+    assert "without-photo.csv: 1 row\n" in capsys.readouterr().out
     assert _run(monkeypatch, "list", "failed", "--reason", "truncated", "--out", "one.xlsx") == 0
     assert load_workbook(here / "one.xlsx").worksheets[0].max_row == 2
     assert _run(monkeypatch, "list", "without-photo", "--reason", "truncated", "--out", "none.csv") == 2
@@ -196,6 +198,40 @@ def test_lists_are_written(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     assert _run(monkeypatch, "list", "failed", "--out", "list.doc") == 2
     assert "no format has this ending" in capsys.readouterr().err
     assert _run(monkeypatch, "list", "others", "--out", "list.csv") == 2
+
+
+def test_lists_are_printed_as_csv_into_a_pipe(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ListName:
+        for option in ((), ("--out", "-")):
+            assert _run(monkeypatch, "list", name, *option) == 0
+            printed = capsys.readouterr()
+            rows = list(csv.DictReader(io.StringIO(printed.out)))
+            assert {row["bin_id"] for row in rows} == NAMES[name]
+            assert printed.err == f"{many(len(rows), 'row')}\n"
+    assert _run(monkeypatch, "discrepancies") == 0
+    assert _run(monkeypatch, "discrepancies", "--out", "all.csv") == 0
+    assert capsys.readouterr().out.startswith((here / "all.csv").read_text(encoding="utf-8-sig"))
+    assert list(here.glob("*.csv")) == [here / "all.csv"]
+
+
+def test_lists_are_tables_on_a_terminal(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    for name, value in {"TERM": "dumb", "COLUMNS": "200", "LINES": "50"}.items():  # dumb: without bold
+        monkeypatch.setenv(name, value)
+    for name in ListName:
+        assert _run(monkeypatch, "list", name) == 0
+        head, *rows = [line for line in capsys.readouterr().out.splitlines() if "│" in line or "┃" in line]
+        assert [cell.strip() for cell in head.split("┃")[1:-1]] == [one.replace("_", " ") for one in ON_TERMINAL[name]]
+        assert {row.split("│")[1].strip() for row in rows} == NAMES[name]
+        assert _run(monkeypatch, "list", name, "--out", "-") == 0
+        assert {row["bin_id"] for row in csv.DictReader(io.StringIO(capsys.readouterr().out))} == NAMES[name]
+    assert _run(monkeypatch, "discrepancies", "--prefix", "nowhere") == 0
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err) == ("", "0 rows\n")
 
 
 def test_discrepancies_are_written_as_the_api_has_them(

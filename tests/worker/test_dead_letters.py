@@ -18,7 +18,7 @@ from kombu.connection import Connection
 from pydantic import SecretStr
 
 from binwatch.errors import BinwatchError
-from binwatch.settings import EventSource, Settings, process_environment
+from binwatch.settings import EventSource, LogLevel, Settings, process_environment
 from tests.services.rabbitmq import RabbitMQ
 from worker.__main__ import cli
 from worker.app import make_app
@@ -125,8 +125,14 @@ def test_the_command_lists_and_redrives(broker):
     assert re.fullmatch(r"[0-9a-f]{12}", shown.partition(" ")[0])
     assert shown.partition(" ")[2].startswith(f"{settings.event_dead_letter_queue}: not JSON: no\\nevent \\x1b[2Jxxx")
     assert shown.endswith("…\n")
-    assert command(settings, "--redrive") == "redrove 1 messages\n"
-    assert command(settings) == ""
+    assert run(settings).stderr.splitlines()[-1] == "1 dead letter"
+    assert command(settings, "--redrive") == "redrove 1 message\n"
+    listed = run(settings)
+    assert (listed.returncode, listed.stdout, listed.stderr.splitlines()[-1]) == (0, "", "no dead letters")
+    assert command(settings, "--redrive") == "no dead letters: redrove nothing\n"
+    quiet = run(settings.model_copy(update={"log_level": LogLevel.WARNING}))
+    assert (quiet.returncode, quiet.stdout) == (0, "")
+    assert "dead letters" not in quiet.stderr
     events.close()
 
 

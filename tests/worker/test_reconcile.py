@@ -27,6 +27,7 @@ from binwatch.records.tables import Bin, Comparison, Count, CurrentComparison, E
 from binwatch.settings import EventSource, Settings, process_environment
 from tests.calibrations import category
 from tests.services.rabbitmq import RabbitMQ
+from worker.__main__ import cli
 from worker.app import make_app
 from worker.backfill import BackfillProgress, backfill
 from worker.counting import Counting
@@ -268,3 +269,15 @@ def test_the_reconcile_command_sends_what_a_worker_then_counts(rabbit_settings, 
                 return
         wait.wait(0.1)
     raise AssertionError("the worker did not count what reconcile sent")
+
+
+def test_the_backfill_command_lists_the_whole_bucket_unless_told_otherwise(rabbit_settings, s3, monkeypatch, capsys):
+    for name, value in process_environment(rabbit_settings).items():
+        if name.startswith("BINWATCH_"):
+            monkeypatch.setenv(name, value)
+    cli(["backfill"], standalone_mode=False)
+    assert capsys.readouterr().out == f"s3://{s3.bucket}/: 0 photos and metadata files: 0 recorded now, 0 before\n"
+    with pytest.raises(
+        BinwatchError, match=r"bin-images/: not of the form .*; leave it out for all of BINWATCH_BUCKET"
+    ):
+        cli(["backfill", "bin-images/"], standalone_mode=False)

@@ -1,0 +1,36 @@
+"""Tables on standard output: for eyes on a terminal, as CSV in a pipe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TextIO
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from binwatch.documents import Sheet, rows_as_text
+from binwatch.spreadsheets import CsvWriter
+from binwatch.text import visible
+
+
+def print_csv(sheet: Sheet, out: TextIO) -> None:
+    """All columns, without the byte order mark that spreadsheets want and other programs stumble over."""
+    writer = CsvWriter(out, line_end="\n")
+    writer.writerow(sheet.columns)
+    writer.writerows(rows_as_text(sheet))
+
+
+def print_table(sheet: Sheet, columns: Sequence[str], out: TextIO) -> None:
+    """The named columns, as wide as the terminal: what does not fit is continued below, and nothing is cut off."""
+    table = Table()
+    for name in columns:
+        table.add_column(name.replace("_", " "), overflow="fold")
+    places = [list(sheet.columns).index(name) for name in columns]
+    for row in rows_as_text(sheet):
+        table.add_row(*(_shown(row[place]) for place in places))
+    Console(file=out).print(table)
+
+
+def _shown(cell: str | int | float | None) -> Text:
+    return Text("" if cell is None else visible(str(cell)))
