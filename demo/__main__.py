@@ -19,6 +19,7 @@ from binwatch.errors import BinwatchError
 from binwatch.records.engine import connect
 from binwatch.records.tables import Audit
 from binwatch.settings import Settings, load_settings
+from binwatch.text import many
 from demo.camera import find
 from demo.show import show
 
@@ -52,7 +53,9 @@ def demo(
         photos, metadata = SAMPLES / "bin-images", metadata or SAMPLES / "metadata"
     roll = find(photos, metadata)
     with _working_folder(console, keep) as folder, running_deployment(settings, folder) as deployment:
-        console.print(f"{len(roll.photos)} photos and {len(roll.metadata)} metadata files", highlight=False)
+        console.print(
+            f"{many(len(roll.photos), 'photo')} and {many(len(roll.metadata), 'metadata file')}", highlight=False
+        )
         result = run(deployment, roll, patience, console)
         show(result, console)
         if report is not None:
@@ -107,10 +110,10 @@ def _audits(settings: Settings) -> int:
 
 
 def _would_be_lost(audits: int, settings: Settings) -> str:
-    many = "1 audit that was entered is" if audits == 1 else f"{audits:,} audits that were entered are"
+    entered = many(audits, "audit that was entered is", "audits that were entered are")
     url = settings.database_url.get_secret_value()
     export = f"BINWATCH_DATABASE_URL={url} python -m monitor audits export audits.csv"
-    return f"{many} removed on the next Ctrl-C; to save before, in another terminal: {export}"
+    return f"{entered} removed on the next Ctrl-C; to save before, in another terminal: {export}"
 
 
 def _wait_for_interrupt() -> None:

@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from binwatch.counts import CLASSES, Outcome, class_of
+from binwatch.text import many
 from demo.report import DemoReport
 
 _MOST_LINES = 20
@@ -46,7 +47,7 @@ def _table(report: DemoReport) -> Table:
 def _sums(report: DemoReport) -> list[str]:
     model = report.model
     lines = [
-        f"{report.photos} photos: {report.counted} counted, {sum(report.failed.values())} failed,"
+        f"{many(report.photos, 'photo')}: {report.counted} counted, {sum(report.failed.values())} failed,"
         f" {len(report.unaccounted)} unaccounted for; {report.photos_per_second} photos/s, the worker's start included",
         f"model {model['version']}, {model['variant']}, {model['provider']}",
     ]

@@ -72,7 +72,7 @@ def _audited(summary: Summary) -> str:
     return (
         f"Audited accuracy {formatting.share(audits.counts.agreement, n)} (95 % interval"
         f" {formatting.share(audits.interval.low, n)} to {formatting.share(audits.interval.high, n)},"
-        f" {formatting.number(n)} audits);"
+        f" {formatting.many(n, 'audit')});"
         f" of the inventory {formatting.share(audits.inventory.agreement, audits.inventory.comparisons)}"
     )
 

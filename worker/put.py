@@ -17,7 +17,7 @@ from binwatch.keys import ENDINGS, ObjectKind, Skipped, bin_of, kind_of
 from binwatch.keys import skipped as why_skipped
 from binwatch.objects import ObjectRefused, Objects
 from binwatch.settings import Settings
-from binwatch.text import is_text
+from binwatch.text import is_text, many
 from worker.skipped import SkippedTally
 
 _AT_A_TIME = 8
@@ -46,7 +46,7 @@ def put_folders(settings: Settings, folders: Sequence[Path]) -> str:
         bar = progress.add_task("uploaded", total=len(uploads))
         put(Objects(settings), settings.bucket, uploads, done=lambda: progress.advance(bar))
     photos = sum(upload.kind is ObjectKind.PHOTO for upload in uploads)
-    said = f"{photos} photos and {len(uploads) - photos} metadata files are in s3://{settings.bucket}/"
+    said = f"{many(photos, 'photo')} and {many(len(uploads) - photos, 'metadata file')} are in s3://{settings.bucket}/"
     said += f"; not uploaded: {skipped}" if skipped else ""
     if Skipped.NOT_UTF8 in skipped.counts:
         raise BinwatchError(f"{said}; rename those that are not UTF-8, and start again")

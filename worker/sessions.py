@@ -21,6 +21,7 @@ from binwatch.bundle import EMBEDDING, INPUT, PROBABILITIES
 from binwatch.counts import in_classes
 from binwatch.errors import BinwatchError, BundleError
 from binwatch.onnx_session import CPU, open_session
+from binwatch.text import many
 from worker.buckets import buckets, in_buckets
 
 logger = logging.getLogger(__name__)
@@ -159,7 +160,9 @@ def _preload() -> None:
 def _run(session: Any, photos: Pixels) -> Inferred:
     distribution, embeddings = session.run([PROBABILITIES, EMBEDDING], {INPUT: photos})
     if len(distribution) != len(photos):
-        raise BinwatchError(f"the model answered {len(distribution)} photos of {len(photos)}; export it again")
+        raise BinwatchError(
+            f"the model answered {many(len(distribution), 'photo')} of {len(photos):,}; export it again"
+        )
     return Inferred(distribution, embeddings)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from binwatch.errors import BinwatchError
+from binwatch.text import many
 
 LIMIT_S = 120.0
 """Far longer than a broker needs to deliver a task that waits, or Celery to reconnect."""
@@ -54,5 +55,6 @@ class StarvationCheck:
             idle_s = 0.0 if self._since is None else time.monotonic() - self._since
             if idle_s > self._limit_s:
                 raise ConsumerStalled(
-                    f"{self._waiting} tasks wait, and none was received for {idle_s:.0f} s; restart the worker"
+                    f"{many(self._waiting, 'task waits', 'tasks wait')}, and none was received for {idle_s:.0f} s;"
+                    " restart the worker"
                 )

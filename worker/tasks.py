@@ -22,6 +22,7 @@ from binwatch.records.current import rank
 from binwatch.records.queries import crashed_metadata, crashed_photos
 from binwatch.records.store import RecordsBroken
 from binwatch.settings import EventSource, Settings
+from binwatch.text import many
 from worker.counting import Counting, Outage
 from worker.health import HealthChecks
 from worker.pipeline import EngineBroken
@@ -127,7 +128,7 @@ class _ObjectsTask(Task):  # type: ignore[misc]  # Celery has no types
         except Exception as error:
             if _is_outage(error):
                 raise self._retry_later(objects, error) from error
-            logger.exception("%s failed on %d objects", self.name, len(objects))
+            logger.exception("%s failed on %s", self.name, many(len(objects), "object"))
             self._after_error(objects, f"{type(error).__name__}: {error}")
             return
         if outages and self.request.retries >= MAX_RETRIES:
@@ -288,7 +289,7 @@ class Reconcile(Task):  # type: ignore[misc]  # Celery has no types
             logger.warning("reconcile: nothing could be counted now (%s)", "; ".join(problems.values()))
             return
         if ranked := rank(self._counting.database):
-            logger.info("reconcile: %d bins judged by their model's present calibration", ranked)
+            logger.info("reconcile: %s judged by their model's present calibration", many(ranked, "bin"))
         sent = send_unrecorded(self._counting.objects, self._counting.database, self._settings, self._publisher)
         before, self._announced = self._announced, self._counting.metrics.event_messages
         hint = ""

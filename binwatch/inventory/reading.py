@@ -23,7 +23,7 @@ from binwatch.inventory.quantities import DecimalMark, Undecided, mark_of, value
 from binwatch.inventory.tables import Cells, Table, text_of
 from binwatch.metadata import MAX_ITEMS, MAX_QUANTITY, Article, printable
 from binwatch.spreadsheets import CsvWriter
-from binwatch.text import visible
+from binwatch.text import many, visible
 
 T = TypeVar("T")
 
@@ -131,7 +131,7 @@ class InventoryReport:
         """What to tell a person; `listed` also where the refused rows are listed."""
         lines = [f"{visible(str(self.file))}: {self.said}", self._matching()]
         if self.summed:
-            bins = "1 bin has" if self.summed == 1 else f"{self.summed:,} bins have"
+            bins = many(self.summed, "bin has", "bins have")
             lines.append(f"{bins} several rows, one for each article: their quantities are summed")
         if self.refused:
             reasons = ", ".join(f"{rows:,} {why.replace('_', ' ')}" for why, rows in self.refused.most_common())
@@ -142,13 +142,13 @@ class InventoryReport:
 
     def _matching(self) -> str:
         meeting, none, zeros = self.meeting, self.matched[Match.NONE], self.matched[Match.ZEROS]
-        text = f"{_rows(self.rows)}: {meeting:,} {'meets' if meeting == 1 else 'meet'} a photo"
+        text = f"{many(self.rows, 'row')}: {many(meeting, 'meets', 'meet')} a photo"
         if zeros:
             text += f" ({zeros:,} of them with zeros restored that spreadsheets drop)"
         if none:
             names = ", ".join(f"'{visible(name)}'" for name in self.without_photo)
             more = ", …" if none > len(self.without_photo) else ""
-            text += f", {none:,} {'does' if none == 1 else 'do'} not ({names}{more})"
+            text += f", {many(none, 'does', 'do')} not ({names}{more})"
         return text + (f", {self.refused.total():,} refused" if self.refused else "")
 
 
@@ -179,10 +179,6 @@ def read_expected(table: Table, bins: BinIndex, refusals: Refusals) -> Iterator[
 def _joined(rows: list[list[str]]) -> tuple[str, ...]:
     """Of each column, the different texts of a bin's rows."""
     return tuple("; ".join(dict.fromkeys(filter(None, texts)))[:MAX_KEPT] for texts in zip(*rows, strict=True))
-
-
-def _rows(number: int) -> str:
-    return "1 row" if number == 1 else f"{number:,} rows"
 
 
 class _Refused(Exception):

@@ -14,6 +14,7 @@ from sqlalchemy import Engine, func, select
 
 from binwatch.records.engine import WRITE
 from binwatch.records.schema import UnknownSchemaError
+from binwatch.text import many
 
 _LOCK = 0x62696E77
 """Number of PostgreSQL's advisory lock that a migration holds: "binw" in ASCII."""
@@ -35,8 +36,8 @@ class Migrated:
     def __str__(self) -> str:
         if not self.steps:
             return f"the schema is already at {self.after}: nothing to do"
-        number = "1 step" if len(self.steps) == 1 else f"{len(self.steps)} steps"
-        return "\n  ".join([f"the schema went from {self.before or 'none'} to {self.after} in {number}:", *self.steps])
+        went = f"the schema went from {self.before or 'none'} to {self.after} in {many(len(self.steps), 'step')}:"
+        return "\n  ".join([went, *self.steps])
 
 
 def migrate(engine: Engine, revision: str = "head") -> Migrated:

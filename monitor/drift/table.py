@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from binwatch.reference import ENOUGH, Signal
+from binwatch.text import many
 from monitor import formatting
 from monitor.drift.judge import MIN_PHOTOS, SignalResult, Verdict
 from monitor.drift.report import DriftReport, WindowReport
@@ -34,8 +35,8 @@ def render(report: DriftReport) -> RenderableType:
     if report.is_small:
         parts.append(
             Text(
-                f"The reference of model {report.model} is of {report.bins} bins, too few to judge by: make one of"
-                f" {ENOUGH} or more (python -m trainer calibrate)."
+                f"The reference of model {report.model} is of {many(report.bins or 0, 'bin')}, too few to judge by:"
+                f" make one of {ENOUGH} or more (python -m trainer calibrate)."
             )
         )
     return Group(*parts)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from binwatch.counts import Outcome, Suspicion
 from binwatch.reference import ENOUGH, Signal
+from binwatch.text import noun
 from monitor.drift.judge import MIN_PHOTOS, Verdict
 from monitor.drift.windows import Window
-from monitor.formatting import number, share
+from monitor.formatting import many, number, share
 from monitor.views.discrepancies import Direction, Level
 from monitor.views.drift import DriftInBrief, SignalView, State, WindowView
 from monitor.views.overview import TimeRange
@@ -127,7 +128,7 @@ def _so_far(of: Level) -> str:
     """What flags have been worth."""
     if not of.checked:
         return ""
-    bins = "bin that was" if of.checked == 1 else "bins that were"
+    bins = noun(of.checked, "bin that was", "bins that were")
     wrong = number(of.inventory_wrong) if of.inventory_wrong else "none"
     return f" Of {number(of.checked)} flagged {bins} checked lately, the inventory was wrong in {wrong}."
 
@@ -173,7 +174,7 @@ def drift_status(of: DriftInBrief) -> tuple[str, str]:
 def estimate(of: WindowView) -> str:
     """A window's size, and estimated accuracy beside agreement."""
     return (
-        f"{number(of.photos)} photos of different bins: estimated accuracy {share(of.estimated, of.photos)}, agreement"
+        f"{many(of.photos, 'photo')} of different bins: estimated accuracy {share(of.estimated, of.photos)}, agreement"
         f" {share(of.agreement, of.compared)} of {number(of.compared)} compared."
     )
 
@@ -182,7 +183,7 @@ def distance(of: SignalView) -> str:
     """The figures behind a verdict."""
     if of.distance is None or of.threshold is None:
         if of.verdict is Verdict.NOT_ENOUGH_PHOTOS:
-            return f"{number(of.photos)} photos; judged from {MIN_PHOTOS} on."
+            return f"{many(of.photos, 'photo')}; judged from {MIN_PHOTOS} on."
         if of.verdict is Verdict.SMALL_REFERENCE:
             return f"The bundle's reference is of fewer than {ENOUGH} bins."
         return "The model's bundle does not say what this used to be."

@@ -10,6 +10,7 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from binwatch.text import noun
 from monitor import formatting
 from monitor.access.proxies import root_of
 from monitor.pages import sentences
@@ -33,6 +34,8 @@ def _environment() -> Environment:
         "share": formatting.share,
         "items": formatting.items,
         "number": formatting.number,
+        "many": formatting.many,
+        "noun": noun,
         "moment": formatting.moment,
         "minute": formatting.minute,
         "ago": formatting.ago,

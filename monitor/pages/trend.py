@@ -6,7 +6,7 @@ from datetime import datetime
 
 from monitor.charts.axes import Span
 from monitor.charts.timeline import Point, Timeline, timeline
-from monitor.formatting import moment, number, share
+from monitor.formatting import many, moment, number, share
 from monitor.summary import wilson
 from monitor.views.overview import TimeBucket, Trend
 
@@ -54,7 +54,7 @@ def _estimated(bucket: TimeBucket) -> Point:
         bounds.low if bounds else None,
         bounds.high if bounds else None,
         f"{moment(bucket.start)}: estimated accuracy {share(bucket.estimated, bucket.photos)} of"
-        f" {number(bucket.photos)} photos",
+        f" {many(bucket.photos, 'photo')}",
     )
 
 

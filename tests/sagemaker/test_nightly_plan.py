@@ -36,7 +36,7 @@ def test_the_next_estimate_goes_by_what_was_measured(settings: Settings) -> None
     assert cost.photos_per_second(settings, other) == 20.0
     words = cost.estimate(settings, sent=180_000, kept=5, rate=50.0)
     assert words == (
-        "180000 photos for SageMaker, 5 for local workers; about 1.00 hours of ml.m5.xlarge, 0.23 at 0.23 an hour,"
+        "180,000 photos for SageMaker, 5 for local workers; about 1.00 hours of ml.m5.xlarge, 0.23 at 0.23 an hour,"
         " if it counts 50.0 photos/s"
     )
 

@@ -111,7 +111,7 @@ def test_a_number_per_class(source: Path, tmp_path: Path, capsys: pytest.Capture
     run_cli("prepare", "--from", source, "--out", tmp_path / "data", "--per-class", 5)
     photos = Counter(min(int(row["label"]), 6) for row in manifest(tmp_path / "data").values())
     assert photos == {0: 4, 1: 5, 2: 5, 3: 4, 4: 4, 5: 4, 6: 5}
-    assert "not found: 1 photos of 0 items" in capsys.readouterr().err
+    assert "not found: 1 photo of 0 items" in capsys.readouterr().err
 
 
 def test_a_list_balanced(source: Path, tmp_path: Path) -> None:
@@ -259,7 +259,7 @@ def test_the_same_photo_under_several_keys_is_in_one_split_and_reported(source: 
     assert {rows[key]["bin_group"] for key in neighbours} == {"00001"}
     assert len(rows) == 48
     report = (out / "report.md").read_text(encoding="utf-8")
-    assert "1 photos are there more than once, under 7 keys (copies.csv)" in report
+    assert "1 photo is there more than once, under 7 keys (copies.csv)" in report
     assert "**Of 1 of them the labels contradict each other: at most one can be right.**" in report
     assert "- 00001: 1, 00008: 4, 00015: 1, 00022: 0, 00029: 2" in report
     with (out / "copies.csv").open(encoding="utf-8", newline="") as file:

@@ -169,7 +169,7 @@ def test_waiting_for_photos_is_data_bound() -> None:
 
 def test_more_readers_are_advised_only_if_they_were_faster() -> None:
     said = verdict(made_up(readers={2: 52.0, 4: 100.0, 8: 190.0}))
-    assert "8 readers instead of 4 read 190 photos/s alone: try --set train.readers=8" in said
+    assert "8 readers instead of 4: 190 photos/s alone; try --set train.readers=8" in said
     said = verdict(made_up(readers={2: 52.0, 4: 100.0, 8: 190.0}, wait=0.02))
     assert not any("train.readers" in sentence for sentence in said)
 

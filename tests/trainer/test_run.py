@@ -252,7 +252,7 @@ def test_a_run_that_is_done_is_not_begun_again(
 ) -> None:
     monkeypatch.setattr(PhotoSet, "decode", lambda *_: pytest.fail("a photo was decoded"))
     run_cli("fit", "--out", fitted, "--resume")
-    assert "all 2 epochs are done; --epochs continues to more" in capsys.readouterr().err
+    assert "2 epochs are done already; --epochs continues to more" in capsys.readouterr().err
 
 
 def test_nothing_to_resume(tmp_path: Path, cli_error: Callable[..., str]) -> None:

@@ -155,11 +155,11 @@ def test_put_says_what_it_leaves(
 
     status, said, _ = put()
     left = "not uploaded: 1 with an ending of neither photos nor metadata ('bins/notes.txt')"
-    assert (status, said) == (0, f"2 photos and 1 metadata files are in s3://{s3.bucket}/; {left}\n")
+    assert (status, said) == (0, f"2 photos and 1 metadata file are in s3://{s3.bucket}/; {left}\n")
     Path(os.fsdecode(bytes(folder) + b"/caf\xe9.jpg")).write_bytes(PHOTO)
     status, _, error = put()
     assert status == 1
-    assert error.startswith("error: 2 photos and 1 metadata files are in")
+    assert error.startswith("error: 2 photos and 1 metadata file are in")
     assert "1 with a name that is not UTF-8 ('bins/caf\\udce9.jpg')" in error
     keys = [one.key for one in Objects(settings).list(s3.bucket)]
     assert keys == ["bins/a.jpg", "bins/a.json", "bins/b.jfif"]

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from binwatch.bundle import Bundle, Precision
 from binwatch.console import remark
+from binwatch.text import many
 from trainer.cli.options import Every, Index, Photos
 from trainer.cli.paths import data_changes
 from trainer.data.split import Split
@@ -71,11 +72,16 @@ def calibrate(
     parts = tuple(CardPart) if only is None else (only,)
     card = update(bundle, photos, index, parts, Display(), split=split, every=every)
     if card.calibration and CardPart.CALIBRATION in parts:
-        remark(f"{bundle}: calibrated with {card.calibration.photos} photos ({described(card.calibration)})")
+        remark(f"{bundle}: calibrated with {many(card.calibration.photos, 'photo')} ({described(card.calibration)})")
     if card.reference and CardPart.REFERENCE in parts:
         found = card.reference
         remark(
-            " ".join([f"{bundle}: reference of {found.photos} photos of {found.groups} bins.", *small_reference(found)])
+            " ".join(
+                [
+                    f"{bundle}: reference of {many(found.photos, 'photo')} of {many(found.groups or 0, 'bin')}.",
+                    *small_reference(found),
+                ]
+            )
         )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from binwatch.counts import EVERY, class_of, names_of
+from binwatch.text import many
 from trainer.config import DataConfig
 from trainer.data import index
 from trainer.data.dataset import DataSet, PhotoSet, load_dataset, load_photos
@@ -84,13 +85,19 @@ def _named(same: Sequence[Row]) -> str:
     return ", ".join(f"{row.key}: {row.label}" for row in same[:COPIES_NAMED])
 
 
+_SHOW = (
+    "validation or test photo shows such a quantity, and counts",
+    "validation and test photos show such quantities, and count",
+)
+
+
 def warn_of_absent_classes(config: DataConfig, data: DataSet, display: Display) -> None:
     """What no training photo shows is not learned. The Udacity capstone's list has no empty bins, for example."""
     absent = [index for index in EVERY if index not in data.classes]
     if not absent:
         return
     held_out = sum(int(np.isin(data[split].labels, absent).sum()) for split in (Split.VALIDATION, Split.TEST))
-    wrong = f"; {held_out:,} validation and test photos show such quantities, and count as wrong" if held_out else ""
+    wrong = f"; {many(held_out, *_SHOW)} as wrong" if held_out else ""
     display.warn(
         f"{config.labels}: no training photo shows {names_of(absent)} items: the model will never answer"
         f" that, whatever a photo shows{wrong}; add photos that show it: `prepare --per-class N` brings N of each"

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from binwatch.cores import cores
+from binwatch.text import many
 from trainer.config import TrainConfig
 from trainer.display import Display
 from trainer.distributed.context import SINGLE_PROCESS, DistributedContext
@@ -60,7 +61,9 @@ def _choose_gpu(device: str, context: DistributedContext) -> None:
             raise ConfigError(f"train.device={device}: with several processes say cuda; each takes a GPU of its own")
         wanted = context.local_rank
     if wanted is not None and wanted >= found:
-        raise ConfigError(f"train.device={device}: this machine has {found} GPUs, and GPU {wanted} is not among them")
+        raise ConfigError(
+            f"train.device={device}: this machine has {many(found, 'GPU')}, and GPU {wanted} is not among them"
+        )
     torch.cuda.set_device(wanted or 0)
 
 
@@ -74,7 +77,7 @@ def hardware(config: TrainConfig) -> str:
     """What the training ran on, in words, for the model's card."""
     if torch.device(config.device).type == "cuda":
         return f"{torch.cuda.get_device_name(config.device)}, {_cpu()}"
-    return f"{_cpu()}, {torch.get_num_threads()} threads, no GPU"
+    return f"{_cpu()}, {many(torch.get_num_threads(), 'thread')}, no GPU"
 
 
 def _cpu() -> str:

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from binwatch.bundle import CARD, Bundle, Metrics, Precision, QuantityErrors
 from binwatch.counts import EVERY, MORE, in_classes, names_of
+from binwatch.text import noun
 from trainer.config import DataConfig, TrainConfig
 from trainer.data import folders
 from trainer.data.dataset import DataSet, PhotoSet
@@ -63,7 +64,8 @@ class Evaluation:
         if not never:
             return ""
         photos = int(np.isin(self.photos.labels, never).sum())
-        return f"The model never answers {names_of(never)}; {photos:,} of these photos show that, and count as wrong."
+        count = noun(photos, "shows that, and counts", "show that, and count")
+        return f"The model never answers {names_of(never)}; {photos:,} of these photos {count} as wrong."
 
     @property
     def main(self) -> Metrics:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from binwatch.bundle import Estimate, Metrics
 from binwatch.counts import CLASSES, MORE, error_of
+from binwatch.text import many
 from trainer.disk import write_whole
 from trainer.evaluation.evaluate import Evaluation, Probabilities
 from trainer.evaluation.metrics import ECE_BINS, Ints, challenge_counts, counts_of
@@ -134,7 +135,8 @@ def _diagram(bins: list[ReliabilityBin]) -> str:
     dots = "".join(
         f'<circle cx="{SIDE * each.confidence:.1f}" cy="{SIDE * (1 - each.accuracy):.1f}"'
         f' r="{3 + 11 * (each.photos / most) ** 0.5:.1f}" fill="rgb(37 99 235 / 0.6)">'
-        f"<title>{each.photos} photos: confidence {each.confidence:.0%}, right {each.accuracy:.0%}</title></circle>"
+        f"<title>{many(each.photos, 'photo')}: confidence {each.confidence:.0%}, right"
+        f" {each.accuracy:.0%}</title></circle>"
         for each in bins
     )
     return (

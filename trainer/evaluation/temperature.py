@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from binwatch.counts import CLASSES, MORE, in_classes
+from binwatch.text import many
 
 Floats = npt.NDArray[np.floating]
 
@@ -104,6 +105,6 @@ def calibration_note(temperature: float, photos: int) -> list[str]:
     if photos >= FEW:
         return []
     return [
-        f"The temperature {temperature:.2f} was fitted to {photos} validation photos, and held near 1: with fewer than"
-        f" {FEW}, probabilities may be too sure or not sure enough."
+        f"The temperature {temperature:.2f} was fitted to {many(photos, 'validation photo')}, and held near 1: with"
+        f" fewer than {FEW}, probabilities may be too sure or not sure enough."
     ]

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from binwatch.bundle import Precision
 from binwatch.counts import in_classes
+from binwatch.text import many
 from trainer.errors import ExportError
 from trainer.evaluation.onnx_model import OnnxModel
 
@@ -48,7 +49,9 @@ def check_outputs(file: Path, precision: Precision, found: Floats, wanted: Float
     """Compare a distribution (photos, quantities) with the trained network's. Raises ExportError beyond tolerance."""
     broken = int((~np.isfinite(found).all(axis=1)).sum())
     if broken:
-        raise ExportError(f"{file.name}: gives no number for {broken} of {len(found)} photos; {ADVICE[precision]}")
+        raise ExportError(
+            f"{file.name}: gives no number for {broken} of {many(len(found), 'photo')}; {ADVICE[precision]}"
+        )
     if not np.allclose(found.sum(axis=1), 1, atol=1e-3):
         raise ExportError(f"{file.name}: probabilities do not sum to 1")
     distance = np.abs(found - wanted)

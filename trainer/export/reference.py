@@ -9,6 +9,7 @@ import numpy as np
 from binwatch.bundle import Reference
 from binwatch.photo_stats import PhotoStats, photo_stats
 from binwatch.reference import ENOUGH, Observed, Signal, independent, make_reference
+from binwatch.text import many
 from trainer.evaluation.onnx_model import chunks
 from trainer.export.answers import Answers, Floats
 
@@ -37,7 +38,7 @@ def small_reference(reference: Reference) -> list[str]:
     bins = independent(reference)
     if bins >= ENOUGH:
         return []
-    return [f"The drift reference is of {bins} bins: drift is judged with {ENOUGH} or more."]
+    return [f"The drift reference is of {many(bins, 'bin')}: drift is judged with {ENOUGH} or more."]
 
 
 def _properties(stats: list[PhotoStats], *, are_copies: bool) -> Iterator[tuple[Signal, Floats]]:

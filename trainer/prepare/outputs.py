@@ -13,6 +13,7 @@ from binwatch.counts import CLASSES, class_of
 from binwatch.errors import shown
 from binwatch.numbers import whole
 from binwatch.spreadsheets import CsvWriter, original
+from binwatch.text import many
 from trainer.data.split import Split
 from trainer.disk import write_whole
 from trainer.errors import DataError
@@ -106,10 +107,10 @@ def text(report: Report) -> str:
         "",
         f"- source: {report.source}",
         f"- photos: {len(entries):,}{f', squashed to {report.size}×{report.size}' if report.size else ''}",
-        f"- bin groups: {len(groups):,}; the largest has {max(groups.values())} photos",
+        f"- bin groups: {len(groups):,}; the largest has {many(max(groups.values()), 'photo')}",
         f"- labels from audits: {len(audits):,}; the others are what the inventory expects",
         f"- left out: {len(report.left_out):,} (left-out.csv)",
-        *(f"- not found: {missing:,} photos of {label} items" for label, missing in report.short.items()),
+        *(f"- not found: {many(missing, 'photo')} of {label} items" for label, missing in report.short.items()),
         "",
         "| label | train | validation | test |",
         "| --- | --- | --- | --- |",
@@ -135,7 +136,11 @@ def _about_copies(entries: list[Entry]) -> list[str]:
     copies, bad = same(entries), contradictory(entries)
     if not copies:
         return []
-    lines = ["", f"{len(copies):,} photos are there more than once, under {sum(map(len, copies)):,} keys (copies.csv)."]
+    lines = [
+        "",
+        f"{many(len(copies), 'photo is', 'photos are')} there more than once, under"
+        f" {sum(map(len, copies)):,} keys (copies.csv).",
+    ]
     lines[1] += " Copies are in one bin group, and so in one split."
     if bad:
         lines += ["", f"**Of {len(bad):,} of them the labels contradict each other: at most one can be right.**", ""]

@@ -14,6 +14,7 @@ from binwatch.counts import CLASSES, class_of
 from binwatch.errors import ObjectsError
 from binwatch.image import ImageLimits
 from binwatch.settings import Settings
+from binwatch.text import many
 from trainer.data.read_ahead import read_ahead
 from trainer.data.source import PREPARED
 from trainer.data.split import Split, split_of
@@ -71,7 +72,9 @@ class Preparation:
             for found in self._fetch_photos(self._known(old), {key: entry.sha256 for key, entry in old.items()}):
                 hashes[found.key] = found.sha256
         except (ObjectsError, DiskError, PrepareError) as error:
-            here = f"{len(hashes):,} photos are in {self._folder}" if hashes else "nothing was fetched"
+            here = "nothing was fetched"
+            if hashes:
+                here = f"{many(len(hashes), 'photo is', 'photos are')} in {self._folder}"
             raise PrepareError(f"{error}; {here}: the same command continues") from error
         return self._write(hashes, {key: entry.group for key, entry in old.items()})
 
@@ -215,4 +218,4 @@ def _check_room(folder: Path, photos: int, size: int) -> None:
     missing = max(photos - sum(1 for _ in (folder / PHOTOS).iterdir()), 0)
     each = size * size * 0.4 if size else BYTES_PER_PHOTO
     advice = "make room, choose another --out, or keep them smaller with --size 224"
-    check_room(folder, missing * each, f"{missing:,} photos", advice)
+    check_room(folder, missing * each, many(missing, "photo"), advice)

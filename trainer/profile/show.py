@@ -11,6 +11,7 @@ from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
+from binwatch.text import many
 from trainer.data.split import Split
 from trainer.disk import write_whole
 from trainer.profile.measure import Profile
@@ -34,7 +35,9 @@ def stages(found: Profile) -> Table:
     """Where the time of a step goes."""
     photos = found.config["train.batch_size"] * found.config["train.accumulate"] * found.config["processes"]
     awaited = ", each stage awaited" if found.machine.gpu else ""
-    table = _table(f"a step of {photos} photos (mean of {found.steps} steps{awaited})", "", "ms", "share")
+    table = _table(
+        f"a step of {many(photos, 'photo')} (mean of {many(found.steps, 'step')}{awaited})", "", "ms", "share"
+    )
     total = sum(found.stages.values())
     for stage, seconds in _seen(found).items():
         table.add_row(stage, f"{1000 * seconds:,.1f}", f"{seconds / total:.1%}")
@@ -50,7 +53,7 @@ def speeds(found: Profile) -> Table:
     what = "photos" if found.features is None else "features"
     for readers, speed in sorted(found.readers.items()):
         own = " (as configured)" if readers == found.config["train.readers"] else ""
-        threads = f"{readers} {'thread' if readers == 1 else 'threads'}{own}"
+        threads = f"{many(readers, 'thread')}{own}"
         table.add_row(f"reading {what} alone, {threads}", f"{speed:,.1f}")
     if found.features is not None:
         table.add_row("features of frozen layers, computed once", f"{found.features:,.1f}")

@@ -12,6 +12,7 @@ import typer
 
 from binwatch.console import progress_console
 from binwatch.settings import load_settings
+from binwatch.text import many
 from trainer.config import assignment
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def train(
         done = jobs.wait(ask, "TrainingJobStatus", lambda state: _say(f"training job {name}: {state}"))
     _say(f"model: {done['ModelArtifacts']['S3ModelArtifacts']}")
     if "BillableTimeInSeconds" in done:
-        _say(f"billed: {done['BillableTimeInSeconds'] * options.job.instances:,} machine seconds")
+        _say(f"billed: {many(done['BillableTimeInSeconds'] * options.job.instances, 'machine second')}")
 
 
 @app.command()
@@ -80,7 +81,7 @@ def tune(
         aws, "create_hyper_parameter_tuning_job", f"tuning job {name}",
         {"HyperParameterTuningJobName": name, **jobs.tuning_request(options, data, weights)},
     )  # fmt: skip
-    _say(f"tuning job {name}: {options.tuning.trials} training jobs, {options.tuning.parallel} at a time")
+    _say(f"tuning job {name}: {many(options.tuning.trials, 'training job')}, {options.tuning.parallel} at a time")
     if not wait:
         return
     ask = jobs.describe(
@@ -120,7 +121,7 @@ def pipeline(
         print(json.dumps(found, indent=2))
         return
     pipeline.upsert(aws, name, options, found)
-    _say(f"pipeline {name}: {len(found['Steps'])} steps")
+    _say(f"pipeline {name}: {many(len(found['Steps']), 'step')}")
     if not start:
         return
     arn = jobs.create(aws, "start_pipeline_execution", f"pipeline {name}", {"PipelineName": name})[

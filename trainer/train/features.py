@@ -19,6 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from binwatch.text import many
 from trainer.config import AugmentConfig, TrainConfig
 from trainer.data.dataset import PhotoSet
 from trainer.data.loader import BaseLoader, Batch, Inputs, LoaderOptions
@@ -92,7 +93,7 @@ class FeatureCache:
         missing = [view for view, file in enumerate(files) if not file.exists()]
         blank = torch.zeros(1, photos.size, photos.size, 3, dtype=torch.uint8, device=self._train.device)
         row = _rows(extractor, blank)[0]
-        what = f"{extractor.name} of {len(photos):,} photos in {len(missing)} views"
+        what = f"{extractor.name} of {many(len(photos), 'photo')} in {many(len(missing), 'view')}"
         check_room(self._folder, row.nbytes * len(photos) * len(missing), what, ADVICE)
         for view in missing:
             partial = files[view].with_suffix(".partial")

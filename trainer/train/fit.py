@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from binwatch.counts import names_of
+from binwatch.text import many
 from trainer.config import Config, ModelConfig
 from trainer.data import index, source
 from trainer.data.augment import augments_on_device
@@ -65,7 +66,7 @@ def fit(
     if saved:
         restore_best(saved, folder, display, context)
     if saved and saved.epoch >= config.train.epochs:  # known without a look at any photo
-        display.say(f"all {saved.epoch} epochs are done; --epochs continues to more")
+        display.say(f"{many(saved.epoch, 'epoch is', 'epochs are')} done already; --epochs continues to more")
         _draw(saved.history, folder, context)
         return folder / BEST
     config = config.model_copy(update={"train": devices.chosen(config.train, display, context)})
@@ -239,7 +240,8 @@ def _loaders(
     train, validation = data[Split.TRAIN], data[Split.VALIDATION]
     if len(train) < FEWEST * context.world_size:
         raise DataError(
-            f"{config.data.labels}: {len(train)} training photos are too few for {context.world_size} processes"
+            f"{config.data.labels}: {many(len(train), 'training photo is', 'training photos are')} too few for"
+            f" {many(context.world_size, 'process', 'processes')}"
         )
     own = validation.share(context)
     options = config.train

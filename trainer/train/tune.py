@@ -22,6 +22,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from binwatch.cores import cores
 from binwatch.spreadsheets import CsvWriter
+from binwatch.text import many
 from trainer.config import Config, read
 from trainer.data.dataset import present_photos
 from trainer.disk import write_whole
@@ -185,7 +186,9 @@ def _in_turn(tuning: Tuning, trials: int, display: Display) -> Iterator[None]:
 
 def _spread(tuning: Tuning, trials: int, display: Display) -> Iterator[None]:
     """Trials in processes of their own, which share the cores. Without bars: they would write over each other's."""
-    display.say(f"{trials} trials, {tuning.jobs} at a time; {tuning.folder}/trial-N/epochs.csv shows how far each is")
+    display.say(
+        f"{many(trials, 'trial')}, {tuning.jobs} at a time; {tuning.folder}/trial-N/epochs.csv shows how far each is"
+    )
     threads = max(cores() // tuning.jobs, 1)
     pool = ProcessPoolExecutor(
         tuning.jobs, get_context("spawn"), initializer=torch.set_num_threads, initargs=(threads,)

@@ -21,7 +21,7 @@ from binwatch.documents.formats import load_format, write
 from binwatch.inventory.reading import InventoryQuantity
 from binwatch.records.store import Store
 from binwatch.settings import Settings
-from binwatch.text import visible
+from binwatch.text import many, noun, visible
 from worker.check.count import Counting, start
 from worker.check.document import Pictures, sheets
 from worker.check.findings import Findings, find
@@ -97,36 +97,36 @@ def _summary(done: CheckResult, wanted: Wanted, folder: ScannedFolder, settings:
     failed = sum(one.bin is not None for one in found.failed)
     several = sum(number > 1 for number in found.photos_of.values())
     lines = [
-        f"{_many(photos, 'photo')} in {_shown(folder.path)}: {done.counted:,} counted now with model {card.version},"
+        f"{many(photos, 'photo')} in {_shown(folder.path)}: {done.counted:,} counted now with model {card.version},"
         f" {photos - done.counted - failed:,} before and kept in {_shown(wanted.records)}"
     ]
     others = len(found.failed) - found.failed_photos
     left = ((found.failed_photos, "photo", "counted"), (others, "other file", "looked at"))
-    said = [f"{_many(number, what)} not {done_to}" for number, what, done_to in left if number]
+    said = [f"{many(number, what)} not {done_to}" for number, what, done_to in left if number]
     if said:
         lines.append(f"{', '.join(said)}: 'Failed' says what to do")
     if found.unexpected:
-        bins = "a bin" if len(found.unexpected) == 1 else "bins"
+        bins = noun(len(found.unexpected), "a bin", "bins")
         lines.append(
-            f"{_many(len(found.unexpected), 'photo')} of {bins} that the inventory file does not have"
+            f"{many(len(found.unexpected), 'photo')} of {bins} that the inventory file does not have"
             f" ({_first([photo.key for photo, _ in found.unexpected])}); if the names are not those of bins, see"
             " --bin-pattern and --bin-list"
         )
     if found.without_photo:
-        lines.append(f"{_many(len(found.without_photo), 'bin')} of the inventory file without a photo")
+        lines.append(f"{many(len(found.without_photo), 'bin')} of the inventory file without a photo")
     if several:
-        lines.append(f"{_many(several, 'bin')} with several photos: each is compared by itself")
+        lines.append(f"{many(several, 'bin')} with several photos: each is compared by itself")
     errors = ""
     if wrong and "test" in card.metrics:
         right = card.metrics["test"].accuracy.value
         errors = f"; the model counts {right:.0%} of its test photos right, so many of these are its own errors"
-    lines.append(f"{_many(compared, 'photo')} compared: {compared - wrong:,} as expected, {wrong:,} not{errors}")
+    lines.append(f"{many(compared, 'photo')} compared: {compared - wrong:,} as expected, {wrong:,} not{errors}")
     if card.calibration is None:
         lines.append("the model has no calibration: bins are ranked by its probability of what is expected")
     else:
         lines.append(_stands_out(found.flagged, found.judged, settings))
         if found.judged < compared:
-            rest = _many(compared - found.judged, "photo")
+            rest = many(compared - found.judged, "photo")
             lines.append(f"{rest} not judged: the model never answers what is expected of the bin, so look yourself")
     return lines
 
@@ -134,12 +134,12 @@ def _summary(done: CheckResult, wanted: Wanted, folder: ScannedFolder, settings:
 def _stands_out(flagged: int, judged: int, settings: Settings) -> str:
     by_chance = settings.flag_level * judged
     at_most = f"about {by_chance:.0f}" if by_chance >= 1 else "fewer than 1"
-    chance = f"{at_most} would be by chance if all {_many(judged, 'record')} were correct"
+    chance = f"{at_most} would be by chance if all {many(judged, 'record')} were correct"
     odd = f"{_ODD[settings.flag_direction]} (p-value at most {settings.flag_level:g})"
     if not flagged:
         return f"no bin stands out: none has a p-value of at most {settings.flag_level:g}; {chance}"
     all_chance = ": these may all be chance" if flagged <= by_chance else ""
-    return f"look first at {_many(flagged, 'bin')}: {odd}; {chance}{all_chance}"
+    return f"look first at {many(flagged, 'bin')}: {odd}; {chance}{all_chance}"
 
 
 def _first(names: list[str]) -> str:
@@ -151,10 +151,6 @@ _ODD = {
     Suspicion.MISSING: "it looks as if items were missing",
     Suspicion.SURPLUS: "it looks as if there were more than expected",
 }
-
-
-def _many(number: int, what: str) -> str:
-    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
 _LEGEND = (
@@ -179,7 +175,7 @@ def _how_to_open(wanted: Wanted, left_over: int) -> list[str]:
     ]
     if left_over:
         lines.append(
-            f"its pages also show {_many(left_over, 'bin')} of earlier runs without a photo or a quantity now; to leave"
+            f"its pages also show {many(left_over, 'bin')} of earlier runs without a photo or a quantity now; to leave"
             " them out, name a new folder with --records"
         )
     return lines

@@ -12,7 +12,7 @@ from binwatch.errors import BinwatchError
 from binwatch.file_versions import file_version
 from binwatch.keys import ENDINGS, ObjectKind, Skipped, kind_of
 from binwatch.keys import skipped as why_skipped
-from binwatch.text import is_text
+from binwatch.text import is_text, many
 from worker.files import files_below, has_photo
 
 
@@ -50,7 +50,7 @@ def look_through(path: Path, own: Callable[[Path], bool], naming: BinNaming = BY
         if not own(file):
             _sort_in(folder, file.relative_to(path).as_posix(), file, naming)
     if not folder.photos:
-        others = f", only {len(folder.skipped):,} other files" if folder.skipped else ""
+        others = f", only {many(len(folder.skipped), 'other file')}" if folder.skipped else ""
         raise BinwatchError(f"{path}: no photos here ({ENDINGS}){others}; name the folder that the photos are in")
     return folder
 

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from binwatch.events import Created
+from binwatch.text import many
 from worker.brokers.base import EventMessage, EventQueue
 from worker.intake.grouping import Group, chunks
 from worker.intake.routing import route
@@ -91,7 +92,7 @@ class IntakeLoop:
             if self._group.since is not None:
                 self._hand_over()
         except Exception as error:
-            logger.warning("intake: %s; %d event messages will be redelivered", error, len(self._group.receipts))
+            logger.warning("intake: %s; to be redelivered: %s", error, many(len(self._group.receipts), "event message"))
             self._requeue(self._group.receipts, 0)
         with contextlib.suppress(Exception):  # there is nothing left to lose
             self._events.close()

@@ -8,6 +8,7 @@ import time
 from binwatch.console import remark
 from binwatch.objects import Objects
 from binwatch.settings import NightlyBackend, Settings
+from binwatch.text import many, noun
 from worker.counting import open_records
 from worker.nightly import cost
 from worker.nightly.folder import folder_of
@@ -38,9 +39,9 @@ def _by_workers(settings: Settings, prefix: str) -> None:
 
     version, grace = _version(settings), Grace(settings.reconcile_grace_s)
     progress = backfill_with_progress(settings, settings.bucket, prefix, _PATIENCE_S, grace, version)
-    failed = f", {progress.failed} failed" if progress.failed else ""
-    now = f"{progress.since - progress.failed} counted now by {version}{failed}"
-    remark(f"{progress.seen} photos: {now}, {progress.before} before")
+    failed = f", {progress.failed:,} failed" if progress.failed else ""
+    now = f"{progress.since - progress.failed:,} counted now by {version}{failed}"
+    remark(f"{many(progress.seen, 'photo')}: {now}, {progress.before:,} before")
     _show_young(grace)
 
 
@@ -52,7 +53,7 @@ def _send_all(settings: Settings, prefix: str) -> None:
     for page in photos(Objects(settings), open_records(settings), settings, scope, grace):
         sender.count(as_created(settings.bucket, page))
         sent += len(page)
-    remark(f"sent {sent} photos to the workers")
+    remark(f"sent {many(sent, 'photo')} to the workers")
     _show_young(grace)
 
 
@@ -109,7 +110,7 @@ def _show_plan(settings: Settings, backend: NightlyBackend, scope: Scope) -> Non
     for page in photos(objects, open_records(settings), settings, scope, grace):
         found += len(page)
         sent += sum(can_be_sent(photo, settings, folder) for photo in page)
-    print(f"{found} photos to count by {scope.model}; nothing was started")
+    print(f"{many(found, 'photo')} to count by {scope.model}; nothing was started")
     if backend is NightlyBackend.SAGEMAKER and found:
         rate = cost.photos_per_second(settings, Ledger(objects, settings).latest())
         print(cost.estimate(settings, sent=sent, kept=found - sent, rate=rate))
@@ -120,8 +121,8 @@ def _show_young(grace: Grace) -> None:
     """No photo may be missing from what a person is told."""
     if grace.young:
         remark(
-            f"{grace.young} more photos were stored in the last {grace.seconds:g} s and are left to their events"
-            " (BINWATCH_RECONCILE_GRACE_S)"
+            f"{many(grace.young, 'more photo was', 'more photos were')} stored in the last {grace.seconds:g} s and"
+            f" {noun(grace.young, 'is left to its event', 'are left to their events')} (BINWATCH_RECONCILE_GRACE_S)"
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from binwatch.settings import Settings
+from binwatch.text import many
 from worker.nightly.ledger import Run
 
 _HOUR = 3600
@@ -34,4 +35,5 @@ def in_words(settings: Settings, instance_seconds: float) -> str:
 def estimate(settings: Settings, *, sent: int, kept: int, rate: float) -> str:
     """What so many photos will cost at `rate` photos per second and instance, before a job is started."""
     spent = in_words(settings, sent / rate)
-    return f"{sent} photos for SageMaker, {kept} for local workers; about {spent}, if it counts {rate:.1f} photos/s"
+    who = f"{many(sent, 'photo')} for SageMaker, {kept:,} for local workers"
+    return f"{who}; about {spent}, if it counts {rate:.1f} photos/s"

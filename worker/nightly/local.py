@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from binwatch.errors import ObjectsError
 from binwatch.events import Created
 from binwatch.settings import Settings
+from binwatch.text import many
 from worker.counting import Counting
 
 logger = logging.getLogger(__name__)
@@ -51,4 +52,4 @@ class InProcess:
             logger.warning("nightly: %s; tried again", error)
         if not counting.fail_photos(outages):
             return
-        raise ObjectsError(f"{error}; {len(photos)} photos are left to the next run") from error
+        raise ObjectsError(f"{error}; {many(len(photos), 'photo is', 'photos are')} left to the next run") from error

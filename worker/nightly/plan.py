@@ -16,6 +16,7 @@ from binwatch.keys import ObjectKind, kind_of
 from binwatch.objects import Listed, Objects
 from binwatch.records.queries import unrecorded_photos
 from binwatch.settings import Settings
+from binwatch.text import many
 from worker.nightly.folder import Folder
 from worker.nightly.ledger import Part
 from worker.reconcile import Grace
@@ -89,7 +90,9 @@ def read_plan(objects: Objects, folder: Folder, part: Part) -> list[Listed]:
     data = objects.fetch(folder.bucket, folder.plan(part.number), max_bytes=_MAX_PLAN_BYTES).data
     planned = [_parse(line) for line in data.splitlines()]
     if len(planned) != part.photos:
-        raise BinwatchError(f"{folder.url(folder.plan(part.number))}: {len(planned)} photos instead of {part.photos}")
+        raise BinwatchError(
+            f"{folder.url(folder.plan(part.number))}: {many(len(planned), 'photo')} instead of {part.photos:,}"
+        )
     return planned
 
 

@@ -18,6 +18,7 @@ from binwatch.aws import QuotaError
 from binwatch.errors import BinwatchError
 from binwatch.objects import ObjectRefused, Objects
 from binwatch.settings import Settings
+from binwatch.text import many
 from worker.metrics import WorkerMetrics
 from worker.nightly import cost
 from worker.nightly.folder import Folder, folder_of, work_prefix
@@ -145,7 +146,7 @@ class Nightly:
                 raise
             logger.info("nightly: %s; waiting for %s", error, ", ".join(job.name for job in running))
         else:
-            logger.info("nightly: %s started for %d photos", name, part.photos)
+            logger.info("nightly: %s started for %s", name, many(part.photos, "photo"))
 
     def _is_overdue(self, state: JobState) -> bool:
         age = datetime.now(UTC) - (state.started or state.created)
@@ -180,7 +181,7 @@ class Nightly:
             raise ValueError(f"run {run.number} has not ended")
         bad = [f"{job.name} {job.status} ({job.reason})" for job in run.outcome.jobs if job.status != "Completed"]
         failed = f" ({run.outcome.failed} failed)" if run.outcome.failed else ""
-        words = f"{run.outcome.recorded} photos recorded{failed}, {run.outcome.local} by local workers"
+        words = f"{many(run.outcome.recorded, 'photo')} recorded{failed}, {run.outcome.local:,} by local workers"
         spent = cost.in_words(self._settings, run.outcome.instance_seconds)
         return "; ".join([words, f"cost: {spent}", *bad])
 

@@ -11,6 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from binwatch.errors import BinwatchError, SettingsError
 from binwatch.settings import NightlyBackend, Settings
+from binwatch.text import many
 from worker.brokers.base import TASK_VISIBILITY_S
 from worker.counting import Counting
 from worker.nightly.ledger import Ledger, Run
@@ -96,7 +97,7 @@ class StartNightly(_NightlyTask):
         sent = send_unrecorded(
             self._counting.objects, self._counting.database, self._settings, self._sender, model=version
         )
-        logger.info("nightly: sent %d photos that %s has no record of", sent.objects, version)
+        logger.info("nightly: sent %s that %s has no record of", many(sent.objects, "photo"), version)
 
 
 class PollNightly(_NightlyTask):

@@ -18,6 +18,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from binwatch.errors import ObjectsError
 from binwatch.settings import TRANSFORM_MB, Settings, TransformEnvironment
+from binwatch.text import many
 from binwatch.web.requests import Receive, Scope, Send
 from worker.metrics import WorkerMetrics
 from worker.pipeline import EngineBroken
@@ -147,7 +148,9 @@ class App:
             raise Refused(406, f"Accept: {headers['accept']}: only {offered} can be had")
         if self._in_hand >= self.most:
             self._metrics.refused_requests.inc()
-            raise Refused(503, f"{self._in_hand} requests are in hand already; try again", retry_after_s=1)
+            raise Refused(
+                503, f"{many(self._in_hand, 'request is', 'requests are')} in hand already; try again", retry_after_s=1
+            )
         self._in_hand += 1
         try:
             with self._bodies.share() as share:
