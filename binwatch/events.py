@@ -1,9 +1,9 @@
 """S3 event messages → which objects were created. One parser for every dialect.
 
-AWS, moto, versitygw and Ceph send `Records`; SNS wraps a message in another; EventBridge has its own form. They differ
-in whether keys are URL-encoded, in names and in what they leave out. Sources: AWS' notification-content-structure page
-(AWS, EventBridge), moto 5.2's s3/notifications.py, versitygw's s3event/event.go, Ceph's doc/radosgw/notifications.rst
-and src/rgw/rgw_pubsub.cc.
+AWS, moto, versitygw, Ceph and MinIO send `Records`; SNS wraps a message in another; EventBridge has its own form. They
+differ in whether keys are URL-encoded, in names and in what they leave out. Sources: AWS' page on the content and
+structure of notifications (AWS, EventBridge), moto 5.2's s3/notifications.py, versitygw's s3event/event.go, Ceph's
+doc/radosgw/notifications.rst and src/rgw/rgw_pubsub.cc, MinIO's cmd/event-notification.go.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from urllib.parse import unquote_plus
 
 from binwatch.errors import EventError
 from binwatch.keys import has_dot_segments
+from binwatch.text import many
 
 MAX_BODY_BYTES = 2**20
 """S3's own events have at most 64 KiB, SQS messages at most 1 MiB. A larger body is no event."""
@@ -38,6 +39,8 @@ class Dialect(StrEnum):
     """Keys are already decoded: decoding again would corrupt `+` and `%`. They may be longer ways to the same file."""
     CEPH = "ceph"
     """Keys are not encoded. In older releases, names of events begin with `s3:`."""
+    MINIO = "minio"
+    """Keys are form-encoded. Names of events begin with `s3:`."""
     EVENTBRIDGE = "eventbridge"
     """Keys are not encoded."""
     TEST = "test"
@@ -73,7 +76,7 @@ _VERSITYGW = "s3:"
 """versitygw keeps this prefix, which AWS and moto strip from the event's name."""
 
 
-_AWS, _CEPH = "aws:s3", "ceph:s3"
+_AWS, _CEPH, _MINIO = "aws:s3", "ceph:s3", "minio:s3"
 """Who sends events, as they name themselves; versitygw calls itself AWS."""
 
 
@@ -110,8 +113,10 @@ def _json(body: bytes | str) -> Any:
 
 
 def _dialect_of(records: list[Any]) -> Dialect:
-    if any(isinstance(record, dict) and record.get("eventSource") == _CEPH for record in records):
-        return Dialect.CEPH
+    sources = [record.get("eventSource") for record in records if isinstance(record, dict)]
+    for source, dialect in ((_CEPH, Dialect.CEPH), (_MINIO, Dialect.MINIO)):
+        if source in sources:
+            return dialect
     names = (record.get("eventName") for record in records if isinstance(record, dict))
     is_versitygw = any(isinstance(name, str) and name.startswith(_VERSITYGW) for name in names)
     return Dialect.VERSITYGW if is_versitygw else Dialect.S3
@@ -135,7 +140,9 @@ def _gather(dialect: Dialect, records: list[Any]) -> Message:
         else:
             message.created.append(created)
     if unnamed:
-        message.malformed.append(f"and {unnamed:,} more records that are no S3 events")
+        message.malformed.append(
+            f"and {many(unnamed, 'more record that is no S3 event', 'more records that are no S3 events')}"
+        )
     if not message.created and not message.ignored:
         raise EventError(f"no record is an S3 event: {'; '.join(message.malformed[:3])}")
     return message
@@ -145,15 +152,17 @@ def _record(record: object) -> tuple[str, Created | None]:
     sent = _name(record, "eventName")
     name = sent.removeprefix(_VERSITYGW)
     source = _text(record, "eventSource")
-    if source not in (_AWS, _CEPH):
-        raise _Malformed(f"eventSource is {source[:40]!r}, neither {_AWS!r} nor {_CEPH!r}")
+    if source not in (_AWS, _CEPH, _MINIO):
+        raise _Malformed(f"eventSource is {source[:40]!r}, none of {_AWS}, {_CEPH}, {_MINIO}")
     if not name.startswith(_ANNOUNCING):
         return name, None
     data = _object(record, "s3")
     bucket, stored = _text(_object(data, "bucket"), "name"), _object(data, "object")
     key = _text(stored, "key")
-    if source == _AWS:
-        key = _decoded(key) if sent == name else _as_listed(key)
+    if source == _MINIO or (source == _AWS and sent == name):
+        key = _decoded(key)
+    elif source == _AWS:
+        key = _as_listed(key)
     return name, _created(bucket, key, _time(record, "eventTime"), stored.get("eTag"))
 
 
