@@ -1,0 +1,65 @@
+"""How many SQL statements a write costs, on both databases. Each is a round trip while locks are held."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, event
+
+from binwatch.records.audits import add_audit
+from binwatch.records.store import Store
+from tests.binwatch.test_current import CALIBRATION, count, expect
+
+GROUP = [f"{number:02}" for number in range(16)]
+"""Bins of a group's photos."""
+Cost = Callable[[Callable[[], object]], int]
+
+
+@pytest.fixture
+def cost(records_engine: Engine) -> Cost:
+    """Counts the statements of a write, the one that starts its transaction included; executemany is one."""
+
+    def counted(write: Callable[[], object]) -> int:
+        seen: list[str] = []
+
+        def note(_: Any, __: Any, statement: str, *___: Any) -> None:
+            seen.append(statement)
+
+        event.listen(records_engine, "before_cursor_execute", note)
+        try:
+            write()
+        finally:
+            event.remove(records_engine, "before_cursor_execute", note)
+        print(f"{len(seen)} statements:", *seen, sep="\n\n")
+        return len(seen)
+
+    return counted
+
+
+@pytest.fixture
+def store(records_engine: Engine) -> Store:
+    """A store that has read the model's calibration."""
+    store = Store(records_engine)
+    store.use_model("v1", CALIBRATION)
+    store.add_counts([count("another bin", 2)])
+    store.add_expectations([expect("another bin", 2)])
+    return store
+
+
+def test_statements_of_each_write(records_engine: Engine, store: Store, cost: Cost) -> None:
+    photos, quantities = store.add_counts, store.add_expectations
+    writes: list[tuple[str, Callable[[], object], int]] = [
+        ("first photos of 16 bins", partial(photos, [count(name, 2) for name in GROUP]), 13),
+        ("first quantity of a bin with a photo", partial(quantities, [expect("00", 3)]), 20),
+        ("first quantities of 15 bins", partial(quantities, [expect(name, 3) for name in GROUP[1:]]), 20),
+        ("the same quantity, a night later", partial(quantities, [expect("00", 3, minutes=1)]), 12),
+        ("another quantity", partial(quantities, [expect("00", 4, minutes=2)]), 17),
+        ("next photos of 16 bins", partial(photos, [count(name, 2, minutes=5) for name in GROUP]), 19),
+        ("next photo of one bin", partial(photos, [count("00", 2, minutes=6)]), 19),
+        ("a photo that was counted already", partial(photos, [count("00", 2, minutes=6)]), 12),
+        ("an audit", partial(add_audit, records_engine, "bins", "00", 3), 10),
+    ]
+    assert {what: cost(write) for what, write, _ in writes} == {what: number for what, _, number in writes}
