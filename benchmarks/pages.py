@@ -90,11 +90,10 @@ TOTALS = (
     "INSERT INTO photo_totals SELECT model_version, '', count(*), now() FROM counts GROUP BY model_version",
     "INSERT INTO expectation_totals SELECT '', count(*), now() FROM expectations",
     "INSERT INTO bin_totals SELECT photo_state, quantity_state, count(*), now() FROM bins GROUP BY 1, 2",
-    """INSERT INTO comparison_totals SELECT model_version, expected, outcome, count(*),
-        count(*) FILTER (WHERE abs(error) <= 1), sum(abs(error)), sum(error * error), now()
-        FROM comparisons GROUP BY model_version, expected, outcome""",
-    """INSERT INTO audit_totals SELECT 'inventory', '', quantity, 'exact', count(*), count(*), 0, 0, now() FROM audits
-        GROUP BY quantity""",
+    """INSERT INTO confusion_totals SELECT 'inventory', model_version, least(expected, 6), predicted, count(*), now()
+        FROM comparisons GROUP BY 2, 3, 4""",
+    """INSERT INTO confusion_totals SELECT 'audit', '', least(quantity, 6), least(quantity, 6), count(*), now()
+        FROM audits GROUP BY 3, 4""",
 )
 FOLLOWS = (
     # A p-value that is about as small as the probability of what is expected, in the direction in which it differs.
@@ -114,10 +113,7 @@ FOLLOWS = (
     "INSERT INTO rank_totals SELECT 'calibrated', count(*), now() FROM current_comparisons",
     """INSERT INTO models (model_version, first_at, calibrations) SELECT model_version, min(recorded_at), 0 FROM counts
         GROUP BY model_version""",
-    """INSERT INTO confusion_totals SELECT 'inventory', model_version, least(expected, 6), predicted, count(*), now()
-        FROM comparisons GROUP BY 2, 3, 4""",
-    """INSERT INTO comparison_hours SELECT date_trunc('hour', compared_at), model_version, outcome, count(*),
-        count(*) FILTER (WHERE abs(error) <= 1), sum(abs(error)), sum(error * error), now()
+    """INSERT INTO comparison_hours SELECT date_trunc('hour', compared_at), model_version, outcome, count(*), now()
         FROM comparisons GROUP BY 1, 2, 3""",
     """INSERT INTO photo_hours SELECT date_trunc('hour', recorded_at), model_version, least(9, floor(top * 10)),
         count(*), sum(top), now() FROM (SELECT recorded_at, model_version,

@@ -59,9 +59,8 @@ COMPARISONS = """
 """
 TOTALS = (
     "INSERT INTO photo_totals SELECT model_version, '', count(*), now() FROM counts GROUP BY model_version",
-    """INSERT INTO comparison_totals SELECT model_version, expected, outcome, count(*),
-        count(*) FILTER (WHERE abs(error) <= 1), sum(abs(error)), sum(error * error), now()
-        FROM comparisons GROUP BY model_version, expected, outcome""",
+    """INSERT INTO confusion_totals SELECT 'inventory', model_version, least(expected, 6), predicted, count(*), now()
+        FROM comparisons GROUP BY 2, 3, 4""",
 )
 
 

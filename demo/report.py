@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -12,7 +11,8 @@ from typing import Any
 
 from sqlalchemy import Engine, select
 
-from binwatch.counts import error_of, outcome_of
+from binwatch.confusion import ConfusionMatrix
+from binwatch.counts import class_of, outcome_of
 from binwatch.records.tables import Bin, Count, Expectation
 
 
@@ -109,18 +109,14 @@ def _bin(row: dict[str, Any], expected: dict[str, int | None]) -> BinReport:
 
 
 def _agreement(bins: Sequence[BinReport]) -> dict[str, Any]:
-    errors = [
-        error_of(one.predicted, one.expected) for one in bins if one.predicted is not None and one.expected is not None
-    ]
-    if not errors:
-        return {"compared": 0, "agreement": None, "mae": None, "rmse": None, "within_one": None}
-    return {
-        "compared": len(errors),
-        "agreement": round(sum(error == 0 for error in errors) / len(errors), 4),
-        "mae": round(sum(map(abs, errors)) / len(errors), 4),
-        "rmse": round(math.sqrt(sum(error**2 for error in errors) / len(errors)), 4),
-        "within_one": round(sum(abs(error) <= 1 for error in errors) / len(errors), 4),
-    }
+    matrix = ConfusionMatrix.of(
+        (class_of(one.expected), one.predicted)
+        for one in bins
+        if one.predicted is not None and one.expected is not None
+    )
+    figures = {name: getattr(matrix, name) for name in ("agreement", "mae", "rmse", "within_one")}
+    rounded = {name: None if value is None else round(value, 4) for name, value in figures.items()}
+    return {"compared": matrix.comparisons} | rounded
 
 
 def _model(counts: Sequence[Any]) -> dict[str, str | None]:

@@ -13,9 +13,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from binwatch.confusion import INVENTORY, ConfusionMatrix, TruthSource
 from binwatch.counts import CLASSES, MORE, Outcome
 from binwatch.errors import MetadataReason, Reason
-from binwatch.records.audits import Subject
 from binwatch.records.bins import PhotoState, QuantityState
 from binwatch.version import version
 from monitor.background_report import BackgroundReport
@@ -27,8 +27,8 @@ from monitor.views.discrepancies import Level
 
 _EXPECTED = [*CLASSES[:MORE], "more"]
 """Label values of the expected classes. Bounded: a label for every quantity would have no end."""
-_Cell = tuple[str, int, str]
-"""A model with an expected class, as index and as label."""
+_Row = tuple[str, str, ConfusionMatrix]
+"""A model, the label of a true class, and the comparisons of both."""
 _WRONG = (Outcome.UNDER, Outcome.OVER)
 
 
@@ -105,14 +105,14 @@ def metrics_of(totals: Totals, to_come: str | None) -> Iterator[Metric]:
     no record yet: those that a worker noted before its first photo, and the one that is `to_come`.
     """
     models = sorted({*totals.models, *totals.noted, *([to_come] if to_come else [])})
-    cells = [(model, index, expected) for model in models for index, expected in enumerate(_EXPECTED)]
+    compared, audited = _rows(totals, TruthSource.INVENTORY, models), _rows(totals, TruthSource.AUDIT, models)
     yield _photos(totals, models)
     yield _expected_quantities(totals)
-    yield _comparisons(totals, cells)
-    yield _within_one(totals, cells)
-    yield _absolute_error(totals, cells)
-    yield _squared_error(totals, cells)
-    yield from _audits(totals, cells)
+    yield _comparisons(compared)
+    yield _within_one(compared)
+    yield _absolute_error(compared)
+    yield _squared_error(compared)
+    yield from _audits(audited)
     yield _audited_quantities(totals)
     yield _bins(totals)
     yield _last_record(totals)
@@ -152,56 +152,63 @@ def _filled(seen: dict[str, int], reasons: Iterable[str]) -> list[tuple[str, int
     return [(reason, seen.get(reason, 0)) for reason in dict.fromkeys((COUNTED, *map(str, reasons), *seen))]
 
 
-def _comparisons(totals: Totals, cells: list[_Cell]) -> Metric:
+def _rows(totals: Totals, reference: TruthSource, models: Iterable[str]) -> list[_Row]:
+    matrices = [(model, totals.confusion(reference, model)) for model in models]
+    return [
+        (model, label, matrix.where(true_class=index))
+        for model, matrix in matrices
+        for index, label in enumerate(_EXPECTED)
+    ]
+
+
+def _comparisons(rows: list[_Row]) -> Metric:
     family = CounterMetricFamily(
         "binwatch_comparisons",
         "Counts compared with the expected quantity of the same bin.",
         labels=("model", "expected", "outcome"),
     )
-    for model, index, expected in cells:
+    for model, expected, row in rows:
         for outcome in Outcome:
-            family.add_metric((model, expected, outcome), totals.tally(model, index, outcome).comparisons)
+            family.add_metric((model, expected, outcome), row.where(outcome=outcome).comparisons)
     return family
 
 
-def _within_one(totals: Totals, cells: list[_Cell]) -> Metric:
+def _within_one(rows: list[_Row]) -> Metric:
     family = CounterMetricFamily(
         "binwatch_comparisons_within_one",
         "Comparisons where count and expected quantity differ by at most one item.",
         labels=("model", "expected"),
     )
-    for model, index, expected in cells:
-        within = sum(totals.tally(model, index, outcome).within_one for outcome in Outcome)
-        family.add_metric((model, expected), within)
+    for model, expected, row in rows:
+        family.add_metric((model, expected), row.comparisons_within_one)
     return family
 
 
-def _absolute_error(totals: Totals, cells: list[_Cell]) -> Metric:
+def _absolute_error(rows: list[_Row]) -> Metric:
     family = CounterMetricFamily(
         "binwatch_absolute_error_items",
         "Items that counts were under or over the expected quantity, with more than 5 taken as 6.",
         labels=("model", "expected", "outcome"),
         unit="items",
     )
-    for model, index, expected in cells:
+    for model, expected, row in rows:
         for outcome in _WRONG:
-            family.add_metric((model, expected, outcome), totals.tally(model, index, outcome).absolute_error)
+            family.add_metric((model, expected, outcome), row.where(outcome=outcome).absolute_error)
     return family
 
 
-def _squared_error(totals: Totals, cells: list[_Cell]) -> Metric:
+def _squared_error(rows: list[_Row]) -> Metric:
     family = CounterMetricFamily(
         "binwatch_squared_error",
         "Squared differences of counts and expected quantities in items, with more than 5 taken as 6.",
         labels=("model", "expected"),
     )
-    for model, index, expected in cells:
-        squared = sum(totals.tally(model, index, outcome).squared_error for outcome in Outcome)
-        family.add_metric((model, expected), squared)
+    for model, expected, row in rows:
+        family.add_metric((model, expected), row.squared_error)
     return family
 
 
-def _audits(totals: Totals, cells: list[_Cell]) -> Iterator[Metric]:
+def _audits(rows: list[_Row]) -> Iterator[Metric]:
     """Counts against the truth: the audited accuracy, beside the agreement that comparisons measure.
 
     Gauges, since a corrected audit is taken back: a sum that only grows would hold one that never was true.
@@ -223,13 +230,12 @@ def _audits(totals: Totals, cells: list[_Cell]) -> Iterator[Metric]:
         "Squared differences of audited counts and what was found in items, with more than 5 taken as 6.",
         labels=labels,
     )
-    for model, index, audited in cells:
-        tallies = {outcome: totals.audit(Subject.COUNT, model, index, outcome) for outcome in Outcome}
-        for outcome, tally in tallies.items():
-            counts.add_metric((model, audited, outcome), tally.comparisons)
+    for model, audited, row in rows:
+        for outcome in Outcome:
+            counts.add_metric((model, audited, outcome), row.where(outcome=outcome).comparisons)
         for outcome in _WRONG:
-            errors.add_metric((model, audited, outcome), tallies[outcome].absolute_error)
-        squared.add_metric((model, audited), sum(tally.squared_error for tally in tallies.values()))
+            errors.add_metric((model, audited, outcome), row.where(outcome=outcome).absolute_error)
+        squared.add_metric((model, audited), row.squared_error)
     yield from (counts, errors, squared)
 
 
@@ -239,9 +245,9 @@ def _audited_quantities(totals: Totals) -> Metric:
         "Expected quantities that were audited, as their last audit judges them.",
         labels=("audited", "outcome"),
     )
-    for index, audited in enumerate(_EXPECTED):
+    for _, audited, row in _rows(totals, TruthSource.AUDIT, [INVENTORY]):
         for outcome in Outcome:
-            family.add_metric((audited, outcome), totals.audit(Subject.INVENTORY, "", index, outcome).comparisons)
+            family.add_metric((audited, outcome), row.where(outcome=outcome).comparisons)
     return family
 
 

@@ -11,11 +11,11 @@ from datetime import datetime
 
 from pydantic import BaseModel
 
+from binwatch.confusion import INVENTORY, ConfusionMatrix, TruthSource
 from binwatch.counts import CLASSES, Outcome
 from binwatch.errors import BinwatchError
-from binwatch.records.audits import Subject
 from binwatch.records.bins import PhotoState, QuantityState
-from monitor.totals import COUNTED, RecordKind, Tally, Totals
+from monitor.totals import COUNTED, RecordKind, Totals
 
 _Z = 1.959964  # of the two-sided 95 % interval
 
@@ -161,28 +161,21 @@ def _done(by_reason: Mapping[str, int]) -> Done:
 
 
 def _agreement(totals: Totals, model: str) -> Agreement:
-    rows = [{outcome: totals.tally(model, index, outcome) for outcome in Outcome} for index in range(len(CLASSES))]
-    total = _figures({outcome: sum((row[outcome] for row in rows), Tally()) for outcome in Outcome})
+    compared = totals.confusion(TruthSource.INVENTORY, model)
+    total = _figures(compared)
     return Agreement(
         total=total,
         interval=wilson(total.exact, total.comparisons),
         by_expected=[
-            ExpectedFigures(expected=name, **_figures(row).model_dump())
-            for name, row in zip(CLASSES, rows, strict=True)
+            ExpectedFigures(expected=name, **_figures(compared.where(true_class=index)).model_dump())
+            for index, name in enumerate(CLASSES)
         ],
     )
 
 
 def _audits(totals: Totals, model: str) -> Audits:
-    counts, inventory = (
-        _figures(
-            {
-                outcome: sum((totals.audit(subject, of, index, outcome) for index in range(len(CLASSES))), Tally())
-                for outcome in Outcome
-            }
-        )
-        for subject, of in ((Subject.COUNT, model), (Subject.INVENTORY, ""))
-    )
+    counts = _figures(totals.confusion(TruthSource.AUDIT, model))
+    inventory = _figures(totals.confusion(TruthSource.AUDIT, INVENTORY))
     return Audits(counts=counts, interval=wilson(counts.exact, counts.comparisons), inventory=inventory)
 
 
@@ -194,20 +187,12 @@ def _bins(totals: Totals) -> Bins:
     )
 
 
-def _figures(tallies: Mapping[Outcome, Tally]) -> Figures:
-    every = sum(tallies.values(), Tally())
-
-    def mean(value: int) -> float | None:
-        return value / every.comparisons if every.comparisons else None
-
-    squared = mean(every.squared_error)
+def _figures(matrix: ConfusionMatrix) -> Figures:
     return Figures(
-        comparisons=every.comparisons,
-        exact=tallies[Outcome.EXACT].comparisons,
-        under=tallies[Outcome.UNDER].comparisons,
-        over=tallies[Outcome.OVER].comparisons,
-        agreement=mean(tallies[Outcome.EXACT].comparisons),
-        within_one=mean(every.within_one),
-        mae=mean(every.absolute_error),
-        rmse=None if squared is None else math.sqrt(squared),
+        comparisons=matrix.comparisons,
+        **{outcome.value: matrix.where(outcome=outcome).comparisons for outcome in Outcome},
+        agreement=matrix.agreement,
+        within_one=matrix.within_one,
+        mae=matrix.mae,
+        rmse=matrix.rmse,
     )

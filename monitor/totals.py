@@ -9,10 +9,9 @@ from enum import StrEnum
 
 from sqlalchemy import Connection, RowMapping, select
 
-from binwatch.counts import Outcome
-from binwatch.records.audits import Subject
+from binwatch.confusion import ConfusionMatrix, TruthSource
 from binwatch.records.bins import PhotoState, QuantityState
-from binwatch.records.tables import AuditTotal, BinTotal, ComparisonTotal, Count, ExpectationTotal, Model, PhotoTotal
+from binwatch.records.tables import BinTotal, ConfusionTotal, Count, ExpectationTotal, Model, PhotoTotal
 
 COUNTED = ""
 """Where a total is by reason: those that went well."""
@@ -28,24 +27,6 @@ class RecordKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
-    """Sums over comparisons, or over audits. Errors are in items, with "more than 5" taken as 6."""
-
-    comparisons: int = 0
-    within_one: int = 0
-    absolute_error: int = 0
-    squared_error: int = 0
-
-    def __add__(self, other: Tally) -> Tally:
-        return Tally(
-            self.comparisons + other.comparisons,
-            self.within_one + other.within_one,
-            self.absolute_error + other.absolute_error,
-            self.squared_error + other.squared_error,
-        )
-
-
-@dataclass(frozen=True, slots=True)
 class ModelInUse:
     """The model of the most recent record, and how it ran."""
 
@@ -58,17 +39,16 @@ class ModelInUse:
 class Totals:
     """Everything that has been recorded, summed.
 
-    `photos` is by model and reason, `expectations` by reason, `comparisons` by model, expected class and outcome.
+    `photos` is by model and reason, `expectations` by reason.
     """
 
     photos: dict[tuple[str, str], int]
     expectations: dict[str, int]
-    comparisons: dict[tuple[str, int, Outcome], Tally]
+    confusions: dict[tuple[TruthSource, str], ConfusionMatrix]
+    """By who states the true class, and the model ('' for the inventory, which audits judge as well)."""
     last: dict[RecordKind, datetime]
     """When the last of each kind was recorded; without those of which there is none."""
     in_use: ModelInUse | None
-    audits: dict[tuple[Subject, str, int, Outcome], Tally] = field(default_factory=dict)
-    """By what was judged, its model ('' for the inventory), audited class and outcome."""
     bins: dict[tuple[PhotoState, QuantityState], int] = field(default_factory=dict)
     noted: frozenset[str] = frozenset()
     """Versions that a worker counts with, or is about to."""
@@ -76,46 +56,33 @@ class Totals:
     @property
     def models(self) -> list[str]:
         """Versions of all models that ever counted, in the order of their names."""
-        return sorted({model for model, _ in self.photos} | {model for model, _, _ in self.comparisons})
+        compared = {model for reference, model in self.confusions if reference is TruthSource.INVENTORY}
+        return sorted({model for model, _ in self.photos} | compared)
 
-    def tally(self, model: str, expected_class: int, outcome: Outcome) -> Tally:
-        """The sums of one cell; zeros if there was no such comparison."""
-        return self.comparisons.get((model, expected_class, outcome), Tally())
-
-    def audit(self, subject: Subject, model: str, audited_class: int, outcome: Outcome) -> Tally:
-        """The sums of one cell; zeros if there was no such audit."""
-        return self.audits.get((subject, model, audited_class, outcome), Tally())
+    def confusion(self, reference: TruthSource, model: str) -> ConfusionMatrix:
+        """Of one model, or of the inventory; empty if there was no such comparison."""
+        return self.confusions.get((reference, model), ConfusionMatrix())
 
 
 def read_totals(connection: Connection) -> Totals:
-    """Read the totals: six small tables, and one row of a ledger."""
+    """Read the totals: five small tables, and one row of a ledger."""
     photos = connection.execute(select(PhotoTotal.__table__)).mappings().all()
     expectations = connection.execute(select(ExpectationTotal.__table__)).mappings().all()
-    comparisons = connection.execute(select(ComparisonTotal.__table__)).mappings().all()
-    audits = connection.execute(select(AuditTotal.__table__)).mappings().all()
+    compared = connection.execute(select(ConfusionTotal.__table__)).mappings().all()
     bins = connection.execute(select(BinTotal.__table__)).mappings().all()
     return Totals(
         photos={(row["model_version"], row["reason"]): row["photos"] for row in photos},
         expectations={row["reason"]: row["expectations"] for row in expectations},
-        comparisons={
-            (row["model_version"], row["expected_class"], Outcome(row["outcome"])): _tally(row, "comparisons")
-            for row in comparisons
-        },
+        confusions=_confusions(compared),
         last=_last(
             {
                 RecordKind.PHOTO: photos,
                 RecordKind.EXPECTED_QUANTITY: expectations,
-                RecordKind.COMPARISON: comparisons,
-                RecordKind.AUDIT: audits,
+                RecordKind.COMPARISON: [row for row in compared if row["reference"] == TruthSource.INVENTORY],
+                RecordKind.AUDIT: [row for row in compared if row["reference"] == TruthSource.AUDIT],
             }
         ),
         in_use=read_model_in_use(connection),
-        audits={
-            (Subject(row["subject"]), row["model_version"], row["audited_class"], Outcome(row["outcome"])): _tally(
-                row, "audits"
-            )
-            for row in audits
-        },
         bins={(PhotoState(row["photo_state"]), QuantityState(row["quantity_state"])): row["bins"] for row in bins},
         noted=frozenset(connection.execute(select(Model.model_version)).scalars()),
     )
@@ -128,8 +95,12 @@ def read_model_in_use(connection: Connection) -> ModelInUse | None:
     return ModelInUse(*row) if row else None
 
 
-def _tally(row: RowMapping, number: str) -> Tally:
-    return Tally(row[number], row["within_one"], row["absolute_error"], row["squared_error"])
+def _confusions(rows: Iterable[RowMapping]) -> dict[tuple[TruthSource, str], ConfusionMatrix]:
+    cells: dict[tuple[TruthSource, str], dict[tuple[int, int], int]] = {}
+    for row in rows:
+        matrix = cells.setdefault((TruthSource(row["reference"]), row["model_version"]), {})
+        matrix[row["true_class"], row["predicted_class"]] = row["comparisons"]
+    return {of: ConfusionMatrix(matrix) for of, matrix in cells.items()}
 
 
 def _last(tables: dict[RecordKind, Iterable[RowMapping]]) -> dict[RecordKind, datetime]:

@@ -6,26 +6,20 @@ each photo: a corrected audit never was the truth, so what it said is taken back
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 
 from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, and_, select, update
 
-from binwatch.counts import Outcome, class_of, error_of, outcome_by, outcome_of
+from binwatch.confusion import INVENTORY, TruthSource
+from binwatch.counts import Outcome, class_of, outcome_by, outcome_of
 from binwatch.errors import BinwatchError
 from binwatch.keys import bin_id as one_bin_id
-from binwatch.records.comparing import CONFUSION_LABELS, Against, confusion
+from binwatch.records.comparing import CONFUSION_LABELS, confusion
 from binwatch.records.engine import WRITE, can_hold
-from binwatch.records.tables import Audit, AuditTotal, Bin, ConfusionTotal, Count, CurrentComparison, Expectation
-from binwatch.records.writing import Row, add_to_totals, errors_of, insert_into, summed
-
-
-class Subject(StrEnum):
-    """What an audit judges."""
-
-    COUNT = "count"
-    INVENTORY = "inventory"
+from binwatch.records.tables import Audit, Bin, ConfusionTotal, Count, CurrentComparison, Expectation
+from binwatch.records.writing import Row, add_to_totals, insert_into, summed
 
 
 class Seen(StrEnum):
@@ -118,15 +112,12 @@ def _said_before(connection: Connection, row: Row) -> int | None:
 
 
 def _append(connection: Connection, row: Row, found: RowMapping, now: datetime) -> int:
-    judged = [*_judgements(found, row["quantity"]), *_corrected(connection, row, found)]
+    judged = _judged(connection, row, found)
     statement = insert_into(connection, Audit).values(**row, audited_at=now).returning(Audit.id)
     audit_id: int = connection.execute(statement).scalar_one()
-    labels = ("subject", "model_version", "audited_class", "outcome")
-    add_to_totals(connection, AuditTotal, summed(labels, now, map(_total, judged)))
-    counts = [_confusion(one) for one in judged if one.subject is Subject.COUNT]
-    add_to_totals(connection, ConfusionTotal, summed(CONFUSION_LABELS, now, counts))
     current = (CurrentComparison.bucket == row["bucket"], CurrentComparison.bin_id == row["bin_id"])
     connection.execute(update(CurrentComparison).where(*current).values(audit_id=audit_id))
+    add_to_totals(connection, ConfusionTotal, summed(CONFUSION_LABELS, now, judged))
     return audit_id
 
 
@@ -157,49 +148,27 @@ def _locked(connection: Connection, bucket: str, bin_id: str) -> RowMapping:
     return connection.execute(statement).mappings().one()
 
 
-@dataclass(frozen=True, slots=True)
-class _Judgement:
-    """What an audit says of a count or of the inventory."""
+def _judged(connection: Connection, row: Row, found: RowMapping) -> list[Row]:
+    """What the audit adds to `confusion_totals`, and what it takes back.
 
-    subject: Subject
-    model: str
-    """'' for the inventory."""
-    said: int
-    """Class that was counted or expected."""
-    truth: int
-    """Class that was found."""
-    weight: int
-    """1, or -1 where it is taken back."""
-
-
-def _judgements(found: RowMapping, quantity: int) -> list[_Judgement]:
-    """What the audit says of the count and of the inventory, as far as there are any."""
-    truth, judged = class_of(quantity), []
+    It corrects the last audits of this very count, and of this expected quantity on this photo.
+    """
+    same_photo = and_(Count.key == found["key"], Count.etag == found["etag"])
+    # Not the expectation: a nightly file says the same quantity anew.
+    same_quantity = Expectation.quantity == found["quantity"]
+    judged = []
     if found["predicted"] is not None:
-        judged.append(_Judgement(Subject.COUNT, found["model_version"], found["predicted"], truth, 1))
+        judged.append((found["model_version"], found["predicted"], Audit.count_id == row["count_id"]))
     if found["quantity"] is not None:
-        judged.append(_Judgement(Subject.INVENTORY, "", class_of(found["quantity"]), truth, 1))
-    return judged
-
-
-def _corrected(connection: Connection, row: Row, found: RowMapping) -> list[_Judgement]:
-    """What the last audits said of this very count, and of this expected quantity on this photo: it is taken back."""
-    photo = and_(Count.key == found["key"], Count.etag == found["etag"])
-    conditions = {
-        Subject.COUNT: Audit.count_id == row["count_id"],
-        Subject.INVENTORY: and_(
-            # Not the expectation: a nightly file says the same quantity anew.
-            Expectation.quantity == found["quantity"],
-            photo if row["count_id"] else Audit.count_id.is_(None),
-        ),
-    }
-    judged = _judgements(found, row["quantity"])
-    before = [_last_quantity(connection, row, conditions[one.subject]) for one in judged]
-    return [
-        replace(one, truth=class_of(quantity), weight=-1)
-        for one, quantity in zip(judged, before, strict=True)
-        if quantity is not None
-    ]
+        corrected = and_(same_quantity, same_photo if row["count_id"] else Audit.count_id.is_(None))
+        judged.append((INVENTORY, class_of(found["quantity"]), corrected))
+    changes = []
+    for model, predicted, corrected in judged:
+        changes.append(confusion(TruthSource.AUDIT, model, class_of(row["quantity"]), predicted))
+        before = _last_quantity(connection, row, corrected)
+        if before is not None:
+            changes.append(confusion(TruthSource.AUDIT, model, class_of(before), predicted, weight=-1))
+    return changes
 
 
 def _last_quantity(connection: Connection, row: Row, condition: ColumnElement[bool]) -> int | None:
@@ -212,18 +181,3 @@ def _last_quantity(connection: Connection, row: Row, condition: ColumnElement[bo
     )
     quantity: int | None = connection.execute(statement.order_by(Audit.id.desc()).limit(1)).scalar()
     return quantity
-
-
-def _total(one: _Judgement) -> Row:
-    errors = errors_of(error_of(one.said, one.truth))
-    return {
-        "subject": one.subject.value,
-        "model_version": one.model,
-        "audited_class": one.truth,
-        "outcome": outcome_of(one.said, one.truth).value,
-        "audits": one.weight,
-    } | {name: one.weight * value for name, value in errors.items()}
-
-
-def _confusion(one: _Judgement) -> Row:
-    return confusion(Against.AUDIT, one.model, one.truth, one.said) | {"comparisons": one.weight}

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from enum import StrEnum
 
 from sqlalchemy import Connection, select, tuple_
 
 from binwatch.conformal import Judgement, judge
+from binwatch.confusion import TruthSource
 from binwatch.counts import class_of, error_of, outcome_of
 from binwatch.records.bins import BinKey
 from binwatch.records.current import Compared, refresh
@@ -21,19 +21,11 @@ from binwatch.records.tables import (
     Bin,
     Comparison,
     ComparisonHour,
-    ComparisonTotal,
     ConfusionTotal,
     Count,
     Expectation,
 )
-from binwatch.records.writing import Row, add_to_totals, errors_of, insert_new, summed
-
-
-class Against(StrEnum):
-    """Who says what a photo should show: the subjects of `confusion_totals`."""
-
-    INVENTORY = "inventory"
-    AUDIT = "audit"
+from binwatch.records.writing import Row, add_to_totals, insert_new, summed
 
 
 def compare(connection: Connection, keys: Sequence[BinKey], calibrations: Calibrations, now: datetime) -> None:
@@ -72,7 +64,6 @@ def compare(connection: Connection, keys: Sequence[BinKey], calibrations: Calibr
     ]
     if first:
         new = insert_new(connection, Comparison, first)
-        add_to_totals(connection, ComparisonTotal, _totals(new, now))
         add_to_totals(connection, ConfusionTotal, _confusion(new, now))
         add_to_totals(connection, ComparisonHour, comparison_hours(new, now))
         compared |= _by_pair(new)
@@ -84,18 +75,18 @@ def compare(connection: Connection, keys: Sequence[BinKey], calibrations: Calibr
     refresh(connection, keys, rows, now)
 
 
-def confusion(against: Against, model: str, true_class: int, predicted: int) -> Row:
-    """What one judged count adds to `confusion_totals`."""
+def confusion(reference: TruthSource, model: str, true_class: int, predicted: int, weight: int = 1) -> Row:
+    """What one comparison adds to `confusion_totals`; with weight −1, what it takes back."""
     return {
-        "subject": against.value,
+        "reference": reference.value,
         "model_version": model,
         "true_class": true_class,
-        "predicted": predicted,
-        "comparisons": 1,
+        "predicted_class": predicted,
+        "comparisons": weight,
     }
 
 
-CONFUSION_LABELS = ("subject", "model_version", "true_class", "predicted")
+CONFUSION_LABELS = ("reference", "model_version", "true_class", "predicted_class")
 
 
 def _compared_before(connection: Connection, pairs: Sequence[Row]) -> dict[tuple[int, int], Row]:
@@ -129,25 +120,9 @@ def _comparison(pair: Row, judged: Judgement, now: datetime) -> Row:
     }
 
 
-def _totals(new: Sequence[Row], now: datetime) -> list[Row]:
-    return summed(
-        ("model_version", "expected_class", "outcome"),
-        now,
-        (
-            {
-                "model_version": row["model_version"],
-                "expected_class": class_of(row["expected"]),
-                "outcome": row["outcome"],
-                "comparisons": 1,
-            }
-            | errors_of(row["error"])
-            for row in new
-        ),
-    )
-
-
 def _confusion(new: Sequence[Row], now: datetime) -> list[Row]:
     found = (
-        confusion(Against.INVENTORY, row["model_version"], class_of(row["expected"]), row["predicted"]) for row in new
+        confusion(TruthSource.INVENTORY, row["model_version"], class_of(row["expected"]), row["predicted"])
+        for row in new
     )
     return summed(CONFUSION_LABELS, now, found)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 
-from binwatch.records.writing import Row, errors_of, summed
+from binwatch.records.writing import Row, summed
 
 TENTHS = 10
 
@@ -23,7 +23,6 @@ def comparison_hours(new: Iterable[Row], now: datetime) -> list[Row]:
         now,
         (
             {"hour": hour_of(now), "model_version": row["model_version"], "outcome": row["outcome"], "comparisons": 1}
-            | errors_of(row["error"])
             for row in new
         ),
     )

@@ -345,32 +345,21 @@ class ExpectationTotal(Base):
     last_at: Mapped[datetime]
 
 
-class ComparisonTotal(Base):
-    """Comparisons by model, expected class (0 to 6) and outcome, with their summed errors in items."""
-
-    __tablename__ = "comparison_totals"
-
-    model_version: Mapped[str] = mapped_column(String(100), primary_key=True)
-    expected_class: Mapped[int] = mapped_column(SmallInteger, primary_key=True, autoincrement=False)
-    outcome: Mapped[str] = mapped_column(String(10), primary_key=True)
-    comparisons: Mapped[int] = mapped_column(BigInteger)
-    within_one: Mapped[int] = mapped_column(BigInteger)
-    """Comparisons whose error is at most one item."""
-    absolute_error: Mapped[int] = mapped_column(BigInteger)
-    squared_error: Mapped[int] = mapped_column(BigInteger)
-    last_at: Mapped[datetime]
-
-
 class ConfusionTotal(Base):
-    """What a model said of photos that should show a class, by the inventory or by an audit."""
+    """How often a model predicted a class of photos whose true class is another, or the same.
+
+    Those by audits fall, as `bin_totals` does: of each count, and of each expected quantity on each photo, the last
+    audit holds alone, and what it corrects leaves its row. Those by the inventory only grow.
+    """
 
     __tablename__ = "confusion_totals"
 
-    subject: Mapped[str] = mapped_column(String(10), primary_key=True)
-    """binwatch.records.confusion.Against: who says so."""
+    reference: Mapped[str] = mapped_column(String(10), primary_key=True)
+    """binwatch.confusion.TruthSource: who states the true class."""
     model_version: Mapped[str] = mapped_column(String(100), primary_key=True)
+    """'' where an audit judges the inventory: then the expected quantity's class is the predicted one."""
     true_class: Mapped[int] = mapped_column(SmallInteger, primary_key=True, autoincrement=False)
-    predicted: Mapped[int] = mapped_column(SmallInteger, primary_key=True, autoincrement=False)
+    predicted_class: Mapped[int] = mapped_column(SmallInteger, primary_key=True, autoincrement=False)
     comparisons: Mapped[int] = mapped_column(BigInteger)
     last_at: Mapped[datetime]
 
@@ -384,9 +373,6 @@ class ComparisonHour(Base):
     model_version: Mapped[str] = mapped_column(String(100), primary_key=True)
     outcome: Mapped[str] = mapped_column(String(10), primary_key=True)
     comparisons: Mapped[int] = mapped_column(BigInteger)
-    within_one: Mapped[int] = mapped_column(BigInteger)
-    absolute_error: Mapped[int] = mapped_column(BigInteger)
-    squared_error: Mapped[int] = mapped_column(BigInteger)
     last_at: Mapped[datetime]
 
 
@@ -432,23 +418,3 @@ class Audit(Base):
     expectation_id: Mapped[int | None] = mapped_column(BigId, ForeignKey("expectations.id"))
     """The expected quantity that it judges; NULL if the bin had none."""
     audited_at: Mapped[datetime]
-
-
-class AuditTotal(Base):
-    """What audits say of counts of one model, or of the inventory (then `model_version` is ''): the last one alone.
-
-    As `bin_totals`, it falls: what is corrected leaves its row. So do the rows of `confusion_totals` by audits.
-    """
-
-    __tablename__ = "audit_totals"
-
-    subject: Mapped[str] = mapped_column(String(10), primary_key=True)
-    """binwatch.records.audits.Subject."""
-    model_version: Mapped[str] = mapped_column(String(100), primary_key=True)
-    audited_class: Mapped[int] = mapped_column(SmallInteger, primary_key=True, autoincrement=False)
-    outcome: Mapped[str] = mapped_column(String(10), primary_key=True)
-    audits: Mapped[int] = mapped_column(BigInteger)
-    within_one: Mapped[int] = mapped_column(BigInteger)
-    absolute_error: Mapped[int] = mapped_column(BigInteger)
-    squared_error: Mapped[int] = mapped_column(BigInteger)
-    last_at: Mapped[datetime]

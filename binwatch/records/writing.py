@@ -28,11 +28,6 @@ def insert_new(connection: Connection, table: type[DeclarativeBase], rows: list[
     return [dict(row) for row in connection.execute(statement, rows).mappings()]
 
 
-def errors_of(error: int) -> Row:
-    """What one error, in items, adds to a total."""
-    return {"within_one": int(abs(error) <= 1), "absolute_error": abs(error), "squared_error": error**2}
-
-
 def summed(labels: tuple[str, ...], now: datetime, rows: Iterable[Row]) -> list[Row]:
     """Add up the rows that share their labels, in the order of the labels."""
     sums: dict[tuple[Any, ...], Row] = {}

@@ -9,9 +9,9 @@ from pydantic import AwareDatetime, BaseModel
 from sqlalchemy import Connection, select
 
 from binwatch.bundle import Card, Metrics
+from binwatch.confusion import ConfusionMatrix, TruthSource
 from binwatch.counts import CLASSES
-from binwatch.records.comparing import Against
-from binwatch.records.tables import ConfusionTotal, Model, PhotoTotal
+from binwatch.records.tables import Model, PhotoTotal
 from binwatch.registry import Current
 from monitor.summary import Agreement, Audits, Done, summarise
 from monitor.totals import read_totals
@@ -92,7 +92,6 @@ def read_models(connection: Connection, card_of: CardOf, current: Current | None
     last: dict[str, datetime] = {}
     for version, at in connection.execute(select(PhotoTotal.model_version, PhotoTotal.last_at)):
         last[version] = max(at, last.get(version, at))
-    confusions = _confusions(connection)
     views = []
     for version in totals.models:
         summary = summarise(totals, version)
@@ -106,8 +105,8 @@ def read_models(connection: Connection, card_of: CardOf, current: Current | None
                 photos=summary.photos,
                 agreement=summary.agreement,
                 audits=summary.audits,
-                against_inventory=_confusion(confusions.get((Against.INVENTORY, version), {})),
-                against_audits=_confusion(confusions.get((Against.AUDIT, version), {})),
+                against_inventory=_confusion(totals.confusion(TruthSource.INVENTORY, version)),
+                against_audits=_confusion(totals.confusion(TruthSource.AUDIT, version)),
                 card=_facts(card_of(version)),
             )
         )
@@ -115,18 +114,8 @@ def read_models(connection: Connection, card_of: CardOf, current: Current | None
     return ModelsView(models=views)
 
 
-def _confusions(connection: Connection) -> dict[tuple[str, str], dict[tuple[int, int], int]]:
-    found: dict[tuple[str, str], dict[tuple[int, int], int]] = {}
-    for row in connection.execute(select(ConfusionTotal.__table__)):
-        of_model = found.setdefault((row.subject, row.model_version), {})
-        of_model[row.true_class, row.predicted] = row.comparisons
-    return found
-
-
-def _confusion(cells: dict[tuple[int, int], int]) -> Confusion:
-    classes = range(len(CLASSES))
-    rows = [[cells.get((truth, said), 0) for said in classes] for truth in classes]
-    return Confusion(labels=list(CLASSES), rows=rows, total=sum(map(sum, rows)))
+def _confusion(matrix: ConfusionMatrix) -> Confusion:
+    return Confusion(labels=list(CLASSES), rows=matrix.rows, total=matrix.comparisons)
 
 
 def _facts(card: Card | None) -> CardFacts | None:

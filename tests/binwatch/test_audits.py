@@ -6,22 +6,29 @@ import random
 from collections import Counter
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 
 import pytest
 from sqlalchemy import Engine, func, select
 
-from binwatch.counts import Outcome
+from binwatch.confusion import INVENTORY, TruthSource
+from binwatch.counts import Outcome, outcome_by
 from binwatch.errors import Reason
-from binwatch.records.audits import Subject, UnknownBin, add_audit
+from binwatch.records.audits import UnknownBin, add_audit
 from binwatch.records.bins import PhotoState, QuantityState
-from binwatch.records.comparing import Against
 from binwatch.records.store import NewCount, NewExpectation, Store
-from binwatch.records.tables import Audit, AuditTotal, Bin, BinTotal, ConfusionTotal, Count, Expectation
+from binwatch.records.tables import Audit, Bin, BinTotal, ConfusionTotal, Count, Expectation
 
 START = datetime(2026, 11, 20, tzinfo=UTC)
 
-
 Cell = tuple[str, str, int, str]
+
+
+class Subject(StrEnum):
+    """What an audit judges."""
+
+    COUNT = "count"
+    INVENTORY = "inventory"
 
 
 def _count(bin_id: str, predicted: int | None, minutes: int = 0, model: str = "v1") -> NewCount:
@@ -45,24 +52,26 @@ def _expectation(bin_id: str, quantity: int, minutes: int = 0) -> NewExpectation
     )
 
 
-def _confusions(engine: Engine, against: Against = Against.AUDIT) -> dict[tuple[str, int, int], int]:
-    where = (ConfusionTotal.subject == against, ConfusionTotal.comparisons != 0)
-    labels = (ConfusionTotal.model_version, ConfusionTotal.true_class, ConfusionTotal.predicted)
+def _audited(engine: Engine) -> list[tuple[str, int, int, int]]:
+    """Model ('' for the inventory), true class, predicted class and comparisons of what audits say."""
+    where = (ConfusionTotal.reference == TruthSource.AUDIT, ConfusionTotal.comparisons != 0)
+    labels = (ConfusionTotal.model_version, ConfusionTotal.true_class, ConfusionTotal.predicted_class)
     with engine.connect() as connection:
-        rows = connection.execute(select(*labels, ConfusionTotal.comparisons).where(*where))
-        return {(row[0], row[1], row[2]): row[3] for row in rows}
+        return [tuple(row) for row in connection.execute(select(*labels, ConfusionTotal.comparisons).where(*where))]
+
+
+def _confusions(engine: Engine) -> dict[tuple[str, int, int], int]:
+    return {(model, true, said): n for model, true, said, n in _audited(engine) if model != INVENTORY}
 
 
 def _totals(engine: Engine) -> dict[Cell, tuple[int, int]]:
-    with engine.connect() as connection:
-        rows = connection.execute(select(AuditTotal.__table__).where(AuditTotal.audits != 0)).mappings()
-        return {
-            (row["subject"], row["model_version"], row["audited_class"], row["outcome"]): (
-                row["audits"],
-                row["absolute_error"],
-            )
-            for row in rows
-        }
+    found: dict[Cell, tuple[int, int]] = {}
+    for model, true, said, n in _audited(engine):
+        subject = Subject.INVENTORY if model == INVENTORY else Subject.COUNT
+        cell = subject, model, true, outcome_by(said - true)
+        number, error = found.get(cell, (0, 0))
+        found[cell] = number + n, error + n * abs(said - true)
+    return found
 
 
 def test_an_audit_judges_the_count_and_the_inventory(records_engine: Engine) -> None:

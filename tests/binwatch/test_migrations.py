@@ -136,6 +136,49 @@ def test_a_schema_from_before_the_first_migration_is_left_alone(empty_url: str) 
     engine.dispose()
 
 
+BEFORE_0012 = (
+    "INSERT INTO counts (id, bucket, key, etag, bin_id, model_version, precision, provider, predicted, reason,"
+    " modified_at, recorded_at) VALUES (1, 'b', 'a.jpg', '1', 'a', 'm', 'int8', 'cpu', 3, NULL, :at, :at),"
+    " (2, 'b', 'a.jpg', '2', 'a', 'm', 'int8', 'cpu', 6, NULL, :at, :at)",
+    "INSERT INTO expectations (id, bucket, bin_id, source, etag, quantity, modified_at, recorded_at) VALUES"
+    " (1, 'b', 'a', 's', '1', 4, :at, :at), (2, 'b', 'a', 's', '2', 4, :at, :at),"
+    " (3, 'b', 'c', 's', '3', 40, :at, :at)",
+    # Of the first photo twice, the second time after the inventory said the same again; of the second photo; and of a
+    # bin without a photo.
+    "INSERT INTO audits (id, bucket, bin_id, quantity, count_id, expectation_id, audited_at) VALUES"
+    " (1, 'b', 'a', 4, 1, 1, :at), (2, 'b', 'a', 3, 1, 2, :at), (3, 'b', 'a', 4, 2, 2, :at),"
+    " (4, 'b', 'c', 17, NULL, 3, :at), (5, 'b', 'a', 6, 2, NULL, :at)",
+    "INSERT INTO audit_totals VALUES ('inventory', '', 3, 'over', 1, 1, 1, 1, :at)",
+    "INSERT INTO comparison_totals VALUES ('m', 4, 'under', 1, 1, 1, 1, :at)",
+    "INSERT INTO comparison_hours VALUES (:at, 'm', 'under', 1, 1, 1, 1, :at)",
+    "INSERT INTO confusion_totals VALUES ('inventory', 'm', 4, 3, 1, :at), ('audit', 'm', 3, 3, 1, :at),"
+    " ('audit', 'm', 6, 6, 1, :at)",
+)
+
+
+def test_sums_survive_the_change_to_one_confusion_matrix(empty_url: str) -> None:
+    engine = connect(empty_url)
+    migrate(engine, "0011")
+    with engine.begin() as connection:
+        for statement in BEFORE_0012:
+            connection.execute(text(statement), {"at": "2026-01-01 10:00:00.000000"})
+    migrate(engine)
+    columns = "reference, model_version, true_class, predicted_class, comparisons"
+    with engine.connect() as connection:
+        found = {tuple(row) for row in connection.execute(text(f"SELECT {columns} FROM confusion_totals"))}
+        hours = connection.execute(text("SELECT model_version, outcome, comparisons FROM comparison_hours")).all()
+    assert found == {
+        ("inventory", "m", 4, 3, 1),
+        ("audit", "m", 3, 3, 1),
+        ("audit", "m", 6, 6, 1),
+        ("audit", "", 3, 4, 1),
+        ("audit", "", 4, 4, 1),
+        ("audit", "", 6, 6, 1),
+    }
+    assert [tuple(row) for row in hours] == [("m", "under", 1)]
+    engine.dispose()
+
+
 def test_check_schema_shows_no_password() -> None:
     engine = connect("postgresql://someone:secret@127.0.0.1:1/records")
     assert "secret" not in repr(engine)

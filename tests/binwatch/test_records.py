@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, func, select
 from sqlalchemy.exc import InternalError, StatementError
 
-from binwatch.counts import class_of
+from binwatch.confusion import TruthSource
+from binwatch.counts import class_of, outcome_by
 from binwatch.errors import MetadataReason, Reason
 from binwatch.keys import bin_of
 from binwatch.records.engine import WRITE, connect
@@ -27,7 +28,7 @@ from binwatch.records.tables import (
     Base,
     Bin,
     Comparison,
-    ComparisonTotal,
+    ConfusionTotal,
     Count,
     CurrentComparison,
     Expectation,
@@ -90,16 +91,21 @@ def totals(engine: Engine) -> dict[str, dict[Any, Any]]:
     return {
         "photos": {(row.model_version, row.reason): row.photos for row in rows(engine, PhotoTotal)},
         "expectations": {row.reason: row.expectations for row in rows(engine, ExpectationTotal)},
-        "comparisons": {
-            (row.model_version, row.expected_class, row.outcome): (
-                row.comparisons,
-                row.absolute_error,
-                row.squared_error,
-                row.within_one,
-            )
-            for row in rows(engine, ComparisonTotal)
-        },
+        "comparisons": _comparisons(engine),
     }
+
+
+def _comparisons(engine: Engine) -> dict[tuple[str, int, str], tuple[int, int, int, int]]:
+    """By model, expected class and outcome: how many, summed absolute and squared error, and how many within one."""
+    found: dict[tuple[str, int, str], tuple[int, int, int, int]] = {}
+    for row in rows(engine, ConfusionTotal):
+        if row.reference == TruthSource.INVENTORY:
+            error, n = row.predicted_class - row.true_class, row.comparisons
+            cell = row.model_version, row.true_class, outcome_by(error).value
+            sums = found.get(cell, (0, 0, 0, 0))
+            added = n, n * abs(error), n * error**2, n * (abs(error) <= 1)
+            found[cell] = tuple(map(sum, zip(sums, added, strict=True)))  # type: ignore[assignment]
+    return found
 
 
 def assert_totals_follow_from_the_ledgers(engine: Engine) -> None:

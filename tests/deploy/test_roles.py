@@ -133,7 +133,7 @@ FORBIDDEN = {
     "binwatch_worker": [
         *(f"DELETE FROM {name}" for name in LEDGERS), *(f"TRUNCATE {name}" for name in TABLES),
         "INSERT INTO audits (bucket, bin_id, quantity, audited_at) VALUES ('b', 'a', 1, now())",
-        "UPDATE audit_totals SET audits = 0", "UPDATE alembic_version SET version_num = ''",
+        "UPDATE audits SET quantity = 0", "UPDATE alembic_version SET version_num = ''",
     ],
     "binwatch_monitor": [
         *(f"DELETE FROM {name}" for name in TABLES if name != "current_comparisons"),

@@ -21,7 +21,7 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import OperationalError
 
 from binwatch.counts import outcome_of
-from binwatch.records.tables import Comparison, ComparisonTotal, Count, PhotoTotal
+from binwatch.records.tables import Comparison, ConfusionTotal, Count, PhotoTotal
 from binwatch.settings import Settings, process_environment
 from tests.services.s3 import S3
 from tests.worker.brightness import brightness_of, jpeg
@@ -153,17 +153,18 @@ class Stack:
             photos = connection.execute(
                 select(PhotoTotal.reason, func.sum(PhotoTotal.photos)).group_by(PhotoTotal.reason)
             ).all()
-            outcomes = connection.execute(
-                select(ComparisonTotal.outcome, func.sum(ComparisonTotal.comparisons)).group_by(ComparisonTotal.outcome)
+            compared = connection.execute(
+                select(ConfusionTotal.predicted_class, ConfusionTotal.true_class, ConfusionTotal.comparisons)
             ).all()
         totals = {reason: int(number) for reason, number in photos}
         outcomes_now = (outcome if isinstance(outcome, str) else "" for outcome in self.counted.values())
         assert totals == Counter([*outcomes_now, *self.failed_before])
         wanted = [*self._comparisons(), *self.superseded]
         assert self._compared() == Counter(wanted)
-        assert {name: int(number) for name, number in outcomes} == Counter(
-            outcome_of(predicted, quantity) for _, predicted, quantity in wanted
-        )
+        outcomes = Counter[str]()
+        for predicted, true, number in compared:
+            outcomes[outcome_of(predicted, true)] += number
+        assert outcomes == Counter(outcome_of(predicted, quantity) for _, predicted, quantity in wanted)
         assert self.waiting(self.settings.task_queue + "-dead") == 0, "photos were dead-lettered"
 
     def dead_letters(self) -> list[DeadLetter]:

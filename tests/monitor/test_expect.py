@@ -18,7 +18,7 @@ from binwatch.errors import BinwatchError
 from binwatch.inventory.importing import CHUNK, import_file
 from binwatch.inventory.reading import InventoryReport, Refusal
 from binwatch.records.audits import UnknownBin, add_audit
-from binwatch.records.tables import Comparison, ComparisonTotal, Expectation
+from binwatch.records.tables import Comparison, ConfusionTotal, Expectation
 from monitor.views.bins import read_bin
 from monitor.views.discrepancies import Direction, Filters, read_discrepancies
 from tests.monitor.conftest import BUCKET, Recorder
@@ -129,7 +129,7 @@ def test_a_nightly_file_that_says_the_same_leaves_the_agreement_as_it_was(
         assert import_file(file, sqlite_records, BUCKET, as_of=as_of).recorded == 2
     with sqlite_records.connect() as connection:
         compared = connection.execute(select(Comparison.bin_id, Comparison.expected).order_by(Comparison.id)).all()
-        total = connection.execute(select(func.sum(ComparisonTotal.comparisons))).scalar_one()
+        total = connection.execute(select(func.sum(ConfusionTotal.comparisons))).scalar_one()
     assert [tuple(row) for row in compared] == [("a", 4), ("b", 2), ("b", 3)]
     assert total == 3
 

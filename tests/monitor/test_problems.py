@@ -109,7 +109,7 @@ def test_an_outage_names_no_database_and_no_endpoint(asked: Running, tmp_path: P
 
 def test_a_fault_of_the_monitor_itself(asked: Running, known: Recorder) -> None:
     with known.engine.begin() as connection:
-        connection.exec_driver_sql("UPDATE comparison_totals SET outcome = 'odd' WHERE outcome = 'under'")
+        connection.exec_driver_sql("UPDATE confusion_totals SET reference = 'odd' WHERE reference = 'audit'")
     assert "Something is wrong with the monitor" in _page(asked.look("/"), 500)
     for path in ("/", "/api/summary", "/metrics"):
         assert _problem(asked.get(path), 500) == "the monitor failed on this request; its log says why"

@@ -8,16 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from binwatch.counts import Outcome
 from monitor import formatting
 from monitor.summary import UnknownModel, summarise, wilson
-from monitor.totals import ModelInUse, Tally, Totals
+from monitor.totals import Totals
 from tests.monitor.conftest import Recorder, Running
 
 
-def _totals(comparisons: dict[tuple[str, int, Outcome], Tally] | None = None, models: tuple[str, ...] = ()) -> Totals:
-    in_use = ModelInUse(models[-1], "int8", "CPUExecutionProvider") if models else None
-    return Totals({(model, ""): 1 for model in models}, {}, comparisons or {}, {}, in_use)
+def _totals() -> Totals:
+    return Totals(photos={}, expectations={}, confusions={}, last={}, in_use=None)
 
 
 def test_api_gives_the_known_figures(known: Recorder, monitor: Running) -> None:
