@@ -24,7 +24,7 @@ from binwatch.inventory.importing import import_file
 from binwatch.listening import is_loopback, listen
 from binwatch.metadata import MAX_QUANTITY
 from binwatch.records.audits import add_audit
-from binwatch.records.current import rank as rank_bins
+from binwatch.records.ranking import rank as rank_bins
 from binwatch.settings import load_settings
 from binwatch.text import visible
 from monitor import formatting

@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 from binwatch.confusion import INVENTORY, ConfusionMatrix, TruthSource
 from binwatch.counts import CLASSES, MORE, Outcome
 from binwatch.errors import MetadataReason, Reason
-from binwatch.records.bins import PhotoState, QuantityState
+from binwatch.records.settlement import PhotoState, QuantityState
 from binwatch.version import version
 from monitor.background_report import BackgroundReport
 from monitor.drift.metrics import drift_metrics

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from binwatch.confusion import INVENTORY, ConfusionMatrix, TruthSource
 from binwatch.counts import CLASSES, Outcome
 from binwatch.errors import BinwatchError
-from binwatch.records.bins import PhotoState, QuantityState
+from binwatch.records.settlement import PhotoState, QuantityState
 from monitor.totals import COUNTED, RecordKind, Totals
 
 _Z = 1.959964  # of the two-sided 95 % interval

@@ -10,7 +10,7 @@ from enum import StrEnum
 from sqlalchemy import Connection, RowMapping, select
 
 from binwatch.confusion import ConfusionMatrix, TruthSource
-from binwatch.records.bins import PhotoState, QuantityState
+from binwatch.records.settlement import PhotoState, QuantityState
 from binwatch.records.tables import BinTotal, ConfusionTotal, Count, ExpectationTotal, Model, PhotoTotal
 
 COUNTED = ""

@@ -18,8 +18,8 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
 
 from binwatch.events import Created
-from binwatch.records.current import rank
 from binwatch.records.queries import crashed_metadata, crashed_photos
+from binwatch.records.ranking import rank
 from binwatch.records.store import RecordsBroken
 from binwatch.settings import EventSource, Settings
 from binwatch.text import many

@@ -16,10 +16,11 @@ from binwatch.confusion import INVENTORY, TruthSource
 from binwatch.counts import Outcome, class_of, outcome_by, outcome_of
 from binwatch.errors import BinwatchError
 from binwatch.keys import bin_id as one_bin_id
-from binwatch.records.comparing import CONFUSION_LABELS, confusion
 from binwatch.records.engine import WRITE, can_hold
+from binwatch.records.settlement import Row
 from binwatch.records.tables import Audit, Bin, ConfusionTotal, Count, CurrentComparison, Expectation
-from binwatch.records.writing import Row, add_to_totals, insert_into, summed
+from binwatch.records.totals import add_to_totals, confusion
+from binwatch.records.writing import insert_into
 
 
 class Seen(StrEnum):
@@ -117,7 +118,7 @@ def _append(connection: Connection, row: Row, found: RowMapping, now: datetime) 
     audit_id: int = connection.execute(statement).scalar_one()
     current = (CurrentComparison.bucket == row["bucket"], CurrentComparison.bin_id == row["bin_id"])
     connection.execute(update(CurrentComparison).where(*current).values(audit_id=audit_id))
-    add_to_totals(connection, ConfusionTotal, summed(CONFUSION_LABELS, now, judged))
+    add_to_totals(connection, ConfusionTotal, judged, now)
     return audit_id
 
 

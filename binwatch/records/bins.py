@@ -1,73 +1,232 @@
-"""What is there of each bin, and how many bins of each kind there are: a running total, never a scan of the bins."""
+"""Settles bins in the database: locks them, reads what was and what is latest, and writes what they come to.
+
+Whoever writes takes its locks in this order, so that no two wait for each other: rows of a ledger in the order of their
+identity; bins by bucket and id; what belongs to the bins (comparisons, current comparisons); last the totals, each in
+the order of its labels.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from enum import StrEnum
 
-from sqlalchemy import Connection, and_, bindparam, case, select, tuple_, update
+from sqlalchemy import Connection, RowMapping, and_, bindparam, delete, func, insert, or_, select, tuple_, update
+from sqlalchemy.orm import aliased
 
-from binwatch.records.tables import Bin, BinTotal, Count, Expectation
-from binwatch.records.writing import Row, add_to_totals, summed
+from binwatch.records.models import Calibrations
+from binwatch.records.settlement import (
+    BinFacts,
+    LatestPhoto,
+    LatestQuantity,
+    ListedBin,
+    PhotoState,
+    QuantityState,
+    Row,
+    Settlement,
+    ranked_by,
+    settle,
+)
+from binwatch.records.tables import (
+    Audit,
+    Bin,
+    BinTotal,
+    Comparison,
+    ComparisonHour,
+    ConfusionTotal,
+    Count,
+    CurrentComparison,
+    Expectation,
+    Model,
+    RankTotal,
+)
+from binwatch.records.totals import add_to_totals, bin_totals, comparison_hours, confusions, rank_totals
+from binwatch.records.writing import insert_into
 
 BinKey = tuple[str, str]
 """Bucket and bin id."""
+Age = tuple[datetime, int]
+"""Orders uploads by the store's clock, then by row id: the same photo counted by a newer model is newer."""
+LATEST_PHOTO = ("photo_at", "count_id")
+LATEST_QUANTITY = ("expected_at", "expectation_id")
+"""Columns of `bins` that say which one is the latest."""
 
 
-class PhotoState(StrEnum):
-    """What the latest photo of a bin is."""
+def settle_bins(
+    connection: Connection,
+    latest: Mapping[BinKey, Age],
+    columns: tuple[str, str],
+    calibrations: Calibrations,
+    now: datetime,
+) -> None:
+    """Point each bin at its latest photo or quantity, and write what it then comes to.
 
-    COUNTED = "counted"
-    FAILED = "failed"
-    NONE = "none"
-
-
-class QuantityState(StrEnum):
-    """What the latest expected quantity of a bin is."""
-
-    KNOWN = "known"
-    UNREADABLE = "unreadable"
-    NONE = "none"
-
-
-# What _states_now finds of a bin beside its key, and what was last added to the totals.
-_OLD = (Bin.photo_state, Bin.quantity_state)
-_NOW = (
-    case(
-        (Bin.count_id.is_(None), PhotoState.NONE.value),
-        (Count.reason.is_(None), PhotoState.COUNTED.value),
-        else_=PhotoState.FAILED.value,
-    ),
-    case(
-        (Bin.expectation_id.is_(None), QuantityState.NONE.value),
-        (Expectation.reason.is_(None), QuantityState.KNOWN.value),
-        else_=QuantityState.UNREADABLE.value,
-    ),
-)
+    `columns` are those that `latest` is about. Bins that stay as they are get settled too: what they point at may have
+    been a failure that has become a count.
+    """
+    if not latest:
+        return
+    _lock(connection, latest, columns)
+    rows = _read(connection, sorted(latest))
+    numbers = {row["model_version"]: row["calibrations"] for row in rows if row["calibrations"] is not None}
+    calibrated = calibrations.of(connection, numbers)
+    settlements = [settle(_facts(row), calibrated.get(row["model_version"])) for row in rows]
+    comparisons = [one.comparison | {"compared_at": now} for one in settlements if one.comparison]
+    _write_states(connection, settlements)
+    _write_current(connection, settlements, _append(connection, comparisons))
+    add_to_totals(connection, BinTotal, bin_totals(settlements), now)
+    add_to_totals(connection, ConfusionTotal, confusions(comparisons), now)
+    add_to_totals(connection, ComparisonHour, comparison_hours(comparisons, now), now)
+    add_to_totals(connection, RankTotal, rank_totals(settlements), now)
 
 
-def restate(connection: Connection, keys: Sequence[BinKey], now: datetime) -> None:
-    """Move bins that changed from one total to another. The caller holds the locks on their rows."""
+def _lock(connection: Connection, latest: Mapping[BinKey, Age], columns: tuple[str, str]) -> None:
+    """Insert the bins that are new, and point those at it whose latest is older. All of them are locked afterwards.
+
+    PostgreSQL locks a row also where the condition leaves it as it is. The lock makes a count and a quantity that
+    arrive at the same moment see each other, and it needs a statement of its own: a SELECT … FOR UPDATE that had to
+    wait would join the bin as it is now with other tables as they were before.
+    """
+    time, identifier = columns
+    statement = insert_into(connection, Bin)
+    was = tuple_(getattr(Bin, time), getattr(Bin, identifier))
+    new = {name: statement.excluded[name] for name in columns}
+    is_older = or_(getattr(Bin, identifier).is_(None), was < tuple_(*new.values()))
+    statement = statement.on_conflict_do_update(index_elements=("bucket", "bin_id"), set_=new, where=is_older)
+    # With RETURNING, SQLAlchemy sends the rows in a single statement.
+    connection.execute(
+        statement.returning(Bin.bin_id),
+        [
+            {"bucket": bucket, "bin_id": bin_id, time: at, identifier: row_id}
+            for (bucket, bin_id), (at, row_id) in sorted(latest.items())
+        ],
+    )
+
+
+def _read(connection: Connection, keys: Sequence[BinKey]) -> list[RowMapping]:
+    """What was and what is latest, a row for each bin, with the last comparison of its count and its quantity.
+
+    Earlier releases made several; the last one is what bins are listed by.
+    """
+    judged = aliased(Count)
+    audit = (
+        select(func.max(Audit.id))
+        .join(judged, judged.id == Audit.count_id)
+        .where(Audit.bucket == Bin.bucket, Audit.bin_id == Bin.bin_id)
+        # The photo counts, not the count: a newer model sees the same items.
+        .where(judged.bucket == Count.bucket, judged.key == Count.key, judged.etag == Count.etag)
+        .scalar_subquery()
+    )
     statement = (
-        select(Bin.bucket, Bin.bin_id, *_OLD, *_NOW)
+        select(
+            *(Bin.bucket, Bin.bin_id, Bin.photo_state, Bin.quantity_state, Bin.count_id, Bin.expectation_id),
+            *(Count.model_version, Count.key, Count.modified_at, Count.reason.label("photo_reason"), Count.predicted),
+            *(Count.probabilities, Count.distribution, Model.calibrations, audit.label("audit_id")),
+            *(Expectation.reason.label("quantity_reason"), Expectation.quantity),
+            Comparison.id.label("comparison_id"),
+            CurrentComparison.comparison_id.label("listed_comparison"),
+            CurrentComparison.expectation_id.label("listed_expectation"),
+            CurrentComparison.calibration.label("listed_calibration"),
+            CurrentComparison.p_value.label("listed_p_value"),
+        )
+        .select_from(Bin)
         .outerjoin(Count, Count.id == Bin.count_id)
         .outerjoin(Expectation, Expectation.id == Bin.expectation_id)
+        .outerjoin(Model, Model.model_version == Count.model_version)
+        .outerjoin(
+            CurrentComparison, and_(CurrentComparison.bin_id == Bin.bin_id, CurrentComparison.bucket == Bin.bucket)
+        )
+        .outerjoin(Comparison, and_(Comparison.count_id == Bin.count_id, Comparison.expected == Expectation.quantity))
         .where(tuple_(Bin.bucket, Bin.bin_id).in_(keys))
+        .order_by(Bin.bucket, Bin.bin_id, Comparison.id)
     )
-    found = [(tuple(row[:2]), tuple(row[2:4]), tuple(row[4:])) for row in connection.execute(statement)]
-    changed = [(key, old, new) for key, old, new in found if old != new]
+    found = connection.execute(statement).mappings()
+    return list({(row["bucket"], row["bin_id"]): row for row in found}.values())
+
+
+def _facts(row: RowMapping) -> BinFacts:
+    return BinFacts(
+        bucket=row["bucket"],
+        bin_id=row["bin_id"],
+        states=_states(row),
+        listed=None if row["listed_comparison"] is None else _listed(row),
+        photo=None if row["count_id"] is None else _photo(row),
+        quantity=None
+        if row["expectation_id"] is None
+        else LatestQuantity(row["expectation_id"], None if row["quantity_reason"] else row["quantity"]),
+        comparison_id=row["comparison_id"],
+    )
+
+
+def _listed(row: RowMapping) -> ListedBin:
+    return ListedBin(
+        comparison_id=row["listed_comparison"],
+        expectation_id=row["listed_expectation"],
+        calibration=row["listed_calibration"],
+        ranked=ranked_by(row["listed_p_value"]),
+    )
+
+
+def _states(row: RowMapping) -> tuple[PhotoState, QuantityState] | None:
+    if row["photo_state"] is None:
+        return None
+    return PhotoState(row["photo_state"]), QuantityState(row["quantity_state"])
+
+
+def _photo(row: RowMapping) -> LatestPhoto:
+    return LatestPhoto(
+        count_id=row["count_id"],
+        model_version=row["model_version"],
+        key=row["key"],
+        at=row["modified_at"],
+        predicted=None if row["photo_reason"] else row["predicted"],
+        probabilities=row["probabilities"],
+        distribution=row["distribution"],
+        audit_id=row["audit_id"],
+    )
+
+
+def _write_states(connection: Connection, settlements: Sequence[Settlement]) -> None:
+    changed = [one for one in settlements if one.states != one.facts.states]
     if not changed:
         return
-    where = and_(Bin.bucket == bindparam("for_bucket"), Bin.bin_id == bindparam("for_bin"))
+    where = and_(Bin.bucket == bindparam("of_bucket"), Bin.bin_id == bindparam("of_bin"))
     connection.execute(
         update(Bin).where(where),
-        [{"for_bucket": key[0], "for_bin": key[1]} | _labels(new) for key, _, new in changed],
+        [
+            {
+                "of_bucket": one.facts.bucket,
+                "of_bin": one.facts.bin_id,
+                "photo_state": one.states[0].value,
+                "quantity_state": one.states[1].value,
+            }
+            for one in changed
+        ],
     )
-    entered = [_labels(new) | {"bins": 1} for _, _, new in changed]
-    left = [_labels(old) | {"bins": -1} for _, old, _ in changed if None not in old]
-    add_to_totals(connection, BinTotal, summed(("photo_state", "quantity_state"), now, entered + left))
 
 
-def _labels(states: tuple[str, ...]) -> Row:
-    return dict(zip(("photo_state", "quantity_state"), states, strict=True))
+def _append(connection: Connection, comparisons: Sequence[Row]) -> dict[tuple[int, int], int]:
+    """Append to the ledger; returns the ids by count and quantity."""
+    if not comparisons:
+        return {}
+    statement = insert(Comparison).returning(Comparison.count_id, Comparison.expected, Comparison.id)
+    return {(count, quantity): id_ for count, quantity, id_ in connection.execute(statement, comparisons)}
+
+
+def _write_current(
+    connection: Connection, settlements: Sequence[Settlement], appended: Mapping[tuple[int, int], int]
+) -> None:
+    """Bring `current_comparisons` up to date; `appended` are the ids of new comparisons by count and quantity."""
+    gone = [(one.facts.bucket, one.facts.bin_id) for one in settlements if one.facts.listed and one.ranked is None]
+    if gone:
+        identity = tuple_(CurrentComparison.bucket, CurrentComparison.bin_id)
+        connection.execute(delete(CurrentComparison).where(identity.in_(gone)))
+    rows = [
+        row | {"comparison_id": row["comparison_id"] or appended[row["count_id"], row["expected"]]}
+        for row in (one.current for one in settlements if one.current)
+    ]
+    if not rows:
+        return
+    statement = insert_into(connection, CurrentComparison)
+    kept = ("bucket", "bin_id")
+    changed = {name: statement.excluded[name] for name in rows[0] if name not in kept}
+    connection.execute(statement.on_conflict_do_update(index_elements=kept, set_=changed), rows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Mapping
 from datetime import datetime
 from typing import NamedTuple
 
@@ -44,13 +44,15 @@ class Calibrations:
     def __init__(self) -> None:
         self._known: dict[str, Calibrated] = {}
 
-    def of(self, connection: Connection, versions: Iterable[str]) -> dict[str, Calibrated]:
-        """By model; without those that have no calibration. Only what has changed is read again."""
-        statement = select(Model.model_version, Model.calibrations).where(
-            Model.model_version.in_(set(versions)), Model.calibrations > 0
-        )
+    def of(self, connection: Connection, numbers: Mapping[str, int]) -> dict[str, Calibrated]:
+        """By model; without those that have no calibration. Only what has changed is read again.
+
+        `numbers` are the models' `calibrations`, 0 without one.
+        """
         found = {}
-        for version, number in connection.execute(statement):
+        for version, number in numbers.items():
+            if not number:
+                continue
             known = self._known.get(version)
             values = known.values if known and known.number == number else _read(connection, version)
             if values is not None:

@@ -1,7 +1,8 @@
 """Writing to the records. Every write is idempotent: a photo or metadata file delivered twice, late or out of order
 changes nothing the second time.
 
-Rows are written and locked in the order of their keys, so that workers writing at the same time cannot deadlock.
+What happened goes into a ledger; binwatch.records.bins then settles the bins that it is about, and says in which order
+writers take their locks.
 """
 
 from __future__ import annotations
@@ -36,19 +37,17 @@ from binwatch.bin_naming import BY_NAME, BinNaming
 from binwatch.bundle import Calibration
 from binwatch.errors import NOT_FETCHED, MetadataReason, OutageError, Reason
 from binwatch.metadata import Article
-from binwatch.records.bins import BinKey, restate
-from binwatch.records.comparing import compare
+from binwatch.records.bins import LATEST_PHOTO, LATEST_QUANTITY, Age, BinKey, settle_bins
 from binwatch.records.engine import WRITE
-from binwatch.records.hours import photo_hours
 from binwatch.records.models import Calibrations, note_model
+from binwatch.records.settlement import Row
 from binwatch.records.tables import Bin, Count, Expectation, ExpectationTotal, Model, PhotoHour, PhotoTotal, UtcDateTime
-from binwatch.records.writing import Row, add_to_totals, insert_into, insert_new, summed
+from binwatch.records.totals import add_to_totals, expectation_totals, photo_hours, photo_totals
+from binwatch.records.writing import insert_into
 
 _PHOTO = ("bucket", "key", "etag", "model_version")
 """What makes a count one of a kind, and an expected quantity:"""
 _FILE = ("bucket", "bin_id", "source", "etag", "modified_at")
-Age = tuple[datetime, int]
-"""Orders uploads by the store's clock, then by row id: the same photo counted by a newer model is newer."""
 _Bytes = bytes
 """`bytes`, by a name that still means the type inside `NewCount`, which has a field `bytes`."""
 
@@ -161,10 +160,10 @@ class Store:
             new = _insert(connection, Count, _PHOTO, _sorted(rows, now))
             _stored_again(connection, found, new)
             _tried_again(connection, Count.__table__, _PHOTO, found, new, now)
-            add_to_totals(connection, PhotoTotal, _photo_totals(new, now))
-            add_to_totals(connection, PhotoHour, photo_hours(new, now))
-            latest = _latest_photos(connection, found)
-            _update_bins(connection, latest, ("photo_at", "count_id"), self._calibrations, now)
+            latest = _latest_photos(connection, found, new)
+            settle_bins(connection, latest, LATEST_PHOTO, self._calibrations, now)
+            add_to_totals(connection, PhotoTotal, photo_totals(new), now)
+            add_to_totals(connection, PhotoHour, photo_hours(new, now), now)
         return len(new)
 
     def add_expectations(self, expectations: Iterable[NewExpectation]) -> int:
@@ -176,9 +175,8 @@ class Store:
         with self._engine.begin() as connection:
             new = _insert(connection, Expectation, _FILE, _sorted(rows, now))
             _tried_again(connection, Expectation.__table__, _FILE, list(rows.values()), new, now)
-            add_to_totals(connection, ExpectationTotal, _expectation_totals(new, now))
-            latest = _latest_expectations(new)
-            _update_bins(connection, latest, ("expected_at", "expectation_id"), self._calibrations, now)
+            settle_bins(connection, _latest_expectations(new), LATEST_QUANTITY, self._calibrations, now)
+            add_to_totals(connection, ExpectationTotal, expectation_totals(new), now)
         return len(new)
 
 
@@ -194,7 +192,10 @@ def _sorted(rows: Mapping[tuple[Any, ...], Row], now: datetime) -> list[Row]:
 def _insert(
     connection: Connection, table: type[Count | Expectation], identity: tuple[str, ...], rows: list[Row]
 ) -> list[Row]:
-    """As insert_new, but what went well replaces a failure of the same upload: the failure was not the upload's."""
+    """Insert the rows that are not there yet; returns those. What went well replaces a failure of the same upload.
+
+    The failure was not the upload's.
+    """
     insert = insert_into(connection, table)
     columns = table.__table__.c
     statement = insert.on_conflict_do_update(
@@ -202,7 +203,11 @@ def _insert(
         set_={name: insert.excluded[name] for name in rows[0] if name not in (*identity, "modified_at")},
         where=and_(columns.reason.is_not(None), insert.excluded.reason.is_(None)),
     )
-    return [dict(row) for row in connection.execute(statement.returning(*columns), rows).mappings()]
+    # Not all columns: embeddings and distributions need not travel back.
+    wanted = dict.fromkeys((*identity, "id", "modified_at", "reason"))
+    probabilities = [Count.probabilities] if table is Count else []
+    returned = statement.returning(*(columns[name] for name in wanted), *probabilities)
+    return [dict(row) for row in connection.execute(returned, rows).mappings()]
 
 
 def _stored_again(connection: Connection, rows: Sequence[Row], new: Sequence[Row]) -> None:
@@ -244,23 +249,21 @@ def _tried_again(
         connection.execute(statement, parameters)
 
 
-def _latest_photos(connection: Connection, rows: Sequence[Row]) -> dict[BinKey, Age]:
+def _latest_photos(connection: Connection, rows: Sequence[Row], new: Sequence[Row]) -> dict[BinKey, Age]:
     """The newest photo of each bin among `rows`, whether its count is new or was there already.
 
     A photo that could not be fetched is no news of its bin. A photo that came back (A, then B, then A again) is, though
     its count is old.
     """
-    identity = tuple_(Count.bucket, Count.key, Count.etag, Count.model_version)
     # Of what was not fetched only its event says when it was stored, a little later than the store itself will.
     found = [row for row in rows if row["reason"] not in NOT_FETCHED]
-    wanted = [_photo(row) for row in found]
-    ids = {
-        tuple(row[:4]): row.id
-        for row in connection.execute(select(*identity.clauses, Count.id).where(identity.in_(wanted)))
-    }
-    return _newest(
-        ((row["bucket"], row["bin_id"]), (row["modified_at"], ids[key])) for key, row in zip(wanted, found, strict=True)
-    )
+    ids = {_photo(row): row["id"] for row in new}
+    known = {_photo(row) for row in found} - ids.keys()
+    if known:
+        identity = tuple_(Count.bucket, Count.key, Count.etag, Count.model_version)
+        statement = select(*identity.clauses, Count.id).where(identity.in_(sorted(known)))
+        ids |= {tuple(row[:4]): row.id for row in connection.execute(statement)}
+    return _newest(((row["bucket"], row["bin_id"]), (row["modified_at"], ids[_photo(row)])) for row in found)
 
 
 def _latest_expectations(new: Sequence[Row]) -> dict[BinKey, Age]:
@@ -276,51 +279,3 @@ def _newest(candidates: Iterable[tuple[BinKey, Age]]) -> dict[BinKey, Age]:
     for key, age in candidates:
         newest[key] = max(age, newest.get(key, age))
     return newest
-
-
-def _update_bins(
-    connection: Connection,
-    latest: dict[BinKey, Age],
-    columns: tuple[str, str],
-    calibrations: Calibrations,
-    now: datetime,
-) -> None:
-    """Point each bin at its latest count or expectation, and compare what each then points at.
-
-    `columns` are the time and the id that `latest` is about. The lock on the bin's row makes a count and an expectation
-    that arrive at the same moment see each other. Bins that stay as they are get compared too: what they point at may
-    have been a failure that has become a count. What was compared before is not compared again.
-    """
-    if not latest:
-        return
-    keys = sorted(latest)
-    insert_new(connection, Bin, [{"bucket": bucket, "bin_id": bin_id} for bucket, bin_id in keys])
-    time, identifier = columns
-    identity = tuple_(Bin.bucket, Bin.bin_id)
-    locked = select(Bin.__table__).where(identity.in_(keys)).order_by(*identity.clauses).with_for_update()
-    changed: list[BinKey] = []
-    for row in connection.execute(locked).mappings():
-        key = (row["bucket"], row["bin_id"])
-        if row[identifier] is None or latest[key] > (row[time], row[identifier]):
-            changed.append(key)
-    if changed:
-        where = and_(Bin.bucket == bindparam("for_bucket"), Bin.bin_id == bindparam("for_bin"))
-        parameters = [
-            {"for_bucket": key[0], "for_bin": key[1], time: latest[key][0], identifier: latest[key][1]}
-            for key in changed
-        ]
-        connection.execute(update(Bin).where(where), parameters)
-    restate(connection, keys, now)
-    compare(connection, keys, calibrations, now)
-
-
-def _photo_totals(new: Sequence[Row], now: datetime) -> list[Row]:
-    return summed(
-        ("model_version", "reason"),
-        now,
-        ({"model_version": row["model_version"], "reason": row["reason"] or "", "photos": 1} for row in new),
-    )
-
-
-def _expectation_totals(new: Sequence[Row], now: datetime) -> list[Row]:
-    return summed(("reason",), now, ({"reason": row["reason"] or "", "expectations": 1} for row in new))

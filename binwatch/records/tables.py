@@ -172,9 +172,9 @@ class Bin(Base):
     expectation_id: Mapped[int | None] = mapped_column(BigId, ForeignKey("expectations.id"))
     expected_at: Mapped[datetime | None]
     photo_state: Mapped[str | None] = mapped_column(String(10))
-    """What the latest photo is (binwatch.records.bins.PhotoState), as it was last added to `bin_totals`."""
+    """What the latest photo is (binwatch.records.settlement.PhotoState), as it was last added to `bin_totals`."""
     quantity_state: Mapped[str | None] = mapped_column(String(10))
-    """What the latest expected quantity is (binwatch.records.bins.QuantityState), as last added to `bin_totals`."""
+    """What the latest quantity is (binwatch.records.settlement.QuantityState), as it was last added to `bin_totals`."""
 
 
 class Comparison(Base):
@@ -304,7 +304,7 @@ class RankTotal(Base):
     __tablename__ = "rank_totals"
 
     kind: Mapped[str] = mapped_column(String(20), primary_key=True)
-    """binwatch.records.current.Ranked."""
+    """binwatch.records.settlement.Ranked."""
     bins: Mapped[int] = mapped_column(BigInteger)
     last_at: Mapped[datetime]
 

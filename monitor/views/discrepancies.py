@@ -27,8 +27,8 @@ from binwatch.counts import (
     outcome_by,
 )
 from binwatch.keys import bin_id as one_bin_id
-from binwatch.records.current import UNKNOWN, Ranked
 from binwatch.records.engine import can_hold
+from binwatch.records.settlement import UNKNOWN, Ranked
 from binwatch.records.tables import Audit, Comparison, Count, CurrentComparison, Expectation, RankTotal
 from monitor.views.paging import BadCursor, decode, encode, part_of
 

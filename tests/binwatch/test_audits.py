@@ -15,7 +15,7 @@ from binwatch.confusion import INVENTORY, TruthSource
 from binwatch.counts import Outcome, outcome_by
 from binwatch.errors import Reason
 from binwatch.records.audits import UnknownBin, add_audit
-from binwatch.records.bins import PhotoState, QuantityState
+from binwatch.records.settlement import PhotoState, QuantityState
 from binwatch.records.store import NewCount, NewExpectation, Store
 from binwatch.records.tables import Audit, Bin, BinTotal, ConfusionTotal, Count, Expectation
 

@@ -11,11 +11,12 @@ from sqlalchemy import Engine, select, text
 
 from binwatch.bundle import Calibration
 from binwatch.errors import MetadataReason, Reason
-from binwatch.records import current as current_module
+from binwatch.records import ranking
 from binwatch.records.audits import Seen, StaleAudit, add_audit
-from binwatch.records.current import Ranked, rank
 from binwatch.records.engine import connect
 from binwatch.records.migrate import migrate
+from binwatch.records.ranking import rank
+from binwatch.records.settlement import Ranked
 from binwatch.records.store import NewCount, NewExpectation, Store
 from binwatch.records.tables import (
     Base,
@@ -312,15 +313,15 @@ def test_judging_anew_goes_on_where_it_was(
     records_engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A chunk is a transaction; what an outage keeps back is left to the next run, which does nothing twice."""
-    monkeypatch.setattr(current_module, "RANKED_AT_A_TIME", 2)
-    monkeypatch.setattr(current_module, "_PROGRESS", 1)
-    caplog.set_level("INFO", "binwatch.records.current")
+    monkeypatch.setattr(ranking, "RANKED_AT_A_TIME", 2)
+    monkeypatch.setattr(ranking, "_PROGRESS", 1)
+    caplog.set_level("INFO", "binwatch.records.ranking")
     store = Store(records_engine)
     store.use_model("v1", CALIBRATION)
     store.add_counts([count(name, 2) for name in "abcde"])
     store.add_expectations([expect(name, 3) for name in "abcde"])
     store.use_model("v1", STRICTER)
-    real, calls = current_module._write_ranks, []
+    real, calls = ranking._write_ranks, []
 
     def write(*arguments: Any) -> None:
         calls.append(arguments)
@@ -328,7 +329,7 @@ def test_judging_anew_goes_on_where_it_was(
             raise RuntimeError("the connection broke")
         real(*arguments)
 
-    monkeypatch.setattr(current_module, "_write_ranks", write)
+    monkeypatch.setattr(ranking, "_write_ranks", write)
     with pytest.raises(RuntimeError, match="the connection broke"):
         rank(records_engine)
     assert sorted(found[2] for found in judged(records_engine).values()) == [1, 1, 1, 2, 2]

@@ -16,13 +16,15 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, func, select
-from sqlalchemy.exc import InternalError, StatementError
+from sqlalchemy.exc import InternalError, OperationalError, StatementError
 
 from binwatch.confusion import TruthSource
 from binwatch.counts import class_of, outcome_by
 from binwatch.errors import MetadataReason, Reason
 from binwatch.keys import bin_of
+from binwatch.records.bins import LATEST_PHOTO, settle_bins
 from binwatch.records.engine import WRITE, connect
+from binwatch.records.models import Calibrations
 from binwatch.records.store import NewCount, NewExpectation, Store
 from binwatch.records.tables import (
     Base,
@@ -462,6 +464,18 @@ def test_a_count_and_its_expectation_at_the_same_moment(records_engine: Engine, 
         )
     assert sorted(int(row.bin_id) for row in rows(records_engine, Comparison)) == list(range(60))
     assert totals(records_engine)["comparisons"] == {("v1", 3, "exact"): (60, 0, 0, 60)}
+
+
+def test_a_bin_that_stays_as_it_is_is_locked_too(postgres_records: Engine) -> None:
+    """An older photo moves nothing, but what is settled with it must not change meanwhile."""
+    Store(postgres_records).add_counts([count(minutes=2)])
+    (bin_,) = rows(postgres_records, Bin)
+    older = {("binwatch", "00001"): (at(1), bin_.count_id)}
+    with postgres_records.begin() as holding, postgres_records.begin() as other:
+        settle_bins(holding, older, LATEST_PHOTO, Calibrations(), at(3))
+        with pytest.raises(OperationalError, match="could not obtain lock"):
+            other.execute(select(Bin.bin_id).with_for_update(nowait=True))
+    assert rows(postgres_records, Bin) == [bin_]
 
 
 def test_overlapping_groups_in_opposite_order_do_not_deadlock(records_engine: Engine, store: Store) -> None:

@@ -18,9 +18,9 @@ from sqlalchemy.exc import ProgrammingError
 from binwatch.bundle import Calibration
 from binwatch.errors import MetadataReason
 from binwatch.records.audits import add_audit
-from binwatch.records.current import rank
 from binwatch.records.engine import connect
 from binwatch.records.problems import explained
+from binwatch.records.ranking import rank
 from binwatch.records.schema import check_schema
 from binwatch.records.store import NewCount, NewExpectation, Store
 from binwatch.records.tables import Base

@@ -16,9 +16,9 @@ from binwatch.bundle import Calibration, Reference
 from binwatch.counts import Outcome, Suspicion
 from binwatch.errors import MetadataReason, Reason
 from binwatch.records.audits import UnknownBin
-from binwatch.records.hours import hour_of
 from binwatch.records.store import Store
 from binwatch.records.tables import ComparisonHour, PhotoHour
+from binwatch.records.totals import hour_of
 from monitor.views.bins import HISTORY, read_bin
 from monitor.views.discrepancies import (
     Direction,

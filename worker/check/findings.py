@@ -21,7 +21,7 @@ from binwatch.errors import REMEDIES, Reason
 from binwatch.inventory.reading import InventoryQuantity
 from binwatch.keys import ObjectKind, Skipped, kind_of
 from binwatch.metadata import Article, contents
-from binwatch.records.current import doubt_of
+from binwatch.records.settlement import doubt_of
 from worker.check.folder import PhotoFile, ScannedFolder
 from worker.check.records import Counted
 from worker.skipped import WORDS

@@ -1,0 +1,198 @@
+"""What a bin comes to, given what was and what is latest of it. No database: binwatch.records.bins reads and writes.
+
+Each pair of a count and a quantity is compared once: what an inventory repeats every night is no further evidence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from binwatch.conformal import Judgement, judge
+from binwatch.counts import beyond, difference_of, error_of, outcome_of
+from binwatch.records.models import Calibrated
+
+Row = dict[str, Any]
+"""Column → value."""
+UNKNOWN = 3.0
+"""Doubt of a bin of whose expected quantity the model says nothing: after those that it is certain of, which have 2."""
+
+
+class PhotoState(StrEnum):
+    """What the latest photo of a bin is."""
+
+    COUNTED = "counted"
+    FAILED = "failed"
+    NONE = "none"
+
+
+class QuantityState(StrEnum):
+    """What the latest expected quantity of a bin is."""
+
+    KNOWN = "known"
+    UNREADABLE = "unreadable"
+    NONE = "none"
+
+
+States = tuple[PhotoState, QuantityState]
+
+
+class Ranked(StrEnum):
+    """What a bin is ranked by."""
+
+    CALIBRATED = "calibrated"
+    """A p-value."""
+    UNCALIBRATED = "uncalibrated"
+    """The probability of what is expected, or nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class LatestPhoto:
+    """A bin's latest photo, as a model counted it."""
+
+    count_id: int
+    model_version: str
+    key: str
+    at: datetime
+    """When S3 stored it."""
+    predicted: int | None
+    """Class; None if it could not be counted."""
+    probabilities: Sequence[float] | None = None
+    distribution: Sequence[float] | None = None
+    audit_id: int | None = None
+    """The last audit of this photo, whichever model's count it judged."""
+
+
+@dataclass(frozen=True, slots=True)
+class LatestQuantity:
+    """A bin's latest expected quantity."""
+
+    expectation_id: int
+    quantity: int | None
+    """None if it could not be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListedBin:
+    """A bin's row in `current_comparisons`."""
+
+    comparison_id: int
+    expectation_id: int
+    calibration: int
+    """Number of the calibration that it is judged by (binwatch.records.models.Calibrated); 0 without one."""
+    ranked: Ranked
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BinFacts:
+    """What was, and what is latest of a bin."""
+
+    bucket: str
+    bin_id: str
+    states: States | None = None
+    """As the bin was last added to `bin_totals`; None if it is new."""
+    listed: ListedBin | None = None
+    """None if it could not be compared."""
+    photo: LatestPhoto | None = None
+    quantity: LatestQuantity | None = None
+    comparison_id: int | None = None
+    """Of the comparison of this count and this quantity; None if there is none yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What a bin comes to. The writer adds the times, and the id of a comparison that it appends."""
+
+    facts: BinFacts
+    states: States
+    comparison: Row | None = None
+    """To append to `comparisons`; None if the two were compared before."""
+    current: Row | None = None
+    """To write to `current_comparisons`; None where that stays as it is."""
+    ranked: Ranked | None = None
+    """None if the bin cannot be compared: then it has no row in `current_comparisons`."""
+
+
+def settle(facts: BinFacts, calibrated: Calibrated | None) -> Settlement:
+    """Compare the latest count with the latest quantity, unless one of them is missing or they were compared before.
+
+    `calibrated` is what the count's model is calibrated by now. The ledger keeps how a comparison was judged first; the
+    bin is listed by how it is judged now.
+    """
+    photo, quantity, states = facts.photo, facts.quantity, _states(facts)
+    if photo is None or photo.predicted is None or quantity is None or quantity.quantity is None:
+        return Settlement(facts, states)
+    number, values = calibrated or (0, None)
+    listed, now = facts.listed, (facts.comparison_id, quantity.expectation_id, number)
+    if listed and (listed.comparison_id, listed.expectation_id, listed.calibration) == now:
+        return Settlement(facts, states, ranked=listed.ranked)
+    pair = {
+        "bucket": facts.bucket,
+        "bin_id": facts.bin_id,
+        "count_id": photo.count_id,
+        "expectation_id": quantity.expectation_id,
+        "model_version": photo.model_version,
+        "predicted": photo.predicted,
+        "expected": quantity.quantity,
+    }
+    judged = judge(photo.probabilities, quantity.quantity, values, photo.distribution)
+    difference = difference_of(photo.predicted, quantity.quantity, beyond(photo.predicted, photo.distribution))
+    current = pair | {
+        **rank_columns(judged, difference, number),
+        "key": photo.key,
+        "photo_at": photo.at,
+        "difference": difference,
+        "comparison_id": facts.comparison_id,
+        "audit_id": photo.audit_id,
+    }
+    is_new = facts.comparison_id is None
+    comparison = pair | _comparison(photo.predicted, quantity.quantity, judged) if is_new else None
+    return Settlement(facts, states, comparison, current, ranked_by(judged.either))
+
+
+def ranked_by(p_value: float | None) -> Ranked:
+    """What a bin with this p-value is ranked by."""
+    return Ranked.UNCALIBRATED if p_value is None else Ranked.CALIBRATED
+
+
+def doubt_of(chance: float | None, p_value: float | None) -> float:
+    """What bins are ranked by, least first: the p-value; bins without one come after all that have one."""
+    if p_value is not None:
+        return p_value
+    return UNKNOWN if chance is None else 1 + chance
+
+
+def rank_columns(judged: Judgement, difference: int, calibration: int) -> Row:
+    """The columns of a judgement of a bin, by the calibration of this number (0 without one)."""
+    return {
+        "calibration": calibration,
+        "chance": 1.0 if judged.chance is None else judged.chance,
+        "p_value": judged.either,
+        "p_missing": judged.missing,
+        "p_surplus": judged.surplus,
+        "doubt": doubt_of(judged.chance, judged.either),
+        "doubt_one_sided": doubt_of(judged.chance, judged.missing if difference < 0 else judged.surplus),
+    }
+
+
+def _states(facts: BinFacts) -> States:
+    photo, quantity = PhotoState.NONE, QuantityState.NONE
+    if facts.photo:
+        photo = PhotoState.FAILED if facts.photo.predicted is None else PhotoState.COUNTED
+    if facts.quantity:
+        quantity = QuantityState.UNREADABLE if facts.quantity.quantity is None else QuantityState.KNOWN
+    return photo, quantity
+
+
+def _comparison(predicted: int, quantity: int, judged: Judgement) -> Row:
+    return {
+        "error": error_of(predicted, quantity),
+        "outcome": outcome_of(predicted, quantity).value,
+        "chance": judged.chance,
+        "p_value": judged.either,
+        "p_missing": judged.missing,
+        "p_surplus": judged.surplus,
+    }

@@ -1,0 +1,119 @@
+"""The running sums: what rows of the ledgers add to them, so that a scrape or a page never scans a ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection
+
+from binwatch.confusion import TruthSource
+from binwatch.counts import class_of
+from binwatch.records.settlement import Row, Settlement
+from binwatch.records.tables import Base
+from binwatch.records.writing import insert_into
+
+TENTHS = 10
+
+
+def add_to_totals(connection: Connection, table: type[Base], rows: Iterable[Row], now: datetime) -> None:
+    """Add each row to the total of the same labels (the primary key), which is made where it is not there.
+
+    Totals are written last, and in the order of their labels: every writer waits for them.
+    """
+    columns = table.__table__.c
+    labels = tuple(column.name for column in columns if column.primary_key)
+    sums = _summed(labels, rows)
+    if not sums:
+        return
+    insert = insert_into(connection, table)
+    added = {name: columns[name] + insert.excluded[name] for name in sums[0] if name not in labels}
+    statement = insert.on_conflict_do_update(index_elements=labels, set_=added | {"last_at": insert.excluded.last_at})
+    connection.execute(statement, [row | {"last_at": now} for row in sums])
+
+
+def _summed(labels: tuple[str, ...], rows: Iterable[Row]) -> list[Row]:
+    """Add up the rows that share their labels, in the order of the labels."""
+    sums: dict[tuple[Any, ...], Row] = {}
+    for row in rows:
+        key = tuple(row[label] for label in labels)
+        total = sums.setdefault(key, {name: row[name] if name in labels else 0 for name in row})
+        for name in row.keys() - set(labels):
+            total[name] += row[name]
+    return [sums[key] for key in sorted(sums)]
+
+
+def photo_totals(counts: Iterable[Row]) -> list[Row]:
+    """What new counts and failures add to `photo_totals`."""
+    return [{"model_version": row["model_version"], "reason": row["reason"] or "", "photos": 1} for row in counts]
+
+
+def photo_hours(counts: Iterable[Row], now: datetime) -> list[Row]:
+    """What new counts add to `photo_hours`; photos that were not counted add nothing."""
+    return [
+        {
+            "hour": hour_of(now),
+            "model_version": row["model_version"],
+            "tenth": min(int(max(row["probabilities"]) * TENTHS), TENTHS - 1),
+            "photos": 1,
+            "confidence": max(row["probabilities"]),
+        }
+        for row in counts
+        if row["reason"] is None and row["probabilities"]
+    ]
+
+
+def expectation_totals(expectations: Iterable[Row]) -> list[Row]:
+    """What new expected quantities add to `expectation_totals`."""
+    return [{"reason": row["reason"] or "", "expectations": 1} for row in expectations]
+
+
+def confusions(comparisons: Iterable[Row]) -> list[Row]:
+    """What new comparisons add to `confusion_totals`."""
+    return [
+        confusion(TruthSource.INVENTORY, row["model_version"], class_of(row["expected"]), row["predicted"])
+        for row in comparisons
+    ]
+
+
+def confusion(reference: TruthSource, model: str, true_class: int, predicted: int, weight: int = 1) -> Row:
+    """What one comparison adds to `confusion_totals`; with weight −1, what it takes back."""
+    return {
+        "reference": reference.value,
+        "model_version": model,
+        "true_class": true_class,
+        "predicted_class": predicted,
+        "comparisons": weight,
+    }
+
+
+def comparison_hours(comparisons: Iterable[Row], now: datetime) -> list[Row]:
+    """What new comparisons add to `comparison_hours`."""
+    hour = hour_of(now)
+    return [
+        {"hour": hour, "model_version": row["model_version"], "outcome": row["outcome"], "comparisons": 1}
+        for row in comparisons
+    ]
+
+
+def bin_totals(settlements: Iterable[Settlement]) -> Iterator[Row]:
+    """Moves bins from one row of `bin_totals` to another."""
+    for one in settlements:
+        for states, bins in ((one.facts.states, -1), (one.states, 1)):
+            if states is not None and one.states != one.facts.states:
+                yield {"photo_state": states[0].value, "quantity_state": states[1].value, "bins": bins}
+
+
+def rank_totals(settlements: Iterable[Settlement]) -> Iterator[Row]:
+    """Moves bins from one row of `rank_totals` to another, or to none."""
+    for one in settlements:
+        before = one.facts.listed.ranked if one.facts.listed else None
+        for ranked, bins in ((before, -1), (one.ranked, 1)):
+            if ranked is not None and before != one.ranked:
+                yield {"kind": ranked.value, "bins": bins}
+
+
+def hour_of(at: datetime) -> datetime:
+    """Beginning of the hour."""
+    return at.replace(minute=0, second=0, microsecond=0)
