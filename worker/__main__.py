@@ -112,7 +112,7 @@ def count(
 def serve() -> None:
     """Count photos sent over HTTP, as a SageMaker container does, until stopped."""
     from worker.logs import configure
-    from worker.serving.server import serve as serve_photos
+    from worker.sagemaker.serving.server import serve as serve_photos
 
     settings = load_settings()
     configure(settings.log_format, settings.log_level, sys.stdout)  # where SageMaker looks for them

@@ -16,7 +16,7 @@ from tests.sagemaker.transform_driver import Containers, TransformDriver
 from tests.services.aws_shapes import check_every_request
 from tests.services.s3 import S3
 from tests.worker.brightness import write_brightness_bundle
-from worker.nightly.run import Nightly
+from worker.sagemaker.nightly.run import Nightly
 
 
 @pytest.fixture(autouse=True)

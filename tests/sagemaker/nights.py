@@ -20,9 +20,9 @@ from binwatch.settings import Settings
 from tests.services.s3 import S3
 from tests.worker.brightness import brightness_of, jpeg
 from worker.counting import Counting
-from worker.nightly.ledger import Run
-from worker.nightly.local import InProcess
-from worker.nightly.run import Nightly
+from worker.sagemaker.nightly.recount import InProcess
+from worker.sagemaker.nightly.run import Nightly
+from worker.sagemaker.nightly.run_store import Run
 
 BAD = {
     "bad/empty.jpg": b"",
@@ -88,7 +88,7 @@ def rows_of_a_local_worker(settings: Settings, tmp_path: Path) -> list[dict[str,
 
 
 def left_in(s3: S3, settings: Settings) -> list[str]:
-    """Keys of nightly runs that are still there, but for the ledger."""
+    """Keys of nightly runs that are still there, but for the runs themselves."""
     found = s3.client.list_objects_v2(Bucket=s3.bucket, Prefix="nightly/").get("Contents", [])
     return [entry["Key"] for entry in found if not entry["Key"].startswith("nightly/runs/")]
 

@@ -21,7 +21,7 @@ import pytest
 from binwatch.bundle import Bundle
 from tests.sagemaker.transform_driver import Containers, JobFailed
 from tests.worker.brightness import brightness_of, jpeg
-from worker.nightly.model import archive
+from worker.sagemaker.nightly.model import archive
 
 ROOT = Path(__file__).parents[2]
 WITHIN_S = 60

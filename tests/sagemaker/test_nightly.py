@@ -22,9 +22,9 @@ from tests.sagemaker.nights import BAD, Local, finish, left_in, models_of, put_p
 from tests.sagemaker.transform_driver import Faults, TransformDriver
 from tests.services.s3 import S3
 from tests.worker.brightness import brightness_of, jpeg, write_brightness_bundle
-from worker.nightly.folder import Folder
-from worker.nightly.model import archive, archive_key
-from worker.nightly.run import Nightly
+from worker.sagemaker.nightly.model import archive, archive_key
+from worker.sagemaker.nightly.run import Nightly
+from worker.sagemaker.nightly.run_paths import RunPaths
 
 
 def test_records_are_those_of_a_local_worker(
@@ -268,8 +268,8 @@ def test_answers_under_other_names_are_no_missing_answers(
     nightly: Nightly, s3: S3, driver: TransformDriver, local: Local, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_photos(s3, 2)
-    monkeypatch.setattr(Folder, "output", lambda folder, part, key: f"{folder.outputs(part)}elsewhere/{key}.out")
+    monkeypatch.setattr(RunPaths, "output", lambda folder, part, key: f"{folder.outputs(part)}elsewhere/{key}.out")
     run = nightly.start()
     with pytest.raises(BinwatchError, match=r"SageMaker wrote .* was expected: nothing was recorded"):
         finish(nightly, run)
-    assert (local.keys, nightly.ledger.active()) == ([], run)
+    assert (local.keys, nightly.runs.active()) == ([], run)

@@ -30,8 +30,8 @@ from worker.backfill import BackfillProgress, backfill
 from worker.brokers.choice import choose_queues
 from worker.brokers.sqs.queues import queue_url, sqs_client
 from worker.counting import Counting
-from worker.nightly.ledger import Ledger
 from worker.nightly.tasks import PollNightly, StartNightly
+from worker.sagemaker.nightly.run_store import RunStore
 
 ROOT = Path(__file__).parents[2]
 WITHIN_S = 60
@@ -131,7 +131,7 @@ def test_beat_starts_a_run_and_looks_at_it_without_waiting(
     s3.put("odd key.jpg", jpeg(brightness_of(6)))
     sent = Sent()
     first, poll = StartNightly(counting, sent, settings), PollNightly(counting, sent, settings)
-    ledger = Ledger(counting.objects, settings)
+    runs = RunStore(counting.objects, settings)
     poll.run()  # there is nothing to look at
     driver.may_play.clear()
     first.run()
@@ -144,7 +144,7 @@ def test_beat_starts_a_run_and_looks_at_it_without_waiting(
 
     def ended() -> bool:
         poll.run()
-        return ledger.active() is None
+        return runs.active() is None
 
     wait_until(ended)
     assert len(rows(sqlite_records)) == 8
@@ -153,7 +153,7 @@ def test_beat_starts_a_run_and_looks_at_it_without_waiting(
     metrics = counting.metrics.registry
     assert metrics.get_sample_value("binwatch_worker_photos_total", {"outcome": "counted", "reason": ""}) == 5
     assert metrics.get_sample_value("binwatch_worker_nightly_failures_total") == 0
-    billed = ledger.latest().outcome.instance_seconds
+    billed = runs.latest().outcome.instance_seconds
     assert metrics.get_sample_value("binwatch_worker_nightly_instance_seconds_total") == billed > 0
 
 
@@ -177,7 +177,7 @@ def test_a_start_that_fails_is_tried_again_and_a_job_that_cannot_start_is_named(
     away = settings.model_copy(update={"sagemaker_endpoint_url": "http://127.0.0.1:9"})
     with caplog.at_level(logging.ERROR):
         StartNightly(counting, Sent(), away).run()
-    run = Ledger(counting.objects, settings).active()
+    run = RunStore(counting.objects, settings).active()
     assert run.jobs[0] in caplog.text
     assert "AWS cannot be reached" in caplog.text
     assert counting.metrics.registry.get_sample_value("binwatch_worker_nightly_failures_total") == 2

@@ -21,8 +21,8 @@ from tests.sagemaker.nights import Local, finish, left_in, models_of, put_photos
 from tests.sagemaker.transform_driver import Faults, TransformDriver
 from tests.services.s3 import S3
 from tests.worker.brightness import brightness_of, jpeg
-from worker.nightly.ledger import Run
-from worker.nightly.run import Nightly
+from worker.sagemaker.nightly.run import Nightly
+from worker.sagemaker.nightly.run_store import Run
 
 
 class Killed(BaseException):
@@ -46,8 +46,8 @@ def kill_after(nightly: Nightly, operation: int) -> None:
     for part, names in (
         (nightly._objects, ("put", "put_new", "delete")),
         (nightly.jobs, ("make_model", "start", "delete_model")),
-        (nightly._reader._store, ("add_counts",)),
-        (nightly._reader, ("_recount",)),
+        (nightly._ingest._store, ("add_counts",)),
+        (nightly._ingest, ("_recount",)),
     ):
         for name in names:
             setattr(part, name, wrap(getattr(part, name)))
@@ -62,7 +62,7 @@ def test_killed_after_each_step_and_started_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The same records, one of each, one job, and nothing left behind."""
-    monkeypatch.setattr("worker.nightly.run._ABANDONED", timedelta(0))
+    monkeypatch.setattr("worker.sagemaker.nightly.run._ABANDONED", timedelta(0))
     lost = "bin-images/00001.jpg"
     driver.faults = Faults(lost=lambda key: key == lost)
     empty = str(sqlite_records.url.database)
@@ -96,7 +96,7 @@ def test_killed_after_each_step_and_started_again(
         assert len(rows(database)) == 8
         assert len(driver.jobs) == 1
         assert left_in(bucket, settings) == []
-        last = again.ledger.latest()
+        last = again.runs.latest()
         assert last.sagemaker_model not in models_of(again)
         assert (last.number, last.cleaned, last.ended is not None) == (1, True, True)
         database.dispose()
@@ -123,13 +123,13 @@ def test_two_runs_at_the_same_moment_are_one(
 ) -> None:
     put_photos(s3, 3)
     other = Nightly(settings, Objects(settings), sqlite_records, local)
-    claim, others = nightly.ledger.claim, []
+    claim, others = nightly.runs.claim, []
 
     def claim_too_late(run: Run) -> bool:
         others.append(other.start())
         return claim(run)
 
-    nightly.ledger.claim = claim_too_late  # type: ignore[method-assign]
+    nightly.runs.claim = claim_too_late  # type: ignore[method-assign]
     run = nightly.start()
     assert run == others[0]
     assert {key.split("/")[2] for key in left_in(s3, settings)} == {run.token}
@@ -147,14 +147,14 @@ def test_a_run_that_another_ended_keeps_its_outcome(nightly: Nightly, s3: S3, dr
     run = nightly.start()
     ended = finish(nightly, run)
     assert nightly._end(run, []) == ended
-    assert nightly.ledger.latest() == ended
+    assert nightly.runs.latest() == ended
     assert ended.outcome.recorded == 7
 
 
 def test_a_look_ends_in_time_and_the_next_goes_on(
     nightly: Nightly, s3: S3, driver: TransformDriver, sqlite_records: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.nightly.reading._CHUNK", 2)
+    monkeypatch.setattr("worker.sagemaker.nightly.ingest._CHUNK", 2)
     put_photos(s3, 4)
     run = nightly.start()
     nightly.advance(run)

@@ -8,10 +8,10 @@ import pytest
 
 from binwatch.objects import Listed
 from binwatch.settings import Settings
-from worker.nightly import cost
-from worker.nightly.folder import folder_of
-from worker.nightly.ledger import Outcome, Run
-from worker.nightly.plan import can_be_sent
+from worker.sagemaker.nightly import cost
+from worker.sagemaker.nightly.plan import can_be_sent
+from worker.sagemaker.nightly.run_paths import paths_of
+from worker.sagemaker.nightly.run_store import Outcome, Run
 
 
 def test_the_next_estimate_goes_by_what_was_measured(settings: Settings) -> None:
@@ -62,4 +62,4 @@ def test_the_next_estimate_goes_by_what_was_measured(settings: Settings) -> None
 )
 def test_what_sagemaker_is_sent(settings: Settings, key: str, size: int, sent: bool) -> None:
     photo = Listed(key, "e", size, datetime.now(UTC))
-    assert can_be_sent(photo, settings, folder_of(settings, "20260101-01234567")) is sent
+    assert can_be_sent(photo, settings, paths_of(settings, "20260101-01234567")) is sent

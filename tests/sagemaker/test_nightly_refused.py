@@ -17,7 +17,7 @@ from binwatch.settings import Settings
 from tests.sagemaker.nights import Local, finish, put_photos, rows
 from tests.sagemaker.transform_driver import TransformDriver
 from tests.services.s3 import S3
-from worker.nightly.run import Nightly
+from worker.sagemaker.nightly.run import Nightly
 
 
 class Refusing:

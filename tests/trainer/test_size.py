@@ -33,7 +33,7 @@ from trainer.train.run_files import BEST
 from worker.counting import Counting
 from worker.engine import Engine
 from worker.metrics import WorkerMetrics
-from worker.serving.counter import PhotoCounter
+from worker.sagemaker.serving.counter import PhotoCounter
 
 PHOTO = Path(__file__).parents[2] / "samples" / "bin-images" / "00184.jpg"
 SIZE = 96

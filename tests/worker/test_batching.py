@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from worker.pipeline import EngineBroken
-from worker.serving.batching import Batcher
+from worker.sagemaker.serving.batching import Batcher
 from worker.sessions import Inferred
 
 WITHIN_S = 30

@@ -20,8 +20,8 @@ from worker.engine import Engine
 from worker.metrics import WorkerMetrics
 from worker.new_counts import new_count
 from worker.pipeline import Prediction, infer_all
-from worker.serving.answers import Answer
-from worker.serving.counter import PhotoCounter
+from worker.sagemaker.serving.answers import Answer
+from worker.sagemaker.serving.counter import PhotoCounter
 from worker.sessions import Inferred
 
 HIGHEST = 20

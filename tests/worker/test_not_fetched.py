@@ -23,10 +23,10 @@ from tests.services.s3 import S3
 from tests.worker.brightness import brightness_of, jpeg
 from worker.app import make_app
 from worker.counting import Counting
-from worker.nightly.folder import Folder
-from worker.nightly.outputs import Outputs
 from worker.reconcile import unrecorded
-from worker.serving.answers import Answer
+from worker.sagemaker.nightly.results import Results
+from worker.sagemaker.nightly.run_paths import RunPaths
+from worker.sagemaker.serving.answers import Answer
 from worker.tasks import MAX_RETRIES, CountPhotos, ReadMetadata, _parse, as_json
 
 PHOTO = jpeg(brightness_of(4))
@@ -337,13 +337,13 @@ def test_content_encoding(
 def test_what_sagemaker_got_encoded_is_counted_here(settings: Settings, s3: S3) -> None:
     """A transform job is sent the bytes without their header."""
     s3.client.put_object(Bucket=s3.bucket, Key="a.jpg", Body=gzip.compress(PHOTO), ContentEncoding="gzip")
-    objects, folder = Objects(settings), Folder(s3.bucket, "nightly/work/", "token")
+    objects, folder = Objects(settings), RunPaths(s3.bucket, "nightly/work/", "token")
     answer = Answer(model="m", precision="int8", provider="cpu", reason="not_an_image", detail="x")
     s3.put(folder.output(1, "a.jpg"), answer.line())
     (photo,) = [one for one in objects.list(s3.bucket) if one.key == "a.jpg"]
-    assert Outputs(objects, folder, 1, "m").count_of(photo) is None
+    assert Results(objects, folder, 1, "m").count_of(photo) is None
     s3.put("a.jpg", b"no photo")
     (photo,) = [one for one in objects.list(s3.bucket) if one.key == "a.jpg"]
-    found = Outputs(objects, folder, 1, "m").count_of(photo)
+    found = Results(objects, folder, 1, "m").count_of(photo)
     assert found is not None
     assert found.reason == "not_an_image"

@@ -26,11 +26,11 @@ from tests.services.s3 import S3
 from tests.worker.brightness import brightness_of, jpeg, probabilities_of
 from worker.engine import Engine
 from worker.metrics import WorkerMetrics
-from worker.serving.answers import MALFORMED, Answer
-from worker.serving.app import App
-from worker.serving.bodies import MAX_BODY, MAX_LINKS
-from worker.serving.counter import PhotoCounter
-from worker.serving.model import find_bundle
+from worker.sagemaker.serving.answers import MALFORMED, Answer
+from worker.sagemaker.serving.app import App
+from worker.sagemaker.serving.bodies import MAX_BODY, MAX_LINKS
+from worker.sagemaker.serving.counter import PhotoCounter
+from worker.sagemaker.serving.model import find_bundle
 from worker.sessions import Inferred
 
 WITHIN_S = 30

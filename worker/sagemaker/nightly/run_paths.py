@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from binwatch.settings import Settings
-from worker.nightly.ledger import Run
+from worker.sagemaker.nightly.run_store import Run
 
 _DIGITS = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Folder:
+class RunPaths:
     """The folder of a run."""
 
     bucket: str
@@ -54,6 +54,6 @@ def work_prefix(settings: Settings) -> str:
     return settings.nightly_prefix + "work/"
 
 
-def folder_of(settings: Settings, run: Run | str) -> Folder:
+def paths_of(settings: Settings, run: Run | str) -> RunPaths:
     """The folder of a run, or of the token that a run will have."""
-    return Folder(settings.bucket, work_prefix(settings), run if isinstance(run, str) else run.token)
+    return RunPaths(settings.bucket, work_prefix(settings), run if isinstance(run, str) else run.token)

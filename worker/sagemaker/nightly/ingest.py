@@ -15,13 +15,13 @@ from binwatch.objects import Listed, ObjectRefused, Objects
 from binwatch.records.store import NewCount, Store
 from binwatch.settings import Settings
 from worker.metrics import WorkerMetrics
-from worker.nightly.folder import Folder, folder_of
-from worker.nightly.ledger import Ledger, Part, Run
-from worker.nightly.local import Recount
-from worker.nightly.model import card_of
-from worker.nightly.outputs import Outputs
-from worker.nightly.plan import read_plan
 from worker.reconcile import as_created
+from worker.sagemaker.nightly.model import card_of
+from worker.sagemaker.nightly.plan import read_plan
+from worker.sagemaker.nightly.recount import Recount
+from worker.sagemaker.nightly.results import Results
+from worker.sagemaker.nightly.run_paths import RunPaths, paths_of
+from worker.sagemaker.nightly.run_store import Part, Run, RunStore
 
 _CHUNK = 256
 """Answers read and recorded in one transaction."""
@@ -55,7 +55,7 @@ class Progress:
         )
 
 
-class Reader:
+class Ingest:
     """Reads the parts of runs. Reading a part again, or from two processes, changes nothing."""
 
     def __init__(
@@ -63,7 +63,7 @@ class Reader:
     ) -> None:
         self._settings = settings
         self._objects = objects
-        self._ledger = Ledger(objects, settings)
+        self._runs = RunStore(objects, settings)
         self._store = Store(database, settings.bin_naming)
         self._recount = recount
         self._metrics = metrics
@@ -77,13 +77,13 @@ class Reader:
 
         Raises NotActive or ObjectRefused if another has ended the run.
         """
-        folder = folder_of(self._settings, run)
-        progress = self.progress(folder, part)
+        paths = paths_of(self._settings, run)
+        progress = self.progress(paths, part)
         if progress.position == part.photos:
             return True
         self.note_model(run)
-        photos = read_plan(self._objects, folder, part)
-        outputs = Outputs(self._objects, folder, part.number, run.model)
+        photos = read_plan(self._objects, paths, part)
+        outputs = Results(self._objects, paths, part.number, run.model)
         if part.job is not None:
             outputs.check_names(photos)
         with ThreadPoolExecutor(self._settings.fetch_threads, thread_name_prefix="answers") as pool:
@@ -97,11 +97,11 @@ class Reader:
                     break
         return progress.position == part.photos
 
-    def progress(self, folder: Folder, part: Part) -> Progress:
+    def progress(self, paths: RunPaths, part: Part) -> Progress:
         """How far the part has been read."""
-        key = folder.progress(part.number)
+        key = paths.progress(part.number)
         try:
-            return Progress(*json.loads(self._objects.fetch(folder.bucket, key, max_bytes=_MAX_PROGRESS_BYTES).data))
+            return Progress(*json.loads(self._objects.fetch(paths.bucket, key, max_bytes=_MAX_PROGRESS_BYTES).data))
         except ObjectRefused:
             return Progress()
 
@@ -114,11 +114,11 @@ class Reader:
         for count in counts:
             self._metrics.photo(count.reason)
         if left:
-            if self._ledger.now(run).ended is not None:
+            if self._runs.now(run).ended is not None:
                 raise NotActive(f"nightly run {run.number} was ended by another")
             self._recount(as_created(self._settings.bucket, left))
         done = progress.after(counts, len(left))
-        folder = folder_of(self._settings, run)
+        paths = paths_of(self._settings, run)
         body = json.dumps([done.position, done.recorded, done.local, done.failed]).encode()
-        self._objects.put(folder.bucket, folder.progress(part.number), body)
+        self._objects.put(paths.bucket, paths.progress(part.number), body)
         return done

@@ -1,27 +1,19 @@
-"""Which photos a nightly run counts, and in which parts: those that SageMaker can be sent, and those that it cannot."""
+"""The parts of a nightly run: the photos that SageMaker can be sent, and those that it cannot."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime
-from itertools import islice
-
-from sqlalchemy import Engine as Database
 
 from binwatch.errors import BinwatchError
-from binwatch.keys import ObjectKind, kind_of
 from binwatch.objects import Listed, Objects
-from binwatch.records.queries import unrecorded_photos
 from binwatch.settings import Settings
 from binwatch.text import many
-from worker.nightly.folder import Folder
-from worker.nightly.ledger import Part
-from worker.reconcile import Grace
+from worker.sagemaker.nightly.run_paths import RunPaths
+from worker.sagemaker.nightly.run_store import Part
 
-_PAGE = 1000
 _MAX_PLAN_BYTES = 2**30
 _MB = 1_000_000  # SageMaker does not say which one it means, so the smaller
 _MAX_KEY_BYTES = 1024  # S3's limit, for the answer's key as well
@@ -30,42 +22,17 @@ _PLAIN_KEY = re.compile(r"[A-Za-z0-9!_.*'()-]+(/[A-Za-z0-9!_.*'()-]+)*")
 _DOTS = re.compile(r"(^|/)\.\.?(/|$)")
 
 
-@dataclass(frozen=True, slots=True)
-class Scope:
-    """What a run is about: all that `model` has no record of; with `again`, all. Under `prefix` in either case."""
-
-    model: str
-    prefix: str = ""
-    again: bool = False
-
-
-def photos(
-    objects: Objects, database: Database, settings: Settings, scope: Scope, grace: Grace
-) -> Iterator[list[Listed]]:
-    """The photos of the scope, a page at a time, in the order of their keys."""
-    listing = grace.older(
-        listed
-        for listed in objects.list(settings.bucket, scope.prefix)
-        if kind_of(listed.key, settings.models_prefix) is ObjectKind.PHOTO
-    )
-    while page := list(islice(listing, _PAGE)):
-        if not scope.again:
-            with database.connect() as connection:
-                page = unrecorded_photos(connection, settings.bucket, page, scope.model)
-        yield page
-
-
-def write_plan(pages: Iterator[list[Listed]], objects: Objects, settings: Settings, folder: Folder) -> list[Part]:
+def write_plan(pages: Iterator[list[Listed]], objects: Objects, settings: Settings, paths: RunPaths) -> list[Part]:
     """Sort the photos into parts, and write the plan and the manifest of each.
 
     Memory holds two parts at most: one that goes to SageMaker and one that does not.
     """
-    writer = _Writer(objects, folder)
+    writer = _Writer(objects, paths)
     sent: list[Listed] = []
     kept: list[Listed] = []
     for page in pages:
         for photo in page:
-            chosen = sent if can_be_sent(photo, settings, folder) else kept
+            chosen = sent if can_be_sent(photo, settings, paths) else kept
             chosen.append(photo)
             if len(chosen) == settings.sagemaker_job_photos:
                 writer.write(chosen, to_sagemaker=chosen is sent)
@@ -75,23 +42,23 @@ def write_plan(pages: Iterator[list[Listed]], objects: Objects, settings: Settin
     return writer.parts
 
 
-def can_be_sent(photo: Listed, settings: Settings, folder: Folder) -> bool:
+def can_be_sent(photo: Listed, settings: Settings, paths: RunPaths) -> bool:
     """Whether SageMaker surely reads the photo and writes its answer where we look for it."""
     return (
         photo.size <= min(settings.sagemaker_max_payload_mb * _MB, settings.max_photo_bytes)
         and _PLAIN_KEY.fullmatch(photo.key) is not None
         and _DOTS.search(photo.key) is None
-        and len(folder.output(0, photo.key)) <= _MAX_KEY_BYTES
+        and len(paths.output(0, photo.key)) <= _MAX_KEY_BYTES
     )
 
 
-def read_plan(objects: Objects, folder: Folder, part: Part) -> list[Listed]:
+def read_plan(objects: Objects, paths: RunPaths, part: Part) -> list[Listed]:
     """The photos of a part. Raises BinwatchError if some are missing."""
-    data = objects.fetch(folder.bucket, folder.plan(part.number), max_bytes=_MAX_PLAN_BYTES).data
+    data = objects.fetch(paths.bucket, paths.plan(part.number), max_bytes=_MAX_PLAN_BYTES).data
     planned = [_parse(line) for line in data.splitlines()]
     if len(planned) != part.photos:
         raise BinwatchError(
-            f"{folder.url(folder.plan(part.number))}: {many(len(planned), 'photo')} instead of {part.photos:,}"
+            f"{paths.url(paths.plan(part.number))}: {many(len(planned), 'photo')} instead of {part.photos:,}"
         )
     return planned
 
@@ -102,20 +69,20 @@ def manifest(bucket: str, photos: list[Listed]) -> bytes:
 
 
 class _Writer:
-    def __init__(self, objects: Objects, folder: Folder) -> None:
+    def __init__(self, objects: Objects, paths: RunPaths) -> None:
         self._objects = objects
-        self._folder = folder
+        self._paths = paths
         self.parts: list[Part] = []
 
     def write(self, photos: list[Listed], *, to_sagemaker: bool) -> None:
         if not photos:
             return
-        number, bucket = len(self.parts) + 1, self._folder.bucket
+        number, bucket = len(self.parts) + 1, self._paths.bucket
         lines = b"".join(_line(photo) for photo in photos)
-        self._objects.put(bucket, self._folder.plan(number), lines)
+        self._objects.put(bucket, self._paths.plan(number), lines)
         if to_sagemaker:
-            self._objects.put(bucket, self._folder.manifest(number), manifest(bucket, photos))
-        job = f"binwatch-nightly-{self._folder.token}-{number:04}" if to_sagemaker else None
+            self._objects.put(bucket, self._paths.manifest(number), manifest(bucket, photos))
+        job = f"binwatch-nightly-{self._paths.token}-{number:04}" if to_sagemaker else None
         self.parts.append(Part(number=number, photos=len(photos), job=job))
 
 

@@ -13,15 +13,9 @@ from binwatch.bundle import CARD, Bundle, Card, Precision
 from binwatch.objects import ObjectRefused, Objects
 from binwatch.registry import Registry
 from binwatch.settings import Settings
-from worker.nightly.jobs import TransformJobs, role_and_image
+from worker.sagemaker.nightly.jobs import TransformJobs, role_and_image
 
 _COMPRESSION = 1  # weights hardly get smaller, whatever is spent on it
-
-
-def current_version(objects: Objects, settings: Settings) -> str:
-    """Version of the model in use: the promoted one, or else that of the settings."""
-    current = Registry(objects, settings.bucket, settings.models_prefix).current()
-    return current.version if current is not None else Bundle(settings.model_dir).card.version
 
 
 def card_of(objects: Objects, settings: Settings, version: str) -> Card:

@@ -1,7 +1,7 @@
 """The nightly run on SageMaker, step by step. Each step can be taken again, so a crash costs no more than a step.
 
 Plan → claim → model and jobs → wait → records → clean up. Nothing is started before the claim, which only one can win;
-from then on everyone who comes goes on with the same run (worker.nightly.ledger).
+from then on everyone who comes goes on with the same run (worker.sagemaker.nightly.run_store).
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ from binwatch.objects import ObjectRefused, Objects
 from binwatch.settings import Settings
 from binwatch.text import many
 from worker.metrics import WorkerMetrics
-from worker.nightly import cost
-from worker.nightly.folder import Folder, folder_of, work_prefix
-from worker.nightly.jobs import JobState, TransformJobs, role_and_image
-from worker.nightly.ledger import JobEnd, Ledger, Outcome, Part, Run
-from worker.nightly.local import Recount
-from worker.nightly.model import archive_key, current_version, make_model, model_name
-from worker.nightly.plan import Scope, photos, write_plan
-from worker.nightly.reading import NotActive, Reader
+from worker.nightly.selection import Selection, current_version, photos
 from worker.reconcile import Grace
+from worker.sagemaker.nightly import cost
+from worker.sagemaker.nightly.ingest import Ingest, NotActive
+from worker.sagemaker.nightly.jobs import JobState, TransformJobs, role_and_image
+from worker.sagemaker.nightly.model import archive_key, make_model, model_name
+from worker.sagemaker.nightly.plan import write_plan
+from worker.sagemaker.nightly.recount import Recount
+from worker.sagemaker.nightly.run_paths import RunPaths, paths_of, work_prefix
+from worker.sagemaker.nightly.run_store import JobEnd, Outcome, Part, Run, RunStore
 
 logger = logging.getLogger(__name__)
 
@@ -48,29 +49,29 @@ class Nightly:
         metrics: WorkerMetrics | None = None,
     ) -> None:
         role_and_image(settings)
-        self.ledger = Ledger(objects, settings)
+        self.runs = RunStore(objects, settings)
         self.jobs = TransformJobs(settings)
         self._settings = settings
         self._objects = objects
         self._database = database
-        self._reader = Reader(settings, objects, database, recount, metrics or WorkerMetrics())
+        self._ingest = Ingest(settings, objects, database, recount, metrics or WorkerMetrics())
 
     def start(self, prefix: str = "", *, again: bool = False) -> Run | None:
         """The active run; or else a new one, of which nothing but its plan exists yet; None if there is no photo."""
-        last = self.ledger.latest()
+        last = self.runs.latest()
         if last is not None and last.ended is None:
             return last
         if last is not None and not last.cleaned:
             self.clean_up(last)
-        scope = Scope(current_version(self._objects, self._settings), prefix, again)
-        run = self._plan(scope, last)
+        selection = Selection(current_version(self._objects, self._settings), prefix, again)
+        run = self._plan(selection, last)
         if not run.parts:
             return None
-        if not self.ledger.claim(run):
-            self._empty(folder_of(self._settings, run))
-            return self.ledger.active()
+        if not self.runs.claim(run):
+            self._empty(paths_of(self._settings, run))
+            return self.runs.active()
         logger.info("nightly: run %d: %s", run.number, self.estimate(run))
-        self._reader.note_model(run)
+        self._ingest.note_model(run)
         return run
 
     def estimate(self, run: Run) -> str:
@@ -92,12 +93,12 @@ class Nightly:
             done = [self._read(run, part, state, until) for part, state in zip(run.parts, states, strict=True)]
         except (ObjectRefused, NotActive) as error:
             # Whoever ended the run meanwhile has removed its files.
-            now = self.ledger.now(run)
+            now = self.runs.now(run)
             if now.ended is not None:
                 return now
             raise BinwatchError(
                 f"nightly run {run.number}: {error}; if its files were deleted by hand, stop its jobs"
-                f" ({', '.join(run.jobs)}), delete {self.ledger.url(run)}, and start another run"
+                f" ({', '.join(run.jobs)}), delete {self.runs.url(run)}, and start another run"
             ) from error
         return self._end(run, [state for state in states if state is not None]) if all(done) else run
 
@@ -106,20 +107,20 @@ class Nightly:
         states = [self.jobs.state(name) for name in run.jobs]
         return [state.name for state in states if state is not None and state.running]
 
-    def _plan(self, scope: Scope, last: Run | None) -> Run:
+    def _plan(self, selection: Selection, last: Run | None) -> Run:
         settings, now = self._settings, datetime.now(UTC)
         token = f"{now:%Y%m%d}-{uuid.uuid4().hex[:8]}"
-        pages = photos(self._objects, self._database, settings, scope, Grace(settings.reconcile_grace_s))
+        pages = photos(self._objects, self._database, settings, selection, Grace(settings.reconcile_grace_s))
         return Run(
             number=last.number + 1 if last is not None else 1,
             token=token,
             started=now,
-            model=scope.model,
-            sagemaker_model=model_name(settings, scope.model),
+            model=selection.model,
+            sagemaker_model=model_name(settings, selection.model),
             instance_type=settings.sagemaker_instance_type,
             instance_count=settings.sagemaker_instance_count,
             photos_per_second=cost.photos_per_second(settings, last),
-            parts=tuple(write_plan(pages, self._objects, settings, folder_of(settings, token))),
+            parts=tuple(write_plan(pages, self._objects, settings, paths_of(settings, token))),
         )
 
     def _job(self, run: Run, part: Part, before: Sequence[JobState | None]) -> JobState | None:
@@ -136,9 +137,9 @@ class Nightly:
         return state
 
     def _start_job(self, run: Run, part: Part, name: str, running: Sequence[JobState]) -> None:
-        folder = folder_of(self._settings, run)
+        paths = paths_of(self._settings, run)
         make_model(self._objects, self._settings, self.jobs, run.sagemaker_model, run.model)
-        manifest, outputs = folder.url(folder.manifest(part.number)), folder.url(folder.outputs(part.number))
+        manifest, outputs = paths.url(paths.manifest(part.number)), paths.url(paths.outputs(part.number))
         try:
             self.jobs.start(name, run.sagemaker_model, manifest_url=manifest, outputs_url=outputs)
         except QuotaError as error:
@@ -155,11 +156,11 @@ class Nightly:
     def _read(self, run: Run, part: Part, state: JobState | None, until: float) -> bool:
         if part.job is not None and (state is None or state.running):
             return False
-        return self._reader.read(run, part, until)
+        return self._ingest.read(run, part, until)
 
     def _end(self, run: Run, states: list[JobState]) -> Run:
-        folder = folder_of(self._settings, run)
-        done = [self._reader.progress(folder, part) for part in run.parts]
+        paths = paths_of(self._settings, run)
+        done = [self._ingest.progress(paths, part) for part in run.parts]
         jobs = tuple(JobEnd(name=s.name, status=s.status, reason=s.reason, seconds=s.seconds) for s in states)
         outcome = Outcome(
             recorded=sum(progress.recorded for progress in done),
@@ -170,8 +171,8 @@ class Nightly:
         )
         ended = run.model_copy(update={"ended": datetime.now(UTC), "outcome": outcome})
         # First of all: whoever still reads must not take answers that are being removed for ones that never came.
-        if not self.ledger.end(ended):  # another did, who may have removed the progress before it was read here
-            return self.ledger.now(run)
+        if not self.runs.end(ended):  # another did, who may have removed the progress before it was read here
+            return self.runs.now(run)
         logger.info("nightly: run %d ended: %s", run.number, self.summary(ended))
         return self.clean_up(ended)
 
@@ -189,14 +190,14 @@ class Nightly:
         """Remove what the run made, and what others left that crashed while planning."""
         self.jobs.delete_model(run.sagemaker_model)
         self._objects.delete(self._settings.bucket, [archive_key(self._settings, run.sagemaker_model)])
-        self._empty(folder_of(self._settings, run))
+        self._empty(paths_of(self._settings, run))
         old = datetime.now(UTC) - _ABANDONED
         listing = self._objects.list(self._settings.bucket, work_prefix(self._settings))
         self._objects.delete(self._settings.bucket, (listed.key for listed in listing if listed.modified < old))
         cleaned = run.model_copy(update={"cleaned": True})
-        self.ledger.save(cleaned)
+        self.runs.save(cleaned)
         return cleaned
 
-    def _empty(self, folder: Folder) -> None:
-        listing = self._objects.list(folder.bucket, folder.prefix)
-        self._objects.delete(folder.bucket, (listed.key for listed in listing))
+    def _empty(self, paths: RunPaths) -> None:
+        listing = self._objects.list(paths.bucket, paths.prefix)
+        self._objects.delete(paths.bucket, (listed.key for listed in listing))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from binwatch.web.requests import Receive
-from worker.serving.budget import Share
+from worker.sagemaker.serving.budget import Share
 
 JSON = "application/json"
 JSON_LINES = "application/jsonlines"

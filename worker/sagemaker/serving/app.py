@@ -22,8 +22,8 @@ from binwatch.text import many
 from binwatch.web.requests import Receive, Scope, Send
 from worker.metrics import WorkerMetrics
 from worker.pipeline import EngineBroken
-from worker.serving.answers import MALFORMED, Answer, no_count
-from worker.serving.bodies import (
+from worker.sagemaker.serving.answers import MALFORMED, Answer, no_count
+from worker.sagemaker.serving.bodies import (
     JSON,
     JSON_LINES,
     MAX_BODY,
@@ -36,9 +36,9 @@ from worker.serving.bodies import (
     kind_of_body,
     read_body,
 )
-from worker.serving.budget import ByteBudget, OverBudget, Share
-from worker.serving.counter import PhotoCounter
-from worker.serving.links import Link, NotALink, read_links
+from worker.sagemaker.serving.budget import ByteBudget, OverBudget, Share
+from worker.sagemaker.serving.counter import PhotoCounter
+from worker.sagemaker.serving.links import Link, NotALink, read_links
 
 logger = logging.getLogger(__name__)
 

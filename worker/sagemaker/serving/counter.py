@@ -22,10 +22,10 @@ from binwatch.settings import Settings
 from worker.engine import Engine
 from worker.metrics import Measured, PhotoStage, WorkerMetrics
 from worker.pipeline import Prediction
-from worker.serving.answers import INTERNAL_ERROR, UNAVAILABLE, Answer, Received, answer, no_count
-from worker.serving.batching import Batcher
-from worker.serving.budget import ByteBudget
-from worker.serving.links import AllowedLinks, Link
+from worker.sagemaker.serving.answers import INTERNAL_ERROR, UNAVAILABLE, Answer, Received, answer, no_count
+from worker.sagemaker.serving.batching import Batcher
+from worker.sagemaker.serving.budget import ByteBudget
+from worker.sagemaker.serving.links import AllowedLinks, Link
 
 logger = logging.getLogger(__name__)
 

@@ -16,9 +16,9 @@ from binwatch.settings import Settings, TransformEnvironment
 from binwatch.web.requests import RequestLimit, unavailable
 from binwatch.web.server import make_config
 from worker.metrics import WorkerMetrics
-from worker.serving.app import App
-from worker.serving.counter import PhotoCounter
-from worker.serving.model import in_sagemaker, load_engine
+from worker.sagemaker.serving.app import App
+from worker.sagemaker.serving.counter import PhotoCounter
+from worker.sagemaker.serving.model import in_sagemaker, load_engine
 
 logger = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ from pydantic import ValidationError
 from binwatch.errors import NOT_FETCHED, BinwatchError, Reason
 from binwatch.objects import Listed, ObjectHead, ObjectRefused, Objects
 from binwatch.records.store import NewCount
-from worker.nightly.folder import Folder
-from worker.serving.answers import Answer
+from worker.sagemaker.nightly.run_paths import RunPaths
+from worker.sagemaker.serving.answers import Answer
 
 logger = logging.getLogger(__name__)
 
@@ -33,12 +33,12 @@ class Upload:
     modified: datetime
 
 
-class Outputs:
+class Results:
     """The answers to one part of a run."""
 
-    def __init__(self, objects: Objects, folder: Folder, part: int, model: str) -> None:
+    def __init__(self, objects: Objects, paths: RunPaths, part: int, model: str) -> None:
         self._objects = objects
-        self._folder = folder
+        self._paths = paths
         self._part = part
         self._model = model
 
@@ -51,23 +51,23 @@ class Outputs:
         if upload is None:
             logger.info("nightly: %r changed while it was counted, or has a Content-Encoding", photo.key)
             return None
-        return _record(self._folder.bucket, photo.key, upload, answer)
+        return _record(self._paths.bucket, photo.key, upload, answer)
 
     def check_names(self, photos: Sequence[Listed]) -> None:
         """Raise BinwatchError if there are answers, but under other names: they must not pass for missing."""
-        expected = {self._folder.output(self._part, photo.key) for photo in photos}
-        listing = self._objects.list(self._folder.bucket, self._folder.outputs(self._part))
+        expected = {self._paths.output(self._part, photo.key) for photo in photos}
+        listing = self._objects.list(self._paths.bucket, self._paths.outputs(self._part))
         found = [listed.key for listed in islice(listing, _LOOKED_AT)]
         if found and expected.isdisjoint(found):
             raise BinwatchError(
-                f"SageMaker wrote {found[0]!r}, but {self._folder.output(self._part, photos[0].key)!r} was expected:"
+                f"SageMaker wrote {found[0]!r}, but {self._paths.output(self._part, photos[0].key)!r} was expected:"
                 " nothing was recorded, and the answers are kept; please report this"
             )
 
     def _answer(self, photo: Listed) -> Answer | None:
-        key = self._folder.output(self._part, photo.key)
+        key = self._paths.output(self._part, photo.key)
         try:
-            data = self._objects.fetch(self._folder.bucket, key, max_bytes=_MAX_BYTES).data
+            data = self._objects.fetch(self._paths.bucket, key, max_bytes=_MAX_BYTES).data
             answer = Answer.model_validate_json(data)
         except ObjectRefused:
             return None
@@ -90,7 +90,7 @@ class Outputs:
         key): then it is not known.
         """
         try:
-            head = self._objects.head(self._folder.bucket, photo.key)
+            head = self._objects.head(self._paths.bucket, photo.key)
         except ObjectRefused:
             head = None
         if head is not None and head.encoding:

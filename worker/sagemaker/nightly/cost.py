@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from binwatch.settings import Settings
 from binwatch.text import many
-from worker.nightly.ledger import Run
+from worker.sagemaker.nightly.run_store import Run
 
 _HOUR = 3600
 _TENTH = 0.1

@@ -78,7 +78,7 @@ class Run(_Strict):
         return [part.job for part in self.parts if part.job is not None]
 
 
-class Ledger:
+class RunStore:
     """The runs of one bucket."""
 
     def __init__(self, objects: Objects, settings: Settings) -> None:

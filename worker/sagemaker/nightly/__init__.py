@@ -1,0 +1,1 @@
+"""A nightly run in transform jobs: plan → claim → model and jobs → answers → records."""

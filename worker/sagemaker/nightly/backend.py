@@ -1,0 +1,59 @@
+"""The nightly run in transform jobs, as beat has it: started, and polled until its jobs have ended."""
+
+from __future__ import annotations
+
+import logging
+from functools import cached_property
+
+from binwatch.settings import Settings
+from worker.brokers.base import TASK_VISIBILITY_S
+from worker.counting import Counting
+from worker.nightly.backends import OUTAGES
+from worker.publisher import Publisher
+from worker.sagemaker.nightly.run import Nightly
+from worker.sagemaker.nightly.run_store import Run, RunStore
+
+_WITHIN_S = TASK_VISIBILITY_S / 3
+"""For how long one poll may read answers: a task that takes too long would be redelivered to another worker, too."""
+
+logger = logging.getLogger(__name__)
+
+
+class TransformBackend:
+    """SageMaker's batch transform; what it has not counted is sent to the workers."""
+
+    def __init__(self, counting: Counting, publisher: Publisher, settings: Settings) -> None:
+        self._counting = counting
+        self._publisher = publisher
+        self._settings = settings
+
+    def start(self) -> None:
+        """Plan a run and start its jobs, or continue a run that has not ended."""
+        run = self._nightly.start()
+        if run is not None:
+            self._advance(run)
+
+    def poll(self) -> None:
+        """Read what the jobs of the active run have answered, if there is one."""
+        run = RunStore(self._counting.objects, self._settings).active()
+        if run is not None:
+            self._advance(run)
+
+    def _advance(self, run: Run) -> None:
+        nightly, metrics = self._nightly, self._counting.metrics
+        try:
+            outcome = nightly.advance(run, _WITHIN_S).outcome
+            if outcome is not None:
+                metrics.nightly_seconds.inc(outcome.instance_seconds)
+        except OUTAGES as error:
+            metrics.nightly_failures.inc()
+            # What was started goes on and is polled again; but who reads this must know what costs money.
+            logger.error("nightly: run %d (%s): %s", run.number, ", ".join(run.jobs), error)  # noqa: TRY400
+
+    @cached_property
+    def _nightly(self) -> Nightly:
+        """Made for the first run: a setting that is missing then is an outage of the night, not of the worker."""
+        counting = self._counting
+        return Nightly(
+            self._settings, counting.objects, counting.database, self._publisher.count, metrics=counting.metrics
+        )

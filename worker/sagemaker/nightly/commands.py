@@ -1,0 +1,84 @@
+"""`python -m worker nightly --backend sagemaker`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+
+from binwatch.console import remark
+from binwatch.objects import Listed, Objects
+from binwatch.settings import Settings
+from worker.counting import open_records
+from worker.sagemaker.nightly import cost
+from worker.sagemaker.nightly.plan import can_be_sent
+from worker.sagemaker.nightly.recount import InProcess
+from worker.sagemaker.nightly.run import Nightly
+from worker.sagemaker.nightly.run_paths import paths_of
+from worker.sagemaker.nightly.run_store import Run, RunStore
+
+
+def count(settings: Settings, prefix: str, *, again: bool) -> None:
+    """Start a run, or continue one that has not ended, and wait for its end."""
+    recount = InProcess(settings)
+    nightly = Nightly(settings, Objects(settings), open_records(settings), recount)
+    waiting = nightly.runs.active()
+    if waiting is not None:
+        remark(f"run {waiting.number} of {waiting.started:%Y-%m-%d %H:%M} has not ended: going on with it")
+        _finish(nightly, waiting, settings.nightly_poll_s)
+    run = nightly.start(prefix, again=again)
+    if run is None:
+        young = f"stored in the last {settings.reconcile_grace_s:g} s are left to their events"
+        remark(f"nothing to count: the model in use has a record of every photo; those {young}")
+    else:
+        _finish(nightly, run, settings.nightly_poll_s)
+    recount.close()
+
+
+class Estimate:
+    """What a run would cost; its text is a line for people."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._paths = paths_of(settings, "00000000-00000000")  # as long as those of a run will be
+        self._sent = self._kept = 0
+
+    def add(self, photos: Sequence[Listed]) -> None:
+        """These photos are to be counted, too."""
+        sent = sum(can_be_sent(photo, self._settings, self._paths) for photo in photos)
+        self._sent += sent
+        self._kept += len(photos) - sent
+
+    def __str__(self) -> str:
+        last = RunStore(Objects(self._settings), self._settings).latest()
+        rate = cost.photos_per_second(self._settings, last)
+        return cost.estimate(self._settings, sent=self._sent, kept=self._kept, rate=rate)
+
+
+def _finish(nightly: Nightly, run: Run, poll_s: float) -> None:
+    remark(f"run {run.number}: {nightly.estimate(run)}")
+    try:
+        run = nightly.advance(run)
+        if run.ended is None:
+            remark(f"waiting for {', '.join(run.jobs)}, looked at every {poll_s:g} s")
+        while run.ended is None:
+            time.sleep(poll_s)
+            run = nightly.advance(run)
+    except BaseException:
+        _name_what_runs(nightly, run)
+        raise
+    remark(f"run {run.number}: {nightly.summary(run)}")
+
+
+def _name_what_runs(nightly: Nightly, run: Run) -> None:
+    """Say what goes on costing money although this command ends."""
+    try:
+        names = nightly.running(run)
+    except Exception:  # what is being raised matters more, and may be the reason
+        names = run.jobs
+    for name in names:
+        print(
+            f"transform job {name} may still run and cost money: this command again goes on with it; to end it:"
+            f" aws sagemaker stop-transform-job --transform-job-name {name}",
+            file=sys.stderr,
+        )
