@@ -35,6 +35,7 @@ from binwatch.objects import Objects
 from binwatch.records.engine import connect
 from binwatch.records.migrate import migrate
 from binwatch.records.tables import Count
+from binwatch.sagemaker.settings import SagemakerSettings
 from binwatch.settings import Settings, adopt_environment, process_environment
 from tests.sagemaker.transform_driver import Containers, TransformDriver
 from worker.counting import Counting
@@ -126,10 +127,12 @@ def settings_on(endpoint: str, database: Path) -> Settings:
     settings = Settings(
         bucket="bench",
         s3_endpoint_url=endpoint,
-        sagemaker_endpoint_url=endpoint,
         database_url=SecretStr(f"sqlite:///{database}"),
-        sagemaker_role="arn:aws:iam::123456789012:role/binwatch",
-        sagemaker_image="123456789012.dkr.ecr.us-east-1.amazonaws.com/binwatch-worker:1",
+        sagemaker=SagemakerSettings(
+            endpoint_url=endpoint,
+            role="arn:aws:iam::123456789012:role/binwatch",
+            image="123456789012.dkr.ecr.us-east-1.amazonaws.com/binwatch-worker:1",
+        ),
         nightly_poll_s=1,
         reconcile_grace_s=0,
     )

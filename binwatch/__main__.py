@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import typer
 
 from binwatch import command_line
-from binwatch.settings import PREFIX, LogLevel
+from binwatch.environment import PREFIX
+from binwatch.settings import LogLevel
 from binwatch.version import version
 
 

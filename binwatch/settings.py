@@ -11,20 +11,19 @@ import os
 import sysconfig
 from enum import StrEnum
 from pathlib import Path
+from typing import Any, TypeVar
 
-from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, ValidationError, field_validator
 
 from binwatch.addresses import RABBITMQ, check_broker, check_endpoint, check_region
 from binwatch.bin_naming import BinNaming, compiled, naming
 from binwatch.counts import Suspicion
+from binwatch.environment import PREFIX, EnvironmentSettings
 from binwatch.errors import SettingsError
 from binwatch.image import PILLOW_MAX_PIXELS, ImageLimits
-from binwatch.numbers import number
+from binwatch.sagemaker.settings import SagemakerSettings
 
-PREFIX = "BINWATCH_"
-TRANSFORM_MB = 100
-"""SageMaker's limit for the requests in flight to an instance times the largest of them, in MB."""
+S = TypeVar("S", bound=EnvironmentSettings)
 
 
 def _default_model() -> Path:
@@ -86,17 +85,8 @@ class PrecisionChoice(StrEnum):
     INT8 = "int8"
 
 
-class Settings(BaseSettings):
+class Settings(EnvironmentSettings):
     """All settings of the worker and the monitor. Credentials for AWS come from its own standard chain."""
-
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX,
-        extra="forbid",
-        frozen=True,
-        env_ignore_empty=True,
-        allow_inf_nan=False,
-        hide_input_in_errors=True,
-    )
 
     # Objects
     bucket: str = Field(
@@ -230,10 +220,6 @@ class Settings(BaseSettings):
         description="key prefixes that links may point to, separated by commas; unset: the bucket without models and"
         " nightly runs",
     )
-    sagemaker_folder: Path = Field(
-        Path("/opt/ml"), description="folder in which SageMaker provides the container's files"
-    )
-
     # Nightly run
     nightly_at: str | None = Field(
         None,
@@ -245,37 +231,7 @@ class Settings(BaseSettings):
     )
     nightly_prefix: str = Field("nightly/", min_length=1, description="prefix of the nightly runs' keys")
     nightly_poll_s: float = Field(60.0, ge=1, description="seconds between two polls of a nightly run's transform jobs")
-    sagemaker_endpoint_url: str | None = Field(None, description="SageMaker endpoint; unset for AWS")
-    sagemaker_role: str | None = Field(
-        None,
-        description="ARN of the role that transform jobs assume",
-        examples=["arn:aws:iam::123456789012:role/binwatch-transform"],
-    )
-    sagemaker_image: str | None = Field(
-        None,
-        description="worker image in ECR that transform jobs run",
-        examples=["123456789012.dkr.ecr.eu-central-1.amazonaws.com/binwatch-worker:1"],
-    )
-    sagemaker_instance_type: str = Field("ml.m5.xlarge", description="instance type of transform jobs")
-    sagemaker_instance_count: int = Field(1, ge=1, le=100, description="number of instances of one transform job")
-    sagemaker_price_per_hour: float = Field(
-        0.0, ge=0, description="price of one instance per hour, in your currency; 0: costs are given in hours"
-    )
-    sagemaker_photos_per_second: float = Field(
-        20.0, gt=0, description="photos that one instance counts per second, for estimates before the first run"
-    )
-    sagemaker_concurrent_transforms: int = Field(
-        16, ge=1, le=100, description="largest number of requests in flight to one instance"
-    )
-    sagemaker_max_payload_mb: int = Field(
-        6, ge=1, le=100, description="largest photo that SageMaker counts, in MB; local workers count larger ones"
-    )
-    sagemaker_invocation_timeout_s: int = Field(60, ge=1, le=3600, description="timeout of one photo, in seconds")
-    sagemaker_invocation_retries: int = Field(3, ge=0, le=3, description="retries of a photo without an answer")
-    sagemaker_job_photos: int = Field(
-        50_000, ge=1, le=500_000, description="largest number of photos in one transform job"
-    )
-    sagemaker_job_hours: float = Field(12.0, gt=0, description="hours after which a transform job is stopped")
+    sagemaker: SagemakerSettings = Field(default_factory=SagemakerSettings)
 
     # Monitor
     monitor_host: str = Field("127.0.0.1", description="address that the monitor listens on")
@@ -316,15 +272,7 @@ class Settings(BaseSettings):
         " X-Forwarded-Prefix, or none",
     )
 
-    @field_validator("*", mode="before")
-    @classmethod
-    def _plain_number(cls, value: object, info: ValidationInfo) -> object:
-        wanted = str(cls.model_fields[info.field_name or ""].annotation)
-        if isinstance(value, str) and any(kind in wanted for kind in ("int", "float")) and number(value) is None:
-            raise ValueError("expected a number, in digits")  # pydantic takes 1_0 for 10
-        return value
-
-    @field_validator("s3_endpoint_url", "sqs_endpoint_url", "sagemaker_endpoint_url")
+    @field_validator("s3_endpoint_url", "sqs_endpoint_url")
     @classmethod
     def _endpoint(cls, value: str | None) -> str | None:
         if value is not None:
@@ -367,34 +315,20 @@ class Settings(BaseSettings):
         )
 
 
-class TransformEnvironment(BaseSettings):
-    """What SageMaker tells a serving container that runs in a batch transform job."""
-
-    model_config = SettingsConfigDict(env_prefix="SAGEMAKER_", extra="ignore", frozen=True, env_ignore_empty=True)
-
-    batch: bool = False
-    max_concurrent_transforms: int = 0
-
-
 def load_settings() -> Settings:
     """Read the environment. Raises SettingsError that names each variable that is unknown or has a bad value."""
     _refuse_unknown()
     _share_certificates()
-    try:
-        settings = Settings()
-    except ValidationError as error:
-        lines = [f"{_variable(part['loc'])}: {_message(part['msg'])}" for part in error.errors(include_url=False)]
-        raise SettingsError("; ".join(lines)) from None  # its own words are the values, passwords among them
+    errors: list[str] = []
+    sagemaker = _read(SagemakerSettings, errors) or SagemakerSettings.model_construct()
+    settings = _read(Settings, errors, sagemaker=sagemaker)
+    if errors or settings is None:
+        raise SettingsError("; ".join(errors))
     require_region(settings, on_aws=settings.s3_endpoint_url is None)
     if settings.task_queue == settings.event_queue:
         raise SettingsError(
             f"{PREFIX}TASK_QUEUE and {PREFIX}EVENT_QUEUE are both {settings.task_queue!r}: Celery would destroy raw S3"
             " events in a queue that it consumes; name two queues"
-        )
-    if settings.sagemaker_concurrent_transforms * settings.sagemaker_max_payload_mb > TRANSFORM_MB:
-        raise SettingsError(
-            f"{PREFIX}SAGEMAKER_CONCURRENT_TRANSFORMS × {PREFIX}SAGEMAKER_MAX_PAYLOAD_MB is over {TRANSFORM_MB},"
-            " SageMaker's limit; lower one of the two"
         )
     return settings
 
@@ -415,8 +349,7 @@ def process_environment(settings: Settings) -> dict[str, str]:
     For processes that must see just these settings and never a person's own AWS account.
     """
     kept = {name: value for name, value in os.environ.items() if not name.upper().startswith((PREFIX, "AWS_"))}
-    given = {name: getattr(settings, name) for name in Settings.model_fields}
-    return kept | {PREFIX + name.upper(): _plain(value) for name, value in given.items() if value is not None}
+    return kept | {variable: _plain(value) for variable, value in settings.values().items() if value is not None}
 
 
 def is_quiet() -> bool:
@@ -430,7 +363,7 @@ def is_quiet() -> bool:
 def advice(*names: str) -> str:
     """What to do about settings that may be the cause of an error: check those that are set, and set the others.
 
-    `names`: fields of Settings. Like is_quiet, it needs no valid settings.
+    `names`: of variables, in small letters and without the prefix. Like is_quiet, it needs no valid settings.
     """
     given = {name.upper() for name, value in os.environ.items() if value}
     variables = {name: PREFIX + name.upper() for name in names}
@@ -443,7 +376,7 @@ def advice(*names: str) -> str:
 
 def _what_then(name: str) -> str:
     """The default that an unset setting leaves, and an example of another value."""
-    field = Settings.model_fields[name]
+    field = Settings.variables()[PREFIX + name.upper()]
     default = f" ({field.description})" if field.default is None else f", so it is {_plain(field.default)}"
     example = f": for example {PREFIX}{name.upper()}={field.examples[0]}" if field.examples else ""
     return default + example
@@ -473,16 +406,19 @@ def _plain(value: object) -> str:
     return value.get_secret_value() if isinstance(value, SecretStr) else str(value)
 
 
-def _message(text: str) -> str:
-    return text.removeprefix("Value error, ")
-
-
-def _variable(location: tuple[int | str, ...]) -> str:
-    return PREFIX + str(location[0]).upper()
+def _read(kind: type[S], errors: list[str], **parts: Any) -> S | None:
+    """Settings of one class; None if a variable has a bad value, each of which is noted in `errors`."""
+    try:
+        return kind(**parts)
+    except ValidationError as error:  # its own words are the values, passwords among them
+        for part in error.errors(include_url=False):
+            name = "".join(f"{kind.variable(str(field))}: " for field in part["loc"][:1])
+            errors.append(name + part["msg"].removeprefix("Value error, "))
+        return None
 
 
 def _refuse_unknown() -> None:
-    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    known = set(Settings.variables())
     unknown = sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known)
     if unknown:
         raise SettingsError("; ".join(_hint(name, known) for name in unknown))

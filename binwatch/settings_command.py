@@ -8,7 +8,7 @@ import typer
 from pydantic import SecretStr
 
 from binwatch.console import remark
-from binwatch.settings import PREFIX, Settings, load_settings
+from binwatch.settings import Settings, load_settings
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -22,13 +22,14 @@ def settings(
     A setting is an environment variable; docs/settings.md has its type and limits.
     """
     found = load_settings()
-    fields = Settings.model_fields
-    listed = {name: field for name, field in fields.items() if not changed or getattr(found, name) != field.default}
-    for name, field in listed.items():
-        value, default = getattr(found, name), field.default
+    values = found.values()
+    variables = Settings.variables()
+    listed = {name: field for name, field in variables.items() if not changed or values[name] != field.default}
+    for variable, field in listed.items():
+        value, default = values[variable], field.default
         instead = "" if value == default else f"  (default: {_plain(default)})"
         shown = _plain(value) if value == default else _hidden(value)
-        typer.echo(f"{PREFIX}{name.upper()}={shown}{instead}\n    {field.description}")
+        typer.echo(f"{variable}={shown}{instead}\n    {field.description}")
     if not listed:
         remark("no setting differs from its default", beside_results=True)
 

@@ -47,7 +47,3 @@ class ExportError(BinwatchError):
 
 class PromotionError(BinwatchError):
     """A model is not put in use: it is not better than the one in use, or there is none to go back to."""
-
-
-class SagemakerError(BinwatchError):
-    """A job or an endpoint failed in AWS. What was left running is named."""

@@ -16,7 +16,7 @@ from binwatch.bundle import Bundle
 from binwatch.console import printable_stdout, progress_console, remark
 from binwatch.counts import CLASSES
 from binwatch.errors import BinwatchError
-from binwatch.settings import NightlyBackend, Settings, TransformEnvironment, load_settings
+from binwatch.settings import NightlyBackend, Settings, load_settings
 from binwatch.text import many, visible
 from worker.output import Format, ResultLine, write
 from worker.skipped import OBJECTS, SkippedTally
@@ -116,7 +116,7 @@ def serve() -> None:
 
     settings = load_settings()
     configure(settings.log_format, settings.log_level, sys.stdout)  # where SageMaker looks for them
-    serve_photos(settings, TransformEnvironment())
+    serve_photos(settings)
 
 
 @cli.command()

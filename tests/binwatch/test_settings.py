@@ -11,8 +11,9 @@ import pytest
 from pydantic import SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 
+from binwatch.environment import PREFIX
 from binwatch.errors import SettingsError
-from binwatch.settings import PREFIX, EventSource, Provider, Settings, advice, load_settings
+from binwatch.settings import EventSource, Provider, Settings, advice, load_settings
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs" / "settings.md"
@@ -55,8 +56,8 @@ def test_secrets_are_not_shown() -> None:
 
 def test_empty_means_default(monkeypatch: pytest.MonkeyPatch) -> None:
     """Compose files and Makefiles pass unset variables on as empty ones."""
-    for name in Settings.model_fields:
-        monkeypatch.setenv(PREFIX + name.upper(), "")
+    for variable in Settings.variables():
+        monkeypatch.setenv(variable, "")
     assert load_settings() == Settings()
 
 
@@ -69,6 +70,8 @@ def test_settings_do_not_change() -> None:
     ("name", "words"),
     [
         ("BINWATCH_BUKET", "BINWATCH_BUKET is not a setting; did you mean BINWATCH_BUCKET?"),
+        ("BINWATCH_SAGEMAKER_ROLLE", "did you mean BINWATCH_SAGEMAKER_ROLE?"),
+        ("BINWATCH_SAGEMAKER", "BINWATCH_SAGEMAKER is not a setting"),
         ("BINWATCH_MAX_PHOTO_BYTE", "did you mean BINWATCH_MAX_PHOTO_BYTES?"),
         ("binwatch_buckets", "binwatch_buckets is not a setting; did you mean BINWATCH_BUCKET?"),
         ("BINWATCH_ZZZZ", "BINWATCH_ZZZZ is not a setting; see docs/settings.md"),
@@ -122,6 +125,8 @@ def test_lower_case_works_too(monkeypatch: pytest.MonkeyPatch) -> None:
         ("PROVIDER", "tpu"),
         ("WORKER_CONCURRENCY", "65"),
         ("MONITOR_PORT", "65536"),
+        ("SAGEMAKER_JOB_PHOTOS", "0"),
+        ("SAGEMAKER_INSTANCE_COUNT", "1_0"),
     ],
 )
 def test_bad_values_are_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
@@ -134,8 +139,10 @@ def test_bad_values_are_named(monkeypatch: pytest.MonkeyPatch, name: str, value:
 def test_all_bad_values_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BINWATCH_BATCH_SIZE", "none")
     monkeypatch.setenv("BINWATCH_MONITOR_PORT", "-1")
-    with pytest.raises(SettingsError, match=r"BINWATCH_BATCH_SIZE: .*; BINWATCH_MONITOR_PORT: "):
+    monkeypatch.setenv("BINWATCH_SAGEMAKER_JOB_HOURS", "soon")
+    with pytest.raises(SettingsError, match=r"BINWATCH_BATCH_SIZE: .*; BINWATCH_MONITOR_PORT: ") as refused:
         load_settings()
+    assert "BINWATCH_SAGEMAKER_JOB_HOURS: " in str(refused.value)
 
 
 def test_celery_must_not_consume_the_event_queue(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,13 +182,13 @@ def _default(value: Any) -> str:
     return f"`{value}`"
 
 
-def _row(name: str, field: FieldInfo) -> str:
-    return f"| `{PREFIX}{name.upper()}` | {_kind(field)} | {_default(field.default)} | {field.description} |"
+def _row(variable: str, field: FieldInfo) -> str:
+    return f"| `{variable}` | {_kind(field)} | {_default(field.default)} | {field.description} |"
 
 
 def test_the_docs_have_every_setting_and_no_other() -> None:
     documented = [line for line in DOCS.read_text(encoding="utf-8").splitlines() if line.startswith(f"| `{PREFIX}")]
-    wanted = [_row(name, field) for name, field in Settings.model_fields.items()]
+    wanted = [_row(*each) for each in Settings.variables().items()]
     missing = "\n".join(row for row in wanted if row not in documented)
     assert not missing, f"copy these rows into docs/settings.md:\n{missing}"
     assert sorted(documented) == sorted(wanted), "docs/settings.md has rows that are no settings, or twice"

@@ -14,7 +14,7 @@ from typing import Any
 import boto3
 import pytest
 
-from binwatch.settings import PREFIX, Settings
+from binwatch.settings import Settings
 from tests.deploy.template import TEMPLATE, TEXT, Resolved
 from worker.brokers.base import TASK_VISIBILITY_S
 from worker.brokers.choice import choose_queues
@@ -113,7 +113,7 @@ def test_queues_are_what_workers_ask_for(stack: Stack) -> None:
 def test_containers_get_settings_that_there_are(family: str, stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     container = stack.container(family)
     given = {each["name"]: each["value"] for each in container["environment"]}
-    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    known = set(Settings.variables())
     assert set(given) <= known
     secrets = ["BINWATCH_DATABASE_URL"] + ["BINWATCH_MONITOR_TOKEN"] * (family == "binwatch-monitor")
     assert [each["name"] for each in container["secrets"]] == secrets
@@ -126,8 +126,8 @@ def test_containers_get_settings_that_there_are(family: str, stack: Stack, monke
     if family != "binwatch-monitor":
         assert settings.nightly_at == "30 1 * * *"
         assert settings.nightly_backend == "sagemaker"
-        assert settings.sagemaker_role
-        assert settings.sagemaker_role.startswith("arn:aws:iam::123456789012:role/binwatch-SagemakerRole-")
+        assert settings.sagemaker.role
+        assert settings.sagemaker.role.startswith("arn:aws:iam::123456789012:role/binwatch-SagemakerRole-")
 
 
 @pytest.mark.parametrize("family", ["binwatch-worker", "binwatch-monitor"])

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from binwatch.settings import PREFIX, Settings
+from binwatch.environment import PREFIX
+from binwatch.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
@@ -81,14 +82,14 @@ def test_volumes_are_named() -> None:
 @pytest.mark.parametrize("name", SERVICES)
 def test_settings_exist(name: str) -> None:
     """A misspelt one would keep the container from starting."""
-    fields = {PREFIX + field.upper() for field in Settings.model_fields}
+    fields = set(Settings.variables())
     given = {key for key in SERVICES[name].get("environment", {}) if key.startswith(PREFIX)}
     assert given <= fields
 
 
 def test_every_setting_reaches_its_container_or_is_named_as_one_that_does_not() -> None:
     """Those that a person may set in .env are `x-settings`; the docs name all others."""
-    fields = {PREFIX + field.upper() for field in Settings.model_fields}
+    fields = set(Settings.variables())
     (exceptions,) = re.findall(r"^Not to be set there: (.+?)\n\n", DOC, re.MULTILINE | re.DOTALL)
     named = set(re.findall(r"`(BINWATCH_\w+)`", exceptions))
     assert _from_env() | named == fields

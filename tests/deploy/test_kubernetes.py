@@ -12,7 +12,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from binwatch.settings import PREFIX, Settings
+from binwatch.settings import Settings
 from tests.deploy.commands import check_command
 
 ROOT = Path(__file__).parents[2]
@@ -21,7 +21,7 @@ VERSION = "1.37"
 """Of the schemas; older ones have all that is used here, too."""
 KUSTOMIZATION = yaml.safe_load((FOLDER / "kustomization.yaml").read_text(encoding="utf-8"))
 SECRETS = FOLDER / "secrets.example.yaml"
-FIELDS = {PREFIX + field.upper() for field in Settings.model_fields}
+FIELDS = set(Settings.variables())
 PARTS = {"binwatch-worker": "worker", "binwatch-monitor": "monitor"}
 """Of an image: the part that it runs, whose Dockerfile it is made by."""
 

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from binwatch.settings import PREFIX, Settings
+from binwatch.environment import PREFIX
+from binwatch.settings import Settings
 from tests.deploy.commands import check_command
 
 ROOT = Path(__file__).parents[2]
 UNITS = sorted((ROOT / "deploy" / "systemd").glob("*.service"))
 DOC = (ROOT / "docs" / "servers.md").read_text(encoding="utf-8")
-FIELDS = {PREFIX + field.upper() for field in Settings.model_fields}
+FIELDS = set(Settings.variables())
 PROGRAM = "/opt/binwatch/venv/bin/binwatch "
 STARTS = {
     "binwatch-beat": ["worker beat"],

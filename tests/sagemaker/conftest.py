@@ -10,6 +10,7 @@ from pydantic import SecretStr
 from sqlalchemy import Engine as Database
 
 from binwatch.objects import Objects
+from binwatch.sagemaker.settings import SagemakerSettings
 from binwatch.settings import Settings
 from tests.sagemaker.nights import Local
 from tests.sagemaker.transform_driver import Containers, TransformDriver
@@ -70,15 +71,17 @@ def settings_for(s3: S3, database_url: str, bundle: Path, folder: Path) -> Setti
     return Settings(
         bucket=s3.bucket,
         s3_endpoint_url=s3.endpoint_url,
-        sagemaker_endpoint_url=s3.endpoint_url,
         sqs_endpoint_url=s3.endpoint_url,
         broker_url=SecretStr(s3.endpoint_url.replace("http://", "sqs://testing:testing@") + "//"),
         database_url=SecretStr(database_url),
         model_dir=bundle,
         model_cache=folder / "cache",
-        sagemaker_role="arn:aws:iam::123456789012:role/binwatch",
-        sagemaker_image="123456789012.dkr.ecr.us-east-1.amazonaws.com/binwatch-worker:1",
-        sagemaker_price_per_hour=0.23,
+        sagemaker=SagemakerSettings(
+            endpoint_url=s3.endpoint_url,
+            role="arn:aws:iam::123456789012:role/binwatch",
+            image="123456789012.dkr.ecr.us-east-1.amazonaws.com/binwatch-worker:1",
+            price_per_hour=0.23,
+        ),
         nightly_poll_s=1,
         reconcile_grace_s=0,
         inference_threads=1,

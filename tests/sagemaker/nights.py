@@ -48,6 +48,11 @@ class Local:
         self._count.close()
 
 
+def on_sagemaker(settings: Settings, **options: Any) -> Settings:
+    """The same with other settings of SageMaker."""
+    return settings.model_copy(update={"sagemaker": settings.sagemaker.model_copy(update=options)})
+
+
 def put_photos(s3: S3, photos: int = 12) -> None:
     for number in range(photos):
         s3.put(f"bin-images/{number:05}.jpg", jpeg(brightness_of(number % 7), side=100 + number))

@@ -18,7 +18,17 @@ from binwatch.objects import Objects
 from binwatch.records.tables import Count
 from binwatch.registry import Current, Registry
 from binwatch.settings import Settings
-from tests.sagemaker.nights import BAD, Local, finish, left_in, models_of, put_photos, rows, rows_of_a_local_worker
+from tests.sagemaker.nights import (
+    BAD,
+    Local,
+    finish,
+    left_in,
+    models_of,
+    on_sagemaker,
+    put_photos,
+    rows,
+    rows_of_a_local_worker,
+)
 from tests.sagemaker.transform_driver import Faults, TransformDriver
 from tests.services.s3 import S3
 from tests.worker.brightness import brightness_of, jpeg, write_brightness_bundle
@@ -62,15 +72,14 @@ def test_records_are_those_of_a_local_worker(
 def test_the_job_is_started_as_the_settings_say(
     settings: Settings, s3: S3, driver: TransformDriver, sqlite_records: Database, local: Local
 ) -> None:
-    settings = settings.model_copy(
-        update={
-            "sagemaker_instance_type": "ml.c5.2xlarge",
-            "sagemaker_instance_count": 2,
-            "sagemaker_concurrent_transforms": 8,
-            "sagemaker_max_payload_mb": 12,
-            "sagemaker_invocation_timeout_s": 30,
-            "sagemaker_invocation_retries": 1,
-        }
+    settings = on_sagemaker(
+        settings,
+        instance_type="ml.c5.2xlarge",
+        instance_count=2,
+        concurrent_transforms=8,
+        max_payload_mb=12,
+        invocation_timeout_s=30,
+        invocation_retries=1,
     )
     nightly = Nightly(settings, Objects(settings), sqlite_records, local)
     put_photos(s3, 3)
@@ -83,8 +92,8 @@ def test_the_job_is_started_as_the_settings_say(
     assert (job["MaxConcurrentTransforms"], job["MaxPayloadInMB"], job["BatchStrategy"]) == (8, 12, "SingleRecord")
     assert job["ModelClientConfig"] == {"InvocationsTimeoutInSeconds": 30, "InvocationsMaxRetries": 1}
     model = nightly.jobs._client.describe_model(ModelName=run.sagemaker_model)
-    assert model["ExecutionRoleArn"] == settings.sagemaker_role
-    assert model["PrimaryContainer"]["Image"] == settings.sagemaker_image
+    assert model["ExecutionRoleArn"] == settings.sagemaker.role
+    assert model["PrimaryContainer"]["Image"] == settings.sagemaker.image
     assert model["PrimaryContainer"]["Environment"]["BINWATCH_MAX_PHOTO_BYTES"] == "20971520"
     manifest = s3.client.get_object(Bucket=s3.bucket, Key=f"nightly/work/{run.token}/manifest-0001")["Body"].read()
     assert json.loads(manifest) == [
@@ -99,7 +108,7 @@ def test_the_job_is_started_as_the_settings_say(
 def test_several_jobs_if_one_would_be_too_large(
     settings: Settings, s3: S3, driver: TransformDriver, sqlite_records: Database, local: Local, tmp_path: Path
 ) -> None:
-    settings = settings.model_copy(update={"sagemaker_job_photos": 5, "sagemaker_max_payload_mb": 1})
+    settings = on_sagemaker(settings, job_photos=5, max_payload_mb=1)
     put_photos(s3, 12)
     s3.put("large.jpg", jpeg(200) + b"\0" * 1_000_000)  # over the payload
     nightly = Nightly(settings, Objects(settings), sqlite_records, local)

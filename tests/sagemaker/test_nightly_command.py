@@ -21,7 +21,7 @@ from binwatch.events import Created
 from binwatch.records.engine import connect
 from binwatch.records.queries import recorded_keys
 from binwatch.settings import NightlyBackend, Settings, load_settings, process_environment
-from tests.sagemaker.nights import put_photos, rows, rows_of_a_local_worker
+from tests.sagemaker.nights import on_sagemaker, put_photos, rows, rows_of_a_local_worker
 from tests.sagemaker.transform_driver import TransformDriver
 from tests.services.s3 import S3
 from tests.worker.brightness import brightness_of, jpeg, write_brightness_bundle
@@ -92,7 +92,7 @@ def test_the_command_interrupted_and_started_again(
 
 
 def test_the_command_says_what_is_missing(settings: Settings) -> None:
-    process = start(settings.model_copy(update={"sagemaker_role": None}), "--backend", "sagemaker")
+    process = start(on_sagemaker(settings, role=None), "--backend", "sagemaker")
     _, errors = process.communicate(timeout=WITHIN_S)
     assert process.returncode == 1
     assert errors.splitlines()[-1] == (
@@ -167,14 +167,14 @@ def test_a_start_that_fails_is_tried_again_and_a_job_that_cannot_start_is_named(
 ) -> None:
     settings = settings.model_copy(update={"nightly_backend": NightlyBackend.SAGEMAKER})
     app = make_app(settings)
-    bare = app.register_task(StartNightly(counting, Sent(), settings.model_copy(update={"sagemaker_role": None})))
+    bare = app.register_task(StartNightly(counting, Sent(), on_sagemaker(settings, role=None)))
     monkeypatch.setattr(type(bare), "apply_async", lambda *_, **__: None)
     bare.push_request(id="an-id", retries=0, args=[], kwargs={}, called_directly=False, is_eager=False)
     with pytest.raises(Retry, match="BINWATCH_SAGEMAKER_ROLE is not set"):
         bare.run()
-    monkeypatch.setattr("binwatch.aws._TRIES", 1)
+    monkeypatch.setattr("binwatch.sagemaker.requests._TRIES", 1)
     put_photos(s3, 1)
-    away = settings.model_copy(update={"sagemaker_endpoint_url": "http://127.0.0.1:9"})
+    away = on_sagemaker(settings, endpoint_url="http://127.0.0.1:9")
     with caplog.at_level(logging.ERROR):
         StartNightly(counting, Sent(), away).run()
     run = RunStore(counting.objects, settings).active()

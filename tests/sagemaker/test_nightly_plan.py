@@ -22,7 +22,7 @@ def test_the_next_estimate_goes_by_what_was_measured(settings: Settings) -> None
         started=datetime.now(UTC),
         model="m",
         sagemaker_model="b",
-        instance_type=settings.sagemaker_instance_type,
+        instance_type=settings.sagemaker.instance_type,
         instance_count=1,
         photos_per_second=20.0,
         parts=(),

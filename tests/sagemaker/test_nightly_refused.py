@@ -10,11 +10,11 @@ import pytest
 from botocore.exceptions import ClientError
 from sqlalchemy import Engine as Database
 
-from binwatch.aws import AwsError, QuotaError
 from binwatch.errors import BinwatchError
 from binwatch.objects import Objects
+from binwatch.sagemaker.requests import AwsError, QuotaError
 from binwatch.settings import Settings
-from tests.sagemaker.nights import Local, finish, put_photos, rows
+from tests.sagemaker.nights import Local, finish, on_sagemaker, put_photos, rows
 from tests.sagemaker.transform_driver import TransformDriver
 from tests.services.s3 import S3
 from worker.sagemaker.nightly.run import Nightly
@@ -84,7 +84,7 @@ def test_what_aws_refuses_is_explained_and_tried_again(
 def test_a_quota_that_another_job_of_the_run_uses_up_is_waited_for(
     settings: Settings, s3: S3, driver: TransformDriver, sqlite_records: Database, local: Local
 ) -> None:
-    nightly = Nightly(settings.model_copy(update={"sagemaker_job_photos": 4}), Objects(settings), sqlite_records, local)
+    nightly = Nightly(on_sagemaker(settings, job_photos=4), Objects(settings), sqlite_records, local)
     put_photos(s3, 4)
     driver.may_play.clear()
     run = nightly.start()
@@ -111,9 +111,7 @@ def test_a_quota_that_another_job_of_the_run_uses_up_is_waited_for(
 def test_a_job_that_takes_too_long_is_stopped(
     settings: Settings, s3: S3, driver: TransformDriver, sqlite_records: Database, local: Local
 ) -> None:
-    nightly = Nightly(
-        settings.model_copy(update={"sagemaker_job_hours": 1e-9}), Objects(settings), sqlite_records, local
-    )
+    nightly = Nightly(on_sagemaker(settings, job_hours=1e-9), Objects(settings), sqlite_records, local)
     put_photos(s3, 1)
     driver.may_play.clear()
     stopped: list[str] = []
@@ -125,7 +123,7 @@ def test_a_job_that_takes_too_long_is_stopped(
 
 
 def test_nothing_is_started_without_role_and_image(settings: Settings, sqlite_records: Database, local: Local) -> None:
-    bare = settings.model_copy(update={"sagemaker_role": None, "sagemaker_image": None})
+    bare = on_sagemaker(settings, role=None, image=None)
     with pytest.raises(
         BinwatchError, match=r"BINWATCH_SAGEMAKER_ROLE is not set .*; BINWATCH_SAGEMAKER_IMAGE is not set"
     ):
@@ -151,9 +149,9 @@ def test_no_credentials(
 def test_the_wrong_region(
     settings: Settings, s3: S3, sqlite_records: Database, local: Local, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("binwatch.aws._TRIES", 1)
+    monkeypatch.setattr("binwatch.sagemaker.requests._TRIES", 1)
     put_photos(s3, 1)
-    away = settings.model_copy(update={"sagemaker_endpoint_url": "http://127.0.0.1:9", "region": "mars-north-1"})
+    away = on_sagemaker(settings, endpoint_url="http://127.0.0.1:9").model_copy(update={"region": "mars-north-1"})
     nightly = Nightly(away, Objects(settings), sqlite_records, local)
     with pytest.raises(AwsError, match="cannot be reached in region 'mars-north-1'"):
         nightly.advance(nightly.start())

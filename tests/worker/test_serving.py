@@ -20,7 +20,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from binwatch.bundle import Bundle
 from binwatch.embedding import unpack
 from binwatch.errors import BundleError, ObjectsError
-from binwatch.settings import Settings, TransformEnvironment
+from binwatch.sagemaker.settings import TransformEnvironment
+from binwatch.settings import Settings
 from tests.services.faulty_s3 import FaultyS3, refuse
 from tests.services.s3 import S3
 from tests.worker.brightness import brightness_of, jpeg, probabilities_of
@@ -456,7 +457,8 @@ def test_the_model_is_the_one_that_sagemaker_unpacked(
     settings: Settings, brightness_bundle: Path, tmp_path: Path
 ) -> None:
     given = tmp_path / "ml" / "model"
-    settings = settings.model_copy(update={"sagemaker_folder": tmp_path / "ml"})
+    sagemaker = settings.sagemaker.model_copy(update={"folder": tmp_path / "ml"})
+    settings = settings.model_copy(update={"sagemaker": sagemaker})
     assert find_bundle(settings).folder == brightness_bundle  # outside of SageMaker
     given.mkdir(parents=True)
     with pytest.raises(BundleError, match=r"no card\.json here"):

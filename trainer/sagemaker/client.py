@@ -9,8 +9,9 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from binwatch.aws import aws_client, is_taken
-from binwatch.settings import PREFIX, Settings
+from binwatch.environment import PREFIX
+from binwatch.sagemaker.requests import aws_client, is_taken
+from binwatch.settings import Settings
 
 
 class Aws:
@@ -20,7 +21,7 @@ class Aws:
         self.region = settings.region
         self.serving = _serving(settings)
         """Environment of a serving container: where the links lead that it is sent, and may lead."""
-        self._sagemaker_url = settings.sagemaker_endpoint_url
+        self._sagemaker_url = settings.sagemaker.endpoint_url
 
     @cached_property
     def sagemaker(self) -> Any:

@@ -13,10 +13,11 @@ from binwatch.bundle import CARD
 from binwatch.registry import Registry
 from trainer.disk import write_whole
 from trainer.display import Display
-from trainer.errors import PromotionError, SagemakerError
+from trainer.errors import PromotionError
 from trainer.prepare.outputs import MANIFEST
 from trainer.prepare.place import PHOTOS
 from trainer.publish.promote import promote
+from trainer.sagemaker.errors import SagemakerError
 
 ARCHIVE = "model.tar.gz"
 ANSWER = "comparison.json"

@@ -7,10 +7,11 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from binwatch.aws import AwsError, explained, is_missing
-from trainer.errors import ConfigError, SagemakerError
+from binwatch.sagemaker.requests import AwsError, explained, is_missing
+from trainer.errors import ConfigError
 from trainer.sagemaker import jobs, models
 from trainer.sagemaker.client import Aws, idempotent
+from trainer.sagemaker.errors import SagemakerError
 from trainer.sagemaker.models import Source
 from trainer.sagemaker.options import SagemakerConfig
 

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
-from binwatch.aws import explained
-from trainer.errors import SagemakerError
+from binwatch.sagemaker.requests import explained
 from trainer.sagemaker import metric_lines
 from trainer.sagemaker.client import Aws
+from trainer.sagemaker.errors import SagemakerError
 from trainer.sagemaker.layout import DATA, ROOT, WEIGHTS
 from trainer.sagemaker.options import JobConfig, SagemakerConfig
 from trainer.sagemaker.space import INTEGERS, Ranges, ranges

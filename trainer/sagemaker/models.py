@@ -8,9 +8,9 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from binwatch.aws import explained
 from binwatch.objects import Objects
 from binwatch.registry import Registry
+from binwatch.sagemaker.requests import explained
 from binwatch.settings import Settings
 from trainer.errors import ConfigError
 from trainer.sagemaker.client import Aws, idempotent

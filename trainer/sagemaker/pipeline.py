@@ -21,9 +21,10 @@ from sagemaker.mlops.workflow.condition_step import ConditionStep
 from sagemaker.mlops.workflow.pipeline import Pipeline
 from sagemaker.mlops.workflow.steps import Step, StepTypeEnum
 
-from binwatch.aws import explained, is_taken
+from binwatch.environment import PREFIX
 from binwatch.objects import Objects
-from binwatch.settings import PREFIX, Settings
+from binwatch.sagemaker.requests import explained, is_taken
+from binwatch.settings import Settings
 from trainer.errors import ConfigError
 from trainer.prepare.config import PrepareConfig
 from trainer.sagemaker import compare, jobs

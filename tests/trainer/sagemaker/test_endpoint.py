@@ -18,9 +18,9 @@ from tests.services.s3 import S3
 from tests.trainer.drawn import run_cli
 from tests.trainer.grey import write_grey_bundle
 from tests.trainer.sagemaker.conftest import ROLE, CliError
-from trainer.errors import SagemakerError
 from trainer.sagemaker import endpoint
 from trainer.sagemaker.client import Aws
+from trainer.sagemaker.errors import SagemakerError
 from trainer.sagemaker.models import Source, named
 from trainer.sagemaker.options import SagemakerConfig, read
 

@@ -9,15 +9,16 @@ import boto3
 import pytest
 from botocore.stub import Stubber
 
-from binwatch.aws import AwsError
+from binwatch.sagemaker.requests import AwsError
 from binwatch.settings import Settings
 from tests.services.aws_shapes import choices, complaints
 from tests.trainer.drawn import run_cli
 from tests.trainer.sagemaker.conftest import ROLE, CliError
 from trainer.config import DataConfig, assignment
-from trainer.errors import ConfigError, SagemakerError
+from trainer.errors import ConfigError
 from trainer.sagemaker import jobs
 from trainer.sagemaker.client import Aws
+from trainer.sagemaker.errors import SagemakerError
 from trainer.sagemaker.jobs import training_request, tuning_request, wait
 from trainer.sagemaker.options import SagemakerConfig, read
 
@@ -225,7 +226,7 @@ def test_a_region_that_does_not_answer_is_named(
     file: Path, cli_error: CliError, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
     monkeypatch.setenv("BINWATCH_REGION", "eu-west-9")
-    monkeypatch.setattr("binwatch.aws._TRIES", 1)
+    monkeypatch.setattr("binwatch.sagemaker.requests._TRIES", 1)
     said = cli_error("sagemaker", "train", "--config", file, "--data", "s3://b-1/p/", "--name", "t")
     assert "AWS cannot be reached in region 'eu-west-9'" in said
     assert "check BINWATCH_REGION" in said

@@ -10,8 +10,9 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, SSLError
 
 from binwatch.aws import make_client
+from binwatch.environment import PREFIX
 from binwatch.errors import SettingsError
-from binwatch.settings import PREFIX, Settings, advice, require_region
+from binwatch.settings import Settings, advice, require_region
 from worker.brokers.base import BrokerQueue, DeadLetterQueue, QueueError
 from worker.brokers.sqs.dead_letters import SqsDeadLetters
 

@@ -16,10 +16,10 @@ _ENOUGH = 1000
 def photos_per_second(settings: Settings, before: Run | None) -> float:
     """What one instance counts: as measured in the last run on the same kind of instance, else as the settings say."""
     outcome = before.outcome if before is not None else None
-    if before is None or outcome is None or before.instance_type != settings.sagemaker_instance_type:
-        return settings.sagemaker_photos_per_second
+    if before is None or outcome is None or before.instance_type != settings.sagemaker.instance_type:
+        return settings.sagemaker.photos_per_second
     if outcome.recorded < _ENOUGH or not outcome.instance_seconds:
-        return settings.sagemaker_photos_per_second
+        return settings.sagemaker.photos_per_second
     return outcome.recorded / outcome.instance_seconds
 
 
@@ -27,8 +27,8 @@ def in_words(settings: Settings, instance_seconds: float) -> str:
     """Instance time, and money if the price is known."""
     hours = instance_seconds / _HOUR
     time = f"{hours:.2f} hours" if hours >= _TENTH else f"{instance_seconds:.0f} s"
-    words = f"{time} of {settings.sagemaker_instance_type}"
-    price = settings.sagemaker_price_per_hour
+    words = f"{time} of {settings.sagemaker.instance_type}"
+    price = settings.sagemaker.price_per_hour
     return f"{words}, {hours * price:.2f} at {price:g} an hour" if price else words
 
 

@@ -11,8 +11,8 @@ from datetime import datetime
 
 from botocore.exceptions import ClientError
 
-from binwatch.aws import aws_client, explained, is_missing, is_taken
 from binwatch.errors import SettingsError
+from binwatch.sagemaker.requests import aws_client, explained, is_missing, is_taken
 from binwatch.settings import Settings, advice
 
 CONTENT_TYPE = "application/x-image"
@@ -48,7 +48,7 @@ class TransformJobs:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._region = settings.region
-        self._client = aws_client("sagemaker", settings.region, settings.sagemaker_endpoint_url)
+        self._client = aws_client("sagemaker", settings.region, settings.sagemaker.endpoint_url)
 
     def make_model(self, name: str, archive_url: str, environment: Mapping[str, str]) -> None:
         """Make the model unless there is one of that name."""
@@ -69,12 +69,12 @@ class TransformJobs:
                 self._client.create_transform_job(
                     TransformJobName=name,
                     ModelName=model,
-                    MaxConcurrentTransforms=settings.sagemaker_concurrent_transforms,
-                    MaxPayloadInMB=settings.sagemaker_max_payload_mb,
+                    MaxConcurrentTransforms=settings.sagemaker.concurrent_transforms,
+                    MaxPayloadInMB=settings.sagemaker.max_payload_mb,
                     BatchStrategy="SingleRecord",
                     ModelClientConfig={
-                        "InvocationsTimeoutInSeconds": settings.sagemaker_invocation_timeout_s,
-                        "InvocationsMaxRetries": settings.sagemaker_invocation_retries,
+                        "InvocationsTimeoutInSeconds": settings.sagemaker.invocation_timeout_s,
+                        "InvocationsMaxRetries": settings.sagemaker.invocation_retries,
                     },
                     TransformInput={
                         "DataSource": {"S3DataSource": {"S3DataType": "ManifestFile", "S3Uri": manifest_url}},
@@ -88,8 +88,8 @@ class TransformJobs:
                         "AssembleWith": "None",
                     },
                     TransformResources={
-                        "InstanceType": settings.sagemaker_instance_type,
-                        "InstanceCount": settings.sagemaker_instance_count,
+                        "InstanceType": settings.sagemaker.instance_type,
+                        "InstanceCount": settings.sagemaker.instance_count,
                     },
                     Tags=_TAGS,
                 )
@@ -132,7 +132,7 @@ class TransformJobs:
 
 def role_and_image(settings: Settings) -> tuple[str, str]:
     """What a model cannot be made without. Raises BinwatchError that names what is not set."""
-    role, image = settings.sagemaker_role, settings.sagemaker_image
+    role, image = settings.sagemaker.role, settings.sagemaker.image
     if not role or not image:
         unset = [name for name, value in (("sagemaker_role", role), ("sagemaker_image", image)) if not value]
         raise SettingsError(f"the backend sagemaker needs more settings: {advice(*unset)} (docs/sagemaker.md)")

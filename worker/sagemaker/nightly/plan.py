@@ -34,7 +34,7 @@ def write_plan(pages: Iterator[list[Listed]], objects: Objects, settings: Settin
         for photo in page:
             chosen = sent if can_be_sent(photo, settings, paths) else kept
             chosen.append(photo)
-            if len(chosen) == settings.sagemaker_job_photos:
+            if len(chosen) == settings.sagemaker.job_photos:
                 writer.write(chosen, to_sagemaker=chosen is sent)
                 chosen.clear()
     writer.write(sent, to_sagemaker=True)
@@ -45,7 +45,7 @@ def write_plan(pages: Iterator[list[Listed]], objects: Objects, settings: Settin
 def can_be_sent(photo: Listed, settings: Settings, paths: RunPaths) -> bool:
     """Whether SageMaker surely reads the photo and writes its answer where we look for it."""
     return (
-        photo.size <= min(settings.sagemaker_max_payload_mb * _MB, settings.max_photo_bytes)
+        photo.size <= min(settings.sagemaker.max_payload_mb * _MB, settings.max_photo_bytes)
         and _PLAIN_KEY.fullmatch(photo.key) is not None
         and _DOTS.search(photo.key) is None
         and len(paths.output(0, photo.key)) <= _MAX_KEY_BYTES

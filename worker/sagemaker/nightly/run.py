@@ -14,9 +14,9 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Engine as Database
 
-from binwatch.aws import QuotaError
 from binwatch.errors import BinwatchError
 from binwatch.objects import ObjectRefused, Objects
+from binwatch.sagemaker.requests import QuotaError
 from binwatch.settings import Settings
 from binwatch.text import many
 from worker.metrics import WorkerMetrics
@@ -117,8 +117,8 @@ class Nightly:
             started=now,
             model=selection.model,
             sagemaker_model=model_name(settings, selection.model),
-            instance_type=settings.sagemaker_instance_type,
-            instance_count=settings.sagemaker_instance_count,
+            instance_type=settings.sagemaker.instance_type,
+            instance_count=settings.sagemaker.instance_count,
             photos_per_second=cost.photos_per_second(settings, last),
             parts=tuple(write_plan(pages, self._objects, settings, paths_of(settings, token))),
         )
@@ -132,7 +132,7 @@ class Nightly:
             self._start_job(run, part, part.job, [job for job in before if job is not None and job.running])
             state = self.jobs.state(part.job)
         elif state.status == "InProgress" and self._is_overdue(state):
-            logger.warning("nightly: %s runs for over %g hours: stopped", part.job, self._settings.sagemaker_job_hours)
+            logger.warning("nightly: %s runs for over %g hours: stopped", part.job, self._settings.sagemaker.job_hours)
             self.jobs.stop(part.job)
         return state
 
@@ -151,7 +151,7 @@ class Nightly:
 
     def _is_overdue(self, state: JobState) -> bool:
         age = datetime.now(UTC) - (state.started or state.created)
-        return age > timedelta(hours=self._settings.sagemaker_job_hours)
+        return age > timedelta(hours=self._settings.sagemaker.job_hours)
 
     def _read(self, run: Run, part: Part, state: JobState | None, until: float) -> bool:
         if part.job is not None and (state is None or state.running):

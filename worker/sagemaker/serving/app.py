@@ -17,7 +17,8 @@ from typing import NamedTuple
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from binwatch.errors import ObjectsError
-from binwatch.settings import TRANSFORM_MB, Settings, TransformEnvironment
+from binwatch.sagemaker.settings import TRANSFORM_MB, TransformEnvironment
+from binwatch.settings import Settings
 from binwatch.text import many
 from binwatch.web.requests import Receive, Scope, Send
 from worker.metrics import WorkerMetrics

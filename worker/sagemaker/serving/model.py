@@ -6,7 +6,8 @@ import logging
 
 from binwatch.bundle import CARD, Bundle
 from binwatch.errors import BundleError
-from binwatch.settings import Settings, TransformEnvironment
+from binwatch.sagemaker.settings import TransformEnvironment
+from binwatch.settings import Settings
 from worker.engine import Engine
 
 logger = logging.getLogger(__name__)
@@ -30,7 +31,7 @@ def load_engine(settings: Settings) -> Engine:
 
 def in_sagemaker(settings: Settings, environment: TransformEnvironment) -> bool:
     """Whether this is a container that SageMaker runs: it gives each a folder."""
-    return environment.batch or settings.sagemaker_folder.exists()
+    return environment.batch or settings.sagemaker.folder.exists()
 
 
 def find_bundle(settings: Settings) -> Bundle:
@@ -39,7 +40,7 @@ def find_bundle(settings: Settings) -> Bundle:
     An archive of a folder, instead of the folder's files, is as good. Raises BundleError if SageMaker gave none: the
     image's own model would count, too, but it is not the one that was asked for.
     """
-    given = settings.sagemaker_folder / "model"
+    given = settings.sagemaker.folder / "model"
     if not given.exists():
         return Bundle(settings.model_dir)
     for folder in (given, *sorted(path for path in given.iterdir() if path.is_dir())):

@@ -12,7 +12,8 @@ from types import FrameType
 import uvicorn
 
 from binwatch.listening import is_loopback, listen
-from binwatch.settings import Settings, TransformEnvironment
+from binwatch.sagemaker.settings import TransformEnvironment
+from binwatch.settings import Settings
 from binwatch.web.requests import RequestLimit, unavailable
 from binwatch.web.server import make_config
 from worker.metrics import WorkerMetrics
@@ -61,8 +62,9 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
 
-def serve(settings: Settings, environment: TransformEnvironment) -> None:
+def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT. Raises BinwatchError if there is no port or no model."""
+    environment = TransformEnvironment()
     advice = "set BINWATCH_SERVE_HOST and BINWATCH_SERVE_PORT"
     is_ours_alone = not in_sagemaker(settings, environment)
     # SageMaker asks its containers from outside of them; anywhere else, whoever reaches the port may have photos read.

@@ -1,0 +1,59 @@
+"""What all classes of settings share: each field is an environment variable, read once and strictly."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import ValidationInfo, field_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from binwatch.numbers import number
+
+PREFIX = "BINWATCH_"
+
+
+class EnvironmentSettings(BaseSettings):
+    """Settings of one part of Binwatch. A field that is such a class itself has variables of its own prefix."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        extra="forbid",
+        frozen=True,
+        env_ignore_empty=True,
+        allow_inf_nan=False,
+        hide_input_in_errors=True,
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _plain_number(cls, value: object, info: ValidationInfo) -> object:
+        wanted = str(cls.model_fields[info.field_name or ""].annotation)
+        if isinstance(value, str) and any(kind in wanted for kind in ("int", "float")) and number(value) is None:
+            raise ValueError("expected a number, in digits")  # pydantic takes 1_0 for 10
+        return value
+
+    @classmethod
+    def variables(cls) -> dict[str, FieldInfo]:
+        """The name of each variable, with its field."""
+        found: dict[str, FieldInfo] = {}
+        for name, field in cls.model_fields.items():
+            part = field.annotation
+            if isinstance(part, type) and issubclass(part, EnvironmentSettings):
+                found |= part.variables()
+            else:
+                found[cls.variable(name)] = field
+        return found
+
+    @classmethod
+    def variable(cls, name: str) -> str:
+        """The variable of a field."""
+        return f"{cls.model_config.get('env_prefix')}{name.upper()}"
+
+    def values(self) -> dict[str, Any]:
+        """The name of each variable, with its value."""
+        found: dict[str, Any] = {}
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            found |= value.values() if isinstance(value, EnvironmentSettings) else {self.variable(name): value}
+        return found

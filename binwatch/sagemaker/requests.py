@@ -1,0 +1,98 @@
+"""Requests to SageMaker and its neighbours: retried with backoff; an error says what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    EndpointConnectionError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    TokenRetrievalError,
+)
+
+from binwatch.aws import make_client
+from binwatch.errors import OutageError
+from binwatch.settings import advice
+
+_TRIES = 10
+"""A throttled request is tried so often, with a wait that doubles up to 20 seconds."""
+_THROTTLED = frozenset({"Throttling", "ThrottlingException", "TooManyRequestsException", "RequestLimitExceeded"})
+_QUOTA = frozenset({"ResourceLimitExceeded", "LimitExceededException", "ServiceQuotaExceededException"})
+_LOGIN = frozenset({"ExpiredToken", "ExpiredTokenException", "UnrecognizedClientException", "InvalidClientTokenId"})
+_MISSING = frozenset({"ResourceNotFound", "ResourceNotFoundException", "ObjectNotFoundException"})
+_FORBIDDEN = frozenset({"AccessDenied", "AccessDeniedException"})
+
+
+class AwsError(OutageError):
+    """AWS refused a request or could not be reached."""
+
+
+class QuotaError(AwsError):
+    """What was asked for is more than the account may have now; other things in use may free it."""
+
+
+def aws_client(service: str, region: str, endpoint_url: str | None = None) -> Any:
+    """A boto3 client of a service. Nothing is asked of AWS yet."""
+    retries = {"mode": "standard", "max_attempts": _TRIES}
+    config = Config(retries=retries, connect_timeout=10, read_timeout=60)
+    return make_client(service, region_name=region, endpoint_url=endpoint_url, config=config)
+
+
+@contextmanager
+def explained(what: str, region: str) -> Iterator[None]:
+    """Turn what boto3 raises inside into an AwsError that says what was being done and what to do about it."""
+    try:
+        yield
+    except (NoCredentialsError, PartialCredentialsError, TokenRetrievalError) as error:
+        raise AwsError(f"{what}: no AWS credentials ({error}); log in, or give the machine a role") from error
+    except EndpointConnectionError as error:
+        raise AwsError(
+            f"{what}: AWS cannot be reached in region {region!r} ({error}); {advice('region')}; check the network"
+        ) from error
+    except ClientError as error:
+        kind = QuotaError if code_of(error) in _QUOTA else AwsError
+        raise kind(f"{what}: {_advice(error, region)}") from error
+    except BotoCoreError as error:
+        raise AwsError(f"{what}: {error}") from error
+
+
+def code_of(error: ClientError) -> str:
+    """AWS' name for the error."""
+    return str(error.response["Error"].get("Code", ""))
+
+
+def message_of(error: ClientError) -> str:
+    """What AWS says of the error."""
+    return str(error.response["Error"].get("Message", ""))
+
+
+def is_missing(error: ClientError) -> bool:
+    """Whether what was asked for is not there: SageMaker says so in words only, Application Auto Scaling in its own."""
+    says = message_of(error).lower()
+    return code_of(error) in _MISSING or "could not find" in says or "no scalable target" in says
+
+
+def is_taken(error: ClientError) -> bool:
+    """Whether there is one of that name already: SageMaker has two ways to say so."""
+    return code_of(error) == "ResourceInUse" or "already exist" in message_of(error).lower()
+
+
+def _advice(error: ClientError, region: str) -> str:
+    code, says = code_of(error), message_of(error)
+    if code in _LOGIN:
+        return f"the AWS credentials are expired or unknown in region {region!r} ({code}); log in again"
+    if code in _FORBIDDEN:
+        return f"not allowed: {says}; give your user or role that permission"
+    if code in _QUOTA:
+        return f"a quota of the account is used up: {says}; ask for more in Service Quotas, or take other instances"
+    if code in _THROTTLED:
+        return f"AWS refused too many requests, {_TRIES} times in a row ({says}); try again in some minutes"
+    if "role" in says.lower():
+        return f"{says} ({code}); {advice('sagemaker_role')}; see its trust policy, and that you may pass it on"
+    return f"{says or error} ({code})"
