@@ -42,14 +42,16 @@ def train(
     name: Annotated[str, typer.Option(help="The job's name; default: binwatch-train- and the time.")] = "",
 ) -> None:
     """Start a training job; its model.tar.gz is a bundle."""
-    from trainer.sagemaker import jobs
+    from trainer.sagemaker import jobs, sdk
     from trainer.sagemaker.client import Aws
 
-    options, data, weights = _read(config, settings), *_places(data, weights)
-    aws, name = Aws(load_settings()), name or jobs.job_name("train", _now())
-    request = jobs.with_checkpoints(
-        jobs.training_request(options, data, weights), f"{options.job.output.rstrip('/')}/checkpoints/{name}"
-    )
+    options, ours = _read(config, settings), load_settings()
+    data, weights = _places(data, weights)
+    sdk.prepare(ours)
+    from trainer.sagemaker.training import training_request
+
+    aws, name = Aws(ours), name or jobs.job_name("train", _now())
+    request = training_request(options, data, weights, f"{options.job.output.rstrip('/')}/checkpoints/{name}")
     jobs.create(aws, "create_training_job", f"training job {name}", {"TrainingJobName": name, **request})
     _say(f"training job {name}: started on {options.job.instances} × {options.job.instance_type}")
     if not wait:
@@ -72,14 +74,18 @@ def tune(
     name: Annotated[str, typer.Option(help="The job's name; default: bw-tune- and the time.")] = "",
 ) -> None:
     """Start a tuning job with a search space of `tune` (tuning.preset: default, or capstone)."""
-    from trainer.sagemaker import jobs
+    from trainer.sagemaker import jobs, sdk
     from trainer.sagemaker.client import Aws
 
-    options, data, weights = _read(config, settings), *_places(data, weights)
-    aws, name = Aws(load_settings()), name or f"bw-tune-{_now():%Y%m%d-%H%M%S}"  # 32 characters at most
+    options, ours = _read(config, settings), load_settings()
+    data, weights = _places(data, weights)
+    sdk.prepare(ours)
+    from trainer.sagemaker.training import tuning_request
+
+    aws, name = Aws(ours), name or f"bw-tune-{_now():%Y%m%d-%H%M%S}"  # 32 characters at most
     jobs.create(
         aws, "create_hyper_parameter_tuning_job", f"tuning job {name}",
-        {"HyperParameterTuningJobName": name, **jobs.tuning_request(options, data, weights)},
+        {"HyperParameterTuningJobName": name, **tuning_request(options, data, weights)},
     )  # fmt: skip
     _say(f"tuning job {name}: {many(options.tuning.trials, 'training job')}, {options.tuning.parallel} at a time")
     if not wait:
@@ -106,27 +112,25 @@ def pipeline(
     wait: Wait = True,
 ) -> None:
     """Create or update the pipeline: prepare, train, compare; if better: register, promote, deploy."""
-    import boto3
+    from binwatch.objects import Objects
+    from trainer.sagemaker import jobs, sdk
+    from trainer.sagemaker.client import Aws
 
     options, ours = _read(config, settings), load_settings()
-    boto3.setup_default_session(region_name=ours.region)  # the SDK makes a client as soon as it is imported
-    from binwatch.objects import Objects
-    from trainer.sagemaker import jobs, pipeline
-    from trainer.sagemaker.client import Aws
+    sdk.prepare(ours)
+    from trainer.sagemaker import pipeline
 
     aws = Aws(ours)
     files = {} if show else pipeline.upload_files(name, options, Objects(ours))
-    found = pipeline.definition(name, options, ours, files)
+    made = pipeline.make_pipeline(aws, name, options, ours, files)
     if show:
-        print(json.dumps(found, indent=2))
+        print(json.dumps(json.loads(made.definition()), indent=2))
         return
-    pipeline.upsert(aws, name, options, found)
-    _say(f"pipeline {name}: {many(len(found['Steps']), 'step')}")
+    pipeline.upsert(aws, made, options)
+    _say(f"pipeline {name}: {many(len(made.steps), 'step')}")
     if not start:
         return
-    arn = jobs.create(aws, "start_pipeline_execution", f"pipeline {name}", {"PipelineName": name})[
-        "PipelineExecutionArn"
-    ]
+    arn = pipeline.start(aws, made)
     _say(f"started: {arn}")
     if not wait:
         return

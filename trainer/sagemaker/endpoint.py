@@ -1,4 +1,7 @@
-"""`deploy` and `undeploy`: a real-time endpoint with data capture and autoscaling."""
+"""`deploy` and `undeploy`: a real-time endpoint with data capture and autoscaling.
+
+With boto3, not with the SDK: `deploy` is also a step of the pipeline, in an image without it (`trainer.sagemaker`).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requests for training and tuning jobs, and waiting for them."""
+"""Making requests, and waiting for what they start. Without the SDK, which the trainer's image does not have."""
 
 from __future__ import annotations
 
@@ -9,12 +9,9 @@ from datetime import datetime
 from typing import Any
 
 from binwatch.sagemaker.requests import explained
-from trainer.sagemaker import metric_lines
 from trainer.sagemaker.client import Aws
 from trainer.sagemaker.errors import SagemakerError
-from trainer.sagemaker.layout import DATA, ROOT, WEIGHTS
-from trainer.sagemaker.options import JobConfig, SagemakerConfig
-from trainer.sagemaker.space import INTEGERS, Ranges, ranges
+from trainer.sagemaker.options import JobConfig
 
 HOUR = 3600
 POLL_S = 20.0
@@ -26,65 +23,6 @@ GOING_ON = frozenset({"InProgress", "Stopping", "Creating", "Updating", "SystemU
 def job_name(kind: str, now: datetime) -> str:
     """A name that sorts by time and tells the bill's reader whose it is."""
     return f"binwatch-{kind}-{now:%Y%m%d-%H%M%S}"
-
-
-def training_request(config: SagemakerConfig, data: str, weights: str | None = None) -> dict[str, Any]:
-    """CreateTrainingJob without a name: what a training job, a tuning job and a pipeline's step have in common.
-
-    `data` is the S3 prefix that holds what `prepare` wrote, or a pipeline's reference to it; `weights` that of a file
-    to start from.
-    """
-    job = config.job
-    channels = {DATA: data} | ({WEIGHTS: weights} if weights else {})
-    request: dict[str, Any] = {
-        "AlgorithmSpecification": {
-            "TrainingImage": job.image,
-            "TrainingInputMode": "File",
-            "MetricDefinitions": metric_lines.DEFINITIONS,
-        },
-        "RoleArn": job.role,
-        "HyperParameters": config.hyperparameters(),
-        "InputDataConfig": [_channel(name, uri) for name, uri in channels.items()],
-        "OutputDataConfig": {"S3OutputPath": job.output.rstrip("/") + "/models"},
-        "ResourceConfig": {
-            "InstanceType": job.instance_type,
-            "InstanceCount": job.instances,
-            "VolumeSizeInGB": job.volume_gb,
-        },
-        "StoppingCondition": _stopping(job),
-        "EnableManagedSpotTraining": job.spot,
-        "Tags": tags(job),
-    }
-    if job.subnets:
-        request["VpcConfig"] = {"Subnets": list(job.subnets), "SecurityGroupIds": list(job.security_groups)}
-    return request
-
-
-def with_checkpoints(request: dict[str, Any], uri: Any) -> dict[str, Any]:
-    """Add where a job keeps its checkpoints: a place of its own, where it finds them after an interruption."""
-    return request | {"CheckpointConfig": {"S3Uri": uri, "LocalPath": str(ROOT / "checkpoints")}}
-
-
-def tuning_request(config: SagemakerConfig, data: str, weights: str | None = None) -> dict[str, Any]:
-    """CreateHyperParameterTuningJob without a name. The search spaces are those of `tune`."""
-    training = training_request(config, data, weights)
-    tagged, given = training.pop("Tags"), training.pop("HyperParameters")
-    searched, fixed = ranges(config.tuning.preset)
-    names = {found["Name"] for kind in searched.values() for found in kind}
-    static = {name: value for name, value in (given | fixed).items() if name not in names}
-    return {
-        "HyperParameterTuningJobConfig": {
-            "HyperParameterTuningJobObjective": {"Type": "Maximize", "MetricName": metric_lines.OBJECTIVE},
-            "ResourceLimits": {
-                "MaxNumberOfTrainingJobs": config.tuning.trials,
-                "MaxParallelTrainingJobs": config.tuning.parallel,
-            },
-            "ParameterRanges": searched,
-            **_strategy(config, searched),
-        },
-        "TrainingJobDefinition": training | {"StaticHyperParameters": static},
-        "Tags": tagged,
-    }
 
 
 def tags(job: JobConfig) -> list[dict[str, str]]:
@@ -142,25 +80,3 @@ def going_on(what: str, stop: str, name: str) -> Iterator[None]:
         yield
     except KeyboardInterrupt as error:
         raise SagemakerError(f"{what} goes on, and costs money; to stop it: aws sagemaker {stop} {name}") from error
-
-
-def _channel(name: str, uri: str) -> dict[str, Any]:
-    source = {"S3DataType": "S3Prefix", "S3Uri": uri, "S3DataDistributionType": "FullyReplicated"}
-    return {"ChannelName": name, "InputMode": "File", "DataSource": {"S3DataSource": source}}
-
-
-def _strategy(config: SagemakerConfig, searched: Ranges) -> dict[str, Any]:
-    strategy = config.tuning.strategy
-    if strategy != "Hyperband":
-        return {"Strategy": strategy, "TrainingJobEarlyStoppingType": "Auto"}
-    most = [int(found["MaxValue"]) for found in searched.get(INTEGERS, ()) if found["Name"] == "train.epochs"]
-    # It stops trials itself and refuses to be helped; among them those that have said their metric so often. That
-    # must be never: a trial says it after each epoch and once more, and then has its bundle to write.
-    resources = {"HyperbandStrategyConfig": {"MaxResource": max(most, default=config.train.epochs) + 2}}
-    return {"Strategy": strategy, "TrainingJobEarlyStoppingType": "Off", "StrategyConfig": resources}
-
-
-def _stopping(job: JobConfig) -> dict[str, int]:
-    run = round(job.max_hours * HOUR)
-    waiting = {"MaxWaitTimeInSeconds": max(round(job.spot_wait_hours * HOUR), run)} if job.spot else {}
-    return {"MaxRuntimeInSeconds": run} | waiting

@@ -10,27 +10,28 @@ import json
 from pathlib import Path
 from typing import Any
 
-import boto3
-from botocore.exceptions import ClientError
+from sagemaker.core.network import NetworkConfig
+from sagemaker.core.processing import Processor
+from sagemaker.core.shapes import ProcessingInput, ProcessingOutput, ProcessingS3Input, ProcessingS3Output
 from sagemaker.core.workflow.conditions import ConditionEquals
 from sagemaker.core.workflow.execution_variables import ExecutionVariables
 from sagemaker.core.workflow.functions import Join, JsonGet
-from sagemaker.core.workflow.pipeline_context import PipelineSession
 from sagemaker.core.workflow.properties import Properties, PropertyFile
 from sagemaker.mlops.workflow.condition_step import ConditionStep
 from sagemaker.mlops.workflow.pipeline import Pipeline
-from sagemaker.mlops.workflow.steps import Step, StepTypeEnum
+from sagemaker.mlops.workflow.steps import ProcessingStep, Step, StepTypeEnum
 
 from binwatch.environment import PREFIX
 from binwatch.objects import Objects
-from binwatch.sagemaker.requests import explained, is_taken
+from binwatch.sagemaker.requests import explained
 from binwatch.settings import Settings
 from trainer.errors import ConfigError
 from trainer.prepare.config import PrepareConfig
-from trainer.sagemaker import compare, jobs
+from trainer.sagemaker import compare, jobs, sdk
 from trainer.sagemaker.client import Aws, idempotent
 from trainer.sagemaker.layout import DATA
 from trainer.sagemaker.options import SagemakerConfig
+from trainer.sagemaker.training import training_step
 
 PROCESSING = "/opt/ml/processing"
 PREPARED = f"{PROCESSING}/prepared"
@@ -42,24 +43,26 @@ FILES = ("list", "audits", "challenge_val")
 """Options of `prepare` that are files: they are uploaded, and the step finds them among its inputs."""
 
 
-class RequestStep(Step):  # type: ignore[misc]
-    """A step whose arguments are a request of SageMaker's API, with the SDK's references in it."""
+class RegisterStep(Step):  # type: ignore[misc]
+    """Registers the model.
 
-    def __init__(
-        self,
-        name: str,
-        kind: StepTypeEnum,
-        answer: str,
-        request: dict[str, Any],
-        *,
-        files: tuple[PropertyFile, ...] = (),
-        after: tuple[str, ...] = (),
-    ) -> None:
-        """`answer` names the shape of what describes the thing that the step makes."""
-        super().__init__(name, step_type=kind, depends_on=list(after) or None)
-        self._request = request
-        self._files = files
-        self._properties = Properties(step_name=name, step=self, shape_name=answer)
+    The SDK's ModelStep takes its request from a ModelBuilder, which sends requests to AWS while it describes a model
+    (SDK 3.27: it detects an instance type). A definition must be made without any (`pipeline --show`).
+    """
+
+    def __init__(self, image: str, instance_type: str, model: Any) -> None:
+        super().__init__("Register", step_type=StepTypeEnum.REGISTER_MODEL)
+        self._request = {
+            "ModelPackageGroupName": GROUP,
+            "ModelPackageDescription": "counts items in bin photos; better than the one in use on the same test photos",
+            "InferenceSpecification": {
+                "Containers": [{"Image": image, "ModelDataUrl": model}],
+                "SupportedContentTypes": ["image/jpeg", "image/png", "application/json", "application/jsonlines"],
+                "SupportedResponseMIMETypes": ["application/json"],
+                "SupportedRealtimeInferenceInstanceTypes": [instance_type],
+            },
+            "ModelApprovalStatus": "Approved",
+        }
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -67,20 +70,11 @@ class RequestStep(Step):  # type: ignore[misc]
 
     @property
     def properties(self) -> Properties:
-        return self._properties
-
-    @property
-    def property_files(self) -> list[PropertyFile]:
-        """Where the SDK looks for what JsonGet refers to."""
-        return list(self._files)
-
-    def to_request(self) -> dict[str, Any]:
-        request: dict[str, Any] = super().to_request()
-        return request | ({"PropertyFiles": [file.expr for file in self._files]} if self._files else {})
+        return Properties(step_name=self.name, step=self, shape_name="DescribeModelPackageOutput")
 
 
-def definition(name: str, config: SagemakerConfig, settings: Settings, files: dict[str, str]) -> dict[str, Any]:
-    """The pipeline as SageMaker takes it. `files` says where options of `prepare` that are files lie in S3."""
+def make_pipeline(aws: Aws, name: str, config: SagemakerConfig, settings: Settings, files: dict[str, str]) -> Pipeline:
+    """The pipeline, not yet in AWS. `files` says where options of `prepare` that are files lie in S3."""
     if config.prepare is None:
         raise ConfigError("prepare: the pipeline needs a table [prepare], as `python -m trainer pipeline` does")
     run = Join(
@@ -88,10 +82,7 @@ def definition(name: str, config: SagemakerConfig, settings: Settings, files: di
     )
     prepare = _prepare(config, settings, config.prepare, files, run)
     data = prepare.properties.ProcessingOutputConfig.Outputs["prepared"].S3Output.S3Uri
-    train = RequestStep(
-        "Train", StepTypeEnum.TRAINING, "DescribeTrainingJobResponse",
-        jobs.with_checkpoints(jobs.training_request(config, data), Join(on="/", values=[run, "checkpoints"])),
-    )  # fmt: skip
+    train = training_step(config, data, checkpoints=Join(on="/", values=[run, "checkpoints"]))
     model = train.properties.ModelArtifacts.S3ModelArtifacts
     answer = PropertyFile(name="Comparison", output_name="comparison", path=compare.ANSWER)
     judge = _processing(
@@ -100,10 +91,9 @@ def definition(name: str, config: SagemakerConfig, settings: Settings, files: di
         files=(answer,),
     )  # fmt: skip
     better = ConditionEquals(left=JsonGet(step_name=judge.name, property_file=answer, json_path="better"), right=True)
-    then = []
+    then: list[Step] = []
     if config.endpoint.image:
-        package = _package(config, model)
-        then.append(RequestStep("Register", StepTypeEnum.REGISTER_MODEL, "DescribeModelPackageOutput", package))
+        then.append(RegisterStep(config.endpoint.image, config.endpoint.instance_type, model))
     then.append(
         _processing(
             "Promote", config, settings, ["compare", *_places(), "--promote"], inputs={"model": model, "data": data}
@@ -112,14 +102,10 @@ def definition(name: str, config: SagemakerConfig, settings: Settings, files: di
     if config.endpoint.name:
         then.append(_processing("Deploy", config, settings, ["deploy", *_flags(config)], after=("Promote",)))
     decide = ConditionStep(name="IfBetter", conditions=[better], if_steps=then, else_steps=[])
-    session = PipelineSession(
-        boto_session=boto3.Session(region_name=settings.region), default_bucket=settings.bucket, sagemaker_config={}
-    )
-    found = Pipeline(
+    session = sdk.session(settings.bucket, aws.sagemaker)
+    return Pipeline(
         name=name, steps=[prepare, train, judge, decide], sagemaker_session=session, pipeline_experiment_config=None
     )
-    result: dict[str, Any] = json.loads(found.definition())
-    return result
 
 
 def upload_files(name: str, config: SagemakerConfig, objects: Objects) -> dict[str, str]:
@@ -143,23 +129,26 @@ def upload_files(name: str, config: SagemakerConfig, objects: Objects) -> dict[s
     return files
 
 
-def upsert(aws: Aws, name: str, config: SagemakerConfig, found: dict[str, Any]) -> None:
+def upsert(aws: Aws, pipeline: Pipeline, config: SagemakerConfig) -> None:
     """Create the pipeline, or give it a new definition; and the model package group that it registers in."""
     with explained(f"model package group {GROUP}", aws.region), idempotent():
         aws.sagemaker.create_model_package_group(ModelPackageGroupName=GROUP, Tags=jobs.tags(config.job))
-    request = {"PipelineName": name, "PipelineDefinition": json.dumps(found), "RoleArn": config.job.role}
-    with explained(f"pipeline {name}", aws.region):
-        try:
-            aws.sagemaker.create_pipeline(**request, Tags=jobs.tags(config.job))
-        except ClientError as error:
-            if not is_taken(error):
-                raise
-            aws.sagemaker.update_pipeline(**request)
+    with explained(f"pipeline {pipeline.name}", aws.region):
+        pipeline.upsert(role_arn=config.job.role, tags=jobs.tags(config.job))
+
+
+def start(aws: Aws, pipeline: Pipeline) -> str:
+    """Start the pipeline; returns the ARN of the execution."""
+    # Not `pipeline.start`, which repeats a request that is not allowed for two minutes before it says so.
+    request = {"PipelineName": pipeline.name}
+    return str(
+        jobs.create(aws, "start_pipeline_execution", f"pipeline {pipeline.name}", request)["PipelineExecutionArn"]
+    )
 
 
 def _prepare(
     config: SagemakerConfig, settings: Settings, options: PrepareConfig, files: dict[str, str], run: Join
-) -> RequestStep:
+) -> ProcessingStep:
     flags = _prepare_flags(options, {option: f"{PROCESSING}/input/{option}/{uri.rsplit('/', 1)[-1]}"
                                      for option, uri in files.items()})  # fmt: skip
     return _processing(
@@ -193,37 +182,31 @@ def _processing(
     outputs: dict[str, Any] | None = None,
     files: tuple[PropertyFile, ...] = (),
     after: tuple[str, ...] = (),
-) -> RequestStep:
+) -> ProcessingStep:
     """A job that runs `python -m trainer [sagemaker] COMMAND`; inputs and outputs lie below /opt/ml/processing."""
     job = config.job
-    request: dict[str, Any] = {
-        "AppSpecification": {
-            "ImageUri": job.image,
-            "ContainerEntrypoint": ["python", "-m", "trainer", *(["sagemaker"] if group else [])],
-            "ContainerArguments": command,
-        },
-        "Environment": _environment(settings),
-        "ProcessingResources": {
-            "ClusterConfig": {
-                "InstanceCount": 1,
-                "InstanceType": job.processing_type,
-                "VolumeSizeInGB": job.volume_gb,
-            }
-        },
-        "ProcessingInputs": [_input(each, uri) for each, uri in (inputs or {}).items()],
-        "RoleArn": job.role,
-        "StoppingCondition": {"MaxRuntimeInSeconds": min(round(job.max_hours * jobs.HOUR), MAX_PROCESSING_S)},
-        "Tags": jobs.tags(job),
-    }
-    if outputs:
-        request["ProcessingOutputConfig"] = {"Outputs": [_output(each, uri) for each, uri in outputs.items()]}
-    if job.subnets:
-        request["NetworkConfig"] = {
-            "VpcConfig": {"Subnets": list(job.subnets), "SecurityGroupIds": list(job.security_groups)}
-        }
-    return RequestStep(
-        name, StepTypeEnum.PROCESSING, "DescribeProcessingJobResponse", request, files=files, after=after
+    processor = Processor(
+        role=job.role,
+        image_uri=job.image,
+        instance_count=1,
+        instance_type=job.processing_type,
+        entrypoint=["python", "-m", "trainer", *(["sagemaker"] if group else [])],
+        volume_size_in_gb=job.volume_gb,
+        max_runtime_in_seconds=min(round(job.max_hours * jobs.HOUR), MAX_PROCESSING_S),
+        sagemaker_session=sdk.session(),
+        env=_environment(settings),
+        tags=jobs.tags(job),
+        network_config=NetworkConfig(subnets=list(job.subnets), security_group_ids=list(job.security_groups))
+        if job.subnets
+        else None,
     )
+    arguments = sdk.step_arguments(
+        processor.run,
+        inputs=[_input(each, uri) for each, uri in (inputs or {}).items()],
+        outputs=[_output(each, uri) for each, uri in (outputs or {}).items()],
+        arguments=command,
+    )
+    return ProcessingStep(name, arguments, property_files=list(files), depends_on=list(after) or None)
 
 
 def _environment(settings: Settings) -> dict[str, str]:
@@ -254,34 +237,17 @@ def _toml(value: Any) -> str:
     return json.dumps(value)
 
 
-def _input(name: str, uri: Any) -> dict[str, Any]:
-    return {
-        "InputName": name.rsplit("/", 1)[-1],
-        "S3Input": {
-            "S3Uri": uri,
-            "LocalPath": f"{PROCESSING}/{name}",
-            "S3DataType": "S3Prefix",
-            "S3InputMode": "File",
-            "S3DataDistributionType": "FullyReplicated",
-        },
-    }
+def _input(name: str, uri: Any) -> ProcessingInput:
+    place = ProcessingS3Input(
+        s3_uri=uri,
+        local_path=f"{PROCESSING}/{name}",
+        s3_data_type="S3Prefix",
+        s3_input_mode="File",
+        s3_data_distribution_type="FullyReplicated",
+    )
+    return ProcessingInput(input_name=name.rsplit("/", 1)[-1], s3_input=place)
 
 
-def _output(name: str, uri: Any) -> dict[str, Any]:
-    place = {"S3Uri": uri, "LocalPath": f"{PROCESSING}/{name}", "S3UploadMode": "EndOfJob"}
-    return {"OutputName": name, "S3Output": place}
-
-
-def _package(config: SagemakerConfig, model: Any) -> dict[str, Any]:
-    photo_types = ["image/jpeg", "image/png", "application/json", "application/jsonlines"]
-    return {
-        "ModelPackageGroupName": GROUP,
-        "ModelPackageDescription": "counts items in bin photos; better than the one in use on the same test photos",
-        "InferenceSpecification": {
-            "Containers": [{"Image": config.endpoint.image, "ModelDataUrl": model}],
-            "SupportedContentTypes": photo_types,
-            "SupportedResponseMIMETypes": ["application/json"],
-            "SupportedRealtimeInferenceInstanceTypes": [config.endpoint.instance_type],
-        },
-        "ModelApprovalStatus": "Approved",
-    }
+def _output(name: str, uri: Any) -> ProcessingOutput:
+    place = ProcessingS3Output(s3_uri=uri, local_path=f"{PROCESSING}/{name}", s3_upload_mode="EndOfJob")
+    return ProcessingOutput(output_name=name, s3_output=place)

@@ -142,7 +142,7 @@ class Player:
 
     def _processing(self, name: str, request: dict[str, Any]) -> dict[str, Any]:
         container = Container(self._work / name, request["Environment"])
-        for each in request["ProcessingInputs"]:
+        for each in request.get("ProcessingInputs", []):
             place = each["S3Input"]
             self._download(place["S3Uri"], self._inside(container, place["LocalPath"]))
         application = request["AppSpecification"]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import boto3
 import pytest
+from botocore.client import BaseClient
 from botocore.stub import Stubber
 
 from binwatch.sagemaker.requests import AwsError
@@ -16,10 +19,10 @@ from tests.trainer.drawn import run_cli
 from tests.trainer.sagemaker.conftest import ROLE, CliError
 from trainer.config import DataConfig, assignment
 from trainer.errors import ConfigError
-from trainer.sagemaker import jobs
+from trainer.sagemaker import jobs, sdk
 from trainer.sagemaker.client import Aws
 from trainer.sagemaker.errors import SagemakerError
-from trainer.sagemaker.jobs import training_request, tuning_request, wait
+from trainer.sagemaker.jobs import wait
 from trainer.sagemaker.options import SagemakerConfig, read
 
 CONFIG = f"""
@@ -44,6 +47,13 @@ def file(tmp_path: Path) -> Path:
 
 def config(file: Path, *changes: str) -> SagemakerConfig:
     return read(file, dict(assignment(change) for change in changes))
+
+
+@pytest.fixture
+def training() -> ModuleType:
+    """The module that imports the SDK, which needs a region for that."""
+    sdk.prepare(Settings())
+    return importlib.import_module("trainer.sagemaker.training")
 
 
 def sagemaker(url: str) -> Any:
@@ -89,15 +99,30 @@ def test_a_training_job_is_started_and_waited_for(
     assert f"model: {found['ModelArtifacts']['S3ModelArtifacts']}" in said
 
 
-def test_without_spot_nothing_waits_for_a_spare_machine(file: Path) -> None:
-    request = training_request(config(file), "s3://b/p/")
+def test_the_sdk_asks_no_one_and_reports_to_no_one(
+    file: Path, training: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would simulate the role's policies in IAM, and tell AWS of each call."""
+    asked: list[object] = []
+    monkeypatch.setattr(BaseClient, "_make_api_call", lambda *_: asked.append("a request"))
+    reports = "sagemaker.core.telemetry.telemetry_logging._send_telemetry_request"
+    monkeypatch.setattr(reports, lambda *_: asked.append("a report"))
+    training.training_request(config(file), "s3://b/p/")
+    training.tuning_request(config(file), "s3://b/p/")
+    assert asked == []
+
+
+def test_without_spot_nothing_waits_for_a_spare_machine(file: Path, training: ModuleType) -> None:
+    request = training.training_request(config(file), "s3://b/p/")
     assert request["EnableManagedSpotTraining"] is False
     assert request["StoppingCondition"] == {"MaxRuntimeInSeconds": 43_200}
     assert "VpcConfig" not in request
 
 
-def test_a_job_runs_in_the_network_that_is_named(file: Path) -> None:
-    request = training_request(config(file, 'job.subnets=["subnet-1"]', 'job.security_groups=["sg-1"]'), "s3://b/p/")
+def test_a_job_runs_in_the_network_that_is_named(file: Path, training: ModuleType) -> None:
+    request = training.training_request(
+        config(file, 'job.subnets=["subnet-1"]', 'job.security_groups=["sg-1"]'), "s3://b/p/"
+    )
     assert request["VpcConfig"] == {"Subnets": ["subnet-1"], "SecurityGroupIds": ["sg-1"]}
 
 
@@ -126,9 +151,9 @@ def test_a_tuning_job_searches_the_capstones_space(file: Path, aws: str) -> None
     }  # fmt: skip
 
 
-def test_hyperband_stops_trials_itself_and_must_know_how_long_they_are(file: Path) -> None:
+def test_hyperband_stops_trials_itself_and_must_know_how_long_they_are(file: Path, training: ModuleType) -> None:
     def asked(*changes: str) -> tuple[str, int | None]:
-        request = tuning_request(config(file, *changes), "s3://b/p/")
+        request = training.tuning_request(config(file, *changes), "s3://b/p/")
         assert (
             complaints("sagemaker", "CreateHyperParameterTuningJob", {"HyperParameterTuningJobName": "t"} | request)
             == []
@@ -175,9 +200,9 @@ def test_what_every_command_needs_is_named(tmp_path: Path) -> None:
         read(file, {})
 
 
-def test_a_preset_that_is_not_there_is_named(file: Path) -> None:
+def test_a_preset_that_is_not_there_is_named(file: Path, training: ModuleType) -> None:
     with pytest.raises(ConfigError, match=r"tuning\.preset: 'best'; choose from default, capstone"):
-        tuning_request(config(file, "tuning.preset=best"), "s3://b/p/")
+        training.tuning_request(config(file, "tuning.preset=best"), "s3://b/p/")
 
 
 @pytest.mark.parametrize(
@@ -199,11 +224,11 @@ def test_a_preset_that_is_not_there_is_named(file: Path) -> None:
         ("ValidationException", "1 validation error", "1 validation error (ValidationException)"),
     ],
 )
-def test_what_aws_refuses_is_explained(code: str, says: str, expected: str, file: Path) -> None:
+def test_what_aws_refuses_is_explained(code: str, says: str, expected: str, file: Path, training: ModuleType) -> None:
     aws = Aws(Settings())
     with Stubber(aws.sagemaker) as stub:
         stub.add_client_error("create_training_job", code, says)
-        request = {"TrainingJobName": "t", **training_request(config(file), "s3://b/p/")}
+        request = {"TrainingJobName": "t", **training.training_request(config(file), "s3://b/p/")}
         with pytest.raises(AwsError) as caught:
             jobs.create(aws, "create_training_job", "training job t", request)
     assert str(caught.value).startswith(f"training job t: {expected}")

@@ -17,7 +17,6 @@ from tests.trainer.drawn import run_cli
 from tests.trainer.sagemaker.conftest import OPTIONS, ROLE, CliError
 from tests.trainer.sagemaker.player import Player
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # the SDK's own, as it is imported
 SAMPLES = Path(__file__).parents[3] / "samples"
 CONFIG = """
 [job]

@@ -1,0 +1,120 @@
+"""Training and tuning jobs, as the SDK's ModelTrainer and HyperparameterTuner describe them.
+
+In a PipelineSession these send nothing: a step has the request that they would send. A training job, a tuning job and
+the pipeline have that request in common. boto3 sends it (`jobs.create`), because ModelTrainer gives each job a name of
+its own choice; here the name is given (--name), and the checkpoints of an interrupted job are found by it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sagemaker.core.parameter import IntegerParameter, ParameterRange
+from sagemaker.core.shapes.shapes import (
+    CheckpointConfig,
+    HyperbandStrategyConfig,
+    HyperParameterTuningJobStrategyConfig,
+    OutputDataConfig,
+)
+from sagemaker.mlops.workflow.steps import TrainingStep, TuningStep
+from sagemaker.train.configs import Compute, InputData, MetricDefinition, Networking, StoppingCondition, Tag
+from sagemaker.train.model_trainer import ModelTrainer
+from sagemaker.train.tuner import HyperparameterTuner
+
+from trainer.sagemaker import metric_lines, sdk
+from trainer.sagemaker.jobs import HOUR, tags
+from trainer.sagemaker.layout import DATA, ROOT, WEIGHTS
+from trainer.sagemaker.options import JobConfig, SagemakerConfig
+from trainer.sagemaker.space import parameter_ranges
+
+
+def training_step(
+    config: SagemakerConfig, data: Any, weights: str | None = None, checkpoints: Any = None
+) -> TrainingStep:
+    """The step `Train` of a pipeline.
+
+    `data` is the S3 prefix that holds what `prepare` wrote, or a pipeline's reference to it; `weights` that of a file
+    to start from. `checkpoints` is where the job keeps its checkpoints: a place of its own, where it finds them after
+    an interruption.
+    """
+    trainer = _model_trainer(config, config.hyperparameters(), checkpoints)
+    return TrainingStep("Train", sdk.step_arguments(trainer.train, _inputs(data, weights)))
+
+
+def training_request(
+    config: SagemakerConfig, data: str, weights: str | None = None, checkpoints: str | None = None
+) -> dict[str, Any]:
+    """CreateTrainingJob without a name."""
+    request: dict[str, Any] = training_step(config, data, weights, checkpoints).arguments
+    return request
+
+
+def tuning_request(config: SagemakerConfig, data: str, weights: str | None = None) -> dict[str, Any]:
+    """CreateHyperParameterTuningJob without a name. The search spaces are those of `tune`."""
+    tuning = config.tuning
+    searched, fixed = parameter_ranges(tuning.preset)
+    tuner = HyperparameterTuner(
+        _model_trainer(config, config.hyperparameters() | fixed),
+        objective_metric_name=metric_lines.OBJECTIVE,
+        metric_definitions=metric_lines.DEFINITIONS,
+        hyperparameter_ranges=searched,
+        max_jobs=tuning.trials,
+        max_parallel_jobs=tuning.parallel,
+        strategy=tuning.strategy,
+        **_stopping_of_trials(config, searched),
+    )
+    request: dict[str, Any] = TuningStep("Tune", sdk.step_arguments(tuner.tune, _inputs(data, weights))).arguments
+    return request
+
+
+def _model_trainer(config: SagemakerConfig, hyperparameters: dict[str, str], checkpoints: Any = None) -> ModelTrainer:
+    job = config.job
+    trainer = ModelTrainer(
+        training_image=job.image,
+        role=job.role,
+        sagemaker_session=sdk.session(),
+        compute=Compute(
+            instance_type=job.instance_type,
+            instance_count=job.instances,
+            volume_size_in_gb=job.volume_gb,
+            enable_managed_spot_training=job.spot,
+        ),
+        networking=Networking(subnets=list(job.subnets), security_group_ids=list(job.security_groups))
+        if job.subnets
+        else None,
+        stopping_condition=_stopping(job),
+        output_data_config=OutputDataConfig(s3_output_path=job.output.rstrip("/") + "/models"),
+        checkpoint_config=CheckpointConfig(s3_uri=checkpoints, local_path=str(ROOT / "checkpoints"))
+        if checkpoints
+        else None,
+        hyperparameters=hyperparameters,
+        tags=[Tag(key=tag["Key"], value=tag["Value"]) for tag in tags(job)],
+    )
+    return trainer.with_metric_definitions(
+        [MetricDefinition(name=each["Name"], regex=each["Regex"]) for each in metric_lines.DEFINITIONS]
+    )
+
+
+def _inputs(data: Any, weights: str | None) -> list[InputData]:
+    channels = {DATA: data} | ({WEIGHTS: weights} if weights else {})
+    return [InputData(channel_name=name, data_source=uri) for name, uri in channels.items()]
+
+
+def _stopping(job: JobConfig) -> StoppingCondition:
+    run = round(job.max_hours * HOUR)
+    waiting = max(round(job.spot_wait_hours * HOUR), run) if job.spot else None
+    return StoppingCondition(max_runtime_in_seconds=run, max_wait_time_in_seconds=waiting)
+
+
+def _stopping_of_trials(config: SagemakerConfig, searched: dict[str, ParameterRange]) -> dict[str, Any]:
+    if config.tuning.strategy != "Hyperband":
+        return {"early_stopping_type": "Auto"}
+    epochs = searched.get("train.epochs")
+    most = epochs.max_value if isinstance(epochs, IntegerParameter) else config.train.epochs
+    # It stops trials itself and refuses to be helped; among them those that have said their metric so often. That
+    # must be never: a trial says it after each epoch and once more, and then has its bundle to write.
+    resources = HyperbandStrategyConfig(max_resource=most + 2)
+    return {
+        "early_stopping_type": "Off",
+        "strategy_config": HyperParameterTuningJobStrategyConfig(hyperband_strategy_config=resources),
+    }
