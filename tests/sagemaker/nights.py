@@ -22,7 +22,7 @@ from tests.worker.brightness import brightness_of, jpeg
 from worker.counting import Counting
 from worker.sagemaker.nightly.recount import InProcess
 from worker.sagemaker.nightly.run import Nightly
-from worker.sagemaker.nightly.run_store import Run
+from worker.sagemaker.nightly.run_store import NightlyRun
 
 BAD = {
     "bad/empty.jpg": b"",
@@ -60,7 +60,7 @@ def put_photos(s3: S3, photos: int = 12) -> None:
         s3.put(key, data)
 
 
-def finish(nightly: Nightly, run: Run | None) -> Run:
+def finish(nightly: Nightly, run: NightlyRun | None) -> NightlyRun:
     """Look again and again until the run has ended."""
     assert run is not None
     deadline = time.monotonic() + WITHIN_S

@@ -22,7 +22,7 @@ from tests.sagemaker.transform_driver import Faults, TransformDriver
 from tests.services.s3 import S3
 from tests.worker.brightness import brightness_of, jpeg
 from worker.sagemaker.nightly.run import Nightly
-from worker.sagemaker.nightly.run_store import Run
+from worker.sagemaker.nightly.run_store import NightlyRun
 
 
 class Killed(BaseException):
@@ -125,7 +125,7 @@ def test_two_runs_at_the_same_moment_are_one(
     other = Nightly(settings, Objects(settings), sqlite_records, local)
     claim, others = nightly.runs.claim, []
 
-    def claim_too_late(run: Run) -> bool:
+    def claim_too_late(run: NightlyRun) -> bool:
         others.append(other.start())
         return claim(run)
 

@@ -11,12 +11,12 @@ from binwatch.settings import Settings
 from worker.sagemaker.nightly import cost
 from worker.sagemaker.nightly.plan import can_be_sent
 from worker.sagemaker.nightly.run_paths import paths_of
-from worker.sagemaker.nightly.run_store import Outcome, Run
+from worker.sagemaker.nightly.run_store import NightlyRun, RunOutcome
 
 
 def test_the_next_estimate_goes_by_what_was_measured(settings: Settings) -> None:
-    outcome = Outcome(recorded=7200, local=3, instance_seconds=144.0)
-    run = Run(
+    outcome = RunOutcome(recorded=7200, local=3, instance_seconds=144.0)
+    run = NightlyRun(
         number=1,
         token="t",
         started=datetime.now(UTC),

@@ -23,7 +23,7 @@ ARCHIVE = "model.tar.gz"
 ANSWER = "comparison.json"
 
 
-class Answer(BaseModel):
+class ComparisonResult(BaseModel):
     """What the condition reads."""
 
     better: bool
@@ -33,7 +33,7 @@ class Answer(BaseModel):
 
 def compare(
     model: Path, data: Path, registry: Registry, bundled: Path, display: Display, *, put_in_use: bool = False
-) -> Answer:
+) -> ComparisonResult:
     """Compare the bundle in `model` (or in its model.tar.gz) with the model in use, on its test photos in `data`.
 
     `bundled` is what workers use until a model is promoted.
@@ -50,9 +50,9 @@ def compare(
         except PromotionError as error:
             if put_in_use:
                 raise
-            return Answer(better=False, version=version, why=str(error))
+            return ComparisonResult(better=False, version=version, why=str(error))
     verdict = done.comparison.verdict() if done.comparison else "no model is in use: the first one has nothing to beat"
-    return Answer(better=True, version=version, why=verdict)
+    return ComparisonResult(better=True, version=version, why=verdict)
 
 
 def bundle_version(folder: Path) -> str:
@@ -62,7 +62,7 @@ def bundle_version(folder: Path) -> str:
     return Bundle(folder).card.version
 
 
-def write_answer(answer: Answer, folder: Path) -> None:
+def write_answer(answer: ComparisonResult, folder: Path) -> None:
     """The property file of the step."""
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / ANSWER, (answer.model_dump_json(indent=2) + "\n").encode())

@@ -15,7 +15,7 @@ from trainer.errors import ConfigError
 from trainer.sagemaker import jobs, models
 from trainer.sagemaker.client import Aws, idempotent
 from trainer.sagemaker.errors import SagemakerError
-from trainer.sagemaker.models import Source
+from trainer.sagemaker.models import ModelSource
 from trainer.sagemaker.options import SagemakerConfig
 
 VARIANT = "AllTraffic"
@@ -27,7 +27,7 @@ SCALE_OUT_S, SCALE_IN_S = 60, 300
 Say = Callable[[str], None]
 
 
-def deploy(aws: Aws, config: SagemakerConfig, source: Source, say: Say, *, poll_s: float = jobs.POLL_S) -> None:
+def deploy(aws: Aws, config: SagemakerConfig, source: ModelSource, say: Say, *, poll_s: float = jobs.POLL_S) -> None:
     """Make the endpoint serve `source`, creating or updating it. What is as wanted already is left alone.
 
     A failing update leaves the endpoint as it was: SageMaker takes the old machines away last.

@@ -22,7 +22,7 @@ NAMES = "binwatch-"
 
 
 @dataclass(frozen=True)
-class Source:
+class ModelSource:
     """Where a bundle lies in S3: a folder of its files, or a training job's model.tar.gz."""
 
     version: str
@@ -37,12 +37,12 @@ class Source:
         return {"ModelDataSource": {"S3DataSource": place}}
 
 
-def source_of(model: str | None, settings: Settings) -> Source:
+def source_of(model: str | None, settings: Settings) -> ModelSource:
     """A published version, an s3://…/model.tar.gz, or by default the model in use. Raises ConfigError."""
     if model and model.startswith("s3://"):
         if not model.endswith(".tar.gz"):
             raise ConfigError(f"{model}: expected a training job's model.tar.gz, or the version of a published model")
-        return Source(model.split("/")[-3] if model.count("/") > 4 else "model", model)
+        return ModelSource(model.split("/")[-3] if model.count("/") > 4 else "model", model)
     registry = Registry(Objects(settings), settings.bucket, settings.models_prefix)
     if model is None:
         current = registry.current()
@@ -52,10 +52,10 @@ def source_of(model: str | None, settings: Settings) -> Source:
             )
         model = current.version
     registry.card(model)
-    return Source(model, f"s3://{settings.bucket}/{settings.models_prefix}{model}/")
+    return ModelSource(model, f"s3://{settings.bucket}/{settings.models_prefix}{model}/")
 
 
-def ensure(aws: Aws, config: SagemakerConfig, source: Source) -> str:
+def ensure(aws: Aws, config: SagemakerConfig, source: ModelSource) -> str:
     """Create the endpoint's SageMaker model unless it is there; returns its name.
 
     Two endpoints never share one, or to remove the one would take the other's model away.

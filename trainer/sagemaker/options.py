@@ -17,11 +17,11 @@ S3_URI = r"^s3://[a-z0-9.-]{3,63}(/.*)?$"
 ROLE_ARN = r"^arn:aws[a-z-]*:iam::\d{12}:role/.+$"
 
 
-class _Strict(BaseModel):
+class _OptionTable(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class JobConfig(_Strict):
+class JobConfig(_OptionTable):
     """Where jobs run, as whom, and what they may cost."""
 
     role: str = Field(pattern=ROLE_ARN, description="ARN of the role that SageMaker assumes")
@@ -51,7 +51,7 @@ class JobConfig(_Strict):
         return self
 
 
-class TuningConfig(_Strict):
+class TuningConfig(_OptionTable):
     """A tuning job: each trial is a training job."""
 
     preset: str = Field("default", description="search space: default, or capstone")
@@ -62,7 +62,7 @@ class TuningConfig(_Strict):
     )
 
 
-class EndpointConfig(_Strict):
+class EndpointConfig(_OptionTable):
     """A real-time endpoint."""
 
     name: str = Field(
@@ -86,7 +86,7 @@ class EndpointConfig(_Strict):
     )
 
 
-class SagemakerConfig(_Strict):
+class SagemakerConfig(_OptionTable):
     """One TOML file: [job], [endpoint] and [tuning], and beside them the tables of `fit` and of `pipeline`."""
 
     job: JobConfig

@@ -22,7 +22,7 @@ _CONFIG = {
     "SchemaVersion": "1.0",
     "SageMaker": {"PythonSDK": {"Modules": {"TelemetryOptOut": True}}},
 }
-"""Instead of the files of a machine. The SDK would tell AWS of each call."""
+"""The SDK would report each call to AWS."""
 
 
 def prepare(settings: Settings) -> None:

@@ -13,7 +13,7 @@ from worker.nightly.selection import Selection, current_version, photos
 from worker.reconcile import Grace, as_created
 
 if TYPE_CHECKING:
-    from worker.sagemaker.nightly.commands import Estimate
+    from worker.sagemaker.nightly.commands import CostEstimate
 
 _PATIENCE_S = 300.0
 
@@ -68,13 +68,13 @@ def _show_plan(settings: Settings, backend: NightlyBackend, selection: Selection
     _show_young(grace)
 
 
-def _estimate(settings: Settings, backend: NightlyBackend) -> Estimate | None:
+def _estimate(settings: Settings, backend: NightlyBackend) -> CostEstimate | None:
     """What the run would cost; None if the running workers count, which cost the same without it."""
     if backend is NightlyBackend.LOCAL:
         return None
-    from worker.sagemaker.nightly.commands import Estimate
+    from worker.sagemaker.nightly.commands import CostEstimate
 
-    return Estimate(settings)
+    return CostEstimate(settings)
 
 
 def _show_young(grace: Grace) -> None:

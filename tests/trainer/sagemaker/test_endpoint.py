@@ -21,7 +21,7 @@ from tests.trainer.sagemaker.conftest import ROLE, CliError
 from trainer.sagemaker import endpoint
 from trainer.sagemaker.client import Aws
 from trainer.sagemaker.errors import SagemakerError
-from trainer.sagemaker.models import Source, named
+from trainer.sagemaker.models import ModelSource, named
 from trainer.sagemaker.options import SagemakerConfig, read
 
 CHANGES = {
@@ -156,7 +156,7 @@ def test_there_must_be_a_model_to_serve(s3: S3, aws: str, cli_error: CliError, m
 
 
 def test_a_model_archive_is_served_as_it_is() -> None:
-    source = Source("binwatch-train-1", "s3://b/models/binwatch-train-1/output/model.tar.gz")
+    source = ModelSource("binwatch-train-1", "s3://b/models/binwatch-train-1/output/model.tar.gz")
     assert source.container == {"ModelDataUrl": "s3://b/models/binwatch-train-1/output/model.tar.gz"}
 
 
@@ -209,7 +209,7 @@ class Played:
 
     def deploy(self) -> None:
         with self.stub, self.scaling:
-            endpoint.deploy(self.aws, self.config, Source("m-2", "s3://b/models/m-2/"), self.said.append, poll_s=0)
+            endpoint.deploy(self.aws, self.config, ModelSource("m-2", "s3://b/models/m-2/"), self.said.append, poll_s=0)
 
 
 def test_an_update_that_is_taken_back_is_an_error_that_says_who_answers() -> None:

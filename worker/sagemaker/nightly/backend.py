@@ -11,7 +11,7 @@ from worker.counting import Counting
 from worker.nightly.backends import OUTAGES
 from worker.publisher import Publisher
 from worker.sagemaker.nightly.run import Nightly
-from worker.sagemaker.nightly.run_store import Run, RunStore
+from worker.sagemaker.nightly.run_store import NightlyRun, RunStore
 
 _WITHIN_S = TASK_VISIBILITY_S / 3
 """For how long one poll may read answers: a task that takes too long would be redelivered to another worker, too."""
@@ -39,7 +39,7 @@ class TransformBackend:
         if run is not None:
             self._advance(run)
 
-    def _advance(self, run: Run) -> None:
+    def _advance(self, run: NightlyRun) -> None:
         nightly, metrics = self._nightly, self._counting.metrics
         try:
             outcome = nightly.advance(run, _WITHIN_S).outcome

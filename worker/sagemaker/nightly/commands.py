@@ -15,7 +15,7 @@ from worker.sagemaker.nightly.plan import can_be_sent
 from worker.sagemaker.nightly.recount import InProcess
 from worker.sagemaker.nightly.run import Nightly
 from worker.sagemaker.nightly.run_paths import paths_of
-from worker.sagemaker.nightly.run_store import Run, RunStore
+from worker.sagemaker.nightly.run_store import NightlyRun, RunStore
 
 
 def count(settings: Settings, prefix: str, *, again: bool) -> None:
@@ -35,7 +35,7 @@ def count(settings: Settings, prefix: str, *, again: bool) -> None:
     recount.close()
 
 
-class Estimate:
+class CostEstimate:
     """What a run would cost; its text is a line for people."""
 
     def __init__(self, settings: Settings) -> None:
@@ -55,7 +55,7 @@ class Estimate:
         return cost.estimate(self._settings, sent=self._sent, kept=self._kept, rate=rate)
 
 
-def _finish(nightly: Nightly, run: Run, poll_s: float) -> None:
+def _finish(nightly: Nightly, run: NightlyRun, poll_s: float) -> None:
     remark(f"run {run.number}: {nightly.estimate(run)}")
     try:
         run = nightly.advance(run)
@@ -70,7 +70,7 @@ def _finish(nightly: Nightly, run: Run, poll_s: float) -> None:
     remark(f"run {run.number}: {nightly.summary(run)}")
 
 
-def _name_what_runs(nightly: Nightly, run: Run) -> None:
+def _name_what_runs(nightly: Nightly, run: NightlyRun) -> None:
     """Say what goes on costing money although this command ends."""
     try:
         names = nightly.running(run)

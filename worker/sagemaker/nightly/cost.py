@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from binwatch.settings import Settings
 from binwatch.text import many
-from worker.sagemaker.nightly.run_store import Run
+from worker.sagemaker.nightly.run_store import NightlyRun
 
 _HOUR = 3600
 _TENTH = 0.1
@@ -13,7 +13,7 @@ _ENOUGH = 1000
 """Photos of a run whose speed says something: in a small one, the instance's start takes most of the time."""
 
 
-def photos_per_second(settings: Settings, before: Run | None) -> float:
+def photos_per_second(settings: Settings, before: NightlyRun | None) -> float:
     """What one instance counts: as measured in the last run on the same kind of instance, else as the settings say."""
     outcome = before.outcome if before is not None else None
     if before is None or outcome is None or before.instance_type != settings.sagemaker.instance_type:

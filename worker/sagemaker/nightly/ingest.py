@@ -21,7 +21,7 @@ from worker.sagemaker.nightly.plan import read_plan
 from worker.sagemaker.nightly.recount import Recount
 from worker.sagemaker.nightly.results import Results
 from worker.sagemaker.nightly.run_paths import RunPaths, paths_of
-from worker.sagemaker.nightly.run_store import Part, Run, RunStore
+from worker.sagemaker.nightly.run_store import NightlyRun, RunPart, RunStore
 
 _CHUNK = 256
 """Answers read and recorded in one transaction."""
@@ -68,11 +68,11 @@ class Ingest:
         self._recount = recount
         self._metrics = metrics
 
-    def note_model(self, run: Run) -> None:
+    def note_model(self, run: NightlyRun) -> None:
         """Record that the run's model counts from now on, so that its metrics start at 0 before its first photo."""
         self._store.use_model(run.model, card_of(self._objects, self._settings, run.model).calibration)
 
-    def read(self, run: Run, part: Part, until: float) -> bool:
+    def read(self, run: NightlyRun, part: RunPart, until: float) -> bool:
         """Go on with a part until time.monotonic() is `until`, but for one chunk at least; whether the part is done.
 
         Raises NotActive or ObjectRefused if another has ended the run.
@@ -97,7 +97,7 @@ class Ingest:
                     break
         return progress.position == part.photos
 
-    def progress(self, paths: RunPaths, part: Part) -> Progress:
+    def progress(self, paths: RunPaths, part: RunPart) -> Progress:
         """How far the part has been read."""
         key = paths.progress(part.number)
         try:
@@ -106,7 +106,7 @@ class Ingest:
             return Progress()
 
     def _finish(
-        self, run: Run, part: Part, progress: Progress, photos: list[Listed], found: list[NewCount | None]
+        self, run: NightlyRun, part: RunPart, progress: Progress, photos: list[Listed], found: list[NewCount | None]
     ) -> Progress:
         counts = [count for count in found if count is not None]
         left = [photo for photo, count in zip(photos, found, strict=True) if count is None]

@@ -12,7 +12,7 @@ from binwatch.objects import Listed, Objects
 from binwatch.settings import Settings
 from binwatch.text import many
 from worker.sagemaker.nightly.run_paths import RunPaths
-from worker.sagemaker.nightly.run_store import Part
+from worker.sagemaker.nightly.run_store import RunPart
 
 _MAX_PLAN_BYTES = 2**30
 _MB = 1_000_000  # SageMaker does not say which one it means, so the smaller
@@ -22,7 +22,7 @@ _PLAIN_KEY = re.compile(r"[A-Za-z0-9!_.*'()-]+(/[A-Za-z0-9!_.*'()-]+)*")
 _DOTS = re.compile(r"(^|/)\.\.?(/|$)")
 
 
-def write_plan(pages: Iterator[list[Listed]], objects: Objects, settings: Settings, paths: RunPaths) -> list[Part]:
+def write_plan(pages: Iterator[list[Listed]], objects: Objects, settings: Settings, paths: RunPaths) -> list[RunPart]:
     """Sort the photos into parts, and write the plan and the manifest of each.
 
     Memory holds two parts at most: one that goes to SageMaker and one that does not.
@@ -52,7 +52,7 @@ def can_be_sent(photo: Listed, settings: Settings, paths: RunPaths) -> bool:
     )
 
 
-def read_plan(objects: Objects, paths: RunPaths, part: Part) -> list[Listed]:
+def read_plan(objects: Objects, paths: RunPaths, part: RunPart) -> list[Listed]:
     """The photos of a part. Raises BinwatchError if some are missing."""
     data = objects.fetch(paths.bucket, paths.plan(part.number), max_bytes=_MAX_PLAN_BYTES).data
     planned = [_parse(line) for line in data.splitlines()]
@@ -72,7 +72,7 @@ class _Writer:
     def __init__(self, objects: Objects, paths: RunPaths) -> None:
         self._objects = objects
         self._paths = paths
-        self.parts: list[Part] = []
+        self.parts: list[RunPart] = []
 
     def write(self, photos: list[Listed], *, to_sagemaker: bool) -> None:
         if not photos:
@@ -83,7 +83,7 @@ class _Writer:
         if to_sagemaker:
             self._objects.put(bucket, self._paths.manifest(number), manifest(bucket, photos))
         job = f"binwatch-nightly-{self._paths.token}-{number:04}" if to_sagemaker else None
-        self.parts.append(Part(number=number, photos=len(photos), job=job))
+        self.parts.append(RunPart(number=number, photos=len(photos), job=job))
 
 
 def _line(photo: Listed) -> bytes:

@@ -25,7 +25,7 @@ _PASSING = NOT_FETCHED | {Reason.INFERENCE_FAILED}
 
 
 @dataclass(frozen=True, slots=True)
-class Upload:
+class CountedUpload:
     """Which upload of a key was counted."""
 
     etag: str
@@ -82,7 +82,7 @@ class Results:
             return False
         return answer.reason is None or (answer.reason in set(Reason) and answer.reason not in _PASSING)
 
-    def _upload(self, photo: Listed, answer: Answer) -> Upload | None:
+    def _upload(self, photo: Listed, answer: Answer) -> CountedUpload | None:
         """Which upload SageMaker read. It does not say so, but the bytes and the bucket do.
 
         An upload that is still there as it was listed before the job was the one all the time. If another has taken its
@@ -96,9 +96,9 @@ class Results:
         if head is not None and head.encoding:
             return None  # SageMaker's container was sent the bytes as they are stored, without this header
         if head is not None and _is_as_listed(head, photo):
-            return Upload(head.etag, head.version_id, head.modified)
+            return CountedUpload(head.etag, head.version_id, head.modified)
         if answer.md5 is not None and answer.md5 == photo.etag:
-            return Upload(photo.etag, None, photo.modified)
+            return CountedUpload(photo.etag, None, photo.modified)
         return None
 
 
@@ -108,7 +108,7 @@ def _is_as_listed(head: ObjectHead, photo: Listed) -> bool:
     return head.etag == photo.etag and same_second
 
 
-def _record(bucket: str, key: str, upload: Upload, answer: Answer) -> NewCount:
+def _record(bucket: str, key: str, upload: CountedUpload, answer: Answer) -> NewCount:
     return NewCount(
         bucket=bucket,
         key=key,

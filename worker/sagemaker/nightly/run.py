@@ -29,7 +29,7 @@ from worker.sagemaker.nightly.model import archive_key, make_model, model_name
 from worker.sagemaker.nightly.plan import write_plan
 from worker.sagemaker.nightly.recount import Recount
 from worker.sagemaker.nightly.run_paths import RunPaths, paths_of, work_prefix
-from worker.sagemaker.nightly.run_store import JobEnd, Outcome, Part, Run, RunStore
+from worker.sagemaker.nightly.run_store import JobEnd, NightlyRun, RunOutcome, RunPart, RunStore
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class Nightly:
         self._database = database
         self._ingest = Ingest(settings, objects, database, recount, metrics or WorkerMetrics())
 
-    def start(self, prefix: str = "", *, again: bool = False) -> Run | None:
+    def start(self, prefix: str = "", *, again: bool = False) -> NightlyRun | None:
         """The active run; or else a new one, of which nothing but its plan exists yet; None if there is no photo."""
         last = self.runs.latest()
         if last is not None and last.ended is None:
@@ -74,13 +74,13 @@ class Nightly:
         self._ingest.note_model(run)
         return run
 
-    def estimate(self, run: Run) -> str:
+    def estimate(self, run: NightlyRun) -> str:
         """What the run is, and what it will cost if it goes as the one before."""
         sent = sum(part.photos for part in run.parts if part.job is not None)
         kept = sum(part.photos for part in run.parts if part.job is None)
         return cost.estimate(self._settings, sent=sent, kept=kept, rate=run.photos_per_second)
 
-    def advance(self, run: Run, within_s: float = float("inf")) -> Run:
+    def advance(self, run: NightlyRun, within_s: float = float("inf")) -> NightlyRun:
         """Do what can be done now; the run that comes back has `ended` once there is nothing left to do.
 
         Reading answers stops after about `within_s` seconds, but never without having got further.
@@ -102,16 +102,16 @@ class Nightly:
             ) from error
         return self._end(run, [state for state in states if state is not None]) if all(done) else run
 
-    def running(self, run: Run) -> list[str]:
+    def running(self, run: NightlyRun) -> list[str]:
         """Names of its jobs that cost money now."""
         states = [self.jobs.state(name) for name in run.jobs]
         return [state.name for state in states if state is not None and state.running]
 
-    def _plan(self, selection: Selection, last: Run | None) -> Run:
+    def _plan(self, selection: Selection, last: NightlyRun | None) -> NightlyRun:
         settings, now = self._settings, datetime.now(UTC)
         token = f"{now:%Y%m%d}-{uuid.uuid4().hex[:8]}"
         pages = photos(self._objects, self._database, settings, selection, Grace(settings.reconcile_grace_s))
-        return Run(
+        return NightlyRun(
             number=last.number + 1 if last is not None else 1,
             token=token,
             started=now,
@@ -123,7 +123,7 @@ class Nightly:
             parts=tuple(write_plan(pages, self._objects, settings, paths_of(settings, token))),
         )
 
-    def _job(self, run: Run, part: Part, before: Sequence[JobState | None]) -> JobState | None:
+    def _job(self, run: NightlyRun, part: RunPart, before: Sequence[JobState | None]) -> JobState | None:
         """State of the part's job, which is started if it was not. None if there is none, or it cannot start yet."""
         if part.job is None:
             return None
@@ -136,7 +136,7 @@ class Nightly:
             self.jobs.stop(part.job)
         return state
 
-    def _start_job(self, run: Run, part: Part, name: str, running: Sequence[JobState]) -> None:
+    def _start_job(self, run: NightlyRun, part: RunPart, name: str, running: Sequence[JobState]) -> None:
         paths = paths_of(self._settings, run)
         make_model(self._objects, self._settings, self.jobs, run.sagemaker_model, run.model)
         manifest, outputs = paths.url(paths.manifest(part.number)), paths.url(paths.outputs(part.number))
@@ -153,16 +153,16 @@ class Nightly:
         age = datetime.now(UTC) - (state.started or state.created)
         return age > timedelta(hours=self._settings.sagemaker.job_hours)
 
-    def _read(self, run: Run, part: Part, state: JobState | None, until: float) -> bool:
+    def _read(self, run: NightlyRun, part: RunPart, state: JobState | None, until: float) -> bool:
         if part.job is not None and (state is None or state.running):
             return False
         return self._ingest.read(run, part, until)
 
-    def _end(self, run: Run, states: list[JobState]) -> Run:
+    def _end(self, run: NightlyRun, states: list[JobState]) -> NightlyRun:
         paths = paths_of(self._settings, run)
         done = [self._ingest.progress(paths, part) for part in run.parts]
         jobs = tuple(JobEnd(name=s.name, status=s.status, reason=s.reason, seconds=s.seconds) for s in states)
-        outcome = Outcome(
+        outcome = RunOutcome(
             recorded=sum(progress.recorded for progress in done),
             local=sum(progress.local for progress in done),
             failed=sum(progress.failed for progress in done),
@@ -176,7 +176,7 @@ class Nightly:
         logger.info("nightly: run %d ended: %s", run.number, self.summary(ended))
         return self.clean_up(ended)
 
-    def summary(self, run: Run) -> str:
+    def summary(self, run: NightlyRun) -> str:
         """What a run that has ended came to, and what it cost."""
         if run.outcome is None:
             raise ValueError(f"run {run.number} has not ended")
@@ -186,7 +186,7 @@ class Nightly:
         spent = cost.in_words(self._settings, run.outcome.instance_seconds)
         return "; ".join([words, f"cost: {spent}", *bad])
 
-    def clean_up(self, run: Run) -> Run:
+    def clean_up(self, run: NightlyRun) -> NightlyRun:
         """Remove what the run made, and what others left that crashed while planning."""
         self.jobs.delete_model(run.sagemaker_model)
         self._objects.delete(self._settings.bucket, [archive_key(self._settings, run.sagemaker_model)])

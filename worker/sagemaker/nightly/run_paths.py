@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from binwatch.settings import Settings
-from worker.sagemaker.nightly.run_store import Run
+from worker.sagemaker.nightly.run_store import NightlyRun
 
 _DIGITS = 4
 
@@ -54,6 +54,6 @@ def work_prefix(settings: Settings) -> str:
     return settings.nightly_prefix + "work/"
 
 
-def paths_of(settings: Settings, run: Run | str) -> RunPaths:
+def paths_of(settings: Settings, run: NightlyRun | str) -> RunPaths:
     """The folder of a run, or of the token that a run will have."""
     return RunPaths(settings.bucket, work_prefix(settings), run if isinstance(run, str) else run.token)

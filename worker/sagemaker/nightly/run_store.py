@@ -17,11 +17,11 @@ from binwatch.settings import Settings
 _MAX_BYTES = 2**20
 
 
-class _Strict(BaseModel):
+class _RunRecord(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Part(_Strict):
+class RunPart(_RunRecord):
     """Some photos of a run, in the order of their keys. Without a job they are counted by local workers."""
 
     number: int
@@ -30,7 +30,7 @@ class Part(_Strict):
     """Name of the transform job."""
 
 
-class JobEnd(_Strict):
+class JobEnd(_RunRecord):
     """How a transform job ended."""
 
     name: str
@@ -40,7 +40,7 @@ class JobEnd(_Strict):
     """What is paid for, on each instance."""
 
 
-class Outcome(_Strict):
+class RunOutcome(_RunRecord):
     """What a run came to."""
 
     recorded: int
@@ -53,7 +53,7 @@ class Outcome(_Strict):
     instance_seconds: float = 0.0
 
 
-class Run(_Strict):
+class NightlyRun(_RunRecord):
     """One nightly run on SageMaker."""
 
     number: int
@@ -66,9 +66,9 @@ class Run(_Strict):
     instance_count: int
     photos_per_second: float
     """What one instance is expected to count."""
-    parts: tuple[Part, ...]
+    parts: tuple[RunPart, ...]
     ended: AwareDatetime | None = None
-    outcome: Outcome | None = None
+    outcome: RunOutcome | None = None
     cleaned: bool = False
     """Whether all that it made is gone."""
 
@@ -86,48 +86,48 @@ class RunStore:
         self._bucket = settings.bucket
         self._prefix = settings.nightly_prefix + "runs/"
 
-    def latest(self) -> Run | None:
+    def latest(self) -> NightlyRun | None:
         """The run with the highest number; None if there never was one."""
         keys = [listed.key for listed in self._objects.list(self._bucket, self._prefix)]
         return self._read(keys[-1]) if keys else None
 
-    def active(self) -> Run | None:
+    def active(self) -> NightlyRun | None:
         """The run that has not ended. There is one at most."""
         run = self.latest()
         return run if run is not None and run.ended is None else None
 
-    def claim(self, run: Run) -> bool:
+    def claim(self, run: NightlyRun) -> bool:
         """Make `run` the active one; False if another has its number already."""
         return self._objects.put_new(self._bucket, self._key(run), run.model_dump_json(indent=1).encode())
 
-    def save(self, run: Run) -> None:
+    def save(self, run: NightlyRun) -> None:
         """Write what has become of a run."""
         self._objects.put(self._bucket, self._key(run), run.model_dump_json(indent=1).encode())
 
-    def end(self, run: Run) -> bool:
+    def end(self, run: NightlyRun) -> bool:
         """Write that a run has ended, and how; False if another has ended it before."""
         found = self._objects.fetch(self._bucket, self._key(run), max_bytes=_MAX_BYTES)
         if self._parsed(self._key(run), found).ended is not None:
             return False
         return self._objects.put_over(self._bucket, self._key(run), run.model_dump_json(indent=1).encode(), found)
 
-    def now(self, run: Run) -> Run:
+    def now(self, run: NightlyRun) -> NightlyRun:
         """What has become of a run, whoever took it further."""
         return self._read(self._key(run))
 
-    def url(self, run: Run) -> str:
+    def url(self, run: NightlyRun) -> str:
         """Where a run is written."""
         return f"s3://{self._bucket}/{self._key(run)}"
 
-    def _key(self, run: Run) -> str:
+    def _key(self, run: NightlyRun) -> str:
         return f"{self._prefix}{run.number:08}"
 
-    def _read(self, key: str) -> Run:
+    def _read(self, key: str) -> NightlyRun:
         return self._parsed(key, self._objects.fetch(self._bucket, key, max_bytes=_MAX_BYTES))
 
-    def _parsed(self, key: str, found: Fetched) -> Run:
+    def _parsed(self, key: str, found: Fetched) -> NightlyRun:
         try:
-            return Run.model_validate_json(found.data)
+            return NightlyRun.model_validate_json(found.data)
         except ValidationError as error:
             raise BinwatchError(
                 f"s3://{self._bucket}/{key} is damaged ({error}); look for transform jobs that still run (their names"

@@ -58,7 +58,7 @@ class Refused(Exception):
         self.retry_after_s = retry_after_s
 
 
-class Reply(NamedTuple):
+class ServingReply(NamedTuple):
     """An answer of HTTP's."""
 
     status: int
@@ -74,7 +74,7 @@ class Unanswered(NamedTuple):
     error: Exception
 
 
-Route = Callable[[Headers, Receive], Awaitable[Reply]]
+Route = Callable[[Headers, Receive], Awaitable[ServingReply]]
 
 
 class App:
@@ -119,7 +119,7 @@ class App:
             raise Refused(405 if known else 404, f"{method} {path}: there is no such thing here")
         return route
 
-    async def _ping(self, headers: Headers, receive: Receive) -> Reply:
+    async def _ping(self, headers: Headers, receive: Receive) -> ServingReply:
         """200 only if photos can be counted now; SageMaker sends no photo before."""
         counter = self._ready()
         try:
@@ -128,7 +128,7 @@ class App:
             raise Refused(503, f"the model cannot count: {error or 'no answer in time'}") from error
         return _json(200, model=counter.engine.card.version)
 
-    async def _parameters(self, headers: Headers, receive: Receive) -> Reply:
+    async def _parameters(self, headers: Headers, receive: Receive) -> ServingReply:
         """What a transform job is best started with, unless it was told otherwise: as many photos as one batch takes.
 
         But a larger photo than it may send fails the job, so it may send SageMaker's usual 6 MB at least.
@@ -138,10 +138,10 @@ class App:
         payload = min(largest, TRANSFORM_MB // concurrent)
         return _json(200, MaxConcurrentTransforms=concurrent, BatchStrategy="SINGLE_RECORD", MaxPayloadInMB=payload)
 
-    async def _scrape(self, headers: Headers, receive: Receive) -> Reply:
-        return Reply(200, CONTENT_TYPE_LATEST, generate_latest(self._metrics.registry))
+    async def _scrape(self, headers: Headers, receive: Receive) -> ServingReply:
+        return ServingReply(200, CONTENT_TYPE_LATEST, generate_latest(self._metrics.registry))
 
-    async def _invoke(self, headers: Headers, receive: Receive) -> Reply:
+    async def _invoke(self, headers: Headers, receive: Receive) -> ServingReply:
         counter = self._ready()
         kind = kind_of_body(headers.get("content-type", ""))
         offered = JSON_LINES if kind is BodyKind.LINES else JSON
@@ -156,7 +156,7 @@ class App:
         try:
             with self._bodies.share() as share:
                 if kind is BodyKind.PHOTO:
-                    return Reply(200, offered, await self._photo(counter, headers, receive, share))
+                    return ServingReply(200, offered, await self._photo(counter, headers, receive, share))
                 body = await self._body(headers, receive, self._settings.max_metadata_bytes, share)
                 return self._reply_to_links(offered, await _follow(counter, _asked(body, kind)))
         finally:
@@ -175,10 +175,10 @@ class App:
             self._metrics.refused_requests.inc()
             raise Refused(503, "other requests hold all the memory for bodies; try again", retry_after_s=1) from error
 
-    def _reply_to_links(self, offered: str, answers: list[Answer]) -> Reply:
+    def _reply_to_links(self, offered: str, answers: list[Answer]) -> ServingReply:
         """A request of which nothing can be understood is the client's mistake; a transform job would fail of it."""
         bad = all(answer.reason == MALFORMED for answer in answers) and not self._in_batch
-        return Reply(400 if bad else 200, offered, b"\n".join(answer.line() for answer in answers) + b"\n")
+        return ServingReply(400 if bad else 200, offered, b"\n".join(answer.line() for answer in answers) + b"\n")
 
     def _ready(self) -> PhotoCounter:
         if self.counter is None:
@@ -228,7 +228,7 @@ async def _follow_one(counter: PhotoCounter, link: Link | NotALink, outage: Exce
         return Unanswered(link, error)
 
 
-def _explained(error: Exception) -> Reply:
+def _explained(error: Exception) -> ServingReply:
     """What a client is told of an error that is no photo's."""
     if isinstance(error, Refused):
         return _json(error.status, error.retry_after_s, error=str(error))
@@ -243,11 +243,11 @@ def _explained(error: Exception) -> Reply:
     return _json(500, error=f"{type(error).__name__}; the log says more")
 
 
-def _json(status: int, retry_after_s: int | None = None, **content: object) -> Reply:
-    return Reply(status, JSON, json.dumps(content).encode(), retry_after_s)
+def _json(status: int, retry_after_s: int | None = None, **content: object) -> ServingReply:
+    return ServingReply(status, JSON, json.dumps(content).encode(), retry_after_s)
 
 
-async def _reply(send: Send, reply: Reply) -> None:
+async def _reply(send: Send, reply: ServingReply) -> None:
     headers = [(b"content-type", reply.kind.encode()), (b"content-length", str(len(reply.body)).encode())]
     if reply.retry_after_s is not None:
         headers.append((b"retry-after", str(reply.retry_after_s).encode()))

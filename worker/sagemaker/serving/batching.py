@@ -26,7 +26,7 @@ Pixels = npt.NDArray[np.uint8]
 Counted = Future[Prediction | PhotoError]
 
 
-class _Waiting(NamedTuple):
+class _WaitingPhoto(NamedTuple):
     pixels: Pixels
     since: float
     future: Counted
@@ -44,7 +44,7 @@ class Batcher:
         self._batch_size = batch_size
         self._wait_s = wait_s
         self._changed = threading.Condition()
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: deque[_WaitingPhoto] = deque()
         self._coming = 0
         self._closing = False
         self.worked_at = float("-inf")
@@ -68,7 +68,7 @@ class Batcher:
         """An announced photo, uint8 (size, size, 3); `future` gets its answer, or EngineBroken."""
         with self._changed:
             self._coming -= 1
-            self._waiting.append(_Waiting(pixels, time.monotonic(), future))
+            self._waiting.append(_WaitingPhoto(pixels, time.monotonic(), future))
             self._changed.notify()
 
     def close(self) -> None:
@@ -92,7 +92,7 @@ class Batcher:
             for photo, answer in zip(batch, answers, strict=True):
                 photo.future.set_result(answer)
 
-    def _next(self) -> list[_Waiting]:
+    def _next(self) -> list[_WaitingPhoto]:
         """The next batch; empty once there is nothing left to do."""
         with self._changed:
             while not self._closing:
@@ -111,6 +111,6 @@ class Batcher:
         return self._waiting[0].since + self._wait_s - time.monotonic()
 
 
-def _fail(batch: Sequence[_Waiting], error: Exception) -> None:
+def _fail(batch: Sequence[_WaitingPhoto], error: Exception) -> None:
     for photo in batch:
         photo.future.set_exception(error)

@@ -13,7 +13,7 @@ class OverBudget(Exception):
     """Other requests hold what may be held."""
 
 
-class _Waiting(NamedTuple):
+class _WaitingShare(NamedTuple):
     number: int
     granted: asyncio.Future[None]
 
@@ -24,7 +24,7 @@ class ByteBudget:
     def __init__(self, most: int) -> None:
         self.most = most
         self.free = most
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: deque[_WaitingShare] = deque()
 
     @contextmanager
     def share(self) -> Iterator[Share]:
@@ -46,7 +46,7 @@ class ByteBudget:
         if number <= self.free and not self._waiting:
             self.free -= number
             return
-        waiting = _Waiting(number, asyncio.get_running_loop().create_future())
+        waiting = _WaitingShare(number, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
         try:
             await waiting.granted
