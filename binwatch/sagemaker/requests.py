@@ -94,5 +94,6 @@ def _advice(error: ClientError, region: str) -> str:
     if code in _THROTTLED:
         return f"AWS refused too many requests, {_TRIES} times in a row ({says}); try again in some minutes"
     if "role" in says.lower():
-        return f"{says} ({code}); {advice('sagemaker_role')}; see its trust policy, and that you may pass it on"
+        role = f"job.role for the trainer's jobs; for transform jobs {advice('sagemaker_role')}"
+        return f"{says} ({code}); check the role ({role}); see its trust policy, and that you may pass it on"
     return f"{says or error} ({code})"
