@@ -237,7 +237,7 @@ def test_a_schema_that_the_role_may_not_use_is_one_line(postgres_empty_url: str,
     postgres.execute(f"ALTER DATABASE {name} SET search_path TO 'nowhere'")
     settings = Settings(database_url=SecretStr(postgres_empty_url))
     with pytest.raises(
-        BinwatchError, match=r"^the database cannot be used \(no schema has been selected to create in"
+        BinwatchError, match=r"^the database cannot be used: no schema has been selected to create in"
     ) as e:
         migrate_records(settings)
     assert len(str(e.value).splitlines()) == 1
