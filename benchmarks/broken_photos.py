@@ -20,7 +20,7 @@ from binwatch.command_line import run
 from binwatch.errors import PhotoError
 from binwatch.image import SIZE, load
 from binwatch.keys import ObjectKind, kind_of
-from tests.damage import LARGE, SMALL
+from testing.damage import LARGE, SMALL
 
 KINDS: Mapping[str, Callable[[bytes], bytes]] = {
     "as it is": lambda data: data,

@@ -22,9 +22,9 @@ from binwatch.command_line import run
 from binwatch.cores import cores
 from binwatch.settings import Settings, load_settings
 from worker.engine import Engine
-from worker.files import LoadedFile, PhotoSource, find, loader
+from worker.inference_sessions import CPU
+from worker.photo_inputs import LoadedFile, NamedPhoto, find, loader
 from worker.pipeline import Prediction, load_ahead, predict
-from worker.sessions import CPU
 from worker.skipped import SkippedTally
 
 
@@ -33,7 +33,7 @@ class Route:
     """What `python -m worker count` does with files, for bytes in memory."""
 
     engine: Engine
-    sources: list[PhotoSource]
+    sources: list[NamedPhoto]
     settings: Settings
     threads: int
     batch_size: int
@@ -68,7 +68,7 @@ def main() -> None:
     options = parser.parse_args()
     settings = load_settings()
     found = [source.read() for source in find([options.place], settings, SkippedTally())]
-    sources = [PhotoSource("", partial(bytes, data)) for data in islice(cycle(found), options.photos)]
+    sources = [NamedPhoto("", partial(bytes, data)) for data in islice(cycle(found), options.photos)]
     with engines.bundle(options) as bundle:
         engine = engines.engine(options, bundle, options.batch_size)
         engine.warm()

@@ -36,8 +36,8 @@ from sqlalchemy import func, select
 from binwatch.records.engine import connect
 from binwatch.records.tables import Count
 from binwatch.settings import EventSource, Settings, process_environment
-from tests.compose.stack import BUCKET, ROOT, Stack, docker
-from tests.services.rabbitmq import free_ports
+from testing.compose_stack import BUCKET, ROOT, Stack, docker
+from testing.services.rabbitmq import free_ports
 
 PORTS = ("S3_PORT", "MONITOR_PORT", "PROMETHEUS_PORT", "GRAFANA_PORT", "RABBITMQ_PORT")
 WITHIN_S = 600

@@ -39,7 +39,7 @@ class Together:
 
 
 class SideBySide:
-    """Each thread in a call of its own, on its part of the batch. This is what worker.sessions does."""
+    """Each thread in a call of its own, on its part of the batch. This is what worker.inference_sessions does."""
 
     def __init__(self, model: Path, threads: int) -> None:
         self._session = open_session(model, spin=False)

@@ -18,7 +18,7 @@ from binwatch.bundle import Bundle, Card, Precision, describe, write_card
 from binwatch.image import SIZE, load
 from binwatch.settings import DEFAULT_MODEL, PrecisionChoice, Provider
 from worker.engine import Engine
-from worker.sessions import CUDA, Cuda
+from worker.inference_sessions import CUDA, Cuda
 
 SAMPLES = Path(__file__).parents[1] / "samples" / "bin-images"
 

@@ -30,7 +30,7 @@ from PIL import Image
 from binwatch.command_line import run
 from binwatch.errors import PhotoError
 from binwatch.image import load
-from tests.photos import chunk, encoded, png, scene
+from testing.photos import chunk, encoded, png, scene
 
 ADDRESS_SPACE = 2 * 2**30
 """A photo that asks for more gets a MemoryError, which is reported."""

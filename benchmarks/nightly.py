@@ -1,6 +1,6 @@
 """A nightly run of many photos through the transform driver: its memory, and its records beside a worker's.
 
-Moto plays S3 and SageMaker's API, and tests/sagemaker/transform_driver.py plays its transform job against the real
+Moto plays S3 and SageMaker's API, and testing/transform_driver.py plays its transform job against the real
 container (`python -m worker serve`), all on this machine. `python -m worker nightly` is a process of its own. The
 resident memory of both is read while they work: it must not grow with the photos. Then the same photos are counted as a
 local worker counts them, and every record is compared.
@@ -37,7 +37,7 @@ from binwatch.records.migrate import migrate
 from binwatch.records.tables import Count
 from binwatch.sagemaker.settings import SagemakerSettings
 from binwatch.settings import Settings, adopt_environment, process_environment
-from tests.sagemaker.transform_driver import Containers, TransformDriver
+from testing.transform_driver import Containers, TransformDriver
 from worker.counting import Counting
 
 CREDENTIALS = {

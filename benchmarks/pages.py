@@ -33,7 +33,7 @@ from binwatch.settings import load_settings
 from monitor.app import create_app
 from monitor.server import MonitorServer, address_of
 from monitor.services import make_services
-from tests.services.postgres import running_postgres
+from testing.services.postgres import running_postgres
 
 CHUNK = 250_000
 DAYS = 30

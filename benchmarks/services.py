@@ -30,8 +30,8 @@ from binwatch.keys import ObjectKind, kind_of
 from binwatch.records.engine import connect
 from binwatch.records.tables import Count
 from binwatch.settings import EventSource, Settings, adopt_environment, process_environment
-from tests.services.postgres import TEMPLATE, running_postgres
-from tests.services.rabbitmq import free_ports, running_rabbitmq
+from testing.services.postgres import TEMPLATE, running_postgres
+from testing.services.rabbitmq import free_ports, running_rabbitmq
 from worker.brokers.rabbitmq.events import RabbitEventQueue
 
 ROOT = Path(__file__).parents[1]

@@ -33,7 +33,7 @@ from benchmarks.services import ROOT
 from binwatch.cores import cores
 from binwatch.keys import ObjectKind, kind_of
 from binwatch.settings import DEFAULT_MODEL, Settings, process_environment
-from tests.services.rabbitmq import free_ports
+from testing.services.rabbitmq import free_ports
 
 CORES = cores()
 START_S = 120

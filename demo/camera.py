@@ -12,7 +12,7 @@ from binwatch.errors import BinwatchError
 from binwatch.keys import ENDINGS, ObjectKind, kind_of
 from binwatch.objects import Objects
 from binwatch.text import is_text, visible
-from worker.put import Upload
+from worker.uploading import Upload
 
 _AT_A_TIME = 8
 

@@ -16,13 +16,13 @@ from binwatch.records.engine import connect
 from binwatch.records.migrate import migrate
 
 pytest_plugins = [
-    "tests.services.postgres",
-    "tests.services.pgbouncer",
-    "tests.services.proxy",
-    "tests.services.rabbitmq",
-    "tests.services.s3",
-    "tests.services.faulty_s3",
-    "tests.services.faulty_sqs",
+    "testing.services.postgres",
+    "testing.services.pgbouncer",
+    "testing.services.proxy",
+    "testing.services.rabbitmq",
+    "testing.services.s3",
+    "testing.services.faulty_s3",
+    "testing.services.faulty_sqs",
 ]
 
 NO_ONE = "http://127.0.0.1:9"  # where boto3 goes if a test names no endpoint: no one listens there

@@ -18,7 +18,7 @@ from binwatch.counts import CLASSES
 from binwatch.errors import BinwatchError
 from binwatch.settings import NightlyBackend, Settings, load_settings
 from binwatch.text import many, visible
-from worker.output import Format, ResultLine, write
+from worker.rendering import Format, ResultLine, write
 from worker.skipped import OBJECTS, SkippedTally
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def put(
     folders: Annotated[list[Path], typer.Argument(help="Folders with photos and metadata files.", metavar="DIR…")],
 ) -> None:
     """Upload photos and metadata files to the bucket for workers to count. Keys begin with the folder's name."""
-    from worker.put import put_folders
+    from worker.uploading import put_folders
 
     remark(put_folders(load_settings(), folders))
 
@@ -272,14 +272,14 @@ def _model_for(places: list[str], settings: Settings) -> Bundle:
     """What workers count the bucket with, if that is asked for; of photos elsewhere no worker knows."""
     if not any(place.startswith(f"s3://{settings.bucket}/") for place in places):
         return Bundle(settings.model_dir)
-    from worker.models import in_use
+    from worker.model_manager import in_use
 
     return in_use(settings)
 
 
 def _count(places: list[str], bundle: Bundle, settings: Settings, passed_over: SkippedTally) -> Iterator[ResultLine]:
     from worker.engine import Engine
-    from worker.files import find, loader
+    from worker.photo_inputs import find, loader
     from worker.pipeline import Prediction, load_ahead, predict
 
     engine = Engine.of(bundle, settings)

@@ -18,12 +18,12 @@ from worker.brokers.choice import Queues, choose_queues
 from worker.consumer import CONSUMER
 from worker.counting import Counting
 from worker.health import HealthChecks
-from worker.http import StatusServer
 from worker.intake.loop import IntakeLoop
 from worker.metrics import WorkerMetrics
 from worker.nightly.tasks import EXPIRES_S, NIGHTLY, NIGHTLY_POLL, PollNightly, StartNightly, nightly_crontab
 from worker.publisher import Publisher
 from worker.queue_depth import DepthPoller, look_at
+from worker.status_server import StatusServer
 from worker.tasks import RECONCILE, CountPhotos, ReadMetadata, Reconcile
 
 logger = logging.getLogger(__name__)

@@ -30,7 +30,7 @@ from binwatch.records.trials import Trials
 from binwatch.settings import Settings
 from worker.engine import Engine
 from worker.metrics import Measured, PhotoStage, WorkerMetrics
-from worker.models import ModelKeeper
+from worker.model_manager import ModelKeeper
 from worker.new_counts import new_count
 from worker.pipeline import Prediction, load_ahead, predict
 from worker.starvation import StarvationCheck

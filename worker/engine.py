@@ -19,7 +19,7 @@ from binwatch.counts import names_of
 from binwatch.errors import BinwatchError, BundleError
 from binwatch.onnx_session import CPU
 from binwatch.settings import PrecisionChoice, Provider, Settings
-from worker.sessions import CUDA, Cuda, Inferred, LoadedModel, NoCudaError, OnCpu, OnCuda, VariantError
+from worker.inference_sessions import CUDA, Cuda, Inferred, LoadedModel, NoCudaError, OnCpu, OnCuda, VariantError
 
 logger = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from binwatch.errors import MetadataReason, Reason
 from binwatch.keys import Skipped
 from binwatch.version import version
+from worker.inference_sessions import Inferred
 from worker.pipeline import Infers
-from worker.sessions import Inferred
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _PHOTOS = (1, 2, 4, 8, 16, 32, 64, 128, 256)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from binwatch.errors import BinwatchError, PhotoError, Reason
 from binwatch.image import Photo
-from worker.sessions import Inferred
+from worker.inference_sessions import Inferred
 
 logger = logging.getLogger(__name__)
 

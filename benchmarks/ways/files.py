@@ -16,7 +16,7 @@ from benchmarks.ways.report import report
 from binwatch.bundle import Bundle
 from binwatch.settings import Settings
 from worker.engine import Engine
-from worker.files import find, loader
+from worker.photo_inputs import find, loader
 from worker.pipeline import Prediction, load_ahead, predict
 from worker.skipped import SkippedTally
 

@@ -11,7 +11,7 @@ from binwatch.bundle import Card, Precision
 from trainer.config import ModelConfig
 from trainer.models import build
 from worker.engine import Engine
-from worker.sessions import CUDA
+from worker.inference_sessions import CUDA
 
 
 class TorchEngine:

@@ -18,7 +18,7 @@ from PIL import Image
 
 from binwatch.errors import PhotoError, Reason
 from binwatch.image import FORMATS, PILLOW_MAX_PIXELS, SIZE, ImageLimits, _rgb, load
-from tests.photos import HEIGHT, WIDTH, chunk, encoded, png, scene
+from testing.photos import HEIGHT, WIDTH, chunk, encoded, png, scene
 
 
 def _squashed(image: Image.Image) -> np.ndarray:

@@ -15,8 +15,8 @@ from moto.s3.models import s3_backends
 from binwatch.errors import ObjectsError
 from binwatch.objects import Listed, ObjectRefused, Objects
 from binwatch.settings import Settings
-from tests.services.faulty_s3 import LAST_MODIFIED, FaultyS3, refuse, say, send
-from tests.services.s3 import S3
+from testing.services.faulty_s3 import LAST_MODIFIED, FaultyS3, refuse, say, send
+from testing.services.s3 import S3
 
 MIB = 2**20
 TIMEOUT_S = 0.3

@@ -22,8 +22,8 @@ from binwatch.image import MAX_SIDE, ImageLimits, load
 from binwatch.photo_files import gif, jpeg, reader_of
 from binwatch.photo_files.budget import Budget
 from binwatch.photo_files.orientation import orientation
-from tests.damage import LARGE, Damage
-from tests.photos import chunk, encoded, noise, png, scene
+from testing.damage import LARGE, Damage
+from testing.photos import chunk, encoded, noise, png, scene
 
 SAMPLES = sorted((Path(__file__).parents[2] / "samples" / "bin-images").glob("*.jpg"))[::20]
 BIG = 2 * 2**20

@@ -23,7 +23,7 @@ from binwatch.records.tables import Comparison, Count
 from binwatch.records.trials import Trials
 from binwatch.settings import Settings
 from monitor.records import Records, WritableRecords
-from tests.services.postgres import Postgres
+from testing.services.postgres import Postgres
 from worker.provisioning import migrate_records
 
 WHEN = datetime(2026, 5, 4, 3, 2, 1, 123456, UTC)

@@ -17,8 +17,8 @@ from binwatch.errors import BundleError, OvertakenError
 from binwatch.objects import Objects
 from binwatch.registry import Current, Registry
 from binwatch.settings import Settings
-from tests.services.s3 import S3
-from tests.worker.brightness import write_brightness_bundle
+from testing.brightness import write_brightness_bundle
+from testing.services.s3 import S3
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
 

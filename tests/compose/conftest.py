@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.compose.stack import BUCKET, ROOT, Stack, run, shown_if_it_fails
-from tests.services.rabbitmq import free_ports
+from testing.compose_stack import BUCKET, ROOT, Stack, run, shown_if_it_fails
+from testing.services.rabbitmq import free_ports
 
 PORTS = ("S3_PORT", "MONITOR_PORT", "PROMETHEUS_PORT", "GRAFANA_PORT", "RABBITMQ_PORT")
 EARLY = "bin-images/early.jpg"

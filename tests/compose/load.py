@@ -12,7 +12,7 @@ import numpy as np
 from botocore.exceptions import BotoCoreError, ClientError
 from PIL import Image
 
-from tests.compose.stack import BUCKET, Stack, wait_until
+from testing.compose_stack import BUCKET, Stack, wait_until
 
 PAUSE_S = 0.1
 

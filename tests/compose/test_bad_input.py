@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.compose.stack import ROOT, Stack, run
+from testing.compose_stack import ROOT, Stack, run
 
 ROLES = ("POSTGRES_WORKER_PASSWORD", "POSTGRES_MONITOR_PASSWORD", "S3_WORKER_SECRET_KEY", "S3_MONITOR_SECRET_KEY")
 PASSWORDS = ("POSTGRES_PASSWORD", "RABBITMQ_PASSWORD", "S3_SECRET_KEY", "GRAFANA_PASSWORD", *ROLES)

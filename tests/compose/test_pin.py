@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.compose.stack import ROOT, run
-from tests.services.registry import Registry, running_registry
+from testing.compose_stack import ROOT, run
+from testing.services.registry import Registry, running_registry
 
 FILES = ("docker-compose.yml", "worker/Dockerfile", "monitor/Dockerfile", "trainer/Dockerfile")
 LINE = re.compile(r"^(?: +image:|FROM) ([\w./-]+):([\w.-]+)(?:@sha256:[0-9a-f]{64})?(?= |$)", re.MULTILINE)

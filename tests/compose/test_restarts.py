@@ -6,8 +6,8 @@ import re
 
 import pytest
 
+from testing.compose_stack import BUCKET, ROOT, SERVERS, Stack, docker, run, shown_if_it_fails, wait_until
 from tests.compose.load import Load
-from tests.compose.stack import BUCKET, ROOT, SERVERS, Stack, docker, run, shown_if_it_fails, wait_until
 
 AROUND = 20
 """Photos before, during and after."""

@@ -13,9 +13,9 @@ import httpx
 import pytest
 from botocore.exceptions import ClientError
 
+from testing.compose_stack import BUCKET, OWN, ROOT, SERVERS, Stack, docker, run, wait_until
 from tests.compose.conftest import EARLY
 from tests.compose.load import Load
-from tests.compose.stack import BUCKET, OWN, ROOT, SERVERS, Stack, docker, run, wait_until
 
 SAMPLES = 122
 MB = 1_000_000

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from testing.compose_stack import ONCE, ROOT, SERVERS, Stack, run, wait_until
+from testing.services.rabbitmq import free_ports
 from tests.compose.conftest import PORTS
-from tests.compose.stack import ONCE, ROOT, SERVERS, Stack, run, wait_until
-from tests.services.rabbitmq import free_ports
 
 NAME = "binwatch-test-up"
 NOT_TO_BE_HAD = "127.0.0.1:1/grafana:12.3.0"

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from tests.sagemaker.transform_driver import Container
-from tests.services.s3 import S3
-from tests.worker.brightness import write_brightness_bundle
+from testing.brightness import write_brightness_bundle
+from testing.services.s3 import S3
+from testing.transform_driver import Container
 
 FILE = Path(__file__).parents[2] / "deploy" / "aws" / "count_link.py"
 PHOTO = Path(__file__).parents[2] / "samples" / "bin-images" / "00182.jpg"

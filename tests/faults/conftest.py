@@ -11,13 +11,13 @@ from pydantic import SecretStr
 
 from binwatch.records.engine import connect
 from binwatch.settings import EventSource, Settings
+from testing.brightness import write_brightness_bundle
+from testing.services.faulty_sqs import FaultySqs
+from testing.services.proxy import Proxy
+from testing.services.rabbitmq import RabbitMQ
+from testing.services.s3 import S3
 from tests.faults.sqs_stack import SqsStack
 from tests.faults.stack import Stack
-from tests.services.faulty_sqs import FaultySqs
-from tests.services.proxy import Proxy
-from tests.services.rabbitmq import RabbitMQ
-from tests.services.s3 import S3
-from tests.worker.brightness import write_brightness_bundle
 from worker.brokers.choice import choose_queues
 from worker.brokers.sqs.queues import sqs_client
 

@@ -23,8 +23,8 @@ from sqlalchemy.exc import OperationalError
 from binwatch.counts import outcome_of
 from binwatch.records.tables import Comparison, ConfusionTotal, Count, PhotoTotal
 from binwatch.settings import Settings, process_environment
-from tests.services.s3 import S3
-from tests.worker.brightness import brightness_of, jpeg
+from testing.brightness import brightness_of, jpeg
+from testing.services.s3 import S3
 from worker.brokers.base import DeadLetter
 from worker.brokers.choice import choose_queues
 from worker.brokers.rabbitmq.queues import dead_letter_queue, event_queue

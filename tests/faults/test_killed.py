@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from binwatch.errors import Reason
+from testing.brightness import brightness_of, jpeg
 from tests.faults.conftest import Took
 from tests.faults.stack import Stack, Worker, announcement
-from tests.worker.brightness import brightness_of, jpeg
 from worker.brokers.choice import choose_queues
 from worker.tasks import MAX_CRASHES
 

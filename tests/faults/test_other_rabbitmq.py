@@ -10,8 +10,8 @@ from urllib.request import urlopen
 import pytest
 from pydantic import SecretStr
 
+from testing.services.rabbitmq import RabbitMQ, free_ports
 from tests.faults.stack import Stack
-from tests.services.rabbitmq import RabbitMQ, free_ports
 from worker.brokers.choice import choose_queues
 
 PHOTOS = 40

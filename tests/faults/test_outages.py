@@ -8,11 +8,11 @@ import time
 
 import pytest
 
+from testing.services.postgres import Postgres
+from testing.services.proxy import Proxy
+from testing.services.rabbitmq import RabbitMQ
 from tests.faults.conftest import Took
 from tests.faults.stack import Stack
-from tests.services.postgres import Postgres
-from tests.services.proxy import Proxy
-from tests.services.rabbitmq import RabbitMQ
 
 PHOTOS = 300
 S3_REFUSES_S = float(os.environ.get("FAULTS_S3_REFUSES_S", "20"))

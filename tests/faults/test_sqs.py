@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+from testing.services.faulty_sqs import ALL, Fault, FaultySqs, page, refuse, reset, silent_for
+from testing.services.proxy import Proxy
+from testing.services.rabbitmq import free_ports
 from tests.faults.conftest import Took
 from tests.faults.sqs_stack import SqsStack
-from tests.services.faulty_sqs import ALL, Fault, FaultySqs, page, refuse, reset, silent_for
-from tests.services.proxy import Proxy
-from tests.services.rabbitmq import free_ports
 from worker.brokers.sqs.queues import queue_url
 
 PHOTOS = 60

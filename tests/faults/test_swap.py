@@ -10,9 +10,9 @@ from sqlalchemy import select
 from binwatch.objects import Objects
 from binwatch.records.tables import Count
 from binwatch.registry import Current, Registry
+from testing.brightness import write_brightness_bundle
 from tests.faults.conftest import Took
 from tests.faults.stack import WITHIN_S, Stack
-from tests.worker.brightness import write_brightness_bundle
 
 PHOTOS = 300
 LATER = 20

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.services.postgres import require_service
+from testing.services.postgres import require_service
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy" / "prometheus"

@@ -15,8 +15,8 @@ from binwatch.objects import Objects
 from binwatch.registry import Current, Registry
 from binwatch.settings import Settings
 from monitor.cards import AGAIN_S, Cards
+from testing.services.s3 import S3
 from tests.monitor.drifting import MODEL
-from tests.services.s3 import S3
 
 WITHIN_S = 20
 

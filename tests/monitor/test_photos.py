@@ -22,10 +22,10 @@ from binwatch.thumbnails import SIDE, shrink
 from monitor.api.machine import PICTURES
 from monitor.photo_limiter import AT_A_TIME, WAITING
 from monitor.photos import LARGE_SIDE, Lost
+from testing.services.s3 import S3
 from tests.monitor.conftest import Recorder, Running, jpeg, running_monitor
 from tests.monitor.drifting import DAY, MODEL
 from tests.monitor.html import Parsed
-from tests.services.s3 import S3
 
 IMAGES = "image/avif,image/webp,image/*,*/*;q=0.8"
 """What browsers say of the images of a page."""

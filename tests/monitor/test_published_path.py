@@ -17,11 +17,11 @@ from starlette.requests import HTTPConnection
 from binwatch.errors import SettingsError
 from binwatch.settings import Settings
 from monitor.access.proxies import PublishedPath, TrustedProxies, path_of, root_of
+from testing.services.nginx import nginx
+from testing.services.s3 import S3
 from tests.monitor.conftest import HTML, Recorder, Running, jpeg, record_known, running_monitor
 from tests.monitor.drifting import BUCKET
 from tests.monitor.html import Parsed
-from tests.services.nginx import nginx
-from tests.services.s3 import S3
 
 TOKEN = "a token of some length"
 DOC = Path(__file__).parents[2] / "docs" / "discrepancies.md"

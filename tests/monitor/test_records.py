@@ -13,9 +13,9 @@ from binwatch.records.engine import WRITE, connect
 from binwatch.records.tables import Count
 from monitor import records as module
 from monitor.records import READERS, Records, RecordsDown, WritableRecords
+from testing.services.postgres import Postgres
 from tests.monitor.conftest import Recorder
 from tests.monitor.drifting import BUCKET
-from tests.services.postgres import Postgres
 
 
 def _counts(connection: Connection) -> int:

@@ -16,9 +16,9 @@ from schemathesis.checks import (
 )
 from sqlalchemy import Engine
 
+from testing.services.s3 import S3
 from tests.monitor.conftest import Recorder, Running, record_known, running_monitor
 from tests.monitor.drifting import BUCKET
-from tests.services.s3 import S3
 
 TOKEN = "a token of some length"
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]

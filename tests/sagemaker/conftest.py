@@ -12,11 +12,11 @@ from sqlalchemy import Engine as Database
 from binwatch.objects import Objects
 from binwatch.sagemaker.settings import SagemakerSettings
 from binwatch.settings import Settings
+from testing.brightness import write_brightness_bundle
+from testing.services.aws_shapes import check_every_request
+from testing.services.s3 import S3
+from testing.transform_driver import Containers, TransformDriver
 from tests.sagemaker.nights import Local
-from tests.sagemaker.transform_driver import Containers, TransformDriver
-from tests.services.aws_shapes import check_every_request
-from tests.services.s3 import S3
-from tests.worker.brightness import write_brightness_bundle
 from worker.sagemaker.nightly.run import Nightly
 
 

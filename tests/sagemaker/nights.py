@@ -17,8 +17,8 @@ from binwatch.records.engine import connect
 from binwatch.records.migrate import migrate
 from binwatch.records.tables import Count
 from binwatch.settings import Settings
-from tests.services.s3 import S3
-from tests.worker.brightness import brightness_of, jpeg
+from testing.brightness import brightness_of, jpeg
+from testing.services.s3 import S3
 from worker.counting import Counting
 from worker.sagemaker.nightly.recount import InProcess
 from worker.sagemaker.nightly.run import Nightly

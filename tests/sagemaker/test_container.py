@@ -19,8 +19,8 @@ from pathlib import Path
 import pytest
 
 from binwatch.bundle import Bundle
-from tests.sagemaker.transform_driver import Containers, JobFailed
-from tests.worker.brightness import brightness_of, jpeg
+from testing.brightness import brightness_of, jpeg
+from testing.transform_driver import Containers, JobFailed
 from worker.sagemaker.nightly.model import archive
 
 ROOT = Path(__file__).parents[2]

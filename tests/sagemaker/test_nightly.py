@@ -18,6 +18,9 @@ from binwatch.objects import Objects
 from binwatch.records.tables import Count
 from binwatch.registry import Current, Registry
 from binwatch.settings import Settings
+from testing.brightness import brightness_of, jpeg, write_brightness_bundle
+from testing.services.s3 import S3
+from testing.transform_driver import Faults, TransformDriver
 from tests.sagemaker.nights import (
     BAD,
     Local,
@@ -29,9 +32,6 @@ from tests.sagemaker.nights import (
     rows,
     rows_of_a_local_worker,
 )
-from tests.sagemaker.transform_driver import Faults, TransformDriver
-from tests.services.s3 import S3
-from tests.worker.brightness import brightness_of, jpeg, write_brightness_bundle
 from worker.sagemaker.nightly.model import archive, archive_key
 from worker.sagemaker.nightly.run import Nightly
 from worker.sagemaker.nightly.run_paths import RunPaths

@@ -21,10 +21,10 @@ from binwatch.events import Created
 from binwatch.records.engine import connect
 from binwatch.records.queries import recorded_keys
 from binwatch.settings import NightlyBackend, Settings, load_settings, process_environment
+from testing.brightness import brightness_of, jpeg, write_brightness_bundle
+from testing.services.s3 import S3
+from testing.transform_driver import TransformDriver
 from tests.sagemaker.nights import on_sagemaker, put_photos, rows, rows_of_a_local_worker
-from tests.sagemaker.transform_driver import TransformDriver
-from tests.services.s3 import S3
-from tests.worker.brightness import brightness_of, jpeg, write_brightness_bundle
 from worker.app import make_app
 from worker.backfill import BackfillProgress, backfill
 from worker.brokers.choice import choose_queues

@@ -16,11 +16,11 @@ from binwatch.errors import BinwatchError
 from binwatch.objects import Objects
 from binwatch.records.engine import connect
 from binwatch.settings import Settings
+from testing.brightness import brightness_of, jpeg
+from testing.services.s3 import S3
+from testing.transform_driver import Faults, TransformDriver
 from tests.sagemaker.conftest import settings_for
 from tests.sagemaker.nights import Local, finish, left_in, models_of, put_photos, rows
-from tests.sagemaker.transform_driver import Faults, TransformDriver
-from tests.services.s3 import S3
-from tests.worker.brightness import brightness_of, jpeg
 from worker.sagemaker.nightly.run import Nightly
 from worker.sagemaker.nightly.run_store import NightlyRun
 

@@ -14,9 +14,9 @@ from binwatch.errors import BinwatchError
 from binwatch.objects import Objects
 from binwatch.sagemaker.requests import AwsError, QuotaError
 from binwatch.settings import Settings
+from testing.services.s3 import S3
+from testing.transform_driver import TransformDriver
 from tests.sagemaker.nights import Local, finish, on_sagemaker, put_photos, rows
-from tests.sagemaker.transform_driver import TransformDriver
-from tests.services.s3 import S3
 from worker.sagemaker.nightly.run import Nightly
 
 

@@ -12,8 +12,8 @@ from PIL import Image
 
 from binwatch.bundle import Card, Precision, describe, write_card
 from binwatch.counts import CLASSES
+from testing.brightness import brightness_of, write_brightness_model
 from tests.trainer.drawn import Data, write_index
-from tests.worker.brightness import brightness_of, write_brightness_model
 
 PHOTOS = 140
 

@@ -18,7 +18,7 @@ from binwatch.errors import BundleError
 from binwatch.objects import Objects
 from binwatch.registry import Registry
 from binwatch.settings import Settings
-from tests.services.s3 import S3
+from testing.services.s3 import S3
 from tests.trainer.drawn import QUICK, Data, draw, run_cli, write_index
 from tests.trainer.grey import write_grey_bundle
 from trainer.config import TrainConfig

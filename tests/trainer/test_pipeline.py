@@ -17,7 +17,7 @@ from binwatch.objects import Objects
 from binwatch.records.tables import Count
 from binwatch.registry import Registry
 from binwatch.settings import Settings
-from tests.services.s3 import S3
+from testing.services.s3 import S3
 from tests.trainer.drawn import run_cli
 from tests.trainer.grey import write_grey_bundle
 from trainer import pipeline

@@ -20,10 +20,10 @@ from PIL import Image
 from binwatch.errors import ObjectsError
 from binwatch.image import load
 from binwatch.settings import Settings
+from testing.services.faulty_s3 import FaultyS3, refuse
+from testing.services.proxy import Proxy
+from testing.services.s3 import S3
 from tests.conftest import NO_ONE
-from tests.services.faulty_s3 import FaultyS3, refuse
-from tests.services.proxy import Proxy
-from tests.services.s3 import S3
 from tests.trainer.drawn import run_cli
 from trainer.config import DataConfig
 from trainer.data.index import read_index

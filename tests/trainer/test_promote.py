@@ -16,7 +16,7 @@ from binwatch.objects import Objects
 from binwatch.records.tables import Count
 from binwatch.registry import Current, Registry
 from binwatch.settings import Settings
-from tests.services.s3 import S3
+from testing.services.s3 import S3
 from tests.trainer.drawn import Data, run_cli
 from tests.trainer.grey import write_grey_bundle
 from trainer.display import silent

@@ -19,7 +19,7 @@ from binwatch.events import Created
 from binwatch.image import load
 from binwatch.records.tables import Count
 from binwatch.settings import Settings
-from tests.services.s3 import S3
+from testing.services.s3 import S3
 from tests.trainer.drawn import QUICK, Data, run_cli
 from tests.trainer.test_run import config_of
 from trainer.data.dataset import load_dataset

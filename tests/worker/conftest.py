@@ -12,8 +12,8 @@ from pydantic import SecretStr
 from sqlalchemy import Engine as Database
 
 from binwatch.settings import Settings
-from tests.services.s3 import S3
-from tests.worker.brightness import write_brightness_bundle
+from testing.brightness import write_brightness_bundle
+from testing.services.s3 import S3
 
 
 @pytest.fixture(scope="session")

@@ -8,9 +8,9 @@ from concurrent.futures import Future
 import numpy as np
 import pytest
 
+from worker.inference_sessions import Inferred
 from worker.pipeline import EngineBroken
 from worker.sagemaker.serving.batching import Batcher
-from worker.sessions import Inferred
 
 WITHIN_S = 30
 PHOTO = np.zeros((2, 2, 3), np.uint8)

@@ -16,9 +16,9 @@ from sqlalchemy import select
 from binwatch.errors import SettingsError
 from binwatch.records.tables import Count
 from binwatch.settings import EventSource, Settings
+from testing.brightness import brightness_of, jpeg
+from testing.services.s3 import S3
 from tests.faults.stack import announcement
-from tests.services.s3 import S3
-from tests.worker.brightness import brightness_of, jpeg
 from tests.worker.stub_broker import StubEventQueue, StubTaskQueue
 from worker.app import make_app, make_worker
 from worker.brokers.choice import Queues, choose_queues

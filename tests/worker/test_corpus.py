@@ -14,9 +14,9 @@ from binwatch.errors import Reason
 from binwatch.events import Created
 from binwatch.records.tables import Count, PhotoTotal
 from binwatch.settings import Settings
-from tests.photos import MAX_BYTES, MAX_PIXELS, Case, corpus
-from tests.services.s3 import S3
-from tests.worker.brightness import brightness_of, jpeg
+from testing.brightness import brightness_of, jpeg
+from testing.photos import MAX_BYTES, MAX_PIXELS, Case, corpus
+from testing.services.s3 import S3
 from tests.worker.test_count_command import count  # noqa: F401 (a fixture)
 from worker.counting import Counting
 

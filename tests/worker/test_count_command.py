@@ -20,10 +20,10 @@ from binwatch.counts import CLASSES
 from binwatch.objects import Objects
 from binwatch.registry import Current, Registry
 from binwatch.settings import Settings
-from tests.services.s3 import S3
-from tests.worker.brightness import brightness_of, jpeg, probabilities_of, write_brightness_bundle
+from testing.brightness import brightness_of, jpeg, probabilities_of, write_brightness_bundle
+from testing.services.s3 import S3
 from worker.__main__ import main
-from worker.output import Format, ResultLine, write
+from worker.rendering import Format, ResultLine, write
 
 ROOT = Path(__file__).parent.parent.parent
 Count = Callable[..., "subprocess.CompletedProcess[bytes]"]

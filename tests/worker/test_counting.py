@@ -21,14 +21,14 @@ from binwatch.records.engine import DriverFailed
 from binwatch.records.store import RecordsBroken
 from binwatch.records.tables import Comparison, Count, Expectation, Model, PhotoTotal
 from binwatch.settings import Settings
+from testing.brightness import brightness_of, jpeg, probabilities_of
+from testing.photos import png
+from testing.services.s3 import S3
 from tests.calibrations import category
-from tests.photos import png
-from tests.services.s3 import S3
-from tests.worker.brightness import brightness_of, jpeg, probabilities_of
 from worker.counting import Counting, open_records
 from worker.health import HealthChecks
+from worker.inference_sessions import CPU, Inferred
 from worker.reconcile import unrecorded
-from worker.sessions import CPU, Inferred
 from worker.tasks import _is_outage
 
 WHEN = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)

@@ -12,8 +12,8 @@ from binwatch.events import Created
 from binwatch.records.queries import crashed_metadata, crashed_photos
 from binwatch.records.tables import Count, Expectation
 from binwatch.settings import Settings
-from tests.services.s3 import S3
-from tests.worker.brightness import brightness_of, jpeg
+from testing.brightness import brightness_of, jpeg
+from testing.services.s3 import S3
 from worker.counting import Counting
 from worker.reconcile import send_unrecorded
 

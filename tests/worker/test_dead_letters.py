@@ -19,7 +19,7 @@ from pydantic import SecretStr
 
 from binwatch.errors import BinwatchError
 from binwatch.settings import EventSource, LogLevel, Settings, process_environment
-from tests.services.rabbitmq import RabbitMQ
+from testing.services.rabbitmq import RabbitMQ
 from worker.__main__ import cli
 from worker.app import make_app
 from worker.brokers.base import DeadLetter, DeadLetterQueue, EventMessage, EventQueue, QueueError

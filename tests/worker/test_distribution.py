@@ -14,15 +14,15 @@ from binwatch.bundle import Bundle, write_card
 from binwatch.counts import MORE, in_classes
 from binwatch.errors import BundleError
 from binwatch.settings import Settings
-from tests.worker.brightness import brightness_of, jpeg, probabilities_of, write_brightness_bundle
+from testing.brightness import brightness_of, jpeg, probabilities_of, write_brightness_bundle
 from tests.worker.test_count_command import Count, count  # noqa: F401 (a fixture)
 from worker.engine import Engine
+from worker.inference_sessions import Inferred
 from worker.metrics import WorkerMetrics
 from worker.new_counts import new_count
 from worker.pipeline import Prediction, infer_all
 from worker.sagemaker.serving.answers import Answer
 from worker.sagemaker.serving.counter import PhotoCounter
-from worker.sessions import Inferred
 
 HIGHEST = 20
 ROOT = Path(__file__).parents[2]

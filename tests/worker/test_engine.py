@@ -17,12 +17,12 @@ from binwatch.bundle import CARD, EMBEDDING, INPUT, PROBABILITIES, Bundle, Preci
 from binwatch.counts import CLASSES
 from binwatch.errors import BundleError
 from binwatch.settings import PrecisionChoice, Provider
-from tests.worker.brightness import probabilities_of, write_brightness_bundle, write_brightness_model
+from testing.brightness import probabilities_of, write_brightness_bundle, write_brightness_model
 from worker import engine as engine_module
-from worker import sessions
-from worker.buckets import buckets
+from worker import inference_sessions
+from worker.batch_padding import buckets
 from worker.engine import Engine, ProviderError
-from worker.sessions import CPU, CUDA, Cuda
+from worker.inference_sessions import CPU, CUDA, Cuda
 
 
 def _photos(levels: list[int]) -> np.ndarray:
@@ -309,9 +309,9 @@ def test_libraries_that_are_missing_are_told_to_the_log(
 ) -> None:
     """ONNX Runtime prints them to where the answers go."""
     monkeypatch.setattr(engine_module.ort, "preload_dlls", lambda: print("Failed to load libcudnn.so.9"))
-    sessions._preload.cache_clear()
+    inference_sessions._preload.cache_clear()
     Engine(Bundle(brightness_bundle))
-    sessions._preload.cache_clear()
+    inference_sessions._preload.cache_clear()
     assert "Failed to load libcudnn.so.9" in caplog.text
     assert capsys.readouterr().out == ""
 

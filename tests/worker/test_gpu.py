@@ -13,9 +13,9 @@ import pytest
 
 from binwatch.bundle import Bundle, Card, Precision, describe, write_card
 from binwatch.settings import PrecisionChoice, Provider
-from tests.worker.brightness import probabilities_of, write_brightness_bundle
+from testing.brightness import probabilities_of, write_brightness_bundle
 from worker.engine import Engine
-from worker.sessions import CPU, CUDA
+from worker.inference_sessions import CPU, CUDA
 
 
 def _has_gpu() -> bool:

@@ -28,7 +28,7 @@ from pydantic import SecretStr
 
 from binwatch.events import Created
 from binwatch.settings import EventSource, Settings
-from tests.services.rabbitmq import RabbitMQ
+from testing.services.rabbitmq import RabbitMQ
 from tests.worker.test_tasks import Scripted
 from worker.app import make_app
 from worker.brokers.base import EventMessage

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from binwatch.events import Created
 from binwatch.settings import Settings
-from tests.services.s3 import S3
+from testing.services.s3 import S3
 from worker.brokers.choice import choose_queues
 from worker.brokers.sqs.events import SqsEventQueue
 from worker.brokers.sqs.queues import queue_arn, queue_url, sqs_client

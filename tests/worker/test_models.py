@@ -22,8 +22,8 @@ from binwatch.records.store import Store
 from binwatch.records.tables import Count, Model
 from binwatch.registry import Current, Registry
 from binwatch.settings import Settings
-from tests.services.s3 import S3
-from tests.worker.brightness import write_brightness_bundle
+from testing.brightness import write_brightness_bundle
+from testing.services.s3 import S3
 from worker.counting import Counting
 
 PHOTO = (Path(__file__).parent.parent.parent / "samples" / "bin-images" / "00184.jpg").read_bytes()
@@ -194,7 +194,7 @@ def test_stopping_does_not_wait_for_a_model_that_takes_long(counting, monkeypatc
         fetching.set()
         fetched.wait(20)
 
-    monkeypatch.setattr("worker.models.STOP_WITHIN_S", 0.01)
+    monkeypatch.setattr("worker.model_manager.STOP_WITHIN_S", 0.01)
     monkeypatch.setattr(counting.models, "look", look)
     counting.models.start()
     assert fetching.wait(20)

@@ -22,9 +22,9 @@ from sqlalchemy import select
 
 from binwatch.records.tables import Count
 from binwatch.settings import Settings, process_environment
-from tests.services.faulty_sqs import FaultySqs
-from tests.services.s3 import S3
-from tests.worker.brightness import brightness_of, jpeg
+from testing.brightness import brightness_of, jpeg
+from testing.services.faulty_sqs import FaultySqs
+from testing.services.s3 import S3
 from worker.brokers.choice import choose_queues
 from worker.brokers.sqs.queues import queue_url, sqs_client
 

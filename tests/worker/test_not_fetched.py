@@ -18,9 +18,9 @@ from binwatch.events import Created
 from binwatch.objects import Objects
 from binwatch.records.tables import Bin, Count, Expectation
 from binwatch.settings import Settings
-from tests.services.faulty_s3 import LAST_MODIFIED, FaultyS3, refuse, say
-from tests.services.s3 import S3
-from tests.worker.brightness import brightness_of, jpeg
+from testing.brightness import brightness_of, jpeg
+from testing.services.faulty_s3 import LAST_MODIFIED, FaultyS3, refuse, say
+from testing.services.s3 import S3
 from worker.app import make_app
 from worker.counting import Counting
 from worker.reconcile import unrecorded

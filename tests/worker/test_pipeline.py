@@ -17,10 +17,10 @@ from binwatch.bundle import Bundle
 from binwatch.counts import CLASSES
 from binwatch.errors import PhotoError, Reason
 from binwatch.image import Photo
-from tests.worker.brightness import probabilities_of
+from testing.brightness import probabilities_of
 from worker.engine import Engine
+from worker.inference_sessions import Inferred
 from worker.pipeline import Prediction, load_ahead, predict
-from worker.sessions import Inferred
 
 POISON = 255
 

@@ -12,8 +12,8 @@ from pydantic import SecretStr
 
 from binwatch.errors import BinwatchError, ObjectsError, SettingsError
 from binwatch.settings import EventSource, Settings
-from tests.services.rabbitmq import RabbitMQ
-from tests.services.s3 import S3
+from testing.services.rabbitmq import RabbitMQ
+from testing.services.s3 import S3
 from worker.brokers.base import QueueError
 from worker.brokers.choice import choose_queues
 from worker.brokers.sqs.queues import queue_arn, queue_url, sqs_client

@@ -8,10 +8,10 @@ import pytest
 
 from binwatch.errors import BinwatchError, ObjectsError
 from binwatch.settings import Settings
-from tests.services.faulty_s3 import FaultyS3, refuse
-from tests.services.s3 import S3
-from worker.put import find, put_folders
+from testing.services.faulty_s3 import FaultyS3, refuse
+from testing.services.s3 import S3
 from worker.skipped import SkippedTally
+from worker.uploading import find, put_folders
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from binwatch.events import Created
 from binwatch.settings import EventSource, Settings
-from tests.services.rabbitmq import RabbitMQ
+from testing.services.rabbitmq import RabbitMQ
 from tests.worker.test_tasks import Scripted, broker, keep_back, nothing_back, running, wait_until  # noqa: F401
 from worker.app import make_app
 from worker.brokers.choice import choose_queues

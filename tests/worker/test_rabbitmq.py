@@ -15,8 +15,8 @@ from kombu.entity import Queue
 from pydantic import SecretStr
 
 from binwatch.settings import Settings
+from testing.services.rabbitmq import RabbitMQ
 from tests.faults.stack import announcement
-from tests.services.rabbitmq import RabbitMQ
 from worker.brokers.base import EventMessage, QueueError
 from worker.brokers.rabbitmq import events as rabbitmq_module
 from worker.brokers.rabbitmq.connections import BrokerBlocked

@@ -25,8 +25,8 @@ from binwatch.objects import Objects
 from binwatch.records.store import Store
 from binwatch.records.tables import Bin, Comparison, Count, CurrentComparison, Expectation
 from binwatch.settings import EventSource, Settings, process_environment
+from testing.services.rabbitmq import RabbitMQ
 from tests.calibrations import category
-from tests.services.rabbitmq import RabbitMQ
 from worker.__main__ import cli
 from worker.app import make_app
 from worker.backfill import BackfillProgress, backfill

@@ -17,8 +17,8 @@ from sqlalchemy import select
 from binwatch.events import Created
 from binwatch.records.tables import Count
 from binwatch.settings import EventSource, Settings
-from tests.services.s3 import S3
-from tests.worker.brightness import brightness_of, jpeg
+from testing.brightness import brightness_of, jpeg
+from testing.services.s3 import S3
 from tests.worker.test_tasks import running
 from worker.app import make_app
 from worker.brokers.base import EventMessage

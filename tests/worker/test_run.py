@@ -21,9 +21,9 @@ from binwatch.counts import outcome_of
 from binwatch.records.tables import Comparison, Count, Expectation
 from binwatch.settings import LogFormat, Settings, process_environment
 from binwatch.version import version
-from tests.services.proxy import Proxy
-from tests.services.s3 import S3
-from tests.worker.brightness import brightness_of, jpeg
+from testing.brightness import brightness_of, jpeg
+from testing.services.proxy import Proxy
+from testing.services.s3 import S3
 from worker.brokers.choice import choose_queues
 from worker.brokers.sqs.queues import queue_arn, queue_url, sqs_client
 

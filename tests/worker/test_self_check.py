@@ -14,7 +14,7 @@ from binwatch import self_check
 from binwatch.bundle import Bundle, Precision, describe, write_card
 from binwatch.errors import BundleError
 from binwatch.settings import DEFAULT_MODEL, PrecisionChoice, Provider
-from tests.worker.brightness import probabilities_of, write_brightness_bundle
+from testing.brightness import probabilities_of, write_brightness_bundle
 from trainer.evaluation.onnx_model import OnnxModel, self_check_of
 from worker.engine import Engine, SelfCheckResult
 

@@ -22,17 +22,17 @@ from binwatch.embedding import unpack
 from binwatch.errors import BundleError, ObjectsError
 from binwatch.sagemaker.settings import TransformEnvironment
 from binwatch.settings import Settings
-from tests.services.faulty_s3 import FaultyS3, refuse
-from tests.services.s3 import S3
-from tests.worker.brightness import brightness_of, jpeg, probabilities_of
+from testing.brightness import brightness_of, jpeg, probabilities_of
+from testing.services.faulty_s3 import FaultyS3, refuse
+from testing.services.s3 import S3
 from worker.engine import Engine
+from worker.inference_sessions import Inferred
 from worker.metrics import WorkerMetrics
 from worker.sagemaker.serving.answers import MALFORMED, Answer
 from worker.sagemaker.serving.app import App
 from worker.sagemaker.serving.bodies import MAX_BODY, MAX_LINKS
 from worker.sagemaker.serving.counter import PhotoCounter
 from worker.sagemaker.serving.model import find_bundle
-from worker.sessions import Inferred
 
 WITHIN_S = 30
 

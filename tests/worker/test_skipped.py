@@ -15,8 +15,8 @@ from binwatch.keys import Skipped
 from binwatch.objects import Objects
 from binwatch.records.tables import Count
 from binwatch.settings import Settings, process_environment
-from tests.services.s3 import S3
-from tests.worker.brightness import brightness_of, jpeg
+from testing.brightness import brightness_of, jpeg
+from testing.services.s3 import S3
 from tests.worker.test_count_command import count  # noqa: F401 (a fixture)
 from tests.worker.test_intake import Published, Queue, event, queue, run, wait_until  # noqa: F401 (fixtures)
 from worker.__main__ import main

@@ -18,12 +18,12 @@ from binwatch.errors import MetadataReason, ObjectsError, Reason, SettingsError
 from binwatch.events import Created
 from binwatch.settings import Settings
 from binwatch.version import version
-from tests.services.s3 import S3
-from tests.worker.brightness import jpeg
+from testing.brightness import jpeg
+from testing.services.s3 import S3
 from worker import health as health_module
 from worker.counting import Counting
 from worker.health import HealthChecks
-from worker.http import StatusServer
+from worker.status_server import StatusServer
 
 METRICS = Path(__file__).parents[2] / "docs" / "metrics.md"
 

@@ -22,7 +22,7 @@ from binwatch.inventory.reading import InventoryQuantity
 from binwatch.records.store import Store
 from binwatch.settings import Settings
 from binwatch.text import many, noun, visible
-from worker.check.count import Counting, start
+from worker.check.count import RunningCount, start
 from worker.check.document import Pictures, sheets
 from worker.check.findings import Findings, find
 from worker.check.folder import ScannedFolder
@@ -45,7 +45,7 @@ def compare(
     folder: ScannedFolder,
     expected: Sequence[InventoryQuantity],
     bundle: Bundle,
-    begun: Counting | None,
+    begun: RunningCount | None,
     say: Callable[[str], object],
 ) -> CheckResult:
     """Record, compare, rank and write. `begun` has the counts of all photos if there were no records before."""

@@ -15,7 +15,7 @@ from binwatch.photo_stats import PhotoStats, photo_stats
 from binwatch.settings import Settings
 from worker.check.folder import PhotoFile
 from worker.engine import Engine
-from worker.files import file_source
+from worker.photo_inputs import file_source
 from worker.pipeline import Prediction, load_ahead, predict
 
 _DECODED = 4
@@ -25,7 +25,7 @@ _COUNTED = 128
 
 
 @dataclass(frozen=True, slots=True)
-class LoadedPhoto:
+class LoadedPhotoFile:
     """A photo's file as read and decoded, or why it could not be."""
 
     file: PhotoFile
@@ -35,31 +35,31 @@ class LoadedPhoto:
     error: PhotoError | None = None
 
 
-Answer = tuple[LoadedPhoto, Prediction | PhotoError | None]
+Answer = tuple[LoadedPhotoFile, Prediction | PhotoError | None]
 
 
-class Counting(NamedTuple):
+class RunningCount(NamedTuple):
     """A model at work, and its answers in the order of the photos; the next ones are made in the background."""
 
     engine: Engine
     answers: Iterator[Answer]
 
 
-def start(settings: Settings, bundle: Bundle, photos: Sequence[PhotoFile]) -> Counting:
+def start(settings: Settings, bundle: Bundle, photos: Sequence[PhotoFile]) -> RunningCount:
     """Load the model, and count until the first batch has its answers."""
     engine = Engine.of(bundle, settings)
     answers = _answers(settings, engine, photos)
-    return Counting(engine, chain(list(islice(answers, 1)), answers))
+    return RunningCount(engine, chain(list(islice(answers, 1)), answers))
 
 
 def _answers(settings: Settings, engine: Engine, photos: Sequence[PhotoFile]) -> Iterator[Answer]:
-    def load(file: PhotoFile) -> LoadedPhoto:
+    def load(file: PhotoFile) -> LoadedPhotoFile:
         try:
             data = file_source(file.path, settings.max_photo_bytes).read()
             photo = engine.card.load_photo(data, settings.limits)
         except PhotoError as error:
-            return LoadedPhoto(file, error=error)
-        return LoadedPhoto(file, photo, photo_stats(photo.pixels), len(data))
+            return LoadedPhotoFile(file, error=error)
+        return LoadedPhotoFile(file, photo, photo_stats(photo.pixels), len(data))
 
     size = settings.batch_size
     with ThreadPoolExecutor(settings.fetch_threads) as pool:

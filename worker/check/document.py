@@ -16,7 +16,7 @@ from binwatch.text import visible
 from binwatch.thumbnails import shrink, shrink_decoded
 from worker.check.findings import Finding, Findings
 from worker.check.folder import PhotoFile, ScannedFolder
-from worker.files import file_source
+from worker.photo_inputs import file_source
 
 PICTURES = 200
 """Bins that get a picture: more than anybody looks for in a day, and about a megabyte in the file."""

@@ -13,7 +13,7 @@ from binwatch.file_versions import file_version
 from binwatch.keys import ENDINGS, ObjectKind, Skipped, kind_of
 from binwatch.keys import skipped as why_skipped
 from binwatch.text import is_text, many
-from worker.files import files_below, has_photo
+from worker.photo_inputs import files_below, has_photo
 
 
 @dataclass(frozen=True, slots=True)

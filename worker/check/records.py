@@ -24,7 +24,7 @@ from binwatch.records.schema import UnknownSchemaError, prepare
 from binwatch.records.store import NewCount, Store
 from binwatch.records.tables import Bin, Count, Expectation
 from binwatch.text import visible
-from worker.check.count import Counting
+from worker.check.count import RunningCount
 from worker.check.folder import PhotoFile
 from worker.new_counts import new_count
 from worker.pipeline import Prediction
@@ -134,7 +134,7 @@ def left_over(
 def record_counts(
     store: Store,
     bucket: str,
-    counting: Counting,
+    counting: RunningCount,
     done: Callable[[int], object],
     seen: Callable[[PhotoFile, Photo, int], object],
 ) -> None:
@@ -148,7 +148,9 @@ def record_counts(
         done(len(some))
 
 
-def _new_counts(bucket: str, counting: Counting, seen: Callable[[PhotoFile, Photo, int], object]) -> Iterator[NewCount]:
+def _new_counts(
+    bucket: str, counting: RunningCount, seen: Callable[[PhotoFile, Photo, int], object]
+) -> Iterator[NewCount]:
     for loaded, answer in counting.answers:
         if loaded.photo is not None and isinstance(answer, Prediction):
             seen(loaded.file, loaded.photo, answer.predicted)

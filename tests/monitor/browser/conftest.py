@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from binwatch.settings import process_environment
+from testing.services.chromium import chromium
+from testing.services.s3 import S3
 from tests.monitor.browser.warehouse import Warehouse, fill
 from tests.monitor.conftest import Running, running_monitor
-from tests.services.chromium import chromium
-from tests.services.s3 import S3
 
 __all__ = ["TOKEN", "chromium"]
 

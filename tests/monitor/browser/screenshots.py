@@ -16,11 +16,11 @@ from PIL import Image
 from playwright.sync_api import Browser
 
 from binwatch.settings import process_environment
+from testing.services.s3 import S3
 from tests.monitor.browser.conftest import TOKEN
 from tests.monitor.browser.surfing import Window, window
 from tests.monitor.browser.week import live_through
 from tests.monitor.conftest import Running, running_monitor
-from tests.services.s3 import S3
 
 IMAGES = Path(__file__).parents[3] / "docs" / "images"
 MOST_BYTES = 250_000

@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from binwatch.events import Created
 from binwatch.metadata import QUANTITY
 from binwatch.settings import Settings
-from tests.services.s3 import S3
+from testing.services.s3 import S3
 from worker.counting import Counting
 
 MISTAKES = {"125": 4, "113968": 1, "113871": 2, "113873": 3, "112273": 12}

@@ -19,8 +19,8 @@ from PIL import Image, ImageEnhance
 
 from binwatch.bundle import CARD
 from binwatch.settings import DEFAULT_MODEL
+from testing.services.s3 import S3
 from tests.monitor.browser.warehouse import Warehouse, contents, counting, settings_of, upload
-from tests.services.s3 import S3
 
 DAYS = 7
 PROMOTED = 4

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.services.aws_shapes import check_every_request
+from testing.services.aws_shapes import check_every_request
 from tests.trainer.drawn import Data
 from tests.trainer.sagemaker.player import Container
 from trainer.prepare.outputs import MANIFEST

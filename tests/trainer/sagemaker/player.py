@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from tests.services.s3 import S3
+from testing.services.s3 import S3
 from tests.trainer.drawn import run_cli
 
 OPT_ML = "/opt/ml"

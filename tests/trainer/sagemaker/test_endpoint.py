@@ -14,7 +14,7 @@ from botocore.stub import ANY, Stubber
 from binwatch.objects import Objects
 from binwatch.registry import Current, Registry
 from binwatch.settings import Settings
-from tests.services.s3 import S3
+from testing.services.s3 import S3
 from tests.trainer.drawn import run_cli
 from tests.trainer.grey import write_grey_bundle
 from tests.trainer.sagemaker.conftest import ROLE, CliError

@@ -14,7 +14,7 @@ from botocore.stub import Stubber
 
 from binwatch.sagemaker.requests import AwsError
 from binwatch.settings import Settings
-from tests.services.aws_shapes import choices, complaints
+from testing.services.aws_shapes import choices, complaints
 from tests.trainer.drawn import run_cli
 from tests.trainer.sagemaker.conftest import ROLE, CliError
 from trainer.config import DataConfig, assignment

@@ -11,8 +11,8 @@ import pytest
 from binwatch.objects import Objects
 from binwatch.registry import Registry
 from binwatch.settings import Settings
-from tests.services.aws_shapes import complaints
-from tests.services.s3 import S3
+from testing.services.aws_shapes import complaints
+from testing.services.s3 import S3
 from tests.trainer.drawn import run_cli
 from tests.trainer.sagemaker.conftest import OPTIONS, ROLE, CliError
 from tests.trainer.sagemaker.player import Player

@@ -22,7 +22,7 @@ from binwatch.counts import in_classes
 from binwatch.errors import BinwatchError, BundleError
 from binwatch.onnx_session import CPU, open_session
 from binwatch.text import many
-from worker.buckets import buckets, in_buckets
+from worker.batch_padding import buckets, in_buckets
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from kombu.connection import Connection
 
-from tests.services.postgres import require_service
+from testing.services.postgres import require_service
 from worker.brokers.rabbitmq.connections import BrokerBlocked, check_takes_messages, connect_to
 
 START_S = 90

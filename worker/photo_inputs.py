@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class PhotoSource:
+class NamedPhoto:
     """A photo to count: what to call it, and how to get its bytes (raises PhotoError if they cannot be had)."""
 
     name: str
@@ -38,7 +38,7 @@ class LoadedFile:
     error: PhotoError | None = None
 
 
-def find(places: Sequence[str], settings: Settings, skipped: SkippedTally) -> Iterator[PhotoSource]:
+def find(places: Sequence[str], settings: Settings, skipped: SkippedTally) -> Iterator[NamedPhoto]:
     """Every photo in `places`; what is passed over goes into `skipped`.
 
     Raises BinwatchError for a place that is not there or holds no photo.
@@ -53,10 +53,10 @@ def find(places: Sequence[str], settings: Settings, skipped: SkippedTally) -> It
             raise BinwatchError(f"{place}: no photos here ({ENDINGS})")
 
 
-def loader(card: Card, limits: ImageLimits) -> Callable[[PhotoSource], LoadedFile]:
+def loader(card: Card, limits: ImageLimits) -> Callable[[NamedPhoto], LoadedFile]:
     """A function that loads one source for the card's model, and never raises for a bad photo."""
 
-    def load_one(source: PhotoSource) -> LoadedFile:
+    def load_one(source: NamedPhoto) -> LoadedFile:
         try:
             return LoadedFile(source.name, card.load_photo(source.read(), limits))
         except PhotoError as error:
@@ -65,7 +65,7 @@ def loader(card: Card, limits: ImageLimits) -> Callable[[PhotoSource], LoadedFil
     return load_one
 
 
-def _in_path(place: str, settings: Settings, skipped: SkippedTally) -> Iterator[PhotoSource]:
+def _in_path(place: str, settings: Settings, skipped: SkippedTally) -> Iterator[NamedPhoto]:
     path = Path(place)
     if not os.path.lexists(path):
         raise BinwatchError(f"{path}: not there; name a photo, a folder or s3://bucket/prefix")
@@ -99,7 +99,7 @@ def has_photo(file: Path) -> bool:
         return False
 
 
-def file_source(path: Path, max_bytes: int) -> PhotoSource:
+def file_source(path: Path, max_bytes: int) -> NamedPhoto:
     """A photo in a file."""
 
     def read() -> bytes:
@@ -114,17 +114,17 @@ def file_source(path: Path, max_bytes: int) -> PhotoSource:
             raise PhotoError(Reason.TOO_LARGE, f"the file has over {max_bytes:,} bytes, the limit")
         return data
 
-    return PhotoSource(str(path), read)
+    return NamedPhoto(str(path), read)
 
 
-def _in_prefix(url: str, settings: Settings, skipped: SkippedTally) -> Iterator[PhotoSource]:
+def _in_prefix(url: str, settings: Settings, skipped: SkippedTally) -> Iterator[NamedPhoto]:
     from binwatch.objects import Objects  # boto3 takes a third of a second to import, which local files need not pay
 
     bucket, _, prefix = url.removeprefix("s3://").partition("/")
     objects = Objects(settings)
     for listed in objects.list(bucket, prefix):
         if kind_of(listed.key, settings.models_prefix) is ObjectKind.PHOTO:
-            yield PhotoSource(f"s3://{bucket}/{listed.key}", _object_reader(objects, bucket, listed.key, settings))
+            yield NamedPhoto(f"s3://{bucket}/{listed.key}", _object_reader(objects, bucket, listed.key, settings))
         else:
             skipped.add_name(listed.key, why_skipped(listed.key, settings.models_prefix, settings.nightly_prefix))
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
-from tests.services.postgres import require_service
+from testing.services.postgres import require_service
 
 # Nothing but the monitor is to be asked for anything, and a container has neither a GPU nor namespaces to spare.
 ARGUMENTS = [

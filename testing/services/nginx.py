@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.services.postgres import require_service
+from testing.services.postgres import require_service
 
 WITHIN_S = 30
 _CONFIG = """

@@ -15,7 +15,7 @@ import boto3
 import httpx
 from botocore.config import Config
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 SERVERS = ("postgres", "rabbitmq", "s3", "worker", "beat", "monitor", "prometheus")
 ONCE = ("folder", "migrate", "roles", "setup", "bucket", "catch-up")
 OWN = ("worker", "beat", "monitor")

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from binwatch.records.engine import connect
-from tests.services.postgres import Postgres, as_user, require_service
+from testing.services.postgres import Postgres, as_user, require_service
 
 PROGRAM = Path("/usr/sbin/pgbouncer")
 PORT = 6432  # part of a socket's name in a folder of its own: no port to collide on

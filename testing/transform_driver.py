@@ -32,7 +32,7 @@ from typing import Any
 from moto.sagemaker.exceptions import ResourceInUseException
 from moto.sagemaker.models import SageMakerModelBackend
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 PING_S = 2
 START_S = 60
 MB = 1_000_000

@@ -12,7 +12,7 @@ import pillow_heif
 from PIL import Image
 
 from binwatch.errors import Reason
-from tests.worker.brightness import brightness_of
+from testing.brightness import brightness_of
 
 WIDTH, HEIGHT = 400, 300
 SIDE = 200
