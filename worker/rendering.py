@@ -20,7 +20,7 @@ from binwatch.text import visible
 
 @dataclass(frozen=True, slots=True)
 class ResultLine:
-    """One photo's result: `count` is the class's name, or None with the `reason` and `detail` why not."""
+    """One photo's result: `count` is the class's name, or None with the `reason` and `detail` of the error."""
 
     photo: str
     count: str | None = None
@@ -74,7 +74,7 @@ class _TableWriter(_ResultWriter):
 
     def __init__(self, out: TextIO) -> None:
         super().__init__(out)
-        self._table = Table("photo", "count", "confidence", "why not")
+        self._table = Table("photo", "count", "confidence", "error")
 
     def add(self, line: ResultLine) -> None:
         name = Text(visible(line.photo))
