@@ -237,10 +237,25 @@ class Card(_CardModel):
         """One photo as the model sees it. Raises PhotoError, as binwatch.image.load does."""
         return load(data, size=self.input_size, limits=limits, jpeg_quality=self.jpeg_quality)
 
+    def measured(self, variant: str) -> dict[str, Metrics]:
+        """The figures of one variant, where they were measured with its file; else those of fp32, as `metrics`.
+
+        Figures by class are of fp32 alone, and so are left out of the others.
+        """
+        own = self.variants[Precision(variant)].metrics if variant in self.variants else {}
+        return {name: _of_variant(of_fp32, own.get(name)) for name, of_fp32 in self.metrics.items()}
+
     @property
     def never(self) -> tuple[int, ...]:
         """Indexes of the classes that it never answers: no training photo showed them."""
         return tuple(index for index in EVERY if index not in self.answers)
+
+
+def _of_variant(of_fp32: Metrics, own: dict[str, Any] | None) -> Metrics:
+    if not own:
+        return of_fp32
+    same = {"photos": of_fp32.photos, "majority_accuracy": of_fp32.majority_accuracy}
+    return Metrics.model_validate(same | {name: own[name] for name in own if name in Metrics.model_fields})
 
 
 def digest(path: Path) -> str:

@@ -8,7 +8,7 @@ from datetime import datetime
 from pydantic import AwareDatetime, BaseModel
 from sqlalchemy import Connection, select
 
-from binwatch.bundle import Card, Metrics
+from binwatch.bundle import Card, Metrics, Precision
 from binwatch.confusion import ConfusionMatrix, TruthSource
 from binwatch.counts import CLASSES
 from binwatch.records.tables import Model, PhotoTotal
@@ -38,6 +38,8 @@ class CardFacts(BaseModel):
     """Classes that it never answers, whatever a photo shows: it has learned from no photo of them."""
     temperature: float
     variants: list[VariantFacts]
+    measured: str
+    """The variant that `metrics` are of: the one in use, where it was measured."""
     metrics: dict[str, Metrics]
     """Name of the photo set → figures on labelled photos."""
     calibrated: int
@@ -95,10 +97,11 @@ def read_models(connection: Connection, card_of: CardOf, current: Current | None
     views = []
     for version in totals.models:
         summary = summarise(totals, version)
+        in_use = totals.in_use if totals.in_use and totals.in_use.version == version else None
         views.append(
             ModelView(
                 version=version,
-                in_use=totals.in_use is not None and totals.in_use.version == version,
+                in_use=in_use is not None,
                 promoted_at=current.promoted if current and current.version == version else None,
                 first_at=first.get(version),
                 last_at=last.get(version),
@@ -107,7 +110,7 @@ def read_models(connection: Connection, card_of: CardOf, current: Current | None
                 audits=summary.audits,
                 against_inventory=_confusion(totals.confusion(TruthSource.INVENTORY, version)),
                 against_audits=_confusion(totals.confusion(TruthSource.AUDIT, version)),
-                card=_facts(card_of(version)),
+                card=_facts(card_of(version), in_use.precision if in_use else None),
             )
         )
     views.sort(key=lambda view: (view.in_use, view.last_at.timestamp() if view.last_at else 0.0), reverse=True)
@@ -118,9 +121,11 @@ def _confusion(matrix: ConfusionMatrix) -> Confusion:
     return Confusion(labels=list(CLASSES), rows=matrix.rows, total=matrix.comparisons)
 
 
-def _facts(card: Card | None) -> CardFacts | None:
+def _facts(card: Card | None, in_use: str | None) -> CardFacts | None:
     if card is None:
         return None
+    variant = in_use or (next(iter(card.variants)) if len(card.variants) == 1 else Precision.FP32)
+    is_measured = variant in card.variants and bool(card.variants[Precision(variant)].metrics)
     return CardFacts(
         architecture=card.architecture,
         created=card.created,
@@ -130,7 +135,8 @@ def _facts(card: Card | None) -> CardFacts | None:
             VariantFacts(precision=precision.value, file=variant.file, bytes=variant.bytes, sha256=variant.sha256)
             for precision, variant in card.variants.items()
         ],
-        metrics=card.metrics,
+        measured=variant if is_measured else Precision.FP32,
+        metrics=card.measured(variant),
         calibrated=card.calibration.photos if card.calibration else 0,
         reference=card.reference.photos if card.reference else 0,
         notes=card.notes,

@@ -10,15 +10,16 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Engine, update
+from sqlalchemy import Engine, select, update
 
-from binwatch.bundle import Calibration, Reference
+from binwatch.bundle import Bundle, Calibration, Precision, Reference
 from binwatch.counts import Outcome, Suspicion
 from binwatch.errors import MetadataReason, Reason
 from binwatch.records.audits import UnknownBin
 from binwatch.records.store import Store
-from binwatch.records.tables import ComparisonHour, PhotoHour
+from binwatch.records.tables import ComparisonHour, Count, PhotoHour
 from binwatch.records.totals import hour_of
+from binwatch.settings import DEFAULT_MODEL
 from monitor.views.bins import HISTORY, read_bin
 from monitor.views.discrepancies import (
     Direction,
@@ -282,6 +283,22 @@ def test_the_overview_of_known_records(known: Recorder) -> None:
     assert (found.level.compared, found.level.calibrated) == (6, 0)
     assert found.latest[0].bin_id == "i"
     assert found.summary.agreement.total.exact == 3
+
+
+def test_figures_of_a_model_are_those_of_the_variant_in_use(ranked: Recorder) -> None:
+    card = Bundle(DEFAULT_MODEL).card
+    assert card.variants[Precision.INT8].metrics["test"]["accuracy"] != card.metrics["test"].accuracy.model_dump()
+    with ranked.engine.connect() as connection:
+        (used, *_) = read_models(connection, lambda _: card, None).models
+        assert used.in_use
+        assert used.card is not None
+        (precision,) = connection.execute(select(Count.precision).order_by(Count.id.desc()).limit(1)).scalars()
+    assert used.card.measured == precision == "int8"
+    found = used.card.metrics["test"]
+    assert found.accuracy.model_dump() == card.variants[Precision.INT8].metrics["test"]["accuracy"]
+    assert (found.photos, found.majority_accuracy) == (1192, card.metrics["test"].majority_accuracy)
+    assert found.confusion == []
+    assert card.measured("fp32") == card.metrics
 
 
 def test_models_with_their_confusions(ranked: Recorder) -> None:

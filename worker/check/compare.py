@@ -26,7 +26,16 @@ from worker.check.count import RunningCount, start
 from worker.check.document import Pictures, sheets
 from worker.check.findings import Findings, find
 from worker.check.folder import ScannedFolder
-from worker.check.records import left_over, missing, open_records, read_counts, record_counts, record_expected, url_of
+from worker.check.records import (
+    last_variant,
+    left_over,
+    missing,
+    open_records,
+    read_counts,
+    record_counts,
+    record_expected,
+    url_of,
+)
 from worker.check.wanted import Wanted
 
 
@@ -37,6 +46,8 @@ class CheckResult:
     findings: Findings
     counted: int
     """Photos that were counted now."""
+    variant: str
+    """The variant of the model that counted last."""
 
 
 def compare(
@@ -65,7 +76,7 @@ def compare(
         counts = read_counts(database, settings.bucket, card)
         findings = find(folder, counts, expected, values, settings.flag_level, settings.flag_direction)
         failed = sum(one.bin is not None for one in findings.failed)
-        done = CheckResult(findings, len(new) - failed)
+        done = CheckResult(findings, len(new) - failed, last_variant(database))
         lines = _summary(done, wanted, folder, settings, card)
         with ThreadPoolExecutor(settings.fetch_threads) as pool:
             document = Document(
@@ -92,7 +103,7 @@ def _progress(photos: int) -> Iterator[Callable[[int], object]]:
 
 
 def _summary(done: CheckResult, wanted: Wanted, folder: ScannedFolder, settings: Settings, card: Card) -> list[str]:
-    found = done.findings
+    found, measured = done.findings, card.measured(done.variant)
     compared, wrong, photos = len(found.compared), found.wrong, len(folder.photos)
     failed = sum(one.bin is not None for one in found.failed)
     several = sum(number > 1 for number in found.photos_of.values())
@@ -117,8 +128,8 @@ def _summary(done: CheckResult, wanted: Wanted, folder: ScannedFolder, settings:
     if several:
         lines.append(f"{many(several, 'bin')} with several photos: each is compared by itself")
     errors = ""
-    if wrong and "test" in card.metrics:
-        right = card.metrics["test"].accuracy.value
+    if wrong and "test" in measured:
+        right = measured["test"].accuracy.value
         errors = f"; the model counts {right:.0%} of its test photos right, so many of these are its own errors"
     lines.append(f"{many(compared, 'photo')} compared: {compared - wrong:,} as expected, {wrong:,} not{errors}")
     if card.calibration is None:

@@ -117,6 +117,12 @@ def record_expected(
         store.add_expectations(news[start : start + CHUNK])
 
 
+def last_variant(database: Database) -> str:
+    """The variant that counted the most recent photo: fp32, fp16 or int8."""
+    with database.connect() as connection:
+        return connection.execute(select(Count.precision).order_by(Count.id.desc()).limit(1)).scalar_one()
+
+
 def left_over(
     database: Database, bucket: str, photos: Iterable[PhotoFile], expected: Iterable[InventoryQuantity]
 ) -> int:
