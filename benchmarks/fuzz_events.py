@@ -32,7 +32,7 @@ from pydantic import SecretStr
 from sqlalchemy import func, select
 
 from binwatch.errors import EventError
-from binwatch.events import MAX_KEY_BYTES, Created, Dialect, parse
+from binwatch.events import MAX_KEY_BYTES, Dialect, ObjectCreated, parse
 from binwatch.keys import ObjectKind, has_dot_segments, kind_of, skipped
 from binwatch.logs import MAX_MESSAGE, JsonFormatter, TextFormatter
 from binwatch.records.engine import connect
@@ -84,7 +84,7 @@ class Report:
     outcomes: Counter[str] = field(default_factory=Counter)
     findings: list[str] = field(default_factory=list)
     slowest_s: float = 0.0
-    announced: dict[str, Created] = field(default_factory=dict)
+    announced: dict[str, ObjectCreated] = field(default_factory=dict)
 
 
 def message(chance: random.Random) -> Any:
@@ -228,7 +228,7 @@ def judge(body: str | bytes, report: Report) -> None:
     report.outcomes[_outcome(body, routed)] += 1
 
 
-def _check_announced(item: Created, kind: ObjectKind) -> None:
+def _check_announced(item: ObjectCreated, kind: ObjectKind) -> None:
     key = item.key
     if not key or "\0" in key or len(key.encode()) > MAX_KEY_BYTES or has_dot_segments(key):
         raise Finding(f"{key[:50]!r} is no key that can be asked for and stored")
@@ -309,7 +309,7 @@ def _worker(folder: Path) -> Iterator[tuple[Counting, Settings, Any]]:
         server.stop()
 
 
-def count_announced(announced: Iterable[Created]) -> list[str]:
+def count_announced(announced: Iterable[ObjectCreated]) -> list[str]:
     """Have a worker count and read what was announced, every other of which is there; returns what is wrong."""
     items = sorted(announced, key=lambda item: item.key)
     with tempfile.TemporaryDirectory() as folder, _worker(Path(folder)) as (counting, settings, client):

@@ -29,7 +29,7 @@ from sqlalchemy import select
 
 from benchmarks.memory import held
 from benchmarks.services import ROOT, photos_of
-from binwatch.events import Created
+from binwatch.events import ObjectCreated
 from binwatch.keys import ObjectKind, kind_of
 from binwatch.objects import Objects
 from binwatch.records.engine import connect
@@ -167,7 +167,7 @@ def count_locally(settings: Settings) -> None:
     listed = [photo for photo in Objects(settings).list(settings.bucket) if kind_of(photo.key) is ObjectKind.PHOTO]
     started = time.perf_counter()
     for start in range(0, len(listed), GROUP):
-        group = [Created(settings.bucket, photo.key, photo.modified) for photo in listed[start : start + GROUP]]
+        group = [ObjectCreated(settings.bucket, photo.key, photo.modified) for photo in listed[start : start + GROUP]]
         if outages := counting.count(group):
             sys.exit(f"{outages[0].error}")
     print(f"local      {time.perf_counter() - started:.0f} s in one process, one group after the other")

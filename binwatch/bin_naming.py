@@ -64,11 +64,11 @@ def read_list(file: Path) -> dict[str, str]:
 
     XLSX, XLS, ODS, CSV with any usual delimiter and encoding, or Parquet, as inventory files.
     """
-    from binwatch.inventory.columns import Named
+    from binwatch.inventory.columns import ColumnNames
     from binwatch.inventory.tables import open_table, text_of
 
     try:
-        rows = list(open_table(file, Named(bin="bin", quantity="photo", options=False)).rows())
+        rows = list(open_table(file, ColumnNames(bin="bin", quantity="photo", options=False)).rows())
     except BinwatchError as error:
         raise SettingsError(f"{error}; the list takes a row for each photo: photo,bin") from error
     found: dict[str, str] = {}

@@ -48,7 +48,7 @@ class Dialect(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Created:
+class ObjectCreated:
     """An object was created, overwritten or restored from an archive, at `time`. What is fetched later may be newer."""
 
     bucket: str
@@ -63,7 +63,7 @@ class Message:
     """What one message holds. Records that are malformed are named in `malformed`; the others still count."""
 
     dialect: Dialect
-    created: list[Created] = field(default_factory=list)
+    created: list[ObjectCreated] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
     """Names of events about something else than a new object, such as a deletion."""
     malformed: list[str] = field(default_factory=list)
@@ -148,7 +148,7 @@ def _gather(dialect: Dialect, records: list[Any]) -> Message:
     return message
 
 
-def _record(record: object) -> tuple[str, Created | None]:
+def _record(record: object) -> tuple[str, ObjectCreated | None]:
     sent = _name(record, "eventName")
     name = sent.removeprefix(_VERSITYGW)
     source = _text(record, "eventSource")
@@ -166,7 +166,7 @@ def _record(record: object) -> tuple[str, Created | None]:
     return name, _created(bucket, key, _time(record, "eventTime"), stored.get("eTag"))
 
 
-def _eventbridge(record: object) -> tuple[str, Created | None]:
+def _eventbridge(record: object) -> tuple[str, ObjectCreated | None]:
     name = _name(record, "detail-type")
     if not name.startswith("Object "):
         # CloudTrail's "AWS API Call via CloudTrail" has this source, too, and may well be about a new photo.
@@ -178,12 +178,12 @@ def _eventbridge(record: object) -> tuple[str, Created | None]:
     return name, _created(bucket, _text(stored, "key"), _time(record, "time"), stored.get("etag"))
 
 
-def _created(bucket: str, key: str, time: datetime | None, etag: object) -> Created:
+def _created(bucket: str, key: str, time: datetime | None, etag: object) -> ObjectCreated:
     for name in (bucket, key):
         _check_storable(name)
     if has_dot_segments(key):
         raise _Malformed(f"key {key[:40]!r} has '.' or '..' for a folder, so no request is sure to reach it")
-    return Created(bucket, key, time, bare_etag(etag) if _is_etag(etag) else "")
+    return ObjectCreated(bucket, key, time, bare_etag(etag) if _is_etag(etag) else "")
 
 
 def _is_etag(value: object) -> TypeGuard[str]:

@@ -17,7 +17,7 @@ from PIL import Image
 from binwatch.errors import PhotoError, Reason
 from binwatch.photo_files import Read, reader_of
 from binwatch.photo_files.budget import budget_of
-from binwatch.photo_files.parts import Parts
+from binwatch.photo_files.parsed_image import ParsedImage
 
 SIZE = 224
 """Side of the square that the model sees, in pixels."""
@@ -107,7 +107,7 @@ def load(
     return Photo(np.asarray(squashed), parts.width, parts.height, parts.format, parts.orientation >= _TURNED)
 
 
-def _read(read: Read, data: bytes) -> Parts:
+def _read(read: Read, data: bytes) -> ParsedImage:
     try:
         return read(data)
     except PhotoError:
@@ -116,7 +116,7 @@ def _read(read: Read, data: bytes) -> Parts:
         raise PhotoError(Reason.CORRUPT, f"the image header is damaged ({error}); take the photo again") from error
 
 
-def _check_size(parts: Parts, limits: ImageLimits) -> None:
+def _check_size(parts: ParsedImage, limits: ImageLimits) -> None:
     width, height = parts.width, parts.height
     if width * height > limits.max_pixels:
         raise PhotoError(
@@ -126,7 +126,7 @@ def _check_size(parts: Parts, limits: ImageLimits) -> None:
         raise PhotoError(Reason.TOO_MANY_PIXELS, f"{width}×{height}: a side over the limit of {MAX_SIDE:,} pixels")
 
 
-def _takes_too_much(parts: Parts, memory: int, limits: ImageLimits) -> PhotoError:
+def _takes_too_much(parts: ParsedImage, memory: int, limits: ImageLimits) -> PhotoError:
     return PhotoError(
         Reason.TOO_MANY_PIXELS,
         f"{parts.width}×{parts.height} pixels of this {parts.format} take about {memory >> 20:,} MiB to decode, over"

@@ -16,10 +16,10 @@ from binwatch import command_line, logs
 from binwatch.console import printable_stdout, remark
 from binwatch.counts import MORE
 from binwatch.documents import Document
-from binwatch.documents.formats import check_format, write
 from binwatch.documents.printing import print_csv, print_table
+from binwatch.documents.writers import check_format, write
 from binwatch.errors import BinwatchError
-from binwatch.inventory.columns import Named
+from binwatch.inventory.columns import ColumnNames
 from binwatch.inventory.importing import import_file
 from binwatch.listening import is_loopback, listen
 from binwatch.metadata import MAX_QUANTITY
@@ -281,7 +281,7 @@ def expect(
 
     Exits with 1 if no row was accepted, or if photos have been counted and no row names a bin that has one.
     """
-    settings, named = load_settings(), Named(bin_column, quantity_column, article_column)
+    settings, named = load_settings(), ColumnNames(bin_column, quantity_column, article_column)
     with writable(settings) as database:
         report = import_file(file, database, bucket or settings.bucket, as_of, refused, named)
     (typer.echo if report.refused else remark)(formatting.imported(report))  # no row is refused in silence

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, RowMapping, select
 from binwatch.console import printable_stdout
 from binwatch.errors import BinwatchError
 from binwatch.records.tables import Audit, Bin, Count
-from binwatch.spreadsheets import CsvWriter
+from binwatch.safe_csv import SafeCsvWriter
 from monitor.records import Records
 
 COLUMNS = ("bin", "quantity", "auditor", "audited_at", "key", "etag")
@@ -49,12 +49,12 @@ def export_audits(records: Records, bucket: str, file: Path | None) -> Exported:
     """
     done = Exported(file)
     if file is None:
-        _write(CsvWriter(printable_stdout(), line_end="\n"), records, bucket, done)
+        _write(SafeCsvWriter(printable_stdout(), line_end="\n"), records, bucket, done)
         return done
     partial = file.with_name(file.name + ".partial")
     try:
         with partial.open("w", encoding="utf-8", newline="") as opened:
-            _write(CsvWriter(opened), records, bucket, done)
+            _write(SafeCsvWriter(opened), records, bucket, done)
         partial.replace(file)
     except OSError as error:
         raise BinwatchError(f"{file}: cannot be written ({error.strerror}); name another file") from error
@@ -63,7 +63,7 @@ def export_audits(records: Records, bucket: str, file: Path | None) -> Exported:
     return done
 
 
-def _write(writer: CsvWriter, records: Records, bucket: str, done: Exported) -> None:
+def _write(writer: SafeCsvWriter, records: Records, bucket: str, done: Exported) -> None:
     writer.writerow(COLUMNS)
     for row in _labels(records, bucket, done):
         writer.writerow(row)

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from binwatch.documents import Cell, Document, Sheet
-from binwatch.documents.formats import write
+from binwatch.documents.writers import write
 from binwatch.text import many, visible
 from monitor.records import Records
 from monitor.views import discrepancies_csv

@@ -13,7 +13,7 @@ from sqlalchemy import Engine as Database
 from binwatch.bin_naming import BinNaming
 from binwatch.console import progress_console
 from binwatch.errors import BinwatchError
-from binwatch.events import Created
+from binwatch.events import ObjectCreated
 from binwatch.objects import Objects
 from binwatch.records.queries import recorded_keys
 from binwatch.settings import Settings
@@ -98,14 +98,14 @@ class _Unrecorded:
         self._naming = naming
         self._bucket = bucket
         self._patience_s = patience_s
-        self._keys: dict[str, Created] = {}
+        self._keys: dict[str, ObjectCreated] = {}
         self._last_change = time.monotonic()
 
     @property
     def left(self) -> int:
         return len(self._keys)
 
-    def add(self, *objects: list[Created]) -> None:
+    def add(self, *objects: list[ObjectCreated]) -> None:
         self._keys |= {item.key: item for group in objects for item in group}
         self._last_change = time.monotonic()
 

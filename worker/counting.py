@@ -17,19 +17,19 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from binwatch.bundle import Card
 from binwatch.errors import BinwatchError, MetadataError, MetadataReason, ObjectsError, OutageError, PhotoError, Reason
-from binwatch.events import Created
+from binwatch.events import ObjectCreated
 from binwatch.image import Photo
 from binwatch.metadata import contents, expected_quantity
 from binwatch.objects import Fetched, ObjectRefused, Objects
 from binwatch.photo_stats import PhotoStats, photo_stats
+from binwatch.records.crash_counts import Trials
 from binwatch.records.engine import connect
 from binwatch.records.problems import explained, lacks_right
 from binwatch.records.schema import check_schema
 from binwatch.records.store import NewCount, NewExpectation, RecordsBroken, Store
-from binwatch.records.trials import Trials
 from binwatch.settings import Settings
 from worker.engine import Engine
-from worker.metrics import Measured, PhotoStage, WorkerMetrics
+from worker.metrics import InstrumentedEngine, PhotoStage, WorkerMetrics
 from worker.model_manager import ModelKeeper
 from worker.new_counts import new_count
 from worker.pipeline import Prediction, load_ahead, predict
@@ -55,7 +55,7 @@ wait for a quarter of an hour or for two hours, and with it the tasks in hand.""
 class Outage:
     """An object that could not be fetched for now; it must be tried again."""
 
-    item: Created
+    item: ObjectCreated
     error: ObjectsError
 
 
@@ -63,7 +63,7 @@ class Outage:
 class LoadedPhoto:
     """A photo as fetched and decoded, or what kept it from being either."""
 
-    item: Created
+    item: ObjectCreated
     photo: Photo | None = None
     stats: PhotoStats | None = None
     etag: str = ""
@@ -92,13 +92,13 @@ class Counting:
         self.trials = Trials(self.database)
         self._pool = ThreadPoolExecutor(settings.fetch_threads, thread_name_prefix="fetch")
 
-    def count(self, photos: Sequence[Created]) -> list[Outage]:
+    def count(self, photos: Sequence[ObjectCreated]) -> list[Outage]:
         """Fetch, decode, infer and record. Returns what an outage of S3 kept back; all other photos are recorded."""
         engine = self.models.engine  # one for the whole group, even if another is promoted meanwhile
         loaded = load_ahead(self._pool, photos, partial(self._load, engine.card), ahead=len(photos))
         outages: list[Outage] = []
         counts: list[NewCount] = []
-        for item, answer in predict(Measured(engine, self.metrics), loaded, self._settings.batch_size):
+        for item, answer in predict(InstrumentedEngine(engine, self.metrics), loaded, self._settings.batch_size):
             if isinstance(item.error, ObjectsError):
                 outages.append(Outage(item.item, item.error))
             else:
@@ -109,7 +109,7 @@ class Counting:
         self._measure(counts)
         return outages
 
-    def read_metadata(self, files: Sequence[Created]) -> list[Outage]:
+    def read_metadata(self, files: Sequence[ObjectCreated]) -> list[Outage]:
         """Fetch, parse and record expected quantities. Returns the files that an outage of S3 kept back."""
         outages: list[Outage] = []
         expectations: list[NewExpectation] = []
@@ -150,7 +150,7 @@ class Counting:
             self.metrics.metadata(MetadataReason.FETCH_FAILED)
         return []
 
-    def crashed_photos(self, photos: Sequence[Created], why: str) -> list[Outage]:
+    def crashed_photos(self, photos: Sequence[ObjectCreated], why: str) -> list[Outage]:
         """Record photos that ended workers or made tasks raise. Returns those that an outage of S3 kept back."""
         engine = self.models.engine
         found = [self._stored(item, why) for item in photos]
@@ -160,7 +160,7 @@ class Counting:
         self._measure(counts)
         return [one for one in found if isinstance(one, Outage)]
 
-    def crashed_metadata(self, files: Sequence[Created], why: str) -> list[Outage]:
+    def crashed_metadata(self, files: Sequence[ObjectCreated], why: str) -> list[Outage]:
         """The same of metadata files."""
         found = [self._stored(item, why) for item in files]
         failed = [self._crashed_file(one) for one in found if isinstance(one, LoadedPhoto)]
@@ -169,7 +169,7 @@ class Counting:
             self.metrics.metadata(one.reason)
         return [one for one in found if isinstance(one, Outage)]
 
-    def known_to_crash(self, objects: Sequence[Created], recorded: Recorded) -> set[str]:
+    def known_to_crash(self, objects: Sequence[ObjectCreated], recorded: Recorded) -> set[str]:
         """Keys of those that are `recorded` as crashed, and have not been replaced since."""
         keys: set[str] = set()
         with self.database.connect() as connection:
@@ -180,13 +180,13 @@ class Counting:
                         keys.add(key)
         return keys
 
-    def _is_still(self, item: Created, etag: str) -> bool:
+    def _is_still(self, item: ObjectCreated, etag: str) -> bool:
         try:
             return etag in (item.etag, self.objects.head(item.bucket, item.key).etag)
         except BinwatchError:
             return False
 
-    def _stored(self, item: Created, why: str) -> LoadedPhoto | Outage:
+    def _stored(self, item: ObjectCreated, why: str) -> LoadedPhoto | Outage:
         """Which upload crashed, without its bytes."""
         error = PhotoError(Reason.CRASHED, f"{why}; keep a copy, report it, and upload the photo anew")
         try:
@@ -254,7 +254,7 @@ class Counting:
         except SQLAlchemyError as error:
             raise OutageError(f"the database cannot be used: {explained(error, self.database)}") from error
 
-    def _load(self, card: Card, item: Created) -> LoadedPhoto:
+    def _load(self, card: Card, item: ObjectCreated) -> LoadedPhoto:
         try:
             with self.metrics.timed(PhotoStage.FETCH):
                 fetched = self.objects.fetch(item.bucket, item.key, max_bytes=self._settings.max_photo_bytes)
@@ -287,7 +287,7 @@ class Counting:
                 about = {"bin": self.naming(count.key), "key": count.key}
                 logger.warning("photo failed: %s", count.detail, extra=about)
 
-    def _unread(self, item: Created) -> NewExpectation:
+    def _unread(self, item: ObjectCreated) -> NewExpectation:
         """What is known of a metadata file before it is fetched."""
         bin_id = self.naming(item.key)
         return NewExpectation(
@@ -299,7 +299,7 @@ class Counting:
         read = self._unread(file.item)
         return replace(read, etag=file.etag, modified_at=modified, reason=MetadataReason.CRASHED, detail=why)
 
-    def _read(self, item: Created) -> NewExpectation | Outage:
+    def _read(self, item: ObjectCreated) -> NewExpectation | Outage:
         read = self._unread(item)
         try:
             fetched = self.objects.fetch(item.bucket, item.key, max_bytes=self._settings.max_metadata_bytes)
@@ -352,12 +352,12 @@ def _gives_up(outage: Outage) -> PhotoError:
     return PhotoError(Reason.FETCH_FAILED, f"{outage.error}; the bucket answers, and so it is this object that fails")
 
 
-def _etag(item: Created, fetched: Fetched) -> str:
+def _etag(item: ObjectCreated, fetched: Fetched) -> str:
     """As the listing has it, where a proxy has added to it: one that compresses makes "abc" into "abc-gzip"."""
     return item.etag if item.etag and fetched.etag.startswith(item.etag) else fetched.etag
 
 
-def _announced(item: Created) -> datetime:
+def _announced(item: ObjectCreated) -> datetime:
     """When the event says that the object was stored: the best there is for an object that cannot be fetched.
 
     The same for the same event, or one that is delivered twice would leave two records.

@@ -146,7 +146,7 @@ class WorkerMetrics:
         self._model.info({"version": version, "precision": precision, "provider": provider, "self_check": self_check})
 
 
-class Measured:
+class InstrumentedEngine:
     """An engine whose calls are measured."""
 
     def __init__(self, engine: Infers, metrics: WorkerMetrics) -> None:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from binwatch.bundle import Card
 from binwatch.errors import BinwatchError, PhotoError, Reason
+from binwatch.file_type import LENGTH, is_photo
 from binwatch.image import ImageLimits, Photo
 from binwatch.keys import ENDINGS, ObjectKind, kind_of
 from binwatch.keys import skipped as why_skipped
 from binwatch.settings import Settings
-from binwatch.signature import LENGTH, is_photo
 from worker.skipped import SkippedTally
 
 if TYPE_CHECKING:

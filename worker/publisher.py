@@ -9,7 +9,7 @@ from typing import Any
 
 from celery import Celery
 
-from binwatch.events import Created
+from binwatch.events import ObjectCreated
 from worker.brokers.base import TaskQueue
 
 COUNT_PHOTOS = "binwatch.count_photos"
@@ -29,19 +29,19 @@ class Publisher:
         self._queue: TaskQueue = app.queues.tasks
         self._size = size
 
-    def count(self, photos: Sequence[Created]) -> None:
+    def count(self, photos: Sequence[ObjectCreated]) -> None:
         """Have photos counted."""
         self._send_groups(COUNT_PHOTOS, photos)
 
-    def read_metadata(self, files: Sequence[Created]) -> None:
+    def read_metadata(self, files: Sequence[ObjectCreated]) -> None:
         """Have expected quantities read."""
         self._send_groups(READ_METADATA, files)
 
-    def resend(self, task: str, objects: Sequence[Created], *, redelivered: bool) -> None:
+    def resend(self, task: str, objects: Sequence[ObjectCreated], *, redelivered: bool) -> None:
         """Send a part of a task's objects; `redelivered`: the task's message was redelivered."""
         self._send(task, objects, {SENT_AT: time.time()}, kwargs={"redelivered": redelivered})
 
-    def dead_letter(self, task: str, objects: Sequence[Created], reason: str) -> None:
+    def dead_letter(self, task: str, objects: Sequence[ObjectCreated], reason: str) -> None:
         """Send a task to the dead-letter queue, with the reason."""
         self._send(task, objects, {REASON: reason[:_REASON_LENGTH]}, queue=self._queue.dead_letter_target)
 
@@ -56,14 +56,14 @@ class Publisher:
         self.backlog()
         self._queue.check_accepts(self._app)
 
-    def _send_groups(self, task: str, objects: Sequence[Created]) -> None:
+    def _send_groups(self, task: str, objects: Sequence[ObjectCreated]) -> None:
         for start in range(0, len(objects), self._size):
             self._send(task, objects[start : start + self._size], {SENT_AT: time.time()})
 
-    def _send(self, task: str, objects: Sequence[Created], headers: dict[str, Any], **options: Any) -> None:
+    def _send(self, task: str, objects: Sequence[ObjectCreated], headers: dict[str, Any], **options: Any) -> None:
         self._app.send_task(task, args=[[as_json(item) for item in objects]], headers=headers, **options)
 
 
-def as_json(item: Created) -> dict[str, Any]:
+def as_json(item: ObjectCreated) -> dict[str, Any]:
     """An object as a task carries it."""
     return asdict(item) | {"time": item.time.isoformat() if item.time else None}

@@ -9,11 +9,11 @@ from itertools import islice
 
 from sqlalchemy import Engine as Database
 
-from binwatch.events import Created
+from binwatch.events import ObjectCreated
 from binwatch.keys import ObjectKind, Skipped, kind_of, skipped
 from binwatch.objects import Listed, Objects
+from binwatch.records.crash_counts import Trials
 from binwatch.records.queries import unread_metadata, unrecorded_photos
-from binwatch.records.trials import Trials
 from binwatch.settings import Settings
 from binwatch.text import many
 from worker.publisher import Publisher
@@ -48,8 +48,8 @@ class Unrecorded:
     """What one page of a listing has without a record. `listed` counts all photos and metadata files of the page."""
 
     listed: int
-    photos: list[Created]
-    metadata: list[Created]
+    photos: list[ObjectCreated]
+    metadata: list[ObjectCreated]
     skipped: list[tuple[Skipped, str]]
     """Why other objects are not looked at, and their keys."""
 
@@ -138,6 +138,6 @@ def send_unrecorded(
     return sent
 
 
-def as_created(bucket: str, listed: Iterable[Listed]) -> list[Created]:
+def as_created(bucket: str, listed: Iterable[Listed]) -> list[ObjectCreated]:
     """Objects of a listing as tasks carry them."""
-    return [Created(bucket, one.key, one.modified, one.etag) for one in listed]
+    return [ObjectCreated(bucket, one.key, one.modified, one.etag) for one in listed]

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from binwatch.counts import CLASSES
-from binwatch.spreadsheets import CsvWriter
+from binwatch.safe_csv import SafeCsvWriter
 from binwatch.text import visible
 
 
@@ -108,7 +108,7 @@ class _JsonWriter(_ResultWriter):
 class _CsvWriter(_ResultWriter):
     def __init__(self, out: TextIO) -> None:
         super().__init__(out)
-        self._rows = CsvWriter(out)
+        self._rows = SafeCsvWriter(out)
         self._rows.writerow(["photo", "count", "confidence", *(f"p({name})" for name in CLASSES), "reason", "detail"])
 
     def add(self, line: ResultLine) -> None:

@@ -17,7 +17,7 @@ from celery import Task
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
 
-from binwatch.events import Created
+from binwatch.events import ObjectCreated
 from binwatch.records.queries import crashed_metadata, crashed_photos
 from binwatch.records.ranking import rank
 from binwatch.records.store import RecordsBroken
@@ -45,7 +45,7 @@ _MAX_DOUBLINGS = 20  # an outage of days must not end in a number too large for 
 
 _Objects = list[dict[str, Any]]
 """Objects as a task carries them."""
-_Work = Callable[[list[Created]], list[Outage]]
+_Work = Callable[[list[ObjectCreated]], list[Outage]]
 """Processes objects; returns those that an outage affected, which are to be retried."""
 
 RECONCILE = "binwatch.reconcile"
@@ -79,15 +79,15 @@ class _ObjectsTask(Task):  # type: ignore[misc]  # Celery has no types
         self._retry_wait_s = retry_wait_s
 
     @abstractmethod
-    def process(self, objects: list[Created]) -> list[Outage]:
+    def process(self, objects: list[ObjectCreated]) -> list[Outage]:
         """Process objects; return those that an outage affected."""
 
     @abstractmethod
-    def record_crashed(self, objects: list[Created], why: str) -> list[Outage]:
+    def record_crashed(self, objects: list[ObjectCreated], why: str) -> list[Outage]:
         """Record that objects crash workers or tasks; return those that an outage affected."""
 
     @abstractmethod
-    def recorded_as_crashed(self, objects: list[Created]) -> set[str]:
+    def recorded_as_crashed(self, objects: list[ObjectCreated]) -> set[str]:
         """Keys of the objects that are recorded as crashed, and unchanged since."""
 
     @abstractmethod
@@ -110,7 +110,7 @@ class _ObjectsTask(Task):  # type: ignore[misc]  # Celery has no types
         with self._counting.idle.task():
             self._run_delivery([_parse(item) for item in objects], redelivered)
 
-    def _run_delivery(self, objects: list[Created], of_redelivered: bool) -> None:
+    def _run_delivery(self, objects: list[ObjectCreated], of_redelivered: bool) -> None:
         redelivered = self.app.queues.tasks.is_redelivered(self.request)
         if redelivered and len(objects) > 1:
             self._halve(objects, redelivered=True)
@@ -122,7 +122,7 @@ class _ObjectsTask(Task):  # type: ignore[misc]  # Celery has no types
         else:
             self._run(objects, self.process)
 
-    def _run(self, objects: list[Created], work: _Work) -> None:
+    def _run(self, objects: list[ObjectCreated], work: _Work) -> None:
         try:
             outages = work(objects)
         except Exception as error:
@@ -136,12 +136,12 @@ class _ObjectsTask(Task):  # type: ignore[misc]  # Celery has no types
         if outages:
             raise self._retry_later([outage.item for outage in outages], outages[0].error)
 
-    def _process_part(self, objects: list[Created]) -> list[Outage]:
+    def _process_part(self, objects: list[ObjectCreated]) -> list[Outage]:
         """Process a part of a redelivered group, without the objects that were recorded as crashed since."""
         crashed = self.recorded_as_crashed(objects)
         return self.process([item for item in objects if item.key not in crashed])
 
-    def _process_isolated(self, objects: list[Created]) -> list[Outage]:
+    def _process_isolated(self, objects: list[ObjectCreated]) -> list[Outage]:
         """Process one object, unless too many workers have begun it and never came to the end.
 
         Other messages may announce the same object, which must not crash as many workers once more. One that a person
@@ -163,13 +163,13 @@ class _ObjectsTask(Task):  # type: ignore[misc]  # Celery has no types
             self._end_trial(item)
         return outages
 
-    def _end_trial(self, item: Created) -> None:
+    def _end_trial(self, item: ObjectCreated) -> None:
         try:
             self._counting.trials.end(item.bucket, item.key)
         except Exception as error:  # the entry that remains is one of many until it is dead-lettered
             logger.warning("cannot note that %s crashed no worker: %s", item.key, error)
 
-    def _after_error(self, objects: list[Created], reason: str) -> None:
+    def _after_error(self, objects: list[ObjectCreated], reason: str) -> None:
         if len(objects) > 1:
             self._halve(objects, redelivered=False)
             return
@@ -185,7 +185,7 @@ class _ObjectsTask(Task):  # type: ignore[misc]  # Celery has no types
         with self._replacing():
             self._publisher.dead_letter(self.name, objects, reason)
 
-    def _halve(self, objects: list[Created], *, redelivered: bool) -> None:
+    def _halve(self, objects: list[ObjectCreated], *, redelivered: bool) -> None:
         half = len(objects) // 2
         with self._replacing():
             for part in (objects[:half], objects[half:]):
@@ -201,7 +201,7 @@ class _ObjectsTask(Task):  # type: ignore[misc]  # Celery has no types
             logger.warning("%s: the broker accepts no message (%s); this one is redelivered", self.name, error)
             raise self.app.queues.tasks.rejection(error) from error
 
-    def _retry_later(self, objects: list[Created], error: Exception) -> Exception:
+    def _retry_later(self, objects: list[ObjectCreated], error: Exception) -> Exception:
         self._counting.metrics.retried.inc()
         backoff = min(MAX_BACKOFF_S, self._retry_wait_s * 2 ** min(self.request.retries, _MAX_DOUBLINGS))
         # Jitter over half the backoff: tasks that failed together must not all be retried together.
@@ -228,13 +228,13 @@ class CountPhotos(_ObjectsTask):
 
     name = COUNT_PHOTOS
 
-    def process(self, objects: list[Created]) -> list[Outage]:
+    def process(self, objects: list[ObjectCreated]) -> list[Outage]:
         return self._counting.count(objects)
 
-    def record_crashed(self, objects: list[Created], why: str) -> list[Outage]:
+    def record_crashed(self, objects: list[ObjectCreated], why: str) -> list[Outage]:
         return self._counting.crashed_photos(objects, why)
 
-    def recorded_as_crashed(self, objects: list[Created]) -> set[str]:
+    def recorded_as_crashed(self, objects: list[ObjectCreated]) -> set[str]:
         return self._counting.known_to_crash(objects, crashed_photos)
 
     def record_not_fetched(self, outages: list[Outage]) -> list[Outage]:
@@ -246,13 +246,13 @@ class ReadMetadata(_ObjectsTask):
 
     name = READ_METADATA
 
-    def process(self, objects: list[Created]) -> list[Outage]:
+    def process(self, objects: list[ObjectCreated]) -> list[Outage]:
         return self._counting.read_metadata(objects)
 
-    def record_crashed(self, objects: list[Created], why: str) -> list[Outage]:
+    def record_crashed(self, objects: list[ObjectCreated], why: str) -> list[Outage]:
         return self._counting.crashed_metadata(objects, why)
 
-    def recorded_as_crashed(self, objects: list[Created]) -> set[str]:
+    def recorded_as_crashed(self, objects: list[ObjectCreated]) -> set[str]:
         return self._counting.known_to_crash(objects, partial(crashed_metadata, naming=self._counting.naming))
 
     def record_not_fetched(self, outages: list[Outage]) -> list[Outage]:
@@ -302,7 +302,7 @@ class Reconcile(Task):  # type: ignore[misc]  # Celery has no types
         logger.info("reconcile: %s%s", sent, hint)
 
 
-def _parse(item: dict[str, Any]) -> Created:
+def _parse(item: dict[str, Any]) -> ObjectCreated:
     time = item["time"]
     moment = datetime.fromisoformat(time) if time else None
-    return Created(item["bucket"], item["key"], moment, item.get("etag", ""))  # releases before sent no ETag
+    return ObjectCreated(item["bucket"], item["key"], moment, item.get("etag", ""))  # releases before sent no ETag

@@ -10,13 +10,13 @@ from rich.table import Table
 from rich.text import Text
 
 from binwatch.documents import Sheet, rows_as_text
-from binwatch.spreadsheets import CsvWriter
+from binwatch.safe_csv import SafeCsvWriter
 from binwatch.text import visible
 
 
 def print_csv(sheet: Sheet, out: TextIO) -> None:
     """All columns, without the byte order mark that spreadsheets want and other programs stumble over."""
-    writer = CsvWriter(out, line_end="\n")
+    writer = SafeCsvWriter(out, line_end="\n")
     writer.writerow(sheet.columns)
     writer.writerows(rows_as_text(sheet))
 

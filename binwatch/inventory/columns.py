@@ -37,7 +37,7 @@ _QUANTITY_WORDS = frozenset({"qty", "quantity", "menge", "bestand", "anzahl", "q
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
+class ColumnNames:
     """Names of columns as a person gave them; None leaves it to the names in the table."""
 
     bin: str | None = None
@@ -65,7 +65,7 @@ class _Ambiguous(Exception):
     pass
 
 
-def find_columns(header: Sequence[str], named: Named) -> InventoryColumns | None:
+def find_columns(header: Sequence[str], named: ColumnNames) -> InventoryColumns | None:
     """The columns, if `header` is a row that names them; None if it is not."""
     try:
         at = _one(header, named.bin, _BIN, _BIN_WORDS), _one(header, named.quantity, _QUANTITY, _QUANTITY_WORDS)
@@ -81,7 +81,7 @@ def find_columns(header: Sequence[str], named: Named) -> InventoryColumns | None
     return InventoryColumns(at[0], at[1], taken["article"], found, said)
 
 
-def explain(file: Path, header: Sequence[str], named: Named) -> BinwatchError:
+def explain(file: Path, header: Sequence[str], named: ColumnNames) -> BinwatchError:
     """Why the columns were not found in a file whose fullest first row is `header`."""
     cells = [cell for cell in header if cell.strip()]
     found = ", ".join(map(_quoted, cells[:_SHOWN])) + (", …" if len(cells) > _SHOWN else "")

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TextIO
 
 from binwatch.errors import BinwatchError
-from binwatch.inventory.columns import InventoryColumns, Named, explain
+from binwatch.inventory.columns import ColumnNames, InventoryColumns, explain
 from binwatch.inventory.tables import Cells, Row, Table, find_header, first_bytes, rows_below, unreadable
-from binwatch.spreadsheets import original
+from binwatch.safe_csv import original
 
 MAX_ROW = 2**20
 """Characters of a row."""
@@ -27,7 +27,7 @@ _NAMES = {
 }
 
 
-def open_delimited(file: Path, named: Named) -> Table:
+def open_delimited(file: Path, named: ColumnNames) -> Table:
     """Find out encoding, delimiter and columns. Raises BinwatchError."""
     encoding = _encoding(file)
     # A quoted cell is no error before it is known what stands between cells; the wrong mark leaves fewer of them.

@@ -13,7 +13,7 @@ from sqlalchemy import Engine, select
 
 from binwatch.errors import BinwatchError
 from binwatch.inventory.bins import BinIndex
-from binwatch.inventory.columns import Named
+from binwatch.inventory.columns import ColumnNames
 from binwatch.inventory.reading import InventoryQuantity, InventoryReport, Refusals, read_expected
 from binwatch.inventory.tables import open_table, unreadable
 from binwatch.records.store import NewExpectation, Store
@@ -30,7 +30,7 @@ def import_file(
     bucket: str,
     as_of: datetime | None = None,
     refused: Path | None = None,
-    named: Named = Named(),  # noqa: B008 (frozen)
+    named: ColumnNames = ColumnNames(),  # noqa: B008 (frozen)
 ) -> InventoryReport:
     """Record the expected quantities in `file`, valid since `as_of` (UTC), or since the file was last changed.
 

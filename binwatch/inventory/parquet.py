@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from binwatch.errors import BinwatchError
-from binwatch.inventory.columns import Named, explain, find_columns
+from binwatch.inventory.columns import ColumnNames, explain, find_columns
 from binwatch.inventory.tables import Cells, Table, text_of
 
 _BATCH = 10_000
@@ -20,7 +20,7 @@ MAX_COLUMN_BYTES = 2**27
 """Of a column in a row group of Parquet, unpacked. A million bins' ids are a tenth of it."""
 
 
-def open_parquet(file: Path, named: Named) -> Table:
+def open_parquet(file: Path, named: ColumnNames) -> Table:
     """The table, with columns that can be what they are named. Raises BinwatchError."""
     with _open_parquet(file) as table:
         names = table.schema_arrow.names

@@ -22,7 +22,7 @@ from binwatch.inventory.bins import BinIndex, SeveralBins, id_in
 from binwatch.inventory.quantities import DecimalMark, Undecided, mark_of, value_of
 from binwatch.inventory.tables import Cells, Table, text_of
 from binwatch.metadata import MAX_ITEMS, MAX_QUANTITY, Article, printable
-from binwatch.spreadsheets import CsvWriter
+from binwatch.safe_csv import SafeCsvWriter
 from binwatch.text import many, visible
 
 T = TypeVar("T")
@@ -321,7 +321,7 @@ class Refusals:
             self._opened = self._explained(lambda: self._path.open("w", encoding="utf-8", newline=""))
             self.report.refused_file = self._path
             rows = [("row", "bin", "quantity", "reason"), *rows]
-        writer = CsvWriter(self._opened)
+        writer = SafeCsvWriter(self._opened)
         self._explained(lambda: writer.writerows(rows))
 
     def _explained(self, write: Callable[[], T]) -> T:

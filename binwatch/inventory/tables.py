@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from binwatch.errors import BinwatchError
-from binwatch.inventory.columns import InventoryColumns, Named, find_columns
+from binwatch.inventory.columns import ColumnNames, InventoryColumns, find_columns
 
 HEADER_WITHIN = 20
 """Rows in which the one that names the columns is looked for."""
@@ -44,7 +44,7 @@ class Table:
     has_articles: bool = False
 
 
-def open_table(file: Path, named: Named = Named()) -> Table:  # noqa: B008 (frozen)
+def open_table(file: Path, named: ColumnNames = ColumnNames()) -> Table:  # noqa: B008 (frozen)
     """Open a file and find its columns. Raises BinwatchError if that cannot be done."""
     from binwatch.inventory import delimited, parquet, workbook
 
@@ -85,7 +85,7 @@ class Header:
     columns: InventoryColumns | None = None
 
 
-def find_header(rows: Iterator[Row], named: Named) -> Header:
+def find_header(rows: Iterator[Row], named: ColumnNames) -> Header:
     """The first row that names the columns, which may have a report's title above it."""
     best = Header()
     for place, cells in islice(rows, HEADER_WITHIN):

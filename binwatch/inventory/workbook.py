@@ -16,7 +16,7 @@ from typing import NamedTuple
 import binwatch
 from binwatch.errors import BinwatchError
 from binwatch.inventory import unpack
-from binwatch.inventory.columns import InventoryColumns, Named, explain
+from binwatch.inventory.columns import ColumnNames, InventoryColumns, explain
 from binwatch.inventory.tables import Cells, Row, Table, find_header, rows_below
 from binwatch.text import visible
 
@@ -42,7 +42,7 @@ class _Unpacked:
                 yield place, json.loads(line)
 
 
-def open_workbook(file: Path, named: Named) -> Table:
+def open_workbook(file: Path, named: ColumnNames) -> Table:
     """The first visible sheet that has a bin and a quantity. Raises BinwatchError."""
     unpacked = _Unpacked()
     sheets = _sheets(file, unpacked.folder)

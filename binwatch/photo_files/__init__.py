@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from binwatch.photo_files import bmp, gif, heif, jpeg, png, tiff, webp
-from binwatch.photo_files.parts import Parts, is_webp
+from binwatch.photo_files.parsed_image import ParsedImage, is_webp
 
-Read = Callable[[bytes], Parts]
+Read = Callable[[bytes], ParsedImage]
 _READERS: dict[bytes, Read] = {
     b"\xff\xd8\xff": jpeg.read,
     b"\x89PNG": png.read,

@@ -10,12 +10,12 @@ from functools import partial
 
 from binwatch.errors import PhotoError, Reason
 from binwatch.photo_files.by_pillow import decode, opened
-from binwatch.photo_files.parts import Parts, header_damaged
+from binwatch.photo_files.parsed_image import ParsedImage, header_damaged
 
 _RUN_LENGTHS = (1, 2)  # BI_RLE8, BI_RLE4
 
 
-def read(data: bytes) -> Parts:
+def read(data: bytes) -> ParsedImage:
     """Look at a BMP's header. Raises PhotoError."""
     if len(data) < 34:
         raise header_damaged("BMP")
@@ -27,4 +27,4 @@ def read(data: bytes) -> Parts:
     with opened(data, "BMP") as image:
         width, height = image.size
         held = width * height * (1 if image.mode in ("1", "L", "P") else 4)
-    return Parts("BMP", width, height, lambda _: held, partial(decode, data, "BMP"))
+    return ParsedImage("BMP", width, height, lambda _: held, partial(decode, data, "BMP"))

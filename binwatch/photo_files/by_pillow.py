@@ -7,7 +7,7 @@ import io
 from PIL import Image
 
 from binwatch.errors import PhotoError
-from binwatch.photo_files.parts import cut_off, damaged
+from binwatch.photo_files.parsed_image import cut_off, damaged
 
 
 def opened(data: bytes, name: str) -> Image.Image:

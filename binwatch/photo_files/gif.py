@@ -9,7 +9,7 @@ from functools import partial
 from PIL import Image
 
 from binwatch.photo_files import by_pillow
-from binwatch.photo_files.parts import MOST_SEGMENTS, Parts, cut_off, damaged, header_damaged
+from binwatch.photo_files.parsed_image import MOST_SEGMENTS, ParsedImage, cut_off, damaged, header_damaged
 
 _EXTENSION, _PICTURE, _TRAILER = 0x21, 0x2C, b";"
 _CONTROL = 0xF9
@@ -32,7 +32,7 @@ class _Gif:
         return self.header + block + self.picture + _TRAILER
 
 
-def read(data: bytes) -> Parts:
+def read(data: bytes) -> ParsedImage:
     """Take a GIF apart. Raises PhotoError if it has no picture."""
     try:
         gif = _taken_apart(data)
@@ -44,7 +44,7 @@ def read(data: bytes) -> Parts:
     width, height = max(screen[0], gif.box[2]), max(screen[1], gif.box[3])
     if not (width and height and gif.box[2] > gif.box[0] and gif.box[3] > gif.box[1]):
         raise header_damaged("GIF")
-    return Parts("GIF", width, height, lambda _: 5 * width * height, partial(_decode, gif))
+    return ParsedImage("GIF", width, height, lambda _: 5 * width * height, partial(_decode, gif))
 
 
 def _decode(gif: _Gif, side: int) -> Image.Image:

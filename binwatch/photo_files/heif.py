@@ -9,7 +9,7 @@ from PIL import Image
 
 from binwatch.errors import PhotoError, Reason
 from binwatch.photo_files.by_pillow import undecodable
-from binwatch.photo_files.parts import Parts
+from binwatch.photo_files.parsed_image import ParsedImage
 
 _BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"})
 """Of the `ftyp` box; those of AVIF and of videos are others."""
@@ -22,7 +22,7 @@ def is_heif(data: bytes) -> bool:
     return data[4:8] == b"ftyp" and data[8:12] in _BRANDS
 
 
-def read(data: bytes) -> Parts:
+def read(data: bytes) -> ParsedImage:
     """Read the boxes before the pixels. Raises PhotoError, also if no decoder is installed."""
     try:
         import pillow_heif
@@ -36,7 +36,7 @@ def read(data: bytes) -> Parts:
         width, height = photo.size
     except Exception as error:  # ValueError, EOFError, SyntaxError, RuntimeError, OSError, by the kind of damage
         raise undecodable(error) from error
-    return Parts("HEIF", width, height, lambda _: width * height * _BYTES_A_PIXEL, partial(_decode, photo))
+    return ParsedImage("HEIF", width, height, lambda _: width * height * _BYTES_A_PIXEL, partial(_decode, photo))
 
 
 def _decode(photo: Any, _: int) -> Image.Image:

@@ -20,7 +20,7 @@ from PIL import Image
 from binwatch.errors import PhotoError, Reason
 from binwatch.photo_files.by_pillow import undecodable
 from binwatch.photo_files.orientation import orientation
-from binwatch.photo_files.parts import MOST_SEGMENTS, Parts, cut_off, damaged, header_damaged
+from binwatch.photo_files.parsed_image import MOST_SEGMENTS, ParsedImage, cut_off, damaged, header_damaged
 from binwatch.photo_files.scans import Codes, Frame, Scan, constant_run, missing
 
 _SOI, _EOI = b"\xff\xd8", b"\xff\xd9"
@@ -53,7 +53,7 @@ class _File:
     """Whether there is an end marker. Its lack alone is no loss."""
 
 
-def read(data: bytes) -> Parts:
+def read(data: bytes) -> ParsedImage:
     """Take a JPEG apart. Raises PhotoError if it has no picture, or a part of one is missing."""
     file = _File()
     for marker, segment, scan in _segments(data):
@@ -66,7 +66,7 @@ def read(data: bytes) -> Parts:
     if lost := missing(frame, file.scans):
         raise cut_off(lost)
     clean = b"".join([*file.kept, _EOI])
-    return Parts(
+    return ParsedImage(
         "JPEG",
         frame.width,
         frame.height,

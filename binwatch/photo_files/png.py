@@ -10,7 +10,7 @@ from functools import partial
 
 from binwatch.photo_files.by_pillow import decode
 from binwatch.photo_files.orientation import orientation
-from binwatch.photo_files.parts import MOST_SEGMENTS, Parts, cut_off, damaged, header_damaged
+from binwatch.photo_files.parsed_image import MOST_SEGMENTS, ParsedImage, cut_off, damaged, header_damaged
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _HEADER, _PALETTE, _DATA, _END = b"IHDR", b"PLTE", b"IDAT", b"IEND"
@@ -23,7 +23,7 @@ _BYTES_A_PIXEL = {0: 1, 2: 4, 3: 1, 4: 4, 6: 4}
 """As Pillow holds them, by the header's colour type; 16 bits of grey are two."""
 
 
-def read(data: bytes) -> Parts:
+def read(data: bytes) -> ParsedImage:
     """Take a PNG apart. Raises PhotoError if it has no pixels, or a chunk of theirs fails its checksum."""
     pixels: dict[bytes, list[bytes]] = {name: [] for name in _PIXELS}
     exif = xmp = b""
@@ -47,7 +47,7 @@ def read(data: bytes) -> Parts:
     clean = _SIGNATURE + _chunk(_HEADER, header) + b"".join(_chunk(_PALETTE, body) for body in pixels[_PALETTE][:1])
     clean += _chunk(_DATA, b"".join(pixels[_DATA])) + _chunk(_END, b"")
     held = width * height * (2 if (bits, colour) == (16, 0) else _BYTES_A_PIXEL.get(colour, 4))
-    return Parts("PNG", width, height, lambda _: held, partial(decode, clean, "PNG"), orientation(exif, xmp))
+    return ParsedImage("PNG", width, height, lambda _: held, partial(decode, clean, "PNG"), orientation(exif, xmp))
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bool | None]]:

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from binwatch.photo_files.parts import header_damaged
+from binwatch.photo_files.parsed_image import header_damaged
 
 _PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
 _COEFFICIENTS = 64

@@ -6,7 +6,7 @@ from functools import partial
 
 from binwatch.errors import PhotoError, Reason
 from binwatch.photo_files.by_pillow import decode, opened
-from binwatch.photo_files.parts import Parts, header_damaged
+from binwatch.photo_files.parsed_image import ParsedImage, header_damaged
 
 STARTS = (b"II*\x00", b"MM\x00*")
 _MOST_TAGS = 1000
@@ -15,7 +15,7 @@ _BYTES_A_PIXEL = 16
 """Pillow's picture twice, since one that lies on its side is turned, and the strips of libtiff."""
 
 
-def read(data: bytes) -> Parts:
+def read(data: bytes) -> ParsedImage:
     """Read the tags of the first page. Raises PhotoError. Pillow turns the photo upright by its tag."""
     order = "little" if data.startswith(b"II") else "big"
     at = int.from_bytes(data[4:8], order)  # type: ignore[arg-type]
@@ -28,4 +28,4 @@ def read(data: bytes) -> Parts:
             raise PhotoError(
                 Reason.UNSUPPORTED_FORMAT, "TIFF of numbers that are not whole is not counted; save it in 8 or 16 bits"
             )
-    return Parts("TIFF", width, height, lambda _: width * height * _BYTES_A_PIXEL, partial(decode, data, "TIFF"))
+    return ParsedImage("TIFF", width, height, lambda _: width * height * _BYTES_A_PIXEL, partial(decode, data, "TIFF"))

@@ -9,7 +9,7 @@ from functools import partial
 
 from binwatch.photo_files.by_pillow import decode
 from binwatch.photo_files.orientation import orientation
-from binwatch.photo_files.parts import MOST_SEGMENTS, Parts, damaged, header_damaged
+from binwatch.photo_files.parsed_image import MOST_SEGMENTS, ParsedImage, damaged, header_damaged
 
 _NAME = re.compile(rb"[ -~]{4}")
 _METADATA_FLAGS = 0x20 | 0x08 | 0x04  # of VP8X: a profile, EXIF, XMP
@@ -18,7 +18,7 @@ _BYTES_A_PIXEL = 16
 """libwebp's two canvases, the picture that it hands over, and Pillow's."""
 
 
-def read(data: bytes) -> Parts:
+def read(data: bytes) -> ParsedImage:
     """Take a WebP apart. Raises PhotoError."""
     pixels: dict[bytes, bytes] = {}
     exif = xmp = b""
@@ -34,7 +34,7 @@ def read(data: bytes) -> Parts:
         pixels[b"VP8X"] = bytes([extended[0] & ~_METADATA_FLAGS]) + extended[1:]
     chunks = b"WEBP" + b"".join(_chunk(name, pixels[name]) for name in _PIXELS if name in pixels)
     clean = b"RIFF" + struct.pack("<I", len(chunks)) + chunks
-    return Parts(
+    return ParsedImage(
         "WEBP",
         width,
         height,

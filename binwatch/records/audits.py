@@ -20,7 +20,7 @@ from binwatch.records.engine import WRITE, can_hold
 from binwatch.records.settlement import Row
 from binwatch.records.tables import Audit, Bin, ConfusionTotal, Count, CurrentComparison, Expectation
 from binwatch.records.totals import add_to_totals, confusion
-from binwatch.records.writing import insert_into
+from binwatch.records.upsert import insert_into
 
 
 class Seen(StrEnum):

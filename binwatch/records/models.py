@@ -13,7 +13,7 @@ from sqlalchemy import Connection, select, update
 from binwatch.bundle import Calibration
 from binwatch.conformal import PValues
 from binwatch.records.tables import Model
-from binwatch.records.writing import insert_into
+from binwatch.records.upsert import insert_into
 
 logger = logging.getLogger(__name__)
 

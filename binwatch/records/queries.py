@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Connection, select
 
 from binwatch.bin_naming import BY_NAME, BinNaming
 from binwatch.errors import NOT_FETCHED, MetadataReason, Reason
-from binwatch.events import Created
+from binwatch.events import ObjectCreated
 from binwatch.objects import Listed
 from binwatch.records.tables import Count, Expectation
 
@@ -94,7 +94,7 @@ class _Uploads:
 def recorded_keys(
     connection: Connection,
     bucket: str,
-    objects: Iterable[Created],
+    objects: Iterable[ObjectCreated],
     model: str | None = None,
     naming: BinNaming = BY_NAME,
 ) -> dict[str, bool]:
@@ -135,7 +135,7 @@ def crashed_metadata(
     return {(key, etag) for key, etag in connection.execute(query)}
 
 
-def _of_bins(objects: Sequence[Listed | Created], naming: BinNaming) -> ColumnElement[bool]:
+def _of_bins(objects: Sequence[Listed | ObjectCreated], naming: BinNaming) -> ColumnElement[bool]:
     """Expected quantities of the objects' bins, since that is how their table is indexed.
 
     One column only: PostgreSQL plans a list of 500 pairs for far longer than it then looks them up.

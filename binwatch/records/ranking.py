@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, bindparam, func, literal, select, tuple_, update
 
 from binwatch.conformal import judge
-from binwatch.records.bins import BinKey
 from binwatch.records.engine import WRITE
 from binwatch.records.models import Calibrated, Calibrations
+from binwatch.records.settle_bins import BinKey
 from binwatch.records.settlement import Ranked, Row, rank_columns
 from binwatch.records.tables import Bin, Comparison, Count, CurrentComparison, Model, RankTotal
 from binwatch.records.totals import add_to_totals

@@ -8,7 +8,7 @@ from __future__ import annotations
 from sqlalchemy import Column, Connection, Engine, MetaData, String, Table, insert, inspect, select
 
 from binwatch.errors import BinwatchError
-from binwatch.records import trials  # noqa: F401 (its table is part of the schema)
+from binwatch.records import crash_counts  # noqa: F401 (its table is part of the schema)
 from binwatch.records.engine import WRITE
 from binwatch.records.tables import Base
 

@@ -1,4 +1,4 @@
-"""What a bin comes to, given what was and what is latest of it. No database: binwatch.records.bins reads and writes.
+"""What a bin comes to, given what was and what is latest of it. Without a database, which settle_bins reads and writes.
 
 Each pair of a count and a quantity is compared once: what an inventory repeats every night is no further evidence.
 """

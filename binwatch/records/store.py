@@ -1,8 +1,8 @@
 """Writing to the records. Every write is idempotent: a photo or metadata file delivered twice, late or out of order
 changes nothing the second time.
 
-What happened goes into a ledger; binwatch.records.bins then settles the bins that it is about, and says in which order
-writers take their locks.
+What happened goes into a ledger; binwatch.records.settle_bins then settles the bins that it is about, and says in which
+order writers take their locks.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ from binwatch.bin_naming import BY_NAME, BinNaming
 from binwatch.bundle import Calibration
 from binwatch.errors import NOT_FETCHED, MetadataReason, OutageError, Reason
 from binwatch.metadata import Article
-from binwatch.records.bins import LATEST_PHOTO, LATEST_QUANTITY, Age, BinKey, settle_bins
 from binwatch.records.engine import WRITE
 from binwatch.records.models import Calibrations, note_model
+from binwatch.records.settle_bins import LATEST_PHOTO, LATEST_QUANTITY, Age, BinKey, settle_bins
 from binwatch.records.settlement import Row
 from binwatch.records.tables import Bin, Count, Expectation, ExpectationTotal, Model, PhotoHour, PhotoTotal, UtcDateTime
 from binwatch.records.totals import add_to_totals, expectation_totals, photo_hours, photo_totals
-from binwatch.records.writing import insert_into
+from binwatch.records.upsert import insert_into
 
 _PHOTO = ("bucket", "key", "etag", "model_version")
 """What makes a count one of a kind, and an expected quantity:"""

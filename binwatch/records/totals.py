@@ -12,7 +12,7 @@ from binwatch.confusion import TruthSource
 from binwatch.counts import class_of
 from binwatch.records.settlement import Row, Settlement
 from binwatch.records.tables import Base
-from binwatch.records.writing import insert_into
+from binwatch.records.upsert import insert_into
 
 TENTHS = 10
 

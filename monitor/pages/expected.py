@@ -14,9 +14,9 @@ from fastapi.responses import HTMLResponse, Response
 from starlette.datastructures import UploadFile
 
 from binwatch.errors import BinwatchError, OutageError
-from binwatch.inventory.columns import Named
+from binwatch.inventory.columns import ColumnNames
 from binwatch.inventory.importing import import_file
-from binwatch.spreadsheets import original
+from binwatch.safe_csv import original
 from monitor import formatting
 from monitor.access.authentication import CurrentAuthenticator, ForeignForm, NotSignedIn
 from monitor.access.negotiation import sent_a_form
@@ -122,7 +122,7 @@ def _page(
 def _import(services: Services, sent: _Sent) -> Imported:
     """Raises BinwatchError, whose message names the file as it was called where it came from."""
     bin_, quantity, article = (sent.fields.get(name, "").strip() or None for name in _FIELDS[1:])
-    named = Named(bin_, quantity, article)
+    named = ColumnNames(bin_, quantity, article)
     with TemporaryDirectory(prefix="binwatch-") as folder:
         file = Path(folder, sent.name)
         file.write_bytes(sent.data)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator
 
-from binwatch.spreadsheets import CsvWriter
+from binwatch.safe_csv import SafeCsvWriter
 from monitor.views.discrepancies import Discrepancy, DiscrepancyPage
 
 ROWS_AT_A_TIME = 1_000
@@ -19,7 +19,7 @@ COLUMNS = (
 
 def _line(cells: tuple[object, ...]) -> str:
     text = io.StringIO()
-    CsvWriter(text).writerow(cells)
+    SafeCsvWriter(text).writerow(cells)
     return text.getvalue()
 
 

@@ -19,23 +19,25 @@ import pytest
 
 from binwatch.errors import BinwatchError
 from binwatch.inventory.bins import BinIndex
-from binwatch.inventory.columns import Named
+from binwatch.inventory.columns import ColumnNames
 from binwatch.inventory.quantities import DecimalMark, Undecided, mark_of, value_of
 from binwatch.inventory.reading import InventoryQuantity, InventoryReport, Refusal, Refusals, read_expected
 from binwatch.inventory.tables import open_table
 
-GUESSED = Named()
+GUESSED = ColumnNames()
 PHOTOS = ("00184", "00297", "00382", "A-07", "Ä-1")
 Rows = Iterable[Sequence[Any]]
 
 
-def _read(file: Path, named: Named = GUESSED, photos: Iterable[str] = PHOTOS) -> tuple[dict[str, int], InventoryReport]:
+def _read(
+    file: Path, named: ColumnNames = GUESSED, photos: Iterable[str] = PHOTOS
+) -> tuple[dict[str, int], InventoryReport]:
     expected, report = _expected(file, named, photos)
     return {one.bin: one.quantity for one in expected}, report
 
 
 def _expected(
-    file: Path, named: Named = GUESSED, photos: Iterable[str] = PHOTOS
+    file: Path, named: ColumnNames = GUESSED, photos: Iterable[str] = PHOTOS
 ) -> tuple[list[InventoryQuantity], InventoryReport]:
     report = InventoryReport(file)
     with Refusals(file.with_suffix(".refused.csv"), report, "make room") as refusals:
@@ -242,14 +244,14 @@ def test_columns_that_a_person_names(tmp_path: Path) -> None:
         BinwatchError, match=r"surely the bin, only 'Kiste', 'Ist', 'Soll'; say which with --bin-column NAME"
     ):
         _read(file)
-    assert _read(file, Named("kiste", "SOLL"))[0] == {"00184": 5}
+    assert _read(file, ColumnNames("kiste", "SOLL"))[0] == {"00184": 5}
     with pytest.raises(BinwatchError, match=r"no column 'Haben', only 'Kiste', .*; correct --quantity-column"):
-        _read(file, Named("Kiste", "Haben"))
+        _read(file, ColumnNames("Kiste", "Haben"))
     twice = _text(tmp_path / "twice.csv", "bin,qty,qty\n00184,4,5\n")
     with pytest.raises(BinwatchError, match="'qty', 'qty' may each be the quantity; give one of them another name"):
-        _read(twice, Named(quantity="qty"))
+        _read(twice, ColumnNames(quantity="qty"))
     with pytest.raises(BinwatchError, match="one column for both bin and quantity"):
-        _read(file, Named("Kiste", "Kiste"))
+        _read(file, ColumnNames("Kiste", "Kiste"))
 
 
 @pytest.mark.parametrize(

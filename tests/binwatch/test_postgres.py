@@ -15,12 +15,12 @@ from sqlalchemy import Engine, event, func, select, text
 
 from binwatch.errors import BinwatchError, SettingsError
 from binwatch.records.audits import add_audit
+from binwatch.records.crash_counts import Trials
 from binwatch.records.engine import DriverFailed, connect
 from binwatch.records.migrate import migrate
 from binwatch.records.schema import check_schema
 from binwatch.records.store import NewCount, NewExpectation, RecordsBroken, Store
 from binwatch.records.tables import Comparison, Count
-from binwatch.records.trials import Trials
 from binwatch.settings import Settings
 from monitor.records import Records, WritableRecords
 from testing.services.postgres import Postgres

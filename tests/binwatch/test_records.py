@@ -22,9 +22,9 @@ from binwatch.confusion import TruthSource
 from binwatch.counts import class_of, outcome_by
 from binwatch.errors import MetadataReason, Reason
 from binwatch.keys import bin_of
-from binwatch.records.bins import LATEST_PHOTO, settle_bins
 from binwatch.records.engine import WRITE, connect
 from binwatch.records.models import Calibrations
+from binwatch.records.settle_bins import LATEST_PHOTO, settle_bins
 from binwatch.records.store import NewCount, NewExpectation, Store
 from binwatch.records.tables import (
     Base,

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from binwatch.spreadsheets import CsvWriter, as_text, original
+from binwatch.safe_csv import SafeCsvWriter, as_text, original
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_other_texts_are_left_alone(text: str) -> None:
 @example("' =1")
 def test_what_was_written_is_read_back(text: str) -> None:
     file = io.StringIO(newline="")
-    CsvWriter(file).writerows([[text, -1, 0.5, None], ["end"]])
+    SafeCsvWriter(file).writerows([[text, -1, 0.5, None], ["end"]])
     first, last = csv.reader(io.StringIO(file.getvalue(), newline=""), strict=True)
     assert original(first[0]) == text
     assert not re.match(r"[=+\-@\t\r\n]", first[0])

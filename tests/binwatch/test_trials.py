@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Engine
 
-from binwatch.records.trials import Trials
+from binwatch.records.crash_counts import Trials
 
 
 def test_each_beginning_without_an_end_is_counted(records_engine: Engine) -> None:

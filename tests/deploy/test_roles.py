@@ -18,13 +18,13 @@ from sqlalchemy.exc import ProgrammingError
 from binwatch.bundle import Calibration
 from binwatch.errors import MetadataReason
 from binwatch.records.audits import add_audit
+from binwatch.records.crash_counts import Trials
 from binwatch.records.engine import connect
 from binwatch.records.problems import explained
 from binwatch.records.ranking import rank
 from binwatch.records.schema import check_schema
 from binwatch.records.store import NewCount, NewExpectation, Store
 from binwatch.records.tables import Base
-from binwatch.records.trials import Trials
 from monitor.records import Records, WritableRecords
 from monitor.totals import read_totals
 from tests.calibrations import category

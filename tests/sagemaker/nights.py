@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Engine as Database
 from sqlalchemy import select
 
-from binwatch.events import Created
+from binwatch.events import ObjectCreated
 from binwatch.objects import Objects
 from binwatch.records.engine import connect
 from binwatch.records.migrate import migrate
@@ -40,7 +40,7 @@ class Local:
         self.keys: list[str] = []
         self._count = InProcess(settings)
 
-    def __call__(self, photos: Sequence[Created]) -> None:
+    def __call__(self, photos: Sequence[ObjectCreated]) -> None:
         self.keys += [photo.key for photo in photos]
         self._count(photos)
 
@@ -84,7 +84,7 @@ def rows_of_a_local_worker(settings: Settings, tmp_path: Path) -> list[dict[str,
     migrate(database)
     counting = Counting(settings.model_copy(update={"database_url": type(settings.database_url)(str(database.url))}))
     listed = [photo for photo in Objects(settings).list(settings.bucket) if photo.key.endswith((".jpg", ".png"))]
-    assert counting.count([Created(settings.bucket, photo.key, photo.modified) for photo in listed]) == []
+    assert counting.count([ObjectCreated(settings.bucket, photo.key, photo.modified) for photo in listed]) == []
     counting.close()
     found = rows(database)
     counting.database.dispose()

@@ -17,7 +17,7 @@ from celery.exceptions import Retry
 from sqlalchemy import Engine as Database
 
 from binwatch.errors import SettingsError
-from binwatch.events import Created
+from binwatch.events import ObjectCreated
 from binwatch.records.engine import connect
 from binwatch.records.queries import recorded_keys
 from binwatch.settings import NightlyBackend, Settings, load_settings, process_environment
@@ -109,10 +109,10 @@ class Sent:
     def __init__(self) -> None:
         self.keys: list[str] = []
 
-    def count(self, photos: Sequence[Created]) -> None:
+    def count(self, photos: Sequence[ObjectCreated]) -> None:
         self.keys += [photo.key for photo in photos]
 
-    def read_metadata(self, files: Sequence[Created]) -> None:
+    def read_metadata(self, files: Sequence[ObjectCreated]) -> None:
         assert not files
 
 
@@ -148,7 +148,7 @@ def test_beat_starts_a_run_and_looks_at_it_without_waiting(
 
     wait_until(ended)
     assert len(rows(sqlite_records)) == 8
-    counting.count([Created(s3.bucket, key) for key in sent.keys])
+    counting.count([ObjectCreated(s3.bucket, key) for key in sent.keys])
     assert [row["key"] for row in rows(sqlite_records)][-1] == "odd key.jpg"
     metrics = counting.metrics.registry
     assert metrics.get_sample_value("binwatch_worker_photos_total", {"outcome": "counted", "reason": ""}) == 5
@@ -190,7 +190,7 @@ def test_with_local_workers_they_are_sent_what_the_model_has_no_record_of(
 ) -> None:
     put_photos(s3, 3)
     s3.put("bin-images/00001.json", b'{"EXPECTED_QUANTITY": 1}')
-    counting.count([Created(s3.bucket, "bin-images/00001.jpg"), Created(s3.bucket, "bad/not.png")])
+    counting.count([ObjectCreated(s3.bucket, "bin-images/00001.jpg"), ObjectCreated(s3.bucket, "bad/not.png")])
     sent = Sent()
     StartNightly(counting, sent, settings).run()
     assert sorted(sent.keys) == [
@@ -226,7 +226,7 @@ class CountsAtOnce(Sent):
         super().__init__()
         self._counting = counting
 
-    def count(self, photos: Sequence[Created]) -> None:
+    def count(self, photos: Sequence[ObjectCreated]) -> None:
         super().count(photos)
         self._counting.count(photos)
 
@@ -235,7 +235,7 @@ def test_with_local_workers_the_command_follows_the_records_of_its_model(
     settings: Settings, counting: Counting, s3: S3, sqlite_records: Database, tmp_path: Path
 ) -> None:
     put_photos(s3, 3)
-    counting.count([Created(s3.bucket, f"bin-images/{number:05}.jpg") for number in range(3)])
+    counting.count([ObjectCreated(s3.bucket, f"bin-images/{number:05}.jpg") for number in range(3)])
     bundle = write_brightness_bundle(tmp_path / "newer", "brightness-2")
     newer = Counting(settings.model_copy(update={"model_dir": bundle}))
     workers = CountsAtOnce(newer)
@@ -263,10 +263,11 @@ def test_what_could_not_be_counted_is_told_apart(
     found = backfill(counting.objects, sqlite_records, settings, workers, prefix="bin-images/", **options)
     assert found == BackfillProgress(seen=3, before=0, since=3, failed=1)
     assert found.but_failed() == ", of which 1 failed"
-    counting.read_metadata([Created(s3.bucket, "metadata/bad.json")])
+    counting.read_metadata([ObjectCreated(s3.bucket, "metadata/bad.json")])
     with sqlite_records.connect() as connection:
         keys = [
-            Created(s3.bucket, key) for key in ("bin-images/00000.jpg", "bin-images/empty.jpg", "metadata/bad.json")
+            ObjectCreated(s3.bucket, key)
+            for key in ("bin-images/00000.jpg", "bin-images/empty.jpg", "metadata/bad.json")
         ]
         assert recorded_keys(connection, s3.bucket, keys) == {
             "bin-images/00000.jpg": True,
@@ -281,7 +282,7 @@ def test_all_again_by_local_workers(settings: Settings, counting: Counting, s3: 
     client = sqs_client(settings)
     choose_queues(settings).create()
     put_photos(s3, 3)
-    counting.count([Created(s3.bucket, f"bin-images/{number:05}.jpg") for number in range(3)])
+    counting.count([ObjectCreated(s3.bucket, f"bin-images/{number:05}.jpg") for number in range(3)])
     process = start(settings, "--backend", "local", "--again", "--prefix", "bin-images/")
     printed, errors = process.communicate(timeout=WITHIN_S)
     assert (process.returncode, printed) == (0, "sent 3 photos to the workers\n"), errors
@@ -306,7 +307,7 @@ def test_a_dry_run_says_what_the_run_does_whatever_the_grace(settings: Settings,
         s3.put(f"bin-images/{number:05}.jpg", jpeg(brightness_of(number)))
     if not grace_s:  # so that the command has no workers to wait for
         counting = Counting(settings)
-        counting.count([Created(s3.bucket, f"bin-images/{number:05}.jpg") for number in range(3)])
+        counting.count([ObjectCreated(s3.bucket, f"bin-images/{number:05}.jpg") for number in range(3)])
         counting.close()
     left = ["3 more photos were stored in the last 3600 s and are left to their events (BINWATCH_RECONCILE_GRACE_S)"]
     wanted = {

@@ -18,7 +18,7 @@ from trainer.data.index import Row
 from trainer.data.split import Split
 from trainer.errors import DataError
 from trainer.export import conformal
-from trainer.export.answers import Answers
+from trainer.export.model_outputs import ModelOutputs
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 
@@ -74,8 +74,8 @@ def test_more_than_five_has_no_p_values_without_photos_that_say_how_many() -> No
     )
     distribution = np.full((700, 22), 1 / 22)
     photos = PhotoSet(rows=rows, source=None)  # type: ignore[arg-type]  # nothing is decoded
-    found = conformal.calibration_of(Answers(photos, "test", distribution, np.zeros((700, 1))))
+    found = conformal.calibration_of(ModelOutputs(photos, "test", distribution, np.zeros((700, 1))))
     assert sorted(index for part in found.categories for index in part.classes) == [0, 1, 2, 3, 4, 5]
     only = replace(photos, rows=tuple(row for row in rows if row.at_least))
     with pytest.raises(DataError, match="is labelled with a number"):
-        conformal.calibration_of(Answers(only, "test", distribution[: len(only)], np.zeros((len(only), 1))))
+        conformal.calibration_of(ModelOutputs(only, "test", distribution[: len(only)], np.zeros((len(only), 1))))

@@ -12,7 +12,7 @@ from sqlalchemy import Engine, select
 
 from binwatch.bundle import Bundle
 from binwatch.errors import OvertakenError
-from binwatch.events import Created
+from binwatch.events import ObjectCreated
 from binwatch.objects import Objects
 from binwatch.records.tables import Count
 from binwatch.registry import Registry
@@ -122,7 +122,7 @@ def test_from_a_bucket_to_a_model_in_use(
     )  # fmt: skip
     counting = Counting(settings)
     try:
-        assert counting.count([Created(s3.bucket, "bin-images/00184.jpg")]) == []
+        assert counting.count([ObjectCreated(s3.bucket, "bin-images/00184.jpg")]) == []
         with counting.database.connect() as connection:
             assert connection.execute(select(Count.model_version)).scalars().all() == [current.version]
     finally:

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Engine, select
 
 from binwatch.errors import BundleError, OvertakenError
-from binwatch.events import Created
+from binwatch.events import ObjectCreated
 from binwatch.objects import Objects
 from binwatch.records.tables import Count
 from binwatch.registry import Current, Registry
@@ -188,10 +188,10 @@ def test_a_worker_counts_with_the_promoted_model(
     counting = Counting(settings)
     try:
         s3.put("5.png", (grey.photos / "00005.png").read_bytes())
-        assert counting.count([Created(s3.bucket, "5.png")]) == []
+        assert counting.count([ObjectCreated(s3.bucket, "5.png")]) == []
         run_cli("promote", write_grey_bundle(tmp_path, "v2"), *grey.flags)
         counting.models.look()
-        assert counting.count([Created(s3.bucket, "5.png")]) == []
+        assert counting.count([ObjectCreated(s3.bucket, "5.png")]) == []
         with counting.database.connect() as connection:
             rows = connection.execute(select(Count.model_version, Count.predicted).order_by(Count.id)).all()
         assert [tuple(row) for row in rows] == [("v1", 2), ("v2", 5)]

@@ -15,7 +15,7 @@ from sqlalchemy import select
 
 from binwatch.bundle import Bundle
 from binwatch.counts import in_classes
-from binwatch.events import Created
+from binwatch.events import ObjectCreated
 from binwatch.image import load
 from binwatch.records.tables import Count
 from binwatch.settings import Settings
@@ -73,7 +73,7 @@ def test_a_worker_counts(expected: list[float], settings: Settings, s3: S3) -> N
     s3.put("bin-images/00184.jpg", PHOTO.read_bytes())
     counting = Counting(settings)
     try:
-        assert counting.count([Created(s3.bucket, "bin-images/00184.jpg")]) == []
+        assert counting.count([ObjectCreated(s3.bucket, "bin-images/00184.jpg")]) == []
         with counting.database.connect() as connection:
             assert connection.scalars(select(Count.probabilities)).one() == pytest.approx(expected, abs=1e-5)
     finally:

@@ -11,7 +11,7 @@ from sqlalchemy import Engine as Database
 from sqlalchemy import select
 
 from binwatch.errors import Reason
-from binwatch.events import Created
+from binwatch.events import ObjectCreated
 from binwatch.records.tables import Count, PhotoTotal
 from binwatch.settings import Settings
 from testing.brightness import brightness_of, jpeg
@@ -44,7 +44,7 @@ def test_through_a_worker(cases: list[Case], settings: Settings, s3: S3, sqlite_
     counting = Counting(settings.model_copy(update=limits))
     for case in cases:
         s3.put(case.name, case.data)
-    photos = [Created(s3.bucket, case.name) for case in cases]
+    photos = [ObjectCreated(s3.bucket, case.name) for case in cases]
     for start in range(0, len(photos), GROUP):
         assert counting.count(photos[start : start + GROUP]) == []
     counting.close()

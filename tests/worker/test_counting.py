@@ -15,7 +15,7 @@ from sqlalchemy import event, func, select
 
 from binwatch.bundle import Calibration
 from binwatch.errors import BinwatchError, MetadataReason, Reason
-from binwatch.events import Created
+from binwatch.events import ObjectCreated
 from binwatch.objects import Objects
 from binwatch.records.engine import DriverFailed
 from binwatch.records.store import RecordsBroken
@@ -55,8 +55,8 @@ def records(sqlite_records: Database) -> Any:
     return read
 
 
-def _created(s3: S3, *keys: str) -> list[Created]:
-    return [Created(s3.bucket, key, WHEN) for key in keys]
+def _created(s3: S3, *keys: str) -> list[ObjectCreated]:
+    return [ObjectCreated(s3.bucket, key, WHEN) for key in keys]
 
 
 BAD_PHOTOS = {
@@ -264,8 +264,8 @@ def test_each_bad_metadata_file_has_its_reason(settings: Settings, s3: S3, recor
 def test_outage_of_s3_records_nothing(settings: Settings, closed_url: str, records: Any) -> None:
     counting = Counting(settings)
     counting.objects = Objects(settings.model_copy(update={"s3_endpoint_url": closed_url}))
-    photos = [Created("a-bucket", f"{n}.jpg", WHEN) for n in range(3)]
-    files = [Created("a-bucket", f"{n}.json", WHEN) for n in range(3)]
+    photos = [ObjectCreated("a-bucket", f"{n}.jpg", WHEN) for n in range(3)]
+    files = [ObjectCreated("a-bucket", f"{n}.json", WHEN) for n in range(3)]
     assert [outage.item for outage in counting.count(photos)] == photos
     outages = counting.read_metadata(files)
     counting.close()
@@ -278,7 +278,7 @@ def test_outage_of_s3_records_nothing(settings: Settings, closed_url: str, recor
 def test_outage_keeps_back_only_what_it_hit(counting: Counting, s3: S3, records: Any) -> None:
     s3.put("a.jpg", jpeg(0))
     s3.put("a.json", b'{"EXPECTED_QUANTITY": 0}')
-    elsewhere = [Created("no-such-bucket", "b.jpg", WHEN), Created("no-such-bucket", "b.json", WHEN)]
+    elsewhere = [ObjectCreated("no-such-bucket", "b.jpg", WHEN), ObjectCreated("no-such-bucket", "b.json", WHEN)]
     assert [o.item for o in counting.count([elsewhere[0], *_created(s3, "a.jpg")])] == [elsewhere[0]]
     assert [o.item for o in counting.read_metadata([elsewhere[1], *_created(s3, "a.json")])] == [elsewhere[1]]
     assert {key: row["predicted"] for key, row in records(Count, "key").items()} == {"a.jpg": 0}
@@ -287,7 +287,7 @@ def test_outage_keeps_back_only_what_it_hit(counting: Counting, s3: S3, records:
 
 def test_a_missing_photo_that_no_one_knows_the_time_of_has_no_age(counting: Counting, s3: S3) -> None:
     """It would count as stored in 1970."""
-    counting.count([Created(s3.bucket, "gone.jpg"), Created(s3.bucket, "gone too.jpg", WHEN)])
+    counting.count([ObjectCreated(s3.bucket, "gone.jpg"), ObjectCreated(s3.bucket, "gone too.jpg", WHEN)])
     value = counting.metrics.registry.get_sample_value
     assert value("binwatch_worker_photos_total", {"outcome": "failed", "reason": "missing"}) == 2
     assert value("binwatch_worker_photo_age_seconds_count") == 1

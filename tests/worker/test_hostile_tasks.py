@@ -26,7 +26,7 @@ from kombu.connection import Connection
 from kombu.message import Message
 from pydantic import SecretStr
 
-from binwatch.events import Created
+from binwatch.events import ObjectCreated
 from binwatch.settings import EventSource, Settings
 from testing.services.rabbitmq import RabbitMQ
 from tests.worker.test_tasks import Scripted
@@ -226,7 +226,7 @@ def broker(request: pytest.FixtureRequest, settings: Settings) -> Broker:
 class Counts(Scripted):
     """Counts without end."""
 
-    def count(self, photos: Sequence[Created]) -> list[Any]:
+    def count(self, photos: Sequence[ObjectCreated]) -> list[Any]:
         self.calls.append(list(photos))
         return []
 
@@ -281,7 +281,7 @@ def test_what_means_nothing_to_us_is_no_reason(broker: Broker) -> None:
     broker.put([forged(**changes) for changes in TAKEN])
     with running(broker.settings, counting):
         wait_for(lambda: len(counting.calls) == len(TAKEN))
-    assert counting.calls == [[Created("bins", "1.jpg", None)]] * len(TAKEN)
+    assert counting.calls == [[ObjectCreated("bins", "1.jpg", None)]] * len(TAKEN)
     assert reasons(broker.settings) == []
 
 

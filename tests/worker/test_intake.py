@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from binwatch.events import Created
+from binwatch.events import ObjectCreated
 from binwatch.settings import Settings
 from testing.services.s3 import S3
 from worker.brokers.choice import choose_queues
@@ -71,8 +71,8 @@ TEST_EVENT = json.dumps({"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucke
 )
 def test_routes(body: str, photos: list[str], metadata: list[str]) -> None:
     routed = route(body, "bins", "models/")
-    assert routed.photos == [Created("bins", key, WHEN) for key in photos]
-    assert routed.metadata == [Created("bins", key, WHEN) for key in metadata]
+    assert routed.photos == [ObjectCreated("bins", key, WHEN) for key in photos]
+    assert routed.metadata == [ObjectCreated("bins", key, WHEN) for key in metadata]
     assert routed.rejected is None
 
 
@@ -101,8 +101,8 @@ def test_routing_never_raises(body: str | bytes) -> None:
     route(body, "bins", "models/")
 
 
-def _objects(number: int, key: str = "{}.jpg") -> list[Created]:
-    return [Created("bins", key.format(n)) for n in range(number)]
+def _objects(number: int, key: str = "{}.jpg") -> list[ObjectCreated]:
+    return [ObjectCreated("bins", key.format(n)) for n in range(number)]
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ class Published:
         self.refused = 0
         self._refusals = refusals
 
-    def __call__(self, objects: list[Created]) -> None:
+    def __call__(self, objects: list[ObjectCreated]) -> None:
         if self.refused < self._refusals:
             self.refused += 1
             raise ConnectionError("no broker")
@@ -255,7 +255,7 @@ def test_nothing_is_deleted_before_it_is_published(queue: Queue, run: Any) -> No
     queue.send(*(event(f"{n}.jpg") for n in range(5)))
     left: list[int] = []
 
-    def count(objects: list[Created]) -> None:
+    def count(objects: list[ObjectCreated]) -> None:
         left.append(queue.left())
 
     run(count)

@@ -16,7 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 from sqlalchemy import select
 
 from binwatch.bundle import Bundle
-from binwatch.events import Created
+from binwatch.events import ObjectCreated
 from binwatch.image import SIZE, load
 from binwatch.records.tables import Count
 from binwatch.settings import DEFAULT_MODEL
@@ -87,7 +87,7 @@ def test_the_count_command_does_it(expected):
 def test_the_worker_does_it(expected, settings, s3):
     s3.put("bin-images/a.jpg", PHOTO.read_bytes())
     counting = Counting(settings.model_copy(update={"model_dir": DEFAULT_MODEL}))
-    counting.count([Created(s3.bucket, "bin-images/a.jpg")])
+    counting.count([ObjectCreated(s3.bucket, "bin-images/a.jpg")])
     with counting.database.connect() as connection:
         assert connection.scalars(select(Count.probabilities)).one() == pytest.approx(expected, abs=1e-5)
     counting.close()

@@ -17,7 +17,7 @@ from binwatch import self_check
 from binwatch.bundle import Bundle, write_card
 from binwatch.counts import CLASSES
 from binwatch.errors import ObjectsError
-from binwatch.events import Created
+from binwatch.events import ObjectCreated
 from binwatch.records.store import Store
 from binwatch.records.tables import Count, Model
 from binwatch.registry import Current, Registry
@@ -52,7 +52,7 @@ def wait_for(counting: Counting, version: str) -> None:
 
 def count(counting: Counting, s3: S3, key: str) -> None:
     s3.put(key, PHOTO)
-    assert counting.count([Created(s3.bucket, key)]) == []
+    assert counting.count([ObjectCreated(s3.bucket, key)]) == []
 
 
 def models_of(counting: Counting) -> list[tuple[str, str]]:

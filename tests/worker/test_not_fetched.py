@@ -14,7 +14,7 @@ from celery.exceptions import Retry
 from sqlalchemy import Engine as Database
 from sqlalchemy import select, update
 
-from binwatch.events import Created
+from binwatch.events import ObjectCreated
 from binwatch.objects import Objects
 from binwatch.records.tables import Bin, Count, Expectation
 from binwatch.settings import Settings
@@ -44,13 +44,13 @@ def counting(settings: Settings) -> Iterator[Counting]:
     counting.close()
 
 
-def reconcile(counting: Counting, settings: Settings, **options: Any) -> list[Created]:
+def reconcile(counting: Counting, settings: Settings, **options: Any) -> list[ObjectCreated]:
     """What a look through the bucket would send now."""
     pages = unrecorded(counting.objects, counting.database, settings, bucket=settings.bucket, **options)
     return [item for page in pages for item in (*page.photos, *page.metadata)]
 
 
-def take(counting: Counting, objects: list[Created]) -> None:
+def take(counting: Counting, objects: list[ObjectCreated]) -> None:
     """What the tasks do with objects that were sent."""
     assert counting.count([item for item in objects if item.key.endswith("jpg")]) == []
     assert counting.read_metadata([item for item in objects if item.key.endswith("json")]) == []
@@ -89,7 +89,9 @@ def test_an_archived_object_is_recorded_once_and_counted_once_it_is_restored(
     assert reasons(counting.database) == {"a.jpg": ["archived"], "a.json": ["archived"]}
     for key in ("a.jpg", "a.json"):
         s3.client.restore_object(Bucket=s3.bucket, Key=key, RestoreRequest={"Days": 1})
-    take(counting, [Created(s3.bucket, "a.jpg", LATER), Created(s3.bucket, "a.json", LATER)])  # ObjectRestore:Completed
+    take(
+        counting, [ObjectCreated(s3.bucket, "a.jpg", LATER), ObjectCreated(s3.bucket, "a.json", LATER)]
+    )  # ObjectRestore:Completed
     assert reasons(counting.database)["a.jpg"] == [None]
     with counting.database.connect() as connection:
         found = select(Count.predicted, Expectation.quantity).select_from(Bin).join(Count).join(Expectation)
@@ -98,7 +100,7 @@ def test_an_archived_object_is_recorded_once_and_counted_once_it_is_restored(
 
 def test_its_event_alone_leaves_the_same_record(counting: Counting, settings: Settings, s3: S3) -> None:
     etag = s3.client.put_object(Bucket=s3.bucket, Key="a.jpg", Body=PHOTO, StorageClass="DEEP_ARCHIVE")["ETag"]
-    take(counting, [Created(s3.bucket, "a.jpg", datetime.now(UTC), etag.strip('"'))])
+    take(counting, [ObjectCreated(s3.bucket, "a.jpg", datetime.now(UTC), etag.strip('"'))])
     assert reconcile(counting, settings) == []
     assert reasons(counting.database) == {"a.jpg": ["archived"]}
 
@@ -180,7 +182,7 @@ def test_a_weak_etag_is_that_of_the_listing(counting: Counting, settings: Settin
     proxy = Proxy("a.jpg", PHOTO)
     proxy.get = proxy.send(f'W/"{proxy.etag}"')
     behind(proxy)
-    take(counting, [Created(settings.bucket, "a.jpg", LATER)])
+    take(counting, [ObjectCreated(settings.bucket, "a.jpg", LATER)])
     assert reconcile(counting, settings) == []
 
 
@@ -254,11 +256,11 @@ def test_an_outage_is_no_objects_fault_however_long(
     counting.objects = Objects(settings.model_copy(update={"s3_endpoint_url": faulty_s3.endpoint_url}))
     faulty_s3.answer = refuse(403, "ExpiredToken")
     with pytest.raises(Retry):
-        run(settings, CountPhotos(counting, None, 0.01), 1000, Created(settings.bucket, "a.jpg"))
+        run(settings, CountPhotos(counting, None, 0.01), 1000, ObjectCreated(settings.bucket, "a.jpg"))
     assert reasons(counting.database) == {}
 
 
-def run(settings: Settings, task: Any, retries: int, item: Created) -> None:
+def run(settings: Settings, task: Any, retries: int, item: ObjectCreated) -> None:
     """The task as a worker runs it at its n-th retry; the next one is not sent."""
     make_app(settings).register_task(task)
     task.retry = lambda **_: Retry()
@@ -270,7 +272,7 @@ def run(settings: Settings, task: Any, retries: int, item: Created) -> None:
 
 
 def test_a_task_of_the_release_before_has_no_etag() -> None:
-    item = Created("bins", "a.jpg", LATER, "abc")
+    item = ObjectCreated("bins", "a.jpg", LATER, "abc")
     assert _parse(json.loads(json.dumps(as_json(item)))).etag == "abc"
     old = {name: value for name, value in as_json(item).items() if name != "etag"}
     assert (_parse(old), _parse(old).etag) == (item, "")
@@ -305,7 +307,7 @@ def test_a_key_that_a_proxy_makes_another_of_is_never_asked_for(counting: Counti
     assert (page.photos, page.metadata) == ([], [])
     assert {reason for reason, _ in page.skipped} == {"dot_segments"}
     assert len(page.skipped) == 4
-    take(counting, [Created(s3.bucket, "../x.jpg")])  # a task of the release before
+    take(counting, [ObjectCreated(s3.bucket, "../x.jpg")])  # a task of the release before
     assert reasons(counting.database) == {"../x.jpg": ["missing"]}
 
 

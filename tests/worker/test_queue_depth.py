@@ -11,7 +11,7 @@ import pytest
 from kombu.connection import Connection
 from pydantic import SecretStr
 
-from binwatch.events import Created
+from binwatch.events import ObjectCreated
 from binwatch.settings import EventSource, Settings
 from testing.services.rabbitmq import RabbitMQ
 from tests.worker.test_tasks import Scripted, broker, keep_back, nothing_back, running, wait_until  # noqa: F401
@@ -22,7 +22,7 @@ from worker.metrics import WorkerMetrics
 from worker.publisher import Publisher
 from worker.queue_depth import DepthPoller, look_at
 
-PHOTOS = [Created("bins", f"{n}.jpg") for n in range(20)]  # three groups of at most 8
+PHOTOS = [ObjectCreated("bins", f"{n}.jpg") for n in range(20)]  # three groups of at most 8
 
 
 def on_rabbitmq(settings: Settings, rabbitmq: RabbitMQ, events: EventSource) -> Settings:

@@ -20,7 +20,7 @@ from sqlalchemy import select
 
 from binwatch.bundle import Calibration
 from binwatch.errors import BinwatchError
-from binwatch.events import Created
+from binwatch.events import ObjectCreated
 from binwatch.objects import Objects
 from binwatch.records.store import Store
 from binwatch.records.tables import Bin, Comparison, Count, CurrentComparison, Expectation
@@ -52,8 +52,8 @@ def look(counting: Counting, settings: Settings, **options: object) -> list[Unre
 
 def take(counting: Counting, bucket: str) -> None:
     """Count and read what is there."""
-    counting.count([Created(bucket, "a.jpg")])
-    counting.read_metadata([Created(bucket, "a.json")])
+    counting.count([ObjectCreated(bucket, "a.jpg")])
+    counting.read_metadata([ObjectCreated(bucket, "a.json")])
 
 
 def keys(pages: list[Unrecorded]) -> list[str]:
@@ -67,8 +67,8 @@ def test_only_what_has_no_record_is_found(counting, settings, s3):
         s3.put(key, b'{"EXPECTED_QUANTITY": 2}')
     s3.put("models/current.txt", b"x")
     s3.put("notes.txt", b"x")
-    counting.count([Created(s3.bucket, "bin-images/a.jpg"), Created(s3.bucket, "bin-images/empty.jpg")])
-    counting.read_metadata([Created(s3.bucket, "metadata/b.json")])
+    counting.count([ObjectCreated(s3.bucket, "bin-images/a.jpg"), ObjectCreated(s3.bucket, "bin-images/empty.jpg")])
+    counting.read_metadata([ObjectCreated(s3.bucket, "metadata/b.json")])
     pages = look(counting, settings)
     assert keys(pages) == ["bin-images/b.jpg", "metadata/a.json"]
     assert sum(page.listed for page in pages) == 5
@@ -76,7 +76,7 @@ def test_only_what_has_no_record_is_found(counting, settings, s3):
 
 def test_an_overwritten_photo_is_found_again(counting, settings, s3):
     s3.put("a.jpg", PHOTO)
-    counting.count([Created(s3.bucket, "a.jpg")])
+    counting.count([ObjectCreated(s3.bucket, "a.jpg")])
     assert keys(look(counting, settings)) == []
     s3.put("a.jpg", PHOTO + b"\0")
     assert keys(look(counting, settings)) == ["a.jpg"]
@@ -111,7 +111,7 @@ def test_a_young_photo_is_left_to_its_event_message(counting, settings, s3):
 def test_more_than_a_page_is_looked_through(counting, settings, s3):
     for n in range(1003):
         s3.put(f"metadata/{n:04}.json", b'{"EXPECTED_QUANTITY": 1}')
-    counting.read_metadata([Created(s3.bucket, f"metadata/{n:04}.json") for n in range(500)])
+    counting.read_metadata([ObjectCreated(s3.bucket, f"metadata/{n:04}.json") for n in range(500)])
     pages = look(counting, settings)
     assert [page.listed for page in pages] == [1000, 3]
     assert keys(pages) == [f"metadata/{n:04}.json" for n in range(500, 1003)]
@@ -127,7 +127,7 @@ class Recorder:
     def backlog(self) -> int:
         return self._backlog
 
-    def count(self, photos: Sequence[Created]) -> None:
+    def count(self, photos: Sequence[ObjectCreated]) -> None:
         self.sent += [photo.key for photo in photos]
 
     read_metadata = count
@@ -156,8 +156,8 @@ def test_reconcile_gives_bins_their_p_values(counting, settings, s3, caplog):
     caplog.set_level("INFO", "worker.tasks")
     s3.put("a.jpg", PHOTO)
     s3.put("a.json", b'{"EXPECTED_QUANTITY": 1}')
-    counting.count([Created(s3.bucket, "a.jpg")])
-    counting.read_metadata([Created(s3.bucket, "a.json")])
+    counting.count([ObjectCreated(s3.bucket, "a.jpg")])
+    counting.read_metadata([ObjectCreated(s3.bucket, "a.json")])
     version = counting.models.engine.card.version
     with counting.database.connect() as connection:
         assert connection.execute(select(CurrentComparison.p_value)).scalars().all() == [None]

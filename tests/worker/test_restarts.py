@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from sqlalchemy import Engine as Database
 from sqlalchemy import select
 
-from binwatch.events import Created
+from binwatch.events import ObjectCreated
 from binwatch.records.tables import Count
 from binwatch.settings import EventSource, Settings
 from testing.brightness import brightness_of, jpeg
@@ -82,7 +82,7 @@ def test_no_photo_is_dead_lettered_because_workers_were_restarted_often(
     app = make_app(settings)
     choose_queues(settings).dead_letters()[0].messages()  # on RabbitMQ, makes both queues
     for group in range(GROUPS):
-        photos = [Created(s3.bucket, f"{group}-{n}.jpg") for n in range(1 if group % 2 else 4)]
+        photos = [ObjectCreated(s3.bucket, f"{group}-{n}.jpg") for n in range(1 if group % 2 else 4)]
         for photo in photos:
             s3.put(photo.key, jpeg(brightness_of(group)))
         # Half of them as after an outage: to be begun not before a moment that has come when the last worker starts.

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import select
 
 from binwatch.errors import Reason
-from binwatch.events import Created
+from binwatch.events import ObjectCreated
 from binwatch.keys import Skipped
 from binwatch.objects import Objects
 from binwatch.records.tables import Count
@@ -181,4 +181,4 @@ def test_an_announced_etag_is_kept_if_it_looks_like_one() -> None:
     for etag, kept in (('\\"abc-2\\"', "abc-2"), ("a" * 500, ""), ("\\ud800", ""), ("\\u0000", "")):
         body = event("1.jpg").replace('"key": "1.jpg"', f'"key": "1.jpg", "eTag": "{etag}"')
         (photo,) = route(body, "bins", "models/").photos
-        assert (photo, photo.etag) == (Created("bins", "1.jpg", photo.time), kept)
+        assert (photo, photo.etag) == (ObjectCreated("bins", "1.jpg", photo.time), kept)

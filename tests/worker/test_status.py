@@ -15,7 +15,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from binwatch.errors import MetadataReason, ObjectsError, Reason, SettingsError
-from binwatch.events import Created
+from binwatch.events import ObjectCreated
 from binwatch.settings import Settings
 from binwatch.version import version
 from testing.brightness import jpeg
@@ -87,8 +87,8 @@ def test_metrics_say_what_was_done(counting: Counting, s3: S3, status: str) -> N
     s3.put("empty.jpg", b"")
     s3.put("a.json", b'{"EXPECTED_QUANTITY": 1}')
     s3.put("b.json", b"{")
-    counting.count([Created(s3.bucket, key) for key in ("a.jpg", "empty.jpg", "b.jpg", "c.jpg", "gone.jpg")])
-    counting.read_metadata([Created(s3.bucket, "a.json"), Created(s3.bucket, "b.json")])
+    counting.count([ObjectCreated(s3.bucket, key) for key in ("a.jpg", "empty.jpg", "b.jpg", "c.jpg", "gone.jpg")])
+    counting.read_metadata([ObjectCreated(s3.bucket, "a.json"), ObjectCreated(s3.bucket, "b.json")])
     found = samples(status)
     assert found["binwatch_worker_photos_total", labels(outcome="counted", reason="")] == 3
     assert found["binwatch_worker_photos_total", labels(outcome="failed", reason="empty")] == 1
@@ -128,7 +128,7 @@ def test_before_the_first_photo_every_series_is_there(status: str) -> None:
 
 def test_no_label_names_a_bin_or_a_key(counting: Counting, s3: S3, status: str) -> None:
     s3.put("bin-4711.jpg", PHOTO)
-    counting.count([Created(s3.bucket, "bin-4711.jpg")])
+    counting.count([ObjectCreated(s3.bucket, "bin-4711.jpg")])
     assert "bin-4711" not in get(status + "/metrics")[1]
 
 

@@ -24,8 +24,8 @@ from sqlalchemy.exc import DataError, InterfaceError, InternalError, Operational
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
 
 from binwatch.errors import ObjectsError
-from binwatch.events import Created
-from binwatch.records.trials import Trials
+from binwatch.events import ObjectCreated
+from binwatch.records.crash_counts import Trials
 from binwatch.settings import Settings
 from worker.app import make_app
 from worker.brokers.base import DeadLetter
@@ -41,21 +41,21 @@ from worker.tasks import MAX_BACKOFF_S, MAX_CRASHES, CountPhotos, ReadMetadata, 
 
 WITHIN_S = 30
 WHEN = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
-PHOTOS = [Created("bins", f"{n} ü+%.jpg", WHEN if n else None) for n in range(3)]
+PHOTOS = [ObjectCreated("bins", f"{n} ü+%.jpg", WHEN if n else None) for n in range(3)]
 
 
 class Scripted:
     """Stands in for Counting: each call takes the next answer, which keeps some photos back or raises."""
 
-    def __init__(self, *answers: Callable[[Sequence[Created]], list[Outage]]) -> None:
-        self.calls: list[list[Created]] = []
+    def __init__(self, *answers: Callable[[Sequence[ObjectCreated]], list[Outage]]) -> None:
+        self.calls: list[list[ObjectCreated]] = []
         self.done = threading.Event()
         self.metrics = WorkerMetrics()
         self.idle = StarvationCheck()
         self._answers = list(answers)
         self.crashed: list[tuple[str, str]] = []
 
-    def crashed_photos(self, photos: Sequence[Created], why: str) -> list[Outage]:
+    def crashed_photos(self, photos: Sequence[ObjectCreated], why: str) -> list[Outage]:
         self.crashed += [(photo.key, why) for photo in photos]
         return []
 
@@ -64,10 +64,10 @@ class Scripted:
     def fail_photos(self, outages: list[Outage]) -> list[Outage]:
         return outages
 
-    def known_to_crash(self, objects: Sequence[Created], _: object) -> set[str]:
+    def known_to_crash(self, objects: Sequence[ObjectCreated], _: object) -> set[str]:
         return {key for key, _ in self.crashed} & {item.key for item in objects}
 
-    def count(self, photos: Sequence[Created]) -> list[Outage]:
+    def count(self, photos: Sequence[ObjectCreated]) -> list[Outage]:
         self.calls.append(list(photos))
         answer = self._answers.pop(0)
         if not self._answers:
@@ -77,16 +77,16 @@ class Scripted:
     read_metadata = count
 
 
-def nothing_back(photos: Sequence[Created]) -> list[Outage]:
+def nothing_back(photos: Sequence[ObjectCreated]) -> list[Outage]:
     return []
 
 
-def keep_back(*numbers: int) -> Callable[[Sequence[Created]], list[Outage]]:
+def keep_back(*numbers: int) -> Callable[[Sequence[ObjectCreated]], list[Outage]]:
     return lambda photos: [Outage(photos[n], ObjectsError("no S3")) for n in numbers]
 
 
-def fail(error: Exception) -> Callable[[Sequence[Created]], list[Outage]]:
-    def raise_it(photos: Sequence[Created]) -> list[Outage]:
+def fail(error: Exception) -> Callable[[Sequence[ObjectCreated]], list[Outage]]:
+    def raise_it(photos: Sequence[ObjectCreated]) -> list[Outage]:
         raise error
 
     return raise_it
@@ -188,11 +188,11 @@ class Poisoned:
         self._error = error
         self.crashed: list[tuple[str, str]] = []
 
-    def crashed_photos(self, photos: Sequence[Created], why: str) -> list[Outage]:
+    def crashed_photos(self, photos: Sequence[ObjectCreated], why: str) -> list[Outage]:
         self.crashed += [(photo.key, why) for photo in photos]
         return []
 
-    def count(self, photos: Sequence[Created]) -> list[Outage]:
+    def count(self, photos: Sequence[ObjectCreated]) -> list[Outage]:
         keys = [photo.key for photo in photos]
         if self._key in keys:
             raise self._error
@@ -211,10 +211,10 @@ class Recorder:
         self.resent: list[tuple[list[str], bool]] = []
         self.dead: list[tuple[list[str], str]] = []
 
-    def resend(self, task: str, objects: Sequence[Created], *, redelivered: bool) -> None:
+    def resend(self, task: str, objects: Sequence[ObjectCreated], *, redelivered: bool) -> None:
         self.resent.append(([item.key for item in objects], redelivered))
 
-    def dead_letter(self, task: str, objects: Sequence[Created], reason: str) -> None:
+    def dead_letter(self, task: str, objects: Sequence[ObjectCreated], reason: str) -> None:
         self.dead.append(([item.key for item in objects], reason))
 
 
@@ -227,7 +227,7 @@ def run_delivered(sqlite_records: Database) -> Callable[..., tuple[Recorder, Scr
     """Runs a task that is redelivered, by RabbitMQ or by SQS."""
 
     def run(
-        photos: Sequence[Created],
+        photos: Sequence[ObjectCreated],
         *answers: Any,
         request: dict[str, Any] | None = None,
         redelivered: bool = False,
@@ -411,5 +411,5 @@ def test_waits_grow_up_to_a_limit(
 
 
 @pytest.mark.parametrize("photo", PHOTOS)
-def test_objects_survive_the_journey(photo: Created) -> None:
+def test_objects_survive_the_journey(photo: ObjectCreated) -> None:
     assert _parse(as_json(photo)) == photo

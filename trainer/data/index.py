@@ -16,7 +16,7 @@ from binwatch.counts import MORE
 from binwatch.errors import shown
 from binwatch.keys import bin_id
 from binwatch.numbers import whole
-from binwatch.spreadsheets import original
+from binwatch.safe_csv import original
 from trainer.config import GROUP_COLUMN, DataConfig
 from trainer.data import class_lists, folders
 from trainer.data.source import open_source

@@ -26,9 +26,9 @@ from trainer.evaluation.evaluate import figures, majorities, torch_logits
 from trainer.evaluation.onnx_model import OnnxModel, photos_per_second, run, self_check_of
 from trainer.evaluation.temperature import PriorShift, best_temperature, calibration_note, softmax
 from trainer.export import parity
-from trainer.export.answers import Answers
 from trainer.export.conformal import calibration_of
 from trainer.export.graph import write_onnx
+from trainer.export.model_outputs import ModelOutputs
 from trainer.export.quantize import write_fp16, write_int8
 from trainer.export.reference import reference_of, small_reference
 from trainer.train import checkpoint
@@ -59,8 +59,8 @@ class Checked:
     file: Path
     test: dict[str, Metrics]
     parity: dict[str, float]
-    on_validation: Answers
-    on_test: Answers
+    on_validation: ModelOutputs
+    on_test: ModelOutputs
     photos_per_second: float
     self_check: SelfCheck
 
@@ -165,10 +165,10 @@ class Exporter:
             ],
         )
 
-    def _answers(self, model: OnnxModel, precision: Precision, split: Split) -> Answers:
+    def _answers(self, model: OnnxModel, precision: Precision, split: Split) -> ModelOutputs:
         photos, what = self.data[split], f"{precision} on {split} photos"
         found = run(model, photos, lambda chunks: self.display.follow(chunks, len(photos), what, len))
-        return Answers(photos, split, *found, self.saved.classes)
+        return ModelOutputs(photos, split, *found, self.saved.classes)
 
     def _calibration(self) -> npt.NDArray[np.uint8]:
         """Training photos spread evenly over the whole set."""

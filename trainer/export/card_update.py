@@ -15,8 +15,8 @@ from trainer.display import Display
 from trainer.errors import DataError
 from trainer.evaluation.evaluate import bundle_data
 from trainer.evaluation.onnx_model import OnnxModel, run, self_check_of
-from trainer.export.answers import Answers
 from trainer.export.conformal import calibration_of
+from trainer.export.model_outputs import ModelOutputs
 from trainer.export.parts import CardPart
 from trainer.export.reference import reference_of
 
@@ -60,7 +60,7 @@ def add_self_check(folder: Path) -> Card:
     return card
 
 
-def _answers(bundle: Bundle, photos: Path, index: Path | None, split: Split | None, display: Display) -> Answers:
+def _answers(bundle: Bundle, photos: Path, index: Path | None, split: Split | None, display: Display) -> ModelOutputs:
     """Of the bundle's first variant."""
     config = bundle_data(bundle, {"photos": photos} | ({"index": index} if index else {}))
     if split is None:
@@ -74,4 +74,4 @@ def _answers(bundle: Bundle, photos: Path, index: Path | None, split: Split | No
     model = OnnxModel.of(bundle, next(iter(bundle.card.variants)))
     what = f"counting by {bundle.card.version}"
     found = run(model, chosen, lambda each: display.follow(each, len(chosen), what, len))
-    return Answers(chosen, split or ALL, *found, bundle.card.answers)
+    return ModelOutputs(chosen, split or ALL, *found, bundle.card.answers)

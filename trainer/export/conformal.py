@@ -12,10 +12,10 @@ from binwatch import conformal
 from binwatch.bundle import Calibration
 from binwatch.counts import CLASSES, MORE, names_of
 from trainer.errors import DataError
-from trainer.export.answers import Answers
+from trainer.export.model_outputs import ModelOutputs
 
 
-def calibration_of(found: Answers) -> Calibration:
+def calibration_of(found: ModelOutputs) -> Calibration:
     """Calibration by photos as the model answered them."""
     photos, classes = found.photos, found.classes
     kept = np.arange(len(photos))

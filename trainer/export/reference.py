@@ -11,10 +11,10 @@ from binwatch.photo_stats import PhotoStats, photo_stats
 from binwatch.reference import ENOUGH, Observed, Signal, independent, make_reference
 from binwatch.text import many
 from trainer.evaluation.onnx_model import chunks
-from trainer.export.answers import Answers, Floats
+from trainer.export.model_outputs import Floats, ModelOutputs
 
 
-def reference_of(found: Answers) -> Reference:
+def reference_of(found: ModelOutputs) -> Reference:
     """The reference of photos as the model answered them.
 
     Shape and bytes of a file are left out: training photos are often squashed copies, of which both are made up. Of

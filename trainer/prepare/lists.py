@@ -10,7 +10,7 @@ from binwatch.errors import shown
 from binwatch.keys import bin_id
 from binwatch.metadata import MAX_QUANTITY
 from binwatch.numbers import whole
-from binwatch.spreadsheets import original
+from binwatch.safe_csv import original
 from trainer.data import class_lists
 from trainer.errors import DataError
 

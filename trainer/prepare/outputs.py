@@ -12,7 +12,7 @@ from pathlib import Path
 from binwatch.counts import CLASSES, class_of
 from binwatch.errors import shown
 from binwatch.numbers import whole
-from binwatch.spreadsheets import CsvWriter, original
+from binwatch.safe_csv import SafeCsvWriter, original
 from binwatch.text import many
 from trainer.data.split import Split
 from trainer.disk import write_whole
@@ -164,7 +164,7 @@ def _row(entry: Entry) -> tuple[object, ...]:
 
 def _csv(rows: Iterable[Iterable[object]]) -> bytes:
     file = io.StringIO(newline="")
-    CsvWriter(file, "\n").writerows(rows)
+    SafeCsvWriter(file, "\n").writerows(rows)
     return file.getvalue().encode()
 
 

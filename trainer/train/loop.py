@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from binwatch.spreadsheets import CsvWriter
+from binwatch.safe_csv import SafeCsvWriter
 from trainer.config import Config
 from trainer.data.loader import Batch, Loader
 from trainer.data.sampler import generator
@@ -185,7 +185,7 @@ def best_epoch(history: list[dict[str, float]], facts: dict[str, Any]) -> int:
 def write_log(file: Path, history: list[dict[str, float]]) -> None:
     """One line per epoch."""
     out = io.StringIO(newline="")
-    writer = CsvWriter(out)
+    writer = SafeCsvWriter(out)
     writer.writerow(history[0])
     writer.writerows([round(row[name], 5) for name in history[0]] for row in history)
     write_whole(file, out.getvalue().encode())

@@ -21,7 +21,7 @@ import torch
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from binwatch.cores import cores
-from binwatch.spreadsheets import CsvWriter
+from binwatch.safe_csv import SafeCsvWriter
 from binwatch.text import many
 from trainer.config import Config, read
 from trainer.data.dataset import present_photos
@@ -122,7 +122,7 @@ def write_results(folder: Path, trials: list[FrozenTrial]) -> None:
     """`trials.csv` and `trials.png`."""
     names = sorted({name for trial in trials for name in trial.params})
     file = io.StringIO(newline="")
-    writer = CsvWriter(file, "\n")
+    writer = SafeCsvWriter(file, "\n")
     writer.writerow(["trial", "state", "val_accuracy", "epochs", *names])
     for trial in trials:
         seen = trial.intermediate_values

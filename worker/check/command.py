@@ -9,7 +9,7 @@ import typer
 
 from binwatch.console import remark
 from binwatch.counts import Suspicion
-from binwatch.inventory.columns import Named
+from binwatch.inventory.columns import ColumnNames
 from binwatch.settings import load_settings
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -70,8 +70,8 @@ def check(
 
     binwatch check photos --expected stock.xlsx --out wrong.xlsx
     """
+    from worker.check.options import CheckOptions
     from worker.check.run import run  # ONNX Runtime takes a while to load
-    from worker.check.wanted import Wanted
 
     settings = load_settings()
     given = {
@@ -84,8 +84,8 @@ def check(
     settings = settings.model_copy(update={name: value for name, value in given.items() if value is not None})
     files = out or [Path("wrong.xlsx")]
     folder = records or files[0].with_name(f"{files[0].stem}-records")
-    named = Named(bin_column, quantity_column, article_column, tuple(keep_column or ()))
-    wanted = Wanted(photos, expected, files, folder, named)
+    named = ColumnNames(bin_column, quantity_column, article_column, tuple(keep_column or ()))
+    wanted = CheckOptions(photos, expected, files, folder, named)
     done = run(wanted, settings, remark)
     if strict and done.findings.failed_photos:
         raise typer.Exit(1)

@@ -17,7 +17,7 @@ from binwatch.conformal import PValues
 from binwatch.console import progress_console
 from binwatch.counts import Suspicion
 from binwatch.documents import Document
-from binwatch.documents.formats import load_format, write
+from binwatch.documents.writers import load_format, write
 from binwatch.inventory.reading import InventoryQuantity
 from binwatch.records.store import Store
 from binwatch.settings import Settings
@@ -26,6 +26,7 @@ from worker.check.count import RunningCount, start
 from worker.check.document import Pictures, sheets
 from worker.check.findings import Findings, find
 from worker.check.folder import ScannedFolder
+from worker.check.options import CheckOptions
 from worker.check.records import (
     last_variant,
     left_over,
@@ -36,7 +37,6 @@ from worker.check.records import (
     record_expected,
     url_of,
 )
-from worker.check.wanted import Wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class CheckResult:
 
 
 def compare(
-    wanted: Wanted,
+    wanted: CheckOptions,
     settings: Settings,
     folder: ScannedFolder,
     expected: Sequence[InventoryQuantity],
@@ -102,7 +102,9 @@ def _progress(photos: int) -> Iterator[Callable[[int], object]]:
         yield lambda more: progress.advance(bar, more)
 
 
-def _summary(done: CheckResult, wanted: Wanted, folder: ScannedFolder, settings: Settings, card: Card) -> list[str]:
+def _summary(
+    done: CheckResult, wanted: CheckOptions, folder: ScannedFolder, settings: Settings, card: Card
+) -> list[str]:
     found, measured = done.findings, card.measured(done.variant)
     compared, wrong, photos = len(found.compared), found.wrong, len(folder.photos)
     failed = sum(one.bin is not None for one in found.failed)
@@ -173,7 +175,7 @@ _LEGEND = (
 )
 
 
-def _how_to_open(wanted: Wanted, left_over: int) -> list[str]:
+def _how_to_open(wanted: CheckOptions, left_over: int) -> list[str]:
     variables = {
         "BINWATCH_DATABASE_URL": url_of(wanted.database.resolve()),
         "BINWATCH_PHOTO_DIR": str(wanted.photos.resolve()),

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from binwatch.bundle import Bundle
-from binwatch.documents.formats import check_format
+from binwatch.documents.writers import check_format
 from binwatch.errors import BinwatchError
 from binwatch.inventory.bins import BinIndex
 from binwatch.inventory.reading import OF_QUANTITIES, InventoryQuantity, InventoryReport, Refusals, read_expected
@@ -16,13 +16,13 @@ from binwatch.settings import Settings
 from binwatch.text import visible
 from worker.check.count import start
 from worker.check.folder import ScannedFolder, look_through
-from worker.check.wanted import Wanted
+from worker.check.options import CheckOptions
 
 if TYPE_CHECKING:
     from worker.check.compare import CheckResult
 
 
-def run(wanted: Wanted, settings: Settings, say: Callable[[str], object]) -> CheckResult:
+def run(wanted: CheckOptions, settings: Settings, say: Callable[[str], object]) -> CheckResult:
     """Count, compare, rank and write; `say` is told a line at a time. Raises BinwatchError."""
     for path in wanted.out:
         check_format(path)
@@ -39,7 +39,7 @@ def run(wanted: Wanted, settings: Settings, say: Callable[[str], object]) -> Che
     return compare(wanted, settings, folder, expected, bundle, begun, say)
 
 
-def _read(wanted: Wanted, folder: ScannedFolder, say: Callable[[str], object]) -> list[InventoryQuantity]:
+def _read(wanted: CheckOptions, folder: ScannedFolder, say: Callable[[str], object]) -> list[InventoryQuantity]:
     """The inventory file. Refused before anything is counted if it has nothing to do with the photos."""
     report = InventoryReport(wanted.expected)
     listed = wanted.out[0].with_name(f"{wanted.out[0].stem}.refused-rows.csv")

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from binwatch.events import Created
+from binwatch.events import ObjectCreated
 from worker.intake.routing import Routed
 from worker.skipped import SkippedTally
 
@@ -21,8 +21,8 @@ _MOST_KEY_BYTES = 64 * 1024
 class Group(Generic[Receipt]):
     """What is announced by the messages whose receipts it holds; they are deleted once it is with the broker."""
 
-    photos: list[Created] = field(default_factory=list)
-    metadata: list[Created] = field(default_factory=list)
+    photos: list[ObjectCreated] = field(default_factory=list)
+    metadata: list[ObjectCreated] = field(default_factory=list)
     receipts: list[Receipt] = field(default_factory=list)
     rejected: list[tuple[Receipt, str]] = field(default_factory=list)
     """Messages that (in part) no one can handle, with the reason."""
@@ -50,9 +50,9 @@ class Group(Generic[Receipt]):
         return full or time.monotonic() - self.since >= wait_s
 
 
-def chunks(items: list[Created], size: int) -> list[list[Created]]:
+def chunks(items: list[ObjectCreated], size: int) -> list[list[ObjectCreated]]:
     """`items` in pieces of at most `size`, in order, each small enough for one message of the broker."""
-    pieces: list[list[Created]] = []
+    pieces: list[list[ObjectCreated]] = []
     bytes_left = 0
     for item in items:
         cost = len(json.dumps(item.key))

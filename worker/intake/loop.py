@@ -7,7 +7,7 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 
-from binwatch.events import Created
+from binwatch.events import ObjectCreated
 from binwatch.text import many
 from worker.brokers.base import EventMessage, EventQueue
 from worker.intake.grouping import Group, chunks
@@ -27,7 +27,7 @@ STOP_WITHIN_S = 5.0
 """An intake that hangs on a queue that does not answer must not use up the grace period of the photos in flight."""
 
 
-Publish = Callable[[list[Created]], object]
+Publish = Callable[[list[ObjectCreated]], object]
 """Hands objects to Celery; returns once the broker has them, and raises if it cannot."""
 
 
@@ -114,7 +114,7 @@ class IntakeLoop:
 
     def _hand_over(self) -> None:
         for name, publish in self._publishers:
-            objects: list[Created] = getattr(self._group, name)
+            objects: list[ObjectCreated] = getattr(self._group, name)
             for chunk in chunks(objects, self._size):
                 publish(chunk)
                 del objects[: len(chunk)]  # if the next one fails, only the rest is tried again

@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass, field
 
 from binwatch.errors import EventError
-from binwatch.events import MAX_NAMED, Created, Dialect, parse
+from binwatch.events import MAX_NAMED, Dialect, ObjectCreated, parse
 from binwatch.keys import ObjectKind, Skipped, kind_of, skipped
 from binwatch.text import shortened
 
@@ -17,8 +17,8 @@ logger = logging.getLogger(__name__)
 class Routed:
     """One message, sorted. `rejected` says why (part of) it cannot be handled, for the dead-letter queue."""
 
-    photos: list[Created] = field(default_factory=list)
-    metadata: list[Created] = field(default_factory=list)
+    photos: list[ObjectCreated] = field(default_factory=list)
+    metadata: list[ObjectCreated] = field(default_factory=list)
     rejected: str | None = None
     skipped: list[tuple[Skipped, str]] = field(default_factory=list)
     """Why other objects and events are not looked at, and their keys or names."""

@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from binwatch.records import trials  # noqa: F401 (its table is part of the schema)
+from binwatch.records import crash_counts  # noqa: F401 (its table is part of the schema)
 from binwatch.records.tables import Base
 
 context.configure(

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from binwatch.events import Created
+from binwatch.events import ObjectCreated
 from binwatch.metadata import QUANTITY
 from binwatch.settings import Settings
 from testing.services.s3 import S3
@@ -59,11 +59,11 @@ def contents(folder: str) -> dict[str, bytes]:
     return {f"{folder}/{file.name}": _as_recorded(file) for file in sorted((SAMPLES / folder).iterdir())}
 
 
-def upload(s3: S3, objects: dict[str, bytes]) -> list[Created]:
+def upload(s3: S3, objects: dict[str, bytes]) -> list[ObjectCreated]:
     """Put objects into the bucket; what S3 would announce."""
     for key, data in objects.items():
         s3.put(key, data)
-    return [Created(s3.bucket, key) for key in objects]
+    return [ObjectCreated(s3.bucket, key) for key in objects]
 
 
 @contextmanager

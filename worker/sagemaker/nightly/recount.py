@@ -7,14 +7,14 @@ import time
 from collections.abc import Callable, Sequence
 
 from binwatch.errors import ObjectsError
-from binwatch.events import Created
+from binwatch.events import ObjectCreated
 from binwatch.settings import Settings
 from binwatch.text import many
 from worker.counting import Counting
 
 logger = logging.getLogger(__name__)
 
-Recount = Callable[[Sequence[Created]], object]
+Recount = Callable[[Sequence[ObjectCreated]], object]
 """Has photos counted by local workers; returns once they are recorded, or safely with the broker."""
 
 _TRIES = 6
@@ -27,7 +27,7 @@ class InProcess:
         self._settings = settings
         self._counting: Counting | None = None
 
-    def __call__(self, photos: Sequence[Created]) -> None:
+    def __call__(self, photos: Sequence[ObjectCreated]) -> None:
         """Count and record. Raises ObjectsError if S3 is out for long."""
         if self._counting is None:
             self._counting = Counting(self._settings)
@@ -40,7 +40,7 @@ class InProcess:
         if self._counting is not None:
             self._counting.close()
 
-    def _count(self, counting: Counting, photos: Sequence[Created]) -> None:
+    def _count(self, counting: Counting, photos: Sequence[ObjectCreated]) -> None:
         error: ObjectsError | None = None
         for attempt in range(_TRIES):
             if attempt:

@@ -20,7 +20,7 @@ from binwatch.objects import ObjectRefused, Objects
 from binwatch.photo_stats import photo_stats
 from binwatch.settings import Settings
 from worker.engine import Engine
-from worker.metrics import Measured, PhotoStage, WorkerMetrics
+from worker.metrics import InstrumentedEngine, PhotoStage, WorkerMetrics
 from worker.pipeline import Prediction
 from worker.sagemaker.serving.answers import INTERNAL_ERROR, UNAVAILABLE, Answer, Received, answer, no_count
 from worker.sagemaker.serving.batching import Batcher
@@ -46,7 +46,7 @@ class PhotoCounter:
         self.engine = engine
         self._settings = settings
         self._metrics = metrics
-        measured, wait_s = Measured(engine, metrics), settings.serve_batch_wait_ms / 1000
+        measured, wait_s = InstrumentedEngine(engine, metrics), settings.serve_batch_wait_ms / 1000
         self._batcher = Batcher(measured, settings.batch_size, wait_s, engine.calls)
         self._decoders = ThreadPoolExecutor(cores(), thread_name_prefix="decode")
         self._fetchers = ThreadPoolExecutor(settings.fetch_threads, thread_name_prefix="fetch")

@@ -19,7 +19,7 @@ class _Out(Protocol):
     def write(self, text: str, /) -> object: ...
 
 
-class CsvWriter:
+class SafeCsvWriter:
     """As csv.writer, but texts are texts wherever the file is opened. Numbers stay numbers."""
 
     def __init__(self, out: _Out, line_end: str = "\r\n") -> None:

@@ -18,7 +18,7 @@ MOST_SEGMENTS = 100_000
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class ParsedImage:
     """A photo's file, taken apart. Nothing is decoded yet."""
 
     format: str

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from binwatch.records.engine import WRITE
 from binwatch.records.tables import Base
-from binwatch.records.writing import insert_into
+from binwatch.records.upsert import insert_into
 
 
 class Trial(Base):

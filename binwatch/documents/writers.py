@@ -16,7 +16,7 @@ from binwatch.counts import CLASSES
 from binwatch.documents import ODDNESS, SIDE, Document, PhotoLink, Sheet, address, rows_as_text, text_of
 from binwatch.documents.page import page
 from binwatch.errors import BinwatchError
-from binwatch.spreadsheets import CsvWriter
+from binwatch.safe_csv import SafeCsvWriter
 
 _LINKS = 60_000
 """Links in an XLSX at most; Excel takes 65,530 on a sheet."""
@@ -119,7 +119,7 @@ def _write_csv(document: Document, path: Path) -> list[Path]:
     def write_one(sheet: Sheet, file: Path) -> None:
         # With a byte order mark, without which Excel takes UTF-8 for Windows-1252.
         with file.open("w", encoding="utf-8-sig", newline="") as opened:
-            writer = CsvWriter(opened)
+            writer = SafeCsvWriter(opened)
             writer.writerow(sheet.columns)
             writer.writerows(rows_as_text(sheet))
 

@@ -15,7 +15,7 @@ Floats = npt.NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
+class ModelOutputs:
     """What a model answers to photos."""
 
     photos: PhotoSet

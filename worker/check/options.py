@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from binwatch.errors import BinwatchError
-from binwatch.inventory.columns import Named
+from binwatch.inventory.columns import ColumnNames
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class CheckOptions:
     """What a person asked for."""
 
     photos: Path
@@ -19,7 +19,7 @@ class Wanted:
     out: Sequence[Path]
     records: Path
     """Folder of the records; made if it is not there."""
-    named: Named
+    named: ColumnNames
 
     @property
     def database(self) -> Path:

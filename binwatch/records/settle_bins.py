@@ -40,7 +40,7 @@ from binwatch.records.tables import (
     RankTotal,
 )
 from binwatch.records.totals import add_to_totals, bin_totals, comparison_hours, confusions, rank_totals
-from binwatch.records.writing import insert_into
+from binwatch.records.upsert import insert_into
 
 BinKey = tuple[str, str]
 """Bucket and bin id."""
