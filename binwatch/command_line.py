@@ -57,15 +57,20 @@ def run(app: Callable[[], object], extra: str, *, by_cause: bool = False) -> Non
 
 def _flushed(app: Callable[[], object]) -> None:
     """Run `app`. Whoever reads its output may have had enough, as `head` has: that is no error to speak of."""
+    ended: BaseException | None = None
     try:
-        try:
-            app()
-        finally:
+        app()
+    except BrokenPipeError:
+        pass
+    except BaseException as error:  # also SystemExit: what the command ends with is not lost with its output
+        ended = error
+    try:
+        if sys.stdout is not None:  # as a shell's >&- has it
             sys.stdout.flush()
-    except BrokenPipeError as error:
+    except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
-        if isinstance(error.__context__, SystemExit):
-            raise error.__context__ from None
+    if ended is not None:
+        raise ended
 
 
 def name_settings(app: typer.Typer) -> None:

@@ -28,7 +28,7 @@ class Services:
     photos: Photos
     drift: BackgroundReport[DriftReport]
     flags: BackgroundReport[list[Level]]
-    """Of each suspicion. Both watches make no report until they are started."""
+    """Of each suspicion. Neither report is made until it is started."""
     cards: Cards
     writable: WritableRecords
     settings: Settings

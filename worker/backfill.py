@@ -119,8 +119,9 @@ class _Unrecorded:
             self._last_change = time.monotonic()
         elif time.monotonic() - self._last_change > self._patience_s:
             raise BinwatchError(
-                f"nothing was recorded for {self._patience_s:.0f} s, and {many(self.left, 'object')} without a record,"
-                f" such as {next(iter(self._keys))!r}: is a worker running? Start one, and then this command again"
+                f"nothing was recorded for {self._patience_s:.0f} s, and"
+                f" {many(self.left, 'object has', 'objects have')} no record, such as {next(iter(self._keys))!r}: is a"
+                " worker running? Start one, and then this command again"
             )
         else:
             time.sleep(_POLL_S)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from io import BytesIO
@@ -46,6 +46,12 @@ def load_format(path: Path) -> None:
     """Load the library that `write` needs for `path`, which takes it a tenth of a second."""
     if needed := _NEEDED.get(path.suffix.lower()):
         import_module(needed[0])
+
+
+def files_of(path: Path, slugs: Sequence[str]) -> list[Path]:
+    """All files that a list at `path` is written to; `slugs` are of its sheets but the first."""
+    beside = slugs if path.suffix.lower() in (".csv", ".parquet") else ()
+    return [path, *(path.with_suffix(f".{slug}{path.suffix}") for slug in beside)]
 
 
 def write(document: Document, path: Path) -> list[Path]:
@@ -149,12 +155,11 @@ def _write_html(document: Document, path: Path) -> list[Path]:
 
 
 def _each_sheet(document: Document, path: Path, write_one: Callable[[Sheet, Path], None]) -> list[Path]:
-    first, *others = document.sheets
-    files = {path: first} | {path.with_suffix(f".{sheet.slug}{path.suffix}"): sheet for sheet in others}
-    for file, sheet in files.items():
+    files = files_of(path, [sheet.slug for sheet in document.sheets[1:]])
+    for file, sheet in zip(files, document.sheets, strict=True):
         write_one(sheet, _partial(file))
         _partial(file).replace(file)
-    return list(files)
+    return files
 
 
 def _written(path: Path, text: str) -> list[Path]:

@@ -143,7 +143,7 @@ class Expectation(Base):
     """Why there is no quantity (binwatch.errors.MetadataReason); NULL if there is one."""
     detail: Mapped[str | None]
     contents: Mapped[list[dict[str, Any]] | None]
-    """What the quantity is made up of (binwatch.metadata.Item); NULL if the source does not say."""
+    """What the quantity is made up of (binwatch.metadata.Article); NULL if the source does not say."""
     modified_at: Mapped[datetime]
     recorded_at: Mapped[datetime]
     tried_at: Mapped[datetime | None]

@@ -119,9 +119,8 @@ def _not_judged(of: Level) -> str:
     rest = of.compared - of.calibrated
     if not rest:
         return ""
-    bins = "more bin" if rest == 1 else "more bins"
     why = "was counted by a model without calibration, or expects a quantity that the model never answers"
-    return f" {number(rest)} {bins} cannot be flagged: each {why}."
+    return f" {many(rest, 'more bin', 'more bins')} cannot be flagged: each {why}."
 
 
 def _so_far(of: Level) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import os
 import re
 import subprocess
 import sys
@@ -121,3 +122,27 @@ def test_who_reads_no_further_is_no_error() -> None:
     assert command.stderr.read() == b""
     command.stderr.close()
     assert command.wait(60) == 0
+
+
+def test_an_error_is_told_though_nobody_reads_on() -> None:
+    script = (
+        "from binwatch import command_line\nfrom binwatch.errors import OutageError\n"
+        "def app():\n print('a line')\n raise OutageError('the database is gone')\n"
+        "command_line.run(app, 'monitor', by_cause=True)"
+    )
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    command = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=buffered
+    )
+    assert command.stdout
+    assert command.stderr
+    command.stdout.close()
+    found = command.stderr.read()
+    command.stderr.close()
+    assert (command.wait(60), found) == (3, b"error: the database is gone\n")
+
+
+def test_a_closed_standard_output_is_no_error() -> None:
+    script = "from binwatch import command_line; command_line.run(lambda: None, 'monitor')"
+    done = subprocess.run(["sh", "-c", '"$0" -c "$1" >&-', sys.executable, script], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")

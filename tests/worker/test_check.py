@@ -17,12 +17,14 @@ import pytest
 from sqlalchemy import func, select
 
 from binwatch.__main__ import main
+from binwatch.bundle import Bundle
 from binwatch.counts import difference_of
 from binwatch.records.engine import connect
 from binwatch.records.tables import Comparison, Count
-from binwatch.settings import DEFAULT_MODEL
+from binwatch.settings import DEFAULT_MODEL, load_settings
 from monitor.views.discrepancies import Direction, Filters, read_discrepancies, read_level
 from tests.conftest import ROOT
+from worker.check.records import last_variant
 
 SAMPLES = ROOT / "samples"
 EXPECTED = {"00182": 5, "00183": 1, "00184": 0, "00297": 10, "00298": 3}
@@ -254,6 +256,11 @@ def test_columns_that_the_list_repeats(check: Check, photos: Path, tmp_path: Pat
     done = check(photos, "--expected", tmp_path / "stock.csv", "--keep-column", "Aisle")
     assert done.status == 2
     assert "no column 'Aisle', only 'Zone', 'Bin', 'SKU', 'Qty', 'Note'; correct --keep-column" in done.err
+    for names in (("bin",), ("Note", "note ")):
+        options = [part for name in names for part in ("--keep-column", name)]
+        done = check(photos, "--expected", tmp_path / "stock.csv", *options)
+        assert done.status == 2
+        assert f"--keep-column {names[-1]}: the list has a column of that name; rename it" in done.err
 
 
 def test_level_and_direction_of_the_flags(check: Check, photos: Path, stock: Path, tmp_path: Path) -> None:
@@ -275,12 +282,16 @@ def test_an_inventory_file_is_never_written_over(check: Check, photos: Path, sto
     assert done.status == 2
     assert f"{stock}: would be overwritten; name another list with --out" in done.err
     assert stock.read_bytes() == before
-    refused = tmp_path / "wrong.refused-rows.csv"
-    refused.write_text("bin,quantity\n00184,3\n", encoding="utf-8")
-    done = check(photos, "--expected", refused)
-    assert done.status == 2
-    assert "wrong.refused-rows.csv: is the inventory file, and would be lost" in done.err
-    assert refused.read_text(encoding="utf-8") == "bin,quantity\n00184,3\n"
+    text = "bin,quantity\n00184,3\n"
+    for name in ("wrong.refused-rows.csv", "wrong.failed.csv"):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        done = check(photos, "--expected", tmp_path / name, "--out", "wrong.csv")
+        assert done.status == 2
+        assert f"{name}: would be overwritten; name another list with --out" in done.err
+        assert (tmp_path / name).read_text(encoding="utf-8") == text
+    (tmp_path / "wrong.w48.csv").write_text(text, encoding="utf-8")
+    assert check(photos, "--expected", tmp_path / "wrong.w48.csv", "--out", "wrong.csv").status == 0
+    assert (tmp_path / "wrong.w48.csv").read_text(encoding="utf-8") == text
 
 
 def test_a_list_that_is_read_only(check: Check, photos: Path, stock: Path, tmp_path: Path) -> None:
@@ -302,6 +313,17 @@ def test_a_quantity_column_without_quantities(check: Check, photos: Path, tmp_pa
     done = check(photos, "--expected", stock, "--quantity-column", "unit")
     assert done.status == 2
     assert "no row is left to compare; 5 have no usable quantity: correct --quantity-column" in done.err
+
+
+def test_the_variant_is_that_of_the_model_in_hand(check: Check, photos: Path, stock: Path, tmp_path: Path) -> None:
+    assert check(photos, "--expected", stock).status == 0
+    card = Bundle(DEFAULT_MODEL).card
+    database = connect(f"sqlite:///{tmp_path}/wrong-records/records.db")
+    bucket = load_settings().bucket
+    assert last_variant(database, bucket, card) == "int8"
+    with database.begin() as connection:
+        connection.exec_driver_sql("UPDATE counts SET model_version = 'another', precision = 'fp32' WHERE id = 5")
+    assert last_variant(database, bucket, card) == "int8"
 
 
 def test_what_has_gone_since_the_last_run_is_said(check: Check, photos: Path, stock: Path) -> None:

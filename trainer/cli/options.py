@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from trainer.config import assignment
 
 Photos = Annotated[
     Path | None,
@@ -38,3 +40,12 @@ Freeze = Annotated[
     typer.Option(help="Freeze all layers up to this one, e.g. layer3 (model.freeze). Default: none."),
 ]
 Every = Annotated[bool, typer.Option("--every", help="All photos of the index; no model may have been trained on any.")]
+
+
+def changes_of(
+    settings: list[str] | None, *, photos: Path | None, index: Path | None, freeze: str | None
+) -> dict[str, Any]:
+    """What flags and --set change of the configuration; a flag overrides --set."""
+    flags = {"data.photos": photos, "data.index": index, "model.freeze": freeze}
+    given = {name: value for name, value in flags.items() if value is not None}
+    return dict(assignment(text) for text in settings or []) | given

@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from trainer.cli.options import ConfigFile, Freeze, Index, Photos, Settings
+from trainer.cli.options import ConfigFile, Freeze, Index, Photos, Settings, changes_of
 from trainer.cli.paths import check_data, check_file
-from trainer.config import assignment, read
+from trainer.config import read
 from trainer.disk import make_folder
 from trainer.distributed.environment import several_processes
 
@@ -31,9 +31,7 @@ def profile(
 
     Trains briefly with the configuration of fit on a sample of the photos, and stores nothing.
     """
-    flags = {"data.photos": photos, "data.index": index, "model.freeze": freeze}
-    changes = dict(assignment(text) for text in settings or [])
-    changes |= {name: value for name, value in flags.items() if value is not None}
+    changes = changes_of(settings, photos=photos, index=index, freeze=freeze)
     options = read(config, changes)
     if not several_processes():
         check_data(options.data)

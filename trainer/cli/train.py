@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from trainer.cli import paths
-from trainer.cli.options import ConfigFile, Freeze, Index, Photos, Settings
+from trainer.cli.options import ConfigFile, Freeze, Index, Photos, Settings, changes_of
 from trainer.cli.paths import data_changes
 from trainer.config import Config, TrainConfig, assignment, read
 from trainer.display import Display, silent
@@ -51,9 +51,7 @@ def fit(
 
     Progress, warnings and figures go to standard error. An interrupted run continues with --resume.
     """
-    flags = {"data.photos": photos, "data.index": index, "model.freeze": freeze}
-    changes = dict(assignment(text) for text in settings or [])
-    changes |= {name: value for name, value in flags.items() if value is not None}
+    changes = changes_of(settings, photos=photos, index=index, freeze=freeze)
     if resume and (config or changes or from_study):
         raise ConfigError("--resume takes the configuration from the checkpoint; only --epochs may be given with it")
     if from_study:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from binwatch.text import many
 from trainer.config import Config
 from trainer.data.augment import augments_on_device
 from trainer.data.dataset import DataSet, PhotoSet, check_quality, look_at_each, present_photos
@@ -151,7 +152,7 @@ class _Measuring:
         return sorted({max(own // 2, 1), own, own * 2, own * 4} if not self._run.train.features else {own})
 
     def _reading(self, readers: int) -> float:
-        self._say(f"reading alone, {readers} {'thread' if readers == 1 else 'threads'}")
+        self._say(f"reading alone, {many(readers, 'thread')}")
         with closing(endless(self._batches(readers))) as source:
             for _ in range(max(AHEAD, readers) + 1):  # what was read ahead before the clock started
                 next(source)

@@ -29,7 +29,7 @@ class Machine:
 
 @dataclass
 class Usage:
-    """What was used, on average or at most, between the beginning and the end of a `Watch`."""
+    """What was used, on average or at most, between the beginning and the end of a `UsageWatch`."""
 
     seconds: float = 0.0
     cores: list[float] = field(default_factory=list)

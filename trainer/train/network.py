@@ -68,8 +68,8 @@ def check_compiler(config: TrainConfig) -> None:
 
 
 def _parallel(module: nn.Module) -> DistributedDataParallel:
-    # Each process keeps its own statistics of batch norms until the epoch's end (Run), instead of taking over those of
-    # the first one before every pass. torch 2.15 has renamed the option.
+    # Each process keeps its own statistics of batch norms until the epoch's end (TrainingRun), instead of taking over
+    # those of the first one before every pass. torch 2.15 has renamed the option.
     known = inspect.signature(DistributedDataParallel).parameters
     name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
     option: dict[str, Any] = {name: False}

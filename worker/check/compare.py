@@ -76,7 +76,7 @@ def compare(
         counts = read_counts(database, settings.bucket, card)
         findings = find(folder, counts, expected, values, settings.flag_level, settings.flag_direction)
         failed = sum(one.bin is not None for one in findings.failed)
-        done = CheckResult(findings, len(new) - failed, last_variant(database))
+        done = CheckResult(findings, len(new) - failed, last_variant(database, settings.bucket, card))
         lines = _summary(done, wanted, folder, settings, card)
         with ThreadPoolExecutor(settings.fetch_threads) as pool:
             document = Document(

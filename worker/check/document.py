@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 
-from binwatch.counts import CLASSES, class_of
-from binwatch.documents import ODDNESS, SIDE, Cell, PhotoLink, Sheet
+from binwatch.counts import class_of
+from binwatch.documents import SIDE, Cell, PhotoLink, Sheet
 from binwatch.errors import PhotoError
 from binwatch.image import ImageLimits, Photo
 from binwatch.inventory.reading import InventoryQuantity
@@ -16,15 +16,13 @@ from binwatch.text import visible
 from binwatch.thumbnails import shrink, shrink_decoded
 from worker.check.findings import Finding, Findings
 from worker.check.folder import PhotoFile, ScannedFolder
+from worker.check.layout import BINS, FAILED, UNEXPECTED, WITHOUT_PHOTO, columns
 from worker.photo_inputs import file_source
 
 PICTURES = 200
 """Bins that get a picture: more than anybody looks for in a day, and about a megabyte in the file."""
 _KEPT = 5_000
 """Pictures that are kept until it is known which bins are the first: 5 kB each."""
-
-_OF_PHOTO = ("photo", "expected", "counted", "difference", "in words")
-_OF_MODEL = (*ODDNESS, *(f"p({name})" for name in CLASSES), "articles")
 
 
 def sheets(findings: Findings, folder: ScannedFolder, kept: Sequence[str] = ()) -> list[Sheet]:
@@ -33,13 +31,13 @@ def sheets(findings: Findings, folder: ScannedFolder, kept: Sequence[str] = ()) 
     return [
         Sheet(
             "Bins",
-            "bins",
-            ("verdict", "bin", *kept, *_OF_PHOTO, *_OF_MODEL),
+            BINS,
+            columns(kept),
             [_bin(finding) for finding in findings.compared],
         ),
         Sheet(
             "Failed",
-            "failed",
+            FAILED,
             ("photo", "bin", "reason", "detail", "what to do"),
             [
                 (
@@ -54,7 +52,7 @@ def sheets(findings: Findings, folder: ScannedFolder, kept: Sequence[str] = ()) 
         ),
         Sheet(
             "Photos without expectation",
-            "photos-without-expectation",
+            UNEXPECTED,
             ("photo", "bin", "counted", "probability"),
             [
                 (
@@ -68,7 +66,7 @@ def sheets(findings: Findings, folder: ScannedFolder, kept: Sequence[str] = ()) 
         ),
         Sheet(
             "Expectations without photo",
-            "expectations-without-photo",
+            WITHOUT_PHOTO,
             ("bin", *kept, "expected", "articles"),
             [
                 (visible(one.bin), *one.kept, one.quantity, articles_in_words(one.contents or []))

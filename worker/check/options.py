@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from binwatch.documents.writers import files_of
 from binwatch.errors import BinwatchError
 from binwatch.inventory.columns import ColumnNames
+from worker.check.layout import FAILED, UNEXPECTED, WITHOUT_PHOTO
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,16 +24,22 @@ class CheckOptions:
     named: ColumnNames
 
     @property
+    def refused_rows(self) -> Path:
+        """File of the inventory's rows that are refused."""
+        return self.out[0].with_name(f"{self.out[0].stem}.refused-rows.csv")
+
+    @property
     def database(self) -> Path:
         """File of the records."""
         return self.records / "records.db"
 
     def check_files(self, bin_list: Path | None) -> None:
         """Raise BinwatchError if a file that is read would be overwritten."""
+        lists = (file for out in self.out for file in files_of(out, (FAILED, UNEXPECTED, WITHOUT_PHOTO)))
+        written = {file.resolve() for file in (*lists, self.refused_rows)}
         for file in filter(None, (self.expected, bin_list)):
-            for out in self.out:
-                if file.suffix.lower() == out.suffix.lower() and _is_of_list(file.resolve(), out):
-                    raise BinwatchError(f"{file}: would be overwritten; name another list with --out")
+            if file.resolve() in written:
+                raise BinwatchError(f"{file}: would be overwritten; name another list with --out")
 
     def owns(self, file: Path) -> bool:
         """Whether a file is one of the check itself, and so none of the photos' folder."""

@@ -117,10 +117,11 @@ def record_expected(
         store.add_expectations(news[start : start + CHUNK])
 
 
-def last_variant(database: Database) -> str:
-    """The variant that counted the most recent photo: fp32, fp16 or int8."""
+def last_variant(database: Database, bucket: str, card: Card) -> str:
+    """The variant of a model that counted its most recent photo: fp32, fp16 or int8."""
+    own = select(Count.precision).where(Count.bucket == bucket, Count.model_version == card.version)
     with database.connect() as connection:
-        return connection.execute(select(Count.precision).order_by(Count.id.desc()).limit(1)).scalar_one()
+        return connection.execute(own.order_by(Count.id.desc()).limit(1)).scalar_one()
 
 
 def left_over(

@@ -16,6 +16,7 @@ from binwatch.settings import Settings
 from binwatch.text import visible
 from worker.check.count import start
 from worker.check.folder import ScannedFolder, look_through
+from worker.check.layout import columns
 from worker.check.options import CheckOptions
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def run(wanted: CheckOptions, settings: Settings, say: Callable[[str], object]) 
         check_format(path)
     first_bytes(wanted.expected)
     wanted.check_files(settings.bin_list)
+    columns(wanted.named.kept)
     folder = look_through(wanted.photos, wanted.owns, settings.bin_naming)
     expected = _read(wanted, folder, say)
     bundle = Bundle(settings.model_dir)
@@ -42,7 +44,7 @@ def run(wanted: CheckOptions, settings: Settings, say: Callable[[str], object]) 
 def _read(wanted: CheckOptions, folder: ScannedFolder, say: Callable[[str], object]) -> list[InventoryQuantity]:
     """The inventory file. Refused before anything is counted if it has nothing to do with the photos."""
     report = InventoryReport(wanted.expected)
-    listed = wanted.out[0].with_name(f"{wanted.out[0].stem}.refused-rows.csv")
+    listed = wanted.refused_rows
     with Refusals(listed, report, "make room, or allow files to be written there") as refusals:
         bins = BinIndex(photo.bin for photo in folder.photos)
         expected = list(read_expected(open_table(wanted.expected, wanted.named), bins, refusals))

@@ -128,7 +128,7 @@ def declare(connection: Connection, queues: Sequence[Queue]) -> None:
                 " again"
             ) from error
         except connection.channel_errors as error:
-            raise QueueError(f"queue {queue.name!r} cannot be had ({error}); see RabbitMQ's log") from error
+            raise _unusable(queue, error) from error
         except connection.connection_errors as error:
             raise _unreachable(connection, error) from error
     missing = [repr(queue.name) for queue in refused if not _exists(connection, queue)]
@@ -149,13 +149,21 @@ def _is_taken(queue: Queue) -> bool:
 
 
 def _exists(connection: Connection, queue: Queue) -> bool:
-    """Whether the queue is there, with whatever properties. It takes no permissions to ask."""
+    """Whether the queue is there, with whatever properties, which needs no permissions. Raises as `declare` does."""
     try:
         with connection.channel() as channel:
             channel.queue_declare(queue.name, passive=True)
     except NotFound:
         return False
+    except connection.channel_errors as error:
+        raise _unusable(queue, error) from error
+    except connection.connection_errors as error:
+        raise _unreachable(connection, error) from error
     return True
+
+
+def _unusable(queue: Queue, error: Exception) -> QueueError:
+    return QueueError(f"queue {queue.name!r} cannot be had ({error}); see RabbitMQ's log")
 
 
 def _unreachable(connection: Connection, error: Exception) -> BrokerUnreachable:

@@ -49,7 +49,8 @@ class CostEstimate:
         self._sent += sent
         self._kept += len(photos) - sent
 
-    def __str__(self) -> str:
+    def in_words(self) -> str:
+        """Photos, duration and cost, as far as the last run tells them. Reads the bucket."""
         last = RunStore(Objects(self._settings), self._settings).latest()
         rate = cost.photos_per_second(self._settings, last)
         return cost.estimate(self._settings, sent=self._sent, kept=self._kept, rate=rate)

@@ -1,0 +1,31 @@
+"""What the list consists of: its sheets and the columns of the bins. Light to import, since it is needed first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from binwatch.counts import CLASSES
+from binwatch.documents import ODDNESS
+from binwatch.errors import BinwatchError
+
+BINS, FAILED = "bins", "failed"
+UNEXPECTED, WITHOUT_PHOTO = "photos-without-expectation", "expectations-without-photo"
+"""Slugs of the sheets; files of all but the first are named after them."""
+
+_OF_BIN = ("verdict", "bin")
+_OF_PHOTO = ("photo", "expected", "counted", "difference", "in words")
+_OF_MODEL = (*ODDNESS, *(f"p({name})" for name in CLASSES), "articles")
+
+
+def columns(kept: Sequence[str]) -> list[str]:
+    """Columns of the bins, with those of the inventory file that are kept.
+
+    Raises BinwatchError if two would have one name.
+    """
+    own = [*_OF_BIN, *_OF_PHOTO, *_OF_MODEL]
+    for at, name in enumerate(kept):
+        if name.strip().casefold() in [other.strip().casefold() for other in (*own, *kept[:at])]:
+            raise BinwatchError(
+                f"--keep-column {name}: the list has a column of that name; rename it in the inventory file"
+            )
+    return [*_OF_BIN, *kept, *_OF_PHOTO, *_OF_MODEL]
