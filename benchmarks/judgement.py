@@ -36,7 +36,7 @@ from trainer.data.index import Row, read_index
 from trainer.data.split import Split
 from trainer.display import Display
 from trainer.evaluation.evaluate import bundle_data
-from trainer.export.card_update import answers
+from trainer.export.card_update import outputs_of
 
 LEVELS = (0.01, 0.05, 0.1, 0.2)
 RESAMPLES = 2_000
@@ -175,7 +175,7 @@ def flags(known: Floats, known_labels: Sequence[int], new: Floats, labels: Seque
 
 def read(bundle: Bundle, photos: Path, index: Path, metadata: Path, split: Split) -> list[Bin]:
     """The photos of a split that have a record."""
-    found = answers(bundle, photos, index, split, Display())
+    found = outputs_of(bundle, photos, index, split, Display())
     every = zip(found.photos.keys, found.photos.groups, found.photos.quantities, found.distribution, strict=True)
     records = ((key, group, record_of(int(q), key, metadata), row) for key, group, q, row in every)
     return [Bin(group, row.astype(float).tolist(), record) for _, group, record, row in records if record]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import shutil
@@ -210,3 +211,14 @@ def test_held_is_at_least_what_was_allocated() -> None:
         rss, pss = held(process.pid)
         process.communicate("\n", timeout=60)
     assert 50_000_000 < pss <= rss < 200_000_000
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "benchmarks").rglob("*.py")), ids=lambda file: file.stem)
+def test_each_benchmark_is_of_this_release(file: Path) -> None:
+    """Most take minutes and are run by hand: what they import is there."""
+    name = ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name not in {"litserve", "ray"}:  # the extra benchmarks, which tests do not install
+            raise

@@ -42,7 +42,7 @@ def update(
     """
     bundle = Bundle(folder)
     wanted = {part: None if every else split or SPLITS[part] for part in parts}
-    found = {name: _answers(bundle, photos, index, name, display) for name in dict.fromkeys(wanted.values())}
+    found = {name: outputs_of(bundle, photos, index, name, display) for name in dict.fromkeys(wanted.values())}
     card = bundle.card.model_copy(update={part.value: MAKE[part](found[name]) for part, name in wanted.items()})
     write_card(folder, card)
     return card
@@ -60,8 +60,8 @@ def add_self_check(folder: Path) -> Card:
     return card
 
 
-def _answers(bundle: Bundle, photos: Path, index: Path | None, split: Split | None, display: Display) -> ModelOutputs:
-    """Of the bundle's first variant."""
+def outputs_of(bundle: Bundle, photos: Path, index: Path | None, split: Split | None, display: Display) -> ModelOutputs:
+    """What the first variant of a bundle says of one split's photos, of all if it is None. Raises DataError."""
     config = bundle_data(bundle, {"photos": photos} | ({"index": index} if index else {}))
     if split is None:
         config = config.model_copy(update={"split_column": ""})
