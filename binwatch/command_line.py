@@ -56,7 +56,7 @@ def run(app: Callable[[], object], extra: str, *, by_cause: bool = False) -> Non
 
 
 def _flushed(app: Callable[[], object]) -> None:
-    """Run `app`. Whoever reads its output may have had enough, as `head` has: that is no error to speak of."""
+    """Run `app`. The reader of its output may stop early, as `head` does: that is no error."""
     ended: BaseException | None = None
     try:
         app()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 def visible(text: str) -> str:
     """Line breaks, a terminal's control codes, marks of direction and what is no Unicode as escapes, as in "a\\nb".
@@ -21,6 +23,12 @@ def noun(number: int, one: str, several: str | None = None) -> str:
 def many(number: int, one: str, several: str | None = None) -> str:
     """A number and its noun: "1 photo", "1,200 photos"; `several` as for `noun`."""
     return f"{number:,} {noun(number, one, several)}"
+
+
+def some_of(names: Sequence[str], most: int, total: int | None = None) -> str:
+    """The first `most` names in quotes, and an ellipsis if there are more: `total`, if `names` are not all."""
+    shown = ", ".join(f"'{visible(name)}'" for name in names[:most])
+    return shown + (", …" if (len(names) if total is None else total) > most else "")
 
 
 def is_text(text: str) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from binwatch.errors import BinwatchError, shown
-from binwatch.text import visible
+from binwatch.text import some_of, visible
 
 _SHOWN = 12
 """Columns that a message lists."""
@@ -84,7 +84,7 @@ def find_columns(header: Sequence[str], named: ColumnNames) -> InventoryColumns 
 def explain(file: Path, header: Sequence[str], named: ColumnNames) -> BinwatchError:
     """Why the columns were not found in a file whose fullest first row is `header`."""
     cells = [cell for cell in header if cell.strip()]
-    found = ", ".join(map(_quoted, cells[:_SHOWN])) + (", …" if len(cells) > _SHOWN else "")
+    found = some_of([_short(cell) for cell in cells], _SHOWN)
     wanted = (
         ("bin", named.bin, _BIN, _BIN_WORDS),
         ("quantity", named.quantity, _QUANTITY, _QUANTITY_WORDS),
@@ -145,4 +145,8 @@ def _words(name: str) -> list[str]:
 
 
 def _quoted(name: str) -> str:
-    return f"'{visible(name.strip()[:60])}'"
+    return f"'{visible(_short(name))}'"
+
+
+def _short(name: str) -> str:
+    return name.strip()[:60]

@@ -23,7 +23,7 @@ from binwatch.inventory.quantities import DecimalMark, Undecided, mark_of, value
 from binwatch.inventory.tables import Cells, Table, text_of
 from binwatch.metadata import MAX_ITEMS, MAX_QUANTITY, Article, printable
 from binwatch.safe_csv import SafeCsvWriter
-from binwatch.text import many, visible
+from binwatch.text import many, some_of, visible
 
 T = TypeVar("T")
 
@@ -146,9 +146,8 @@ class InventoryReport:
         if zeros:
             text += f" ({zeros:,} of them with zeros restored that spreadsheets drop)"
         if none:
-            names = ", ".join(f"'{visible(name)}'" for name in self.without_photo)
-            more = ", …" if none > len(self.without_photo) else ""
-            text += f", {many(none, 'does', 'do')} not ({names}{more})"
+            names = some_of(self.without_photo, len(self.without_photo), none)
+            text += f", {many(none, 'does', 'do')} not ({names})"
         return text + (f", {self.refused.total():,} refused" if self.refused else "")
 
 

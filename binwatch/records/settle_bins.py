@@ -1,6 +1,6 @@
 """Settles bins in the database: locks them, reads what was and what is latest, and writes what they come to.
 
-Whoever writes takes its locks in this order, so that no two wait for each other: rows of a ledger in the order of their
+Writers take their locks in this order, so that no two wait for each other: rows of a ledger in the order of their
 identity; bins by bucket and id; what belongs to the bins (comparisons, current comparisons); last the totals, each in
 the order of its labels.
 """

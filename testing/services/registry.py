@@ -17,7 +17,7 @@ _CONFIG = "application/vnd.docker.container.image.v1+json"
 _LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip"
 
 
-class Registry:
+class ImageRegistry:
     """Images by name and tag, each with a single small file in it."""
 
     def __init__(self, port: int) -> None:
@@ -55,7 +55,7 @@ class Registry:
 
 
 @contextmanager
-def running_registry() -> Iterator[Registry]:
+def running_registry() -> Iterator[ImageRegistry]:
     """A registry on a free port of the loopback address until the block ends."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -76,7 +76,7 @@ def running_registry() -> Iterator[Registry]:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    registry = Registry(server.server_port)
+    registry = ImageRegistry(server.server_port)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from testing.compose_stack import ROOT, run
-from testing.services.registry import Registry, running_registry
+from testing.services.registry import ImageRegistry, running_registry
 
 FILES = ("docker-compose.yml", "worker/Dockerfile", "monitor/Dockerfile", "trainer/Dockerfile")
 LINE = re.compile(r"^(?: +image:|FROM) ([\w./-]+):([\w.-]+)(?:@sha256:[0-9a-f]{64})?(?= |$)", re.MULTILINE)
 
 
 @pytest.fixture
-def registry() -> Iterator[Registry]:
+def registry() -> Iterator[ImageRegistry]:
     with running_registry() as registry:
         yield registry
         wanted = [part for depth in ("*", "*/*") for part in ("--filter", f"reference={registry.host}/{depth}")]
@@ -27,7 +27,7 @@ def registry() -> Iterator[Registry]:
 
 
 @pytest.fixture
-def clone(engine: None, registry: Registry, tmp_path: Path) -> Path:
+def clone(engine: None, registry: ImageRegistry, tmp_path: Path) -> Path:
     """The files that name images, with all images at a registry of the test's own."""
     shutil.copytree(ROOT / "deploy/compose", tmp_path / "deploy/compose")
     for name in (*FILES, ".env.example", "Makefile"):
@@ -47,7 +47,7 @@ def _named(clone: Path) -> list[tuple[str, str]]:
     return [(name, tag) for name, tag in found]
 
 
-def _publish(registry: Registry, clone: Path, content: bytes) -> dict[tuple[str, str], str]:
+def _publish(registry: ImageRegistry, clone: Path, content: bytes) -> dict[tuple[str, str], str]:
     return {(name, tag): registry.publish(name, tag, name.encode() + content) for name, tag in _named(clone)}
 
 
@@ -56,7 +56,7 @@ def _pin(clone: Path) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
-def _pinned(registry: Registry, clone: Path) -> dict[tuple[str, str], set[str]]:
+def _pinned(registry: ImageRegistry, clone: Path) -> dict[tuple[str, str], set[str]]:
     found: dict[tuple[str, str], set[str]] = {}
     for file in FILES:
         for name, tag, digest in re.findall(rf"{registry.host}/([\w./-]+):([\w.-]+)@(\S+)", (clone / file).read_text()):
@@ -64,7 +64,7 @@ def _pinned(registry: Registry, clone: Path) -> dict[tuple[str, str], set[str]]:
     return found
 
 
-def test_digests_are_written_and_renewed(registry: Registry, clone: Path) -> None:
+def test_digests_are_written_and_renewed(registry: ImageRegistry, clone: Path) -> None:
     named, before = _named(clone), {file: (clone / file).read_text() for file in FILES}
     assert {name for name, _ in named} == {
         "postgres", "rabbitmq", "python", "versity/versitygw", "prom/prometheus", "grafana/grafana"
@@ -89,7 +89,7 @@ def test_digests_are_written_and_renewed(registry: Registry, clone: Path) -> Non
     assert f"@{digest}" in run([compose, "config"]).stdout
 
 
-def test_nothing_is_changed_if_an_image_cannot_be_had(registry: Registry, clone: Path) -> None:
+def test_nothing_is_changed_if_an_image_cannot_be_had(registry: ImageRegistry, clone: Path) -> None:
     before = {file: (clone / file).read_text() for file in FILES}
     registry.publish(*_named(clone)[0], b"only one")
     status, said = _pin(clone)

@@ -88,7 +88,7 @@ class FeatureCache:
         return [np.load(file, mmap_mode="r", allow_pickle=False) for file in files]
 
     def _compute_missing(self, extractor: FeatureExtractor, photos: PhotoSet, files: list[Path]) -> None:
-        for partial in self._folder.glob("*.partial"):  # of runs that were killed: whoever has the lock is alone
+        for partial in self._folder.glob("*.partial"):  # of runs that were killed: the holder of the lock is alone
             partial.unlink()
         missing = [view for view, file in enumerate(files) if not file.exists()]
         blank = torch.zeros(1, photos.size, photos.size, 3, dtype=torch.uint8, device=self._train.device)

@@ -21,7 +21,7 @@ from binwatch.documents.writers import load_format, write
 from binwatch.inventory.reading import InventoryQuantity
 from binwatch.records.store import Store
 from binwatch.settings import Settings
-from binwatch.text import many, noun, visible
+from binwatch.text import many, noun, some_of, visible
 from worker.check.count import RunningCount, start
 from worker.check.document import Pictures, sheets
 from worker.check.findings import Findings, find
@@ -122,7 +122,7 @@ def _summary(
         bins = noun(len(found.unexpected), "a bin", "bins")
         lines.append(
             f"{many(len(found.unexpected), 'photo')} of {bins} that the inventory file does not have"
-            f" ({_first([photo.key for photo, _ in found.unexpected])}); if the names are not those of bins, see"
+            f" ({some_of([photo.key for photo, _ in found.unexpected], 3)}); if the names are not those of bins, see"
             " --bin-pattern and --bin-list"
         )
     if found.without_photo:
@@ -153,10 +153,6 @@ def _stands_out(flagged: int, judged: int, settings: Settings) -> str:
         return f"no bin stands out: none has a p-value of at most {settings.flag_level:g}; {chance}"
     all_chance = ": these may all be chance" if flagged <= by_chance else ""
     return f"look first at {many(flagged, 'bin')}: {odd}; {chance}{all_chance}"
-
-
-def _first(names: list[str]) -> str:
-    return ", ".join(f"'{visible(name)}'" for name in names[:3]) + (", …" if len(names) > 3 else "")
 
 
 _ODD = {

@@ -1,4 +1,4 @@
-"""Which photos a nightly run counts, whoever counts them."""
+"""Which photos a nightly run counts, on either backend."""
 
 from __future__ import annotations
 
