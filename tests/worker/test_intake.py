@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from binwatch.events import ObjectCreated
 from binwatch.settings import Settings
 from testing.services.s3 import S3
+from worker.brokers.base import EventMessage
 from worker.brokers.choice import choose_queues
 from worker.brokers.sqs.events import SqsEventQueue
 from worker.brokers.sqs.queues import queue_arn, queue_url, sqs_client
@@ -383,11 +384,22 @@ def test_a_queue_that_is_gone_does_not_end_the_loop(queue: Queue, run: Any, sett
     assert loop._thread.is_alive()
 
 
-def test_two_intakes_share_a_queue(queue: Queue, run: Any) -> None:
+def test_two_intakes_share_a_queue(queue: Queue, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each delivery is published once. A queue may deliver a message twice: SQS promises "at least once"."""
     keys = [f"{uuid.uuid4().hex}.jpg" for _ in range(60)]
+    receive, delivered = queue.events.receive, []
+
+    def receive_and_note(wait_s: int) -> list[EventMessage]:
+        messages = receive(wait_s)
+        delivered.extend(json.loads(message.body)["Records"][0]["s3"]["object"]["key"] for message in messages)
+        return messages
+
+    monkeypatch.setattr(queue.events, "receive", receive_and_note)
     queue.send(*map(event, keys))
     counts = Published(), Published()
-    for count in counts:
-        run(count)
+    loops = [run(count) for count in counts]
     wait_until(lambda: queue.left() == 0)
-    assert Counter(counts[0].keys + counts[1].keys) == Counter(keys)
+    for loop in loops:
+        loop.stop(WITHIN_S)
+    assert set(delivered) == set(keys)
+    assert Counter(counts[0].keys + counts[1].keys) == Counter(delivered)
