@@ -10,7 +10,7 @@ import json
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from math import isfinite
@@ -288,7 +288,10 @@ class _Rows:
 
 
 class Refusals:
-    """Counts refused rows and lists them in a file as they come. It is made only if there are any, and holds LISTED."""
+    """Counts refused rows and lists them in a file as they come. It is made only if there are any, and holds LISTED.
+
+    If there are none, the file of an earlier reading is removed: it would speak of rows that are accepted by now.
+    """
 
     def __init__(self, path: Path, report: InventoryReport, remedy: str) -> None:
         """`remedy` is what to do if `path` cannot be written. Raises BinwatchError if it is the inventory file."""
@@ -311,9 +314,12 @@ class Refusals:
             self._list([(cells.row, _cut(cells.bin), _cut(text_of(cells.quantity)), why.value)])
             self.report.listed += 1
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, failed: type[BaseException] | None, *_: object) -> None:
         if self._opened is not None:
             self._explained(self._opened.close)
+        elif failed is None:
+            with suppress(OSError):  # if it cannot be removed, a list could not be written there either
+                self._path.unlink()
 
     def _list(self, rows: list[tuple[object, ...]]) -> None:
         if self._opened is None:

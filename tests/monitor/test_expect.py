@@ -96,6 +96,20 @@ def test_refused_rows_run_in_no_spreadsheet_and_come_back_as_they_were(records_e
     assert _quantities(records_engine) == dict.fromkeys(bins, 3)
 
 
+def test_the_list_of_refused_rows_goes_once_none_is_refused(records_engine: Engine, tmp_path: Path) -> None:
+    stock = _write(tmp_path / "stock.csv", [("00001", "2"), ("00002", "-3")])
+    import_file(stock, records_engine, BUCKET)
+    refused = stock.with_name("stock.csv.refused.csv")
+    assert refused.exists()
+    unreadable = _write(tmp_path / "other.csv", [("1", "2")], header=("a", "b"))
+    with pytest.raises(BinwatchError):
+        import_file(unreadable, records_engine, BUCKET, refused=refused)
+    assert refused.exists(), "a file that could not be read says nothing of its rows"
+    _write(stock, [("00001", "2"), ("00002", "3")])
+    import_file(stock, records_engine, BUCKET)
+    assert not refused.exists()
+
+
 def test_importing_again_changes_nothing_even_if_the_file_was_copied(records_engine: Engine, stock: Path) -> None:
     import_file(stock, records_engine, BUCKET)
     copy = stock.with_name("copy.csv")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from binwatch.bundle import Bundle
@@ -44,13 +43,9 @@ def run(wanted: CheckOptions, settings: Settings, say: Callable[[str], object]) 
 def _read(wanted: CheckOptions, folder: ScannedFolder, say: Callable[[str], object]) -> list[InventoryQuantity]:
     """The inventory file. Refused before anything is counted if it has nothing to do with the photos."""
     report = InventoryReport(wanted.expected)
-    listed = wanted.refused_rows
-    with Refusals(listed, report, "make room, or allow files to be written there") as refusals:
+    with Refusals(wanted.refused_rows, report, "make room, or allow files to be written there") as refusals:
         bins = BinIndex(photo.bin for photo in folder.photos)
         expected = list(read_expected(open_table(wanted.expected, wanted.named), bins, refusals))
-    if report.refused_file is None:
-        with suppress(OSError):  # an earlier run's; if it cannot be removed, the list cannot be written either
-            listed.unlink()
     for line in report.lines():
         say(line)
     if not report.meeting:
