@@ -51,16 +51,19 @@ class DataConfig(Section):
         GROUP_COLUMN,
         description="photos of one group never land in different splits; empty: each photo is a group of its own",
     )
-    split_column: str = Field("", description="train, validation or test per photo; empty: by a hash of the group")
-    split_seed: int = Field(0, description="another number gives another split")
+    split_column: str = Field(
+        "", description="column with train, validation or test for each photo; empty: by a hash of the group"
+    )
+    split_seed: int = Field(0, description="seed of the split by hash")
     class_shares: ClassShares = Field(
-        (), description="shares of 0, 1, … items among the bins that will be counted; empty: as in training"
+        (),
+        description="shares of 0, 1, … items among the bins that will be counted; empty: those of the training photos",
     )
     size: int = Field(
-        SIZE, ge=32, le=1024, description="side in pixels to which photos are squashed: the network's input"
+        SIZE, ge=32, le=1024, description="side in pixels of the network's input, to which photos are squashed"
     )
     jpeg_quality: int = Field(
-        0, ge=0, le=95, description="quality at which `photos` were stored at input size; 0: photos as they came"
+        0, ge=0, le=95, description="JPEG quality at which `photos` were stored at input size; 0: original photos"
     )
 
     @property
@@ -73,23 +76,26 @@ class ModelConfig(Section):
     """The network and what it starts from."""
 
     architecture: str = Field(
-        "resnet50", description="a convolutional network of timm, by its name; resnet50v2 is the pre-activation one"
+        "resnet50", description="name of a convolutional network of timm, or resnet50v2, a pre-activation ResNet50"
     )
     weights: str = Field(
         "imagenet", description="imagenet (an installed package, else a download), none, or the path of a file"
     )
-    freeze: str = Field("", description="last frozen unit, e.g. layer3 or layer3.2; empty trains everything")
+    freeze: str = Field("", description="last frozen stage or block, e.g. layer3 or layer3.2; empty: none is frozen")
     width: float = Field(1.0, gt=0, le=4, description="scales the channels of resnet50v2; for tests")
     highest: int = Field(
-        20, ge=HIGHEST, le=200, description="items up to which the network tells numbers apart; beyond it answers more"
+        20,
+        ge=HIGHEST,
+        le=200,
+        description="largest quantity with a probability of its own; the last probability is that of more",
     )
     head: Literal["embedding", "linear", "capstone"] = Field(
-        "embedding", description="capstone is 512–BatchNorm–Dropout–256"
+        "embedding", description="embedding, linear, or capstone: 512–BatchNorm–Dropout–256"
     )
     embedding: int = Field(64, ge=1, description="size of the head's embedding")
-    dropout: float = Field(0.3, ge=0, lt=1, description="of the pooled features, before the embedding")
+    dropout: float = Field(0.3, ge=0, lt=1, description="dropout of the pooled features, before the embedding")
     drop_path: float = Field(
-        0.1, ge=0, lt=1, description="stochastic depth of the last block, where the network has it"
+        0.1, ge=0, lt=1, description="stochastic depth rate of the last block, where the network has it"
     )
 
     @property
@@ -102,15 +108,15 @@ class AugmentConfig(Section):
     """Random changes to training photos. Mild, because a change that hides an item makes the label wrong."""
 
     views: int = Field(4, ge=1, description="versions of each photo whose features are cached; the first is unchanged")
-    flip: bool = Field(True, description="mirror left-right")
+    flip: bool = Field(True, description="mirror left-right at random")
     zoom: float = Field(0.12, ge=0, lt=0.5, description="shrink by up to this share, per axis; never enlarges")
     shift: float = Field(0.04, ge=0, lt=0.5, description="move by up to this share of the side")
-    rotate: float = Field(3.0, ge=0, lt=45, description="degrees")
+    rotate: float = Field(3.0, ge=0, lt=45, description="rotate by up to this many degrees")
     brightness: float = Field(0.2, ge=0, lt=1, description="brighter or darker by up to this share")
     contrast: float = Field(0.2, ge=0, lt=1, description="more or less contrast by up to this share")
     sharpness: float = Field(0.0, ge=0, le=1, description="sharper or more blurred by up to this share")
     where: Literal["auto", "readers", "device"] = Field(
-        "auto", description="by the threads that read, or on train.device; auto: there if it is a GPU"
+        "auto", description="readers: in the reading threads; device: on train.device; auto: device if that is a GPU"
     )
 
 
@@ -120,50 +126,62 @@ class TrainConfig(Section):
     epochs: int = Field(12, ge=1, description="passes over the training photos")
     batch_size: int = Field(64, ge=2, description="photos per micro-batch")
     accumulate: int = Field(1, ge=1, description="micro-batches per step (gradient accumulation), to save memory")
-    optimiser: Literal["adamw", "adam", "sgd"] = Field("adamw", description="sgd has Nesterov momentum 0.9")
-    learning_rate: float = Field(1e-3, gt=0, le=100, description="peak, for layers that start from nothing")
-    pretrained_factor: float = Field(0.2, ge=0, le=1, description="pretrained layers learn this much slower")
-    weight_decay: float = Field(0.05, ge=0, description="of convolutions and matrices; norms and biases have none")
+    optimiser: Literal["adamw", "adam", "sgd"] = Field(
+        "adamw", description="adamw, adam, or sgd with Nesterov momentum 0.9"
+    )
+    learning_rate: float = Field(
+        1e-3, gt=0, le=100, description="peak learning rate of layers with random initial weights"
+    )
+    pretrained_factor: float = Field(0.2, ge=0, le=1, description="factor of the learning rate for pretrained layers")
+    weight_decay: float = Field(
+        0.05, ge=0, description="weight decay of convolutions and matrices; norms and biases have none"
+    )
     schedule: Literal["cosine", "one_cycle", "constant"] = Field(
-        "cosine", description="after the warm-up; one_cycle also moves the momentum"
+        "cosine", description="after the warm-up: cosine, one_cycle (moves the momentum, too) or constant"
     )
-    warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps until the peak")
+    warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps until the learning rate's peak")
     loss: Literal["ordinal", "cross_entropy"] = Field(
-        "ordinal", description="ordinal softens labels towards their neighbours"
+        "ordinal", description="ordinal (soft targets that include neighbouring quantities) or cross_entropy"
     )
-    class_weights: Literal["none", "sqrt", "balanced"] = Field("none", description="more weight for rare labels")
+    class_weights: Literal["none", "sqrt", "balanced"] = Field(
+        "none", description="weight of rare labels in the loss: none, sqrt or balanced"
+    )
     ordinal_sigma: float = Field(
-        0.5, ge=0, description="width in items of the ordinal loss's targets, up to 5 items; 0 is the plain label"
+        0.5, ge=0, description="width in items of the ordinal loss's targets, up to 5 items; 0: the label alone"
     )
-    ema: float = Field(0.998, ge=0, lt=1, description="decay of the averaged weights; 0 turns averaging off")
-    clip: float = Field(5.0, gt=0, description="gradient norm above which gradients are scaled down")
-    patience: int = Field(0, ge=0, description="stop after this many epochs without a better one; 0 never stops")
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16 is autocast, faster where the CPU has it")
+    ema: float = Field(0.998, ge=0, lt=1, description="decay of the EMA of the weights; 0: no EMA")
+    clip: float = Field(5.0, gt=0, description="largest gradient norm; larger gradients are scaled down")
+    patience: int = Field(0, ge=0, description="stop after this many epochs without a better one; 0: never")
+    precision: Literal["fp32", "bf16"] = Field(
+        "fp32", description="fp32, or bf16 (autocast), which is faster only where the hardware has it"
+    )
     channels_last: bool = Field(False, description="memory layout that convolutions on GPUs prefer")
-    compile: bool = Field(False, description="torch.compile: slow at the start; needs a C++ compiler; see profile")
-    tensorboard: bool = Field(False, description="write TensorBoard's files too, into the run's folder")
+    compile: bool = Field(False, description="use torch.compile: slow start, needs a C++ compiler; see profile")
+    tensorboard: bool = Field(False, description="also write TensorBoard files into the run's folder")
     # Not auto: a run is the same bit for bit on a CPU only, and a GPU wants a precision and batches of its own.
     device: str = Field(
         "cpu",
         pattern=r"^(auto|cpu|cuda(:\d+)?)$",
         description="cpu, cuda, cuda:1, … or auto: cuda if torch sees a GPU, else cpu",
     )
-    threads: int = Field(0, ge=0, description="CPU threads for torch; 0 takes all that CPU mask and quota leave")
-    readers: int = Field(4, ge=1, le=256, description="threads that read photos ahead, in each process")
-    seed: int = Field(0, description="of everything random: order, augmentation, dropout")
+    threads: int = Field(0, ge=0, description="CPU threads of torch; 0: one per core that CPU mask and quota allow")
+    readers: int = Field(4, ge=1, le=256, description="threads per process that read photos ahead")
+    seed: int = Field(0, description="seed of everything random: order, augmentation, dropout")
 
 
 class DistilConfig(Section):
     """Teachers: trained models, whose answers are learned from beside the labels (Hinton et al. 2015)."""
 
-    teachers: tuple[Path, ...] = Field((), description="checkpoints, or folders of runs, whose mean answer is learned")
+    teachers: tuple[Path, ...] = Field((), description="checkpoints, or folders of runs, whose mean output is learned")
     share: float = Field(
         0.5,
         gt=0,
         le=1,
-        description="how much of the loss is the distance from the teachers; the rest is that from the labels",
+        description="share of the loss for the distance from the teachers; the rest is for the labels",
     )
-    temperature: float = Field(1.0, gt=0, le=20, description="above 1 evens out both answers before they are compared")
+    temperature: float = Field(
+        1.0, gt=0, le=20, description="temperature of both outputs before they are compared; above 1 it smooths them"
+    )
 
 
 class Config(Section):
