@@ -37,11 +37,11 @@ def check_endpoint(url: str) -> None:
     """Raise ValueError unless `url` can be the address of a server of S3, SQS or SageMaker."""
     parts = split(url, ("http", "https"), "http://127.0.0.1:9000 or https://s3.example.com")
     if not parts.hostname:
-        raise ValueError("no host in it; write https://HOST:PORT")
+        raise ValueError("has no host; write https://HOST:PORT")
     if parts.username is not None:
-        raise ValueError("credentials do not belong into it; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+        raise ValueError("must not contain credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
     if parts.query:
-        raise ValueError("a query (?) does not belong into it; write https://HOST:PORT")
+        raise ValueError("must not contain a query (?); write https://HOST:PORT")
 
 
 def check_broker(url: str, schemes: Collection[str] = (SQS, *RABBITMQ)) -> None:
@@ -49,7 +49,7 @@ def check_broker(url: str, schemes: Collection[str] = (SQS, *RABBITMQ)) -> None:
     example = "amqp://USER:PASSWORD@HOST:5672//" + (", or sqs:// for SQS" if SQS in schemes else "")
     brokers = url.split(";")
     if not all("://" in one for one in brokers[1:]):
-        raise ValueError(f"what follows a ; is no URL; {ESCAPE}")
+        raise ValueError(f"the part after a ; is not a URL; {ESCAPE}")
     for one in brokers:
         parts = split(one, schemes, example)
         for name, value in parse_qsl(parts.query, keep_blank_values=True):
@@ -62,11 +62,11 @@ def check_broker(url: str, schemes: Collection[str] = (SQS, *RABBITMQ)) -> None:
 
 def check_region(name: str, *, on_aws: bool) -> None:
     """Raise ValueError unless `name` can be a region; `on_aws`: of AWS, and not just of one's own servers."""
-    advice = "write one as eu-central-1"
+    advice = "write one such as eu-central-1"
     if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?", name):
-        raise ValueError(f"{name!r} is no name of a region; {advice}")
+        raise ValueError(f"{name!r} is not the name of a region; {advice}")
     if on_aws and not _is_of_aws(name):
-        raise ValueError(f"{name!r} is no region of AWS; {advice}, or set the endpoint of your own server")
+        raise ValueError(f"{name!r} is not an AWS region; {advice}, or set the endpoint of your own server")
 
 
 def split(url: str, schemes: Collection[str], example: str) -> SplitResult:
@@ -78,7 +78,7 @@ def split(url: str, schemes: Collection[str], example: str) -> SplitResult:
         known = f"{scheme}:// is not supported" if _SCHEME.fullmatch(scheme) else "no URL"
         raise ValueError(f"{known}; write {example}")
     if any(character.isspace() or not character.isprintable() for character in rest):
-        raise ValueError(f"has white space in it; {ESCAPE}")
+        raise ValueError(f"contains white space; {ESCAPE}")
     try:
         parts = urlsplit(url)
     except ValueError:  # its words may be those of the password
@@ -99,7 +99,7 @@ def _check_host(host: str, parts: SplitResult, example: str) -> None:
     except ValueError:
         port = 0
     if port == 0 or host.endswith(":"):
-        raise ValueError(f"the port is no number from 1 to 65535; write {example}")
+        raise ValueError(f"the port is not a number from 1 to 65535; write {example}")
     if parts.hostname is not None and not _HOST.fullmatch(parts.hostname):
         raise ValueError(f"no host name; write {example}")
 

@@ -16,6 +16,6 @@ def make_client(service: str, **options: Any) -> Any:
         return boto3.client(service, **options)
     except (BotoCoreError, ValueError) as error:
         raise SettingsError(
-            f"boto3 cannot ask {service} for anything ({error}); check the endpoint, BINWATCH_REGION, and AWS' own"
+            f"boto3 cannot send requests to {service} ({error}); check the endpoint, BINWATCH_REGION, and AWS' own"
             " variables and files (AWS_PROFILE, AWS_ENDPOINT_URL, ~/.aws/config)"
         ) from error

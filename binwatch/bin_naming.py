@@ -70,7 +70,7 @@ def read_list(file: Path) -> dict[str, str]:
     try:
         rows = list(open_table(file, ColumnNames(bin="bin", quantity="photo", options=False)).rows())
     except BinwatchError as error:
-        raise SettingsError(f"{error}; the list takes a row for each photo: photo,bin") from error
+        raise SettingsError(f"{error}; the list needs a row for each photo: photo,bin") from error
     found: dict[str, str] = {}
     for row in rows:
         photo, name = normalize("NFC", text_of(row.quantity).strip()), bin_id(row.bin)

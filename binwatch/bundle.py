@@ -288,11 +288,11 @@ class Bundle:
         if variant is None:
             have = ", ".join(self.card.variants)
             raise BundleError(
-                f"{self.folder}: no {precision} variant in {CARD} (there is: {have}); export it or choose one"
+                f"{self.folder}: no {precision} variant in {CARD} (found: {have}); export it or choose one"
             )
         path = self.folder / variant.file
         if not path.is_file():
-            raise BundleError(f"{path}: named in {CARD} but not there; copy the whole bundle again")
+            raise BundleError(f"{path}: named in {CARD} but missing; copy the whole bundle again")
         found = digest(path)
         if found != variant.sha256:
             raise BundleError(

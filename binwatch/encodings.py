@@ -30,7 +30,7 @@ def decoded(data: bytes, encoding: str, max_bytes: int) -> bytes:
     names = [name.strip().lower() for name in encoding.split(",")]
     applied = [name for name in names if name not in _NONE]
     if len(applied) > _MOST:
-        raise EncodingError(f"has {len(applied)} encodings one over the other")
+        raise EncodingError(f"has {len(applied)} nested encodings")
     for name in reversed(applied):
         data = _undone(data, name, max_bytes)
     return data

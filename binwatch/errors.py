@@ -69,20 +69,20 @@ class Reason(StrEnum):
 
 
 REMEDIES = {
-    Reason.MISSING: "see where the link leads, or whether its disk is there",
+    Reason.MISSING: "check where the link points, and whether its disk is mounted",
     Reason.EMPTY: "copy the file again",
-    Reason.TOO_LARGE: "save it smaller, or raise BINWATCH_MAX_PHOTO_BYTES",
-    Reason.TOO_MANY_PIXELS: "save it smaller",
+    Reason.TOO_LARGE: "reduce its file size, or raise BINWATCH_MAX_PHOTO_BYTES",
+    Reason.TOO_MANY_PIXELS: "reduce its resolution",
     Reason.NOT_AN_IMAGE: "if it is a photo, copy the file again; else remove it",
-    Reason.UNSUPPORTED_FORMAT: "save it as JPEG or PNG, in the place of this file",
+    Reason.UNSUPPORTED_FORMAT: "replace it with a JPEG or PNG file",
     Reason.TRUNCATED: "copy the file again, or take the photo again",
     Reason.CORRUPT: "copy the file again, or take the photo again",
-    Reason.FORBIDDEN: "allow yourself to read the file",
-    Reason.INFERENCE_FAILED: "keep the photo, and report it to who maintains the model",
+    Reason.FORBIDDEN: "give yourself permission to read the file",
+    Reason.INFERENCE_FAILED: "keep the photo, and report it to the model's maintainer",
     Reason.ARCHIVED: "restore the object, or store it in a class that can be read at once",
-    Reason.FETCH_FAILED: "see the detail; reconcile tries it again",
+    Reason.FETCH_FAILED: "see the detail; reconcile retries it",
     Reason.BAD_ENCODING: "upload it again without Content-Encoding",
-    Reason.CRASHED: "keep the photo, and report it to who maintains the model",
+    Reason.CRASHED: "keep the photo, and report it to the model's maintainer",
 }
 """What a person can do about a photo that was not counted."""
 

@@ -105,7 +105,7 @@ def parse(body: bytes | str) -> Message:
 
 def _json(body: bytes | str) -> Any:
     if len(body) > MAX_BODY_BYTES:
-        raise EventError(f"a message of {len(body):,} bytes is no S3 event (limit {MAX_BODY_BYTES:,})")
+        raise EventError(f"a message of {len(body):,} bytes is not an S3 event (limit {MAX_BODY_BYTES:,})")
     try:
         return json.loads(body.removeprefix("\ufeff") if isinstance(body, str) else body)
     except (ValueError, RecursionError) as error:
@@ -141,7 +141,7 @@ def _gather(dialect: Dialect, records: list[Any]) -> Message:
             message.created.append(created)
     if unnamed:
         message.malformed.append(
-            f"and {many(unnamed, 'more record that is no S3 event', 'more records that are no S3 events')}"
+            f"and {many(unnamed, 'more record that is not an S3 event', 'more records that are not S3 events')}"
         )
     if not message.created and not message.ignored:
         raise EventError(f"no record is an S3 event: {'; '.join(message.malformed[:3])}")
@@ -170,7 +170,7 @@ def _eventbridge(record: object) -> tuple[str, ObjectCreated | None]:
     name = _name(record, "detail-type")
     if not name.startswith("Object "):
         # CloudTrail's "AWS API Call via CloudTrail" has this source, too, and may well be about a new photo.
-        raise _Malformed(f"detail-type {name!r} is none of S3's own; have the rule match 'Object Created'")
+        raise _Malformed(f"detail-type {name!r} is not one of S3's; have the rule match 'Object Created'")
     if name not in _ANNOUNCING_EVENTBRIDGE:
         return name, None
     detail = _object(record, "detail")
@@ -182,7 +182,7 @@ def _created(bucket: str, key: str, time: datetime | None, etag: object) -> Obje
     for name in (bucket, key):
         _check_storable(name)
     if has_dot_segments(key):
-        raise _Malformed(f"key {key[:40]!r} has '.' or '..' for a folder, so no request is sure to reach it")
+        raise _Malformed(f"key {key[:40]!r} has '.' or '..' as a path segment, which HTTP clients may remove")
     return ObjectCreated(bucket, key, time, bare_etag(etag) if _is_etag(etag) else "")
 
 
@@ -214,7 +214,7 @@ def _check_storable(name: str) -> None:
     except UnicodeEncodeError as error:
         raise _Malformed(f"{name[:40]!r} is not valid Unicode") from error
     if "\0" in name or len(encoded) > MAX_KEY_BYTES:
-        raise _Malformed(f"{name[:40]!r}… is no S3 key: NUL inside, or over {MAX_KEY_BYTES} bytes")
+        raise _Malformed(f"{name[:40]!r}… is not an S3 key: NUL inside, or over {MAX_KEY_BYTES} bytes")
 
 
 def _decoded(key: str) -> str:

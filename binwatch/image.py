@@ -130,7 +130,8 @@ def _takes_too_much(parts: ParsedImage, memory: int, limits: ImageLimits) -> Pho
     return PhotoError(
         Reason.TOO_MANY_PIXELS,
         f"{parts.width}×{parts.height} pixels of this {parts.format} take about {memory >> 20:,} MiB to decode, over"
-        f" the limit of {limits.max_memory >> 20:,} MiB; save it smaller, or as a JPEG that is not progressive",
+        f" the limit of {limits.max_memory >> 20:,} MiB; reduce its resolution, or save it as a JPEG that is not"
+        " progressive",
     )
 
 

@@ -293,7 +293,7 @@ def _check_key(bucket: str, key: str) -> None:
     if has_dot_segments(key):
         raise ObjectRefused(
             "missing",
-            f"s3://{bucket}/{key} cannot be asked for: its key has '.' or '..' for a folder; rename the object",
+            f"s3://{bucket}/{key} cannot be requested: its key has '.' or '..' as a path segment; rename the object",
         )
 
 
@@ -327,15 +327,15 @@ def _explained(error: Exception, bucket: str, key: str) -> BinwatchError:
     code = error.response["Error"].get("Code", "") if isinstance(error, ClientError) else ""
     where = f"s3://{bucket}/{key}"
     if isinstance(error, ParamValidationError):
-        return ObjectRefused("missing", f"{where} cannot exist: S3 has no such names for buckets and keys")
+        return ObjectRefused("missing", f"{where} cannot exist: S3 allows no such bucket name or key")
     if isinstance(error, KeyError | ResponseParserError):
-        return ObjectsError(f"{where}: what answered is not S3 ({error}); {_CHECK}")
+        return ObjectsError(f"{where}: the answer is not from S3 ({error}); {_CHECK}")
     if code in _MISSING:
-        return ObjectRefused("missing", f"{where} is not there; it was deleted or never uploaded")
+        return ObjectRefused("missing", f"{where} does not exist; it was deleted or never uploaded")
     if code in _IMPOSSIBLE:
-        return ObjectRefused("missing", f"{where} cannot exist: the object store takes no such key ({code})")
+        return ObjectRefused("missing", f"{where} cannot exist: the object store accepts no such key ({code})")
     if code == "InvalidObjectState":
-        return ObjectRefused("archived", f"{where} is in an archive (such as Glacier); restore it to have it read")
+        return ObjectRefused("archived", f"{where} is in an archive (such as Glacier); restore it first")
     if code in _FORBIDDEN:
         check = "check the role's policy, and the key that it is encrypted with"
         return ObjectRefused("forbidden", f"{where} may not be read ({code}); {check}")

@@ -18,7 +18,7 @@ class PhotoFolder:
     def fetch(self, bucket: str, key: str, *, max_bytes: int, version_id: str | None = None) -> Fetched:
         """The file as it is now: a folder keeps no versions, and is every bucket. Raises ObjectRefused."""
         if has_dot_segments(key) or key.startswith("/"):
-            raise ObjectRefused("missing", f"{key!r} is no file in {self._folder}")
+            raise ObjectRefused("missing", f"{key!r} is not a file in {self._folder}")
         path = self._folder / key
         try:
             with path.open("rb") as file:

@@ -132,8 +132,9 @@ class Registry:
         key, data = f"{self._prefix}{version}/{path.name}", path.read_bytes()
         if not self._objects.put_over(self._bucket, key, data, None) and self._fetch_file(key) != data:
             raise BundleError(
-                f"s3://{self._bucket}/{key} is there already and is of another bundle, whose card is not: someone is"
-                f" publishing model {version!r} now, or was interrupted; export under a new version, or delete the file"
+                f"s3://{self._bucket}/{key} exists already and belongs to another bundle, whose card does not exist:"
+                f" someone is publishing model {version!r} now, or was interrupted; export under a new version,"
+                " or delete the file"
             )
 
     def annotate(self, version: str, note: str) -> None:
@@ -146,7 +147,9 @@ class Registry:
             data = (noted.model_dump_json(indent=2) + "\n").encode()
             if self._objects.put_over(self._bucket, self._card_key(version), data, found):
                 return
-        raise ObjectsError(f"model {version!r}: others write its card all the time; the note was not added: {note}")
+        raise ObjectsError(
+            f"model {version!r}: its card was changed concurrently several times; the note was not added: {note}"
+        )
 
     def fetch(self, version: str, precisions: list[Precision], cache: Path) -> Bundle:
         """The bundle with the wanted variants, in a folder below `cache`, downloaded unless it is there already.

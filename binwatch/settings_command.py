@@ -15,7 +15,9 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command()
 def settings(
-    changed: Annotated[bool, typer.Option("--changed", help="Only those that the environment changes.")] = False,
+    changed: Annotated[
+        bool, typer.Option("--changed", help="Print only settings that differ from their default.")
+    ] = False,
 ) -> None:
     """Print every setting with its value in this environment, its default, and what it is for. Secrets are not shown.
 

@@ -46,7 +46,9 @@ def _uploads(folder: Path, prefix: str, kind: ObjectKind) -> list[Upload]:
     uploads = [Upload(prefix + path.relative_to(folder).as_posix(), path, kind) for path in files]
     for upload in uploads:
         if not is_text(upload.key):
-            raise BinwatchError(f"'{visible(str(upload.path))}': the name is not UTF-8, so it can be no key; rename it")
+            raise BinwatchError(
+                f"'{visible(str(upload.path))}': the name is not UTF-8, so it cannot be a key; rename it"
+            )
     return uploads
 
 

@@ -24,7 +24,7 @@ class NewAudit(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=False)
 
     bin: str = Field(min_length=1, max_length=1024, description="id of the bin, as 00123")
-    bucket: str | None = Field(None, min_length=1, max_length=63, description="without it, the one of the settings")
+    bucket: str | None = Field(None, min_length=1, max_length=63, description="default: that of the settings")
     quantity: int = Field(ge=0, le=MAX_QUANTITY, strict=True, description="items that are really in the bin")
     photo: int | None = Field(
         None,
@@ -35,7 +35,7 @@ class NewAudit(BaseModel):
         " is refused; without it, the items themselves were counted",
     )
     auditor: Annotated[str | None, AfterValidator(plain_name)] = Field(
-        None, max_length=MAX_NAME, description="who counted; whoever is signed in by name cannot be somebody else"
+        None, max_length=MAX_NAME, description="who counted; a user who is signed in with a name cannot enter another"
     )
 
 

@@ -41,7 +41,7 @@ class ErrorMessage:
 
 _FIND_BIN = "Look for the bin in the list of discrepancies: its filter finds bins by how their names begin."
 _CHOOSE = "Go back and choose from the form instead of changing the address by hand."
-_TELL = "If it does not, tell whoever runs Binwatch. The monitor's log says what is wrong."
+_TELL = "If it does not, tell the person who runs Binwatch. The monitor's log says what is wrong."
 _RELOAD = "Go back, reload the page, and enter the count again."
 
 # The words of RecordsDown and ObjectsError name the database and the endpoint, which is nobody else's business.
@@ -58,23 +58,23 @@ KINDS: Final[dict[type[BinwatchError], ErrorMessage]] = {
         400, "This address cannot be understood", "It leads to a place in the list that does not exist.", (_CHOOSE,)
     ),
     StaleAudit: ErrorMessage(
-        409, "Another photo has come since", advice=("Go back, reload the page, and look at the new photo.",)
+        409, "A newer photo has arrived", advice=("Go back, reload the page, and look at the new photo.",)
     ),
     NotSignedIn: ErrorMessage(
         401,
         "You are not signed in",
-        "Only who is signed in may enter counts.",
+        "Only users who are signed in may enter counts.",
         ("Sign in, and enter the count again.",),
     ),
     WrongToken: ErrorMessage(
-        401, "That is not the token", "Signing in takes another one.", ("Ask whoever runs Binwatch for it.",)
+        401, "That is not the token", "The monitor has another one.", ("Ask the person who runs Binwatch for it.",)
     ),
-    NoName: ErrorMessage(422, "Nobody can be named so"),
+    NoName: ErrorMessage(422, "This name is not valid"),
     WritingOff: ErrorMessage(
         403,
         "Entering counts is off",
         "No token is set to sign in with.",
-        ("Ask whoever runs Binwatch for one.",),
+        ("Ask the person who runs Binwatch for one.",),
     ),
     ForeignForm: ErrorMessage(
         403, "Nothing was saved", "The form was too old, or another web site sent it.", (_RELOAD,)
@@ -100,7 +100,8 @@ _NOT_SAVED = ErrorMessage(
     "The monitor is running, but its database does not answer.",
     (
         "Go back and save again in a minute: what you entered is still in the form.",
-        "If it fails again, write the count down and tell whoever runs Binwatch. The monitor's log says what is wrong.",
+        "If it fails again, write the count down and tell the person who runs Binwatch. The monitor's log says what is"
+        " wrong.",
     ),
     KINDS[RecordsDown].detail,
 )
@@ -115,7 +116,7 @@ OURS = ErrorMessage(
     500,
     "Something is wrong with the monitor",
     "It failed on this page. The fault is noted in its log, and other pages may well work.",
-    ("Tell whoever runs Binwatch which page it was, and when.",),
+    ("Tell the person who runs Binwatch which page it was, and when.",),
     "the monitor failed on this request; its log says why",
 )
 """An internal error."""

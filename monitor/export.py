@@ -27,7 +27,7 @@ class OmissionReason(StrEnum):
     """Why an audit is no label of the photo that is in the bucket now. The set is closed."""
 
     CORRECTED = "corrected by a later audit"
-    REPLACED = "another photo has come since"
+    REPLACED = "a newer photo has arrived"
     NO_COUNT = "the photo was not counted, so nothing says which one it was"
     ODD_NAME = "the bin's id does not fit into a line of text"
 

@@ -16,8 +16,8 @@ _UNITS = (("day", 86_400), ("hour", 3_600), ("minute", 60))
 _FINE = 1_000  # comparisons from which a tenth of a percent is more than noise
 
 OPEN = (
-    "listening beyond this machine: whoever reaches this address can look at all photos and figures;"
-    " put a reverse proxy before it that asks who they are"
+    "listening beyond this machine: anyone who can reach this address can see all photos and figures;"
+    " put a reverse proxy with a login in front of it"
 )
 
 # binwatch.errors.Reason and MetadataReason.
@@ -33,12 +33,12 @@ REASONS = {
     "forbidden": "may not be read",
     "archived": "is in an archive",
     "fetch_failed": "could not be fetched",
-    "bad_encoding": "has a Content-Encoding that cannot be undone",
+    "bad_encoding": "has a Content-Encoding that cannot be decoded",
     "inference_failed": "the model failed on it",
     "crashed": "crashed the worker",
     "not_json": "not JSON",
     "no_expected_quantity": "no EXPECTED_QUANTITY",
-    "bad_expected_quantity": "EXPECTED_QUANTITY is no whole number",
+    "bad_expected_quantity": "EXPECTED_QUANTITY is not a whole number",
 }
 
 

@@ -89,7 +89,7 @@ class Records:
     def _within_deadline(self, work: Callable[[], T], free: BoundedSemaphore) -> T:
         begun = time.monotonic()
         if not free.acquire(timeout=DEADLINE_S if self._up else AGAIN_S):
-            raise self._down("earlier reads wait for an answer; see how the database is")
+            raise self._down("earlier reads wait for an answer; check the database")
         future = self._readers.submit(_freeing, free, work)
         try:
             return future.result(max(begun + DEADLINE_S - time.monotonic(), 0))
@@ -174,7 +174,7 @@ def _open_sqlite(_: Dialect, __: ConnectionPoolEntry, arguments: list[Any], opti
     if not options.get("uri"):
         if not Path(arguments[0]).exists():
             raise sqlite3.OperationalError(
-                "unable to open database file (none is there; python -m worker migrate makes it)"
+                "unable to open database file (it does not exist; python -m worker migrate creates it)"
             )
         options["uri"] = True
         arguments[0] = f"file:{quote(str(arguments[0]))}?mode=rw"

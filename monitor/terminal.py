@@ -16,7 +16,7 @@ def render(summary: Summary) -> RenderableType:
     """What `python -m monitor status` prints."""
     if summary.model is None:
         return Text(
-            "Nothing has been recorded yet: put photos in the bucket, or see whether a worker runs.\n"
+            "Nothing has been recorded yet: upload photos to the bucket, or check whether a worker is running.\n"
             f"{_done('Expected quantities', 'read', summary.expected_quantities)}"
         )
     return Group(

@@ -136,7 +136,7 @@ class Pipeline:
             digest = self._digest()
             if last and last.state.get("digest") == digest and not again:
                 return PipelineOutcome(
-                    None, False, f"photos and options are those of {last.folder.name}: nothing to learn"
+                    None, False, f"photos and options are those of {last.folder.name}: nothing to do"
                 )
             run = PipelineRun(self._work / RUNS / f"{datetime.now(UTC):%Y%m%d-%H%M%S}")
             run.note(digest=digest)
@@ -145,7 +145,8 @@ class Pipeline:
     def _steps(self, run: PipelineRun) -> PipelineOutcome:
         if run.state["digest"] != self._digest():
             raise ConfigError(
-                f"{run.folder}: was interrupted with other photos or options; restore them, or start anew with --again"
+                f"{run.folder}: was interrupted with other photos or options; restore them, or start a new run with"
+                " --again"
             )
         run.once("fit", lambda: self._fit(run.folder), self._display)
         shutil.rmtree(run.folder / FEATURES, ignore_errors=True)  # gigabytes, and the next run has photos of its own
@@ -233,5 +234,5 @@ def _alone(work: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise ConfigError(f"{work}: another pipeline is at work here; wait for it") from error
+            raise ConfigError(f"{work}: another pipeline is running here; wait for it") from error
         yield

@@ -102,7 +102,7 @@ def count(
     counted, failed = write(_count(places, bundle, settings, passed_over), form, printable_stdout())
     progress_console().print(f"counted by {bundle.card.version}", highlight=False, markup=False, soft_wrap=True)
     if passed_over:
-        print(f"not looked at: {passed_over}", file=sys.stderr)
+        print(f"skipped: {passed_over}", file=sys.stderr)
     if failed:
         Console(stderr=True).print(f"{counted:,} counted, {failed:,} failed")
     raise typer.Exit(0 if counted else 1)
@@ -153,7 +153,7 @@ def backfill(
     now = f"{progress.since:,} recorded now{progress.but_failed()}"
     remark(f"{place}: {many(progress.seen, *OBJECTS)}: {now}, {progress.before:,} before")
     if progress.skipped:
-        print(f"not looked at: {progress.skipped}", file=printable_stdout())
+        print(f"skipped: {progress.skipped}", file=printable_stdout())
 
 
 @cli.command()
@@ -221,9 +221,9 @@ def dead_letters(
     if delete and redrive:
         raise BinwatchError("--redrive and --delete exclude each other; choose one")
     if delete and bool(chosen) == every:
-        raise BinwatchError("--delete is permanent: name the ids of the list, or say --all")
+        raise BinwatchError("--delete is permanent: pass ids of the list, or --all")
     if (chosen or every) and not delete:
-        raise BinwatchError("ids and --all are for --delete; without it, leave them out")
+        raise BinwatchError("ids and --all need --delete")
     queues = choose_queues(load_settings()).dead_letters()
     if redrive:
         redrove = sum(queue.redrive() for queue in queues)

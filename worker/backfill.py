@@ -121,7 +121,7 @@ class _Unrecorded:
             raise BinwatchError(
                 f"nothing was recorded for {self._patience_s:.0f} s, and"
                 f" {many(self.left, 'object has', 'objects have')} no record, such as {next(iter(self._keys))!r}: is a"
-                " worker running? Start one, and then this command again"
+                " worker running? Start one, and repeat this command"
             )
         else:
             time.sleep(_POLL_S)

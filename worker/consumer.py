@@ -57,7 +57,7 @@ class TaskConsumer(Consumer):  # type: ignore[misc]  # Celery has no types
         self._dead_letter(message, f"there is no such task ({exc})")
 
     def on_invalid_task(self, body: object, message: Any, exc: Exception) -> None:
-        self._dead_letter(message, f"it is no valid task ({type(exc).__name__}: {exc})")
+        self._dead_letter(message, f"it is not a valid task ({type(exc).__name__}: {exc})")
 
     def _dead_letter(self, message: Any, reason: str) -> None:
         """Copy a message to the dead-letter queue, with the reason, and take it off its own."""

@@ -188,7 +188,7 @@ class Counting:
 
     def _stored(self, item: ObjectCreated, why: str) -> LoadedPhoto | Outage:
         """Which upload crashed, without its bytes."""
-        error = PhotoError(Reason.CRASHED, f"{why}; keep a copy, report it, and upload the photo anew")
+        error = PhotoError(Reason.CRASHED, f"{why}; keep a copy, report it, and upload the photo again")
         try:
             head = self.objects.head(item.bucket, item.key)
         except ObjectRefused:
@@ -240,7 +240,7 @@ class Counting:
         try:
             self._note(self.models.engine.card)
         except SQLAlchemyError as error:  # the first photo notes it, and probes say what is wrong with the records
-            logger.warning("model: cannot be noted in the records: %s", explained(error, self.database))
+            logger.warning("model: cannot be added to the records: %s", explained(error, self.database))
 
     def _note(self, card: Card) -> datetime:
         """Record that a model counts from now on, if it is not recorded yet; since when it is."""
@@ -349,7 +349,7 @@ def _record(engine: Engine, loaded: LoadedPhoto, answer: Prediction | PhotoError
 
 
 def _gives_up(outage: Outage) -> PhotoError:
-    return PhotoError(Reason.FETCH_FAILED, f"{outage.error}; the bucket answers, and so it is this object that fails")
+    return PhotoError(Reason.FETCH_FAILED, f"{outage.error}; the bucket answers, so only this object fails")
 
 
 def _etag(item: ObjectCreated, fetched: Fetched) -> str:

@@ -162,7 +162,7 @@ def _wanted(choice: Provider) -> list[str]:
     if choice is Provider.CUDA and not has_cuda:
         raise ProviderError(
             "BINWATCH_PROVIDER=cuda but the installed ONNX Runtime is built without CUDA: install Binwatch with the"
-            " extra gpu in place of cpu, or set BINWATCH_PROVIDER=cpu"
+            " extra gpu instead of cpu, or set BINWATCH_PROVIDER=cpu"
         )
     if choice is Provider.AUTO:
         return [CUDA, CPU] if has_cuda else [CPU]

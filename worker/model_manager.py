@@ -66,7 +66,7 @@ class ModelKeeper:
                 return  # the worker stops, or another was promoted meanwhile
         except SQLAlchemyError as error:
             logger.warning(
-                "model: the promoted one cannot be noted in the records (%s); %s stays in use until the next look",
+                "model: the promoted model cannot be added to the records (%s); %s stays in use until the next poll",
                 cause(error),
                 self._engine.card.version,
             )
@@ -112,7 +112,7 @@ class ModelKeeper:
             try:
                 self.look()
             except Exception:  # whatever it is, the thread must live to see the next model
-                logger.exception("model: looking for a promoted one failed; it is tried again")
+                logger.exception("model: polling for a promoted model failed; it is retried")
 
     def _load(self, version: str) -> Engine:
         return self._open(fetched(self._registry, version, self._settings))

@@ -68,7 +68,7 @@ def loader(card: Card, limits: ImageLimits) -> Callable[[NamedPhoto], LoadedFile
 def _in_path(place: str, settings: Settings, skipped: SkippedTally) -> Iterator[NamedPhoto]:
     path = Path(place)
     if not os.path.lexists(path):
-        raise BinwatchError(f"{path}: not there; name a photo, a folder or s3://bucket/prefix")
+        raise BinwatchError(f"{path}: does not exist; name a photo, a folder or s3://bucket/prefix")
     if path.is_dir():
         for file in sorted(files_below(path)):
             if kind_of(file.name) is ObjectKind.PHOTO or has_photo(file):
@@ -83,7 +83,7 @@ def files_below(folder: Path) -> Iterator[Path]:
     """All files, dangling links among them. Raises BinwatchError for a folder that cannot be read."""
 
     def refuse(error: OSError) -> None:
-        raise BinwatchError(f"{error.filename}: cannot be listed ({error.strerror}); allow it, or move it away")
+        raise BinwatchError(f"{error.filename}: cannot be listed ({error.strerror}); allow it, or remove it")
 
     for parent, _, names in os.walk(folder, onerror=refuse):
         files = (Path(parent, name) for name in names)

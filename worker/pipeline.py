@@ -145,7 +145,7 @@ def _prediction(
 ) -> Prediction | PhotoError:
     if not (np.isfinite(probabilities).all() and np.isfinite(embedding).all()):
         # argmax of NaN is 0: an overflow would pass for an empty bin.
-        return PhotoError(Reason.INFERENCE_FAILED, "the model's answer is not a number; try another variant of it")
+        return PhotoError(Reason.INFERENCE_FAILED, "the model's output is not a number; try another variant of it")
     finer = _rounded(distribution) if len(distribution) > len(probabilities) else None
     return Prediction(int(probabilities.argmax()), _rounded(probabilities), embedding, finer)
 

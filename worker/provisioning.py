@@ -32,14 +32,14 @@ def make_queues(settings: Settings) -> str:
     """Create the queues that are not there; returns what to tell a person. Raises QueueError."""
     new = choose_queues(settings).create()
     if not new:
-        return "all queues are there already: created none"
+        return "all queues exist already: created none"
     return f"created {many(len(new), 'queue')}: {', '.join(new)}"
 
 
 def make_bucket(settings: Settings) -> str:
     """Create the bucket unless it is there; returns what to tell a person."""
     made = Objects(settings).make_bucket(settings.bucket)
-    return f"created the bucket {settings.bucket!r}" if made else f"the bucket {settings.bucket!r} is there already"
+    return f"created the bucket {settings.bucket!r}" if made else f"the bucket {settings.bucket!r} exists already"
 
 
 def send_events(settings: Settings) -> str:

@@ -64,7 +64,7 @@ class Sent:
 
     def __str__(self) -> str:
         sent = f"sent {many(self.objects, *OBJECTS)} without a record"
-        return f"{sent}; not looked at: {self.skipped}" if self.skipped else sent
+        return f"{sent}; skipped: {self.skipped}" if self.skipped else sent
 
 
 def unrecorded(

@@ -15,9 +15,9 @@ _NAMED = 3
 """Names for each reason; `python -m worker skipped` lists them all."""
 _NAME_LENGTH = 100
 WORDS = {
-    Skipped.NO_ENDING: "without a file ending",
-    Skipped.OTHER_ENDING: "with an ending of neither photos nor metadata",
-    Skipped.DOT_SEGMENTS: "with '.' or '..' for a folder in the key",
+    Skipped.NO_ENDING: "without a suffix",
+    Skipped.OTHER_ENDING: "with a suffix of neither photos nor metadata",
+    Skipped.DOT_SEGMENTS: "with '.' or '..' as a path segment of the key",
     Skipped.NOT_UTF8: "with a name that is not UTF-8",
     Skipped.OTHER_EVENT: "about something else than a new object",
 }

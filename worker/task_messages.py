@@ -40,7 +40,7 @@ def admit(message: Any, tasks: Mapping[str, Any]) -> None:
     """Make a message from the task queue one that Celery can handle. Raises NoTask if it is none."""
     headers = message.headers
     if not isinstance(headers, dict):
-        raise NoTask("its headers are no table")
+        raise NoTask("its headers are not a table")
     if UNREADABLE in headers:
         raise NoTask(f"its properties cannot be read ({headers[UNREADABLE]})")
     name = headers.get("task")
@@ -73,14 +73,14 @@ def _refuse(_: object) -> bytes:
 def _check_headers(headers: dict[str, Any], *, may_expire: bool) -> None:
     text = {name for name in _CELERYS if not isinstance(headers.get(name), str | None)}
     if text:
-        raise NoTask(f"its header {min(text)!r} is no text")
+        raise NoTask(f"its header {min(text)!r} is not text")
     if not isinstance(headers.get("id"), str) or not _ID.fullmatch(headers["id"]):
         raise NoTask(f"its header 'id' is none: {headers.get('id')!r}")
     retries = headers.get("retries")
     if retries is not None and (not isinstance(retries, int) or isinstance(retries, bool) or retries < 0):
-        raise NoTask(f"its header 'retries' is no number of tries: {retries!r}")
+        raise NoTask(f"its header 'retries' is not a number of retries: {retries!r}")
     if headers.get("timelimit") not in (None, [None, None]):
-        raise NoTask(f"its header 'timelimit' asks for what is not supported: {headers['timelimit']!r}")
+        raise NoTask(f"its header 'timelimit' is not supported: {headers['timelimit']!r}")
     for name in ("eta", "expires"):
         _time(headers, name)
     if headers.get("expires") is not None and not may_expire:
@@ -100,7 +100,7 @@ def _arguments(message: Any) -> tuple[list[Any], dict[str, Any]]:
         case _:
             raise NoTask("its content is not [arguments, named arguments, options]")
     if any((embedded or {}).values()):
-        raise NoTask("its content asks for further tasks after it")
+        raise NoTask("its content contains further tasks, such as a chain")
     return args, kwargs
 
 
@@ -112,7 +112,7 @@ def _time(headers: dict[str, Any], name: str) -> datetime | None:
         moment = datetime.fromisoformat(value)
         moment = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
     except (TypeError, ValueError, OverflowError) as error:
-        raise NoTask(f"its header {name!r} is no time: {value!r}") from error
+        raise NoTask(f"its header {name!r} is not a time: {value!r}") from error
     return moment
 
 
@@ -122,6 +122,6 @@ def _eta(headers: dict[str, Any]) -> str | None:
     if eta is None or eta <= now:
         return None
     if eta > now + LONGEST_WAIT:
-        logger.warning("task %s is to wait until %s: a clock is wrong; it is begun now", headers["id"], eta)
+        logger.warning("task %s is to wait until %s: a clock is wrong; it is started now", headers["id"], eta)
         return None
     return eta.isoformat()

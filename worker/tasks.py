@@ -280,7 +280,9 @@ class Reconcile(Task):  # type: ignore[misc]  # Celery has no types
         """Celery's entry point."""
         backlog = self._publisher.backlog()
         if backlog > _BUSY:
-            logger.info("reconcile: %d tasks are waiting; what has no record may be among them, so not now", backlog)
+            logger.info(
+                "reconcile: %d tasks are waiting; what has no record may be among them, so none are sent now", backlog
+            )
             return
         # What cannot be counted now waits for its retry, which no broker counts among the waiting messages. Sent by
         # each reconcile of a long outage, it would all be counted as many times in the end.
@@ -296,8 +298,8 @@ class Reconcile(Task):  # type: ignore[misc]  # Celery has no types
         if sent.objects and self._announced <= before and self._settings.event_source is not EventSource.NONE:
             # Where events do not come, all else works, only later: so it would go unnoticed.
             hint = (
-                "; no event message has come to this worker since its last look: if the bucket is to send its events,"
-                " see docs/servers.md, 'When events do not come'"
+                "; this worker has received no event message since the last reconcile: if the bucket should send its"
+                " events, see docs/servers.md, 'When events do not come'"
             )
         logger.info("reconcile: %s%s", sent, hint)
 

@@ -71,7 +71,7 @@ def put(objects: Objects, bucket: str, uploads: Sequence[Upload], *, done: Calla
             data = upload.path.read_bytes()
         except OSError as error:
             raise BinwatchError(
-                f"{upload.path} cannot be read ({error.strerror}); let it be read, or take it away"
+                f"{upload.path} cannot be read ({error.strerror}); allow it to be read, or remove it"
             ) from error
         if not _is_there(objects, bucket, upload.key, data):
             objects.put(bucket, upload.key, data)

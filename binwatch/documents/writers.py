@@ -32,11 +32,11 @@ _NEEDED = {".xlsx": ("xlsxwriter", "check"), ".parquet": ("pyarrow", "parquet")}
 def check_format(path: Path) -> None:
     """Raise BinwatchError if it can be told already that `path` cannot be written."""
     if path.suffix.lower() not in _WRITERS:
-        raise BinwatchError(f"{path}: no format has this ending; name a file in {', '.join(_WRITERS)}")
+        raise BinwatchError(f"{path}: unknown suffix; use one of {', '.join(_WRITERS)}")
     if path.is_file() and not path.stat().st_mode & stat.S_IWUSR:  # replacing it would make it writable
         raise BinwatchError(f"{path}: is read-only; name another file, or allow it to be replaced")
     if not path.resolve().parent.is_dir():
-        raise BinwatchError(f"{path}: its folder is not there; make it, or name another file")
+        raise BinwatchError(f"{path}: its folder does not exist; create it, or name another file")
     needed, extra = _NEEDED.get(path.suffix.lower(), ("", ""))
     if needed and find_spec(needed) is None:
         raise BinwatchError(f"{path}: needs {needed}; install Binwatch with the extra {extra}, or name a .csv")

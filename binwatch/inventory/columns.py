@@ -107,8 +107,8 @@ def explain(file: Path, header: Sequence[str], named: ColumnNames) -> BinwatchEr
             return BinwatchError(f"{file}: no column {shown(name)}, only {found or 'nothing'}; {mend}")
         if missing:
             return BinwatchError(
-                f"{file}: no column that is surely the {what}, only {found or 'nothing'}; say which with {option} NAME,"
-                " or add a first line that names the columns, such as bin,quantity"
+                f"{file}: no column was recognised as the {what}, only {found or 'nothing'}; say which with {option}"
+                " NAME, or add a first line that names the columns, such as bin,quantity"
             )
     return BinwatchError(
         f"{file}: one column for both bin and quantity; say which with --bin-column and --quantity-column"

@@ -55,7 +55,7 @@ def _rows(file: Path, encoding: str, delimiter: str, *, strict: bool = True) -> 
     except OSError as error:
         raise unreadable(file, error) from error
     except (csv.Error, UnicodeDecodeError) as error:
-        raise BinwatchError(f"{file}: is no CSV ({error}); save it as one, or as XLSX") from error
+        raise BinwatchError(f"{file}: is not a CSV ({error}); save it as one, or as XLSX") from error
 
 
 def _unwrapped(cell: str) -> str:

@@ -94,7 +94,7 @@ def _moment(as_of: datetime | None, changed: datetime) -> datetime:
         return min(changed, now)
     moment = as_of.replace(tzinfo=as_of.tzinfo or UTC)
     if moment > now:
-        raise BinwatchError(f"--as-of {moment:%Y-%m-%d %H:%M:%S} UTC has not come yet; give a moment in the past")
+        raise BinwatchError(f"--as-of {moment:%Y-%m-%d %H:%M:%S} UTC is in the future; give a time in the past")
     return moment
 
 

@@ -54,7 +54,7 @@ def _rows(file: Path, wanted: list[str], kept: list[str], packed: list[str]) -> 
 
 
 _NEEDS = (
-    "no text, and as numbers 00121 and 121 would be one bin",
+    "not text: as numbers, 00121 and 121 would be the same bin",
     "neither numbers nor text",
     "neither numbers nor text",
 )
@@ -106,7 +106,7 @@ def _open_parquet(file: Path, **options: Any) -> Any:
     try:
         return ParquetFile(file, **options)
     except (OSError, ValueError) as error:
-        raise BinwatchError(f"{file}: is no Parquet file ({error}); write it again or give a CSV") from error
+        raise BinwatchError(f"{file}: is not a Parquet file ({error}); write it again or give a CSV") from error
 
 
 def _is_text(kind: Any) -> bool:

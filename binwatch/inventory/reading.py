@@ -142,7 +142,7 @@ class InventoryReport:
 
     def _matching(self) -> str:
         meeting, none, zeros = self.meeting, self.matched[Match.NONE], self.matched[Match.ZEROS]
-        text = f"{many(self.rows, 'row')}: {many(meeting, 'meets', 'meet')} a photo"
+        text = f"{many(self.rows, 'row')}: {many(meeting, 'matches', 'match')} a photo"
         if zeros:
             text += f" ({zeros:,} of them with zeros restored that spreadsheets drop)"
         if none:
@@ -273,7 +273,7 @@ class _Rows:
         )
 
     def count(self, report: InventoryReport) -> None:
-        """Fill in how many rows meet a photo, and which do not."""
+        """Fill in how many rows match a photo, and which do not."""
         match = "CASE WHEN fits IS NULL THEN 'none' WHEN fits = name THEN 'same' ELSE 'zeros' END"
         found = self._database.execute(f"SELECT {match}, count(*) FROM rows GROUP BY 1")  # noqa: S608
         report.matched.update({Match(kind): rows for kind, rows in found})

@@ -55,7 +55,7 @@ def open_table(file: Path, named: ColumnNames = ColumnNames()) -> Table:  # noqa
         return workbook.open_workbook(file, named)
     if start.lstrip().lower().startswith((b"<!doctype html", b"<html", b"<table", b"<?xml")):
         raise BinwatchError(
-            f"{file}: is a web page or XML, whatever its ending; open it in a spreadsheet, save as XLSX"
+            f"{file}: is a web page or XML, despite its suffix; open it in a spreadsheet and save it as XLSX"
         )
     return delimited.open_delimited(file, named)
 

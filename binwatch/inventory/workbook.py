@@ -84,7 +84,7 @@ def _sheets(file: Path, folder: Path) -> Sequence[_Sheet]:
     if answer.get("protected"):
         raise BinwatchError(f"{file}: is protected by a password; save it without one")
     if "error" in answer:
-        raise BinwatchError(f"{file}: is no XLSX or ODS that can be read ({answer['error']}); save it again, or as CSV")
+        raise BinwatchError(f"{file}: is not a readable XLSX or ODS file ({answer['error']}); save it again, or as CSV")
     return [_Sheet(name, folder / str(number)) for number, name in enumerate(answer["sheets"])]
 
 

@@ -22,7 +22,7 @@ def read(data: bytes) -> ParsedImage:
     header, compression = struct.unpack_from("<I", data, 14)[0], struct.unpack_from("<I", data, 30)[0]
     if header >= 40 and compression in _RUN_LENGTHS:
         raise PhotoError(
-            Reason.UNSUPPORTED_FORMAT, "BMP with run-length coding is not counted; save it without, or as PNG"
+            Reason.UNSUPPORTED_FORMAT, "BMP with run-length coding is not counted; save it without, or as a PNG"
         )
     with opened(data, "BMP") as image:
         width, height = image.size

@@ -106,7 +106,7 @@ def _take_scan(file: _File, body: bytes, scan: bytes) -> None:
     file.scans.append(header)
     if len(file.scans) > MOST_SCANS:
         raise PhotoError(
-            Reason.TOO_MANY_PIXELS, f"it has over {MOST_SCANS} scans, each of which takes time; save the photo anew"
+            Reason.TOO_MANY_PIXELS, f"it has over {MOST_SCANS} scans, each of which takes time; save the photo again"
         )
     if not file.frame.progressive and constant_run(scan, file.codes.flat(file.frame, header)):
         raise damaged("a hole: bytes that are all the same")

@@ -72,7 +72,7 @@ def add_audit(
     """Record that somebody found `quantity` items in a bin. Saying the same again at once changes nothing.
 
     `seen` is the id of the count whose photo was looked at, None if the bin had no photo. Raises UnknownBin; StaleAudit
-    if another photo has come since; ValueError if `quantity` is negative.
+    if a newer photo has arrived; ValueError if `quantity` is negative.
     """
     class_of(quantity)
     bin_id = one_bin_id(bin_id)
@@ -129,7 +129,7 @@ def _locked(connection: Connection, bucket: str, bin_id: str) -> RowMapping:
     if not can_hold(bucket, bin_id) or connection.execute(lock).one_or_none() is None:
         raise UnknownBin(
             f"no photo and no expected quantity of bin {bin_id!r} in bucket {bucket!r} is recorded; a bin's id is the"
-            " name of its photo without folder and ending, as 00123"
+            " name of its photo without folder and suffix, such as 00123"
         )
     statement = (
         select(

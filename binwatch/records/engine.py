@@ -37,7 +37,7 @@ def connect(database_url: str, wait_s: float = _WAIT_S, session: TransactionMode
         url = make_url(database_url)
     except (ArgumentError, ValueError):  # its words may be those of the password
         raise SettingsError(
-            f"{_NAME} is no database URL; write sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE; {ESCAPE}"
+            f"{_NAME} is not a database URL; write sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE; {ESCAPE}"
         ) from None
     backend = url.get_backend_name()
     try:
@@ -49,7 +49,7 @@ def connect(database_url: str, wait_s: float = _WAIT_S, session: TransactionMode
             raise SettingsError(f"{_NAME}: {backend!r} is not supported; use sqlite or postgresql")
     except ImportError as error:  # psycopg without libpq, too
         raise SettingsError(
-            f"{_NAME} is PostgreSQL's, which needs psycopg ({error}); in Binwatch's repository:"
+            f"{_NAME} is a PostgreSQL URL, which needs psycopg ({error}); in Binwatch's repository:"
             " pip install -c requirements.lock '.[postgres]'"
         ) from error
     except (ValueError, TypeError) as error:

@@ -133,7 +133,7 @@ class Store:
             sent = list(_EACH_TYPE.values())
             found = connection.execute(select(*(literal(value, kind) for kind, value in _EACH_TYPE.items()))).one()
         if list(found) != sent:
-            raise RecordsBroken(f"the database gives back {list(found)} for {sent}; look at its settings")
+            raise RecordsBroken(f"the database gives back {list(found)} for {sent}; check its settings")
 
     def use_model(self, version: str, calibration: Calibration | None) -> None:
         """Record that a model counts from now on. Its comparisons get p-values if it has a calibration."""

@@ -32,7 +32,7 @@ class HostCheck:
                 await refuse(scope, receive, send, 400, "a request names exactly one host; send a Host header")
                 return
             if not self._is_ours(name):
-                says = f"this monitor does not answer to the name {name[:100]!r}; add it to BINWATCH_MONITOR_HOSTS"
+                says = f"the host name {name[:100]!r} is not allowed; add it to BINWATCH_MONITOR_HOSTS"
                 await refuse(scope, receive, send, 421, says)
                 return
         await self._app(scope, receive, send)

@@ -52,7 +52,7 @@ class PublishedPath:
         self._fixed = (settings.monitor_root_path or "").rstrip("/")
         if self._fixed and not _PREFIX.fullmatch(self._fixed):
             raise SettingsError(
-                f"BINWATCH_MONITOR_ROOT_PATH: {settings.monitor_root_path!r} is no path; write one like /binwatch"
+                f"BINWATCH_MONITOR_ROOT_PATH: {settings.monitor_root_path!r} is not a path; write one like /binwatch"
             )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -15,11 +15,11 @@ from monitor.services import CurrentServices
 router = APIRouter(prefix="/api/audits", tags=["audits"], responses={503: {"model": Problem}})
 
 _REFUSED: Final[dict[int | str, dict[str, Any]]] = {
-    400: {"model": Problem, "description": "a body that is no text at all"},
+    400: {"model": Problem, "description": "a body that is not text"},
     401: {"model": Problem, "description": "no token, no session"},
     403: {"model": Problem, "description": "entering audits is off, or another site sent the request"},
     404: {"model": Problem, "description": "nothing is recorded of such a bin"},
-    409: {"model": Problem, "description": "another photo of the bin has come since"},
+    409: {"model": Problem, "description": "a newer photo of the bin has arrived"},
     413: {"model": Problem, "description": "the body is too large"},
     200: {"model": SavedAudit, "description": "it was recorded before, word for word"},
 }

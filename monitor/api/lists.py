@@ -28,7 +28,7 @@ from monitor.views.lists import (
     read_list,
 )
 
-_BAD_CURSOR: Final[dict[int | str, dict[str, Any]]] = {400: {"model": Problem, "description": "a cursor that is none"}}
+_BAD_CURSOR: Final[dict[int | str, dict[str, Any]]] = {400: {"model": Problem, "description": "an invalid cursor"}}
 
 router = APIRouter(prefix="/api/lists", responses={503: {"model": Problem}})
 

@@ -16,14 +16,12 @@ MAX_CURSOR = 200
 
 Alpha = Annotated[
     float | None,
-    Query(gt=0, le=0.5, description="level that bins are flagged at; without it, the one of the settings"),
+    Query(gt=0, le=0.5, description="level that bins are flagged at; default: that of the settings"),
 ]
 FlagDirection = Annotated[
-    Suspicion | None, Query(description="what bins are flagged for; without it, the one of the settings")
+    Suspicion | None, Query(description="what bins are flagged for; default: that of the settings")
 ]
-Bucket = Annotated[
-    str | None, Query(min_length=1, max_length=63, description="bucket; without it, the one of the settings")
-]
+Bucket = Annotated[str | None, Query(min_length=1, max_length=63, description="bucket; default: that of the settings")]
 BinId = Annotated[str, Query(min_length=1, max_length=MAX_BIN, description="id of a bin, as 00123")]
 
 
@@ -31,7 +29,7 @@ class ListQuery(Filters):
     """Filters, and which part of the list."""
 
     alpha: float | None = Field(
-        None, gt=0, le=0.5, description="level that bins are flagged at; without it, the one of the settings"
+        None, gt=0, le=0.5, description="level that bins are flagged at; default: that of the settings"
     )
     limit: int = Field(50, ge=1, le=MOST, description="bins in the answer at most")
     after: str | None = Field(None, max_length=MAX_CURSOR, description="`next` of an earlier answer")
@@ -42,5 +40,5 @@ class FileQuery(Filters):
     """Filters of a list that comes whole."""
 
     alpha: float | None = Field(
-        None, gt=0, le=0.5, description="level that bins are flagged at; without it, the one of the settings"
+        None, gt=0, le=0.5, description="level that bins are flagged at; default: that of the settings"
     )

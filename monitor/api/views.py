@@ -37,7 +37,7 @@ def overview(
     )
 
 
-@router.get("/discrepancies", responses={400: {"model": Problem, "description": "a cursor that is none"}})
+@router.get("/discrepancies", responses={400: {"model": Problem, "description": "an invalid cursor"}})
 def discrepancies(services: CurrentServices, asked: Annotated[ListQuery, Query()]) -> DiscrepancyPage:
     """Bins whose count differs from what is expected, the oddest first."""
     level, filters = services.alpha(asked.alpha), services.filters(asked)

@@ -24,7 +24,7 @@ _SAID = {
 def render(report: DriftReport) -> RenderableType:
     """What `python -m monitor drift` prints."""
     if report.model is None:
-        return Text("Nothing has been recorded yet: put photos in the bucket, or see whether a worker runs.")
+        return Text("Nothing has been recorded yet: upload photos to the bucket, or check whether a worker is running.")
     parts: list[RenderableType] = [_table(report)]
     parts += [Text(_accuracy(window)) for window in report.windows]
     parts.append(Text(f"A window of fewer than {MIN_PHOTOS} photos of different bins is not judged."))

@@ -16,9 +16,9 @@ from monitor.views.bins import BinAudit, read_bin
 PROBLEMS = {
     FormProblem.QUANTITY: "Not saved: that is no number of items. Enter a whole number, 0 or more.",
     FormProblem.NAME: "Enter your name: 100 characters at most, all of them printable. It is kept with each audit.",
-    FormProblem.STALE: "Not saved: another photo of this bin has come since. Look at it and enter the count again.",
+    FormProblem.STALE: "Not saved: a newer photo of this bin has arrived. Look at it and enter the count again.",
     FormProblem.UNKNOWN_BIN: "Not saved: nothing is recorded of this bin.",
-    FormProblem.TOKEN: "That is not the token. Ask whoever runs Binwatch for it.",
+    FormProblem.TOKEN: "That is not the token. Ask the person who runs Binwatch for it.",
     FormProblem.SIGNED_OUT: "You are not signed in any more. Sign in, and enter the count again.",
     FormProblem.FOREIGN: "Not saved: the form was of an earlier session. Enter the count again.",
 }

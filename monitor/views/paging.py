@@ -16,7 +16,7 @@ class BadCursor(BinwatchError):
     """A cursor that this monitor did not make."""
 
     def __init__(self, cursor: str) -> None:
-        super().__init__(f"{cursor[:80]!r} is no cursor; take `next` or `previous` of an answer as it is")
+        super().__init__(f"{cursor[:80]!r} is not a cursor; use `next` or `previous` of an answer unchanged")
 
 
 class RowPage(NamedTuple):

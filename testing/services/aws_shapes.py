@@ -85,7 +85,7 @@ def _about_structure(shape: StructureShape, value: dict[str, Any], where: str) -
 
 def _about_text(shape: Shape, value: str, where: str) -> Iterator[str]:
     if not isinstance(value, str):
-        yield f"{where}: {value!r} is no text"
+        yield f"{where}: {value!r} is not text"
         return
     yield from _about_size(shape, len(value), where)
     choices = getattr(shape, "enum", [])

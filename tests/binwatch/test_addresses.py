@@ -37,9 +37,9 @@ BAD_BROKERS = {
     "amqp://u:ge\u2100heim@h//": ENCODE,
     "amqp://u:ge heim@h//": "white space",
     "amqp://u:geheim@h//\n": "white space",
-    "amqp://u:geheim": "the port is no number",
-    "amqp://u:geheim@h:99999//": "the port is no number",
-    "amqp://u:geheim@h:0//": "the port is no number",
+    "amqp://u:geheim": "the port is not a number",
+    "amqp://u:geheim@h:99999//": "the port is not a number",
+    "amqp://u:geheim@h:0//": "the port is not a number",
     "amqp://u:geheim@h_ost,//": "no host name",
     "amqp://u:geheim@h//?heartbeat=5": "has an option (after ?) that Binwatch does not know; it may have ssl_cert_reqs",
     "amqps://u:geheim@h//?ssl_cert_reqs=maybe": "ssl_cert_reqs may be CERT_NONE or",
@@ -56,10 +56,10 @@ BAD_ENDPOINTS = {
     "s3://bucket": "s3:// is not supported",
     "http://": "no host",
     "http:///path": "no host",
-    "http://h:port": "the port is no number",
+    "http://h:port": "the port is not a number",
     "http://h ost": "white space",
-    "https://KEY:geheim@h": "credentials do not belong into it; set AWS_ACCESS_KEY_ID",
-    "https://h/?geheim": "a query (?) does not belong into it",
+    "https://KEY:geheim@h": "must not contain credentials; set AWS_ACCESS_KEY_ID",
+    "https://h/?geheim": "must not contain a query (?)",
 }
 
 
@@ -132,7 +132,9 @@ def test_regions(monkeypatch: pytest.MonkeyPatch) -> None:
         assert load_settings().region == region
     for region in (*NOT_OF_AWS, *NAMES):
         monkeypatch.setenv("BINWATCH_REGION", region)
-        with pytest.raises(SettingsError, match=r"^BINWATCH_REGION: .* is no (region of AWS|name of a region); write"):
+        with pytest.raises(
+            SettingsError, match=r"^BINWATCH_REGION: .* is not (an AWS region|the name of a region); write"
+        ):
             load_settings()
     monkeypatch.setenv("BINWATCH_S3_ENDPOINT_URL", "http://127.0.0.1:9000")
     monkeypatch.setenv("BINWATCH_SQS_ENDPOINT_URL", "http://127.0.0.1:9000")
@@ -140,7 +142,7 @@ def test_regions(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("BINWATCH_REGION", region)
         assert load_settings().region == region
     monkeypatch.setenv("BINWATCH_REGION", NAMES[0])
-    with pytest.raises(SettingsError, match=r"^BINWATCH_REGION: 'eu_central_1' is no name of a region"):
+    with pytest.raises(SettingsError, match=r"^BINWATCH_REGION: 'eu_central_1' is not the name of a region"):
         load_settings()
 
 
@@ -154,7 +156,7 @@ def test_buckets_that_cannot_be(monkeypatch: pytest.MonkeyPatch, value: str) -> 
 @pytest.mark.parametrize(("name", "value"), [("AWS_PROFILE", "nobody"), ("AWS_ENDPOINT_URL", "127.0.0.1:9000")])
 def test_a_variable_of_aws_that_cannot_be(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(name, value)
-    with pytest.raises(SettingsError, match=f"^boto3 cannot ask s3 for anything .*{value}.*AWS_PROFILE"):
+    with pytest.raises(SettingsError, match=f"^boto3 cannot send requests to s3 .*{value}.*AWS_PROFILE"):
         make_client("s3", region_name="us-east-1")
 
 

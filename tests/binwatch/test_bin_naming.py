@@ -60,11 +60,11 @@ def test_a_list_as_a_spreadsheet_or_another_csv(tmp_path: Path) -> None:
     [
         (
             "key,bin\na,b\n",
-            "no column 'photo', only 'key', 'bin'; name it in the file; the list takes a row for each photo: photo,bin",
+            "no column 'photo', only 'key', 'bin'; name it in the file; the list needs a row for each photo: photo,bin",
         ),
         ("photo,bin\na.jpg,\n", "row 2: photo or bin is empty"),
         ("photo,bin\na.jpg,A\na.jpg,B\n", "row 3: a.jpg is of A and of B"),
-        ('photo,bin\n"a.jpg,A\n', "is no CSV (unexpected end of data)"),
+        ('photo,bin\n"a.jpg,A\n', "is not a CSV (unexpected end of data)"),
     ],
 )
 def test_lists_that_say_too_little(tmp_path: Path, text: str, words: str) -> None:

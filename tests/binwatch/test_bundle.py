@@ -167,15 +167,13 @@ def test_other_classes(folder: Path, classes: list[str]) -> None:
 
 
 def test_a_variant_that_the_bundle_lacks(folder: Path) -> None:
-    with pytest.raises(
-        BundleError, match=r"no fp16 variant in card\.json \(there is: fp32, int8\); export it or choose"
-    ):
+    with pytest.raises(BundleError, match=r"no fp16 variant in card\.json \(found: fp32, int8\); export it or choose"):
         Bundle(folder).model(Precision.FP16)
 
 
 def test_a_missing_file(folder: Path) -> None:
     (folder / "model.int8.onnx").unlink()
-    with pytest.raises(BundleError, match=r"model\.int8\.onnx: named in card\.json but not there"):
+    with pytest.raises(BundleError, match=r"model\.int8\.onnx: named in card\.json but missing"):
         Bundle(folder).model(Precision.INT8)
     assert Bundle(folder).model(Precision.FP32)
 
@@ -183,7 +181,7 @@ def test_a_missing_file(folder: Path) -> None:
 def test_a_folder_instead_of_a_file(folder: Path) -> None:
     (folder / "model.int8.onnx").unlink()
     (folder / "model.int8.onnx").mkdir()
-    with pytest.raises(BundleError, match=r"named in card\.json but not there"):
+    with pytest.raises(BundleError, match=r"named in card\.json but missing"):
         Bundle(folder).model(Precision.INT8)
 
 

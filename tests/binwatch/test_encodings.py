@@ -50,7 +50,7 @@ def test_decoded(encoding: str, data: bytes) -> None:
         ("gzip", GZIP[:20] + b"\0\0\0" + GZIP[23:], "does not decode"),
         ("deflate", b"\xff\xff", "does not decode"),
         ("deflate", b"", "ends early"),
-        ("gzip," * 9, GZIP, "9 encodings"),
+        ("gzip," * 9, GZIP, "9 nested encodings"),
     ],
 )
 def test_what_cannot_be_decoded_says_why(encoding: str, data: bytes, words: str) -> None:

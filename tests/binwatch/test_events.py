@@ -70,7 +70,7 @@ def _body(*records: object) -> str:
 
 
 def test_a_large_body_is_refused_unread() -> None:
-    with pytest.raises(EventError, match=r"5,242,880 bytes is no S3 event \(limit 1,048,576\)"):
+    with pytest.raises(EventError, match=r"5,242,880 bytes is not an S3 event \(limit 1,048,576\)"):
         parse(b"[" * (5 * 2**20))
     message = parse(_body(_put()).ljust(MAX_BODY_BYTES))  # the limit itself is allowed
     assert [created.key for created in message.created] == ["a.jpg"]

@@ -78,7 +78,7 @@ def test_excel_numbers_have_lost_their_zeros(tmp_path: Path) -> None:
     assert found == {"00184": 5, "00297": 10, "A-07": 2, "4711": 1}
     assert report.lines() == [
         f"{tmp_path}/stock.xlsx: bin from 'Bin ID', quantity from 'Expected Qty'",
-        "4 rows: 3 meet a photo (2 of them with zeros restored that spreadsheets drop), 1 does not ('4711')",
+        "4 rows: 3 match a photo (2 of them with zeros restored that spreadsheets drop), 1 does not ('4711')",
     ]
 
 
@@ -192,7 +192,7 @@ def test_undecided_rows_are_listed(tmp_path: Path) -> None:
     _, report = _read(_text(tmp_path / "stock.csv", "bin;qty\n00184;1,234\n"))
     assert report.refused == {Refusal.UNDECIDED: 1}
     assert report.lines()[1:] == [
-        "1 row: 0 meet a photo, 1 refused",
+        "1 row: 0 match a photo, 1 refused",
         f"refused: 1 undecided (row 2, '00184'); listed in {tmp_path}/stock.refused.csv",
     ]
 
@@ -241,7 +241,7 @@ def test_zeros_are_added_only_where_one_bin_fits(tmp_path: Path) -> None:
 def test_columns_that_a_person_names(tmp_path: Path) -> None:
     file = _text(tmp_path / "stock.csv", "Kiste,Ist,Soll\n00184,4,5\n")
     with pytest.raises(
-        BinwatchError, match=r"surely the bin, only 'Kiste', 'Ist', 'Soll'; say which with --bin-column NAME"
+        BinwatchError, match=r"recognised as the bin, only 'Kiste', 'Ist', 'Soll'; say which with --bin-column NAME"
     ):
         _read(file)
     assert _read(file, ColumnNames("kiste", "SOLL"))[0] == {"00184": 5}
@@ -260,11 +260,11 @@ def test_columns_that_a_person_names(tmp_path: Path) -> None:
         (b"00184,5\n00297,3\n", "add a first line that names the columns, such as bin,quantity"),
         (b"bin,qty counted,qty booked\n00184,5,5\n", "'qty counted', 'qty booked' may each be the quantity"),
         (b"bin,bin,qty\n00184,184,5\n", "'bin', 'bin' may each be the bin; say which with --bin-column NAME"),
-        (b"<html><table><tr><td>bin</td></tr></table>", "open it in a spreadsheet, save as XLSX"),
-        (b"PK\x03\x04 not a spreadsheet", "no XLSX or ODS that can be read"),
-        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1 nor this", "no XLSX or ODS that can be read"),
-        (b"bin,qty\n00184,\x81\n", "is no CSV"),
-        (b"PAR1", "is no Parquet file"),
+        (b"<html><table><tr><td>bin</td></tr></table>", "open it in a spreadsheet and save it as XLSX"),
+        (b"PK\x03\x04 not a spreadsheet", "is not a readable XLSX or ODS file"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1 nor this", "is not a readable XLSX or ODS file"),
+        (b"bin,qty\n00184,\x81\n", "is not a CSV"),
+        (b"PAR1", "is not a Parquet file"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_read_says_what_to_do(tmp_path: Path, content: bytes, message: str) -> None:
@@ -363,7 +363,7 @@ def test_a_directory_that_understates_a_size(tmp_path: Path) -> None:
     data = file.read_bytes()
     assert data.count(stated.to_bytes(4, "little")) == 2  # in the directory, and before the part
     file.write_bytes(data.replace(stated.to_bytes(4, "little"), (100).to_bytes(4, "little")))
-    with pytest.raises(BinwatchError, match="is no XLSX or ODS that can be read"):
+    with pytest.raises(BinwatchError, match="is not a readable XLSX or ODS file"):
         _read(file)
 
 

@@ -230,8 +230,8 @@ def test_a_path_with_a_percent_sign(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        ("nonsense", "no database URL"),
-        ("", "no database URL"),
+        ("nonsense", "is not a database URL"),
+        ("", "is not a database URL"),
         ("mysql://localhost/records", "'mysql' is not supported"),
         ("sqlit:///x.db", "'sqlit' is not supported"),
     ],

@@ -84,7 +84,7 @@ def test_the_version_that_was_fetched(objects: Objects, s3: S3) -> None:
 def test_missing(objects: Objects, s3: S3) -> None:
     refused = _refused(objects, s3.bucket, "no/such+photo.jpg")
     assert refused.why == "missing"
-    assert f"s3://{s3.bucket}/no/such+photo.jpg is not there" in str(refused)
+    assert f"s3://{s3.bucket}/no/such+photo.jpg does not exist" in str(refused)
 
 
 def test_deleted_under_versioning(objects: Objects, s3: S3) -> None:
@@ -287,7 +287,7 @@ def test_a_page_with_a_time_is_not_s3(from_faulty: Objects, faulty_s3: FaultyS3)
         handler.wfile.write(b"hello")
 
     faulty_s3.answer = page
-    with pytest.raises(ObjectsError, match="what answered is not S3"):
+    with pytest.raises(ObjectsError, match="the answer is not from S3"):
         from_faulty.fetch("binwatch", "a.jpg", max_bytes=MIB)
 
 

@@ -239,7 +239,7 @@ def test_a_photo_that_takes_too_much_memory_is_refused() -> None:
     assert load(data, limits=ImageLimits(max_memory=memory)).format == "WEBP"
     reason, message = refused(data, ImageLimits(max_memory=memory - 1))
     assert reason is Reason.TOO_MANY_PIXELS
-    assert message.startswith("400×300 pixels of this WEBP take about 1 MiB to decode, over the limit of 1 MiB; save")
+    assert message.startswith("400×300 pixels of this WEBP take about 1 MiB to decode, over the limit of 1 MiB; reduce")
 
 
 def _many_scans(scans: int) -> bytes:
@@ -252,7 +252,7 @@ def _many_scans(scans: int) -> bytes:
 def test_a_jpeg_of_very_many_scans_is_refused() -> None:
     reason, message = refused(_many_scans(20_000))
     assert reason is Reason.TOO_MANY_PIXELS
-    assert message == "it has over 100 scans, each of which takes time; save the photo anew"
+    assert message == "it has over 100 scans, each of which takes time; save the photo again"
 
 
 def test_a_bmp_with_run_lengths_is_refused() -> None:
@@ -260,7 +260,7 @@ def test_a_bmp_with_run_lengths_is_refused() -> None:
     data = b"BM" + struct.pack("<IHHI", 0, 0, 0, 14 + len(header)) + header + b"\xff\0" * 1000
     reason, message = refused(data)
     assert reason is Reason.UNSUPPORTED_FORMAT
-    assert message == "BMP with run-length coding is not counted; save it without, or as PNG"
+    assert message == "BMP with run-length coding is not counted; save it without, or as a PNG"
 
 
 @pytest.mark.parametrize("name", ["JPEG", "PNG"])

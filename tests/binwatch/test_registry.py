@@ -156,7 +156,7 @@ def test_two_bundles_published_at_once_under_one_version_do_not_mix(registry, s3
     second = Registry(Objects(Settings(s3_endpoint_url=s3.endpoint_url)), s3.bucket, "models/")
     if at == "model-int8.onnx":  # the other one is quicker throughout
         at_the_write(registry, at, lambda: second.publish(other))
-        with pytest.raises(BundleError, match=r"model-int8\.onnx is there already and is of another bundle"):
+        with pytest.raises(BundleError, match=r"model-int8\.onnx exists already and belongs to another bundle"):
             registry.publish(one)
     else:
 

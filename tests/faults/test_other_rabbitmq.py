@@ -76,7 +76,7 @@ def test_rabbitmq_is_low_on_something(stack: Stack, rabbitmq: RabbitMQ, kind: st
     stack.publish([body for n in range(PHOTOS) for body in (stack.photo(n), stack.metadata(n, n % 5))])
     with rabbitmq.alarm(kind):
         stack.start()
-        stack.wait_until(lambda: "RabbitMQ takes no messages" in str(problems(port).get("event queue")))
+        stack.wait_until(lambda: "RabbitMQ accepts no messages" in str(problems(port).get("event queue")))
         assert problems(port).keys() == {"event queue", "task queue"}
         assert "disk or memory is nearly full" in problems(port)["task queue"]
         assert stack.recorded() == 0

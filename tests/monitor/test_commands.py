@@ -133,7 +133,7 @@ def test_a_database_that_is_not_there_is_an_error_and_is_not_made(tmp_path: Path
     result = _run("serve", BINWATCH_DATABASE_URL=f"sqlite:///{tmp_path / 'none.db'}")
     assert result.returncode == 1
     assert "none.db" in result.stderr
-    assert "none is there; python -m worker migrate makes it" in result.stderr
+    assert "it does not exist; python -m worker migrate creates it" in result.stderr
     assert "Traceback" not in result.stderr
     assert not (tmp_path / "none.db").exists()
 

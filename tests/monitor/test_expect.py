@@ -155,7 +155,7 @@ def test_a_file_from_the_future_is_of_now(sqlite_records: Engine, tmp_path: Path
     import_file(file, sqlite_records, BUCKET)
     with sqlite_records.connect() as connection:
         assert connection.execute(select(Expectation.modified_at)).scalar_one() <= datetime.now(UTC)
-    with pytest.raises(BinwatchError, match="has not come yet"):
+    with pytest.raises(BinwatchError, match="is in the future"):
         import_file(file, sqlite_records, BUCKET, as_of=datetime.now(UTC) + timedelta(hours=1))
 
 
@@ -171,9 +171,9 @@ def test_more_rows_than_a_chunk_and_columns_in_any_order(records_engine: Engine,
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "no column that is surely the bin, only nothing"),
-        (b"bin,amount\n1,2\n", "no column that is surely the quantity, only 'bin', 'amount'"),
-        (b'bin,quantity\n"a,2\n', "is no CSV"),
+        (b"", "no column was recognised as the bin, only nothing"),
+        (b"bin,amount\n1,2\n", "no column was recognised as the quantity, only 'bin', 'amount'"),
+        (b'bin,quantity\n"a,2\n', "is not a CSV"),
     ],
 )
 def test_a_file_that_is_no_table_is_an_error(
@@ -271,7 +271,7 @@ def test_a_small_file_of_very_many_rows_takes_little_memory(sqlite_records: Engi
     without = ", 1 does not ('bin')" if recorded else ""
     assert lines == [
         f"{file}: bin from 'bin', quantity from 'quantity'",
-        f"{rows:,} rows: 0 meet a photo{without}, {rows - recorded:,} refused",
+        f"{rows:,} rows: 0 match a photo{without}, {rows - recorded:,} refused",
         f"refused: {rows - recorded:,} {refused}; the first 50 of them listed in {file}.refused.csv",
         f"{recorded} bin{'s' * (recorded != 1)} recorded, 0 known from an earlier import",
     ], done.stderr
@@ -288,7 +288,7 @@ def test_a_row_and_a_column_that_are_far_too_large_are_refused(
     for number, row in enumerate(["," * 2**20, '"a\n",' * 2**19]):
         file = tmp_path / f"{number}.csv"
         file.write_text(f"bin,quantity\na,1\n{row}\n")
-        with pytest.raises(BinwatchError, match=r"is no CSV .*a row of more than 1,048,576 characters"):
+        with pytest.raises(BinwatchError, match=r"is not a CSV .*a row of more than 1,048,576 characters"):
             import_file(file, sqlite_records, BUCKET)
     file = tmp_path / "stock.parquet"
     parquet.write_table(pyarrow.table({"bin": ["x" * 5000], "quantity": [1]}), file)
@@ -304,10 +304,10 @@ def test_parquet_with_numbers_for_bins_is_refused(sqlite_records: Engine, tmp_pa
     pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     file = tmp_path / "stock.parquet"
     parquet.write_table(pyarrow.table({"bin": [121], "quantity": [1]}), file)
-    with pytest.raises(BinwatchError, match="would be one bin"):
+    with pytest.raises(BinwatchError, match="would be the same bin"):
         import_file(file, sqlite_records, BUCKET)
     file.write_bytes(b"PAR1 and nothing else")
-    with pytest.raises(BinwatchError, match="no Parquet file"):
+    with pytest.raises(BinwatchError, match="is not a Parquet file"):
         import_file(file, sqlite_records, BUCKET)
 
 

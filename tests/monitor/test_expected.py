@@ -89,8 +89,8 @@ def test_a_script_with_the_token_names_columns(floor: Running, sqlite_records: E
 
 def test_a_file_that_cannot_be_read_is_explained(floor: Running, sqlite_records: Engine, tmp_path: Path) -> None:
     for name, data, message in (
-        ("stock.csv", b"00184,5\n", "stock.csv: no column that is surely the bin"),
-        ("stock.xlsx", b"PK\x03\x04", "stock.xlsx: is no XLSX or ODS that can be read"),
+        ("stock.csv", b"00184,5\n", "stock.csv: no column was recognised as the bin"),
+        ("stock.xlsx", b"PK\x03\x04", "stock.xlsx: is not a readable XLSX or ODS file"),
     ):
         answer = floor.client.post("/expected", files={"file": (name, data)}, headers=BEARER | {"Accept": HTML})
         assert answer.status_code == 422

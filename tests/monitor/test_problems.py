@@ -57,7 +57,7 @@ def _page(answer: httpx.Response, status: int) -> str:
         ("/nowhere", 404, "There is no such page", "Not Found"),
         ("/bin?id=nobody", 404, "There is no such bin", "nothing is recorded of a bin 'nobody'"),
         ("/?model=other", 404, "There is no such model", "no photo was counted by a model 'other'"),
-        ("/discrepancies?after=x", 400, "This address cannot be understood", "'x' is no cursor"),
+        ("/discrepancies?after=x", 400, "This address cannot be understood", "'x' is not a cursor"),
         ("/discrepancies?size=9", 422, "size: Input should be less than or equal to 6", "size: Input should be less"),
         ("/drift?window=2d", 422, "This address cannot be understood", "window: Input should be '1h'"),
         ("/logout", 405, "Method Not Allowed", "Method Not Allowed"),

@@ -171,7 +171,7 @@ def test_pages_hold_every_bin_once_forwards_and_backwards(ranked: Recorder, limi
     "cursor", ["x", "é", "", "MQ", "bmFuIDAgMQ", "MSAxIDk5OTk5OTk5OTk5OTk5OTk5OTk5OTk", "LTEgMCAx", "MCAwIDA"]
 )
 def test_cursors_of_others_are_refused(ranked: Recorder, cursor: str) -> None:
-    with ranked.engine.connect() as connection, pytest.raises(BadCursor, match="no cursor"):
+    with ranked.engine.connect() as connection, pytest.raises(BadCursor, match="is not a cursor"):
         read_discrepancies(connection, Filters(), ALPHA, after=cursor)
 
 
@@ -367,7 +367,7 @@ def test_questions_that_cannot_be_understood(monitor: Running, query: str) -> No
 
 def test_a_cursor_that_is_none(monitor: Running) -> None:
     answer = monitor.get("/api/discrepancies?after=x")
-    assert (answer.status_code, answer.json()["detail"][:16]) == (400, "'x' is no cursor")
+    assert (answer.status_code, answer.json()["detail"][:19]) == (400, "'x' is not a cursor")
 
 
 def test_a_count_beyond_five_says_how_many(recorder: Recorder, monitor: Running) -> None:

@@ -117,7 +117,7 @@ def test_a_container_without_a_model_ends_with_the_reason(start: Start, tmp_path
     _, errors = (container := start()).communicate(timeout=WITHIN_S)
     assert container.returncode == 1
     assert errors.splitlines()[-1] == (
-        f"error: {tmp_path / 'model'}: no card.json here nor one folder below; archive the files of a model bundle"
+        f"error: {tmp_path / 'model'}: no card.json here or in a folder below; archive the files of a model bundle"
     )
     assert "Traceback" not in errors
 

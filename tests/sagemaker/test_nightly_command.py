@@ -79,7 +79,7 @@ def test_the_command_interrupted_and_started_again(
     again = start(settings, "--backend", "sagemaker")
     printed, errors = again.communicate(timeout=WITHIN_S)
     assert again.returncode == 0, errors
-    assert "has not ended: going on with it" in printed
+    assert "has not ended: continuing it" in printed
     assert errors == ""
     cost = r"cost: \d+ s of ml\.m5\.xlarge, \d\.\d\d at 0\.23 an hour$"
     assert re.search(rf"^run 1: 9 photos recorded \(4 failed\), 0 by local workers; {cost}", printed, re.MULTILINE)
@@ -334,7 +334,7 @@ def test_the_schedule(settings: Settings) -> None:
     assert (schedule.minute, schedule.hour, schedule.day_of_week) == ({30}, {2}, {1, 2, 3, 4, 5})
     with_polls = nightly.model_copy(update={"nightly_backend": NightlyBackend.SAGEMAKER, "nightly_poll_s": 45.0})
     assert make_app(with_polls).conf.beat_schedule["nightly-poll"]["schedule"] == 45.0
-    with pytest.raises(SettingsError, match="BINWATCH_NIGHTLY_AT: 'a b c d e' is no crontab"):
+    with pytest.raises(SettingsError, match="BINWATCH_NIGHTLY_AT: 'a b c d e' is not a crontab"):
         make_app(settings.model_copy(update={"nightly_at": "a b c d e"}))
 
 

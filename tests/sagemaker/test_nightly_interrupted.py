@@ -173,6 +173,6 @@ def test_files_that_were_deleted_by_hand(nightly: Nightly, s3: S3, driver: Trans
     for key in left_in(s3, nightly._settings):
         s3.client.delete_object(Bucket=s3.bucket, Key=key)
     with pytest.raises(
-        BinwatchError, match=r"run 1: .*plan-0001 is not there.* delete s3://\S+/nightly/runs/00000001,"
+        BinwatchError, match=r"run 1: .*plan-0001 does not exist.* delete s3://\S+/nightly/runs/00000001,"
     ):
         finish(nightly, run)

@@ -153,14 +153,14 @@ def test_held_out_photos_must_show_something_that_is_learned(copy: Data) -> None
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("key,bin_group\na,g\n", r"no column 'label' \(there is: key, bin_group\)"),
-        ("", "no column 'key' .there is: nothing"),
+        ("key,bin_group\na,g\n", r"no column 'label' \(found: key, bin_group\)"),
+        ("", "no column 'key' .found: nothing"),
         ("key,label,bin_group\n", "has no rows"),
         ("key,label,bin_group\na,1,g\nb,two,g\n", "line 3: label 'two' of b is not a whole number"),
         ("key,label,bin_group\na,,g\n", "line 2: label '' of a is not a whole number"),
         ("key,label,bin_group\na,-1,g\n", "line 2: label -1 of a is negative"),
-        ("key,label,bin_group\na,1,g\n\nb,1000001,g\n", "line 4: label 1000001 of b is no number of items in a bin"),
-        ("key,label,bin_group\na,99999999999999999999,g\n", "line 2: label 99999999999999999999 of a is no number"),
+        ("key,label,bin_group\na,1,g\n\nb,1000001,g\n", "line 4: label 1000001 of b is not a number of items in a bin"),
+        ("key,label,bin_group\na,99999999999999999999,g\n", "line 2: label 99999999999999999999 of a is not a number"),
         ("key,label,bin_group\na,1,\n", "line 2: bin_group is empty"),
         ("key,label,bin_group\na\n", "line 2: bin_group is empty"),
         ("key,label,bin_group\na,1,g\na,2,g\n", "a is listed twice"),
@@ -181,7 +181,7 @@ def test_without_a_column_of_groups_each_photo_is_one(copy: Data, capsys: pytest
     assert split_rule(config) == "80/10/10 by a hash of the photo's key, seed 0"
     warning = (
         f"warning: {copy.index}: there is no column bin_group, which says which photos show the same bin, so each"
-        " photo is taken for a bin of its own."
+        " photo is treated as a bin of its own."
     )
     display = Display()
     read_data(config, display)

@@ -146,7 +146,7 @@ def test_a_gpu_that_is_not_there(data: Data, cli_error: Callable[..., str], monk
     for device, context, problem in (
         ("cuda:2", SINGLE_PROCESS, "this machine has 2 GPUs, and GPU 2 is not among them"),
         ("cuda", DistributedContext(3, 4, 3), "this machine has 2 GPUs, and GPU 3 is not among them"),
-        ("cuda:1", DistributedContext(0, 2, 0), "with several processes say cuda; each takes a GPU of its own"),
+        ("cuda:1", DistributedContext(0, 2, 0), "with several processes, use cuda; each then takes its own GPU"),
     ):
         with pytest.raises(ConfigError, match=problem):
             devices.prepare(TrainConfig(device=device), context)

@@ -176,7 +176,7 @@ def test_a_bundle_does_not_know_where_its_photos_are(
     card = json.loads((halved / "card.json").read_text(encoding="utf-8"))
     card["training"] = {"config": {"data": {"photos": "photos.tar", "index": "index.csv"}}}
     (halved / "card.json").write_text(json.dumps(card), encoding="utf-8")
-    assert cli_error("evaluate", halved).endswith("learned from? give --photos and --index")
+    assert cli_error("evaluate", halved).endswith("trained on are not known; give --photos and --index")
 
 
 def test_no_model_s_report_takes_the_place_of_another_s(grey: Data, tmp_path: Path) -> None:

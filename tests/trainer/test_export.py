@@ -179,7 +179,7 @@ def test_checkpoint_and_bundle_evaluate_alike(
 
 
 def test_evaluate_needs_to_know_the_photos(bundle: Bundle, cli_error: Callable[..., str]) -> None:
-    assert "where are the photos that it learned from?" in cli_error("evaluate", bundle.folder)
+    assert "the photos that it was trained on are not known" in cli_error("evaluate", bundle.folder)
 
 
 def test_evaluate_writes_beside_the_checkpoint(fitted: Path) -> None:

@@ -115,7 +115,9 @@ def test_from_folders_to_a_bundle_and_its_figures(
     said = " ".join(capsys.readouterr().err.split())
     counts = ", ".join(f"{sum(row.split is split for row in indexed)} {split}" for split in Split)
     assert f"{counts} photos" in said
-    assert f"warning: {parted}: folders do not say which photos show the same bin, so each photo is taken for a" in said
+    assert (
+        f"warning: {parted}: folders do not say which photos show the same bin, so each photo is treated as a" in said
+    )
     assert checkpoint.load(run / "best.pt").config.data.index is None
     run_cli("export", run / "best.pt", "--out", bundle, "--variants", "fp32", "--max-loss", "1")
     training = json.loads((bundle / "card.json").read_text(encoding="utf-8"))["training"]

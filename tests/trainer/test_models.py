@@ -419,7 +419,7 @@ def test_a_file_that_holds_something_else_says_what(tmp_path: Path) -> None:
         start(build(SMALL).backbone, str(file))
     torch.save(build(SMALL).backbone, file)  # a whole module, pickled
     with pytest.raises(
-        WeightsError, match=r"is no file of weights alone \(it holds trainer\.models\.preact\.PreActResNet50\)"
+        WeightsError, match=r"is not a file of weights only \(it holds trainer\.models\.preact\.PreActResNet50\)"
     ):
         start(build(SMALL).backbone, str(file))
 

@@ -129,7 +129,7 @@ def test_from_a_bucket_to_a_model_in_use(
         counting.close()
 
     run_cli("pipeline", "--config", config, "--work", work)  # cron's next turn
-    assert "nothing to learn" in capsys.readouterr().err
+    assert "nothing to do" in capsys.readouterr().err
     assert len(list((work / "runs").iterdir())) == 1
 
 
@@ -183,7 +183,7 @@ def test_one_at_a_time(config: Path, tmp_path: Path, cli_error: Callable[..., st
     work.mkdir()
     with (work / "lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        assert "another pipeline is at work here" in cli_error("pipeline", "--config", config, "--work", work)
+        assert "another pipeline is running here" in cli_error("pipeline", "--config", config, "--work", work)
 
 
 @pytest.mark.parametrize(
@@ -214,4 +214,4 @@ def test_an_interrupted_run_is_not_continued_with_other_options(
         run_cli("pipeline", "--config", config, "--work", tmp_path / "work")
     config.write_text(config.read_text(encoding="utf-8").replace("epochs = 1", "epochs = 2"), encoding="utf-8")
     message = cli_error("pipeline", "--config", config, "--work", tmp_path / "work")
-    assert "was interrupted with other photos or options; restore them, or start anew with --again" in message
+    assert "was interrupted with other photos or options; restore them, or start a new run with --again" in message

@@ -157,13 +157,13 @@ def test_what_cannot_be_used_is_left_out_with_the_reason(source: Path, tmp_path:
     run_cli("prepare", "--from", source, "--out", out, "--list", listed)
     assert list(manifest(out)) == ["00007"]
     why = left_out(out)
-    assert why["00001"] == "bin-images/00001.jpg is not there"
+    assert why["00001"] == "bin-images/00001.jpg does not exist"
     assert why["00002"].startswith("the photo cannot be decoded: ")
     assert why["00003"].startswith("the photo cannot be decoded: its first bytes")
     assert why["00004"].startswith("the metadata is not the JSON of a bin")
     assert "EXPECTED_QUANTITY is 'five'" in why["00005"]
     assert why["00006"].startswith("the metadata is not the JSON of a bin")
-    assert why["00099"] == "metadata/00099.json is not there"
+    assert why["00099"] == "metadata/00099.json does not exist"
     assert [file.name for file in (out / "bin-images").iterdir()] == ["00007.jpg"]
 
 
@@ -207,7 +207,7 @@ def test_a_photo_may_be_of_any_format_and_its_name_in_capitals(s3: S3, tmp_path:
     }  # fmt: skip
     why = left_out(out)
     assert "bin-images/f.gif and bin-images/f.png are all f; keep one of them" in why["f"]
-    assert "bin-images/g.jpg is not there" in why["g"]
+    assert "bin-images/g.jpg does not exist" in why["g"]
     config = DataConfig(photos=out / "bin-images", index=out / "manifest.csv")
     assert set(open_source(config.photos).sizes()) == {row.key for row in read_index(config)}
     before = {file.name: file.stat().st_mtime_ns for file in (out / "bin-images").iterdir()}
@@ -259,7 +259,7 @@ def test_the_same_photo_under_several_keys_is_in_one_split_and_reported(source: 
     assert {rows[key]["bin_group"] for key in neighbours} == {"00001"}
     assert len(rows) == 48
     report = (out / "report.md").read_text(encoding="utf-8")
-    assert "1 photo is there more than once, under 7 keys (copies.csv)" in report
+    assert "1 photo exists more than once, under 7 keys (copies.csv)" in report
     assert "**Of 1 of them the labels contradict each other: at most one can be right.**" in report
     assert "- 00001: 1, 00008: 4, 00015: 1, 00022: 0, 00029: 2" in report
     with (out / "copies.csv").open(encoding="utf-8", newline="") as file:
@@ -325,7 +325,7 @@ def test_metadata_that_was_deleted_is_fetched_again_or_its_photo_left_out(source
     keys.write_text("00004\n", encoding="utf-8")
     run_cli("prepare", "--from", source, "--out", out, "--list", keys)
     assert list(manifest(out)) == ["00001", "00003", "00004"]
-    assert left_out(out) == {"00002": "metadata/00002.json is not there"}
+    assert left_out(out) == {"00002": "metadata/00002.json does not exist"}
 
 
 def test_the_challenge_has_its_own_split(source: Path, tmp_path: Path) -> None:

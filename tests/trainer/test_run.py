@@ -103,7 +103,7 @@ def test_a_run_that_diverges_ends(data: Data, tmp_path: Path) -> None:
     saved = saved_run(tmp_path)
     saved.config = wild
     with pytest.raises(
-        DivergedError, match=r"epoch 2: the loss is not a number any more .*1e\+30 now; last\.pt keeps epoch 1"
+        DivergedError, match=r"epoch 2: the loss is no longer a number .*1e\+30 now; last\.pt keeps epoch 1"
     ):
         fit(wild, tmp_path, Display(), saved=saved)
     assert checkpoint.load(tmp_path / LAST).epoch == 1
@@ -119,7 +119,7 @@ def test_random_layers_are_not_frozen_without_a_word(
     config = config_of(data, model__freeze="layer1.1", train__epochs=1, augment__views=1)
     fit(config, tmp_path, Display())
     said = capsys.readouterr().err
-    assert "warning: stem to layer1.1 are frozen as they begin, at random (model.weights=none)" in said
+    assert "warning: stem to layer1.1 are frozen with random weights (model.weights=none)" in said
 
 
 def test_a_column_that_parts_a_bin_is_told(data: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -146,7 +146,7 @@ def test_a_run_is_resumed_with_the_same_teachers_only(data: Data, teacher: Path,
     shutil.rmtree(folder)
     changed(folder, teacher, learn_more)
     saved = saved_run(tmp_path / "run", epochs=2)
-    with pytest.raises(CheckpointError, match=r"teacher/best\.pt: another model than when the run began"):
+    with pytest.raises(CheckpointError, match=r"teacher/best\.pt: not the model of the run's start"):
         fit(saved.config, tmp_path / "run", Display(), saved=saved)
 
 

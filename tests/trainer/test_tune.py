@@ -112,13 +112,13 @@ def test_a_trial_that_diverges_is_an_answer(
         after({"epoch": 1, "val_accuracy": 0.3})
         if len(diverged) == 0:
             diverged.append(True)
-            raise DivergedError("epoch 2: the loss is not a number any more")
+            raise DivergedError("epoch 2: the loss is no longer a number")
 
     diverged: list[bool] = []
     monkeypatch.setattr(tune, "fit", fit)
     run_cli("tune", *data.flags, "--out", tmp_path, "--trials", 2)
     assert [row["state"] for row in rows(tmp_path)] == ["pruned", "complete"]
-    assert "epoch 2: the loss is not a number any more" in capsys.readouterr().err
+    assert "epoch 2: the loss is no longer a number" in capsys.readouterr().err
 
 
 def test_hopeless_trials_are_pruned(data: Data, tmp_path: Path, scores: list[list[float]]) -> None:
@@ -164,7 +164,7 @@ def test_what_a_killed_process_leaves_is_tried_again(
             running.kill()
     assert running.returncode == 1
     assert message == (
-        f"error: {study}: a trial's process was killed, for want of memory perhaps (then take fewer --jobs);"
+        f"error: {study}: a trial's process was killed, possibly for lack of memory (then use fewer --jobs);"
         " the same command continues"
     )
 
@@ -199,7 +199,7 @@ def wait(condition: Callable[[], bool], seconds: float = 240) -> None:
 def test_one_study_at_a_time(data: Data, tmp_path: Path, cli_error: Callable[..., str]) -> None:
     with tune._alone(tmp_path):
         message = cli_error("tune", *data.flags, "--out", tmp_path, "--trials", 1)
-    assert "another tune is at work here; wait for it, or give it --jobs" in message
+    assert "another tune is running here; wait for it, or use its --jobs" in message
 
 
 def test_the_spaces_give_options_that_exist(data: Data, tmp_path: Path) -> None:

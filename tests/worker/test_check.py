@@ -117,7 +117,9 @@ def test_a_quantity_that_the_model_never_answers_is_not_judged(
     card["answers"] = [3, 4, 5, 6]
     (bundle / "card.json").write_text(json.dumps(card), encoding="utf-8")
     done = check(photos, "--expected", stock, "--model", bundle, "--out", "wrong.json")
-    assert "2 photos not judged: the model never answers what is expected of the bin, so look yourself" in done.out
+    assert (
+        "2 photos not judged: the model never answers what is expected of the bin, so check these yourself" in done.out
+    )
     rows = json.loads((tmp_path / "wrong.json").read_text(encoding="utf-8"))["bins"]
     wrong = [row for row in rows if row["verdict"] != "agrees"]
     last = {row["bin"]: (row["verdict"], row["how odd (p-value)"]) for row in wrong[-2:]}
@@ -139,7 +141,7 @@ def test_what_it_says(check: Check, photos: Path, stock: Path, tmp_path: Path) -
     flagged = sum(row["verdict"] == "look first" for row in whole["bins"])
     assert done.out == [
         f"{stock}: bin from 'Bin ID', quantity from 'Expected Qty'",
-        "5 rows: 5 meet a photo (5 of them with zeros restored that spreadsheets drop)",
+        "5 rows: 5 match a photo (5 of them with zeros restored that spreadsheets drop)",
         f"5 photos in {photos}: 5 counted now with model starter-1, 0 before and kept in wrong-records",
         f"5 photos compared: {5 - wrong} as expected, {wrong} not; the model counts 44% of its test photos right, so"
         " many of these are its own errors",
@@ -171,7 +173,7 @@ def test_photos_that_are_not_named_after_their_bins(
     options = {"pattern": ["--bin-pattern", r"(?P<bin>[^/]+)/[^/]+$"], "list": ["--bin-list", tmp_path / "bins.csv"]}
     done = check(photos, "--expected", stock, *options[how])
     assert done.status == 0
-    assert done.out[1].startswith("5 rows: 5 meet a photo (")
+    assert done.out[1].startswith("5 rows: 5 match a photo (")
     assert {row["bin"]: row["photo"] for row in _sheet(tmp_path / "wrong.xlsx", "Bins")} == {
         name: f"{name}/IMG_1.jpg" for name in EXPECTED
     }
@@ -218,11 +220,11 @@ def test_nothing_is_passed_over_in_silence(check: Check, photos: Path, stock: Pa
     failed = {row["photo"]: row for row in _sheet(tmp_path / "wrong.xlsx", "Failed")}
     assert {name: (row["reason"], row["what to do"]) for name, row in failed.items()} == {
         "00183.jpg": ("truncated", "copy the file again, or take the photo again"),
-        "IMG_1.avif": ("unsupported format", "save it as JPEG or PNG, in the place of this file"),
+        "IMG_1.avif": ("unsupported format", "replace it with a JPEG or PNG file"),
         "scan.tiff": ("corrupt", "copy the file again, or take the photo again"),
-        "gone.jpg": ("missing", "see where the link leads, or whether its disk is there"),
-        "notes.txt": ("not looked at", "if it is a photo, save it as JPEG or PNG"),
-        "caf\\udce9.jpg": ("not looked at", "rename the file with letters that Unicode has"),
+        "gone.jpg": ("missing", "check where the link points, and whether its disk is mounted"),
+        "notes.txt": ("skipped", "if it is a photo, save it as JPEG or PNG"),
+        "caf\\udce9.jpg": ("skipped", "rename the file, so that its name is valid UTF-8"),
     }
     without = _sheet(tmp_path / "wrong.xlsx", "Photos without expectation")
     assert [row["photo"] for row in without] == ["shelf/A/00382.jpg"]
@@ -231,13 +233,13 @@ def test_nothing_is_passed_over_in_silence(check: Check, photos: Path, stock: Pa
     assert sorted(photos_of_184) == ["00184.jpg", "shelf/A/00184.jpg"]
     zeros = "5 of them with zeros restored that spreadsheets drop"
     for line in (
-        f"7 rows: 5 meet a photo ({zeros}), 1 does not ('Z-99'), 1 refused",
+        f"7 rows: 5 match a photo ({zeros}), 1 does not ('Z-99'), 1 refused",
         "refused: 1 not a number (row 8, 'Z-98'); listed in wrong.refused-rows.csv",
-        "5 photos not counted, 1 other file not looked at: 'Failed' says what to do",
+        "5 photos not counted, 1 other file not read: 'Failed' says what to do",
         "1 photo of a bin that the inventory file does not have ('shelf/A/00382.jpg'); if the names are not those of"
         " bins, see --bin-pattern and --bin-list",
         "1 bin of the inventory file without a photo",
-        "1 bin with several photos: each is compared by itself",
+        "1 bin with several photos: each is compared separately",
     ):
         assert line in done.out
 
@@ -406,16 +408,16 @@ def test_what_is_wrong_is_said_first(check: Check, photos: Path, stock: Path, tm
     other = tmp_path / "other.csv"
     other.write_text("bin,qty\nZ-1,4\n", encoding="utf-8")
     (tmp_path / "empty").mkdir()
-    no_row = "no row is of a bin that has a photo; photos are named after bins, such as '00182.jpg'"
+    no_row = "no row names a bin that has a photo; photos are named after bins, such as '00182.jpg'"
     for arguments, message in (
         ((photos, "--expected", other), no_row),
         ((photos, "--expected", tmp_path / "none.xlsx"), "none.xlsx: cannot be read"),
         ((photos, "--expected", stock, "--quantity-column", "Qty"), "no column 'Qty', only 'Bin ID', 'Expected Qty'"),
-        ((photos, "--expected", stock, "--out", "wrong.doc"), "wrong.doc: no format has this ending"),
-        ((photos, "--expected", stock, "--out", "no/wrong.csv"), "no/wrong.csv: its folder is not there"),
+        ((photos, "--expected", stock, "--out", "wrong.doc"), "wrong.doc: unknown suffix"),
+        ((photos, "--expected", stock, "--out", "no/wrong.csv"), "no/wrong.csv: its folder does not exist"),
         ((photos, "--expected", stock, "--records", stock), "cannot be made"),
         ((photos, "--expected", stock, "--model", tmp_path), "card.json: cannot be read"),
-        ((tmp_path / "none", "--expected", stock), "is no folder; name the folder that the photos are in"),
+        ((tmp_path / "none", "--expected", stock), "is not a folder; name the folder with the photos"),
         ((tmp_path / "empty", "--expected", stock), "no photos here"),
     ):  # fmt: skip
         done = check(*arguments)

@@ -107,7 +107,7 @@ def test_folder_as_json(count_process: Count, folder: Path) -> None:
         "text": "not_an_image",
     }
     assert lines["empty"]["detail"] == "the file is empty (0 bytes); upload the photo again"
-    skipped = f"not looked at: 1 with an ending of neither photos nor metadata ('{folder / 'notes.txt'}')"
+    skipped = f"skipped: 1 with a suffix of neither photos nor metadata ('{folder / 'notes.txt'}')"
     assert result.stderr.decode() == f"counted by brightness-1\n{skipped}\n7 counted, 3 failed\n"
 
 
@@ -261,13 +261,13 @@ def test_a_folder_that_cannot_be_read_is_named(count: Count, folder: Path, monke
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refuse)  # root, who may run the tests, may read any folder
-    assert _error(count(folder)) == f"{folder}/more: cannot be listed (Permission denied); allow it, or move it away"
+    assert _error(count(folder)) == f"{folder}/more: cannot be listed (Permission denied); allow it, or remove it"
 
 
 @pytest.mark.parametrize("name", ["not-there.jpg", "x" * 300 + ".jpg"])
 def test_not_there(count: Count, folder: Path, name: str) -> None:
     result = count(folder / name, "--json")
-    assert _error(result) == f"{folder / name}: not there; name a photo, a folder or s3://bucket/prefix"
+    assert _error(result) == f"{folder / name}: does not exist; name a photo, a folder or s3://bucket/prefix"
     assert result.stdout == b""
 
 
@@ -288,7 +288,7 @@ def test_what_was_counted_before_an_outage_is_whole_json(brightness_bundle: Path
         (["--json", "--csv"], {}, "--json and --csv exclude each other; choose one"),
         ([], {"BINWATCH_BATCH_SIEZ": "4"}, "BINWATCH_BATCH_SIEZ is not a setting; did you mean BINWATCH_BATCH_SIZE?"),
         ([], {"BINWATCH_BATCH_SIZE": "0"}, "BINWATCH_BATCH_SIZE: Input should be greater than or equal to 1"),
-        ([], {"BINWATCH_PRECISION": "fp16"}, "no fp16 variant in card.json (there is: int8)"),
+        ([], {"BINWATCH_PRECISION": "fp16"}, "no fp16 variant in card.json (found: int8)"),
         (["--model", "/no/such/bundle"], {}, "/no/such/bundle/card.json: cannot be read (No such file or directory)"),
     ],
 )

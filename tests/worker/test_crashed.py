@@ -56,7 +56,7 @@ def test_a_photo_that_ended_workers_is_a_failed_photo(counting: Counting, settin
     photo = ObjectCreated(s3.bucket, "a.jpg")
     assert _reconciled(counting, settings) == ["a.jpg"]
     assert counting.crashed_photos([photo], WHY) == []
-    detail = f"{WHY}; keep a copy, report it, and upload the photo anew"
+    detail = f"{WHY}; keep a copy, report it, and upload the photo again"
     assert _rows(counting, Count) == [(Reason.CRASHED, detail, etag)]
     assert _reconciled(counting, settings) == []
     assert counting.known_to_crash([photo], crashed_photos) == {"a.jpg"}

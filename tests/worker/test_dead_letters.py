@@ -172,12 +172,12 @@ def test_the_command_deletes_and_prints_in_full(broker):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--delete"], "name the ids of the list, or say --all"),
-        (["--delete", "--all", "0123456789ab"], "name the ids of the list, or say --all"),
+        (["--delete"], "pass ids of the list, or --all"),
+        (["--delete", "--all", "0123456789ab"], "pass ids of the list, or --all"),
         (["--delete", "--redrive", "--all"], "exclude each other"),
-        (["--all"], "for --delete"),
-        (["0123456789ab"], "for --delete"),
-        (["--redrive", "0123456789ab"], "for --delete"),
+        (["--all"], "need --delete"),
+        (["0123456789ab"], "need --delete"),
+        (["--redrive", "0123456789ab"], "need --delete"),
     ],
 )
 def test_nothing_is_deleted_by_mistake(options: list[str], words: str) -> None:

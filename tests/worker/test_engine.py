@@ -132,14 +132,14 @@ def test_not_an_onnx_file(tmp_path: Path, data: bytes) -> None:
 
 
 def test_no_such_variant(brightness_bundle: Path) -> None:
-    with pytest.raises(BundleError, match=r"no fp16 variant in card\.json \(there is: int8\)"):
+    with pytest.raises(BundleError, match=r"no fp16 variant in card\.json \(found: int8\)"):
         Engine(Bundle(brightness_bundle), precision=PrecisionChoice.FP16)
 
 
 def test_variant_in_the_card_but_not_in_the_folder(tmp_path: Path) -> None:
     write_brightness_bundle(tmp_path)
     (tmp_path / "model-int8.onnx").unlink()
-    with pytest.raises(BundleError, match=r"model-int8\.onnx: named in card\.json but not there"):
+    with pytest.raises(BundleError, match=r"model-int8\.onnx: named in card\.json but missing"):
         Engine(Bundle(tmp_path))
 
 

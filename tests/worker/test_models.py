@@ -121,7 +121,7 @@ def test_without_records_no_model_is_swapped_in(counting, s3, tmp_path, monkeypa
         patch.setattr(counting.models, "_note", away)
         counting.models.look()
     assert counting.models.engine.card.version == "brightness-1"
-    assert "the promoted one cannot be noted in the records" in caplog.text
+    assert "the promoted model cannot be added to the records" in caplog.text
     counting.models.look()
     assert counting.models.engine.card.version == "v2"
 

@@ -37,7 +37,7 @@ def test_queues_on_rabbitmq_with_their_dead_letter_queues(on_rabbitmq: Settings,
     }
     on_rabbitmq = on_rabbitmq.model_copy(update=given)
     assert make_queues(on_rabbitmq) == f"created 4 queues: {made}"
-    assert make_queues(on_rabbitmq) == "all queues are there already: created none"
+    assert make_queues(on_rabbitmq) == "all queues exist already: created none"
     pairs = {
         on_rabbitmq.event_queue: on_rabbitmq.event_dead_letter_queue,
         on_rabbitmq.task_queue: on_rabbitmq.task_queue + "-dead",
@@ -72,7 +72,7 @@ def test_a_broker_that_refuses_the_password(on_rabbitmq: Settings, rabbitmq: Rab
 
 def test_the_bucket_is_made_once(on_rabbitmq: Settings, s3: S3) -> None:
     assert make_bucket(on_rabbitmq) == "created the bucket 'shelves-new'"
-    assert make_bucket(on_rabbitmq) == "the bucket 'shelves-new' is there already"
+    assert make_bucket(on_rabbitmq) == "the bucket 'shelves-new' exists already"
     s3.client.delete_bucket(Bucket="shelves-new")
 
 

@@ -33,7 +33,7 @@ def test_photos_and_metadata_are_uploaded_under_the_folders_names(settings: Sett
     said = put_folders(settings, [shelf / "bin-images", shelf / "metadata"])
     wanted = ("bin-images/00001.jpg", "bin-images/aisle 1/00002.JPG", "metadata/00001.json")
     assert _keys(s3) == {name: name.encode() for name in wanted}
-    left = "1 with an ending of neither photos nor metadata ('bin-images/notes.txt')"
+    left = "1 with a suffix of neither photos nor metadata ('bin-images/notes.txt')"
     assert said == f"2 photos and 1 metadata file are in s3://{s3.bucket}/; not uploaded: {left}"
 
 

@@ -122,5 +122,5 @@ def test_a_region_that_is_none_of_aws_is_refused_at_start(settings: Settings, mo
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
     elsewhere = settings.model_copy(update={"region": "minio-1"})
     choose_queues(elsewhere)
-    with pytest.raises(SettingsError, match=r"^BINWATCH_REGION: 'minio-1' is no region of AWS; write"):
+    with pytest.raises(SettingsError, match=r"^BINWATCH_REGION: 'minio-1' is not an AWS region; write"):
         choose_queues(elsewhere.model_copy(update={"sqs_endpoint_url": None}))

@@ -325,7 +325,7 @@ def test_nothing_is_sent_to_a_broker_that_is_low_on_disk_and_all_goes_on_afterwa
     first = take(events, 2)
     with rabbitmq.alarm("disk"):
         for _ in range(5):
-            with pytest.raises(BrokerBlocked, match="takes no messages"):
+            with pytest.raises(BrokerBlocked, match="accepts no messages"):
                 events.dead_letter(first[0], "not JSON")
             assert sorted(receive(events, 2)) == ["no event", "photo"], "it is still handed over meanwhile"
     events.close()

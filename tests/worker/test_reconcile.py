@@ -185,7 +185,7 @@ def test_reconcile_says_that_no_event_message_has_come(counting, settings, s3, c
     without = settings.model_copy(update={"event_source": EventSource.NONE})
     Reconcile(counting, Recorder(), without).run()
     lines = [record.message for record in caplog.records if record.message.startswith("reconcile: sent 1 ")]
-    assert ["if the bucket is to send its events" in line for line in lines] == [True, False, True, False]
+    assert ["if the bucket should send its events" in line for line in lines] == [True, False, True, False]
 
 
 @pytest.fixture

@@ -203,7 +203,7 @@ def test_a_link_tells_nothing_of_what_is_no_photo(service: Service, s3: S3, data
     assert answer.pop("reason") in {"not_an_image", "unsupported_format", "corrupt"}
     assert answer == {
         "photo": f"s3://{s3.bucket}/a.txt", "model": "brightness-1", "precision": "int8",
-        "provider": "CPUExecutionProvider", "detail": "what is there is not a photo that can be counted",
+        "provider": "CPUExecutionProvider", "detail": "the object is not a photo that can be counted",
     }  # fmt: skip
 
 
@@ -223,7 +223,7 @@ def test_an_outage_of_s3_is_no_photos_fault(settings: Settings, faulty_s3: Fault
     service = Service(settings.model_copy(update={"s3_endpoint_url": faulty_s3.endpoint_url}))
     response = service.links(*(f"s3://{settings.bucket}/{name}.jpg" for name in "ab"))
     assert (response.status_code, response.headers["retry-after"]) == (503, "1")
-    assert response.json() == {"error": "S3 did not give the photos; try again"}
+    assert response.json() == {"error": "S3 did not return the photos; try again"}
     service.counter.close()
 
 

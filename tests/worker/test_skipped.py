@@ -36,8 +36,8 @@ def test_the_tally_names_a_few_and_counts_all() -> None:
     tally.add([(Skipped.OTHER_ENDING, f"{n}.txt") for n in range(9)])
     tally.add([(Skipped.NO_ENDING, "a\x1b[31m\nb")])
     assert str(tally) == (
-        "9 with an ending of neither photos nor metadata ('0.txt', '1.txt', '2.txt', …);"
-        " 1 without a file ending ('a\\x1b[31m\\nb')"
+        "9 with a suffix of neither photos nor metadata ('0.txt', '1.txt', '2.txt', …);"
+        " 1 without a suffix ('a\\x1b[31m\\nb')"
     )
 
 
@@ -55,7 +55,7 @@ def test_a_message_of_a_quarter_of_a_million_bad_records_has_a_short_reason() ->
     one = event("1.jpg").removesuffix("]}")
     routed = route(one + ",1" * 240_000 + "]}", "bins", "models/")
     assert [item.key for item in routed.photos] == ["1.jpg"]
-    assert "and 239,980 more records that are no S3 events" in str(routed.rejected)
+    assert "and 239,980 more records that are not S3 events" in str(routed.rejected)
     assert len(str(routed.rejected)) < 2000
 
 
@@ -65,14 +65,14 @@ def test_the_intake_counts_and_logs_it(queue: Queue, run: object, caplog: pytest
     queue.send(event("1.jpg", "a.txt", "photo"), event("2.jpg", name="ObjectRemoved:Delete"))
     run(published, metrics=metrics)  # type: ignore[operator]
     wait_until(lambda: queue.left() == 0)
-    wait_until(lambda: "not looked at" in caplog.text)
+    wait_until(lambda: "skipped: " in caplog.text)
     assert published.keys == ["1.jpg"]
     found = {
         reason: metrics.registry.get_sample_value("binwatch_worker_skipped_objects_total", {"reason": reason})
         for reason in Skipped
     }
     assert found == {"no_ending": 1, "other_ending": 1, "other_event": 1, "dot_segments": 0, "not_utf8": 0}
-    assert "1 without a file ending ('photo')" in caplog.text
+    assert "1 without a suffix ('photo')" in caplog.text
 
 
 ENDINGS = ["a.jfif", "b.jpe", "c.pjpeg", "d.JPEG ", "e.jpg.jpg"]
@@ -111,10 +111,10 @@ def test_the_command_lists_them(
     with pytest.raises(SystemExit):
         main()
     assert capsys.readouterr().out.splitlines() == [
-        "../x.jpg: with '.' or '..' for a folder in the key",
-        "b\\x01.txt: with an ending of neither photos nor metadata",
-        "photo: without a file ending",
-        "sub/c.cr2: with an ending of neither photos nor metadata",
+        "../x.jpg: with '.' or '..' as a path segment of the key",
+        "b\\x01.txt: with a suffix of neither photos nor metadata",
+        "photo: without a suffix",
+        "sub/c.cr2: with a suffix of neither photos nor metadata",
     ]
 
 
@@ -130,7 +130,7 @@ def test_count_goes_by_content(tmp_path: Path, count: object) -> None:  # noqa: 
     assert [Path(row.split(",")[0]).name for row in rows] == ["a.part", "b.jfif", "photo"]
     counted_by, said = result.stderr.decode().splitlines()
     assert counted_by == "counted by brightness-1"
-    assert said == f"not looked at: 1 with an ending of neither photos nor metadata ('{tmp_path / 'BMW.txt'}')"
+    assert said == f"skipped: 1 with a suffix of neither photos nor metadata ('{tmp_path / 'BMW.txt'}')"
 
 
 def test_put_says_what_it_leaves(
@@ -154,7 +154,7 @@ def test_put_says_what_it_leaves(
         return ended.value.code or 0, said.out, said.err.splitlines()[-1]
 
     status, said, _ = put()
-    left = "not uploaded: 1 with an ending of neither photos nor metadata ('bins/notes.txt')"
+    left = "not uploaded: 1 with a suffix of neither photos nor metadata ('bins/notes.txt')"
     assert (status, said) == (0, f"2 photos and 1 metadata file are in s3://{s3.bucket}/; {left}\n")
     Path(os.fsdecode(bytes(folder) + b"/caf\xe9.jpg")).write_bytes(PHOTO)
     status, _, error = put()
@@ -174,7 +174,7 @@ def test_an_event_of_cloudtrail_is_dead_lettered(queue: Queue, run: object) -> N
     assert published.keys == ["1.jpg"]
     ((found, reason),) = queue.dead()
     assert found == body
-    assert "'AWS API Call via CloudTrail' is none of S3's own; have the rule match 'Object Created'" in reason
+    assert "'AWS API Call via CloudTrail' is not one of S3's; have the rule match 'Object Created'" in reason
 
 
 def test_an_announced_etag_is_kept_if_it_looks_like_one() -> None:

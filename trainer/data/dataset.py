@@ -103,7 +103,7 @@ class DataSet:
     unreadable: dict[str, str]
     """Key → why its photo cannot be decoded."""
     copies: tuple[tuple[Row, ...], ...] = ()
-    """Photos that are there more than once, to the byte, under several keys."""
+    """Photos that exist more than once, to the byte, under several keys."""
 
     def __getitem__(self, split: Split) -> PhotoSet:
         return self.splits[split]
@@ -213,7 +213,7 @@ def check_quality(config: DataConfig) -> None:
         kept = f"as JPEGs of {config.size}×{config.size} and quality {quality}" if quality else "as they came"
         raise DataError(
             f"{config.photos}: the photos were kept {kept};"
-            f" set data.jpeg_quality={quality}, so that workers treat theirs alike"
+            f" set data.jpeg_quality={quality}, so that workers treat photos in the same way"
         )
 
 

@@ -165,7 +165,7 @@ def _check_columns(config: DataConfig, found: Iterable[str]) -> None:
         column = getattr(config, option)
         if column and column not in have and not (option == "group_column" and column == GROUP_COLUMN):
             raise DataError(
-                f"{config.index}: no column {column!r} (there is: {', '.join(have[:COLUMNS_NAMED]) or 'nothing'});"
+                f"{config.index}: no column {column!r} (found: {', '.join(have[:COLUMNS_NAMED]) or 'nothing'});"
                 f" add it or set data.{option}"
             )
 
@@ -187,7 +187,7 @@ def _row(config: DataConfig, line: int, record: dict[str, str | None]) -> Row:
     if quantity < 0:
         raise DataError(f"{config.index}, line {line}: label {quantity} of {key} is negative")
     if quantity > MOST:
-        raise DataError(f"{config.index}, line {line}: label {quantity} of {key} is no number of items in a bin")
+        raise DataError(f"{config.index}, line {line}: label {quantity} of {key} is not a number of items in a bin")
     return Row(key, quantity, group, _split(config, line, record, group), at_least)
 
 

@@ -45,7 +45,7 @@ def _warn_of_no_groups(config: DataConfig, display: Display) -> None:
     reason = index.without_groups(config) if config.group_column else ""
     if reason:
         display.warn(
-            f"{config.labels}: {reason}, so each photo is taken for a bin of its own. If some show the same bin,"
+            f"{config.labels}: {reason}, so each photo is treated as a bin of its own. If some show the same bin,"
             " training and test photos may share bins, and the model looks better than it is. Give the bin of each"
             f" photo in a column {config.group_column} of an index, or, if every photo shows another bin, say so:"
             " --set data.group_column="

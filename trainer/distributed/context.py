@@ -173,8 +173,8 @@ def _reason(error: Exception, context: DistributedContext, store: Store) -> Base
         return RankError(f"{_name(context)}: {error}")
     if isinstance(error, dist.DistError) or "gloo" in str(error):
         return RankError(
-            f"{_name(context)}: lost another process ({_line(error)}); if it said nothing, it was killed from outside,"
-            " for example for want of memory"
+            f"{_name(context)}: lost another process ({_line(error)}); if it printed no error, it was killed,"
+            " for example for lack of memory"
         )
     error.add_note(f"in {_name(context)}")
     return error

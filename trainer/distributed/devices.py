@@ -58,7 +58,7 @@ def _choose_gpu(device: str, context: DistributedContext) -> None:
     wanted = torch.device(device).index
     if context.world_size > 1:
         if wanted is not None:
-            raise ConfigError(f"train.device={device}: with several processes say cuda; each takes a GPU of its own")
+            raise ConfigError(f"train.device={device}: with several processes, use cuda; each then takes its own GPU")
         wanted = context.local_rank
     if wanted is not None and wanted >= found:
         raise ConfigError(

@@ -193,7 +193,9 @@ def bundle_data(bundle: Bundle, changes: dict[str, Any]) -> DataConfig:
     changes = _of_folders(saved, changes)
     absent = [name for name in ("photos", "index") if saved.get(name) and name not in changes]
     if absent and not all(Path(saved[name]).exists() for name in absent):
-        raise ConfigError(f"{bundle.folder}: where are the photos that it learned from? give --photos and --index")
+        raise ConfigError(
+            f"{bundle.folder}: the photos that it was trained on are not known; give --photos and --index"
+        )
     seen = {"size": bundle.card.input_size, "jpeg_quality": bundle.card.jpeg_quality or 0}
     return _data_config(bundle.folder, saved | seen, changes)
 

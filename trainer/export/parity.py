@@ -34,8 +34,8 @@ TOLERANCES = {
     Precision.INT8: Tolerance(most=0.5, mean=2e-2),
 }
 ADVICE = {
-    Precision.FP32: "the exporter is at fault: report it, with the architecture",
-    Precision.FP16: "activations over 65,504 do that, half precision ends there: leave fp16 out (--variants)",
+    Precision.FP32: "this is a fault of the exporter: report it, with the architecture",
+    Precision.FP16: "half precision cannot hold activations over 65,504: leave fp16 out (--variants)",
     Precision.INT8: "some networks lose too much in int8, above all those without ReLU: leave int8 out (--variants)",
 }
 """What to do about a file that is too far off: a network that is good in fp32 or bf16 may be unfit for the others."""

@@ -64,7 +64,7 @@ def _check(weights: str, found: dict[str, Tensor], own: dict[str, Tensor], taken
     left = [name for name in found if name not in taken and (name in own or not name.startswith(CLASSIFIER))]
     if left:
         name = left[0]
-        why = f"has shape {tuple(found[name].shape)}" if name in own else "has no place in this network"
+        why = f"has shape {tuple(found[name].shape)}" if name in own else "is not part of this network"
         raise WeightsError(f"{weights}: {name} {why}; these are the weights of another architecture")
     if not taken:
         raise WeightsError(f"{weights}: holds no weights of this network; give another file, or model.weights=none")
@@ -139,7 +139,7 @@ def _state(path: Path) -> dict[str, Tensor]:
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
         what = f" (it holds {found[1]})" if found else ""
         raise WeightsError(
-            f"{path}: is no file of weights alone{what}, or is damaged; save the model's state_dict() and give that"
+            f"{path}: is not a file of weights only{what}, or is damaged; save the model's state_dict() and give that"
         ) from error
     except Exception as error:  # torch raises zip, key and runtime errors, by the kind of damage
         raise WeightsError(

@@ -56,7 +56,7 @@ class Report:
 
 
 def same(entries: Iterable[Entry]) -> list[list[Entry]]:
-    """Entries of photos that are there more than once, to the byte, under several keys."""
+    """Entries of photos that exist more than once, to the byte, under several keys."""
     found: dict[str, list[Entry]] = {}
     for entry in entries:
         found.setdefault(entry.sha256, []).append(entry)
@@ -138,7 +138,7 @@ def _about_copies(entries: list[Entry]) -> list[str]:
         return []
     lines = [
         "",
-        f"{many(len(copies), 'photo is', 'photos are')} there more than once, under"
+        f"{many(len(copies), 'photo exists', 'photos exist')} more than once, under"
         f" {sum(map(len, copies)):,} keys (copies.csv).",
     ]
     lines[1] += " Copies are in one bin group, and so in one split."

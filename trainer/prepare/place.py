@@ -150,7 +150,7 @@ class FolderPlace:
         for path in files:
             if not is_text(path.name):
                 raise ConfigError(
-                    f"'{visible(str(path))}': the name is not UTF-8, so it can be no key; rename the file"
+                    f"'{visible(str(path))}': the name is not UTF-8, so it cannot be a key; rename the file"
                 )
         names = (path.relative_to(self.folder).as_posix() for path in files)
         return (self.naming(name) for name in names if kind_of(name) is ObjectKind.METADATA)
@@ -180,7 +180,7 @@ class FolderPlace:
         try:
             return path.read_bytes()
         except FileNotFoundError as error:
-            raise Missing(f"{path.parent.name}/{path.name} is not there") from error
+            raise Missing(f"{path.parent.name}/{path.name} does not exist") from error
         except OSError as error:
             raise ObjectsError(f"{path}: cannot be read ({error.strerror})") from error
 

@@ -97,7 +97,7 @@ def rollback(registry: Registry, to: str | None = None) -> Current:
 def _bundled(folder: Path, display: Display) -> Bundle | None:
     if (folder / CARD).is_file():
         return Bundle(folder)
-    display.warn(f"{folder}: no model here (BINWATCH_MODEL_DIR), so the first has nothing to beat")
+    display.warn(f"{folder}: no model here (BINWATCH_MODEL_DIR), so the first promoted model has nothing to beat")
     return None
 
 

@@ -42,7 +42,7 @@ def train(layout: Layout) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except Exception as error:
-        layout.fail(f"{type(error).__name__}: {error}; the log has the whole trace")
+        layout.fail(f"{type(error).__name__}: {error}; the log has the whole traceback")
         traceback.print_exc()
         return 1
     return 0

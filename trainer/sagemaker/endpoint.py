@@ -48,12 +48,12 @@ def deploy(aws: Aws, config: SagemakerConfig, source: ModelSource, say: Say, *, 
         found = _wait(aws, name, say, poll_s)
     except SagemakerError as error:
         raise SagemakerError(
-            f"endpoint {name}: {error}; what is there of it costs money: python -m trainer sagemaker undeploy"
+            f"endpoint {name}: {error}; what exists of it costs money; remove it: python -m trainer sagemaker undeploy"
         ) from error
     _scale(aws, config, say)
     if found["EndpointConfigName"] != wanted:
         raise SagemakerError(
-            f"endpoint {name}: the update was taken back, the old model still answers:"
+            f"endpoint {name}: the update was rolled back, the old model is still served:"
             f" {found.get('FailureReason', 'no reason given')}"
         )
 
@@ -82,7 +82,9 @@ def undeploy(aws: Aws, config: SagemakerConfig, say: Say, *, poll_s: float = job
             if model.startswith(models.NAMES):
                 remove(f"model {model}", _deleting(aws, "model", model))
     if left:
-        raise SagemakerError(f"not all is removed, an endpoint costs money while it is there: {'; '.join(left)}")
+        raise SagemakerError(
+            f"not everything was removed, and an endpoint costs money while it exists: {'; '.join(left)}"
+        )
 
 
 def describe(aws: Aws, name: str) -> dict[str, Any] | None:

@@ -79,4 +79,4 @@ def going_on(what: str, stop: str, name: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as error:
-        raise SagemakerError(f"{what} goes on, and costs money; to stop it: aws sagemaker {stop} {name}") from error
+        raise SagemakerError(f"{what} continues, and costs money; to stop it: aws sagemaker {stop} {name}") from error

@@ -115,7 +115,7 @@ def load(
     found = Teachers([_teacher(path, data, highest, context) for path in config.teachers], config.temperature, train)
     other = [each["name"] for each in found.facts() if known is not None and each not in known]
     if other:
-        raise CheckpointError(f"{', '.join(other)}: another model than when the run began; put that checkpoint back")
+        raise CheckpointError(f"{', '.join(other)}: not the model of the run's start; restore that checkpoint")
     return found
 
 
@@ -134,7 +134,7 @@ def _teacher(path: Path, data: DataConfig, highest: int, context: DistributedCon
     theirs = saved.config.model.highest
     if theirs != highest:
         raise ConfigError(
-            f"distil.teachers: {file} has model.highest={theirs}, and this run has {highest}: its answers are of other"
+            f"distil.teachers: {file} has model.highest={theirs}, and this run has {highest}: its outputs are of other"
             f" quantities; set model.highest={theirs}, or take another teacher"
         )
     _check_data(file, saved, data)

@@ -60,7 +60,7 @@ def fit(
     run has several processes (`context`), each calls this; the main one writes.
     """
     if context is SINGLE_PROCESS and (size := from_environment().world_size) > 1:
-        raise ConfigError(f"torchrun started {size} processes, and this command works in one; fit works in several")
+        raise ConfigError(f"torchrun started {size} processes, and this command runs in one; fit can run in several")
     if saved is None and context.is_main:
         new_folder(folder)
     if saved:
@@ -79,7 +79,7 @@ def fit(
     network = new_network(config.model)  # wrong weights and teachers are known before each photo is decoded
     if config.model.freeze and config.model.weights == "none":
         frozen = network[0].frozen
-        display.warn(f"{frozen[0]} to {frozen[-1]} are frozen as they begin, at random (model.weights=none)")
+        display.warn(f"{frozen[0]} to {frozen[-1]} are frozen with random weights (model.weights=none)")
     if saved:  # the frozen layers' features are theirs, though the file of weights be another by now
         network[0].load_state_dict(saved.training["model"])
     teachers = load_teachers(config, context, saved)

@@ -141,8 +141,8 @@ class TrainingRun:
         if not math.isfinite(row["train_loss"] + row["val_loss"]):
             kept = f"; {LAST} keeps epoch {self.epoch}" if self.epoch else ""
             raise DivergedError(
-                f"epoch {row['epoch']}: the loss is not a number any more (training {row['train_loss']:.3g}, validation"
-                f" {row['val_loss']:.3g}); start anew with a smaller train.learning_rate, which is"
+                f"epoch {row['epoch']}: the loss is no longer a number (training {row['train_loss']:.3g}, validation"
+                f" {row['val_loss']:.3g}); start again with a smaller train.learning_rate, which is"
                 f" {self.config.train.learning_rate:g} now{kept}"
             )
 

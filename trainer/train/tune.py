@@ -139,7 +139,7 @@ def _alone(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise ConfigError(f"{folder}: another tune is at work here; wait for it, or give it --jobs") from error
+            raise ConfigError(f"{folder}: another tune is running here; wait for it, or use its --jobs") from error
         yield
 
 
@@ -200,7 +200,7 @@ def _spread(tuning: Tuning, trials: int, display: Display) -> Iterator[None]:
             yield
     except BrokenProcessPool as error:
         raise TuneError(
-            f"{tuning.folder}: a trial's process was killed, for want of memory perhaps (then take fewer --jobs);"
+            f"{tuning.folder}: a trial's process was killed, possibly for lack of memory (then use fewer --jobs);"
             " the same command continues"
         ) from error
     finally:

@@ -44,17 +44,18 @@ def check(
         ),
     ] = None,
     direction: Annotated[
-        Suspicion | None, typer.Option(help="What to look for; default: BINWATCH_FLAG_DIRECTION (either).")
+        Suspicion | None, typer.Option(help="Direction to flag; default: BINWATCH_FLAG_DIRECTION (either).")
     ] = None,
     bin_pattern: Annotated[
         str | None,
         typer.Option(
             metavar="REGEX",
-            help="Finds the bin in a photo's path, by its group `bin`; else BINWATCH_BIN_PATTERN.",
+            help="Regular expression whose group `bin` is the bin in a photo's path; default: BINWATCH_BIN_PATTERN.",
         ),
     ] = None,
     bin_list: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Table with columns photo and bin; else BINWATCH_BIN_LIST.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Table with the columns photo and bin; default: BINWATCH_BIN_LIST."),
     ] = None,
     records: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder to store counts in; default: beside the list.")

@@ -114,7 +114,7 @@ def _summary(
         f" {photos - done.counted - failed:,} before and kept in {_shown(wanted.records)}"
     ]
     others = len(found.failed) - found.failed_photos
-    left = ((found.failed_photos, "photo", "counted"), (others, "other file", "looked at"))
+    left = ((found.failed_photos, "photo", "counted"), (others, "other file", "read"))
     said = [f"{many(number, what)} not {done_to}" for number, what, done_to in left if number]
     if said:
         lines.append(f"{', '.join(said)}: 'Failed' says what to do")
@@ -128,7 +128,7 @@ def _summary(
     if found.without_photo:
         lines.append(f"{many(len(found.without_photo), 'bin')} of the inventory file without a photo")
     if several:
-        lines.append(f"{many(several, 'bin')} with several photos: each is compared by itself")
+        lines.append(f"{many(several, 'bin')} with several photos: each is compared separately")
     errors = ""
     if wrong and "test" in measured:
         right = measured["test"].accuracy.value
@@ -140,7 +140,9 @@ def _summary(
         lines.append(_stands_out(found.flagged, found.judged, settings))
         if found.judged < compared:
             rest = many(compared - found.judged, "photo")
-            lines.append(f"{rest} not judged: the model never answers what is expected of the bin, so look yourself")
+            lines.append(
+                f"{rest} not judged: the model never answers what is expected of the bin, so check these yourself"
+            )
     return lines
 
 

@@ -29,7 +29,7 @@ from worker.skipped import WORDS
 _DO_WITH_SKIPPED = {
     Skipped.NO_ENDING: "if it is a photo, save it as JPEG or PNG",
     Skipped.OTHER_ENDING: "if it is a photo, save it as JPEG or PNG",
-    Skipped.NOT_UTF8: "rename the file with letters that Unicode has",
+    Skipped.NOT_UTF8: "rename the file, so that its name is valid UTF-8",
 }
 
 
@@ -177,7 +177,7 @@ def find(
     for key, why in folder.skipped:
         is_photo = kind_of(key) is ObjectKind.PHOTO
         do = _DO_WITH_SKIPPED.get(why, "")
-        found.failed.append(Failure(key, None, "not looked at", f"a file {WORDS[why]}", do, is_photo))
+        found.failed.append(Failure(key, None, "skipped", f"a file {WORDS[why]}", do, is_photo))
     return found
 
 

@@ -44,14 +44,14 @@ def look_through(path: Path, own: Callable[[Path], bool], naming: BinNaming = BY
     `naming` says which bin a file is of, by its path below the folder.
     """
     if not path.is_dir():
-        raise BinwatchError(f"{path}: is no folder; name the folder that the photos are in")
+        raise BinwatchError(f"{path}: is not a folder; name the folder with the photos")
     folder = ScannedFolder(path)
     for file in sorted(files_below(path)):
         if not own(file):
             _sort_in(folder, file.relative_to(path).as_posix(), file, naming)
     if not folder.photos:
         others = f", only {many(len(folder.skipped), 'other file')}" if folder.skipped else ""
-        raise BinwatchError(f"{path}: no photos here ({ENDINGS}){others}; name the folder that the photos are in")
+        raise BinwatchError(f"{path}: no photos here ({ENDINGS}){others}; name the folder with the photos")
     return folder
 
 

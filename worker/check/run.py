@@ -61,6 +61,6 @@ def _nothing_to_compare(report: InventoryReport, folder: ScannedFolder) -> Binwa
             " --quantity-column"
         )
     return BinwatchError(
-        f"{report.file}: no row is of a bin that has a photo; photos are named after bins, such as"
+        f"{report.file}: no row names a bin that has a photo; photos are named after bins, such as"
         f" {visible(folder.photos[0].key)!r}: rename them, or say which column has such names with --bin-column"
     )

@@ -126,7 +126,7 @@ class IntakeLoop:
         self._metrics.messages(rejected=rejected, published=max(0, len(self._group.receipts) - rejected))
         if self._group.skipped:
             self._metrics.skipped(self._group.skipped.counts)
-            logger.info("not looked at: %s", self._group.skipped)
+            logger.info("skipped: %s", self._group.skipped)
         self._group = Group()
 
     def _dead_letter(self, message: EventMessage, reason: str) -> None:

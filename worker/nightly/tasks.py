@@ -29,7 +29,7 @@ def nightly_crontab(settings: Settings) -> crontab:
     try:
         return crontab.from_string(settings.nightly_at or "")
     except (ParseException, ValueError) as error:
-        raise SettingsError(f"BINWATCH_NIGHTLY_AT: {settings.nightly_at!r} is no crontab ({error})") from error
+        raise SettingsError(f"BINWATCH_NIGHTLY_AT: {settings.nightly_at!r} is not a crontab ({error})") from error
 
 
 class _NightlyTask(Task):  # type: ignore[misc]  # Celery has no types
@@ -68,4 +68,4 @@ class PollNightly(_NightlyTask):
             self._backend.poll()
         except OUTAGES as error:
             self._metrics.nightly_failures.inc()
-            logger.warning("nightly: %s; looked at again in %g s", error, self._poll_s)
+            logger.warning("nightly: %s; checked again in %g s", error, self._poll_s)

@@ -107,7 +107,7 @@ def test_what_no_one_foresaw_is_a_failure_with_its_name(tmp_path: Path, monkeypa
     monkeypatch.setattr(fitting, "configuration", broken)
     assert train(Layout(tmp_path)) == 1
     assert (tmp_path / "output" / "failure").read_text() == (
-        "ZeroDivisionError: division by zero; the log has the whole trace"
+        "ZeroDivisionError: division by zero; the log has the whole traceback"
     )
 
 

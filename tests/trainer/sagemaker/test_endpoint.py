@@ -218,7 +218,7 @@ def test_an_update_that_is_taken_back_is_an_error_that_says_who_answers() -> Non
     played.answer("old", "Updating")
     played.answer("old", "InService", "the container did not answer /ping")
     played.scale()
-    with pytest.raises(SagemakerError, match="the old model still answers: the container did not answer /ping"):
+    with pytest.raises(SagemakerError, match="the old model is still served: the container did not answer /ping"):
         played.deploy()
     assert "endpoint bins: Updating" in played.said
     played.stub.assert_no_pending_responses()
@@ -231,7 +231,7 @@ def test_another_type_of_machine_is_taken_while_nothing_scales() -> None:
     played.answer("old", "Updating")
     played.answer("old", "InService", "no capacity")
     played.scale()  # whatever came of the update
-    with pytest.raises(SagemakerError, match="the old model still answers: no capacity"):
+    with pytest.raises(SagemakerError, match="the old model is still served: no capacity"):
         played.deploy()
     played.scaling.assert_no_pending_responses()
 
@@ -242,7 +242,9 @@ def test_a_new_endpoint_that_fails_is_said_to_cost_money() -> None:
     played.stub.add_response("create_endpoint", {"EndpointArn": "arn:aws:sagemaker:x" + "x" * 20})
     played.answer("new", "Creating")
     played.answer("new", "Failed", "no capacity")
-    with pytest.raises(SagemakerError, match=r"Failed: no capacity; what is there of it costs money: .* undeploy"):
+    with pytest.raises(
+        SagemakerError, match=r"Failed: no capacity; what exists of it costs money; remove it: .* undeploy"
+    ):
         played.deploy()
 
 
@@ -255,7 +257,9 @@ def test_what_could_not_be_removed_is_named(account: Account, monkeypatch: pytes
         raise ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "DeleteEndpoint")
 
     monkeypatch.setattr(aws.sagemaker, "delete_endpoint", refused)
-    with pytest.raises(SagemakerError, match="not all is removed, an endpoint costs money while it is there: endpoint"):
+    with pytest.raises(
+        SagemakerError, match="not everything was removed, and an endpoint costs money while it exists: endpoint"
+    ):
         endpoint.undeploy(aws, read(None, CHANGES), said.append)
     assert "bins" in account.endpoints
     run_cli("sagemaker", "undeploy", *FLAGS)

@@ -296,7 +296,9 @@ def test_waiting_ends_in_every_state_in_which_nothing_goes_on(shape: str) -> Non
 
 def test_who_stops_waiting_is_told_how_to_stop_the_job() -> None:
     with (
-        pytest.raises(SagemakerError, match="goes on, and costs money; to stop it: aws sagemaker stop-training-job t"),
+        pytest.raises(
+            SagemakerError, match="continues, and costs money; to stop it: aws sagemaker stop-training-job t"
+        ),
         jobs.going_on("training job t", "stop-training-job", "t"),
     ):
         raise KeyboardInterrupt

@@ -113,7 +113,7 @@ class _Connection(pyamqp.Connection):
 
 def _raise_blocked(_: str) -> None:
     raise BrokerBlocked(
-        "RabbitMQ takes no messages, since its disk or memory is nearly full (an alarm); make room:"
+        "RabbitMQ accepts no messages, because its disk or memory is nearly full (an alarm); make room:"
         " rabbitmq-diagnostics alarms says which it is"
     )
 

@@ -61,7 +61,7 @@ class RabbitDeadLetters(DeadLetterQueue):
         except _BROKEN as error:
             raise QueueError(
                 f"RabbitMQ failed ({described(error)}) before {many(len(messages), 'message')} of {self._name!r} could"
-                " be done; start again for the rest"
+                " be done; repeat the command for the rest"
             ) from error
         finally:
             with suppress(*_BROKEN):  # closing the connection requeues them, too, but only some time afterwards

@@ -163,7 +163,7 @@ def _exists(connection: Connection, queue: Queue) -> bool:
 
 
 def _unusable(queue: Queue, error: Exception) -> QueueError:
-    return QueueError(f"queue {queue.name!r} cannot be had ({error}); see RabbitMQ's log")
+    return QueueError(f"queue {queue.name!r} cannot be declared ({error}); see RabbitMQ's log")
 
 
 def _unreachable(connection: Connection, error: Exception) -> BrokerUnreachable:
@@ -196,7 +196,7 @@ def _connect(connection: Connection) -> None:
     except AccessRefused as error:
         raise QueueError(
             "RabbitMQ refuses the user or the password of BINWATCH_BROKER_URL (or BINWATCH_EVENT_BROKER_URL): correct"
-            " them, and mind that RabbitMQ keeps those that it was first started with"
+            " them, note that RabbitMQ keeps those that it was first started with"
         ) from error
     except NotAllowed as error:
         raise QueueError(

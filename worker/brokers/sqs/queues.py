@@ -25,13 +25,13 @@ stay far below. What is wrong with a message itself is found out by other means,
 _REASON_LENGTH = 1024
 _WEEKS_TWO = str(14 * 24 * 3600)  # the longest that SQS keeps a message
 
-_CHECK_TLS = "if that certificate is of your own authority, name its file in AWS_CA_BUNDLE or SSL_CERT_FILE"
+_CHECK_TLS = "if that certificate was issued by your own authority, name its file in AWS_CA_BUNDLE or SSL_CERT_FILE"
 
 
 class NotSqs(BotoCoreError):  # type: ignore[misc]  # boto3 has no types
     """Something else has answered, such as a proxy with its own page."""
 
-    fmt = "what answered {operation} is not SQS but sends {kind!r}"
+    fmt = "the answer to {operation} is not from SQS, but is {kind!r}"
 
 
 def sqs_client(settings: Settings) -> Any:
@@ -110,7 +110,7 @@ class SqsQueue(BrokerQueue):
         if not attribute(self._client, self._url, "RedrivePolicy"):
             raise QueueError(
                 f"queue {self._name!r} has no redrive policy: a message that cannot be processed would be deleted, or"
-                " redelivered for ever; set one, or have it set by: python -m worker setup"
+                " redelivered for ever; set one, or run: python -m worker setup"
             )
 
     def depths(self) -> tuple[int, int]:

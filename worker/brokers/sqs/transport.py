@@ -64,7 +64,7 @@ class Polls:
         if failing_s > LIMIT_S:
             raise PollsFail(
                 f"SQS has delivered no task for {failing_s:.0f} s ({described(error)}); check the credentials,"
-                " BINWATCH_BROKER_URL and the network. The worker goes on by itself once SQS answers"
+                " BINWATCH_BROKER_URL and the network. The worker continues by itself once SQS answers"
             )
 
 

@@ -24,7 +24,7 @@ def count(settings: Settings, prefix: str, *, again: bool) -> None:
     nightly = Nightly(settings, Objects(settings), open_records(settings), recount)
     waiting = nightly.runs.active()
     if waiting is not None:
-        remark(f"run {waiting.number} of {waiting.started:%Y-%m-%d %H:%M} has not ended: going on with it")
+        remark(f"run {waiting.number} of {waiting.started:%Y-%m-%d %H:%M} has not ended: continuing it")
         _finish(nightly, waiting, settings.nightly_poll_s)
     run = nightly.start(prefix, again=again)
     if run is None:
@@ -79,7 +79,7 @@ def _name_what_runs(nightly: Nightly, run: NightlyRun) -> None:
         names = run.jobs
     for name in names:
         print(
-            f"transform job {name} may still run and cost money: this command again goes on with it; to end it:"
+            f"transform job {name} may still run and cost money: repeat this command to continue it; to stop it:"
             f" aws sagemaker stop-transform-job --transform-job-name {name}",
             file=sys.stderr,
         )

@@ -72,7 +72,7 @@ class Results:
         except ObjectRefused:
             return None
         except ValidationError as error:
-            logger.warning("nightly: %s is no whole answer (%s)", key, error.errors(include_url=False)[0]["msg"])
+            logger.warning("nightly: %s is not a complete answer (%s)", key, error.errors(include_url=False)[0]["msg"])
             return None
         return answer if self._is_final(answer, key) else None
 

@@ -109,7 +109,7 @@ def no_count(engine: Engine, reason: str, detail: str, link: str | None = None) 
     return Answer(**_model(engine), photo=link, reason=reason, detail=detail)
 
 
-_NO_PHOTO = "what is there is not a photo that can be counted"
+_NO_PHOTO = "the object is not a photo that can be counted"
 
 
 def _model(engine: Engine) -> dict[str, str]:

@@ -116,7 +116,7 @@ class App:
         route = self._routes.get((method, path))
         if route is None:
             known = any(name == path for _, name in self._routes)
-            raise Refused(405 if known else 404, f"{method} {path}: there is no such thing here")
+            raise Refused(405 if known else 404, f"{method} {path}: unknown path")
         return route
 
     async def _ping(self, headers: Headers, receive: Receive) -> ServingReply:
@@ -146,11 +146,13 @@ class App:
         kind = kind_of_body(headers.get("content-type", ""))
         offered = JSON_LINES if kind is BodyKind.LINES else JSON
         if not accepts(headers.get("accept", ""), offered):
-            raise Refused(406, f"Accept: {headers['accept']}: only {offered} can be had")
+            raise Refused(406, f"Accept: {headers['accept']}: only {offered} is available")
         if self._in_hand >= self.most:
             self._metrics.refused_requests.inc()
             raise Refused(
-                503, f"{many(self._in_hand, 'request is', 'requests are')} in hand already; try again", retry_after_s=1
+                503,
+                f"{many(self._in_hand, 'request is', 'requests are')} in flight already; try again",
+                retry_after_s=1,
             )
         self._in_hand += 1
         try:
@@ -235,12 +237,12 @@ def _explained(error: Exception) -> ServingReply:
     if isinstance(error, BodyTooLarge):
         return _json(413, error=f"the body has over {MAX_BODY:,} bytes, SageMaker's limit")
     if isinstance(error, ObjectsError):
-        logger.warning("a link could not be followed: %s", error)
-        return _json(503, 1, error="S3 did not give the photos; try again")
+        logger.warning("a linked photo could not be fetched: %s", error)
+        return _json(503, 1, error="S3 did not return the photos; try again")
     if isinstance(error, EngineBroken):
         return _json(500, error=str(error))
     logger.exception("a request failed", exc_info=error)
-    return _json(500, error=f"{type(error).__name__}; the log says more")
+    return _json(500, error=f"{type(error).__name__}; the log has the details")
 
 
 def _json(status: int, retry_after_s: int | None = None, **content: object) -> ServingReply:

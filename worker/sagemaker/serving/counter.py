@@ -34,7 +34,9 @@ _FRESH_S = 5.0
 _CHECK_S = 1.5
 """SageMaker gives /ping two seconds."""
 
-_NOT_ALLOWED = "links may lead to the keys of BINWATCH_BUCKET that BINWATCH_SERVE_PREFIXES allows, and nowhere else"
+_NOT_ALLOWED = (
+    "links may point only to the keys of BINWATCH_BUCKET that BINWATCH_SERVE_PREFIXES allows, and nowhere else"
+)
 
 Result = tuple[Received, "Prediction | PhotoError"]
 
@@ -75,10 +77,10 @@ class PhotoCounter:
     def no_answer(self, link: Link, error: Exception) -> Answer:
         """The answer for a link whose photo could not be had or counted, for no fault of its own."""
         if isinstance(error, ObjectsError):
-            logger.warning("a link could not be followed: %s", error)
-            return no_count(self.engine, UNAVAILABLE, "S3 did not give the photo; send the link again", str(link))
+            logger.warning("a linked photo could not be fetched: %s", error)
+            return no_count(self.engine, UNAVAILABLE, "S3 did not return the photo; send the link again", str(link))
         logger.error("%s could not be counted", link, exc_info=error)
-        return no_count(self.engine, INTERNAL_ERROR, f"{type(error).__name__}; the log says more", str(link))
+        return no_count(self.engine, INTERNAL_ERROR, f"{type(error).__name__}; the log has the details", str(link))
 
     def refuse(self, size: int) -> Answer:
         """The answer for a photo of at least `size` bytes, which was not kept."""

@@ -42,7 +42,7 @@ def _link(text: bytes) -> Link | NotALink:
     except ValueError as error:  # no JSON, or no UTF-8
         return NotALink(f"is not JSON ({error})")
     except RecursionError:
-        return NotALink("is JSON of too many levels")
+        return NotALink("is JSON with too many nested levels")
     link = asked.get("photo") if isinstance(asked, dict) else None
     if not isinstance(link, str):
         return NotALink('has no link; send {"photo": "s3://bucket/key"}')

@@ -46,4 +46,4 @@ def find_bundle(settings: Settings) -> Bundle:
     for folder in (given, *sorted(path for path in given.iterdir() if path.is_dir())):
         if (folder / CARD).is_file():
             return Bundle(folder)
-    raise BundleError(f"{given}: no {CARD} here nor one folder below; archive the files of a model bundle")
+    raise BundleError(f"{given}: no {CARD} here or in a folder below; archive the files of a model bundle")

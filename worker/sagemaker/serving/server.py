@@ -58,7 +58,7 @@ class Server(uvicorn.Server):
         yield
 
     def _stop(self, _: int, __: FrameType | None) -> None:
-        logger.info("stopping, once what is in hand is answered")
+        logger.info("stopping after the requests in flight")
         self.should_exit = True
 
 
@@ -73,7 +73,7 @@ def serve(settings: Settings) -> None:
     logger.info("listening on %s port %d", *listener.getsockname()[:2])
     if is_ours_alone and not is_loopback(listener):
         logger.warning(
-            "whoever reaches this port may have photos counted and the bucket's photos read; see docs/sagemaker.md"
+            "anyone who can reach this port can have photos counted, also those of the bucket; see docs/sagemaker.md"
         )
     metrics = WorkerMetrics()
     app = App(settings, environment, metrics)
