@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -25,11 +25,12 @@ from binwatch.photo_stats import PhotoStats, photo_stats
 from binwatch.records.crash_counts import Trials
 from binwatch.records.engine import connect
 from binwatch.records.problems import explained, lacks_right
+from binwatch.records.queries import recorded_keys
 from binwatch.records.schema import check_schema
 from binwatch.records.store import NewCount, NewExpectation, RecordsBroken, Store
-from binwatch.settings import Settings
+from binwatch.settings import EventSource, Settings
 from worker.engine import Engine
-from worker.metrics import InstrumentedEngine, PhotoStage, WorkerMetrics
+from worker.metrics import PROMISED_S, InstrumentedEngine, PhotoStage, WorkerMetrics
 from worker.model_manager import ModelKeeper
 from worker.new_counts import new_count
 from worker.pipeline import Prediction, load_ahead, predict
@@ -104,9 +105,8 @@ class Counting:
             else:
                 counts.append(_record(engine, item, answer))
         with self._recording():
-            self._store.use_model(engine.card.version, engine.card.calibration)
-            self._store.add_counts(counts)
-        self._measure(counts)
+            waited = self._add(engine, counts)
+        self._measure(counts, waited)
         return outages
 
     def read_metadata(self, files: Sequence[ObjectCreated]) -> list[Outage]:
@@ -132,9 +132,7 @@ class Counting:
         counts = [
             _record(engine, LoadedPhoto(one.item, etag=one.item.etag, error=_gives_up(one)), None) for one in outages
         ]
-        self._store.use_model(engine.card.version, engine.card.calibration)
-        self._store.add_counts(counts)
-        self._measure(counts)
+        self._measure(counts, self._add(engine, counts))
         return []
 
     def fail_metadata(self, outages: Sequence[Outage]) -> list[Outage]:
@@ -155,9 +153,7 @@ class Counting:
         engine = self.models.engine
         found = [self._stored(item, why) for item in photos]
         counts = [_record(engine, one, None) for one in found if isinstance(one, LoadedPhoto)]
-        self._store.use_model(engine.card.version, engine.card.calibration)
-        self._store.add_counts(counts)
-        self._measure(counts)
+        self._measure(counts, self._add(engine, counts))
         return [one for one in found if isinstance(one, Outage)]
 
     def crashed_metadata(self, files: Sequence[ObjectCreated], why: str) -> list[Outage]:
@@ -278,11 +274,43 @@ class Counting:
             return replace(loaded, error=error)
         return replace(loaded, photo=photo, stats=photo_stats(photo.pixels))
 
-    def _measure(self, counts: Sequence[NewCount]) -> None:
+    def _add(self, engine: Engine, counts: Sequence[NewCount]) -> list[NewCount]:
+        """Record counts and failures. Returns those of photos that waited for it."""
+        self._store.use_model(engine.card.version, engine.card.calibration)
+        waited = self._waited(counts)
+        self._store.add_counts(counts)
+        return waited
+
+    def _waited(self, counts: Sequence[NewCount]) -> list[NewCount]:
+        """Those without a record so far, stored since photos are counted here: only of them is the age a wait.
+
+        So neither photos of a bucket that there was before Binwatch, nor what another model has counted, what could
+        be fetched only now, or what a redelivered message announces again. Without an event source, photos are counted
+        when a schedule says so.
+        """
+        if self._settings.event_source is EventSource.NONE:
+            return []
+        since = self._store.counting_since().replace(microsecond=0)  # S3 leaves them out, too
+        new = [count for count in counts if count.modified_at >= since]
+        promised = datetime.now(UTC) - timedelta(seconds=PROMISED_S)
+        recorded = self._recorded([count for count in new if count.modified_at < promised])
+        return [count for count in new if (count.bucket, count.key) not in recorded]
+
+    def _recorded(self, counts: Sequence[NewCount]) -> set[tuple[str, str]]:
+        """Bucket and key of the photos that any model has a record of."""
+        found: set[tuple[str, str]] = set()
+        for bucket in {count.bucket for count in counts}:
+            photos = [ObjectCreated(bucket, one.key, one.modified_at) for one in counts if one.bucket == bucket]
+            with self.database.connect() as connection:
+                found |= {(bucket, key) for key in recorded_keys(connection, bucket, photos, naming=self.naming)}
+        return found
+
+    def _measure(self, counts: Sequence[NewCount], waited: Sequence[NewCount]) -> None:
         now = datetime.now(UTC)
+        for count in waited:
+            self.metrics.waited((now - count.modified_at).total_seconds())
         for count in counts:
-            known = count.modified_at != _LONG_AGO
-            self.metrics.photo(count.reason, (now - count.modified_at).total_seconds() if known else None)
+            self.metrics.photo(count.reason)
             if count.reason is not None:
                 about = {"bin": self.naming(count.key), "key": count.key}
                 logger.warning("photo failed: %s", count.detail, extra=about)

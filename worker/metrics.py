@@ -20,6 +20,8 @@ from worker.pipeline import Infers
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _PHOTOS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+PROMISED_S = 60
+"""Within so many seconds of its upload a photo is to be counted: the objective of the alert BinwatchPhotosLate."""
 
 
 class PhotoStage(StrEnum):
@@ -66,8 +68,8 @@ class WorkerMetrics:
         )
         self._latency = histogram(
             "binwatch_worker_photo_age_seconds",
-            "Seconds from S3's storing a photo to its record",
-            buckets=(0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200, 86400),
+            "Seconds from S3's storing a photo to its first record, of photos stored since Binwatch has been counting",
+            buckets=(0.25, 0.5, 1, 2.5, 5, 10, 30, PROMISED_S, 300, 1800, 7200, 86400),
         )
         self._oldest = gauge(
             "binwatch_worker_queue_oldest_seconds",
@@ -104,11 +106,13 @@ class WorkerMetrics:
         finally:
             self._stages.labels(stage).observe(time.perf_counter() - started)
 
-    def photo(self, reason: str | None, age_s: float | None = None) -> None:
-        """One photo was counted, or failed for a reason; `age_s` after the store had it, where that is known."""
+    def photo(self, reason: str | None) -> None:
+        """One photo was counted, or failed for a reason."""
         self._photos.labels("failed" if reason else "counted", reason or "").inc()
-        if age_s is not None:
-            self._latency.observe(max(0.0, age_s))
+
+    def waited(self, age_s: float) -> None:
+        """A photo that waited to be counted got its first record, so many seconds after the store had it."""
+        self._latency.observe(max(0.0, age_s))
 
     def metadata(self, reason: str | None) -> None:
         """One metadata file was recorded."""

@@ -24,6 +24,7 @@ from sqlalchemy import (
     and_,
     bindparam,
     false,
+    func,
     insert,
     literal,
     or_,
@@ -119,6 +120,7 @@ class Store:
         self._engine = engine.execution_options(**{WRITE: True})
         self._calibrations = Calibrations()
         self._noted: dict[str, Calibration | None] = {}
+        self._since: datetime | None = None
 
     def check(self) -> None:
         """Raise unless the records can be written to, and a value of each type comes back as it was sent.
@@ -147,6 +149,13 @@ class Store:
         """When `use_model` was first called of a model, by any worker."""
         with self._engine.connect() as connection:
             return connection.execute(select(Model.first_at).where(Model.model_version == version)).scalar_one()
+
+    def counting_since(self) -> datetime:
+        """When `use_model` was first called of any model, by any worker. Call it yourself before."""
+        if self._since is None:
+            with self._engine.connect() as connection:
+                self._since = connection.execute(select(func.min(Model.first_at))).scalar_one()
+        return self._since
 
     def add_counts(self, counts: Iterable[NewCount]) -> int:
         """Record counts and failures, and compare those that are their bin's latest. Returns how many were new."""

@@ -25,8 +25,9 @@ DASHBOARDS = sorted((ROOT / "deploy" / "grafana" / "dashboards").glob("*.json"))
 RULES = {name: (DEPLOY / name).read_text(encoding="utf-8") for name in ("recording.yml", "alerts.yml")}
 DOC = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
 OPERATIONS = ROOT / "docs" / "operations.md"
+UNIT_TESTS = {path.name: path.read_text(encoding="utf-8") for path in sorted(DEPLOY.glob("tests*.yml"))}
 HISTOGRAM = ("_bucket", "_sum", "_count")
-ALERTS = re.findall(r"- alert: (\w+)", RULES["alerts.yml"])
+ALERTS = list(dict.fromkeys(re.findall(r"- alert: (\w+)", RULES["alerts.yml"])))
 RECORDED = re.findall(r"- record: ([\w:]+)", RULES["recording.yml"])
 FILL_S = 60
 """Two scrapes and an evaluation of the rules take three seconds; a busy machine may take its time."""
@@ -55,7 +56,7 @@ def _documented() -> set[str]:
 
 
 def test_promtool_accepts_the_configuration_and_the_rules() -> None:
-    for arguments in (["check", "config", "prometheus.yml"], ["test", "rules", "tests.yml"]):
+    for arguments in (["check", "config", "prometheus.yml"], ["test", "rules", *UNIT_TESTS]):
         result = subprocess.run(
             [program("promtool"), *arguments], cwd=DEPLOY, capture_output=True, text=True, timeout=240
         )
@@ -63,7 +64,7 @@ def test_promtool_accepts_the_configuration_and_the_rules() -> None:
 
 
 def test_every_alert_has_a_unit_test_and_a_runbook() -> None:
-    tests = (DEPLOY / "tests.yml").read_text(encoding="utf-8")
+    tests = "".join(UNIT_TESTS.values())
     sections = re.findall(r"^### (\w+)$", OPERATIONS.read_text(encoding="utf-8"), re.MULTILINE)
     assert [name for name in sections if name.startswith("Binwatch")] == ALERTS
     for alert in ALERTS:
@@ -74,7 +75,8 @@ def test_every_alert_has_a_unit_test_and_a_runbook() -> None:
 @pytest.mark.parametrize("source", ["recording.yml", "alerts.yml", *EVERY_QUERY])
 def test_queries_name_metrics_that_exist(source: str) -> None:
     text = RULES.get(source) or EVERY_QUERY[source]
-    expressions = "\n".join(line for line in text.splitlines() if not re.match(r"\s*(- name|runbook|#)", line))
+    said = r"\s*(- name|summary|description|runbook|#)"
+    expressions = "\n".join(line for line in text.splitlines() if not re.match(said, line))
     named = set(re.findall(r"(?<![\w:/#-])(?:model:)?binwatch_[\w:]+", expressions))
     assert named <= _documented() | set(RECORDED)
 
@@ -114,7 +116,8 @@ class _Working:
     def collect(self) -> Any:
         for stage in PhotoStage:
             with self._metrics.timed(stage):
-                self._metrics.photo(None, age_s=0.4)
+                self._metrics.photo(None)
+                self._metrics.waited(0.4)
         self._metrics.batch(16)
         self._metrics.messages(published=3, rejected=1)
         self._metrics.oldest("events", 0.5)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import Engine as Database
-from sqlalchemy import event, func, select
+from sqlalchemy import event, func, select, update
 
 from binwatch.bundle import Calibration
 from binwatch.errors import BinwatchError, MetadataReason, Reason
@@ -20,7 +20,7 @@ from binwatch.objects import Objects
 from binwatch.records.engine import DriverFailed
 from binwatch.records.store import RecordsBroken
 from binwatch.records.tables import Comparison, Count, Expectation, Model, PhotoTotal
-from binwatch.settings import Settings
+from binwatch.settings import EventSource, Settings
 from testing.brightness import brightness_of, jpeg, probabilities_of
 from testing.photos import png
 from testing.services.s3 import S3
@@ -285,12 +285,34 @@ def test_outage_keeps_back_only_what_it_hit(counting: Counting, s3: S3, records:
     assert {key: row["quantity"] for key, row in records(Expectation, "source").items()} == {"a.json": 0}
 
 
-def test_a_missing_photo_that_no_one_knows_the_time_of_has_no_age(counting: Counting, s3: S3) -> None:
-    """It would count as stored in 1970."""
-    counting.count([ObjectCreated(s3.bucket, "gone.jpg"), ObjectCreated(s3.bucket, "gone too.jpg", WHEN)])
+def test_the_age_is_measured_of_photos_that_waited(
+    counting: Counting, settings: Settings, s3: S3, sqlite_records: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not of those from before Binwatch, nor those that have a record; that of the missing one no one knows."""
+    now = datetime.now(UTC)
+    counting.note_model()
+    with sqlite_records.begin() as connection:
+        connection.execute(update(Model).values(first_at=now - timedelta(hours=1)))
+    for key, minutes in (("before.jpg", 120), ("late.jpg", 10), ("in time.jpg", 0), ("empty.jpg", 10)):
+        stored = (now - timedelta(minutes=minutes)).replace(tzinfo=None)
+        monkeypatch.setattr("moto.s3.models.utcnow", lambda stored=stored: stored)
+        s3.put(key, b"" if key == "empty.jpg" else jpeg(100))
+    keys = ("before.jpg", "late.jpg", "in time.jpg", "empty.jpg", "gone.jpg")
+    photos = [ObjectCreated(s3.bucket, key) for key in keys]
+    scheduled = Counting(settings.model_copy(update={"event_source": EventSource.NONE}))
+    assert scheduled.count(photos[2:3]) == []
+    assert scheduled.metrics.registry.get_sample_value("binwatch_worker_photo_age_seconds_count") == 0
+    scheduled.close()
+    for _ in ("first", "redelivered"):
+        assert counting.count(photos) == []
+    with sqlite_records.begin() as connection:
+        connection.execute(update(Count).values(model_version="before"))
+    assert counting.count(photos[:2]) == []
     value = counting.metrics.registry.get_sample_value
-    assert value("binwatch_worker_photos_total", {"outcome": "failed", "reason": "missing"}) == 2
-    assert value("binwatch_worker_photo_age_seconds_count") == 1
+    assert value("binwatch_worker_photos_total", {"outcome": "counted", "reason": ""}) == 3 + 3 + 2
+    assert value("binwatch_worker_photo_age_seconds_bucket", {"le": "60.0"}) == 2, "redelivered in time, too"
+    assert value("binwatch_worker_photo_age_seconds_count") == 4
+    assert value("binwatch_worker_photo_age_seconds_sum") == pytest.approx(1200, abs=60)
 
 
 def test_nothing_to_do(counting: Counting) -> None:

@@ -82,6 +82,7 @@ def labels(**given: str) -> frozenset[tuple[str, str]]:
 
 
 def test_metrics_say_what_was_done(counting: Counting, s3: S3, status: str) -> None:
+    counting.note_model()
     for key in ("a.jpg", "b.jpg", "c.jpg"):
         s3.put(key, PHOTO)
     s3.put("empty.jpg", b"")
