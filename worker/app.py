@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from datetime import datetime
 from functools import partial
 from typing import Any, Protocol
 
 from celery import Celery, bootsteps
 from celery.apps.worker import Worker
+from celery.schedules import maybe_schedule
 
 from binwatch.settings import NightlyBackend, Settings
 from binwatch.version import version
@@ -101,6 +103,21 @@ def _schedule(settings: Settings) -> dict[str, Any]:
     return schedule
 
 
+def _expect_periodic(metrics: WorkerMetrics, settings: Settings) -> None:
+    """Deadlines of what beat sends: three intervals from one to the next, or half a day after a night's run is due."""
+    patience_s = {"reconcile": 2 * settings.reconcile_minutes * 60, "nightly": EXPIRES_S}
+    for name, entry in _schedule(settings).items():
+        if name in patience_s:
+            metrics.expect(entry["task"], partial(_deadline, maybe_schedule(entry["schedule"]), patience_s[name]))
+
+
+def _deadline(schedule: Any, patience_s: float) -> float:
+    """When what starts, or has succeeded, now is to have been repeated, in seconds since 1970."""
+    now = schedule.now()
+    due: datetime = now + schedule.remaining_estimate(now)
+    return due.timestamp() + patience_s
+
+
 def open_publisher(settings: Settings) -> Publisher:
     """What sends tasks, for a command that is no worker; its queues are there. Raises QueueError."""
     app = make_app(settings)
@@ -125,6 +142,7 @@ def make_worker(app: WorkerApp, settings: Settings) -> Worker:
     counting = Counting(settings, metrics)
     logger.info("binwatch %s: %s", version(), counting.models.engine)
     counting.note_model()
+    _expect_periodic(metrics, settings)
     publisher = Publisher(app, settings.group_photos)
     for task in (CountPhotos, ReadMetadata):
         app.register_task(task(counting, publisher, settings.retry_wait_s))

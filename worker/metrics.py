@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
 from functools import partial
 
 import numpy as np
 import numpy.typing as npt
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
 
 from binwatch.errors import MetadataReason, Reason
 from binwatch.keys import Skipped
@@ -31,6 +31,13 @@ class PhotoStage(StrEnum):
     DECODE = "decode"
     INFER = "infer"
     RECORD = "record"
+
+
+class PeriodicStep(StrEnum):
+    """What a worker tells of a task that beat sends."""
+
+    START = "start"
+    SUCCESS = "success"
 
 
 class WorkerMetrics:
@@ -77,7 +84,19 @@ class WorkerMetrics:
             ["queue"],
         )
         self._depths = gauge("binwatch_worker_queue_messages", "Messages that wait in a queue", ["queue"])
+        self._periodic = gauge(
+            "binwatch_worker_periodic_task_timestamp_seconds",
+            "When this worker last started a task of beat's schedule, and when one last succeeded",
+            ["task", "step"],
+        )
+        self._deadlines = gauge(
+            "binwatch_worker_periodic_task_deadline_timestamp_seconds",
+            "By when the next should have started, or succeeded, going by this worker's last one or else its own start",
+            ["task", "step"],
+        )
+        self._next_deadline: dict[str, Callable[[], float]] = {}
         self._model = Info("binwatch_worker_model", "Model in use", registry=self.registry)
+        ProcessCollector(registry=self.registry)  # its start tells a restart; its memory, what it was killed for
         Info("binwatch_build", "Release of Binwatch", registry=self.registry).info({"version": version()})
         self.event_messages = 0
         """How many event messages this worker has handled."""
@@ -144,6 +163,18 @@ class WorkerMetrics:
             self._depths.labels(queue).set(messages)
         if depths.get("tasks") == 0:  # or the age of the last one would stay for as long as no other comes
             self.oldest("tasks", 0)
+
+    def expect(self, task: str, next_deadline: Callable[[], float]) -> None:
+        """Beat sends `task`. `next_deadline` tells, in seconds since 1970, by when the next one is to be through."""
+        self._next_deadline[task] = next_deadline
+        for step in PeriodicStep:
+            self._deadlines.labels(task, step).set(next_deadline())
+
+    def periodic(self, task: str, step: PeriodicStep) -> None:
+        """A task of beat's schedule was started, or has succeeded."""
+        self._periodic.labels(task, step).set_to_current_time()
+        if task in self._next_deadline:
+            self._deadlines.labels(task, step).set(self._next_deadline[task]())
 
     def model(self, version: str, precision: str, provider: str, self_check: str) -> None:
         """Another model is in use, or the first."""

@@ -25,6 +25,7 @@ from binwatch.settings import EventSource, Settings
 from binwatch.text import many
 from worker.counting import Counting, Outage
 from worker.health import HealthChecks
+from worker.metrics import PeriodicStep
 from worker.pipeline import EngineBroken
 from worker.publisher import COUNT_PHOTOS, READ_METADATA, REASON, SENT_AT, Publisher, as_json
 from worker.reconcile import send_unrecorded
@@ -278,11 +279,14 @@ class Reconcile(Task):  # type: ignore[misc]  # Celery has no types
 
     def run(self) -> None:
         """Celery's entry point."""
+        metrics = self._counting.metrics
+        metrics.periodic(self.name, PeriodicStep.START)
         backlog = self._publisher.backlog()
         if backlog > _BUSY:
             logger.info(
                 "reconcile: %d tasks are waiting; what has no record may be among them, so none are sent now", backlog
             )
+            metrics.periodic(self.name, PeriodicStep.SUCCESS)  # it is not late: that they wait is another alert's
             return
         # What cannot be counted now waits for its retry, which no broker counts among the waiting messages. Sent by
         # each reconcile of a long outage, it would all be counted as many times in the end.
@@ -293,7 +297,7 @@ class Reconcile(Task):  # type: ignore[misc]  # Celery has no types
         if ranked := rank(self._counting.database):
             logger.info("reconcile: %s judged by their model's present calibration", many(ranked, "bin"))
         sent = send_unrecorded(self._counting.objects, self._counting.database, self._settings, self._publisher)
-        before, self._announced = self._announced, self._counting.metrics.event_messages
+        before, self._announced = self._announced, metrics.event_messages
         hint = ""
         if sent.objects and self._announced <= before and self._settings.event_source is not EventSource.NONE:
             # Where events do not come, all else works, only later: so it would go unnoticed.
@@ -302,6 +306,7 @@ class Reconcile(Task):  # type: ignore[misc]  # Celery has no types
                 " events, see docs/servers.md, 'When events do not come'"
             )
         logger.info("reconcile: %s%s", sent, hint)
+        metrics.periodic(self.name, PeriodicStep.SUCCESS)
 
 
 def _parse(item: dict[str, Any]) -> ObjectCreated:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -85,13 +85,17 @@ class Stack:
                     delivery_mode="transient",
                 )
 
-    def start(self, *, ready: bool = True, program: str | None = None) -> Worker:
-        """Start a worker, or a program in Python in its place, and wait until it is ready."""
+    def start(
+        self, *, ready: bool = True, program: str | None = None, command: Sequence[str] = ("worker", "run")
+    ) -> Worker:
+        """Start a worker, or a program in Python or another command in its place, and wait until it is ready."""
         log = self.folder / f"worker-{self.started}.log"
         self.started += 1
         with log.open("wb") as output:
-            command = self._command("run") if program is None else [sys.executable, "-c", program]
-            worker = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, **self._where())
+            arguments = ["-m", *command] if program is None else ["-c", program]
+            worker = subprocess.Popen(
+                [sys.executable, *arguments], stdout=output, stderr=subprocess.STDOUT, **self._where()
+            )
         self.workers.append(worker)
         if ready:
             self.wait_until(lambda: " ready." in log.read_text(errors="replace"))
@@ -115,7 +119,12 @@ class Stack:
     def reconcile(self) -> str:
         """`python -m worker reconcile`; returns what it says."""
         done = subprocess.run(
-            self._command("reconcile"), capture_output=True, text=True, timeout=WITHIN_S, check=True, **self._where()
+            [sys.executable, "-m", "worker", "reconcile"],
+            capture_output=True,
+            text=True,
+            timeout=WITHIN_S,
+            check=True,
+            **self._where(),
         )
         return done.stdout
 
@@ -222,9 +231,6 @@ class Stack:
             for bin_id, predicted in latest.items()
             if bin_id in self.expected and isinstance(predicted, int)
         ]
-
-    def _command(self, name: str) -> list[str]:
-        return [sys.executable, "-m", "worker", name]
 
     def _where(self) -> dict[str, Any]:
         credentials = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}

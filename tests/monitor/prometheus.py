@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +26,10 @@ CONFIG = """
 global: {{scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s}}
 rule_files: ["{rules}/recording.yml", "{rules}/alerts.yml"]
 scrape_configs:
-  - {{job_name: binwatch-monitor, static_configs: [{{targets: ["{monitor}"]}}]}}
-  - {{job_name: binwatch-worker, static_configs: [{{targets: ["{worker}"]}}]}}
+  - job_name: binwatch-monitor
+    file_sd_configs: [{{files: ["{folder}/binwatch-monitor.json"], refresh_interval: 1s}}]
+  - job_name: binwatch-worker
+    file_sd_configs: [{{files: ["{folder}/binwatch-worker.json"], refresh_interval: 1s}}]
 """
 
 
@@ -44,6 +47,17 @@ class Prometheus:
     """A server that answers queries."""
 
     client: httpx.Client
+    folder: Path
+
+    def find(self, job: str, *addresses: str) -> None:
+        """From now on, the job has these targets (host:port). Those of before are gone with their names."""
+        partial = self.folder / f"{job}.partial"
+        partial.write_text(json.dumps([{"targets": addresses}]), encoding="ascii")
+        partial.replace(self.folder / f"{job}.json")
+
+    def raised(self, alert: str) -> list[dict[str, str]]:
+        """Labels of the alerts of this name that are pending or firing now."""
+        return [sample["metric"] for sample in self.query(f'ALERTS{{alertname="{alert}"}}')]
 
     def query(self, expression: str) -> list[dict[str, Any]]:
         """The samples of an instant query, as Prometheus gives them. A bad query fails the test."""
@@ -60,11 +74,11 @@ class Prometheus:
 
 
 @contextmanager
-def running_prometheus(folder: Path, *, monitor: str, worker: str) -> Iterator[Prometheus]:
-    """Prometheus with Binwatch's rules, scraping two addresses (host:port) every second, until the block ends."""
+def running_prometheus(folder: Path, *, monitor: str, workers: Sequence[str]) -> Iterator[Prometheus]:
+    """Prometheus with Binwatch's rules, scraping these addresses (host:port) every second, until the block ends."""
     executable = program("prometheus")
     config = folder / "prometheus.yml"
-    config.write_text(CONFIG.format(rules=DEPLOY, monitor=monitor, worker=worker), encoding="utf-8")
+    config.write_text(CONFIG.format(rules=DEPLOY, folder=folder), encoding="utf-8")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     arguments = [f"--config.file={config}", f"--storage.tsdb.path={folder / 'data'}"]
@@ -74,8 +88,11 @@ def running_prometheus(folder: Path, *, monitor: str, worker: str) -> Iterator[P
         )
         try:
             with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10) as client:
+                prometheus = Prometheus(client, folder)
+                prometheus.find("binwatch-monitor", monitor)
+                prometheus.find("binwatch-worker", *workers)
                 _wait(client, server, folder / "log")
-                yield Prometheus(client)
+                yield prometheus
         finally:
             server.terminate()
             server.wait(30)

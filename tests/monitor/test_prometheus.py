@@ -7,6 +7,7 @@ import re
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from tests.monitor.drifting import MODEL, record_photos, some_photos
 from tests.monitor.prometheus import DEPLOY, ROOT, Prometheus, program, running_prometheus
 from worker.metrics import PhotoStage, WorkerMetrics
 from worker.queue_depth import QueueRole
+from worker.tasks import RECONCILE
 
 DASHBOARDS = sorted((ROOT / "deploy" / "grafana" / "dashboards").glob("*.json"))
 RULES = {name: (DEPLOY / name).read_text(encoding="utf-8") for name in ("recording.yml", "alerts.yml")}
@@ -98,13 +100,22 @@ def test_dashboards_are_three_with_ids_of_their_own_and_the_provisioned_source()
 @pytest.fixture
 def worker() -> Iterator[str]:
     """Address of a worker's metrics, of a worker that does some work at each scrape."""
+    with _worker() as address:
+        yield address
+
+
+@contextmanager
+def _worker() -> Iterator[str]:
     metrics = WorkerMetrics()
+    metrics.expect(RECONCILE, lambda: time.time() + 1800)
     metrics.model(MODEL, "int8", "CPUExecutionProvider", "passed")
     server, thread = start_http_server(0, "127.0.0.1", _Working(metrics))  # type: ignore[arg-type]
-    yield f"127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-    thread.join(30)
+    try:
+        yield f"127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(30)
 
 
 class _Working:
@@ -156,13 +167,36 @@ def test_every_panel_shows_data_of_real_records(
     drifting.services.drift.update()
     _work(recorder, 0)
     monitor = f"{drifting.client.base_url.host}:{drifting.client.base_url.port}"
-    with running_prometheus(folder, monitor=monitor, worker=worker) as prometheus:
+    with running_prometheus(folder, monitor=monitor, workers=[worker]) as prometheus:
         _until(lambda: prometheus.value('sum(binwatch_comparisons_total{outcome="over"})'), "the first scrape")
         # A counter's first value is no increase: everything once more.
         _work(recorder, 1)
         drifting.services.drift.update()
         _until(lambda: not _unanswered(prometheus), lambda: f"no data: {_unanswered(prometheus)}")
         assert prometheus.query("ALERTS{alertname='BinwatchDrift'}"), "brighter photos are pending drift at least"
+
+
+def test_what_vanishes_with_its_name_is_missed(monitor: Running, worker: str, tmp_path: Path) -> None:
+    """A container that ends takes its name along, and no `up` is left that could be 0. Pending is as good as firing."""
+    folder = tmp_path / "prometheus"
+    folder.mkdir()
+    address = f"{monitor.client.base_url.host}:{monitor.client.base_url.port}"
+    with _worker() as other, running_prometheus(folder, monitor=address, workers=[worker, other]) as prometheus:
+        both = "count_over_time((binwatch_workers:count == 2)[1h:1s])"
+        _until(lambda: (prometheus.value(both) or 0) >= 30, "half a minute with both")  # or one less is no news
+        assert not any(map(prometheus.raised, ("BinwatchWorkerGone", "BinwatchNoWorker", "BinwatchMonitorDown")))
+        prometheus.find("binwatch-worker", worker)
+        gone = 'last_over_time(ALERTS{alertname="BinwatchWorkerGone"}[1h])'
+        _until(lambda: prometheus.query(gone), "an alert of the worker that is gone")
+        assert {sample["metric"]["instance"] for sample in prometheus.query(gone)} == {other}
+        prometheus.find("binwatch-worker")
+        prometheus.find("binwatch-monitor")
+        for alert in ("BinwatchNoWorker", "BinwatchMonitorDown"):
+            _until(lambda alert=alert: prometheus.raised(alert), f"{alert}, of the last that is gone")
+        prometheus.find("binwatch-worker", other)
+        prometheus.find("binwatch-monitor", address)
+        for alert in ("BinwatchNoWorker", "BinwatchMonitorDown"):
+            _until(lambda alert=alert: not prometheus.raised(alert), f"the end of {alert}")
 
 
 COUNTERS = {
@@ -186,7 +220,7 @@ def test_increase_is_what_the_records_say(
     folder = tmp_path / "prometheus"
     folder.mkdir()
     address = f"{monitor.client.base_url.host}:{monitor.client.base_url.port}"
-    with running_prometheus(folder, monitor=address, worker=worker) as prometheus:
+    with running_prometheus(folder, monitor=address, workers=[worker]) as prometheus:
         for model, record in ((MODEL, record_known), ("promoted", _record_promoted)):
             Store(recorder.engine).use_model(model, None)  # as workers do, before its first photo
             of_model = f'model="{model}"'

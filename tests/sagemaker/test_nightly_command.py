@@ -10,10 +10,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
 from celery.exceptions import Retry
+from celery.schedules import BaseSchedule
 from sqlalchemy import Engine as Database
 
 from binwatch.errors import SettingsError
@@ -25,13 +28,15 @@ from testing.brightness import brightness_of, jpeg, write_brightness_bundle
 from testing.services.s3 import S3
 from testing.transform_driver import TransformDriver
 from tests.sagemaker.nights import on_sagemaker, put_photos, rows, rows_of_a_local_worker
-from worker.app import make_app
+from worker.app import _expect_periodic, make_app
 from worker.backfill import BackfillProgress, backfill
 from worker.brokers.choice import choose_queues
 from worker.brokers.sqs.queues import queue_url, sqs_client
 from worker.counting import Counting
-from worker.nightly.tasks import PollNightly, StartNightly
+from worker.metrics import PeriodicStep, WorkerMetrics
+from worker.nightly.tasks import NIGHTLY, PollNightly, StartNightly
 from worker.sagemaker.nightly.run_store import RunStore
+from worker.tasks import RECONCILE
 
 ROOT = Path(__file__).parents[2]
 WITHIN_S = 60
@@ -140,6 +145,8 @@ def test_beat_starts_a_run_and_looks_at_it_without_waiting(
     assert sent.keys == ["odd key.jpg"]
     poll.run()
     assert rows(sqlite_records) == []
+    last = partial(counting.metrics.registry.get_sample_value, "binwatch_worker_periodic_task_timestamp_seconds")
+    assert last({"task": NIGHTLY, "step": "success"}) is None
     driver.may_play.set()
 
     def ended() -> bool:
@@ -147,6 +154,7 @@ def test_beat_starts_a_run_and_looks_at_it_without_waiting(
         return runs.active() is None
 
     wait_until(ended)
+    assert last({"task": NIGHTLY, "step": "success"}) > last({"task": NIGHTLY, "step": "start"})
     assert len(rows(sqlite_records)) == 8
     counting.count([ObjectCreated(s3.bucket, key) for key in sent.keys])
     assert [row["key"] for row in rows(sqlite_records)][-1] == "odd key.jpg"
@@ -324,6 +332,25 @@ def test_a_dry_run_says_what_the_run_does_whatever_the_grace(settings: Settings,
         assert process.returncode == 0, errors
         lines = [line for line in printed.splitlines() if "recorded" not in line]  # but for the bar
         assert lines == [first, *(left if grace_s else [])]
+
+
+def test_when_periodic_tasks_are_late(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three intervals after the last, or half a day after it is due; a worker that begins counts from its own start."""
+    moment = datetime(2026, 11, 6, 2, 31, tzinfo=UTC)  # a Friday
+    monkeypatch.setattr(BaseSchedule, "now", lambda _: moment)
+    metrics = WorkerMetrics()
+    _expect_periodic(metrics, settings.model_copy(update={"nightly_at": "30 2 * * 1-5", "reconcile_minutes": 10.0}))
+
+    def deadline(task: str, step: str = "success") -> datetime:
+        name = "binwatch_worker_periodic_task_deadline_timestamp_seconds"
+        found = metrics.registry.get_sample_value(name, {"task": task, "step": step})
+        return datetime.fromtimestamp(found, UTC)
+
+    assert deadline(RECONCILE) == deadline(RECONCILE, "start") == moment + timedelta(minutes=30)
+    assert deadline(NIGHTLY) == datetime(2026, 11, 9, 14, 30, tzinfo=UTC)
+    moment += timedelta(minutes=15)
+    metrics.periodic(RECONCILE, PeriodicStep.START)
+    assert deadline(RECONCILE, "start") == moment + timedelta(minutes=30) > deadline(RECONCILE)
 
 
 def test_the_schedule(settings: Settings) -> None:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -142,13 +143,23 @@ def test_reconcile_sends_nothing_while_much_waits_or_nothing_can_be_counted(coun
     settings = settings.model_copy(update={"reconcile_grace_s": 0.0})
     s3.put("a.jpg", PHOTO)
     calm, busy = Recorder(), Recorder(backlog=51)
-    Reconcile(counting, busy, settings).run()
+
+    def last(step: str) -> float | None:
+        name = "binwatch_worker_periodic_task_timestamp_seconds"
+        return counting.metrics.registry.get_sample_value(name, {"task": "binwatch.reconcile", "step": step})
+
     with monkeypatch.context() as patch:
         patch.setattr(counting.models.engine, "infer", infer)
         Reconcile(counting, calm, settings).run()
+    assert last("success") is None
+    assert time.time() - 600 < last("start") <= time.time()
+    Reconcile(counting, busy, settings).run()
+    assert last("success") is not None, "it can wait"
     assert (busy.sent, calm.sent) == ([], [])
+    before = last("success")
     Reconcile(counting, calm, settings).run()
     assert calm.sent == ["a.jpg"]
+    assert last("success") > before
 
 
 def test_reconcile_gives_bins_their_p_values(counting, settings, s3, caplog):

@@ -22,12 +22,15 @@ logger = logging.getLogger(__name__)
 
 
 class Backend(Protocol):
-    """Counts the photos of a night. No method waits for the end of a run; each may raise one of OUTAGES."""
+    """Counts the photos of a night. No method waits for the end of a run; each may raise one of OUTAGES.
 
-    def start(self) -> None:
-        """Start the run of this night, or continue one that has not ended."""
+    Each returns whether a run has come to its end by it.
+    """
 
-    def poll(self) -> None:
+    def start(self) -> bool:
+        """Start the run of this night, or continue one that has not ended. One without a photo ends at once."""
+
+    def poll(self) -> bool:
         """Continue a run that waits, if there is one."""
 
 
@@ -39,15 +42,17 @@ class WorkersBackend:
         self._publisher = publisher
         self._settings = settings
 
-    def start(self) -> None:
+    def start(self) -> bool:
         """Send the workers what the model in use has no record of."""
         counting = self._counting
         version = current_version(counting.objects, self._settings)
         sent = send_unrecorded(counting.objects, counting.database, self._settings, self._publisher, model=version)
         logger.info("nightly: sent %s that %s has no record of", many(sent.objects, "photo"), version)
+        return True
 
-    def poll(self) -> None:
+    def poll(self) -> bool:
         """Nothing waits."""
+        return False
 
 
 def choose_backend(counting: Counting, publisher: Publisher, settings: Settings) -> Backend:

@@ -10,6 +10,7 @@ from celery.schedules import ParseException, crontab
 from binwatch.errors import SettingsError
 from binwatch.settings import Settings
 from worker.counting import Counting
+from worker.metrics import PeriodicStep
 from worker.nightly.backends import OUTAGES, choose_backend
 from worker.publisher import Publisher
 
@@ -50,11 +51,14 @@ class StartNightly(_NightlyTask):
 
     def run(self) -> None:
         """Celery's entry point."""
+        self._metrics.periodic(self.name, PeriodicStep.START)
         try:
-            self._backend.start()
+            ended = self._backend.start()
         except OUTAGES as error:
             self._metrics.nightly_failures.inc()
             raise self.retry(exc=error, countdown=_RETRY_S) from error
+        if ended:
+            self._metrics.periodic(self.name, PeriodicStep.SUCCESS)
 
 
 class PollNightly(_NightlyTask):
@@ -65,7 +69,10 @@ class PollNightly(_NightlyTask):
     def run(self) -> None:
         """Celery's entry point."""
         try:
-            self._backend.poll()
+            ended = self._backend.poll()
         except OUTAGES as error:
             self._metrics.nightly_failures.inc()
             logger.warning("nightly: %s; checked again in %g s", error, self._poll_s)
+            return
+        if ended:
+            self._metrics.periodic(NIGHTLY, PeriodicStep.SUCCESS)

@@ -27,28 +27,28 @@ class TransformBackend:
         self._publisher = publisher
         self._settings = settings
 
-    def start(self) -> None:
+    def start(self) -> bool:
         """Plan a run and start its jobs, or continue a run that has not ended."""
         run = self._nightly.start()
-        if run is not None:
-            self._advance(run)
+        return self._advance(run) if run is not None else True
 
-    def poll(self) -> None:
+    def poll(self) -> bool:
         """Read what the jobs of the active run have answered, if there is one."""
         run = RunStore(self._counting.objects, self._settings).active()
-        if run is not None:
-            self._advance(run)
+        return self._advance(run) if run is not None else False
 
-    def _advance(self, run: NightlyRun) -> None:
+    def _advance(self, run: NightlyRun) -> bool:
         nightly, metrics = self._nightly, self._counting.metrics
         try:
             outcome = nightly.advance(run, _WITHIN_S).outcome
-            if outcome is not None:
-                metrics.nightly_seconds.inc(outcome.instance_seconds)
         except OUTAGES as error:
             metrics.nightly_failures.inc()
             # What was started goes on and is polled again; but who reads this must know what costs money.
             logger.error("nightly: run %d (%s): %s", run.number, ", ".join(run.jobs), error)  # noqa: TRY400
+            return False
+        if outcome is not None:
+            metrics.nightly_seconds.inc(outcome.instance_seconds)
+        return outcome is not None
 
     @cached_property
     def _nightly(self) -> Nightly:
