@@ -244,9 +244,8 @@ def _last_reload(stack: Stack) -> float:
 
 @pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
 def test_prometheus_understands_every_query_of_the_dashboards(stack: Stack, path: Any) -> None:
-    queries = [
-        target["expr"] for panel in json.loads(path.read_text())["panels"] for target in panel.get("targets", [])
-    ]
+    targets = [target for panel in json.loads(path.read_text())["panels"] for target in panel.get("targets", [])]
+    queries = [target["expr"].replace("$__rate_interval", "1h") for target in targets]
     answered = [query for query in queries if stack.query(query)]
     assert answered, f"not one of {len(queries)} queries has an answer here"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import subprocess
@@ -11,15 +12,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+import yaml
 from prometheus_client import start_http_server
+from prometheus_client.parser import text_string_to_metric_families
 
 from binwatch.errors import MetadataReason, Reason
 from binwatch.records.store import Store
 from tests.monitor.conftest import Recorder, Running, record_known
 from tests.monitor.drifting import MODEL, record_photos, some_photos
+from tests.monitor.grafana import faults
 from tests.monitor.prometheus import DEPLOY, ROOT, Prometheus, program, running_prometheus
-from worker.metrics import PhotoStage, WorkerMetrics
+from worker.engine import SelfCheckResult
+from worker.inference_sessions import CPU, CUDA
+from worker.metrics import PeriodicStep, PhotoStage, WorkerMetrics
+from worker.nightly.tasks import NIGHTLY
 from worker.queue_depth import QueueRole
 from worker.tasks import RECONCILE
 
@@ -30,6 +38,11 @@ OPERATIONS = ROOT / "docs" / "operations.md"
 UNIT_TESTS = {path.name: path.read_text(encoding="utf-8") for path in sorted(DEPLOY.glob("tests*.yml"))}
 HISTOGRAM = ("_bucket", "_sum", "_count")
 ALERTS = list(dict.fromkeys(re.findall(r"- alert: (\w+)", RULES["alerts.yml"])))
+PROMQL = re.compile(r"```promql\n(.*?)```", re.DOTALL)
+SELECTOR = re.compile(r'(?<![\w:"])((?:model:)?binwatch_[\w:]+|process_\w+|up(?=[{)\[ ]))(?:\{([^}]*)\})?')
+MATCHER = re.compile(r'(\w+)\s*(!?[=~]+)\s*\\?"([^"\\]*)')
+GROUPED = re.compile(r"\b(?:by|on|ignoring|group_left) ?\(([^)]*)\)")
+LONG = {"$__rate_interval", "1d", "7d"}
 RECORDED = re.findall(r"- record: ([\w:]+)", RULES["recording.yml"])
 FILL_S = 60
 """Two scrapes and an evaluation of the rules take three seconds; a busy machine may take its time."""
@@ -40,25 +53,22 @@ def _dashboard(path: Path) -> dict[str, Any]:
     return loaded
 
 
-def _queries(path: Path) -> list[tuple[str, str]]:
-    """(panel: legend, query) of every target."""
-    return [
-        (f"{panel['title']}: {target['legendFormat']}", target["expr"])
-        for panel in _dashboard(path)["panels"]
-        for target in panel.get("targets", [])
-    ]
+def _targets(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(dashboard: panel: legend, target) of every query."""
+    for panel in _dashboard(path)["panels"]:
+        for target in panel.get("targets", []):
+            yield f"{path.stem}: {panel['title']}: {target['legendFormat']}", target
 
 
-EVERY_QUERY = {f"{path.stem}: {name}": query for path in DASHBOARDS for name, query in _queries(path)}
-
-
-def _documented() -> set[str]:
-    rows = re.findall(r"^\| `(binwatch_\w+)` \| (\w+) \|", DOC, re.MULTILINE)
-    return {name + suffix for name, kind in rows for suffix in (HISTOGRAM if kind == "histogram" else ("",))}
+EVERY_TARGET = dict(target for path in DASHBOARDS for target in _targets(path))
+EVERY_QUERY = {name: target["expr"].replace("$__rate_interval", "1h") for name, target in EVERY_TARGET.items()}
 
 
 def test_promtool_accepts_the_configuration_and_the_rules() -> None:
-    for arguments in (["check", "config", "prometheus.yml"], ["test", "rules", *UNIT_TESTS]):
+    for arguments in (
+        ["check", "config", "--lint=all", "--lint-fatal", "prometheus.yml"],
+        ["test", "rules", *UNIT_TESTS],
+    ):
         result = subprocess.run(
             [program("promtool"), *arguments], cwd=DEPLOY, capture_output=True, text=True, timeout=240
         )
@@ -74,13 +84,100 @@ def test_every_alert_has_a_unit_test_and_a_runbook() -> None:
         assert f"docs/operations.md#{alert.lower()}" in RULES["alerts.yml"]
 
 
-@pytest.mark.parametrize("source", ["recording.yml", "alerts.yml", *EVERY_QUERY])
-def test_queries_name_metrics_that_exist(source: str) -> None:
-    text = RULES.get(source) or EVERY_QUERY[source]
-    said = r"\s*(- name|summary|description|runbook|#)"
-    expressions = "\n".join(line for line in text.splitlines() if not re.match(said, line))
-    named = set(re.findall(r"(?<![\w:/#-])(?:model:)?binwatch_[\w:]+", expressions))
-    assert named <= _documented() | set(RECORDED)
+def test_every_alert_says_how_bad_it_is_and_what_to_do() -> None:
+    anchors = re.findall(r"^#+ (\w+)$", OPERATIONS.read_text(encoding="utf-8").lower(), re.MULTILINE)
+    for rule in _rules("alerts.yml"):
+        said = rule["annotations"]
+        assert rule["labels"]["severity"] in ("critical", "warning"), rule["alert"]
+        if rule["alert"] != "BinwatchDrift":  # it has `runbook` yet
+            assert set(said) == {"summary", "description", "runbook_url"}, rule["alert"]
+            base, _, anchor = said["runbook_url"].partition("docs/operations.md#")
+            assert (base, anchor) == ("{{ $externalLabels.source }}", rule["alert"].lower())
+        assert rule["alert"].lower() in anchors
+
+
+OPEN = {"model", "version", "precision", "instance"}
+"""Labels whose values only a running system knows."""
+MORE_VALUES = {
+    "job": {job["job_name"] for job in yaml.safe_load((DEPLOY / "prometheus.yml").read_text())["scrape_configs"]},
+    "provider": {CPU, CUDA},
+    "self_check": set(SelfCheckResult),
+}
+"""Values that no scrape of the tests has."""
+NO_METRICS = {"binwatch_default", "binwatch_monitor", "binwatch_worker"}
+"""What else the docs name: a network and roles of the database."""
+
+
+def test_what_rules_dashboards_and_docs_name_exists(drifting: Running, known: Recorder, worker: str) -> None:
+    """Metrics and recording rules, their labels, and the values that these are compared with."""
+    drifting.services.drift.update()
+    drifting.services.flags.update()
+    series = _series(drifting.get("/metrics").text, httpx.get(f"http://{worker}/metrics").text)
+    recorded = {label: set().union(*(labels.get(label, ()) for labels in series.values())) for label in _labels(series)}
+    series |= dict.fromkeys(RECORDED, recorded) | {"up": {}}
+    docs = {path.name: path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md"))}
+    in_docs = {f"{name} {n}": query for name, text in docs.items() for n, query in enumerate(PROMQL.findall(text))}
+    rules = {f"{name} {n}": rule["expr"] for name in RULES for n, rule in enumerate(_rules(name))}
+    annotations = {path.stem: json.dumps(_dashboard(path)["annotations"]) for path in DASHBOARDS}
+    wrong = {
+        where: found
+        for where, query in (rules | EVERY_QUERY | annotations | in_docs).items()
+        if (found := list(_unknown(query, series)))
+    }
+    assert wrong == {}
+    named = {name for text in docs.values() for name in re.findall(r"`((?:\w+:)?binwatch_[\w:]+)", text)}
+    assert {name for name in named if name not in series and f"{name}_bucket" not in series} <= NO_METRICS
+
+
+def _rules(name: str) -> list[dict[str, Any]]:
+    return [rule for group in yaml.safe_load(RULES[name])["groups"] for rule in group["rules"]]
+
+
+def _series(*scrapes: str) -> dict[str, dict[str, set[str]]]:
+    """Metric → label → values that it has."""
+    found: dict[str, dict[str, set[str]]] = {}
+    for family in itertools.chain(*map(text_string_to_metric_families, scrapes)):
+        for sample in family.samples:
+            labels = found.setdefault(sample.name, {})
+            for label, value in sample.labels.items():
+                labels.setdefault(label, set()).add(value)
+    return found
+
+
+def _labels(series: dict[str, dict[str, set[str]]]) -> set[str]:
+    return {label for labels in series.values() for label in labels}
+
+
+def _unknown(query: str, series: dict[str, dict[str, set[str]]]) -> Iterator[str]:
+    """What a query names that no series has."""
+    for name, matchers in SELECTOR.findall(query):
+        if name not in series:
+            yield name
+            continue
+        for label, operator, text in MATCHER.findall(matchers):
+            if label in OPEN:
+                continue
+            values = series[name].get(label, set()) | MORE_VALUES.get(label, set())
+            for value in text.split("|") if "~" in operator and "(" not in text else [text]:
+                if not any(re.fullmatch(value, one) if "~" in operator else value == one for one in values):
+                    yield f'{name}{{{label}="{value}"}}'
+    grouped = {label.strip() for labels in GROUPED.findall(query) for label in labels.split(",") if label.strip()}
+    yield from grouped - _labels(series) - {"instance", "job"}
+
+
+@pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
+def test_grafana_knows_every_field_of_a_dashboard(path: Path) -> None:
+    assert faults(_dashboard(path)) == []
+    broken = _dashboard(path)
+    broken["panels"][1] |= {"gridpos": {}, "title": 5}
+    assert len(faults(broken)) == 2
+
+
+def test_no_graph_leaps_over_what_happens_between_two_points() -> None:
+    """As one with a fixed window does, where points are further apart: in a graph of a year, by several hours."""
+    graphs = {name: target["expr"] for name, target in EVERY_TARGET.items() if not target.get("instant")}
+    assert len(graphs) > 20
+    assert {name for name, query in graphs.items() if set(re.findall(r"\[(.+?)\]", query)) - LONG} == set()
 
 
 def test_dashboards_are_three_with_ids_of_their_own_and_the_provisioned_source() -> None:
@@ -107,7 +204,8 @@ def worker() -> Iterator[str]:
 @contextmanager
 def _worker() -> Iterator[str]:
     metrics = WorkerMetrics()
-    metrics.expect(RECONCILE, lambda: time.time() + 1800)
+    for task in (RECONCILE, NIGHTLY):
+        metrics.expect(task, lambda: time.time() + 1800)
     metrics.model(MODEL, "int8", "CPUExecutionProvider", "passed")
     server, thread = start_http_server(0, "127.0.0.1", _Working(metrics))  # type: ignore[arg-type]
     try:
@@ -129,6 +227,7 @@ class _Working:
             with self._metrics.timed(stage):
                 self._metrics.photo(None)
                 self._metrics.waited(0.4)
+        self._metrics.periodic(RECONCILE, PeriodicStep.SUCCESS)
         self._metrics.batch(16)
         self._metrics.messages(published=3, rejected=1)
         self._metrics.oldest("events", 0.5)
