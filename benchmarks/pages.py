@@ -75,8 +75,8 @@ BINS = """
     WHERE id BETWEEN :first AND :last
 """
 AUDITS = """
-    INSERT INTO audits (bucket, bin_id, quantity, auditor, count_id, expectation_id, audited_at)
-    SELECT bucket, bin_id, expected, 'Ada', count_id, expectation_id, compared_at FROM comparisons
+    INSERT INTO audits (bucket, bin_id, answer, quantity, blind, auditor, count_id, expectation_id, audited_at)
+    SELECT bucket, bin_id, 'count', expected, true, 'Ada', count_id, expectation_id, compared_at FROM comparisons
     WHERE id BETWEEN :first AND :last AND id % 50 = 0
 """
 BUSY = """
@@ -94,6 +94,7 @@ TOTALS = (
         FROM comparisons GROUP BY 2, 3, 4""",
     """INSERT INTO confusion_totals SELECT 'audit', '', least(quantity, 6), least(quantity, 6), count(*), now()
         FROM audits GROUP BY 3, 4""",
+    "INSERT INTO audit_totals SELECT answer, blind, count(*), now() FROM audits GROUP BY 1, 2",
 )
 FOLLOWS = (
     # A p-value that is about as small as the probability of what is expected, in the direction in which it differs.

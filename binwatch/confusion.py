@@ -19,6 +19,9 @@ class TruthSource(StrEnum):
 
     INVENTORY = "inventory"
     AUDIT = "audit"
+    """Who had not seen what was counted and expected: the truth that accuracy is measured against."""
+    SIGHTED = "sighted"
+    """An audit by somebody who had the numbers in sight, and may have confirmed them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from binwatch.inventory.columns import ColumnNames
 from binwatch.inventory.importing import import_file
 from binwatch.listening import is_loopback, listen
 from binwatch.metadata import MAX_QUANTITY
-from binwatch.records.audits import add_audit
+from binwatch.records.audits import Answer, AuditReason, add_audit, check_answer, plain_note
 from binwatch.records.ranking import rank as rank_bins
 from binwatch.settings import load_settings
 from binwatch.text import visible
@@ -127,14 +127,35 @@ def drift() -> None:
 @app.command()
 def audit(
     bin_id: Annotated[str, typer.Argument(metavar="BIN", help="Id of the bin: its photo's name, e.g. 00123.")],
-    quantity: Annotated[int, typer.Argument(min=0, max=MAX_QUANTITY, help="Number of items that you counted.")],
+    quantity: Annotated[
+        int | None, typer.Argument(min=0, max=MAX_QUANTITY, help="Number of items that you counted, or could see.")
+    ] = None,
+    answer: Annotated[
+        Answer, typer.Option(help="What you found, if it is not the number of all items.")
+    ] = Answer.COUNT,
+    reason: Annotated[AuditReason | None, typer.Option(help="Why it was hard to tell.")] = None,
+    note: Annotated[str | None, typer.Option(help="A note, on one line.")] = None,
+    blind: Annotated[
+        bool,
+        typer.Option(
+            "--blind/--sighted", help="Whether the person had seen neither count nor expected quantity before."
+        ),
+    ] = False,
     auditor: Annotated[str | None, typer.Option(help="Name of the person who counted.")] = None,
     bucket: Annotated[str | None, typer.Option(help="Bucket of the photo; default: BINWATCH_BUCKET.")] = None,
 ) -> None:
-    """Record how many items a person counted in a bin: the truth that counts and inventory are measured against."""
+    """Record how many items a person counted in a bin: the truth that counts and inventory are measured against.
+
+    Accuracy is measured by audits with --blind alone. Both numbers are printed once the answer is recorded.
+    """
     settings = load_settings()
+    try:
+        check_answer(answer, quantity)
+        said: dict[str, Any] = {"answer": answer, "reason": reason, "note": plain_note(note), "blind": blind}
+    except ValueError as error:
+        raise BinwatchError(f"not recorded: {error}") from error
     with writable(settings) as database:
-        audited = add_audit(database, bucket or settings.bucket, bin_id, quantity, auditor)
+        audited = add_audit(database, bucket or settings.bucket, bin_id, quantity, auditor, **said)
     remark(formatting.audited(audited))
 
 
@@ -144,12 +165,15 @@ def export(
         Path, typer.Argument(help="CSV to write, with a line for each audited bin; default: standard output.")
     ] = STDOUT,
     bucket: Annotated[str | None, typer.Option(help="Bucket of the photos; default: BINWATCH_BUCKET.")] = None,
+    sighted: Annotated[
+        bool, typer.Option("--sighted", help="Also audits by people who had the numbers in sight.")
+    ] = False,
 ) -> None:
     """Export audits as labels for training, for `python -m trainer prepare --audits FILE`."""
     settings = load_settings()
     records = Records(settings.database_url.get_secret_value())
     records.check()
-    done = export_audits(records, bucket or settings.bucket, None if file == STDOUT else file)
+    done = export_audits(records, bucket or settings.bucket, None if file == STDOUT else file, sighted=sighted)
     remark(formatting.exported(done), beside_results=done.file is None)
     if not done.bins:
         raise typer.Exit(1)
@@ -203,6 +227,7 @@ def discrepancies(
     audited: Annotated[
         bool | None, typer.Option("--audited/--not-audited", help="Only bins that were (not) audited; default: all.")
     ] = None,
+    answer: Annotated[Answer | None, typer.Option(help="Only bins whose last audit answered so.")] = None,
     model: Annotated[str | None, typer.Option(help="Only counts of this model version.")] = None,
     flagged: Annotated[bool, typer.Option("--flagged", help="Only flagged bins.")] = False,
     level: Annotated[float | None, typer.Option(help="Flag level; default: BINWATCH_FLAG_LEVEL.")] = None,
@@ -223,6 +248,7 @@ def discrepancies(
         "direction": direction or Direction(settings.flag_direction.value),
         "size": size,
         "audited": audited,
+        "answer": answer,
         "model": model,
         "flagged": flagged,
     }

@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from sqlalchemy import Connection, select
 
 from binwatch.counts import Outcome
 from binwatch.metadata import MAX_QUANTITY
-from binwatch.records.audits import Seen, add_audit
+from binwatch.records.audits import Answer, AuditReason, Seen, add_audit, check_answer, plain_note
 from binwatch.records.tables import Audit
 from monitor.access.authentication import MAX_NAME, Writer, plain_name
 from monitor.records import WritableRecords
@@ -25,7 +25,18 @@ class NewAudit(BaseModel):
 
     bin: str = Field(min_length=1, max_length=1024, description="id of the bin, as 00123")
     bucket: str | None = Field(None, min_length=1, max_length=63, description="default: that of the settings")
-    quantity: int = Field(ge=0, le=MAX_QUANTITY, strict=True, description="items that are really in the bin")
+    answer: Answer = Field(Answer.COUNT, description="what was found: a number, or why there is none")
+    quantity: int | None = Field(
+        None,
+        ge=0,
+        le=MAX_QUANTITY,
+        strict=True,
+        description="items that are really in the bin (`count`), or that can be seen (`at_least`); of no other answer",
+    )
+    reason: AuditReason | None = Field(None, description="why it was hard to tell")
+    note: Annotated[str | None, AfterValidator(plain_note)] = Field(
+        None, description="one line, 200 characters at most"
+    )
     photo: int | None = Field(
         None,
         ge=1,
@@ -38,6 +49,11 @@ class NewAudit(BaseModel):
         None, max_length=MAX_NAME, description="who counted; a user who is signed in with a name cannot enter another"
     )
 
+    @model_validator(mode="after")
+    def _number_where_one_belongs(self) -> NewAudit:
+        check_answer(self.answer, self.quantity)
+        return self
+
 
 class SavedAudit(BaseModel):
     """An audit as recorded, beside what it judges; None where there was nothing to judge."""
@@ -45,7 +61,12 @@ class SavedAudit(BaseModel):
     id: int
     bucket: str
     bin: str
-    quantity: int
+    answer: Answer
+    quantity: int | None
+    reason: AuditReason | None
+    note: str | None
+    blind: bool
+    """The auditor had seen neither count nor expected quantity: only such audits measure accuracy."""
     auditor: str | None
     predicted: int | None
     """Index of the class that the model counted, 0 to 6."""
@@ -62,7 +83,11 @@ class ListedAudit(BaseModel):
     id: int
     bucket: str
     bin: str
-    quantity: int
+    answer: Answer
+    quantity: int | None
+    reason: AuditReason | None
+    note: str | None
+    blind: bool
     auditor: str | None
     photo: int | None
     """Id of the count that it judges."""
@@ -84,12 +109,17 @@ def save(records: WritableRecords, audit: NewAudit, writer: Writer, bucket: str)
     """
     of, auditor = audit.bucket or bucket, writer.name or audit.auditor
     seen = Seen.WHATEVER if audit.photo is None else audit.photo
-    said = records.write(lambda engine: add_audit(engine, of, audit.bin, audit.quantity, auditor, seen))
+    more = {"answer": audit.answer, "reason": audit.reason, "note": audit.note}
+    said = records.write(lambda engine: add_audit(engine, of, audit.bin, audit.quantity, auditor, seen, **more))
     return SavedAudit(
         id=said.id,
         bucket=of,
         bin=audit.bin,
+        answer=said.answer,
         quantity=said.quantity,
+        reason=audit.reason,
+        note=audit.note,
+        blind=said.blind,
         auditor=auditor,
         predicted=said.predicted,
         expected=said.expected,
@@ -110,7 +140,11 @@ def read_audits(connection: Connection, limit: int, after: int | None = None) ->
             id=row["id"],
             bucket=row["bucket"],
             bin=row["bin_id"],
+            answer=row["answer"],
             quantity=row["quantity"],
+            reason=row["reason"],
+            note=row["note"],
+            blind=row["blind"],
             auditor=row["auditor"],
             photo=row["count_id"],
             at=row["audited_at"],

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from binwatch.counts import CLASSES
 from binwatch.inventory.reading import InventoryReport
-from binwatch.records.audits import Audited
+from binwatch.records.audits import Answer, Audited
 from binwatch.text import noun
 from monitor.export import Exported
 
@@ -89,12 +89,25 @@ def reason(name: str) -> str:
     return REASONS.get(name, name.replace("_", " "))
 
 
+def found(answer: Answer, quantity: int | None) -> str:
+    """What an auditor answered: "4", "at least 4"."""
+    said = NONE if quantity is None else number(quantity)
+    return {
+        Answer.COUNT: said,
+        Answer.AT_LEAST: f"at least {said}",
+        Answer.CANNOT_TELL: "cannot be told from the photo",
+        Answer.GO_AND_COUNT: "somebody must go and count",
+    }[answer]
+
+
 def audited(audit: Audited) -> str:
     """What an audit says of the count and of the inventory."""
     count = "there is no count to judge" if audit.predicted is None else f"counted {CLASSES[audit.predicted]}"
     expected = "no expected quantity to judge" if audit.expected is None else f"expected {audit.expected}"
     verdicts = [f" ({outcome})" if outcome else "" for outcome in (audit.of_count, audit.of_inventory)]
-    return f"Recorded: {audit.quantity} found; {count}{verdicts[0]}; {expected}{verdicts[1]}"
+    said = found(audit.answer, audit.quantity) + ("" if audit.quantity is None else " found")
+    how = "blind" if audit.blind else "with the numbers in sight"
+    return f"Recorded: {said}, {how}; {count}{verdicts[0]}; {expected}{verdicts[1]}"
 
 
 def exported(done: Exported) -> str:

@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 from binwatch.confusion import INVENTORY, ConfusionMatrix, TruthSource
 from binwatch.counts import CLASSES, MORE, Outcome
 from binwatch.errors import MetadataReason, Reason
+from binwatch.records.audits import Answer
 from binwatch.records.settlement import PhotoState, QuantityState
 from binwatch.version import version
 from monitor.background_report import BackgroundReport
@@ -106,14 +107,21 @@ def metrics_of(totals: Totals, to_come: str | None) -> Iterator[Metric]:
     """
     models = sorted({*totals.models, *totals.noted, *([to_come] if to_come else [])})
     compared, audited = _rows(totals, TruthSource.INVENTORY, models), _rows(totals, TruthSource.AUDIT, models)
+    sighted = _rows(totals, TruthSource.SIGHTED, models)
     yield _photos(totals, models)
     yield _expected_quantities(totals)
     yield _comparisons(compared)
     yield _within_one(compared)
     yield _absolute_error(compared)
     yield _squared_error(compared)
-    yield from _audits(audited)
-    yield _audited_quantities(totals)
+    yield _audits(totals)
+    yield _audited_counts("binwatch_audited_counts", "blind", audited)
+    yield from _audited_errors(audited)
+    yield _audited_quantities("binwatch_audited_expected_quantities", "blind", totals, TruthSource.AUDIT)
+    yield _audited_counts("binwatch_sighted_audited_counts", "with the numbers in sight", sighted)
+    yield _audited_quantities(
+        "binwatch_sighted_audited_expected_quantities", "with the numbers in sight", totals, TruthSource.SIGHTED
+    )
     yield _bins(totals)
     yield _last_record(totals)
     yield _model(totals)
@@ -208,44 +216,60 @@ def _squared_error(rows: list[_Row]) -> Metric:
     return family
 
 
-def _audits(rows: list[_Row]) -> Iterator[Metric]:
+def _audits(totals: Totals) -> Metric:
+    family = CounterMetricFamily(
+        "binwatch_audits", "Audits entered, by what was answered and how.", labels=("answer", "blind")
+    )
+    for answer in Answer:
+        for blind in (False, True):
+            family.add_metric((answer, str(blind).lower()), totals.audits.get((answer, blind), 0))
+    return family
+
+
+def _audited_counts(name: str, how: str, rows: list[_Row]) -> Metric:
     """Counts against the truth: the audited accuracy, beside the agreement that comparisons measure.
 
     Gauges, since a corrected audit is taken back: a sum that only grows would hold one that never was true.
     """
-    labels = ("model", "audited")
-    counts = GaugeMetricFamily(
-        "binwatch_audited_counts",
-        "Counts that were audited, as their last audit judges them.",
-        labels=(*labels, "outcome"),
+    family = GaugeMetricFamily(
+        name,
+        f"Counts that were audited {how}, as their last audit judges them.",
+        labels=("model", "audited", "outcome"),
     )
+    for model, audited, row in rows:
+        for outcome in Outcome:
+            family.add_metric((model, audited, outcome), row.where(outcome=outcome).comparisons)
+    return family
+
+
+def _audited_errors(rows: list[_Row]) -> Iterator[Metric]:
+    labels = ("model", "audited")
     errors = GaugeMetricFamily(
         "binwatch_audited_absolute_error_items",
-        "Items that audited counts are under or over what was found, with more than 5 taken as 6.",
+        "Items that counts that were audited blind are under or over what was found, with more than 5 taken as 6.",
         labels=(*labels, "outcome"),
         unit="items",
     )
     squared = GaugeMetricFamily(
         "binwatch_audited_squared_error",
-        "Squared differences of audited counts and what was found in items, with more than 5 taken as 6.",
+        "Squared differences of counts that were audited blind and what was found in items, with more than 5 taken"
+        " as 6.",
         labels=labels,
     )
     for model, audited, row in rows:
-        for outcome in Outcome:
-            counts.add_metric((model, audited, outcome), row.where(outcome=outcome).comparisons)
         for outcome in _WRONG:
             errors.add_metric((model, audited, outcome), row.where(outcome=outcome).absolute_error)
         squared.add_metric((model, audited), row.squared_error)
-    yield from (counts, errors, squared)
+    yield from (errors, squared)
 
 
-def _audited_quantities(totals: Totals) -> Metric:
+def _audited_quantities(name: str, how: str, totals: Totals, reference: TruthSource) -> Metric:
     family = GaugeMetricFamily(
-        "binwatch_audited_expected_quantities",
-        "Expected quantities that were audited, as their last audit judges them.",
+        name,
+        f"Expected quantities that were audited {how}, as their last audit judges them.",
         labels=("audited", "outcome"),
     )
-    for _, audited, row in _rows(totals, TruthSource.AUDIT, [INVENTORY]):
+    for _, audited, row in _rows(totals, reference, [INVENTORY]):
         for outcome in Outcome:
             family.add_metric((audited, outcome), row.where(outcome=outcome).comparisons)
     return family

@@ -80,7 +80,10 @@ class ModelUsed(BaseModel):
 
 
 class Audits(BaseModel):
-    """How counts of the model, and the inventory, stand against what people found. Empty shares where nobody looked."""
+    """How counts of the model, and the inventory, stand against what people found. Empty shares where nobody looked.
+
+    Of answers that are a number; "at least" and "cannot tell" are none.
+    """
 
     counts: Figures
     interval: Interval | None
@@ -115,6 +118,9 @@ class Summary(BaseModel):
     expected_quantities: Done
     agreement: Agreement
     audits: Audits
+    """Blind audits: accuracy is measured by these."""
+    sighted_audits: Audits
+    """Audits by people who had the numbers in sight: no measure of accuracy, since people confirm what they read."""
     bins: Bins
     last: Last
 
@@ -135,7 +141,8 @@ def summarise(totals: Totals, model: str | None = None) -> Summary:
         photos=_done({reason: photos for (of, reason), photos in totals.photos.items() if of == chosen}),
         expected_quantities=_done(totals.expectations),
         agreement=_agreement(totals, chosen or ""),
-        audits=_audits(totals, chosen or ""),
+        audits=_audits(totals, TruthSource.AUDIT, chosen or ""),
+        sighted_audits=_audits(totals, TruthSource.SIGHTED, chosen or ""),
         bins=_bins(totals),
         last=Last(**{kind.value: totals.last.get(kind) for kind in RecordKind}),
     )
@@ -173,9 +180,9 @@ def _agreement(totals: Totals, model: str) -> Agreement:
     )
 
 
-def _audits(totals: Totals, model: str) -> Audits:
-    counts = _figures(totals.confusion(TruthSource.AUDIT, model))
-    inventory = _figures(totals.confusion(TruthSource.AUDIT, INVENTORY))
+def _audits(totals: Totals, reference: TruthSource, model: str) -> Audits:
+    counts = _figures(totals.confusion(reference, model))
+    inventory = _figures(totals.confusion(reference, INVENTORY))
     return Audits(counts=counts, interval=wilson(counts.exact, counts.comparisons), inventory=inventory)
 
 

@@ -6,6 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from binwatch.text import noun
 from monitor import formatting
 from monitor.summary import Done, Figures, Summary
 
@@ -67,13 +68,20 @@ def _interval(summary: Summary) -> str:
 def _audited(summary: Summary) -> str:
     audits = summary.audits
     n = audits.counts.comparisons
+    sighted = summary.sighted_audits.counts
+    besides = (
+        f"; {formatting.many(sighted.comparisons, 'more audit')}, made with the numbers in sight,"
+        f" {noun(sighted.comparisons, 'is', 'are')} not in it"
+        if sighted.comparisons
+        else ""
+    )
     if audits.interval is None:
-        return "Audited accuracy: nobody has counted a bin by hand yet (python -m monitor audit BIN QUANTITY)"
+        return f"Audited accuracy: nobody has audited a bin blind yet (docs/auditing.md){besides}"
     return (
         f"Audited accuracy {formatting.share(audits.counts.agreement, n)} (95 % interval"
         f" {formatting.share(audits.interval.low, n)} to {formatting.share(audits.interval.high, n)},"
         f" {formatting.many(n, 'audit')});"
-        f" of the inventory {formatting.share(audits.inventory.agreement, audits.inventory.comparisons)}"
+        f" of the inventory {formatting.share(audits.inventory.agreement, audits.inventory.comparisons)}{besides}"
     )
 
 

@@ -10,8 +10,17 @@ from enum import StrEnum
 from sqlalchemy import Connection, RowMapping, select
 
 from binwatch.confusion import ConfusionMatrix, TruthSource
+from binwatch.records.audits import Answer
 from binwatch.records.settlement import PhotoState, QuantityState
-from binwatch.records.tables import BinTotal, ConfusionTotal, Count, ExpectationTotal, Model, PhotoTotal
+from binwatch.records.tables import (
+    AuditTotal,
+    BinTotal,
+    ConfusionTotal,
+    Count,
+    ExpectationTotal,
+    Model,
+    PhotoTotal,
+)
 
 COUNTED = ""
 """Where a total is by reason: those that went well."""
@@ -52,6 +61,8 @@ class Totals:
     bins: dict[tuple[PhotoState, QuantityState], int] = field(default_factory=dict)
     noted: frozenset[str] = frozenset()
     """Versions that a worker counts with, or is about to."""
+    audits: dict[tuple[Answer, bool], int] = field(default_factory=dict)
+    """By answer, and whether they were blind."""
 
     @property
     def models(self) -> list[str]:
@@ -65,11 +76,12 @@ class Totals:
 
 
 def read_totals(connection: Connection) -> Totals:
-    """Read the totals: five small tables, and one row of a ledger."""
+    """Read the totals: six small tables, and one row of a ledger."""
     photos = connection.execute(select(PhotoTotal.__table__)).mappings().all()
     expectations = connection.execute(select(ExpectationTotal.__table__)).mappings().all()
     compared = connection.execute(select(ConfusionTotal.__table__)).mappings().all()
     bins = connection.execute(select(BinTotal.__table__)).mappings().all()
+    audits = connection.execute(select(AuditTotal.__table__)).mappings().all()
     return Totals(
         photos={(row["model_version"], row["reason"]): row["photos"] for row in photos},
         expectations={row["reason"]: row["expectations"] for row in expectations},
@@ -79,12 +91,13 @@ def read_totals(connection: Connection) -> Totals:
                 RecordKind.PHOTO: photos,
                 RecordKind.EXPECTED_QUANTITY: expectations,
                 RecordKind.COMPARISON: [row for row in compared if row["reference"] == TruthSource.INVENTORY],
-                RecordKind.AUDIT: [row for row in compared if row["reference"] == TruthSource.AUDIT],
+                RecordKind.AUDIT: audits,
             }
         ),
         in_use=read_model_in_use(connection),
         bins={(PhotoState(row["photo_state"]), QuantityState(row["quantity_state"])): row["bins"] for row in bins},
         noted=frozenset(connection.execute(select(Model.model_version)).scalars()),
+        audits={(Answer(row["answer"]), row["blind"]): row["audits"] for row in audits},
     )
 
 

@@ -1,7 +1,9 @@
 """Audits: what a person found in a bin, the truth that counts and inventory are both measured against.
 
 The ledger keeps every audit. The sums hold the last one of each count, and the last one of each expected quantity on
-each photo: a corrected audit never was the truth, so what it said is taken back.
+each photo: a corrected audit never was the truth, so what it said is taken back. Blind audits and those with the
+numbers in sight have sums of their own: an auditor who has seen the numbers may have confirmed them, or corrected a
+right answer to them.
 """
 
 from __future__ import annotations
@@ -18,9 +20,43 @@ from binwatch.errors import BinwatchError
 from binwatch.keys import bin_id as one_bin_id
 from binwatch.records.engine import WRITE, can_hold
 from binwatch.records.settlement import Row
-from binwatch.records.tables import Audit, Bin, ConfusionTotal, Count, CurrentComparison, Expectation
+from binwatch.records.tables import Audit, AuditTotal, Bin, ConfusionTotal, Count, CurrentComparison, Expectation
 from binwatch.records.totals import add_to_totals, confusion
 from binwatch.records.upsert import insert_into
+
+MAX_NOTE = 200
+"""Characters of a note."""
+
+
+class Answer(StrEnum):
+    """What an auditor answers. The set is closed."""
+
+    COUNT = "count"
+    """So many items: a truth, the only answer that accuracy and labels are made of."""
+    AT_LEAST = "at_least"
+    """So many are to be seen, and more may be hidden. It can contradict a lower number, and confirms none."""
+    CANNOT_TELL = "cannot_tell"
+    """Not from this photo."""
+    GO_AND_COUNT = "go_and_count"
+    """Somebody has to go to the bin and count."""
+
+    @property
+    def has_quantity(self) -> bool:
+        """Whether a number belongs to it."""
+        return self in (Answer.COUNT, Answer.AT_LEAST)
+
+
+class AuditReason(StrEnum):
+    """Why an answer was hard to give. The set is closed."""
+
+    HIDDEN = "hidden"
+    """Items are hidden behind others."""
+    PACKAGING = "packaging"
+    """A package does not show whether or what it contains."""
+    MULTIPACK = "multipack"
+    """What is one item, and what is a pack of several?"""
+    BLURRED = "blurred"
+    OTHER = "other"
 
 
 class Seen(StrEnum):
@@ -42,9 +78,11 @@ class UnknownBin(BinwatchError):
 class Audited:
     """One audit as recorded, beside what it judges; None where there was nothing to judge."""
 
-    quantity: int
+    answer: Answer
+    quantity: int | None
     predicted: int | None
     expected: int | None
+    blind: bool
     id: int = 0
     """Of the audit in the records."""
     is_new: bool = True
@@ -53,28 +91,77 @@ class Audited:
     @property
     def of_count(self) -> Outcome | None:
         """How the count compares with the truth."""
-        return None if self.predicted is None else outcome_of(self.predicted, self.quantity)
+        return verdict_on_count(self.answer, self.quantity, self.predicted)
 
     @property
     def of_inventory(self) -> Outcome | None:
         """How the expected quantity compares with the truth."""
-        return None if self.expected is None else outcome_by(self.expected - self.quantity)
+        return verdict_on_quantity(self.answer, self.quantity, self.expected)
+
+
+def verdict_on_count(answer: Answer, quantity: int | None, predicted: int | None) -> Outcome | None:
+    """How a counted class compares with an answer; None if the answer does not say, or there is none of the two."""
+    if quantity is None or predicted is None:
+        return None
+    return _told_by(answer, outcome_of(predicted, quantity))
+
+
+def verdict_on_quantity(answer: Answer, quantity: int | None, expected: int | None) -> Outcome | None:
+    """The same of an expected quantity."""
+    if quantity is None or expected is None:
+        return None
+    return _told_by(answer, outcome_by(expected - quantity))
+
+
+def _told_by(answer: Answer, outcome: Outcome) -> Outcome | None:
+    """Of "at least 5", that 4 are too few; not that 5, or 7, are right."""
+    return outcome if answer is Answer.COUNT or outcome is Outcome.UNDER else None
+
+
+def check_answer(answer: Answer, quantity: int | None) -> None:
+    """Raise ValueError unless a number is there where one belongs."""
+    if not answer.has_quantity:
+        if quantity is not None:
+            raise ValueError(f"the answer {answer} has no number of items; leave out {quantity}")
+        return
+    if quantity is None:
+        raise ValueError(f"the answer {answer} needs a number of items")
+    class_of(quantity)
+    if answer is Answer.AT_LEAST and not quantity:
+        raise ValueError("at least 0 items says nothing; answer cannot_tell, or a number above 0")
+
+
+def plain_note(text: str | None) -> str | None:
+    """A note as it can be kept; None if there is none. Raises ValueError if it is too long or not printable."""
+    note = (text or "").strip()
+    if not note:
+        return None
+    if len(note) > MAX_NOTE or not note.isprintable():
+        raise ValueError(f"a note has at most {MAX_NOTE} characters, all of them printable, on one line")
+    return note
 
 
 def add_audit(
     engine: Engine,
     bucket: str,
     bin_id: str,
-    quantity: int,
+    quantity: int | None,
     auditor: str | None = None,
     seen: int | Seen | None = Seen.WHATEVER,
+    *,
+    answer: Answer = Answer.COUNT,
+    reason: AuditReason | None = None,
+    note: str | None = None,
+    blind: bool = False,
 ) -> Audited:
-    """Record that somebody found `quantity` items in a bin. Saying the same again at once changes nothing.
+    """Record what somebody found in a bin. Saying the same again at once changes nothing.
 
-    `seen` is the id of the count whose photo was looked at, None if the bin had no photo. Raises UnknownBin; StaleAudit
-    if a newer photo has arrived; ValueError if `quantity` is negative.
+    `seen` is the id of the count whose photo was looked at, None if the bin had no photo. `blind`: the auditor had seen
+    neither count nor expected quantity. Of a photo, only a person's first answer can be: after it, both are shown.
+    Raises UnknownBin; StaleAudit if a newer photo has arrived; ValueError for a quantity that does not belong to the
+    answer, or a note that cannot be kept.
     """
-    class_of(quantity)
+    check_answer(answer, quantity)
     bin_id = one_bin_id(bin_id)
     now = datetime.now(UTC)
     with engine.execution_options(**{WRITE: True}).begin() as connection:
@@ -83,14 +170,22 @@ def add_audit(
         row = {
             "bucket": bucket,
             "bin_id": bin_id,
+            "answer": answer.value,
             "quantity": quantity,
+            "reason": reason.value if reason else None,
+            "note": plain_note(note),
             "auditor": auditor,
             "count_id": None if found["predicted"] is None else found["count_id"],
             "expectation_id": None if found["quantity"] is None else found["expectation_id"],
         }
         said = _said_before(connection, row)
-        audit_id = said if said is not None else _append(connection, row, found, now)
-    return Audited(quantity, found["predicted"], found["quantity"], audit_id, is_new=said is None)
+        if said is not None:
+            return Audited(
+                answer, quantity, found["predicted"], found["quantity"], said["blind"], said["id"], is_new=False
+            )
+        blind = blind and (isinstance(seen, Seen) or not _has_answered(connection, row, found))
+        audit_id = _append(connection, row | {"blind": blind}, found, now)
+    return Audited(answer, quantity, found["predicted"], found["quantity"], blind, audit_id)
 
 
 def _check_seen(connection: Connection, found: RowMapping, bin_id: str, seen: int | Seen | None) -> None:
@@ -104,12 +199,27 @@ def _check_seen(connection: Connection, found: RowMapping, bin_id: str, seen: in
         raise StaleAudit(f"bin {bin_id!r} has another photo than the one you saw; look at it and save again")
 
 
-def _said_before(connection: Connection, row: Row) -> int | None:
-    """Id of the bin's last audit if it says the same: a form that was sent twice, a key that was hit twice."""
+def _said_before(connection: Connection, row: Row) -> RowMapping | None:
+    """The bin's last audit if it says the same: a form that was sent twice, a key that was hit twice."""
     where = (Audit.bucket == row["bucket"], Audit.bin_id == row["bin_id"])
     last = connection.execute(select(Audit.__table__).where(*where).order_by(Audit.id.desc()).limit(1)).mappings()
     found = last.one_or_none()
-    return found["id"] if found and all(found[name] == value for name, value in row.items()) else None
+    return found if found and all(found[name] == value for name, value in row.items()) else None
+
+
+def _has_answered(connection: Connection, row: Row, found: RowMapping) -> bool:
+    """Whether this person has answered of this photo before; of nobody by name it is not known."""
+    if row["auditor"] is None:
+        return False
+    earlier = select(Audit.id).where(
+        Audit.bucket == row["bucket"], Audit.bin_id == row["bin_id"], Audit.auditor == row["auditor"]
+    )
+    if row["count_id"] is None:
+        earlier = earlier.where(Audit.count_id.is_(None))
+    else:
+        of_photo = and_(Count.id == Audit.count_id, Count.key == found["key"], Count.etag == found["etag"])
+        earlier = earlier.join(Count, of_photo)
+    return connection.execute(earlier.limit(1)).one_or_none() is not None
 
 
 def _append(connection: Connection, row: Row, found: RowMapping, now: datetime) -> int:
@@ -119,6 +229,7 @@ def _append(connection: Connection, row: Row, found: RowMapping, now: datetime) 
     current = (CurrentComparison.bucket == row["bucket"], CurrentComparison.bin_id == row["bin_id"])
     connection.execute(update(CurrentComparison).where(*current).values(audit_id=audit_id))
     add_to_totals(connection, ConfusionTotal, judged, now)
+    add_to_totals(connection, AuditTotal, [{"answer": row["answer"], "blind": row["blind"], "audits": 1}], now)
     return audit_id
 
 
@@ -152,8 +263,11 @@ def _locked(connection: Connection, bucket: str, bin_id: str) -> RowMapping:
 def _judged(connection: Connection, row: Row, found: RowMapping) -> list[Row]:
     """What the audit adds to `confusion_totals`, and what it takes back.
 
-    It corrects the last audits of this very count, and of this expected quantity on this photo.
+    It corrects the last audits, blind or not as it is itself, of this very count, and of this expected quantity on this
+    photo. Answers that are not a number of all items add nothing: to add "at least 5" where it contradicts, and to
+    leave it out where it does not, would make counts and inventory look worse than they are.
     """
+    reference = TruthSource.AUDIT if row["blind"] else TruthSource.SIGHTED
     same_photo = and_(Count.key == found["key"], Count.etag == found["etag"])
     # Not the expectation: a nightly file says the same quantity anew.
     same_quantity = Expectation.quantity == found["quantity"]
@@ -165,20 +279,24 @@ def _judged(connection: Connection, row: Row, found: RowMapping) -> list[Row]:
         judged.append((INVENTORY, class_of(found["quantity"]), corrected))
     changes = []
     for model, predicted, corrected in judged:
-        changes.append(confusion(TruthSource.AUDIT, model, class_of(row["quantity"]), predicted))
-        before = _last_quantity(connection, row, corrected)
+        if row["answer"] == Answer.COUNT:
+            changes.append(confusion(reference, model, class_of(row["quantity"]), predicted))
+        before = _last_count(connection, row, corrected)
         if before is not None:
-            changes.append(confusion(TruthSource.AUDIT, model, class_of(before), predicted, weight=-1))
+            changes.append(confusion(reference, model, class_of(before), predicted, weight=-1))
     return changes
 
 
-def _last_quantity(connection: Connection, row: Row, condition: ColumnElement[bool]) -> int | None:
-    where = (Audit.bucket == row["bucket"], Audit.bin_id == row["bin_id"], condition)
+def _last_count(connection: Connection, row: Row, condition: ColumnElement[bool]) -> int | None:
+    """What the last audit found that this one corrects; None if there was none, or its answer was another."""
+    where = (
+        Audit.bucket == row["bucket"], Audit.bin_id == row["bin_id"], Audit.blind == row["blind"], condition,
+    )  # fmt: skip
     statement = (
-        select(Audit.quantity)
+        select(Audit.answer, Audit.quantity)
         .outerjoin(Count, Count.id == Audit.count_id)
         .outerjoin(Expectation, Expectation.id == Audit.expectation_id)
         .where(*where)
     )
-    quantity: int | None = connection.execute(statement.order_by(Audit.id.desc()).limit(1)).scalar()
-    return quantity
+    last = connection.execute(statement.order_by(Audit.id.desc()).limit(1)).one_or_none()
+    return last.quantity if last and last.answer == Answer.COUNT else None

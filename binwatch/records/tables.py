@@ -349,7 +349,8 @@ class ConfusionTotal(Base):
     """How often a model predicted a class of photos whose true class is another, or the same.
 
     Those by audits fall, as `bin_totals` does: of each count, and of each expected quantity on each photo, the last
-    audit holds alone, and what it corrects leaves its row. Those by the inventory only grow.
+    answer holds alone, if it is a number, and what it corrects leaves its row. Blind audits and others have rows of
+    their own, and correct their own kind alone. Those by the inventory only grow.
     """
 
     __tablename__ = "confusion_totals"
@@ -402,16 +403,39 @@ class BinTotal(Base):
     last_at: Mapped[datetime]
 
 
+class AuditTotal(Base):
+    """Audits by what was answered, and how."""
+
+    __tablename__ = "audit_totals"
+
+    answer: Mapped[str] = mapped_column(String(20), primary_key=True)
+    blind: Mapped[bool] = mapped_column(primary_key=True)
+    audits: Mapped[int] = mapped_column(BigInteger)
+    last_at: Mapped[datetime]
+
+
 class Audit(Base):
-    """How many items a person found in a bin, beside what was counted and expected of it at that moment."""
+    """What a person found in a bin, beside what was counted and expected of it at that moment."""
 
     __tablename__ = "audits"
-    __table_args__ = (Index("ix_audits_bin", "bucket", "bin_id"),)
+    __table_args__ = (
+        Index("ix_audits_bin", "bucket", "bin_id"),
+        # For the bins whose last answer is not a number, which are few.
+        Index("ix_audits_answer", "answer", "id"),
+    )
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     bucket: Mapped[str]
     bin_id: Mapped[str]
-    quantity: Mapped[int]
+    answer: Mapped[str] = mapped_column(String(20))
+    """binwatch.records.audits.Answer."""
+    quantity: Mapped[int | None]
+    """Items that were found (`count`) or seen (`at_least`); NULL of the other answers."""
+    reason: Mapped[str | None] = mapped_column(String(20))
+    """Why it was hard to tell (binwatch.records.audits.AuditReason); NULL if nothing was said."""
+    note: Mapped[str | None]
+    blind: Mapped[bool]
+    """The auditor had seen neither the count nor the expected quantity."""
     auditor: Mapped[str | None]
     count_id: Mapped[int | None] = mapped_column(BigId, ForeignKey("counts.id"))
     """The count that it judges; NULL if the bin's latest photo was not counted."""

@@ -38,7 +38,7 @@ REVOKE INSERT, UPDATE, DELETE ON audits, alembic_version FROM binwatch_worker;
 GRANT INSERT ON audits, expectations, comparisons TO binwatch_monitor;
 GRANT UPDATE ON expectations TO binwatch_monitor; -- a quantity takes the place of a failure to read one
 GRANT UPDATE (p_value, p_missing, p_surplus) ON comparisons TO binwatch_monitor;
-GRANT INSERT, UPDATE ON bins, bin_totals, confusion_totals, expectation_totals, comparison_hours, rank_totals
+GRANT INSERT, UPDATE ON bins, audit_totals, bin_totals, confusion_totals, expectation_totals, comparison_hours, rank_totals
     TO binwatch_monitor;
 GRANT INSERT, UPDATE, DELETE ON current_comparisons TO binwatch_monitor;
 COMMIT;

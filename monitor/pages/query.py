@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from binwatch.counts import MORE
+from binwatch.records.audits import Answer
 from monitor.views.discrepancies import MAX_PREFIX, Direction, Filters
 
 LEVELS = (0.01, 0.05, 0.1, 0.2)
@@ -19,14 +20,22 @@ LEVELS = (0.01, 0.05, 0.1, 0.2)
 
 
 class AuditFilter(StrEnum):
-    """Whether somebody has looked."""
+    """Whether somebody has looked, and with which answer."""
 
     NO = "no"
     YES = "yes"
     ANY = "any"
+    COUNT = Answer.COUNT.value
+    AT_LEAST = Answer.AT_LEAST.value
+    CANNOT_TELL = Answer.CANNOT_TELL.value
+    GO_AND_COUNT = Answer.GO_AND_COUNT.value
 
-
-_AUDITED = {AuditFilter.NO: False, AuditFilter.YES: True, AuditFilter.ANY: None}
+    @property
+    def filters(self) -> dict[str, Any]:
+        """The same as the views take it."""
+        if self in (AuditFilter.NO, AuditFilter.YES, AuditFilter.ANY):
+            return {"audited": {AuditFilter.NO: False, AuditFilter.YES: True}.get(self)}
+        return {"answer": Answer(self.value)}
 
 
 class DiscrepancyQuery(BaseModel):
@@ -54,8 +63,8 @@ class DiscrepancyQuery(BaseModel):
             until=_midnight(self.until + timedelta(days=1)) if self.until and self.until < date.max else None,
             prefix=self.prefix,
             size=self.size,
-            audited=_AUDITED[self.audited],
             flagged=self.flagged,
+            **self.audited.filters,
             **({"direction": self.direction} if self.direction else {}),
         )
 
@@ -81,7 +90,7 @@ class DiscrepancyQuery(BaseModel):
 
 def unaudited(filters: Filters) -> Filters:
     """The same without what somebody has checked."""
-    return filters.model_copy(update={"audited": False})
+    return filters.model_copy(update={"audited": False, "answer": None})
 
 
 def _encoded(given: dict[str, Any]) -> str:

@@ -14,6 +14,8 @@ from binwatch.text import noun
 from monitor import formatting
 from monitor.access.proxies import root_of
 from monitor.pages import sentences
+from monitor.views.bins import BinAudit
+from monitor.views.discrepancies import AuditSaid
 
 
 def html(request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
@@ -41,6 +43,9 @@ def _environment() -> Environment:
         "ago": formatting.ago,
         "iso": datetime.isoformat,
         "reason": formatting.reason,
+        "found": _found,
+        "answer": sentences.ANSWERS.__getitem__,
+        "audit_reason": sentences.AUDIT_REASONS.__getitem__,
         "percent": _percent,
         "short": _short,
         "query": _query,
@@ -52,6 +57,11 @@ def _environment() -> Environment:
         "direction": sentences.DIRECTIONS.__getitem__,
     }
     return environment
+
+
+def _found(audit: BinAudit | AuditSaid) -> str:
+    """What an audit answered."""
+    return formatting.found(audit.answer, audit.quantity)
 
 
 def _percent(value: float) -> str:

@@ -18,11 +18,10 @@ from binwatch.counts import (
     count_in_words,
     difference_in_words,
     outcome_by,
-    outcome_of,
 )
 from binwatch.keys import bin_id as one_bin_id
 from binwatch.metadata import MAX_ITEMS
-from binwatch.records.audits import UnknownBin
+from binwatch.records.audits import Answer, AuditReason, UnknownBin, verdict_on_count, verdict_on_quantity
 from binwatch.records.engine import can_hold
 from binwatch.records.tables import Audit, Bin, Count, CurrentComparison, Expectation
 from monitor.photos import can_be_shown, was_replaced
@@ -108,7 +107,13 @@ class BinAudit(BaseModel):
     id: int
     bucket: str
     bin_id: str
-    quantity: int
+    answer: Answer
+    quantity: int | None
+    """None of answers without a number."""
+    reason: AuditReason | None
+    note: str | None
+    blind: bool
+    """The auditor had seen neither count nor expected quantity."""
     auditor: str | None
     at: datetime
     photo_id: int | None
@@ -117,9 +122,9 @@ class BinAudit(BaseModel):
     count: str | None
     expected: int | None
     of_count: Outcome | None
-    """How the count compares with the truth."""
+    """How the count compares with the answer; None if that does not say."""
     of_inventory: Outcome | None
-    """How the expected quantity compares with the truth."""
+    """How the expected quantity compares with the answer; None if that does not say."""
     of_latest_photo: bool
     """It is about the photo that is the bin's latest."""
 
@@ -319,19 +324,24 @@ def _standing(row: RowMapping, alpha: float, direction: Suspicion, distribution:
 
 
 def _audit(row: RowMapping, photo: RowMapping | None) -> BinAudit:
+    answer = Answer(row["answer"])
     predicted, expected, quantity = row["predicted"], row["expected"], row["quantity"]
     return BinAudit(
         id=row["id"],
         bucket=row["bucket"],
         bin_id=row["bin_id"],
+        answer=answer,
         quantity=quantity,
+        reason=row["reason"],
+        note=row["note"],
+        blind=row["blind"],
         auditor=row["auditor"],
         at=row["audited_at"],
         photo_id=row["count_id"],
         predicted=predicted,
         count=None if predicted is None else count_in_words(predicted, beyond(predicted, row["distribution"])),
         expected=expected,
-        of_count=None if predicted is None else outcome_of(predicted, quantity),
-        of_inventory=None if expected is None else outcome_by(expected - quantity),
+        of_count=verdict_on_count(answer, quantity, predicted),
+        of_inventory=verdict_on_quantity(answer, quantity, expected),
         of_latest_photo=photo is not None and (row["key"], row["etag"]) == (photo["key"], photo["etag"]),
     )

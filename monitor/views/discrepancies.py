@@ -27,6 +27,7 @@ from binwatch.counts import (
     outcome_by,
 )
 from binwatch.keys import bin_id as one_bin_id
+from binwatch.records.audits import Answer, AuditReason, verdict_on_quantity
 from binwatch.records.engine import can_hold
 from binwatch.records.settlement import UNKNOWN, Ranked
 from binwatch.records.tables import Audit, Comparison, Count, CurrentComparison, Expectation, RankTotal
@@ -79,7 +80,8 @@ class Filters(BaseModel):
         Direction.EITHER, description="items missing or surplus, either, count exact, or all; ranks and flags by it"
     )
     size: int = Field(0, ge=0, le=MORE, description="least difference in items")
-    audited: bool | None = Field(None, description="true: somebody counted this photo's bin; false: nobody did")
+    audited: bool | None = Field(None, description="true: somebody has looked at this photo; false: nobody has")
+    answer: Answer | None = Field(None, description="what the last audit of this photo answered")
     model: str | None = Field(None, max_length=100, description="a model's version")
     flagged: bool = Field(False, description="only bins whose p-value is at most the level")
 
@@ -88,11 +90,16 @@ class AuditSaid(BaseModel):
     """What somebody found in the bin."""
 
     id: int
-    quantity: int
+    answer: Answer
+    quantity: int | None
+    """None of answers without a number."""
+    reason: AuditReason | None
+    note: str | None
+    blind: bool
     auditor: str | None
     audited_at: datetime
-    of_inventory: Outcome
-    """How the quantity that is expected now compares with what was found."""
+    of_inventory: Outcome | None
+    """How the quantity that is expected now compares with what was found; None if the answer does not say."""
 
 
 class Discrepancy(BaseModel):
@@ -176,7 +183,7 @@ class Level(BaseModel):
     false_flags: float
     """`alpha` × `calibrated`: more flags than this are not to be expected if every bin is recorded correctly."""
     checked: int
-    """Of the last PROVEN audits, those of bins that were flagged then."""
+    """Of the last PROVEN blind audits that found a number, those of bins that were flagged then."""
     inventory_wrong: int
     """Those of them that found another quantity than was expected: what flags have been worth so far."""
 
@@ -245,7 +252,8 @@ def _proven(connection: Connection, alpha: float, direction: Suspicion) -> list[
 
     By the ledger, since a bin whose quantity was corrected after the audit is not flagged any more.
     """
-    lately = select(Audit.__table__).order_by(Audit.id.desc()).limit(PROVEN).subquery()
+    counted = select(Audit.__table__).where(Audit.blind, Audit.answer == Answer.COUNT)
+    lately = counted.order_by(Audit.id.desc()).limit(PROVEN).subquery()
     of_pair = and_(Comparison.count_id == lately.c.count_id, Comparison.expected == Expectation.quantity)
     p_value = {
         Suspicion.EITHER: Comparison.p_value,
@@ -301,9 +309,10 @@ _ROW = (
     select(
         *CurrentComparison.__table__.c,
         Count.distribution,
-        Audit.quantity.label("audit_quantity"),
-        Audit.auditor.label("audit_auditor"),
-        Audit.audited_at.label("audit_at"),
+        *(
+            getattr(Audit, name).label(f"audit_{name}")
+            for name in ("answer", "quantity", "reason", "note", "blind", "auditor", "audited_at")
+        ),
     )
     .select_from(CurrentComparison)
     .join(Count, Count.id == CurrentComparison.count_id)
@@ -316,6 +325,7 @@ def _are_few(connection: Connection, filters: Filters) -> bool:
     others = (filters.model is not None, filters.size > 1, filters.direction is not Direction.EITHER, filters.flagged)
     ranges = [list(_within(filters))] if filters.since or filters.until else []
     ranges += [[_begins(filters.prefix)]] if filters.prefix else []
+    ranges += [[_is_answered(filters.answer)]] if filters.answer else []
     ranges += [[CurrentComparison.audit_id.is_not(None)]] if filters.audited else []
     for conditions in ranges if len(ranges) + sum(others) > 1 else []:
         found = select(literal(1)).select_from(CurrentComparison).where(*conditions).limit(FEW + 1).subquery()
@@ -337,11 +347,17 @@ def _conditions(filters: Filters, alpha: float) -> Iterator[ColumnElement[bool]]
         yield _begins(filters.prefix)
     if filters.audited is not None:
         yield CurrentComparison.audit_id.is_not(None) if filters.audited else CurrentComparison.audit_id.is_(None)
+    if filters.answer is not None:
+        yield _is_answered(filters.answer)
     if filters.model is not None:
         yield CurrentComparison.model_version == filters.model
     if filters.flagged:
         yield _rank(filters.direction)[0] <= alpha
     yield from _of_size(filters)
+
+
+def _is_answered(answer: Answer) -> ColumnElement[bool]:
+    return CurrentComparison.audit_id.in_(select(Audit.id).where(Audit.answer == answer.value))
 
 
 def _of_size(filters: Filters) -> Iterator[ColumnElement[bool]]:
@@ -374,12 +390,17 @@ def _between(column: ColumnElement[str] | InstrumentedAttribute[str], prefix: st
 def _discrepancy(row: RowMapping, alpha: float, direction: Suspicion) -> Discrepancy:
     said = None
     if row["audit_id"] is not None:
+        answer, quantity = Answer(row["audit_answer"]), row["audit_quantity"]
         said = AuditSaid(
             id=row["audit_id"],
-            quantity=row["audit_quantity"],
+            answer=answer,
+            quantity=quantity,
+            reason=row["audit_reason"],
+            note=row["audit_note"],
+            blind=row["audit_blind"],
             auditor=row["audit_auditor"],
-            audited_at=row["audit_at"],
-            of_inventory=outcome_by(row["expected"] - row["audit_quantity"]),
+            audited_at=row["audit_audited_at"],
+            of_inventory=verdict_on_quantity(answer, quantity, row["expected"]),
         )
     finer = beyond(row["predicted"], row["distribution"])
     return Discrepancy(

@@ -5,15 +5,17 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator
 
+from binwatch.records.audits import Answer
 from binwatch.safe_csv import SafeCsvWriter
-from monitor.views.discrepancies import Discrepancy, DiscrepancyPage
+from monitor.views.discrepancies import AuditSaid, Discrepancy, DiscrepancyPage
 
 ROWS_AT_A_TIME = 1_000
 MOST_ROWS = 100_000
 """Lines of a file. Whoever needs more asks the API page by page."""
 COLUMNS = (
     "bin", "bucket", "key", "photo_stored", "model", "count", "expected", "difference", "probability_of_expected",
-    "p_value", "p_missing", "p_surplus", "flagged", "audited", "auditor", "audited_at",
+    "p_value", "p_missing", "p_surplus", "flagged", "audited", "auditor", "audited_at", "answer", "at_least", "reason",
+    "note", "blind",
 )  # fmt: skip
 
 
@@ -51,7 +53,20 @@ def cells(one: Discrepancy) -> tuple[object, ...]:
         one.difference,
         *("" if share is None else f"{share:.6g}" for share in (one.chance, one.p_value, one.p_missing, one.p_surplus)),
         int(one.flagged),
-        said.quantity if said else "",
-        said.auditor or "" if said else "",
-        said.audited_at.isoformat() if said else "",
+        *(_audit(said) if said else [""] * 8),
+    )
+
+
+def _audit(said: AuditSaid) -> tuple[object, ...]:
+    """A number that is a lower bound has a column of its own: nobody shall take it for what is in the bin."""
+    quantity = "" if said.quantity is None else said.quantity
+    return (
+        quantity if said.answer is Answer.COUNT else "",
+        said.auditor or "",
+        said.audited_at.isoformat(),
+        said.answer,
+        quantity if said.answer is Answer.AT_LEAST else "",
+        said.reason or "",
+        said.note or "",
+        int(said.blind),
     )

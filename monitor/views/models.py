@@ -74,9 +74,12 @@ class ModelView(BaseModel):
     agreement: Agreement
     """With expected quantities."""
     audits: Audits
-    """With what people found."""
+    """With what people found who audited blind."""
+    sighted_audits: Audits
+    """With what people found who had the numbers in sight."""
     against_inventory: Confusion
     against_audits: Confusion
+    against_sighted_audits: Confusion
     card: CardFacts | None
     """None if the card is not at hand: it is fetched in the background, or cannot be had."""
 
@@ -108,8 +111,10 @@ def read_models(connection: Connection, card_of: CardOf, current: Current | None
                 photos=summary.photos,
                 agreement=summary.agreement,
                 audits=summary.audits,
+                sighted_audits=summary.sighted_audits,
                 against_inventory=_confusion(totals.confusion(TruthSource.INVENTORY, version)),
                 against_audits=_confusion(totals.confusion(TruthSource.AUDIT, version)),
+                against_sighted_audits=_confusion(totals.confusion(TruthSource.SIGHTED, version)),
                 card=_facts(card_of(version), in_use.precision if in_use else None),
             )
         )

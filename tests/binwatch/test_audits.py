@@ -7,6 +7,7 @@ from collections import Counter
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import partial
 
 import pytest
 from sqlalchemy import Engine, func, select
@@ -14,14 +15,16 @@ from sqlalchemy import Engine, func, select
 from binwatch.confusion import INVENTORY, TruthSource
 from binwatch.counts import Outcome, outcome_by
 from binwatch.errors import Reason
-from binwatch.records.audits import UnknownBin, add_audit
+from binwatch.records.audits import MAX_NOTE, Answer, AuditReason, UnknownBin
+from binwatch.records.audits import add_audit as record
 from binwatch.records.settlement import PhotoState, QuantityState
 from binwatch.records.store import NewCount, NewExpectation, Store
-from binwatch.records.tables import Audit, Bin, BinTotal, ConfusionTotal, Count, Expectation
+from binwatch.records.tables import Audit, AuditTotal, Bin, BinTotal, ConfusionTotal, Count, Expectation
 
 START = datetime(2026, 11, 20, tzinfo=UTC)
 
 Cell = tuple[str, str, int, str]
+add_audit = partial(record, blind=True)
 
 
 class Subject(StrEnum):
@@ -52,21 +55,21 @@ def _expectation(bin_id: str, quantity: int, minutes: int = 0) -> NewExpectation
     )
 
 
-def _audited(engine: Engine) -> list[tuple[str, int, int, int]]:
+def _audited(engine: Engine, reference: TruthSource = TruthSource.AUDIT) -> list[tuple[str, int, int, int]]:
     """Model ('' for the inventory), true class, predicted class and comparisons of what audits say."""
-    where = (ConfusionTotal.reference == TruthSource.AUDIT, ConfusionTotal.comparisons != 0)
+    where = (ConfusionTotal.reference == reference, ConfusionTotal.comparisons != 0)
     labels = (ConfusionTotal.model_version, ConfusionTotal.true_class, ConfusionTotal.predicted_class)
     with engine.connect() as connection:
         return [tuple(row) for row in connection.execute(select(*labels, ConfusionTotal.comparisons).where(*where))]
 
 
-def _confusions(engine: Engine) -> dict[tuple[str, int, int], int]:
-    return {(model, true, said): n for model, true, said, n in _audited(engine) if model != INVENTORY}
+def _confusions(engine: Engine, reference: TruthSource = TruthSource.AUDIT) -> dict[tuple[str, int, int], int]:
+    return {(model, true, said): n for model, true, said, n in _audited(engine, reference) if model != INVENTORY}
 
 
-def _totals(engine: Engine) -> dict[Cell, tuple[int, int]]:
+def _totals(engine: Engine, reference: TruthSource = TruthSource.AUDIT) -> dict[Cell, tuple[int, int]]:
     found: dict[Cell, tuple[int, int]] = {}
-    for model, true, said, n in _audited(engine):
+    for model, true, said, n in _audited(engine, reference):
         subject = Subject.INVENTORY if model == INVENTORY else Subject.COUNT
         cell = subject, model, true, outcome_by(said - true)
         number, error = found.get(cell, (0, 0))
@@ -136,7 +139,15 @@ def test_a_correction_after_the_inventory_said_the_same_again_is_one(records_eng
 def test_sums_of_audits_follow_from_the_ledger(records_engine: Engine) -> None:
     """Whatever came in whatever order: one judgement of each count, and of each expected quantity on each photo."""
     _live(records_engine, random.Random(7))
-    assert (_totals(records_engine), _confusions(records_engine)) == _by_hand(records_engine)
+    for reference, blind in ((TruthSource.AUDIT, True), (TruthSource.SIGHTED, False)):
+        found = _totals(records_engine, reference), _confusions(records_engine, reference)
+        assert found == _by_hand(records_engine, blind=blind)
+    entered = select(Audit.answer, Audit.blind, func.count()).group_by(Audit.answer, Audit.blind)
+    summed = select(AuditTotal.answer, AuditTotal.blind, AuditTotal.audits)
+    with records_engine.connect() as connection:
+        rows = {tuple(row) for row in connection.execute(entered)}
+        assert {tuple(row) for row in connection.execute(summed)} == rows
+    assert len(rows) == 8, "each answer, blind and not"
 
 
 def _live(engine: Engine, chance: random.Random) -> None:
@@ -151,23 +162,27 @@ def _live(engine: Engine, chance: random.Random) -> None:
             case "expect":
                 store.add_expectations([_expectation(bin_id, chance.randrange(9), minutes)])
             case _:
+                answer = chance.choice((Answer.COUNT, Answer.COUNT, *Answer))
+                quantity = chance.randrange(1, 9) if answer.has_quantity else None
+                who, blind = chance.choice(("Ada", None)), chance.random() < 0.5
                 with suppress(UnknownBin):
-                    add_audit(engine, "bins", bin_id, chance.randrange(9), chance.choice(("Ada", None)))
+                    record(engine, "bins", bin_id, quantity, who, answer=answer, blind=blind)
 
 
-def _by_hand(engine: Engine) -> tuple[dict[Cell, tuple[int, int]], dict[tuple[str, int, int], int]]:
+def _by_hand(engine: Engine, *, blind: bool) -> tuple[dict[Cell, tuple[int, int]], dict[tuple[str, int, int], int]]:
     statement = (
         select(Audit.__table__, Count.key, Count.etag, Count.predicted, Count.model_version)
         .add_columns(Expectation.quantity.label("expected"))
         .select_from(Audit)
         .outerjoin(Count, Count.id == Audit.count_id)
         .outerjoin(Expectation, Expectation.id == Audit.expectation_id)
+        .where(Audit.blind == blind)
         .order_by(Audit.id)
     )
-    judged: dict[tuple[object, ...], tuple[str, str, int, int]] = {}
+    judged: dict[tuple[object, ...], tuple[str, str, int, int | None]] = {}
     with engine.connect() as connection:
         for row in connection.execute(statement).mappings():
-            truth = min(row["quantity"], 6)
+            truth = min(row["quantity"], 6) if row["answer"] == "count" else None
             if row["count_id"]:
                 judged["count", row["count_id"]] = ("count", row["model_version"], row["predicted"], truth)
             if row["expectation_id"]:
@@ -176,12 +191,86 @@ def _by_hand(engine: Engine) -> tuple[dict[Cell, tuple[int, int]], dict[tuple[st
     totals, confusions = Counter[Cell](), Counter[tuple[str, int, int]]()
     errors = Counter[Cell]()
     for subject, model, said, truth in judged.values():
+        if truth is None:
+            continue
         outcome = "exact" if said == truth else "under" if said < truth else "over"
         totals[subject, model, truth, outcome] += 1
         errors[subject, model, truth, outcome] += abs(said - truth)
         if subject == "count":
             confusions[model, truth, said] += 1
     return {cell: (number, errors[cell]) for cell, number in totals.items()}, dict(confusions)
+
+
+def test_an_answer_without_all_items_is_no_truth(records_engine: Engine) -> None:
+    store = Store(records_engine)
+    store.add_counts([_count("a", 4)])
+    store.add_expectations([_expectation("a", 9)])
+    add_audit(records_engine, "bins", "a", 4, "Ada")
+    hidden = {"answer": Answer.AT_LEAST, "reason": AuditReason.HIDDEN, "note": " a box in front "}
+    more = add_audit(records_engine, "bins", "a", 6, "Ben", **hidden)
+    assert (more.of_count, more.of_inventory) == (Outcome.UNDER, None), "it contradicts 4, and says nothing of 9"
+    assert _totals(records_engine) == {}, "what was found before is taken back"
+    for answer in (Answer.CANNOT_TELL, Answer.GO_AND_COUNT):
+        said = add_audit(records_engine, "bins", "a", None, "Ben", answer=answer)
+        assert (said.of_count, said.of_inventory) == (None, None)
+    assert _totals(records_engine) == {}
+    add_audit(records_engine, "bins", "a", 9, "Ben")
+    assert _confusions(records_engine) == {("v1", 6, 4): 1}
+    with records_engine.connect() as connection:
+        second = connection.execute(select(Audit.__table__).where(Audit.id == more.id)).mappings().one()
+    assert (second["reason"], second["note"], second["quantity"]) == ("hidden", "a box in front", 6)
+
+
+def test_audits_with_the_numbers_in_sight_are_summed_apart(records_engine: Engine) -> None:
+    """And correct none that was blind: people correct what differs from the numbers, and leave what agrees."""
+    store = Store(records_engine)
+    store.add_counts([_count("a", 3)])
+    add_audit(records_engine, "bins", "a", 4, "Ada")
+    record(records_engine, "bins", "a", 3, "Ada")
+    record(records_engine, "bins", "a", 5, "Ben")
+    assert _confusions(records_engine) == {("v1", 4, 3): 1}
+    assert _confusions(records_engine, TruthSource.SIGHTED) == {("v1", 5, 3): 1}
+
+
+def test_only_the_first_answer_to_a_photo_can_be_blind(records_engine: Engine) -> None:
+    """After it, both numbers are shown."""
+    store = Store(records_engine)
+    store.add_counts([_count("a", 3)])
+
+    def answer(quantity: int, who: str, seen: int | None) -> tuple[bool, bool]:
+        audited = add_audit(records_engine, "bins", "a", quantity, who, seen)
+        return audited.blind, audited.is_new
+
+    assert answer(4, "Ada", 1) == (True, True)
+    assert answer(4, "Ada", 1) == (True, False), "a form that was sent twice"
+    assert answer(3, "Ada", 1) == (False, True)
+    assert answer(3, "Ben", 1) == (True, True)
+    store.add_counts([_count("a", 3, model="v2")])
+    assert answer(5, "Ada", 2) == (False, True), "the same photo, counted by another model"
+    store.add_counts([_count("a", 3, minutes=1, model="v2")])
+    assert answer(5, "Ada", 3) == (True, True)
+    store.add_counts([_count("failed", None)])
+    assert add_audit(records_engine, "bins", "failed", 1, "Ada", 4).blind
+
+
+@pytest.mark.parametrize(
+    ("answer", "quantity", "note", "says"),
+    [
+        (Answer.COUNT, None, None, "count needs a number"),
+        (Answer.AT_LEAST, None, None, "at_least needs a number"),
+        (Answer.AT_LEAST, 0, None, "at least 0 items says nothing"),
+        (Answer.CANNOT_TELL, 3, None, "cannot_tell has no number of items; leave out 3"),
+        (Answer.GO_AND_COUNT, 0, None, "go_and_count has no number"),
+        (Answer.COUNT, 1, "two\nlines", "on one line"),
+        (Answer.COUNT, 1, "x" * (MAX_NOTE + 1), "at most 200 characters"),
+    ],
+)
+def test_answers_that_cannot_be_are_refused(
+    sqlite_records: Engine, answer: Answer, quantity: int | None, note: str | None, says: str
+) -> None:
+    Store(sqlite_records).add_counts([_count("a", 3)])
+    with pytest.raises(ValueError, match=says):
+        add_audit(sqlite_records, "bins", "a", quantity, answer=answer, note=note)
 
 
 def test_what_is_not_there_is_not_judged(records_engine: Engine) -> None:

@@ -167,14 +167,20 @@ def test_sums_survive_the_change_to_one_confusion_matrix(empty_url: str) -> None
     with engine.connect() as connection:
         found = {tuple(row) for row in connection.execute(text(f"SELECT {columns} FROM confusion_totals"))}
         hours = connection.execute(text("SELECT model_version, outcome, comparisons FROM comparison_hours")).all()
+        audits = connection.execute(text("SELECT id, answer, quantity, reason, note, blind FROM audits")).all()
+        entered = connection.execute(text("SELECT answer, blind, audits FROM audit_totals")).all()
+    # Audits of before were made with the numbers in sight.
     assert found == {
         ("inventory", "m", 4, 3, 1),
-        ("audit", "m", 3, 3, 1),
-        ("audit", "m", 6, 6, 1),
-        ("audit", "", 3, 4, 1),
-        ("audit", "", 4, 4, 1),
-        ("audit", "", 6, 6, 1),
+        ("sighted", "m", 3, 3, 1),
+        ("sighted", "m", 6, 6, 1),
+        ("sighted", "", 3, 4, 1),
+        ("sighted", "", 4, 4, 1),
+        ("sighted", "", 6, 6, 1),
     }
+    quantities = {1: 4, 2: 3, 3: 4, 4: 17, 5: 6}
+    assert {tuple(row) for row in audits} == {(id_, "count", n, None, None, False) for id_, n in quantities.items()}
+    assert [tuple(row) for row in entered] == [("count", False, 5)]
     assert [tuple(row) for row in hours] == [("m", "under", 1)]
     engine.dispose()
 

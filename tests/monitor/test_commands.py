@@ -179,7 +179,15 @@ def test_status_prints_the_table(known: Recorder) -> None:
 
 def test_audit_and_expect_record_and_say_so(known: Recorder, tmp_path: Path) -> None:
     result = _invoke("audit", "c", "3", "--auditor", "Ada", BINWATCH_BUCKET=BUCKET)
-    assert result.output == "Recorded: 3 found; counted 1 (under); expected 3 (exact)\n"
+    judged = "counted 1 (under); expected 3 (exact)"
+    assert result.output == f"Recorded: 3 found, with the numbers in sight; {judged}\n"
+    hidden = ("--answer", "at_least", "--reason", "hidden", "--note", "a box in front", "--blind")
+    result = _invoke("audit", "c", "2", *hidden, BINWATCH_BUCKET=BUCKET)
+    assert result.output == "Recorded: at least 2 found, blind; counted 1 (under); expected 3\n"
+    result = _invoke("audit", "c", "--answer", "go_and_count", BINWATCH_BUCKET=BUCKET)
+    assert result.output.startswith("Recorded: somebody must go and count, with the numbers in sight; counted 1; expe")
+    result = _invoke("audit", "c", BINWATCH_BUCKET=BUCKET)
+    assert (result.exit_code, "not recorded: the answer count needs a number" in result.stderr) == (1, True)
     result = _invoke("audit", "nobody", "3", BINWATCH_BUCKET=BUCKET)
     assert result.exit_code == 1
     assert "'nobody'" in result.stderr

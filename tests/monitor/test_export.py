@@ -9,6 +9,7 @@ from sqlalchemy import Engine
 from typer.testing import CliRunner
 
 from binwatch.errors import BinwatchError, Reason
+from binwatch.records.audits import Answer, add_audit
 from monitor.__main__ import app
 from monitor.export import OmissionReason, export_audits
 from monitor.records import Records
@@ -30,7 +31,7 @@ def test_the_trainer_reads_what_was_exported(recorder: Recorder, records: Record
     recorder.audit("00123", 17)
     recorder.audit(odd, 0)
     done = export_audits(records, BUCKET, tmp_path / "audits.csv")
-    assert (done.bins, dict(done.left_out)) == (2, {OmissionReason.CORRECTED: 1})
+    assert (done.bins, dict(+done.left_out)) == (2, {OmissionReason.CORRECTED: 1})
     assert read_audits(tmp_path / "audits.csv") == {"00123": 17, odd: 0}
     assert (tmp_path / "audits.csv").read_text(encoding="utf-8").splitlines()[-1].startswith("\"'=1+2, ")
     assert [path.name for path in tmp_path.glob("audits*")] == ["audits.csv"]
@@ -51,6 +52,32 @@ def test_an_audit_is_no_label_of_another_photo(recorder: Recorder, records: Reco
     done = export_audits(records, BUCKET, tmp_path / "audits.csv")
     assert dict(+done.left_out) == {OmissionReason.REPLACED: 1, OmissionReason.NO_COUNT: 1, OmissionReason.ODD_NAME: 1}
     assert read_audits(tmp_path / "audits.csv") == {"b": 4}
+
+
+def test_only_blind_counts_are_labels_unless_others_are_asked_for(
+    recorder: Recorder, records: Records, tmp_path: Path
+) -> None:
+    for bin_id in ("blind", "sighted", "both", "corrected", "unclear"):
+        recorder.pair(bin_id, predicted=2, expected=3)
+        if bin_id != "sighted":
+            recorder.audit(bin_id, 4)
+    recorder.audit("sighted", 3, blind=False)
+    add_audit(recorder.engine, BUCKET, "both", 4, "Ben")
+    recorder.audit("corrected", 3, blind=False)
+    recorder.audit("unclear", 5, answer=Answer.AT_LEAST)
+    file = tmp_path / "audits.csv"
+    done = export_audits(records, BUCKET, file)
+    assert read_audits(file) == {"blind": 4, "both": 4}
+    assert dict(done.left_out) == {
+        OmissionReason.SIGHTED: 3,
+        OmissionReason.CORRECTED: 1,
+        OmissionReason.CONTRADICTED: 1,
+        OmissionReason.NO_NUMBER: 1,
+    }
+    export_audits(records, BUCKET, file, sighted=True)
+    assert read_audits(file) == {"blind": 4, "both": 4, "corrected": 3, "sighted": 3}
+    rows = [line.rsplit(",", 1) for line in file.read_text(encoding="utf-8").splitlines()]
+    assert [row[1] for row in rows] == ["blind", "1", "0", "0", "0"]
 
 
 def test_a_file_that_cannot_be_written_is_named(recorder: Recorder, records: Records, tmp_path: Path) -> None:

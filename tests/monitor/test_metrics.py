@@ -12,12 +12,14 @@ from sqlalchemy import Engine
 
 from binwatch.bundle import Calibration
 from binwatch.errors import MetadataReason, Reason
+from binwatch.records.audits import Answer
 from binwatch.records.store import Store
 from binwatch.registry import Current
 from binwatch.version import version
 from monitor.cards import Cards
 from tests.calibrations import category
 from tests.monitor.conftest import DAY, MODEL, Recorder, Running, running_monitor
+from tests.monitor.html import Parsed
 
 Figure = Callable[..., float]
 DOWN = {
@@ -102,6 +104,29 @@ def test_flagged_bins_by_what_they_are_flagged_for(recorder: Recorder, monitor: 
     assert monitor.metric("binwatch_flagged_bins_by_chance", direction="missing") == pytest.approx(3 * 0.05)
 
 
+def test_only_blind_audits_that_found_a_number_measure_accuracy(
+    known: Recorder, monitor: Running, figure: Figure
+) -> None:
+    before = monitor.metrics()["binwatch_audited_counts"]
+    known.audit("b", 1, blind=False)
+    known.audit("e", 3, answer=Answer.AT_LEAST)
+    known.audit("f", None, answer=Answer.CANNOT_TELL)
+    assert monitor.metrics()["binwatch_audited_counts"] == before
+    assert figure("binwatch_sighted_audited_counts", audited="1", outcome="over") == 1
+    assert monitor.metric("binwatch_sighted_audited_expected_quantities", audited="1", outcome="over") == 1
+    entered = {
+        tuple(sorted(dict(labels).items())): n for labels, n in monitor.metrics()["binwatch_audits_total"].items()
+    }
+    answers = [("count", "true", 4), ("count", "false", 1), ("at_least", "true", 1), ("cannot_tell", "true", 1)]
+    assert {labels: n for labels, n in entered.items() if n} == {
+        (("answer", answer), ("blind", blind)): n for answer, blind, n in answers
+    }
+    summary = monitor.get("/api/summary").json()
+    assert (summary["audits"]["counts"]["comparisons"], summary["sighted_audits"]["counts"]["comparisons"]) == (4, 1)
+    says = Parsed(monitor.page("/")).text
+    assert "Not in it: 1 audit by people who had the numbers in sight (0 found the count right)" in says
+
+
 def test_a_corrected_audit_counts_once(known: Recorder, monitor: Running, figure: Figure) -> None:
     known.audit("c", 1)
     assert figure("binwatch_audited_counts", audited="3", outcome="under") == 0
@@ -138,7 +163,7 @@ def test_no_counter_falls_when_an_expected_quantity_is_corrected(known: Recorder
     known.expect("c", 1, at=DAY + timedelta(days=1))
     after = monitor.metrics()
     counters = [name for name in before if name.endswith("_total")]
-    assert len(counters) == 6
+    assert len(counters) == 7
     for name in counters:
         assert all(after[name][labels] >= value for labels, value in before[name].items()), name
     # The first comparison, three expected and one counted, stays beside the new one.
@@ -184,6 +209,7 @@ def test_counters_of_a_model_start_at_0_before_its_first_record(
         "binwatch_audited_counts": {0},
         "binwatch_audited_absolute_error_items": {0},
         "binwatch_audited_squared_error": {0},
+        "binwatch_sighted_audited_counts": {0},
     }
     recorder.pair("a", predicted=2, expected=4, model=model)
     after = _of(monitor, model)

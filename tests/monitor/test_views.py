@@ -15,7 +15,7 @@ from sqlalchemy import Engine, select, update
 from binwatch.bundle import Bundle, Calibration, Precision, Reference
 from binwatch.counts import Outcome, Suspicion
 from binwatch.errors import MetadataReason, Reason
-from binwatch.records.audits import UnknownBin
+from binwatch.records.audits import Answer, UnknownBin
 from binwatch.records.store import Store
 from binwatch.records.tables import ComparisonHour, Count, PhotoHour
 from binwatch.records.totals import hour_of
@@ -76,6 +76,8 @@ def _bins(engine: Engine, filters: Filters, alpha: float = ALPHA) -> list[str]:
         (Filters(size=3, direction=Direction.MISSING), ["under"]),
         (Filters(size=6), ["over-more"]),
         (Filters(audited=True), ["over"]),
+        (Filters(answer=Answer.COUNT, size=3), ["over"]),
+        (Filters(answer=Answer.CANNOT_TELL), []),
         (Filters(audited=False, size=3), ["under", "over-more"]),
         (Filters(model="older"), ["old-over"]),
         (Filters(flagged=True), ["under", "over", "over-more", "50%_off"]),
