@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 from binwatch.errors import MetadataError, MetadataReason
 from binwatch.text import shortened
@@ -16,6 +16,9 @@ ITEMS = "BIN_FCSKU_DATA"
 MAX_ITEMS = 100
 """Items of a bin that are kept. Shelves hold fewer; a file may hold as many as its bytes allow."""
 _ARTICLES = 1_000
+_SIDES = ("length", "width", "height")
+_LONGEST, _UNIT = 1e5, 10
+"""No article has a side beyond it, nor a unit a longer name."""
 MAX_TEXT = 200
 """Characters of an article's number and of its name that are kept."""
 
@@ -27,6 +30,8 @@ class Article(TypedDict):
     name: str
     quantity: int | None
     """None if the file gives no whole number."""
+    size: NotRequired[str]
+    """Its three sides, the longest first, as "7 × 4.2 × 1.8 in"; not there if the file does not say."""
 
 
 def expected_quantity(data: bytes) -> int:
@@ -70,7 +75,19 @@ def _items(found: dict[str, object]) -> Iterator[Article]:
         if isinstance(item, dict):
             name = item.get("name") or item.get("normalizedName")
             name = name if isinstance(name, str) else ""
-            yield Article(sku=printable(sku), name=printable(name), quantity=_whole(item.get("quantity")))
+            article = Article(sku=printable(sku), name=printable(name), quantity=_whole(item.get("quantity")))
+            size = _size(item)
+            yield article | {"size": size} if size else article
+
+
+def _size(item: dict[str, object]) -> str | None:
+    """Of a file that gives all three sides in one unit."""
+    sides = [side for side in map(item.get, _SIDES) if isinstance(side, dict)]
+    units, lengths = [side.get("unit") for side in sides], [side.get("value") for side in sides]
+    numbers = [float(one) for one in lengths if isinstance(one, int | float) and 0 < one < _LONGEST]
+    if len(numbers) != len(_SIDES) or units != units[:1] * len(_SIDES) or not isinstance(unit := units[0], str):
+        return None
+    return f"{' × '.join(f'{one:.3g}' for one in sorted(numbers, reverse=True))} {printable(unit)[:_UNIT].lower()}"
 
 
 def printable(text: str) -> str:

@@ -60,6 +60,13 @@ class NightlyBackend(StrEnum):
     SAGEMAKER = "sagemaker"
 
 
+class AuditView(StrEnum):
+    """What auditors see of a bin before they answer."""
+
+    BLIND = "blind"
+    SIGHTED = "sighted"
+
+
 class LogFormat(StrEnum):
     """How the worker writes its log lines."""
 
@@ -255,6 +262,11 @@ class Settings(EnvironmentSettings):
     )
     monitor_token: SecretStr | None = Field(
         None, min_length=16, description="token for entering audits; unset: nobody can enter any"
+    )
+    audit_view: AuditView = Field(
+        AuditView.BLIND,
+        description="what auditors see before they answer: no number of the bin, or all; audits of the latter are"
+        " marked, and measure no accuracy",
     )
     monitor_user_header: str | None = Field(
         None,

@@ -33,7 +33,7 @@ from monitor.records import Records, writable
 from monitor.summary import summarise
 from monitor.terminal import render
 from monitor.totals import read_totals
-from monitor.views.discrepancies import Direction, Filters
+from monitor.views.discrepancies import Direction, Filters, waiting
 from monitor.views.lists import LISTS, ListName
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
@@ -177,6 +177,26 @@ def export(
     remark(formatting.exported(done), beside_results=done.file is None)
     if not done.bins:
         raise typer.Exit(1)
+
+
+@audits.command()
+def queue(
+    out: Out = None,
+    answer: Annotated[
+        Answer | None, typer.Option(help="Bins whose last audit answered so, e.g. go_and_count; default: not audited.")
+    ] = None,
+    prefix: Annotated[
+        str | None, typer.Option(help="Only bins whose id begins so; with a slash in it, photos whose key does.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="Bins at most.")] = 50,
+) -> None:
+    """Print or write the bins that wait for an audit, without what was counted and expected, the oddest first."""
+    from monitor.files import queue_document
+
+    settings = load_settings()
+    wanted = {"answer": answer, "prefix": prefix, "direction": Direction(settings.flag_direction.value)}
+    filters = waiting(_given(Filters, wanted))
+    _write(out, lambda records: queue_document(records, filters, settings.flag_level, limit), ("bin_id", "bucket"))
 
 
 @app.command()

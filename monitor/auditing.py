@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
+from fastapi import Request
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from sqlalchemy import Connection, select
 
 from binwatch.counts import Outcome
+from binwatch.keys import bin_id as one_bin_id
 from binwatch.metadata import MAX_QUANTITY
 from binwatch.records.audits import Answer, AuditReason, Seen, add_audit, check_answer, plain_note
 from binwatch.records.tables import Audit
-from monitor.access.authentication import MAX_NAME, Writer, plain_name
+from monitor.access.authentication import MAX_NAME, Authenticator, Writer, plain_name
 from monitor.records import WritableRecords
 
 MAX_ID = 2**63 - 1
@@ -45,6 +47,12 @@ class NewAudit(BaseModel):
         description="id of the photo that was looked at (`photo.id` of the bin): if another has come since, the audit"
         " is refused; without it, the items themselves were counted",
     )
+    view: str | None = Field(
+        None,
+        max_length=8_000,
+        description="token of the view that the answer was given in, from `GET /api/audit`: only with it an audit can"
+        " be blind, and the photo must be that of the view",
+    )
     auditor: Annotated[str | None, AfterValidator(plain_name)] = Field(
         None, max_length=MAX_NAME, description="who counted; a user who is signed in with a name cannot enter another"
     )
@@ -69,7 +77,7 @@ class SavedAudit(BaseModel):
     """The auditor had seen neither count nor expected quantity: only such audits measure accuracy."""
     auditor: str | None
     predicted: int | None
-    """Index of the class that the model counted, 0 to 6."""
+    """Index of the class that the model counted, 0 to 6; None also beside an answer that is no number yet."""
     expected: int | None
     of_count: Outcome | None
     of_inventory: Outcome | None
@@ -102,15 +110,24 @@ class AuditList(BaseModel):
     """For `after`; None on the last page."""
 
 
-def save(records: WritableRecords, audit: NewAudit, writer: Writer, bucket: str) -> SavedAudit:
+def was_blind(request: Request, authenticator: Authenticator, writer: Writer, audit: NewAudit, bucket: str) -> bool:
+    """Whether an audit that is about to be entered is blind. Raises ForeignForm for the token of another view."""
+    of = audit.bucket or bucket
+    return authenticator.was_blind(request, writer, audit.view, of, one_bin_id(audit.bin), audit.photo)
+
+
+def save(records: WritableRecords, audit: NewAudit, writer: Writer, bucket: str, *, blind: bool) -> SavedAudit:
     """Record an audit; `bucket` is that of audits that name none.
 
     Raises UnknownBin, StaleAudit, or RecordsDown.
     """
     of, auditor = audit.bucket or bucket, writer.name or audit.auditor
-    seen = Seen.WHATEVER if audit.photo is None else audit.photo
-    more = {"answer": audit.answer, "reason": audit.reason, "note": audit.note}
+    # In a view without a photo there was none; without a view, the items themselves were counted.
+    seen = Seen.WHATEVER if audit.photo is None and audit.view is None else audit.photo
+    more: dict[str, Any] = {"answer": audit.answer, "reason": audit.reason, "note": audit.note, "blind": blind}
     said = records.write(lambda engine: add_audit(engine, of, audit.bin, audit.quantity, auditor, seen, **more))
+    # Whoever could not tell may yet go and count.
+    is_hidden = said.quantity is None
     return SavedAudit(
         id=said.id,
         bucket=of,
@@ -121,8 +138,8 @@ def save(records: WritableRecords, audit: NewAudit, writer: Writer, bucket: str)
         note=audit.note,
         blind=said.blind,
         auditor=auditor,
-        predicted=said.predicted,
-        expected=said.expected,
+        predicted=None if is_hidden else said.predicted,
+        expected=None if is_hidden else said.expected,
         of_count=said.of_count,
         of_inventory=said.of_inventory,
         is_new=said.is_new,

@@ -14,7 +14,14 @@ from starlette.responses import JSONResponse, Response
 
 from binwatch.errors import BinwatchError, ObjectsError
 from binwatch.records.audits import StaleAudit, UnknownBin
-from monitor.access.authentication import ForeignForm, NoName, NotSignedIn, WritingOff, WrongToken
+from monitor.access.authentication import (
+    ForeignForm,
+    NoName,
+    NotSignedIn,
+    NumbersHidden,
+    WritingOff,
+    WrongToken,
+)
 from monitor.access.negotiation import wants_page
 from monitor.api.problem import MEDIA_TYPE, Fault, Problem
 from monitor.pages.templates import html
@@ -78,6 +85,15 @@ KINDS: Final[dict[type[BinwatchError], ErrorMessage]] = {
     ),
     ForeignForm: ErrorMessage(
         403, "Nothing was saved", "The form was too old, or another web site sent it.", (_RELOAD,)
+    ),
+    NumbersHidden: ErrorMessage(
+        403,
+        "You audit blind",
+        "This shows what was counted and expected of bins that you may have to audit.",
+        (
+            "Go on with the bins to audit: the page Discrepancies lists them.",
+            "Or choose “Show the numbers” there. A bin whose numbers you have seen is then for somebody else to audit.",
+        ),
     ),
     ObjectsError: ErrorMessage(
         503,

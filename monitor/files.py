@@ -14,6 +14,7 @@ from binwatch.documents.writers import write
 from binwatch.text import many, visible
 from monitor.records import Records
 from monitor.views import discrepancies_csv
+from monitor.views.blind import QueuedBin, read_queue
 from monitor.views.discrepancies import DiscrepancyPage, Filters, read_discrepancies
 from monitor.views.lists import LISTS, TITLES, ListFilters, ListName, ListPage, read_list
 
@@ -51,6 +52,15 @@ def discrepancies_document(records: Records, filters: Filters, alpha: float) -> 
 
     rows = [tuple(map(_cell, discrepancies_csv.cells(item))) for item in islice(_items(part), MOST_ROWS)]
     return _document("Discrepancies", "discrepancies", discrepancies_csv.COLUMNS, rows)
+
+
+def queue_document(records: Records, filters: Filters, alpha: float, limit: int) -> Document:
+    """The first bins that wait for an audit, without any number."""
+    found = records.read(lambda connection: read_queue(connection, filters, alpha, limit))
+    columns = tuple(QueuedBin.model_fields)
+    return _document(
+        "Bins to audit", "audits", columns, [tuple(map(_cell, one.model_dump().values())) for one in found]
+    )
 
 
 def as_bytes(document: Document, suffix: str) -> bytes:

@@ -105,6 +105,8 @@ def audited(audit: Audited) -> str:
     count = "there is no count to judge" if audit.predicted is None else f"counted {CLASSES[audit.predicted]}"
     expected = "no expected quantity to judge" if audit.expected is None else f"expected {audit.expected}"
     verdicts = [f" ({outcome})" if outcome else "" for outcome in (audit.of_count, audit.of_inventory)]
+    if audit.blind and audit.quantity is None:
+        return f"Recorded: {found(audit.answer, None)}, blind; the numbers stay hidden until one is entered"
     said = found(audit.answer, audit.quantity) + ("" if audit.quantity is None else " found")
     how = "blind" if audit.blind else "with the numbers in sight"
     return f"Recorded: {said}, {how}; {count}{verdicts[0]}; {expected}{verdicts[1]}"

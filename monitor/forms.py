@@ -25,6 +25,10 @@ class FormProblem(StrEnum):
 
     QUANTITY = "quantity"
     """No whole number of items that a bin can hold."""
+    ANSWER = "answer"
+    """No answer that there is, or a number beside an answer that has none."""
+    NOTE = "note"
+    """A note that is too long or not printable."""
     NAME = "name"
     """No name, or one that is too long or not printable."""
     STALE = "stale"

@@ -157,7 +157,8 @@ def add_audit(
     """Record what somebody found in a bin. Saying the same again at once changes nothing.
 
     `seen` is the id of the count whose photo was looked at, None if the bin had no photo. `blind`: the auditor had seen
-    neither count nor expected quantity. Of a photo, only a person's first answer can be: after it, both are shown.
+    neither count nor expected quantity. Of a photo, no answer of a person can be after one with a number, which shows
+    both.
     Raises UnknownBin; StaleAudit if a newer photo has arrived; ValueError for a quantity that does not belong to the
     answer, or a note that cannot be kept.
     """
@@ -208,12 +209,11 @@ def _said_before(connection: Connection, row: Row) -> RowMapping | None:
 
 
 def _has_answered(connection: Connection, row: Row, found: RowMapping) -> bool:
-    """Whether this person has answered of this photo before; of nobody by name it is not known."""
+    """Whether this person has entered a number of this photo before; of nobody by name it is not known."""
     if row["auditor"] is None:
         return False
-    earlier = select(Audit.id).where(
-        Audit.bucket == row["bucket"], Audit.bin_id == row["bin_id"], Audit.auditor == row["auditor"]
-    )
+    of_person = (Audit.bucket == row["bucket"], Audit.bin_id == row["bin_id"], Audit.auditor == row["auditor"])
+    earlier = select(Audit.id).where(*of_person, Audit.quantity.is_not(None))
     if row["count_id"] is None:
         earlier = earlier.where(Audit.count_id.is_(None))
     else:

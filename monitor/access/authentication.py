@@ -13,9 +13,10 @@ from urllib.parse import urlsplit
 from fastapi import Depends, Request
 
 from binwatch.errors import BinwatchError
-from binwatch.settings import Settings
+from binwatch.settings import AuditView, Settings
 from monitor.access.proxies import TrustedProxies
 from monitor.access.sessions import SessionCookies
+from monitor.access.sight import Sight, Sights, View
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +62,13 @@ class ForeignForm(BinwatchError):
         super().__init__(self.__doc__)
 
 
+class NumbersHidden(BinwatchError):
+    """This shows counts and expected quantities of bins that you may have to audit; choose "Show the numbers" first."""
+
+    def __init__(self) -> None:
+        super().__init__(self.__doc__)
+
+
 class Credential(StrEnum):
     """What showed that a request may write."""
 
@@ -92,6 +100,20 @@ class Access:
     """For the hidden field `csrf` of every form; empty if not signed in."""
     can_sign_out: bool
     """Whether there is a session to end: a proxy's users sign out at the proxy."""
+    sight: Sight
+    """Whether it may show the numbers of bins."""
+    sighted: bool
+    """By the settings, auditors see the numbers first."""
+
+    @property
+    def is_blind(self) -> bool:
+        """Whether its reader audits blind."""
+        return self.sight is Sight.BLIND
+
+    @property
+    def must_sign_in(self) -> bool:
+        """Whether its reader has to sign in to audit."""
+        return self.is_on and self.writer is None
 
 
 class Authenticator:
@@ -101,8 +123,11 @@ class Authenticator:
         token = settings.monitor_token
         self._token = token.get_secret_value().encode() if token else None
         # Without a token only a proxy's users write, and their forms need a secret no longer than this process lives.
-        self.sessions = SessionCookies(self._token or secrets.token_bytes(32))
+        secret = self._token or secrets.token_bytes(32)
+        self.sessions = SessionCookies(secret)
         self._header = settings.monitor_user_header
+        # Where nobody audits, there is nothing to hide, and nothing to note.
+        self.sights = Sights(secret, sighted=settings.audit_view is AuditView.SIGHTED or not self.is_on)
         self._proxies = TrustedProxies(settings)
 
     @property
@@ -135,6 +160,8 @@ class Authenticator:
             writer=writer,
             form_token=self.sessions.form_token(writer.holder) if writer else "",
             can_sign_out=writer is not None and writer.how is Credential.SESSION,
+            sight=self.sights.of(request, is_person=writer is not None and writer.name is not None),
+            sighted=self.sights.sighted,
         )
 
     def writer_of(self, request: Request) -> Writer | None:
@@ -157,6 +184,20 @@ class Authenticator:
         """Raise ForeignForm unless a page of this monitor sent the form."""
         if writer.how is not Credential.TOKEN and not self.sessions.is_form_token(writer.holder, form_token):
             raise ForeignForm
+
+    def view_token(self, writer: Writer, bucket: str, bin_id: str, photo: int | None) -> str:
+        """What an answer must send back that is given in this view of a bin, without its numbers."""
+        return self.sights.begin(View(writer.holder, bucket, bin_id, photo))
+
+    def was_blind(
+        self, request: Request, writer: Writer, token: str | None, bucket: str, bin_id: str, photo: int | None
+    ) -> bool:
+        """Whether an answer with the token of a view is blind. Raises ForeignForm if the token is of another view."""
+        if token is None:
+            return False
+        if not self.sights.is_of(token, View(writer.holder, bucket, bin_id, photo)):
+            raise ForeignForm
+        return self.sights.was_blind(request, bucket, bin_id)
 
     def _by_proxy(self, request: Request) -> Writer | None:
         if self._header is None or not self._proxies.sent(request):
@@ -226,5 +267,14 @@ CurrentAuthenticator = Annotated[Authenticator, Depends(_authenticator)]
 """Type of a route's parameter that receives the authenticator."""
 CurrentAccess = Annotated[Access, Depends(_access)]
 """Type of a page's parameter that says what the page may offer to its reader."""
+
+
+def _require_sight(request: Request) -> None:
+    if _authenticator(request).access(request).is_blind:
+        raise NumbersHidden
+
+
+ShowsNumbers = Depends(_require_sight)
+"""Dependency of a route that shows numbers of bins: whoever audits blind is refused."""
 CurrentWriter = Annotated[Writer, Depends(_current_writer)]
 """Type of a route's parameter that only lets those in who may write."""

@@ -1,18 +1,57 @@
-"""Audits as JSON: entering one, and the list of all."""
+"""Audits as JSON: what waits for one, a bin without its numbers, entering one, and the list of all."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import AwareDatetime, BaseModel, Field
 
-from monitor.access.authentication import CurrentWriter
+from binwatch.records.audits import Answer
+from monitor.access.authentication import CurrentAuthenticator, CurrentWriter, ShowsNumbers
 from monitor.api.machine import MAX_ID
+from monitor.api.parameters import BinId, Bucket
 from monitor.api.problem import Problem
-from monitor.auditing import AuditList, NewAudit, SavedAudit, read_audits, save
+from monitor.auditing import AuditList, NewAudit, SavedAudit, read_audits, save, was_blind
 from monitor.services import CurrentServices
+from monitor.views.bins import read_bin
+from monitor.views.blind import BlindBin, QueuedBin, read_queue, without_numbers
+from monitor.views.discrepancies import MAX_PREFIX, MOST, Filters, waiting
 
-router = APIRouter(prefix="/api/audits", tags=["audits"], responses={503: {"model": Problem}})
+router = APIRouter(prefix="/api", tags=["audits"], responses={503: {"model": Problem}})
+
+
+class QueueQuery(BaseModel):
+    """Which bins wait for an audit."""
+
+    since: AwareDatetime | None = Field(None, description="only photos that were stored at this time or later")
+    until: AwareDatetime | None = Field(None, description="only photos that were stored before this time")
+    prefix: str | None = Field(None, max_length=MAX_PREFIX, description="how the bin's id, or the photo's key, begins")
+    answer: Literal[Answer.CANNOT_TELL, Answer.GO_AND_COUNT] | None = Field(
+        None, description="bins whose last audit answered so; without it, those that nobody has looked at"
+    )
+    limit: int = Field(50, ge=1, le=MOST, description="bins in the answer at most")
+
+    @property
+    def filters(self) -> Filters:
+        """The same as the views take it."""
+        return Filters(**self.model_dump(include={"since", "until", "prefix", "answer"}))
+
+
+class Queue(BaseModel):
+    """Bins that wait for an audit, those first whose photo looks oddest. Who is audited leaves it."""
+
+    items: list[QueuedBin]
+
+
+class AuditView(BlindBin):
+    """A bin without its numbers."""
+
+    view: str
+    """Token to send back with the answer, and with `photo.id`: only with it, an audit can be blind."""
+    blind: bool
+    """Whether the answer will be recorded as blind; false to a browser that was shown the bin's numbers."""
+
 
 _REFUSED: Final[dict[int | str, dict[str, Any]]] = {
     400: {"model": Problem, "description": "a body that is not text"},
@@ -25,19 +64,60 @@ _REFUSED: Final[dict[int | str, dict[str, Any]]] = {
 }
 
 
-@router.post("", status_code=201, responses=_REFUSED)
-def enter(services: CurrentServices, writer: CurrentWriter, audit: NewAudit, response: Response) -> SavedAudit:
+_NOT_SIGNED_IN: Final[dict[int | str, dict[str, Any]]] = {status: _REFUSED[status] for status in (401, 403)}
+
+
+@router.get("/audit/queue", responses=_NOT_SIGNED_IN)
+def queue(services: CurrentServices, writer: CurrentWriter, asked: Annotated[QueueQuery, Query()]) -> Queue:
+    """Bins to audit, without any number. Needs the token, as entering audits does."""
+    filters, alpha = waiting(services.filters(asked.filters)), services.settings.flag_level
+    return Queue(items=services.records.read(lambda connection: read_queue(connection, filters, alpha, asked.limit)))
+
+
+@router.get("/audit", responses=_NOT_SIGNED_IN | {404: _REFUSED[404]})
+def view(
+    request: Request,
+    services: CurrentServices,
+    authenticator: CurrentAuthenticator,
+    writer: CurrentWriter,
+    id: BinId,
+    bucket: Bucket = None,
+) -> AuditView:
+    """A bin to audit: its photo and the names of its articles, without any number. Needs the token."""
+    of = bucket or services.settings.bucket
+    bin_ = without_numbers(services.records.read(lambda connection: read_bin(connection, of, id, 0.0)))
+    photo = bin_.photo.id if bin_.photo else None
+    return AuditView(
+        **bin_.model_dump(),
+        view=authenticator.view_token(writer, of, bin_.bin_id, photo),
+        blind=authenticator.sights.was_blind(request, of, bin_.bin_id),
+    )
+
+
+@router.post("/audits", status_code=201, responses=_REFUSED)
+def enter(
+    request: Request,
+    services: CurrentServices,
+    authenticator: CurrentAuthenticator,
+    writer: CurrentWriter,
+    audit: NewAudit,
+    response: Response,
+) -> SavedAudit:
     """Record what is really in a bin. Corrections are entered the same way: the last one counts.
+
+    With the `view` of `GET /api/audit`, the audit is blind; without it, it counts as made with the numbers in sight.
 
     Needs `Authorization: Bearer` with the value of BINWATCH_MONITOR_TOKEN.
     """
-    saved = save(services.writable, audit, writer, services.settings.bucket)
+    bucket = services.settings.bucket
+    blind = was_blind(request, authenticator, writer, audit, bucket)
+    saved = save(services.writable, audit, writer, bucket, blind=blind)
     if not saved.is_new:
         response.status_code = 200
     return saved
 
 
-@router.get("")
+@router.get("/audits", dependencies=[ShowsNumbers])
 def audits(
     services: CurrentServices,
     limit: Annotated[int, Query(ge=1, le=500, description="audits in the answer at most")] = 100,

@@ -5,10 +5,11 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from pydantic import Field
 
+from monitor.access.authentication import CurrentAuthenticator, ShowsNumbers
 from monitor.api.problem import Problem
 from monitor.files import as_bytes, list_document
 from monitor.services import CurrentServices, Services
@@ -67,7 +68,7 @@ def failed(services: CurrentServices, asked: Annotated[_FailedPart, Query()]) ->
     )
 
 
-@router.get("/without-quantity", responses=_BAD_CURSOR)
+@router.get("/without-quantity", responses=_BAD_CURSOR, dependencies=[ShowsNumbers])
 def without_quantity(services: CurrentServices, asked: Annotated[_Part, Query()]) -> ListPage[WithoutQuantity]:
     """Bins that have a photo and no expected quantity, in the order of their ids."""
     return services.records.read(
@@ -75,7 +76,7 @@ def without_quantity(services: CurrentServices, asked: Annotated[_Part, Query()]
     )
 
 
-@router.get("/without-photo", responses=_BAD_CURSOR)
+@router.get("/without-photo", responses=_BAD_CURSOR, dependencies=[ShowsNumbers])
 def without_photo(services: CurrentServices, asked: Annotated[_Part, Query()]) -> ListPage[WithoutPhoto]:
     """Bins that have an expected quantity and no photo, in the order of their ids."""
     return services.records.read(
@@ -91,18 +92,32 @@ def failed_file(services: CurrentServices, form: FileForm, asked: Annotated[Fail
     return _file(services, ListName.FAILED, form, asked)
 
 
-@router.get("/without-quantity.{form}", response_class=Response, responses=_FILES)
+@router.get("/without-quantity.{form}", response_class=Response, responses=_FILES, dependencies=[ShowsNumbers])
 def without_quantity_file(
-    services: CurrentServices, form: FileForm, asked: Annotated[ListFilters, Query()]
+    request: Request,
+    services: CurrentServices,
+    authenticator: CurrentAuthenticator,
+    form: FileForm,
+    asked: Annotated[ListFilters, Query()],
 ) -> Response:
     """The same list as a file, at most 100,000 bins."""
-    return _file(services, ListName.WITHOUT_QUANTITY, form, asked)
+    file = _file(services, ListName.WITHOUT_QUANTITY, form, asked)
+    authenticator.sights.note(request, file, None)
+    return file
 
 
-@router.get("/without-photo.{form}", response_class=Response, responses=_FILES)
-def without_photo_file(services: CurrentServices, form: FileForm, asked: Annotated[ListFilters, Query()]) -> Response:
+@router.get("/without-photo.{form}", response_class=Response, responses=_FILES, dependencies=[ShowsNumbers])
+def without_photo_file(
+    request: Request,
+    services: CurrentServices,
+    authenticator: CurrentAuthenticator,
+    form: FileForm,
+    asked: Annotated[ListFilters, Query()],
+) -> Response:
     """The same list as a file, at most 100,000 bins."""
-    return _file(services, ListName.WITHOUT_PHOTO, form, asked)
+    file = _file(services, ListName.WITHOUT_PHOTO, form, asked)
+    authenticator.sights.note(request, file, None)
+    return file
 
 
 def _file(services: Services, name: ListName, form: FileForm, asked: ListFilters) -> Response:

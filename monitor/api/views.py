@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 
+from monitor.access.authentication import CurrentAuthenticator, ShowsNumbers
 from monitor.api.machine import ModelName
 from monitor.api.parameters import Alpha, BinId, Bucket, FileQuery, FlagDirection, ListQuery
 from monitor.api.problem import Problem
@@ -24,7 +25,7 @@ router = APIRouter(prefix="/api", responses={503: {"model": Problem}})
 _NOT_THERE: Final[dict[int | str, dict[str, Any]]] = {404: {"model": Problem}}
 
 
-@router.get("/overview", responses=_NOT_THERE)
+@router.get("/overview", responses=_NOT_THERE, dependencies=[ShowsNumbers])
 def overview(
     services: CurrentServices, model: ModelName = None, span: TimeRange = TimeRange.WEEK, alpha: Alpha = None
 ) -> Overview:
@@ -37,7 +38,11 @@ def overview(
     )
 
 
-@router.get("/discrepancies", responses={400: {"model": Problem, "description": "an invalid cursor"}})
+@router.get(
+    "/discrepancies",
+    responses={400: {"model": Problem, "description": "an invalid cursor"}},
+    dependencies=[ShowsNumbers],
+)
 def discrepancies(services: CurrentServices, asked: Annotated[ListQuery, Query()]) -> DiscrepancyPage:
     """Bins whose count differs from what is expected, the oddest first."""
     level, filters = services.alpha(asked.alpha), services.filters(asked)
@@ -50,8 +55,14 @@ def discrepancies(services: CurrentServices, asked: Annotated[ListQuery, Query()
     "/discrepancies.csv",
     response_class=StreamingResponse,
     responses={200: {"content": {"text/csv": {}}, "description": "one line for each bin, after a header"}},
+    dependencies=[ShowsNumbers],
 )
-def discrepancies_csv(services: CurrentServices, asked: Annotated[FileQuery, Query()]) -> StreamingResponse:
+def discrepancies_csv(
+    request: Request,
+    services: CurrentServices,
+    authenticator: CurrentAuthenticator,
+    asked: Annotated[FileQuery, Query()],
+) -> StreamingResponse:
     """The same list as CSV, at most 100,000 bins."""
     level, filters = services.alpha(asked.alpha), services.filters(asked)
 
@@ -67,7 +78,9 @@ def discrepancies_csv(services: CurrentServices, asked: Annotated[FileQuery, Que
         yield from lines(first, part)
 
     name = {"Content-Disposition": 'attachment; filename="discrepancies.csv"'}
-    return StreamingResponse(text(), media_type="text/csv; charset=utf-8", headers=name)
+    file = StreamingResponse(text(), media_type="text/csv; charset=utf-8", headers=name)
+    authenticator.sights.note(request, file, None)
+    return file
 
 
 @router.get("/level")
@@ -77,7 +90,7 @@ def level(services: CurrentServices, alpha: Alpha = None, direction: FlagDirecti
     return services.records.read(lambda connection: read_level(connection, chosen, of))
 
 
-@router.get("/bin", responses=_NOT_THERE)
+@router.get("/bin", responses=_NOT_THERE, dependencies=[ShowsNumbers])
 def bin_(
     services: CurrentServices, id: BinId, bucket: Bucket = None, alpha: Alpha = None, direction: FlagDirection = None
 ) -> BinDetail:

@@ -1,4 +1,4 @@
-"""Audits as people enter them on a bin's page."""
+"""Audits as people enter them: the view of a bin without numbers, the form, and whether numbers are shown."""
 
 from __future__ import annotations
 
@@ -6,15 +6,29 @@ from typing import Final
 
 from fastapi import APIRouter, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import RedirectResponse
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from pydantic import ValidationError
+from sqlalchemy import Connection
 
-from binwatch.records.audits import StaleAudit, UnknownBin
+from binwatch.metadata import MAX_QUANTITY
+from binwatch.records.audits import MAX_NOTE, Answer, StaleAudit, UnknownBin
 from monitor.access.authentication import CurrentAuthenticator, ForeignForm, NotSignedIn
+from monitor.access.cookies import delete_cookie, set_cookie
 from monitor.access.negotiation import sent_a_form
-from monitor.auditing import NewAudit, save
+from monitor.access.proxies import root_of
+from monitor.access.sight import SHOWN_COOKIE
+from monitor.api.parameters import Bucket
+from monitor.auditing import NewAudit, save, was_blind
 from monitor.forms import Fields, FormProblem, go, local
+from monitor.pages import query
+from monitor.pages.bins import PAGE, VIEW, BinId, address, the_other_view
+from monitor.pages.flash import FlashMessages
+from monitor.pages.request_context import RequestContext
+from monitor.pages.templates import html
 from monitor.services import CurrentServices
+from monitor.views.bins import BinDetail, read_bin
+from monitor.views.blind import without_numbers
+from monitor.views.discrepancies import BinRef, Neighbours, neighbours, waiting
 
 router = APIRouter()
 
@@ -22,39 +36,132 @@ _ON_THE_FORM: Final = {
     StaleAudit: FormProblem.STALE,
     UnknownBin: FormProblem.UNKNOWN_BIN,
     ForeignForm: FormProblem.FOREIGN,
-    RequestValidationError: FormProblem.QUANTITY,
 }
 """What whoever sent the form can mend there."""
+_OF_FIELD: Final = {"answer": FormProblem.ANSWER, "reason": FormProblem.ANSWER, "note": FormProblem.NOTE}
+
+
+@router.get("/audit")
+def first(
+    request: Request, services: CurrentServices, context: RequestContext, wanted: query.CurrentQuery
+) -> RedirectResponse:
+    """To the worst bin of the filter that nobody has looked at; by way of signing in, before its numbers are seen."""
+    if context.access.must_sign_in and not context.access.sighted:
+        return go(request, "/login", next=context.here)
+    asked = wanted.for_blind if context.access.is_blind else wanted
+    alpha, filters = services.alpha(asked.level), waiting(services.filters(asked.filters))
+    beside = services.records.read(lambda connection: neighbours(connection, filters, alpha, "", ""))
+    return RedirectResponse(root_of(request) + address(asked, beside.next, is_blind=context.access.is_blind), 303)
+
+
+@router.get(VIEW, response_class=HTMLResponse)
+def audit(
+    request: Request,
+    services: CurrentServices,
+    authenticator: CurrentAuthenticator,
+    context: RequestContext,
+    wanted: query.CurrentQuery,
+    flash: FlashMessages,
+    bin_id: BinId,
+    bucket: Bucket = None,
+) -> Response:
+    """A bin's photo and the names of its articles, and the form: no number before the answer."""
+    writer = context.access.writer
+    if context.access.must_sign_in:
+        return go(request, "/login", next=context.here)
+    asked = wanted.for_blind
+    alpha, of = services.alpha(asked.level), bucket or services.settings.bucket
+    filters = waiting(services.filters(asked.filters))
+
+    def read(connection: Connection) -> tuple[BinDetail, Neighbours]:
+        return read_bin(connection, of, bin_id, alpha), neighbours(connection, filters, alpha, of, bin_id)
+
+    detail, beside = services.records.read(read)
+    if writer is None or not context.access.is_blind or detail.was_answered_by(writer.name):
+        return the_other_view(request, PAGE)
+    bin_ = without_numbers(detail)
+    return html(
+        request,
+        "audit.html",
+        page="Discrepancies",
+        context=context,
+        flash=flash,
+        asked=asked,
+        bin=bin_,
+        beside=beside,
+        here=address(asked, BinRef(bucket=of, bin_id=bin_id), is_blind=True),
+        onwards=address(asked, beside.next, is_blind=True),
+        view=authenticator.view_token(writer, of, bin_.bin_id, bin_.photo.id if bin_.photo else None),
+        was_seen=not authenticator.sights.was_blind(request, of, bin_.bin_id),
+        most=MAX_QUANTITY,
+        longest=MAX_NOTE,
+    )
 
 
 @router.post("/audits")
 def enter(
     request: Request, services: CurrentServices, authenticator: CurrentAuthenticator, fields: Fields
 ) -> RedirectResponse:
-    """Fields bin, bucket, quantity, photo, csrf; `next`: where to go; `back`: where to go if it fails."""
+    """Fields bin, bucket, photo, view, answer, quantity, reason, note, csrf; `next`: where to go; `back`: if it fails.
+
+    `view` is the token of a view without numbers.
+    """
     back = local(fields.get("back"), "/discrepancies")
     try:
         writer = authenticator.require_writer(request)
         authenticator.check_form(writer, fields.get("csrf", ""))
-        saved = save(services.writable, _audit(fields), writer, services.settings.bucket)
+        entered, bucket = _audit(fields), services.settings.bucket
+        blind = was_blind(request, authenticator, writer, entered, bucket)
+        saved = save(services.writable, entered, writer, bucket, blind=blind)
     except (NotSignedIn, StaleAudit, UnknownBin, ForeignForm, RequestValidationError) as error:
         if not sent_a_form(request):
             raise
         if isinstance(error, NotSignedIn):
             return go(request, "/login", problem=FormProblem.SIGNED_OUT, next=back)
-        return go(request, back, problem=_ON_THE_FORM[type(error)])
+        return go(request, back, problem=_problem(error))
     return go(request, local(fields.get("next"), back), saved=saved.id)
+
+
+@router.post("/sight")
+def sight(request: Request, authenticator: CurrentAuthenticator, fields: Fields) -> RedirectResponse:
+    """Fields numbers (`show` or `hide`), csrf; `next`: where to go. For whoever is signed in."""
+    writer = authenticator.require_writer(request)
+    authenticator.check_form(writer, fields.get("csrf", ""))
+    answer = go(request, local(fields.get("next"), "/discrepancies"))
+    if fields.get("numbers") == "show":
+        set_cookie(request, answer, SHOWN_COOKIE, "show")
+    else:
+        delete_cookie(request, answer, SHOWN_COOKIE)
+    return answer
+
+
+def _problem(error: Exception) -> FormProblem:
+    if not isinstance(error, RequestValidationError):
+        return _ON_THE_FORM[type(error)]
+    where = error.errors()[0]["loc"][-1]
+    return _OF_FIELD.get(str(where), FormProblem.QUANTITY)
 
 
 def _audit(fields: dict[str, str]) -> NewAudit:
     """A number that is none is judged as it is, so that the error says what was wrong."""
     quantity, photo = fields.get("quantity", "").strip(), fields.get("photo", "").strip()
+    answer = fields.get("answer") or Answer.COUNT
     given = {
         "bin": fields.get("bin", ""),
         "bucket": fields.get("bucket") or None,
+        "answer": answer,
         "quantity": int(quantity) if quantity.isascii() and quantity.isdigit() and len(quantity) < 9 else quantity,
+        "reason": fields.get("reason") or None,
+        "note": fields.get("note"),
         "photo": int(photo) if photo.isascii() and photo.isdigit() and len(photo) < 19 else photo or None,
+        "view": fields.get("view") or None,
     }
+    if answer in (Answer.CANNOT_TELL, Answer.GO_AND_COUNT):
+        if quantity:
+            raise RequestValidationError(
+                [{"loc": ("body", "answer"), "msg": f"{answer} has no number; leave it out", "type": "value_error"}]
+            )
+        del given["quantity"]
     try:
         return NewAudit.model_validate(given)
     except ValidationError as error:

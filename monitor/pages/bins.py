@@ -1,44 +1,52 @@
-"""The page of one bin, where audits are entered, and the way from one bin to the next."""
+"""The page of one bin, with all its numbers, and the way from one bin to the next."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
-from fastapi.responses import HTMLResponse, RedirectResponse
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from sqlalchemy import Connection
 
 from binwatch.metadata import MAX_QUANTITY
+from binwatch.records.audits import MAX_NOTE
+from monitor.access.authentication import CurrentAuthenticator
 from monitor.access.proxies import root_of
 from monitor.api.parameters import Bucket
 from monitor.pages import query
 from monitor.pages.flash import FlashMessages
-from monitor.pages.query import DiscrepancyQuery, unaudited
+from monitor.pages.query import DiscrepancyQuery
 from monitor.pages.request_context import RequestContext
 from monitor.pages.templates import html
 from monitor.services import CurrentServices
 from monitor.views.bins import BinDetail, read_bin
-from monitor.views.discrepancies import BinRef, Neighbours, neighbours
+from monitor.views.discrepancies import BinRef, Neighbours, neighbours, waiting
 
 router = APIRouter()
 
+PAGE, VIEW = "/bin", "/audit/bin"
+"""A bin with its numbers, and without."""
 MAX_BIN = 1024
 
 BinId = Annotated[str, Query(alias="id", min_length=1, max_length=MAX_BIN, description="id of a bin, as 00123")]
 
 
 # The id is no part of the path: a bin may be called "..", and browsers would take that for the folder above.
-@router.get("/bin", response_class=HTMLResponse)
+@router.get(PAGE, response_class=HTMLResponse)
 def one_bin(
     request: Request,
     services: CurrentServices,
+    authenticator: CurrentAuthenticator,
     context: RequestContext,
     wanted: query.CurrentQuery,
     flash: FlashMessages,
     bin_id: BinId,
     bucket: Bucket = None,
-) -> HTMLResponse:
-    """Everything about one bin, and the form to enter what is really in it."""
+) -> Response:
+    """Everything about one bin. Whoever audits blind is led to the view without numbers, and back once it is answered.
+
+    The form is there for those who have answered, and by the settings for everybody who is signed in.
+    """
     alpha, of = services.alpha(wanted.level), bucket or services.settings.bucket
     filters = services.filters(wanted.filters)
 
@@ -46,11 +54,17 @@ def one_bin(
         beside = neighbours(connection, filters, alpha, of, bin_id)
         onwards = beside.next
         if filters.audited is not False:  # then the next one may have been checked
-            onwards = neighbours(connection, unaudited(filters), alpha, of, bin_id).next
+            onwards = neighbours(
+                connection, waiting(filters.model_copy(update={"answer": None})), alpha, of, bin_id
+            ).next
         return read_bin(connection, of, bin_id, alpha, filters.direction.suspicion), beside, onwards
 
     detail, beside, onwards = services.records.read(read)
-    return html(
+    access, here = context.access, BinRef(bucket=of, bin_id=bin_id)
+    answered = access.writer is not None and detail.was_answered_by(access.writer.name)
+    if access.is_blind and not answered:
+        return the_other_view(request, VIEW)
+    page = html(
         request,
         "bin.html",
         page="Discrepancies",
@@ -59,22 +73,24 @@ def one_bin(
         asked=wanted,
         bin=detail,
         beside=beside,
-        here=address(wanted, BinRef(bucket=of, bin_id=bin_id)),
-        onwards=address(wanted, onwards),
+        here=address(wanted, here),
+        onwards=address(wanted, onwards, is_blind=access.is_blind),
+        may_answer=access.writer is not None and (answered or access.sighted),
+        view="",
         most=MAX_QUANTITY,
+        longest=MAX_NOTE,
     )
+    authenticator.sights.note(request, page, [(of, detail.bin_id)])
+    return page
 
 
-@router.get("/audit")
-def first(request: Request, services: CurrentServices, wanted: query.CurrentQuery) -> RedirectResponse:
-    """To the worst bin of the filter that nobody has looked at."""
-    alpha, filters = services.alpha(wanted.level), unaudited(services.filters(wanted.filters))
-    beside = services.records.read(lambda connection: neighbours(connection, filters, alpha, "", ""))
-    return RedirectResponse(root_of(request) + address(wanted, beside.next), 303)
-
-
-def address(wanted: DiscrepancyQuery, of: BinRef | None) -> str:
-    """Where a bin's page is within the monitor, and the list if there is no bin."""
+def address(wanted: DiscrepancyQuery, of: BinRef | None, *, is_blind: bool = False) -> str:
+    """Where a bin's page, or its view for blind auditors, is within the monitor; the list if there is no bin."""
     if of is None:
         return f"/discrepancies{wanted.query()}"
-    return f"/bin{wanted.query(bucket=of.bucket, id=of.bin_id)}"
+    return f"{VIEW if is_blind else PAGE}{wanted.query(bucket=of.bucket, id=of.bin_id)}"
+
+
+def the_other_view(request: Request, path: str) -> RedirectResponse:
+    """The same bin with its numbers, or without: with the same query, or what was saved would not be said."""
+    return RedirectResponse(f"{root_of(request)}{path}?{request.url.query}", 303)

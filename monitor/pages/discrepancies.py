@@ -8,13 +8,15 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse
 from sqlalchemy import Connection
 
+from monitor.access.authentication import CurrentAuthenticator
 from monitor.pages import query, sentences
 from monitor.pages.flash import FlashMessages
 from monitor.pages.query import DiscrepancyQuery
 from monitor.pages.request_context import RequestContext
 from monitor.pages.templates import html
 from monitor.services import CurrentServices
-from monitor.views.discrepancies import Direction, DiscrepancyPage, Level, read_discrepancies, read_level
+from monitor.views.blind import read_queue
+from monitor.views.discrepancies import Direction, DiscrepancyPage, Level, read_discrepancies, read_level, waiting
 from monitor.views.drift import brief_drift
 
 router = APIRouter()
@@ -29,14 +31,16 @@ Cursor = Annotated[str | None, Query(max_length=200)]
 def discrepancies(
     request: Request,
     services: CurrentServices,
+    authenticator: CurrentAuthenticator,
     context: RequestContext,
     wanted: query.CurrentQuery,
     flash: FlashMessages,
     after: Cursor = None,
     before: Cursor = None,
 ) -> HTMLResponse:
-    """Bins to look at, with the filter, and what the level promises."""
-
+    """Bins to look at, with the filter, and what the level promises; to whoever audits blind, the bins alone."""
+    if context.access.is_blind:
+        return _queue(request, services, context, wanted.for_blind, flash)
     alpha, filters = services.alpha(wanted.level), services.filters(wanted.filters)
 
     def read(connection: Connection) -> tuple[DiscrepancyPage, Level]:
@@ -44,7 +48,7 @@ def discrepancies(
         return page, read_level(connection, alpha, filters.direction.suspicion)
 
     found, level = services.records.read(read)
-    return html(
+    page = html(
         request,
         "discrepancies.html",
         page="Discrepancies",
@@ -63,6 +67,29 @@ def discrepancies(
         levels=sorted({*query.LEVELS, services.settings.flag_level, alpha}),
         directions=list(Direction),
         export=wanted.export(alpha),
+    )
+    authenticator.sights.note(request, page, [(one.bucket, one.bin_id) for one in found.items])
+    return page
+
+
+def _queue(
+    request: Request,
+    services: CurrentServices,
+    context: RequestContext,
+    wanted: DiscrepancyQuery,
+    flash: FlashMessages,
+) -> HTMLResponse:
+    alpha, filters = services.alpha(wanted.level), waiting(services.filters(wanted.filters))
+    found = services.records.read(lambda connection: read_queue(connection, filters, alpha, AT_A_TIME))
+    return html(
+        request,
+        "queue.html",
+        page="Discrepancies",
+        context=context,
+        flash=flash,
+        asked=wanted,
+        found=found,
+        most=AT_A_TIME,
     )
 
 

@@ -8,13 +8,17 @@ from typing import Annotated
 from fastapi import Depends, Query
 from sqlalchemy import Connection
 
+from monitor.access.authentication import Access, CurrentAccess
 from monitor.auditing import MAX_ID, read_audits
 from monitor.forms import FormProblem
 from monitor.services import CurrentServices
 from monitor.views.bins import BinAudit, read_bin
 
 PROBLEMS = {
-    FormProblem.QUANTITY: "Not saved: that is no number of items. Enter a whole number, 0 or more.",
+    FormProblem.QUANTITY: "Not saved: that is no number of items. Enter a whole number, 0 or more, or choose another"
+    " answer.",
+    FormProblem.ANSWER: "Not saved: that answer has no number, or there is no such answer. Enter it again.",
+    FormProblem.NOTE: "Not saved: a note has 200 characters at most, all of them printable. Enter the answer again.",
     FormProblem.NAME: "Enter your name: 100 characters at most, all of them printable. It is kept with each audit.",
     FormProblem.STALE: "Not saved: a newer photo of this bin has arrived. Look at it and enter the count again.",
     FormProblem.UNKNOWN_BIN: "Not saved: nothing is recorded of this bin.",
@@ -31,6 +35,8 @@ class Saved:
     bucket: str
     bin_id: str
     audit: BinAudit
+    shows_numbers: bool
+    """False to whoever could not tell, and may yet go and count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +49,12 @@ class _FlashMessages:
 
 def _flash_messages(
     services: CurrentServices,
+    access: CurrentAccess,
     saved: Annotated[int | None, Query(ge=1, le=MAX_ID - 1)] = None,
     problem: Annotated[FormProblem | None, Query()] = None,
 ) -> _FlashMessages:
     if saved is not None:
-        return _FlashMessages(saved=services.records.read(lambda connection: _read(connection, saved)))
+        return _FlashMessages(saved=services.records.read(lambda connection: _read(connection, saved, access)))
     return failed(problem) if problem else _FlashMessages()
 
 
@@ -56,13 +63,16 @@ def failed(problem: FormProblem | None) -> _FlashMessages:
     return _FlashMessages(problem=PROBLEMS[problem] if problem else None)
 
 
-def _read(connection: Connection, audit_id: int) -> Saved | None:
+def _read(connection: Connection, audit_id: int, access: Access) -> Saved | None:
     found = read_audits(connection, 1, after=audit_id + 1).items
     if not found or found[0].id != audit_id:
         return None
     of = found[0]
+    if access.is_blind and access.writer and of.auditor != access.writer.name:
+        return None
     audits = read_bin(connection, of.bucket, of.bin, 0.0).audits
-    return next((Saved(of.bucket, of.bin, audit) for audit in audits if audit.id == audit_id), None)
+    shows_numbers = of.quantity is not None or not access.is_blind
+    return next((Saved(of.bucket, of.bin, audit, shows_numbers) for audit in audits if audit.id == audit_id), None)
 
 
 FlashMessages = Annotated[_FlashMessages, Depends(_flash_messages)]

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from binwatch.errors import Reason
 from monitor import formatting
+from monitor.access.authentication import CurrentAuthenticator, NumbersHidden
 from monitor.pages.request_context import RequestContext
 from monitor.pages.templates import html
 from monitor.services import CurrentServices
@@ -80,6 +81,7 @@ class _Row(NamedTuple):
 def show_list(
     request: Request,
     services: CurrentServices,
+    authenticator: CurrentAuthenticator,
     context: RequestContext,
     name: ListName,
     prefix: Annotated[str, Query(max_length=MAX_PREFIX)] = "",
@@ -89,6 +91,9 @@ def show_list(
     before: Cursor = None,
 ) -> HTMLResponse:
     """One list, with its filter and downloads."""
+    has_numbers = name is not ListName.FAILED
+    if has_numbers and context.access.is_blind:
+        raise NumbersHidden
     given = {"prefix": prefix} | ({"reason": reason, "model": model} if name is ListName.FAILED else {})
     asked = {field: value for field, value in given.items() if value}  # a form sends its empty fields, too
     filters = LISTS[name].filters(**asked)
@@ -96,7 +101,7 @@ def show_list(
         lambda connection: read_list(connection, LISTS[name], filters, AT_A_TIME, after, before)
     )
     columns = _COLUMNS[name]
-    return html(
+    page = html(
         request,
         "list.html",
         page="Overview",  # which leads here
@@ -111,6 +116,9 @@ def show_list(
         export=f"?{urlencode(asked)}" if asked else "",
         reasons={one.value: formatting.reason(one) for one in Reason} if name is ListName.FAILED else {},
     )
+    if has_numbers:
+        authenticator.sights.note(request, page, [(item.bucket, item.bin_id) for item in found.items])
+    return page
 
 
 def _row(item: BaseModel, columns: list[_Column]) -> _Row:

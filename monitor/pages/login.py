@@ -16,9 +16,9 @@ from monitor.access.authentication import (
     WritingOff,
     WrongToken,
 )
+from monitor.access.cookies import delete_cookie, set_cookie
 from monitor.access.negotiation import sent_a_form
-from monitor.access.proxies import root_of
-from monitor.access.sessions import LIFETIME
+from monitor.access.sight import SHOWN_COOKIE
 from monitor.forms import Fields, FormProblem, go, local
 from monitor.pages.flash import FlashMessages, failed
 from monitor.pages.request_context import RequestContext
@@ -62,15 +62,9 @@ def sign_in(request: Request, authenticator: CurrentAuthenticator, context: Requ
             name=name[:MAX_NAME],
         )
     answer = go(request, onwards)
-    answer.set_cookie(
-        COOKIE,
-        cookie,
-        max_age=int(LIFETIME.total_seconds()),
-        httponly=True,
-        samesite="strict",
-        path=root_of(request) or "/",
-        secure=request.url.scheme == "https" or request.headers.get("origin", "").startswith("https:"),
-    )
+    set_cookie(request, answer, COOKIE, cookie)
+    if SHOWN_COOKIE in request.cookies:  # somebody else may have asked for it
+        delete_cookie(request, answer, SHOWN_COOKIE)
     return answer
 
 
@@ -82,5 +76,5 @@ def sign_out(request: Request, authenticator: CurrentAuthenticator, fields: Fiel
         authenticator.check_form(authenticator.require_writer(request), fields.get("csrf", ""))
     except (NotSignedIn, WritingOff):
         return answer  # there is nothing to end
-    answer.delete_cookie(COOKIE, root_of(request) or "/", httponly=True, samesite="strict")
+    delete_cookie(request, answer, COOKIE)
     return answer

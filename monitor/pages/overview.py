@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
+from monitor.access.authentication import CurrentAuthenticator
 from monitor.api.machine import ModelName
 from monitor.pages import sentences, trend
 from monitor.pages.flash import FlashMessages
@@ -21,6 +22,7 @@ router = APIRouter()
 def overview(
     request: Request,
     services: CurrentServices,
+    authenticator: CurrentAuthenticator,
     context: RequestContext,
     flash: FlashMessages,
     model: ModelName = None,
@@ -33,7 +35,7 @@ def overview(
             connection, services.drift.report, services.reference_at_hand, level, direction, model, span
         )
     )
-    return html(
+    page = html(
         request,
         "overview.html",
         page="Overview",
@@ -49,3 +51,6 @@ def overview(
         asked={"model": model, "span": None if span is TimeRange.WEEK else span.value},
         queue=DiscrepancyQuery(flagged=True),
     )
+    if not context.access.is_blind:
+        authenticator.sights.note(request, page, [(one.bucket, one.bin_id) for one in view.latest])
+    return page

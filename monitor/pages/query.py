@@ -69,6 +69,14 @@ class DiscrepancyQuery(BaseModel):
         )
 
     @property
+    def for_blind(self) -> DiscrepancyQuery:
+        """The same without what would tell of the numbers; of audited bins, those that still have no number."""
+        audited = (
+            self.audited if self.audited in (AuditFilter.CANNOT_TELL, AuditFilter.GO_AND_COUNT) else AuditFilter.NO
+        )
+        return self.model_copy(update={"direction": None, "size": 0, "audited": audited})
+
+    @property
     def is_filtered(self) -> bool:
         """Whether a form was used at all."""
         return bool(self._said)
@@ -86,11 +94,6 @@ class DiscrepancyQuery(BaseModel):
     @property
     def _said(self) -> dict[str, Any]:
         return self.model_dump(mode="json", exclude_defaults=True)
-
-
-def unaudited(filters: Filters) -> Filters:
-    """The same without what somebody has checked."""
-    return filters.model_copy(update={"audited": False, "answer": None})
 
 
 def _encoded(given: dict[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from binwatch.counts import Outcome, Suspicion
-from binwatch.records.audits import Answer, AuditReason
+from binwatch.records.audits import AuditReason
 from binwatch.reference import ENOUGH, Signal
 from binwatch.text import noun
 from monitor.drift.judge import MIN_PHOTOS, Verdict
@@ -49,13 +49,6 @@ VERDICTS = {
     Verdict.NO_REFERENCE: "no reference",
     Verdict.SMALL_REFERENCE: "reference too small",
 }
-ANSWERS = {
-    Answer.COUNT: "a number",
-    Answer.AT_LEAST: "at least so many",
-    Answer.CANNOT_TELL: "cannot tell",
-    Answer.GO_AND_COUNT: "go and count",
-}
-"""What an auditor answers, in the words of the form."""
 AUDIT_REASONS = {
     AuditReason.HIDDEN: "hidden behind others",
     AuditReason.PACKAGING: "packaging",

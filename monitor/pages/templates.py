@@ -15,12 +15,14 @@ from monitor import formatting
 from monitor.access.proxies import root_of
 from monitor.pages import sentences
 from monitor.views.bins import BinAudit
+from monitor.views.blind import ITEM
 from monitor.views.discrepancies import AuditSaid
 
 
 def html(request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
     """A page. `page` is the name of its entry in the navigation."""
     known = {"page": None, "now": datetime.now(UTC), "root": root_of(request)}
+    known |= {"item": ITEM, "reasons": sentences.AUDIT_REASONS}  # of the form for an answer
     return HTMLResponse(_TEMPLATES.get_template(template).render(known | values), status)
 
 
@@ -44,7 +46,6 @@ def _environment() -> Environment:
         "iso": datetime.isoformat,
         "reason": formatting.reason,
         "found": _found,
-        "answer": sentences.ANSWERS.__getitem__,
         "audit_reason": sentences.AUDIT_REASONS.__getitem__,
         "percent": _percent,
         "short": _short,

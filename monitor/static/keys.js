@@ -31,6 +31,23 @@ function enter(digit) {
   return true;
 }
 
+// "a" for at least, and so on: the form says which. An answer without a number takes away what was typed.
+function choose(key) {
+  const choice = document.querySelector(`input[name=answer][data-key="${key}"]`);
+  if (!choice) {
+    return false;
+  }
+  const field = document.querySelector("input[name=quantity]");
+  choice.checked = true;
+  if (["count", "at_least"].includes(choice.value)) {
+    field.focus();
+  } else {
+    field.value = "";
+    choice.focus();
+  }
+  return true;
+}
+
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.altKey || event.metaKey || event.isComposing || types(event.target)) {
     return;
@@ -39,7 +56,7 @@ document.addEventListener("keydown", (event) => {
     step(1);
   } else if (PREVIOUS.includes(event.key)) {
     step(-1);
-  } else if (!/^[0-9]$/.test(event.key) || !enter(event.key)) {
+  } else if (!(/^[0-9]$/.test(event.key) ? enter(event.key) : /^[a-z]$/.test(event.key) && choose(event.key))) {
     return;
   }
   event.preventDefault();

@@ -81,6 +81,8 @@ class Item(BaseModel):
     name: str
     quantity: int | None
     """None if the inventory gives no number of this article."""
+    size: str | None = None
+    """Its sides; None if the inventory does not say."""
 
 
 class Expected(BaseModel):
@@ -167,6 +169,16 @@ class BinDetail(BaseModel):
     photos: list[BinPhoto]
     quantities: list[Expected]
     audits: list[BinAudit]
+
+    def was_answered_by(self, auditor: str | None) -> bool:
+        """Whether this person has entered a number of what the bin shows now, and so may see the others."""
+        no_count = self.photo is None or self.photo.predicted is None
+        return any(
+            audit.auditor == auditor
+            and audit.quantity is not None
+            and (audit.of_latest_photo or (no_count and audit.photo_id is None))
+            for audit in self.audits
+        )
 
 
 def read_bin(

@@ -6,7 +6,7 @@ has no calibration by the probability of the expected quantity, after all that h
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from enum import StrEnum
 from unicodedata import normalize
@@ -240,6 +240,26 @@ def read_level(connection: Connection, alpha: float, direction: Suspicion = Susp
         checked=len(proven),
         inventory_wrong=sum(proven),
     )
+
+
+def waiting(filters: Filters) -> Filters:
+    """The same for bins that wait for a number, whatever was counted of them; of the others, only those that differ."""
+    if filters.answer is None:
+        return filters.model_copy(update={"audited": False})
+    return filters.model_copy(update={"direction": Direction.ALL})
+
+
+def count_answers(connection: Connection, answers: Iterable[Answer]) -> dict[Answer, int]:
+    """Bins by what the last audit of their photo answered."""
+    wanted = list(answers)
+    statement = (
+        select(Audit.answer, func.count())
+        .join(CurrentComparison, CurrentComparison.audit_id == Audit.id)
+        .where(Audit.answer.in_([answer.value for answer in wanted]))
+        .group_by(Audit.answer)
+    )
+    found = {Answer(answer): bins for answer, bins in connection.execute(statement)}
+    return {answer: found.get(answer, 0) for answer in wanted}
 
 
 def read_levels(connection: Connection, alpha: float) -> list[Level]:

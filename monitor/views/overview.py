@@ -16,12 +16,13 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from binwatch.bundle import Reference
 from binwatch.counts import Outcome, Suspicion
+from binwatch.records.audits import Answer
 from binwatch.records.tables import ComparisonHour, PhotoHour
 from monitor.drift.report import DriftReport
 from monitor.recent_photos import CountedPhoto, read_latest
 from monitor.summary import Interval, Summary, summarise, wilson
 from monitor.totals import read_totals
-from monitor.views.discrepancies import Level, read_level
+from monitor.views.discrepancies import Level, count_answers, read_level
 from monitor.views.drift import DriftInBrief, brief_drift
 
 LATEST = 12
@@ -108,6 +109,10 @@ class Backlog(BaseModel):
     quantity_without_photo: int
     failed_photos: int
     """Photos that could not be counted, by any model, ever."""
+    cannot_tell: int
+    """Bins whose auditor could not tell from the photo."""
+    go_and_count: int
+    """Bins whose auditor said that somebody must go and count."""
 
 
 class Overview(BaseModel):
@@ -136,6 +141,7 @@ def read_overview(
     totals = read_totals(connection)
     summary = summarise(totals, model)
     level = read_level(connection, alpha, direction)
+    answers = count_answers(connection, (Answer.CANNOT_TELL, Answer.GO_AND_COUNT))
     return Overview(
         summary=summary,
         trend=read_trend(connection, span, reference_of, now),
@@ -146,6 +152,8 @@ def read_overview(
             photo_without_quantity=summary.bins.photo_without_quantity,
             quantity_without_photo=summary.bins.quantity_without_photo,
             failed_photos=sum(photos for (_, reason), photos in totals.photos.items() if reason),
+            cannot_tell=answers[Answer.CANNOT_TELL],
+            go_and_count=answers[Answer.GO_AND_COUNT],
         ),
         latest=read_latest(connection, LATEST),
     )

@@ -168,7 +168,8 @@ def _with(items: object) -> bytes:
 def test_what_a_bin_is_made_up_of() -> None:
     found = contents((SAMPLES / "metadata" / "00182.json").read_bytes())
     assert found is not None
-    assert found[0] == {"sku": "B00AVZXZO2", "name": "Funny Guy Mugs I Pooped Today Mug", "quantity": 1}
+    mug = {"sku": "B00AVZXZO2", "name": "Funny Guy Mugs I Pooped Today Mug", "quantity": 1}
+    assert found[0] == mug | {"size": "4.6 × 4.4 × 4.3 in"}
     assert sum(item["quantity"] or 0 for item in found) == expected_quantity(
         (SAMPLES / "metadata" / "00182.json").read_bytes()
     )
@@ -184,6 +185,16 @@ def test_odd_items_cost_nothing_but_themselves() -> None:
     assert contents(_with(odd)) == [
         {"sku": "a b", "name": "", "quantity": None},
         {"sku": "d", "name": "D", "quantity": 2},
+    ]
+
+
+@pytest.mark.parametrize(
+    "height", [None, 3, {}, {"unit": "cm", "value": 1}, {"unit": "in", "value": -1}, {"unit": ["in"], "value": 1}]
+)
+def test_a_size_that_is_not_three_sides_in_one_unit_is_left_out(height: object) -> None:
+    side = {"unit": "in", "value": 2.5}
+    assert contents(_with({"a": {"length": side, "width": side, "height": height}})) == [
+        {"sku": "a", "name": "", "quantity": None}
     ]
 
 

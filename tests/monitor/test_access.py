@@ -62,7 +62,7 @@ def _form_token(running: Running) -> str:
 
 
 def _audits(running: Running) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = running.get("/api/audits").json()["items"]
+    found: list[dict[str, Any]] = running.get("/api/audits", **BEARER).json()["items"]  # a person audits blind
     return found
 
 
@@ -168,7 +168,7 @@ def test_a_script_writes_with_the_token(writing: Running) -> None:
     again = writing.client.post("/api/audits", json=body, headers=BEARER)
     assert (again.status_code, again.json()["id"], again.json()["is_new"]) == (200, found["id"], False)
     assert len(_audits(writing)) == 1
-    assert writing.metric("binwatch_audited_counts", model="model-1", audited="4", outcome="under") == 1
+    assert writing.metric("binwatch_sighted_audited_counts", model="model-1", audited="4", outcome="under") == 1
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ import httpx
 import pytest
 from sqlalchemy import Engine
 
+from binwatch.records.audits import Answer
 from monitor.__main__ import main
 from tests.monitor.conftest import BUCKET, Recorder
 
@@ -175,6 +176,15 @@ def test_status_prints_the_table(known: Recorder) -> None:
     total = next(line for line in result.stdout.splitlines() if " all " in line)
     assert re.findall(r"[\d.]+", total) == ["6", "2", "3", "1", "50", "83", "0.67"]
     assert "Photos: 7 counted, 1 not there (any more), 1 file ends early" in result.stdout
+
+
+def test_bins_to_audit_are_listed_without_numbers(known: Recorder) -> None:
+    assert _invoke("audits", "queue").stdout.splitlines() == ["bucket,bin_id,photo_id", f"{BUCKET},f,6"]
+    known.audit("f", None, answer=Answer.GO_AND_COUNT)
+    known.audit("e", None, answer=Answer.GO_AND_COUNT)  # which agrees
+    assert len(_invoke("audits", "queue").stdout.splitlines()) == 1
+    found = _invoke("audits", "queue", "--answer", "go_and_count").stdout.splitlines()[1:]
+    assert sorted(found) == [f"{BUCKET},e,5", f"{BUCKET},f,6"]
 
 
 def test_audit_and_expect_record_and_say_so(known: Recorder, tmp_path: Path) -> None:

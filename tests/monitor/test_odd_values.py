@@ -43,6 +43,7 @@ PAGES = {
         "since", "until", "prefix", "direction", "size", "audited", "flagged", "level", "after", "before", "saved",
     ],
     "/bin": ["id", "bucket", "since", "until", "size", "level", "saved", "problem"],
+    "/audit/bin": ["id", "bucket", "since", "until", "level", "saved", "problem"],
     "/audit": ["since", "until", "prefix", "size", "level"],
     "/drift": ["window"],
     "/models": [],

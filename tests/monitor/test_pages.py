@@ -202,8 +202,8 @@ def test_a_bin_shows_everything(floor: Running) -> None:
     assert "1 count 70\u202f%" in text
     assert "3 expected 5.0\u202f%" in text
     assert "counted 1, 70\u202f% sure, model model-1" in text
-    row = next(row for row in Parsed(floor.page("/bin?id=c")).rows if row[1:2] == ["3"] and len(row) == 5)
-    assert row[2:] == ["1too low", "3right", "–"]
+    row = next(row for row in Parsed(floor.page("/bin?id=c")).rows if row[1:2] == ["3"] and len(row) == 6)
+    assert row[2:] == ["1too low", "3right", "blind", "–"]
 
 
 def test_a_bin_shows_what_its_quantity_is_made_up_of(floor: Running, known: Recorder) -> None:
@@ -276,7 +276,7 @@ def test_whoever_may_not_write_is_told_how_to(monitor: Running, known: Recorder)
 def test_signing_in_leads_back(floor: Running) -> None:
     links = [link["href"] for link in Parsed(floor.page("/bin?id=a&direction=missing")).tags("a")]
     assert links.count("/login?next=/bin%3Fid%3Da%26direction%3Dmissing") == 1
-    assert links.count("/login?next=%2Fbin%3Fid%3Da%26direction%3Dmissing") == 1
+    assert links.count("/login?next=%2Fdiscrepancies") == 1, "where bins are shown without their numbers"
     fields = {
         field.get("name"): field.get("value") for field in Parsed(floor.page("/login?next=/models")).tags("input")
     }
@@ -287,18 +287,20 @@ def test_signing_in_leads_back(floor: Running) -> None:
 
 def test_the_form_says_which_photo_was_seen_and_where_to_go_on(floor: Running) -> None:
     _sign_in(floor)
-    fields = _fields(Parsed(floor.page("/bin?id=c&audited=any")))
+    fields = _fields(Parsed(floor.page("/audit/bin?id=c&audited=any&direction=missing&flagged=false&prefix=")))
     assert fields["bin"] == "c"
     assert fields["bucket"] == BUCKET
     assert fields["photo"] == "3"
-    assert fields["next"] == "/bin?audited=any&bucket=bins&id=f", "the next that nobody has checked"
-    assert fields["back"] == "/bin?audited=any&bucket=bins&id=c"
+    assert fields["next"] == "/audit/bin?bucket=bins&id=f", "the next that nobody has checked"
+    assert fields["back"] == "/audit/bin?bucket=bins&id=c"
     assert fields["csrf"]
     assert "auditor" not in fields, "it is who signed in"
 
 
 def test_the_worst_bin_that_nobody_has_checked_comes_first(floor: Running, known: Recorder) -> None:
-    assert floor.get("/audit").headers["location"] == "/bin?bucket=bins&id=f"
+    assert floor.get("/audit?flagged=true").headers["location"] == "/login?next=%2Faudit%3Fflagged%3Dtrue"
+    _sign_in(floor)
+    assert floor.get("/audit").headers["location"] == "/audit/bin?bucket=bins&id=f"
     assert floor.get("/audit?flagged=true").headers["location"] == "/discrepancies?flagged=true"
     add_audit(known.engine, BUCKET, "f", 5)
     assert floor.get("/audit").headers["location"] == "/discrepancies"
@@ -397,10 +399,10 @@ def test_without_records_each_page_says_so(floor: Running, tmp_path: Path) -> No
 
 def test_an_audit_that_cannot_be_recorded_is_said_to_be_lost(floor: Running, tmp_path: Path) -> None:
     _sign_in(floor)
-    fields = {str(name): value or "" for name, value in _fields(Parsed(floor.page("/bin?id=c"))).items()}
+    fields = {str(name): value or "" for name, value in _fields(Parsed(floor.page("/audit/bin?id=c"))).items()}
     (tmp_path / "records.db").rename(tmp_path / "away.db")
     headers = {"Origin": str(floor.client.base_url).rstrip("/"), "Accept": "text/html"}
-    answer = floor.client.post("/audits", data=fields | {"quantity": "3"}, headers=headers)
+    answer = floor.client.post("/audits", data=fields | {"quantity": "3", "answer": "count"}, headers=headers)
     assert answer.status_code == 503
     assert "This was not saved" in answer.text
     assert "Go back and save again" in answer.text
@@ -418,7 +420,7 @@ def test_hostile_text_stays_text_on_every_page(floor: Running, known: Recorder) 
     Store(known.engine).add_expectations([expected])
     saved = add_audit(known.engine, BUCKET, name, 3, HOSTILE).id
     _sign_in(floor, name=HOSTILE[:60])
-    for path in ("/", "/discrepancies", "/models", "/drift", "/bin", "/login", "/expected"):
+    for path in ("/", "/discrepancies", "/models", "/drift", "/audit/bin", "/login", "/expected"):
         query = {"id": name, "audited": "any", "saved": str(saved), "prefix": name[:9], "next": f"/{name}"}
         html = floor.client.get(path, params=query, headers={"Accept": HTML}).text
         page = Parsed(html)

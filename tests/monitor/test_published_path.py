@@ -16,6 +16,7 @@ from starlette.requests import HTTPConnection
 
 from binwatch.errors import SettingsError
 from binwatch.settings import Settings
+from monitor.access.authentication import COOKIE
 from monitor.access.proxies import PublishedPath, TrustedProxies, path_of, root_of
 from testing.services.nginx import nginx
 from testing.services.s3 import S3
@@ -112,6 +113,8 @@ def _post(client: httpx.Client, path: str, **fields: str) -> httpx.Response:
 
 def test_all_that_pages_lead_to_is_there(published: httpx.Client) -> None:
     assert _post(published, "/login", token=TOKEN, name="Ada", next="/").status_code == 303
+    csrf = next(one["value"] for one in Parsed(published.get(f"{PREFIX}/").text).tags("input") if one["name"] == "csrf")
+    assert _post(published, "/sight", csrf=csrf or "", numbers="show").headers["location"] == f"{PREFIX}/discrepancies"
     seen: dict[str, int] = {}
     to_see = [f"{PREFIX}/", f"{PREFIX}/drift", f"{PREFIX}/no-such-page", f"{PREFIX}/static/none.css"]
     while to_see:
@@ -131,8 +134,8 @@ def test_all_that_pages_lead_to_is_there(published: httpx.Client) -> None:
         "/static/none.css": 404,
         "/bin": 422,  # where the form leads that finds a bin
         "/bin?bucket=bins&id=i": 404,  # nothing but a photo that was not there
-        "/audits": 405,
         "/logout": 405,
+        "/sight": 405,
     }
     paths = {urlsplit(address).path.removeprefix(PREFIX) for address in seen}
     assert {"/bin", "/static/keys.js", "/api/discrepancies.csv", "/openapi.json", "/metrics"} <= paths
@@ -141,30 +144,32 @@ def test_all_that_pages_lead_to_is_there(published: httpx.Client) -> None:
 
 def test_signing_in_auditing_and_signing_out(published: httpx.Client) -> None:
     page = published.get(f"{PREFIX}/bin?id=b").text
-    (onwards,) = (address for address in _addresses(page) if "/login?next=%2Fbin" in address)
+    (onwards,) = (address for address in _addresses(page) if "/login?next=%2Fdiscrepancies" in address)
     (field,) = (one for one in Parsed(published.get(onwards).text).tags("input") if one.get("name") == "next")
     answer = _post(published, "/login", token=TOKEN, name="Ada", next=field["value"] or "")
-    assert (answer.status_code, answer.headers["location"]) == (303, f"{PREFIX}/bin?id=b")
+    assert (answer.status_code, answer.headers["location"]) == (303, f"{PREFIX}/discrepancies")
     assert f"; path={PREFIX};" in answer.headers["set-cookie"].lower()
-    fields = {
-        one["name"]: one.get("value") or "" for one in Parsed(published.get(f"{PREFIX}/bin?id=b").text).tags("input")
-    }
+    view = published.get(published.get(f"{PREFIX}/bin?id=b").headers["location"]).text
+    assert [address for address in _addresses(view) if not address.startswith(f"{PREFIX}/")] == []
+    fields = {one["name"]: one.get("value") or "" for one in Parsed(view).tags("input")}
     saved = _post(
         published,
         "/audits",
-        **{name: fields[name] for name in ("bin", "bucket", "photo", "csrf", "back")},
+        **{name: fields[name] for name in ("bin", "bucket", "photo", "view", "csrf", "back")},
         quantity="3",
     )
     assert saved.status_code == 303
-    assert saved.headers["location"].startswith(f"{PREFIX}/bin?")
+    assert saved.headers["location"].startswith(f"{PREFIX}/audit/bin?")
     assert "saved=" in saved.headers["location"]
     ended = _post(published, "/logout", csrf=fields["csrf"])
     assert ended.headers["location"] == f"{PREFIX}/"
-    assert not published.cookies
+    assert COOKIE not in published.cookies
 
 
 def test_the_way_to_the_worst_bin(published: httpx.Client) -> None:
-    assert published.get(f"{PREFIX}/audit").headers["location"] == f"{PREFIX}/bin?bucket=bins&id=f"
+    assert published.get(f"{PREFIX}/audit").headers["location"] == f"{PREFIX}/login?next=%2Faudit"
+    assert _post(published, "/login", token=TOKEN, name="Ada").status_code == 303
+    assert published.get(f"{PREFIX}/audit").headers["location"] == f"{PREFIX}/audit/bin?bucket=bins&id=f"
 
 
 def test_a_slash_too_many_leads_back_without_naming_host_or_scheme(published: httpx.Client) -> None:

@@ -274,6 +274,7 @@ def test_lines_of_every_length_end_now(known: Recorder, span: TimeRange) -> None
 
 
 def test_the_overview_of_known_records(known: Recorder) -> None:
+    known.audit("f", None, answer=Answer.CANNOT_TELL)
     with known.engine.connect() as connection:
         found = read_overview(connection, None, lambda _: None, ALPHA)
     assert found.backlog.model_dump() == {
@@ -281,6 +282,8 @@ def test_the_overview_of_known_records(known: Recorder) -> None:
         "photo_without_quantity": 2,
         "quantity_without_photo": 1,
         "failed_photos": 2,
+        "cannot_tell": 1,
+        "go_and_count": 0,
     }
     assert (found.level.compared, found.level.calibrated) == (6, 0)
     assert found.latest[0].bin_id == "i"

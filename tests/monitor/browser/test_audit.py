@@ -1,7 +1,8 @@
-"""From the overview to an audited bin, as somebody would who has never seen the pages."""
+"""From signing in to an audited bin, as somebody would who has never seen the pages."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -21,15 +22,6 @@ def reader(counted: Running, chromium: Browser) -> Iterator[Window]:
     """A window for somebody who has not signed in."""
     with window(chromium, str(counted.client.base_url)) as one:
         yield one
-
-
-def _tab_to(page: Page, name: str) -> None:
-    """Press Tab until the link or button of that name has the focus: all that a keyboard can do."""
-    for _ in range(60):
-        page.keyboard.press("Tab")
-        if name in page.evaluate("() => document.activeElement.textContent.trim()"):
-            return
-    raise AssertionError(f"no way to {name!r} by keyboard")
 
 
 def _press(page: Page, key: str) -> None:
@@ -55,38 +47,48 @@ def _tile(page: Page, name: str) -> str:
     return page.locator(".tile", has_text=name).inner_text()
 
 
-def test_the_worst_bin_is_found_and_audited_by_keyboard_alone(reader: Window, counted: Running) -> None:
+@pytest.mark.parametrize("width", [1280, 375])
+def test_the_worst_bin_is_audited_by_keyboard_alone_and_blind(counted: Running, chromium: Browser, width: int) -> None:
     assert WORST in MISTAKES
-    page = reader.open("/")
-    assert "no blind audit yet" in _tile(page, "Accuracy by audit")
-    _tab_to(page, "See the worst first")
-    page.keyboard.press("Enter")
-    expect(page.locator("h1")).to_have_text("Which bins look wrong?")
-    _press(page, "j")
-    expect(page.locator(":focus")).to_have_text(f"Bin {WORST}")
-    page.keyboard.press("Enter")
-    expect(page.locator("h1")).to_have_text(f"Bin {WORST}")
-    _tab_to(page, "Sign in")
-    page.keyboard.press("Enter")
-    expect(page.locator("h1")).to_have_text("Sign in")
-    _sign_in(page)
-    expect(page.locator("h1")).to_have_text(f"Bin {WORST}")
-    _type(page, TRUTH)
-    page.keyboard.press("Enter")
-    expect(page.get_by_role("status")).to_contain_text(f"Saved: bin {WORST} holds {TRUTH}")
-    expect(page.get_by_role("status")).to_contain_text("the inventory said 1, the model more than 5")
-    expect(page.locator("h1")).to_have_text("Bin 125")  # the next worst
-    reader.open("/")
-    assert "1 audit by people who had the numbers in sight" in _tile(page, "Accuracy by audit")
+    with window(chromium, str(counted.client.base_url), width=width) as one:
+        page = one.open("/login")
+        _sign_in(page)
+        expect(page.locator("h1")).to_have_text("Which bins need a look?")
+        _has_no_numbers(page)
+        _press(page, "j")
+        expect(page.locator(":focus")).to_have_text(f"Bin {WORST}")
+        page.keyboard.press("Enter")
+        expect(page.locator("h1")).to_have_text(f"Bin {WORST}")
+        _has_no_numbers(page)
+        _type(page, TRUTH)
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("status")).to_contain_text(f"Saved: bin {WORST} holds {TRUTH}")
+        expect(page.get_by_role("status")).to_contain_text("the inventory said 1, the model more than 5")
+        expect(page.locator("h1")).to_have_text("Bin 125")  # the next worst
+        assert one.complaints == []
+        assert one.strangers() == []
+        one.open("/")
+        assert "100\u202f%" in _tile(page, "Accuracy by audit")
+        assert "1 of 1 counts right" in _tile(page, "Accuracy by audit")
     audits = counted.get("/api/audits").json()["items"]
-    assert [(audit["bin"], audit["quantity"], audit["auditor"]) for audit in audits] == [(WORST, 7, "Ann")]
-    scraped = counted.metrics()["binwatch_sighted_audited_counts"]
+    assert [(audit["bin"], audit["quantity"], audit["auditor"], audit["blind"]) for audit in audits] == [
+        (WORST, 7, "Ann", True)
+    ]
+    scraped = counted.metrics()["binwatch_audited_counts"]
     assert {dict(labels)["outcome"]: audits for labels, audits in scraped.items() if audits} == {"exact": 1}
-    assert reader.complaints == []
-    assert reader.strangers() == []
 
 
-def test_keys_lead_through_the_flagged_bins(reader: Window) -> None:
+def _has_no_numbers(page: Page) -> None:
+    """No count and no expected quantity in words, and no colour of an outcome."""
+    found = r"(?:expects?|expected|counts?|counted) (?:<b>)?\d|more than|fewer|flagged|\b(?:under|over|exact)\b"
+    assert re.findall(found, _main(page)) == []
+
+
+def _main(page: Page) -> str:
+    return re.sub(r"\s+", " ", page.locator("main").inner_html())
+
+
+def test_keys_lead_through_the_flagged_bins(reader: Window, counted: Running) -> None:
     page = reader.open("/login?next=/audit?flagged=true")
     _sign_in(page)
     heading = page.locator("h1")
@@ -98,13 +100,24 @@ def test_keys_lead_through_the_flagged_bins(reader: Window) -> None:
     _press(page, "Shift+Tab")  # away from the field: digits still find it
     page.keyboard.type("12")
     expect(page.get_by_label("Items")).to_have_value("12")
+    page.keyboard.press("c")
+    expect(page.get_by_label("Items")).to_have_value("")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("status")).to_contain_text(
+        f"bin {WORST} – cannot be told from the photo. Count it, and both"
+    )
+    expect(heading).to_have_text("Bin 125")
+    _press(page, "a")
+    page.keyboard.type("3")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("status")).to_contain_text("Saved: bin 125 holds at least 3; the inventory said 4")
+    answers = [(one["bin"], one["answer"], one["blind"]) for one in counted.get("/api/audits").json()["items"]]
+    assert answers == [("125", "at_least", True), (WORST, "cannot_tell", True)]
 
 
 def test_without_script_forms_and_links_do_the_same(counted: Running, chromium: Browser) -> None:
     with window(chromium, str(counted.client.base_url), script=False) as one:
-        page = one.open("/")
-        page.get_by_role("link", name="See the worst first").click()
-        page.get_by_role("link", name=f"Bin {WORST}").click()
+        page = one.open(f"/bin?id={WORST}")
         page.get_by_role("main").get_by_role("link", name="Sign in").click()
         page.get_by_label("Your name").fill("Bo")
         page.get_by_label("Token").fill("wrong-wrong-wrong")
@@ -113,20 +126,32 @@ def test_without_script_forms_and_links_do_the_same(counted: Running, chromium: 
         expect(page.get_by_label("Your name")).to_have_value("Bo")
         page.get_by_label("Token").fill(TOKEN)
         page.get_by_role("main").get_by_role("button", name="Sign in").click()
-        expect(page.locator("h1")).to_have_text(f"Bin {WORST}")
-        _type(page, TRUTH)
+        page.get_by_role("link", name="Bin 125", exact=True).click()
+        _type(page, "4")
+        page.get_by_label("at least").check()
+        page.get_by_text("Why, or a note").click()
+        page.get_by_label("Reason").select_option("hidden behind others")
+        page.get_by_label("Note").fill("a box in front")
         page.keyboard.press("Enter")
-        expect(page.get_by_role("status")).to_contain_text(f"Saved: bin {WORST} holds {TRUTH}")
+        expect(page.get_by_role("status")).to_contain_text("Saved: bin 125 holds at least 4")
         page.get_by_role("link", name="Correct it").click()
-        expect(page.locator(".audit")).to_contain_text("Bo: 7 found")
+        expect(page.locator(".audit")).to_contain_text("Bo: at least 4 found")
+        expect(page.get_by_role("row", name="Bo")).to_contain_text("(hidden behind others) a box in front")
         page.get_by_label("Items").fill("8")
         page.keyboard.press("Enter")
-        expect(page.get_by_role("status")).to_contain_text(f"Saved: bin {WORST} holds 8")
+        expect(page.get_by_role("status")).to_contain_text("Saved: bin 125 holds 8")
+        one.open(f"/bin?id={WORST}")
+        expect(page.locator(".audit")).to_contain_text("The numbers of this bin were shown here")
+        page.get_by_role("button", name="Show the numbers").click()
+        expect(page.locator("h1")).to_have_text("Which bins look wrong?")
+        page.get_by_role("button", name="Hide the numbers").click()
+        expect(page.locator("h1")).to_have_text("Which bins need a look?")
         page.get_by_role("button", name="Sign out").click()
         expect(page.get_by_role("banner")).to_contain_text("Sign in")
         assert one.asked
         assert one.strangers() == []
-    assert [audit["quantity"] for audit in counted.get("/api/audits").json()["items"]] == [8, 7], "both are kept"
+    found = [(audit["quantity"], audit["blind"]) for audit in counted.get("/api/audits").json()["items"]]
+    assert found == [(8, False), (4, True)], "both are kept"
 
 
 def test_after_the_last_flagged_bin_nothing_is_left(reader: Window, counted: Running) -> None:
@@ -140,26 +165,31 @@ def test_after_the_last_flagged_bin_nothing_is_left(reader: Window, counted: Run
         with page.expect_navigation():
             page.keyboard.press("Enter")
         assert counted.get("/api/level").json()["unaudited"] == number - 1
-    expect(page.locator("h1")).to_have_text("Which bins look wrong?")
+    expect(page.locator("h1")).to_have_text("Which bins need a look?")
     expect(page.get_by_role("status")).to_contain_text("Saved: bin")
-    expect(page.locator(".call")).to_contain_text("none still to be checked")
+    expect(page.locator("main")).to_contain_text("No bin waits that passes this filter")
     page = reader.open("/")
     expect(page.locator(".call")).to_contain_text("No flagged bin is left to look at")
 
 
 def test_pages_of_an_auditor_are_for_everybody(counted: Running, chromium: Browser) -> None:
     with window(chromium, str(counted.client.base_url), width=375) as one:
-        page = one.open(f"/login?next=/bin?id={WORST}")
+        page = one.open("/login")
         _sign_in(page)
-        expect(page.locator("h1")).to_have_text(f"Bin {WORST}")
+        expect(page.locator("h1")).to_have_text("Which bins need a look?")
         assert one.faults() == []
+        one.open(f"/bin?id={WORST}")
+        expect(page.locator("h1")).to_have_text(f"Bin {WORST}")
+        page.get_by_text("Why, or a note").click()
+        assert one.faults() == []
+        assert one.shift() < 0.001
         page.get_by_label("Items").fill(TRUTH)
         page.get_by_role("button", name="Save and next").click()
         expect(page.get_by_role("status")).to_contain_text("Saved")
         assert one.faults() == []
         one.open(f"/bin?id={WORST}")
+        expect(page.locator("#compared")).to_have_count(1)
         assert one.faults() == []
-        assert one.shift() < 0.001
 
 
 def test_a_filter_is_kept_on_the_way_through_bins(reader: Window) -> None:
