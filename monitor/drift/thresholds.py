@@ -11,7 +11,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from monitor.drift import quantiles
+from monitor import quantiles
 from monitor.drift.distances import jensen_shannon
 
 DRAWS = 50_000

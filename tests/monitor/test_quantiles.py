@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from scipy import special
 
-from monitor.drift.quantiles import fisher, kolmogorov
+from monitor.quantiles import fisher, kolmogorov
 
 LEVELS = [1e-9, 1e-6, 0.0005, 0.01, 0.05, 0.3, 0.5, 0.9, 0.9999]
 
