@@ -90,6 +90,7 @@ def serve_command(
 
     services.drift.start()
     services.flags.start()
+    services.random_audits.start()
     try:
         serve(create_app(services), listener, ready)
     finally:

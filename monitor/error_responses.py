@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 
 from binwatch.errors import BinwatchError, ObjectsError
 from binwatch.records.audits import StaleAudit, UnknownBin
+from binwatch.records.draws import NothingToDraw
 from monitor.access.authentication import (
     ForeignForm,
     NoName,
@@ -60,6 +61,12 @@ KINDS: Final[dict[type[BinwatchError], ErrorMessage]] = {
         "There is no such bin",
         "Neither a photo nor an expected quantity of it was ever recorded: mistyped, or in another bucket.",
         (_FIND_BIN,),
+    ),
+    NothingToDraw: ErrorMessage(
+        404,
+        "There is no bin to draw",
+        "No bin has a photo that the model in use has counted, or all that were drawn have been audited.",
+        ("Audit the bins that look wrong, or come back when there are new photos.",),
     ),
     BadCursor: ErrorMessage(
         400, "This address cannot be understood", "It leads to a place in the list that does not exist.", (_CHOOSE,)

@@ -6,7 +6,8 @@ audit is, makes a gauge. docs/metrics.md lists them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
@@ -19,10 +20,10 @@ from binwatch.errors import MetadataReason, Reason
 from binwatch.records.audits import Answer
 from binwatch.records.settlement import PhotoState, QuantityState
 from binwatch.version import version
-from monitor.background_report import BackgroundReport
 from monitor.drift.metrics import drift_metrics
-from monitor.drift.report import DriftReport
-from monitor.records import Records, RecordsDown
+from monitor.random_audits import RandomAudits
+from monitor.records import RecordsDown
+from monitor.services import Services
 from monitor.totals import COUNTED, Totals, read_totals
 from monitor.views.discrepancies import Level
 
@@ -36,48 +37,35 @@ _WRONG = (Outcome.UNDER, Outcome.OVER)
 class RecordsCollector(Collector):
     """Turns the totals into metrics: one transaction per scrape. Without a database, a scrape says just that."""
 
-    def __init__(
-        self,
-        records: Records,
-        drift: BackgroundReport[DriftReport],
-        flags: BackgroundReport[list[Level]],
-        to_come: Callable[[], str | None],
-    ) -> None:
-        """`to_come` names the model that workers use next, or already."""
-        self._records = records
-        self._drift = drift
-        self._flags = flags
-        self._to_come = to_come
+    def __init__(self, services: Services) -> None:
+        self._services = services
 
     def collect(self) -> Iterator[Metric]:
         """The metrics as of now."""
         yield InfoMetricFamily("binwatch_build", "The release of Binwatch.", {"version": version()})
         try:
-            totals = self._records.read(read_totals, probe=True)
+            totals = self._services.records.read(read_totals, probe=True)
         except RecordsDown:
             yield _up(False)
             return
         yield _up(True)
-        yield from metrics_of(totals, self._to_come())
-        if self._drift.report:
-            yield from drift_metrics(self._drift.report)
-        if self._flags.report:
-            yield from flag_metrics(self._flags.report)
+        yield from metrics_of(totals, self._services.cards.to_come())
+        if report := self._services.drift.report:
+            yield from drift_metrics(report)
+        if levels := self._services.flags.report:
+            yield from flag_metrics(levels)
+        if audits := self._services.random_audits.report:
+            yield from random_audit_metrics(audits)
 
     def describe(self) -> Iterable[Metric]:
         """Nothing: registering must not read the records."""
         return ()
 
 
-def registry_of(
-    records: Records,
-    drift: BackgroundReport[DriftReport],
-    flags: BackgroundReport[list[Level]],
-    to_come: Callable[[], str | None],
-) -> CollectorRegistry:
+def registry_of(services: Services) -> CollectorRegistry:
     """A registry with the records' metrics and nothing else."""
     registry = CollectorRegistry()
-    registry.register(RecordsCollector(records, drift, flags, to_come))
+    registry.register(RecordsCollector(services))
     return registry
 
 
@@ -96,6 +84,27 @@ def flag_metrics(levels: Iterable[Level]) -> Iterator[Metric]:
         flagged.add_metric((level.direction, "open"), level.unaudited)
         by_chance.add_metric((level.direction,), level.false_flags)
     yield from (flagged, by_chance)
+
+
+def random_audit_metrics(found: RandomAudits) -> Iterator[Metric]:
+    """What audits of bins drawn at random say of all bins."""
+    audits = GaugeMetricFamily(
+        "binwatch_random_audits", "Audits of bins drawn at random that the estimates are made from.", labels=("of",)
+    )
+    right = GaugeMetricFamily(
+        "binwatch_estimated_right_ratio",
+        "Share of all bins that is right by audits of bins drawn at random, and its 95 % interval.",
+        labels=("of", "value"),
+    )
+    for of, audited, estimated in (
+        ("counts", found.counts_audited, found.accuracy),
+        ("records", found.records_audited, found.inventory),
+    ):
+        audits.add_metric((of,), audited)
+        values = (estimated.share, estimated.interval.low, estimated.interval.high) if estimated else (math.nan,) * 3
+        for name, value in zip(("share", "low", "high"), values, strict=True):
+            right.add_metric((of, name), value)
+    yield from (audits, right)
 
 
 def metrics_of(totals: Totals, to_come: str | None) -> Iterator[Metric]:

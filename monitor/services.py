@@ -16,6 +16,7 @@ from monitor.background_report import BackgroundReport
 from monitor.cards import Cards
 from monitor.drift.report import DriftReport, make_report
 from monitor.photos import Fetches, Photos
+from monitor.random_audits import RandomAudits, read_random_audits
 from monitor.records import Records, WritableRecords
 from monitor.views.discrepancies import Direction, Filters, Level, read_levels
 
@@ -28,7 +29,9 @@ class Services:
     photos: Photos
     drift: BackgroundReport[DriftReport]
     flags: BackgroundReport[list[Level]]
-    """Of each suspicion. Neither report is made until it is started."""
+    """Of each suspicion."""
+    random_audits: BackgroundReport[RandomAudits]
+    """No report is made until it is started."""
     cards: Cards
     writable: WritableRecords
     settings: Settings
@@ -52,6 +55,7 @@ class Services:
         """Give back what is held."""
         self.drift.stop()
         self.flags.stop()
+        self.random_audits.stop()
         self.records.close()
 
 
@@ -72,6 +76,7 @@ def make_services(settings: Settings) -> Services:
         flags=BackgroundReport(
             "flags", lambda: records.read(lambda connection: read_levels(connection, level)), interval_s
         ),
+        random_audits=BackgroundReport("random audits", lambda: records.read(read_random_audits), interval_s),
         cards=cards,
         writable=WritableRecords(settings.database_url.get_secret_value()),
         settings=settings,

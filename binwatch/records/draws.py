@@ -1,10 +1,65 @@
-"""Bins drawn at random for an audit, each with a known probability: what such audits find is true of all bins."""
+"""Bins drawn at random for an audit, each with a known likelihood: what such audits find is true of all bins.
+
+All bins are those whose latest photo was counted by the model in use. A bin may be drawn again; a draw of a photo that
+was audited blind before is answered already, and the next bin is drawn.
+"""
 
 from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import ColumnElement, Connection, Engine, Row, Select, and_, func, select
+from sqlalchemy.orm import InstrumentedAttribute, aliased
+
+from binwatch.counts import class_of
+from binwatch.errors import BinwatchError
+from binwatch.records.audits import Answer
+from binwatch.records.engine import WRITE
+from binwatch.records.tables import Audit, AuditDraw, Bin, Count, Expectation
+from binwatch.records.upsert import insert_into
 
 LEAST = 0.5
 """Likelihood of a bin that the model has no doubt of. A lower one would give few audits so much weight that intervals
 miss the truth too often if the model is sure and wrong (benchmarks/audits.py)."""
+_TRIED = (32, 512, 4_096, 4_096, 4_096, 4_096)
+"""Ids of counts that are looked up at a time. Most are their bins' latest: of a million bins, a draw is one query."""
+_AT_ONCE = 20
+"""Draws until one has no answer yet."""
+_AGAIN = timedelta(minutes=15)
+"""After which a drawn bin that nobody has answered is given to the next who asks: without those that people leave out,
+because they are hard to count, the rest would look better than all are."""
+_OPEN = 2_000
+"""The last draws, of which those without an answer are looked for."""
+
+
+class NothingToDraw(BinwatchError):
+    """No bin's latest photo was counted by the model in use, or all bins that were drawn have their answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class DrawnBin:
+    """A bin to audit."""
+
+    bucket: str
+    bin_id: str
+    count_id: int
+    """Of the photo to be looked at."""
+    expectation_id: int | None
+    """Of the expected quantity; None if there is none, or it could not be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class CountedBin:
+    """One of all bins that may be drawn, and what the model says of it."""
+
+    bin: DrawnBin
+    confidence: float | None
+    """Probability of its own count; None if the count has none."""
+    chance: float | None
+    """Probability of the recorded quantity; None if there is none."""
 
 
 def likelihood(chance: float | None) -> float:
@@ -13,3 +68,113 @@ def likelihood(chance: float | None) -> float:
     `chance` is the probability that the model gives to what is recorded of the bin, or to its own count if nothing is.
     """
     return 1.0 if chance is None else max(LEAST, 1 - chance)
+
+
+def draw(engine: Engine, *, by_doubt: bool = False, source: random.Random | None = None) -> DrawnBin:
+    """A bin that was drawn a while ago and never audited, or else a new draw. Raises NothingToDraw.
+
+    Bins are drawn, all equally likely or by `likelihood`, until one has not been audited blind.
+    """
+    source = source or random.SystemRandom()
+    with engine.execution_options(**{WRITE: True}).begin() as connection:
+        if waiting := _waiting(connection):
+            return waiting
+        for drawn, likely in _draws(connection, source, by_doubt=by_doubt):
+            row = asdict(drawn) | {"likelihood": likely, "drawn_at": datetime.now(UTC)}
+            connection.execute(insert_into(connection, AuditDraw).values(**row))
+            answered = select(answer_of(Count.id)).where(Count.id == drawn.count_id)
+            if connection.execute(answered).scalar() is None:
+                return drawn
+    raise NothingToDraw(
+        "there is no bin to draw: none has a photo that the model in use has counted, or all that were drawn have been"
+        " audited"
+    )
+
+
+def _waiting(connection: Connection) -> DrawnBin | None:
+    """The draw that waits longest of those that may be forgotten. A bin with a newer photo cannot be answered."""
+    last = select(AuditDraw.__table__).order_by(AuditDraw.id.desc()).limit(_OPEN).subquery()
+    drawn = aliased(AuditDraw, last)
+    here = and_(Bin.bucket == drawn.bucket, Bin.bin_id == drawn.bin_id, Bin.count_id == drawn.count_id)
+    statement = (
+        select(drawn.bucket, drawn.bin_id, drawn.count_id, drawn.expectation_id)
+        .join(Bin, here)
+        .where(drawn.drawn_at < datetime.now(UTC) - _AGAIN, _last_blind(drawn.count_id).is_(None))
+    )
+    row = connection.execute(statement.order_by(drawn.id).limit(1)).one_or_none()
+    return DrawnBin(*row) if row else None
+
+
+def _draws(connection: Connection, source: random.Random, *, by_doubt: bool) -> Iterator[tuple[DrawnBin, float]]:
+    """At most _AT_ONCE of them, without end if there were no such limit."""
+    drawn = 0
+    for one in counted_bins(connection, source, _TRIED):
+        likely = likelihood(one.confidence if one.chance is None else one.chance) if by_doubt else 1.0
+        if source.random() < likely:  # rejection: who is kept is drawn with just this likelihood
+            yield one.bin, likely
+            drawn += 1
+            if drawn == _AT_ONCE:
+                return
+
+
+def counted_bins(connection: Connection, source: random.Random, tried: Sequence[int]) -> Iterator[CountedBin]:
+    """Bins that may be drawn, each with the same probability and independent of the others, by the ids of their counts.
+
+    `tried` says how many ids are looked up in each query. If none of them is one, which they hardly are after a change
+    of the model, all bins are read once.
+    """
+    newest = select(Count.id, Count.model_version).order_by(Count.id.desc()).limit(1)
+    last = connection.execute(newest).one_or_none()
+    if last is None:
+        return
+    frame, found = _frame(last.model_version), False
+    for number in tried:
+        ids = [source.randint(1, last.id) for _ in range(number)]
+        rows = {row.id: row for row in connection.execute(frame.where(Count.id.in_(set(ids))))}
+        for one in ids:
+            if one in rows:
+                found = True
+                yield _counted(rows[one])
+    if not found:
+        every = connection.execute(frame).all()
+        for _ in range(sum(tried) if every else 0):
+            yield _counted(every[source.randrange(len(every))])
+
+
+def _frame(model: str) -> Select[*tuple[object, ...]]:
+    here = and_(Bin.bucket == Count.bucket, Bin.bin_id == Count.bin_id, Bin.count_id == Count.id)
+    return (
+        select(Count.id, Count.bucket, Count.bin_id, Count.probabilities, Expectation.quantity)
+        .add_columns(Expectation.id.label("expectation_id"))
+        .join(Bin, here)
+        .outerjoin(Expectation, Expectation.id == Bin.expectation_id)
+        .where(Count.model_version == model, Count.predicted.is_not(None))
+    )
+
+
+def _counted(row: Row[*tuple[object, ...]]) -> CountedBin:
+    probabilities, quantity = row.probabilities, row.quantity
+    return CountedBin(
+        DrawnBin(row.bucket, row.bin_id, row.id, None if quantity is None else row.expectation_id),
+        confidence=max(probabilities) if probabilities else None,
+        chance=probabilities[class_of(quantity)] if probabilities and quantity is not None else None,
+    )
+
+
+def answer_of(count_id: InstrumentedAttribute[int]) -> ColumnElement[int | None]:
+    """Id of the last blind audit of the photo of a count that found a number; NULL if there is none."""
+    return _last_blind(count_id, Audit.answer == Answer.COUNT)
+
+
+def _last_blind(count_id: InstrumentedAttribute[int], *conditions: ColumnElement[bool]) -> ColumnElement[int | None]:
+    """The photo is what was audited: a newer model's count of it changes nothing."""
+    drawn, judged = aliased(Count), aliased(Count)
+    same_photo = and_(judged.bucket == drawn.bucket, judged.key == drawn.key, judged.etag == drawn.etag)
+    return (
+        select(func.max(Audit.id))
+        .select_from(drawn)
+        .join(Audit, and_(Audit.bucket == drawn.bucket, Audit.bin_id == drawn.bin_id))
+        .join(judged, and_(judged.id == Audit.count_id, same_photo))
+        .where(drawn.id == count_id, Audit.blind, *conditions)
+        .scalar_subquery()
+    )

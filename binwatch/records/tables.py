@@ -1,4 +1,4 @@
-"""The tables. `counts`, `expectations`, `comparisons` and `audits` are ledgers that only grow; the others follow.
+"""The tables. `counts`, `expectations`, `comparisons`, `audits` and `audit_draws` are ledgers that only grow.
 
 `bins` says which count and which expected quantity of a bin are the latest, and `current_comparisons` how the two
 compare. `*_totals` and `*_hours` are running sums, kept in the same transaction as the ledgers, so that a scrape or a
@@ -442,3 +442,24 @@ class Audit(Base):
     expectation_id: Mapped[int | None] = mapped_column(BigId, ForeignKey("expectations.id"))
     """The expected quantity that it judges; NULL if the bin had none."""
     audited_at: Mapped[datetime]
+
+
+class AuditDraw(Base):
+    """A bin that was drawn at random for an audit: a ledger.
+
+    The audits that answer it are those of the same photo, whoever entered them, and whether or not they knew.
+    """
+
+    __tablename__ = "audit_draws"
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    bucket: Mapped[str]
+    bin_id: Mapped[str]
+    count_id: Mapped[int] = mapped_column(BigId, ForeignKey("counts.id"))
+    """The bin's latest count when it was drawn, by the model in use."""
+    expectation_id: Mapped[int | None] = mapped_column(BigId, ForeignKey("expectations.id"))
+    """Its expected quantity then, which is judged: an audit of before may have led to its correction. NULL if it had
+    none."""
+    likelihood: Mapped[float]
+    """How likely the bin was to be drawn, relative to others, above 0 and at most 1 (binwatch.records.draws)."""
+    drawn_at: Mapped[datetime]

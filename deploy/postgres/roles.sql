@@ -32,10 +32,10 @@ GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO binwatch_worker, binwatch_monit
 -- A worker records what it counts, and forgets what it is done with.
 GRANT INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO binwatch_worker;
 REVOKE DELETE ON counts, expectations, comparisons FROM binwatch_worker;
-REVOKE INSERT, UPDATE, DELETE ON audits, alembic_version FROM binwatch_worker;
+REVOKE INSERT, UPDATE, DELETE ON audits, audit_draws, alembic_version FROM binwatch_worker;
 
 -- The monitor records audits and expected quantities (`audit`, `expect`, `rank` and the page), and what follows from them.
-GRANT INSERT ON audits, expectations, comparisons TO binwatch_monitor;
+GRANT INSERT ON audits, audit_draws, expectations, comparisons TO binwatch_monitor;
 GRANT UPDATE ON expectations TO binwatch_monitor; -- a quantity takes the place of a failure to read one
 GRANT UPDATE (p_value, p_missing, p_surplus) ON comparisons TO binwatch_monitor;
 GRANT INSERT, UPDATE ON bins, audit_totals, bin_totals, confusion_totals, expectation_totals, comparison_hours, rank_totals

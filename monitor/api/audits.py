@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import AwareDatetime, BaseModel, Field
 
 from binwatch.records.audits import Answer
+from binwatch.records.draws import draw
 from monitor.access.authentication import CurrentAuthenticator, CurrentWriter, ShowsNumbers
 from monitor.api.machine import MAX_ID
 from monitor.api.parameters import BinId, Bucket
@@ -92,6 +93,35 @@ def view(
         view=authenticator.view_token(writer, of, bin_.bin_id, photo),
         blind=authenticator.sights.was_blind(request, of, bin_.bin_id),
     )
+
+
+class DrawnPhoto(BaseModel):
+    """A bin that was drawn, and nothing that would tell what was counted."""
+
+    bucket: str
+    bin: str
+    photo: int
+    """Id of the photo to be looked at."""
+
+
+@router.post(
+    "/audits/next",
+    status_code=201,
+    responses=_NOT_SIGNED_IN | {404: {"model": Problem, "description": "there is no bin to draw"}},
+)
+def draw_next(
+    services: CurrentServices,
+    writer: CurrentWriter,
+    by_doubt: Annotated[
+        bool, Query(description="draw bins up to twice as often where the model gives less to what is recorded")
+    ] = False,
+) -> DrawnPhoto:
+    """A bin drawn at random: from audits of such bins follows how often counts and inventory are right, of all bins.
+
+    A bin that was drawn a while ago and not audited comes again. `GET /api/audit` shows the bin. Needs the token.
+    """
+    drawn = services.writable.write(lambda engine: draw(engine, by_doubt=by_doubt))
+    return DrawnPhoto(bucket=drawn.bucket, bin=drawn.bin_id, photo=drawn.count_id)
 
 
 @router.post("/audits", status_code=201, responses=_REFUSED)

@@ -45,7 +45,7 @@ def metrics(services: CurrentServices, accept: Annotated[str, Header()] = "") ->
     """All metrics in the format that the scraper asks for: Prometheus text or OpenMetrics."""
     encode, content_type = choose_encoder(accept)
     return Response(
-        encode(registry_of(services.records, services.drift, services.flags, services.cards.to_come)),
+        encode(registry_of(services)),
         headers={"Content-Type": content_type},
     )
 

@@ -33,7 +33,14 @@ def overview(
     level, direction = services.alpha(alpha), services.settings.flag_direction
     return services.records.read(
         lambda connection: read_overview(
-            connection, services.drift.report, services.reference_at_hand, level, direction, model, span
+            connection,
+            services.drift.report,
+            services.reference_at_hand,
+            level,
+            direction,
+            model,
+            span,
+            random_audits=services.random_audits.report,
         )
     )
 

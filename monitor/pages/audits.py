@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 
 from binwatch.metadata import MAX_QUANTITY
 from binwatch.records.audits import MAX_NOTE, Answer, StaleAudit, UnknownBin
+from binwatch.records.draws import draw
 from monitor.access.authentication import CurrentAuthenticator, ForeignForm, NotSignedIn
 from monitor.access.cookies import delete_cookie, set_cookie
 from monitor.access.negotiation import sent_a_form
@@ -133,6 +134,25 @@ def sight(request: Request, authenticator: CurrentAuthenticator, fields: Fields)
     else:
         delete_cookie(request, answer, SHOWN_COOKIE)
     return answer
+
+
+@router.post("/audits/next")
+def draw_next(
+    request: Request,
+    services: CurrentServices,
+    authenticator: CurrentAuthenticator,
+    context: RequestContext,
+    fields: Fields,
+) -> RedirectResponse:
+    """To a bin drawn at random. Field csrf."""
+    try:
+        writer = authenticator.require_writer(request)
+    except NotSignedIn:
+        return go(request, "/login", next="/")
+    authenticator.check_form(writer, fields.get("csrf", ""))
+    drawn = services.writable.write(draw)
+    of = BinRef(bucket=drawn.bucket, bin_id=drawn.bin_id)
+    return go(request, address(query.DiscrepancyQuery(), of, is_blind=context.access.is_blind))
 
 
 def _problem(error: Exception) -> FormProblem:

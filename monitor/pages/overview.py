@@ -32,7 +32,14 @@ def overview(
     level, direction = services.settings.flag_level, services.settings.flag_direction
     view = services.records.read(
         lambda connection: read_overview(
-            connection, services.drift.report, services.reference_at_hand, level, direction, model, span
+            connection,
+            services.drift.report,
+            services.reference_at_hand,
+            level,
+            direction,
+            model,
+            span,
+            random_audits=services.random_audits.report,
         )
     )
     page = html(

@@ -19,6 +19,7 @@ from binwatch.counts import Outcome, Suspicion
 from binwatch.records.audits import Answer
 from binwatch.records.tables import ComparisonHour, PhotoHour
 from monitor.drift.report import DriftReport
+from monitor.random_audits import RandomAudits
 from monitor.recent_photos import CountedPhoto, read_latest
 from monitor.summary import Interval, Summary, summarise, wilson
 from monitor.totals import read_totals
@@ -123,6 +124,8 @@ class Overview(BaseModel):
     drift: DriftInBrief
     level: Level
     backlog: Backlog
+    random_audits: RandomAudits | None
+    """None until it has been computed, and while that fails."""
     latest: list[CountedPhoto]
     """The photos that were recorded last, the newest first; empty while there is none."""
 
@@ -136,6 +139,7 @@ def read_overview(
     model: str | None = None,
     span: TimeRange = TimeRange.WEEK,
     now: datetime | None = None,
+    random_audits: RandomAudits | None = None,
 ) -> Overview:
     """The first page, its figures about `model` or the one in use. Raises UnknownModel."""
     totals = read_totals(connection)
@@ -155,6 +159,7 @@ def read_overview(
             cannot_tell=answers[Answer.CANNOT_TELL],
             go_and_count=answers[Answer.GO_AND_COUNT],
         ),
+        random_audits=random_audits,
         latest=read_latest(connection, LATEST),
     )
 

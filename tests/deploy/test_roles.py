@@ -19,6 +19,7 @@ from binwatch.bundle import Calibration
 from binwatch.errors import MetadataReason
 from binwatch.records.audits import add_audit
 from binwatch.records.crash_counts import Trials
+from binwatch.records.draws import draw
 from binwatch.records.engine import connect
 from binwatch.records.problems import explained
 from binwatch.records.ranking import rank
@@ -33,7 +34,7 @@ ROLES = Path(__file__).parents[2] / "deploy" / "postgres" / "roles.sql"
 OWNER = "binwatch"
 DAY = datetime(2026, 1, 2, tzinfo=UTC)
 LATER = DAY + timedelta(days=1)
-LEDGERS = ("counts", "expectations", "comparisons", "audits")
+LEDGERS = ("counts", "expectations", "comparisons", "audits", "audit_draws")
 TABLES = sorted(table.name for table in Base.metadata.sorted_tables)
 
 
@@ -127,6 +128,7 @@ def test_the_monitor_reads_and_enters_as_it_serves(database: Database) -> None:
     writable = WritableRecords(database.url("binwatch_monitor"))
     entered = writable.write(lambda engine: add_audit(engine, "binwatch", "a", 2))
     assert (entered.predicted, entered.is_new) == (2, True)
+    assert writable.write(draw).bin_id == "a"
 
 
 FORBIDDEN = {

@@ -31,6 +31,7 @@ def _documented() -> dict[str, _Metric]:
 def _scrape(monitor: Running) -> str:
     monitor.services.drift.update()
     monitor.services.flags.update()
+    monitor.services.random_audits.update()
     return monitor.get("/metrics", Accept="application/openmetrics-text;version=1.0.0").text
 
 

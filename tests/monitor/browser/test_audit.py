@@ -192,6 +192,19 @@ def test_pages_of_an_auditor_are_for_everybody(counted: Running, chromium: Brows
         assert one.faults() == []
 
 
+@pytest.mark.parametrize("width", [1280, 375])
+def test_the_next_random_bin_is_opened_from_the_overview(counted: Running, chromium: Browser, width: int) -> None:
+    with window(chromium, str(counted.client.base_url), width=width) as one:
+        _sign_in(one.open("/login"))
+        expect(one.page.locator("h1")).to_have_text("Which bins need a look?")
+        page = one.open("/")
+        assert one.faults() == []
+        page.get_by_role("button", name="Next random bin").click()
+        expect(page.locator("h1")).to_have_text(re.compile(r"Bin \d+"))
+        _has_no_numbers(page)
+        assert one.complaints == []
+
+
 def test_a_filter_is_kept_on_the_way_through_bins(reader: Window) -> None:
     page = reader.open("/discrepancies")
     page.get_by_text("Filter and level").click()

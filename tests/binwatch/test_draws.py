@@ -1,0 +1,117 @@
+"""Draws of bins for audits: which, how likely, and which audits answer them, on both databases."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from functools import partial
+
+import pytest
+from sqlalchemy import Engine, select, update
+
+from binwatch.errors import Reason
+from binwatch.records.audits import Answer
+from binwatch.records.audits import add_audit as record
+from binwatch.records.draws import LEAST, NothingToDraw, counted_bins, draw, likelihood
+from binwatch.records.store import NewCount, NewExpectation, Store
+from binwatch.records.tables import AuditDraw
+
+START = datetime(2026, 11, 20, tzinfo=UTC)
+SURE, UNSURE = [0.01, 0.9, 0.05, 0.01, 0.01, 0.01, 0.01], [0.2, 0.3, 0.2, 0.1, 0.1, 0.05, 0.05]
+add_audit = partial(record, blind=True)
+
+
+def _count(bin_id: str, probabilities: list[float] | None, minutes: int = 0, model: str = "v2") -> NewCount:
+    return NewCount(
+        bucket="bins",
+        key=f"bin-images/{bin_id}.jpg",
+        etag=f"{minutes}",
+        model_version=model,
+        precision="int8",
+        provider="CPUExecutionProvider",
+        modified_at=START + timedelta(minutes=minutes),
+        predicted=1 if probabilities else None,
+        probabilities=probabilities,
+        reason=None if probabilities else Reason.CORRUPT,
+    )
+
+
+@pytest.fixture
+def engine(records_engine: Engine) -> Engine:
+    """Two bins that the model in use has counted, and others that it has not."""
+    store = Store(records_engine)
+    store.add_counts([_count("earlier", SURE, model="v1"), _count("sure", UNSURE)])
+    store.add_counts([_count("sure", SURE, minutes=1), _count("unsure", UNSURE), _count("corrupt", None)])
+    quantity = NewExpectation(bucket="bins", bin_id="sure", source="x.json", etag="", modified_at=START, quantity=2)
+    store.add_expectations([quantity])
+    return records_engine
+
+
+def _draws(engine: Engine) -> list[tuple[str, float]]:
+    with engine.connect() as connection:
+        rows = connection.execute(select(AuditDraw.bin_id, AuditDraw.likelihood).order_by(AuditDraw.id))
+        return [(bin_id, likely) for bin_id, likely in rows]
+
+
+def test_all_bins_are_those_whose_latest_photo_the_model_in_use_has_counted(engine: Engine) -> None:
+    with engine.connect() as connection:
+        found = list(counted_bins(connection, random.Random(0), [4_000]))
+    assert {(one.bin.bin_id, one.confidence, one.chance) for one in found} == {
+        ("sure", 0.9, 0.05),
+        ("unsure", 0.3, None),
+    }
+    shares = Counter(one.bin.bin_id for one in found)
+    assert shares["sure"] / shares.total() == pytest.approx(0.5, abs=0.05)
+
+
+def test_ids_that_are_all_passed_over_are_no_obstacle(engine: Engine) -> None:
+    """As after a change of the model, when nearly all counts are older."""
+    with engine.connect() as connection:
+        found = Counter(one.bin.bin_id for one in counted_bins(connection, random.Random(0), []))
+        assert not found
+        never = random.Random(0)
+        never.randint = lambda low, high: low  # type: ignore[method-assign]
+        shares = Counter(one.bin.bin_id for one in counted_bins(connection, never, [2_000]))
+    assert shares["sure"] / shares.total() == pytest.approx(0.5, abs=0.05)
+
+
+def test_a_draw_by_doubt_is_recorded_with_its_likelihood(engine: Engine) -> None:
+    source = random.Random(3)
+    while len({bin_id for bin_id, _ in _draws(engine)}) < 2:
+        draw(engine, by_doubt=True, source=source)
+    assert set(_draws(engine)) == {("sure", 0.95), ("unsure", 0.7)}
+    draw(engine, source=source)
+    assert _draws(engine)[-1][1] == 1
+
+
+def test_likelihood_is_bounded() -> None:
+    assert [likelihood(chance) for chance in (None, 0.0, 0.3, 0.5, 0.99)] == [1, 1, 0.7, LEAST, LEAST]
+
+
+def test_whoever_audited_the_photo_has_answered_the_draw(engine: Engine) -> None:
+    add_audit(engine, "bins", "sure", 1, "Ada")
+    record(engine, "bins", "unsure", 1, "Ben", blind=False)  # who had the numbers in sight has not
+    add_audit(engine, "bins", "unsure", None, "Cleo", answer=Answer.CANNOT_TELL)
+    source = random.Random(0)
+    assert {draw(engine, source=source).bin_id for _ in range(8)} == {"unsure"}
+    assert {bin_id for bin_id, _ in _draws(engine)} == {"sure", "unsure"}
+    add_audit(engine, "bins", "unsure", 3, "Dan")
+    with pytest.raises(NothingToDraw, match="no bin to draw"):
+        draw(engine, source=source)
+
+
+def test_a_draw_that_was_forgotten_comes_again_until_somebody_answers(engine: Engine) -> None:
+    first = draw(engine, source=random.Random(0))
+    with engine.begin() as connection:
+        connection.execute(update(AuditDraw).values(drawn_at=START))
+    assert [draw(engine) for _ in range(3)] == [first] * 3
+    assert len(_draws(engine)) == 1
+    add_audit(engine, first.bucket, first.bin_id, None, answer=Answer.CANNOT_TELL)
+    draw(engine)
+    assert len(_draws(engine)) > 1
+
+
+def test_nothing_to_draw_from(records_engine: Engine) -> None:
+    with pytest.raises(NothingToDraw):
+        draw(records_engine)

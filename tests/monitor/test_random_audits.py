@@ -1,0 +1,91 @@
+"""Estimates from audits of bins drawn at random: on the page, in the API, and as metrics."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import Engine, insert, select
+
+from binwatch.records.tables import AuditDraw, Bin
+from monitor.estimates import estimate
+from tests.monitor.conftest import HTML, Recorder, Running, running_monitor
+from tests.monitor.drifting import BUCKET, DAY
+
+TOKEN = "a token of some length"
+BEARER = {"Authorization": f"Bearer {TOKEN}"}
+BINS = 36
+
+
+@pytest.fixture
+def floor(sqlite_records: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
+    """A monitor that takes audits."""
+    monkeypatch.setenv("BINWATCH_DATABASE_URL", sqlite_records.url.render_as_string(hide_password=False))
+    monkeypatch.setenv("BINWATCH_S3_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("BINWATCH_MONITOR_TOKEN", TOKEN)
+    with running_monitor() as running:
+        yield running
+
+
+@pytest.fixture
+def drawn(recorder: Recorder) -> Recorder:
+    """Bins of which each was drawn once, the first third half as likely as the others; no audit yet."""
+    for number in range(BINS):
+        recorder.pair(f"{number:02}", predicted=3, expected=2 if number % 9 else 3)
+    with recorder.engine.begin() as connection:
+        columns = (Bin.bucket, Bin.bin_id, Bin.count_id, Bin.expectation_id)
+        for row in connection.execute(select(*columns).order_by(Bin.bin_id)).all():
+            values = row._asdict() | {"drawn_at": DAY}
+            likely = 0.5 if int(row.bin_id) < BINS / 3 else 1.0
+            connection.execute(insert(AuditDraw).values(**values, likelihood=likely))
+    return recorder
+
+
+def test_too_few_audits_say_how_many_are_needed(drawn: Recorder, floor: Running) -> None:
+    drawn.audit("00", 3)
+    drawn.audit("01", 3, blind=False)
+    floor.services.random_audits.update()
+    assert math.isnan(floor.metric("binwatch_estimated_right_ratio", of="counts", value="low"))
+    assert floor.metric("binwatch_random_audits", of="counts") == 1
+    assert "29 more audits of bins drawn at random" in floor.page()
+
+
+def test_shares_of_all_bins_follow_from_draws_and_their_audits(drawn: Recorder, floor: Running) -> None:
+    found = [3 if number % 3 else 2 for number in range(BINS)]
+    for number, quantity in enumerate(found):
+        drawn.audit(f"{number:02}", 9)
+        drawn.audit(f"{number:02}", quantity)  # a correction
+    drawn.count("bin-images/00.jpg", 5, etag="another photo")  # changes nothing of what was drawn
+    drawn.expect("01", found[1], at=DAY + timedelta(days=1))  # nor does what is corrected after an audit
+    floor.services.random_audits.update()
+    likely = [0.5 if number < BINS / 3 else 1.0 for number in range(BINS)]
+    # Predictions are the same of all bins but one, and so are worth nothing.
+    of_counts = estimate([quantity == 3 for quantity in found], likely)
+    of_records = estimate([(2 if number % 9 else 3) == found[number] for number in range(BINS)], likely)
+    answer = floor.get("/api/overview").json()["random_audits"]
+    assert (answer["draws"], answer["audited"], answer["counts_audited"]) == (BINS, BINS, BINS)
+    assert answer["accuracy"]["share"] == pytest.approx(of_counts.share)
+    assert answer["accuracy"]["interval"] == pytest.approx(of_counts.interval.model_dump())
+    # Of the inventory they are worth something.
+    assert answer["inventory"]["interval"]["low"] < of_records.share < answer["inventory"]["interval"]["high"]
+    assert floor.metric("binwatch_estimated_right_ratio", of="counts", value="low") == of_counts.interval.low
+    assert "36 audits of bins drawn at random" in floor.page()
+
+
+def test_the_next_random_bin_by_api_and_page(recorder: Recorder, floor: Running) -> None:
+    assert floor.client.post("/api/audits/next").status_code == 401
+    assert floor.client.post("/api/audits/next", headers=BEARER).status_code == 404
+    recorder.pair("00123", 3, 4)
+    answer = floor.client.post("/api/audits/next", headers=BEARER)
+    assert (answer.status_code, answer.json()) == (201, {"bucket": BUCKET, "bin": "00123", "photo": 1})
+    here = {"Origin": str(floor.client.base_url).rstrip("/"), "Accept": HTML}
+    floor.client.post("/login", data={"token": TOKEN, "name": "Ada"}, headers=here)
+    csrf = floor.page().partition('name="csrf" value="')[2].partition('"')[0]
+    sent = floor.client.post("/audits/next", data={"csrf": csrf}, headers=here)
+    assert sent.status_code == 303
+    assert sent.headers["location"].startswith("/audit/bin?")
+    assert "id=00123" in sent.headers["location"]
+    with recorder.engine.connect() as connection:
+        assert connection.execute(select(AuditDraw.likelihood)).scalars().all() == [1, 1]
