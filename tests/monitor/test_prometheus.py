@@ -245,6 +245,7 @@ def _work(recorder: Recorder, round_: int) -> None:
     recorder.expect(f"unread {round_}", reason=MetadataReason.NOT_JSON)
     recorder.audit(f"exact {round_}", 2)
     recorder.audit(f"over {round_}", 2)
+    recorder.audit(f"under {round_}", 3, blind=False)
 
 
 def _unanswered(prometheus: Prometheus) -> list[str]:
