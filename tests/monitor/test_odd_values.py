@@ -37,6 +37,7 @@ CURSORS = [
     ]),
 ]  # fmt: skip
 VALUES = list(dict.fromkeys([*MOMENTS, *NUMBERS, *TEXTS, *CURSORS]))
+TOKEN = "a token of some length"
 PAGES = {
     "/": ["model", "span", "saved", "problem"],
     "/discrepancies": [
@@ -65,7 +66,9 @@ def asked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
     known.pair("j", 1, 5)
     monkeypatch.setenv("BINWATCH_DATABASE_URL", engine.url.render_as_string(hide_password=False))
     monkeypatch.setenv("BINWATCH_S3_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("BINWATCH_MONITOR_TOKEN", TOKEN)
     with running_monitor() as running:
+        running.client.headers["Authorization"] = f"Bearer {TOKEN}"
         yield running
 
 
@@ -84,7 +87,7 @@ def test_no_value_is_a_fault_or_an_outage(asked: Running, caplog: pytest.LogCapt
 
 
 def _status(asked: Running, path: str, name: str, value: str) -> int:
-    more = "" if path not in ("/bin", "/api/bin") or name == "id" else "id=a&"
+    more = "" if path not in ("/bin", "/audit/bin", "/api/bin", "/api/audit") or name == "id" else "id=a&"
     query = f"{more}{name}={quote(value.encode(errors='surrogatepass'), safe='')}"
     return asked.get(f"{path}?{query}").status_code
 
