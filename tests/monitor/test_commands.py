@@ -207,7 +207,7 @@ def test_audit_and_expect_record_and_say_so(known: Recorder, tmp_path: Path) -> 
     assert result.exit_code == 0
     assert result.output.splitlines() == [
         f"{file}: bin from 'bin', quantity from 'quantity' (commas between columns, UTF-8)",
-        "2 rows: 1 meets a photo, 1 refused",
+        "2 rows: 1 matches a photo, 1 refused",
         f"refused: 1 negative (row 3, 'h'); listed in {file}.refused.csv",
         "1 bin recorded, 0 known from an earlier import",
     ]

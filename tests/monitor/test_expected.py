@@ -65,7 +65,7 @@ def test_a_signed_in_person_uploads_a_spreadsheet(floor: Running, sqlite_records
         assert answer.status_code == 200
         said = Parsed(answer.text).text
         assert "<i>März.xlsx: bin from 'Bin ID', quantity from 'Qty'" in said
-        assert "3 rows: 1 meets a photo (1 of them with zeros restored that spreadsheets drop)" in said
+        assert "3 rows: 1 matches a photo (1 of them with zeros restored that spreadsheets drop)" in said
         assert "1 does not ('Z<b>9'), 1 refused" in said
         assert "refused: 1 not a number" in said
         assert f"{done} from an earlier import" in said
