@@ -1,9 +1,9 @@
-"""Quantiles of two distributions. SciPy has them, too, and would be half of the monitor's image for these alone."""
+"""Quantiles of three distributions. SciPy has them, too, and would be half of the monitor's image for these alone."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import exp, inf, lgamma, log, pi, sqrt
+from math import exp, factorial, inf, lgamma, log, pi, sqrt
 
 _TINY = 1e-300
 _PRECISION = 1e-14
@@ -24,6 +24,11 @@ def fisher(level: float, above: float, below: float) -> float:
         return level - _incomplete_beta(below / 2, above / 2, below / share, above * x / share)
 
     return _root(excess)
+
+
+def chi_squared(level: float, freedom: int) -> float:
+    """Value that a chi-squared variable with an even number of degrees of freedom exceeds with probability `level`."""
+    return _root(lambda x: level - exp(-x / 2) * sum((x / 2) ** k / factorial(k) for k in range(freedom // 2)))
 
 
 def _kolmogorov_tail(x: float) -> float:

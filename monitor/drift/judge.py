@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
 
 import numpy as np
 
@@ -54,9 +55,17 @@ class _Measure:
     threshold: Callable[[float], float]
 
 
-def judge(seen: PhotoSample, reference: Reference | None, level: float = LEVEL) -> list[SignalResult]:
-    """A judgement of every signal. `level` is shared among those that can be judged (Bonferroni)."""
-    found = {signal: _measure(signal, seen, reference) for signal in Signal}
+def judge(
+    seen: PhotoSample,
+    reference: Reference | None,
+    level: float = LEVEL,
+    dispersion: Mapping[Signal, float] = MappingProxyType({}),
+) -> list[SignalResult]:
+    """A judgement of every signal. `level` is shared among those that can be judged (Bonferroni).
+
+    Photos of a signal of dispersion d are worth as many independent ones, divided by d.
+    """
+    found = {signal: _measure(signal, seen, reference, dispersion.get(signal, 1.0)) for signal in Signal}
     judged = sum(isinstance(one, _Measure) for one in found.values())
     return [_judgement(signal, one, _photos(signal, seen), level / max(judged, 1)) for signal, one in found.items()]
 
@@ -77,21 +86,22 @@ def _photos(signal: Signal, seen: PhotoSample) -> int:
     return seen.photos if signal in (Signal.PREDICTED, Signal.CONFIDENCE) else len(seen.properties.get(signal, ()))
 
 
-def _measure(signal: Signal, seen: PhotoSample, reference: Reference | None) -> _Measure | Verdict:
+def _measure(signal: Signal, seen: PhotoSample, reference: Reference | None, dispersion: float) -> _Measure | Verdict:
     if reference is None or not _knows(reference, signal, seen):
         return Verdict.NO_REFERENCE
     if independent(reference) < ENOUGH:
         return Verdict.SMALL_REFERENCE
-    if _photos(signal, seen) < MIN_PHOTOS:
+    photos = _photos(signal, seen)
+    if photos < MIN_PHOTOS:
         return Verdict.NOT_ENOUGH_PHOTOS
-    worth = independent(reference)
+    sizes = independent(reference), max(int(photos / dispersion), 1)
     if signal is Signal.PREDICTED:
-        return _categories(seen.predicted, reference.predicted, worth)
+        return _categories(seen.predicted, reference.predicted, *sizes)
     if signal is Signal.EXPECTED:
-        return _categories(seen.expected, reference.labels, worth)
+        return _categories(seen.expected, reference.labels, *sizes)
     if signal is Signal.EMBEDDING and reference.embedding:
-        return _embedding(seen, reference.embedding, worth)
-    return _distribution(signal, seen, reference, worth)
+        return _embedding(seen, reference.embedding, *sizes)
+    return _distribution(signal, seen, reference, *sizes)
 
 
 def _knows(reference: Reference, signal: Signal, seen: PhotoSample) -> bool:
@@ -105,17 +115,19 @@ def _knows(reference: Reference, signal: Signal, seen: PhotoSample) -> bool:
     return len(reference.quantiles.get(signal, ())) > 1
 
 
-def _categories(values: Ints, counts: list[int], worth: int) -> _Measure:
+def _categories(values: Ints, counts: list[int], worth: int, photos: int) -> _Measure:
     distance = jensen_shannon(np.bincount(values, minlength=len(CLASSES)), np.array(counts))
-    return _Measure(float(distance), lambda level: thresholds.of_categories(tuple(counts), worth, len(values), level))
+    return _Measure(float(distance), lambda level: thresholds.of_categories(tuple(counts), worth, photos, level))
 
 
-def _distribution(signal: Signal, seen: PhotoSample, reference: Reference, worth: int) -> _Measure:
+def _distribution(signal: Signal, seen: PhotoSample, reference: Reference, worth: int, photos: int) -> _Measure:
     values = seen.confidence if signal is Signal.CONFIDENCE else seen.properties[signal]
     distance = kolmogorov_smirnov(np.array(rounded(values)), np.array(reference.quantiles[signal]))
-    return _Measure(distance, lambda level: thresholds.of_distribution(worth, len(values), level))
+    return _Measure(distance, lambda level: thresholds.of_distribution(worth, photos, level))
 
 
-def _embedding(seen: PhotoSample, where: EmbeddingReference, worth: int) -> _Measure:
-    axes, n = len(where.axes), len(seen.embeddings)
-    return _Measure(mean_shift(seen.embeddings, where), lambda level: thresholds.of_mean_shift(worth, n, axes, level))
+def _embedding(seen: PhotoSample, where: EmbeddingReference, worth: int, photos: int) -> _Measure:
+    axes = len(where.axes)
+    return _Measure(
+        mean_shift(seen.embeddings, where), lambda level: thresholds.of_mean_shift(worth, photos, axes, level)
+    )

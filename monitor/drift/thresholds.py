@@ -15,18 +15,37 @@ from monitor import quantiles
 from monitor.drift.distances import jensen_shannon
 
 DRAWS = 50_000
-"""Simulated pairs of samples. At a level of 1 in 2,000 that leaves 25 beyond the threshold."""
+"""Simulated pairs of samples."""
+SIMULATED = 1e-3
+"""Smallest level that they tell well: that leaves 50 beyond the threshold."""
+KEPT = 0.1
+"""Part of them that is kept: the largest."""
 _BATCH = 10_000
 
 
 def of_categories(reference: tuple[int, ...], reference_photos: int, photos: int, level: float) -> float:
-    """Jensen–Shannon divergence that undrifted windows exceed with probability `level`; simulated."""
-    return float(_undrifted(reference, reference_photos, photos)[int(DRAWS * (1 - level))])
+    """Jensen–Shannon divergence that undrifted windows exceed with probability `level`, at most KEPT.
+
+    Simulated down to SIMULATED. From there on it grows as the chi-squared variable does that it is asymptotically.
+    Simulated for a size a little below `photos`, which is the more cautious, so that few sizes have to be.
+    """
+    simulated = _undrifted(reference, reference_photos, _coarse(photos))
+    threshold = float(simulated[-max(int(DRAWS * max(level, SIMULATED)), 1)])
+    if level >= SIMULATED:
+        return threshold
+    freedom = len(reference) - 1
+    return threshold * quantiles.chi_squared(level, freedom) / quantiles.chi_squared(SIMULATED, freedom)
 
 
-@lru_cache(maxsize=64)
+def _coarse(photos: int) -> int:
+    """`photos`, rounded down to two digits, which are a multiple of 5 beyond 50."""
+    step = 5 * 10 ** (len(str(photos)) - 2) if photos >= 50 else 1
+    return photos - photos % step
+
+
+@lru_cache(maxsize=256)
 def _undrifted(reference: tuple[int, ...], reference_photos: int, photos: int) -> npt.NDArray[np.floating]:
-    """Divergences of DRAWS undrifted windows, in ascending order.
+    """The largest divergences of DRAWS undrifted windows, in ascending order.
 
     Both samples are drawn from the reference's shares, with half a photo added to each category: that no reference
     photo showed an empty bin does not mean that there are none.
@@ -38,7 +57,7 @@ def _undrifted(reference: tuple[int, ...], reference_photos: int, photos: int) -
         jensen_shannon(random.multinomial(photos, shares, _BATCH), random.multinomial(reference_photos, shares, _BATCH))
         for _ in range(DRAWS // _BATCH)
     ]
-    return np.sort(np.concatenate(found))
+    return np.sort(np.concatenate(found))[-int(DRAWS * KEPT) :].copy()
 
 
 def of_distribution(reference_photos: int, photos: int, level: float) -> float:

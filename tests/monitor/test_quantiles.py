@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from scipy import special
 
-from monitor.quantiles import fisher, kolmogorov
+from monitor.quantiles import chi_squared, fisher, kolmogorov
 
 LEVELS = [1e-9, 1e-6, 0.0005, 0.01, 0.05, 0.3, 0.5, 0.9, 0.9999]
 
@@ -13,6 +13,12 @@ LEVELS = [1e-9, 1e-6, 0.0005, 0.01, 0.05, 0.3, 0.5, 0.9, 0.9999]
 @pytest.mark.parametrize("level", LEVELS)
 def test_kolmogorov(level: float) -> None:
     assert kolmogorov(level) == pytest.approx(special.kolmogi(level), rel=1e-12)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("freedom", [2, 6, 20])
+def test_chi_squared(level: float, freedom: int) -> None:
+    assert chi_squared(level, freedom) == pytest.approx(special.chdtri(freedom, level), rel=1e-9)
 
 
 @pytest.mark.parametrize("level", LEVELS)

@@ -1,0 +1,150 @@
+"""When drift raises an alarm: a scan of recent windows with a budget of false alarms per quarter.
+
+A window is judged wrongly now and then, and a monitor looks for years. So an alarm is not what one look says. Photos
+are taken in disjoint batches, in the order of their records. When a batch closes, windows of the last 1, 2, 3, … of
+them are judged, each at its part of the level that the batch has: its share, by the time since the one before, of
+BUDGET false alarms in a QUARTER. Levels of all tests of a quarter add up to BUDGET then, at 10 photos an hour as at
+100,000, and so does the number of false alarms to expect at most.
+
+That is a CUSUM in the form of a window-limited scan (Lai 1995, JRSS B 57, 613). It is not the usual sum of evidence, or
+product of e-values, from batch to batch: the reference is a sample as well, and its error, which all batches share,
+would add up to an alarm in any run that is long enough. A level holds over both samples, the window and the reference,
+and an expected number adds up whether tests depend on each other or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from binwatch.bundle import Reference
+from binwatch.reference import Signal
+from monitor.drift.dispersion import dispersion
+from monitor.drift.judge import LEVEL, Verdict, judge
+from monitor.drift.windows import PhotoSample
+
+BUDGET = 1.0
+"""False alarms to expect at most in a QUARTER without drift, all signals and windows of a model together."""
+QUARTER = timedelta(days=91)
+SPANS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+"""Lengths in batches of the windows that are judged when a batch closes. Short ones find what is strong at once, long
+ones what is weak; one between two of these would be hardly different from them."""
+CALM = 4
+"""Fewest batches that end an alarm."""
+MEMORY = 64
+"""Batches that the running mean of the dispersion reaches back."""
+PRIOR = 4
+"""Batches that the value which it begins with, 1, is worth."""
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """A signal that has drifted, as it was when that was found."""
+
+    since: datetime
+    """When the alarm was raised."""
+    began: datetime
+    """The photos that raised it were recorded from here on."""
+    batch: int
+    """Number of the batch that raised it."""
+    batches: int
+    """Length in batches of the window that raised it,"""
+    photos: int
+    """and its photos."""
+
+
+@dataclass(frozen=True, slots=True)
+class AlarmState:
+    """What is known after a batch."""
+
+    alarms: dict[Signal, Alarm] = field(default_factory=dict)
+    """Those that are raised."""
+    first: dict[Signal, int] = field(default_factory=dict)
+    """Number of the first batch that counts, of a signal whose alarm has ended: what raised it is not news again."""
+    dispersion: dict[Signal, dict[int, float]] = field(default_factory=dict)
+    """How much more photos of a window resemble each other than independent ones would, by the window's length in
+    batches: a running mean of monitor.drift.dispersion."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchWindow:
+    """The last so many batches."""
+
+    batches: int
+    first: int
+    """Number of the first of them."""
+    began: datetime
+    """Its photos were recorded from here on."""
+    seen: PhotoSample
+    before: PhotoSample | None
+    """The batches before, as many; None if that are not as many."""
+
+
+def level_of(elapsed: timedelta | None) -> float:
+    """Chance of a false alarm that a batch may have, by the time since the one before; None for a model's first.
+
+    Never above the level of a window that is shown: a monitor that was away for a month has not saved up for a guess.
+    """
+    return LEVEL if elapsed is None else min(BUDGET * max(elapsed / QUARTER, 0.0), LEVEL)
+
+
+def next_state(
+    state: AlarmState, windows: Sequence[BatchWindow], reference: Reference, level: float, now: datetime
+) -> AlarmState:
+    """What a new batch changes. `windows` end with it, the shortest first; `level` is that of the batch."""
+    alarms = dict(state.alarms)
+    for window in windows:
+        for one in judge(window.seen, reference, level / len(windows), _scale(state, window)):
+            is_news = one.signal not in alarms and window.first >= state.first.get(one.signal, 0)
+            if one.verdict is Verdict.DRIFTED and is_news:
+                alarms[one.signal] = Alarm(now, window.began, windows[0].first, window.batches, one.photos)
+    first = dict(state.first)
+    for signal in state.alarms:
+        if (calm := _calm(signal, state, windows, reference)) is not None:
+            del alarms[signal]
+            first[signal] = calm.first
+    return AlarmState(alarms, first, _dispersion(state, windows, reference))
+
+
+def _calm(
+    signal: Signal, state: AlarmState, windows: Sequence[BatchWindow], reference: Reference
+) -> BatchWindow | None:
+    """The window that ends an alarm: later batches alone, as many as raised it, and within the threshold that is shown.
+
+    That threshold is the smaller one. So an alarm does not come and go while a signal is at the border of one.
+    """
+    alarm = state.alarms[signal]
+    batches = min(max(alarm.batches, CALM), windows[-1].batches)
+    window = next((one for one in windows if one.batches == batches and one.first > alarm.batch), None)
+    if window is None:
+        return None
+    results = judge(window.seen, reference, dispersion=_scale(state, window))
+    result = next(one for one in results if one.signal is signal)
+    return window if result.verdict is Verdict.STEADY else None
+
+
+def _scale(state: AlarmState, window: BatchWindow) -> dict[Signal, float]:
+    """Dispersion of each signal as of before this batch: never below 1, nor below that of shorter windows."""
+    return {
+        signal: max([1.0, *(value for batches, value in means.items() if batches <= window.batches)])
+        for signal, means in state.dispersion.items()
+    }
+
+
+def _dispersion(
+    state: AlarmState, windows: Sequence[BatchWindow], reference: Reference
+) -> dict[Signal, dict[int, float]]:
+    means = {signal: dict(of_length) for signal, of_length in state.dispersion.items()}
+    for window in windows:
+        if window.before is None:
+            continue
+        known = windows[0].first - 2 * window.batches  # batches that had such a window before
+        weight = max(1 / MEMORY, 1 / (known + PRIOR + 1))
+        for signal, value in dispersion(window.seen, window.before, reference).items():
+            begins = window.first - window.batches
+            if signal in state.alarms or begins < state.first.get(signal, 0):
+                continue  # a change is no sign that photos resemble each other
+            mean = means.setdefault(signal, {}).get(window.batches, 1.0)
+            means[signal][window.batches] = mean + weight * (value - mean)
+    return means

@@ -1,0 +1,130 @@
+"""Alarms: what raises one, what ends it, and what does not raise one, batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+
+from binwatch.bundle import Reference
+from binwatch.reference import Signal
+from monitor.drift.alarms import BUDGET, CALM, QUARTER, SPANS, AlarmState, BatchWindow, level_of, next_state
+from monitor.drift.dispersion import dispersion
+from monitor.drift.judge import LEVEL
+from monitor.drift.windows import PhotoSample
+from tests.monitor.drifting import REFERENCE, some_photos
+
+# Brightness alone: simulating thresholds of counts at all sizes takes seconds.
+OF_BRIGHTNESS = Reference(
+    photos=1000,
+    predicted=[],
+    labels=[],
+    confidence=[],
+    quantiles={"brightness": REFERENCE.quantiles["brightness"]},
+)
+EACH = timedelta(minutes=5)
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def _sample(brightness: np.ndarray) -> PhotoSample:
+    nothing = np.zeros(len(brightness), int)
+    return PhotoSample(nothing, nothing.astype(float), nothing[:0], 0, {Signal.BRIGHTNESS: brightness})
+
+
+class _Watched:
+    """A model whose batches close one after the other."""
+
+    def __init__(self) -> None:
+        self.state = AlarmState()
+        self._batches: list[np.ndarray] = []
+
+    def close(self, brightness: np.ndarray) -> bool:
+        """Whether the alarm of brightness is raised then."""
+        self._batches.append(brightness)
+        number, level = len(self._batches), level_of(EACH)
+        self.state = next_state(self.state, list(self._windows()), OF_BRIGHTNESS, level, START + number * EACH)
+        return Signal.BRIGHTNESS in self.state.alarms
+
+    def _windows(self) -> Iterator[BatchWindow]:
+        number = len(self._batches)
+        for span in SPANS:
+            if span <= number:
+                before = self._batches[number - 2 * span : number - span] if 2 * span <= number else None
+                yield BatchWindow(
+                    span,
+                    number - span + 1,
+                    START + (number - span) * EACH,
+                    _sample(np.concatenate(self._batches[-span:])),
+                    _sample(np.concatenate(before)) if before else None,
+                )
+
+
+def _brightness(random: np.random.Generator, brighter: float = 0.0) -> np.ndarray:
+    return random.normal(0.4 + brighter, 0.1, 50)
+
+
+def test_levels_of_a_quarter_add_up_to_the_budget_at_any_rate() -> None:
+    for each in (timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=5)):
+        assert level_of(each) * (QUARTER / each) == pytest.approx(BUDGET)
+    assert level_of(timedelta(days=30)) == level_of(None) == LEVEL, "time without photos is no credit"
+    assert level_of(timedelta(seconds=-5)) == 0, "a clock that was put back"
+
+
+def test_an_alarm_is_raised_once_and_ends_when_photos_are_as_before() -> None:
+    random, watched = np.random.default_rng(1), _Watched()
+    assert not any(watched.close(_brightness(random)) for _ in range(40))
+    raised = [watched.close(_brightness(random, 0.1)) for _ in range(6)]
+    assert raised == [True] * 6
+    alarm = watched.state.alarms[Signal.BRIGHTNESS]
+    assert (alarm.batch, alarm.batches, alarm.photos) == (41, 1, 50)
+    assert (alarm.began, alarm.since) == (START + 40 * EACH, START + 41 * EACH)
+    calm = [watched.close(_brightness(random)) for _ in range(CALM)]
+    assert (calm[0], calm[-1]) == (True, False)
+    # Windows that reach back to the bright photos are beyond their thresholds, and are no news.
+    assert not any(watched.close(_brightness(random)) for _ in range(30))
+    assert 42 <= watched.state.first[Signal.BRIGHTNESS] <= 47
+
+
+def test_what_one_batch_does_not_show_several_do() -> None:
+    random, watched = np.random.default_rng(2), _Watched()
+    raised = [watched.close(_brightness(random, 0.04)) for _ in range(20)]
+    assert True in raised
+    alarm = watched.state.alarms[Signal.BRIGHTNESS]
+    assert alarm.batches > 1
+    assert raised[alarm.batch - 1 :] == [True] * (20 - alarm.batch + 1)
+
+
+def test_photos_of_a_batch_that_resemble_each_other_are_worth_fewer() -> None:
+    """As of a camera or an hour: each batch has a brightness of its own, none of which is drift."""
+    random, watched = np.random.default_rng(3), _Watched()
+    for _ in range(SPANS[-1]):
+        watched.close(_brightness(random, random.normal(0, 0.03)))
+    dispersed = watched.state.dispersion[Signal.BRIGHTNESS]
+    assert dispersed[1] > 2
+    for known, raises in ((watched.state.dispersion, False), ({}, True)):
+        again = _Watched()
+        again.state = AlarmState(dispersion=known)
+        assert again.close(_brightness(np.random.default_rng(4), 0.1)) is raises
+
+
+def test_independent_photos_have_a_dispersion_of_one() -> None:
+    found = []
+    for seed in range(40):
+        one, other = (some_photos(60, seed=2 * seed + part) for part in range(2))
+        samples = [
+            PhotoSample(
+                photos.probabilities.argmax(axis=1),
+                photos.probabilities.max(axis=1),
+                photos.labels,
+                0,
+                dict(photos.properties),
+                photos.embeddings,
+            )
+            for photos in (one, other)
+        ]
+        found.append(dispersion(*samples, REFERENCE))
+    for signal in Signal:
+        values = np.array([one[signal] for one in found])
+        assert values.mean() == pytest.approx(1, abs=5 * values.std() / np.sqrt(len(values))), signal
