@@ -113,7 +113,9 @@ def status(
 
 
 @app.command()
-def drift() -> None:
+def drift(
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 while a drift alarm is raised.")] = False,
+) -> None:
     """Print whether photos, counts and expected quantities have drifted from the model's reference."""
     # S3's client takes most of a second to load.
     from monitor.drift.table import render as render_drift
@@ -123,6 +125,8 @@ def drift() -> None:
     services.records.check()
     report = services.drift.now()
     Console().print(render_drift(report))
+    if strict and report.alarms:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -62,6 +62,7 @@ class Services:
 def make_services(settings: Settings) -> Services:
     """Nothing is connected yet. Raises SettingsError for a database URL that no monitor can use."""
     records = Records(settings.database_url.get_secret_value())
+    writable = WritableRecords(settings.database_url.get_secret_value())
     if settings.photo_dir is None:
         source: Fetches = (objects := Objects(settings))
         registry = Registry(objects, settings.bucket, settings.models_prefix)
@@ -72,13 +73,13 @@ def make_services(settings: Settings) -> Services:
     return Services(
         records=records,
         photos=Photos(records, source, settings.limits),
-        drift=BackgroundReport("drift", lambda: make_report(records, cards.reference), interval_s),
+        drift=BackgroundReport("drift", lambda: make_report(records, writable, cards.reference), interval_s),
         flags=BackgroundReport(
             "flags", lambda: records.read(lambda connection: read_levels(connection, level)), interval_s
         ),
         random_audits=BackgroundReport("random audits", lambda: records.read(read_random_audits), interval_s),
         cards=cards,
-        writable=WritableRecords(settings.database_url.get_secret_value()),
+        writable=writable,
         settings=settings,
     )
 

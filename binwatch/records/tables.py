@@ -1,4 +1,5 @@
-"""The tables. `counts`, `expectations`, `comparisons`, `audits` and `audit_draws` are ledgers that only grow.
+"""The tables. `counts`, `expectations`, `comparisons`, `audits`, `audit_draws` and `drift_batches` are ledgers that only
+grow.
 
 `bins` says which count and which expected quantity of a bin are the latest, and `current_comparisons` how the two
 compare. `*_totals` and `*_hours` are running sums, kept in the same transaction as the ledgers, so that a scrape or a
@@ -62,6 +63,7 @@ class Base(DeclarativeBase):
 
     type_annotation_map = {  # noqa: RUF012 (SQLAlchemy reads it from the class)
         datetime: UtcDateTime(),
+        list[int]: JSON(none_as_null=True),
         list[float]: JSON(none_as_null=True),
         list[dict[str, Any]]: JSON(none_as_null=True),
         dict[str, Any]: JSON(none_as_null=True),
@@ -412,6 +414,28 @@ class AuditTotal(Base):
     blind: Mapped[bool] = mapped_column(primary_key=True)
     audits: Mapped[int] = mapped_column(BigInteger)
     last_at: Mapped[datetime]
+
+
+class DriftBatch(Base):
+    """A batch of a model's photos that drift alarms were judged by, and what came of it. This ledger only grows.
+
+    Each batch goes on where the one before has ended, whichever monitor closed that.
+    """
+
+    __tablename__ = "drift_batches"
+
+    model_version: Mapped[str] = mapped_column(String(100), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    """1, 2, 3, … of each model."""
+    last_count_id: Mapped[int] = mapped_column(BigInteger)
+    """Photos recorded up to this one belong to this batch or an earlier one, whether they were drawn or not."""
+    count_ids: Mapped[list[int]]
+    """Its photos, each of another bin."""
+    began_at: Mapped[datetime]
+    """When the batch before was closed; of the first one, when its first photo was recorded."""
+    closed_at: Mapped[datetime]
+    state: Mapped[dict[str, Any]]
+    """monitor.drift.alarms.AlarmState after this batch."""
 
 
 class Audit(Base):

@@ -32,6 +32,8 @@ SPANS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 ones what is weak; one between two of these would be hardly different from them."""
 CALM = 4
 """Fewest batches that end an alarm."""
+NORMAL = 100
+"""Fewest embeddings that raise an alarm: the mean of fewer is not normal enough for levels as small as these."""
 MEMORY = 64
 """Batches that the running mean of the dispersion reaches back."""
 PRIOR = 4
@@ -96,6 +98,8 @@ def next_state(
     alarms = dict(state.alarms)
     for window in windows:
         for one in judge(window.seen, reference, level / len(windows), _scale(state, window)):
+            if one.signal is Signal.EMBEDDING and one.photos < NORMAL:
+                continue
             is_news = one.signal not in alarms and window.first >= state.first.get(one.signal, 0)
             if one.verdict is Verdict.DRIFTED and is_news:
                 alarms[one.signal] = Alarm(now, window.began, windows[0].first, window.batches, one.photos)

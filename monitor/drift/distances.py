@@ -37,13 +37,13 @@ def kolmogorov_smirnov(window: Floats, quantiles: Floats) -> float:
     values = np.unique(window)
     ordered = np.sort(window)
     n = len(ordered)
-    below, up_to = _levels(values, quantiles)
+    below, up_to = levels_at(values, quantiles)
     own_below = np.searchsorted(ordered, values, side="left") / n
     own_up_to = np.searchsorted(ordered, values, side="right") / n
     return float(max(np.abs(own_up_to - up_to).max(), np.abs(own_below - below).max()))
 
 
-def _levels(values: Floats, quantiles: Floats) -> tuple[Floats, Floats]:
+def levels_at(values: Floats, quantiles: Floats) -> tuple[Floats, Floats]:
     """Share of the reference below each value, and up to and including it. They differ where quantiles coincide."""
     levels = np.linspace(0, 1, len(quantiles))
     first = np.searchsorted(quantiles, values, side="left")

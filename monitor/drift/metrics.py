@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
+from binwatch.reference import Signal
 from monitor.drift.judge import Verdict
 from monitor.drift.report import DriftReport
 
@@ -21,6 +22,13 @@ def drift_metrics(report: DriftReport) -> Iterator[Metric]:
     )
     yield from _figures(report)
     yield from _signals(report)
+    if report.windows:
+        alarm = GaugeMetricFamily(
+            "binwatch_drift_alarm", "1 while the signal's drift alarm is raised, else 0.", labels=("signal",)
+        )
+        for signal in Signal:
+            alarm.add_metric((signal,), int(signal in report.alarms))
+        yield alarm
 
 
 def _figures(report: DriftReport) -> Iterator[Metric]:

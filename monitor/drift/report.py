@@ -1,4 +1,4 @@
-"""All windows, judged: what the metrics, the table and the page say of drift."""
+"""All windows, judged, and the alarms: what the metrics, the table and the page say of drift."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from sqlalchemy import Connection
 
 from binwatch.bundle import Reference
 from binwatch.reference import ENOUGH, Signal, independent
+from monitor.drift.alarms import Alarm
+from monitor.drift.batches import watch
 from monitor.drift.distributions import Distribution, distributions
 from monitor.drift.estimate import estimated_accuracy
 from monitor.drift.judge import SignalResult, judge
 from monitor.drift.windows import PhotoSample, Window, read_window
-from monitor.records import Records
+from monitor.records import Records, WritableRecords
 from monitor.totals import read_model_in_use
 
 
@@ -45,6 +47,8 @@ class DriftReport:
     at: datetime
     bins: int | None = None
     """Bins that the reference is of."""
+    alarms: dict[Signal, Alarm] = field(default_factory=dict)
+    """Those that are raised."""
 
     @property
     def is_small(self) -> bool:
@@ -52,8 +56,10 @@ class DriftReport:
         return self.bins is not None and self.bins < ENOUGH
 
 
-def make_report(records: Records, reference_of: Callable[[str], Reference | None]) -> DriftReport:
-    """Read the windows and judge them. Raises RecordsDown."""
+def make_report(
+    records: Records, writable: WritableRecords, reference_of: Callable[[str], Reference | None]
+) -> DriftReport:
+    """Read the windows and judge them, and watch over the alarms. Raises RecordsDown."""
     now = datetime.now(UTC)
 
     def read(connection: Connection) -> tuple[str | None, dict[Window, PhotoSample]]:
@@ -65,7 +71,9 @@ def make_report(records: Records, reference_of: Callable[[str], Reference | None
     model, found = records.read(read)
     reference = reference_of(model) if model is not None else None
     windows = [_window(window, seen, reference) for window, seen in found.items()]
-    return DriftReport(model, reference is not None, windows, now, independent(reference) if reference else None)
+    alarms = watch(records, writable, model, reference, now).alarms if model is not None else {}
+    bins = independent(reference) if reference else None
+    return DriftReport(model, reference is not None, windows, now, bins, alarms)
 
 
 def _window(window: Window, seen: PhotoSample, reference: Reference | None) -> WindowReport:

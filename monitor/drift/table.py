@@ -9,12 +9,17 @@ from rich.text import Text
 from binwatch.reference import ENOUGH, Signal
 from binwatch.text import many
 from monitor import formatting
+from monitor.drift.alarms import Alarm
 from monitor.drift.judge import MIN_PHOTOS, SignalResult, Verdict
 from monitor.drift.report import DriftReport, WindowReport
 
+PROMISE = (
+    "An alarm is raised by chance at most once in three months on average; a window is beyond a threshold in 1 of 200"
+    " looks."
+)
 _SAID = {
     Verdict.STEADY: "steady",
-    Verdict.DRIFTED: "DRIFTED",
+    Verdict.DRIFTED: "beyond",
     Verdict.NOT_ENOUGH_PHOTOS: "not enough photos",
     Verdict.NO_REFERENCE: "no reference in the bundle",
     Verdict.SMALL_REFERENCE: "reference too small",
@@ -25,8 +30,12 @@ def render(report: DriftReport) -> RenderableType:
     """What `python -m monitor drift` prints."""
     if report.model is None:
         return Text("Nothing has been recorded yet: upload photos to the bucket, or check whether a worker is running.")
-    parts: list[RenderableType] = [_table(report)]
+    parts: list[RenderableType] = [_alarm(signal, alarm) for signal, alarm in report.alarms.items()]
+    if report.windows and not report.alarms:
+        parts.append(Text("No drift alarm is raised."))
+    parts.append(_table(report))
     parts += [Text(_accuracy(window)) for window in report.windows]
+    parts.append(Text(PROMISE))
     parts.append(Text(f"A window of fewer than {MIN_PHOTOS} photos of different bins is not judged."))
     if not report.has_reference:
         parts.append(
@@ -40,6 +49,14 @@ def render(report: DriftReport) -> RenderableType:
             )
         )
     return Group(*parts)
+
+
+def _alarm(signal: Signal, alarm: Alarm) -> Text:
+    return Text(
+        f"DRIFT ALARM: {signal.value} since {formatting.moment(alarm.since)}, raised by"
+        f" {formatting.many(alarm.photos, 'photo')} recorded since {formatting.moment(alarm.began)}",
+        style="bold red",
+    )
 
 
 def _table(report: DriftReport) -> Table:

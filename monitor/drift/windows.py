@@ -1,4 +1,4 @@
-"""The photos of a window: by the clock, or the latest so many. What it costs to read one has a limit."""
+"""The photos of a window: by the clock, the latest so many, or by number. What it costs to read one has a limit."""
 
 from __future__ import annotations
 
@@ -67,11 +67,46 @@ class PhotoSample:
 
 def read_window(connection: Connection, window: Window, model: str, now: datetime) -> PhotoSample:
     """The photos that `model` counted in the window, or a sample of SAMPLE of them."""
-    rows = [row for row in _rows(connection, window, now) if row["model_version"] == model and _is_sound(row)]
-    # Photos of one bin resemble each other: two of them are not twice the evidence.
-    newest = {(row["bucket"], row["bin_id"]): row for row in sorted(rows, key=lambda row: row["id"])}
-    one_of_each = list(newest.values())[-SAMPLE:]
+    one_of_each = _one_of_each(_rows(connection, window, now), model)[-SAMPLE:]
     return _seen(one_of_each, _expected(connection, [row["id"] for row in one_of_each]))
+
+
+def draw_photos(connection: Connection, model: str, after: int, up_to: int, most: int) -> list[int]:
+    """Numbers of at most `most` photos that `model` counted, each of another bin, from after one number up to another.
+
+    Of more, some that are spread over all.
+    """
+    rows: Iterable[RowMapping]
+    if up_to - after <= 4 * most:
+        rows = connection.execute(_ROW.where(Count.id > after, Count.id <= up_to)).mappings()
+    else:
+        rows = _drawn(connection, after + 1, up_to, 2 * most)
+    found = _one_of_each(rows, model)
+    spread = np.linspace(0, len(found) - 1, min(len(found), most)).round().astype(int)
+    return [found[index]["id"] for index in spread]
+
+
+def read_samples(connection: Connection, model: str, photos: Sequence[Sequence[int]]) -> list[PhotoSample]:
+    """The photos of each list of numbers, one of each bin. Those in several lists are read once."""
+    numbers = sorted({number for part in photos for number in part})
+    rows = {
+        row["id"]: row
+        for chunk in _chunks(numbers)
+        for row in connection.execute(_ROW.where(Count.id.in_(chunk))).mappings()
+    }
+    expected = _expected(connection, numbers)
+    kept = [_one_of_each((rows[number] for number in part if number in rows), model) for part in photos]
+    return [_seen(part, {row["id"]: expected[row["id"]] for row in part if row["id"] in expected}) for part in kept]
+
+
+def _one_of_each(rows: Iterable[RowMapping], model: str) -> list[RowMapping]:
+    """The newest sound row of each bin, in the order of their numbers.
+
+    Photos of one bin resemble each other: two of them are not twice the evidence.
+    """
+    sound = [row for row in rows if row["model_version"] == model and _is_sound(row)]
+    newest = {(row["bucket"], row["bin_id"]): row for row in sorted(sound, key=lambda row: row["id"])}
+    return sorted(newest.values(), key=lambda row: row["id"])
 
 
 _ROW = select(
@@ -105,7 +140,7 @@ def _rows(connection: Connection, window: Window, now: datetime) -> Iterable[Row
     if newest - oldest < 2 * SAMPLE:
         rows: Iterable[RowMapping] = connection.execute(_ROW.where(Count.id >= oldest)).mappings()
     else:
-        rows = _drawn(connection, oldest, newest)
+        rows = _drawn(connection, oldest, newest, 2 * SAMPLE)
     return (row for row in rows if row["recorded_at"] >= since)
 
 
@@ -115,12 +150,12 @@ def _first_since(connection: Connection, since: datetime) -> int | None:
     return connection.execute(first).scalar()
 
 
-def _drawn(connection: Connection, oldest: int, newest: int) -> Iterator[RowMapping]:
+def _drawn(connection: Connection, oldest: int, newest: int, number: int) -> Iterator[RowMapping]:
     """Rows drawn by their number, so that a week of millions costs no more than a week of thousands.
 
     The same numbers while no photo comes, since a figure that changes by itself looks like news.
     """
-    numbers = random.Random(newest).sample(range(oldest, newest + 1), 2 * SAMPLE)  # noqa: S311 (a sample, no secret)
+    numbers = random.Random(newest).sample(range(oldest, newest + 1), number)  # noqa: S311 (a sample, no secret)
     for chunk in _chunks(numbers):
         yield from connection.execute(_ROW.where(Count.id.in_(chunk))).mappings()
 

@@ -54,6 +54,8 @@ def drift(
         verdict=sentences.drift_status(brief),
         shown=shown,
         windows=sentences.WINDOWS,
+        alarms=[sentences.alarm(one) for one in view.alarms],
+        promise=sentences.PROMISE,
         estimate=sentences.estimate(shown) if shown else "",
         pictures=pictures(shown) if shown else [],
     )

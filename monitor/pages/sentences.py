@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from binwatch.counts import Outcome, Suspicion
 from binwatch.records.audits import AuditReason
 from binwatch.reference import ENOUGH, Signal
 from binwatch.text import noun
 from monitor.drift.judge import MIN_PHOTOS, Verdict
 from monitor.drift.windows import Window
-from monitor.formatting import many, number, share
+from monitor.formatting import many, minute, number, share
 from monitor.views.discrepancies import Direction, Level
-from monitor.views.drift import DriftInBrief, SignalView, State, WindowView
+from monitor.views.drift import AlarmView, DriftInBrief, SignalView, State, WindowView
 from monitor.views.overview import TimeRange
 
 _NARROW = "\N{NARROW NO-BREAK SPACE}"
@@ -41,6 +43,11 @@ WINDOWS = {
     Window.WEEK: "the last 7 days",
     Window.LATEST: "the last 1,000 photos",
 }
+PROMISE = (
+    "An alarm is raised by chance at most once in three months on average, all signals together; in a single window, a"
+    " signal is beyond its threshold in 1 of 200 looks."
+)
+"""What the monitor promises of drift."""
 SPANS = {TimeRange.DAY: "day", TimeRange.WEEK: "7 days", TimeRange.MONTH: "30 days", TimeRange.QUARTER: "90 days"}
 VERDICTS = {
     Verdict.STEADY: "as before",
@@ -143,10 +150,10 @@ def _so_far(of: Level) -> str:
 
 def _unless(drift: DriftInBrief) -> str:
     """A level promises something of photos that are like the calibration's; other stock does not matter to it."""
-    names = [SIGNALS[one][0].lower() for one in drift.signals if one not in (Signal.PREDICTED, Signal.EXPECTED)]
-    if not names:
+    signals = [one for one in drift.signals if one not in (Signal.PREDICTED, Signal.EXPECTED)]
+    if not signals:
         return ""
-    return f" But photos have drifted ({', '.join(names)}): until audits say otherwise, expect more flags by chance."
+    return f" But photos have drifted ({_names(signals)}): until audits say otherwise, expect more flags by chance."
 
 
 def nothing_found(of: Level, *, is_filtered: bool) -> str:
@@ -164,10 +171,13 @@ def nothing_found(of: Level, *, is_filtered: bool) -> str:
 def drift_status(of: DriftInBrief) -> tuple[str, str]:
     """What drift comes to: in a word or two, and in a sentence."""
     where = WINDOWS[of.window] if of.window else ""
-    names = ", ".join(SIGNALS[signal][0].lower() for signal in of.signals)
+    since = f"Since {minute(of.since)}" if of.since else "Now"
+    steady = f"Photos of {where} are like those the model was measured on."
+    if of.beyond:
+        steady = f"No alarm: {_names(of.beyond)} of {where} may differ by chance from what the model was measured on."
     return {
-        State.DRIFTED: ("found", f"In {where}, photos differ from what the model was measured on: {names}."),
-        State.STEADY: ("none found", f"Photos of {where} are like those the model was measured on."),
+        State.DRIFTED: ("found", f"{since}, photos differ from what the model was measured on: {_names(of.signals)}."),
+        State.STEADY: ("none found", steady),
         State.TOO_FEW: ("too few photos", f"Drift is judged from {MIN_PHOTOS} photos of different bins on."),
         State.NO_REFERENCE: ("cannot be judged", "The model's bundle does not say what photos used to look like."),
         State.SMALL_REFERENCE: (
@@ -177,6 +187,15 @@ def drift_status(of: DriftInBrief) -> tuple[str, str]:
         State.NOTHING: ("nothing yet", "Drift is judged once photos are counted."),
         State.UNKNOWN: ("being looked at", "The monitor looks once a minute; reload this page then."),
     }[of.state]
+
+
+def alarm(of: AlarmView) -> str:
+    """What raised an alarm."""
+    return f"{SIGNALS[of.signal][0]}: {many(of.photos, 'photo')} of different bins, recorded since {minute(of.began)}."
+
+
+def _names(signals: Sequence[Signal]) -> str:
+    return ", ".join(SIGNALS[signal][0].lower() for signal in signals)
 
 
 def estimate(of: WindowView) -> str:

@@ -1,4 +1,4 @@
-"""Drift, window by window: the verdict on each signal, and what it is about."""
+"""Drift: the alarms, and window by window the verdict on each signal, and what it is about."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ class State(StrEnum):
 
     STEADY = "steady"
     DRIFTED = "drifted"
+    """An alarm is raised."""
     TOO_FEW = "too_few"
     """No window holds enough photos to be judged."""
     NO_REFERENCE = "no_reference"
@@ -56,8 +57,20 @@ class WindowView(BaseModel):
     signals: list[SignalView]
 
 
+class AlarmView(BaseModel):
+    """A signal whose alarm is raised."""
+
+    signal: Signal
+    since: datetime
+    """When the alarm was raised."""
+    began: datetime
+    """The photos that raised it were recorded from here on."""
+    photos: int
+    """How many they were."""
+
+
 class DriftView(BaseModel):
-    """Every window for the model in use, as of the last look."""
+    """The alarms and every window for the model in use, as of the last look."""
 
     state: State
     model: str | None
@@ -65,6 +78,8 @@ class DriftView(BaseModel):
     """When the monitor looked."""
     least_photos: int = MIN_PHOTOS
     """Photos that a window needs to be judged."""
+    alarms: list[AlarmView]
+    """The oldest first."""
     windows: list[WindowView]
 
 
@@ -74,11 +89,15 @@ class DriftInBrief(BaseModel):
     state: State
     at: datetime | None
     window: Window | None
-    """The shortest window that has drifted, or else the shortest that could be judged."""
+    """The shortest window with a signal beyond its threshold, or else the shortest that could be judged."""
     photos: int
     """Photos of that window."""
     signals: list[Signal]
-    """Signals that have drifted there."""
+    """Signals whose alarm is raised."""
+    since: datetime | None = None
+    """When the oldest of these alarms was raised."""
+    beyond: list[Signal] = []
+    """Signals beyond their threshold in that window, alarm or not."""
 
 
 def view_drift(report: DriftReport | None) -> DriftView:
@@ -87,6 +106,7 @@ def view_drift(report: DriftReport | None) -> DriftView:
         state=_state(report),
         model=report.model if report else None,
         at=report.at if report else None,
+        alarms=_alarms(report),
         windows=[_window(window) for window in report.windows] if report else [],
     )
 
@@ -102,8 +122,18 @@ def brief_drift(report: DriftReport | None) -> DriftInBrief:
         at=report.at if report else None,
         window=window.window if window else None,
         photos=window.photos if window else 0,
-        signals=_drifted(window) if window else [],
+        signals=[alarm.signal for alarm in _alarms(report)],
+        since=min((alarm.since for alarm in _alarms(report)), default=None),
+        beyond=_drifted(window) if window else [],
     )
+
+
+def _alarms(report: DriftReport | None) -> list[AlarmView]:
+    found = [
+        AlarmView(signal=signal, since=alarm.since, began=alarm.began, photos=alarm.photos)
+        for signal, alarm in (report.alarms if report else {}).items()
+    ]
+    return sorted(found, key=lambda alarm: alarm.since)
 
 
 def _state(report: DriftReport | None) -> State:
@@ -115,7 +145,7 @@ def _state(report: DriftReport | None) -> State:
         return State.NO_REFERENCE
     if report.is_small:
         return State.SMALL_REFERENCE
-    if any(_drifted(window) for window in report.windows):
+    if report.alarms:
         return State.DRIFTED
     return State.STEADY if any(_judged(window) for window in report.windows) else State.TOO_FEW
 

@@ -34,7 +34,7 @@ ROLES = Path(__file__).parents[2] / "deploy" / "postgres" / "roles.sql"
 OWNER = "binwatch"
 DAY = datetime(2026, 1, 2, tzinfo=UTC)
 LATER = DAY + timedelta(days=1)
-LEDGERS = ("counts", "expectations", "comparisons", "audits", "audit_draws")
+LEDGERS = ("counts", "expectations", "comparisons", "audits", "audit_draws", "drift_batches")
 TABLES = sorted(table.name for table in Base.metadata.sorted_tables)
 
 

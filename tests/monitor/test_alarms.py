@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from threading import Barrier
 
 import numpy as np
 import pytest
+from sqlalchemy import Engine, RowMapping, select, text
 
 from binwatch.bundle import Reference
+from binwatch.records.tables import DriftBatch
 from binwatch.reference import Signal
+from monitor.drift import batches
 from monitor.drift.alarms import BUDGET, CALM, QUARTER, SPANS, AlarmState, BatchWindow, level_of, next_state
 from monitor.drift.dispersion import dispersion
 from monitor.drift.judge import LEVEL
 from monitor.drift.windows import PhotoSample
-from tests.monitor.drifting import REFERENCE, some_photos
+from monitor.records import Records, WritableRecords
+from tests.monitor.drifting import MODEL, REFERENCE, record_photos, some_photos
 
 # Brightness alone: simulating thresholds of counts at all sizes takes seconds.
 OF_BRIGHTNESS = Reference(
@@ -128,3 +135,88 @@ def test_independent_photos_have_a_dispersion_of_one() -> None:
     for signal in Signal:
         values = np.array([one[signal] for one in found])
         assert values.mean() == pytest.approx(1, abs=5 * values.std() / np.sqrt(len(values))), signal
+
+
+@dataclass
+class _Monitor:
+    """What a monitor does at each look, at an hour of its own."""
+
+    engine: Engine
+
+    def __post_init__(self) -> None:
+        url = self.engine.url.render_as_string(hide_password=False)
+        self.records, self.writable = Records(url), WritableRecords(url)
+
+    def look(self, hour: int = 0, model: str = MODEL, reference: Reference | None = REFERENCE) -> set[Signal]:
+        now = datetime.now(UTC) + timedelta(hours=hour)
+        return set(batches.watch(self.records, self.writable, model, reference, now).alarms)
+
+    def rows(self, model: str = MODEL) -> list[RowMapping]:
+        with self.engine.connect() as connection:
+            rows = select(DriftBatch.__table__).where(DriftBatch.model_version == model).order_by(DriftBatch.number)
+            return list(connection.execute(rows).mappings())
+
+
+def test_each_batch_goes_on_where_the_last_one_ended(records_engine: Engine) -> None:
+    monitor = _Monitor(records_engine)
+    assert monitor.look() == set()
+    record_photos(records_engine, some_photos(60, seed=1))
+    assert monitor.look(reference=None) == set()
+    assert monitor.rows() == [], "photos wait for a reference"
+    monitor.look()
+    record_photos(records_engine, some_photos(40, seed=2, brighter=0.2), prefix="more ")
+    assert monitor.look(1) == set(), "too few for another batch"
+    record_photos(records_engine, some_photos(20, seed=3, brighter=0.2), prefix="yet more ")
+    assert _Monitor(records_engine).look(2) == {Signal.BRIGHTNESS}, "also after a restart"
+    first, second = monitor.rows()
+    assert [first["number"], second["number"]] == [1, 2]
+    assert sorted(first["count_ids"] + second["count_ids"]) == list(range(1, 121))
+    assert second["began_at"] == first["closed_at"]
+    assert monitor.look(3) == {Signal.BRIGHTNESS}, "no photo, no change"
+    assert len(monitor.rows()) == 2
+
+
+def test_two_monitors_close_a_batch_once(records_engine: Engine) -> None:
+    record_photos(records_engine, some_photos(60, seed=1, brighter=0.2))
+    barrier = Barrier(2)
+
+    def look(_: int) -> set[Signal]:
+        monitor = _Monitor(records_engine)
+        barrier.wait(30)
+        return monitor.look()
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(look, range(2))) == [{Signal.BRIGHTNESS}] * 2
+    assert [row["number"] for row in _Monitor(records_engine).rows()] == [1]
+
+
+def test_a_new_model_begins_anew(sqlite_records: Engine) -> None:
+    monitor = _Monitor(sqlite_records)
+    record_photos(sqlite_records, some_photos(60, seed=1, brighter=0.2))
+    assert monitor.look() == {Signal.BRIGHTNESS}
+    record_photos(sqlite_records, some_photos(60, seed=2), model="next")
+    assert monitor.look(1, "next") == set()
+    assert monitor.look(1) == {Signal.BRIGHTNESS}
+    assert [row["count_ids"] for row in monitor.rows("next")] == [list(range(61, 121))]
+
+
+def test_more_photos_of_the_same_bins_are_no_news(sqlite_records: Engine) -> None:
+    monitor = _Monitor(sqlite_records)
+    record_photos(sqlite_records, some_photos(120, seed=1))
+    with sqlite_records.begin() as connection:
+        connection.execute(text("UPDATE counts SET bin_id = CAST(id % 49 AS TEXT)"))
+    monitor.look()
+    assert monitor.rows() == []
+
+
+def test_of_many_photos_a_batch_draws_some(sqlite_records: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "BATCH", 50)
+    monitor = _Monitor(sqlite_records)
+    record_photos(sqlite_records, some_photos(400, seed=1))
+    monitor.look()
+    (row,) = monitor.rows()
+    assert (len(row["count_ids"]), row["last_count_id"]) == (50, 400)
+    assert min(row["count_ids"]) < 100
+    assert max(row["count_ids"]) > 300
+    assert monitor.look(1) == set()
+    assert len(monitor.rows()) == 1, "what was not drawn is no news either"

@@ -249,6 +249,8 @@ def test_a_scrape_shows_the_report(drifting: Running) -> None:
         )
         where = {"window": window, "signal": Signal.CONTRAST}
         assert drifting.metric("binwatch_drift_verdict", **where, verdict=Verdict.STEADY) == 1
+    assert drifting.metric("binwatch_drift_alarm", signal=Signal.BRIGHTNESS) == 1
+    assert drifting.metric("binwatch_drift_alarm", signal=Signal.CONTRAST) == 0
     agreement = drifting.metric("binwatch_window_agreement_ratio", window=Window.DAY)
     assert drifting.metric("binwatch_window_estimated_accuracy_ratio", window=Window.DAY) == pytest.approx(
         agreement, abs=0.15
@@ -292,8 +294,11 @@ def test_the_thread_reports_by_itself_and_outlives_an_odd_report(
 def test_the_command_prints_the_same(drifting: Running) -> None:
     result = CliRunner().invoke(app, ["drift"], env={"COLUMNS": "200"})
     assert result.exit_code == 0
+    assert CliRunner().invoke(app, ["drift", "--strict"]).exit_code == 1
+    assert "DRIFT ALARM: brightness since 20" in result.stdout
+    assert "raised by 120 photos" in result.stdout
     rows = {line.split()[1]: line for line in result.stdout.splitlines() if line.startswith("│")}
-    assert rows["brightness"].count("DRIFTED") == len(Window)
+    assert rows["brightness"].count("beyond") == len(Window)
     assert rows["contrast"].count("steady") == len(Window)
     assert "estimated accuracy" in result.stdout
 

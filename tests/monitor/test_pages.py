@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -357,13 +358,17 @@ def test_shades_follow_the_share_of_the_row() -> None:
 def test_drift_is_shown_and_what_has_drifted_comes_first(drifting: Running) -> None:
     drifting.services.drift.update()
     page = Parsed(drifting.page("/drift?window=1h"))
-    assert "Drift: found In the last hour, photos differ from what the model was measured on: brightness." in page.text
+    assert re.search(
+        r"Drift: found Since 20\S+ \S+ UTC, photos differ from what the model was measured on: brightness\.", page.text
+    )
+    assert "Brightness: 120 photos of different bins, recorded since 20" in page.text
+    assert sentences.PROMISE in page.text
     names = [name for name, _ in sentences.SIGNALS.values()]
     shown = sorted((name for name in names if f" {name} " in page.text), key=lambda name: page.text.rindex(f" {name} "))
     assert shown[0] == "Brightness"
     assert len(page.tags("path")) >= 10, "six continuous signals, each then and now"
     overview = Parsed(drifting.page("/")).text
-    assert "Drift found In the last hour" in overview
+    assert "Drift found Since 20" in overview
 
 
 def test_a_trend_is_drawn_and_said(floor: Running) -> None:

@@ -273,7 +273,7 @@ def test_every_panel_shows_data_of_real_records(
         _work(recorder, 1)
         drifting.services.drift.update()
         _until(lambda: not _unanswered(prometheus), lambda: f"no data: {_unanswered(prometheus)}")
-        assert prometheus.query("ALERTS{alertname='BinwatchDrift'}"), "brighter photos are pending drift at least"
+        assert prometheus.query("ALERTS{alertname='BinwatchDrift', signal='brightness'}")
 
 
 def test_what_vanishes_with_its_name_is_missed(monitor: Running, worker: str, tmp_path: Path) -> None:

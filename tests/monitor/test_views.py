@@ -427,6 +427,9 @@ def test_drift_with_distributions(drifting: Running) -> None:
     drifting.services.drift.update()
     found = drifting.get("/api/drift").json()
     assert found["state"] == "drifted"
+    (alarm,) = found["alarms"]
+    assert (alarm["signal"], alarm["photos"]) == ("brightness", 120)
+    assert alarm["began"] <= alarm["since"]
     latest = next(window for window in found["windows"] if window["window"] == "latest")
     signals = {one["signal"]: one for one in latest["signals"]}
     brightness = signals["brightness"]

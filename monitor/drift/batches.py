@@ -1,0 +1,128 @@
+"""The batches of photos that alarms are judged by, as the records keep them.
+
+Nothing is kept in memory: a monitor that is started again goes on where the last batch has ended, and so do two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime
+
+from pydantic import TypeAdapter
+from sqlalchemy import Connection, Engine, RowMapping, func, select
+
+from binwatch.bundle import Reference
+from binwatch.records.tables import Count, DriftBatch
+from binwatch.records.upsert import insert_into
+from binwatch.reference import ENOUGH, independent
+from monitor.drift.alarms import SPANS, AlarmState, BatchWindow, level_of, next_state
+from monitor.drift.judge import MIN_PHOTOS
+from monitor.drift.windows import LATEST, SAMPLE, draw_photos, read_samples
+from monitor.records import Records, WritableRecords
+
+BATCH = 200
+"""Most photos of a batch. Of more that came since the last look, so many are drawn."""
+_STATE = TypeAdapter(AlarmState)
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """What a row of `drift_batches` says before it is judged."""
+
+    model_version: str
+    number: int
+    last_count_id: int
+    count_ids: list[int]
+    began_at: datetime
+    closed_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class _Due:
+    """A batch that can be judged, and what it takes."""
+
+    batch: _Batch
+    windows: list[BatchWindow]
+    state: AlarmState
+    """After the batch before."""
+
+
+def watch(
+    records: Records, writable: WritableRecords, model: str, reference: Reference | None, now: datetime
+) -> AlarmState:
+    """Close a batch if there are photos for one, and return the alarms of `model`. Raises RecordsDown.
+
+    Without a reference that can be judged by, photos wait for one.
+    """
+    if reference is not None and independent(reference) >= ENOUGH:
+        found = records.read(lambda connection: _next(connection, model, now))
+        if found is not None:
+            row = _judged(found, reference)
+            writable.write(lambda engine: _insert(engine, row))
+    return records.read(lambda connection: _state_of(_last(connection, model, 1)))
+
+
+def _judged(due: _Due, reference: Reference) -> dict[str, object]:
+    """A row for the batch."""
+    batch = due.batch
+    level = level_of(None if batch.number == 1 else batch.closed_at - batch.began_at)
+    state = next_state(due.state, due.windows, reference, level, batch.closed_at)
+    return asdict(batch) | {"state": _STATE.dump_python(state, mode="json")}
+
+
+def _insert(engine: Engine, row: dict[str, object]) -> None:
+    with engine.begin() as connection:
+        # Another monitor may have closed the batch of this number meanwhile: then that one holds.
+        connection.execute(insert_into(connection, DriftBatch).on_conflict_do_nothing(), row)
+
+
+def _next(connection: Connection, model: str, now: datetime) -> _Due | None:
+    """None while there are too few photos for another batch."""
+    rows = _last(connection, model, SPANS[-1] - 1)
+    batch = _next_batch(connection, model, rows[0] if rows else None, now)
+    if batch is None:
+        return None
+    before = [_Batch(**{field.name: row[field.name] for field in fields(_Batch)}) for row in rows]
+    return _Due(batch, _windows(connection, [batch, *before]), _state_of(rows))
+
+
+def _last(connection: Connection, model: str, number: int) -> Sequence[RowMapping]:
+    """The last batches, the newest first."""
+    rows = select(DriftBatch.__table__).where(DriftBatch.model_version == model)
+    return connection.execute(rows.order_by(DriftBatch.number.desc()).limit(number)).mappings().all()
+
+
+def _state_of(rows: Sequence[RowMapping]) -> AlarmState:
+    return _STATE.validate_python(rows[0]["state"]) if rows else AlarmState()
+
+
+def _next_batch(connection: Connection, model: str, last: RowMapping | None, now: datetime) -> _Batch | None:
+    newest = connection.execute(select(func.max(Count.id))).scalar() or 0
+    after = last["last_count_id"] if last else max(newest - LATEST, 0)
+    photos = draw_photos(connection, model, after, newest, BATCH) if newest - after >= MIN_PHOTOS else []
+    if len(photos) < MIN_PHOTOS:
+        return None
+    if last:
+        return _Batch(model, last["number"] + 1, newest, photos, last["closed_at"], now)
+    began = connection.execute(select(Count.recorded_at).where(Count.id == photos[0])).scalar_one()
+    return _Batch(model, 1, newest, photos, began, now)
+
+
+def _windows(connection: Connection, batches: Sequence[_Batch]) -> list[BatchWindow]:
+    """Those that the batches, the newest first, are enough for."""
+    model = batches[0].model_version
+    spans = [span for span in SPANS if span <= len(batches) and _photos(batches[:span]) <= SAMPLE]
+    pairs = [span for span in spans if 2 * span <= len(batches) and _photos(batches[: 2 * span]) <= SAMPLE]
+    wanted = [batches[:span] for span in spans] + [batches[span : 2 * span] for span in pairs]
+    ids = [[photo for batch in part for photo in batch.count_ids] for part in wanted]
+    samples = read_samples(connection, model, ids)
+    before = dict(zip(pairs, samples[len(spans) :], strict=True))
+    return [
+        BatchWindow(span, batches[span - 1].number, batches[span - 1].began_at, seen, before.get(span))
+        for span, seen in zip(spans, samples[: len(spans)], strict=True)
+    ]
+
+
+def _photos(batches: Sequence[_Batch]) -> int:
+    return sum(len(batch.count_ids) for batch in batches)
