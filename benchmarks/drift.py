@@ -1,9 +1,13 @@
-"""How often the monitor raises a false alarm, what it finds, and how well it estimates accuracy without labels.
+"""How often the monitor raises a false alarm and how soon it finds what; what windows show, and estimated accuracy.
 
     python -m benchmarks.held_out PHOTOS_TAR INDEX_CSV held-out.npz
     python -m benchmarks.drift held-out.npz
 
-False alarms: bin groups of the held-out photos are parted at random, again for each window: one part is the reference,
+Alarms: quarters are simulated (benchmarks/quarters.py), each with its own half of the bin groups as the reference and
+the other half as the warehouse, without drift; and streams of test photos that are disturbed from some photo on, with
+the validation split as the reference, as in the bundle.
+
+Windows: bin groups of the held-out photos are parted at random, again for each window: one part is the reference,
 the window has one photo of each group of the other, as the monitor takes one photo of each bin. Nothing has drifted
 between the two. Detection: the reference is the validation
 split, as in the bundle; windows are drawn from disturbed test photos. The bytes of a file are not watched here, since
@@ -14,24 +18,34 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks import quarters
 from benchmarks.disturbances import DISTURBANCES, STRENGTHS
 from binwatch.bundle import Reference
 from binwatch.cores import cores
-from binwatch.reference import Observed, Signal, make_reference
+from binwatch.reference import Observed, Signal, make_reference, rounded
 from monitor.drift.estimate import estimated_accuracy
-from monitor.drift.judge import LEVEL, Verdict, judge
+from monitor.drift.judge import LEVEL, MIN_PHOTOS, Verdict, judge
 from monitor.drift.windows import PhotoSample
 
 SIZES = (50, 100, 200, 300, 1000)
 DETECTION_SIZES = (50, 200, 1000)
 LEVELS = (LEVEL, 0.05)
 DETECTION_WINDOWS = 200
+RATES = (10, 100, 1000, 10_000, 100_000)
+"""Photos an hour."""
+BEFORE = 70
+"""Undisturbed batches before a disturbance."""
+AFTER = 12
+"""Disturbed ones."""
+SOON = (100, 200, 300)
+"""Photos after which a disturbance should have been found."""
 
 WITHOUT: set[Signal] = set()
 """Signals that are left out."""
@@ -159,19 +173,127 @@ def _detection_row(arrays: Arrays, name: str, test: np.ndarray, reference: Refer
     return f"| {name} | {cells} | {every.agreed / len(test):.1%} | {estimated:.1%} | {names} |"
 
 
+def photos_of(photos: Arrays) -> quarters.Photos:
+    """What quarters are simulated with."""
+    values = properties(photos) | {Signal.CONFIDENCE: photos["probabilities"].max(axis=1)}
+    return quarters.Photos(
+        {signal: np.array(rounded(one)) for signal, one in values.items()},
+        {Signal.PREDICTED: photos["probabilities"].argmax(axis=1), Signal.EXPECTED: photos["labels"]},
+        photos["embeddings"].astype(float),
+    )
+
+
+def places(arrays: Arrays, rows: np.ndarray) -> np.ndarray:
+    """Number of each row's bin group, in the order of the photos' keys (that of the file)."""
+    groups = arrays["groups"][rows]
+    found, first = np.unique(groups, return_index=True)
+    place: np.ndarray = np.argsort(np.argsort(first))[np.searchsorted(found, groups)]
+    return place
+
+
+def typical_counts(arrays: Arrays) -> dict[Signal, tuple[int, ...]]:
+    """By class, of all held-out photos."""
+    every = reference_of(part(arrays, "none", np.arange(len(arrays["groups"]))))
+    return {Signal.PREDICTED: tuple(every.predicted), Signal.EXPECTED: tuple(every.labels)}
+
+
+def quarter(
+    arrays: Arrays, photos: quarters.Photos, counts: dict[Signal, tuple[int, ...]], rate: float, walk: int, seed: int
+) -> list[str]:
+    """Signals whose alarms an undisturbed quarter raises. `photos` are those of `arrays`."""
+    random = np.random.default_rng(seed)
+    groups = arrays["groups"]
+    is_reference = np.isin(groups, random.permutation(groups.max() + 1)[: (groups.max() + 1) // 2])
+    reference = reference_of(part(arrays, "none", np.flatnonzero(is_reference)))
+    rows = np.flatnonzero(~is_reference)
+    came, minutes = quarters.closings(rate, quarters.MINUTES, random)
+    stream = quarters.stream(came, minutes, places(arrays, rows), rows, random, walk)
+    limits = quarters.Thresholds(reference, photos.signals, counts)
+    return [one.signal.value for one in quarters.alarms(quarters.judged(stream, photos, reference), minutes, limits)]
+
+
+def show_quarters(arrays: Arrays, number: int, rates: Sequence[int], walk: int) -> None:
+    print(f"\nFalse alarms in a quarter, {number} undisturbed quarters at each rate, walks of {walk} bins\n")
+    print("| photos an hour | false alarms in a quarter | upper 95 % bound | quarters with one | most | signals |")
+    photos, counts = photos_of(part(arrays, "none", np.arange(len(arrays["groups"])))), typical_counts(arrays)
+    for rate in rates:
+        with ProcessPoolExecutor(cores()) as pool:
+            found = list(pool.map(partial(quarter, arrays, photos, counts, rate, walk), range(number)))
+        alarms = np.array([len(one) for one in found])
+        upper = alarms.mean() + 1.645 * alarms.std(ddof=1) / np.sqrt(number)
+        signals = Counter(signal for one in found for signal in one)
+        names = ", ".join(f"{name} {times}" for name, times in signals.most_common()) or "none"
+        print(
+            f"| {rate:,} | {alarms.mean():.2f} | {upper:.2f} | {(alarms > 0).mean():.0%} | {alarms.max()} | {names} |",
+            flush=True,
+        )
+
+
+def delay(
+    reference: Reference,
+    photos: quarters.Photos,
+    limits: quarters.Thresholds,
+    groups: np.ndarray,
+    rate: float,
+    walk: int,
+    seed: int,
+) -> float:
+    """Photos, of those looked at, until a disturbance raised an alarm; infinite if none of the AFTER batches did.
+
+    `photos` are those of the `groups` as they are, and then disturbed.
+    """
+    random = np.random.default_rng(seed)
+    days = int((BEFORE + AFTER + 1) * MIN_PHOTOS / rate / 24) + 2
+    came, minutes = (one[: BEFORE + AFTER] for one in quarters.closings(rate, days * 24 * 60, random))
+    stream = quarters.stream(came, minutes, groups, np.arange(len(groups)), random, walk)
+    begin = random.integers(*np.searchsorted(stream.batch, (BEFORE - 1, BEFORE)))
+    stream.row[begin:] += len(groups)
+    found = quarters.alarms(quarters.judged(stream, photos, reference), minutes, limits)
+    ends = np.searchsorted(stream.batch, [one.batch + 1 for one in found if one.batch >= stream.batch[begin]])
+    return float(min(ends - begin, default=np.inf))
+
+
+def show_delays(arrays: Arrays, runs: int, rates: Sequence[int], walk: int) -> None:
+    print(f"\nAlarms within so many photos after a disturbance, {runs} streams each, walks of {walk} bins\n")
+    heads = " | ".join(f"{rate:,} an hour: within {', '.join(map(str, SOON))}; median" for rate in rates)
+    print(f"| disturbance | {heads} |")
+    validation, test = (np.flatnonzero(arrays["splits"] == split) for split in ("validation", "test"))
+    reference, calm = reference_of(part(arrays, "none", validation)), photos_of(part(arrays, "none", test))
+    limits = quarters.Thresholds(reference, calm.signals, typical_counts(arrays))
+    for strength in reversed(STRENGTHS):
+        for kind in DISTURBANCES:
+            photos = quarters.joined(calm, photos_of(part(arrays, f"{kind} {strength}", test)))
+            cells = []
+            for rate in rates:
+                with ProcessPoolExecutor(cores()) as pool:
+                    one = partial(delay, reference, photos, limits, places(arrays, test), rate, walk)
+                    found = np.array(list(pool.map(one, range(1000, 1000 + runs), chunksize=10)))
+                within = ", ".join(f"{(found <= number).mean():.0%}" for number in SOON)
+                cells.append(f"{within}; {np.median(found):.0f}")
+            print(f"| {kind} {strength} | {' | '.join(cells)} |", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("held_out", type=Path)
-    parser.add_argument("--windows", type=int, default=1000)
+    parser.add_argument("--windows", type=int, default=1000, help="undisturbed windows of each size")
+    parser.add_argument("--quarters", type=int, default=200, help="undisturbed quarters at each rate")
+    parser.add_argument("--streams", type=int, default=100, help="streams of each disturbance at each rate")
+    parser.add_argument("--rates", type=int, nargs="*", default=RATES, help="photos an hour")
+    parser.add_argument("--walk", type=int, default=quarters.WALK, help="neighbouring bins photographed one by one")
     parser.add_argument("--without", type=Signal, nargs="*", default=[], help="photo properties to leave out")
     options = parser.parse_args()
     WITHOUT.update(options.without)
     arrays = load_arrays(options.held_out)
     counts = Counter(arrays["splits"].tolist())
     print(f"model {arrays['version']}, photos: {dict(counts)}, {cores()} cores")
+    if options.quarters:
+        show_quarters(arrays, options.quarters, options.rates, options.walk)
+    if options.streams:
+        show_delays(arrays, options.streams, options.rates, options.walk)
     if options.windows:
         show_undisturbed(arrays, options.windows)
-    show_detection(arrays)
+        show_detection(arrays)
 
 
 if __name__ == "__main__":

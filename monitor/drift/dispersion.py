@@ -47,7 +47,8 @@ def _features(signal: Signal, seen: PhotoSample, reference: Reference) -> Floats
     values = seen.confidence if signal is Signal.CONFIDENCE else seen.properties.get(signal, np.empty(0))
     if len(quantiles) < 2:
         return None
-    return np.less_equal.outer(values, quantiles[EACH // 2 :: EACH]).astype(float)
+    below: Floats = np.less_equal.outer(values, quantiles[EACH // 2 :: EACH]).astype(float)
+    return below
 
 
 def _dispersion(one: Floats, other: Floats) -> float:

@@ -131,7 +131,7 @@ def test_independent_photos_have_a_dispersion_of_one() -> None:
             )
             for photos in (one, other)
         ]
-        found.append(dispersion(*samples, REFERENCE))
+        found.append(dispersion(samples[0], samples[1], REFERENCE))
     for signal in Signal:
         values = np.array([one[signal] for one in found])
         assert values.mean() == pytest.approx(1, abs=5 * values.std() / np.sqrt(len(values))), signal

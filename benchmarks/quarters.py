@@ -1,0 +1,303 @@
+"""Quarters of a monitor's life, simulated: when drift alarms are raised, without drift and after a disturbance.
+
+The rule is monitor.drift.alarms', computed for all batches of a quarter at once: `python -m benchmarks.drift` needs
+hundreds of thousands of them. tests/benchmarks/test_quarters.py compares the two. Distribution functions are compared
+at every fourth quantile of the reference here, which makes a distance smaller by at most 1/100.
+
+A warehouse has as many bins as there are bin groups in the pool. Photos are taken along walks of WALK neighbouring bins
+in the order of the photos' keys, so photos of a batch resemble each other as they do in the data; a bin shows one of
+its group's photos each time. At night a tenth as many photos come as by day.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import numpy as np
+
+from binwatch.bundle import Reference
+from binwatch.counts import CLASSES
+from binwatch.reference import Signal, independent
+from monitor.drift import quantiles, thresholds
+from monitor.drift.alarms import BUDGET, CALM, MEMORY, NORMAL, PRIOR, QUARTER, SPANS
+from monitor.drift.batches import BATCH
+from monitor.drift.dispersion import EACH, MOST
+from monitor.drift.distances import jensen_shannon, levels_at
+from monitor.drift.judge import LEVEL, MIN_PHOTOS
+from monitor.drift.windows import SAMPLE, Floats, Ints
+
+MINUTES = int(QUARTER.total_seconds() // 60)
+WALK = 10
+NIGHT = 0.1
+CATEGORIES = (Signal.PREDICTED, Signal.EXPECTED)
+
+
+@dataclass(frozen=True)
+class Photos:
+    """What is known of n photos, one row each."""
+
+    values: dict[Signal, Floats]
+    """Of continuous signals, shape (n,)."""
+    classes: dict[Signal, Ints]
+    """Of CATEGORIES, shape (n,)."""
+    embeddings: Floats
+
+    @property
+    def signals(self) -> list[Signal]:
+        """Those that are watched."""
+        return [*self.values, *self.classes, Signal.EMBEDDING]
+
+
+def joined(some: Photos, others: Photos) -> Photos:
+    """The rows of both, one after the other."""
+    return Photos(
+        {signal: np.concatenate([some.values[signal], others.values[signal]]) for signal in some.values},
+        {signal: np.concatenate([some.classes[signal], others.classes[signal]]) for signal in some.classes},
+        np.concatenate([some.embeddings, others.embeddings]),
+    )
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Batches of photos: `batch[i]` ascending, `row[i]` among Photos, `group[i]` the bin."""
+
+    batch: Ints
+    row: Ints
+    group: Ints
+    minutes: Ints
+    """Of each batch, since the one before."""
+
+
+@dataclass
+class Raised:
+    """One alarm: the batch that raised it, and how long the window was."""
+
+    signal: Signal
+    batch: int
+    batches: int
+
+
+def closings(per_hour: float, minutes: int, random: np.random.Generator) -> tuple[Ints, Ints]:
+    """Photos that came, and minutes since the batch before, of each batch that closes at a look a minute."""
+    hours = np.arange(minutes) // 60 % 24
+    weights = np.where((hours >= 6) & (hours < 22), 1.0, NIGHT)
+    came = np.cumsum(random.poisson(per_hour / 60 * weights / weights.mean()))
+    found, last, before = [], 0, -1
+    while (at := max(int(np.searchsorted(came, last + MIN_PHOTOS)), before + 1)) < minutes:
+        found.append((came[at] - last, at - before))
+        last, before = int(came[at]), at
+    photos, since = np.array(found or np.empty((0, 2), int)).T
+    return photos, since
+
+
+def stream(
+    photos: Ints, minutes: Ints, groups: Ints, rows: Ints, random: np.random.Generator, walk: int = WALK
+) -> Stream:
+    """Batches of so many photos, of bins whose `groups`, one for each of `rows`, are numbered in the order of keys."""
+    bins, size = np.unique(groups, return_counts=True)
+    by_bin = rows[np.argsort(groups, kind="stable")]
+    start = np.concatenate([[0], np.cumsum(size)[:-1]])
+    found = []
+    for came in np.unique(photos):
+        batches = np.flatnonzero(photos == came)
+        number = min(int(came), BATCH, len(bins))
+        # Of a batch that is drawn from many photos, neighbours are as rare as they are among those.
+        length = max(walk * number // int(came), 1)
+        for part in np.array_split(batches, max(1, len(batches) // 2000)):
+            walks = np.argsort(random.random((len(part), len(bins) // length)), axis=1)
+            chosen = (walks[:, :, None] * length + np.arange(length)).reshape(len(part), -1)[:, :number]
+            found.append(np.stack([np.repeat(part, chosen.shape[1]), chosen.ravel()]))
+    batch, at = np.concatenate(found, axis=1)
+    order = np.argsort(batch, kind="stable")
+    batch, at = batch[order], at[order]
+    return Stream(batch, by_bin[start[at] + (random.random(len(at)) * size[at]).astype(int)], at, minutes)
+
+
+class Windows:
+    """Sums over the last `span` batches, of the newest photo of each bin, as of every batch."""
+
+    def __init__(self, of: Stream, span: int) -> None:
+        order = np.lexsort((of.batch, of.group))
+        again = np.full(len(of.batch), np.iinfo(np.int64).max)
+        same = of.group[order][:-1] == of.group[order][1:]
+        again[order[:-1][same]] = of.batch[order[1:][same]]
+        self._begin, self._end, self._number = of.batch, np.minimum(of.batch + span, again), len(of.minutes)
+        self._ends = self._end < self._number
+
+    def count(self, category: Ints, categories: int) -> Ints:
+        """Shape (batches, categories)."""
+        shape = self._number * categories
+        joined = np.bincount(self._begin * categories + category, minlength=shape)
+        left = np.bincount((self._end * categories + category)[self._ends], minlength=shape)
+        return np.cumsum((joined - left).reshape(self._number, categories), axis=0)
+
+    def total(self, values: Floats) -> Floats:
+        """Shape (batches,)."""
+        joined = np.bincount(self._begin, values, self._number)
+        return np.cumsum(joined - np.bincount(self._end[self._ends], values[self._ends], self._number))
+
+
+@dataclass
+class Judged:
+    """Distances and dispersions of every window, shape (batches, signals, spans); sizes, shape (batches, spans)."""
+
+    signals: list[Signal]
+    distance: Floats
+    dispersion: Floats
+    photos: Floats
+    valid: np.ndarray = field(repr=False)
+
+
+def judged(of: Stream, photos: Photos, reference: Reference) -> Judged:
+    """Every window of a stream beside the reference, and beside the window before."""
+    number, signals = len(of.minutes), photos.signals
+    shape = (number, len(signals), len(SPANS))
+    found = Judged(
+        signals, np.zeros(shape), np.full(shape, np.nan), np.ones((number, len(SPANS))), np.zeros(shape[::2], bool)
+    )
+    taken = np.concatenate([[0], np.cumsum(np.bincount(of.batch, minlength=number))])
+    ends = np.arange(1, number + 1)
+    for index, span in enumerate(SPANS):
+        windows = Windows(of, span)
+        size = windows.count(np.zeros(len(of.batch), int), 1)[:, 0].astype(float)
+        found.photos[:, index] = size
+        found.valid[:, index] = (ends >= span) & (taken[ends] - taken[np.maximum(ends - span, 0)] <= SAMPLE)
+        both = np.flatnonzero((ends >= 2 * span) & (taken[ends] - taken[np.maximum(ends - 2 * span, 0)] <= SAMPLE))
+        both = both if 2 * span <= SPANS[-1] else both[:0]
+        for at, signal in enumerate(signals):
+            means, spread, found.distance[:, at, index] = _means(signal, windows, size, of.row, photos, reference)
+            found.dispersion[both, at, index] = _dispersion(means, spread, size, both, span)
+    return found
+
+
+def _means(
+    signal: Signal, windows: Windows, size: Floats, rows: Ints, photos: Photos, reference: Reference
+) -> tuple[Floats, Floats, Floats]:
+    """Means of a signal's features, shape (batches, features), of their squares, and the distance."""
+    if signal is Signal.EMBEDDING:
+        assert reference.embedding is not None
+        features = (photos.embeddings - np.array(reference.embedding.mean)) @ np.array(reference.embedding.axes).T
+        means = np.stack([windows.total(one[rows]) for one in features.T], axis=1) / size[:, None]
+        squares = np.stack([windows.total(one[rows] ** 2) for one in features.T], axis=1) / size[:, None]
+        return means, squares, np.linalg.norm(means, axis=1)
+    if signal in CATEGORIES:
+        means = windows.count(photos.classes[signal][rows], len(CLASSES)) / size[:, None]
+        counts = np.array(reference.predicted if signal is Signal.PREDICTED else reference.labels)
+        return means, means, jensen_shannon(means, counts)
+    known = np.array(reference.quantiles[signal])
+    edges = known[EACH // 2 :: EACH]
+    counts = windows.count(np.searchsorted(edges, photos.values[signal])[rows], len(edges) + 1)
+    means = np.cumsum(counts, axis=1)[:, :-1] / size[:, None]
+    return means, means, np.abs(means - levels_at(edges, known)[1]).max(axis=1)
+
+
+def _dispersion(means: Floats, squares: Floats, size: Floats, now: Ints, span: int) -> Floats:
+    n, m = size[now], size[now - span]
+    shift = ((means[now] - means[now - span]) ** 2).sum(axis=1)
+    share = (n / (n + m))[:, None]
+    mean = share * means[now] + (1 - share) * means[now - span]
+    square = share * squares[now] + (1 - share) * squares[now - span]
+    variance = (square - mean**2).sum(axis=1) * (n + m) / (n + m - 1)
+    return np.minimum(shift / np.maximum((1 / n + 1 / m) * variance, 1e-12), MOST)
+
+
+class Thresholds:
+    """Thresholds of monitor.drift.thresholds, for many sizes and levels at once."""
+
+    def __init__(self, reference: Reference, signals: Sequence[Signal], counts: dict[Signal, tuple[int, ...]]) -> None:
+        """`counts` stand for the reference's own, whose thresholds would have to be simulated anew in each quarter."""
+        self._worth, self._signals, self._counts = independent(reference), signals, counts
+        self._axes = len(reference.embedding.axes) if reference.embedding else 0
+
+    def of(self, signal: Signal, photos: Floats, level: float) -> Floats:
+        """Of windows of so many photos, at the level of one signal."""
+        effective = self._worth * photos / (self._worth + photos)
+        if signal in CATEGORIES:
+            return _of_sizes(self._counts[signal], self._worth)[photos.astype(int)] * _grown(level)
+        if signal is Signal.EMBEDDING:
+            return _mean_shift(self._worth, self._axes, level) / np.sqrt(effective)
+        root = np.sqrt(effective)
+        return _kolmogorov(level) / (root + 0.12 + 0.11 / root)
+
+
+@lru_cache
+def _of_sizes(counts: tuple[int, ...], worth: int) -> Floats:
+    sizes = np.arange(1, SAMPLE + 1)
+    simulated = [thresholds.of_categories(counts, worth, int(size), thresholds.SIMULATED) for size in sizes]
+    return np.array([np.inf, *simulated])
+
+
+@lru_cache(maxsize=100_000)
+def _grown(level: float) -> float:
+    freedom = len(CLASSES) - 1
+    return quantiles.chi_squared(level, freedom) / quantiles.chi_squared(thresholds.SIMULATED, freedom)
+
+
+@lru_cache(maxsize=100_000)
+def _kolmogorov(level: float) -> float:
+    return quantiles.kolmogorov(level)
+
+
+@lru_cache(maxsize=100_000)
+def _mean_shift(worth: int, axes: int, level: float) -> float:
+    return thresholds.of_mean_shift(worth, worth, axes, level) * float(np.sqrt(worth / 2))
+
+
+def alarms(of: Judged, minutes: Ints, limits: Thresholds) -> list[Raised]:
+    """What monitor.drift.alarms.next_state raises, batch by batch."""
+    signals, number = of.signals, len(minutes)
+    levels = np.minimum(BUDGET * minutes / MINUTES, LEVEL)
+    levels[:1] = LEVEL
+    spans = np.array(SPANS)
+    last = of.valid.cumsum(axis=1).argmax(axis=1)
+    candidates = _candidates(of, levels, limits)
+    mean = np.ones((len(signals), len(SPANS)))
+    raised: dict[int, Raised] = {}
+    first = np.zeros(len(signals), int)
+    found = []
+    for batch in range(number):
+        scale = np.maximum.accumulate(np.maximum(mean, 1.0), axis=1)
+        before = set(raised)
+        for at in np.flatnonzero(candidates[batch]).tolist():
+            if at not in raised:
+                limit = limits.of(
+                    signals[at],
+                    np.maximum(of.photos[batch] / scale[at], 1),
+                    levels[batch] / of.valid[batch].sum() / len(signals),
+                )
+                hits = (of.distance[batch, at] > limit) & of.valid[batch] & (batch - spans + 1 >= first[at])
+                if signals[at] is Signal.EMBEDDING:
+                    hits &= of.photos[batch] >= NORMAL
+                if hits.any():
+                    raised[at] = Raised(signals[at], batch, SPANS[int(hits.argmax())])
+                    found.append(raised[at])
+        for at in before:
+            index = min(SPANS.index(max(raised[at].batches, CALM)), int(last[batch]))
+            begins = batch - SPANS[index] + 1
+            if begins > raised[at].batch:
+                limit = limits.of(
+                    signals[at], np.maximum(of.photos[batch, [index]] / scale[at, index], 1), LEVEL / len(signals)
+                )
+                if of.distance[batch, at, index] <= limit[0]:
+                    del raised[at]
+                    first[at] = begins
+        known = batch + 1 - 2 * spans
+        weight = np.maximum(1 / MEMORY, 1 / np.maximum(known + PRIOR + 1, 1))
+        learns = ~np.isnan(of.dispersion[batch]) & (known >= first[:, None])
+        learns[list(before)] = False
+        mean = np.where(learns, mean + weight * (np.nan_to_num(of.dispersion[batch]) - mean), mean)
+    return found
+
+
+def _candidates(of: Judged, levels: Floats, limits: Thresholds) -> np.ndarray:
+    """Batches and signals that are beyond a threshold unless photos resemble each other, shape (batches, signals)."""
+    found = np.zeros(of.distance.shape[:2], bool)
+    share = levels / np.maximum(of.valid.sum(axis=1), 1) / len(of.signals)
+    for level in np.unique(share):
+        at = np.flatnonzero(share == level)
+        for index, signal in enumerate(of.signals):
+            limit = limits.of(signal, of.photos[at], float(level))
+            found[at, index] = ((of.distance[at, index] > limit) & of.valid[at]).any(axis=1)
+    return found

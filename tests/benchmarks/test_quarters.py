@@ -1,0 +1,84 @@
+"""Simulated quarters follow the rule of monitor.drift.alarms, batch by batch."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+
+from benchmarks import quarters
+from binwatch.reference import Observed, Signal, make_reference
+from monitor.drift.alarms import SPANS, AlarmState, BatchWindow, level_of, next_state
+from monitor.drift.windows import PhotoSample
+
+BINS, BATCHES = 2000, 40
+MINUTES = 30
+
+
+def _observed(number: int, seed: int) -> Observed:
+    random = np.random.default_rng(seed)
+    return Observed(
+        random.dirichlet(np.ones(7), number),
+        random.integers(0, 7, number),
+        random.normal(size=(number, 4)),
+        {Signal.BRIGHTNESS: random.normal(0.4, 0.1, number).round(5)},
+    )
+
+
+def test_alarms_are_those_of_the_monitor() -> None:
+    reference = make_reference(_observed(600, 0)).model_copy(update={"predicted": [], "labels": []})
+    seen = _observed(2 * BINS, 1)
+    seen.properties[Signal.BRIGHTNESS][BINS:] += 0.05
+    confidence = np.array([float(f"{value:.6g}") for value in seen.probabilities.max(axis=1)])
+    values = dict(seen.properties) | {Signal.CONFIDENCE: confidence}
+    photos = quarters.Photos(values, {}, seen.embeddings)
+    random = np.random.default_rng(2)
+    minutes = np.full(BATCHES, MINUTES)
+    stream = quarters.stream(np.full(BATCHES, 50), minutes, np.arange(BINS), np.arange(BINS), random)
+    changed = stream.batch >= BATCHES // 2
+    stream.row[changed] += BINS
+    limits = quarters.Thresholds(reference, photos.signals, {})
+    found = quarters.alarms(quarters.judged(stream, photos, reference), minutes, limits)
+    state, raised = AlarmState(), {}
+    for number in range(1, BATCHES + 1):
+        state = next_state(state, _windows(stream, number, values, photos), reference, _level(number), _at(number))
+        for signal, alarm in state.alarms.items():
+            raised.setdefault((signal, alarm.batch - 1, alarm.batches))
+    assert list(raised) == [(one.signal, one.batch, one.batches) for one in found]
+    assert [one.signal for one in found] == [Signal.BRIGHTNESS]
+
+
+def _at(number: int) -> datetime:
+    return datetime(2026, 1, 1, tzinfo=UTC) + number * timedelta(minutes=MINUTES)
+
+
+def _level(number: int) -> float:
+    return level_of(None if number == 1 else timedelta(minutes=MINUTES))
+
+
+def _windows(
+    stream: quarters.Stream, number: int, values: dict[Signal, np.ndarray], photos: quarters.Photos
+) -> list[BatchWindow]:
+    def sample(first: int, end: int) -> PhotoSample:
+        at = np.flatnonzero((stream.batch >= first) & (stream.batch < end))
+        newest = {int(stream.group[one]): int(stream.row[one]) for one in at}
+        rows = np.array(list(newest.values()))
+        nothing = np.zeros(len(rows), int)
+        return PhotoSample(
+            nothing,
+            values[Signal.CONFIDENCE][rows],
+            nothing[:0],
+            0,
+            {Signal.BRIGHTNESS: values[Signal.BRIGHTNESS][rows]},
+            photos.embeddings[rows],
+        )
+
+    found = []
+    for span in SPANS:
+        if span <= number:
+            pairs = 2 * span <= min(number, SPANS[-1])
+            before = sample(number - 2 * span, number - span) if pairs else None
+            found.append(
+                BatchWindow(span, number - span + 1, _at(number - span), sample(number - span, number), before)
+            )
+    return found
