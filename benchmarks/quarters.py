@@ -200,7 +200,8 @@ def _dispersion(means: Floats, squares: Floats, size: Floats, now: Ints, span: i
     mean = share * means[now] + (1 - share) * means[now - span]
     square = share * squares[now] + (1 - share) * squares[now - span]
     variance = (square - mean**2).sum(axis=1) * (n + m) / (n + m - 1)
-    return np.minimum(shift / np.maximum((1 / n + 1 / m) * variance, 1e-12), MOST)
+    found: Floats = np.minimum(shift / np.maximum((1 / n + 1 / m) * variance, 1e-12), MOST)
+    return found
 
 
 class Thresholds:
@@ -215,11 +216,13 @@ class Thresholds:
         """Of windows of so many photos, at the level of one signal."""
         effective = self._worth * photos / (self._worth + photos)
         if signal in CATEGORIES:
-            return _of_sizes(self._counts[signal], self._worth)[photos.astype(int)] * _grown(level)
-        if signal is Signal.EMBEDDING:
-            return _mean_shift(self._worth, self._axes, level) / np.sqrt(effective)
-        root = np.sqrt(effective)
-        return _kolmogorov(level) / (root + 0.12 + 0.11 / root)
+            found: Floats = _of_sizes(self._counts[signal], self._worth)[photos.astype(int)] * _grown(level)
+        elif signal is Signal.EMBEDDING:
+            found = _mean_shift(self._worth, self._axes, level) / np.sqrt(effective)
+        else:
+            root = np.sqrt(effective)
+            found = _kolmogorov(level) / (root + 0.12 + 0.11 / root)
+        return found
 
 
 @lru_cache

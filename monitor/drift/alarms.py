@@ -32,7 +32,7 @@ SPANS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 ones what is weak; one between two of these would be hardly different from them."""
 CALM = 4
 """Fewest batches that end an alarm."""
-NORMAL = 100
+NORMAL = 150
 """Fewest embeddings that raise an alarm: the mean of fewer is not normal enough for levels as small as these."""
 MEMORY = 64
 """Batches that the running mean of the dispersion reaches back."""

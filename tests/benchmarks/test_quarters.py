@@ -39,7 +39,8 @@ def test_alarms_are_those_of_the_monitor() -> None:
     stream.row[changed] += BINS
     limits = quarters.Thresholds(reference, photos.signals, {})
     found = quarters.alarms(quarters.judged(stream, photos, reference), minutes, limits)
-    state, raised = AlarmState(), {}
+    state = AlarmState()
+    raised: dict[tuple[Signal, int, int], None] = {}
     for number in range(1, BATCHES + 1):
         state = next_state(state, _windows(stream, number, values, photos), reference, _level(number), _at(number))
         for signal, alarm in state.alarms.items():
