@@ -20,7 +20,8 @@ import numpy as np
 from binwatch.bundle import Reference
 from binwatch.counts import CLASSES
 from binwatch.reference import Signal, independent
-from monitor.drift import quantiles, thresholds
+from monitor import quantiles
+from monitor.drift import thresholds
 from monitor.drift.alarms import BUDGET, CALM, MEMORY, NORMAL, PRIOR, QUARTER, SPANS
 from monitor.drift.batches import BATCH
 from monitor.drift.dispersion import EACH, MOST

@@ -1,5 +1,5 @@
-"""The tables. `counts`, `expectations`, `comparisons`, `audits`, `audit_draws` and `drift_batches` are ledgers that only
-grow.
+"""The tables. `counts`, `expectations`, `comparisons`, `audits`, `audit_draws` and `drift_batches` are ledgers that
+only grow.
 
 `bins` says which count and which expected quantity of a bin are the latest, and `current_comparisons` how the two
 compare. `*_totals` and `*_hours` are running sums, kept in the same transaction as the ledgers, so that a scrape or a
