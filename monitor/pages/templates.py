@@ -21,7 +21,7 @@ from monitor.views.discrepancies import AuditSaid
 
 def html(request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
     """A page. `page` is the name of its entry in the navigation."""
-    known = {"page": None, "now": datetime.now(UTC), "root": root_of(request)}
+    known: dict[str, Any] = {"page": None, "now": datetime.now(UTC), "root": root_of(request)}
     known |= {"item": ITEM, "reasons": sentences.AUDIT_REASONS}  # of the form for an answer
     return HTMLResponse(_TEMPLATES.get_template(template).render(known | values), status)
 
