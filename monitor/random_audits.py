@@ -71,7 +71,11 @@ def read_random_audits(connection: Connection) -> RandomAudits:
     inventory = _estimate(
         [row.expected == row.quantity for row in records],
         [row.likelihood for row in records],
-        [row.probabilities[class_of(row.expected)] if row.probabilities else None for row in records],
+        # Another model's probabilities are not those of the sample: their difference would look like wrong records.
+        [
+            row.probabilities[class_of(row.expected)] if row.probabilities and row.model_version == model else None
+            for row in records
+        ],
         [one.chance for one in _with_quantity(sample)],
     )
     return RandomAudits(

@@ -179,12 +179,12 @@ def add_audit(
             "count_id": None if found["predicted"] is None else found["count_id"],
             "expectation_id": None if found["quantity"] is None else found["expectation_id"],
         }
+        blind = blind and not _has_answered(connection, row, found)
         said = _said_before(connection, row)
-        if said is not None:
+        if said is not None and (said["blind"] or not blind):
             return Audited(
                 answer, quantity, found["predicted"], found["quantity"], said["blind"], said["id"], is_new=False
             )
-        blind = blind and (isinstance(seen, Seen) or not _has_answered(connection, row, found))
         audit_id = _append(connection, row | {"blind": blind}, found, now)
     return Audited(answer, quantity, found["predicted"], found["quantity"], blind, audit_id)
 

@@ -70,20 +70,23 @@ def likelihood(chance: float | None) -> float:
     return 1.0 if chance is None else max(LEAST, 1 - chance)
 
 
-def draw(engine: Engine, *, by_doubt: bool = False, source: random.Random | None = None) -> DrawnBin:
+def draw(
+    engine: Engine, auditor: str | None = None, *, by_doubt: bool = False, source: random.Random | None = None
+) -> DrawnBin:
     """A bin that was drawn a while ago and never audited, or else a new draw. Raises NothingToDraw.
 
-    Bins are drawn, all equally likely or by `likelihood`, until one has not been audited blind.
+    Bins are drawn, all equally likely or by `likelihood`, until one has not been audited blind, nor with the numbers in
+    sight by this `auditor`, who cannot be blind to it any more: that one is left to others.
     """
     source = source or random.SystemRandom()
     with engine.execution_options(**{WRITE: True}).begin() as connection:
-        if waiting := _waiting(connection):
+        if waiting := _waiting(connection, auditor):
             return waiting
         for drawn, likely in _draws(connection, source, by_doubt=by_doubt):
             row = asdict(drawn) | {"likelihood": likely, "drawn_at": datetime.now(UTC)}
             connection.execute(insert_into(connection, AuditDraw).values(**row))
-            answered = select(answer_of(Count.id)).where(Count.id == drawn.count_id)
-            if connection.execute(answered).scalar() is None:
+            answers = select(answer_of(Count.id), _last_number(Count.id, Audit.auditor == auditor))
+            if not any(connection.execute(answers.where(Count.id == drawn.count_id)).one()):
                 return drawn
     raise NothingToDraw(
         "there is no bin to draw: none has a photo that the model in use has counted, or all that were drawn have been"
@@ -91,7 +94,7 @@ def draw(engine: Engine, *, by_doubt: bool = False, source: random.Random | None
     )
 
 
-def _waiting(connection: Connection) -> DrawnBin | None:
+def _waiting(connection: Connection, auditor: str | None) -> DrawnBin | None:
     """The draw that waits longest of those that may be forgotten. A bin with a newer photo cannot be answered."""
     last = select(AuditDraw.__table__).order_by(AuditDraw.id.desc()).limit(_OPEN).subquery()
     drawn = aliased(AuditDraw, last)
@@ -99,7 +102,11 @@ def _waiting(connection: Connection) -> DrawnBin | None:
     statement = (
         select(drawn.bucket, drawn.bin_id, drawn.count_id, drawn.expectation_id)
         .join(Bin, here)
-        .where(drawn.drawn_at < datetime.now(UTC) - _AGAIN, _last_blind(drawn.count_id).is_(None))
+        .where(
+            drawn.drawn_at < datetime.now(UTC) - _AGAIN,
+            _last_audit(drawn.count_id, Audit.blind.is_(True)).is_(None),
+            _last_number(drawn.count_id, Audit.auditor == auditor).is_(None),
+        )
     )
     row = connection.execute(statement.order_by(drawn.id).limit(1)).one_or_none()
     return DrawnBin(*row) if row else None
@@ -163,10 +170,14 @@ def _counted(row: Row[*tuple[object, ...]]) -> CountedBin:
 
 def answer_of(count_id: InstrumentedAttribute[int]) -> ColumnElement[int | None]:
     """Id of the last blind audit of the photo of a count that found a number; NULL if there is none."""
-    return _last_blind(count_id, Audit.answer == Answer.COUNT)
+    return _last_audit(count_id, Audit.blind.is_(True), Audit.answer == Answer.COUNT)
 
 
-def _last_blind(count_id: InstrumentedAttribute[int], *conditions: ColumnElement[bool]) -> ColumnElement[int | None]:
+def _last_number(count_id: InstrumentedAttribute[int], *conditions: ColumnElement[bool]) -> ColumnElement[int | None]:
+    return _last_audit(count_id, Audit.quantity.is_not(None), *conditions)
+
+
+def _last_audit(count_id: InstrumentedAttribute[int], *conditions: ColumnElement[bool]) -> ColumnElement[int | None]:
     """The photo is what was audited: a newer model's count of it changes nothing."""
     drawn, judged = aliased(Count), aliased(Count)
     same_photo = and_(judged.bucket == drawn.bucket, judged.key == drawn.key, judged.etag == drawn.etag)
@@ -175,6 +186,6 @@ def _last_blind(count_id: InstrumentedAttribute[int], *conditions: ColumnElement
         .select_from(drawn)
         .join(Audit, and_(Audit.bucket == drawn.bucket, Audit.bin_id == drawn.bin_id))
         .join(judged, and_(judged.id == Audit.count_id, same_photo))
-        .where(drawn.id == count_id, Audit.blind, *conditions)
+        .where(drawn.id == count_id, *conditions)
         .scalar_subquery()
     )

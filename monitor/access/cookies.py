@@ -15,7 +15,9 @@ def set_cookie(request: Request, response: Response, name: str, value: str) -> N
         value,
         max_age=int(LIFETIME.total_seconds()),
         httponly=True,
-        samesite="strict",
+        # Not strict: who follows a link from a mail or a ticket would come without them, as a stranger who sees all
+        # numbers, and what was seen before would be forgotten. Forms of other sites are refused by other means.
+        samesite="lax",
         path=root_of(request) or "/",
         secure=request.url.scheme == "https" or request.headers.get("origin", "").startswith("https:"),
     )
@@ -23,4 +25,4 @@ def set_cookie(request: Request, response: Response, name: str, value: str) -> N
 
 def delete_cookie(request: Request, response: Response, name: str) -> None:
     """Have the browser forget it."""
-    response.delete_cookie(name, root_of(request) or "/", httponly=True, samesite="strict")
+    response.delete_cookie(name, root_of(request) or "/", httponly=True, samesite="lax")

@@ -88,9 +88,9 @@ class Sights:
     def note(self, request: Request, response: Response, bins: Iterable[tuple[str, str]] | None) -> None:
         """Note that the numbers of these bins (bucket, id), or of all, are shown to the browser."""
         seen, new = self._seen_bins(request), None if bins is None else frozenset(_digest(*one) for one in bins)
-        if self.sighted or seen is None or (new is not None and new <= seen):
+        if self.sighted:
             return
-        both = None if new is None else seen | new
+        both = None if new is None or seen is None else seen | new
         value = _EVERYTHING if both is None or len(both) > MOST else base64_encode(b"".join(sorted(both)))
         set_cookie(request, response, SEEN_COOKIE, self._seen.sign(value).decode())
 

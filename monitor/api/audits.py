@@ -71,7 +71,7 @@ _NOT_SIGNED_IN: Final[dict[int | str, dict[str, Any]]] = {status: _REFUSED[statu
 @router.get("/audit/queue", responses=_NOT_SIGNED_IN)
 def queue(services: CurrentServices, writer: CurrentWriter, asked: Annotated[QueueQuery, Query()]) -> Queue:
     """Bins to audit, without any number. Needs the token, as entering audits does."""
-    filters, alpha = waiting(services.filters(asked.filters)), services.settings.flag_level
+    filters, alpha = waiting(asked.filters), services.settings.flag_level
     return Queue(items=services.records.read(lambda connection: read_queue(connection, filters, alpha, asked.limit)))
 
 
@@ -120,7 +120,7 @@ def draw_next(
 
     A bin that was drawn a while ago and not audited comes again. `GET /api/audit` shows the bin. Needs the token.
     """
-    drawn = services.writable.write(lambda engine: draw(engine, by_doubt=by_doubt))
+    drawn = services.writable.write(lambda engine: draw(engine, writer.name, by_doubt=by_doubt))
     return DrawnPhoto(bucket=drawn.bucket, bin=drawn.bin_id, photo=drawn.count_id)
 
 

@@ -50,7 +50,9 @@ def first(
     if context.access.must_sign_in and not context.access.sighted:
         return go(request, "/login", next=context.here)
     asked = wanted.for_blind if context.access.is_blind else wanted
-    alpha, filters = services.alpha(asked.level), waiting(services.filters(asked.filters))
+    # Not in the settings' direction: which bins wait for a blind auditor must not tell which way they differ.
+    filters = waiting(asked.filters if context.access.is_blind else services.filters(asked.filters))
+    alpha = services.alpha(asked.level)
     beside = services.records.read(lambda connection: neighbours(connection, filters, alpha, "", ""))
     return RedirectResponse(root_of(request) + address(asked, beside.next, is_blind=context.access.is_blind), 303)
 
@@ -72,7 +74,7 @@ def audit(
         return go(request, "/login", next=context.here)
     asked = wanted.for_blind
     alpha, of = services.alpha(asked.level), bucket or services.settings.bucket
-    filters = waiting(services.filters(asked.filters))
+    filters = waiting(asked.filters)
 
     def read(connection: Connection) -> tuple[BinDetail, Neighbours]:
         return read_bin(connection, of, bin_id, alpha), neighbours(connection, filters, alpha, of, bin_id)
@@ -150,7 +152,7 @@ def draw_next(
     except NotSignedIn:
         return go(request, "/login", next="/")
     authenticator.check_form(writer, fields.get("csrf", ""))
-    drawn = services.writable.write(draw)
+    drawn = services.writable.write(lambda engine: draw(engine, writer.name))
     of = BinRef(bucket=drawn.bucket, bin_id=drawn.bin_id)
     return go(request, address(query.DiscrepancyQuery(), of, is_blind=context.access.is_blind))
 

@@ -79,7 +79,7 @@ def _queue(
     wanted: DiscrepancyQuery,
     flash: FlashMessages,
 ) -> HTMLResponse:
-    alpha, filters = services.alpha(wanted.level), waiting(services.filters(wanted.filters))
+    alpha, filters = services.alpha(wanted.level), waiting(wanted.filters)
     found = services.records.read(lambda connection: read_queue(connection, filters, alpha, AT_A_TIME))
     return html(
         request,

@@ -74,7 +74,8 @@ class DiscrepancyQuery(BaseModel):
         audited = (
             self.audited if self.audited in (AuditFilter.CANNOT_TELL, AuditFilter.GO_AND_COUNT) else AuditFilter.NO
         )
-        return self.model_copy(update={"direction": None, "size": 0, "audited": audited})
+        hidden = {"direction": None, "size": 0, "flagged": False, "level": None}
+        return self.model_copy(update=hidden | {"audited": audited})
 
     @property
     def is_filtered(self) -> bool:

@@ -214,11 +214,21 @@ def test_an_answer_without_all_items_is_no_truth(records_engine: Engine) -> None
         said = add_audit(records_engine, "bins", "a", None, "Ben", answer=answer)
         assert (said.of_count, said.of_inventory) == (None, None)
     assert _totals(records_engine) == {}
-    add_audit(records_engine, "bins", "a", 9, "Ben")
+    assert not add_audit(records_engine, "bins", "a", 9, "Ben").blind, 'after "at least 6" both numbers were shown'
+    add_audit(records_engine, "bins", "a", 9, "Cleo")
     assert _confusions(records_engine) == {("v1", 6, 4): 1}
     with records_engine.connect() as connection:
         second = connection.execute(select(Audit.__table__).where(Audit.id == more.id)).mappings().one()
     assert (second["reason"], second["note"], second["quantity"]) == ("hidden", "a box in front", 6)
+
+
+def test_a_blind_answer_is_kept_that_only_repeats_one_in_sight(records_engine: Engine) -> None:
+    Store(records_engine).add_counts([_count("a", 3)])
+    assert not record(records_engine, "bins", "a", 2).blind
+    again = add_audit(records_engine, "bins", "a", 2)
+    assert (again.blind, again.is_new) == (True, True)
+    assert not record(records_engine, "bins", "a", 2).is_new
+    assert _confusions(records_engine) == {("v1", 2, 3): 1}
 
 
 def test_audits_with_the_numbers_in_sight_are_summed_apart(records_engine: Engine) -> None:

@@ -115,3 +115,12 @@ def test_a_draw_that_was_forgotten_comes_again_until_somebody_answers(engine: En
 def test_nothing_to_draw_from(records_engine: Engine) -> None:
     with pytest.raises(NothingToDraw):
         draw(records_engine)
+
+
+def test_a_bin_whose_numbers_an_auditor_has_seen_is_left_to_others(engine: Engine) -> None:
+    first = draw(engine, "Ada", source=random.Random(1))
+    with engine.begin() as connection:
+        connection.execute(update(AuditDraw).values(drawn_at=START))
+    record(engine, "bins", first.bin_id, 1, "Ada")
+    assert draw(engine, "Ada", source=random.Random(1)).bin_id != first.bin_id
+    assert draw(engine, "Ben").bin_id == first.bin_id

@@ -89,3 +89,16 @@ def test_the_next_random_bin_by_api_and_page(recorder: Recorder, floor: Running)
     assert "id=00123" in sent.headers["location"]
     with recorder.engine.connect() as connection:
         assert connection.execute(select(AuditDraw.likelihood)).scalars().all() == [1, 1]
+
+
+def test_another_model_s_probabilities_say_nothing_of_the_inventory(drawn: Recorder, floor: Running) -> None:
+    """Beside those of the model in use they would look like wrong records: the answers stand alone."""
+    for number in range(BINS):
+        drawn.audit(f"{number:02}", 3)
+    drawn.count("bin-images/00.jpg", 3, etag="another photo", model="another")
+    floor.services.random_audits.update()
+    likely = [0.5 if number < BINS / 3 else 1.0 for number in range(BINS)]
+    alone = estimate([number % 9 == 0 for number in range(BINS)], likely)
+    answer = floor.get("/api/overview").json()["random_audits"]
+    assert (answer["counts_audited"], answer["records_audited"]) == (0, BINS)
+    assert answer["inventory"]["interval"] == pytest.approx(alone.interval.model_dump())
