@@ -246,7 +246,7 @@ class Settings(EnvironmentSettings):
     photo_dir: Path | None = Field(
         None, description="folder that the monitor reads photos from, if `binwatch check` counted them; unset: S3"
     )
-    drift_interval_s: float = Field(60.0, ge=1, description="seconds between two drift checks")
+    drift_interval_s: float = Field(60.0, ge=1, le=600, description="seconds between two drift checks")
     flag_level: float = Field(
         0.05,
         gt=0,

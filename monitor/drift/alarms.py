@@ -125,7 +125,8 @@ def _calm(
         return None
     results = judge(window.seen, reference, dispersion=_scale(state, window))
     result = next(one for one in results if one.signal is signal)
-    return window if result.verdict is Verdict.STEADY else None
+    # Of a signal that the reference no longer has, nothing would ever end the alarm.
+    return window if result.verdict in (Verdict.STEADY, Verdict.NO_REFERENCE) else None
 
 
 def _scale(state: AlarmState, window: BatchWindow) -> dict[Signal, float]:

@@ -5,11 +5,12 @@ Nothing is kept in memory: a monitor that is started again goes on where the las
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import Connection, Engine, RowMapping, func, select
 
 from binwatch.bundle import Reference
@@ -20,6 +21,8 @@ from monitor.drift.alarms import SPANS, AlarmState, BatchWindow, level_of, next_
 from monitor.drift.judge import MIN_PHOTOS
 from monitor.drift.windows import LATEST, SAMPLE, draw_photos, read_samples
 from monitor.records import Records, WritableRecords
+
+logger = logging.getLogger(__name__)
 
 BATCH = 200
 """Most photos of a batch. Of more that came since the last look, so many are drawn."""
@@ -94,13 +97,21 @@ def _last(connection: Connection, model: str, number: int) -> Sequence[RowMappin
 
 
 def _state_of(rows: Sequence[RowMapping]) -> AlarmState:
-    return _STATE.validate_python(rows[0]["state"]) if rows else AlarmState()
+    try:
+        return _STATE.validate_python(rows[0]["state"]) if rows else AlarmState()
+    except ValidationError as error:  # of a release with other signals, or damaged: alarms begin anew
+        logger.warning("drift: the state of the alarms cannot be read, and begins anew: %s", error)
+        return AlarmState()
 
 
 def _next_batch(connection: Connection, model: str, last: RowMapping | None, now: datetime) -> _Batch | None:
     newest = connection.execute(select(func.max(Count.id))).scalar() or 0
     after = last["last_count_id"] if last else max(newest - LATEST, 0)
     photos = draw_photos(connection, model, after, newest, BATCH) if newest - after >= MIN_PHOTOS else []
+    recent = newest - 4 * BATCH
+    if len(photos) < MIN_PHOTOS and after < recent:
+        # Another model has counted since: of so many photos, those drawn are hardly ever this one's.
+        photos = draw_photos(connection, model, recent, newest, BATCH)
     if len(photos) < MIN_PHOTOS:
         return None
     if last:

@@ -163,7 +163,7 @@ def _drawn(connection: Connection, oldest: int, newest: int, number: int) -> Ite
 def _is_sound(row: RowMapping) -> bool:
     """Counted, with probabilities that are such: a damaged row must not make every figure NaN."""
     chances = row["probabilities"]
-    if row["predicted"] is None or not isinstance(chances, list) or len(chances) != len(CLASSES):
+    if row["predicted"] not in range(len(CLASSES)) or not isinstance(chances, list) or len(chances) != len(CLASSES):
         return False
     return all(isinstance(chance, (int, float)) and 0 <= chance <= 1 for chance in chances)
 
@@ -191,10 +191,14 @@ def _seen(rows: Sequence[RowMapping], expected: dict[int, tuple[int, bool]]) -> 
             Signal.BRIGHTNESS: _finite(row["brightness"] for row in rows),
             Signal.CONTRAST: _finite(row["contrast"] for row in rows),
             Signal.SHARPNESS: _finite(row["sharpness"] for row in rows),
-            Signal.SHAPE: _finite(row["width"] / row["height"] if row["height"] else None for row in rows),
+            Signal.SHAPE: _finite(
+                row["width"] / row["height"] if row["width"] and row["height"] else None for row in rows
+            ),
             Signal.BYTES: _finite(row["bytes"] for row in rows),
         },
-        embeddings=_embeddings([row["embedding"] for row in rows if row["embedding"]]),
+        embeddings=_embeddings(
+            [row["embedding"] for row in rows if row["embedding"] and len(row["embedding"]) % 2 == 0]
+        ),
     )
 
 

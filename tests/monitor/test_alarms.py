@@ -220,3 +220,26 @@ def test_of_many_photos_a_batch_draws_some(sqlite_records: Engine, monkeypatch: 
     assert max(row["count_ids"]) > 300
     assert monitor.look(1) == set()
     assert len(monitor.rows()) == 1, "what was not drawn is no news either"
+
+
+def test_a_model_that_comes_back_is_watched_from_its_new_photos_on(
+    sqlite_records: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Among all that another model has counted meanwhile, a draw would hardly find one of its own."""
+    monkeypatch.setattr(batches, "BATCH", 50)
+    monitor = _Monitor(sqlite_records)
+    record_photos(sqlite_records, some_photos(60, seed=1))
+    monitor.look()
+    record_photos(sqlite_records, some_photos(1_000, seed=2), model="next")
+    record_photos(sqlite_records, some_photos(60, seed=3), prefix="back ")
+    monitor.look(1)
+    assert min(monitor.rows()[-1]["count_ids"]) > 1_060
+
+
+def test_a_state_of_another_release_begins_anew(sqlite_records: Engine) -> None:
+    monitor = _Monitor(sqlite_records)
+    record_photos(sqlite_records, some_photos(60, seed=1, brighter=0.2))
+    assert monitor.look() == {Signal.BRIGHTNESS}
+    with sqlite_records.begin() as connection:
+        connection.execute(text("UPDATE drift_batches SET state = replace(state, 'brightness', 'colour')"))
+    assert monitor.look(1) == set()
