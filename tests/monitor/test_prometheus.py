@@ -89,10 +89,9 @@ def test_every_alert_says_how_bad_it_is_and_what_to_do() -> None:
     for rule in _rules("alerts.yml"):
         said = rule["annotations"]
         assert rule["labels"]["severity"] in ("critical", "warning"), rule["alert"]
-        if rule["alert"] != "BinwatchDrift":  # it has `runbook` yet
-            assert set(said) == {"summary", "description", "runbook_url"}, rule["alert"]
-            base, _, anchor = said["runbook_url"].partition("docs/operations.md#")
-            assert (base, anchor) == ("{{ $externalLabels.source }}", rule["alert"].lower())
+        assert set(said) == {"summary", "description", "runbook_url"}, rule["alert"]
+        base, _, anchor = said["runbook_url"].partition("docs/operations.md#")
+        assert (base, anchor) == ("{{ $externalLabels.source }}", rule["alert"].lower())
         assert rule["alert"].lower() in anchors
 
 
@@ -112,6 +111,7 @@ def test_what_rules_dashboards_and_docs_name_exists(drifting: Running, known: Re
     """Metrics and recording rules, their labels, and the values that these are compared with."""
     drifting.services.drift.update()
     drifting.services.flags.update()
+    drifting.services.random_audits.update()
     series = _series(drifting.get("/metrics").text, httpx.get(f"http://{worker}/metrics").text)
     recorded = {label: set().union(*(labels.get(label, ()) for labels in series.values())) for label in _labels(series)}
     series |= dict.fromkeys(RECORDED, recorded) | {"up": {}}

@@ -159,7 +159,7 @@ WRONG = [
         {},
         r"best\.pt: the weights do not fit the configuration",
     ),
-    (lambda saved: None, {"model__highest": 5}, r"best\.pt has model\.highest=20, and this run has 5: its answers are"),
+    (lambda saved: None, {"model__highest": 5}, r"best\.pt has model\.highest=20, and this run has 5: its outputs are"),
     (with_data(split_column="split"), {"data__split_column": "split"}, "learned with other labels than"),
 ]
 CASES = ["seed", "groups", "column", "classes", "highest", "index"]
