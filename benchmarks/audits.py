@@ -30,7 +30,7 @@ import numpy.typing as npt
 from binwatch.bundle import Bundle
 from binwatch.counts import MORE, in_classes
 from binwatch.records.draws import likelihood
-from monitor.estimates import Estimate, Predictions, estimate
+from monitor.estimates import Predictions, ShareEstimate, estimate
 from trainer.data.split import Split
 from trainer.display import Display
 from trainer.export.card_update import outputs_of
@@ -101,7 +101,7 @@ def measure(figure: Figure, audits: int, repetitions: int) -> str:
     random, truth = np.random.default_rng(audits), figure.answers.mean()
     rows, width = [], 0.0
     for way, likelihoods in (("alike", np.ones(len(figure.answers))), ("by doubt", figure.doubt)):
-        found: dict[bool, list[Estimate]] = {False: [], True: []}
+        found: dict[bool, list[ShareEstimate]] = {False: [], True: []}
         for drawn in random.choice(len(likelihoods), (repetitions, audits), p=likelihoods / likelihoods.sum()):
             given, mean = (figure.answers[drawn], likelihoods[drawn]), float(figure.predicted.mean())
             found[False].append(estimate(*given))
@@ -113,11 +113,11 @@ def measure(figure: Figure, audits: int, repetitions: int) -> str:
     return "\n".join(rows)
 
 
-def _covered(found: list[Estimate], truth: float) -> float:
+def _covered(found: list[ShareEstimate], truth: float) -> float:
     return float(np.mean([one.interval.low <= truth <= one.interval.high for one in found]))
 
 
-def _width(found: list[Estimate]) -> float:
+def _width(found: list[ShareEstimate]) -> float:
     return float(np.mean([one.interval.high - one.interval.low for one in found]))
 
 

@@ -23,7 +23,7 @@ from binwatch.inventory.columns import ColumnNames
 from binwatch.inventory.importing import import_file
 from binwatch.listening import is_loopback, listen
 from binwatch.metadata import MAX_QUANTITY
-from binwatch.records.audits import Answer, AuditReason, add_audit, check_answer, plain_note
+from binwatch.records.audits import AuditAnswer, AuditReason, add_audit, check_answer, plain_note
 from binwatch.records.ranking import rank as rank_bins
 from binwatch.settings import load_settings
 from binwatch.text import visible
@@ -136,8 +136,8 @@ def audit(
         int | None, typer.Argument(min=0, max=MAX_QUANTITY, help="Number of items that you counted, or could see.")
     ] = None,
     answer: Annotated[
-        Answer, typer.Option(help="What you found, if it is not the number of all items.")
-    ] = Answer.COUNT,
+        AuditAnswer, typer.Option(help="What you found, if it is not the number of all items.")
+    ] = AuditAnswer.COUNT,
     reason: Annotated[AuditReason | None, typer.Option(help="Why it was hard to tell.")] = None,
     note: Annotated[str | None, typer.Option(help="A note, on one line.")] = None,
     blind: Annotated[
@@ -188,7 +188,8 @@ def export(
 def queue(
     out: Out = None,
     answer: Annotated[
-        Answer | None, typer.Option(help="Bins whose last audit answered so, e.g. go_and_count; default: not audited.")
+        AuditAnswer | None,
+        typer.Option(help="Bins whose last audit answered so, e.g. go_and_count; default: not audited."),
     ] = None,
     prefix: Annotated[
         str | None, typer.Option(help="Only bins whose id begins so; with a slash in it, photos whose key does.")
@@ -252,7 +253,7 @@ def discrepancies(
     audited: Annotated[
         bool | None, typer.Option("--audited/--not-audited", help="Only bins that were (not) audited; default: all.")
     ] = None,
-    answer: Annotated[Answer | None, typer.Option(help="Only bins whose last audit answered so.")] = None,
+    answer: Annotated[AuditAnswer | None, typer.Option(help="Only bins whose last audit answered so.")] = None,
     model: Annotated[str | None, typer.Option(help="Only counts of this model version.")] = None,
     flagged: Annotated[bool, typer.Option("--flagged", help="Only flagged bins.")] = False,
     level: Annotated[float | None, typer.Option(help="Flag level; default: BINWATCH_FLAG_LEVEL.")] = None,

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, select
 from binwatch.counts import Outcome
 from binwatch.keys import bin_id as one_bin_id
 from binwatch.metadata import MAX_QUANTITY
-from binwatch.records.audits import Answer, AuditReason, Seen, add_audit, check_answer, plain_note
+from binwatch.records.audits import AuditAnswer, AuditReason, Seen, add_audit, check_answer, plain_note
 from binwatch.records.tables import Audit
 from monitor.access.authentication import MAX_NAME, Authenticator, Writer, plain_name
 from monitor.records import WritableRecords
@@ -27,7 +27,7 @@ class NewAudit(BaseModel):
 
     bin: str = Field(min_length=1, max_length=1024, description="id of the bin, as 00123")
     bucket: str | None = Field(None, min_length=1, max_length=63, description="default: that of the settings")
-    answer: Answer = Field(Answer.COUNT, description="what was found: a number, or why there is none")
+    answer: AuditAnswer = Field(AuditAnswer.COUNT, description="what was found: a number, or why there is none")
     quantity: int | None = Field(
         None,
         ge=0,
@@ -69,7 +69,7 @@ class SavedAudit(BaseModel):
     id: int
     bucket: str
     bin: str
-    answer: Answer
+    answer: AuditAnswer
     quantity: int | None
     reason: AuditReason | None
     note: str | None
@@ -91,7 +91,7 @@ class ListedAudit(BaseModel):
     id: int
     bucket: str
     bin: str
-    answer: Answer
+    answer: AuditAnswer
     quantity: int | None
     reason: AuditReason | None
     note: str | None
@@ -126,7 +126,7 @@ def save(records: WritableRecords, audit: NewAudit, writer: Writer, bucket: str,
     seen = Seen.WHATEVER if audit.photo is None and audit.view is None else audit.photo
     more: dict[str, Any] = {"answer": audit.answer, "reason": audit.reason, "note": audit.note, "blind": blind}
     said = records.write(lambda engine: add_audit(engine, of, audit.bin, audit.quantity, auditor, seen, **more))
-    # Whoever could not tell may yet go and count.
+    # An auditor who could not tell may yet go and count.
     is_hidden = said.quantity is None
     return SavedAudit(
         id=said.id,

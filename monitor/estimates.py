@@ -37,7 +37,7 @@ _NONE = 1e-9
 Floats = npt.NDArray[np.float64]
 
 
-class Estimate(BaseModel):
+class ShareEstimate(BaseModel):
     """A share of all bins, 0 to 1, as audits of bins drawn at random tell it."""
 
     share: float
@@ -60,7 +60,7 @@ class Predictions:
     """Standard error of `mean`, if it is from a sample of all bins."""
 
 
-def estimate(answers: npt.ArrayLike, drawn_as: npt.ArrayLike, predictions: Predictions | None = None) -> Estimate:
+def estimate(answers: npt.ArrayLike, drawn_as: npt.ArrayLike, predictions: Predictions | None = None) -> ShareEstimate:
     """The share of all bins whose answer is yes (1, not 0).
 
     `answers` of the drawn bins, shape (n,), n ≥ 3; `drawn_as`, of the same shape, is the probability with which each
@@ -88,9 +88,9 @@ def estimate(answers: npt.ArrayLike, drawn_as: npt.ArrayLike, predictions: Predi
     return _estimate(share, min(share * (1 - share) / max(variance, 1 / _MOST), _MOST), n)
 
 
-def _estimate(share: float, equivalent: float, audits: int) -> Estimate:
+def _estimate(share: float, equivalent: float, audits: int) -> ShareEstimate:
     interval = clopper_pearson(share * equivalent, equivalent)
-    return Estimate(share=share, interval=interval, audits=audits, equivalent=equivalent)
+    return ShareEstimate(share=share, interval=interval, audits=audits, equivalent=equivalent)
 
 
 def clopper_pearson(yes: float, audits: float) -> Interval:

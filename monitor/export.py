@@ -14,7 +14,7 @@ from sqlalchemy import Connection, RowMapping, select
 
 from binwatch.console import printable_stdout
 from binwatch.errors import BinwatchError
-from binwatch.records.audits import Answer
+from binwatch.records.audits import AuditAnswer
 from binwatch.records.tables import Audit, Bin, Count
 from binwatch.safe_csv import SafeCsvWriter
 from monitor.records import Records
@@ -103,7 +103,7 @@ def _unfit(bin_id: str, last: RowMapping) -> OmissionReason | None:
     # The trainer reads lines, and drops the space around a name.
     if not bin_id.isprintable() or bin_id != bin_id.strip():
         return OmissionReason.ODD_NAME
-    if last["answer"] != Answer.COUNT:
+    if last["answer"] != AuditAnswer.COUNT:
         return OmissionReason.NO_NUMBER
     if last["key"] is None:
         return OmissionReason.NO_COUNT

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from binwatch.counts import CLASSES
 from binwatch.inventory.reading import InventoryReport
-from binwatch.records.audits import Answer, Audited
+from binwatch.records.audits import AuditAnswer, Audited
 from binwatch.text import noun
 from monitor.export import Exported
 
@@ -89,14 +89,14 @@ def reason(name: str) -> str:
     return REASONS.get(name, name.replace("_", " "))
 
 
-def found(answer: Answer, quantity: int | None) -> str:
+def found(answer: AuditAnswer, quantity: int | None) -> str:
     """What an auditor answered: "4", "at least 4"."""
     said = NONE if quantity is None else number(quantity)
     return {
-        Answer.COUNT: said,
-        Answer.AT_LEAST: f"at least {said}",
-        Answer.CANNOT_TELL: "cannot be told from the photo",
-        Answer.GO_AND_COUNT: "somebody must go and count",
+        AuditAnswer.COUNT: said,
+        AuditAnswer.AT_LEAST: f"at least {said}",
+        AuditAnswer.CANNOT_TELL: "cannot be told from the photo",
+        AuditAnswer.GO_AND_COUNT: "somebody must go and count",
     }[answer]
 
 

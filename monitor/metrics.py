@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 from binwatch.confusion import INVENTORY, ConfusionMatrix, TruthSource
 from binwatch.counts import CLASSES, MORE, Outcome
 from binwatch.errors import MetadataReason, Reason
-from binwatch.records.audits import Answer
+from binwatch.records.audits import AuditAnswer
 from binwatch.records.settlement import PhotoState, QuantityState
 from binwatch.version import version
 from monitor.drift.metrics import drift_metrics
@@ -229,7 +229,7 @@ def _audits(totals: Totals) -> Metric:
     family = CounterMetricFamily(
         "binwatch_audits", "Audits entered, by what was answered and how.", labels=("answer", "blind")
     )
-    for answer in Answer:
+    for answer in AuditAnswer:
         for blind in (False, True):
             family.add_metric((answer, str(blind).lower()), totals.audits.get((answer, blind), 0))
     return family

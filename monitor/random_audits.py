@@ -12,7 +12,7 @@ from sqlalchemy import Connection, select
 from binwatch.counts import class_of
 from binwatch.records.draws import CountedBin, answer_of, counted_bins
 from binwatch.records.tables import Audit, AuditDraw, Count, Expectation
-from monitor.estimates import FEWEST, Estimate, Predictions, estimate
+from monitor.estimates import FEWEST, Predictions, ShareEstimate, estimate
 from monitor.totals import read_model_in_use
 
 WINDOW = 2_000
@@ -34,9 +34,9 @@ class RandomAudits(BaseModel):
     """Those of them whose count is by the model in use."""
     records_audited: int
     """Those of them that had an expected quantity."""
-    accuracy: Estimate | None
+    accuracy: ShareEstimate | None
     """Share of bins whose count is right; None if there are too few audits of counts of this model."""
-    inventory: Estimate | None
+    inventory: ShareEstimate | None
     """Share of bins with an expected quantity whose quantity is right, item for item; the others are wrong records."""
     fewest: int = FEWEST
     """Audits that an estimate needs."""
@@ -95,7 +95,7 @@ def _with_quantity(sample: list[CountedBin]) -> list[CountedBin]:
 
 def _estimate(
     answers: list[bool], likelihoods: list[float], drawn: list[float | None], sample: list[float | None]
-) -> Estimate | None:
+) -> ShareEstimate | None:
     """Without predictions, if some bins have none."""
     if len(answers) < FEWEST:
         return None

@@ -10,7 +10,7 @@ from enum import StrEnum
 from sqlalchemy import Connection, RowMapping, select
 
 from binwatch.confusion import ConfusionMatrix, TruthSource
-from binwatch.records.audits import Answer
+from binwatch.records.audits import AuditAnswer
 from binwatch.records.settlement import PhotoState, QuantityState
 from binwatch.records.tables import (
     AuditTotal,
@@ -61,7 +61,7 @@ class Totals:
     bins: dict[tuple[PhotoState, QuantityState], int] = field(default_factory=dict)
     noted: frozenset[str] = frozenset()
     """Versions that a worker counts with, or is about to."""
-    audits: dict[tuple[Answer, bool], int] = field(default_factory=dict)
+    audits: dict[tuple[AuditAnswer, bool], int] = field(default_factory=dict)
     """By answer, and whether they were blind."""
 
     @property
@@ -97,7 +97,7 @@ def read_totals(connection: Connection) -> Totals:
         in_use=read_model_in_use(connection),
         bins={(PhotoState(row["photo_state"]), QuantityState(row["quantity_state"])): row["bins"] for row in bins},
         noted=frozenset(connection.execute(select(Model.model_version)).scalars()),
-        audits={(Answer(row["answer"]), row["blind"]): row["audits"] for row in audits},
+        audits={(AuditAnswer(row["answer"]), row["blind"]): row["audits"] for row in audits},
     )
 
 

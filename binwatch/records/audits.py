@@ -28,7 +28,7 @@ MAX_NOTE = 200
 """Characters of a note."""
 
 
-class Answer(StrEnum):
+class AuditAnswer(StrEnum):
     """What an auditor answers. The set is closed."""
 
     COUNT = "count"
@@ -43,7 +43,7 @@ class Answer(StrEnum):
     @property
     def has_quantity(self) -> bool:
         """Whether a number belongs to it."""
-        return self in (Answer.COUNT, Answer.AT_LEAST)
+        return self in (AuditAnswer.COUNT, AuditAnswer.AT_LEAST)
 
 
 class AuditReason(StrEnum):
@@ -78,7 +78,7 @@ class UnknownBin(BinwatchError):
 class Audited:
     """One audit as recorded, beside what it judges; None where there was nothing to judge."""
 
-    answer: Answer
+    answer: AuditAnswer
     quantity: int | None
     predicted: int | None
     expected: int | None
@@ -99,26 +99,26 @@ class Audited:
         return verdict_on_quantity(self.answer, self.quantity, self.expected)
 
 
-def verdict_on_count(answer: Answer, quantity: int | None, predicted: int | None) -> Outcome | None:
+def verdict_on_count(answer: AuditAnswer, quantity: int | None, predicted: int | None) -> Outcome | None:
     """How a counted class compares with an answer; None if the answer does not say, or there is none of the two."""
     if quantity is None or predicted is None:
         return None
     return _told_by(answer, outcome_of(predicted, quantity))
 
 
-def verdict_on_quantity(answer: Answer, quantity: int | None, expected: int | None) -> Outcome | None:
+def verdict_on_quantity(answer: AuditAnswer, quantity: int | None, expected: int | None) -> Outcome | None:
     """The same of an expected quantity."""
     if quantity is None or expected is None:
         return None
     return _told_by(answer, outcome_by(expected - quantity))
 
 
-def _told_by(answer: Answer, outcome: Outcome) -> Outcome | None:
+def _told_by(answer: AuditAnswer, outcome: Outcome) -> Outcome | None:
     """Of "at least 5", that 4 are too few; not that 5, or 7, are right."""
-    return outcome if answer is Answer.COUNT or outcome is Outcome.UNDER else None
+    return outcome if answer is AuditAnswer.COUNT or outcome is Outcome.UNDER else None
 
 
-def check_answer(answer: Answer, quantity: int | None) -> None:
+def check_answer(answer: AuditAnswer, quantity: int | None) -> None:
     """Raise ValueError unless a number is there where one belongs."""
     if not answer.has_quantity:
         if quantity is not None:
@@ -127,7 +127,7 @@ def check_answer(answer: Answer, quantity: int | None) -> None:
     if quantity is None:
         raise ValueError(f"the answer {answer} needs a number of items")
     class_of(quantity)
-    if answer is Answer.AT_LEAST and not quantity:
+    if answer is AuditAnswer.AT_LEAST and not quantity:
         raise ValueError("at least 0 items says nothing; answer cannot_tell, or a number above 0")
 
 
@@ -149,7 +149,7 @@ def add_audit(
     auditor: str | None = None,
     seen: int | Seen | None = Seen.WHATEVER,
     *,
-    answer: Answer = Answer.COUNT,
+    answer: AuditAnswer = AuditAnswer.COUNT,
     reason: AuditReason | None = None,
     note: str | None = None,
     blind: bool = False,
@@ -279,7 +279,7 @@ def _judged(connection: Connection, row: Row, found: RowMapping) -> list[Row]:
         judged.append((INVENTORY, class_of(found["quantity"]), corrected))
     changes = []
     for model, predicted, corrected in judged:
-        if row["answer"] == Answer.COUNT:
+        if row["answer"] == AuditAnswer.COUNT:
             changes.append(confusion(reference, model, class_of(row["quantity"]), predicted))
         before = _last_count(connection, row, corrected)
         if before is not None:
@@ -299,4 +299,4 @@ def _last_count(connection: Connection, row: Row, condition: ColumnElement[bool]
         .where(*where)
     )
     last = connection.execute(statement.order_by(Audit.id.desc()).limit(1)).one_or_none()
-    return last.quantity if last and last.answer == Answer.COUNT else None
+    return last.quantity if last and last.answer == AuditAnswer.COUNT else None

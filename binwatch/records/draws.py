@@ -16,7 +16,7 @@ from sqlalchemy.orm import InstrumentedAttribute, aliased
 
 from binwatch.counts import class_of
 from binwatch.errors import BinwatchError
-from binwatch.records.audits import Answer
+from binwatch.records.audits import AuditAnswer
 from binwatch.records.engine import WRITE
 from binwatch.records.tables import Audit, AuditDraw, Bin, Count, Expectation
 from binwatch.records.upsert import insert_into
@@ -85,7 +85,7 @@ def draw(
         for drawn, likely in _draws(connection, source, by_doubt=by_doubt):
             row = asdict(drawn) | {"likelihood": likely, "drawn_at": datetime.now(UTC)}
             connection.execute(insert_into(connection, AuditDraw).values(**row))
-            answers = select(answer_of(Count.id), _last_number(Count.id, Audit.auditor == auditor))
+            answers = select(answer_of(Count.id), _last_number(Count.id, auditor))
             if not any(connection.execute(answers.where(Count.id == drawn.count_id)).one()):
                 return drawn
     raise NothingToDraw(
@@ -105,7 +105,7 @@ def _waiting(connection: Connection, auditor: str | None) -> DrawnBin | None:
         .where(
             drawn.drawn_at < datetime.now(UTC) - _AGAIN,
             _last_audit(drawn.count_id, Audit.blind.is_(True)).is_(None),
-            _last_number(drawn.count_id, Audit.auditor == auditor).is_(None),
+            _last_number(drawn.count_id, auditor).is_(None),
         )
     )
     row = connection.execute(statement.order_by(drawn.id).limit(1)).one_or_none()
@@ -170,11 +170,12 @@ def _counted(row: Row[*tuple[object, ...]]) -> CountedBin:
 
 def answer_of(count_id: InstrumentedAttribute[int]) -> ColumnElement[int | None]:
     """Id of the last blind audit of the photo of a count that found a number; NULL if there is none."""
-    return _last_audit(count_id, Audit.blind.is_(True), Audit.answer == Answer.COUNT)
+    return _last_audit(count_id, Audit.blind.is_(True), Audit.answer == AuditAnswer.COUNT)
 
 
-def _last_number(count_id: InstrumentedAttribute[int], *conditions: ColumnElement[bool]) -> ColumnElement[int | None]:
-    return _last_audit(count_id, Audit.quantity.is_not(None), *conditions)
+def _last_number(count_id: InstrumentedAttribute[int], auditor: str | None) -> ColumnElement[int | None]:
+    """Id of the last audit by a person that has a number, and so showed both others."""
+    return _last_audit(count_id, Audit.quantity.is_not(None), Audit.auditor == auditor)
 
 
 def _last_audit(count_id: InstrumentedAttribute[int], *conditions: ColumnElement[bool]) -> ColumnElement[int | None]:

@@ -471,7 +471,7 @@ class Audit(Base):
 class AuditDraw(Base):
     """A bin that was drawn at random for an audit: a ledger.
 
-    The audits that answer it are those of the same photo, whoever entered them, and whether or not they knew.
+    The audits that answer it are those of the same photo, regardless of who entered them, and whether they knew.
     """
 
     __tablename__ = "audit_draws"

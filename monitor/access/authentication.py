@@ -275,6 +275,6 @@ def _require_sight(request: Request) -> None:
 
 
 ShowsNumbers = Depends(_require_sight)
-"""Dependency of a route that shows numbers of bins: whoever audits blind is refused."""
+"""Dependency of a route that shows numbers of bins: blind auditors are refused."""
 CurrentWriter = Annotated[Writer, Depends(_current_writer)]
 """Type of a route's parameter that only lets those in who may write."""

@@ -24,7 +24,7 @@ SHOWN_COOKIE = "binwatch_numbers"
 """Is there while somebody who is signed in wants to see the numbers. Needs no signature: what it shows is noted."""
 SEEN_COOKIE = "binwatch_seen"
 MOST = 500
-"""Bins that a browser's cookie names at most, of 4 KiB. Whoever has seen more has seen all."""
+"""Bins that a browser's cookie names at most, of 4 KiB. A browser that has seen more counts as having seen all."""
 _EVERYTHING = b"*"
 _DIGEST = 4
 """Bytes. Of 500 bins that were seen, one in 9 million others is taken for one of them: then an audit counts less."""

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, Literal
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import AwareDatetime, BaseModel, Field
 
-from binwatch.records.audits import Answer
+from binwatch.records.audits import AuditAnswer
 from binwatch.records.draws import draw
 from monitor.access.authentication import CurrentAuthenticator, CurrentWriter, ShowsNumbers
 from monitor.api.machine import MAX_ID
@@ -28,7 +28,7 @@ class QueueQuery(BaseModel):
     since: AwareDatetime | None = Field(None, description="only photos that were stored at this time or later")
     until: AwareDatetime | None = Field(None, description="only photos that were stored before this time")
     prefix: str | None = Field(None, max_length=MAX_PREFIX, description="how the bin's id, or the photo's key, begins")
-    answer: Literal[Answer.CANNOT_TELL, Answer.GO_AND_COUNT] | None = Field(
+    answer: Literal[AuditAnswer.CANNOT_TELL, AuditAnswer.GO_AND_COUNT] | None = Field(
         None, description="bins whose last audit answered so; without it, those that nobody has looked at"
     )
     limit: int = Field(50, ge=1, le=MOST, description="bins in the answer at most")
@@ -45,7 +45,7 @@ class Queue(BaseModel):
     items: list[QueuedBin]
 
 
-class AuditView(BlindBin):
+class BinToAudit(BlindBin):
     """A bin without its numbers."""
 
     view: str
@@ -83,12 +83,12 @@ def view(
     writer: CurrentWriter,
     id: BinId,
     bucket: Bucket = None,
-) -> AuditView:
+) -> BinToAudit:
     """A bin to audit: its photo and the names of its articles, without any number. Needs the token."""
     of = bucket or services.settings.bucket
     bin_ = without_numbers(services.records.read(lambda connection: read_bin(connection, of, id, 0.0)))
     photo = bin_.photo.id if bin_.photo else None
-    return AuditView(
+    return BinToAudit(
         **bin_.model_dump(),
         view=authenticator.view_token(writer, of, bin_.bin_id, photo),
         blind=authenticator.sights.was_blind(request, of, bin_.bin_id),
@@ -118,7 +118,7 @@ def draw_next(
 ) -> DrawnPhoto:
     """A bin drawn at random: from audits of such bins follows how often counts and inventory are right, of all bins.
 
-    A bin that was drawn a while ago and not audited comes again. `GET /api/audit` shows the bin. Needs the token.
+    A bin that was drawn a while ago and not audited is drawn again. `GET /api/audit` shows the bin. Needs the token.
     """
     drawn = services.writable.write(lambda engine: draw(engine, writer.name, by_doubt=by_doubt))
     return DrawnPhoto(bucket=drawn.bucket, bin=drawn.bin_id, photo=drawn.count_id)

@@ -101,9 +101,7 @@ def without_quantity_file(
     asked: Annotated[ListFilters, Query()],
 ) -> Response:
     """The same list as a file, at most 100,000 bins."""
-    file = _file(services, ListName.WITHOUT_QUANTITY, form, asked)
-    authenticator.sights.note(request, file, None)
-    return file
+    return _with_numbers(request, authenticator, _file(services, ListName.WITHOUT_QUANTITY, form, asked))
 
 
 @router.get("/without-photo.{form}", response_class=Response, responses=_FILES, dependencies=[ShowsNumbers])
@@ -115,7 +113,11 @@ def without_photo_file(
     asked: Annotated[ListFilters, Query()],
 ) -> Response:
     """The same list as a file, at most 100,000 bins."""
-    file = _file(services, ListName.WITHOUT_PHOTO, form, asked)
+    return _with_numbers(request, authenticator, _file(services, ListName.WITHOUT_PHOTO, form, asked))
+
+
+def _with_numbers(request: Request, authenticator: CurrentAuthenticator, file: Response) -> Response:
+    """Note that the browser has seen the numbers of all bins."""
     authenticator.sights.note(request, file, None)
     return file
 

@@ -1,6 +1,6 @@
 """The batches of photos that alarms are judged by, as the records keep them.
 
-Nothing is kept in memory: a monitor that is started again goes on where the last batch has ended, and so do two.
+Nothing is kept in memory: a monitor that is started again continues after the last batch, and so do two.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from sqlalchemy import Connection
 
 from binwatch.metadata import MAX_QUANTITY
-from binwatch.records.audits import MAX_NOTE, Answer, StaleAudit, UnknownBin
+from binwatch.records.audits import MAX_NOTE, AuditAnswer, StaleAudit, UnknownBin
 from binwatch.records.draws import draw
 from monitor.access.authentication import CurrentAuthenticator, ForeignForm, NotSignedIn
 from monitor.access.cookies import delete_cookie, set_cookie
@@ -127,7 +127,7 @@ def enter(
 
 @router.post("/sight")
 def sight(request: Request, authenticator: CurrentAuthenticator, fields: Fields) -> RedirectResponse:
-    """Fields numbers (`show` or `hide`), csrf; `next`: where to go. For whoever is signed in."""
+    """Fields numbers (`show` or `hide`), csrf; `next`: where to go. For people who are signed in."""
     writer = authenticator.require_writer(request)
     authenticator.check_form(writer, fields.get("csrf", ""))
     answer = go(request, local(fields.get("next"), "/discrepancies"))
@@ -167,7 +167,7 @@ def _problem(error: Exception) -> FormProblem:
 def _audit(fields: dict[str, str]) -> NewAudit:
     """A number that is none is judged as it is, so that the error says what was wrong."""
     quantity, photo = fields.get("quantity", "").strip(), fields.get("photo", "").strip()
-    answer = fields.get("answer") or Answer.COUNT
+    answer = fields.get("answer") or AuditAnswer.COUNT
     given = {
         "bin": fields.get("bin", ""),
         "bucket": fields.get("bucket") or None,
@@ -178,7 +178,7 @@ def _audit(fields: dict[str, str]) -> NewAudit:
         "photo": int(photo) if photo.isascii() and photo.isdigit() and len(photo) < 19 else photo or None,
         "view": fields.get("view") or None,
     }
-    if answer in (Answer.CANNOT_TELL, Answer.GO_AND_COUNT):
+    if answer in (AuditAnswer.CANNOT_TELL, AuditAnswer.GO_AND_COUNT):
         if quantity:
             raise RequestValidationError(
                 [{"loc": ("body", "answer"), "msg": f"{answer} has no number; leave it out", "type": "value_error"}]

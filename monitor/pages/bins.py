@@ -43,7 +43,7 @@ def one_bin(
     bin_id: BinId,
     bucket: Bucket = None,
 ) -> Response:
-    """Everything about one bin. Whoever audits blind is led to the view without numbers, and back once it is answered.
+    """Everything about one bin. A blind auditor is led to the view without numbers, and back once it is answered.
 
     The form is there for those who have answered, and by the settings for everybody who is signed in.
     """

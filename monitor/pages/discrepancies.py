@@ -38,7 +38,7 @@ def discrepancies(
     after: Cursor = None,
     before: Cursor = None,
 ) -> HTMLResponse:
-    """Bins to look at, with the filter, and what the level promises; to whoever audits blind, the bins alone."""
+    """Bins to look at, with the filter, and what the level promises; to blind auditors, the bins alone."""
     if context.access.is_blind:
         return _queue(request, services, context, wanted.for_blind, flash)
     alpha, filters = services.alpha(wanted.level), services.filters(wanted.filters)

@@ -36,7 +36,7 @@ class Saved:
     bin_id: str
     audit: BinAudit
     shows_numbers: bool
-    """False to whoever could not tell, and may yet go and count."""
+    """False to an auditor who could not tell, and may yet go and count."""
 
 
 @dataclass(frozen=True, slots=True)

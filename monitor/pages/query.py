@@ -12,7 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from binwatch.counts import MORE
-from binwatch.records.audits import Answer
+from binwatch.records.audits import AuditAnswer
 from monitor.views.discrepancies import MAX_PREFIX, Direction, Filters
 
 LEVELS = (0.01, 0.05, 0.1, 0.2)
@@ -25,17 +25,17 @@ class AuditFilter(StrEnum):
     NO = "no"
     YES = "yes"
     ANY = "any"
-    COUNT = Answer.COUNT.value
-    AT_LEAST = Answer.AT_LEAST.value
-    CANNOT_TELL = Answer.CANNOT_TELL.value
-    GO_AND_COUNT = Answer.GO_AND_COUNT.value
+    COUNT = AuditAnswer.COUNT.value
+    AT_LEAST = AuditAnswer.AT_LEAST.value
+    CANNOT_TELL = AuditAnswer.CANNOT_TELL.value
+    GO_AND_COUNT = AuditAnswer.GO_AND_COUNT.value
 
     @property
     def filters(self) -> dict[str, Any]:
         """The same as the views take it."""
         if self in (AuditFilter.NO, AuditFilter.YES, AuditFilter.ANY):
             return {"audited": {AuditFilter.NO: False, AuditFilter.YES: True}.get(self)}
-        return {"answer": Answer(self.value)}
+        return {"answer": AuditAnswer(self.value)}
 
 
 class DiscrepancyQuery(BaseModel):

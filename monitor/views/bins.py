@@ -21,7 +21,7 @@ from binwatch.counts import (
 )
 from binwatch.keys import bin_id as one_bin_id
 from binwatch.metadata import MAX_ITEMS
-from binwatch.records.audits import Answer, AuditReason, UnknownBin, verdict_on_count, verdict_on_quantity
+from binwatch.records.audits import AuditAnswer, AuditReason, UnknownBin, verdict_on_count, verdict_on_quantity
 from binwatch.records.engine import can_hold
 from binwatch.records.tables import Audit, Bin, Count, CurrentComparison, Expectation
 from monitor.photos import can_be_shown, was_replaced
@@ -109,7 +109,7 @@ class BinAudit(BaseModel):
     id: int
     bucket: str
     bin_id: str
-    answer: Answer
+    answer: AuditAnswer
     quantity: int | None
     """None of answers without a number."""
     reason: AuditReason | None
@@ -336,7 +336,7 @@ def _standing(row: RowMapping, alpha: float, direction: Suspicion, distribution:
 
 
 def _audit(row: RowMapping, photo: RowMapping | None) -> BinAudit:
-    answer = Answer(row["answer"])
+    answer = AuditAnswer(row["answer"])
     predicted, expected, quantity = row["predicted"], row["expected"], row["quantity"]
     return BinAudit(
         id=row["id"],

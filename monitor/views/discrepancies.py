@@ -27,7 +27,7 @@ from binwatch.counts import (
     outcome_by,
 )
 from binwatch.keys import bin_id as one_bin_id
-from binwatch.records.audits import Answer, AuditReason, verdict_on_quantity
+from binwatch.records.audits import AuditAnswer, AuditReason, verdict_on_quantity
 from binwatch.records.engine import can_hold
 from binwatch.records.settlement import UNKNOWN, Ranked
 from binwatch.records.tables import Audit, Comparison, Count, CurrentComparison, Expectation, RankTotal
@@ -81,7 +81,7 @@ class Filters(BaseModel):
     )
     size: int = Field(0, ge=0, le=MORE, description="least difference in items")
     audited: bool | None = Field(None, description="true: somebody has looked at this photo; false: nobody has")
-    answer: Answer | None = Field(None, description="what the last audit of this photo answered")
+    answer: AuditAnswer | None = Field(None, description="what the last audit of this photo answered")
     model: str | None = Field(None, max_length=100, description="a model's version")
     flagged: bool = Field(False, description="only bins whose p-value is at most the level")
 
@@ -90,7 +90,7 @@ class AuditSaid(BaseModel):
     """What somebody found in the bin."""
 
     id: int
-    answer: Answer
+    answer: AuditAnswer
     quantity: int | None
     """None of answers without a number."""
     reason: AuditReason | None
@@ -249,7 +249,7 @@ def waiting(filters: Filters) -> Filters:
     return filters.model_copy(update={"direction": Direction.ALL})
 
 
-def count_answers(connection: Connection, answers: Iterable[Answer]) -> dict[Answer, int]:
+def count_answers(connection: Connection, answers: Iterable[AuditAnswer]) -> dict[AuditAnswer, int]:
     """Bins by what the last audit of their photo answered."""
     wanted = list(answers)
     statement = (
@@ -258,7 +258,7 @@ def count_answers(connection: Connection, answers: Iterable[Answer]) -> dict[Ans
         .where(Audit.answer.in_([answer.value for answer in wanted]))
         .group_by(Audit.answer)
     )
-    found = {Answer(answer): bins for answer, bins in connection.execute(statement)}
+    found = {AuditAnswer(answer): bins for answer, bins in connection.execute(statement)}
     return {answer: found.get(answer, 0) for answer in wanted}
 
 
@@ -272,7 +272,7 @@ def _proven(connection: Connection, alpha: float, direction: Suspicion) -> list[
 
     By the ledger, since a bin whose quantity was corrected after the audit is not flagged any more.
     """
-    counted = select(Audit.__table__).where(Audit.blind, Audit.answer == Answer.COUNT)
+    counted = select(Audit.__table__).where(Audit.blind, Audit.answer == AuditAnswer.COUNT)
     lately = counted.order_by(Audit.id.desc()).limit(PROVEN).subquery()
     of_pair = and_(Comparison.count_id == lately.c.count_id, Comparison.expected == Expectation.quantity)
     p_value = {
@@ -376,7 +376,7 @@ def _conditions(filters: Filters, alpha: float) -> Iterator[ColumnElement[bool]]
     yield from _of_size(filters)
 
 
-def _is_answered(answer: Answer) -> ColumnElement[bool]:
+def _is_answered(answer: AuditAnswer) -> ColumnElement[bool]:
     return CurrentComparison.audit_id.in_(select(Audit.id).where(Audit.answer == answer.value))
 
 
@@ -410,7 +410,7 @@ def _between(column: ColumnElement[str] | InstrumentedAttribute[str], prefix: st
 def _discrepancy(row: RowMapping, alpha: float, direction: Suspicion) -> Discrepancy:
     said = None
     if row["audit_id"] is not None:
-        answer, quantity = Answer(row["audit_answer"]), row["audit_quantity"]
+        answer, quantity = AuditAnswer(row["audit_answer"]), row["audit_quantity"]
         said = AuditSaid(
             id=row["audit_id"],
             answer=answer,

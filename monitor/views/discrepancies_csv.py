@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator
 
-from binwatch.records.audits import Answer
+from binwatch.records.audits import AuditAnswer
 from binwatch.safe_csv import SafeCsvWriter
 from monitor.views.discrepancies import AuditSaid, Discrepancy, DiscrepancyPage
 
@@ -61,11 +61,11 @@ def _audit(said: AuditSaid) -> tuple[object, ...]:
     """A number that is a lower bound has a column of its own: nobody shall take it for what is in the bin."""
     quantity = "" if said.quantity is None else said.quantity
     return (
-        quantity if said.answer is Answer.COUNT else "",
+        quantity if said.answer is AuditAnswer.COUNT else "",
         said.auditor or "",
         said.audited_at.isoformat(),
         said.answer,
-        quantity if said.answer is Answer.AT_LEAST else "",
+        quantity if said.answer is AuditAnswer.AT_LEAST else "",
         said.reason or "",
         said.note or "",
         int(said.blind),

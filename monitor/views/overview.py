@@ -16,7 +16,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from binwatch.bundle import Reference
 from binwatch.counts import Outcome, Suspicion
-from binwatch.records.audits import Answer
+from binwatch.records.audits import AuditAnswer
 from binwatch.records.tables import ComparisonHour, PhotoHour
 from monitor.drift.report import DriftReport
 from monitor.random_audits import RandomAudits
@@ -145,7 +145,7 @@ def read_overview(
     totals = read_totals(connection)
     summary = summarise(totals, model)
     level = read_level(connection, alpha, direction)
-    answers = count_answers(connection, (Answer.CANNOT_TELL, Answer.GO_AND_COUNT))
+    answers = count_answers(connection, (AuditAnswer.CANNOT_TELL, AuditAnswer.GO_AND_COUNT))
     return Overview(
         summary=summary,
         trend=read_trend(connection, span, reference_of, now),
@@ -156,8 +156,8 @@ def read_overview(
             photo_without_quantity=summary.bins.photo_without_quantity,
             quantity_without_photo=summary.bins.quantity_without_photo,
             failed_photos=sum(photos for (_, reason), photos in totals.photos.items() if reason),
-            cannot_tell=answers[Answer.CANNOT_TELL],
-            go_and_count=answers[Answer.GO_AND_COUNT],
+            cannot_tell=answers[AuditAnswer.CANNOT_TELL],
+            go_and_count=answers[AuditAnswer.GO_AND_COUNT],
         ),
         random_audits=random_audits,
         latest=read_latest(connection, LATEST),

@@ -15,7 +15,7 @@ from sqlalchemy import Engine, func, select
 from binwatch.confusion import INVENTORY, TruthSource
 from binwatch.counts import Outcome, outcome_by
 from binwatch.errors import Reason
-from binwatch.records.audits import MAX_NOTE, Answer, AuditReason, UnknownBin
+from binwatch.records.audits import MAX_NOTE, AuditAnswer, AuditReason, UnknownBin
 from binwatch.records.audits import add_audit as record
 from binwatch.records.settlement import PhotoState, QuantityState
 from binwatch.records.store import NewCount, NewExpectation, Store
@@ -162,7 +162,7 @@ def _live(engine: Engine, chance: random.Random) -> None:
             case "expect":
                 store.add_expectations([_expectation(bin_id, chance.randrange(9), minutes)])
             case _:
-                answer = chance.choice((Answer.COUNT, Answer.COUNT, *Answer))
+                answer = chance.choice((AuditAnswer.COUNT, AuditAnswer.COUNT, *AuditAnswer))
                 quantity = chance.randrange(1, 9) if answer.has_quantity else None
                 who, blind = chance.choice(("Ada", None)), chance.random() < 0.5
                 with suppress(UnknownBin):
@@ -206,11 +206,11 @@ def test_an_answer_without_all_items_is_no_truth(records_engine: Engine) -> None
     store.add_counts([_count("a", 4)])
     store.add_expectations([_expectation("a", 9)])
     add_audit(records_engine, "bins", "a", 4, "Ada")
-    hidden = {"answer": Answer.AT_LEAST, "reason": AuditReason.HIDDEN, "note": " a box in front "}
+    hidden = {"answer": AuditAnswer.AT_LEAST, "reason": AuditReason.HIDDEN, "note": " a box in front "}
     more = add_audit(records_engine, "bins", "a", 6, "Ben", **hidden)
     assert (more.of_count, more.of_inventory) == (Outcome.UNDER, None), "it contradicts 4, and says nothing of 9"
     assert _totals(records_engine) == {}, "what was found before is taken back"
-    for answer in (Answer.CANNOT_TELL, Answer.GO_AND_COUNT):
+    for answer in (AuditAnswer.CANNOT_TELL, AuditAnswer.GO_AND_COUNT):
         said = add_audit(records_engine, "bins", "a", None, "Ben", answer=answer)
         assert (said.of_count, said.of_inventory) == (None, None)
     assert _totals(records_engine) == {}
@@ -266,17 +266,17 @@ def test_only_the_first_answer_to_a_photo_can_be_blind(records_engine: Engine) -
 @pytest.mark.parametrize(
     ("answer", "quantity", "note", "says"),
     [
-        (Answer.COUNT, None, None, "count needs a number"),
-        (Answer.AT_LEAST, None, None, "at_least needs a number"),
-        (Answer.AT_LEAST, 0, None, "at least 0 items says nothing"),
-        (Answer.CANNOT_TELL, 3, None, "cannot_tell has no number of items; leave out 3"),
-        (Answer.GO_AND_COUNT, 0, None, "go_and_count has no number"),
-        (Answer.COUNT, 1, "two\nlines", "on one line"),
-        (Answer.COUNT, 1, "x" * (MAX_NOTE + 1), "at most 200 characters"),
+        (AuditAnswer.COUNT, None, None, "count needs a number"),
+        (AuditAnswer.AT_LEAST, None, None, "at_least needs a number"),
+        (AuditAnswer.AT_LEAST, 0, None, "at least 0 items says nothing"),
+        (AuditAnswer.CANNOT_TELL, 3, None, "cannot_tell has no number of items; leave out 3"),
+        (AuditAnswer.GO_AND_COUNT, 0, None, "go_and_count has no number"),
+        (AuditAnswer.COUNT, 1, "two\nlines", "on one line"),
+        (AuditAnswer.COUNT, 1, "x" * (MAX_NOTE + 1), "at most 200 characters"),
     ],
 )
 def test_answers_that_cannot_be_are_refused(
-    sqlite_records: Engine, answer: Answer, quantity: int | None, note: str | None, says: str
+    sqlite_records: Engine, answer: AuditAnswer, quantity: int | None, note: str | None, says: str
 ) -> None:
     Store(sqlite_records).add_counts([_count("a", 3)])
     with pytest.raises(ValueError, match=says):

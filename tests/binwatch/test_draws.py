@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Engine, select, update
 
 from binwatch.errors import Reason
-from binwatch.records.audits import Answer
+from binwatch.records.audits import AuditAnswer
 from binwatch.records.audits import add_audit as record
 from binwatch.records.draws import LEAST, NothingToDraw, counted_bins, draw, likelihood
 from binwatch.records.store import NewCount, NewExpectation, Store
@@ -92,7 +92,7 @@ def test_likelihood_is_bounded() -> None:
 def test_whoever_audited_the_photo_has_answered_the_draw(engine: Engine) -> None:
     add_audit(engine, "bins", "sure", 1, "Ada")
     record(engine, "bins", "unsure", 1, "Ben", blind=False)  # who had the numbers in sight has not
-    add_audit(engine, "bins", "unsure", None, "Cleo", answer=Answer.CANNOT_TELL)
+    add_audit(engine, "bins", "unsure", None, "Cleo", answer=AuditAnswer.CANNOT_TELL)
     source = random.Random(0)
     assert {draw(engine, source=source).bin_id for _ in range(8)} == {"unsure"}
     assert {bin_id for bin_id, _ in _draws(engine)} == {"sure", "unsure"}
@@ -107,7 +107,7 @@ def test_a_draw_that_was_forgotten_comes_again_until_somebody_answers(engine: En
         connection.execute(update(AuditDraw).values(drawn_at=START))
     assert [draw(engine) for _ in range(3)] == [first] * 3
     assert len(_draws(engine)) == 1
-    add_audit(engine, first.bucket, first.bin_id, None, answer=Answer.CANNOT_TELL)
+    add_audit(engine, first.bucket, first.bin_id, None, answer=AuditAnswer.CANNOT_TELL)
     draw(engine)
     assert len(_draws(engine)) > 1
 

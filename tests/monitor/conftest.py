@@ -21,7 +21,7 @@ from binwatch.bundle import Calibration
 from binwatch.counts import EVERY
 from binwatch.errors import MetadataReason, Reason
 from binwatch.listening import listen
-from binwatch.records.audits import Answer, add_audit
+from binwatch.records.audits import AuditAnswer, add_audit
 from binwatch.records.store import NewCount, NewExpectation, Store
 from binwatch.settings import load_settings
 from monitor.app import create_app
@@ -104,7 +104,9 @@ class Recorder:
         )
         assert self._store.add_expectations([expectation]) == 1
 
-    def audit(self, bin_id: str, quantity: int | None, *, blind: bool = True, answer: Answer = Answer.COUNT) -> None:
+    def audit(
+        self, bin_id: str, quantity: int | None, *, blind: bool = True, answer: AuditAnswer = AuditAnswer.COUNT
+    ) -> None:
         add_audit(self.engine, BUCKET, bin_id, quantity, answer=answer, blind=blind)
 
     def calibrate(self, model: str = MODEL, classes: tuple[int, ...] = EVERY) -> None:

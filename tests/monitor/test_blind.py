@@ -10,7 +10,7 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import Response
 
-from binwatch.records.audits import Answer
+from binwatch.records.audits import AuditAnswer
 from binwatch.records.store import NewExpectation, Store
 from monitor.access.sight import MOST, SEEN_COOKIE, Sights
 from tests.monitor.conftest import HTML, Recorder, Running, record_known, running_monitor
@@ -233,7 +233,7 @@ def test_a_script_audits_blind_with_the_token_of_a_view(floor: Running) -> None:
     listed = floor.get("/api/discrepancies?answer=at_least").json()["items"]
     assert [(one["bin_id"], one["audit"]["quantity"], one["audit"]["blind"]) for one in listed] == [("f", 6, False)]
     row = floor.get("/api/discrepancies.csv?answer=at_least").text.splitlines()[1].split(",")
-    assert row[-8:-7] + row[-5:] == ["", Answer.AT_LEAST, "6", "blurred", "", "0"]
+    assert row[-8:-7] + row[-5:] == ["", AuditAnswer.AT_LEAST, "6", "blurred", "", "0"]
 
 
 def test_the_settings_let_auditors_see_first(floor: Running, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ import httpx
 import pytest
 from sqlalchemy import Engine
 
-from binwatch.records.audits import Answer
+from binwatch.records.audits import AuditAnswer
 from monitor.__main__ import main
 from tests.monitor.conftest import BUCKET, Recorder
 
@@ -180,8 +180,8 @@ def test_status_prints_the_table(known: Recorder) -> None:
 
 def test_bins_to_audit_are_listed_without_numbers(known: Recorder) -> None:
     assert _invoke("audits", "queue").stdout.splitlines() == ["bucket,bin_id,photo_id", f"{BUCKET},f,6"]
-    known.audit("f", None, answer=Answer.GO_AND_COUNT)
-    known.audit("e", None, answer=Answer.GO_AND_COUNT)  # which agrees
+    known.audit("f", None, answer=AuditAnswer.GO_AND_COUNT)
+    known.audit("e", None, answer=AuditAnswer.GO_AND_COUNT)  # which agrees
     assert len(_invoke("audits", "queue").stdout.splitlines()) == 1
     found = _invoke("audits", "queue", "--answer", "go_and_count").stdout.splitlines()[1:]
     assert sorted(found) == [f"{BUCKET},e,5", f"{BUCKET},f,6"]

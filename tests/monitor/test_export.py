@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 from typer.testing import CliRunner
 
 from binwatch.errors import BinwatchError, Reason
-from binwatch.records.audits import Answer, add_audit
+from binwatch.records.audits import AuditAnswer, add_audit
 from monitor.__main__ import app
 from monitor.export import OmissionReason, export_audits
 from monitor.records import Records
@@ -64,7 +64,7 @@ def test_only_blind_counts_are_labels_unless_others_are_asked_for(
     recorder.audit("sighted", 3, blind=False)
     add_audit(recorder.engine, BUCKET, "both", 4, "Ben")
     recorder.audit("corrected", 3, blind=False)
-    recorder.audit("unclear", 5, answer=Answer.AT_LEAST)
+    recorder.audit("unclear", 5, answer=AuditAnswer.AT_LEAST)
     file = tmp_path / "audits.csv"
     done = export_audits(records, BUCKET, file)
     assert read_audits(file) == {"blind": 4, "both": 4}

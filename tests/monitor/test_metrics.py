@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 
 from binwatch.bundle import Calibration
 from binwatch.errors import MetadataReason, Reason
-from binwatch.records.audits import Answer
+from binwatch.records.audits import AuditAnswer
 from binwatch.records.store import Store
 from binwatch.registry import Current
 from binwatch.version import version
@@ -109,8 +109,8 @@ def test_only_blind_audits_that_found_a_number_measure_accuracy(
 ) -> None:
     before = monitor.metrics()["binwatch_audited_counts"]
     known.audit("b", 1, blind=False)
-    known.audit("e", 3, answer=Answer.AT_LEAST)
-    known.audit("f", None, answer=Answer.CANNOT_TELL)
+    known.audit("e", 3, answer=AuditAnswer.AT_LEAST)
+    known.audit("f", None, answer=AuditAnswer.CANNOT_TELL)
     assert monitor.metrics()["binwatch_audited_counts"] == before
     assert figure("binwatch_sighted_audited_counts", audited="1", outcome="over") == 1
     assert monitor.metric("binwatch_sighted_audited_expected_quantities", audited="1", outcome="over") == 1

@@ -15,7 +15,7 @@ from sqlalchemy import Engine, select, update
 from binwatch.bundle import Bundle, Calibration, Precision, Reference
 from binwatch.counts import Outcome, Suspicion
 from binwatch.errors import MetadataReason, Reason
-from binwatch.records.audits import Answer, UnknownBin
+from binwatch.records.audits import AuditAnswer, UnknownBin
 from binwatch.records.store import Store
 from binwatch.records.tables import ComparisonHour, Count, PhotoHour
 from binwatch.records.totals import hour_of
@@ -76,8 +76,8 @@ def _bins(engine: Engine, filters: Filters, alpha: float = ALPHA) -> list[str]:
         (Filters(size=3, direction=Direction.MISSING), ["under"]),
         (Filters(size=6), ["over-more"]),
         (Filters(audited=True), ["over"]),
-        (Filters(answer=Answer.COUNT, size=3), ["over"]),
-        (Filters(answer=Answer.CANNOT_TELL), []),
+        (Filters(answer=AuditAnswer.COUNT, size=3), ["over"]),
+        (Filters(answer=AuditAnswer.CANNOT_TELL), []),
         (Filters(audited=False, size=3), ["under", "over-more"]),
         (Filters(model="older"), ["old-over"]),
         (Filters(flagged=True), ["under", "over", "over-more", "50%_off"]),
@@ -274,7 +274,7 @@ def test_lines_of_every_length_end_now(known: Recorder, span: TimeRange) -> None
 
 
 def test_the_overview_of_known_records(known: Recorder) -> None:
-    known.audit("f", None, answer=Answer.CANNOT_TELL)
+    known.audit("f", None, answer=AuditAnswer.CANNOT_TELL)
     with known.engine.connect() as connection:
         found = read_overview(connection, None, lambda _: None, ALPHA)
     assert found.backlog.model_dump() == {
