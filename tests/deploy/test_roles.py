@@ -126,7 +126,7 @@ def test_the_monitor_reads_and_enters_as_it_serves(database: Database) -> None:
     assert records.read(read_totals) is not None
     records.close()
     writable = WritableRecords(database.url("binwatch_monitor"))
-    entered = writable.write(lambda engine: add_audit(engine, "binwatch", "a", 2))
+    entered = writable.write(lambda engine: add_audit(engine, "binwatch", "a", 2, "Ada"))
     assert (entered.predicted, entered.is_new) == (2, True)
     assert writable.write(draw).bin_id == "a"
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.monitor.browser.conftest import TOKEN
 from tests.monitor.browser.surfing import Window, window
-from tests.monitor.browser.warehouse import MISTAKES
+from tests.monitor.browser.warehouse import MISTAKES, contents
 from tests.monitor.conftest import Running
 
 WORST, TRUTH = "113968", "7"
@@ -154,22 +155,35 @@ def test_without_script_forms_and_links_do_the_same(counted: Running, chromium: 
     assert found == [(8, False), (4, True)], "both are kept"
 
 
-def test_after_the_last_flagged_bin_nothing_is_left(reader: Window, counted: Running) -> None:
+def test_flagged_bins_come_first_and_then_the_others(reader: Window, counted: Running) -> None:
     flagged = counted.get("/api/level").json()["flagged"]
-    page = reader.open("/login?next=/audit?flagged=true")
+    page = reader.open("/login?next=/audit")
     _sign_in(page)
-    for _ in range(flagged):
-        expect(page.locator(":focus")).to_have_attribute("name", "quantity")
-        number = counted.get("/api/level").json()["unaudited"]
-        _type(page, "6")
-        with page.expect_navigation():
-            page.keyboard.press("Enter")
-        assert counted.get("/api/level").json()["unaudited"] == number - 1
+    for left in reversed(range(flagged)):
+        _save_and_next(page, "6")
+        assert counted.get("/api/level").json()["unaudited"] == left
+    expect(page.locator("h1")).to_have_text(re.compile(r"Bin \d+"))
+    page = reader.open("/")
+    expect(page.locator(".call")).to_contain_text("No flagged bin is left to look at")
+
+
+def test_after_the_last_bin_of_a_filter_nothing_is_left(reader: Window, counted: Running) -> None:
+    page = reader.open(f"/login?next=/audit?prefix={WORST[:4]}")
+    _sign_in(page)
+    bins = [Path(key).stem for key in contents("bin-images") if Path(key).stem.startswith(WORST[:4])]
+    for _ in bins:
+        _save_and_next(page, "6")
     expect(page.locator("h1")).to_have_text("Which bins need a look?")
     expect(page.get_by_role("status")).to_contain_text("Saved: bin")
     expect(page.locator("main")).to_contain_text("No bin waits that passes this filter")
-    page = reader.open("/")
-    expect(page.locator(".call")).to_contain_text("No flagged bin is left to look at")
+    assert sorted(one["bin"] for one in counted.get("/api/audits").json()["items"]) == sorted(bins)
+
+
+def _save_and_next(page: Page, number: str) -> None:
+    expect(page.locator(":focus")).to_have_attribute("name", "quantity")
+    _type(page, number)
+    with page.expect_navigation():
+        page.keyboard.press("Enter")
 
 
 def test_pages_of_an_auditor_are_for_everybody(counted: Running, chromium: Browser) -> None:
