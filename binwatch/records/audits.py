@@ -19,10 +19,21 @@ from binwatch.counts import Outcome, class_of, outcome_by, outcome_of
 from binwatch.errors import BinwatchError
 from binwatch.keys import bin_id as one_bin_id
 from binwatch.records.engine import WRITE, can_hold
+from binwatch.records.settle_variances import note_count
 from binwatch.records.settlement import Row
-from binwatch.records.tables import Audit, AuditTotal, Bin, ConfusionTotal, Count, CurrentComparison, Expectation
+from binwatch.records.tables import (
+    Audit,
+    AuditTotal,
+    Bin,
+    ConfusionTotal,
+    Count,
+    CurrentComparison,
+    Expectation,
+    VarianceTotal,
+)
 from binwatch.records.totals import add_to_totals, confusion
 from binwatch.records.upsert import insert_into
+from binwatch.records.variances import NO_TOLERANCE, Tolerance
 
 MAX_NOTE = 200
 """Characters of a note."""
@@ -153,12 +164,13 @@ def add_audit(
     reason: AuditReason | None = None,
     note: str | None = None,
     blind: bool = False,
+    tolerance: Tolerance = NO_TOLERANCE,
 ) -> Audited:
     """Record what somebody found in a bin. Saying the same again at once changes nothing.
 
     `seen` is the id of the count whose photo was looked at, None if the bin had no photo. `blind`: the auditor had seen
     neither count nor expected quantity. Of a photo, no answer of a person can be after one with a number, which shows
-    both.
+    both. A number beyond the `tolerance` opens a variance of the bin, or is a recount of it.
     Raises UnknownBin; StaleAudit if a newer photo has arrived; ValueError for a quantity that does not belong to the
     answer, or a note that cannot be kept.
     """
@@ -185,7 +197,7 @@ def add_audit(
             return Audited(
                 answer, quantity, found["predicted"], found["quantity"], said["blind"], said["id"], is_new=False
             )
-        audit_id = _append(connection, row | {"blind": blind}, found, now)
+        audit_id = _append(connection, row | {"blind": blind}, found, tolerance, now)
     return Audited(answer, quantity, found["predicted"], found["quantity"], blind, audit_id)
 
 
@@ -222,14 +234,18 @@ def _has_answered(connection: Connection, row: Row, found: RowMapping) -> bool:
     return connection.execute(earlier.limit(1)).one_or_none() is not None
 
 
-def _append(connection: Connection, row: Row, found: RowMapping, now: datetime) -> int:
+def _append(connection: Connection, row: Row, found: RowMapping, tolerance: Tolerance, now: datetime) -> int:
     judged = _judged(connection, row, found)
     statement = insert_into(connection, Audit).values(**row, audited_at=now).returning(Audit.id)
     audit_id: int = connection.execute(statement).scalar_one()
     current = (CurrentComparison.bucket == row["bucket"], CurrentComparison.bin_id == row["bin_id"])
     connection.execute(update(CurrentComparison).where(*current).values(audit_id=audit_id))
+    variances = []
+    if row["answer"] == AuditAnswer.COUNT:
+        variances = note_count(connection, row | {"id": audit_id}, found["quantity"], tolerance, now)
     add_to_totals(connection, ConfusionTotal, judged, now)
     add_to_totals(connection, AuditTotal, [{"answer": row["answer"], "blind": row["blind"], "audits": 1}], now)
+    add_to_totals(connection, VarianceTotal, variances, now)
     return audit_id
 
 

@@ -1,19 +1,20 @@
 """Settles bins in the database: locks them, reads what was and what is latest, and writes what they come to.
 
 Writers take their locks in this order, so that no two wait for each other: rows of a ledger in the order of their
-identity; bins by bucket and id; what belongs to the bins (comparisons, current comparisons); last the totals, each in
-the order of its labels.
+identity; bins by bucket and id; what belongs to the bins (comparisons, current comparisons, variances); last the
+totals, each in the order of its labels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 
 from sqlalchemy import Connection, RowMapping, and_, bindparam, delete, func, insert, or_, select, tuple_, update
 from sqlalchemy.orm import aliased
 
 from binwatch.records.models import Calibrations
+from binwatch.records.settle_variances import supersede
 from binwatch.records.settlement import (
     BinFacts,
     LatestPhoto,
@@ -38,6 +39,8 @@ from binwatch.records.tables import (
     Expectation,
     Model,
     RankTotal,
+    Variance,
+    VarianceTotal,
 )
 from binwatch.records.totals import add_to_totals, bin_totals, comparison_hours, confusions, rank_totals
 from binwatch.records.upsert import insert_into
@@ -49,6 +52,7 @@ Age = tuple[datetime, int]
 LATEST_PHOTO = ("photo_at", "count_id")
 LATEST_QUANTITY = ("expected_at", "expectation_id")
 """Columns of `bins` that say which one is the latest."""
+_IS_UNDECIDED = and_(Variance.bucket == Bin.bucket, Variance.bin_id == Bin.bin_id, Variance.closed_at.is_(None))
 
 
 def settle_bins(
@@ -73,10 +77,12 @@ def settle_bins(
     comparisons = [one.comparison | {"compared_at": now} for one in settlements if one.comparison]
     _write_states(connection, settlements)
     _write_current(connection, settlements, _append(connection, comparisons))
+    variances = supersede(connection, list(_corrected(rows)), now)
     add_to_totals(connection, BinTotal, bin_totals(settlements), now)
     add_to_totals(connection, ConfusionTotal, confusions(comparisons), now)
     add_to_totals(connection, ComparisonHour, comparison_hours(comparisons, now), now)
     add_to_totals(connection, RankTotal, rank_totals(settlements), now)
+    add_to_totals(connection, VarianceTotal, variances, now)
 
 
 def _lock(connection: Connection, latest: Mapping[BinKey, Age], columns: tuple[str, str]) -> None:
@@ -127,6 +133,7 @@ def _read(connection: Connection, keys: Sequence[BinKey]) -> list[RowMapping]:
             CurrentComparison.expectation_id.label("listed_expectation"),
             CurrentComparison.calibration.label("listed_calibration"),
             CurrentComparison.p_value.label("listed_p_value"),
+            *(Variance.id, Variance.state, Variance.expected.label("disputed")),
         )
         .select_from(Bin)
         .outerjoin(Count, Count.id == Bin.count_id)
@@ -136,6 +143,7 @@ def _read(connection: Connection, keys: Sequence[BinKey]) -> list[RowMapping]:
             CurrentComparison, and_(CurrentComparison.bin_id == Bin.bin_id, CurrentComparison.bucket == Bin.bucket)
         )
         .outerjoin(Comparison, and_(Comparison.count_id == Bin.count_id, Comparison.expected == Expectation.quantity))
+        .outerjoin(Variance, _IS_UNDECIDED)
         .where(tuple_(Bin.bucket, Bin.bin_id).in_(keys))
         .order_by(Bin.bucket, Bin.bin_id, Comparison.id)
     )
@@ -155,6 +163,14 @@ def _facts(row: RowMapping) -> BinFacts:
         else LatestQuantity(row["expectation_id"], None if row["quantity_reason"] else row["quantity"]),
         comparison_id=row["comparison_id"],
     )
+
+
+def _corrected(rows: Sequence[RowMapping]) -> Iterator[tuple[RowMapping, int]]:
+    """Rows of bins with an undecided variance, and the quantity that is expected now instead of the disputed one."""
+    for row in rows:
+        quantity = None if row["quantity_reason"] else row["quantity"]
+        if row["disputed"] is not None and quantity not in (None, row["disputed"]):
+            yield row, quantity
 
 
 def _listed(row: RowMapping) -> ListedBin:

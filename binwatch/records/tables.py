@@ -1,5 +1,5 @@
-"""The tables. `counts`, `expectations`, `comparisons`, `audits`, `audit_draws` and `drift_batches` are ledgers that
-only grow.
+"""The tables. `counts`, `expectations`, `comparisons`, `audits`, `audit_draws`, `variance_trail` and `drift_batches`
+are ledgers that only grow.
 
 `bins` says which count and which expected quantity of a bin are the latest, and `current_comparisons` how the two
 compare. `*_totals` and `*_hours` are running sums, kept in the same transaction as the ledgers, so that a scrape or a
@@ -487,3 +487,69 @@ class AuditDraw(Base):
     likelihood: Mapped[float]
     """How likely the bin was to be drawn, relative to others, above 0 and at most 1 (binwatch.records.draws)."""
     drawn_at: Mapped[datetime]
+
+
+_UNDECIDED = text("closed_at IS NULL")
+
+
+class Variance(Base):
+    """A difference between what a person counted and what the inventory expects. At most one of a bin is undecided.
+
+    Everything but what the trail begins with follows from the trail (binwatch.records.variances).
+    """
+
+    __tablename__ = "variances"
+    __table_args__ = (
+        Index("ix_variances_bin", "bucket", "bin_id", "id"),
+        Index("ix_variances_state", "state", "id"),
+        Index(
+            "ux_variances_undecided",
+            "bucket",
+            "bin_id",
+            unique=True,
+            postgresql_where=_UNDECIDED,
+            sqlite_where=_UNDECIDED,
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    bucket: Mapped[str]
+    bin_id: Mapped[str] = mapped_column(BytewiseText)
+    state: Mapped[str] = mapped_column(String(10))
+    """binwatch.records.variances.VarianceState."""
+    expected: Mapped[int]
+    """Items that the inventory expected when it was opened, and still expects while it is undecided."""
+    quantity: Mapped[int | None]
+    """Items that most people found; NULL if there is no such number."""
+    opened_at: Mapped[datetime]
+    closed_at: Mapped[datetime | None]
+    """When it was approved, rejected or superseded."""
+
+
+class VarianceEntry(Base):
+    """A step of a variance: a ledger."""
+
+    __tablename__ = "variance_trail"
+    __table_args__ = (Index("ix_variance_trail_variance", "variance_id", "id"),)
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    variance_id: Mapped[int] = mapped_column(BigId, ForeignKey("variances.id"))
+    step: Mapped[str] = mapped_column(String(10))
+    """binwatch.records.variances.VarianceStep."""
+    quantity: Mapped[int | None]
+    """Items that were counted or approved, or that the inventory expects by now; NULL of a rejection."""
+    person: Mapped[str | None]
+    note: Mapped[str | None]
+    audit_id: Mapped[int | None] = mapped_column(BigId, ForeignKey("audits.id"))
+    """Of a count: the audit."""
+    at: Mapped[datetime]
+
+
+class VarianceTotal(Base):
+    """Variances by state. As `bin_totals`, it falls when a variance changes its state."""
+
+    __tablename__ = "variance_totals"
+
+    state: Mapped[str] = mapped_column(String(10), primary_key=True)
+    variances: Mapped[int] = mapped_column(BigInteger)
+    last_at: Mapped[datetime]

@@ -24,8 +24,10 @@ from binwatch.records.engine import connect
 from binwatch.records.problems import explained
 from binwatch.records.ranking import rank
 from binwatch.records.schema import check_schema
+from binwatch.records.settle_variances import decide
 from binwatch.records.store import NewCount, NewExpectation, Store
 from binwatch.records.tables import Base
+from binwatch.records.variances import Decision
 from monitor.records import Records, WritableRecords
 from monitor.totals import read_totals
 from tests.calibrations import category
@@ -34,7 +36,16 @@ ROLES = Path(__file__).parents[2] / "deploy" / "postgres" / "roles.sql"
 OWNER = "binwatch"
 DAY = datetime(2026, 1, 2, tzinfo=UTC)
 LATER = DAY + timedelta(days=1)
-LEDGERS = ("counts", "expectations", "comparisons", "audits", "audit_draws", "drift_batches")
+LEDGERS = (
+    "counts",
+    "expectations",
+    "comparisons",
+    "audits",
+    "audit_draws",
+    "variances",
+    "variance_trail",
+    "drift_batches",
+)
 TABLES = sorted(table.name for table in Base.metadata.sorted_tables)
 
 
@@ -110,6 +121,10 @@ def test_a_worker_and_a_monitor_do_their_work(database: Database) -> None:
             ("a", 2, 4), ("b", 2, 3)
         ]  # fmt: skip
         assert _rows(monitor, "SELECT count(*) FROM audits") == [(2,)]
+        assert decide(monitor, 1, Decision.REJECTED, "Eve", "it is in the next bin").state == "rejected"
+        add_audit(monitor, "binwatch", "a", 5, "Ben")
+        assert store.add_expectations([replace(_expected("a", 3), modified_at=LATER - timedelta(hours=1))]) == 1
+        assert _rows(monitor, "SELECT id, state FROM variances ORDER BY 1") == [(1, "rejected"), (2, "superseded")]
         # Nothing is expected of the bin any more, so its row goes.
         gone = replace(
             _expected("a", 0), quantity=None, reason=MetadataReason.NO_QUANTITY, etag="gone", modified_at=LATER
@@ -135,14 +150,16 @@ FORBIDDEN = {
     "binwatch_worker": [
         *(f"DELETE FROM {name}" for name in LEDGERS), *(f"TRUNCATE {name}" for name in TABLES),
         "INSERT INTO audits (bucket, bin_id, quantity, audited_at) VALUES ('b', 'a', 1, now())",
-        "UPDATE audits SET quantity = 0", "UPDATE alembic_version SET version_num = ''",
+        "UPDATE audits SET quantity = 0", "UPDATE variance_trail SET quantity = 0",
+        "UPDATE alembic_version SET version_num = ''",
     ],
     "binwatch_monitor": [
         *(f"DELETE FROM {name}" for name in TABLES if name != "current_comparisons"),
         *(f"TRUNCATE {name}" for name in TABLES),
         *(f"UPDATE {name} SET {column} = NULL" for name, column in
           (("counts", "predicted"), ("comparisons", "outcome"), ("audits", "quantity"),
-           ("models", "calibration"), ("photo_totals", "photos"), ("photo_hours", "photos"), ("trials", "begun"))),
+           ("models", "calibration"), ("variance_trail", "person"), ("variances", "expected"),
+           ("photo_totals", "photos"), ("photo_hours", "photos"), ("trials", "begun"))),
         "INSERT INTO models (model_version, first_at) VALUES ('x', now())",
         "UPDATE alembic_version SET version_num = ''",
     ],

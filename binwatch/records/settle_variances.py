@@ -1,0 +1,144 @@
+"""Settles variances in the database. Every writer holds the lock of the bin, so that no step is lost between two."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from sqlalchemy import Connection, Engine, RowMapping, select, update
+
+from binwatch.records.engine import WRITE
+from binwatch.records.settlement import Row
+from binwatch.records.tables import Bin, Variance, VarianceEntry, VarianceTotal
+from binwatch.records.totals import add_to_totals
+from binwatch.records.upsert import insert_into
+from binwatch.records.variances import (
+    Decision,
+    Tolerance,
+    TrailEntry,
+    UnknownVariance,
+    VarianceState,
+    VarianceStep,
+    check_decision,
+    is_recount,
+    standing_of,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DecidedVariance:
+    """A variance that somebody has decided on."""
+
+    id: int
+    bucket: str
+    bin_id: str
+    state: VarianceState
+    expected: int
+    quantity: int | None
+    """Items that were approved; of a rejected one, those that most people found, None if there is no such number."""
+
+
+def note_count(
+    connection: Connection, audit: Row, expected: int | None, tolerance: Tolerance, now: datetime
+) -> list[Row]:
+    """Open a variance for an audit that found a number of items, or take it as a recount. The bin is locked.
+
+    `audit` is its row, with the `id`; `expected` what the inventory expects. Returns what it adds to `variance_totals`.
+    """
+    of_bin = (Variance.bucket == audit["bucket"], Variance.bin_id == audit["bin_id"])
+    last = select(Variance.__table__).where(*of_bin).order_by(Variance.id.desc()).limit(1)
+    variance = connection.execute(last).mappings().one_or_none()
+    entry = TrailEntry(VarianceStep.COUNTED, audit["quantity"], audit["auditor"])
+    if variance and variance["closed_at"] is None:
+        trail = _trail(connection, variance["id"])
+        if not is_recount(trail, audit["auditor"], blind=audit["blind"]):
+            return []
+        _append(connection, variance["id"], entry, now, audit_id=audit["id"])
+        return _settle(connection, variance, [*trail, entry], now)
+    if (
+        expected is None
+        or not tolerance.is_exceeded(expected, audit["quantity"])
+        or _is_known(variance, audit, expected)
+    ):
+        return []
+    row = {name: audit[name] for name in ("bucket", "bin_id")}
+    row |= {"state": VarianceState.OPEN.value, "expected": expected, "opened_at": now}
+    opened = connection.execute(insert_into(connection, Variance).values(**row).returning(Variance.id)).scalar_one()
+    _append(connection, opened, entry, now, audit_id=audit["id"])
+    return [{"state": VarianceState.OPEN.value, "variances": 1}]
+
+
+def _is_known(last: RowMapping | None, audit: Row, expected: int) -> bool:
+    """Whether this difference has been approved, and the inventory just does not follow yet."""
+    approved = (VarianceState.APPROVED, expected, audit["quantity"])
+    return last is not None and (last["state"], last["expected"], last["quantity"]) == approved
+
+
+def supersede(connection: Connection, corrected: Sequence[tuple[RowMapping, int]], now: datetime) -> list[Row]:
+    """Close variances whose expected quantity has been corrected; their bins are locked.
+
+    Each comes with the quantity that is expected now. Returns what it adds to `variance_totals`.
+    """
+    changes: list[Row] = []
+    for variance, expected in corrected:
+        entry = TrailEntry(VarianceStep.SUPERSEDED, expected)
+        trail = _trail(connection, variance["id"])
+        _append(connection, variance["id"], entry, now)
+        changes += _settle(connection, variance, [*trail, entry], now)
+    return changes
+
+
+def decide(
+    engine: Engine, variance_id: int, decision: Decision, person: str, note: str | None, quantity: int | None = None
+) -> DecidedVariance:
+    """Approve the number of a variance that most people found (`quantity`), or reject the variance.
+
+    Raises UnknownVariance, OwnCount or VarianceConflict.
+    """
+    now = datetime.now(UTC)
+    of_variance = select(Variance.__table__).where(Variance.id == variance_id)
+    with engine.execution_options(**{WRITE: True}).begin() as connection:
+        found = connection.execute(of_variance).mappings().one_or_none()
+        if found is None:
+            raise UnknownVariance(f"there is no variance {variance_id}")
+        of_bin = (Bin.bucket == found["bucket"], Bin.bin_id == found["bin_id"])
+        connection.execute(select(Bin.bin_id).where(*of_bin).with_for_update())
+        variance = connection.execute(of_variance).mappings().one()
+        trail = _trail(connection, variance_id)
+        check_decision(trail, decision, person, quantity, variance["expected"])
+        entry = TrailEntry(VarianceStep(decision), quantity if decision is Decision.APPROVED else None, person)
+        _append(connection, variance_id, entry, now, note=note)
+        add_to_totals(connection, VarianceTotal, _settle(connection, variance, [*trail, entry], now), now)
+    standing = standing_of([*trail, entry])
+    of = {name: variance[name] for name in ("id", "bucket", "bin_id", "expected")}
+    return DecidedVariance(**of, state=standing.state, quantity=standing.quantity)
+
+
+def _trail(connection: Connection, variance_id: int) -> list[TrailEntry]:
+    columns = (VarianceEntry.step, VarianceEntry.quantity, VarianceEntry.person)
+    statement = select(*columns).where(VarianceEntry.variance_id == variance_id).order_by(VarianceEntry.id)
+    rows = connection.execute(statement)
+    return [TrailEntry(VarianceStep(step), quantity, person) for step, quantity, person in rows]
+
+
+def _append(
+    connection: Connection,
+    variance_id: int,
+    entry: TrailEntry,
+    now: datetime,
+    *,
+    audit_id: int | None = None,
+    note: str | None = None,
+) -> None:
+    row = {"step": entry.step.value, "quantity": entry.quantity, "person": entry.person, "note": note}
+    statement = insert_into(connection, VarianceEntry)
+    connection.execute(statement, [row | {"variance_id": variance_id, "audit_id": audit_id, "at": now}])
+
+
+def _settle(connection: Connection, was: RowMapping, trail: Sequence[TrailEntry], now: datetime) -> list[Row]:
+    standing = standing_of(trail)
+    closed_at = now if standing.state.is_closed else None
+    values = {"state": standing.state.value, "quantity": standing.quantity, "closed_at": closed_at}
+    connection.execute(update(Variance).where(Variance.id == was["id"]).values(values))
+    return [{"state": was["state"], "variances": -1}, {"state": standing.state.value, "variances": 1}]

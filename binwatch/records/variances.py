@@ -1,0 +1,139 @@
+"""Variances: differences between what a person counted and what the inventory expects, until somebody decides on them.
+
+What a variance comes to follows from its trail alone. Without a database, which settle_variances reads and writes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from binwatch.errors import BinwatchError
+
+
+class VarianceState(StrEnum):
+    """What a variance has come to. The set is closed."""
+
+    OPEN = "open"
+    """Another person has to count: nobody has yet, or no number is what most people found."""
+    RECOUNTED = "recounted"
+    """Two people found the same number: an approver has to decide."""
+    APPROVED = "approved"
+    """The inventory is wrong: other systems are to take the approved number."""
+    REJECTED = "rejected"
+    """The inventory stays as it is."""
+    SUPERSEDED = "superseded"
+    """The inventory expects another quantity by now, so there is nothing to decide."""
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing can follow."""
+        return self not in (VarianceState.OPEN, VarianceState.RECOUNTED)
+
+
+class VarianceStep(StrEnum):
+    """What happened to a variance. The set is closed."""
+
+    COUNTED = "counted"
+    APPROVED = "approved"
+    REJECTED = "rejected"
+    SUPERSEDED = "superseded"
+
+
+class Decision(StrEnum):
+    """What an approver decides."""
+
+    APPROVED = VarianceStep.APPROVED.value
+    REJECTED = VarianceStep.REJECTED.value
+
+
+class UnknownVariance(BinwatchError):
+    """There is no such variance."""
+
+
+class VarianceConflict(BinwatchError):
+    """The variance does not allow this decision, or no longer."""
+
+
+class OwnCount(BinwatchError):
+    """Whoever counted a bin does not decide on its variance; somebody else has to."""
+
+    def __init__(self) -> None:
+        super().__init__(self.__doc__)
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """Differences that open no variance: up to so many items, or up to a share of the expected quantity."""
+
+    items: int = 0
+    share: float = 0.0
+
+    def is_exceeded(self, expected: int, found: int) -> bool:
+        """Whether a difference is beyond both."""
+        return abs(found - expected) > max(self.items, self.share * expected)
+
+
+NO_TOLERANCE = Tolerance()
+
+
+@dataclass(frozen=True, slots=True)
+class TrailEntry:
+    """One step of a variance's trail."""
+
+    step: VarianceStep
+    quantity: int | None = None
+    """Items that were counted, or approved; of SUPERSEDED, those that the inventory expects by now."""
+    person: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class VarianceStanding:
+    """What a variance has come to."""
+
+    state: VarianceState
+    quantity: int | None = None
+    """Items that most people found, or that were approved; None if there is no such number."""
+
+
+def standing_of(trail: Sequence[TrailEntry]) -> VarianceStanding:
+    """What a trail comes to, in the order of its steps.
+
+    A number holds if at least two people found it, and more than found any other.
+    """
+    last = trail[-1]
+    found = Counter(entry.quantity for entry in trail if entry.step is VarianceStep.COUNTED)
+    (quantity, most), *others = found.most_common(2)
+    agreed = quantity if most > 1 and not (others and others[0][1] == most) else None
+    if last.step is not VarianceStep.COUNTED:
+        return VarianceStanding(VarianceState(last.step), agreed)
+    return VarianceStanding(VarianceState.OPEN if agreed is None else VarianceState.RECOUNTED, agreed)
+
+
+def is_recount(trail: Sequence[TrailEntry], person: str | None, *, blind: bool) -> bool:
+    """Whether another count is a second look: blind, and by somebody, by name, who has not counted before."""
+    return blind and person is not None and all(entry.person != person for entry in trail)
+
+
+def check_decision(
+    trail: Sequence[TrailEntry], decision: Decision, person: str, quantity: int | None, expected: int
+) -> None:
+    """Raise OwnCount or VarianceConflict unless `person` may decide so now.
+
+    `quantity` is the number that is approved, so that nobody approves another than the one that they saw.
+    """
+    now = standing_of(trail)
+    if any(entry.person == person and entry.step is VarianceStep.COUNTED for entry in trail):
+        raise OwnCount
+    if now.state.is_closed:
+        raise VarianceConflict(f"the variance is {now.state} already")
+    if decision is Decision.REJECTED:
+        return
+    if now.state is not VarianceState.RECOUNTED:
+        raise VarianceConflict("no two people have found the same number yet; another person has to count")
+    if quantity != now.quantity:
+        raise VarianceConflict(f"the number that most people found is {now.quantity}, not {quantity}; look again")
+    if quantity == expected:
+        raise VarianceConflict(f"the inventory expects {expected}, which is what was found; reject the variance")
