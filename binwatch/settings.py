@@ -21,6 +21,7 @@ from binwatch.counts import Suspicion
 from binwatch.environment import PREFIX, EnvironmentSettings
 from binwatch.errors import SettingsError
 from binwatch.image import PILLOW_MAX_PIXELS, ImageLimits
+from binwatch.records.variances import Tolerance
 from binwatch.sagemaker.settings import SagemakerSettings
 
 S = TypeVar("S", bound=EnvironmentSettings)
@@ -268,6 +269,27 @@ class Settings(EnvironmentSettings):
         description="what auditors see before they answer: no number of the bin, or all; audits of the latter are"
         " marked, and measure no accuracy",
     )
+    variance_items: int = Field(
+        0, ge=0, description="tolerance in items: larger differences between an audit and the inventory open a variance"
+    )
+    variance_share: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="tolerance as a share of the expected quantity; a variance is beyond both tolerances",
+    )
+    monitor_approver_token: SecretStr | None = Field(
+        None, min_length=16, description="token for approving and rejecting variances, and for entering audits"
+    )
+    monitor_approver_role: str = Field(
+        "approver", min_length=1, description="role or group of `BINWATCH_MONITOR_ROLE_HEADER` that may approve"
+    )
+    monitor_role_header: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9-]+$",
+        description="header with the user's roles or groups, separated by commas, from a reverse proxy; unset: no"
+        " header is trusted",
+    )
     monitor_user_header: str | None = Field(
         None,
         pattern=r"^[A-Za-z0-9-]+$",
@@ -315,6 +337,11 @@ class Settings(EnvironmentSettings):
     def bin_naming(self) -> BinNaming:
         """Which bin a key is of. Reads the list. Raises SettingsError."""
         return naming(self.bin_pattern, self.bin_list)
+
+    @property
+    def variance_tolerance(self) -> Tolerance:
+        """Which differences open a variance."""
+        return Tolerance(self.variance_items, self.variance_share)
 
     @property
     def limits(self) -> ImageLimits:

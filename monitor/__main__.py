@@ -25,6 +25,8 @@ from binwatch.listening import is_loopback, listen
 from binwatch.metadata import MAX_QUANTITY
 from binwatch.records.audits import AuditAnswer, AuditReason, add_audit, check_answer, plain_note
 from binwatch.records.ranking import rank as rank_bins
+from binwatch.records.settle_variances import decide
+from binwatch.records.variances import Decision, VarianceState
 from binwatch.settings import load_settings
 from binwatch.text import visible
 from monitor import formatting
@@ -53,6 +55,13 @@ Out = Annotated[
 
 audits = typer.Typer(no_args_is_help=True, help="Work with audits: quantities that people counted.")
 app.add_typer(audits, name="audits")
+variances = typer.Typer(
+    no_args_is_help=True,
+    help="Decide on variances: differences between audits and the inventory. `list variances` lists them.",
+)
+app.add_typer(variances, name="variances")
+Id = Annotated[int, typer.Argument(metavar="ID", min=1, help="Number of the variance.")]
+Approver = Annotated[str, typer.Option(help="Name of the person who decides.")]
 
 
 @app.command("serve")
@@ -160,6 +169,7 @@ def audit(
     except ValueError as error:
         raise BinwatchError(f"not recorded: {error}") from error
     with writable(settings) as database:
+        said["tolerance"] = settings.variance_tolerance
         audited = add_audit(database, bucket or settings.bucket, bin_id, quantity, auditor, **said)
     remark(formatting.audited(audited))
 
@@ -194,6 +204,12 @@ def queue(
     prefix: Annotated[
         str | None, typer.Option(help="Only bins whose id begins so; with a slash in it, photos whose key does.")
     ] = None,
+    recount: Annotated[
+        bool, typer.Option("--recount", help="Bins with an open variance, which another person has to count again.")
+    ] = False,
+    auditor: Annotated[
+        str | None, typer.Option(help="With --recount: who is to count, so without bins that this person has counted.")
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="Bins at most.")] = 50,
 ) -> None:
     """Print or write the bins that wait for an audit, without what was counted and expected, the oddest first."""
@@ -201,8 +217,38 @@ def queue(
 
     settings = load_settings()
     wanted = {"answer": answer, "prefix": prefix, "direction": Direction(settings.flag_direction.value)}
-    filters = waiting(_given(Filters, wanted))
+    wanted["variance"] = VarianceState.OPEN if recount else None
+    filters = waiting(_given(Filters, wanted), auditor)
     _write(out, lambda records: queue_document(records, filters, settings.flag_level, limit), ("bin_id", "bucket"))
+
+
+@variances.command()
+def approve(
+    variance: Id,
+    quantity: Annotated[int, typer.Argument(min=0, max=MAX_QUANTITY, help="Number that most people found.")],
+    approver: Approver,
+    note: Annotated[str | None, typer.Option(help="Why, on one line.")] = None,
+) -> None:
+    """Approve the number of a variance, so that other systems take it: list variances --state approved."""
+    _decide(variance, approver, Decision.APPROVED, note, quantity)
+
+
+@variances.command()
+def reject(variance: Id, approver: Approver, note: Annotated[str, typer.Option(help="Why, on one line.")]) -> None:
+    """Reject a variance: the inventory stays as it is."""
+    _decide(variance, approver, Decision.REJECTED, note)
+
+
+def _decide(variance: int, approver: str, decision: Decision, note: str | None, quantity: int | None = None) -> None:
+    try:
+        why = plain_note(note)
+    except ValueError as error:
+        raise BinwatchError(f"not decided: {error}") from error
+    if decision is Decision.REJECTED and why is None:
+        raise BinwatchError("--note is empty; say why the variance is rejected")
+    with writable(load_settings()) as database:
+        decided = decide(database, variance, decision, approver, why, quantity)
+    remark(f"Variance {decided.id} of bin {visible(decided.bin_id)} is {decided.state}")
 
 
 @app.command()
@@ -224,9 +270,10 @@ def list_command(
     ] = None,
     reason: Annotated[str | None, typer.Option(help="Only photos that failed for this reason, e.g. truncated.")] = None,
     model: Annotated[str | None, typer.Option(help="Only photos that this model version could not count.")] = None,
+    state: Annotated[VarianceState | None, typer.Option(help="Only variances in this state, e.g. approved.")] = None,
 ) -> None:
     """Print or write a list behind the overview's numbers: failed photos with their reasons, photos without an expected
-    quantity, or expected quantities without a photo.
+    quantity, expected quantities without a photo, or variances.
 
     binwatch monitor list failed --reason truncated --out failed.xlsx
     """
@@ -234,7 +281,9 @@ def list_command(
 
     if name is not ListName.FAILED and (reason or model):
         raise BinwatchError("--reason and --model are for the list failed; leave them out")
-    filters = _given(LISTS[name].filters, {"prefix": prefix, "reason": reason, "model": model})
+    if name is not ListName.VARIANCES and state:
+        raise BinwatchError("--state is for the list variances; leave it out")
+    filters = _given(LISTS[name].filters, {"prefix": prefix, "reason": reason, "model": model, "state": state})
     _write(out, lambda records: list_document(records, name, filters), ON_TERMINAL[name])
 
 
@@ -254,6 +303,7 @@ def discrepancies(
         bool | None, typer.Option("--audited/--not-audited", help="Only bins that were (not) audited; default: all.")
     ] = None,
     answer: Annotated[AuditAnswer | None, typer.Option(help="Only bins whose last audit answered so.")] = None,
+    variance: Annotated[VarianceState | None, typer.Option(help="Only bins with a variance in this state.")] = None,
     model: Annotated[str | None, typer.Option(help="Only counts of this model version.")] = None,
     flagged: Annotated[bool, typer.Option("--flagged", help="Only flagged bins.")] = False,
     level: Annotated[float | None, typer.Option(help="Flag level; default: BINWATCH_FLAG_LEVEL.")] = None,
@@ -275,6 +325,7 @@ def discrepancies(
         "size": size,
         "audited": audited,
         "answer": answer,
+        "variance": variance,
         "model": model,
         "flagged": flagged,
     }

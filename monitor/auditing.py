@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -13,7 +14,10 @@ from binwatch.counts import Outcome
 from binwatch.keys import bin_id as one_bin_id
 from binwatch.metadata import MAX_QUANTITY
 from binwatch.records.audits import AuditAnswer, AuditReason, Seen, add_audit, check_answer, plain_note
+from binwatch.records.settle_variances import decide
 from binwatch.records.tables import Audit
+from binwatch.records.variances import Decision, VarianceState
+from binwatch.settings import Settings
 from monitor.access.authentication import MAX_NAME, Authenticator, Writer, plain_name
 from monitor.records import WritableRecords
 
@@ -110,21 +114,61 @@ class AuditList(BaseModel):
     """For `after`; None on the last page."""
 
 
+class NewDecision(BaseModel):
+    """What an approver decides on a variance."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=False)
+
+    decision: Decision
+    quantity: int | None = Field(
+        None,
+        ge=0,
+        le=MAX_QUANTITY,
+        strict=True,
+        description="the number that is approved, which is the variance's own: if it is another by now, nothing is",
+    )
+    note: Annotated[str | None, AfterValidator(plain_note)] = Field(
+        None, description="one line, 200 characters at most; a rejection needs one"
+    )
+    approver: Annotated[str | None, AfterValidator(plain_name)] = Field(
+        None, max_length=MAX_NAME, description="who decides; a user who is signed in with a name cannot enter another"
+    )
+
+    @model_validator(mode="after")
+    def _reasons(self) -> NewDecision:
+        if self.decision is Decision.REJECTED and self.note is None:
+            raise ValueError("a rejection needs a note that says why")
+        return self
+
+
+class SavedDecision(BaseModel):
+    """A variance that was approved or rejected."""
+
+    id: int
+    bucket: str
+    bin_id: str
+    state: VarianceState
+    expected: int
+    quantity: int | None
+    """Items that were approved; of a rejected one, those that most people found, None if there is no such number."""
+
+
 def was_blind(request: Request, authenticator: Authenticator, writer: Writer, audit: NewAudit, bucket: str) -> bool:
     """Whether an audit that is about to be entered is blind. Raises ForeignForm for the token of another view."""
     of = audit.bucket or bucket
     return authenticator.was_blind(request, writer, audit.view, of, one_bin_id(audit.bin), audit.photo)
 
 
-def save(records: WritableRecords, audit: NewAudit, writer: Writer, bucket: str, *, blind: bool) -> SavedAudit:
-    """Record an audit; `bucket` is that of audits that name none.
+def save(records: WritableRecords, audit: NewAudit, writer: Writer, settings: Settings, *, blind: bool) -> SavedAudit:
+    """Record an audit; the settings say which bucket one without a bucket is of, and what opens a variance.
 
     Raises UnknownBin, StaleAudit, or RecordsDown.
     """
-    of, auditor = audit.bucket or bucket, writer.name or audit.auditor
+    of, auditor = audit.bucket or settings.bucket, writer.name or audit.auditor
     # In a view without a photo there was none; without a view, the items themselves were counted.
     seen = Seen.WHATEVER if audit.photo is None and audit.view is None else audit.photo
     more: dict[str, Any] = {"answer": audit.answer, "reason": audit.reason, "note": audit.note, "blind": blind}
+    more["tolerance"] = settings.variance_tolerance
     said = records.write(lambda engine: add_audit(engine, of, audit.bin, audit.quantity, auditor, seen, **more))
     # An auditor who could not tell may yet go and count.
     is_hidden = said.quantity is None
@@ -144,6 +188,12 @@ def save(records: WritableRecords, audit: NewAudit, writer: Writer, bucket: str,
         of_inventory=said.of_inventory,
         is_new=said.is_new,
     )
+
+
+def save_decision(records: WritableRecords, variance_id: int, decision: NewDecision, approver: str) -> SavedDecision:
+    """Approve or reject a variance. Raises UnknownVariance, OwnCount, VarianceConflict, or RecordsDown."""
+    given = (variance_id, decision.decision, approver, decision.note, decision.quantity)
+    return SavedDecision(**asdict(records.write(lambda engine: decide(engine, *given))))
 
 
 def read_audits(connection: Connection, limit: int, after: int | None = None) -> AuditList:

@@ -15,9 +15,11 @@ from starlette.responses import JSONResponse, Response
 from binwatch.errors import BinwatchError, ObjectsError
 from binwatch.records.audits import StaleAudit, UnknownBin
 from binwatch.records.draws import NothingToDraw
+from binwatch.records.variances import OwnCount, UnknownVariance, VarianceConflict
 from monitor.access.authentication import (
     ForeignForm,
     NoName,
+    NotApprover,
     NotSignedIn,
     NumbersHidden,
     WritingOff,
@@ -80,6 +82,15 @@ KINDS: Final[dict[type[BinwatchError], ErrorMessage]] = {
         "Only users who are signed in may enter counts.",
         ("Sign in, and enter the count again.",),
     ),
+    NotApprover: ErrorMessage(
+        403,
+        "Only approvers decide on variances",
+        "You are signed in to enter counts.",
+        ("Sign out, and in again with the approvers' token.",),
+    ),
+    OwnCount: ErrorMessage(403, "Somebody else has to decide"),
+    UnknownVariance: ErrorMessage(404, "There is no such variance"),
+    VarianceConflict: ErrorMessage(409, "Nothing was decided", advice=("Go back, reload the page, and look again.",)),
     WrongToken: ErrorMessage(
         401, "That is not the token", "The monitor has another one.", ("Ask the person who runs Binwatch for it.",)
     ),

@@ -24,6 +24,7 @@ ON_TERMINAL = {
     ListName.FAILED: ("bin_id", "key", "photo_at", "reason", "remedy"),
     ListName.WITHOUT_QUANTITY: ("bin_id", "key", "photo_at", "count", "quantity_reason"),
     ListName.WITHOUT_PHOTO: ("bin_id", "expected", "expected_at", "source"),
+    ListName.VARIANCES: ("bin_id", "id", "state", "expected", "quantity", "opened_at", "closed_by"),
 }
 """The columns of a list that there is room for on a terminal."""
 DISCREPANCIES_ON_TERMINAL = ("bin", "count", "expected", "difference", "p_value", "flagged", "audited", "photo_stored")

@@ -38,6 +38,12 @@ class FormProblem(StrEnum):
     """Not the token."""
     SIGNED_OUT = "signed_out"
     """The session is over."""
+    DECIDED = "decided"
+    """The variance does not allow this decision, or no longer."""
+    OWN_COUNT = "own_count"
+    """An approver has counted the bin."""
+    DECISION = "decision"
+    """A rejection without a note, or no decision."""
     FOREIGN = "foreign"
     """The form is of an earlier session."""
 

@@ -19,6 +19,7 @@ from binwatch.counts import CLASSES, MORE, Outcome
 from binwatch.errors import MetadataReason, Reason
 from binwatch.records.audits import AuditAnswer
 from binwatch.records.settlement import PhotoState, QuantityState
+from binwatch.records.variances import VarianceState
 from binwatch.version import version
 from monitor.drift.metrics import drift_metrics
 from monitor.random_audits import RandomAudits
@@ -131,6 +132,7 @@ def metrics_of(totals: Totals, to_come: str | None) -> Iterator[Metric]:
     yield _audited_quantities(
         "binwatch_sighted_audited_expected_quantities", "with the numbers in sight", totals, TruthSource.SIGHTED
     )
+    yield _variances(totals)
     yield _bins(totals)
     yield _last_record(totals)
     yield _model(totals)
@@ -281,6 +283,17 @@ def _audited_quantities(name: str, how: str, totals: Totals, reference: TruthSou
     for _, audited, row in _rows(totals, reference, [INVENTORY]):
         for outcome in Outcome:
             family.add_metric((audited, outcome), row.where(outcome=outcome).comparisons)
+    return family
+
+
+def _variances(totals: Totals) -> Metric:
+    family = GaugeMetricFamily(
+        "binwatch_variances",
+        "Differences between audits and the inventory, by what has come of them.",
+        labels=("state",),
+    )
+    for state in VarianceState:
+        family.add_metric((state,), totals.variances.get(state, 0))
     return family
 
 

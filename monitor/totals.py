@@ -20,7 +20,9 @@ from binwatch.records.tables import (
     ExpectationTotal,
     Model,
     PhotoTotal,
+    VarianceTotal,
 )
+from binwatch.records.variances import VarianceState
 
 COUNTED = ""
 """Where a total is by reason: those that went well."""
@@ -63,6 +65,7 @@ class Totals:
     """Versions that a worker counts with, or is about to."""
     audits: dict[tuple[AuditAnswer, bool], int] = field(default_factory=dict)
     """By answer, and whether they were blind."""
+    variances: dict[VarianceState, int] = field(default_factory=dict)
 
     @property
     def models(self) -> list[str]:
@@ -76,12 +79,13 @@ class Totals:
 
 
 def read_totals(connection: Connection) -> Totals:
-    """Read the totals: six small tables, and one row of a ledger."""
+    """Read the totals: seven small tables, and one row of a ledger."""
     photos = connection.execute(select(PhotoTotal.__table__)).mappings().all()
     expectations = connection.execute(select(ExpectationTotal.__table__)).mappings().all()
     compared = connection.execute(select(ConfusionTotal.__table__)).mappings().all()
     bins = connection.execute(select(BinTotal.__table__)).mappings().all()
     audits = connection.execute(select(AuditTotal.__table__)).mappings().all()
+    variances = connection.execute(select(VarianceTotal.__table__)).mappings().all()
     return Totals(
         photos={(row["model_version"], row["reason"]): row["photos"] for row in photos},
         expectations={row["reason"]: row["expectations"] for row in expectations},
@@ -98,6 +102,7 @@ def read_totals(connection: Connection) -> Totals:
         bins={(PhotoState(row["photo_state"]), QuantityState(row["quantity_state"])): row["bins"] for row in bins},
         noted=frozenset(connection.execute(select(Model.model_version)).scalars()),
         audits={(AuditAnswer(row["answer"]), row["blind"]): row["audits"] for row in audits},
+        variances={VarianceState(row["state"]): row["variances"] for row in variances},
     )
 
 

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from fastapi import Depends, Request
 
-from binwatch.errors import BinwatchError
+from binwatch.errors import BinwatchError, SettingsError
 from binwatch.settings import AuditView, Settings
 from monitor.access.proxies import TrustedProxies
 from monitor.access.sessions import SessionCookies
@@ -43,6 +43,13 @@ class NotSignedIn(BinwatchError):
 
 class WrongToken(BinwatchError):
     """That is not the token; it is the value of BINWATCH_MONITOR_TOKEN where the monitor was started."""
+
+    def __init__(self) -> None:
+        super().__init__(self.__doc__)
+
+
+class NotApprover(BinwatchError):
+    """Only approvers decide on variances: sign in with, or send, the value of BINWATCH_MONITOR_APPROVER_TOKEN."""
 
     def __init__(self) -> None:
         super().__init__(self.__doc__)
@@ -86,6 +93,8 @@ class Writer:
     """None for a script with the token: then each audit says it."""
     holder: str
     """What form tokens are made for."""
+    is_approver: bool = False
+    """Whether it may decide on variances."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +113,13 @@ class Access:
     """Whether it may show the numbers of bins."""
     sighted: bool
     """By the settings, auditors see the numbers first."""
+    has_approvers: bool
+    """Whether anybody may decide on variances, by the settings."""
+
+    @property
+    def name(self) -> str | None:
+        """Of its reader; None if nobody is signed in by name."""
+        return self.writer.name if self.writer else None
 
     @property
     def is_blind(self) -> bool:
@@ -121,11 +137,17 @@ class Authenticator:
 
     def __init__(self, settings: Settings) -> None:
         token = settings.monitor_token
+        approving = settings.monitor_approver_token
         self._token = token.get_secret_value().encode() if token else None
+        self._approver_token = approving.get_secret_value().encode() if approving else None
+        tokens = [one for one in (self._token, self._approver_token) if one]
+        if len(tokens) > len(set(tokens)):
+            raise SettingsError("BINWATCH_MONITOR_APPROVER_TOKEN is BINWATCH_MONITOR_TOKEN; choose another secret")
         # Without a token only a proxy's users write, and their forms need a secret no longer than this process lives.
-        secret = self._token or secrets.token_bytes(32)
+        secret = b"\n".join(tokens) or secrets.token_bytes(32)
         self.sessions = SessionCookies(secret)
         self._header = settings.monitor_user_header
+        self._role_header, self._approver_role = settings.monitor_role_header, settings.monitor_approver_role
         # Where nobody audits, there is nothing to hide, and nothing to note.
         self.sights = Sights(secret, sighted=settings.audit_view is AuditView.SIGHTED or not self.is_on)
         self._proxies = TrustedProxies(settings)
@@ -133,15 +155,20 @@ class Authenticator:
     @property
     def is_on(self) -> bool:
         """Whether writing is configured."""
-        return self._token is not None or self._header is not None
+        return self._has_token or self._header is not None
+
+    @property
+    def _has_token(self) -> bool:
+        return self._token is not None or self._approver_token is not None
 
     def sign_in(self, request: Request, token: str, name: str) -> str:
         """Value of the session's cookie. Raises WritingOff, ForeignForm, WrongToken or NoName."""
-        if self._token is None:
+        if not self._has_token:
             raise WritingOff
         if not is_from_here(request, must_say_so=True):
             raise ForeignForm
-        if not self._is_token(token):
+        is_approver = self._is_token(token, self._approver_token)
+        if not is_approver and not self._is_token(token, self._token):
             logger.warning("a wrong token was entered at %s", request.client.host if request.client else "?")
             raise WrongToken
         try:
@@ -150,7 +177,7 @@ class Authenticator:
             raise NoName from error
         if known is None:
             raise NoName
-        return self.sessions.begin(known)
+        return self.sessions.begin(known, is_approver=is_approver)
 
     def access(self, request: Request) -> Access:
         """What the page may offer to the sender of the request."""
@@ -162,6 +189,7 @@ class Authenticator:
             can_sign_out=writer is not None and writer.how is Credential.SESSION,
             sight=self.sights.of(request, is_person=writer is not None and writer.name is not None),
             sighted=self.sights.sighted,
+            has_approvers=self._approver_token is not None or None not in (self._header, self._role_header),
         )
 
     def writer_of(self, request: Request) -> Writer | None:
@@ -178,6 +206,13 @@ class Authenticator:
         # A browser sends a session's cookie, and a proxy its user, with whatever a stranger's page makes it send.
         if not is_from_here(request, must_say_so=writer.how is not Credential.TOKEN):
             raise ForeignForm
+        return writer
+
+    def require_approver(self, request: Request) -> Writer:
+        """Who decides on a variance. Raises NotApprover, and what `require_writer` raises."""
+        writer = self.require_writer(request)
+        if not writer.is_approver:
+            raise NotApprover
         return writer
 
     def check_form(self, writer: Writer, form_token: str) -> None:
@@ -209,20 +244,36 @@ class Authenticator:
             return None
         if name is None:
             return None
-        return Writer(Credential.PROXY, name, f"proxy:{name}")
+        return Writer(Credential.PROXY, name, f"proxy:{name}", self._has_role(request))
+
+    def _has_role(self, request: Request) -> bool:
+        """Whether the proxy that sent a request says that its user is an approver."""
+        named = request.headers.getlist(self._role_header) if self._role_header else []
+        return self._approver_role in [role.strip() for line in named for role in line.split(",")]
 
     def _by_token(self, request: Request) -> Writer | None:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not self._is_token(token.strip()):
+        if scheme.lower() != "bearer":
             return None
-        return Writer(Credential.TOKEN, None, "token")
+        if self._is_token(token.strip(), self._approver_token):
+            return Writer(Credential.TOKEN, None, "token", is_approver=True)
+        return Writer(Credential.TOKEN, None, "token") if self._is_token(token.strip(), self._token) else None
 
     def _by_session(self, request: Request) -> Writer | None:
-        session = self.sessions.read(request.cookies.get(COOKIE)) if self._token else None
-        return Writer(Credential.SESSION, session.name, f"session:{session.id}") if session else None
+        session = self.sessions.read(request.cookies.get(COOKIE)) if self._has_token else None
+        if session is None:
+            return None
+        # Without that token, whoever knows the other one could sign such a session.
+        return Writer(
+            Credential.SESSION,
+            session.name,
+            f"session:{session.id}",
+            session.is_approver and bool(self._approver_token),
+        )
 
-    def _is_token(self, token: str) -> bool:
-        return self._token is not None and hmac.compare_digest(token.encode(), self._token)
+    @staticmethod
+    def _is_token(given: str, token: bytes | None) -> bool:
+        return token is not None and hmac.compare_digest(given.encode(), token)
 
 
 def is_from_here(request: Request, *, must_say_so: bool) -> bool:
@@ -263,6 +314,10 @@ def _current_writer(request: Request) -> Writer:
     return _authenticator(request).require_writer(request)
 
 
+def _current_approver(request: Request) -> Writer:
+    return _authenticator(request).require_approver(request)
+
+
 CurrentAuthenticator = Annotated[Authenticator, Depends(_authenticator)]
 """Type of a route's parameter that receives the authenticator."""
 CurrentAccess = Annotated[Access, Depends(_access)]
@@ -276,5 +331,7 @@ def _require_sight(request: Request) -> None:
 
 ShowsNumbers = Depends(_require_sight)
 """Dependency of a route that shows numbers of bins: blind auditors are refused."""
+CurrentApprover = Annotated[Writer, Depends(_current_approver)]
+"""Type of a route's parameter that only lets those in who may decide on variances."""
 CurrentWriter = Annotated[Writer, Depends(_current_writer)]
 """Type of a route's parameter that only lets those in who may write."""

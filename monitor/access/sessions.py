@@ -22,6 +22,7 @@ class Session:
 
     id: str
     name: str
+    is_approver: bool = False
 
 
 class SessionCookies:
@@ -33,9 +34,9 @@ class SessionCookies:
         self._cookies = URLSafeTimedSerializer(secret, salt="session", signer_kwargs={"digest_method": digest})
         self._forms = Signer(secret, salt="form", digest_method=digest)
 
-    def begin(self, name: str) -> str:
-        """Value of the cookie for somebody who has shown the token."""
-        return str(self._cookies.dumps(asdict(Session(secrets.token_urlsafe(12), name))))
+    def begin(self, name: str, *, is_approver: bool = False) -> str:
+        """Value of the cookie for somebody who has shown the token, or that of approvers."""
+        return str(self._cookies.dumps(asdict(Session(secrets.token_urlsafe(12), name, is_approver))))
 
     def read(self, cookie: str | None) -> Session | None:
         """The session of a cookie; None if the cookie was not made with this secret, was changed, or is too old."""

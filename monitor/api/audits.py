@@ -4,16 +4,34 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import AwareDatetime, BaseModel, Field
 
 from binwatch.records.audits import AuditAnswer
 from binwatch.records.draws import draw
-from monitor.access.authentication import CurrentAuthenticator, CurrentWriter, ShowsNumbers
+from binwatch.records.variances import VarianceState
+from monitor.access.authentication import (
+    MAX_NAME,
+    CurrentApprover,
+    CurrentAuthenticator,
+    CurrentWriter,
+    NoName,
+    ShowsNumbers,
+)
 from monitor.api.machine import MAX_ID
 from monitor.api.parameters import BinId, Bucket
 from monitor.api.problem import Problem
-from monitor.auditing import AuditList, NewAudit, SavedAudit, read_audits, save, was_blind
+from monitor.auditing import (
+    AuditList,
+    NewAudit,
+    NewDecision,
+    SavedAudit,
+    SavedDecision,
+    read_audits,
+    save,
+    save_decision,
+    was_blind,
+)
 from monitor.services import CurrentServices
 from monitor.views.bins import read_bin
 from monitor.views.blind import BlindBin, QueuedBin, read_queue, without_numbers
@@ -31,12 +49,17 @@ class QueueQuery(BaseModel):
     answer: Literal[AuditAnswer.CANNOT_TELL, AuditAnswer.GO_AND_COUNT] | None = Field(
         None, description="bins whose last audit answered so; without it, those that nobody has looked at"
     )
+    recount: bool = Field(False, description="bins with an open variance, which another person has to count again")
+    auditor: str | None = Field(
+        None, max_length=MAX_NAME, description="who is to count again; a user who is signed in with a name is meant"
+    )
     limit: int = Field(50, ge=1, le=MOST, description="bins in the answer at most")
 
     @property
     def filters(self) -> Filters:
         """The same as the views take it."""
-        return Filters(**self.model_dump(include={"since", "until", "prefix", "answer"}))
+        variance = VarianceState.OPEN if self.recount else None
+        return Filters(**self.model_dump(include={"since", "until", "prefix", "answer"}), variance=variance)
 
 
 class Queue(BaseModel):
@@ -65,13 +88,19 @@ _REFUSED: Final[dict[int | str, dict[str, Any]]] = {
 }
 
 
+_UNDECIDED: Final[dict[int | str, dict[str, Any]]] = {
+    **{status: _REFUSED[status] for status in (400, 401, 413)},
+    403: {"model": Problem, "description": "not an approver, or one who has counted the bin"},
+    404: {"model": Problem, "description": "there is no such variance"},
+    409: {"model": Problem, "description": "it was decided on already, or its number is another by now"},
+}
 _NOT_SIGNED_IN: Final[dict[int | str, dict[str, Any]]] = {status: _REFUSED[status] for status in (401, 403)}
 
 
 @router.get("/audit/queue", responses=_NOT_SIGNED_IN)
 def queue(services: CurrentServices, writer: CurrentWriter, asked: Annotated[QueueQuery, Query()]) -> Queue:
     """Bins to audit, without any number. Needs the token, as entering audits does."""
-    filters, alpha = waiting(asked.filters), services.settings.flag_level
+    filters, alpha = waiting(asked.filters, writer.name or asked.auditor), services.settings.flag_level
     return Queue(items=services.records.read(lambda connection: read_queue(connection, filters, alpha, asked.limit)))
 
 
@@ -141,10 +170,27 @@ def enter(
     """
     bucket = services.settings.bucket
     blind = was_blind(request, authenticator, writer, audit, bucket)
-    saved = save(services.writable, audit, writer, bucket, blind=blind)
+    saved = save(services.writable, audit, writer, services.settings, blind=blind)
     if not saved.is_new:
         response.status_code = 200
     return saved
+
+
+@router.post("/variances/{variance_id}", responses=_UNDECIDED)
+def decide_on_variance(
+    services: CurrentServices,
+    writer: CurrentApprover,
+    variance_id: Annotated[int, Path(ge=1, le=MAX_ID)],
+    decision: NewDecision,
+) -> SavedDecision:
+    """Approve the number of a variance, or reject the variance. `GET /api/lists/variances` lists them.
+
+    Needs `Authorization: Bearer` with the value of BINWATCH_MONITOR_APPROVER_TOKEN, and then `approver`.
+    """
+    approver = writer.name or decision.approver
+    if approver is None:
+        raise NoName
+    return save_decision(services.writable, variance_id, decision, approver)
 
 
 @router.get("/audits", dependencies=[ShowsNumbers])

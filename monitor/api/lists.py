@@ -19,11 +19,14 @@ from monitor.views.lists import (
     MAX_CURSOR,
     PHOTOS_WITHOUT_QUANTITY,
     QUANTITIES_WITHOUT_PHOTO,
+    VARIANCES,
     FailedFilters,
     FailedPhoto,
+    ListedVariance,
     ListFilters,
     ListName,
     ListPage,
+    VarianceFilters,
     WithoutPhoto,
     WithoutQuantity,
     read_list,
@@ -41,6 +44,10 @@ class _Part(ListFilters):
 
 
 class _FailedPart(_Part, FailedFilters):
+    pass
+
+
+class _VariancePart(_Part, VarianceFilters):
     pass
 
 
@@ -86,6 +93,17 @@ def without_photo(services: CurrentServices, asked: Annotated[_Part, Query()]) -
     )
 
 
+@router.get("/variances", responses=_BAD_CURSOR, dependencies=[ShowsNumbers])
+def variances(services: CurrentServices, asked: Annotated[_VariancePart, Query()]) -> ListPage[ListedVariance]:
+    """Differences between what people counted and what the inventory expects, those that were opened last first.
+
+    `state=approved` are those that other systems take.
+    """
+    return services.records.read(
+        lambda connection: read_list(connection, VARIANCES, asked, asked.limit, asked.after, asked.before)
+    )
+
+
 @router.get("/failed.{form}", response_class=Response, responses=_FILES)
 def failed_file(services: CurrentServices, form: FileForm, asked: Annotated[FailedFilters, Query()]) -> Response:
     """The same list as a file, at most 100,000 photos."""
@@ -114,6 +132,18 @@ def without_photo_file(
 ) -> Response:
     """The same list as a file, at most 100,000 bins."""
     return _with_numbers(request, authenticator, _file(services, ListName.WITHOUT_PHOTO, form, asked))
+
+
+@router.get("/variances.{form}", response_class=Response, responses=_FILES, dependencies=[ShowsNumbers])
+def variances_file(
+    request: Request,
+    services: CurrentServices,
+    authenticator: CurrentAuthenticator,
+    form: FileForm,
+    asked: Annotated[VarianceFilters, Query()],
+) -> Response:
+    """The same list as a file, at most 100,000 variances."""
+    return _with_numbers(request, authenticator, _file(services, ListName.VARIANCES, form, asked))
 
 
 def _with_numbers(request: Request, authenticator: CurrentAuthenticator, file: Response) -> Response:

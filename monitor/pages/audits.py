@@ -51,7 +51,9 @@ def first(
         return go(request, "/login", next=context.here)
     asked = wanted.for_blind if context.access.is_blind else wanted
     # Not in the settings' direction: which bins wait for a blind auditor must not tell which way they differ.
-    filters = waiting(asked.filters if context.access.is_blind else services.filters(asked.filters))
+    filters = waiting(
+        asked.filters if context.access.is_blind else services.filters(asked.filters), context.access.name
+    )
     alpha = services.alpha(asked.level)
     beside = services.records.read(lambda connection: neighbours(connection, filters, alpha, "", ""))
     return RedirectResponse(root_of(request) + address(asked, beside.next, is_blind=context.access.is_blind), 303)
@@ -74,7 +76,7 @@ def audit(
         return go(request, "/login", next=context.here)
     asked = wanted.for_blind
     alpha, of = services.alpha(asked.level), bucket or services.settings.bucket
-    filters = waiting(asked.filters)
+    filters = waiting(asked.filters, context.access.name)
 
     def read(connection: Connection) -> tuple[BinDetail, Neighbours]:
         return read_bin(connection, of, bin_id, alpha), neighbours(connection, filters, alpha, of, bin_id)
@@ -115,7 +117,7 @@ def enter(
         authenticator.check_form(writer, fields.get("csrf", ""))
         entered, bucket = _audit(fields), services.settings.bucket
         blind = was_blind(request, authenticator, writer, entered, bucket)
-        saved = save(services.writable, entered, writer, bucket, blind=blind)
+        saved = save(services.writable, entered, writer, services.settings, blind=blind)
     except (NotSignedIn, StaleAudit, UnknownBin, ForeignForm, RequestValidationError) as error:
         if not sent_a_form(request):
             raise

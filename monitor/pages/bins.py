@@ -55,7 +55,7 @@ def one_bin(
         onwards = beside.next
         if filters.audited is not False:  # then the next one may have been checked
             onwards = neighbours(
-                connection, waiting(filters.model_copy(update={"answer": None})), alpha, of, bin_id
+                connection, waiting(filters.model_copy(update={"answer": None, "variance": None})), alpha, of, bin_id
             ).next
         return read_bin(connection, of, bin_id, alpha, filters.direction.suspicion), beside, onwards
 

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse
 from sqlalchemy import Connection
 
+from binwatch.records.variances import VarianceState
 from monitor.access.authentication import CurrentAuthenticator
 from monitor.pages import query, sentences
 from monitor.pages.flash import FlashMessages
@@ -15,14 +16,24 @@ from monitor.pages.query import DiscrepancyQuery
 from monitor.pages.request_context import RequestContext
 from monitor.pages.templates import html
 from monitor.services import CurrentServices
-from monitor.views.blind import read_queue
-from monitor.views.discrepancies import Direction, DiscrepancyPage, Level, read_discrepancies, read_level, waiting
+from monitor.views.blind import QueuedBin, read_queue
+from monitor.views.discrepancies import (
+    Direction,
+    DiscrepancyPage,
+    Level,
+    count_variances,
+    read_discrepancies,
+    read_level,
+    waiting,
+)
 from monitor.views.drift import brief_drift
 
 router = APIRouter()
 
 AT_A_TIME = 25
 """Bins on a page: what somebody walks through in one go."""
+
+_RECOUNTS = DiscrepancyQuery(variance=VarianceState.OPEN)
 
 Cursor = Annotated[str | None, Query(max_length=200)]
 
@@ -43,11 +54,11 @@ def discrepancies(
         return _queue(request, services, context, wanted.for_blind, flash)
     alpha, filters = services.alpha(wanted.level), services.filters(wanted.filters)
 
-    def read(connection: Connection) -> tuple[DiscrepancyPage, Level]:
+    def read(connection: Connection) -> tuple[DiscrepancyPage, Level, dict[VarianceState, int]]:
         page = read_discrepancies(connection, filters, alpha, AT_A_TIME, after, before)
-        return page, read_level(connection, alpha, filters.direction.suspicion)
+        return page, read_level(connection, alpha, filters.direction.suspicion), count_variances(connection)
 
-    found, level = services.records.read(read)
+    found, level, variances = services.records.read(read)
     page = html(
         request,
         "discrepancies.html",
@@ -67,6 +78,8 @@ def discrepancies(
         levels=sorted({*query.LEVELS, services.settings.flag_level, alpha}),
         directions=list(Direction),
         export=wanted.export(alpha),
+        variances=variances,
+        states=sentences.VARIANCE_STATES,
     )
     authenticator.sights.note(request, page, [(one.bucket, one.bin_id) for one in found.items])
     return page
@@ -79,8 +92,13 @@ def _queue(
     wanted: DiscrepancyQuery,
     flash: FlashMessages,
 ) -> HTMLResponse:
-    alpha, filters = services.alpha(wanted.level), waiting(wanted.filters)
-    found = services.records.read(lambda connection: read_queue(connection, filters, alpha, AT_A_TIME))
+    alpha, name = services.alpha(wanted.level), context.access.name
+    filters, recounts = waiting(wanted.filters, name), waiting(_RECOUNTS.filters, name)
+
+    def read(connection: Connection) -> list[list[QueuedBin]]:
+        return [read_queue(connection, of, alpha, AT_A_TIME) for of in (filters, recounts)]
+
+    found, again = services.records.read(read)
     return html(
         request,
         "queue.html",
@@ -89,6 +107,8 @@ def _queue(
         flash=flash,
         asked=wanted,
         found=found,
+        again=again,
+        recounts=_RECOUNTS,
         most=AT_A_TIME,
     )
 

@@ -24,6 +24,11 @@ PROBLEMS = {
     FormProblem.UNKNOWN_BIN: "Not saved: nothing is recorded of this bin.",
     FormProblem.TOKEN: "That is not the token. Ask the person who runs Binwatch for it.",
     FormProblem.SIGNED_OUT: "You are not signed in any more. Sign in, and enter the count again.",
+    FormProblem.DECIDED: "Nothing was decided: the variance has changed, or no two people have found the same"
+    " number. Look at it again.",
+    FormProblem.OWN_COUNT: "Nothing was decided: you have counted this bin, so somebody else has to.",
+    FormProblem.DECISION: "Nothing was decided: a rejection needs a note that says why. A note has 200 characters at"
+    " most.",
     FormProblem.FOREIGN: "Not saved: the form was of an earlier session. Enter the count again.",
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query, Request
@@ -12,8 +12,10 @@ from fastapi.responses import HTMLResponse
 from pydantic import BaseModel
 
 from binwatch.errors import Reason
+from binwatch.records.variances import VarianceState
 from monitor import formatting
 from monitor.access.authentication import CurrentAuthenticator, NumbersHidden
+from monitor.pages import sentences
 from monitor.pages.request_context import RequestContext
 from monitor.pages.templates import html
 from monitor.services import CurrentServices
@@ -32,6 +34,8 @@ INTRODUCTIONS = {
     " counted later leaves the list.",
     ListName.WITHOUT_QUANTITY: "Bins that have a photo, but no expected quantity to compare its count with.",
     ListName.WITHOUT_PHOTO: "Bins that the inventory expects something of, and that no photo shows.",
+    ListName.VARIANCES: "Bins where somebody found another number than the inventory expects. Another person counts"
+    " again, and an approver decides. The inventory is to take those that are approved.",
 }
 
 
@@ -66,6 +70,15 @@ _COLUMNS: dict[ListName, list[_Column]] = {
         _Column("Source", lambda row: row.source),
         _Column("Articles", lambda row: row.articles),
     ],
+    ListName.VARIANCES: [
+        _Column("State", lambda row: sentences.VARIANCE_STATES[row.state]),
+        _Column("Expected", lambda row: row.expected),
+        _Column("Found", lambda row: row.quantity),
+        _Column("Opened", lambda row: row.opened_at),
+        _Column("Closed", lambda row: row.closed_at),
+        _Column("By", lambda row: row.closed_by),
+        _Column("Note", lambda row: row.note),
+    ],
 }
 
 
@@ -87,6 +100,7 @@ def show_list(
     prefix: Annotated[str, Query(max_length=MAX_PREFIX)] = "",
     reason: Annotated[str, Query(max_length=40)] = "",
     model: Annotated[str, Query(max_length=100)] = "",
+    state: Annotated[VarianceState | Literal[""], Query()] = "",
     after: Cursor = None,
     before: Cursor = None,
 ) -> HTMLResponse:
@@ -94,7 +108,8 @@ def show_list(
     has_numbers = name is not ListName.FAILED
     if has_numbers and context.access.is_blind:
         raise NumbersHidden
-    given = {"prefix": prefix} | ({"reason": reason, "model": model} if name is ListName.FAILED else {})
+    given = {"prefix": prefix, "reason": reason, "model": model, "state": state}
+    given = {field: value for field, value in given.items() if field in LISTS[name].filters.model_fields}
     asked = {field: value for field, value in given.items() if value}  # a form sends its empty fields, too
     filters = LISTS[name].filters(**asked)
     found = services.records.read(
@@ -115,6 +130,7 @@ def show_list(
         asked=asked,
         export=f"?{urlencode(asked)}" if asked else "",
         reasons={one.value: formatting.reason(one) for one in Reason} if name is ListName.FAILED else {},
+        states=sentences.VARIANCE_STATES if name is ListName.VARIANCES else {},
     )
     if has_numbers:
         authenticator.sights.note(request, page, [(item.bucket, item.bin_id) for item in found.items])

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from binwatch.counts import MORE
 from binwatch.records.audits import AuditAnswer
+from binwatch.records.variances import VarianceState
 from monitor.views.discrepancies import MAX_PREFIX, Direction, Filters
 
 LEVELS = (0.01, 0.05, 0.1, 0.2)
@@ -51,6 +52,8 @@ class DiscrepancyQuery(BaseModel):
     """None is the settings' own."""
     size: int = Field(0, ge=0, le=MORE)
     audited: AuditFilter = AuditFilter.NO
+    variance: VarianceState | None = None
+    """Of its bins, those that were audited and those that were not are listed alike."""
     flagged: bool = False
     level: float | None = Field(None, gt=0, le=0.5)
     """None is the settings' own."""
@@ -64,7 +67,8 @@ class DiscrepancyQuery(BaseModel):
             prefix=self.prefix,
             size=self.size,
             flagged=self.flagged,
-            **self.audited.filters,
+            variance=self.variance,
+            **({} if self.variance else self.audited.filters),
             **({"direction": self.direction} if self.direction else {}),
         )
 
@@ -74,8 +78,9 @@ class DiscrepancyQuery(BaseModel):
         audited = (
             self.audited if self.audited in (AuditFilter.CANNOT_TELL, AuditFilter.GO_AND_COUNT) else AuditFilter.NO
         )
+        variance = self.variance if self.variance is VarianceState.OPEN else None
         hidden = {"direction": None, "size": 0, "flagged": False, "level": None}
-        return self.model_copy(update=hidden | {"audited": audited})
+        return self.model_copy(update=hidden | {"audited": audited, "variance": variance})
 
     @property
     def is_filtered(self) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from binwatch.counts import Outcome, Suspicion
 from binwatch.records.audits import AuditReason
+from binwatch.records.variances import VarianceState
 from binwatch.reference import ENOUGH, Signal
 from binwatch.text import noun
 from monitor.drift.judge import MIN_PHOTOS, Verdict
@@ -64,6 +65,14 @@ AUDIT_REASONS = {
     AuditReason.OTHER: "another reason",
 }
 """Why it was hard to tell."""
+VARIANCE_STATES = {
+    VarianceState.OPEN: "to be counted again",
+    VarianceState.RECOUNTED: "to be approved",
+    VarianceState.APPROVED: "approved",
+    VarianceState.REJECTED: "rejected",
+    VarianceState.SUPERSEDED: "superseded",
+}
+"""What a variance has come to."""
 OUTCOMES = {Outcome.EXACT: "right", Outcome.UNDER: "too low", Outcome.OVER: "too high"}
 """What an audit says of a count or of an expected quantity."""
 DIRECTIONS = {

@@ -54,6 +54,7 @@ def _environment() -> Environment:
         "flagged_for": sentences.FLAGGED_FOR.__getitem__,
         "doubt": sentences.doubt,
         "likely": sentences.likely,
+        "variance": sentences.VARIANCE_STATES.__getitem__,
         "verdict": sentences.OUTCOMES.__getitem__,
         "direction": sentences.DIRECTIONS.__getitem__,
     }

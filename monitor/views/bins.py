@@ -23,7 +23,8 @@ from binwatch.keys import bin_id as one_bin_id
 from binwatch.metadata import MAX_ITEMS
 from binwatch.records.audits import AuditAnswer, AuditReason, UnknownBin, verdict_on_count, verdict_on_quantity
 from binwatch.records.engine import can_hold
-from binwatch.records.tables import Audit, Bin, Count, CurrentComparison, Expectation
+from binwatch.records.tables import Audit, Bin, Count, CurrentComparison, Expectation, Variance, VarianceEntry
+from binwatch.records.variances import VarianceState, VarianceStep
 from monitor.photos import can_be_shown, was_replaced
 from monitor.views.discrepancies import chance_of, is_flagged
 
@@ -131,6 +132,37 @@ class BinAudit(BaseModel):
     """It is about the photo that is the bin's latest."""
 
 
+class BinStep(BaseModel):
+    """A step of a variance."""
+
+    step: VarianceStep
+    quantity: int | None
+    """Items that were counted or approved, or that the inventory expects by now; None of a rejection."""
+    person: str | None
+    """None if a script entered a count without a name, and where the inventory was corrected."""
+    note: str | None
+    audit_id: int | None
+    at: datetime
+
+
+class BinVariance(BaseModel):
+    """A difference between what people counted and what the inventory expected."""
+
+    id: int
+    state: VarianceState
+    expected: int
+    quantity: int | None
+    """Items that most people found, or that were approved; None if no two found the same."""
+    opened_at: datetime
+    closed_at: datetime | None
+    trail: list[BinStep]
+    """What happened to it, in this order."""
+
+    def was_counted_by(self, person: str | None) -> bool:
+        """Whether this person has counted, and so does not decide on it."""
+        return any(entry.person == person for entry in self.trail)
+
+
 class Standing(BaseModel):
     """How the latest photo and the latest expected quantity compare."""
 
@@ -169,6 +201,7 @@ class BinDetail(BaseModel):
     photos: list[BinPhoto]
     quantities: list[Expected]
     audits: list[BinAudit]
+    variances: list[BinVariance]
 
     def was_answered_by(self, auditor: str | None) -> bool:
         """Whether this person has entered a number of what the bin shows now, and so may see the others."""
@@ -214,6 +247,7 @@ def read_bin(
         photos=[_photo(row, state) for row in photos],
         quantities=[_expected(row, state) for row in quantities],
         audits=audits,
+        variances=_variances(connection, bucket, bin_id),
     )
 
 
@@ -254,6 +288,16 @@ _AUDIT = (
 def _audits(connection: Connection, bucket: str, bin_id: str, photo: RowMapping | None) -> list[BinAudit]:
     statement = _AUDIT.where(Audit.bucket == bucket, Audit.bin_id == bin_id).order_by(Audit.id.desc()).limit(HISTORY)
     return [_audit(row, photo) for row in connection.execute(statement).mappings()]
+
+
+def _variances(connection: Connection, bucket: str, bin_id: str) -> list[BinVariance]:
+    statement = select(Variance.__table__).where(Variance.bucket == bucket, Variance.bin_id == bin_id)
+    rows = connection.execute(statement.order_by(Variance.id.desc()).limit(HISTORY)).mappings().all()
+    trails: dict[int, list[RowMapping]] = {row["id"]: [] for row in rows}
+    steps = select(VarianceEntry.__table__).where(VarianceEntry.variance_id.in_(trails)).order_by(VarianceEntry.id)
+    for step in connection.execute(steps).mappings() if trails else []:
+        trails[step["variance_id"]].append(step)
+    return [BinVariance.model_validate(dict(row, trail=[dict(step) for step in trails[row["id"]]])) for row in rows]
 
 
 def _one(connection: Connection, statement: Any) -> RowMapping | None:

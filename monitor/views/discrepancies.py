@@ -12,7 +12,7 @@ from enum import StrEnum
 from unicodedata import normalize
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
-from sqlalchemy import ColumnElement, Connection, RowMapping, and_, func, literal, or_, select, tuple_
+from sqlalchemy import ColumnElement, Connection, RowMapping, and_, exists, func, literal, or_, select, tuple_
 from sqlalchemy.orm import InstrumentedAttribute
 
 from binwatch.counts import (
@@ -30,7 +30,18 @@ from binwatch.keys import bin_id as one_bin_id
 from binwatch.records.audits import AuditAnswer, AuditReason, verdict_on_quantity
 from binwatch.records.engine import can_hold
 from binwatch.records.settlement import UNKNOWN, Ranked
-from binwatch.records.tables import Audit, Comparison, Count, CurrentComparison, Expectation, RankTotal
+from binwatch.records.tables import (
+    Audit,
+    Comparison,
+    Count,
+    CurrentComparison,
+    Expectation,
+    RankTotal,
+    Variance,
+    VarianceEntry,
+    VarianceTotal,
+)
+from binwatch.records.variances import VarianceState
 from monitor.views.paging import BadCursor, decode, encode, part_of
 
 MAX_PREFIX = 1024
@@ -83,6 +94,14 @@ class Filters(BaseModel):
     audited: bool | None = Field(None, description="true: somebody has looked at this photo; false: nobody has")
     answer: AuditAnswer | None = Field(None, description="what the last audit of this photo answered")
     model: str | None = Field(None, max_length=100, description="a model's version")
+    variance: VarianceState | None = Field(
+        None, description="state of a variance of the bin, of the quantity that is expected now"
+    )
+    recount_by: str | None = Field(
+        None,
+        max_length=100,
+        description="bins to count again: with an open variance that this person has not counted",
+    )
     flagged: bool = Field(False, description="only bins whose p-value is at most the level")
 
 
@@ -242,8 +261,13 @@ def read_level(connection: Connection, alpha: float, direction: Suspicion = Susp
     )
 
 
-def waiting(filters: Filters) -> Filters:
-    """The same for bins that wait for a number, whatever was counted of them; of the others, only those that differ."""
+def waiting(filters: Filters, auditor: str | None = None) -> Filters:
+    """The same for bins that wait for a number, whatever was counted of them; of the others, only those that differ.
+
+    Those with an open variance wait for another person: not for `auditor`, if that is who has counted.
+    """
+    if filters.variance is VarianceState.OPEN:
+        return filters.model_copy(update={"direction": Direction.ALL, "audited": None, "recount_by": auditor})
     if filters.answer is None:
         return filters.model_copy(update={"audited": False})
     return filters.model_copy(update={"direction": Direction.ALL})
@@ -260,6 +284,13 @@ def count_answers(connection: Connection, answers: Iterable[AuditAnswer]) -> dic
     )
     found = {AuditAnswer(answer): bins for answer, bins in connection.execute(statement)}
     return {answer: found.get(answer, 0) for answer in wanted}
+
+
+def count_variances(connection: Connection) -> dict[VarianceState, int]:
+    """Variances by state."""
+    rows = connection.execute(select(VarianceTotal.state, VarianceTotal.variances))
+    found = {row.state: row.variances for row in rows}
+    return {state: found.get(state, 0) for state in VarianceState}
 
 
 def read_levels(connection: Connection, alpha: float) -> list[Level]:
@@ -311,7 +342,7 @@ def _rank(
 def _rows(
     connection: Connection, filters: Filters, alpha: float, place: Doubt | None, limit: int, *, backwards: bool
 ) -> Sequence[RowMapping]:
-    if not can_hold(filters.prefix or "", filters.model or ""):
+    if not can_hold(filters.prefix or "", filters.model or "", filters.recount_by or ""):
         return []
     statement = _ROW.where(*_conditions(filters, alpha))
     rank = tuple_(*_rank(filters.direction))
@@ -346,6 +377,7 @@ def _are_few(connection: Connection, filters: Filters) -> bool:
     ranges = [list(_within(filters))] if filters.since or filters.until else []
     ranges += [[_begins(filters.prefix)]] if filters.prefix else []
     ranges += [[_is_answered(filters.answer)]] if filters.answer else []
+    ranges += [list(_of_variance(filters))] if filters.variance or filters.recount_by is not None else []
     ranges += [[CurrentComparison.audit_id.is_not(None)]] if filters.audited else []
     for conditions in ranges if len(ranges) + sum(others) > 1 else []:
         found = select(literal(1)).select_from(CurrentComparison).where(*conditions).limit(FEW + 1).subquery()
@@ -369,6 +401,7 @@ def _conditions(filters: Filters, alpha: float) -> Iterator[ColumnElement[bool]]
         yield CurrentComparison.audit_id.is_not(None) if filters.audited else CurrentComparison.audit_id.is_(None)
     if filters.answer is not None:
         yield _is_answered(filters.answer)
+    yield from _of_variance(filters)
     if filters.model is not None:
         yield CurrentComparison.model_version == filters.model
     if filters.flagged:
@@ -378,6 +411,17 @@ def _conditions(filters: Filters, alpha: float) -> Iterator[ColumnElement[bool]]
 
 def _is_answered(answer: AuditAnswer) -> ColumnElement[bool]:
     return CurrentComparison.audit_id.in_(select(Audit.id).where(Audit.answer == answer.value))
+
+
+def _of_variance(filters: Filters) -> Iterator[ColumnElement[bool]]:
+    of_bin = (CurrentComparison.bucket, CurrentComparison.bin_id, CurrentComparison.expected)
+    bins = select(Variance.bucket, Variance.bin_id, Variance.expected)
+    if filters.variance is not None:
+        yield tuple_(*of_bin).in_(bins.where(Variance.state == filters.variance.value))
+    if filters.recount_by is not None:
+        counted = (VarianceEntry.variance_id == Variance.id, VarianceEntry.person == filters.recount_by)
+        is_open = Variance.state == VarianceState.OPEN.value
+        yield tuple_(*of_bin).in_(bins.where(is_open, ~exists().where(*counted)))
 
 
 def _of_size(filters: Filters) -> Iterator[ColumnElement[bool]]:

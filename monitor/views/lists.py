@@ -18,7 +18,16 @@ from binwatch.counts import beyond, count_in_words
 from binwatch.errors import REMEDIES, Reason
 from binwatch.metadata import articles_in_words
 from binwatch.records.engine import can_hold
-from binwatch.records.tables import WITHOUT_PHOTO, WITHOUT_QUANTITY, Bin, Count, Expectation
+from binwatch.records.tables import (
+    WITHOUT_PHOTO,
+    WITHOUT_QUANTITY,
+    Bin,
+    Count,
+    Expectation,
+    Variance,
+    VarianceEntry,
+)
+from binwatch.records.variances import VarianceState, VarianceStep
 from monitor.views.discrepancies import MAX_PREFIX
 from monitor.views.paging import BadCursor, decode, encode, part_of
 
@@ -44,6 +53,12 @@ class FailedFilters(ListFilters):
 
     reason: str | None = Field(None, max_length=40, description="why the photo could not be counted")
     model: str | None = Field(None, max_length=100, description="version of the model that tried")
+
+
+class VarianceFilters(ListFilters):
+    """Which variances."""
+
+    state: VarianceState | None = Field(None, description="what it has come to; `approved`: what other systems take")
 
 
 class FailedPhoto(BaseModel):
@@ -97,6 +112,26 @@ class WithoutPhoto(BaseModel):
     articles: str
 
 
+class ListedVariance(BaseModel):
+    """A difference between what people counted and what the inventory expected."""
+
+    id: int
+    bucket: str
+    bin_id: str
+    state: VarianceState
+    expected: int
+    """Items that the inventory expected when it was opened."""
+    quantity: int | None
+    """Items that most people found, or that were approved; None if no two found the same."""
+    opened_at: datetime
+    closed_at: datetime | None
+    """When it was approved, rejected or superseded; None while it is undecided."""
+    closed_by: str | None
+    """Who approved or rejected it."""
+    note: str | None
+    """Why."""
+
+
 Item = TypeVar("Item", bound=BaseModel)
 
 
@@ -134,12 +169,14 @@ class ListName(StrEnum):
     FAILED = "failed"
     WITHOUT_QUANTITY = "without-quantity"
     WITHOUT_PHOTO = "without-photo"
+    VARIANCES = "variances"
 
 
 TITLES = {
     ListName.FAILED: "Photos not counted",
     ListName.WITHOUT_QUANTITY: "Photos without quantity",
     ListName.WITHOUT_PHOTO: "Quantities without photo",
+    ListName.VARIANCES: "Variances",
 }
 
 
@@ -190,6 +227,8 @@ def _conditions(listing: Listing[Item], filters: ListFilters) -> Iterator[Column
             yield or_(*(_begins(listing.key, form) for form in sorted({filters.prefix, composed, decomposed})))
         else:
             yield _begins(listing.bin_id, composed)
+    if isinstance(filters, VarianceFilters) and filters.state:
+        yield Variance.state == filters.state.value
     if isinstance(filters, FailedFilters):
         if filters.reason:
             yield Count.reason == filters.reason
@@ -244,6 +283,10 @@ def _without_photo(row: RowMapping) -> WithoutPhoto:
     )
 
 
+def _variance(row: RowMapping) -> ListedVariance:
+    return ListedVariance.model_validate(dict(row))
+
+
 FAILED = Listing(
     FailedPhoto,
     select(
@@ -291,10 +334,26 @@ QUANTITIES_WITHOUT_PHOTO = Listing(
     Bin.bin_id,
 )
 
+VARIANCES = Listing(
+    ListedVariance,
+    select(
+        *(Variance.id, Variance.bucket, Variance.bin_id, Variance.state, Variance.expected, Variance.quantity),
+        *(Variance.opened_at, Variance.closed_at, VarianceEntry.person.label("closed_by"), VarianceEntry.note),
+    ).outerjoin(
+        VarianceEntry, (VarianceEntry.variance_id == Variance.id) & (VarianceEntry.step != VarianceStep.COUNTED)
+    ),
+    (Variance.id,),
+    _variance,
+    Variance.bin_id,
+    filters=VarianceFilters,
+    newest_first=True,
+)
+
 LISTS: dict[ListName, Listing[Any]] = {
     ListName.FAILED: FAILED,
     ListName.WITHOUT_QUANTITY: PHOTOS_WITHOUT_QUANTITY,
     ListName.WITHOUT_PHOTO: QUANTITIES_WITHOUT_PHOTO,
+    ListName.VARIANCES: VARIANCES,
 }
 
 
@@ -312,7 +371,7 @@ def _place(listing: Listing[Item], cursor: str | None) -> list[Any] | None:
     if not isinstance(place, list) or len(place) != len(listing.order):
         raise BadCursor(cursor)
     for value, column in zip(place, listing.order, strict=True):
-        is_id = column is Count.id
+        is_id = column in (Count.id, Variance.id)
         fits = type(value) is int and 0 < value <= _LARGEST_ID if is_id else isinstance(value, str) and can_hold(value)
         if not fits:
             raise BadCursor(cursor)

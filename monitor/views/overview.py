@@ -114,6 +114,8 @@ class Backlog(BaseModel):
     """Bins whose auditor could not tell from the photo."""
     go_and_count: int
     """Bins whose auditor said that somebody must go and count."""
+    variances: int
+    """Variances that wait for a recount or for an approver."""
 
 
 class Overview(BaseModel):
@@ -158,6 +160,7 @@ def read_overview(
             failed_photos=sum(photos for (_, reason), photos in totals.photos.items() if reason),
             cannot_tell=answers[AuditAnswer.CANNOT_TELL],
             go_and_count=answers[AuditAnswer.GO_AND_COUNT],
+            variances=sum(number for state, number in totals.variances.items() if not state.is_closed),
         ),
         random_audits=random_audits,
         latest=read_latest(connection, LATEST),

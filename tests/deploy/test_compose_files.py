@@ -118,6 +118,7 @@ def test_secrets_are_given_to_whom_they_concern_only() -> None:
         "RABBITMQ_PASSWORD": {"rabbitmq", "s3", "setup", "bucket", "worker", "beat", "catch-up"},
         "GRAFANA_PASSWORD": {"grafana"},
         "BINWATCH_MONITOR_TOKEN": {"monitor"},
+        "BINWATCH_MONITOR_APPROVER_TOKEN": {"monitor"},
     }
     assert {secret for secret in re.findall(r"^(\w+)=$", EXAMPLE, re.MULTILINE) if _is_secret(secret)} == holders.keys()
     for secret, services in holders.items():

@@ -10,7 +10,7 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import Response
 
-from binwatch.records.audits import AuditAnswer
+from binwatch.records.audits import AuditAnswer, add_audit
 from binwatch.records.store import NewExpectation, Store
 from monitor.access.sight import MOST, SEEN_COOKIE, Sights
 from tests.monitor.conftest import HTML, Recorder, Running, record_known, running_monitor
@@ -22,6 +22,7 @@ BEARER = {"Authorization": f"Bearer {TOKEN}"}
 NUMBERS = [
     "/api/bin?id=f", "/api/discrepancies", "/api/discrepancies.csv", "/api/overview", "/api/audits",
     "/api/lists/without-photo", "/api/lists/without-quantity.csv", "/lists/without-photo", "/lists/without-quantity",
+    "/api/lists/variances", "/api/lists/variances.csv", "/lists/variances",
 ]  # fmt: skip
 """What shows numbers of bins, but for the pages that a blind auditor sees without them."""
 WITHOUT = ["/discrepancies", "/audit/bin?id=f", "/api/audit?id=f", "/api/audit/queue", "/audit"]
@@ -106,6 +107,35 @@ def test_whatever_the_numbers_are_a_blind_auditor_gets_the_same(floor: Running, 
         ):
             assert connection.exec_driver_sql(statement).rowcount
     assert {path: _masked(floor.client.get(path, headers=_here(floor))) for path in WITHOUT} == before
+
+
+def test_whatever_was_found_first_a_recounting_auditor_gets_the_same(floor: Running, recorder: Recorder) -> None:
+    queue, view = "/discrepancies?variance=open", "/audit/bin?variance=open&bucket=bins&id=f"
+    paths = [*WITHOUT, "/", queue, view, "/audit?variance=open", "/api/audit/queue?recount=true"]
+    add_audit(recorder.engine, BUCKET, "f", 7, "Ada", blind=True)
+    _sign_in(floor)
+    assert "/audit/bin?variance=open&bucket=bins&id=d" in _links(floor, queue), "a script has counted that one"
+    assert view not in _links(floor, queue), "Ada has counted it"
+    _sign_in(floor, "Ben")
+    assert "Count them again" in Parsed(floor.page("/discrepancies")).text
+    assert view in _links(floor, queue)
+    before = {path: _masked(floor.client.get(path, headers=_here(floor))) for path in paths}
+    with recorder.engine.begin() as connection:
+        for statement in (
+            "UPDATE audits SET quantity = 9 WHERE bin_id = 'f'",
+            "UPDATE variance_trail SET quantity = 9 WHERE person = 'Ada'",
+        ):
+            assert connection.exec_driver_sql(statement).rowcount == 1
+    assert {path: _masked(floor.client.get(path, headers=_here(floor))) for path in paths} == before
+    assert floor.client.get("/bin?variance=open&id=f").headers["location"] == "/audit/bin?variance=open&id=f"
+    _send(floor, _form(floor, view), quantity="9")
+    assert view not in _links(floor, queue)
+    (found,) = floor.get("/api/lists/variances?prefix=f", **BEARER).json()["items"]
+    assert (found["state"], found["expected"], found["quantity"]) == ("recounted", 40, 9)
+
+
+def _links(running: Running, path: str) -> list[object]:
+    return [link["href"] for link in Parsed(running.page(path)).tags("a")]
 
 
 def test_what_shows_numbers_is_closed_to_whoever_audits_blind(floor: Running) -> None:

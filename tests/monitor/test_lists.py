@@ -16,14 +16,20 @@ from sqlalchemy import Engine, event
 from binwatch.__main__ import main
 from binwatch.errors import Reason
 from binwatch.records.store import NewExpectation, Store
+from binwatch.records.variances import VarianceState
 from binwatch.text import many
 from monitor.files import ON_TERMINAL
-from monitor.views.lists import LISTS, FailedFilters, ListFilters, ListName, read_list
+from monitor.views.lists import LISTS, FailedFilters, ListFilters, ListName, VarianceFilters, read_list
 from tests.monitor.conftest import Recorder, Running
 from tests.monitor.drifting import BUCKET, DAY, MODEL
 from tests.monitor.html import Parsed
 
-NAMES = {ListName.FAILED: {"h", "i"}, ListName.WITHOUT_QUANTITY: {"g", "h"}, ListName.WITHOUT_PHOTO: {"y"}}
+NAMES = {
+    ListName.FAILED: {"h", "i"},
+    ListName.WITHOUT_QUANTITY: {"g", "h"},
+    ListName.WITHOUT_PHOTO: {"y"},
+    ListName.VARIANCES: {"d"},
+}
 """Bins of the known records, by list."""
 
 
@@ -36,6 +42,7 @@ def test_the_overviews_number_is_the_lists_length(monitor: Running, known: Recor
         ListName.FAILED: "failed_photos",
         ListName.WITHOUT_QUANTITY: "photo_without_quantity",
         ListName.WITHOUT_PHOTO: "quantity_without_photo",
+        ListName.VARIANCES: "variances",
     }
     assert backlog[number[name]] == len(NAMES[name])
     links = {link["href"]: link for link in Parsed(monitor.page("/")).tags("a")}
@@ -261,17 +268,20 @@ def test_a_page_is_read_from_an_index(records_engine: Engine, name: ListName) ->
     recorder.count("g.jpg", 2)
     asked: list[tuple[str, object]] = []
     event.listen(records_engine, "before_cursor_execute", lambda *given: asked.append((given[2], given[3])))
-    filters = FailedFilters() if name is ListName.FAILED else ListFilters()
+    filters = {ListName.FAILED: FailedFilters(), ListName.VARIANCES: VarianceFilters(state=VarianceState.OPEN)}.get(
+        name, ListFilters()
+    )
     with records_engine.connect() as connection:
         read_list(connection, LISTS[name], filters)
         statement, parameters = asked[-1]
         explain = "EXPLAIN QUERY PLAN " if records_engine.dialect.name == "sqlite" else "EXPLAIN "
         if records_engine.dialect.name != "sqlite":
-            for table in ("bins", "counts", "expectations"):
+            for table in ("bins", "counts", "expectations", "variances", "variance_trail"):
                 connection.exec_driver_sql(f"ANALYZE {table}")
             connection.exec_driver_sql("SET enable_seqscan = off")
             connection.exec_driver_sql("SET enable_sort = off")
         plan = "\n".join(str(row) for row in connection.exec_driver_sql(explain + statement, parameters))
-    index = {ListName.FAILED: "ix_counts_failed"}.get(name, f"ix_bins_{name.value.replace('-', '_')}")
+    named = {ListName.FAILED: "ix_counts_failed", ListName.VARIANCES: "ix_variances_state"}
+    index = named.get(name, f"ix_bins_{name.value.replace('-', '_')}")
     assert index in plan
     assert "TEMP B-TREE" not in plan

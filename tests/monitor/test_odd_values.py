@@ -41,7 +41,8 @@ TOKEN = "a token of some length"
 PAGES = {
     "/": ["model", "span", "saved", "problem"],
     "/discrepancies": [
-        "since", "until", "prefix", "direction", "size", "audited", "flagged", "level", "after", "before", "saved",
+        "since", "until", "prefix", "direction", "size", "audited", "variance", "flagged", "level", "after", "before",
+        "saved",
     ],
     "/bin": ["id", "bucket", "since", "until", "size", "level", "saved", "problem"],
     "/audit/bin": ["id", "bucket", "since", "until", "level", "saved", "problem"],
@@ -53,6 +54,7 @@ PAGES = {
     "/lists/failed": ["prefix", "reason", "model", "after", "before"],
     "/lists/without-quantity": ["prefix", "after", "before"],
     "/lists/without-photo": ["prefix", "after", "before"],
+    "/lists/variances": ["prefix", "state", "after", "before"],
 }  # fmt: skip
 
 

@@ -21,6 +21,7 @@ PAGES = [
     "/lists/failed",
     "/lists/without-quantity",
     "/lists/without-photo?prefix=nowhere",
+    "/lists/variances",
     "/nowhere",
     "/bin?id=nobody",
 ]

@@ -1,0 +1,67 @@
+"""Approving and rejecting variances, on the page of their bin."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Path, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import RedirectResponse
+from pydantic import ValidationError
+
+from binwatch.records.variances import OwnCount, VarianceConflict
+from monitor.access.authentication import CurrentAuthenticator, ForeignForm, NoName, NotSignedIn
+from monitor.access.negotiation import sent_a_form
+from monitor.auditing import MAX_ID, NewDecision, save_decision
+from monitor.forms import Fields, FormProblem, go, local
+from monitor.services import CurrentServices
+
+router = APIRouter()
+
+_ON_THE_FORM: Final[dict[type[Exception], FormProblem]] = {
+    OwnCount: FormProblem.OWN_COUNT,
+    VarianceConflict: FormProblem.DECIDED,
+    ForeignForm: FormProblem.FOREIGN,
+    RequestValidationError: FormProblem.DECISION,
+}
+
+
+@router.post("/variances/{variance_id}")
+def decide(
+    request: Request,
+    services: CurrentServices,
+    authenticator: CurrentAuthenticator,
+    variance_id: Annotated[int, Path(ge=1, le=MAX_ID)],
+    fields: Fields,
+) -> RedirectResponse:
+    """Fields decision, quantity (which is approved), note, csrf; `back`: where to go."""
+    back = local(fields.get("back"), "/lists/variances")
+    try:
+        writer = authenticator.require_approver(request)
+        authenticator.check_form(writer, fields.get("csrf", ""))
+        if writer.name is None:
+            raise NoName
+        save_decision(services.writable, variance_id, _decision(fields), writer.name)
+    except NotSignedIn:
+        if not sent_a_form(request):
+            raise
+        return go(request, "/login", problem=FormProblem.SIGNED_OUT, next=back)
+    except (OwnCount, VarianceConflict, ForeignForm, RequestValidationError) as error:
+        if not sent_a_form(request):
+            raise
+        return go(request, back, problem=_ON_THE_FORM[type(error)])
+    return go(request, back)
+
+
+def _decision(fields: dict[str, str]) -> NewDecision:
+    quantity = fields.get("quantity", "")
+    is_number = quantity.isascii() and quantity.isdigit() and len(quantity) < 9
+    given = {
+        "decision": fields.get("decision"),
+        "quantity": int(quantity) if is_number else quantity or None,
+        "note": fields.get("note"),
+    }
+    try:
+        return NewDecision.model_validate(given)
+    except ValidationError as error:
+        raise RequestValidationError([{**one, "loc": ("body", *one["loc"])} for one in error.errors()]) from error

@@ -1,0 +1,186 @@
+"""Variances on the pages, in the API and from the command line: who decides, and what other systems get."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from typer.testing import CliRunner
+
+from binwatch.errors import SettingsError
+from binwatch.records.audits import add_audit
+from binwatch.settings import Settings
+from monitor.__main__ import app
+from monitor.access.authentication import COOKIE, Authenticator
+from monitor.access.sessions import SessionCookies
+from tests.monitor.conftest import HTML, Recorder, Running, running_monitor
+from tests.monitor.drifting import BUCKET
+from tests.monitor.html import Parsed
+
+TOKEN, APPROVERS = "a token of some length", "another token of some length"
+BEARER, APPROVING = ({"Authorization": f"Bearer {token}"} for token in (TOKEN, APPROVERS))
+APPROVED = {"decision": "approved", "quantity": 5, "approver": "Eve"}
+
+
+@pytest.fixture
+def settings(known: Recorder, monkeypatch: pytest.MonkeyPatch) -> Recorder:
+    """Known records, in which a script and Ben found 5 in bin d, of which 4 are expected."""
+    add_audit(known.engine, BUCKET, "d", 5, "Ben", blind=True)
+    monkeypatch.setenv("BINWATCH_DATABASE_URL", known.engine.url.render_as_string(hide_password=False))
+    monkeypatch.setenv("BINWATCH_S3_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("BINWATCH_BUCKET", BUCKET)
+    monkeypatch.setenv("BINWATCH_MONITOR_TOKEN", TOKEN)
+    return known
+
+
+@pytest.fixture
+def office(settings: Recorder, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
+    """A monitor with a token for approvers."""
+    monkeypatch.setenv("BINWATCH_MONITOR_APPROVER_TOKEN", APPROVERS)
+    with running_monitor() as running:
+        yield running
+
+
+def _here(running: Running) -> dict[str, str]:
+    return {"Origin": str(running.client.base_url).rstrip("/"), "Accept": HTML}
+
+
+def _sign_in(running: Running, token: str, name: str) -> None:
+    """As somebody who has chosen to see the numbers."""
+    running.client.cookies.clear()
+    answer = running.client.post("/login", data={"token": token, "name": name}, headers=_here(running))
+    assert answer.status_code == 303
+    running.client.cookies.set("binwatch_numbers", "show")
+
+
+def _decide(running: Running, headers: dict[str, str], number: int = 1, **fields: object) -> httpx.Response:
+    return running.client.post(f"/api/variances/{number}", json=fields, headers=headers)
+
+
+def test_an_approved_number_is_what_other_systems_get(office: Running) -> None:
+    decided = _decide(office, APPROVING, **APPROVED, note="as seen")
+    assert (decided.status_code, decided.json()) == (
+        200,
+        {"id": 1, "bucket": BUCKET, "bin_id": "d", "state": "approved", "expected": 4, "quantity": 5},
+    )
+    (item,) = office.get("/api/lists/variances?state=approved").json()["items"]
+    (row,) = csv.DictReader(
+        io.StringIO(office.get("/api/lists/variances.csv?state=approved").content.decode("utf-8-sig"))
+    )
+    assert row == {
+        name: str(value) if name in ("id", "expected", "quantity") else row[name] for name, value in item.items()
+    }
+    assert [row[name] for name in ("bin_id", "expected", "quantity", "closed_by", "note")] == [
+        "d", "4", "5", "Eve", "as seen"
+    ]  # fmt: skip
+    assert row["closed_at"]
+    assert office.get("/api/lists/variances?state=open").json()["items"] == []
+    assert [
+        one["bin_id"] for one in office.get("/api/discrepancies?variance=approved&direction=all").json()["items"]
+    ] == ["d"]
+    (variance,) = office.get("/api/bin?id=d").json()["variances"]
+    assert [(step["step"], step["person"], step["quantity"]) for step in variance["trail"]] == [
+        ("counted", None, 5), ("counted", "Ben", 5), ("approved", "Eve", 5)
+    ]  # fmt: skip
+    scraped = {dict(labels)["state"]: number for labels, number in office.metrics()["binwatch_variances"].items()}
+    assert scraped == {"open": 0, "recounted": 0, "approved": 1, "rejected": 0, "superseded": 0}
+
+
+@pytest.mark.parametrize(
+    ("headers", "number", "fields", "status"),
+    [
+        ({}, 1, {}, 401),
+        (BEARER, 1, {}, 403),
+        (APPROVING, 1, {"approver": None}, 422),
+        (APPROVING, 1, {"approver": "Ben"}, 403),  # who has counted
+        (APPROVING, 1, {"quantity": 4}, 409),
+        (APPROVING, 1, {"decision": "rejected"}, 422),  # without a note
+        (APPROVING, 1, {"decision": "rejected", "note": "two\nlines"}, 422),
+        (APPROVING, 99, {}, 404),
+    ],
+)
+def test_what_is_refused(
+    office: Running, headers: dict[str, str], number: int, fields: dict[str, object], status: int
+) -> None:
+    answer = _decide(office, headers, number, **(APPROVED | fields))
+    assert answer.status_code == status
+    assert answer.json()["detail"]
+    assert [one["state"] for one in office.get("/api/lists/variances").json()["items"]] == ["recounted"]
+
+
+def test_an_approver_decides_on_the_page_of_the_bin(office: Running) -> None:
+    assert "1 to be approved" in Parsed(office.page("/discrepancies")).text
+    _sign_in(office, TOKEN, "Ann")
+    page = Parsed(office.page("/bin?id=d"))
+    assert "sign in with the approvers' token" in page.text
+    assert "Approve 5" not in page.text
+    csrf = next(one["value"] for one in page.tags("input") if one.get("name") == "csrf")
+    form = {"csrf": str(csrf), "decision": "approved", "quantity": "5", "back": "/bin?id=d"}
+    assert office.client.post("/variances/1", data=form, headers=_here(office)).status_code == 403
+    _sign_in(office, APPROVERS, "Ben")
+    assert "You have counted this bin" in Parsed(office.page("/bin?id=d")).text
+    _sign_in(office, APPROVERS, "Eve")
+    page = Parsed(office.page("/bin?id=d"))
+    assert "Approve 5" in page.text
+    form["csrf"] = str(next(one["value"] for one in page.tags("input") if one.get("name") == "csrf"))
+    answers = [
+        office.client.post("/variances/1", data=form | fields, headers=_here(office)).headers["location"]
+        for fields in ({"decision": "rejected"}, {"quantity": "6"}, {"csrf": "x"}, {"note": "as seen"}, {})
+    ]
+    assert answers == [
+        "/bin?id=d&problem=decision", "/bin?id=d&problem=decided", "/bin?id=d&problem=foreign", "/bin?id=d",
+        "/bin?id=d&problem=decided",
+    ]  # fmt: skip
+    assert "Eve approved 5 as seen" in Parsed(office.page("/bin?id=d")).text
+    rows = Parsed(office.page("/lists/variances?state=approved")).rows
+    assert [row[:4] for row in rows[1:]] == [["d", "approved", "4", "5"]]
+
+
+@pytest.mark.parametrize(("groups", "status"), [("floor, approver", 200), ("floor", 403), ("approvers", 403)])
+def test_a_proxy_says_who_is_an_approver(
+    settings: Recorder, monkeypatch: pytest.MonkeyPatch, groups: str, status: int
+) -> None:
+    monkeypatch.setenv("BINWATCH_MONITOR_USER_HEADER", "X-User")
+    monkeypatch.setenv("BINWATCH_MONITOR_ROLE_HEADER", "X-Groups")
+    with running_monitor() as running:
+        headers = {"Origin": str(running.client.base_url).rstrip("/"), "X-User": "Eve", "X-Groups": groups}
+        assert _decide(running, headers, **APPROVED).status_code == status
+        # Without a token of their own, approvers have no sessions: who knows the other token could sign one.
+        cookie = SessionCookies(TOKEN.encode()).begin("Mallory", is_approver=True)
+        session = {"Origin": headers["Origin"], "Cookie": f"{COOKIE}={cookie}"}
+        assert _decide(running, session, **APPROVED).status_code == 403
+
+
+def test_without_a_role_nobody_approves(settings: Recorder) -> None:
+    with running_monitor() as running:
+        assert _decide(running, BEARER, **APPROVED).status_code == 403
+        assert "BINWATCH_MONITOR_APPROVER_TOKEN" in Parsed(running.page("/bin?id=d")).text
+
+
+def test_one_token_for_both_is_an_error() -> None:
+    with pytest.raises(SettingsError, match="choose another secret"):
+        Authenticator(Settings(monitor_token=TOKEN, monitor_approver_token=TOKEN))
+
+
+def test_variances_are_decided_on_from_the_command_line(settings: Recorder) -> None:
+    for who, queue in (("Ada", ["c"]), ("Dan", [])):
+        add_audit(settings.engine, BUCKET, "c", 2, "Dan", blind=True)
+        asked = _invoke("audits", "queue", "--recount", "--auditor", who).splitlines()[1:]
+        assert [line.split(",")[1] for line in asked] == queue
+    assert _invoke("variances", "approve", "1", "5", "--approver", "Eve") == "Variance 1 of bin d is approved\n"
+    assert "--note is empty" in _invoke("variances", "reject", "2", "--approver", "Eve", "--note", " ")
+    assert _invoke("variances", "reject", "2", "--approver", "Eve", "--note", "moved") == (
+        "Variance 2 of bin c is rejected\n"
+    )
+    assert "is rejected already" in _invoke("variances", "approve", "2", "2", "--approver", "Eve")
+    rows = list(csv.DictReader(io.StringIO(_invoke("list", "variances", "--state", "rejected"))))
+    assert [(row["bin_id"], row["note"]) for row in rows] == [("c", "moved")]
+    assert "--state is for the list variances" in _invoke("list", "failed", "--state", "open")
+
+
+def _invoke(*command: str) -> str:
+    result = CliRunner().invoke(app, command)
+    return result.stdout if result.exit_code == 0 and result.stdout else result.stderr or str(result.exception)
