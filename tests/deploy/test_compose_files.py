@@ -138,7 +138,7 @@ def test_the_example_env_has_every_variable_that_has_a_place_in_it() -> None:
 
 
 def test_the_example_env_has_no_password() -> None:
-    assert re.findall(r"^\w*(?:PASSWORD|SECRET_KEY|TOKEN)=(.*)$", EXAMPLE, re.MULTILINE) == [""] * 9
+    assert set(re.findall(r"^\w*(?:PASSWORD|SECRET_KEY|TOKEN)=(.*)$", EXAMPLE, re.MULTILINE)) == {""}
 
 
 def test_the_docs_name_every_service_and_its_port() -> None:

@@ -266,6 +266,8 @@ def test_a_scrape_reads_no_ledger(known: Recorder, monitor: Running, sqlite_reco
     with sqlite_records.begin() as connection:
         connection.exec_driver_sql("DELETE FROM current_comparisons")
         connection.exec_driver_sql("DELETE FROM comparisons")
+        connection.exec_driver_sql("DELETE FROM variance_trail")
+        connection.exec_driver_sql("DELETE FROM variances")
         connection.exec_driver_sql("DELETE FROM audits")
         connection.exec_driver_sql("DELETE FROM bins")
         connection.exec_driver_sql("DELETE FROM expectations")

@@ -69,6 +69,8 @@ def test_another_person_counts_again_and_an_approver_approves(
         page = one.open("/login")
         _sign_in(page, "Eve", approvers)
         page.get_by_role("button", name="Show the numbers").click()
+        expect(page.get_by_role("link", name="1 to be approved")).to_be_visible()
+        assert one.faults() == []
         page.get_by_role("link", name="1 to be approved").click()
         page.get_by_role("link", name=BIN).click()
         assert one.faults() == []
