@@ -72,11 +72,11 @@ def test_nothing_recorded_gives_no_figures() -> None:
 def test_openapi_describes_the_api(monitor: Running) -> None:
     paths = monitor.get("/openapi.json").json()["paths"]
     views = ("overview", "discrepancies", "discrepancies.csv", "level", "bin", "models", "drift", "audits")
-    lists = ("failed", "without-quantity", "without-photo")
+    lists = ("failed", "without-quantity", "without-photo", "variances")
     assert set(paths) == {
         *("/healthz", "/metrics", "/api/summary", "/photos/{count_id}"),
         *(f"/api/{view}" for view in views),
-        *("/api/audit", "/api/audit/queue", "/api/audits/next"),
+        *("/api/audit", "/api/audit/queue", "/api/audits/next", "/api/variances/{variance_id}"),
         *(f"/api/lists/{name}" for name in lists),
         *(f"/api/lists/{name}.{{form}}" for name in lists),
     }

@@ -284,6 +284,7 @@ def test_the_overview_of_known_records(known: Recorder) -> None:
         "failed_photos": 2,
         "cannot_tell": 1,
         "go_and_count": 0,
+        "variances": 1,
     }
     assert (found.level.compared, found.level.calibrated) == (6, 0)
     assert found.latest[0].bin_id == "i"
