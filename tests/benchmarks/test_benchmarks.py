@@ -183,6 +183,14 @@ def test_a_library_that_is_missing_is_named(name: str, library: str) -> None:
     assert errors.startswith(f"{library} is not installed: uv pip install -c requirements.lock -e '.[dev,benchmarks]'")
 
 
+def test_auditors(tmp_path: Path) -> None:
+    index = tmp_path / "index.csv"
+    photos = [f"{number:05},{number % 9},{number:05}" for number in range(300)]
+    index.write_text("\n".join(["key,label,bin_group", *photos]), encoding="utf-8")
+    lines = _output("benchmarks.auditors", str(index), "--repetitions", "1").splitlines()
+    assert [re.findall(r"\| (\d+) \|", line) for line in lines if "%" in line] == [["50"], ["200"]] * 5
+
+
 def test_a_distinct_photo_looks_the_same() -> None:
     photo = next(PHOTOS.glob("*.jpg")).read_bytes()
     others = [distinct(photo, number) for number in range(3)]

@@ -1,0 +1,122 @@
+"""Agreement of auditors and their estimated accuracies, against what follows by hand or from other programs.
+
+How often auditors are ranked right, and intervals cover, is for benchmarks/auditors.py to measure.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import optimize, stats
+
+from monitor.agreement import Photo, Source, accuracies, agreements
+
+
+def test_agreement_with_others_and_with_known_quantities() -> None:
+    photos: list[Photo] = [
+        {"Ada": 4, "Ben": 4, Source.INVENTORY: 4},
+        {"Ben": 3, "Ada": 4},
+        {"Ada": 9, "Cleo": 4},
+        {"Ada": 5, Source.KNOWN: 5},
+        {"Ada": 5, Source.KNOWN: 7},
+    ]
+    found = {one.auditor: one for one in agreements(photos)}
+    assert found.keys() == {"Ada", "Ben", "Cleo"}
+    ada, cleo = found["Ada"], found["Cleo"]
+    assert ada.others is not None
+    assert ada.known is not None
+    assert (ada.others.exact.audits, ada.others.exact.share) == (3, pytest.approx(1 / 3))
+    assert ada.others.within_one.share == pytest.approx(2 / 3)
+    exact = stats.binomtest(1, 3).proportion_ci()
+    assert (ada.others.exact.interval.low, ada.others.exact.interval.high) == pytest.approx((exact.low, exact.high))
+    assert (ada.known.exact.audits, ada.known.exact.share, ada.known.within_one.share) == (2, 0.5, 0.5)
+    assert (cleo.known, ada.accuracy.audits, cleo.accuracy.audits) == (None, 5, 1)
+
+
+def test_nothing_to_compare() -> None:
+    assert agreements([]) == []
+
+
+def test_of_known_quantities_alone_accuracy_is_the_share_that_is_right() -> None:
+    """But for what is assumed beforehand: two answers, 1.6 of them right."""
+    photos: list[Photo] = [{"Ada": 4 + (number < 10), Source.KNOWN: 4} for number in range(100)]
+    (ada,) = agreements(photos)
+    assert (ada.accuracy.share, ada.accuracy.audits) == (pytest.approx(91.6 / 102), 100)
+    assert ada.accuracy.equivalent == pytest.approx(102)
+
+
+def _simulated(pairs: int = 400) -> list[Photo]:
+    """Three auditors, who are right in 75, 85 and 95 % of the photos, in pairs, and an inventory that is in 90 %."""
+    random = np.random.default_rng(5)
+
+    def answer(accuracy: float) -> int:
+        return 5 if random.random() < accuracy else 5 + int(random.choice([-1, 1]))
+
+    right = {"low": 0.75, "middle": 0.85, "high": 0.95}
+    photos: list[Photo] = []
+    for _ in range(pairs):
+        one, other = random.permutation(list(right))[:2].tolist()
+        photos.append({one: answer(right[one]), other: answer(right[other]), Source.INVENTORY: answer(0.9)})
+    return photos
+
+
+def test_estimates_maximise_the_likelihood_of_dawid_and_skene() -> None:
+    """The same maximum as by a general optimiser of the likelihood, written down anew photo by photo."""
+    photos = _simulated(100)
+    found = accuracies(photos)
+    sources = list(found)
+
+    def negative(shares: np.ndarray) -> float:
+        right = dict(zip(sources, shares, strict=True))
+        total = float((1.6 * np.log(shares) + 0.4 * np.log(1 - shares)).sum())
+        for photo in photos:
+            likely = 0.0
+            for truth in range(3, 8):
+                if any(abs(truth - quantity) <= 1 for quantity in photo.values()):
+                    terms = [
+                        right[source] if quantity == truth
+                        else (1 - right[source]) * 0.45 * 0.1 ** (abs(quantity - truth) - 1)
+                        for source, quantity in photo.items()
+                    ]  # fmt: skip
+                    likely += float(np.prod(terms))
+            total += np.log(likely)
+        return -total
+
+    best = optimize.minimize(negative, np.full(len(sources), 0.8), bounds=[(0.01, 0.99)] * len(sources), tol=1e-10)
+    assert [found[source].share for source in sources] == pytest.approx(best.x.tolist(), abs=2e-3)
+    # The variance is what the curvature of the likelihood says.
+    step, size = 1e-3, len(sources)
+    shares = np.array([found[source].share for source in sources])
+    curvature = np.zeros((size, size))
+    for one in range(size):
+        for other in range(size):
+            signs = [(1, 1, 1), (1, -1, -1), (-1, 1, -1), (-1, -1, 1)]
+            for a, b, sign in signs:
+                moved = shares.copy()
+                moved[one] += a * step
+                moved[other] += b * step
+                curvature[one, other] += sign * negative(moved) / (4 * step**2)
+    variances = np.diag(np.linalg.inv(curvature))
+    equivalent = [found[source].equivalent for source in sources]
+    assert equivalent == pytest.approx((shares * (1 - shares) / variances).tolist(), rel=0.02)
+
+
+def test_auditors_are_ranked_by_their_accuracy() -> None:
+    found = agreements(_simulated())
+    assert [one.auditor for one in found] == ["high", "middle", "low"]
+    for one, true in zip(found, (0.95, 0.85, 0.75), strict=True):
+        assert one.accuracy.interval.low < true < one.accuracy.interval.high
+
+
+def test_two_who_only_ever_differ_are_told_apart_by_nothing() -> None:
+    photos: list[Photo] = [{"Ada": 4, "Ben": 5} for _ in range(50)]
+    ada, ben = agreements(photos)
+    assert ada.accuracy.share == pytest.approx(ben.accuracy.share)
+    assert ada.accuracy.interval.high - ada.accuracy.interval.low > 0.5
+
+
+def test_a_number_that_was_mistyped_by_thousands_is_one_wrong_answer() -> None:
+    near: list[Photo] = [{"Ada": 4, "Ben": 4, Source.INVENTORY: 4}] * 20
+    far = accuracies([*near, {"Ada": 4, "Ben": 1_000_000, Source.INVENTORY: 4}])
+    assert far["Ada"].share > 0.95
+    assert far["Ben"].share == pytest.approx(21.6 / 23, abs=0.01)
