@@ -45,7 +45,7 @@ def import_file(
     listed = refused or file.with_name(file.name + ".refused.csv")
     remedy = "make room, or name another file with --refused, and import again: what was accepted by then is recorded"
     with Refusals(listed, report, remedy) as refusals:
-        for chunk in _chunks(read_expected(open_table(file, named), bins, refusals)):
+        for chunk in chunks(read_expected(open_table(file, named), bins, refusals)):
             known = set() if as_of else _known(database, bucket, etag, [expected.bin for expected in chunk])
             news = (expected for expected in chunk if expected.bin not in known)
             new = [new_expectation(expected, bucket, source, etag, moment) for expected in news]
@@ -105,6 +105,7 @@ def _known(database: Engine, bucket: str, etag: str, bins: list[str]) -> set[str
         return set(connection.execute(select(Expectation.bin_id).where(*where)).scalars())
 
 
-def _chunks(rows: Iterator[InventoryQuantity]) -> Iterator[list[InventoryQuantity]]:
+def chunks(rows: Iterator[InventoryQuantity]) -> Iterator[list[InventoryQuantity]]:
+    """CHUNK of them at a time."""
     while chunk := list(islice(rows, CHUNK)):
         yield chunk

@@ -10,6 +10,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Engine, Row, Select, and_, func, select
 from sqlalchemy.orm import InstrumentedAttribute, aliased
@@ -28,7 +29,7 @@ _TRIED = (32, 512, 4_096, 4_096, 4_096, 4_096)
 """Ids of counts that are looked up at a time. Most are their bins' latest: of a million bins, a draw is one query."""
 _AT_ONCE = 20
 """Draws until one has no answer yet."""
-_AGAIN = timedelta(minutes=15)
+AGAIN = timedelta(minutes=15)
 """After which a drawn bin that nobody has answered is given to the next who asks: without those that people leave out,
 because they are hard to count, the rest would look better than all are."""
 _OPEN = 2_000
@@ -85,7 +86,7 @@ def draw(
         for drawn, likely in _draws(connection, source, by_doubt=by_doubt):
             row = asdict(drawn) | {"likelihood": likely, "drawn_at": datetime.now(UTC)}
             connection.execute(insert_into(connection, AuditDraw).values(**row))
-            answers = select(answer_of(Count.id), _last_number(Count.id, auditor))
+            answers = select(answer_of(Count.id), _number_by(Count.id, auditor))
             if not any(connection.execute(answers.where(Count.id == drawn.count_id)).one()):
                 return drawn
     raise NothingToDraw(
@@ -103,9 +104,9 @@ def _waiting(connection: Connection, auditor: str | None) -> DrawnBin | None:
         select(drawn.bucket, drawn.bin_id, drawn.count_id, drawn.expectation_id)
         .join(Bin, here)
         .where(
-            drawn.drawn_at < datetime.now(UTC) - _AGAIN,
-            _last_audit(drawn.count_id, Audit.blind.is_(True)).is_(None),
-            _last_number(drawn.count_id, auditor).is_(None),
+            drawn.drawn_at < datetime.now(UTC) - AGAIN,
+            audit_of(drawn.count_id, Audit.blind.is_(True)).is_(None),
+            _number_by(drawn.count_id, auditor).is_(None),
         )
     )
     row = connection.execute(statement.order_by(drawn.id).limit(1)).one_or_none()
@@ -168,22 +169,29 @@ def _counted(row: Row[*tuple[object, ...]]) -> CountedBin:
     )
 
 
-def answer_of(count_id: InstrumentedAttribute[int]) -> ColumnElement[int | None]:
-    """Id of the last blind audit of the photo of a count that found a number; NULL if there is none."""
-    return _last_audit(count_id, Audit.blind.is_(True), Audit.answer == AuditAnswer.COUNT)
+def answer_of(count_id: InstrumentedAttribute[Any]) -> ColumnElement[int | None]:
+    """Id of the first blind audit of the photo of a count that found a number; NULL if there is none.
+
+    Not of a later one: only some photos get one, and those that are counted again since the first answer looked wrong
+    are no random part of them.
+    """
+    return audit_of(count_id, Audit.blind.is_(True), Audit.answer == AuditAnswer.COUNT)
 
 
-def _last_number(count_id: InstrumentedAttribute[int], auditor: str | None) -> ColumnElement[int | None]:
-    """Id of the last audit by a person that has a number, and so showed both others."""
-    return _last_audit(count_id, Audit.quantity.is_not(None), Audit.auditor == auditor)
+def _number_by(count_id: InstrumentedAttribute[int], auditor: str | None) -> ColumnElement[int | None]:
+    """Id of an audit by a person that has a number, and so showed both others."""
+    return audit_of(count_id, Audit.quantity.is_not(None), Audit.auditor == auditor)
 
 
-def _last_audit(count_id: InstrumentedAttribute[int], *conditions: ColumnElement[bool]) -> ColumnElement[int | None]:
-    """The photo is what was audited: a newer model's count of it changes nothing."""
+def audit_of(count_id: InstrumentedAttribute[Any], *conditions: ColumnElement[bool]) -> ColumnElement[int | None]:
+    """Id of the first audit, on these conditions, of the photo of a count; NULL if there is none.
+
+    The photo is what was audited: a newer model's count of it changes nothing.
+    """
     drawn, judged = aliased(Count), aliased(Count)
     same_photo = and_(judged.bucket == drawn.bucket, judged.key == drawn.key, judged.etag == drawn.etag)
     return (
-        select(func.max(Audit.id))
+        select(func.min(Audit.id))
         .select_from(drawn)
         .join(Audit, and_(Audit.bucket == drawn.bucket, Audit.bin_id == drawn.bin_id))
         .join(judged, and_(judged.id == Audit.count_id, same_photo))

@@ -1,5 +1,5 @@
-"""The tables. `counts`, `expectations`, `comparisons`, `audits`, `audit_draws`, `variance_trail` and `drift_batches`
-are ledgers that only grow.
+"""The tables. `counts`, `expectations`, `comparisons`, `audits`, `audit_draws`, `audit_repeats`,
+`variance_trail` and `drift_batches` are ledgers that only grow.
 
 `bins` says which count and which expected quantity of a bin are the latest, and `current_comparisons` how the two
 compare. `*_totals` and `*_hours` are running sums, kept in the same transaction as the ledgers, so that a scrape or a
@@ -553,3 +553,33 @@ class VarianceTotal(Base):
     state: Mapped[str] = mapped_column(String(10), primary_key=True)
     variances: Mapped[int] = mapped_column(BigInteger)
     last_at: Mapped[datetime]
+
+
+class AuditRepeat(Base):
+    """A photo that was given to a second auditor, to be audited blind once more: a ledger. It is no draw.
+
+    The answer is that auditor's first blind one of the same photo.
+    """
+
+    __tablename__ = "audit_repeats"
+
+    audit_id: Mapped[int] = mapped_column(BigId, ForeignKey("audits.id"), primary_key=True, autoincrement=False)
+    """The first answer, by somebody else."""
+    auditor: Mapped[str]
+    """Who was given the photo."""
+    given_at: Mapped[datetime]
+
+
+class KnownAnswer(Base):
+    """A photo whose true quantity is known, from elsewhere than an audit: what auditors are tested with."""
+
+    __tablename__ = "known_answers"
+
+    bucket: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    etag: Mapped[str] = mapped_column(primary_key=True)
+    bin_id: Mapped[str]
+    quantity: Mapped[int]
+    source: Mapped[str]
+    """Name of the file."""
+    loaded_at: Mapped[datetime]

@@ -6,8 +6,8 @@
 -- Without a password here, a role keeps the one that it has. A new one has none: give it one with psql's \password, or
 -- have the server let it in without (docs/servers.md). psql's variables worker_password and monitor_password work, too.
 --
--- Neither may change the schema. The ledgers (counts, expectations, comparisons, audits, variance_trail, drift_batches) only
--- grow: nobody deletes there.
+-- Neither may change the schema. The ledgers (counts, expectations, comparisons, audits, audit_draws, audit_repeats,
+-- variance_trail, drift_batches) only grow: nobody deletes there.
 \getenv worker_password WORKER_PASSWORD
 \getenv monitor_password MONITOR_PASSWORD
 BEGIN;
@@ -35,12 +35,15 @@ GRANT INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO binwatch_worker;
 REVOKE DELETE ON counts, expectations, comparisons FROM binwatch_worker;
 REVOKE INSERT, DELETE ON variances FROM binwatch_worker; -- it closes those whose expected quantity is corrected
 REVOKE UPDATE, DELETE ON variance_trail FROM binwatch_worker;
-REVOKE INSERT, UPDATE, DELETE ON audits, audit_draws, drift_batches, alembic_version FROM binwatch_worker;
+REVOKE INSERT, UPDATE, DELETE ON audits, audit_draws, audit_repeats, known_answers, drift_batches, alembic_version
+    FROM binwatch_worker;
 
 -- The monitor records audits and expected quantities (`audit`, `expect`, `rank` and the page), and what follows from them.
-GRANT INSERT ON audits, audit_draws, expectations, comparisons, variances, variance_trail TO binwatch_monitor;
+GRANT INSERT ON audits, audit_draws, audit_repeats, expectations, comparisons, variances, variance_trail
+    TO binwatch_monitor;
 GRANT UPDATE (state, quantity, closed_at) ON variances TO binwatch_monitor;
 GRANT INSERT ON drift_batches TO binwatch_monitor; -- each look for drift goes on where the last one has ended
+GRANT INSERT, UPDATE ON known_answers TO binwatch_monitor; -- a file that says otherwise corrects an earlier one
 GRANT UPDATE ON expectations TO binwatch_monitor; -- a quantity takes the place of a failure to read one
 GRANT UPDATE (p_value, p_missing, p_surplus) ON comparisons TO binwatch_monitor;
 GRANT INSERT, UPDATE ON bins, audit_totals, bin_totals, confusion_totals, expectation_totals, comparison_hours, rank_totals,

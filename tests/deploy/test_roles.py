@@ -23,6 +23,7 @@ from binwatch.records.draws import draw
 from binwatch.records.engine import connect
 from binwatch.records.problems import explained
 from binwatch.records.ranking import rank
+from binwatch.records.repeats import add_known_answers, next_bin
 from binwatch.records.schema import check_schema
 from binwatch.records.settle_variances import decide
 from binwatch.records.store import NewCount, NewExpectation, Store
@@ -42,6 +43,7 @@ LEDGERS = (
     "comparisons",
     "audits",
     "audit_draws",
+    "audit_repeats",
     "variances",
     "variance_trail",
     "drift_batches",
@@ -144,6 +146,12 @@ def test_the_monitor_reads_and_enters_as_it_serves(database: Database) -> None:
     entered = writable.write(lambda engine: add_audit(engine, "binwatch", "a", 2, "Ada"))
     assert (entered.predicted, entered.is_new) == (2, True)
     assert writable.write(draw).bin_id == "a"
+    writable.write(lambda engine: add_audit(engine, "binwatch", "a", 2, "Ben", blind=True))
+    assert writable.write(lambda engine: next_bin(engine, "Cleo", 1.0)).bin_id == "a"
+    for quantity in (2, 3):
+        assert (
+            writable.write(lambda engine, said=quantity: add_known_answers(engine, "binwatch", {"a": said}, "x")) == 1
+        )
 
 
 FORBIDDEN = {

@@ -55,8 +55,9 @@ def test_too_few_audits_say_how_many_are_needed(drawn: Recorder, floor: Running)
 def test_shares_of_all_bins_follow_from_draws_and_their_audits(drawn: Recorder, floor: Running) -> None:
     found = [3 if number % 3 else 2 for number in range(BINS)]
     for number, quantity in enumerate(found):
-        drawn.audit(f"{number:02}", 9)
-        drawn.audit(f"{number:02}", quantity)  # a correction
+        drawn.audit(f"{number:02}", quantity)
+        if quantity != (2 if number % 9 else 3):
+            drawn.audit(f"{number:02}", 9)  # counted again because it differs, which changes nothing
     drawn.count("bin-images/00.jpg", 5, etag="another photo")  # changes nothing of what was drawn
     drawn.expect("01", found[1], at=DAY + timedelta(days=1))  # nor does what is corrected after an audit
     floor.services.random_audits.update()

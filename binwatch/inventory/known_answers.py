@@ -1,0 +1,41 @@
+"""Known answers from a file, such as the labels of a data set, into the records."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sqlalchemy import Engine
+
+from binwatch.inventory.bins import BinIndex
+from binwatch.inventory.columns import ColumnNames
+from binwatch.inventory.importing import chunks
+from binwatch.inventory.reading import InventoryReport, Refusals, read_expected
+from binwatch.inventory.tables import open_table
+from binwatch.records.repeats import add_known_answers, bins_with_count
+from binwatch.text import visible
+
+
+def load_known_answers(
+    file: Path,
+    database: Engine,
+    bucket: str,
+    refused: Path | None = None,
+    named: ColumnNames = ColumnNames(),  # noqa: B008 (frozen)
+) -> InventoryReport:
+    """Note the true quantities in `file` of the photos that its bins show now.
+
+    Of bins without a counted photo nothing is noted. Raises BinwatchError if the file cannot be read or lacks a column.
+    """
+    report = InventoryReport(file)
+    with database.connect() as connection:
+        bins = BinIndex(bins_with_count(connection, bucket))
+    report.photos = len(bins)
+    listed = refused or file.with_name(file.name + ".refused.csv")
+    remedy = "make room, or name another file with --refused, and load it again: what was accepted by then is noted"
+    with Refusals(listed, report, remedy) as refusals:
+        for chunk in chunks(read_expected(open_table(file, named), bins, refusals)):
+            quantities = {one.bin: one.quantity for one in chunk if one.has_photo}
+            new = add_known_answers(database, bucket, quantities, visible(file.name))
+            report.recorded += new
+            report.known += len(quantities) - new
+    return report
