@@ -290,6 +290,13 @@ class Settings(EnvironmentSettings):
         description="header with the user's roles or groups, separated by commas, from a reverse proxy; unset: no"
         " header is trusted",
     )
+    audit_repeats: float = Field(
+        0.05,
+        ge=0,
+        le=0.5,
+        description="share of *Next random bin* that tests its auditor: audited blind by somebody else, or of a known"
+        " quantity; 0: none",
+    )
     monitor_user_header: str | None = Field(
         None,
         pattern=r"^[A-Za-z0-9-]+$",

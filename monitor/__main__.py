@@ -21,6 +21,7 @@ from binwatch.documents.writers import check_format, write
 from binwatch.errors import BinwatchError
 from binwatch.inventory.columns import ColumnNames
 from binwatch.inventory.importing import import_file
+from binwatch.inventory.known_answers import load_known_answers
 from binwatch.listening import is_loopback, listen
 from binwatch.metadata import MAX_QUANTITY
 from binwatch.records.audits import AuditAnswer, AuditReason, add_audit, check_answer, plain_note
@@ -52,6 +53,12 @@ Out = Annotated[
         " terminal, CSV in a pipe.",
     ),
 ]
+Bucket = Annotated[str | None, typer.Option(help="Bucket of the photos; default: BINWATCH_BUCKET.")]
+RefusedFile = Annotated[
+    Path | None, typer.Option(help="CSV to list refused rows in; default: FILE.refused.csv, beside FILE.")
+]
+BinColumn = Annotated[str | None, typer.Option(help="Name of the bin column; default: detected.")]
+QuantityColumn = Annotated[str | None, typer.Option(help="Name of the quantity column.")]
 
 audits = typer.Typer(no_args_is_help=True, help="Work with audits: quantities that people counted.")
 app.add_typer(audits, name="audits")
@@ -251,6 +258,36 @@ def _decide(variance: int, approver: str, decision: Decision, note: str | None, 
     remark(f"Variance {decided.id} of bin {visible(decided.bin_id)} is {decided.state}")
 
 
+@audits.command()
+def agreement(out: Out = None) -> None:
+    """Print or write how often each auditor is right, by photos that were counted twice and by known quantities."""
+    from monitor.files import AUDITORS_ON_TERMINAL, auditors_document
+
+    _write(out, auditors_document, AUDITORS_ON_TERMINAL)
+
+
+@audits.command()
+def known(
+    file: Annotated[Path, typer.Argument(help="XLSX, XLS, ODS, CSV or Parquet file with bins and true quantities.")],
+    bucket: Bucket = None,
+    refused: RefusedFile = None,
+    bin_column: BinColumn = None,
+    quantity_column: QuantityColumn = None,
+) -> None:
+    """Load the true quantities of photos, to test auditors with: of the photos that the file's bins show now.
+
+    They must not come from these audits.
+
+    binwatch monitor audits known index.csv --bin-column key --quantity-column label
+    """
+    settings, named = load_settings(), ColumnNames(bin_column, quantity_column)
+    with writable(settings) as database:
+        report = load_known_answers(file, database, bucket or settings.bucket, refused, named)
+    (typer.echo if report.refused else remark)(formatting.imported(report))
+    if not report.recorded + report.known:
+        raise typer.Exit(1)
+
+
 @app.command()
 def rank(
     model: Annotated[list[str] | None, typer.Option(help="Version of a model; may be repeated. Default: all.")] = None,
@@ -370,12 +407,10 @@ def expect(
         datetime | None,
         typer.Option(help="When these quantities were valid, in UTC; default: when the file was modified."),
     ] = None,
-    bucket: Annotated[str | None, typer.Option(help="Bucket of the photos; default: BINWATCH_BUCKET.")] = None,
-    refused: Annotated[
-        Path | None, typer.Option(help="CSV to list refused rows in; default: FILE.refused.csv, beside FILE.")
-    ] = None,
-    bin_column: Annotated[str | None, typer.Option(help="Name of the bin column; default: detected.")] = None,
-    quantity_column: Annotated[str | None, typer.Option(help="Name of the quantity column.")] = None,
+    bucket: Bucket = None,
+    refused: RefusedFile = None,
+    bin_column: BinColumn = None,
+    quantity_column: QuantityColumn = None,
     article_column: Annotated[
         str | None, typer.Option(help="Name of the article column, if a bin has a row for each article.")
     ] = None,

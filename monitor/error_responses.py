@@ -84,9 +84,9 @@ KINDS: Final[dict[type[BinwatchError], ErrorMessage]] = {
     ),
     NotApprover: ErrorMessage(
         403,
-        "Only approvers decide on variances",
-        "You are signed in to enter counts.",
-        ("Sign out, and in again with the approvers' token.",),
+        "This is for approvers",
+        "Only they decide on variances, and see how often each auditor is right.",
+        ("If you are one, sign out, and in again with the approvers' token.",),
     ),
     OwnCount: ErrorMessage(403, "Somebody else has to decide"),
     UnknownVariance: ErrorMessage(404, "There is no such variance"),

@@ -14,6 +14,7 @@ from binwatch.documents.writers import write
 from binwatch.text import many, visible
 from monitor.records import Records
 from monitor.views import discrepancies_csv
+from monitor.views.auditors import read_auditors
 from monitor.views.blind import QueuedBin, read_queue
 from monitor.views.discrepancies import DiscrepancyPage, Filters, read_discrepancies
 from monitor.views.lists import LISTS, TITLES, ListFilters, ListName, ListPage, read_list
@@ -27,6 +28,12 @@ ON_TERMINAL = {
     ListName.VARIANCES: ("bin_id", "id", "state", "expected", "quantity", "opened_at", "closed_by"),
 }
 """The columns of a list that there is room for on a terminal."""
+AUDITORS = (
+    "auditor", "counted_twice", "known_quantities",
+    *(f"{share}{end}" for share in ("accuracy", "as_others", "as_others_within_one", "right", "right_within_one")
+      for end in ("", "_low", "_high")),
+)  # fmt: skip
+AUDITORS_ON_TERMINAL = (*AUDITORS[:6], "as_others", "right")
 DISCREPANCIES_ON_TERMINAL = ("bin", "count", "expected", "difference", "p_value", "flagged", "audited", "photo_stored")
 
 
@@ -62,6 +69,21 @@ def queue_document(records: Records, filters: Filters, alpha: float, limit: int)
     return _document(
         "Bins to audit", "audits", columns, [tuple(map(_cell, one.model_dump().values())) for one in found]
     )
+
+
+def auditors_document(records: Records) -> Document:
+    """How often each auditor is right. Shares of 0 to 1; empty where there is nothing to compare with."""
+    rows = []
+    for one in records.read(read_auditors).items:
+        of = [one.others, one.known]
+        shares = [
+            one.accuracy,
+            *(share for each in of for share in ([each.exact, each.within_one] if each else [None] * 2)),
+        ]
+        numbers = [[share.share, share.interval.low, share.interval.high] if share else [None] * 3 for share in shares]
+        answers = [each.exact.audits if each else 0 for each in of]
+        rows.append((_cell(one.auditor), *answers, *(number for three in numbers for number in three)))
+    return _document("Auditors", "auditors", AUDITORS, rows)
 
 
 def as_bytes(document: Document, suffix: str) -> bytes:

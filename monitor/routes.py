@@ -10,10 +10,22 @@ from fastapi import APIRouter
 from monitor.api import audits as api_audits
 from monitor.api import lists as api_lists
 from monitor.api import machine, views
-from monitor.pages import audits, bins, discrepancies, drift, expected, lists, login, models, overview, variances
+from monitor.pages import (
+    auditors,
+    audits,
+    bins,
+    discrepancies,
+    drift,
+    expected,
+    lists,
+    login,
+    models,
+    overview,
+    variances,
+)
 
 pages = APIRouter(include_in_schema=False)
-for _page in (overview, discrepancies, bins, audits, variances, lists, expected, models, drift, login):
+for _page in (overview, discrepancies, bins, audits, auditors, variances, lists, expected, models, drift, login):
     pages.include_router(_page.router)
 
 api = APIRouter()

@@ -49,7 +49,7 @@ class WrongToken(BinwatchError):
 
 
 class NotApprover(BinwatchError):
-    """Only approvers decide on variances: sign in with, or send, the value of BINWATCH_MONITOR_APPROVER_TOKEN."""
+    """Only approvers may do this: sign in with, or send, the value of BINWATCH_MONITOR_APPROVER_TOKEN."""
 
     def __init__(self) -> None:
         super().__init__(self.__doc__)
@@ -215,6 +215,12 @@ class Authenticator:
             raise NotApprover
         return writer
 
+    def require_supervisor(self, request: Request) -> None:
+        """Raise NotApprover unless an approver reads: they see how often each auditor is right."""
+        writer = self.writer_of(request)
+        if writer is None or not writer.is_approver:
+            raise NotApprover
+
     def check_form(self, writer: Writer, form_token: str) -> None:
         """Raise ForeignForm unless a page of this monitor sent the form."""
         if writer.how is not Credential.TOKEN and not self.sessions.is_form_token(writer.holder, form_token):
@@ -318,6 +324,10 @@ def _current_approver(request: Request) -> Writer:
     return _authenticator(request).require_approver(request)
 
 
+def _require_supervisor(request: Request) -> None:
+    _authenticator(request).require_supervisor(request)
+
+
 CurrentAuthenticator = Annotated[Authenticator, Depends(_authenticator)]
 """Type of a route's parameter that receives the authenticator."""
 CurrentAccess = Annotated[Access, Depends(_access)]
@@ -333,5 +343,9 @@ ShowsNumbers = Depends(_require_sight)
 """Dependency of a route that shows numbers of bins: blind auditors are refused."""
 CurrentApprover = Annotated[Writer, Depends(_current_approver)]
 """Type of a route's parameter that only lets those in who may decide on variances."""
+
+
+Supervisor = Depends(_require_supervisor)
+"""Dependency of a route that only approvers may read."""
 CurrentWriter = Annotated[Writer, Depends(_current_writer)]
 """Type of a route's parameter that only lets those in who may write."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Path, Query, Request, Response
-from pydantic import AwareDatetime, BaseModel, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, Field
 
 from binwatch.records.audits import AuditAnswer
-from binwatch.records.draws import draw
+from binwatch.records.repeats import next_bin
 from binwatch.records.variances import VarianceState
 from monitor.access.authentication import (
     MAX_NAME,
@@ -17,6 +17,8 @@ from monitor.access.authentication import (
     CurrentWriter,
     NoName,
     ShowsNumbers,
+    Supervisor,
+    plain_name,
 )
 from monitor.api.machine import MAX_ID
 from monitor.api.parameters import BinId, Bucket
@@ -33,6 +35,7 @@ from monitor.auditing import (
     was_blind,
 )
 from monitor.services import CurrentServices
+from monitor.views.auditors import Auditors, read_auditors
 from monitor.views.bins import read_bin
 from monitor.views.blind import BlindBin, QueuedBin, read_queue, without_numbers
 from monitor.views.discrepancies import MAX_PREFIX, MOST, Filters, waiting
@@ -140,16 +143,25 @@ class DrawnPhoto(BaseModel):
 )
 def draw_next(
     services: CurrentServices,
+    authenticator: CurrentAuthenticator,
     writer: CurrentWriter,
     by_doubt: Annotated[
         bool, Query(description="draw bins up to twice as often where the model gives less to what is recorded")
     ] = False,
+    auditor: Annotated[
+        str | None,
+        Query(max_length=MAX_NAME, description="who will count, of a script: without a name, no bin tests the auditor"),
+        AfterValidator(plain_name),
+    ] = None,
 ) -> DrawnPhoto:
     """A bin drawn at random: from audits of such bins follows how often counts and inventory are right, of all bins.
 
-    A bin that was drawn a while ago and not audited is drawn again. `GET /api/audit` shows the bin. Needs the token.
+    A bin that was drawn a while ago and not audited is drawn again. A share (BINWATCH_AUDIT_REPEATS) is no draw, but a
+    bin that somebody else has audited, or whose quantity is known. `GET /api/audit` shows the bin. Needs the token.
     """
-    drawn = services.writable.write(lambda engine: draw(engine, writer.name, by_doubt=by_doubt))
+    repeats = 0.0 if authenticator.sights.sighted else services.settings.audit_repeats
+    name = writer.name or auditor
+    drawn = services.writable.write(lambda engine: next_bin(engine, name, repeats, by_doubt=by_doubt))
     return DrawnPhoto(bucket=drawn.bucket, bin=drawn.bin_id, photo=drawn.count_id)
 
 
@@ -201,3 +213,13 @@ def audits(
 ) -> AuditList:
     """Every audit, the newest first."""
     return services.records.read(lambda connection: read_audits(connection, limit, after))
+
+
+@router.get(
+    "/auditors",
+    responses={403: {"model": Problem, "description": "not an approver"}},
+    dependencies=[Supervisor],
+)
+def auditors(services: CurrentServices) -> Auditors:
+    """How often each auditor is right. Needs `Authorization: Bearer` with BINWATCH_MONITOR_APPROVER_TOKEN."""
+    return services.records.read(read_auditors)

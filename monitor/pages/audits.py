@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 
 from binwatch.metadata import MAX_QUANTITY
 from binwatch.records.audits import MAX_NOTE, AuditAnswer, StaleAudit, UnknownBin
-from binwatch.records.draws import draw
+from binwatch.records.repeats import next_bin
 from monitor.access.authentication import CurrentAuthenticator, ForeignForm, NotSignedIn
 from monitor.access.cookies import delete_cookie, set_cookie
 from monitor.access.negotiation import sent_a_form
@@ -148,13 +148,14 @@ def draw_next(
     context: RequestContext,
     fields: Fields,
 ) -> RedirectResponse:
-    """To a bin drawn at random. Field csrf."""
+    """To a bin drawn at random, or one that tests a blind auditor. Field csrf."""
     try:
         writer = authenticator.require_writer(request)
     except NotSignedIn:
         return go(request, "/login", next="/")
     authenticator.check_form(writer, fields.get("csrf", ""))
-    drawn = services.writable.write(lambda engine: draw(engine, writer.name))
+    repeats = services.settings.audit_repeats if context.access.is_blind else 0.0
+    drawn = services.writable.write(lambda engine: next_bin(engine, writer.name, repeats))
     of = BinRef(bucket=drawn.bucket, bin_id=drawn.bin_id)
     return go(request, address(query.DiscrepancyQuery(), of, is_blind=context.access.is_blind))
 

@@ -187,6 +187,26 @@ def test_bins_to_audit_are_listed_without_numbers(known: Recorder) -> None:
     assert sorted(found) == [f"{BUCKET},e,5", f"{BUCKET},f,6"]
 
 
+def test_known_answers_and_what_auditors_make_of_them(known: Recorder, tmp_path: Path) -> None:
+    file = tmp_path / "index.csv"
+    file.write_text("key,label\nf,5\nh,2\n", encoding="utf-8")
+    columns = ("--bin-column", "key", "--quantity-column", "label")
+    result = _invoke("audits", "known", str(file), *columns, BINWATCH_BUCKET=BUCKET)
+    assert (result.exit_code, result.output.splitlines()[1:]) == (
+        0, ["2 rows: 1 matches a photo, 1 does not ('h')", "1 bin recorded, 0 known from an earlier import"],
+    )  # fmt: skip
+    assert _invoke("audits", "agreement").stdout.splitlines()[1:] == []
+    assert _invoke("audit", "f", "6", "--auditor", "Ada", "--blind", BINWATCH_BUCKET=BUCKET).exit_code == 0
+    header, row = _invoke("audits", "agreement").stdout.splitlines()
+    ada = dict(zip(header.split(","), row.split(","), strict=True))
+    assert (ada["auditor"], ada["counted_twice"], ada["known_quantities"]) == ("Ada", "0", "1")
+    assert (ada["right"], float(ada["right_high"]), ada["right_within_one"], ada["as_others"]) == (
+        "0.0", pytest.approx(0.975), "1.0", "",
+    )  # fmt: skip
+    file.write_text("key,label\nh,2\n", encoding="utf-8")
+    assert _invoke("audits", "known", str(file), *columns, BINWATCH_BUCKET=BUCKET).exit_code == 1
+
+
 def test_audit_and_expect_record_and_say_so(known: Recorder, tmp_path: Path) -> None:
     result = _invoke("audit", "c", "3", "--auditor", "Ada", BINWATCH_BUCKET=BUCKET)
     judged = "counted 1 (under); expected 3 (exact)"

@@ -77,6 +77,7 @@ def test_openapi_describes_the_api(monitor: Running) -> None:
         *("/healthz", "/metrics", "/api/summary", "/photos/{count_id}"),
         *(f"/api/{view}" for view in views),
         *("/api/audit", "/api/audit/queue", "/api/audits/next", "/api/variances/{variance_id}"),
+        *("/api/audit", "/api/audit/queue", "/api/audits/next", "/api/auditors"),
         *(f"/api/lists/{name}" for name in lists),
         *(f"/api/lists/{name}.{{form}}" for name in lists),
     }

@@ -5,8 +5,12 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import Browser, expect
 
+from binwatch.records.audits import add_audit
+from binwatch.records.repeats import add_known_answers
+from tests.monitor.browser.conftest import TOKEN
 from tests.monitor.browser.surfing import window
-from tests.monitor.conftest import Running
+from tests.monitor.conftest import Recorder, Running, running_monitor
+from tests.monitor.drifting import BUCKET
 
 PAGES = [
     "/",
@@ -71,3 +75,24 @@ def test_the_first_link_skips_to_the_content(counted: Running, chromium: Browser
         page.keyboard.press("Enter")
         page.keyboard.press("Tab")
         expect(page.locator("main :focus")).to_have_count(1)
+
+
+@pytest.mark.parametrize("width", [375, 1280])
+def test_the_page_of_approvers_is_for_everybody_who_is_one(
+    recorder: Recorder, chromium: Browser, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    recorder.pair("a", 3, 4)
+    add_known_answers(recorder.engine, BUCKET, {"a": 3}, "known.csv")
+    add_audit(recorder.engine, BUCKET, "a", 4, "Ada", blind=True)
+    monkeypatch.setenv("BINWATCH_DATABASE_URL", recorder.engine.url.render_as_string(hide_password=False))
+    monkeypatch.setenv("BINWATCH_S3_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("BINWATCH_MONITOR_APPROVER_TOKEN", TOKEN)
+    with running_monitor() as running, window(chromium, str(running.client.base_url), width=width) as one:
+        page = one.open("/login?next=/auditors")
+        page.get_by_label("Your name").fill("Eve")
+        page.get_by_label("Token").fill(TOKEN)
+        page.keyboard.press("Enter")
+        expect(page.locator("h1")).to_have_text("Are the auditors right?")
+        expect(page.locator("tbody tr")).to_contain_text("Ada")
+        assert one.faults() == []
+        assert one.complaints == []

@@ -1,0 +1,191 @@
+"""How often auditors are right: who may see it, what it is made of, and that a repeat is as blind as a first audit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, select
+
+from binwatch.records.audits import add_audit
+from binwatch.records.repeats import add_known_answers, next_bin
+from binwatch.records.tables import AuditRepeat
+from monitor.views.auditors import read_auditors
+from tests.monitor.conftest import HTML, Recorder, Running, running_monitor
+from tests.monitor.drifting import BUCKET
+from tests.monitor.html import Parsed
+
+TOKEN, APPROVER = "a token of some length", "another token, of approvers"
+PATHS = ["/auditors", "/api/auditors"]
+
+
+@pytest.fixture
+def floor(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
+    """A monitor of two bins, of which Ada has audited one, that gives every random bin a second time if it can."""
+    for name in ("a", "b"):
+        recorder.pair(name, 3, 4)
+    add_audit(recorder.engine, BUCKET, "a", 7, "Ada", blind=True)
+    monkeypatch.setenv("BINWATCH_DATABASE_URL", recorder.engine.url.render_as_string(hide_password=False))
+    monkeypatch.setenv("BINWATCH_S3_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("BINWATCH_BUCKET", BUCKET)
+    monkeypatch.setenv("BINWATCH_MONITOR_TOKEN", TOKEN)
+    monkeypatch.setenv("BINWATCH_MONITOR_APPROVER_TOKEN", APPROVER)
+    monkeypatch.setenv("BINWATCH_AUDIT_REPEATS", "0.5")
+    with running_monitor() as running:
+        yield running
+
+
+def _here(running: Running) -> dict[str, str]:
+    return {"Origin": str(running.client.base_url).rstrip("/"), "Accept": HTML}
+
+
+def _sign_in(running: Running, name: str, token: str = TOKEN) -> None:
+    answer = running.client.post("/login", data={"token": token, "name": name}, headers=_here(running))
+    assert answer.status_code == 303
+
+
+def _csrf(running: Running) -> str:
+    fields = Parsed(running.page("/discrepancies")).tags("input")
+    return next(field["value"] or "" for field in fields if field.get("name") == "csrf")
+
+
+def _repeats(engine: Engine) -> list[str]:
+    with engine.connect() as connection:
+        return list(connection.execute(select(AuditRepeat.auditor)).scalars())
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_only_approvers_see_how_often_auditors_are_right(floor: Running, path: str) -> None:
+    assert floor.look(path).status_code == 403
+    assert floor.get(path, Authorization=f"Bearer {TOKEN}").status_code == 403
+    assert floor.get(path, Authorization=f"Bearer {APPROVER}").status_code == 200
+    _sign_in(floor, "Ada")
+    refused = floor.look(path)
+    assert (refused.status_code, "for approvers" in refused.text) == (403, True)
+    assert "/auditors" not in floor.page("/")
+    _sign_in(floor, "Eve", APPROVER)
+    assert floor.look(path).status_code == 200
+    assert "/auditors" in floor.page("/")
+    floor.client.post("/logout", data={"csrf": _csrf(floor)}, headers=_here(floor))
+    assert floor.look(path).status_code == 403
+
+
+def test_without_an_approver_nobody_sees_it(floor: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    _sign_in(floor, "Eve", APPROVER)
+    cookies = dict(floor.client.cookies)
+    monkeypatch.delenv("BINWATCH_MONITOR_APPROVER_TOKEN")
+    with running_monitor() as running:
+        running.client.cookies.update(cookies)
+        for token in (TOKEN, APPROVER):
+            answer = running.get("/api/auditors", Authorization=f"Bearer {token}")
+            assert (answer.status_code, "BINWATCH_MONITOR_APPROVER_TOKEN" in answer.json()["detail"]) == (403, True)
+
+
+def test_an_approver_audits_and_a_proxy_names_approvers(floor: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    body = {"bin": "b", "quantity": 4, "auditor": "Eve"}
+    saved = floor.client.post("/api/audits", json=body, headers={"Authorization": f"Bearer {APPROVER}"})
+    assert saved.status_code == 201
+    monkeypatch.setenv("BINWATCH_MONITOR_USER_HEADER", "X-User")
+    monkeypatch.setenv("BINWATCH_MONITOR_ROLE_HEADER", "X-Roles")
+    with running_monitor() as running:
+        running.client.headers["X-User"] = "Eve"
+        assert running.look("/auditors").status_code == 403
+        running.client.headers["X-Roles"] = "approver"
+        assert running.look("/auditors").status_code == 200
+
+
+def _given(floor: Running, csrf: str, engine: Engine) -> str:
+    """Where Ben is led once he is given Ada's bin: every second time while there is one."""
+    for _ in range(60):
+        answer = floor.client.post("/audits/next", data={"csrf": csrf}, headers=_here(floor))
+        if _repeats(engine):
+            return str(answer.headers["location"])
+    raise AssertionError("no bin was given twice")
+
+
+def test_a_repeat_looks_as_if_nobody_had_audited_the_bin(floor: Running, recorder: Recorder) -> None:
+    _sign_in(floor, "Ben")
+    location = _given(floor, _csrf(floor), recorder.engine)
+    assert (location, _repeats(recorder.engine)) == ("/audit/bin?bucket=bins&id=a", ["Ben"])
+    pages = []
+    for statement in (
+        "SELECT 1",
+        "UPDATE audits SET quantity = 2, note = 'some note', reason = 'hidden', auditor = 'Cleo'",
+        "UPDATE audits SET answer = 'cannot_tell', quantity = NULL",
+    ):
+        with recorder.engine.begin() as connection:
+            connection.exec_driver_sql(statement)
+        page = floor.client.get(location, headers=_here(floor))
+        assert page.status_code == 200
+        shown = Parsed(page.text)
+        inputs = [(one.get("name"), one.get("value")) for one in shown.tags("input") if one.get("name") != "view"]
+        text = shown.text.partition("As of")[0]
+        api = floor.get("/api/audit?id=a", **_here(floor)).json() | {"view": None}
+        pages.append((text, inputs, sorted(page.headers), api))
+        assert not {"Ada", "Cleo", "some note"} & set(text.split())
+    assert pages[0] == pages[1] == pages[2]
+
+
+def test_a_blind_second_answer_enters_the_agreement(floor: Running, recorder: Recorder) -> None:
+    _sign_in(floor, "Ben")
+    location = _given(floor, _csrf(floor), recorder.engine)
+    names = ("csrf", "bucket", "bin", "photo", "view", "back")
+    fields = {
+        str(one["name"]): one.get("value") or ""
+        for one in Parsed(floor.page(location)).tags("input")
+        if one.get("name") in names
+    }
+    saved = floor.client.post("/audits", data=fields | {"answer": "count", "quantity": "6"}, headers=_here(floor))
+    assert "saved=" in saved.headers["location"]
+    found = floor.get("/api/auditors", Authorization=f"Bearer {APPROVER}").json()
+    assert (found["given"], found["answered"], found["tested"]) == (1, 1, 0)
+    assert {(one["auditor"], one["known"]) for one in found["items"]} == {("Ada", None), ("Ben", None)}
+    for one in found["items"]:
+        assert one["others"]["exact"]["share"] == 0
+        assert one["others"]["within_one"] == {
+            "share": 1, "audits": 1, "equivalent": 1, "interval": {"low": pytest.approx(0.025), "high": 1}
+        }  # fmt: skip
+    _sign_in(floor, "Eve", APPROVER)
+    page = Parsed(floor.page("/auditors")).text
+    assert "1 photo was given twice, 1 counted twice" in page
+    assert "Ada" not in floor.get("/metrics").text, "names are no labels"
+
+
+def test_scripts_are_tested_by_the_name_that_they_give(floor: Running, recorder: Recorder) -> None:
+    bearer = {"Authorization": f"Bearer {TOKEN}"}
+    for _ in range(20):
+        assert floor.client.post("/api/audits/next?auditor=", headers=bearer).json()["bin"] == "b", "nobody by name"
+    answers: list[dict[str, Any]] = []
+    while len(answers) < 60 and not _repeats(recorder.engine):
+        answers.append(floor.client.post("/api/audits/next?auditor=Ben", headers=bearer).json())
+    assert (answers[-1], _repeats(recorder.engine)) == ({"bucket": BUCKET, "bin": "a", "photo": 1}, ["Ben"])
+    assert floor.client.post("/api/audits/next?auditor=%00", headers=bearer).status_code == 422
+
+
+def test_what_agreement_is_made_of(records_engine: Engine) -> None:
+    """On both databases: only what was given twice, and photos that are known; blind counts alone."""
+    recorder = Recorder(records_engine)
+    for name in ("twice", "recount", "known", "open"):
+        recorder.pair(name, 3, 3)
+    for name, quantity in (("twice", 4), ("recount", 9)):
+        add_audit(records_engine, BUCKET, name, quantity, "Ada", blind=True)
+        if name == "twice":
+            assert next_bin(records_engine, "Ben", 1.0).bin_id == name
+        add_audit(records_engine, BUCKET, name, 4, "Ben", blind=True)
+    add_audit(records_engine, BUCKET, "twice", 8, "Ben", blind=True)  # not blind any more
+    assert add_known_answers(records_engine, BUCKET, {"known": 5, "nowhere": 1}, "known.csv") == 1
+    for name, quantity, blind in (("Ada", 5, True), ("Ada", 6, True), ("Ben", 5, False), ("Cleo", 6, True)):
+        add_audit(records_engine, BUCKET, "known", quantity, name, blind=blind)
+    add_audit(records_engine, BUCKET, "open", 3, "Ada", blind=True)
+    assert next_bin(records_engine, "Ben", 1.0).bin_id == "open"
+    with records_engine.connect() as connection:
+        found = read_auditors(connection)
+    assert (found.given, found.answered, found.tested) == (2, 1, 2)
+    by_name = {one.auditor: one for one in found.items}
+    shares = {
+        name: (one.others and (one.others.exact.share, one.others.exact.audits), one.known and one.known.exact.share)
+        for name, one in by_name.items()
+    }
+    assert shares == {"Ada": ((1, 1), 1), "Ben": ((1, 1), None), "Cleo": (None, 0)}
+    assert by_name["Ben"].accuracy.share > by_name["Cleo"].accuracy.share
