@@ -63,6 +63,12 @@ class CountedBin:
     """Probability of the recorded quantity; None if there is none."""
 
 
+def photo_key(engine: Engine, drawn: DrawnBin) -> str:
+    """The key of a drawn bin's photo."""
+    with engine.connect() as connection:
+        return connection.execute(select(Count.key).where(Count.id == drawn.count_id)).scalar_one()
+
+
 def likelihood(chance: float | None) -> float:
     """How likely a bin is to be drawn by doubt, from LEAST to 1, relative to others.
 
@@ -105,7 +111,7 @@ def _waiting(connection: Connection, auditor: str | None) -> DrawnBin | None:
         .join(Bin, here)
         .where(
             drawn.drawn_at < datetime.now(UTC) - AGAIN,
-            audit_of(drawn.count_id, Audit.blind.is_(True)).is_(None),
+            any_answer_of(drawn.count_id).is_(None),
             _number_by(drawn.count_id, auditor).is_(None),
         )
     )
@@ -128,16 +134,20 @@ def _draws(connection: Connection, source: random.Random, *, by_doubt: bool) -> 
 def counted_bins(connection: Connection, source: random.Random, tried: Sequence[int]) -> Iterator[CountedBin]:
     """Bins that may be drawn, each with the same probability and independent of the others, by the ids of their counts.
 
-    `tried` says how many ids are looked up in each query. If none of them is one, which they hardly are after a change
-    of the model, all bins are read once.
+    `tried` says how many ids are looked up in each query, of those from the model's first count on: the many of before
+    a change of model are passed over. If none of them is one, all bins of the model are read once.
     """
     newest = select(Count.id, Count.model_version).order_by(Count.id.desc()).limit(1)
     last = connection.execute(newest).one_or_none()
     if last is None:
         return
+    of_model = select(Count.id).where(Count.model_version == last.model_version, Count.predicted.is_not(None))
+    first = connection.execute(of_model.order_by(Count.id).limit(1)).scalar_one_or_none()
+    if first is None:
+        return
     frame, found = _frame(last.model_version), False
     for number in tried:
-        ids = [source.randint(1, last.id) for _ in range(number)]
+        ids = [source.randint(first, last.id) for _ in range(number)]
         rows = {row.id: row for row in connection.execute(frame.where(Count.id.in_(set(ids))))}
         for one in ids:
             if one in rows:
@@ -176,6 +186,11 @@ def answer_of(count_id: InstrumentedAttribute[Any]) -> ColumnElement[int | None]
     are no random part of them.
     """
     return audit_of(count_id, Audit.blind.is_(True), Audit.answer == AuditAnswer.COUNT)
+
+
+def any_answer_of(count_id: InstrumentedAttribute[Any]) -> ColumnElement[int | None]:
+    """Id of the first blind audit of the photo of a count, whatever was answered; NULL if the draw is open."""
+    return audit_of(count_id, Audit.blind.is_(True))
 
 
 def _number_by(count_id: InstrumentedAttribute[int], auditor: str | None) -> ColumnElement[int | None]:

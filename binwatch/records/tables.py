@@ -75,6 +75,7 @@ class Base(DeclarativeBase):
 
 # Without parameters, or SQLite would not see that the index has what monitor.views.lists asks for.
 _FAILED = text("reason IS NOT NULL")
+_COUNTED = text("predicted IS NOT NULL")
 WITHOUT_QUANTITY = text("photo_state <> 'none' AND quantity_state <> 'known'")
 WITHOUT_PHOTO = text("photo_state = 'none' AND quantity_state = 'known'")
 
@@ -88,6 +89,8 @@ class Count(Base):
         Index("ix_counts_bin", "bucket", "bin_id"),
         Index("ix_counts_recorded_at", "recorded_at"),
         Index("ix_counts_failed", "id", postgresql_where=_FAILED, sqlite_where=_FAILED),
+        # For draws after a change of model, when nearly all counts are another's.
+        Index("ix_counts_model", "model_version", "id", postgresql_where=_COUNTED, sqlite_where=_COUNTED),
     )
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)

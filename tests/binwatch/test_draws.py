@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from typing import Any
 
 import pytest
-from sqlalchemy import Engine, select, update
+from sqlalchemy import Engine, event, select, update
 
 from binwatch.errors import Reason
 from binwatch.records.audits import AuditAnswer
@@ -74,6 +76,25 @@ def test_ids_that_are_all_passed_over_are_no_obstacle(engine: Engine) -> None:
         never.randint = lambda low, high: low  # type: ignore[method-assign]
         shares = Counter(one.bin.bin_id for one in counted_bins(connection, never, [2_000]))
     assert shares["sure"] / shares.total() == pytest.approx(0.5, abs=0.05)
+
+
+def test_counts_of_other_models_are_not_read(engine: Engine) -> None:
+    """After a change of model nearly all counts are another's: an index leads to those of the model in use."""
+    Store(engine).add_counts([_count(f"{number}", SURE, model="v1") for number in range(2_000)])
+    Store(engine).add_counts([_count("newest", SURE)])
+    with engine.begin() as connection:
+        connection.exec_driver_sql("ANALYZE")
+    seen: list[tuple[str, Any]] = []
+    event.listen(engine, "before_cursor_execute", lambda *call: seen.append((call[2], call[3])))
+    with engine.connect() as connection:
+        assert not list(counted_bins(connection, random.Random(0), []))  # no ids are tried, so all bins are read
+        explain = "EXPLAIN QUERY PLAN " if engine.dialect.name == "sqlite" else "EXPLAIN "
+        of_model = [(explain + statement, values) for statement, values in seen if "predicted IS NOT NULL" in statement]
+        plans = ["\n".join(str(row) for row in connection.exec_driver_sql(*one)) for one in of_model]
+    assert len(plans) == 2
+    for plan in plans:
+        assert "ix_counts_model" in plan
+        assert not re.search(r"Seq Scan on counts|SCAN counts", plan)
 
 
 def test_a_draw_by_doubt_is_recorded_with_its_likelihood(engine: Engine) -> None:

@@ -1,0 +1,75 @@
+"""How long a random draw takes with a million bins in PostgreSQL, also just after a change of model.
+
+    python -m benchmarks.draws [--bins 1000000] [--rounds 100]
+
+The records are those of benchmarks.pages. Then a new model counts one photo, and a thousand more; last, the index of
+counts by model is dropped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+from sqlalchemy import Engine
+
+from benchmarks.pages import fill
+from binwatch.cores import cores
+from binwatch.records.draws import draw
+from binwatch.records.engine import connect
+from binwatch.records.store import NewCount, Store
+from testing.services.postgres import running_postgres
+
+PROBABILITIES = [0.01, 0.01, 0.9, 0.05, 0.01, 0.01, 0.01]
+
+
+def count(engine: Engine, bins: Iterable[int]) -> None:
+    """Record counts of a new model, of bins that are there."""
+    new = [
+        NewCount(
+            bucket="bins", key=f"bin-images/{number:07}.jpg", etag="new", model_version="bench-3", precision="int8",
+            provider="CPUExecutionProvider", modified_at=datetime.now(UTC), predicted=2, probabilities=PROBABILITIES,
+        )
+        for number in bins
+    ]  # fmt: skip
+    Store(engine).add_counts(new)
+
+
+def measure(engine: Engine, what: str, rounds: int) -> None:
+    """Print median, 95th percentile and maximum."""
+    found = []
+    for number in range(rounds + 1):
+        began = time.perf_counter()
+        draw(engine)
+        if number:  # the first one fills caches
+            found.append(1000 * (time.perf_counter() - began))
+    p95 = statistics.quantiles(found, n=20)[-1]
+    print(f"| {what} | {statistics.median(found):.0f} | {p95:.0f} | {max(found):.0f} |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bins", type=int, default=1_000_000)
+    parser.add_argument("--rounds", type=int, default=100)
+    options = parser.parse_args()
+    with running_postgres() as postgres:
+        engine = connect(postgres.url("postgres"))
+        fill(engine, options.bins)
+        print(f"\n{options.bins:,} bins, PostgreSQL, {cores()} cores, in milliseconds\n")
+        print("| the model in use has counted | median | p95 | max |\n| --- | --- | --- | --- |")
+        measure(engine, "60 % of the bins", options.rounds)
+        count(engine, [2])
+        measure(engine, "one photo", options.rounds)
+        count(engine, range(3, 1003))
+        measure(engine, "1,001 photos", options.rounds)
+        with engine.begin() as connection:
+            connection.exec_driver_sql("DROP INDEX ix_counts_model")
+        measure(engine, "1,001 photos, without the index", options.rounds)
+        engine.dispose()
+
+
+if __name__ == "__main__":
+    main()
