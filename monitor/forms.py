@@ -27,6 +27,8 @@ class FormProblem(StrEnum):
     """No whole number of items that a bin can hold."""
     ANSWER = "answer"
     """No answer that there is, or a number beside an answer that has none."""
+    AT_LEAST = "at_least"
+    """At least 0, which says nothing."""
     NOTE = "note"
     """A note that is too long or not printable."""
     NAME = "name"

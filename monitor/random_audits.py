@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from sqlalchemy import Connection, select
 
 from binwatch.counts import class_of
-from binwatch.records.draws import CountedBin, answer_of, counted_bins
+from binwatch.records.draws import CountedBin, answer_of, any_answer_of, counted_bins
 from binwatch.records.tables import Audit, AuditDraw, Count, Expectation
 from monitor.estimates import FEWEST, Predictions, ShareEstimate, estimate
 from monitor.totals import read_model_in_use
@@ -30,6 +30,10 @@ class RandomAudits(BaseModel):
     """The last ones, 2,000 at most, by whichever model's counts."""
     audited: int
     """Those of them whose photo was audited blind, and the items were counted."""
+    no_number: int
+    """Those of them whose photo was audited blind, and no answer is a number of all items: no estimate has them."""
+    left_out: float | None
+    """Their share of all that were answered, 0 to 1; None if none was."""
     counts_audited: int
     """Those of them whose count is by the model in use."""
     records_audited: int
@@ -49,6 +53,7 @@ def read_random_audits(connection: Connection) -> RandomAudits:
     statement = (
         select(AuditDraw.likelihood, Count.model_version, Count.predicted, Count.probabilities)
         .add_columns(Audit.quantity, Expectation.quantity.label("expected"))
+        .add_columns(any_answer_of(AuditDraw.count_id).label("answered"))
         .join(Count, Count.id == AuditDraw.count_id)
         .outerjoin(Audit, Audit.id == answer_of(AuditDraw.count_id))
         .outerjoin(Expectation, Expectation.id == AuditDraw.expectation_id)
@@ -57,6 +62,7 @@ def read_random_audits(connection: Connection) -> RandomAudits:
     )
     draws = connection.execute(statement).all()
     audited = [row for row in draws if row.quantity is not None]
+    no_number = sum(row.quantity is None and row.answered is not None for row in draws)
     counts = [row for row in audited if row.model_version == model]
     records = [row for row in audited if row.expected is not None]
     enough = max(len(counts), len(records)) >= FEWEST
@@ -82,6 +88,8 @@ def read_random_audits(connection: Connection) -> RandomAudits:
         model=model,
         draws=len(draws),
         audited=len(audited),
+        no_number=no_number,
+        left_out=no_number / (no_number + len(audited)) if no_number or audited else None,
         counts_audited=len(counts),
         records_audited=len(records),
         accuracy=accuracy,

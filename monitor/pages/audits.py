@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from pydantic import ValidationError
@@ -12,8 +12,9 @@ from sqlalchemy import Connection
 
 from binwatch.metadata import MAX_QUANTITY
 from binwatch.records.audits import MAX_NOTE, AuditAnswer, StaleAudit, UnknownBin
+from binwatch.records.draws import NothingToDraw
 from binwatch.records.repeats import next_bin
-from monitor.access.authentication import CurrentAuthenticator, ForeignForm, NotSignedIn
+from monitor.access.authentication import CurrentAuthenticator, ForeignForm, NotSignedIn, Writer
 from monitor.access.cookies import delete_cookie, set_cookie
 from monitor.access.negotiation import sent_a_form
 from monitor.access.proxies import root_of
@@ -26,7 +27,7 @@ from monitor.pages.bins import PAGE, VIEW, BinId, address, the_other_view
 from monitor.pages.flash import FlashMessages
 from monitor.pages.request_context import RequestContext
 from monitor.pages.templates import html
-from monitor.services import CurrentServices
+from monitor.services import CurrentServices, Services
 from monitor.views.bins import BinDetail, read_bin
 from monitor.views.blind import without_numbers
 from monitor.views.discrepancies import BinRef, Neighbours, neighbours, waiting
@@ -39,7 +40,12 @@ _ON_THE_FORM: Final = {
     ForeignForm: FormProblem.FOREIGN,
 }
 """What whoever sent the form can mend there."""
-_OF_FIELD: Final = {"answer": FormProblem.ANSWER, "reason": FormProblem.ANSWER, "note": FormProblem.NOTE}
+_OF_FIELD: Final = {
+    "answer": FormProblem.ANSWER,
+    "at_least": FormProblem.AT_LEAST,
+    "reason": FormProblem.ANSWER,
+    "note": FormProblem.NOTE,
+}
 
 
 @router.get("/audit")
@@ -69,6 +75,9 @@ def audit(
     flash: FlashMessages,
     bin_id: BinId,
     bucket: Bucket = None,
+    random: Annotated[
+        bool, Query(description="whether the bin was drawn at random, and the next one is to be")
+    ] = False,
 ) -> Response:
     """A bin's photo and the names of its articles, and the form: no number before the answer."""
     writer = context.access.writer
@@ -94,7 +103,8 @@ def audit(
         asked=asked,
         bin=bin_,
         beside=beside,
-        here=address(asked, BinRef(bucket=of, bin_id=bin_id), is_blind=True),
+        here=address(asked, BinRef(bucket=of, bin_id=bin_id), is_blind=True, random=random),
+        random=random,
         onwards=address(asked, beside.next, is_blind=True),
         view=authenticator.view_token(writer, of, bin_.bin_id, bin_.photo.id if bin_.photo else None),
         was_seen=not authenticator.sights.was_blind(request, of, bin_.bin_id),
@@ -105,11 +115,15 @@ def audit(
 
 @router.post("/audits")
 def enter(
-    request: Request, services: CurrentServices, authenticator: CurrentAuthenticator, fields: Fields
+    request: Request,
+    services: CurrentServices,
+    authenticator: CurrentAuthenticator,
+    context: RequestContext,
+    fields: Fields,
 ) -> RedirectResponse:
     """Fields bin, bucket, photo, view, answer, quantity, reason, note, csrf; `next`: where to go; `back`: if it fails.
 
-    `view` is the token of a view without numbers.
+    `view` is the token of a view without numbers; with `random`, the next bin is drawn.
     """
     back = local(fields.get("back"), "/discrepancies")
     try:
@@ -124,7 +138,13 @@ def enter(
         if isinstance(error, NotSignedIn):
             return go(request, "/login", problem=FormProblem.SIGNED_OUT, next=back)
         return go(request, back, problem=_problem(error))
-    return go(request, local(fields.get("next"), back), saved=saved.id)
+    onwards = local(fields.get("next"), back)
+    if fields.get("random"):
+        try:
+            onwards = _drawn(services, writer, is_blind=context.access.is_blind)
+        except NothingToDraw:
+            onwards = "/"
+    return go(request, onwards, saved=saved.id)
 
 
 @router.post("/sight")
@@ -154,10 +174,15 @@ def draw_next(
     except NotSignedIn:
         return go(request, "/login", next="/")
     authenticator.check_form(writer, fields.get("csrf", ""))
-    repeats = services.settings.audit_repeats if context.access.is_blind else 0.0
+    return go(request, _drawn(services, writer, is_blind=context.access.is_blind))
+
+
+def _drawn(services: Services, writer: Writer, *, is_blind: bool) -> str:
+    """Address of a bin that is drawn at random. Raises NothingToDraw."""
+    repeats = services.settings.audit_repeats if is_blind else 0.0
     drawn = services.writable.write(lambda engine: next_bin(engine, writer.name, repeats))
     of = BinRef(bucket=drawn.bucket, bin_id=drawn.bin_id)
-    return go(request, address(query.DiscrepancyQuery(), of, is_blind=context.access.is_blind))
+    return address(query.DiscrepancyQuery(), of, is_blind=is_blind, random=True)
 
 
 def _problem(error: Exception) -> FormProblem:
@@ -187,6 +212,10 @@ def _audit(fields: dict[str, str]) -> NewAudit:
                 [{"loc": ("body", "answer"), "msg": f"{answer} has no number; leave it out", "type": "value_error"}]
             )
         del given["quantity"]
+    if answer == AuditAnswer.AT_LEAST and given["quantity"] == 0:
+        raise RequestValidationError(
+            [{"loc": ("body", "at_least"), "msg": "at_least must be 1 or more", "type": "value_error"}]
+        )
     try:
         return NewAudit.model_validate(given)
     except ValidationError as error:

@@ -77,6 +77,7 @@ def one_bin(
         onwards=address(wanted, onwards, is_blind=access.is_blind),
         may_answer=access.writer is not None and (answered or access.sighted),
         view="",
+        random=False,
         most=MAX_QUANTITY,
         longest=MAX_NOTE,
     )
@@ -84,11 +85,15 @@ def one_bin(
     return page
 
 
-def address(wanted: DiscrepancyQuery, of: BinRef | None, *, is_blind: bool = False) -> str:
-    """Where a bin's page, or its view for blind auditors, is within the monitor; the list if there is no bin."""
+def address(wanted: DiscrepancyQuery, of: BinRef | None, *, is_blind: bool = False, random: bool = False) -> str:
+    """Where a bin's page, or its view for blind auditors, is within the monitor; the list if there is no bin.
+
+    `random`: it was drawn at random.
+    """
     if of is None:
         return f"/discrepancies{wanted.query()}"
-    return f"{VIEW if is_blind else PAGE}{wanted.query(bucket=of.bucket, id=of.bin_id)}"
+    drawn = 1 if random else None
+    return f"{VIEW if is_blind else PAGE}{wanted.query(bucket=of.bucket, id=of.bin_id, random=drawn)}"
 
 
 def the_other_view(request: Request, path: str) -> RedirectResponse:

@@ -18,6 +18,8 @@ PROBLEMS = {
     FormProblem.QUANTITY: "Not saved: that is no number of items. Enter a whole number, 0 or more, or choose another"
     " answer.",
     FormProblem.ANSWER: "Not saved: that answer has no number, or there is no such answer. Enter it again.",
+    FormProblem.AT_LEAST: 'Not saved: "at least" must be 1 or more; at least 0 is true of every bin. If you see no item'
+    ' and cannot tell whether there are any, choose "the photo does not tell".',
     FormProblem.NOTE: "Not saved: a note has 200 characters at most, all of them printable. Enter the answer again.",
     FormProblem.NAME: "Enter your name: 100 characters at most, all of them printable. It is kept with each audit.",
     FormProblem.STALE: "Not saved: a newer photo of this bin has arrived. Look at it and enter the count again.",

@@ -179,7 +179,7 @@ def test_the_token_of_a_view_is_of_one_bin_photo_and_person(floor: Running, reco
     assert "problem=answer" in _send(floor, theirs, answer="cannot_tell", quantity="3")
     assert "problem=answer" in _send(floor, theirs, answer="perhaps", quantity="3")
     assert "problem=quantity" in _send(floor, theirs)
-    assert "problem=quantity" in _send(floor, theirs, answer="at_least", quantity="0")
+    assert "problem=at_least" in _send(floor, theirs, answer="at_least", quantity="0")
     assert "problem=note" in _send(floor, theirs, quantity="3", note="two\nlines")
     assert _ways(floor) == []
     _send(floor, _form(floor, "/audit/bin?id=f") | {"view": ""}, quantity="3")

@@ -17,11 +17,14 @@ import pytest
 import yaml
 from prometheus_client import start_http_server
 from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import insert, select
 
 from binwatch.errors import MetadataReason, Reason
 from binwatch.records.store import Store
+from binwatch.records.tables import AuditDraw, Bin
+from monitor.estimates import FEWEST
 from tests.monitor.conftest import Recorder, Running, record_known
-from tests.monitor.drifting import MODEL, record_photos, some_photos
+from tests.monitor.drifting import DAY, MODEL, record_photos, some_photos
 from tests.monitor.grafana import faults
 from tests.monitor.prometheus import DEPLOY, ROOT, Prometheus, program, running_prometheus
 from worker.engine import SelfCheckResult
@@ -248,6 +251,17 @@ def _work(recorder: Recorder, round_: int) -> None:
     recorder.audit(f"under {round_}", 3, blind=False)
 
 
+def _random_audits(recorder: Recorder) -> None:
+    """As many as estimates need."""
+    for number in range(FEWEST):
+        recorder.pair(f"drawn {number}", predicted=2, expected=2)
+        recorder.audit(f"drawn {number}", 2)
+    drawn = select(Bin.bucket, Bin.bin_id, Bin.count_id, Bin.expectation_id).where(Bin.bin_id.startswith("drawn "))
+    with recorder.engine.begin() as connection:
+        rows = [row._asdict() | {"likelihood": 1.0, "drawn_at": DAY} for row in connection.execute(drawn)]
+        connection.execute(insert(AuditDraw), rows)
+
+
 def _unanswered(prometheus: Prometheus) -> list[str]:
     """Queries without a sample, or with one that is no number."""
     found = {name: prometheus.query(query) for name, query in (EVERY_QUERY | {name: name for name in RECORDED}).items()}
@@ -265,6 +279,8 @@ def test_every_panel_shows_data_of_real_records(
     folder = tmp_path / "prometheus"
     folder.mkdir()
     drifting.services.drift.update()
+    _random_audits(recorder)
+    drifting.services.random_audits.update()
     _work(recorder, 0)
     monitor = f"{drifting.client.base_url.host}:{drifting.client.base_url.port}"
     with running_prometheus(folder, monitor=monitor, workers=[worker]) as prometheus:

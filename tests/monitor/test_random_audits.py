@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from datetime import timedelta
+from html import unescape
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 from sqlalchemy import Engine, insert, select
 
-from binwatch.records.tables import AuditDraw, Bin
+from binwatch.records.audits import AuditAnswer
+from binwatch.records.tables import Audit, AuditDraw, Bin
 from monitor.estimates import estimate
 from tests.monitor.conftest import HTML, Recorder, Running, running_monitor
 from tests.monitor.drifting import BUCKET, DAY
@@ -91,6 +95,55 @@ def test_the_next_random_bin_by_api_and_page(recorder: Recorder, floor: Running)
     assert "id=00123" in sent.headers["location"]
     with recorder.engine.connect() as connection:
         assert connection.execute(select(AuditDraw.likelihood)).scalars().all() == [1, 1]
+
+
+def test_answers_without_a_number_are_left_out_and_said(drawn: Recorder, floor: Running) -> None:
+    """Four of 36 draws are closed by them; one is open."""
+    for number in range(BINS - 5):
+        drawn.audit(f"{number:02}", 3)
+    for number, answer in ((31, AuditAnswer.AT_LEAST), (32, AuditAnswer.CANNOT_TELL), (33, AuditAnswer.GO_AND_COUNT)):
+        drawn.audit(f"{number}", 2 if answer.has_quantity else None, answer=answer)
+    drawn.audit("34", None, answer=AuditAnswer.CANNOT_TELL)
+    drawn.audit("30", 4, answer=AuditAnswer.AT_LEAST)  # the number of before holds
+    floor.services.random_audits.update()
+    answer = floor.get("/api/overview").json()["random_audits"]
+    assert (answer["draws"], answer["audited"], answer["no_number"]) == (BINS, BINS - 5, 4)
+    assert answer["left_out"] == pytest.approx(4 / 35)
+    said = r"11.% of the random audits are left out \(4\): their answer is\s+no number of all items"
+    assert re.search(said, floor.page())
+
+
+def test_save_and_next_draws_the_next_bin(recorder: Recorder, floor: Running) -> None:
+    for bin_id in ("a", "b"):
+        recorder.pair(bin_id, 3, 4)
+    here = {"Origin": str(floor.client.base_url).rstrip("/"), "Accept": HTML}
+    floor.client.post("/login", data={"token": TOKEN, "name": "Ada"}, headers=here)
+    sent = floor.client.post("/audits/next", data={"csrf": _hidden(floor.page(), "csrf")}, headers=here)
+    names = ("csrf", "bucket", "bin", "photo", "view", "next", "back", "random")
+    first = floor.page(sent.headers["location"])
+    form = {name: _hidden(first, name) for name in names}
+    wrong = floor.client.post("/audits", data=form | {"answer": "at_least", "quantity": "0"}, headers=here)
+    assert wrong.headers["location"] == f"{form['back']}&problem=at_least"
+    assert "must be 1 or more" in floor.page(wrong.headers["location"])
+    saved = floor.client.post("/audits", data=form | {"answer": "count", "quantity": "4"}, headers=here)
+    place = urlsplit(saved.headers["location"])
+    other = "b" if form["bin"] == "a" else "a"
+    assert (place.path, dict(parse_qsl(place.query))) == (
+        "/audit/bin",
+        {"bucket": BUCKET, "id": other, "random": "1", "saved": "1"},
+    )
+    second = floor.page(saved.headers["location"])
+    form = {name: _hidden(second, name) for name in names}
+    last = floor.client.post("/audits", data=form | {"answer": "count", "quantity": "4"}, headers=here)
+    assert last.headers["location"] == "/?saved=2", "there is no other to draw"
+    with recorder.engine.connect() as connection:
+        assert connection.execute(select(Audit.blind)).scalars().all() == [True, True]
+        assert {*connection.execute(select(AuditDraw.bin_id)).scalars()} == {"a", "b"}
+
+
+def _hidden(page: str, name: str) -> str:
+    """Value of a field that a form has hidden."""
+    return unescape(page.partition(f'name="{name}" value="')[2].partition('"')[0])
 
 
 def test_another_model_s_probabilities_say_nothing_of_the_inventory(drawn: Recorder, floor: Running) -> None:

@@ -216,6 +216,10 @@ def test_the_next_random_bin_is_opened_from_the_overview(counted: Running, chrom
         page.get_by_role("button", name="Next random bin").click()
         expect(page.locator("h1")).to_have_text(re.compile(r"Bin \d+"))
         _has_no_numbers(page)
+        _type(page, "3")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("status")).to_contain_text("Saved: bin")
+        assert "random=1" in page.url, "the next one is drawn, too"
         assert one.complaints == []
 
 
