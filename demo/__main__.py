@@ -112,7 +112,7 @@ def _audits(settings: Settings) -> int:
 def _would_be_lost(audits: int, settings: Settings) -> str:
     entered = many(audits, "audit that was entered is", "audits that were entered are")
     url = settings.database_url.get_secret_value()
-    export = f"BINWATCH_DATABASE_URL={url} python -m monitor audits export audits.csv --sighted"
+    export = f"BINWATCH_DATABASE_URL={url} python -m monitor audits export audits.csv"
     return f"{entered} removed on the next Ctrl-C; to save before, in another terminal: {export}"
 
 

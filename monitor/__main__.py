@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,12 +26,14 @@ from binwatch.inventory.known_answers import load_known_answers
 from binwatch.listening import is_loopback, listen
 from binwatch.metadata import MAX_QUANTITY
 from binwatch.records.audits import AuditAnswer, AuditReason, add_audit, check_answer, plain_note
+from binwatch.records.draws import draw, photo_key
 from binwatch.records.ranking import rank as rank_bins
 from binwatch.records.settle_variances import decide
 from binwatch.records.variances import Decision, VarianceState
 from binwatch.settings import load_settings
 from binwatch.text import visible
 from monitor import formatting
+from monitor.audit_import import import_audits
 from monitor.export import export_audits
 from monitor.records import Records, writable
 from monitor.summary import summarise
@@ -183,22 +186,57 @@ def audit(
 
 @audits.command()
 def export(
-    file: Annotated[
-        Path, typer.Argument(help="CSV to write, with a line for each audited bin; default: standard output.")
-    ] = STDOUT,
+    file: Annotated[Path, typer.Argument(help="CSV to write; default: standard output.")] = STDOUT,
     bucket: Annotated[str | None, typer.Option(help="Bucket of the photos; default: BINWATCH_BUCKET.")] = None,
-    sighted: Annotated[
-        bool, typer.Option("--sighted", help="Also audits by people who had the numbers in sight.")
-    ] = False,
 ) -> None:
-    """Export audits as labels for training, for `python -m trainer prepare --audits FILE`."""
+    """Export all audits and random draws: for other records (`audits import`), and as labels for training (`python -m
+    trainer prepare --audits FILE`).
+    """
     settings = load_settings()
     records = Records(settings.database_url.get_secret_value())
     records.check()
-    done = export_audits(records, bucket or settings.bucket, None if file == STDOUT else file, sighted=sighted)
+    done = export_audits(records, bucket or settings.bucket, None if file == STDOUT else file)
     remark(formatting.exported(done), beside_results=done.file is None)
-    if not done.bins:
+    if not done.audits and not done.draws:
         raise typer.Exit(1)
+
+
+@audits.command("import")
+def import_command(
+    file: Annotated[Path, typer.Argument(help="CSV that `audits export` wrote.")],
+    refused: Annotated[
+        Path | None,
+        typer.Option(help="CSV to list rows in that were not imported; default: FILE.refused.csv, beside FILE."),
+    ] = None,
+) -> None:
+    """Import audits and random draws from a file. Importing the same file again changes nothing.
+
+    Whether an audit was blind is what the file says. A file with a bad row is not imported at all. Exits with 1 if rows
+    do not fit the records.
+    """
+    with writable(load_settings()) as database:
+        report = import_audits(file, database, refused)
+    (typer.echo if report.refused else remark)(formatting.audits_imported(report))  # no row is refused in silence
+    if report.refused:
+        raise typer.Exit(1)
+
+
+@audits.command("next")
+def next_command(
+    auditor: Annotated[str | None, typer.Option(help="Name of the person who will count.")] = None,
+    by_doubt: Annotated[
+        bool, typer.Option("--by-doubt", help="Draw bins up to twice as often where the model has doubts.")
+    ] = False,
+) -> None:
+    """Draw the next bin at random, as the page does, and print it without what was counted and expected."""
+    with writable(load_settings()) as database:
+        drawn = draw(database, auditor, by_doubt=by_doubt)
+        key = photo_key(database, drawn)
+    typer.echo(f"bin {visible(drawn.bin_id)}")
+    typer.echo(f"photo s3://{visible(drawn.bucket)}/{visible(key)}")
+    who = f" --auditor {shlex.quote(auditor)}" if auditor else ""
+    where = f"--bucket {shlex.quote(drawn.bucket)} {shlex.quote(drawn.bin_id)}"
+    remark(f"answer it: python -m monitor audit --blind{who} {where} NUMBER", beside_results=True)
 
 
 @audits.command()

@@ -7,7 +7,9 @@ from datetime import UTC, datetime
 from binwatch.counts import CLASSES
 from binwatch.inventory.reading import InventoryReport
 from binwatch.records.audits import AuditAnswer, Audited
+from binwatch.records.past_audits import ImportOutcome
 from binwatch.text import noun
+from monitor.audit_import import ImportReport
 from monitor.export import Exported
 
 NONE = "–"
@@ -113,10 +115,21 @@ def audited(audit: Audited) -> str:
 
 
 def exported(done: Exported) -> str:
-    """What became of audits that were written as labels."""
+    """What was written to a file of audits."""
     where = f"{done.file}: " if done.file else ""
-    lines = [f"{where}{many(done.bins, 'audited bin')}"]
-    lines += [f"left out {number(audits)}: {why}" for why, audits in done.left_out.most_common() if audits]
+    return f"{where}{many(done.audits, 'audit')}, {many(done.draws, 'random draw')}"
+
+
+def audits_imported(report: ImportReport) -> str:
+    """What became of the rows of a file of audits."""
+    lines = [f"{report.file}: {many(report.outcomes.total(), 'row')}"]
+    lines += [
+        f"{'not imported' if outcome.is_refused else 'of them'}, {number(rows)}: {outcome}"
+        for outcome in ImportOutcome
+        if (rows := report.outcomes[outcome])
+    ]
+    if report.refused_file:
+        lines.append(f"the rows that were not imported are in {report.refused_file}, which can be imported later")
     return "\n".join(lines)
 
 

@@ -139,7 +139,7 @@ def check_answer(answer: AuditAnswer, quantity: int | None) -> None:
         raise ValueError(f"the answer {answer} needs a number of items")
     class_of(quantity)
     if answer is AuditAnswer.AT_LEAST and not quantity:
-        raise ValueError("at least 0 items says nothing; answer cannot_tell, or a number above 0")
+        raise ValueError("at least 0 items says nothing: at_least must be 1 or more; or answer cannot_tell")
 
 
 def plain_note(text: str | None) -> str | None:
@@ -178,7 +178,7 @@ def add_audit(
     bin_id = one_bin_id(bin_id)
     now = datetime.now(UTC)
     with engine.execution_options(**{WRITE: True}).begin() as connection:
-        found = _locked(connection, bucket, bin_id)
+        found = lock_bin(connection, bucket, bin_id)
         _check_seen(connection, found, bin_id, seen)
         row = {
             "bucket": bucket,
@@ -197,7 +197,7 @@ def add_audit(
             return Audited(
                 answer, quantity, found["predicted"], found["quantity"], said["blind"], said["id"], is_new=False
             )
-        audit_id = _append(connection, row | {"blind": blind}, found, tolerance, now)
+        audit_id = append_audit(connection, row | {"blind": blind}, found, now, tolerance)
     return Audited(answer, quantity, found["predicted"], found["quantity"], blind, audit_id)
 
 
@@ -234,23 +234,39 @@ def _has_answered(connection: Connection, row: Row, found: RowMapping) -> bool:
     return connection.execute(earlier.limit(1)).one_or_none() is not None
 
 
-def _append(connection: Connection, row: Row, found: RowMapping, tolerance: Tolerance, now: datetime) -> int:
+def append_audit(
+    connection: Connection,
+    row: Row,
+    found: RowMapping | Row,
+    at: datetime,
+    tolerance: Tolerance | None = None,
+    *,
+    of_latest: bool = True,
+) -> int:
+    """Append an audit of a bin that is locked, with what follows from it; returns its id.
+
+    `found` is the count and the expected quantity that it judges; a difference from that beyond `tolerance` opens a
+    variance, and none does without one; `of_latest`: the photo is the bin's latest.
+    """
     judged = _judged(connection, row, found)
-    statement = insert_into(connection, Audit).values(**row, audited_at=now).returning(Audit.id)
+    statement = insert_into(connection, Audit).values(**row, audited_at=at).returning(Audit.id)
     audit_id: int = connection.execute(statement).scalar_one()
-    current = (CurrentComparison.bucket == row["bucket"], CurrentComparison.bin_id == row["bin_id"])
-    connection.execute(update(CurrentComparison).where(*current).values(audit_id=audit_id))
-    variances = []
-    if row["answer"] == AuditAnswer.COUNT:
-        variances = note_count(connection, row | {"id": audit_id}, found["quantity"], tolerance, now)
-    add_to_totals(connection, ConfusionTotal, judged, now)
-    add_to_totals(connection, AuditTotal, [{"answer": row["answer"], "blind": row["blind"], "audits": 1}], now)
-    add_to_totals(connection, VarianceTotal, variances, now)
+    if of_latest:
+        current = (CurrentComparison.bucket == row["bucket"], CurrentComparison.bin_id == row["bin_id"])
+        connection.execute(update(CurrentComparison).where(*current).values(audit_id=audit_id))
+    if tolerance is not None and row["answer"] == AuditAnswer.COUNT:
+        variances = note_count(connection, row | {"id": audit_id}, found["quantity"], tolerance, at)
+        add_to_totals(connection, VarianceTotal, variances, at)
+    add_to_totals(connection, ConfusionTotal, judged, at)
+    add_to_totals(connection, AuditTotal, [{"answer": row["answer"], "blind": row["blind"], "audits": 1}], at)
     return audit_id
 
 
-def _locked(connection: Connection, bucket: str, bin_id: str) -> RowMapping:
-    """What the bin shows and should hold; no count or expectation can arrive before the audit is recorded."""
+def lock_bin(connection: Connection, bucket: str, bin_id: str) -> RowMapping:
+    """What the bin shows and should hold; no count or expectation can arrive before the audit is recorded.
+
+    Raises UnknownBin.
+    """
     where = (Bin.bucket == bucket, Bin.bin_id == bin_id)
     lock = select(Bin.bin_id).where(*where).with_for_update()
     if not can_hold(bucket, bin_id) or connection.execute(lock).one_or_none() is None:
@@ -276,7 +292,7 @@ def _locked(connection: Connection, bucket: str, bin_id: str) -> RowMapping:
     return connection.execute(statement).mappings().one()
 
 
-def _judged(connection: Connection, row: Row, found: RowMapping) -> list[Row]:
+def _judged(connection: Connection, row: Row, found: RowMapping | Row) -> list[Row]:
     """What the audit adds to `confusion_totals`, and what it takes back.
 
     It corrects the last audits, blind or not as it is itself, of this very count, and of this expected quantity on this

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, case
 
 from binwatch.confusion import TruthSource
 from binwatch.counts import class_of
@@ -29,7 +29,9 @@ def add_to_totals(connection: Connection, table: type[Base], rows: Iterable[Row]
         return
     insert = insert_into(connection, table)
     added = {name: columns[name] + insert.excluded[name] for name in sums[0] if name not in labels}
-    statement = insert.on_conflict_do_update(index_elements=labels, set_=added | {"last_at": insert.excluded.last_at})
+    # What is imported may have happened earlier than what is there.
+    last = case((columns.last_at > insert.excluded.last_at, columns.last_at), else_=insert.excluded.last_at)
+    statement = insert.on_conflict_do_update(index_elements=labels, set_=added | {"last_at": last})
     connection.execute(statement, [row | {"last_at": now} for row in sums])
 
 

@@ -1,21 +1,25 @@
-"""Audits become labels: what `monitor audits export` writes, the trainer reads."""
+"""Audits and draws as a file: what `monitor audits export` writes, and the labels that the trainer reads from it."""
 
 from __future__ import annotations
 
+import csv
+import random
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, select
 from typer.testing import CliRunner
 
 from binwatch.errors import BinwatchError, Reason
 from binwatch.records.audits import AuditAnswer, add_audit
+from binwatch.records.draws import draw
+from binwatch.records.tables import AuditDraw
 from monitor.__main__ import app
-from monitor.export import OmissionReason, export_audits
+from monitor.export import export_audits
 from monitor.records import Records
 from tests.monitor.conftest import Recorder
 from tests.monitor.drifting import BUCKET
-from trainer.prepare.lists import read_audits
+from trainer.prepare.lists import LabelOmission, read_audits
 
 
 @pytest.fixture
@@ -27,13 +31,22 @@ def test_the_trainer_reads_what_was_exported(recorder: Recorder, records: Record
     odd = '=1+2, "quoted" — ü'
     for bin_id in ("00123", odd):
         recorder.pair(bin_id, predicted=2, expected=3)
+    draw(recorder.engine, source=random.Random(0))
     recorder.audit("00123", 3)
     recorder.audit("00123", 17)
     recorder.audit(odd, 0)
+    recorder.count("bin-images/elsewhere.jpg", 1, bucket="other")
     done = export_audits(records, BUCKET, tmp_path / "audits.csv")
-    assert (done.bins, dict(+done.left_out)) == (2, {OmissionReason.CORRECTED: 1})
-    assert read_audits(tmp_path / "audits.csv") == {"00123": 17, odd: 0}
-    assert (tmp_path / "audits.csv").read_text(encoding="utf-8").splitlines()[-1].startswith("\"'=1+2, ")
+    assert (done.audits, done.draws) == (3, 1)
+    labels = read_audits(tmp_path / "audits.csv")
+    assert labels.quantities == {"00123": 17, odd: 0}
+    assert labels.left_out == {LabelOmission.CORRECTED: 1}
+    with (tmp_path / "audits.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["kind"] for row in rows] == ["audit", "audit", "audit", "draw"]
+    assert rows[0].items() >= {"quantity": "3", "expected": "3", "latest_photo": "1", "blind": "1"}.items()
+    assert rows[2]["bin"] == f"'{odd}"
+    assert rows[3].items() >= {"answer": "", "likelihood": "1.0", "latest_photo": "1"}.items()
     assert [path.name for path in tmp_path.glob("audits*")] == ["audits.csv"]
 
 
@@ -46,38 +59,38 @@ def test_an_audit_is_no_label_of_another_photo(recorder: Recorder, records: Reco
     recorder.count("bin-images/b.jpg", 2, etag="same", model="newer")
     recorder.count("bin-images/c.jpg", reason=Reason.TRUNCATED)
     recorder.audit("c", 4)
-    recorder.pair("line\nbreak", predicted=1, expected=1)
-    recorder.audit("line\nbreak", 1)
-    recorder.count("bin-images/elsewhere.jpg", 1, bucket="other")
-    done = export_audits(records, BUCKET, tmp_path / "audits.csv")
-    assert dict(+done.left_out) == {OmissionReason.REPLACED: 1, OmissionReason.NO_COUNT: 1, OmissionReason.ODD_NAME: 1}
-    assert read_audits(tmp_path / "audits.csv") == {"b": 4}
+    export_audits(records, BUCKET, tmp_path / "audits.csv")
+    labels = read_audits(tmp_path / "audits.csv")
+    assert labels.quantities == {"b": 4}
+    assert labels.left_out == {LabelOmission.REPLACED: 1, LabelOmission.NO_COUNT: 1}
 
 
 def test_only_blind_counts_are_labels_unless_others_are_asked_for(
     recorder: Recorder, records: Records, tmp_path: Path
 ) -> None:
-    for bin_id in ("blind", "sighted", "both", "corrected", "unclear"):
+    answers = {"hidden": AuditAnswer.AT_LEAST, "unclear": AuditAnswer.CANNOT_TELL, "far": AuditAnswer.GO_AND_COUNT}
+    for bin_id in ("blind", "sighted", "both", "corrected", *answers):
         recorder.pair(bin_id, predicted=2, expected=3)
         if bin_id != "sighted":
             recorder.audit(bin_id, 4)
     recorder.audit("sighted", 3, blind=False)
     add_audit(recorder.engine, BUCKET, "both", 4, "Ben")
     recorder.audit("corrected", 3, blind=False)
-    recorder.audit("unclear", 5, answer=AuditAnswer.AT_LEAST)
+    for bin_id, answer in answers.items():
+        recorder.audit(bin_id, 5 if answer.has_quantity else None, answer=answer)
     file = tmp_path / "audits.csv"
-    done = export_audits(records, BUCKET, file)
-    assert read_audits(file) == {"blind": 4, "both": 4}
-    assert dict(done.left_out) == {
-        OmissionReason.SIGHTED: 3,
-        OmissionReason.CORRECTED: 1,
-        OmissionReason.CONTRADICTED: 1,
-        OmissionReason.NO_NUMBER: 1,
+    export_audits(records, BUCKET, file)
+    labels = read_audits(file)
+    assert labels.quantities == {"blind": 4, "both": 4}
+    without_number = {f"the answer is {answer}, which is not a number of all items": 1 for answer in answers.values()}
+    assert labels.left_out == without_number | {
+        LabelOmission.SIGHTED: 3,
+        LabelOmission.CORRECTED: 3,
+        LabelOmission.CONTRADICTED: 1,
     }
-    export_audits(records, BUCKET, file, sighted=True)
-    assert read_audits(file) == {"blind": 4, "both": 4, "corrected": 3, "sighted": 3}
-    rows = [line.rsplit(",", 1) for line in file.read_text(encoding="utf-8").splitlines()]
-    assert [row[1] for row in rows] == ["blind", "1", "0", "0", "0"]
+    sighted = read_audits(file, sighted=True)
+    assert sighted.quantities == {"blind": 4, "both": 4, "corrected": 3, "sighted": 3}
+    assert sighted.left_out == without_number | {LabelOmission.CORRECTED: 5}
 
 
 def test_a_file_that_cannot_be_written_is_named(recorder: Recorder, records: Records, tmp_path: Path) -> None:
@@ -86,23 +99,39 @@ def test_a_file_that_cannot_be_written_is_named(recorder: Recorder, records: Rec
         export_audits(records, BUCKET, tmp_path / "nowhere" / "audits.csv")
 
 
-def test_the_command_says_what_it_left_out(
+def test_the_command_says_what_it_wrote(
     recorder: Recorder, sqlite_records: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BINWATCH_DATABASE_URL", sqlite_records.url.render_as_string(hide_password=False))
     file = tmp_path / "audits.csv"
     command = ["audits", "export", str(file), "--bucket", BUCKET]
-    assert CliRunner().invoke(app, command).exit_code == 1, "nothing to learn from is no success"
+    assert CliRunner().invoke(app, command).exit_code == 1, "an empty file is no backup"
     recorder.pair("a", 1, 2)
     recorder.audit("a", 2)
     recorder.audit("a", 3)
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0
-    assert result.stdout.splitlines() == [f"{file}: 1 audited bin", "left out 1: corrected by a later audit"]
+    assert result.stdout.splitlines() == [f"{file}: 2 audits, 0 random draws"]
 
     printed = CliRunner().invoke(app, ["audits", "export", "--bucket", BUCKET])
     assert printed.stdout.splitlines() == file.read_text(encoding="utf-8").splitlines()
-    assert printed.stderr.splitlines() == ["1 audited bin", "left out 1: corrected by a later audit"]
+    assert printed.stderr.splitlines() == ["2 audits, 0 random draws"]
+
+
+def test_a_draw_on_the_command_line_shows_no_numbers(
+    recorder: Recorder, sqlite_records: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BINWATCH_DATABASE_URL", sqlite_records.url.render_as_string(hide_password=False))
+    nothing = CliRunner().invoke(app, ["audits", "next"])
+    assert "no bin to draw" in str(nothing.exception)
+    recorder.pair("00123", 3, 4)
+    drawn = CliRunner().invoke(app, ["audits", "next", "--auditor", "Ada"])
+    assert drawn.stdout.splitlines() == ["bin 00123", f"photo s3://{BUCKET}/bin-images/00123.jpg"]
+    assert drawn.stderr.splitlines() == [
+        f"answer it: python -m monitor audit --blind --auditor Ada --bucket {BUCKET} 00123 NUMBER"
+    ]
+    with recorder.engine.connect() as connection:
+        assert connection.execute(select(AuditDraw.bin_id, AuditDraw.likelihood)).all() == [("00123", 1.0)]
 
 
 def test_rank_gives_p_values(recorder: Recorder, sqlite_records: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

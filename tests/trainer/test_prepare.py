@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from binwatch.audit_file import COLUMNS, BadCell
 from binwatch.errors import ObjectsError
 from binwatch.image import load
 from binwatch.settings import Settings
@@ -294,6 +295,29 @@ def test_audits_are_labels(source: Path, tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_only_blind_numbers_of_an_exported_file_are_labels(source: Path, tmp_path: Path) -> None:
+    """What the monitor's own export is read as, tests/monitor/test_export.py tells."""
+    audits, at, out = tmp_path / "audits.csv", "2026-11-20T08:15:00+00:00", tmp_path / "data"
+    said = [("1", "count", 5, 1), ("2", "count", 5, 0), ("3", "at_least", 5, 1), ("4", "cannot_tell", "", 1)]
+    rows = [f"audit,b,0000{bin_},{a},{n},,,,{blind},{at},k/{bin_}.jpg,e,1,m,3," for bin_, a, n, blind in said]
+    draw = f"draw,b,00005,,,,,,,{at},k/5.jpg,e,1,m,3,0.5"
+    audits.write_text("\n".join([",".join(COLUMNS), *rows, draw, ""]), encoding="utf-8")
+    run_cli("prepare", "--from", source, "--out", out, "--all", "--audits", audits)
+    rows_of = manifest(out)
+    assert {key for key, row in rows_of.items() if row["label_source"] == "audit"} == {"00001"}
+    report = (out / "report.md").read_text(encoding="utf-8").splitlines()
+    assert [line for line in report if line.startswith("- audits left out")] == [
+        "- audits left out: 1: made with the numbers in sight; --sighted-audits uses these, too",
+        "- audits left out: 1: the answer is at_least, which is not a number of all items",
+        "- audits left out: 1: the answer is cannot_tell, which is not a number of all items",
+    ]
+    run_cli("prepare", "--from", source, "--out", out, "--all", "--audits", audits, "--sighted-audits")
+    assert {key for key, row in manifest(out).items() if row["label_source"] == "audit"} == {"00001", "00002"}
+    audits.write_text("bucket,bin,quantity\na,00001,4\nb,00001,5\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"audits\.csv: has bins of the buckets a, b; export the audits of one"):
+        run_cli("prepare", "--from", source, "--out", out, "--all", "--audits", audits)
+
+
 def test_audits_stay_until_there_are_newer_ones(source: Path, tmp_path: Path) -> None:
     """More photos are added without the file: what a person counted does not become the inventory's number again."""
     (source / "metadata" / "00002.json").write_bytes(metadata(None))
@@ -308,7 +332,7 @@ def test_audits_stay_until_there_are_newer_ones(source: Path, tmp_path: Path) ->
         "00001": ("5", "audit"), "00002": ("3", "audit"), "00003": ("1", "metadata"),
     }  # fmt: skip
     audits.write_text('bin,quantity,remark\n00001,4,"moved\nonce"\n00003,x,\n', encoding="utf-8")
-    with pytest.raises(DataError, match=r"audits\.csv, line 4: quantity 'x' of bin 00003"):
+    with pytest.raises(BadCell, match=r"audits\.csv, line 4, column quantity: 'x' is not a whole number"):
         run_cli("prepare", "--from", source, "--out", tmp_path / "data", "--list", keys, "--audits", audits)
     audits.write_text("bin,quantity\n00001,4\n", encoding="utf-8")
     run_cli("prepare", "--from", source, "--out", tmp_path / "data", "--list", keys, "--audits", audits)
@@ -671,7 +695,7 @@ def test_photos_are_paired_with_metadata_as_workers_pair_them(
 def test_an_audited_quantity_is_a_number_in_digits(tmp_path: Path, quantity: str) -> None:
     audits = tmp_path / "audits.csv"
     audits.write_text(f"bin,quantity\na,{quantity}\n", encoding="utf-8")
-    with pytest.raises(DataError, match=r"audits\.csv, line 2: quantity .* of bin a is not a whole number of 0 to"):
+    with pytest.raises(BadCell, match=r"audits\.csv, line 2, column quantity: .* is not a whole number of 0 to"):
         read_audits(audits)
 
 

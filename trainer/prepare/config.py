@@ -24,6 +24,7 @@ class PrepareConfig(Section):
     scan: int = Field(50_000, ge=1, description="Metadata files to search for classes, at most.")
     size: int = Field(0, ge=0, le=2048, description="Squash photos to this square; 0 keeps them as they are.")
     audits: Path | None = Field(None, description="CSV with bin and quantity: audits replace the labels.")
+    sighted_audits: bool = Field(False, description="Also audits by people who had the numbers in sight.")
     challenge_val: Path | None = Field(
         None, description="The ABID challenge's random_val.txt: its photos become the test photos."
     )

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-import csv
-import io
+from collections import Counter
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
+from binwatch.audit_file import AuditFileRow, RowKind, read_rows
 from binwatch.errors import shown
-from binwatch.keys import bin_id
-from binwatch.metadata import MAX_QUANTITY
 from binwatch.numbers import whole
-from binwatch.safe_csv import original
+from binwatch.records.audits import AuditAnswer
 from trainer.data import class_lists
 from trainer.errors import DataError
+
+
+class LabelOmission(StrEnum):
+    """Why an audit is no label of the photo that is in the bucket, if its answer is a number."""
+
+    SIGHTED = "made with the numbers in sight; --sighted-audits uses these, too"
+    CORRECTED = "corrected by a later audit"
+    CONTRADICTED = "a later audit, made with the numbers in sight, says otherwise"
+    REPLACED = "a newer photo has arrived"
+    NO_COUNT = "the photo was not counted, so nothing says which one it was"
 
 
 def read_keys(file: Path) -> list[str]:
@@ -37,28 +47,64 @@ def read_challenge(file: Path) -> frozenset[str]:
     return frozenset(found)
 
 
-def read_audits(file: Path) -> dict[str, int]:
-    """Bin → what a person counted, from a CSV with the columns `bin` and `quantity`; the last row of a bin counts."""
-    found: dict[str, int] = {}
-    reader = csv.DictReader(io.StringIO(_text(file), newline=""), strict=True)
-    try:
-        rows = [(reader.line_num, row) for row in reader]
-    except csv.Error as error:
-        raise DataError(f"{file}, line {reader.line_num}: is not a CSV ({error})") from error
-    missing = {"bin", "quantity"} - set(reader.fieldnames or ())
-    if missing:
-        raise DataError(f"{file}: no column {sorted(missing)[0]!r}; an audit is a bin and the quantity found in it")
-    for line, row in rows:
-        name, quantity = bin_id(original((row["bin"] or "").strip())), whole(row["quantity"] or "")
-        if not name:
-            raise DataError(f"{file}, line {line}: bin is empty")
-        if quantity is None or not 0 <= quantity <= MAX_QUANTITY:
-            raise DataError(
-                f"{file}, line {line}: quantity {shown(row['quantity'])} of bin {name} is not a whole number of 0 to"
-                f" {MAX_QUANTITY:,}"
-            )
-        found[name] = quantity
-    return found
+@dataclass(frozen=True)
+class AuditLabels:
+    """Labels of a file of audits, and why other audits are none."""
+
+    quantities: dict[str, int]
+    """Bin → items."""
+    left_out: Counter[str]
+    """Reason → audits."""
+
+
+def read_audits(file: Path, *, sighted: bool = False) -> AuditLabels:
+    """Labels from a CSV with the columns `bin` and `quantity`, as people write it, or of `monitor audits export`.
+
+    The last audit of a bin counts, of those that were blind, or of all if `sighted`. Raises BinwatchError.
+    """
+    rows = read_rows(file, ("bin", "quantity"), "an audit is a bin and the quantity found in it")
+    _check_bucket(file, rows)
+    of_bin: dict[str, list[AuditFileRow]] = {}
+    for row in rows:
+        if row.text("kind") in (None, RowKind.AUDIT):
+            of_bin.setdefault(row.bin_id, []).append(row)
+    quantities, left_out = dict[str, int](), Counter[str]()
+    for name, audits in of_bin.items():
+        wanted = audits if sighted else [row for row in audits if row.text("blind") is None or row.flag("blind")]
+        left_out[LabelOmission.SIGHTED] += len(audits) - len(wanted)
+        left_out[LabelOmission.CORRECTED] += max(len(wanted) - 1, 0)
+        if not wanted:
+            continue
+        why = _unfit(wanted[-1], audits[-1])
+        if why is None:
+            quantities[name] = wanted[-1].items("quantity")
+        else:
+            left_out[why] += 1
+    return AuditLabels(quantities, +left_out)
+
+
+def _check_bucket(file: Path, rows: list[AuditFileRow]) -> None:
+    buckets = sorted({bucket for row in rows if (bucket := row.text("bucket"))})
+    if len(buckets) > 1:
+        raise DataError(f"{file}: has bins of the buckets {', '.join(buckets)}; export the audits of one with --bucket")
+
+
+def _unfit(last: AuditFileRow, very_last: AuditFileRow) -> str | None:
+    """Why the last audit of a bin is no label of the photo that is in the bucket; None if it is one.
+
+    A blind answer that was mistyped is corrected by somebody who has seen the numbers: neither is a label.
+    """
+    answer = last.choice("answer", AuditAnswer) if last.text("answer") else AuditAnswer.COUNT
+    if answer is not AuditAnswer.COUNT:
+        return f"the answer is {answer}, which is not a number of all items"
+    if "key" in last.cells and last.text("key") is None:
+        return LabelOmission.NO_COUNT
+    if last.text("latest_photo") and not last.flag("latest_photo"):
+        return LabelOmission.REPLACED
+    said = ("answer", "quantity", "key", "etag")
+    if very_last.text("key") and any(last.text(name) != very_last.text(name) for name in said):
+        return LabelOmission.CONTRADICTED
+    return None
 
 
 def _text(file: Path) -> str:

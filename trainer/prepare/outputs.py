@@ -6,7 +6,7 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from binwatch.counts import CLASSES, class_of
@@ -50,6 +50,8 @@ class Report:
     left_out: list[LeftOut]
     short: Mapping[str, int]
     """Class → photos that were looked for and not found."""
+    audits_left_out: Mapping[str, int] = field(default_factory=dict)
+    """Reason → audits that are no labels."""
 
     def photos(self, label: int, split: Split) -> int:
         return sum(1 for each in self.entries if class_of(each.label) == label and each.split is split)
@@ -109,6 +111,7 @@ def text(report: Report) -> str:
         f"- photos: {len(entries):,}{f', squashed to {report.size}×{report.size}' if report.size else ''}",
         f"- bin groups: {len(groups):,}; the largest has {many(max(groups.values()), 'photo')}",
         f"- labels from audits: {len(audits):,}; the others are what the inventory expects",
+        *(f"- audits left out: {audits:,}: {why}" for why, audits in sorted(report.audits_left_out.items())),
         f"- left out: {len(report.left_out):,} (left-out.csv)",
         *(f"- not found: {many(missing, 'photo')} of {label} items" for label, missing in report.short.items()),
         "",

@@ -40,6 +40,8 @@ class PrepareOptions:
     keys: tuple[str, ...] | None = None
     """The bins of a list; None: see `table`."""
     audits: Mapping[str, int] = field(default_factory=dict)
+    audits_left_out: Mapping[str, int] = field(default_factory=dict)
+    """Reason → audits that are no labels."""
     challenge: frozenset[str] | None = None
     limits: ImageLimits = field(default_factory=ImageLimits)
     wait_s: float = 1.0
@@ -169,7 +171,9 @@ class Preparation:
             )
             for key, group in sorted(groups.items())
         ]
-        report = Report(self._place.name, self._table.size, entries, self._left_out, self._short)
+        report = Report(
+            self._place.name, self._table.size, entries, self._left_out, self._short, self._options.audits_left_out
+        )
         outputs.write(self._folder, report)
         return report
 
@@ -184,10 +188,12 @@ class Preparation:
 
 def opened(table: PrepareConfig, settings: Settings) -> tuple[Place, PrepareOptions]:
     """Where photos come from, and the lists that the table names, read. Raises ConfigError or DataError."""
+    audits = lists.read_audits(table.audits, sighted=table.sighted_audits) if table.audits else None
     options = PrepareOptions(
         table,
         keys=tuple(lists.read_keys(table.list)) if table.list else None,
-        audits=lists.read_audits(table.audits) if table.audits else {},
+        audits=audits.quantities if audits else {},
+        audits_left_out=audits.left_out if audits else {},
         challenge=lists.read_challenge(table.challenge_val) if table.challenge_val else None,
         limits=settings.limits,
     )

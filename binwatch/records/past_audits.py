@@ -1,0 +1,166 @@
+"""Audits and random draws of other records, or of before a loss: imported with their times, each once.
+
+They only append, as all audits do, and the sums follow.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from sqlalchemy import Connection, Engine, RowMapping, select
+
+from binwatch.records.audits import AuditAnswer, AuditReason, UnknownBin, append_audit, lock_bin
+from binwatch.records.engine import WRITE
+from binwatch.records.tables import Audit, AuditDraw, Count, Expectation
+from binwatch.records.upsert import insert_into
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PastEvent:
+    """What happened to a bin, and what was known of the bin then."""
+
+    bucket: str
+    bin_id: str
+    at: datetime
+    key: str | None
+    """Of the photo; None if the bin had no photo that was counted."""
+    etag: str
+    model: str | None
+    """Whose count of the photo is meant."""
+    expected: int | None
+    """The expected quantity; None if there was none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PastAudit(PastEvent):
+    """What a person found."""
+
+    answer: AuditAnswer
+    quantity: int | None
+    reason: AuditReason | None
+    note: str | None
+    auditor: str | None
+    blind: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PastDraw(PastEvent):
+    """A bin that was drawn at random."""
+
+    likelihood: float
+
+
+class ImportOutcome(StrEnum):
+    """What became of an event. The set is closed; the last three say what to do."""
+
+    IMPORTED = "imported"
+    WITHOUT_EXPECTED = "imported without the expected quantity, which is not recorded here for this bin"
+    KNOWN = "recorded here before"
+    UNKNOWN_BIN = (
+        "no photo and no expected quantity of this bin is recorded here: check bucket and bin, or count the photos"
+        " first (python -m worker backfill)"
+    )
+    UNKNOWN_PHOTO = (
+        "this photo of the bin was never counted here: count the photos first (python -m worker backfill); if the photo"
+        " has been replaced in the bucket, it cannot be imported"
+    )
+    LATER_AUDIT = "the bin has a later audit here, and the one that is entered last counts: nothing to do"
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether nothing is recorded of the event."""
+        return self in (ImportOutcome.UNKNOWN_BIN, ImportOutcome.UNKNOWN_PHOTO, ImportOutcome.LATER_AUDIT)
+
+
+def import_event(engine: Engine, event: PastAudit | PastDraw) -> ImportOutcome:
+    """Record an event, unless it is recorded already. Events of a bin are imported in the order of their times.
+
+    The count is that of the same model, or else the last one of the same photo: the photo is what was looked at.
+    """
+    with engine.execution_options(**{WRITE: True}).begin() as connection:
+        try:
+            latest = lock_bin(connection, event.bucket, event.bin_id)
+        except UnknownBin:
+            return ImportOutcome.UNKNOWN_BIN
+        if _is_known(connection, event):
+            return ImportOutcome.KNOWN
+        count = _count(connection, event)
+        if event.key is not None and count is None:
+            return ImportOutcome.UNKNOWN_PHOTO
+        expectation_id = _expectation(connection, event)
+        row = {
+            "bucket": event.bucket,
+            "bin_id": event.bin_id,
+            "count_id": count["id"] if count else None,
+            "expectation_id": expectation_id,
+        }
+        if isinstance(event, PastDraw):
+            drawn = {"likelihood": event.likelihood, "drawn_at": event.at}
+            connection.execute(insert_into(connection, AuditDraw).values(**row, **drawn))
+        elif _has_later(connection, event):
+            return ImportOutcome.LATER_AUDIT
+        else:
+            _append(connection, event, row, count, latest)
+    lost = event.expected is not None and expectation_id is None
+    return ImportOutcome.WITHOUT_EXPECTED if lost else ImportOutcome.IMPORTED
+
+
+def _is_known(connection: Connection, event: PastAudit | PastDraw) -> bool:
+    if isinstance(event, PastDraw):
+        known = select(AuditDraw.id).where(AuditDraw.bucket == event.bucket, AuditDraw.bin_id == event.bin_id)
+        known = known.where(AuditDraw.drawn_at == event.at)
+    else:
+        said = (Audit.answer == event.answer, Audit.quantity == event.quantity, Audit.auditor == event.auditor)
+        known = select(Audit.id).where(Audit.bucket == event.bucket, Audit.bin_id == event.bin_id)
+        known = known.where(Audit.audited_at == event.at, *said)
+    return connection.execute(known.limit(1)).one_or_none() is not None
+
+
+def _has_later(connection: Connection, event: PastAudit) -> bool:
+    later = select(Audit.id).where(Audit.bucket == event.bucket, Audit.bin_id == event.bin_id)
+    return connection.execute(later.where(Audit.audited_at > event.at).limit(1)).one_or_none() is not None
+
+
+def _count(connection: Connection, event: PastEvent) -> RowMapping | None:
+    if event.key is None:
+        return None
+    photo = (Count.bucket == event.bucket, Count.key == event.key, Count.etag == event.etag)
+    counted = select(Count.id, Count.key, Count.etag, Count.predicted, Count.model_version).where(
+        *photo, Count.bin_id == event.bin_id, Count.predicted.is_not(None)
+    )
+    by_model = counted.order_by((Count.model_version == event.model).desc(), Count.id.desc())
+    return connection.execute(by_model.limit(1)).mappings().one_or_none()
+
+
+def _expectation(connection: Connection, event: PastEvent) -> int | None:
+    if event.expected is None:
+        return None
+    same = select(Expectation.id).where(
+        Expectation.bucket == event.bucket,
+        Expectation.bin_id == event.bin_id,
+        Expectation.quantity == event.expected,
+    )
+    return connection.execute(same.order_by(Expectation.id.desc()).limit(1)).scalar_one_or_none()
+
+
+def _append(
+    connection: Connection,
+    event: PastAudit,
+    row: dict[str, object],
+    count: RowMapping | None,
+    latest: RowMapping,
+) -> None:
+    said = {
+        "answer": event.answer.value,
+        "quantity": event.quantity,
+        "reason": event.reason.value if event.reason else None,
+        "note": event.note,
+        "auditor": event.auditor,
+        "blind": event.blind,
+    }
+    photo = {name: count[name] if count else None for name in ("key", "etag", "predicted", "model_version")}
+    judged = photo | {"quantity": None if row["expectation_id"] is None else event.expected}
+    of_latest = count is not None and (count["key"], count["etag"]) == (latest["key"], latest["etag"])
+    append_audit(connection, row | said, judged, event.at, of_latest=of_latest)

@@ -1,0 +1,238 @@
+"""Files of audits go into other records and out again, on both databases."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, select
+from typer.testing import CliRunner
+
+from binwatch.audit_file import COLUMNS
+from binwatch.errors import BinwatchError, Reason
+from binwatch.records.audits import AuditAnswer, AuditReason, add_audit
+from binwatch.records.draws import draw
+from binwatch.records.engine import connect
+from binwatch.records.migrate import migrate
+from binwatch.records.past_audits import ImportOutcome
+from binwatch.records.tables import Audit, AuditDraw, AuditTotal, ConfusionTotal, CurrentComparison
+from monitor.__main__ import app
+from monitor.audit_import import import_audits
+from monitor.export import export_audits
+from monitor.random_audits import read_random_audits
+from monitor.records import Records
+from tests.monitor.conftest import Recorder
+from tests.monitor.drifting import BUCKET
+
+ODD = '=1+2, "quoted"\n— ü'
+HEADER = ",".join(COLUMNS)
+AT = "2026-11-20T08:15:00.000001+00:00"
+
+
+@pytest.fixture
+def fresh(records_engine: Engine, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
+    """Other records, without anything in them, on the same kind of database."""
+    is_sqlite = records_engine.dialect.name == "sqlite"
+    url = f"sqlite:///{tmp_path / 'fresh.db'}" if is_sqlite else request.getfixturevalue("postgres_empty_url")
+    engine = connect(url)
+    migrate(engine)
+    yield engine
+    engine.dispose()
+
+
+def _export(engine: Engine, file: Path) -> str:
+    records = Records(engine.url.render_as_string(hide_password=False))
+    try:
+        export_audits(records, BUCKET, file)
+    finally:
+        records.close()
+    return file.read_text(encoding="utf-8")
+
+
+def _photos(recorder: Recorder) -> None:
+    for bin_id in ("00123", "b", "c", ODD):
+        recorder.count(f"bin-images/{bin_id}.jpg", 2, etag="first")
+        recorder.expect(bin_id, 3)
+    recorder.count("bin-images/failed.jpg", reason=Reason.TRUNCATED)
+
+
+def _sums(engine: Engine) -> list[list[tuple[object, ...]]]:
+    confusions = select(
+        ConfusionTotal.reference, ConfusionTotal.model_version, ConfusionTotal.true_class,
+        ConfusionTotal.predicted_class, ConfusionTotal.comparisons,
+    ).where(ConfusionTotal.comparisons != 0)  # fmt: skip
+    answers = select(AuditTotal.answer, AuditTotal.blind, AuditTotal.audits)
+    last = select(CurrentComparison.bin_id, Audit.answer, Audit.audited_at).join(
+        Audit, Audit.id == CurrentComparison.audit_id
+    )
+    with engine.connect() as connection:
+        return [sorted(tuple(row) for row in connection.execute(each)) for each in (confusions, answers, last)]
+
+
+def test_what_is_exported_and_imported_is_the_same(records_engine: Engine, fresh: Engine, tmp_path: Path) -> None:
+    here = Recorder(records_engine)
+    _photos(here)
+    for seed in range(3):
+        draw(records_engine, by_doubt=True, source=random.Random(seed))
+    said = {"reason": AuditReason.HIDDEN, "note": "=behind the „red“ box", "blind": True}
+    add_audit(records_engine, BUCKET, "00123", 4, "Ada", answer=AuditAnswer.AT_LEAST, **said)
+    add_audit(records_engine, BUCKET, "00123", 3, "+Ben", blind=True)
+    here.audit("b", 2)
+    here.audit("b", 4, blind=False)
+    here.audit(ODD, None, answer=AuditAnswer.CANNOT_TELL)
+    here.audit("failed", None, answer=AuditAnswer.GO_AND_COUNT)
+    here.audit("c", 2)
+    here.count("bin-images/c.jpg", 5, etag="second")  # the audit of before is of the first photo
+    written = _export(records_engine, tmp_path / "audits.csv")
+
+    there = Recorder(fresh)
+    there.count("bin-images/another.jpg", 1)  # so that ids differ
+    _photos(there)
+    there.count("bin-images/c.jpg", 5, etag="second")
+    report = import_audits(tmp_path / "audits.csv", fresh)
+    assert (report.outcomes, report.refused_file) == ({ImportOutcome.IMPORTED: 10}, None)
+    assert _export(fresh, tmp_path / "again.csv") == written
+    sums = _sums(fresh)
+    assert sums == _sums(records_engine)
+    with records_engine.connect() as source, fresh.connect() as target:
+        assert read_random_audits(target) == read_random_audits(source)
+
+    assert import_audits(tmp_path / "audits.csv", fresh).outcomes == {ImportOutcome.KNOWN: 10}
+    assert _export(fresh, tmp_path / "again.csv") == written
+    assert _sums(fresh) == sums
+
+
+def test_rows_that_do_not_fit_are_listed_and_can_be_imported_later(
+    records_engine: Engine, fresh: Engine, tmp_path: Path
+) -> None:
+    here, there, file = Recorder(records_engine), Recorder(fresh), tmp_path / "audits.csv"
+    for bin_id in ("known", "replaced", "unknown", "later"):
+        here.count(f"bin-images/{bin_id}.jpg", 2, etag="first")
+        here.expect(bin_id, 3)
+        here.audit(bin_id, 4)
+    written = _export(records_engine, file)
+    there.count("bin-images/known.jpg", 2, etag="first", model="another")
+    there.count("bin-images/replaced.jpg", 2, etag="second")
+    there.count("bin-images/later.jpg", 2, etag="first")
+    there.audit("later", 5)
+    report = import_audits(file, fresh)
+    assert report.outcomes == {
+        ImportOutcome.WITHOUT_EXPECTED: 1,
+        ImportOutcome.UNKNOWN_PHOTO: 1,
+        ImportOutcome.UNKNOWN_BIN: 1,
+        ImportOutcome.LATER_AUDIT: 1,
+    }
+    refused = tmp_path / "audits.csv.refused.csv"
+    assert report.refused_file == refused
+    lines = refused.read_text(encoding="utf-8").splitlines()
+    assert lines[0] == f"{HEADER},line,refused"
+    assert lines[1].startswith(f'{written.splitlines()[2]},3,"this photo of the bin was never counted here')
+    with fresh.connect() as connection:
+        audits = connection.execute(select(Audit.bin_id, Audit.quantity).order_by(Audit.id)).all()
+        assert audits == [("later", 5), ("known", 4)]
+
+    there.count("bin-images/unknown.jpg", 2, etag="first")
+    there.expect("unknown", 3)
+    assert import_audits(refused, fresh, tmp_path / "left.csv").outcomes[ImportOutcome.IMPORTED] == 1
+    with fresh.connect() as connection:
+        found = connection.execute(select(Audit.blind, Audit.audited_at).where(Audit.bin_id == "unknown")).one()
+    with records_engine.connect() as connection:
+        assert found == connection.execute(
+            select(Audit.blind, Audit.audited_at).where(Audit.bin_id == "unknown")
+        ).one()  # fmt: skip
+
+
+def test_an_imported_audit_is_no_news(sqlite_records: Engine, tmp_path: Path) -> None:
+    """Of the last audit, the overview and a metric give the time."""
+    recorder, file = Recorder(sqlite_records), tmp_path / "audits.csv"
+    recorder.count("bin-images/a.jpg", 2, etag="e")
+    recorder.count("bin-images/b.jpg", 2, etag="e")
+    recorder.audit("b", 2)
+    with sqlite_records.connect() as connection:
+        before = connection.execute(select(AuditTotal.last_at)).scalar_one()
+    file.write_text(f"{HEADER}\naudit,{BUCKET},a,count,2,,,,1,{AT},bin-images/a.jpg,e,1,,,\n", encoding="utf-8")
+    import_audits(file, sqlite_records)
+    with sqlite_records.connect() as connection:
+        assert connection.execute(select(AuditTotal.last_at, AuditTotal.audits)).one() == (before, 2)
+
+
+GOOD = dict(zip(COLUMNS, f"audit,{BUCKET},a,count,2,,,Ada,1,{AT},bin-images/a.jpg,e,1,,,".split(","), strict=True))
+DRAW = {"kind": "draw", "answer": "", "quantity": "", "blind": "", "likelihood": "0.5"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"kind": "guess"}, "column kind: 'guess' is not one of audit, draw"),
+        ({"bucket": ""}, "column bucket: '' is not the name of a bucket"),
+        ({"bin": " "}, "column bin: ' ' is not the id of a bin"),
+        ({"answer": "many"}, "column answer: 'many' is not one of count, at_least, cannot_tell, go_and_count"),
+        ({"quantity": "2.5"}, "column quantity: '2.5' is not a whole number of 0 to 1,000,000"),
+        ({"quantity": ""}, "column quantity: '' is not right: the answer count needs a number of items"),
+        ({"answer": "at_least", "quantity": "0"}, "at_least must be 1 or more"),
+        ({"reason": "dark"}, "column reason: 'dark' is not one of hidden, packaging"),
+        ({"note": "x" * 201}, "is not right: a note has at most 200 characters"),
+        ({"blind": "yes"}, "column blind: 'yes' is not 0 or 1"),
+        ({"at": "2026-11-20 08:15"}, "column at: '2026-11-20 08:15' is not a time in the past with its offset"),
+        ({"at": "2999-01-01T00:00:00+00:00"}, "is not a time in the past"),
+        ({"expected": "-1"}, "column expected: '-1' is not a whole number"),
+        (DRAW | {"likelihood": "0"}, "column likelihood: '0' is not a number above 0 and at most 1"),
+        (DRAW | {"key": ""}, "column key: '' is not the key of a photo"),
+        ({"auditor": "a\0b"}, r"column auditor: 'a\x00b' is not text that the records can hold"),
+    ],
+)
+def test_a_bad_cell_is_named_and_nothing_is_imported(
+    sqlite_records: Engine, tmp_path: Path, changes: dict[str, str], message: str
+) -> None:
+    Recorder(sqlite_records).count("bin-images/a.jpg", 2, etag="e")
+    file = tmp_path / "audits.csv"
+    rows = [",".join(GOOD.values()), ",".join((GOOD | changes).values())]
+    file.write_text("\n".join([HEADER, *rows, ""]), encoding="utf-8")
+    with pytest.raises(BinwatchError) as raised:
+        import_audits(file, sqlite_records)
+    first, advice = str(raised.value).splitlines()
+    assert first.startswith(f"{file}, line 3, column ")
+    assert message in first
+    assert advice == "nothing was imported: correct the file, and import again"
+    with sqlite_records.connect() as connection:
+        assert connection.execute(select(Audit.id)).all() == []
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"bin,quantity\na,1\n", "no column 'kind'; write it with: python -m monitor audits export"),
+        (f"{HEADER}\n{',' * 20}\n".encode(), "line 2: more cells than columns"),
+        (f'{HEADER}\n"a\n'.encode(), "is not a CSV"),
+        (b"\xff\xfeb", "is not text in UTF-8"),
+        (None, r"cannot be read \(No such file"),
+    ],
+)
+def test_a_file_that_is_none(sqlite_records: Engine, tmp_path: Path, content: bytes | None, message: str) -> None:
+    file = tmp_path / "audits.csv"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(BinwatchError, match=message):
+        import_audits(file, sqlite_records)
+
+
+def test_the_command(sqlite_records: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BINWATCH_DATABASE_URL", sqlite_records.url.render_as_string(hide_password=False))
+    recorder, file = Recorder(sqlite_records), tmp_path / "audits.csv"
+    rows = [",".join(GOOD.values()), ",".join((GOOD | DRAW).values())]
+    file.write_text("\n".join([HEADER, *rows, ""]), encoding="utf-8")
+    command = ["audits", "import", str(file)]
+    refused = CliRunner().invoke(app, command)
+    assert refused.exit_code == 1
+    assert refused.stdout.splitlines()[0] == f"{file}: 2 rows"
+    assert refused.stdout.splitlines()[1].startswith("not imported, 2: no photo and no expected quantity of this bin")
+    recorder.count("bin-images/a.jpg", 2, etag="e")
+    done = CliRunner().invoke(app, command)
+    assert (done.exit_code, done.stdout.splitlines()) == (0, [f"{file}: 2 rows", "of them, 2: imported"])
+    assert not (tmp_path / "audits.csv.refused.csv").exists()
+    with sqlite_records.connect() as connection:
+        drawn_at = connection.execute(select(AuditDraw.drawn_at)).scalar_one()
+    assert drawn_at == datetime(2026, 11, 20, 8, 15, 0, 1, tzinfo=UTC)
