@@ -23,7 +23,7 @@ from binwatch.reference import Signal, independent
 from monitor import quantiles
 from monitor.drift import thresholds
 from monitor.drift.alarms import BUDGET, CALM, MEMORY, NORMAL, PRIOR, QUARTER, SPANS
-from monitor.drift.batches import BATCH
+from monitor.drift.batches import BATCH, LEAST
 from monitor.drift.dispersion import EACH, MOST
 from monitor.drift.distances import jensen_shannon, levels_at
 from monitor.drift.judge import LEVEL, MIN_PHOTOS
@@ -81,12 +81,13 @@ class Raised:
 
 
 def closings(per_hour: float, minutes: int, random: np.random.Generator) -> tuple[Ints, Ints]:
-    """Photos that came, and minutes since the batch before, of each batch that closes at a look a minute."""
+    """Photos that came, and minutes since the batch before, of each batch: at the earliest LEAST after that."""
     hours = np.arange(minutes) // 60 % 24
     weights = np.where((hours >= 6) & (hours < 22), 1.0, NIGHT)
     came = np.cumsum(random.poisson(per_hour / 60 * weights / weights.mean()))
-    found, last, before = [], 0, -1
-    while (at := max(int(np.searchsorted(came, last + MIN_PHOTOS)), before + 1)) < minutes:
+    least = int(LEAST.total_seconds() // 60)
+    found, last, before = [], 0, -least
+    while (at := max(int(np.searchsorted(came, last + MIN_PHOTOS)), before + least)) < minutes:
         found.append((came[at] - last, at - before))
         last, before = int(came[at]), at
     photos, since = np.array(found or np.empty((0, 2), int)).T

@@ -133,7 +133,9 @@ def status(
 
 @app.command()
 def drift(
-    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 while a drift alarm is raised.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 1 while a drift alarm is raised, or cannot be.")
+    ] = False,
 ) -> None:
     """Print whether photos, counts and expected quantities have drifted from the model's reference."""
     # S3's client takes most of a second to load.
@@ -144,7 +146,7 @@ def drift(
     services.records.check()
     report = services.drift.now()
     Console().print(render_drift(report))
-    if strict and report.alarms:
+    if strict and (report.alarms or report.problem):
         raise typer.Exit(1)
 
 

@@ -7,7 +7,7 @@
 -- have the server let it in without (docs/servers.md). psql's variables worker_password and monitor_password work, too.
 --
 -- Neither may change the schema. The ledgers (counts, expectations, comparisons, audits, audit_draws, audit_repeats,
--- variance_trail, drift_batches) only grow: nobody deletes there.
+-- variance_trail) only grow: nobody deletes there.
 \getenv worker_password WORKER_PASSWORD
 \getenv monitor_password MONITOR_PASSWORD
 BEGIN;
@@ -42,7 +42,7 @@ REVOKE INSERT, UPDATE, DELETE ON audits, audit_draws, audit_repeats, known_answe
 GRANT INSERT ON audits, audit_draws, audit_repeats, expectations, comparisons, variances, variance_trail
     TO binwatch_monitor;
 GRANT UPDATE (state, quantity, closed_at) ON variances TO binwatch_monitor;
-GRANT INSERT ON drift_batches TO binwatch_monitor; -- each look for drift goes on where the last one has ended
+GRANT INSERT, DELETE ON drift_batches TO binwatch_monitor; -- drift alarms go on from the latest, and need no others
 GRANT INSERT, UPDATE ON known_answers TO binwatch_monitor; -- a file that says otherwise corrects an earlier one
 GRANT UPDATE ON expectations TO binwatch_monitor; -- a quantity takes the place of a failure to read one
 GRANT UPDATE (p_value, p_missing, p_surplus) ON comparisons TO binwatch_monitor;

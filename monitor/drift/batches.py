@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from pydantic import TypeAdapter, ValidationError
-from sqlalchemy import Connection, Engine, RowMapping, func, select
+from sqlalchemy import Connection, Engine, RowMapping, delete, func, select
 
 from binwatch.bundle import Reference
 from binwatch.records.tables import Count, DriftBatch
@@ -20,12 +21,15 @@ from binwatch.reference import ENOUGH, independent
 from monitor.drift.alarms import SPANS, AlarmState, BatchWindow, level_of, next_state
 from monitor.drift.judge import MIN_PHOTOS
 from monitor.drift.windows import LATEST, SAMPLE, draw_photos, read_samples
-from monitor.records import Records, WritableRecords
+from monitor.records import Records, RecordsDown, WritableRecords
 
 logger = logging.getLogger(__name__)
 
 BATCH = 200
-"""Most photos of a batch. Of more that came since the last look, so many are drawn."""
+"""Most photos of a batch. Of more that came since the last batch, so many are drawn."""
+LEAST = timedelta(minutes=15)
+"""Shortest time from one batch to the next. Nobody acts sooner on drift, and windows reach back two hours then also at
+100,000 photos an hour."""
 _STATE = TypeAdapter(AlarmState)
 
 
@@ -63,6 +67,13 @@ def watch(
         if found is not None:
             row = _judged(found, reference)
             writable.write(lambda engine: _insert(engine, row))
+            with suppress(RecordsDown):  # which is logged: the table grows until it can be done
+                writable.write(lambda engine: _forget(engine, model, found.batch.number))
+    return last_state(records, model)
+
+
+def last_state(records: Records, model: str) -> AlarmState:
+    """What is known after the last batch that could be kept. Raises RecordsDown."""
     return records.read(lambda connection: _state_of(_last(connection, model, 1)))
 
 
@@ -80,9 +91,18 @@ def _insert(engine: Engine, row: dict[str, object]) -> None:
         connection.execute(insert_into(connection, DriftBatch).on_conflict_do_nothing(), row)
 
 
+def _forget(engine: Engine, model: str, number: int) -> None:
+    """Delete what no window of a later batch reaches back to."""
+    out_of_reach = DriftBatch.model_version == model, DriftBatch.number <= number - SPANS[-1]
+    with engine.begin() as connection:
+        connection.execute(delete(DriftBatch).where(*out_of_reach))
+
+
 def _next(connection: Connection, model: str, now: datetime) -> _Due | None:
-    """None while there are too few photos for another batch."""
+    """None while it is too early, or there are too few photos, for another batch."""
     rows = _last(connection, model, SPANS[-1] - 1)
+    if rows and timedelta(0) <= now - rows[0]["closed_at"] < LEAST:
+        return None
     batch = _next_batch(connection, model, rows[0] if rows else None, now)
     if batch is None:
         return None

@@ -14,12 +14,14 @@ from monitor.drift.report import DriftReport
 
 def drift_metrics(report: DriftReport) -> Iterator[Metric]:
     """Every metric of the report. Figures that nothing is known of are absent, never NaN."""
-    yield GaugeMetricFamily(
-        "binwatch_drift_update_timestamp_seconds",
-        "When the drift figures were made, in seconds since 1970.",
-        report.at.timestamp(),
-        unit="seconds",
-    )
+    # Without it BinwatchDriftStale fires, as it should: alarms that cannot be kept are not raised.
+    if report.problem is None:
+        yield GaugeMetricFamily(
+            "binwatch_drift_update_timestamp_seconds",
+            "When the drift figures were made, in seconds since 1970.",
+            report.at.timestamp(),
+            unit="seconds",
+        )
     yield from _figures(report)
     yield from _signals(report)
     if report.windows:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from sqlalchemy import Connection
@@ -11,12 +11,12 @@ from sqlalchemy import Connection
 from binwatch.bundle import Reference
 from binwatch.reference import ENOUGH, Signal, independent
 from monitor.drift.alarms import Alarm
-from monitor.drift.batches import watch
+from monitor.drift.batches import last_state, watch
 from monitor.drift.distributions import Distribution, distributions
 from monitor.drift.estimate import estimated_accuracy
 from monitor.drift.judge import SignalResult, judge
 from monitor.drift.windows import PhotoSample, Window, read_window
-from monitor.records import Records, WritableRecords
+from monitor.records import Records, RecordsDown, WritableRecords
 from monitor.totals import read_model_in_use
 
 
@@ -49,6 +49,8 @@ class DriftReport:
     """Bins that the reference is of."""
     alarms: dict[Signal, Alarm] = field(default_factory=dict)
     """Those that are raised."""
+    problem: str | None = None
+    """Why the alarms are only those of the last batch that could be kept; None if they are of now."""
 
     @property
     def is_small(self) -> bool:
@@ -59,7 +61,7 @@ class DriftReport:
 def make_report(
     records: Records, writable: WritableRecords, reference_of: Callable[[str], Reference | None]
 ) -> DriftReport:
-    """Read the windows and judge them, and watch over the alarms. Raises RecordsDown."""
+    """Read the windows and judge them, and watch over the alarms. Raises RecordsDown if the records cannot be read."""
     now = datetime.now(UTC)
 
     def read(connection: Connection) -> tuple[str | None, dict[Window, PhotoSample]]:
@@ -71,9 +73,14 @@ def make_report(
     model, found = records.read(read)
     reference = reference_of(model) if model is not None else None
     windows = [_window(window, seen, reference) for window, seen in found.items()]
-    alarms = watch(records, writable, model, reference, now).alarms if model is not None else {}
     bins = independent(reference) if reference else None
-    return DriftReport(model, reference is not None, windows, now, bins, alarms)
+    report = DriftReport(model, reference is not None, windows, now, bins)
+    if model is None:
+        return report
+    try:
+        return replace(report, alarms=watch(records, writable, model, reference, now).alarms)
+    except RecordsDown as error:
+        return replace(report, alarms=last_state(records, model).alarms, problem=str(error))
 
 
 def _window(window: Window, seen: PhotoSample, reference: Reference | None) -> WindowReport:

@@ -31,7 +31,9 @@ def render(report: DriftReport) -> RenderableType:
     if report.model is None:
         return Text("Nothing has been recorded yet: upload photos to the bucket, or check whether a worker is running.")
     parts: list[RenderableType] = [_alarm(signal, alarm) for signal, alarm in report.alarms.items()]
-    if report.windows and not report.alarms:
+    if report.problem is not None:
+        parts.append(Text(f"Drift alarms are not up to date: {report.problem}", style="bold red"))
+    elif report.windows and not report.alarms:
         parts.append(Text("No drift alarm is raised."))
     parts.append(_table(report))
     parts += [Text(_accuracy(window)) for window in report.windows]

@@ -193,6 +193,10 @@ def drift_status(of: DriftInBrief) -> tuple[str, str]:
             "cannot be judged",
             f"The bundle's reference is of fewer than {ENOUGH} bins: make a larger one (docs/drift.md).",
         ),
+        State.UNWRITABLE: (
+            "cannot be judged",
+            "The monitor cannot write to the records what alarms follow from; its log says why.",
+        ),
         State.NOTHING: ("nothing yet", "Drift is judged once photos are counted."),
         State.UNKNOWN: ("being looked at", "The monitor looks once a minute; reload this page then."),
     }[of.state]

@@ -26,6 +26,8 @@ class State(StrEnum):
     SMALL_REFERENCE = "small_reference"
     NOTHING = "nothing"
     """Nothing is recorded yet."""
+    UNWRITABLE = "unwritable"
+    """The monitor cannot write to the records what alarms follow from."""
     UNKNOWN = "unknown"
     """The monitor has just started, or its last look failed; the next one comes within a minute."""
 
@@ -147,6 +149,8 @@ def _state(report: DriftReport | None) -> State:
         return State.SMALL_REFERENCE
     if report.alarms:
         return State.DRIFTED
+    if report.problem is not None:
+        return State.UNWRITABLE
     return State.STEADY if any(_judged(window) for window in report.windows) else State.TOO_FEW
 
 

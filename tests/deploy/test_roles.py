@@ -162,7 +162,7 @@ FORBIDDEN = {
         "UPDATE alembic_version SET version_num = ''",
     ],
     "binwatch_monitor": [
-        *(f"DELETE FROM {name}" for name in TABLES if name != "current_comparisons"),
+        *(f"DELETE FROM {name}" for name in TABLES if name not in ("current_comparisons", "drift_batches")),
         *(f"TRUNCATE {name}" for name in TABLES),
         *(f"UPDATE {name} SET {column} = NULL" for name, column in
           (("counts", "predicted"), ("comparisons", "outcome"), ("audits", "quantity"),

@@ -243,3 +243,18 @@ def test_a_state_of_another_release_begins_anew(sqlite_records: Engine) -> None:
     with sqlite_records.begin() as connection:
         connection.execute(text("UPDATE drift_batches SET state = replace(state, 'brightness', 'colour')"))
     assert monitor.look(1) == set()
+
+
+def test_a_batch_lasts_a_while_and_old_ones_are_deleted(
+    records_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "SPANS", (1, 2))
+    monitor = _Monitor(records_engine)
+    for number in range(4):
+        record_photos(records_engine, some_photos(60, seed=number), prefix=f"{number} ")
+        monitor.look(number)
+        assert monitor.rows()[-1]["number"] == number + 1
+        record_photos(records_engine, some_photos(60, seed=number), prefix=f"{number} soon ")
+        monitor.look(number)
+        assert monitor.rows()[-1]["number"] == number + 1, "too early for another batch"
+    assert [row["number"] for row in monitor.rows()] == [3, 4]

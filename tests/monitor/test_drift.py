@@ -269,6 +269,26 @@ def test_the_report_goes_with_the_database_and_comes_back(drifting: Running, tmp
     assert drift.report is not None
 
 
+def test_without_a_table_to_write_to_windows_are_shown_and_the_problem_is_named(
+    drifting: Running, sqlite_records: Engine
+) -> None:
+    with sqlite_records.begin() as connection:
+        connection.execute(
+            text("CREATE TRIGGER full BEFORE INSERT ON drift_batches BEGIN SELECT RAISE(ABORT, 'disk is full'); END")
+        )
+    drifting.services.drift.update()
+    where = {"window": Window.HOUR, "signal": Signal.BRIGHTNESS}
+    assert drifting.metric("binwatch_drift_verdict", **where, verdict=Verdict.DRIFTED) == 1
+    assert "binwatch_drift_update_timestamp_seconds" not in drifting.metrics(), "BinwatchDriftStale has to fire"
+    assert drifting.get("/api/drift").json()["state"] == "unwritable"
+    assert "cannot write to the records" in drifting.page("/drift")
+    result = CliRunner().invoke(app, ["drift", "--strict"], env={"COLUMNS": "200"})
+    assert result.exit_code == 1
+    assert "beyond" in result.stdout
+    assert "Drift alarms are not up to date" in result.stdout
+    assert "disk is full" in result.stdout
+
+
 def test_the_thread_reports_by_itself_and_outlives_an_odd_report(
     drifting: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
