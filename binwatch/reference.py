@@ -20,7 +20,7 @@ AXES = 16
 """Directions of the embedding that are kept. The rest varies little, and each one kept asks for more photos."""
 _DIGITS = 5
 _BINS = 10
-_FLAT = 1e-6
+FLAT = 1e-6
 """A direction that varies less than this is constant: dividing by it would only magnify rounding."""
 
 Floats = npt.NDArray[np.floating]
@@ -66,8 +66,8 @@ def make_reference(observed: Observed) -> Reference:
         predicted=np.bincount(predicted, minlength=len(CLASSES)).tolist(),
         labels=np.bincount(observed.labels, minlength=len(CLASSES)).tolist(),
         groups=observed.groups,
-        confidence=_quantiles(confidence, 11),
-        quantiles={signal.value: _quantiles(values, QUANTILES) for signal, values in signals.items()},
+        confidence=quantiles(confidence, 11),
+        quantiles={signal.value: quantiles(values) for signal, values in signals.items()},
         embedding=_embedding(observed.embeddings),
         reliability=_reliability(confidence, predicted == observed.labels),
     )
@@ -83,7 +83,8 @@ def rounded(values: Floats) -> list[float]:
     return [float(f"{value:.6g}") for value in values]
 
 
-def _quantiles(values: Floats, number: int) -> list[float]:
+def quantiles(values: Floats, number: int = QUANTILES) -> list[float]:
+    """Evenly spaced, from 0 to 100 %."""
     return rounded(np.quantile(values, np.linspace(0, 1, number)))
 
 
@@ -91,7 +92,7 @@ def _embedding(embeddings: Floats) -> EmbeddingReference | None:
     mean = embeddings.mean(axis=0, dtype=np.float64)
     _, spread, directions = np.linalg.svd(embeddings.astype(np.float64) - mean, full_matrices=False)
     deviations = spread / np.sqrt(max(len(embeddings) - 1, 1))
-    kept = min(AXES, int((deviations > _FLAT).sum()))
+    kept = min(AXES, int((deviations > FLAT).sum()))
     if not kept:
         return None
     axes = directions[:kept] / deviations[:kept, None]

@@ -68,6 +68,15 @@ class AuditView(StrEnum):
     SIGHTED = "sighted"
 
 
+class DriftReference(StrEnum):
+    """What recent photos are compared with before a drift alarm is raised."""
+
+    TRAINING = "training"
+    """The reference in the model's bundle."""
+    SAME_HOURS = "same_hours"
+    """The photos of the same hours of the week in the four weeks before."""
+
+
 class LogFormat(StrEnum):
     """How the worker writes its log lines."""
 
@@ -248,6 +257,11 @@ class Settings(EnvironmentSettings):
         None, description="folder that the monitor reads photos from, if `binwatch check` counted them; unset: S3"
     )
     drift_interval_s: float = Field(60.0, ge=1, le=600, description="seconds between two drift checks")
+    drift_reference: DriftReference = Field(
+        DriftReference.TRAINING,
+        description="what drift alarms compare photos with: the model's own reference, or the same hours of the week"
+        " in the four weeks before",
+    )
     flag_level: float = Field(
         0.05,
         gt=0,

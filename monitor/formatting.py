@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import UTC, datetime
 
 from binwatch.counts import CLASSES
@@ -15,6 +16,7 @@ from monitor.export import Exported
 NONE = "–"
 _NARROW = "\N{NARROW NO-BREAK SPACE}"
 _UNITS = (("day", 86_400), ("hour", 3_600), ("minute", 60))
+_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _FINE = 1_000  # comparisons from which a tenth of a percent is more than noise
 
 OPEN = (
@@ -74,6 +76,16 @@ def moment(at: datetime | None) -> str:
 def minute(at: datetime) -> str:
     """A moment where there is no room for its seconds."""
     return f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def hours_of_week(hours: Collection[int]) -> str:
+    """Hours of the week, 0 for Monday from 0 to 1 o'clock, as ranges: "Mon 6–22, Tue 6–22"."""
+    known = sorted(hours)
+    begins = [hour for hour in known if hour - 1 not in hours or hour % 24 == 0]
+    ends = [hour + 1 for hour in known if hour + 1 not in hours or hour % 24 == 23]
+    return ", ".join(
+        f"{_DAYS[begin // 24]} {begin % 24}–{end - begin // 24 * 24}" for begin, end in zip(begins, ends, strict=True)
+    )
 
 
 def ago(at: datetime, now: datetime | None = None) -> str:

@@ -70,10 +70,11 @@ def make_services(settings: Settings) -> Services:
         source, registry = PhotoFolder(settings.photo_dir), None
     cards = Cards(settings.model_dir, registry)
     interval_s, level = settings.drift_interval_s, settings.flag_level
+    by = settings.drift_reference
     return Services(
         records=records,
         photos=Photos(records, source, settings.limits),
-        drift=BackgroundReport("drift", lambda: make_report(records, writable, cards.reference), interval_s),
+        drift=BackgroundReport("drift", lambda: make_report(records, writable, cards.reference, by), interval_s),
         flags=BackgroundReport(
             "flags", lambda: records.read(lambda connection: read_levels(connection, level)), interval_s
         ),

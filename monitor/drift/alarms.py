@@ -15,13 +15,15 @@ and an expected number adds up whether tests depend on each other or not.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 
 from binwatch.bundle import Reference
 from binwatch.reference import Signal
-from monitor.drift.dispersion import dispersion
-from monitor.drift.judge import LEVEL, Verdict, judge
+from binwatch.settings import DriftReference
+from monitor.drift.dispersion import MOST, dispersion
+from monitor.drift.judge import LEVEL, SignalResult, Verdict, judge
+from monitor.drift.same_hours import WEEK, WEEKS
 from monitor.drift.windows import PhotoSample
 
 BUDGET = 1.0
@@ -38,6 +40,9 @@ MEMORY = 64
 """Batches that the running mean of the dispersion reaches back."""
 PRIOR = 4
 """Batches that the value which it begins with, 1, is worth."""
+MOST_BY_HOURS = 100.0
+"""Largest dispersion that counts of a window and the same hours before. Days may differ far more than neighbours, and a
+mean over weeks takes little of a change that is soon found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +72,28 @@ class AlarmState:
     dispersion: dict[Signal, dict[int, float]] = field(default_factory=dict)
     """How much more photos of a window resemble each other than independent ones would, by the window's length in
     batches: a running mean of monitor.drift.dispersion."""
+    reference: DriftReference = DriftReference.TRAINING
+    """What batches are compared with. The next three are of the same hours before alone."""
+    compared: int = 0
+    """Batches that have been compared with them."""
+    compared_since: datetime | None = None
+    """When the first was."""
+    hours: frozenset[int] = frozenset()
+    """Hours of the week (0: Monday, 0 to 1 o'clock UTC) whose last batch could be compared."""
+
+    @property
+    def alarms_from(self) -> datetime | None:
+        """When alarms can be raised: how much days differ has to be known first. None while that is not foreseeable."""
+        return self.compared_since + WEEK if self.compared_since else None
+
+    @property
+    def is_by_hours(self) -> bool:
+        """Whether batches are compared with the same hours before."""
+        return self.reference is DriftReference.SAME_HOURS
+
+    def is_collecting(self, now: datetime) -> bool:
+        """Whether it is too early for alarms."""
+        return self.is_by_hours and (self.alarms_from is None or now < self.alarms_from)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +107,9 @@ class BatchWindow:
     """Its photos were recorded from here on."""
     seen: PhotoSample
     before: PhotoSample | None
-    """The batches before, as many; None if that are not as many."""
+    """The batches before, as many; None if that are not as many. Or photos of the same hours before."""
+    same_hours: Reference | None = None
+    """Made of the latter."""
 
 
 def level_of(elapsed: timedelta | None) -> float:
@@ -92,12 +121,12 @@ def level_of(elapsed: timedelta | None) -> float:
 
 
 def next_state(
-    state: AlarmState, windows: Sequence[BatchWindow], reference: Reference, level: float, now: datetime
+    state: AlarmState, windows: Sequence[BatchWindow], reference: Reference | None, level: float, now: datetime
 ) -> AlarmState:
     """What a new batch changes. `windows` end with it, the shortest first; `level` is that of the batch."""
     alarms = dict(state.alarms)
-    for window in windows:
-        for one in judge(window.seen, reference, level / len(windows), _scale(state, window)):
+    for window in () if state.is_collecting(now) else windows:
+        for one in _judged(window, reference, state, level / len(windows)):
             if one.signal is Signal.EMBEDDING and one.photos < NORMAL:
                 continue
             is_news = one.signal not in alarms and window.first >= state.first.get(one.signal, 0)
@@ -108,11 +137,42 @@ def next_state(
         if (calm := _calm(signal, state, windows, reference)) is not None:
             del alarms[signal]
             first[signal] = calm.first
-    return AlarmState(alarms, first, _dispersion(state, windows, reference))
+    seen = replace(state, alarms=alarms, first=first, dispersion=_dispersion(state, windows, reference, now))
+    return _with_hours(seen, windows[0], now) if state.is_by_hours else seen
+
+
+def _with_hours(state: AlarmState, batch: BatchWindow, now: datetime) -> AlarmState:
+    hours = hours_of_week(batch.began, now)
+    if batch.same_hours is None:
+        return replace(state, hours=state.hours - hours)
+    return replace(
+        state,
+        compared=state.compared + 1,
+        compared_since=state.compared_since or now,
+        hours=state.hours | hours,
+    )
+
+
+def hours_of_week(began: datetime, ended: datetime) -> frozenset[int]:
+    """Those from one moment to another, counted from Monday, 0 o'clock UTC."""
+    first = began.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+    number = min(int((ended - first) / timedelta(hours=1)) + 1, 7 * 24)
+    return frozenset((first.weekday() * 24 + first.hour + hour) % (7 * 24) for hour in range(number))
+
+
+def _reference(window: BatchWindow, reference: Reference | None, state: AlarmState) -> Reference | None:
+    return window.same_hours if state.is_by_hours else reference
+
+
+def _judged(
+    window: BatchWindow, reference: Reference | None, state: AlarmState, level: float = LEVEL
+) -> list[SignalResult]:
+    compared_with = _reference(window, reference, state)
+    return judge(window.seen, compared_with, level, _scale(state, window), of_both=state.is_by_hours)
 
 
 def _calm(
-    signal: Signal, state: AlarmState, windows: Sequence[BatchWindow], reference: Reference
+    signal: Signal, state: AlarmState, windows: Sequence[BatchWindow], reference: Reference | None
 ) -> BatchWindow | None:
     """The window that ends an alarm: later batches alone, as many as raised it, and within the threshold that is shown.
 
@@ -121,10 +181,9 @@ def _calm(
     alarm = state.alarms[signal]
     batches = min(max(alarm.batches, CALM), windows[-1].batches)
     window = next((one for one in windows if one.batches == batches and one.first > alarm.batch), None)
-    if window is None:
+    if window is None or _reference(window, reference, state) is None:
         return None
-    results = judge(window.seen, reference, dispersion=_scale(state, window))
-    result = next(one for one in results if one.signal is signal)
+    result = next(one for one in _judged(window, reference, state) if one.signal is signal)
     # Of a signal that the reference no longer has, nothing would ever end the alarm.
     return window if result.verdict in (Verdict.STEADY, Verdict.NO_REFERENCE) else None
 
@@ -138,18 +197,29 @@ def _scale(state: AlarmState, window: BatchWindow) -> dict[Signal, float]:
 
 
 def _dispersion(
-    state: AlarmState, windows: Sequence[BatchWindow], reference: Reference
+    state: AlarmState, windows: Sequence[BatchWindow], reference: Reference | None, now: datetime
 ) -> dict[Signal, dict[int, float]]:
     means = {signal: dict(of_length) for signal, of_length in state.dispersion.items()}
+    most = MOST_BY_HOURS if state.is_by_hours else MOST
     for window in windows:
-        if window.before is None:
+        compared_with = _reference(window, reference, state)
+        if window.before is None or compared_with is None:
             continue
-        known = windows[0].first - 2 * window.batches  # batches that had such a window before
-        weight = max(1 / MEMORY, 1 / (known + PRIOR + 1))
-        for signal, value in dispersion(window.seen, window.before, reference).items():
+        if state.is_by_hours:
+            begins, weight = window.first, _weight_by_hours(state, now)
+        else:
             begins = window.first - window.batches
+            known = windows[0].first - 2 * window.batches  # batches that had such a window before
+            weight = max(1 / MEMORY, 1 / (known + PRIOR + 1))
+        for signal, value in dispersion(window.seen, window.before, compared_with, most).items():
             if signal in state.alarms or begins < state.first.get(signal, 0):
                 continue  # a change is no sign that photos resemble each other
             mean = means.setdefault(signal, {}).get(window.batches, 1.0)
             means[signal][window.batches] = mean + weight * (value - mean)
     return means
+
+
+def _weight_by_hours(state: AlarmState, now: datetime) -> float:
+    """Of a batch in the running mean, which reaches back WEEKS: batches of a day say nothing of other days."""
+    elapsed = now - state.compared_since if state.compared_since else timedelta(0)
+    return max(elapsed / (WEEKS * WEEK) / max(state.compared, 1), 1 / (state.compared + PRIOR + 1))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime, timedelta
 
 from pydantic import TypeAdapter, ValidationError
@@ -18,9 +18,11 @@ from binwatch.bundle import Reference
 from binwatch.records.tables import Count, DriftBatch
 from binwatch.records.upsert import insert_into
 from binwatch.reference import ENOUGH, independent
+from binwatch.settings import DriftReference
 from monitor.drift.alarms import SPANS, AlarmState, BatchWindow, level_of, next_state
 from monitor.drift.judge import MIN_PHOTOS
-from monitor.drift.windows import LATEST, SAMPLE, draw_photos, read_samples
+from monitor.drift.same_hours import make, read_same_hours
+from monitor.drift.windows import LATEST, SAMPLE, PhotoSample, draw_photos, read_samples
 from monitor.records import Records, RecordsDown, WritableRecords
 
 logger = logging.getLogger(__name__)
@@ -56,28 +58,38 @@ class _Due:
 
 
 def watch(
-    records: Records, writable: WritableRecords, model: str, reference: Reference | None, now: datetime
+    records: Records,
+    writable: WritableRecords,
+    model: str,
+    reference: Reference | None,
+    now: datetime,
+    by: DriftReference = DriftReference.TRAINING,
 ) -> AlarmState:
     """Close a batch if there are photos for one, and return the alarms of `model`. Raises RecordsDown.
 
     Without a reference that can be judged by, photos wait for one.
     """
-    if reference is not None and independent(reference) >= ENOUGH:
-        found = records.read(lambda connection: _next(connection, model, now))
-        if found is not None:
-            row = _judged(found, reference)
+    if by is DriftReference.SAME_HOURS or (reference is not None and independent(reference) >= ENOUGH):
+        due = records.read(lambda connection: _next(connection, model, now, by))
+        if due is not None and by is DriftReference.SAME_HOURS:
+            began = [window.began for window in due.windows]
+            # A read of its own: each has to come to an end in time.
+            photos = records.read(lambda connection: read_same_hours(connection, model, began, now))
+            due = _beside_same_hours(due, photos, reference)
+        if due is not None:
+            row, number = _judged(due, reference), due.batch.number
             writable.write(lambda engine: _insert(engine, row))
             with suppress(RecordsDown):  # which is logged: the table grows until it can be done
-                writable.write(lambda engine: _forget(engine, model, found.batch.number))
-    return last_state(records, model)
+                writable.write(lambda engine: _forget(engine, model, number))
+    return last_state(records, model, by)
 
 
-def last_state(records: Records, model: str) -> AlarmState:
+def last_state(records: Records, model: str, by: DriftReference = DriftReference.TRAINING) -> AlarmState:
     """What is known after the last batch that could be kept. Raises RecordsDown."""
-    return records.read(lambda connection: _state_of(_last(connection, model, 1)))
+    return records.read(lambda connection: _state_of(_last(connection, model, 1), by))
 
 
-def _judged(due: _Due, reference: Reference) -> dict[str, object]:
+def _judged(due: _Due, reference: Reference | None) -> dict[str, object]:
     """A row for the batch."""
     batch = due.batch
     level = level_of(None if batch.number == 1 else batch.closed_at - batch.began_at)
@@ -98,7 +110,7 @@ def _forget(engine: Engine, model: str, number: int) -> None:
         connection.execute(delete(DriftBatch).where(*out_of_reach))
 
 
-def _next(connection: Connection, model: str, now: datetime) -> _Due | None:
+def _next(connection: Connection, model: str, now: datetime, by: DriftReference) -> _Due | None:
     """None while it is too early, or there are too few photos, for another batch."""
     rows = _last(connection, model, SPANS[-1] - 1)
     if rows and timedelta(0) <= now - rows[0]["closed_at"] < LEAST:
@@ -107,7 +119,8 @@ def _next(connection: Connection, model: str, now: datetime) -> _Due | None:
     if batch is None:
         return None
     before = [_Batch(**{field.name: row[field.name] for field in fields(_Batch)}) for row in rows]
-    return _Due(batch, _windows(connection, [batch, *before]), _state_of(rows))
+    windows = _windows(connection, [batch, *before], has_before=by is DriftReference.TRAINING)
+    return _Due(batch, windows, _state_of(rows, by))
 
 
 def _last(connection: Connection, model: str, number: int) -> Sequence[RowMapping]:
@@ -116,12 +129,15 @@ def _last(connection: Connection, model: str, number: int) -> Sequence[RowMappin
     return connection.execute(rows.order_by(DriftBatch.number.desc()).limit(number)).mappings().all()
 
 
-def _state_of(rows: Sequence[RowMapping]) -> AlarmState:
+def _state_of(rows: Sequence[RowMapping], by: DriftReference) -> AlarmState:
+    """With another reference than that of the last batch, alarms begin anew."""
+    anew = AlarmState(reference=by)
     try:
-        return _STATE.validate_python(rows[0]["state"]) if rows else AlarmState()
+        state = _STATE.validate_python(rows[0]["state"]) if rows else anew
     except ValidationError as error:  # of a release with other signals, or damaged: alarms begin anew
         logger.warning("drift: the state of the alarms cannot be read, and begins anew: %s", error)
-        return AlarmState()
+        return anew
+    return state if state.reference is by else anew
 
 
 def _next_batch(connection: Connection, model: str, last: RowMapping | None, now: datetime) -> _Batch | None:
@@ -140,11 +156,13 @@ def _next_batch(connection: Connection, model: str, last: RowMapping | None, now
     return _Batch(model, 1, newest, photos, began, now)
 
 
-def _windows(connection: Connection, batches: Sequence[_Batch]) -> list[BatchWindow]:
-    """Those that the batches, the newest first, are enough for."""
+def _windows(connection: Connection, batches: Sequence[_Batch], *, has_before: bool) -> list[BatchWindow]:
+    """Those that the batches, the newest first, are enough for, and those before them if they matter."""
     model = batches[0].model_version
     spans = [span for span in SPANS if span <= len(batches) and _photos(batches[:span]) <= SAMPLE]
-    pairs = [span for span in spans if 2 * span <= len(batches) and _photos(batches[: 2 * span]) <= SAMPLE]
+    pairs = [
+        span for span in spans if has_before and 2 * span <= len(batches) and _photos(batches[: 2 * span]) <= SAMPLE
+    ]
     wanted = [batches[:span] for span in spans] + [batches[span : 2 * span] for span in pairs]
     ids = [[photo for batch in part for photo in batch.count_ids] for part in wanted]
     samples = read_samples(connection, model, ids)
@@ -153,6 +171,15 @@ def _windows(connection: Connection, batches: Sequence[_Batch]) -> list[BatchWin
         BatchWindow(span, batches[span - 1].number, batches[span - 1].began_at, seen, before.get(span))
         for span, seen in zip(spans, samples[: len(spans)], strict=True)
     ]
+
+
+def _beside_same_hours(due: _Due, photos: Sequence[PhotoSample], training: Reference | None) -> _Due:
+    """The same windows, each beside the photos of the same hours before."""
+    windows = [
+        replace(window, before=before, same_hours=make(before, training))
+        for window, before in zip(due.windows, photos, strict=True)
+    ]
+    return replace(due, windows=windows)
 
 
 def _photos(batches: Sequence[_Batch]) -> int:

@@ -16,11 +16,13 @@ from monitor.drift.windows import Floats, PhotoSample
 EACH = 4
 """Distribution functions are compared at each so-manieth quantile of the reference."""
 MOST = 10.0
-"""Largest dispersion of two windows that counts: beyond it they are of before and after a change."""
+"""Largest dispersion of two neighbouring windows that counts: beyond it they are of before and after a change."""
 
 
-def dispersion(window: PhotoSample, before: PhotoSample, reference: Reference) -> dict[Signal, float]:
-    """Squared difference of two neighbouring windows, in units of its expectation for independent photos.
+def dispersion(
+    window: PhotoSample, before: PhotoSample, reference: Reference, most: float = MOST
+) -> dict[Signal, float]:
+    """Squared difference of two windows, in units of its expectation for independent photos, but `most` at the most.
 
     Of every signal that both have photos of.
     """
@@ -28,7 +30,7 @@ def dispersion(window: PhotoSample, before: PhotoSample, reference: Reference) -
     for signal in Signal:
         one, other = _features(signal, window, reference), _features(signal, before, reference)
         if one is not None and other is not None and min(len(one), len(other)) > 1:
-            found[signal] = _dispersion(one, other)
+            found[signal] = min(_dispersion(one, other), most)
     return found
 
 
@@ -55,4 +57,4 @@ def _dispersion(one: Floats, other: Floats) -> float:
     shift = one.mean(axis=0) - other.mean(axis=0)
     variance = np.concatenate([one, other]).var(axis=0, ddof=1).sum()
     expected = (1 / len(one) + 1 / len(other)) * variance
-    return min(float(shift @ shift / expected), MOST) if expected > 0 else 1.0
+    return float(shift @ shift / expected) if expected > 0 else 1.0

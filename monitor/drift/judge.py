@@ -60,12 +60,18 @@ def judge(
     reference: Reference | None,
     level: float = LEVEL,
     dispersion: Mapping[Signal, float] = MappingProxyType({}),
+    *,
+    of_both: bool = False,
 ) -> list[SignalResult]:
     """A judgement of every signal. `level` is shared among those that can be judged (Bonferroni).
 
-    Photos of a signal of dispersion d are worth as many independent ones, divided by d.
+    Photos of a signal of dispersion d are worth as many independent ones, divided by d: those of the window, and with
+    `of_both` those of the reference, too.
     """
-    found = {signal: _measure(signal, seen, reference, dispersion.get(signal, 1.0)) for signal in Signal}
+    by = {signal: dispersion.get(signal, 1.0) for signal in Signal}
+    found = {signal: _measure(signal, seen, reference, 1.0 if of_both else by[signal]) for signal in Signal}
+    if of_both:
+        found = {signal: _wider(signal, one, by[signal]) for signal, one in found.items()}
     judged = sum(isinstance(one, _Measure) for one in found.values())
     return [_judgement(signal, one, _photos(signal, seen), level / max(judged, 1)) for signal, one in found.items()]
 
@@ -76,6 +82,14 @@ def _judgement(signal: Signal, found: _Measure | Verdict, photos: int, level: fl
     threshold = found.threshold(level)
     verdict = Verdict.DRIFTED if found.distance > threshold else Verdict.STEADY
     return SignalResult(signal, photos, verdict, found.distance, threshold)
+
+
+def _wider(signal: Signal, found: _Measure | Verdict, dispersion: float) -> _Measure | Verdict:
+    """Squared distances grow as the dispersion of both samples; the Jensen–Shannon divergence is like one."""
+    if isinstance(found, Verdict):
+        return found
+    factor = dispersion if signal in (Signal.PREDICTED, Signal.EXPECTED) else dispersion**0.5
+    return _Measure(found.distance, lambda level: factor * found.threshold(level))
 
 
 def _photos(signal: Signal, seen: PhotoSample) -> int:
@@ -89,12 +103,15 @@ def _photos(signal: Signal, seen: PhotoSample) -> int:
 def _measure(signal: Signal, seen: PhotoSample, reference: Reference | None, dispersion: float) -> _Measure | Verdict:
     if reference is None or not _knows(reference, signal, seen):
         return Verdict.NO_REFERENCE
-    if independent(reference) < ENOUGH:
+    worth = independent(reference)
+    if signal is Signal.EXPECTED:
+        worth = min(worth, sum(reference.labels))  # not every photo in the records has an expected quantity
+    if worth < ENOUGH:
         return Verdict.SMALL_REFERENCE
     photos = _photos(signal, seen)
     if photos < MIN_PHOTOS:
         return Verdict.NOT_ENOUGH_PHOTOS
-    sizes = independent(reference), max(int(photos / dispersion), 1)
+    sizes = worth, max(int(photos / dispersion), 1)
     if signal is Signal.PREDICTED:
         return _categories(seen.predicted, reference.predicted, *sizes)
     if signal is Signal.EXPECTED:

@@ -8,6 +8,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from binwatch.reference import Signal
+from binwatch.settings import DriftReference
 from monitor.drift.judge import Verdict
 from monitor.drift.report import DriftReport
 
@@ -24,6 +25,7 @@ def drift_metrics(report: DriftReport) -> Iterator[Metric]:
         )
     yield from _figures(report)
     yield from _signals(report)
+    yield from _reference(report)
     if report.windows:
         alarm = GaugeMetricFamily(
             "binwatch_drift_alarm", "1 while the signal's drift alarm is raised, else 0.", labels=("signal",)
@@ -31,6 +33,21 @@ def drift_metrics(report: DriftReport) -> Iterator[Metric]:
         for signal in Signal:
             alarm.add_metric((signal,), int(signal in report.alarms))
         yield alarm
+
+
+def _reference(report: DriftReport) -> Iterator[Metric]:
+    reference = GaugeMetricFamily(
+        "binwatch_drift_reference", "1 for what drift alarms compare photos with, else 0.", labels=("reference",)
+    )
+    for one in DriftReference:
+        reference.add_metric((one,), int(one is report.state.reference))
+    yield reference
+    if report.state.is_by_hours:
+        yield GaugeMetricFamily(
+            "binwatch_drift_reference_hours",
+            "Hours of the week, of 168, whose photos could be compared with the same hours before.",
+            len(report.state.hours),
+        )
 
 
 def _figures(report: DriftReport) -> Iterator[Metric]:

@@ -10,7 +10,8 @@ from sqlalchemy import Connection
 
 from binwatch.bundle import Reference
 from binwatch.reference import ENOUGH, Signal, independent
-from monitor.drift.alarms import Alarm
+from binwatch.settings import DriftReference
+from monitor.drift.alarms import Alarm, AlarmState
 from monitor.drift.batches import last_state, watch
 from monitor.drift.distributions import Distribution, distributions
 from monitor.drift.estimate import estimated_accuracy
@@ -47,10 +48,15 @@ class DriftReport:
     at: datetime
     bins: int | None = None
     """Bins that the reference is of."""
-    alarms: dict[Signal, Alarm] = field(default_factory=dict)
-    """Those that are raised."""
+    state: AlarmState = field(default_factory=AlarmState)
+    """Alarms, and what they follow from."""
     problem: str | None = None
     """Why the alarms are only those of the last batch that could be kept; None if they are of now."""
+
+    @property
+    def alarms(self) -> dict[Signal, Alarm]:
+        """Those that are raised."""
+        return self.state.alarms
 
     @property
     def is_small(self) -> bool:
@@ -59,7 +65,10 @@ class DriftReport:
 
 
 def make_report(
-    records: Records, writable: WritableRecords, reference_of: Callable[[str], Reference | None]
+    records: Records,
+    writable: WritableRecords,
+    reference_of: Callable[[str], Reference | None],
+    by: DriftReference = DriftReference.TRAINING,
 ) -> DriftReport:
     """Read the windows and judge them, and watch over the alarms. Raises RecordsDown if the records cannot be read."""
     now = datetime.now(UTC)
@@ -74,13 +83,13 @@ def make_report(
     reference = reference_of(model) if model is not None else None
     windows = [_window(window, seen, reference) for window, seen in found.items()]
     bins = independent(reference) if reference else None
-    report = DriftReport(model, reference is not None, windows, now, bins)
+    report = DriftReport(model, reference is not None, windows, now, bins, AlarmState(reference=by))
     if model is None:
         return report
     try:
-        return replace(report, alarms=watch(records, writable, model, reference, now).alarms)
+        return replace(report, state=watch(records, writable, model, reference, now, by))
     except RecordsDown as error:
-        return replace(report, alarms=last_state(records, model).alarms, problem=str(error))
+        return replace(report, state=last_state(records, model, by), problem=str(error))
 
 
 def _window(window: Window, seen: PhotoSample, reference: Reference | None) -> WindowReport:

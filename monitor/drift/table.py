@@ -35,6 +35,8 @@ def render(report: DriftReport) -> RenderableType:
         parts.append(Text(f"Drift alarms are not up to date: {report.problem}", style="bold red"))
     elif report.windows and not report.alarms:
         parts.append(Text("No drift alarm is raised."))
+    if report.state.is_by_hours:
+        parts.append(Text(_same_hours(report)))
     parts.append(_table(report))
     parts += [Text(_accuracy(window)) for window in report.windows]
     parts.append(Text(PROMISE))
@@ -51,6 +53,17 @@ def render(report: DriftReport) -> RenderableType:
             )
         )
     return Group(*parts)
+
+
+def _same_hours(report: DriftReport) -> str:
+    hours = report.state.hours
+    since = report.state.alarms_from
+    said = (
+        "Alarms compare photos with the same hours in the four weeks before, the table with the model's reference."
+        f" Hours of the week with enough photos: {len(hours)} of 168"
+    )
+    when = f"alarms are raised from {formatting.moment(since)} on" if since else "alarms begin a week after the first"
+    return f"{said}{f' ({formatting.hours_of_week(hours)}, UTC)' if hours else ''}; {when}."
 
 
 def _alarm(signal: Signal, alarm: Alarm) -> Text:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -86,8 +86,18 @@ def draw_photos(connection: Connection, model: str, after: int, up_to: int, most
     return [found[index]["id"] for index in spread]
 
 
-def read_samples(connection: Connection, model: str, photos: Sequence[Sequence[int]]) -> list[PhotoSample]:
-    """The photos of each list of numbers, one of each bin. Those in several lists are read once."""
+def _number(row: RowMapping) -> int:
+    number: int = row["id"]
+    return number
+
+
+def read_samples(
+    connection: Connection,
+    model: str,
+    photos: Sequence[Sequence[int]],
+    order: Callable[[RowMapping], int] = _number,
+) -> list[PhotoSample]:
+    """The photos of each list of numbers: of each bin the last by `order`. Those in several lists are read once."""
     numbers = sorted({number for part in photos for number in part})
     rows = {
         row["id"]: row
@@ -95,18 +105,20 @@ def read_samples(connection: Connection, model: str, photos: Sequence[Sequence[i
         for row in connection.execute(_ROW.where(Count.id.in_(chunk))).mappings()
     }
     expected = _expected(connection, numbers)
-    kept = [_one_of_each((rows[number] for number in part if number in rows), model) for part in photos]
+    kept = [_one_of_each((rows[number] for number in part if number in rows), model, order) for part in photos]
     return [_seen(part, {row["id"]: expected[row["id"]] for row in part if row["id"] in expected}) for part in kept]
 
 
-def _one_of_each(rows: Iterable[RowMapping], model: str) -> list[RowMapping]:
-    """The newest sound row of each bin, in the order of their numbers.
+def _one_of_each(
+    rows: Iterable[RowMapping], model: str, order: Callable[[RowMapping], int] = _number
+) -> list[RowMapping]:
+    """Of each bin's sound rows the last by `order`, in the order of their numbers.
 
     Photos of one bin resemble each other: two of them are not twice the evidence.
     """
     sound = [row for row in rows if row["model_version"] == model and _is_sound(row)]
-    newest = {(row["bucket"], row["bin_id"]): row for row in sorted(sound, key=lambda row: row["id"])}
-    return sorted(newest.values(), key=lambda row: row["id"])
+    last = {(row["bucket"], row["bin_id"]): row for row in sorted(sound, key=order)}
+    return sorted(last.values(), key=_number)
 
 
 _ROW = select(
@@ -134,7 +146,7 @@ def _rows(connection: Connection, window: Window, now: datetime) -> Iterable[Row
     if window is Window.LATEST:
         return connection.execute(_ROW.order_by(Count.id.desc()).limit(LATEST)).mappings()
     since = now - SPANS[window]
-    oldest = _first_since(connection, since)
+    oldest = first_since(connection, since)
     if oldest is None:
         return []
     if newest - oldest < 2 * SAMPLE:
@@ -144,7 +156,7 @@ def _rows(connection: Connection, window: Window, now: datetime) -> Iterable[Row
     return (row for row in rows if row["recorded_at"] >= since)
 
 
-def _first_since(connection: Connection, since: datetime) -> int | None:
+def first_since(connection: Connection, since: datetime) -> int | None:
     """The first row of the window, found by the index on the time. Rows are numbered in nearly that order."""
     first = select(Count.id).where(Count.recorded_at >= since).order_by(Count.recorded_at, Count.id).limit(1)
     return connection.execute(first).scalar()

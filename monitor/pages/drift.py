@@ -55,6 +55,7 @@ def drift(
         shown=shown,
         windows=sentences.WINDOWS,
         alarms=[sentences.alarm(one) for one in view.alarms],
+        same_hours=sentences.same_hours(view.same_hours) if view.same_hours else "",
         promise=sentences.PROMISE,
         estimate=sentences.estimate(shown) if shown else "",
         pictures=pictures(shown) if shown else [],

@@ -8,12 +8,13 @@ from binwatch.counts import Outcome, Suspicion
 from binwatch.records.audits import AuditReason
 from binwatch.records.variances import VarianceState
 from binwatch.reference import ENOUGH, Signal
+from binwatch.settings import DriftReference
 from binwatch.text import noun
 from monitor.drift.judge import MIN_PHOTOS, Verdict
 from monitor.drift.windows import Window
-from monitor.formatting import many, minute, number, share
+from monitor.formatting import hours_of_week, many, minute, number, share
 from monitor.views.discrepancies import Direction, Level
-from monitor.views.drift import AlarmView, DriftInBrief, SignalView, State, WindowView
+from monitor.views.drift import AlarmView, DriftInBrief, SameHoursView, SignalView, State, WindowView
 from monitor.views.overview import TimeRange
 
 _NARROW = "\N{NARROW NO-BREAK SPACE}"
@@ -50,6 +51,11 @@ PROMISE = (
 )
 """What the monitor promises of drift."""
 SPANS = {TimeRange.DAY: "day", TimeRange.WEEK: "7 days", TimeRange.MONTH: "30 days", TimeRange.QUARTER: "90 days"}
+REFERENCES = {
+    DriftReference.TRAINING: "what the model was measured on",
+    DriftReference.SAME_HOURS: "the same hours in the four weeks before",
+}
+"""What alarms compare photos with."""
 VERDICTS = {
     Verdict.STEADY: "as before",
     Verdict.DRIFTED: "drifted",
@@ -181,12 +187,11 @@ def drift_status(of: DriftInBrief) -> tuple[str, str]:
     """What drift comes to: in a word or two, and in a sentence."""
     where = WINDOWS[of.window] if of.window else ""
     since = f"Since {minute(of.since)}" if of.since else "Now"
-    steady = f"Photos of {where} are like those the model was measured on."
-    if of.beyond:
-        steady = f"No alarm: {_names(of.beyond)} of {where} may differ by chance from what the model was measured on."
+    usual = REFERENCES[of.reference]
     return {
-        State.DRIFTED: ("found", f"{since}, photos differ from what the model was measured on: {_names(of.signals)}."),
-        State.STEADY: ("none found", steady),
+        State.DRIFTED: ("found", f"{since}, photos differ from {usual}: {_names(of.signals)}."),
+        State.STEADY: ("none found", _steady(of, where)),
+        State.COLLECTING: ("collecting", f"Alarms have to wait until enough is known of {usual}."),
         State.TOO_FEW: ("too few photos", f"Drift is judged from {MIN_PHOTOS} photos of different bins on."),
         State.NO_REFERENCE: ("cannot be judged", "The model's bundle does not say what photos used to look like."),
         State.SMALL_REFERENCE: (
@@ -200,6 +205,25 @@ def drift_status(of: DriftInBrief) -> tuple[str, str]:
         State.NOTHING: ("nothing yet", "Drift is judged once photos are counted."),
         State.UNKNOWN: ("being looked at", "The monitor looks once a minute; reload this page then."),
     }[of.state]
+
+
+def _steady(of: DriftInBrief, where: str) -> str:
+    measured_on = REFERENCES[DriftReference.TRAINING]
+    if of.reference is DriftReference.SAME_HOURS:
+        differs = f" From {measured_on}, {_names(of.beyond)} of {where} differ; that alone raises no alarm."
+        return f"Photos are like those of {REFERENCES[of.reference]}.{differs if of.beyond else ''}"
+    if of.beyond:
+        return f"No alarm: {_names(of.beyond)} of {where} may differ by chance from {measured_on}."
+    return f"Photos of {where} are like those the model was measured on."
+
+
+def same_hours(of: SameHoursView) -> str:
+    """What is known of the same hours before."""
+    said = f"Hours of the week with enough photos in the weeks before: {len(of.hours)} of 168"
+    hours = f"{said} ({hours_of_week(of.hours)}, UTC)." if of.hours else f"{said}."
+    if of.alarms_from is None:
+        return f"{hours} Alarms begin one week after the first of them."
+    return f"{hours} Alarms are raised from {minute(of.alarms_from)} on."
 
 
 def alarm(of: AlarmView) -> str:

@@ -8,6 +8,7 @@ from enum import StrEnum
 from pydantic import BaseModel
 
 from binwatch.reference import Signal
+from binwatch.settings import DriftReference
 from monitor.drift.distributions import Distribution
 from monitor.drift.judge import MIN_PHOTOS, SignalResult, Verdict
 from monitor.drift.report import DriftReport, WindowReport
@@ -26,6 +27,8 @@ class State(StrEnum):
     SMALL_REFERENCE = "small_reference"
     NOTHING = "nothing"
     """Nothing is recorded yet."""
+    COLLECTING = "collecting"
+    """There are no alarms yet: what the same hours are usually like is not known."""
     UNWRITABLE = "unwritable"
     """The monitor cannot write to the records what alarms follow from."""
     UNKNOWN = "unknown"
@@ -71,10 +74,23 @@ class AlarmView(BaseModel):
     """How many they were."""
 
 
+class SameHoursView(BaseModel):
+    """What is known of the same hours before."""
+
+    hours: list[int]
+    """Hours of the week whose last photos could be compared; 0: Monday, 0 to 1 o'clock UTC."""
+    alarms_from: datetime | None
+    """When alarms can be raised; None while no batch of photos could be compared."""
+
+
 class DriftView(BaseModel):
     """The alarms and every window for the model in use, as of the last look."""
 
     state: State
+    reference: DriftReference | None
+    """What alarms compare photos with. Windows are compared with the model's own reference always."""
+    same_hours: SameHoursView | None
+    """None if alarms compare with the model's own reference."""
     model: str | None
     at: datetime | None
     """When the monitor looked."""
@@ -100,12 +116,16 @@ class DriftInBrief(BaseModel):
     """When the oldest of these alarms was raised."""
     beyond: list[Signal] = []
     """Signals beyond their threshold in that window, alarm or not."""
+    reference: DriftReference = DriftReference.TRAINING
+    """What alarms compare photos with."""
 
 
 def view_drift(report: DriftReport | None) -> DriftView:
     """A report as people and scripts read it; None before there is one."""
     return DriftView(
         state=_state(report),
+        reference=report.state.reference if report else None,
+        same_hours=_same_hours(report) if report and report.state.is_by_hours else None,
         model=report.model if report else None,
         at=report.at if report else None,
         alarms=_alarms(report),
@@ -127,7 +147,12 @@ def brief_drift(report: DriftReport | None) -> DriftInBrief:
         signals=[alarm.signal for alarm in _alarms(report)],
         since=min((alarm.since for alarm in _alarms(report)), default=None),
         beyond=_drifted(window) if window else [],
+        reference=report.state.reference if report else DriftReference.TRAINING,
     )
+
+
+def _same_hours(report: DriftReport) -> SameHoursView:
+    return SameHoursView(hours=sorted(report.state.hours), alarms_from=report.state.alarms_from)
 
 
 def _alarms(report: DriftReport | None) -> list[AlarmView]:
@@ -143,14 +168,17 @@ def _state(report: DriftReport | None) -> State:
         return State.UNKNOWN
     if report.model is None:
         return State.NOTHING
-    if not report.has_reference:
+    by_hours = report.state.is_by_hours
+    if not (by_hours or report.has_reference):
         return State.NO_REFERENCE
-    if report.is_small:
+    if report.is_small and not by_hours:
         return State.SMALL_REFERENCE
     if report.alarms:
         return State.DRIFTED
     if report.problem is not None:
         return State.UNWRITABLE
+    if by_hours:
+        return State.COLLECTING if report.state.is_collecting(report.at) else State.STEADY
     return State.STEADY if any(_judged(window) for window in report.windows) else State.TOO_FEW
 
 

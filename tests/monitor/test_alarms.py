@@ -10,15 +10,17 @@ from threading import Barrier
 
 import numpy as np
 import pytest
-from sqlalchemy import Engine, RowMapping, select, text
+from sqlalchemy import Engine, RowMapping, select, text, update
 
 from binwatch.bundle import Reference
-from binwatch.records.tables import DriftBatch
+from binwatch.records.tables import Count, DriftBatch
 from binwatch.reference import Signal
+from binwatch.settings import DriftReference
 from monitor.drift import batches
 from monitor.drift.alarms import BUDGET, CALM, QUARTER, SPANS, AlarmState, BatchWindow, level_of, next_state
 from monitor.drift.dispersion import dispersion
 from monitor.drift.judge import LEVEL
+from monitor.drift.same_hours import make
 from monitor.drift.windows import PhotoSample
 from monitor.records import Records, WritableRecords
 from tests.monitor.drifting import MODEL, REFERENCE, record_photos, some_photos
@@ -258,3 +260,69 @@ def test_a_batch_lasts_a_while_and_old_ones_are_deleted(
         monitor.look(number)
         assert monitor.rows()[-1]["number"] == number + 1, "too early for another batch"
     assert [row["number"] for row in monitor.rows()] == [3, 4]
+
+
+class _Weeks(_Monitor):
+    """Alarms that compare with the same hours before, of photos that come each day at one time of day."""
+
+    def look_at(self, at: datetime, model: str = MODEL) -> AlarmState:
+        return batches.watch(self.records, self.writable, model, REFERENCE, at, DriftReference.SAME_HOURS)
+
+    def record(self, at: datetime, seed: int, *, brighter: float = 0.0, model: str = MODEL) -> None:
+        photos = some_photos(120, seed=seed, brighter=brighter)
+        record_photos(self.engine, photos, prefix=f"{model} {at} ", model=model)
+        with self.engine.begin() as connection:
+            rows = update(Count).where(Count.recorded_at > START + timedelta(days=100))
+            connection.execute(rows.values(recorded_at=at - timedelta(minutes=10)))
+
+
+def test_time_of_day_is_no_drift_and_what_is_new_at_that_time_is(records_engine: Engine) -> None:
+    """Photos are dark at night. Nothing has happened until, one day, it is as bright at night as by day."""
+    monitor = _Weeks(records_engine)
+    found = {}
+    for week in range(4):
+        for hour in (12, 23):
+            at = START + timedelta(days=7 * week, hours=hour)
+            is_dark = hour == 23 and week < 3
+            monitor.record(at, 100 * week + hour, brighter=-0.2 if is_dark else 0.0)
+            found[week, hour] = monitor.look_at(at)
+    assert not any(state.alarms for when, state in found.items() if when != (3, 23))
+    assert set(found[3, 23].alarms) == {Signal.BRIGHTNESS}
+    assert found[0, 23].alarms_from is None, "in the first week, there is nothing to compare with"
+    begin = START + timedelta(days=14, hours=12)
+    assert found[1, 12].alarms_from == found[3, 23].alarms_from == begin
+    assert [found[1, 23].is_collecting(begin + timedelta(hours=hour)) for hour in (-1, 0)] == [True, False]
+    assert {hour % 24 for hour in found[3, 12].hours} >= {12, 23}
+    # With the other reference, what was known of alarms is forgotten, and each night is drift.
+    assert batches.watch(monitor.records, monitor.writable, MODEL, REFERENCE, at).alarms == {}
+    at += timedelta(hours=1)
+    monitor.record(at, 1, brighter=-0.2)
+    assert set(batches.watch(monitor.records, monitor.writable, MODEL, REFERENCE, at).alarms) == {Signal.BRIGHTNESS}
+
+
+def test_a_new_model_collects_hours_of_its_own(sqlite_records: Engine) -> None:
+    monitor = _Weeks(sqlite_records)
+    for week in range(2):
+        monitor.record(START + week * timedelta(days=7), week)
+        known = monitor.look_at(START + week * timedelta(days=7))
+    assert known.hours
+    at = START + timedelta(days=14)
+    monitor.record(at, 3, model="next")
+    assert monitor.look_at(at, "next") == AlarmState(reference=DriftReference.SAME_HOURS)
+
+
+def test_days_that_differ_widen_thresholds_of_the_same_hours() -> None:
+    """A window and its reference, each of photos that share what is special about their day."""
+    random = np.random.default_rng(5)
+    state = AlarmState(reference=DriftReference.SAME_HOURS, compared_since=START - timedelta(days=7))
+    raised = 0
+    for number in range(1, 61):
+        before = _sample(np.concatenate([_brightness(random, random.normal(0, 0.03)) for _ in range(4)]))
+        window = _sample(_brightness(random, random.normal(0, 0.03)))
+        one = BatchWindow(1, number, START, window, before, make(before, None))
+        state = next_state(state, [one], None, level_of(EACH), START + number * timedelta(days=1))
+        raised += number > 10 and bool(state.alarms)
+    assert state.dispersion[Signal.BRIGHTNESS][1] > 2
+    assert raised == 0
+    one = BatchWindow(1, 61, START, _sample(_brightness(random, 0.4)), before, make(before, None))
+    assert set(next_state(state, [one], None, level_of(EACH), START + timedelta(days=61)).alarms) == {Signal.BRIGHTNESS}

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine
+from typer.testing import CliRunner
 
 from binwatch.bundle import Bundle, Calibration, write_card
 from binwatch.counts import Outcome, Suspicion
@@ -17,6 +18,7 @@ from binwatch.records.audits import add_audit
 from binwatch.records.store import NewExpectation, Store
 from binwatch.reference import Signal
 from monitor import formatting
+from monitor.__main__ import app
 from monitor.drift.judge import Verdict
 from monitor.drift.windows import Window
 from monitor.forms import FormProblem
@@ -24,7 +26,7 @@ from monitor.pages import sentences
 from monitor.pages.flash import PROBLEMS
 from monitor.pages.models import shaded
 from monitor.views.discrepancies import Direction, Level
-from monitor.views.drift import DriftInBrief, State
+from monitor.views.drift import DriftInBrief, SameHoursView, State
 from monitor.views.models import Confusion
 from monitor.views.overview import TimeRange
 from tests.calibrations import category
@@ -354,6 +356,39 @@ def test_shades_follow_the_share_of_the_row() -> None:
     rows = shaded(Confusion(labels=["0", "1"], rows=[[1, 999], [0, 0]], total=1000))
     assert [[cell.shade for cell in row] for row in rows] == [[1, 5], [0, 0]]
     assert [[cell.is_right for cell in row] for row in rows] == [[True, False], [False, True]]
+
+
+def test_drift_says_what_it_compares_with(drifting: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    drifting.services.drift.update()
+    assert drifting.get("/api/drift").json()["reference"] == "training"
+    assert drifting.metric("binwatch_drift_reference", reference="training") == 1
+    assert "binwatch_drift_reference_hours" not in drifting.metrics()
+    monkeypatch.setenv("BINWATCH_DRIFT_REFERENCE", "same_hours")
+    with running_monitor() as running:
+        running.services.drift.update()
+        found = running.get("/api/drift").json()
+        assert (found["state"], found["reference"]) == ("collecting", "same_hours")
+        assert found["same_hours"] == {"hours": [], "alarms_from": None}
+        assert running.metric("binwatch_drift_reference", reference="same_hours") == 1
+        assert running.metric("binwatch_drift_reference_hours") == 0
+        latest = {"window": Window.LATEST, "signal": Signal.BRIGHTNESS}
+        assert running.metric("binwatch_drift_verdict", **latest, verdict=Verdict.DRIFTED) == 1, "as before"
+        page = Parsed(running.page("/drift")).text
+        assert "Drift: collecting" in page
+        assert "0 of 168. Alarms begin one week after the first of them." in page
+        assert "collecting" in Parsed(running.page("/")).text
+        printed = CliRunner().invoke(app, ["drift", "--strict"], env={"COLUMNS": "200"})
+        assert printed.exit_code == 0
+        assert "enough photos: 0 of 168; alarms begin a week after the first." in printed.stdout
+
+
+def test_hours_of_the_week_are_ranges() -> None:
+    assert formatting.hours_of_week([6, 7, 8, 22, 23, 24, 25, 167]) == "Mon 6–9, Mon 22–24, Tue 0–2, Sun 23–24"
+    view = SameHoursView(hours=[30], alarms_from=DAY)
+    assert sentences.same_hours(view) == (
+        "Hours of the week with enough photos in the weeks before: 1 of 168 (Tue 6–7, UTC)."
+        " Alarms are raised from 2026-01-01 00:00 UTC on."
+    )
 
 
 def test_drift_is_shown_and_what_has_drifted_comes_first(drifting: Running) -> None:
