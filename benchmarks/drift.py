@@ -1,6 +1,6 @@
 """How often the monitor raises a false alarm and how soon it finds what; what windows show, and estimated accuracy.
 
-    python -m benchmarks.held_out PHOTOS_TAR INDEX_CSV held-out.npz
+    python -m benchmarks.held_out FOLDER held-out.npz
     python -m benchmarks.drift held-out.npz
 
 Alarms: quarters are simulated (benchmarks/quarters.py), each with its own half of the bin groups as the reference and
@@ -20,16 +20,18 @@ import argparse
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks import quarters
+from benchmarks import quarters, same_hours
 from benchmarks.disturbances import DISTURBANCES, STRENGTHS
 from binwatch.bundle import Reference
 from binwatch.cores import cores
 from binwatch.reference import Observed, Signal, make_reference, rounded
+from binwatch.settings import DriftReference
 from monitor.drift.estimate import estimated_accuracy
 from monitor.drift.judge import LEVEL, MIN_PHOTOS, Verdict, judge
 from monitor.drift.windows import PhotoSample
@@ -38,8 +40,9 @@ SIZES = (50, 100, 200, 300, 1000)
 DETECTION_SIZES = (50, 200, 1000)
 LEVELS = (LEVEL, 0.05)
 DETECTION_WINDOWS = 200
-RATES = (10, 100, 1000, 10_000, 100_000)
+RATES = (10, 100, 1000, 100_000)
 """Photos an hour."""
+DIM = 0.75
 BEFORE = 70
 """Undisturbed batches before a disturbance."""
 AFTER = 12
@@ -197,8 +200,27 @@ def typical_counts(arrays: Arrays) -> dict[Signal, tuple[int, ...]]:
     return {Signal.PREDICTED: tuple(every.predicted), Signal.EXPECTED: tuple(every.labels)}
 
 
+@dataclass(frozen=True)
+class Life:
+    """How photos come in a simulated quarter, and what alarms compare them with."""
+
+    walk: int
+    """Neighbouring bins photographed one by one."""
+    a_day: float
+    """Share of the bins that the photos of a day are of."""
+    dim_nights: bool
+    """At night, brightness and contrast are three quarters of those by day."""
+    reference: DriftReference
+
+
+def dimmed(photos: quarters.Photos) -> quarters.Photos:
+    """Brightness and contrast of the same photos with less light; what the model makes of them is left as it is."""
+    dim = {one: np.array(rounded(DIM * photos.values[one])) for one in (Signal.BRIGHTNESS, Signal.CONTRAST)}
+    return replace(photos, values=photos.values | dim)
+
+
 def quarter(
-    arrays: Arrays, photos: quarters.Photos, counts: dict[Signal, tuple[int, ...]], rate: float, walk: int, seed: int
+    arrays: Arrays, photos: quarters.Photos, counts: dict[Signal, tuple[int, ...]], rate: float, life: Life, seed: int
 ) -> list[str]:
     """Signals whose alarms an undisturbed quarter raises. `photos` are those of `arrays`."""
     random = np.random.default_rng(seed)
@@ -206,19 +228,27 @@ def quarter(
     is_reference = np.isin(groups, random.permutation(groups.max() + 1)[: (groups.max() + 1) // 2])
     reference = reference_of(part(arrays, "none", np.flatnonzero(is_reference)))
     rows = np.flatnonzero(~is_reference)
-    came, minutes = quarters.closings(rate, quarters.MINUTES, random)
-    stream = quarters.stream(came, minutes, places(arrays, rows), rows, random, walk)
-    limits = quarters.Thresholds(reference, photos.signals, counts)
-    return [one.signal.value for one in quarters.alarms(quarters.judged(stream, photos, reference), minutes, limits)]
+    by_hours = life.reference is DriftReference.SAME_HOURS
+    came, minutes = quarters.closings(rate, same_hours.length() if by_hours else quarters.MINUTES, random)
+    stream = quarters.stream(came, minutes, places(arrays, rows), rows, random, life.walk, life.a_day)
+    if life.dim_nights:
+        stream.row[quarters.is_night(quarters.times(stream) // 60 % 24)] += len(groups)
+        photos = quarters.joined(photos, dimmed(photos))
+    if by_hours:
+        found = same_hours.alarms(stream, photos, reference, counts[Signal.PREDICTED], seed)
+    else:
+        limits = quarters.Thresholds(reference, photos.signals, counts)
+        found = quarters.alarms(quarters.judged(stream, photos, reference), minutes, limits)
+    return [one.signal.value for one in found]
 
 
-def show_quarters(arrays: Arrays, number: int, rates: Sequence[int], walk: int) -> None:
-    print(f"\nFalse alarms in a quarter, {number} undisturbed quarters at each rate, walks of {walk} bins\n")
+def show_quarters(arrays: Arrays, number: int, rates: Sequence[int], life: Life, processes: int) -> None:
+    print(f"\nFalse alarms in a quarter, {number} undisturbed quarters at each rate, {life}\n")
     print("| photos an hour | false alarms in a quarter | upper 95 % bound | quarters with one | most | signals |")
     photos, counts = photos_of(part(arrays, "none", np.arange(len(arrays["groups"])))), typical_counts(arrays)
     for rate in rates:
-        with ProcessPoolExecutor(cores()) as pool:
-            found = list(pool.map(partial(quarter, arrays, photos, counts, rate, walk), range(number)))
+        with ProcessPoolExecutor(processes) as pool:
+            found = list(pool.map(partial(quarter, arrays, photos, counts, rate, life), range(number)))
         alarms = np.array([len(one) for one in found])
         upper = alarms.mean() + 1.645 * alarms.std(ddof=1) / np.sqrt(number)
         signals = Counter(signal for one in found for signal in one)
@@ -253,7 +283,7 @@ def delay(
     return float(min(ends - begin, default=np.inf))
 
 
-def show_delays(arrays: Arrays, runs: int, rates: Sequence[int], walk: int) -> None:
+def show_delays(arrays: Arrays, runs: int, rates: Sequence[int], walk: int, processes: int) -> None:
     print(f"\nAlarms within so many photos after a disturbance, {runs} streams each, walks of {walk} bins\n")
     heads = " | ".join(f"{rate:,} an hour: within {', '.join(map(str, SOON))}; median" for rate in rates)
     print(f"| disturbance | {heads} |")
@@ -262,10 +292,12 @@ def show_delays(arrays: Arrays, runs: int, rates: Sequence[int], walk: int) -> N
     limits = quarters.Thresholds(reference, calm.signals, typical_counts(arrays))
     for strength in reversed(STRENGTHS):
         for kind in DISTURBANCES:
+            if f"{kind} {strength}/stats" not in arrays:
+                continue  # benchmarks.held_out --strengths
             photos = quarters.joined(calm, photos_of(part(arrays, f"{kind} {strength}", test)))
             cells = []
             for rate in rates:
-                with ProcessPoolExecutor(cores()) as pool:
+                with ProcessPoolExecutor(processes) as pool:
                     one = partial(delay, reference, photos, limits, places(arrays, test), rate, walk)
                     found = np.array(list(pool.map(one, range(1000, 1000 + runs), chunksize=10)))
                 within = ", ".join(f"{(found <= number).mean():.0%}" for number in SOON)
@@ -281,6 +313,12 @@ def main() -> None:
     parser.add_argument("--streams", type=int, default=100, help="streams of each disturbance at each rate")
     parser.add_argument("--rates", type=int, nargs="*", default=RATES, help="photos an hour")
     parser.add_argument("--walk", type=int, default=quarters.WALK, help="neighbouring bins photographed one by one")
+    parser.add_argument("--day", type=float, default=1.0, help="share of the bins that the photos of a day are of")
+    parser.add_argument("--dim-nights", action="store_true", help="less light at night, in undisturbed quarters")
+    parser.add_argument(
+        "--reference", type=DriftReference, choices=list(DriftReference), default=DriftReference.TRAINING
+    )
+    parser.add_argument("--processes", type=int, default=cores())
     parser.add_argument("--without", type=Signal, nargs="*", default=[], help="photo properties to leave out")
     options = parser.parse_args()
     WITHOUT.update(options.without)
@@ -288,9 +326,10 @@ def main() -> None:
     counts = Counter(arrays["splits"].tolist())
     print(f"model {arrays['version']}, photos: {dict(counts)}, {cores()} cores")
     if options.quarters:
-        show_quarters(arrays, options.quarters, options.rates, options.walk)
+        life = Life(options.walk, options.day, options.dim_nights, options.reference)
+        show_quarters(arrays, options.quarters, options.rates, life, options.processes)
     if options.streams:
-        show_delays(arrays, options.streams, options.rates, options.walk)
+        show_delays(arrays, options.streams, options.rates, options.walk, options.processes)
     if options.windows:
         show_undisturbed(arrays, options.windows)
         show_detection(arrays)

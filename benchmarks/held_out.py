@@ -1,9 +1,9 @@
 """What a model sees in photos that it did not learn from, as they are and disturbed, kept in a file.
 
-    python -m benchmarks.held_out PHOTOS_TAR INDEX_CSV OUT.npz [--model samples/model]
+    python -m benchmarks.held_out FOLDER OUT.npz [--model samples/model] [--strengths medium strong]
 
-PHOTOS_TAR holds KEY.jpg, INDEX_CSV the columns key, label and bin_group. The validation and the test split (a tenth of
-the bin groups each, as the trainer splits them) are kept; only test photos are disturbed.
+FOLDER holds photos-224.tar with KEY.jpg, and index.csv with the columns key, label and bin_group. The validation and
+the test split (a tenth of the bin groups each, as the trainer splits them) are kept; only test photos are disturbed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import argparse
 import csv
 import sys
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -59,11 +59,13 @@ def see(engine: Engine, photos: list[Pixels]) -> dict[str, np.ndarray]:
     }
 
 
-def variants(photos: list[Pixels]) -> Iterator[tuple[str, list[Pixels]]]:
-    """Every disturbance at every strength, of all photos."""
+def variants(photos: list[Pixels], strengths: Collection[str]) -> Iterator[tuple[str, list[Pixels]]]:
+    """Every disturbance at these strengths, of all photos."""
     with ThreadPoolExecutor(2) as pool:
         for name, (disturb, values) in DISTURBANCES.items():
             for strength, value in zip(STRENGTHS, values, strict=True):
+                if strength not in strengths:
+                    continue
                 yield (
                     f"{name} {strength}",
                     list(pool.map(lambda photo, disturb=disturb, value=value: disturb(photo, value), photos)),
@@ -72,15 +74,17 @@ def variants(photos: list[Pixels]) -> Iterator[tuple[str, list[Pixels]]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("photos", type=Path)
-    parser.add_argument("index", type=Path)
+    parser.add_argument("folder", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--model", type=Path, default=Path("samples/model"))
+    parser.add_argument(
+        "--strengths", nargs="*", choices=STRENGTHS, default=STRENGTHS, help="of disturbances; empty: none"
+    )
     parser.add_argument("--threads", type=int, default=0)
     options = parser.parse_args()
     engine = Engine(Bundle(options.model), threads=options.threads)
-    rows = held_out(options.index)
-    photos = pixels_of(options.photos, rows, engine.card)
+    rows = held_out(options.folder / "index.csv")
+    photos = pixels_of(options.folder / "photos-224.tar", rows, engine.card)
     splits = np.array([row["split"] for row in rows])
     groups = np.unique([row["bin_group"] for row in rows], return_inverse=True)[1]
     found = {
@@ -92,7 +96,7 @@ def main() -> None:
     }
     found |= {f"none/{name}": values for name, values in see(engine, photos).items()}
     test = [photo for photo, split in zip(photos, splits, strict=True) if split == Split.TEST]
-    for name, disturbed in variants(test):
+    for name, disturbed in variants(test, options.strengths):
         found |= {f"{name}/{part}": values for part, values in see(engine, disturbed).items()}
         print(name, file=sys.stderr, flush=True)
     np.savez(options.out, **found)

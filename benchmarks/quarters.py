@@ -32,6 +32,8 @@ from monitor.drift.windows import SAMPLE, Floats, Ints
 MINUTES = int(QUARTER.total_seconds() // 60)
 WALK = 10
 NIGHT = 0.1
+DAY = (6, 22)
+MINUTES_A_DAY = 24 * 60
 CATEGORIES = (Signal.PREDICTED, Signal.EXPECTED)
 
 
@@ -80,11 +82,15 @@ class Raised:
     batches: int
 
 
+def weights(minutes: int) -> Floats:
+    """How many photos come in each minute, beside an average one."""
+    found = np.where(is_night(np.arange(minutes) // 60 % 24), NIGHT, 1.0)
+    return found / found.mean()
+
+
 def closings(per_hour: float, minutes: int, random: np.random.Generator) -> tuple[Ints, Ints]:
     """Photos that came, and minutes since the batch before, of each batch: at the earliest LEAST after that."""
-    hours = np.arange(minutes) // 60 % 24
-    weights = np.where((hours >= 6) & (hours < 22), 1.0, NIGHT)
-    came = np.cumsum(random.poisson(per_hour / 60 * weights / weights.mean()))
+    came = np.cumsum(random.poisson(per_hour / 60 * weights(minutes)))
     least = int(LEAST.total_seconds() // 60)
     found, last, before = [], 0, -least
     while (at := max(int(np.searchsorted(came, last + MIN_PHOTOS)), before + least)) < minutes:
@@ -94,27 +100,56 @@ def closings(per_hour: float, minutes: int, random: np.random.Generator) -> tupl
     return photos, since
 
 
+def is_night(hours: Ints) -> np.ndarray:
+    """By the hour of the day."""
+    return (hours < DAY[0]) | (hours >= DAY[1])
+
+
 def stream(
-    photos: Ints, minutes: Ints, groups: Ints, rows: Ints, random: np.random.Generator, walk: int = WALK
+    photos: Ints,
+    minutes: Ints,
+    groups: Ints,
+    rows: Ints,
+    random: np.random.Generator,
+    walk: int = WALK,
+    a_day: float = 1.0,
 ) -> Stream:
-    """Batches of so many photos, of bins whose `groups`, one for each of `rows`, are numbered in the order of keys."""
+    """Batches of so many photos, of bins whose `groups`, one for each of `rows`, are numbered in the order of keys.
+
+    Photos of a day are of one stretch of the keys, which is this share of all.
+    """
     bins, size = np.unique(groups, return_counts=True)
+    stretch = int(a_day * len(bins))
+    days = np.cumsum(minutes) // MINUTES_A_DAY
+    begins = random.integers(len(bins), size=days[-1] + 1)[days] if a_day < 1 else np.zeros(len(days), int)
     by_bin = rows[np.argsort(groups, kind="stable")]
     start = np.concatenate([[0], np.cumsum(size)[:-1]])
     found = []
     for came in np.unique(photos):
         batches = np.flatnonzero(photos == came)
-        number = min(int(came), BATCH, len(bins))
+        number = min(int(came), BATCH, stretch)
         # Of a batch that is drawn from many photos, neighbours are as rare as they are among those.
         length = max(walk * number // int(came), 1)
         for part in np.array_split(batches, max(1, len(batches) // 2000)):
-            walks = np.argsort(random.random((len(part), len(bins) // length)), axis=1)
+            walks = np.argsort(random.random((len(part), stretch // length)), axis=1)
             chosen = (walks[:, :, None] * length + np.arange(length)).reshape(len(part), -1)[:, :number]
+            chosen = (chosen + begins[part, None]) % len(bins)
             found.append(np.stack([np.repeat(part, chosen.shape[1]), chosen.ravel()]))
     batch, at = np.concatenate(found, axis=1)
     order = np.argsort(batch, kind="stable")
     batch, at = batch[order], at[order]
     return Stream(batch, by_bin[start[at] + (random.random(len(at)) * size[at]).astype(int)], at, minutes)
+
+
+def times(of: Stream) -> Floats:
+    """The minute of each photo: those of a batch come as `weights` says."""
+    ends = np.cumsum(of.minutes)
+    passed = np.concatenate([[0.0], np.cumsum(weights(int(ends[-1])))])
+    starts = np.searchsorted(of.batch, np.arange(len(ends) + 1))
+    place = (np.arange(len(of.batch)) - starts[of.batch] + 1) / np.diff(starts)[of.batch]
+    until, since = passed[ends[of.batch]], passed[(ends - of.minutes)[of.batch]]
+    found: Floats = np.interp(since + place * (until - since), passed, np.arange(len(passed)))
+    return found
 
 
 class Windows:
@@ -218,7 +253,7 @@ class Thresholds:
         """Of windows of so many photos, at the level of one signal."""
         effective = self._worth * photos / (self._worth + photos)
         if signal in CATEGORIES:
-            found: Floats = _of_sizes(self._counts[signal], self._worth)[photos.astype(int)] * _grown(level)
+            found: Floats = _of_sizes(self._counts[signal], self._worth)[photos.astype(int)] * grown(level)
         elif signal is Signal.EMBEDDING:
             found = _mean_shift(self._worth, self._axes, level) / np.sqrt(effective)
         else:
@@ -235,7 +270,8 @@ def _of_sizes(counts: tuple[int, ...], worth: int) -> Floats:
 
 
 @lru_cache(maxsize=100_000)
-def _grown(level: float) -> float:
+def grown(level: float) -> float:
+    """Threshold of categories at a small level, in units of that at SIMULATED."""
     freedom = len(CLASSES) - 1
     return quantiles.chi_squared(level, freedom) / quantiles.chi_squared(thresholds.SIMULATED, freedom)
 

@@ -42,12 +42,11 @@ def _reference(report: DriftReport) -> Iterator[Metric]:
     for one in DriftReference:
         reference.add_metric((one,), int(one is report.state.reference))
     yield reference
-    if report.state.is_by_hours:
-        yield GaugeMetricFamily(
-            "binwatch_drift_reference_hours",
-            "Hours of the week, of 168, whose photos could be compared with the same hours before.",
-            len(report.state.hours),
-        )
+    yield GaugeMetricFamily(
+        "binwatch_drift_reference_hours",
+        "Hours of the week, of 168, whose photos could be compared with the same hours before.",
+        len(report.state.hours),
+    )
 
 
 def _figures(report: DriftReport) -> Iterator[Metric]:

@@ -29,7 +29,7 @@ def of_categories(reference: tuple[int, ...], reference_photos: int, photos: int
     Simulated down to SIMULATED. From there on it grows as the chi-squared variable does that it is asymptotically.
     Simulated for a size a little below `photos`, which is the more cautious, so that few sizes have to be.
     """
-    simulated = _undrifted(reference, reference_photos, _coarse(photos))
+    simulated = _undrifted(reference, reference_photos, coarse(photos))
     threshold = float(simulated[-max(int(DRAWS * max(level, SIMULATED)), 1)])
     if level >= SIMULATED:
         return threshold
@@ -37,7 +37,7 @@ def of_categories(reference: tuple[int, ...], reference_photos: int, photos: int
     return threshold * quantiles.chi_squared(level, freedom) / quantiles.chi_squared(SIMULATED, freedom)
 
 
-def _coarse(photos: int) -> int:
+def coarse(photos: int) -> int:
     """`photos`, rounded down to two digits, which are a multiple of 5 beyond 50."""
     step = 5 * 10 ** (len(str(photos)) - 2) if photos >= 50 else 1
     return photos - photos % step

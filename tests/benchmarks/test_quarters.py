@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
+import pytest
 
-from benchmarks import quarters
+from benchmarks import quarters, same_hours
 from binwatch.reference import Observed, Signal, make_reference
 from monitor.drift.alarms import SPANS, AlarmState, BatchWindow, level_of, next_state
+from monitor.drift.batches import LEAST
 from monitor.drift.windows import PhotoSample
 
 BINS, BATCHES = 2000, 40
@@ -83,3 +86,35 @@ def _windows(
                 BatchWindow(span, number - span + 1, _at(number - span), sample(number - span, number), before)
             )
     return found
+
+
+def test_a_batch_lasts_a_while_and_a_days_photos_are_of_one_stretch() -> None:
+    random = np.random.default_rng(3)
+    came, minutes = quarters.closings(5000, 2 * quarters.MINUTES_A_DAY, random)
+    assert minutes[1:].min() == LEAST.total_seconds() // 60
+    stream = quarters.stream(came, minutes, np.arange(1000), np.arange(1000), random, a_day=0.2)
+    days = np.cumsum(minutes)[stream.batch] // quarters.MINUTES_A_DAY
+    found = [np.unique(stream.group[days == day]) for day in (0, 1)]
+    assert [len(bins) for bins in found] == [200, 200]
+    assert not np.array_equal(*found)
+
+
+def test_by_the_same_hours_nights_are_no_drift_and_a_change_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    week = 7 * quarters.MINUTES_A_DAY
+    monkeypatch.setattr(same_hours, "LEAD", 3 * week)
+    reference, seen = make_reference(_observed(600, 0)), _observed(BINS, 1)
+    values = dict(seen.properties) | {Signal.CONFIDENCE: seen.probabilities.max(axis=1)}
+    classes = {Signal.PREDICTED: seen.probabilities.argmax(axis=1), Signal.EXPECTED: seen.labels}
+    light = quarters.Photos(values, classes, seen.embeddings)
+    dim = replace(light, values=values | {Signal.BRIGHTNESS: values[Signal.BRIGHTNESS] - 0.2})
+    random = np.random.default_rng(4)
+    came, minutes = quarters.closings(5, 4 * week, random)
+    stream = quarters.stream(came, minutes, np.arange(BINS), np.arange(BINS), random)
+    at = quarters.times(stream)
+    stream.row[quarters.is_night(at // 60 % 24)] += BINS
+    photos = quarters.joined(light, dim)
+    assert same_hours.alarms(stream, photos, reference, tuple(reference.labels), 0) == []
+    stream.row[at > 3.5 * week] = stream.row[at > 3.5 * week] % BINS + BINS  # from now on, days are as dark as nights
+    (raised,) = same_hours.alarms(stream, photos, reference, tuple(reference.labels), 0)
+    assert raised.signal is Signal.BRIGHTNESS
+    assert np.cumsum(minutes)[raised.batch] > 3.5 * week
