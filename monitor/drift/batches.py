@@ -21,7 +21,7 @@ from binwatch.reference import ENOUGH, independent
 from binwatch.settings import DriftReference
 from monitor.drift.alarms import SPANS, AlarmState, BatchWindow, level_of, next_state
 from monitor.drift.judge import MIN_PHOTOS
-from monitor.drift.same_hours import make, read_same_hours
+from monitor.drift.same_hours import any_week, draw_same_hours, make
 from monitor.drift.windows import LATEST, SAMPLE, PhotoSample, draw_photos, read_samples
 from monitor.records import Records, RecordsDown, WritableRecords
 
@@ -73,8 +73,9 @@ def watch(
         due = records.read(lambda connection: _next(connection, model, now, by))
         if due is not None and by is DriftReference.SAME_HOURS:
             began = [window.began for window in due.windows]
-            # A read of its own: each has to come to an end in time.
-            photos = records.read(lambda connection: read_same_hours(connection, model, began, now))
+            # Two reads more, since each has to come to an end in time.
+            drawn = records.read(lambda connection: draw_same_hours(connection, model, began, now))
+            photos = records.read(lambda connection: read_samples(connection, model, drawn, any_week))
             due = _beside_same_hours(due, photos, reference)
         if due is not None:
             row, number = _judged(due, reference), due.batch.number

@@ -13,7 +13,7 @@ from binwatch.bundle import EmbeddingReference, Reference
 from binwatch.counts import CLASSES
 from binwatch.records.tables import Count
 from binwatch.reference import ENOUGH, FLAT, Signal, quantiles
-from monitor.drift.windows import SAMPLE, Floats, Ints, PhotoSample, draw_photos, first_since, read_samples
+from monitor.drift.windows import SAMPLE, Floats, Ints, PhotoSample, draw_photos, first_since
 
 WEEK = timedelta(days=7)
 WEEKS = 4
@@ -23,18 +23,16 @@ KNOWN = 0.9
 """A signal that fewer of the photos have is not compared: its sample would be smaller than is said."""
 
 
-def read_same_hours(
-    connection: Connection, model: str, began: Sequence[datetime], ended: datetime
-) -> list[PhotoSample]:
-    """Photos of the same hours in the weeks before, one of each bin.
+def draw_same_hours(connection: Connection, model: str, began: Sequence[datetime], ended: datetime) -> list[list[int]]:
+    """Numbers of photos of the same hours in the weeks before, of windows from `began` to `ended`, the shortest first.
 
-    Of windows from `began` up to `ended`, the shortest first.
+    A bin may have one in each week; read_samples takes one of them, by `any_week`.
     """
     # Of the longest window's photos, the shortest would have too few.
     shortest = _draw(connection, model, began[0], ended)
     longest = _draw(connection, model, began[-1], ended)
-    wanted = [[photo for photo, before in longest if before >= since - ended] for since in began[1:]]
-    return read_samples(connection, model, [[photo for photo, _ in shortest], *wanted], _any_week)
+    others = [[photo for photo, before in longest if before >= since - ended] for since in began[1:]]
+    return [[photo for photo, _ in shortest], *others]
 
 
 def _draw(connection: Connection, model: str, began: datetime, ended: datetime) -> list[tuple[int, timedelta]]:
@@ -49,7 +47,7 @@ def _draw(connection: Connection, model: str, began: datetime, ended: datetime) 
     return found
 
 
-def _any_week(row: RowMapping) -> int:
+def any_week(row: RowMapping) -> int:
     """Of a bin's photos, one of any week is taken: of the latest ones, all would be of the week before."""
     return zlib.crc32(str(row["id"]).encode())
 

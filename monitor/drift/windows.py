@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import Connection, RowMapping, func, select
+from sqlalchemy import Connection, RowMapping, Select, func, select
 
 from binwatch.counts import CLASSES, Outcome, class_of
 from binwatch.embedding import unpack
@@ -78,9 +79,9 @@ def draw_photos(connection: Connection, model: str, after: int, up_to: int, most
     """
     rows: Iterable[RowMapping]
     if up_to - after <= 4 * most:
-        rows = connection.execute(_ROW.where(Count.id > after, Count.id <= up_to)).mappings()
+        rows = connection.execute(_SOUND.where(Count.id > after, Count.id <= up_to)).mappings()
     else:
-        rows = _drawn(connection, after + 1, up_to, 2 * most)
+        rows = _drawn(connection, after + 1, up_to, 2 * most, _SOUND)
     found = _one_of_each(rows, model)
     spread = np.linspace(0, len(found) - 1, min(len(found), most)).round().astype(int)
     return [found[index]["id"] for index in spread]
@@ -121,13 +122,9 @@ def _one_of_each(
     return sorted(last.values(), key=_number)
 
 
-_ROW = select(
-    Count.id,
-    Count.bucket,
-    Count.bin_id,
-    Count.model_version,
-    Count.predicted,
-    Count.probabilities,
+_SOUND = select(Count.id, Count.bucket, Count.bin_id, Count.model_version, Count.predicted, Count.probabilities)
+"""Enough to draw by: a photo's embedding is most of its row."""
+_ROW = _SOUND.add_columns(
     Count.width,
     Count.height,
     Count.bytes,
@@ -162,14 +159,16 @@ def first_since(connection: Connection, since: datetime) -> int | None:
     return connection.execute(first).scalar()
 
 
-def _drawn(connection: Connection, oldest: int, newest: int, number: int) -> Iterator[RowMapping]:
+def _drawn(
+    connection: Connection, oldest: int, newest: int, number: int, rows: Select[*tuple[Any, ...]] = _ROW
+) -> Iterator[RowMapping]:
     """Rows drawn by their number, so that a week of millions costs no more than a week of thousands.
 
     The same numbers while no photo comes, since a figure that changes by itself looks like news.
     """
     numbers = random.Random(newest).sample(range(oldest, newest + 1), number)  # noqa: S311 (a sample, no secret)
     for chunk in _chunks(numbers):
-        yield from connection.execute(_ROW.where(Count.id.in_(chunk))).mappings()
+        yield from connection.execute(rows.where(Count.id.in_(chunk))).mappings()
 
 
 def _is_sound(row: RowMapping) -> bool:
