@@ -23,6 +23,8 @@ from binwatch.errors import SettingsError
 from binwatch.image import PILLOW_MAX_PIXELS, ImageLimits
 from binwatch.records.variances import Tolerance
 from binwatch.sagemaker.settings import SagemakerSettings
+from binwatch.slicing import Slicing, slicing
+from binwatch.slicing import compiled as slice_pattern
 
 S = TypeVar("S", bound=EnvironmentSettings)
 
@@ -130,6 +132,14 @@ class Settings(EnvironmentSettings):
         None,
         description="table (XLSX, ODS, CSV, …) with the columns `photo` (a key or a file's name) and `bin`; goes before"
         " the pattern",
+    )
+    slice_pattern: str | None = Field(
+        None,
+        description="regular expression with one group, which finds a photo's slice (camera, aisle, site) in its key;"
+        " unset: no slices",
+    )
+    slice_depth: int | None = Field(
+        None, ge=1, le=20, description="number of folders at the beginning of a key that are the photo's slice"
     )
 
     # Limits, enforced before decoding
@@ -354,6 +364,18 @@ class Settings(EnvironmentSettings):
             compiled(value)
         return value
 
+    @field_validator("slice_pattern")
+    @classmethod
+    def _slice_pattern(cls, value: str | None) -> str | None:
+        if value is not None:
+            slice_pattern(value)
+        return value
+
+    @property
+    def slicing(self) -> Slicing | None:
+        """Which slice a key is of; None without slices. Raises SettingsError."""
+        return slicing(self.slice_pattern, self.slice_depth)
+
     @property
     def bin_naming(self) -> BinNaming:
         """Which bin a key is of. Reads the list. Raises SettingsError."""
@@ -384,6 +406,7 @@ def load_settings() -> Settings:
     settings = _read(Settings, errors, sagemaker=sagemaker)
     if errors or settings is None:
         raise SettingsError("; ".join(errors))
+    slicing(settings.slice_pattern, settings.slice_depth)  # raises if both are set
     require_region(settings, on_aws=settings.s3_endpoint_url is None)
     if settings.task_queue == settings.event_queue:
         raise SettingsError(

@@ -88,7 +88,7 @@ class Counting:
         self.database = open_records(settings)
         self.objects = Objects(settings)
         self.naming = settings.bin_naming
-        self._store = Store(self.database, self.naming)
+        self._store = Store(self.database, self.naming, settings.slicing)
         self.models = ModelKeeper(settings, self.objects, self.metrics, self._note)
         self.trials = Trials(self.database)
         self._pool = ThreadPoolExecutor(settings.fetch_threads, thread_name_prefix="fetch")

@@ -39,10 +39,18 @@ from binwatch.records.tables import (
     Expectation,
     Model,
     RankTotal,
+    SliceConfusionTotal,
     Variance,
     VarianceTotal,
 )
-from binwatch.records.totals import add_to_totals, bin_totals, comparison_hours, confusions, rank_totals
+from binwatch.records.totals import (
+    add_to_totals,
+    bin_totals,
+    comparison_hours,
+    confusions,
+    rank_totals,
+    slice_confusions,
+)
 from binwatch.records.upsert import insert_into
 
 BinKey = tuple[str, str]
@@ -80,6 +88,7 @@ def settle_bins(
     variances = supersede(connection, list(_corrected(rows)), now)
     add_to_totals(connection, BinTotal, bin_totals(settlements), now)
     add_to_totals(connection, ConfusionTotal, confusions(comparisons), now)
+    add_to_totals(connection, SliceConfusionTotal, slice_confusions(settlements), now)
     add_to_totals(connection, ComparisonHour, comparison_hours(comparisons, now), now)
     add_to_totals(connection, RankTotal, rank_totals(settlements), now)
     add_to_totals(connection, VarianceTotal, variances, now)
@@ -126,7 +135,7 @@ def _read(connection: Connection, keys: Sequence[BinKey]) -> list[RowMapping]:
         select(
             *(Bin.bucket, Bin.bin_id, Bin.photo_state, Bin.quantity_state, Bin.count_id, Bin.expectation_id),
             *(Count.model_version, Count.key, Count.modified_at, Count.reason.label("photo_reason"), Count.predicted),
-            *(Count.probabilities, Count.distribution, Model.calibrations, audit.label("audit_id")),
+            *(Count.probabilities, Count.distribution, Count.slice_id, Model.calibrations, audit.label("audit_id")),
             *(Expectation.reason.label("quantity_reason"), Expectation.quantity),
             Comparison.id.label("comparison_id"),
             CurrentComparison.comparison_id.label("listed_comparison"),
@@ -198,6 +207,7 @@ def _photo(row: RowMapping) -> LatestPhoto:
         probabilities=row["probabilities"],
         distribution=row["distribution"],
         audit_id=row["audit_id"],
+        slice_id=row["slice_id"],
     )
 
 

@@ -64,6 +64,7 @@ class LatestPhoto:
     distribution: Sequence[float] | None = None
     audit_id: int | None = None
     """The last audit of this photo, whichever model's count it judged."""
+    slice_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +148,7 @@ def settle(facts: BinFacts, calibrated: Calibrated | None) -> Settlement:
         "difference": difference,
         "comparison_id": facts.comparison_id,
         "audit_id": photo.audit_id,
+        "slice_id": photo.slice_id,
     }
     is_new = facts.comparison_id is None
     comparison = pair | _comparison(photo.predicted, quantity.quantity, judged) if is_new else None

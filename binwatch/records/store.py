@@ -42,9 +42,21 @@ from binwatch.records.engine import WRITE
 from binwatch.records.models import Calibrations, note_model
 from binwatch.records.settle_bins import LATEST_PHOTO, LATEST_QUANTITY, Age, BinKey, settle_bins
 from binwatch.records.settlement import Row
-from binwatch.records.tables import Bin, Count, Expectation, ExpectationTotal, Model, PhotoHour, PhotoTotal, UtcDateTime
-from binwatch.records.totals import add_to_totals, expectation_totals, photo_hours, photo_totals
+from binwatch.records.slices import Slices
+from binwatch.records.tables import (
+    Bin,
+    Count,
+    Expectation,
+    ExpectationTotal,
+    Model,
+    PhotoHour,
+    PhotoTotal,
+    SlicePhotoTotal,
+    UtcDateTime,
+)
+from binwatch.records.totals import add_to_totals, expectation_totals, photo_hours, photo_totals, slice_photo_totals
 from binwatch.records.upsert import insert_into
+from binwatch.slicing import Slicing
 
 _PHOTO = ("bucket", "key", "etag", "model_version")
 """What makes a count one of a kind, and an expected quantity:"""
@@ -114,10 +126,11 @@ _EACH_TYPE: dict[TypeEngine[Any], Any] = {
 class Store:
     """Writes to the records. Each method is one transaction; safe to call from several threads and processes."""
 
-    def __init__(self, engine: Engine, naming: BinNaming = BY_NAME) -> None:
-        """`naming` says which bin a counted photo is of."""
+    def __init__(self, engine: Engine, naming: BinNaming = BY_NAME, slicing: Slicing | None = None) -> None:
+        """`naming` says which bin a counted photo is of, `slicing` which slice."""
         self._naming = naming
         self._engine = engine.execution_options(**{WRITE: True})
+        self._slices = Slices(self._engine, slicing) if slicing else None
         self._calibrations = Calibrations()
         self._noted: dict[str, Calibration | None] = {}
         self._since: datetime | None = None
@@ -160,6 +173,8 @@ class Store:
     def add_counts(self, counts: Iterable[NewCount]) -> int:
         """Record counts and failures, and compare those that are their bin's latest. Returns how many were new."""
         found = [asdict(count) | {"bin_id": self._naming(count.key)} for count in counts]
+        slices = self._slices.ids(row["key"] for row in found) if self._slices else {}
+        found = [row | {"slice_id": slices.get(row["key"])} for row in found]
         # A photo may be there twice; then a count comes after a failure, and so replaces it.
         rows = {_photo(row): row for row in sorted(found, key=lambda row: row["predicted"] is not None)}
         if not rows:
@@ -172,6 +187,7 @@ class Store:
             latest = _latest_photos(connection, found, new)
             settle_bins(connection, latest, LATEST_PHOTO, self._calibrations, now)
             add_to_totals(connection, PhotoTotal, photo_totals(new), now)
+            add_to_totals(connection, SlicePhotoTotal, slice_photo_totals(new), now)
             add_to_totals(connection, PhotoHour, photo_hours(new, now), now)
         return len(new)
 
@@ -214,8 +230,8 @@ def _insert(
     )
     # Not all columns: embeddings and distributions need not travel back.
     wanted = dict.fromkeys((*identity, "id", "modified_at", "reason"))
-    probabilities = [Count.probabilities] if table is Count else []
-    returned = statement.returning(*(columns[name] for name in wanted), *probabilities)
+    of_count = [Count.probabilities, Count.slice_id] if table is Count else []
+    returned = statement.returning(*(columns[name] for name in wanted), *of_count)
     return [dict(row) for row in connection.execute(returned, rows).mappings()]
 
 

@@ -76,6 +76,7 @@ class Base(DeclarativeBase):
 # Without parameters, or SQLite would not see that the index has what monitor.views.lists asks for.
 _FAILED = text("reason IS NOT NULL")
 _COUNTED = text("predicted IS NOT NULL")
+_IN_SLICE = text("slice_id IS NOT NULL")
 WITHOUT_QUANTITY = text("photo_state <> 'none' AND quantity_state <> 'known'")
 WITHOUT_PHOTO = text("photo_state = 'none' AND quantity_state = 'known'")
 
@@ -91,6 +92,7 @@ class Count(Base):
         Index("ix_counts_failed", "id", postgresql_where=_FAILED, sqlite_where=_FAILED),
         # For draws after a change of model, when nearly all counts are another's.
         Index("ix_counts_model", "model_version", "id", postgresql_where=_COUNTED, sqlite_where=_COUNTED),
+        Index("ix_counts_slice", "slice_id", "id", postgresql_where=_IN_SLICE, sqlite_where=_IN_SLICE),
     )
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
@@ -100,6 +102,8 @@ class Count(Base):
     """ETag as fetched, or as listed or announced if it could not be; empty if not known."""
     version_id: Mapped[str | None]
     bin_id: Mapped[str]
+    slice_id: Mapped[int | None]
+    """Of `slices`, by the rule that held when it was recorded; NULL if there was none."""
     model_version: Mapped[str] = mapped_column(String(100))
     precision: Mapped[str] = mapped_column(String(10))
     provider: Mapped[str] = mapped_column(String(60))
@@ -301,6 +305,8 @@ class CurrentComparison(Base):
     """The calibration that it was judged by, as `models.calibrations` had it; 0 if there was none."""
     audit_id: Mapped[int | None] = mapped_column(BigId, ForeignKey("audits.id"))
     """The last audit of this very photo; NULL if nobody has looked."""
+    slice_id: Mapped[int | None]
+    """Of the count."""
 
 
 class RankTotal(Base):
@@ -370,6 +376,46 @@ class ConfusionTotal(Base):
     last_at: Mapped[datetime]
 
 
+class Slice(Base):
+    """A slice of the photos (binwatch.slicing), by the rule that it follows from. Slices are never forgotten.
+
+    So all processes agree on which values of a rule came first.
+    """
+
+    __tablename__ = "slices"
+    __table_args__ = (UniqueConstraint("rule", "name", name="uq_slices_name"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    rule: Mapped[str]
+    name: Mapped[str]
+    first_at: Mapped[datetime]
+
+
+class SlicePhotoTotal(Base):
+    """Photos of a slice by model and reason ('' for counted)."""
+
+    __tablename__ = "slice_photo_totals"
+
+    slice_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    model_version: Mapped[str] = mapped_column(String(100), primary_key=True)
+    reason: Mapped[str] = mapped_column(String(40), primary_key=True)
+    photos: Mapped[int] = mapped_column(BigInteger)
+    last_at: Mapped[datetime]
+
+
+class SliceConfusionTotal(Base):
+    """Comparisons of photos of a slice with the inventory, as in `confusion_totals`."""
+
+    __tablename__ = "slice_confusion_totals"
+
+    slice_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    model_version: Mapped[str] = mapped_column(String(100), primary_key=True)
+    true_class: Mapped[int] = mapped_column(SmallInteger, primary_key=True, autoincrement=False)
+    predicted_class: Mapped[int] = mapped_column(SmallInteger, primary_key=True, autoincrement=False)
+    comparisons: Mapped[int] = mapped_column(BigInteger)
+    last_at: Mapped[datetime]
+
+
 class ComparisonHour(Base):
     """Comparisons made in one hour (UTC), by model and outcome."""
 
@@ -428,8 +474,10 @@ class DriftBatch(Base):
     __tablename__ = "drift_batches"
 
     model_version: Mapped[str] = mapped_column(String(100), primary_key=True)
+    slice_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False, server_default="0")
+    """Of `slices`; 0 for the photos of all."""
     number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    """1, 2, 3, … of each model."""
+    """1, 2, 3, … of each model, and of each of its slices."""
     last_count_id: Mapped[int] = mapped_column(BigInteger)
     """Photos recorded up to this one belong to this batch or an earlier one, whether they were drawn or not."""
     count_ids: Mapped[list[int]]

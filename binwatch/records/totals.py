@@ -51,6 +51,13 @@ def photo_totals(counts: Iterable[Row]) -> list[Row]:
     return [{"model_version": row["model_version"], "reason": row["reason"] or "", "photos": 1} for row in counts]
 
 
+def slice_photo_totals(counts: Iterable[Row]) -> list[Row]:
+    """What new counts and failures add to `slice_photo_totals`; those without a slice add nothing."""
+    found = [row for row in counts if row["slice_id"] is not None]
+    slices = (row["slice_id"] for row in found)
+    return [{"slice_id": of, **row} for of, row in zip(slices, photo_totals(found), strict=True)]
+
+
 def photo_hours(counts: Iterable[Row], now: datetime) -> list[Row]:
     """What new counts add to `photo_hours`; photos that were not counted add nothing."""
     return [
@@ -76,6 +83,21 @@ def confusions(comparisons: Iterable[Row]) -> list[Row]:
     return [
         confusion(TruthSource.INVENTORY, row["model_version"], class_of(row["expected"]), row["predicted"])
         for row in comparisons
+    ]
+
+
+def slice_confusions(settlements: Iterable[Settlement]) -> list[Row]:
+    """What new comparisons add to `slice_confusion_totals`; those of photos without a slice add nothing."""
+    return [
+        {
+            "slice_id": one.facts.photo.slice_id,
+            "model_version": one.comparison["model_version"],
+            "true_class": class_of(one.comparison["expected"]),
+            "predicted_class": one.comparison["predicted"],
+            "comparisons": 1,
+        }
+        for one in settlements
+        if one.comparison and one.facts.photo and one.facts.photo.slice_id is not None
     ]
 
 

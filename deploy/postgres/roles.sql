@@ -47,7 +47,7 @@ GRANT INSERT, UPDATE ON known_answers TO binwatch_monitor; -- a file that says o
 GRANT UPDATE ON expectations TO binwatch_monitor; -- a quantity takes the place of a failure to read one
 GRANT UPDATE (p_value, p_missing, p_surplus) ON comparisons TO binwatch_monitor;
 GRANT INSERT, UPDATE ON bins, audit_totals, bin_totals, confusion_totals, expectation_totals, comparison_hours, rank_totals,
-    variance_totals
+    variance_totals, slice_confusion_totals
     TO binwatch_monitor;
 GRANT INSERT, UPDATE, DELETE ON current_comparisons TO binwatch_monitor;
 COMMIT;

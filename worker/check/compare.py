@@ -61,7 +61,7 @@ def compare(
 ) -> CheckResult:
     """Record, compare, rank and write. `begun` has the counts of all photos if there were no records before."""
     with open_records(wanted.database) as database:
-        card, store = bundle.card, Store(database, settings.bin_naming)
+        card, store = bundle.card, Store(database, settings.bin_naming, settings.slicing)
         store.use_model(card.version, card.calibration)
         record_expected(database, store, settings.bucket, wanted.expected, expected)
         pictures = Pictures(expected)

@@ -64,7 +64,7 @@ class Ingest:
         self._settings = settings
         self._objects = objects
         self._runs = RunStore(objects, settings)
-        self._store = Store(database, settings.bin_naming)
+        self._store = Store(database, settings.bin_naming, settings.slicing)
         self._recount = recount
         self._metrics = metrics
 

@@ -1,0 +1,45 @@
+"""Slices in the records: which values of a rule came first, the same for all processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+from sqlalchemy import Connection, Engine, insert, select
+
+from binwatch.records.tables import Slice
+from binwatch.records.upsert import insert_into
+from binwatch.slicing import MOST, OTHER, Slicing
+
+
+class Slices:
+    """Key → id in `slices`. Only names that this process has not met yet cost a transaction."""
+
+    def __init__(self, engine: Engine, slicing: Slicing) -> None:
+        """`engine` is for writing."""
+        self._engine, self._slicing = engine, slicing
+        self._known: dict[str, int] = {}
+
+    def ids(self, keys: Iterable[str]) -> dict[str, int]:
+        """Id of each key's slice; that of OTHER once there are MOST others."""
+        names = {key: self._slicing(key) for key in keys}
+        new = dict.fromkeys(name for name in names.values() if name not in self._known)
+        if new and len(self._known) <= MOST:
+            with self._engine.begin() as connection:
+                self._known = _noted(connection, self._slicing.rule, new)
+        return {key: self._known.get(name, self._known[OTHER]) for key, name in names.items()}
+
+
+def _noted(connection: Connection, rule: str, names: Iterable[str]) -> dict[str, int]:
+    """All slices of the rule, with those of `names` that there is room for."""
+    now = datetime.now(UTC)
+    other = {"rule": rule, "name": OTHER, "first_at": now}
+    connection.execute(insert_into(connection, Slice).on_conflict_do_nothing(), other)
+    # The lock makes two processes agree on which name is the last that there is room for.
+    of_rule = select(Slice.name, Slice.id).where(Slice.rule == rule)
+    connection.execute(of_rule.where(Slice.name == OTHER).with_for_update()).close()
+    known = {row[0] for row in connection.execute(of_rule)}
+    new = [name for name in names if name not in known][: MOST + 1 - len(known)]
+    if new:
+        connection.execute(insert(Slice), [other | {"name": name} for name in new])
+    return {row.name: row.id for row in connection.execute(of_rule)}

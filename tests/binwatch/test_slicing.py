@@ -1,0 +1,107 @@
+"""Slices: which part of a key is one, how many there may be, and what is recorded by them."""
+
+from __future__ import annotations
+
+import re
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from sqlalchemy import Engine, select
+
+from binwatch.errors import SettingsError
+from binwatch.records.slices import Slices
+from binwatch.records.store import Store
+from binwatch.records.tables import Count, CurrentComparison, Slice, SliceConfusionTotal, SlicePhotoTotal
+from binwatch.settings import load_settings
+from binwatch.slicing import LONGEST, MOST, OTHER, Slicing
+from tests.binwatch.test_current import count, expect
+
+FOLDER = Slicing(re.compile("^([^/]+)/"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "slices"),
+    [
+        ("DEPTH", "1", {"a/b/c.jpg": "a", "a/c.jpg": "a", "c.jpg": OTHER, "/c.jpg": OTHER}),
+        ("DEPTH", "2", {"a/b/c.jpg": "a/b", "a/b/x/c.jpg": "a/b", "a/c.jpg": "a", "c.jpg": OTHER}),
+        ("PATTERN", r"cam-(\d+)?", {"x/cam-12/c.jpg": "12", "x/cam-/c.jpg": OTHER, "c.jpg": OTHER}),
+        ("PATTERN", "(.+)", {"x" * LONGEST: "x" * LONGEST, "x" * (LONGEST + 1): OTHER}),
+    ],
+)
+def test_which_slice_a_key_is_of(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, slices: dict[str, str]
+) -> None:
+    monkeypatch.setenv(f"BINWATCH_SLICE_{name}", value)
+    slicing = load_settings().slicing
+    assert slicing is not None
+    assert {key: slicing(key) for key in slices} == slices
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"PATTERN": "cam-["}, r"BINWATCH_SLICE_PATTERN: is not a regular expression \(unterminated"),
+        ({"PATTERN": "cam"}, "BINWATCH_SLICE_PATTERN: has 0 groups instead of one, which is the slice"),
+        ({"PATTERN": "(a)(b)"}, "BINWATCH_SLICE_PATTERN: has 2 groups instead of one, which is the slice"),
+        ({"DEPTH": "0"}, "BINWATCH_SLICE_DEPTH: Input should be greater than or equal to 1"),
+        ({"PATTERN": "(a)", "DEPTH": "1"}, "BINWATCH_SLICE_PATTERN is '\\(a\\)' and BINWATCH_SLICE_DEPTH is 1"),
+    ],
+)
+def test_a_rule_that_is_none_is_an_error_at_start(
+    monkeypatch: pytest.MonkeyPatch, values: dict[str, str], words: str
+) -> None:
+    for name, value in values.items():
+        monkeypatch.setenv(f"BINWATCH_SLICE_{name}", value)
+    with pytest.raises(SettingsError, match=words):
+        load_settings()
+
+
+def _names(engine: Engine, slicing: Slicing = FOLDER) -> dict[str, int]:
+    of_rule = select(Slice.name, Slice.id).where(Slice.rule == slicing.rule)
+    with engine.connect() as connection:
+        return {row.name: row.id for row in connection.execute(of_rule)}
+
+
+def test_the_first_values_are_slices_for_all_processes(records_engine: Engine) -> None:
+    """Eight processes that meet 40 new values each, all at once."""
+    keys = [[f"{process}-{number}/a.jpg" for number in range(40)] for process in range(8)]
+    processes = [Slices(Store(records_engine)._engine, FOLDER) for _ in keys]
+    with ThreadPoolExecutor(len(keys)) as pool:
+        met = list(pool.map(lambda process, of: process.ids(of), processes, keys))
+    known = _names(records_engine)
+    assert len(known) == MOST + 1
+    every = {key: id for ids in met for key, id in ids.items()}
+    assert every == {key: known.get(key.partition("/")[0], known[OTHER]) for of in keys for key in of}
+    again = Slices(Store(records_engine)._engine, FOLDER)
+    assert again.ids(every) == every
+    assert again.ids(["new/a.jpg"]) == {"new/a.jpg": known[OTHER]}
+
+
+def test_photos_comparisons_and_bins_are_recorded_by_slice(records_engine: Engine) -> None:
+    store = Store(records_engine, slicing=FOLDER)
+    photos = [count("a", 2, key="x/a.jpg"), count("b", None, key="y/b.jpg")]
+    assert store.add_counts(photos) == 2
+    assert store.add_counts(photos) == 0, "delivered twice"
+    Store(records_engine).add_expectations([expect("a", 5)])  # of a process without the setting
+    known = _names(records_engine)
+    with records_engine.connect() as connection:
+        totals = select(SlicePhotoTotal.slice_id, SlicePhotoTotal.reason, SlicePhotoTotal.photos)
+        assert {tuple(row) for row in connection.execute(totals)} == {(known["x"], "", 1), (known["y"], "corrupt", 1)}
+        of = SliceConfusionTotal
+        compared = select(of.slice_id, of.true_class, of.predicted_class, of.comparisons)
+        assert [tuple(row) for row in connection.execute(compared)] == [(known["x"], 5, 2, 1)]
+        assert connection.execute(select(CurrentComparison.slice_id)).scalar_one() == known["x"]
+
+
+def test_another_rule_has_slices_of_its_own_and_leaves_what_is_recorded(records_engine: Engine) -> None:
+    Store(records_engine, slicing=FOLDER).add_counts([count("a", 2)])
+    name = Slicing(re.compile("([^/]+)$"))
+    Store(records_engine, slicing=name).add_counts([count("b", 2)])
+    Store(records_engine).add_counts([count("c", 2)])
+    assert {*_names(records_engine)} == {OTHER, "bin-images"}
+    assert {*_names(records_engine, name)} == {OTHER, "b.jpg"}
+    with records_engine.connect() as connection:
+        found = {row.bin_id: row.slice_id for row in connection.execute(select(Count.bin_id, Count.slice_id))}
+    assert found == {
+        "a": _names(records_engine)["bin-images"], "b": _names(records_engine, name)["b.jpg"], "c": None
+    }  # fmt: skip
