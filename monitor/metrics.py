@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
+from sqlalchemy import Connection
 
 from binwatch.confusion import INVENTORY, ConfusionMatrix, TruthSource
 from binwatch.counts import CLASSES, MORE, Outcome
@@ -25,6 +26,7 @@ from monitor.drift.metrics import drift_metrics
 from monitor.random_audits import RandomAudits
 from monitor.records import RecordsDown
 from monitor.services import Services
+from monitor.slices import SliceTotals, read_slices, slice_flag_metrics, slice_metrics
 from monitor.totals import COUNTED, Totals, read_totals
 from monitor.views.discrepancies import Level
 
@@ -45,7 +47,7 @@ class RecordsCollector(Collector):
         """The metrics as of now."""
         yield InfoMetricFamily("binwatch_build", "The release of Binwatch.", {"version": version()})
         try:
-            totals = self._services.records.read(read_totals, probe=True)
+            totals, slices = self._services.records.read(self._read, probe=True)
         except RecordsDown:
             yield _up(False)
             return
@@ -53,10 +55,16 @@ class RecordsCollector(Collector):
         yield from metrics_of(totals, self._services.cards.to_come())
         if report := self._services.drift.report:
             yield from drift_metrics(report)
-        if levels := self._services.flags.report:
-            yield from flag_metrics(levels)
+        if flags := self._services.flags.report:
+            yield from flag_metrics(flags.levels)
         if audits := self._services.random_audits.report:
             yield from random_audit_metrics(audits)
+        if self._services.settings.slicing:
+            yield from slice_metrics(slices)
+            yield from slice_flag_metrics(slices, flags.slices) if flags else ()
+
+    def _read(self, connection: Connection) -> tuple[Totals, list[SliceTotals]]:
+        return read_totals(connection), read_slices(connection, self._services.settings.slicing)
 
     def describe(self) -> Iterable[Metric]:
         """Nothing: registering must not read the records."""

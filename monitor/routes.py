@@ -21,11 +21,25 @@ from monitor.pages import (
     login,
     models,
     overview,
+    slices,
     variances,
 )
 
 pages = APIRouter(include_in_schema=False)
-for _page in (overview, discrepancies, bins, audits, auditors, variances, lists, expected, models, drift, login):
+for _page in (
+    overview,
+    discrepancies,
+    bins,
+    audits,
+    auditors,
+    variances,
+    lists,
+    expected,
+    models,
+    slices,
+    drift,
+    login,
+):
     pages.include_router(_page.router)
 
 api = APIRouter()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -18,7 +19,8 @@ from monitor.drift.report import DriftReport, make_report
 from monitor.photos import Fetches, Photos
 from monitor.random_audits import RandomAudits, read_random_audits
 from monitor.records import Records, WritableRecords
-from monitor.views.discrepancies import Direction, Filters, Level, read_levels
+from monitor.views.discrepancies import Direction, Filters, FlagReport, read_flags
+from monitor.views.slices import SlicesView, view_slices
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +30,7 @@ class Services:
     records: Records
     photos: Photos
     drift: BackgroundReport[DriftReport]
-    flags: BackgroundReport[list[Level]]
-    """Of each suspicion."""
+    flags: BackgroundReport[FlagReport]
     random_audits: BackgroundReport[RandomAudits]
     """No report is made until it is started."""
     cards: Cards
@@ -45,6 +46,11 @@ class Services:
         if "direction" in asked.model_fields_set:
             return asked
         return asked.model_copy(update={"direction": Direction(self.settings.flag_direction)})
+
+    def slices(self, model: str | None) -> SlicesView:
+        """Figures by slice of one model, by default the one in use. Raises RecordsDown, UnknownModel."""
+        flags = self.flags.report.slices if self.flags.report else None
+        return self.records.read(lambda connection: view_slices(connection, self.settings.slicing, flags, model))
 
     def reference_at_hand(self, version: str) -> Reference | None:
         """A model's reference, if its card is here already."""
@@ -69,15 +75,19 @@ def make_services(settings: Settings) -> Services:
     else:
         source, registry = PhotoFolder(settings.photo_dir), None
     cards = Cards(settings.model_dir, registry)
-    interval_s, level = settings.drift_interval_s, settings.flag_level
-    by = settings.drift_reference
+    interval_s = settings.drift_interval_s
+    drift = partial(make_report, records, writable, cards.reference, settings.drift_reference)
+    flags = partial(
+        read_flags,
+        alpha=settings.flag_level,
+        direction=settings.flag_direction,
+        by_slice=settings.slicing is not None,
+    )
     return Services(
         records=records,
         photos=Photos(records, source, settings.limits),
-        drift=BackgroundReport("drift", lambda: make_report(records, writable, cards.reference, by), interval_s),
-        flags=BackgroundReport(
-            "flags", lambda: records.read(lambda connection: read_levels(connection, level)), interval_s
-        ),
+        drift=BackgroundReport("drift", drift, interval_s),
+        flags=BackgroundReport("flags", lambda: records.read(flags), interval_s),
         random_audits=BackgroundReport("random audits", lambda: records.read(read_random_audits), interval_s),
         cards=cards,
         writable=writable,

@@ -6,7 +6,7 @@ Expected quantities are expectations, not truth, so what is measured here is cal
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from pydantic import BaseModel
@@ -127,9 +127,7 @@ class Summary(BaseModel):
 
 def summarise(totals: Totals, model: str | None = None) -> Summary:
     """The figures of `model`, or of the one in use. Raises UnknownModel."""
-    if model is not None and model not in totals.models:
-        known = ", ".join(totals.models) or "none yet"
-        raise UnknownModel(f"no photo was counted by a model {model!r}; there are: {known}")
+    check_known(model, totals.models)
     in_use = totals.in_use
     chosen = model if model is not None else in_use.version if in_use else None
     return Summary(
@@ -146,6 +144,12 @@ def summarise(totals: Totals, model: str | None = None) -> Summary:
         bins=_bins(totals),
         last=Last(**{kind.value: totals.last.get(kind) for kind in RecordKind}),
     )
+
+
+def check_known(model: str | None, models: Sequence[str]) -> None:
+    """Raise UnknownModel if a model is asked for that is not among `models`."""
+    if model is not None and model not in models:
+        raise UnknownModel(f"no photo was counted by a model {model!r}; there are: {', '.join(models) or 'none yet'}")
 
 
 def wilson(successes: int, trials: int) -> Interval | None:
@@ -169,20 +173,20 @@ def _done(by_reason: Mapping[str, int]) -> Done:
 
 def _agreement(totals: Totals, model: str) -> Agreement:
     compared = totals.confusion(TruthSource.INVENTORY, model)
-    total = _figures(compared)
+    total = figures_of(compared)
     return Agreement(
         total=total,
         interval=wilson(total.exact, total.comparisons),
         by_expected=[
-            ExpectedFigures(expected=name, **_figures(compared.where(true_class=index)).model_dump())
+            ExpectedFigures(expected=name, **figures_of(compared.where(true_class=index)).model_dump())
             for index, name in enumerate(CLASSES)
         ],
     )
 
 
 def _audits(totals: Totals, reference: TruthSource, model: str) -> Audits:
-    counts = _figures(totals.confusion(reference, model))
-    inventory = _figures(totals.confusion(reference, INVENTORY))
+    counts = figures_of(totals.confusion(reference, model))
+    inventory = figures_of(totals.confusion(reference, INVENTORY))
     return Audits(counts=counts, interval=wilson(counts.exact, counts.comparisons), inventory=inventory)
 
 
@@ -194,7 +198,8 @@ def _bins(totals: Totals) -> Bins:
     )
 
 
-def _figures(matrix: ConfusionMatrix) -> Figures:
+def figures_of(matrix: ConfusionMatrix) -> Figures:
+    """How counts and expected quantities compare, by their matrix."""
     return Figures(
         comparisons=matrix.comparisons,
         **{outcome.value: matrix.where(outcome=outcome).comparisons for outcome in Outcome},

@@ -20,9 +20,11 @@ from binwatch.records.tables import (
     ExpectationTotal,
     Model,
     PhotoTotal,
+    Slice,
     VarianceTotal,
 )
 from binwatch.records.variances import VarianceState
+from binwatch.slicing import Slicing
 
 COUNTED = ""
 """Where a total is by reason: those that went well."""
@@ -111,6 +113,14 @@ def read_model_in_use(connection: Connection) -> ModelInUse | None:
     newest = select(Count.model_version, Count.precision, Count.provider).order_by(Count.id.desc()).limit(1)
     row = connection.execute(newest).one_or_none()
     return ModelInUse(*row) if row else None
+
+
+def slice_names(connection: Connection, slicing: Slicing | None) -> dict[int, str]:
+    """Id → name of every slice of the rule, in the order of their names; none without a rule."""
+    if slicing is None:
+        return {}
+    found = select(Slice.id, Slice.name).where(Slice.rule == slicing.rule).order_by(Slice.name)
+    return {row.id: row.name for row in connection.execute(found)}
 
 
 def _confusions(rows: Iterable[RowMapping]) -> dict[tuple[TruthSource, str], ConfusionMatrix]:

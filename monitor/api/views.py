@@ -19,6 +19,7 @@ from monitor.views.discrepancies_csv import HEADER, ROWS_AT_A_TIME, lines
 from monitor.views.drift import DriftView, view_drift
 from monitor.views.models import ModelsView, read_models
 from monitor.views.overview import Overview, TimeRange, read_overview
+from monitor.views.slices import SlicesView
 
 router = APIRouter(prefix="/api", responses={503: {"model": Problem}})
 
@@ -112,6 +113,12 @@ def models(services: CurrentServices) -> ModelsView:
     """Every model that ever counted: card, figures, confusion matrices, since when it is used."""
     current = services.cards.current()
     return services.records.read(lambda connection: read_models(connection, services.cards.at_hand, current))
+
+
+@router.get("/slices", responses=_NOT_THERE)
+def slices(services: CurrentServices, model: ModelName = None) -> SlicesView:
+    """Photos, agreement and flags by slice, the worst first; none without the setting."""
+    return services.slices(model)
 
 
 @router.get("/drift")

@@ -7,6 +7,7 @@ has no calibration by the probability of the expected quantity, after all that h
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from unicodedata import normalize
@@ -207,6 +208,24 @@ class Level(BaseModel):
     """Those of them that found another quantity than was expected: what flags have been worth so far."""
 
 
+@dataclass(frozen=True, slots=True)
+class FlaggedBins:
+    """Bins that are flagged now, and those of them that nobody has looked at since the photo was taken."""
+
+    flagged: int
+    unaudited: int
+
+
+@dataclass(frozen=True, slots=True)
+class FlagReport:
+    """What is flagged now at the level of the settings."""
+
+    levels: list[Level]
+    """For each suspicion."""
+    slices: dict[int, FlaggedBins] = field(default_factory=dict)
+    """By slice, for the suspicion of the settings; slices without a flagged bin are absent."""
+
+
 def read_discrepancies(
     connection: Connection,
     filters: Filters,
@@ -293,9 +312,18 @@ def count_variances(connection: Connection) -> dict[VarianceState, int]:
     return {state: found.get(state, 0) for state in VarianceState}
 
 
-def read_levels(connection: Connection, alpha: float) -> list[Level]:
-    """How many bins the level flags now for each suspicion."""
-    return [read_level(connection, alpha, suspicion) for suspicion in Suspicion]
+def read_flags(connection: Connection, alpha: float, direction: Suspicion, *, by_slice: bool) -> FlagReport:
+    """How many bins the level flags now for each suspicion, and, for one of them, in each slice."""
+    levels = [read_level(connection, alpha, suspicion) for suspicion in Suspicion]
+    return FlagReport(levels, _flagged_by_slice(connection, alpha, direction) if by_slice else {})
+
+
+def _flagged_by_slice(connection: Connection, alpha: float, direction: Suspicion) -> dict[int, FlaggedBins]:
+    conditions = _conditions(Filters(direction=Direction(direction), flagged=True), alpha)
+    slice_id, audit_id = CurrentComparison.slice_id, CurrentComparison.audit_id
+    found = select(slice_id, func.count(), func.count(audit_id)).where(*conditions, slice_id.is_not(None))
+    rows = connection.execute(found.group_by(slice_id))
+    return {of: FlaggedBins(bins, bins - audited) for of, bins, audited in rows}
 
 
 def _proven(connection: Connection, alpha: float, direction: Suspicion) -> list[bool]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -29,7 +31,9 @@ from binwatch.records.settle_variances import decide
 from binwatch.records.store import NewCount, NewExpectation, Store
 from binwatch.records.tables import Base
 from binwatch.records.variances import Decision
+from binwatch.slicing import Slicing
 from monitor.records import Records, WritableRecords
+from monitor.slices import read_slices
 from monitor.totals import read_totals
 from tests.calibrations import category
 
@@ -104,7 +108,8 @@ def test_a_worker_and_a_monitor_do_their_work(database: Database) -> None:
     with database.engine("binwatch_worker") as worker, database.engine("binwatch_monitor") as monitor:
         for engine in (worker, monitor):
             check_schema(engine)
-        store = Store(worker)
+        slicing = Slicing(re.compile("^([^/]+)/"))
+        store = Store(worker, slicing=slicing)
         store.check()
         store.use_model("1", None)
         assert store.add_counts([_count("a"), _count("b")]) == 2
@@ -141,6 +146,7 @@ def test_the_monitor_reads_and_enters_as_it_serves(database: Database) -> None:
     records = Records(database.url("binwatch_monitor"))
     records.check()
     assert records.read(read_totals) is not None
+    assert records.read(partial(read_slices, slicing=Slicing(re.compile("(x)")))) == []
     records.close()
     writable = WritableRecords(database.url("binwatch_monitor"))
     entered = writable.write(lambda engine: add_audit(engine, "binwatch", "a", 2, "Ada"))

@@ -47,7 +47,7 @@ class Recorder:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self._store = Store(engine)
+        self._store = Store(engine, slicing=load_settings().slicing)
         self._uploads = itertools.count()
 
     def count(

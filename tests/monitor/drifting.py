@@ -13,6 +13,7 @@ from binwatch.bundle import Card, Precision, Variant, write_card
 from binwatch.embedding import pack
 from binwatch.records.store import NewCount, NewExpectation, Store
 from binwatch.reference import Observed, Signal, make_reference
+from binwatch.settings import load_settings
 
 BUCKET = "bins"
 MODEL = "model-1"
@@ -76,7 +77,7 @@ def record_photos(engine: Engine, photos: Observed, *, model: str = MODEL, prefi
                 bucket=BUCKET, bin_id=bin_id, source="stock.csv", etag="s", modified_at=DAY, quantity=int(label)
             )
         )
-    store = Store(engine)
+    store = Store(engine, slicing=load_settings().slicing)
     for start in range(0, len(counts), 500):
         store.add_counts(counts[start : start + 500])
         store.add_expectations(expectations[start : start + 500])

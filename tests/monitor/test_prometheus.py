@@ -64,7 +64,16 @@ def _targets(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 EVERY_TARGET = dict(target for path in DASHBOARDS for target in _targets(path))
-EVERY_QUERY = {name: target["expr"].replace("$__rate_interval", "1h") for name, target in EVERY_TARGET.items()}
+EVERY_QUERY = {
+    name: target["expr"].replace("$__rate_interval", "1h").replace("$slice", ".*")
+    for name, target in EVERY_TARGET.items()
+}
+
+
+@pytest.fixture(autouse=True)
+def slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Photos are sliced by their first folder."""
+    monkeypatch.setenv("BINWATCH_SLICE_DEPTH", "1")
 
 
 def test_promtool_accepts_the_configuration_and_the_rules() -> None:
@@ -183,9 +192,9 @@ def test_no_graph_leaps_over_what_happens_between_two_points() -> None:
     assert {name for name, query in graphs.items() if set(re.findall(r"\[(.+?)\]", query)) - LONG} == set()
 
 
-def test_dashboards_are_three_with_ids_of_their_own_and_the_provisioned_source() -> None:
+def test_dashboards_are_four_with_ids_of_their_own_and_the_provisioned_source() -> None:
     loaded = [_dashboard(path) for path in DASHBOARDS]
-    assert len({dashboard["uid"] for dashboard in loaded}) == len({dashboard["title"] for dashboard in loaded}) == 3
+    assert len({dashboard["uid"] for dashboard in loaded}) == len({dashboard["title"] for dashboard in loaded}) == 4
     source = (ROOT / "deploy/grafana/provisioning/datasources/prometheus.yml").read_text(encoding="utf-8")
     for dashboard in loaded:
         ids = [panel["id"] for panel in dashboard["panels"]]

@@ -1,0 +1,92 @@
+"""Figures by slice: metrics, API and page say the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import Engine
+
+from binwatch.bundle import Calibration
+from binwatch.errors import Reason
+from binwatch.records.store import Store
+from tests.calibrations import category
+from tests.monitor.conftest import Recorder, Running, running_monitor
+from tests.monitor.drifting import MODEL
+from tests.monitor.html import Parsed
+
+
+@pytest.fixture
+def sliced(monkeypatch: pytest.MonkeyPatch, records_engine: Engine) -> Iterator[tuple[Recorder, Running]]:
+    """Records of three cameras, on both databases: one is right, one is wrong, of one nothing is expected."""
+    monkeypatch.setenv("BINWATCH_SLICE_DEPTH", "1")
+    monkeypatch.setenv("BINWATCH_DATABASE_URL", records_engine.url.render_as_string(hide_password=False))
+    monkeypatch.setenv("BINWATCH_S3_ENDPOINT_URL", "http://127.0.0.1:9")
+    recorder = Recorder(records_engine)
+    calibration = Calibration(photos=99, split="test", categories=(category((0.3,) * 99),))
+    Store(records_engine).use_model(MODEL, calibration)  # each bin that differs is flagged
+    for number in range(4):
+        recorder.count(f"good/g{number}.jpg", 2)
+        recorder.expect(f"g{number}", 2)
+        recorder.count(f"bad/b{number}.jpg", 2)
+        recorder.expect(f"b{number}", 3 if number else 6)
+    recorder.count("new/n.jpg", 2)
+    recorder.count("new/m.jpg", reason=Reason.TRUNCATED)
+    recorder.count("loose.jpg", 2)
+    recorder.audit("b0", 2)
+    with running_monitor() as running:
+        running.services.flags.update()
+        yield recorder, running
+
+
+def test_metrics_by_slice(sliced: tuple[Recorder, Running]) -> None:
+    _, monitor = sliced
+    found = {
+        (name.removeprefix("binwatch_slice_"), *sorted(dict(labels).values())): value
+        for name, of_name in monitor.metrics().items()
+        for labels, value in of_name.items()
+        if name.startswith("binwatch_slice_")
+    }
+    assert {labels for labels, value in found.items() if value} == {
+        ("photos_total", "counted", "good"), ("photos_total", "bad", "counted"), ("photos_total", "counted", "new"),
+        ("photos_total", "failed", "new"), ("photos_total", "counted", "other"),
+        ("comparisons_total", "exact", "good"), ("comparisons_total", "bad", "under"),
+        ("comparisons_within_one_total", "good"), ("comparisons_within_one_total", "bad"),
+        ("flagged_bins", "audited", "bad"), ("flagged_bins", "bad", "open"),
+    }  # fmt: skip
+    assert found["photos_total", "counted", "good"] == found["comparisons_total", "bad", "under"] == 4
+    assert found["comparisons_within_one_total", "bad"] == 3
+    assert (found["flagged_bins", "audited", "bad"], found["flagged_bins", "bad", "open"]) == (1, 3)
+    assert found["photos_total", "failed", "new"] == 1
+    slices = {labels["slice"] for labels in map(dict, monitor.metrics()["binwatch_slice_photos_total"])}
+    assert slices == {"good", "bad", "new", "other"}
+
+
+def test_the_worst_slice_comes_first(sliced: tuple[Recorder, Running]) -> None:
+    recorder, monitor = sliced
+    recorder.count("few/f.jpg", 2)
+    recorder.expect("f", 3)
+    view = monitor.get("/api/slices").json()
+    assert [one["name"] for one in view["slices"]] == ["bad", "few", "good", "new", "other"]
+    bad, new = view["slices"][0], view["slices"][3]
+    assert (bad["photos"], bad["failed"], bad["agreement"]["within_one"], bad["unaudited"]) == (4, 0, 0.75, 3)
+    assert (new["photos"], new["failed"], new["failed_share"], new["agreement"]["agreement"]) == (1, 1, 0.5, None)
+    rows = Parsed(monitor.page("/slices")).text
+    assert rows.index("bad") < rows.index("good")
+    assert "Slices" in Parsed(monitor.page("/")).text
+    assert monitor.get("/api/slices?model=none").status_code == 404
+
+
+def test_a_newer_model_has_figures_of_its_own_and_metrics_are_of_both(sliced: tuple[Recorder, Running]) -> None:
+    recorder, monitor = sliced
+    recorder.count("good/g0.jpg", 2, model="model-2")
+    view = monitor.get("/api/slices").json()
+    assert (view["model"], {one["name"]: one["photos"] for one in view["slices"]}["good"]) == ("model-2", 1)
+    assert monitor.metric("binwatch_slice_photos_total", slice="good", outcome="counted") == 5
+
+
+def test_without_the_setting_there_is_nothing(monitor: Running, known: Recorder) -> None:
+    assert not [name for name in monitor.metrics() if "slice" in name]
+    assert monitor.get("/api/slices").json() == {"rule": None, "model": MODEL, "slices": []}
+    assert "Photos are not sliced." in Parsed(monitor.page("/slices")).text
+    assert "Slices" not in Parsed(monitor.page("/")).text
