@@ -46,6 +46,7 @@ def floor(known: Recorder, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]
     monkeypatch.setenv("BINWATCH_S3_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("BINWATCH_BUCKET", BUCKET)
     monkeypatch.setenv("BINWATCH_MONITOR_TOKEN", TOKEN)
+    monkeypatch.setenv("BINWATCH_SLICE_DEPTH", "1")
     with running_monitor() as running:
         running.services.drift.update()
         yield running
