@@ -71,7 +71,7 @@ def test_nothing_recorded_gives_no_figures() -> None:
 
 def test_openapi_describes_the_api(monitor: Running) -> None:
     paths = monitor.get("/openapi.json").json()["paths"]
-    views = ("overview", "discrepancies", "discrepancies.csv", "level", "bin", "models", "drift", "audits")
+    views = ("overview", "discrepancies", "discrepancies.csv", "level", "bin", "models", "slices", "drift", "audits")
     lists = ("failed", "without-quantity", "without-photo", "variances")
     assert set(paths) == {
         *("/healthz", "/metrics", "/api/summary", "/photos/{count_id}"),
