@@ -323,7 +323,7 @@ def _flagged_by_slice(connection: Connection, alpha: float, direction: Suspicion
     slice_id, audit_id = CurrentComparison.slice_id, CurrentComparison.audit_id
     found = select(slice_id, func.count(), func.count(audit_id)).where(*conditions, slice_id.is_not(None))
     rows = connection.execute(found.group_by(slice_id))
-    return {of: FlaggedBins(bins, bins - audited) for of, bins, audited in rows}
+    return {of: FlaggedBins(bins, bins - audited) for of, bins, audited in rows if of is not None}
 
 
 def _proven(connection: Connection, alpha: float, direction: Suspicion) -> list[bool]:
