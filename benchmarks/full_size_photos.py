@@ -28,8 +28,8 @@ BATCH = 32
 def predicted(engine: Engine, photos: list[bytes], jpeg_quality: int | None) -> np.ndarray:
     """Predicted classes, int64 (photos,)."""
     pixels = np.stack([load(photo, size=engine.card.input_size, jpeg_quality=jpeg_quality).pixels for photo in photos])
-    parts = [engine.infer(pixels[start : start + BATCH]).probabilities for start in range(0, len(pixels), BATCH)]
-    return np.concatenate(parts).argmax(axis=1)
+    parts = [engine.infer(pixels[start : start + BATCH]).counts for start in range(0, len(pixels), BATCH)]
+    return np.concatenate(parts)
 
 
 def main() -> None:

@@ -30,7 +30,17 @@ import numpy.typing as npt
 
 from binwatch.bundle import Bundle, Calibration
 from binwatch.conformal import ENOUGH, PValues, calibrate, judge
-from binwatch.counts import CLASSES, Suspicion, beyond, class_of, difference_of, in_classes, is_suspect
+from binwatch.counts import (
+    CLASSES,
+    CountRule,
+    Suspicion,
+    beyond,
+    class_of,
+    counts_by,
+    difference_of,
+    in_classes,
+    is_suspect,
+)
 from binwatch.metadata import Article, contents
 from trainer.data.index import Row, read_index
 from trainer.data.split import Split
@@ -59,6 +69,12 @@ class Bin:
     distribution: list[float]
     """Of 0, 1, … items and of more."""
     record: Record
+    rule: CountRule
+
+    @property
+    def predicted(self) -> int:
+        """The count that the service gives."""
+        return int(counts_by(self.rule, np.array(self.probabilities)))
 
     @property
     def probabilities(self) -> list[float]:
@@ -178,7 +194,11 @@ def read(bundle: Bundle, photos: Path, index: Path, metadata: Path, split: Split
     found = outputs_of(bundle, photos, index, split, Display())
     every = zip(found.photos.keys, found.photos.groups, found.photos.quantities, found.distribution, strict=True)
     records = ((key, group, record_of(int(q), key, metadata), row) for key, group, q, row in every)
-    return [Bin(group, row.astype(float).tolist(), record) for _, group, record, row in records if record]
+    return [
+        Bin(group, row.astype(float).tolist(), record, bundle.card.count_rule)
+        for _, group, record, row in records
+        if record
+    ]
 
 
 def calibration_of(bins: Sequence[Bin]) -> Calibration:
@@ -191,7 +211,7 @@ def flagged(values: PValues, one: Bin, level: float) -> dict[Suspicion, bool]:
     """By the monitor's rule."""
     quantity = one.record[0]
     judged = judge(one.probabilities, quantity, values, one.distribution)
-    predicted = int(np.argmax(one.probabilities))
+    predicted = one.predicted
     difference = difference_of(predicted, quantity, beyond(predicted, one.distribution))
     return {
         each: is_suspect(difference, each) and (p := judged.p_value(each)) is not None and p <= level

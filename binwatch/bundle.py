@@ -20,7 +20,7 @@ from pydantic import (
     field_validator,
 )
 
-from binwatch.counts import CLASSES, EVERY, HIGHEST
+from binwatch.counts import CLASSES, EVERY, HIGHEST, CountRule
 from binwatch.errors import BundleError
 from binwatch.image import SIZE, ImageLimits, Photo, load
 
@@ -96,7 +96,7 @@ class Metrics(_CardModel):
     """Figures of the fp32 model on one set of labelled photos.
 
     `rmse` and `mae` are in items, with "more than 5" taken as 6; `ece` is the expected calibration error in 15 bins.
-    All but `rmse_of_mean` and `mae_of_median` are those of the served count, the mode of the photo's distribution.
+    All but `rmse_of_mean` and `mae_of_median` are those of the count that the card's rule makes of the distribution.
     """
 
     photos: int
@@ -202,10 +202,10 @@ class Card(_CardModel):
     A photo must pass through the same before it is counted (`load_photo` does it).
     """
     embedding_size: int = Field(gt=0)
-    count_rule: Literal["mode"] = "mode"
-    """How a count follows from the probabilities: the most probable class, which is right most often.
+    count_rule: CountRule = CountRule.MODE
+    """How a count follows from the probabilities.
 
-    A card that names another rule is refused: its photos would be counted otherwise than its figures were measured.
+    A card that names an unknown rule is refused: its photos would be counted otherwise than its figures were measured.
     """
     temperature: float = Field(gt=0)
     """What the logits are divided by inside the graph, so that probabilities are calibrated."""

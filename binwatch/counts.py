@@ -24,6 +24,19 @@ EVERY: tuple[int, ...] = tuple(range(len(CLASSES)))
 """Indexes of all classes. A model can answer those of which it has seen training photos, which may be fewer."""
 
 
+_HALF = 0.5 - 1e-6
+"""Of the probability, which the median is the first class to reach; float32's rows do not add up to 1 exactly."""
+
+
+class CountRule(StrEnum):
+    """How a count follows from the probabilities of the classes."""
+
+    MODE = "mode"
+    """The most probable class, which is exact most often."""
+    MEDIAN = "median"
+    """The class with as much probability below it as above it, which has the smallest expected error in items."""
+
+
 class Outcome(StrEnum):
     """How a predicted count compares with an expected or audited quantity."""
 
@@ -63,6 +76,18 @@ def in_classes(distribution: npt.NDArray[np.floating]) -> npt.NDArray[np.floatin
         return distribution
     more = distribution[..., MORE:].sum(axis=-1, keepdims=True)
     return np.concatenate([distribution[..., :MORE], more], axis=-1)
+
+
+def counts_by(rule: CountRule, probabilities: npt.NDArray[np.floating]) -> npt.NDArray[np.int64]:
+    """The counts of photos, int64 (n,), by probabilities of the classes (n, 7) or of more numbers."""
+    return median(probabilities) if rule is CountRule.MEDIAN else probabilities.argmax(axis=-1).astype(np.int64)
+
+
+def median(probabilities: npt.NDArray[np.floating]) -> npt.NDArray[np.int64]:
+    """Of each row (n, quantities), int64 (n,): the last column is the number after the one before."""
+    reached: npt.NDArray[np.bool_] = probabilities.astype(np.float64).cumsum(axis=-1) >= _HALF
+    found: npt.NDArray[np.int64] = reached.argmax(axis=-1).astype(np.int64)
+    return found
 
 
 def error_of(predicted: int, quantity: int) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from binwatch.bundle import EmbeddingReference, Reference
-from binwatch.counts import CLASSES
+from binwatch.counts import CLASSES, CountRule, counts_by
 
 QUANTILES = 201
 """Every half per cent: the distribution is then known better than 1,000 photos can tell."""
@@ -54,12 +54,13 @@ class Observed:
     properties: Mapping[Signal, Floats]
     groups: int | None = None
     """Bins, or groups of photos that may be of one bin."""
+    rule: CountRule = CountRule.MODE
 
 
 def make_reference(observed: Observed) -> Reference:
     """Sum up photos that the model did not learn from."""
-    predicted = observed.probabilities.argmax(axis=1)
-    confidence = observed.probabilities.max(axis=1)
+    predicted = counts_by(observed.rule, observed.probabilities)
+    confidence = observed.probabilities[np.arange(len(predicted)), predicted]
     signals = {Signal.CONFIDENCE: confidence, **observed.properties}
     return Reference(
         photos=len(predicted),

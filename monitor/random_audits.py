@@ -71,7 +71,7 @@ def read_random_audits(connection: Connection) -> RandomAudits:
     accuracy = _estimate(
         [row.predicted == class_of(row.quantity) for row in counts],
         [row.likelihood for row in counts],
-        [max(row.probabilities) if row.probabilities else None for row in counts],
+        [row.probabilities[row.predicted] if row.probabilities else None for row in counts],
         [one.confidence for one in sample],
     )
     inventory = _estimate(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -153,7 +154,7 @@ class Engine:
 
     def infer(self, photos: npt.NDArray[np.uint8]) -> Inferred:
         """Count `photos`, uint8 (n, size, size, 3) with n ≥ 1."""
-        return self._sessions.infer(photos)
+        return replace(self._sessions.infer(photos), rule=self.card.count_rule)
 
 
 def _wanted(choice: Provider) -> list[str]:

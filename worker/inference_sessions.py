@@ -18,7 +18,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from binwatch.bundle import EMBEDDING, INPUT, PROBABILITIES
-from binwatch.counts import in_classes
+from binwatch.counts import CountRule, counts_by, in_classes
 from binwatch.errors import BinwatchError, BundleError
 from binwatch.onnx_session import CPU, open_session
 from binwatch.text import many
@@ -48,6 +48,12 @@ class Inferred:
 
     distribution: npt.NDArray[np.float32]
     embeddings: npt.NDArray[np.float32]
+    rule: CountRule = CountRule.MODE
+
+    @property
+    def counts(self) -> npt.NDArray[np.int64]:
+        """Classes, int64 (n,)."""
+        return counts_by(self.rule, self.probabilities)
 
     @property
     def probabilities(self) -> npt.NDArray[np.floating]:

@@ -128,7 +128,8 @@ def infer_all(engine: Infers, pixels: Sequence[npt.NDArray[np.uint8]]) -> list[P
             return [PhotoError(Reason.INFERENCE_FAILED, f"ONNX Runtime failed on this photo: {error}")]
         half = len(pixels) // 2
         return infer_all(engine, pixels[:half]) + infer_all(engine, pixels[half:])
-    answers = zip(inferred.probabilities, inferred.embeddings, inferred.distribution, strict=True)
+    counts = inferred.counts.tolist()
+    answers = zip(counts, inferred.probabilities, inferred.embeddings, inferred.distribution, strict=True)
     return [_prediction(*answer) for answer in answers]
 
 
@@ -141,13 +142,16 @@ def _check(engine: Infers, photo: npt.NDArray[np.uint8]) -> None:
 
 
 def _prediction(
-    probabilities: npt.NDArray[np.floating], embedding: npt.NDArray[np.float32], distribution: npt.NDArray[np.float32]
+    count: int,
+    probabilities: npt.NDArray[np.floating],
+    embedding: npt.NDArray[np.float32],
+    distribution: npt.NDArray[np.float32],
 ) -> Prediction | PhotoError:
     if not (np.isfinite(probabilities).all() and np.isfinite(embedding).all()):
-        # argmax of NaN is 0: an overflow would pass for an empty bin.
+        # Of NaN every rule makes 0: an overflow would pass for an empty bin.
         return PhotoError(Reason.INFERENCE_FAILED, "the model's output is not a number; try another variant of it")
     finer = _rounded(distribution) if len(distribution) > len(probabilities) else None
-    return Prediction(int(probabilities.argmax()), _rounded(probabilities), embedding, finer)
+    return Prediction(count, _rounded(probabilities), embedding, finer)
 
 
 def _rounded(probabilities: npt.NDArray[np.floating]) -> list[float]:

@@ -18,7 +18,7 @@ import litserve
 import numpy as np
 
 from binwatch.bundle import INPUT, PROBABILITIES, Bundle, Precision
-from binwatch.counts import in_classes
+from binwatch.counts import counts_by, in_classes
 from binwatch.onnx_session import open_session
 from binwatch.settings import DEFAULT_MODEL, Settings
 
@@ -44,7 +44,7 @@ class CountAPI(litserve.LitAPI):
     def predict(self, x: np.ndarray) -> np.ndarray:
         """uint8 (n, size, size, 3) → classes, int64 (n,)."""
         (probabilities,) = self._session.run([PROBABILITIES], {INPUT: x})
-        return in_classes(probabilities).argmax(axis=1)
+        return counts_by(self._card.count_rule, in_classes(probabilities))
 
     def encode_response(self, output: np.int64) -> dict[str, int]:
         """As our own server calls it."""

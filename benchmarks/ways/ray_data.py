@@ -20,7 +20,7 @@ import numpy as np
 from benchmarks.ways.report import report
 from binwatch.bundle import INPUT, PROBABILITIES, Bundle, Precision
 from binwatch.cores import cores
-from binwatch.counts import in_classes
+from binwatch.counts import counts_by, in_classes
 from binwatch.onnx_session import open_session
 
 OBJECT_STORE_BYTES = 10**9
@@ -45,7 +45,7 @@ class Count:
         photos = len(pixels)
         return {
             "path": batch["path"],
-            "predicted": in_classes(probabilities).argmax(axis=1),
+            "predicted": counts_by(self._card.count_rule, in_classes(probabilities)),
             "began": np.full(photos, began),
             "ready": np.full(photos, self._ready),
         }

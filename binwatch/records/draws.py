@@ -162,7 +162,7 @@ def counted_bins(connection: Connection, source: random.Random, tried: Sequence[
 def _frame(model: str) -> Select[*tuple[object, ...]]:
     here = and_(Bin.bucket == Count.bucket, Bin.bin_id == Count.bin_id, Bin.count_id == Count.id)
     return (
-        select(Count.id, Count.bucket, Count.bin_id, Count.probabilities, Expectation.quantity)
+        select(Count.id, Count.bucket, Count.bin_id, Count.predicted, Count.probabilities, Expectation.quantity)
         .add_columns(Expectation.id.label("expectation_id"))
         .join(Bin, here)
         .outerjoin(Expectation, Expectation.id == Bin.expectation_id)
@@ -174,7 +174,7 @@ def _counted(row: Row[*tuple[object, ...]]) -> CountedBin:
     probabilities, quantity = row.probabilities, row.quantity
     return CountedBin(
         DrawnBin(row.bucket, row.bin_id, row.id, None if quantity is None else row.expectation_id),
-        confidence=max(probabilities) if probabilities else None,
+        confidence=probabilities[row.predicted] if probabilities else None,
         chance=probabilities[class_of(quantity)] if probabilities and quantity is not None else None,
     )
 

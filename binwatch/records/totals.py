@@ -64,9 +64,9 @@ def photo_hours(counts: Iterable[Row], now: datetime) -> list[Row]:
         {
             "hour": hour_of(now),
             "model_version": row["model_version"],
-            "tenth": min(int(max(row["probabilities"]) * TENTHS), TENTHS - 1),
+            "tenth": min(int(row["probabilities"][row["predicted"]] * TENTHS), TENTHS - 1),
             "photos": 1,
-            "confidence": max(row["probabilities"]),
+            "confidence": row["probabilities"][row["predicted"]],
         }
         for row in counts
         if row["reason"] is None and row["probabilities"]

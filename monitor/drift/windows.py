@@ -195,7 +195,7 @@ def _chunks(ids: Sequence[int]) -> Iterator[Sequence[int]]:
 def _seen(rows: Sequence[RowMapping], expected: dict[int, tuple[int, bool]]) -> PhotoSample:
     return PhotoSample(
         predicted=np.array([row["predicted"] for row in rows], np.int64),
-        confidence=np.array([max(row["probabilities"]) for row in rows], float),
+        confidence=np.array([row["probabilities"][row["predicted"]] for row in rows], float),
         expected=np.array([quantity for quantity, _ in expected.values()], np.int64),
         agreed=sum(agreed for _, agreed in expected.values()),
         properties={

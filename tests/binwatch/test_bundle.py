@@ -133,7 +133,7 @@ def test_a_card_that_is_no_text(folder: Path) -> None:
         (lambda card: card.update(variants={}), "variants: "),
         (lambda card: card.update(schema_version=2), "schema_version: "),
         (lambda card: card.update(temperature=0), "temperature: "),
-        (lambda card: card.update(count_rule="mean"), "count_rule: Input should be 'mode'"),
+        (lambda card: card.update(count_rule="mean"), "count_rule: Input should be 'mode' or 'median'"),
         (lambda card: card.update(embedding_size=-1), "embedding_size: "),
         (lambda card: card.update(created="2026-11-20T00:00:00"), "created: "),
         (lambda card: card.update(version="../evil"), "version: "),

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from binwatch.bundle import Bundle, Precision, digest
+from binwatch.counts import CountRule
 from binwatch.settings import PrecisionChoice, Provider
 from tests.trainer.drawn import Data, run_cli
 from trainer.data.dataset import load_dataset
@@ -37,6 +38,16 @@ def bundle(fitted: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return Bundle(folder)
 
 
+def test_the_count_may_be_the_median(fitted: Path, bundle: Bundle, tmp_path: Path) -> None:
+    run_cli("export", fitted / BEST, "--out", tmp_path / "b", "--variants", "fp32", "--count-rule", "median")
+    card, by_mode = Bundle(tmp_path / "b").card, bundle.card.metrics
+    assert (card.count_rule, bundle.card.count_rule) == (CountRule.MEDIAN, CountRule.MODE)
+    assert card.metrics["test (mode)"].confusion == by_mode["test"].confusion
+    assert card.metrics["test"].confusion == by_mode["test (median)"].confusion
+    assert card.metrics["test"].mae == card.metrics["test"].mae_of_median
+    assert card.metrics["test 0-5 (challenge)"].confusion == by_mode["test 0-5 (challenge)"].confusion
+
+
 def test_the_card_says_what_is_known(bundle: Bundle) -> None:
     card = bundle.card
     assert card.version == "v1"
@@ -47,7 +58,9 @@ def test_the_card_says_what_is_known(bundle: Bundle) -> None:
     assert drawn == "Drawn."
     assert f"The temperature {card.temperature:.2f} was fitted to 18 validation photos" in temperature
     assert reference == "The drift reference is of 9 bins: drift is judged with 100 or more."
-    assert list(card.metrics) == ["test", "test 0-5", "test 0-5 (challenge)", "test 1-5 (challenge)"]
+    assert list(card.metrics) == [
+        "test", "test 0-5", "test 0-5 (challenge)", "test 1-5 (challenge)", "test (median)"
+    ]  # fmt: skip
     assert card.metrics["test"].photos == 10
     assert card.training["data"]["photos"]["train"] == 132
     assert card.training["config"]["data"]["photos"] == "photos"  # no path of the machine that trained

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from binwatch.counts import CountRule
 from trainer.evaluation.metrics import (
     RESAMPLES,
     Counts,
@@ -100,6 +101,13 @@ def test_counts_take_the_most_probable_class() -> None:
     found = counts_of(probabilities, np.array([2, 6]), ["a", "b"])
     assert found.predicted.tolist() == [2, 6]
     assert found.confidence == pytest.approx([0.7, 0.9])
+
+
+def test_counts_take_the_median_if_the_rule_is_so() -> None:
+    probabilities = np.array([[0.4, 0, 0.1, 0.1, 0, 0, 0.4], [0, 0.6, 0.4, 0, 0, 0, 0]], np.float32)
+    found = counts_of(probabilities, np.array([2, 6]), ["a", "b"], CountRule.MEDIAN)
+    assert found.predicted.tolist() == [2, 1]
+    assert found.confidence == pytest.approx([0.1, 0.6])
 
 
 def test_mean_and_median_are_figures_of_their_own() -> None:

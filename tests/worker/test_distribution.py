@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 
 from binwatch.bundle import Bundle, write_card
-from binwatch.counts import MORE, in_classes
+from binwatch.counts import MORE, CountRule, in_classes
 from binwatch.errors import BundleError
 from binwatch.settings import Settings
 from testing.brightness import brightness_of, jpeg, probabilities_of, write_brightness_bundle
@@ -50,22 +52,33 @@ def test_the_classes_are_a_view_of_the_distribution(bundle: Bundle, items: int) 
     assert found.predicted == min(items, MORE)
 
 
+@dataclass
 class Undecided:
-    """Between 5 and 8 items: 5 is the most probable number, and "more than 5" is more probable still."""
+    """Between 4 and 8 items: 4 is the most probable number, "more than 5" the most probable class, 5 the median."""
+
+    rule: CountRule
 
     def infer(self, photos: np.ndarray) -> Inferred:
         numbers = np.zeros((len(photos), HIGHEST + 2), np.float32)
-        numbers[:, 5:9] = 0.4, 0.3, 0.2, 0.1
-        return Inferred(numbers, np.zeros((len(photos), 1), np.float32))
+        numbers[:, 4:9] = 0.3, 0.25, 0.2, 0.15, 0.1
+        return Inferred(numbers, np.zeros((len(photos), 1), np.float32), self.rule)
 
 
-def test_the_count_is_the_most_probable_class() -> None:
-    (found,) = infer_all(Undecided(), [np.zeros((224, 224, 3), np.uint8)])
+@pytest.mark.parametrize(("rule", "items", "confidence"), [(CountRule.MODE, MORE, 0.45), (CountRule.MEDIAN, 5, 0.25)])
+def test_the_count_follows_from_the_classes_by_the_rule(rule: CountRule, items: int, confidence: float) -> None:
+    (found,) = infer_all(Undecided(rule), [np.zeros((224, 224, 3), np.uint8)])
     assert isinstance(found, Prediction)
-    assert found.predicted == MORE
-    assert found.confidence == pytest.approx(0.6)
+    assert found.predicted == items
+    assert found.confidence == pytest.approx(confidence)
     assert found.distribution is not None
-    assert np.argmax(found.distribution) == 5
+    assert np.argmax(found.distribution) == 4
+
+
+def test_the_card_names_the_rule(bundle: Bundle, tmp_path: Path) -> None:
+    folder = shutil.copytree(bundle.folder, tmp_path / "median")
+    write_card(folder, bundle.card.model_copy(update={"count_rule": CountRule.MEDIAN}))
+    photos = np.full((1, 224, 224, 3), brightness_of(3, HIGHEST), np.uint8)
+    assert [Engine(Bundle(each)).infer(photos).rule for each in (bundle.folder, folder)] == ["mode", "median"]
 
 
 def test_records_are_handed_both(bundle: Bundle) -> None:

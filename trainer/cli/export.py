@@ -10,6 +10,7 @@ from rich.console import Console
 
 from binwatch.bundle import Bundle, Precision
 from binwatch.console import remark
+from binwatch.counts import CountRule
 from binwatch.text import many
 from trainer.cli.options import Every, Index, Photos
 from trainer.cli.paths import data_changes
@@ -28,6 +29,10 @@ def export(
         float, typer.Option(min=0, max=1, help="Share of accuracy that a variant may lose before the export fails.")
     ] = 0.005,
     version: Annotated[str, typer.Option(help="The model's version; default: architecture and date.")] = "",
+    count_rule: Annotated[
+        CountRule,
+        typer.Option(help="The count of a photo: its most probable class, or the median of its distribution."),
+    ] = CountRule.MODE,
     note: Annotated[list[str] | None, typer.Option(help="A sentence for the card; may be repeated.")] = None,
     photos: Photos = None,
     index: Index = None,
@@ -40,7 +45,7 @@ def export(
     from trainer.export.bundle import export as run
 
     display = Display()
-    options = ExportOptions(precisions, max_loss, version, tuple(note or ()))
+    options = ExportOptions(precisions, max_loss, version, tuple(note or ()), count_rule)
     card = run(model, out, options, changes, display)
     Console().print(tables.summary(card.metrics, f"{card.version}, fp32: test photos, 95 % intervals by bin group"))
     display.say(f"bundle: {out} ({', '.join(card.variants)})")

@@ -65,11 +65,14 @@ class ModelComparison:
 
 
 def compare(candidate: Judged, current: Judged, display: Display, split: Split | None = Split.TEST) -> ModelComparison:
-    """Both models on a split of the candidate's data set, or (None) on every photo of the index."""
+    """Both models on a split of the candidate's data set, or (None) on every photo of the index.
+
+    Both are counted by the candidate's rule: the same network by another rule is no other network.
+    """
     sample = read_sample(candidate.data(), split, display)
     photos = sample.photos
     answers = [each.answer(photos) for each in (candidate, current)]
-    new, old = (counts_of(found, photos.labels, photos.groups) for found in answers)
+    new, old = (counts_of(found, photos.labels, photos.groups, candidate.rule) for found in answers)
     figures = {each.name: measure(found, sample.majority.overall) for each, found in ((candidate, new), (current, old))}
     untested = set(current.classes) - set(candidate.classes) - set(photos.labels.tolist())
     what = f"{split} photos" if split else "photos"

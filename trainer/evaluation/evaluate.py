@@ -13,7 +13,7 @@ import numpy.typing as npt
 from pydantic import ValidationError
 
 from binwatch.bundle import CARD, Bundle, Metrics, Precision, QuantityErrors
-from binwatch.counts import EVERY, MORE, in_classes, names_of
+from binwatch.counts import EVERY, MORE, CountRule, in_classes, names_of
 from binwatch.text import noun
 from trainer.config import DataConfig, TrainConfig
 from trainer.data import folders
@@ -52,6 +52,8 @@ class Evaluation:
     """float (photos, quantities), in the order of `photos`."""
     classes: tuple[int, ...] = EVERY
     """Indexes of the classes that the model can answer."""
+    rule: CountRule = CountRule.MODE
+    """How its answers are counted."""
 
     @property
     def probabilities(self) -> Probabilities:
@@ -111,6 +113,8 @@ class Judged:
     """Indexes of the classes that it can answer."""
     data: Callable[[], DataConfig]
     """The data set that it learned from, with changes. Raises ConfigError if it does not say enough of that."""
+    rule: CountRule
+    """How its answers are counted."""
     answer: Callable[[PhotoSet], Probabilities]
     """Photos → distribution, float (photos, quantities), of photos as it sees them at work."""
     train: TrainConfig
@@ -131,7 +135,7 @@ def judged(path: Path, changes: dict[str, Any], display: Display, wanted: Sequen
 
     return Judged(
         f"{path.name} after epoch {saved.epoch}, not calibrated", saved.classes,
-        lambda: _data_config(path, data.model_dump(), changes), answer, train,
+        lambda: _data_config(path, data.model_dump(), changes), CountRule.MODE, answer, train,
     )  # fmt: skip
 
 
@@ -144,7 +148,10 @@ def judged_bundle(bundle: Bundle, wanted: Sequence[Precision], changes: dict[str
         seen = replace(photos, size=card.input_size, jpeg_quality=card.jpeg_quality)
         return bundle_probabilities(bundle, chosen, seen, display)
 
-    return Judged(f"{card.version} {chosen}", card.answers, lambda: bundle_data(bundle, changes), answer, TrainConfig())
+    return Judged(
+        f"{card.version} {chosen}", card.answers, lambda: bundle_data(bundle, changes), card.count_rule, answer,
+        TrainConfig(),
+    )  # fmt: skip
 
 
 def evaluate(
@@ -163,14 +170,14 @@ def evaluate(
     model = judged(path, changes, display, (precision,) if precision else ())
     sample = read_sample(model.data(), split, display)
     distribution = model.answer(sample.photos)
-    found = figures(distribution, sample.photos, sample.majority, sample.name)
+    found = figures(distribution, sample.photos, sample.majority, sample.name, model.rule)
     if challenge:
         found = {name: metrics for name, metrics in found.items() if name.endswith("(challenge)")}
     if not found:
         raise DataError(f"no photo is labelled 0 to {MORE - 1}: there is nothing for --challenge to measure")
     return Evaluation(
         model.name, sample.name, sample.facts, devices.hardware(model.train), found, sample.photos, distribution,
-        model.classes,
+        model.classes, model.rule,
     )  # fmt: skip
 
 
@@ -230,21 +237,25 @@ def majorities_of(photos: PhotoSet) -> Majorities:
     return Majorities(int(found.argmax()), int(found[:MORE].argmax()))
 
 
-def figures(distribution: Probabilities, photos: PhotoSet, majority: Majorities, name: str) -> dict[str, Metrics]:
-    """Four views of the same counts.
+def figures(
+    distribution: Probabilities, photos: PhotoSet, majority: Majorities, name: str, rule: CountRule = CountRule.MODE
+) -> dict[str, Metrics]:
+    """Five views of the same answers.
 
-    All seven classes; the photos that show 0 to 5, counted as the service counts; and, as in the ABID challenge, the
-    same photos (or those that show 1 to 5) with no other answers allowed. Where all answers are, errors over all
-    quantities come with them.
+    All seven classes; the photos that show 0 to 5, counted as the service counts, by `rule`; as in the ABID challenge,
+    the same photos (or those that show 1 to 5) with no other answers allowed; and all by the other rule. Where all
+    answers are, errors over all quantities come with them.
     """
     labels: Ints = photos.labels
-    counts = counts_of(distribution, labels, photos.groups)
+    counts = counts_of(distribution, labels, photos.groups, rule)
+    (other,) = set(CountRule) - {rule}
     few, every = majority.up_to_five, np.ones(len(labels), np.bool_)
     found = {
         name: (counts, majority.overall, every),
         f"{name} 0-5": (counts.where(labels < MORE), few, labels < MORE),
         f"{name} 0-5 (challenge)": (challenge_counts(distribution, labels, photos.groups), few, None),
         f"{name} 1-5 (challenge)": (challenge_counts(distribution, labels, photos.groups, low=1), few, None),
+        f"{name} ({other})": (counts_of(distribution, labels, photos.groups, other), majority.overall, None),
     }
     return {
         name: measure(each, commonest).model_copy(update={"quantities": _quantities(distribution, photos, chosen)})

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from binwatch.bundle import Estimate, Metrics, QuantityErrors
-from binwatch.counts import CLASSES, in_classes
+from binwatch.counts import CLASSES, CountRule, counts_by, in_classes, median
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -18,8 +18,6 @@ ECE_BINS = 15
 confidence and its accuracy."""
 RESAMPLES = 2000
 """Bootstrap resamples: enough that a 95 % interval's ends move by less than 0.1 points from seed to seed."""
-HALF = 0.5 - 1e-6
-"""Of the probability, which the median is the first class to reach; float32's rows do not add up to 1 exactly."""
 AT_ONCE = 50
 """Resamples in memory at a time: all of them would take 8 GB for the half million photos of the whole data set."""
 
@@ -28,9 +26,9 @@ AT_ONCE = 50
 class Counts:
     """Counts of labelled photos.
 
-    `predicted` and `labels` are classes, int64 (photos,): `predicted` is the mode of the photo's distribution, and
-    `confidence`, float64 (photos,), its probability. `mean`, float64 (photos,), and `median`, int64 (photos,), are
-    those of the same distribution, in items. `groups` are the photos' bin groups.
+    `predicted` and `labels` are classes, int64 (photos,): `predicted` is what a rule makes of the
+    photo's distribution, and `confidence`, float64 (photos,), its probability. `mean`, float64 (photos,), and `median`,
+    int64 (photos,), are those of the same distribution, in items. `groups` are the photos' bin groups.
     """
 
     predicted: Ints
@@ -52,15 +50,18 @@ class Counts:
         )
 
 
-def counts_of(probabilities: npt.NDArray[np.floating], labels: Ints, groups: list[str]) -> Counts:
-    """Mode, mean and median of each row of `probabilities` (photos, quantities), in the classes' view.
+def counts_of(
+    probabilities: npt.NDArray[np.floating], labels: Ints, groups: list[str], rule: CountRule = CountRule.MODE
+) -> Counts:
+    """Count, mean and median of each row of `probabilities` (photos, quantities), in the classes' view.
 
     "More than 5" counts as 6.
     """
-    exact = in_classes(probabilities.astype(np.float64))
+    exact: Floats = in_classes(probabilities).astype(np.float64)
+    predicted = counts_by(rule, exact)
     return Counts(
-        predicted=exact.argmax(axis=1).astype(np.int64),
-        confidence=exact.max(axis=1),
+        predicted=predicted,
+        confidence=exact[np.arange(len(exact)), predicted],
         mean=exact @ np.arange(exact.shape[1]),
         median=median(exact),
         labels=labels,
@@ -68,14 +69,8 @@ def counts_of(probabilities: npt.NDArray[np.floating], labels: Ints, groups: lis
     )
 
 
-def median(probabilities: npt.NDArray[np.floating]) -> Ints:
-    """Of each row (photos, quantities), int64 (photos,): the last column is the number after the one before."""
-    found: Ints = (probabilities.cumsum(axis=1) >= HALF).argmax(axis=1).astype(np.int64)
-    return found
-
-
 def challenge_counts(probabilities: npt.NDArray[np.floating], labels: Ints, groups: list[str], low: int = 0) -> Counts:
-    """The ABID challenge's protocol: only photos labelled `low` to 5, and only those classes as answers.
+    """The ABID challenge's protocol: only photos labelled `low` to 5, and only those classes as answers, by the mode.
 
     A model that is so sure of "more than 5" that nothing is left for the others is taken to say 5.
     """
@@ -112,7 +107,7 @@ def quantity_errors(
     distribution: npt.NDArray[np.floating], quantities: Ints, groups: list[str], *, seed: int = 0
 ) -> QuantityErrors:
     """Of the medians of `distribution` (photos, quantities) against the true quantities, with 95 % intervals."""
-    error = (median(distribution.astype(np.float64)) - quantities).astype(np.float64)
+    error = (median(distribution) - quantities).astype(np.float64)
     names, member = np.unique(groups, return_inverse=True)
     columns = (np.ones_like(error), np.abs(error), error**2)
     sums: Floats = np.stack([np.bincount(member, column, len(names)) for column in columns], axis=1).astype(np.float64)

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from binwatch.bundle import Estimate, Metrics
-from binwatch.counts import CLASSES, MORE, error_of
+from binwatch.counts import CLASSES, MORE, CountRule, counts_by, error_of
 from binwatch.text import many
 from trainer.disk import write_whole
 from trainer.evaluation.evaluate import Evaluation, Probabilities
@@ -55,10 +55,12 @@ def reliability(confidence: np.ndarray, right: np.ndarray, bins: int = ECE_BINS)
     ]
 
 
-def worst(probabilities: Probabilities, labels: Ints, limit: int = WORST) -> list[int]:
+def worst(
+    probabilities: Probabilities, labels: Ints, limit: int = WORST, rule: CountRule = CountRule.MODE
+) -> list[int]:
     """Positions of photos that were counted wrong, the least likely label first."""
     given = probabilities[np.arange(len(labels)), labels]
-    wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
+    wrong = np.flatnonzero(counts_by(rule, probabilities) != labels)
     return [int(position) for position in wrong[np.argsort(given[wrong], kind="stable")][:limit]]
 
 
@@ -73,7 +75,10 @@ def page(evaluation: Evaluation) -> str:
     title = f"{evaluation.model}: {name}"
     labels, groups = evaluation.photos.labels, evaluation.photos.groups
     challenge = name.endswith("(challenge)")
-    counts = (challenge_counts if challenge else counts_of)(evaluation.probabilities, labels, groups)
+    answers = evaluation.probabilities
+    counts = (
+        challenge_counts(answers, labels, groups) if challenge else counts_of(answers, labels, groups, evaluation.rule)
+    )
     parts = [
         f"<h1>{escape(title)}</h1>",
         f"<p><small>{escape(evaluation.hardware)}. Intervals: 95 %, bootstrap by bin group.</small></p>",
@@ -86,7 +91,7 @@ def page(evaluation: Evaluation) -> str:
         _diagram(reliability(counts.confidence, counts.predicted == counts.labels)),
         "<h2>Worst photos</h2>",
         "<p>Counted wrong, the label that was thought least likely first. Some labels are wrong.</p>",
-        _photos(evaluation, MORE if challenge else len(CLASSES)),
+        _photos(evaluation, *((MORE, CountRule.MODE) if challenge else (len(CLASSES), evaluation.rule))),
     ]
     body = "\n".join(parts)
     return (
@@ -149,14 +154,15 @@ def _diagram(bins: list[ReliabilityBin]) -> str:
     )
 
 
-def _photos(evaluation: Evaluation, classes: int) -> str:
+def _photos(evaluation: Evaluation, classes: int, rule: CountRule) -> str:
     photos = evaluation.photos
     chosen = np.flatnonzero(photos.labels < classes)
     probabilities = evaluation.probabilities[chosen, :classes]
     figures = []
-    for position in worst(probabilities, photos.labels[chosen]):
+    counts = counts_by(rule, probabilities)
+    for position in worst(probabilities, photos.labels[chosen], rule=rule):
         row, given = photos.rows[chosen[position]], probabilities[position]
-        answer = int(given.argmax())
+        answer = int(counts[position])
         error = error_of(answer, row.quantity)
         figures.append(
             f'<figure><img src="{_picture(photos.decode(row.key))}" alt="photo {escape(row.key)}">'

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from binwatch.bundle import Bundle, Card, Metrics, Precision, SelfCheck, Variant, describe, write_card
-from binwatch.counts import CLASSES, EVERY, names_of
+from binwatch.counts import CLASSES, EVERY, CountRule, names_of
 from trainer.config import DataConfig
 from trainer.data.dataset import DataSet, PhotoSet
 from trainer.data.loading import read_data
@@ -50,6 +50,7 @@ class ExportOptions:
     max_loss: float = parity.MAX_LOSS
     version: str = ""
     notes: tuple[str, ...] = ()
+    rule: CountRule = CountRule.MODE
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,9 @@ class Checked:
 class Exporter:
     """One trained network, its data, and what its files are compared with."""
 
-    def __init__(self, saved: Checkpoint, data: DataSet, display: Display) -> None:
+    def __init__(self, saved: Checkpoint, data: DataSet, rule: CountRule, display: Display) -> None:
         self.saved = saved
+        self.rule = rule
         self.data = data
         self.display = display
         self.model = saved.model()
@@ -126,7 +128,7 @@ class Exporter:
         on_test = self._answers(model, precision, Split.TEST)
         return Checked(
             file=file,
-            test=figures(on_test.distribution, test, majorities(self.data), Split.TEST.value),
+            test=figures(on_test.distribution, test, majorities(self.data), Split.TEST.value, self.rule),
             parity=difference,
             on_validation=on_validation,
             on_test=on_test,
@@ -145,6 +147,7 @@ class Exporter:
             architecture=model.architecture,
             created=created,
             highest=model.highest,
+            count_rule=self.rule,
             answers=self.saved.classes,
             embedding_size=self.model.head.size,
             input_size=self.saved.config.data.size,
@@ -168,7 +171,7 @@ class Exporter:
     def _answers(self, model: OnnxModel, precision: Precision, split: Split) -> ModelOutputs:
         photos, what = self.data[split], f"{precision} on {split} photos"
         found = run(model, photos, lambda chunks: self.display.follow(chunks, len(photos), what, len))
-        return ModelOutputs(photos, split, *found, self.saved.classes)
+        return ModelOutputs(photos, split, *found, self.saved.classes, self.rule)
 
     def _calibration(self) -> npt.NDArray[np.uint8]:
         """Training photos spread evenly over the whole set."""
@@ -186,7 +189,7 @@ def export(path: Path, folder: Path, options: ExportOptions, data: dict[str, Any
     make_folder(folder.parent)
     _check_room(folder, saved)
     photos = read_data(DataConfig.model_validate(saved.config.data.model_dump() | data), display)
-    exporter = Exporter(saved, photos, display)
+    exporter = Exporter(saved, photos, options.rule, display)
     with _workshop(folder) as work:
         files = exporter.write(work, options.variants)
         checked = {precision: exporter.check(file, precision, options.max_loss) for precision, file in files.items()}

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from binwatch.counts import EVERY, in_classes
+from binwatch.counts import EVERY, CountRule, in_classes
 from trainer.data.dataset import PhotoSet
 
 Floats = npt.NDArray[np.floating[Any]]
@@ -27,6 +27,7 @@ class ModelOutputs:
     """Shape (photos, embedding)."""
     classes: tuple[int, ...] = EVERY
     """Indexes of the classes that the model can answer."""
+    rule: CountRule = CountRule.MODE
 
     @property
     def probabilities(self) -> Floats:

@@ -29,6 +29,7 @@ def reference_of(found: ModelOutputs) -> Reference:
         embeddings=found.embeddings,
         properties=dict(_properties(stats, are_copies=photos.jpeg_quality is not None)),
         groups=len(set(photos.groups)),
+        rule=found.rule,
     )
     return make_reference(observed)
 
