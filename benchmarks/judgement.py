@@ -2,8 +2,8 @@
 
     python -m benchmarks.judgement PHOTOS INDEX_CSV METADATA [--model samples/model] [--level 0.05] [--halves 40]
 
-PHOTOS is a folder or tar with KEY.jpg, INDEX_CSV has the columns key, label and bin_group, METADATA is a folder with
-KEY.json. Three tables:
+--split validation is for choices. PHOTOS is a folder or tar with KEY.jpg, INDEX_CSV has the columns key, label and
+bin_group, METADATA is a folder with KEY.json. Three tables:
 
 1. The test photos, to which nothing was fitted, are parted at random by bin group, again and again; one half
    calibrates, the other is flagged. Of correctly recorded bins, at most the level may be flagged, on average.
@@ -269,7 +269,7 @@ def compare(bins: Sequence[Bin], table: Floats, shares: Floats, level: float, ha
                 after = by_score[name, suspicion, error][new]
                 odd = flags(before, labels[known].tolist(), after, [one.label for one in chosen], level)
                 found.setdefault((error, name, suspicion), []).append(float(odd.mean()))
-    print(f"\n{halves} halves of {len(bins)} test photos with a record: share flagged of correctly recorded bins\n")
+    print(f"\n{halves} halves of {len(bins)} photos with a record: share flagged of correctly recorded bins\n")
     print("| level | " + " | ".join(Suspicion) + " |\n| --- " + "| --- " * len(Suspicion) + "|")
     for at in LEVELS:
         print(f"| {at:.0%} | " + " | ".join(_share(right[at, each]) for each in Suspicion) + " |")
@@ -313,6 +313,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=Path("samples/model"))
     parser.add_argument("--level", type=float, default=0.05)
     parser.add_argument("--halves", type=int, default=40)
+    parser.add_argument("--split", type=Split, default=Split.TEST)
     options = parser.parse_args()
     bundle = Bundle(options.model)
     config = bundle_data(bundle, {"photos": options.photos, "index": options.index})
@@ -320,8 +321,8 @@ def main() -> None:
     table = list_table(rows, options.metadata)
     shares = np.bincount([class_of(row.quantity) for row in rows], minlength=len(CLASSES)) / len(rows)
     given = (bundle, options.photos, options.index, options.metadata)
-    compare(read(*given, Split.TEST), table, shares, options.level, options.halves)
-    if bundle.card.calibration:
+    compare(read(*given, options.split), table, shares, options.level, options.halves)
+    if bundle.card.calibration and options.split is Split.TEST:
         shipped(bundle.card.calibration, read(*given, Split.VALIDATION))
 
 
