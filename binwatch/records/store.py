@@ -230,7 +230,7 @@ def _insert(
     )
     # Not all columns: embeddings and distributions need not travel back.
     wanted = dict.fromkeys((*identity, "id", "modified_at", "reason"))
-    of_count = [Count.probabilities, Count.slice_id] if table is Count else []
+    of_count = [Count.predicted, Count.probabilities, Count.slice_id] if table is Count else []
     returned = statement.returning(*(columns[name] for name in wanted), *of_count)
     return [dict(row) for row in connection.execute(returned, rows).mappings()]
 
