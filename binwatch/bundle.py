@@ -140,7 +140,7 @@ class Reference(_CardModel):
     labels: list[int]
     """Photos by labelled class."""
     confidence: list[float]
-    """Deciles 0, 10, …, 100 % of the top probability."""
+    """Deciles 0, 10, …, 100 % of the probability of the count."""
     groups: int | None = None
     """Bins among the photos. Photos of one bin resemble each other: this many are independent, not `photos`."""
     quantiles: dict[str, list[float]] = {}

@@ -5,7 +5,7 @@ Reading them costs the same with a thousand records or ten million: what it cost
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -37,7 +37,7 @@ def read_slices(connection: Connection, slicing: Slicing | None, model: str | No
     known = slice_names(connection, slicing)
     if not known:
         return []
-    photos, confusions = _photos(connection, model), _confusions(connection, model)
+    photos, confusions = _photos(connection, known, model), _confusions(connection, known, model)
     nothing = (0, 0)
     return [
         SliceTotals(id, name, *photos.get(id, nothing), ConfusionMatrix(confusions.get(id, {})))
@@ -45,23 +45,26 @@ def read_slices(connection: Connection, slicing: Slicing | None, model: str | No
     ]
 
 
-def _photos(connection: Connection, model: str | None) -> dict[int, tuple[int, int]]:
+def _photos(connection: Connection, known: Collection[int], model: str | None) -> dict[int, tuple[int, int]]:
     """Slice → photos that were counted, and that were not."""
     of = SlicePhotoTotal
     sums = (
         func.sum(case((is_counted, of.photos), else_=0)) for is_counted in (of.reason == COUNTED, of.reason != COUNTED)
     )
-    statement = select(of.slice_id, *sums).group_by(of.slice_id)
+    statement = select(of.slice_id, *sums).where(of.slice_id.in_(known)).group_by(of.slice_id)
     if model is not None:
         statement = statement.where(of.model_version == model)
     return {row[0]: (int(row[1]), int(row[2])) for row in connection.execute(statement)}
 
 
-def _confusions(connection: Connection, model: str | None) -> dict[int, dict[tuple[int, int], int]]:
+def _confusions(
+    connection: Connection, known: Collection[int], model: str | None
+) -> dict[int, dict[tuple[int, int], int]]:
     """Slice → comparisons, in one cell for each error: all 49 of 200 slices would take longer than a scrape may."""
     of = SliceConfusionTotal
     error = (of.predicted_class - of.true_class).label("error")
-    statement = select(of.slice_id, error, func.sum(of.comparisons)).group_by(of.slice_id, error)
+    sums = select(of.slice_id, error, func.sum(of.comparisons)).where(of.slice_id.in_(known))
+    statement = sums.group_by(of.slice_id, error)
     if model is not None:
         statement = statement.where(of.model_version == model)
     found: dict[int, dict[tuple[int, int], int]] = {}

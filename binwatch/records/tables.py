@@ -1,5 +1,5 @@
-"""The tables. `counts`, `expectations`, `comparisons`, `audits`, `audit_draws`, `audit_repeats`,
-`variance_trail` and `drift_batches` are ledgers that only grow.
+"""The tables. `counts`, `expectations`, `comparisons`, `audits`, `audit_draws`, `audit_repeats`
+and `variance_trail` are ledgers that only grow.
 
 `bins` says which count and which expected quantity of a bin are the latest, and `current_comparisons` how the two
 compare. `*_totals` and `*_hours` are running sums, kept in the same transaction as the ledgers, so that a scrape or a
@@ -436,10 +436,10 @@ class PhotoHour(Base):
     hour: Mapped[datetime] = mapped_column(primary_key=True)
     model_version: Mapped[str] = mapped_column(String(100), primary_key=True)
     tenth: Mapped[int] = mapped_column(SmallInteger, primary_key=True, autoincrement=False)
-    """0 for a top probability below 0.1, …, 9 for 0.9 and more."""
+    """0 for a probability of the count below 0.1, …, 9 for 0.9 and more."""
     photos: Mapped[int] = mapped_column(BigInteger)
     confidence: Mapped[float]
-    """Sum of the top probabilities."""
+    """Sum of the probabilities of the counts."""
     last_at: Mapped[datetime]
 
 

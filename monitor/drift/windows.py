@@ -51,7 +51,7 @@ class PhotoSample:
     predicted: Ints
     """Predicted class, shape (n,)."""
     confidence: Floats
-    """Top probability, shape (n,)."""
+    """Probability of the count, shape (n,)."""
     expected: Ints
     """Expected class of those photos that were compared."""
     agreed: int

@@ -39,7 +39,7 @@ class ClassChance(BaseModel):
     """"0" to "5", or "more than 5"."""
     probability: float
     is_count: bool
-    """The count: the most probable class."""
+    """The class that is the count."""
     is_expected: bool
     """The class of the bin's expected quantity."""
 

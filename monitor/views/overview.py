@@ -216,7 +216,7 @@ def _bucket_of(hour: InstrumentedAttribute[datetime], start: datetime, each: tim
 class _Sums:
     outcomes: dict[Outcome, int] = field(default_factory=lambda: dict.fromkeys(Outcome, 0))
     photos: dict[str, list[tuple[int, float]]] = field(default_factory=lambda: defaultdict(list))
-    """Model → photos of one tenth and hour, and the sum of their top probabilities."""
+    """Model → photos of one tenth and hour, and the sum of the probabilities of their counts."""
 
     def add_photos(self, model: str, photos: int, confidence: float) -> None:
         self.photos[model].append((photos, confidence))

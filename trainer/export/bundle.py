@@ -123,7 +123,7 @@ class Exporter:
         on_validation = self._answers(model, precision, Split.VALIDATION)
         found = on_validation.distribution
         difference = parity.check_outputs(file, precision, found, self.wanted)
-        lost = parity.check_accuracy(file, found, self.wanted, validation.labels, max_loss)
+        lost = parity.check_accuracy(file, found, self.wanted, validation.labels, max_loss, self.rule)
         difference["validation_accuracy_lost"] = lost
         on_test = self._answers(model, precision, Split.TEST)
         return Checked(

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from binwatch.bundle import Precision
-from binwatch.counts import in_classes
+from binwatch.counts import CountRule, counts_by, in_classes
 from binwatch.text import many
 from trainer.errors import ExportError
 from trainer.evaluation.onnx_model import OnnxModel
@@ -66,10 +66,15 @@ def check_outputs(file: Path, precision: Precision, found: Floats, wanted: Float
 
 
 def check_accuracy(
-    file: Path, found: Floats, wanted: Floats, labels: npt.NDArray[np.int64], max_loss: float = MAX_LOSS
+    file: Path,
+    found: Floats,
+    wanted: Floats,
+    labels: npt.NDArray[np.int64],
+    max_loss: float = MAX_LOSS,
+    rule: CountRule = CountRule.MODE,
 ) -> float:
     """Accuracy lost against the trained network, as a share. Raises ExportError if it is more than `max_loss`."""
-    before, after = (float((in_classes(each).argmax(axis=1) == labels).mean()) for each in (wanted, found))
+    before, after = (float((counts_by(rule, in_classes(each)) == labels).mean()) for each in (wanted, found))
     if before - after > max_loss + 1e-9:  # exactly the limit is allowed, whatever the rounding
         raise ExportError(
             f"{file.name}: {after:.2%} of {len(labels)} validation photos are right, the trained network gets"

@@ -59,7 +59,7 @@ def sheets(findings: Findings, folder: ScannedFolder, kept: Sequence[str] = ()) 
                     _photo(photo),
                     visible(photo.bin),
                     count.in_words,
-                    max(count.probabilities or [0]),
+                    count.confidence,
                 )
                 for photo, count in findings.unexpected
             ],

@@ -49,6 +49,11 @@ class Counted(NamedTuple):
             "" if self.predicted is None else count_in_words(self.predicted, beyond(self.predicted, self.distribution))
         )
 
+    @property
+    def confidence(self) -> float:
+        """Probability of the count; 0 if there is none."""
+        return 0.0 if self.predicted is None or self.probabilities is None else self.probabilities[self.predicted]
+
 
 @contextmanager
 def open_records(file: Path) -> Iterator[Database]:
