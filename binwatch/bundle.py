@@ -17,10 +17,11 @@ from pydantic import (
     Field,
     StringConstraints,
     ValidationError,
+    ValidationInfo,
     field_validator,
 )
 
-from binwatch.counts import CLASSES, EVERY, HIGHEST, CountRule
+from binwatch.counts import CLASSES, EVERY, HIGHEST, MORE, CountRule
 from binwatch.errors import BundleError
 from binwatch.image import SIZE, ImageLimits, Photo, load
 
@@ -152,14 +153,14 @@ class Reference(_CardModel):
 
 
 class Category(_CardModel):
-    """Classes that are calibrated together: one alone, or neighbours of which there are too few photos.
+    """Quantities that are calibrated together: one alone, or neighbours of which there are too few photos.
 
-    Each list holds a score of one photo of each bin and class, ascending; the higher, the odder
+    Each list holds a score of one photo of each bin and quantity, ascending; the higher, the odder
     (binwatch.conformal.scores_of).
     """
 
     classes: tuple[int, ...] = Field(min_length=1)
-    """Indexes of the classes."""
+    """Indexes of the columns of the distribution: of a model that has the classes alone, those of the classes."""
     either: tuple[float, ...] = Field(min_length=1)
     missing: tuple[float, ...] = Field(min_length=1)
     surplus: tuple[float, ...] = Field(min_length=1)
@@ -214,7 +215,10 @@ class Card(_CardModel):
     """Name of the photo set ("test", "test 0-5 (challenge)") → figures."""
     reference: Reference | None = None
     calibration: Calibration | None = None
-    """None in bundles from before there was one, or one for each direction: bins are then ranked without p-values."""
+    """None in bundles from before there was one, or one for each direction and for each column of the distribution.
+
+    Bins are then ranked without p-values.
+    """
     training: dict[str, Any] = {}
     """Data, split, duration, hardware and the whole configuration of the training run."""
     notes: list[str] = []
@@ -225,6 +229,16 @@ class Card(_CardModel):
         categories = calibration.get("categories") if isinstance(calibration, dict) else None
         old = isinstance(categories, list) and all(isinstance(each, dict) and "scores" in each for each in categories)
         return None if categories and old else calibration
+
+    @field_validator("calibration")
+    @classmethod
+    def _of_the_distribution(cls, calibration: Calibration | None, info: ValidationInfo) -> Calibration | None:
+        more = info.data.get("highest", HIGHEST) + 1
+        columns = {index for part in calibration.categories for index in part.classes} if calibration else set()
+        if not columns <= set(range(more + 1)):
+            raise ValueError(f"expected categories of the columns 0 to {more}, found {max(columns)}")
+        # From before there were such columns: one category for all that is beyond 5, which makes no p-values of 17.
+        return None if MORE in columns and more not in columns else calibration
 
     @field_validator("answers")
     @classmethod

@@ -6,8 +6,8 @@ if there were a surplus. Both are compared with the same of calibration photos: 
 from, and whose bins hold what was recorded. The p-value of a bin is the share of them (the bin itself counted among
 them) that look at least as odd. If a bin is recorded correctly, it is like those photos, and its p-value is at most α
 with a chance of at most α, whatever the model is worth: of correctly recorded bins, at most that share is flagged on
-average. (Vovk, Gammerman and Shafer, Algorithmic Learning in a Random World; here each class has its own calibration
-photos, "Mondrian", so the promise holds for empty bins and full ones.)
+average. (Vovk, Gammerman and Shafer, Algorithmic Learning in a Random World; here each quantity that the model tells
+from others has its own calibration photos, "Mondrian", so the promise holds for empty bins and full ones.)
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ import numpy as np
 import numpy.typing as npt
 
 from binwatch.bundle import Calibration, Category
-from binwatch.counts import CLASSES, EVERY, Suspicion, class_of
+from binwatch.counts import CLASSES, EVERY, MORE, Suspicion, class_of, column_of
 
 ENOUGH = 100
-"""Photos that a class needs to be calibrated alone: the least p-value is then below 1 %."""
+"""Photos that a quantity needs to be calibrated alone: the least p-value is then below 1 %."""
 MOST = 2_000
 """Scores kept of a category. More would make the card larger and the p-values hardly finer."""
 _DIGITS = 6
@@ -60,7 +60,7 @@ def scores_of(probabilities: Sequence[float], quantity: int) -> dict[Suspicion, 
     """
     # As workers round them: a photo must not look odder than the very same one among the calibration photos.
     rounded = [round(each, _DIGITS) for each in probabilities]
-    expected = min(quantity, len(rounded) - 1)
+    expected = column_of(quantity, len(rounded))
     missing = _rounded(sum(rounded[:expected]))
     surplus = _rounded(sum(rounded[expected + 1 :]))
     return {Suspicion.EITHER: max(missing, surplus), Suspicion.MISSING: missing, Suspicion.SURPLUS: surplus}
@@ -79,9 +79,10 @@ class PValues:
     def of(self, probabilities: Sequence[float], quantity: int) -> Mapping[Suspicion, float] | None:
         """P-values, above 0 and at most 1, of an expected quantity.
 
-        None if the model cannot answer the quantity's class: its probability of it says nothing of a bin.
+        `probabilities` have the columns that the calibration was made with. None if the model cannot answer the
+        quantity's class: its probability of it says nothing of a bin.
         """
-        category = self._categories.get(class_of(quantity))
+        category = self._categories.get(column_of(quantity, len(probabilities)))
         if category is None:
             return None
         return {
@@ -126,44 +127,46 @@ def calibrate(
     """Calibration by n photos that the model did not learn from.
 
     `distribution` has shape (n, classes), or more columns if the model tells more numbers apart, `quantities` (items)
-    shape (n,); `groups` names the bin that each photo is
-    of. Photos of one bin resemble each other and would pass for more evidence than they are, so one of each bin and
-    class is kept, the same in each run. A class that is not among the model's `answers` gets no p-values: the model
-    is as sure as can be that it is another one, whatever the photo shows. Raises ValueError without photos.
+    shape (n,); `groups` names the bin that each photo is of. Photos of one bin resemble each other and would pass for
+    more evidence than they are, so one of each bin and column is kept, the same in each run. A class that is not among
+    the model's `answers` gets no p-values: the model is as sure as can be that it is another one, whatever the photo
+    shows. Raises ValueError without photos.
     """
-    labels = np.array([class_of(int(quantity)) for quantity in quantities], dtype=np.int64)
+    width = distribution.shape[1]
+    answered = [*(index for index in answers if index < MORE), *(range(MORE, width) if MORE in answers else ())]
+    labels = np.array([column_of(int(quantity), width) for quantity in quantities], dtype=np.int64)
     kept = _one_of_each(labels, groups)
-    kept = kept[np.isin(labels[kept], answers)]
+    kept = kept[np.isin(labels[kept], answered)]
     if not len(kept):
         raise ValueError("no photos to calibrate with")
     scores = [scores_of(distribution[one].astype(np.float64).tolist(), int(quantities[one])) for one in kept]
     labels = labels[kept]
     categories = tuple(
-        _category(classes, [scores[place] for place in np.flatnonzero(np.isin(labels, classes))])
-        for classes in _categories(np.bincount(labels, minlength=len(CLASSES)).tolist(), enough, answers)
+        _category(columns, [scores[place] for place in np.flatnonzero(np.isin(labels, columns))])
+        for columns in _categories(np.bincount(labels, minlength=width).tolist(), enough, answered)
     )
     return Calibration(photos=sum(len(part.either) for part in categories), split=split, categories=categories)
 
 
-def _category(classes: tuple[int, ...], scores: Sequence[Mapping[Suspicion, float]]) -> Category:
+def _category(columns: tuple[int, ...], scores: Sequence[Mapping[Suspicion, float]]) -> Category:
     if len(scores) > MOST:
         drawn = np.random.default_rng(0).choice(len(scores), MOST, replace=False)
         scores = [scores[place] for place in drawn]
-    return Category(classes=classes, **{one.value: tuple(sorted(each[one] for each in scores)) for one in Suspicion})
+    return Category(classes=columns, **{one.value: tuple(sorted(each[one] for each in scores)) for one in Suspicion})
 
 
 def _one_of_each(labels: Ints, groups: Sequence[str]) -> Ints:
-    """Positions of one photo of each group and class, drawn at random."""
+    """Positions of one photo of each group and label, drawn at random."""
     drawn = np.random.default_rng(0).permutation(len(labels))
     first = {(groups[position], int(labels[position])): int(position) for position in drawn[::-1]}
     return np.array(sorted(first.values()), dtype=np.int64)
 
 
-def _categories(photos: list[int], enough: int, answers: Sequence[int]) -> list[tuple[int, ...]]:
-    """`answers` in their order, put together until each part has `enough` photos; what is left joins the last part."""
+def _categories(photos: list[int], enough: int, columns: Sequence[int]) -> list[tuple[int, ...]]:
+    """`columns` in their order, put together until each part has `enough` photos; what is left joins the last part."""
     parts: list[tuple[int, ...]] = []
     open_part: tuple[int, ...] = ()
-    for index in answers:
+    for index in columns:
         open_part = (*open_part, index)
         if sum(photos[each] for each in open_part) >= enough:
             parts.append(open_part)

@@ -55,16 +55,24 @@ class Suspicion(StrEnum):
     """The bin holds more items than expected."""
 
 
-def names_of(classes: Iterable[int]) -> str:
-    """For messages: "0, more than 5"."""
-    return ", ".join(CLASSES[index] for index in classes)
+def names_of(columns: Iterable[int], highest: int = HIGHEST) -> str:
+    """Of classes, or of columns of a distribution that goes up to `highest`, for messages: "0, more than 5"."""
+    return ", ".join(str(index) if index <= highest else f"more than {highest}" for index in columns)
+
+
+def column_of(quantity: int, columns: int) -> int:
+    """Index of a number of items in a distribution of so many columns, of which the last is open-ended.
+
+    Raises ValueError for a negative quantity.
+    """
+    if quantity < 0:
+        raise ValueError(f"a quantity of items cannot be negative: {quantity}")
+    return min(quantity, columns - 1)
 
 
 def class_of(quantity: int) -> int:
     """Class index, 0 to 6, of a number of items. Raises ValueError for a negative quantity."""
-    if quantity < 0:
-        raise ValueError(f"a quantity of items cannot be negative: {quantity}")
-    return min(quantity, MORE)
+    return column_of(quantity, len(CLASSES))
 
 
 def in_classes(distribution: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:

@@ -9,7 +9,7 @@ import pytest
 
 from binwatch.bundle import Calibration
 from binwatch.conformal import Judgement, PValues, calibrate, judge, scores_of
-from binwatch.counts import Suspicion
+from binwatch.counts import Suspicion, in_classes
 from tests.calibrations import category
 
 EVERY = tuple(range(7))
@@ -66,6 +66,27 @@ def test_rare_classes_are_calibrated_with_their_neighbours() -> None:
     assert found.photos == len(labels)
 
 
+def test_quantities_above_five_are_calibrated_apart() -> None:
+    """Of a model that tells them apart: 6 to 8 are a category of their own, and 17 and more join the last."""
+    quantities = np.repeat([3, 5, 6, 7, 8, 9, 17, 40], (150, 120, 50, 30, 30, 110, 60, 20))
+    distribution = np.zeros((len(quantities), 22))
+    distribution[:, 5] = np.where(quantities > 8, 0.5, 0.1)  # what speaks against 6 or more
+    distribution[:, 9] = 1 - distribution[:, 5]
+    names = [str(number) for number in range(len(quantities))]
+    found = calibrate(distribution, quantities, names, "test")
+    assert [part.classes for part in found.categories] == [(0, 1, 2, 3), (4, 5), (6, 7, 8), tuple(range(9, 22))]
+    assert [len(part.missing) for part in found.categories] == [150, 120, 110, 190]
+    values, unsure = PValues(found), distribution[-1].tolist()
+    six, many = values.of(unsure, 6), values.of(unsure, 40)
+    assert six is not None
+    assert many is not None
+    assert six[Suspicion.MISSING] == pytest.approx(1 / 111)  # odd for 6, though not for 9 and more
+    assert many[Suspicion.MISSING] == pytest.approx(81 / 191)  # of 190, the 80 photos of 17 and 40 are as odd
+    limited = calibrate(distribution, quantities, names, "test", answers=(3, 4, 5))
+    assert [part.classes for part in limited.categories] == [(3,), (4, 5)]
+    assert PValues(limited).of(unsure, 6) is None
+
+
 def test_few_photos_are_calibrated_all_together() -> None:
     found = calibrate(np.full((5, 7), 1 / 7), np.array([0, 1, 2, 3, 6]), list("abcde"), "test")
     assert [part.classes for part in found.categories] == [EVERY]
@@ -82,6 +103,11 @@ def test_without_photos_there_is_no_calibration() -> None:
         calibrate(np.empty((0, 7)), np.empty(0, int), [], "test")
 
 
+def test_photos_of_one_bin_with_other_quantities_are_kept() -> None:
+    found = calibrate(np.full((4, 22), 1 / 22), np.array([7, 7, 9, 30]), list("aaaa"), "test")
+    assert [(part.classes, len(part.either)) for part in found.categories] == [(tuple(range(22)), 3)]
+
+
 @pytest.mark.parametrize("chance", [1 / 7, 0.451957, 0.891173, 0.848232, 1 / 3])
 def test_photos_alike_are_alike(chance: float) -> None:
     """To the digits that are kept, and from float32, too: a photo must not look odder than the very same photo."""
@@ -93,13 +119,18 @@ def test_photos_alike_are_alike(chance: float) -> None:
     assert set(found.values()) == {1.0}
 
 
-def test_of_correctly_recorded_bins_no_more_than_the_level_are_flagged() -> None:
+BEYOND = [0.05, 0.04, 0.03, 0.02, 0.01, 0.01, *[0.004] * 10]
+"""Of 6, 7, … 20 items and more, as long a tail as that of real bins: 0.2 together."""
+
+
+@pytest.mark.parametrize("beyond", [[0.2], BEYOND], ids=["classes", "up to 20"])
+def test_of_correctly_recorded_bins_no_more_than_the_level_are_flagged(beyond: list[float]) -> None:
     """Over many drawn calibrations, for a model that is poor and differs by class. The seed is fixed."""
-    random = np.random.default_rng(4)
+    random, columns = np.random.default_rng(4), 6 + len(beyond)
 
     def photos(number: int) -> tuple[np.ndarray, np.ndarray]:
-        labels = random.choice(7, number, p=[0.02, 0.1, 0.2, 0.2, 0.15, 0.13, 0.2])
-        logits = random.normal(0, 1 + labels[:, None] / 3, (number, 7))
+        labels = random.choice(columns, number, p=[0.02, 0.1, 0.2, 0.2, 0.15, 0.13, *beyond])
+        logits = random.normal(0, 1 + np.minimum(labels[:, None], 6) / 3, (number, columns))
         logits[np.arange(number), labels] += 1.5
         powers = np.exp(logits)
         return powers / powers.sum(axis=1, keepdims=True), labels
@@ -110,7 +141,10 @@ def test_of_correctly_recorded_bins_no_more_than_the_level_are_flagged() -> None
             known, labels = photos(900)
             values = PValues(calibrate(known, labels, [str(number) for number in range(900)], "test"))
             new, truth = photos(300)
-            judged = [judge(row.tolist(), int(label), values) for row, label in zip(new, truth, strict=True)]
+            judged = [
+                judge(in_classes(row).tolist(), int(label), values, row.tolist())
+                for row, label in zip(new, truth, strict=True)
+            ]
             p_values = [one.p_value(suspicion) for one in judged]
             flagged.append(np.mean([p is not None and p <= level for p in p_values]))
         # At most the level on average; the mean of 60 runs is known to about a third of a percent at 5 %. Bins that

@@ -29,10 +29,10 @@ from binwatch.records.tables import (
     PhotoHour,
     RankTotal,
 )
-from tests.calibrations import category
+from tests.calibrations import UP_TO_20, category
 
 START = datetime(2026, 11, 20, tzinfo=UTC)
-CALIBRATION = Calibration(photos=4, split="test", categories=(category((0.1, 0.5, 0.5, 0.9)),))
+CALIBRATION = Calibration(photos=4, split="test", categories=(category((0.1, 0.5, 0.5, 0.9), classes=UP_TO_20),))
 
 
 def count(bin_id: str, predicted: int | None, minutes: int = 0, model: str = "v1", **fields: Any) -> NewCount:

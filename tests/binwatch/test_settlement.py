@@ -20,7 +20,7 @@ from binwatch.records.settlement import (
     Ranked,
     settle,
 )
-from tests.calibrations import category
+from tests.calibrations import UP_TO_20, category
 
 AT = datetime(2026, 11, 20, tzinfo=UTC)
 SAID = [0.05, 0.05, 0.7, 0.05, 0.05, 0.05, 0.05]
@@ -29,7 +29,8 @@ FAILED = replace(PHOTO, predicted=None, probabilities=None)
 QUANTITY = LatestQuantity(expectation_id=5, quantity=3)
 UNREADABLE = replace(QUANTITY, quantity=None)
 BIN = BinFacts(bucket="b", bin_id="a", photo=PHOTO, quantity=QUANTITY)
-VALUES = Calibrated(2, PValues(Calibration(photos=4, split="test", categories=(category((0.1, 0.5, 0.5, 0.9)),))))
+EVERY = category((0.1, 0.5, 0.5, 0.9), classes=UP_TO_20)
+VALUES = Calibrated(2, PValues(Calibration(photos=4, split="test", categories=(EVERY,))))
 
 
 def test_a_count_and_a_quantity_that_meet_first_are_compared() -> None:

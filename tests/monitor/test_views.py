@@ -31,7 +31,7 @@ from monitor.views.discrepancies import (
 from monitor.views.models import read_models
 from monitor.views.overview import TimeRange, read_overview, read_trend
 from monitor.views.paging import BadCursor
-from tests.calibrations import category
+from tests.calibrations import UP_TO_20, category
 from tests.monitor.conftest import Recorder, Running
 from tests.monitor.drifting import BUCKET, DAY, MODEL
 from tests.monitor.html import Parsed
@@ -395,7 +395,7 @@ def test_a_count_beyond_five_says_how_many(recorder: Recorder, monitor: Running)
 
 def test_a_flag_beyond_five_proves_right(recorder: Recorder, monitor: Running) -> None:
     """40 and 17 are one class, but not the same quantity. What differs in no item was never flagged."""
-    every = category((0.3,) * 99)
+    every = category((0.3,) * 99, classes=UP_TO_20)
     Store(recorder.engine).use_model(MODEL, Calibration(photos=99, split="test", categories=(every,)))
     said = [0.0] * 6 + [0.005] * 10 + [0.15, 0.5, 0.2, 0.05, 0.03, 0.02]
     for bin_id, expected, found in (("wrong", 40, 17), ("right", 21, 21), ("agrees", 17, 17)):

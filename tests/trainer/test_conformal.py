@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from binwatch.bundle import Bundle
+from binwatch.bundle import Bundle, Calibration
 from binwatch.errors import BundleError
+from tests.calibrations import category
 from tests.trainer.drawn import run_cli
 from trainer.data.dataset import PhotoSet
 from trainer.data.index import Row
@@ -57,12 +58,38 @@ def test_a_calibration_without_directions_is_none(bundle: Path) -> None:
         Bundle(bundle)
 
 
-def test_the_starter_model_is_calibrated() -> None:
-    """By photos that it did not learn from; every class alone or with its neighbours, and by enough of them."""
-    calibration = Bundle(SAMPLES / "model").card.calibration
+@pytest.mark.parametrize(("classes", "kept"), [((*range(7),), False), ((*range(22),), True)])
+def test_a_calibration_is_of_the_columns_of_the_distribution(
+    bundle: Path, classes: tuple[int, ...], kept: bool
+) -> None:
+    """Of the classes alone, as releases before wrote it for wider models, it is none."""
+    card = json.loads((bundle / "card.json").read_text(encoding="utf-8"))
+    every = category((0.1, 0.9), classes=classes)
+    calibration = Calibration(photos=2, split="test", categories=(every,))
+    wide = card | {"highest": 20, "calibration": calibration.model_dump(mode="json")}
+    (bundle / "card.json").write_text(json.dumps(wide), encoding="utf-8")
+    assert (Bundle(bundle).card.calibration is not None) == kept
+    (bundle / "card.json").write_text(json.dumps(wide | {"highest": 19 if kept else 5}), encoding="utf-8")
+    if kept:
+        with pytest.raises(BundleError, match="categories of the columns 0 to 20, found 21"):
+            Bundle(bundle)
+    else:
+        assert Bundle(bundle).card.calibration is not None
+
+
+def test_categories_have_names() -> None:
+    of_classes, beyond = category((0.1,), classes=(4, 5, 6)), category((0.1, 0.2), classes=(19, 20, 21))
+    calibration = Calibration(photos=3, split="test", categories=(of_classes, beyond))
+    assert conformal.described(calibration, 20) == "4, 5, 6: 1; 19, 20, more than 20: 2"
+
+
+@pytest.mark.parametrize(("name", "columns"), [("model", 7)])
+def test_the_models_of_the_repository_are_calibrated(name: str, columns: int) -> None:
+    """By photos that they did not learn from; every quantity alone or with its neighbours, and by enough of them."""
+    calibration = Bundle(SAMPLES / name).card.calibration
     assert calibration is not None
     assert calibration.split == "test"
-    assert sorted(index for part in calibration.categories for index in part.classes) == list(range(7))
+    assert [index for part in calibration.categories for index in part.classes] == list(range(columns))
     assert all(len(part.either) >= 100 for part in calibration.categories)
 
 

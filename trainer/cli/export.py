@@ -77,7 +77,8 @@ def calibrate(
     parts = tuple(CardPart) if only is None else (only,)
     card = update(bundle, photos, index, parts, Display(), split=split, every=every)
     if card.calibration and CardPart.CALIBRATION in parts:
-        remark(f"{bundle}: calibrated with {many(card.calibration.photos, 'photo')} ({described(card.calibration)})")
+        together = described(card.calibration, card.highest)
+        remark(f"{bundle}: calibrated with {many(card.calibration.photos, 'photo')} ({together})")
     if card.reference and CardPart.REFERENCE in parts:
         found = card.reference
         remark(
