@@ -83,7 +83,7 @@ def test_categories_have_names() -> None:
     assert conformal.described(calibration, 20) == "4, 5, 6: 1; 19, 20, more than 20: 2"
 
 
-@pytest.mark.parametrize(("name", "columns"), [("model", 7)])
+@pytest.mark.parametrize(("name", "columns"), [("model", 7), ("model-lite", 22)])
 def test_the_models_of_the_repository_are_calibrated(name: str, columns: int) -> None:
     """By photos that they did not learn from; every quantity alone or with its neighbours, and by enough of them."""
     calibration = Bundle(SAMPLES / name).card.calibration

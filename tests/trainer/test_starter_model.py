@@ -1,4 +1,4 @@
-"""The bundle that ships in samples/model, and what is written about it."""
+"""The bundles in samples/, and what is written about them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from binwatch.bundle import Bundle, Metrics, Precision
 from trainer.evaluation.onnx_model import OnnxModel
 
 ROOT = Path(__file__).parents[2]
-BUNDLE = Bundle(ROOT / "samples" / "model")
+BUNDLES = [Bundle(ROOT / "samples" / name) for name in ("model", "model-lite")]
 PAGE = (ROOT / "docs" / "model-card.md").read_text(encoding="utf-8")
 
 
@@ -28,39 +28,50 @@ def row(name: str, photos: int, figures: dict[str, Any]) -> str:
     return f"| {name} | {photos:,} | {' | '.join(cells)} |"
 
 
-def rows() -> list[str]:
-    metrics: dict[str, Metrics] = BUNDLE.card.metrics
-    measured = BUNDLE.card.variants[Precision.INT8].metrics
+def rows(bundle: Bundle) -> list[str]:
+    metrics: dict[str, Metrics] = bundle.card.metrics
+    measured = bundle.card.variants[Precision.INT8].metrics
     return [row(name, metrics[name].photos, measured[name]) for name in metrics]
 
 
-@pytest.mark.parametrize("expected", rows())
+@pytest.fixture(params=BUNDLES, ids=lambda each: each.folder.name)
+def bundle(request: pytest.FixtureRequest) -> Bundle:
+    found: Bundle = request.param
+    return found
+
+
+@pytest.mark.parametrize("expected", [row for bundle in BUNDLES for row in rows(bundle)])
 def test_the_model_card_gives_the_figures_of_the_file(expected: str) -> None:
     assert expected in PAGE
 
 
-def test_it_beats_the_majority() -> None:
-    measured = BUNDLE.card.variants[Precision.INT8].metrics
-    for name, metrics in BUNDLE.card.metrics.items():
+def test_it_beats_the_majority(bundle: Bundle) -> None:
+    measured = bundle.card.variants[Precision.INT8].metrics
+    for name, metrics in bundle.card.metrics.items():
         assert measured[name]["accuracy"]["low"] > metrics.majority_accuracy, name
 
 
-def test_it_is_small_and_alone() -> None:
-    assert {file.name for file in BUNDLE.folder.iterdir()} == {"card.json", "model-int8.onnx"}
-    assert BUNDLE.card.variants[Precision.INT8].bytes <= 30 * 2**20
+def test_they_are_small_and_alone() -> None:
+    for bundle in BUNDLES:
+        assert {file.name for file in bundle.folder.iterdir()} == {"card.json", "model-int8.onnx"}
+    assert sum(bundle.card.variants[Precision.INT8].bytes for bundle in BUNDLES) <= 30 * 2**20
 
 
-def test_it_counts_sample_photos() -> None:
+def test_it_says_whose_photos_it_has_learned_from(bundle: Bundle) -> None:
+    assert any("CC BY-NC-SA 3.0 US" in note for note in bundle.card.notes)
+
+
+def test_it_counts_sample_photos(bundle: Bundle) -> None:
     files = sorted((ROOT / "samples" / "bin-images").glob("*.jpg"))[:4]
-    probabilities, embedding = OnnxModel(BUNDLE.model(Precision.INT8))(
-        np.stack([BUNDLE.card.load_photo(file.read_bytes()).pixels for file in files])
+    probabilities, embedding = OnnxModel(bundle.model(Precision.INT8))(
+        np.stack([bundle.card.load_photo(file.read_bytes()).pixels for file in files])
     )
-    assert probabilities.shape == (4, 7)
+    assert probabilities.shape == (4, bundle.card.highest + 2)
     assert probabilities.sum(axis=1) == pytest.approx(1, abs=1e-4)
-    assert embedding.shape == (4, BUNDLE.card.embedding_size)
+    assert embedding.shape == (4, bundle.card.embedding_size)
 
 
-def test_it_names_no_folder_of_the_machine_that_made_it() -> None:
-    model = BUNDLE.model(Precision.INT8).read_bytes()
+def test_it_names_no_folder_of_the_machine_that_made_it(bundle: Bundle) -> None:
+    model = bundle.model(Precision.INT8).read_bytes()
     assert b"stack_trace" not in model
     assert b"site-packages" not in model
