@@ -146,7 +146,7 @@ def drift(
     services.records.check()
     report = services.drift.now()
     Console().print(render_drift(report))
-    if strict and (report.alarms or report.problem):
+    if strict and (report.every_alarm or report.problem):
         raise typer.Exit(1)
 
 

@@ -26,7 +26,7 @@ from monitor.drift.metrics import drift_metrics
 from monitor.random_audits import RandomAudits
 from monitor.records import RecordsDown
 from monitor.services import Services
-from monitor.slices import SliceTotals, read_slices, slice_flag_metrics, slice_metrics
+from monitor.slices import SliceTotals, read_slices, slice_alarm_metrics, slice_flag_metrics, slice_metrics
 from monitor.totals import COUNTED, Totals, read_totals
 from monitor.views.discrepancies import Level
 
@@ -62,6 +62,7 @@ class RecordsCollector(Collector):
         if self._services.settings.slicing:
             yield from slice_metrics(slices)
             yield from slice_flag_metrics(slices, flags.slices) if flags else ()
+            yield from slice_alarm_metrics(report.slices) if report else ()
 
     def _read(self, connection: Connection) -> tuple[Totals, list[SliceTotals]]:
         return read_totals(connection), read_slices(connection, self._services.settings.slicing)

@@ -76,7 +76,7 @@ def make_services(settings: Settings) -> Services:
         source, registry = PhotoFolder(settings.photo_dir), None
     cards = Cards(settings.model_dir, registry)
     interval_s = settings.drift_interval_s
-    drift = partial(make_report, records, writable, cards.reference, settings.drift_reference)
+    drift = partial(make_report, records, writable, cards.reference, settings.drift_reference, settings.slicing)
     flags = partial(
         read_flags,
         alpha=settings.flag_level,

@@ -15,7 +15,9 @@ from sqlalchemy import Connection, case, func, select
 from binwatch.confusion import ConfusionMatrix
 from binwatch.counts import Outcome
 from binwatch.records.tables import SliceConfusionTotal, SlicePhotoTotal
+from binwatch.reference import Signal
 from binwatch.slicing import Slicing
+from monitor.drift.alarms import AlarmState
 from monitor.totals import COUNTED, slice_names
 from monitor.views.discrepancies import FlaggedBins
 
@@ -107,3 +109,16 @@ def slice_flag_metrics(slices: Iterable[SliceTotals], flags: Mapping[int, Flagge
         flagged.add_metric((one.name, "audited"), bins.flagged - bins.unaudited)
         flagged.add_metric((one.name, "open"), bins.unaudited)
     yield flagged
+
+
+def slice_alarm_metrics(states: Mapping[str, AlarmState]) -> Iterator[Metric]:
+    """Drift alarms by slice."""
+    raised = GaugeMetricFamily(
+        "binwatch_slice_drift_alarm",
+        "1 while the drift alarm of the signal is raised in the slice, else 0.",
+        labels=("slice", "signal"),
+    )
+    for name, state in states.items():
+        for signal in Signal:
+            raised.add_metric((name, signal), int(signal in state.alarms))
+    yield raised

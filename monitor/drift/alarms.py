@@ -27,7 +27,10 @@ from monitor.drift.same_hours import WEEK, WEEKS
 from monitor.drift.windows import PhotoSample
 
 BUDGET = 1.0
-"""False alarms to expect at most in a QUARTER without drift, all signals and windows of a model together."""
+"""False alarms to expect at most in a QUARTER without drift, all signals, windows and slices of a model together."""
+WHOLE = 0.5
+"""Part of BUDGET that the photos of all slices together have, if there are slices. Those have the rest, in equal parts:
+a slice that has few photos has few chances to use it, and costs the others nothing."""
 QUARTER = timedelta(days=91)
 SPANS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 """Lengths in batches of the windows that are judged when a batch closes. Short ones find what is strong at once, long
@@ -112,12 +115,22 @@ class BatchWindow:
     """Made of the latter."""
 
 
-def level_of(elapsed: timedelta | None) -> float:
+def share_of(slices: int, *, whole: bool) -> float:
+    """Part of BUDGET of the photos of all slices together, or of one of so many slices.
+
+    A new slice makes the parts of the others smaller, and never larger what was spent before.
+    """
+    if not slices:
+        return 1.0
+    return WHOLE if whole else (1 - WHOLE) / slices
+
+
+def level_of(elapsed: timedelta | None, share: float = 1.0) -> float:
     """Chance of a false alarm that a batch may have, by the time since the one before; None for a model's first.
 
     Never above the level of a window that is shown: a monitor that was away for a month has not saved up for a guess.
     """
-    return LEVEL if elapsed is None else min(BUDGET * max(elapsed / QUARTER, 0.0), LEVEL)
+    return LEVEL * share if elapsed is None else min(BUDGET * share * max(elapsed / QUARTER, 0.0), LEVEL)
 
 
 def next_state(

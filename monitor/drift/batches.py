@@ -6,23 +6,24 @@ Nothing is kept in memory: a monitor that is started again continues after the l
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import random
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime, timedelta
 
 from pydantic import TypeAdapter, ValidationError
-from sqlalchemy import Connection, Engine, RowMapping, delete, func, select
+from sqlalchemy import Connection, Engine, RowMapping, and_, delete, func, select
 
 from binwatch.bundle import Reference
-from binwatch.records.tables import Count, DriftBatch
+from binwatch.records.tables import Count, DriftBatch, Slice
 from binwatch.records.upsert import insert_into
 from binwatch.reference import ENOUGH, independent
 from binwatch.settings import DriftReference
-from monitor.drift.alarms import SPANS, AlarmState, BatchWindow, level_of, next_state
+from monitor.drift.alarms import SPANS, AlarmState, BatchWindow, level_of, next_state, share_of
 from monitor.drift.judge import MIN_PHOTOS
 from monitor.drift.same_hours import any_week, draw_same_hours, make
-from monitor.drift.windows import LATEST, SAMPLE, PhotoSample, draw_photos, read_samples
+from monitor.drift.windows import LATEST, SAMPLE, PhotoSample, before_latest, draw_photos, read_samples
 from monitor.records import Records, RecordsDown, WritableRecords
 
 logger = logging.getLogger(__name__)
@@ -32,6 +33,8 @@ BATCH = 200
 LEAST = timedelta(minutes=15)
 """Shortest time from one batch to the next. Nobody acts sooner on drift, and windows reach back two hours then also at
 100,000 photos an hour."""
+SLICES = 50
+"""Slices that a look closes batches of, at most; of more, others at each look."""
 _STATE = TypeAdapter(AlarmState)
 
 
@@ -40,6 +43,7 @@ class _Batch:
     """What a row of `drift_batches` says before it is judged."""
 
     model_version: str
+    slice_id: int
     number: int
     last_count_id: int
     count_ids: list[int]
@@ -64,25 +68,31 @@ def watch(
     reference: Reference | None,
     now: datetime,
     by: DriftReference = DriftReference.TRAINING,
+    *,
+    slices: int = 0,
 ) -> AlarmState:
     """Close a batch if there are photos for one, and return the alarms of `model`. Raises RecordsDown.
 
-    Without a reference that can be judged by, photos wait for one.
+    Without a reference that can be judged by, photos wait for one. `slices`: how many the budget is shared with.
     """
-    if by is DriftReference.SAME_HOURS or (reference is not None and independent(reference) >= ENOUGH):
-        due = records.read(lambda connection: _next(connection, model, now, by))
-        if due is not None and by is DriftReference.SAME_HOURS:
-            began = [window.began for window in due.windows]
-            # Two reads more, since each has to come to an end in time.
-            drawn = records.read(lambda connection: draw_same_hours(connection, model, began, now))
-            photos = records.read(lambda connection: read_samples(connection, model, drawn, any_week))
-            due = _beside_same_hours(due, photos, reference)
-        if due is not None:
-            row, number = _judged(due, reference), due.batch.number
-            writable.write(lambda engine: _insert(engine, row))
-            with suppress(RecordsDown):  # which is logged: the table grows until it can be done
-                writable.write(lambda engine: _forget(engine, model, number))
+    _close(records, writable, model, reference, now, by, share_of(slices, whole=True))
     return last_state(records, model, by)
+
+
+def watch_slices(
+    records: Records,
+    writable: WritableRecords,
+    model: str,
+    reference: Reference | None,
+    now: datetime,
+    slices: Mapping[int, str],
+    by: DriftReference = DriftReference.TRAINING,
+) -> dict[str, AlarmState]:
+    """The same for each slice, by its id and its name. Raises RecordsDown."""
+    share = share_of(len(slices), whole=False)
+    for slice_id in random.sample(sorted(slices), min(len(slices), SLICES)):
+        _close(records, writable, model, reference, now, by, share, slice_id)
+    return last_states(records, model, slices, by)
 
 
 def last_state(records: Records, model: str, by: DriftReference = DriftReference.TRAINING) -> AlarmState:
@@ -90,10 +100,49 @@ def last_state(records: Records, model: str, by: DriftReference = DriftReference
     return records.read(lambda connection: _state_of(_last(connection, model, 1), by))
 
 
-def _judged(due: _Due, reference: Reference | None) -> dict[str, object]:
+def last_states(
+    records: Records, model: str, slices: Mapping[int, str], by: DriftReference = DriftReference.TRAINING
+) -> dict[str, AlarmState]:
+    """The same for each slice, by its id and its name. Raises RecordsDown."""
+    of_slice = and_(DriftBatch.model_version == model, DriftBatch.slice_id == Slice.id)
+    last = select(func.max(DriftBatch.number)).where(of_slice).correlate(Slice).scalar_subquery()
+    found = select(DriftBatch.__table__).join(Slice, and_(of_slice, DriftBatch.number == last))
+    found = found.where(Slice.id.in_(slices))
+    rows = records.read(lambda connection: connection.execute(found).mappings().all()) if slices else []
+    states = {row["slice_id"]: _state_of([row], by) for row in rows}
+    return {name: states.get(slice_id, _state_of([], by)) for slice_id, name in slices.items()}
+
+
+def _close(
+    records: Records,
+    writable: WritableRecords,
+    model: str,
+    reference: Reference | None,
+    now: datetime,
+    by: DriftReference,
+    share: float,
+    slice_id: int = 0,
+) -> None:
+    if by is DriftReference.TRAINING and (reference is None or independent(reference) < ENOUGH):
+        return
+    due = records.read(lambda connection: _next(connection, model, now, by, slice_id))
+    if due is not None and by is DriftReference.SAME_HOURS:
+        began = [window.began for window in due.windows]
+        # Two reads more, since each has to come to an end in time.
+        drawn = records.read(lambda connection: draw_same_hours(connection, model, began, now, slice_id))
+        photos = records.read(lambda connection: read_samples(connection, model, drawn, any_week))
+        due = _beside_same_hours(due, photos, reference)
+    if due is not None:
+        row, batch = _judged(due, reference, share), due.batch
+        writable.write(lambda engine: _insert(engine, row))
+        with suppress(RecordsDown):  # which is logged: the table grows until it can be done
+            writable.write(lambda engine: _forget(engine, batch))
+
+
+def _judged(due: _Due, reference: Reference | None, share: float) -> dict[str, object]:
     """A row for the batch."""
     batch = due.batch
-    level = level_of(None if batch.number == 1 else batch.closed_at - batch.began_at)
+    level = level_of(None if batch.number == 1 else batch.closed_at - batch.began_at, share)
     state = next_state(due.state, due.windows, reference, level, batch.closed_at)
     return asdict(batch) | {"state": _STATE.dump_python(state, mode="json")}
 
@@ -104,29 +153,31 @@ def _insert(engine: Engine, row: dict[str, object]) -> None:
         connection.execute(insert_into(connection, DriftBatch).on_conflict_do_nothing(), row)
 
 
-def _forget(engine: Engine, model: str, number: int) -> None:
+def _forget(engine: Engine, batch: _Batch) -> None:
     """Delete what no window of a later batch reaches back to."""
-    out_of_reach = DriftBatch.model_version == model, DriftBatch.number <= number - SPANS[-1]
+    of = DriftBatch.model_version == batch.model_version, DriftBatch.slice_id == batch.slice_id
     with engine.begin() as connection:
-        connection.execute(delete(DriftBatch).where(*out_of_reach))
+        connection.execute(delete(DriftBatch).where(*of, DriftBatch.number <= batch.number - SPANS[-1]))
 
 
-def _next(connection: Connection, model: str, now: datetime, by: DriftReference) -> _Due | None:
+def _next(connection: Connection, model: str, now: datetime, by: DriftReference, slice_id: int) -> _Due | None:
     """None while it is too early, or there are too few photos, for another batch."""
-    rows = _last(connection, model, SPANS[-1] - 1)
-    if rows and timedelta(0) <= now - rows[0]["closed_at"] < LEAST:
+    last = _last(connection, model, 1, slice_id)
+    if last and timedelta(0) <= now - last[0]["closed_at"] < LEAST:
         return None
-    batch = _next_batch(connection, model, rows[0] if rows else None, now)
+    batch = _next_batch(connection, model, last[0] if last else None, now, slice_id)
     if batch is None:
         return None
+    rows = _last(connection, model, SPANS[-1] - 1, slice_id)
     before = [_Batch(**{field.name: row[field.name] for field in fields(_Batch)}) for row in rows]
     windows = _windows(connection, [batch, *before], has_before=by is DriftReference.TRAINING)
     return _Due(batch, windows, _state_of(rows, by))
 
 
-def _last(connection: Connection, model: str, number: int) -> Sequence[RowMapping]:
+def _last(connection: Connection, model: str, number: int, slice_id: int = 0) -> Sequence[RowMapping]:
     """The last batches, the newest first."""
-    rows = select(DriftBatch.__table__).where(DriftBatch.model_version == model)
+    of = DriftBatch.model_version == model, DriftBatch.slice_id == slice_id
+    rows = select(DriftBatch.__table__).where(*of)
     return connection.execute(rows.order_by(DriftBatch.number.desc()).limit(number)).mappings().all()
 
 
@@ -141,20 +192,22 @@ def _state_of(rows: Sequence[RowMapping], by: DriftReference) -> AlarmState:
     return state if state.reference is by else anew
 
 
-def _next_batch(connection: Connection, model: str, last: RowMapping | None, now: datetime) -> _Batch | None:
+def _next_batch(
+    connection: Connection, model: str, last: RowMapping | None, now: datetime, slice_id: int
+) -> _Batch | None:
     newest = connection.execute(select(func.max(Count.id))).scalar() or 0
-    after = last["last_count_id"] if last else max(newest - LATEST, 0)
-    photos = draw_photos(connection, model, after, newest, BATCH) if newest - after >= MIN_PHOTOS else []
-    recent = newest - 4 * BATCH
+    after = last["last_count_id"] if last else before_latest(connection, newest, LATEST, slice_id)
+    photos = draw_photos(connection, model, after, newest, BATCH, slice_id) if newest - after >= MIN_PHOTOS else []
+    recent = before_latest(connection, newest, 4 * BATCH, slice_id)
     if len(photos) < MIN_PHOTOS and after < recent:
         # Another model has counted since: of so many photos, those drawn are hardly ever this one's.
-        photos = draw_photos(connection, model, recent, newest, BATCH)
+        photos = draw_photos(connection, model, recent, newest, BATCH, slice_id)
     if len(photos) < MIN_PHOTOS:
         return None
     if last:
-        return _Batch(model, last["number"] + 1, newest, photos, last["closed_at"], now)
+        return _Batch(model, slice_id, last["number"] + 1, newest, photos, last["closed_at"], now)
     began = connection.execute(select(Count.recorded_at).where(Count.id == photos[0])).scalar_one()
-    return _Batch(model, 1, newest, photos, began, now)
+    return _Batch(model, slice_id, 1, newest, photos, began, now)
 
 
 def _windows(connection: Connection, batches: Sequence[_Batch], *, has_before: bool) -> list[BatchWindow]:

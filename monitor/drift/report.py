@@ -11,14 +11,15 @@ from sqlalchemy import Connection
 from binwatch.bundle import Reference
 from binwatch.reference import ENOUGH, Signal, independent
 from binwatch.settings import DriftReference
+from binwatch.slicing import Slicing
 from monitor.drift.alarms import Alarm, AlarmState
-from monitor.drift.batches import last_state, watch
+from monitor.drift.batches import last_state, last_states, watch, watch_slices
 from monitor.drift.distributions import Distribution, distributions
 from monitor.drift.estimate import estimated_accuracy
 from monitor.drift.judge import SignalResult, judge
 from monitor.drift.windows import PhotoSample, Window, read_window
 from monitor.records import Records, RecordsDown, WritableRecords
-from monitor.totals import read_model_in_use
+from monitor.totals import read_model_in_use, slice_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +50,22 @@ class DriftReport:
     bins: int | None = None
     """Bins that the reference is of."""
     state: AlarmState = field(default_factory=AlarmState)
-    """Alarms, and what they follow from."""
+    """Alarms of the photos of all slices together, and what they follow from."""
+    slices: dict[str, AlarmState] = field(default_factory=dict)
+    """The same of each slice."""
     problem: str | None = None
-    """Why the alarms are only those of the last batch that could be kept; None if they are of now."""
+    """Why the alarms are only those of the last batches that could be kept; None if they are of now."""
 
     @property
     def alarms(self) -> dict[Signal, Alarm]:
-        """Those that are raised."""
+        """Those that are raised, of the photos of all slices together."""
         return self.state.alarms
+
+    @property
+    def every_alarm(self) -> list[tuple[str | None, Signal, Alarm]]:
+        """Those of all photos, with None, then those of slices."""
+        parts: list[tuple[str | None, AlarmState]] = [(None, self.state), *self.slices.items()]
+        return [(name, signal, alarm) for name, state in parts for signal, alarm in state.alarms.items()]
 
     @property
     def is_small(self) -> bool:
@@ -69,6 +78,7 @@ def make_report(
     writable: WritableRecords,
     reference_of: Callable[[str], Reference | None],
     by: DriftReference = DriftReference.TRAINING,
+    slicing: Slicing | None = None,
 ) -> DriftReport:
     """Read the windows and judge them, and watch over the alarms. Raises RecordsDown if the records cannot be read."""
     now = datetime.now(UTC)
@@ -86,10 +96,13 @@ def make_report(
     report = DriftReport(model, reference is not None, windows, now, bins, AlarmState(reference=by))
     if model is None:
         return report
+    slices = records.read(lambda connection: slice_names(connection, slicing))
     try:
-        return replace(report, state=watch(records, writable, model, reference, now, by))
+        state = watch(records, writable, model, reference, now, by, slices=len(slices))
+        return replace(report, state=state, slices=watch_slices(records, writable, model, reference, now, slices, by))
     except RecordsDown as error:
-        return replace(report, state=last_state(records, model, by), problem=str(error))
+        state, of_slices = last_state(records, model, by), last_states(records, model, slices, by)
+        return replace(report, state=state, slices=of_slices, problem=str(error))
 
 
 def _window(window: Window, seen: PhotoSample, reference: Reference | None) -> WindowReport:

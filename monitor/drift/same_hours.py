@@ -23,25 +23,30 @@ KNOWN = 0.9
 """A signal that fewer of the photos have is not compared: its sample would be smaller than is said."""
 
 
-def draw_same_hours(connection: Connection, model: str, began: Sequence[datetime], ended: datetime) -> list[list[int]]:
+def draw_same_hours(
+    connection: Connection, model: str, began: Sequence[datetime], ended: datetime, slice_id: int = 0
+) -> list[list[int]]:
     """Numbers of photos of the same hours in the weeks before, of windows from `began` to `ended`, the shortest first.
 
-    A bin may have one in each week; read_samples takes one of them, by `any_week`.
+    A bin may have one in each week; read_samples takes one of them, by `any_week`. `slice_id`: only photos of that
+    slice; 0: of all.
     """
     # Of the longest window's photos, the shortest would have too few.
-    shortest = _draw(connection, model, began[0], ended)
-    longest = _draw(connection, model, began[-1], ended)
+    shortest = _draw(connection, model, began[0], ended, slice_id)
+    longest = _draw(connection, model, began[-1], ended, slice_id)
     others = [[photo for photo, before in longest if before >= since - ended] for since in began[1:]]
     return [[photo for photo, _ in shortest], *others]
 
 
-def _draw(connection: Connection, model: str, began: datetime, ended: datetime) -> list[tuple[int, timedelta]]:
+def _draw(
+    connection: Connection, model: str, began: datetime, ended: datetime, slice_id: int
+) -> list[tuple[int, timedelta]]:
     """Numbers of photos, each with the time from its week's `ended` to its record: less than 0."""
     found = []
     for week in range(1, WEEKS + 1):
         until = ended - week * WEEK
         after, up_to = ((first_since(connection, at) or 1) - 1 for at in (began - week * WEEK, until))
-        photos = draw_photos(connection, model, after, up_to, A_WEEK)
+        photos = draw_photos(connection, model, after, up_to, A_WEEK, slice_id)
         rows = select(Count.id, Count.recorded_at).where(Count.id.in_(photos))
         found += [(number, at - until) for number, at in connection.execute(rows)]
     return found

@@ -30,10 +30,10 @@ def render(report: DriftReport) -> RenderableType:
     """What `python -m monitor drift` prints."""
     if report.model is None:
         return Text("Nothing has been recorded yet: upload photos to the bucket, or check whether a worker is running.")
-    parts: list[RenderableType] = [_alarm(signal, alarm) for signal, alarm in report.alarms.items()]
+    parts: list[RenderableType] = [_alarm(*one) for one in report.every_alarm]
     if report.problem is not None:
         parts.append(Text(f"Drift alarms are not up to date: {report.problem}", style="bold red"))
-    elif report.windows and not report.alarms:
+    elif report.windows and not parts:
         parts.append(Text("No drift alarm is raised."))
     if report.state.is_by_hours:
         parts.append(Text(_same_hours(report)))
@@ -66,9 +66,10 @@ def _same_hours(report: DriftReport) -> str:
     return f"{said}{f' ({formatting.hours_of_week(hours)}, UTC)' if hours else ''}; {when}."
 
 
-def _alarm(signal: Signal, alarm: Alarm) -> Text:
+def _alarm(slice_name: str | None, signal: Signal, alarm: Alarm) -> Text:
+    where = f" in slice {slice_name}" if slice_name is not None else ""
     return Text(
-        f"DRIFT ALARM: {signal.value} since {formatting.moment(alarm.since)}, raised by"
+        f"DRIFT ALARM: {signal.value}{where} since {formatting.moment(alarm.since)}, raised by"
         f" {formatting.many(alarm.photos, 'photo')} recorded since {formatting.moment(alarm.began)}",
         style="bold red",
     )

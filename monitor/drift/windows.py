@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,9 @@ SAMPLE = 2_000
 """Photos of a window that are looked at. More would cost time and tell hardly more."""
 LATEST = 1_000
 """Photos in the window that goes by their number."""
+MOST_OF_SLICE = 10_000
+"""Photos of a slice that some are drawn from, at most: of more, the latest of each of PARTS parts of the time."""
+PARTS = 8
 _AT_A_TIME = 1_000  # SQLite takes 32,766 parameters in a statement
 
 Floats = npt.NDArray[np.floating]
@@ -72,19 +76,45 @@ def read_window(connection: Connection, window: Window, model: str, now: datetim
     return _seen(one_of_each, _expected(connection, [row["id"] for row in one_of_each]))
 
 
-def draw_photos(connection: Connection, model: str, after: int, up_to: int, most: int) -> list[int]:
+def draw_photos(connection: Connection, model: str, after: int, up_to: int, most: int, slice_id: int = 0) -> list[int]:
     """Numbers of at most `most` photos that `model` counted, each of another bin, from after one number up to another.
 
-    Of more, some that are spread over all.
+    Of more, some that are spread over all. `slice_id`: only photos of that slice; 0: of all.
     """
     rows: Iterable[RowMapping]
-    if up_to - after <= 4 * most:
+    if slice_id:
+        rows = _of_slice(connection, slice_id, after, up_to, 4 * most)
+    elif up_to - after <= 4 * most:
         rows = connection.execute(_SOUND.where(Count.id > after, Count.id <= up_to)).mappings()
     else:
         rows = _drawn(connection, after + 1, up_to, 2 * most, _SOUND)
     found = _one_of_each(rows, model)
     spread = np.linspace(0, len(found) - 1, min(len(found), most)).round().astype(int)
     return [found[index]["id"] for index in spread]
+
+
+def before_latest(connection: Connection, newest: int, number: int, slice_id: int = 0) -> int:
+    """Number before those of the latest so many photos, of which `newest` is the last; 0 if there are not more."""
+    if not slice_id:
+        return max(newest - number, 0)
+    photos = select(Count.id).where(Count.slice_id == slice_id, Count.id <= newest)
+    return connection.execute(photos.order_by(Count.id.desc()).offset(number).limit(1)).scalar() or 0
+
+
+def _of_slice(connection: Connection, slice_id: int, after: int, up_to: int, number: int) -> Iterator[RowMapping]:
+    """Of MOST_OF_SLICE photos, so many that are spread over all: found in an index, whatever else came."""
+
+    def latest(start: int, end: int, most: int) -> Sequence[int]:
+        photos = select(Count.id).where(Count.slice_id == slice_id, Count.id > start, Count.id <= end)
+        return connection.execute(photos.order_by(Count.id.desc()).limit(most)).scalars().all()
+
+    ids = latest(after, up_to, MOST_OF_SLICE)
+    if len(ids) == MOST_OF_SLICE:  # of many hours, these may be the last minutes
+        edges = [after + (up_to - after) * part // PARTS for part in range(PARTS + 1)]
+        ids = [one for start, end in pairwise(edges) for one in latest(start, end, MOST_OF_SLICE // PARTS)]
+    spread = np.linspace(0, len(ids) - 1, min(len(ids), number)).round().astype(int)
+    for chunk in _chunks([ids[index] for index in spread]):
+        yield from connection.execute(_SOUND.where(Count.id.in_(chunk))).mappings()
 
 
 def _number(row: RowMapping) -> int:

@@ -46,10 +46,11 @@ WINDOWS = {
     Window.LATEST: "the last 1,000 photos",
 }
 PROMISE = (
-    "An alarm is raised by chance at most once in three months on average, all signals together; in a single window, a"
-    " signal is beyond its threshold in 1 of 200 looks."
+    "An alarm is raised by chance at most once in three months on average, all signals and slices together; in a"
+    " single window, a signal is beyond its threshold in 1 of 200 looks."
 )
 """What the monitor promises of drift."""
+FEW_SLICES = 3
 SPANS = {TimeRange.DAY: "day", TimeRange.WEEK: "7 days", TimeRange.MONTH: "30 days", TimeRange.QUARTER: "90 days"}
 REFERENCES = {
     DriftReference.TRAINING: "what the model was measured on",
@@ -189,7 +190,10 @@ def drift_status(of: DriftInBrief) -> tuple[str, str]:
     since = f"Since {minute(of.since)}" if of.since else "Now"
     usual = REFERENCES[of.reference]
     return {
-        State.DRIFTED: ("found", f"{since}, photos differ from {usual}: {_names(of.signals)}."),
+        State.DRIFTED: (
+            "found",
+            f"{since}, photos differ from {usual}: {_names(of.signals)}.{_in_slices(of.slices)}",
+        ),
         State.STEADY: ("none found", _steady(of, where)),
         State.COLLECTING: ("collecting", f"Alarms have to wait until enough is known of {usual}."),
         State.TOO_FEW: ("too few photos", f"Drift is judged from {MIN_PHOTOS} photos of different bins on."),
@@ -228,7 +232,15 @@ def same_hours(of: SameHoursView) -> str:
 
 def alarm(of: AlarmView) -> str:
     """What raised an alarm."""
-    return f"{SIGNALS[of.signal][0]}: {many(of.photos, 'photo')} of different bins, recorded since {minute(of.began)}."
+    where = "" if of.slice is None else f" in slice {of.slice}"
+    photos = f"{many(of.photos, 'photo')} of different bins, recorded since {minute(of.began)}"
+    return f"{SIGNALS[of.signal][0]}{where}: {photos}."
+
+
+def _in_slices(names: Sequence[str]) -> str:
+    """The first of them: a status has room for a few."""
+    more = f" and {many(len(names) - FEW_SLICES, 'more slice')}" if len(names) > FEW_SLICES else ""
+    return f" Slices with an alarm of their own: {', '.join(names[:FEW_SLICES])}{more}." if names else ""
 
 
 def _names(signals: Sequence[Signal]) -> str:

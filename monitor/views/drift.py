@@ -72,6 +72,8 @@ class AlarmView(BaseModel):
     """The photos that raised it were recorded from here on."""
     photos: int
     """How many they were."""
+    slice: str | None = None
+    """The slice that has moved; None: all photos together."""
 
 
 class SameHoursView(BaseModel):
@@ -97,7 +99,7 @@ class DriftView(BaseModel):
     least_photos: int = MIN_PHOTOS
     """Photos that a window needs to be judged."""
     alarms: list[AlarmView]
-    """The oldest first."""
+    """The oldest first; those of slices after those of all photos."""
     windows: list[WindowView]
 
 
@@ -118,6 +120,8 @@ class DriftInBrief(BaseModel):
     """Signals beyond their threshold in that window, alarm or not."""
     reference: DriftReference = DriftReference.TRAINING
     """What alarms compare photos with."""
+    slices: list[str] = []
+    """Those with an alarm of their own."""
 
 
 def view_drift(report: DriftReport | None) -> DriftView:
@@ -139,15 +143,17 @@ def brief_drift(report: DriftReport | None) -> DriftInBrief:
     windows = report.windows if report else []
     telling = [window for window in windows if _drifted(window)] or [window for window in windows if _judged(window)]
     window = telling[0] if telling else None
+    alarms = _alarms(report)
     return DriftInBrief(
         state=state,
         at=report.at if report else None,
         window=window.window if window else None,
         photos=window.photos if window else 0,
-        signals=[alarm.signal for alarm in _alarms(report)],
-        since=min((alarm.since for alarm in _alarms(report)), default=None),
+        signals=list(dict.fromkeys(alarm.signal for alarm in alarms)),
+        since=min((alarm.since for alarm in alarms), default=None),
         beyond=_drifted(window) if window else [],
         reference=report.state.reference if report else DriftReference.TRAINING,
+        slices=list(dict.fromkeys(alarm.slice for alarm in alarms if alarm.slice is not None)),
     )
 
 
@@ -157,10 +163,10 @@ def _same_hours(report: DriftReport) -> SameHoursView:
 
 def _alarms(report: DriftReport | None) -> list[AlarmView]:
     found = [
-        AlarmView(signal=signal, since=alarm.since, began=alarm.began, photos=alarm.photos)
-        for signal, alarm in (report.alarms if report else {}).items()
+        AlarmView(signal=signal, since=alarm.since, began=alarm.began, photos=alarm.photos, slice=name)
+        for name, signal, alarm in (report.every_alarm if report else [])
     ]
-    return sorted(found, key=lambda alarm: alarm.since)
+    return sorted(found, key=lambda alarm: (alarm.slice is not None, alarm.since))
 
 
 def _state(report: DriftReport | None) -> State:
@@ -173,7 +179,7 @@ def _state(report: DriftReport | None) -> State:
         return State.NO_REFERENCE
     if report.is_small and not by_hours:
         return State.SMALL_REFERENCE
-    if report.alarms:
+    if report.every_alarm:
         return State.DRIFTED
     if report.problem is not None:
         return State.UNWRITABLE

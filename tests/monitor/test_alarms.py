@@ -15,14 +15,15 @@ from sqlalchemy import Engine, RowMapping, select, text, update
 from binwatch.bundle import Reference
 from binwatch.records.tables import Count, DriftBatch
 from binwatch.reference import Signal
-from binwatch.settings import DriftReference
-from monitor.drift import batches
-from monitor.drift.alarms import BUDGET, CALM, QUARTER, SPANS, AlarmState, BatchWindow, level_of, next_state
+from binwatch.settings import DriftReference, load_settings
+from monitor.drift import batches, windows
+from monitor.drift.alarms import BUDGET, CALM, QUARTER, SPANS, AlarmState, BatchWindow, level_of, next_state, share_of
 from monitor.drift.dispersion import dispersion
 from monitor.drift.judge import LEVEL
 from monitor.drift.same_hours import make
 from monitor.drift.windows import PhotoSample
 from monitor.records import Records, WritableRecords
+from monitor.totals import slice_names
 from tests.monitor.drifting import MODEL, REFERENCE, record_photos, some_photos
 
 # Brightness alone: simulating thresholds of counts at all sizes takes seconds.
@@ -79,6 +80,21 @@ def test_levels_of_a_quarter_add_up_to_the_budget_at_any_rate() -> None:
         assert level_of(each) * (QUARTER / each) == pytest.approx(BUDGET)
     assert level_of(timedelta(days=30)) == level_of(None) == LEVEL, "time without photos is no credit"
     assert level_of(timedelta(seconds=-5)) == 0, "a clock that was put back"
+
+
+@pytest.mark.parametrize("slices", [1, 10, 200])
+def test_slices_and_the_whole_share_one_budget(slices: int) -> None:
+    """At rates of their own, and while new ones come: the last half of the slices after half of the quarter."""
+    half, spent = QUARTER / 2, 0.0
+    for known in (-(-slices // 2), slices):
+        spent += level_of(timedelta(minutes=1), share_of(known, whole=True)) * (half / timedelta(minutes=1))
+        for number in range(known):
+            each = timedelta(minutes=1 + number)
+            spent += level_of(each, share_of(known, whole=False)) * (half / each)
+    assert spent == pytest.approx(BUDGET)
+    first = share_of(slices, whole=True) + slices * share_of(slices, whole=False)
+    assert level_of(None) * first == pytest.approx(LEVEL), "nor have the first batches more"
+    assert share_of(0, whole=True) == 1
 
 
 def test_an_alarm_is_raised_once_and_ends_when_photos_are_as_before() -> None:
@@ -153,9 +169,16 @@ class _Monitor:
         now = datetime.now(UTC) + timedelta(hours=hour)
         return set(batches.watch(self.records, self.writable, model, reference, now).alarms)
 
+    def look_at_slices(self, hour: int = 0, model: str = MODEL) -> dict[str, set[Signal]]:
+        now, slicing = datetime.now(UTC) + timedelta(hours=hour), load_settings().slicing
+        slices = self.records.read(lambda connection: slice_names(connection, slicing))
+        states = batches.watch_slices(self.records, self.writable, model, REFERENCE, now, slices)
+        return {name: set(state.alarms) for name, state in states.items()}
+
     def rows(self, model: str = MODEL) -> list[RowMapping]:
         with self.engine.connect() as connection:
-            rows = select(DriftBatch.__table__).where(DriftBatch.model_version == model).order_by(DriftBatch.number)
+            rows = select(DriftBatch.__table__).where(DriftBatch.model_version == model)
+            rows = rows.order_by(DriftBatch.slice_id, DriftBatch.number)
             return list(connection.execute(rows).mappings())
 
 
@@ -176,6 +199,46 @@ def test_each_batch_goes_on_where_the_last_one_ended(records_engine: Engine) -> 
     assert second["began_at"] == first["closed_at"]
     assert monitor.look(3) == {Signal.BRIGHTNESS}, "no photo, no change"
     assert len(monitor.rows()) == 2
+
+
+@pytest.fixture
+def by_letter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Photos are sliced by the letter that their bin begins with."""
+    monkeypatch.setenv("BINWATCH_SLICE_PATTERN", "/([a-z])-")
+
+
+@pytest.mark.usefixtures("by_letter")
+def test_the_slice_that_moved_is_named(records_engine: Engine) -> None:
+    monitor, quiet = _Monitor(records_engine), {"a": set[Signal](), "b": set[Signal](), "other": set[Signal]()}
+    record_photos(records_engine, some_photos(60, seed=1), prefix="a-")
+    record_photos(records_engine, some_photos(60, seed=2), prefix="b-")
+    assert monitor.look_at_slices() == quiet
+    record_photos(records_engine, some_photos(40, seed=3), prefix="a-1-")
+    record_photos(records_engine, some_photos(60, seed=4, brighter=0.2), prefix="b-1-")
+    moved = quiet | {"b": {Signal.BRIGHTNESS}}
+    assert monitor.look_at_slices(1) == moved
+    record_photos(records_engine, some_photos(20, seed=5), prefix="a-2-")
+    assert _Monitor(records_engine).look_at_slices(2) == moved, "also after a restart"
+    batches_of = [
+        (row["slice_id"], row["number"], min(row["count_ids"]), max(row["count_ids"])) for row in monitor.rows()
+    ]
+    (a, b) = sorted({row[0] for row in batches_of})
+    assert batches_of == [(a, 1, 1, 60), (a, 2, 121, 240), (b, 1, 61, 120), (b, 2, 161, 220)]
+
+
+@pytest.mark.usefixtures("by_letter")
+def test_a_slice_is_watched_whatever_other_models_counted(
+    sqlite_records: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "BATCH", 50)
+    monitor = _Monitor(sqlite_records)
+    record_photos(sqlite_records, some_photos(1_100, seed=1), prefix="a-")
+    assert monitor.look_at_slices(model="next") == {"a": set(), "other": set()}
+    record_photos(sqlite_records, some_photos(60, seed=2, brighter=0.2), prefix="a-", model="next")
+    record_photos(sqlite_records, some_photos(300, seed=3), prefix="b-")
+    assert monitor.look_at_slices(1, "next")["a"] == {Signal.BRIGHTNESS}
+    (row,) = monitor.rows("next")
+    assert (min(row["count_ids"]) > 1_100, max(row["count_ids"]) <= 1_160) == (True, True)
 
 
 def test_two_monitors_close_a_batch_once(records_engine: Engine) -> None:
@@ -262,15 +325,46 @@ def test_a_batch_lasts_a_while_and_old_ones_are_deleted(
     assert [row["number"] for row in monitor.rows()] == [3, 4]
 
 
+@pytest.mark.usefixtures("by_letter")
+def test_batches_of_a_slice_last_as_long_and_are_kept_by_their_own_numbers(
+    records_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "SPANS", (1, 2))
+    monitor, found = _Monitor(records_engine), []
+    for hour, letter in enumerate("abbbaa"):
+        for part in range(2):  # the second part comes too early for another batch
+            record_photos(records_engine, some_photos(60, seed=hour), prefix=f"{letter}-{hour}-{part} ")
+            monitor.look(hour)
+            monitor.look_at_slices(hour)
+        found.append([(row["slice_id"], row["number"]) for row in monitor.rows()])
+    a, b = sorted({slice_id for slice_id, _ in found[-1]} - {0})
+    assert found[1] == [(0, 1), (0, 2), (a, 1), (a, 2), (b, 1)], "the rest of a's photos"
+    assert found[3] == [(0, 3), (0, 4), (a, 1), (a, 2), (b, 2), (b, 3)]
+    assert found[5] == [(0, 5), (0, 6), (a, 3), (a, 4), (b, 3), (b, 4)]
+
+
+@pytest.mark.usefixtures("by_letter")
+def test_of_a_slice_with_many_photos_some_of_all_the_time_are_drawn(
+    sqlite_records: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(windows, "MOST_OF_SLICE", 80)
+    record_photos(sqlite_records, some_photos(400, seed=1), prefix="a-")
+    record_photos(sqlite_records, some_photos(40, seed=2), prefix="b-")
+    with sqlite_records.connect() as connection:
+        a = connection.execute(select(Count.slice_id).limit(1)).scalar_one()
+        drawn = np.array(windows.draw_photos(connection, MODEL, 0, 400, 80, a))
+    assert [int(((drawn > 50 * part) & (drawn <= 50 * (part + 1))).sum()) for part in range(8)] == [10] * 8
+
+
 class _Weeks(_Monitor):
     """Alarms that compare with the same hours before, of photos that come each day at one time of day."""
 
     def look_at(self, at: datetime, model: str = MODEL) -> AlarmState:
         return batches.watch(self.records, self.writable, model, REFERENCE, at, DriftReference.SAME_HOURS)
 
-    def record(self, at: datetime, seed: int, *, brighter: float = 0.0, model: str = MODEL) -> None:
+    def record(self, at: datetime, seed: int, *, brighter: float = 0.0, model: str = MODEL, letter: str = "a") -> None:
         photos = some_photos(120, seed=seed, brighter=brighter)
-        record_photos(self.engine, photos, prefix=f"{model} {at} ", model=model)
+        record_photos(self.engine, photos, prefix=f"{letter}-{model} {at} ", model=model)
         with self.engine.begin() as connection:
             rows = update(Count).where(Count.recorded_at > START + timedelta(days=100))
             connection.execute(rows.values(recorded_at=at - timedelta(minutes=10)))
@@ -298,6 +392,32 @@ def test_time_of_day_is_no_drift_and_what_is_new_at_that_time_is(records_engine:
     at += timedelta(hours=1)
     monitor.record(at, 1, brighter=-0.2)
     assert set(batches.watch(monitor.records, monitor.writable, MODEL, REFERENCE, at).alarms) == {Signal.BRIGHTNESS}
+
+
+@pytest.mark.usefixtures("by_letter")
+def test_a_slice_is_compared_with_the_same_hours_of_its_own_photos(records_engine: Engine) -> None:
+    """One camera is always dark. Nothing has happened until, one day, it is as bright as the other."""
+    monitor, by, found = _Weeks(records_engine), DriftReference.SAME_HOURS, []
+    slicing = load_settings().slicing
+    for week in range(4):
+        at = START + week * timedelta(days=7)
+        monitor.record(at, 2 * week)
+        monitor.record(at, 2 * week + 1, brighter=-0.2 if week < 3 else 0.0, letter="b")
+        slices = monitor.records.read(lambda connection: slice_names(connection, slicing))
+        look = monitor.records, monitor.writable, MODEL, REFERENCE, at
+        found.append(batches.watch_slices(*look, slices, by))
+    assert [{name: set(state.alarms) for name, state in of.items() if state.alarms} for of in found] == [
+        {},
+        {},
+        {},
+        {"b": {Signal.BRIGHTNESS}},
+    ]
+    assert found[0]["b"].alarms_from is None, "in the first week, there is nothing to compare with"
+    assert found[1]["b"].alarms_from == START + timedelta(days=14)
+    assert found[3]["other"] == AlarmState(reference=by)
+    assert batches.last_states(monitor.records, MODEL, slices, by) == found[3]
+    anew = batches.last_states(monitor.records, MODEL, slices)
+    assert anew == dict.fromkeys(found[3], AlarmState()), "with the other reference, what was known is forgotten"
 
 
 def test_a_new_model_collects_hours_of_its_own(sqlite_records: Engine) -> None:

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from binwatch.errors import MetadataReason, Reason
@@ -14,6 +15,12 @@ from tests.monitor.conftest import Recorder, Running
 DOC = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text(encoding="utf-8")
 _MONITORS = DOC.split("## Workers")[0]
 _ROW = re.compile(r"^\| `(binwatch_\w+)` \| (\w+) \| *([^|]*?) *\| *([^|]*?) *\| [^|]+ \|$", re.MULTILINE)
+
+
+@pytest.fixture(autouse=True)
+def slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Photos are sliced by their first folder."""
+    monkeypatch.setenv("BINWATCH_SLICE_DEPTH", "1")
 
 
 class _Metric(NamedTuple):

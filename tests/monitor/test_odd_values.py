@@ -49,6 +49,7 @@ PAGES = {
     "/audit": ["since", "until", "prefix", "size", "level"],
     "/drift": ["window"],
     "/models": [],
+    "/slices": ["model"],
     "/login": ["next", "saved", "problem"],
     "/expected": ["saved", "problem"],
     "/lists/failed": ["prefix", "reason", "model", "after", "before"],

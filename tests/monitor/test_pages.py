@@ -34,7 +34,7 @@ from tests.monitor.conftest import HTML, Recorder, Running, running_monitor
 from tests.monitor.drifting import BUCKET, DAY, MODEL
 from tests.monitor.html import Parsed
 
-PAGES = ["/", "/discrepancies", "/bin?id=a", "/models", "/drift", "/lists/failed", "/lists/without-photo"]
+PAGES = ["/", "/discrepancies", "/bin?id=a", "/models", "/slices", "/drift", "/lists/failed", "/lists/without-photo"]
 TOKEN = "a token of some length"
 HOSTILE = """<script>alert(1)</script>"><img src=x onerror=alert(2)>'{{7*7}}"""
 

@@ -296,7 +296,9 @@ def test_every_panel_shows_data_of_real_records(
         _until(lambda: prometheus.value('sum(binwatch_comparisons_total{outcome="over"})'), "the first scrape")
         # A counter's first value is no increase: everything once more.
         _work(recorder, 1)
+        record_photos(recorder.engine, some_photos(60, seed=5), prefix="yet more ")
         drifting.services.drift.update()
+        drifting.services.flags.update()
         _until(lambda: not _unanswered(prometheus), lambda: f"no data: {_unanswered(prometheus)}")
         assert prometheus.query("ALERTS{alertname='BinwatchDrift', signal='brightness'}")
 

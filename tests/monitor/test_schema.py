@@ -45,6 +45,7 @@ def asked(postgres_records: Engine, s3: S3, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("BINWATCH_S3_ENDPOINT_URL", s3.endpoint_url)
     monkeypatch.setenv("BINWATCH_BUCKET", BUCKET)
     monkeypatch.setenv("BINWATCH_MONITOR_TOKEN", TOKEN)
+    monkeypatch.setenv("BINWATCH_SLICE_DEPTH", "1")
     with running_monitor() as running:
         running.services.drift.update()
         yield running
@@ -54,7 +55,8 @@ def asked(postgres_records: Engine, s3: S3, monkeypatch: pytest.MonkeyPatch) -> 
 def test_the_api_keeps_to_its_description(asked: Running, mode: schemathesis.GenerationMode) -> None:
     schema = schemathesis.openapi.from_dict(asked.get("/openapi.json").json())
     operations = [found.ok() for found in schema.get_all_operations()]
-    assert {"/api/discrepancies", "/api/audits", "/api/bin", "/api/models"} <= {one.path for one in operations}
+    wanted = {"/api/discrepancies", "/api/audits", "/api/bin", "/api/models", "/api/slices"}
+    assert wanted <= {one.path for one in operations}
     with requests.Session() as session:
         session.headers["Authorization"] = f"Bearer {TOKEN}"
         for operation in operations:

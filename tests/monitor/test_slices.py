@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text, update
+from typer.testing import CliRunner
 
 from binwatch.bundle import Calibration
 from binwatch.errors import Reason
 from binwatch.records.store import Store
+from binwatch.records.tables import DriftBatch
+from monitor.__main__ import app
 from tests.calibrations import category
 from tests.monitor.conftest import Recorder, Running, running_monitor
-from tests.monitor.drifting import MODEL
+from tests.monitor.drifting import MODEL, record_photos, some_photos
 from tests.monitor.html import Parsed
 
 
@@ -77,12 +82,58 @@ def test_the_worst_slice_comes_first(sliced: tuple[Recorder, Running]) -> None:
     assert monitor.get("/api/slices?model=none").status_code == 404
 
 
+def test_a_name_is_text(sliced: tuple[Recorder, Running]) -> None:
+    recorder, monitor = sliced
+    name = "<b onclick='x'>\\n\""
+    recorder.count(f"{name}/a.jpg", 2)
+    assert name not in monitor.page("/slices")
+    assert name in Parsed(monitor.page("/slices")).text
+    assert monitor.metric("binwatch_slice_photos_total", slice=name, outcome="counted") == 1
+
+
 def test_a_newer_model_has_figures_of_its_own_and_metrics_are_of_both(sliced: tuple[Recorder, Running]) -> None:
     recorder, monitor = sliced
     recorder.count("good/g0.jpg", 2, model="model-2")
     view = monitor.get("/api/slices").json()
     assert (view["model"], {one["name"]: one["photos"] for one in view["slices"]}["good"]) == ("model-2", 1)
     assert monitor.metric("binwatch_slice_photos_total", slice="good", outcome="counted") == 5
+
+
+def test_the_slice_that_moved_is_named_wherever_drift_is_shown(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, sqlite_records: Engine
+) -> None:
+    monkeypatch.setenv("BINWATCH_SLICE_PATTERN", "(cam-[0-9])")
+    monkeypatch.setenv("BINWATCH_DATABASE_URL", sqlite_records.url.render_as_string(hide_password=False))
+    monkeypatch.setenv("BINWATCH_S3_ENDPOINT_URL", "http://127.0.0.1:9")
+    record_photos(sqlite_records, some_photos(300, seed=1), prefix="cam-1-")
+    record_photos(sqlite_records, some_photos(60, seed=2, brighter=0.2), prefix="cam-2-")
+    with running_monitor() as monitor:
+        monitor.services.drift.update()
+        alarms = monitor.get("/api/drift").json()["alarms"]
+        assert [(one["slice"], one["signal"], one["photos"]) for one in alarms] == [("cam-2", "brightness", 60)]
+        assert monitor.get("/api/overview").json()["drift"]["slices"] == ["cam-2"]
+        raised = {labels for labels, value in monitor.metrics()["binwatch_slice_drift_alarm"].items() if value}
+        assert raised == {frozenset({"slice": "cam-2", "signal": "brightness"}.items())}
+        assert monitor.metric("binwatch_drift_alarm", signal="brightness") == 0
+        page = Parsed(monitor.page("/drift")).text
+        assert "Brightness in slice cam-2: 60 photos of different bins" in page
+        assert "Slices with an alarm of their own: cam-2." in page
+    result = CliRunner().invoke(app, ["drift", "--strict"])
+    assert result.exit_code == 1
+    assert "DRIFT ALARM: brightness in slice cam-2 since" in result.output
+    with sqlite_records.begin() as connection:
+        connection.execute(update(DriftBatch).values(closed_at=datetime.now(UTC) - timedelta(hours=1)))
+        connection.execute(
+            text(
+                "CREATE TRIGGER full BEFORE INSERT ON drift_batches WHEN NEW.slice_id > 0"
+                " BEGIN SELECT RAISE(ABORT, 'disk is full'); END"
+            )
+        )
+    record_photos(sqlite_records, some_photos(60, seed=3), prefix="cam-2-more-")
+    result = CliRunner().invoke(app, ["drift"], env={"COLUMNS": "200"})
+    assert "DRIFT ALARM: brightness in slice cam-2 since" in result.output, "of the last batch that could be kept"
+    assert "Drift alarms are not up to date" in result.output
+    assert "disk is full" in result.output
 
 
 def test_without_the_setting_there_is_nothing(monitor: Running, known: Recorder) -> None:

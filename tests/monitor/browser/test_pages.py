@@ -18,6 +18,7 @@ PAGES = [
     "/discrepancies?prefix=nowhere&direction=missing",
     "/bin?id=00184",
     "/models",
+    "/slices",
     "/drift",
     "/login",
     "/login?problem=token",

@@ -51,6 +51,7 @@ def settings_of(s3: S3, records: Path) -> Settings:
         database_url=SecretStr(f"sqlite:///{records}"),
         inference_threads=2,
         fetch_threads=4,
+        slice_pattern=r"/(\d)",
     )
 
 
