@@ -7,6 +7,8 @@ Alarms: quarters are simulated (benchmarks/quarters.py), each with its own half 
 the other half as the warehouse, without drift; and streams of test photos that are disturbed from some photo on, with
 the validation split as the reference, as in the bundle.
 
+Slices: SLICES streams at a time, one of which is disturbed, each with its share of the budget.
+
 Windows: bin groups of the held-out photos are parted at random, again for each window: one part is the reference,
 the window has one photo of each group of the other, as the monitor takes one photo of each bin. Nothing has drifted
 between the two. Detection: the reference is the validation
@@ -32,6 +34,7 @@ from binwatch.bundle import Reference
 from binwatch.cores import cores
 from binwatch.reference import Observed, Signal, make_reference, rounded
 from binwatch.settings import DriftReference
+from monitor.drift.alarms import share_of
 from monitor.drift.estimate import estimated_accuracy
 from monitor.drift.judge import LEVEL, MIN_PHOTOS, Verdict, judge
 from monitor.drift.windows import PhotoSample
@@ -47,6 +50,7 @@ BEFORE = 70
 """Undisturbed batches before a disturbance."""
 AFTER = 12
 """Disturbed ones."""
+SLICES = 10
 SOON = (100, 200, 300)
 """Photos after which a disturbance should have been found."""
 
@@ -267,18 +271,22 @@ def delay(
     rate: float,
     walk: int,
     seed: int,
+    share: float = 1.0,
+    *,
+    is_disturbed: bool = True,
 ) -> float:
     """Photos, of those looked at, until a disturbance raised an alarm; infinite if none of the AFTER batches did.
 
-    `photos` are those of the `groups` as they are, and then disturbed.
+    `photos` are those of the `groups` as they are, and then disturbed. `share`: of the budget.
     """
     random = np.random.default_rng(seed)
     days = int((BEFORE + AFTER + 1) * MIN_PHOTOS / rate / 24) + 2
     came, minutes = (one[: BEFORE + AFTER] for one in quarters.closings(rate, days * 24 * 60, random))
     stream = quarters.stream(came, minutes, groups, np.arange(len(groups)), random, walk)
     begin = random.integers(*np.searchsorted(stream.batch, (BEFORE - 1, BEFORE)))
-    stream.row[begin:] += len(groups)
-    found = quarters.alarms(quarters.judged(stream, photos, reference), minutes, limits)
+    if is_disturbed:
+        stream.row[begin:] += len(groups)
+    found = quarters.alarms(quarters.judged(stream, photos, reference), minutes, limits, share)
     ends = np.searchsorted(stream.batch, [one.batch + 1 for one in found if one.batch >= stream.batch[begin]])
     return float(min(ends - begin, default=np.inf))
 
@@ -305,12 +313,50 @@ def show_delays(arrays: Arrays, runs: int, rates: Sequence[int], walk: int, proc
             print(f"| {kind} {strength} | {' | '.join(cells)} |", flush=True)
 
 
+def moved(
+    reference: Reference,
+    photos: quarters.Photos,
+    limits: quarters.Thresholds,
+    groups: np.ndarray,
+    rate: float,
+    walk: int,
+    seed: int,
+) -> tuple[float, int]:
+    """`delay` of one of SLICES slices that is disturbed, and how many others raise an alarm meanwhile.
+
+    Meanwhile: in the AFTER batches, whether the alarm was raised in the first or in the last of them.
+    """
+    one = partial(delay, reference, photos, limits, groups, rate / SLICES, walk, share=share_of(SLICES, whole=False))
+    first, *others = (one(SLICES * seed + number, is_disturbed=not number) for number in range(SLICES))
+    return first, int(np.isfinite(others).sum())
+
+
+def show_slices(arrays: Arrays, runs: int, rates: Sequence[int], walk: int, processes: int) -> None:
+    print(f"\nOne of {SLICES} slices disturbed, {runs} runs each, walks of {walk} bins\n")
+    soon = ", ".join(map(str, SOON))
+    print(f"| disturbance | photos an hour, all slices | found within {soon} photos; median | others silent |")
+    validation, test = (np.flatnonzero(arrays["splits"] == split) for split in ("validation", "test"))
+    reference, calm = reference_of(part(arrays, "none", validation)), photos_of(part(arrays, "none", test))
+    limits = quarters.Thresholds(reference, calm.signals, typical_counts(arrays))
+    for name in [f"{kind} {strength}" for strength in reversed(STRENGTHS) for kind in DISTURBANCES]:
+        if f"{name}/stats" not in arrays:
+            continue  # benchmarks.held_out --strengths
+        photos = quarters.joined(calm, photos_of(part(arrays, name, test)))
+        for rate in rates:
+            with ProcessPoolExecutor(processes) as pool:
+                one = partial(moved, reference, photos, limits, places(arrays, test), rate, walk)
+                found, others = np.array(list(pool.map(one, range(1000, 1000 + runs)))).T
+            within = ", ".join(f"{(found <= number).mean():.0%}" for number in SOON)
+            print(f"| {name} | {rate:,} | {within}; {np.median(found):.0f} | {(others == 0).mean():.0%} |", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("held_out", type=Path)
     parser.add_argument("--windows", type=int, default=1000, help="undisturbed windows of each size")
     parser.add_argument("--quarters", type=int, default=200, help="undisturbed quarters at each rate")
     parser.add_argument("--streams", type=int, default=100, help="streams of each disturbance at each rate")
+    parser.add_argument("--slices", type=int, default=0, help="runs with slices, of each disturbance at each rate")
     parser.add_argument("--rates", type=int, nargs="*", default=RATES, help="photos an hour")
     parser.add_argument("--walk", type=int, default=quarters.WALK, help="neighbouring bins photographed one by one")
     parser.add_argument("--day", type=float, default=1.0, help="share of the bins that the photos of a day are of")
@@ -330,6 +376,8 @@ def main() -> None:
         show_quarters(arrays, options.quarters, options.rates, life, options.processes)
     if options.streams:
         show_delays(arrays, options.streams, options.rates, options.walk, options.processes)
+    if options.slices:
+        show_slices(arrays, options.slices, options.rates, options.walk, options.processes)
     if options.windows:
         show_undisturbed(arrays, options.windows)
         show_detection(arrays)

@@ -286,11 +286,11 @@ def _mean_shift(worth: int, axes: int, level: float) -> float:
     return thresholds.of_mean_shift(worth, worth, axes, level) * float(np.sqrt(worth / 2))
 
 
-def alarms(of: Judged, minutes: Ints, limits: Thresholds) -> list[Raised]:
-    """What monitor.drift.alarms.next_state raises, batch by batch."""
+def alarms(of: Judged, minutes: Ints, limits: Thresholds, share: float = 1.0) -> list[Raised]:
+    """What monitor.drift.alarms.next_state raises, batch by batch, with a share of the budget."""
     signals, number = of.signals, len(minutes)
-    levels = np.minimum(BUDGET * minutes / MINUTES, LEVEL)
-    levels[:1] = LEVEL
+    levels = np.minimum(BUDGET * share * minutes / MINUTES, LEVEL)
+    levels[:1] = LEVEL * share
     spans = np.array(SPANS)
     last = of.valid.cumsum(axis=1).argmax(axis=1)
     candidates = _candidates(of, levels, limits)

@@ -3,6 +3,8 @@
     python -m benchmarks.scrape DATABASE_URL --photos 10000
     python -m benchmarks.scrape DATABASE_URL --photos 10000000
 
+With `--slices 200`, the photos are of so many slices, and each has comparisons in all cells of its confusion matrix.
+
 DATABASE_URL names an empty PostgreSQL database. Photos are written by SQL, of one model, over the last seven days, with
 probabilities, properties and an embedding of 64; one in ten is compared. Totals are set to match.
 """
@@ -11,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import statistics
 import threading
 import time
@@ -26,8 +29,10 @@ from binwatch.embedding import pack
 from binwatch.listening import listen
 from binwatch.records.engine import connect
 from binwatch.records.migrate import migrate
+from binwatch.records.slices import Slices
 from binwatch.records.store import NewCount, Store
 from binwatch.settings import load_settings
+from binwatch.slicing import Slicing
 from monitor.app import create_app
 from monitor.server import MonitorServer, address_of
 from monitor.services import make_services
@@ -36,11 +41,12 @@ CHUNK = 500_000
 MODEL = "bench-1"
 COUNTS = """
     INSERT INTO counts (bucket, key, etag, bin_id, model_version, precision, provider, predicted, probabilities, width,
-        height, bytes, brightness, contrast, sharpness, embedding, modified_at, recorded_at)
+        height, bytes, brightness, contrast, sharpness, embedding, modified_at, recorded_at, slice_id)
     SELECT 'bins', 'bin-images/' || i || '.jpg', md5(i::text), i::text, :model, 'int8', 'CPUExecutionProvider', i % 7,
         '[0.1, 0.1, 0.1, 0.4, 0.1, 0.1, 0.1]', 640, 480, 40000 + i % 1000, 0.4, 0.2, 0.1,
         decode(repeat('003c', 64), 'hex'), now() - interval '7 days' * (1 - i::float / :photos),
-        now() - interval '7 days' * (1 - i::float / :photos)
+        now() - interval '7 days' * (1 - i::float / :photos),
+        (SELECT min(id) FROM slices) + i % NULLIF(CAST(:slices AS bigint), 0)
     FROM generate_series(CAST(:first AS bigint), CAST(:last AS bigint)) AS i
 """
 EXPECTATIONS = """
@@ -61,13 +67,26 @@ TOTALS = (
     "INSERT INTO photo_totals SELECT model_version, '', count(*), now() FROM counts GROUP BY model_version",
     """INSERT INTO confusion_totals SELECT 'inventory', model_version, least(expected, 6), predicted, count(*), now()
         FROM comparisons GROUP BY 2, 3, 4""",
+    """INSERT INTO slice_photo_totals SELECT slice_id, model_version, '', count(*), now()
+        FROM counts WHERE slice_id IS NOT NULL GROUP BY 1, 2""",
+    """INSERT INTO slice_confusion_totals SELECT id, 'bench-1', expected, predicted, 1000, now()
+        FROM slices, generate_series(0, 6) AS expected, generate_series(0, 6) AS predicted""",
 )
+SLICING = Slicing(re.compile("^(slice-[0-9]+)/"))
 
 
-def fill(engine: Engine, photos: int) -> None:
+def fill(engine: Engine, photos: int, slices: int) -> None:
     """Write the records."""
+    if slices:
+        Slices(engine, SLICING).ids(f"slice-{number}/" for number in range(slices))
     for first in range(1, photos + 1, CHUNK):
-        values = {"model": MODEL, "photos": photos, "first": first, "last": min(first + CHUNK - 1, photos)}
+        values = {
+            "model": MODEL,
+            "photos": photos,
+            "slices": slices,
+            "first": first,
+            "last": min(first + CHUNK - 1, photos),
+        }
         with engine.begin() as connection:
             connection.execute(text(COUNTS), values)
             for statement in (EXPECTATIONS, COMPARISONS):
@@ -92,16 +111,16 @@ def timed(what: str, work: Callable[[], object], rounds: int) -> None:
     print(f"| {what} | {statistics.median(found):.1f} | {p95:.1f} | {rounds} |", flush=True)
 
 
-def recording(engine: Engine) -> Callable[[], object]:
-    """Records 32 new photos at each call."""
-    store, embedding = Store(engine), pack(np.ones(64, np.float32))
+def recording(engine: Engine, slicing: Slicing | None) -> Callable[[], object]:
+    """Records 32 new photos at each call, each of another slice."""
+    store, embedding = Store(engine, slicing=slicing), pack(np.ones(64, np.float32))
     numbers = iter(range(10**9))
 
     def record() -> int:
         return store.add_counts(
             NewCount(
                 bucket="bins",
-                key=f"new/{time.time_ns()}-{next(numbers)}.jpg",
+                key=f"slice-{number}/{time.time_ns()}-{next(numbers)}.jpg",
                 etag="e",
                 model_version=MODEL,
                 precision="int8",
@@ -111,16 +130,19 @@ def recording(engine: Engine) -> Callable[[], object]:
                 probabilities=[0.1, 0.1, 0.1, 0.4, 0.1, 0.1, 0.1],
                 embedding=embedding,
             )
-            for _ in range(32)
+            for number in range(32)
         )
 
     return record
 
 
-def measure(url: str, engine: Engine) -> None:
+def measure(url: str, engine: Engine, slices: int) -> None:
     """Start a monitor and ask it."""
     os.environ["BINWATCH_DATABASE_URL"] = url
-    services = make_services(load_settings())
+    if slices:
+        os.environ["BINWATCH_SLICE_PATTERN"] = SLICING.rule
+    settings = load_settings()
+    services = make_services(settings)
     listener = listen("127.0.0.1", 0)
     ready = threading.Event()
     server = MonitorServer(create_app(services), ready.set)
@@ -129,10 +151,11 @@ def measure(url: str, engine: Engine) -> None:
     ready.wait(30)
     print("| what | median, ms | p95, ms | rounds |\n| --- | --- | --- | --- |")
     services.drift.update()
+    services.flags.update()
     with httpx.Client(base_url=address_of(listener), timeout=30) as client:
         timed("scrape, drift figures included", lambda: client.get("/metrics").raise_for_status(), 200)
     timed("look for drift (four windows)", services.drift.update, 10)
-    timed("record 32 photos", recording(engine), 50)
+    timed("record 32 photos", recording(engine, settings.slicing), 50)
     server.should_exit = True
     thread.join(30)
     services.close()
@@ -142,12 +165,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("url")
     parser.add_argument("--photos", type=int, default=10_000)
+    parser.add_argument("--slices", type=int, default=0)
     options = parser.parse_args()
     engine = connect(options.url)
     migrate(engine)
-    fill(engine, options.photos)
-    print(f"\n{options.photos:,} photos, PostgreSQL, {cores()} cores")
-    measure(options.url, engine)
+    fill(engine, options.photos, options.slices)
+    print(f"\n{options.photos:,} photos, {options.slices} slices, PostgreSQL, {cores()} cores")
+    measure(options.url, engine, options.slices)
 
 
 if __name__ == "__main__":

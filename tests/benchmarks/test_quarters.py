@@ -28,7 +28,8 @@ def _observed(number: int, seed: int) -> Observed:
     )
 
 
-def test_alarms_are_those_of_the_monitor() -> None:
+@pytest.mark.parametrize("share", [1.0, 0.05])
+def test_alarms_are_those_of_the_monitor(share: float) -> None:
     reference = make_reference(_observed(600, 0)).model_copy(update={"predicted": [], "labels": []})
     seen = _observed(2 * BINS, 1)
     seen.properties[Signal.BRIGHTNESS][BINS:] += 0.05
@@ -41,11 +42,13 @@ def test_alarms_are_those_of_the_monitor() -> None:
     changed = stream.batch >= BATCHES // 2
     stream.row[changed] += BINS
     limits = quarters.Thresholds(reference, photos.signals, {})
-    found = quarters.alarms(quarters.judged(stream, photos, reference), minutes, limits)
+    found = quarters.alarms(quarters.judged(stream, photos, reference), minutes, limits, share)
     state = AlarmState()
     raised: dict[tuple[Signal, int, int], None] = {}
     for number in range(1, BATCHES + 1):
-        state = next_state(state, _windows(stream, number, values, photos), reference, _level(number), _at(number))
+        state = next_state(
+            state, _windows(stream, number, values, photos), reference, _level(number, share), _at(number)
+        )
         for signal, alarm in state.alarms.items():
             raised.setdefault((signal, alarm.batch - 1, alarm.batches))
     assert list(raised) == [(one.signal, one.batch, one.batches) for one in found]
@@ -56,8 +59,8 @@ def _at(number: int) -> datetime:
     return datetime(2026, 1, 1, tzinfo=UTC) + number * timedelta(minutes=MINUTES)
 
 
-def _level(number: int) -> float:
-    return level_of(None if number == 1 else timedelta(minutes=MINUTES))
+def _level(number: int, share: float) -> float:
+    return level_of(None if number == 1 else timedelta(minutes=MINUTES), share)
 
 
 def _windows(
