@@ -75,10 +75,12 @@ class AlarmState:
     dispersion: dict[Signal, dict[int, float]] = field(default_factory=dict)
     """How much more photos of a window resemble each other than independent ones would, by the window's length in
     batches: a running mean of monitor.drift.dispersion."""
+    judged: int = 0
+    """Batches since alarms began anew."""
     reference: DriftReference = DriftReference.TRAINING
     """What batches are compared with. The next three are of the same hours before alone."""
     compared: int = 0
-    """Batches that have been compared with them."""
+    """Batches whose windows, or some of them, have been compared with them."""
     compared_since: datetime | None = None
     """When the first was."""
     hours: frozenset[int] = frozenset()
@@ -150,20 +152,18 @@ def next_state(
         if (calm := _calm(signal, state, windows, reference)) is not None:
             del alarms[signal]
             first[signal] = calm.first
-    seen = replace(state, alarms=alarms, first=first, dispersion=_dispersion(state, windows, reference, now))
-    return _with_hours(seen, windows[0], now) if state.is_by_hours else seen
+    means = _dispersion(state, windows, reference, now)
+    seen = replace(state, alarms=alarms, first=first, dispersion=means, judged=state.judged + 1)
+    return _with_hours(seen, windows, now) if state.is_by_hours else seen
 
 
-def _with_hours(state: AlarmState, batch: BatchWindow, now: datetime) -> AlarmState:
-    hours = hours_of_week(batch.began, now)
-    if batch.same_hours is None:
-        return replace(state, hours=state.hours - hours)
-    return replace(
-        state,
-        compared=state.compared + 1,
-        compared_since=state.compared_since or now,
-        hours=state.hours | hours,
-    )
+def _with_hours(state: AlarmState, windows: Sequence[BatchWindow], now: datetime) -> AlarmState:
+    batch = hours_of_week(windows[0].began, now)
+    hours = state.hours - batch if windows[0].same_hours is None else state.hours | batch
+    if all(window.same_hours is None for window in windows):
+        return replace(state, hours=hours)
+    since = state.compared_since or now
+    return replace(state, compared=state.compared + 1, compared_since=since, hours=hours)
 
 
 def hours_of_week(began: datetime, ended: datetime) -> frozenset[int]:
@@ -222,7 +222,8 @@ def _dispersion(
             begins, weight = window.first, _weight_by_hours(state, now)
         else:
             begins = window.first - window.batches
-            known = windows[0].first - 2 * window.batches  # batches that had such a window before
+            judged = min(windows[0].first, state.judged + 1)
+            known = max(judged - 2 * window.batches, 0)  # batches that had such a window before
             weight = max(1 / MEMORY, 1 / (known + PRIOR + 1))
         for signal, value in dispersion(window.seen, window.before, compared_with, most).items():
             if signal in state.alarms or begins < state.first.get(signal, 0):

@@ -28,14 +28,19 @@ def draw_same_hours(
 ) -> list[list[int]]:
     """Numbers of photos of the same hours in the weeks before, of windows from `began` to `ended`, the shortest first.
 
+    None of a window of more than a week: the photos of the week before would be its own.
+
     A bin may have one in each week; read_samples takes one of them, by `any_week`. `slice_id`: only photos of that
     slice; 0: of all.
     """
+    fit = [since for since in began if ended - since <= WEEK]
+    if not fit:
+        return [[] for _ in began]
     # Of the longest window's photos, the shortest would have too few.
-    shortest = _draw(connection, model, began[0], ended, slice_id)
-    longest = _draw(connection, model, began[-1], ended, slice_id)
-    others = [[photo for photo, before in longest if before >= since - ended] for since in began[1:]]
-    return [[photo for photo, _ in shortest], *others]
+    shortest = _draw(connection, model, fit[0], ended, slice_id)
+    longest = _draw(connection, model, fit[-1], ended, slice_id)
+    others = [[photo for photo, before in longest if before >= since - ended] for since in fit[1:]]
+    return [[photo for photo, _ in shortest], *others, *([] for _ in began[len(fit) :])]
 
 
 def _draw(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from threading import Barrier
 
@@ -20,7 +20,7 @@ from monitor.drift import batches, windows
 from monitor.drift.alarms import BUDGET, CALM, QUARTER, SPANS, AlarmState, BatchWindow, level_of, next_state, share_of
 from monitor.drift.dispersion import dispersion
 from monitor.drift.judge import LEVEL
-from monitor.drift.same_hours import make
+from monitor.drift.same_hours import draw_same_hours, make
 from monitor.drift.windows import PhotoSample
 from monitor.records import Records, WritableRecords
 from monitor.totals import slice_names
@@ -428,7 +428,36 @@ def test_a_new_model_collects_hours_of_its_own(sqlite_records: Engine) -> None:
     assert known.hours
     at = START + timedelta(days=14)
     monitor.record(at, 3, model="next")
-    assert monitor.look_at(at, "next") == AlarmState(reference=DriftReference.SAME_HOURS)
+    assert monitor.look_at(at, "next") == AlarmState(reference=DriftReference.SAME_HOURS, judged=1)
+
+
+def test_batches_of_few_bins_are_compared_by_their_longer_windows() -> None:
+    """A batch alone never has a reference that is large enough, two of them always."""
+    random = np.random.default_rng(6)
+    state = AlarmState(reference=DriftReference.SAME_HOURS)
+    for number in range(1, 12):
+        before = _sample(np.concatenate([_brightness(random) for _ in range(4)]))
+        windows = [
+            BatchWindow(1, number, START, _sample(_brightness(random, 0.0)), None, None),
+            BatchWindow(2, number - 1, START, _sample(_brightness(random, 0.0)), before, make(before, None)),
+        ]
+        state = next_state(state, windows, None, level_of(EACH), START + number * timedelta(days=1))
+    assert (state.compared, state.alarms_from) == (11, START + timedelta(days=8))
+    assert state.hours == frozenset()
+    darker = replace(windows[1], seen=_sample(_brightness(random, 0.4)))
+    raised = next_state(state, [windows[0], darker], None, level_of(EACH), START + timedelta(days=12))
+    assert set(raised.alarms) == {Signal.BRIGHTNESS}
+
+
+def test_a_window_of_more_than_a_week_is_not_compared_with_itself(sqlite_records: Engine) -> None:
+    monitor = _Weeks(sqlite_records)
+    monitor.record(START, 0)
+    monitor.record(START + timedelta(days=7), 1)
+    at = START + timedelta(days=14)
+    began = [at - timedelta(days=7), at - timedelta(days=8)]
+    week, longer = monitor.records.read(lambda connection: draw_same_hours(connection, MODEL, began, at))
+    assert week
+    assert longer == []
 
 
 def test_days_that_differ_widen_thresholds_of_the_same_hours() -> None:
