@@ -23,7 +23,9 @@ def html(request: Request, template: str, status: int = 200, **values: Any) -> H
     """A page. `page` is the name of its entry in the navigation."""
     known: dict[str, Any] = {"page": None, "now": datetime.now(UTC), "root": root_of(request)}
     known |= {"item": ITEM, "reasons": sentences.AUDIT_REASONS}  # of the form for an answer
-    known["sliced"] = request.app.state.services.settings.slicing is not None
+    # A request that is refused before it gets to the app has none.
+    app = request.scope.get("app")
+    known["sliced"] = app is not None and app.state.services.settings.slicing is not None
     return HTMLResponse(_TEMPLATES.get_template(template).render(known | values), status)
 
 

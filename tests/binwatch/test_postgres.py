@@ -27,7 +27,7 @@ from testing.services.postgres import Postgres
 from worker.provisioning import migrate_records
 
 WHEN = datetime(2026, 5, 4, 3, 2, 1, 123456, UTC)
-SHARES = [0.1 + 0.2, 1 / 3, 1e-300]
+SHARES = [0.1 + 0.2, 1 / 3, 1e-300, 0.25, 0.0, 0.0, 0.0]
 FOREIGN = {
     "DateStyle": "SQL, DMY",
     "TimeZone": "Asia/Kathmandu",

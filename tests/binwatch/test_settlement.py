@@ -56,6 +56,7 @@ def test_a_count_and_a_quantity_that_meet_first_are_compared() -> None:
         "doubt_one_sided": 0.4,
         "comparison_id": None,
         "audit_id": 9,
+        "slice_id": None,
     }
     assert settled.ranked is Ranked.CALIBRATED
 

@@ -487,7 +487,7 @@ def test_a_disk_that_fills_up(
     message = cli_error(*flags, out)
     # Which file is too much depends on the threads: it may be one of the first.
     full = r"\.(jpg|json): cannot be written \(No space left on device\); make room; "
-    so_far = r"(\d+ photos are in .*/data|nothing was fetched): the same"
+    so_far = r"(\d+ photos? (are|is) in .*/data|nothing was fetched): the same"
     assert re.search(full + so_far, message)
     assert not (out / "manifest.csv").exists()
     assert not list(out.rglob("*.partial"))
