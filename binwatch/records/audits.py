@@ -1,9 +1,9 @@
 """Audits: what a person found in a bin, the truth that counts and inventory are both measured against.
 
 The ledger keeps every audit. The sums hold the last one of each count, and the last one of each expected quantity on
-each photo: a corrected audit never was the truth, so what it said is taken back. Blind audits and those with the
-numbers in sight have sums of their own: an auditor who has seen the numbers may have confirmed them, or corrected a
-right answer to them.
+each photo: a corrected audit never was the truth, so what it said is taken back. An answer that is no number takes
+back the same person's number alone. Blind audits and those with the numbers in sight have sums of their own: an auditor
+who has seen the numbers may have confirmed them, or corrected a right answer to them.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ from binwatch.records.variances import NO_TOLERANCE, Tolerance
 
 MAX_NOTE = 200
 """Characters of a note."""
+MAX_NAME = 100
+"""Characters of a person's name."""
 
 
 class AuditAnswer(StrEnum):
@@ -152,6 +154,16 @@ def plain_note(text: str | None) -> str | None:
     return note
 
 
+def plain_name(text: str | None) -> str | None:
+    """A person's name as it can be kept; None if there is none. Raises ValueError if it is none."""
+    name = (text or "").strip()
+    if not name:
+        return None
+    if len(name) > MAX_NAME or not name.isprintable():
+        raise ValueError(f"a name has at most {MAX_NAME} characters, all of them printable")
+    return name
+
+
 def add_audit(
     engine: Engine,
     bucket: str,
@@ -254,11 +266,12 @@ def append_audit(
     if of_latest:
         current = (CurrentComparison.bucket == row["bucket"], CurrentComparison.bin_id == row["bin_id"])
         connection.execute(update(CurrentComparison).where(*current).values(audit_id=audit_id))
+    variances: list[Row] = []
     if tolerance is not None and row["answer"] == AuditAnswer.COUNT:
         variances = note_count(connection, row | {"id": audit_id}, found["quantity"], tolerance, at)
-        add_to_totals(connection, VarianceTotal, variances, at)
     add_to_totals(connection, ConfusionTotal, judged, at)
     add_to_totals(connection, AuditTotal, [{"answer": row["answer"], "blind": row["blind"], "audits": 1}], at)
+    add_to_totals(connection, VarianceTotal, variances, at)
     return audit_id
 
 
@@ -297,7 +310,8 @@ def _judged(connection: Connection, row: Row, found: RowMapping | Row) -> list[R
 
     It corrects the last audits, blind or not as it is itself, of this very count, and of this expected quantity on this
     photo. Answers that are not a number of all items add nothing: to add "at least 5" where it contradicts, and to
-    leave it out where it does not, would make counts and inventory look worse than they are.
+    leave it out where it does not, would make counts and inventory look worse than they are. They take back what the
+    same person found: that somebody else cannot tell contradicts nobody's number.
     """
     reference = TruthSource.AUDIT if row["blind"] else TruthSource.SIGHTED
     same_photo = and_(Count.key == found["key"], Count.etag == found["etag"])
@@ -311,24 +325,30 @@ def _judged(connection: Connection, row: Row, found: RowMapping | Row) -> list[R
         judged.append((INVENTORY, class_of(found["quantity"]), corrected))
     changes = []
     for model, predicted, corrected in judged:
-        if row["answer"] == AuditAnswer.COUNT:
+        is_count = row["answer"] == AuditAnswer.COUNT
+        if is_count:
             changes.append(confusion(reference, model, class_of(row["quantity"]), predicted))
         before = _last_count(connection, row, corrected)
-        if before is not None:
-            changes.append(confusion(reference, model, class_of(before), predicted, weight=-1))
+        if before is not None and (is_count or before["auditor"] == row["auditor"] is not None):
+            changes.append(confusion(reference, model, class_of(before["quantity"]), predicted, weight=-1))
     return changes
 
 
-def _last_count(connection: Connection, row: Row, condition: ColumnElement[bool]) -> int | None:
-    """What the last audit found that this one corrects; None if there was none, or its answer was another."""
+def _last_count(connection: Connection, row: Row, condition: ColumnElement[bool]) -> RowMapping | None:
+    """The last audit with a number that this one may correct; None if there is none, or its auditor took it back."""
     where = (
         Audit.bucket == row["bucket"], Audit.bin_id == row["bin_id"], Audit.blind == row["blind"], condition,
     )  # fmt: skip
     statement = (
-        select(Audit.answer, Audit.quantity)
+        select(Audit.answer, Audit.quantity, Audit.auditor)
         .outerjoin(Count, Count.id == Audit.count_id)
         .outerjoin(Expectation, Expectation.id == Audit.expectation_id)
         .where(*where)
     )
-    last = connection.execute(statement.order_by(Audit.id.desc()).limit(1)).one_or_none()
-    return last.quantity if last and last.answer == AuditAnswer.COUNT else None
+    took_back = set[str]()
+    for said in connection.execute(statement.order_by(Audit.id.desc())).mappings().all():
+        if said["answer"] == AuditAnswer.COUNT:
+            return None if said["auditor"] in took_back else said
+        if said["auditor"] is not None:
+            took_back.add(said["auditor"])
+    return None

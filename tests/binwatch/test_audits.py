@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -10,7 +11,7 @@ from enum import StrEnum
 from functools import partial
 
 import pytest
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Engine, event, func, select
 
 from binwatch.confusion import INVENTORY, TruthSource
 from binwatch.counts import Outcome, outcome_by
@@ -164,7 +165,7 @@ def _live(engine: Engine, chance: random.Random) -> None:
             case _:
                 answer = chance.choice((AuditAnswer.COUNT, AuditAnswer.COUNT, *AuditAnswer))
                 quantity = chance.randrange(1, 9) if answer.has_quantity else None
-                who, blind = chance.choice(("Ada", None)), chance.random() < 0.5
+                who, blind = chance.choice(("Ada", "Ben", None)), chance.random() < 0.5
                 with suppress(UnknownBin):
                     record(engine, "bins", bin_id, quantity, who, answer=answer, blind=blind)
 
@@ -179,26 +180,40 @@ def _by_hand(engine: Engine, *, blind: bool) -> tuple[dict[Cell, tuple[int, int]
         .where(Audit.blind == blind)
         .order_by(Audit.id)
     )
-    judged: dict[tuple[object, ...], tuple[str, str, int, int | None]] = {}
+    judged: dict[tuple[object, ...], tuple[str, str, int, int, str | None]] = {}
     with engine.connect() as connection:
         for row in connection.execute(statement).mappings():
-            truth = min(row["quantity"], 6) if row["answer"] == "count" else None
+            said: dict[tuple[object, ...], tuple[str, str, int]] = {}
             if row["count_id"]:
-                judged["count", row["count_id"]] = ("count", row["model_version"], row["predicted"], truth)
+                said["count", row["count_id"]] = ("count", row["model_version"], row["predicted"])
             if row["expectation_id"]:
                 photo = (row["bin_id"], row["expected"], row["key"], row["etag"])
-                judged["inventory", *photo] = ("inventory", "", min(row["expected"], 6), truth)
+                said["inventory", *photo] = ("inventory", "", min(row["expected"], 6))
+            for of, what in said.items():
+                if row["answer"] == "count":
+                    judged[of] = (*what, min(row["quantity"], 6), row["auditor"])
+                elif row["auditor"] and of in judged and judged[of][-1] == row["auditor"]:
+                    del judged[of]
     totals, confusions = Counter[Cell](), Counter[tuple[str, int, int]]()
     errors = Counter[Cell]()
-    for subject, model, said, truth in judged.values():
-        if truth is None:
-            continue
-        outcome = "exact" if said == truth else "under" if said < truth else "over"
+    for subject, model, predicted, truth, _ in judged.values():
+        outcome = "exact" if predicted == truth else "under" if predicted < truth else "over"
         totals[subject, model, truth, outcome] += 1
-        errors[subject, model, truth, outcome] += abs(said - truth)
+        errors[subject, model, truth, outcome] += abs(predicted - truth)
         if subject == "count":
-            confusions[model, truth, said] += 1
+            confusions[model, truth, predicted] += 1
     return {cell: (number, errors[cell]) for cell, number in totals.items()}, dict(confusions)
+
+
+def test_totals_are_taken_in_the_order_of_all_writers(records_engine: Engine) -> None:
+    store = Store(records_engine)
+    store.add_counts([_count("a", 6)])
+    store.add_expectations([_expectation("a", 40)])
+    seen: list[str] = []
+    event.listen(records_engine, "before_cursor_execute", lambda *call: seen.append(call[2]))
+    add_audit(records_engine, "bins", "a", 5, "Ada")
+    totals = [found[1] for one in seen if (found := re.match(r"INSERT INTO (\w+_totals)", one))]
+    assert totals == ["confusion_totals", "audit_totals", "variance_totals"]
 
 
 def test_an_answer_without_all_items_is_no_truth(records_engine: Engine) -> None:
@@ -209,17 +224,33 @@ def test_an_answer_without_all_items_is_no_truth(records_engine: Engine) -> None
     hidden = {"answer": AuditAnswer.AT_LEAST, "reason": AuditReason.HIDDEN, "note": " a box in front "}
     more = add_audit(records_engine, "bins", "a", 6, "Ben", **hidden)
     assert (more.of_count, more.of_inventory) == (Outcome.UNDER, None), "it contradicts 4, and says nothing of 9"
-    assert _totals(records_engine) == {}, "what was found before is taken back"
+    found = {(Subject.COUNT, "v1", 4, Outcome.EXACT): (1, 0), (Subject.INVENTORY, "", 4, Outcome.OVER): (1, 2)}
+    assert _totals(records_engine) == found, "what somebody else found holds"
     for answer in (AuditAnswer.CANNOT_TELL, AuditAnswer.GO_AND_COUNT):
         said = add_audit(records_engine, "bins", "a", None, "Ben", answer=answer)
         assert (said.of_count, said.of_inventory) == (None, None)
-    assert _totals(records_engine) == {}
+    assert _totals(records_engine) == found
     assert not add_audit(records_engine, "bins", "a", 9, "Ben").blind, 'after "at least 6" both numbers were shown'
     add_audit(records_engine, "bins", "a", 9, "Cleo")
     assert _confusions(records_engine) == {("v1", 6, 4): 1}
     with records_engine.connect() as connection:
         second = connection.execute(select(Audit.__table__).where(Audit.id == more.id)).mappings().one()
     assert (second["reason"], second["note"], second["quantity"]) == ("hidden", "a box in front", 6)
+
+
+def test_an_answer_that_is_no_number_takes_back_the_same_person_s_alone(records_engine: Engine) -> None:
+    Store(records_engine).add_counts([_count("a", 3)])
+    sighted = partial(_confusions, records_engine, TruthSource.SIGHTED)
+    record(records_engine, "bins", "a", 4, "Ada")
+    for who in ("Ben", None):
+        record(records_engine, "bins", "a", None, who, answer=AuditAnswer.CANNOT_TELL)
+        assert sighted() == {("v1", 4, 3): 1}
+    record(records_engine, "bins", "a", None, "Ada", answer=AuditAnswer.GO_AND_COUNT)
+    assert sighted() == {}
+    record(records_engine, "bins", "a", None, "Ada", answer=AuditAnswer.CANNOT_TELL)
+    assert sighted() == {}, "taken back once"
+    record(records_engine, "bins", "a", 5, "Ben")
+    assert sighted() == {("v1", 5, 3): 1}
 
 
 def test_a_blind_answer_is_kept_that_only_repeats_one_in_sight(records_engine: Engine) -> None:

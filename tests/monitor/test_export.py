@@ -75,22 +75,31 @@ def test_only_blind_counts_are_labels_unless_others_are_asked_for(
             recorder.audit(bin_id, 4)
     recorder.audit("sighted", 3, blind=False)
     add_audit(recorder.engine, BUCKET, "both", 4, "Ben")
+    add_audit(recorder.engine, BUCKET, "both", None, "Cleo", answer=AuditAnswer.CANNOT_TELL)
     recorder.audit("corrected", 3, blind=False)
     for bin_id, answer in answers.items():
         recorder.audit(bin_id, 5 if answer.has_quantity else None, answer=answer)
     file = tmp_path / "audits.csv"
     export_audits(records, BUCKET, file)
     labels = read_audits(file)
-    assert labels.quantities == {"blind": 4, "both": 4}
+    assert labels.quantities == {"blind": 4, "both": 4} | dict.fromkeys(answers, 4)  # nobody took them back
     without_number = {f"the answer is {answer}, which is not a number of all items": 1 for answer in answers.values()}
     assert labels.left_out == without_number | {
-        LabelOmission.SIGHTED: 3,
-        LabelOmission.CORRECTED: 3,
+        LabelOmission.SIGHTED: 4,
         LabelOmission.CONTRADICTED: 1,
     }
     sighted = read_audits(file, sighted=True)
-    assert sighted.quantities == {"blind": 4, "both": 4, "corrected": 3, "sighted": 3}
-    assert sighted.left_out == without_number | {LabelOmission.CORRECTED: 5}
+    assert sighted.quantities == labels.quantities | {"corrected": 3, "sighted": 3}
+    cannot_tell = f"the answer is {AuditAnswer.CANNOT_TELL}, which is not a number of all items"
+    assert sighted.left_out == without_number | {cannot_tell: 2, LabelOmission.CORRECTED: 2}
+
+
+def test_who_takes_a_number_back_takes_its_label(recorder: Recorder, records: Records, tmp_path: Path) -> None:
+    recorder.pair("a", 2, 3)
+    for answer, quantity in ((AuditAnswer.COUNT, 4), (AuditAnswer.GO_AND_COUNT, None)):
+        add_audit(recorder.engine, BUCKET, "a", quantity, "Ada", answer=answer)
+    export_audits(records, BUCKET, tmp_path / "audits.csv")
+    assert read_audits(tmp_path / "audits.csv", sighted=True).quantities == {}
 
 
 def test_a_file_that_cannot_be_written_is_named(recorder: Recorder, records: Records, tmp_path: Path) -> None:

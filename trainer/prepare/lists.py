@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -60,7 +61,8 @@ class AuditLabels:
 def read_audits(file: Path, *, sighted: bool = False) -> AuditLabels:
     """Labels from a CSV with the columns `bin` and `quantity`, as people write it, or of `monitor audits export`.
 
-    The last audit of a bin counts, of those that were blind, or of all if `sighted`. Raises BinwatchError.
+    The last number of a bin counts, of its blind audits, or of all if `sighted`, unless the same person took it back
+    with an answer that is no number. Raises BinwatchError.
     """
     rows = read_rows(file, ("bin", "quantity"), "an audit is a bin and the quantity found in it")
     _check_bucket(file, rows)
@@ -72,14 +74,18 @@ def read_audits(file: Path, *, sighted: bool = False) -> AuditLabels:
     for name, audits in of_bin.items():
         wanted = audits if sighted else [row for row in audits if row.text("blind") is None or row.flag("blind")]
         left_out[LabelOmission.SIGHTED] += len(audits) - len(wanted)
-        left_out[LabelOmission.CORRECTED] += max(len(wanted) - 1, 0)
         if not wanted:
             continue
-        why = _unfit(wanted[-1], audits[-1])
-        if why is None:
-            quantities[name] = wanted[-1].items("quantity")
-        else:
-            left_out[why] += 1
+        last = _last(wanted)
+        for row in wanted:
+            if row is last:
+                why = _unfit(last, _last(audits))
+            else:
+                why = _no_number(row) if row.line > last.line else LabelOmission.CORRECTED
+            if why is not None:
+                left_out[why] += 1
+            else:
+                quantities[name] = last.items("quantity")
     return AuditLabels(quantities, +left_out)
 
 
@@ -89,14 +95,30 @@ def _check_bucket(file: Path, rows: list[AuditFileRow]) -> None:
         raise DataError(f"{file}: has bins of the buckets {', '.join(buckets)}; export the audits of one with --bucket")
 
 
+def _last(audits: Sequence[AuditFileRow]) -> AuditFileRow:
+    """The last number, or the answer by which its auditor took it back; the last answer if there is no number."""
+    took_back = dict[str | None, AuditFileRow]()
+    for row in reversed(audits):
+        if _no_number(row) is None:
+            return took_back.get(row.text("auditor"), row)
+        if row.text("auditor"):
+            took_back.setdefault(row.text("auditor"), row)
+    return audits[-1]
+
+
+def _no_number(row: AuditFileRow) -> str | None:
+    """What is said of an answer that is not a number of all items; None of one that is."""
+    answer = row.choice("answer", AuditAnswer) if row.text("answer") else AuditAnswer.COUNT
+    return None if answer is AuditAnswer.COUNT else f"the answer is {answer}, which is not a number of all items"
+
+
 def _unfit(last: AuditFileRow, very_last: AuditFileRow) -> str | None:
     """Why the last audit of a bin is no label of the photo that is in the bucket; None if it is one.
 
     A blind answer that was mistyped is corrected by somebody who has seen the numbers: neither is a label.
     """
-    answer = last.choice("answer", AuditAnswer) if last.text("answer") else AuditAnswer.COUNT
-    if answer is not AuditAnswer.COUNT:
-        return f"the answer is {answer}, which is not a number of all items"
+    if why := _no_number(last):
+        return why
     if "key" in last.cells and last.text("key") is None:
         return LabelOmission.NO_COUNT
     if last.text("latest_photo") and not last.flag("latest_photo"):
