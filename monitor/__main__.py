@@ -25,7 +25,7 @@ from binwatch.inventory.importing import import_file
 from binwatch.inventory.known_answers import load_known_answers
 from binwatch.listening import is_loopback, listen
 from binwatch.metadata import MAX_QUANTITY
-from binwatch.records.audits import AuditAnswer, AuditReason, add_audit, check_answer, plain_note
+from binwatch.records.audits import AuditAnswer, AuditReason, add_audit, check_answer, plain_name, plain_note
 from binwatch.records.draws import draw, photo_key
 from binwatch.records.ranking import rank as rank_bins
 from binwatch.records.settle_variances import decide
@@ -71,7 +71,22 @@ variances = typer.Typer(
 )
 app.add_typer(variances, name="variances")
 Id = Annotated[int, typer.Argument(metavar="ID", min=1, help="Number of the variance.")]
-Approver = Annotated[str, typer.Option(help="Name of the person who decides.")]
+
+
+def _name(given: str | None) -> str | None:
+    try:
+        return plain_name(given)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def _some_name(given: str) -> str:
+    if (name := _name(given)) is None:
+        raise typer.BadParameter("it is empty; name the person who decides")
+    return name
+
+
+Approver = Annotated[str, typer.Option(help="Name of the person who decides.", callback=_some_name)]
 
 
 @app.command("serve")
@@ -167,7 +182,7 @@ def audit(
             "--blind/--sighted", help="Whether the person had seen neither count nor expected quantity before."
         ),
     ] = False,
-    auditor: Annotated[str | None, typer.Option(help="Name of the person who counted.")] = None,
+    auditor: Annotated[str | None, typer.Option(help="Name of the person who counted.", callback=_name)] = None,
     bucket: Annotated[str | None, typer.Option(help="Bucket of the photo; default: BINWATCH_BUCKET.")] = None,
 ) -> None:
     """Record how many items a person counted in a bin: the truth that counts and inventory are measured against.
@@ -192,7 +207,7 @@ def export(
     bucket: Annotated[str | None, typer.Option(help="Bucket of the photos; default: BINWATCH_BUCKET.")] = None,
 ) -> None:
     """Export all audits and random draws: for other records (`audits import`), and as labels for training (`python -m
-    trainer prepare --audits FILE`).
+    trainer prepare --audits FILE`). Variances with their decisions, second answers and known quantities are not in it.
     """
     settings = load_settings()
     records = Records(settings.database_url.get_secret_value())
@@ -225,12 +240,15 @@ def import_command(
 
 @audits.command("next")
 def next_command(
-    auditor: Annotated[str | None, typer.Option(help="Name of the person who will count.")] = None,
+    auditor: Annotated[str | None, typer.Option(help="Name of the person who will count.", callback=_name)] = None,
     by_doubt: Annotated[
         bool, typer.Option("--by-doubt", help="Draw bins up to twice as often where the model has doubts.")
     ] = False,
 ) -> None:
-    """Draw the next bin at random, as the page does, and print it without what was counted and expected."""
+    """Draw the next bin at random, as the page does, and print it without what was counted and expected.
+
+    Unlike the page, it gives no bin to test the auditor.
+    """
     with writable(load_settings()) as database:
         drawn = draw(database, auditor, by_doubt=by_doubt)
         key = photo_key(database, drawn)
@@ -255,7 +273,10 @@ def queue(
         bool, typer.Option("--recount", help="Bins with an open variance, which another person has to count again.")
     ] = False,
     auditor: Annotated[
-        str | None, typer.Option(help="With --recount: who is to count, so without bins that this person has counted.")
+        str | None,
+        typer.Option(
+            help="With --recount: who is to count, so without bins that this person has counted.", callback=_name
+        ),
     ] = None,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="Bins at most.")] = 50,
 ) -> None:
@@ -263,8 +284,8 @@ def queue(
     from monitor.files import queue_document
 
     settings = load_settings()
-    wanted = {"answer": answer, "prefix": prefix, "direction": Direction(settings.flag_direction.value)}
-    wanted["variance"] = VarianceState.OPEN if recount else None
+    # Not in the settings' direction, which would tell which way these bins differ.
+    wanted = {"answer": answer, "prefix": prefix, "variance": VarianceState.OPEN if recount else None}
     filters = waiting(_given(Filters, wanted), auditor)
     _write(out, lambda records: queue_document(records, filters, settings.flag_level, limit), ("bin_id", "bucket"))
 

@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 
 from binwatch.audit_file import COLUMNS, AuditFileRow, BadCell, RowKind, read_rows
 from binwatch.errors import BinwatchError
-from binwatch.records.audits import AuditAnswer, AuditReason, check_answer, plain_note
+from binwatch.records.audits import AuditAnswer, AuditReason, check_answer, plain_name, plain_note
 from binwatch.records.engine import can_hold
 from binwatch.records.past_audits import ImportOutcome, PastAudit, PastDraw, import_event
 from binwatch.safe_csv import SafeCsvWriter
@@ -115,13 +115,14 @@ def _audit(row: AuditFileRow, common: dict[str, Any]) -> PastAudit:
     quantity = row.items("quantity") if row.text("quantity") else None
     _checked(row, "quantity", lambda: check_answer(answer, quantity))
     _checked(row, "note", lambda: plain_note(row.text("note")))
+    _checked(row, "auditor", lambda: plain_name(row.text("auditor")))
     return PastAudit(
         **common,
         answer=answer,
         quantity=quantity,
         reason=row.choice("reason", AuditReason) if row.text("reason") else None,
         note=row.text("note"),
-        auditor=row.text("auditor"),
+        auditor=plain_name(row.text("auditor")),
         blind=row.flag("blind"),
     )
 

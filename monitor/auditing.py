@@ -13,12 +13,21 @@ from sqlalchemy import Connection, select
 from binwatch.counts import Outcome
 from binwatch.keys import bin_id as one_bin_id
 from binwatch.metadata import MAX_QUANTITY
-from binwatch.records.audits import AuditAnswer, AuditReason, Seen, add_audit, check_answer, plain_note
+from binwatch.records.audits import (
+    MAX_NAME,
+    AuditAnswer,
+    AuditReason,
+    Seen,
+    add_audit,
+    check_answer,
+    plain_name,
+    plain_note,
+)
 from binwatch.records.settle_variances import decide
 from binwatch.records.tables import Audit
 from binwatch.records.variances import Decision, VarianceState
 from binwatch.settings import Settings
-from monitor.access.authentication import MAX_NAME, Authenticator, Writer, plain_name
+from monitor.access.authentication import Authenticator, Writer
 from monitor.records import WritableRecords
 
 MAX_ID = 2**63 - 1

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from sqlalchemy import Connection, select
 
 from binwatch.counts import class_of
-from binwatch.records.draws import CountedBin, answer_of, any_answer_of, counted_bins
+from binwatch.records.draws import LAST_DRAWN, CountedBin, answer_of, any_answer_of, counted_bins
 from binwatch.records.tables import Audit, AuditDraw, Count, Expectation
 from monitor.estimates import FEWEST, Predictions, ShareEstimate, estimate
 from monitor.totals import read_model_in_use
@@ -57,7 +57,7 @@ def read_random_audits(connection: Connection) -> RandomAudits:
         .join(Count, Count.id == AuditDraw.count_id)
         .outerjoin(Audit, Audit.id == answer_of(AuditDraw.count_id))
         .outerjoin(Expectation, Expectation.id == AuditDraw.expectation_id)
-        .order_by(AuditDraw.id.desc())
+        .order_by(*LAST_DRAWN)
         .limit(WINDOW)
     )
     draws = connection.execute(statement).all()

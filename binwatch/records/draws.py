@@ -34,6 +34,8 @@ AGAIN = timedelta(minutes=15)
 because they are hard to count, the rest would look better than all are."""
 _OPEN = 2_000
 """The last draws, of which those without an answer are looked for."""
+LAST_DRAWN = (AuditDraw.drawn_at.desc(), AuditDraw.id.desc())
+"""Order of draws, the last ones first. Draws that are imported later have higher ids."""
 
 
 class NothingToDraw(BinwatchError):
@@ -103,7 +105,7 @@ def draw(
 
 def _waiting(connection: Connection, auditor: str | None) -> DrawnBin | None:
     """The draw that waits longest of those that may be forgotten. A bin with a newer photo cannot be answered."""
-    last = select(AuditDraw.__table__).order_by(AuditDraw.id.desc()).limit(_OPEN).subquery()
+    last = select(AuditDraw.__table__).order_by(*LAST_DRAWN).limit(_OPEN).subquery()
     drawn = aliased(AuditDraw, last)
     here = and_(Bin.bucket == drawn.bucket, Bin.bin_id == drawn.bin_id, Bin.count_id == drawn.count_id)
     statement = (
@@ -115,7 +117,7 @@ def _waiting(connection: Connection, auditor: str | None) -> DrawnBin | None:
             _number_by(drawn.count_id, auditor).is_(None),
         )
     )
-    row = connection.execute(statement.order_by(drawn.id).limit(1)).one_or_none()
+    row = connection.execute(statement.order_by(drawn.drawn_at, drawn.id).limit(1)).one_or_none()
     return DrawnBin(*row) if row else None
 
 

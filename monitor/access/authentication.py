@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from fastapi import Depends, Request
 
 from binwatch.errors import BinwatchError, SettingsError
+from binwatch.records.audits import plain_name
 from binwatch.settings import AuditView, Settings
 from monitor.access.proxies import TrustedProxies
 from monitor.access.sessions import SessionCookies
@@ -21,8 +22,6 @@ from monitor.access.sight import Sight, Sights, View
 logger = logging.getLogger(__name__)
 
 COOKIE = "binwatch_session"
-MAX_NAME = 100
-"""Characters of an auditor's name."""
 _SAME_SITE = {"same-origin", "none"}
 """What browsers say of requests that come from a page of ours, or from the address bar."""
 
@@ -49,10 +48,13 @@ class WrongToken(BinwatchError):
 
 
 class NotApprover(BinwatchError):
-    """Only approvers may do this: sign in with, or send, the value of BINWATCH_MONITOR_APPROVER_TOKEN."""
+    """The sender of a request is no approver."""
 
     def __init__(self) -> None:
-        super().__init__(self.__doc__)
+        super().__init__(
+            "Only approvers may do this: sign in with, or send, the value of BINWATCH_MONITOR_APPROVER_TOKEN; of users"
+            " whom a proxy names, the header BINWATCH_MONITOR_ROLE_HEADER says who is one."
+        )
 
 
 class NoName(BinwatchError):
@@ -114,7 +116,7 @@ class Access:
     sighted: bool
     """By the settings, auditors see the numbers first."""
     has_approvers: bool
-    """Whether anybody may decide on variances, by the settings."""
+    """Whether anybody who is authenticated as its reader is may decide on variances, by the settings."""
 
     @property
     def name(self) -> str | None:
@@ -189,12 +191,17 @@ class Authenticator:
             can_sign_out=writer is not None and writer.how is Credential.SESSION,
             sight=self.sights.of(request, is_person=writer is not None and writer.name is not None),
             sighted=self.sights.sighted,
-            has_approvers=self._approver_token is not None or None not in (self._header, self._role_header),
+            has_approvers=self._has_approvers(writer),
         )
+
+    def _has_approvers(self, writer: Writer | None) -> bool:
+        """Of those who could be: a user whom the proxy names cannot sign in with a token."""
+        by_role = None not in (self._header, self._role_header)
+        return by_role or (self._approver_token is not None and not (writer and writer.how is Credential.PROXY))
 
     def writer_of(self, request: Request) -> Writer | None:
         """Who sends the request; None if nothing shows that they may write."""
-        return self._by_proxy(request) or self._by_token(request) or self._by_session(request)
+        return self._by_token(request) or self._by_proxy(request) or self._by_session(request)
 
     def require_writer(self, request: Request) -> Writer:
         """Who sends a request that writes. Raises WritingOff, NotSignedIn or ForeignForm."""
@@ -295,16 +302,6 @@ def is_from_here(request: Request, *, must_say_so: bool) -> bool:
         return not must_say_so
     # The scheme is left out: behind a proxy that speaks TLS, ours is http and the browser's is https.
     return urlsplit(origin).netloc.lower() == request.headers.get("host", "").lower()
-
-
-def plain_name(text: str | None) -> str | None:
-    """A person's name as it can be kept; None if there is none. Raises ValueError if it is none."""
-    name = (text or "").strip()
-    if not name:
-        return None
-    if len(name) > MAX_NAME or not name.isprintable():
-        raise ValueError(f"a name has at most {MAX_NAME} characters, all of them printable")
-    return name
 
 
 def _authenticator(request: Request) -> Authenticator:

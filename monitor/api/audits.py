@@ -7,19 +7,19 @@ from typing import Annotated, Any, Final, Literal
 from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import AfterValidator, AwareDatetime, BaseModel, Field
 
-from binwatch.records.audits import AuditAnswer
+from binwatch.records.audits import MAX_NAME, AuditAnswer, plain_name
 from binwatch.records.repeats import next_bin
 from binwatch.records.variances import VarianceState
 from monitor.access.authentication import (
-    MAX_NAME,
+    CurrentAccess,
     CurrentApprover,
     CurrentAuthenticator,
     CurrentWriter,
     NoName,
     ShowsNumbers,
     Supervisor,
-    plain_name,
 )
+from monitor.access.sight import Sight
 from monitor.api.machine import MAX_ID
 from monitor.api.parameters import BinId, Bucket
 from monitor.api.problem import Problem
@@ -93,7 +93,7 @@ _REFUSED: Final[dict[int | str, dict[str, Any]]] = {
 
 _UNDECIDED: Final[dict[int | str, dict[str, Any]]] = {
     **{status: _REFUSED[status] for status in (400, 401, 413)},
-    403: {"model": Problem, "description": "not an approver, or one who has counted the bin"},
+    403: {"model": Problem, "description": "not an approver, or one who has counted the bin or audits blind"},
     404: {"model": Problem, "description": "there is no such variance"},
     409: {"model": Problem, "description": "it was decided on already, or its number is another by now"},
 }
@@ -143,7 +143,7 @@ class DrawnPhoto(BaseModel):
 )
 def draw_next(
     services: CurrentServices,
-    authenticator: CurrentAuthenticator,
+    access: CurrentAccess,
     writer: CurrentWriter,
     by_doubt: Annotated[
         bool, Query(description="draw bins up to twice as often where the model gives less to what is recorded")
@@ -159,7 +159,7 @@ def draw_next(
     A bin that was drawn a while ago and not audited is drawn again. A share (BINWATCH_AUDIT_REPEATS) is no draw, but a
     bin that somebody else has audited, or whose quantity is known. `GET /api/audit` shows the bin. Needs the token.
     """
-    repeats = 0.0 if authenticator.sights.sighted else services.settings.audit_repeats
+    repeats = 0.0 if access.sighted or access.sight is Sight.SHOWN else services.settings.audit_repeats
     name = writer.name or auditor
     drawn = services.writable.write(lambda engine: next_bin(engine, name, repeats, by_doubt=by_doubt))
     return DrawnPhoto(bucket=drawn.bucket, bin=drawn.bin_id, photo=drawn.count_id)
@@ -188,7 +188,7 @@ def enter(
     return saved
 
 
-@router.post("/variances/{variance_id}", responses=_UNDECIDED)
+@router.post("/variances/{variance_id}", responses=_UNDECIDED, dependencies=[ShowsNumbers])
 def decide_on_variance(
     services: CurrentServices,
     writer: CurrentApprover,

@@ -27,6 +27,7 @@ from monitor.pages.bins import PAGE, VIEW, BinId, address, the_other_view
 from monitor.pages.flash import FlashMessages
 from monitor.pages.request_context import RequestContext
 from monitor.pages.templates import html
+from monitor.records import RecordsDown
 from monitor.services import CurrentServices, Services
 from monitor.views.bins import BinDetail, read_bin
 from monitor.views.blind import without_numbers
@@ -142,7 +143,7 @@ def enter(
     if fields.get("random"):
         try:
             onwards = _drawn(services, writer, is_blind=context.access.is_blind)
-        except NothingToDraw:
+        except (NothingToDraw, RecordsDown):  # the answer is saved, whatever becomes of the draw
             onwards = "/"
     return go(request, onwards, saved=saved.id)
 

@@ -7,9 +7,9 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
+from binwatch.records.audits import MAX_NAME
 from monitor.access.authentication import (
     COOKIE,
-    MAX_NAME,
     CurrentAuthenticator,
     NoName,
     NotSignedIn,

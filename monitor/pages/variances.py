@@ -10,7 +10,7 @@ from fastapi.responses import RedirectResponse
 from pydantic import ValidationError
 
 from binwatch.records.variances import OwnCount, VarianceConflict
-from monitor.access.authentication import CurrentAuthenticator, ForeignForm, NoName, NotSignedIn
+from monitor.access.authentication import CurrentAuthenticator, ForeignForm, NoName, NotSignedIn, ShowsNumbers
 from monitor.access.negotiation import sent_a_form
 from monitor.auditing import MAX_ID, NewDecision, save_decision
 from monitor.forms import Fields, FormProblem, go, local
@@ -26,7 +26,7 @@ _ON_THE_FORM: Final[dict[type[Exception], FormProblem]] = {
 }
 
 
-@router.post("/variances/{variance_id}")
+@router.post("/variances/{variance_id}", dependencies=[ShowsNumbers])
 def decide(
     request: Request,
     services: CurrentServices,

@@ -29,6 +29,7 @@ from binwatch.counts import (
 )
 from binwatch.keys import bin_id as one_bin_id
 from binwatch.records.audits import AuditAnswer, AuditReason, verdict_on_quantity
+from binwatch.records.draws import audit_of
 from binwatch.records.engine import can_hold
 from binwatch.records.settlement import UNKNOWN, Ranked
 from binwatch.records.tables import (
@@ -450,6 +451,9 @@ def _of_variance(filters: Filters) -> Iterator[ColumnElement[bool]]:
         counted = (VarianceEntry.variance_id == Variance.id, VarianceEntry.person == filters.recount_by)
         is_open = Variance.state == VarianceState.OPEN.value
         yield tuple_(*of_bin).in_(bins.where(is_open, ~exists().where(*counted)))
+        # A number of the same photo has shown this person the others: a recount would not be blind.
+        numbers = (Audit.quantity.is_not(None), Audit.auditor == filters.recount_by)
+        yield audit_of(CurrentComparison.count_id, *numbers).is_(None)
 
 
 def _of_size(filters: Filters) -> Iterator[ColumnElement[bool]]:

@@ -10,14 +10,14 @@ from functools import partial
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, event, select, update
+from sqlalchemy import Engine, event, insert, select, update
 
 from binwatch.errors import Reason
 from binwatch.records.audits import AuditAnswer
 from binwatch.records.audits import add_audit as record
 from binwatch.records.draws import LEAST, NothingToDraw, counted_bins, draw, likelihood
 from binwatch.records.store import NewCount, NewExpectation, Store
-from binwatch.records.tables import AuditDraw
+from binwatch.records.tables import AuditDraw, Bin
 
 START = datetime(2026, 11, 20, tzinfo=UTC)
 SURE, UNSURE = [0.01, 0.9, 0.05, 0.01, 0.01, 0.01, 0.01], [0.2, 0.3, 0.2, 0.1, 0.1, 0.05, 0.05]
@@ -145,3 +145,16 @@ def test_a_bin_whose_numbers_an_auditor_has_seen_is_left_to_others(engine: Engin
     record(engine, "bins", first.bin_id, 1, "Ada")
     assert draw(engine, "Ada", source=random.Random(1)).bin_id != first.bin_id
     assert draw(engine, "Ben").bin_id == first.bin_id
+
+
+def test_draws_that_were_imported_later_are_not_the_last(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = draw(engine, source=random.Random(1))
+    other = "sure" if first.bin_id == "unsure" else "unsure"
+    with engine.begin() as connection:
+        connection.execute(update(AuditDraw).values(drawn_at=START))
+        of_other = select(Bin.bucket, Bin.bin_id, Bin.count_id).where(Bin.bin_id == other)
+        row = connection.execute(of_other).one()._asdict()
+        connection.execute(insert(AuditDraw).values(**row, likelihood=1.0, drawn_at=START - timedelta(days=9)))
+    assert draw(engine).bin_id == other, "it waits longest"
+    monkeypatch.setattr("binwatch.records.draws._OPEN", 1)
+    assert draw(engine).bin_id == first.bin_id

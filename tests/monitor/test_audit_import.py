@@ -159,6 +159,16 @@ def test_an_imported_audit_is_no_news(sqlite_records: Engine, tmp_path: Path) ->
         assert connection.execute(select(AuditTotal.last_at, AuditTotal.audits)).one() == (before, 2)
 
 
+def test_an_imported_name_is_as_people_sign_in_with_it(sqlite_records: Engine, tmp_path: Path) -> None:
+    Recorder(sqlite_records).count("bin-images/a.jpg", 2, etag="e")
+    file = tmp_path / "audits.csv"
+    file.write_text(f"{HEADER}\n{','.join((GOOD | {'auditor': 'Ada '}).values())}\n", encoding="utf-8")
+    for _ in range(2):
+        import_audits(file, sqlite_records)
+    with sqlite_records.connect() as connection:
+        assert connection.execute(select(Audit.auditor)).scalars().all() == ["Ada"]
+
+
 GOOD = dict(zip(COLUMNS, f"audit,{BUCKET},a,count,2,,,Ada,1,{AT},bin-images/a.jpg,e,1,,,".split(","), strict=True))
 DRAW = {"kind": "draw", "answer": "", "quantity": "", "blind": "", "likelihood": "0.5"}
 
@@ -181,6 +191,7 @@ DRAW = {"kind": "draw", "answer": "", "quantity": "", "blind": "", "likelihood":
         ({"expected": "-1"}, "column expected: '-1' is not a whole number"),
         (DRAW | {"likelihood": "0"}, "column likelihood: '0' is not a number above 0 and at most 1"),
         (DRAW | {"key": ""}, "column key: '' is not the key of a photo"),
+        ({"auditor": "x" * 101}, "is not right: a name has at most 100 characters"),
         ({"auditor": "a\0b"}, r"column auditor: 'a\x00b' is not text that the records can hold"),
     ],
 )

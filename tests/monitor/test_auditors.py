@@ -189,3 +189,28 @@ def test_what_agreement_is_made_of(records_engine: Engine) -> None:
     }
     assert shares == {"Ada": ((1, 1), 1), "Ben": ((1, 1), None), "Cleo": (None, 0)}
     assert by_name["Ben"].accuracy.share > by_name["Cleo"].accuracy.share
+
+
+def test_an_answer_counts_once_if_its_photo_gets_a_known_quantity(records_engine: Engine) -> None:
+    Recorder(records_engine).pair("a", 3, 3)
+    add_audit(records_engine, BUCKET, "a", 4, "Ada", blind=True)
+    assert next_bin(records_engine, "Ben", 1.0).bin_id == "a"
+    for name in ("Ben", "Cleo"):
+        add_audit(records_engine, BUCKET, "a", 4, name, blind=True)
+    add_known_answers(records_engine, BUCKET, {"a": 4}, "known.csv")
+    with records_engine.connect() as connection:
+        found = read_auditors(connection)
+    assert (found.answered, found.tested) == (1, 3)
+    answers = {
+        one.auditor: (one.others and one.others.exact.audits, one.known and one.known.exact.audits, one.accuracy.audits)
+        for one in found.items
+    }
+    assert answers == {"Ada": (1, 1, 1), "Ben": (1, 1, 1), "Cleo": (None, 1, 1)}
+
+
+def test_who_sees_the_numbers_first_is_not_tested_by_the_api_either(floor: Running, recorder: Recorder) -> None:
+    _sign_in(floor, "Ben")
+    floor.client.cookies.set("binwatch_numbers", "show")
+    for _ in range(20):
+        assert floor.client.post("/api/audits/next", headers=_here(floor)).status_code == 201
+    assert _repeats(recorder.engine) == []

@@ -17,9 +17,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, select
 
 from binwatch.records.audits import AuditAnswer
+from binwatch.records.tables import Audit
 from monitor.__main__ import main
 from tests.monitor.conftest import BUCKET, Recorder
 
@@ -179,7 +180,9 @@ def test_status_prints_the_table(known: Recorder) -> None:
 
 
 def test_bins_to_audit_are_listed_without_numbers(known: Recorder) -> None:
-    assert _invoke("audits", "queue").stdout.splitlines() == ["bucket,bin_id,photo_id", f"{BUCKET},f,6"]
+    for direction in ("either", "surplus"):  # would tell that items are missing from bin f
+        queue = _invoke("audits", "queue", BINWATCH_FLAG_DIRECTION=direction).stdout.splitlines()
+        assert queue == ["bucket,bin_id,photo_id", f"{BUCKET},f,6"]
     known.audit("f", None, answer=AuditAnswer.GO_AND_COUNT)
     known.audit("e", None, answer=AuditAnswer.GO_AND_COUNT)  # which agrees
     assert len(_invoke("audits", "queue").stdout.splitlines()) == 1
@@ -231,6 +234,19 @@ def test_audit_and_expect_record_and_say_so(known: Recorder, tmp_path: Path) -> 
         f"refused: 1 negative (row 3, 'h'); listed in {file}.refused.csv",
         "1 bin recorded, 0 known from an earlier import",
     ]
+
+
+def test_names_are_as_people_sign_in_with_them(known: Recorder) -> None:
+    for given in (" Ada ", "  "):
+        assert _invoke("audit", "c", "3", "--auditor", given, BINWATCH_BUCKET=BUCKET).exit_code == 0
+    with known.engine.connect() as connection:
+        names = connection.execute(select(Audit.auditor).order_by(Audit.id.desc()).limit(2)).scalars().all()
+    assert names == [None, "Ada"]
+    for command in (("audit", "c", "3"), ("audits", "next"), ("audits", "queue", "--recount")):
+        result = _invoke(*command, "--auditor", "x" * 101, BINWATCH_BUCKET=BUCKET)
+        assert (result.exit_code, "a name has at most 100" in result.stderr) == (2, True)
+    result = _invoke("variances", "reject", "1", "--note", "moved", "--approver", " ")
+    assert (result.exit_code, "it is empty; name the person" in result.stderr) == (2, True)
 
 
 def test_expect_says_which_file_is_missing() -> None:

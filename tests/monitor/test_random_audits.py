@@ -10,11 +10,12 @@ from html import unescape
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
-from sqlalchemy import Engine, insert, select
+from sqlalchemy import Engine, insert, select, update
 
 from binwatch.records.audits import AuditAnswer
 from binwatch.records.tables import Audit, AuditDraw, Bin
 from monitor.estimates import estimate
+from monitor.random_audits import read_random_audits
 from tests.monitor.conftest import HTML, Recorder, Running, running_monitor
 from tests.monitor.drifting import BUCKET, DAY
 
@@ -157,3 +158,26 @@ def test_another_model_s_probabilities_say_nothing_of_the_inventory(drawn: Recor
     answer = floor.get("/api/overview").json()["random_audits"]
     assert (answer["counts_audited"], answer["records_audited"]) == (0, BINS)
     assert answer["inventory"]["interval"] == pytest.approx(alone.interval.model_dump())
+
+
+def test_what_is_saved_is_said_if_the_next_bin_cannot_be_drawn(recorder: Recorder, floor: Running) -> None:
+    recorder.pair("a", 3, 4)
+    here = {"Origin": str(floor.client.base_url).rstrip("/"), "Accept": HTML}
+    floor.client.post("/login", data={"token": TOKEN, "name": "Ada"}, headers=here)
+    sent = floor.client.post("/audits/next", data={"csrf": _hidden(floor.page(), "csrf")}, headers=here)
+    page = floor.page(sent.headers["location"])
+    names = ("csrf", "bucket", "bin", "photo", "view", "next", "back", "random")
+    form = {name: _hidden(page, name) for name in names} | {"answer": "count", "quantity": "4"}
+    with recorder.engine.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE audit_draws RENAME TO out_of_reach")
+    assert floor.client.post("/audits", data=form, headers=here).headers["location"] == "/?saved=1"
+
+
+def test_draws_that_were_imported_later_are_not_the_last(drawn: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn.audit("00", 3)
+    with drawn.engine.begin() as connection:
+        first = AuditDraw.id == select(AuditDraw.id).order_by(AuditDraw.id).limit(1).scalar_subquery()
+        connection.execute(update(AuditDraw).where(first).values(drawn_at=DAY + timedelta(days=1)))
+        monkeypatch.setattr("monitor.random_audits.WINDOW", 1)
+        found = read_random_audits(connection)
+    assert (found.draws, found.audited) == (1, 1)

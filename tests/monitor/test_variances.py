@@ -8,20 +8,25 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
+from sqlalchemy import Engine
 from typer.testing import CliRunner
 
 from binwatch.errors import SettingsError
 from binwatch.records.audits import add_audit
+from binwatch.records.variances import VarianceState
 from binwatch.settings import Settings
 from monitor.__main__ import app
 from monitor.access.authentication import COOKIE, Authenticator
 from monitor.access.sessions import SessionCookies
-from tests.monitor.conftest import HTML, Recorder, Running, running_monitor
+from monitor.views.blind import read_queue
+from monitor.views.discrepancies import Filters, waiting
+from tests.monitor.conftest import HTML, Recorder, Running, record_known, running_monitor
 from tests.monitor.drifting import BUCKET
 from tests.monitor.html import Parsed
 
 TOKEN, APPROVERS = "a token of some length", "another token of some length"
 BEARER, APPROVING = ({"Authorization": f"Bearer {token}"} for token in (TOKEN, APPROVERS))
+SHOWN = "binwatch_numbers=show"
 APPROVED = {"decision": "approved", "quantity": 5, "approver": "Eve"}
 
 
@@ -147,11 +152,54 @@ def test_a_proxy_says_who_is_an_approver(
     monkeypatch.setenv("BINWATCH_MONITOR_ROLE_HEADER", "X-Groups")
     with running_monitor() as running:
         headers = {"Origin": str(running.client.base_url).rstrip("/"), "X-User": "Eve", "X-Groups": groups}
+        headers["Cookie"] = SHOWN
         assert _decide(running, headers, **APPROVED).status_code == status
         # Without a token of their own, approvers have no sessions: who knows the other token could sign one.
         cookie = SessionCookies(TOKEN.encode()).begin("Mallory", is_approver=True)
-        session = {"Origin": headers["Origin"], "Cookie": f"{COOKIE}={cookie}"}
+        session = {"Origin": headers["Origin"], "Cookie": f"{COOKIE}={cookie}; {SHOWN}"}
         assert _decide(running, session, **APPROVED).status_code == 403
+
+
+def test_a_proxy_s_users_need_a_role_and_scripts_behind_it_the_token(
+    office: Running, settings: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BINWATCH_MONITOR_USER_HEADER", "X-User")
+    with running_monitor() as running:
+        running.client.headers["X-User"] = "Eve"
+        running.client.cookies.set("binwatch_numbers", "show")
+        assert "BINWATCH_MONITOR_ROLE_HEADER" in Parsed(running.page("/bin?id=d")).text
+        assert _decide(running, APPROVING, **APPROVED).status_code == 200
+        monkeypatch.setenv("BINWATCH_MONITOR_ROLE_HEADER", "X-Groups")
+    add_audit(settings.engine, BUCKET, "c", 2, "Dan", blind=True)
+    with running_monitor() as running:
+        running.client.headers["X-User"] = "Eve"
+        running.client.cookies.set("binwatch_numbers", "show")
+        assert "An approver decides." in Parsed(running.page("/bin?id=c")).text
+
+
+def test_who_audits_blind_decides_nothing(office: Running) -> None:
+    """An error would tell what was found."""
+    _sign_in(office, APPROVERS, "Eve")
+    office.client.cookies.delete("binwatch_numbers")
+    here = _here(office)
+    answers = [
+        office.client.post("/variances/1", data={"decision": "approved", "quantity": "4"}, headers=here),
+        _decide(office, {"Origin": here["Origin"]}, **(APPROVED | {"quantity": 4})),
+    ]
+    assert [answer.status_code for answer in answers] == [403, 403]
+    assert "Show the numbers" in answers[1].json()["detail"]
+
+
+def test_a_recount_is_for_people_who_have_not_seen_the_numbers(records_engine: Engine) -> None:
+    record_known(Recorder(records_engine))
+    for name, blind in (("Dan", True), ("Ada", False)):
+        add_audit(records_engine, BUCKET, "c", 2, name, blind=blind)
+    queues = {}
+    for name in ("Ada", "Dan", "Eve"):
+        filters = waiting(Filters(variance=VarianceState.OPEN), name)
+        with records_engine.connect() as connection:
+            queues[name] = [one.bin_id for one in read_queue(connection, filters, 0.05, 9)]
+    assert (queues["Ada"], queues["Dan"], "c" in queues["Eve"]) == (["d"], ["d"], True)
 
 
 def test_without_a_role_nobody_approves(settings: Recorder) -> None:
