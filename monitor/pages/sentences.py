@@ -204,7 +204,7 @@ def drift_status(of: DriftInBrief) -> tuple[str, str]:
         ),
         State.UNWRITABLE: (
             "cannot be judged",
-            "The monitor cannot write to the records what alarms follow from; its log says why.",
+            "Alarms are not up to date: the records could not be read or written for them; the monitor's log says why.",
         ),
         State.NOTHING: ("nothing yet", "Drift is judged once photos are counted."),
         State.UNKNOWN: ("being looked at", "The monitor looks once a minute; reload this page then."),

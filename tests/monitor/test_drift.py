@@ -281,7 +281,7 @@ def test_without_a_table_to_write_to_windows_are_shown_and_the_problem_is_named(
     assert drifting.metric("binwatch_drift_verdict", **where, verdict=Verdict.DRIFTED) == 1
     assert "binwatch_drift_update_timestamp_seconds" not in drifting.metrics(), "BinwatchDriftStale has to fire"
     assert drifting.get("/api/drift").json()["state"] == "unwritable"
-    assert "cannot write to the records" in drifting.page("/drift")
+    assert "Alarms are not up to date" in drifting.page("/drift")
     result = CliRunner().invoke(app, ["drift", "--strict"], env={"COLUMNS": "200"})
     assert result.exit_code == 1
     assert "beyond" in result.stdout
