@@ -152,7 +152,10 @@ def drift(
         bool, typer.Option("--strict", help="Exit with 1 while a drift alarm is raised, or cannot be.")
     ] = False,
 ) -> None:
-    """Print whether photos, counts and expected quantities have drifted from the model's reference."""
+    """Print whether photos, counts and expected quantities have drifted.
+
+    Use the monitor's own settings: this closes batches of photos as it does.
+    """
     # S3's client takes most of a second to load.
     from monitor.drift.table import render as render_drift
     from monitor.services import make_services

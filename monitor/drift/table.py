@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from binwatch.reference import ENOUGH, Signal
-from binwatch.text import many
+from binwatch.text import many, visible
 from monitor import formatting
 from monitor.drift.alarms import Alarm
 from monitor.drift.judge import MIN_PHOTOS, SignalResult, Verdict
@@ -67,7 +67,7 @@ def _same_hours(report: DriftReport) -> str:
 
 
 def _alarm(slice_name: str | None, signal: Signal, alarm: Alarm) -> Text:
-    where = f" in slice {slice_name}" if slice_name is not None else ""
+    where = f" in slice {visible(slice_name)}" if slice_name is not None else ""
     return Text(
         f"DRIFT ALARM: {signal.value}{where} since {formatting.moment(alarm.since)}, raised by"
         f" {formatting.many(alarm.photos, 'photo')} recorded since {formatting.moment(alarm.began)}",
