@@ -86,7 +86,7 @@ KINDS: Final[dict[type[BinwatchError], ErrorMessage]] = {
         403,
         "This is for approvers",
         "Only they decide on variances, and see how often each auditor is right.",
-        ("If you are one, sign out, and in again with the approvers' token.",),
+        ("If you are one, sign in at /login with the approvers' token; sign out before, if you are signed in.",),
     ),
     OwnCount: ErrorMessage(403, "Somebody else has to decide"),
     UnknownVariance: ErrorMessage(404, "There is no such variance"),

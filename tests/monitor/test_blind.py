@@ -59,7 +59,9 @@ def _form(running: Running, path: str) -> dict[str, str]:
     """The form for an answer on a page, as a browser sends it: its first choice, and no number yet."""
     fields = [field for field in Parsed(running.page(path)).tags("input") if field.get("type") != "radio"]
     names = ("csrf", "bucket", "bin", "photo", "view", "next", "back")
-    return {str(one["name"]): one.get("value") or "" for one in fields if one["name"] in names} | {"answer": "count"}
+    return {str(one["name"]): one.get("value") or "" for one in reversed(fields) if one["name"] in names} | {
+        "answer": "count"
+    }  # the first form of the page
 
 
 def _send(running: Running, form: dict[str, str], **fields: str) -> str:

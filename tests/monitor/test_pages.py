@@ -71,7 +71,7 @@ def _bins(page: Parsed) -> list[str]:
 
 def _fields(page: Parsed) -> dict[str | None, str | None]:
     """Name → value of the fields of a page's forms."""
-    return {field.get("name"): field.get("value") for field in page.tags("input")}
+    return {field.get("name"): field.get("value") for field in reversed(page.tags("input"))}  # of the first form
 
 
 # The list

@@ -144,6 +144,8 @@ def test_without_script_forms_and_links_do_the_same(counted: Running, chromium: 
         one.open(f"/bin?id={WORST}")
         expect(page.locator(".audit")).to_contain_text("The numbers of this bin were shown here")
         page.get_by_role("button", name="Show the numbers").click()
+        expect(page.locator("h1")).to_have_text(f"Bin {WORST}")
+        one.open("/discrepancies")
         expect(page.locator("h1")).to_have_text("Which bins look wrong?")
         page.get_by_role("button", name="Hide the numbers").click()
         expect(page.locator("h1")).to_have_text("Which bins need a look?")
