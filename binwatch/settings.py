@@ -21,7 +21,7 @@ from binwatch.counts import Suspicion
 from binwatch.environment import PREFIX, EnvironmentSettings
 from binwatch.errors import SettingsError
 from binwatch.image import PILLOW_MAX_PIXELS, ImageLimits
-from binwatch.records.variances import Tolerance
+from binwatch.records.variances import VarianceTolerance
 from binwatch.sagemaker.settings import SagemakerSettings
 from binwatch.slicing import Slicing, slicing
 from binwatch.slicing import compiled as slice_pattern
@@ -382,9 +382,9 @@ class Settings(EnvironmentSettings):
         return naming(self.bin_pattern, self.bin_list)
 
     @property
-    def variance_tolerance(self) -> Tolerance:
+    def variance_tolerance(self) -> VarianceTolerance:
         """Which differences open a variance."""
-        return Tolerance(self.variance_items, self.variance_share)
+        return VarianceTolerance(self.variance_items, self.variance_share)
 
     @property
     def limits(self) -> ImageLimits:

@@ -29,7 +29,7 @@ from binwatch.records.audits import AuditAnswer, AuditReason, add_audit, check_a
 from binwatch.records.draws import draw, photo_key
 from binwatch.records.ranking import rank as rank_bins
 from binwatch.records.settle_variances import decide
-from binwatch.records.variances import Decision, VarianceState
+from binwatch.records.variances import VarianceDecision, VarianceState
 from binwatch.settings import load_settings
 from binwatch.text import visible
 from monitor import formatting
@@ -301,21 +301,23 @@ def approve(
     note: Annotated[str | None, typer.Option(help="Why, on one line.")] = None,
 ) -> None:
     """Approve the number of a variance, so that other systems take it: list variances --state approved."""
-    _decide(variance, approver, Decision.APPROVED, note, quantity)
+    _decide(variance, approver, VarianceDecision.APPROVED, note, quantity)
 
 
 @variances.command()
 def reject(variance: Id, approver: Approver, note: Annotated[str, typer.Option(help="Why, on one line.")]) -> None:
     """Reject a variance: the inventory stays as it is."""
-    _decide(variance, approver, Decision.REJECTED, note)
+    _decide(variance, approver, VarianceDecision.REJECTED, note)
 
 
-def _decide(variance: int, approver: str, decision: Decision, note: str | None, quantity: int | None = None) -> None:
+def _decide(
+    variance: int, approver: str, decision: VarianceDecision, note: str | None, quantity: int | None = None
+) -> None:
     try:
         why = plain_note(note)
     except ValueError as error:
         raise BinwatchError(f"not decided: {error}") from error
-    if decision is Decision.REJECTED and why is None:
+    if decision is VarianceDecision.REJECTED and why is None:
         raise BinwatchError("--note is empty; say why the variance is rejected")
     with writable(load_settings()) as database:
         decided = decide(database, variance, decision, approver, why, quantity)

@@ -48,7 +48,7 @@ Photo = Mapping[str | Source, int]
 """Answers to one photo: quantities by the auditor's name, or another source."""
 
 
-class Agreement(BaseModel):
+class AnswerAgreement(BaseModel):
     """How often answers were the same as others, with 95 % intervals."""
 
     exact: ShareEstimate
@@ -60,9 +60,9 @@ class AuditorAgreement(BaseModel):
     """One auditor. None where there is nothing to compare with."""
 
     auditor: str
-    others: Agreement | None
+    others: AnswerAgreement | None
     """With other auditors, of photos that were given twice."""
-    known: Agreement | None
+    known: AnswerAgreement | None
     """With known quantities."""
     accuracy: ShareEstimate
     """How often the auditor is right, item for item, as all answers together tell it."""
@@ -89,11 +89,11 @@ def agreements(photos: Sequence[Photo]) -> list[AuditorAgreement]:
     return sorted(found, key=lambda one: (-one.accuracy.share, one.auditor))
 
 
-def _agreement(differences: list[int] | None) -> Agreement | None:
+def _agreement(differences: list[int] | None) -> AnswerAgreement | None:
     if not differences:
         return None
     off, alike = np.array(differences), np.ones(len(differences))
-    return Agreement(exact=estimate(off == 0, alike), within_one=estimate(off <= 1, alike))
+    return AnswerAgreement(exact=estimate(off == 0, alike), within_one=estimate(off <= 1, alike))
 
 
 def accuracies(photos: Sequence[Photo]) -> dict[str | Source, ShareEstimate]:

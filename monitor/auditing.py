@@ -25,7 +25,7 @@ from binwatch.records.audits import (
 )
 from binwatch.records.settle_variances import decide
 from binwatch.records.tables import Audit
-from binwatch.records.variances import Decision, VarianceState
+from binwatch.records.variances import VarianceDecision, VarianceState
 from binwatch.settings import Settings
 from monitor.access.authentication import Authenticator, Writer
 from monitor.records import WritableRecords
@@ -128,7 +128,7 @@ class NewDecision(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=False)
 
-    decision: Decision
+    decision: VarianceDecision
     quantity: int | None = Field(
         None,
         ge=0,
@@ -145,7 +145,7 @@ class NewDecision(BaseModel):
 
     @model_validator(mode="after")
     def _reasons(self) -> NewDecision:
-        if self.decision is Decision.REJECTED and self.note is None:
+        if self.decision is VarianceDecision.REJECTED and self.note is None:
             raise ValueError("a rejection needs a note that says why")
         return self
 

@@ -1,6 +1,7 @@
 """Sums by slice (binwatch.slicing), as the records keep them, and their metrics.
 
-Reading them costs the same with a thousand records or ten million: what it costs grows with the number of slices.
+Reading them costs the same with a thousand records or ten million: what it costs grows with the number of slices, and
+of models that have counted.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ from binwatch.records.tables import (
 )
 from binwatch.records.totals import add_to_totals, confusion
 from binwatch.records.upsert import insert_into
-from binwatch.records.variances import NO_TOLERANCE, Tolerance
+from binwatch.records.variances import NO_TOLERANCE, VarianceTolerance
 
 MAX_NOTE = 200
 """Characters of a note."""
@@ -176,7 +176,7 @@ def add_audit(
     reason: AuditReason | None = None,
     note: str | None = None,
     blind: bool = False,
-    tolerance: Tolerance = NO_TOLERANCE,
+    tolerance: VarianceTolerance = NO_TOLERANCE,
 ) -> Audited:
     """Record what somebody found in a bin. Saying the same again at once changes nothing.
 
@@ -251,7 +251,7 @@ def append_audit(
     row: Row,
     found: RowMapping | Row,
     at: datetime,
-    tolerance: Tolerance | None = None,
+    tolerance: VarianceTolerance | None = None,
     *,
     of_latest: bool = True,
 ) -> int:

@@ -14,12 +14,12 @@ from binwatch.records.tables import Bin, Variance, VarianceEntry, VarianceTotal
 from binwatch.records.totals import add_to_totals
 from binwatch.records.upsert import insert_into
 from binwatch.records.variances import (
-    Decision,
-    Tolerance,
     TrailEntry,
     UnknownVariance,
+    VarianceDecision,
     VarianceState,
     VarianceStep,
+    VarianceTolerance,
     check_decision,
     is_recount,
     standing_of,
@@ -40,7 +40,7 @@ class DecidedVariance:
 
 
 def note_count(
-    connection: Connection, audit: Row, expected: int | None, tolerance: Tolerance, now: datetime
+    connection: Connection, audit: Row, expected: int | None, tolerance: VarianceTolerance, now: datetime
 ) -> list[Row]:
     """Open a variance for an audit that found a number of items, or take it as a recount. The bin is locked.
 
@@ -90,7 +90,12 @@ def supersede(connection: Connection, corrected: Sequence[tuple[RowMapping, int]
 
 
 def decide(
-    engine: Engine, variance_id: int, decision: Decision, person: str, note: str | None, quantity: int | None = None
+    engine: Engine,
+    variance_id: int,
+    decision: VarianceDecision,
+    person: str,
+    note: str | None,
+    quantity: int | None = None,
 ) -> DecidedVariance:
     """Approve the number of a variance that most people found (`quantity`), or reject the variance.
 
@@ -107,7 +112,7 @@ def decide(
         variance = connection.execute(of_variance).mappings().one()
         trail = _trail(connection, variance_id)
         check_decision(trail, decision, person, quantity, variance["expected"])
-        entry = TrailEntry(VarianceStep(decision), quantity if decision is Decision.APPROVED else None, person)
+        entry = TrailEntry(VarianceStep(decision), quantity if decision is VarianceDecision.APPROVED else None, person)
         _append(connection, variance_id, entry, now, note=note)
         add_to_totals(connection, VarianceTotal, _settle(connection, variance, [*trail, entry], now), now)
     standing = standing_of([*trail, entry])

@@ -468,7 +468,7 @@ class AuditTotal(Base):
 class DriftBatch(Base):
     """A batch of a model's photos that drift alarms were judged by, and what came of it.
 
-    Each batch goes on where the one before has ended, whichever monitor closed that. Only the latest are kept.
+    Each batch continues where the one before has ended, whichever monitor closed that. Only the latest are kept.
     """
 
     __tablename__ = "drift_batches"

@@ -42,7 +42,7 @@ class VarianceStep(StrEnum):
     SUPERSEDED = "superseded"
 
 
-class Decision(StrEnum):
+class VarianceDecision(StrEnum):
     """What an approver decides."""
 
     APPROVED = VarianceStep.APPROVED.value
@@ -58,14 +58,14 @@ class VarianceConflict(BinwatchError):
 
 
 class OwnCount(BinwatchError):
-    """Whoever counted a bin does not decide on its variance; somebody else has to."""
+    """A person who counted a bin does not decide on its variance; somebody else has to."""
 
     def __init__(self) -> None:
         super().__init__(self.__doc__)
 
 
 @dataclass(frozen=True, slots=True)
-class Tolerance:
+class VarianceTolerance:
     """Differences that open no variance: up to so many items, or up to a share of the expected quantity."""
 
     items: int = 0
@@ -76,7 +76,7 @@ class Tolerance:
         return abs(found - expected) > max(self.items, self.share * expected)
 
 
-NO_TOLERANCE = Tolerance()
+NO_TOLERANCE = VarianceTolerance()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,7 @@ def is_recount(trail: Sequence[TrailEntry], person: str | None, *, blind: bool) 
 
 
 def check_decision(
-    trail: Sequence[TrailEntry], decision: Decision, person: str, quantity: int | None, expected: int
+    trail: Sequence[TrailEntry], decision: VarianceDecision, person: str, quantity: int | None, expected: int
 ) -> None:
     """Raise OwnCount or VarianceConflict unless `person` may decide so now.
 
@@ -129,7 +129,7 @@ def check_decision(
         raise OwnCount
     if now.state.is_closed:
         raise VarianceConflict(f"the variance is {now.state} already")
-    if decision is Decision.REJECTED:
+    if decision is VarianceDecision.REJECTED:
         return
     if now.state is not VarianceState.RECOUNTED:
         raise VarianceConflict("no two people have found the same number yet; another person has to count")

@@ -276,7 +276,7 @@ class Authenticator:
         session = self.sessions.read(request.cookies.get(COOKIE)) if self._has_token else None
         if session is None:
             return None
-        # Without that token, whoever knows the other one could sign such a session.
+        # Without that token, a person who knows the other one could sign such a session.
         return Writer(
             Credential.SESSION,
             session.name,

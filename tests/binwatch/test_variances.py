@@ -16,14 +16,14 @@ from binwatch.records.settle_variances import decide
 from binwatch.records.store import NewCount, NewExpectation, Store
 from binwatch.records.tables import Audit, Variance, VarianceEntry, VarianceTotal
 from binwatch.records.variances import (
-    Decision,
     OwnCount,
-    Tolerance,
     TrailEntry,
     UnknownVariance,
     VarianceConflict,
+    VarianceDecision,
     VarianceState,
     VarianceStep,
+    VarianceTolerance,
     check_decision,
     is_recount,
     standing_of,
@@ -71,32 +71,36 @@ def test_a_recount_is_blind_and_by_somebody_else() -> None:
 @pytest.mark.parametrize(
     ("tolerance", "beyond"),
     [
-        (Tolerance(), {9, 11, 12, 13}),
-        (Tolerance(items=1), {12, 13}),
-        (Tolerance(share=0.2), {13}),
-        (Tolerance(items=2, share=0.1), {13}),
+        (VarianceTolerance(), {9, 11, 12, 13}),
+        (VarianceTolerance(items=1), {12, 13}),
+        (VarianceTolerance(share=0.2), {13}),
+        (VarianceTolerance(items=2, share=0.1), {13}),
     ],
 )
-def test_a_difference_is_beyond_both_tolerances(tolerance: Tolerance, beyond: set[int]) -> None:
+def test_a_difference_is_beyond_both_tolerances(tolerance: VarianceTolerance, beyond: set[int]) -> None:
     assert {found for found in range(9, 14) if tolerance.is_exceeded(10, found)} == beyond
 
 
 @pytest.mark.parametrize(
     ("trail", "decision", "person", "quantity", "error"),
     [
-        (_trail(7, 7), Decision.APPROVED, "person 1", 7, OwnCount),
-        (_trail(7, 7), Decision.REJECTED, "person 0", None, OwnCount),
-        (_trail(7), Decision.APPROVED, "Eve", 7, VarianceConflict),
-        (_trail(7, 7), Decision.APPROVED, "Eve", 5, VarianceConflict),
-        (_trail(7, 7), Decision.APPROVED, "Eve", None, VarianceConflict),
-        (_trail(7, 4, 4), Decision.APPROVED, "Eve", 4, VarianceConflict),  # just what the inventory says
-        (_trail(7, 7, end=VarianceStep.SUPERSEDED), Decision.REJECTED, "Ann", None, VarianceConflict),
-        (_trail(7, 7), Decision.APPROVED, "Eve", 7, None),
-        (_trail(7), Decision.REJECTED, "Eve", None, None),
+        (_trail(7, 7), VarianceDecision.APPROVED, "person 1", 7, OwnCount),
+        (_trail(7, 7), VarianceDecision.REJECTED, "person 0", None, OwnCount),
+        (_trail(7), VarianceDecision.APPROVED, "Eve", 7, VarianceConflict),
+        (_trail(7, 7), VarianceDecision.APPROVED, "Eve", 5, VarianceConflict),
+        (_trail(7, 7), VarianceDecision.APPROVED, "Eve", None, VarianceConflict),
+        (_trail(7, 4, 4), VarianceDecision.APPROVED, "Eve", 4, VarianceConflict),  # just what the inventory says
+        (_trail(7, 7, end=VarianceStep.SUPERSEDED), VarianceDecision.REJECTED, "Ann", None, VarianceConflict),
+        (_trail(7, 7), VarianceDecision.APPROVED, "Eve", 7, None),
+        (_trail(7), VarianceDecision.REJECTED, "Eve", None, None),
     ],
 )
 def test_who_may_decide_and_when(
-    trail: list[TrailEntry], decision: Decision, person: str, quantity: int | None, error: type[Exception] | None
+    trail: list[TrailEntry],
+    decision: VarianceDecision,
+    person: str,
+    quantity: int | None,
+    error: type[Exception] | None,
 ) -> None:
     ask = partial(check_decision, trail, decision, person, quantity, expected=4)
     if error is None:
@@ -157,7 +161,7 @@ def _entries(engine: Engine) -> list[tuple[Any, ...]]:
 def test_from_an_audit_to_an_approved_number(records_engine: Engine, store: Store) -> None:
     _audit(records_engine, 4, "Ann")
     _audit(records_engine, 5, "Ann", answer=AuditAnswer.AT_LEAST)
-    _audit(records_engine, 6, "Ann", tolerance=Tolerance(items=2))
+    _audit(records_engine, 6, "Ann", tolerance=VarianceTolerance(items=2))
     assert _variances(records_engine) == []
     _audit(records_engine, 7, "Ada", blind=False)
     assert _variances(records_engine) == [("open", 4, None, False)]
@@ -165,16 +169,16 @@ def test_from_an_audit_to_an_approved_number(records_engine: Engine, store: Stor
     _audit(records_engine, 7, "Ben", blind=False)
     _audit(records_engine, 7, None)
     assert _variances(records_engine) == [("open", 4, None, False)]
-    _audit(records_engine, 7, "Cleo", tolerance=Tolerance(items=9))
+    _audit(records_engine, 7, "Cleo", tolerance=VarianceTolerance(items=9))
     assert _variances(records_engine) == [("recounted", 4, 7, False)]
     with pytest.raises(OwnCount):
-        decide(records_engine, 1, Decision.APPROVED, "Cleo", None, 7)
-    decided = decide(records_engine, 1, Decision.APPROVED, "Eve", "as seen", 7)
+        decide(records_engine, 1, VarianceDecision.APPROVED, "Cleo", None, 7)
+    decided = decide(records_engine, 1, VarianceDecision.APPROVED, "Eve", "as seen", 7)
     assert (decided.bin_id, decided.state, decided.expected, decided.quantity) == ("a", APPROVED, 4, 7)
     with pytest.raises(VarianceConflict, match="approved already"):
-        decide(records_engine, 1, Decision.REJECTED, "Eve", "no")
+        decide(records_engine, 1, VarianceDecision.REJECTED, "Eve", "no")
     with pytest.raises(UnknownVariance):
-        decide(records_engine, 2, Decision.REJECTED, "Eve", "no")
+        decide(records_engine, 2, VarianceDecision.REJECTED, "Eve", "no")
     _audit(records_engine, 7, "Dan")  # the inventory does not follow yet
     store.add_expectations([_expected(7, minutes=1)])
     assert _variances(records_engine) == [("approved", 4, 7, True)]
@@ -206,8 +210,8 @@ def test_two_approvers_at_once_decide_once(records_engine: Engine, store: Store)
     for person in ("Ada", "Ben"):
         _audit(records_engine, 7, person)
     outcomes = _at_once(
-        partial(decide, records_engine, 1, Decision.APPROVED, "Eve", None, 7),
-        partial(decide, records_engine, 1, Decision.REJECTED, "Flo", "no"),
+        partial(decide, records_engine, 1, VarianceDecision.APPROVED, "Eve", None, 7),
+        partial(decide, records_engine, 1, VarianceDecision.REJECTED, "Flo", "no"),
     )
     assert [type(one) for one in outcomes if one].count(VarianceConflict) == 1
     assert len(_entries(records_engine)) == 3

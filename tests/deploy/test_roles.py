@@ -30,7 +30,7 @@ from binwatch.records.schema import check_schema
 from binwatch.records.settle_variances import decide
 from binwatch.records.store import NewCount, NewExpectation, Store
 from binwatch.records.tables import Base
-from binwatch.records.variances import Decision
+from binwatch.records.variances import VarianceDecision
 from binwatch.slicing import Slicing
 from monitor.records import Records, WritableRecords
 from monitor.slices import read_slices
@@ -128,7 +128,7 @@ def test_a_worker_and_a_monitor_do_their_work(database: Database) -> None:
             ("a", 2, 4), ("b", 2, 3)
         ]  # fmt: skip
         assert _rows(monitor, "SELECT count(*) FROM audits") == [(2,)]
-        assert decide(monitor, 1, Decision.REJECTED, "Eve", "it is in the next bin").state == "rejected"
+        assert decide(monitor, 1, VarianceDecision.REJECTED, "Eve", "it is in the next bin").state == "rejected"
         add_audit(monitor, "binwatch", "a", 5, "Ben")
         assert store.add_expectations([replace(_expected("a", 3), modified_at=LATER - timedelta(hours=1))]) == 1
         assert _rows(monitor, "SELECT id, state FROM variances ORDER BY 1") == [(1, "rejected"), (2, "superseded")]

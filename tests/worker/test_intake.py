@@ -398,7 +398,7 @@ def test_two_intakes_share_a_queue(queue: Queue, run: Any, monkeypatch: pytest.M
     queue.send(*map(event, keys))
     counts = Published(), Published()
     loops = [run(count) for count in counts]
-    # One that was delivered to both at once may be deleted by the older receipt alone, and comes again after the
+    # One that was delivered to both at once may be deleted by the older receipt alone, and is redelivered after the
     # visibility timeout, which is 30 s.
     wait_until(lambda: queue.left() == 0, 4 * WITHIN_S)
     for loop in loops:
