@@ -1,12 +1,13 @@
 """From "photo is in the bucket" to "record is written", beside the machine's limit on the same photos.
 
-Starts versitygw, RabbitMQ, PostgreSQL and one worker, all on this machine (benchmarks/services.py says what to
+Starts versitygw, RabbitMQ, PostgreSQL and the workers, all on this machine (benchmarks/services.py says what to
 install; the database does not wait for the disk). The photos are put into the bucket first, so their events wait in
-RabbitMQ; then the worker starts, and the rate is that between its first and its last record. The limit is decoding all
+RabbitMQ; then the workers start, and the rate is that between their first
+and their last record. The limit is decoding all
 photos on every core and then inferring them, from memory to memory, before and after. At the end, single photos are
 put into the idle system and followed to records.
 
-    python -m benchmarks.bucket_to_record PHOTOS_FOLDER [--photos 2000] [--versitygw PATH]
+    python -m benchmarks.bucket_to_record PHOTOS_FOLDER [--photos 2000] [--model BUNDLE] [--workers N]
 """
 
 from __future__ import annotations
@@ -17,12 +18,11 @@ import re
 import statistics
 import sys
 import time
-import urllib.request
 import uuid
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +35,8 @@ from benchmarks.services import RunningWorker, Servers, find_versitygw, photos_o
 from binwatch.bundle import Bundle
 from binwatch.cores import cores
 from binwatch.records.tables import Count
+from binwatch.settings import DEFAULT_MODEL
+from binwatch.text import many
 from worker.engine import Engine
 from worker.metrics import PhotoStage
 
@@ -72,16 +74,23 @@ class Whole:
 def main() -> None:
     options = _options()
     photos = photos_of(options.folder, options.photos)
-    with running_servers(options.versitygw) as servers:
+    with running_servers(options.versitygw, options.model) as servers:
         engine = Engine(Bundle(servers.settings.model_dir))
         engine.warm()
         put_all(servers, photos)
         before = in_memory(engine, photos, servers.settings.batch_size)
-        with running_worker(servers.settings) as worker:
-            whole = follow(servers, worker, len(photos))
+        with ExitStack() as stack:
+            threads = str(max(CORES // options.workers, 1))
+            workers = [
+                stack.enter_context(running_worker(BINWATCH_INFERENCE_THREADS=threads)) for _ in range(options.workers)
+            ]
+            whole = follow(servers, workers, len(photos))
             after = in_memory(engine, photos, servers.settings.batch_size)
             latencies = [single(servers, photo) for photo in photos[: options.single]]
-    print(f"{len(photos)} photos, {CORES} cores, {engine.precision}, {engine.provider}")
+    print(
+        f"{many(len(photos), 'photo')}, {many(options.workers, 'worker')}, {many(CORES, 'core')},"
+        f" {engine.card.version}, {engine.precision}, {engine.provider}"
+    )
     show_rates(len(photos), before, after, whole)
     show_stages(whole)
     show_processor_time(whole, (before.processor_s + after.processor_s) / 2 / len(photos))
@@ -93,6 +102,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--photos", type=int, default=2000, help="repeats those of the folder, if there are fewer")
     parser.add_argument("--single", type=int, default=SINGLE, help="photos that come alone, at the end")
+    parser.add_argument("--workers", type=int, default=1, help="processes, which share the cores")
+    parser.add_argument("--model", type=Path, default=DEFAULT_MODEL, help="the bundle that counts")
     parser.add_argument("--versitygw", default=find_versitygw())
     return parser.parse_args()
 
@@ -111,17 +122,17 @@ def in_memory(engine: Engine, photos: list[bytes], batch: int) -> Limit:
     return Limit(seconds, time.process_time() - processor)
 
 
-def follow(servers: Servers, worker: RunningWorker, photos: int) -> Whole:
+def follow(servers: Servers, workers: Sequence[RunningWorker], photos: int) -> Whole:
     """Wait until all photos are recorded."""
     wait_for(servers, 1)
-    began, before = time.perf_counter(), by_program(worker)
+    began, before = time.perf_counter(), by_program(workers)
     wait_for(servers, photos)
-    watched, after = time.perf_counter() - began, by_program(worker)
+    watched, after = time.perf_counter() - began, by_program(workers)
     with servers.database.connect() as connection:
         first, last = connection.execute(select(func.min(Count.recorded_at), func.max(Count.recorded_at))).one()
         head = connection.scalar(select(func.count()).where(Count.recorded_at == first))
     spent = {program: after[program] - before[program] for program in after}
-    stages, batch = scrape(worker.url)
+    stages, batch = scrape(workers)
     return Whole(photos - int(head or 0), (last - first).total_seconds(), spent, watched, stages, batch)
 
 
@@ -134,21 +145,24 @@ def wait_for(servers: Servers, photos: int) -> None:
         time.sleep(0.2)
 
 
-def by_program(worker: RunningWorker) -> Counter[str]:
+def by_program(workers: Sequence[RunningWorker]) -> Counter[str]:
     """Seconds of processor time so far, of this process and all that it started."""
     seconds: Counter[str] = Counter()
+    counting = {worker.process for worker in workers}
     for process in descendants(os.getpid()):
         with suppress(OSError):  # it may have ended
             name = (Path("/proc") / str(process) / "comm").read_text().strip()
-            program = WORKER if process == worker.process else PROGRAMS.get(name, BENCHMARK)
+            program = WORKER if process in counting else PROGRAMS.get(name, BENCHMARK)
             seconds[program] += processor_seconds(process)
     return seconds
 
 
-def scrape(worker: str) -> tuple[dict[PhotoStage, tuple[int, float]], float]:
-    """The worker's own metrics: how often and how many seconds by stage; and the mean size of a batch."""
-    text = urllib.request.urlopen(worker + "/metrics", timeout=10).read().decode()
-    values = {name: float(value) for name, value in re.findall(r"^(\S+) (\S+)$", text, re.MULTILINE)}
+def scrape(workers: Sequence[RunningWorker]) -> tuple[dict[PhotoStage, tuple[int, float]], float]:
+    """The workers' own metrics: how often and how many seconds by stage; and the mean size of a batch."""
+    values: Counter[str] = Counter()
+    for worker in workers:
+        for name, value in re.findall(r"^(\S+) (\S+)$", worker.scrape(), re.MULTILINE):
+            values[name] += float(value)
 
     def both(name: str, label: str = "") -> tuple[int, float]:
         return int(values[f"{name}_count{label}"]), values[f"{name}_sum{label}"]
@@ -181,7 +195,7 @@ def show_rates(photos: int, before: Limit, after: Limit, whole: Whole) -> None:
 
 def show_stages(whole: Whole) -> None:
     print(
-        f"\nthe worker's stages (they overlap; a batch waits for its turn, and has {whole.batch:.1f} photos on average)"
+        f"\nthe workers' stages (they overlap; a batch waits for its turn, and has {whole.batch:.1f} photos on average)"
     )
     print(f"{'':<10}{'times':>8}{'mean, ms':>10}{'seconds in all':>16}")
     for stage, (times, seconds) in whole.stages.items():

@@ -63,7 +63,7 @@ def of_worker(photos: list[bytes], number: int, versitygw: str) -> list[Look]:
     """Have a worker count `number` photos that come while it runs."""
     with (
         running_servers(versitygw) as servers,
-        running_worker(servers.settings) as worker,
+        running_worker() as worker,
         _uploads(servers, photos, number),
     ):
         return follow(worker.process, servers.recorded, number)

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ from sqlalchemy import func, select
 from binwatch.keys import ObjectKind, kind_of
 from binwatch.records.engine import connect
 from binwatch.records.tables import Count
-from binwatch.settings import EventSource, Settings, adopt_environment, process_environment
+from binwatch.settings import DEFAULT_MODEL, EventSource, Settings, adopt_environment, process_environment
 from testing.services.postgres import TEMPLATE, running_postgres
 from testing.services.rabbitmq import free_ports, running_rabbitmq
 from worker.brokers.rabbitmq.events import RabbitEventQueue
@@ -72,9 +73,14 @@ class RunningWorker:
     process: int
     url: str
 
+    def scrape(self) -> str:
+        """Its metrics, as Prometheus reads them."""
+        with urllib.request.urlopen(self.url + "/metrics", timeout=10) as answer:
+            return str(answer.read().decode())
+
 
 @contextmanager
-def running_servers(versitygw: str) -> Iterator[Servers]:
+def running_servers(versitygw: str, model: Path = DEFAULT_MODEL) -> Iterator[Servers]:
     """Start everything but the worker, and make its settings the environment of this process.
 
     Exits if a server is missing.
@@ -87,14 +93,14 @@ def running_servers(versitygw: str) -> Iterator[Servers]:
             rabbitmq = stack.enter_context(running_rabbitmq())
         except (pytest.skip.Exception, pytest.fail.Exception) as missing:  # what the tests make of a missing server
             sys.exit(str(missing))
-        s3_port, status_port = free_ports(2)
+        (s3_port,) = free_ports(1)
         settings = Settings(
             bucket="bench",
             s3_endpoint_url=f"http://127.0.0.1:{s3_port}",
             database_url=postgres.url(TEMPLATE),
             event_source=EventSource.RABBITMQ,
+            model_dir=model,
             broker_url=rabbitmq.url,
-            worker_port=status_port,
             model_cache=Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="binwatch-models-"))),
         )
         adopt_environment(process_environment(settings) | CREDENTIALS)
@@ -109,13 +115,17 @@ def find_versitygw() -> str:
 
 
 @contextmanager
-def running_worker(settings: Settings) -> Iterator[RunningWorker]:
-    """A worker for as long as the context lasts; what it logs is shown if it ends with an error."""
+def running_worker(**environment: str) -> Iterator[RunningWorker]:
+    """A worker for as long as the context lasts; its log is shown if it ends with an error.
+
+    `environment`: its settings beyond those of this process.
+    """
+    (port,) = free_ports(1)
     command = [sys.executable, "-m", "worker", "run"]
     with tempfile.TemporaryFile("w+") as log:
         try:
-            with _process(command, log) as process:
-                yield RunningWorker(process.pid, f"http://127.0.0.1:{settings.worker_port}")
+            with _process(command, log, BINWATCH_WORKER_PORT=str(port), **environment) as process:
+                yield RunningWorker(process.pid, f"http://127.0.0.1:{port}")
         finally:
             if process.returncode:
                 log.seek(0)
@@ -151,8 +161,8 @@ def _versitygw(program: str, port: int, broker: str, queue: str) -> Iterator[Non
 
 
 @contextmanager
-def _process(command: list[str], log: IO[str]) -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT, env=dict(os.environ))
+def _process(command: list[str], log: IO[str], **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT, env=os.environ | environment)
     try:
         yield process
     finally:

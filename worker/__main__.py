@@ -279,11 +279,12 @@ def _model_for(places: list[str], settings: Settings) -> Bundle:
 
 def _count(places: list[str], bundle: Bundle, settings: Settings, passed_over: SkippedTally) -> Iterator[ResultLine]:
     from worker.engine import Engine
-    from worker.photo_inputs import find, loader
+    from worker.photo_inputs import S3, find, loader
     from worker.pipeline import Prediction, load_ahead, predict
 
     engine = Engine.of(bundle, settings)
-    with ThreadPoolExecutor(settings.fetch_threads) as pool:
+    has_objects = any(place.startswith(S3) for place in places)
+    with ThreadPoolExecutor(settings.fetch_threads if has_objects else settings.file_threads) as pool:
         loaded = load_ahead(
             pool,
             find(places, settings, passed_over),

@@ -20,6 +20,9 @@ from worker.skipped import SkippedTally
 if TYPE_CHECKING:
     from binwatch.objects import Objects
 
+S3 = "s3://"
+"""How a place begins that is not on this machine."""
+
 
 @dataclass(frozen=True, slots=True)
 class NamedPhoto:
@@ -45,7 +48,7 @@ def find(places: Sequence[str], settings: Settings, skipped: SkippedTally) -> It
     """
     for place in places:
         found = False
-        in_place = _in_prefix if place.startswith("s3://") else _in_path
+        in_place = _in_prefix if place.startswith(S3) else _in_path
         for source in in_place(place, settings, skipped):
             found = True
             yield source

@@ -30,7 +30,7 @@ def main() -> None:
     engine = Engine(Bundle(options.model), batch_size=settings.batch_size)
     engine.warm()
     ready = time.perf_counter()
-    with ThreadPoolExecutor(settings.fetch_threads) as pool:
+    with ThreadPoolExecutor(settings.file_threads) as pool:
         load = loader(engine.card, settings.limits)
         loaded = load_ahead(
             pool, find([str(options.folder)], settings, SkippedTally()), load, ahead=4 * settings.batch_size

@@ -78,7 +78,7 @@ def compare(
         failed = sum(one.bin is not None for one in findings.failed)
         done = CheckResult(findings, len(new) - failed, last_variant(database, settings.bucket, card))
         lines = _summary(done, wanted, folder, settings, card)
-        with ThreadPoolExecutor(settings.fetch_threads) as pool:
+        with ThreadPoolExecutor(settings.file_threads) as pool:
             document = Document(
                 "Bins to look at",
                 [*lines, *_LEGEND],

@@ -62,5 +62,5 @@ def _answers(settings: Settings, engine: Engine, photos: Sequence[PhotoFile]) ->
         return LoadedPhotoFile(file, photo, photo_stats(photo.pixels), len(data))
 
     size = settings.batch_size
-    with ThreadPoolExecutor(settings.fetch_threads) as pool:
+    with ThreadPoolExecutor(settings.file_threads) as pool:
         yield from predict(engine, load_ahead(pool, photos, load, _DECODED * size), size, ahead=_COUNTED // size)
