@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -263,70 +263,71 @@ def show_quarters(arrays: Arrays, number: int, rates: Sequence[int], life: Life,
         )
 
 
-def delay(
-    reference: Reference,
-    photos: quarters.Photos,
-    limits: quarters.Thresholds,
-    groups: np.ndarray,
-    rate: float,
-    walk: int,
-    seed: int,
-    share: float = 1.0,
-    *,
-    is_disturbed: bool = True,
-) -> float:
+@dataclass(frozen=True)
+class Disturbed:
+    """Test photos, as they are and then disturbed, and what they are compared with."""
+
+    name: str
+    reference: Reference
+    photos: quarters.Photos
+    """Those of the `groups` as they are, and then disturbed."""
+    limits: quarters.Thresholds
+    groups: np.ndarray
+
+
+def disturbed(arrays: Arrays) -> Iterator[Disturbed]:
+    """Every disturbance that the file has, the strong ones first."""
+    validation, test = (np.flatnonzero(arrays["splits"] == split) for split in ("validation", "test"))
+    reference, calm = reference_of(part(arrays, "none", validation)), photos_of(part(arrays, "none", test))
+    limits = quarters.Thresholds(reference, calm.signals, typical_counts(arrays))
+    for name in [f"{kind} {strength}" for strength in reversed(STRENGTHS) for kind in DISTURBANCES]:
+        if f"{name}/stats" in arrays:  # which ones, benchmarks.held_out --strengths says
+            photos = quarters.joined(calm, photos_of(part(arrays, name, test)))
+            yield Disturbed(name, reference, photos, limits, places(arrays, test))
+
+
+def delay(of: Disturbed, rate: float, walk: int, seed: int, share: float = 1.0, *, is_disturbed: bool = True) -> float:
     """Photos, of those looked at, until a disturbance raised an alarm; infinite if none of the AFTER batches did.
 
-    `photos` are those of the `groups` as they are, and then disturbed. `share`: of the budget.
+    `share`: of the budget.
     """
     random = np.random.default_rng(seed)
     days = int((BEFORE + AFTER + 1) * MIN_PHOTOS / rate / 24) + 2
     came, minutes = (one[: BEFORE + AFTER] for one in quarters.closings(rate, days * 24 * 60, random))
-    stream = quarters.stream(came, minutes, groups, np.arange(len(groups)), random, walk)
+    stream = quarters.stream(came, minutes, of.groups, np.arange(len(of.groups)), random, walk)
     begin = random.integers(*np.searchsorted(stream.batch, (BEFORE - 1, BEFORE)))
     if is_disturbed:
-        stream.row[begin:] += len(groups)
-    found = quarters.alarms(quarters.judged(stream, photos, reference), minutes, limits, share)
+        stream.row[begin:] += len(of.groups)
+    found = quarters.alarms(quarters.judged(stream, of.photos, of.reference), minutes, of.limits, share)
     ends = np.searchsorted(stream.batch, [one.batch + 1 for one in found if one.batch >= stream.batch[begin]])
     return float(min(ends - begin, default=np.inf))
+
+
+def within(delays: np.ndarray) -> str:
+    """Shares of the delays that were as short as SOON, and the median."""
+    shares = ", ".join(f"{(delays <= number).mean():.0%}" for number in SOON)
+    return f"{shares}; {np.median(delays):.0f}"
 
 
 def show_delays(arrays: Arrays, runs: int, rates: Sequence[int], walk: int, processes: int) -> None:
     print(f"\nAlarms within so many photos after a disturbance, {runs} streams each, walks of {walk} bins\n")
     heads = " | ".join(f"{rate:,} an hour: within {', '.join(map(str, SOON))}; median" for rate in rates)
     print(f"| disturbance | {heads} |")
-    validation, test = (np.flatnonzero(arrays["splits"] == split) for split in ("validation", "test"))
-    reference, calm = reference_of(part(arrays, "none", validation)), photos_of(part(arrays, "none", test))
-    limits = quarters.Thresholds(reference, calm.signals, typical_counts(arrays))
-    for strength in reversed(STRENGTHS):
-        for kind in DISTURBANCES:
-            if f"{kind} {strength}/stats" not in arrays:
-                continue  # benchmarks.held_out --strengths
-            photos = quarters.joined(calm, photos_of(part(arrays, f"{kind} {strength}", test)))
-            cells = []
-            for rate in rates:
-                with ProcessPoolExecutor(processes) as pool:
-                    one = partial(delay, reference, photos, limits, places(arrays, test), rate, walk)
-                    found = np.array(list(pool.map(one, range(1000, 1000 + runs), chunksize=10)))
-                within = ", ".join(f"{(found <= number).mean():.0%}" for number in SOON)
-                cells.append(f"{within}; {np.median(found):.0f}")
-            print(f"| {kind} {strength} | {' | '.join(cells)} |", flush=True)
+    for one in disturbed(arrays):
+        cells = []
+        for rate in rates:
+            with ProcessPoolExecutor(processes) as pool:
+                delays = pool.map(partial(delay, one, rate, walk), range(1000, 1000 + runs), chunksize=10)
+                cells.append(within(np.array(list(delays))))
+        print(f"| {one.name} | {' | '.join(cells)} |", flush=True)
 
 
-def moved(
-    reference: Reference,
-    photos: quarters.Photos,
-    limits: quarters.Thresholds,
-    groups: np.ndarray,
-    rate: float,
-    walk: int,
-    seed: int,
-) -> tuple[float, int]:
+def moved(of: Disturbed, rate: float, walk: int, seed: int) -> tuple[float, int]:
     """`delay` of one of SLICES slices that is disturbed, and how many others raise an alarm meanwhile.
 
     Meanwhile: in the AFTER batches, whether the alarm was raised in the first or in the last of them.
     """
-    one = partial(delay, reference, photos, limits, groups, rate / SLICES, walk, share=share_of(SLICES, whole=False))
+    one = partial(delay, of, rate / SLICES, walk, share=share_of(SLICES, whole=False))
     first, *others = (one(SLICES * seed + number, is_disturbed=not number) for number in range(SLICES))
     return first, int(np.isfinite(others).sum())
 
@@ -335,19 +336,12 @@ def show_slices(arrays: Arrays, runs: int, rates: Sequence[int], walk: int, proc
     print(f"\nOne of {SLICES} slices disturbed, {runs} runs each, walks of {walk} bins\n")
     soon = ", ".join(map(str, SOON))
     print(f"| disturbance | photos an hour, all slices | found within {soon} photos; median | others silent |")
-    validation, test = (np.flatnonzero(arrays["splits"] == split) for split in ("validation", "test"))
-    reference, calm = reference_of(part(arrays, "none", validation)), photos_of(part(arrays, "none", test))
-    limits = quarters.Thresholds(reference, calm.signals, typical_counts(arrays))
-    for name in [f"{kind} {strength}" for strength in reversed(STRENGTHS) for kind in DISTURBANCES]:
-        if f"{name}/stats" not in arrays:
-            continue  # benchmarks.held_out --strengths
-        photos = quarters.joined(calm, photos_of(part(arrays, name, test)))
+    for one in disturbed(arrays):
         for rate in rates:
             with ProcessPoolExecutor(processes) as pool:
-                one = partial(moved, reference, photos, limits, places(arrays, test), rate, walk)
-                found, others = np.array(list(pool.map(one, range(1000, 1000 + runs)))).T
-            within = ", ".join(f"{(found <= number).mean():.0%}" for number in SOON)
-            print(f"| {name} | {rate:,} | {within}; {np.median(found):.0f} | {(others == 0).mean():.0%} |", flush=True)
+                found = pool.map(partial(moved, one, rate, walk), range(1000, 1000 + runs))
+                delays, others = np.array(list(found)).T
+            print(f"| {one.name} | {rate:,} | {within(delays)} | {(others == 0).mean():.0%} |", flush=True)
 
 
 def main() -> None:
