@@ -154,7 +154,7 @@ def drift(
 ) -> None:
     """Print whether photos, counts and expected quantities have drifted.
 
-    Use the monitor's own settings: this closes batches of photos as it does.
+    Windows are of now; alarms are those that the running monitor has kept. This command only reads.
     """
     # S3's client takes most of a second to load.
     from monitor.drift.table import render as render_drift
@@ -162,7 +162,7 @@ def drift(
 
     services = make_services(load_settings())
     services.records.check()
-    report = services.drift.now()
+    report = services.kept_drift()
     Console().print(render_drift(report))
     if strict and (report.every_alarm or report.problem):
         raise typer.Exit(1)

@@ -6,10 +6,11 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from binwatch.bundle import CARD, Bundle, Card, Reference
-from binwatch.errors import BinwatchError, BundleError
+from binwatch.errors import BinwatchError, BundleError, OutageError
 from binwatch.registry import Current, Registry
 
 logger = logging.getLogger(__name__)
@@ -35,7 +36,10 @@ class Cards:
         self._lock = threading.Lock()
 
     def of(self, version: str) -> Card | None:
-        """The card of a model, fetched if need be; None if it cannot be had for now."""
+        """The card of a model, fetched if need be; None if there is none.
+
+        Raises OutageError if it cannot be fetched for now.
+        """
         if version not in self._found:
             try:
                 self._found[version] = self._read(version)
@@ -43,17 +47,22 @@ class Cards:
                 if version not in self._warned:
                     self._warned.add(version)
                     logger.warning("no card of model %s: %s", version, error)
+                if isinstance(error, OutageError):
+                    raise
                 return None
         return self._found[version]
 
     def at_hand(self, version: str) -> Card | None:
         """The card if it is here; else None, and it is fetched meanwhile: no page waits for the object store."""
         if version not in self._found:
-            self._soon(version, lambda: self.of(version))
+            self._soon(version, lambda: self._fetch(version))
         return self._found.get(version)
 
     def reference(self, version: str) -> Reference | None:
-        """What a model's photos looked like when nothing had drifted; None if its bundle does not say."""
+        """What a model's photos looked like when nothing had drifted; None if no bundle says.
+
+        Raises OutageError if the bundle cannot be fetched for now.
+        """
         card = self.of(version)
         return card.reference if card else None
 
@@ -85,6 +94,10 @@ class Cards:
             self._asked[what] = now
         # A daemon: an object store that does not answer must not keep the monitor from ending.
         threading.Thread(target=work, name="cards", daemon=True).start()
+
+    def _fetch(self, version: str) -> None:
+        with suppress(OutageError):  # which is logged
+            self.of(version)
 
     def _look(self) -> None:
         if self._registry is None:

@@ -15,7 +15,7 @@ from binwatch.registry import Registry
 from binwatch.settings import Settings
 from monitor.background_report import BackgroundReport
 from monitor.cards import Cards
-from monitor.drift.report import DriftReport, make_report
+from monitor.drift.report import DriftReport, make_report, watch_and_report
 from monitor.photos import Fetches, Photos
 from monitor.random_audits import RandomAudits, read_random_audits
 from monitor.records import Records, WritableRecords
@@ -30,6 +30,7 @@ class Services:
     records: Records
     photos: Photos
     drift: BackgroundReport[DriftReport]
+    """Each report closes batches of photos, which only a running monitor may; `kept_drift` only reads."""
     flags: BackgroundReport[FlagReport]
     random_audits: BackgroundReport[RandomAudits]
     """No report is made until it is started."""
@@ -51,6 +52,10 @@ class Services:
         """Figures by slice of one model, by default the one in use. Raises RecordsDown, UnknownModel."""
         flags = self.flags.report.slices if self.flags.report else None
         return self.records.read(lambda connection: view_slices(connection, self.settings.slicing, flags, model))
+
+    def kept_drift(self) -> DriftReport:
+        """Windows of now, and the drift alarms as a running monitor has kept them. Raises RecordsDown."""
+        return make_report(self.records, self.cards.reference, self.settings.drift_reference, self.settings.slicing)
 
     def reference_at_hand(self, version: str) -> Reference | None:
         """A model's reference, if its card is here already."""
@@ -76,7 +81,7 @@ def make_services(settings: Settings) -> Services:
         source, registry = PhotoFolder(settings.photo_dir), None
     cards = Cards(settings.model_dir, registry)
     interval_s = settings.drift_interval_s
-    drift = partial(make_report, records, writable, cards.reference, settings.drift_reference, settings.slicing)
+    drift = partial(watch_and_report, records, writable, cards.reference, settings.drift_reference, settings.slicing)
     flags = partial(
         read_flags,
         alpha=settings.flag_level,

@@ -23,7 +23,15 @@ from binwatch.settings import DriftReference
 from monitor.drift.alarms import SPANS, AlarmState, BatchWindow, level_of, next_state, share_of
 from monitor.drift.judge import MIN_PHOTOS
 from monitor.drift.same_hours import any_week, draw_same_hours, make
-from monitor.drift.windows import LATEST, SAMPLE, PhotoSample, before_latest, draw_photos, read_samples
+from monitor.drift.windows import (
+    LATEST,
+    SAMPLE,
+    PhotoSample,
+    before_latest,
+    draw_photos,
+    first_since,
+    read_samples,
+)
 from monitor.records import Records, RecordsDown, WritableRecords
 
 logger = logging.getLogger(__name__)
@@ -36,6 +44,33 @@ LEAST = timedelta(minutes=15)
 SLICES = 50
 """Slices that a look closes batches of, at most; of more, others at each look."""
 _STATE = TypeAdapter(AlarmState)
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One look for drift: at which model, when, and what it compares photos with."""
+
+    model: str
+    reference: Reference | None
+    """That of the model's bundle; None if the bundle has none."""
+    at: datetime
+    by: DriftReference = DriftReference.TRAINING
+
+    @property
+    def can_judge(self) -> bool:
+        """Whether there is a reference to judge batches by; until there is, photos wait for it."""
+        if self.by is DriftReference.SAME_HOURS:
+            return True
+        return self.reference is not None and independent(self.reference) >= ENOUGH
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What the records keep of the last batch."""
+
+    closed_at: datetime
+    state: AlarmState | None
+    """None if this release cannot read it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,38 +96,43 @@ class _Due:
     """After the batch before."""
 
 
-def watch(
-    records: Records,
-    writable: WritableRecords,
-    model: str,
-    reference: Reference | None,
-    now: datetime,
-    by: DriftReference = DriftReference.TRAINING,
-    *,
-    slices: int = 0,
-) -> AlarmState:
-    """Close a batch if there are photos for one, and return the alarms of `model`. Raises RecordsDown.
+def watch(records: Records, writable: WritableRecords, look: Look, *, slices: int = 0) -> AlarmState:
+    """Close a batch if there are photos for one, and return the alarms of the model. Raises RecordsDown.
 
-    Without a reference that can be judged by, photos wait for one. `slices`: how many the budget is shared with.
+    `slices`: how many the budget is shared with.
     """
-    _close(records, writable, model, reference, now, by, share_of(slices, whole=True))
-    return last_state(records, model, by)
+    _close(records, writable, look, share_of(slices, whole=True))
+    return last_state(records, look.model, look.by)
 
 
 def watch_slices(
-    records: Records,
-    writable: WritableRecords,
-    model: str,
-    reference: Reference | None,
-    now: datetime,
-    slices: Mapping[int, str],
-    by: DriftReference = DriftReference.TRAINING,
+    records: Records, writable: WritableRecords, look: Look, slices: Mapping[int, str]
 ) -> dict[str, AlarmState]:
     """The same for each slice, by its id and its name. Raises RecordsDown."""
     share = share_of(len(slices), whole=False)
     for slice_id in random.sample(sorted(slices), min(len(slices), SLICES)):
-        _close(records, writable, model, reference, now, by, share, slice_id)
-    return last_states(records, model, slices, by)
+        _close(records, writable, look, share, slice_id)
+    return last_states(records, look.model, slices, look.by)
+
+
+def last_kept(records: Records, model: str) -> Kept | None:
+    """The last batch that was closed, whatever it was compared with; None before the first. Raises RecordsDown."""
+    rows = records.read(lambda connection: _last(connection, model, 1))
+    return Kept(rows[0]["closed_at"], _read_state(rows[0])) if rows else None
+
+
+def keeps_slices(records: Records, model: str) -> bool:
+    """Whether batches of slices, of any rule, are kept. Raises RecordsDown."""
+    of_slices = select(DriftBatch.number).where(DriftBatch.model_version == model, DriftBatch.slice_id > 0).limit(1)
+    return records.read(lambda connection: connection.execute(of_slices).first()) is not None
+
+
+def is_overdue(records: Records, look: Look) -> bool:
+    """Whether a batch could have been closed LEAST ago, which is longer than from one look of a monitor to the next.
+
+    Then none looks, or it cannot judge or keep what it sees. Raises RecordsDown.
+    """
+    return records.read(lambda connection: _is_overdue(connection, look))
 
 
 def last_state(records: Records, model: str, by: DriftReference = DriftReference.TRAINING) -> AlarmState:
@@ -113,27 +153,18 @@ def last_states(
     return {name: states.get(slice_id, _state_of([], by)) for slice_id, name in slices.items()}
 
 
-def _close(
-    records: Records,
-    writable: WritableRecords,
-    model: str,
-    reference: Reference | None,
-    now: datetime,
-    by: DriftReference,
-    share: float,
-    slice_id: int = 0,
-) -> None:
-    if by is DriftReference.TRAINING and (reference is None or independent(reference) < ENOUGH):
+def _close(records: Records, writable: WritableRecords, look: Look, share: float, slice_id: int = 0) -> None:
+    if not look.can_judge:
         return
-    due = records.read(lambda connection: _next(connection, model, now, by, slice_id))
-    if due is not None and by is DriftReference.SAME_HOURS:
+    due = records.read(lambda connection: _next(connection, look, slice_id))
+    if due is not None and look.by is DriftReference.SAME_HOURS:
         began = [window.began for window in due.windows]
         # Two reads more, since each has to come to an end in time.
-        drawn = records.read(lambda connection: draw_same_hours(connection, model, began, now, slice_id))
-        photos = records.read(lambda connection: read_samples(connection, model, drawn, any_week))
-        due = _beside_same_hours(due, photos, reference)
+        drawn = records.read(lambda connection: draw_same_hours(connection, look.model, began, look.at, slice_id))
+        photos = records.read(lambda connection: read_samples(connection, look.model, drawn, any_week))
+        due = _beside_same_hours(due, photos, look.reference)
     if due is not None:
-        row, batch = _judged(due, reference, share), due.batch
+        row, batch = _judged(due, look.reference, share), due.batch
         writable.write(lambda engine: _insert(engine, row))
         with suppress(RecordsDown):  # which is logged: the table grows until it can be done
             writable.write(lambda engine: _forget(engine, batch))
@@ -160,18 +191,34 @@ def _forget(engine: Engine, batch: _Batch) -> None:
         connection.execute(delete(DriftBatch).where(*of, DriftBatch.number <= batch.number - SPANS[-1]))
 
 
-def _next(connection: Connection, model: str, now: datetime, by: DriftReference, slice_id: int) -> _Due | None:
+def _next(connection: Connection, look: Look, slice_id: int) -> _Due | None:
     """None while it is too early, or there are too few photos, for another batch."""
-    last = _last(connection, model, 1, slice_id)
-    if last and timedelta(0) <= now - last[0]["closed_at"] < LEAST:
+    last = _last(connection, look.model, 1, slice_id)
+    if last and timedelta(0) <= look.at - last[0]["closed_at"] < LEAST:
         return None
-    batch = _next_batch(connection, model, last[0] if last else None, now, slice_id)
+    batch = _next_batch(connection, look, last[0] if last else None, _newest(connection), slice_id)
     if batch is None:
         return None
-    rows = _last(connection, model, SPANS[-1] - 1, slice_id)
+    rows = _last(connection, look.model, SPANS[-1] - 1, slice_id)
     before = [_Batch(**{field.name: row[field.name] for field in fields(_Batch)}) for row in rows]
-    windows = _windows(connection, [batch, *before], has_before=by is DriftReference.TRAINING)
-    return _Due(batch, windows, _state_of(rows, by))
+    windows = _windows(connection, [batch, *before], has_before=look.by is DriftReference.TRAINING)
+    return _Due(batch, windows, _state_of(rows, look.by))
+
+
+def _is_overdue(connection: Connection, look: Look) -> bool:
+    last = _last(connection, look.model, 1)
+    if not last and not look.can_judge:
+        return False
+    since = look.at - LEAST
+    if last and since - last[0]["closed_at"] < LEAST:
+        return False
+    later = first_since(connection, since)
+    newest = _newest(connection) if later is None else later - 1
+    return _next_batch(connection, look, last[0] if last else None, newest) is not None
+
+
+def _newest(connection: Connection) -> int:
+    return connection.execute(select(func.max(Count.id))).scalar() or 0
 
 
 def _last(connection: Connection, model: str, number: int, slice_id: int = 0) -> Sequence[RowMapping]:
@@ -183,19 +230,24 @@ def _last(connection: Connection, model: str, number: int, slice_id: int = 0) ->
 
 def _state_of(rows: Sequence[RowMapping], by: DriftReference) -> AlarmState:
     """With another reference than that of the last batch, alarms begin anew."""
-    anew = AlarmState(reference=by)
+    state = _read_state(rows[0]) if rows else None
+    return state if state is not None and state.reference is by else AlarmState(reference=by)
+
+
+def _read_state(row: RowMapping) -> AlarmState | None:
+    """None if it is of a release with other signals, or damaged: alarms begin anew."""
     try:
-        state = _STATE.validate_python(rows[0]["state"]) if rows else anew
-    except ValidationError as error:  # of a release with other signals, or damaged: alarms begin anew
+        return _STATE.validate_python(row["state"])
+    except ValidationError as error:
         logger.warning("drift: the state of the alarms cannot be read, and begins anew: %s", error)
-        return anew
-    return state if state.reference is by else anew
+        return None
 
 
 def _next_batch(
-    connection: Connection, model: str, last: RowMapping | None, now: datetime, slice_id: int
+    connection: Connection, look: Look, last: RowMapping | None, newest: int, slice_id: int = 0
 ) -> _Batch | None:
-    newest = connection.execute(select(func.max(Count.id))).scalar() or 0
+    """Photos since the last batch, up to number `newest`; None while there are too few."""
+    model = look.model
     after = last["last_count_id"] if last else before_latest(connection, newest, LATEST, slice_id)
     photos = draw_photos(connection, model, after, newest, BATCH, slice_id) if newest - after >= MIN_PHOTOS else []
     recent = before_latest(connection, newest, 4 * BATCH, slice_id)
@@ -205,9 +257,9 @@ def _next_batch(
     if len(photos) < MIN_PHOTOS:
         return None
     if last:
-        return _Batch(model, slice_id, last["number"] + 1, newest, photos, last["closed_at"], now)
+        return _Batch(model, slice_id, last["number"] + 1, newest, photos, last["closed_at"], look.at)
     began = connection.execute(select(Count.recorded_at).where(Count.id == photos[0])).scalar_one()
-    return _Batch(model, slice_id, 1, newest, photos, began, now)
+    return _Batch(model, slice_id, 1, newest, photos, began, look.at)
 
 
 def _windows(connection: Connection, batches: Sequence[_Batch], *, has_before: bool) -> list[BatchWindow]:

@@ -9,15 +9,27 @@ from datetime import UTC, datetime
 from sqlalchemy import Connection
 
 from binwatch.bundle import Reference
+from binwatch.errors import OutageError
 from binwatch.reference import ENOUGH, Signal, independent
 from binwatch.settings import DriftReference
 from binwatch.slicing import Slicing
 from monitor.drift.alarms import Alarm, AlarmState
-from monitor.drift.batches import last_state, last_states, watch, watch_slices
+from monitor.drift.batches import (
+    LEAST,
+    Look,
+    is_overdue,
+    keeps_slices,
+    last_kept,
+    last_state,
+    last_states,
+    watch,
+    watch_slices,
+)
 from monitor.drift.distributions import Distribution, distributions
 from monitor.drift.estimate import estimated_accuracy
 from monitor.drift.judge import SignalResult, judge
 from monitor.drift.windows import PhotoSample, Window, read_window
+from monitor.formatting import moment
 from monitor.records import Records, RecordsDown, WritableRecords
 from monitor.totals import read_model_in_use, slice_names
 
@@ -44,17 +56,29 @@ class DriftReport:
     """Every window at one moment, for the model in use; None while nothing is recorded."""
 
     model: str | None
-    has_reference: bool
+    reference: Reference | None
+    """That of the model's bundle, which windows are compared with."""
     windows: list[WindowReport]
     at: datetime
-    bins: int | None = None
-    """Bins that the reference is of."""
+    by: DriftReference = DriftReference.TRAINING
+    """What alarms compare photos with by the settings. Alarms that were read may follow another: `state.reference`."""
+    outage: str | None = None
+    """Why the bundle cannot be fetched for now; None if it can, or there is none."""
     state: AlarmState = field(default_factory=AlarmState)
     """Alarms of the photos of all slices together, and what they follow from."""
     slices: dict[str, AlarmState] = field(default_factory=dict)
     """The same of each slice."""
     problem: str | None = None
     """Why the alarms are only those of the last batches that could be kept; None if they are of now."""
+    closed_at: datetime | None = None
+    """When the last batch of the alarms that were read was closed; None before the first."""
+    hides_slices: bool = False
+    """Whether slices are watched, but by a rule that these settings do not have."""
+
+    @property
+    def bins(self) -> int | None:
+        """Bins that the reference is of."""
+        return independent(self.reference) if self.reference else None
 
     @property
     def alarms(self) -> dict[Signal, Alarm]:
@@ -75,12 +99,56 @@ class DriftReport:
 
 def make_report(
     records: Records,
+    reference_of: Callable[[str], Reference | None],
+    by: DriftReference = DriftReference.TRAINING,
+    slicing: Slicing | None = None,
+) -> DriftReport:
+    """Judge the windows, and read the alarms as a monitor has kept them. Writes nothing. Raises RecordsDown."""
+    report = _judge_windows(records, reference_of, by)
+    if (model := report.model) is None:
+        return report
+    slices = records.read(lambda connection: slice_names(connection, slicing))
+    kept = last_kept(records, model)
+    state = (kept.state if kept else None) or report.state
+    return replace(
+        report,
+        state=state,
+        slices=last_states(records, model, slices, state.reference),
+        problem=_overdue(report.at) if is_overdue(records, _look(report, model)) else None,
+        closed_at=kept.closed_at if kept else None,
+        hides_slices=slicing is None and keeps_slices(records, model),
+    )
+
+
+def watch_and_report(
+    records: Records,
     writable: WritableRecords,
     reference_of: Callable[[str], Reference | None],
     by: DriftReference = DriftReference.TRAINING,
     slicing: Slicing | None = None,
 ) -> DriftReport:
-    """Read the windows and judge them, and watch over the alarms. Raises RecordsDown if the records cannot be read."""
+    """Judge the windows, and close the batches that are due: what a monitor does at each look, and nothing else may.
+
+    Raises RecordsDown if the records cannot be read.
+    """
+    report = _judge_windows(records, reference_of, by)
+    if (model := report.model) is None:
+        return report
+    slices = records.read(lambda connection: slice_names(connection, slicing))
+    look, problem = _look(report, model), report.outage
+    if problem is None:
+        try:
+            state = watch(records, writable, look, slices=len(slices))
+            return replace(report, state=state, slices=watch_slices(records, writable, look, slices))
+        except RecordsDown as error:
+            problem = str(error)
+    state, of_slices = last_state(records, model, by), last_states(records, model, slices, by)
+    return replace(report, state=state, slices=of_slices, problem=problem)
+
+
+def _judge_windows(
+    records: Records, reference_of: Callable[[str], Reference | None], by: DriftReference
+) -> DriftReport:
     now = datetime.now(UTC)
 
     def read(connection: Connection) -> tuple[str | None, dict[Window, PhotoSample]]:
@@ -90,19 +158,24 @@ def make_report(
         return in_use.version, {window: read_window(connection, window, in_use.version, now) for window in Window}
 
     model, found = records.read(read)
-    reference = reference_of(model) if model is not None else None
-    windows = [_window(window, seen, reference) for window, seen in found.items()]
-    bins = independent(reference) if reference else None
-    report = DriftReport(model, reference is not None, windows, now, bins, AlarmState(reference=by))
-    if model is None:
-        return report
-    slices = records.read(lambda connection: slice_names(connection, slicing))
+    reference, outage = None, None
     try:
-        state = watch(records, writable, model, reference, now, by, slices=len(slices))
-        return replace(report, state=state, slices=watch_slices(records, writable, model, reference, now, slices, by))
-    except RecordsDown as error:
-        state, of_slices = last_state(records, model, by), last_states(records, model, slices, by)
-        return replace(report, state=state, slices=of_slices, problem=str(error))
+        reference = reference_of(model) if model is not None else None
+    except OutageError as error:
+        outage = str(error)
+    windows = [_window(window, seen, reference) for window, seen in found.items()]
+    return DriftReport(model, reference, windows, now, by, outage, AlarmState(reference=by))
+
+
+def _look(report: DriftReport, model: str) -> Look:
+    return Look(model, report.reference, report.at, report.by)
+
+
+def _overdue(now: datetime) -> str:
+    return (
+        f"photos recorded before {moment(now - LEAST)} have not been judged. Start the monitor (python -m monitor"
+        " serve), or look into its log"
+    )
 
 
 def _window(window: Window, seen: PhotoSample, reference: Reference | None) -> WindowReport:

@@ -32,16 +32,19 @@ def render(report: DriftReport) -> RenderableType:
         return Text("Nothing has been recorded yet: upload photos to the bucket, or check whether a worker is running.")
     parts: list[RenderableType] = [_alarm(*one) for one in report.every_alarm]
     if report.problem is not None:
-        parts.append(Text(f"Drift alarms are not up to date: {report.problem}", style="bold red"))
-    elif report.windows and not parts:
-        parts.append(Text("No drift alarm is raised."))
+        parts.append(Text(f"Drift alarms are not up to date: {report.problem}.", style="bold red"))
+    parts.append(Text(_as_kept(report)))
+    if report.hides_slices:
+        parts.append(Text("Alarms of slices are not shown: set BINWATCH_SLICE_… here as for the monitor."))
     if report.state.is_by_hours:
         parts.append(Text(_same_hours(report)))
     parts.append(_table(report))
     parts += [Text(_accuracy(window)) for window in report.windows]
     parts.append(Text(PROMISE))
     parts.append(Text(f"A window of fewer than {MIN_PHOTOS} photos of different bins is not judged."))
-    if not report.has_reference:
+    if report.outage is not None:
+        parts.append(Text(f"No reference of model {report.model} at hand: {report.outage}."))
+    elif not report.reference:
         parts.append(
             Text(f"No reference of model {report.model} at hand: its bundle has none, or is not where settings say.")
         )
@@ -53,6 +56,19 @@ def render(report: DriftReport) -> RenderableType:
             )
         )
     return Group(*parts)
+
+
+def _as_kept(report: DriftReport) -> str:
+    """Which alarms those above are: the monitor's, as of its last batch."""
+    if report.closed_at is None:
+        return "No drift alarm is raised: the monitor has closed no batch of photos yet."
+    as_of = f"as of the last batch of photos, {formatting.moment(report.closed_at)}"
+    if report.state.reference is not report.by:
+        return (
+            f"Drift alarms, {as_of}, follow BINWATCH_DRIFT_REFERENCE={report.state.reference}, the monitor's setting"
+            f" then (here: {report.by}): {many(len(report.every_alarm), 'alarm')} raised."
+        )
+    return f"Drift alarms are {as_of}." if report.every_alarm else f"No drift alarm is raised, {as_of}."
 
 
 def _same_hours(report: DriftReport) -> str:

@@ -204,7 +204,8 @@ def drift_status(of: DriftInBrief) -> tuple[str, str]:
         ),
         State.UNWRITABLE: (
             "cannot be judged",
-            "Alarms are not up to date: the records could not be read or written for them; the monitor's log says why.",
+            "Alarms are not up to date: the records could not be read or written for them, or the model's bundle could"
+            " not be fetched; the monitor's log says why.",
         ),
         State.NOTHING: ("nothing yet", "Drift is judged once photos are counted."),
         State.UNKNOWN: ("being looked at", "The monitor looks once a minute; reload this page then."),

@@ -30,7 +30,7 @@ class State(StrEnum):
     COLLECTING = "collecting"
     """There are no alarms yet: what the same hours are usually like is not known."""
     UNWRITABLE = "unwritable"
-    """The monitor cannot write to the records what alarms follow from."""
+    """What alarms follow from cannot be read, or written to the records."""
     UNKNOWN = "unknown"
     """The monitor has just started, or its last look failed; the next one comes within a minute."""
 
@@ -174,15 +174,15 @@ def _state(report: DriftReport | None) -> State:
         return State.UNKNOWN
     if report.model is None:
         return State.NOTHING
+    if report.problem is not None:  # of a bundle that cannot be fetched now, nobody knows what it says
+        return State.DRIFTED if report.every_alarm else State.UNWRITABLE
     by_hours = report.state.is_by_hours
-    if not (by_hours or report.has_reference):
+    if not (by_hours or report.reference):
         return State.NO_REFERENCE
     if report.is_small and not by_hours:
         return State.SMALL_REFERENCE
     if report.every_alarm:
         return State.DRIFTED
-    if report.problem is not None:
-        return State.UNWRITABLE
     if by_hours:
         return State.COLLECTING if report.state.is_collecting(report.at) else State.STEADY
     return State.STEADY if any(_judged(window) for window in report.windows) else State.TOO_FEW

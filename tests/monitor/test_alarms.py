@@ -18,6 +18,7 @@ from binwatch.reference import Signal
 from binwatch.settings import DriftReference, load_settings
 from monitor.drift import batches, windows
 from monitor.drift.alarms import BUDGET, CALM, QUARTER, SPANS, AlarmState, BatchWindow, level_of, next_state, share_of
+from monitor.drift.batches import Look
 from monitor.drift.dispersion import dispersion
 from monitor.drift.judge import LEVEL
 from monitor.drift.same_hours import draw_same_hours, make
@@ -167,12 +168,12 @@ class _Monitor:
 
     def look(self, hour: int = 0, model: str = MODEL, reference: Reference | None = REFERENCE) -> set[Signal]:
         now = datetime.now(UTC) + timedelta(hours=hour)
-        return set(batches.watch(self.records, self.writable, model, reference, now).alarms)
+        return set(batches.watch(self.records, self.writable, Look(model, reference, now)).alarms)
 
     def look_at_slices(self, hour: int = 0, model: str = MODEL) -> dict[str, set[Signal]]:
         now, slicing = datetime.now(UTC) + timedelta(hours=hour), load_settings().slicing
         slices = self.records.read(lambda connection: slice_names(connection, slicing))
-        states = batches.watch_slices(self.records, self.writable, model, REFERENCE, now, slices)
+        states = batches.watch_slices(self.records, self.writable, Look(model, REFERENCE, now), slices)
         return {name: set(state.alarms) for name, state in states.items()}
 
     def rows(self, model: str = MODEL) -> list[RowMapping]:
@@ -360,7 +361,8 @@ class _Weeks(_Monitor):
     """Alarms that compare with the same hours before, of photos that come each day at one time of day."""
 
     def look_at(self, at: datetime, model: str = MODEL) -> AlarmState:
-        return batches.watch(self.records, self.writable, model, REFERENCE, at, DriftReference.SAME_HOURS)
+        look = Look(model, REFERENCE, at, DriftReference.SAME_HOURS)
+        return batches.watch(self.records, self.writable, look)
 
     def record(self, at: datetime, seed: int, *, brighter: float = 0.0, model: str = MODEL, letter: str = "a") -> None:
         photos = some_photos(120, seed=seed, brighter=brighter)
@@ -388,10 +390,11 @@ def test_time_of_day_is_no_drift_and_what_is_new_at_that_time_is(records_engine:
     assert [found[1, 23].is_collecting(begin + timedelta(hours=hour)) for hour in (-1, 0)] == [True, False]
     assert {hour % 24 for hour in found[3, 12].hours} >= {12, 23}
     # With the other reference, what was known of alarms is forgotten, and each night is drift.
-    assert batches.watch(monitor.records, monitor.writable, MODEL, REFERENCE, at).alarms == {}
+    assert batches.watch(monitor.records, monitor.writable, Look(MODEL, REFERENCE, at)).alarms == {}
     at += timedelta(hours=1)
     monitor.record(at, 1, brighter=-0.2)
-    assert set(batches.watch(monitor.records, monitor.writable, MODEL, REFERENCE, at).alarms) == {Signal.BRIGHTNESS}
+    state = batches.watch(monitor.records, monitor.writable, Look(MODEL, REFERENCE, at))
+    assert set(state.alarms) == {Signal.BRIGHTNESS}
 
 
 @pytest.mark.usefixtures("by_letter")
@@ -404,8 +407,8 @@ def test_a_slice_is_compared_with_the_same_hours_of_its_own_photos(records_engin
         monitor.record(at, 2 * week)
         monitor.record(at, 2 * week + 1, brighter=-0.2 if week < 3 else 0.0, letter="b")
         slices = monitor.records.read(lambda connection: slice_names(connection, slicing))
-        look = monitor.records, monitor.writable, MODEL, REFERENCE, at
-        found.append(batches.watch_slices(*look, slices, by))
+        look = Look(MODEL, REFERENCE, at, by)
+        found.append(batches.watch_slices(monitor.records, monitor.writable, look, slices))
     assert [{name: set(state.alarms) for name, state in of.items() if state.alarms} for of in found] == [
         {},
         {},

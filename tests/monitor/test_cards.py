@@ -89,3 +89,12 @@ def test_a_bucket_that_does_not_answer_is_asked_once_a_minute(bundle: Path, capl
     assert cards.at_hand("other") is None
     assert asked.acquire(timeout=WITHIN_S)
     _wait_for(lambda: "no card of model other" in caplog.text)
+    with pytest.raises(ObjectsError):
+        cards.reference("other")
+
+
+def test_a_model_without_a_bundle_has_no_reference(registry: Registry, bundle: Path) -> None:
+    """It is not waited for: only a bundle that cannot be fetched for now is."""
+    for cards in (Cards(bundle), Cards(bundle, registry)):
+        assert cards.reference("other") is None
+        assert cards.reference(MODEL) is not None

@@ -6,23 +6,29 @@ import json
 import shutil
 import threading
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, RowMapping, select, text, update
 from typer.testing import CliRunner
 
 from binwatch.bundle import EmbeddingReference, Reference
+from binwatch.records.tables import Count, DriftBatch
 from binwatch.reference import Observed, Signal, make_reference
+from binwatch.settings import DriftReference
+from monitor import formatting
 from monitor.__main__ import app
 from monitor.drift import thresholds, windows
 from monitor.drift.distances import jensen_shannon, kolmogorov_smirnov, mean_shift
 from monitor.drift.estimate import estimated_accuracy
 from monitor.drift.judge import MIN_PHOTOS, Verdict, judge
 from monitor.drift.windows import PhotoSample, Window, read_window
-from tests.monitor.conftest import MODEL, Running
+from testing.services.s3 import S3
+from tests.monitor.conftest import MODEL, Running, running_monitor
 from tests.monitor.drifting import REFERENCE, SIZE, record_photos, some_photos
+from tests.monitor.html import Parsed
 
 
 def _seen(photos: Observed) -> PhotoSample:
@@ -282,11 +288,109 @@ def test_without_a_table_to_write_to_windows_are_shown_and_the_problem_is_named(
     assert "binwatch_drift_update_timestamp_seconds" not in drifting.metrics(), "BinwatchDriftStale has to fire"
     assert drifting.get("/api/drift").json()["state"] == "unwritable"
     assert "Alarms are not up to date" in drifting.page("/drift")
-    result = CliRunner().invoke(app, ["drift", "--strict"], env={"COLUMNS": "200"})
+    report = drifting.services.drift.report
+    assert report is not None
+    assert "disk is full" in str(report.problem)
+
+
+def _batches(engine: Engine) -> list[RowMapping]:
+    with engine.connect() as connection:
+        return list(connection.execute(select(DriftBatch.__table__)).mappings())
+
+
+def test_the_command_reads_what_the_monitor_has_kept(
+    drifting: Running, sqlite_records: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever its own settings, it closes no batch and ends no alarm."""
+    drift = partial(CliRunner().invoke, app, ["drift", "--strict"], env={"COLUMNS": "200"})
+    result = drift()
+    assert (result.exit_code, _batches(sqlite_records)) == (0, [])
+    assert "No drift alarm is raised: the monitor has closed no batch of photos yet." in result.stdout
+    drifting.services.drift.update()
+    kept = _batches(sqlite_records)
+    closed = formatting.moment(kept[0]["closed_at"])
+    result = drift()
     assert result.exit_code == 1
-    assert "beyond" in result.stdout
-    assert "Drift alarms are not up to date" in result.stdout
-    assert "disk is full" in result.stdout
+    assert "DRIFT ALARM: brightness since 20" in result.stdout
+    assert f"Drift alarms are as of the last batch of photos, {closed}." in result.stdout
+    record_photos(sqlite_records, some_photos(60, seed=2), prefix="more ")
+    with sqlite_records.begin() as connection:
+        connection.execute(update(DriftBatch).values(closed_at=datetime.now(UTC) - timedelta(minutes=29)))
+    kept = _batches(sqlite_records)
+    monkeypatch.setenv("BINWATCH_DRIFT_REFERENCE", "same_hours")
+    result = drift()
+    assert (result.exit_code, _batches(sqlite_records)) == (1, kept)
+    assert "DRIFT ALARM: brightness since 20" in result.stdout
+    assert (
+        "follow BINWATCH_DRIFT_REFERENCE=training, the monitor's setting then (here: same_hours): 1 alarm raised."
+        in result.stdout
+    )
+    assert "not up to date" not in result.stdout
+    drifting.services.drift.update()
+    assert drifting.metric("binwatch_drift_alarm", signal=Signal.BRIGHTNESS) == 1
+
+
+def test_the_command_says_that_the_monitor_has_judged_nothing_for_long(
+    drifting: Running, sqlite_records: Engine
+) -> None:
+    drift = partial(CliRunner().invoke, app, ["drift", "--strict"], env={"COLUMNS": "200"})
+
+    def photos_are(minutes: int) -> None:
+        with sqlite_records.begin() as connection:
+            connection.execute(update(Count).values(recorded_at=datetime.now(UTC) - timedelta(minutes=minutes)))
+
+    def last_batch_is(minutes: int) -> None:
+        with sqlite_records.begin() as connection:
+            closed_at = datetime.now(UTC) - timedelta(minutes=minutes)
+            connection.execute(update(DriftBatch).values(closed_at=closed_at))
+
+    photos_are(14)
+    assert "not up to date" not in drift().stdout, "the monitor has not had the time"
+    photos_are(16)
+    result = drift()
+    assert result.exit_code == 1
+    assert "Drift alarms are not up to date: photos recorded before 20" in result.stdout
+    drifting.services.drift.update()
+    last_batch_is(45)
+    assert "not up to date" not in drift().stdout, "there are no other photos"
+    record_photos(sqlite_records, some_photos(60, seed=2), prefix="more ")
+    assert "not up to date" not in drift().stdout, "the monitor has not had the time"
+    photos_are(16)
+    assert "not up to date" in drift().stdout
+    last_batch_is(29)
+    assert "not up to date" not in drift().stdout, "the next batch was not due before"
+
+
+@pytest.mark.parametrize("by", DriftReference)
+def test_batches_wait_for_a_bundle_that_cannot_be_fetched_now(
+    drifting: Running,
+    sqlite_records: Engine,
+    bundle: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    s3: S3,
+    by: DriftReference,
+) -> None:
+    """But not for one that does not exist: then there is no reference."""
+    card = (bundle / "card.json").read_bytes()
+    shutil.rmtree(bundle)
+    monkeypatch.setenv("BINWATCH_DRIFT_REFERENCE", by)
+    with running_monitor() as monitor:
+        monitor.services.drift.update()
+        assert _batches(sqlite_records) == []
+        assert monitor.get("/api/drift").json()["state"] == "unwritable"
+        assert "the model's bundle could not be fetched" in Parsed(monitor.page("/drift")).text
+        assert "binwatch_drift_update_timestamp_seconds" not in monitor.metrics(), "BinwatchDriftStale has to fire"
+    monkeypatch.setenv("BINWATCH_S3_ENDPOINT_URL", s3.endpoint_url)
+    monkeypatch.setenv("BINWATCH_BUCKET", s3.bucket)
+    with running_monitor() as monitor:
+        monitor.services.drift.update()
+        is_judged = by is DriftReference.SAME_HOURS
+        assert len(_batches(sqlite_records)) == is_judged
+        assert monitor.get("/api/drift").json()["state"] == ("collecting" if is_judged else "no_reference")
+        s3.put(f"models/{MODEL}/card.json", card)
+        monitor.services.drift.update()
+        assert len(_batches(sqlite_records)) == 1
+        assert monitor.get("/api/drift").json()["state"] == ("collecting" if is_judged else "drifted")
 
 
 def test_the_thread_reports_by_itself_and_outlives_an_odd_report(
@@ -312,6 +416,7 @@ def test_the_thread_reports_by_itself_and_outlives_an_odd_report(
 
 
 def test_the_command_prints_the_same(drifting: Running) -> None:
+    drifting.services.drift.update()
     result = CliRunner().invoke(app, ["drift"], env={"COLUMNS": "200"})
     assert result.exit_code == 0
     assert CliRunner().invoke(app, ["drift", "--strict"]).exit_code == 1
@@ -328,7 +433,7 @@ def test_the_command_says_what_is_missing(drifting: Running, bundle: Path) -> No
     result = CliRunner().invoke(app, ["drift"], env={"COLUMNS": "200"})
     assert result.exit_code == 0
     assert "no reference in the bundle" in result.stdout
-    assert f"No reference of model {MODEL}" in result.stdout
+    assert f"No reference of model {MODEL} at hand: s3://binwatch/models/{MODEL}/card.json: Could not" in result.stdout
 
 
 def test_empty_records_are_no_error(monitor: Running) -> None:

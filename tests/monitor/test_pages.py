@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, update
 from typer.testing import CliRunner
 
 from binwatch.bundle import Bundle, Calibration, write_card
@@ -16,6 +16,7 @@ from binwatch.counts import Outcome, Suspicion
 from binwatch.errors import Reason
 from binwatch.records.audits import add_audit
 from binwatch.records.store import NewExpectation, Store
+from binwatch.records.tables import DriftBatch
 from binwatch.reference import Signal
 from monitor import formatting
 from monitor.__main__ import app
@@ -31,7 +32,7 @@ from monitor.views.models import Confusion
 from monitor.views.overview import TimeRange
 from tests.calibrations import category
 from tests.monitor.conftest import HTML, Recorder, Running, running_monitor
-from tests.monitor.drifting import BUCKET, DAY, MODEL
+from tests.monitor.drifting import BUCKET, DAY, MODEL, record_photos, some_photos
 from tests.monitor.html import Parsed
 
 PAGES = ["/", "/discrepancies", "/bin?id=a", "/models", "/slices", "/drift", "/lists/failed", "/lists/without-photo"]
@@ -359,7 +360,9 @@ def test_shades_follow_the_share_of_the_row() -> None:
     assert [[cell.is_right for cell in row] for row in rows] == [[True, False], [False, True]]
 
 
-def test_drift_says_what_it_compares_with(drifting: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_drift_says_what_it_compares_with(
+    drifting: Running, sqlite_records: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     drifting.services.drift.update()
     assert drifting.get("/api/drift").json()["reference"] == "training"
     assert drifting.metric("binwatch_drift_reference", reference="training") == 1
@@ -377,6 +380,10 @@ def test_drift_says_what_it_compares_with(drifting: Running, monkeypatch: pytest
         assert "Drift: collecting" in page
         assert "0 of 168. Alarms begin one week after the first of them." in page
         assert "collecting" in Parsed(running.page("/")).text
+        with sqlite_records.begin() as connection:
+            connection.execute(update(DriftBatch).values(closed_at=datetime.now(UTC) - timedelta(minutes=20)))
+        record_photos(sqlite_records, some_photos(60, seed=2), prefix="more ")
+        running.services.drift.update()
         printed = CliRunner().invoke(app, ["drift", "--strict"], env={"COLUMNS": "200"})
         assert printed.exit_code == 0
         assert "enough photos: 0 of 168; alarms begin a week after the first." in printed.stdout

@@ -121,6 +121,10 @@ def test_the_slice_that_moved_is_named_wherever_drift_is_shown(
     result = CliRunner().invoke(app, ["drift", "--strict"])
     assert result.exit_code == 1
     assert "DRIFT ALARM: brightness in slice cam-2 since" in result.output
+    monkeypatch.delenv("BINWATCH_SLICE_PATTERN")
+    result = CliRunner().invoke(app, ["drift"])
+    assert "Alarms of slices are not shown: set BINWATCH_SLICE_… here as for the monitor." in result.output
+    monkeypatch.setenv("BINWATCH_SLICE_PATTERN", "(cam-[0-9])")
     with sqlite_records.begin() as connection:
         connection.execute(update(DriftBatch).values(closed_at=datetime.now(UTC) - timedelta(hours=1)))
         connection.execute(
@@ -130,10 +134,13 @@ def test_the_slice_that_moved_is_named_wherever_drift_is_shown(
             )
         )
     record_photos(sqlite_records, some_photos(60, seed=3), prefix="cam-2-more-")
-    result = CliRunner().invoke(app, ["drift"], env={"COLUMNS": "200"})
-    assert "DRIFT ALARM: brightness in slice cam-2 since" in result.output, "of the last batch that could be kept"
-    assert "Drift alarms are not up to date" in result.output
-    assert "disk is full" in result.output
+    with running_monitor() as monitor:
+        monitor.services.drift.update()
+        alarms = monitor.get("/api/drift").json()["alarms"]
+        assert [one["slice"] for one in alarms] == ["cam-2"], "of the last batch that could be kept"
+        report = monitor.services.drift.report
+        assert report is not None
+        assert "disk is full" in str(report.problem)
 
 
 def test_without_the_setting_there_is_nothing(monitor: Running, known: Recorder) -> None:
