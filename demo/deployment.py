@@ -120,8 +120,11 @@ def _moto() -> Iterator[str]:
 
 def _embedded(settings: Settings, endpoint: str, folder: Path) -> Settings:
     """The user's settings, but with all that is stored or queued on this machine."""
+    # The parts run in another folder than the user's.
+    files = {name: value.resolve() for name, value in settings if isinstance(value, Path)}
     return settings.model_copy(
-        update={
+        update=files
+        | {
             "s3_endpoint_url": endpoint,
             "sqs_endpoint_url": endpoint,
             "event_source": EventSource.SQS,

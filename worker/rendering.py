@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from binwatch.counts import CLASSES
+from binwatch.counts import CLASSES, beyond, count_in_words
 from binwatch.safe_csv import SafeCsvWriter
 from binwatch.text import visible
 
@@ -81,11 +81,23 @@ class _TableWriter(_ResultWriter):
         if line.confidence is None:
             self._table.add_row(name, "–", "", Text(visible(f"{line.reason}: {line.detail}"), style="red"))
         else:
-            self._table.add_row(name, line.count, f"{line.confidence:.0%}", "")
+            self._table.add_row(name, _in_words(line), f"{line.confidence:.0%}", "")
 
     def close(self) -> None:
         # A pipe has no width: 200 columns keep a row on a line.
         Console(file=self.out, width=None if self.out.isatty() else 200).print(self._table)
+
+
+def _in_words(line: ResultLine) -> str | None:
+    """The count as the monitor's pages say it: "3", "about 17 (14 to 19)"."""
+    if line.count is None:
+        return None
+    predicted = CLASSES.index(line.count)
+    finer = beyond(predicted, line.distribution)
+    said = count_in_words(predicted, finer)
+    if finer is None or finer.low == finer.high:
+        return said
+    return f"{said} ({finer.low} {'or more' if finer.high == finer.open else f'to {finer.high}'})"
 
 
 class _JsonWriter(_ResultWriter):

@@ -28,12 +28,12 @@ class Finished:
 def run_demo(tmp_path: Path) -> Callable[..., Finished]:
     """Runs `python -m demo` to its end."""
 
-    def run(*arguments: str, **environment: str) -> Finished:
+    def run(*arguments: str, cwd: Path = ROOT, **environment: str) -> Finished:
         report = tmp_path / "report.json"
         result = subprocess.run(
             [sys.executable, "-m", "demo", "--report", str(report), *arguments],
-            cwd=ROOT,
-            env=os.environ | environment,
+            cwd=cwd,
+            env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

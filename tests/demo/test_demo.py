@@ -148,6 +148,16 @@ def test_a_bundle_whose_model_is_not_the_cards_stops_the_demo_and_says_why(run_d
     assert str(model) in done.output.replace("\n", "")
 
 
+def test_a_relative_path_in_a_setting_is_one_from_the_current_folder(run_demo, tmp_path):
+    shutil.copytree(SAMPLES / "model-lite", tmp_path / "mine")
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    shutil.copy(SAMPLES / "bin-images" / "00184.jpg", photos)
+    done = run_demo("--photos", "photos", cwd=tmp_path, BINWATCH_MODEL_DIR="mine")
+    assert done.status == 0, done.output
+    assert done.report["model"]["version"] == "starter-2"
+
+
 def _serving(tmp_path: Path, *more: str) -> subprocess.Popen[str]:
     photos = tmp_path / "photos"
     photos.mkdir()

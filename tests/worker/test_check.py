@@ -160,6 +160,20 @@ def test_what_it_says(check: Check, photos: Path, stock: Path, tmp_path: Path) -
     ]
 
 
+def test_the_monitor_is_opened_with_the_settings_of_the_check(
+    check: Check, photos: Path, stock: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BINWATCH_SLICE_PATTERN", "(00[0-9])")
+    shutil.copytree(SAMPLES / "model-lite", tmp_path / "my model")
+    chosen = ("--model", "my model", "--level", "0.2", "--direction", "missing")
+    done = check(photos, "--expected", stock, "--out", "wrong.json", *chosen)
+    assert done.out[-2] == (
+        f"to see them in a browser: BINWATCH_DATABASE_URL=sqlite:///{tmp_path}/wrong-records/records.db"
+        f" BINWATCH_PHOTO_DIR={photos} BINWATCH_MODEL_DIR='{tmp_path}/my model' BINWATCH_FLAG_LEVEL=0.2"
+        " BINWATCH_FLAG_DIRECTION=missing BINWATCH_SLICE_PATTERN='(00[0-9])' binwatch monitor serve"
+    )
+
+
 @pytest.mark.parametrize("how", ["pattern", "list"])
 def test_photos_that_are_not_named_after_their_bins(
     check: Check, photos: Path, stock: Path, tmp_path: Path, how: str

@@ -135,6 +135,24 @@ def test_folder_as_a_table(count: Count, folder: Path) -> None:
     assert cells["empty"][2].startswith("empty: the file is empty")
 
 
+def test_numbers_beyond_five_are_said_where_the_model_tells_them_apart() -> None:
+    def said(count: str, distribution: list[float] | None) -> str:
+        out = io.StringIO()
+        line = ResultLine("a.jpg", count, 0.9, distribution and [0.0] * 7, distribution=distribution)
+        assert write([line], Format.TABLE, out) == (1, 0)
+        return out.getvalue().splitlines()[3].split("│")[2].strip()
+
+    def beyond_five(**share: float) -> list[float]:
+        return [share.get(f"p{number}", 0.0) for number in range(21)]
+
+    assert said("more than 5", beyond_five(p14=0.2, p17=0.5, p19=0.3)) == "about 17 (14 to 19)"
+    assert said("more than 5", beyond_five(p14=0.2, p17=0.5, p20=0.3)) == "about 17 (14 or more)"
+    assert said("more than 5", beyond_five(p17=1)) == "about 17"
+    assert said("more than 5", beyond_five(p18=0.2, p20=0.8)) == "more than 19 (18 or more)"
+    assert said("more than 5", None) == "more than 5"
+    assert said("3", beyond_five(p3=0.8, p17=0.2)) == "3"
+
+
 def test_files_by_name_in_their_order(count: Count, folder: Path) -> None:
     """A file that a person names is tried, whatever its suffix."""
     (folder / "photo.bin").write_bytes(jpeg(brightness_of(5)))

@@ -89,7 +89,7 @@ def compare(
             say(line)
         for path in wanted.out:
             say(f"written, the oddest bins first: {', '.join(map(_shown, write(document, path)))}")
-        for line in _how_to_open(wanted, left_over(database, settings.bucket, folder.photos, expected)):
+        for line in _how_to_open(wanted, settings, left_over(database, settings.bucket, folder.photos, expected)):
             say(line)
         return done
 
@@ -173,11 +173,19 @@ _LEGEND = (
 )
 
 
-def _how_to_open(wanted: CheckOptions, left_over: int) -> list[str]:
+_SHARED = ("bucket", "model_dir", "flag_level", "flag_direction", "slice_pattern", "slice_depth")
+"""Settings of a check that the monitor's pages follow, too. The list and the pages must not differ in them."""
+
+
+def _how_to_open(wanted: CheckOptions, settings: Settings, left_over: int) -> list[str]:
     variables = {
         "BINWATCH_DATABASE_URL": url_of(wanted.database.resolve()),
         "BINWATCH_PHOTO_DIR": str(wanted.photos.resolve()),
     }
+    for name in _SHARED:
+        value = getattr(settings, name)
+        if value != Settings.model_fields[name].default:
+            variables[Settings.variable(name)] = str(value.resolve() if isinstance(value, Path) else value)
     given = " ".join(f"{name}={shlex.quote(value)}" for name, value in variables.items())
     extra = "" if find_spec("fastapi") else " (install the extra monitor first)"
     lines = [
