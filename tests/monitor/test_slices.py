@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,8 +16,8 @@ from binwatch.records.store import Store
 from binwatch.records.tables import DriftBatch
 from monitor.__main__ import app
 from tests.calibrations import category
-from tests.monitor.conftest import Recorder, Running, running_monitor
-from tests.monitor.drifting import MODEL, record_photos, some_photos
+from tests.monitor.conftest import Labels, Recorder, Running, running_monitor
+from tests.monitor.drifting import DAY, MODEL, record_photos, some_photos
 from tests.monitor.html import Parsed
 
 
@@ -97,6 +97,40 @@ def test_a_newer_model_has_figures_of_its_own_and_metrics_are_of_both(sliced: tu
     view = monitor.get("/api/slices").json()
     assert (view["model"], {one["name"]: one["photos"] for one in view["slices"]}["good"]) == ("model-2", 1)
     assert monitor.metric("binwatch_slice_photos_total", slice="good", outcome="counted") == 5
+
+
+def test_metrics_of_slices_go_on_when_a_model_is_promoted_and_never_fall(sliced: tuple[Recorder, Running]) -> None:
+    """They are of all models together, so each is what the metrics by model add up to: one slice of all photos here."""
+    recorder, monitor = sliced
+
+    def counters() -> dict[tuple[str, Labels], float]:
+        names = [f"binwatch_slice_{name}_total" for name in ("photos", "comparisons", "comparisons_within_one")]
+        return {(name, labels): value for name in names for labels, value in monitor.metrics()[name].items()}
+
+    def of_models(name: str) -> float:
+        return sum(monitor.metrics()[name].values())
+
+    changes: list[Callable[[], None]] = [
+        lambda: Store(recorder.engine).use_model("model-2", None),
+        lambda: recorder.count("bad/b1.jpg", 3, model="model-2"),  # right, where the first model was not
+        lambda: recorder.count("good/g1.jpg", 4, model="model-2"),
+        lambda: recorder.count("new/k.jpg", reason=Reason.FETCH_FAILED, etag="k"),
+        lambda: recorder.count("new/k.jpg", 2, etag="k"),  # by the first model: what could not be fetched then
+        lambda: recorder.expect("b1", 5, at=DAY + timedelta(days=1)),
+    ]
+    for change in changes:
+        before = counters()
+        change()
+        after = counters()
+        assert [key for key in before if after[key] < before[key]] == []
+        for name in ("comparisons", "comparisons_within_one"):
+            of_slices = sum(value for (of, _), value in after.items() if of == f"binwatch_slice_{name}_total")
+            assert of_slices == of_models(f"binwatch_{name}_total")
+    photos, comparisons = "binwatch_slice_photos_total", "binwatch_slice_comparisons_total"
+    assert monitor.metric(photos, slice="bad", outcome="counted") == 5
+    assert [monitor.metric(photos, slice="new", outcome=one) for one in ("counted", "failed")] == [2, 2]
+    assert [monitor.metric(comparisons, slice="bad", outcome=one) for one in ("exact", "under")] == [1, 5]
+    assert monitor.metric(comparisons, slice="good", outcome="over") == 1
 
 
 def test_the_slice_that_moved_is_named_wherever_drift_is_shown(
