@@ -207,8 +207,6 @@ def _next(connection: Connection, look: Look, slice_id: int) -> _Due | None:
 
 def _is_overdue(connection: Connection, look: Look) -> bool:
     last = _last(connection, look.model, 1)
-    if not last and not look.can_judge:
-        return False
     since = look.at - LEAST
     if last and since - last[0]["closed_at"] < LEAST:
         return False

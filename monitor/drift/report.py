@@ -73,7 +73,7 @@ class DriftReport:
     closed_at: datetime | None = None
     """When the last batch of the alarms that were read was closed; None before the first."""
     hides_slices: bool = False
-    """Whether slices are watched, but by a rule that these settings do not have."""
+    """Whether batches of slices are kept, but these settings have no rule for slices."""
 
     @property
     def bins(self) -> int | None:
@@ -110,11 +110,14 @@ def make_report(
     slices = records.read(lambda connection: slice_names(connection, slicing))
     kept = last_kept(records, model)
     state = (kept.state if kept else None) or report.state
+    look = _look(report, model)
+    # Without a reference, photos wait for one. Whether there is none is not known while its bundle cannot be fetched.
+    is_judged = kept is not None or report.outage is not None or look.can_judge
     return replace(
         report,
         state=state,
         slices=last_states(records, model, slices, state.reference),
-        problem=_overdue(report.at) if is_overdue(records, _look(report, model)) else None,
+        problem=_overdue(report.at) if is_judged and is_overdue(records, look) else None,
         closed_at=kept.closed_at if kept else None,
         hides_slices=slicing is None and keeps_slices(records, model),
     )

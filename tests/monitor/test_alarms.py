@@ -202,6 +202,22 @@ def test_each_batch_goes_on_where_the_last_one_ended(records_engine: Engine) -> 
     assert len(monitor.rows()) == 2
 
 
+def test_photos_that_no_monitor_has_judged_for_long_are_overdue(records_engine: Engine) -> None:
+    monitor = _Monitor(records_engine)
+    record_photos(records_engine, some_photos(60, seed=1))
+
+    def is_overdue(minutes: int) -> bool:
+        return batches.is_overdue(monitor.records, Look(MODEL, REFERENCE, now + timedelta(minutes=minutes)))
+
+    now = datetime.now(UTC)
+    assert [is_overdue(14), is_overdue(16)] == [False, True]
+    monitor.look()
+    now = datetime.now(UTC)
+    assert not is_overdue(60), "all photos are in the batch"
+    record_photos(records_engine, some_photos(60, seed=2), prefix="more ")
+    assert [is_overdue(29), is_overdue(31)] == [False, True]
+
+
 @pytest.fixture
 def by_letter(monkeypatch: pytest.MonkeyPatch) -> None:
     """Photos are sliced by the letter that their bin begins with."""

@@ -380,11 +380,16 @@ def test_batches_wait_for_a_bundle_that_cannot_be_fetched_now(
         assert monitor.get("/api/drift").json()["state"] == "unwritable"
         assert "the model's bundle could not be fetched" in Parsed(monitor.page("/drift")).text
         assert "binwatch_drift_update_timestamp_seconds" not in monitor.metrics(), "BinwatchDriftStale has to fire"
+    with sqlite_records.begin() as connection:
+        connection.execute(update(Count).values(recorded_at=datetime.now(UTC) - timedelta(minutes=16)))
+    strict = partial(CliRunner().invoke, app, ["drift", "--strict"])
+    assert strict().exit_code == 1, "no alarm can be raised"
     monkeypatch.setenv("BINWATCH_S3_ENDPOINT_URL", s3.endpoint_url)
     monkeypatch.setenv("BINWATCH_BUCKET", s3.bucket)
+    is_judged = by is DriftReference.SAME_HOURS
+    assert strict().exit_code == is_judged, "without a reference there are no alarms to wait for"
     with running_monitor() as monitor:
         monitor.services.drift.update()
-        is_judged = by is DriftReference.SAME_HOURS
         assert len(_batches(sqlite_records)) == is_judged
         assert monitor.get("/api/drift").json()["state"] == ("collecting" if is_judged else "no_reference")
         s3.put(f"models/{MODEL}/card.json", card)
