@@ -48,7 +48,9 @@ def main() -> None:
     """Run the part that the first argument names."""
     name, *rest = _without_options(sys.argv[1:]) or ["--help"]
     if name in _COMPLETION or _COMPLETE in os.environ:
-        _whole(_words()[1:2])(prog_name="binwatch")
+        # The command line up to the cursor, as the shell's completion script passes it.
+        typed = os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS") or ""
+        _whole(typed.split()[1:2])(prog_name="binwatch")
     elif name in _HELP:
         print(_usage())
     elif name == "--version":
@@ -91,11 +93,6 @@ def _whole(wanted: Sequence[str]) -> typer.Typer:
             callback: Any = next((command.callback for command in app.registered_commands), lambda: None)
             whole.command(name, help=part.summary)(callback)
     return whole
-
-
-def _words() -> list[str]:
-    """The line that a shell wants to complete, as far as it is written."""
-    return (os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS") or "").split()
 
 
 def _usage() -> str:

@@ -54,7 +54,8 @@ def check_broker(url: str, schemes: Collection[str] = (SQS, *RABBITMQ)) -> None:
         parts = split(one, schemes, example)
         for name, value in parse_qsl(parts.query, keep_blank_values=True):
             if parts.scheme == SQS or name not in _TLS_CHOICES:
-                raise ValueError(f"has an option (after ?) that Binwatch does not know; it may have {_options(parts)}")
+                options = "none" if parts.scheme == SQS else ", ".join(_TLS_CHOICES)
+                raise ValueError(f"has an option (after ?) that Binwatch does not know; it may have {options}")
             choices = _TLS_CHOICES[name]
             if choices is not None and value not in choices:
                 raise ValueError(f"{name} may be {' or '.join(sorted(choices))}")
@@ -102,10 +103,6 @@ def _check_host(host: str, parts: SplitResult, example: str) -> None:
         raise ValueError(f"the port is not a number from 1 to 65535; write {example}")
     if parts.hostname is not None and not _HOST.fullmatch(parts.hostname):
         raise ValueError(f"no host name; write {example}")
-
-
-def _options(parts: SplitResult) -> str:
-    return "none" if parts.scheme == SQS else ", ".join(_TLS_CHOICES)
 
 
 def _is_of_aws(name: str) -> bool:

@@ -26,7 +26,8 @@ _EXTRAS = {
 }
 """What brings a package that is not in the program's own extra, since not everyone needs it."""
 _LONGEST, _HEAD, _TAIL = 2_000, 1_400, 500
-"""Characters of an error: all of it, and of a longer one its start and its end."""
+"""Characters of an error message that are printed: up to `_LONGEST` all, of a longer one the start, which names the
+file and the fault, and the end, which says what to do."""
 SETTINGS_NOTE = (
     "Settings are environment variables BINWATCH_…: `binwatch settings` prints all, docs/settings.md explains them."
 )
@@ -121,17 +122,11 @@ def _python_takes(text: str) -> bool:
 def _end(message: str, status: int = 1) -> None:
     from binwatch import logs
 
-    text = _not_too_long(message)
+    if len(message) > _LONGEST:  # the text of a stranger's file may be of any length
+        left = len(message) - _HEAD - _TAIL
+        message = f"{message[:_HEAD]} … ({left:,} characters left out) … {message[-_TAIL:]}"
     if logs.is_json():
-        logging.getLogger("binwatch").critical("%s", text)
+        logging.getLogger("binwatch").critical("%s", message)
     else:
-        print("\n".join(visible(line) for line in f"error: {text}".split("\n")), file=sys.stderr)
+        print("\n".join(visible(line) for line in f"error: {message}".split("\n")), file=sys.stderr)
     sys.exit(status)
-
-
-def _not_too_long(message: str) -> str:
-    """What a stranger's file says may be of any length. Which file and what is wrong stands first, what to do last."""
-    if len(message) <= _LONGEST:
-        return message
-    left = len(message) - _HEAD - _TAIL
-    return f"{message[:_HEAD]} … ({left:,} characters left out) … {message[-_TAIL:]}"

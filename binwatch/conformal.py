@@ -85,15 +85,12 @@ class PValues:
         category = self._categories.get(column_of(quantity, len(probabilities)))
         if category is None:
             return None
-        return {
-            suspicion: _p_value(getattr(category, suspicion.value), score)
-            for suspicion, score in scores_of(probabilities, quantity).items()
-        }
-
-
-def _p_value(scores: Sequence[float], score: float) -> float:
-    as_odd = len(scores) - bisect_left(scores, score)
-    return (as_odd + 1) / (len(scores) + 1)
+        found = {}
+        for suspicion, score in scores_of(probabilities, quantity).items():
+            scores: tuple[float, ...] = getattr(category, suspicion.value)
+            as_odd = len(scores) - bisect_left(scores, score)
+            found[suspicion] = (as_odd + 1) / (len(scores) + 1)
+        return found
 
 
 def judge(

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TextIO
 
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
 
 from binwatch.settings import is_quiet
 
@@ -13,6 +16,15 @@ from binwatch.settings import is_quiet
 def progress_console() -> Console:
     """Standard error, for progress bars and remarks; without output if commands are to be quiet."""
     return Console(stderr=True, quiet=is_quiet())
+
+
+@contextmanager
+def progress_bar(done: str, total: int, *columns: ProgressColumn) -> Iterator[Callable[[int], object]]:
+    """A bar of `total` items on standard error, labelled `done`; gives a function that adds finished items to it."""
+    shown = (TextColumn(done), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), *columns)
+    with Progress(*shown, console=progress_console()) as progress:
+        bar = progress.add_task(done, total=total)
+        yield lambda items: progress.advance(bar, items)
 
 
 def remark(text: object, *, beside_results: bool = False) -> None:

@@ -32,17 +32,14 @@ def decoded(data: bytes, encoding: str, max_bytes: int) -> bytes:
     if len(applied) > _MOST:
         raise EncodingError(f"has {len(applied)} nested encodings")
     for name in reversed(applied):
-        data = _undone(data, name, max_bytes)
+        if name == "deflate":
+            data = _inflated(data, max_bytes)
+        elif name not in _GZIP:
+            raise EncodingError("is not supported: upload the file without it, or as gzip")
+        # The header may be a mistake, or left by a proxy that decompressed the bytes.
+        elif data.startswith(_GZIP_MAGIC):
+            data = _gunzipped(data, max_bytes)
     return data
-
-
-def _undone(data: bytes, name: str, max_bytes: int) -> bytes:
-    if name in _GZIP:
-        # Whoever sets the header by mistake, or a proxy that decodes and leaves it, sends bytes that are whole.
-        return _gunzipped(data, max_bytes) if data.startswith(_GZIP_MAGIC) else data
-    if name == "deflate":
-        return _inflated(data, max_bytes)
-    raise EncodingError("is not supported: upload the file without it, or as gzip")
 
 
 def _gunzipped(data: bytes, max_bytes: int) -> bytes:

@@ -23,6 +23,11 @@ def shown(value: object) -> str:
     return text if len(text) <= _SHOWN + 2 else f"{text[:_SHOWN]}…"
 
 
+def described(error: BaseException | None) -> str:
+    """An error in a log line or a message: its class and its text."""
+    return f"{type(error).__name__}: {error}"
+
+
 class SettingsError(BinwatchError):
     """A setting is unknown, missing or out of range. The message names the variable."""
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from posixpath import normpath
-from typing import Any, TypeGuard
+from typing import Any
 from urllib.parse import unquote_plus
 
 from binwatch.errors import EventError
@@ -183,12 +183,10 @@ def _created(bucket: str, key: str, time: datetime | None, etag: object) -> Obje
         _check_storable(name)
     if has_dot_segments(key):
         raise _Malformed(f"key {key[:40]!r} has '.' or '..' as a path segment, which HTTP clients may remove")
-    return ObjectCreated(bucket, key, time, bare_etag(etag) if _is_etag(etag) else "")
-
-
-def _is_etag(value: object) -> TypeGuard[str]:
-    """S3's own are 32 hexadecimal digits and a number of parts. An odd one is no error: it may be missing, too."""
-    return isinstance(value, str) and len(value) <= MAX_NAME and value.isascii() and value.isprintable()
+    # S3's own ETags are 32 hexadecimal digits and a number of parts. An odd one counts as missing, which is no error.
+    if not isinstance(etag, str) or len(etag) > MAX_NAME or not (etag.isascii() and etag.isprintable()):
+        etag = ""
+    return ObjectCreated(bucket, key, time, bare_etag(etag))
 
 
 def bare_etag(stated: str) -> str:

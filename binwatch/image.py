@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import os
 from dataclasses import dataclass
-from typing import IO
 
 import numpy as np
 import numpy.typing as npt
@@ -93,10 +92,8 @@ def load(
     if read is None:
         raise _unidentified(data)
     parts = _read(read, data)
-    _check_size(parts, limits)
     memory = parts.memory(size)
-    if memory > limits.max_memory:
-        raise _takes_too_much(parts, memory, limits)
+    _check_size(parts, memory, limits)
     with budget_of(limits.decode_memory).taking(memory):
         squashed = _squash(parts.decode(size), size)
     turn = _UPRIGHT.get(parts.orientation)
@@ -116,7 +113,7 @@ def _read(read: Read, data: bytes) -> ParsedImage:
         raise PhotoError(Reason.CORRUPT, f"the image header is damaged ({error}); take the photo again") from error
 
 
-def _check_size(parts: ParsedImage, limits: ImageLimits) -> None:
+def _check_size(parts: ParsedImage, memory: int, limits: ImageLimits) -> None:
     width, height = parts.width, parts.height
     if width * height > limits.max_pixels:
         raise PhotoError(
@@ -124,15 +121,13 @@ def _check_size(parts: ParsedImage, limits: ImageLimits) -> None:
         )
     if max(width, height) > MAX_SIDE:
         raise PhotoError(Reason.TOO_MANY_PIXELS, f"{width}×{height}: a side over the limit of {MAX_SIDE:,} pixels")
-
-
-def _takes_too_much(parts: ParsedImage, memory: int, limits: ImageLimits) -> PhotoError:
-    return PhotoError(
-        Reason.TOO_MANY_PIXELS,
-        f"{parts.width}×{parts.height} pixels of this {parts.format} take about {memory >> 20:,} MiB to decode, over"
-        f" the limit of {limits.max_memory >> 20:,} MiB; reduce its resolution, or save it as a JPEG that is not"
-        " progressive",
-    )
+    if memory > limits.max_memory:
+        raise PhotoError(
+            Reason.TOO_MANY_PIXELS,
+            f"{width}×{height} pixels of this {parts.format} take about {memory >> 20:,} MiB to decode, over"
+            f" the limit of {limits.max_memory >> 20:,} MiB; reduce its resolution, or save it as a JPEG that is not"
+            " progressive",
+        )
 
 
 def _squash(image: Image.Image, size: int) -> Image.Image:
@@ -154,21 +149,15 @@ def _squash(image: Image.Image, size: int) -> Image.Image:
 
 
 def _stored_as_jpeg(image: Image.Image, quality: int) -> Image.Image:
-    image.info = {}  # what a photo says of itself (a comment, say) would be stored, too
-    with _file_in_memory() as file:
+    image.info = {}  # the photo's own notes, such as a comment, would be stored, too
+    # Pillow releases the interpreter lock while it encodes into a file of the system, but not into a BytesIO: with many
+    # threads that load photos, all would wait for the one that encodes. macOS has no memfd_create.
+    in_system = hasattr(os, "memfd_create")
+    with os.fdopen(os.memfd_create("photo"), "w+b", buffering=0) if in_system else io.BytesIO() as file:
         image.save(file, "JPEG", quality=quality)
         file.seek(0)
-        stored = io.BytesIO(file.read())  # at once: Pillow reads headers byte by byte
+        stored = io.BytesIO(file.read())  # in one piece: Pillow reads headers byte by byte
     return Image.open(stored, formats=("JPEG",))
-
-
-def _file_in_memory() -> IO[bytes]:
-    """Into a file of the system Pillow encodes without the interpreter lock, into a BytesIO with it: with many threads
-    that load photos, all would wait for the one that encodes.
-    """
-    if hasattr(os, "memfd_create"):  # not on macOS
-        return os.fdopen(os.memfd_create("photo"), "w+b", buffering=0)
-    return io.BytesIO()
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -94,7 +94,8 @@ class TextFormatter(logging.Formatter):
         line = f"{time} {record.levelname} {record.name}: {visible(shortened(_message(record), MAX_MESSAGE))}"
         line += "".join(f" {name}={_quoted(visible(value))}" for name, value in _context(record).items())
         if record.exc_info:
-            line += "\n" + _indented(_bounded(self.formatException(record.exc_info)))
+            traceback = _bounded(self.formatException(record.exc_info))
+            line += "".join(f"\n    {visible(part)}" for part in traceback.split("\n"))
         return line
 
 
@@ -114,10 +115,6 @@ def _quoted(value: str) -> str:
     """In quotes where it would not be clear where it ends."""
     plain = value and not {" ", '"', "="}.intersection(value)
     return value if plain else '"' + value.replace('"', '\\"') + '"'
-
-
-def _indented(traceback: str) -> str:
-    return "\n".join("    " + visible(line) for line in traceback.split("\n"))
 
 
 def _bounded(traceback: str) -> str:

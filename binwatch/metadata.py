@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NotRequired, TypedDict
 
 from binwatch.errors import MetadataError, MetadataReason
@@ -57,27 +57,24 @@ def contents(data: bytes) -> list[Article] | None:
     found = document.get(ITEMS) if isinstance(document, dict) else None
     if not isinstance(found, dict):
         return None
-    return list(_items(found))[:MAX_ITEMS]
-
-
-def articles_in_words(items: Sequence[Article]) -> str:
-    """The contents of a bin as one text for a table, at most 1,000 characters."""
-    return shortened("; ".join(_article(item) for item in items), _ARTICLES)
-
-
-def _article(item: Article) -> str:
-    times = "" if item["quantity"] is None else f"{item['quantity']} × "
-    return times + " ".join(filter(None, (item["sku"], item["name"])))
-
-
-def _items(found: dict[str, object]) -> Iterator[Article]:
+    articles: list[Article] = []
     for sku, item in found.items():
         if isinstance(item, dict):
             name = item.get("name") or item.get("normalizedName")
             name = name if isinstance(name, str) else ""
             article = Article(sku=printable(sku), name=printable(name), quantity=_whole(item.get("quantity")))
             size = _size(item)
-            yield article | {"size": size} if size else article
+            articles.append(article | {"size": size} if size else article)
+    return articles[:MAX_ITEMS]
+
+
+def articles_in_words(items: Sequence[Article]) -> str:
+    """The contents of a bin as one text for a table, at most 1,000 characters."""
+    words = []
+    for item in items:
+        times = "" if item["quantity"] is None else f"{item['quantity']} × "
+        words.append(times + " ".join(filter(None, (item["sku"], item["name"]))))
+    return shortened("; ".join(words), _ARTICLES)
 
 
 def _size(item: dict[str, object]) -> str | None:

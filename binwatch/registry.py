@@ -173,7 +173,11 @@ class Registry:
                 file.replace(folder / file.name)
         bundle = Bundle(folder)
         for precision in wanted:
-            self._check(bundle, precision)
+            try:
+                bundle.model(precision)
+            except BundleError:  # a damaged file must not stay in the cache, or no later try could succeed
+                shutil.rmtree(bundle.folder, ignore_errors=True)
+                raise
         return bundle
 
     def _fetch_file(self, key: str) -> bytes:
@@ -181,14 +185,6 @@ class Registry:
             return self._objects.fetch(self._bucket, key, max_bytes=_MAX_MODEL_BYTES).data
         except ObjectRefused as error:
             raise BundleError(f"{error}; publish the model again") from error
-
-    def _check(self, bundle: Bundle, precision: Precision) -> None:
-        """A damaged file must not stay in the cache, or no later try could succeed."""
-        try:
-            bundle.model(precision)
-        except BundleError:
-            shutil.rmtree(bundle.folder, ignore_errors=True)
-            raise
 
 
 def _first(error: ValidationError) -> str:

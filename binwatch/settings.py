@@ -432,7 +432,7 @@ def process_environment(settings: Settings) -> dict[str, str]:
     For processes that must see just these settings and never a person's own AWS account.
     """
     kept = {name: value for name, value in os.environ.items() if not name.upper().startswith((PREFIX, "AWS_"))}
-    return kept | {variable: _plain(value) for variable, value in settings.values().items() if value is not None}
+    return kept | {variable: plain(value) for variable, value in settings.values().items() if value is not None}
 
 
 def is_quiet() -> bool:
@@ -449,20 +449,16 @@ def advice(*names: str) -> str:
     `names`: of variables, in small letters and without the prefix. Like is_quiet, it needs no valid settings.
     """
     given = {name.upper() for name, value in os.environ.items() if value}
-    variables = {name: PREFIX + name.upper() for name in names}
-    known = ", ".join(variable for variable in variables.values() if variable in given)
-    unset = [
-        f"{variable} is not set{_what_then(name)}" for name, variable in variables.items() if variable not in given
-    ]
-    return "; ".join([f"check {known}", *unset] if known else unset)
-
-
-def _what_then(name: str) -> str:
-    """The default that an unset setting leaves, and an example of another value."""
-    field = Settings.variables()[PREFIX + name.upper()]
-    default = f" ({field.description})" if field.default is None else f", so it is {_plain(field.default)}"
-    example = f": for example {PREFIX}{name.upper()}={field.examples[0]}" if field.examples else ""
-    return default + example
+    variables = [PREFIX + name.upper() for name in names]
+    known = ", ".join(variable for variable in variables if variable in given)
+    lines = [f"check {known}"] if known else []
+    for variable in variables:
+        if variable not in given:
+            field = Settings.variables()[variable]
+            default = f" ({field.description})" if field.default is None else f", so it is {plain(field.default)}"
+            example = f": for example {variable}={field.examples[0]}" if field.examples else ""
+            lines.append(f"{variable} is not set{default}{example}")
+    return "; ".join(lines)
 
 
 def adopt_environment(environment: dict[str, str]) -> None:
@@ -485,7 +481,10 @@ def _share_certificates() -> None:
             raise SettingsError(f"{name}: there is no file {os.environ[name]!r}; name a file of certificates (PEM)")
 
 
-def _plain(value: object) -> str:
+def plain(value: object) -> str:
+    """A setting's value as its variable has it; a secret is shown, and None is empty."""
+    if value is None:
+        return ""
     return value.get_secret_value() if isinstance(value, SecretStr) else str(value)
 
 
@@ -503,12 +502,12 @@ def _read(kind: type[S], errors: list[str], **parts: Any) -> S | None:
 def _refuse_unknown() -> None:
     known = set(Settings.variables())
     unknown = sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known)
-    if unknown:
-        raise SettingsError("; ".join(_hint(name, known) for name in unknown))
-
-
-def _hint(name: str, known: set[str]) -> str:
-    # Without the prefix that all share, or everything would look close.
+    # Compared without the prefix that all share, or everything would look close.
     names = [setting.removeprefix(PREFIX) for setting in known]
-    close = difflib.get_close_matches(name.upper().removeprefix(PREFIX), names, n=1)
-    return f"{name} is not a setting; " + (f"did you mean {PREFIX}{close[0]}?" if close else "see docs/settings.md")
+    lines = []
+    for name in unknown:
+        close = difflib.get_close_matches(name.upper().removeprefix(PREFIX), names, n=1)
+        hint = f"did you mean {PREFIX}{close[0]}?" if close else "see docs/settings.md"
+        lines.append(f"{name} is not a setting; {hint}")
+    if lines:
+        raise SettingsError("; ".join(lines))

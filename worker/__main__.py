@@ -233,18 +233,11 @@ def dead_letters(
         said = f"deleted {many(deleted, 'message')}" if deleted else "no dead letters: deleted nothing"
         remark(said, beside_results=True)
     else:
-        number = _list(queues)
-        remark(many(number, "dead letter") if number else "no dead letters", beside_results=True)
-
-
-def _list(queues: list[DeadLetterQueue]) -> int:
-    """Print a line for each message; returns how many there are."""
-    out, number = printable_stdout(), 0
-    for queue in queues:
-        for letter in queue.messages():
-            number += 1
+        out, number = printable_stdout(), 0
+        letters = (letter for queue in queues for letter in queue.messages())
+        for number, letter in enumerate(letters, 1):  # noqa: B007 (used after the loop)
             print(_shown(letter, _BODY_SHOWN), file=out)
-    return number
+        remark(many(number, "dead letter") if number else "no dead letters", beside_results=True)
 
 
 def _delete(queues: list[DeadLetterQueue], chosen: Collection[str], *, every: bool) -> int:

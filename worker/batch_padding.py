@@ -33,14 +33,9 @@ def in_buckets(photos: Pixels, sizes: tuple[int, ...]) -> Iterator[tuple[Pixels,
     The rest of a batch is black.
     """
     for start in range(0, len(photos), sizes[-1]):
-        piece = photos[start : start + sizes[-1]]
+        batch = piece = photos[start : start + sizes[-1]]
         wanted = next(size for size in sizes if size >= len(piece))
-        yield _padded(piece, wanted), len(piece)
-
-
-def _padded(photos: Pixels, wanted: int) -> Pixels:
-    if len(photos) == wanted:
-        return photos
-    batch = np.zeros((wanted, *photos.shape[1:]), np.uint8)
-    batch[: len(photos)] = photos
-    return batch
+        if wanted > len(piece):
+            batch = np.zeros((wanted, *photos.shape[1:]), np.uint8)
+            batch[: len(piece)] = piece
+        yield batch, len(piece)

@@ -13,7 +13,7 @@ from typing import Any
 
 from celery.beat import PersistentScheduler
 
-from worker.brokers.base import described
+from binwatch.errors import described
 from worker.brokers.internals import recompute_schedule
 
 logger = logging.getLogger(__name__)
@@ -41,19 +41,16 @@ class Scheduler(PersistentScheduler):  # type: ignore[misc]  # Celery has no typ
         logger.info("beat: sending %s (%s)", entry.name, entry.task)
         try:
             self.apply_async(entry, producer=producer, advance=False)
-        except Exception as error:  # whatever it is, the schedule goes on
-            self._log_unsent(entry, error)
-
-    def _log_unsent(self, entry: Any, error: Exception) -> None:
-        about = error.__context__  # what Celery's SchedulingError is about
-        logger.error(
-            "beat: %s could not be sent to %s (%s); if it lasts, check BINWATCH_BROKER_URL and the broker. It is sent"
-            " again when it is next due",
-            entry.name,
-            self.connection.as_uri(),  # without the password
-            described(about if isinstance(about, Exception) else error),
-            exc_info=error if logger.isEnabledFor(logging.DEBUG) else None,
-        )
+        except Exception as error:  # of any kind: the schedule must go on
+            about = error.__context__  # the error that Celery's SchedulingError reports
+            logger.error(  # noqa: TRY400 (the traceback only on DEBUG)
+                "beat: %s could not be sent to %s (%s); if this lasts, check BINWATCH_BROKER_URL and the broker. It is"
+                " sent again when it is next due",
+                entry.name,
+                self.connection.as_uri(),  # without the password
+                described(about if isinstance(about, Exception) else error),
+                exc_info=error if logger.isEnabledFor(logging.DEBUG) else None,
+            )
 
     def _log_unreachable(self, error: Exception, wait_s: float) -> None:
         logger.error(

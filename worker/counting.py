@@ -16,7 +16,7 @@ from sqlalchemy import Engine as Database
 from sqlalchemy.exc import SQLAlchemyError
 
 from binwatch.bundle import Card
-from binwatch.errors import BinwatchError, MetadataError, MetadataReason, ObjectsError, OutageError, PhotoError, Reason
+from binwatch.errors import BinwatchError, MetadataError, MetadataReason, ObjectsError, PhotoError, Reason, described
 from binwatch.events import ObjectCreated
 from binwatch.image import Photo
 from binwatch.metadata import contents, expected_quantity
@@ -24,7 +24,7 @@ from binwatch.objects import Fetched, ObjectRefused, Objects
 from binwatch.photo_stats import PhotoStats, photo_stats
 from binwatch.records.crash_counts import Trials
 from binwatch.records.engine import connect
-from binwatch.records.problems import explained, lacks_right
+from binwatch.records.problems import database_outage, explained, lacks_right
 from binwatch.records.queries import recorded_keys
 from binwatch.records.schema import check_schema
 from binwatch.records.store import NewCount, NewExpectation, RecordsBroken, Store
@@ -226,7 +226,7 @@ class Counting:
             try:
                 self._check_records()
             except Exception as problem:
-                raise RecordsBroken(f"{type(problem).__name__}: {problem}") from error
+                raise RecordsBroken(described(problem)) from error
             if isinstance(error, SQLAlchemyError) and lacks_right(error):
                 raise RecordsBroken(explained(error, self.database)) from error
             raise
@@ -248,7 +248,7 @@ class Counting:
             check_schema(self.database)
             self._store.check()
         except SQLAlchemyError as error:
-            raise OutageError(f"the database cannot be used: {explained(error, self.database)}") from error
+            raise database_outage(error, self.database) from error
 
     def _load(self, card: Card, item: ObjectCreated) -> LoadedPhoto:
         try:
@@ -352,7 +352,7 @@ def open_records(settings: Settings) -> Database:
     try:
         check_schema(database)
     except SQLAlchemyError as error:
-        raise OutageError(f"the database cannot be used: {explained(error, database)}") from error
+        raise database_outage(error, database) from error
     return database
 
 

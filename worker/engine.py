@@ -173,17 +173,14 @@ def _wanted(choice: Provider) -> list[str]:
 def _choices(provider: Provider, choice: PrecisionChoice, card: Card) -> Iterator[tuple[str, Precision]]:
     """Where to compute and with which variant, the best first. fp32, the reference, is the last resort anywhere."""
     for wanted in _wanted(provider):
-        best = _precision(choice, wanted, card)
+        if choice is not PrecisionChoice.AUTO:
+            yield wanted, Precision(choice.value)
+            continue
+        preferred = (Precision.FP16 if wanted == CUDA else Precision.INT8, Precision.FP32, *card.variants)
+        best = next(precision for precision in preferred if precision in card.variants)
         yield wanted, best
-        if choice is PrecisionChoice.AUTO and best is not Precision.FP32 and Precision.FP32 in card.variants:
+        if best is not Precision.FP32 and Precision.FP32 in card.variants:
             yield wanted, Precision.FP32
-
-
-def _precision(choice: PrecisionChoice, provider: str, card: Card) -> Precision:
-    if choice is not PrecisionChoice.AUTO:
-        return Precision(choice.value)
-    best = Precision.FP16 if provider == CUDA else Precision.INT8
-    return best if best in card.variants else next(p for p in (Precision.FP32, *card.variants) if p in card.variants)
 
 
 def _check_against_card(session: Any, card: Card, path: Path) -> None:

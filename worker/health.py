@@ -6,6 +6,8 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
+from binwatch.errors import described
+
 Probe = Callable[[], object]
 """Does something that only works if the part works; raises if it does not."""
 
@@ -26,14 +28,11 @@ class HealthChecks:
         """Part → what is wrong with it; empty if the worker can do its work."""
         with self._lock:
             if time.monotonic() - self._asked > _FRESH_S:
-                self._problems = {name: text for name, probe in self._probes.items() if (text := _ask(probe))}
+                self._problems = {}
+                for name, probe in self._probes.items():
+                    try:
+                        probe()
+                    except Exception as error:  # of any kind: the part does not work
+                        self._problems[name] = described(error)
                 self._asked = time.monotonic()
             return dict(self._problems)
-
-
-def _ask(probe: Probe) -> str | None:
-    try:
-        probe()
-    except Exception as error:  # whatever it is, the part does not work
-        return f"{type(error).__name__}: {error}"
-    return None

@@ -133,7 +133,7 @@ class OnCuda:
     def infer(self, photos: Pixels) -> Inferred:
         batches = list(in_buckets(photos, self.sizes))  # padded before the GPU is taken
         with self._turns:
-            return _joined(_first(kept, _run(self._sessions[len(batch)], batch)) for batch, kept in batches)
+            return _joined(_run(self._sessions[len(batch)], batch, kept) for batch, kept in batches)
 
 
 def _open_with_cuda(path: Path, options: Mapping[str, str]) -> Any:
@@ -163,17 +163,14 @@ def _preload() -> None:
         logger.warning("CUDA: %s", line)
 
 
-def _run(session: Any, photos: Pixels) -> Inferred:
+def _run(session: Any, photos: Pixels, kept: int | None = None) -> Inferred:
+    """The answers to the first `kept` photos, or to all."""
     distribution, embeddings = session.run([PROBABILITIES, EMBEDDING], {INPUT: photos})
     if len(distribution) != len(photos):
         raise BinwatchError(
             f"the model answered {many(len(distribution), 'photo')} of {len(photos):,}; export it again"
         )
-    return Inferred(distribution, embeddings)
-
-
-def _first(photos: int, answer: Inferred) -> Inferred:
-    return Inferred(answer.distribution[:photos], answer.embeddings[:photos])
+    return Inferred(distribution[:kept], embeddings[:kept])
 
 
 def _joined(answers: Iterable[Inferred]) -> Inferred:

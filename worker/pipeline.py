@@ -85,11 +85,12 @@ def predict(
     Two batches are counted at a time, so that no core waits for the last photo of a batch; from the first answer that
     is asked for on, `ahead` are on their way.
     """
+
+    def infer(held: list[AnyLoaded]) -> tuple[list[AnyLoaded], list[Prediction | PhotoError]]:
+        return held, infer_all(engine, [item.photo.pixels for item in held if item.photo is not None])
+
     with ThreadPoolExecutor(_CALLS, thread_name_prefix="batch") as pool:
-        batches = _batches(loaded, batch_size)
-        for held, answers in load_ahead(
-            pool, batches, lambda held: (held, _infer_held(engine, held)), max(ahead, _CALLS)
-        ):
+        for held, answers in load_ahead(pool, _batches(loaded, batch_size), infer, max(ahead, _CALLS)):
             rest = iter(answers)
             for item in held:
                 yield item, next(rest) if item.photo is not None else None
@@ -106,10 +107,6 @@ def _batches(loaded: Iterable[AnyLoaded], batch_size: int) -> Iterator[list[AnyL
             yield held
             held, photos = [], 0
     yield held
-
-
-def _infer_held(engine: Infers, held: Sequence[Loaded]) -> list[Prediction | PhotoError]:
-    return infer_all(engine, [item.photo.pixels for item in held if item.photo is not None])
 
 
 def infer_all(engine: Infers, pixels: Sequence[npt.NDArray[np.uint8]]) -> list[Prediction | PhotoError]:

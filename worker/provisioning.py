@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from binwatch.errors import OutageError, SettingsError
+from binwatch.errors import SettingsError
 from binwatch.objects import Objects
 from binwatch.records.engine import connect
 from binwatch.records.migrate import migrate
-from binwatch.records.problems import explained
+from binwatch.records.problems import database_outage
 from binwatch.settings import Settings
 from binwatch.text import many
 from worker.brokers.choice import choose_queues
@@ -23,7 +23,7 @@ def migrate_records(settings: Settings) -> str:
     try:
         return f"{database.url.render_as_string(hide_password=True)}: {migrate(database)}"
     except SQLAlchemyError as error:
-        raise OutageError(f"the database cannot be used: {explained(error, database)}") from error
+        raise database_outage(error, database) from error
     finally:
         database.dispose()
 

@@ -7,7 +7,6 @@ import json
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import NamedTuple
 
 import uvicorn
 from prometheus_client import CollectorRegistry
@@ -15,21 +14,13 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from binwatch.errors import BinwatchError, SettingsError
 from binwatch.listening import listen
-from binwatch.web.requests import Receive, RequestLimit, Scope, Send, unavailable
+from binwatch.web.requests import Receive, Reply, RequestLimit, Scope, Send, send_reply, unavailable
 from binwatch.web.server import make_config
 from worker.health import HealthChecks
 
 _OTHERS = 8
 """Requests in flight to unknown paths."""
 _GRACE_S = 1
-
-
-class Reply(NamedTuple):
-    """An answer of HTTP's."""
-
-    status: int
-    kind: str
-    body: bytes
 
 
 class StatusServer:
@@ -69,17 +60,14 @@ class _App:
         self.routes = routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        reply = await self._reply(scope["method"], scope["path"])
-        headers = [(b"content-type", reply.kind.encode()), (b"content-length", str(len(reply.body)).encode())]
-        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-        await send({"type": "http.response.body", "body": reply.body})
-
-    async def _reply(self, method: str, path: str) -> Reply:
-        if path not in self.routes:
-            return Reply(404, "text/plain", b"/metrics or /healthz\n")
-        if method not in ("GET", "HEAD"):
-            return Reply(405, "text/plain", b"GET or HEAD\n")
-        return await _on_a_thread(self.routes[path])
+        route = self.routes.get(scope["path"])
+        if route is None:
+            reply = Reply(404, "text/plain", b"/metrics or /healthz\n")
+        elif scope["method"] not in ("GET", "HEAD"):
+            reply = Reply(405, "text/plain", b"GET or HEAD\n")
+        else:
+            reply = await _on_a_thread(route)
+        await send_reply(send, reply)
 
 
 def _healthz(health: HealthChecks) -> Reply:

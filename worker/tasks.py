@@ -17,6 +17,7 @@ from celery import Task
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
 
+from binwatch.errors import described
 from binwatch.events import ObjectCreated
 from binwatch.records.queries import crashed_metadata, crashed_photos
 from binwatch.records.ranking import rank
@@ -130,7 +131,7 @@ class _ObjectsTask(Task):  # type: ignore[misc]  # Celery has no types
             if _is_outage(error):
                 raise self._retry_later(objects, error) from error
             logger.exception("%s failed on %s", self.name, many(len(objects), "object"))
-            self._after_error(objects, f"{type(error).__name__}: {error}")
+            self._after_error(objects, described(error))
             return
         if outages and self.request.retries >= MAX_RETRIES:
             outages = self.record_not_fetched(outages)

@@ -9,9 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-from binwatch.console import progress_console
+from binwatch.console import progress_bar
 from binwatch.errors import BinwatchError, ObjectsError
 from binwatch.keys import ENDINGS, ObjectKind, Skipped, bin_of, kind_of
 from binwatch.keys import skipped as why_skipped
@@ -41,10 +39,8 @@ def put_folders(settings: Settings, folders: Sequence[Path]) -> str:
     """
     skipped = SkippedTally()
     uploads = find(folders, settings.models_prefix, skipped)
-    columns = (TextColumn("uploaded"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=progress_console()) as progress:
-        bar = progress.add_task("uploaded", total=len(uploads))
-        put(Objects(settings), settings.bucket, uploads, done=lambda: progress.advance(bar))
+    with progress_bar("uploaded", len(uploads)) as advance:
+        put(Objects(settings), settings.bucket, uploads, done=lambda: advance(1))
     photos = sum(upload.kind is ObjectKind.PHOTO for upload in uploads)
     said = f"{many(photos, 'photo')} and {many(len(uploads) - photos, 'metadata file')} are in s3://{settings.bucket}/"
     said += f"; not uploaded: {skipped}" if skipped else ""

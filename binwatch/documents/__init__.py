@@ -49,16 +49,13 @@ class Document:
 
 def address(path: Path, document: Path) -> str:
     """URL of a photo as seen from the document, so that both may be moved together."""
-    return quote(os.path.relpath(_folder_of(path) / path.name, _folder_of(document)))
-
-
-def _folder_of(file: Path) -> Path:
-    return _resolved(file.parent.absolute())
+    photos, documents = _resolved(path.parent.absolute()), _resolved(document.parent.absolute())
+    return quote(os.path.relpath(photos / path.name, documents))
 
 
 @cache
 def _resolved(folder: Path) -> Path:
-    """Once for each folder: a look at all links on the way to a file takes longer than writing its row."""
+    """The folder without links, looked up once: for each file, that would take longer than writing its row."""
     return folder.resolve()
 
 

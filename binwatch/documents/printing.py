@@ -28,9 +28,6 @@ def print_table(sheet: Sheet, columns: Sequence[str], out: TextIO) -> None:
         table.add_column(name.replace("_", " "), overflow="fold")
     places = [list(sheet.columns).index(name) for name in columns]
     for row in rows_as_text(sheet):
-        table.add_row(*(_shown(row[place]) for place in places))
+        cells = (row[place] for place in places)
+        table.add_row(*(Text("" if cell is None else visible(str(cell))) for cell in cells))
     Console(file=out).print(table)
-
-
-def _shown(cell: str | int | float | None) -> Text:
-    return Text("" if cell is None else visible(str(cell)))

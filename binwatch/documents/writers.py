@@ -150,10 +150,6 @@ def _write_json(document: Document, path: Path) -> list[Path]:
     return _written(path, json.dumps(whole, ensure_ascii=False, indent=1))
 
 
-def _write_html(document: Document, path: Path) -> list[Path]:
-    return _written(path, page(document, path))
-
-
 def _each_sheet(document: Document, path: Path, write_one: Callable[[Sheet, Path], None]) -> list[Path]:
     files = files_of(path, [sheet.slug for sheet in document.sheets[1:]])
     for file, sheet in zip(files, document.sheets, strict=True):
@@ -177,5 +173,5 @@ _WRITERS: dict[str, Callable[[Document, Path], list[Path]]] = {
     ".csv": _write_csv,
     ".parquet": _write_parquet,
     ".json": _write_json,
-    ".html": _write_html,
+    ".html": lambda document, path: _written(path, page(document, path)),
 }

@@ -120,7 +120,7 @@ def _one(header: Sequence[str], name: str | None, known: Sequence[str], words: f
     if name is not None:
         same = [index for index, cell in enumerate(header) if cell.strip().casefold() == name.strip().casefold()]
         return _only(header, same)
-    plain = [_plain(cell) for cell in header]
+    plain = ["".join(_words(cell)) for cell in header]  # "Bin_ID", "BinId" and "bin id" are one name
     for candidate in known:
         if candidate in plain:
             return _only(header, [index for index, cell in enumerate(plain) if cell == candidate])
@@ -131,11 +131,6 @@ def _only(header: Sequence[str], at: list[int]) -> int | None:
     if len(at) > 1:
         raise _Ambiguous(", ".join(_quoted(header[index]) for index in at))
     return at[0] if at else None
-
-
-def _plain(name: str) -> str:
-    """Letters and digits alone: "Bin_ID", "BinId" and "bin id" are one name."""
-    return "".join(_words(name))
 
 
 def _words(name: str) -> list[str]:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import codecs
 import csv
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import TextIO
 
 from binwatch.errors import BinwatchError
-from binwatch.inventory.columns import ColumnNames, InventoryColumns, explain
-from binwatch.inventory.tables import Cells, Row, Table, find_header, first_bytes, rows_below, unreadable
+from binwatch.inventory.columns import ColumnNames, explain
+from binwatch.inventory.tables import Row, Table, find_header, first_bytes, rows_below, unreadable
 from binwatch.safe_csv import original
 
 MAX_ROW = 2**20
@@ -35,13 +34,12 @@ def open_delimited(file: Path, named: ColumnNames) -> Table:
     header, mark = max(headers, key=lambda found: (found[0].columns is not None, len(found[0].cells)))
     if header.columns is None:
         raise explain(file, header.cells, named)
-    said = f"{header.columns.said} ({_DELIMITERS[mark]} between columns, {_NAMES[encoding]})"
-    rows = partial(_below, file, encoding, mark, header.row, header.columns)
-    return Table(said, rows, header.columns.article is not None)
-
-
-def _below(file: Path, encoding: str, delimiter: str, header: int, columns: InventoryColumns) -> Iterator[Cells]:
-    return rows_below(_rows(file, encoding, delimiter), header, columns)
+    columns = header.columns
+    return Table(
+        f"{columns.said} ({_DELIMITERS[mark]} between columns, {_NAMES[encoding]})",
+        lambda: rows_below(_rows(file, encoding, mark), header.row, columns),
+        columns.article is not None,
+    )
 
 
 def _rows(file: Path, encoding: str, delimiter: str, *, strict: bool = True) -> Iterator[Row]:

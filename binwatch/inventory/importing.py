@@ -40,7 +40,9 @@ def import_file(
     report = InventoryReport(file)
     moment, source = _moment(as_of, changed), visible(file.name)  # a name may be no text
     store = Store(database)
-    bins = BinIndex(_with_photo(database, bucket))
+    with_photo = select(Bin.bin_id).where(Bin.bucket == bucket, Bin.count_id.is_not(None))
+    with database.connect() as connection:
+        bins = BinIndex(connection.execute(with_photo).scalars())
     report.photos = len(bins)
     listed = refused or file.with_name(file.name + ".refused.csv")
     remedy = "make room, or name another file with --refused, and import again: what was accepted by then is recorded"
@@ -68,13 +70,6 @@ def new_expectation(
         quantity=expected.quantity,
         contents=expected.contents,
     )
-
-
-def _with_photo(database: Engine, bucket: str) -> list[str]:
-    with database.connect() as connection:
-        return list(
-            connection.execute(select(Bin.bin_id).where(Bin.bucket == bucket, Bin.count_id.is_not(None))).scalars()
-        )
 
 
 def _identity(file: Path) -> tuple[str, datetime]:

@@ -47,8 +47,10 @@ def _rows(file: Path, wanted: list[str], kept: list[str], packed: list[str]) -> 
                 for values in zip(*(_cut(batch[name]) for name in wanted + kept), strict=True):
                     row += 1
                     name, quantity, *article = values[: len(wanted)]
+                    is_number = quantity is not None and not isinstance(quantity, str)
+                    amount = float(quantity) if is_number else _text(quantity)
                     texts = tuple(map(_text, values[len(wanted) :]))
-                    yield Cells(row, _text(name), _quantity(quantity), "".join(map(_text, article)), texts)
+                    yield Cells(row, _text(name), amount, "".join(map(_text, article)), texts)
         except (OSError, ValueError) as error:  # pyarrow's errors are these
             raise BinwatchError(f"{file}: is damaged after row {row} ({error}); write it again") from error
 
@@ -122,7 +124,3 @@ def _is_quantity(kind: Any) -> bool:
 
 def _text(value: Any) -> str:
     return "" if value is None else text_of(value) if isinstance(value, float) else str(value)
-
-
-def _quantity(value: Any) -> str | float:
-    return _text(value) if value is None or isinstance(value, str) else float(value)

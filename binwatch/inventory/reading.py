@@ -310,9 +310,16 @@ class Refusals:
         if not self.report.refused:
             self.report.first_refused = f"row {cells.row}, {visible(cells.bin.strip()[:60])!r}"
         self.report.refused[why] += 1
-        if self.report.listed < LISTED:
-            self._list([(cells.row, _cut(cells.bin), _cut(text_of(cells.quantity)), why.value)])
-            self.report.listed += 1
+        if self.report.listed == LISTED:
+            return
+        rows: list[tuple[object, ...]] = [(cells.row, _cut(cells.bin), _cut(text_of(cells.quantity)), why.value)]
+        if self._opened is None:
+            self._opened = self._explained(lambda: self._path.open("w", encoding="utf-8", newline=""))
+            self.report.refused_file = self._path
+            rows.insert(0, ("row", "bin", "quantity", "reason"))
+        writer = SafeCsvWriter(self._opened)
+        self._explained(lambda: writer.writerows(rows))
+        self.report.listed += 1
 
     def __exit__(self, failed: type[BaseException] | None, *_: object) -> None:
         if self._opened is not None:
@@ -320,14 +327,6 @@ class Refusals:
         elif failed is None:
             with suppress(OSError):  # if it cannot be removed, a list could not be written there either
                 self._path.unlink()
-
-    def _list(self, rows: list[tuple[object, ...]]) -> None:
-        if self._opened is None:
-            self._opened = self._explained(lambda: self._path.open("w", encoding="utf-8", newline=""))
-            self.report.refused_file = self._path
-            rows = [("row", "bin", "quantity", "reason"), *rows]
-        writer = SafeCsvWriter(self._opened)
-        self._explained(lambda: writer.writerows(rows))
 
     def _explained(self, write: Callable[[], T]) -> T:
         try:

@@ -9,15 +9,14 @@ import sys
 import tempfile
 import weakref
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import binwatch
 from binwatch.errors import BinwatchError
 from binwatch.inventory import unpack
-from binwatch.inventory.columns import ColumnNames, InventoryColumns, explain
-from binwatch.inventory.tables import Cells, Row, Table, find_header, rows_below
+from binwatch.inventory.columns import ColumnNames, explain
+from binwatch.inventory.tables import Row, Table, find_header, rows_below
 from binwatch.text import visible
 
 
@@ -51,15 +50,15 @@ def open_workbook(file: Path, named: ColumnNames) -> Table:
     if not found:
         raise explain(file, max((header.cells for header in headers), key=len, default=()), named)
     sheet, header = found[0]
-    assert header.columns is not None
+    columns = header.columns
+    assert columns is not None
     ignored = "".join(f", not {_quoted(other.name)}" for other, _ in found[1:])
     of = f" of sheet {_quoted(sheet.name)}{ignored}" if len(sheets) > 1 else ""
-    rows = partial(_below, unpacked, sheet, header.row, header.columns)
-    return Table(f"{header.columns.said}{of}", rows, header.columns.article is not None)
-
-
-def _below(unpacked: _Unpacked, sheet: _Sheet, header: int, columns: InventoryColumns) -> Iterator[Cells]:
-    return rows_below(unpacked.rows(sheet), header, columns)
+    return Table(
+        f"{columns.said}{of}",
+        lambda: rows_below(unpacked.rows(sheet), header.row, columns),
+        columns.article is not None,
+    )
 
 
 def _sheets(file: Path, folder: Path) -> Sequence[_Sheet]:

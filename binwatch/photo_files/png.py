@@ -63,7 +63,8 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bool | None]]:
         end = at + 8 + int.from_bytes(data[at : at + 4])
         body = data[at + 8 : end]
         whole = _checked(data, name, body, end)
-        if not whole and name not in _PIXELS and not _fits(data, end):
+        # Without a name of a chunk where this one ends, its length is wrong, too.
+        if not whole and name not in _PIXELS and not _NAME.fullmatch(data[end + 8 : end + 12]):
             at = _next(data, at + 8)
             continue
         if name == _END:
@@ -77,11 +78,6 @@ def _checked(data: bytes, name: bytes, body: bytes, end: int) -> bool | None:
     if end + 4 > len(data):
         return None
     return zlib.crc32(body, zlib.crc32(name)) == int.from_bytes(data[end : end + 4])
-
-
-def _fits(data: bytes, end: int) -> bool:
-    """Whether another chunk begins where one with a wrong checksum says that it ends."""
-    return bool(_NAME.fullmatch(data[end + 8 : end + 12]))
 
 
 def _next(data: bytes, after: int) -> int:
@@ -103,9 +99,8 @@ def _said(name: bytes, body: bytes, exif: bytes, xmp: bytes) -> tuple[bytes, byt
     if keyword == b"XML:com.adobe.xmp" and name == b"iTXt" and len(rest) > 2:
         compressed, (_, _, text) = rest[0], rest[2:].split(b"\0", 2) if rest[2:].count(b"\0") > 1 else (b"", b"", b"")
         return exif, xmp or (_unpacked(text) if compressed else text)
-    if (
-        keyword == b"Raw profile type exif" and name != b"iTXt"
-    ):  # as ImageMagick wrote it: a name, a length, then digits
+    if keyword == b"Raw profile type exif" and name != b"iTXt":
+        # As ImageMagick wrote it: a name, a length, then hexadecimal digits.
         text = _unpacked(rest[1:]) if name == b"zTXt" else rest
         try:
             return exif or bytes.fromhex("".join(text.decode("latin-1").split("\n")[3:])), xmp

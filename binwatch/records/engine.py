@@ -11,7 +11,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from binwatch.addresses import ESCAPE
-from binwatch.errors import SettingsError
+from binwatch.errors import SettingsError, described
 from binwatch.records.postgres import TransactionMode, make_engine
 from binwatch.text import is_text
 
@@ -61,7 +61,7 @@ def connect(database_url: str, wait_s: float = _WAIT_S, session: TransactionMode
 def _as_failure_of_the_driver(context: ExceptionContext) -> DriverFailed | None:
     error = context.original_exception
     known = context.sqlalchemy_exception is not None or isinstance(error, SQLAlchemyError)
-    return None if known or not isinstance(error, Exception) else DriverFailed(f"{type(error).__name__}: {error}")
+    return None if known or not isinstance(error, Exception) else DriverFailed(described(error))
 
 
 def _sqlite(url: URL, wait_s: float) -> Engine:

@@ -54,7 +54,9 @@ def migrate(engine: Engine, revision: str = "head") -> Migrated:
         refuse_unknown(engine, before)
         command.upgrade(config, revision)
         after = MigrationContext.configure(connection).get_current_revision()
-    return Migrated(before, after, _steps(ScriptDirectory.from_config(config), before, after))
+    scripts = ScriptDirectory.from_config(config)
+    applied = [] if before == after else list(scripts.iterate_revisions(after or "base", before or "base"))
+    return Migrated(before, after, tuple(f"{script.revision} {script.doc}" for script in reversed(applied)))
 
 
 def refuse_unknown(engine: Engine, found: str | None) -> None:
@@ -73,13 +75,6 @@ def refuse_unknown(engine: Engine, found: str | None) -> None:
         f"{where} does not know (its own is {scripts.get_current_head()}): use the newer release that made it, or"
         " restore a dump from before (docs/servers.md)"
     )
-
-
-def _steps(scripts: ScriptDirectory, before: str | None, after: str | None) -> tuple[str, ...]:
-    if before == after:
-        return ()
-    applied = scripts.iterate_revisions(after or "base", before or "base")
-    return tuple(f"{script.revision} {script.doc}" for script in reversed(list(applied)))
 
 
 def _config() -> Config:

@@ -54,7 +54,9 @@ def make_engine(url: URL, session: TransactionMode) -> Engine:
     )
     _check_options(engine)
     event.listen(engine, "connect", lambda connection, _: _prepare(connection, session))
-    statement = _statement(session)
+    values = _NEEDED | {"statement_timeout": f"{session.statement_timeout_s}s"}
+    # A single statement: one round trip, and it can be prepared.
+    statement = "SELECT " + ", ".join(f"set_config('{name}', '{value}', true)" for name, value in values.items())
     event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(statement).close())
     return engine
 
@@ -66,12 +68,6 @@ def _prepare(connection: Any, session: TransactionMode) -> None:
     # Locks on rows make a count and an expected quantity see each other, which needs READ COMMITTED.
     connection.isolation_level = IsolationLevel.REPEATABLE_READ if session.read_only else IsolationLevel.READ_COMMITTED
     connection.read_only = True if session.read_only else None
-
-
-def _statement(session: TransactionMode) -> str:
-    """A single one: one round trip, and it can be prepared."""
-    values = _NEEDED | {"statement_timeout": f"{session.statement_timeout_s}s"}
-    return "SELECT " + ", ".join(f"set_config('{name}', '{value}', true)" for name, value in values.items())
 
 
 def _without_threshold(url: URL) -> tuple[URL, int | None]:

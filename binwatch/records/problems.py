@@ -7,6 +7,7 @@ import re
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from binwatch.errors import OutageError
 from binwatch.records.engine import DriverFailed, cause
 from binwatch.settings import advice
 
@@ -35,7 +36,12 @@ def explained(error: SQLAlchemyError, engine: Engine) -> str:
     """The error and what to do about it, in one line: which right a role lacks, or which setting to look at."""
     words = cause(error)
     if lacks_right(error):
-        return f"{_role(engine)} lacks a right{_to_do(error)}: {words}; {_GRANT}"
+        name = engine.url.username
+        role = f"the role {name!r}" if name else "the role of BINWATCH_DATABASE_URL"
+        # PostgreSQL's message names the table only; the statement's first word says what was not allowed.
+        verb = (getattr(error, "statement", None) or "").split(maxsplit=1)[:1]
+        to_do = f" to {verb[0].upper()}" if verb and verb[0].isalpha() else ""
+        return f"{role} lacks a right{to_do}: {words}; {_GRANT}"
     for pattern, remedy in _REFUSED:
         if re.search(pattern, words, re.IGNORECASE):
             return f"{words}; {remedy}"
@@ -44,17 +50,11 @@ def explained(error: SQLAlchemyError, engine: Engine) -> str:
     return f"{words}; {advice('database_url')}"
 
 
+def database_outage(error: SQLAlchemyError, engine: Engine) -> OutageError:
+    """The error to raise for a database that cannot be used now."""
+    return OutageError(f"the database cannot be used: {explained(error, engine)}")
+
+
 def lacks_right(error: SQLAlchemyError) -> bool:
     """Whether the database's role may not do what was asked."""
     return isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) == _LACKS_RIGHT
-
-
-def _role(engine: Engine) -> str:
-    name = engine.url.username
-    return f"the role {name!r}" if name else "the role of BINWATCH_DATABASE_URL"
-
-
-def _to_do(error: SQLAlchemyError) -> str:
-    """What it was not allowed to do: PostgreSQL names the table only."""
-    verb = (getattr(error, "statement", None) or "").split(maxsplit=1)[:1]
-    return f" to {verb[0].upper()}" if verb and verb[0].isalpha() else ""

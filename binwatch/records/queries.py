@@ -83,12 +83,12 @@ class _Uploads:
         last = self._last.get(upload)
         if last is None or last < listed.modified:
             return False
-        return upload in self._fetched or not self._is_due(listed, *self._unfetched[upload])
-
-    def _is_due(self, listed: Listed, first: datetime, last: datetime, reason: str) -> bool:
-        wait = min(max(last - first, _FIRST_WAIT), _LONGEST_WAIT)
+        if upload in self._fetched:
+            return True
+        first_tried, last_tried, reason = self._unfetched[upload]
+        wait = min(max(last_tried - first_tried, _FIRST_WAIT), _LONGEST_WAIT)
         restored = reason == Reason.ARCHIVED and listed.restored
-        return self._refused or restored or self._now - last >= wait
+        return not (self._refused or restored or self._now - last_tried >= wait)
 
 
 def recorded_keys(

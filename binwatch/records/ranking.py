@@ -35,7 +35,8 @@ def rank(engine: Engine, models: Sequence[str] | None = None) -> int:
         calibrated = select(Model.model_version).where(Model.calibrations > 0).order_by(Model.model_version)
         versions = connection.execute(calibrated).scalars().all()
         wanted = [version for version in versions if models is None or version in models]
-        outdated = {version: _count_outdated(connection, version) for version in wanted}
+        number = select(func.count()).select_from(CurrentComparison)
+        outdated = {one: connection.execute(number.where(*_outdated_of(one))).scalar_one() for one in wanted}
     return sum(_rank_model(writable, version, bins) for version, bins in outdated.items() if bins)
 
 
@@ -49,7 +50,9 @@ def _rank_model(writable: Engine, version: str, outdated: int) -> int:
                 return ranked
             place = (found[-1]["calibration"], found[-1]["comparison_id"])
             rows = _still_outdated(connection, version, [(row["bucket"], row["bin_id"]) for row in found])
-            calibrated = calibrations.of(connection, {version: _number(connection, version)}).get(version)
+            present = select(Model.calibrations).where(Model.model_version == version)
+            number = connection.execute(present).scalar_one()
+            calibrated = calibrations.of(connection, {version: number}).get(version)
             if calibrated is None:  # it is damaged, and that is logged
                 return ranked
             _write_ranks(connection, rows, calibrated)
@@ -59,19 +62,9 @@ def _rank_model(writable: Engine, version: str, outdated: int) -> int:
             logger.info("model %s: %d of %d bins judged by its present calibration", version, ranked, outdated)
 
 
-def _number(connection: Connection, version: str) -> int:
-    """Of the model's present calibration."""
-    return connection.execute(select(Model.calibrations).where(Model.model_version == version)).scalar_one()
-
-
 def _outdated_of(version: str) -> tuple[ColumnElement[bool], ...]:
     present = select(Model.calibrations).where(Model.model_version == version).scalar_subquery()
     return CurrentComparison.model_version == version, CurrentComparison.calibration < present
-
-
-def _count_outdated(connection: Connection, version: str) -> int:
-    statement = select(func.count()).select_from(CurrentComparison).where(*_outdated_of(version))
-    return connection.execute(statement).scalar_one()
 
 
 def _outdated(connection: Connection, version: str, place: tuple[int, int]) -> Sequence[RowMapping]:

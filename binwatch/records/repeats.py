@@ -25,6 +25,9 @@ _first = aliased(Audit)
 _judged = aliased(Count)
 _now = aliased(Count)
 _IS_KNOWN = and_(KnownAnswer.bucket == _now.bucket, KnownAnswer.key == _now.key, KnownAnswer.etag == _now.etag)
+_SHOWS_PHOTO = and_(
+    _now.id == Bin.count_id, _now.bucket == _judged.bucket, _now.key == _judged.key, _now.etag == _judged.etag
+)
 
 
 def next_bin(
@@ -84,7 +87,7 @@ def _answered_by_others(auditor: str) -> Select[*tuple[object, ...]]:
         select(_first.id.label("audit_id"), Bin.bucket, Bin.bin_id, Bin.count_id)
         .join(_judged, _judged.id == _first.count_id)
         .join(Bin, and_(Bin.bucket == _first.bucket, Bin.bin_id == _first.bin_id))
-        .join(_now, _shows_photo())
+        .join(_now, _SHOWS_PHOTO)
         .outerjoin(KnownAnswer, _IS_KNOWN)
         .where(
             _first.auditor != auditor,
@@ -93,15 +96,6 @@ def _answered_by_others(auditor: str) -> Select[*tuple[object, ...]]:
             KnownAnswer.key.is_(None),
             _not_answered(auditor),
         )
-    )
-
-
-def _shows_photo() -> ColumnElement[bool]:
-    return and_(
-        _now.id == Bin.count_id,
-        _now.bucket == _judged.bucket,
-        _now.key == _judged.key,
-        _now.etag == _judged.etag,
     )
 
 

@@ -161,15 +161,25 @@ def _read(connection: Connection, keys: Sequence[BinKey]) -> list[RowMapping]:
 
 
 def _facts(row: RowMapping) -> BinFacts:
+    states = listed = quantity = None
+    if row["photo_state"] is not None:
+        states = PhotoState(row["photo_state"]), QuantityState(row["quantity_state"])
+    if row["listed_comparison"] is not None:
+        listed = ListedBin(
+            comparison_id=row["listed_comparison"],
+            expectation_id=row["listed_expectation"],
+            calibration=row["listed_calibration"],
+            ranked=ranked_by(row["listed_p_value"]),
+        )
+    if row["expectation_id"] is not None:
+        quantity = LatestQuantity(row["expectation_id"], None if row["quantity_reason"] else row["quantity"])
     return BinFacts(
         bucket=row["bucket"],
         bin_id=row["bin_id"],
-        states=_states(row),
-        listed=None if row["listed_comparison"] is None else _listed(row),
+        states=states,
+        listed=listed,
         photo=None if row["count_id"] is None else _photo(row),
-        quantity=None
-        if row["expectation_id"] is None
-        else LatestQuantity(row["expectation_id"], None if row["quantity_reason"] else row["quantity"]),
+        quantity=quantity,
         comparison_id=row["comparison_id"],
     )
 
@@ -180,21 +190,6 @@ def _corrected(rows: Sequence[RowMapping]) -> Iterator[tuple[RowMapping, int]]:
         quantity = None if row["quantity_reason"] else row["quantity"]
         if row["disputed"] is not None and quantity not in (None, row["disputed"]):
             yield row, quantity
-
-
-def _listed(row: RowMapping) -> ListedBin:
-    return ListedBin(
-        comparison_id=row["listed_comparison"],
-        expectation_id=row["listed_expectation"],
-        calibration=row["listed_calibration"],
-        ranked=ranked_by(row["listed_p_value"]),
-    )
-
-
-def _states(row: RowMapping) -> tuple[PhotoState, QuantityState] | None:
-    if row["photo_state"] is None:
-        return None
-    return PhotoState(row["photo_state"]), QuantityState(row["quantity_state"])
 
 
 def _photo(row: RowMapping) -> LatestPhoto:

@@ -200,7 +200,12 @@ class Store:
         with self._engine.begin() as connection:
             new = _insert(connection, Expectation, _FILE, _sorted(rows, now))
             _tried_again(connection, Expectation.__table__, _FILE, list(rows.values()), new, now)
-            settle_bins(connection, _latest_expectations(new), LATEST_QUANTITY, self._calibrations, now)
+            latest = _newest(
+                ((row["bucket"], row["bin_id"]), (row["modified_at"], row["id"]))
+                for row in new
+                if row["reason"] not in NOT_FETCHED
+            )
+            settle_bins(connection, latest, LATEST_QUANTITY, self._calibrations, now)
             add_to_totals(connection, ExpectationTotal, expectation_totals(new), now)
         return len(new)
 
@@ -289,14 +294,6 @@ def _latest_photos(connection: Connection, rows: Sequence[Row], new: Sequence[Ro
         statement = select(*identity.clauses, Count.id).where(identity.in_(sorted(known)))
         ids |= {tuple(row[:4]): row.id for row in connection.execute(statement)}
     return _newest(((row["bucket"], row["bin_id"]), (row["modified_at"], ids[_photo(row)])) for row in found)
-
-
-def _latest_expectations(new: Sequence[Row]) -> dict[BinKey, Age]:
-    return _newest(
-        ((row["bucket"], row["bin_id"]), (row["modified_at"], row["id"]))
-        for row in new
-        if row["reason"] not in NOT_FETCHED
-    )
 
 
 def _newest(candidates: Iterable[tuple[BinKey, Age]]) -> dict[BinKey, Age]:

@@ -4,12 +4,31 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, MutableMapping
-from typing import Any
+from typing import Any, NamedTuple
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+class Reply(NamedTuple):
+    """An HTTP response. `kind` is its content type."""
+
+    status: int
+    kind: str
+    body: bytes
+    retry_after_s: int | None = None
+
+
+async def send_reply(send: Send, reply: Reply) -> None:
+    """Send a whole response."""
+    headers = [(b"content-type", reply.kind.encode()), (b"content-length", str(len(reply.body)).encode())]
+    if reply.retry_after_s is not None:
+        headers.append((b"retry-after", str(reply.retry_after_s).encode()))
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    await send({"type": "http.response.body", "body": reply.body})
+
 
 PROBES_AT_ONCE = 8
 """Requests in flight to the path of one probe."""
@@ -51,6 +70,4 @@ class RequestLimit:
 
 async def unavailable(scope: Scope, receive: Receive, send: Send) -> None:
     """503 as plain text."""
-    headers = [(b"content-type", b"text/plain"), (b"retry-after", b"1")]
-    await send({"type": "http.response.start", "status": 503, "headers": headers})
-    await send({"type": "http.response.body", "body": b"too many requests are in flight; try again\n"})
+    await send_reply(send, Reply(503, "text/plain", b"too many requests are in flight; try again\n", retry_after_s=1))

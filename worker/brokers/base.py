@@ -54,11 +54,6 @@ class DeadLetter:
         return hashlib.sha256("\0".join((self.queue, self.reason, self.body)).encode(errors="replace")).hexdigest()[:12]
 
 
-def described(error: Exception | None) -> str:
-    """An error in a log line."""
-    return f"{type(error).__name__}: {error}"
-
-
 class DeadLetterQueue(Protocol):
     """A dead-letter queue, and the queue that its messages came from. Raises QueueError if it cannot be read."""
 

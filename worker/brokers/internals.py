@@ -14,6 +14,8 @@ from amqp.basic_message import Message
 from kombu import transport as transports
 from kombu.transport import SQS
 
+from binwatch.errors import described
+
 TRIED_WITH = {"amqp": "5.4.2", "celery": "5.7.0", "kombu": "5.7.0"}
 
 UNREADABLE = "binwatch-unreadable-properties"
@@ -38,7 +40,7 @@ def tolerate_unreadable() -> None:
         try:
             return load(self, class_id, buffer, offset)
         except Exception as error:  # whatever is in there
-            self.properties = {"application_headers": {UNREADABLE: f"{type(error).__name__}: {error}"}}
+            self.properties = {"application_headers": {UNREADABLE: described(error)}}
             return len(buffer)
 
     tolerant.tolerant = True  # type: ignore[attr-defined]

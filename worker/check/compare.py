@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import TimeRemainingColumn
 
 from binwatch.bundle import Bundle, Card
 from binwatch.conformal import PValues
-from binwatch.console import progress_console
+from binwatch.console import progress_bar
 from binwatch.counts import Suspicion
 from binwatch.documents import Document
 from binwatch.documents.writers import load_format, write
@@ -70,7 +69,7 @@ def compare(
             counting = begun or start(settings, bundle, new)
             for path in wanted.out:
                 load_format(path)  # while photos are counted
-            with _progress(len(new)) as advance:
+            with progress_bar("counted", len(new), TimeRemainingColumn()) as advance:
                 record_counts(store, settings.bucket, counting, advance, pictures.see)
         values = PValues(card.calibration) if card.calibration else None
         counts = read_counts(database, settings.bucket, card)
@@ -92,14 +91,6 @@ def compare(
         for line in _how_to_open(wanted, left_over(database, settings.bucket, folder.photos, expected)):
             say(line)
         return done
-
-
-@contextmanager
-def _progress(photos: int) -> Iterator[Callable[[int], object]]:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=progress_console()) as progress:
-        bar = progress.add_task("counted", total=photos)
-        yield lambda more: progress.advance(bar, more)
 
 
 def _summary(

@@ -56,7 +56,7 @@ def sheets(findings: Findings, folder: ScannedFolder, kept: Sequence[str] = ()) 
             ("photo", "bin", "counted", "probability"),
             [
                 (
-                    _photo(photo),
+                    _link(photo.key, photo.path),
                     visible(photo.bin),
                     count.in_words,
                     count.confidence,
@@ -101,7 +101,7 @@ def _bin(finding: Finding) -> tuple[Cell, ...]:
         finding.verdict,
         visible(finding.photo.bin),
         *finding.kept,
-        _photo(finding.photo),
+        _link(finding.photo.key, finding.photo.path),
         finding.expected,
         finding.count,
         finding.difference,
@@ -112,10 +112,6 @@ def _bin(finding: Finding) -> tuple[Cell, ...]:
         *finding.probabilities,
         articles_in_words(finding.articles),
     )
-
-
-def _photo(photo: PhotoFile) -> PhotoLink:
-    return PhotoLink(visible(photo.key), photo.path)
 
 
 def _link(key: str, path: Path | None) -> Cell:

@@ -44,13 +44,6 @@ class CheckOptions:
     def owns(self, file: Path) -> bool:
         """Whether a file is one of the check itself, and so none of the photos' folder."""
         path = file.resolve()
-        return (
-            any(_is_of_list(path, out) for out in self.out)
-            or path == self.expected.resolve()
-            or path.is_relative_to(self.records.resolve())
-        )
-
-
-def _is_of_list(file: Path, out: Path) -> bool:
-    """Whether a file is a list, or one of the files that are written beside it."""
-    return file.parent == out.resolve().parent and file.name.startswith(f"{out.stem}.")
+        # A list, or one of the files that are written beside it.
+        is_list = any(path.parent == out.resolve().parent and path.name.startswith(f"{out.stem}.") for out in self.out)
+        return is_list or path == self.expected.resolve() or path.is_relative_to(self.records.resolve())

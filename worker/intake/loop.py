@@ -7,6 +7,7 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 
+from binwatch.errors import described
 from binwatch.events import ObjectCreated
 from binwatch.text import many
 from worker.brokers.base import EventMessage, EventQueue
@@ -136,8 +137,8 @@ class IntakeLoop:
             logger.warning("event message %s dead-lettered: %s", message.id, reason)
         except Exception as error:
             logger.warning(
-                "event message %s (%s) cannot be dead-lettered (%s: %s); it is redelivered",
-                *(message.id, reason, type(error).__name__, error),
+                "event message %s (%s) cannot be dead-lettered (%s); it is redelivered",
+                *(message.id, reason, described(error)),
             )
             self._group.receipts.remove(message)
             self._requeue([message], REFUSED_WAIT_S)

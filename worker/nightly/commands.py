@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from binwatch.console import remark
 from binwatch.objects import Objects
 from binwatch.settings import NightlyBackend, Settings
@@ -11,9 +9,6 @@ from binwatch.text import many, noun
 from worker.counting import open_records
 from worker.nightly.selection import Selection, current_version, photos
 from worker.reconcile import Grace, as_created
-
-if TYPE_CHECKING:
-    from worker.sagemaker.nightly.commands import CostEstimate
 
 _PATIENCE_S = 300.0
 
@@ -56,7 +51,11 @@ def _send_all(settings: Settings, prefix: str) -> None:
 
 
 def _show_plan(settings: Settings, backend: NightlyBackend, selection: Selection) -> None:
-    found, estimate = 0, _estimate(settings, backend)
+    found, estimate = 0, None
+    if backend is NightlyBackend.SAGEMAKER:  # the running workers cost the same without the run
+        from worker.sagemaker.nightly.commands import CostEstimate
+
+        estimate = CostEstimate(settings)
     grace = Grace(settings.reconcile_grace_s)
     for page in photos(Objects(settings), open_records(settings), settings, selection, grace):
         found += len(page)
@@ -66,15 +65,6 @@ def _show_plan(settings: Settings, backend: NightlyBackend, selection: Selection
     if estimate is not None and found:
         print(estimate.in_words())
     _show_young(grace)
-
-
-def _estimate(settings: Settings, backend: NightlyBackend) -> CostEstimate | None:
-    """What the run would cost; None if the running workers count, which cost the same without it."""
-    if backend is NightlyBackend.LOCAL:
-        return None
-    from worker.sagemaker.nightly.commands import CostEstimate
-
-    return CostEstimate(settings)
 
 
 def _show_young(grace: Grace) -> None:

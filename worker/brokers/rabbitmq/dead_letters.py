@@ -11,8 +11,9 @@ from typing import Any
 from amqp.exceptions import AMQPError, MessageNacked
 from kombu.connection import Connection
 
+from binwatch.errors import described
 from binwatch.text import many
-from worker.brokers.base import DeadLetter, DeadLetterQueue, QueueError, described
+from worker.brokers.base import DeadLetter, DeadLetterQueue, QueueError
 from worker.brokers.rabbitmq.connections import BrokerBlocked, connect_to
 
 logger = logging.getLogger(__name__)

@@ -64,7 +64,8 @@ class RabbitQueue(BrokerQueue):
         return new
 
     def unchecked(self) -> list[str]:
-        return [queue.name for queue in (self._queue, self._dead_letter_queue) if _is_taken(queue)]
+        queues = (self._queue, self._dead_letter_queue)
+        return [queue.name for queue in queues if queue.no_declare]  # type: ignore[attr-defined]  # kombu sets it
 
     def depths(self) -> tuple[int, int]:
         # A connection for each call: one that is kept would need heartbeats, and could be dead without a sign.
@@ -141,11 +142,6 @@ def declare(connection: Connection, queues: Sequence[Queue]) -> None:
         )
     for queue in refused:
         queue.no_declare = True  # type: ignore[attr-defined]  # kombu sets it
-
-
-def _is_taken(queue: Queue) -> bool:
-    """Whether it is used as it is, and never declared."""
-    return bool(queue.no_declare)  # type: ignore[attr-defined]  # kombu sets it
 
 
 def _exists(connection: Connection, queue: Queue) -> bool:

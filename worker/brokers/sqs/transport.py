@@ -18,8 +18,7 @@ from botocore.parsers import ResponseParserError
 from celery.worker import state
 from kombu.transport import SQS, virtual
 
-from binwatch.errors import BinwatchError
-from worker.brokers.base import described
+from binwatch.errors import BinwatchError, described
 from worker.brokers.internals import SqsChannel
 from worker.brokers.sqs.queues import reason_attribute, refuse_strangers
 
@@ -119,7 +118,9 @@ class TaskChannel(SqsChannel):
             return []
         self._pause_s, self._cannot_requeue = 0.0, False
         self._polls.succeeded()
-        self._retry_deletions()
+        for _ in range(len(self._not_deleted)):
+            if not self._try_delete(*self._not_deleted.popleft()):
+                break
         return messages
 
     def _deliver(self, message: dict[str, Any], queue: str) -> None:
@@ -182,11 +183,6 @@ class TaskChannel(SqsChannel):
             self._not_deleted.append((url, receipt))
             return False
         return True
-
-    def _retry_deletions(self) -> None:
-        for _ in range(len(self._not_deleted)):
-            if not self._try_delete(*self._not_deleted.popleft()):
-                return
 
 
 class SqsTransport(SQS.Transport):

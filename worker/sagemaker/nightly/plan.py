@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from binwatch.errors import BinwatchError
+from binwatch.keys import has_dot_segments
 from binwatch.objects import Listed, Objects
 from binwatch.settings import Settings
 from binwatch.text import many
@@ -19,7 +20,6 @@ _MB = 1_000_000  # SageMaker does not say which one it means, so the smaller
 _MAX_KEY_BYTES = 1024  # S3's limit, for the answer's key as well
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9!_.*'()-]+(/[A-Za-z0-9!_.*'()-]+)*")
 """What S3's documentation calls safe characters. How SageMaker treats others in a manifest, it does not say."""
-_DOTS = re.compile(r"(^|/)\.\.?(/|$)")
 
 
 def write_plan(pages: Iterator[list[Listed]], objects: Objects, settings: Settings, paths: RunPaths) -> list[RunPart]:
@@ -47,7 +47,7 @@ def can_be_sent(photo: Listed, settings: Settings, paths: RunPaths) -> bool:
     return (
         photo.size <= min(settings.sagemaker.max_payload_mb * _MB, settings.max_photo_bytes)
         and _PLAIN_KEY.fullmatch(photo.key) is not None
-        and _DOTS.search(photo.key) is None
+        and not has_dot_segments(photo.key)
         and len(paths.output(0, photo.key)) <= _MAX_KEY_BYTES
     )
 

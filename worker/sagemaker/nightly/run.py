@@ -131,9 +131,11 @@ class Nightly:
         if state is None:
             self._start_job(run, part, part.job, [job for job in before if job is not None and job.running])
             state = self.jobs.state(part.job)
-        elif state.status == "InProgress" and self._is_overdue(state):
-            logger.warning("nightly: %s runs for over %g hours: stopped", part.job, self._settings.sagemaker.job_hours)
-            self.jobs.stop(part.job)
+        elif state.status == "InProgress":
+            hours = self._settings.sagemaker.job_hours
+            if datetime.now(UTC) - (state.started or state.created) > timedelta(hours=hours):
+                logger.warning("nightly: %s has run for over %g hours: stopped", part.job, hours)
+                self.jobs.stop(part.job)
         return state
 
     def _start_job(self, run: NightlyRun, part: RunPart, name: str, running: Sequence[JobState]) -> None:
@@ -148,10 +150,6 @@ class Nightly:
             logger.info("nightly: %s; waiting for %s", error, ", ".join(job.name for job in running))
         else:
             logger.info("nightly: %s started for %s", name, many(part.photos, "photo"))
-
-    def _is_overdue(self, state: JobState) -> bool:
-        age = datetime.now(UTC) - (state.started or state.created)
-        return age > timedelta(hours=self._settings.sagemaker.job_hours)
 
     def _read(self, run: NightlyRun, part: RunPart, state: JobState | None, until: float) -> bool:
         if part.job is not None and (state is None or state.running):

@@ -20,7 +20,7 @@ from binwatch.errors import ObjectsError
 from binwatch.sagemaker.settings import TRANSFORM_MB, TransformEnvironment
 from binwatch.settings import Settings
 from binwatch.text import many
-from binwatch.web.requests import Receive, Scope, Send
+from binwatch.web.requests import Receive, Reply, Scope, Send, send_reply
 from worker.metrics import WorkerMetrics
 from worker.pipeline import EngineBroken
 from worker.sagemaker.serving.answers import MALFORMED, Answer, no_count
@@ -58,15 +58,6 @@ class Refused(Exception):
         self.retry_after_s = retry_after_s
 
 
-class ServingReply(NamedTuple):
-    """An answer of HTTP's."""
-
-    status: int
-    kind: str
-    body: bytes
-    retry_after_s: int | None = None
-
-
 class Unanswered(NamedTuple):
     """A link, and the error that is not its photo's."""
 
@@ -74,7 +65,7 @@ class Unanswered(NamedTuple):
     error: Exception
 
 
-Route = Callable[[Headers, Receive], Awaitable[ServingReply]]
+Route = Callable[[Headers, Receive], Awaitable[Reply]]
 
 
 class App:
@@ -110,7 +101,7 @@ class App:
         except Exception as error:
             # The error itself must not be kept: with its traceback it holds what was read of the body.
             reply = _explained(error)
-        await _reply(send, reply)
+        await send_reply(send, reply)
 
     def _route(self, method: str, path: str) -> Route:
         route = self._routes.get((method, path))
@@ -119,7 +110,7 @@ class App:
             raise Refused(405 if known else 404, f"{method} {path}: unknown path")
         return route
 
-    async def _ping(self, headers: Headers, receive: Receive) -> ServingReply:
+    async def _ping(self, headers: Headers, receive: Receive) -> Reply:
         """200 only if photos can be counted now; SageMaker sends no photo before."""
         counter = self._ready()
         try:
@@ -128,7 +119,7 @@ class App:
             raise Refused(503, f"the model cannot count: {error or 'no answer in time'}") from error
         return _json(200, model=counter.engine.card.version)
 
-    async def _parameters(self, headers: Headers, receive: Receive) -> ServingReply:
+    async def _parameters(self, headers: Headers, receive: Receive) -> Reply:
         """What a transform job is best started with, unless it was told otherwise: as many photos as one batch takes.
 
         But a larger photo than it may send fails the job, so it may send SageMaker's usual 6 MB at least.
@@ -138,10 +129,10 @@ class App:
         payload = min(largest, TRANSFORM_MB // concurrent)
         return _json(200, MaxConcurrentTransforms=concurrent, BatchStrategy="SINGLE_RECORD", MaxPayloadInMB=payload)
 
-    async def _scrape(self, headers: Headers, receive: Receive) -> ServingReply:
-        return ServingReply(200, CONTENT_TYPE_LATEST, generate_latest(self._metrics.registry))
+    async def _scrape(self, headers: Headers, receive: Receive) -> Reply:
+        return Reply(200, CONTENT_TYPE_LATEST, generate_latest(self._metrics.registry))
 
-    async def _invoke(self, headers: Headers, receive: Receive) -> ServingReply:
+    async def _invoke(self, headers: Headers, receive: Receive) -> Reply:
         counter = self._ready()
         kind = kind_of_body(headers.get("content-type", ""))
         offered = JSON_LINES if kind is BodyKind.LINES else JSON
@@ -158,7 +149,7 @@ class App:
         try:
             with self._bodies.share() as share:
                 if kind is BodyKind.PHOTO:
-                    return ServingReply(200, offered, await self._photo(counter, headers, receive, share))
+                    return Reply(200, offered, await self._photo(counter, headers, receive, share))
                 body = await self._body(headers, receive, self._settings.max_metadata_bytes, share)
                 return self._reply_to_links(offered, await _follow(counter, _asked(body, kind)))
         finally:
@@ -177,10 +168,10 @@ class App:
             self._metrics.refused_requests.inc()
             raise Refused(503, "other requests hold all the memory for bodies; try again", retry_after_s=1) from error
 
-    def _reply_to_links(self, offered: str, answers: list[Answer]) -> ServingReply:
+    def _reply_to_links(self, offered: str, answers: list[Answer]) -> Reply:
         """A request of which nothing can be understood is the client's mistake; a transform job would fail of it."""
         bad = all(answer.reason == MALFORMED for answer in answers) and not self._in_batch
-        return ServingReply(400 if bad else 200, offered, b"\n".join(answer.line() for answer in answers) + b"\n")
+        return Reply(400 if bad else 200, offered, b"\n".join(answer.line() for answer in answers) + b"\n")
 
     def _ready(self) -> PhotoCounter:
         if self.counter is None:
@@ -230,7 +221,7 @@ async def _follow_one(counter: PhotoCounter, link: Link | NotALink, outage: Exce
         return Unanswered(link, error)
 
 
-def _explained(error: Exception) -> ServingReply:
+def _explained(error: Exception) -> Reply:
     """What a client is told of an error that is no photo's."""
     if isinstance(error, Refused):
         return _json(error.status, error.retry_after_s, error=str(error))
@@ -245,13 +236,5 @@ def _explained(error: Exception) -> ServingReply:
     return _json(500, error=f"{type(error).__name__}; the log has the details")
 
 
-def _json(status: int, retry_after_s: int | None = None, **content: object) -> ServingReply:
-    return ServingReply(status, JSON, json.dumps(content).encode(), retry_after_s)
-
-
-async def _reply(send: Send, reply: ServingReply) -> None:
-    headers = [(b"content-type", reply.kind.encode()), (b"content-length", str(len(reply.body)).encode())]
-    if reply.retry_after_s is not None:
-        headers.append((b"retry-after", str(reply.retry_after_s).encode()))
-    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-    await send({"type": "http.response.body", "body": reply.body})
+def _json(status: int, retry_after_s: int | None = None, **content: object) -> Reply:
+    return Reply(status, JSON, json.dumps(content).encode(), retry_after_s)

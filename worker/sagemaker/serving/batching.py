@@ -10,7 +10,6 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import NamedTuple
 
@@ -86,7 +85,8 @@ class Batcher:
             except Exception as error:  # whatever it is, the thread must live and each request have its answer
                 if not isinstance(error, EngineBroken):
                     logger.exception("counting a batch failed")
-                _fail(batch, error)
+                for photo in batch:
+                    photo.future.set_exception(error)
                 continue
             self.worked_at = time.monotonic()
             for photo, answer in zip(batch, answers, strict=True):
@@ -109,8 +109,3 @@ class Batcher:
         if len(self._waiting) >= self._batch_size or not self._coming:
             return 0.0
         return self._waiting[0].since + self._wait_s - time.monotonic()
-
-
-def _fail(batch: Sequence[_WaitingPhoto], error: Exception) -> None:
-    for photo in batch:
-        photo.future.set_exception(error)
