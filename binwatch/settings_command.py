@@ -19,7 +19,7 @@ def settings(
         bool, typer.Option("--changed", help="Print only settings that differ from their default.")
     ] = False,
 ) -> None:
-    """Print every setting with its value in this environment, its default, and what it is for. Secrets are not shown.
+    """Print every setting with its value in this environment, its default and its description. Secrets are hidden.
 
     A setting is an environment variable; docs/settings.md has its type and limits.
     """

@@ -24,7 +24,7 @@ _GRACE_S = 1
 
 
 class StatusServer:
-    """Answers on a thread of its own, from start to stop. Raises SettingsError if the port cannot be had."""
+    """Serves on its own thread, from start to stop. Raises SettingsError if the port is not available."""
 
     def __init__(self, host: str, port: int, registry: CollectorRegistry, health: HealthChecks) -> None:
         try:
@@ -32,7 +32,7 @@ class StatusServer:
         except BinwatchError as error:
             raise SettingsError(str(error)) from error
         self.port = int(self._listener.getsockname()[1])
-        """The port that it listens on."""
+        """The port that the server listens on."""
         app = _App(
             {
                 "/metrics": lambda: Reply(200, CONTENT_TYPE_LATEST, generate_latest(registry)),
@@ -48,7 +48,7 @@ class StatusServer:
         self._thread.start()
 
     def stop(self) -> None:
-        """End, and let go of the port."""
+        """Stop, and close the port."""
         self._server.should_exit = True
         if self._thread.is_alive():
             self._thread.join()
@@ -77,7 +77,7 @@ def _healthz(health: HealthChecks) -> Reply:
 
 
 async def _on_a_thread(work: Callable[[], Reply]) -> Reply:
-    """What `work` returns. On a daemon thread: a probe that hangs must not keep a worker from its end."""
+    """Run `work` on a daemon thread, so that a hanging probe does not prevent the worker from exiting."""
     done: Future[Reply] = Future()
     done.set_running_or_notify_cancel()
 

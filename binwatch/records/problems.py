@@ -1,4 +1,4 @@
-"""What a database's error asks of an operator: a right that a role lacks is not a wrong address."""
+"""Explains database errors to operators, for example a missing permission as opposed to a wrong address."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _GRANT = (
     f"{ROLES}, run by the tables' owner after each migrate, gives binwatch_worker and binwatch_monitor theirs"
     " (docs/servers.md); migrate itself needs the tables' owner"
 )
-# A connection that is refused has no SQLSTATE, only words.
+# A refused connection has no SQLSTATE, only a message.
 _REFUSED = (
     (r"role .* does not exist", f"{ROLES} makes the roles binwatch_worker and binwatch_monitor (docs/servers.md)"),
     (r"is not permitted to log in", f"{ROLES} makes roles that may (docs/servers.md)"),
@@ -33,7 +33,7 @@ _REFUSED = (
 
 
 def explained(error: SQLAlchemyError, engine: Engine) -> str:
-    """The error and what to do about it, in one line: which right a role lacks, or which setting to look at."""
+    """The error and what to do about it, in one line."""
     words = cause(error)
     if lacks_right(error):
         name = engine.url.username
@@ -45,7 +45,7 @@ def explained(error: SQLAlchemyError, engine: Engine) -> str:
     for pattern, remedy in _REFUSED:
         if re.search(pattern, words, re.IGNORECASE):
             return f"{words}; {remedy}"
-    if isinstance(error, DriverFailed):  # the address is right
+    if isinstance(error, DriverFailed):  # not a wrong address
         return words
     return f"{words}; {advice('database_url')}"
 
@@ -56,5 +56,5 @@ def database_outage(error: SQLAlchemyError, engine: Engine) -> OutageError:
 
 
 def lacks_right(error: SQLAlchemyError) -> bool:
-    """Whether the database's role may not do what was asked."""
+    """Whether the database's role lacks a permission."""
     return isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) == _LACKS_RIGHT

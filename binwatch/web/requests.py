@@ -1,4 +1,4 @@
-"""How many requests may be in flight, with a way in for the probes."""
+"""Responses, and a limit on requests in flight with reserved capacity for probes."""
 
 from __future__ import annotations
 
@@ -31,18 +31,17 @@ async def send_reply(send: Send, reply: Reply) -> None:
 
 
 PROBES_AT_ONCE = 8
-"""Requests in flight to the path of one probe."""
+"""Most requests in flight for one probe's path."""
 
 
 class RequestLimit:
-    """Wraps an ASGI app that then has at most `most` requests in flight, and beside them a few of each probe.
+    """Wraps an ASGI app: at most `most` requests in flight, plus a few for each probe.
 
-    A probe is a path that others watch the service by, such as /healthz: it must be answered above all when there is
-    too much to do.
+    A probe is a path that monitors the service, such as /healthz. It must be answered especially under high load.
     """
 
     def __init__(self, app: App, most: int, probes: Collection[str], refuse: App) -> None:
-        """`refuse` answers what is too much."""
+        """`refuse` answers requests over the limit."""
         self._app = app
         self._most = most
         self._probes = frozenset(probes)
@@ -51,7 +50,7 @@ class RequestLimit:
 
     @property
     def total(self) -> int:
-        """Requests in flight at most."""
+        """Most requests in flight, including probes."""
         return self._most + PROBES_AT_ONCE * len(self._probes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

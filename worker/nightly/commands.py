@@ -1,4 +1,4 @@
-"""`python -m worker nightly`: the same run as beat's, but waited for."""
+"""`python -m worker nightly`: a nightly run that is waited for."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PATIENCE_S = 300.0
 
 
 def nightly(settings: Settings, backend: NightlyBackend, prefix: str, *, again: bool, dry_run: bool) -> None:
-    """Count what the model in use has not counted, and print what is done. Raises BinwatchError if it cannot be."""
+    """Count the photos that the model in use has not counted, and print the progress. Raises BinwatchError."""
     if dry_run:
         _show_plan(settings, backend, Selection(_version(settings), prefix, again))
     elif backend is NightlyBackend.SAGEMAKER:
@@ -68,7 +68,7 @@ def _show_plan(settings: Settings, backend: NightlyBackend, selection: Selection
 
 
 def _show_young(grace: Grace) -> None:
-    """No photo may be missing from what a person is told."""
+    """Mention the photos that are too young to be counted, so that the printed numbers add up."""
     if grace.young:
         remark(
             f"{many(grace.young, 'more photo was', 'more photos were')} stored in the last {grace.seconds:g} s and"
