@@ -1,4 +1,4 @@
-"""What the trainer, the worker and the monitor share: photos, S3 events, the model bundle, records.
+"""Shared by the trainer, the worker and the monitor: photos, S3 events, the model bundle, records.
 
-Nothing in here imports torch, Celery or a web framework, so that each container pays only for its own part.
+Nothing here imports torch, Celery or a web framework, so that each container loads only what it needs.
 """

@@ -1,6 +1,6 @@
-"""The command `binwatch`: finds the command line of the part that is asked for, and leaves the rest to it.
+"""The command `binwatch`: runs the command line of a package by its name.
 
-By name, so that nothing is imported that is not asked for: the trainer takes seconds, and a part may not be installed.
+Only that package is imported: the trainer takes seconds, and a package may not be installed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from binwatch.version import version
 
 
 class Subcommand(NamedTuple):
-    """A command: where it is, what it is installed with, and what it is for."""
+    """A subcommand: its module and app, the extra that installs it, and its purpose."""
 
     module: str
     app: str
@@ -45,10 +45,12 @@ _COMPLETE = "_BINWATCH_COMPLETE"
 
 
 def main() -> None:
-    """Run the part that the first argument names."""
+    """Run the subcommand that the first argument names."""
     name, *rest = _without_options(sys.argv[1:]) or ["--help"]
     if name in _COMPLETION or _COMPLETE in os.environ:
-        _whole(_words()[1:2])(prog_name="binwatch")
+        # The command line up to the cursor, as the shell's completion script passes it.
+        typed = os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS") or ""
+        _whole(typed.split()[1:2])(prog_name="binwatch")
     elif name in _HELP:
         print(_usage())
     elif name == "--version":
@@ -63,7 +65,7 @@ def main() -> None:
 
 
 def _without_options(arguments: list[str]) -> list[str]:
-    """The arguments after `--log-level LEVEL` or `--quiet`, which are one setting in the words of a command line."""
+    """The arguments after `--log-level LEVEL` or `--quiet`, which both set BINWATCH_LOG_LEVEL."""
     option, equals, level = arguments[0].partition("=") if arguments else ("", "", "")
     if option in _QUIET:
         os.environ[f"{PREFIX}LOG_LEVEL"] = LogLevel.WARNING
@@ -81,7 +83,7 @@ def _app(part: Subcommand) -> Callable[..., object]:
 
 
 def _whole(wanted: Sequence[str]) -> typer.Typer:
-    """Every command in one application, as completion needs it; of parts that are not `wanted`, their name alone."""
+    """All subcommands in one application, for completion; those not in `wanted` without their own commands."""
     whole = typer.Typer(name="binwatch")
     for name, part in PARTS.items():
         app = getattr(import_module(part.module), part.app) if name in wanted else typer.Typer()
@@ -91,11 +93,6 @@ def _whole(wanted: Sequence[str]) -> typer.Typer:
             callback: Any = next((command.callback for command in app.registered_commands), lambda: None)
             whole.command(name, help=part.summary)(callback)
     return whole
-
-
-def _words() -> list[str]:
-    """The line that a shell wants to complete, as far as it is written."""
-    return (os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS") or "").split()
 
 
 def _usage() -> str:

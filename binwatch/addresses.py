@@ -1,6 +1,6 @@
-"""URLs and regions in settings, judged before anything connects to them. No message repeats a part of a password.
+"""Validates URLs and regions in settings before anything connects to them. No message repeats a part of a password.
 
-What a wrong one does later is worse: a driver's traceback may print the password, and a client may try for ever.
+Later, a wrong URL has worse effects: a driver's traceback may print the password, and a client may retry for ever.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _HOST = re.compile(r"[\w.-]+|[0-9a-f:.]+(%\w+)?", re.IGNORECASE)
 _PLAIN_REGION = re.compile(
     r"(af|ap|ca|cn|eu|il|me|mx|sa|us|us-gov)-(central|east|west|(north|south)(east|west)?)-[1-9]"
 )
-"""A region of AWS, also one that is newer than boto3."""
+"""Names of AWS regions, including regions newer than boto3."""
 _BAD_PERCENT = re.compile(r"%(?![0-9a-fA-F]{2})")
 _TLS_CHOICES = {
     "ssl_cert_reqs": {"required", "optional", "none", "CERT_REQUIRED", "CERT_OPTIONAL", "CERT_NONE"},
@@ -30,11 +30,11 @@ _TLS_CHOICES = {
     "ssl_certfile": None,
     "ssl_keyfile": None,
 }
-"""Options that a URL of RabbitMQ may have, each with its values; None: any."""
+"""Options allowed in a RabbitMQ URL, with their values; None: any value."""
 
 
 def check_endpoint(url: str) -> None:
-    """Raise ValueError unless `url` can be the address of a server of S3, SQS or SageMaker."""
+    """Raise ValueError unless `url` can be an endpoint of S3, SQS or SageMaker."""
     parts = split(url, ("http", "https"), "http://127.0.0.1:9000 or https://s3.example.com")
     if not parts.hostname:
         raise ValueError("has no host; write https://HOST:PORT")
@@ -45,7 +45,7 @@ def check_endpoint(url: str) -> None:
 
 
 def check_broker(url: str, schemes: Collection[str] = (SQS, *RABBITMQ)) -> None:
-    """Raise ValueError unless Celery can use the broker at `url`: SQS, or one or more RabbitMQ, with ; between them."""
+    """Raise ValueError unless Celery can use the broker URL: SQS, or one or more RabbitMQ URLs separated by `;`."""
     example = "amqp://USER:PASSWORD@HOST:5672//" + (", or sqs:// for SQS" if SQS in schemes else "")
     brokers = url.split(";")
     if not all("://" in one for one in brokers[1:]):
@@ -54,14 +54,15 @@ def check_broker(url: str, schemes: Collection[str] = (SQS, *RABBITMQ)) -> None:
         parts = split(one, schemes, example)
         for name, value in parse_qsl(parts.query, keep_blank_values=True):
             if parts.scheme == SQS or name not in _TLS_CHOICES:
-                raise ValueError(f"has an option (after ?) that Binwatch does not know; it may have {_options(parts)}")
+                options = "none" if parts.scheme == SQS else ", ".join(_TLS_CHOICES)
+                raise ValueError(f"has an option (after ?) that Binwatch does not know; it may have {options}")
             choices = _TLS_CHOICES[name]
             if choices is not None and value not in choices:
                 raise ValueError(f"{name} may be {' or '.join(sorted(choices))}")
 
 
 def check_region(name: str, *, on_aws: bool) -> None:
-    """Raise ValueError unless `name` can be a region; `on_aws`: of AWS, and not just of one's own servers."""
+    """Raise ValueError unless `name` can be a region; with `on_aws`, unless it is an AWS region."""
     advice = "write one such as eu-central-1"
     if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?", name):
         raise ValueError(f"{name!r} is not the name of a region; {advice}")
@@ -70,7 +71,7 @@ def check_region(name: str, *, on_aws: bool) -> None:
 
 
 def split(url: str, schemes: Collection[str], example: str) -> SplitResult:
-    """The parts of a URL. Raises ValueError, also where its password would end the host's part early."""
+    """The parts of a URL. Raises ValueError, also if unescaped characters of a password make the host ambiguous."""
     scheme, separator, rest = url.partition("://")
     if not separator:
         raise ValueError(f"no URL; write {example}")
@@ -81,7 +82,7 @@ def split(url: str, schemes: Collection[str], example: str) -> SplitResult:
         raise ValueError(f"contains white space; {ESCAPE}")
     try:
         parts = urlsplit(url)
-    except ValueError:  # its words may be those of the password
+    except ValueError:  # whose text may have the password
         raise ValueError(f"no URL; {ESCAPE}") from None
     user, _, host = parts.netloc.rpartition("@")
     if parts.fragment or url.endswith("#") or "@" in user or ("@" in rest and "@" not in parts.netloc):
@@ -93,7 +94,7 @@ def split(url: str, schemes: Collection[str], example: str) -> SplitResult:
 
 
 def _check_host(host: str, parts: SplitResult, example: str) -> None:
-    """Nothing of it is repeated: it may be a password whose @ is missing."""
+    """Raise ValueError for a wrong host or port. The message does not repeat it: it may be a password without its @."""
     try:
         port = parts.port
     except ValueError:
@@ -102,10 +103,6 @@ def _check_host(host: str, parts: SplitResult, example: str) -> None:
         raise ValueError(f"the port is not a number from 1 to 65535; write {example}")
     if parts.hostname is not None and not _HOST.fullmatch(parts.hostname):
         raise ValueError(f"no host name; write {example}")
-
-
-def _options(parts: SplitResult) -> str:
-    return "none" if parts.scheme == SQS else ", ".join(_TLS_CHOICES)
 
 
 def _is_of_aws(name: str) -> bool:

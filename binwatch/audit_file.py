@@ -1,4 +1,4 @@
-"""The CSV of audits and random draws, which the monitor writes and the trainer reads: its columns, and its cells."""
+"""The CSV of audits and random draws, which the monitor writes and the trainer reads: columns and cells."""
 
 from __future__ import annotations
 
@@ -26,70 +26,70 @@ E = TypeVar("E", bound=StrEnum)
 
 
 class RowKind(StrEnum):
-    """What a row is. The set is closed."""
+    """Kind of a row. The set is closed."""
 
     AUDIT = "audit"
     DRAW = "draw"
-    """A bin that was drawn at random; the audits of the same photo answer it."""
+    """A bin that was drawn at random. Audits of the same photo are its answers."""
 
 
 class BadCell(BinwatchError):
-    """A cell that cannot be read. The message names file, line and column, and says what belongs there."""
+    """A cell that cannot be read. The message names file, line and column, and the expected content."""
 
 
 @dataclass(frozen=True, slots=True)
 class AuditFileRow:
-    """A row of the file, with a text for each column that the file has."""
+    """A row of the file: column → text."""
 
     file: Path
     line: int
     cells: dict[str, str]
 
     def bad(self, column: str, expected: str) -> BadCell:
-        """The error for a cell that is not what is `expected`."""
+        """The error for a cell whose content is not the `expected` one."""
         return BadCell(f"{self.file}, line {self.line}, column {column}: {shown(self.cells[column])} is not {expected}")
 
     @property
     def bin_id(self) -> str:
-        """Raises BadCell if there is none."""
+        """The bin's id. Raises BadCell if it is empty."""
         found = bin_id(self.cells["bin"])
         if not found:
             raise self.bad("bin", "the id of a bin")
         return found
 
     def text(self, column: str) -> str | None:
-        """None if the cell is empty, or the file has no such column."""
+        """The cell's text; None if the cell is empty or the file has no such column."""
         return self.cells.get(column) or None
 
     def choice(self, column: str, kind: type[E]) -> E:
-        """One of a closed set. Raises BadCell."""
+        """The cell as a member of `kind`. Raises BadCell."""
         try:
             return kind(self.cells[column].strip())
         except ValueError:
             raise self.bad(column, f"one of {', '.join(kind)}") from None
 
     def flag(self, column: str) -> bool:
-        """Raises BadCell unless the cell is 0 or 1."""
+        """The cell as a truth value. Raises BadCell unless it is 0 or 1."""
         if self.cells[column].strip() not in ("0", "1"):
             raise self.bad(column, "0 or 1")
         return self.cells[column].strip() == "1"
 
     def items(self, column: str) -> int:
-        """A number of items. Raises BadCell."""
+        """The cell as a number of items. Raises BadCell."""
         found = whole(self.cells[column])
         if found is None or not 0 <= found <= MAX_QUANTITY:
             raise self.bad(column, f"a whole number of 0 to {MAX_QUANTITY:,}")
         return found
 
     def likelihood(self, column: str) -> float:
-        """Raises BadCell unless it is above 0 and at most 1."""
+        """The cell as a likelihood. Raises BadCell unless it is above 0 and at most 1."""
         found = number(self.cells[column])
         if found is None or not 0 < found <= 1:
             raise self.bad(column, "a number above 0 and at most 1")
         return found
 
     def moment(self, column: str) -> datetime:
-        """A moment of the past, in UTC. Raises BadCell."""
+        """The cell as a time in the past, in UTC. Raises BadCell."""
         try:
             found = datetime.fromisoformat(self.cells[column].strip())
         except ValueError:
@@ -100,7 +100,7 @@ class AuditFileRow:
 
 
 def read_rows(file: Path, columns: Collection[str], says: str) -> list[AuditFileRow]:
-    """All rows, of a UTF-8 CSV that has at least these `columns`; `says` what the file should be, if one is missing.
+    """All rows of a UTF-8 CSV with at least these `columns`; `says` ends the message if one of them is missing.
 
     Raises BinwatchError.
     """
@@ -119,6 +119,6 @@ def read_rows(file: Path, columns: Collection[str], says: str) -> list[AuditFile
     if missing:
         raise BinwatchError(f"{file}: no column {missing[0]!r}; {says}")
     for line, row in rows:
-        if None in row:  # where DictReader puts them
+        if None in row:  # DictReader's key for surplus cells
             raise BinwatchError(f"{file}, line {line}: more cells than columns; quote cells that contain commas")
     return [AuditFileRow(file, line, {name: original(cell) for name, cell in row.items()}) for line, row in rows]

@@ -1,4 +1,4 @@
-"""Which bin a photo or a metadata file is of: what a list says, else what a pattern finds in its key, else its name."""
+"""The bin of a photo or a metadata file: by a list, else by a pattern in its key, else by its name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from binwatch.errors import BinwatchError, SettingsError
 from binwatch.keys import bin_id, bin_of
 
 GROUP = "bin"
-"""The group of the pattern that is the bin's id."""
+"""Name of the pattern's group that matches the bin's id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,12 +20,12 @@ class BinNaming:
     """Key → bin."""
 
     pattern: re.Pattern[str] | None = None
-    """Searched for in the key; what its group `bin` matches is the id. A key without a match goes by its name."""
+    """Searched in the key; its group `bin` matches the id. A key without a match is named by its file name."""
     listed: Mapping[str, str] = field(default_factory=dict)
-    """Key, or name without folders, → bin. Both in Unicode's NFC."""
+    """Key, or name without folders, → bin. Both in Unicode form NFC."""
 
     def __call__(self, key: str) -> str:
-        """Id of the bin that the object at `key` is about."""
+        """Id of the bin that the object at `key` belongs to."""
         normal = normalize("NFC", key)
         listed = self.listed.get(normal) or self.listed.get(PurePosixPath(normal).name)
         if listed:
@@ -39,7 +39,7 @@ BY_NAME = BinNaming()
 
 
 def naming(pattern: str | None, file: Path | None) -> BinNaming:
-    """By a pattern and a list, either of which may be none. Raises SettingsError."""
+    """A naming by a pattern, a list, both or neither. Raises SettingsError."""
     if not pattern and not file:
         return BY_NAME
     try:
@@ -49,7 +49,7 @@ def naming(pattern: str | None, file: Path | None) -> BinNaming:
 
 
 def compiled(pattern: str) -> re.Pattern[str]:
-    """Raises ValueError if it is no regular expression, or has no group `bin`."""
+    """Compile a bin pattern. Raises ValueError if it is not a regular expression, or has no group `bin`."""
     try:
         found = re.compile(pattern)
     except re.error as error:
@@ -60,9 +60,9 @@ def compiled(pattern: str) -> re.Pattern[str]:
 
 
 def read_list(file: Path) -> dict[str, str]:
-    """Photo → bin, from a table with the columns `photo` (a key, or a name) and `bin`. Raises SettingsError.
+    """Photo → bin, from a table with the columns `photo` (a key or a name) and `bin`. Raises SettingsError.
 
-    XLSX, XLS, ODS, CSV with any usual delimiter and encoding, or Parquet, as inventory files.
+    The formats are those of inventory files: XLSX, XLS, ODS, CSV with any usual delimiter and encoding, or Parquet.
     """
     from binwatch.inventory.columns import ColumnNames
     from binwatch.inventory.tables import open_table, text_of
@@ -77,5 +77,5 @@ def read_list(file: Path) -> dict[str, str]:
         if not photo or not name:
             raise SettingsError(f"{file}, row {row.row}: photo or bin is empty")
         if found.setdefault(photo, name) != name:
-            raise SettingsError(f"{file}, row {row.row}: {photo} is of {found[photo]} and of {name}")
+            raise SettingsError(f"{file}, row {row.row}: {photo} is listed for two bins, {found[photo]} and {name}")
     return found

@@ -1,4 +1,4 @@
-"""A model as it ships: `card.json` and one ONNX file per variant, each checked against its SHA-256.
+"""The model bundle: `card.json` and one ONNX file per variant, each checked against its SHA-256.
 
 The trainer writes bundles, the worker counts with them, the monitor reads the card.
 """
@@ -29,26 +29,26 @@ CARD = "card.json"
 INPUT = "photos"
 """Name of the ONNX input: uint8 (batch, size, size, 3), RGB, not normalised."""
 PROBABILITIES = "probabilities"
-"""Name of an ONNX output: float32 (batch, highest + 2), calibrated, each row sums to 1: of 0, 1, … items, and of more.
+"""Name of an ONNX output: float32 (batch, highest + 2), calibrated probabilities of 0, 1, … items and of more.
 
-binwatch.counts.in_classes makes those of the classes of it.
+Each row sums to 1. binwatch.counts.in_classes turns them into probabilities of the classes.
 """
 EMBEDDING = "embedding"
 """Name of an ONNX output: float32 (batch, embedding_size), for drift."""
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-"""A plain name within the bundle's folder: a card cannot point elsewhere."""
+"""A file name without folders, so that a card cannot point outside of the bundle."""
 Version = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 
 
 class _CardModel(BaseModel):
-    # JSON has no NaN: it would be written as null, and the card could not be read again.
+    # JSON has no NaN. It would be written as null, and the card could not be read again.
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Precision(StrEnum):
-    """Variants that a bundle may hold: the reference, the one for CUDA, the one for CPUs."""
+    """Variants of a bundle: the reference, the one for CUDA and the one for CPUs."""
 
     FP32 = "fp32"
     FP16 = "fp16"
@@ -56,21 +56,21 @@ class Precision(StrEnum):
 
 
 class SelfCheck(_CardModel):
-    """What a file answered to the photos of binwatch.self_check when it was exported, in their order."""
+    """The ONNX file's output at export for the photos of binwatch.self_check, in their order."""
 
     probabilities: list[list[float]] = Field(min_length=1)
     embeddings: list[list[float]] = Field(min_length=1)
 
 
 class Variant(_CardModel):
-    """One ONNX file. `metrics` are measured on the test split with this very file."""
+    """One ONNX file. `metrics` were measured with this file on the test split."""
 
     file: FileName
     sha256: Sha256
     bytes: int = Field(gt=0)
     metrics: dict[str, Any] = {}
     self_check: SelfCheck | None = None
-    """None in bundles from before there was one: they are used unchecked."""
+    """None in bundles older than self-checks, which are used unchecked."""
 
 
 class Estimate(_CardModel):
@@ -82,13 +82,13 @@ class Estimate(_CardModel):
 
 
 class QuantityErrors(_CardModel):
-    """Errors in items over all quantities: the median of the distribution less the true quantity, which is not capped.
+    """Errors in items, without the cap at "more than 5": median of the distribution − true quantity.
 
-    Where the median is beyond `Card.highest`, it counts as the number after it.
+    A median beyond `Card.highest` counts as `highest` + 1.
     """
 
     photos: int
-    """Whose true quantity is known."""
+    """Number of photos whose true quantity is known."""
     mae: Estimate
     rmse: Estimate
 
@@ -97,7 +97,7 @@ class Metrics(_CardModel):
     """Figures of the fp32 model on one set of labelled photos.
 
     `rmse` and `mae` are in items, with "more than 5" taken as 6; `ece` is the expected calibration error in 15 bins.
-    All but `rmse_of_mean` and `mae_of_median` are those of the count that the card's rule makes of the distribution.
+    All but `rmse_of_mean` and `mae_of_median` are figures of the count, by the card's rule.
     """
 
     photos: int
@@ -107,13 +107,13 @@ class Metrics(_CardModel):
     within_one: Estimate
     ece: Estimate
     rmse_of_mean: Estimate | None = None
-    """Of the distribution's mean, no whole number: the answer with the smallest expected squared error."""
+    """RMSE of the distribution's mean, which has the smallest expected squared error and is not a whole number."""
     mae_of_median: Estimate | None = None
-    """Of the distribution's median: the answer with the smallest expected absolute error. None in older bundles."""
+    """MAE of the distribution's median, which has the smallest expected absolute error. None in older bundles."""
     quantities: QuantityErrors | None = None
-    """None in older bundles, and where answers were left out."""
+    """None in older bundles, and for a photo set whose true quantities are unknown or whose counts are limited."""
     majority_accuracy: float
-    """What always answering the commonest label of the training photos reaches on these photos."""
+    """Accuracy on these photos of always predicting the most frequent label of the training photos."""
     per_class: dict[str, dict[str, float]] = {}
     """Class → {"photos", "recall", "precision"}."""
     confusion: list[list[int]] = []
@@ -121,18 +121,18 @@ class Metrics(_CardModel):
 
 
 class EmbeddingReference(_CardModel):
-    """Where embeddings lie: z = axes · (embedding − mean) has mean 0 and variance 1 along each of k axes."""
+    """Distribution of embeddings: z = axes · (embedding − mean) has mean 0 and variance 1 along each of k axes."""
 
     mean: list[float]
     """Shape (embedding_size,)."""
     axes: list[list[float]]
-    """Shape (k, embedding_size): the k directions of most variance, each divided by its standard deviation."""
+    """Shape (k, embedding_size): the k directions of largest variance, each divided by its standard deviation."""
 
 
 class Reference(_CardModel):
-    """What counts look like when nothing has drifted: the validation photos, seen by the model.
+    """The drift reference: distributions of the validation photos and of the model's output for them.
 
-    The later fields are optional: a bundle from before they existed is judged by what it has.
+    The later fields are optional, since older bundles lack them.
     """
 
     photos: int
@@ -143,7 +143,7 @@ class Reference(_CardModel):
     confidence: list[float]
     """Deciles 0, 10, …, 100 % of the probability of the count."""
     groups: int | None = None
-    """Bins among the photos. Photos of one bin resemble each other: this many are independent, not `photos`."""
+    """Number of bins of the photos: the effective sample size, since photos of one bin resemble each other."""
     quantiles: dict[str, list[float]] = {}
     """Name of a continuous signal (binwatch.reference.Signal) → its evenly spaced quantiles, from 0 to 100 %."""
     embedding: EmbeddingReference | None = None
@@ -153,69 +153,69 @@ class Reference(_CardModel):
 
 
 class Category(_CardModel):
-    """Quantities that are calibrated together: one alone, or neighbours of which there are too few photos.
+    """Quantities that are calibrated together: a single one, or adjacent ones with too few photos each.
 
-    Each list holds a score of one photo of each bin and quantity, ascending; the higher, the odder
+    Each list has the scores of one photo per bin and quantity, ascending; the higher, the odder
     (binwatch.conformal.scores_of).
     """
 
     classes: tuple[int, ...] = Field(min_length=1)
-    """Indexes of the columns of the distribution: of a model that has the classes alone, those of the classes."""
+    """Indexes of columns of the distribution; for a model that has only the classes, of the classes."""
     either: tuple[float, ...] = Field(min_length=1)
     missing: tuple[float, ...] = Field(min_length=1)
     surplus: tuple[float, ...] = Field(min_length=1)
 
 
 class Calibration(_CardModel):
-    """How odd correctly recorded photos look to the model: what binwatch.conformal makes p-values with.
+    """Oddness scores of correctly recorded photos, from which binwatch.conformal computes p-values.
 
-    In the card and not in a file beside it, since it is small, and as old or as new as the card.
+    Stored in the card, since it is small and belongs to this version of the card.
     """
 
     photos: int = Field(gt=0)
     """Photos whose scores are kept."""
     split: str
-    """Part of the data set that they are of; the model must have learned from none of them."""
+    """Part of the data set with these photos. The model must not have learned from any of them."""
     categories: tuple[Category, ...] = Field(min_length=1)
 
 
 class Card(_CardModel):
-    """What is known of a model: enough to use it, to judge it and to say where it came from."""
+    """The metadata of a model: for using it, for judging it, and its origin."""
 
     schema_version: Literal[1] = 1
     version: Version
     architecture: str
     created: AwareDatetime
     classes: tuple[str, ...] = CLASSES
-    """What is counted, recorded and measured."""
+    """The classes that are counted, recorded and measured."""
     highest: int = Field(HIGHEST, ge=HIGHEST)
-    """Items up to which the model tells numbers apart: it answers with a distribution over 0, 1, … `highest` and more.
+    """Largest number of items that the model distinguishes: it outputs a distribution over 0, 1, … `highest` and more.
 
-    The classes are a view of that. Bundles from before have the classes alone, which is a `highest` of 5.
+    The classes are a view of the distribution. Older bundles have only the classes, that is a `highest` of 5.
     """
     answers: tuple[int, ...] = EVERY
-    """Indexes of the classes that it has learned and can answer. The probability of every other class is 0."""
+    """Indexes of the classes that the model has learned and can predict. The probability of all others is 0."""
     input_size: int = Field(SIZE, gt=0)
-    """Side in pixels of the photos that it sees."""
+    """Side of the model's input, in pixels."""
     jpeg_quality: int | None = Field(None, ge=1, le=95)
-    """Quality of the JPEGs of input size that the model learned from; None if it learned from photos as they came.
+    """Quality of the JPEGs of input size that the model learned from; None if it learned from unchanged photos.
 
-    A photo must pass through the same before it is counted (`load_photo` does it).
+    `load_photo` stores each photo as such a JPEG before it is counted.
     """
     embedding_size: int = Field(gt=0)
     count_rule: CountRule = CountRule.MODE
     """How a count follows from the probabilities.
 
-    A card that names an unknown rule is refused: its photos would be counted otherwise than its figures were measured.
+    A card with an unknown rule is refused, since its figures were measured with that rule.
     """
     temperature: float = Field(gt=0)
-    """What the logits are divided by inside the graph, so that probabilities are calibrated."""
+    """Divisor of the logits inside the graph, so that probabilities are calibrated."""
     variants: dict[Precision, Variant] = Field(min_length=1)
     metrics: dict[str, Metrics] = {}
     """Name of the photo set ("test", "test 0-5 (challenge)") → figures."""
     reference: Reference | None = None
     calibration: Calibration | None = None
-    """None in bundles from before there was one, or one for each direction and for each column of the distribution.
+    """None in bundles older than calibrations by direction and by column of the distribution.
 
     Bins are then ranked without p-values.
     """
@@ -237,7 +237,7 @@ class Card(_CardModel):
         columns = {index for part in calibration.categories for index in part.classes} if calibration else set()
         if not columns <= set(range(more + 1)):
             raise ValueError(f"expected categories of the columns 0 to {more}, found {max(columns)}")
-        # From before there were such columns: one category for all that is beyond 5, which makes no p-values of 17.
+        # An older calibration has one category for all quantities beyond 5, which gives no p-value for, say, 17.
         return None if MORE in columns and more not in columns else calibration
 
     @field_validator("answers")
@@ -248,28 +248,27 @@ class Card(_CardModel):
         return answers
 
     def load_photo(self, data: bytes, limits: ImageLimits = ImageLimits()) -> Photo:  # noqa: B008 (frozen)
-        """One photo as the model sees it. Raises PhotoError, as binwatch.image.load does."""
+        """A photo decoded for the model's input. Raises PhotoError, as binwatch.image.load does."""
         return load(data, size=self.input_size, limits=limits, jpeg_quality=self.jpeg_quality)
 
     def measured(self, variant: str) -> dict[str, Metrics]:
-        """The figures of one variant, where they were measured with its file; else those of fp32, as `metrics`.
+        """The figures of a variant if they were measured with its file, else those of fp32, as in `metrics`.
 
-        Figures by class are of fp32 alone, and so are left out of the others.
+        Only fp32 has figures by class.
         """
         own = self.variants[Precision(variant)].metrics if variant in self.variants else {}
-        return {name: _of_variant(of_fp32, own.get(name)) for name, of_fp32 in self.metrics.items()}
+        found = dict(self.metrics)
+        for name, of_fp32 in self.metrics.items():
+            if figures := own.get(name):
+                same = {"photos": of_fp32.photos, "majority_accuracy": of_fp32.majority_accuracy}
+                known = {key: value for key, value in figures.items() if key in Metrics.model_fields}
+                found[name] = Metrics.model_validate(same | known)
+        return found
 
     @property
     def never(self) -> tuple[int, ...]:
-        """Indexes of the classes that it never answers: no training photo showed them."""
+        """Indexes of the classes that the model cannot predict: no training photo showed them."""
         return tuple(index for index in EVERY if index not in self.answers)
-
-
-def _of_variant(of_fp32: Metrics, own: dict[str, Any] | None) -> Metrics:
-    if not own:
-        return of_fp32
-    same = {"photos": of_fp32.photos, "majority_accuracy": of_fp32.majority_accuracy}
-    return Metrics.model_validate(same | {name: own[name] for name in own if name in Metrics.model_fields})
 
 
 def digest(path: Path) -> str:
@@ -297,7 +296,7 @@ class Bundle:
         self.card = _read_card(folder / CARD)
 
     def model(self, precision: Precision) -> Path:
-        """Path of the variant's ONNX file. Raises BundleError if it is not there or is not the one in the card."""
+        """Path of the variant's ONNX file. Raises BundleError if it is missing or differs from the card's."""
         variant = self.card.variants.get(precision)
         if variant is None:
             have = ", ".join(self.card.variants)
@@ -338,7 +337,7 @@ def _read_card(path: Path) -> Card:
 
 
 def write_card(folder: Path, card: Card) -> Path:
-    """Write `card.json` into `folder`, whole or not at all."""
+    """Write `card.json` into `folder` atomically."""
     path = folder / CARD
     partial = path.with_suffix(".partial")
     partial.write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")

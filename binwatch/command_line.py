@@ -1,4 +1,4 @@
-"""How every command line of Binwatch ends."""
+"""Running a command line: its errors and its exit status."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ _EXTRAS = {
     "sagemaker": "sagemaker",
     "xlsxwriter": "check",
 }
-"""What brings a package that is not in the program's own extra, since not everyone needs it."""
+"""Package → the extra that installs it, for packages that are not in the command's own extra."""
 _LONGEST, _HEAD, _TAIL = 2_000, 1_400, 500
-"""Characters of an error: all of it, and of a longer one its start and its end."""
+"""Characters of an error message that are printed: up to `_LONGEST` all, of a longer one the start, which names the
+file and the fault, and the end, which says what to do."""
 SETTINGS_NOTE = (
     "Settings are environment variables BINWATCH_…: `binwatch settings` prints all, docs/settings.md explains them."
 )
 USAGE = 2
-"""Exit status of a command that was called wrongly."""
+"""Exit status for wrong arguments."""
 _OWN = frozenset({"binwatch", "demo", "monitor", "trainer", "worker"})
 
 
 def run(app: Callable[[], object], extra: str, *, by_cause: bool = False) -> None:
-    """Run `app`; an error made on purpose is one line on standard error and exit status 1, not a traceback.
+    """Run `app`. A BinwatchError, or a missing package, ends it with one line on standard error and exit status 1.
 
-    So is a package that is not installed: `extra` names what Binwatch must be installed with. `by_cause` makes the
-    status that of the error's cause.
+    `extra`: the extra with which the command must be installed. `by_cause`: the exit status depends on the error.
     """
     try:
         check_app(app)
@@ -56,25 +56,25 @@ def run(app: Callable[[], object], extra: str, *, by_cause: bool = False) -> Non
 
 
 def _flushed(app: Callable[[], object]) -> None:
-    """Run `app`. The reader of its output may stop early, as `head` does: that is no error."""
+    """Run `app` and flush its output. If the reader of the output stops early, as `head` does, that is not an error."""
     ended: BaseException | None = None
     try:
         app()
     except BrokenPipeError:
         pass
-    except BaseException as error:  # also SystemExit: what the command ends with is not lost with its output
+    except BaseException as error:  # also SystemExit, so that its status is not lost if the flush fails
         ended = error
     try:
-        if sys.stdout is not None:  # as a shell's >&- has it
+        if sys.stdout is not None:  # None after a shell's >&-
             sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes again at exit
     if ended is not None:
         raise ended
 
 
 def name_settings(app: typer.Typer) -> None:
-    """End the help of each command of `app` with where its settings come from."""
+    """Add a note about settings to the help of each command of `app`."""
     for command in app.registered_commands:
         command.epilog = command.epilog or SETTINGS_NOTE
     for group in app.registered_groups:
@@ -83,23 +83,23 @@ def name_settings(app: typer.Typer) -> None:
 
 
 def check_app(app: Callable[[], object]) -> None:
-    """Ends the program if one of its arguments is wrong in a way that `app` would not notice."""
+    """End the program if an argument is wrong in a way that `app` would accept."""
     if isinstance(app, typer.Typer):
         check_numbers(app, sys.argv[1:])
 
 
 def check_numbers(app: typer.Typer, arguments: Sequence[str]) -> None:
-    """Ends the program if an option that is a number is given as one that only Python takes, such as `1_0` for 10."""
+    """End the program if a numeric option has a value that only Python accepts as a number, such as `1_0` for 10."""
     numeric = _numeric(typer.main.get_command(app))
     for argument, following in pairwise([*arguments, ""]):
         option, equals, value = argument.partition("=")
         text = value if equals else following
         if option in numeric and number(text) is None and _python_takes(text):
-            _end(f"{option} {text!r} is not a number, in digits", USAGE)
+            _end(f"{option} {text!r} is not a number; write it in digits", USAGE)
 
 
 def _numeric(command: Any) -> set[str]:
-    """Names of the options, of all commands, that are numbers."""
+    """Names of the numeric options of all commands."""
     found = {name for parameter in command.params if _is_number(parameter) for name in parameter.opts}
     return found.union(*(_numeric(inner) for inner in getattr(command, "commands", {}).values()))
 
@@ -121,17 +121,11 @@ def _python_takes(text: str) -> bool:
 def _end(message: str, status: int = 1) -> None:
     from binwatch import logs
 
-    text = _not_too_long(message)
+    if len(message) > _LONGEST:  # the text of a stranger's file may be of any length
+        left = len(message) - _HEAD - _TAIL
+        message = f"{message[:_HEAD]} … ({left:,} characters left out) … {message[-_TAIL:]}"
     if logs.is_json():
-        logging.getLogger("binwatch").critical("%s", text)
+        logging.getLogger("binwatch").critical("%s", message)
     else:
-        print("\n".join(visible(line) for line in f"error: {text}".split("\n")), file=sys.stderr)
+        print("\n".join(visible(line) for line in f"error: {message}".split("\n")), file=sys.stderr)
     sys.exit(status)
-
-
-def _not_too_long(message: str) -> str:
-    """What a stranger's file says may be of any length. Which file and what is wrong stands first, what to do last."""
-    if len(message) <= _LONGEST:
-        return message
-    left = len(message) - _HEAD - _TAIL
-    return f"{message[:_HEAD]} … ({left:,} characters left out) … {message[-_TAIL:]}"

@@ -1,13 +1,13 @@
-"""Conformal p-values: how odd is a photo, if its bin holds what the inventory expects?
+"""Conformal p-values: how odd is a photo, if its bin contains the expected quantity?
 
-A model says how probable each number of items is. The less probability it leaves for the expected quantity or more,
-the more it looks as if items were missing; the less it leaves for the expected quantity or fewer, the more it looks as
-if there were a surplus. Both are compared with the same of calibration photos: photos that the model did not learn
-from, and whose bins hold what was recorded. The p-value of a bin is the share of them (the bin itself counted among
-them) that look at least as odd. If a bin is recorded correctly, it is like those photos, and its p-value is at most α
-with a chance of at most α, whatever the model is worth: of correctly recorded bins, at most that share is flagged on
-average. (Vovk, Gammerman and Shafer, Algorithmic Learning in a Random World; here each quantity that the model tells
-from others has its own calibration photos, "Mondrian", so the promise holds for empty bins and full ones.)
+A model gives a probability to each number of items. The lower the probability of the expected quantity or more, the
+more it looks as if items were missing; the lower the probability of the expected quantity or fewer, the more it looks
+like a surplus. Both scores are compared with those of the calibration photos, from which the model did not learn, and
+whose bins contained the recorded quantity. The p-value of a bin is the share of these photos, the bin's own included,
+that look at least as odd. A correctly recorded bin is like the calibration photos, so its p-value is at most α with a
+probability of at most α, however good the model is: on average, at most that share of correctly recorded bins is
+flagged. (Vovk, Gammerman and Shafer, Algorithmic Learning in a Random World. Here each quantity that the model
+distinguishes has its own calibration photos, "Mondrian", so the guarantee holds for empty and for full bins.)
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from binwatch.bundle import Calibration, Category
 from binwatch.counts import CLASSES, EVERY, MORE, Suspicion, class_of, column_of
 
 ENOUGH = 100
-"""Photos that a quantity needs to be calibrated alone: the least p-value is then below 1 %."""
+"""Photos with which a quantity gets its own category: the smallest p-value is then below 1 %."""
 MOST = 2_000
-"""Scores kept of a category. More would make the card larger and the p-values hardly finer."""
+"""Most scores of a category. More would enlarge the card and hardly refine the p-values."""
 _DIGITS = 6
 
 Floats = npt.NDArray[np.floating]
@@ -34,7 +34,7 @@ Ints = npt.NDArray[np.integer]
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What a model's probabilities say of an expected quantity; None where they say nothing."""
+    """How an expected quantity fits a model's probabilities; None where that is unknown."""
 
     chance: float | None = None
     """Probability of the expected quantity's class."""
@@ -44,7 +44,7 @@ class Judgement:
     surplus: float | None = None
 
     def p_value(self, suspicion: Suspicion) -> float | None:
-        """Of one suspicion."""
+        """The p-value of one suspicion."""
         found: float | None = getattr(self, suspicion.value)
         return found
 
@@ -53,12 +53,12 @@ UNKNOWN = Judgement()
 
 
 def scores_of(probabilities: Sequence[float], quantity: int) -> dict[Suspicion, float]:
-    """How odd an expected quantity is by a model's probabilities of 0, 1, … items, the last of them open-ended.
+    """Oddness scores, from 0 to 1, of an expected quantity, given the probabilities of 0, 1, … items and of more.
 
-    Of MISSING, 1 − probability of `quantity` or more; of SURPLUS, 1 − probability of `quantity` or fewer; of EITHER,
-    the larger one. From 0 to 1, rounded.
+    MISSING: 1 − probability of `quantity` or more. SURPLUS: 1 − probability of `quantity` or fewer. EITHER: the larger
+    one.
     """
-    # As workers round them: a photo must not look odder than the very same one among the calibration photos.
+    # Rounded as workers do, or a photo could look odder than the same photo in the calibration.
     rounded = [round(each, _DIGITS) for each in probabilities]
     expected = column_of(quantity, len(rounded))
     missing = _rounded(sum(rounded[:expected]))
@@ -71,7 +71,7 @@ def _rounded(share: float) -> float:
 
 
 class PValues:
-    """P-values by one model's calibration. Made once, asked often."""
+    """P-values by one model's calibration."""
 
     def __init__(self, calibration: Calibration) -> None:
         self._categories = {index: part for part in calibration.categories for index in part.classes}
@@ -79,21 +79,18 @@ class PValues:
     def of(self, probabilities: Sequence[float], quantity: int) -> Mapping[Suspicion, float] | None:
         """P-values, above 0 and at most 1, of an expected quantity.
 
-        `probabilities` have the columns that the calibration was made with. None if the model cannot answer the
-        quantity's class: its probability of it says nothing of a bin.
+        `probabilities` has the same columns as the calibration. None if the model cannot predict the quantity's class,
+        since its probability is then always 0.
         """
         category = self._categories.get(column_of(quantity, len(probabilities)))
         if category is None:
             return None
-        return {
-            suspicion: _p_value(getattr(category, suspicion.value), score)
-            for suspicion, score in scores_of(probabilities, quantity).items()
-        }
-
-
-def _p_value(scores: Sequence[float], score: float) -> float:
-    as_odd = len(scores) - bisect_left(scores, score)
-    return (as_odd + 1) / (len(scores) + 1)
+        found = {}
+        for suspicion, score in scores_of(probabilities, quantity).items():
+            scores: tuple[float, ...] = getattr(category, suspicion.value)
+            as_odd = len(scores) - bisect_left(scores, score)
+            found[suspicion] = (as_odd + 1) / (len(scores) + 1)
+        return found
 
 
 def judge(
@@ -102,10 +99,10 @@ def judge(
     values: PValues | None,
     distribution: Sequence[float] | None = None,
 ) -> Judgement:
-    """What a photo's probabilities say of the quantity that is expected in its bin; no p-values without calibration.
+    """Judge the expected quantity of a photo's bin; without calibration, there are no p-values.
 
-    `probabilities` are of the classes; `distribution`, of a model that tells more numbers apart, of 0, 1, … items and
-    of more.
+    `probabilities` are those of the classes; `distribution` has those of 0, 1, … items and of more, if the model
+    distinguishes more numbers.
     """
     if probabilities is None or len(probabilities) != len(CLASSES):
         return UNKNOWN
@@ -124,13 +121,12 @@ def calibrate(
     enough: int = ENOUGH,
     answers: Sequence[int] = EVERY,
 ) -> Calibration:
-    """Calibration by n photos that the model did not learn from.
+    """Calibration with n photos that the model did not learn from.
 
-    `distribution` has shape (n, classes), or more columns if the model tells more numbers apart, `quantities` (items)
-    shape (n,); `groups` names the bin that each photo is of. Photos of one bin resemble each other and would pass for
-    more evidence than they are, so one of each bin and column is kept, the same in each run. A class that is not among
-    the model's `answers` gets no p-values: the model is as sure as can be that it is another one, whatever the photo
-    shows. Raises ValueError without photos.
+    `distribution` has shape (n, classes), or more columns if the model distinguishes more numbers; `quantities` (items)
+    has shape (n,); `groups` has each photo's bin. Photos of one bin resemble each other and are not independent, so one
+    photo per bin and column is kept, the same in each run. Classes that are not in the model's `answers` get no
+    p-values, since the model's probability of them is always 0. Raises ValueError without photos.
     """
     width = distribution.shape[1]
     answered = [*(index for index in answers if index < MORE), *(range(MORE, width) if MORE in answers else ())]
@@ -163,7 +159,7 @@ def _one_of_each(labels: Ints, groups: Sequence[str]) -> Ints:
 
 
 def _categories(photos: list[int], enough: int, columns: Sequence[int]) -> list[tuple[int, ...]]:
-    """`columns` in their order, put together until each part has `enough` photos; what is left joins the last part."""
+    """Combine adjacent `columns` until each part has `enough` photos; a rest joins the last part."""
     parts: list[tuple[int, ...]] = []
     open_part: tuple[int, ...] = ()
     for index in columns:

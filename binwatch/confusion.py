@@ -1,4 +1,4 @@
-"""Confusion matrices of the classes, and the figures that follow from one: agreement, within one, MAE and RMSE."""
+"""Confusion matrices of the classes, with agreement, within one, MAE and RMSE."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from enum import StrEnum
 from binwatch.counts import EVERY, Outcome, outcome_by
 
 INVENTORY = ""
-"""Stands where a model's version does when the inventory itself is judged, which audits do."""
+"""Takes the place of a model's version where audits judge the inventory itself."""
 
 
 class TruthSource(StrEnum):
-    """Who states the true class."""
+    """Source of the true class."""
 
     INVENTORY = "inventory"
     AUDIT = "audit"
-    """Who had not seen what was counted and expected: the truth that accuracy is measured against."""
+    """An audit by somebody who had seen neither the count nor the expected quantity: ground truth."""
     SIGHTED = "sighted"
-    """An audit by somebody who had the numbers in sight, and may have confirmed them."""
+    """An audit by somebody who had seen the numbers, and may just have confirmed them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,15 +32,15 @@ class ConfusionMatrix:
     """
 
     cells: Mapping[tuple[int, int], int] = field(default_factory=dict)
-    """(true class, predicted class) → comparisons. Cells that are not there are 0."""
+    """(true class, predicted class) → comparisons. Missing cells are 0."""
 
     @classmethod
     def of(cls, pairs: Iterable[tuple[int, int]]) -> ConfusionMatrix:
-        """Of single comparisons: (true class, predicted class) each."""
+        """The matrix of single comparisons, each a (true class, predicted class)."""
         return cls(Counter(pairs))
 
     def where(self, true_class: int | None = None, outcome: Outcome | None = None) -> ConfusionMatrix:
-        """The comparisons of one true class, or of one outcome, or of both."""
+        """The comparisons with the given true class, outcome, or both."""
         return ConfusionMatrix(
             {
                 (true, predicted): number
@@ -56,27 +56,27 @@ class ConfusionMatrix:
 
     @property
     def comparisons(self) -> int:
-        """All of them."""
+        """Number of comparisons."""
         return sum(self.cells.values())
 
     @property
     def comparisons_within_one(self) -> int:
-        """Those whose error is at most one item."""
+        """Number of comparisons whose error is at most one item."""
         return sum(number for (true, predicted), number in self.cells.items() if abs(predicted - true) <= 1)
 
     @property
     def absolute_error(self) -> int:
-        """Summed, in items."""
+        """Sum of absolute errors, in items."""
         return sum(number * abs(predicted - true) for (true, predicted), number in self.cells.items())
 
     @property
     def squared_error(self) -> int:
-        """Summed, in items squared."""
+        """Sum of squared errors, in items²."""
         return sum(number * (predicted - true) ** 2 for (true, predicted), number in self.cells.items())
 
     @property
     def agreement(self) -> float | None:
-        """Share of comparisons whose classes are the same."""
+        """Share of comparisons with equal classes."""
         return self._mean(self.where(outcome=Outcome.EXACT).comparisons)
 
     @property
@@ -86,12 +86,12 @@ class ConfusionMatrix:
 
     @property
     def mae(self) -> float | None:
-        """Mean absolute error in items: a lower bound, since nobody knows how many "more than 5" are."""
+        """Mean absolute error in items: a lower bound, since "more than 5" counts as 6."""
         return self._mean(self.absolute_error)
 
     @property
     def rmse(self) -> float | None:
-        """Root of the mean squared error in items, a lower bound as well."""
+        """Root mean squared error in items, also a lower bound."""
         squared = self._mean(self.squared_error)
         return None if squared is None else math.sqrt(squared)
 

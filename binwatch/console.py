@@ -1,31 +1,43 @@
-"""What commands print beside their results: progress bars and remarks. `--quiet` leaves both out."""
+"""Output of commands besides their results: progress bars and remarks. `--quiet` suppresses both."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TextIO
 
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
 
 from binwatch.settings import is_quiet
 
 
 def progress_console() -> Console:
-    """Standard error, for progress bars and remarks; without output if commands are to be quiet."""
+    """A console on standard error, for progress bars; without output if commands are to be quiet."""
     return Console(stderr=True, quiet=is_quiet())
 
 
-def remark(text: object, *, beside_results: bool = False) -> None:
-    """Print what was done, unless commands are to be quiet. Results, warnings and errors are no remarks.
+@contextmanager
+def progress_bar(done: str, total: int, *columns: ProgressColumn) -> Iterator[Callable[[int], object]]:
+    """A bar of `total` items on standard error, labelled `done`; gives a function that adds finished items to it."""
+    shown = (TextColumn(done), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), *columns)
+    with Progress(*shown, console=progress_console()) as progress:
+        bar = progress.add_task(done, total=total)
+        yield lambda items: progress.advance(bar, items)
 
-    `beside_results`: on standard error, since standard output has results that may be piped on.
+
+def remark(text: object, *, beside_results: bool = False) -> None:
+    """Print a remark, unless commands are to be quiet. Results, warnings and errors are not remarks.
+
+    `beside_results`: print to standard error, since standard output has results that may be piped.
     """
     if not is_quiet():
         print(text, file=sys.stderr if beside_results else sys.stdout, flush=True)
 
 
 def printable_stdout() -> TextIO:
-    """Standard output, with file names that are no text shown with their bytes escaped instead of raising."""
+    """Standard output that shows invalid Unicode, such as in file names, as escapes instead of raising."""
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
     return sys.stdout

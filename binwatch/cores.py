@@ -1,4 +1,4 @@
-"""The cores that this process may use: what its CPU mask and the quotas of its container leave of the machine's."""
+"""The cores that this process may use, by its CPU mask and the CPU quota of its container."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ _PROCESS = Path("/proc/self")
 
 
 def cores() -> int:
-    """How many threads can compute at a time, at least 1. A quota of one and a half cores keeps two threads at work."""
+    """Number of threads that can run concurrently, at least 1. A quota of 1.5 cores keeps two threads busy."""
     allowed = len(core_numbers())
     quota = cpu_quota()
     return allowed if quota is None else max(1, min(allowed, math.ceil(quota)))
 
 
 def core_numbers() -> list[int]:
-    """Numbers of the cores that the scheduler may put this process on. macOS has no CPU masks."""
+    """Numbers of the cores on which this process may run. macOS has no CPU masks."""
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))
 
 
 def cpu_quota(process: Path = _PROCESS) -> float | None:
-    """Cores' worth of time that the control groups of this process grant it; None if they set no limit.
+    """CPU quota of this process's control groups, in cores; None if they set no limit.
 
-    Each group above may set a limit of its own, and the lowest holds. `process` is its folder in procfs.
+    Each parent group may have its own limit, and the lowest applies. `process` is the process's folder in procfs.
     """
     try:
         groups = _lines(process / "cgroup")
@@ -43,7 +43,7 @@ def _lines(file: Path) -> list[str]:
 
 
 def _folders(groups: list[str], mounts: list[str]) -> Iterator[Path]:
-    """The process's own group for CPU time, and those above it as far as they are mounted."""
+    """Folders of the process's control group for CPU time, and of its parents as far as they are mounted."""
     for line in groups:  # such as 0::/system.slice/a.service (version 2) or 4:cpu,cpuacct:/docker/1f3a (version 1)
         _, controllers, path = line.split(":", 2)
         if controllers and "cpu" not in controllers.split(","):
@@ -58,7 +58,7 @@ def _folders(groups: list[str], mounts: list[str]) -> Iterator[Path]:
 
 
 def _mounted(mounts: list[str], controller: str | None) -> Iterator[tuple[str, str]]:
-    """Which group is mounted where: of version 2, or of version 1's hierarchy of a controller (proc(5), mountinfo)."""
+    """Group and mount point of each cgroup mount: version 2, or a controller's of version 1 (proc(5), mountinfo)."""
     for line in mounts:
         before, _, after = line.partition(" - ")
         root, mount = before.split()[3:5]
@@ -69,7 +69,7 @@ def _mounted(mounts: list[str], controller: str | None) -> Iterator[tuple[str, s
 
 
 def _limit(folder: Path) -> float | None:
-    """The limit that one group sets, in cores."""
+    """The limit of one group, in cores."""
     try:
         if (folder / "cpu.max").exists():  # "max 100000" or "150000 100000"
             quota, period = (folder / "cpu.max").read_text().split()
@@ -78,4 +78,4 @@ def _limit(folder: Path) -> float | None:
         limit = int(quota) / int(period)
     except (OSError, ValueError, ZeroDivisionError):  # no such file, or "max"
         return None
-    return limit if limit > 0 else None  # -1: none
+    return limit if limit > 0 else None  # -1: no limit

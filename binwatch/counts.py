@@ -1,7 +1,7 @@
-"""What a count is: one of seven classes, 0 to 5 items and "more than 5", and how it compares with a quantity.
+"""Counts: the seven classes, 0 to 5 items and "more than 5", and how a count compares with a quantity.
 
-A model may tell more numbers apart: its answer is a distribution over 0, 1, … `highest` items and more. The classes are
-a view of it.
+A model may distinguish more numbers: its output is a distribution over 0, 1, … `highest` items and more. The classes
+are a view of the distribution.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ CLASSES: tuple[str, ...] = ("0", "1", "2", "3", "4", "5", "more than 5")
 MORE = len(CLASSES) - 1
 """Index of the open-ended class "more than 5"."""
 HIGHEST = MORE - 1
-"""Quantity up to which the classes tell numbers apart."""
+"""Largest quantity with its own class."""
 EVERY: tuple[int, ...] = tuple(range(len(CLASSES)))
-"""Indexes of all classes. A model can answer those of which it has seen training photos, which may be fewer."""
+"""Indexes of all classes. A model can predict only classes that its training photos showed."""
 
 
 _HALF = 0.5 - 1e-6
-"""Of the probability, which the median is the first class to reach; float32's rows do not add up to 1 exactly."""
+"""The median is the first class at which the cumulative probability reaches this; float32 sums are not exactly 1."""
 
 
 class CountRule(StrEnum):
     """How a count follows from the probabilities of the classes."""
 
     MODE = "mode"
-    """The most probable class, which is exact most often."""
+    """The most probable class, which is most often exact."""
     MEDIAN = "median"
-    """The class with as much probability below it as above it, which has the smallest expected error in items."""
+    """The median class, which has the smallest expected absolute error in items."""
 
 
 class Outcome(StrEnum):
@@ -46,7 +46,7 @@ class Outcome(StrEnum):
 
 
 class Suspicion(StrEnum):
-    """In which way a bin may be recorded wrongly. Each has p-values of its own."""
+    """Direction in which a bin may be recorded wrongly. Each has its own p-values."""
 
     EITHER = "either"
     MISSING = "missing"
@@ -56,12 +56,12 @@ class Suspicion(StrEnum):
 
 
 def names_of(columns: Iterable[int], highest: int = HIGHEST) -> str:
-    """Of classes, or of columns of a distribution that goes up to `highest`, for messages: "0, more than 5"."""
+    """Names of classes, or of columns of a distribution up to `highest`, for messages: "0, more than 5"."""
     return ", ".join(str(index) if index <= highest else f"more than {highest}" for index in columns)
 
 
 def column_of(quantity: int, columns: int) -> int:
-    """Index of a number of items in a distribution of so many columns, of which the last is open-ended.
+    """Index of a number of items in a distribution with `columns` columns, of which the last is open-ended.
 
     Raises ValueError for a negative quantity.
     """
@@ -76,9 +76,9 @@ def class_of(quantity: int) -> int:
 
 
 def in_classes(distribution: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
-    """Probabilities of 0, 1, … items and of more, (…, n), as those of the classes, (…, 7), of the same type.
+    """Probabilities of 0, 1, … items and of more, (…, n) → probabilities of the classes, (…, 7), of the same dtype.
 
-    What is beyond 5 is added up. Up to seven are the classes already.
+    Those beyond 5 are summed. Up to seven columns are returned unchanged.
     """
     if distribution.shape[-1] <= len(CLASSES):
         return distribution
@@ -87,12 +87,12 @@ def in_classes(distribution: npt.NDArray[np.floating]) -> npt.NDArray[np.floatin
 
 
 def counts_by(rule: CountRule, probabilities: npt.NDArray[np.floating]) -> npt.NDArray[np.int64]:
-    """The counts of photos, int64 (n,), by probabilities of the classes (n, 7) or of more numbers."""
+    """Counts by a rule, int64 (n,), from probabilities of the classes, (n, 7), or of more numbers."""
     return median(probabilities) if rule is CountRule.MEDIAN else probabilities.argmax(axis=-1).astype(np.int64)
 
 
 def median(probabilities: npt.NDArray[np.floating]) -> npt.NDArray[np.int64]:
-    """Of each row (n, quantities), int64 (n,): the last column is the number after the one before."""
+    """Median of each row of (n, quantities), int64 (n,). The open-ended last column counts as its index."""
     reached: npt.NDArray[np.bool_] = probabilities.astype(np.float64).cumsum(axis=-1) >= _HALF
     found: npt.NDArray[np.int64] = reached.argmax(axis=-1).astype(np.int64)
     return found
@@ -101,26 +101,26 @@ def median(probabilities: npt.NDArray[np.floating]) -> npt.NDArray[np.int64]:
 def error_of(predicted: int, quantity: int) -> int:
     """Signed error in items of class `predicted` against `quantity`, both capped at "more than 5".
 
-    The cap makes this a lower bound where either side is beyond 5: nobody knows how many "more than 5" are. It is for
-    statistics; of one bin people are shown `difference_of`.
+    The cap makes this a lower bound if either side is beyond 5. It is for statistics; people are shown
+    `difference_of`.
     """
     return predicted - class_of(quantity)
 
 
 @dataclass(frozen=True, slots=True)
 class Beyond:
-    """How many items a photo shows that was counted as "more than 5", by a distribution that goes further."""
+    """Number of items in a photo that was counted as "more than 5", from a distribution that goes further."""
 
     low: int
-    """With `high`, the shortest statement that can be made: between them lies 80 % of the probability above 5."""
+    """Start of the central interval, up to `high`, with 80 % of the probability above 5."""
     median: int
     high: int
     open: int
-    """The number that stands for all from itself on."""
+    """Index of the open-ended last column: stands for this number and all larger ones."""
 
 
 def beyond(predicted: int, distribution: Sequence[float] | None) -> Beyond | None:
-    """None for a class that is a number, and of a model that has the classes alone."""
+    """The number of items beyond 5; None for any other class, and for a model that has only the classes."""
     if predicted != MORE or distribution is None or len(distribution) <= len(CLASSES):
         return None
     total, sums = sum(distribution[MORE:]), list(accumulate(distribution[MORE:]))
@@ -134,9 +134,9 @@ def beyond(predicted: int, distribution: Sequence[float] | None) -> Beyond | Non
 def difference_of(predicted: int, quantity: int, finer: Beyond | None = None) -> int:
     """Counted − expected in items, without the cap: class 3 is 4 fewer than a quantity of 7.
 
-    Where a model has the classes alone, "more than 5" is taken as 6, so of that class it is a lower bound; it agrees
-    with every quantity above 5. Where it says more, that class agrees with what lies between `low` and `high`, and
-    differs from the rest by its median: 17 is 23 fewer than 40.
+    Without `finer`, "more than 5" counts as 6, so its difference is a lower bound, and it agrees with every quantity
+    above 5. With `finer`, it agrees with quantities from `low` to `high`, and differs from others by its median: 17 is
+    23 fewer than 40.
     """
     if finer is None:
         return 0 if error_of(predicted, quantity) == 0 else predicted - quantity
@@ -145,7 +145,7 @@ def difference_of(predicted: int, quantity: int, finer: Beyond | None = None) ->
 
 
 def difference_in_words(predicted: int, quantity: int, finer: Beyond | None = None) -> str:
-    """`difference_of` as people read it: "4 fewer"; "at least 2 more" where the count is open-ended."""
+    """`difference_of` in words: "4 fewer"; "at least 2 more" for an open-ended count."""
     difference = difference_of(predicted, quantity, finer)
     if difference == 0:
         return "agrees"
@@ -154,26 +154,26 @@ def difference_in_words(predicted: int, quantity: int, finer: Beyond | None = No
 
 
 def count_in_words(predicted: int, finer: Beyond | None = None) -> str:
-    """A count as people read it: "3", "more than 5", "about 17"."""
+    """A count in words: "3", "more than 5", "about 17"."""
     if finer is None:
         return CLASSES[predicted]
     return f"more than {finer.open - 1}" if finer.median == finer.open else f"about {finer.median}"
 
 
 def outcome_by(difference: int) -> Outcome:
-    """Exact, under or over, by `difference_of`."""
+    """Exact, under or over, for a difference: counted − expected."""
     if difference == 0:
         return Outcome.EXACT
     return Outcome.UNDER if difference < 0 else Outcome.OVER
 
 
 def is_suspect(difference: int, suspicion: Suspicion) -> bool:
-    """Whether a count that differs by so many items from what is expected differs in this direction."""
+    """Whether `difference`, counted − expected, is in the direction of `suspicion`."""
     if suspicion is Suspicion.EITHER:
         return difference != 0
     return difference < 0 if suspicion is Suspicion.MISSING else difference > 0
 
 
 def outcome_of(predicted: int, quantity: int) -> Outcome:
-    """Exact, under or over by classes, which is for statistics. "More than 5" agrees with every quantity above 5."""
+    """Exact, under or over by classes, for statistics. "More than 5" agrees with every quantity above 5."""
     return outcome_by(error_of(predicted, quantity))

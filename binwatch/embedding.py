@@ -1,4 +1,4 @@
-"""Embeddings as the records keep them: half precision halves their size, and drift is far coarser than that."""
+"""Embeddings in the records, in half precision: half the size, and far more precise than drift needs."""
 
 from __future__ import annotations
 
@@ -15,5 +15,5 @@ def pack(embedding: npt.NDArray[np.float32]) -> bytes:
 
 
 def unpack(packed: bytes) -> npt.NDArray[np.float32]:
-    """What `pack` made → float32 (size,)."""
+    """The result of `pack` → float32 (size,)."""
     return np.frombuffer(packed, _TYPE).astype(np.float32)

@@ -1,6 +1,6 @@
-"""Content-Encoding: what an object's bytes were before someone compressed them for the way.
+"""Content-Encoding: decompresses an object's bytes.
 
-S3 keeps the header and the bytes as they were uploaded, and gives them back so.
+S3 stores the header and the bytes as they were uploaded, and returns them unchanged.
 """
 
 from __future__ import annotations
@@ -8,13 +8,13 @@ from __future__ import annotations
 import zlib
 
 _NONE = frozenset({"", "identity", "aws-chunked"})
-"""What changes no bytes. Some stores keep `aws-chunked`, which is about how an upload was sent, with the object."""
+"""Encodings that do not change the bytes. Some stores keep `aws-chunked`, which only describes the upload."""
 _GZIP = frozenset({"gzip", "x-gzip"})
 _GZIP_MAGIC = b"\x1f\x8b"
 _MOST = 3
-"""Encodings of one object: more is a bomb."""
+"""Most nested encodings of one object; more may be a decompression bomb."""
 _STEP = 4096
-"""Bytes decompressed at a time: zlib copies what follows a stream's end, and a file may be of a million streams."""
+"""Bytes decompressed at a time: zlib copies all input after a stream's end, and a file may have a million streams."""
 
 
 class EncodingError(ValueError):
@@ -22,31 +22,28 @@ class EncodingError(ValueError):
 
 
 class TooLargeDecoded(ValueError):
-    """Decoded, there are more bytes than are wanted. The rest was not decoded."""
+    """The decoded data are larger than allowed. The rest was not decoded."""
 
 
 def decoded(data: bytes, encoding: str, max_bytes: int) -> bytes:
-    """`data` without its Content-Encoding, `max_bytes` at most. Raises EncodingError or TooLargeDecoded."""
+    """Decode `data` to at most `max_bytes` bytes. Raises EncodingError or TooLargeDecoded."""
     names = [name.strip().lower() for name in encoding.split(",")]
     applied = [name for name in names if name not in _NONE]
     if len(applied) > _MOST:
         raise EncodingError(f"has {len(applied)} nested encodings")
     for name in reversed(applied):
-        data = _undone(data, name, max_bytes)
+        if name == "deflate":
+            data = _inflated(data, max_bytes)
+        elif name not in _GZIP:
+            raise EncodingError("is not supported: upload the file without it, or as gzip")
+        # The header may be a mistake, or left by a proxy that decompressed the bytes.
+        elif data.startswith(_GZIP_MAGIC):
+            data = _gunzipped(data, max_bytes)
     return data
 
 
-def _undone(data: bytes, name: str, max_bytes: int) -> bytes:
-    if name in _GZIP:
-        # Whoever sets the header by mistake, or a proxy that decodes and leaves it, sends bytes that are whole.
-        return _gunzipped(data, max_bytes) if data.startswith(_GZIP_MAGIC) else data
-    if name == "deflate":
-        return _inflated(data, max_bytes)
-    raise EncodingError("is not supported: upload the file without it, or as gzip")
-
-
 def _gunzipped(data: bytes, max_bytes: int) -> bytes:
-    """All members of a gzip file; what follows them is padding."""
+    """The contents of all members of a gzip file. Bytes after the last member are padding."""
     parts: list[bytes] = []
     size = position = 0
     while data.startswith(_GZIP_MAGIC, position):
@@ -57,7 +54,7 @@ def _gunzipped(data: bytes, max_bytes: int) -> bytes:
 
 
 def _inflated(data: bytes, max_bytes: int) -> bytes:
-    """By HTTP's definition in zlib's format; many send it without zlib's header."""
+    """Inflate `deflate` data: in zlib's format, as HTTP defines it, or raw, as many clients send it."""
     try:
         return _decompressed(data, 0, zlib.MAX_WBITS, max_bytes)[0]
     except EncodingError:
@@ -65,7 +62,7 @@ def _inflated(data: bytes, max_bytes: int) -> bytes:
 
 
 def _decompressed(data: bytes, start: int, window: int, max_bytes: int) -> tuple[bytes, int]:
-    """The stream that starts there, decompressed, and where it ends."""
+    """Decompress the stream at `start`; returns the bytes and the end of the stream."""
     stream, view = zlib.decompressobj(window), memoryview(data)
     found = bytearray()
     while not stream.eof:

@@ -1,4 +1,4 @@
-"""What all classes of settings share: each field is an environment variable, read once and strictly."""
+"""Base of all settings classes: each field is an environment variable, read once and validated strictly."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PREFIX = "BINWATCH_"
 
 
 class EnvironmentSettings(BaseSettings):
-    """Settings of one part of Binwatch. A field that is such a class itself has variables of its own prefix."""
+    """Settings of one part of Binwatch. A field of such a class has variables with that class's prefix."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
@@ -30,12 +30,12 @@ class EnvironmentSettings(BaseSettings):
     def _plain_number(cls, value: object, info: ValidationInfo) -> object:
         wanted = str(cls.model_fields[info.field_name or ""].annotation)
         if isinstance(value, str) and any(kind in wanted for kind in ("int", "float")) and number(value) is None:
-            raise ValueError("expected a number, in digits")  # pydantic takes 1_0 for 10
+            raise ValueError("expected a number, in digits")  # pydantic accepts 1_0 as 10
         return value
 
     @classmethod
     def variables(cls) -> dict[str, FieldInfo]:
-        """The name of each variable, with its field."""
+        """Variable → field."""
         found: dict[str, FieldInfo] = {}
         for name, field in cls.model_fields.items():
             part = field.annotation
@@ -47,11 +47,11 @@ class EnvironmentSettings(BaseSettings):
 
     @classmethod
     def variable(cls, name: str) -> str:
-        """The variable of a field."""
+        """Name of a field's variable."""
         return f"{cls.model_config.get('env_prefix')}{name.upper()}"
 
     def values(self) -> dict[str, Any]:
-        """The name of each variable, with its value."""
+        """Variable → value."""
         found: dict[str, Any] = {}
         for name in type(self).model_fields:
             value = getattr(self, name)

@@ -1,4 +1,4 @@
-"""The errors that Binwatch raises on purpose. Each message names the thing and says what to do next."""
+"""The errors that Binwatch raises deliberately. Each message names the object at fault and says what to do."""
 
 from __future__ import annotations
 
@@ -6,21 +6,25 @@ from enum import StrEnum
 from typing import ClassVar
 
 _SHOWN = 60
-"""Characters of a stranger's value that a message shows."""
+"""Most characters of an external value in a message."""
 
 
 class BinwatchError(Exception):
-    """Base of every error that Binwatch raises on purpose; safe to show to an operator as it is."""
+    """Base of all errors that Binwatch raises deliberately. The message can be shown to an operator."""
 
     exit_status: ClassVar[int] = 2
-    """Of a command that it ends, unless another status is documented: 2 for what the caller can mend, 3 for an outage.
-    """
+    """Exit status of a command that the error ends: 2 if the caller can correct it, 3 for an outage."""
 
 
 def shown(value: object) -> str:
-    """A value as a message shows it: quoted, without control characters, and cut if it is long."""
+    """An external value for a message: quoted, without control characters, and shortened."""
     text = repr(value if not isinstance(value, str) else value[: _SHOWN + 1])
     return text if len(text) <= _SHOWN + 2 else f"{text[:_SHOWN]}…"
+
+
+def described(error: BaseException | None) -> str:
+    """An error in a log line or a message: its class and its text."""
+    return f"{type(error).__name__}: {error}"
 
 
 class SettingsError(BinwatchError):
@@ -32,17 +36,17 @@ class BundleError(BinwatchError):
 
 
 class OvertakenError(BinwatchError):
-    """Another model was put in use meanwhile, by someone else. Look which one, and decide again."""
+    """Someone else has put another model in use meanwhile. Check which one, and decide again."""
 
 
 class OutageError(BinwatchError):
-    """Something that Binwatch needs does not answer, or is broken. Worth trying again."""
+    """A service that Binwatch needs does not answer, or is broken. Worth a retry."""
 
     exit_status = 3
 
 
 class ObjectsError(OutageError):
-    """The object store refused or could not be reached. Worth trying again."""
+    """The object store refused a request or could not be reached. Worth a retry."""
 
 
 class EventError(BinwatchError):
@@ -84,7 +88,7 @@ REMEDIES = {
     Reason.BAD_ENCODING: "upload it again without Content-Encoding",
     Reason.CRASHED: "keep the photo, and report it to the model's maintainer",
 }
-"""What a person can do about a photo that was not counted."""
+"""Reason → what a person can do about a photo that was not counted."""
 
 
 class PhotoError(BinwatchError):
@@ -111,8 +115,8 @@ class MetadataReason(StrEnum):
 
 
 NOT_FETCHED = frozenset({Reason.MISSING, Reason.FORBIDDEN, Reason.ARCHIVED, Reason.FETCH_FAILED})
-"""What could not be fetched (metadata files have the same words for it). It may be fetched later, so it is tried again,
-and it says nothing of its bin."""
+"""Reasons why an object could not be fetched; MetadataReason has the same values. Such an object is retried, and gives
+no information about its bin."""
 
 
 class MetadataError(BinwatchError):

@@ -1,8 +1,8 @@
-"""S3 event messages → which objects were created. One parser for every dialect.
+"""S3 event messages → the created objects. One parser for all dialects.
 
-AWS, moto, versitygw, Ceph and MinIO send `Records`; SNS wraps a message in another; EventBridge has its own form. They
-differ in whether keys are URL-encoded, in names and in what they leave out. Sources: AWS' page on the content and
-structure of notifications (AWS, EventBridge), moto 5.2's s3/notifications.py, versitygw's s3event/event.go, Ceph's
+AWS, moto, versitygw, Ceph and MinIO send `Records`; SNS wraps a message in another; EventBridge has its own format. The
+dialects differ in the encoding of keys, in names and in missing fields. Sources: AWS' page on the content and structure
+of notifications (AWS, EventBridge), moto 5.2's s3/notifications.py, versitygw's s3event/event.go, Ceph's
 doc/radosgw/notifications.rst and src/rgw/rgw_pubsub.cc, MinIO's cmd/event-notification.go.
 """
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from posixpath import normpath
-from typing import Any, TypeGuard
+from typing import Any
 from urllib.parse import unquote_plus
 
 from binwatch.errors import EventError
@@ -21,22 +21,22 @@ from binwatch.keys import has_dot_segments
 from binwatch.text import many
 
 MAX_BODY_BYTES = 2**20
-"""S3's own events have at most 64 KiB, SQS messages at most 1 MiB. A larger body is no event."""
+"""S3's events have at most 64 KiB, SQS messages at most 1 MiB. A larger body is not an event."""
 MAX_KEY_BYTES = 1024
 """S3's own limit on a key, in UTF-8."""
 MAX_NAME = 80
 """Characters of an event's name; the longest that AWS documents has 43."""
 MAX_NAMED = 20
-"""Malformed records that are named one by one. A message may hold a quarter of a million of them."""
+"""Most malformed records that are named. A message may have a quarter of a million of them."""
 
 
 class Dialect(StrEnum):
-    """Who wrote the message."""
+    """Sender of the message."""
 
     S3 = "s3"
     """AWS and moto: keys are form-encoded."""
     VERSITYGW = "versitygw"
-    """Keys are already decoded: decoding again would corrupt `+` and `%`. They may be longer ways to the same file."""
+    """Keys are already decoded: decoding again would corrupt `+` and `%`. They may not be normalised paths."""
     CEPH = "ceph"
     """Keys are not encoded. In older releases, names of events begin with `s3:`."""
     MINIO = "minio"
@@ -44,44 +44,45 @@ class Dialect(StrEnum):
     EVENTBRIDGE = "eventbridge"
     """Keys are not encoded."""
     TEST = "test"
-    """`s3:TestEvent`, sent when notifications are set up. It names no object."""
+    """`s3:TestEvent`, sent when notifications are set up, without an object."""
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectCreated:
-    """An object was created, overwritten or restored from an archive, at `time`. What is fetched later may be newer."""
+    """An object that was created, overwritten or restored from an archive at `time`. It may be replaced before it is
+    fetched."""
 
     bucket: str
     key: str
     time: datetime | None = None
     etag: str = field(default="", compare=False)
-    """As announced or listed, without quotes; empty if not known. What is fetched later may have another."""
+    """Announced or listed ETag, without quotes; empty if unknown. The fetched object may have another."""
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What one message holds. Records that are malformed are named in `malformed`; the others still count."""
+    """The contents of one message. Malformed records are named in `malformed`; the others are still processed."""
 
     dialect: Dialect
     created: list[ObjectCreated] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
-    """Names of events about something else than a new object, such as a deletion."""
+    """Names of events that announce no new object, such as a deletion."""
     malformed: list[str] = field(default_factory=list)
 
 
 _ANNOUNCING = ("ObjectCreated:", "ObjectRestore:Completed")
-"""How the names of events begin after which an object can be fetched that could not be before, or not as it is now."""
+"""Prefixes of the names of events that announce a new object, or one that can be fetched again."""
 _ANNOUNCING_EVENTBRIDGE = frozenset({"Object Created", "Object Restore Completed"})
 _VERSITYGW = "s3:"
-"""versitygw keeps this prefix, which AWS and moto strip from the event's name."""
+"""Prefix of versitygw's event names, which AWS and moto omit."""
 
 
 _AWS, _CEPH, _MINIO = "aws:s3", "ceph:s3", "minio:s3"
-"""Who sends events, as they name themselves; versitygw calls itself AWS."""
+"""Values of `eventSource`; versitygw has AWS'."""
 
 
 class _Malformed(ValueError):
-    """A record within a message cannot be understood."""
+    """A record of a message is invalid."""
 
 
 def parse(body: bytes | str) -> Message:
@@ -169,7 +170,7 @@ def _record(record: object) -> tuple[str, ObjectCreated | None]:
 def _eventbridge(record: object) -> tuple[str, ObjectCreated | None]:
     name = _name(record, "detail-type")
     if not name.startswith("Object "):
-        # CloudTrail's "AWS API Call via CloudTrail" has this source, too, and may well be about a new photo.
+        # CloudTrail's "AWS API Call via CloudTrail" has the same source, and may announce a new photo.
         raise _Malformed(f"detail-type {name!r} is not one of S3's; have the rule match 'Object Created'")
     if name not in _ANNOUNCING_EVENTBRIDGE:
         return name, None
@@ -183,30 +184,28 @@ def _created(bucket: str, key: str, time: datetime | None, etag: object) -> Obje
         _check_storable(name)
     if has_dot_segments(key):
         raise _Malformed(f"key {key[:40]!r} has '.' or '..' as a path segment, which HTTP clients may remove")
-    return ObjectCreated(bucket, key, time, bare_etag(etag) if _is_etag(etag) else "")
-
-
-def _is_etag(value: object) -> TypeGuard[str]:
-    """S3's own are 32 hexadecimal digits and a number of parts. An odd one is no error: it may be missing, too."""
-    return isinstance(value, str) and len(value) <= MAX_NAME and value.isascii() and value.isprintable()
+    # S3's own ETags are 32 hexadecimal digits and a number of parts. An odd one counts as missing, which is no error.
+    if not isinstance(etag, str) or len(etag) > MAX_NAME or not (etag.isascii() and etag.isprintable()):
+        etag = ""
+    return ObjectCreated(bucket, key, time, bare_etag(etag))
 
 
 def bare_etag(stated: str) -> str:
-    """An ETag without quotes, and without the mark of a weak one, which proxies that compress put before it."""
+    """An ETag without quotes, and without the weak mark `W/`, which compressing proxies add."""
     return stated.removeprefix("W/").strip('"')
 
 
 def _time(record: object, name: str) -> datetime | None:
-    """The event's own time in UTC. It only orders what S3 itself cannot date; so a missing or odd one is no error."""
+    """The event's time in UTC. It is used only if S3 gives no time for the object, so a missing one is no error."""
     try:
         time = datetime.fromisoformat(_text(record, name))
         return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
-    except (ValueError, OverflowError):  # the years 1 and 9999 have neighbours that no calendar has
+    except (ValueError, OverflowError):  # in the years 1 and 9999
         return None
 
 
 def _check_storable(name: str) -> None:
-    """Lone surrogates and NUL are valid JSON, but no S3 key and no database text."""
+    """Raise _Malformed for a bucket or key that S3 or the database cannot store, such as one with lone surrogates."""
     if not name:
         raise _Malformed("the bucket's name or the key is empty")
     try:
@@ -225,7 +224,7 @@ def _decoded(key: str) -> str:
 
 
 def _as_listed(key: str) -> str:
-    """versitygw announces a key as it was sent, but keeps a file: `/a//b` is `a/b` in its listings, the same photo."""
+    """Normalise versitygw's keys: it announces a key as sent, but lists the file's path, `a/b` for `/a//b`."""
     path = normpath("/" + key).lstrip("/")
     return path + "/" if key.endswith("/") else path
 
@@ -245,7 +244,7 @@ def _text(record: object, name: str) -> str:
 
 
 def _name(record: object, name: str) -> str:
-    """An event's name. It ends in logs, so it must look like one."""
+    """An event's name. It is logged, so it must be short and printable."""
     value = _text(record, name)
     if len(value) > MAX_NAME or not (value.isascii() and value.isprintable()):
         raise _Malformed(f"{name} {value[:40]!r}… is not the name of an event")

@@ -1,4 +1,4 @@
-"""What tells a file that has no ETag from another one at its place."""
+"""Versions of files without an ETag, by size and time."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from pathlib import Path
 
 
 def file_etag(size: int, modified: datetime) -> str:
-    """In place of an ETag; `size` is in bytes."""
+    """A substitute for an ETag; `size` is in bytes."""
     return f"{int(modified.timestamp()):x}-{size:x}"
 
 
 def file_version(path: Path) -> tuple[str, datetime]:
-    """The same of a file on a disk, and when it was last changed, in whole seconds as S3 has it. Raises OSError."""
+    """The `file_etag` of a file on a disk, and its modification time in whole seconds, as in S3. Raises OSError."""
     stat = path.stat()
     modified = datetime.fromtimestamp(stat.st_mtime, UTC).replace(microsecond=0)
     return file_etag(stat.st_size, modified), modified

@@ -1,6 +1,6 @@
-"""Photo bytes → the array that the model sees. The one place where this is done, for training and for counting.
+"""Photo bytes → the model's input array, for both training and counting.
 
-The whole photo is squashed to a square: a centre crop would cut items off.
+The whole photo is squashed to a square, since a centre crop would cut items off.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import os
 from dataclasses import dataclass
-from typing import IO
 
 import numpy as np
 import numpy.typing as npt
@@ -20,17 +19,17 @@ from binwatch.photo_files.budget import budget_of
 from binwatch.photo_files.parsed_image import ParsedImage
 
 SIZE = 224
-"""Side of the square that the model sees, in pixels."""
+"""Side of the model's input, in pixels."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
-"""What is decoded, by Pillow's names; HEIF, too, where pillow-heif is installed. Pillow knows many more, some with a
+"""Decoded formats, by Pillow's names; also HEIF if pillow-heif is installed. Pillow reads many more, some with a
 history of parser bugs."""
 
 PILLOW_MAX_PIXELS = 89_478_485
-"""Pillow warns of a decompression bomb above this many pixels (Image.MAX_IMAGE_PIXELS) and refuses twice as many."""
+"""Above this many pixels, Pillow warns of a decompression bomb (Image.MAX_IMAGE_PIXELS); it refuses twice as many."""
 
 MAX_SIDE = 65_535
-"""Longest side of a photo, in pixels; JPEG's own limit. For longer ones, Pillow would make gigabytes of weights."""
+"""Longest side of a photo, in pixels: JPEG's limit. For longer sides, Pillow's resampling takes gigabytes."""
 
 _STRIP = 2**18
 """Pixels that are converted to RGB at a time."""
@@ -50,9 +49,9 @@ _TURNED = 5  # and above: width and height change places
 
 @dataclass(frozen=True, slots=True)
 class ImageLimits:
-    """What a photo may cost, checked before it is decoded.
+    """Limits for a photo, checked before it is decoded.
 
-    `max_pixels` beyond PILLOW_MAX_PIXELS has no effect: Pillow refuses such an image by itself.
+    `max_pixels` beyond PILLOW_MAX_PIXELS has no effect, since Pillow refuses such an image.
     """
 
     max_bytes: int = 20 * 2**20
@@ -72,7 +71,7 @@ class Photo:
     height: int
     format: str
     turned: bool = False
-    """Whether the upright photo is as wide as the file's is high."""
+    """Whether turning the photo upright swaps its width and height."""
 
 
 def load(
@@ -81,7 +80,7 @@ def load(
     """Decode, turn upright and squash one photo.
 
     With `jpeg_quality`, the squashed photo is stored as a JPEG of that quality and read back, for a model that learned
-    from photos stored so: it has learned the traces that this leaves. To such a photo it does next to nothing.
+    from such photos, and so from their compression artefacts. A photo that already is one hardly changes.
 
     Raises PhotoError with the reason if the bytes are empty, too many, not an image, truncated or damaged.
     """
@@ -93,14 +92,12 @@ def load(
     if read is None:
         raise _unidentified(data)
     parts = _read(read, data)
-    _check_size(parts, limits)
     memory = parts.memory(size)
-    if memory > limits.max_memory:
-        raise _takes_too_much(parts, memory, limits)
+    _check_size(parts, memory, limits)
     with budget_of(limits.decode_memory).taking(memory):
         squashed = _squash(parts.decode(size), size)
     turn = _UPRIGHT.get(parts.orientation)
-    if turn is not None:  # after squashing to a square, which is cheaper and gives the same
+    if turn is not None:  # after squashing, which is cheaper and gives the same result
         squashed = squashed.transpose(turn)
     if jpeg_quality is not None:
         squashed = _stored_as_jpeg(squashed, jpeg_quality)
@@ -112,11 +109,11 @@ def _read(read: Read, data: bytes) -> ParsedImage:
         return read(data)
     except PhotoError:
         raise
-    except Exception as error:  # a damaged header may trip anything
+    except Exception as error:  # a damaged header may raise anything
         raise PhotoError(Reason.CORRUPT, f"the image header is damaged ({error}); take the photo again") from error
 
 
-def _check_size(parts: ParsedImage, limits: ImageLimits) -> None:
+def _check_size(parts: ParsedImage, memory: int, limits: ImageLimits) -> None:
     width, height = parts.width, parts.height
     if width * height > limits.max_pixels:
         raise PhotoError(
@@ -124,22 +121,20 @@ def _check_size(parts: ParsedImage, limits: ImageLimits) -> None:
         )
     if max(width, height) > MAX_SIDE:
         raise PhotoError(Reason.TOO_MANY_PIXELS, f"{width}×{height}: a side over the limit of {MAX_SIDE:,} pixels")
-
-
-def _takes_too_much(parts: ParsedImage, memory: int, limits: ImageLimits) -> PhotoError:
-    return PhotoError(
-        Reason.TOO_MANY_PIXELS,
-        f"{parts.width}×{parts.height} pixels of this {parts.format} take about {memory >> 20:,} MiB to decode, over"
-        f" the limit of {limits.max_memory >> 20:,} MiB; reduce its resolution, or save it as a JPEG that is not"
-        " progressive",
-    )
+    if memory > limits.max_memory:
+        raise PhotoError(
+            Reason.TOO_MANY_PIXELS,
+            f"{width}×{height} pixels of this {parts.format} take about {memory >> 20:,} MiB to decode, over"
+            f" the limit of {limits.max_memory >> 20:,} MiB; reduce its resolution, or save it as a JPEG that is not"
+            " progressive",
+        )
 
 
 def _squash(image: Image.Image, size: int) -> Image.Image:
-    """To a square in RGB.
+    """Squash an image to a square in RGB.
 
-    A large image in another mode is converted a strip at a time, to never hold it twice. Pillow squashes the width of
-    each row by itself and then the height, so the result is the same.
+    A large image in another mode is converted in strips, so that memory never holds it twice. Pillow resizes the width
+    of each row first and then the height, so the result is the same.
     """
     width, height = image.size
     rows = max(1, _STRIP // width)
@@ -154,21 +149,15 @@ def _squash(image: Image.Image, size: int) -> Image.Image:
 
 
 def _stored_as_jpeg(image: Image.Image, quality: int) -> Image.Image:
-    image.info = {}  # what a photo says of itself (a comment, say) would be stored, too
-    with _file_in_memory() as file:
+    image.info = {}  # the photo's own notes, such as a comment, would be stored, too
+    # Pillow releases the interpreter lock while it encodes into a file of the system, but not into a BytesIO: with many
+    # threads that load photos, all would wait for the one that encodes. macOS has no memfd_create.
+    in_system = hasattr(os, "memfd_create")
+    with os.fdopen(os.memfd_create("photo"), "w+b", buffering=0) if in_system else io.BytesIO() as file:
         image.save(file, "JPEG", quality=quality)
         file.seek(0)
-        stored = io.BytesIO(file.read())  # at once: Pillow reads headers byte by byte
+        stored = io.BytesIO(file.read())  # in one piece: Pillow reads headers byte by byte
     return Image.open(stored, formats=("JPEG",))
-
-
-def _file_in_memory() -> IO[bytes]:
-    """Into a file of the system Pillow encodes without the interpreter lock, into a BytesIO with it: with many threads
-    that load photos, all would wait for the one that encodes.
-    """
-    if hasattr(os, "memfd_create"):  # not on macOS
-        return os.fdopen(os.memfd_create("photo"), "w+b", buffering=0)
-    return io.BytesIO()
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -180,7 +169,7 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-# First bytes of images that are not decoded, for a reason that helps.
+# First bytes of images that are not decoded, for a helpful message.
 _OTHER = {
     b"8BPS": "PSD",
     b"\x00\x00\x01\x00": "ICO",

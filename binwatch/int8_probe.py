@@ -1,8 +1,8 @@
-"""A tiny quantised model whose right answers are known: it shows whether int8 products saturate on this CPU.
+"""A tiny quantised model with known output, which shows whether int8 products saturate on this CPU.
 
 x86 CPUs without VNNI (Intel before Cascade Lake, AMD before Zen 4) multiply unsigned by signed bytes with an
-instruction that adds two products in 16 bits and saturates: 255 × 127 + 255 × 127 becomes 32,767. The model is made of
-nothing else. It is written here byte by byte, since a worker has ONNX Runtime but not the package `onnx`.
+instruction that adds two products in 16 bits and saturates: 255 × 127 + 255 × 127 becomes 32,767. The model has only
+such products. It is encoded here byte by byte, since a worker has ONNX Runtime but not the package `onnx`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy.typing as npt
 CHANNELS, FILTERS, ROWS = 64, 32, 4
 LARGEST, WEIGHT = 255, 127
 RIGHT = 200
-"""What every output is if no product saturates; 101 if all do."""
+"""Every output value if no product saturates; 101 if all do."""
 
 _FLOAT, _UINT8, _INT8 = 1, 2, 3  # onnx.TensorProto.DataType
 _IR_VERSION, _OPSET = 8, 13
@@ -21,7 +21,7 @@ _SCALE = LARGEST * WEIGHT * CHANNELS / RIGHT
 
 
 def inputs() -> dict[str, npt.NDArray[np.uint8]]:
-    """The largest activations, for the convolution and for the matrix product, which have kernels of their own."""
+    """The largest activations, for the convolution and the matrix product, which have different kernels."""
     return {
         "pixels": np.full((1, CHANNELS, 2, 2), LARGEST, np.uint8),
         "rows": np.full((ROWS, CHANNELS), LARGEST, np.uint8),
@@ -29,12 +29,12 @@ def inputs() -> dict[str, npt.NDArray[np.uint8]]:
 
 
 def is_exact(outputs: list[npt.NDArray[np.uint8]]) -> bool:
-    """Whether the model's outputs are those without saturation."""
+    """Whether the model's outputs show no saturation."""
     return all(bool((output == RIGHT).all()) for output in outputs)
 
 
 def model() -> bytes:
-    """The model, as an ONNX file has it."""
+    """The model as the bytes of an ONNX file."""
     weights = bytes([WEIGHT]) * (FILTERS * CHANNELS)
     tensors = [
         _tensor("one", _FLOAT, [], np.float32(1).tobytes()),
@@ -42,7 +42,7 @@ def model() -> bytes:
         _tensor("zero", _UINT8, [], b"\0"),
         _tensor("filters", _INT8, [FILTERS, CHANNELS, 1, 1], weights),
         _tensor("matrix", _INT8, [CHANNELS, FILTERS], weights),
-        # Not one for both: ONNX Runtime 1.31 cannot replace a zero point that two nodes share.
+        # Two zero points, since ONNX Runtime 1.31 cannot replace one that two nodes share.
         _tensor("filters_zero", _INT8, [], b"\0"),
         _tensor("matrix_zero", _INT8, [], b"\0"),
     ]
@@ -59,7 +59,7 @@ def model() -> bytes:
     return _field(1, _IR_VERSION) + _field(7, b"".join(graph)) + _field(8, opset)
 
 
-# The messages of onnx.proto; the numbers are those of their fields.
+# Messages of onnx.proto, by their field numbers.
 
 
 def _node(operator: str, activations: str, weights: str, output: str) -> bytes:
@@ -79,7 +79,7 @@ def _value(name: str, shape: tuple[int, ...]) -> bytes:
 
 
 def _field(number: int, value: int | bytes) -> bytes:
-    """One field of a protocol buffers message: a number, or bytes with their length before them."""
+    """One field of a protocol buffers message: a number, or bytes with their length."""
     if isinstance(value, int):
         return _varint(number << 3) + _varint(value)
     return _varint(number << 3 | 2) + _varint(len(value)) + value

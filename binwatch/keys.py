@@ -1,4 +1,4 @@
-"""What an object's key says: whether it is a photo, a metadata file or neither, and which bin it is about."""
+"""Classifies objects by their keys: photo, metadata file or other, and the bin that they belong to."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ PHOTO_SUFFIXES = frozenset(
         *(".avif", ".jp2", ".jxl"),
     }
 )
-"""What cameras, phones and scanners name photos. HEIF is decoded where pillow-heif is installed. Those of the last line
-are not decoded, unless their content is of another format; they are recorded as failed, since a photo that nobody
-counts must be seen."""
+"""Suffixes of photos from cameras, phones and scanners. HEIF is decoded if pillow-heif is installed. The formats in the
+last line are not decoded; such photos are recorded as failed, so that somebody notices."""
 METADATA_SUFFIX = ".json"
 _SUFFIXES = PHOTO_SUFFIXES | {METADATA_SUFFIX}
 ENDINGS = ".jpg, .jpeg, .png, .webp, .bmp, .gif and others of the same formats"
@@ -27,7 +26,7 @@ _DOTS = re.compile(r"(^|/)\.\.?(/|$)")
 
 
 class ObjectKind(StrEnum):
-    """What an object is, by its key alone."""
+    """Kind of an object by its key."""
 
     PHOTO = "photo"
     METADATA = "metadata"
@@ -35,15 +34,15 @@ class ObjectKind(StrEnum):
 
 
 class Skipped(StrEnum):
-    """Why an object or an event is not looked at. Used as a metric label, so the set is closed."""
+    """Why an object or an event is skipped. Used as a metric label, so the set is closed."""
 
     NO_ENDING = "no_ending"
     OTHER_ENDING = "other_ending"
     DOT_SEGMENTS = "dot_segments"
     NOT_UTF8 = "not_utf8"
-    """Of files on a disk only: their name can be no key."""
+    """Only for files on a disk: their name cannot be a key."""
     OTHER_EVENT = "other_event"
-    """An event about something else than a new object, such as a deletion."""
+    """An event that announces no new object, such as a deletion."""
 
 
 def kind_of(key: str, models_prefix: str = "models/") -> ObjectKind:
@@ -55,10 +54,10 @@ def kind_of(key: str, models_prefix: str = "models/") -> ObjectKind:
 
 
 def skipped(key: str, *own_prefixes: str) -> Skipped | None:
-    """Why an object that is neither photo nor metadata is not looked at.
+    """Why an object is skipped.
 
-    None for a photo and for metadata, and for what nobody expects to be looked at: the marker of a folder, and what is
-    under `own_prefixes` (models, nightly runs).
+    None for photos and metadata files, and for objects that need no mention: folder markers, and keys under
+    `own_prefixes` (models, nightly runs).
     """
     if _kind_by_name(key) is not ObjectKind.OTHER or key.rstrip().endswith("/") or key.startswith(own_prefixes):
         return None
@@ -68,18 +67,18 @@ def skipped(key: str, *own_prefixes: str) -> Skipped | None:
 
 
 def has_dot_segments(key: str) -> bool:
-    """Whether a part of the key is "." or "..", as in "../a.jpg".
+    """Whether a path segment of the key is "." or "..", as in "../a.jpg".
 
-    HTTP clients, proxies and servers drop such parts from a path, so a request for the key may reach another object, or
+    HTTP clients, proxies and servers resolve such segments, so a request for the key may reach another object, or
     another bucket.
     """
     return _DOTS.search(key) is not None
 
 
 def bin_of(key: str) -> str:
-    """Id of the bin that a photo or metadata file is about: the key's name without folders and endings.
+    """Id of the bin that a photo or metadata file belongs to: the key's name without folders and suffixes.
 
-    "00123.jpg.json" is about bin 00123, too: so some cameras name what belongs to 00123.jpg.
+    "00123.jpg.json" belongs to bin 00123, too: some cameras name the metadata of 00123.jpg so.
     """
     name = _name(key)
     if name.suffix.lower() not in _SUFFIXES:
@@ -90,10 +89,10 @@ def bin_of(key: str) -> str:
 
 
 def bin_id(text: str) -> str:
-    """The one way to write a bin's id, whoever writes it.
+    """The normal form of a bin's id: Unicode form NFC, without surrounding space.
 
-    Unicode has two ways to write "é", and macOS names files in the other one (NFD): they would look like one bin and be
-    two. So would an id with space around it.
+    Unicode has two encodings of "é", and macOS uses the other one (NFD) for file names. Without normalising, two ids
+    could look the same.
     """
     return normalize("NFC", text).strip()
 
@@ -108,5 +107,5 @@ def _kind_by_name(key: str) -> ObjectKind:
 
 
 def _name(key: str) -> PurePosixPath:
-    """The key's last part, without space around it."""
+    """The key's last segment, without surrounding space."""
     return PurePosixPath(PurePosixPath(key.rstrip()).name.strip())

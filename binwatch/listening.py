@@ -1,4 +1,4 @@
-"""A listening TCP socket, for the servers of the worker and the monitor."""
+"""Listening TCP sockets for the servers of the worker and the monitor."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from binwatch.errors import BinwatchError
 
 
 def listen(host: str, port: int, advice: str = "choose another port") -> socket.socket:
-    """A listening socket; port 0 takes any free one. Raises BinwatchError, which ends with `advice`."""
+    """A listening socket; port 0 is any free one. Raises BinwatchError with a message that ends with `advice`."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.create_server(address[:2], family=family)
     except OSError as error:
-        reason = str(error.strerror).partition(" (while")[0]  # Python names the address once more
+        reason = str(error.strerror).partition(" (while")[0]  # Python appends the address again
         raise BinwatchError(f"cannot listen on {host} port {port}: {reason}; {advice}") from error
-    # Connections inherit it. asyncio sets it only on sockets that name their protocol, which these do not; without it
-    # every answer waits 40 ms for the client to acknowledge its headers (Nagle's algorithm and delayed ACKs).
+    # Inherited by connections. asyncio sets it only on sockets with an explicit protocol. Without it, each response
+    # waits 40 ms for the client to acknowledge its headers (Nagle's algorithm and delayed ACKs).
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
 
 
 def is_loopback(listener: socket.socket) -> bool:
-    """Whether only this machine can reach it."""
+    """Whether only this machine can reach the socket."""
     return ipaddress.ip_address(listener.getsockname()[0]).is_loopback

@@ -1,8 +1,8 @@
-"""Log lines: for people, or as JSON for machines, with what each is about.
+"""Log lines, as text for people or as JSON for machines, with the task, bin and key that they concern.
 
-Much in them was written by others: keys, file names, messages of queues. So all lines of a process, those of libraries
-and Python's warnings included, go through one formatter: nothing in it can begin a line, move a cursor or colour it,
-and no line is longer than a few thousand characters.
+Log lines contain external text: keys, file names, queue messages. So all lines of a process, including those of
+libraries and Python's warnings, pass through one formatter: external text cannot start a new line or send control codes
+to a terminal, and no line is longer than a few thousand characters.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from binwatch.settings import LogFormat, LogLevel
 from binwatch.text import shortened, visible
 
 MAX_MESSAGE = 2000
-"""Characters of a message. Whatever says more, the rest helps no one."""
+"""Most characters of a message."""
 MAX_VALUE = 300
-"""Characters of a value beside it."""
+"""Most characters of a context value."""
 MAX_TRACEBACK = 8000
-"""Characters of a traceback: of a longer one, its first fourth and the rest from its end."""
+"""Most characters of a traceback; a longer one keeps its start (a quarter) and its end."""
 _CONTEXT = ("task", "bin", "key")
-"""What a line may say beside its message, under the same names in both formats."""
+"""Context values of a line, with the same names in both formats."""
 _CHATTY = ("alembic", "botocore", "boto3", "urllib3", "amqp", "uvicorn")
 _OF_ONE_PLACE = 3
-"""Warnings from one line of code that are shown. A photo can have Pillow warn of each of its 65,535 tags."""
+"""Most warnings from one line of code that are logged. One photo can cause 65,535 warnings of Pillow, one per tag."""
 
 
 def configure(
@@ -40,10 +40,10 @@ def configure(
     *,
     also: Callable[[logging.LogRecord], bool] | None = None,
 ) -> logging.Handler:
-    """Send all log lines of this process to `stream`, standard error if none is given; `also` may add to each.
+    """Write all log lines of this process to `stream` (default: standard error), also warnings and uncaught errors.
 
-    So are Python's warnings, and errors that nothing catches. Lines below `level` are left out, and of libraries that
-    log each request those below a warning. Returns the handler.
+    `also` may add attributes to each record. Lines below `level` are omitted; libraries that log each request log only
+    from `warning` on. Returns the handler.
     """
     handler = logging.StreamHandler(stream)
     if also is not None:
@@ -66,7 +66,7 @@ def is_json() -> bool:
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line, in ASCII: time (UTC), level, logger, message, and what else is known."""
+    """One JSON object per line, in ASCII: time (UTC), level, logger, message and context values."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The line."""
@@ -79,11 +79,11 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["error"] = _bounded(self.formatException(record.exc_info))
-        return json.dumps(line)  # in ASCII, any stream can take it, and nothing in it ends a line
+        return json.dumps(line)  # ASCII works in any encoding, and has no line breaks
 
 
 class TextFormatter(logging.Formatter):
-    """The same for people: the message, then what else is known. Only a traceback has more lines, each indented."""
+    """Text for people: the message, then the context values. Only a traceback has more lines, each indented."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -94,14 +94,15 @@ class TextFormatter(logging.Formatter):
         line = f"{time} {record.levelname} {record.name}: {visible(shortened(_message(record), MAX_MESSAGE))}"
         line += "".join(f" {name}={_quoted(visible(value))}" for name, value in _context(record).items())
         if record.exc_info:
-            line += "\n" + _indented(_bounded(self.formatException(record.exc_info)))
+            traceback = _bounded(self.formatException(record.exc_info))
+            line += "".join(f"\n    {visible(part)}" for part in traceback.split("\n"))
         return line
 
 
 def _message(record: logging.LogRecord) -> str:
     try:
         return record.getMessage()
-    except Exception as error:  # a library's mistake must not cost the line
+    except Exception as error:  # a library's wrong arguments must not lose the line
         return f"{record.msg} {record.args!r} (cannot be formatted: {error})"
 
 
@@ -111,13 +112,9 @@ def _context(record: logging.LogRecord) -> dict[str, str]:
 
 
 def _quoted(value: str) -> str:
-    """In quotes where it would not be clear where it ends."""
+    """The value, in quotes if its end would be unclear."""
     plain = value and not {" ", '"', "="}.intersection(value)
     return value if plain else '"' + value.replace('"', '\\"') + '"'
-
-
-def _indented(traceback: str) -> str:
-    return "\n".join("    " + visible(line) for line in traceback.split("\n"))
 
 
 def _bounded(traceback: str) -> str:
@@ -129,14 +126,14 @@ def _bounded(traceback: str) -> str:
 
 
 class _FirstOfEachPlace(logging.Filter):
-    """Lets the first few warnings from each line of code through."""
+    """Passes only the first few warnings from each line of code."""
 
     def __init__(self) -> None:
         super().__init__()
         self._seen: Counter[str] = Counter()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether the warning is shown."""
+        """Whether the warning is logged."""
         text = _message(record)
         # "path:line: Category: text", then the line of code.
         place = ":".join(text.split(":", 3)[:3])

@@ -1,9 +1,9 @@
-"""A bin's metadata JSON → its expected quantity and contents. Source: the layout of the Amazon Bin Image Dataset."""
+"""A bin's metadata JSON → its expected quantity and contents, in the format of the Amazon Bin Image Dataset."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NotRequired, TypedDict
 
 from binwatch.errors import MetadataError, MetadataReason
@@ -11,27 +11,27 @@ from binwatch.text import shortened
 
 QUANTITY = "EXPECTED_QUANTITY"
 MAX_QUANTITY = 1_000_000
-"""No bin holds more; a larger number is a damaged file."""
+"""Largest plausible quantity; a larger number means a damaged file."""
 ITEMS = "BIN_FCSKU_DATA"
 MAX_ITEMS = 100
-"""Items of a bin that are kept. Shelves hold fewer; a file may hold as many as its bytes allow."""
+"""Most articles of a bin that are kept. Real bins have fewer, but a file may have many."""
 _ARTICLES = 1_000
 _SIDES = ("length", "width", "height")
 _LONGEST, _UNIT = 1e5, 10
-"""No article has a side beyond it, nor a unit a longer name."""
+"""Limits for a side of an article, and for the length of a unit's name."""
 MAX_TEXT = 200
-"""Characters of an article's number and of its name that are kept."""
+"""Most characters of an article's number and of its name that are kept."""
 
 
 class Article(TypedDict):
-    """One kind of article, as the inventory says. Its texts are strangers', but printable and not long."""
+    """One article in a bin. Its texts are external, but printable and of limited length."""
 
     sku: str
     name: str
     quantity: int | None
-    """None if the file gives no whole number."""
+    """None if the file has no whole number."""
     size: NotRequired[str]
-    """Its three sides, the longest first, as "7 × 4.2 × 1.8 in"; not there if the file does not say."""
+    """Its three sides, the longest first, such as "7 × 4.2 × 1.8 in"; missing if the file does not have them."""
 
 
 def expected_quantity(data: bytes) -> int:
@@ -49,7 +49,7 @@ def expected_quantity(data: bytes) -> int:
 
 
 def contents(data: bytes) -> list[Article] | None:
-    """What the quantity is made up of, at most MAX_ITEMS kinds; None if the file does not say. Raises nothing."""
+    """The articles in the bin, at most MAX_ITEMS; None if the file has none. Does not raise."""
     try:
         document = _parse(data)
     except MetadataError:
@@ -57,31 +57,28 @@ def contents(data: bytes) -> list[Article] | None:
     found = document.get(ITEMS) if isinstance(document, dict) else None
     if not isinstance(found, dict):
         return None
-    return list(_items(found))[:MAX_ITEMS]
-
-
-def articles_in_words(items: Sequence[Article]) -> str:
-    """The contents of a bin as one text for a table, at most 1,000 characters."""
-    return shortened("; ".join(_article(item) for item in items), _ARTICLES)
-
-
-def _article(item: Article) -> str:
-    times = "" if item["quantity"] is None else f"{item['quantity']} × "
-    return times + " ".join(filter(None, (item["sku"], item["name"])))
-
-
-def _items(found: dict[str, object]) -> Iterator[Article]:
+    articles: list[Article] = []
     for sku, item in found.items():
         if isinstance(item, dict):
             name = item.get("name") or item.get("normalizedName")
             name = name if isinstance(name, str) else ""
             article = Article(sku=printable(sku), name=printable(name), quantity=_whole(item.get("quantity")))
             size = _size(item)
-            yield article | {"size": size} if size else article
+            articles.append(article | {"size": size} if size else article)
+    return articles[:MAX_ITEMS]
+
+
+def articles_in_words(items: Sequence[Article]) -> str:
+    """The contents of a bin as one text for a table, at most 1,000 characters."""
+    words = []
+    for item in items:
+        times = "" if item["quantity"] is None else f"{item['quantity']} × "
+        words.append(times + " ".join(filter(None, (item["sku"], item["name"]))))
+    return shortened("; ".join(words), _ARTICLES)
 
 
 def _size(item: dict[str, object]) -> str | None:
-    """Of a file that gives all three sides in one unit."""
+    """The size in words; None unless the file has all three sides in the same unit."""
     sides = [side for side in map(item.get, _SIDES) if isinstance(side, dict)]
     units, lengths = [side.get("unit") for side in sides], [side.get("value") for side in sides]
     numbers = [float(one) for one in lengths if isinstance(one, int | float) and 0 < one < _LONGEST]
@@ -91,12 +88,12 @@ def _size(item: dict[str, object]) -> str | None:
 
 
 def printable(text: str) -> str:
-    """Without line breaks, direction marks and what databases refuse."""
+    """A text without line breaks, direction marks and characters that databases refuse, and shortened."""
     return "".join(character if character.isprintable() else " " for character in text[:MAX_TEXT]).strip()
 
 
 def _whole(value: object) -> int | None:
-    """A number of items that a bin can hold, or None."""
+    """The value as a plausible quantity; else None."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MAX_QUANTITY:

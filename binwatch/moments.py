@@ -1,4 +1,4 @@
-"""Moments in UTC."""
+"""Times in UTC."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ _FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UT
 
 
 def in_utc(moment: datetime) -> datetime:
-    """The same moment in UTC, as near as the calendar of `datetime` has it. `moment` has a time zone.
+    """A time with a time zone in UTC, or `datetime`'s first or last time if UTC is outside of its range.
 
-    Midnight of the first of January in the year 1, east of Greenwich, is in UTC a day of no year that there is.
+    For example, the first midnight of the year 1, east of Greenwich, is in UTC before that year.
     """
     try:
         return moment.astimezone(UTC)

@@ -1,6 +1,6 @@
-"""Numbers in texts that people and programs write: files, settings, the command line.
+"""Parses numbers in files, settings and command lines.
 
-Python's own `int` and `float` also take `1_0` for 10 and digits of other scripts: a typing error would be counted.
+Python's `int` and `float` also accept `1_0` as 10, and digits of other scripts, so typing errors would go unnoticed.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?", r
 
 
 def whole(text: str) -> int | None:
-    """A whole number, with or without blanks around it; None if the text is none."""
+    """The whole number in a text, with or without surrounding blanks; None if it is not one."""
     stripped = text.strip()
     return int(stripped) if _WHOLE.fullmatch(stripped) else None
 
 
 def number(text: str) -> float | None:
-    """A number, with or without blanks around it; None if the text is none. There is no infinity and no NaN."""
+    """The finite number in a text, with or without surrounding blanks; None if it is not one."""
     stripped = text.strip()
     return float(stripped) if _NUMBER.fullmatch(stripped) else None

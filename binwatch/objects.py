@@ -1,4 +1,4 @@
-"""The object store: S3, or anything that speaks its protocol. One client, shared by threads."""
+"""The object store: S3 or a server with the same protocol. The client is shared by threads."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ logger = logging.getLogger(__name__)
 
 _MISSING = {"NoSuchKey", "NoSuchVersion", "404", "NotFound", "KeyTooLongError"}
 _IMPOSSIBLE = {"InvalidURI", "XMinioInvalidObjectName"}
-"""What S3 and MinIO say to a request for a key that they cannot have."""
-# AccessDenied is about one object; a wrong or expired credential (also a 403) is about all of them: an outage.
+"""Error codes of S3 and MinIO for impossible keys."""
+# AccessDenied concerns one object; a wrong or expired credential (also a 403) concerns all objects: an outage.
 _FORBIDDEN = {
     "AccessDenied",
     "AllAccessDisabled",
@@ -40,19 +40,19 @@ _FORBIDDEN = {
 }
 
 _EVENTS = ("s3:ObjectCreated:*", "s3:ObjectRestore:Completed")
-"""Those after which an object can be fetched that could not be before, or not as it is now (binwatch.events)."""
+"""Events that announce a new object, or one that can be fetched again (binwatch.events)."""
 _CHANGED, _CONFLICT = "PreconditionFailed", "ConditionalRequestConflict"
 _TAKEN = {_CHANGED, _CONFLICT}
 _CONFLICT_TRIES = 5
-_DELETED_AT_ONCE = 1000  # S3 takes no more
+_DELETED_AT_ONCE = 1000  # S3's limit
 _ERRORS = (ClientError, BotoCoreError, ResponseParserError, KeyError)
-"""What boto3 raises, and the KeyError where an answer lacks what every answer of S3 has."""
+"""boto3's errors, and KeyError for a response without the fields that every response of S3 has."""
 _CHECK = "check the endpoint, the credentials and the network"
 _NO_CREDENTIALS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, log in to AWS, or give the machine a role"
 
 
 class ObjectRefused(BinwatchError):
-    """One object cannot be had, and asking again will not help."""
+    """One object cannot be fetched, and a retry will not help."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class ObjectRefused(BinwatchError):
         etag: str = "",
         modified: datetime | None = None,
     ) -> None:
-        """`etag` and `modified` (by the store's clock) as far as the store says."""
+        """`etag` and `modified` (by the store's clock) if the store has returned them."""
         super().__init__(message)
         self.why = why
         self.etag = etag
@@ -70,19 +70,19 @@ class ObjectRefused(BinwatchError):
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """An object as a listing shows it; `size` in bytes, `modified` in whole seconds, as a fetch has it."""
+    """An object in a listing; `size` in bytes, `modified` in whole seconds, as in a fetch."""
 
     key: str
     etag: str
     size: int
     modified: datetime
     restored: bool = False
-    """Whether it is in an archive and a copy of it can be fetched for now."""
+    """Whether the object is archived, and a temporarily restored copy can be fetched."""
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectHead:
-    """Which upload an object is now, without its bytes."""
+    """The present upload of an object, without its bytes."""
 
     etag: str
     version_id: str | None
@@ -93,9 +93,9 @@ class ObjectHead:
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """An object's bytes and which upload they are of: `etag` without quotes, `modified` by the store's clock.
+    """An object's bytes and their upload: `etag` without quotes, `modified` by the store's clock.
 
-    The bytes are without the object's Content-Encoding.
+    The object's Content-Encoding is removed from the bytes.
     """
 
     data: bytes
@@ -108,7 +108,7 @@ class Objects:
     """Reads and writes objects. Raises ObjectRefused for one bad object and ObjectsError for an outage."""
 
     def __init__(self, settings: Settings, *, anonymous: bool = False) -> None:
-        """`anonymous` asks without credentials, as public buckets allow."""
+        """`anonymous`: send requests without credentials, which public buckets allow."""
         self._client: Any = make_client(
             "s3",
             endpoint_url=settings.s3_endpoint_url,
@@ -117,10 +117,10 @@ class Objects:
                 signature_version=UNSIGNED if anonymous else None,
                 connect_timeout=settings.s3_timeout_s,
                 read_timeout=settings.s3_timeout_s,
-                # One connection per thread that fetches, or they queue for each other's.
+                # One connection per fetching thread, or threads wait for connections.
                 max_pool_connections=settings.fetch_threads * settings.worker_concurrency,
                 retries={"mode": "standard", "max_attempts": 3},
-                # Servers that only speak the protocol may not know the newer default checksums.
+                # Other servers than AWS may not know boto3's newer default checksums.
                 request_checksum_calculation="when_required",
                 response_checksum_validation="when_required",
                 s3={"addressing_style": "path"} if settings.s3_endpoint_url else {},
@@ -136,7 +136,7 @@ class Objects:
         _check_key(bucket, key)
         try:
             answer = self._client.get_object(Bucket=bucket, Key=key, **version)
-            # Not `with answer["Body"]`: that hands out urllib3's stream, whose errors botocore does not translate.
+            # Not `with answer["Body"]`: that gives urllib3's stream, whose errors botocore does not translate.
             with closing(answer["Body"]) as body:
                 size, modified = answer["ContentLength"], answer["LastModified"]
                 etag = _etag(_stated_etag(answer), size, modified)
@@ -150,7 +150,7 @@ class Objects:
             raise _explained(error, bucket, key) from error
 
     def head(self, bucket: str, key: str) -> ObjectHead:
-        """Which upload the object is now."""
+        """The present upload of the object."""
         _check_key(bucket, key)
         try:
             answer = self._client.head_object(Bucket=bucket, Key=key)
@@ -168,7 +168,7 @@ class Objects:
             raise _explained(error, bucket, key) from error
 
     def put_new(self, bucket: str, key: str, data: bytes) -> bool:
-        """Write an object unless there is one of that key; returns whether it was written. One of many can win."""
+        """Write an object unless the key exists; returns whether it was written. One of several writers succeeds."""
         try:
             self._client.put_object(Bucket=bucket, Key=key, Body=data, IfNoneMatch="*")
         except _ERRORS as error:
@@ -180,9 +180,9 @@ class Objects:
     def put_over(self, bucket: str, key: str, data: bytes, before: Fetched | None) -> bool:
         """Write an object unless it has changed since `before` was fetched; returns whether it was written.
 
-        `before` is None where nothing was. Of two that read the same and write at once, one wins. Where the store takes
-        no such condition (an old server, or one whose ETags a proxy has weakened) the object is read again just before
-        it is written, which leaves a moment in which both may win.
+        `before` is None if there was no object. Only one of several writers with the same `before` succeeds. If the
+        store does not support the condition (an old server, or one whose ETags a proxy has weakened), the object is
+        read again just before it is written, which leaves a moment in which several writers may succeed.
         """
         for _ in range(_CONFLICT_TRIES):
             condition = {"IfNoneMatch": "*"} if before is None else {"IfMatch": f'"{before.etag}"'}
@@ -190,7 +190,7 @@ class Objects:
                 self._client.put_object(Bucket=bucket, Key=key, Body=data, **condition)
             except _ERRORS as error:
                 code = error.response["Error"].get("Code", "") if isinstance(error, ClientError) else ""
-                if code == _CONFLICT:  # another write was under way: which came first is known by now
+                if code == _CONFLICT:  # another write was in progress, and has finished by now
                     continue
                 if code in _MISSING:  # it was deleted
                     return False
@@ -201,7 +201,7 @@ class Objects:
         return False
 
     def _put_checked(self, bucket: str, key: str, data: bytes, before: Fetched | None, code: str) -> bool:
-        """Write an object if it is what it was; the store has refused the condition with `code`."""
+        """Write an object unless it has changed since `before`. The store has refused the condition with `code`."""
         try:
             now = self.head(bucket, key).etag
         except ObjectRefused as error:
@@ -215,7 +215,7 @@ class Objects:
         return True
 
     def delete(self, bucket: str, keys: Iterable[str]) -> None:
-        """Delete objects, a thousand in a request. What is not there is as good as deleted."""
+        """Delete objects, a thousand per request. Missing objects are ignored."""
         remaining = iter(keys)
         try:
             while some := [{"Key": key} for key in islice(remaining, _DELETED_AT_ONCE)]:
@@ -226,14 +226,14 @@ class Objects:
             raise _explained(error, bucket, "") from error
 
     def check(self, bucket: str) -> None:
-        """Raise BinwatchError unless the bucket is there and answers."""
+        """Raise BinwatchError unless the bucket exists and answers."""
         try:
             self._client.head_bucket(Bucket=bucket)
         except _ERRORS as error:
             raise _explained(error, bucket, "") from error
 
     def make_bucket(self, bucket: str) -> bool:
-        """Create the bucket unless it is there; returns whether it had to be created."""
+        """Create the bucket unless it exists; returns whether it was created."""
         try:
             self._client.head_bucket(Bucket=bucket)
         except ClientError as error:
@@ -248,15 +248,16 @@ class Objects:
         try:
             self._client.create_bucket(Bucket=bucket, **place)
         except self._client.exceptions.BucketAlreadyOwnedByYou:
-            return False  # made by someone else since we looked
+            return False  # created by another process meanwhile
         except _ERRORS as error:
             raise _explained(error, bucket, "") from error
         return True
 
     def send_events(self, bucket: str, queue_arn: str) -> bool:
-        """Have the bucket send its events to a queue of SQS; returns whether it had to be told.
+        """Have the bucket send its events to an SQS queue; returns whether its configuration was changed.
 
-        What it sends elsewhere stays, as does what it sends to this queue already, be it of some keys only.
+        Other targets are kept. If the bucket already sends events to this queue, even of some keys only, nothing
+        changes.
         """
         try:
             found = self._client.get_bucket_notification_configuration(Bucket=bucket)
@@ -273,13 +274,13 @@ class Objects:
         return True
 
     def list(self, bucket: str, prefix: str = "") -> Iterator[Listed]:
-        """Every object under `prefix`, in the order of the keys, fetched a page of 1,000 at a time."""
+        """Every object under `prefix`, in the order of the keys, requested in pages of 1,000."""
         pages = self._client.get_paginator("list_objects_v2").paginate(
             Bucket=bucket, Prefix=prefix, OptionalObjectAttributes=["RestoreStatus"]
         )
         try:
             for page in pages:
-                page["IsTruncated"]  # in every listing; a proxy's page would pass for an empty bucket
+                page["IsTruncated"]  # in every listing; without it, a proxy's page would look like an empty bucket
                 for entry in page.get("Contents", ()):
                     size, modified = entry["Size"], entry["LastModified"].replace(microsecond=0)
                     restored = "RestoreExpiryDate" in entry.get("RestoreStatus", {})
@@ -289,7 +290,7 @@ class Objects:
 
 
 def _check_key(bucket: str, key: str) -> None:
-    """Raise ObjectRefused for a key that a client, proxy or server on the way would make another of."""
+    """Raise ObjectRefused for a key that HTTP clients, proxies or servers may change."""
     if has_dot_segments(key):
         raise ObjectRefused(
             "missing",
@@ -309,16 +310,16 @@ def _plain(data: bytes, encoding: str, max_bytes: int, key: str, etag: str, modi
 
 
 def _stated_etag(answer: dict[str, Any]) -> str:
-    """The header, or "" where an object store has none to give. Raises KeyError where a proxy's page answered."""
+    """The ETag header; "" if the object store has none. Raises KeyError if the response is a proxy's page."""
     speaks_s3 = "x-amz-request-id" in answer["ResponseMetadata"]["HTTPHeaders"]
     return str(answer.get("ETag", "") if speaks_s3 else answer["ETag"])
 
 
 def _etag(stated: str, size: int, modified: datetime) -> str:
-    """What tells one upload to a key from the next.
+    """The ETag, which distinguishes the uploads of a key.
 
-    versitygw has no ETag for a file that was put into its folder by hand. Its size and time then take the ETag's place,
-    the same in a listing as in a fetch: S3 states whole seconds in both.
+    versitygw has no ETag for a file that was copied into its folder. Then it is made of size and time, which are the
+    same in a listing and a fetch, since S3 has whole seconds in both.
     """
     return bare_etag(stated) or file_etag(size, modified)
 
@@ -339,7 +340,7 @@ def _explained(error: Exception, bucket: str, key: str) -> BinwatchError:
     if code in _FORBIDDEN:
         check = "check the role's policy, and the key that it is encrypted with"
         return ObjectRefused("forbidden", f"{where} may not be read ({code}); {check}")
-    if code == "InsufficientStorage":  # versitygw, whose folder is on a disk of this size
+    if code == "InsufficientStorage":  # versitygw's disk is full
         return ObjectsError(f"{where}: the object store has no space left; make room on its disk")
     if code == "NoSuchBucket":
         return ObjectsError(
@@ -347,6 +348,6 @@ def _explained(error: Exception, bucket: str, key: str) -> BinwatchError:
         )
     if isinstance(error, NoCredentialsError):
         return ObjectsError(f"{where}: no credentials for the object store; {_NO_CREDENTIALS}")
-    if code == "InvalidAccessKeyId":  # what AWS says to the keys of another object store
+    if code == "InvalidAccessKeyId":  # for example, keys of another object store sent to AWS
         return ObjectsError(f"{where}: {error}; {_CHECK}: {advice('s3_endpoint_url')}")
     return ObjectsError(f"{where}: {error}; {_CHECK}")

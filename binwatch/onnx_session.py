@@ -1,6 +1,6 @@
-"""Where ONNX Runtime's sessions are opened, by the worker and the trainer: one file gives the same counts on every CPU.
+"""Opens ONNX Runtime sessions for the worker and the trainer, such that a file gives the same counts on every CPU.
 
-The only module of this package that needs ONNX Runtime; the monitor has none, and does not import it.
+The only module of this package that needs ONNX Runtime. The monitor does not import it.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ logger = logging.getLogger(__name__)
 
 CPU = "CPUExecutionProvider"
 _ERRORS = 3
-"""ONNX Runtime's log level: its warnings about where nodes are placed are checked here, and not printed."""
+"""ONNX Runtime's log level. Its warnings about the placement of nodes are not printed."""
 EXACT_INT8 = {"session.x64quantprecision": "1"}
-"""Weights of int8 become unsigned, for which x86 has exact products. They take twice the time of VNNI's (27 against
-13 ms a photo), so it is set only where it is needed."""
+"""Option that makes int8 weights unsigned, for which x86 has exact products. They take twice the time of VNNI's (27
+instead of 13 ms per photo), so it is set only where necessary."""
 
 
 def open_session(model: Path | bytes, providers: Sequence[Any] = (CPU,), *, threads: int = 1, spin: bool = True) -> Any:
-    """An ONNX Runtime session on a file or on a model in memory, with as many threads for each call.
+    """An ONNX Runtime session for a file or a model in memory, with `threads` threads per call.
 
-    Threads that `spin` answer sooner, and take the processor from others while they wait.
+    Threads that `spin` respond sooner, but occupy their cores while they wait.
     """
     entries = {} if spin else {"session.intra_op.allow_spinning": "0"}
     return _open(model, providers, threads, exact_products() | entries)
@@ -36,7 +36,7 @@ def open_session(model: Path | bytes, providers: Sequence[Any] = (CPU,), *, thre
 
 @cache
 def exact_products() -> dict[str, str]:
-    """Session options with which int8 products do not saturate on this CPU: none if it has VNNI, or is an ARM."""
+    """Session options with which int8 products do not saturate on this CPU; empty on CPUs with VNNI and on ARM."""
     if _is_exact({}):
         return {}
     if not _is_exact(EXACT_INT8):
@@ -63,5 +63,5 @@ def _open(model: Path | bytes, providers: Sequence[Any], threads: int, entries: 
     for name, value in entries.items():
         options.add_session_config_entry(name, value)
     source = model if isinstance(model, bytes) else str(model)
-    # With ONNX Runtime's own fallback, a GPU that fails at work is followed by the CPU for good, and no one knows.
+    # With ONNX Runtime's own fallback, a failing GPU would silently be replaced by the CPU for good.
     return ort.InferenceSession(source, options, providers=list(providers), enable_fallback=0)

@@ -1,4 +1,4 @@
-"""What a photo is like, whatever it shows: dark or bright, flat or contrasty, sharp or blurred."""
+"""Image statistics of a photo: brightness, contrast and sharpness."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _LUMA = np.array([77, 150, 29], np.float32)
 
 @dataclass(frozen=True, slots=True)
 class PhotoStats:
-    """Three properties of a photo as the model sees it. All are 0 for a black square."""
+    """Three properties of the model's input. All are 0 for a black square."""
 
     brightness: float
     """Mean luminance, 0 (black) to 1 (white)."""
     contrast: float
     """Standard deviation of the luminance, 0 to 0.5."""
     sharpness: float
-    """Mean absolute Laplacian of the luminance (how far a pixel is from its four neighbours), 0 to 4."""
+    """Mean absolute Laplacian of the luminance (difference from the four neighbours), 0 to 4."""
 
 
 def photo_stats(pixels: npt.NDArray[np.uint8]) -> PhotoStats:

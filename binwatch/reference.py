@@ -1,4 +1,4 @@
-"""What a bundle says of photos that have not drifted: made by the trainer, read by the monitor."""
+"""The drift reference in a bundle: computed by the trainer, read by the monitor."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from binwatch.bundle import EmbeddingReference, Reference
 from binwatch.counts import CLASSES, CountRule, counts_by
 
 QUANTILES = 201
-"""Every half per cent: the distribution is then known better than 1,000 photos can tell."""
+"""Quantiles in steps of half a per cent, which is more precise than 1,000 photos can show."""
 ENOUGH = 100
-"""A reference of photos of fewer bins is no yardstick: chance alone makes it differ."""
+"""Least number of bins in a usable reference. With fewer, differences may be chance."""
 AXES = 16
-"""Directions of the embedding that are kept. The rest varies little, and each one kept asks for more photos."""
+"""Number of principal directions of the embedding. More directions vary little, and would need more photos."""
 _DIGITS = 5
 _BINS = 10
 FLAT = 1e-6
-"""A direction that varies less than this is constant: dividing by it would only magnify rounding."""
+"""Standard deviation below which a direction counts as constant: dividing by it would magnify rounding errors."""
 
 Floats = npt.NDArray[np.floating]
 Ints = npt.NDArray[np.integer]
 
 
 class Signal(StrEnum):
-    """What is watched for drift."""
+    """A signal that is monitored for drift."""
 
     PREDICTED = "predicted"
     EXPECTED = "expected"
@@ -43,7 +43,7 @@ class Signal(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """What was seen of n reference photos. `properties` holds what is known of the continuous signals."""
+    """The data of n reference photos. `properties`: values of the continuous signals."""
 
     probabilities: Floats
     """Shape (n, classes)."""
@@ -53,12 +53,12 @@ class Observed:
     """Shape (n, embedding_size)."""
     properties: Mapping[Signal, Floats]
     groups: int | None = None
-    """Bins, or groups of photos that may be of one bin."""
+    """Number of bins, or of groups of photos that may show the same bin."""
     rule: CountRule = CountRule.MODE
 
 
 def make_reference(observed: Observed) -> Reference:
-    """Sum up photos that the model did not learn from."""
+    """Compute the reference from photos that the model did not learn from."""
     predicted = counts_by(observed.rule, observed.probabilities)
     confidence = observed.probabilities[np.arange(len(predicted)), predicted]
     signals = {Signal.CONFIDENCE: confidence, **observed.properties}
@@ -75,17 +75,17 @@ def make_reference(observed: Observed) -> Reference:
 
 
 def independent(reference: Reference) -> int:
-    """Size of the sample that a reference is worth: photos of one bin resemble each other."""
+    """Effective sample size of a reference: photos of one bin resemble each other."""
     return min(reference.groups or reference.photos, reference.photos)
 
 
 def rounded(values: Floats) -> list[float]:
-    """To the digits that a card has. What is compared with its quantiles must be, too: 1.33333 is not below 4/3."""
+    """Round to the card's precision. Values compared with its quantiles must be rounded, too: 1.33333 is below 4/3."""
     return [float(f"{value:.6g}") for value in values]
 
 
 def quantiles(values: Floats, number: int = QUANTILES) -> list[float]:
-    """Evenly spaced, from 0 to 100 %."""
+    """Evenly spaced quantiles from 0 to 100 %."""
     return rounded(np.quantile(values, np.linspace(0, 1, number)))
 
 

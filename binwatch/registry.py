@@ -1,10 +1,10 @@
-"""Models in the bucket: `models/<version>/` holds a bundle, `models/current.json` names the one in use.
+"""Models in the bucket: `models/<version>/` has a bundle, `models/current.json` names the model in use.
 
-The trainer publishes and promotes; workers fetch what is current. A bundle is complete once its card is there, since
-the card is uploaded last, and it is never changed afterwards, but for notes in its card.
+The trainer publishes and promotes models; workers fetch the one in use. A bundle is complete once its card exists,
+since the card is uploaded last, and never changes afterwards, except for notes in its card.
 
-Several people and jobs may publish and promote at once. Every write has a condition (If-None-Match, If-Match), so that
-no one's file, note or decision is replaced by that of another who had not seen it.
+Several people and jobs may publish and promote concurrently. Every write has a condition (If-None-Match, If-Match), so
+that no file, note or decision is overwritten by somebody who has not seen it.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ class Current(BaseModel):
     version: Version
     promoted: AwareDatetime
     previous: Version | None = None
-    """The version that this one replaced, to go back to."""
+    """The version that this one replaced, for a rollback."""
     forced: bool = False
-    """Promoted although it was not found to be better."""
+    """Whether it was promoted without being better."""
 
 
 class Registry:
@@ -47,7 +47,7 @@ class Registry:
         self._prefix = prefix
 
     def current(self) -> Current | None:
-        """The model in use; None if none was ever promoted. Raises ObjectsError if it cannot be asked."""
+        """The model in use; None if none was ever promoted. Raises ObjectsError in an outage."""
         return self._current()[0]
 
     def _current(self) -> tuple[Current | None, Fetched | None]:
@@ -66,29 +66,29 @@ class Registry:
             ) from error
 
     def set_current(self, current: Current, before: Current | None) -> None:
-        """Put another model in use, in place of `before`. Its bundle must be published.
+        """Put a published model in use, in place of `before`.
 
-        Raises OvertakenError if another one than `before` is in use by now.
+        Raises OvertakenError if another model than `before` is in use now.
         """
         self.card(current.version)
         now, found = self._current()
         if now == before:
             data = current.model_dump_json(indent=2).encode()
             self._objects.put_over(self._bucket, self._prefix + CURRENT, data, found)
-            # What is there now decides: the answer to a write may get lost, and some stores ignore the condition.
+            # Read it back: the response to the write may be lost, and some stores ignore the condition.
             now = self.current()
         if now != current:
             what = f"{now.version} was put in use" if now else f"{CURRENT} was deleted"
             raise OvertakenError(f"{what} meanwhile, by someone else; compare with the model in use: promote again")
 
     def versions(self) -> list[str]:
-        """Every complete bundle, in the order of their names."""
+        """Versions of all complete bundles, in alphabetical order."""
         suffix = "/" + CARD
         keys = (listed.key for listed in self._objects.list(self._bucket, self._prefix))
         return [key.removeprefix(self._prefix).removesuffix(suffix) for key in keys if key.endswith(suffix)]
 
     def card(self, version: str) -> Card:
-        """Card of a published bundle. Raises BundleError if there is none of that version."""
+        """Card of a published bundle. Raises BundleError if the version does not exist."""
         return self._card(version)[0]
 
     def _card(self, version: str) -> tuple[Card, Fetched]:
@@ -128,7 +128,7 @@ class Registry:
         return card
 
     def _upload(self, version: str, path: Path) -> None:
-        """Upload a bundle's file. What is there may be the same, of a publish that was interrupted, and no other's."""
+        """Upload a bundle's file. An existing one must be identical, from an interrupted publication."""
         key, data = f"{self._prefix}{version}/{path.name}", path.read_bytes()
         if not self._objects.put_over(self._bucket, key, data, None) and self._fetch_file(key) != data:
             raise BundleError(
@@ -138,7 +138,7 @@ class Registry:
             )
 
     def annotate(self, version: str, note: str) -> None:
-        """Add a sentence to a published card: the one part of a bundle that may change."""
+        """Add a note to a published card. Only the notes of a bundle may change."""
         for _ in range(_NOTE_TRIES):
             card, found = self._card(version)
             if note in card.notes:
@@ -152,9 +152,10 @@ class Registry:
         )
 
     def fetch(self, version: str, precisions: list[Precision], cache: Path) -> Bundle:
-        """The bundle with the wanted variants, in a folder below `cache`, downloaded unless it is there already.
+        """The bundle with the wanted variants, in a folder below `cache`, downloaded unless it is cached.
 
-        Variants that it does not have are left out; which are there, the card says. Every file is checked.
+        Variants that the bundle lacks are ignored; if it lacks all, all of its variants are fetched. Every file is
+        checked.
         """
         card = self.card(version)
         wanted = [precision for precision in precisions if precision in card.variants] or list(card.variants)
@@ -173,7 +174,11 @@ class Registry:
                 file.replace(folder / file.name)
         bundle = Bundle(folder)
         for precision in wanted:
-            self._check(bundle, precision)
+            try:
+                bundle.model(precision)
+            except BundleError:  # a damaged file must not stay in the cache, or no later try could succeed
+                shutil.rmtree(bundle.folder, ignore_errors=True)
+                raise
         return bundle
 
     def _fetch_file(self, key: str) -> bytes:
@@ -182,16 +187,8 @@ class Registry:
         except ObjectRefused as error:
             raise BundleError(f"{error}; publish the model again") from error
 
-    def _check(self, bundle: Bundle, precision: Precision) -> None:
-        """A damaged file must not stay in the cache, or no later try could succeed."""
-        try:
-            bundle.model(precision)
-        except BundleError:
-            shutil.rmtree(bundle.folder, ignore_errors=True)
-            raise
-
 
 def _first(error: ValidationError) -> str:
-    """What is wrong, in a few words: a card has thousands of numbers, and pydantic would name each."""
+    """The first error only: a card has thousands of numbers, and pydantic would name each wrong one."""
     found = error.errors(include_url=False)[0]
     return f"{'.'.join(str(part) for part in found['loc']) or 'the file'}: {found['msg']}"

@@ -1,7 +1,7 @@
-"""CSV that people open in spreadsheets: those run a cell that begins like a formula, and a key may begin with anything.
+"""CSV that is safe in spreadsheets, which execute cells that begin like a formula; keys may begin with anything.
 
-Every CSV is written here, with an apostrophe before such a text, which spreadsheets show as text. What we read back
-loses it again, so a key goes out and comes in unchanged, even one that has an apostrophe of its own.
+Every CSV is written here, with an apostrophe before such a text, so that spreadsheets show it as text. Reading removes
+the apostrophe, so that texts are unchanged, even those that start with an apostrophe.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from typing import Protocol
 
-# Also after blanks, which some spreadsheets drop, and in the full width of East Asian keyboards.
+# Also after blanks, which some spreadsheets drop, and as full-width characters of East Asian keyboards.
 _RUN = re.compile(r"'*(?:[\t\r\n]|\s*[=+\-@＝＋－＠])")
 
 
@@ -20,7 +20,7 @@ class _Out(Protocol):
 
 
 class SafeCsvWriter:
-    """As csv.writer, but texts are texts wherever the file is opened. Numbers stay numbers."""
+    """Like csv.writer, but spreadsheets treat all texts as texts. Numbers stay numbers."""
 
     def __init__(self, out: _Out, line_end: str = "\r\n") -> None:
         self._rows = csv.writer(out, lineterminator=line_end)
@@ -30,16 +30,16 @@ class SafeCsvWriter:
         self._rows.writerow([as_text(cell) if isinstance(cell, str) else cell for cell in cells])
 
     def writerows(self, rows: Iterable[Iterable[object]]) -> None:
-        """Write several."""
+        """Write several rows."""
         for row in rows:
             self.writerow(row)
 
 
 def as_text(text: str) -> str:
-    """What no spreadsheet takes for a formula."""
+    """The text, with an apostrophe before it if it begins like a formula."""
     return f"'{text}" if _RUN.match(text) else text
 
 
 def original(text: str) -> str:
-    """What `as_text` was given."""
+    """The inverse of `as_text`."""
     return text[1:] if text.startswith("'") and _RUN.match(text) else text

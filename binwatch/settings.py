@@ -1,7 +1,7 @@
-"""Every setting: name, type, default and help in one place. Read once, passed down as an object.
+"""All settings: name, type, default and description in one place, read once and passed on as an object.
 
-Each field is set by the environment variable BINWATCH_ plus its name in capitals. A BINWATCH_ variable that is no
-setting is an error, since a misspelt limit that is silently ignored is worse than a service that does not start.
+Each field is set by the environment variable BINWATCH_ plus its name in capitals. An unknown BINWATCH_ variable is an
+error, since a misspelt limit that is silently ignored is worse than a service that does not start.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ S = TypeVar("S", bound=EnvironmentSettings)
 
 
 def _default_model() -> Path:
-    """The starter model: in the repository, or where installing Binwatch has put it."""
+    """Folder of the starter model: in the repository, or in the installation."""
     in_repository = Path(__file__).parent.parent / "samples" / "model"
     schemes = [sysconfig.get_default_scheme(), sysconfig.get_preferred_scheme("user")]
     installed = [Path(sysconfig.get_path("data", scheme)) / "share" / "binwatch" / "model" for scheme in schemes]
@@ -42,7 +42,7 @@ DEFAULT_MODEL = _default_model()
 
 
 class EventSource(StrEnum):
-    """Where S3 event messages come from."""
+    """Source of S3 event messages."""
 
     SQS = "sqs"
     RABBITMQ = "rabbitmq"
@@ -50,7 +50,7 @@ class EventSource(StrEnum):
 
 
 class Provider(StrEnum):
-    """Where ONNX Runtime computes. `auto` takes CUDA where the installed runtime has it, and says what it took."""
+    """Device for ONNX Runtime. `auto` uses CUDA if the installed runtime has it, and logs its choice."""
 
     AUTO = "auto"
     CPU = "cpu"
@@ -58,21 +58,21 @@ class Provider(StrEnum):
 
 
 class NightlyBackend(StrEnum):
-    """Who counts in the nightly run: the workers, or a SageMaker Batch Transform job."""
+    """Backend of the nightly run: the workers, or SageMaker batch transform jobs."""
 
     LOCAL = "local"
     SAGEMAKER = "sagemaker"
 
 
 class AuditView(StrEnum):
-    """What auditors see of a bin before they answer."""
+    """Whether auditors see a bin's numbers before they answer."""
 
     BLIND = "blind"
     SIGHTED = "sighted"
 
 
 class DriftReference(StrEnum):
-    """What recent photos are compared with before a drift alarm is raised."""
+    """The photos with which recent photos are compared for drift alarms."""
 
     TRAINING = "training"
     """The reference in the model's bundle."""
@@ -81,7 +81,7 @@ class DriftReference(StrEnum):
 
 
 class LogFormat(StrEnum):
-    """How the worker writes its log lines."""
+    """Format of log lines."""
 
     TEXT = "text"
     JSON = "json"
@@ -97,7 +97,7 @@ class LogLevel(StrEnum):
 
 
 class PrecisionChoice(StrEnum):
-    """Which variant of the bundle to load. `auto`: fp16 on CUDA and int8 on a CPU, else fp32."""
+    """Variant of the bundle to load. `auto`: fp16 on CUDA and int8 on a CPU, else fp32."""
 
     AUTO = "auto"
     FP32 = "fp32"
@@ -106,7 +106,7 @@ class PrecisionChoice(StrEnum):
 
 
 class Settings(EnvironmentSettings):
-    """All settings of the worker and the monitor. Credentials for AWS come from its own standard chain."""
+    """All settings of the worker and the monitor. AWS credentials come from AWS' standard chain."""
 
     # Objects
     bucket: str = Field(
@@ -379,17 +379,17 @@ class Settings(EnvironmentSettings):
 
     @property
     def slicing(self) -> Slicing | None:
-        """Which slice a key is of; None without slices. Raises SettingsError."""
+        """Key → slice; None without slices. Raises SettingsError."""
         return slicing(self.slice_pattern, self.slice_depth)
 
     @property
     def bin_naming(self) -> BinNaming:
-        """Which bin a key is of. Reads the list. Raises SettingsError."""
+        """Key → bin. Reads the bin list. Raises SettingsError."""
         return naming(self.bin_pattern, self.bin_list)
 
     @property
     def variance_tolerance(self) -> VarianceTolerance:
-        """Which differences open a variance."""
+        """The tolerance beyond which a difference opens a variance."""
         return VarianceTolerance(self.variance_items, self.variance_share)
 
     @property
@@ -403,7 +403,7 @@ class Settings(EnvironmentSettings):
 
     @property
     def limits(self) -> ImageLimits:
-        """What a photo may cost."""
+        """Limits for a photo."""
         return ImageLimits(
             max_bytes=self.max_photo_bytes,
             max_pixels=self.max_photo_pixels,
@@ -413,7 +413,7 @@ class Settings(EnvironmentSettings):
 
 
 def load_settings() -> Settings:
-    """Read the environment. Raises SettingsError that names each variable that is unknown or has a bad value."""
+    """Read the environment. Raises SettingsError that names all variables that are unknown or invalid."""
     _refuse_unknown()
     _share_certificates()
     errors: list[str] = []
@@ -432,8 +432,8 @@ def load_settings() -> Settings:
 
 
 def require_region(settings: Settings, *, on_aws: bool) -> None:
-    """Raise SettingsError unless the region is one; `on_aws`: it is of AWS' own servers, without an endpoint."""
-    # AWS' own variables may lead to other servers, too, with regions of their own.
+    """Raise SettingsError unless the region is valid; with `on_aws`, it must be an AWS region."""
+    # AWS' own variables may point to other servers, which have other regions.
     elsewhere = any(name.startswith("AWS_ENDPOINT_URL") and value for name, value in os.environ.items())
     try:
         check_region(settings.region, on_aws=on_aws and not elsewhere)
@@ -442,57 +442,53 @@ def require_region(settings: Settings, *, on_aws: bool) -> None:
 
 
 def process_environment(settings: Settings) -> dict[str, str]:
-    """The environment of this process, with `settings` as its BINWATCH_ variables and nothing of AWS's.
+    """The environment of this process, with `settings` as its BINWATCH_ variables and without AWS variables.
 
-    For processes that must see just these settings and never a person's own AWS account.
+    For child processes that must use exactly these settings, and never the user's AWS account.
     """
     kept = {name: value for name, value in os.environ.items() if not name.upper().startswith((PREFIX, "AWS_"))}
-    return kept | {variable: _plain(value) for variable, value in settings.values().items() if value is not None}
+    return kept | {variable: plain(value) for variable, value in settings.values().items() if value is not None}
 
 
 def is_quiet() -> bool:
-    """Whether commands print results, warnings and errors only. Needs no valid settings: an invalid level is not quiet.
+    """Whether commands print only results, warnings and errors, by BINWATCH_LOG_LEVEL.
 
-    One switch for log lines, progress bars and remarks: BINWATCH_LOG_LEVEL.
+    Does not need valid settings: an invalid level is not quiet.
     """
     return os.environ.get(f"{PREFIX}LOG_LEVEL") in {LogLevel.WARNING, LogLevel.ERROR}
 
 
 def advice(*names: str) -> str:
-    """What to do about settings that may be the cause of an error: check those that are set, and set the others.
+    """Advice about settings that may have caused an error: check those that are set, and set the others.
 
-    `names`: of variables, in small letters and without the prefix. Like is_quiet, it needs no valid settings.
+    `names`: variables in lower case, without the prefix. Like is_quiet, it does not need valid settings.
     """
     given = {name.upper() for name, value in os.environ.items() if value}
-    variables = {name: PREFIX + name.upper() for name in names}
-    known = ", ".join(variable for variable in variables.values() if variable in given)
-    unset = [
-        f"{variable} is not set{_what_then(name)}" for name, variable in variables.items() if variable not in given
-    ]
-    return "; ".join([f"check {known}", *unset] if known else unset)
-
-
-def _what_then(name: str) -> str:
-    """The default that an unset setting leaves, and an example of another value."""
-    field = Settings.variables()[PREFIX + name.upper()]
-    default = f" ({field.description})" if field.default is None else f", so it is {_plain(field.default)}"
-    example = f": for example {PREFIX}{name.upper()}={field.examples[0]}" if field.examples else ""
-    return default + example
+    variables = [PREFIX + name.upper() for name in names]
+    known = ", ".join(variable for variable in variables if variable in given)
+    lines = [f"check {known}"] if known else []
+    for variable in variables:
+        if variable not in given:
+            field = Settings.variables()[variable]
+            default = f" ({field.description})" if field.default is None else f", so it is {plain(field.default)}"
+            example = f": for example {variable}={field.examples[0]}" if field.examples else ""
+            lines.append(f"{variable} is not set{default}{example}")
+    return "; ".join(lines)
 
 
 def adopt_environment(environment: dict[str, str]) -> None:
-    """Make `environment` that of this process, and so of those that it starts."""
+    """Replace the environment of this process, which its child processes inherit."""
     os.environ.clear()
     os.environ.update(environment)
 
 
 def _share_certificates() -> None:
-    """Have boto3 trust the certificates that other programs on this machine are told to trust by SSL_CERT_FILE.
+    """Have boto3 trust the certificates in SSL_CERT_FILE, as other programs do; boto3 has its own two variables.
 
-    boto3 knows two names of its own. What it would only say at the first request, and not by name, is an error here.
+    A missing file is an error here, since boto3 would report it only at the first request, without its name.
     """
     if not os.environ.get("AWS_CA_BUNDLE"):
-        os.environ.pop("AWS_CA_BUNDLE", None)  # boto3 takes an empty one for a mistake
+        os.environ.pop("AWS_CA_BUNDLE", None)  # boto3 rejects an empty one
         if os.environ.get("SSL_CERT_FILE") and not os.environ.get("REQUESTS_CA_BUNDLE"):
             os.environ["AWS_CA_BUNDLE"] = os.environ["SSL_CERT_FILE"]
     for name in ("SSL_CERT_FILE", "AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"):
@@ -500,15 +496,18 @@ def _share_certificates() -> None:
             raise SettingsError(f"{name}: there is no file {os.environ[name]!r}; name a file of certificates (PEM)")
 
 
-def _plain(value: object) -> str:
+def plain(value: object) -> str:
+    """A setting's value as text for its variable. Secrets are not hidden; None gives an empty text."""
+    if value is None:
+        return ""
     return value.get_secret_value() if isinstance(value, SecretStr) else str(value)
 
 
 def _read(kind: type[S], errors: list[str], **parts: Any) -> S | None:
-    """Settings of one class; None if a variable has a bad value, each of which is noted in `errors`."""
+    """Settings of one class; None if a variable is invalid. Appends a message to `errors` for each invalid one."""
     try:
         return kind(**parts)
-    except ValidationError as error:  # its own words are the values, passwords among them
+    except ValidationError as error:  # its own text has the values, such as passwords
         for part in error.errors(include_url=False):
             name = "".join(f"{kind.variable(str(field))}: " for field in part["loc"][:1])
             errors.append(name + part["msg"].removeprefix("Value error, "))
@@ -518,12 +517,12 @@ def _read(kind: type[S], errors: list[str], **parts: Any) -> S | None:
 def _refuse_unknown() -> None:
     known = set(Settings.variables())
     unknown = sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known)
-    if unknown:
-        raise SettingsError("; ".join(_hint(name, known) for name in unknown))
-
-
-def _hint(name: str, known: set[str]) -> str:
-    # Without the prefix that all share, or everything would look close.
+    # Compared without the prefix that all share, or everything would look close.
     names = [setting.removeprefix(PREFIX) for setting in known]
-    close = difflib.get_close_matches(name.upper().removeprefix(PREFIX), names, n=1)
-    return f"{name} is not a setting; " + (f"did you mean {PREFIX}{close[0]}?" if close else "see docs/settings.md")
+    lines = []
+    for name in unknown:
+        close = difflib.get_close_matches(name.upper().removeprefix(PREFIX), names, n=1)
+        hint = f"did you mean {PREFIX}{close[0]}?" if close else "see docs/settings.md"
+        lines.append(f"{name} is not a setting; {hint}")
+    if lines:
+        raise SettingsError("; ".join(lines))

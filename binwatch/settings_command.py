@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from pydantic import SecretStr
 
 from binwatch.console import remark
-from binwatch.settings import Settings, load_settings
+from binwatch.settings import Settings, load_settings, plain
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -19,7 +19,7 @@ def settings(
         bool, typer.Option("--changed", help="Print only settings that differ from their default.")
     ] = False,
 ) -> None:
-    """Print every setting with its value in this environment, its default, and what it is for. Secrets are not shown.
+    """Print every setting with its value in this environment, its default and its description. Secrets are hidden.
 
     A setting is an environment variable; docs/settings.md has its type and limits.
     """
@@ -29,19 +29,8 @@ def settings(
     listed = {name: field for name, field in variables.items() if not changed or values[name] != field.default}
     for variable, field in listed.items():
         value, default = values[variable], field.default
-        instead = "" if value == default else f"  (default: {_plain(default)})"
-        shown = _plain(value) if value == default else _hidden(value)
-        typer.echo(f"{variable}={shown}{instead}\n    {field.description}")
+        instead = "" if value == default else f"  (default: {plain(default)})"
+        is_secret = isinstance(value, SecretStr) and value != default
+        typer.echo(f"{variable}={'********' if is_secret else plain(value)}{instead}\n    {field.description}")
     if not listed:
         remark("no setting differs from its default", beside_results=True)
-
-
-def _hidden(value: Any) -> str:
-    return "********" if isinstance(value, SecretStr) else _plain(value)
-
-
-def _plain(value: Any) -> str:
-    """Of a default, which is no secret, or of what is none."""
-    if value is None:
-        return ""
-    return value.get_secret_value() if isinstance(value, SecretStr) else str(value)

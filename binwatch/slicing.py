@@ -1,4 +1,4 @@
-"""Slices: the part of a photo's key, such as its camera, aisle or site, by which figures are also given."""
+"""Slices: groups of photos by a part of their keys, such as the camera, aisle or site."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from binwatch.errors import SettingsError
 
 OTHER = "other"
-"""Slice of the photos whose key has none, and of all values beyond the first MOST."""
+"""Slice of photos whose keys do not match, and of all values beyond the first MOST."""
 MOST = 200
-"""Values of one rule that become slices: each is a value of a metric's label."""
+"""Most slices of one rule, since each is a value of a metric's label."""
 LONGEST = 100
-"""Characters of a slice's name. A longer value is no name of a camera, but a rule that matches too much."""
+"""Most characters of a slice's name. A longer value means that the rule matches too much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +20,11 @@ class Slicing:
     """Key → slice. Two rules with the same expression have the same slices."""
 
     pattern: re.Pattern[str]
-    """Searched for in the key; what its only group matches is the slice."""
+    """Searched in the key; its only group matches the slice."""
 
     @property
     def rule(self) -> str:
-        """What slices are recorded under."""
+        """Name of the rule in the records."""
         return self.pattern.pattern
 
     def __call__(self, key: str) -> str:
@@ -35,9 +35,9 @@ class Slicing:
 
 
 def slicing(pattern: str | None, depth: int | None) -> Slicing | None:
-    """By an expression or by the first `depth` folders of the key; None without either.
+    """Slicing by a regular expression, or by the first `depth` folders of the key; None without either.
 
-    Raises SettingsError for both, and ValueError as `compiled` does.
+    Raises SettingsError if both are given, and ValueError as `compiled` does.
     """
     if pattern and depth:
         raise SettingsError(
@@ -49,7 +49,7 @@ def slicing(pattern: str | None, depth: int | None) -> Slicing | None:
 
 
 def compiled(pattern: str) -> re.Pattern[str]:
-    """Raises ValueError if it is no regular expression, or does not have exactly one group."""
+    """Compile a slice pattern. Raises ValueError unless it is a regular expression with exactly one group."""
     try:
         found = re.compile(pattern)
     except re.error as error:

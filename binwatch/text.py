@@ -1,4 +1,4 @@
-"""Text that others wrote, such as keys and file names, made fit to be shown."""
+"""Makes external texts, such as keys and file names, safe to print."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 
 def visible(text: str) -> str:
-    """Line breaks, a terminal's control codes, marks of direction and what is no Unicode as escapes, as in "a\\nb".
+    """The text with line breaks, control codes, direction marks and invalid Unicode as escapes, such as "a\\nb".
 
-    Nothing of it can move a cursor, begin a line, or fail to be encoded.
+    It cannot control a terminal, start a new line, or fail to be encoded.
     """
     if text.isprintable():
         return text
@@ -16,23 +16,23 @@ def visible(text: str) -> str:
 
 
 def noun(number: int, one: str, several: str | None = None) -> str:
-    """The noun after a number: `one` for 1, else `several`, which ends with an s unless given."""
+    """The noun after a number: `one` for 1, else `several`; default: `one` with an s."""
     return one if number == 1 else several or f"{one}s"
 
 
 def many(number: int, one: str, several: str | None = None) -> str:
-    """A number and its noun: "1 photo", "1,200 photos"; `several` as for `noun`."""
+    """A number with its noun: "1 photo", "1,200 photos"; arguments as for `noun`."""
     return f"{number:,} {noun(number, one, several)}"
 
 
 def some_of(names: Sequence[str], most: int, total: int | None = None) -> str:
-    """The first `most` names in quotes, and an ellipsis if there are more: `total`, if `names` are not all."""
+    """The first `most` names in quotes, with an ellipsis if there are more; `total`: number of all, if not `names`."""
     shown = ", ".join(f"'{visible(name)}'" for name in names[:most])
     return shown + (", …" if (len(names) if total is None else total) > most else "")
 
 
 def is_text(text: str) -> bool:
-    """Whether it can be stored and sent. Not so the name of a file that is not UTF-8, whose bytes Python only marks."""
+    """Whether the text is valid Unicode. Python represents file names that are not UTF-8 with lone surrogates."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -41,7 +41,7 @@ def is_text(text: str) -> bool:
 
 
 def shortened(text: str, length: int) -> str:
-    """At most `length` characters of a text, and how many there were."""
+    """The first `length` characters of a text; if it is longer, with its number of characters."""
     if len(text) <= length:
         return text
     return f"{text[:length]}… ({len(text):,} characters)"

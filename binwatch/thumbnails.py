@@ -1,4 +1,4 @@
-"""Small pictures of photos, for people."""
+"""Thumbnails of photos."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from PIL import Image
 from binwatch.image import ImageLimits, Photo, load
 
 SIDE = 320
-"""Longer side of a small photo, in pixels: twice what pages show, for dense screens."""
+"""Longer side of a thumbnail, in pixels: twice the size on pages, for high-density screens."""
 QUALITY = 82
 
 
 def shrink(data: bytes, limits: ImageLimits, side: int = SIDE) -> bytes:
-    """An upright JPEG of at most `side`×`side` pixels. Raises PhotoError for what cannot be decoded.
+    """An upright JPEG of at most `side`×`side` pixels. Raises PhotoError if the photo cannot be decoded.
 
-    The service has one decoder for strangers' bytes, and it makes squares; this stretches them back.
+    Binwatch's only decoder of external data gives squares, which are stretched back here.
     """
     return shrink_decoded(load(data, size=side, limits=limits), side)
 
 
 def shrink_decoded(photo: Photo, side: int = SIDE) -> bytes:
-    """The same of a photo that was decoded to a square, for the model."""
+    """Like `shrink`, for a photo that is already decoded to a square."""
     width, height = (photo.height, photo.width) if photo.turned else (photo.width, photo.height)
     scale = side / max(width, height)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))

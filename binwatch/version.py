@@ -1,4 +1,4 @@
-"""Which release this is."""
+"""The version of this release."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from importlib.metadata import version as version_of
 
 
 def version() -> str:
-    """As pyproject.toml has it; "unknown" where Binwatch runs from a folder without having been installed."""
+    """The version in pyproject.toml; "unknown" if Binwatch is not installed."""
     try:
         return version_of("binwatch")
     except PackageNotFoundError:

@@ -1,1 +1,1 @@
-"""The whole of Binwatch on one machine: embedded S3 and SQS, a worker, the monitor, and photos put in by a camera."""
+"""Binwatch on one machine: embedded S3 and SQS, a worker, the monitor, and a camera that uploads photos."""

@@ -1,4 +1,4 @@
-"""The main job on one machine: `python -m demo --help`."""
+"""The command `python -m demo`: uploads photos, has them counted, and shows the result."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def demo(
     S3, SQS, a Celery worker and the monitor run on this machine while the demo runs. Exits with 1 if photos are
     unaccounted for, and names them.
     """
-    from demo.deployment import running_deployment  # needs packages that are only with the demo
+    from demo.deployment import running_deployment  # needs packages of the extra `demo`
     from demo.watch import run
 
     console = Console()
@@ -60,7 +60,7 @@ def demo(
         show(result, console)
         if report is not None:
             result.write(report)
-        address = deployment.monitor_address()  # a monitor that never answered is an error, too
+        address = deployment.monitor_address()  # raises if the monitor never answered
         if serve:
             token = deployment.settings.monitor_token
             console.print(f"The monitor's page: {address} (Ctrl-C ends it)", highlight=False)
@@ -97,7 +97,7 @@ def _working_folder(console: Console, keep: Path | None) -> Iterator[Path]:
 def _new_folder(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()):  # the bucket of an earlier demo is gone, and its records would not match
+        if any(folder.iterdir()):  # the records of an earlier demo would not match the new bucket
             raise BinwatchError(f"{folder}: is not empty; name another folder with --keep")
     except OSError as error:
         raise BinwatchError(f"{folder}: cannot be used ({error.strerror}); name another folder with --keep") from error
@@ -117,7 +117,7 @@ def _would_be_lost(audits: int, settings: Settings) -> str:
 
 
 def _wait_for_interrupt() -> None:
-    # Not signal.pause: a signal that comes just before the call is noted, and only the next one would end it.
+    # Not signal.pause, which misses a signal that arrives just before the call.
     with suppress(KeyboardInterrupt):
         while True:
             time.sleep(1)

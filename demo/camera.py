@@ -1,4 +1,4 @@
-"""Puts photos and metadata into the bucket, as a camera and an inventory system would."""
+"""Uploads photos and metadata files to the bucket, as a camera and an inventory system would."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _AT_A_TIME = 8
 
 @dataclass(frozen=True, slots=True)
 class Roll:
-    """What there is to upload."""
+    """The files to upload."""
 
     photos: list[Upload]
     metadata: list[Upload]
@@ -28,7 +28,7 @@ class Roll:
 def find(photos: Path, metadata: Path | None) -> Roll:
     """The photos and metadata files in two folders, with keys in the layout of the Amazon Bin Image Dataset.
 
-    Raises BinwatchError if a folder is not there or there is no photo.
+    Raises BinwatchError if a folder does not exist or has no photo.
     """
     roll = Roll(
         photos=_uploads(photos, "bin-images/", ObjectKind.PHOTO),
@@ -53,7 +53,7 @@ def _uploads(folder: Path, prefix: str, kind: ObjectKind) -> list[Upload]:
 
 
 def put(objects: Objects, bucket: str, roll: Roll, *, done: Callable[[], object], stopping: Event) -> None:
-    """Upload everything, metadata among the photos; call `done` after each object; end once `stopping` is set."""
+    """Upload all files of `roll`. Calls `done` after each object; stops early once `stopping` is set."""
 
     def put_one(upload: Upload) -> None:
         if not stopping.is_set():

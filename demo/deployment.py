@@ -16,14 +16,10 @@ from pathlib import Path
 from moto.server import ThreadedMotoServer
 from pydantic import SecretStr
 
-from binwatch.aws import make_client
 from binwatch.errors import BinwatchError
 from binwatch.objects import Objects
-from binwatch.records.engine import connect
-from binwatch.records.migrate import migrate
 from binwatch.settings import EventSource, Settings, adopt_environment, process_environment
-from worker.brokers.choice import choose_queues
-from worker.brokers.sqs.queues import queue_arn, queue_url, sqs_client
+from worker.provisioning import make_bucket, make_queues, migrate_records, send_events
 
 _ROOT = Path(__file__).parent.parent
 _POLL_S = 0.05
@@ -31,13 +27,13 @@ _STOP_WITHIN_S = 20.0
 _START_WITHIN_S = 60.0
 _TOKEN_BYTES = 12
 _NO_PROXY = {"NO_PROXY": "*", "no_proxy": "*"}
-"""The demo speaks to this machine alone, and no proxy can be asked for that."""
+"""The demo connects to this machine only, which a proxy may not reach."""
 _CREDENTIALS = {"AWS_ACCESS_KEY_ID": "demo", "AWS_SECRET_ACCESS_KEY": "demo", "AWS_EC2_METADATA_DISABLED": "true"}
 
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """The running parts. `settings` reach all of them."""
+    """The running parts, and the settings that they all have."""
 
     settings: Settings
     objects: Objects
@@ -47,8 +43,14 @@ class Deployment:
     """File that the monitor writes its port to once it answers."""
 
     def monitor_address(self) -> str:
-        """URL of the monitor's page, once it answers."""
-        return f"http://{self.settings.monitor_host}:{_wait_for(self.monitor_port, self.monitor)}/"
+        """URL of the monitor's page, once it answers. Raises BinwatchError if it does not within a minute."""
+        deadline = time.monotonic() + _START_WITHIN_S
+        while not self.monitor_port.exists():
+            self.monitor.check()
+            if time.monotonic() > deadline:
+                raise BinwatchError(f"the monitor was not ready within {_START_WITHIN_S:.0f} s; see {self.monitor.log}")
+            time.sleep(_POLL_S)
+        return f"http://{self.settings.monitor_host}:{self.monitor_port.read_text().strip()}/"
 
     def check(self) -> None:
         """Raise BinwatchError, with the end of its log, if a part has ended by itself."""
@@ -58,7 +60,7 @@ class Deployment:
 
 @dataclass(frozen=True, slots=True)
 class ServiceProcess:
-    """A process of ours and where its output goes."""
+    """A process that the demo started, and the file with its output."""
 
     name: str
     process: subprocess.Popen[bytes]
@@ -82,44 +84,28 @@ class ServiceProcess:
 
 @contextmanager
 def running_deployment(settings: Settings, folder: Path) -> Iterator[Deployment]:
-    """All parts started, with their files in `folder`; stopped on leaving. Photos may come before they are ready."""
+    """Start all parts, with files in `folder`, and stop them at the end. Photos may come before the parts are ready."""
     with ExitStack() as stack:
-        stack.enter_context(_terminated_by_exception())
-        settings = _embedded(settings, stack.enter_context(_moto()), folder)
+        # TERM raises SystemExit, so that the parts are stopped then, too.
+        previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+        stack.callback(signal.signal, signal.SIGTERM, previous)
+        logging.getLogger("werkzeug").setLevel(logging.WARNING)  # else a line for each request
+        server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+        server.start()
+        stack.callback(server.stop)
+        host, port = server.get_host_and_port()
+        settings = _embedded(settings, f"http://{host}:{port}", folder)
         adopt_environment(process_environment(settings) | _CREDENTIALS | _NO_PROXY)
-        migrate(connect(settings.database_url.get_secret_value()))
-        _wire(settings)
+        for provision in (migrate_records, make_queues, make_bucket, send_events):
+            provision(settings)
         worker = stack.enter_context(_part("worker", ["run"], folder))
         port_file = folder / "monitor.port"
         monitor = stack.enter_context(_part("monitor", ["serve", "--port-file", str(port_file)], folder))
         yield Deployment(settings, Objects(settings), worker, monitor, port_file)
 
 
-@contextmanager
-def _terminated_by_exception() -> Iterator[None]:
-    """Make TERM an exception, so that the parts are stopped then, too."""
-    previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-
-
-@contextmanager
-def _moto() -> Iterator[str]:
-    """S3 and SQS on a free port of the loopback address; gives the address."""
-    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # else a line for each request
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    try:
-        yield f"http://{host}:{port}"
-    finally:
-        server.stop()
-
-
 def _embedded(settings: Settings, endpoint: str, folder: Path) -> Settings:
-    """The user's settings, but with all that is stored or queued on this machine."""
+    """The user's settings, with storage and queues replaced by those on this machine."""
     # The parts run in another folder than the user's.
     files = {name: value.resolve() for name, value in settings if isinstance(value, Path)}
     return settings.model_copy(
@@ -130,23 +116,10 @@ def _embedded(settings: Settings, endpoint: str, folder: Path) -> Settings:
             "event_source": EventSource.SQS,
             "broker_url": SecretStr(endpoint.replace("http://", "sqs://demo:demo@") + "//"),
             "database_url": SecretStr(f"sqlite:///{folder / 'records.db'}"),
-            # 8000 is where many things listen, the monitor in containers among them.
+            # Not 8000, where many programs listen, such as the monitor in containers.
             "monitor_port": settings.monitor_port if "monitor_port" in settings.model_fields_set else 0,
             "monitor_token": settings.monitor_token or SecretStr(secrets.token_urlsafe(_TOKEN_BYTES)),
         }
-    )
-
-
-def _wire(settings: Settings) -> None:
-    """Make the queues and the bucket, and have the bucket announce new objects."""
-    sqs = sqs_client(settings)
-    choose_queues(settings).create()
-    s3 = make_client("s3", endpoint_url=settings.s3_endpoint_url, region_name=settings.region)
-    s3.create_bucket(Bucket=settings.bucket)
-    arn = queue_arn(sqs, queue_url(sqs, settings.event_queue))
-    s3.put_bucket_notification_configuration(
-        Bucket=settings.bucket,
-        NotificationConfiguration={"QueueConfigurations": [{"QueueArn": arn, "Events": ["s3:ObjectCreated:*"]}]},
     )
 
 
@@ -162,14 +135,3 @@ def _part(name: str, arguments: list[str], folder: Path) -> Iterator[ServiceProc
         yield part
     finally:
         part.stop()
-
-
-def _wait_for(file: Path, part: ServiceProcess) -> str:
-    """What a part writes into `file` once it is ready."""
-    deadline = time.monotonic() + _START_WITHIN_S
-    while not file.exists():
-        part.check()
-        if time.monotonic() > deadline:
-            raise BinwatchError(f"the {part.name} was not ready within {_START_WITHIN_S:.0f} s; see {part.log}")
-        time.sleep(_POLL_S)
-    return file.read_text().strip()

@@ -1,4 +1,4 @@
-"""What the records say about the photos and metadata that were put in."""
+"""Summarises the records of the uploaded photos and metadata files."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class BinReport:
 
 @dataclass(frozen=True, slots=True)
 class DemoReport:
-    """The whole result. Errors are in items, capped at "more than 5" taken as 6; shares are of those compared."""
+    """The result. Errors are in items, with "more than 5" taken as 6; shares are of the compared photos."""
 
     photos: int
     counted: int
@@ -50,7 +50,7 @@ class DemoReport:
     unaccounted: list[str] = field(default_factory=list)
 
     def write(self, path: Path) -> None:
-        """As JSON."""
+        """Write the report as JSON."""
         path.write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
@@ -65,7 +65,7 @@ def unaccounted(engine: Engine, bucket: str, photos: Sequence[str], metadata: Se
 def make_report(
     engine: Engine, bucket: str, photos: Sequence[str], metadata: Sequence[str], seconds: float
 ) -> DemoReport:
-    """Sum up; `seconds` is the time from the first upload to the last record."""
+    """Summarise the records; `seconds` is the time from the first upload to the last record."""
     with engine.connect() as connection:
         counts = connection.execute(select(Count.__table__).where(Count.bucket == bucket)).mappings().all()
         expected = dict(
@@ -83,6 +83,8 @@ def make_report(
     bins = [_bin(dict(row), expected) for row in sorted(counts, key=lambda row: row["key"])]
     failed = Counter(row["reason"] for row in counts if row["reason"])
     counted = sum(row["reason"] is None for row in counts)
+    last = max(counts, key=lambda row: row["id"], default=None)
+    model = {"version": "model_version", "variant": "precision", "provider": "provider"}
     return DemoReport(
         photos=len(photos),
         counted=counted,
@@ -90,7 +92,7 @@ def make_report(
         metadata=len(metadata),
         metadata_failed=dict(Counter(reason for reason in refused if reason)),
         photos_per_second=round(counted / seconds, 1) if seconds > 0 else None,
-        model=_model(counts),
+        model={name: last[column] if last else None for name, column in model.items()},
         bins=bins,
         unaccounted=unaccounted(engine, bucket, photos, metadata),
         **_agreement(bins),
@@ -117,9 +119,3 @@ def _agreement(bins: Sequence[BinReport]) -> dict[str, Any]:
     figures = {name: getattr(matrix, name) for name in ("agreement", "mae", "rmse", "within_one")}
     rounded = {name: None if value is None else round(value, 4) for name, value in figures.items()}
     return {"compared": matrix.comparisons} | rounded
-
-
-def _model(counts: Sequence[Any]) -> dict[str, str | None]:
-    last = max(counts, key=lambda row: row["id"], default=None)
-    names = {"version": "model_version", "variant": "precision", "provider": "provider"}
-    return {name: last[column] if last else None for name, column in names.items()}

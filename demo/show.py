@@ -1,4 +1,4 @@
-"""The report, for a person to read."""
+"""Prints the report."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MOST_LINES = 20
 
 
 def show(report: DemoReport, console: Console) -> None:
-    """Print the agreement table, the failures and the sums."""
+    """Print the agreement table, the failures and the totals."""
     if report.compared:
         console.print(_table(report))
     failures = [f"{bin_.key}: {bin_.reason}: {bin_.detail}" for bin_ in report.bins if bin_.reason]
@@ -26,7 +26,18 @@ def show(report: DemoReport, console: Console) -> None:
         console.print(f"… and {len(failures) - _MOST_LINES} more; --report writes them all")
     for reason, files in report.metadata_failed.items():
         console.print(f"[yellow]metadata without a quantity[/] {files} × {reason}")
-    for line in _sums(report):
+    model = report.model
+    lines = [
+        f"{many(report.photos, 'photo')}: {report.counted} counted, {sum(report.failed.values())} failed,"
+        f" {len(report.unaccounted)} unaccounted for; {report.photos_per_second} photos/s, the worker's start included",
+        f"model {model['version']}, {model['variant']}, {model['provider']}",
+    ]
+    if report.compared:
+        lines.append(
+            f"{report.compared} compared: agreement {report.agreement:.1%}, within one {report.within_one:.1%},"
+            f" MAE {report.mae:.2f}, RMSE {report.rmse:.2f} items"
+        )
+    for line in lines:
         console.print(line, highlight=False, soft_wrap=True)
 
 
@@ -42,18 +53,3 @@ def _table(report: DemoReport) -> Table:
         share = f"{outcomes[index, Outcome.EXACT] / sum(cells):.0%}" if sum(cells) else "–"
         table.add_row(name, *map(str, cells), share)
     return table
-
-
-def _sums(report: DemoReport) -> list[str]:
-    model = report.model
-    lines = [
-        f"{many(report.photos, 'photo')}: {report.counted} counted, {sum(report.failed.values())} failed,"
-        f" {len(report.unaccounted)} unaccounted for; {report.photos_per_second} photos/s, the worker's start included",
-        f"model {model['version']}, {model['variant']}, {model['provider']}",
-    ]
-    if report.compared:
-        lines.append(
-            f"{report.compared} compared: agreement {report.agreement:.1%}, within one {report.within_one:.1%},"
-            f" MAE {report.mae:.2f}, RMSE {report.rmse:.2f} items"
-        )
-    return lines

@@ -1,11 +1,10 @@
-"""Puts the photos in and watches until each is accounted for."""
+"""Uploads the photos and waits until each has a record."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from threading import Event
 
 from rich.console import Console
@@ -20,40 +19,27 @@ _POLL_S = 0.1
 
 
 def run(deployment: Deployment, roll: Roll, patience_s: float, console: Console) -> DemoReport:
-    """Upload `roll` and wait for its records. Gives up after `patience_s` seconds in which nothing more is recorded."""
+    """Upload `roll` and wait for its records. Gives up after `patience_s` seconds without a new record."""
     engine = connect(deployment.settings.database_url.get_secret_value())
     bucket = deployment.settings.bucket
     photos, metadata = [upload.key for upload in roll.photos], [upload.key for upload in roll.metadata]
+    total = left = len(photos) + len(metadata)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    started = time.monotonic()
-    with Progress(*columns, console=console) as progress, _camera(deployment, roll, progress) as camera:
-        bar = progress.add_task("recorded", total=len(photos) + len(metadata))
-        left, last_change = len(photos) + len(metadata), started
-        while left and time.monotonic() - last_change < patience_s:
-            deployment.check()
-            time.sleep(_POLL_S)
-            now_left = len(unaccounted(engine, bucket, photos, metadata))
-            if now_left != left or not camera.done():
-                left, last_change = now_left, time.monotonic()
-            progress.update(bar, completed=len(photos) + len(metadata) - left)
-        camera.result()  # raises what kept it from uploading
-    return make_report(engine, bucket, photos, metadata, last_change - started)
-
-
-@contextmanager
-def _camera(deployment: Deployment, roll: Roll, progress: Progress) -> Iterator[Future[None]]:
-    """A thread that uploads `roll`; it stops on leaving, so that it never outlives the bucket."""
-    bar = progress.add_task("uploaded", total=len(roll.photos) + len(roll.metadata))
     stopping = Event()
-    with ThreadPoolExecutor(1, thread_name_prefix="camera") as pool:
+    started = last_change = time.monotonic()
+    with Progress(*columns, console=console) as progress, ThreadPoolExecutor(1, thread_name_prefix="camera") as pool:
+        uploaded, recorded = progress.add_task("uploaded", total=total), progress.add_task("recorded", total=total)
+        advance = partial(progress.advance, uploaded)
+        camera = pool.submit(put, deployment.objects, bucket, roll, done=advance, stopping=stopping)
         try:
-            yield pool.submit(
-                put,
-                deployment.objects,
-                deployment.settings.bucket,
-                roll,
-                done=lambda: progress.advance(bar),
-                stopping=stopping,
-            )
+            while left and time.monotonic() - last_change < patience_s:
+                deployment.check()
+                time.sleep(_POLL_S)
+                now_left = len(unaccounted(engine, bucket, photos, metadata))
+                if now_left != left or not camera.done():
+                    left, last_change = now_left, time.monotonic()
+                progress.update(recorded, completed=total - left)
         finally:
-            stopping.set()
+            stopping.set()  # the upload must not outlive the bucket
+        camera.result()  # raises the error of a failed upload
+    return make_report(engine, bucket, photos, metadata, last_change - started)

@@ -49,7 +49,7 @@ def run() -> None:
 
 @cli.command()
 def migrate() -> None:
-    """Bring the schema of the records up to date, and say from which revision to which."""
+    """Bring the schema of the records up to date, and print the revisions before and after."""
     from worker.provisioning import migrate_records
 
     remark(migrate_records(load_settings()))
@@ -57,9 +57,9 @@ def migrate() -> None:
 
 @cli.command()
 def setup(
-    bucket: Annotated[bool, typer.Option("--bucket", help="Create the bucket, too, if it does not exist.")] = False,
+    bucket: Annotated[bool, typer.Option("--bucket", help="Also create the bucket if it does not exist.")] = False,
     events: Annotated[
-        bool, typer.Option("--events", help="Have the bucket send its events to the event queue, if that is on SQS.")
+        bool, typer.Option("--events", help="Have the bucket send its events to the event queue (SQS only).")
     ] = False,
 ) -> None:
     """Create the event queue and the task queue on SQS or RabbitMQ, each with its dead-letter queue."""
@@ -89,10 +89,11 @@ def count(
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON array; not with --csv.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV; not with --json.")] = False,
     model: Annotated[
-        Path | None, typer.Option(help="Bundle; else the promoted one for BINWATCH_BUCKET, or BINWATCH_MODEL_DIR.")
+        Path | None,
+        typer.Option(help="Model bundle; default: the promoted one for BINWATCH_BUCKET, else BINWATCH_MODEL_DIR."),
     ] = None,
 ) -> None:
-    """Count photos now, without a queue, and print the counts. Exits with 1 if not one could be counted."""
+    """Count photos now, without a queue, and print the counts. Exits with 1 if no photo could be counted."""
     if as_json and as_csv:
         raise BinwatchError("--json and --csv exclude each other; choose one")
     form = Format.JSON if as_json else Format.CSV if as_csv else Format.TABLE
@@ -115,7 +116,7 @@ def serve() -> None:
     from worker.sagemaker.serving.server import serve as serve_photos
 
     settings = load_settings()
-    configure(settings.log_format, settings.log_level, sys.stdout)  # where SageMaker looks for them
+    configure(settings.log_format, settings.log_level, sys.stdout)  # from which SageMaker collects log lines
     serve_photos(settings)
 
 
@@ -134,13 +135,13 @@ def beat() -> None:
 def backfill(
     place: Annotated[
         str | None,
-        typer.Argument(help="What to list; default: all of BINWATCH_BUCKET.", metavar="[s3://BUCKET/PREFIX]"),
+        typer.Argument(help="Objects to process; default: all of BINWATCH_BUCKET.", metavar="[s3://BUCKET/PREFIX]"),
     ] = None,
     patience: Annotated[float, typer.Option(help="Give up after this many seconds without a new record.")] = 300.0,
 ) -> None:
     """Have the workers process all objects of a bucket that have no record. Resumable.
 
-    Another bucket than BINWATCH_BUCKET is processed this once: event messages and reconcile are of BINWATCH_BUCKET.
+    A bucket other than BINWATCH_BUCKET is processed this once: event messages and reconcile cover BINWATCH_BUCKET only.
     """
     from worker.backfill import backfill_with_progress
 
@@ -159,7 +160,7 @@ def backfill(
 @cli.command()
 def reconcile(
     refused: Annotated[
-        bool, typer.Option("--refused", help="Also retry all objects that could not be fetched, without waiting.")
+        bool, typer.Option("--refused", help="Also retry at once all objects that could not be fetched.")
     ] = False,
 ) -> None:
     """Send the photos and metadata files of the bucket that have no record to the workers, once."""
@@ -168,7 +169,7 @@ def reconcile(
     from worker.counting import open_records
     from worker.reconcile import send_unrecorded
 
-    printable_stdout()  # for keys that are not text
+    printable_stdout()  # for keys that are not valid Unicode
     settings = load_settings()
     objects, records, publisher = Objects(settings), open_records(settings), open_publisher(settings)
     remark(send_unrecorded(objects, records, settings, publisher, refused=refused))
@@ -176,7 +177,7 @@ def reconcile(
 
 @cli.command()
 def skipped(prefix: Annotated[str, typer.Argument(help="List only keys with this prefix.")] = "") -> None:
-    """List the skipped objects of the bucket (by their keys neither photos nor metadata files), with the reason."""
+    """List skipped objects (those whose keys name neither a photo nor a metadata file), each with the reason."""
     from binwatch.objects import Objects
     from worker.reconcile import skipped_keys
     from worker.skipped import WORDS
@@ -193,7 +194,7 @@ def skipped(prefix: Annotated[str, typer.Argument(help="List only keys with this
 def nightly(
     backend: Annotated[NightlyBackend | None, typer.Option(help="Default: BINWATCH_NIGHTLY_BACKEND.")] = None,
     prefix: Annotated[str, typer.Option(help="Count only photos whose keys have this prefix.")] = "",
-    again: Annotated[bool, typer.Option("--again", help="Count photos that have a record, too.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Also count photos that have a record.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the number of photos and the cost; start nothing.")
     ] = False,
@@ -210,11 +211,13 @@ def dead_letters(
     ids: Annotated[
         list[str] | None, typer.Argument(help="With --delete: ids of the messages to delete.", metavar="[ID]…")
     ] = None,
-    redrive: Annotated[bool, typer.Option("--redrive", help="Move all back to the queue they came from.")] = False,
+    redrive: Annotated[
+        bool, typer.Option("--redrive", help="Move all messages back to the queue they came from.")
+    ] = False,
     delete: Annotated[bool, typer.Option("--delete", help="Delete messages, and print them in full.")] = False,
     every: Annotated[bool, typer.Option("--all", help="With --delete: all messages.")] = False,
 ) -> None:
-    """List dead letters with id and reason. Redrive them once the cause is fixed, or delete some."""
+    """List dead letters with id and reason; redrive them once the cause is fixed, or delete some."""
     from worker.brokers.choice import choose_queues
 
     chosen = frozenset(ids or ())
@@ -233,24 +236,17 @@ def dead_letters(
         said = f"deleted {many(deleted, 'message')}" if deleted else "no dead letters: deleted nothing"
         remark(said, beside_results=True)
     else:
-        number = _list(queues)
+        out, number = printable_stdout(), 0
+        letters = (letter for queue in queues for letter in queue.messages())
+        for number, letter in enumerate(letters, 1):  # noqa: B007 (used after the loop)
+            print(_shown(letter, _BODY_SHOWN), file=out)
         remark(many(number, "dead letter") if number else "no dead letters", beside_results=True)
 
 
-def _list(queues: list[DeadLetterQueue]) -> int:
-    """Print a line for each message; returns how many there are."""
-    out, number = printable_stdout(), 0
-    for queue in queues:
-        for letter in queue.messages():
-            number += 1
-            print(_shown(letter, _BODY_SHOWN), file=out)
-    return number
-
-
 def _delete(queues: list[DeadLetterQueue], chosen: Collection[str], *, every: bool) -> int:
-    """Print each message once it is deleted, so that what is printed is what is gone, however this ends.
+    """Delete messages and print each right afterwards, so that the output is complete even if a later one fails.
 
-    Returns how many were deleted.
+    Returns the number of deleted messages.
     """
     out, missing, number = printable_stdout(), set(chosen), 0
     for queue in queues:
@@ -269,7 +265,7 @@ def _shown(letter: DeadLetter, characters: int) -> str:
 
 
 def _model_for(places: list[str], settings: Settings) -> Bundle:
-    """What workers count the bucket with, if that is asked for; of photos elsewhere no worker knows."""
+    """For photos of the bucket, the model that workers use for them; for all others, the model of the settings."""
     if not any(place.startswith(f"s3://{settings.bucket}/") for place in places):
         return Bundle(settings.model_dir)
     from worker.model_manager import in_use

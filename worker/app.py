@@ -1,4 +1,4 @@
-"""The Celery application, configured from the settings; a worker, with the intake and what else runs beside tasks."""
+"""The Celery application, configured from the settings, and a worker with its companions, such as the intake."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ logger = logging.getLogger(__name__)
 
 
 class Companion(Protocol):
-    """Something that runs beside the tasks for as long as the worker does."""
+    """A background service that runs as long as the worker does."""
 
     def start(self) -> object:
-        """Begin."""
+        """Start."""
 
     def stop(self) -> object:
-        """End; must not take long."""
+        """Stop; must not take long."""
 
 
 class WorkerApp(Celery):  # type: ignore[misc]  # Celery has no types
-    """A Celery application, its queues, and what runs beside its worker's tasks."""
+    """A Celery application, its queues, and its worker's companions."""
 
     queues: Queues
     companions: Sequence[Companion] = ()
@@ -63,7 +63,7 @@ class CompanionStep(bootsteps.StartStopStep):  # type: ignore[misc]
 
 
 def make_app(settings: Settings, queues: Queues | None = None) -> WorkerApp:
-    """A Celery application that can send tasks; `queues`: other than the settings name. For work, see make_worker."""
+    """A Celery application that can send tasks; `make_worker` makes it process them. `queues` replace the settings'."""
     app = WorkerApp("binwatch", broker=settings.broker_url.get_secret_value(), set_as_current=False)
     app.queues = queues or choose_queues(settings)
     app.conf.update(
@@ -71,7 +71,7 @@ def make_app(settings: Settings, queues: Queues | None = None) -> WorkerApp:
         task_serializer="json",
         accept_content=["json"],  # nothing is ever unpickled
         task_ignore_result=True,
-        result_expires=None,  # there are none that beat would have to have cleaned up
+        result_expires=None,  # no results are kept, so beat need not schedule their clean-up
         worker_prefetch_multiplier=1,
         worker_consumer=CONSUMER,
         worker_enable_remote_control=False,  # on SQS it would create a queue for each worker
@@ -92,7 +92,7 @@ def make_app(settings: Settings, queues: Queues | None = None) -> WorkerApp:
 
 def _schedule(settings: Settings) -> dict[str, Any]:
     seconds = settings.reconcile_minutes * 60
-    # A run that could not start before the next is due is not worth starting.
+    # A run that has not started when the next one is due is dropped.
     schedule: dict[str, Any] = {"reconcile": {"task": RECONCILE, "schedule": seconds, "options": {"expires": seconds}}}
     if settings.nightly_at is not None:
         crontab, options = nightly_crontab(settings), {"expires": EXPIRES_S}
@@ -104,7 +104,7 @@ def _schedule(settings: Settings) -> dict[str, Any]:
 
 
 def _expect_periodic(metrics: WorkerMetrics, settings: Settings) -> None:
-    """Deadlines of what beat sends: three intervals from one to the next, or half a day after a night's run is due."""
+    """Set the deadlines of periodic tasks: three intervals for reconcile, half a day for a nightly run."""
     patience_s = {"reconcile": 2 * settings.reconcile_minutes * 60, "nightly": EXPIRES_S}
     for name, entry in _schedule(settings).items():
         if name in patience_s:
@@ -112,32 +112,32 @@ def _expect_periodic(metrics: WorkerMetrics, settings: Settings) -> None:
 
 
 def _deadline(schedule: Any, patience_s: float) -> float:
-    """When what starts, or has succeeded, now is to have been repeated, in seconds since 1970."""
+    """Time until which a task that starts or succeeds now should have run again, in seconds since 1970."""
     now = schedule.now()
     due: datetime = now + schedule.remaining_estimate(now)
     return due.timestamp() + patience_s
 
 
 def open_publisher(settings: Settings) -> Publisher:
-    """What sends tasks, for a command that is no worker; its queues are there. Raises QueueError."""
+    """A publisher for commands other than `run`, with its queue prepared. Raises QueueError."""
     app = make_app(settings)
     app.queues.tasks.prepare()
     return Publisher(app, settings.group_photos)
 
 
 def make_beat(settings: Settings) -> Any:
-    """Celery's beat, which itself retries until the broker is there. Raises QueueError."""
+    """Celery's beat, which retries by itself until the broker answers. Raises QueueError."""
     app = make_app(settings)
     try:
         app.queues.tasks.prepare()
-    except BrokerUnreachable as error:  # it would say so only once something is due
-        logger.warning("beat: %s; it starts all the same, and waits for the broker", error)
+    except BrokerUnreachable as error:  # beat itself would report it only when a task is due
+        logger.warning("beat: %s; beat starts nevertheless and waits for the broker", error)
     app.queues.log_unchecked()
     return app.Beat(loglevel="INFO", quiet=True)
 
 
 def make_worker(app: WorkerApp, settings: Settings) -> Worker:
-    """A worker that counts and, if there is an event source, takes events in. Raises before any message is touched."""
+    """A worker that counts photos and, with an event source, receives events. Raises before it receives any message."""
     metrics = WorkerMetrics()
     counting = Counting(settings, metrics)
     logger.info("binwatch %s: %s", version(), counting.models.engine)
@@ -165,7 +165,7 @@ def make_worker(app: WorkerApp, settings: Settings) -> Worker:
     companions.append(StatusServer(settings.worker_host, settings.worker_port, metrics.registry, HealthChecks(probes)))
     app.companions = companions
     app.steps["worker"].add(CompanionStep)
-    # Threads, in one process: they share one model, and NumPy, Pillow and ONNX Runtime let go of the GIL.
+    # Threads of one process share one model, and NumPy, Pillow and ONNX Runtime release the GIL.
     return app.Worker(
         pool="threads",
         concurrency=settings.worker_concurrency,
@@ -173,7 +173,7 @@ def make_worker(app: WorkerApp, settings: Settings) -> Worker:
         without_mingle=True,
         without_heartbeat=True,
         loglevel="INFO",
-        quiet=True,  # its banner is no log line; what it is connected to and that it is ready, it logs as well
+        quiet=True,  # no banner, which is not a log line; Celery also logs its broker and that it is ready
     )
 
 

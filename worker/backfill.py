@@ -1,4 +1,4 @@
-"""Counts what is in a bucket already: sends a little ahead of the workers, and follows the records."""
+"""Counts the objects that are already in a bucket: sends tasks a little ahead of the workers, and polls the records."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from worker.reconcile import Grace, unrecorded
 from worker.skipped import SkippedTally
 
 _AHEAD = 2000
-"""Objects sent but not yet recorded, at most: new photos then never wait behind a whole bucket."""
+"""Most objects that are sent but not yet recorded, so that new photos never wait behind a whole bucket."""
 _POLL_S = 0.5
 
 
@@ -37,16 +37,16 @@ class BackfillProgress:
     before: int = 0
     since: int = 0
     failed: int = 0
-    """Of those recorded since, how many could not be counted or read."""
+    """Objects among `since` that could not be counted or read."""
     skipped: SkippedTally = field(default_factory=SkippedTally, compare=False)
 
     def add(self, done: Mapping[str, bool]) -> None:
-        """More were recorded: keys, and whether each was counted or read."""
+        """Add newly recorded objects: key → whether it was counted or read."""
         self.since += len(done)
-        self.failed += sum(not well for well in done.values())
+        self.failed += sum(not succeeded for succeeded in done.values())
 
     def but_failed(self) -> str:
-        """What to say after the number of all: nothing if none failed."""
+        """Words that follow the number of recorded objects; empty if none failed."""
         return f", of which {self.failed:,} failed" if self.failed else ""
 
 
@@ -63,9 +63,9 @@ def backfill(
     grace: Grace | None = None,
     model: str | None = None,
 ) -> BackfillProgress:
-    """Send what has no record and wait until it has. To be started again after an interruption: it goes on from there.
+    """Send all objects without a record, and wait until each has one. Started again, it continues where it stopped.
 
-    With `model`: photos that this version has no record of, and no metadata.
+    With `model`: only photos that this version has no record of, and no metadata files.
     Raises BinwatchError if nothing is recorded for `patience_s` seconds.
     """
     progress = BackfillProgress()
@@ -110,7 +110,7 @@ class _Unrecorded:
         self._last_change = time.monotonic()
 
     def poll(self) -> dict[str, bool]:
-        """What was recorded since the last time, and whether it went well; waits a little if nothing was."""
+        """Objects recorded since the last call: key → whether it was counted or read. Waits a little if none was."""
         with self._database.connect() as connection:
             done = recorded_keys(connection, self._bucket, self._keys.values(), self._model, self._naming)
         for key in done:
@@ -136,7 +136,7 @@ def backfill_with_progress(
     grace: Grace | None = None,
     model: str | None = None,
 ) -> BackfillProgress:
-    """`backfill` with a progress bar, and everything opened as the settings say."""
+    """`backfill` with a progress bar, on the bucket, records and queue of the settings."""
     columns = (TextColumn("recorded"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
     started = time.monotonic()
     with Display(*columns, TimeElapsedColumn(), console=progress_console()) as display:

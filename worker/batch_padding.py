@@ -1,7 +1,7 @@
 """The few batch sizes that a GPU sees: a smaller batch is padded, a larger one is cut.
 
-On CUDA each new shape has convolutions planned and memory laid out anew, in the midst of counting. On a CPU there is
-nothing of the kind, and each row of padding costs as much as a photo: there, every size is taken as it is.
+On CUDA, each new shape delays counting: convolutions are planned and memory is allocated for it. A CPU has no such
+cost, and each row of padding takes as long as a photo, so there a batch is never padded.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 _STEP = 4
-"""Each bucket is so many times the one before: 1, 4, 16, 64. A GPU is far from full at the sizes that this wastes."""
+"""Factor from one bucket to the next: 1, 4, 16, 64. Padding costs little: batches this small do not fill a GPU."""
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -28,19 +28,14 @@ def buckets(largest: int) -> tuple[int, ...]:
 
 
 def in_buckets(photos: Pixels, sizes: tuple[int, ...]) -> Iterator[tuple[Pixels, int]]:
-    """`photos`, uint8 (n, size, size, 3), in batches of the given sizes, in order; beside each, how many are photos.
+    """Split `photos`, uint8 (n, size, size, 3), into batches of the given sizes, in order.
 
-    The rest of a batch is black.
+    Gives each batch with its number of photos; the rest of the batch is black.
     """
     for start in range(0, len(photos), sizes[-1]):
-        piece = photos[start : start + sizes[-1]]
+        batch = piece = photos[start : start + sizes[-1]]
         wanted = next(size for size in sizes if size >= len(piece))
-        yield _padded(piece, wanted), len(piece)
-
-
-def _padded(photos: Pixels, wanted: int) -> Pixels:
-    if len(photos) == wanted:
-        return photos
-    batch = np.zeros((wanted, *photos.shape[1:]), np.uint8)
-    batch[: len(photos)] = photos
-    return batch
+        if wanted > len(piece):
+            batch = np.zeros((wanted, *photos.shape[1:]), np.uint8)
+            batch[: len(piece)] = piece
+        yield batch, len(piece)

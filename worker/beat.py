@@ -1,7 +1,8 @@
-"""Beat's schedule, which a clock that was wrong for a while cannot stop, and a broker that is away only delays.
+"""Beat's schedule, made robust against a clock that was wrong and a broker that is unreachable for a while.
 
-Beat keeps when it last started what, and starts it again an interval later. If the clock was ahead at that moment (a
-virtual machine that was resumed, a server without a time source), that is a moment to come, and beat would wait for it.
+Beat stores the time of each entry's last start, and starts the entry again an interval later. If the clock was ahead at
+that time (a resumed virtual machine, a server without a time source), Celery's own scheduler waits until the real time
+has caught up.
 """
 
 from __future__ import annotations
@@ -13,26 +14,26 @@ from typing import Any
 
 from celery.beat import PersistentScheduler
 
-from worker.brokers.base import described
+from binwatch.errors import described
 from worker.brokers.internals import recompute_schedule
 
 logger = logging.getLogger(__name__)
 
 SCHEDULER = "worker.beat:Scheduler"
-"""What Celery's setting `beat_scheduler` names."""
+"""Value of Celery's setting `beat_scheduler`."""
 _TOLERANCE = timedelta(seconds=5)
-"""A clock that is adjusted by less has no effect worth a word."""
+"""A clock that is ahead by less is not reported."""
 
 
 class Scheduler(PersistentScheduler):  # type: ignore[misc]  # Celery has no types
-    """Celery's own schedule in a file; what was last started in the future counts as started now.
+    """Celery's schedule in a file. A last start in the future counts as a start now.
 
-    What cannot be sent costs a line that names the broker, where Celery writes the traceback and the stack each time.
+    A task that cannot be sent is one log line that names the broker; Celery would log a traceback and the stack.
     """
 
     @cached_property
     def producer(self) -> Any:
-        """What tasks are sent with. Waits for the broker."""
+        """The producer that sends tasks. Waits for the broker."""
         attempts = self.app.conf.broker_connection_max_retries
         return self.Producer(self.connection.ensure_connection(self._log_unreachable, attempts), auto_declare=False)
 
@@ -41,19 +42,16 @@ class Scheduler(PersistentScheduler):  # type: ignore[misc]  # Celery has no typ
         logger.info("beat: sending %s (%s)", entry.name, entry.task)
         try:
             self.apply_async(entry, producer=producer, advance=False)
-        except Exception as error:  # whatever it is, the schedule goes on
-            self._log_unsent(entry, error)
-
-    def _log_unsent(self, entry: Any, error: Exception) -> None:
-        about = error.__context__  # what Celery's SchedulingError is about
-        logger.error(
-            "beat: %s could not be sent to %s (%s); if it lasts, check BINWATCH_BROKER_URL and the broker. It is sent"
-            " again when it is next due",
-            entry.name,
-            self.connection.as_uri(),  # without the password
-            described(about if isinstance(about, Exception) else error),
-            exc_info=error if logger.isEnabledFor(logging.DEBUG) else None,
-        )
+        except Exception as error:  # of any kind: the schedule must go on
+            about = error.__context__  # the error that Celery's SchedulingError reports
+            logger.error(  # noqa: TRY400 (the traceback only on DEBUG)
+                "beat: %s could not be sent to %s (%s); if this lasts, check BINWATCH_BROKER_URL and the broker. It is"
+                " sent again when it is next due",
+                entry.name,
+                self.connection.as_uri(),  # without the password
+                described(about if isinstance(about, Exception) else error),
+                exc_info=error if logger.isEnabledFor(logging.DEBUG) else None,
+            )
 
     def _log_unreachable(self, error: Exception, wait_s: float) -> None:
         logger.error(
@@ -64,24 +62,24 @@ class Scheduler(PersistentScheduler):  # type: ignore[misc]  # Celery has no typ
         )
 
     def tick(self, *args: Any, **kwargs: Any) -> float:
-        """Start what is due; returns after how many seconds to look again."""
+        """Send the tasks that are due; returns the seconds until the next call."""
         ahead = [entry for entry in self.schedule.values() if _ahead(entry) > _TOLERANCE]
         for entry in ahead:
             logger.warning(
-                "beat: %s was last started %s from now: the clock was ahead; taken for started now",
+                "beat: the last start of %s is %s in the future: the clock was ahead; it counts as started now",
                 entry.name,
                 _ahead(entry),
             )
             entry.last_run_at = entry.default_now()
         if ahead:
             self.sync()
-            recompute_schedule(self)  # what is next was computed by the wrong clock, too
+            recompute_schedule(self)  # the next entry was computed with the wrong clock, too
         wait_s: float = super().tick(*args, **kwargs)
         return wait_s
 
 
 def _ahead(entry: Any) -> timedelta:
-    """How far in the future an entry was last started."""
+    """How far in the future an entry's last start is."""
     aware = entry.schedule.maybe_make_aware
     difference: timedelta = aware(entry.last_run_at) - aware(entry.default_now())
     return difference

@@ -1,8 +1,8 @@
-"""Celery's consumer of tasks, which no message in the queue can stop.
+"""Celery's consumer of tasks, made robust against any message in the queue.
 
 A message that Celery cannot handle ends its worker, is acknowledged and so lost, or is rejected without a reason. Here
-it goes to the dead-letter queue with the reason, as event messages do. Relies on methods of Celery's consumer that its
-documentation does not name.
+it goes to the dead-letter queue with the reason, as event messages do. This relies on undocumented methods of Celery's
+consumer.
 """
 
 from __future__ import annotations
@@ -13,17 +13,18 @@ from typing import Any
 
 from celery.worker.consumer import Consumer
 
+from binwatch.errors import described
 from worker.task_messages import NoTask, admit, refuse_compressed
 
 logger = logging.getLogger(__name__)
 
 CONSUMER = "worker.consumer:TaskConsumer"
-"""What Celery's setting `worker_consumer` names."""
+"""Value of Celery's setting `worker_consumer`."""
 _REASON_LENGTH = 1000
 
 
 class TaskConsumer(Consumer):  # type: ignore[misc]  # Celery has no types
-    """Hands Celery only what is a task."""
+    """Passes only valid tasks to Celery."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         refuse_compressed()
@@ -41,32 +42,32 @@ class TaskConsumer(Consumer):  # type: ignore[misc]  # Celery has no types
                 self._dead_letter(message, str(error))
             except broken:
                 raise
-            except Exception as error:  # whatever it is, the next message may be better
+            except Exception as error:  # of any kind: the next message may be valid
                 logger.exception("task message %s", message.delivery_tag)
-                self._dead_letter(message, f"Celery cannot handle it ({type(error).__name__}: {error})")
+                self._dead_letter(message, f"Celery cannot handle it ({described(error)})")
 
         return on_message
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
-        self._dead_letter(message, f"it cannot be decoded ({type(exc).__name__}: {exc})")
+        self._dead_letter(message, f"it cannot be decoded ({described(exc)})")
 
     def on_unknown_message(self, body: object, message: Any) -> None:
-        self._dead_letter(message, "it is no task")
+        self._dead_letter(message, "it is not a task")
 
     def on_unknown_task(self, body: object, message: Any, exc: Exception) -> None:
         self._dead_letter(message, f"there is no such task ({exc})")
 
     def on_invalid_task(self, body: object, message: Any, exc: Exception) -> None:
-        self._dead_letter(message, f"it is not a valid task ({type(exc).__name__}: {exc})")
+        self._dead_letter(message, f"it is not a valid task ({described(exc)})")
 
     def _dead_letter(self, message: Any, reason: str) -> None:
-        """Copy a message to the dead-letter queue, with the reason, and take it off its own."""
+        """Move a message to the dead-letter queue, with the reason."""
         reason = reason[:_REASON_LENGTH]
         try:
             self.app.queues.tasks.dead_letter(self.app, message, reason)
         except Exception as error:
-            # Rejected, it is dead-lettered by the broker, without the reason: by SQS, after many deliveries.
-            logger.warning("task message dead-lettered without a reason (%s), which was: %s", error, reason)
+            # After a reject, the broker dead-letters it without the reason; SQS does so after many deliveries.
+            logger.warning("task message dead-lettered without its reason (%s), which was: %s", error, reason)
             message.reject_log_error(logger, self.connection_errors)
             return
         logger.warning("task message dead-lettered: %s", reason)

@@ -16,7 +16,7 @@ from sqlalchemy import Engine as Database
 from sqlalchemy.exc import SQLAlchemyError
 
 from binwatch.bundle import Card
-from binwatch.errors import BinwatchError, MetadataError, MetadataReason, ObjectsError, OutageError, PhotoError, Reason
+from binwatch.errors import BinwatchError, MetadataError, MetadataReason, ObjectsError, PhotoError, Reason, described
 from binwatch.events import ObjectCreated
 from binwatch.image import Photo
 from binwatch.metadata import contents, expected_quantity
@@ -24,7 +24,7 @@ from binwatch.objects import Fetched, ObjectRefused, Objects
 from binwatch.photo_stats import PhotoStats, photo_stats
 from binwatch.records.crash_counts import Trials
 from binwatch.records.engine import connect
-from binwatch.records.problems import explained, lacks_right
+from binwatch.records.problems import database_outage, explained, lacks_right
 from binwatch.records.queries import recorded_keys
 from binwatch.records.schema import check_schema
 from binwatch.records.store import NewCount, NewExpectation, RecordsBroken, Store
@@ -39,7 +39,7 @@ from worker.starvation import StarvationCheck
 logger = logging.getLogger(__name__)
 
 _LONG_AGO = datetime.fromtimestamp(0, UTC)
-"""When an object was stored that cannot be fetched and whose event does not say: before all others."""
+"""Time of an object that cannot be fetched and whose event has no time: before all others."""
 
 _WATCHED = {
     "connect_timeout": 10,
@@ -48,13 +48,13 @@ _WATCHED = {
     "keepalives_interval": 10,
     "keepalives_count": 3,
 }
-"""How libpq finds out within a minute that a server vanished without a word, as in a failover. The kernel alone would
-wait for a quarter of an hour or for two hours, and with it the tasks in hand."""
+"""Options with which libpq detects within a minute that a server has vanished, as in a failover. By the kernel's
+defaults, tasks would wait for it for a quarter of an hour, or for two hours."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """An object that could not be fetched for now; it must be tried again."""
+    """An object that could not be fetched because of an outage; it must be tried again."""
 
     item: ObjectCreated
     error: ObjectsError
@@ -62,7 +62,7 @@ class Outage:
 
 @dataclass(frozen=True, slots=True)
 class LoadedPhoto:
-    """A photo as fetched and decoded, or what kept it from being either."""
+    """A fetched and decoded photo, or the error that prevented it."""
 
     item: ObjectCreated
     photo: Photo | None = None
@@ -75,11 +75,11 @@ class LoadedPhoto:
 
 
 Recorded = Callable[[Connection, str, Iterable[str]], set[tuple[str, str]]]
-"""Of a bucket and keys: the keys and ETags of those with a certain record."""
+"""(connection, bucket, keys) → keys and ETags of those with a certain record."""
 
 
 class Counting:
-    """Counts photos and reads expected quantities. One for each process; its methods may run on several threads."""
+    """Counts photos and reads expected quantities. One per process; its methods may run on several threads."""
 
     def __init__(self, settings: Settings, metrics: WorkerMetrics | None = None) -> None:
         self._settings = settings
@@ -94,7 +94,7 @@ class Counting:
         self._pool = ThreadPoolExecutor(settings.fetch_threads, thread_name_prefix="fetch")
 
     def count(self, photos: Sequence[ObjectCreated]) -> list[Outage]:
-        """Fetch, decode, infer and record. Returns what an outage of S3 kept back; all other photos are recorded."""
+        """Fetch, decode, infer and record. Returns the photos affected by an outage of S3; all others are recorded."""
         engine = self.models.engine  # one for the whole group, even if another is promoted meanwhile
         loaded = load_ahead(self._pool, photos, partial(self._load, engine.card), ahead=len(photos))
         outages: list[Outage] = []
@@ -110,7 +110,7 @@ class Counting:
         return outages
 
     def read_metadata(self, files: Sequence[ObjectCreated]) -> list[Outage]:
-        """Fetch, parse and record expected quantities. Returns the files that an outage of S3 kept back."""
+        """Fetch, parse and record expected quantities. Returns the files affected by an outage of S3."""
         outages: list[Outage] = []
         expectations: list[NewExpectation] = []
         for read in self._pool.map(self._read, files):
@@ -125,7 +125,7 @@ class Counting:
         return outages
 
     def fail_photos(self, outages: Sequence[Outage]) -> list[Outage]:
-        """Record photos that cannot be fetched though the bucket answers. Returns those that an outage keeps back."""
+        """Record photos that cannot be fetched as failed. If their bucket does not answer, returns them all instead."""
         if self._is_out(outages):
             return list(outages)
         engine = self.models.engine
@@ -136,7 +136,7 @@ class Counting:
         return []
 
     def fail_metadata(self, outages: Sequence[Outage]) -> list[Outage]:
-        """The same of metadata files."""
+        """Like `fail_photos`, for metadata files."""
         if self._is_out(outages):
             return list(outages)
         failed = [
@@ -149,7 +149,7 @@ class Counting:
         return []
 
     def crashed_photos(self, photos: Sequence[ObjectCreated], why: str) -> list[Outage]:
-        """Record photos that ended workers or made tasks raise. Returns those that an outage of S3 kept back."""
+        """Record photos that crashed workers or made tasks raise. Returns those affected by an outage of S3."""
         engine = self.models.engine
         found = [self._stored(item, why) for item in photos]
         counts = [_record(engine, one, None) for one in found if isinstance(one, LoadedPhoto)]
@@ -157,7 +157,7 @@ class Counting:
         return [one for one in found if isinstance(one, Outage)]
 
     def crashed_metadata(self, files: Sequence[ObjectCreated], why: str) -> list[Outage]:
-        """The same of metadata files."""
+        """Like `crashed_photos`, for metadata files."""
         found = [self._stored(item, why) for item in files]
         failed = [self._crashed_file(one) for one in found if isinstance(one, LoadedPhoto)]
         self._store.add_expectations(failed)
@@ -166,7 +166,7 @@ class Counting:
         return [one for one in found if isinstance(one, Outage)]
 
     def known_to_crash(self, objects: Sequence[ObjectCreated], recorded: Recorded) -> set[str]:
-        """Keys of those that are `recorded` as crashed, and have not been replaced since."""
+        """Keys of the objects that are `recorded` as crashed, and have not been replaced since."""
         keys: set[str] = set()
         with self.database.connect() as connection:
             for bucket in {item.bucket for item in objects}:
@@ -183,7 +183,7 @@ class Counting:
             return False
 
     def _stored(self, item: ObjectCreated, why: str) -> LoadedPhoto | Outage:
-        """Which upload crashed, without its bytes."""
+        """The upload that crashed, without its bytes."""
         error = PhotoError(Reason.CRASHED, f"{why}; keep a copy, report it, and upload the photo again")
         try:
             head = self.objects.head(item.bucket, item.key)
@@ -195,7 +195,7 @@ class Counting:
         return LoadedPhoto(item, etag=etag, version_id=head.version_id, modified=head.modified, error=error)
 
     def _is_out(self, outages: Sequence[Outage]) -> bool:
-        """Whether a bucket does not answer either."""
+        """Whether the bucket of one of the objects does not answer."""
         try:
             for bucket in {one.item.bucket for one in outages}:
                 self.objects.check(bucket)
@@ -204,7 +204,7 @@ class Counting:
         return False
 
     def probes(self) -> dict[str, Callable[[], object]]:
-        """What counting needs: each raises if its part does not work now."""
+        """Health checks of what counting needs: name → function that raises if it does not work now."""
         return {
             "records": self._check_records,
             "objects": lambda: self.objects.check(self._settings.bucket),
@@ -212,13 +212,13 @@ class Counting:
         }
 
     def close(self) -> None:
-        """Let go of the threads."""
+        """Stop all threads."""
         self.models.stop()
         self._pool.shutdown()
 
     @contextmanager
     def _recording(self) -> Iterator[None]:
-        """Raises RecordsBroken instead of an error that an object could be blamed for, if the records hold nothing."""
+        """Raise RecordsBroken instead of another error if the records cannot be written: then no object is to blame."""
         try:
             with self.metrics.timed(PhotoStage.RECORD):
                 yield
@@ -226,20 +226,20 @@ class Counting:
             try:
                 self._check_records()
             except Exception as problem:
-                raise RecordsBroken(f"{type(problem).__name__}: {problem}") from error
+                raise RecordsBroken(described(problem)) from error
             if isinstance(error, SQLAlchemyError) and lacks_right(error):
                 raise RecordsBroken(explained(error, self.database)) from error
             raise
 
     def note_model(self) -> None:
-        """Record that the model in use counts from now on, so that its metrics start at 0 before its first photo."""
+        """Record the model in use before its first photo, so that its metrics start at 0."""
         try:
             self._note(self.models.engine.card)
-        except SQLAlchemyError as error:  # the first photo notes it, and probes say what is wrong with the records
+        except SQLAlchemyError as error:  # the first photo records it, and the health check reports the fault
             logger.warning("model: cannot be added to the records: %s", explained(error, self.database))
 
     def _note(self, card: Card) -> datetime:
-        """Record that a model counts from now on, if it is not recorded yet; since when it is."""
+        """Record a model in use, unless it is recorded; returns the time when it was first recorded."""
         self._store.use_model(card.version, card.calibration)
         return self._store.used_since(card.version)
 
@@ -248,7 +248,7 @@ class Counting:
             check_schema(self.database)
             self._store.check()
         except SQLAlchemyError as error:
-            raise OutageError(f"the database cannot be used: {explained(error, self.database)}") from error
+            raise database_outage(error, self.database) from error
 
     def _load(self, card: Card, item: ObjectCreated) -> LoadedPhoto:
         try:
@@ -259,7 +259,7 @@ class Counting:
             return LoadedPhoto(item, etag=error.etag or item.etag, modified=error.modified, error=why)
         except ObjectsError as error:
             return LoadedPhoto(item, error=error)
-        # Without the bytes: a group that waits for its turn would hold all its photos twice.
+        # Without the bytes, or a waiting group would hold all its photos twice.
         loaded = LoadedPhoto(
             item,
             etag=_etag(item, fetched),
@@ -275,29 +275,29 @@ class Counting:
         return replace(loaded, photo=photo, stats=photo_stats(photo.pixels))
 
     def _add(self, engine: Engine, counts: Sequence[NewCount]) -> list[NewCount]:
-        """Record counts and failures. Returns those of photos that waited for it."""
+        """Record counts and failures. Returns those whose age is the wait for a worker (see `_waited`)."""
         self._store.use_model(engine.card.version, engine.card.calibration)
         waited = self._waited(counts)
         self._store.add_counts(counts)
         return waited
 
     def _waited(self, counts: Sequence[NewCount]) -> list[NewCount]:
-        """Those without a record so far, stored since photos are counted here: only of them is the age a wait.
+        """The counts of photos that were stored since Binwatch has been counting, and have no record yet.
 
-        So neither photos of a bucket that there was before Binwatch, nor what another model has counted, what could
-        be fetched only now, or what a redelivered message announces again. Without an event source, photos are counted
-        when a schedule says so.
+        Only their age is the time that they waited to be counted. That excludes photos that existed before Binwatch,
+        photos that another model has counted, photos that could not be fetched before, and redelivered ones. Without
+        an event source, a schedule determines when photos are counted, so none are returned.
         """
         if self._settings.event_source is EventSource.NONE:
             return []
-        since = self._store.counting_since().replace(microsecond=0)  # S3 leaves them out, too
+        since = self._store.counting_since().replace(microsecond=0)  # S3 has whole seconds, too
         new = [count for count in counts if count.modified_at >= since]
         promised = datetime.now(UTC) - timedelta(seconds=PROMISED_S)
         recorded = self._recorded([count for count in new if count.modified_at < promised])
         return [count for count in new if (count.bucket, count.key) not in recorded]
 
     def _recorded(self, counts: Sequence[NewCount]) -> set[tuple[str, str]]:
-        """Bucket and key of the photos that any model has a record of."""
+        """Bucket and key of the photos that have a record of any model."""
         found: set[tuple[str, str]] = set()
         for bucket in {count.bucket for count in counts}:
             photos = [ObjectCreated(bucket, one.key, one.modified_at) for one in counts if one.bucket == bucket]
@@ -316,7 +316,7 @@ class Counting:
                 logger.warning("photo failed: %s", count.detail, extra=about)
 
     def _unread(self, item: ObjectCreated) -> NewExpectation:
-        """What is known of a metadata file before it is fetched."""
+        """The record of a metadata file as far as it is known before fetching."""
         bin_id = self.naming(item.key)
         return NewExpectation(
             bucket=item.bucket, bin_id=bin_id, source=item.key, etag=item.etag, modified_at=_announced(item)
@@ -345,14 +345,14 @@ class Counting:
 
 
 def open_records(settings: Settings) -> Database:
-    """The database of the settings, with the schema checked. Raises BinwatchError if it cannot be reached."""
+    """The database of the settings, with its schema checked. Raises BinwatchError if it cannot be reached."""
     database = connect(settings.database_url.get_secret_value())
     if database.dialect.name == "postgresql":
         event.listen(database, "do_connect", _watch_over)
     try:
         check_schema(database)
     except SQLAlchemyError as error:
-        raise OutageError(f"the database cannot be used: {explained(error, database)}") from error
+        raise database_outage(error, database) from error
     return database
 
 
@@ -381,13 +381,13 @@ def _gives_up(outage: Outage) -> PhotoError:
 
 
 def _etag(item: ObjectCreated, fetched: Fetched) -> str:
-    """As the listing has it, where a proxy has added to it: one that compresses makes "abc" into "abc-gzip"."""
+    """The fetched ETag, or the listed one if a proxy has extended it: one that compresses makes "abc" "abc-gzip"."""
     return item.etag if item.etag and fetched.etag.startswith(item.etag) else fetched.etag
 
 
 def _announced(item: ObjectCreated) -> datetime:
-    """When the event says that the object was stored: the best there is for an object that cannot be fetched.
+    """Time of the event, for an object that cannot be fetched, so whose own time is not known.
 
-    The same for the same event, or one that is delivered twice would leave two records.
+    Not the present time: an event that is delivered twice would leave two records.
     """
     return item.time or _LONG_AGO

@@ -26,21 +26,21 @@ logger = logging.getLogger(__name__)
 
 
 class ProviderError(BinwatchError):
-    """ONNX Runtime does not compute where the settings say that it must."""
+    """ONNX Runtime cannot run on the device that the settings require."""
 
 
 class SelfCheckResult(StrEnum):
-    """Whether the model answers its card's self-check as it did when it was exported. A metric's label."""
+    """Result of the card's self-check: whether the model's output is the same as at export. A metric's label."""
 
     PASSED = "passed"
     ABSENT = "absent"
-    """The card has none: a bundle from before there was one."""
+    """The card has no self-check: the bundle is older than self-checks."""
     FELL_BACK = "fell_back"
-    """The variant that was chosen first cannot be used here; another is in use, and passed or has no self-check."""
+    """The preferred variant cannot be used here. Another is in use, which passed or has no self-check."""
 
 
 class Engine:
-    """One loaded model. Safe to share: calls from several threads queue, since each uses all of the machine."""
+    """One loaded model. Thread-safe: calls from several threads queue, since each call uses the whole machine."""
 
     def __init__(
         self,
@@ -52,9 +52,9 @@ class Engine:
         batch_size: int = 16,
         cuda: Cuda | None = None,
     ) -> None:
-        """`batch_size` is the most photos that a call will have; more are counted too, on CUDA in several batches.
+        """`batch_size` is the usual largest number of photos in a call; on CUDA, a larger call is split into batches.
 
-        Raises ProviderError or BundleError if the settings leave no variant that counts as its card says.
+        Raises ProviderError or BundleError if no variant that the settings allow passes its checks.
         """
         self.card: Card = bundle.card
         self._bundle, self._batch_size = bundle, batch_size
@@ -78,14 +78,14 @@ class Engine:
                 self.self_check = self._result(fell_back=refused is not None)
                 if self.card.never:
                     never = names_of(self.card.never)
-                    logger.warning("model %s never answers %s: no training photo showed it", self.card.version, never)
+                    logger.warning("model %s cannot predict %s: no training photo showed it", self.card.version, never)
                 return
-        assert refused is not None  # else the loop has returned, or raised
+        assert refused is not None  # otherwise the loop has returned or raised
         raise refused
 
     @classmethod
     def of(cls, bundle: Bundle, settings: Settings) -> Engine:
-        """The bundle's model, loaded as the settings say."""
+        """The bundle's model, loaded with the settings."""
         return cls(
             bundle,
             provider=settings.provider,
@@ -95,7 +95,7 @@ class Engine:
         )
 
     def _load(self, provider: str, precision: Precision) -> None:
-        """Raises NoCudaError, VariantError if another variant may do, or BundleError if the bundle is at fault."""
+        """Raises NoCudaError, VariantError if another variant may work, or BundleError if the bundle is faulty."""
         path = self._bundle.model(precision)
         self.precision = precision
         self._sessions: LoadedModel = (
@@ -133,21 +133,21 @@ class Engine:
 
     @property
     def provider(self) -> str:
-        """ONNX Runtime's name of where it computes."""
+        """ONNX Runtime's name of the execution provider."""
         return self._sessions.provider
 
     @property
     def calls(self) -> int:
-        """How many calls at a time keep the machine at work."""
+        """Number of concurrent calls that keep the machine busy."""
         return self._sessions.calls
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Batch sizes that `warm` goes through. On CUDA there are no others."""
+        """Batch sizes that `warm` runs. CUDA uses no others."""
         return self._sessions.sizes
 
     def warm(self) -> None:
-        """Count blank photos, so that the first call of each batch size does its allocating before there is a photo."""
+        """Count blank photos in each batch size, so that memory is allocated before the first real photo."""
         side = self.card.input_size
         for photos in self.sizes:
             self.infer(np.zeros((photos, side, side, 3), np.uint8))
@@ -158,7 +158,7 @@ class Engine:
 
 
 def _wanted(choice: Provider) -> list[str]:
-    """Providers to try, in order. Each is a load of its own, since each has a best variant of the model."""
+    """Providers to try, in order. Each loads the model separately, since each has its preferred variant."""
     has_cuda = CUDA in ort.get_available_providers()
     if choice is Provider.CUDA and not has_cuda:
         raise ProviderError(
@@ -171,19 +171,16 @@ def _wanted(choice: Provider) -> list[str]:
 
 
 def _choices(provider: Provider, choice: PrecisionChoice, card: Card) -> Iterator[tuple[str, Precision]]:
-    """Where to compute and with which variant, the best first. fp32, the reference, is the last resort anywhere."""
+    """Pairs of provider and variant to try, the best first. The last for each provider is fp32, the reference."""
     for wanted in _wanted(provider):
-        best = _precision(choice, wanted, card)
+        if choice is not PrecisionChoice.AUTO:
+            yield wanted, Precision(choice.value)
+            continue
+        preferred = (Precision.FP16 if wanted == CUDA else Precision.INT8, Precision.FP32, *card.variants)
+        best = next(precision for precision in preferred if precision in card.variants)
         yield wanted, best
-        if choice is PrecisionChoice.AUTO and best is not Precision.FP32 and Precision.FP32 in card.variants:
+        if best is not Precision.FP32 and Precision.FP32 in card.variants:
             yield wanted, Precision.FP32
-
-
-def _precision(choice: PrecisionChoice, provider: str, card: Card) -> Precision:
-    if choice is not PrecisionChoice.AUTO:
-        return Precision(choice.value)
-    best = Precision.FP16 if provider == CUDA else Precision.INT8
-    return best if best in card.variants else next(p for p in (Precision.FP32, *card.variants) if p in card.variants)
 
 
 def _check_against_card(session: Any, card: Card, path: Path) -> None:

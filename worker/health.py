@@ -1,4 +1,4 @@
-"""Whether a worker can do its work: asked anew each time, on the very parts that it needs."""
+"""Health checks: probes of everything that a worker needs for its work."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
+from binwatch.errors import described
+
 Probe = Callable[[], object]
-"""Does something that only works if the part works; raises if it does not."""
+"""Uses one part of the worker; raises if that part does not work."""
 
 _FRESH_S = 2.0
-"""A prober that asks more often than this gets the last answer: probes cost the parts that they ask."""
+"""Calls within this time get the last result, since each probe puts load on the part that it checks."""
 
 
 class HealthChecks:
-    """Asks every part. Safe to call from several threads."""
+    """Runs all probes. Thread-safe."""
 
     def __init__(self, probes: Mapping[str, Probe]) -> None:
         self._probes = probes
@@ -23,17 +25,14 @@ class HealthChecks:
         self._problems: dict[str, str] = {}
 
     def problems(self) -> dict[str, str]:
-        """Part → what is wrong with it; empty if the worker can do its work."""
+        """Name of each failed probe → its error; empty if the worker is healthy."""
         with self._lock:
             if time.monotonic() - self._asked > _FRESH_S:
-                self._problems = {name: text for name, probe in self._probes.items() if (text := _ask(probe))}
+                self._problems = {}
+                for name, probe in self._probes.items():
+                    try:
+                        probe()
+                    except Exception as error:  # of any kind: the part does not work
+                        self._problems[name] = described(error)
                 self._asked = time.monotonic()
             return dict(self._problems)
-
-
-def _ask(probe: Probe) -> str | None:
-    try:
-        probe()
-    except Exception as error:  # whatever it is, the part does not work
-        return f"{type(error).__name__}: {error}"
-    return None

@@ -1,4 +1,4 @@
-"""ONNX Runtime on one ONNX file, on a CPU's cores or on a GPU: photos in, the model's answers out."""
+"""Runs one ONNX file in ONNX Runtime, on a CPU's cores or on a GPU: photos → the model's output."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ Pixels = npt.NDArray[np.uint8]
 
 
 class NoCudaError(Exception):
-    """ONNX Runtime does not compute with CUDA, although it was built with it. Says why, and what to look at."""
+    """ONNX Runtime cannot use CUDA, although it was built with it. The message has the reason and what to check."""
 
 
 class VariantError(BundleError):
-    """One ONNX file of a bundle cannot be used here; another may do."""
+    """One ONNX file of a bundle cannot be used here; another may work."""
 
 
 @dataclass(frozen=True, slots=True)
 class Inferred:
-    """What the model says of n photos, in the same order.
+    """The model's output for n photos, in the same order.
 
     `distribution` is float32 (n, quantities), each row sums to 1; `embeddings` is float32 (n, embedding_size).
     """
@@ -57,42 +57,42 @@ class Inferred:
 
     @property
     def probabilities(self) -> npt.NDArray[np.floating]:
-        """Of the classes, float32 (n, 7)."""
+        """Probabilities of the classes, float32 (n, 7)."""
         return in_classes(self.distribution)
 
 
 @dataclass(frozen=True, slots=True)
 class Cuda:
-    """How a GPU is used. Workers use it like this; benchmarks.engine_speed tries other ways."""
+    """How a GPU is used. The defaults are for workers; benchmarks.engine_speed tries others."""
 
     options: Mapping[str, str] = field(default_factory=lambda: {"cudnn_conv_algo_search": "HEURISTIC"})
-    """Of ONNX Runtime's CUDA provider. HEURISTIC has cuDNN name its likely best algorithm for a convolution; the
-    default has it weigh more of them, which takes many times as long at each start."""
+    """Options of ONNX Runtime's CUDA provider. With HEURISTIC, cuDNN picks the convolution algorithm that is probably
+    best; the default compares more algorithms, which takes many times as long at each start."""
     calls: int = 1
-    """Batches on the GPU at a time. The next one is put together meanwhile."""
+    """Concurrent batches on the GPU. The next batch is assembled meanwhile."""
 
 
 class LoadedModel(Protocol):
-    """A loaded model. Safe to share between threads."""
+    """A loaded model. Thread-safe."""
 
     provider: str
-    """ONNX Runtime's name of where it computes."""
+    """ONNX Runtime's name of the execution provider."""
     calls: int
-    """How many calls at a time keep the machine at work."""
+    """Number of concurrent calls that keep the machine busy."""
     sizes: tuple[int, ...]
-    """Batch sizes to warm: a call of each does the allocating and planning that later ones need not do."""
+    """Batch sizes to warm: the first call of each size allocates memory and plans convolutions."""
     first: Any
-    """An ONNX Runtime session, to look at inputs and outputs."""
+    """An ONNX Runtime session, for its description of inputs and outputs."""
 
     def infer(self, photos: Pixels) -> Inferred:
         """Count `photos`, uint8 (n, size, size, 3) with n ≥ 1."""
 
 
 class OnCpu:
-    """A call's photos are dealt out to threads that each run the model by themselves.
+    """Divides the photos of a call among threads, each of which runs the model separately.
 
     ONNX Runtime's own threads share each operator and wait for each other after it, which costs time
-    (benchmarks/engine_threads.py). With two calls at a time, cores that are done with one begin with the next.
+    (benchmarks/engine_threads.py). With two concurrent calls, cores that have finished one start with the next.
     """
 
     provider = CPU
@@ -102,7 +102,7 @@ class OnCpu:
         """Raises VariantError if the file cannot be loaded."""
         self.sizes: tuple[int, ...] = (1, batch_size)
         try:
-            self.first = open_session(path)  # one thread for each call: several calls run beside each other
+            self.first = open_session(path)  # one thread per call: several calls run concurrently
         except Exception as error:  # ONNX Runtime raises its own, unexported classes
             raise VariantError(f"{path}: ONNX Runtime cannot load it ({error}); export the model again") from error
         self._threads = threads
@@ -114,16 +114,16 @@ class OnCpu:
 
 
 class OnCuda:
-    """Batches of a few sizes only, each in a session of its own.
+    """Uses a few batch sizes only, each in a separate session.
 
-    A convolution of ONNX Runtime keeps cuDNN's plan for the last shape that it saw, and no other (Conv::UpdateState in
-    1.20 and later): in one session, each batch of another size than the one before would have all planned anew.
+    ONNX Runtime's convolutions cache cuDNN's plan for the last shape only (Conv::UpdateState in 1.20 and later). In a
+    shared session, each change of batch size would cause new planning.
     """
 
     provider = CUDA
 
     def __init__(self, path: Path, batch_size: int, cuda: Cuda) -> None:
-        """Raises NoCudaError if ONNX Runtime cannot load the file with CUDA, or computes elsewhere."""
+        """Raises NoCudaError if ONNX Runtime cannot load the file with CUDA, or falls back to another provider."""
         self.calls = cuda.calls
         self.sizes = buckets(batch_size)
         self._sessions = {size: _open_with_cuda(path, cuda.options) for size in self.sizes}
@@ -131,9 +131,9 @@ class OnCuda:
         self._turns = threading.BoundedSemaphore(cuda.calls)
 
     def infer(self, photos: Pixels) -> Inferred:
-        batches = list(in_buckets(photos, self.sizes))  # padded before the GPU is taken
+        batches = list(in_buckets(photos, self.sizes))  # padded before waiting for the GPU
         with self._turns:
-            return _joined(_first(kept, _run(self._sessions[len(batch)], batch)) for batch, kept in batches)
+            return _joined(_run(self._sessions[len(batch)], batch, kept) for batch, kept in batches)
 
 
 def _open_with_cuda(path: Path, options: Mapping[str, str]) -> Any:
@@ -143,7 +143,7 @@ def _open_with_cuda(path: Path, options: Mapping[str, str]) -> Any:
         session = open_session(path, [(CUDA, dict(options)), CPU])
     except Exception as error:
         raise NoCudaError(f"ONNX Runtime cannot load {path} with it ({error}): {look}") from error
-    # Without CUDA's libraries it loads all the same, on the CPU and without a word; only its own list tells.
+    # Without CUDA's libraries, it silently loads on the CPU; only its list of providers shows that.
     provider = session.get_providers()[0]
     if provider != CUDA:
         raise NoCudaError(f"ONNX Runtime fell back to {provider}: {look}")
@@ -152,9 +152,10 @@ def _open_with_cuda(path: Path, options: Mapping[str, str]) -> Any:
 
 @cache
 def _preload() -> None:
-    """CUDA's and cuDNN's libraries, from where pip put them.
+    """Load CUDA's and cuDNN's libraries from pip's packages.
 
-    What is missing ONNX Runtime prints, where the answers of `count --json` belong.
+    ONNX Runtime prints the names of missing libraries on standard output, which belongs to the results of
+    `count --json`. So its output is logged instead.
     """
     said = io.StringIO()
     with redirect_stdout(said):
@@ -163,17 +164,14 @@ def _preload() -> None:
         logger.warning("CUDA: %s", line)
 
 
-def _run(session: Any, photos: Pixels) -> Inferred:
+def _run(session: Any, photos: Pixels, kept: int | None = None) -> Inferred:
+    """The answers to the first `kept` photos, or to all."""
     distribution, embeddings = session.run([PROBABILITIES, EMBEDDING], {INPUT: photos})
     if len(distribution) != len(photos):
         raise BinwatchError(
-            f"the model answered {many(len(distribution), 'photo')} of {len(photos):,}; export it again"
+            f"the model returned {many(len(distribution), 'answer')} for {len(photos):,} photos; export it again"
         )
-    return Inferred(distribution, embeddings)
-
-
-def _first(photos: int, answer: Inferred) -> Inferred:
-    return Inferred(answer.distribution[:photos], answer.embeddings[:photos])
+    return Inferred(distribution[:kept], embeddings[:kept])
 
 
 def _joined(answers: Iterable[Inferred]) -> Inferred:

@@ -1,4 +1,4 @@
-"""Operational metrics of one worker process, for Prometheus. Metrics of the counts are the monitor's."""
+"""Operational metrics of one worker process, for Prometheus. The monitor has the metrics of the counts."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from worker.pipeline import Infers
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _PHOTOS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 PROMISED_S = 60
-"""Within so many seconds of its upload a photo is to be counted: the objective of the alert BinwatchPhotosLate."""
+"""Seconds from upload to count that the alert BinwatchPhotosLate allows."""
 
 
 class PhotoStage(StrEnum):
-    """Where a photo's time goes."""
+    """Stage of a photo's processing. A metric's label."""
 
     FETCH = "fetch"
     DECODE = "decode"
@@ -34,14 +34,14 @@ class PhotoStage(StrEnum):
 
 
 class PeriodicStep(StrEnum):
-    """What a worker tells of a task that beat sends."""
+    """Step of a periodic task. A metric's label."""
 
     START = "start"
     SUCCESS = "success"
 
 
 class WorkerMetrics:
-    """The metrics of one process, in a registry of their own. Safe to use from several threads."""
+    """The metrics of one process, in their own registry. Thread-safe."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -60,11 +60,11 @@ class WorkerMetrics:
         self.nightly_failures = counter("binwatch_worker_nightly_failures", "Failed starts and steps of nightly runs")
         self.nightly_seconds = counter(
             "binwatch_worker_nightly_instance_seconds",
-            "What SageMaker bills for nightly runs that ended: seconds of all instances",
+            "Instance seconds that SageMaker bills for finished nightly runs",
         )
         self.refused_models = counter(
             "binwatch_worker_refused_models",
-            "Times that a promoted model could not be put in use, so that another stayed in use",
+            "Promoted models that could not be put in use, so that another stayed in use",
         )
         self._batches = histogram("binwatch_worker_batch_photos", "Photos in one inference call", buckets=_PHOTOS)
         self._stages = histogram(
@@ -75,35 +75,35 @@ class WorkerMetrics:
         )
         self._latency = histogram(
             "binwatch_worker_photo_age_seconds",
-            "Seconds from S3's storing a photo to its first record, of photos stored since Binwatch has been counting",
+            "Seconds from a photo's upload to its first record, of photos stored since Binwatch has been counting",
             buckets=(0.25, 0.5, 1, 2.5, 5, 10, 30, PROMISED_S, 300, 1800, 7200, 86400),
         )
         self._oldest = gauge(
             "binwatch_worker_queue_oldest_seconds",
-            "Age of the oldest message when this worker last received some; 0 if none was waiting",
+            "Age of the oldest message when this worker last received messages; 0 if none was waiting",
             ["queue"],
         )
         self._depths = gauge("binwatch_worker_queue_messages", "Messages that wait in a queue", ["queue"])
         self._periodic = gauge(
             "binwatch_worker_periodic_task_timestamp_seconds",
-            "When this worker last started a task of beat's schedule, and when one last succeeded",
+            "Time of this worker's last start, and last success, of a periodic task",
             ["task", "step"],
         )
         self._deadlines = gauge(
             "binwatch_worker_periodic_task_deadline_timestamp_seconds",
-            "By when the next should have started, or succeeded, going by this worker's last one or else its own start",
+            "Time until which the task should start or succeed again, counted from the last time or the worker's start",
             ["task", "step"],
         )
         self._next_deadline: dict[str, Callable[[], float]] = {}
         self._model = Info("binwatch_worker_model", "Model in use", registry=self.registry)
-        ProcessCollector(registry=self.registry)  # its start tells a restart; its memory, what it was killed for
+        ProcessCollector(registry=self.registry)  # start time for restarts, memory for out-of-memory kills
         Info("binwatch_build", "Release of Binwatch", registry=self.registry).info({"version": version()})
         self.event_messages = 0
-        """How many event messages this worker has handled."""
+        """Number of event messages that this worker has processed."""
         self._start_at_zero()
 
     def _start_at_zero(self) -> None:
-        """Make every series of a counter: one that appears with its first increase misses that in `increase()`."""
+        """Create every series of a counter: `increase()` misses the first increase of a series that did not exist."""
         for stage in PhotoStage:
             self._stages.labels(stage)
         self._photos.labels("counted", "")
@@ -118,7 +118,7 @@ class WorkerMetrics:
 
     @contextmanager
     def timed(self, stage: PhotoStage) -> Iterator[None]:
-        """Measure what is done inside, whether it raises or not."""
+        """Measure the duration of the `with` block, whether it raises or not."""
         started = time.perf_counter()
         try:
             yield
@@ -126,70 +126,70 @@ class WorkerMetrics:
             self._stages.labels(stage).observe(time.perf_counter() - started)
 
     def photo(self, reason: str | None) -> None:
-        """One photo was counted, or failed for a reason."""
+        """Count a photo that was counted, or failed for `reason`."""
         self._photos.labels("failed" if reason else "counted", reason or "").inc()
 
     def waited(self, age_s: float) -> None:
-        """A photo that waited to be counted got its first record, so many seconds after the store had it."""
+        """Observe the age, in seconds since its upload, at which a photo got its first record."""
         self._latency.observe(max(0.0, age_s))
 
     def metadata(self, reason: str | None) -> None:
-        """One metadata file was recorded."""
+        """Count a metadata file that was recorded; `reason`: why it gave no quantity."""
         self._metadata.labels(reason or "").inc()
 
     def batch(self, photos: int) -> None:
-        """One inference call on so many photos."""
+        """Observe an inference call with `photos` photos."""
         self._batches.observe(photos)
 
     def messages(self, *, published: int, rejected: int) -> None:
-        """So many event messages became tasks, or were dead-lettered."""
+        """Count event messages that became tasks (`published`) or were dead-lettered (`rejected`)."""
         self.event_messages += published + rejected
         self._events.labels("published").inc(published)
         self._events.labels("rejected").inc(rejected)
 
     def skipped(self, counts: Mapping[Skipped, int]) -> None:
-        """So many objects and events were skipped, by reason."""
+        """Count skipped objects and events, by reason."""
         for reason, number in counts.items():
             self._skipped.labels(reason).inc(number)
 
     def oldest(self, queue: str, age_s: float) -> None:
-        """Age of the oldest message received just now from the queue "events" or "tasks"."""
+        """Set the age of the oldest message just received from the queue "events" or "tasks"."""
         self._oldest.labels(queue).set(max(0.0, age_s))
 
     def depths(self, depths: Mapping[str, int]) -> None:
-        """Messages that wait, by queue; those that are not named are not known."""
+        """Set the number of waiting messages by queue; it is unknown for queues that are missing."""
         self._depths.clear()
         for queue, messages in depths.items():
             self._depths.labels(queue).set(messages)
-        if depths.get("tasks") == 0:  # or the age of the last one would stay for as long as no other comes
+        if depths.get("tasks") == 0:  # otherwise the last task's age would stay until the next task
             self.oldest("tasks", 0)
 
     def expect(self, task: str, next_deadline: Callable[[], float]) -> None:
-        """Beat sends `task`. `next_deadline` tells, in seconds since 1970, by when the next one is to be through."""
+        """Register a periodic task; `next_deadline` gives the time until which it should run again, since 1970 in s."""
         self._next_deadline[task] = next_deadline
         for step in PeriodicStep:
             self._deadlines.labels(task, step).set(next_deadline())
 
     def periodic(self, task: str, step: PeriodicStep) -> None:
-        """A task of beat's schedule was started, or has succeeded."""
+        """Note that a periodic task has started or succeeded."""
         self._periodic.labels(task, step).set_to_current_time()
         if task in self._next_deadline:
             self._deadlines.labels(task, step).set(self._next_deadline[task]())
 
     def model(self, version: str, precision: str, provider: str, self_check: str) -> None:
-        """Another model is in use, or the first."""
+        """Set the model in use."""
         self._model.info({"version": version, "precision": precision, "provider": provider, "self_check": self_check})
 
 
 class InstrumentedEngine:
-    """An engine whose calls are measured."""
+    """An engine that measures its calls."""
 
     def __init__(self, engine: Infers, metrics: WorkerMetrics) -> None:
         self._engine = engine
         self._metrics = metrics
 
     def infer(self, photos: npt.NDArray[np.uint8]) -> Inferred:
-        """As the engine does."""
+        """Like the engine's `infer`."""
         self._metrics.batch(len(photos))
         with self._metrics.timed(PhotoStage.INFER):
             return self._engine.infer(photos)

@@ -1,4 +1,4 @@
-"""Keeps the model in use: the promoted one, or else the settings' bundle. It is swapped while photos are counted."""
+"""Loads the model in use, the promoted one or else the settings' bundle, and swaps it while photos are counted."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from worker.metrics import WorkerMetrics
 logger = logging.getLogger(__name__)
 
 STOP_WITHIN_S = 5.0
-"""A model that takes long to fetch must not use up the grace period of the photos in flight."""
+"""Longest wait for the thread that may be fetching a model, so that it does not use up the worker's grace period."""
 
 
 class ModelKeeper:
-    """Has the engine to count with. A group takes `engine` once and keeps it, so a swap never mixes two models."""
+    """Holds the engine in use. A group reads `engine` once, so a swap never mixes two models in a group."""
 
     def __init__(
         self, settings: Settings, objects: Objects, metrics: WorkerMetrics, note: Callable[[Card], datetime]
     ) -> None:
-        """`note` records that a model is about to count, and tells when that was first recorded."""
+        """`note` records a model in use, and returns the time when it was first recorded."""
         self._settings = settings
         self._metrics = metrics
         self._note = note
@@ -42,21 +42,21 @@ class ModelKeeper:
 
     @property
     def engine(self) -> Engine:
-        """The engine in use now."""
+        """The engine in use."""
         return self._engine
 
     def start(self) -> None:
-        """Begin to look for another promoted model."""
+        """Start polling for another promoted model."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop looking."""
+        """Stop polling."""
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join(STOP_WITHIN_S)
 
     def look(self) -> None:
-        """Swap to the promoted model if it is another. If it cannot be used, the one in use stays."""
+        """Swap to the promoted model if it has changed. If it cannot be used, the present one stays in use."""
         try:
             current = self._registry.current()
             if current is None or current.version == self._engine.card.version:
@@ -73,16 +73,17 @@ class ModelKeeper:
             return
         except BinwatchError as error:
             logger.warning("model: %s; %s stays in use", error, self._engine.card.version)
-            if not isinstance(error, ObjectsError):  # an outage says nothing of the model
+            if not isinstance(error, ObjectsError):  # an outage is not the model's fault
                 self._metrics.refused_models.inc()
             return
         logger.info("model: %s replaces %s", engine.card.version, self._engine.card.version)
         self._use(engine)
 
     def _settle(self, noted: datetime) -> bool:
-        """Wait until the counters of a model that is new have been scraped at 0; whether the worker stops meanwhile.
+        """Wait until the counters of a new model have been scraped at 0; returns whether the worker stops meanwhile.
 
-        They are there once it is noted. Had they grown before the first scrape, its first photos were no increase.
+        The counters exist from `noted` on. If they grew before the first scrape, `increase()` would miss the model's
+        first photos.
         """
         settle_s = self._settings.model_settle_s
         left_s = settle_s - (datetime.now(UTC) - noted).total_seconds()
@@ -103,7 +104,7 @@ class ModelKeeper:
             if current is not None:
                 return self._load(current.version)
         except ObjectsError as error:
-            # Without S3 there is no photo to count with the wrong model either; the next look puts it right.
+            # Without S3, no photo can be counted with the wrong model either; the next poll swaps to the right one.
             logger.warning("model: %s; starting with the one in %s", error, self._settings.model_dir)
         return self._open(Bundle(self._settings.model_dir))
 
@@ -111,7 +112,7 @@ class ModelKeeper:
         while not self._stopping.wait(self._settings.model_poll_s):
             try:
                 self.look()
-            except Exception:  # whatever it is, the thread must live to see the next model
+            except Exception:  # of any kind: the thread must survive for the next model
                 logger.exception("model: polling for a promoted model failed; it is retried")
 
     def _load(self, version: str) -> Engine:
@@ -124,7 +125,7 @@ class ModelKeeper:
 
 
 def fetched(registry: Registry, version: str, settings: Settings) -> Bundle:
-    """A published bundle, with the variant that the settings name, or those that `auto` chooses from."""
+    """A published bundle, with the settings' variant, or with all variants that `auto` may choose."""
     precisions = [Precision.FP16, Precision.INT8, Precision.FP32]
     if settings.precision.value != "auto":
         precisions = [Precision(settings.precision.value)]
@@ -132,7 +133,7 @@ def fetched(registry: Registry, version: str, settings: Settings) -> Bundle:
 
 
 def in_use(settings: Settings) -> Bundle:
-    """The promoted model's bundle, or if none was promoted the settings' own. Raises ObjectsError in an outage."""
+    """The promoted bundle, or the settings' bundle if none was promoted. Raises ObjectsError in an outage."""
     registry = Registry(Objects(settings), settings.bucket, settings.models_prefix)
     current = registry.current()
     return fetched(registry, current.version, settings) if current else Bundle(settings.model_dir)

@@ -1,4 +1,4 @@
-"""A photo and the model's answer to it → its record."""
+"""A photo and the model's prediction → the record."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def new_count(
     stats: PhotoStats | None = None,
     size: int | None = None,
 ) -> NewCount:
-    """What to record of a photo: its count, or as `answer` why it has none. `size` is of the file, in bytes."""
+    """The record of a photo. `answer` is its count, or the error if it has none; `size` is the file's, in bytes."""
     error = answer if isinstance(answer, PhotoError) else None
     prediction = answer if isinstance(answer, Prediction) else None
     return NewCount(

@@ -1,4 +1,4 @@
-"""Photos to count by hand: in files, folders and S3 prefixes."""
+"""The photos of the command `count`: in files, folders and S3 prefixes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ S3 = "s3://"
 
 @dataclass(frozen=True, slots=True)
 class NamedPhoto:
-    """A photo to count: what to call it, and how to get its bytes (raises PhotoError if they cannot be had)."""
+    """A photo to count: its name, and a function that reads its bytes (raises PhotoError if they cannot be read)."""
 
     name: str
     read: Callable[[], bytes]
@@ -34,7 +34,7 @@ class NamedPhoto:
 
 @dataclass(frozen=True, slots=True)
 class LoadedFile:
-    """A photo, or why there is none."""
+    """A photo, or the error that prevented it."""
 
     name: str
     photo: Photo | None = None
@@ -42,9 +42,9 @@ class LoadedFile:
 
 
 def find(places: Sequence[str], settings: Settings, skipped: SkippedTally) -> Iterator[NamedPhoto]:
-    """Every photo in `places`; what is passed over goes into `skipped`.
+    """Every photo in `places`. Other files and objects are added to `skipped`.
 
-    Raises BinwatchError for a place that is not there or holds no photo.
+    Raises BinwatchError for a place that does not exist or has no photo.
     """
     for place in places:
         found = False
@@ -57,7 +57,7 @@ def find(places: Sequence[str], settings: Settings, skipped: SkippedTally) -> It
 
 
 def loader(card: Card, limits: ImageLimits) -> Callable[[NamedPhoto], LoadedFile]:
-    """A function that loads one source for the card's model, and never raises for a bad photo."""
+    """A function that loads one photo for the card's model, and does not raise for a bad photo."""
 
     def load_one(source: NamedPhoto) -> LoadedFile:
         try:
@@ -79,11 +79,11 @@ def _in_path(place: str, settings: Settings, skipped: SkippedTally) -> Iterator[
             else:
                 skipped.add_name(str(file), why_skipped(file.name))
     else:
-        yield file_source(path, settings.max_photo_bytes)  # named by a person, so tried whatever its suffix
+        yield file_source(path, settings.max_photo_bytes)  # named explicitly, so tried whatever its suffix
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """All files, dangling links among them. Raises BinwatchError for a folder that cannot be read."""
+    """All files, including dangling links. Raises BinwatchError for a folder that cannot be read."""
 
     def refuse(error: OSError) -> None:
         raise BinwatchError(f"{error.filename}: cannot be listed ({error.strerror}); allow it, or remove it")
@@ -94,7 +94,7 @@ def files_below(folder: Path) -> Iterator[Path]:
 
 
 def has_photo(file: Path) -> bool:
-    """Whether its content is a photo's, whatever its name says."""
+    """Whether the file's content is a photo's, whatever its name is."""
     try:
         with file.open("rb") as opened:
             return is_photo(opened.read(LENGTH))
@@ -108,7 +108,7 @@ def file_source(path: Path, max_bytes: int) -> NamedPhoto:
     def read() -> bytes:
         try:
             with path.open("rb") as file:
-                data = file.read(max_bytes + 1)  # a pipe or a device has no size to ask for
+                data = file.read(max_bytes + 1)  # not by its size, which pipes and devices lack
         except PermissionError as error:
             raise PhotoError(Reason.FORBIDDEN, f"may not be read: {error.strerror}") from error
         except OSError as error:
@@ -121,7 +121,7 @@ def file_source(path: Path, max_bytes: int) -> NamedPhoto:
 
 
 def _in_prefix(url: str, settings: Settings, skipped: SkippedTally) -> Iterator[NamedPhoto]:
-    from binwatch.objects import Objects  # boto3 takes a third of a second to import, which local files need not pay
+    from binwatch.objects import Objects  # importing boto3 takes a third of a second, and local files do not need it
 
     bucket, _, prefix = url.removeprefix("s3://").partition("/")
     objects = Objects(settings)

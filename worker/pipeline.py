@@ -1,4 +1,4 @@
-"""Photos on their way to a count: load ahead on threads, infer in batches, one answer per photo, in order."""
+"""From photos to predictions: load ahead on threads, infer in batches, one answer per photo, in order."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from worker.inference_sessions import Inferred
 logger = logging.getLogger(__name__)
 
 _CALLS = 2
-"""Batches that are counted at a time."""
+"""Batches that are counted concurrently."""
 _DIGITS = 6
-"""Probabilities are kept to a millionth; int8 arithmetic gives less."""
+"""Decimals of probabilities; int8 arithmetic is less precise."""
 
 
 class Loaded(Protocol):
-    """What a loader returns: whose photo it is, and the photo, or None if it could not be loaded."""
+    """The result of a loader, with the photo, or None if it could not be loaded."""
 
     @property
     def photo(self) -> Photo | None: ...
 
 
 class EngineBroken(BinwatchError):
-    """The model can no longer be used, say because the GPU is lost. It is no photo's fault, so none is recorded."""
+    """The model can no longer be used, for example because the GPU is lost. No photo is recorded as failed."""
 
 
 class Infers(Protocol):
-    """Something that counts photos, as worker.engine.Engine does."""
+    """Counts photos, as worker.engine.Engine does."""
 
     def infer(self, photos: npt.NDArray[np.uint8]) -> Inferred:
         """Count `photos`, uint8 (n, size, size, 3)."""
@@ -50,9 +50,9 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What the model says of one photo: the class, the probability of each class, and the embedding (float32).
+    """The model's output for one photo: the class, the probability of each class, and the embedding (float32).
 
-    `distribution` has the probabilities of 0, 1, … items and of more, if the model tells more numbers apart than the
+    `distribution` has the probabilities of 0, 1, … items and of more, if the model distinguishes more numbers than the
     classes do; else it is None.
     """
 
@@ -68,7 +68,7 @@ class Prediction:
 
 
 def load_ahead(pool: Executor, items: Iterable[Item], load: Callable[[Item], Answer], ahead: int) -> Iterator[Answer]:
-    """`load` each item on the pool's threads, at most `ahead` at a time beyond what is consumed, in order."""
+    """Run `load` on each item in the pool, and give the results in order. At most `ahead` items are loaded ahead."""
     source = iter(items)
     waiting: deque[Future[Answer]] = deque(pool.submit(load, item) for item in islice(source, ahead))
     while waiting:
@@ -80,23 +80,24 @@ def load_ahead(pool: Executor, items: Iterable[Item], load: Callable[[Item], Ans
 def predict(
     engine: Infers, loaded: Iterable[AnyLoaded], batch_size: int, ahead: int = _CALLS
 ) -> Iterator[tuple[AnyLoaded, Prediction | PhotoError | None]]:
-    """Pair each of `loaded` with its prediction, in order; with None if it has no photo, or with why it has none.
+    """Pair each of `loaded`, in order, with its prediction or error; with None if it has no photo.
 
-    Two batches are counted at a time, so that no core waits for the last photo of a batch; from the first answer that
-    is asked for on, `ahead` are on their way.
+    Two batches are counted concurrently, so that no core waits for the last photo of a batch. Up to `ahead` batches are
+    submitted ahead of the consumer.
     """
+
+    def infer(held: list[AnyLoaded]) -> tuple[list[AnyLoaded], list[Prediction | PhotoError]]:
+        return held, infer_all(engine, [item.photo.pixels for item in held if item.photo is not None])
+
     with ThreadPoolExecutor(_CALLS, thread_name_prefix="batch") as pool:
-        batches = _batches(loaded, batch_size)
-        for held, answers in load_ahead(
-            pool, batches, lambda held: (held, _infer_held(engine, held)), max(ahead, _CALLS)
-        ):
+        for held, answers in load_ahead(pool, _batches(loaded, batch_size), infer, max(ahead, _CALLS)):
             rest = iter(answers)
             for item in held:
                 yield item, next(rest) if item.photo is not None else None
 
 
 def _batches(loaded: Iterable[AnyLoaded], batch_size: int) -> Iterator[list[AnyLoaded]]:
-    """Batches of `batch_size` photos; what has no photo is in between."""
+    """Batches of `batch_size` photos. Items without a photo stay in their places, and do not count."""
     held: list[AnyLoaded] = []
     photos = 0
     for item in loaded:
@@ -108,14 +109,10 @@ def _batches(loaded: Iterable[AnyLoaded], batch_size: int) -> Iterator[list[AnyL
     yield held
 
 
-def _infer_held(engine: Infers, held: Sequence[Loaded]) -> list[Prediction | PhotoError]:
-    return infer_all(engine, [item.photo.pixels for item in held if item.photo is not None])
-
-
 def infer_all(engine: Infers, pixels: Sequence[npt.NDArray[np.uint8]]) -> list[Prediction | PhotoError]:
-    """One call for all; if it raises, halve until the photo that makes it raise stands alone.
+    """Infer all photos in one call. If it raises, the batch is halved until the photo that causes it is isolated.
 
-    Each of `pixels` is uint8 (size, size, 3). Raises EngineBroken if it is no photo's fault.
+    Each of `pixels` is uint8 (size, size, 3). Raises EngineBroken if the model fails on any photo.
     """
     if not pixels:
         return []
@@ -134,7 +131,7 @@ def infer_all(engine: Infers, pixels: Sequence[npt.NDArray[np.uint8]]) -> list[P
 
 
 def _check(engine: Infers, photo: npt.NDArray[np.uint8]) -> None:
-    """Raise EngineBroken unless a blank photo can be counted: else it is not the photo's fault."""
+    """Raise EngineBroken unless a blank photo can be counted: then the model is broken, not the photo."""
     try:
         engine.infer(np.zeros_like(photo)[None])
     except Exception as error:
@@ -148,7 +145,7 @@ def _prediction(
     distribution: npt.NDArray[np.float32],
 ) -> Prediction | PhotoError:
     if not (np.isfinite(probabilities).all() and np.isfinite(embedding).all()):
-        # Of NaN every rule makes 0: an overflow would pass for an empty bin.
+        # Both count rules turn NaN into class 0: an overflow would look like an empty bin.
         return PhotoError(Reason.INFERENCE_FAILED, "the model's output is not a number; try another variant of it")
     finer = _rounded(distribution) if len(distribution) > len(probabilities) else None
     return Prediction(count, _rounded(probabilities), embedding, finer)

@@ -14,14 +14,14 @@ from worker.brokers.base import TaskQueue
 COUNT_PHOTOS = "binwatch.count_photos"
 READ_METADATA = "binwatch.read_metadata"
 SENT_AT = "sent_at"
-"""Header of a task: when it was sent. Neither SQS nor RabbitMQ tell Celery."""
+"""Header of a task: time of sending, which Celery gets from neither SQS nor RabbitMQ."""
 REASON = "reason"
-"""Header of a dead-lettered task: why. It stays when a person redrives the task."""
+"""Header of a dead-lettered task: the reason. A redriven task keeps it."""
 _REASON_LENGTH = 1000
 
 
 class Publisher:
-    """Sends groups of at most `size` objects. Each method returns once the broker has them, and raises if it cannot."""
+    """Sends groups of at most `size` objects. Each method returns once the broker has accepted them, else raises."""
 
     def __init__(self, app: Celery, size: int) -> None:
         self._app = app
@@ -29,15 +29,15 @@ class Publisher:
         self._size = size
 
     def count(self, photos: Sequence[ObjectCreated]) -> None:
-        """Have photos counted."""
+        """Send tasks that count photos."""
         self._send_groups(COUNT_PHOTOS, photos)
 
     def read_metadata(self, files: Sequence[ObjectCreated]) -> None:
-        """Have expected quantities read."""
+        """Send tasks that read metadata files."""
         self._send_groups(READ_METADATA, files)
 
     def resend(self, task: str, objects: Sequence[ObjectCreated], *, redelivered: bool) -> None:
-        """Send a part of a task's objects; `redelivered`: the task's message was redelivered."""
+        """Send some of a task's objects as a new task; `redelivered`: the task's message was redelivered."""
         self._send(task, objects, {SENT_AT: time.time()}, kwargs={"redelivered": redelivered})
 
     def dead_letter(self, task: str, objects: Sequence[ObjectCreated], reason: str) -> None:
@@ -45,7 +45,7 @@ class Publisher:
         self._send(task, objects, {REASON: reason[:_REASON_LENGTH]}, queue=self._queue.dead_letter_target)
 
     def backlog(self) -> int:
-        """Tasks that wait in the queue, as far as the broker knows."""
+        """Number of tasks that wait in the queue, as the broker reports it."""
         with self._app.connection_for_read() as connection:
             name = self._app.conf.task_default_queue
             return int(connection.default_channel.queue_declare(queue=name, passive=True).message_count)
@@ -64,7 +64,7 @@ class Publisher:
 
 
 def as_json(item: ObjectCreated) -> dict[str, Any]:
-    """An object as a task carries it."""
-    # Not dataclasses.asdict, which copies each time and takes three times as long as the rest of the task.
+    """An object as an argument of a task."""
+    # Not dataclasses.asdict, which makes a deep copy of each: a twelfth of the worker's time at 160 photos/s.
     time_ = item.time.isoformat() if item.time else None
     return {"bucket": item.bucket, "key": item.key, "time": time_, "etag": item.etag}

@@ -1,4 +1,4 @@
-"""Queue depths: how many messages wait in which queue, polled on a thread beside the work."""
+"""Queue depths: the number of messages that wait in each queue, polled on a separate thread."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from worker.brokers.choice import Queues
 logger = logging.getLogger(__name__)
 
 INTERVAL_S = 15.0
-"""As often as Prometheus scrapes, by its own default."""
+"""A usual scrape interval of Prometheus."""
 
 
 class QueueRole(StrEnum):
-    """What a queue is for: a metric label that does not depend on the settings."""
+    """Purpose of a queue: a metric label that does not depend on the queue's name."""
 
     EVENTS = "events"
     EVENTS_DEAD = "events_dead_letters"
@@ -25,7 +25,7 @@ class QueueRole(StrEnum):
 
 
 def look_at(queues: Queues) -> dict[str, int]:
-    """Messages that wait in each queue, by its role. Raises if a broker does not answer."""
+    """Number of messages that wait in each queue, by its role. Raises if a broker does not answer."""
     found = dict(zip((QueueRole.TASKS, QueueRole.TASKS_DEAD), queues.tasks.depths(), strict=True))
     if queues.events is not None:
         found |= zip((QueueRole.EVENTS, QueueRole.EVENTS_DEAD), queues.events.depths(), strict=True)
@@ -33,7 +33,7 @@ def look_at(queues: Queues) -> dict[str, int]:
 
 
 class DepthPoller:
-    """Polls the depths and passes them to the observers, from start to stop. No error ends it."""
+    """Polls the depths and passes them to the observers, from start to stop. Errors do not end it."""
 
     def __init__(
         self,
@@ -51,15 +51,15 @@ class DepthPoller:
         self._thread.start()
 
     def stop(self) -> None:
-        """End, without waiting for a poll that hangs."""
+        """Stop, without waiting for a poll in progress."""
         self._stopping.set()
 
     def _run(self) -> None:
         while not self._stopping.is_set():
             try:
                 found: Mapping[str, int] = self._depths()
-            except Exception as error:  # a broker is down; no figure is better than an old one
-                logger.warning("the depth of the queues is not known: %s", error)
+            except Exception as error:  # a broker is down; no figure is better than an outdated one
+                logger.warning("the depth of the queues is unknown: %s", error)
                 found = {}
             for observe in self._observers:
                 observe(found)

@@ -1,4 +1,4 @@
-"""Finds photos and metadata files in the bucket that have no record, whatever became of their event messages."""
+"""Finds photos and metadata files in the bucket without a record, for example because event messages were lost."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from worker.skipped import OBJECTS, SkippedTally
 
 _PAGE = 1000
 _TRIAL = timedelta(hours=1)
-"""An object that workers may have died of is left to its own message for so long. Another would cost as many again."""
+"""An object that may have crashed workers is not sent again for this time, since another message could crash more."""
 
 
 @dataclass(slots=True)
 class Grace:
-    """Objects stored in the last so many seconds are left to their event messages. One for each look at a bucket."""
+    """Grace period: objects stored in the last `seconds` are left to their event messages. For one pass of a bucket."""
 
     seconds: float
     young: int = 0
-    """How many were left to them."""
+    """Number of objects that were left to their event messages."""
     _begun: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     def older(self, listing: Iterable[Listed]) -> Iterator[Listed]:
-        """The objects that are older."""
+        """The objects older than the grace period."""
         newest = self._begun - timedelta(seconds=self.seconds)
         for listed in listing:
             if listed.modified <= newest:
@@ -45,21 +45,21 @@ class Grace:
 
 @dataclass(frozen=True, slots=True)
 class Unrecorded:
-    """What one page of a listing has without a record. `listed` counts all photos and metadata files of the page."""
+    """Objects without a record in one page of a listing. `listed`: number of photos and metadata files in the page."""
 
     listed: int
     photos: list[ObjectCreated]
     metadata: list[ObjectCreated]
     skipped: list[tuple[Skipped, str]]
-    """Why other objects are not looked at, and their keys."""
+    """Other objects: the reason for skipping each, and its key."""
 
 
 @dataclass(slots=True)
 class Sent:
-    """What one look through the bucket came to."""
+    """Result of one pass of the bucket."""
 
     objects: int = 0
-    """Photos and metadata files without a record, which were sent to the workers."""
+    """Number of photos and metadata files without a record, which were sent to the workers."""
     skipped: SkippedTally = field(default_factory=SkippedTally)
 
     def __str__(self) -> str:
@@ -78,10 +78,10 @@ def unrecorded(
     model: str | None = None,
     refused: bool = False,
 ) -> Iterator[Unrecorded]:
-    """Look through the bucket, a page at a time.
+    """Find the objects without a record, a page of the bucket's listing at a time.
 
-    With `model`: photos that this version has no record of, whatever others have, and no metadata. With `refused`: also
-    what could not be fetched, whenever that was tried last.
+    With `model`: photos without a record of this version, and no metadata files. With `refused`: also all objects that
+    could not be fetched, however recently that was tried.
     """
     grace, naming = grace or Grace(0), settings.bin_naming
     listing = objects.list(bucket, prefix)
@@ -102,7 +102,7 @@ def unrecorded(
 
 
 def skipped_keys(listed: Iterable[Listed], settings: Settings) -> Iterator[tuple[Skipped, str]]:
-    """Keys of what is neither photo nor metadata nor Binwatch's own, and why each is not looked at."""
+    """Reason and key of each object that is neither a photo, a metadata file nor one of Binwatch's own objects."""
     own = (settings.models_prefix, settings.nightly_prefix)
     reasons = ((skipped(one.key, *own), one.key) for one in listed)
     return ((reason, key) for reason, key in reasons if reason is not None)
@@ -117,7 +117,7 @@ def send_unrecorded(
     *,
     refused: bool = False,
 ) -> Sent:
-    """Look through the whole bucket once (for `model` and `refused` as `unrecorded` does)."""
+    """Send all objects of the bucket without a record to the workers; `model` and `refused` as for `unrecorded`."""
     sent = Sent()
     pages = unrecorded(
         *(objects, database, settings),
@@ -139,5 +139,5 @@ def send_unrecorded(
 
 
 def as_created(bucket: str, listed: Iterable[Listed]) -> list[ObjectCreated]:
-    """Objects of a listing as tasks carry them."""
+    """Objects of a listing as arguments of tasks."""
     return [ObjectCreated(bucket, one.key, one.modified, one.etag) for one in listed]

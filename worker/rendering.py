@@ -1,4 +1,4 @@
-"""Counts by hand, as a table, as JSON or as CSV: each line is written as soon as its photo is counted."""
+"""Output of the command `count`, as a table, JSON or CSV. JSON and CSV lines are written as soon as they are known."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class ResultLine:
     reason: str | None = None
     detail: str | None = None
     distribution: list[float] | None = None
-    """Probabilities of 0, 1, … items and of more, if the model tells more numbers apart than the classes do."""
+    """Probabilities of 0, 1, … items and of more, if the model distinguishes more numbers than the classes do."""
 
 
 class Format(StrEnum):
-    """How results are printed."""
+    """Output format."""
 
     TABLE = "table"
     JSON = "json"
@@ -41,7 +41,7 @@ class Format(StrEnum):
 
 
 def write(lines: Iterable[ResultLine], form: Format, out: TextIO) -> tuple[int, int]:
-    """Print all lines to `out`; returns how many were counted and how many failed."""
+    """Print all lines to `out`; returns the numbers of counted and of failed photos."""
     writers: dict[Format, type[_ResultWriter]]
     writers = {Format.TABLE: _TableWriter, Format.JSON: _JsonWriter, Format.CSV: _CsvWriter}
     writer = writers[form](out)
@@ -52,7 +52,7 @@ def write(lines: Iterable[ResultLine], form: Format, out: TextIO) -> tuple[int, 
             writer.add(line)
     except BaseException:
         if counted or failed:
-            writer.close()  # what was counted before an outage is shown, and a JSON array has its end
+            writer.close()  # after an outage, too, print what was counted, and close the JSON array
         raise
     writer.close()
     return counted, failed
@@ -66,11 +66,11 @@ class _ResultWriter:
     def add(self, line: ResultLine) -> None: ...
 
     def close(self) -> None:
-        """Nothing to finish, unless a format has an end."""
+        """Finish the output. Most formats have nothing to finish."""
 
 
 class _TableWriter(_ResultWriter):
-    """Rich needs all rows before the first can be aligned, so this one prints at the end."""
+    """A table. Prints at the end, since Rich needs all rows to align the columns."""
 
     def __init__(self, out: TextIO) -> None:
         super().__init__(out)
@@ -84,7 +84,7 @@ class _TableWriter(_ResultWriter):
             self._table.add_row(name, _in_words(line), f"{line.confidence:.0%}", "")
 
     def close(self) -> None:
-        # A pipe has no width: 200 columns keep a row on a line.
+        # A pipe has no width. With 200 columns, a row usually fits on a line.
         Console(file=self.out, width=None if self.out.isatty() else 200).print(self._table)
 
 
@@ -106,7 +106,7 @@ class _JsonWriter(_ResultWriter):
     def __init__(self, out: TextIO) -> None:
         super().__init__(out)
         self._separator = "[\n"
-        # What another encoding lacks, Python would write as \xfc, which JSON does not know.
+        # In another encoding, Python would write missing characters as \xfc, which is not JSON.
         self._ascii = (out.encoding or "").lower() not in {"utf-8", "utf8"}
 
     def add(self, line: ResultLine) -> None:

@@ -1,4 +1,4 @@
-"""What was not looked at: how much for each reason, with a few names."""
+"""Skipped objects and events: the number for each reason, with a few names."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from binwatch.keys import Skipped
 from binwatch.text import visible
 
 OBJECTS = ("photo or metadata file", "photos and metadata files")
-"""What is not skipped, one and several."""
+"""Words for the objects that are not skipped, singular and plural."""
 _NAMED = 3
-"""Names for each reason; `python -m worker skipped` lists them all."""
+"""Names that are kept for each reason; `python -m worker skipped` lists them all."""
 _NAME_LENGTH = 100
 WORDS = {
     Skipped.NO_ENDING: "without a suffix",
     Skipped.OTHER_ENDING: "with a suffix of neither photos nor metadata",
     Skipped.DOT_SEGMENTS: "with '.' or '..' as a path segment of the key",
     Skipped.NOT_UTF8: "with a name that is not UTF-8",
-    Skipped.OTHER_EVENT: "about something else than a new object",
+    Skipped.OTHER_EVENT: "that announce no new object",
 }
 
 
 @dataclass(slots=True)
 class SkippedTally:
-    """Objects and events that were not looked at."""
+    """Counts of skipped objects and events."""
 
     counts: Counter[Skipped] = field(default_factory=Counter)
     _names: dict[Skipped, list[str]] = field(default_factory=dict)
 
     def add(self, found: Iterable[tuple[Skipped, str]]) -> None:
-        """Take in reasons and names."""
+        """Add reasons and names."""
         for reason, name in found:
             self.counts[reason] += 1
             names = self._names.setdefault(reason, [])
@@ -39,7 +39,7 @@ class SkippedTally:
                 names.append(name)
 
     def add_name(self, name: str, reason: Skipped | None) -> None:
-        """Take in one name, if there is a reason."""
+        """Add one name, if there is a reason."""
         if reason is not None:
             self.add([(reason, name)])
 

@@ -1,4 +1,4 @@
-"""Starvation check: a worker may be connected and receive no tasks all the same."""
+"""Starvation check: a worker may be connected to the broker and yet receive no tasks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from binwatch.errors import BinwatchError
 from binwatch.text import many
 
 LIMIT_S = 120.0
-"""Far longer than a broker needs to deliver a task that waits, or Celery to reconnect."""
+"""Far longer than a broker takes to deliver a waiting task, or Celery to reconnect."""
 
 
 class ConsumerStalled(BinwatchError):
@@ -19,7 +19,7 @@ class ConsumerStalled(BinwatchError):
 
 
 class StarvationCheck:
-    """How long tasks have waited while this worker had nothing to do. Safe to use from several threads."""
+    """Measures how long tasks have waited while this worker was idle. Thread-safe."""
 
     def __init__(self, limit_s: float = LIMIT_S) -> None:
         self._limit_s = limit_s
@@ -30,7 +30,7 @@ class StarvationCheck:
 
     @contextmanager
     def task(self) -> Iterator[None]:
-        """A task is in flight for as long as the context lasts."""
+        """A task is in flight in the `with` block."""
         with self._lock:
             self._in_flight += 1
             self._since = None
@@ -41,7 +41,7 @@ class StarvationCheck:
                 self._in_flight -= 1
 
     def observe(self, depths: Mapping[str, int]) -> None:
-        """Note how many messages wait in each queue now; the depth of a queue that is missing is unknown."""
+        """Note the number of waiting messages by queue; it is unknown for queues that are missing."""
         with self._lock:
             self._waiting = depths.get("tasks", 0)
             if not self._waiting or self._in_flight:

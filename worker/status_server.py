@@ -7,7 +7,6 @@ import json
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import NamedTuple
 
 import uvicorn
 from prometheus_client import CollectorRegistry
@@ -15,7 +14,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from binwatch.errors import BinwatchError, SettingsError
 from binwatch.listening import listen
-from binwatch.web.requests import Receive, RequestLimit, Scope, Send, unavailable
+from binwatch.web.requests import Receive, Reply, RequestLimit, Scope, Send, send_reply, unavailable
 from binwatch.web.server import make_config
 from worker.health import HealthChecks
 
@@ -24,16 +23,8 @@ _OTHERS = 8
 _GRACE_S = 1
 
 
-class Reply(NamedTuple):
-    """An answer of HTTP's."""
-
-    status: int
-    kind: str
-    body: bytes
-
-
 class StatusServer:
-    """Answers on a thread of its own, from start to stop. Raises SettingsError if the port cannot be had."""
+    """Serves on its own thread, from start to stop. Raises SettingsError if the port is not available."""
 
     def __init__(self, host: str, port: int, registry: CollectorRegistry, health: HealthChecks) -> None:
         try:
@@ -41,7 +32,7 @@ class StatusServer:
         except BinwatchError as error:
             raise SettingsError(str(error)) from error
         self.port = int(self._listener.getsockname()[1])
-        """The port that it listens on."""
+        """The port that the server listens on."""
         app = _App(
             {
                 "/metrics": lambda: Reply(200, CONTENT_TYPE_LATEST, generate_latest(registry)),
@@ -57,7 +48,7 @@ class StatusServer:
         self._thread.start()
 
     def stop(self) -> None:
-        """End, and let go of the port."""
+        """Stop, and close the port."""
         self._server.should_exit = True
         if self._thread.is_alive():
             self._thread.join()
@@ -69,17 +60,14 @@ class _App:
         self.routes = routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        reply = await self._reply(scope["method"], scope["path"])
-        headers = [(b"content-type", reply.kind.encode()), (b"content-length", str(len(reply.body)).encode())]
-        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-        await send({"type": "http.response.body", "body": reply.body})
-
-    async def _reply(self, method: str, path: str) -> Reply:
-        if path not in self.routes:
-            return Reply(404, "text/plain", b"/metrics or /healthz\n")
-        if method not in ("GET", "HEAD"):
-            return Reply(405, "text/plain", b"GET or HEAD\n")
-        return await _on_a_thread(self.routes[path])
+        route = self.routes.get(scope["path"])
+        if route is None:
+            reply = Reply(404, "text/plain", b"/metrics or /healthz\n")
+        elif scope["method"] not in ("GET", "HEAD"):
+            reply = Reply(405, "text/plain", b"GET or HEAD\n")
+        else:
+            reply = await _on_a_thread(route)
+        await send_reply(send, reply)
 
 
 def _healthz(health: HealthChecks) -> Reply:
@@ -89,7 +77,7 @@ def _healthz(health: HealthChecks) -> Reply:
 
 
 async def _on_a_thread(work: Callable[[], Reply]) -> Reply:
-    """What `work` returns. On a daemon thread: a probe that hangs must not keep a worker from its end."""
+    """Run `work` on a daemon thread, so that a hanging probe does not prevent the worker from exiting."""
     done: Future[Reply] = Future()
     done.set_running_or_notify_cancel()
 

@@ -1,7 +1,7 @@
-"""Which messages in the task queue are tasks of ours. The others would stop Celery's consumer, or be lost.
+"""Validates the messages in the task queue. Invalid ones would stop Celery's consumer, or be lost.
 
-Celery unpacks the headers of a message unguarded, and trusts what they say. So a message must be as Celery writes it
-before Celery sees it, and of its headers only those that mean something here are left.
+Celery unpacks the headers of a message without checks, and trusts their values. So each message is validated before
+Celery sees it, and only headers with a meaning in Binwatch are kept.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ from typing import Any
 from kombu import compression
 from kombu.exceptions import KombuError
 
-from binwatch.errors import BinwatchError
+from binwatch.errors import BinwatchError, described
 from worker.brokers.internals import UNREADABLE
 from worker.publisher import REASON, SENT_AT
 
 logger = logging.getLogger(__name__)
 
 PREFIX = "binwatch."
-"""Of the names of our tasks. Celery's own, such as celery.chord, are never sent."""
+"""Prefix of the names of Binwatch's tasks. Celery's own, such as celery.chord, are never sent."""
 LONGEST_WAIT = timedelta(minutes=5)
-"""No task of ours waits for its next try for so long. One that is to wait longer was sent by a clock that is ahead."""
+"""No retry waits this long. A task with a longer wait was sent by a machine whose clock is ahead."""
 _ID = re.compile(r"[\w.:-]{1,255}")
 _CELERYS = frozenset({"lang", "root_id", "parent_id", "argsrepr", "kwargsrepr", "origin"})
 _KEPT = frozenset({"task", "id", "eta", "expires", "retries", SENT_AT, REASON}) | _CELERYS
-"""Headers that Celery or we read. All others are dropped: tasks to be sent on, stamps, other names for the logs."""
+"""Headers that Celery or Binwatch reads. All others are dropped, such as callbacks, stamps and names for the logs."""
 
 
 class NoTask(BinwatchError):
-    """A message that no worker can take for a task, and why."""
+    """A message that is not a valid task, and the reason."""
 
 
 def admit(message: Any, tasks: Mapping[str, Any]) -> None:
-    """Make a message from the task queue one that Celery can handle. Raises NoTask if it is none."""
+    """Validate a message from the task queue, and remove unknown headers. Raises NoTask if it is not a valid task."""
     headers = message.headers
     if not isinstance(headers, dict):
         raise NoTask("its headers are not a table")
@@ -55,12 +55,12 @@ def admit(message: Any, tasks: Mapping[str, Any]) -> None:
         if check is not None:
             check(*args, **kwargs)
     except Exception as error:
-        raise NoTask(f"{name} cannot be run with its arguments ({type(error).__name__}: {error})") from error
+        raise NoTask(f"{name} cannot be run with its arguments ({described(error)})") from error
     message.headers = {name: value for name, value in headers.items() if name in _KEPT} | {"eta": _eta(headers)}
 
 
 def refuse_compressed() -> None:
-    """Have no message in this process unpacked: we send none compressed, and a few bytes can become gigabytes."""
+    """Refuse compressed messages: Binwatch sends none, and a few bytes can decompress to gigabytes."""
     for name in compression.encoders():
         encoder, _ = compression.get_encoder(name)
         compression.register(encoder, _refuse, name)
@@ -75,7 +75,7 @@ def _check_headers(headers: dict[str, Any], *, may_expire: bool) -> None:
     if text:
         raise NoTask(f"its header {min(text)!r} is not text")
     if not isinstance(headers.get("id"), str) or not _ID.fullmatch(headers["id"]):
-        raise NoTask(f"its header 'id' is none: {headers.get('id')!r}")
+        raise NoTask(f"its header 'id' is not a task id: {headers.get('id')!r}")
     retries = headers.get("retries")
     if retries is not None and (not isinstance(retries, int) or isinstance(retries, bool) or retries < 0):
         raise NoTask(f"its header 'retries' is not a number of retries: {retries!r}")
@@ -84,7 +84,7 @@ def _check_headers(headers: dict[str, Any], *, may_expire: bool) -> None:
     for name in ("eta", "expires"):
         _time(headers, name)
     if headers.get("expires") is not None and not may_expire:
-        raise NoTask(f"its header 'expires' would have {headers['task']} dropped")
+        raise NoTask(f"its header 'expires' is not allowed: {headers['task']} must not be dropped")
 
 
 def _arguments(message: Any) -> tuple[list[Any], dict[str, Any]]:
@@ -117,11 +117,11 @@ def _time(headers: dict[str, Any], name: str) -> datetime | None:
 
 
 def _eta(headers: dict[str, Any]) -> str | None:
-    """When the task is to be begun; None for now."""
+    """Time at which the task is to start; None: at once."""
     eta, now = _time(headers, "eta"), datetime.now(UTC)
     if eta is None or eta <= now:
         return None
     if eta > now + LONGEST_WAIT:
-        logger.warning("task %s is to wait until %s: a clock is wrong; it is started now", headers["id"], eta)
+        logger.warning("task %s should wait until %s: a clock is wrong; it is started now", headers["id"], eta)
         return None
     return eta.isoformat()

@@ -1,4 +1,4 @@
-"""The Celery tasks: thin, since Celery only carries the work. Each takes objects as JSON and returns nothing."""
+"""The Celery tasks, thin wrappers of worker.counting. Each takes objects as JSON and returns nothing."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from celery import Task
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
 
+from binwatch.errors import described
 from binwatch.events import ObjectCreated
 from binwatch.records.queries import crashed_metadata, crashed_photos
 from binwatch.records.ranking import rank
@@ -33,38 +34,39 @@ from worker.reconcile import send_unrecorded
 MAX_BACKOFF_S = 60.0
 """Well below the visibility timeout of a task's message."""
 MAX_CRASHES = 10
-"""An object that was alone in its task when so many workers crashed is taken for the cause and dead-lettered."""
+"""Crashes after which an object that was alone in its task is considered the cause, and dead-lettered."""
 _ONE_AT_A_TIME = threading.Lock()
-"""A process works on one isolated redelivered object at a time, so that none is blamed for the crash of another.
+"""A process handles one isolated redelivered object at a time, so that no object is blamed for another's crash.
 
-Groups do not wait for it: after a broker has crashed, all that was in flight may be redelivered, and must be done
-quickly. A group with a poison message is halved eight times at most, which is fewer than MAX_CRASHES.
+Groups do not wait for the lock: after a crash of the broker, all groups in flight may be redelivered, and must be
+processed quickly. A group with a poison message is halved at most eight times, which is less than MAX_CRASHES.
 """
 MAX_RETRIES = 10
-"""Retries (over some six minutes) of an object that S3 fails on, though it answers: then the object is to blame."""
-_MAX_DOUBLINGS = 20  # an outage of days must not end in a number too large for a float
+"""Retries, over about six minutes, of an object that cannot be fetched although S3 answers. Then it is recorded as
+failed."""
+_MAX_DOUBLINGS = 20  # a longer exponent would overflow a float in an outage of days
 
 _Objects = list[dict[str, Any]]
-"""Objects as a task carries them."""
+"""Objects as arguments of a task."""
 _Work = Callable[[list[ObjectCreated]], list[Outage]]
-"""Processes objects; returns those that an outage affected, which are to be retried."""
+"""Processes objects; returns those affected by an outage, which are retried."""
 
 RECONCILE = "binwatch.reconcile"
 _BUSY = 50
-"""With more tasks than this in the queue, looking for photos without a record would mostly find theirs."""
+"""With more waiting tasks, reconcile would mostly find their objects, and does not run."""
 
 logger = logging.getLogger(__name__)
 
 
 class _ObjectsTask(Task):  # type: ignore[misc]  # Celery has no types
-    """Processes objects. Those that an outage affects are retried with backoff; the others are recorded.
+    """Processes objects. Those affected by an outage are retried with backoff; the others are recorded.
 
     An object that makes the task raise, or crashes the process, must not stop the others: the group is halved until
     that object is isolated, and then it is dead-lettered with the reason.
 
-    A redelivered task is no proof that a worker crashed: brokers also redeliver what a worker had only prefetched, or
-    was delaying for a retry, when it was stopped or its connection broke. So an isolated redelivered object is noted in
-    the records before it is processed, and only an entry that remains there is counted as a crash.
+    A redelivery does not prove a crash: brokers also redeliver tasks that a worker had only prefetched, or was delaying
+    for a retry, when it was stopped or its connection broke. So an isolated redelivered object is noted in the records
+    before it is processed, and only a note that remains counts as a crash.
     """
 
     acks_late = True
@@ -81,32 +83,32 @@ class _ObjectsTask(Task):  # type: ignore[misc]  # Celery has no types
 
     @abstractmethod
     def process(self, objects: list[ObjectCreated]) -> list[Outage]:
-        """Process objects; return those that an outage affected."""
+        """Process objects; return those affected by an outage."""
 
     @abstractmethod
     def record_crashed(self, objects: list[ObjectCreated], why: str) -> list[Outage]:
-        """Record that objects crash workers or tasks; return those that an outage affected."""
+        """Record that objects crash workers or tasks; return those affected by an outage."""
 
     @abstractmethod
     def recorded_as_crashed(self, objects: list[ObjectCreated]) -> set[str]:
-        """Keys of the objects that are recorded as crashed, and unchanged since."""
+        """Keys of the objects that are recorded as crashed and unchanged since."""
 
     @abstractmethod
     def record_not_fetched(self, outages: list[Outage]) -> list[Outage]:
-        """Record objects that could not be fetched after all retries; return those that an outage affected."""
+        """Record objects that could not be fetched after all retries; return those affected by an outage."""
 
     def check(self, objects: _Objects, redelivered: bool = False) -> None:
         """Raise unless `run` can be called with these arguments, which anyone may have sent."""
         if not isinstance(objects, list) or not objects:
-            raise ValueError("objects to work on are missing")
+            raise ValueError("the list of objects is missing")
         for item in map(_parse, objects):
             if not all(isinstance(text, str) for text in (item.bucket, item.key, item.etag)):
-                raise TypeError("bucket, key and ETag must be texts")
+                raise TypeError("bucket, key and ETag must be strings")
 
     def run(self, objects: _Objects, redelivered: bool = False) -> None:
-        """Celery's entry point. `redelivered`: these objects are of a group whose message was redelivered."""
+        """Celery's entry point. `redelivered`: the objects come from a group whose message was redelivered."""
         sent_at = self.request.get(SENT_AT)
-        if isinstance(sent_at, int | float) and not self.request.retries:  # a retry has waited for an outage to end
+        if isinstance(sent_at, int | float) and not self.request.retries:  # the age of a retry includes the outage
             self._counting.metrics.oldest("tasks", time.time() - sent_at)
         with self._counting.idle.task():
             self._run_delivery([_parse(item) for item in objects], redelivered)
@@ -130,7 +132,7 @@ class _ObjectsTask(Task):  # type: ignore[misc]  # Celery has no types
             if _is_outage(error):
                 raise self._retry_later(objects, error) from error
             logger.exception("%s failed on %s", self.name, many(len(objects), "object"))
-            self._after_error(objects, f"{type(error).__name__}: {error}")
+            self._after_error(objects, described(error))
             return
         if outages and self.request.retries >= MAX_RETRIES:
             outages = self.record_not_fetched(outages)
@@ -138,19 +140,18 @@ class _ObjectsTask(Task):  # type: ignore[misc]  # Celery has no types
             raise self._retry_later([outage.item for outage in outages], outages[0].error)
 
     def _process_part(self, objects: list[ObjectCreated]) -> list[Outage]:
-        """Process a part of a redelivered group, without the objects that were recorded as crashed since."""
+        """Process a part of a redelivered group, without the objects that were recorded as crashed meanwhile."""
         crashed = self.recorded_as_crashed(objects)
         return self.process([item for item in objects if item.key not in crashed])
 
     def _process_isolated(self, objects: list[ObjectCreated]) -> list[Outage]:
-        """Process one object, unless too many workers have begun it and never came to the end.
+        """Process one object, unless too many workers have started and not finished it.
 
-        Other messages may announce the same object, which must not crash as many workers once more. One that a person
-        redrove starts anew.
+        If other messages announce the same object, it must not crash as many workers again. A redriven one is retried.
         """
         (item,) = objects
         if not self.request.get(REASON) and self.recorded_as_crashed(objects):
-            return self.record_crashed(objects, "workers crashed on it before")  # by this model's name, too
+            return self.record_crashed(objects, "workers crashed on it before")  # recorded for this model, too
         crashes = self._counting.trials.begin(item.bucket, item.key)
         if crashes < MAX_CRASHES:
             try:
@@ -158,7 +159,7 @@ class _ObjectsTask(Task):  # type: ignore[misc]  # Celery has no types
             finally:
                 self._end_trial(item)
         why = f"{crashes} workers crashed while processing only this"
-        outages = self.record_crashed(objects, why)  # else each reconcile would send it again
+        outages = self.record_crashed(objects, why)  # otherwise each reconcile would send it again
         if not outages:
             self._publisher.dead_letter(self.name, objects, why)
             self._end_trial(item)
@@ -167,7 +168,7 @@ class _ObjectsTask(Task):  # type: ignore[misc]  # Celery has no types
     def _end_trial(self, item: ObjectCreated) -> None:
         try:
             self._counting.trials.end(item.bucket, item.key)
-        except Exception as error:  # the entry that remains is one of many until it is dead-lettered
+        except Exception as error:  # harmless: many notes must remain before it is dead-lettered
             logger.warning("cannot note that %s crashed no worker: %s", item.key, error)
 
     def _after_error(self, objects: list[ObjectCreated], reason: str) -> None:
@@ -194,8 +195,8 @@ class _ObjectsTask(Task):  # type: ignore[misc]  # Celery has no types
 
     @contextmanager
     def _replacing(self) -> Iterator[None]:
-        """Other messages are sent to replace this one. If the broker refuses them, this one must be redelivered:
-        Celery would have it dead-lettered."""
+        """In the block, messages are sent that replace this one. If the broker refuses them, this one is redelivered,
+        where Celery would dead-letter it."""
         try:
             yield
         except Exception as error:
@@ -209,7 +210,7 @@ class _ObjectsTask(Task):  # type: ignore[misc]  # Celery has no types
         with self._replacing():
             retry: Exception = self.retry(
                 args=[[as_json(item) for item in objects]],
-                kwargs={},  # no longer a part of a redelivered group: this worker lives
+                kwargs={},  # no longer part of a redelivered group, since this worker has survived
                 exc=error,
                 countdown=backoff * random.uniform(0.5, 1.0),  # noqa: S311
                 throw=False,
@@ -218,8 +219,8 @@ class _ObjectsTask(Task):  # type: ignore[misc]  # Celery has no types
 
 
 def _is_outage(error: Exception) -> bool:
-    """Whether no object is to blame. A database says more than that it is gone: after a failover it may be read-only,
-    and a permission may be lacking. Only what it cannot hold may be an object's fault."""
+    """Whether the error is not an object's fault. Databases raise many errors in an outage: after a failover, for
+    example, one may be read-only. Only data that the database cannot store may be an object's fault."""
     broken = isinstance(error, DBAPIError | NoConnectionFree | EngineBroken | RecordsBroken)
     return broken and not isinstance(error, DataError | IntegrityError)
 
@@ -263,7 +264,7 @@ class ReadMetadata(_ObjectsTask):
 class Reconcile(Task):  # type: ignore[misc]  # Celery has no types
     """Sends the photos and metadata files of the bucket that have no record. Beat starts it every few minutes.
 
-    It also judges bins anew that were compared before their model's present calibration was recorded.
+    It also computes new p-values for bins that were compared before their model's present calibration was recorded.
     """
 
     name = RECONCILE
@@ -275,7 +276,7 @@ class Reconcile(Task):  # type: ignore[misc]  # Celery has no types
         self._publisher = publisher
         self._settings = settings
         self._announced = 0
-        """Event messages that this worker had handled by the last look."""
+        """Event messages that this worker had processed at the last run."""
 
     def run(self) -> None:
         """Celery's entry point."""
@@ -284,23 +285,24 @@ class Reconcile(Task):  # type: ignore[misc]  # Celery has no types
         backlog = self._publisher.backlog()
         if backlog > _BUSY:
             logger.info(
-                "reconcile: %d tasks are waiting; what has no record may be among them, so none are sent now", backlog
+                "reconcile: %d tasks are waiting, which may be those of objects without a record; none are sent now",
+                backlog,
             )
-            metrics.periodic(self.name, PeriodicStep.SUCCESS)  # it is not late: that they wait is another alert's
+            metrics.periodic(self.name, PeriodicStep.SUCCESS)  # not late: another alert is for waiting tasks
             return
-        # What cannot be counted now waits for its retry, which no broker counts among the waiting messages. Sent by
-        # each reconcile of a long outage, it would all be counted as many times in the end.
+        # In an outage, tasks wait for their retries, which brokers do not count as waiting messages. If each reconcile
+        # sent their objects again, they would be counted many times in the end.
         problems = HealthChecks(self._counting.probes()).problems()
         if problems:
-            logger.warning("reconcile: nothing could be counted now (%s)", "; ".join(problems.values()))
+            logger.warning("reconcile: no photo can be counted now (%s)", "; ".join(problems.values()))
             return
         if ranked := rank(self._counting.database):
-            logger.info("reconcile: %s judged by their model's present calibration", many(ranked, "bin"))
+            logger.info("reconcile: new p-values for %s, by the present calibration", many(ranked, "bin"))
         sent = send_unrecorded(self._counting.objects, self._counting.database, self._settings, self._publisher)
         before, self._announced = self._announced, metrics.event_messages
         hint = ""
         if sent.objects and self._announced <= before and self._settings.event_source is not EventSource.NONE:
-            # Where events do not come, all else works, only later: so it would go unnoticed.
+            # Without events everything still works, only later, so it would go unnoticed.
             hint = (
                 "; this worker has received no event message since the last reconcile: if the bucket should send its"
                 " events, see docs/servers.md, 'When events do not come'"
@@ -312,4 +314,4 @@ class Reconcile(Task):  # type: ignore[misc]  # Celery has no types
 def _parse(item: dict[str, Any]) -> ObjectCreated:
     time = item["time"]
     moment = datetime.fromisoformat(time) if time else None
-    return ObjectCreated(item["bucket"], item["key"], moment, item.get("etag", ""))  # releases before sent no ETag
+    return ObjectCreated(item["bucket"], item["key"], moment, item.get("etag", ""))  # earlier releases sent no ETag

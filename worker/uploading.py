@@ -9,9 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-from binwatch.console import progress_console
+from binwatch.console import progress_bar
 from binwatch.errors import BinwatchError, ObjectsError
 from binwatch.keys import ENDINGS, ObjectKind, Skipped, bin_of, kind_of
 from binwatch.keys import skipped as why_skipped
@@ -25,7 +23,7 @@ _AT_A_TIME = 8
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A file and the key that it goes to."""
+    """A file and its key."""
 
     key: str
     path: Path
@@ -33,18 +31,16 @@ class Upload:
 
 
 def put_folders(settings: Settings, folders: Sequence[Path]) -> str:
-    """Upload every photo and metadata file below `folders`, with a progress bar; returns what to tell a person.
+    """Upload every photo and metadata file below `folders`, with a progress bar; returns a message for the user.
 
-    What is there already, byte for byte, is not uploaded again: it would be taken for news. Raises BinwatchError for a
-    folder that is not there or holds neither, for a file that cannot be read, and if the object store refuses; what was
-    uploaded before that stays. So does it for files whose names can be no keys, once all others are uploaded.
+    A file that is in the bucket, byte for byte, is not uploaded again, since it would count as a new upload. Raises
+    BinwatchError for a folder that does not exist or has no such files, for an unreadable file, and if the object store
+    refuses; files uploaded before that stay. Also raises it for names that cannot be keys, after uploading all others.
     """
     skipped = SkippedTally()
     uploads = find(folders, settings.models_prefix, skipped)
-    columns = (TextColumn("uploaded"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=progress_console()) as progress:
-        bar = progress.add_task("uploaded", total=len(uploads))
-        put(Objects(settings), settings.bucket, uploads, done=lambda: progress.advance(bar))
+    with progress_bar("uploaded", len(uploads)) as advance:
+        put(Objects(settings), settings.bucket, uploads, done=lambda: advance(1))
     photos = sum(upload.kind is ObjectKind.PHOTO for upload in uploads)
     said = f"{many(photos, 'photo')} and {many(len(uploads) - photos, 'metadata file')} are in s3://{settings.bucket}/"
     said += f"; not uploaded: {skipped}" if skipped else ""
@@ -54,17 +50,17 @@ def put_folders(settings: Settings, folders: Sequence[Path]) -> str:
 
 
 def find(folders: Sequence[Path], models_prefix: str, skipped: SkippedTally) -> list[Upload]:
-    """What there is to upload: a key is the folder's own name and the file's path below it.
+    """The files to upload. A key is the folder's name and the file's path below it.
 
-    In the order of the bins, so that a photo and its metadata arrive at about the same time. What is not to be uploaded
-    goes into `skipped`. Raises BinwatchError.
+    In the order of the bins, so that a photo and its metadata arrive at about the same time. Other files are added to
+    `skipped`. Raises BinwatchError.
     """
     uploads = {upload.key: upload for folder in folders for upload in _below(folder, models_prefix, skipped)}
     return sorted(uploads.values(), key=lambda upload: (bin_of(upload.key), upload.key))
 
 
 def put(objects: Objects, bucket: str, uploads: Sequence[Upload], *, done: Callable[[], object]) -> None:
-    """Upload all, several at a time; call `done` after each. The first that fails ends it."""
+    """Upload all files, several concurrently; call `done` after each. The first failure stops the upload."""
 
     def put_one(upload: Upload) -> None:
         try:
@@ -87,7 +83,7 @@ def put(objects: Objects, bucket: str, uploads: Sequence[Upload], *, done: Calla
 
 
 def _is_there(objects: Objects, bucket: str, key: str, data: bytes) -> bool:
-    """Whether the key holds these bytes. If that cannot be said, uploading them says why, or does no harm."""
+    """Whether the key has these bytes. False if unknown: uploading then reports the error, or does no harm."""
     try:
         return objects.head(bucket, key).etag == hashlib.md5(data, usedforsecurity=False).hexdigest()
     except (ObjectRefused, ObjectsError):
@@ -97,7 +93,7 @@ def _is_there(objects: Objects, bucket: str, key: str, data: bytes) -> bool:
 def _below(folder: Path, models_prefix: str, skipped: SkippedTally) -> list[Upload]:
     if not folder.is_dir():
         raise BinwatchError(f"{folder}: no such folder; name one with photos and metadata files in it")
-    top = Path(os.path.abspath(folder)).name  # noqa: PTH100 (a link keeps the name that it was asked for by)
+    top = Path(os.path.abspath(folder)).name  # noqa: PTH100 (not resolved, so that a link keeps its name)
     wanted: list[Upload] = []
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         key = f"{top}/{path.relative_to(folder).as_posix()}".lstrip("/")

@@ -1,4 +1,4 @@
-"""Tables as files for people: XLSX, HTML, CSV, Parquet and JSON (formats.py), whichever command wrote them."""
+"""Documents for people: tables as XLSX, HTML, CSV, Parquet and JSON files (writers.py)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Cell = str | int | float | PhotoLink | None
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
-    """A table. Its name has 31 characters at most, for Excel; `slug` names it where a name must be plain."""
+    """A table. `name` has at most 31 characters, Excel's limit; `slug` is for file names, JSON and HTML ids."""
 
     name: str
     slug: str
@@ -39,7 +39,7 @@ class Sheet:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """Sheets, the most important one first; `pictures` are JPEGs for its rows, by the photo's file."""
+    """Sheets, the most important one first; `pictures` are JPEGs for its rows, by photo file."""
 
     title: str
     summary: Sequence[str]
@@ -48,26 +48,23 @@ class Document:
 
 
 def address(path: Path, document: Path) -> str:
-    """URL of a photo as seen from the document, so that both may be moved together."""
-    return quote(os.path.relpath(_folder_of(path) / path.name, _folder_of(document)))
-
-
-def _folder_of(file: Path) -> Path:
-    return _resolved(file.parent.absolute())
+    """URL of a photo relative to the document, so that both can be moved together."""
+    photos, documents = _resolved(path.parent.absolute()), _resolved(document.parent.absolute())
+    return quote(os.path.relpath(photos / path.name, documents))
 
 
 @cache
 def _resolved(folder: Path) -> Path:
-    """Once for each folder: a look at all links on the way to a file takes longer than writing its row."""
+    """The folder without links, looked up once: for each file, that would take longer than writing its row."""
     return folder.resolve()
 
 
 def text_of(cell: Cell) -> str | int | float | None:
-    """A cell where there are no links."""
+    """A cell's value for formats without links."""
     return cell.text if isinstance(cell, PhotoLink) else cell
 
 
 def rows_as_text(sheet: Sheet) -> Iterator[list[str | int | float | None]]:
-    """Rows without links."""
+    """The rows of a sheet, without links."""
     for row in sheet.rows:
         yield [text_of(cell) for cell in row]

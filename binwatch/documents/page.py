@@ -1,4 +1,4 @@
-"""A document as one HTML file, with its pictures in it, that can be sent and printed."""
+"""A document as one HTML file that includes its pictures, for sending and printing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from binwatch.documents import SIDE, Cell, Document, PhotoLink, Sheet, address
 
 ROWS = 2_000
-"""Rows of a sheet at most: browsers are slow with more."""
+"""Most rows of a sheet; browsers are slow with more."""
 _STYLE = f"""
 :root {{ color-scheme: light dark; }}
 body {{ font: 15px/1.4 system-ui, sans-serif; margin: 2rem auto; max-width: 90rem; padding: 0 1rem; }}
@@ -21,7 +21,7 @@ img {{ display: block; max-width: {SIDE}px; }}
 
 
 def page(document: Document, path: Path) -> str:
-    """The document as it is written to `path`."""
+    """The HTML of the document for a file at `path`."""
     lines = "".join(f"<p>{escape(line)}</p>" for line in document.summary)
     sections = "".join(_section(sheet, document, path) for sheet in document.sheets)
     return (

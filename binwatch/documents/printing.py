@@ -1,4 +1,4 @@
-"""Tables on standard output: for eyes on a terminal, as CSV in a pipe."""
+"""Tables on standard output: formatted on a terminal, as CSV in a pipe."""
 
 from __future__ import annotations
 
@@ -15,22 +15,19 @@ from binwatch.text import visible
 
 
 def print_csv(sheet: Sheet, out: TextIO) -> None:
-    """All columns, without the byte order mark that spreadsheets want and other programs stumble over."""
+    """Print all columns, without a byte order mark, which spreadsheets need but other programs do not expect."""
     writer = SafeCsvWriter(out, line_end="\n")
     writer.writerow(sheet.columns)
     writer.writerows(rows_as_text(sheet))
 
 
 def print_table(sheet: Sheet, columns: Sequence[str], out: TextIO) -> None:
-    """The named columns, as wide as the terminal: what does not fit is continued below, and nothing is cut off."""
+    """Print the named columns in the terminal's width. Long cells are wrapped, not cut off."""
     table = Table()
     for name in columns:
         table.add_column(name.replace("_", " "), overflow="fold")
     places = [list(sheet.columns).index(name) for name in columns]
     for row in rows_as_text(sheet):
-        table.add_row(*(_shown(row[place]) for place in places))
+        cells = (row[place] for place in places)
+        table.add_row(*(Text("" if cell is None else visible(str(cell))) for cell in cells))
     Console(file=out).print(table)
-
-
-def _shown(cell: str | int | float | None) -> Text:
-    return Text("" if cell is None else visible(str(cell)))

@@ -1,4 +1,4 @@
-"""Writes documents. The ending of the file's name chooses the format."""
+"""Writes documents in the format of the file's suffix."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from binwatch.errors import BinwatchError
 from binwatch.safe_csv import SafeCsvWriter
 
 _LINKS = 60_000
-"""Links in an XLSX at most; Excel takes 65,530 on a sheet."""
+"""Most rows with links in an XLSX; Excel's limit is 65,530 links on a sheet."""
 _LONGEST_LINK = 2_000
 _WIDTHS = {"photo": 24, "detail": 60, "what to do": 50, "articles": 60, "in words": 18, **dict.fromkeys(ODDNESS, 18)}
 _STYLES = dict.fromkeys(ODDNESS, "p") | {"probability": "share"} | {f"p({name})": "share" for name in CLASSES}
 
 
 _NEEDED = {".xlsx": ("xlsxwriter", "check"), ".parquet": ("pyarrow", "parquet")}
-"""Libraries that are not installed everywhere, and the extras that have them."""
+"""Suffix → optional library, and the extra that installs it."""
 
 
 def check_format(path: Path) -> None:
-    """Raise BinwatchError if it can be told already that `path` cannot be written."""
+    """Raise BinwatchError if `path` cannot be written, as far as that is known before."""
     if path.suffix.lower() not in _WRITERS:
         raise BinwatchError(f"{path}: unknown suffix; use one of {', '.join(_WRITERS)}")
-    if path.is_file() and not path.stat().st_mode & stat.S_IWUSR:  # replacing it would make it writable
+    if path.is_file() and not path.stat().st_mode & stat.S_IWUSR:  # replacing the file would ignore that
         raise BinwatchError(f"{path}: is read-only; name another file, or allow it to be replaced")
     if not path.resolve().parent.is_dir():
         raise BinwatchError(f"{path}: its folder does not exist; create it, or name another file")
@@ -43,19 +43,19 @@ def check_format(path: Path) -> None:
 
 
 def load_format(path: Path) -> None:
-    """Load the library that `write` needs for `path`, which takes it a tenth of a second."""
+    """Import the library that `write` needs for `path`, which takes a tenth of a second."""
     if needed := _NEEDED.get(path.suffix.lower()):
         import_module(needed[0])
 
 
 def files_of(path: Path, slugs: Sequence[str]) -> list[Path]:
-    """All files that a list at `path` is written to; `slugs` are of its sheets but the first."""
+    """All files that `write` creates for `path`; `slugs`: slugs of the sheets after the first."""
     beside = slugs if path.suffix.lower() in (".csv", ".parquet") else ()
     return [path, *(path.with_suffix(f".{slug}{path.suffix}") for slug in beside)]
 
 
 def write(document: Document, path: Path) -> list[Path]:
-    """Write all of a document; returns the files. CSV and Parquet have one for each sheet, named after `path`."""
+    """Write a document; returns its files. CSV and Parquet have one file per sheet, named after `path`."""
     try:
         return _WRITERS[path.suffix.lower()](document, path)
     except OSError as error:
@@ -68,7 +68,7 @@ def _write_xlsx(document: Document, path: Path) -> list[Path]:
     from xlsxwriter import Workbook
     from xlsxwriter.exceptions import FileCreateError
 
-    # A photo may be named like a formula; and else each picture would be a temporary file.
+    # A photo's name may look like a formula. Not in memory, each picture would be a temporary file.
     options = {"strings_to_formulas": False, "strings_to_urls": False, "in_memory": True}
     book = Workbook(str(_partial(path)), options)
     styles = {
@@ -95,7 +95,7 @@ def _write_xlsx(document: Document, path: Path) -> list[Path]:
 
 def _write_sheet(into: Any, sheet: Sheet, document: Document, path: Path, styles: dict[str, Any]) -> None:
     pictures = document.pictures if sheet is document.sheets[0] else {}
-    first = 1 if pictures else 0  # column of the sheet's own first one
+    first = 1 if pictures else 0  # position of the sheet's first column
     if pictures:
         into.write(0, 0, "", styles["head"])
         into.set_column_pixels(0, 0, SIDE)
@@ -104,7 +104,7 @@ def _write_sheet(into: Any, sheet: Sheet, document: Document, path: Path, styles
     into.set_landscape()
     into.fit_to_pages(1, 0)
     into.repeat_rows(0)
-    into.ignore_errors({"number_stored_as_text": f"A1:Z{len(sheet.rows) + 1}"})  # 00184 is one
+    into.ignore_errors({"number_stored_as_text": f"A1:Z{len(sheet.rows) + 1}"})  # such as 00184
     into.autofilter(0, first, max(1, len(sheet.rows)), first + len(sheet.columns) - 1)
     for at, name in enumerate(sheet.columns, first):
         into.set_column(at, at, _WIDTHS.get(name, 13))
@@ -123,7 +123,7 @@ def _write_sheet(into: Any, sheet: Sheet, document: Document, path: Path, styles
 
 def _write_csv(document: Document, path: Path) -> list[Path]:
     def write_one(sheet: Sheet, file: Path) -> None:
-        # With a byte order mark, without which Excel takes UTF-8 for Windows-1252.
+        # With a byte order mark, or Excel reads UTF-8 as Windows-1252.
         with file.open("w", encoding="utf-8-sig", newline="") as opened:
             writer = SafeCsvWriter(opened)
             writer.writerow(sheet.columns)
@@ -150,10 +150,6 @@ def _write_json(document: Document, path: Path) -> list[Path]:
     return _written(path, json.dumps(whole, ensure_ascii=False, indent=1))
 
 
-def _write_html(document: Document, path: Path) -> list[Path]:
-    return _written(path, page(document, path))
-
-
 def _each_sheet(document: Document, path: Path, write_one: Callable[[Sheet, Path], None]) -> list[Path]:
     files = files_of(path, [sheet.slug for sheet in document.sheets[1:]])
     for file, sheet in zip(files, document.sheets, strict=True):
@@ -177,5 +173,5 @@ _WRITERS: dict[str, Callable[[Document, Path], list[Path]]] = {
     ".csv": _write_csv,
     ".parquet": _write_parquet,
     ".json": _write_json,
-    ".html": _write_html,
+    ".html": lambda document, path: _written(path, page(document, path)),
 }

@@ -1,6 +1,6 @@
-"""Expected quantities from the files that inventories are kept in.
+"""Expected quantities from inventory files.
 
-A file becomes a table (`tables.py`: XLSX, ODS, CSV, Parquet; `columns.py` says which columns), its rows become expected
-quantities of bins (`reading.py`, with `quantities.py` for numbers and `bins.py` for names), and these are recorded
-(`importing.py`). Whatever is guessed on the way is said.
+A file is read as a table (`tables.py`: XLSX, ODS, CSV, Parquet; `columns.py` finds the columns). Its rows become
+expected quantities of bins (`reading.py`, with `quantities.py` for numbers and `bins.py` for names), which are recorded
+(`importing.py`). All guesses are reported.
 """

@@ -1,4 +1,4 @@
-"""The bins that have photos, and which of them a text in an inventory file means."""
+"""Matches bins in an inventory file with the bins that have photos."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _WHOLE = re.compile(r"(\d+)\.0+")
 
 
 class SeveralBins(Exception):
-    """A text fits more than one bin."""
+    """A name matches more than one bin."""
 
 
 class BinIndex:
@@ -28,7 +28,7 @@ class BinIndex:
         return len(self._ids)
 
     def match(self, name: str) -> str | None:
-        """The bin that `name` means, perhaps but for zeros at its start. Raises SeveralBins if it may mean several."""
+        """The bin that matches `name`, if necessary without leading zeros. Raises SeveralBins if several do."""
         if name in self._ids:
             return name
         fitting = self._bare.get(_bare(name), [])
@@ -38,12 +38,12 @@ class BinIndex:
 
 
 def id_in(text: str) -> str:
-    """The bin's id in a cell, which may hold the name of its photo, with folders, instead."""
+    """The bin's id in a cell, which may instead have the path of its photo."""
     name = bin_id(text).replace("\\", "/")
     return bin_of(name) if PurePosixPath(name).suffix.lower() in PHOTO_SUFFIXES else bin_id(text)
 
 
 def _bare(name: str) -> str:
-    """What is left of "00184" in a column of numbers, which may be "184" or "184.0"."""
+    """The name without leading zeros and ".0": a column of numbers has "184" or "184.0" for "00184"."""
     whole = _WHOLE.fullmatch(name)
     return (whole[1] if whole else name).lstrip("0") or "0"

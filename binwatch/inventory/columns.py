@@ -1,4 +1,4 @@
-"""Which columns of a table hold the bin, the quantity and the article, by their names."""
+"""Finds the columns of the bin, the quantity and the article by their names."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from binwatch.errors import BinwatchError, shown
 from binwatch.text import some_of, visible
 
 _SHOWN = 12
-"""Columns that a message lists."""
+"""Most columns that a message lists."""
 
-# As warehouse systems name them, in the languages of those that were asked for; the first that a table has is taken.
+# Column names of warehouse systems, in several languages; the first that a table has is used.
 _BIN = (
     *("bin", "binid", "bincode", "binno", "binnumber", "binname", "binlocation", "storagebin", "storagebinid"),
     *("locationid", "locationcode", "location", "slot", "slotid", "shelf", "behalter", "behalternummer", "lagerplatz"),
@@ -38,27 +38,27 @@ _QUANTITY_WORDS = frozenset({"qty", "quantity", "menge", "bestand", "anzahl", "q
 
 @dataclass(frozen=True, slots=True)
 class ColumnNames:
-    """Names of columns as a person gave them; None leaves it to the names in the table."""
+    """Names of columns given by the user; None: detect the column by its name."""
 
     bin: str | None = None
     quantity: str | None = None
     article: str | None = None
     kept: tuple[str, ...] = ()
-    """Columns whose texts are passed on, such as where the bin stands."""
+    """Further columns whose texts are kept, such as the bin's location."""
     options: bool = field(default=True, kw_only=True)
-    """Whether a person can name them by options of the command; else only in the file."""
+    """Whether the command has options for the names; messages depend on it."""
 
 
 @dataclass(frozen=True, slots=True)
 class InventoryColumns:
-    """Where the columns of a table stand, counted from 0, and what they are called."""
+    """Positions of the columns in a table, counted from 0."""
 
     bin: int
     quantity: int
     article: int | None
     kept: tuple[int, ...]
     said: str
-    """As in "bin from 'Bin ID', quantity from 'Expected Qty'"."""
+    """The columns in words, such as "bin from 'Bin ID', quantity from 'Expected Qty'"."""
 
 
 class _Ambiguous(Exception):
@@ -66,7 +66,7 @@ class _Ambiguous(Exception):
 
 
 def find_columns(header: Sequence[str], named: ColumnNames) -> InventoryColumns | None:
-    """The columns, if `header` is a row that names them; None if it is not."""
+    """The columns, if `header` is a row that names them; else None."""
     try:
         at = _one(header, named.bin, _BIN, _BIN_WORDS), _one(header, named.quantity, _QUANTITY, _QUANTITY_WORDS)
         article = _one(header, named.article, _ARTICLE, frozenset())
@@ -82,7 +82,7 @@ def find_columns(header: Sequence[str], named: ColumnNames) -> InventoryColumns 
 
 
 def explain(file: Path, header: Sequence[str], named: ColumnNames) -> BinwatchError:
-    """Why the columns were not found in a file whose fullest first row is `header`."""
+    """The error for a file whose columns were not found; `header` is the fullest of its first rows."""
     cells = [cell for cell in header if cell.strip()]
     found = some_of([_short(cell) for cell in cells], _SHOWN)
     wanted = (
@@ -116,11 +116,11 @@ def explain(file: Path, header: Sequence[str], named: ColumnNames) -> BinwatchEr
 
 
 def _one(header: Sequence[str], name: str | None, known: Sequence[str], words: frozenset[str]) -> int | None:
-    """The one column with that name, or by the best of the known names, or else with one of the words in its name."""
+    """The only column with the given name, else with the first matching known name, else with one of the words."""
     if name is not None:
         same = [index for index, cell in enumerate(header) if cell.strip().casefold() == name.strip().casefold()]
         return _only(header, same)
-    plain = [_plain(cell) for cell in header]
+    plain = ["".join(_words(cell)) for cell in header]  # "Bin_ID", "BinId" and "bin id" are one name
     for candidate in known:
         if candidate in plain:
             return _only(header, [index for index, cell in enumerate(plain) if cell == candidate])
@@ -133,13 +133,8 @@ def _only(header: Sequence[str], at: list[int]) -> int | None:
     return at[0] if at else None
 
 
-def _plain(name: str) -> str:
-    """Letters and digits alone: "Bin_ID", "BinId" and "bin id" are one name."""
-    return "".join(_words(name))
-
-
 def _words(name: str) -> list[str]:
-    # NFKD by hand would do more than is needed: these are the accents that the known names have.
+    # Only the accents of the known names, so NFKD is not needed.
     plain = name.casefold().translate(str.maketrans("äöüéèóòôàá", "aoueeoooaa"))
     return re.findall(r"[a-z0-9]+", plain)
 

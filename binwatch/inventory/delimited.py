@@ -1,21 +1,20 @@
-"""CSV as programs write it: any of the usual delimiters and encodings."""
+"""CSV with any of the usual delimiters and encodings."""
 
 from __future__ import annotations
 
 import codecs
 import csv
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import TextIO
 
 from binwatch.errors import BinwatchError
-from binwatch.inventory.columns import ColumnNames, InventoryColumns, explain
-from binwatch.inventory.tables import Cells, Row, Table, find_header, first_bytes, rows_below, unreadable
+from binwatch.inventory.columns import ColumnNames, explain
+from binwatch.inventory.tables import Row, Table, find_header, first_bytes, rows_below, unreadable
 from binwatch.safe_csv import original
 
 MAX_ROW = 2**20
-"""Characters of a row."""
+"""Most characters of a row."""
 _BLOCK = 2**20
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _NAMES = {
@@ -23,25 +22,24 @@ _NAMES = {
     "utf-16": "UTF-16",
     "utf-16-le": "UTF-16",
     "utf-16-be": "UTF-16",
-    "cp1252": "Windows-1252",  # what Excel on Windows saves as "CSV" in western languages
+    "cp1252": "Windows-1252",  # Excel's "CSV" on Windows in western languages
 }
 
 
 def open_delimited(file: Path, named: ColumnNames) -> Table:
-    """Find out encoding, delimiter and columns. Raises BinwatchError."""
+    """Detect encoding, delimiter and columns. Raises BinwatchError."""
     encoding = _encoding(file)
-    # A quoted cell is no error before it is known what stands between cells; the wrong mark leaves fewer of them.
+    # Not strict, since quotes look wrong with a wrong delimiter. The right one gives the most cells.
     headers = [(find_header(_rows(file, encoding, mark, strict=False), named), mark) for mark in _DELIMITERS]
     header, mark = max(headers, key=lambda found: (found[0].columns is not None, len(found[0].cells)))
     if header.columns is None:
         raise explain(file, header.cells, named)
-    said = f"{header.columns.said} ({_DELIMITERS[mark]} between columns, {_NAMES[encoding]})"
-    rows = partial(_below, file, encoding, mark, header.row, header.columns)
-    return Table(said, rows, header.columns.article is not None)
-
-
-def _below(file: Path, encoding: str, delimiter: str, header: int, columns: InventoryColumns) -> Iterator[Cells]:
-    return rows_below(_rows(file, encoding, delimiter), header, columns)
+    columns = header.columns
+    return Table(
+        f"{columns.said} ({_DELIMITERS[mark]} between columns, {_NAMES[encoding]})",
+        lambda: rows_below(_rows(file, encoding, mark), header.row, columns),
+        columns.article is not None,
+    )
 
 
 def _rows(file: Path, encoding: str, delimiter: str, *, strict: bool = True) -> Iterator[Row]:
@@ -59,17 +57,17 @@ def _rows(file: Path, encoding: str, delimiter: str, *, strict: bool = True) -> 
 
 
 def _unwrapped(cell: str) -> str:
-    """Some systems write ="00184", from which spreadsheets drop no zeros."""
+    """The text in ="00184", which some systems write so that spreadsheets keep the zeros."""
     return cell[2:-1] if cell.startswith('="') and cell.endswith('"') and len(cell) > 2 else cell
 
 
 class _Lines(Iterator[str]):
-    """Lines of a file. Raises csv.Error rather than read more than MAX_ROW characters for one row."""
+    """Lines of a file. Raises csv.Error if a row has more than MAX_ROW characters."""
 
     def __init__(self, opened: TextIO) -> None:
         self._opened = opened
         self.taken = 0
-        """Characters since the last row ended. The reader of rows resets it after each row."""
+        """Characters read since the last row. The caller resets it after each row."""
 
     def __next__(self) -> str:
         line = self._opened.readline(MAX_ROW + 1)
@@ -82,11 +80,11 @@ class _Lines(Iterator[str]):
 
 
 def _encoding(file: Path) -> str:
-    """The encoding by the file's first bytes, or the first of UTF-8 and Windows-1252 that all of it is in."""
+    """The encoding by the file's first bytes, else UTF-8 or Windows-1252, whichever first decodes the whole file."""
     start = first_bytes(file)
     if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"
-    # Without a mark: in a header of western letters every other byte is 0.
+    # UTF-16 without a byte order mark: every other byte of a western header is 0.
     for encoding, zeros in (("utf-16-le", start[1:20:2]), ("utf-16-be", start[0:20:2])):
         if zeros and not any(zeros):
             return encoding

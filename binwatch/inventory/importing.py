@@ -1,5 +1,5 @@
-"""Expected quantities from a file into the records, in chunks, each in a transaction of its own: a broken connection
-costs one chunk, and the same command again does the rest."""
+"""Records the expected quantities of a file, in chunks of one transaction each. After a broken connection, the same
+command records the rest."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from binwatch.records.tables import Bin, Expectation
 from binwatch.text import visible
 
 CHUNK = 1000
-"""Rows in a transaction. 9 columns each stay below the 32,766 parameters of a SQLite statement."""
+"""Rows in a transaction. With 9 columns each, below SQLite's limit of 32,766 parameters."""
 
 
 def import_file(
@@ -38,9 +38,11 @@ def import_file(
     """
     etag, changed = _identity(file)
     report = InventoryReport(file)
-    moment, source = _moment(as_of, changed), visible(file.name)  # a name may be no text
+    moment, source = _moment(as_of, changed), visible(file.name)  # a name may be invalid Unicode
     store = Store(database)
-    bins = BinIndex(_with_photo(database, bucket))
+    with_photo = select(Bin.bin_id).where(Bin.bucket == bucket, Bin.count_id.is_not(None))
+    with database.connect() as connection:
+        bins = BinIndex(connection.execute(with_photo).scalars())
     report.photos = len(bins)
     listed = refused or file.with_name(file.name + ".refused.csv")
     remedy = "make room, or name another file with --refused, and import again: what was accepted by then is recorded"
@@ -58,7 +60,7 @@ def import_file(
 def new_expectation(
     expected: InventoryQuantity, bucket: str, source: str, etag: str, moment: datetime
 ) -> NewExpectation:
-    """What to record of a bin's row; `source` names the file, `etag` is of its content."""
+    """The record of a bin's quantity; `source` is the file's name, `etag` identifies its content."""
     return NewExpectation(
         bucket=bucket,
         bin_id=expected.bin,
@@ -68,13 +70,6 @@ def new_expectation(
         quantity=expected.quantity,
         contents=expected.contents,
     )
-
-
-def _with_photo(database: Engine, bucket: str) -> list[str]:
-    with database.connect() as connection:
-        return list(
-            connection.execute(select(Bin.bin_id).where(Bin.bucket == bucket, Bin.count_id.is_not(None))).scalars()
-        )
 
 
 def _identity(file: Path) -> tuple[str, datetime]:
@@ -88,7 +83,7 @@ def _identity(file: Path) -> tuple[str, datetime]:
 
 
 def _moment(as_of: datetime | None, changed: datetime) -> datetime:
-    """Since when the quantities hold. A clock that runs ahead must not outdate all that comes until then."""
+    """The time from which the quantities are valid, never in the future: quantities until then would be ignored."""
     now = datetime.now(UTC)
     if as_of is None:
         return min(changed, now)
@@ -99,13 +94,13 @@ def _moment(as_of: datetime | None, changed: datetime) -> datetime:
 
 
 def _known(database: Engine, bucket: str, etag: str, bins: list[str]) -> set[str]:
-    """Those of `bins` that this very file was imported for, even if it was copied or touched since."""
+    """Those of `bins` whose quantity was already imported from this file, identified by its content."""
     where = (Expectation.bucket == bucket, Expectation.bin_id.in_(bins), Expectation.etag == etag)
     with database.connect() as connection:
         return set(connection.execute(select(Expectation.bin_id).where(*where)).scalars())
 
 
 def chunks(rows: Iterator[InventoryQuantity]) -> Iterator[list[InventoryQuantity]]:
-    """CHUNK of them at a time."""
+    """Lists of CHUNK rows."""
     while chunk := list(islice(rows, CHUNK)):
         yield chunk

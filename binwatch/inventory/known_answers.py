@@ -1,4 +1,4 @@
-"""Known answers from a file, such as the labels of a data set, into the records."""
+"""Records the known answers of a file, such as the labels of a data set."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def load_known_answers(
     refused: Path | None = None,
     named: ColumnNames = ColumnNames(),  # noqa: B008 (frozen)
 ) -> InventoryReport:
-    """Note the true quantities in `file` of the photos that its bins show now.
+    """Record the quantities in `file` as the true quantities of the latest photos of its bins.
 
-    Of bins without a counted photo nothing is noted. Raises BinwatchError if the file cannot be read or lacks a column.
+    Bins without a counted photo are ignored. Raises BinwatchError if the file cannot be read or lacks a column.
     """
     report = InventoryReport(file)
     with database.connect() as connection:

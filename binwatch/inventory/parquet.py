@@ -1,4 +1,4 @@
-"""Columns of a Parquet file, as rows."""
+"""Reads columns of a Parquet file as rows."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _BATCH = 10_000
 _SMALL_BATCH = 1000
 _DICTIONARY = frozenset({"BIT_PACKED", "PLAIN", "PLAIN_DICTIONARY", "RLE", "RLE_DICTIONARY"})
 MAX_CELL = 1000
-"""Characters of a Parquet cell that are read; no bin and no quantity has so many."""
+"""Characters after which a Parquet cell is cut; bins and quantities are shorter."""
 MAX_COLUMN_BYTES = 2**27
-"""Of a column in a row group of Parquet, unpacked. A million bins' ids are a tenth of it."""
+"""Most uncompressed bytes of a column in a row group. The ids of a million bins take a tenth of it."""
 
 
 def open_parquet(file: Path, named: ColumnNames) -> Table:
-    """The table, with columns that can be what they are named. Raises BinwatchError."""
+    """The table. Raises BinwatchError if columns are missing or of an unsuitable type."""
     with _open_parquet(file) as table:
         names = table.schema_arrow.names
         columns = find_columns(names, named)
@@ -40,16 +40,18 @@ def open_parquet(file: Path, named: ColumnNames) -> Table:
 
 def _rows(file: Path, wanted: list[str], kept: list[str], packed: list[str]) -> Iterator[Cells]:
     row = 0
-    # As a dictionary, a text that a million rows repeat is held once; what is none is read in small pieces.
+    # With dictionary encoding, a text that a million rows repeat is stored once. Else small batches limit the memory.
     with _open_parquet(file, read_dictionary=packed) as table:
         try:
             for batch in table.iter_batches(_BATCH if packed else _SMALL_BATCH, columns=[*wanted, *kept]):
                 for values in zip(*(_cut(batch[name]) for name in wanted + kept), strict=True):
                     row += 1
                     name, quantity, *article = values[: len(wanted)]
+                    is_number = quantity is not None and not isinstance(quantity, str)
+                    amount = float(quantity) if is_number else _text(quantity)
                     texts = tuple(map(_text, values[len(wanted) :]))
-                    yield Cells(row, _text(name), _quantity(quantity), "".join(map(_text, article)), texts)
-        except (OSError, ValueError) as error:  # pyarrow's errors are these
+                    yield Cells(row, _text(name), amount, "".join(map(_text, article)), texts)
+        except (OSError, ValueError) as error:  # bases of pyarrow's errors
             raise BinwatchError(f"{file}: is damaged after row {row} ({error}); write it again") from error
 
 
@@ -61,7 +63,7 @@ _NEEDS = (
 
 
 def _check_size(file: Path, table: Any, names: list[str]) -> None:
-    """Raise BinwatchError if one row group unpacks to more than this is made for: a few kilobytes may be gigabytes."""
+    """Raise BinwatchError if a row group is too large: a few kilobytes may decompress to gigabytes."""
     for number in range(table.metadata.num_row_groups):
         group = table.metadata.row_group(number)
         for column in map(group.column, range(group.num_columns)):
@@ -73,7 +75,7 @@ def _check_size(file: Path, table: Any, names: list[str]) -> None:
 
 
 def _is_packed(table: Any, name: str) -> bool:
-    """Whether a column of texts can be read as a dictionary, which pyarrow cannot do for all encodings."""
+    """Whether a text column can be read with dictionary encoding, which pyarrow does not support for all encodings."""
     groups = [table.metadata.row_group(number) for number in range(table.metadata.num_row_groups)]
     columns = [column for group in groups for column in map(group.column, range(group.num_columns))]
     encodings = {encoding for column in columns if column.path_in_schema == name for encoding in column.encodings}
@@ -81,7 +83,7 @@ def _is_packed(table: Any, name: str) -> bool:
 
 
 def _cut(column: Any) -> list[object]:
-    """The values, no text longer than MAX_CELL characters and an ellipsis."""
+    """The values of a column; texts are cut after MAX_CELL characters."""
     from pyarrow import DictionaryArray, compute, types
 
     if types.is_string(column.type) or types.is_large_string(column.type):
@@ -93,7 +95,7 @@ def _cut(column: Any) -> list[object]:
     texts = cut(column.dictionary.take(used), 0, MAX_CELL + 1).to_pylist()
     short = (text if text is None or len(text) <= MAX_CELL else text[:MAX_CELL] + "…" for text in texts)
     values = dict(zip(used.to_pylist(), short, strict=True))
-    return [values.get(index) for index in column.indices.to_pylist()]  # None where there is no value
+    return [values.get(index) for index in column.indices.to_pylist()]  # None for NULL
 
 
 def _open_parquet(file: Path, **options: Any) -> Any:
@@ -122,7 +124,3 @@ def _is_quantity(kind: Any) -> bool:
 
 def _text(value: Any) -> str:
     return "" if value is None else text_of(value) if isinstance(value, float) else str(value)
-
-
-def _quantity(value: Any) -> str | float:
-    return _text(value) if value is None or isinstance(value, str) else float(value)

@@ -1,6 +1,6 @@
-"""Quantities as people and spreadsheets write them: 5, 5.0, "5,00", "1.234", "1,234", "1 234", "1'234".
+"""Parses quantities as people and spreadsheets write them: 5, 5.0, "5,00", "1.234", "1,234", "1 234", "1'234".
 
-One separator before three digits may be of thousands or of decimals. The other quantities of the column tell which; if
+A single separator before three digits may separate thousands or decimals. The other quantities of the column decide; if
 they do not, the row is refused rather than guessed.
 """
 
@@ -13,13 +13,13 @@ from enum import StrEnum
 from binwatch.numbers import number
 
 _BLANKS = re.compile(r"(?<=\d)[ '\u2019\u00a0\u2009\u202f](?=\d{3}(?!\d))")
-"""What separates thousands and nothing else."""
+"""Separators that can only separate thousands."""
 _EITHER = re.compile(r"[+-]?[1-9]\d{0,2}[.,]\d{3}")
 _DECIMAL = {
     mark: re.compile(rf"[+-]?(\d*{re.escape(mark)}(\d{{1,2}}|\d{{4,}})|(0*|\d{{4,}}){re.escape(mark)}\d+)")
     for mark in ".,"
 }
-"""Surely a decimal point or comma."""
+"""Numbers whose mark is certainly a decimal point or comma."""
 _THOUSANDS = {
     mark: re.compile(rf"[+-]?[1-9]\d{{0,2}}({re.escape(mark)}\d{{3}})+({re.escape(other)}\d*)?")
     for mark, other in ((".", ","), (",", "."))
@@ -27,7 +27,7 @@ _THOUSANDS = {
 
 
 class DecimalMark(StrEnum):
-    """What separates decimals in a column of quantities."""
+    """The decimal mark of a column of quantities."""
 
     POINT = "."
     COMMA = ","
@@ -35,11 +35,11 @@ class DecimalMark(StrEnum):
 
 
 class Undecided(Exception):
-    """A quantity may be read in two ways."""
+    """A quantity has two possible values."""
 
 
 def mark_of(quantities: Iterable[str | float]) -> DecimalMark:
-    """What separates decimals, as far as a column's quantities tell."""
+    """The decimal mark of a column, or UNKNOWN if its quantities do not decide it."""
     sure: set[str] = set()
     undecided: set[str] = set()
     all_zeros, has_plain = True, False
@@ -57,14 +57,14 @@ def mark_of(quantities: Iterable[str | float]) -> DecimalMark:
     if len(undecided) != 1 or sure:
         return DecimalMark.UNKNOWN
     mark = undecided.pop()
-    # Decimals are shown by all quantities of a column ("5,000", "12,000": SAP's three); thousands by the large ones.
+    # All quantities of a column show decimals ("5,000", "12,000": SAP's three), but only large ones show thousands.
     if has_plain:
         return DecimalMark.COMMA if mark == "." else DecimalMark.POINT
     return DecimalMark(mark) if all_zeros else DecimalMark.UNKNOWN
 
 
 def value_of(text: str, mark: DecimalMark) -> float | None:
-    """The number in a text, None if there is none. Raises Undecided."""
+    """The number in a text; None if it is not a number. Raises Undecided."""
     joined = _joined(text)
     if not _EITHER.fullmatch(joined):
         found = _evidence(joined)
@@ -79,7 +79,7 @@ def value_of(text: str, mark: DecimalMark) -> float | None:
 
 
 def _evidence(text: str) -> set[str]:
-    """The decimal marks that a text can have if it is a number."""
+    """The decimal marks with which the text is a number."""
     other = {".": ",", ",": "."}
     found = {mark for mark, pattern in _DECIMAL.items() if pattern.fullmatch(text)}
     return found | {other[mark] for mark, pattern in _THOUSANDS.items() if pattern.fullmatch(text)}

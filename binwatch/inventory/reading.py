@@ -1,7 +1,7 @@
 """Rows of an inventory file → expected quantities of bins.
 
-Every row is judged by itself, and those that cannot be right are listed in a file of their own, each with the reason.
-Where the file has articles, a bin's quantity is the sum of its rows, and a bin of which a row is refused is refused.
+Each row is validated, and refused rows are listed in a separate file with the reasons. If the file has articles, a
+bin's quantity is the sum of its rows, and one refused row refuses the whole bin.
 """
 
 from __future__ import annotations
@@ -28,29 +28,29 @@ from binwatch.text import many, some_of, visible
 T = TypeVar("T")
 
 LISTED = 100_000
-"""Refused rows that are listed; the others are counted. A few kilobytes of Parquet may hold ten million."""
+"""Most refused rows that are listed; more are only counted. A few kilobytes of Parquet may have ten million."""
 NAMED = 10
-"""Bins without a photo that a summary names."""
+"""Most bins without a photo that a summary names."""
 MAX_BIN = 500
-"""Characters of a bin's id. S3's keys have at most 1,024 bytes."""
+"""Most characters of a bin's id. S3's keys have at most 1,024 bytes."""
 MAX_CELL = 1000
-"""Characters of a cell that are listed."""
+"""Most characters of a cell in the list of refused rows."""
 MAX_KEPT = 500
-"""Characters that are passed on of one kept column of a bin."""
+"""Most characters of a kept column of a bin."""
 
 
 class Match(StrEnum):
-    """How a row's bin was matched with one that has a photo."""
+    """How a row's bin was matched with a bin that has a photo."""
 
     SAME = "same"
     ZEROS = "zeros"
-    """But for zeros at its start, which spreadsheets drop, or a ".0" at its end, which they add."""
+    """Equal except for leading zeros, which spreadsheets drop, or a final ".0", which they add."""
     NONE = "none"
     """No bin with a photo has that id."""
 
 
 class Refusal(StrEnum):
-    """Why a row is not taken. The set is closed; docs/operations.md lists it."""
+    """Why a row is refused. The set is closed; docs/operations.md lists it."""
 
     NO_BIN = "no_bin"
     BAD_BIN = "bad_bin"
@@ -76,59 +76,59 @@ OF_QUANTITIES = frozenset(
         Refusal.TOO_LARGE,
     )
 )
-"""Those that are about a row's quantity."""
+"""Refusals because of a row's quantity."""
 
 
 @dataclass(frozen=True, slots=True)
 class InventoryQuantity:
-    """What a file says of one bin; `contents` if it says that by article."""
+    """The quantity of one bin in a file; `contents` if the file has articles."""
 
     bin: str
     quantity: int
     has_photo: bool
     contents: list[Article] | None = None
     kept: tuple[str, ...] = ()
-    """Of each kept column, the different texts of the bin's rows."""
+    """For each kept column, the distinct texts of the bin's rows."""
 
 
 @dataclass(slots=True)
 class InventoryReport:
-    """What became of a file's rows."""
+    """Result of reading a file."""
 
     file: Path
     said: str = ""
-    """Which columns were read, and how."""
+    """The detected columns and format, in words."""
     photos: int = 0
-    """Bins that have a photo, whether in the file or not."""
+    """Number of bins with a photo, whether they are in the file or not."""
     rows: int = 0
     recorded: int = 0
-    """Bins whose quantity was recorded, and those that had it from an earlier import:"""
+    """Bins whose quantity was recorded; `known`: bins whose quantity was recorded before."""
     known: int = 0
     matched: Counter[Match] = field(default_factory=Counter)
-    """Rows, those that are refused not among them."""
+    """Number of accepted rows by match."""
     summed: int = 0
-    """Bins whose quantity is the sum of several rows."""
+    """Number of bins whose quantity is the sum of several rows."""
     without_photo: list[str] = field(default_factory=list)
-    """The first NAMED bins of the file that have none."""
+    """The first NAMED bins of the file without a photo."""
     refused: Counter[Refusal] = field(default_factory=Counter)
     first_refused: str = ""
-    """Where the first refused row is, and its bin."""
+    """Position and bin of the first refused row."""
     refused_file: Path | None = None
     listed: int = 0
-    """Refused rows that are listed there."""
+    """Number of refused rows in that file."""
 
     @property
     def accepted(self) -> int:
-        """Bins whose quantity is in the records now."""
+        """Number of bins whose quantity is recorded."""
         return self.recorded + self.known
 
     @property
     def meeting(self) -> int:
-        """Rows whose bin has a photo."""
+        """Number of rows whose bin has a photo."""
         return self.matched.total() - self.matched[Match.NONE]
 
     def lines(self, *, listed: bool = True) -> list[str]:
-        """What to tell a person; `listed` also where the refused rows are listed."""
+        """The report as lines of text; `listed`: with the name of the file that lists the refused rows."""
         lines = [f"{visible(str(self.file))}: {self.said}", self._matching()]
         if self.summed:
             bins = many(self.summed, "bin has", "bins have")
@@ -152,7 +152,7 @@ class InventoryReport:
 
 
 def read_expected(table: Table, bins: BinIndex, refusals: Refusals) -> Iterator[InventoryQuantity]:
-    """What a table says of each bin, in the order of their ids; counts go into the refusals' report."""
+    """The quantity of each bin, in the order of the ids. Fills in the refusals' report."""
     report = refusals.report
     report.said = table.said
     mark = mark_of(cells.quantity for cells in table.rows())
@@ -172,12 +172,9 @@ def read_expected(table: Table, bins: BinIndex, refusals: Refusals) -> Iterator[
         rows.count(report)
         for bin_id, quantity, has_photo, contents, kept in rows.expected():
             items = json.loads(contents)[:MAX_ITEMS] if table.has_articles else None
-            yield InventoryQuantity(bin_id, quantity, has_photo, items, _joined(json.loads(kept)))
-
-
-def _joined(rows: list[list[str]]) -> tuple[str, ...]:
-    """Of each column, the different texts of a bin's rows."""
-    return tuple("; ".join(dict.fromkeys(filter(None, texts)))[:MAX_KEPT] for texts in zip(*rows, strict=True))
+            columns = zip(*json.loads(kept), strict=True)
+            distinct = tuple("; ".join(dict.fromkeys(filter(None, texts)))[:MAX_KEPT] for texts in columns)
+            yield InventoryQuantity(bin_id, quantity, has_photo, items, distinct)
 
 
 class _Refused(Exception):
@@ -187,11 +184,11 @@ class _Refused(Exception):
 
 
 def _bin(text: str, bins: BinIndex) -> tuple[str, str | None]:
-    """The bin's id as the file has it, and the bin with a photo that it means."""
+    """The bin's id in the file, and the matching bin with a photo."""
     name = id_in(text)
     if not name:
         raise _Refused(Refusal.NO_BIN)
-    # A key instead of a bin's id ("bin-images/00123") would never meet its photo.
+    # A key instead of a bin's id ("bin-images/00123") would never match a photo.
     if len(name) > MAX_BIN or "/" in name or not name.isprintable():
         raise _Refused(Refusal.BAD_BIN)
     try:
@@ -219,7 +216,7 @@ def _quantity(cell: str | float, mark: DecimalMark) -> int:
 
 
 class _Rows:
-    """The rows that can be right: on disk, since a small file may have any number of them."""
+    """The valid rows, on disk, since a small file may have very many."""
 
     def __init__(self) -> None:
         self._database = sqlite3.connect("", isolation_level=None)  # a file that SQLite removes by itself
@@ -233,7 +230,7 @@ class _Rows:
         )
 
     def add(self, cells: Cells, name: str, fits: str | None, quantity: int) -> None:
-        """Keep a row; `fits` is the bin with a photo that it means. Raises _Refused if the file has had it before."""
+        """Store a row; `fits` is the matching bin with a photo. Raises _Refused if bin and article occur twice."""
         article = printable(cells.article)
         kept = json.dumps([printable(text)[:MAX_KEPT] for text in cells.kept])
         row = (name, article, quantity, fits, cells.row, _cut(cells.bin), _cut(text_of(cells.quantity)), kept)
@@ -244,11 +241,11 @@ class _Rows:
             raise _Refused(Refusal.DUPLICATE if known == quantity else Refusal.CONTRADICTION)
 
     def spoil(self, name: str) -> None:
-        """Note that a row of a bin is refused."""
+        """Note that a bin has a refused row."""
         self._database.execute("INSERT INTO spoiled VALUES (?) ON CONFLICT DO NOTHING", (name,))
 
     def settle(self) -> Iterator[tuple[Cells, Refusal]]:
-        """Call it when all rows are in. Gives those that are refused as parts of their bins."""
+        """Remove refused bins, once all rows are stored. Gives their rows with the reason."""
         too_large = "SELECT name FROM rows GROUP BY name HAVING sum(quantity) > ?"
         for names, why, parameters in (
             ("SELECT name FROM spoiled", Refusal.INCOMPLETE, ()),
@@ -258,13 +255,13 @@ class _Rows:
             for row in self._database.execute(f"SELECT place, bin, cell, article {of_these}", parameters):
                 yield Cells(*row), why
             self._database.execute(f"DELETE {of_these}", parameters)
-        # Where the file has 00184 as well as 184, the latter is another bin; and only one can be the bin of a photo.
+        # If the file has both 00184 and 184, these are two bins, and only one of them can match the photo's bin.
         self._database.execute("CREATE INDEX fitting ON rows (fits)")
         best = "SELECT name FROM rows r WHERE r.fits = rows.fits ORDER BY r.name = r.fits DESC, length(r.name) DESC"
         self._database.execute(f"UPDATE rows SET fits = NULL WHERE name <> ({best} LIMIT 1)")  # noqa: S608
 
     def expected(self) -> Iterator[tuple[str, int, bool, str, str]]:
-        """Bin, quantity, whether it has a photo, its articles and its rows' kept texts as JSON: by bin."""
+        """Bin, quantity, whether it has a photo, and as JSON its articles and kept texts; sorted by bin."""
         yield from self._database.execute(
             "SELECT coalesce(fits, name), sum(quantity), fits IS NOT NULL,"
             " json_group_array(json_object('sku', article, 'name', '', 'quantity', quantity)),"
@@ -273,7 +270,7 @@ class _Rows:
         )
 
     def count(self, report: InventoryReport) -> None:
-        """Fill in how many rows match a photo, and which do not."""
+        """Fill in the report's numbers of matching rows and of summed bins, and the bins without a photo."""
         match = "CASE WHEN fits IS NULL THEN 'none' WHEN fits = name THEN 'same' ELSE 'zeros' END"
         found = self._database.execute(f"SELECT {match}, count(*) FROM rows GROUP BY 1")  # noqa: S608
         report.matched.update({Match(kind): rows for kind, rows in found})
@@ -288,13 +285,13 @@ class _Rows:
 
 
 class Refusals:
-    """Counts refused rows and lists them in a file as they come. It is made only if there are any, and holds LISTED.
+    """Counts refused rows, and lists the first LISTED in a file, which is created only if there are any.
 
-    If there are none, the file of an earlier reading is removed: it would speak of rows that are accepted by now.
+    Without refused rows, the file of an earlier run is removed, since it is outdated.
     """
 
     def __init__(self, path: Path, report: InventoryReport, remedy: str) -> None:
-        """`remedy` is what to do if `path` cannot be written. Raises BinwatchError if it is the inventory file."""
+        """`remedy`: what to do if `path` cannot be written. Raises BinwatchError if `path` is the inventory file."""
         if path.resolve() == report.file.resolve():
             raise BinwatchError(f"{path}: is the inventory file, and would be lost; copy it to another name first")
         self._path = path
@@ -306,28 +303,27 @@ class Refusals:
         return self
 
     def add(self, cells: Cells, why: Refusal) -> None:
-        """Take in one row."""
+        """Add a refused row."""
         if not self.report.refused:
             self.report.first_refused = f"row {cells.row}, {visible(cells.bin.strip()[:60])!r}"
         self.report.refused[why] += 1
-        if self.report.listed < LISTED:
-            self._list([(cells.row, _cut(cells.bin), _cut(text_of(cells.quantity)), why.value)])
-            self.report.listed += 1
+        if self.report.listed == LISTED:
+            return
+        rows: list[tuple[object, ...]] = [(cells.row, _cut(cells.bin), _cut(text_of(cells.quantity)), why.value)]
+        if self._opened is None:
+            self._opened = self._explained(lambda: self._path.open("w", encoding="utf-8", newline=""))
+            self.report.refused_file = self._path
+            rows.insert(0, ("row", "bin", "quantity", "reason"))
+        writer = SafeCsvWriter(self._opened)
+        self._explained(lambda: writer.writerows(rows))
+        self.report.listed += 1
 
     def __exit__(self, failed: type[BaseException] | None, *_: object) -> None:
         if self._opened is not None:
             self._explained(self._opened.close)
         elif failed is None:
-            with suppress(OSError):  # if it cannot be removed, a list could not be written there either
+            with suppress(OSError):  # not critical
                 self._path.unlink()
-
-    def _list(self, rows: list[tuple[object, ...]]) -> None:
-        if self._opened is None:
-            self._opened = self._explained(lambda: self._path.open("w", encoding="utf-8", newline=""))
-            self.report.refused_file = self._path
-            rows = [("row", "bin", "quantity", "reason"), *rows]
-        writer = SafeCsvWriter(self._opened)
-        self._explained(lambda: writer.writerows(rows))
 
     def _explained(self, write: Callable[[], T]) -> T:
         try:

@@ -1,4 +1,4 @@
-"""An inventory file as rows of cells, whatever its format: XLSX, XLS, ODS, CSV or Parquet, told by its first bytes."""
+"""Reads an inventory file (XLSX, XLS, ODS, CSV or Parquet, detected by its first bytes) as rows of cells."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from binwatch.errors import BinwatchError
 from binwatch.inventory.columns import ColumnNames, InventoryColumns, find_columns
 
 HEADER_WITHIN = 20
-"""Rows in which the one that names the columns is looked for."""
+"""Number of first rows in which the header is searched."""
 FORMATS = "XLSX, ODS, CSV or Parquet"
 """For messages."""
 
 
 class Cells(NamedTuple):
-    """One row. `row` counts from 1, as spreadsheets and editors do; in Parquet it does so without a header.
+    """One row. `row` counts from 1, as in spreadsheets and editors; in Parquet, without a header.
 
-    A quantity is a number only where the file has numbers, and not texts that look like some.
+    `quantity` is a float only if the file's cell is a number, not a text that looks like one.
     """
 
     row: int
@@ -31,21 +31,21 @@ class Cells(NamedTuple):
 
 
 Row = tuple[int, Sequence[str | float]]
-"""Where a row stands, and its cells."""
+"""Position of a row, and its cells."""
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A file's rows, which may be read several times. Reading raises BinwatchError if the file is damaged."""
+    """A file's rows, which can be read repeatedly. Reading raises BinwatchError if the file is damaged."""
 
     said: str
-    """What was found out about the file, for people."""
+    """The detected columns and format, in words."""
     rows: Callable[[], Iterator[Cells]]
     has_articles: bool = False
 
 
 def open_table(file: Path, named: ColumnNames = ColumnNames()) -> Table:  # noqa: B008 (frozen)
-    """Open a file and find its columns. Raises BinwatchError if that cannot be done."""
+    """Open a file and find its columns. Raises BinwatchError if it cannot be read or lacks a column."""
     from binwatch.inventory import delimited, parquet, workbook
 
     start = first_bytes(file)
@@ -61,14 +61,14 @@ def open_table(file: Path, named: ColumnNames = ColumnNames()) -> Table:  # noqa
 
 
 def unreadable(file: Path, error: OSError) -> BinwatchError:
-    """Why an inventory file cannot be read."""
+    """The error for an inventory file that cannot be read."""
     missing = isinstance(error, FileNotFoundError)
     remedy = "check its name and folder" if missing else f"name a file in {FORMATS}"
     return BinwatchError(f"{file}: cannot be read ({error.strerror}); {remedy}")
 
 
 def first_bytes(file: Path, length: int = 64) -> bytes:
-    """How a file begins. Raises BinwatchError if it cannot be read."""
+    """The first bytes of a file. Raises BinwatchError if it cannot be read."""
     try:
         with file.open("rb") as opened:
             return opened.read(length)
@@ -78,7 +78,7 @@ def first_bytes(file: Path, length: int = 64) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """The row that names a table's columns; without `columns` there is none, and `cells` are of the fullest row."""
+    """The header of a table. If none was found, `columns` is None and `cells` is the fullest row."""
 
     row: int = 0
     cells: Sequence[str] = ()
@@ -86,7 +86,7 @@ class Header:
 
 
 def find_header(rows: Iterator[Row], named: ColumnNames) -> Header:
-    """The first row that names the columns, which may have a report's title above it."""
+    """The first row that names the columns; a report's title may be above it."""
     best = Header()
     for place, cells in islice(rows, HEADER_WITHIN):
         texts = [cell.strip() if isinstance(cell, str) else "" for cell in cells]
@@ -98,7 +98,7 @@ def find_header(rows: Iterator[Row], named: ColumnNames) -> Header:
 
 
 def rows_below(rows: Iterator[Row], header: int, columns: InventoryColumns) -> Iterator[Cells]:
-    """The rows after the header, without those that are blank."""
+    """The rows after the header, without blank ones."""
     for place, cells in rows:
         if place > header and any(cell != "" and not str(cell).isspace() for cell in cells):
             bin_, quantity = _cell(cells, columns.bin), _cell(cells, columns.quantity)
@@ -108,7 +108,7 @@ def rows_below(rows: Iterator[Row], header: int, columns: InventoryColumns) -> I
 
 
 def text_of(cell: str | float) -> str:
-    """A number without the ".0" that spreadsheets' numbers all have."""
+    """A cell as text; a whole number without the ".0" of spreadsheets."""
     if isinstance(cell, float):
         return f"{cell:.0f}" if cell.is_integer() else repr(cell)
     return str(cell)

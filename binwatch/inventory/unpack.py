@@ -1,7 +1,7 @@
-"""Unpacks a workbook in a process of its own, whose memory and time the kernel limits: `python -m … FILE FOLDER`.
+"""Unpacks a workbook in a separate process with limited memory and CPU time: `python -m … FILE FOLDER`.
 
-A few kilobytes of XLSX or ODS may unpack to gigabytes, or name a cell that makes the table as large as a sheet can be,
-at which calamine ends its process. What the file says of its own size proves nothing.
+A few kilobytes of XLSX or ODS may unpack to gigabytes, or have a cell at the far end of the sheet, whose huge table
+aborts calamine's process. The sizes stated in the file cannot be trusted.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from pathlib import Path
 MAX_MEMORY = 2**31
 """Bytes of address space: about 15 million cells."""
 MAX_SECONDS = 120
-"""Of processor time."""
+"""CPU time."""
 
 
 def main() -> None:
-    """Write the visible sheets to FOLDER/0, FOLDER/1, … as JSON, a row a line, and their names to standard output."""
+    """Write the visible sheets to FOLDER/0, FOLDER/1, …, one JSON row per line, and their names to standard output."""
     from python_calamine import CalamineError, PasswordError
 
     file, folder = Path(sys.argv[1]), Path(sys.argv[2])
@@ -55,7 +55,7 @@ def _cell(value: object) -> str | float:
 
 
 def _limit() -> None:
-    with suppress(ImportError, OSError, ValueError):  # where the system has no such limits, as Windows
+    with suppress(ImportError, OSError, ValueError):  # systems without such limits, such as Windows
         import resource
 
         for what, most in (

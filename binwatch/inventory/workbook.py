@@ -1,4 +1,4 @@
-"""Sheets of XLSX, XLS and ODS files, read with calamine."""
+"""Reads sheets of XLSX, XLS and ODS files with calamine."""
 
 from __future__ import annotations
 
@@ -9,27 +9,26 @@ import sys
 import tempfile
 import weakref
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import binwatch
 from binwatch.errors import BinwatchError
 from binwatch.inventory import unpack
-from binwatch.inventory.columns import ColumnNames, InventoryColumns, explain
-from binwatch.inventory.tables import Cells, Row, Table, find_header, rows_below
+from binwatch.inventory.columns import ColumnNames, explain
+from binwatch.inventory.tables import Row, Table, find_header, rows_below
 from binwatch.text import visible
 
 
 class _Sheet(NamedTuple):
-    """A sheet's name, and its rows as `unpack` wrote them."""
+    """A sheet's name, and the file with its rows, written by `unpack`."""
 
     name: str
     file: Path
 
 
 class _Unpacked:
-    """Sheets in a folder that is removed when nothing refers to this object any more."""
+    """A temporary folder for sheets, removed with this object."""
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="binwatch-"))
@@ -51,19 +50,19 @@ def open_workbook(file: Path, named: ColumnNames) -> Table:
     if not found:
         raise explain(file, max((header.cells for header in headers), key=len, default=()), named)
     sheet, header = found[0]
-    assert header.columns is not None
+    columns = header.columns
+    assert columns is not None
     ignored = "".join(f", not {_quoted(other.name)}" for other, _ in found[1:])
     of = f" of sheet {_quoted(sheet.name)}{ignored}" if len(sheets) > 1 else ""
-    rows = partial(_below, unpacked, sheet, header.row, header.columns)
-    return Table(f"{header.columns.said}{of}", rows, header.columns.article is not None)
-
-
-def _below(unpacked: _Unpacked, sheet: _Sheet, header: int, columns: InventoryColumns) -> Iterator[Cells]:
-    return rows_below(unpacked.rows(sheet), header, columns)
+    return Table(
+        f"{columns.said}{of}",
+        lambda: rows_below(unpacked.rows(sheet), header.row, columns),
+        columns.article is not None,
+    )
 
 
 def _sheets(file: Path, folder: Path) -> Sequence[_Sheet]:
-    import python_calamine  # noqa: F401 (or what is missing would be named by the other process)
+    import python_calamine  # noqa: F401 (if it is missing, the error must be raised in this process)
 
     done = subprocess.run(  # noqa: S603 (our own module, by our own interpreter)
         [sys.executable, "-m", unpack.__name__, file.absolute(), folder],
@@ -75,7 +74,7 @@ def _sheets(file: Path, folder: Path) -> Sequence[_Sheet]:
         raise BinwatchError(
             f"{file}: cannot be unpacked ({done.stderr.strip().rpartition(chr(10))[2]}); save it as CSV"
         )
-    answer = json.loads(done.stdout) if done.returncode == 0 else {}  # ended by a signal: calamine, or the kernel
+    answer = json.loads(done.stdout) if done.returncode == 0 else {}  # < 0: ended by calamine or the kernel
     if done.returncode or "too_large" in answer:
         raise BinwatchError(
             f"{file}: takes more than {unpack.MAX_MEMORY // 2**30} GiB of memory or {unpack.MAX_SECONDS} s to unpack;"

@@ -1,7 +1,7 @@
-"""What is in a photo's file, read before any decoder sees it: one module for each format.
+"""Parses photo files before any decoder reads them: one module for each format.
 
-Each hands on the parts that the pixels are made of, and leaves out all others: a damaged or huge comment, profile or
-EXIF block is no reason to refuse pixels that are whole, and a parser that is never given them cannot trip over them.
+Each module passes on only the parts that contain pixels: a damaged or huge comment, profile or EXIF block is no reason
+to refuse intact pixels, and a decoder that does not receive it cannot fail on it.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ _READERS: dict[bytes, Read] = {
     b"GIF8": gif.read,
     **dict.fromkeys(tiff.STARTS, tiff.read),
 }
-"""By the first bytes, which decide. The name under which a photo was stored says nothing."""
+"""First bytes → reader. The photo's name is ignored."""
 
 
 def reader_of(data: bytes) -> Read | None:
-    """What reads a file that begins so; None if it is of no format that is counted."""
+    """The reader for a file, by its first bytes; None for an unsupported format."""
     if is_webp(data):
         return webp.read
     if heif.is_heif(data):

@@ -1,6 +1,6 @@
-"""BMP: rows as they are.
+"""BMP without compression.
 
-No camera writes run-length coding, and Pillow decodes it in Python: a photo of a few megabytes would take a minute.
+Cameras do not write run-length coding, and Pillow decodes it in Python: a photo of a few megabytes would take a minute.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _RUN_LENGTHS = (1, 2)  # BI_RLE8, BI_RLE4
 
 
 def read(data: bytes) -> ParsedImage:
-    """Look at a BMP's header. Raises PhotoError."""
+    """Parse a BMP's header. Raises PhotoError."""
     if len(data) < 34:
         raise header_damaged("BMP")
     header, compression = struct.unpack_from("<I", data, 14)[0], struct.unpack_from("<I", data, 30)[0]

@@ -1,4 +1,4 @@
-"""How much memory photos that are being decoded take together."""
+"""A limit on the memory of all photos that are being decoded."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from threading import Condition
 
 
 class Budget:
-    """Bytes to share between threads. Who needs more than is left waits, and those who come later wait behind: else a
-    large photo would never have its turn."""
+    """Bytes shared between threads. A thread waits until enough are free, in the order of the calls, so that small
+    photos do not delay a large one for ever."""
 
     def __init__(self, total: int) -> None:
         self._total = total
@@ -21,7 +21,7 @@ class Budget:
 
     @contextmanager
     def taking(self, amount: int) -> Iterator[None]:
-        """Hold so many bytes in the `with` block. One that needs more than all has all of it for itself."""
+        """Hold `amount` bytes in the `with` block, or all bytes if that is less."""
         amount = min(amount, self._total)
         place = object()
         with self._changed:
@@ -42,5 +42,5 @@ class Budget:
 
 @cache
 def budget_of(total: int) -> Budget:
-    """The one of this process: whatever decodes photos with the same limits shares it."""
+    """The budget of this process with this limit."""
     return Budget(total)

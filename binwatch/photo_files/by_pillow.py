@@ -1,4 +1,4 @@
-"""Decoding by Pillow."""
+"""Decoding with Pillow."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from binwatch.photo_files.parsed_image import cut_off, damaged
 
 
 def opened(data: bytes, name: str) -> Image.Image:
-    """The header, read. Raises PhotoError."""
+    """Open an image and parse its header. Raises PhotoError."""
     try:
         return Image.open(io.BytesIO(data), formats=(name,))
-    except Exception as error:  # a damaged header raises whatever the format's parser trips over
+    except Exception as error:  # a damaged header may raise anything
         raise undecodable(error) from error
 
 
 def decode(data: bytes, name: str, side: int) -> Image.Image:
-    """The first picture of a file. Raises PhotoError. `side` makes no difference: these formats cannot be scaled."""
+    """Decode the first picture of a file. Raises PhotoError. `side` is ignored: these formats cannot be scaled."""
     image = opened(data, name)
     try:
         image.load()
@@ -29,7 +29,7 @@ def decode(data: bytes, name: str, side: int) -> Image.Image:
 
 
 def undecodable(error: Exception) -> PhotoError:
-    """What Pillow says, as the error of a photo."""
+    """The PhotoError for an error of Pillow."""
     text = str(error)
     if "truncated" in text or "unexpected end" in text.lower():
         return cut_off(text)

@@ -1,4 +1,4 @@
-"""GIF: the first picture, without comments and what other programs have added."""
+"""GIF: the first picture, without comments and application data."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _TRANSPARENT = 1
 
 @dataclass(frozen=True, slots=True)
 class _Gif:
-    """Taken apart: header with palette, the control block before the picture (or nothing), and the picture."""
+    """The parts of a GIF: header with palette, the control block before the picture (or empty), and the picture."""
 
     header: bytes
     control: bytes
@@ -26,14 +26,14 @@ class _Gif:
     box: tuple[int, int, int, int]
 
     def file(self, transparent: int | None = None) -> bytes:
-        """A GIF of these parts, with another transparent colour perhaps: what pixels have that no data reach."""
+        """A GIF with these parts; `transparent` replaces the transparent colour, which pixels without data have."""
         control = self.control if transparent is None else bytes([_TRANSPARENT, 0, 0, transparent])
         block = bytes([_EXTENSION, _CONTROL, len(control)]) + control + b"\0" if control else b""
         return self.header + block + self.picture + _TRAILER
 
 
 def read(data: bytes) -> ParsedImage:
-    """Take a GIF apart. Raises PhotoError if it has no picture."""
+    """Parse a GIF. Raises PhotoError if it has no picture."""
     try:
         gif = _taken_apart(data)
     except (IndexError, struct.error) as error:
@@ -48,7 +48,7 @@ def read(data: bytes) -> ParsedImage:
 
 
 def _decode(gif: _Gif, side: int) -> Image.Image:
-    """Twice, on two backgrounds: where the data end early, as they may, only the background is seen."""
+    """Decode with two different backgrounds. If the results differ, the data end early: the rest is background."""
     image = by_pillow.decode(gif.file(), "GIF", side)
     plain = [by_pillow.decode(gif.file(colour), "GIF", side).crop(gif.box) for colour in (0, 1)]
     if plain[0].tobytes() != plain[1].tobytes():
@@ -71,17 +71,17 @@ def _taken_apart(data: bytes) -> _Gif | None:
         elif data[at : at + 1] == _TRAILER:
             return None
         else:
-            at += 1  # as Pillow: bytes between blocks are passed over
+            at += 1  # like Pillow, skip bytes between blocks
     raise damaged(f"over {MOST_SEGMENTS:,} blocks")
 
 
 def _after_blocks(data: bytes, at: int) -> int:
-    """Where the blocks that begin at `at` end: each says how long it is, and an empty one is the last."""
+    """End of the blocks that start at `at`: each begins with its length, and an empty one is the last."""
     while at < len(data) and data[at]:
         at += 1 + data[at]
     return at + 1
 
 
 def _palette(flags: int) -> int:
-    """Bytes of the palette that follows, if one does."""
+    """Size in bytes of the palette that follows, or 0."""
     return 3 << (flags & 7) + 1 if flags & 0x80 else 0

@@ -1,4 +1,4 @@
-"""HEIF, in which phones store photos (.heic): decoded by pillow-heif, where that is installed (extra `heic`)."""
+"""HEIF, the format of phones' photos (.heic), decoded by pillow-heif if that is installed (extra `heic`)."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from binwatch.photo_files.by_pillow import undecodable
 from binwatch.photo_files.parsed_image import ParsedImage
 
 _BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"})
-"""Of the `ftyp` box; those of AVIF and of videos are others."""
+"""Brands in the `ftyp` box, as opposed to AVIF's and videos'."""
 _BYTES_A_PIXEL = 16
-"""libheif's planes of brightness and colour, its RGB, and Pillow's."""
+"""libheif's YUV planes, its RGB copy, and Pillow's."""
 
 
 def is_heif(data: bytes) -> bool:
@@ -23,7 +23,7 @@ def is_heif(data: bytes) -> bool:
 
 
 def read(data: bytes) -> ParsedImage:
-    """Read the boxes before the pixels. Raises PhotoError, also if no decoder is installed."""
+    """Parse the boxes before the pixels. Raises PhotoError, also if no decoder is installed."""
     try:
         import pillow_heif
     except ModuleNotFoundError as error:
@@ -34,7 +34,7 @@ def read(data: bytes) -> ParsedImage:
     try:
         photo = pillow_heif.open_heif(data)  # the primary picture; libheif turns it upright
         width, height = photo.size
-    except Exception as error:  # ValueError, EOFError, SyntaxError, RuntimeError, OSError, by the kind of damage
+    except Exception as error:  # ValueError, EOFError, SyntaxError, RuntimeError, OSError, depending on the damage
         raise undecodable(error) from error
     return ParsedImage("HEIF", width, height, lambda _: width * height * _BYTES_A_PIXEL, partial(_decode, photo))
 

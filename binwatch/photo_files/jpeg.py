@@ -1,8 +1,8 @@
-"""JPEG: tables, frame and scans, decoded by libjpeg-turbo with an ear for its warnings.
+"""JPEG: tables, frame and scans, decoded by libjpeg-turbo, whose warnings are errors here.
 
-libjpeg fills what it misses with grey and warns, and Pillow throws its warnings away: a photo whose lower half is lost
-would be counted as if it were whole. simplejpeg is a thin wrapper of the same library that reports them. Its pixels are
-Pillow's, bit for bit.
+libjpeg fills missing parts with grey and warns, and Pillow discards the warnings: a photo without its lower half would
+be counted as if it were complete. simplejpeg is a thin wrapper of the same library that reports warnings. Its pixels
+are identical to Pillow's.
 """
 
 from __future__ import annotations
@@ -29,32 +29,32 @@ _FRAMES = frozenset(range(0xC0, 0xD0)) - {_DHT, 0xC8, 0xCC}
 _ALONE = frozenset({0x01, *range(0xD0, 0xD9)})
 """Markers without a segment: TEM, the restart markers, and another SOI."""
 MOST_SCANS = 100
-"""A progressive photo has about ten. Each takes a pass over all of its blocks, however few bytes it has."""
+"""A progressive photo has about ten scans. Decoding each takes a pass over all blocks, even if it has few bytes."""
 _BLOCK = 2**16
-"""Bytes that are searched for a marker at a time."""
+"""Bytes searched for a marker at a time."""
 _HARMLESS = re.compile(r"JFIF|Adobe|Invalid SOS parameters")
-"""Warnings that say nothing of the pixels: odd versions, and parameters that every decoder ignores."""
+"""Warnings that do not concern the pixels: odd versions, and parameters that every decoder ignores."""
 _SURPLUS = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
 _PADDING = 16
-"""So many bytes of 0x00 or 0xFF between the last scan and the end marker are some cameras' padding, and no surplus."""
+"""Most bytes of 0x00 or 0xFF before the end marker that count as padding, which some cameras write."""
 _COLOURS = {"YCbCr": "RGB", "RGB": "RGB", "Gray": "RGB", "CMYK": "CMYK", "YCCK": "CMYK"}
 
 
 @dataclass(slots=True)
 class _File:
     kept: list[bytes] = field(default_factory=lambda: [_SOI])
-    """What the pixels are made of, in order."""
+    """Segments that the pixels need, in order."""
     frame: Frame | None = None
     scans: list[Scan] = field(default_factory=list)
     codes: Codes = field(default_factory=Codes)
     exif: bytes = b""
     xmp: bytes = b""
     ended: bool = False
-    """Whether there is an end marker. Its lack alone is no loss."""
+    """Whether the file has an end marker. Without it, the pixels may still be complete."""
 
 
 def read(data: bytes) -> ParsedImage:
-    """Take a JPEG apart. Raises PhotoError if it has no picture, or a part of one is missing."""
+    """Parse a JPEG. Raises PhotoError if it has no picture, or a part of the picture is missing."""
     file = _File()
     for marker, segment, scan in _segments(data):
         _take(file, marker, segment, scan)
@@ -113,7 +113,7 @@ def _take_scan(file: _File, body: bytes, scan: bytes) -> None:
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, bytes, bytes]]:
-    """Marker, its segment with marker and length, and for a scan the data that follow; up to the end marker."""
+    """Segments up to the end marker: marker, segment with marker and length, and the data if it is a scan."""
     at = 2
     for _ in range(MOST_SEGMENTS):
         while data[at : at + 2] == b"\xff\xff":  # fill bytes
@@ -145,7 +145,7 @@ def _segments(data: bytes) -> Iterator[tuple[int, bytes, bytes]]:
 
 
 def _scan_end(data: bytes, at: int) -> int:
-    """Where a scan's data end: at 0xFF before anything but 0x00 (a plain 0xFF), a restart marker or another 0xFF."""
+    """End of a scan's data: a 0xFF that is not followed by 0x00 (an escaped 0xFF), a restart marker or another 0xFF."""
     for start in range(at, len(data), _BLOCK):
         block = np.frombuffer(data[start : start + _BLOCK + 1], np.uint8)
         places = np.flatnonzero(block[:-1] == 0xFF)
@@ -157,14 +157,15 @@ def _scan_end(data: bytes, at: int) -> int:
 
 
 def _memory(frame: Frame, scans: int, side: int) -> int:
-    """Decoded pixels as an array and as an image, and with several scans all coefficients."""
+    """Bytes for the decoded pixels, as array and image, and with several scans for all coefficients."""
     scale = _scale(frame, side)
     pixels = -(-frame.width // scale) * -(-frame.height // scale)
     return 7 * pixels + (2 * frame.coefficients if frame.progressive or scans > 1 else 0)
 
 
 def _scale(frame: Frame, side: int) -> int:
-    """libjpeg scales by 1/2, 1/4 or 1/8 while decoding, here never below `side`: less than half the work."""
+    """Divisor by which libjpeg scales while decoding, 1, 2, 4 or 8, such that no side is below `side`. Saves more than
+    half of the work."""
     fits = min(frame.width // side, frame.height // side)
     return next((scale for scale in (8, 4, 2) if fits >= scale), 1)
 
@@ -180,10 +181,10 @@ def _decode(data: bytes, frame: Frame, ended: bool, side: int) -> Image.Image:
 
 
 def _checked(data: bytes, frame: Frame, side: int) -> Image.Image:
-    """The picture at the scale that suits. Raises ValueError with libjpeg's words if it is not whole."""
+    """The picture, scaled. Raises ValueError with libjpeg's message if it is incomplete."""
     try:
         colours = _COLOURS[simplejpeg.decode_jpeg_header(data, strict=False)[2]]
-    except KeyError:  # simplejpeg's own, of a subsampling that it has no name for
+    except KeyError:  # raised by simplejpeg for a subsampling without a name
         return _unchecked(data, side)
     except ValueError as error:
         if "subsampling" not in str(error):
@@ -203,7 +204,7 @@ def _picture(data: bytes, frame: Frame, side: int, colours: str, *, strict: bool
     scale = _scale(frame, side)
     least = {"min_height": -(-frame.height // scale), "min_width": -(-frame.width // scale)}
     pixels = simplejpeg.decode_jpeg(data, colours, min_factor=scale, strict=strict, **least)
-    # Adobe stores CMYK inverted, and Pillow takes every CMYK JPEG as theirs.
+    # Adobe stores CMYK inverted, and Pillow treats every CMYK JPEG so.
     return Image.fromarray(pixels if colours == "RGB" else 255 - pixels, colours)
 
 
@@ -214,11 +215,11 @@ def _without_padding(data: bytes, surplus: int) -> bytes | None:
 
 
 def _unchecked(data: bytes, side: int) -> Image.Image:
-    """By Pillow, which also reads the rare ways to store colours that simplejpeg does not, but hears no warning."""
+    """Decode with Pillow, which also reads rare colour formats that simplejpeg does not, but reports no warnings."""
     try:
         image = Image.open(io.BytesIO(data), formats=("JPEG",))
         image.draft("RGB", (side, side))
         image.load()
-    except Exception as error:  # as whatever Pillow trips over
+    except Exception as error:  # Pillow may raise anything
         raise undecodable(error) from error
     return image

@@ -1,4 +1,4 @@
-"""How a photo must be turned, from the two places where cameras and editors write it. Anything odd says: not at all."""
+"""The orientation of a photo, from EXIF and XMP. An invalid value counts as upright."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ UPRIGHT = 1
 
 
 def orientation(exif: bytes = b"", xmp: bytes = b"") -> int:
-    """1 to 8, EXIF's numbers. What EXIF says holds; XMP is asked if EXIF says nothing."""
+    """EXIF's orientation number, 1 to 8. XMP is used only if EXIF has none."""
     found = _of_exif(exif.removeprefix(b"Exif\0\0"))
     if found is None and (match := _XMP.search(xmp)):
         found = int(match[1])
@@ -21,9 +21,9 @@ def orientation(exif: bytes = b"", xmp: bytes = b"") -> int:
 
 
 def _of_exif(exif: bytes) -> int | None:
-    """The tag's value, from the first directory.
+    """The orientation tag in the first directory.
 
-    Read by hand: Pillow keeps every tag, and warns of each that is damaged, of which one photo may have thousands.
+    Not with Pillow, which keeps every tag, and warns of each damaged one, of which a photo may have thousands.
     """
     order = _ORDERS.get(exif[:4])
     if order is None or len(exif) < 8:

@@ -1,4 +1,4 @@
-"""What the readers of all formats return, and how they refuse."""
+"""The result and the errors of the readers of all formats."""
 
 from __future__ import annotations
 
@@ -10,43 +10,43 @@ from PIL import Image
 from binwatch.errors import PhotoError, Reason
 
 Decode = Callable[[int], Image.Image]
-"""Decodes a photo that will be squashed to a square of so many pixels a side. The image may be smaller than the photo,
-if its decoder can scale, but no side is smaller than the square's."""
+"""Decodes a photo that will be squashed to a square; the argument is the square's side in pixels. If the decoder can
+scale, the image may be smaller than the photo, but not smaller than the square."""
 
 MOST_SEGMENTS = 100_000
-"""Segments or chunks that a file may have. Real ones have a few thousand at most; to read millions takes seconds."""
+"""Most segments or chunks of a file. Real files have at most a few thousand; reading millions takes seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class ParsedImage:
-    """A photo's file, taken apart. Nothing is decoded yet."""
+    """A parsed photo file. Nothing is decoded yet."""
 
     format: str
-    """Pillow's name of it."""
+    """Pillow's name of the format."""
     width: int
     height: int
     memory: Callable[[int], int]
-    """Bytes that `decode` takes at its peak, about; its argument is the same."""
+    """Approximate peak memory of `decode` in bytes, for the same argument."""
     decode: Decode
     orientation: int = 1
-    """How the photo must be turned, as EXIF numbers it: 1 to 8."""
+    """EXIF's orientation number, 1 to 8."""
 
 
 def header_damaged(name: str) -> PhotoError:
-    """The file breaks off or makes no sense before its pixels begin."""
+    """The error for a file that is cut off or damaged before its pixels."""
     return PhotoError(Reason.CORRUPT, f"it starts like a {name} but its header is damaged or cut off")
 
 
 def damaged(what: str) -> PhotoError:
-    """The pixels cannot be had, or not those that were taken."""
+    """The error for damaged pixel data."""
     return PhotoError(Reason.CORRUPT, f"the image data is damaged ({what}); take or upload the photo again")
 
 
 def cut_off(what: str) -> PhotoError:
-    """A part of the pixels is not there."""
+    """The error for missing pixel data."""
     return PhotoError(Reason.TRUNCATED, f"a part of the photo is missing ({what}); upload the photo again")
 
 
 def is_webp(data: bytes) -> bool:
-    """Whether the file begins like a WebP."""
+    """Whether the file starts like a WebP."""
     return data[:4] == b"RIFF" and data[8:12] == b"WEBP"

@@ -1,4 +1,4 @@
-"""PNG: header, palette and pixel data. Each chunk has a checksum, so what is damaged is known for certain."""
+"""PNG: header, palette and pixel data. Each chunk has a checksum, so damage is detected reliably."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from binwatch.photo_files.parsed_image import MOST_SEGMENTS, ParsedImage, cut_of
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _HEADER, _PALETTE, _DATA, _END = b"IHDR", b"PLTE", b"IDAT", b"IEND"
 _PIXELS = (_HEADER, _PALETTE, _DATA)
-"""What the pixels are made of. Transparency is not: pixels keep the colours below it."""
+"""Chunks that the pixels need. Transparency is ignored: pixels keep their colours."""
 _NAME = re.compile(rb"[A-Za-z]{4}")
 _NEXT = re.compile(rb"PLTE|IDAT|IEND")
 _MOST_TEXT = 2**20
 _BYTES_A_PIXEL = {0: 1, 2: 4, 3: 1, 4: 4, 6: 4}
-"""As Pillow holds them, by the header's colour type; 16 bits of grey are two."""
+"""Bytes per pixel in Pillow, by the header's colour type; 16 bits of grey take two."""
 
 
 def read(data: bytes) -> ParsedImage:
-    """Take a PNG apart. Raises PhotoError if it has no pixels, or a chunk of theirs fails its checksum."""
+    """Parse a PNG. Raises PhotoError if it has no pixels, or one of their chunks fails its checksum."""
     pixels: dict[bytes, list[bytes]] = {name: [] for name in _PIXELS}
     exif = xmp = b""
     for name, body, whole in _chunks(data):
@@ -51,9 +51,9 @@ def read(data: bytes) -> ParsedImage:
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bool | None]]:
-    """Name, contents, and whether the checksum is right (None: the file ends before it). Up to the end chunk.
+    """Chunks up to the end chunk: name, contents, and whether the checksum is right (None: the file ends before it).
 
-    After a chunk that cannot be right, be it in its checksum or its length, goes on at the next of those that matter.
+    After a chunk with a wrong length, continues with the next intact chunk that matters.
     """
     at = len(_SIGNATURE)
     for _ in range(MOST_SEGMENTS):
@@ -63,7 +63,8 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bool | None]]:
         end = at + 8 + int.from_bytes(data[at : at + 4])
         body = data[at + 8 : end]
         whole = _checked(data, name, body, end)
-        if not whole and name not in _PIXELS and not _fits(data, end):
+        # If no chunk's name follows, the length is wrong, too.
+        if not whole and name not in _PIXELS and not _NAME.fullmatch(data[end + 8 : end + 12]):
             at = _next(data, at + 8)
             continue
         if name == _END:
@@ -79,13 +80,8 @@ def _checked(data: bytes, name: bytes, body: bytes, end: int) -> bool | None:
     return zlib.crc32(body, zlib.crc32(name)) == int.from_bytes(data[end : end + 4])
 
 
-def _fits(data: bytes, end: int) -> bool:
-    """Whether another chunk begins where one with a wrong checksum says that it ends."""
-    return bool(_NAME.fullmatch(data[end + 8 : end + 12]))
-
-
 def _next(data: bytes, after: int) -> int:
-    """Where the next sound chunk that matters begins, for one whose length is wrong; else the end of the data."""
+    """Start of the next intact chunk that matters; else the end of the data."""
     for found in _NEXT.finditer(data, after):
         end = found.end() + int.from_bytes(data[found.start() - 4 : found.start()])
         if _checked(data, found[0], data[found.end() : end], end):
@@ -98,14 +94,13 @@ def _chunk(name: bytes, body: bytes) -> bytes:
 
 
 def _said(name: bytes, body: bytes, exif: bytes, xmp: bytes) -> tuple[bytes, bytes]:
-    """EXIF and XMP that a chunk of text holds, or those known before."""
+    """EXIF and XMP from a text chunk, or those found before."""
     keyword, _, rest = body.partition(b"\0")
     if keyword == b"XML:com.adobe.xmp" and name == b"iTXt" and len(rest) > 2:
         compressed, (_, _, text) = rest[0], rest[2:].split(b"\0", 2) if rest[2:].count(b"\0") > 1 else (b"", b"", b"")
         return exif, xmp or (_unpacked(text) if compressed else text)
-    if (
-        keyword == b"Raw profile type exif" and name != b"iTXt"
-    ):  # as ImageMagick wrote it: a name, a length, then digits
+    if keyword == b"Raw profile type exif" and name != b"iTXt":
+        # As ImageMagick wrote it: a name, a length, then hexadecimal digits.
         text = _unpacked(rest[1:]) if name == b"zTXt" else rest
         try:
             return exif or bytes.fromhex("".join(text.decode("latin-1").split("\n")[3:])), xmp

@@ -1,4 +1,4 @@
-"""A JPEG's frame and scans: whether they say that the picture is complete, before a single bit is decoded."""
+"""A JPEG's frame and scans: detects an incomplete picture before decoding."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from binwatch.photo_files.parsed_image import header_damaged
 _PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
 _COEFFICIENTS = 64
 _RUN = 32
-"""Equal bytes in a row, from a multiple of as many on, that make a hole. One of 512 bytes has 15 such rows at least."""
+"""Length of an aligned run of equal bytes that counts as a hole. A hole of 512 bytes has at least 15 such runs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """What a frame header says."""
+    """A frame header."""
 
     progressive: bool
     width: int
     height: int
     components: dict[int, tuple[int, int]]
-    """Their numbers and sampling factors, across and down."""
+    """Component number → horizontal and vertical sampling factor."""
 
     @classmethod
     def read(cls, marker: int, body: bytes) -> Frame:
-        """Of a segment without marker and length. Raises PhotoError."""
+        """Parse a segment without marker and length. Raises PhotoError."""
         try:
             _, height, width, count = struct.unpack_from(">BHHB", body)
             parts = [struct.unpack_from("BBB", body, 6 + 3 * number) for number in range(count)]
@@ -42,7 +42,7 @@ class Frame:
 
     @property
     def coefficients(self) -> int:
-        """How many all components have together, filled up to whole blocks."""
+        """Number of coefficients of all components, padded to whole blocks."""
         across = max(factor[0] for factor in self.components.values())
         down = max(factor[1] for factor in self.components.values())
         units = -(-self.width // (8 * across)) * -(-self.height // (8 * down))
@@ -51,17 +51,17 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """Which coefficients of which components a scan brings, and to which bit: `low` is 0 for all of them."""
+    """A scan header: the components and the coefficients `first` to `last`, down to bit `low` (0: all bits)."""
 
     components: dict[int, int]
-    """Their numbers and the tables of their codes: DC's in the upper four bits, AC's in the lower."""
+    """Component number → Huffman tables: DC in the upper four bits, AC in the lower four."""
     first: int
     last: int
     low: int
 
     @classmethod
     def read(cls, frame: Frame, body: bytes) -> Scan:
-        """Of a segment without marker and length. Raises PhotoError."""
+        """Parse a segment without marker and length. Raises PhotoError."""
         count = body[0] if body else 0
         if len(body) < 1 + 2 * count + 3:
             raise header_damaged("JPEG")
@@ -71,21 +71,21 @@ class Scan:
 
 
 class Codes:
-    """Of all Huffman tables seen so far, the code of symbol 0: "no change" for DC, "end of block" for AC."""
+    """The code of symbol 0 in each Huffman table seen so far: "no change" for DC, "end of block" for AC."""
 
     def __init__(self) -> None:
         self._codes: dict[int, str] = {}
 
     def read(self, body: bytes) -> None:
-        """Take in a DHT segment without marker and length. What is damaged, the decoder will find."""
-        while len(body) > 16:  # one byte of class and number, 16 of how many codes have each length, then the symbols
+        """Parse a DHT segment without marker and length. The decoder will detect damage."""
+        while len(body) > 16:  # class and number, 16 numbers of codes by length, then the symbols
             lengths = [length for length, count in enumerate(body[1:17], 1) for _ in range(count)]
             number, symbols, body = body[0], body[17 : 17 + len(lengths)], body[17 + len(lengths) :]
             if 0 in symbols:
                 self._codes[number] = _canonical(lengths, symbols.index(0))
 
     def flat(self, frame: Frame, scan: Scan) -> str | None:
-        """The bits of one unit of a picture without any detail; None if a table has no code for it."""
+        """The bits of one unit of a completely flat picture; None if a table has no code for it."""
         bits = ""
         for component, tables in scan.components.items():
             dc, ac = self._codes.get(tables >> 4), self._codes.get(0x10 | tables & 15)
@@ -97,7 +97,7 @@ class Codes:
 
 
 def _canonical(lengths: Sequence[int], place: int) -> str:
-    """The code at `place`: codes count up, and grow by zeros (ITU-T T.81, annex C)."""
+    """The canonical code at `place`: codes are consecutive, extended by zeros (ITU-T T.81, annex C)."""
     code = 0
     for before, length in pairwise(lengths[: place + 1]):
         code = (code + 1) << (length - before)
@@ -105,7 +105,7 @@ def _canonical(lengths: Sequence[int], place: int) -> str:
 
 
 def missing(frame: Frame, scans: Sequence[Scan]) -> str | None:
-    """What no scan brings, in words. A progressive photo that lost its last scans looks whole, only blurred."""
+    """The missing scans, in words. A progressive photo without its last scans looks complete, only blurred."""
     bits = {component: [_COEFFICIENTS] * _COEFFICIENTS for component in frame.components}
     for scan in scans:
         for component in scan.components:
@@ -117,9 +117,9 @@ def missing(frame: Frame, scans: Sequence[Scan]) -> str | None:
 
 
 def constant_run(scan: bytes, flat: str | None) -> bool:
-    """Whether many bytes in a row are the same, as in a hole that a file system filled: a lost sector or page.
+    """Whether the scan has a long run of equal bytes: a lost sector or page that a file system has filled.
 
-    Detail never codes so. A flat area may, if the bits of its units, `flat`, repeat with the bytes.
+    Detail is never coded so. A flat area may be, if the bits of its units, `flat`, repeat with each byte.
     """
     if flat is None or (flat * 8)[8:] == (flat * 8)[:-8]:
         return False

@@ -1,4 +1,4 @@
-"""TIFF, in which scanners store photos: the first page."""
+"""TIFF, the format of scanners: the first page."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from binwatch.photo_files.parsed_image import ParsedImage, header_damaged
 
 STARTS = (b"II*\x00", b"MM\x00*")
 _MOST_TAGS = 1000
-"""Of the first page; a real one has some twenty, and a file of many would be read for seconds."""
+"""Most tags of the first page. Real files have about twenty, and reading very many takes seconds."""
 _BYTES_A_PIXEL = 16
-"""Pillow's picture twice, since one that lies on its side is turned, and the strips of libtiff."""
+"""Pillow's picture twice, since it may be turned, and libtiff's strips."""
 
 
 def read(data: bytes) -> ParsedImage:
-    """Read the tags of the first page. Raises PhotoError. Pillow turns the photo upright by its tag."""
+    """Parse the tags of the first page. Raises PhotoError. Pillow turns the photo upright by its tag."""
     order = "little" if data.startswith(b"II") else "big"
     at = int.from_bytes(data[4:8], order)  # type: ignore[arg-type]
     tags = int.from_bytes(data[at : at + 2], order)  # type: ignore[arg-type]

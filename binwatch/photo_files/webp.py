@@ -15,11 +15,11 @@ _NAME = re.compile(rb"[ -~]{4}")
 _METADATA_FLAGS = 0x20 | 0x08 | 0x04  # of VP8X: a profile, EXIF, XMP
 _PIXELS = (b"VP8X", b"ANIM", b"ANMF", b"ALPH", b"VP8 ", b"VP8L")
 _BYTES_A_PIXEL = 16
-"""libwebp's two canvases, the picture that it hands over, and Pillow's."""
+"""libwebp's two canvases, its output, and Pillow's picture."""
 
 
 def read(data: bytes) -> ParsedImage:
-    """Take a WebP apart. Raises PhotoError."""
+    """Parse a WebP. Raises PhotoError."""
     pixels: dict[bytes, bytes] = {}
     exif = xmp = b""
     for name, body in _chunks(data):
@@ -32,7 +32,10 @@ def read(data: bytes) -> ParsedImage:
     width, height = _size(pixels)
     if extended := pixels.get(b"VP8X"):
         pixels[b"VP8X"] = bytes([extended[0] & ~_METADATA_FLAGS]) + extended[1:]
-    chunks = b"WEBP" + b"".join(_chunk(name, pixels[name]) for name in _PIXELS if name in pixels)
+    chunks = b"WEBP"
+    for name in _PIXELS:
+        if (body := pixels.get(name)) is not None:
+            chunks += name + struct.pack("<I", len(body)) + body + b"\0" * (len(body) % 2)
     clean = b"RIFF" + struct.pack("<I", len(chunks)) + chunks
     return ParsedImage(
         "WEBP",
@@ -62,7 +65,7 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _size(pixels: dict[bytes, bytes]) -> tuple[int, int]:
-    """Of the canvas, from whichever header is there."""
+    """Width and height of the canvas, from the extended, lossy or lossless header."""
     if len(canvas := pixels.get(b"VP8X", b"")) >= 10:
         return int.from_bytes(canvas[4:7], "little") + 1, int.from_bytes(canvas[7:10], "little") + 1
     if b"VP8X" not in pixels:
@@ -73,7 +76,3 @@ def _size(pixels: dict[bytes, bytes]) -> tuple[int, int]:
             (bits,) = struct.unpack_from("<I", lossless, 1)
             return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
     raise header_damaged("WEBP")
-
-
-def _chunk(name: bytes, body: bytes) -> bytes:
-    return name + struct.pack("<I", len(body)) + body + b"\0" * (len(body) % 2)

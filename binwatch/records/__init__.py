@@ -1,1 +1,1 @@
-"""The records: what was counted, what was expected, how they compare. SQLAlchemy on SQLite or PostgreSQL."""
+"""The records: counts, expected quantities, comparisons and audits. SQLAlchemy on SQLite or PostgreSQL."""

@@ -1,9 +1,9 @@
-"""Audits: what a person found in a bin, the truth that counts and inventory are both measured against.
+"""Audits: what a person found in a bin, the ground truth for counts and inventory.
 
-The ledger keeps every audit. The sums hold the last one of each count, and the last one of each expected quantity on
-each photo: a corrected audit never was the truth, so what it said is taken back. An answer that is no number takes
-back the same person's number alone. Blind audits and those with the numbers in sight have sums of their own: an auditor
-who has seen the numbers may have confirmed them, or corrected a right answer to them.
+The ledger keeps every audit. The totals contain only the last audit of each count, and of each expected quantity per
+photo: a corrected audit was never true, so it is subtracted. An answer without a number subtracts only the same
+person's number. Blind and sighted audits have separate totals, since an auditor who has seen the numbers may just have
+confirmed them.
 """
 
 from __future__ import annotations
@@ -36,60 +36,60 @@ from binwatch.records.upsert import insert_into
 from binwatch.records.variances import NO_TOLERANCE, VarianceTolerance
 
 MAX_NOTE = 200
-"""Characters of a note."""
+"""Most characters of a note."""
 MAX_NAME = 100
-"""Characters of a person's name."""
+"""Most characters of a person's name."""
 
 
 class AuditAnswer(StrEnum):
-    """What an auditor answers. The set is closed."""
+    """An auditor's answer. The set is closed."""
 
     COUNT = "count"
-    """So many items: a truth, the only answer that accuracy and labels are made of."""
+    """The exact number of items: ground truth. Only these answers are used for accuracy and as labels."""
     AT_LEAST = "at_least"
-    """So many are to be seen, and more may be hidden. It can contradict a lower number, and confirms none."""
+    """The number of visible items; more may be hidden. Contradicts lower numbers and confirms none."""
     CANNOT_TELL = "cannot_tell"
-    """Not from this photo."""
+    """The photo does not show the number."""
     GO_AND_COUNT = "go_and_count"
     """Somebody has to go to the bin and count."""
 
     @property
     def has_quantity(self) -> bool:
-        """Whether a number belongs to it."""
+        """Whether the answer has a number."""
         return self in (AuditAnswer.COUNT, AuditAnswer.AT_LEAST)
 
 
 class AuditReason(StrEnum):
-    """Why an answer was hard to give. The set is closed."""
+    """Why the number was hard to tell. The set is closed."""
 
     HIDDEN = "hidden"
     """Items are hidden behind others."""
     PACKAGING = "packaging"
-    """A package does not show whether or what it contains."""
+    """A package does not show its contents."""
     MULTIPACK = "multipack"
-    """What is one item, and what is a pack of several?"""
+    """It is unclear whether a pack is one item or several."""
     BLURRED = "blurred"
     OTHER = "other"
 
 
 class Seen(StrEnum):
-    """What an auditor says of the photo that was looked at, where that is not a count's id."""
+    """Values for the photo that an auditor has seen, besides a count's id."""
 
     WHATEVER = "whatever"
-    """The items themselves were counted; which photo is the latest does not matter."""
+    """The items themselves were counted, so the photo does not matter."""
 
 
 class StaleAudit(BinwatchError):
-    """The bin has another photo than the one that the auditor saw: the audit would judge what nobody looked at."""
+    """The bin has a newer photo than the one that the auditor saw, so the audit would be about an unseen photo."""
 
 
 class UnknownBin(BinwatchError):
-    """Neither a photo nor an expected quantity of this bin was ever recorded: mistyped, or in another bucket."""
+    """Neither a photo nor an expected quantity of this bin is recorded: a typing error, or another bucket."""
 
 
 @dataclass(frozen=True, slots=True)
 class Audited:
-    """One audit as recorded, beside what it judges; None where there was nothing to judge."""
+    """A recorded audit, with the count and the expected quantity that it judges, if there are any."""
 
     answer: AuditAnswer
     quantity: int | None
@@ -97,42 +97,42 @@ class Audited:
     expected: int | None
     blind: bool
     id: int = 0
-    """Of the audit in the records."""
+    """Id of the audit in the records."""
     is_new: bool = True
-    """False if the same person had said just that of the same photo before."""
+    """False if the same person had given the same answer for the same photo before."""
 
     @property
     def of_count(self) -> Outcome | None:
-        """How the count compares with the truth."""
+        """How the count compares with the answer."""
         return verdict_on_count(self.answer, self.quantity, self.predicted)
 
     @property
     def of_inventory(self) -> Outcome | None:
-        """How the expected quantity compares with the truth."""
+        """How the expected quantity compares with the answer."""
         return verdict_on_quantity(self.answer, self.quantity, self.expected)
 
 
 def verdict_on_count(answer: AuditAnswer, quantity: int | None, predicted: int | None) -> Outcome | None:
-    """How a counted class compares with an answer; None if the answer does not say, or there is none of the two."""
+    """How a counted class compares with an answer; None if one of them is missing or the answer does not decide it."""
     if quantity is None or predicted is None:
         return None
     return _told_by(answer, outcome_of(predicted, quantity))
 
 
 def verdict_on_quantity(answer: AuditAnswer, quantity: int | None, expected: int | None) -> Outcome | None:
-    """The same of an expected quantity."""
+    """Like `verdict_on_count`, for an expected quantity."""
     if quantity is None or expected is None:
         return None
     return _told_by(answer, outcome_by(expected - quantity))
 
 
 def _told_by(answer: AuditAnswer, outcome: Outcome) -> Outcome | None:
-    """Of "at least 5", that 4 are too few; not that 5, or 7, are right."""
+    """The outcome if the answer decides it. "At least 5" shows that 4 are too few, but not that 5 or 7 are right."""
     return outcome if answer is AuditAnswer.COUNT or outcome is Outcome.UNDER else None
 
 
 def check_answer(answer: AuditAnswer, quantity: int | None) -> None:
-    """Raise ValueError unless a number is there where one belongs."""
+    """Raise ValueError unless the answer has a number exactly if it needs one."""
     if not answer.has_quantity:
         if quantity is not None:
             raise ValueError(f"the answer {answer} has no number of items; leave out {quantity}")
@@ -145,7 +145,7 @@ def check_answer(answer: AuditAnswer, quantity: int | None) -> None:
 
 
 def plain_note(text: str | None) -> str | None:
-    """A note as it can be kept; None if there is none. Raises ValueError if it is too long or not printable."""
+    """The note without surrounding space; None if empty. Raises ValueError if it is too long or not printable."""
     note = (text or "").strip()
     if not note:
         return None
@@ -155,7 +155,7 @@ def plain_note(text: str | None) -> str | None:
 
 
 def plain_name(text: str | None) -> str | None:
-    """A person's name as it can be kept; None if there is none. Raises ValueError if it is none."""
+    """The name without surrounding space; None if empty. Raises ValueError if it is too long or not printable."""
     name = (text or "").strip()
     if not name:
         return None
@@ -178,13 +178,13 @@ def add_audit(
     blind: bool = False,
     tolerance: VarianceTolerance = NO_TOLERANCE,
 ) -> Audited:
-    """Record what somebody found in a bin. Saying the same again at once changes nothing.
+    """Record an audit of a bin. Repeating the bin's last audit changes nothing.
 
-    `seen` is the id of the count whose photo was looked at, None if the bin had no photo. `blind`: the auditor had seen
-    neither count nor expected quantity. Of a photo, no answer of a person can be after one with a number, which shows
-    both. A number beyond the `tolerance` opens a variance of the bin, or is a recount of it.
+    `seen` is the id of the count whose photo was seen, None if the bin had no photo. `blind`: the auditor had seen
+    neither count nor expected quantity. After an answer with a number, which shows both, a person's audits of the same
+    photo are not blind. A number beyond the `tolerance` opens a variance of the bin, or is a recount of it.
     Raises UnknownBin; StaleAudit if a newer photo has arrived; ValueError for a quantity that does not belong to the
-    answer, or a note that cannot be kept.
+    answer, or an invalid note.
     """
     check_answer(answer, quantity)
     bin_id = one_bin_id(bin_id)
@@ -214,7 +214,7 @@ def add_audit(
 
 
 def _check_seen(connection: Connection, found: RowMapping, bin_id: str, seen: int | Seen | None) -> None:
-    """A newer model's count of the same photo is no other photo."""
+    """Raise StaleAudit unless the seen photo is the bin's latest, also if a newer model has counted it."""
     if isinstance(seen, Seen) or seen == found["count_id"]:
         return
     photo = select(Count.bucket, Count.key, Count.etag)
@@ -225,7 +225,7 @@ def _check_seen(connection: Connection, found: RowMapping, bin_id: str, seen: in
 
 
 def _said_before(connection: Connection, row: Row) -> RowMapping | None:
-    """The bin's last audit if it says the same: a form that was sent twice, a key that was hit twice."""
+    """The bin's last audit if it is the same: a form that was sent twice, or a key that was pressed twice."""
     where = (Audit.bucket == row["bucket"], Audit.bin_id == row["bin_id"])
     last = connection.execute(select(Audit.__table__).where(*where).order_by(Audit.id.desc()).limit(1)).mappings()
     found = last.one_or_none()
@@ -233,7 +233,7 @@ def _said_before(connection: Connection, row: Row) -> RowMapping | None:
 
 
 def _has_answered(connection: Connection, row: Row, found: RowMapping) -> bool:
-    """Whether this person has entered a number of this photo before; of nobody by name it is not known."""
+    """Whether this person has entered a number for this photo before; False for an auditor without a name."""
     if row["auditor"] is None:
         return False
     of_person = (Audit.bucket == row["bucket"], Audit.bin_id == row["bin_id"], Audit.auditor == row["auditor"])
@@ -255,10 +255,10 @@ def append_audit(
     *,
     of_latest: bool = True,
 ) -> int:
-    """Append an audit of a bin that is locked, with what follows from it; returns its id.
+    """Append an audit of a locked bin, and update comparison, variances and totals; returns the audit's id.
 
-    `found` is the count and the expected quantity that it judges; a difference from that beyond `tolerance` opens a
-    variance, and none does without one; `of_latest`: the photo is the bin's latest.
+    `found` has the count and the expected quantity that it judges. A difference beyond `tolerance` opens a variance;
+    without a tolerance, none is opened. `of_latest`: the photo is the bin's latest.
     """
     judged = _judged(connection, row, found)
     statement = insert_into(connection, Audit).values(**row, audited_at=at).returning(Audit.id)
@@ -276,7 +276,7 @@ def append_audit(
 
 
 def lock_bin(connection: Connection, bucket: str, bin_id: str) -> RowMapping:
-    """What the bin shows and should hold; no count or expectation can arrive before the audit is recorded.
+    """Lock a bin; returns its latest count and expected quantity, which cannot change before the audit is recorded.
 
     Raises UnknownBin.
     """
@@ -306,16 +306,16 @@ def lock_bin(connection: Connection, bucket: str, bin_id: str) -> RowMapping:
 
 
 def _judged(connection: Connection, row: Row, found: RowMapping | Row) -> list[Row]:
-    """What the audit adds to `confusion_totals`, and what it takes back.
+    """The changes of `confusion_totals` by an audit.
 
-    It corrects the last audits, blind or not as it is itself, of this very count, and of this expected quantity on this
-    photo. Answers that are not a number of all items add nothing: to add "at least 5" where it contradicts, and to
-    leave it out where it does not, would make counts and inventory look worse than they are. They take back what the
-    same person found: that somebody else cannot tell contradicts nobody's number.
+    It corrects the last audit, of the same kind (blind or sighted), of this count, and of this expected quantity on
+    this photo. Answers other than an exact number add nothing: adding "at least 5" only where it contradicts would make
+    counts and inventory look worse than they are. They subtract only the same person's number, since another person's
+    uncertainty contradicts nobody's number.
     """
     reference = TruthSource.AUDIT if row["blind"] else TruthSource.SIGHTED
     same_photo = and_(Count.key == found["key"], Count.etag == found["etag"])
-    # Not the expectation: a nightly file says the same quantity anew.
+    # Not the same expectation: a nightly file repeats the same quantity.
     same_quantity = Expectation.quantity == found["quantity"]
     judged = []
     if found["predicted"] is not None:
@@ -335,7 +335,7 @@ def _judged(connection: Connection, row: Row, found: RowMapping | Row) -> list[R
 
 
 def _last_count(connection: Connection, row: Row, condition: ColumnElement[bool]) -> RowMapping | None:
-    """The last audit with a number that this one may correct; None if there is none, or its auditor took it back."""
+    """The last audit with a number that this one may correct; None if there is none, or its auditor withdrew it."""
     where = (
         Audit.bucket == row["bucket"], Audit.bin_id == row["bin_id"], Audit.blind == row["blind"], condition,
     )  # fmt: skip

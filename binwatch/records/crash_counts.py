@@ -1,4 +1,4 @@
-"""Objects that a worker began and has not ended yet: what is left of those that a worker died of."""
+"""Crash counts: how often an object was started and not finished, which happens if it crashes its worker."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from binwatch.records.upsert import insert_into
 
 
 class Trial(Base):
-    """An object under suspicion, and how often it was begun and not ended since."""
+    """A suspected object, and how often it was started without being finished."""
 
     __tablename__ = "trials"
 
@@ -24,13 +24,13 @@ class Trial(Base):
 
 
 class Trials:
-    """Notes what is begun, before it is touched, and forgets it at the end. Each method is one transaction."""
+    """Notes each object before it is processed, and removes the note at the end. Each method is one transaction."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine.execution_options(**{WRITE: True})
 
     def begin(self, bucket: str, key: str) -> int:
-        """Note that it begins now; returns how often it began before without an end."""
+        """Note the start of an object; returns how often it was started before without being finished."""
         with self._engine.begin() as connection:
             insert = insert_into(connection, Trial).values(bucket=bucket, key=key, begun=1, last_at=datetime.now(UTC))
             statement = insert.on_conflict_do_update(
@@ -40,12 +40,12 @@ class Trials:
             return int(connection.execute(statement.returning(Trial.begun)).scalar_one()) - 1
 
     def recent(self, bucket: str, since: datetime) -> set[str]:
-        """Keys of what was begun since then and has not ended: its message is in a queue still, or with a worker."""
+        """Keys of objects started since `since` and not finished. Their messages are in a queue or with a worker."""
         statement = select(Trial.key).where(Trial.bucket == bucket, Trial.last_at >= since)
         with self._engine.connect() as connection:
             return set(connection.execute(statement).scalars())
 
     def end(self, bucket: str, key: str) -> None:
-        """Forget it: whatever came of it, no worker died."""
+        """Remove the note: the object was processed without a crash, whatever the result."""
         with self._engine.begin() as connection:
             connection.execute(delete(Trial).where(and_(Trial.bucket == bucket, Trial.key == key)))

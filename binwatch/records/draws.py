@@ -23,23 +23,23 @@ from binwatch.records.tables import Audit, AuditDraw, Bin, Count, Expectation
 from binwatch.records.upsert import insert_into
 
 LEAST = 0.5
-"""Likelihood of a bin that the model has no doubt of. A lower one would give few audits so much weight that intervals
-miss the truth too often if the model is sure and wrong (benchmarks/audits.py)."""
+"""Likelihood of a bin of which the model is certain. A lower one would give few audits so much weight that intervals
+miss the truth too often if the model is certain and wrong (benchmarks/audits.py)."""
 _TRIED = (32, 512, 4_096, 4_096, 4_096, 4_096)
-"""Ids of counts that are looked up at a time. Most are their bins' latest: of a million bins, a draw is one query."""
+"""Numbers of count ids looked up per query. Most are their bins' latest, so a draw from a million bins is one query."""
 _AT_ONCE = 20
-"""Draws until one has no answer yet."""
+"""Most draws until one has no answer yet."""
 AGAIN = timedelta(minutes=15)
-"""After which a drawn bin that nobody has answered is given to the next who asks: without those that people leave out,
-because they are hard to count, the rest would look better than all are."""
+"""Time after which a drawn bin without an answer is given to another auditor. If bins that are hard to count stayed
+without an answer, the estimates would be too good."""
 _OPEN = 2_000
-"""The last draws, of which those without an answer are looked for."""
+"""Number of the last draws among which those without an answer are searched."""
 LAST_DRAWN = (AuditDraw.drawn_at.desc(), AuditDraw.id.desc())
-"""Order of draws, the last ones first. Draws that are imported later have higher ids."""
+"""Order of draws, the latest first. Not by id only, since imported draws have higher ids."""
 
 
 class NothingToDraw(BinwatchError):
-    """No bin's latest photo was counted by the model in use, or all bins that were drawn have their answer."""
+    """No bin's latest photo was counted by the model in use, or all drawn bins have an answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,20 +49,20 @@ class DrawnBin:
     bucket: str
     bin_id: str
     count_id: int
-    """Of the photo to be looked at."""
+    """Count of the photo to be audited."""
     expectation_id: int | None
-    """Of the expected quantity; None if there is none, or it could not be read."""
+    """The expected quantity; None if there is none, or it could not be read."""
 
 
 @dataclass(frozen=True, slots=True)
 class CountedBin:
-    """One of all bins that may be drawn, and what the model says of it."""
+    """A bin that may be drawn, and the model's probabilities for it."""
 
     bin: DrawnBin
     confidence: float | None
-    """Probability of its own count; None if the count has none."""
+    """Probability of the count; None if the count has no probabilities."""
     chance: float | None
-    """Probability of the recorded quantity; None if there is none."""
+    """Probability of the expected quantity; None if there is none."""
 
 
 def photo_key(engine: Engine, drawn: DrawnBin) -> str:
@@ -74,7 +74,7 @@ def photo_key(engine: Engine, drawn: DrawnBin) -> str:
 def likelihood(chance: float | None) -> float:
     """How likely a bin is to be drawn by doubt, from LEAST to 1, relative to others.
 
-    `chance` is the probability that the model gives to what is recorded of the bin, or to its own count if nothing is.
+    `chance` is the model's probability of the expected quantity, or of its own count if there is none.
     """
     return 1.0 if chance is None else max(LEAST, 1 - chance)
 
@@ -126,7 +126,7 @@ def _draws(connection: Connection, source: random.Random, *, by_doubt: bool) -> 
     drawn = 0
     for one in counted_bins(connection, source, _TRIED):
         likely = likelihood(one.confidence if one.chance is None else one.chance) if by_doubt else 1.0
-        if source.random() < likely:  # rejection: who is kept is drawn with just this likelihood
+        if source.random() < likely:  # rejection sampling: kept with exactly this likelihood
             yield one.bin, likely
             drawn += 1
             if drawn == _AT_ONCE:
@@ -136,8 +136,8 @@ def _draws(connection: Connection, source: random.Random, *, by_doubt: bool) -> 
 def counted_bins(connection: Connection, source: random.Random, tried: Sequence[int]) -> Iterator[CountedBin]:
     """Bins that may be drawn, each with the same probability and independent of the others, by the ids of their counts.
 
-    `tried` says how many ids are looked up in each query, of those from the model's first count on: the many of before
-    a change of model are passed over. If none of them is one, all bins of the model are read once.
+    `tried` is the number of random ids in each query, from the model's first count on, which skips the counts of
+    earlier models. If no id is a bin's latest count, all bins of the model are read once.
     """
     newest = select(Count.id, Count.model_version).order_by(Count.id.desc()).limit(1)
     last = connection.execute(newest).one_or_none()
@@ -182,16 +182,16 @@ def _counted(row: Row[*tuple[object, ...]]) -> CountedBin:
 
 
 def answer_of(count_id: InstrumentedAttribute[Any]) -> ColumnElement[int | None]:
-    """Id of the first blind audit of the photo of a count that found a number; NULL if there is none.
+    """Id of the first blind audit with a number of a count's photo; NULL if there is none.
 
-    Not of a later one: only some photos get one, and those that are counted again since the first answer looked wrong
-    are no random part of them.
+    Not a later one: only some photos get a second audit, for example because the first answer looked wrong, so they are
+    not a random sample.
     """
     return audit_of(count_id, Audit.blind.is_(True), Audit.answer == AuditAnswer.COUNT)
 
 
 def any_answer_of(count_id: InstrumentedAttribute[Any]) -> ColumnElement[int | None]:
-    """Id of the first blind audit of the photo of a count, whatever was answered; NULL if the draw is open."""
+    """Id of the first blind audit of a count's photo, with any answer; NULL if the draw is open."""
     return audit_of(count_id, Audit.blind.is_(True))
 
 
@@ -201,9 +201,9 @@ def _number_by(count_id: InstrumentedAttribute[int], auditor: str | None) -> Col
 
 
 def audit_of(count_id: InstrumentedAttribute[Any], *conditions: ColumnElement[bool]) -> ColumnElement[int | None]:
-    """Id of the first audit, on these conditions, of the photo of a count; NULL if there is none.
+    """Id of the first audit of a count's photo that meets the conditions; NULL if there is none.
 
-    The photo is what was audited: a newer model's count of it changes nothing.
+    An audit belongs to the photo, so it also holds for a newer model's count of it.
     """
     drawn, judged = aliased(Count), aliased(Count)
     same_photo = and_(judged.bucket == drawn.bucket, judged.key == drawn.key, judged.etag == drawn.etag)

@@ -1,4 +1,4 @@
-"""Connections to the records: SQLite for one machine, PostgreSQL for more."""
+"""Connections to the records: SQLite for one machine, PostgreSQL for several."""
 
 from __future__ import annotations
 
@@ -11,31 +11,30 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from binwatch.addresses import ESCAPE
-from binwatch.errors import SettingsError
+from binwatch.errors import SettingsError, described
 from binwatch.records.postgres import TransactionMode, make_engine
 from binwatch.text import is_text
 
 _NAME = "BINWATCH_DATABASE_URL"
 _WAIT_S = 30
-"""Seconds to wait for SQLite's lock: longer than any of our transactions by far."""
+"""Seconds to wait for SQLite's lock, far longer than any transaction of Binwatch."""
 _SQLITE_OPTIONS = frozenset({"cached_statements", "timeout", "uri"})
 WRITE = "binwatch_write"
-"""Execution option of connections that will write: SQLite then takes its lock at once, not in mid-transaction."""
+"""Execution option of connections that will write: SQLite then takes its lock at the start of the transaction."""
 
 
 class DriverFailed(SQLAlchemyError):
-    """The database's driver raised something that is no error of a database: it cannot read an answer, or not send a
-    value."""
+    """The database's driver raised an error that is not a database error: it cannot read a result or send a value."""
 
 
 def connect(database_url: str, wait_s: float = _WAIT_S, session: TransactionMode = TransactionMode()) -> Engine:  # noqa: B008 (frozen)
     """An engine for a SQLite or PostgreSQL URL; nothing is connected yet. Raises SettingsError for any other.
 
-    `wait_s` is how long to wait for SQLite's lock, `session` is for PostgreSQL.
+    `wait_s` is the longest wait for SQLite's lock; `session` is for PostgreSQL.
     """
     try:
         url = make_url(database_url)
-    except (ArgumentError, ValueError):  # its words may be those of the password
+    except (ArgumentError, ValueError):  # whose text may have the password
         raise SettingsError(
             f"{_NAME} is not a database URL; write sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE; {ESCAPE}"
         ) from None
@@ -47,7 +46,7 @@ def connect(database_url: str, wait_s: float = _WAIT_S, session: TransactionMode
             engine = make_engine(url, session)
         else:
             raise SettingsError(f"{_NAME}: {backend!r} is not supported; use sqlite or postgresql")
-    except ImportError as error:  # psycopg without libpq, too
+    except ImportError as error:  # also psycopg without libpq
         raise SettingsError(
             f"{_NAME} is a PostgreSQL URL, which needs psycopg ({error}); in Binwatch's repository:"
             " pip install -c requirements.lock '.[postgres]'"
@@ -61,7 +60,7 @@ def connect(database_url: str, wait_s: float = _WAIT_S, session: TransactionMode
 def _as_failure_of_the_driver(context: ExceptionContext) -> DriverFailed | None:
     error = context.original_exception
     known = context.sqlalchemy_exception is not None or isinstance(error, SQLAlchemyError)
-    return None if known or not isinstance(error, Exception) else DriverFailed(f"{type(error).__name__}: {error}")
+    return None if known or not isinstance(error, Exception) else DriverFailed(described(error))
 
 
 def _sqlite(url: URL, wait_s: float) -> Engine:
@@ -75,30 +74,30 @@ def _sqlite(url: URL, wait_s: float) -> Engine:
 
 
 def cause(error: SQLAlchemyError) -> str:
-    """The driver's own words, in one line, without the statement."""
+    """The driver's message in one line, without the statement."""
     found = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
     return " ".join(str(found).split()) or type(found).__name__
 
 
 def can_hold(*texts: str) -> bool:
-    """Whether all databases can hold these texts: PostgreSQL takes no NUL, and fails even a search for one.
+    """Whether all databases can store these texts. PostgreSQL accepts no NUL, not even in a search.
 
-    Nor does any take what is no Unicode, such as an argument of a command that is not UTF-8.
+    No database accepts invalid Unicode, such as a command's argument that is not UTF-8.
     """
     return all("\x00" not in text and is_text(text) for text in texts)
 
 
 def _prepare_sqlite(connection: SqliteConnection, wait_s: float) -> None:
-    connection.isolation_level = None  # the driver's own BEGIN comes too late; ours is in _begin_sqlite
+    connection.isolation_level = None  # the driver's BEGIN comes too late; _begin_sqlite sends one
     for pragma in (f"busy_timeout={wait_s * 1000:.0f}", "synchronous=NORMAL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
     _into_wal(connection, wait_s)
 
 
 def _into_wal(connection: SqliteConnection, wait_s: float) -> None:
-    """WAL lets the monitor read while a worker writes. A file stays in it once it is.
+    """Switch the file to WAL mode, in which the monitor can read while a worker writes. The mode is permanent.
 
-    Where two processes turn a new file into WAL, SQLite fails one at once, whatever its timeout; so wait here.
+    If two processes switch a new file, SQLite fails one of them at once, despite its timeout; so retry here.
     """
     deadline = time.monotonic() + wait_s
     while True:
@@ -113,6 +112,7 @@ def _into_wal(connection: SqliteConnection, wait_s: float) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    """A transaction that reads first and writes later fails with "database is locked", whatever the timeout."""
+    """Begin a transaction. One that will write takes the lock at once: if it first read and then wrote, it could fail
+    with "database is locked", despite the timeout."""
     writes = connection.get_execution_options().get(WRITE, False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

@@ -17,21 +17,21 @@ from binwatch.records.schema import UnknownSchemaError
 from binwatch.text import many
 
 _LOCK = 0x62696E77
-"""Number of PostgreSQL's advisory lock that a migration holds: "binw" in ASCII."""
+"""Number of the PostgreSQL advisory lock for migrations: "binw" in ASCII."""
 _ONE_AT_A_TIME = Lock()
-"""Alembic keeps its context in global variables: two migrations in one process would wait for each other for ever."""
+"""Alembic has its context in global variables: two migrations in one process would deadlock."""
 _SCRIPTS = Path(__file__).parent / "migrations"
 
 
 @dataclass(frozen=True, slots=True)
 class Migrated:
-    """What one migration came to."""
+    """Result of a migration."""
 
     before: str | None
-    """Revision that the schema had; None if there were no tables."""
+    """Revision of the schema before; None if there were no tables."""
     after: str | None
     steps: tuple[str, ...]
-    """Revision and title of each step that was applied, in their order."""
+    """Revision and title of each applied step, in order."""
 
     def __str__(self) -> str:
         if not self.steps:
@@ -41,9 +41,9 @@ class Migrated:
 
 
 def migrate(engine: Engine, revision: str = "head") -> Migrated:
-    """Apply every migration up to `revision`. Does nothing if the schema is there already.
+    """Apply every migration up to `revision`. Does nothing if the schema is up to date.
 
-    A call while another process migrates the same database waits, and then finds it done. Raises UnknownSchemaError.
+    Waits while another process migrates the same database. Raises UnknownSchemaError.
     """
     config = _config()
     with _ONE_AT_A_TIME, engine.execution_options(**{WRITE: True}).begin() as connection:
@@ -54,7 +54,9 @@ def migrate(engine: Engine, revision: str = "head") -> Migrated:
         refuse_unknown(engine, before)
         command.upgrade(config, revision)
         after = MigrationContext.configure(connection).get_current_revision()
-    return Migrated(before, after, _steps(ScriptDirectory.from_config(config), before, after))
+    scripts = ScriptDirectory.from_config(config)
+    applied = [] if before == after else list(scripts.iterate_revisions(after or "base", before or "base"))
+    return Migrated(before, after, tuple(f"{script.revision} {script.doc}" for script in reversed(applied)))
 
 
 def refuse_unknown(engine: Engine, found: str | None) -> None:
@@ -73,13 +75,6 @@ def refuse_unknown(engine: Engine, found: str | None) -> None:
         f"{where} does not know (its own is {scripts.get_current_head()}): use the newer release that made it, or"
         " restore a dump from before (docs/servers.md)"
     )
-
-
-def _steps(scripts: ScriptDirectory, before: str | None, after: str | None) -> tuple[str, ...]:
-    if before == after:
-        return ()
-    applied = scripts.iterate_revisions(after or "base", before or "base")
-    return tuple(f"{script.revision} {script.doc}" for script in reversed(list(applied)))
 
 
 def _config() -> Config:

@@ -1,4 +1,4 @@
-"""Models in the records: since when each is used, and what turns its probabilities into p-values."""
+"""Models in the records: time of first use, and the calibration for p-values."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 def note_model(connection: Connection, version: str, calibration: Calibration | None, now: datetime) -> None:
-    """Record that a model is in use, and its calibration if it has one. Doing it again changes nothing."""
+    """Record a model in use, and its calibration if it has one. Idempotent."""
     first = insert_into(connection, Model).values(model_version=version, first_at=now, calibrations=0)
     connection.execute(first.on_conflict_do_nothing())
     if calibration is None:
@@ -32,22 +32,22 @@ def note_model(connection: Connection, version: str, calibration: Calibration | 
 
 
 class Calibrated(NamedTuple):
-    """What a model's comparisons are judged by, and its number among the model's calibrations, from 1 on."""
+    """The p-values by a model's calibration, and the calibration's number, from 1 on."""
 
     number: int
     values: PValues
 
 
 class Calibrations:
-    """P-values by what the records hold of each model, so that whoever compares finds the same ones."""
+    """P-values by the calibrations in the records, so that all processes use the same ones."""
 
     def __init__(self) -> None:
         self._known: dict[str, Calibrated] = {}
 
     def of(self, connection: Connection, numbers: Mapping[str, int]) -> dict[str, Calibrated]:
-        """By model; without those that have no calibration. Only what has changed is read again.
+        """Model → calibration, for models that have one. Reads only calibrations that have changed.
 
-        `numbers` are the models' `calibrations`, 0 without one.
+        `numbers`: model → number of its present calibration, 0 without one.
         """
         found = {}
         for version, number in numbers.items():

@@ -1,6 +1,6 @@
-"""Audits and random draws of other records, or of before a loss: imported with their times, each once.
+"""Imports audits and random draws from other records, or from a backup, with their times, each once.
 
-They only append, as all audits do, and the sums follow.
+Imported audits are appended like all audits, and update the totals.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from binwatch.records.upsert import insert_into
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PastEvent:
-    """What happened to a bin, and what was known of the bin then."""
+    """An event of a bin, with the bin's photo and expected quantity at that time."""
 
     bucket: str
     bin_id: str
     at: datetime
     key: str | None
-    """Of the photo; None if the bin had no photo that was counted."""
+    """Key of the photo; None if the bin had no counted photo."""
     etag: str
     model: str | None
-    """Whose count of the photo is meant."""
+    """Version of the model that counted the photo."""
     expected: int | None
     """The expected quantity; None if there was none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PastAudit(PastEvent):
-    """What a person found."""
+    """A past audit."""
 
     answer: AuditAnswer
     quantity: int | None
@@ -53,7 +53,7 @@ class PastDraw(PastEvent):
 
 
 class ImportOutcome(StrEnum):
-    """What became of an event. The set is closed; the last three say what to do."""
+    """Result of importing an event. The set is closed; the last three say what to do."""
 
     IMPORTED = "imported"
     WITHOUT_EXPECTED = "imported without the expected quantity, which is not recorded here for this bin"
@@ -70,14 +70,14 @@ class ImportOutcome(StrEnum):
 
     @property
     def is_refused(self) -> bool:
-        """Whether nothing is recorded of the event."""
+        """Whether the event was not recorded."""
         return self in (ImportOutcome.UNKNOWN_BIN, ImportOutcome.UNKNOWN_PHOTO, ImportOutcome.LATER_AUDIT)
 
 
 def import_event(engine: Engine, event: PastAudit | PastDraw) -> ImportOutcome:
-    """Record an event, unless it is recorded already. Events of a bin are imported in the order of their times.
+    """Record an event, unless it is recorded. Events of a bin must be imported in the order of their times.
 
-    The count is that of the same model, or else the last one of the same photo: the photo is what was looked at.
+    It refers to the same model's count, or else to the last count of the same photo, since the photo was audited.
     """
     with engine.execution_options(**{WRITE: True}).begin() as connection:
         try:

@@ -1,4 +1,4 @@
-"""PostgreSQL as other people run it: behind pgbouncer, and with defaults of their own for a database or a role."""
+"""PostgreSQL connections that work behind pgbouncer, and with any defaults of the database or the role."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from binwatch.errors import SettingsError
 DRIVER = "postgresql+psycopg"
 _NAME = "BINWATCH_DATABASE_URL"
 _OURS = ("autocommit", "context", "cursor_factory", "row_factory")
-"""What psycopg takes beside libpq's options, and a URL must not change."""
+"""psycopg's own options, besides libpq's, which a URL must not set."""
 _NEEDED = {
-    "DateStyle": "ISO, MDY",  # psycopg reads timestamps in no other
+    "DateStyle": "ISO, MDY",  # the only format in which psycopg reads timestamps
     "TimeZone": "UTC",
-    "extra_float_digits": "1",  # with fewer, a number does not come back as it was written
+    "extra_float_digits": "1",  # with fewer, numbers lose digits
     "bytea_output": "hex",
     "standard_conforming_strings": "on",
     "lock_timeout": "0",
 }
-"""What a session needs, whatever the database's or the role's defaults are.
+"""Settings that override the defaults of the database or the role.
 
-Not search_path: that is how an operator puts the tables into a schema. Not default_transaction_read_only: that is how
-an operator keeps everyone from writing. The encoding is part of the connection's start.
+Not search_path, with which an operator chooses a schema for the tables. Not default_transaction_read_only, with which
+an operator prevents writing. The encoding is set when connecting.
 """
 
 
@@ -35,17 +35,17 @@ class TransactionMode:
     """How an engine's transactions run."""
 
     read_only: bool = False
-    """They only read, and all statements of one see the same state."""
+    """Transactions only read, and all statements of a transaction see the same state."""
     statement_timeout_s: int = 0
-    """Seconds that a statement may take; 0: any number."""
+    """Longest duration of a statement in seconds; 0: unlimited."""
 
 
 def make_engine(url: URL, session: TransactionMode) -> Engine:
     """An engine for PostgreSQL; nothing is connected yet. Raises SettingsError.
 
-    Everything is set for each transaction, not for the connection: behind pgbouncer in transaction mode the next
-    transaction may run on another connection, and other clients would get what was set on this one. For the same
-    reason psycopg prepares no statements, unless the URL says so, and no option is sent at the connection's start.
+    All settings are made per transaction, not per connection: behind pgbouncer in transaction mode, the next
+    transaction may run on another connection, and other clients would get this connection's settings. For the same
+    reason psycopg prepares no statements, unless the URL says so, and no options are sent when connecting.
     """
     url, threshold = _without_threshold(url)
     arguments = {"prepare_threshold": threshold}
@@ -54,13 +54,15 @@ def make_engine(url: URL, session: TransactionMode) -> Engine:
     )
     _check_options(engine)
     event.listen(engine, "connect", lambda connection, _: _prepare(connection, session))
-    statement = _statement(session)
+    values = _NEEDED | {"statement_timeout": f"{session.statement_timeout_s}s"}
+    # A single statement: one round trip, and it can be prepared.
+    statement = "SELECT " + ", ".join(f"set_config('{name}', '{value}', true)" for name, value in values.items())
     event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(statement).close())
     return engine
 
 
 def _prepare(connection: Any, session: TransactionMode) -> None:
-    """What psycopg sends with each BEGIN."""
+    """Set the transaction mode, which psycopg sends with each BEGIN."""
     from psycopg import IsolationLevel
 
     # Locks on rows make a count and an expected quantity see each other, which needs READ COMMITTED.
@@ -68,14 +70,8 @@ def _prepare(connection: Any, session: TransactionMode) -> None:
     connection.read_only = True if session.read_only else None
 
 
-def _statement(session: TransactionMode) -> str:
-    """A single one: one round trip, and it can be prepared."""
-    values = _NEEDED | {"statement_timeout": f"{session.statement_timeout_s}s"}
-    return "SELECT " + ", ".join(f"set_config('{name}', '{value}', true)" for name, value in values.items())
-
-
 def _without_threshold(url: URL) -> tuple[URL, int | None]:
-    """The URL without prepare_threshold, which psycopg does not take as text, and its value."""
+    """The URL without prepare_threshold, which psycopg does not accept as text, and its value."""
     text = url.query.get("prepare_threshold", "none")
     if text == "none":
         threshold = None
@@ -89,7 +85,7 @@ def _without_threshold(url: URL) -> tuple[URL, int | None]:
 
 
 def _check_options(engine: Engine) -> None:
-    """Raise SettingsError if libpq knows an option of the URL no more than Binwatch does, or a password is cut."""
+    """Raise SettingsError for unknown options in the URL, or a password that is not escaped."""
     from psycopg import ProgrammingError
     from psycopg.conninfo import make_conninfo
 

@@ -1,4 +1,4 @@
-"""What a database's error asks of an operator: a right that a role lacks is not a wrong address."""
+"""Explains database errors to operators, for example a missing permission as opposed to a wrong address."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from binwatch.errors import OutageError
 from binwatch.records.engine import DriverFailed, cause
 from binwatch.settings import advice
 
@@ -17,7 +18,7 @@ _GRANT = (
     f"{ROLES}, run by the tables' owner after each migrate, gives binwatch_worker and binwatch_monitor theirs"
     " (docs/servers.md); migrate itself needs the tables' owner"
 )
-# A connection that is refused has no SQLSTATE, only words.
+# A refused connection has no SQLSTATE, only a message.
 _REFUSED = (
     (r"role .* does not exist", f"{ROLES} makes the roles binwatch_worker and binwatch_monitor (docs/servers.md)"),
     (r"is not permitted to log in", f"{ROLES} makes roles that may (docs/servers.md)"),
@@ -32,29 +33,28 @@ _REFUSED = (
 
 
 def explained(error: SQLAlchemyError, engine: Engine) -> str:
-    """The error and what to do about it, in one line: which right a role lacks, or which setting to look at."""
+    """The error and what to do about it, in one line."""
     words = cause(error)
     if lacks_right(error):
-        return f"{_role(engine)} lacks a right{_to_do(error)}: {words}; {_GRANT}"
+        name = engine.url.username
+        role = f"the role {name!r}" if name else "the role of BINWATCH_DATABASE_URL"
+        # PostgreSQL's message names the table only; the statement's first word says what was not allowed.
+        verb = (getattr(error, "statement", None) or "").split(maxsplit=1)[:1]
+        to_do = f" to {verb[0].upper()}" if verb and verb[0].isalpha() else ""
+        return f"{role} lacks a right{to_do}: {words}; {_GRANT}"
     for pattern, remedy in _REFUSED:
         if re.search(pattern, words, re.IGNORECASE):
             return f"{words}; {remedy}"
-    if isinstance(error, DriverFailed):  # the address is right
+    if isinstance(error, DriverFailed):  # not a wrong address
         return words
     return f"{words}; {advice('database_url')}"
 
 
+def database_outage(error: SQLAlchemyError, engine: Engine) -> OutageError:
+    """The error to raise for a database that cannot be used now."""
+    return OutageError(f"the database cannot be used: {explained(error, engine)}")
+
+
 def lacks_right(error: SQLAlchemyError) -> bool:
-    """Whether the database's role may not do what was asked."""
+    """Whether the database's role lacks a permission."""
     return isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) == _LACKS_RIGHT
-
-
-def _role(engine: Engine) -> str:
-    name = engine.url.username
-    return f"the role {name!r}" if name else "the role of BINWATCH_DATABASE_URL"
-
-
-def _to_do(error: SQLAlchemyError) -> str:
-    """What it was not allowed to do: PostgreSQL names the table only."""
-    verb = (getattr(error, "statement", None) or "").split(maxsplit=1)[:1]
-    return f" to {verb[0].upper()}" if verb and verb[0].isalpha() else ""

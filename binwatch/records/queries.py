@@ -1,4 +1,4 @@
-"""Reading from the records, for more than one package. Each function runs in the caller's transaction."""
+"""Queries of the records for several packages. Each function runs in the caller's transaction."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ Item = TypeVar("Item")
 _AT_A_TIME = 500  # SQLite takes 32,766 parameters in a statement
 _NEVER = datetime.max.replace(tzinfo=UTC)
 _FIRST_WAIT, _LONGEST_WAIT = timedelta(minutes=10), timedelta(days=1)
-"""Before what could not be fetched is tried again. A permission that is granted changes nothing in a listing."""
+"""Shortest and longest wait before an object that could not be fetched is tried again."""
 _Unfetched = tuple[datetime, datetime, str]
-"""When it was first and last tried to fetch something, and why it could not be."""
+"""Times of the first and the last attempt to fetch an object, and the reason of the failure."""
 
 
 def unrecorded_photos(
     connection: Connection, bucket: str, listed: Sequence[Listed], model: str | None = None, *, refused: bool = False
 ) -> list[Listed]:
-    """Those of `listed` that no model, or not this version, has counted or failed to count as they are now.
+    """The listed photos without a record of their present upload by any model, or by version `model`.
 
-    A photo that was there before, and is again, is one of them: its bin has shown another meanwhile. So is, after a
-    while, one that could not be fetched: after as long as it has been so, ten minutes at least and a day at most. With
-    `refused`, it is at once.
+    A photo that was replaced and then restored is included, since its bin has shown another photo meanwhile. A photo
+    that could not be fetched is included after a wait: as long as it has been failing, but at least ten minutes and at
+    most a day. With `refused`, there is no wait.
     """
     query = select(Count.key, Count.etag, Count.modified_at, Count.reason, Count.recorded_at, Count.tried_at)
     query = query.where(Count.bucket == bucket)
@@ -45,7 +45,7 @@ def unrecorded_photos(
 def unread_metadata(
     connection: Connection, bucket: str, listed: Sequence[Listed], naming: BinNaming = BY_NAME, *, refused: bool = False
 ) -> list[Listed]:
-    """Those of `listed` that have not been read as they are now; as above of those that could not be fetched."""
+    """The listed metadata files whose present upload has not been read. Failed fetches: as for `unrecorded_photos`."""
     query = select(
         *(Expectation.source, Expectation.etag, Expectation.modified_at),
         *(Expectation.reason, Expectation.recorded_at, Expectation.tried_at),
@@ -57,10 +57,10 @@ def unread_metadata(
 
 
 class _Uploads:
-    """What was recorded of keys, and when each of their contents was last stored."""
+    """The recorded uploads of keys, each with the time when it was last stored."""
 
     def __init__(self, *, refused: bool) -> None:
-        """`refused`: what could not be fetched is as good as not recorded."""
+        """`refused`: uploads that could not be fetched count as not recorded."""
         self._last: dict[tuple[str, str], datetime] = {}
         self._unfetched: dict[tuple[str, str], _Unfetched] = {}
         self._fetched: set[tuple[str, str]] = set()
@@ -68,7 +68,7 @@ class _Uploads:
         self._now = datetime.now(UTC)
 
     def add(self, rows: Iterable[Sequence[Any]]) -> None:
-        """Take in rows of key, ETag, time, reason, and when they were recorded and tried again."""
+        """Add rows of key, ETag, time of the upload, reason, and times of recording and of the last attempt."""
         for key, etag, modified, reason, recorded, tried in rows:
             upload = key, etag
             self._last[upload] = max(modified, self._last.get(upload, modified))
@@ -83,12 +83,12 @@ class _Uploads:
         last = self._last.get(upload)
         if last is None or last < listed.modified:
             return False
-        return upload in self._fetched or not self._is_due(listed, *self._unfetched[upload])
-
-    def _is_due(self, listed: Listed, first: datetime, last: datetime, reason: str) -> bool:
-        wait = min(max(last - first, _FIRST_WAIT), _LONGEST_WAIT)
+        if upload in self._fetched:
+            return True
+        first_tried, last_tried, reason = self._unfetched[upload]
+        wait = min(max(last_tried - first_tried, _FIRST_WAIT), _LONGEST_WAIT)
         restored = reason == Reason.ARCHIVED and listed.restored
-        return self._refused or restored or self._now - last >= wait
+        return not (self._refused or restored or self._now - last_tried >= wait)
 
 
 def recorded_keys(
@@ -98,10 +98,9 @@ def recorded_keys(
     model: str | None = None,
     naming: BinNaming = BY_NAME,
 ) -> dict[str, bool]:
-    """Keys of those photos and metadata files that were recorded since `time` (when S3 stored them).
+    """Photos and metadata files with a record of their present upload: key → whether it was counted or read.
 
-    Beside each, whether it was counted, or read. With `model`, photos only if this version has counted them or failed
-    to.
+    With `model`, only this version's records of photos count.
     """
     done: dict[str, bool] = {}
     for chunk in _chunks(list(objects)):
@@ -114,14 +113,14 @@ def recorded_keys(
         files = select(Expectation.source, Expectation.modified_at, Expectation.reason)
         files = files.where(Expectation.bucket == bucket, _of_bins(chunk, naming))
         for key, modified, reason in (*connection.execute(photos), *connection.execute(files)):
-            time = stored.get(key, _NEVER)  # a bin may have quantities from elsewhere, too
+            time = stored.get(key, _NEVER)  # a bin may have quantities from other sources
             if time is None or modified >= time:
-                done[key] = done.get(key, False) or reason is None  # a failure can become a count
+                done[key] = done.get(key, False) or reason is None  # a later count replaces a failure
     return done
 
 
 def crashed_photos(connection: Connection, bucket: str, keys: Iterable[str]) -> set[tuple[str, str]]:
-    """Keys and ETags of the photos that are recorded as having crashed their worker."""
+    """Keys and ETags of the photos that are recorded as crashed."""
     query = select(Count.key, Count.etag).where(Count.bucket == bucket, Count.reason == Reason.CRASHED)
     return {(key, etag) for key, etag in connection.execute(query.where(Count.key.in_(list(keys))))}
 
@@ -129,16 +128,16 @@ def crashed_photos(connection: Connection, bucket: str, keys: Iterable[str]) -> 
 def crashed_metadata(
     connection: Connection, bucket: str, keys: Iterable[str], naming: BinNaming = BY_NAME
 ) -> set[tuple[str, str]]:
-    """The same of metadata files."""
+    """Like `crashed_photos`, for metadata files."""
     query = select(Expectation.source, Expectation.etag).where(Expectation.bucket == bucket)
     query = query.where(Expectation.reason == MetadataReason.CRASHED, Expectation.bin_id.in_({naming(k) for k in keys}))
     return {(key, etag) for key, etag in connection.execute(query)}
 
 
 def _of_bins(objects: Sequence[Listed | ObjectCreated], naming: BinNaming) -> ColumnElement[bool]:
-    """Expected quantities of the objects' bins, since that is how their table is indexed.
+    """Condition for the expected quantities of the objects' bins, since the table is indexed by bin.
 
-    One column only: PostgreSQL plans a list of 500 pairs for far longer than it then looks them up.
+    One column only, since PostgreSQL plans a list of 500 pairs for far longer than the lookup takes.
     """
     return Expectation.bin_id.in_({naming(item.key) for item in objects})
 

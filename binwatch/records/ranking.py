@@ -1,4 +1,4 @@
-"""Judges bins anew that an earlier calibration of their model judged, or none."""
+"""Updates the p-values of bins after their model's calibration has changed."""
 
 from __future__ import annotations
 
@@ -19,23 +19,24 @@ from binwatch.records.totals import add_to_totals
 logger = logging.getLogger(__name__)
 
 RANKED_AT_A_TIME = 1000
-"""Rows in a transaction of `rank`."""
+"""Most bins in a transaction of `rank`."""
 _PROGRESS = 100
 """Transactions between two log lines of `rank`."""
 
 
 def rank(engine: Engine, models: Sequence[str] | None = None) -> int:
-    """Judge anew the bins that an earlier calibration of their model judged, or none.
+    """Update the p-values of bins that were not judged by their model's present calibration.
 
-    Returns how many. `models` limits it to their versions. A broken connection costs one chunk, and the next call goes
-    on from there. Progress is logged.
+    Returns the number of bins. `models`: only these versions. After a broken connection, the next call continues.
+    Progress is logged.
     """
     writable = engine.execution_options(**{WRITE: True})
     with engine.connect() as connection:
         calibrated = select(Model.model_version).where(Model.calibrations > 0).order_by(Model.model_version)
         versions = connection.execute(calibrated).scalars().all()
         wanted = [version for version in versions if models is None or version in models]
-        outdated = {version: _count_outdated(connection, version) for version in wanted}
+        number = select(func.count()).select_from(CurrentComparison)
+        outdated = {one: connection.execute(number.where(*_outdated_of(one))).scalar_one() for one in wanted}
     return sum(_rank_model(writable, version, bins) for version, bins in outdated.items() if bins)
 
 
@@ -49,19 +50,16 @@ def _rank_model(writable: Engine, version: str, outdated: int) -> int:
                 return ranked
             place = (found[-1]["calibration"], found[-1]["comparison_id"])
             rows = _still_outdated(connection, version, [(row["bucket"], row["bin_id"]) for row in found])
-            calibrated = calibrations.of(connection, {version: _number(connection, version)}).get(version)
-            if calibrated is None:  # it is damaged, and that is logged
+            present = select(Model.calibrations).where(Model.model_version == version)
+            number = connection.execute(present).scalar_one()
+            calibrated = calibrations.of(connection, {version: number}).get(version)
+            if calibrated is None:  # damaged, which has been logged
                 return ranked
             _write_ranks(connection, rows, calibrated)
             ranked += len(rows)
         chunks += 1
         if chunks % _PROGRESS == 0:
-            logger.info("model %s: %d of %d bins judged by its present calibration", version, ranked, outdated)
-
-
-def _number(connection: Connection, version: str) -> int:
-    """Of the model's present calibration."""
-    return connection.execute(select(Model.calibrations).where(Model.model_version == version)).scalar_one()
+            logger.info("model %s: p-values of %d of %d bins updated", version, ranked, outdated)
 
 
 def _outdated_of(version: str) -> tuple[ColumnElement[bool], ...]:
@@ -69,13 +67,8 @@ def _outdated_of(version: str) -> tuple[ColumnElement[bool], ...]:
     return CurrentComparison.model_version == version, CurrentComparison.calibration < present
 
 
-def _count_outdated(connection: Connection, version: str) -> int:
-    statement = select(func.count()).select_from(CurrentComparison).where(*_outdated_of(version))
-    return connection.execute(statement).scalar_one()
-
-
 def _outdated(connection: Connection, version: str, place: tuple[int, int]) -> Sequence[RowMapping]:
-    """The next bins after a place."""
+    """The next outdated bins after a place."""
     order = (CurrentComparison.calibration, CurrentComparison.comparison_id)
     statement = select(*order, CurrentComparison.bin_id, CurrentComparison.bucket).where(
         *_outdated_of(version), tuple_(*order) > tuple_(*(literal(part) for part in place))
@@ -84,7 +77,7 @@ def _outdated(connection: Connection, version: str, place: tuple[int, int]) -> S
 
 
 def _still_outdated(connection: Connection, version: str, keys: Sequence[BinKey]) -> Sequence[RowMapping]:
-    """Those of these bins that are so once they are locked. What a worker holds is left for another run."""
+    """Lock the bins; returns those still outdated. Bins that a worker has locked are skipped until the next run."""
     identity = tuple_(Bin.bucket, Bin.bin_id)
     locks = select(*identity.clauses).where(identity.in_(keys)).order_by(*identity.clauses)
     held = [(row[0], row[1]) for row in connection.execute(locks.with_for_update(skip_locked=True))]
@@ -103,7 +96,7 @@ def _write_ranks(connection: Connection, rows: Sequence[RowMapping], calibrated:
         return
     found = [_rank_of(row, calibrated) for row in rows]
     p_values = ("p_value", "p_missing", "p_surplus")
-    # What was flagged when somebody audited it stays as it was.
+    # The ledger keeps its first p-values: whether a bin was flagged when it was audited must not change.
     first = (Comparison.id == bindparam("of"), Comparison.p_value.is_(None))
     ledger = update(Comparison).where(*first).values(_new(p_values))
     connection.execute(ledger, [_only(row, "of", *p_values) for row in found])

@@ -1,4 +1,4 @@
-"""Whether auditors are right: photos that are given to a second one, and photos whose quantity is known.
+"""Tests of auditors: photos that a second auditor gets, and photos whose quantity is known.
 
 Neither is a draw (binwatch.records.draws), whose answer is the first blind one: estimates from draws stay as they are.
 """
@@ -19,12 +19,15 @@ from binwatch.records.tables import Audit, AuditRepeat, Bin, Count, KnownAnswer
 from binwatch.records.upsert import insert_into
 
 _LAST = 2_000
-"""The last blind answers, of which one is given to somebody else; known answers that are looked at, too."""
+"""Number of the last blind answers, and of known answers, from which a test is chosen."""
 
 _first = aliased(Audit)
 _judged = aliased(Count)
 _now = aliased(Count)
 _IS_KNOWN = and_(KnownAnswer.bucket == _now.bucket, KnownAnswer.key == _now.key, KnownAnswer.etag == _now.etag)
+_SHOWS_PHOTO = and_(
+    _now.id == Bin.count_id, _now.bucket == _judged.bucket, _now.key == _judged.key, _now.etag == _judged.etag
+)
 
 
 def next_bin(
@@ -52,7 +55,7 @@ def next_bin(
 
 
 def _of_others(connection: Connection, auditor: str, source: random.Random) -> DrawnBin | None:
-    """One that was given to this auditor a while ago and left out, or else one that nobody was given a second time."""
+    """A photo that this auditor was given and has not answered, or else one that nobody was given a second time."""
     candidates = _answered_by_others(auditor).order_by(_first.id)
     mine = and_(AuditRepeat.auditor == auditor, AuditRepeat.given_at < datetime.now(UTC) - AGAIN)
     left_out = candidates.where(_first.id.in_(select(AuditRepeat.audit_id).where(mine)))
@@ -79,12 +82,12 @@ def _bin(row: Row[*tuple[object, ...]]) -> DrawnBin:
 
 
 def _answered_by_others(auditor: str) -> Select[*tuple[object, ...]]:
-    """First blind counts of the photos that bins show now, by others alone."""
+    """First blind audits, by other persons, of the bins' latest photos."""
     return (
         select(_first.id.label("audit_id"), Bin.bucket, Bin.bin_id, Bin.count_id)
         .join(_judged, _judged.id == _first.count_id)
         .join(Bin, and_(Bin.bucket == _first.bucket, Bin.bin_id == _first.bin_id))
-        .join(_now, _shows_photo())
+        .join(_now, _SHOWS_PHOTO)
         .outerjoin(KnownAnswer, _IS_KNOWN)
         .where(
             _first.auditor != auditor,
@@ -93,15 +96,6 @@ def _answered_by_others(auditor: str) -> Select[*tuple[object, ...]]:
             KnownAnswer.key.is_(None),
             _not_answered(auditor),
         )
-    )
-
-
-def _shows_photo() -> ColumnElement[bool]:
-    return and_(
-        _now.id == Bin.count_id,
-        _now.bucket == _judged.bucket,
-        _now.key == _judged.key,
-        _now.etag == _judged.etag,
     )
 
 
@@ -122,15 +116,15 @@ def _known(connection: Connection, auditor: str, source: random.Random) -> Drawn
 
 
 def bins_with_count(connection: Connection, bucket: str) -> list[str]:
-    """Ids of the bins whose latest photo was counted: those that can have a known answer."""
+    """Ids of the bins whose latest photo was counted, which can have a known answer."""
     statement = select(Bin.bin_id).join(Count, Count.id == Bin.count_id)
     return list(connection.execute(statement.where(Bin.bucket == bucket, Count.predicted.is_not(None))).scalars())
 
 
 def add_known_answers(engine: Engine, bucket: str, quantities: Mapping[str, int], source: str) -> int:
-    """Note what is on the photos that these bins show now, by bin; `source` names the file. Returns how many are new.
+    """Record true quantities of the bins' latest photos; `source` is the file's name. Returns the number of new ones.
 
-    A newer photo of a bin has no known answer until there is one for it, too.
+    A known answer belongs to a photo, not to later photos of the bin.
     """
     with engine.execution_options(**{WRITE: True}).begin() as connection:
         photos = select(Bin.bin_id, Count.key, Count.etag).join(Count, Count.id == Bin.count_id)

@@ -1,6 +1,6 @@
-"""The schema that this release needs: whether a database has it, and making it in a new one.
+"""The schema that this release needs: checks it, and creates it in a new database.
 
-Without Alembic, which takes longer to load than everything else here: only migrations need it.
+Without Alembic, which only migrations need, and which takes longer to load than everything else here.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ _REVISION = Table("alembic_version", MetaData(), Column("version_num", String(32
 
 
 class UnknownSchemaError(BinwatchError):
-    """The database was made by a newer release, or by one from before the first migration of this one."""
+    """The database's schema is newer than this release, or older than its first migration."""
 
 
 def check_schema(engine: Engine) -> None:
-    """Raise BinwatchError unless the schema is the one that this release was written for."""
+    """Raise BinwatchError unless the database has this release's schema."""
     with engine.connect() as connection:
         found = _revision(connection)
     if found == HEAD:
@@ -38,7 +38,7 @@ def check_schema(engine: Engine) -> None:
 
 
 def prepare(engine: Engine) -> None:
-    """Bring the schema of a SQLite database up to date, as `migrate` does. A new one gets all tables at once.
+    """Bring the schema of a SQLite database up to date, as `migrate` does. A new database gets all tables at once.
 
     Raises UnknownSchemaError.
     """

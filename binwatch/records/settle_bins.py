@@ -1,8 +1,8 @@
-"""Settles bins in the database: locks them, reads what was and what is latest, and writes what they come to.
+"""Settles bins in the database: locks them, reads their previous and latest state, and writes the new state.
 
-Writers take their locks in this order, so that no two wait for each other: rows of a ledger in the order of their
-identity; bins by bucket and id; what belongs to the bins (comparisons, current comparisons, variances); last the
-totals, each in the order of its labels.
+To avoid deadlocks, writers take locks in this order: rows of a ledger in the order of their identity; bins by bucket
+and id; the rows of these bins (comparisons, current comparisons, variances); last the totals, each in the order of its
+labels.
 """
 
 from __future__ import annotations
@@ -56,10 +56,10 @@ from binwatch.records.upsert import insert_into
 BinKey = tuple[str, str]
 """Bucket and bin id."""
 Age = tuple[datetime, int]
-"""Orders uploads by the store's clock, then by row id: the same photo counted by a newer model is newer."""
+"""Orders uploads by the store's clock, then by row id: a newer model's count of the same photo is newer."""
 LATEST_PHOTO = ("photo_at", "count_id")
 LATEST_QUANTITY = ("expected_at", "expectation_id")
-"""Columns of `bins` that say which one is the latest."""
+"""Columns of `bins` with the latest photo and the latest quantity."""
 _IS_UNDECIDED = and_(Variance.bucket == Bin.bucket, Variance.bin_id == Bin.bin_id, Variance.closed_at.is_(None))
 
 
@@ -70,10 +70,10 @@ def settle_bins(
     calibrations: Calibrations,
     now: datetime,
 ) -> None:
-    """Point each bin at its latest photo or quantity, and write what it then comes to.
+    """Set each bin's latest photo or quantity, and write the bin's new state.
 
-    `columns` are those that `latest` is about. Bins that stay as they are get settled too: what they point at may have
-    been a failure that has become a count.
+    `columns`: the columns of `bins` that `latest` is for. Bins whose latest row does not change are settled too, since
+    the row may have changed from a failure to a count.
     """
     if not latest:
         return
@@ -95,11 +95,11 @@ def settle_bins(
 
 
 def _lock(connection: Connection, latest: Mapping[BinKey, Age], columns: tuple[str, str]) -> None:
-    """Insert the bins that are new, and point those at it whose latest is older. All of them are locked afterwards.
+    """Insert new bins, and update those whose latest row is older. Locks all of them.
 
-    PostgreSQL locks a row also where the condition leaves it as it is. The lock makes a count and a quantity that
-    arrive at the same moment see each other, and it needs a statement of its own: a SELECT … FOR UPDATE that had to
-    wait would join the bin as it is now with other tables as they were before.
+    PostgreSQL also locks a row that the condition leaves unchanged. With the lock, a count and a quantity that arrive
+    at the same time see each other. It needs a separate statement: a SELECT … FOR UPDATE that had to wait would join
+    the bin's present row with an earlier state of the other tables.
     """
     time, identifier = columns
     statement = insert_into(connection, Bin)
@@ -118,16 +118,16 @@ def _lock(connection: Connection, latest: Mapping[BinKey, Age], columns: tuple[s
 
 
 def _read(connection: Connection, keys: Sequence[BinKey]) -> list[RowMapping]:
-    """What was and what is latest, a row for each bin, with the last comparison of its count and its quantity.
+    """The previous and the latest state of each bin, with the last comparison of its count and its quantity.
 
-    Earlier releases made several; the last one is what bins are listed by.
+    Earlier releases recorded several comparisons; the last one is listed.
     """
     judged = aliased(Count)
     audit = (
         select(func.max(Audit.id))
         .join(judged, judged.id == Audit.count_id)
         .where(Audit.bucket == Bin.bucket, Audit.bin_id == Bin.bin_id)
-        # The photo counts, not the count: a newer model sees the same items.
+        # Of the same photo, not only of the same count: the audit holds for a newer model's count, too.
         .where(judged.bucket == Count.bucket, judged.key == Count.key, judged.etag == Count.etag)
         .scalar_subquery()
     )
@@ -161,40 +161,35 @@ def _read(connection: Connection, keys: Sequence[BinKey]) -> list[RowMapping]:
 
 
 def _facts(row: RowMapping) -> BinFacts:
+    states = listed = quantity = None
+    if row["photo_state"] is not None:
+        states = PhotoState(row["photo_state"]), QuantityState(row["quantity_state"])
+    if row["listed_comparison"] is not None:
+        listed = ListedBin(
+            comparison_id=row["listed_comparison"],
+            expectation_id=row["listed_expectation"],
+            calibration=row["listed_calibration"],
+            ranked=ranked_by(row["listed_p_value"]),
+        )
+    if row["expectation_id"] is not None:
+        quantity = LatestQuantity(row["expectation_id"], None if row["quantity_reason"] else row["quantity"])
     return BinFacts(
         bucket=row["bucket"],
         bin_id=row["bin_id"],
-        states=_states(row),
-        listed=None if row["listed_comparison"] is None else _listed(row),
+        states=states,
+        listed=listed,
         photo=None if row["count_id"] is None else _photo(row),
-        quantity=None
-        if row["expectation_id"] is None
-        else LatestQuantity(row["expectation_id"], None if row["quantity_reason"] else row["quantity"]),
+        quantity=quantity,
         comparison_id=row["comparison_id"],
     )
 
 
 def _corrected(rows: Sequence[RowMapping]) -> Iterator[tuple[RowMapping, int]]:
-    """Rows of bins with an undecided variance, and the quantity that is expected now instead of the disputed one."""
+    """Rows of bins with an undecided variance whose expected quantity has changed, each with the new quantity."""
     for row in rows:
         quantity = None if row["quantity_reason"] else row["quantity"]
         if row["disputed"] is not None and quantity not in (None, row["disputed"]):
             yield row, quantity
-
-
-def _listed(row: RowMapping) -> ListedBin:
-    return ListedBin(
-        comparison_id=row["listed_comparison"],
-        expectation_id=row["listed_expectation"],
-        calibration=row["listed_calibration"],
-        ranked=ranked_by(row["listed_p_value"]),
-    )
-
-
-def _states(row: RowMapping) -> tuple[PhotoState, QuantityState] | None:
-    if row["photo_state"] is None:
-        return None
-    return PhotoState(row["photo_state"]), QuantityState(row["quantity_state"])
 
 
 def _photo(row: RowMapping) -> LatestPhoto:
@@ -231,7 +226,7 @@ def _write_states(connection: Connection, settlements: Sequence[Settlement]) -> 
 
 
 def _append(connection: Connection, comparisons: Sequence[Row]) -> dict[tuple[int, int], int]:
-    """Append to the ledger; returns the ids by count and quantity."""
+    """Append comparisons to the ledger; returns their ids by count and quantity."""
     if not comparisons:
         return {}
     statement = insert(Comparison).returning(Comparison.count_id, Comparison.expected, Comparison.id)

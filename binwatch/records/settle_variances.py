@@ -1,4 +1,4 @@
-"""Settles variances in the database. Every writer holds the lock of the bin, so that no step is lost between two."""
+"""Settles variances in the database. Every writer holds the lock of the bin, so that no step is lost."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from binwatch.records.variances import (
 
 @dataclass(frozen=True, slots=True)
 class DecidedVariance:
-    """A variance that somebody has decided on."""
+    """A variance after a decision."""
 
     id: int
     bucket: str
@@ -36,7 +36,7 @@ class DecidedVariance:
     state: VarianceState
     expected: int
     quantity: int | None
-    """Items that were approved; of a rejected one, those that most people found, None if there is no such number."""
+    """Approved number of items; for a rejected variance, the number that most people found, or None."""
 
 
 def note_count(
@@ -70,7 +70,7 @@ def note_count(
 
 
 def _is_known(last: RowMapping | None, audit: Row, expected: int) -> bool:
-    """Whether this difference has been approved, and the inventory just does not follow yet."""
+    """Whether this difference was approved before, and the inventory has not been corrected yet."""
     approved = (VarianceState.APPROVED, expected, audit["quantity"])
     return last is not None and (last["state"], last["expected"], last["quantity"]) == approved
 

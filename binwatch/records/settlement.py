@@ -1,6 +1,7 @@
-"""What a bin comes to, given what was and what is latest of it. Without a database, which settle_bins reads and writes.
+"""Computes the new state of a bin from its previous state and its latest photo and quantity.
 
-Each pair of a count and a quantity is compared once: what an inventory repeats every night is no further evidence.
+Without a database, which settle_bins reads and writes. Each pair of a count and a quantity is compared only once: an
+inventory that repeats a quantity every night gives no new evidence.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from binwatch.records.models import Calibrated
 Row = dict[str, Any]
 """Column → value."""
 UNKNOWN = 3.0
-"""Doubt of a bin of whose expected quantity the model says nothing: after those that it is certain of, which have 2."""
+"""Doubt of a bin without a probability of the expected quantity; larger than that of certain bins, which is 2."""
 
 
 class PhotoState(StrEnum):
-    """What the latest photo of a bin is."""
+    """State of a bin's latest photo."""
 
     COUNTED = "counted"
     FAILED = "failed"
@@ -30,7 +31,7 @@ class PhotoState(StrEnum):
 
 
 class QuantityState(StrEnum):
-    """What the latest expected quantity of a bin is."""
+    """State of a bin's latest expected quantity."""
 
     KNOWN = "known"
     UNREADABLE = "unreadable"
@@ -41,12 +42,12 @@ States = tuple[PhotoState, QuantityState]
 
 
 class Ranked(StrEnum):
-    """What a bin is ranked by."""
+    """The figure by which a bin is ranked."""
 
     CALIBRATED = "calibrated"
-    """A p-value."""
+    """The p-value."""
     UNCALIBRATED = "uncalibrated"
-    """The probability of what is expected, or nothing."""
+    """The probability of the expected quantity, or none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ class LatestPhoto:
     probabilities: Sequence[float] | None = None
     distribution: Sequence[float] | None = None
     audit_id: int | None = None
-    """The last audit of this photo, whichever model's count it judged."""
+    """The last audit of this photo, also if it judged another model's count."""
     slice_id: int | None = None
 
 
@@ -83,36 +84,36 @@ class ListedBin:
     comparison_id: int
     expectation_id: int
     calibration: int
-    """Number of the calibration that it is judged by (binwatch.records.models.Calibrated); 0 without one."""
+    """Number of the calibration that judged it (binwatch.records.models.Calibrated); 0 without one."""
     ranked: Ranked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BinFacts:
-    """What was, and what is latest of a bin."""
+    """The previous state of a bin, and its latest photo and quantity."""
 
     bucket: str
     bin_id: str
     states: States | None = None
-    """As the bin was last added to `bin_totals`; None if it is new."""
+    """The states with which the bin is counted in `bin_totals`; None if it is new."""
     listed: ListedBin | None = None
-    """None if it could not be compared."""
+    """None if the bin could not be compared before."""
     photo: LatestPhoto | None = None
     quantity: LatestQuantity | None = None
     comparison_id: int | None = None
-    """Of the comparison of this count and this quantity; None if there is none yet."""
+    """The comparison of this count and this quantity; None if there is none yet."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """What a bin comes to. The writer adds the times, and the id of a comparison that it appends."""
+    """The new state of a bin. The writer adds times, and the id of an appended comparison."""
 
     facts: BinFacts
     states: States
     comparison: Row | None = None
-    """To append to `comparisons`; None if the two were compared before."""
+    """Row to append to `comparisons`; None if the two were compared before."""
     current: Row | None = None
-    """To write to `current_comparisons`; None where that stays as it is."""
+    """Row to write to `current_comparisons`; None if that does not change."""
     ranked: Ranked | None = None
     """None if the bin cannot be compared: then it has no row in `current_comparisons`."""
 
@@ -120,8 +121,8 @@ class Settlement:
 def settle(facts: BinFacts, calibrated: Calibrated | None) -> Settlement:
     """Compare the latest count with the latest quantity, unless one of them is missing or they were compared before.
 
-    `calibrated` is what the count's model is calibrated by now. The ledger keeps how a comparison was judged first; the
-    bin is listed by how it is judged now.
+    `calibrated` is the present calibration of the count's model. The ledger keeps a comparison's first p-values; the
+    bin is listed with the present ones.
     """
     photo, quantity, states = facts.photo, facts.quantity, _states(facts)
     if photo is None or photo.predicted is None or quantity is None or quantity.quantity is None:
@@ -156,19 +157,19 @@ def settle(facts: BinFacts, calibrated: Calibrated | None) -> Settlement:
 
 
 def ranked_by(p_value: float | None) -> Ranked:
-    """What a bin with this p-value is ranked by."""
+    """The figure by which a bin with this p-value is ranked."""
     return Ranked.UNCALIBRATED if p_value is None else Ranked.CALIBRATED
 
 
 def doubt_of(chance: float | None, p_value: float | None) -> float:
-    """What bins are ranked by, least first: the p-value; bins without one come after all that have one."""
+    """The rank key, least first: the p-value; bins without one come after all others."""
     if p_value is not None:
         return p_value
     return UNKNOWN if chance is None else 1 + chance
 
 
 def rank_columns(judged: Judgement, difference: int, calibration: int) -> Row:
-    """The columns of a judgement of a bin, by the calibration of this number (0 without one)."""
+    """The columns of `current_comparisons` for a judgement by calibration number `calibration` (0 without one)."""
     return {
         "calibration": calibration,
         "chance": 1.0 if judged.chance is None else judged.chance,

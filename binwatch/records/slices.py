@@ -1,4 +1,4 @@
-"""Slices in the records: which values of a rule came first, the same for all processes."""
+"""Slices in the records, so that all processes agree on which values of a rule came first."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from binwatch.slicing import MOST, OTHER, Slicing
 
 
 class Slices:
-    """Key → id in `slices`. Only names that this process has not met yet cost a transaction."""
+    """Key → id in `slices`. Only names that are new to this process need a transaction."""
 
     def __init__(self, engine: Engine, slicing: Slicing) -> None:
-        """`engine` is for writing."""
+        """`engine` must be able to write."""
         self._engine, self._slicing = engine, slicing
         self._known: dict[str, int] = {}
 
     def ids(self, keys: Iterable[str]) -> dict[str, int]:
-        """Id of each key's slice; that of OTHER once there are MOST others."""
+        """Key → id of its slice; for new names beyond MOST, the id of OTHER."""
         names = {key: self._slicing(key) for key in keys}
         new = dict.fromkeys(name for name in names.values() if name not in self._known)
         if new and len(self._known) <= MOST:
@@ -31,11 +31,11 @@ class Slices:
 
 
 def _noted(connection: Connection, rule: str, names: Iterable[str]) -> dict[str, int]:
-    """All slices of the rule, with those of `names` that there is room for."""
+    """All slices of the rule, after adding `names` up to the limit MOST."""
     now = datetime.now(UTC)
     other = {"rule": rule, "name": OTHER, "first_at": now}
     connection.execute(insert_into(connection, Slice).on_conflict_do_nothing(), other)
-    # The lock makes two processes agree on which name is the last that there is room for.
+    # The lock makes concurrent processes agree on the last name within the limit.
     of_rule = select(Slice.name, Slice.id).where(Slice.rule == rule)
     connection.execute(of_rule.where(Slice.name == OTHER).with_for_update()).close()
     known = {row[0] for row in connection.execute(of_rule)}

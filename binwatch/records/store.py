@@ -1,8 +1,7 @@
-"""Writing to the records. Every write is idempotent: a photo or metadata file delivered twice, late or out of order
-changes nothing the second time.
+"""Writes to the records. Every write is idempotent: a photo or metadata file that is delivered twice, late or out of
+order changes nothing the second time.
 
-What happened goes into a ledger; binwatch.records.settle_bins then settles the bins that it is about, and says in which
-order writers take their locks.
+New rows are appended to a ledger; binwatch.records.settle_bins then settles their bins, and defines the order of locks.
 """
 
 from __future__ import annotations
@@ -59,7 +58,7 @@ from binwatch.records.upsert import insert_into
 from binwatch.slicing import Slicing
 
 _PHOTO = ("bucket", "key", "etag", "model_version")
-"""What makes a count one of a kind, and an expected quantity:"""
+"""Columns that identify a count; `_FILE`: an expected quantity."""
 _FILE = ("bucket", "bin_id", "source", "etag", "modified_at")
 _Bytes = bytes
 """`bytes`, by a name that still means the type inside `NewCount`, which has a field `bytes`."""
@@ -67,7 +66,7 @@ _Bytes = bytes
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewCount:
-    """One photo as one model counted it, or the reason why it could not (then `predicted` is None)."""
+    """One model's count of one photo, or the reason why there is none (then `predicted` is None)."""
 
     bucket: str
     key: str
@@ -82,7 +81,7 @@ class NewCount:
     predicted: int | None = None
     probabilities: list[float] | None = None
     distribution: list[float] | None = None
-    """Probabilities of 0, 1, … items and of more, of a model that tells more numbers apart than the classes do."""
+    """Probabilities of 0, 1, … items and of more, if the model distinguishes more numbers than the classes do."""
     width: int | None = None
     height: int | None = None
     bytes: int | None = None
@@ -95,7 +94,7 @@ class NewCount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewExpectation:
-    """The expected quantity of one bin, or the reason why its source gives none (then `quantity` is None)."""
+    """The expected quantity of one bin, or the reason why its source has none (then `quantity` is None)."""
 
     bucket: str
     bin_id: str
@@ -106,11 +105,11 @@ class NewExpectation:
     reason: MetadataReason | None = None
     detail: str | None = None
     contents: list[Article] | None = None
-    """What the quantity is made up of."""
+    """The articles in the bin."""
 
 
 class RecordsBroken(OutageError):
-    """The records can hold nothing now, whatever it is."""
+    """Nothing can be written to the records now."""
 
 
 _EACH_TYPE: dict[TypeEngine[Any], Any] = {
@@ -124,10 +123,10 @@ _EACH_TYPE: dict[TypeEngine[Any], Any] = {
 
 
 class Store:
-    """Writes to the records. Each method is one transaction; safe to call from several threads and processes."""
+    """Writes to the records. Each method is one transaction, safe for several threads and processes."""
 
     def __init__(self, engine: Engine, naming: BinNaming = BY_NAME, slicing: Slicing | None = None) -> None:
-        """`naming` says which bin a counted photo is of, `slicing` which slice."""
+        """`naming` maps a photo's key to its bin, `slicing` to its slice."""
         self._naming = naming
         self._engine = engine.execution_options(**{WRITE: True})
         self._slices = Slices(self._engine, slicing) if slicing else None
@@ -136,22 +135,21 @@ class Store:
         self._since: datetime | None = None
 
     def check(self) -> None:
-        """Raise unless the records can be written to, and a value of each type comes back as it was sent.
+        """Raise unless the records can be written, and a value of each type is returned unchanged.
 
-        A database that has become read-only answers all the same, and so does one whose settings the driver, or a
-        proxy between the two, cannot deal with.
+        A read-only database still answers queries, as does one whose settings the driver or a proxy cannot handle.
         """
         with self._engine.begin() as connection:
             connection.execute(update(Bin).where(false()).values(photo_state=None))
-            # A role may have lost its right to insert, or never got one.
+            # The role may lack the permission to insert.
             connection.execute(insert(Count).from_select(["bucket"], select(literal("")).where(false())))
             sent = list(_EACH_TYPE.values())
             found = connection.execute(select(*(literal(value, kind) for kind, value in _EACH_TYPE.items()))).one()
         if list(found) != sent:
-            raise RecordsBroken(f"the database gives back {list(found)} for {sent}; check its settings")
+            raise RecordsBroken(f"the database returns {list(found)} for {sent}; check its settings")
 
     def use_model(self, version: str, calibration: Calibration | None) -> None:
-        """Record that a model counts from now on. Its comparisons get p-values if it has a calibration."""
+        """Record a model in use. Its comparisons get p-values if it has a calibration."""
         if version in self._noted and self._noted[version] == calibration:
             return
         with self._engine.begin() as connection:
@@ -159,23 +157,23 @@ class Store:
         self._noted[version] = calibration
 
     def used_since(self, version: str) -> datetime:
-        """When `use_model` was first called of a model, by any worker."""
+        """Time of the first `use_model` of this model, by any worker."""
         with self._engine.connect() as connection:
             return connection.execute(select(Model.first_at).where(Model.model_version == version)).scalar_one()
 
     def counting_since(self) -> datetime:
-        """When `use_model` was first called of any model, by any worker. Call it yourself before."""
+        """Time of the first `use_model` of any model, by any worker. Call `use_model` before."""
         if self._since is None:
             with self._engine.connect() as connection:
                 self._since = connection.execute(select(func.min(Model.first_at))).scalar_one()
         return self._since
 
     def add_counts(self, counts: Iterable[NewCount]) -> int:
-        """Record counts and failures, and compare those that are their bin's latest. Returns how many were new."""
+        """Record counts and failures, and compare each that is its bin's latest. Returns the number of new rows."""
         found = [asdict(count) | {"bin_id": self._naming(count.key)} for count in counts]
         slices = self._slices.ids(row["key"] for row in found) if self._slices else {}
         found = [row | {"slice_id": slices.get(row["key"])} for row in found]
-        # A photo may be there twice; then a count comes after a failure, and so replaces it.
+        # If a photo occurs twice, a count sorts after a failure, and so replaces it.
         rows = {_photo(row): row for row in sorted(found, key=lambda row: row["predicted"] is not None)}
         if not rows:
             return 0
@@ -192,7 +190,7 @@ class Store:
         return len(new)
 
     def add_expectations(self, expectations: Iterable[NewExpectation]) -> int:
-        """Record expected quantities, and compare each that is its bin's latest. Returns how many were new."""
+        """Record expected quantities, and compare each that is its bin's latest. Returns the number of new rows."""
         rows = {(e.bucket, e.bin_id, e.source, e.etag, e.modified_at): asdict(e) for e in expectations}
         if not rows:
             return 0
@@ -200,13 +198,18 @@ class Store:
         with self._engine.begin() as connection:
             new = _insert(connection, Expectation, _FILE, _sorted(rows, now))
             _tried_again(connection, Expectation.__table__, _FILE, list(rows.values()), new, now)
-            settle_bins(connection, _latest_expectations(new), LATEST_QUANTITY, self._calibrations, now)
+            latest = _newest(
+                ((row["bucket"], row["bin_id"]), (row["modified_at"], row["id"]))
+                for row in new
+                if row["reason"] not in NOT_FETCHED
+            )
+            settle_bins(connection, latest, LATEST_QUANTITY, self._calibrations, now)
             add_to_totals(connection, ExpectationTotal, expectation_totals(new), now)
         return len(new)
 
 
 def _photo(row: Row) -> tuple[str, str, str, str]:
-    """What makes a count one of a kind."""
+    """Identity of a count."""
     return row["bucket"], row["key"], row["etag"], row["model_version"]
 
 
@@ -217,10 +220,7 @@ def _sorted(rows: Mapping[tuple[Any, ...], Row], now: datetime) -> list[Row]:
 def _insert(
     connection: Connection, table: type[Count | Expectation], identity: tuple[str, ...], rows: list[Row]
 ) -> list[Row]:
-    """Insert the rows that are not there yet; returns those. What went well replaces a failure of the same upload.
-
-    The failure was not the upload's.
-    """
+    """Insert new rows, and replace failures of the same upload by successes; returns the inserted and replaced rows."""
     insert = insert_into(connection, table)
     columns = table.__table__.c
     statement = insert.on_conflict_do_update(
@@ -228,7 +228,7 @@ def _insert(
         set_={name: insert.excluded[name] for name in rows[0] if name not in (*identity, "modified_at")},
         where=and_(columns.reason.is_not(None), insert.excluded.reason.is_(None)),
     )
-    # Not all columns: embeddings and distributions need not travel back.
+    # Not all columns: embeddings and distributions are large and not needed.
     wanted = dict.fromkeys((*identity, "id", "modified_at", "reason"))
     of_count = [Count.predicted, Count.probabilities, Count.slice_id] if table is Count else []
     returned = statement.returning(*(columns[name] for name in wanted), *of_count)
@@ -236,7 +236,7 @@ def _insert(
 
 
 def _stored_again(connection: Connection, rows: Sequence[Row], new: Sequence[Row]) -> None:
-    """A photo that came again, byte for byte, is as new as its last upload: reconciling and backfilling go by that."""
+    """Update `modified_at` of photos that were uploaded again, byte for byte: reconcile and backfill compare it."""
     written = {(_photo(row), row["modified_at"]) for row in new}
     last = {_photo(row): row for row in sorted(rows, key=lambda row: row["modified_at"])}
     names = ("of_bucket", "of_key", "of_etag", "of_model")
@@ -248,7 +248,7 @@ def _stored_again(connection: Connection, rows: Sequence[Row], new: Sequence[Row
     if later:
         identity = (Count.bucket, Count.key, Count.etag, Count.model_version)
         same = [column == bindparam(name) for column, name in zip(identity, names, strict=True)]
-        # What could not be fetched does not show that a photo that was counted once is there again.
+        # A failed fetch does not prove that a photo that was counted before has been uploaded again.
         sure = or_(Count.reason.is_not(None), bindparam("fetched", type_=Boolean()))
         older = Count.modified_at < bindparam("at")
         statement = update(Count).where(*same, sure, older).values(modified_at=bindparam("at"))
@@ -263,7 +263,7 @@ def _tried_again(
     new: Sequence[Row],
     now: datetime,
 ) -> None:
-    """Note when it was last tried in vain to fetch what has a record of that already: reconciling goes by it."""
+    """Set `tried_at` of failures that could not be fetched again: reconcile computes the next attempt from it."""
     written = {tuple(row[name] for name in identity) for row in new}
     tried = {tuple(row[name] for name in identity) for row in rows if row["reason"] in NOT_FETCHED} - written
     if tried:
@@ -275,12 +275,12 @@ def _tried_again(
 
 
 def _latest_photos(connection: Connection, rows: Sequence[Row], new: Sequence[Row]) -> dict[BinKey, Age]:
-    """The newest photo of each bin among `rows`, whether its count is new or was there already.
+    """The newest photo of each bin among `rows`, whether its count is new or not.
 
-    A photo that could not be fetched is no news of its bin. A photo that came back (A, then B, then A again) is, though
+    Excludes photos that could not be fetched. Includes a photo that was restored (A, then B, then A again), although
     its count is old.
     """
-    # Of what was not fetched only its event says when it was stored, a little later than the store itself will.
+    # For a photo that was not fetched, only the event's time is known, which is a little later than the store's.
     found = [row for row in rows if row["reason"] not in NOT_FETCHED]
     ids = {_photo(row): row["id"] for row in new}
     known = {_photo(row) for row in found} - ids.keys()
@@ -289,14 +289,6 @@ def _latest_photos(connection: Connection, rows: Sequence[Row], new: Sequence[Ro
         statement = select(*identity.clauses, Count.id).where(identity.in_(sorted(known)))
         ids |= {tuple(row[:4]): row.id for row in connection.execute(statement)}
     return _newest(((row["bucket"], row["bin_id"]), (row["modified_at"], ids[_photo(row)])) for row in found)
-
-
-def _latest_expectations(new: Sequence[Row]) -> dict[BinKey, Age]:
-    return _newest(
-        ((row["bucket"], row["bin_id"]), (row["modified_at"], row["id"]))
-        for row in new
-        if row["reason"] not in NOT_FETCHED
-    )
 
 
 def _newest(candidates: Iterable[tuple[BinKey, Age]]) -> dict[BinKey, Age]:

@@ -1,9 +1,9 @@
-"""The tables. `counts`, `expectations`, `comparisons`, `audits`, `audit_draws`, `audit_repeats`
-and `variance_trail` are ledgers that only grow.
+"""The tables. `counts`, `expectations`, `comparisons`, `audits`, `audit_draws`, `audit_repeats` and `variance_trail`
+are append-only ledgers.
 
-`bins` says which count and which expected quantity of a bin are the latest, and `current_comparisons` how the two
-compare. `*_totals` and `*_hours` are running sums, kept in the same transaction as the ledgers, so that a scrape or a
-page costs the same with a thousand records or ten million.
+`bins` has the latest count and the latest expected quantity of each bin, and `current_comparisons` their comparison.
+`*_totals` and `*_hours` are running sums, updated in the same transaction as the ledgers, so that a scrape or a page
+takes the same time with a thousand records or ten million.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from binwatch.moments import in_utc
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """A moment in UTC. SQLite forgets time zones; this puts UTC back and refuses naive times on the way in."""
+    """A time in UTC. SQLite does not store time zones: UTC is added on reading, and naive times are refused."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -54,7 +54,7 @@ class UtcDateTime(TypeDecorator[datetime]):
 _Bytes = bytes
 """`bytes`, by a name that still means the type inside `Count`, which has a column `bytes`."""
 
-# SQLite numbers rows by itself only in a column that is exactly INTEGER.
+# SQLite numbers rows automatically only in a column of type INTEGER.
 BigId = BigInteger().with_variant(Integer(), "sqlite")
 
 
@@ -73,7 +73,7 @@ class Base(DeclarativeBase):
     }
 
 
-# Without parameters, or SQLite would not see that the index has what monitor.views.lists asks for.
+# Without parameters, or SQLite would not use the indexes for the queries of monitor.views.lists.
 _FAILED = text("reason IS NOT NULL")
 _COUNTED = text("predicted IS NOT NULL")
 _IN_SLICE = text("slice_id IS NOT NULL")
@@ -82,7 +82,7 @@ WITHOUT_PHOTO = text("photo_state = 'none' AND quantity_state = 'known'")
 
 
 class Count(Base):
-    """One photo, counted (or not) by one model: what the model said, or why there is no count."""
+    """One model's count of one photo, or the reason why there is none."""
 
     __tablename__ = "counts"
     __table_args__ = (
@@ -90,7 +90,7 @@ class Count(Base):
         Index("ix_counts_bin", "bucket", "bin_id"),
         Index("ix_counts_recorded_at", "recorded_at"),
         Index("ix_counts_failed", "id", postgresql_where=_FAILED, sqlite_where=_FAILED),
-        # For draws after a change of model, when nearly all counts are another's.
+        # For draws after a change of model, when nearly all counts are another model's.
         Index("ix_counts_model", "model_version", "id", postgresql_where=_COUNTED, sqlite_where=_COUNTED),
         Index("ix_counts_slice", "slice_id", "id", postgresql_where=_IN_SLICE, sqlite_where=_IN_SLICE),
     )
@@ -99,11 +99,11 @@ class Count(Base):
     bucket: Mapped[str]
     key: Mapped[str]
     etag: Mapped[str]
-    """ETag as fetched, or as listed or announced if it could not be; empty if not known."""
+    """Fetched ETag, or the listed or announced one if the photo could not be fetched; empty if unknown."""
     version_id: Mapped[str | None]
     bin_id: Mapped[str]
     slice_id: Mapped[int | None]
-    """Of `slices`, by the rule that held when it was recorded; NULL if there was none."""
+    """Id in `slices`, by the rule at the time of recording; NULL if there was no rule."""
     model_version: Mapped[str] = mapped_column(String(100))
     precision: Mapped[str] = mapped_column(String(10))
     provider: Mapped[str] = mapped_column(String(60))
@@ -113,27 +113,27 @@ class Count(Base):
     predicted: Mapped[int | None] = mapped_column(SmallInteger)
     """Index of the class; 6 is "more than 5"."""
     probabilities: Mapped[list[float] | None]
-    """Of the classes."""
+    """Probabilities of the classes."""
     distribution: Mapped[list[float] | None]
-    """Of 0, 1, … items and of more; NULL of a model that has the classes alone."""
+    """Probabilities of 0, 1, … items and of more; NULL if the model has only the classes."""
     width: Mapped[int | None]
     height: Mapped[int | None]
     bytes: Mapped[int | None] = mapped_column(BigInteger)
     brightness: Mapped[float | None]
-    """This and the next two are binwatch.photo_stats.PhotoStats."""
+    """Brightness, contrast and sharpness: see binwatch.photo_stats.PhotoStats."""
     contrast: Mapped[float | None]
     sharpness: Mapped[float | None]
     embedding: Mapped[_Bytes | None]
-    """What the model saw, for drift: float16, little-endian (binwatch.embedding)."""
+    """The embedding, for drift: float16, little-endian (binwatch.embedding)."""
     modified_at: Mapped[datetime]
-    """When S3 last stored this very photo (or announced it, if it could not be fetched)."""
+    """Time of the last upload of this photo (or of its event, if it could not be fetched)."""
     recorded_at: Mapped[datetime]
     tried_at: Mapped[datetime | None]
     """When it was last tried in vain to fetch this once more; NULL if it was tried once or could be fetched."""
 
 
 class Expectation(Base):
-    """What the inventory says is in a bin at one time, or why its metadata file says nothing."""
+    """The expected quantity of a bin at one time, or the reason why its metadata file has none."""
 
     __tablename__ = "expectations"
     __table_args__ = (
@@ -152,7 +152,7 @@ class Expectation(Base):
     """Why there is no quantity (binwatch.errors.MetadataReason); NULL if there is one."""
     detail: Mapped[str | None]
     contents: Mapped[list[dict[str, Any]] | None]
-    """What the quantity is made up of (binwatch.metadata.Article); NULL if the source does not say."""
+    """Articles in the bin (binwatch.metadata.Article); NULL if the source has none."""
     modified_at: Mapped[datetime]
     recorded_at: Mapped[datetime]
     tried_at: Mapped[datetime | None]
@@ -160,7 +160,7 @@ class Expectation(Base):
 
 
 class Bin(Base):
-    """The latest photo and the latest expected quantity of a bin, by the time that S3 stored them."""
+    """The latest photo and the latest expected quantity of a bin, by S3's time."""
 
     __tablename__ = "bins"
     __table_args__ = (
@@ -181,15 +181,15 @@ class Bin(Base):
     expectation_id: Mapped[int | None] = mapped_column(BigId, ForeignKey("expectations.id"))
     expected_at: Mapped[datetime | None]
     photo_state: Mapped[str | None] = mapped_column(String(10))
-    """What the latest photo is (binwatch.records.settlement.PhotoState), as it was last added to `bin_totals`."""
+    """State of the latest photo (binwatch.records.settlement.PhotoState), as counted in `bin_totals`."""
     quantity_state: Mapped[str | None] = mapped_column(String(10))
-    """What the latest quantity is (binwatch.records.settlement.QuantityState), as it was last added to `bin_totals`."""
+    """State of the latest quantity (binwatch.records.settlement.QuantityState), as counted in `bin_totals`."""
 
 
 class Comparison(Base):
-    """A count beside the expected quantity of the same bin. A corrected quantity appends another.
+    """A count compared with the expected quantity of the same bin. A corrected quantity appends another comparison.
 
-    The same quantity said once more, by the same file or by another, appends none.
+    A repeated quantity, from the same file or another, appends none.
     """
 
     __tablename__ = "comparisons"
@@ -204,7 +204,7 @@ class Comparison(Base):
     bin_id: Mapped[str]
     count_id: Mapped[int] = mapped_column(BigId, ForeignKey("counts.id"))
     expectation_id: Mapped[int] = mapped_column(BigId, ForeignKey("expectations.id"))
-    """The first that gave this quantity while the bin showed this photo."""
+    """The first expectation with this quantity while this photo was the bin's latest."""
     model_version: Mapped[str] = mapped_column(String(100))
     predicted: Mapped[int] = mapped_column(SmallInteger)
     expected: Mapped[int]
@@ -212,18 +212,18 @@ class Comparison(Base):
     """predicted − expected in items, both capped at "more than 5" (6)."""
     outcome: Mapped[str] = mapped_column(String(10))
     chance: Mapped[float | None]
-    """Probability that the model gave to the expected quantity's class; NULL if the count has no probabilities."""
+    """The model's probability of the expected quantity's class; NULL if the count has no probabilities."""
     p_value: Mapped[float | None]
-    """How odd the photo is for a bin that holds what is expected (binwatch.conformal), by the first calibration that
-    there was of its model; NULL without one. `current_comparisons` has that of the present calibration."""
+    """P-value of the expected quantity (binwatch.conformal), by the first calibration of the model; NULL without one.
+    `current_comparisons` has the one by the present calibration."""
     p_missing: Mapped[float | None]
-    """How much it looks as if items were missing, and NULL where `p_value` is."""
+    """P-value for missing items; NULL if `p_value` is."""
     p_surplus: Mapped[float | None]
-    """How much it looks as if there were a surplus."""
+    """P-value for a surplus."""
     compared_at: Mapped[datetime]
 
 
-# Ordered byte by byte, as SQLite does by itself, so that an index on it finds what begins with a prefix.
+# Ordered byte by byte, as in SQLite, so that an index can find prefixes.
 BytewiseText = Text(collation="C").with_variant(Text(), "sqlite")
 
 
@@ -234,17 +234,17 @@ _SURPLUS = text("difference > 0")
 
 
 class CurrentComparison(Base):
-    """How each bin's latest photo and latest expected quantity compare; no row for a bin that lacks one of them.
+    """Comparison of each bin's latest photo and latest expected quantity; no row if the bin lacks one of them.
 
-    Everything that discrepancies are filtered and ranked by is in this row. The ranking is `doubt`, then `chance`, then
-    `comparison_id`; of bins that differ in one direction, `doubt_one_sided` takes the place of `doubt`.
+    The row has all columns by which discrepancies are filtered and ranked. The ranking is `doubt`, then `chance`, then
+    `comparison_id`; for a single direction, `doubt_one_sided` replaces `doubt`.
     """
 
     __tablename__ = "current_comparisons"
     __table_args__ = (
         Index("ix_current_rank", "doubt", "chance", "comparison_id"),
-        # Those that differ, alone: who looks for the next one must not walk past all that agree. With the audit, so
-        # that PostgreSQL counts from the index alone.
+        # Only discrepancies, so that finding the next one need not skip all bins that agree. With the audit, so that
+        # PostgreSQL can count with the index alone.
         Index(
             "ix_current_wrong",
             "doubt",
@@ -254,7 +254,7 @@ class CurrentComparison(Base):
             postgresql_where=_WRONG,
             sqlite_where=_WRONG,
         ),
-        # The same for each direction.
+        # Likewise for each direction.
         *(
             Index(
                 f"ix_current_{name}",
@@ -268,16 +268,16 @@ class CurrentComparison(Base):
             for name, where in (("missing", _MISSING), ("surplus", _SURPLUS))
         ),
         Index("ix_current_model", "model_version", "doubt", "chance", "comparison_id"),
-        # Those that an earlier calibration judged, or none.
+        # For bins that were not judged by the present calibration.
         Index("ix_current_calibration", "model_version", "calibration", "comparison_id"),
-        # For what is rare, or far down in the ranking: large differences, and bins that agree.
+        # For bins that are rare or far down in the ranking: large differences, and bins that agree.
         Index("ix_current_difference", "difference", "doubt", "chance", "comparison_id"),
         Index("ix_current_key", "key"),
         Index("ix_current_photo_at", "photo_at"),
         Index("ix_current_audit", "audit_id", postgresql_where=_AUDITED, sqlite_where=_AUDITED),
     )
 
-    # The bin first, so that bins are found by how their ids begin.
+    # The bin first, so that bins can be found by the prefix of their ids.
     bin_id: Mapped[str] = mapped_column(BytewiseText, primary_key=True)
     bucket: Mapped[str] = mapped_column(primary_key=True)
     comparison_id: Mapped[int] = mapped_column(BigId, ForeignKey("comparisons.id"))
@@ -289,28 +289,28 @@ class CurrentComparison(Base):
     predicted: Mapped[int] = mapped_column(SmallInteger)
     expected: Mapped[int]
     difference: Mapped[int]
-    """predicted − expected in items, without the cap of `comparisons.error`, and beyond 5 by the whole distribution
+    """predicted − expected in items, without the cap of `comparisons.error`; beyond 5 by the distribution
     (binwatch.counts.difference_of)."""
     chance: Mapped[float]
-    """As in `comparisons`, but 1 where it is unknown: such a bin is ranked last."""
+    """As in `comparisons`, but 1 if unknown: such a bin is ranked last."""
     p_value: Mapped[float | None]
     p_missing: Mapped[float | None]
     p_surplus: Mapped[float | None]
     doubt: Mapped[float]
-    """`p_value`; where there is none, 1 + `chance`, so that these come after all that have one; last, 3, are bins of
-    whose expected quantity the model says nothing."""
+    """`p_value`; without one, 1 + `chance`, which ranks the bin after all bins with a p-value; without a probability
+    of the expected quantity, 3, which ranks it last."""
     doubt_one_sided: Mapped[float]
-    """The same by `p_missing` if `difference` is negative, else by `p_surplus`."""
+    """Like `doubt`, by `p_missing` if `difference` is negative, else by `p_surplus`."""
     calibration: Mapped[int]
-    """The calibration that it was judged by, as `models.calibrations` had it; 0 if there was none."""
+    """Number of the calibration that judged the bin (`models.calibrations`); 0 without one."""
     audit_id: Mapped[int | None] = mapped_column(BigId, ForeignKey("audits.id"))
-    """The last audit of this very photo; NULL if nobody has looked."""
+    """The last audit of this photo; NULL if there is none."""
     slice_id: Mapped[int | None]
-    """Of the count."""
+    """The count's slice."""
 
 
 class RankTotal(Base):
-    """Rows of `current_comparisons` by whether they have a p-value. As `bin_totals`, it falls when a bin changes."""
+    """Number of rows of `current_comparisons` with and without a p-value. It may decrease, like `bin_totals`."""
 
     __tablename__ = "rank_totals"
 
@@ -321,7 +321,7 @@ class RankTotal(Base):
 
 
 class Model(Base):
-    """A model that a worker took into use, and what turns its probabilities into p-values."""
+    """A model that was in use, and its calibration for p-values."""
 
     __tablename__ = "models"
 
@@ -330,13 +330,13 @@ class Model(Base):
     calibration: Mapped[dict[str, Any] | None]
     """binwatch.conformal.Calibration; NULL if its bundle has none."""
     calibrated_at: Mapped[datetime | None]
-    """When `calibration` last changed."""
+    """Time of the last change of `calibration`."""
     calibrations: Mapped[int]
-    """How often it changed: the number of the present one, 0 if there is none."""
+    """Number of changes, which is the number of the present calibration; 0 if there is none."""
 
 
 class PhotoTotal(Base):
-    """Photos by model and reason ('' for counted)."""
+    """Number of photos by model and reason ('' if counted)."""
 
     __tablename__ = "photo_totals"
 
@@ -347,7 +347,7 @@ class PhotoTotal(Base):
 
 
 class ExpectationTotal(Base):
-    """Expected quantities by reason ('' for those that were read)."""
+    """Number of expected quantities by reason ('' if read)."""
 
     __tablename__ = "expectation_totals"
 
@@ -357,19 +357,19 @@ class ExpectationTotal(Base):
 
 
 class ConfusionTotal(Base):
-    """How often a model predicted a class of photos whose true class is another, or the same.
+    """Number of comparisons by true and predicted class.
 
-    Those by audits fall, as `bin_totals` does: of each count, and of each expected quantity on each photo, the last
-    answer holds alone, if it is a number, and what it corrects leaves its row. Blind audits and others have rows of
-    their own, and correct their own kind alone. Those by the inventory only grow.
+    Rows for audits may decrease: of each count, and of each expected quantity per photo, only the last answer with a
+    number is included, and a corrected one is subtracted. Blind and sighted audits have separate rows, and correct only
+    their own kind. Rows for the inventory never decrease.
     """
 
     __tablename__ = "confusion_totals"
 
     reference: Mapped[str] = mapped_column(String(10), primary_key=True)
-    """binwatch.confusion.TruthSource: who states the true class."""
+    """Source of the true class (binwatch.confusion.TruthSource)."""
     model_version: Mapped[str] = mapped_column(String(100), primary_key=True)
-    """'' where an audit judges the inventory: then the expected quantity's class is the predicted one."""
+    """'' if an audit judges the inventory: then the predicted class is the expected quantity's."""
     true_class: Mapped[int] = mapped_column(SmallInteger, primary_key=True, autoincrement=False)
     predicted_class: Mapped[int] = mapped_column(SmallInteger, primary_key=True, autoincrement=False)
     comparisons: Mapped[int] = mapped_column(BigInteger)
@@ -377,10 +377,8 @@ class ConfusionTotal(Base):
 
 
 class Slice(Base):
-    """A slice of the photos (binwatch.slicing), by the rule that it follows from. Slices are never forgotten.
-
-    So all processes agree on which values of a rule came first.
-    """
+    """A slice of the photos (binwatch.slicing) and its rule. Slices are never deleted, so that all processes agree on
+    which values of a rule came first."""
 
     __tablename__ = "slices"
     __table_args__ = (UniqueConstraint("rule", "name", name="uq_slices_name"),)
@@ -392,7 +390,7 @@ class Slice(Base):
 
 
 class SlicePhotoTotal(Base):
-    """Photos of a slice by model and reason ('' for counted)."""
+    """Number of photos of a slice by model and reason ('' if counted)."""
 
     __tablename__ = "slice_photo_totals"
 
@@ -404,7 +402,7 @@ class SlicePhotoTotal(Base):
 
 
 class SliceConfusionTotal(Base):
-    """Comparisons of photos of a slice with the inventory, as in `confusion_totals`."""
+    """Like `confusion_totals`, for the photos of a slice and the inventory."""
 
     __tablename__ = "slice_confusion_totals"
 
@@ -417,7 +415,7 @@ class SliceConfusionTotal(Base):
 
 
 class ComparisonHour(Base):
-    """Comparisons made in one hour (UTC), by model and outcome."""
+    """Number of comparisons in one hour (UTC), by model and outcome."""
 
     __tablename__ = "comparison_hours"
 
@@ -429,7 +427,7 @@ class ComparisonHour(Base):
 
 
 class PhotoHour(Base):
-    """Photos counted in one hour (UTC), by model and by how sure it was, in tenths: what estimated accuracy needs."""
+    """Number of photos counted in one hour (UTC), by model and tenth of confidence, for estimated accuracy."""
 
     __tablename__ = "photo_hours"
 
@@ -444,7 +442,7 @@ class PhotoHour(Base):
 
 
 class BinTotal(Base):
-    """Bins by what is there of them. This total falls, too: a bin leaves one row when it enters another."""
+    """Number of bins by state. It may decrease: a bin moves from one row to another."""
 
     __tablename__ = "bin_totals"
 
@@ -455,7 +453,7 @@ class BinTotal(Base):
 
 
 class AuditTotal(Base):
-    """Audits by what was answered, and how."""
+    """Number of audits by answer, blind and sighted."""
 
     __tablename__ = "audit_totals"
 
@@ -466,31 +464,31 @@ class AuditTotal(Base):
 
 
 class DriftBatch(Base):
-    """A batch of a model's photos that drift alarms were judged by, and what came of it.
+    """A batch of a model's photos that drift alarms were judged by, and the result.
 
-    Each batch continues where the one before has ended, whichever monitor closed that. Only the latest are kept.
+    Each batch starts where the previous one ended, whichever monitor closed that. Only the latest batches are kept.
     """
 
     __tablename__ = "drift_batches"
 
     model_version: Mapped[str] = mapped_column(String(100), primary_key=True)
     slice_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False, server_default="0")
-    """Of `slices`; 0 for the photos of all."""
+    """Id in `slices`; 0 for all photos."""
     number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    """1, 2, 3, … of each model, and of each of its slices."""
+    """1, 2, 3, … for each model and each of its slices."""
     last_count_id: Mapped[int] = mapped_column(BigInteger)
-    """Photos recorded up to this one belong to this batch or an earlier one, whether they were drawn or not."""
+    """Last photo of the batch's time span: later batches have only later photos."""
     count_ids: Mapped[list[int]]
-    """Its photos, each of another bin."""
+    """Photos of the batch, each of a different bin."""
     began_at: Mapped[datetime]
-    """When the batch before was closed; of the first one, when its first photo was recorded."""
+    """Time when the previous batch was closed; for the first one, time of its first photo."""
     closed_at: Mapped[datetime]
     state: Mapped[dict[str, Any]]
     """monitor.drift.alarms.AlarmState after this batch."""
 
 
 class Audit(Base):
-    """What a person found in a bin, beside what was counted and expected of it at that moment."""
+    """What a person found in a bin, with the bin's count and expected quantity at that time."""
 
     __tablename__ = "audits"
     __table_args__ = (
@@ -503,14 +501,14 @@ class Audit(Base):
     bucket: Mapped[str]
     bin_id: Mapped[str]
     answer: Mapped[str] = mapped_column(String(20))
-    """binwatch.records.audits.Answer."""
+    """binwatch.records.audits.AuditAnswer."""
     quantity: Mapped[int | None]
-    """Items that were found (`count`) or seen (`at_least`); NULL of the other answers."""
+    """Number of items that were found (`count`) or seen (`at_least`); NULL for other answers."""
     reason: Mapped[str | None] = mapped_column(String(20))
-    """Why it was hard to tell (binwatch.records.audits.AuditReason); NULL if nothing was said."""
+    """Why the number was hard to tell (binwatch.records.audits.AuditReason); NULL if not stated."""
     note: Mapped[str | None]
     blind: Mapped[bool]
-    """The auditor had seen neither the count nor the expected quantity."""
+    """Whether the auditor had seen neither the count nor the expected quantity."""
     auditor: Mapped[str | None]
     count_id: Mapped[int | None] = mapped_column(BigId, ForeignKey("counts.id"))
     """The count that it judges; NULL if the bin's latest photo was not counted."""
@@ -522,7 +520,7 @@ class Audit(Base):
 class AuditDraw(Base):
     """A bin that was drawn at random for an audit: a ledger.
 
-    The audits that answer it are those of the same photo, regardless of who entered them, and whether they knew.
+    Its answers are all audits of the same photo, whoever entered them, with or without knowing of the draw.
     """
 
     __tablename__ = "audit_draws"
@@ -533,10 +531,10 @@ class AuditDraw(Base):
     count_id: Mapped[int] = mapped_column(BigId, ForeignKey("counts.id"))
     """The bin's latest count when it was drawn, by the model in use."""
     expectation_id: Mapped[int | None] = mapped_column(BigId, ForeignKey("expectations.id"))
-    """Its expected quantity then, which is judged: an audit of before may have led to its correction. NULL if it had
-    none."""
+    """The expected quantity at the time of the draw, which the answer judges, since it may be corrected later. NULL if
+    there was none."""
     likelihood: Mapped[float]
-    """How likely the bin was to be drawn, relative to others, above 0 and at most 1 (binwatch.records.draws)."""
+    """Relative likelihood with which the bin was drawn, above 0 and at most 1 (binwatch.records.draws)."""
     drawn_at: Mapped[datetime]
 
 
@@ -544,9 +542,9 @@ _UNDECIDED = text("closed_at IS NULL")
 
 
 class Variance(Base):
-    """A difference between what a person counted and what the inventory expects. At most one of a bin is undecided.
+    """A difference between a person's count and the inventory. A bin has at most one undecided variance.
 
-    Everything but what the trail begins with follows from the trail (binwatch.records.variances).
+    `state` and `quantity` follow from the trail (binwatch.records.variances).
     """
 
     __tablename__ = "variances"
@@ -569,12 +567,12 @@ class Variance(Base):
     state: Mapped[str] = mapped_column(String(10))
     """binwatch.records.variances.VarianceState."""
     expected: Mapped[int]
-    """Items that the inventory expected when it was opened, and still expects while it is undecided."""
+    """Quantity that the inventory expected when the variance was opened, and expects as long as it is undecided."""
     quantity: Mapped[int | None]
-    """Items that most people found; NULL if there is no such number."""
+    """Number of items that most people found; NULL if there is none."""
     opened_at: Mapped[datetime]
     closed_at: Mapped[datetime | None]
-    """When it was approved, rejected or superseded."""
+    """Time when it was approved, rejected or superseded."""
 
 
 class VarianceEntry(Base):
@@ -588,16 +586,16 @@ class VarianceEntry(Base):
     step: Mapped[str] = mapped_column(String(10))
     """binwatch.records.variances.VarianceStep."""
     quantity: Mapped[int | None]
-    """Items that were counted or approved, or that the inventory expects by now; NULL of a rejection."""
+    """Number of items that was counted or approved, or that the inventory expects now; NULL for a rejection."""
     person: Mapped[str | None]
     note: Mapped[str | None]
     audit_id: Mapped[int | None] = mapped_column(BigId, ForeignKey("audits.id"))
-    """Of a count: the audit."""
+    """The audit, if the step is a count."""
     at: Mapped[datetime]
 
 
 class VarianceTotal(Base):
-    """Variances by state. As `bin_totals`, it falls when a variance changes its state."""
+    """Number of variances by state. It may decrease, like `bin_totals`."""
 
     __tablename__ = "variance_totals"
 
@@ -607,22 +605,22 @@ class VarianceTotal(Base):
 
 
 class AuditRepeat(Base):
-    """A photo that was given to a second auditor, to be audited blind once more: a ledger. It is no draw.
+    """A photo that was given to a second auditor for another blind audit: a ledger. It is not a draw.
 
-    The answer is that auditor's first blind one of the same photo.
+    Its answer is that auditor's first blind audit of the same photo.
     """
 
     __tablename__ = "audit_repeats"
 
     audit_id: Mapped[int] = mapped_column(BigId, ForeignKey("audits.id"), primary_key=True, autoincrement=False)
-    """The first answer, by somebody else."""
+    """The first audit, by somebody else."""
     auditor: Mapped[str]
-    """Who was given the photo."""
+    """The second auditor."""
     given_at: Mapped[datetime]
 
 
 class KnownAnswer(Base):
-    """A photo whose true quantity is known, from elsewhere than an audit: what auditors are tested with."""
+    """A photo whose true quantity is known from a source other than audits, for testing auditors."""
 
     __tablename__ = "known_answers"
 
@@ -632,5 +630,5 @@ class KnownAnswer(Base):
     bin_id: Mapped[str]
     quantity: Mapped[int]
     source: Mapped[str]
-    """Name of the file."""
+    """Name of the imported file."""
     loaded_at: Mapped[datetime]

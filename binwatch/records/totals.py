@@ -1,4 +1,4 @@
-"""The running sums: what rows of the ledgers add to them, so that a scrape or a page never scans a ledger."""
+"""The totals: running sums of the ledgers, so that a scrape or a page never scans a ledger."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ TENTHS = 10
 
 
 def add_to_totals(connection: Connection, table: type[Base], rows: Iterable[Row], now: datetime) -> None:
-    """Add each row to the total of the same labels (the primary key), which is made where it is not there.
+    """Add each row to the total with the same labels (the primary key), which is created if it is missing.
 
-    Totals are written last, and in the order of their labels: every writer waits for them.
+    Totals are written last and in the order of their labels, since all writers lock them.
     """
     columns = table.__table__.c
     labels = tuple(column.name for column in columns if column.primary_key)
@@ -29,14 +29,14 @@ def add_to_totals(connection: Connection, table: type[Base], rows: Iterable[Row]
         return
     insert = insert_into(connection, table)
     added = {name: columns[name] + insert.excluded[name] for name in sums[0] if name not in labels}
-    # What is imported may have happened earlier than what is there.
+    # Imported rows may be older than the total's last row.
     last = case((columns.last_at > insert.excluded.last_at, columns.last_at), else_=insert.excluded.last_at)
     statement = insert.on_conflict_do_update(index_elements=labels, set_=added | {"last_at": last})
     connection.execute(statement, [row | {"last_at": now} for row in sums])
 
 
 def _summed(labels: tuple[str, ...], rows: Iterable[Row]) -> list[Row]:
-    """Add up the rows that share their labels, in the order of the labels."""
+    """Sum the rows with equal labels, in the order of the labels."""
     sums: dict[tuple[Any, ...], Row] = {}
     for row in rows:
         key = tuple(row[label] for label in labels)
@@ -47,19 +47,19 @@ def _summed(labels: tuple[str, ...], rows: Iterable[Row]) -> list[Row]:
 
 
 def photo_totals(counts: Iterable[Row]) -> list[Row]:
-    """What new counts and failures add to `photo_totals`."""
+    """Rows that new counts and failures add to `photo_totals`."""
     return [{"model_version": row["model_version"], "reason": row["reason"] or "", "photos": 1} for row in counts]
 
 
 def slice_photo_totals(counts: Iterable[Row]) -> list[Row]:
-    """What new counts and failures add to `slice_photo_totals`; those without a slice add nothing."""
+    """Rows that new counts and failures with a slice add to `slice_photo_totals`."""
     found = [row for row in counts if row["slice_id"] is not None]
     slices = (row["slice_id"] for row in found)
     return [{"slice_id": of, **row} for of, row in zip(slices, photo_totals(found), strict=True)]
 
 
 def photo_hours(counts: Iterable[Row], now: datetime) -> list[Row]:
-    """What new counts add to `photo_hours`; photos that were not counted add nothing."""
+    """Rows that new counts add to `photo_hours`; failures add none."""
     return [
         {
             "hour": hour_of(now),
@@ -74,12 +74,12 @@ def photo_hours(counts: Iterable[Row], now: datetime) -> list[Row]:
 
 
 def expectation_totals(expectations: Iterable[Row]) -> list[Row]:
-    """What new expected quantities add to `expectation_totals`."""
+    """Rows that new expected quantities add to `expectation_totals`."""
     return [{"reason": row["reason"] or "", "expectations": 1} for row in expectations]
 
 
 def confusions(comparisons: Iterable[Row]) -> list[Row]:
-    """What new comparisons add to `confusion_totals`."""
+    """Rows that new comparisons add to `confusion_totals`."""
     return [
         confusion(TruthSource.INVENTORY, row["model_version"], class_of(row["expected"]), row["predicted"])
         for row in comparisons
@@ -87,7 +87,7 @@ def confusions(comparisons: Iterable[Row]) -> list[Row]:
 
 
 def slice_confusions(settlements: Iterable[Settlement]) -> list[Row]:
-    """What new comparisons add to `slice_confusion_totals`; those of photos without a slice add nothing."""
+    """Rows that new comparisons of photos with a slice add to `slice_confusion_totals`."""
     return [
         {
             "slice_id": one.facts.photo.slice_id,
@@ -102,7 +102,7 @@ def slice_confusions(settlements: Iterable[Settlement]) -> list[Row]:
 
 
 def confusion(reference: TruthSource, model: str, true_class: int, predicted: int, weight: int = 1) -> Row:
-    """What one comparison adds to `confusion_totals`; with weight −1, what it takes back."""
+    """The row that one comparison adds to `confusion_totals`, or with weight −1 subtracts."""
     return {
         "reference": reference.value,
         "model_version": model,
@@ -113,7 +113,7 @@ def confusion(reference: TruthSource, model: str, true_class: int, predicted: in
 
 
 def comparison_hours(comparisons: Iterable[Row], now: datetime) -> list[Row]:
-    """What new comparisons add to `comparison_hours`."""
+    """Rows that new comparisons add to `comparison_hours`."""
     hour = hour_of(now)
     return [
         {"hour": hour, "model_version": row["model_version"], "outcome": row["outcome"], "comparisons": 1}
@@ -122,7 +122,7 @@ def comparison_hours(comparisons: Iterable[Row], now: datetime) -> list[Row]:
 
 
 def bin_totals(settlements: Iterable[Settlement]) -> Iterator[Row]:
-    """Moves bins from one row of `bin_totals` to another."""
+    """Rows that move bins from one row of `bin_totals` to another."""
     for one in settlements:
         for states, bins in ((one.facts.states, -1), (one.states, 1)):
             if states is not None and one.states != one.facts.states:
@@ -130,7 +130,7 @@ def bin_totals(settlements: Iterable[Settlement]) -> Iterator[Row]:
 
 
 def rank_totals(settlements: Iterable[Settlement]) -> Iterator[Row]:
-    """Moves bins from one row of `rank_totals` to another, or to none."""
+    """Rows that move bins from one row of `rank_totals` to another, or to none."""
     for one in settlements:
         before = one.facts.listed.ranked if one.facts.listed else None
         for ranked, bins in ((before, -1), (one.ranked, 1)):
@@ -139,5 +139,5 @@ def rank_totals(settlements: Iterable[Settlement]) -> Iterator[Row]:
 
 
 def hour_of(at: datetime) -> datetime:
-    """Beginning of the hour."""
+    """Start of the hour."""
     return at.replace(minute=0, second=0, microsecond=0)

@@ -10,9 +10,9 @@ from sqlalchemy.orm import DeclarativeBase
 
 
 def insert_into(connection: Connection, table: type[DeclarativeBase]) -> Any:
-    """INSERT of the connection's dialect.
+    """An INSERT in the connection's dialect.
 
-    To be executed with the rows as parameters: with values(rows) SQLAlchemy compiles a statement each time, which takes
-    longer than the database does.
+    Execute it with the rows as parameters: with values(rows), SQLAlchemy compiles a statement each time, which takes
+    longer than the database.
     """
     return (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(table.__table__)

@@ -1,6 +1,6 @@
 """Variances: differences between what a person counted and what the inventory expects, until somebody decides on them.
 
-What a variance comes to follows from its trail alone. Without a database, which settle_variances reads and writes.
+The state of a variance follows from its trail alone. Without a database, which settle_variances reads and writes.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from binwatch.errors import BinwatchError
 
 
 class VarianceState(StrEnum):
-    """What a variance has come to. The set is closed."""
+    """State of a variance. The set is closed."""
 
     OPEN = "open"
-    """Another person has to count: nobody has yet, or no number is what most people found."""
+    """Another person has to count: nobody has yet, or no number holds (see `standing_of`)."""
     RECOUNTED = "recounted"
     """Two people found the same number: an approver has to decide."""
     APPROVED = "approved"
@@ -29,12 +29,12 @@ class VarianceState(StrEnum):
 
     @property
     def is_closed(self) -> bool:
-        """Whether nothing can follow."""
+        """Whether no further step is possible."""
         return self not in (VarianceState.OPEN, VarianceState.RECOUNTED)
 
 
 class VarianceStep(StrEnum):
-    """What happened to a variance. The set is closed."""
+    """Kind of a step of a variance. The set is closed."""
 
     COUNTED = "counted"
     APPROVED = "approved"
@@ -43,7 +43,7 @@ class VarianceStep(StrEnum):
 
 
 class VarianceDecision(StrEnum):
-    """What an approver decides."""
+    """An approver's decision."""
 
     APPROVED = VarianceStep.APPROVED.value
     REJECTED = VarianceStep.REJECTED.value
@@ -54,7 +54,7 @@ class UnknownVariance(BinwatchError):
 
 
 class VarianceConflict(BinwatchError):
-    """The variance does not allow this decision, or no longer."""
+    """The variance does not allow this decision, or no longer does."""
 
 
 class OwnCount(BinwatchError):
@@ -66,13 +66,13 @@ class OwnCount(BinwatchError):
 
 @dataclass(frozen=True, slots=True)
 class VarianceTolerance:
-    """Differences that open no variance: up to so many items, or up to a share of the expected quantity."""
+    """Differences that open no variance: up to `items` items, or up to `share` of the expected quantity."""
 
     items: int = 0
     share: float = 0.0
 
     def is_exceeded(self, expected: int, found: int) -> bool:
-        """Whether a difference is beyond both."""
+        """Whether a difference is beyond both tolerances."""
         return abs(found - expected) > max(self.items, self.share * expected)
 
 
@@ -85,23 +85,23 @@ class TrailEntry:
 
     step: VarianceStep
     quantity: int | None = None
-    """Items that were counted, or approved; of SUPERSEDED, those that the inventory expects by now."""
+    """Counted or approved number of items; for SUPERSEDED, the quantity that the inventory expects now."""
     person: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class VarianceStanding:
-    """What a variance has come to."""
+    """The present state of a variance."""
 
     state: VarianceState
     quantity: int | None = None
-    """Items that most people found, or that were approved; None if there is no such number."""
+    """Number of items that most people found, or that was approved; None if there is none."""
 
 
 def standing_of(trail: Sequence[TrailEntry]) -> VarianceStanding:
-    """What a trail comes to, in the order of its steps.
+    """The state that results from a trail, in the order of its steps.
 
-    A number holds if at least two people found it, and more than found any other.
+    A number holds if at least two people found it, and more people than any other number.
     """
     last = trail[-1]
     found = Counter(entry.quantity for entry in trail if entry.step is VarianceStep.COUNTED)
@@ -113,7 +113,7 @@ def standing_of(trail: Sequence[TrailEntry]) -> VarianceStanding:
 
 
 def is_recount(trail: Sequence[TrailEntry], person: str | None, *, blind: bool) -> bool:
-    """Whether another count is a second look: blind, and by somebody, by name, who has not counted before."""
+    """Whether another count is a recount: blind, and by a named person who has not counted before."""
     return blind and person is not None and all(entry.person != person for entry in trail)
 
 
@@ -122,7 +122,7 @@ def check_decision(
 ) -> None:
     """Raise OwnCount or VarianceConflict unless `person` may decide so now.
 
-    `quantity` is the number that is approved, so that nobody approves another than the one that they saw.
+    `quantity` is the number to approve, so that nobody approves a number that they have not seen.
     """
     now = standing_of(trail)
     if any(entry.person == person and entry.step is VarianceStep.COUNTED for entry in trail):

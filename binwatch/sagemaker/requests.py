@@ -1,4 +1,4 @@
-"""Requests to SageMaker and its neighbours: retried with backoff; an error says what to do."""
+"""Requests to SageMaker and related services, with retries and helpful errors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from binwatch.errors import OutageError
 from binwatch.settings import advice
 
 _TRIES = 10
-"""A throttled request is tried so often, with a wait that doubles up to 20 seconds."""
+"""Attempts of a throttled request, with a backoff that doubles up to 20 seconds."""
 _THROTTLED = frozenset({"Throttling", "ThrottlingException", "TooManyRequestsException", "RequestLimitExceeded"})
 _QUOTA = frozenset({"ResourceLimitExceeded", "LimitExceededException", "ServiceQuotaExceededException"})
 _LOGIN = frozenset({"ExpiredToken", "ExpiredTokenException", "UnrecognizedClientException", "InvalidClientTokenId"})
@@ -34,11 +34,11 @@ class AwsError(OutageError):
 
 
 class QuotaError(AwsError):
-    """What was asked for is more than the account may have now; other things in use may free it."""
+    """The request exceeds a quota of the account. It may succeed once other resources are released."""
 
 
 def aws_client(service: str, region: str, endpoint_url: str | None = None) -> Any:
-    """A boto3 client of a service. Nothing is asked of AWS yet."""
+    """A boto3 client of a service. Sends no request yet."""
     retries = {"mode": "standard", "max_attempts": _TRIES}
     config = Config(retries=retries, connect_timeout=10, read_timeout=60)
     return make_client(service, region_name=region, endpoint_url=endpoint_url, config=config)
@@ -46,7 +46,7 @@ def aws_client(service: str, region: str, endpoint_url: str | None = None) -> An
 
 @contextmanager
 def explained(what: str, region: str) -> Iterator[None]:
-    """Turn what boto3 raises inside into an AwsError that says what was being done and what to do about it."""
+    """Turn boto3's errors in the block into an AwsError that names `what` and says what to do."""
     try:
         yield
     except (NoCredentialsError, PartialCredentialsError, TokenRetrievalError) as error:
@@ -63,23 +63,23 @@ def explained(what: str, region: str) -> Iterator[None]:
 
 
 def code_of(error: ClientError) -> str:
-    """AWS' name for the error."""
+    """AWS' error code."""
     return str(error.response["Error"].get("Code", ""))
 
 
 def message_of(error: ClientError) -> str:
-    """What AWS says of the error."""
+    """AWS' error message."""
     return str(error.response["Error"].get("Message", ""))
 
 
 def is_missing(error: ClientError) -> bool:
-    """Whether what was asked for is not there: SageMaker says so in words only, Application Auto Scaling in its own."""
+    """Whether the resource does not exist: SageMaker and Application Auto Scaling may say so only in the message."""
     says = message_of(error).lower()
     return code_of(error) in _MISSING or "could not find" in says or "no scalable target" in says
 
 
 def is_taken(error: ClientError) -> bool:
-    """Whether there is one of that name already: SageMaker has two ways to say so."""
+    """Whether the name is taken: SageMaker reports it by a code or by a message."""
     return code_of(error) == "ResourceInUse" or "already exist" in message_of(error).lower()
 
 

@@ -1,4 +1,4 @@
-"""All settings of SageMaker, and what SageMaker tells a container."""
+"""All settings for SageMaker, and the environment that SageMaker sets in a container."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class SagemakerSettings(EnvironmentSettings):
 
 
 class TransformEnvironment(BaseSettings):
-    """What SageMaker tells a serving container that runs in a batch transform job."""
+    """Environment variables that SageMaker sets for a serving container in a batch transform job."""
 
     model_config = SettingsConfigDict(env_prefix="SAGEMAKER_", extra="ignore", frozen=True, env_ignore_empty=True)
 

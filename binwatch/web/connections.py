@@ -1,7 +1,7 @@
-"""One connection: a client has so long for a request's head, for its body, and to take the answer.
+"""HTTP connections with time limits for a request's head, its body, and for reading the response.
 
-uvicorn waits for ever for all three. Clients that say nothing, or never finish what they say, would fill the server
-up. Beyond `Limits.connections`, the connection that has waited longest without a request makes room for the new one.
+uvicorn has no such limits, so silent or slow clients could occupy all connections. Beyond
+`ConnectionLimits.connections`, the connection that has been waiting longest for a request is closed for a new one.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
-    """What clients may take. Times are in seconds."""
+    """Limits for clients. Times are in seconds."""
 
     connections: int
-    """Open at a time. More than requests may be in flight at a time, or there is none that can make room."""
+    """Most open connections. Must exceed the limit of requests in flight, so that some connections can be closed."""
     head_s: float = 10.0
-    """For a request's head, counted from its first byte, or from the start of the connection."""
+    """Time for a request's head, from its first byte or from the start of the connection."""
     silence_s: float = 10.0
-    """Between two pieces of a body."""
+    """Time between two pieces of a body."""
     body_s: float = 60.0
-    """For the whole body."""
+    """Time for the whole body."""
     answer_s: float = 30.0
-    """Between two pieces of an answer that the client takes."""
+    """Time between two pieces of a response that the client reads."""
 
 
 class ServerConfig(uvicorn.Config):
-    """uvicorn's configuration, and the limits."""
+    """uvicorn's configuration with limits."""
 
     limits: ConnectionLimits
 
@@ -41,10 +41,10 @@ class Connection(H11Protocol):
     """uvicorn's protocol with limits."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-        """Start the clock; make room if there are too many."""
+        """Start the timers; close another connection if there are too many."""
         super().connection_made(transport)
         self._limits = cast(ServerConfig, self.config).limits
-        # Every byte that the kernel does not take at once then counts as unsent, and pause_writing is called.
+        # Then pause_writing is called for every byte that the kernel does not accept at once.
         transport.set_write_buffer_limits(high=0)
         self._waiting_since = self.loop.time()
         self._reading: asyncio.TimerHandle | None = None
@@ -56,43 +56,43 @@ class Connection(H11Protocol):
             self._make_room()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the clock."""
+        """Stop the timers."""
         super().connection_lost(exc)
         self._cancel_reading()
         self._cancel_writing()
 
     def data_received(self, data: bytes) -> None:
-        """Read on. A piece of a head does not restart its clock; a piece of a body restarts that between two pieces."""
+        """Process data. A piece of a head does not restart its timer; a piece of a body restarts `silence_s`."""
         super().data_received(data)
         self._watch_reading()
 
     def on_response_complete(self) -> None:
-        """The connection waits again."""
+        """Start waiting for the next request."""
         self._waiting_since = self.loop.time()
         super().on_response_complete()
         self._watch_reading()
 
     def pause_writing(self) -> None:
-        """The client does not take its answer as quickly as it comes."""
+        """The client reads its response more slowly than it is sent."""
         super().pause_writing()
         self._watch_writing()
 
     def resume_writing(self) -> None:
-        """It has taken what there was."""
+        """The client has read all that was sent."""
         super().resume_writing()
         self._cancel_writing()
 
     @property
     def is_waiting(self) -> bool:
-        """Whether nobody is at work for this client: its request is not there yet, or was answered."""
+        """Whether no request is being processed: it has not arrived, or has been answered."""
         return self.cycle is None or self.cycle.response_complete
 
     def _make_room(self) -> None:
-        """End the connection that has waited longest; this one if all others are at work."""
+        """Close the connection that has been waiting longest; this one if all others are processing requests."""
         others = cast("set[Connection]", self.connections) - {self}
         waiting = (one for one in others if one.is_waiting and not one._dropped)
         longest = min(waiting, key=lambda one: one._waiting_since, default=self)
-        longest._dropped = True  # it stays among the connections until the event loop's next turn
+        longest._dropped = True  # it stays in `connections` until the event loop's next iteration
         longest.transport.abort()
 
     def _watch_reading(self) -> None:
@@ -101,7 +101,7 @@ class Connection(H11Protocol):
         elif self.conn.their_state is h11.SEND_BODY:
             self._watch_body()
         elif not self.is_waiting or self.timeout_keep_alive_task is not None:
-            self._cancel_reading()  # it is our turn, or uvicorn's own clock runs: that between two requests
+            self._cancel_reading()  # a request is being processed, or uvicorn's keep-alive timer runs
         elif self._reading is None or self._body_until is not None:
             self._cancel_reading()
             self._reading = self.loop.call_later(self._limits.head_s, self._time_out)
@@ -120,13 +120,13 @@ class Connection(H11Protocol):
             self._reading = None
 
     def _time_out_body(self) -> None:
-        if self.flow.read_paused:  # it is the app that does not read on
+        if self.flow.read_paused:  # the app is not reading, not the client
             self._watch_body()
         else:
             self._time_out()
 
     def _time_out(self) -> None:
-        """Answer 408 if there is something to answer, and close."""
+        """Close the connection, with a 408 if a request has begun."""
         self._cancel_reading()
         cycle = self.cycle if not self.is_waiting else None
         if cycle is not None:

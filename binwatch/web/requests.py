@@ -1,29 +1,47 @@
-"""How many requests may be in flight, with a way in for the probes."""
+"""Responses, and a limit on requests in flight with reserved capacity for probes."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, MutableMapping
-from typing import Any
+from typing import Any, NamedTuple
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+
+class Reply(NamedTuple):
+    """An HTTP response. `kind` is its content type."""
+
+    status: int
+    kind: str
+    body: bytes
+    retry_after_s: int | None = None
+
+
+async def send_reply(send: Send, reply: Reply) -> None:
+    """Send a whole response."""
+    headers = [(b"content-type", reply.kind.encode()), (b"content-length", str(len(reply.body)).encode())]
+    if reply.retry_after_s is not None:
+        headers.append((b"retry-after", str(reply.retry_after_s).encode()))
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    await send({"type": "http.response.body", "body": reply.body})
+
+
 PROBES_AT_ONCE = 8
-"""Requests in flight to the path of one probe."""
+"""Most requests in flight for one probe's path."""
 
 
 class RequestLimit:
-    """Wraps an ASGI app that then has at most `most` requests in flight, and beside them a few of each probe.
+    """Wraps an ASGI app: at most `most` requests in flight, plus a few for each probe.
 
-    A probe is a path that others watch the service by, such as /healthz: it must be answered above all when there is
-    too much to do.
+    A probe is a path that monitors the service, such as /healthz. It must be answered especially under high load.
     """
 
     def __init__(self, app: App, most: int, probes: Collection[str], refuse: App) -> None:
-        """`refuse` answers what is too much."""
+        """`refuse` answers requests over the limit."""
         self._app = app
         self._most = most
         self._probes = frozenset(probes)
@@ -32,7 +50,7 @@ class RequestLimit:
 
     @property
     def total(self) -> int:
-        """Requests in flight at most."""
+        """Most requests in flight, including probes."""
         return self._most + PROBES_AT_ONCE * len(self._probes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -51,6 +69,4 @@ class RequestLimit:
 
 async def unavailable(scope: Scope, receive: Receive, send: Send) -> None:
     """503 as plain text."""
-    headers = [(b"content-type", b"text/plain"), (b"retry-after", b"1")]
-    await send({"type": "http.response.start", "status": 503, "headers": headers})
-    await send({"type": "http.response.body", "body": b"too many requests are in flight; try again\n"})
+    await send_reply(send, Reply(503, "text/plain", b"too many requests are in flight; try again\n", retry_after_s=1))

@@ -1,4 +1,4 @@
-"""The server of worker and monitor: uvicorn, with limits on what clients may take."""
+"""The HTTP server of worker and monitor: uvicorn with limits for clients."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from binwatch.web.connections import Connection, ConnectionLimits, ServerConfig
 from binwatch.web.requests import App
 
 SPARE = 128
-"""Connections beside those that requests in flight can have: of clients that connect, or keep one open between two."""
+"""Connections without a request in flight: of new clients, and of clients that keep a connection open."""
 BACKLOG = 128
-"""Connections that asyncio accepts in one turn of its event loop: it closes none meanwhile, and files have a limit."""
+"""Connections that asyncio accepts per iteration of its event loop, in which it closes none; open files are limited."""
 
 
 def make_config(app: App, requests: int, *, grace_s: int, limits: ConnectionLimits | None = None) -> uvicorn.Config:
-    """uvicorn's configuration for an app with at most so many `requests` in flight.
+    """uvicorn's configuration for an app with at most `requests` requests in flight.
 
-    `grace_s`: how long requests may take to finish after the signal to stop.
+    `grace_s`: seconds for requests to finish after the signal to stop.
     """
     config = ServerConfig(
         app,
@@ -24,7 +24,7 @@ def make_config(app: App, requests: int, *, grace_s: int, limits: ConnectionLimi
         ws="none",
         lifespan="off",
         log_config=None,
-        access_log=False,  # a line for each scrape or photo would bury the others
+        access_log=False,  # a line per scrape or photo would bury the others
         server_header=False,
         proxy_headers=False,
         backlog=BACKLOG,

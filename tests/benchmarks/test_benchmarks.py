@@ -104,7 +104,9 @@ def test_training_feed() -> None:
     small = ["--limit", "4", "--batch-size", "4", "--rounds", "1", "--threads", "2", "--readers", "2"]
     output = _output("benchmarks.training_feed", "--photos", str(PHOTOS), *small)
     assert output.startswith("ResNet50, 4 photos in batches of 4, fp32; ")
-    assert re.search(r"^median +[\d,]+\.\d/s [\d,]+\.\d ms +[\d,]+\.\d/s [\d,]+\.\d ms +\d+\.\d%$", output, re.MULTILINE)
+    assert re.search(
+        r"^median +[\d,]+\.\d/s [\d,]+\.\d ms +[\d,]+\.\d/s [\d,]+\.\d ms +\d+\.\d%$", output, re.MULTILINE
+    )
 
 
 def test_training_step() -> None:

@@ -63,7 +63,7 @@ def test_a_list_as_a_spreadsheet_or_another_csv(tmp_path: Path) -> None:
             "no column 'photo', only 'key', 'bin'; name it in the file; the list needs a row for each photo: photo,bin",
         ),
         ("photo,bin\na.jpg,\n", "row 2: photo or bin is empty"),
-        ("photo,bin\na.jpg,A\na.jpg,B\n", "row 3: a.jpg is of A and of B"),
+        ("photo,bin\na.jpg,A\na.jpg,B\n", "row 3: a.jpg is listed for two bins, A and B"),
         ('photo,bin\n"a.jpg,A\n', "is not a CSV (unexpected end of data)"),
     ],
 )

@@ -336,9 +336,9 @@ def test_judging_anew_goes_on_where_it_was(
     assert rank(records_engine) == 3
     assert set(judged(records_engine).values()) == {(0.5, 0.5, 2)}
     assert [record.getMessage() for record in caplog.records] == [
-        "model v1: 2 of 5 bins judged by its present calibration",
-        "model v1: 2 of 3 bins judged by its present calibration",
-        "model v1: 3 of 3 bins judged by its present calibration",
+        "model v1: p-values of 2 of 5 bins updated",
+        "model v1: p-values of 2 of 3 bins updated",
+        "model v1: p-values of 3 of 3 bins updated",
     ]
 
 

@@ -79,7 +79,7 @@ def test_so_is_the_command_line(
     with pytest.raises(SystemExit) as ended:
         command_line.run(app, "demo")
     assert (ended.value.code, len(seen)) == (2, 1)
-    assert capsys.readouterr().err == f"error: {option} '1_0' is not a number, in digits\n"
+    assert capsys.readouterr().err == f"error: {option} '1_0' is not a number; write it in digits\n"
     monkeypatch.setattr("sys.argv", ["program", "inner", f"{option}=1_0"])
     with pytest.raises(SystemExit) as ended:
         command_line.run(app, "demo")

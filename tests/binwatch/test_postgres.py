@@ -227,7 +227,7 @@ def test_records_that_do_not_give_back_what_they_were_given_are_broken(records_e
     if records_engine.dialect.name == "sqlite":
         return
     event.listen(records_engine, "begin", lambda c: c.exec_driver_sql("SET LOCAL extra_float_digits TO -15"))
-    with pytest.raises(RecordsBroken, match=r"gives back .*0\.3.* for .*0\.30000000000000004"):
+    with pytest.raises(RecordsBroken, match=r"returns .*0\.3.* for .*0\.30000000000000004"):
         Store(records_engine).check()
 
 

@@ -30,12 +30,12 @@ def test_answers_as_they_were() -> None:
 @pytest.mark.parametrize(
     ("probabilities", "embeddings", "message"),
     [
-        (PROBABILITIES + np.eye(4, 7) * 0.04, EMBEDDINGS, r"probabilities are up to 0\.04 from the card's"),
-        (PROBABILITIES, EMBEDDINGS * np.array([[1], [1], [1], [1.1]]), r"embeddings up to 10%"),
-        (PROBABILITIES * np.nan, EMBEDDINGS, "probabilities are up to nan"),
-        (PROBABILITIES, EMBEDDINGS * np.nan, "embeddings up to nan%"),
-        (PROBABILITIES[:, :6], EMBEDDINGS, r"probabilities of shape \(4, 6\), the card has \(4, 7\)"),
-        (PROBABILITIES, EMBEDDINGS[:, :2], r"embeddings of shape \(4, 2\), the card has \(4, 3\)"),
+        (PROBABILITIES + np.eye(4, 7) * 0.04, EMBEDDINGS, r"probabilities differ from the card's by up to 0\.04"),
+        (PROBABILITIES, EMBEDDINGS * np.array([[1], [1], [1], [1.1]]), r"embeddings by up to 10%"),
+        (PROBABILITIES * np.nan, EMBEDDINGS, "probabilities differ from the card's by up to nan"),
+        (PROBABILITIES, EMBEDDINGS * np.nan, "embeddings by up to nan%"),
+        (PROBABILITIES[:, :6], EMBEDDINGS, r"its probabilities have shape \(4, 6\), the card's \(4, 7\)"),
+        (PROBABILITIES, EMBEDDINGS[:, :2], r"its embeddings have shape \(4, 2\), the card's \(4, 3\)"),
     ],
 )
 def test_other_answers(probabilities: np.ndarray, embeddings: np.ndarray, message: str) -> None:

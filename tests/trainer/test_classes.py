@@ -156,7 +156,7 @@ def test_a_model_of_all_classes_is_exported_as_before(data: Data, tmp_path: Path
 
 def test_a_worker_says_so(bundle: Bundle, caplog: pytest.LogCaptureFixture) -> None:
     Engine(bundle, threads=1)
-    assert f"model {bundle.card.version} never answers 0, more than 5: no training photo showed it" in caplog.messages
+    assert f"model {bundle.card.version} cannot predict 0, more than 5: no training photo showed it" in caplog.messages
 
 
 def test_tune_learns_from_them_too(capstone: Data, tmp_path: Path) -> None:

@@ -176,7 +176,7 @@ def test_what_cannot_be_sent_costs_one_line_that_names_the_broker(
     (record,) = caplog.records
     assert record.getMessage() == (
         f"beat: reconcile could not be sent to {shown(without_broker)} (OperationalError: [Errno 111] Connection"
-        " refused); if it lasts, check BINWATCH_BROKER_URL and the broker. It is sent again when it is next due"
+        " refused); if this lasts, check BINWATCH_BROKER_URL and the broker. It is sent again when it is next due"
     )
     assert not record.exc_info
     caplog.clear()

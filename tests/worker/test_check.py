@@ -118,7 +118,7 @@ def test_a_quantity_that_the_model_never_answers_is_not_judged(
     (bundle / "card.json").write_text(json.dumps(card), encoding="utf-8")
     done = check(photos, "--expected", stock, "--model", bundle, "--out", "wrong.json")
     assert (
-        "2 photos not judged: the model never answers what is expected of the bin, so check these yourself" in done.out
+        "2 photos not judged: the model cannot predict the expected quantity, so check these bins yourself" in done.out
     )
     rows = json.loads((tmp_path / "wrong.json").read_text(encoding="utf-8"))["bins"]
     wrong = [row for row in rows if row["verdict"] != "agrees"]
@@ -144,9 +144,9 @@ def test_what_it_says(check: Check, photos: Path, stock: Path, tmp_path: Path) -
         "5 rows: 5 match a photo (5 of them with zeros restored that spreadsheets drop)",
         f"5 photos in {photos}: 5 counted now with model starter-1, 0 before and kept in wrong-records",
         f"5 photos compared: {5 - wrong} as expected, {wrong} not; the model counts 44% of its test photos right, so"
-        " many of these are its own errors",
-        f"look first at {flagged} bin{'s' * (flagged != 1)}: the photo is odd for what is expected"
-        " (p-value at most 0.05); fewer than 1 would be by chance if all 5 records were correct",
+        " it is wrong about many of these",
+        f"look first at {flagged} bin{'s' * (flagged != 1)}: the photo is odd for the expected quantity"
+        " (p-value at most 0.05); fewer than 1 would be flagged by chance if all 5 records were correct",
         "written, the oddest bins first: wrong.json",
         f"to see them in a browser: BINWATCH_DATABASE_URL=sqlite:///{tmp_path}/wrong-records/records.db"
         f" BINWATCH_PHOTO_DIR={photos} binwatch monitor serve",
@@ -250,7 +250,7 @@ def test_nothing_is_passed_over_in_silence(check: Check, photos: Path, stock: Pa
         f"7 rows: 5 match a photo ({zeros}), 1 does not ('Z-99'), 1 refused",
         "refused: 1 not a number (row 8, 'Z-98'); listed in wrong.refused-rows.csv",
         "5 photos not counted, 1 other file not read: 'Failed' says what to do",
-        "1 photo of a bin that the inventory file does not have ('shelf/A/00382.jpg'); if the names are not those of"
+        "1 photo of a bin that the inventory file does not have ('shelf/A/00382.jpg'); if photos are not named after"
         " bins, see --bin-pattern and --bin-list",
         "1 bin of the inventory file without a photo",
         "1 bin with several photos: each is compared separately",
@@ -382,7 +382,7 @@ def test_records_of_a_later_release(check: Check, photos: Path, stock: Path, tmp
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
     done = check(photos, "--expected", stock)
     assert done.status == 2
-    assert "the records are not of this release" in done.err
+    assert "the records are from another release" in done.err
     assert "name another folder with --records" in done.err
 
 
@@ -429,7 +429,7 @@ def test_what_is_wrong_is_said_first(check: Check, photos: Path, stock: Path, tm
         ((photos, "--expected", stock, "--quantity-column", "Qty"), "no column 'Qty', only 'Bin ID', 'Expected Qty'"),
         ((photos, "--expected", stock, "--out", "wrong.doc"), "wrong.doc: unknown suffix"),
         ((photos, "--expected", stock, "--out", "no/wrong.csv"), "no/wrong.csv: its folder does not exist"),
-        ((photos, "--expected", stock, "--records", stock), "cannot be made"),
+        ((photos, "--expected", stock, "--records", stock), "cannot be created"),
         ((photos, "--expected", stock, "--model", tmp_path), "card.json: cannot be read"),
         ((tmp_path / "none", "--expected", stock), "is not a folder; name the folder with the photos"),
         ((tmp_path / "empty", "--expected", stock), "no photos here"),

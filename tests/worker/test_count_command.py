@@ -346,4 +346,4 @@ def test_help_says_what_excludes_what(count_process: Count) -> None:
     text = result.stdout.decode()
     assert "not with --csv" in text
     assert "not with --json" in text
-    assert "Exits with 1 if not one could be counted" in text
+    assert "Exits with 1 if no photo could be counted" in text

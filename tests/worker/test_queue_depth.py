@@ -83,7 +83,7 @@ def test_no_figure_is_better_than_an_old_one(caplog: pytest.LogCaptureFixture) -
     poller.stop()
     assert seen[:4] == [None, 5, None, 0]
     assert sample(metrics, "binwatch_worker_queue_oldest_seconds", "tasks") == 0
-    assert "the depth of the queues is not known: no broker" in caplog.text
+    assert "the depth of the queues is unknown: no broker" in caplog.text
 
 
 def test_a_task_says_how_long_it_has_waited_but_not_on_its_second_try(

@@ -111,7 +111,7 @@ def test_sqs_cannot_be_reached(settings: Settings, closed_url: str, action: Any,
 def test_fifo_queues_are_refused_at_start(settings: Settings, setting: str) -> None:
     """On SQS, where the name says it. Of RabbitMQ's queues a name says nothing."""
     fifo = settings.model_copy(update={setting: "photos.fifo"})
-    wanted = rf"BINWATCH_{setting.upper()}: 'photos\.fifo' is a FIFO queue of SQS.*standard queue"
+    wanted = rf"BINWATCH_{setting.upper()}: 'photos\.fifo' is a FIFO queue\..*standard queue"
     with pytest.raises(SettingsError, match=wanted):
         choose_queues(fifo)
     amqp = {"event_source": EventSource.RABBITMQ, "broker_url": SecretStr("amqp://guest:guest@127.0.0.1//")}

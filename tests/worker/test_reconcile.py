@@ -181,7 +181,7 @@ def test_reconcile_gives_bins_their_p_values(counting, settings, s3, caplog):
             row = connection.execute(select(CurrentComparison.p_value, CurrentComparison.p_missing)).one()
         assert tuple(row) == (p_value, 1.0)
     judged = [record.message for record in caplog.records if "calibration" in record.message]
-    assert judged == ["reconcile: 1 bin judged by their model's present calibration"] * 3
+    assert judged == ["reconcile: new p-values for 1 bin, by the present calibration"] * 3
 
 
 def test_reconcile_says_that_no_event_message_has_come(counting, settings, s3, caplog):

@@ -1,1 +1,1 @@
-"""Message brokers: SQS and RabbitMQ behind one interface. No other module asks which one it is."""
+"""Message brokers: SQS and RabbitMQ behind one interface. Other modules do not distinguish the two."""

@@ -1,4 +1,4 @@
-"""What Binwatch needs of a message broker: queues for event messages and for tasks, each with a dead-letter queue."""
+"""The interface to a message broker: queues for event messages and for tasks, each with a dead-letter queue."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from celery.exceptions import Reject
 from binwatch.errors import OutageError, SettingsError
 
 TASK_VISIBILITY_S = 300
-"""Longer than a group takes, its backoff included. After a crash, SQS redelivers a task this much later."""
+"""Longer than a group takes, including its backoff. After a crash, SQS redelivers a task this much later."""
 
 
 class QueueError(OutageError):
@@ -27,7 +27,7 @@ class BrokerUnreachable(QueueError):
 
 @dataclass(frozen=True, slots=True)
 class EventMessage:
-    """A message as it was received; `receipt` is what its queue needs to delete it. `sent_at`: seconds since 1970."""
+    """A received message. Its queue needs `receipt` to delete it. `sent_at`: seconds since 1970."""
 
     id: str
     body: str | bytes
@@ -36,13 +36,13 @@ class EventMessage:
 
     @property
     def age_s(self) -> float:
-        """Seconds since it was sent; 0 if its queue does not say."""
+        """Seconds since the message was sent; 0 if the queue does not say."""
         return time.time() - self.sent_at if self.sent_at is not None else 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A message in a dead-letter queue: why it is there, as far as it says, and its body."""
+    """A message in a dead-letter queue: its body, and the reason if the message has one."""
 
     queue: str
     reason: str
@@ -50,13 +50,8 @@ class DeadLetter:
 
     @property
     def id(self) -> str:
-        """A hash of its content, since RabbitMQ gives messages no id: equal messages have the same."""
+        """A hash of the content, since RabbitMQ gives messages no id. Equal messages have equal ids."""
         return hashlib.sha256("\0".join((self.queue, self.reason, self.body)).encode(errors="replace")).hexdigest()[:12]
-
-
-def described(error: Exception | None) -> str:
-    """An error in a log line."""
-    return f"{type(error).__name__}: {error}"
 
 
 class DeadLetterQueue(Protocol):
@@ -72,17 +67,17 @@ class DeadLetterQueue(Protocol):
         """
 
     def delete(self, wanted: Callable[[DeadLetter], bool]) -> Iterator[DeadLetter]:
-        """Delete the messages that are `wanted`; yields each once it is deleted."""
+        """Delete the messages for which `wanted` is true; yields each once it is deleted."""
 
 
 class BrokerQueue(Protocol):
-    """A queue and its dead-letter queue. To construct one connects to nothing."""
+    """A queue and its dead-letter queue. Constructing it opens no connection."""
 
     def create(self) -> list[str]:
-        """Create both queues; one that exists stays as it is. Returns names of those created. Raises QueueError."""
+        """Create the missing ones of both queues; returns the names of those created. Raises QueueError."""
 
     def unchecked(self) -> list[str]:
-        """Names of queues that are used as they are, since the broker's user may not declare them."""
+        """Names of the queues whose properties were not checked, since the broker's user may not declare them."""
         return []
 
     def depths(self) -> tuple[int, int]:
@@ -96,19 +91,19 @@ class BrokerQueue(Protocol):
 
 
 class EventQueue(BrokerQueue, Protocol):
-    """The queue that the bucket sends its event messages to. For one thread, but for what BrokerQueue has."""
+    """The queue that the bucket sends its event messages to. Only the methods of BrokerQueue are thread-safe."""
 
     def open(self) -> None:
-        """Raise QueueError unless messages can be received and none would be lost."""
+        """Raise QueueError unless messages can be received and would not be lost."""
 
     def receive(self, wait_s: int) -> list[EventMessage]:
-        """Receive some messages; waits up to `wait_s` seconds for the first."""
+        """Receive messages; waits up to `wait_s` seconds for the first."""
 
     def delete(self, messages: Sequence[EventMessage]) -> None:
-        """Delete processed messages. One that cannot be deleted is redelivered, which does no harm."""
+        """Delete processed messages. A message that cannot be deleted is redelivered, which is harmless."""
 
     def requeue(self, messages: Sequence[EventMessage], after_s: float = 0.0) -> None:
-        """Have messages redelivered, after so many seconds at the earliest."""
+        """Have messages redelivered, after `after_s` seconds at the earliest."""
 
     def dead_letter(self, message: EventMessage, reason: str) -> None:
         """Copy a message to the dead-letter queue, with the reason. The original stays."""
@@ -119,8 +114,8 @@ class EventQueue(BrokerQueue, Protocol):
     def allow_bucket(self, bucket: str) -> str:
         """Permit S3 to send the events of `bucket`; returns the queue's ARN. Raises SettingsError, QueueError."""
         raise SettingsError(
-            "--events is for BINWATCH_EVENT_SOURCE=sqs: an object store that sends its events elsewhere is configured"
-            " by its own means, see docs/servers.md"
+            "--events is for BINWATCH_EVENT_SOURCE=sqs: configure any other object store with its own tools, see"
+            " docs/servers.md"
         )
 
 
@@ -138,18 +133,18 @@ class TaskQueue(BrokerQueue, Protocol):
         """The dead-letter queue as `Celery.send_task` takes it."""
 
     def check_accepts(self, app: Celery) -> None:
-        """Raise unless the broker accepts messages now. By default, one that answers does."""
+        """Raise unless the broker accepts messages now. By default, a broker that answers does."""
         return
 
     def probes(self) -> Mapping[str, Callable[[], object]]:
-        """Health checks of a worker that consumes the queue: name → raises if something is wrong."""
+        """Health checks of a worker that consumes the queue: name → function that raises if something is wrong."""
         return {}
 
     def is_redelivered(self, request: Any) -> bool:
         """Whether the message of a Celery task (its `request`) was delivered before."""
 
     def rejection(self, error: Exception) -> Reject:
-        """What a task raises to have its message redelivered after a while. May wait before it returns."""
+        """The exception by which a task has its message redelivered later. May wait before it returns."""
 
     def dead_letter(self, app: Celery, message: Any, reason: str) -> None:
         """Copy a kombu message to the dead-letter queue, with the reason. The original stays."""

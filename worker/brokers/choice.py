@@ -23,23 +23,21 @@ class Queues(NamedTuple):
     events: EventQueue | None
 
     def create(self) -> list[str]:
-        """Create both queues, each with its dead-letter queue; one that exists stays as it is. Raises QueueError.
+        """Create both queues and their dead-letter queues where they are missing; returns the names of those created.
 
-        Returns the names of those that were created. S3 must find its queue: versitygw drops events for one that does
-        not exist.
+        Raises QueueError. The event queue must exist before any event: versitygw drops events for a missing queue.
         """
         return [name for queue in filter(None, (self.events, self.tasks)) for name in queue.create()]
 
     def log_unchecked(self) -> None:
-        """Log which queues are used as they are, all in one line, once they have been opened. It is no fault."""
+        """Log in one line which queues were not checked. Call it once they are open. An unchecked queue is no error."""
         names = [repr(name) for queue in filter(None, (self.events, self.tasks)) for name in queue.unchecked()]
         if names:
             logger.info(
-                "RabbitMQ's user lacks the permission to configure the %s %s: used as %s, unchecked (docs/servers.md,"
+                "RabbitMQ's user lacks the permission to configure the %s %s: properties not checked (docs/servers.md,"
                 " who may do what)",
                 noun(len(names), "queue"),
                 ", ".join(names),
-                noun(len(names), "it is", "they are"),
             )
 
     def dead_letters(self) -> list[DeadLetterQueue]:
@@ -48,7 +46,7 @@ class Queues(NamedTuple):
 
 
 def choose_queues(settings: Settings) -> Queues:
-    """The queues on the brokers that the settings name. Raises SettingsError if they cannot be there."""
+    """The queues on the brokers that the settings name. Raises SettingsError if the settings contradict each other."""
     on_sqs = settings.broker_url.get_secret_value().startswith("sqs")
     tasks = SqsTaskQueue(settings) if on_sqs else RabbitTaskQueue(settings)
     if settings.event_source is EventSource.NONE:

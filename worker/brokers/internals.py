@@ -1,7 +1,7 @@
-"""All uses of private names of Celery, kombu and amqp: what to look at when one of them is updated.
+"""All uses of private names of Celery, kombu and amqp. Check this file when one of them is updated.
 
-The other modules use the public names of the classes and functions here. A test compares TRIED_WITH with the versions
-that are installed.
+The other modules use the public names of the classes and functions here. A test compares TRIED_WITH with the installed
+versions.
 """
 
 from __future__ import annotations
@@ -14,21 +14,23 @@ from amqp.basic_message import Message
 from kombu import transport as transports
 from kombu.transport import SQS
 
+from binwatch.errors import described
+
 TRIED_WITH = {"amqp": "5.4.2", "celery": "5.7.0", "kombu": "5.7.0"}
 
 UNREADABLE = "binwatch-unreadable-properties"
-"""Header of a message whose own properties could not be read: the error."""
+"""Header that holds the error if the properties of a message could not be read."""
 
 _Load = Callable[[Message, int, Any, int], int]
 
 
 def tolerate_unreadable() -> None:
-    """Have every message from RabbitMQ received in this process, whatever its properties; those that cannot be read
-    are replaced by the header UNREADABLE.
+    """Have this process receive messages from RabbitMQ whose properties cannot be read, with the header UNREADABLE
+    in their place.
 
     py-amqp decodes the properties of a message (headers, content type, …) while it reads the frames of a connection.
-    Some that RabbitMQ accepts it cannot decode, such as a content type that is not UTF-8. The error is then raised by
-    the connection, without the message: a consumer ends or reconnects, receives the same message, and so on for ever.
+    It cannot decode all that RabbitMQ accepts, such as a content type that is not UTF-8. The connection then raises the
+    error without the message: a consumer ends or reconnects, and receives the same message again, for ever.
     """
     load: _Load = Message._load_properties
     if getattr(load, "tolerant", False):
@@ -37,8 +39,8 @@ def tolerate_unreadable() -> None:
     def tolerant(self: Message, class_id: int, buffer: Any, offset: int) -> int:
         try:
             return load(self, class_id, buffer, offset)
-        except Exception as error:  # whatever is in there
-            self.properties = {"application_headers": {UNREADABLE: f"{type(error).__name__}: {error}"}}
+        except Exception as error:  # of any kind
+            self.properties = {"application_headers": {UNREADABLE: described(error)}}
             return len(buffer)
 
     tolerant.tolerant = True  # type: ignore[attr-defined]
@@ -48,19 +50,19 @@ def tolerate_unreadable() -> None:
 def replace_transport(scheme: str, path: str) -> None:
     """Have kombu use the transport at `path` (module:class) for URLs of a scheme."""
     transports.TRANSPORT_ALIASES[scheme] = path
-    transports._transport_cache.pop(scheme, None)  # of connections that were made before
+    transports._transport_cache.pop(scheme, None)  # kombu remembers the class of earlier connections
 
 
 def recompute_schedule(scheduler: Any) -> None:
-    """Have a scheduler of Celery's beat compute anew which entry is next."""
+    """Have a scheduler of Celery's beat compute its next entry again."""
     scheduler._heap = None
 
 
 class SqsChannel(SQS.Channel):
-    """kombu's channel of SQS, with public names for what a subclass calls or replaces."""
+    """kombu's SQS channel, with public names for the methods that a subclass calls or replaces."""
 
     def poll(self, queue: str) -> int:
-        """Receive and deliver messages of a queue; returns how many."""
+        """Receive and deliver messages of a queue; returns their number."""
         raise NotImplementedError
 
     def requeue(self, message: Any) -> None:
@@ -68,7 +70,7 @@ class SqsChannel(SQS.Channel):
         super()._restore(message)  # type: ignore[no-untyped-call]
 
     def queue_url(self, queue: str) -> str:
-        """URL of a queue, which is created if it does not exist."""
+        """URL of a queue. Creates the queue if it does not exist."""
         return str(self._new_queue(queue))
 
     def existing_queue_url(self, queue: str) -> str:
@@ -76,11 +78,11 @@ class SqsChannel(SQS.Channel):
         return str(self._resolve_queue_url(queue))
 
     def capacity(self) -> int:
-        """How many messages Celery takes now, at most ten."""
+        """Number of messages that Celery accepts now, at most ten."""
         return int(self._get_message_estimate())
 
     def decode(self, message: dict[str, Any], queue: str) -> Any:
-        """The payload of a message of SQS. Raises if it is not one of kombu's."""
+        """The payload of an SQS message. Raises if kombu did not write it."""
         return self._message_to_python(message, queue, self.queue_url(queue))
 
     def deliver(self, payload: Any, queue: str) -> None:
@@ -96,6 +98,6 @@ class SqsChannel(SQS.Channel):
 
     @property
     def _queue_cache(self) -> Any:
-        if self.connection is None:  # after a failure to connect, kombu may try a channel that it has closed
-            raise ConnectionError("the channel to SQS is closed")  # kombu then connects anew
+        if self.connection is None:  # after a failed connection attempt, kombu may use a channel that it has closed
+            raise ConnectionError("the channel to SQS is closed")  # kombu then connects again
         return self.connection._queue_cache

@@ -1,5 +1,5 @@
-"""A folder of photos and an inventory file → a list of the bins that look wrong, the oddest first. No servers.
+"""A folder of photos and an inventory file → a list of the bins that look wrong, the oddest first. Needs no servers.
 
-What is counted goes into records like a worker's, in a folder beside the list: started again, only what is new is
-counted, and the monitor's pages show the same.
+Counts are recorded as a worker records them, in a folder beside the list: a repeated run counts only new photos, and
+the monitor's pages can show the records.
 """

@@ -65,7 +65,7 @@ def check(
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if a photo could not be counted.")] = False,
 ) -> None:
-    """Count photos of bins, and list those that do not look like what the inventory expects, the oddest first.
+    """Count photos of bins, and list the bins that differ from the inventory, the oddest first.
 
     Needs no server and no settings. A repeated run counts only new and changed photos.
 

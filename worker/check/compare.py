@@ -1,20 +1,19 @@
-"""Counts beside what is expected, recorded, ranked and written."""
+"""Records the counts, compares them with the expected quantities, and writes the ranked list."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import TimeRemainingColumn
 
 from binwatch.bundle import Bundle, Card
 from binwatch.conformal import PValues
-from binwatch.console import progress_console
+from binwatch.console import progress_bar
 from binwatch.counts import Suspicion
 from binwatch.documents import Document
 from binwatch.documents.writers import load_format, write
@@ -41,7 +40,7 @@ from worker.check.records import (
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """What came of it."""
+    """The result of a check."""
 
     findings: Findings
     counted: int
@@ -59,7 +58,7 @@ def compare(
     begun: RunningCount | None,
     say: Callable[[str], object],
 ) -> CheckResult:
-    """Record, compare, rank and write. `begun` has the counts of all photos if there were no records before."""
+    """Record, compare, rank and write. `begun` counts all photos if there were no records before, else it is None."""
     with open_records(wanted.database) as database:
         card, store = bundle.card, Store(database, settings.bin_naming, settings.slicing)
         store.use_model(card.version, card.calibration)
@@ -69,8 +68,8 @@ def compare(
         if new:
             counting = begun or start(settings, bundle, new)
             for path in wanted.out:
-                load_format(path)  # while photos are counted
-            with _progress(len(new)) as advance:
+                load_format(path)  # here, since photos are counted meanwhile
+            with progress_bar("counted", len(new), TimeRemainingColumn()) as advance:
                 record_counts(store, settings.bucket, counting, advance, pictures.see)
         values = PValues(card.calibration) if card.calibration else None
         counts = read_counts(database, settings.bucket, card)
@@ -94,14 +93,6 @@ def compare(
         return done
 
 
-@contextmanager
-def _progress(photos: int) -> Iterator[Callable[[int], object]]:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=progress_console()) as progress:
-        bar = progress.add_task("counted", total=photos)
-        yield lambda more: progress.advance(bar, more)
-
-
 def _summary(
     done: CheckResult, wanted: CheckOptions, folder: ScannedFolder, settings: Settings, card: Card
 ) -> list[str]:
@@ -122,7 +113,7 @@ def _summary(
         bins = noun(len(found.unexpected), "a bin", "bins")
         lines.append(
             f"{many(len(found.unexpected), 'photo')} of {bins} that the inventory file does not have"
-            f" ({some_of([photo.key for photo, _ in found.unexpected], 3)}); if the names are not those of bins, see"
+            f" ({some_of([photo.key for photo, _ in found.unexpected], 3)}); if photos are not named after bins, see"
             " --bin-pattern and --bin-list"
         )
     if found.without_photo:
@@ -132,16 +123,16 @@ def _summary(
     errors = ""
     if wrong and "test" in measured:
         right = measured["test"].accuracy.value
-        errors = f"; the model counts {right:.0%} of its test photos right, so many of these are its own errors"
+        errors = f"; the model counts {right:.0%} of its test photos right, so it is wrong about many of these"
     lines.append(f"{many(compared, 'photo')} compared: {compared - wrong:,} as expected, {wrong:,} not{errors}")
     if card.calibration is None:
-        lines.append("the model has no calibration: bins are ranked by its probability of what is expected")
+        lines.append("the model has no calibration: bins are ranked by its probability of the expected quantity")
     else:
         lines.append(_stands_out(found.flagged, found.judged, settings))
         if found.judged < compared:
             rest = many(compared - found.judged, "photo")
             lines.append(
-                f"{rest} not judged: the model never answers what is expected of the bin, so check these yourself"
+                f"{rest} not judged: the model cannot predict the expected quantity, so check these bins yourself"
             )
     return lines
 
@@ -149,7 +140,7 @@ def _summary(
 def _stands_out(flagged: int, judged: int, settings: Settings) -> str:
     by_chance = settings.flag_level * judged
     at_most = f"about {by_chance:.0f}" if by_chance >= 1 else "fewer than 1"
-    chance = f"{at_most} would be by chance if all {many(judged, 'record')} were correct"
+    chance = f"{at_most} would be flagged by chance if all {many(judged, 'record')} were correct"
     odd = f"{_ODD[settings.flag_direction]} (p-value at most {settings.flag_level:g})"
     if not flagged:
         return f"no bin stands out: none has a p-value of at most {settings.flag_level:g}; {chance}"
@@ -158,7 +149,7 @@ def _stands_out(flagged: int, judged: int, settings: Settings) -> str:
 
 
 _ODD = {
-    Suspicion.EITHER: "the photo is odd for what is expected",
+    Suspicion.EITHER: "the photo is odd for the expected quantity",
     Suspicion.MISSING: "it looks as if items were missing",
     Suspicion.SURPLUS: "it looks as if there were more than expected",
 }

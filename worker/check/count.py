@@ -1,4 +1,4 @@
-"""Counts the photos of a folder, without the database: that takes as long to load as counting a few batches does."""
+"""Counts the photos of a folder, without the database, whose libraries load as long as counting a few batches takes."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from worker.photo_inputs import file_source
 from worker.pipeline import Prediction, load_ahead, predict
 
 _DECODED = 4
-"""Batches that are decoded ahead."""
+"""Batches decoded ahead."""
 _COUNTED = 128
-"""Photos that are handed to the model ahead: on most machines it is at work until the database is loaded."""
+"""Photos passed to the model ahead: on most machines enough to keep it busy until the database has loaded."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedPhotoFile:
-    """A photo's file as read and decoded, or why it could not be."""
+    """A photo's file, read and decoded, or the error that prevented it."""
 
     file: PhotoFile
     photo: Photo | None = None
@@ -39,14 +39,14 @@ Answer = tuple[LoadedPhotoFile, Prediction | PhotoError | None]
 
 
 class RunningCount(NamedTuple):
-    """A model at work, and its answers in the order of the photos; the next ones are made in the background."""
+    """A model that counts in the background, and its answers in the order of the photos."""
 
     engine: Engine
     answers: Iterator[Answer]
 
 
 def start(settings: Settings, bundle: Bundle, photos: Sequence[PhotoFile]) -> RunningCount:
-    """Load the model, and count until the first batch has its answers."""
+    """Load the model, and count until the first batch is done."""
     engine = Engine.of(bundle, settings)
     answers = _answers(settings, engine, photos)
     return RunningCount(engine, chain(list(islice(answers, 1)), answers))

@@ -1,4 +1,4 @@
-"""What is written of a check, whatever the format: sheets of rows, a summary, and small pictures of the oddest bins."""
+"""The document that a check writes, in any format: sheets, a summary, and small pictures of the oddest bins."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from worker.check.layout import BINS, FAILED, UNEXPECTED, WITHOUT_PHOTO, columns
 from worker.photo_inputs import file_source
 
 PICTURES = 200
-"""Bins that get a picture: more than anybody looks for in a day, and about a megabyte in the file."""
+"""Most bins with a picture: more than a person checks in a day, and about a megabyte in the file."""
 _KEPT = 5_000
-"""Pictures that are kept until it is known which bins are the first: 5 kB each."""
+"""Most pictures that are kept until the bins are ranked; 5 kB each."""
 
 
 def sheets(findings: Findings, folder: ScannedFolder, kept: Sequence[str] = ()) -> list[Sheet]:
-    """The list of bins, and what is not in it. `kept` are the columns of the inventory file that it repeats."""
+    """The list of bins, and sheets of everything that is not in it. `kept`: columns copied from the inventory file."""
     paths = {photo.key: photo.path for photo in folder.photos}
     return [
         Sheet(
@@ -56,7 +56,7 @@ def sheets(findings: Findings, folder: ScannedFolder, kept: Sequence[str] = ()) 
             ("photo", "bin", "counted", "probability"),
             [
                 (
-                    _photo(photo),
+                    _link(photo.key, photo.path),
                     visible(photo.bin),
                     count.in_words,
                     count.confidence,
@@ -77,20 +77,20 @@ def sheets(findings: Findings, folder: ScannedFolder, kept: Sequence[str] = ()) 
 
 
 class Pictures:
-    """JPEGs of the first bins whose count differs, made of photos while they are decoded for the model, if they are."""
+    """JPEGs of the oddest bins. A photo that is counted now is shrunk as it is decoded; others are read again."""
 
     def __init__(self, expected: Iterable[InventoryQuantity]) -> None:
         self._expected = {one.bin: class_of(one.quantity) for one in expected}
         self._kept: dict[Path, bytes] = {}
 
     def see(self, photo: PhotoFile, decoded: Photo, predicted: int) -> None:
-        """Keep a picture of a photo that may be among the first."""
+        """Keep a picture of a decoded photo whose count differs, since its bin may be among the oddest."""
         differs = self._expected.get(photo.bin, predicted) != predicted
         if differs and len(self._kept) < _KEPT:
             self._kept[photo.path] = shrink_decoded(decoded, SIDE)
 
     def of(self, findings: Findings, limits: ImageLimits, pool: Executor) -> dict[Path, bytes]:
-        """By file; without those of files that cannot be read any more."""
+        """Pictures of the oddest bins, by file; without files that cannot be read any more."""
         photos = [finding.photo for finding in findings.compared[: min(PICTURES, findings.wrong)]]
         made = pool.map(lambda photo: self._kept.get(photo.path) or _picture(photo, limits), photos)
         return {photo.path: jpeg for photo, jpeg in zip(photos, made, strict=True) if jpeg is not None}
@@ -101,7 +101,7 @@ def _bin(finding: Finding) -> tuple[Cell, ...]:
         finding.verdict,
         visible(finding.photo.bin),
         *finding.kept,
-        _photo(finding.photo),
+        _link(finding.photo.key, finding.photo.path),
         finding.expected,
         finding.count,
         finding.difference,
@@ -114,10 +114,6 @@ def _bin(finding: Finding) -> tuple[Cell, ...]:
     )
 
 
-def _photo(photo: PhotoFile) -> PhotoLink:
-    return PhotoLink(visible(photo.key), photo.path)
-
-
 def _link(key: str, path: Path | None) -> Cell:
     return PhotoLink(visible(key), path) if path else visible(key)
 
@@ -126,4 +122,4 @@ def _picture(photo: PhotoFile, limits: ImageLimits) -> bytes | None:
     try:
         return shrink(file_source(photo.path, limits.max_bytes).read(), limits, SIDE)
     except PhotoError:
-        return None  # it was there when it was counted; the link says where
+        return None  # deleted since it was counted; the row still has the link

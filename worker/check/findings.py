@@ -1,4 +1,4 @@
-"""Counts beside expected quantities: what to look at, in which order, and what could not be compared."""
+"""Compares counts with expected quantities: which bins to look at, in which order, and what could not be compared."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _DO_WITH_SKIPPED = {
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A photo that was counted, beside the quantity that is expected in its bin."""
+    """A counted photo, with the expected quantity of its bin."""
 
     photo: PhotoFile
     expected: int
@@ -43,21 +43,21 @@ class Finding:
     probabilities: Sequence[float]
     judged: Judgement
     suspicion: Suspicion
-    """What bins are flagged for."""
+    """The direction that bins are flagged for."""
     level: float
     articles: Sequence[Article] = ()
     kept: Sequence[str] = ()
-    """Texts of the inventory file's columns that the list repeats."""
+    """Texts copied from the inventory file's columns."""
     finer: Beyond | None = None
 
     @property
     def count(self) -> str:
-        """As people read it."""
+        """The count in words."""
         return count_in_words(self.predicted, self.finer)
 
     @property
     def difference(self) -> int:
-        """Counted − expected in items; of an open-ended count at least so many."""
+        """Counted − expected in items; for an open-ended count, the lower bound."""
         return difference_of(self.predicted, self.expected, self.finer)
 
     @property
@@ -67,24 +67,24 @@ class Finding:
 
     @property
     def p_value(self) -> float | None:
-        """Of that direction."""
+        """The p-value of the direction that bins are flagged for."""
         return self.judged.p_value(self.suspicion)
 
     @property
     def flagged(self) -> bool:
-        """The count differs so, and the p-value is at most the level."""
+        """Whether the count differs in that direction and the p-value is at most the flag level."""
         return self.suspect and self.p_value is not None and self.p_value <= self.level
 
     @property
     def verdict(self) -> str:
-        """What to do with it."""
+        """The first column of the list: look first, differs or agrees."""
         if self.difference == 0:
             return "agrees"
         return "look first" if self.flagged else "differs"
 
     @property
     def words(self) -> str:
-        """The difference as people read it."""
+        """The difference in words."""
         return difference_in_words(self.predicted, self.expected, self.finer)
 
 
@@ -98,40 +98,40 @@ class Failure:
     detail: str
     do: str
     is_photo: bool = True
-    """By its name, or by its content."""
+    """Whether its name or its content is a photo's."""
 
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """All that comes of a check. Every photo of the folder is in exactly one of the first three."""
+    """The findings of a check. Every photo of the folder is in exactly one of the first three lists."""
 
     compared: list[Finding]
-    """Those that differ in the direction that is asked for first, the oddest before all others; then the others."""
+    """First the photos that differ in the flagged direction, the oddest first; then the others."""
     failed: list[Failure]
     unexpected: list[tuple[PhotoFile, Counted]]
     """Photos of bins that the inventory file does not have."""
     without_photo: list[InventoryQuantity]
     photos_of: Counter[str] = field(default_factory=Counter)
-    """Photos by bin."""
+    """Number of photos of each bin."""
 
     @property
     def failed_photos(self) -> int:
-        """Photos that were not counted; the others of `failed` are other files."""
+        """Number of photos in `failed`, which has other files, too."""
         return sum(failure.is_photo for failure in self.failed)
 
     @property
     def wrong(self) -> int:
-        """Photos whose count differs."""
+        """Number of photos whose count differs."""
         return sum(finding.difference != 0 for finding in self.compared)
 
     @property
     def judged(self) -> int:
-        """Photos that have a p-value; not those of bins with a quantity that the model never answers."""
+        """Number of photos with a p-value. A photo has none if the model cannot predict the quantity of its bin."""
         return sum(finding.p_value is not None for finding in self.compared)
 
     @property
     def flagged(self) -> int:
-        """Those that are odd, too."""
+        """Number of flagged photos."""
         return sum(finding.flagged for finding in self.compared)
 
 
@@ -143,7 +143,7 @@ def find(
     level: float,
     suspicion: Suspicion = Suspicion.EITHER,
 ) -> Findings:
-    """Compare each photo of the folder with what is expected of its bin."""
+    """Compare each photo's count with the expected quantity of its bin."""
     by_bin = {one.bin: one for one in expected}
     found = Findings([], [], [], [one for one in expected if not one.has_photo])
     for photo in folder.photos:
@@ -182,7 +182,7 @@ def find(
 
 
 def _rank(finding: Finding) -> tuple[bool, bool, float, float, str]:
-    """As the monitor ranks bins."""
+    """Sort key: the order in which the monitor ranks bins."""
     chance = 1.0 if finding.judged.chance is None else finding.judged.chance
     doubt = doubt_of(finding.judged.chance, finding.p_value)
     return not finding.suspect, finding.difference == 0, doubt, chance, finding.photo.key
@@ -192,4 +192,4 @@ def _articles(metadata: Path | None) -> list[Article]:
     try:
         return (contents(metadata.read_bytes()) if metadata else None) or []
     except OSError:
-        return []  # they only help a person to find the items
+        return []  # not needed: articles only help a person to find the items

@@ -1,4 +1,4 @@
-"""What is in a folder of photos."""
+"""Scans a folder of photos."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from worker.photo_inputs import files_below, has_photo
 
 @dataclass(frozen=True, slots=True)
 class PhotoFile:
-    """A photo by its name, or by its content. `key` is its path below the folder, `bin` what it shows."""
+    """A file whose name or content is a photo's. `key` is its path below the folder, `bin` the bin that it shows."""
 
     key: str
     path: Path
@@ -29,19 +29,19 @@ class PhotoFile:
 
 @dataclass(frozen=True, slots=True)
 class ScannedFolder:
-    """All files of a folder, and of those below it."""
+    """All files of a folder and its subfolders."""
 
     path: Path
     photos: list[PhotoFile] = field(default_factory=list)
     metadata: dict[str, Path] = field(default_factory=dict)
-    """By bin."""
+    """Bin → metadata file."""
     skipped: list[tuple[str, Skipped]] = field(default_factory=list)
 
 
 def look_through(path: Path, own: Callable[[Path], bool], naming: BinNaming = BY_NAME) -> ScannedFolder:
-    """Find the photos. What is the check's `own` is no part of the folder. Raises BinwatchError if there are none.
+    """Find the photos. Files for which `own` is true (the check's own files) are ignored.
 
-    `naming` says which bin a file is of, by its path below the folder.
+    `naming` maps a path below the folder to a bin. Raises BinwatchError if there are no photos.
     """
     if not path.is_dir():
         raise BinwatchError(f"{path}: is not a folder; name the folder with the photos")
@@ -58,7 +58,7 @@ def look_through(path: Path, own: Callable[[Path], bool], naming: BinNaming = BY
 def _version(file: Path) -> tuple[str, datetime]:
     try:
         return file_version(file)
-    except OSError:  # reading it will fail, too, and say why
+    except OSError:  # reading the file will fail, too, and give the reason
         return "", datetime.fromtimestamp(0, UTC)
 
 

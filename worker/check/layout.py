@@ -1,4 +1,4 @@
-"""What the list consists of: its sheets and the columns of the bins. Light to import, since it is needed first."""
+"""The sheets of the list, and the columns of its bins. Quick to import, since it is needed first."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from binwatch.errors import BinwatchError
 
 BINS, FAILED = "bins", "failed"
 UNEXPECTED, WITHOUT_PHOTO = "photos-without-expectation", "expectations-without-photo"
-"""Slugs of the sheets; files of all but the first are named after them."""
+"""Slugs of the sheets. The files of all sheets but the first are named after them."""
 
 _OF_BIN = ("verdict", "bin")
 _OF_PHOTO = ("photo", "expected", "counted", "difference", "in words")
@@ -18,9 +18,9 @@ _OF_MODEL = (*ODDNESS, *(f"p({name})" for name in CLASSES), "articles")
 
 
 def columns(kept: Sequence[str]) -> list[str]:
-    """Columns of the bins, with those of the inventory file that are kept.
+    """Columns of the bins, with the `kept` columns of the inventory file.
 
-    Raises BinwatchError if two would have one name.
+    Raises BinwatchError if two columns would have the same name.
     """
     own = [*_OF_BIN, *_OF_PHOTO, *_OF_MODEL]
     for at, name in enumerate(kept):

@@ -1,4 +1,4 @@
-"""What a person asked a check for."""
+"""The options of a check."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from worker.check.layout import FAILED, UNEXPECTED, WITHOUT_PHOTO
 
 @dataclass(frozen=True, slots=True)
 class CheckOptions:
-    """What a person asked for."""
+    """The options of the command `check`."""
 
     photos: Path
     expected: Path
     out: Sequence[Path]
     records: Path
-    """Folder of the records; made if it is not there."""
+    """Folder of the records; created if it does not exist."""
     named: ColumnNames
 
     @property
     def refused_rows(self) -> Path:
-        """File of the inventory's rows that are refused."""
+        """File that lists the refused rows of the inventory file."""
         return self.out[0].with_name(f"{self.out[0].stem}.refused-rows.csv")
 
     @property
@@ -34,7 +34,7 @@ class CheckOptions:
         return self.records / "records.db"
 
     def check_files(self, bin_list: Path | None) -> None:
-        """Raise BinwatchError if a file that is read would be overwritten."""
+        """Raise BinwatchError if an input file would be overwritten."""
         lists = (file for out in self.out for file in files_of(out, (FAILED, UNEXPECTED, WITHOUT_PHOTO)))
         written = {file.resolve() for file in (*lists, self.refused_rows)}
         for file in filter(None, (self.expected, bin_list)):
@@ -42,15 +42,8 @@ class CheckOptions:
                 raise BinwatchError(f"{file}: would be overwritten; name another list with --out")
 
     def owns(self, file: Path) -> bool:
-        """Whether a file is one of the check itself, and so none of the photos' folder."""
+        """Whether `file` belongs to the check itself, even if it is in the folder of photos."""
         path = file.resolve()
-        return (
-            any(_is_of_list(path, out) for out in self.out)
-            or path == self.expected.resolve()
-            or path.is_relative_to(self.records.resolve())
-        )
-
-
-def _is_of_list(file: Path, out: Path) -> bool:
-    """Whether a file is a list, or one of the files that are written beside it."""
-    return file.parent == out.resolve().parent and file.name.startswith(f"{out.stem}.")
+        # A list, or one of the files that are written beside it.
+        is_list = any(path.parent == out.resolve().parent and path.name.startswith(f"{out.stem}.") for out in self.out)
+        return is_list or path == self.expected.resolve() or path.is_relative_to(self.records.resolve())

@@ -1,4 +1,4 @@
-"""The records of a check: which photos they have, what is expected, and what was counted."""
+"""The records of a check: counts and expected quantities."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from worker.new_counts import new_count
 from worker.pipeline import Prediction
 
 _AT_A_TIME = 64
-"""Photos in a transaction: who stops the command loses no more."""
+"""Photos in a transaction: the most that are lost if the command is stopped."""
 
 
 class Counted(NamedTuple):
-    """What the records have of one photo: a count, or the reason why there is none."""
+    """The record of one photo: a count, or the reason why there is none."""
 
     predicted: int | None
     probabilities: list[float] | None
@@ -44,7 +44,7 @@ class Counted(NamedTuple):
 
     @property
     def in_words(self) -> str:
-        """The count as people read it; empty if there is none."""
+        """The count in words; empty if there is none."""
         return (
             "" if self.predicted is None else count_in_words(self.predicted, beyond(self.predicted, self.distribution))
         )
@@ -57,16 +57,16 @@ class Counted(NamedTuple):
 
 @contextmanager
 def open_records(file: Path) -> Iterator[Database]:
-    """Records with this release's schema, in a folder that is made if it is not there.
+    """Records with this release's schema, in a folder that is created if it does not exist.
 
-    Raises BinwatchError, also of what goes wrong with them while they are used.
+    Raises BinwatchError, also for database errors in the `with` block.
     """
     folder = file.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BinwatchError(
-            f"{folder}: cannot be made ({error.strerror}); name another folder for the records with --records"
+            f"{folder}: cannot be created ({error.strerror}); name another folder for the records with --records"
         ) from error
     database = connect(url_of(file))
     try:
@@ -74,7 +74,7 @@ def open_records(file: Path) -> Iterator[Database]:
         yield database
     except UnknownSchemaError as error:
         raise BinwatchError(
-            f"{folder}: the records are not of this release: {error}; or name another folder with --records"
+            f"{folder}: the records are from another release: {error}; or name another folder with --records"
         ) from error
     except SQLAlchemyError as error:
         raise BinwatchError(
@@ -85,12 +85,12 @@ def open_records(file: Path) -> Iterator[Database]:
 
 
 def url_of(database: Path) -> str:
-    """As BINWATCH_DATABASE_URL has it."""
+    """The value of BINWATCH_DATABASE_URL for a SQLite file."""
     return f"sqlite:///{database}"
 
 
 def missing(database: Database, bucket: str, card: Card, photos: Iterable[PhotoFile]) -> list[PhotoFile]:
-    """The photos that this model has not counted. What failed is tried again: it may be another release that tries."""
+    """The photos that this model has not counted. Failed ones are tried again, since the release may be another."""
     counted = {photo for photo, found in read_counts(database, bucket, card).items() if found.reason is None}
     return [photo for photo in photos if (photo.key, photo.etag) not in counted]
 
@@ -108,7 +108,7 @@ def read_counts(database: Database, bucket: str, card: Card) -> dict[tuple[str, 
 def record_expected(
     database: Database, store: Store, bucket: str, file: Path, expected: Sequence[InventoryQuantity]
 ) -> None:
-    """Record the quantities that are news, for the pages. This file is what holds now, whenever it was last changed."""
+    """Record new and changed quantities. They hold from now on, whenever the file was last changed."""
     current = (
         select(Bin.bin_id, Expectation.quantity)
         .join(Expectation, Expectation.id == Bin.expectation_id)
@@ -132,7 +132,7 @@ def last_variant(database: Database, bucket: str, card: Card) -> str:
 def left_over(
     database: Database, bucket: str, photos: Iterable[PhotoFile], expected: Iterable[InventoryQuantity]
 ) -> int:
-    """Bins that the records have of earlier runs, and that now have no photo, or no quantity in the inventory file."""
+    """Number of bins recorded by earlier runs that now have no photo, or no quantity in the inventory file."""
     with_photo, with_quantity = {photo.bin for photo in photos}, {one.bin for one in expected}
     bins = select(Bin.bin_id, Bin.count_id, Bin.expectation_id).where(Bin.bucket == bucket)
     with database.connect() as connection:
@@ -150,9 +150,9 @@ def record_counts(
     done: Callable[[int], object],
     seen: Callable[[PhotoFile, Photo, int], object],
 ) -> None:
-    """Record each photo's count, or why it cannot be counted.
+    """Record each photo's count, or the reason why it has none.
 
-    `done` is told how many more are recorded, `seen` each photo that is counted, while it is decoded, and its class.
+    Calls `done` with the number of newly recorded photos, and `seen` with each counted photo, decoded, and its class.
     """
     counts = _new_counts(bucket, counting, seen)
     while some := list(islice(counts, _AT_A_TIME)):

@@ -1,4 +1,4 @@
-"""From a folder of photos and an inventory file to the list of bins. What is wrong with either is said first."""
+"""From a folder of photos and an inventory file to the list of bins. Faults of either are reported before counting."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def run(wanted: CheckOptions, settings: Settings, say: Callable[[str], object]) -> CheckResult:
-    """Count, compare, rank and write; `say` is told a line at a time. Raises BinwatchError."""
+    """Count, compare, rank and write; `say` prints a line. Raises BinwatchError."""
     for path in wanted.out:
         check_format(path)
     first_bytes(wanted.expected)
@@ -32,8 +32,8 @@ def run(wanted: CheckOptions, settings: Settings, say: Callable[[str], object]) 
     folder = look_through(wanted.photos, wanted.owns, settings.bin_naming)
     expected = _read(wanted, folder, say)
     bundle = Bundle(settings.model_dir)
-    # Without records each photo has to be counted, so that can begin while what the database needs is loaded, which
-    # takes as long as a few batches.
+    # Without records every photo has to be counted. So counting starts while the database's libraries load, which takes
+    # as long as a few batches.
     begun = None if wanted.database.exists() else start(settings, bundle, folder.photos)
     from worker.check.compare import compare
 
@@ -41,7 +41,7 @@ def run(wanted: CheckOptions, settings: Settings, say: Callable[[str], object]) 
 
 
 def _read(wanted: CheckOptions, folder: ScannedFolder, say: Callable[[str], object]) -> list[InventoryQuantity]:
-    """The inventory file. Refused before anything is counted if it has nothing to do with the photos."""
+    """Read the inventory file. Raises BinwatchError if no row matches a photo, before any photo is counted."""
     report = InventoryReport(wanted.expected)
     with Refusals(wanted.refused_rows, report, "make room, or allow files to be written there") as refusals:
         bins = BinIndex(photo.bin for photo in folder.photos)

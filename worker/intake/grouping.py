@@ -14,25 +14,27 @@ from worker.skipped import SkippedTally
 Receipt = TypeVar("Receipt")
 
 _MOST_KEY_BYTES = 64 * 1024
-"""Keys in one task, as JSON. Celery and kombu make it 1.8 times as much; some brokers refuse a message over 256 KiB."""
+"""Most bytes of keys in one task, as JSON. Celery and kombu encode them in 1.8 times as many; some brokers refuse a
+message over 256 KiB."""
 
 
 @dataclass(slots=True)
 class Group(Generic[Receipt]):
-    """What is announced by the messages whose receipts it holds; they are deleted once it is with the broker."""
+    """Objects from several event messages, and the receipts of these messages, which are deleted once the objects are
+    in the task queue."""
 
     photos: list[ObjectCreated] = field(default_factory=list)
     metadata: list[ObjectCreated] = field(default_factory=list)
     receipts: list[Receipt] = field(default_factory=list)
     rejected: list[tuple[Receipt, str]] = field(default_factory=list)
-    """Messages that (in part) no one can handle, with the reason."""
+    """Messages that are invalid in whole or in part, with the reason."""
     skipped: SkippedTally = field(default_factory=SkippedTally)
-    """What the messages are about beside photos and metadata."""
+    """Other objects and events in the messages."""
     since: float | None = None
-    """When the oldest message came, by the monotonic clock."""
+    """Arrival of the oldest message, by the monotonic clock."""
 
     def add(self, routed: Routed, receipt: Receipt) -> None:
-        """Take a message in."""
+        """Add a message."""
         self.photos += routed.photos
         self.metadata += routed.metadata
         self.skipped.add(routed.skipped)
@@ -43,7 +45,7 @@ class Group(Generic[Receipt]):
             self.since = time.monotonic()
 
     def is_due(self, size: int, wait_s: float) -> bool:
-        """Whether it is full, or its oldest message has waited `wait_s` seconds."""
+        """Whether the group is full, or its oldest message has waited `wait_s` seconds."""
         if self.since is None:
             return False
         full = len(self.photos) >= size or len(self.metadata) >= size or len(self.receipts) >= size
@@ -51,7 +53,7 @@ class Group(Generic[Receipt]):
 
 
 def chunks(items: list[ObjectCreated], size: int) -> list[list[ObjectCreated]]:
-    """`items` in pieces of at most `size`, in order, each small enough for one message of the broker."""
+    """Split `items` into lists of at most `size`, in order, each small enough for one message."""
     pieces: list[list[ObjectCreated]] = []
     bytes_left = 0
     for item in items:

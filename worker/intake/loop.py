@@ -1,4 +1,4 @@
-"""The intake's loop: receive, sort, group, hand to Celery, and only then delete."""
+"""The intake's loop: receive event messages, sort and group their objects, send tasks, and only then delete."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 
+from binwatch.errors import described
 from binwatch.events import ObjectCreated
 from binwatch.text import many
 from worker.brokers.base import EventMessage, EventQueue
@@ -17,22 +18,22 @@ from worker.metrics import WorkerMetrics
 logger = logging.getLogger(__name__)
 
 IDLE_WAIT_S = 1
-"""How long one call waits for a message while the group is empty: also how long stopping may take."""
+"""Longest wait for a message while the group is empty, and so the delay of a stop."""
 _MAX_PAUSE_S = 30.0
 REFUSED_WAIT_S = 30.0
-"""When a message that the dead-letter queue has refused is redelivered."""
+"""Delay until a message that the dead-letter queue has refused is redelivered."""
 _POLL_S = 0.05
 """Pause between two polls for more messages while a group waits to fill."""
 STOP_WITHIN_S = 5.0
-"""An intake that hangs on a queue that does not answer must not use up the grace period of the photos in flight."""
+"""Longest wait for the intake's thread. If its queue does not answer, it must not use up the worker's grace period."""
 
 
 Publish = Callable[[list[ObjectCreated]], object]
-"""Hands objects to Celery; returns once the broker has them, and raises if it cannot."""
+"""Sends objects as a task; returns once the broker has accepted it, else raises."""
 
 
 class IntakeLoop:
-    """Moves event messages to Celery tasks on a thread of its own, until it is stopped. No error ends it."""
+    """Turns event messages into Celery tasks on its own thread, until it is stopped. Errors do not end it."""
 
     def __init__(
         self,
@@ -63,12 +64,12 @@ class IntakeLoop:
         self._thread.start()
 
     def check(self) -> None:
-        """Raise what keeps event messages from being taken in now."""
+        """Raise the error that now prevents the intake of event messages, if there is one."""
         if self._problem is not None:
             raise self._problem
 
     def stop(self, timeout_s: float | None = STOP_WITHIN_S) -> None:
-        """Stop receiving, hand the group over, and wait until that is done. If it cannot be, it is redelivered."""
+        """Stop receiving, send the group as tasks, and wait for that. If it fails, its messages are redelivered."""
         self._stopping.set()
         self._thread.join(timeout_s)
 
@@ -87,18 +88,18 @@ class IntakeLoop:
         self._finish()
 
     def _finish(self) -> None:
-        """Hand the group over, or another worker would have it only after the visibility timeout."""
+        """Send the group as tasks. Otherwise other workers receive it only after the visibility timeout."""
         try:
             if self._group.since is not None:
                 self._hand_over()
         except Exception as error:
             logger.warning("intake: %s; to be redelivered: %s", error, many(len(self._group.receipts), "event message"))
             self._requeue(self._group.receipts, 0)
-        with contextlib.suppress(Exception):  # there is nothing left to lose
+        with contextlib.suppress(Exception):  # the messages are safe in the queue
             self._events.close()
 
     def _step(self) -> None:
-        """Receive some messages, and hand the group over once it is due."""
+        """Receive messages, and send the group as tasks once it is due."""
         if not self._group.is_due(self._size, self._wait_s):
             messages = self._events.receive(IDLE_WAIT_S if self._group.since is None else 0)
             self._note_age(messages)
@@ -117,7 +118,7 @@ class IntakeLoop:
             objects: list[ObjectCreated] = getattr(self._group, name)
             for chunk in chunks(objects, self._size):
                 publish(chunk)
-                del objects[: len(chunk)]  # if the next one fails, only the rest is tried again
+                del objects[: len(chunk)]  # if the next chunk fails, only the rest is retried
         rejected = len(self._group.rejected)
         while self._group.rejected:
             self._dead_letter(*self._group.rejected[0])
@@ -130,18 +131,18 @@ class IntakeLoop:
         self._group = Group()
 
     def _dead_letter(self, message: EventMessage, reason: str) -> None:
-        """A message that the dead-letter queue refuses must not stop the others: it is redelivered later."""
+        """Dead-letter a message. If the dead-letter queue refuses it, it is redelivered later and stops no others."""
         try:
             self._events.dead_letter(message, reason)
             logger.warning("event message %s dead-lettered: %s", message.id, reason)
         except Exception as error:
             logger.warning(
-                "event message %s (%s) cannot be dead-lettered (%s: %s); it is redelivered",
-                *(message.id, reason, type(error).__name__, error),
+                "event message %s (%s) cannot be dead-lettered (%s); it is redelivered",
+                *(message.id, reason, described(error)),
             )
             self._group.receipts.remove(message)
             self._requeue([message], REFUSED_WAIT_S)
 
     def _requeue(self, messages: Sequence[EventMessage], after_s: float) -> None:
-        with contextlib.suppress(Exception):  # then their queue redelivers them by its own rule
+        with contextlib.suppress(Exception):  # then the queue redelivers them by itself
             self._events.requeue(messages, after_s)

@@ -1,4 +1,4 @@
-"""What to do with one event message: which photos and metadata files it announces, and what in it is no good."""
+"""Sorts the objects in an event message into photos, metadata files, skipped objects and invalid records."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Routed:
-    """One message, sorted. `rejected` says why (part of) it cannot be handled, for the dead-letter queue."""
+    """The objects of one message. `rejected`: why the message, or a part of it, is invalid."""
 
     photos: list[ObjectCreated] = field(default_factory=list)
     metadata: list[ObjectCreated] = field(default_factory=list)
     rejected: str | None = None
     skipped: list[tuple[Skipped, str]] = field(default_factory=list)
-    """Why other objects and events are not looked at, and their keys or names."""
+    """Other objects and events: the reason for skipping each, and its key or name."""
 
 
 def route(body: bytes | str, bucket: str, models_prefix: str, *own_prefixes: str) -> Routed:
-    """Sort the objects that a message announces. Never raises: what no one can handle is `rejected`.
+    """Sort the objects that a message announces. Never raises: the result of an invalid message is `rejected`.
 
-    `own_prefixes` are of other objects that Binwatch itself writes, which nobody expects to be looked at.
+    `own_prefixes` are key prefixes of Binwatch's own objects, which are ignored without being listed as skipped.
     """
     try:
         message = parse(body)
@@ -36,7 +36,7 @@ def route(body: bytes | str, bucket: str, models_prefix: str, *own_prefixes: str
     if message.dialect is Dialect.TEST:
         logger.info("event notifications are set up: received s3:TestEvent")
     kinds = [(kind_of(item.key, models_prefix), item) for item in message.created if item.bucket == bucket]
-    # An object of a bucket that is not ours would look like an outage for ever.
+    # Objects of another bucket could not be fetched, and would be retried for ever.
     foreign = sorted({item.bucket for item in message.created} - {bucket})
     strangers = [f"bucket {shortened(name, 63)!r} is not BINWATCH_BUCKET, {bucket!r}" for name in foreign[:MAX_NAMED]]
     problems = [*message.malformed, *strangers]

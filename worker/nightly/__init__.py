@@ -1,1 +1,1 @@
-"""The nightly run: what the model in use has not counted is counted in one go, by the workers or by another backend."""
+"""The nightly run: counts every photo that the model in use has not counted, in the workers or on SageMaker."""

@@ -1,4 +1,4 @@
-"""Who counts in the nightly run: decided here, once."""
+"""The backends of the nightly run, and the choice between them."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from worker.publisher import Publisher
 from worker.reconcile import send_unrecorded
 
 OUTAGES = (BinwatchError, SQLAlchemyError)
-"""What a run ends with that may go on later: of S3, of AWS, or of the records."""
+"""Errors after which a run can continue later: outages of S3, of AWS or of the records."""
 
 logger = logging.getLogger(__name__)
 
 
 class Backend(Protocol):
-    """Counts the photos of a night. No method waits for the end of a run; each may raise one of OUTAGES.
+    """Counts the photos of a nightly run. No method waits for the end of a run; each may raise one of OUTAGES.
 
-    Each returns whether a run has come to its end by it.
+    Each method returns whether it has finished a run.
     """
 
     def start(self) -> bool:
-        """Start the run of this night, or continue one that has not ended. One without a photo ends at once."""
+        """Start this night's run, or continue an unfinished one. A run without photos is finished at once."""
 
     def poll(self) -> bool:
-        """Continue a run that waits, if there is one."""
+        """Continue an unfinished run, if there is one."""
 
 
 class WorkersBackend:
-    """The running workers: once they have been sent the photos, there is nothing to wait for."""
+    """The running workers. The run is finished once the photos are in the task queue."""
 
     def __init__(self, counting: Counting, publisher: Publisher, settings: Settings) -> None:
         self._counting = counting
@@ -43,7 +43,7 @@ class WorkersBackend:
         self._settings = settings
 
     def start(self) -> bool:
-        """Send the workers what the model in use has no record of."""
+        """Send the workers all photos without a record of the model in use."""
         counting = self._counting
         version = current_version(counting.objects, self._settings)
         sent = send_unrecorded(counting.objects, counting.database, self._settings, self._publisher, model=version)
@@ -51,7 +51,7 @@ class WorkersBackend:
         return True
 
     def poll(self) -> bool:
-        """Nothing waits."""
+        """Nothing to continue."""
         return False
 
 

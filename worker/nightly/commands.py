@@ -1,8 +1,6 @@
-"""`python -m worker nightly`: the same run as beat's, but waited for."""
+"""`python -m worker nightly`: a nightly run that is waited for."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 from binwatch.console import remark
 from binwatch.objects import Objects
@@ -12,14 +10,11 @@ from worker.counting import open_records
 from worker.nightly.selection import Selection, current_version, photos
 from worker.reconcile import Grace, as_created
 
-if TYPE_CHECKING:
-    from worker.sagemaker.nightly.commands import CostEstimate
-
 _PATIENCE_S = 300.0
 
 
 def nightly(settings: Settings, backend: NightlyBackend, prefix: str, *, again: bool, dry_run: bool) -> None:
-    """Count what the model in use has not counted, and print what is done. Raises BinwatchError if it cannot be."""
+    """Count the photos that the model in use has not counted, and print the progress. Raises BinwatchError."""
     if dry_run:
         _show_plan(settings, backend, Selection(_version(settings), prefix, again))
     elif backend is NightlyBackend.SAGEMAKER:
@@ -56,7 +51,11 @@ def _send_all(settings: Settings, prefix: str) -> None:
 
 
 def _show_plan(settings: Settings, backend: NightlyBackend, selection: Selection) -> None:
-    found, estimate = 0, _estimate(settings, backend)
+    found, estimate = 0, None
+    if backend is NightlyBackend.SAGEMAKER:  # the running workers cost the same without the run
+        from worker.sagemaker.nightly.commands import CostEstimate
+
+        estimate = CostEstimate(settings)
     grace = Grace(settings.reconcile_grace_s)
     for page in photos(Objects(settings), open_records(settings), settings, selection, grace):
         found += len(page)
@@ -68,17 +67,8 @@ def _show_plan(settings: Settings, backend: NightlyBackend, selection: Selection
     _show_young(grace)
 
 
-def _estimate(settings: Settings, backend: NightlyBackend) -> CostEstimate | None:
-    """What the run would cost; None if the running workers count, which cost the same without it."""
-    if backend is NightlyBackend.LOCAL:
-        return None
-    from worker.sagemaker.nightly.commands import CostEstimate
-
-    return CostEstimate(settings)
-
-
 def _show_young(grace: Grace) -> None:
-    """No photo may be missing from what a person is told."""
+    """Mention the photos that are too young to be counted, so that the printed numbers add up."""
     if grace.young:
         remark(
             f"{many(grace.young, 'more photo was', 'more photos were')} stored in the last {grace.seconds:g} s and"

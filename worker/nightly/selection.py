@@ -1,4 +1,4 @@
-"""Which photos a nightly run counts, on either backend."""
+"""The photos that a nightly run counts, on either backend."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PAGE = 1000
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """All photos under `prefix` that `model` has no record of; with `again`, all photos under `prefix`."""
+    """All photos under `prefix` without a record of `model`; with `again`, all photos under `prefix`."""
 
     model: str
     prefix: str = ""
@@ -45,6 +45,6 @@ def photos(
 
 
 def current_version(objects: Objects, settings: Settings) -> str:
-    """Version of the model in use: the promoted one, or else that of the settings."""
+    """Version of the model in use: the promoted one, or else the settings'."""
     current = Registry(objects, settings.bucket, settings.models_prefix).current()
     return current.version if current is not None else Bundle(settings.model_dir).card.version

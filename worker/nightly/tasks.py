@@ -1,4 +1,4 @@
-"""The nightly run as Celery tasks: beat starts it, and often polls what it waits for. No worker waits."""
+"""The nightly run as Celery tasks: beat starts it, and polls it while its jobs run. No worker waits."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from worker.publisher import Publisher
 NIGHTLY = "binwatch.nightly"
 NIGHTLY_POLL = "binwatch.nightly_poll"
 EXPIRES_S = 12 * 3600
-"""A run that no worker could start for so long is left to the next night."""
+"""A run that no worker has started after this time is left to the next night."""
 _RETRY_S = 60
 _RETRIES = 60
-"""For an hour: an outage at the very moment must not cost the night."""
+"""Retries over an hour: a short outage must not prevent the night's run."""
 
 logger = logging.getLogger(__name__)
 
 
 def nightly_crontab(settings: Settings) -> crontab:
-    """When the run starts. Raises SettingsError."""
+    """The schedule of nightly runs. Raises SettingsError."""
     try:
         return crontab.from_string(settings.nightly_at or "")
     except (ParseException, ValueError) as error:
@@ -44,7 +44,7 @@ class _NightlyTask(Task):  # type: ignore[misc]  # Celery has no types
 
 
 class StartNightly(_NightlyTask):
-    """Starts the run of this night, or continues one that has not ended."""
+    """Starts this night's run, or continues an unfinished one."""
 
     name = NIGHTLY
     max_retries = _RETRIES

@@ -1,1 +1,1 @@
-"""Queues of RabbitMQ, by kombu."""
+"""RabbitMQ queues, with kombu."""

@@ -1,9 +1,9 @@
-"""Connections to RabbitMQ on which nothing waits for ever for the broker to take a message.
+"""Connections to RabbitMQ on which publishing has a time limit.
 
-A broker that is low on disk or memory reads no more from a connection that publishes, and says "connection.blocked".
-kombu and Celery pass over that and wait for a confirmation without a time limit, and closing such a connection waits,
-too. Here, such a publish fails at once, one that is not confirmed fails after a while, and the connection is dropped,
-so that the next try is made on a new one.
+A broker that is low on disk or memory stops reading from publishing connections, and sends "connection.blocked". kombu
+and Celery ignore that and wait for a confirmation without a time limit; closing such a connection waits, too. Here, a
+blocked publish fails at once, an unconfirmed one fails after PUBLISH_WITHIN_S, and the connection is dropped, so that
+the next attempt uses a new one.
 """
 
 from __future__ import annotations
@@ -22,36 +22,36 @@ from binwatch.errors import OutageError
 from worker.brokers.internals import replace_transport
 
 PUBLISH_WITHIN_S = 20.0
-"""Longest wait for a message to be taken. Far longer than a quorum queue needs to have it on its disks."""
+"""Longest wait for the confirmation of a message. A quorum queue writes it to its disks in far less."""
 PROBE = "binwatch-probe"
-"""Routing key that no queue has: RabbitMQ confirms such a message, and drops it."""
+"""Routing key without a queue: RabbitMQ confirms messages with it, and drops them."""
 
 
 class BrokerBlocked(OutageError):
-    """The broker takes no message now. Not an error of the connection, after which Celery would try again at once."""
+    """The broker accepts no messages now. Not a connection error, since Celery would retry that at once."""
 
 
 def connect_to(url: str, **options: Any) -> Connection:
-    """A connection as this file says; nothing is connected yet."""
+    """A connection with time limits on publishing; it is not connected yet."""
     use_guarded_transports()
     return Connection(url, **options)
 
 
 def use_guarded_transports() -> None:
-    """Have kombu, and so Celery, make such connections for each URL of RabbitMQ, those of a failover included."""
+    """Have kombu, and so Celery, use these connections for every RabbitMQ URL, including those of a failover."""
     classes = {"amqp": GuardedTransport, "pyamqp": GuardedTransport, "amqps": GuardedTlsTransport}
     for scheme, transport in classes.items():
         replace_transport(scheme, f"{__name__}:{transport.__name__}")
 
 
 def check_takes_messages(connection: Connection) -> None:
-    """Raise unless the broker takes a message from a fresh `connection` now: BrokerBlocked, or what else it says."""
+    """Raise unless the broker accepts a message on a fresh `connection`: BrokerBlocked, or the connection's error."""
     with connection.channel() as channel:
         channel.probe()
 
 
 class _Channel(pyamqp.Channel):
-    """Every message is confirmed: without, an event message could be deleted before its task is safe."""
+    """Every message is confirmed. Otherwise an event message could be deleted before its task is stored."""
 
     def probe(self) -> None:
         """Send a message that RabbitMQ drops. Raises BrokerBlocked."""
@@ -60,7 +60,7 @@ class _Channel(pyamqp.Channel):
     def basic_publish_confirm(self, *args: Any, **options: Any) -> Any:
         connection = self.connection
         if connection is not None and not connection.has_published:
-            # Sent to a broker that is blocked, a message is taken once it is so no more: as often as it was tried.
+            # A blocked broker would deliver the message later, once for each attempt. So a probe goes first.
             self.probe()
             connection.has_published = True
         return self._publish(*args, **options)
@@ -75,7 +75,7 @@ class _Channel(pyamqp.Channel):
             with connection.deadline(PUBLISH_WITHIN_S):
                 return super().basic_publish_confirm(*args, **options)
         except TimeoutError as error:
-            # A late confirmation must not pass for that of the next message; and closing in good order would wait.
+            # Dropped, since a late confirmation could be taken for the next message's, and a regular close would wait.
             connection.collect()
             raise BrokerBlocked(
                 f"RabbitMQ did not confirm a message within {PUBLISH_WITHIN_S:g} s; see its log and its disk"
@@ -95,7 +95,7 @@ class _Connection(pyamqp.Connection):
 
     @contextmanager
     def deadline(self, seconds: float) -> Iterator[None]:
-        """Within it, reading raises TimeoutError after so many seconds, whatever else is read: heartbeats, too."""
+        """In the `with` block, reading raises TimeoutError after `seconds`, even if heartbeats arrive."""
         self._until = time.monotonic() + seconds
         try:
             yield
@@ -119,12 +119,12 @@ def _raise_blocked(_: str) -> None:
 
 
 class GuardedTransport(pyamqp.Transport):
-    """kombu's transport for amqp:// with these connections."""
+    """kombu's transport for amqp://, with these connections."""
 
     Connection = _Connection
 
 
 class GuardedTlsTransport(pyamqp.SSLTransport):
-    """The same for amqps://."""
+    """kombu's transport for amqps://, with these connections."""
 
     Connection = _Connection

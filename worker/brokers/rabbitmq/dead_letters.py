@@ -11,14 +11,15 @@ from typing import Any
 from amqp.exceptions import AMQPError, MessageNacked
 from kombu.connection import Connection
 
+from binwatch.errors import described
 from binwatch.text import many
-from worker.brokers.base import DeadLetter, DeadLetterQueue, QueueError, described
+from worker.brokers.base import DeadLetter, DeadLetterQueue, QueueError
 from worker.brokers.rabbitmq.connections import BrokerBlocked, connect_to
 
 logger = logging.getLogger(__name__)
 
 PATIENCE_S = 30.0
-"""How long a queue may need until it can be read, once its broker answers."""
+"""Longest time from the broker's answer until the queue can be read."""
 _RETRY_S = 0.5
 _DEATHS = {"delivery_limit": "delivered too often", "rejected": "rejected by the worker"}
 _BROKEN = (AMQPError, MessageNacked, OSError, BrokerBlocked)
@@ -54,22 +55,23 @@ class RabbitDeadLetters(DeadLetterQueue):
 
     @contextmanager
     def _received(self) -> Iterator[tuple[Any, list[Any]]]:
-        """All messages, and the channel that received them; those not acknowledged at the end stay."""
+        """The channel and all messages, received on it. Messages that are not acknowledged in the block stay."""
         connection, channel, messages = self._receive_patiently()
         try:
             yield channel, messages
         except _BROKEN as error:
             raise QueueError(
-                f"RabbitMQ failed ({described(error)}) before {many(len(messages), 'message')} of {self._name!r} could"
-                " be done; repeat the command for the rest"
+                f"RabbitMQ failed ({described(error)}) before all {many(len(messages), 'message')} of {self._name!r}"
+                " were processed; repeat the command for the rest"
             ) from error
         finally:
-            with suppress(*_BROKEN):  # closing the connection requeues them, too, but only some time afterwards
+            with suppress(*_BROKEN):  # closing the connection also requeues them, but only later
                 channel.basic_recover(requeue=True)
             _release(connection)
 
     def _receive_patiently(self) -> tuple[Connection, Any, list[Any]]:
-        """A broker that has just started may answer before its quorum queues do: those hold elections first."""
+        """Receive all messages. Retries, since a broker that has just started may answer before its quorum queues do,
+        which first elect leaders."""
         deadline = time.monotonic() + PATIENCE_S
         while True:
             connection, messages = connect_to(self._url), []
@@ -92,7 +94,7 @@ class RabbitDeadLetters(DeadLetterQueue):
 
     def _letter(self, message: Any) -> DeadLetter:
         headers = message.headers or {}
-        # What RabbitMQ itself notes in a message that it moves.
+        # RabbitMQ's own header in a message that it has moved.
         death = str((headers.get("x-death") or [{}])[0].get("reason", "unknown"))
         reason = headers.get("reason") or _DEATHS.get(death, death)
         body = message.body

@@ -1,4 +1,4 @@
-"""The event queue on RabbitMQ, by kombu, on a connection of its own. Never through Celery's parser."""
+"""The event queue on RabbitMQ, with kombu, on its own connection and without Celery's parser."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ logger = logging.getLogger(__name__)
 
 _HEARTBEAT_S = 20
 _GROUPS_AHEAD = 4
-"""Event messages that RabbitMQ may push before earlier ones are acknowledged, in groups."""
+"""Most event messages in flight, in groups (`group_photos` messages)."""
 _SURPLUS_WAIT_S = 0.5
-"""Between two returns of messages before their time: refused messages that only go round must not take up a core."""
+"""Pause between two early returns of messages, so that refused messages that circulate do not occupy a core."""
 
 
 class RabbitEventQueue(RabbitQueue, EventQueue):
@@ -51,9 +51,9 @@ class RabbitEventQueue(RabbitQueue, EventQueue):
         self._generation = 0
         self._received: deque[EventMessage] = deque()
         self._returning: list[tuple[float, EventMessage]] = []
-        """Which message is to be redelivered when, by the monotonic clock."""
+        """Messages to redeliver, each with its time by the monotonic clock."""
         self._surplus_at = 0.0
-        """When messages may be returned before their time, by the same clock."""
+        """Time from which messages may be returned early, by the same clock."""
         self._broken = (
             *self._connection.recoverable_connection_errors,
             *self._connection.recoverable_channel_errors,
@@ -61,7 +61,7 @@ class RabbitEventQueue(RabbitQueue, EventQueue):
         )
 
     def open(self) -> None:
-        """Declare both queues. Raises QueueError, also if a permission is lacking."""
+        """Declare both queues. Raises QueueError, also if a permission is missing."""
         self._declare(self._connection)
         check_permissions(self._connection, self._queue)
 
@@ -78,30 +78,30 @@ class RabbitEventQueue(RabbitQueue, EventQueue):
         return messages
 
     def delete(self, messages: Sequence[EventMessage]) -> None:
-        """Delete processed messages. Those of a connection that has broken since are redelivered anyway."""
+        """Delete processed messages. Those received on an earlier connection are redelivered by RabbitMQ."""
         try:
             for message in messages:
                 if self._is_current(message):
                     self._consumer.channel.basic_ack(message.receipt[1])
         except self._broken as error:
-            # Not raised: the intake would keep the messages, and retry on this connection only.
+            # Not raised, or the intake would keep the messages and retry on the broken connection.
             logger.warning("event messages not deleted (%s): they will be redelivered", error)
             self._disconnect()
 
     def requeue(self, messages: Sequence[EventMessage], after_s: float = 0.0) -> None:
-        """Have messages redelivered, after so many seconds at the earliest; `receive` and `close` do it."""
+        """Have messages redelivered by `receive` or `close`, after `after_s` seconds at the earliest."""
         due = time.monotonic() + after_s
         self._returning += [(due, message) for message in messages if self._is_current(message)]
 
     def dead_letter(self, message: EventMessage, reason: str) -> None:
         try:
             with self._connection.channel() as channel:
-                self._dead_letter_queue(channel).declare()  # someone may have deleted it since
+                self._dead_letter_queue(channel).declare()  # it may have been deleted since
                 self._copy(channel, message, self._dead_letter_queue, reason=reason[:1000])
-        except MessageNacked:  # refused, on a sound connection, though kombu counts it among those that break one
+        except MessageNacked:  # refused; the connection is sound, although kombu lists this as a connection error
             raise
         except self._broken:
-            # Or kombu would quietly connect anew for the next call, and the consumer stay on the dead connection.
+            # Otherwise kombu would silently reconnect for the next call, and the consumer stay on the dead connection.
             self._disconnect()
             raise
 
@@ -120,7 +120,7 @@ class RabbitEventQueue(RabbitQueue, EventQueue):
         self._consumer.consume()
 
     def _is_current(self, message: EventMessage) -> bool:
-        """Whether it is of the present connection: if not, RabbitMQ redelivers it by itself."""
+        """Whether the message was received on the present connection; if not, RabbitMQ redelivers it by itself."""
         return self._consumer is not None and bool(message.receipt[0] == self._generation)
 
     def _on_message(self, message: Any) -> None:
@@ -140,9 +140,9 @@ class RabbitEventQueue(RabbitQueue, EventQueue):
                 timeout = 0.001
 
     def _return_due(self) -> None:
-        """Send messages that are due to the back of the queue: rejected, they would be redelivered before any photo.
+        """Send due messages to the back of the queue. RabbitMQ would redeliver rejected ones before any photo.
 
-        No more than half of the prefetched messages may wait for long, or nothing else would be received.
+        At most half of the prefetched messages may wait, or no other messages would be received.
         """
         self._returning.sort(key=lambda one: one[0])
         now = time.monotonic()
@@ -150,7 +150,7 @@ class RabbitEventQueue(RabbitQueue, EventQueue):
         surplus = len(self._returning) - self._prefetch // 2
         if surplus > number and now >= self._surplus_at:
             number, self._surplus_at = surplus, now + _SURPLUS_WAIT_S
-        while number and self._returning:  # none is left if the connection breaks meanwhile
+        while number and self._returning:  # the list is cleared if the connection breaks meanwhile
             number -= 1
             _, message = self._returning.pop(0)
             with self._connection.channel() as channel:

@@ -1,4 +1,4 @@
-"""Queues of RabbitMQ: their properties, and declaring and checking them with errors that say what to do."""
+"""RabbitMQ queues: their properties, declaration and checks."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from worker.brokers.rabbitmq.dead_letters import RabbitDeadLetters
 _CONNECT_S = 5.0
 _NO_LIMIT = 1_000_000  # from RabbitMQ 4 on, a quorum queue without a limit drops a message after 20 deliveries
 _MAX_DELIVERIES = 1000
-"""Each worker that stops adds a delivery of every message that it had prefetched, so twenty are soon exceeded."""
+"""A stopping worker adds a delivery to each message that it has prefetched, so RabbitMQ's default of 20 is too low."""
 _CHECK = "binwatch-check"
-"""Tag of a consumer that only finds out whether it may be one."""
+"""Tag of a consumer that only checks the permission to consume."""
 
 
 def publish(
@@ -33,7 +33,7 @@ def publish(
     content_type: str = "",
     **options: Any,
 ) -> None:
-    """Send the body of a received message, whatever it is, to a queue. Raises unless RabbitMQ confirms it."""
+    """Send the unchanged body of a received message to a queue. Raises unless RabbitMQ confirms it."""
     producer.publish(
         body.encode(errors="surrogateescape") if isinstance(body, str) else bytes(body),
         exchange="",
@@ -64,11 +64,12 @@ class RabbitQueue(BrokerQueue):
         return new
 
     def unchecked(self) -> list[str]:
-        return [queue.name for queue in (self._queue, self._dead_letter_queue) if _is_taken(queue)]
+        queues = (self._queue, self._dead_letter_queue)
+        return [queue.name for queue in queues if queue.no_declare]  # type: ignore[attr-defined]  # kombu sets it
 
     def depths(self) -> tuple[int, int]:
-        # A connection for each call: one that is kept would need heartbeats, and could be dead without a sign.
-        # Not its default_channel, which tries for longer.
+        # A new connection for each call: a kept one would need heartbeats, and could be dead unnoticed.
+        # Not its default_channel, which retries for longer than _CONNECT_S.
         with connect_to(self._url, connect_timeout=_CONNECT_S) as connection, connection.channel() as channel:
             waiting, dead = (
                 int(channel.queue_declare(queue.name, passive=True).message_count)
@@ -84,23 +85,24 @@ class RabbitQueue(BrokerQueue):
 
 
 def event_queue(name: str, dead_letter: str) -> Queue:
-    """The queue for event messages. A quorum queue keeps messages on disk even if, as versitygw does, the sender marks
-    them as transient, so a restart of the broker loses none."""
+    """The queue for event messages. A quorum queue keeps messages on disk even if their sender marks them as transient,
+    as versitygw does, so a restart of the broker loses none."""
     return _queue(name, "quorum", {"x-delivery-limit": _MAX_DELIVERIES, **_dead_lettering(dead_letter)})
 
 
 def dead_letter_queue(name: str) -> Queue:
-    """A queue where messages stay until a person redrives them, however often they are listed."""
+    """A queue whose messages stay until a person redrives or deletes them, however often they are listed."""
     return _queue(name, "quorum", {"x-delivery-limit": _NO_LIMIT})
 
 
 def task_queue(name: str) -> Queue:
-    """Celery's queue. A classic one: for tasks that wait for a retry, Celery raises a limit that quorum queues lack."""
+    """Celery's queue. A classic queue: while tasks wait for a retry, Celery raises the global prefetch limit, which
+    quorum queues lack."""
     return _queue(name, "classic", _dead_lettering(name + "-dead"))
 
 
 def _queue(name: str, kind: str, arguments: dict[str, str | int]) -> Queue:
-    arguments = {"x-queue-type": kind, **arguments}  # without a type, the virtual host would decide
+    arguments = {"x-queue-type": kind, **arguments}  # without it, the virtual host's default applies
     # RabbitMQ's default exchange has no name: the routing key is the queue's name.
     return Queue(name, Exchange(""), routing_key=name, durable=True, queue_arguments=arguments)
 
@@ -110,9 +112,10 @@ def _dead_lettering(queue: str) -> dict[str, str | int]:
 
 
 def declare(connection: Connection, queues: Sequence[Queue]) -> None:
-    """Declare the queues. Raises QueueError if one is there already with other properties, or cannot be had.
+    """Declare the queues. Raises QueueError if one exists with other properties or cannot be declared.
 
-    A user who may not declare them must find them there; then nothing declares them again, Celery neither.
+    If the user lacks the permission to declare a queue, the queue must exist. It is then never declared, not even by
+    Celery.
     """
     _connect(connection)
     refused: list[Queue] = []
@@ -136,20 +139,15 @@ def declare(connection: Connection, queues: Sequence[Queue]) -> None:
         it = noun(len(missing), "it", "them")
         raise QueueError(
             f"{noun(len(missing), 'queue')} {', '.join(missing)} {noun(len(missing), 'does', 'do')} not exist, and"
-            f" RabbitMQ's user {connection.userid!r} lacks the permission to configure {it}: give it to the user, or"
-            f" have python -m worker setup make {it} as a user who has it"
+            f" RabbitMQ's user {connection.userid!r} lacks the permission to configure {it}: grant the permission, or"
+            " run python -m worker setup as a user who has it"
         )
     for queue in refused:
         queue.no_declare = True  # type: ignore[attr-defined]  # kombu sets it
 
 
-def _is_taken(queue: Queue) -> bool:
-    """Whether it is used as it is, and never declared."""
-    return bool(queue.no_declare)  # type: ignore[attr-defined]  # kombu sets it
-
-
 def _exists(connection: Connection, queue: Queue) -> bool:
-    """Whether the queue is there, with whatever properties, which needs no permissions. Raises as `declare` does."""
+    """Whether the queue exists, with any properties. Needs no permissions. Raises as `declare` does."""
     try:
         with connection.channel() as channel:
             channel.queue_declare(queue.name, passive=True)
@@ -167,7 +165,7 @@ def _unusable(queue: Queue, error: Exception) -> QueueError:
 
 
 def _unreachable(connection: Connection, error: Exception) -> BrokerUnreachable:
-    """With the broker's URL, but not its password: the settings may name two."""
+    """The error names the broker's URL, without password, since the settings may name two brokers."""
     return BrokerUnreachable(
         f"RabbitMQ at {connection.as_uri()} cannot be reached ({error}); check BINWATCH_BROKER_URL (or"
         " BINWATCH_EVENT_BROKER_URL) and the broker"
@@ -175,13 +173,13 @@ def _unreachable(connection: Connection, error: Exception) -> BrokerUnreachable:
 
 
 def check_permissions(connection: Connection, queue: Queue) -> None:
-    """Raise QueueError if RabbitMQ's user may not read from the queue, or not write to any. Loses no message."""
+    """Raise QueueError if RabbitMQ's user may not read from the queue or not publish. No message is lost."""
     try:
         with connection.channel() as channel:
             channel.basic_qos(0, 1, False)
             channel.basic_consume(queue.name, _CHECK, callback=lambda _: None)
-            channel.basic_cancel(_CHECK)  # what came meanwhile goes back as the channel is closed
-        with contextlib.suppress(BrokerBlocked):  # may pass, and what waits can be counted meanwhile
+            channel.basic_cancel(_CHECK)  # messages delivered meanwhile are requeued as the channel closes
+        with contextlib.suppress(BrokerBlocked):  # may be temporary, and waiting messages can be processed meanwhile
             check_takes_messages(connection)
     except AccessRefused as error:
         raise QueueError(
@@ -196,7 +194,7 @@ def _connect(connection: Connection) -> None:
     except AccessRefused as error:
         raise QueueError(
             "RabbitMQ refuses the user or the password of BINWATCH_BROKER_URL (or BINWATCH_EVENT_BROKER_URL): correct"
-            " them, note that RabbitMQ keeps those that it was first started with"
+            " them; RabbitMQ keeps the ones that it was first started with"
         ) from error
     except NotAllowed as error:
         raise QueueError(

@@ -18,7 +18,7 @@ from worker.brokers.rabbitmq.connections import check_takes_messages, connect_to
 from worker.brokers.rabbitmq.queues import RabbitQueue, check_permissions, dead_letter_queue, publish, task_queue
 
 REFUSED_WAIT_S = 5.0
-"""Wait before a task is requeued because RabbitMQ refuses the message that should replace it."""
+"""Wait before a task is requeued because RabbitMQ refuses the messages that would replace it."""
 
 
 class RabbitTaskQueue(RabbitQueue, TaskQueue):
@@ -49,11 +49,11 @@ class RabbitTaskQueue(RabbitQueue, TaskQueue):
             check_takes_messages(connection)
 
     def is_redelivered(self, request: Any) -> bool:
-        """By RabbitMQ's flag."""
+        """Whether RabbitMQ has set its `redelivered` flag."""
         return bool((request.delivery_info or {}).get("redelivered"))
 
     def rejection(self, error: Exception) -> Reject:
-        """With a requeue, after a wait: RabbitMQ redelivers at once, and makes a message without it a dead letter."""
+        """Requeue the message, or RabbitMQ would dead-letter it; after a wait, since it is redelivered at once."""
         time.sleep(REFUSED_WAIT_S)
         return Reject(error, requeue=True)
 
@@ -64,5 +64,5 @@ class RabbitTaskQueue(RabbitQueue, TaskQueue):
             try:
                 send(headers={**message.headers, **headers})
             except (TypeError, ValueError, OverflowError, struct.error, AMQPError):
-                # RabbitMQ, or another client, takes values in headers that py-amqp cannot write.
+                # The headers have values that py-amqp cannot write, although RabbitMQ accepts them from other clients.
                 send(headers=headers)

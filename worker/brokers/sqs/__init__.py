@@ -1,1 +1,1 @@
-"""Queues of SQS, by boto3."""
+"""SQS queues, with boto3."""

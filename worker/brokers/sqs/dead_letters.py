@@ -12,11 +12,11 @@ from typing import Any
 from worker.brokers.base import DeadLetter, DeadLetterQueue
 
 _PEEK_S = 60
-"""Visibility timeout of a message that is listed, should this process die meanwhile."""
+"""Visibility timeout of a listed message, in case this process dies while listing."""
 
 
 class SqsDeadLetters(DeadLetterQueue):
-    """A dead-letter queue of SQS, by its name and URL, and the URL of the queue that its messages came from."""
+    """A dead-letter queue on SQS: its name and URL, and the URL of the queue that its messages came from."""
 
     def __init__(self, client: Any, name: str, url: str, source_url: str) -> None:
         self._client = client
@@ -48,18 +48,18 @@ class SqsDeadLetters(DeadLetterQueue):
 
     @contextmanager
     def _received(self) -> Iterator[list[dict[str, Any]]]:
-        """Receive all messages; those that are not deleted meanwhile are visible again at once."""
+        """Receive all messages. At the end, those that were not deleted become visible at once."""
         found: dict[str, dict[str, Any]] = {}
         receive = partial(
             self._client.receive_message,
             QueueUrl=self._url,
             MaxNumberOfMessages=10,
             VisibilityTimeout=_PEEK_S,
-            WaitTimeSeconds=1,  # without a wait, SQS asks only some of its servers, and a queue looks empty that is not
+            WaitTimeSeconds=1,  # without a wait, SQS asks only some of its servers, and the queue may look empty
             MessageAttributeNames=["All"],
             AttributeNames=["ApproximateReceiveCount"],
         )
-        # Until none is new, not until none is left: in a very long queue, the first are visible again by then.
+        # Until none is new, not until none is left: in a very long queue, the first ones reappear meanwhile.
         while new := {m["MessageId"]: m for m in receive().get("Messages", []) if m["MessageId"] not in found}:
             found |= new
         messages = list(found.values())
@@ -81,7 +81,7 @@ class SqsDeadLetters(DeadLetterQueue):
 
 
 def _opened(body: str) -> tuple[str | None, str]:
-    """Reason and content of a Celery task, which kombu puts into envelopes of base64; any other body as it is."""
+    """Reason and content of a Celery task, which kombu encodes as base64; any other body is returned unchanged."""
     try:
         envelope = json.loads(body if body.startswith("{") else base64.b64decode(body, validate=True))
         content = base64.b64decode(envelope["body"]).decode()

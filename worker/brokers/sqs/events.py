@@ -1,4 +1,4 @@
-"""The event queue on SQS, by boto3, ten messages to a call. Never through Celery, which would destroy raw messages."""
+"""The event queue on SQS, with boto3. Not through Celery, which would destroy raw event messages."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from worker.brokers.sqs.queues import SqsQueue, attribute, failed, queue_arn, re
 logger = logging.getLogger(__name__)
 
 VISIBILITY_S = 60
-"""Longer than an event message takes to become a task."""
+"""Longer than it takes to turn an event message into a task."""
 _SID = "BinwatchEvents"
-"""Id of the statement in the queue's policy that is ours."""
+"""Id of Binwatch's statement in the queue's policy."""
 _MOST = 10  # SQS's own limit, on receiving and on deleting
 
 
@@ -58,7 +58,7 @@ class SqsEventQueue(SqsQueue, EventQueue):
         )
 
     def close(self) -> None:
-        """Nothing is held: each call is a request of its own."""
+        """Nothing to close: each call is a separate request."""
 
     def allow_bucket(self, bucket: str) -> str:
         """Permit S3 to send the events of `bucket`, of the same account; the rest of the queue's policy stays."""
@@ -66,7 +66,7 @@ class SqsEventQueue(SqsQueue, EventQueue):
         try:
             arn = queue_arn(client, url)
             policy = json.loads(attribute(client, url, "Policy") or '{"Version": "2012-10-17", "Statement": []}')
-            found = policy["Statement"]  # a single one may stand there by itself
+            found = policy["Statement"]  # a policy may have a single statement instead of a list
             others = [one for one in (found if isinstance(found, list) else [found]) if one.get("Sid") != _SID]
             policy["Statement"] = [*others, _statement(arn, bucket)]
             client.set_queue_attributes(QueueUrl=url, Attributes={"Policy": json.dumps(policy)})
@@ -94,7 +94,7 @@ def _statement(arn: str, bucket: str) -> dict[str, Any]:
         "Principal": {"Service": "s3.amazonaws.com"},
         "Action": "sqs:SendMessage",
         "Resource": arn,
-        # With the account, since a bucket's name may be anybody's once the bucket is deleted.
+        # With the account, since another account may take the bucket's name once the bucket is deleted.
         "Condition": {
             "ArnEquals": {"aws:SourceArn": f"arn:{partition}:s3:::{bucket}"},
             "StringEquals": {"aws:SourceAccount": account},

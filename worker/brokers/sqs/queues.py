@@ -1,4 +1,4 @@
-"""Queues of SQS: client, creation, and the check that one exists and is safe to use."""
+"""SQS queues: client, creation, and the check that a queue exists and is safe to use."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from worker.brokers.base import BrokerQueue, DeadLetterQueue, QueueError
 from worker.brokers.sqs.dead_letters import SqsDeadLetters
 
 MAX_RECEIVES = 200
-"""A message received this often without being deleted ends in the dead-letter queue.
+"""SQS moves a message to the dead-letter queue after this many deliveries without deletion.
 
-Each worker that stops requeues what it has just received, which counts, so a fleet that is restarted a few times must
-stay far below. What is wrong with a message itself is found out by other means, long before.
+Each stopping worker requeues the messages that it has just received, which adds a delivery. A fleet that is restarted
+a few times must stay far below the limit. Poison messages are detected by other means, long before.
 """
 _REASON_LENGTH = 1024
 _WEEKS_TWO = str(14 * 24 * 3600)  # the longest that SQS keeps a message
@@ -29,13 +29,13 @@ _CHECK_TLS = "if that certificate was issued by your own authority, name its fil
 
 
 class NotSqs(BotoCoreError):  # type: ignore[misc]  # boto3 has no types
-    """Something else has answered, such as a proxy with its own page."""
+    """The answer is not from SQS, but for example a proxy's page."""
 
     fmt = "the answer to {operation} is not from SQS, but is {kind!r}"
 
 
 def sqs_client(settings: Settings) -> Any:
-    """A boto3 client for SQS that answers within the settings' patience."""
+    """A boto3 client for SQS with the timeouts of `client_config`."""
     client = make_client(
         "sqs",
         endpoint_url=settings.sqs_endpoint_url,
@@ -47,9 +47,9 @@ def sqs_client(settings: Settings) -> Any:
 
 
 def refuse_strangers(client: Any) -> None:
-    """Have a client of SQS raise NotSqs where boto3 would take any page with status 200 for an empty answer.
+    """Have an SQS client raise NotSqs where boto3 would accept any page with status 200 as an empty answer.
 
-    A message that was not sent would be taken for sent, and lost.
+    Otherwise a message that was not sent would count as sent, and be lost.
     """
     client.meta.events.register("after-call.sqs", _check_answer)
 
@@ -66,7 +66,7 @@ def _check_answer(http_response: Any, parsed: dict[str, Any], model: Any, **_: A
 
 
 def client_config(settings: Settings) -> dict[str, Any]:
-    """How patient clients of SQS are, also Celery's: a call to receive may wait 20 s for its answer."""
+    """Timeouts and retries of SQS clients, including Celery's. The answer to a receive call may take 20 s."""
     return {
         "connect_timeout": settings.s3_timeout_s,
         "read_timeout": settings.s3_timeout_s + 20,
@@ -82,8 +82,8 @@ class SqsQueue(BrokerQueue):
         for setting, name in names.items():
             if name.endswith(".fifo"):
                 raise SettingsError(
-                    f"{PREFIX}{setting.upper()}: {name!r} is a FIFO queue of SQS. S3 sends no events to one, and Celery"
-                    " no tasks; name a standard queue. The order of events does not matter to Binwatch"
+                    f"{PREFIX}{setting.upper()}: {name!r} is a FIFO queue. S3 cannot send events to FIFO queues, and"
+                    " Celery cannot use them; name a standard queue. Binwatch does not depend on the order of events"
                 )
         require_region(settings, on_aws=settings.sqs_endpoint_url is None)
         self._settings = settings
@@ -91,7 +91,7 @@ class SqsQueue(BrokerQueue):
         self._name, self._dead_letter_name = names.values()
 
     def create(self) -> list[str]:
-        """Create both queues. One that exists keeps its attributes; a redrive policy is added where there is none."""
+        """Create the missing queues. An existing one keeps its attributes, but gets a redrive policy if it has none."""
         client = self._client
         try:
             dead_url, is_new_dead = _ensure(client, self._dead_letter_name, {"MessageRetentionPeriod": _WEEKS_TWO})
@@ -135,7 +135,7 @@ class SqsQueue(BrokerQueue):
 
 
 def _ensure(client: Any, name: str, attributes: dict[str, str]) -> tuple[str, bool]:
-    """URL of the queue, and whether it was created. SQS refuses to create one that exists with other attributes."""
+    """URL of the queue, and whether it was created. Looked up first: creating it with other attributes would fail."""
     try:
         return str(client.get_queue_url(QueueName=name)["QueueUrl"]), False
     except client.exceptions.QueueDoesNotExist:
@@ -143,7 +143,7 @@ def _ensure(client: Any, name: str, attributes: dict[str, str]) -> tuple[str, bo
 
 
 def attribute(client: Any, url: str, name: str) -> Any:
-    """An attribute of the queue at `url`, as text; None if it is not set."""
+    """Attribute `name` of the queue at `url`, as text; None if it is not set."""
     return client.get_queue_attributes(QueueUrl=url, AttributeNames=[name]).get("Attributes", {}).get(name)
 
 
@@ -158,7 +158,7 @@ def queue_url(client: Any, name: str) -> str:
 
 
 def failed(name: str, error: Exception) -> QueueError:
-    """The error of a request about the queue, and what to check."""
+    """A QueueError for a failed request about queue `name`, with what to check."""
     asked = advice("event_source", "broker_url", "sqs_endpoint_url", "region")
     check = _CHECK_TLS if isinstance(error, SSLError) else f"{asked}; check the credentials and the network"
     return QueueError(f"queue {name!r}: {error}; {check}")

@@ -1,9 +1,9 @@
-"""Celery's broker SQS, spoken to with boto3 alone: kombu's transport without kombu's own HTTP client.
+"""Celery's transport for SQS with boto3 only, without kombu's own HTTP client.
 
-kombu polls SQS on Celery's event loop, with an HTTP client of its own (pycurl). There, one ReceiveMessage that fails
-ends the worker, or leaves it running without ever polling again; and its certificates and proxies follow other rules
-than boto3's. kombu can poll with boto3, too, on Celery's loop for brokers without an event loop. This file takes that
-way, and lets no failed request out of it.
+kombu polls SQS on Celery's event loop with its own HTTP client (pycurl). One failed ReceiveMessage then ends the
+worker, or leaves it running without polling; and it reads other certificate and proxy settings than boto3. kombu can
+also poll with boto3, on Celery's loop for brokers without an event loop. This file uses that loop, and handles each
+failed request.
 """
 
 from __future__ import annotations
@@ -18,24 +18,23 @@ from botocore.parsers import ResponseParserError
 from celery.worker import state
 from kombu.transport import SQS, virtual
 
-from binwatch.errors import BinwatchError
-from worker.brokers.base import described
+from binwatch.errors import BinwatchError, described
 from worker.brokers.internals import SqsChannel
 from worker.brokers.sqs.queues import reason_attribute, refuse_strangers
 
 logger = logging.getLogger(__name__)
 
 TRANSPORT = "worker.brokers.sqs.transport:SqsTransport"
-"""What Celery's setting `broker_transport` names."""
+"""Value of Celery's setting `broker_transport`."""
 POLLS = "polls"
-"""Transport option: the `Polls` that each ReceiveMessage reports to."""
+"""Transport option: the `Polls` object to which each ReceiveMessage is reported."""
 
 LIMIT_S = 30.0
-"""A worker whose polls have failed for so long is not healthy."""
+"""A worker is unhealthy if its polls have failed for longer."""
 _MAX_PAUSE_S = 5.0
 """The longest pause after a failed poll."""
 _GONE = frozenset({"ReceiptHandleIsInvalid", "InvalidParameterValue"})
-"""What SQS answers if a message cannot be deleted any more: it was deleted, or is another worker's by now."""
+"""Error codes of SQS for a message that cannot be deleted any more: it was deleted, or another worker has it."""
 
 
 class PollsFail(BinwatchError):
@@ -43,22 +42,22 @@ class PollsFail(BinwatchError):
 
 
 class Polls:
-    """How the polls for tasks go. One thread polls; any thread may check."""
+    """Whether polls for tasks succeed. One thread polls; any thread may check."""
 
     def __init__(self) -> None:
         self._failing: tuple[float, Exception] | None = None
-        """Since when, by the monotonic clock, and the last error."""
+        """Time of the first failure by the monotonic clock, and the last error."""
 
     def succeeded(self) -> None:
-        """SQS has answered a poll."""
+        """Note that SQS has answered a poll."""
         self._failing = None
 
     def failed(self, error: Exception) -> None:
-        """A poll has failed."""
+        """Note that a poll has failed."""
         self._failing = (self._failing[0] if self._failing else time.monotonic(), error)
 
     def check(self) -> None:
-        """Raise PollsFail if all polls have failed for too long."""
+        """Raise PollsFail if all polls have failed for longer than LIMIT_S."""
         since, error = self._failing or (time.monotonic(), None)
         failing_s = time.monotonic() - since
         if failing_s > LIMIT_S:
@@ -69,20 +68,20 @@ class Polls:
 
 
 class TaskChannel(SqsChannel):
-    """Receives and deletes tasks. Nothing that SQS answers, or fails to answer, raises from a poll or a deletion."""
+    """Receives and deletes tasks. Polls and deletions do not raise, whatever SQS answers."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]
         self._polls: Polls = self.transport_options.get(POLLS) or Polls()
         self._pause_s = 0.0
         self._poll_at = 0.0
-        """When to poll next after a failure, by the monotonic clock."""
+        """Time of the next poll after a failure, by the monotonic clock."""
         self._not_deleted: deque[tuple[str, str]] = deque()
-        """Queue URLs and receipt handles of tasks that are done and could not be deleted yet."""
+        """Queue URLs and receipt handles of finished tasks that could not be deleted yet."""
         self._cannot_requeue = False
 
     def new_sqs_client(self, *args: Any, **kwargs: Any) -> Any:
-        """As kombu's, but no stranger's answer passes for one of SQS."""
+        """kombu's client, with `refuse_strangers`."""
         client = super().new_sqs_client(*args, **kwargs)  # type: ignore[no-untyped-call]
         refuse_strangers(client)
         return client
@@ -90,11 +89,11 @@ class TaskChannel(SqsChannel):
     def drain_events(self, timeout: float | None = None, callback: Any = None, **kwargs: Any) -> None:
         """Deliver some tasks. Raises Empty if there are none."""
         if state.should_stop is not None or state.should_terminate is not None:
-            raise TimeoutError  # Celery makes one more round after TERM: it must not begin anything then
+            raise TimeoutError  # after TERM, Celery runs the loop once more, and must not receive tasks then
         super().drain_events(timeout, callback, **kwargs)  # type: ignore[no-untyped-call]
 
     def poll(self, queue: str) -> int:
-        """Receive and deliver tasks; returns how many messages there were."""
+        """Receive and deliver tasks; returns the number of messages."""
         messages = self._receive(queue)
         for message in messages:
             self._deliver(message, queue)
@@ -111,7 +110,7 @@ class TaskChannel(SqsChannel):
                 MessageSystemAttributeNames=["ApproximateReceiveCount"],
             )
             messages: list[dict[str, Any]] = answer.get("Messages", [])
-        except Exception as error:  # whatever it is, the next poll may succeed
+        except Exception as error:  # of any kind: the next poll may succeed
             self._pause_s = min(_MAX_PAUSE_S, max(0.5, self._pause_s * 2))
             self._poll_at = time.monotonic() + self._pause_s
             self._polls.failed(error)
@@ -119,16 +118,18 @@ class TaskChannel(SqsChannel):
             return []
         self._pause_s, self._cannot_requeue = 0.0, False
         self._polls.succeeded()
-        self._retry_deletions()
+        for _ in range(len(self._not_deleted)):
+            if not self._try_delete(*self._not_deleted.popleft()):
+                break
         return messages
 
     def _deliver(self, message: dict[str, Any], queue: str) -> None:
         try:
             payload = self.decode(message, queue)
-            # Not what the message says: this decides which queue it is requeued to.
+            # Not the message's own values, since these decide to which queue it is requeued.
             payload["properties"]["delivery_info"] |= {"exchange": "", "routing_key": queue}
             self.Message(payload, channel=self)
-        except Exception as error:  # a stranger's message can fail in any way
+        except Exception as error:  # a foreign message can fail in any way
             self._dead_letter_raw(message, queue, f"it cannot be read ({described(error)})")
         else:
             self.deliver(payload, queue)
@@ -148,27 +149,27 @@ class TaskChannel(SqsChannel):
         self.sqs().send_message(QueueUrl=dead, MessageBody=message["Body"], MessageAttributes=attributes)
 
     def basic_ack(self, delivery_tag: str, multiple: bool = False) -> None:
-        """Delete a task that is done; retried later if SQS does not answer. Called by the thread that did it."""
+        """Delete a finished task, on the thread that processed it; retried later if SQS does not answer."""
         try:
             delivery = self.qos.get(delivery_tag).delivery_info
             url, receipt = delivery["sqs_queue"], delivery["sqs_message"]["ReceiptHandle"]
-        except KeyError:  # its channel was closed meanwhile: the task was requeued
+        except KeyError:  # the channel was closed meanwhile, and the task requeued
             return
         virtual.Channel.basic_ack(self, delivery_tag)
         self._try_delete(url, receipt)
 
     def basic_reject(self, delivery_tag: str, requeue: bool = False) -> None:
-        """Leave a message to SQS: it is redelivered later, and in the end moved to the dead-letter queue."""
+        """Leave the message to SQS, which redelivers it later and finally moves it to the dead-letter queue."""
         self.qos.reject(delivery_tag, requeue=requeue)
 
     def requeue(self, message: Any) -> None:
-        """Have a message redelivered at once; a worker that stops does so with all tasks that it was delaying."""
+        """Have a message redelivered at once. A stopping worker does so with all tasks that it was delaying."""
         if self._cannot_requeue:
             return
         try:
             super().requeue(message)
         except Exception as error:
-            # The next would only use up more of the time that a worker has to stop.
+            # Further attempts would only use up the time that the worker has for stopping.
             self._cannot_requeue = True
             logger.warning("tasks cannot be requeued on SQS (%s); they are redelivered later", described(error))
 
@@ -178,15 +179,10 @@ class TaskChannel(SqsChannel):
         except Exception as error:
             if isinstance(error, ClientError) and error.response["Error"].get("Code") in _GONE:
                 return True
-            logger.warning("a task that is done could not be deleted from SQS (%s); retried", described(error))
+            logger.warning("a finished task could not be deleted from SQS (%s); retried", described(error))
             self._not_deleted.append((url, receipt))
             return False
         return True
-
-    def _retry_deletions(self) -> None:
-        for _ in range(len(self._not_deleted)):
-            if not self._try_delete(*self._not_deleted.popleft()):
-                return
 
 
 class SqsTransport(SQS.Transport):
@@ -194,5 +190,5 @@ class SqsTransport(SQS.Transport):
 
     Channel = TaskChannel
     implements = SQS.Transport.implements.extend(asynchronous=False)
-    # After these, Celery connects anew. kombu's own list lacks what SQS refuses, and answers that are not from SQS.
+    # After these, Celery reconnects. kombu's own list lacks refused requests, and answers that are not from SQS.
     connection_errors: tuple[Any, ...] = (*SQS.Transport.connection_errors, ClientError, ResponseParserError)

@@ -1,4 +1,4 @@
-"""The nightly run in transform jobs, as beat has it: started, and polled until its jobs have ended."""
+"""The nightly run in transform jobs, started by beat, and polled until its jobs have ended."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from worker.sagemaker.nightly.run import Nightly
 from worker.sagemaker.nightly.run_store import NightlyRun, RunStore
 
 _WITHIN_S = TASK_VISIBILITY_S / 3
-"""For how long one poll may read answers: a task that takes too long would be redelivered to another worker, too."""
+"""Longest time for which one poll reads answers: a task that takes too long is redelivered to another worker."""
 
 logger = logging.getLogger(__name__)
 
 
 class TransformBackend:
-    """SageMaker's batch transform; what it has not counted is sent to the workers."""
+    """SageMaker's batch transform. Photos that it has not counted are sent to the workers."""
 
     def __init__(self, counting: Counting, publisher: Publisher, settings: Settings) -> None:
         self._counting = counting
@@ -33,7 +33,7 @@ class TransformBackend:
         return self._advance(run) if run is not None else True
 
     def poll(self) -> bool:
-        """Read what the jobs of the active run have answered, if there is one."""
+        """Read the answers of the active run's jobs, if there is one."""
         run = RunStore(self._counting.objects, self._settings).active()
         return self._advance(run) if run is not None else False
 
@@ -43,7 +43,7 @@ class TransformBackend:
             outcome = nightly.advance(run, _WITHIN_S).outcome
         except OUTAGES as error:
             metrics.nightly_failures.inc()
-            # What was started goes on and is polled again; but who reads this must know what costs money.
+            # The jobs go on and are polled again. They are named, since they cost money.
             logger.error("nightly: run %d (%s): %s", run.number, ", ".join(run.jobs), error)  # noqa: TRY400
             return False
         if outcome is not None:
@@ -52,7 +52,7 @@ class TransformBackend:
 
     @cached_property
     def _nightly(self) -> Nightly:
-        """Made for the first run: a setting that is missing then is an outage of the night, not of the worker."""
+        """Created for the first run, so that a missing setting stops the run and not the worker."""
         counting = self._counting
         return Nightly(
             self._settings, counting.objects, counting.database, self._publisher.count, metrics=counting.metrics

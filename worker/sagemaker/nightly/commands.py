@@ -36,21 +36,21 @@ def count(settings: Settings, prefix: str, *, again: bool) -> None:
 
 
 class CostEstimate:
-    """What a run would cost; its text is a line for people."""
+    """Estimate of a run's cost."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._paths = paths_of(settings, "00000000-00000000")  # as long as those of a run will be
+        self._paths = paths_of(settings, "00000000-00000000")  # of the same length as a real token
         self._sent = self._kept = 0
 
     def add(self, photos: Sequence[Listed]) -> None:
-        """These photos are to be counted, too."""
+        """Add photos to be counted."""
         sent = sum(can_be_sent(photo, self._settings, self._paths) for photo in photos)
         self._sent += sent
         self._kept += len(photos) - sent
 
     def in_words(self) -> str:
-        """Photos, duration and cost, as far as the last run tells them. Reads the bucket."""
+        """Photos, duration and cost in words, by the speed of the last run. Reads the bucket."""
         last = RunStore(Objects(self._settings), self._settings).latest()
         rate = cost.photos_per_second(self._settings, last)
         return cost.estimate(self._settings, sent=self._sent, kept=self._kept, rate=rate)
@@ -61,7 +61,7 @@ def _finish(nightly: Nightly, run: NightlyRun, poll_s: float) -> None:
     try:
         run = nightly.advance(run)
         if run.ended is None:
-            remark(f"waiting for {', '.join(run.jobs)}, looked at every {poll_s:g} s")
+            remark(f"waiting for {', '.join(run.jobs)}, polled every {poll_s:g} s")
         while run.ended is None:
             time.sleep(poll_s)
             run = nightly.advance(run)
@@ -72,10 +72,10 @@ def _finish(nightly: Nightly, run: NightlyRun, poll_s: float) -> None:
 
 
 def _name_what_runs(nightly: Nightly, run: NightlyRun) -> None:
-    """Say what goes on costing money although this command ends."""
+    """Print the jobs that go on and cost money although this command ends."""
     try:
         names = nightly.running(run)
-    except Exception:  # what is being raised matters more, and may be the reason
+    except Exception:  # the error being raised matters more, and may have the same cause
         names = run.jobs
     for name in names:
         print(

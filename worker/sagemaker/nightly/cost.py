@@ -1,4 +1,4 @@
-"""What SageMaker costs: instances by the second, from a job's start to its end. The price is the user's to say."""
+"""SageMaker's cost: instances by the second, from a job's start to its end, at the price in the settings."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from worker.sagemaker.nightly.run_store import NightlyRun
 
 _HOUR = 3600
 _TENTH = 0.1
-"""Fewer hours than this are told in seconds."""
+"""Hours below which the duration is given in seconds."""
 _ENOUGH = 1000
-"""Photos of a run whose speed says something: in a small one, the instance's start takes most of the time."""
+"""Least photos of a run whose speed is used: in a smaller one, the instance's start takes most of the time."""
 
 
 def photos_per_second(settings: Settings, before: NightlyRun | None) -> float:
-    """What one instance counts: as measured in the last run on the same kind of instance, else as the settings say."""
+    """Photos that one instance counts per second: measured in the last run on the same instance type, else as set."""
     outcome = before.outcome if before is not None else None
     if before is None or outcome is None or before.instance_type != settings.sagemaker.instance_type:
         return settings.sagemaker.photos_per_second
@@ -33,7 +33,7 @@ def in_words(settings: Settings, instance_seconds: float) -> str:
 
 
 def estimate(settings: Settings, *, sent: int, kept: int, rate: float) -> str:
-    """What so many photos will cost at `rate` photos per second and instance, before a job is started."""
+    """Estimated cost in words, at `rate` photos per second and instance, of a run that has not started."""
     spent = in_words(settings, sent / rate)
     who = f"{many(sent, 'photo')} for SageMaker, {kept:,} for local workers"
     return f"{who}; about {spent}, if it counts {rate:.1f} photos/s"

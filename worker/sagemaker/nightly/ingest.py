@@ -1,4 +1,4 @@
-"""Reads what the jobs of a run answered, a chunk at a time: recorded, or given to local workers, and noted as done."""
+"""Reads the answers of a run's jobs in chunks: records them, or has local workers count, and saves the progress."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ _MAX_PROGRESS_BYTES = 1000
 
 
 class NotActive(BinwatchError):
-    """Someone else has ended the run, and so removed its answers."""
+    """Another process has ended the run, and so removed its answers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a part has been read: photos done, and of those how many were recorded, and how many counted locally.
+    """Progress of reading a part: photos processed (`position`), recorded, and sent to local workers (`local`).
 
-    `failed` are those of the recorded ones that could not be counted.
+    `failed`: recorded photos that could not be counted.
     """
 
     position: int = 0
@@ -45,7 +45,7 @@ class Progress:
     failed: int = 0
 
     def after(self, counts: Sequence[NewCount], local: int) -> Progress:
-        """The progress once these are recorded, and so many counted locally."""
+        """The progress after recording `counts` and sending `local` photos to local workers."""
         failed = sum(count.reason is not None for count in counts)
         return Progress(
             position=self.position + len(counts) + local,
@@ -56,7 +56,7 @@ class Progress:
 
 
 class Ingest:
-    """Reads the parts of runs. Reading a part again, or from two processes, changes nothing."""
+    """Reads the parts of runs. Idempotent, also if two processes read the same part."""
 
     def __init__(
         self, settings: Settings, objects: Objects, database: Database, recount: Recount, metrics: WorkerMetrics
@@ -69,13 +69,13 @@ class Ingest:
         self._metrics = metrics
 
     def note_model(self, run: NightlyRun) -> None:
-        """Record that the run's model counts from now on, so that its metrics start at 0 before its first photo."""
+        """Record the run's model before its first photo, so that its metrics start at 0."""
         self._store.use_model(run.model, card_of(self._objects, self._settings, run.model).calibration)
 
     def read(self, run: NightlyRun, part: RunPart, until: float) -> bool:
-        """Go on with a part until time.monotonic() is `until`, but for one chunk at least; whether the part is done.
+        """Read a part until time.monotonic() reaches `until`, at least one chunk; returns whether the part is done.
 
-        Raises NotActive or ObjectRefused if another has ended the run.
+        Raises NotActive or ObjectRefused if another process has ended the run.
         """
         paths = paths_of(self._settings, run)
         progress = self.progress(paths, part)
@@ -115,7 +115,7 @@ class Ingest:
             self._metrics.photo(count.reason)
         if left:
             if self._runs.now(run).ended is not None:
-                raise NotActive(f"nightly run {run.number} was ended by another")
+                raise NotActive(f"nightly run {run.number} was ended by another process")
             self._recount(as_created(self._settings.bucket, left))
         done = progress.after(counts, len(left))
         paths = paths_of(self._settings, run)

@@ -1,6 +1,6 @@
-"""SageMaker's models and transform jobs, by boto3: a job is one request; the SDK's Transformer uploads and waits.
+"""SageMaker's models and transform jobs, with boto3. A job is one request; the SDK's Transformer would upload and wait.
 
-All names are given, so each request can be made again: what is there already is as good as made.
+All names are determined by the run, so each request can be repeated: a model or job that exists is not created again.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _RUNNING = frozenset({"InProgress", "Stopping"})
 
 @dataclass(frozen=True, slots=True)
 class JobState:
-    """What SageMaker says of a transform job."""
+    """State of a transform job."""
 
     name: str
     status: str
@@ -33,17 +33,17 @@ class JobState:
 
     @property
     def running(self) -> bool:
-        """Whether it costs money, or soon will."""
+        """Whether the job costs money, or soon will."""
         return self.status in _RUNNING
 
     @property
     def seconds(self) -> float:
-        """What is billed for each instance."""
+        """Seconds that are billed for each instance."""
         return (self.ended - self.started).total_seconds() if self.started and self.ended else 0.0
 
 
 class TransformJobs:
-    """Makes requests of SageMaker. Raises AwsError that names what was asked for."""
+    """Requests to SageMaker. Raises AwsError that names the model or job."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -51,7 +51,7 @@ class TransformJobs:
         self._client = aws_client("sagemaker", settings.region, settings.sagemaker.endpoint_url)
 
     def make_model(self, name: str, archive_url: str, environment: Mapping[str, str]) -> None:
-        """Make the model unless there is one of that name."""
+        """Create the model unless it exists."""
         role, image = role_and_image(self._settings)
         container = {"Image": image, "ModelDataUrl": archive_url, "Environment": dict(environment)}
         with explained(f"model {name}", self._region):
@@ -62,7 +62,7 @@ class TransformJobs:
                     raise
 
     def start(self, name: str, model: str, *, manifest_url: str, outputs_url: str) -> None:
-        """Start a job unless there is one of that name."""
+        """Start the job unless it exists."""
         settings = self._settings
         with explained(f"transform job {name}", self._region):
             try:
@@ -98,7 +98,7 @@ class TransformJobs:
                     raise
 
     def state(self, name: str) -> JobState | None:
-        """What has become of a job; None if it was never started."""
+        """State of a job; None if it was never started."""
         with explained(f"transform job {name}", self._region):
             try:
                 found = self._client.describe_transform_job(TransformJobName=name)
@@ -116,12 +116,12 @@ class TransformJobs:
         )
 
     def stop(self, name: str) -> None:
-        """Have a job end early."""
+        """Stop a job."""
         with explained(f"transform job {name}", self._region):
             self._client.stop_transform_job(TransformJobName=name)
 
     def delete_model(self, name: str) -> None:
-        """Delete a model, if it is there."""
+        """Delete a model, if it exists."""
         with explained(f"model {name}", self._region):
             try:
                 self._client.delete_model(ModelName=name)
@@ -131,7 +131,7 @@ class TransformJobs:
 
 
 def role_and_image(settings: Settings) -> tuple[str, str]:
-    """What a model cannot be made without. Raises BinwatchError that names what is not set."""
+    """The role and the image that a model needs. Raises SettingsError that names the missing settings."""
     role, image = settings.sagemaker.role, settings.sagemaker.image
     if not role or not image:
         unset = [name for name, value in (("sagemaker_role", role), ("sagemaker_image", image)) if not value]

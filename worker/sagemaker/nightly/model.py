@@ -1,4 +1,4 @@
-"""The model that a run counts with, as SageMaker wants it: an archive in the bucket, and a model that names it."""
+"""The model of a run on SageMaker: an archive in the bucket, and a SageMaker model that refers to it."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from binwatch.registry import Registry
 from binwatch.settings import Settings
 from worker.sagemaker.nightly.jobs import TransformJobs, role_and_image
 
-_COMPRESSION = 1  # weights hardly get smaller, whatever is spent on it
+_COMPRESSION = 1  # a higher level hardly makes weights smaller
 
 
 def card_of(objects: Objects, settings: Settings, version: str) -> Card:
-    """The card of a version: published in the bucket, or that of the settings."""
+    """The card of a version that is published in the bucket; else the card of the settings' bundle."""
     registry = Registry(objects, settings.bucket, settings.models_prefix)
     return registry.card(version) if version in registry.versions() else Bundle(settings.model_dir).card
 
 
 def model_name(settings: Settings, version: str) -> str:
-    """SageMaker's name for a version with this bucket, image, role and limits: always the same for the same."""
+    """SageMaker's name for a version: the same for the same bucket, image, role and limits."""
     readable = re.sub(r"[^A-Za-z0-9]+", "-", version)[:30].strip("-")
     same = [settings.bucket, settings.nightly_prefix, version, *role_and_image(settings), environment(settings)]
     return f"binwatch-{readable}-{hashlib.sha256(repr(same).encode()).hexdigest()[:12]}"
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """What the container must be told, so that it counts and refuses as a local worker does."""
+    """The container's settings, with which it counts and refuses photos as a local worker does."""
     return {
         "BINWATCH_MAX_PHOTO_BYTES": str(settings.max_photo_bytes),
         "BINWATCH_MAX_PHOTO_PIXELS": str(settings.max_photo_pixels),
@@ -44,12 +44,12 @@ def environment(settings: Settings) -> dict[str, str]:
 
 
 def archive_key(settings: Settings, name: str) -> str:
-    """Where the archive of a model is."""
+    """Key of a model's archive."""
     return f"{settings.nightly_prefix}models/{name}.tar.gz"
 
 
 def make_model(objects: Objects, settings: Settings, jobs: TransformJobs, name: str, version: str) -> None:
-    """Upload the archive, unless it is there, and make the model, unless it is there."""
+    """Upload the archive and create the model, unless they exist."""
     key = archive_key(settings, name)
     try:
         objects.head(settings.bucket, key)
@@ -59,7 +59,7 @@ def make_model(objects: Objects, settings: Settings, jobs: TransformJobs, name: 
 
 
 def archive(bundle: Bundle) -> bytes:
-    """The files of a bundle as model.tar.gz, each checked before; the same bytes for the same bundle."""
+    """The checked files of a bundle as model.tar.gz; the same bytes for the same bundle."""
     with tempfile.TemporaryFile() as file:
         with (
             gzip.GzipFile("", "wb", _COMPRESSION, file, mtime=0) as packed,
@@ -72,14 +72,14 @@ def archive(bundle: Bundle) -> bytes:
 
 
 def _anonymous(info: tarfile.TarInfo) -> tarfile.TarInfo:
-    """Without whose file it was and when."""
-    # Not `replace`, which Debian 12's Python 3.11.2 does not have.
+    """Remove owner, time and mode, so that equal files give equal archives."""
+    # Not with `info.replace`, which Debian 12's Python 3.11.2 lacks.
     info.mtime, info.mode, info.uid, info.gid, info.uname, info.gname = 0, 0o644, 0, 0, "", ""
     return info
 
 
 def _models(bundle: Bundle) -> list[Path]:
-    """Those variants that are here: a cache may hold just the ones that this machine uses."""
+    """ONNX files of the variants in the folder: a cache may hold only those that this machine uses."""
     here = [name for name, variant in bundle.card.variants.items() if (bundle.folder / variant.file).exists()]
     return [bundle.model(name) for name in here or bundle.card.variants]
 

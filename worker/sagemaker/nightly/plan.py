@@ -1,4 +1,4 @@
-"""The parts of a nightly run: the photos that SageMaker can be sent, and those that it cannot."""
+"""Divides the photos of a nightly run into parts for SageMaker and parts for local workers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from binwatch.errors import BinwatchError
+from binwatch.keys import has_dot_segments
 from binwatch.objects import Listed, Objects
 from binwatch.settings import Settings
 from binwatch.text import many
@@ -15,17 +16,16 @@ from worker.sagemaker.nightly.run_paths import RunPaths
 from worker.sagemaker.nightly.run_store import RunPart
 
 _MAX_PLAN_BYTES = 2**30
-_MB = 1_000_000  # SageMaker does not say which one it means, so the smaller
-_MAX_KEY_BYTES = 1024  # S3's limit, for the answer's key as well
+_MB = 1_000_000  # SageMaker does not define its MB, so the smaller one
+_MAX_KEY_BYTES = 1024  # S3's limit, also for the answer's key
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9!_.*'()-]+(/[A-Za-z0-9!_.*'()-]+)*")
-"""What S3's documentation calls safe characters. How SageMaker treats others in a manifest, it does not say."""
-_DOTS = re.compile(r"(^|/)\.\.?(/|$)")
+"""Keys of S3's safe characters only. How SageMaker treats others in a manifest is not documented."""
 
 
 def write_plan(pages: Iterator[list[Listed]], objects: Objects, settings: Settings, paths: RunPaths) -> list[RunPart]:
-    """Sort the photos into parts, and write the plan and the manifest of each.
+    """Divide the photos into parts, and write the plan and the manifest of each.
 
-    Memory holds two parts at most: one that goes to SageMaker and one that does not.
+    At most two parts are in memory: one for SageMaker and one for local workers.
     """
     writer = _Writer(objects, paths)
     sent: list[Listed] = []
@@ -43,11 +43,11 @@ def write_plan(pages: Iterator[list[Listed]], objects: Objects, settings: Settin
 
 
 def can_be_sent(photo: Listed, settings: Settings, paths: RunPaths) -> bool:
-    """Whether SageMaker surely reads the photo and writes its answer where we look for it."""
+    """Whether SageMaker can be relied on to read the photo and to write its answer under the expected key."""
     return (
         photo.size <= min(settings.sagemaker.max_payload_mb * _MB, settings.max_photo_bytes)
         and _PLAIN_KEY.fullmatch(photo.key) is not None
-        and _DOTS.search(photo.key) is None
+        and not has_dot_segments(photo.key)
         and len(paths.output(0, photo.key)) <= _MAX_KEY_BYTES
     )
 
@@ -64,7 +64,7 @@ def read_plan(objects: Objects, paths: RunPaths, part: RunPart) -> list[Listed]:
 
 
 def manifest(bucket: str, photos: list[Listed]) -> bytes:
-    """The photos as SageMaker's ManifestFile lists them: what all keys begin with, then the rest of each."""
+    """The photos in SageMaker's ManifestFile format: the common prefix, then the rest of each key."""
     return json.dumps([{"prefix": f"s3://{bucket}/"}, *(photo.key for photo in photos)]).encode()
 
 

@@ -1,4 +1,4 @@
-"""Photos that local workers count in a nightly run: in this process, where no worker may be running."""
+"""Counts the photos of a nightly run that SageMaker does not count, in this process, since no worker may be running."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from worker.counting import Counting
 logger = logging.getLogger(__name__)
 
 Recount = Callable[[Sequence[ObjectCreated]], object]
-"""Has photos counted by local workers; returns once they are recorded, or safely with the broker."""
+"""Has local workers count photos; returns once they are recorded, or in the task queue."""
 
 _TRIES = 6
 
 
 class InProcess:
-    """Counts as a worker does. The model is loaded once there is something to count."""
+    """Counts as a worker does. The model is loaded for the first photos."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._counting: Counting | None = None
 
     def __call__(self, photos: Sequence[ObjectCreated]) -> None:
-        """Count and record. Raises ObjectsError if S3 is out for long."""
+        """Count and record. Raises ObjectsError if an outage of S3 lasts for all retries."""
         if self._counting is None:
             self._counting = Counting(self._settings)
         size = self._settings.group_photos
@@ -36,7 +36,7 @@ class InProcess:
             self._count(self._counting, photos[start : start + size])
 
     def close(self) -> None:
-        """Let go of the threads."""
+        """Stop all threads."""
         if self._counting is not None:
             self._counting.close()
 
@@ -49,7 +49,7 @@ class InProcess:
             if not outages:
                 return
             photos, error = [outage.item for outage in outages], outages[0].error
-            logger.warning("nightly: %s; tried again", error)
+            logger.warning("nightly: %s; retried", error)
         if not counting.fail_photos(outages):
             return
         raise ObjectsError(f"{error}; {many(len(photos), 'photo is', 'photos are')} left to the next run") from error

@@ -1,4 +1,4 @@
-"""SageMaker's answers → the records that a local worker would have written, and the photos that need one still."""
+"""SageMaker's answers → the records that a local worker would have written."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ logger = logging.getLogger(__name__)
 _MAX_BYTES = 2**20
 _LOOKED_AT = 100
 _PASSING = NOT_FETCHED | {Reason.INFERENCE_FAILED}
-"""Reasons that may be the container's or the moment's, not the photo's."""
+"""Reasons that may be temporary, or the container's fault: a local worker counts such photos again."""
 
 
 @dataclass(frozen=True, slots=True)
 class CountedUpload:
-    """Which upload of a key was counted."""
+    """The upload of a key that was counted."""
 
     etag: str
     version_id: str | None
@@ -43,7 +43,7 @@ class Results:
         self._model = model
 
     def count_of(self, photo: Listed) -> NewCount | None:
-        """The record of a photo; None if a local worker must count it. Raises ObjectsError for an outage."""
+        """The record of a photo; None if a local worker must count it. Raises ObjectsError in an outage."""
         answer = self._answer(photo)
         if answer is None:
             return None
@@ -54,7 +54,7 @@ class Results:
         return _record(self._paths.bucket, photo.key, upload, answer)
 
     def check_names(self, photos: Sequence[Listed]) -> None:
-        """Raise BinwatchError if there are answers, but under other names: they must not pass for missing."""
+        """Raise BinwatchError if all answers have unexpected keys, so that they are not treated as missing."""
         expected = {self._paths.output(self._part, photo.key) for photo in photos}
         listing = self._objects.list(self._paths.bucket, self._paths.outputs(self._part))
         found = [listed.key for listed in islice(listing, _LOOKED_AT)]
@@ -83,18 +83,18 @@ class Results:
         return answer.reason is None or (answer.reason in set(Reason) and answer.reason not in _PASSING)
 
     def _upload(self, photo: Listed, answer: Answer) -> CountedUpload | None:
-        """Which upload SageMaker read. It does not say so, but the bytes and the bucket do.
+        """The upload that SageMaker has read, which its answer does not name; None if it cannot be determined.
 
-        An upload that is still there as it was listed before the job was the one all the time. If another has taken its
-        place, the MD5 of what was read still tells; unless the ETag is none (several parts, or encrypted with a KMS
-        key): then it is not known.
+        It is the listed one if that is still the present upload. If it was replaced, the MD5 of the bytes in the answer
+        shows whether the listed one was read, unless its ETag is not an MD5 (several parts, or encrypted with a KMS
+        key).
         """
         try:
             head = self._objects.head(self._paths.bucket, photo.key)
         except ObjectRefused:
             head = None
         if head is not None and head.encoding:
-            return None  # SageMaker's container was sent the bytes as they are stored, without this header
+            return None  # SageMaker sends the stored bytes to the container, without this header
         if head is not None and _is_as_listed(head, photo):
             return CountedUpload(head.etag, head.version_id, head.modified)
         if answer.md5 is not None and answer.md5 == photo.etag:
@@ -103,7 +103,7 @@ class Results:
 
 
 def _is_as_listed(head: ObjectHead, photo: Listed) -> bool:
-    """A listing's times are finer than a header's, which has whole seconds, in some stores."""
+    """Whether the object is the listed one. Compares whole seconds: some stores list finer times than headers have."""
     same_second = int(head.modified.timestamp()) == int(photo.modified.timestamp())
     return head.etag == photo.etag and same_second
 

@@ -1,7 +1,7 @@
-"""The nightly run on SageMaker, step by step. Each step can be taken again, so a crash costs no more than a step.
+"""The nightly run on SageMaker, in repeatable steps, so that a crash costs no more than one step.
 
-Plan → claim → model and jobs → wait → records → clean up. Nothing is started before the claim, which only one can win;
-from then on everyone who comes goes on with the same run (worker.sagemaker.nightly.run_store).
+Plan → claim → model and jobs → wait → records → clean up. Nothing starts before the claim, which only one process can
+win; afterwards, every process continues the same run (worker.sagemaker.nightly.run_store).
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from worker.sagemaker.nightly.run_store import JobEnd, NightlyRun, RunOutcome, R
 logger = logging.getLogger(__name__)
 
 _ABANDONED = timedelta(days=1)
-"""A folder this old that is no run's was left by someone who crashed while planning."""
+"""Age at which a folder is deleted that belongs to no run: a process has crashed while planning."""
 
 
 class Nightly:
-    """Starts a run, and takes it as far as it goes without waiting."""
+    """Starts a run, and advances it without waiting."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class Nightly:
         self._ingest = Ingest(settings, objects, database, recount, metrics or WorkerMetrics())
 
     def start(self, prefix: str = "", *, again: bool = False) -> NightlyRun | None:
-        """The active run; or else a new one, of which nothing but its plan exists yet; None if there is no photo."""
+        """The active run, or a new one, of which only the plan exists; None if there are no photos."""
         last = self.runs.latest()
         if last is not None and last.ended is None:
             return last
@@ -75,15 +75,15 @@ class Nightly:
         return run
 
     def estimate(self, run: NightlyRun) -> str:
-        """What the run is, and what it will cost if it goes as the one before."""
+        """The run's photos and estimated cost in words."""
         sent = sum(part.photos for part in run.parts if part.job is not None)
         kept = sum(part.photos for part in run.parts if part.job is None)
         return cost.estimate(self._settings, sent=sent, kept=kept, rate=run.photos_per_second)
 
     def advance(self, run: NightlyRun, within_s: float = float("inf")) -> NightlyRun:
-        """Do what can be done now; the run that comes back has `ended` once there is nothing left to do.
+        """Do everything that is possible now; returns the run, with `ended` set once all is done.
 
-        Reading answers stops after about `within_s` seconds, but never without having got further.
+        Reading answers stops after about `within_s` seconds, but not before it has made progress.
         """
         until = time.monotonic() + within_s
         try:
@@ -92,7 +92,7 @@ class Nightly:
                 states.append(self._job(run, part, states))
             done = [self._read(run, part, state, until) for part, state in zip(run.parts, states, strict=True)]
         except (ObjectRefused, NotActive) as error:
-            # Whoever ended the run meanwhile has removed its files.
+            # Another process may have ended the run and removed its files.
             now = self.runs.now(run)
             if now.ended is not None:
                 return now
@@ -103,7 +103,7 @@ class Nightly:
         return self._end(run, [state for state in states if state is not None]) if all(done) else run
 
     def running(self, run: NightlyRun) -> list[str]:
-        """Names of its jobs that cost money now."""
+        """Names of the run's jobs that cost money now."""
         states = [self.jobs.state(name) for name in run.jobs]
         return [state.name for state in states if state is not None and state.running]
 
@@ -124,16 +124,18 @@ class Nightly:
         )
 
     def _job(self, run: NightlyRun, part: RunPart, before: Sequence[JobState | None]) -> JobState | None:
-        """State of the part's job, which is started if it was not. None if there is none, or it cannot start yet."""
+        """State of the part's job, which is started if necessary. None if the part has none, or it cannot start yet."""
         if part.job is None:
             return None
         state = self.jobs.state(part.job)
         if state is None:
             self._start_job(run, part, part.job, [job for job in before if job is not None and job.running])
             state = self.jobs.state(part.job)
-        elif state.status == "InProgress" and self._is_overdue(state):
-            logger.warning("nightly: %s runs for over %g hours: stopped", part.job, self._settings.sagemaker.job_hours)
-            self.jobs.stop(part.job)
+        elif state.status == "InProgress":
+            hours = self._settings.sagemaker.job_hours
+            if datetime.now(UTC) - (state.started or state.created) > timedelta(hours=hours):
+                logger.warning("nightly: %s has run for over %g hours: stopped", part.job, hours)
+                self.jobs.stop(part.job)
         return state
 
     def _start_job(self, run: NightlyRun, part: RunPart, name: str, running: Sequence[JobState]) -> None:
@@ -148,10 +150,6 @@ class Nightly:
             logger.info("nightly: %s; waiting for %s", error, ", ".join(job.name for job in running))
         else:
             logger.info("nightly: %s started for %s", name, many(part.photos, "photo"))
-
-    def _is_overdue(self, state: JobState) -> bool:
-        age = datetime.now(UTC) - (state.started or state.created)
-        return age > timedelta(hours=self._settings.sagemaker.job_hours)
 
     def _read(self, run: NightlyRun, part: RunPart, state: JobState | None, until: float) -> bool:
         if part.job is not None and (state is None or state.running):
@@ -170,14 +168,14 @@ class Nightly:
             instance_seconds=run.instance_count * sum(job.seconds for job in jobs),
         )
         ended = run.model_copy(update={"ended": datetime.now(UTC), "outcome": outcome})
-        # First of all: whoever still reads must not take answers that are being removed for ones that never came.
-        if not self.runs.end(ended):  # another did, who may have removed the progress before it was read here
+        # Before the clean-up, so that no process takes answers that are being removed for missing ones.
+        if not self.runs.end(ended):  # another process has ended it, and may have removed the progress files
             return self.runs.now(run)
         logger.info("nightly: run %d ended: %s", run.number, self.summary(ended))
         return self.clean_up(ended)
 
     def summary(self, run: NightlyRun) -> str:
-        """What a run that has ended came to, and what it cost."""
+        """Results and cost of a finished run in words."""
         if run.outcome is None:
             raise ValueError(f"run {run.number} has not ended")
         bad = [f"{job.name} {job.status} ({job.reason})" for job in run.outcome.jobs if job.status != "Completed"]
@@ -187,7 +185,7 @@ class Nightly:
         return "; ".join([words, f"cost: {spent}", *bad])
 
     def clean_up(self, run: NightlyRun) -> NightlyRun:
-        """Remove what the run made, and what others left that crashed while planning."""
+        """Remove the run's files and model, and the files of processes that crashed while planning."""
         self.jobs.delete_model(run.sagemaker_model)
         self._objects.delete(self._settings.bucket, [archive_key(self._settings, run.sagemaker_model)])
         self._empty(paths_of(self._settings, run))

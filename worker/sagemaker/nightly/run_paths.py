@@ -1,4 +1,4 @@
-"""Where the files of one run are in the bucket. No name ends like a photo's or a metadata file's: they are neither."""
+"""Keys of a run's files in the bucket. Their suffixes are neither a photo's nor a metadata file's."""
 
 from __future__ import annotations
 
@@ -16,44 +16,44 @@ class RunPaths:
 
     bucket: str
     work: str
-    """What the folders of all runs are under; ends with a slash."""
+    """Prefix of the folders of all runs; ends with a slash."""
     token: str
 
     @property
     def prefix(self) -> str:
-        """What all keys in the folder begin with."""
+        """Prefix of all keys of the run."""
         return f"{self.work}{self.token}/"
 
     def plan(self, part: int) -> str:
-        """The photos of a part, one a line."""
+        """Key of the list of a part's photos, one per line."""
         return f"{self.prefix}plan-{part:0{_DIGITS}}"
 
     def manifest(self, part: int) -> str:
-        """The same as SageMaker reads it."""
+        """Key of a part's manifest for SageMaker."""
         return f"{self.prefix}manifest-{part:0{_DIGITS}}"
 
     def progress(self, part: int) -> str:
-        """How many photos of a part are done."""
+        """Key of a part's progress."""
         return f"{self.prefix}progress-{part:0{_DIGITS}}"
 
     def outputs(self, part: int) -> str:
-        """What SageMaker is told to write its answers under."""
+        """Prefix under which SageMaker writes a part's answers."""
         return f"{self.prefix}out-{part:0{_DIGITS}}/"
 
     def output(self, part: int, key: str) -> str:
-        """The answer of a photo."""
+        """Key of the answer for the photo at `key`."""
         return f"{self.outputs(part)}{key}.out"
 
     def url(self, key: str) -> str:
-        """A key as SageMaker is told it."""
+        """URL of a key for SageMaker."""
         return f"s3://{self.bucket}/{key}"
 
 
 def work_prefix(settings: Settings) -> str:
-    """Where the folders of all runs are."""
+    """Prefix of the folders of all runs."""
     return settings.nightly_prefix + "work/"
 
 
 def paths_of(settings: Settings, run: NightlyRun | str) -> RunPaths:
-    """The folder of a run, or of the token that a run will have."""
+    """The folder of a run, given the run or its token."""
     return RunPaths(settings.bucket, work_prefix(settings), run if isinstance(run, str) else run.token)

@@ -1,8 +1,8 @@
-"""What is known of each nightly run on SageMaker, kept in the bucket: who starts a run is decided there, once.
+"""The nightly runs on SageMaker, stored in the bucket.
 
-A run is one object, `nightly/runs/<number>`, written under a condition that lets one of many writers win. All that
-follows from it (the names of its jobs, where its files are) is in it or follows from what is in it. So whoever comes
-later, after a crash or beside another, goes on with the same run, and no two ever start jobs for the same photos.
+A run is one object, `nightly/runs/<number>`, written with a condition that only one of several writers can meet. The
+names of its jobs and files are in the object, or are derived from it. So every process, after a crash or concurrently
+with another, continues the same run, and no two start jobs for the same photos.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ class JobEnd(_RunRecord):
     status: str
     reason: str | None = None
     seconds: float = 0.0
-    """What is paid for, on each instance."""
+    """Seconds that are billed for each instance."""
 
 
 class RunOutcome(_RunRecord):
-    """What a run came to."""
+    """Result of a run."""
 
     recorded: int
     """Photos recorded from the answers of the jobs."""
     local: int
-    """Photos that local workers counted, or were sent."""
+    """Photos that local workers counted, or that were sent to them."""
     failed: int = 0
     """Of `recorded`, those that could not be counted."""
     jobs: tuple[JobEnd, ...] = ()
@@ -58,19 +58,19 @@ class NightlyRun(_RunRecord):
 
     number: int
     token: str
-    """Name of its folder, and part of the names of its jobs."""
+    """Name of the run's folder, and part of the names of its jobs."""
     started: AwareDatetime
     model: Version
     sagemaker_model: str
     instance_type: str
     instance_count: int
     photos_per_second: float
-    """What one instance is expected to count."""
+    """Photos that one instance is expected to count per second."""
     parts: tuple[RunPart, ...]
     ended: AwareDatetime | None = None
     outcome: RunOutcome | None = None
     cleaned: bool = False
-    """Whether all that it made is gone."""
+    """Whether the run's files and model are removed."""
 
     @property
     def jobs(self) -> list[str]:
@@ -97,26 +97,26 @@ class RunStore:
         return run if run is not None and run.ended is None else None
 
     def claim(self, run: NightlyRun) -> bool:
-        """Make `run` the active one; False if another has its number already."""
+        """Make `run` the active one; False if its number is taken."""
         return self._objects.put_new(self._bucket, self._key(run), run.model_dump_json(indent=1).encode())
 
     def save(self, run: NightlyRun) -> None:
-        """Write what has become of a run."""
+        """Write the present state of a run."""
         self._objects.put(self._bucket, self._key(run), run.model_dump_json(indent=1).encode())
 
     def end(self, run: NightlyRun) -> bool:
-        """Write that a run has ended, and how; False if another has ended it before."""
+        """Write the result of a run; False if another process has ended it before."""
         found = self._objects.fetch(self._bucket, self._key(run), max_bytes=_MAX_BYTES)
         if self._parsed(self._key(run), found).ended is not None:
             return False
         return self._objects.put_over(self._bucket, self._key(run), run.model_dump_json(indent=1).encode(), found)
 
     def now(self, run: NightlyRun) -> NightlyRun:
-        """What has become of a run, whoever took it further."""
+        """The stored state of a run, which another process may have advanced."""
         return self._read(self._key(run))
 
     def url(self, run: NightlyRun) -> str:
-        """Where a run is written."""
+        """URL of the run's object."""
         return f"s3://{self._bucket}/{self._key(run)}"
 
     def _key(self, run: NightlyRun) -> str:

@@ -1,1 +1,1 @@
-"""Counting over HTTP, as SageMaker asks for it: `python -m worker serve`."""
+"""Counting over HTTP, with SageMaker's protocol: `python -m worker serve`."""

@@ -1,4 +1,4 @@
-"""What is answered of one photo, as JSON: all that a record needs but the photo's key and ETag, which only S3 knows."""
+"""The answer for one photo, as JSON: all that a record needs except the photo's key and ETag, which only S3 knows."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from binwatch.photo_stats import PhotoStats
 from worker.engine import Engine
 from worker.pipeline import Prediction
 
-# Reasons of answers beside those of binwatch.errors.Reason. They are never in the records.
+# Reasons in answers besides those of binwatch.errors.Reason. They are never recorded.
 MALFORMED = "malformed_request"
-"""It is neither a photo nor a link to one."""
+"""The input is neither a photo nor a link to one."""
 UNAVAILABLE = "unavailable"
-"""S3 did not give the photo of a link, which says nothing of the photo."""
+"""S3 did not return the linked photo, because of an outage."""
 INTERNAL_ERROR = "internal_error"
 """The service failed on this photo."""
 
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A photo as it was sent or fetched, and decoded as far as it could be."""
+    """A photo that was sent or fetched, and decoded if possible."""
 
     bytes: int | None = None
     md5: str | None = None
@@ -37,12 +37,12 @@ class Received:
 
 
 class Answer(BaseModel):
-    """One photo as the model counted it (`predicted` and what goes with it), or the `reason` why it could not."""
+    """One photo's count (`predicted` and the fields that belong to it), or the `reason` why it has none."""
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
     photo: str | None = None
-    """The link that was sent; None for bytes."""
+    """The requested link; None if bytes were sent."""
     model: Version
     precision: str
     provider: str
@@ -54,13 +54,13 @@ class Answer(BaseModel):
     """Probability of the class."""
     probabilities: list[float] | None = Field(None, min_length=len(CLASSES), max_length=len(CLASSES))
     distribution: list[float] | None = Field(None, min_length=len(CLASSES) + 1)
-    """Probabilities of 0, 1, … items and of more, if the model tells more numbers apart than the classes do."""
+    """Probabilities of 0, 1, … items and of more, if the model distinguishes more numbers than the classes do."""
     reason: str | None = None
     """binwatch.errors.Reason, or one of those above."""
     detail: str | None = None
     bytes: int | None = None
     md5: str | None = None
-    """Of the bytes, in hexadecimal: the ETag of an upload in one part, unless a KMS key encrypts it."""
+    """MD5 of the bytes, in hexadecimal: the ETag of an upload in one part, unless a KMS key encrypts it."""
     width: int | None = None
     height: int | None = None
     brightness: float | None = None
@@ -73,11 +73,11 @@ class Answer(BaseModel):
     def _one_or_the_other(self) -> Self:
         counted = [part is not None for part in (self.predicted, self.probabilities, self.embedding)]
         if not (all(counted) if self.reason is None else not any(counted)):
-            raise ValueError("neither a whole count nor just a reason why there is none")
+            raise ValueError("expected either a whole count or only a reason why there is none")
         return self
 
     def line(self) -> _Bytes:
-        """As one line of JSON, without what is not known."""
+        """The answer as one line of JSON, without unknown fields."""
         return self.model_dump_json(exclude_none=True).encode()
 
 
@@ -86,9 +86,10 @@ _Bytes = bytes
 
 
 def answer(engine: Engine, received: Received, result: Prediction | PhotoError, link: str | None = None) -> Answer:
-    """What is said of a photo that was counted, or could not be.
+    """The answer for a photo that was counted or could not be.
 
-    Of what a link led to, nothing is said unless it is a photo: its bytes are not the client's own.
+    If the object behind a link is not a photo, the answer tells nothing about it, since the client may not have access
+    to the object.
     """
     photo, stats = received.photo, received.stats
     about: dict[str, object] = {"photo": link}
@@ -105,7 +106,7 @@ def answer(engine: Engine, received: Received, result: Prediction | PhotoError, 
 
 
 def no_count(engine: Engine, reason: str, detail: str, link: str | None = None) -> Answer:
-    """What is said of something that no photo is known of."""
+    """The answer for an input without a photo."""
     return Answer(**_model(engine), photo=link, reason=reason, detail=detail)
 
 

@@ -1,9 +1,9 @@
-"""The routes that SageMaker calls, as a plain ASGI app: a framework's work for each photo would be most of HTTP's cost.
+"""The routes that SageMaker calls, as a plain ASGI app, since a framework would take most of the time of a request.
 
 A photo that cannot be counted is answered with 200 and the reason, since one answer other than 200 marks a whole
 transform job as failed. Other statuses are about the service, or about requests that a transform job of photos never
-makes: 503 while the model is loaded, after the model broke, when too much is in hand and when S3 is out; 400 if
-there is no link in a request for links (but not in a batch); 404, 405, 406, 408 and 413 as HTTP has them.
+sends: 503 while the model is loaded, after it broke, with too many requests in flight, and in an outage of S3; 400 for
+a request for links without any link (except in a transform job); 404, 405, 406, 408 and 413 with their usual meaning.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from binwatch.errors import ObjectsError
 from binwatch.sagemaker.settings import TRANSFORM_MB, TransformEnvironment
 from binwatch.settings import Settings
 from binwatch.text import many
-from binwatch.web.requests import Receive, Scope, Send
+from binwatch.web.requests import Receive, Reply, Scope, Send, send_reply
 from worker.metrics import WorkerMetrics
 from worker.pipeline import EngineBroken
 from worker.sagemaker.serving.answers import MALFORMED, Answer, no_count
@@ -46,11 +46,11 @@ logger = logging.getLogger(__name__)
 Headers = Mapping[str, str]
 _USUAL_MB = 6
 _AT_ONCE = 32
-"""Links of one request that are followed at a time: enough to fill batches, and other requests get their turn."""
+"""Links of one request that are processed concurrently: enough to fill batches, while other requests get their turn."""
 
 
 class Refused(Exception):
-    """A request that is answered with an error of HTTP's."""
+    """A request that is answered with an HTTP error."""
 
     def __init__(self, status: int, detail: str, retry_after_s: int | None = None) -> None:
         super().__init__(detail)
@@ -58,35 +58,26 @@ class Refused(Exception):
         self.retry_after_s = retry_after_s
 
 
-class ServingReply(NamedTuple):
-    """An answer of HTTP's."""
-
-    status: int
-    kind: str
-    body: bytes
-    retry_after_s: int | None = None
-
-
 class Unanswered(NamedTuple):
-    """A link, and the error that is not its photo's."""
+    """A link that could not be processed, and the error, which is not the photo's fault."""
 
     link: Link
     error: Exception
 
 
-Route = Callable[[Headers, Receive], Awaitable[ServingReply]]
+Route = Callable[[Headers, Receive], Awaitable[Reply]]
 
 
 class App:
-    """Answers as soon as it is made; counts once it is given a counter."""
+    """The ASGI app. Answers at once, and counts photos as soon as `counter` is set."""
 
     def __init__(self, settings: Settings, environment: TransformEnvironment, metrics: WorkerMetrics) -> None:
         self.counter: PhotoCounter | None = None
         self._settings = settings
         self._in_batch = environment.batch
-        # SageMaker does not send more than it said; what it said must fit, or its job would fail of the settings.
+        # SageMaker sends at most as many requests as it announced. These must fit, or its job would fail.
         self.most = max(settings.serve_queue, environment.max_concurrent_transforms)
-        """Requests with photos or links that are in hand at a time."""
+        """Most requests with photos or links in flight."""
         of_a_job = TRANSFORM_MB * 2**20 if environment.batch else 0
         self._bodies = ByteBudget(max(settings.serve_memory_bytes, settings.max_photo_bytes, of_a_job))
         self._metrics = metrics
@@ -105,12 +96,12 @@ class App:
         try:
             reply = await self._route(method, path)(headers, receive)
         except ClientGone:
-            logger.info("%s %s: the client is gone", method, path)
+            logger.info("%s %s: the client has disconnected", method, path)
             return
         except Exception as error:
-            # The error itself must not be kept: with its traceback it holds what was read of the body.
+            # The error must not be kept, since its traceback refers to the body.
             reply = _explained(error)
-        await _reply(send, reply)
+        await send_reply(send, reply)
 
     def _route(self, method: str, path: str) -> Route:
         route = self._routes.get((method, path))
@@ -119,8 +110,8 @@ class App:
             raise Refused(405 if known else 404, f"{method} {path}: unknown path")
         return route
 
-    async def _ping(self, headers: Headers, receive: Receive) -> ServingReply:
-        """200 only if photos can be counted now; SageMaker sends no photo before."""
+    async def _ping(self, headers: Headers, receive: Receive) -> Reply:
+        """200 if photos can be counted now. SageMaker sends no photos before that."""
         counter = self._ready()
         try:
             await counter.check()
@@ -128,20 +119,20 @@ class App:
             raise Refused(503, f"the model cannot count: {error or 'no answer in time'}") from error
         return _json(200, model=counter.engine.card.version)
 
-    async def _parameters(self, headers: Headers, receive: Receive) -> ServingReply:
-        """What a transform job is best started with, unless it was told otherwise: as many photos as one batch takes.
+    async def _parameters(self, headers: Headers, receive: Receive) -> Reply:
+        """Default parameters of transform jobs: as many concurrent photos as a batch has.
 
-        But a larger photo than it may send fails the job, so it may send SageMaker's usual 6 MB at least.
+        A photo over the payload limit fails the job, so that limit is at least SageMaker's usual 6 MB.
         """
         largest = -(-self._settings.max_photo_bytes // 2**20)
         concurrent = min(self._settings.batch_size, TRANSFORM_MB // min(largest, _USUAL_MB))
         payload = min(largest, TRANSFORM_MB // concurrent)
         return _json(200, MaxConcurrentTransforms=concurrent, BatchStrategy="SINGLE_RECORD", MaxPayloadInMB=payload)
 
-    async def _scrape(self, headers: Headers, receive: Receive) -> ServingReply:
-        return ServingReply(200, CONTENT_TYPE_LATEST, generate_latest(self._metrics.registry))
+    async def _scrape(self, headers: Headers, receive: Receive) -> Reply:
+        return Reply(200, CONTENT_TYPE_LATEST, generate_latest(self._metrics.registry))
 
-    async def _invoke(self, headers: Headers, receive: Receive) -> ServingReply:
+    async def _invoke(self, headers: Headers, receive: Receive) -> Reply:
         counter = self._ready()
         kind = kind_of_body(headers.get("content-type", ""))
         offered = JSON_LINES if kind is BodyKind.LINES else JSON
@@ -158,7 +149,7 @@ class App:
         try:
             with self._bodies.share() as share:
                 if kind is BodyKind.PHOTO:
-                    return ServingReply(200, offered, await self._photo(counter, headers, receive, share))
+                    return Reply(200, offered, await self._photo(counter, headers, receive, share))
                 body = await self._body(headers, receive, self._settings.max_metadata_bytes, share)
                 return self._reply_to_links(offered, await _follow(counter, _asked(body, kind)))
         finally:
@@ -177,10 +168,10 @@ class App:
             self._metrics.refused_requests.inc()
             raise Refused(503, "other requests hold all the memory for bodies; try again", retry_after_s=1) from error
 
-    def _reply_to_links(self, offered: str, answers: list[Answer]) -> ServingReply:
-        """A request of which nothing can be understood is the client's mistake; a transform job would fail of it."""
+    def _reply_to_links(self, offered: str, answers: list[Answer]) -> Reply:
+        """400 if no line of the request is valid, except in a transform job, which that status would fail."""
         bad = all(answer.reason == MALFORMED for answer in answers) and not self._in_batch
-        return ServingReply(400 if bad else 200, offered, b"\n".join(answer.line() for answer in answers) + b"\n")
+        return Reply(400 if bad else 200, offered, b"\n".join(answer.line() for answer in answers) + b"\n")
 
     def _ready(self) -> PhotoCounter:
         if self.counter is None:
@@ -198,9 +189,9 @@ def _asked(body: Body, kind: BodyKind) -> list[Link | NotALink]:
 
 
 async def _follow(counter: PhotoCounter, asked: Sequence[Link | NotALink]) -> list[Answer]:
-    """One answer for each, in the same order. Raises EngineBroken, or the first error if no link has an answer.
+    """One answer for each link, in the same order. Raises EngineBroken, or the first error if no link has an answer.
 
-    Once S3 gives none of as many photos as are asked for at a time, it is not asked for the rest.
+    Once S3 has returned none of _AT_ONCE concurrently requested photos, the other links are not requested.
     """
     found: list[Answer | Unanswered] = []
     outage: Exception | None = None
@@ -226,12 +217,12 @@ async def _follow_one(counter: PhotoCounter, link: Link | NotALink, outage: Exce
         return await counter.count_link(link)
     except EngineBroken:
         raise
-    except Exception as error:  # whatever it is, the other lines have their answers
+    except Exception as error:  # of any kind: the other links have their answers
         return Unanswered(link, error)
 
 
-def _explained(error: Exception) -> ServingReply:
-    """What a client is told of an error that is no photo's."""
+def _explained(error: Exception) -> Reply:
+    """The response for an error that is not a photo's."""
     if isinstance(error, Refused):
         return _json(error.status, error.retry_after_s, error=str(error))
     if isinstance(error, BodyTooLarge):
@@ -245,13 +236,5 @@ def _explained(error: Exception) -> ServingReply:
     return _json(500, error=f"{type(error).__name__}; the log has the details")
 
 
-def _json(status: int, retry_after_s: int | None = None, **content: object) -> ServingReply:
-    return ServingReply(status, JSON, json.dumps(content).encode(), retry_after_s)
-
-
-async def _reply(send: Send, reply: ServingReply) -> None:
-    headers = [(b"content-type", reply.kind.encode()), (b"content-length", str(len(reply.body)).encode())]
-    if reply.retry_after_s is not None:
-        headers.append((b"retry-after", str(reply.retry_after_s).encode()))
-    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-    await send({"type": "http.response.body", "body": reply.body})
+def _json(status: int, retry_after_s: int | None = None, **content: object) -> Reply:
+    return Reply(status, JSON, json.dumps(content).encode(), retry_after_s)

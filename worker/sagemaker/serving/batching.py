@@ -1,7 +1,7 @@
-"""Photos of many requests, counted in one ONNX Runtime call: as many as there are, waiting for no more than must be.
+"""Dynamic batching: photos of several requests are counted in one ONNX Runtime call.
 
-A batch starts once it is full, or no other photo is on its way, or the first has waited long enough. So a photo that
-comes alone is counted at once, and under load the batches grow by themselves while the one before is counted.
+A batch starts once it is full, or no other photo is being decoded, or its first photo has waited long enough. So a
+single photo is counted at once, and under load a batch grows while the one before is counted.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import NamedTuple
 
@@ -33,10 +32,10 @@ class _WaitingPhoto(NamedTuple):
 
 
 class Batcher:
-    """Counts on threads of its own, from construction to `close`. Safe to use from several threads.
+    """Counts on its own threads, from construction to `close`. Thread-safe.
 
-    `calls` batches are counted at a time. On a CPU two keep every core at work: cores that are done with their part of
-    one batch begin with the next.
+    `calls` batches are counted concurrently. On a CPU, two keep every core busy: cores that have finished their part of
+    one batch start with the next.
     """
 
     def __init__(self, engine: Infers, batch_size: int, wait_s: float, calls: int = 1) -> None:
@@ -48,31 +47,31 @@ class Batcher:
         self._coming = 0
         self._closing = False
         self.worked_at = float("-inf")
-        """When a call last succeeded, by time.monotonic()."""
+        """Time of the last successful call, by time.monotonic()."""
         self._threads = [threading.Thread(target=self._run, name="batches", daemon=True) for _ in range(calls)]
         for thread in self._threads:
             thread.start()
 
     def announce(self) -> None:
-        """A photo is being decoded: `add` or `withdraw` follows. A batch may wait for it."""
+        """Announce a photo that is being decoded; `add` or `withdraw` must follow. A batch may wait for it."""
         with self._changed:
             self._coming += 1
 
     def withdraw(self) -> None:
-        """An announced photo does not come."""
+        """Withdraw an announced photo."""
         with self._changed:
             self._coming -= 1
             self._changed.notify()
 
     def add(self, pixels: Pixels, future: Counted) -> None:
-        """An announced photo, uint8 (size, size, 3); `future` gets its answer, or EngineBroken."""
+        """Add an announced photo, uint8 (size, size, 3); `future` gets its answer, or EngineBroken."""
         with self._changed:
             self._coming -= 1
             self._waiting.append(_WaitingPhoto(pixels, time.monotonic(), future))
             self._changed.notify()
 
     def close(self) -> None:
-        """Count what is waiting, then end."""
+        """Count the waiting photos, then stop the threads."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -83,17 +82,18 @@ class Batcher:
         while batch := self._next():
             try:
                 answers = infer_all(self._engine, [photo.pixels for photo in batch])
-            except Exception as error:  # whatever it is, the thread must live and each request have its answer
+            except Exception as error:  # of any kind: the thread must survive, and each request get an answer
                 if not isinstance(error, EngineBroken):
                     logger.exception("counting a batch failed")
-                _fail(batch, error)
+                for photo in batch:
+                    photo.future.set_exception(error)
                 continue
             self.worked_at = time.monotonic()
             for photo, answer in zip(batch, answers, strict=True):
                 photo.future.set_result(answer)
 
     def _next(self) -> list[_WaitingPhoto]:
-        """The next batch; empty once there is nothing left to do."""
+        """The next batch; empty if the batcher is closed and no photo is left."""
         with self._changed:
             while not self._closing:
                 if not self._waiting:
@@ -105,12 +105,7 @@ class Batcher:
             return [self._waiting.popleft() for _ in range(min(self._batch_size, len(self._waiting)))]
 
     def _patience(self) -> float:
-        """Seconds that the batch may still wait for photos on their way."""
+        """Seconds that the batch may still wait for announced photos."""
         if len(self._waiting) >= self._batch_size or not self._coming:
             return 0.0
         return self._waiting[0].since + self._wait_s - time.monotonic()
-
-
-def _fail(batch: Sequence[_WaitingPhoto], error: Exception) -> None:
-    for photo in batch:
-        photo.future.set_exception(error)

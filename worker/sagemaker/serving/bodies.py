@@ -1,4 +1,4 @@
-"""What a request sends: the kind of its body, its bytes, and the kind of answer that it takes."""
+"""Requests: the kind of the body, its bytes, and the accepted kind of answer."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ JSON_LINES = "application/jsonlines"
 _LINES = frozenset({JSON_LINES, "application/x-jsonlines", "application/jsonl", "application/x-ndjson"})
 
 MAX_BODY = 100 * 2**20
-"""SageMaker sends no more than 100 MB."""
+"""SageMaker's limit is 100 MB."""
 MAX_LINKS = 1000
-"""Links in one request at most: SageMaker wants an answer within ten minutes at the latest."""
+"""Most links in one request, since SageMaker expects an answer within at most ten minutes."""
 
 
 class BodyKind(StrEnum):
-    """How a body is read."""
+    """How a body is parsed."""
 
     PHOTO = "photo"
     LINK = "link"
@@ -32,19 +32,19 @@ class BodyTooLarge(Exception):
 
 
 class ClientGone(Exception):
-    """The client closed the connection before all was there."""
+    """The client closed the connection before the body was complete."""
 
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """A body of `size` bytes; `data` is empty if they are more than were wanted."""
+    """A body of `size` bytes; `data` is empty if it is larger than wanted."""
 
     data: bytes
     size: int
 
 
 def kind_of_body(content_type: str) -> BodyKind:
-    """Whatever is no JSON is taken for a photo: its bytes say what it is, better than any name for them."""
+    """The kind of a body by its Content-Type. All but JSON is a photo, whose format its bytes tell more reliably."""
     kind = content_type.partition(";")[0].strip().lower()
     if kind in _LINES:
         return BodyKind.LINES
@@ -52,20 +52,20 @@ def kind_of_body(content_type: str) -> BodyKind:
 
 
 def accepts(header: str, offered: str) -> bool:
-    """Whether an Accept header takes `offered` ("application/json"). An empty one takes everything."""
+    """Whether an Accept header accepts `offered` ("application/json"). An empty header accepts everything."""
     ranges = [part.partition(";")[0].strip().lower() for part in header.split(",")]
     kind = offered.partition("/")[0] + "/*"
     return not header.strip() or not {"*/*", kind, offered}.isdisjoint(ranges)
 
 
 async def read_body(receive: Receive, headers: Mapping[str, str], wanted: int, share: Share) -> Body:
-    """The body, of which more than `wanted` bytes are read but not kept; `share` holds what is.
+    """Read the body. If it is larger than `wanted` bytes, its data are discarded. `share` accounts for the kept bytes.
 
     Raises BodyTooLarge, ClientGone or OverBudget.
     """
     if int(headers.get("content-length", "0")) > MAX_BODY:
         raise BodyTooLarge
-    data = bytearray()  # not a list of pieces: those that are freed between others that are kept leave holes
+    data = bytearray()  # not a list of pieces, which would fragment the memory
     size = 0
     more = True
     while more:

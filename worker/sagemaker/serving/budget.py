@@ -1,4 +1,4 @@
-"""Bytes that all requests together may hold in memory."""
+"""A limit on the bytes that all requests together hold in memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 
 class OverBudget(Exception):
-    """Other requests hold what may be held."""
+    """Other requests hold too many bytes."""
 
 
 class _WaitingShare(NamedTuple):
@@ -19,7 +19,7 @@ class _WaitingShare(NamedTuple):
 
 
 class ByteBudget:
-    """Gives out bytes. Of one event loop."""
+    """The budget, for use on one event loop."""
 
     def __init__(self, most: int) -> None:
         self.most = most
@@ -28,7 +28,7 @@ class ByteBudget:
 
     @contextmanager
     def share(self) -> Iterator[Share]:
-        """A share that is given back at the end of the block, whatever it has grown to."""
+        """A share of the budget that is returned at the end of the block."""
         share = Share(self)
         try:
             yield share
@@ -36,13 +36,13 @@ class ByteBudget:
             share.resize(0)
 
     def take(self, number: int) -> None:
-        """Raise OverBudget unless so many bytes are free."""
+        """Take `number` bytes. Raises OverBudget unless they are free."""
         if number > self.free:
             raise OverBudget
         self.free -= number
 
     async def take_once_free(self, number: int) -> None:
-        """Wait for so many bytes; who came first gets them first."""
+        """Take `number` bytes once they are free, in the order of the calls."""
         if number <= self.free and not self._waiting:
             self.free -= number
             return
@@ -54,11 +54,11 @@ class ByteBudget:
             if waiting in self._waiting:
                 self._waiting.remove(waiting)
             elif not waiting.granted.cancelled():
-                self.give_back(number)  # granted, but nobody is there any more
+                self.give_back(number)  # granted meanwhile
             raise
 
     def give_back(self, number: int) -> None:
-        """Those bytes are free again."""
+        """Return `number` bytes."""
         self.free += number
         while self._waiting and self._waiting[0].number <= self.free:
             first = self._waiting.popleft()
@@ -68,7 +68,7 @@ class ByteBudget:
 
 
 class Share:
-    """What one request holds."""
+    """The bytes that one request holds."""
 
     def __init__(self, budget: ByteBudget) -> None:
         self._budget = budget
@@ -83,7 +83,7 @@ class Share:
         self._size = size
 
     async def reserve(self, size: int) -> None:
-        """Hold `size` bytes, or the whole budget, once they are free. Of a share that holds none yet."""
+        """Hold `size` bytes, or the whole budget, once they are free. Only for an empty share."""
         size = min(size, self._budget.most)
         await self._budget.take_once_free(size)
         self._size = size

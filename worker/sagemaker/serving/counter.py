@@ -1,4 +1,4 @@
-"""From a photo's bytes, or a link to it, to the answer: fetched and decoded on threads, counted in shared batches."""
+"""From a photo's bytes, or a link, to the answer: fetches and decodes on threads, and counts in shared batches."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from worker.sagemaker.serving.links import AllowedLinks, Link
 logger = logging.getLogger(__name__)
 
 _FRESH_S = 5.0
-"""A call that succeeded so recently shows that the model can count."""
+"""A model is healthy if a call succeeded within this time."""
 _CHECK_S = 1.5
-"""SageMaker gives /ping two seconds."""
+"""SageMaker's limit for /ping is two seconds."""
 
 _NOT_ALLOWED = (
     "links may point only to the keys of BINWATCH_BUCKET that BINWATCH_SERVE_PREFIXES allows, and nowhere else"
@@ -75,7 +75,7 @@ class PhotoCounter:
             return self._answer(*await self._count(data), link)
 
     def no_answer(self, link: Link, error: Exception) -> Answer:
-        """The answer for a link whose photo could not be had or counted, for no fault of its own."""
+        """The answer for a link whose photo could not be fetched or counted, without being at fault."""
         if isinstance(error, ObjectsError):
             logger.warning("a linked photo could not be fetched: %s", error)
             return no_count(self.engine, UNAVAILABLE, "S3 did not return the photo; send the link again", str(link))
@@ -83,13 +83,13 @@ class PhotoCounter:
         return no_count(self.engine, INTERNAL_ERROR, f"{type(error).__name__}; the log has the details", str(link))
 
     def refuse(self, size: int) -> Answer:
-        """The answer for a photo of at least `size` bytes, which was not kept."""
+        """The answer for a photo of `size` bytes that is too large and was discarded."""
         limit = self._settings.max_photo_bytes
         error = PhotoError(Reason.TOO_LARGE, f"the file has {size:,} bytes, over the limit of {limit:,}")
         return self._answer(Received(bytes=size), error)
 
     async def check(self) -> None:
-        """Raise unless the model can count: a call has just succeeded, or counting a blank photo does."""
+        """Raise unless the model can count: a call has just succeeded, or a blank photo can be counted now."""
         if time.monotonic() - self._batcher.worked_at < _FRESH_S:
             return
         side = self.engine.card.input_size
@@ -99,7 +99,7 @@ class PhotoCounter:
         await asyncio.wait_for(asyncio.wrap_future(blank), _CHECK_S)
 
     def close(self) -> None:
-        """Finish what is in hand, and let go of the threads."""
+        """Finish the photos in progress, and stop all threads."""
         self._fetchers.shutdown()
         self._decoders.shutdown()
         self._batcher.close()
@@ -126,7 +126,7 @@ class PhotoCounter:
 
     @cached_property
     def _objects(self) -> Objects:
-        """Made for the first link: a transform job sends none, and has no time to waste at start."""
+        """Created for the first link, since transform jobs send none and should start quickly."""
         return Objects(self._settings)
 
     def _decode(self, data: bytes, future: Future[Result]) -> None:
@@ -138,7 +138,7 @@ class PhotoCounter:
         except PhotoError as error:
             self._batcher.withdraw()
             future.set_result((received, error))
-        except BaseException as error:  # else the request would never be answered
+        except BaseException as error:  # otherwise the request would get no answer
             self._batcher.withdraw()
             future.set_exception(error)
         else:
@@ -148,7 +148,7 @@ class PhotoCounter:
 
 
 def _promise() -> Future[Any]:
-    """A future that who waits for it cannot cancel: a client that goes away must not disturb a batch."""
+    """A future that its waiter cannot cancel, since a disconnecting client must not disturb a batch."""
     future: Future[Any] = Future()
     future.set_running_or_notify_cancel()
     return future

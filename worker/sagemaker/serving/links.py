@@ -1,4 +1,4 @@
-"""Links to photos: what a request has of them, and where they may lead."""
+"""Links to photos: parsing them, and the rules which links are allowed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from binwatch.settings import Settings
 
 _MAX_KEY = 1024
-"""Bytes of a key: S3 has none that are longer."""
+"""S3's limit on a key, in bytes."""
 _SHOWN = 200
 
 
@@ -26,20 +26,20 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class NotALink:
-    """What stands in a request where a link should be, and why it is none."""
+    """A line of a request that is not a link, and the reason."""
 
     why: str
 
 
 def read_links(texts: Iterable[bytes]) -> list[Link | NotALink]:
-    """The link of each JSON object. Blank texts are none."""
+    """The link in each JSON object. Blank texts are ignored."""
     return [_link(text) for text in texts if text.strip()] or [NotALink("the body is empty")]
 
 
 def _link(text: bytes) -> Link | NotALink:
     try:
         asked = json.loads(text)
-    except ValueError as error:  # no JSON, or no UTF-8
+    except ValueError as error:  # not JSON, or not UTF-8
         return NotALink(f"is not JSON ({error})")
     except RecursionError:
         return NotALink("is JSON with too many nested levels")
@@ -51,7 +51,7 @@ def _link(text: bytes) -> Link | NotALink:
         return NotALink(f"{link[:_SHOWN]!r} is not of the form s3://bucket/key")
     try:
         size = len(key.encode())
-    except UnicodeEncodeError:  # half of a surrogate pair, as JSON may have it
+    except UnicodeEncodeError:  # half of a surrogate pair, which JSON allows
         return NotALink(f"{link[:_SHOWN]!r} is not Unicode text")
     if size > _MAX_KEY:
         return NotALink(f"the key has {size:,} bytes; S3 has none over {_MAX_KEY:,}")
@@ -59,9 +59,9 @@ def _link(text: bytes) -> Link | NotALink:
 
 
 class AllowedLinks:
-    """Where links may lead: into the bucket, to keys under the allowed prefixes, and never to models and nightly runs.
+    """The allowed links: to keys of the bucket under the allowed prefixes, but not to models and nightly runs.
 
-    Whoever reaches the service may send links, and its credentials may read more than photos.
+    Anyone who can reach the service may send links, and the service's credentials may read more than photos.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -75,6 +75,6 @@ class AllowedLinks:
             link.bucket == self._bucket
             and link.key.startswith(self._prefixes)
             and not link.key.startswith(self._closed)
-            # Object stores that are folders, and proxies, may take these for steps in a path.
+            # Proxies, and object stores that use a folder, may resolve these as path segments.
             and {"..", "."}.isdisjoint(link.key.split("/"))
         )

@@ -1,4 +1,4 @@
-"""The model that a container is to serve: found in its folder, loaded while the server answers already."""
+"""Finds and loads the model that a container serves, while the server already answers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 def load_engine(settings: Settings) -> Engine:
-    """The engine, ready to count. Raises BundleError if there is no model that can be used."""
+    """The engine, ready to count. Raises BundleError if there is no usable model."""
     bundle = find_bundle(settings)
     engine = Engine.of(bundle, settings)
     engine.warm()
@@ -30,15 +30,15 @@ def load_engine(settings: Settings) -> Engine:
 
 
 def in_sagemaker(settings: Settings, environment: TransformEnvironment) -> bool:
-    """Whether this is a container that SageMaker runs: it gives each a folder."""
+    """Whether SageMaker runs this container: then SageMaker's folder exists."""
     return environment.batch or settings.sagemaker.folder.exists()
 
 
 def find_bundle(settings: Settings) -> Bundle:
-    """The bundle that SageMaker unpacked from model.tar.gz; outside of SageMaker the one of the settings.
+    """The bundle that SageMaker unpacked from model.tar.gz; outside of SageMaker, the settings' bundle.
 
-    An archive of a folder, instead of the folder's files, is as good. Raises BundleError if SageMaker gave none: the
-    image's own model would count, too, but it is not the one that was asked for.
+    The archive may contain the bundle's files, or a folder with them. Raises BundleError if it has no bundle: the
+    image's own model is not the requested one.
     """
     given = settings.sagemaker.folder / "model"
     if not given.exists():

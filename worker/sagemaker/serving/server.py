@@ -1,4 +1,4 @@
-"""The container's life: listen, load, count until SIGTERM, finish what is in hand."""
+"""The serving process: listen, load the model, count until SIGTERM, finish the requests in flight."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from worker.sagemaker.serving.model import in_sagemaker, load_engine
 
 logger = logging.getLogger(__name__)
 
-LOOPBACK, EVERYWHERE = "127.0.0.1", "0.0.0.0"  # noqa: S104 (as SageMaker asks)
+LOOPBACK, EVERYWHERE = "127.0.0.1", "0.0.0.0"  # noqa: S104 (SageMaker requires it)
 
 _OTHERS = 32
-"""Requests in flight beside those that the app counts itself, and those that it refuses."""
+"""Further requests in flight besides the app's own limit, such as those that it refuses."""
 GRACE_S = 25
-"""How long requests may take to finish after SIGTERM. SageMaker kills after 30 s."""
+"""Seconds for requests to finish after SIGTERM. SageMaker kills the container after 30 s."""
 
 
 class Server(uvicorn.Server):
-    """Serves the app and meanwhile loads the model, so that /ping is answered from the first second."""
+    """Serves the app while the model is loaded, so that /ping is answered from the start."""
 
     def __init__(self, settings: Settings, app: App, metrics: WorkerMetrics) -> None:
         limited = RequestLimit(app, app.most + _OTHERS, ["/ping", "/metrics"], unavailable)
@@ -43,16 +43,16 @@ class Server(uvicorn.Server):
         self._metrics = metrics
 
     def load(self) -> None:
-        """Load the model, or end: a container that cannot count must not look like one that will."""
+        """Load the model. If that fails, stop the server, since the container can never count."""
         try:
             self._app.counter = PhotoCounter(load_engine(self._settings), self._settings, self._metrics)
-        except Exception as error:  # whatever it is
+        except Exception as error:  # of any kind
             self.error = error
             self.should_exit = True
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """As uvicorn does, but without raising the signal again at the end: to be stopped is no failure."""
+        """Like uvicorn's, but without raising the signal again at the end: a stop is not a failure."""
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, self._stop)
         yield
@@ -67,13 +67,13 @@ def serve(settings: Settings) -> None:
     environment = TransformEnvironment()
     advice = "set BINWATCH_SERVE_HOST and BINWATCH_SERVE_PORT"
     is_ours_alone = not in_sagemaker(settings, environment)
-    # SageMaker asks its containers from outside of them; anywhere else, whoever reaches the port may have photos read.
+    # SageMaker connects from outside the container. Elsewhere, anyone who can reach the port could have photos read.
     host = settings.serve_host or (LOOPBACK if is_ours_alone else EVERYWHERE)
     listener = listen(host, settings.serve_port, advice)
     logger.info("listening on %s port %d", *listener.getsockname()[:2])
     if is_ours_alone and not is_loopback(listener):
         logger.warning(
-            "anyone who can reach this port can have photos counted, also those of the bucket; see docs/sagemaker.md"
+            "anyone who can reach this port can have photos counted, including the bucket's; see docs/sagemaker.md"
         )
     metrics = WorkerMetrics()
     app = App(settings, environment, metrics)
