@@ -46,10 +46,15 @@ class Block(nn.Module):
         branch = self.conv2(functional.relu_(self.pre_bn2(branch)))
         branch = self.conv3(functional.relu_(self.pre_bn3(branch)))
         if self.training and self.drop > 0:
-            keep = torch.rand(branch.shape[0], 1, 1, 1, device=branch.device) >= self.drop
-            branch = branch * (keep / (1.0 - self.drop)).to(branch.dtype)
+            branch = stochastic_depth(branch, self.drop)
         total: Tensor = shortcut + branch
         return total
+
+
+def stochastic_depth(branch: Tensor, drop: float) -> Tensor:
+    """A residual branch, (batch, channels, h, w), set to 0 for each photo with probability `drop`; its mean is kept."""
+    keep = torch.rand(branch.shape[0], 1, 1, 1, device=branch.device) >= drop
+    return branch * (keep / (1.0 - drop)).to(branch.dtype)
 
 
 class PreActResNet50(nn.Module):
