@@ -686,7 +686,7 @@ def test_photos_are_paired_with_metadata_as_workers_pair_them(
     run_cli("prepare", "--from", *([tmp_path / "source"] if where == "folder" else bucket), "--out", out, "--all")
     assert {key: row["label"] for key, row in manifest(out).items()} == {"A-1": "3", "A-3": "5"}
     assert left_out(out) == {
-        "A-2": "bin-images/A-2/IMG_7.jpg and bin-images/A-2/IMG_8.jpg are all A-2; keep one of them"
+        "A-2": "bin-images/A-2/IMG_7.jpg and bin-images/A-2/IMG_8.jpg are all of bin A-2; keep one of them"
     }
     assert (out / "bin-images" / "A-3.jpg").read_bytes() == jpeg(4)
 
