@@ -1,16 +1,16 @@
-"""Binwatch beside other ways to count the same photos on the same machine, in one table from one run.
+"""Comparison of Binwatch with other ways to count the same photos on the same machine, in one table from one run.
 
     uv pip install -c requirements.lock -e '.[dev,benchmarks]'      # Ray, PyTorch; best into a venv of their own
     python -m benchmarks.alternatives PHOTOS_FOLDER [--photos 600] [--rounds 3]
     python -m benchmarks.alternatives PHOTOS_FOLDER --tune-ray
 
-Photos are files here, and counts stay in memory, since that is what all ways can do: Binwatch does what `python -m
-worker count` does. Ray Data and the limit use the same ONNX file and the same function to decode. Each way is a
-process of its own; the rounds go through them forwards and backwards, with the files in the page cache.
-benchmarks/ways/ has one file for each.
+Photos are files, and counts stay in memory, because all ways support this: Binwatch does the same as `python -m worker
+count`. Ray Data and the limit use the same ONNX file and the same function for decoding. Each way is a process of its
+own. Odd rounds run the ways in order and even rounds in reverse, with the files in the page cache. benchmarks/ways/ has
+one file for each.
 
-`--tune-ray` tries Ray Data with other numbers of actors, threads and photos in a batch; `--ray` sets what the table
-is made with.
+`--tune-ray` measures Ray Data with other numbers of actors, threads and photos in a batch; `--ray` sets those of the
+table.
 """
 
 from __future__ import annotations
@@ -28,12 +28,11 @@ from importlib.util import find_spec
 from itertools import cycle, islice
 from pathlib import Path
 
-from benchmarks.cost import Cost
+from benchmarks.cost import ProcessCost
+from benchmarks.services import ROOT, photo_files
 from binwatch.cores import cores
-from binwatch.keys import ObjectKind, kind_of
 from binwatch.settings import DEFAULT_MODEL
 
-ROOT = Path(__file__).parents[1]
 CORES = cores()
 LIMIT, BINWATCH, NOTEBOOK = "limit in memory", "Binwatch", "notebooks' way"
 RAY, RAY_TUNED = "Ray Data, its defaults", "Ray Data, tuned"
@@ -42,8 +41,8 @@ TRIED = [(1, CORES, 16), (2, max(1, CORES // 2), 16), (CORES, 1, 8), (CORES, 1, 
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """One way, once. `whole_s` is from the process's start to its end."""
+class WayRun:
+    """One run of one way. `whole_s` is the time from the process's start to its end."""
 
     photos: int
     whole_s: float
@@ -57,12 +56,17 @@ def main() -> None:
     options = _options()
     if find_spec("ray") is None:
         sys.exit("Ray is not installed: uv pip install -c requirements.lock -e '.[dev,benchmarks]'")
-    files = sorted(path for path in options.folder.rglob("*") if kind_of(path.name) is ObjectKind.PHOTO)
-    if not files:
-        sys.exit(f"{options.folder}: no photos here")
+    files = photo_files(options.folder)
+    tuning = {
+        f"{actors} actors of {threads} threads, batch {batch}": (actors, threads, batch)
+        for actors, threads, batch in TRIED
+    }
     with tempfile.TemporaryDirectory(prefix="binwatch-photos-") as name:
         link(files, Path(name), options.photos)
-        ways = _tuning(name, options) if options.tune_ray else _ways(name, options)
+        if options.tune_ray:
+            ways = {way: _ray(name, options, *tried) for way, tried in tuning.items()}
+        else:
+            ways = _ways(name, options)
         runs = alternate(ways, options.rounds)
     print(f"{options.photos} photos, {CORES} cores, medians of {options.rounds} rounds")
     _table(runs)
@@ -90,7 +94,7 @@ def _options() -> argparse.Namespace:
 
 
 def link(files: Sequence[Path], folder: Path, photos: int) -> None:
-    """Fill `folder` with as many photos as are wanted, and read each once."""
+    """Fill `folder` with links to `photos` photos, and read each file once."""
     for number, file in enumerate(islice(cycle(files), photos)):
         (folder / f"{number:06}{file.suffix}").symlink_to(file.absolute())
     for file in files:
@@ -108,18 +112,14 @@ def _ways(folder: str, options: argparse.Namespace) -> dict[str, list[str]]:
     }
 
 
-def _tuning(folder: str, options: argparse.Namespace) -> dict[str, list[str]]:
-    return {f"{a} actors of {t} threads, batch {b}": _ray(folder, options, a, t, b) for a, t, b in TRIED}
-
-
 def _ray(folder: str, options: argparse.Namespace, actors: int, threads: int, batch: int) -> list[str]:
     tuned = ["--actors", str(actors), "--threads", str(threads), "--batch-size", str(batch)]
     return ["ray_data", folder, "--model", str(options.model.absolute()), *tuned]
 
 
-def alternate(ways: Mapping[str, list[str]], rounds: int) -> dict[str, list[Run]]:
-    """Run each way once in each round, in turn forwards and backwards."""
-    runs: dict[str, list[Run]] = {name: [] for name in ways}
+def alternate(ways: Mapping[str, list[str]], rounds: int) -> dict[str, list[WayRun]]:
+    """Run each way once in each round, in reverse order in every second round."""
+    runs: dict[str, list[WayRun]] = {name: [] for name in ways}
     for number in range(rounds):
         for name in list(ways) if number % 2 == 0 else reversed(ways):
             runs[name].append(once(ways[name]))
@@ -127,13 +127,13 @@ def alternate(ways: Mapping[str, list[str]], rounds: int) -> dict[str, list[Run]
     return runs
 
 
-def once(way: Sequence[str]) -> Run:
+def once(way: Sequence[str]) -> WayRun:
     """Run one way as a process of its own."""
     started = time.perf_counter()
     command = [sys.executable, "-m", f"benchmarks.ways.{way[0]}", *way[1:]]
     with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, text=True)
-        cost = Cost(process.pid)
+        cost = ProcessCost(process.pid)
         output, _ = process.communicate()
         whole = time.perf_counter() - started
         processor_s, peak = cost.total()
@@ -142,10 +142,10 @@ def once(way: Sequence[str]) -> Run:
             sys.exit(f"{' '.join(command)} failed:\n{errors.read()}")
     said = json.loads(output.splitlines()[-1])
     photos = len(said["predicted"]) or said["steady_photos"]
-    return Run(photos, whole, said["steady_photos"] / said["steady_s"], processor_s, peak, said["predicted"])
+    return WayRun(photos, whole, said["steady_photos"] / said["steady_s"], processor_s, peak, said["predicted"])
 
 
-def _table(runs: Mapping[str, list[Run]]) -> None:
+def _table(runs: Mapping[str, list[WayRun]]) -> None:
     print(f"{'photos/s':<36}{'once started':>12}{'':20}{'with start':>12}{'ms of CPU a photo':>20}{'peak MB':>9}")
     for name, rounds in runs.items():
         steady = [run.steady for run in rounds]
@@ -156,8 +156,8 @@ def _table(runs: Mapping[str, list[Run]]) -> None:
         print(f"{name:<36}{statistics.median(steady):12.1f} {spread:<19}{whole:12.1f}{processor:20.1f}{peak:9,.0f}")
 
 
-def _ratios(runs: Mapping[str, list[Run]]) -> None:
-    _check_same(runs)
+def _ratios(runs: Mapping[str, list[WayRun]]) -> None:
+    _check_same_counts(runs)
     print("Binwatch is as fast as, in each round:")
     for other in (LIMIT, RAY_TUNED, RAY, NOTEBOOK):
         pairs = list(zip(runs[BINWATCH], runs[other], strict=True))
@@ -170,14 +170,14 @@ def _spread(ratios: Sequence[float]) -> str:
     return f"{statistics.median(ratios):.2f} × ({min(ratios):.2f} to {max(ratios):.2f})"
 
 
-def _check_same(runs: Mapping[str, list[Run]]) -> None:
-    """A way that counts otherwise does something else, and then its speed says nothing."""
+def _check_same_counts(runs: Mapping[str, list[WayRun]]) -> None:
+    """Exits if a way has other counts: then it does something else, and its speed cannot be compared."""
     counts = runs[BINWATCH][0].predicted
     for name in (BINWATCH, RAY, RAY_TUNED):
         for run in runs[name]:
             if run.predicted != counts:
                 other = sum(run.predicted.get(key) != value for key, value in counts.items())
-                sys.exit(f"{name} counts {other} of {len(counts)} photos otherwise than Binwatch")
+                sys.exit(f"{name} has other counts than Binwatch for {other} of {len(counts)} photos")
 
 
 if __name__ == "__main__":

@@ -1,26 +1,27 @@
-"""Whether auditors are ranked right, and how well the intervals of their accuracy cover, by simulated auditors.
+"""Whether auditors are ranked correctly, and the coverage of the intervals of their accuracy, with simulated auditors.
 
     python -m benchmarks.auditors INDEX_CSV [--repetitions 200]
 
 INDEX_CSV has the columns key, label and bin_group. The bins are those of the test photos, one photo of each bin group,
-and the label is what is really in them. Six auditors are right in 70 to 99 % of these bins, in equal steps, and wrong
-by one item, more often one too few. The inventory is wrong in 5 % of the bins, by one item. Of each auditor so many
-answers are compared: with another auditor's, with known quantities, or a fifth with known ones.
+and the label is their true quantity. Six auditors are right in 70 to 99 % of these bins, in equal steps; their errors
+are of one item, more often one too few. The inventory is wrong in 5 % of the bins, by one item. The given number of
+answers of each auditor are compared with another auditor's, with known quantities, or a fifth of them with known ones.
 
-- Auditors: whether each is right by chance alone, or errs more the more items there are ("hard bins": the same ones are
-  hard for all); and whether everybody is paired with everybody, or nine times out of ten within a shift of three.
-- Pairs right: of any two auditors, how often the better one has the higher figure: by agreement with others alone, and
-  by estimated accuracy. All right: how often all six are in their order.
-- Covered: how often the 95 % interval holds the auditor's true accuracy. Apart: of any two, how often intervals do not
-  overlap, and how often the better one is then the higher.
+- Auditors: whether errors have the same probability in all bins, or are more probable the more items there are ("hard
+  bins", which are the same for all auditors); and whether everybody is paired with everybody, or nine times out of ten
+  within a shift of three.
+- Pairs right: how often the better of two auditors has the higher figure, by agreement with others alone, and by
+  estimated accuracy. All right: how often all six are in the correct order.
+- Covered: how often the 95 % interval contains the auditor's true accuracy. Apart: how often the intervals of two
+  auditors do not overlap, and how often the better one's is then the higher one.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -65,11 +66,11 @@ def quantities_of(index: Path) -> npt.NDArray[np.int64]:
 
 
 def chances(quantities: npt.NDArray[np.int64], accuracy: float, *, hard: bool) -> Floats:
-    """How likely an auditor is right in each bin, with this mean. In hard bins the odds of an error are higher."""
+    """Probability that an auditor is right in each bin, with mean `accuracy`; lower in hard bins if `hard`."""
     if not hard:
         return np.full(len(quantities), accuracy)
     low, high = -20.0, 20.0
-    for _ in range(60):  # the odds of an error grow with the quantity, and with this
+    for _ in range(60):  # bisection of the log odds of an error; the odds also grow with the quantity
         middle = (low + high) / 2
         right = 1 / (1 + np.exp(middle) * (1 + quantities))
         low, high = (middle, high) if right.mean() > accuracy else (low, middle)
@@ -88,7 +89,7 @@ class Simulated:
     photos: list[Photo] = field(default_factory=list)
 
     def compare(self, answers: int) -> list[Photo]:
-        """Photos with answers of the auditors, so many of each on average."""
+        """Photos with the auditors' answers; `answers` is the mean number per auditor."""
         people = len(self.right)
         known = round(answers * self.scenario.known)
         for auditor in np.repeat(np.arange(people), known):
@@ -107,7 +108,7 @@ class Simulated:
         other = int(self.random.choice(people[people != one]))
         wrong = self.random.random() < WRONG_RECORDS
         recorded = int(self.quantities[bin_]) + wrong * int(self.random.choice([-1, 1]))
-        # The starter model's counts agree with 43 % of the right records, and hardly with one that is wrong.
+        # The starter model's counts agree with 43 % of the right records, and with few of the wrong ones.
         agrees = self.random.random() < (0.2 if wrong else 0.43)
         source = Source.INVENTORY if agrees else Source.DOUBTED_INVENTORY
         answers: dict[str | Source, int] = {str(each): self._answer(each, bin_) for each in (one, other)}
@@ -137,7 +138,7 @@ class Tally:
     apart_right: int = 0
 
     def add(self, photos: list[Photo], accuracies: Floats) -> None:
-        """Take in one repetition; `accuracies` by the auditor's number."""
+        """Add one repetition; `accuracies` are in the order of the auditors' numbers."""
         found = {int(one.auditor): one for one in agreements(photos)}
         shares = [found[number].accuracy.share for number in range(len(accuracies))]
         self.orders += np.argsort(shares).tolist() == np.argsort(accuracies).tolist()
@@ -145,7 +146,7 @@ class Tally:
             interval = found[number].accuracy.interval
             self.covered.append(bool(interval.low <= true <= interval.high))
             self.widths.append(interval.high - interval.low)
-        for better, worse in _ordered(accuracies):
+        for better, worse in combinations(np.argsort(-accuracies).tolist(), 2):
             one, other = found[better], found[worse]
             self.pairs += 1
             by_others = [each.others.exact.share if each.others else 0.0 for each in (one, other)]
@@ -154,11 +155,6 @@ class Tally:
             above, below = (a.accuracy.interval.low > b.accuracy.interval.high for a, b in ((one, other), (other, one)))
             self.apart += above or below
             self.apart_right += above
-
-
-def _ordered(accuracies: Floats) -> Iterator[tuple[int, int]]:
-    order = np.argsort(-accuracies).tolist()
-    return ((one, other) for place, one in enumerate(order) for other in order[place + 1 :])
 
 
 def measure(quantities: npt.NDArray[np.int64], scenario: Scenario, answers: int, repetitions: int) -> str:

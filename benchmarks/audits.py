@@ -1,20 +1,20 @@
-"""Whether estimates from audits of bins drawn at random keep their promise, and what the model's probabilities add.
+"""Coverage of estimates from audits of bins drawn at random, and the effect of the model's probabilities on them.
 
     python -m benchmarks.audits PHOTOS INDEX_CSV [--model samples/model] [--repetitions 1000]
 
 PHOTOS is a folder or tar with KEY.jpg, INDEX_CSV has the columns key, label and bin_group. The bins are those of the
-test photos, one photo of each bin group, and the label is what is really in them. Audits are drawn from them with
-replacement, again and again, and always right. A row of the table is one figure, one number of audits, and one way to
-draw: "alike", or "by doubt" as binwatch.records.draws does, more often where the model gives less to what is recorded.
+test photos, one photo of each bin group, and the label is their true quantity. Audits are repeatedly drawn from them
+with replacement, and are always right. A row of the table is one figure, one number of audits, and one way to draw:
+"alike", or "by doubt" as in binwatch.records.draws, more often where the recorded quantity is less probable.
 
-- Covered: how often the 95 % interval holds the true share of all these bins, by audits alone and with predictions.
-- Width: mean width of the interval by audits alone of bins drawn alike, in percentage points; beside it by how much
+- Covered: how often the 95 % interval contains the true share of all these bins, by audits alone and with predictions.
+- Width: mean width of the interval by audits alone of bins drawn alike, in percentage points. Narrower: by how much
   the intervals are narrower (negative: wider) if drawn by doubt, with predictions, or both.
 - Explained: the share of the variance of the answers that predictions explain, R². Bins drawn alike need 36 % for
   intervals that are 20 % narrower, since these shrink with √(1 − R²).
 
-Two models are made up, to see when predictions are worth more: calibrated probabilities of being right whose Beta
-distribution explains 40 % of the variance. Wrong records are made up, too: so many have one item more or fewer.
+Two models are simulated, to see when predictions have more effect: calibrated probabilities of being right whose Beta
+distribution explains 40 % of the variance. Wrong records are simulated, too, with one item more or fewer.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Figure:
 
 
 def figures(probabilities: Floats, quantities: npt.NDArray[np.int64], seed: int = 0) -> Iterator[Figure]:
-    """What is estimated of bins whose photos were answered with `probabilities` of the classes, shape (bins, 7)."""
+    """The estimated shares of bins whose photos have `probabilities` of the classes, shape (bins, 7)."""
     random, bins = np.random.default_rng(seed), len(quantities)
     true, top = np.minimum(quantities, MORE), probabilities.max(axis=1)
 
@@ -107,14 +107,14 @@ def measure(figure: Figure, audits: int, repetitions: int) -> str:
             found[False].append(estimate(*given))
             found[True].append(estimate(*given, Predictions(figure.predicted[drawn], mean)))
         width = width or _width(found[False])
-        cells = [f"{_covered(each, truth):.1%} | {1 - _width(each) / width:+.1%}" for each in found.values()]
+        covered = [np.mean([one.interval.low <= truth <= one.interval.high for one in each]) for each in found.values()]
+        cells = [
+            f"{share:.1%} | {1 - _width(each) / width:+.1%}"
+            for share, each in zip(covered, found.values(), strict=True)
+        ]
         about = f"{figure.name} | {truth:.1%} | {figure.explained:.1%} | {audits:,} | {way}"
         rows.append(f"| {about} | {100 * width:.1f} | {' | '.join(cells)} |")
     return "\n".join(rows)
-
-
-def _covered(found: list[ShareEstimate], truth: float) -> float:
-    return float(np.mean([one.interval.low <= truth <= one.interval.high for one in found]))
 
 
 def _width(found: list[ShareEstimate]) -> float:

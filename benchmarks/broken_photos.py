@@ -1,6 +1,6 @@
-"""What share of damaged photos is refused, of sound ones too, and what the look costs.
+"""The share of damaged photos, and of undamaged ones, that are refused, and the processor time of the check.
 
-JPEG has no checksums: damage is noticed where the codes no longer come out even.
+JPEG has no checksums: damage is detected if the entropy-coded data does not end where it should.
 
     python -m benchmarks.broken_photos samples/bin-images --photos 120
 """
@@ -34,13 +34,13 @@ def main() -> None:
     """Damage photos in each way, and print the share of those that are refused."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--photos", type=int, default=120, help="that are damaged; all are tried undamaged")
+    parser.add_argument("--photos", type=int, default=120, help="number of photos to damage; all are tried undamaged")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     paths = sorted(path for path in options.folder.iterdir() if kind_of(path.name) is ObjectKind.PHOTO)
     photos = [path.read_bytes() for path in paths]
     refused = [path.name for path, data in zip(paths, photos, strict=True) if _is_refused(data)]
-    print(f"{len(photos)} sound photos, refused: {len(refused)} {' '.join(refused[:5])}")
+    print(f"{len(photos)} undamaged photos, refused: {len(refused)} {' '.join(refused[:5])}")
     photos = photos[:: max(1, len(photos) // options.photos)][: options.photos]
     print(f"{len(photos)} photos, each damaged once in each way; share that is refused\n")
     print(f"{'':24}" + "".join(f"{name:>17}" for name in KINDS))
@@ -50,7 +50,9 @@ def main() -> None:
         shares = [sum(_is_refused(damage(data, random)) for data in version) / len(photos) for version in versions]
         print(f"{name:24}" + "".join(f"{share:>17.1%}" for share in shares), flush=True)
     ours, pillows = (min(_seconds(photos, decode) for _ in range(5)) for decode in (load, _by_pillow))
-    print(f"\nprocessor time of a photo: {ours * 1e3:.2f} ms; by Pillow, which sees none, {pillows * 1e3:.2f} ms")
+    print(
+        f"\nprocessor time of a photo: {ours * 1e3:.2f} ms; by Pillow, which detects no damage, {pillows * 1e3:.2f} ms"
+    )
 
 
 def _saved(data: bytes, **options: object) -> bytes:

@@ -1,9 +1,9 @@
-"""From photos' bytes in memory to their counts, by the worker's own code: decoding alone, the engine alone, and both.
+"""From photos' bytes in memory to their counts, with the worker's own code: decoding alone, the engine alone, and both.
 
     python -m benchmarks.bytes_to_counts PHOTOS [--photos 1000] [--threads 4] [--batch-size 16] [--rounds 5]
 
-The three take turns. With a GPU the slower of the two parts is the limit; on a CPU they share the cores, and the limit
-is one after the other. Photos are repeated where there are not so many; decoded, each takes 0.15 MB of memory.
+The three alternate. With a GPU, the slower of the two parts is the limit; on a CPU they share the cores, and the limit
+is the sum of their times. Photos are repeated if there are too few; a decoded photo takes 0.15 MB of memory.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from worker.skipped import SkippedTally
 
 @dataclass(frozen=True)
 class Route:
-    """What `python -m worker count` does with files, for bytes in memory."""
+    """The work of `python -m worker count`, with bytes in memory instead of files."""
 
     engine: Engine
     sources: list[NamedPhoto]
@@ -45,7 +45,7 @@ class Route:
             yield from load_ahead(pool, self.sources, load, ahead=4 * self.batch_size)
 
     def count(self, decoded: Iterator[LoadedFile]) -> None:
-        """All photos, from decoded ones."""
+        """Count all photos, which are decoded already."""
         answers = [answer for _, answer in predict(self.engine, decoded, self.batch_size)]
         assert all(isinstance(answer, Prediction) for answer in answers), "a photo could not be counted"
         assert len(answers) == len(self.sources)
@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("place", metavar="PHOTOS", help="folder")
     engines.add_options(parser)
     parser.add_argument("--photos", type=int, default=1000)
-    parser.add_argument("--threads", type=int, default=cores(), help="that decode")
+    parser.add_argument("--threads", type=int, default=cores(), help="threads for decoding")
     parser.add_argument("--batch-size", type=int, default=Settings.model_fields["batch_size"].default)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
@@ -85,7 +85,7 @@ def main() -> None:
 
 
 def show(route: Route, rounds: list[list[float]]) -> None:
-    """Print the medians, and what they say of the limit."""
+    """Print the medians, and the limit that follows from them."""
     engine = route.engine
     print(f"{len(route.sources)} photos, {cores()} cores, {engine.precision}, {engine.provider};", end=" ")
     print(f"medians of {len(rounds)} rounds (lowest to highest)")

@@ -1,12 +1,12 @@
-"""Trained networks beside each other, alone and together, on validation photos: what to export, what to learn from.
+"""Comparison of trained networks, alone and averaged, on validation photos, to choose models to export and teachers.
 
     python -m benchmarks.checkpoints samples/model runs/160 runs/224 --photos photos-224 --index index.csv
 
-Each is a bundle, a run's folder (its best.pt), or a checkpoint. A checkpoint is calibrated on the same photos and moved
-to its data.class_shares, as `export` would do it. The last rows are of the mean of the checkpoints' probabilities, and
-of that with each photo mirrored, too. Exact counts, RMSE and recall are of the seven classes; the MAE over all
-quantities is of the median of the whole distribution. Differences are from the first row, with 95 % intervals by bin
-group. The test photos are not looked at.
+Each is a bundle, a run's folder (its best.pt), or a checkpoint. A checkpoint is calibrated on the same photos and
+corrected to its data.class_shares, as by `export`. The last rows are the mean of the checkpoints' probabilities, and
+the mean that also includes each photo's mirror image. Exact counts, RMSE and recall are those of the seven classes; the
+MAE over all quantities is that of the median of the whole distribution. Differences are from the first row, with 95 %
+intervals by bin group. The test photos are not used.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from binwatch.counts import in_classes
 from trainer.data.dataset import PhotoSet, present_photos
 from trainer.data.split import Split
 from trainer.display import Display
-from trainer.evaluation.evaluate import Probabilities, judged
+from trainer.evaluation.evaluate import Probabilities, open_model
 from trainer.evaluation.metrics import Counts, challenge_counts, counts_of, measure, paired, quantity_errors
 from trainer.evaluation.temperature import softmax
 from trainer.export.bundle import calibrated
@@ -41,7 +41,7 @@ def found_at(path: Path) -> Path:
 
 
 def both_ways(saved: Checkpoint, photos: PhotoSet) -> tuple[Probabilities, Probabilities]:
-    """Calibrated probabilities of photos as they are and mirrored, float64 (photos, quantities) each."""
+    """Calibrated probabilities of photos, unchanged and mirrored, float64 (photos, quantities) each."""
     model = saved.model()
     logits: tuple[list[torch.Tensor], list[torch.Tensor]] = ([], [])
     with torch.inference_mode():
@@ -55,15 +55,15 @@ def both_ways(saved: Checkpoint, photos: PhotoSet) -> tuple[Probabilities, Proba
 
 
 def answers(paths: list[Path], changes: dict[str, Any], display: Display) -> tuple[PhotoSet, dict[str, Probabilities]]:
-    """The validation photos, and what each of `paths`, and all together, say of them."""
-    data = judged(found_at(paths[0]), changes, display).data()
+    """The validation photos, and their probabilities by each of `paths` and by the mean of all."""
+    data = open_model(found_at(paths[0]), changes, display).data()
     sample = present_photos(data)[0].where(lambda row: row.split is Split.VALIDATION and row.of_a_class)
     display.say(f"{len(sample):,} validation photos")
     rows: dict[str, Probabilities] = {}
     ways: list[tuple[Probabilities, Probabilities]] = []
     for path in paths:
         if found_at(path).is_dir():
-            rows[str(path)] = judged(path, changes, display).answer(sample)
+            rows[str(path)] = open_model(path, changes, display).predict(sample)
             continue
         saved = checkpoint.load(found_at(path))
         own = saved.config.data

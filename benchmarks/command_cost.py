@@ -1,10 +1,10 @@
 """Wall time and peak memory of a command and all processes that it starts.
 
-Memory is the sum of their proportional set sizes (what they share counts once), looked at ten times a second.
+Memory is the sum of their proportional set sizes (shared memory counts once), sampled ten times a second.
 
     python benchmarks/command_cost.py make demo
-    UNTIL="metadata files" python benchmarks/command_cost.py make demo    # and when a line of its output holds this
-    taskset -c 0,1 python benchmarks/command_cost.py make demo      # as on a machine with two cores
+    UNTIL="metadata files" python benchmarks/command_cost.py make demo   # also the time until a line contains this text
+    taskset -c 0,1 python benchmarks/command_cost.py make demo           # as on a machine with two cores
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _LOOK_S = 0.1
 
 
 def descendants(root: int) -> set[int]:
-    """Process ids of `root` and everything below it."""
+    """Process ids of `root` and all its descendants."""
     parents: dict[int, int] = {}
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
@@ -35,7 +35,7 @@ def descendants(root: int) -> set[int]:
 
 
 def memory(processes: set[int]) -> int:
-    """Bytes that the processes hold together."""
+    """The proportional set sizes of the processes, in bytes."""
     total = 0
     for process in processes:
         with contextlib.suppress(OSError):
@@ -46,7 +46,7 @@ def memory(processes: set[int]) -> int:
 
 
 def watch(lines: Iterable[str], until: str, started: float) -> None:
-    """Pass the output on, and say when the first line that holds `until` came."""
+    """Print the output, and the time until the first line that contains `until`."""
     found = False
     for line in lines:
         sys.stdout.write(line)

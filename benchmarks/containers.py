@@ -1,10 +1,10 @@
-"""What containers cost: the images' sizes, the time from `docker compose up` to the first counted photo, and throughput
-beside the same worker outside of them.
+"""The images' sizes, the time from `docker compose up` to the first counted photo, and the throughput of a worker in a
+container and outside.
 
-PostgreSQL, RabbitMQ and versitygw run in their containers throughout. Photos are put first, so their events wait in
-RabbitMQ; then a worker starts, in its container or as a process of this machine, by turns; its rate is that between its
-first and its last record. Start-up is measured with images that are built and without anything else: no network, no
-volumes, and one photo in the folder.
+PostgreSQL, RabbitMQ and versitygw run in their containers throughout. Photos are uploaded first, so their events wait
+in RabbitMQ. Then a worker starts, alternately in its container and as a process of this machine; its rate is measured
+between its first and its last record. Start-up is measured with built images, but without networks and volumes, and
+with one photo in the folder.
 
     python -m benchmarks.containers PHOTOS_FOLDER [--photos 1000] [--rounds 2] [--starts 3]
 
@@ -45,7 +45,12 @@ MB = 1_000_000
 
 
 def main() -> None:
-    options = _options()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--photos", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--starts", type=int, default=3)
+    options = parser.parse_args()
     files = sorted(options.folder.rglob("*.jpg"))
     with _stack() as stack:
         for image in ("binwatch-worker:test", "binwatch-monitor:test"):
@@ -55,7 +60,7 @@ def main() -> None:
         photos = [path.read_bytes() for path in islice(cycle(files), options.photos)]
         rates: dict[str, list[float]] = {"in a container": [], "outside": []}
         for turn in range(options.rounds):
-            # In and out, then out and in, so that what changes with time favours neither.
+            # In reverse order in every second round, so that changes over time favour neither.
             for where in list(rates)[:: -1 if turn % 2 else 1]:
                 rates[where].append(rate(stack, photos, where == "outside"))
         for where, found in rates.items():
@@ -66,15 +71,6 @@ def main() -> None:
 
 def _list(numbers: list[float]) -> str:
     return ", ".join(f"{number:.1f}" for number in numbers)
-
-
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--photos", type=int, default=1000)
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--starts", type=int, default=3)
-    return parser.parse_args()
 
 
 @contextmanager
@@ -103,17 +99,13 @@ def start(stack: Stack, photo: Path) -> float:
     begun = time.monotonic()
     starting = threading.Thread(target=stack.up)
     starting.start()
-    while not _first_count(stack):
+    while not (stack.containers("postgres") and stack.sql("SELECT 1 FROM counts LIMIT 1")):
         if time.monotonic() > begun + WITHIN_S:
             sys.exit(f"nothing was counted within {WITHIN_S} s: {stack.logs()}")
         time.sleep(0.2)
     seconds = time.monotonic() - begun
     starting.join()
     return seconds
-
-
-def _first_count(stack: Stack) -> bool:
-    return bool(stack.containers("postgres")) and bool(stack.sql("SELECT 1 FROM counts LIMIT 1"))
 
 
 def rate(stack: Stack, photos: list[bytes], outside: bool) -> float:
@@ -158,8 +150,11 @@ def _outside(stack: Stack, settings: Settings) -> Iterator[None]:
 
 
 def _settings(stack: Stack) -> Settings:
-    """A worker's settings, as its container has them, with addresses that this machine knows."""
-    at = {name: _address(stack, name) for name in ("postgres", "rabbitmq", "s3")}
+    """The settings of a worker's container, with addresses that are reachable from this machine."""
+    at: dict[str, str] = {}
+    for name in ("postgres", "rabbitmq", "s3"):
+        (network,) = stack.container(name)["NetworkSettings"]["Networks"].values()
+        at[name] = network["IPAddress"]
     passwords = stack.settings
     return Settings(
         bucket=BUCKET,
@@ -169,11 +164,6 @@ def _settings(stack: Stack) -> Settings:
         broker_url=f"amqp://binwatch:{passwords['RABBITMQ_PASSWORD']}@{at['rabbitmq']}:5672//",
         model_cache=stack.folder / "models",
     )
-
-
-def _address(stack: Stack, service: str) -> str:
-    (network,) = stack.container(service)["NetworkSettings"]["Networks"].values()
-    return str(network["IPAddress"])
 
 
 def _follow(database: Database, prefix: str, photos: int) -> tuple[float, int]:

@@ -1,4 +1,4 @@
-"""What a process and all that it starts cost: processor time and memory, looked at while they run."""
+"""Processor time and memory of a process and all processes that it starts, sampled while they run."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from pathlib import Path
 from benchmarks.command_cost import descendants, memory
 
 _LOOK_S = 0.2
-_WEIGH_EVERY = 10  # looks: weighing makes the kernel walk every page table, which would slow what is measured
+_MEMORY_EVERY = 10  # samples: for the memory, the kernel walks every page table, which slows the measured processes
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
-_USER, _SYSTEM = 11, 12  # fields of /proc/PID/stat behind the name (proc(5): utime and stime)
+_USER, _SYSTEM = 11, 12  # fields of /proc/PID/stat after the name (proc(5): utime and stime)
 
 
-class Cost:
-    """Watches `process` and what it starts, on a thread, from now until it is asked for the result.
+class ProcessCost:
+    """Samples `process` and the processes that it starts, in a thread, from now until `total` is called.
 
-    What a process used after the last look before its end is missed: up to a fifth of a second each.
+    The processor time between the last sample and the end of a process is missed: up to 0.2 seconds for each.
     """
 
     def __init__(self, process: int) -> None:
@@ -31,7 +31,7 @@ class Cost:
         self._thread.start()
 
     def total(self) -> tuple[float, int]:
-        """Stop watching. Seconds of processor time, and the most bytes that all held together at any look."""
+        """Stop sampling. Returns seconds of processor time, and the peak of the memory of all processes in bytes."""
         self._over.set()
         self._thread.join()
         return sum(self._seconds.values()) - sum(self._before.values()), self._peak
@@ -41,7 +41,7 @@ class Cost:
         while not self._over.wait(_LOOK_S):
             found = descendants(self._root)
             self._seconds |= _seconds(found)
-            if look % _WEIGH_EVERY == 0:
+            if look % _MEMORY_EVERY == 0:
                 self._peak = max(self._peak, memory(found))
             look += 1
 
@@ -55,6 +55,6 @@ def _seconds(processes: set[int]) -> dict[int, float]:
 
 
 def processor_seconds(process: int) -> float:
-    """What the process itself used so far, without those that it started."""
+    """Processor time of the process itself so far, without the processes that it started."""
     fields = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[_USER]) + int(fields[_SYSTEM])) / _TICKS_PER_S

@@ -1,10 +1,10 @@
-"""How close `binwatch worker count` comes to the machine's limit on the same photos and the same ONNX file, and how
+"""How close `binwatch worker count` comes to the machine's limit with the same photos and the same ONNX file, and how
 much longer `binwatch check` takes.
 
-The limit: the photos' bytes are in memory; all are decoded on every core, then all are inferred; both times are added.
-The commands: each a process of its own, from start to end, photos on disk. `check` has nothing in its records, and
-writes an XLSX with thumbnails. Rounds take turns and medians are compared, since other work on the machine disturbs all
-alike. Processor time is what a command used on all cores; other work changes it far less than it does seconds.
+The limit: the photos' bytes are in memory; all are decoded on every core, then all are inferred; the two times are
+added. The commands: each is a process of its own, from start to end, with photos on disk. `check` has no records, and
+writes an XLSX with thumbnails. The measurements alternate and medians are compared, so that other work on the machine
+affects all of them. Processor time is that of a command on all cores; other work changes it far less than wall time.
 
     python benchmarks/count_files.py PHOTOS_FOLDER [--model samples/model] [--rounds 5]
     python benchmarks/count_files.py PHOTOS_FOLDER --metadata FOLDER --no-limit
@@ -49,23 +49,23 @@ def limit(engine: Engine, photos: list[bytes], batch: int) -> tuple[float, float
     return decoded - started, time.perf_counter() - decoded
 
 
-class Cost(NamedTuple):
-    """Seconds that a command took, and seconds of processor time, its start included."""
+class CommandCost(NamedTuple):
+    """Wall time and processor time of a command in seconds, including its start."""
 
     wall: float
     processor: float
 
 
-def run(*command: str) -> tuple[Cost, str]:
-    """What a command of `binwatch` cost, and its output."""
+def run(*command: str) -> tuple[CommandCost, str]:
+    """Run a command of `binwatch`. Returns its cost and its output."""
     started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     result = subprocess.run([sys.executable, "-m", "binwatch", *command], check=True, capture_output=True, text=True)
     seconds, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
-    return Cost(seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime), result.stdout
+    return CommandCost(seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime), result.stdout
 
 
-def count(folder: Path, model: Path, expected: int) -> Cost:
-    """Of `binwatch worker count`."""
+def count(folder: Path, model: Path, expected: int) -> CommandCost:
+    """Cost of `binwatch worker count`. Exits if it did not count `expected` photos."""
     cost, output = run("worker", "count", str(folder), "--json", "--model", str(model))
     counted = len(json.loads(output))
     if counted != expected:
@@ -73,8 +73,8 @@ def count(folder: Path, model: Path, expected: int) -> Cost:
     return cost
 
 
-def check(folder: Path, model: Path, expected: int, metadata: Path) -> Cost:
-    """Of `binwatch check` without records."""
+def check(folder: Path, model: Path, expected: int, metadata: Path) -> CommandCost:
+    """Cost of `binwatch check` without records. Exits if it did not count `expected` photos."""
     with tempfile.TemporaryDirectory(prefix="binwatch-check-") as name:
         inventory = Path(name, "stock.csv")
         with inventory.open("w", newline="") as file:
@@ -139,8 +139,8 @@ def _show_limit(photos: int, decode: float, infer: float, whole: float) -> None:
     print(f"count reaches {both / whole:.1%} of the limit")
 
 
-def _show_ratios(counts: Sequence[Cost], checks: Sequence[Cost]) -> None:
-    """Of each round by itself: the two commands of a round ran one after the other."""
+def _show_ratios(counts: Sequence[CommandCost], checks: Sequence[CommandCost]) -> None:
+    """Print the ratios within each round, whose two commands ran one after the other."""
     for name, at in (("wall time", 0), ("processor time", 1)):
         ratios = sorted(one[at] / other[at] for one, other in zip(checks, counts, strict=True))
         middle = statistics.median(ratios)

@@ -1,4 +1,4 @@
-"""Ways in which photos of bins change without anybody touching a bin, each at three strengths."""
+"""Disturbances of photos, such as those by a camera or its light, each at three strengths."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def noisy(pixels: Pixels, sigma: float) -> Pixels:
 
 
 def shifted(pixels: Pixels, share: float) -> Pixels:
-    """Moved to the right and down; what comes into view repeats the edge."""
+    """Moved to the right and down; the new pixels repeat the edge."""
     by = round(share * len(pixels))
     return np.pad(pixels, ((by, 0), (by, 0), (0, 0)), mode="edge")[: len(pixels), : len(pixels)]
 
@@ -47,7 +47,7 @@ def compressed(pixels: Pixels, quality: float) -> Pixels:
 
 
 def covered(pixels: Pixels, share: float) -> Pixels:
-    """A grey strip across the middle, as of tape or of a strap."""
+    """A vertical grey strip in the middle, such as tape or a strap."""
     out = pixels.copy()
     half = round(share * len(pixels) / 2)
     middle = len(pixels) // 2

@@ -2,7 +2,7 @@
 
     python -m benchmarks.draws [--bins 1000000] [--rounds 100]
 
-The records are those of benchmarks.pages. Then a new model counts one photo, and a thousand more; last, the index of
+The records are those of benchmarks.pages. Then a new model counts one photo, and a thousand more. Finally the index of
 counts by model is dropped.
 """
 
@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from sqlalchemy import Engine
 
+from benchmarks.monitoring import milliseconds, p95
 from benchmarks.pages import fill
 from binwatch.cores import cores
 from binwatch.records.draws import draw
@@ -27,7 +27,7 @@ PROBABILITIES = [0.01, 0.01, 0.9, 0.05, 0.01, 0.01, 0.01]
 
 
 def count(engine: Engine, bins: Iterable[int]) -> None:
-    """Record counts of a new model, of bins that are there."""
+    """Record counts of existing bins by a new model."""
     new = [
         NewCount(
             bucket="bins", key=f"bin-images/{number:07}.jpg", etag="new", model_version="bench-3", precision="int8",
@@ -40,14 +40,8 @@ def count(engine: Engine, bins: Iterable[int]) -> None:
 
 def measure(engine: Engine, what: str, rounds: int) -> None:
     """Print median, 95th percentile and maximum."""
-    found = []
-    for number in range(rounds + 1):
-        began = time.perf_counter()
-        draw(engine)
-        if number:  # the first one fills caches
-            found.append(1000 * (time.perf_counter() - began))
-    p95 = statistics.quantiles(found, n=20)[-1]
-    print(f"| {what} | {statistics.median(found):.0f} | {p95:.0f} | {max(found):.0f} |", flush=True)
+    found = milliseconds(lambda: draw(engine), rounds)
+    print(f"| {what} | {statistics.median(found):.0f} | {p95(found):.0f} | {max(found):.0f} |", flush=True)
 
 
 def main() -> None:

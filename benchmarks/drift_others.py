@@ -1,11 +1,11 @@
-"""The windows of benchmarks.drift through the defaults of Evidently and NannyML, beside the monitor's verdict.
+"""The windows of benchmarks.drift, judged by the monitor, and by Evidently and NannyML with their defaults.
 
     pip install evidently nannyml    # in an environment of their own: Binwatch does not need them
     python -m benchmarks.drift_others held-out.npz
 
-They see the columns that a table can hold: counts, expected quantities, confidence, brightness, contrast, sharpness and
-shape. "Any" is an alarm where at least one column has drifted, "half" where Evidently says that the data set has (half
-of the columns, its default).
+Evidently and NannyML get the columns that a table can have: counts, expected quantities, confidence, brightness,
+contrast, sharpness and shape. "Any" is an alarm if at least one column has drifted, "half" if half of the columns have
+(Evidently's default for a data set).
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""How many decoded photos the engine counts in a second, by batch size, beside PyTorch with the same network.
+"""How many decoded photos per second the engine counts, by batch size, compared with PyTorch and the same network.
 
     python -m benchmarks.engine_speed [--batch-sizes 1 16 64] [--seconds 2] [--rounds 5]
     python -m benchmarks.engine_speed --torch --beside OTHER_BUNDLE
     python -m benchmarks.engine_speed --architecture resnet50 --provider cuda --batch-sizes 1 16 64 256
 
-The ways take turns, so that other work on the machine hits all. Each goes from photos in memory to answers in memory:
-on a GPU the copies there and back are part of it. As in the worker, two batches are in hand at a time; only PyTorch on
-a CPU has one, since its threads share it. A bundle needs the fp16 variant for a GPU (`python -m trainer export`).
+The ways alternate, so that other work on the machine affects all of them. Each goes from photos in memory to outputs in
+memory, including the copies to and from a GPU. As in the worker, two batches are processed at a time, except with
+PyTorch on a CPU, whose threads share one batch. A bundle needs the fp16 variant for a GPU (`python -m trainer export`).
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from binwatch.cores import cores
 from worker.engine import Engine
 
 IN_HAND = 2
-FIRST_CALLS = 3  # which allocate, compile and plan
+FIRST_CALLS = 3  # they allocate, compile and plan
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """A way to count a batch of photos, and how many batches it has in hand at a time."""
+    """A way to count a batch of photos, and the number of batches that it processes at a time."""
 
     name: str
     count: Callable[[engines.Pixels], Any]
@@ -45,10 +45,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     engines.add_options(parser)
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 16, 64])
-    parser.add_argument("--seconds", type=float, default=2, help="of each way in each round")
+    parser.add_argument("--seconds", type=float, default=2, help="duration of each way in each round")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--torch", nargs="*", choices=["eager", "compiled"], default=["eager", "compiled"])
-    parser.add_argument("--compile-mode", default="default", help="of torch.compile, such as max-autotune")
+    parser.add_argument("--compile-mode", default="default", help="mode of torch.compile, such as max-autotune")
     parser.add_argument("--beside", type=Path, nargs="*", default=[], metavar="MODEL", help="other bundles' folders")
     options = parser.parse_args()
     with engines.bundle(options) as bundle:
@@ -61,17 +61,17 @@ def main() -> None:
 
 
 def onnx_way(engine: Engine, size: int) -> Way:
-    """As the worker does it."""
+    """The worker's way."""
     engine.warm()
     batch = engines.batch(size, engine.card.input_size)
     return Way(f"{engine.card.version} {engine.precision}", engine.infer, batch)
 
 
 def torch_ways(engine: Engine, batch: engines.Pixels, options: argparse.Namespace) -> list[Way]:
-    """PyTorch's ways, where the engine computes."""
+    """PyTorch's ways, on the engine's device."""
     if not options.torch:
         return []
-    from benchmarks.ways.torch_engine import TorchEngine  # which takes PyTorch
+    from benchmarks.ways.torch_engine import TorchEngine  # it needs PyTorch
 
     made = {kind: TorchEngine(engine, options.compile_mode if kind == "compiled" else None) for kind in options.torch}
     return [
@@ -81,7 +81,7 @@ def torch_ways(engine: Engine, batch: engines.Pixels, options: argparse.Namespac
 
 
 def measure(ways: list[Way], options: argparse.Namespace) -> None:
-    """Let them take turns, and print what each reached, and how many times as fast the first one was in each round."""
+    """Alternate between the ways; print the speed of each, and the ratio of the first one's speed to it by round."""
     able = [way for way in ways if _works(way)]
     rounds = [[photos_per_second(way, options.seconds) for way in able] for _ in range(options.rounds)]
     for place, way in enumerate(able):
@@ -92,7 +92,7 @@ def measure(ways: list[Way], options: argparse.Namespace) -> None:
 
 
 def _works(way: Way) -> bool:
-    """Compiling takes a compiler."""
+    """Whether a way works here: compilation needs a compiler."""
     try:
         for _ in range(FIRST_CALLS):
             way.count(way.batch)
@@ -103,7 +103,7 @@ def _works(way: Way) -> bool:
 
 
 def photos_per_second(way: Way, seconds: float) -> float:
-    """Count its batch again and again for so long."""
+    """Speed of counting the way's batch repeatedly for `seconds`."""
     began = time.perf_counter()
 
     def again(_: int) -> int:

@@ -1,10 +1,10 @@
-"""How long an engine takes to start, and what warming it buys the first photos. Each start is a process of its own.
+"""How long an engine takes to start, and how warming changes the time of the first photos. Each start is a new process.
 
     python -m benchmarks.engine_start [--batch-size 64] [--rounds 3]
     python -m benchmarks.engine_start --architecture resnet50 --provider cuda --batch-size 64
 
-Half of the starts warm the engine, as workers do, the others do not. Then each counts two full batches, one photo, and
-a full batch again: on CUDA, a size that changes must take no longer than one that stays.
+Half of the starts warm the engine, as workers do. Then each counts two full batches, one photo, and a full batch again:
+on CUDA, a batch must take no longer after a change of size than without one.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from binwatch.settings import Settings
 
 @dataclass
 class Start:
-    """What one start took, in milliseconds, in its order."""
+    """Durations of the parts of one start in milliseconds, in order."""
 
     engine: str = ""
     took: dict[str, float] = field(default_factory=dict)
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def start(options: argparse.Namespace, bundle: Bundle, *, warm: bool) -> Start:
-    """Load, warm or not, and count, in a process that has done nothing of it before."""
+    """Load, warm if wanted, and count, in a new process."""
     found = Start()
     full, one = (engines.batch(size, bundle.card.input_size) for size in (options.batch_size, 1))
     engine = found.timed("load", lambda: engines.engine(options, bundle, options.batch_size))
@@ -77,7 +77,7 @@ def show(name: str, starts: Sequence[Start]) -> None:
 
 
 def _elsewhere(options: argparse.Namespace, bundle: Bundle, *, warm: bool) -> Start:
-    """In a process of its own: neither CUDA nor an arena is there already."""
+    """One start in a new process, so that neither CUDA nor a memory arena is initialised."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(start, options, bundle, warm=warm).result()
 

@@ -1,9 +1,9 @@
-"""How a CPU's cores are best shared by one batch: all in one ONNX Runtime call, or each with a call of its own.
+"""Two ways to use a CPU's cores for one batch: all in one ONNX Runtime call, or each with a call of its own.
 
     python -m benchmarks.engine_threads [--model samples/model] [--threads 4] [--rounds 9]
 
-The two take turns on the same batches, so that other work on the machine hits both. Processor time is what they cost,
-whatever else runs.
+The two alternate on the same batches, so that other work on the machine affects both. Processor time hardly depends on
+other work.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Together:
 
 
 class SideBySide:
-    """Each thread in a call of its own, on its part of the batch. This is what worker.inference_sessions does."""
+    """Each thread in a call of its own, on its part of the batch, as in worker.inference_sessions."""
 
     def __init__(self, model: Path, threads: int) -> None:
         self._session = open_session(model, spin=False)

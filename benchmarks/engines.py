@@ -1,4 +1,4 @@
-"""The engine that a benchmark measures: a bundle's, or that of a network with random weights, on a CPU or a GPU."""
+"""The engine that a benchmark measures: of a bundle, or of a network with random weights, on a CPU or a GPU."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Pixels = npt.NDArray[np.uint8]
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """What `bundle` and `engine` ask for."""
+    """Options of `bundle` and `engine`."""
     model = parser.add_mutually_exclusive_group()
     model.add_argument("--model", type=Path, default=DEFAULT_MODEL, help="folder of a bundle")
     model.add_argument("--architecture", help="instead of a bundle: this network, exported now with random weights")
@@ -36,9 +36,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--cuda", type=_pair, nargs="+", default=[], metavar="OPTION=VALUE",
-        help="of ONNX Runtime's CUDA provider, beside the worker's own, such as prefer_nhwc=1",
+        help="options of ONNX Runtime's CUDA provider, in addition to the worker's own, such as prefer_nhwc=1",
     )  # fmt: skip
-    parser.add_argument("--calls", type=int, default=Cuda().calls, help="batches on a GPU at a time")
+    parser.add_argument("--calls", type=int, default=Cuda().calls, help="concurrent batches on a GPU")
 
 
 @contextmanager
@@ -52,13 +52,13 @@ def bundle(options: argparse.Namespace) -> Iterator[Bundle]:
 
 
 def engine(options: argparse.Namespace, found: Bundle, batch_size: int) -> Engine:
-    """Its engine, not warmed."""
+    """The bundle's engine, not warmed."""
     cuda = Cuda({**Cuda().options, **dict(options.cuda)}, options.calls)
     return Engine(found, provider=options.provider, precision=options.precision, batch_size=batch_size, cuda=cuda)
 
 
 def batch(size: int, side: int = SIZE) -> Pixels:
-    """`size` photos of samples/, decoded, repeated where there are not so many: uint8 (size, side, side, 3)."""
+    """`size` decoded photos of samples/, repeated if there are too few: uint8 (size, side, side, 3)."""
     decoded = [load(file.read_bytes(), size=side).pixels for file in sorted(SAMPLES.glob("*.jpg"))[:size]]
     return np.stack(list(islice(cycle(decoded), size)))
 
@@ -78,8 +78,8 @@ def _precision(options: argparse.Namespace) -> Precision:
 
 
 def _exported(architecture: str, precision: Precision, folder: Path) -> Bundle:
-    """The weights do not change what is computed. What the answers are worth stands in no such bundle's card."""
-    from trainer.config import ModelConfig  # torch, which a bundle does not need
+    """A bundle with random weights, which do not affect the speed. Its card has no accuracy."""
+    from trainer.config import ModelConfig  # needs torch, which a bundle does not
     from trainer.export.graph import write_onnx
     from trainer.export.quantize import write_fp16, write_int8
     from trainer.models import build

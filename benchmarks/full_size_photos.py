@@ -1,7 +1,7 @@
-"""What a bundle reaches on photos as they came from the camera, with and without its card's JPEG step.
+"""The accuracy of a bundle on full-size photos, with and without its card's JPEG step.
 
-A model that learned from photos stored as JPEGs of input size has learned their traces. The card's `jpeg_quality` makes
-photos pass through the same before they are counted; this measures what that is worth.
+A model that was trained on photos stored as JPEGs of input size has learned their artefacts. The card's `jpeg_quality`
+makes workers compress photos in the same way before they are counted. This measures the effect.
 
     python benchmarks/full_size_photos.py PHOTOS INDEX.csv [--model samples/model] [--split test]
 
@@ -46,7 +46,7 @@ def main() -> None:
     photos = [(options.photos / f"{row['key']}.jpg").read_bytes() for row in rows]
     engine = Engine(Bundle(options.model))
     print(f"{len(rows)} photos, {engine.card.version}, {engine.precision}")
-    for name, quality in (("as they came", None), (f"JPEG {engine.card.jpeg_quality}", engine.card.jpeg_quality)):
+    for name, quality in (("no JPEG step", None), (f"JPEG {engine.card.jpeg_quality}", engine.card.jpeg_quality)):
         error = predicted(engine, photos, quality) - labels
         rmse = np.sqrt(np.mean(error**2))
         print(

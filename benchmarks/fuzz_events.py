@@ -1,9 +1,9 @@
-"""Mutated event messages of every dialect, each judged: `python -m benchmarks.fuzz_events --events 5000 --seed 1`.
+"""Fuzz test with mutated event messages of every dialect: `python -m benchmarks.fuzz_events --events 5000 --seed 1`.
 
-Nothing may raise, hang or vanish. What a message announces must be fit for a task, a database and a request to S3; what
-no one can handle must have a short reason; a log line about it must be one line. In the end all that was announced
-goes through a worker, with moto for S3, SQLite for the records and the starter model: each object must end as one
-record, and reconcile must find nothing more to do. The same seed makes the same messages.
+No message may raise an exception, hang, or vanish. An announced object must be valid in a task, a database and a
+request to S3; a rejected message must have a short reason; a log line about it must be a single line. In the end all
+announced objects go through a worker, with moto for S3, SQLite for the records and the starter model: each object must
+result in one record, and reconcile must find nothing more to do. The same seed makes the same messages.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,15 +47,16 @@ from worker.reconcile import unrecorded
 from worker.tasks import _parse
 
 BUCKET = "bins"
+TIME = "2026-11-20T08:15:30Z"
 OWN = ("models/", "nightly/")
 MOST_SECONDS = 10.0
-"""That one message may take."""
+"""Limit for one message."""
 MOST_REASON = 8192
-"""Characters of a reason."""
+"""Largest number of characters of a reason."""
 _PHOTO = Path(__file__).parent.parent / "samples" / "bin-images" / "00184.jpg"
 _GROUP = 64
 _LARGE = 900_000
-"""Bytes of what is added to a message at a time: twice, it is more than a queue takes."""
+"""Bytes that are added to a message at a time. Twice this is more than a queue accepts."""
 _INSERTED = (b"\0", b"\xff\xfe", b"{", b'"', b"\\u0000", b"\\ud800", b"1e999", b"\n")
 
 KEYS = (
@@ -73,13 +74,13 @@ VALUES = (
 )
 
 
-class Finding(Exception):
-    """What must not be."""
+class Violation(Exception):
+    """A message was handled in a way that must not happen."""
 
 
 @dataclass
-class Report:
-    """What became of the messages."""
+class FuzzReport:
+    """Outcomes of all messages."""
 
     outcomes: Counter[str] = field(default_factory=Counter)
     findings: list[str] = field(default_factory=list)
@@ -89,15 +90,30 @@ class Report:
 
 def message(chance: random.Random) -> Any:
     """An event message as its sender writes it, as JSON's types."""
-    makers: tuple[Callable[[random.Random], Any], ...] = (_aws, _aws, _moto, _versitygw, _bare, _eventbridge, _test)
-    made = chance.choice(makers)(chance)
+    made: Any
+    match chance.choice(("AWS", "AWS", "moto", "versitygw", "bare", "EventBridge", "test")):
+        case "AWS":
+            records = _records(chance, "ObjectCreated:Put", eTag="d41d8cd98f00b204e9800998ecf8427e", sequencer="0A")
+            made = {"Records": records}
+        case "moto":
+            made = {"Records": _records(chance, "ObjectCreated:CompleteMultipartUpload", eTag="abc-2")}
+        case "versitygw":
+            made = {"Records": _records(chance, "s3:ObjectCreated:Put", eTag='"abc"', sequencer="1")}
+        case "bare":
+            made = _records(chance, "s3:ObjectCreated:Put")
+        case "EventBridge":
+            detail = {"version": "0", "bucket": {"name": BUCKET}, "object": {"key": _key(chance), "etag": "abc"}}
+            kind = chance.choice(("Object Created", "Object Restore Completed", "AWS API Call via CloudTrail"))
+            made = {"version": "0", "source": "aws.s3", "detail-type": kind, "time": TIME, "detail": detail}
+        case "test":
+            made = {"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": BUCKET}
     if chance.random() < 0.15:
         return {"Type": "Notification", "TopicArn": "arn:aws:sns:eu-central-1:1:photos", "Message": json.dumps(made)}
     return made
 
 
 def _key(chance: random.Random) -> str:
-    """One of the odd ones, or any characters at all, quoted or not."""
+    """One of KEYS, or random characters, quoted or not."""
     if chance.random() < 0.5:
         return chance.choice(KEYS)
     text = "".join(chr(chance.choice((chance.randrange(128), chance.randrange(0x11000)))) for _ in range(6))
@@ -105,45 +121,18 @@ def _key(chance: random.Random) -> str:
     return quote(text.encode("utf-8", "replace")) + ending if chance.random() < 0.5 else text + ending
 
 
-def _record(chance: random.Random, name: str, more: dict[str, Any]) -> dict[str, Any]:
-    stored = {"key": _key(chance), "size": 1, **more}
-    s3 = {"s3SchemaVersion": "1.0", "bucket": {"name": BUCKET, "arn": "arn:aws:s3:::bins"}, "object": stored}
-    fields = {"eventVersion": "2.1", "eventSource": "aws:s3", "eventTime": "2026-11-20T08:15:30Z"}
-    return {**fields, "eventName": name, "s3": s3}
-
-
-def _several(chance: random.Random, name: str, **more: Any) -> list[Any]:
-    return [_record(chance, name, more) for _ in range(chance.choice((1, 1, 1, 2, 5)))]
-
-
-def _aws(chance: random.Random) -> Any:
-    return {"Records": _several(chance, "ObjectCreated:Put", eTag="d41d8cd98f00b204e9800998ecf8427e", sequencer="0A")}
-
-
-def _moto(chance: random.Random) -> Any:
-    return {"Records": _several(chance, "ObjectCreated:CompleteMultipartUpload", eTag="abc-2")}
-
-
-def _versitygw(chance: random.Random) -> Any:
-    return {"Records": _several(chance, "s3:ObjectCreated:Put", eTag='"abc"', sequencer="1")}
-
-
-def _bare(chance: random.Random) -> Any:
-    return _several(chance, "s3:ObjectCreated:Put")
-
-
-def _eventbridge(chance: random.Random) -> Any:
-    detail = {"version": "0", "bucket": {"name": BUCKET}, "object": {"key": _key(chance), "etag": "abc"}}
-    kind = chance.choice(("Object Created", "Object Restore Completed", "AWS API Call via CloudTrail"))
-    return {"version": "0", "source": "aws.s3", "detail-type": kind, "time": "2026-11-20T08:15:30Z", "detail": detail}
-
-
-def _test(_: random.Random) -> Any:
-    return {"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": BUCKET}
+def _records(chance: random.Random, name: str, **more: Any) -> list[Any]:
+    found = []
+    for _ in range(chance.choice((1, 1, 1, 2, 5))):
+        stored = {"key": _key(chance), "size": 1, **more}
+        s3 = {"s3SchemaVersion": "1.0", "bucket": {"name": BUCKET, "arn": "arn:aws:s3:::bins"}, "object": stored}
+        fields = {"eventVersion": "2.1", "eventSource": "aws:s3", "eventTime": TIME}
+        found.append({**fields, "eventName": name, "s3": s3})
+    return found
 
 
 def mutated(chance: random.Random) -> str | bytes:
-    """The body of a message that something went wrong with, as a queue hands it over."""
+    """The body of a mutated message, as a queue delivers it."""
     made = message(chance)
     for _ in range(chance.choice((0, 0, 0, 1, 1, 2, 3, 6))):
         made = _with_change(chance, made)
@@ -167,7 +156,8 @@ def _with_change(chance: random.Random, made: Any) -> Any:
     elif change == 2 and isinstance(parent, dict):
         parent[str(chance.choice(VALUES))[:50]] = parent.pop(last)
     elif change == 3:
-        parent[last] = _nested(parent[last], chance.choice((1, 5, 200)))
+        for _ in range(chance.choice((1, 5, 200))):
+            parent[last] = [parent[last]]
     elif change == 4 and isinstance(parent, list):
         value = chance.choice(VALUES)
         parent += [value] * min(chance.choice((10, 1000, 250_000)), _LARGE // (len(json.dumps(value)) + 2))
@@ -182,12 +172,6 @@ def _places(made: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, 
     for step, value in inside:
         if len(path) < 12:
             yield from _places(value, (*path, step))
-
-
-def _nested(value: Any, depth: int) -> Any:
-    for _ in range(depth):
-        value = [value]
-    return value
 
 
 def _damaged(chance: random.Random, text: str) -> str | bytes:
@@ -211,19 +195,23 @@ def _damaged(chance: random.Random, text: str) -> str | bytes:
     return body if chance.random() < 0.5 else body.decode(errors="surrogateescape")
 
 
-def judge(body: str | bytes, report: Report) -> None:
-    """Route one message and note what came of it. Raises Finding, or whatever routing raised."""
+def judge(body: str | bytes, report: FuzzReport) -> None:
+    """Route one message and record its outcome. Raises Violation, or any exception of the routing."""
     begun = time.perf_counter()
     routed = route(body, BUCKET, *OWN)
     seconds = time.perf_counter() - begun
     report.slowest_s = max(report.slowest_s, seconds)
     if seconds > MOST_SECONDS:
-        raise Finding(f"took {seconds:.0f} s")
+        raise Violation(f"took {seconds:.0f} s")
     for kind, items in ((ObjectKind.PHOTO, routed.photos), (ObjectKind.METADATA, routed.metadata)):
         for item in items:
             _check_announced(item, kind)
             report.announced.setdefault(item.key, item)
-    _check_reason(routed.rejected)
+    reason = routed.rejected
+    if reason is not None and not (
+        0 < len(reason) <= MOST_REASON and reason_attribute(reason)["reason"]["StringValue"].isprintable()
+    ):
+        raise Violation(f"a reason of {len(reason)} characters, {reason[:50]!r}")
     _check_lines(routed)
     report.outcomes[_outcome(body, routed)] += 1
 
@@ -231,60 +219,53 @@ def judge(body: str | bytes, report: Report) -> None:
 def _check_announced(item: ObjectCreated, kind: ObjectKind) -> None:
     key = item.key
     if not key or "\0" in key or len(key.encode()) > MAX_KEY_BYTES or has_dot_segments(key):
-        raise Finding(f"{key[:50]!r} is no key that can be asked for and stored")
+        raise Violation(f"{key[:50]!r} is no key that can be requested and stored")
     if kind_of(key, OWN[0]) is not kind or item.bucket != BUCKET:
-        raise Finding(f"{key[:50]!r} is not of this bucket, or not {kind}")
+        raise Violation(f"{key[:50]!r} is not of this bucket, or not {kind}")
     again = _parse(json.loads(json.dumps(as_json(item))))
     if (again, again.etag) != (item, item.etag):
-        raise Finding(f"{key[:50]!r} is another one once it was a task")
-
-
-def _check_reason(reason: str | None) -> None:
-    if reason is None:
-        return
-    if not reason or len(reason) > MOST_REASON or not reason_attribute(reason)["reason"]["StringValue"].isprintable():
-        raise Finding(f"a reason of {len(reason)} characters, {reason[:50]!r}")
+        raise Violation(f"{key[:50]!r} becomes another key in a task")
 
 
 def _check_lines(routed: Routed) -> None:
-    """What the intake logs."""
+    """Check the log lines of the intake."""
     keys = [item.key for item in routed.photos[:3]]
     record = logging.LogRecord("worker", logging.WARNING, "", 0, "%s: %s", (routed.rejected, routed.skipped), None)
     record.key = keys
     for formatter in (TextFormatter(), JsonFormatter()):
         line = formatter.format(record)
         if not line.isprintable() or len(line) > 12 * MAX_MESSAGE:
-            raise Finding(f"a log line of {len(line)} characters: {line[:80]!r}")
+            raise Violation(f"a log line of {len(line)} characters: {line[:80]!r}")
 
 
 def _outcome(body: str | bytes, routed: Routed) -> str:
-    """What a message is mostly about. Raises Finding if it would be deleted without a word."""
+    """The outcome of a message. Raises Violation if it would be deleted without a log line."""
     if routed.photos or routed.metadata:
         return "announced, in part rejected" if routed.rejected else "announced"
     if routed.rejected:
         return "rejected"
     if routed.skipped:
-        return "not looked at"
+        return "skipped"
     try:
         found = parse(body)
     except EventError as error:
-        raise Finding(f"vanished though it is no event: {error}") from error
+        raise Violation(f"vanished although it is no event: {error}") from error
     if found.dialect is Dialect.TEST:
         return "test event"
     expected = [item.key for item in found.created if skipped(item.key, *OWN) is None]
     if len(expected) != len(found.created) or not expected:
-        raise Finding(f"vanished: {body[:200]!r}")
-    return "of Binwatch's own, or a folder's marker"
+        raise Violation(f"vanished: {body[:200]!r}")
+    return "object of Binwatch's own, or a folder's marker"
 
 
-def fuzz(events: int, seed: int) -> Report:
-    """Judge so many messages."""
-    chance, report = random.Random(seed), Report()
+def fuzz(events: int, seed: int) -> FuzzReport:
+    """Judge `events` messages."""
+    chance, report = random.Random(seed), FuzzReport()
     for number in range(events):
         body = mutated(chance)
         try:
             judge(body, report)
-        except Exception as error:  # whatever it is, it is what is looked for
+        except Exception as error:  # any exception is a finding
             report.findings.append(f"message {number}: {type(error).__name__}: {error}")
     return report
 
@@ -310,14 +291,14 @@ def _worker(folder: Path) -> Iterator[tuple[Counting, Settings, Any]]:
 
 
 def count_announced(announced: Iterable[ObjectCreated]) -> list[str]:
-    """Have a worker count and read what was announced, every other of which is there; returns what is wrong."""
+    """Let a worker process the announced objects, every other of which exists. Returns the violations."""
     items = sorted(announced, key=lambda item: item.key)
     with tempfile.TemporaryDirectory() as folder, _worker(Path(folder)) as (counting, settings, client):
         for item in items[::2]:
             data = _PHOTO.read_bytes() if kind_of(item.key) is ObjectKind.PHOTO else b'{"EXPECTED_QUANTITY": 1}'
             try:
                 client.put_object(Bucket=BUCKET, Key=item.key, Body=data)
-            except (ClientError, BotoCoreError):  # moto takes no line break in a key; then it is one that is missing
+            except (ClientError, BotoCoreError):  # moto refuses a line break in a key; then the object is missing
                 continue
         outages = []
         for start in range(0, len(items), _GROUP):
@@ -330,8 +311,8 @@ def count_announced(announced: Iterable[ObjectCreated]) -> list[str]:
             tables = (Count, Expectation)
             recorded = sum(connection.execute(select(func.count()).select_from(table)).scalar_one() for table in tables)
     return [
-        *(f"{outage.item.key[:50]!r} would be tried for ever: {outage.error}" for outage in outages),
-        *(f"{key[:50]!r} is found by reconcile though it was recorded" for key in left),
+        *(f"{outage.item.key[:50]!r} would be retried forever: {outage.error}" for outage in outages),
+        *(f"{key[:50]!r} is found by reconcile although it was recorded" for key in left),
         *([f"{recorded} records of {len(items)} objects"] if recorded != len(items) else []),
     ]
 
@@ -341,7 +322,7 @@ def _memory_mb() -> int:
 
 
 def main() -> None:
-    """Judge, print what came of it, and exit with 1 if anything was found."""
+    """Judge messages, print the outcomes, and exit with 1 if there was a violation."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--events", type=int, default=5000)
     parser.add_argument("--seed", type=int, default=1)

@@ -1,10 +1,11 @@
-"""Mutated photos, decoded as workers do: does one crash a process, hang, raise what is no PhotoError, or take memory?
+"""Fuzz test of decoding. A mutated photo may not crash a process, hang, use much memory, or raise any other error than
+PhotoError.
 
     python -m benchmarks.fuzz_photos --photos 10000
 
-A process decodes them one after the other, with a limit on its address space. One that dies is started again behind the
-photo that it died of. Each photo can be had again by its number: `--first N --photos 1 --keep FILE`. Exits with 1 if
-there was anything to report. Needs Linux.
+A process decodes them one after the other, with a limit on its address space. If it dies, another one continues after
+the photo that caused it. A photo is reproduced by its number: `--first N --photos 1 --keep FILE`. Exits with 1 if there
+was a problem. Needs Linux.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import sys
 import time
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -33,23 +34,23 @@ from binwatch.image import load
 from testing.photos import chunk, encoded, png, scene
 
 ADDRESS_SPACE = 2 * 2**30
-"""A photo that asks for more gets a MemoryError, which is reported."""
+"""Limit in bytes. A photo that needs more causes a MemoryError, which is reported."""
 LARGEST = 24 * 2**20
-"""Bytes that a mutation adds at most."""
+"""Largest number of bytes that a mutation adds."""
 TIFFS = [
     *(("RGB", how) for how in ("raw", "tiff_lzw", "tiff_adobe_deflate", "jpeg", "packbits")),
     *(("1", "group4"), ("L", "tiff_lzw"), ("P", "raw"), ("CMYK", "raw"), ("RGBA", "tiff_adobe_deflate")),
 ]
 SLOW_S, LARGE_MIB = 10.0, 300
-"""What may not be: processor time of a photo, and how far the process grows for it."""
+"""Limits: processor time of a photo, and growth of the process's memory for it."""
 SAMPLES = sorted((Path(__file__).parents[1] / "samples" / "bin-images").glob("*.jpg"))[::30]
 _HANGS_S = 120
-"""Processor time after which the kernel ends a process that is still with the same photo."""
+"""Processor time for one photo after which the kernel ends the process."""
 
 
 @dataclass
-class Findings:
-    """What became of the photos."""
+class DecodingReport:
+    """Outcomes of all photos."""
 
     outcomes: Counter[str] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)
@@ -60,7 +61,7 @@ class Findings:
     largest: int = 0
 
     def add(self, number: int, outcome: str, seconds: float, mib: float) -> None:
-        """Take in what became of one."""
+        """Add the outcome of one photo."""
         self.outcomes[outcome] += 1
         if seconds > self.slowest_s:
             self.slowest_s, self.slowest = seconds, number
@@ -72,9 +73,9 @@ class Findings:
             self.slow.append(f"photo {number}: {outcome}, {seconds:.1f} s")
 
 
-def fuzz(first: int, photos: int, seed: int = 1) -> Findings:
-    """Decode so many mutated photos in processes of their own."""
-    findings, end = Findings(), first + photos
+def fuzz(first: int, photos: int, seed: int = 1) -> DecodingReport:
+    """Decode `photos` mutated photos in other processes."""
+    findings, end = DecodingReport(), first + photos
     while first < end:
         command = [sys.executable, "-m", "benchmarks.fuzz_photos", "--child", "--seed", str(seed)]
         command += ["--first", str(first), "--photos", str(end - first)]
@@ -90,12 +91,12 @@ def fuzz(first: int, photos: int, seed: int = 1) -> Findings:
 
 
 def decode_all(first: int, photos: int, seed: int) -> None:
-    """The child's part: a line of JSON for each photo."""
+    """The child process: decode photos, and print a line of JSON for each."""
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
     for number in range(first, first + photos):
         data = photo(number, seed)
         resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time()) + _HANGS_S, resource.RLIM_INFINITY))
-        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak
         before, began = _memory("VmRSS"), time.process_time()
         outcome = _outcome(data)
         seconds, grown = time.process_time() - began, _memory("VmHWM") - before
@@ -117,7 +118,7 @@ def _memory(name: str) -> float:
 
 
 def photo(number: int, seed: int = 1) -> bytes:
-    """The mutated photo of a number."""
+    """The mutated photo with a number."""
     random = Random(f"{seed} {number}")
     data = random.choice(seeds())
     for _ in range(random.choice([1, 1, 1, 2, 3, 8])):
@@ -127,7 +128,7 @@ def photo(number: int, seed: int = 1) -> bytes:
 
 @cache
 def seeds() -> list[bytes]:
-    """Sound photos of all kinds, small and large, and a few that promise more than they hold."""
+    """Valid photos of all kinds, small and large, and a few whose headers declare more than the files contain."""
     small, flat = scene(120, 90), Image.new("RGB", (3000, 2000), "tan")
     exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
     more = {"save_all": True, "append_images": [small.rotate(90)]}
@@ -173,7 +174,7 @@ Mutation = Callable[[bytes, Random], bytes]
 
 
 def _place(data: bytes, random: Random) -> int:
-    """Most of the time in the first bytes, where headers are."""
+    """A random position, most often in the first bytes, which are headers."""
     return random.randrange(min(len(data), random.choice([64, 700, 700, len(data)]))) if data else 0
 
 
@@ -185,7 +186,7 @@ def _bytes(data: bytes, random: Random) -> bytes:
 
 
 def _number(data: bytes, random: Random) -> bytes:
-    """An odd number in place of two or four bytes: a length, a width, an offset."""
+    """Replace two or four bytes by an unusual number, as of a length, a width, or an offset."""
     at = _place(data, random)
     size, order = random.choice([2, 4]), random.choice(["<", ">"])
     value = random.choice([0, 1, 2, 255, 256, 7071, 32767, 65535, 2**24, 2**31 - 1, 2**32 - 1]) % 2 ** (8 * size)
@@ -202,13 +203,13 @@ def _lose(data: bytes, random: Random) -> bytes:
 
 
 def _repeat(data: bytes, random: Random) -> bytes:
-    """A piece, again and again: scans, blocks, chunks."""
+    """Repeat a piece of the file, such as a scan, a block or a chunk."""
     at, size = _place(data, random), random.choice([2, 4, 14, 60, 700])
     return data[:at] + _times(data[at : at + size], random.choice([2, 10, 1000, 20_000])) + data[at + size :]
 
 
 def _times(piece: bytes, times: int) -> bytes:
-    """So often, up to a size that is refused anyway."""
+    """The piece repeated, up to a size that is refused in any case."""
     return piece * min(times, LARGEST // max(1, len(piece)))
 
 
@@ -223,7 +224,7 @@ def _insert(data: bytes, random: Random) -> bytes:
 
 
 def _sound_header(data: bytes, random: Random) -> bytes:
-    """A PNG with other dimensions, depth and colours, and a checksum that is right."""
+    """A PNG with other dimensions, depth and colours, and a correct checksum."""
     if data[:4] != b"\x89PNG" or len(data) < 33:
         return _number(data, random)
     width, height = (random.choice([1, 2, 100, 5000, 7071, 65_535, 25_000_000]) for _ in range(2))
@@ -233,7 +234,7 @@ def _sound_header(data: bytes, random: Random) -> bytes:
 
 
 def _scans(data: bytes, random: Random) -> bytes:
-    """The last scan of a JPEG, over and over, in a frame of other dimensions."""
+    """Repeat the last scan of a JPEG, in a frame of other dimensions."""
     frame, last = data.find(b"\xff\xc2"), data.rfind(b"\xff\xda")
     if min(frame, last) < 0:
         return _repeat(data, random)
@@ -243,7 +244,7 @@ def _scans(data: bytes, random: Random) -> bytes:
 
 
 def _zeros(data: bytes, random: Random) -> bytes:
-    """A PNG of very many zeros, which pack to nearly nothing."""
+    """A PNG of zeros, which compress to almost nothing."""
     width, height = (random.choice([1, 1000, 6000, 7000]) for _ in range(2))
     colour, size = random.choice([(0, 1), (2, 3), (6, 4), (4, 2)])
     return png(width, height, 8, colour, (b"\0" + bytes(width * size)) * height) + zlib.compress(data)[:10]
@@ -257,12 +258,12 @@ MUTATIONS: list[Mutation] = [
 
 
 def main() -> None:
-    """Print what became of the photos."""
+    """Print the outcomes of the photos."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--photos", type=int, default=1000)
-    parser.add_argument("--first", type=int, default=0, help="number of the first one")
+    parser.add_argument("--first", type=int, default=0, help="number of the first photo")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--keep", type=Path, help="write the first one here, and decode none")
+    parser.add_argument("--keep", type=Path, help="write the first photo to this file, and decode none")
     parser.add_argument("--child", action="store_true", help="decode in this process")
     options = parser.parse_args()
     if options.keep:
@@ -271,17 +272,19 @@ def main() -> None:
         decode_all(options.first, options.photos, options.seed)
     else:
         findings = fuzz(options.first, options.photos, options.seed)
-        sys.stdout.writelines(_shown(findings))
+        show(findings)
         sys.exit(1 if findings.problems or findings.slow else 0)
 
 
-def _shown(findings: Findings) -> Iterator[str]:
-    yield f"{findings.outcomes.total()} photos\n"
+def show(findings: DecodingReport) -> None:
+    """Print the outcomes."""
+    print(f"{findings.outcomes.total()} photos")
     for outcome, photos in findings.outcomes.most_common():
-        yield f"{photos:>8}  {outcome}\n"
-    yield f"slowest: photo {findings.slowest}, {findings.slowest_s:.2f} s of processor time\n"
-    yield f"largest: photo {findings.largest}, {findings.largest_mib:.0f} MiB\n"
-    yield from (f"PROBLEM {problem}\n" for problem in findings.problems + findings.slow)
+        print(f"{photos:>8}  {outcome}")
+    print(f"slowest: photo {findings.slowest}, {findings.slowest_s:.2f} s of processor time")
+    print(f"largest: photo {findings.largest}, {findings.largest_mib:.0f} MiB")
+    for problem in findings.problems + findings.slow:
+        print(f"PROBLEM {problem}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""What a model sees in photos that it did not learn from, as they are and disturbed, kept in a file.
+"""A model's outputs for photos that it was not trained on, unchanged and disturbed, stored in a file.
 
     python -m benchmarks.held_out FOLDER OUT.npz [--model samples/model] [--strengths medium strong]
 
 FOLDER holds photos-224.tar with KEY.jpg, and index.csv with the columns key, label and bin_group. The validation and
-the test split (a tenth of the bin groups each, as the trainer splits them) are kept; only test photos are disturbed.
+the test split (a tenth of the bin groups each, as the trainer splits them) are used; only test photos are disturbed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def held_out(index: Path) -> list[dict[str, str]]:
 
 
 def pixels_of(tar: Path, rows: list[dict[str, str]], card: Card) -> list[Pixels]:
-    """Photos as the model of `card` sees them, uint8 (size, size, 3), in the order of the rows."""
+    """Photos with the preprocessing of `card`, uint8 (size, size, 3), in the order of the rows."""
     wanted = {f"{row['key']}.jpg" for row in rows}
     with tarfile.open(tar) as archive:
         data = {
@@ -60,7 +60,7 @@ def see(engine: Engine, photos: list[Pixels]) -> dict[str, np.ndarray]:
 
 
 def variants(photos: list[Pixels], strengths: Collection[str]) -> Iterator[tuple[str, list[Pixels]]]:
-    """Every disturbance at these strengths, of all photos."""
+    """All photos with every disturbance at these strengths."""
     with ThreadPoolExecutor(2) as pool:
         for name, (disturb, values) in DISTURBANCES.items():
             for strength, value in zip(STRENGTHS, values, strict=True):
@@ -78,7 +78,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--model", type=Path, default=Path("samples/model"))
     parser.add_argument(
-        "--strengths", nargs="*", choices=STRENGTHS, default=STRENGTHS, help="of disturbances; empty: none"
+        "--strengths", nargs="*", choices=STRENGTHS, default=STRENGTHS, help="strengths of disturbances; empty: none"
     )
     parser.add_argument("--threads", type=int, default=0)
     options = parser.parse_args()

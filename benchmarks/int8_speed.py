@@ -1,9 +1,9 @@
-"""How fast the int8 file is beside the fp32 file of the same network, as `export` writes them.
+"""The speed of the int8 file compared with the fp32 file of the same network, as written by `export`.
 
     python -m benchmarks.int8_speed --architecture resnet50v2 --threads 1
 
-The weights are random: they do not change what is computed. The two take turns, so that other work on the machine hits
-both. What int8 costs in accuracy is measured by `export` and stands in each model's card.
+The weights are random, which does not affect the speed. The two alternate, so that other work on the machine affects
+both. The loss of accuracy by int8 is measured by `export`, and each model's card contains it.
 """
 
 from __future__ import annotations

@@ -1,20 +1,20 @@
-"""Whether flags keep their promise on photos that the model did not learn from, and which wrong records they find.
+"""The rate of false flags on photos that the model was not trained on, and which wrong records flags find.
 
     python -m benchmarks.judgement PHOTOS INDEX_CSV METADATA [--model samples/model] [--level 0.05] [--halves 40]
 
---split validation is for choices. PHOTOS is a folder or tar with KEY.jpg, INDEX_CSV has the columns key, label and
+Use --split validation for choices. PHOTOS is a folder or tar with KEY.jpg, INDEX_CSV has the columns key, label and
 bin_group, METADATA is a folder with KEY.json. Three tables:
 
-1. The test photos, to which nothing was fitted, are parted at random by bin group, again and again; one half
-   calibrates, the other is flagged. Of correctly recorded bins, at most the level may be flagged, on average.
-2. What is found in the same halves, if records are made wrong on purpose. Beside the photo's own flags stand those that
-   would follow from the list of articles without their quantities, as a control: from the list alone, from photo and
-   list together, and from their ratio, which is how much the photo adds to the list. What the list says is counted on
-   the training split: how many items bins hold that list so many kinds of articles.
-3. The bundle's own calibration, which is of the test photos, on the validation photos.
+1. The test photos, to which nothing was fitted, are repeatedly divided at random by bin group; one half calibrates, the
+   other is flagged. The mean share of flagged bins among correctly recorded ones may be at most the level.
+2. The share that is flagged in the same halves if records are changed to wrong ones. For comparison, the table also has
+   flags by the list of articles without their quantities: by the list alone, by photo and list together, and by the
+   ratio of the two, which shows how much the photo adds to the list. The distribution by the list is counted on the
+   training split: the numbers of items in bins with the same number of kinds of articles.
+3. The bundle's own calibration, which is from the test photos, on the validation photos.
 
-Flagged is what the monitor flags: the count differs from the recorded quantity in the direction of the suspicion, and
-the p-value is at most the level. In table 2, for a comparison of scores, a p-value of at most the level suffices;
+A bin is flagged by the monitor's rule: the count differs from the recorded quantity in the direction of the suspicion,
+and the p-value is at most the level. In table 2, for comparing scores, a p-value of at most the level suffices;
 "expected alone" is the score of earlier versions, the probability of the expected quantity.
 """
 
@@ -51,34 +51,34 @@ from trainer.export.card_update import outputs_of
 LEVELS = (0.01, 0.05, 0.1, 0.2)
 RESAMPLES = 2_000
 KINDS = 8
-"""Kinds of articles that are told apart; the last stands for more, too."""
+"""Distinguished numbers of kinds of articles; the last one includes more."""
 LEAST = 1e-4
-"""Probabilities below this one say the same in a ratio."""
+"""Added to probabilities in ratios, so that much smaller ones make no difference."""
 
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 Record = tuple[int, Sequence[Article]]
-"""A quantity, and the articles that it is made up of."""
+"""A quantity, and its articles."""
 
 
 @dataclass(frozen=True, slots=True)
-class Bin:
-    """A held-out photo as the model answered it, and its record."""
+class HeldOutBin:
+    """A held-out photo with the model's distribution, and its record."""
 
     group: str
     distribution: list[float]
-    """Of 0, 1, … items and of more."""
+    """Probabilities of 0, 1, … items and of more."""
     record: Record
     rule: CountRule
 
     @property
     def predicted(self) -> int:
-        """The count that the service gives."""
+        """The count by the service's rule."""
         return int(counts_by(self.rule, np.array(self.probabilities)))
 
     @property
     def probabilities(self) -> list[float]:
-        """Of the classes."""
+        """Probabilities of the classes."""
         return in_classes(np.array(self.distribution)).tolist()  # type: ignore[no-any-return]
 
     @property
@@ -88,23 +88,23 @@ class Bin:
 
 
 def too_many(items: int) -> Callable[[Record, Article], Record | None]:
-    """So many units of a listed article are recorded that are not there."""
+    """`items` units too many of a listed article are recorded."""
     return lambda record, _: (record[0] + items, record[1]) if record[1] else None
 
 
 def article_too_many(record: Record, other: Article) -> Record | None:
-    """One unit of an article is recorded that is not there."""
+    """One unit of an article that is not in the bin is recorded."""
     return record[0] + 1, [*record[1], other]
 
 
 def unit_too_few(record: Record, _: Article) -> Record | None:
-    """A unit is not recorded of an article of which there are several."""
+    """One unit of an article with several units is not recorded."""
     quantity, items = record
     return (quantity - 1, items) if any((item["quantity"] or 0) > 1 for item in items) else None
 
 
 def article_too_few(record: Record, _: Article) -> Record | None:
-    """One of several articles is not recorded at all: the first, and files are in no order."""
+    """The first of several articles, which are in no particular order, is not recorded."""
     (quantity, items), units = record, record[1][0]["quantity"] if len(record[1]) > 1 else None
     return (quantity - units, items[1:]) if units and units <= quantity else None
 
@@ -130,7 +130,7 @@ def list_table(rows: Sequence[Row], metadata: Path) -> Floats:
 
 
 def record_of(quantity: int, key: str, metadata: Path) -> Record | None:
-    """What the inventory says, if it is there and adds up."""
+    """The record of the inventory; None if there is none, or if its quantities do not add up."""
     file = metadata / f"{key}.json"
     items = contents(file.read_bytes()) if file.exists() else None
     return (quantity, items) if items is not None and sum(i["quantity"] or 0 for i in items) == quantity else None
@@ -150,7 +150,7 @@ def tail(suspicion: Suspicion, probabilities: Sequence[float], quantity: int) ->
 
 
 def scores(suspicion: Suspicion, table: Floats, shares: Floats) -> dict[str, Score]:
-    """What may be compared between bins, the higher the odder."""
+    """Scores by which bins are compared; higher is odder."""
 
     def together(probabilities: Sequence[float], record: Record) -> list[float]:
         found = np.array(probabilities) * table[_kinds(record)] / shares
@@ -171,7 +171,7 @@ def scores(suspicion: Suspicion, table: Floats, shares: Floats) -> dict[str, Sco
 
 
 def flags(known: Floats, known_labels: Sequence[int], new: Floats, labels: Sequence[int], level: float) -> Flags:
-    """Which new scores are odd among those known of the same class, or of neighbours where there are too few."""
+    """Which new scores are odd among known ones of the same class, or of neighbouring classes if there are too few."""
     of_class = np.array(known_labels)
     parts, photos = [0], 0
     for number in np.bincount(of_class, minlength=len(CLASSES)):
@@ -189,26 +189,26 @@ def flags(known: Floats, known_labels: Sequence[int], new: Floats, labels: Seque
     return found
 
 
-def read(bundle: Bundle, photos: Path, index: Path, metadata: Path, split: Split) -> list[Bin]:
+def read(bundle: Bundle, photos: Path, index: Path, metadata: Path, split: Split) -> list[HeldOutBin]:
     """The photos of a split that have a record."""
     found = outputs_of(bundle, photos, index, split, Display())
     every = zip(found.photos.keys, found.photos.groups, found.photos.quantities, found.distribution, strict=True)
     records = ((key, group, record_of(int(q), key, metadata), row) for key, group, q, row in every)
     return [
-        Bin(group, row.astype(float).tolist(), record, bundle.card.count_rule)
+        HeldOutBin(group, row.astype(float).tolist(), record, bundle.card.count_rule)
         for _, group, record, row in records
         if record
     ]
 
 
-def calibration_of(bins: Sequence[Bin]) -> Calibration:
-    """As the trainer makes it."""
+def calibration_of(bins: Sequence[HeldOutBin]) -> Calibration:
+    """The trainer's calibration."""
     distribution = np.array([one.distribution for one in bins])
     return calibrate(distribution, np.array([one.record[0] for one in bins]), [one.group for one in bins], "test")
 
 
-def flagged(values: PValues, one: Bin, level: float) -> dict[Suspicion, bool]:
-    """By the monitor's rule."""
+def flagged(values: PValues, one: HeldOutBin, level: float) -> dict[Suspicion, bool]:
+    """Whether a bin is flagged by the monitor's rule, for each suspicion."""
     quantity = one.record[0]
     judged = judge(one.probabilities, quantity, values, one.distribution)
     predicted = one.predicted
@@ -219,12 +219,12 @@ def flagged(values: PValues, one: Bin, level: float) -> dict[Suspicion, bool]:
     }
 
 
-def made_wrong(bins: Sequence[Bin], seed: int) -> dict[str, list[Bin | None]]:
-    """The same bins with each kind of wrong record; None where it cannot be, or cannot be seen to be wrong."""
+def made_wrong(bins: Sequence[HeldOutBin], seed: int) -> dict[str, list[HeldOutBin | None]]:
+    """The same bins with each kind of wrong record; None if that is impossible, or if the class stays the same."""
     random = np.random.default_rng(seed)
     articles = [item for one in bins for item in one.record[1]]
     others = [articles[place] for place in random.integers(len(articles), size=len(bins))]
-    found: dict[str, list[Bin | None]] = {}
+    found: dict[str, list[HeldOutBin | None]] = {}
     for name, error in ERRORS.items():
         found[name] = []
         for one, other in zip(bins, others, strict=True):
@@ -234,7 +234,7 @@ def made_wrong(bins: Sequence[Bin], seed: int) -> dict[str, list[Bin | None]]:
     return found
 
 
-def compare(bins: Sequence[Bin], table: Floats, shares: Floats, level: float, halves: int) -> None:
+def compare(bins: Sequence[HeldOutBin], table: Floats, shares: Floats, level: float, halves: int) -> None:
     """The first two tables."""
     random, wrong = np.random.default_rng(0), made_wrong(bins, seed=1)
     groups = np.unique([one.group for one in bins], return_inverse=True)[1]
@@ -273,8 +273,8 @@ def compare(bins: Sequence[Bin], table: Floats, shares: Floats, level: float, ha
     print("| level | " + " | ".join(Suspicion) + " |\n| --- " + "| --- " * len(Suspicion) + "|")
     for at in LEVELS:
         print(f"| {at:.0%} | " + " | ".join(_share(right[at, each]) for each in Suspicion) + " |")
-    print(f"\nShare flagged at a level of {level:.0%}, by what is wrong with the record\n")
-    print("| the record is wrong thus | " + " | ".join(f"{name}, {each}" for name, each in columns) + " |")
+    print(f"\nShare flagged at a level of {level:.0%}, by kind of error in the record\n")
+    print("| error in the record | " + " | ".join(f"{name}, {each}" for name, each in columns) + " |")
     print("| --- " * (1 + len(columns)) + "|")
     for error in ERRORS:
         cells = [_share(found[error, name, each]) for name, each in columns]
@@ -286,7 +286,7 @@ def _share(halves: Sequence[float]) -> str:
     return f"{np.mean(halves):.1%} ({low:.1%} to {high:.1%})"
 
 
-def shipped(calibration: Calibration, bins: Sequence[Bin]) -> None:
+def shipped(calibration: Calibration, bins: Sequence[HeldOutBin]) -> None:
     """The third table, with intervals by bin group."""
     values, random = PValues(calibration), np.random.default_rng(0)
     groups = np.unique([one.group for one in bins], return_inverse=True)[1]

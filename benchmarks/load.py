@@ -1,9 +1,9 @@
-"""Sends photos to a server over HTTP, so many at a time over connections that stay open, and says how long that took.
+"""Sends photos to a server over HTTP, several at a time over persistent connections, and measures the time.
 
     python -m benchmarks.load http://127.0.0.1:8080/invocations PHOTOS_FOLDER [--in-flight 16] [--requests 600]
 
-A process of its own, so that its work is not the server's; what it costs in processor time is in the result, one line
-of JSON. `--base64` sends {"photo": "…"} in place of the bytes, made before the clock starts.
+It is a process of its own, so that its work is not counted as the server's. The result is one line of JSON, with the
+client's processor time. `--base64` sends {"photo": "…"} instead of the bytes, encoded before the clock starts.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from benchmarks.services import photos_of
 
 TIMEOUT_S = 120
 Answers = list[tuple[int, int, float]]
-"""Number of the photo, its class, and the seconds until the answer was there."""
+"""Number of the photo, its class, and the seconds until the response."""
 
 
 def main() -> None:
@@ -35,7 +35,9 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=600)
     parser.add_argument("--base64", action="store_true")
     options = parser.parse_args()
-    bodies = [_body(photo, options.base64) for photo in photos_of(options.folder, options.requests)]
+    bodies = photos_of(options.folder, options.requests)
+    if options.base64:
+        bodies = [json.dumps({"photo": base64.b64encode(photo).decode()}).encode() for photo in bodies]
     waiting: SimpleQueue[int] = SimpleQueue()
     for number in range(len(bodies)):
         waiting.put(number)
@@ -48,12 +50,8 @@ def main() -> None:
     _say(answers, seconds, time.process_time() - processor)
 
 
-def _body(photo: bytes, in_json: bool) -> bytes:
-    return json.dumps({"photo": base64.b64encode(photo).decode()}).encode() if in_json else photo
-
-
 def send(url: str, kind: str, bodies: list[bytes], waiting: SimpleQueue[int]) -> Answers:
-    """Send what is waiting, one after the other over one connection. Exits if an answer is no count."""
+    """Send waiting photos one after the other over one connection. Exits if a response has no count."""
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(str(parts.hostname), parts.port, timeout=TIMEOUT_S)
     answers: Answers = []

@@ -1,10 +1,10 @@
-"""What memory a process holds while it counts more and more photos: a worker, or `python -m worker count`.
+"""Memory of a process while it counts more and more photos: a worker, or `python -m worker count`.
 
     python -m benchmarks.memory PHOTOS_FOLDER [--photos 20000] [--versitygw PATH]
     python -m benchmarks.memory PHOTOS_FOLDER --of count
 
-Each photo has bytes of its own (a comment within the file), so each has an ETag of its own. The worker's photos go
-through versitygw, RabbitMQ and PostgreSQL (see benchmarks/services.py), at most a few thousand ahead of it.
+All photos differ in their bytes (by a comment in the file), so each has its own ETag. The worker's photos go through
+versitygw, RabbitMQ and PostgreSQL (see benchmarks/services.py), at most a few thousand ahead of it.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from pathlib import Path
 from benchmarks.services import ROOT, Servers, find_versitygw, photos_of, running_servers, running_worker
 
 SETTLED = 0.1
-"""Part of the photos after which memory must not grow: 2,000 of 20,000."""
+"""Share of the photos after which memory must not grow: 2,000 of 20,000."""
 SHOWN = (0.1, 0.25, 0.5, 0.75, 1.0)
 _LOOK_S = 0.5
 _STUCK_S = 120
 _AHEAD = 3000
 _DIFFERENT = 600  # photos read from the folder; they are repeated
 _UPLOADERS = 4
-_COM = b"\xff\xfe"  # JPEG's marker of a comment, which goes behind the marker that begins the file
+_COM = b"\xff\xfe"  # JPEG's marker of a comment, which follows the marker that begins the file
 _START = b"\xff\xd8"
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """Bytes held once so many photos were counted. Of what is shared with other processes, `pss` has its part only."""
+    """Memory in bytes after `photos` photos were counted. `pss` has only a proportional part of shared memory."""
 
     photos: int
     seconds: float
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def of_worker(photos: list[bytes], number: int, versitygw: str) -> list[Look]:
-    """Have a worker count `number` photos that come while it runs."""
+    """Let a worker count `number` photos that arrive while it runs."""
     with (
         running_servers(versitygw) as servers,
         running_worker() as worker,
@@ -70,7 +70,7 @@ def of_worker(photos: list[bytes], number: int, versitygw: str) -> list[Look]:
 
 
 def of_count(photos: list[bytes], number: int, _: str) -> list[Look]:
-    """Have `python -m worker count` count a folder of `number` photos."""
+    """Let `python -m worker count` count a folder of `number` photos."""
     with tempfile.TemporaryDirectory(prefix="binwatch-photos-") as folder:
         for n in range(number):
             (Path(folder) / f"{n:06}.jpg").write_bytes(distinct(photos[n % len(photos)], n))
@@ -79,7 +79,7 @@ def of_count(photos: list[bytes], number: int, _: str) -> list[Look]:
             command = [sys.executable, "-m", "worker", "count", folder, "--csv"]
             process = subprocess.Popen(command, stdout=file, cwd=ROOT)
         try:
-            # The head of the table is one line, too.
+            # Without the table's header line.
             return follow(process.pid, lambda: max(0, output.read_bytes().count(b"\n") - 1), number)
         finally:
             process.terminate()
@@ -87,7 +87,7 @@ def of_count(photos: list[bytes], number: int, _: str) -> list[Look]:
 
 
 def distinct(photo: bytes, number: int) -> bytes:
-    """The same photo with other bytes. A file that is no JPEG gets them at its end, which decoders leave unread."""
+    """The same photo with other bytes. If it is no JPEG, they are appended, and decoders ignore them."""
     text = f"photo {number}".encode()
     if not photo.startswith(_START):
         return photo + text
@@ -96,7 +96,7 @@ def distinct(photo: bytes, number: int) -> bytes:
 
 @contextmanager
 def _uploads(servers: Servers, photos: list[bytes], number: int) -> Iterator[None]:
-    """Put the photos in on threads, never too far ahead of the worker, until all are in or the context ends."""
+    """Upload the photos in threads, at most _AHEAD ahead of the worker, until all are uploaded or the context ends."""
     over = threading.Event()
 
     def upload(n: int) -> None:
@@ -116,7 +116,7 @@ def _uploads(servers: Servers, photos: list[bytes], number: int) -> Iterator[Non
 
 
 def follow(process: int, counted: Callable[[], int], number: int) -> list[Look]:
-    """Look at the process again and again until all photos are counted. Exits if it stops counting."""
+    """Sample the memory of the process until all photos are counted. Exits if it stops counting."""
     looks: list[Look] = []
     began = changed = time.monotonic()
     while not looks or looks[-1].photos < number:
@@ -139,7 +139,7 @@ def follow(process: int, counted: Callable[[], int], number: int) -> list[Look]:
 
 
 def held(process: int) -> tuple[int, int]:
-    """Bytes of physical memory: resident, and proportional."""
+    """Resident and proportional set size in bytes."""
     rollup = Path(f"/proc/{process}/smaps_rollup").read_text()
     sizes = {name: int(kb) * 1024 for name, kb in re.findall(r"^(Rss|Pss):\s+(\d+) kB", rollup, re.MULTILINE)}
     if not sizes:
@@ -148,7 +148,7 @@ def held(process: int) -> tuple[int, int]:
 
 
 def show(what: str, looks: list[Look], number: int) -> None:
-    """Medians of the looks in the twentieth of the photos before each mark: one look is as high as what is in hand."""
+    """Print medians of the samples in the 5 % of the photos before each mark, because single samples vary."""
     last = looks[-1]
     print(f"{what}, {last.photos} photos in {last.seconds:.0f} s ({last.photos / last.seconds:.0f}/s)")
     print(f"{'photos':>8}{'RSS, MB':>10}{'PSS, MB':>10}")

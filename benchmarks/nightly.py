@@ -1,9 +1,9 @@
-"""A nightly run of many photos through the transform driver: its memory, and its records beside a worker's.
+"""A nightly run of many photos through the transform driver: its memory, and its records compared with a worker's.
 
-Moto plays S3 and SageMaker's API, and testing/transform_driver.py plays its transform job against the real
+Moto stands in for S3 and SageMaker's API, and testing/transform_driver.py runs the transform job with the real
 container (`python -m worker serve`), all on this machine. `python -m worker nightly` is a process of its own. The
-resident memory of both is read while they work: it must not grow with the photos. Then the same photos are counted as a
-local worker counts them, and every record is compared.
+resident memory of both is sampled while they work: it must not grow with the photos. Then the same photos are counted
+in the way of a local worker, and every record is compared.
 
     python -m benchmarks.nightly PHOTOS_FOLDER [--photos 10000]
 """
@@ -51,7 +51,7 @@ LOOK_S = 0.5
 
 
 class Memory:
-    """Resident memory of a process from now on, in MiB, as often as every LOOK_S seconds."""
+    """Resident memory of a process from now on, in MiB, every LOOK_S seconds."""
 
     def __init__(self, pid: int) -> None:
         self.samples: list[float] = []
@@ -65,7 +65,7 @@ class Memory:
         self._thread.join()
 
     def in_words(self) -> str:
-        """Mean of each quarter of the time, and the peak."""
+        """The mean of each quarter of the time, and the peak."""
         size = max(1, len(self.samples) // 4)
         quarters = [self.samples[start : start + size] for start in range(0, 4 * size, size)]
         means = ", ".join(f"{sum(part) / len(part):.0f}" for part in quarters if part)
@@ -80,7 +80,7 @@ class Memory:
 
 
 class Watched(Containers):
-    """Containers whose memory is read from the moment that they are ready."""
+    """Containers whose memory is sampled from the moment when they are ready."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
@@ -175,27 +175,27 @@ def count_locally(settings: Settings) -> None:
 
 
 def rows(settings: Settings) -> dict[str, dict[str, Any]]:
-    """Key → record, but for when and in which order it was written."""
+    """Key → record, without its id and time."""
     with connect(settings.database_url.get_secret_value()).connect() as connection:
         found = connection.execute(select(Count.__table__)).mappings()
         return {row["key"]: {name: row[name] for name in row if name not in {"id", "recorded_at"}} for row in found}
 
 
 def compare(nightly: dict[str, dict[str, Any]], local: dict[str, dict[str, Any]], photos: int) -> None:
-    """Print how many records are the same to the last digit, and how far the others are apart."""
+    """Print how many records are equal to the last digit, and the differences of the others."""
     if nightly.keys() != local.keys() or len(local) != photos:
         sys.exit(f"{len(nightly)} records by the nightly run, {len(local)} by the worker, of {photos} photos")
     other = [key for key in local if nightly[key] != local[key]]
     print(f"records    {photos - len(other)} of {photos} are the same in every column")
     if other:
         counts = sum(nightly[key]["predicted"] != local[key]["predicted"] for key in other)
-        apart = max(abs(a - b) for key in other for a, b in _probabilities(nightly[key], local[key]))
+        apart = max(
+            abs(one - another)
+            for key in other
+            for one, another in zip(nightly[key]["probabilities"], local[key]["probabilities"], strict=True)
+        )
         columns = {name for key in other for name in local[key] if nightly[key][name] != local[key][name]}
         print(f"           others differ in {', '.join(sorted(columns))}; {counts} counts; by {apart:.1e} at most")
-
-
-def _probabilities(*pair: dict[str, Any]) -> Iterator[tuple[float, float]]:
-    yield from zip(*(row["probabilities"] for row in pair), strict=True)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
 
 Needs an x86-64 machine and the Debian package qemu-user. Haswell has AVX2 and SandyBridge AVX, and neither has VNNI;
 qemu 7.2 emulates no AVX-512. A photo takes 4 seconds of processor time. `--plain` leaves out the self-check and the
-session options that keep int8 products exact, to show what they prevent. Exit status 1 if a count is another.
+session options that keep int8 products exact, to show their effect. Exit status 1 if a count differs.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ BATCH = 4
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What one CPU says of all photos."""
+class CpuOutputs:
+    """The outputs of one CPU for all photos."""
 
     probabilities: np.ndarray
     self_check: str
@@ -46,14 +46,14 @@ class Answers:
 
 
 def why_not() -> str | None:
-    """What keeps this machine from emulating another CPU; None if nothing does."""
+    """Why this machine cannot emulate another CPU; None if it can."""
     if platform.machine() != "x86_64":
         return f"this machine is {platform.machine()}, and runs no x86-64 Python"
     return None if shutil.which(QEMU) else f"no {QEMU}: install the Debian package qemu-user"
 
 
 def answer(model: Path, pixels: Path, out: Path, *, plain: bool) -> None:
-    """Count decoded photos on the CPU that this process sees."""
+    """Count decoded photos on this process's CPU, which may be emulated."""
     bundle = Bundle(model)
     if plain:
         onnx_session.exact_products = dict
@@ -75,23 +75,25 @@ def answer(model: Path, pixels: Path, out: Path, *, plain: bool) -> None:
         )
 
 
-def ask(cpu: str | None, model: Path, pixels: Path, *, plain: bool = False) -> Answers:
-    """The answers of an emulated CPU, or (None) of this one, by a process of its own."""
+def ask(cpu: str | None, model: Path, pixels: Path, *, plain: bool = False) -> CpuOutputs:
+    """The outputs of an emulated CPU, or (None) of this one, from a process of its own."""
     out = pixels.with_suffix(f".{cpu}.npz")
     emulated = [QEMU, "-cpu", cpu] if cpu else []
     command = [*emulated, sys.executable, "-m", "benchmarks.other_cpus", "--answer", str(pixels), str(out)]
     more = ["--model", str(model), *(["--plain"] if plain else [])]
     ended = subprocess.run([*command, *more], capture_output=True, text=True, check=False)
     if ended.returncode:
-        # qemu warns in each thread of features that it does not emulate.
+        # qemu warns in each thread about features that it does not emulate.
         lines = [line for line in ended.stderr.splitlines() if "TCG doesn't support" not in line]
         raise SystemExit("\n".join([f"{cpu or 'this CPU'}: exit status {ended.returncode}", *lines[-20:]]))
     with np.load(out) as found:
-        return Answers(found["probabilities"], str(found["self_check"]), str(found["options"]), float(found["seconds"]))
+        return CpuOutputs(
+            found["probabilities"], str(found["self_check"]), str(found["options"]), float(found["seconds"])
+        )
 
 
 def decoded(model: Path, photos: int) -> np.ndarray:
-    """The first sample photos as the model takes them."""
+    """The first sample photos with the model's preprocessing."""
     card = Bundle(model).card
     files = sorted(SAMPLES.glob("*.jpg"))[:photos]
     return np.stack([card.load_photo(file.read_bytes()).pixels for file in files])

@@ -2,11 +2,11 @@
 
     python -m benchmarks.pages [--bins 1000000] [--url DATABASE_URL [--filled]] [--rounds 40]
 
-Without --url, a PostgreSQL of its own is started from Debian's package, which does not wait for the disk. DATABASE_URL
-names an empty database. Records are written by SQL, ledgers first and then what follows from them: photos of 30 days,
+Without --url, a temporary PostgreSQL is started from Debian's package, without fsync. DATABASE_URL names an empty
+database. Records are written by SQL, first the ledgers and then the tables that follow from them: photos of 30 days,
 counted by two models, each bin with an expected quantity, one in fifty audited. Then the real monitor serves them over
-HTTP, and each address is asked again and again, each time about other bins, days and prefixes. Photos come from a
-bucket, not from the records, and are left out.
+HTTP, and each address is requested repeatedly, each time with other bins, days and prefixes. Pages with photos are left
+out, because photos come from a bucket.
 """
 
 from __future__ import annotations
@@ -15,33 +15,28 @@ import argparse
 import os
 import random
 import statistics
-import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from urllib.parse import urlencode
 
 import httpx
 from sqlalchemy import Engine, text
 
+from benchmarks.monitoring import milliseconds, p95, running_monitor
 from binwatch.cores import cores
-from binwatch.listening import listen
 from binwatch.records.engine import connect
 from binwatch.records.migrate import migrate
 from binwatch.settings import load_settings
-from monitor.app import create_app
-from monitor.server import MonitorServer, address_of
-from monitor.services import make_services
 from testing.services.postgres import running_postgres
 
 CHUNK = 250_000
 DAYS = 30
 BUSY_BIN = "0000001"
 BUSY_PHOTOS = 2_000
-"""Photos of one bin, in front of which a camera hangs."""
+"""Photos of one bin that a fixed camera photographs."""
 LIMIT_MS = 200
-"""What every page must keep, at the 95th percentile."""
+"""Limit of every page at the 95th percentile."""
 ROWS = """
     CREATE TEMPORARY TABLE made AS
     SELECT i, lpad(i::text, 7, '0') AS bin, (random() * 6)::int AS expected, (random() - 0.5) * 6 AS error,
@@ -97,7 +92,7 @@ TOTALS = (
     "INSERT INTO audit_totals SELECT answer, blind, count(*), now() FROM audits GROUP BY 1, 2",
 )
 FOLLOWS = (
-    # A p-value that is about as small as the probability of what is expected, in the direction in which it differs.
+    # A p-value about as small as the probability of the expected quantity, in the direction of the difference.
     """INSERT INTO current_comparisons (bucket, bin_id, comparison_id, count_id, expectation_id, model_version, key,
         photo_at, predicted, expected, difference, chance, p_value, p_missing, p_surplus, doubt, doubt_one_sided,
         calibration, audit_id)
@@ -148,7 +143,7 @@ def fill(engine: Engine, bins: int) -> None:
 
 
 class Questions:
-    """Addresses, each time about something else."""
+    """Addresses with random bins, days and prefixes."""
 
     def __init__(self, client: httpx.Client, bins: int) -> None:
         self._random = random.Random(1)
@@ -156,7 +151,7 @@ class Questions:
         self._cursors = list(self._walk(client))
 
     def every(self) -> dict[str, Callable[[], str]]:
-        """What is asked → an address of it."""
+        """Name of a request → a function that returns an address for it."""
         lists = {
             "": dict,
             ", flagged, not audited": lambda: {"flagged": "true", "audited": "false"},
@@ -175,7 +170,10 @@ class Questions:
             ", all that agree": lambda: {"direction": "exact"},
             ", further down": lambda: {"after": self._random.choice(self._cursors)},
         }
-        api = {f"API: discrepancies{name}": self._asking("/api/discrepancies", make) for name, make in lists.items()}
+        api = {
+            f"API: discrepancies{name}": lambda make=make: f"/api/discrepancies?{urlencode(make())}"
+            for name, make in lists.items()
+        }
         return api | {
             "API: overview": lambda: "/api/overview?span=90d",
             "API: level": lambda: "/api/level?alpha=" + self._random.choice(("0.01", "0.05", "0.1", "0.2", "0.5")),
@@ -199,9 +197,6 @@ class Questions:
             "scrape": lambda: "/metrics",
         }
 
-    def _asking(self, path: str, make: Callable[[], dict[str, object]]) -> Callable[[], str]:
-        return lambda: f"{path}?{urlencode(make())}"
-
     def _bin(self) -> str:
         return f"{self._random.randint(1, self._bins):07}"
 
@@ -220,40 +215,11 @@ class Questions:
 
 
 def measure(client: httpx.Client, what: str, address: Callable[[], str], rounds: int) -> bool:
-    """Print median, 95th percentile and maximum; whether the limit is kept."""
-    found = []
-    for number in range(rounds + 1):
-        path = address()
-        began = time.perf_counter()
-        client.get(path).raise_for_status()
-        if number:  # the first one fills caches
-            found.append(1000 * (time.perf_counter() - began))
-    p95 = statistics.quantiles(found, n=20)[-1]
-    late = "" if p95 <= LIMIT_MS else " (too slow)"
-    print(f"| {what} | {statistics.median(found):.0f} | {p95:.0f}{late} | {max(found):.0f} |", flush=True)
-    return p95 <= LIMIT_MS
-
-
-@contextmanager
-def serving(url: str) -> Iterator[httpx.Client]:
-    """The monitor on these records, and who asks it."""
-    os.environ |= {"BINWATCH_DATABASE_URL": url, "BINWATCH_BUCKET": "bins"}
-    os.environ["BINWATCH_S3_ENDPOINT_URL"] = "http://127.0.0.1:9"  # nothing: cards are not at hand, as after a start
-    services = make_services(load_settings())
-    listener = listen("127.0.0.1", 0)
-    ready = threading.Event()
-    server = MonitorServer(create_app(services), ready.set)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    ready.wait(30)
-    services.drift.update()
-    try:
-        with httpx.Client(base_url=address_of(listener), timeout=60) as client:
-            yield client
-    finally:
-        server.should_exit = True
-        thread.join(30)
-        services.close()
+    """Print median, 95th percentile and maximum. Returns whether the limit is kept."""
+    found = milliseconds(lambda: client.get(address()).raise_for_status(), rounds)
+    late = "" if p95(found) <= LIMIT_MS else " (too slow)"
+    print(f"| {what} | {statistics.median(found):.0f} | {p95(found):.0f}{late} | {max(found):.0f} |", flush=True)
+    return not late
 
 
 def main() -> None:
@@ -270,7 +236,9 @@ def main() -> None:
             fill(engine, options.bins)
         print(f"\n{options.bins:,} bins, PostgreSQL, {cores()} cores, in milliseconds\n")
         print("| what | median | p95 | max |\n| --- | --- | --- | --- |")
-        client = stack.enter_context(serving(url))
+        os.environ |= {"BINWATCH_DATABASE_URL": url, "BINWATCH_BUCKET": "bins"}
+        os.environ["BINWATCH_S3_ENDPOINT_URL"] = "http://127.0.0.1:9"  # no server: there are no cards, as after a start
+        _, client = stack.enter_context(running_monitor(load_settings()))
         questions = Questions(client, options.bins)
         kept = [measure(client, what, address, options.rounds) for what, address in questions.every().items()]
         engine.dispose()

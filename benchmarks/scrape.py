@@ -1,12 +1,12 @@
-"""What a scrape, a look for drift and the recording of 32 photos cost, with few records and with many.
+"""How long a scrape, the computation of drift and the recording of 32 photos take, with few records and with many.
 
     python -m benchmarks.scrape DATABASE_URL --photos 10000
     python -m benchmarks.scrape DATABASE_URL --photos 10000000
 
-With `--slices 200`, the photos are of so many slices, and each has comparisons in all cells of its confusion matrix.
+With `--slices N`, the photos are of N slices, and each has comparisons in all cells of its confusion matrix.
 
 DATABASE_URL names an empty PostgreSQL database. Photos are written by SQL, of one model, over the last seven days, with
-probabilities, properties and an embedding of 64; one in ten is compared. Totals are set to match.
+probabilities, properties and an embedding of 64; one in ten is compared. The totals match these records.
 """
 
 from __future__ import annotations
@@ -15,27 +15,22 @@ import argparse
 import os
 import re
 import statistics
-import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-import httpx
 import numpy as np
 from sqlalchemy import Engine, text
 
+from benchmarks.monitoring import milliseconds, p95, running_monitor
 from binwatch.cores import cores
 from binwatch.embedding import pack
-from binwatch.listening import listen
 from binwatch.records.engine import connect
 from binwatch.records.migrate import migrate
 from binwatch.records.slices import Slices
 from binwatch.records.store import NewCount, Store
 from binwatch.settings import load_settings
 from binwatch.slicing import Slicing
-from monitor.app import create_app
-from monitor.server import MonitorServer, address_of
-from monitor.services import make_services
 
 CHUNK = 500_000
 MODEL = "bench-1"
@@ -101,14 +96,8 @@ def fill(engine: Engine, photos: int, slices: int) -> None:
 
 def timed(what: str, work: Callable[[], object], rounds: int) -> None:
     """Print median and 95th percentile, in milliseconds."""
-    work()
-    found = []
-    for _ in range(rounds):
-        started = time.perf_counter()
-        work()
-        found.append(1000 * (time.perf_counter() - started))
-    p95 = statistics.quantiles(found, n=20)[-1]
-    print(f"| {what} | {statistics.median(found):.1f} | {p95:.1f} | {rounds} |", flush=True)
+    found = milliseconds(work, rounds)
+    print(f"| {what} | {statistics.median(found):.1f} | {p95(found):.1f} | {rounds} |", flush=True)
 
 
 def recording(engine: Engine, slicing: Slicing | None) -> Callable[[], object]:
@@ -137,28 +126,17 @@ def recording(engine: Engine, slicing: Slicing | None) -> Callable[[], object]:
 
 
 def measure(url: str, engine: Engine, slices: int) -> None:
-    """Start a monitor and ask it."""
+    """Start a monitor, and time it and the recording of photos."""
     os.environ["BINWATCH_DATABASE_URL"] = url
     if slices:
         os.environ["BINWATCH_SLICE_PATTERN"] = SLICING.rule
     settings = load_settings()
-    services = make_services(settings)
-    listener = listen("127.0.0.1", 0)
-    ready = threading.Event()
-    server = MonitorServer(create_app(services), ready.set)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    ready.wait(30)
-    print("| what | median, ms | p95, ms | rounds |\n| --- | --- | --- | --- |")
-    services.drift.update()
-    services.flags.update()
-    with httpx.Client(base_url=address_of(listener), timeout=30) as client:
+    with running_monitor(settings) as (services, client):
+        print("| what | median, ms | p95, ms | rounds |\n| --- | --- | --- | --- |")
+        services.flags.update()
         timed("scrape, drift figures included", lambda: client.get("/metrics").raise_for_status(), 200)
-    timed("look for drift (four windows)", services.drift.update, 10)
-    timed("record 32 photos", recording(engine, settings.slicing), 50)
-    server.should_exit = True
-    thread.join(30)
-    services.close()
+        timed("look for drift (four windows)", services.drift.update, 10)
+        timed("record 32 photos", recording(engine, settings.slicing), 50)
 
 
 def main() -> None:

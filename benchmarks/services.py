@@ -1,7 +1,7 @@
-"""The whole system on this machine, for as long as a benchmark lasts: versitygw, RabbitMQ, PostgreSQL and a worker.
+"""The whole system on this machine for the duration of a benchmark: versitygw, RabbitMQ, PostgreSQL and a worker.
 
 versitygw: `go install github.com/versity/versitygw/cmd/versitygw@latest`. RabbitMQ and PostgreSQL: Debian's packages
-rabbitmq-server and postgresql; PostgreSQL does not wait for the disk here.
+rabbitmq-server and postgresql. PostgreSQL runs without fsync.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ NO_VERSITYGW = (
 
 @dataclass(frozen=True, slots=True)
 class Servers:
-    """All but the worker; `s3` is a client of boto3."""
+    """All servers but the worker; `s3` is a client of boto3."""
 
     settings: Settings
     s3: Any
@@ -91,7 +91,10 @@ def running_servers(versitygw: str, model: Path = DEFAULT_MODEL) -> Iterator[Ser
         try:
             postgres = stack.enter_context(running_postgres())
             rabbitmq = stack.enter_context(running_rabbitmq())
-        except (pytest.skip.Exception, pytest.fail.Exception) as missing:  # what the tests make of a missing server
+        except (
+            pytest.skip.Exception,
+            pytest.fail.Exception,
+        ) as missing:  # raised by the fixtures if a server is missing
             sys.exit(str(missing))
         (s3_port,) = free_ports(1)
         settings = Settings(
@@ -104,19 +107,20 @@ def running_servers(versitygw: str, model: Path = DEFAULT_MODEL) -> Iterator[Ser
             model_cache=Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="binwatch-models-"))),
         )
         adopt_environment(process_environment(settings) | CREDENTIALS)
-        _declare_event_queue(settings, rabbitmq.url)
+        # Before versitygw starts: it drops events for a queue that does not exist.
+        RabbitEventQueue(settings.model_copy(update={"broker_url": SecretStr(rabbitmq.url)})).create()
         stack.enter_context(_versitygw(versitygw, s3_port, rabbitmq.url, settings.event_queue))
         yield Servers(settings, _bucket(settings), connect(settings.database_url.get_secret_value()))
 
 
 def find_versitygw() -> str:
-    """Where it is, or would be."""
+    """The path of the program, which may not exist."""
     return shutil.which("versitygw") or str(Path.home() / "go/bin/versitygw")
 
 
 @contextmanager
 def running_worker(**environment: str) -> Iterator[RunningWorker]:
-    """A worker for as long as the context lasts; its log is shown if it ends with an error.
+    """A worker for the duration of the context; its log is printed if it ends with an error.
 
     `environment`: its settings beyond those of this process.
     """
@@ -132,18 +136,18 @@ def running_worker(**environment: str) -> Iterator[RunningWorker]:
                 sys.stderr.write(log.read())
 
 
-def photos_of(folder: Path, number: int) -> list[bytes]:
-    """So many photos of a folder, repeated if it has fewer. Exits if it has none."""
+def photo_files(folder: Path) -> list[Path]:
+    """The photos in a folder and its subfolders. Exits if there are none."""
     files = sorted(path for path in folder.rglob("*") if kind_of(path.name) is ObjectKind.PHOTO)
     if not files:
         sys.exit(f"{folder}: no photos here; name a folder with JPEG, PNG, WebP, BMP or GIF files")
-    read = [path.read_bytes() for path in files[:number]]
+    return files
+
+
+def photos_of(folder: Path, number: int) -> list[bytes]:
+    """The first `number` photos of a folder, repeated if it has fewer. Exits if it has none."""
+    read = [path.read_bytes() for path in photo_files(folder)[:number]]
     return list(islice(cycle(read), number))
-
-
-def _declare_event_queue(settings: Settings, broker: str) -> None:
-    """versitygw drops events for a queue that is not there."""
-    RabbitEventQueue(settings.model_copy(update={"broker_url": SecretStr(broker)})).create()
 
 
 @contextmanager
@@ -171,7 +175,7 @@ def _process(command: list[str], log: IO[str], **environment: str) -> Iterator[s
 
 
 def _bucket(settings: Settings) -> Any:
-    """A client, once the server answers."""
+    """A client of the S3 server, after it has created the bucket."""
     client = boto3.client("s3", endpoint_url=settings.s3_endpoint_url, region_name=settings.region)
     deadline = time.monotonic() + START_S
     while True:

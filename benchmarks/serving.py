@@ -1,12 +1,12 @@
-"""Counting over HTTP: Binwatch's serving container beside the machine's limit and LitServe, in one table from one run.
+"""Counting over HTTP: Binwatch's serving container, the machine's limit and LitServe, in one table from one run.
 
     uv pip install -c requirements.lock -e '.[dev,benchmarks]'      # LitServe; best into a venv of its own
     python -m benchmarks.serving PHOTOS_FOLDER [--in-flight 16] [--requests 400] [--rounds 3]
 
-Binwatch is the container's entry point, `python -m worker serve`. LitServe has the same ONNX file, the same function
-to decode, the same largest batch and the same wait for it: once as its guide has it, with one worker, and once tuned,
-with a worker for each core. A process of its own sends the photos (benchmarks/load.py). The rounds go through the ways
-forwards and backwards; each starts its server, sends some photos to warm it, and then those that are measured.
+Binwatch is the container's entry point, `python -m worker serve`. LitServe uses the same ONNX file, the same function
+for decoding, the same largest batch and the same wait for it: once as in its guide, with one worker, and once tuned,
+with a worker for each core. Another process sends the photos (benchmarks/load.py). Every second round runs the ways in
+reverse order; each starts its server, sends some photos to warm it up, and then those that are measured.
 """
 
 from __future__ import annotations
@@ -28,10 +28,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from benchmarks.alternatives import link
-from benchmarks.cost import Cost
-from benchmarks.services import ROOT
+from benchmarks.cost import ProcessCost
+from benchmarks.services import ROOT, photo_files
 from binwatch.cores import cores
-from binwatch.keys import ObjectKind, kind_of
 from binwatch.settings import DEFAULT_MODEL, Settings, process_environment
 from testing.services.rabbitmq import free_ports
 
@@ -47,8 +46,8 @@ BINWATCH, LIMIT, LITSERVE, LITSERVE_TUNED = (
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
-    """How one is started, where it says that it can count, and where it counts."""
+class ServerCommand:
+    """The command that starts a server, and its URLs for readiness and for photos."""
 
     command: Sequence[str]
     ready: str
@@ -58,8 +57,8 @@ class Server:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """One way, once. Seconds of processor time are of the server, and of the client."""
+class ServingRun:
+    """One run of one way. Seconds of processor time are for one photo, of the server and of the client."""
 
     rate: float
     server_s: float = 0.0
@@ -71,13 +70,17 @@ class Run:
 
 
 def main() -> None:
-    options = _options()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--in-flight", type=int, default=16)
+    parser.add_argument("--requests", type=int, default=400, help="photos; repeats the folder's, if there are fewer")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--model", type=Path, default=DEFAULT_MODEL)
+    options = parser.parse_args()
     if find_spec("litserve") is None:
         sys.exit("LitServe is not installed: uv pip install -c requirements.lock -e '.[dev,benchmarks]'")
-    files = sorted(path for path in options.folder.rglob("*") if kind_of(path.name) is ObjectKind.PHOTO)
-    if not files:
-        sys.exit(f"{options.folder}: no photos here")
-    runs: dict[str, list[Run]] = {name: [] for name in (LIMIT, BINWATCH, LITSERVE_TUNED, LITSERVE)}
+    files = photo_files(options.folder)
+    runs: dict[str, list[ServingRun]] = {name: [] for name in (LIMIT, BINWATCH, LITSERVE_TUNED, LITSERVE)}
     with tempfile.TemporaryDirectory(prefix="binwatch-photos-") as folder:
         link(files, Path(folder), options.requests)
         for number in range(options.rounds):
@@ -87,29 +90,19 @@ def main() -> None:
     show(runs, options)
 
 
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--in-flight", type=int, default=16)
-    parser.add_argument("--requests", type=int, default=400, help="photos; repeats the folder's, if there are fewer")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--model", type=Path, default=DEFAULT_MODEL)
-    return parser.parse_args()
-
-
-def once(name: str, folder: str, options: argparse.Namespace) -> Run:
+def once(name: str, folder: str, options: argparse.Namespace) -> ServingRun:
     """Run one way."""
     if name == LIMIT:
         said = _said(["benchmarks.ways.limit", folder, "--model", str(options.model.absolute())])
-        return Run(said["steady_photos"] / said["steady_s"])
+        return ServingRun(said["steady_photos"] / said["steady_s"])
     server = _servers(options.model)[name]
     with running(server) as process:
         load = ["benchmarks.load", server.url, folder, "--in-flight", str(options.in_flight), *server.sends]
         _said([*load, "--requests", str(WARM)])
-        cost = Cost(process)
+        cost = ProcessCost(process)
         said = _said([*load, "--requests", str(options.requests)])
         server_s, peak = cost.total()
-    return Run(
+    return ServingRun(
         said["photos"] / said["seconds"],
         server_s / said["photos"],
         said["processor_s"] / said["photos"],
@@ -120,22 +113,24 @@ def once(name: str, folder: str, options: argparse.Namespace) -> Run:
     )
 
 
-def _servers(model: Path) -> dict[str, Server]:
+def _servers(model: Path) -> dict[str, ServerCommand]:
     (port,) = free_ports(1)
     at = f"http://127.0.0.1:{port}"
     settings = Settings(serve_host="127.0.0.1", serve_port=port, model_dir=model.absolute())
     lit = ["benchmarks.ways.lit_serve", "--port", str(port), "--model", str(model.absolute())]
     tuned = ["--workers", str(CORES), "--threads", "1"]
     return {
-        BINWATCH: Server(["worker", "serve"], f"{at}/ping", f"{at}/invocations", (), process_environment(settings)),
-        LITSERVE: Server(lit, f"{at}/health", f"{at}/predict", ["--base64"]),
-        LITSERVE_TUNED: Server([*lit, *tuned], f"{at}/health", f"{at}/predict", ["--base64"]),
+        BINWATCH: ServerCommand(
+            ["worker", "serve"], f"{at}/ping", f"{at}/invocations", (), process_environment(settings)
+        ),
+        LITSERVE: ServerCommand(lit, f"{at}/health", f"{at}/predict", ["--base64"]),
+        LITSERVE_TUNED: ServerCommand([*lit, *tuned], f"{at}/health", f"{at}/predict", ["--base64"]),
     }
 
 
 @contextmanager
-def running(server: Server) -> Iterator[int]:
-    """The server's process id, once it can count; with all that it started, it is gone in the end."""
+def running(server: ServerCommand) -> Iterator[int]:
+    """The server's process id, after it is ready. In the end it is terminated, with all processes that it started."""
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", *server.command],
@@ -165,7 +160,7 @@ def _ready(url: str, process: subprocess.Popen[bytes]) -> bool:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """TERM, and KILL for what is left of its group."""
+    """Send SIGTERM to its process group, and then SIGKILL."""
     for how in (signal.SIGTERM, signal.SIGKILL):
         with suppress(ProcessLookupError):
             os.killpg(process.pid, how)
@@ -174,14 +169,14 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _said(module: Sequence[str]) -> dict[str, object]:
-    """What the module prints last, as JSON."""
+    """Run a module. Returns its last line of output, which is JSON."""
     result = subprocess.run([sys.executable, "-m", *module], cwd=ROOT, capture_output=True, text=True)
     if result.returncode:
         sys.exit(f"python -m {' '.join(module)} failed:\n{result.stderr}")
     return json.loads(result.stdout.splitlines()[-1])
 
 
-def show(runs: Mapping[str, list[Run]], options: argparse.Namespace) -> None:
+def show(runs: Mapping[str, list[ServingRun]], options: argparse.Namespace) -> None:
     settings = Settings()
     print(
         f"{options.requests} photos, {options.in_flight} in flight, {CORES} cores, medians of {options.rounds} rounds;"
@@ -194,25 +189,17 @@ def show(runs: Mapping[str, list[Run]], options: argparse.Namespace) -> None:
         spread = f"({min(rates):.1f} to {max(rates):.1f})"
         line = f"{name:<28}{statistics.median(rates):9.1f} {spread:<20}"
         if name != LIMIT:
-            each = [1000 * _median(rounds, field) for field in ("median_s", "late_s", "server_s", "client_s")]
+            fields = ("median_s", "late_s", "server_s", "client_s")
+            each = [1000 * statistics.median(getattr(run, field) for run in rounds) for field in fields]
             line += "{:11.0f}{:9.0f}{:12.1f}{:7.1f}".format(*each) + f"{max(run.peak for run in rounds) / 1e6:9.0f}"
         print(line.rstrip())
     print("Binwatch is as fast as, in each round:")
     for name in (LIMIT, LITSERVE_TUNED, LITSERVE):
         ratios = [ours.rate / other.rate for ours, other in zip(runs[BINWATCH], runs[name], strict=True)]
         print(f"  {name:<28}{statistics.median(ratios):.2f} × ({min(ratios):.2f} to {max(ratios):.2f})")
-    _check_same(runs)
-
-
-def _median(rounds: Sequence[Run], field: str) -> float:
-    return statistics.median(getattr(run, field) for run in rounds)
-
-
-def _check_same(runs: Mapping[str, list[Run]]) -> None:
-    """A server that counts otherwise does something else, and then its speed says nothing."""
     counts = {name: run.predicted for name in runs if name != LIMIT for run in runs[name]}
     if len({tuple(each) for each in counts.values()}) > 1:
-        sys.exit("not all count the same: the figures say nothing")
+        sys.exit("the servers' counts differ, so they do different work: the figures cannot be compared")
 
 
 if __name__ == "__main__":

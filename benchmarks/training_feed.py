@@ -1,12 +1,12 @@
-"""How fast training from JPEG files is beside the same loop on tensors that are in memory already.
+"""The speed of training from JPEG files, compared with the same loop on tensors in memory.
 
     python -m benchmarks.training_feed --photos samples/bin-images --rounds 6 --limit 32 --threads 2
     python -m benchmarks.training_feed --photos TAR --device cuda --precision bf16 --batch-size 256 --readers 16
 
-Both train a ResNet50; they take turns, so that other work on the machine hits both. From files means everything that
-`fit` does: read, decode, squash and augment. In memory means in the device's, and without augmentation. Prints photos
-per second of each round, the processor time that each photo takes, which other work on the machine hardly changes, and
-the ratios.
+Both train a ResNet50. They alternate, so that other work on the machine affects both. From files includes all the work
+of `fit`: reading, decoding, squashing and augmenting. In memory means in the device's memory and without augmentation.
+Prints photos per second of each round, the processor time per photo, which hardly depends on other work on the machine,
+and the ratios.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from trainer.train.network import check_compiler
 
 
 class InMemory:
-    """Photos as tensors where the network computes, not augmented: some batches, again and again."""
+    """A few batches of photos as tensors on the device, not augmented, which are repeated."""
 
     features = False
     accumulation_steps = 1
@@ -89,7 +89,10 @@ def main() -> None:
     config = _config(options)
     devices.prepare(config.train)
     check_compiler(config.train)
-    photos = _photos(options)
+    source = open_source(options.photos)
+    keys = list(source.sizes())[: options.limit]
+    rows = tuple(Row(key, number % 7, key, Split.TRAIN) for number, key in enumerate(keys))
+    photos = PhotoSet(source, rows, jpeg_quality=options.jpeg_quality or None)
     files = PhotoLoader(
         replace(photos, rows=photos.rows * options.repeat), options.batch_size, seed=0, augment=AugmentConfig(),
         shuffle=True, threads=options.readers, deferred=augments_on_device(config.augment, config.train.device),
@@ -144,13 +147,6 @@ def _print_row(name: str, fed: Pace, bare: Pace) -> None:
     print(f"{name:8}{next(cells):>22}{next(cells):>22}{fed.speed / bare.speed:>9.1%}", flush=True)
 
 
-def _photos(options: argparse.Namespace) -> PhotoSet:
-    source = open_source(options.photos)
-    keys = list(source.sizes())[: options.limit]
-    rows = tuple(Row(key, number % 7, key, Split.TRAIN) for number, key in enumerate(keys))
-    return PhotoSet(source, rows, jpeg_quality=options.jpeg_quality or None)
-
-
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Path, required=True, help="folder or tar")
@@ -161,9 +157,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--jpeg-quality", type=int, default=0, help="as data.jpeg_quality")
     parser.add_argument("--compile", action="store_true", help="as train.compile")
     parser.add_argument("--readers", type=int, default=TrainConfig().readers, help="as train.readers")
-    parser.add_argument("--repeat", type=int, default=1, help="use each photo so many times an epoch")
-    parser.add_argument("--limit", type=int, help="use the first so many photos only")
-    parser.add_argument("--threads", type=int, default=0, help="of torch, on the CPU; 0: all")
+    parser.add_argument("--repeat", type=int, default=1, help="number of times that an epoch uses each photo")
+    parser.add_argument("--limit", type=int, help="use only the first N photos")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads of torch; 0: all")
     return parser.parse_args()
 
 

@@ -2,8 +2,8 @@
 
     python -m benchmarks.training_step --architecture tf_efficientnet_lite0 --threads 2 --compiled
 
-Whole steps (forward, backward, optimiser) on random photos in memory, all layers learning. The ways take turns, so that
-other work on the machine hits all of them. Compiling takes a minute for each way.
+Whole steps (forward, backward, optimiser) on random photos in memory, with all layers trained. The ways alternate, so
+that other work on the machine affects all of them. Compiling takes a minute for each way.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--compiled", action="store_true", help="also with torch.compile")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=2.0, help="of each way in each round")
+    parser.add_argument("--seconds", type=float, default=2.0, help="duration of each way in each round")
     options = parser.parse_args()
 
     steps = {}

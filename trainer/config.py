@@ -1,6 +1,6 @@
-"""The one configuration of a training run: every option, its type, default and meaning.
+"""The configuration of a training run: every option with its type, default and meaning.
 
-Read from a TOML file, changed by flags, and kept whole inside each checkpoint.
+It is read from a TOML file, changed by flags, and stored in each checkpoint.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ ClassShares = Annotated[tuple[FiniteFloat, ...], AfterValidator(_shares)]
 
 
 class Section(BaseModel):
-    """A table of options: an unknown one is an error, and none changes afterwards."""
+    """A table of options. An unknown option is an error, and options cannot be changed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -68,12 +68,12 @@ class DataConfig(Section):
 
     @property
     def labels(self) -> Path:
-        """Where the labels come from, for messages."""
+        """The index, or the folder of the photos, for messages."""
         return self.index or self.photos
 
 
 class ModelConfig(Section):
-    """The network and what it starts from."""
+    """The network and its initial weights."""
 
     architecture: str = Field(
         "resnet50", description="name of a convolutional network of timm, or resnet50v2, a pre-activation ResNet50"
@@ -100,12 +100,12 @@ class ModelConfig(Section):
 
     @property
     def quantities(self) -> int:
-        """How many answers the network has: 0, 1, … `highest`, and more."""
+        """Number of the network's outputs: 0, 1, … `highest`, and more."""
         return self.highest + 2
 
 
 class AugmentConfig(Section):
-    """Random changes to training photos. Mild, because a change that hides an item makes the label wrong."""
+    """Random augmentation of training photos. It is mild, because hiding an item makes the label wrong."""
 
     views: int = Field(4, ge=1, description="versions of each photo whose features are cached; the first is unchanged")
     flip: bool = Field(True, description="mirror left-right at random")
@@ -121,7 +121,7 @@ class AugmentConfig(Section):
 
 
 class TrainConfig(Section):
-    """How long and how hard to train."""
+    """Duration, optimiser, loss and device of the training."""
 
     epochs: int = Field(12, ge=1, description="passes over the training photos")
     batch_size: int = Field(64, ge=2, description="photos per micro-batch")
@@ -158,7 +158,7 @@ class TrainConfig(Section):
     channels_last: bool = Field(False, description="memory layout that convolutions on GPUs prefer")
     compile: bool = Field(False, description="use torch.compile: slow start, needs a C++ compiler; see profile")
     tensorboard: bool = Field(False, description="also write TensorBoard files into the run's folder")
-    # Not auto: a run is the same bit for bit on a CPU only, and a GPU wants a precision and batches of its own.
+    # Not auto: only runs on a CPU are repeatable bit for bit, and a GPU needs another precision and batch size.
     device: str = Field(
         "cpu",
         pattern=r"^(auto|cpu|cuda(:\d+)?)$",
@@ -170,7 +170,7 @@ class TrainConfig(Section):
 
 
 class DistilConfig(Section):
-    """Teachers: trained models, whose answers are learned from beside the labels (Hinton et al. 2015)."""
+    """Teachers: trained models, whose mean output is learned in addition to the labels (Hinton et al. 2015)."""
 
     teachers: tuple[Path, ...] = Field((), description="checkpoints, or folders of runs, whose mean output is learned")
     share: float = Field(
@@ -185,7 +185,7 @@ class DistilConfig(Section):
 
 
 class Config(Section):
-    """Everything that decides what a run does."""
+    """All options of a run."""
 
     data: DataConfig
     model: ModelConfig = ModelConfig()
@@ -196,7 +196,8 @@ class Config(Section):
 
 def read(file: Path | None, changes: dict[str, Any]) -> Config:
     """The configuration of `file` with `changes` ("train.epochs" → 3) on top. Raises ConfigError."""
-    given = {"data": {}} | with_changes(read_tree(file) if file else {}, changes, Config)  # what [data] lacks is named
+    # With a table [data] in any case, so that the error for a missing option names it.
+    given = {"data": {}} | with_changes(read_tree(file) if file else {}, changes, Config)
     try:
         return Config.model_validate(given)
     except ValidationError as error:
@@ -205,15 +206,15 @@ def read(file: Path | None, changes: dict[str, Any]) -> Config:
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """What is wrong with a configuration, the first of it."""
+    """The first mistake in a configuration."""
 
     text: str
     option: str
-    """The option, or the one that was meant, as far as can be guessed."""
+    """The option, or for an unknown one the option with the closest name."""
 
 
 def mistake(error: ValidationError, schema: type[BaseModel]) -> Mistake:
-    """In words, with the closest option of `schema` for one that is not there."""
+    """The first mistake in words. For an unknown option, it suggests the closest one of `schema`."""
     first = error.errors(include_url=False)[0]
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] != "extra_forbidden":
@@ -227,19 +228,19 @@ def mistake(error: ValidationError, schema: type[BaseModel]) -> Mistake:
 
 
 class WrittenInt(int):
-    """A whole number that remembers its `text`: as the value of an option that is a text, `1_0` is not 10."""
+    """A whole number with its `text`: for an option that is a text, `1_0` is not 10."""
 
     text: str
 
 
 class WrittenFloat(float):
-    """A number that remembers its `text`: as a version, `1.10` is not 1.1."""
+    """A number with its `text`: as a version, `1.10` is not 1.1."""
 
     text: str
 
 
 def assignment(text: str) -> tuple[str, Any]:
-    """`train.epochs=3` → ("train.epochs", 3). Values are TOML; what is not TOML is a string."""
+    """`train.epochs=3` → ("train.epochs", 3). A value that is not TOML is a string."""
     name, equals, value = text.partition("=")
     if not equals or "." not in name:
         raise ConfigError(f"{text!r}: expected SECTION.OPTION=VALUE, for example train.epochs=3")
@@ -253,7 +254,7 @@ def _value(text: str) -> Any:
         return text
     if isinstance(value, bool | str | list | dict):
         return value
-    if not isinstance(value, int | float):  # a date, say: no option is one, but a version may look like it
+    if not isinstance(value, int | float):  # such as a date: no option is one, but a version may look like it
         return text.strip()
     written = WrittenFloat(value) if isinstance(value, float) else WrittenInt(value)
     written.text = text.strip()
@@ -272,25 +273,16 @@ def with_changes(tree: dict[str, Any], changes: dict[str, Any], schema: type[Bas
         branch = tree.setdefault(section, {})
         if not isinstance(branch, dict):
             raise ConfigError(f"{section}: expected a table of options, found {shown(branch)}")
-        branch[option] = _as_meant(value, as_text=_is_text(schema, section, option))
+        if isinstance(value, WrittenInt | WrittenFloat):
+            field = _options(schema, section).get(option)
+            is_text = field is not None and field.annotation in (str, Path, Path | None)
+            value = value.text if is_text else int(value) if isinstance(value, int) else float(value)
+        branch[option] = value
     return tree
 
 
-def _as_meant(value: Any, *, as_text: bool) -> Any:
-    if not isinstance(value, WrittenInt | WrittenFloat):
-        return value
-    if as_text:
-        return value.text
-    return int(value) if isinstance(value, int) else float(value)
-
-
-def _is_text(schema: type[BaseModel], section: str, option: str) -> bool:
-    fields = _options(schema, section)
-    return option in fields and fields[option].annotation in (str, Path, Path | None)
-
-
 def _options(schema: type[BaseModel], section: str) -> dict[str, FieldInfo]:
-    """Of a table of `schema`, which need not be there."""
+    """The options of a table of `schema`; empty if there is no such table."""
     kind = schema.model_fields[section].annotation if section in schema.model_fields else None
     tables = (each for each in (kind, *get_args(kind)) if isinstance(each, type) and issubclass(each, BaseModel))
     return next((table.model_fields for table in tables), {})

@@ -1,4 +1,4 @@
-"""What a person sees while the work goes on: bars with photos per second and time left, and tables."""
+"""Output for people during the work: progress bars with photos per second and remaining time, remarks, warnings."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Display:
     def follow(
         self, items: Iterable[Item], photos: int, what: str, size: Callable[[Item], int] = lambda _: 1
     ) -> Iterator[Item]:
-        """`items` as they are, with a bar that counts up to `photos`; `size` says how many photos an item holds."""
+        """`items` unchanged, with a progress bar up to `photos`; `size` returns the number of photos of an item."""
         with self._progress() as progress:
             task = progress.add_task(what, total=photos)
             for item in items:
@@ -41,11 +41,11 @@ class Display:
                 progress.advance(task, size(item))
 
     def say(self, text: str) -> None:
-        """Print a remark, unless commands are to be quiet."""
+        """Print a remark, except with --quiet."""
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def warn(self, text: str) -> None:
-        """Print a warning, once: the steps of a pipeline and the trials of a study have the same photos."""
+        """Print a warning once. The steps of a pipeline and the trials of a study would repeat those about photos."""
         if text in self._warned:
             return
         self._warned.add(text)
@@ -63,5 +63,5 @@ class Display:
 
 
 def silent() -> Display:
-    """For a process whose neighbour shows what both do."""
+    """A display without output, for all processes of a run but the main one."""
     return Display(Console(stderr=True, quiet=True))

@@ -1,4 +1,4 @@
-"""What can go wrong in training, by cause. Each message names the thing and says what to do next."""
+"""The trainer's errors, by cause. Each message names the thing and says what to do next."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ class DataError(BinwatchError):
 
 
 class PrepareError(BinwatchError):
-    """Photos cannot be fetched or written. What is there already is whole: the same command continues."""
+    """Photos cannot be fetched or written. Those that are stored are complete: the same command continues."""
 
 
 class DiskError(BinwatchError):
-    """A file or folder cannot be written: there is no room, or no permission."""
+    """A file or folder cannot be written: the disk is full, or permission is denied."""
 
 
 class WeightsError(BinwatchError):
-    """Starting weights are missing or belong to another network."""
+    """Initial weights are missing or belong to another network."""
 
 
 class CheckpointError(BinwatchError):
@@ -30,15 +30,15 @@ class CheckpointError(BinwatchError):
 
 
 class DivergedError(BinwatchError):
-    """The loss of a run is not a number any more: it learns nothing from then on."""
+    """The loss of a run is no longer a number, so further training is useless."""
 
 
 class RankError(BinwatchError):
-    """One of several processes of a run failed, and so the run."""
+    """One of several processes of a run failed, which ends the run."""
 
 
 class TuneError(BinwatchError):
-    """A search for options was interrupted. What was found is stored: the same command continues."""
+    """A search for options was interrupted. Finished trials are stored: the same command continues."""
 
 
 class ExportError(BinwatchError):
@@ -46,4 +46,4 @@ class ExportError(BinwatchError):
 
 
 class PromotionError(BinwatchError):
-    """A model is not put in use: it is not better than the one in use, or there is none to go back to."""
+    """A model is not promoted: it is not better than the one in use, or there is no previous one for a rollback."""

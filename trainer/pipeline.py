@@ -1,13 +1,11 @@
-"""`pipeline`: prepare → fit → evaluate → export → compare and promote, each step taken up where it stopped."""
+"""`pipeline`: prepare → fit → evaluate → export → compare and promote. An interrupted run continues at its step."""
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,11 +30,11 @@ from trainer.config import (
 )
 from trainer.data.source import prepared_quality
 from trainer.data.split import Split
-from trainer.disk import write_whole
+from trainer.disk import make_folder, sole_process, write_json
 from trainer.display import Display
 from trainer.errors import ConfigError, PromotionError
 from trainer.evaluation import report
-from trainer.evaluation.evaluate import evaluate, write
+from trainer.evaluation.evaluate import evaluate
 from trainer.export.bundle import ExportOptions, export
 from trainer.prepare.config import PrepareConfig
 from trainer.prepare.outputs import MANIFEST
@@ -51,14 +49,14 @@ DATA, RUNS, BUNDLE = "data", "runs", "bundle"
 
 
 class ExportConfig(Section):
-    """What to export."""
+    """The table [export]: variants, and the accuracy that one may lose."""
 
     variants: tuple[Precision, ...] = (Precision.FP32, Precision.INT8)
     max_loss: float = 0.005
 
 
 class SplitConfig(Section):
-    """The part of `data` that `prepare` does not decide."""
+    """The table [data]: the options that do not follow from `prepare`."""
 
     size: int = SIZE
     split_seed: int = 0
@@ -67,7 +65,7 @@ class SplitConfig(Section):
 
 
 class PipelineConfig(Section):
-    """One TOML file for all steps."""
+    """The tables of the one TOML file for all steps."""
 
     prepare: PrepareConfig
     data: SplitConfig = SplitConfig()
@@ -79,7 +77,7 @@ class PipelineConfig(Section):
 
 @dataclass(frozen=True)
 class PipelineOutcome:
-    """What a pipeline came to: `version` is None if there was nothing new to learn from."""
+    """The result of a pipeline. `version` is None if photos, labels and options have not changed."""
 
     version: str | None
     promoted: bool
@@ -87,7 +85,7 @@ class PipelineOutcome:
 
 
 class PipelineRun:
-    """One passage through the steps, in a folder of its own; `pipeline.json` says how far it came."""
+    """One run of all steps, in a folder of its own; `pipeline.json` contains the steps that are done."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -95,13 +93,13 @@ class PipelineRun:
         self.state: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
 
     def note(self, **facts: Any) -> None:
-        """Add to the state, on the disk before anything else happens."""
+        """Add facts to the state, and store it before anything else happens."""
         self.state |= facts
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_whole(self.folder / STATE, (json.dumps(self.state, indent=2) + "\n").encode())
+        make_folder(self.folder)
+        write_json(self.folder / STATE, self.state)
 
     def once(self, step: str, work: Callable[[], object], display: Display) -> None:
-        """Do a step unless it was done."""
+        """Do a step, unless it is done."""
         if step in self.state.get("done", []):
             display.say(f"{step}: done before")
             return
@@ -111,7 +109,7 @@ class PipelineRun:
 
 
 class Pipeline:
-    """All steps in the folder `work`: photos in `data`, a folder per passage in `runs`."""
+    """All steps in the folder `work`: photos in `data`, a folder per run in `runs`."""
 
     def __init__(
         self, work: Path, config: PipelineConfig, settings: Settings, registry: Registry, display: Display
@@ -123,16 +121,18 @@ class Pipeline:
         self._display = display
 
     def run(self, *, again: bool = False) -> PipelineOutcome:
-        """Continue the passage that was interrupted, or start a new one if there are new photos or options.
+        """Continue the interrupted run, or start a new one if photos, labels or options have changed.
 
-        `again` starts one in any case. Raises ConfigError if another process is at work in the same folder.
+        `again` starts one in any case. Raises ConfigError if another pipeline is running in the same folder.
         """
-        with _alone(self._work):
-            last = self._last()
+        # A run that takes longer than cron's interval must not meet the next one.
+        with sole_process(self._work, "another pipeline is running here; wait for it"):
+            folders = sorted(file.parent for file in (self._work / RUNS).glob(f"*/{STATE}"))
+            last = PipelineRun(folders[-1]) if folders else None
             if last and "outcome" not in last.state and not again:
                 self._display.say(f"continuing {last.folder.name}")
                 return self._steps(last)
-            self._prepare()
+            prepare(*opened(self._config.prepare, self._settings), self._work / DATA, self._display)
             digest = self._digest()
             if last and last.state.get("digest") == digest and not again:
                 return PipelineOutcome(
@@ -149,15 +149,12 @@ class Pipeline:
                 " --again"
             )
         run.once("fit", lambda: self._fit(run.folder), self._display)
-        shutil.rmtree(run.folder / FEATURES, ignore_errors=True)  # gigabytes, and the next run has photos of its own
+        shutil.rmtree(run.folder / FEATURES, ignore_errors=True)  # gigabytes, which the next run cannot use
         run.once("evaluate", lambda: self._evaluate(run.folder), self._display)
         run.once("export", lambda: self._export(run.folder), self._display)
         outcome = self._promote(run.folder)
         run.note(outcome={"version": outcome.version, "promoted": outcome.promoted, "why": outcome.why})
         return outcome
-
-    def _prepare(self) -> None:
-        prepare(*opened(self._config.prepare, self._settings), self._work / DATA, self._display)
 
     def _fit(self, folder: Path) -> None:
         if (folder / LAST).exists():
@@ -181,9 +178,7 @@ class Pipeline:
         fit(config, folder, self._display)
 
     def _evaluate(self, folder: Path) -> None:
-        found = evaluate(folder / BEST, Split.TEST, {}, self._display)
-        write(found, folder / "evaluation-test.json")
-        report.write(found, folder / "evaluation-test.html")
+        report.write(evaluate(folder / BEST, Split.TEST, {}, self._display), folder / "evaluation-test.json")
 
     def _export(self, folder: Path) -> None:
         version = f"{self._config.model.architecture}-{folder.name}"
@@ -193,10 +188,10 @@ class Pipeline:
         )
 
     def _promote(self, folder: Path) -> PipelineOutcome:
-        """Compare and promote. Not being better is an outcome like another: cron need not send a mail."""
+        """Compare and promote. A model that is not better is no error, so that cron does not send a mail."""
         version = f"{self._config.model.architecture}-{folder.name}"
         current = self._registry.current()
-        if current and current.version == version:  # stopped between promoting and noting it
+        if current and current.version == version:  # an interruption came after the promotion
             return PipelineOutcome(version, True, "in use already")
         photos = {"photos": self._work / DATA / PHOTOS, "index": self._work / DATA / MANIFEST}
         try:
@@ -207,12 +202,8 @@ class Pipeline:
             return PipelineOutcome(version, False, str(error))
         return PipelineOutcome(version, True, done.comparison.verdict() if done.comparison else "the first model")
 
-    def _last(self) -> PipelineRun | None:
-        folders = sorted(file.parent for file in (self._work / RUNS).glob(f"*/{STATE}"))
-        return PipelineRun(folders[-1]) if folders else None
-
     def _digest(self) -> str:
-        """Of photos, labels and options."""
+        """Digest of photos, labels and options."""
         found = hashlib.sha256((self._work / DATA / MANIFEST).read_bytes())
         found.update(self._config.model_dump_json(exclude={"prepare"}).encode())
         return found.hexdigest()
@@ -224,15 +215,3 @@ def read_pipeline(file: Path) -> PipelineConfig:
         return PipelineConfig.model_validate(read_tree(file))
     except ValidationError as error:
         raise ConfigError(f"{file}: {mistake(error, PipelineConfig).text}") from error
-
-
-@contextmanager
-def _alone(work: Path) -> Iterator[None]:
-    """Only one process at a time: a run that takes longer than cron's interval must not meet the next one."""
-    work.mkdir(parents=True, exist_ok=True)
-    with (work / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ConfigError(f"{work}: another pipeline is running here; wait for it") from error
-        yield

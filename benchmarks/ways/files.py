@@ -1,8 +1,8 @@
-"""Binwatch's way to count the photos of a folder, by the parts that `python -m worker count` is made of.
+"""Binwatch's way to count the photos of a folder, with the parts of `python -m worker count`.
 
     python -m benchmarks.ways.files FOLDER
 
-The command itself does not say when it was ready, so its parts are put together here as it does.
+The command itself does not report when it was ready, so its parts are combined here in the same way.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
     python -m benchmarks.ways.lit_serve --port 8081 --workers 4 --threads 1
 
-Photos come as base64 in JSON, as LitServe's own guide sends images: its requests are JSON or forms. They are decoded
-and counted in its workers, which are processes; `--threads` are ONNX Runtime's in each, 0 for as many as it takes by
-itself.
+Photos are sent as base64 in JSON, as in LitServe's own guide: its requests are JSON or forms. They are decoded and
+counted in its workers, which are processes; `--threads` is the number of ONNX Runtime's threads in each, 0 for its
+default.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class CountAPI(litserve.LitAPI):
         self._folder, self._threads = model, threads
 
     def setup(self, device: str) -> None:
-        """In each worker once."""
+        """Load the model; called once in each worker."""
         bundle = Bundle(self._folder)
         self._card = bundle.card
         path = bundle.model(Precision.INT8)
@@ -47,7 +47,7 @@ class CountAPI(litserve.LitAPI):
         return counts_by(self._card.count_rule, in_classes(probabilities))
 
     def encode_response(self, output: np.int64) -> dict[str, int]:
-        """As our own server calls it."""
+        """The field's name is that of Binwatch's own server."""
         return {"predicted": int(output)}
 
 

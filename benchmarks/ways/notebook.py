@@ -1,9 +1,9 @@
-"""The notebooks' way to count the photos of a folder: PyTorch as it is, in fp32, one photo for each call.
+"""The notebooks' way to count the photos of a folder: plain PyTorch in fp32, one photo per call.
 
     python -m benchmarks.ways.notebook FOLDER
 
 Pillow decodes, torchvision's transforms squash and normalise, and its ResNet50 counts, as in the notebooks. The weights
-are random: they take as long as trained ones.
+are random, which does not affect the speed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--photos", type=int, help="only so many: each takes as long as the last")
+    parser.add_argument("--photos", type=int, help="number of photos, if not all: the speed does not depend on it")
     options = parser.parse_args()
     network = resnet50(weights=None, num_classes=len(CLASSES)).eval()
     squash = transforms.Compose(

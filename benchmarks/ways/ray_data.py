@@ -1,9 +1,9 @@
-"""Ray Data's way to count a folder's photos: `read_binary_files`, then `map_batches` with actors that hold it.
+"""Ray Data's way to count a folder's photos: `read_binary_files`, then `map_batches` with actors that hold the model.
 
     python -m benchmarks.ways.ray_data FOLDER [--actors 4 --batch-size 16 --threads 1]
 
-Without the options, everything is as Ray and ONNX Runtime choose it. Photos are decoded by binwatch.image and counted
-with the same ONNX file, both within the actors: decoding elsewhere would send 150 KB a photo through the object store.
+Without the options, Ray and ONNX Runtime use their defaults. Photos are decoded by binwatch.image and counted with the
+same ONNX file, both in the actors: decoding elsewhere would send 150 KB a photo through the object store.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from binwatch.counts import counts_by, in_classes
 from binwatch.onnx_session import open_session
 
 OBJECT_STORE_BYTES = 10**9
-# Actors take most of the cores that Ray deals out, and reading the rest: with none left for it, nothing would be read.
+# Actors reserve most of Ray's cores, and reading the rest: without any left, nothing would be read.
 ACTOR_CPUS, READ_CPUS = 0.75, 0.25
 
 
-class Count:
-    """The model, in each actor once."""
+class CountingActor:
+    """The model, loaded once in each actor."""
 
     def __init__(self, folder: str, threads: int) -> None:
         bundle = Bundle(Path(folder))
@@ -81,9 +81,9 @@ def main() -> None:
 
 
 def once_started(rows: list[dict[str, Any]], ended: float) -> tuple[int, float]:
-    """Photos and seconds, from the first or from the last actor's start to the end: what makes Ray look faster.
+    """Photos and seconds, from the first or from the last actor's start to the end, whichever makes Ray faster.
 
-    While some actors still start, the others have the cores to themselves; if the last start late, the rest is short.
+    While some actors are still starting, the others have all cores; if the last one starts late, few photos are left.
     """
     found = []
     for pick in (min, max):
@@ -107,7 +107,7 @@ def count(folder: Path, model: Path, actors: int, batch_size: int, threads: int)
         str(folder.absolute()), include_paths=True, num_cpus=READ_CPUS if actors else None
     )
     counted = photos.map_batches(
-        Count,
+        CountingActor,
         fn_constructor_args=(str(model.absolute()), threads),
         **({"batch_size": batch_size} if batch_size else {}),
         **tuned,

@@ -1,4 +1,4 @@
-"""PyTorch in the engine's place: the same network, from photos in memory to answers in memory."""
+"""PyTorch instead of the engine: the same network, from photos in memory to outputs in memory."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ from worker.inference_sessions import CUDA
 
 
 class TorchEngine:
-    """With random weights (a bundle has none for PyTorch), channels last, and the quickest products that it has.
+    """A network with random weights (a bundle has none for PyTorch), channels last, with TF32 for matrix products.
 
-    In half precision on a GPU where ONNX Runtime has it, else in single.
+    It computes in fp16 if ONNX Runtime does so on the GPU, otherwise in fp32.
     """
 
     def __init__(self, beside: Engine, compile_mode: str | None = None) -> None:
-        """Where `beside` computes. Compiled if it is said how."""
+        """On the device of `beside`; compiled if there is a `compile_mode`."""
         self.on_gpu = beside.provider == CUDA
         self.half = self.on_gpu and beside.precision is Precision.FP16
         self._device = "cuda" if self.on_gpu else "cpu"
         torch.backends.cudnn.benchmark = True
         torch.set_float32_matmul_precision("high")
-        self._answers = Answers(beside.card, half=self.half).eval()
-        self._answers.to(device=self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._network = DeployedCounter(beside.card, half=self.half).eval()
+        self._network.to(device=self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if compile_mode is not None:
-            self._answers.compile(dynamic=False, mode=compile_mode)
+            self._network.compile(dynamic=False, mode=compile_mode)
 
     @torch.inference_mode()
     def infer(self, photos: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Probabilities and embeddings of `photos`, uint8 (n, size, size, 3)."""
-        probabilities, embedding = self._answers(torch.from_numpy(photos).to(self._device))
+        probabilities, embedding = self._network(torch.from_numpy(photos).to(self._device))
         return probabilities.cpu().numpy(), embedding.cpu().numpy()
 
 
-class Answers(nn.Module):
-    """uint8 photos (batch, h, w, 3) → probabilities and embedding, both float32, as the ONNX file gives them."""
+class DeployedCounter(nn.Module):
+    """uint8 photos (batch, h, w, 3) → probabilities and embedding, both float32, like the ONNX file."""
 
     def __init__(self, card: Card, *, half: bool) -> None:
         super().__init__()

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.cost import Cost
+from benchmarks.cost import ProcessCost
 from benchmarks.memory import distinct, held
 from benchmarks.services import find_versitygw
 from binwatch.bundle import Bundle
@@ -206,7 +206,7 @@ def test_cost_is_that_of_the_process_and_what_it_starts() -> None:
     work = "import time\nwhile time.process_time() < 1: pass"
     script = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {work!r}], check=True)"
     with subprocess.Popen([sys.executable, "-c", script]) as process:
-        cost = Cost(process.pid)
+        cost = ProcessCost(process.pid)
         process.wait(60)
     seconds, _ = cost.total()
     assert 0.5 < seconds < 1.5

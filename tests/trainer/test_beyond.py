@@ -153,7 +153,7 @@ def test_labels_may_say_so_many_or_more(data: Data, tmp_path: Path) -> None:
 def test_labels_that_say_nothing(data: Data, tmp_path: Path, label: str, cli_error: Callable[..., str]) -> None:
     config = index_of(data, tmp_path, {"00003": label})
     message = cli_error("fit", "--photos", data.photos, "--index", config.index, "--out", tmp_path / "run", *QUICK)
-    assert f"line 5: label '{label}' of 00003 is not a whole number, nor one with a +: 6+ is of six items" in message
+    assert f"line 5: label '{label}' of 00003 is not a whole number, nor one with a + (6+ means six items" in message
 
 
 def test_what_is_of_no_known_class_is_learned_and_not_measured_by(data: Data, tmp_path: Path) -> None:

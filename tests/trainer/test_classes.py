@@ -75,7 +75,7 @@ def bundle(fitted: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 def test_the_report_says_what_is_not_there(capstone: Data) -> None:
     report = (capstone.index.parent / "report.md").read_text(encoding="utf-8")
-    assert "**No training photo shows 0, more than 5 items: a model will never answer that.**" in report
+    assert "**No training photo shows 0, more than 5 items: a model will not be able to predict these.**" in report
 
 
 def test_fit_learns_what_is_there_and_warns(
@@ -90,8 +90,8 @@ def test_fit_learns_what_is_there_and_warns(
     assert chances[:, SHOWN].gt(0).all()
     run_cli("fit", *capstone.flags, "--out", tmp_path / "warned", *ONE_EPOCH)
     said = " ".join(capsys.readouterr().err.split())
-    assert "no training photo shows 0, more than 5 items: the model will never answer that" in said
-    assert "add photos that show it: `prepare --per-class N` brings N of each quantity, `prepare --list FILE" in said
+    assert "no training photo shows 0, more than 5 items: the model will not be able to predict these" in said
+    assert "add photos that show them: `prepare --per-class N` fetches N of each class, `prepare --list FILE" in said
 
 
 @pytest.mark.parametrize("loss", ["ordinal", "cross_entropy"])
@@ -112,19 +112,19 @@ def test_evaluate_says_what_is_never_answered(
     fitted: Path, data: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run_cli("evaluate", fitted / BEST, *data.flags, "--every", "--out", tmp_path / "found.json")
-    assert "The model never answers 0, more than 5; 60 of these photos show that" in capsys.readouterr().err
+    assert "The model cannot predict 0, more than 5; 60 of these photos show that" in capsys.readouterr().err
     found = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
     assert found["answers"] == list(SHOWN)
     table = np.array(found["metrics"]["all"]["confusion"])
     assert table.sum() == 160
     assert table[:, [0, 6]].sum() == 0
-    assert "never answers 0, more than 5" in (tmp_path / "found.html").read_text(encoding="utf-8")
+    assert "cannot predict 0, more than 5" in (tmp_path / "found.html").read_text(encoding="utf-8")
 
 
 def test_a_bundle_knows_what_it_can_answer(bundle: Bundle) -> None:
     card = bundle.card
     assert (card.answers, card.never) == (SHOWN, (0, 6))
-    assert "Never answers 0, more than 5: no training photo showed it." in card.notes
+    assert "Cannot predict 0, more than 5: no training photo shows these." in card.notes
     assert card.reference is not None
     assert (card.reference.labels[0], card.reference.labels[6]) == (0, 0)
     assert card.reference.predicted[0] + card.reference.predicted[6] == 0
@@ -183,12 +183,12 @@ def test_a_run_goes_on_with_the_classes_that_it_began_with(capstone: Data, data:
     flags = ["--photos", data.photos, "--index", index]
     run_cli("fit", *flags, "--out", tmp_path / "run", *ONE_EPOCH)
     write_index(index, rows)
-    with pytest.raises(CheckpointError, match="learned to answer 1, 2, 3, 4, 5, and the training photos show 0, 1"):
+    with pytest.raises(CheckpointError, match="was trained on photos of 1, 2, 3, 4, 5, and the training photos show 0"):
         run_cli("fit", "--out", tmp_path / "run", "--resume", "--epochs", 2)
 
 
 def test_a_teacher_must_know_what_is_learned(fitted: Path, data: Data, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="cannot answer 0, more than 5, which training photos show here"):
+    with pytest.raises(ConfigError, match="cannot predict 0, more than 5, which training photos show here"):
         run_cli(
             "fit", *data.flags, "--out", tmp_path / "run", *ONE_EPOCH, "--set", f"distil.teachers=['{fitted}']",
         )  # fmt: skip
@@ -260,12 +260,12 @@ def test_a_model_that_answers_less_does_not_win_where_that_does_not_show(
     candidate = limited(tmp_path, "v2")
     message = cli_error("promote", candidate, "--photos", grey.photos, "--index", few)
     assert "v2 is not found to be better than v1" in message
-    assert "it never answers 0, more than 5, as v1 does, and no test photo shows that" in message
+    assert "it cannot predict 0, more than 5, which v1 can, and no test photo shows that" in message
     run_cli(
         "promote", candidate, "--photos", grey.photos, "--index", every
     )  # these photos show all: what it cannot answer counts as wrong
     assert registry.current().version == "v2"
-    assert "warning: v2 never answers 0, more than 5, whatever a photo shows" in capsys.readouterr().err
+    assert "warning: v2 cannot predict 0, more than 5" in capsys.readouterr().err
     run_cli("promote", write_grey_bundle(tmp_path, "v3"), *grey.flags, "--force")  # the other way there is no such rule
     assert registry.current().version == "v3"
 

@@ -104,5 +104,5 @@ def test_more_than_five_has_no_p_values_without_photos_that_say_how_many() -> No
     found = conformal.calibration_of(ModelOutputs(photos, "test", distribution, np.zeros((700, 1))))
     assert sorted(index for part in found.categories for index in part.classes) == [0, 1, 2, 3, 4, 5]
     only = replace(photos, rows=tuple(row for row in rows if row.at_least))
-    with pytest.raises(DataError, match="is labelled with a number"):
+    with pytest.raises(DataError, match="is labelled with a number that the model can predict"):
         conformal.calibration_of(ModelOutputs(only, "test", distribution[: len(only)], np.zeros((len(only), 1))))

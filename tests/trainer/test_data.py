@@ -180,7 +180,7 @@ def test_without_a_column_of_groups_each_photo_is_one(copy: Data, capsys: pytest
     assert all(row.group == row.key and row.split is split_of(row.key) for row in read_index(config))
     assert split_rule(config) == "80/10/10 by a hash of the photo's key, seed 0"
     warning = (
-        f"warning: {copy.index}: there is no column bin_group, which says which photos show the same bin, so each"
+        f"warning: {copy.index}: there is no column bin_group, which names the bin group of each photo, so each"
         " photo is treated as a bin of its own."
     )
     display = Display()

@@ -117,7 +117,9 @@ def test_without_torchrun_there_is_one_process(monkeypatch: pytest.MonkeyPatch) 
     assert from_environment() is SINGLE_PROCESS
     monkeypatch.setenv("WORLD_SIZE", "4")
     monkeypatch.setenv("RANK", "2")
-    with pytest.raises(ConfigError, match="LOCAL_RANK, MASTER_ADDR, MASTER_PORT not; start the processes by torchrun"):
+    with pytest.raises(
+        ConfigError, match="not LOCAL_RANK, MASTER_ADDR, MASTER_PORT; start the processes with torchrun"
+    ):
         from_environment()
     for name, value in (("LOCAL_RANK", "0"), ("MASTER_ADDR", "localhost"), ("MASTER_PORT", "1")):
         monkeypatch.setenv(name, value)

@@ -122,7 +122,7 @@ def test_learning_from_prepared_photos_needs_their_quality(
     (tmp_path / "prepared.json").write_text(json.dumps({"size": 224, "jpeg_quality": 95}), encoding="utf-8")
     run_cli("evaluate", halved, *data.flags)  # a model from elsewhere looks at them as at any photo
     message = cli_error("fit", *data.flags, "--out", tmp_path / "run", *QUICK)
-    assert "the photos were kept as JPEGs of 224×224 and quality 95; set data.jpeg_quality=95" in message
+    assert "the photos were stored as JPEGs of 224×224 and quality 95; set data.jpeg_quality=95" in message
 
 
 def test_reliability() -> None:

@@ -157,7 +157,7 @@ def test_a_batch_that_changes_the_answer() -> None:
         def __call__(self, photos):  # type: ignore[no-untyped-def]
             return np.full((len(photos), 7), 1 / len(photos)), None
 
-    with pytest.raises(ExportError, match="a batch of 1 gives other probabilities"):
+    with pytest.raises(ExportError, match="probabilities in batches of 1 differ by"):
         parity.check_batches(Path("m"), Fixed(), np.zeros((8, 2, 2, 3), np.uint8))  # type: ignore[arg-type]
 
 

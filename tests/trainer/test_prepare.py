@@ -142,7 +142,7 @@ def test_photos_can_be_squashed_on_the_way(source: Path, tmp_path: Path, cli_err
     photos = [load(file.read_bytes()) for file in (out / "bin-images").iterdir()]
     assert {(photo.width, photo.height) for photo in photos} == {(16, 16)}
     message = cli_error("prepare", "--from", source, "--out", out, "--per-class", 1)
-    assert "holds photos squashed to 16; give the same --size or another --out" in message
+    assert "has photos squashed to 16; give the same --size or another --out" in message
 
 
 def test_what_cannot_be_used_is_left_out_with_the_reason(source: Path, tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ def test_a_photo_may_be_of_any_format_and_its_name_in_capitals(s3: S3, tmp_path:
         "e.jpg": OTHER_NAMES["bin-images/e.jpg"],
     }  # fmt: skip
     why = left_out(out)
-    assert "bin-images/f.gif and bin-images/f.png are all f; keep one of them" in why["f"]
+    assert "bin-images/f.gif and bin-images/f.png are all of bin f; keep one of them" in why["f"]
     assert "bin-images/g.jpg does not exist" in why["g"]
     config = DataConfig(photos=out / "bin-images", index=out / "manifest.csv")
     assert set(open_source(config.photos).sizes()) == {row.key for row in read_index(config)}
@@ -261,7 +261,7 @@ def test_the_same_photo_under_several_keys_is_in_one_split_and_reported(source: 
     assert len(rows) == 48
     report = (out / "report.md").read_text(encoding="utf-8")
     assert "1 photo exists more than once, under 7 keys (copies.csv)" in report
-    assert "**Of 1 of them the labels contradict each other: at most one can be right.**" in report
+    assert "**1 of them have contradictory labels, of which at most one can be right.**" in report
     assert "- 00001: 1, 00008: 4, 00015: 1, 00022: 0, 00029: 2" in report
     with (out / "copies.csv").open(encoding="utf-8", newline="") as file:
         assert [row["key"] for row in csv.DictReader(file)] == same
@@ -314,7 +314,7 @@ def test_only_blind_numbers_of_an_exported_file_are_labels(source: Path, tmp_pat
     run_cli("prepare", "--from", source, "--out", out, "--all", "--audits", audits, "--sighted-audits")
     assert {key for key, row in manifest(out).items() if row["label_source"] == "audit"} == {"00001", "00002"}
     audits.write_text("bucket,bin,quantity\na,00001,4\nb,00001,5\n", encoding="utf-8")
-    with pytest.raises(DataError, match=r"audits\.csv: has bins of the buckets a, b; export the audits of one"):
+    with pytest.raises(DataError, match=r"audits\.csv: has bins of several buckets \(a, b\); export one of them"):
         run_cli("prepare", "--from", source, "--out", out, "--all", "--audits", audits)
 
 
@@ -615,9 +615,9 @@ def test_the_public_bucket_is_asked_without_credentials(faulty: FaultyS3) -> Non
             ["--from", "SOURCE", "--all", "--per-class", "3"],
             "choose one of list, per_class and all (--list FILE, --per-class N, --all)",
         ),
-        (["--from", "SOURCE", "--all", "--balance"], "balance adds to a list"),
+        (["--from", "SOURCE", "--all", "--balance"], "balance needs list"),
         (["--from", "nowhere", "--all"], "nowhere: has no folder metadata/ beside bin-images/"),
-        (["--from", "s3:///x", "--all"], "names no bucket"),
+        (["--from", "s3:///x", "--all"], "has no bucket"),
         (["--from", "SOURCE", "--list", "none.json"], "none.json: cannot be read (No such file or directory)"),
         (["--from", "SOURCE", "--list", "BAD"], 'is not a list like {"1": ["data/metadata/100313.json"'),
         (["--from", "SOURCE", "--all", "--audits", "BAD"], "no column 'bin'; an audit is a bin and the quantity"),
@@ -686,7 +686,7 @@ def test_photos_are_paired_with_metadata_as_workers_pair_them(
     run_cli("prepare", "--from", *([tmp_path / "source"] if where == "folder" else bucket), "--out", out, "--all")
     assert {key: row["label"] for key, row in manifest(out).items()} == {"A-1": "3", "A-3": "5"}
     assert left_out(out) == {
-        "A-2": "bin-images/A-2/IMG_7.jpg and bin-images/A-2/IMG_8.jpg are all A-2; keep one of them"
+        "A-2": "bin-images/A-2/IMG_7.jpg and bin-images/A-2/IMG_8.jpg are all of bin A-2; keep one of them"
     }
     assert (out / "bin-images" / "A-3.jpg").read_bytes() == jpeg(4)
 

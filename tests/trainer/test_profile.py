@@ -157,11 +157,12 @@ def made_up(**changes: object) -> Profile:
 def test_waiting_for_photos_is_data_bound() -> None:
     said = verdict(made_up())
     assert said[0] == (
-        "data-bound: 62% of a step waits for photos; the network alone takes 400 a second, and 100 are read alone"
+        "data-bound: 62% of a step is spent waiting for photos; the network alone processes 400 a second, reading alone"
+        " reaches 100"
     )
     assert said[1] == "another number of readers is hardly faster (photos/s by readers: 2: 52, 4: 100, 8: 102, 16: 95)"
     assert said[2] == (
-        "cores: 3.7 of 4 were busy, 3.6 of them with this process; there is none to spare; a photo takes 36.7 ms of"
+        "cores: 3.7 of 4 were busy, 3.6 of them by this process; there is none to spare; a photo takes 36.7 ms of"
         " processor time"
     )
     assert said[-1] == "disk: training reads 4.9 MB/s of photos; all photos are 0.50 GB"
@@ -177,8 +178,9 @@ def test_more_readers_are_advised_only_if_they_were_faster() -> None:
 def test_a_network_that_waits_for_nothing_is_compute_bound() -> None:
     said = verdict(made_up(wait=0.01, network=104.0, readers={4: 900.0}))
     assert said[0] == (
-        "compute-bound: 1% of a step waits for photos; the network alone takes 104 a second, and 900 are read alone;"
-        " reading beside it slows it to 94% of its speed"
+        "compute-bound: 1% of a step is spent waiting for photos; the network alone processes 104 a second, reading"
+        " alone reaches 900;"
+        " reading at the same time slows the network to 94% of its speed"
     )
 
 
@@ -187,10 +189,10 @@ def test_a_gpu_and_a_small_memory() -> None:
     said = verdict(made_up(machine=Machine(4, 0.4, "H100", 80.0), usage=usage))
     assert "GPU (H100): busy 37% of the time; at most 5.5 of 80.0 GB of its memory" in said
     assert "memory: at most 3.0 of 0.4 GB, in this process; there is none to spare" in said
-    assert said[-1] == "disk: the photos do not fit into memory: the disk must give these 4.9 MB/s, in small files"
+    assert said[-1] == "disk: the photos do not fit into memory, so the disk must read these 4.9 MB/s, in small files"
     unknown = Usage(10.0, [0.2] * 4, 0.8, 3.0, None, 5.5)
     said = verdict(made_up(machine=Machine(4, 16, "H100", 80.0), usage=unknown))
-    assert any("how busy is not known (pip install nvidia-ml-py)" in sentence for sentence in said)
+    assert any("utilisation not known (pip install nvidia-ml-py)" in sentence for sentence in said)
 
 
 def test_other_programs_are_seen() -> None:
@@ -221,7 +223,7 @@ def test_prices_are_read_with_their_notes(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("machine,price\na,1\n", "no column 'usd_per_hour'; it needs machine and usd_per_hour, and may have speed"),
-        ("# nothing\nmachine,usd_per_hour\n", "names no machine"),
+        ("# nothing\nmachine,usd_per_hour\n", "has no machines"),
         ("# one\nmachine,usd_per_hour\na,dear\n", "line 3: usd_per_hour is 'dear', not a number above 0"),
         ("machine,usd_per_hour\na,\n", "line 2: usd_per_hour is empty"),
         ("machine,usd_per_hour\n,1\n", "line 2: machine is empty"),

@@ -232,7 +232,7 @@ def test_features_are_computed_once_and_for_this_network_only(data: Data, tmp_pa
 
 def test_a_run_is_not_overwritten(fitted: Path, data: Data, cli_error: Callable[..., str]) -> None:
     message = cli_error("fit", *data.flags, "--out", fitted, *QUICK)
-    assert message.endswith("holds a run already; continue it with --resume or choose another folder")
+    assert message.endswith("has a run already; continue it with --resume or choose another folder")
 
 
 def test_resuming_takes_no_other_configuration(fitted: Path, cli_error: Callable[..., str]) -> None:
@@ -252,7 +252,7 @@ def test_a_run_that_is_done_is_not_begun_again(
 ) -> None:
     monkeypatch.setattr(PhotoSet, "decode", lambda *_: pytest.fail("a photo was decoded"))
     run_cli("fit", "--out", fitted, "--resume")
-    assert "2 epochs are done already; --epochs continues to more" in capsys.readouterr().err
+    assert "2 epochs are done already; a larger --epochs continues the run" in capsys.readouterr().err
 
 
 def test_nothing_to_resume(tmp_path: Path, cli_error: Callable[..., str]) -> None:
@@ -409,7 +409,7 @@ def test_another_index_is_said_when_a_run_goes_on(
     text = index.read_text(encoding="utf-8")
     index.write_text(text.replace("00000,0,", "00000,1,"), encoding="utf-8")
     run_cli("fit", "--out", tmp_path / "run", "--resume", "--epochs", 2)
-    assert "are others than when the run began" in " ".join(capsys.readouterr().err.split())
+    assert "have changed since the run began" in " ".join(capsys.readouterr().err.split())
     assert "after epoch 1: another index" in checkpoint.load(tmp_path / "run" / LAST).facts["changes"]
 
 

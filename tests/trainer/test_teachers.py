@@ -130,7 +130,7 @@ def test_a_teacher_of_another_architecture(data: Data, fitted: Path, tmp_path: P
     facts = training_facts(saved)
     assert facts["teachers"] == [named]
     assert facts["config"]["distil"] == {"teachers": [named["name"]], "share": 0.7, "temperature": 1.0}
-    assert taught_by(saved) == [f"Learned 70% from the mean answer of {fitted.name}/best.pt; the rest from labels."]
+    assert taught_by(saved) == [f"Learned 70% from the mean output of {fitted.name}/best.pt; the rest from labels."]
     assert str(fitted.parent) not in str(facts)
     assert taught_by(checkpoint.load(fitted / BEST)) == []
 
@@ -146,21 +146,21 @@ def test_a_run_is_resumed_with_the_same_teachers_only(data: Data, teacher: Path,
     shutil.rmtree(folder)
     changed(folder, teacher, learn_more)
     saved = saved_run(tmp_path / "run", epochs=2)
-    with pytest.raises(CheckpointError, match=r"teacher/best\.pt: not the model of the run's start"):
+    with pytest.raises(CheckpointError, match=r"teacher/best\.pt: not the model with which the run began"):
         fit(saved.config, tmp_path / "run", Display(), saved=saved)
 
 
 WRONG = [
-    (with_data(split_seed=7), {}, r"learned with data\.split_seed=7, and this run has 0: it may know"),
-    (with_data(group_column="shelf"), {}, r"learned with data\.group_column='shelf', and this run has 'bin_group'"),
-    (with_data(split_column="part"), {}, r"learned with data\.split_column='part', and this run has ''"),
+    (with_data(split_seed=7), {}, r"was trained with data\.split_seed=7, and this run has 0: it may know"),
+    (with_data(group_column="shelf"), {}, r"was trained with data\.group_column='shelf', and this run has 'bin_group'"),
+    (with_data(split_column="part"), {}, r"was trained with data\.split_column='part', and this run has ''"),
     (
         lambda saved: saved.weights.update({"head.classify.weight": torch.zeros(6, 64)}),
         {},
         r"best\.pt: the weights do not fit the configuration",
     ),
     (lambda saved: None, {"model__highest": 5}, r"best\.pt has model\.highest=20, and this run has 5: its outputs are"),
-    (with_data(split_column="split"), {"data__split_column": "split"}, "learned with other labels than"),
+    (with_data(split_column="split"), {"data__split_column": "split"}, "was trained with other labels than"),
 ]
 CASES = ["seed", "groups", "column", "classes", "highest", "index"]
 

@@ -16,6 +16,7 @@ import optuna
 import pytest
 
 from tests.trainer.drawn import QUICK, Data, run_cli
+from trainer import disk
 from trainer.config import Config
 from trainer.errors import DivergedError
 from trainer.train import checkpoint, tune
@@ -81,7 +82,7 @@ def test_a_study_is_not_continued_with_other_data_or_options(
     again = [*flags, "--out", study, "--set", "train.epochs=3"]
     text = index.read_text(encoding="utf-8")
     index.write_text(text.replace("00000,0,", "00000,1,"), encoding="utf-8")
-    assert "is a study of other photos or labels than" in cli_error("tune", *again, "--trials", 2)
+    assert "have changed since the study began" in cli_error("tune", *again, "--trials", 2)
     index.write_text(text, encoding="utf-8")
     moved = index.rename(tmp_path / "moved.csv")  # the same data elsewhere, with more threads, is the same study
     run_cli(
@@ -137,7 +138,7 @@ def test_a_trial_that_was_killed_is_tried_again(
     (tmp_path / "trial-0" / "last.pt").write_bytes(b"half a run")
     scores += [[0.3], [0.4]]
     run_cli("tune", *data.flags, "--out", tmp_path, "--trials", 2)
-    assert "trial 0 was interrupted: its options are tried again" in capsys.readouterr().err
+    assert "trial 0 was interrupted; its options are tried again" in capsys.readouterr().err
     assert [row["state"] for row in rows(tmp_path)] == ["fail", "complete", "complete"]
     again, other = (tune._open(tmp_path, create=False).get_trials()[number].params for number in (1, 2))
     assert again == killed.params
@@ -170,8 +171,8 @@ def test_what_a_killed_process_leaves_is_tried_again(
 
     run_cli("tune", *options)
     said = capsys.readouterr().err
-    assert "trial 0 was interrupted: its options are tried again" in said
-    assert "trial 1 was interrupted: its options are tried again" in said
+    assert "trial 0 was interrupted; its options are tried again" in said
+    assert "trial 1 was interrupted; its options are tried again" in said
     found = rows(study)
     assert Counter(row["state"] for row in found) == {"fail": 2, "complete": 3}
     assert (study / "trials.png").read_bytes().startswith(b"\x89PNG")
@@ -197,7 +198,7 @@ def wait(condition: Callable[[], bool], seconds: float = 240) -> None:
 
 
 def test_one_study_at_a_time(data: Data, tmp_path: Path, cli_error: Callable[..., str]) -> None:
-    with tune._alone(tmp_path):
+    with disk.sole_process(tmp_path, "not this one"):
         message = cli_error("tune", *data.flags, "--out", tmp_path, "--trials", 1)
     assert "another tune is running here; wait for it, or use its --jobs" in message
 
@@ -215,7 +216,7 @@ def test_errors(data: Data, tmp_path: Path, cli_error: Callable[..., str], score
         "tune", *data.flags, "--out", tmp_path, "--preset", "own"
     )
     assert "data.photos: Field required" in cli_error("tune", "--out", tmp_path)
-    assert "holds no study; run: python -m trainer tune" in cli_error(
+    assert "has no study; run: python -m trainer tune" in cli_error(
         "fit", "--out", tmp_path / "run", "--from-study", tmp_path / "none"
     )
     scores.append([0.1])

@@ -22,7 +22,7 @@ def evaluate(
     split: Annotated[Split, typer.Option(help="Split of the data set to evaluate on.")] = Split.TEST,
     every: Every = False,
     challenge: Annotated[
-        bool, typer.Option("--challenge", help="The ABID challenge's protocol only: photos and answers of 0 to 5.")
+        bool, typer.Option("--challenge", help="The ABID challenge's protocol only: photos and counts of 0 to 5.")
     ] = False,
     photos: Photos = None,
     index: Index = None,
@@ -43,7 +43,7 @@ def evaluate(
     paths.check_model(model)
     from trainer.evaluation import report, tables
     from trainer.evaluation.evaluate import evaluate as run
-    from trainer.evaluation.evaluate import report_file, write
+    from trainer.evaluation.evaluate import report_file
 
     display = Display()
     name = ALL if every else split
@@ -52,12 +52,10 @@ def evaluate(
     found = run(model, None if every else split, changes, display, variant, challenge=challenge)
     console = Console()
     console.print(tables.summary(found.metrics, f"{found.model}: {found.name} photos, 95 % intervals by bin group"))
-    console.print(tables.classes(found.main, "by label, and what was answered"))
+    console.print(tables.classes(found.main, "by label and count"))
     if limits := found.limits():
         display.warn(limits)
-    write(found, file)
-    page = file.with_suffix(".html")
-    report.write(found, page)
+    page = report.write(found, file)
     display.say(f"written: {file}, {page.name}")
 
 
@@ -68,7 +66,7 @@ def compare(
     photos: Photos = None,
     index: Index = None,
 ) -> None:
-    """Test whether A counts better than B, by more than chance, on A's test photos (paired, by bin group)."""
+    """Test whether A counts better than B by more than chance, on A's test photos (paired, by bin group)."""
     changes = data_changes(photos, index)
     for path in (model, other):
         paths.check_model(path)

@@ -1,4 +1,4 @@
-"""The commands that write bundles and their cards: `export`, `calibrate`, `self-check`."""
+"""The commands `export`, `calibrate` and `self-check`, which write bundles and their cards."""
 
 from __future__ import annotations
 
@@ -54,10 +54,10 @@ def export(
 def calibrate(
     bundle: Annotated[Path, typer.Argument(help="Folder of the bundle.")],
     photos: Annotated[
-        Path, typer.Option("--photos", help="Folder or uncompressed tar of photos that the model did not learn from.")
+        Path, typer.Option("--photos", help="Folder or uncompressed tar of photos that the model was not trained on.")
     ],
     index: Index = None,
-    only: Annotated[CardPart | None, typer.Option(help="Make one of the two parts; default: both.")] = None,
+    only: Annotated[CardPart | None, typer.Option(help="Replace only this part of the card; default: both.")] = None,
     split: Annotated[
         Split | None,
         typer.Option(help="Split of the data set; default: test for calibration, validation for reference."),
@@ -66,7 +66,7 @@ def calibrate(
 ) -> None:
     """Write a new calibration (of p-values) and a new drift reference into a bundle's card.
 
-    For a bundle that has none, or whose photos have changed for good. export writes both. The model stays as it is.
+    Use it if the bundle has none, or if the photos have changed for good. export writes both. The model stays the same.
     """
     data_changes(photos, index)
     Bundle(bundle)
@@ -92,9 +92,9 @@ def calibrate(
 
 
 def self_check(bundle: Annotated[Path, typer.Argument(help="Folder of the bundle.")]) -> None:
-    """Write into a bundle's card what its files answer on this machine to a few made-up photos.
+    """Write a self-check into a bundle's card: its files' outputs for a few generated images, on this machine.
 
-    Workers compare their own answers when they load the model. Run it where the model is known to count well.
+    Workers compare their own outputs with it when they load the model. Run it on a machine that counts correctly.
     """
     Bundle(bundle)
     from trainer.export.card_update import add_self_check

@@ -1,4 +1,4 @@
-"""The end of `fit --help`: examples, and every option that --set and --config know."""
+"""The end of `fit --help`: examples, and every option of --set and --config."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def options() -> Iterator[tuple[str, FieldInfo]]:
 
 
 def shown_default(value: object) -> str:
-    """As TOML has it; in a word where that would be nothing."""
+    """A default as TOML, or a word if it is empty."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int | float | str):
@@ -36,7 +36,7 @@ def shown_default(value: object) -> str:
 
 
 def epilog() -> str:
-    """A line for each."""
+    """The examples, and a line for each option."""
     described = [f"{name} ({shown_default(option.default)}): {option.description}" for name, option in options()]
     heading = "Options of --set and of the tables in --config, with their defaults:"
     return "\n".join(["Examples:", *EXAMPLES, "", heading, *described])

@@ -26,7 +26,7 @@ def models() -> None:
     for version in registry.versions():
         try:
             cards.append(registry.card(version))
-        except BundleError as error:  # one that cannot be used hides no other
+        except BundleError as error:  # the list must still show the other models
             Display().warn(f"{error}")
     if not cards:
         Display().say("no models yet; promote a bundle that export has written")
@@ -92,6 +92,6 @@ def rollback(
 
 
 def open_registry() -> Registry:
-    """The registry that BINWATCH_BUCKET and BINWATCH_MODELS_PREFIX name."""
+    """The registry in the bucket BINWATCH_BUCKET, below BINWATCH_MODELS_PREFIX."""
     settings = load_settings()
     return Registry(Objects(settings), settings.bucket, settings.models_prefix)

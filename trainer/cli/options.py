@@ -1,4 +1,4 @@
-"""Options that several commands have."""
+"""Options of several commands."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ Every = Annotated[bool, typer.Option("--every", help="All photos of the index; n
 def changes_of(
     settings: list[str] | None, *, photos: Path | None, index: Path | None, freeze: str | None
 ) -> dict[str, Any]:
-    """What flags and --set change of the configuration; a flag overrides --set."""
+    """Changes of the configuration by flags and --set; a flag overrides --set."""
     flags = {"data.photos": photos, "data.index": index, "model.freeze": freeze}
     given = {name: value for name, value in flags.items() if value is not None}
     return dict(assignment(text) for text in settings or []) | given

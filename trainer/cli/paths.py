@@ -1,6 +1,6 @@
 """Checks of the files and folders that a command line names.
 
-They import no torch, which takes seconds: a typo is answered at once.
+They do not import torch, which takes seconds, so that a typo is reported immediately.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from trainer.train.run_files import BEST, LAST, check_checkpoint, check_new
 
 
 def check_run(config: Config, out: Path) -> None:
-    """What a new run in `out` reads is there, and `out` holds no other run. Raises CheckpointError or DataError.
+    """Raises CheckpointError or DataError if an input of a new run is missing, or if `out` has another run.
 
-    Several processes may be on several machines: they check it when they have met, and name the one that fails.
+    Several processes may be on several machines. They check it after they have connected, and name the one that fails.
     """
     if environment.several_processes():
         return
@@ -29,19 +29,19 @@ def check_run(config: Config, out: Path) -> None:
 
 
 def check_resumable(out: Path) -> None:
-    """`out` holds a run. Raises CheckpointError."""
-    if not environment.several_processes():  # of which one alone needs it
+    """Raises CheckpointError if `out` has no run."""
+    if not environment.several_processes():  # only the main process needs it
         check_checkpoint(out / LAST)
 
 
 def check_data(config: DataConfig) -> None:
-    """Photos and their labels are there. Raises DataError."""
+    """Raises DataError if photos or labels are missing."""
     source.check_there(config.photos)
     index.check_there(config)
 
 
 def data_changes(photos: Path | None, index_file: Path | None) -> dict[str, Path]:
-    """Options of a model's data set that a command line replaces. Raises DataError if one of the paths is not there."""
+    """Options of a model's data set that a command line replaces. Raises DataError if a path does not exist."""
     if photos:
         source.check_there(photos)
     if index_file:
@@ -50,17 +50,17 @@ def data_changes(photos: Path | None, index_file: Path | None) -> dict[str, Path
 
 
 def check_model(model: Path) -> None:
-    """A checkpoint or a bundle is there. Raises CheckpointError, BundleError or ConfigError."""
+    """Raises CheckpointError, BundleError or ConfigError if there is no checkpoint or bundle."""
     if not model.is_dir():
         check_checkpoint(model)
     elif (model / BEST).is_file() and not (model / CARD).exists():
-        raise ConfigError(f"{model}: is the folder of a run; name its checkpoint, {model / BEST}")
+        raise ConfigError(f"{model}: is the folder of a run; give its checkpoint, {model / BEST}")
     else:
         Bundle(model)
 
 
 def check_file(file: Path) -> None:
-    """A file is there. Raises ConfigError."""
+    """Raises ConfigError if a file cannot be read."""
     try:
         file.open("rb").close()
     except OSError as error:

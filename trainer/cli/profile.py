@@ -54,5 +54,5 @@ def profile(
         cost = costs(found, table)
         show.show(found, cost, notes, Console())
         if json:
-            show.write_json(found, cost, json)
+            show.write_figures(found, cost, json)
             display.say(f"written: {json}")

@@ -1,20 +1,22 @@
-"""The options of a configuration's table as options of a command, so that each is written down once."""
+"""The options of a configuration's table as options of a command, so that each is defined only once."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 
 import typer
 from pydantic import BaseModel
-from pydantic.fields import FieldInfo
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
+BOUNDS = (("min", "ge"), ("max", "le"))
+"""typer's name of a bound, and pydantic's: typer checks bounds before the table does."""
+
 
 def with_options_of(table: type[BaseModel], flags: Mapping[str, str]) -> Callable[[Command], Command]:
-    """Give a command with `**options` those of `table`. `flags` names those whose flag is not their own name."""
+    """Replace the `**options` of a command by those of `table`. `flags` are those that differ from its name."""
 
     def decorate(command: Command) -> Command:
         own = inspect.signature(command, eval_str=True)
@@ -29,7 +31,7 @@ def _parameters(table: type[BaseModel], flags: Mapping[str, str]) -> Iterator[in
     for name, field in table.model_fields.items():
         option = typer.Option(
             flags.get(name, f"--{name.replace('_', '-')}"), help=field.description, show_default=bool(field.default),
-            **_bounds(field),
+            **{bound: getattr(each, of) for bound, of in BOUNDS for each in field.metadata if hasattr(each, of)},
         )  # fmt: skip
         yield inspect.Parameter(
             name,
@@ -37,9 +39,3 @@ def _parameters(table: type[BaseModel], flags: Mapping[str, str]) -> Iterator[in
             default=field.default,
             annotation=Annotated[field.annotation, option],
         )
-
-
-def _bounds(field: FieldInfo) -> dict[str, Any]:
-    """What typer says before the table does."""
-    kinds = {"min": "ge", "max": "le"}
-    return {name: getattr(each, of) for name, of in kinds.items() for each in field.metadata if hasattr(each, of)}

@@ -32,13 +32,13 @@ def fit(
     cache: Annotated[
         Path | None,
         typer.Option(
-            help="Folder for the features of frozen layers and the answers of teachers; runs may share it."
+            help="Folder for the features of frozen layers and the outputs of teachers; runs may share it."
             " Default: features in --out."
         ),
     ] = None,
     from_study: Annotated[
         Path | None,
-        typer.Option("--from-study", help="Folder of a study (trainer tune --out): take its best trial's options."),
+        typer.Option("--from-study", help="Folder of a study (trainer tune --out): use the options of its best trial."),
     ] = None,
     resume: Annotated[
         bool,
@@ -71,7 +71,7 @@ def fit(
 
 
 def _fit(out: Path, options: Config | None, epochs: int | None, cache: Path | None) -> None:
-    """Train, in this process or together with others. Without options continue the run in `out`."""
+    """Train, in this process or together with others. Without options, continue the run in `out`."""
     from trainer.distributed.context import joined
     from trainer.train.fit import fit as run
     from trainer.train.fit import saved_run

@@ -1,1 +1,1 @@
-"""Photos with labels: where they are, what they say, and which split they belong to."""
+"""Photos with labels: sources, labels, splits, loaders and augmentation."""

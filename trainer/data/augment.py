@@ -1,4 +1,4 @@
-"""Random changes to training photos, a batch at a time, on whatever device the batch is on."""
+"""Random augmentation of training photos, a batch at a time, on the batch's device."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from trainer.config import AugmentConfig
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What is to be done to each of some photos. On the CPU, so that a seed means the same on every device."""
+    """The augmentation of each photo of a batch. Drawn on the CPU, so that a seed gives the same on every device."""
 
     affine: Tensor
     """Output position → input position, both in -1 to 1: float (photos, 2, 3)."""
@@ -23,7 +23,8 @@ class Changes:
     contrast: Tensor
     """Factor, float (photos,)."""
     sharpness: Tensor | None
-    """Factor on what a blur takes away, float (photos,): below 1 blurs, above 1 sharpens. None changes nothing."""
+    """Factor of the difference between a photo and its blurred version, float (photos,): below 1 blurs, above 1
+    sharpens. None changes nothing."""
 
     def __getitem__(self, part: Tensor) -> Changes:
         sharpness = None if self.sharpness is None else self.sharpness[part]
@@ -31,7 +32,7 @@ class Changes:
 
 
 def augments_on_device(config: AugmentConfig, device: str) -> bool:
-    """Whether the training step on `device` changes photos at random, rather than the threads that read them."""
+    """Whether photos are augmented in the training step on `device`, and not by the threads that read them."""
     return config.where == "device" or (config.where == "auto" and torch.device(device).type != "cpu")
 
 
@@ -46,10 +47,7 @@ def draw(count: int, config: AugmentConfig, random: torch.Generator) -> Changes:
 
 
 def augment(photos: Tensor, changes: Changes) -> Tensor:
-    """Shrink, move, turn, mirror, refocus and relight each photo by its own amounts; uint8 (batch, h, w, 3) in and out.
-
-    What comes in at the border repeats the border.
-    """
+    """Apply its changes to each photo; uint8 (batch, h, w, 3) in and out. Pixels outside a photo repeat its border."""
     affine = changes.affine.to(photos.device, non_blocking=True)
     grid = functional.affine_grid(affine, [len(photos), 3, *photos.shape[1:3]], False)
     moved = functional.grid_sample(photos.permute(0, 3, 1, 2).float(), grid, padding_mode="border", align_corners=False)
@@ -69,7 +67,7 @@ def _affine(count: int, config: AugmentConfig, random: torch.Generator) -> Tenso
 
 
 def _refocus(photos: Tensor, sharpness: Tensor | None) -> Tensor:
-    """Float (batch, 3, h, w): what a 3×3 blur takes away, weakened or strengthened."""
+    """Scale the difference between photos, float (batch, 3, h, w), and their 3×3 blur."""
     if sharpness is None:
         return photos
     factor = sharpness.view(-1, 1, 1, 1).to(photos.device, non_blocking=True)

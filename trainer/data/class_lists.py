@@ -14,7 +14,7 @@ SUFFIX = ".json"
 
 
 def read_class_list(file: Path) -> dict[str, int]:
-    """Key → quantity, in the order of the list; a key that is listed twice keeps its first. Raises DataError."""
+    """Key → quantity, in the order of the list. Raises DataError, also if a key is listed with two quantities."""
     try:
         found = json.loads(file.read_text(encoding="utf-8-sig"))
         listed = [(key_of(name), quantity) for quantity, names in found.items() for name in names]
@@ -26,7 +26,7 @@ def read_class_list(file: Path) -> dict[str, int]:
     for key, text in listed:
         quantity = whole(text)
         if quantity is None or quantity < 0:
-            raise DataError(f"{file}: {shown(text)} is not a number of items; a list names photos by their quantity")
+            raise DataError(f"{file}: {shown(text)} is not a number of items; the list must have photos by quantity")
         if quantities.setdefault(key, quantity) != quantity:
             raise DataError(f"{file}: {key} is listed with {quantities[key]} and with {quantity} items; keep one")
     if not quantities:
@@ -35,5 +35,5 @@ def read_class_list(file: Path) -> dict[str, int]:
 
 
 def key_of(name: str) -> str:
-    """The key in the name of a photo or metadata file; what is not such a name is a key, dots and all."""
+    """The key in the name of a photo or metadata file; any other name is a key itself, including its dots."""
     return bin_of(name) if kind_of(name) is not ObjectKind.OTHER else bin_id(PurePosixPath(name).name)

@@ -1,4 +1,4 @@
-"""Photos and labels together, checked before the long work starts."""
+"""Photos with their labels, checked before training starts."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from trainer.distributed.context import SINGLE_PROCESS, DistributedContext
 from trainer.errors import DataError
 
 NAMED = 5
-"""How many photos an error message names before it only counts them."""
+"""Photos that an error message names; it counts the others."""
 DIGEST = 32
-"""Hexadecimal digits of a file's digest that are kept."""
+"""Hexadecimal digits of a file's digest that are stored."""
 FEWEST_CLASSES = 2
-"""With one there is nothing to tell apart."""
+"""With a single class there is nothing to learn."""
 
 
 @dataclass(frozen=True)
@@ -52,42 +52,47 @@ class PhotoSet:
 
     @property
     def quantities(self) -> npt.NDArray[np.int64]:
-        """Items in each photo, or the fewest that it may show, int64 (photos,)."""
+        """Items in each photo (or the smallest possible number), int64 (photos,)."""
         return np.array([row.quantity for row in self.rows], dtype=np.int64)
 
     @property
     def targets(self) -> npt.NDArray[np.int64]:
-        """What the network learns of each photo, int64 (photos,): see `trainer.models.targets`."""
+        """Items in each photo as training targets, int64 (photos,): see `trainer.models.targets`."""
         return np.array([~row.quantity if row.at_least else row.quantity for row in self.rows], dtype=np.int64)
 
     @property
     def labels(self) -> npt.NDArray[np.int64]:
-        """Class of each photo, 0 to 6, int64 (photos,): that of the fewest items that it may show."""
+        """Class of each photo, 0 to 6, int64 (photos,), by `quantities`."""
         return np.array([class_of(row.quantity) for row in self.rows], dtype=np.int64)
 
     def pixels(self, positions: Iterable[int]) -> npt.NDArray[np.uint8]:
         """Decoded photos, uint8 (photos, size, size, 3). Raises DataError that names the photo."""
-        return np.stack([self._named(self.rows[position].key) for position in positions])
-
-    def _named(self, key: str) -> npt.NDArray[np.uint8]:
-        try:
-            return self.decode(key)
-        except (PhotoError, OSError) as error:  # it could be decoded when training began
-            raise DataError(f"photo {key} can no longer be read: {error}") from error
+        decoded = []
+        for key in (self.rows[position].key for position in positions):
+            try:
+                decoded.append(self.decode(key))
+            except (PhotoError, OSError) as error:  # it could be decoded when training began
+                raise DataError(f"photo {key} can no longer be read: {error}") from error
+        return np.stack(decoded)
 
     def decode(self, key: str) -> npt.NDArray[np.uint8]:
         """One decoded photo, uint8 (size, size, 3). Raises PhotoError."""
         return image.load(self.source.read(key), size=self.size, jpeg_quality=self.jpeg_quality).pixels
 
     def where(self, wanted: Callable[[Row], bool]) -> PhotoSet:
+        """The photos whose rows are wanted."""
         return replace(self, rows=tuple(row for row in self.rows if wanted(row)))
 
+    def of(self, split: Split) -> PhotoSet:
+        """The photos of a split."""
+        return self.where(lambda row: row.split is split)
+
     def share(self, context: DistributedContext) -> PhotoSet:
-        """The part of one of several processes."""
+        """The photos that this process works on, of several."""
         return replace(self, rows=self.rows[context.shard(len(self))])
 
     def digest(self) -> str:
-        """Changes when a photo comes, goes, or changes its size in bytes."""
+        """A digest that changes when photos are added or removed, or when a file's size in bytes changes."""
         sizes = self.source.sizes()
         lines = (f"{row.key} {sizes[row.key]}\n" for row in self.rows)
         return hashlib.sha256("".join(lines).encode()).hexdigest()
@@ -95,26 +100,26 @@ class PhotoSet:
 
 @dataclass(frozen=True)
 class DataSet:
-    """The three splits, and what was left out of them."""
+    """The three splits, and the photos that were left out."""
 
     splits: dict[Split, PhotoSet]
     missing: tuple[str, ...]
-    """Keys that the index names and the source does not hold."""
+    """Keys that are in the index, but have no photo."""
     unreadable: dict[str, str]
     """Key → why its photo cannot be decoded."""
     copies: tuple[tuple[Row, ...], ...] = ()
-    """Photos that exist more than once, to the byte, under several keys."""
+    """Byte-identical photos under several keys."""
 
     def __getitem__(self, split: Split) -> PhotoSet:
         return self.splits[split]
 
     @property
     def classes(self) -> tuple[int, ...]:
-        """Indexes of the classes that training photos show: what a model can learn to answer."""
+        """Indexes of the classes that training photos show, which a model can learn to predict."""
         return _classes(self[Split.TRAIN])
 
     def facts(self) -> dict[str, object]:
-        """Photos, labels and groups per split, and what was left out, for the log and the model's card."""
+        """Photos, labels and groups per split, and photos that were left out, for the log and the model's card."""
         return {
             "photos": {split.value: len(photos) for split, photos in self.splits.items()},
             "labels": {
@@ -134,32 +139,30 @@ Check = Callable[[Sequence[str]], Iterable[str]]
 def load_dataset(
     config: DataConfig, check: Check | None = None, context: DistributedContext = SINGLE_PROCESS
 ) -> DataSet:
-    """Read index and photos, leave out what cannot be decoded, and split.
+    """Read index and photos, leave out photos that cannot be decoded, and split the others.
 
-    Several processes decode a share each. Raises DataError if nothing is left, the training photos show one class only,
-    or the processes do not have the same photos.
+    Each of several processes decodes a share. Raises DataError if no photo is left, if the training photos show only
+    one class, or if the processes do not have the same photos.
     """
     present, missing = present_photos(config, context)
-    _check_classes(config, _by_split(present))  # known now, and not only after each photo was decoded
-    looked = look_at_each(config, present, check, context)
-    splits = _by_split(looked.readable)
+    _check_classes(config, _by_split(present))  # now, instead of after minutes of decoding
+    decoded = decode_each(config, present, check, context)
+    splits = _by_split(decoded.readable)
     _check_classes(config, splits)
-    return DataSet(splits, missing, looked.unreadable, looked.copies())
+    return DataSet(splits, missing, decoded.unreadable, decoded.copies())
 
 
-def load_photos(
-    config: DataConfig, check: Check | None = None, context: DistributedContext = SINGLE_PROCESS
-) -> tuple[PhotoSet, tuple[str, ...], dict[str, str]]:
-    """Every photo of a known class that can be decoded; keys that are missing; keys that cannot be decoded → why."""
-    present, missing = present_photos(config, context)
-    looked = look_at_each(config, present.where(lambda row: row.of_a_class), check, context)
-    return looked.readable, missing, looked.unreadable
+def load_photos(config: DataConfig, check: Check | None = None) -> tuple[PhotoSet, tuple[str, ...], dict[str, str]]:
+    """Every photo of a known class that can be decoded; keys without a photo; keys that cannot be decoded → why."""
+    present, missing = present_photos(config)
+    decoded = decode_each(config, present.where(lambda row: row.of_a_class), check)
+    return decoded.readable, missing, decoded.unreadable
 
 
 def present_photos(
     config: DataConfig, context: DistributedContext = SINGLE_PROCESS
 ) -> tuple[PhotoSet, tuple[str, ...]]:
-    """Every photo that the index names and the source holds, not yet decoded; keys that are missing."""
+    """Every photo that is in the index and in the source, not yet decoded; keys of the index without a photo."""
     source = open_source(config.photos)
     rows = read_index(config)
     have = source.sizes()
@@ -167,67 +170,67 @@ def present_photos(
     kept = tuple(row for row in rows if row.key in have)
     present = PhotoSet(source, kept, config.size, config.jpeg_quality or None)
     if not present:
-        raise DataError(f"{config.photos}: holds none of the photos of {config.labels}, such as {_some(missing)}")
+        more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
+        named = ", ".join(missing[:NAMED])
+        raise DataError(f"{config.photos}: holds none of the photos of {config.labels}, such as {named}{more}")
     _check_same(config, present, context)
     return present, missing
 
 
 @dataclass(frozen=True)
-class Looked:
-    """What each photo was found to be when it was decoded once."""
+class DecodedOnce:
+    """The result of decoding each photo once."""
 
     readable: PhotoSet
     unreadable: dict[str, str]
     """Key → why its photo cannot be decoded."""
     digests: dict[str, str]
-    """Key → digest of the file, of the readable photos."""
+    """Key → digest of the file, for readable photos."""
 
     def copies(self) -> tuple[tuple[Row, ...], ...]:
-        """Photos that are the same to the byte, under several keys."""
+        """Byte-identical photos under several keys."""
         rows: dict[str, list[Row]] = {}
         for row in self.readable.rows:
             rows.setdefault(self.digests[row.key], []).append(row)
         return tuple(tuple(same) for same in rows.values() if len(same) > 1)
 
 
-def look_at_each(
+def decode_each(
     config: DataConfig, photos: PhotoSet, check: Check | None = None, context: DistributedContext = SINGLE_PROCESS
-) -> Looked:
-    """Decode each of `photos` once. Raises DataError if none can be."""
-    parts = context.all_gather(_look(photos.share(context), check or (lambda keys: keys)))
+) -> DecodedOnce:
+    """Decode each of `photos` once. Raises DataError if none can be decoded."""
+    parts = context.all_gather(_decode(photos.share(context), check or (lambda keys: keys)))
     unreadable: dict[str, str] = {key: reason for part, _ in parts for key, reason in part.items()}
     readable = photos.where(lambda row: row.key not in unreadable)
     if not readable:
         key, reason = next(iter(unreadable.items()))
         raise DataError(f"{config.photos}: none of {len(unreadable)} photos can be decoded; {key}: {reason}")
-    return Looked(readable, unreadable, {key: digest for _, part in parts for key, digest in part.items()})
+    return DecodedOnce(readable, unreadable, {key: digest for _, part in parts for key, digest in part.items()})
 
 
 def check_quality(config: DataConfig) -> None:
-    """Photos that were squashed by `prepare` bear the traces of a JPEG, which the card of their model must name.
+    """Raises DataError unless data.jpeg_quality is that of photos which `prepare` has squashed.
 
-    Only what learns from them asks: a model from elsewhere looks at them as it looks at any photo.
+    They have the artefacts of a JPEG, so the card must name its quality. Only training requires this: a model that was
+    trained on other photos treats these like any others.
     """
     quality = prepared_quality(config.photos.parent, config.size)
     if quality is not None and quality != config.jpeg_quality:
-        kept = f"as JPEGs of {config.size}×{config.size} and quality {quality}" if quality else "as they came"
+        stored = f"as JPEGs of {config.size}×{config.size} and quality {quality}" if quality else "unchanged"
         raise DataError(
-            f"{config.photos}: the photos were kept {kept};"
+            f"{config.photos}: the photos were stored {stored};"
             f" set data.jpeg_quality={quality}, so that workers treat photos in the same way"
         )
 
 
 def _by_split(photos: PhotoSet) -> dict[Split, PhotoSet]:
-    return {split: _part(photos, split) for split in Split}
-
-
-def _part(photos: PhotoSet, split: Split) -> PhotoSet:
-    """What is learned may be of no known class; what is measured by is."""
-    return photos.where(lambda row: row.split is split and (split is Split.TRAIN or row.of_a_class))
+    """Photos of no known class ("3+") are used for training only."""
+    held_out = photos.where(lambda row: row.of_a_class)
+    return {split: (photos if split is Split.TRAIN else held_out).of(split) for split in Split}
 
 
 def _check_same(config: DataConfig, photos: PhotoSet, context: DistributedContext) -> None:
-    """Processes on other machines have folders of their own."""
+    """Raises DataError if processes have different photos or labels: other machines have their own folders."""
     if context.world_size > 1:
         labels = hashlib.sha256(repr(photos.rows).encode()).hexdigest()
         digests = context.all_gather([photos.digest(), labels])
@@ -239,10 +242,10 @@ def _check_same(config: DataConfig, photos: PhotoSet, context: DistributedContex
             )
 
 
-def _look(photos: PhotoSet, check: Check) -> tuple[dict[str, str], dict[str, str]]:
-    """Key → why it cannot be decoded; key → digest of the file, of those that can be."""
+def _decode(photos: PhotoSet, check: Check) -> tuple[dict[str, str], dict[str, str]]:
+    """Key → why the photo cannot be decoded; key → digest of the file, for photos that can be decoded."""
 
-    def look(key: str) -> tuple[str, str]:
+    def decode(key: str) -> tuple[str, str]:
         try:
             photos.decode(key)
             return "", hashlib.sha256(photos.source.read(key)).hexdigest()[:DIGEST]
@@ -250,8 +253,8 @@ def _look(photos: PhotoSet, check: Check) -> tuple[dict[str, str], dict[str, str
             return str(error) or type(error).__name__, ""
 
     keys = photos.keys
-    with ThreadPoolExecutor() as pool:  # Pillow decodes without the interpreter lock
-        found = dict(zip(check(keys), pool.map(look, keys), strict=True))
+    with ThreadPoolExecutor() as pool:  # Pillow releases the GIL while it decodes
+        found = dict(zip(check(keys), pool.map(decode, keys), strict=True))
     unreadable = {key: reason for key, (reason, _) in found.items() if reason}
     return unreadable, {key: digest for key, (_, digest) in found.items() if digest}
 
@@ -278,8 +281,3 @@ def _check_classes(config: DataConfig, splits: dict[Split, PhotoSet]) -> None:
 
 def _classes(photos: PhotoSet) -> tuple[int, ...]:
     return tuple(np.unique(photos.labels).tolist())
-
-
-def _some(keys: Sequence[str]) -> str:
-    more = f" and {len(keys) - NAMED} more" if len(keys) > NAMED else ""
-    return ", ".join(keys[:NAMED]) + more

@@ -16,22 +16,22 @@ SPLITS = {
     "validation": Split.VALIDATION,
     "test": Split.TEST,
 }
-"""Names of the folders above, in any case."""
+"""Names of the folders for splits, in upper or lower case."""
 DIGITS = 6
-"""Of the longest name that is a quantity: eight are a date."""
+"""Digits of the longest folder name that is a quantity: eight digits are a date."""
 
 
 @dataclass(frozen=True, slots=True)
 class FolderLabel:
-    """What the folders say of a photo."""
+    """A photo's quantity and split by its folders."""
 
     quantity: int
     split: Split | None
-    """None if there are no folders of splits."""
+    """None if there are no folders for splits."""
 
 
 def holds_quantities(photos: Path) -> bool:
-    """Whether `photos` looks like this layout from above; its photos are not looked at."""
+    """Whether `photos` has folders named after quantities or splits; the photos in them are not checked."""
     return photos.is_dir() and any(
         _quantity(found.name) is not None or found.name.lower() in SPLITS
         for found in photos.iterdir()
@@ -40,30 +40,30 @@ def holds_quantities(photos: Path) -> bool:
 
 
 def places(photos: Path, names: Mapping[str, PurePath]) -> dict[str, FolderLabel]:
-    """Key → what its folders say, of the files `names` within `photos`. Raises DataError if one lies elsewhere."""
+    """Key → quantity and split by folders, for the files `names` in `photos`. Raises DataError for any other folder."""
     found = {key: place for key, name in names.items() if (place := _place(name))}
     if not found:
         raise no_index(photos)
     strays = [name for key, name in names.items() if key not in found]
     if strays:
         raise DataError(
-            f"{photos}: {strays[0]} lies in no folder named after a quantity (such photos: {len(strays):,});"
+            f"{photos}: {strays[0]} is not in a folder named after a quantity (such photos: {len(strays):,});"
             " move it, or name the labels in an index (--index, data.index)"
         )
     without = [names[key] for key, place in found.items() if place.split is None]
     if 0 < len(without) < len(found):
         raise DataError(
-            f"{photos}: {without[0]} is below none of the folders {', '.join(SPLITS)}, as others are (such photos:"
+            f"{photos}: {without[0]} is in none of the folders {', '.join(SPLITS)}, but other photos are (such photos:"
             f" {len(without):,}); move it, or name labels and splits in an index (--index, data.index)"
         )
     return found
 
 
 def no_index(photos: Path) -> DataError:
-    """Where neither index nor folders say what photos show."""
+    """The error for photos without labels."""
     return DataError(
-        f"{photos}: what do these photos show? Give an index, a CSV with a row per photo (--index, data.index), or put"
-        " photos into folders named after their quantities (0/, 1/, …; also below train/, valid/ and test/)"
+        f"{photos}: there are no labels; give an index, a CSV with a row per photo (--index, data.index), or put the"
+        " photos into folders named after their quantities (0/, 1/, …; also in train/, valid/ and test/)"
     )
 
 

@@ -1,6 +1,6 @@
-"""Labels: which photo shows how many items, and which photos belong together.
+"""Labels: the number of items in each photo, and its bin group.
 
-From an index CSV, from a list by quantity, or from folders.
+They come from an index CSV, from a list of photos by quantity, or from folders.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ from trainer.errors import DataError
 
 COLUMNS_NAMED = 20
 MOST = 1_000_000
-"""Items that a label may name: a number of twelve digits is an article's, in the wrong column."""
+"""Largest number of items in a label: a number of twelve digits is an article number in the wrong column."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One labelled photo: `quantity` items, in a bin that it may share with other photos of the same `group`."""
+    """One labelled photo of `quantity` items. Photos of the same `group` may show the same bin."""
 
     key: str
     quantity: int
     group: str
     split: Split
     at_least: bool = False
-    """The photo shows `quantity` items or more; how many, nobody knows."""
+    """Whether the photo shows `quantity` items or more."""
 
     @property
     def label(self) -> str:
-        """As an index has it."""
+        """The label as it is written in an index."""
         return f"{self.quantity}+" if self.at_least else str(self.quantity)
 
     @property
     def of_a_class(self) -> bool:
-        """Whether it is known which of the classes the photo shows: that "3 or more" is, nobody knows."""
+        """Whether the photo's class is known: that of "3 or more" is not."""
         return not self.at_least or self.quantity >= MORE
 
 
@@ -81,7 +81,7 @@ def check_file(index: Path) -> None:
 
 
 def digest(config: DataConfig) -> str:
-    """SHA-256 of the file, or of what the folders say. Raises DataError."""
+    """SHA-256 of the file, or of the labels by folders. Raises DataError."""
     if config.index is None:
         return hashlib.sha256(repr(_of_folders(config)).encode()).hexdigest()
     try:
@@ -91,27 +91,27 @@ def digest(config: DataConfig) -> str:
 
 
 def names_groups(config: DataConfig) -> bool:
-    """Whether anything says which photos are of one bin. If not, each is taken for another bin's."""
+    """Whether the bin groups of photos are known. If not, each photo is a group of its own."""
     return not without_groups(config)
 
 
 def without_groups(config: DataConfig) -> str:
-    """Why nothing says which photos are of one bin, in words; empty if an index does."""
+    """Why the bin groups of photos are not known, for a message; empty if they are."""
     if config.index is None:
         return "folders do not say which photos show the same bin"
     if _is_class_list(config.index):
         return "the list does not say which photos show the same bin"
     with _reading(config.index) as reader:
         named = config.group_column in (reader.fieldnames or ())
-    return "" if named else f"there is no column {config.group_column}, which says which photos show the same bin"
+    return "" if named else f"there is no column {config.group_column}, which names the bin group of each photo"
 
 
 def split_rule(config: DataConfig) -> str:
-    """How photos are split, in words, for the model's card."""
+    """How photos are split, for the model's card."""
     if config.split_column:
-        return f"as the column {config.split_column} says"
+        return f"by the column {config.split_column}"
     if config.index is None and any(place.split for place in _places(config).values()):
-        return "as the folders say"
+        return "by the folders"
     by = f"bin group (column {config.group_column})" if names_groups(config) else "photo's key"
     return f"80/10/10 by a hash of the {by}, seed {config.split_seed}"
 
@@ -119,8 +119,8 @@ def split_rule(config: DataConfig) -> str:
 def _of_folders(config: DataConfig) -> list[Row]:
     if config.split_column:
         raise DataError(
-            f"data.split_column={config.split_column}: is a column of an index, and there is none; give one (--index,"
-            " data.index), or put photos below train/, valid/ and test/"
+            f"data.split_column={config.split_column}: there is no index that could have this column; give one"
+            " (--index, data.index), or put photos into train/, valid/ and test/"
         )
     found = sorted(_places(config).items())
     return [Row(key, at.quantity, key, at.split or split_of(key, config.split_seed)) for key, at in found]
@@ -147,7 +147,7 @@ def _places(config: DataConfig) -> dict[str, folders.FolderLabel]:
 def _reading(index: Path) -> Iterator[csv.DictReader[str]]:
     try:
         with index.open(encoding="utf-8-sig", newline="") as file:
-            yield csv.DictReader(file, strict=True)  # or a quotation mark that is not closed takes all that follows
+            yield csv.DictReader(file, strict=True)  # else a quotation mark that is not closed swallows all later rows
     except OSError as error:
         raise _unreadable(index, error) from error
     except (csv.Error, UnicodeDecodeError) as error:
@@ -159,7 +159,7 @@ def _unreadable(index: Path, error: OSError) -> DataError:
 
 
 def _check_columns(config: DataConfig, found: Iterable[str]) -> None:
-    """The column of groups need not be there, unless it was asked for by name: without it each photo is a group."""
+    """Raises DataError if a configured column is missing. Only the default column of groups may be missing."""
     have = list(found)
     for option in ("key_column", "label_column", "group_column", "split_column"):
         column = getattr(config, option)
@@ -181,8 +181,8 @@ def _row(config: DataConfig, line: int, record: dict[str, str | None]) -> Row:
     quantity, at_least = _quantity(label or "")
     if quantity is None:
         raise DataError(
-            f"{config.index}, line {line}: label {shown(label)} of {key[:60]} is not a whole number, nor one with a +:"
-            " 6+ is of six items or more"
+            f"{config.index}, line {line}: label {shown(label)} of {key[:60]} is not a whole number, nor one with a +"
+            " (6+ means six items or more)"
         )
     if quantity < 0:
         raise DataError(f"{config.index}, line {line}: label {quantity} of {key} is negative")
@@ -192,7 +192,7 @@ def _row(config: DataConfig, line: int, record: dict[str, str | None]) -> Row:
 
 
 def _quantity(label: str) -> tuple[int | None, bool]:
-    """Items, or None if the label is no number; and whether there may be more. `6+`, `>5` and `more than 5` are one."""
+    """Items (None if the label is no number), and whether there may be more. `6+`, `>5` and `more than 5` are equal."""
     text = label.strip()
     for before, after, more in ((">", "", 1), ("more than ", "", 1), ("", "+", 0)):
         if text.startswith(before) and text.endswith(after):

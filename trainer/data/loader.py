@@ -18,25 +18,25 @@ from trainer.distributed.context import SINGLE_PROCESS, DistributedContext
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What the network gets of a micro-batch in one process, and the number of items in each photo, int64 (rows,).
+    """One process's shard of a micro-batch: inputs, and the number of items in each photo, int64 (rows,).
 
-    Of a photo that shows n items or more the number is ~n (see `trainer.models.targets`).
+    If a photo shows n items or more, the number is ~n (see `trainer.models.targets`).
     """
 
     inputs: Tensor
     quantities: Tensor
     step_quantities: Tensor
-    """Items in each photo of the whole step, of all micro-batches and processes, int64: what its loss is a mean of."""
+    """Items in each photo of the whole step, of all micro-batches and processes, int64. The loss is their mean."""
     photos: int
-    """Of this micro-batch, in all processes."""
+    """Number of photos of this micro-batch, in all processes."""
     changes: Changes | None = None
-    """How `inputs` are to be changed where the network computes; none if they are as they should be."""
+    """Augmentation that is still to be applied to `inputs`, on the device; None if there is none."""
     teacher_probabilities: Tensor | None = None
     """The teachers' probabilities, float32 (batch, quantities), if there are teachers."""
 
 
 class Inputs(NamedTuple):
-    """What there is of photos at some positions: see `Batch`."""
+    """Inputs of the network, and the augmentation that is still to be applied: see `Batch`."""
 
     rows: Tensor
     changes: Changes | None = None
@@ -46,7 +46,7 @@ class Loader(Protocol):
     """Photos, or features of photos, for one epoch after another."""
 
     features: bool
-    """True: `inputs` are what `Counter.features` returned. False: uint8 photos (batch, h, w, 3)."""
+    """True: `inputs` are output of `Counter.features`. False: uint8 photos (batch, h, w, 3)."""
     quantities: Tensor
     """Items in each photo, in the order of the photo set, int64 (photos,)."""
 
@@ -62,11 +62,11 @@ class Loader(Protocol):
         """Micro-batches per step."""
 
     def epoch(self, number: int) -> Iterator[Batch]:
-        """All batches of an epoch. The same number gives the same batches, so that a resumed run is the same run."""
+        """All batches of an epoch. They depend only on the number, so that a resumed run is the same run."""
 
 
 class LoaderOptions(TypedDict):
-    """What all loaders take, by name."""
+    """Keyword arguments of all loaders."""
 
     seed: int
     shuffle: bool
@@ -77,7 +77,7 @@ class LoaderOptions(TypedDict):
 
 
 class BaseLoader:
-    """What all batches have in common. Derived classes say what the network gets of the photos at some positions."""
+    """The order of photos, their batches and their targets. Derived classes add `inputs` of the network."""
 
     features: bool
 
@@ -113,25 +113,19 @@ class BaseLoader:
         return self._sampler.accumulation_steps
 
     def epoch(self, number: int) -> Iterator[Batch]:
-        order = self._order(number)
+        order = torch.arange(self.photos)
+        if self._shuffle:
+            order = torch.randperm(self.photos, generator=generator(self._seed, number))
         ahead = max(AHEAD, self._threads)
         return read_ahead(lambda index: self._batch(number, index, order), range(len(self)), self._threads, ahead)
 
-    def inputs(self, part: Shard) -> Inputs:
-        """What the network gets of the photos of `part`."""
+    def inputs(self, shard: Shard) -> Inputs:
+        """Inputs of the network for the photos of a shard."""
         raise NotImplementedError
 
-    def _order(self, epoch: int) -> Tensor:
-        if self._shuffle:
-            return torch.randperm(self.photos, generator=generator(self._seed, epoch))
-        return torch.arange(self.photos)
-
     def _batch(self, epoch: int, index: int, order: Tensor) -> Batch:
-        step, micro_batch, shard = (
-            self._sampler.step(index),
-            self._sampler.micro_batch(index),
-            self._sampler.shard(index),
-        )
+        sampler = self._sampler
+        step, micro_batch, shard = sampler.step(index), sampler.micro_batch(index), sampler.shard(index)
         photos, random = order[step], generator(self._seed, epoch, index // self.accumulation_steps)
         within = torch.arange(shard.start - step.start, shard.stop - step.start)
         positions = order[shard]

@@ -1,4 +1,4 @@
-"""Read a data set and say what is odd about it."""
+"""Reads a data set and prints warnings about it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ COPIES_NAMED = 3
 
 
 def read_data(config: DataConfig, display: Display, context: DistributedContext = SINGLE_PROCESS) -> DataSet:
-    """The data set, with each photo decoded once to know that it can be."""
+    """The data set. Each photo is decoded once, and photos that cannot be decoded are left out."""
     data = load_dataset(config, lambda keys: display.follow(keys, len(keys), "checking photos"), context)
     say_left_out(config, data.missing, data.unreadable, display)
     counts = ", ".join(f"{len(data[split])} {split}" for split in Split)
@@ -34,7 +34,7 @@ def read_data(config: DataConfig, display: Display, context: DistributedContext 
 
 
 def read_photos(config: DataConfig, display: Display) -> tuple[PhotoSet, tuple[str, ...], dict[str, str]]:
-    """Every photo that can be decoded; keys that are missing; keys that cannot be decoded → why."""
+    """Every photo that can be decoded; keys without a photo; keys that cannot be decoded → why."""
     found = load_photos(config, lambda keys: display.follow(keys, len(keys), "checking photos"))
     _, missing, unreadable = found
     say_left_out(config, missing, unreadable, display)
@@ -47,13 +47,13 @@ def _warn_of_no_groups(config: DataConfig, display: Display) -> None:
         display.warn(
             f"{config.labels}: {reason}, so each photo is treated as a bin of its own. If some show the same bin,"
             " training and test photos may share bins, and the model looks better than it is. Give the bin of each"
-            f" photo in a column {config.group_column} of an index, or, if every photo shows another bin, say so:"
-            " --set data.group_column="
+            f" photo in a column {config.group_column} of an index, or, if every photo shows another bin, set"
+            " data.group_column to nothing: --set data.group_column="
         )
 
 
 def _warn_of_parted_groups(config: DataConfig, data: DataSet, display: Display) -> None:
-    """A column of splits may part photos of one bin, and a model recognises a bin that it has seen."""
+    """A column of splits may divide the photos of one bin, and a model recognises a bin that it was trained on."""
     groups = [set(data[split].groups) for split in Split]
     parted = sum(map(len, groups)) - len(set.union(*groups))
     if parted:
@@ -64,11 +64,11 @@ def _warn_of_parted_groups(config: DataConfig, data: DataSet, display: Display) 
 
 
 def _warn_of_copies(config: DataConfig, data: DataSet, display: Display) -> None:
-    """The same photo under two keys: in two splits, a model is tested on what it has learned by heart."""
+    """Copies of a photo in two splits: the model is tested on photos that it was trained on."""
     parted = [same for same in data.copies if len({row.split for row in same}) > 1]
     if parted:
         grouped = config.index is not None and config.group_column
-        advice = f"give copies one {config.group_column}" if grouped else "keep one of each"
+        advice = f"give copies the same {config.group_column}" if grouped else "keep one of each"
         display.warn(
             f"{config.labels}: photos in more than one split, under several keys: {len(parted):,}"
             f" ({_named(parted[0])}); the model will look better than it is; {advice}"
@@ -92,25 +92,25 @@ _SHOW = (
 
 
 def warn_of_absent_classes(config: DataConfig, data: DataSet, display: Display) -> None:
-    """What no training photo shows is not learned. The Udacity capstone's list has no empty bins, for example."""
+    """A model cannot learn classes that no training photo shows. The Udacity capstone's list, for example, has no 0."""
     absent = [index for index in EVERY if index not in data.classes]
     if not absent:
         return
     held_out = sum(int(np.isin(data[split].labels, absent).sum()) for split in (Split.VALIDATION, Split.TEST))
     wrong = f"; {many(held_out, *_SHOW)} as wrong" if held_out else ""
     display.warn(
-        f"{config.labels}: no training photo shows {names_of(absent)} items: the model will never answer"
-        f" that, whatever a photo shows{wrong}; add photos that show it: `prepare --per-class N` brings N of each"
-        " quantity, `prepare --list FILE --balance` as many as the list has of its commonest"
+        f"{config.labels}: no training photo shows {names_of(absent)} items: the model will not be able to predict"
+        f" these{wrong}; add photos that show them: `prepare --per-class N` fetches N of each class,"
+        " `prepare --list FILE --balance` as many of each class as the list has of its most common one"
     )
 
 
 def say_left_out(config: DataConfig, missing: Sequence[str], unreadable: Mapping[str, str], display: Display) -> None:
-    """Name what the index lists and cannot be used."""
+    """Print which photos of the index cannot be used."""
     for key, reason in unreadable.items():
         display.say(f"left out: {key}: {reason}")
     if missing:
-        display.say(f"left out: photos that the index names and {config.photos} does not hold: {len(missing):,}")
+        display.say(f"left out: photos that are in the index but not in {config.photos}: {len(missing):,}")
 
 
 def follow(display: Display, batches: Iterator[Batch], photos: int, what: str) -> Iterator[Batch]:

@@ -1,4 +1,4 @@
-"""Batches of photos, decoded by threads while the network works on the ones before."""
+"""Batches of photos, which threads decode while the network processes the previous batches."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from trainer.data.sampler import Shard
 class PhotoLoader(BaseLoader):
     """Photos decoded and, with `augment`, changed at random; uint8 (batch, size, size, 3).
 
-    With `deferred` the changes are only drawn, and made in the training step: a GPU is quicker at it.
+    With `deferred`, the augmentation is only drawn here, and applied in the training step: a GPU does it faster.
     """
 
     features = False

@@ -1,4 +1,4 @@
-"""Work that threads do in advance. Without torch."""
+"""Work that threads do in advance. It does not need torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 AHEAD = 3
-"""Batches that are read before they are asked for; with more threads, one for each."""
+"""Batches that are read before they are needed; with more threads, one for each."""
 
 
 def read_ahead(

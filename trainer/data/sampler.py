@@ -1,4 +1,4 @@
-"""Which photos come when: an epoch in steps, micro-batches and shards, one of each for every process."""
+"""The order of photos in an epoch: steps, their micro-batches, and a shard of each for every process."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from torch import Tensor
 from trainer.distributed.context import SINGLE_PROCESS, DistributedContext
 
 FEWEST = 2
-"""Photos of a batch: the batch norm of a single one is undefined."""
+"""Smallest number of photos in a batch: batch norm is undefined for a single photo."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sampler:
     """Divides the photos of an epoch evenly into steps, each into micro-batches, each into a shard per process.
 
-    Sizes differ by one photo at most and are not below FEWEST, wherever there are as many: none is left out, and no
-    rest of one photo upsets a batch norm. For that, batches of two or three may have up to four. Which photos a
-    step holds depends only on how many it may hold, not on how they are spread over micro-batches and processes.
+    All photos are used. Sizes differ by one photo at most and are at least FEWEST, if there are enough photos; for
+    this, a batch size of two or three may result in up to four photos. The photos of a step depend only on the largest
+    number of photos in a step, not on how they are divided into micro-batches and shards.
     """
 
     photos: int
@@ -33,7 +33,7 @@ class Sampler:
     def of(
         cls, photos: int, batch_size: int, accumulation_steps: int = 1, context: DistributedContext = SINGLE_PROCESS
     ) -> Sampler:
-        """As few steps as hold all photos, of up to `accumulation_steps` batches of up to `batch_size` per process."""
+        """The fewest steps possible, each of up to `accumulation_steps` batches of up to `batch_size` per process."""
         size = context.world_size
         steps = math.ceil(photos / (batch_size * accumulation_steps * size))
         accumulation_steps = math.ceil(photos / max(steps * batch_size * size, 1))
@@ -43,36 +43,36 @@ class Sampler:
         return cls(photos, steps, accumulation_steps, context)
 
     def step(self, index: int) -> slice:
-        """Places of all photos of the step that micro-batch `index` belongs to."""
+        """Positions of all photos of the step of micro-batch `index`."""
         number = index // self.accumulation_steps
         return slice(self._start(number, self.steps), self._start(number + 1, self.steps))
 
     def micro_batch(self, index: int) -> slice:
-        """Places of the photos of micro-batch `index`, in all processes."""
+        """Positions of the photos of micro-batch `index`, in all processes."""
         return slice(*(self._start(each, self.steps * self.accumulation_steps) for each in (index, index + 1)))
 
     def shard(self, index: int) -> slice:
-        """Places of the photos of micro-batch `index` that this process takes."""
+        """Positions of the photos of micro-batch `index` that this process works on."""
         size = self.context.world_size
         part, parts = index * size + self.context.rank, self.steps * self.accumulation_steps * size
         return slice(self._start(part, parts), self._start(part + 1, parts))
 
     def _start(self, part: int, parts: int) -> int:
-        return part * self.photos // parts  # rounded down, so that finer divisions go through the same places
+        return part * self.photos // parts  # rounded down, so that finer divisions have the same boundaries
 
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """What one process reads of a micro-batch."""
+    """The photos of a micro-batch that one process reads."""
 
     positions: Tensor
-    """In the photo set, int64 (batch,)."""
+    """Positions in the photo set, int64 (batch,)."""
     random: torch.Generator
-    """Of the whole step: each process draws for every photo of it and takes its own, so that all draw alike."""
+    """Generator of the whole step. Each process draws for every photo of the step, so that all draw the same."""
     photos: int
-    """Of the whole step."""
+    """Number of photos of the whole step."""
     within: Tensor
-    """Places of `positions` among them, int64 (rows,)."""
+    """Positions of this shard's photos within the step, int64 (rows,)."""
 
 
 def generator(*parts: int) -> torch.Generator:

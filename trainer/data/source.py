@@ -12,7 +12,7 @@ from binwatch.keys import ENDINGS, PHOTO_SUFFIXES, bin_id
 from trainer.errors import DataError
 
 PREPARED = "prepared.json"
-"""File beside a prepared folder of photos that says how they were kept."""
+"""File beside the photos that `prepare` stored: their size and JPEG quality."""
 
 Place = TypeVar("Place")
 
@@ -24,7 +24,7 @@ class PhotoSource(Protocol):
         """Key → size of the file in bytes."""
 
     def names(self) -> dict[str, PurePath]:
-        """Key → the file's name, with the folders that it lies in."""
+        """Key → the file's name, with its folders."""
 
     def read(self, key: str) -> bytes:
         """The photo's file, still encoded."""
@@ -49,7 +49,7 @@ class FolderSource:
 
 
 class TarSource:
-    """Photos in an uncompressed tar, read in place: members are located once and then read by offset."""
+    """Photos in an uncompressed tar. Its members are located once and then read by their offsets."""
 
     def __init__(self, file: Path) -> None:
         try:
@@ -70,13 +70,13 @@ class TarSource:
 
     def read(self, key: str) -> bytes:
         member = self._members[key]
-        with self._file.open("rb") as file:  # opened anew: threads do not share a position, and nothing stays open
+        with self._file.open("rb") as file:  # opened for each photo, so that threads do not share a position
             file.seek(member.offset_data)
             return file.read(member.size)
 
 
 def _by_key(where: Path, photos: Iterable[tuple[str, PurePath, Place]]) -> dict[str, Place]:
-    """Key → place, of keys with the names and places of their files. Raises DataError if two files have one key."""
+    """Key → place, from keys with the names and places of their files. Raises DataError if two files have one key."""
     names: dict[str, PurePath] = {}
     places: dict[str, Place] = {}
     for key, name, place in photos:
@@ -87,10 +87,10 @@ def _by_key(where: Path, photos: Iterable[tuple[str, PurePath, Place]]) -> dict[
 
 
 def prepared_quality(folder: Path, size: int) -> int | None:
-    """What `data.jpeg_quality` must be for the photos that `prepare` kept in `folder`, and a network that sees `size`.
+    """The `data.jpeg_quality` that photos stored by `prepare` in `folder` need, for a network with inputs of `size`.
 
-    JPEGs bear the traces of their compression as long as they are not squashed once more. None if `prepare` did not
-    make the folder.
+    JPEGs keep the artefacts of their compression unless they are squashed once more. None if `prepare` did not make
+    the folder.
     """
     file = folder / PREPARED
     if not file.is_file():
@@ -100,7 +100,7 @@ def prepared_quality(folder: Path, size: int) -> int | None:
 
 
 def check_there(path: Path) -> None:
-    """Raise DataError if there is nothing at `path`, without a look at what there is."""
+    """Raise DataError if `path` does not exist. Its content is not read."""
     if not path.exists():
         raise DataError(f"{path}: no such folder or tar of photos")
 

@@ -1,7 +1,7 @@
 """Train, validation and test, 80/10/10 by bin group.
 
-A group's split depends on nothing but its name and the seed: adding photos never moves others, and photos of one
-group (often one bin before and after an item moved) never land on both sides.
+A group's split depends only on its name and the seed. So it stays the same when photos are added, and photos of one
+group (often one bin before and after an item was moved) are always in the same split.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""One training run in several processes, as torchrun starts them: one for each GPU, on one machine or on more.
+"""One training run in several processes, as started by torchrun: one for each GPU, on one or more machines.
 
-Every process holds the whole network and works on its share of each step; what they learn is exchanged in each step, so
-that all stay equal to the last bit. They are told apart by RANK, WORLD_SIZE and LOCAL_RANK and meet at MASTER_ADDR and
-MASTER_PORT. Whoever sets these variables can start them; torchrun does.
+Every process has the whole network and computes gradients of its share of each step. The gradients are averaged over
+the processes in each step, so that all networks stay equal, bit for bit. RANK, WORLD_SIZE and LOCAL_RANK identify a
+process, and all connect to MASTER_ADDR and MASTER_PORT. torchrun sets these variables; another launcher may, too.
 """
 
 from __future__ import annotations
@@ -28,15 +28,16 @@ from trainer.distributed import environment
 from trainer.errors import RankError
 
 MEETING = timedelta(minutes=10)
-"""How long the processes wait for each other at the start: machines of a cluster do not boot at the same moment."""
+"""How long the processes wait for each other at the start: the machines of a cluster may boot at different times."""
 TIMEOUT = timedelta(hours=12)
-"""Of an exchange. Long: one may compute features for hours while others wait, and a death is noticed without it."""
+"""Time limit of a collective operation. It is long, because one process may compute features for hours while others
+wait. The end of a process is noticed without it."""
 FAILED = "failed"
-"""Key under which the first process that fails leaves its number, so that it alone says why all end."""
+"""Key under which the first process that fails stores its rank, so that only this one prints an error."""
 NEVER = "never"
-"""Key that no one sets."""
+"""Key that is never set."""
 GRACE = timedelta(seconds=10)
-"""How long a process outlives the one that failed first, if no one ends it."""
+"""How long a process waits to be ended by torchrun after another one has failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ class DistributedContext:
     rank: int = 0
     world_size: int = 1
     local_rank: int = 0
-    """Number of this process on its machine, and of the GPU that it takes."""
+    """Number of this process on its machine, and of its GPU."""
 
     @property
     def is_main(self) -> bool:
@@ -54,7 +55,7 @@ class DistributedContext:
         return self.rank == 0
 
     def shard(self, count: int) -> slice:
-        """This process's part of `count` things. All parts together are everything, once."""
+        """This process's part of `count` items. Each item is in exactly one process's part."""
         return slice(self.rank * count // self.world_size, (self.rank + 1) * count // self.world_size)
 
     def all_reduce(self, values: Tensor) -> Tensor:
@@ -64,7 +65,7 @@ class DistributedContext:
         return values
 
     def all_reduce_mean(self, tensors: Sequence[Tensor]) -> None:
-        """Replace each by the mean over all processes."""
+        """Replace each tensor by its mean over all processes."""
         if self.world_size > 1 and tensors:
             flat = self.all_reduce(torch.cat([tensor.flatten() for tensor in tensors])) / self.world_size
             parts = torch.split(flat, [tensor.numel() for tensor in tensors])
@@ -82,7 +83,7 @@ class DistributedContext:
         return self.all_reduce(whole)
 
     def all_gather(self, found: Any) -> list[Any]:
-        """What each process found, by rank; anything that JSON can say (no pickle goes over the wire)."""
+        """The `found` of each process, by rank. It must be serialisable as JSON (no pickle is transferred)."""
         if self.world_size == 1:
             return [found]
         own = torch.from_numpy(np.frombuffer(json.dumps(found).encode(), np.uint8).copy())
@@ -95,15 +96,15 @@ class DistributedContext:
         return [json.loads(text[: int(size)].numpy().tobytes()) for text, size in pairs]
 
     def broadcast(self, found: Any) -> Any:
-        """What the main process found."""
+        """The main process's `found`."""
         return self.all_gather(found if self.is_main else None)[0]
 
     def barrier(self) -> None:
-        """Wait until all processes are here."""
+        """Wait until all processes have called this."""
         self.all_gather(None)
 
     def read_on_main(self, file: Path) -> bytes:
-        """A file as the main process reads it: the others may be on machines that do not have it."""
+        """The content of a file on the main process's machine: other machines may not have it."""
         if self.world_size == 1:
             return file.read_bytes()
         content = torch.from_numpy(np.frombuffer(file.read_bytes() if self.is_main else b"", np.uint8).copy())
@@ -114,7 +115,7 @@ class DistributedContext:
 
     @contextmanager
     def local_main_first(self) -> Iterator[None]:
-        """Each machine's first process does this before its others, which find what it left on the disk."""
+        """On each machine, the first process runs the context before the others, which can then use its files."""
         if self.local_rank:
             self.barrier()
         yield
@@ -126,15 +127,15 @@ SINGLE_PROCESS = DistributedContext()
 
 
 def from_environment() -> DistributedContext:
-    """This process by its environment variables. Raises ConfigError if some of them are missing."""
+    """The context that the environment variables describe. Raises ConfigError if some of them are missing."""
     return DistributedContext(*environment.place()) if environment.several_processes() else SINGLE_PROCESS
 
 
 @contextmanager
 def joined() -> Iterator[DistributedContext]:
-    """Meet the other processes, if there are others; the first error in one of them ends all.
+    """Connect to the other processes, if there are any. The first error in one of them ends all.
 
-    The process that failed first raises its error, which then names it; the others exit with status 1 and say nothing.
+    The process that failed first raises its error, with its own name; the others exit with status 1 without a message.
     """
     context = from_environment()
     if context.world_size == 1:
@@ -149,25 +150,25 @@ def joined() -> Iterator[DistributedContext]:
 
 
 def _meet(context: DistributedContext) -> Store:
-    # What is on the CPU (figures, file contents, networks on machines without a GPU) goes by gloo.
+    # gloo transfers tensors on the CPU: figures, file contents, and networks on machines without a GPU.
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     try:
         store: Store = next(rendezvous("env://", timeout=MEETING))[0]
         dist.init_process_group(backend, store=store, rank=context.rank, world_size=context.world_size, timeout=TIMEOUT)
     except (RuntimeError, ValueError) as error:
         where = environment.address()
-        raise RankError(f"{_name(context)}: did not meet the others at {where} ({_line(error)})") from error
+        raise RankError(f"{_name(context)}: could not connect to the others at {where} ({_line(error)})") from error
     return store
 
 
 def _reason(error: Exception, context: DistributedContext, store: Store) -> BaseException:
-    """The error that this process ends with: none of its own if another failed before."""
+    """The exception that ends this process: its own error, or an exit if another process failed before."""
     try:
         first = store.compare_set(FAILED, "", str(context.rank)).decode()
         if first != str(context.rank):
-            # torchrun ends all when one has ended: let that be the one that has something to say.
+            # torchrun ends all processes when one has ended. This should be the one that prints an error.
             store.wait([NEVER], GRACE)
-    except RuntimeError:  # nothing came, or the process that kept the store is gone, and has said why
+    except RuntimeError:  # the wait is over, or the process with the store has ended with its own message
         return SystemExit(1)
     if isinstance(error, BinwatchError):
         return RankError(f"{_name(context)}: {error}")

@@ -1,4 +1,4 @@
-"""Where the network computes, and in which precision."""
+"""The device and the precision of the network's computation."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from trainer.errors import ConfigError
 
 
 def chosen(config: TrainConfig, display: Display, context: DistributedContext = SINGLE_PROCESS) -> TrainConfig:
-    """The configuration with what train.device=auto comes to, which is what checkpoints keep.
+    """The configuration with the device that train.device=auto selects, which checkpoints store.
 
-    Processes take a GPU each, or none of them does: a machine without one would take far longer for its share.
+    Either all processes use a GPU or none does: a machine without one would take far longer for its share.
     """
     if config.device != "auto":
         return config
@@ -28,30 +28,27 @@ def chosen(config: TrainConfig, display: Display, context: DistributedContext = 
 
 
 def prepare(config: TrainConfig, context: DistributedContext = SINGLE_PROCESS) -> None:
-    """Number of threads, which GPU and how it computes, and what makes runs repeatable.
-
-    Raises ConfigError if there is no such GPU.
-    """
-    # Torch takes a thread for each core of the machine, however few of them a container's quota grants.
+    """Set the number of threads, the GPU and its algorithms, and the seed. Raises ConfigError if the GPU is missing."""
+    # Torch's default is a thread for each core of the machine, even if a container's quota grants fewer.
     torch.set_num_threads(config.threads or min(torch.get_num_threads(), cores()))
     if torch.device(config.device).type == "cuda":
         _choose_gpu(config.device, context)
-        # Batches have two sizes at most (see Sampler): cuDNN tries all algorithms once for each, and keeps the best.
+        # Batches have two sizes at most (see Sampler): cuDNN tries all algorithms once for each, and uses the fastest.
         torch.backends.cudnn.benchmark = True
-        # TF32 for products, as convolutions have it anyway: of what is not in bf16, and all with train.precision=fp32.
+        # TF32 for matrix products that are not in bf16. Convolutions use it by default.
         torch.set_float32_matmul_precision("high")
     torch.manual_seed(config.seed)
 
 
 def where_possible(config: TrainConfig) -> TrainConfig:
-    """For what learns nothing: on the CPU, if the model was trained on a GPU and there is none here."""
+    """The configuration for inference: on the CPU if the model was trained on a GPU and this machine has none."""
     if torch.device(config.device).type == "cuda" and not torch.cuda.device_count():
         return config.model_copy(update={"device": "cpu"})
     return config
 
 
 def _choose_gpu(device: str, context: DistributedContext) -> None:
-    """Where several processes share a machine, "cuda" means another GPU in each."""
+    """Select the GPU. With several processes, "cuda" means another GPU in each."""
     found = torch.cuda.device_count()
     if not found:
         raise ConfigError(f"train.device={device}: torch sees no GPU here; set train.device=cpu, or check nvidia-smi")
@@ -68,13 +65,13 @@ def _choose_gpu(device: str, context: DistributedContext) -> None:
 
 
 def autocast(config: TrainConfig) -> torch.autocast:
-    """A context in which convolutions and products compute in bf16, if the configuration says so."""
+    """A context in which convolutions and matrix products compute in bf16 if train.precision is bf16."""
     kind = torch.device(config.device).type
     return torch.autocast(kind, dtype=torch.bfloat16, enabled=config.precision == "bf16")
 
 
 def hardware(config: TrainConfig) -> str:
-    """What the training ran on, in words, for the model's card."""
+    """The hardware of the training, for the model's card."""
     if torch.device(config.device).type == "cuda":
         return f"{torch.cuda.get_device_name(config.device)}, {_cpu()}"
     return f"{_cpu()}, {many(torch.get_num_threads(), 'thread')}, no GPU"

@@ -1,4 +1,4 @@
-"""The environment variables by which the processes of a run are told apart; torchrun sets them. Without torch."""
+"""The environment variables that identify the processes of a run; torchrun sets them. Without torch."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def place() -> tuple[int, int, int]:
     """Rank, number of processes, and rank on this machine. Raises ConfigError if a variable is missing or no number."""
     missing = [name for name in VARIABLES if name not in os.environ]
     if missing:
-        raise ConfigError(f"WORLD_SIZE is set, but {', '.join(missing)} not; start the processes by torchrun")
+        raise ConfigError(f"WORLD_SIZE is set, but not {', '.join(missing)}; start the processes with torchrun")
     rank, size, local = (_number(name) for name in VARIABLES[:3])
     return rank, size, local
 
 
 def address() -> str:
-    """Where the processes meet."""
+    """The address to which the processes connect."""
     return ":".join(os.environ[name] for name in ("MASTER_ADDR", "MASTER_PORT"))
 
 

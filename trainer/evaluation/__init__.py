@@ -1,1 +1,1 @@
-"""How good a model is: figures with intervals, comparison, report."""
+"""Evaluation of a model: figures with intervals, comparison, report."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +21,6 @@ from trainer.data.loader import Batch
 from trainer.data.loading import follow, read_data, read_photos
 from trainer.data.photo_loader import PhotoLoader
 from trainer.data.split import ALL, Split
-from trainer.disk import write_whole
 from trainer.display import Display
 from trainer.distributed import devices
 from trainer.errors import ConfigError, DataError
@@ -39,11 +37,11 @@ Probabilities = npt.NDArray[np.floating]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Figures of one model on some photos, by name of the photo set; and its answers to each photo."""
+    """Figures of one model on some photos, by name of the photo set, and its distribution for each photo."""
 
     model: str
     name: str
-    """Of the photos: a split, or "all"."""
+    """The split of the photos, or "all"."""
     data: dict[str, object]
     hardware: str
     metrics: dict[str, Metrics]
@@ -51,44 +49,44 @@ class Evaluation:
     distribution: Probabilities
     """float (photos, quantities), in the order of `photos`."""
     classes: tuple[int, ...] = EVERY
-    """Indexes of the classes that the model can answer."""
+    """Indexes of the classes that the model can predict."""
     rule: CountRule = CountRule.MODE
-    """How its answers are counted."""
+    """How a distribution becomes a count."""
 
     @property
     def probabilities(self) -> Probabilities:
-        """Of the classes, float (photos, classes)."""
+        """Probabilities of the classes, float (photos, classes)."""
         return in_classes(self.distribution)
 
     def limits(self) -> str:
-        """In a sentence, what the model cannot answer; empty if it can answer everything."""
+        """A sentence that names the classes that the model cannot predict; empty if it can predict all."""
         never = [index for index in EVERY if index not in self.classes]
         if not never:
             return ""
         photos = int(np.isin(self.photos.labels, never).sum())
         count = noun(photos, "shows that, and counts", "show that, and count")
-        return f"The model never answers {names_of(never)}; {photos:,} of these photos {count} as wrong."
+        return f"The model cannot predict {names_of(never)}; {photos:,} of these photos {count} as wrong."
 
     @property
     def main(self) -> Metrics:
-        """The set that matters most: all photos, or with the challenge's protocol those of 0 to 5 items."""
+        """Figures of the main photo set: all photos, or with the challenge's protocol those of 0 to 5 items."""
         return next(iter(self.metrics.values()))
 
     def as_json(self) -> dict[str, Any]:
-        sets = {name: found.model_dump() for name, found in self.metrics.items()}
+        """What the JSON file contains."""
         return {
             "model": self.model,
             "split": self.name,
             "answers": list(self.classes),
             "data": self.data,
             "hardware": self.hardware,
-            "metrics": sets,
+            "metrics": {name: found.model_dump() for name, found in self.metrics.items()},
         }
 
 
 @dataclass(frozen=True)
 class Majorities:
-    """The commonest class among training photos: of all, and of those that show at most 5."""
+    """The most common class of the training photos: of all, and of those that show at most 5 items."""
 
     overall: int
     up_to_five: int
@@ -105,51 +103,55 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Judged:
-    """A model whose answers are measured: a bundle's variant, or a checkpoint."""
+class EvaluatedModel:
+    """A model that is evaluated: a bundle's variant, or a checkpoint."""
 
     name: str
     classes: tuple[int, ...]
-    """Indexes of the classes that it can answer."""
+    """Indexes of the classes that it can predict."""
     data: Callable[[], DataConfig]
-    """The data set that it learned from, with changes. Raises ConfigError if it does not say enough of that."""
+    """Returns the data set that it was trained on, with changes. Raises ConfigError if that is not fully known."""
     rule: CountRule
-    """How its answers are counted."""
-    answer: Callable[[PhotoSet], Probabilities]
-    """Photos → distribution, float (photos, quantities), of photos as it sees them at work."""
+    """How a distribution becomes a count."""
+    predict: Callable[[PhotoSet], Probabilities]
+    """Photos → distributions, float (photos, quantities), with the preprocessing that workers use."""
     train: TrainConfig
-    """Where it computes."""
+    """The device and the precision that it computes with."""
 
 
-def judged(path: Path, changes: dict[str, Any], display: Display, wanted: Sequence[Precision] = ()) -> Judged:
+def open_model(
+    path: Path, changes: dict[str, Any], display: Display, wanted: Sequence[Precision] = ()
+) -> EvaluatedModel:
     """The checkpoint or the bundle at `path`, with `changes` of options of its data set ("photos", …)."""
     if path.is_dir():
-        return judged_bundle(Bundle(path), wanted, changes, display)
+        return open_bundle(Bundle(path), wanted, changes, display)
     saved = checkpoint.load(path)
     train, data = devices.where_possible(saved.config.train), saved.config.data
     devices.prepare(train)
 
-    def answer(photos: PhotoSet) -> Probabilities:
+    def predict(photos: PhotoSet) -> Probabilities:
         seen = replace(photos, size=data.size, jpeg_quality=data.jpeg_quality or None)
         return softmax(torch_logits(saved.model(), seen, train, display))
 
-    return Judged(
+    return EvaluatedModel(
         f"{path.name} after epoch {saved.epoch}, not calibrated", saved.classes,
-        lambda: _data_config(path, data.model_dump(), changes), CountRule.MODE, answer, train,
+        lambda: _data_config(path, data.model_dump(), changes), CountRule.MODE, predict, train,
     )  # fmt: skip
 
 
-def judged_bundle(bundle: Bundle, wanted: Sequence[Precision], changes: dict[str, Any], display: Display) -> Judged:
-    """The first variant of `wanted` that the bundle has; of none its own first."""
+def open_bundle(
+    bundle: Bundle, wanted: Sequence[Precision], changes: dict[str, Any], display: Display
+) -> EvaluatedModel:
+    """The first variant of `wanted` that the bundle has; if `wanted` is empty, the first variant of the bundle."""
     card = bundle.card
     chosen = next((each for each in wanted if each in card.variants), None) or next(iter(wanted or card.variants))
 
-    def answer(photos: PhotoSet) -> Probabilities:
+    def predict(photos: PhotoSet) -> Probabilities:
         seen = replace(photos, size=card.input_size, jpeg_quality=card.jpeg_quality)
         return bundle_probabilities(bundle, chosen, seen, display)
 
-    return Judged(
-        f"{card.version} {chosen}", card.answers, lambda: bundle_data(bundle, changes), card.count_rule, answer,
+    return EvaluatedModel(
+        f"{card.version} {chosen}", card.answers, lambda: bundle_data(bundle, changes), card.count_rule, predict,
         TrainConfig(),
     )  # fmt: skip
 
@@ -167,9 +169,9 @@ def evaluate(
 
     `changes` replace options of its data set ("photos", …). `challenge` gives the figures of the ABID protocol only.
     """
-    model = judged(path, changes, display, (precision,) if precision else ())
+    model = open_model(path, changes, display, (precision,) if precision else ())
     sample = read_sample(model.data(), split, display)
-    distribution = model.answer(sample.photos)
+    distribution = model.predict(sample.photos)
     found = figures(distribution, sample.photos, sample.majority, sample.name, model.rule)
     if challenge:
         found = {name: metrics for name, metrics in found.items() if name.endswith("(challenge)")}
@@ -194,7 +196,7 @@ def read_sample(config: DataConfig, split: Split | None, display: Display) -> Sa
 def bundle_data(bundle: Bundle, changes: dict[str, Any]) -> DataConfig:
     """The data set that the bundle's card names, with `changes`. Raises ConfigError if that does not say enough.
 
-    The card tells the names of photos and index, not where they are: they are looked for here.
+    The card contains the names of photos and index without their folders, so they are looked for in the current folder.
     """
     saved = bundle.card.training.get("config", {}).get("data", {})
     changes = _of_folders(saved, changes)
@@ -210,7 +212,7 @@ def bundle_data(bundle: Bundle, changes: dict[str, Any]) -> DataConfig:
 def bundle_probabilities(
     bundle: Bundle, precision: Precision, photos: PhotoSet, display: Display
 ) -> npt.NDArray[np.float32]:
-    """Probabilities of photos by one variant, float32 (photos, quantities), with a progress bar."""
+    """The distributions that one variant predicts for photos, float32 (photos, quantities), with a progress bar."""
     model = OnnxModel.of(bundle, precision)
     what = f"counting by {bundle.card.version}"
     return run(model, photos, lambda found: display.follow(found, len(photos), what, len))[0]
@@ -227,12 +229,12 @@ def torch_logits(model: Counter, photos: PhotoSet, config: TrainConfig, display:
 
 
 def majorities(data: DataSet) -> Majorities:
-    """What a model has to beat."""
+    """The predictions of the simplest model, which any other should beat."""
     return majorities_of(data[Split.TRAIN])
 
 
 def majorities_of(photos: PhotoSet) -> Majorities:
-    """The commonest classes of these photos."""
+    """The most common classes of these photos."""
     found = np.bincount(photos.labels, minlength=MORE + 1)
     return Majorities(int(found.argmax()), int(found[:MORE].argmax()))
 
@@ -240,11 +242,11 @@ def majorities_of(photos: PhotoSet) -> Majorities:
 def figures(
     distribution: Probabilities, photos: PhotoSet, majority: Majorities, name: str, rule: CountRule = CountRule.MODE
 ) -> dict[str, Metrics]:
-    """Five views of the same answers.
+    """Figures of the same distributions on five photo sets.
 
-    All seven classes; the photos that show 0 to 5, counted as the service counts, by `rule`; as in the ABID challenge,
-    the same photos (or those that show 1 to 5) with no other answers allowed; and all by the other rule. Where all
-    answers are, errors over all quantities come with them.
+    All photos, counted by `rule`; those that show 0 to 5, counted in the same way; those that show 0 to 5, and those
+    that show 1 to 5, by the ABID challenge's protocol, in which only these classes can be predicted; and all photos,
+    counted by the other rule. Errors over all quantities are given for the first two sets.
     """
     labels: Ints = photos.labels
     counts = counts_of(distribution, labels, photos.groups, rule)
@@ -267,28 +269,19 @@ def figures(
 def _quantities(
     distribution: Probabilities, photos: PhotoSet, chosen: npt.NDArray[np.bool_] | None
 ) -> QuantityErrors | None:
-    """Of the chosen photos whose true quantity is known, if there are any."""
-    if chosen is None:
+    """Errors over all quantities, on the chosen photos whose true quantity is known; None if there are none."""
+    if chosen is None or not (chosen & (photos.targets >= 0)).any():
         return None
     kept = np.flatnonzero(chosen & (photos.targets >= 0))
     groups = photos.groups
-    return (
-        quantity_errors(distribution[kept], photos.quantities[kept], [groups[index] for index in kept])
-        if len(kept)
-        else None
-    )
+    return quantity_errors(distribution[kept], photos.quantities[kept], [groups[index] for index in kept])
 
 
 def report_file(model: Path, photos: str, variant: Precision | None) -> Path:
-    """Where figures go by default: in a folder beside the model, in a file that no other model's are written to."""
+    """The default file of the figures: in a folder beside the model, with a name that no other model's report has."""
     place = model.resolve()
     others = [] if place.name == BEST else [place.name if place.is_dir() else place.stem]
     return model.parent / "evaluation" / f"{'-'.join([photos, *others, *filter(None, [variant])])}.json"
-
-
-def write(evaluation: Evaluation, file: Path) -> None:
-    """The figures as JSON."""
-    write_whole(file, (json.dumps(evaluation.as_json(), indent=2) + "\n").encode())
 
 
 def _data_config(path: Path, saved: dict[str, Any], changes: dict[str, Any]) -> DataConfig:
@@ -301,7 +294,7 @@ def _data_config(path: Path, saved: dict[str, Any], changes: dict[str, Any]) -> 
 
 
 def _of_folders(saved: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """Photos that lie in folders named after their quantities need no index, if that of `saved` is not here."""
+    """`changes`, without an index if that of `saved` no longer exists and the new photos lie in quantity folders."""
     index = saved.get("index")
     elsewhere = "photos" in changes and "index" not in changes and not (index and Path(index).exists())
     if elsewhere and folders.holds_quantities(Path(changes["photos"])):

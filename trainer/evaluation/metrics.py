@@ -1,7 +1,8 @@
-"""How good counts are, against labels: plain NumPy, so that the same figures come from torch and ONNX Runtime."""
+"""Figures of counts against labels, in plain NumPy, so that they are the same for torch and ONNX Runtime."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,18 +18,18 @@ ECE_BINS = 15
 """Equally wide bins of confidence. The calibration error is the mean distance, weighted by photos, between a bin's mean
 confidence and its accuracy."""
 RESAMPLES = 2000
-"""Bootstrap resamples: enough that a 95 % interval's ends move by less than 0.1 points from seed to seed."""
+"""Bootstrap resamples. With so many, the ends of a 95 % interval differ by less than 0.1 points between seeds."""
 AT_ONCE = 50
-"""Resamples in memory at a time: all of them would take 8 GB for the half million photos of the whole data set."""
+"""Resamples in memory at a time. All at once would take 8 GB for the half million photos of the whole data set."""
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
     """Counts of labelled photos.
 
-    `predicted` and `labels` are classes, int64 (photos,): `predicted` is what a rule makes of the
-    photo's distribution, and `confidence`, float64 (photos,), its probability. `mean`, float64 (photos,), and `median`,
-    int64 (photos,), are those of the same distribution, in items. `groups` are the photos' bin groups.
+    `predicted` and `labels` are classes, int64 (photos,): `predicted` is the photo's count by a rule, and `confidence`,
+    float64 (photos,), its probability. `mean`, float64 (photos,), and `median`, int64 (photos,), are those of the same
+    distribution, in items. `groups` are the photos' bin groups.
     """
 
     predicted: Ints
@@ -39,6 +40,7 @@ class Counts:
     groups: list[str]
 
     def where(self, chosen: npt.NDArray[np.bool_]) -> Counts:
+        """The chosen photos, bool (photos,)."""
         kept = [group for group, keep in zip(self.groups, chosen.tolist(), strict=True) if keep]
         return Counts(
             self.predicted[chosen],
@@ -53,7 +55,7 @@ class Counts:
 def counts_of(
     probabilities: npt.NDArray[np.floating], labels: Ints, groups: list[str], rule: CountRule = CountRule.MODE
 ) -> Counts:
-    """Count, mean and median of each row of `probabilities` (photos, quantities), in the classes' view.
+    """Count, mean and median of each row of `probabilities` (photos, quantities), whose view of the classes is used.
 
     "More than 5" counts as 6.
     """
@@ -70,9 +72,9 @@ def counts_of(
 
 
 def challenge_counts(probabilities: npt.NDArray[np.floating], labels: Ints, groups: list[str], low: int = 0) -> Counts:
-    """The ABID challenge's protocol: only photos labelled `low` to 5, and only those classes as answers, by the mode.
+    """The ABID challenge's protocol: only photos labelled `low` to 5, counted as the most probable of these classes.
 
-    A model that is so sure of "more than 5" that nothing is left for the others is taken to say 5.
+    If a model gives all probability to "more than 5", the count is 5.
     """
     high = len(CLASSES) - 1
     chosen = (labels >= low) & (labels < high)
@@ -90,10 +92,11 @@ def confusion(counts: Counts) -> Ints:
     return np.bincount(counts.labels * size + counts.predicted, minlength=size * size).reshape(size, size)
 
 
-def measure(counts: Counts, majority: int, *, seed: int = 0) -> Metrics:
-    """All figures with 95 % intervals. `majority` is the class to compare with: the commonest training label."""
+def measure(counts: Counts, majority: int) -> Metrics:
+    """All figures with 95 % intervals. `majority` is the most common training label, for comparison."""
     table = confusion(counts)
-    values = _estimates(counts, seed)
+    names, member = np.unique(counts.groups, return_inverse=True)
+    values = _with_intervals(_group_sums(counts, member, len(names)), _figures)
     return Metrics(
         photos=len(counts.labels),
         majority_accuracy=float((counts.labels == majority).mean()),
@@ -103,65 +106,56 @@ def measure(counts: Counts, majority: int, *, seed: int = 0) -> Metrics:
     )
 
 
-def quantity_errors(
-    distribution: npt.NDArray[np.floating], quantities: Ints, groups: list[str], *, seed: int = 0
-) -> QuantityErrors:
-    """Of the medians of `distribution` (photos, quantities) against the true quantities, with 95 % intervals."""
+def quantity_errors(distribution: npt.NDArray[np.floating], quantities: Ints, groups: list[str]) -> QuantityErrors:
+    """Errors of the medians of `distribution` (photos, quantities) against the true quantities, with 95 % intervals."""
     error = (median(distribution) - quantities).astype(np.float64)
     names, member = np.unique(groups, return_inverse=True)
     columns = (np.ones_like(error), np.abs(error), error**2)
     sums: Floats = np.stack([np.bincount(member, column, len(names)) for column in columns], axis=1).astype(np.float64)
-    values = _with_intervals(_of_quantities(sums.sum(axis=0, keepdims=True)), _of_quantities(_resampled(sums, seed)))
-    return QuantityErrors(photos=len(error), **values)
+    return QuantityErrors(photos=len(error), **_with_intervals(sums, _quantity_figures))
 
 
-def _of_quantities(sums: Floats) -> dict[str, Floats]:
+def _quantity_figures(sums: Floats) -> dict[str, Floats]:
     return {"mae": sums[:, 1] / sums[:, 0], "rmse": np.sqrt(sums[:, 2] / sums[:, 0])}
 
 
-def paired(candidate: Counts, current: Counts, *, seed: int = 0) -> dict[str, Estimate]:
-    """Each figure of `candidate` less that of `current` on the same photos, with 95 % intervals.
+def paired(candidate: Counts, current: Counts) -> dict[str, Estimate]:
+    """Each figure of `candidate` minus that of `current` on the same photos, with 95 % intervals.
 
-    Both are resampled together, so what makes a photo hard for both does not blur the difference.
+    Both are resampled together, so photos that are hard for both do not widen the intervals.
     """
     assert candidate.groups == current.groups
     names, member = np.unique(candidate.groups, return_inverse=True)
     sums = np.concatenate([_group_sums(counts, member, len(names)) for counts in (candidate, current)], axis=1)
-    return _with_intervals(_difference(sums.sum(axis=0, keepdims=True)), _difference(_resampled(sums, seed)))
+    return _with_intervals(sums, _difference)
 
 
 def _difference(sums: Floats) -> dict[str, Floats]:
-    """Figures of the left half of the columns less those of the right half."""
+    """Figures of the left half of the columns minus those of the right half."""
     new, old = (_figures(half) for half in np.split(sums, 2, axis=1))
     return {name: new[name] - old[name] for name in new}
 
 
-def _estimates(counts: Counts, seed: int) -> dict[str, Estimate]:
-    """Point estimates, and intervals from resampling whole groups: photos of one bin are not independent."""
-    names, member = np.unique(counts.groups, return_inverse=True)
-    sums = _group_sums(counts, member, len(names))
-    return _with_intervals(_figures(sums.sum(axis=0, keepdims=True)), _figures(_resampled(sums, seed)))
+def _with_intervals(sums: Floats, figures: Callable[[Floats], dict[str, Floats]]) -> dict[str, Estimate]:
+    """Estimates of `figures`, which computes them from rows of sums; `sums` has a row for each group.
 
-
-def _resampled(sums: Floats, seed: int) -> Floats:
-    """Sums over as many groups as there are, drawn with replacement, again and again: (groups, n) → (RESAMPLES, n)."""
-    random = np.random.default_rng(seed)
+    Intervals come from bootstrap resamples of whole groups, because photos of one bin are not independent.
+    """
+    random = np.random.default_rng(0)
     groups = len(sums)
     chances = np.full(groups, 1 / groups)
-    return np.concatenate([random.multinomial(groups, chances, AT_ONCE) @ sums for _ in range(RESAMPLES // AT_ONCE)])
-
-
-def _with_intervals(point: dict[str, Floats], spread: dict[str, Floats]) -> dict[str, Estimate]:
+    resamples = [random.multinomial(groups, chances, AT_ONCE) @ sums for _ in range(RESAMPLES // AT_ONCE)]
+    spread = figures(np.concatenate(resamples))
     return {
         name: Estimate(value=float(value[0]), low=float(low), high=float(high))
-        for name, value in point.items()
+        for name, value in figures(sums.sum(axis=0, keepdims=True)).items()
         for low, high in [np.quantile(spread[name], [0.025, 0.975])]
     }
 
 
-# Columns of the sums per group: photos, exact, within one, |error|, error², those of median and mean, then the
-# calibration bins' gaps.
 _COLUMNS = 7
+"""Columns of a group's sums before those of the calibration bins: photos, exact, within one, |error|, error²,
+|error of the median|, error of the mean²."""
 
 
 def _group_sums(counts: Counts, member: npt.NDArray[np.intp], groups: int) -> Floats:

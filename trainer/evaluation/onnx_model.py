@@ -29,10 +29,10 @@ class OnnxModel:
     """One ONNX file on the CPU."""
 
     def __init__(self, file: Path, threads: int = 0) -> None:
-        # Threads that spin while they wait would take the processor from whoever decodes the next photos.
+        # Threads that spin while they wait would take processor time from the decoding of the next photos.
         self._session = open_session(file, threads=threads or cores(), spin=False)
         self.side: int = self._session.get_inputs()[0].shape[1]
-        """Of the photos that it takes, in pixels."""
+        """Side of its input in pixels."""
 
     @classmethod
     def of(cls, bundle: Bundle, precision: Precision) -> OnnxModel:
@@ -52,7 +52,7 @@ class OnnxModel:
 
 
 def self_check_of(model: OnnxModel) -> SelfCheck:
-    """What a card holds for the file of `model`."""
+    """The self-check for a card: the outputs of `model` for the generated images."""
     return self_check.answers(*model(self_check.photos(model.side)))
 
 
@@ -72,7 +72,7 @@ def chunks(photos: PhotoSet) -> Chunks:
 
 
 def photos_per_second(model: OnnxModel, pixels: npt.NDArray[np.uint8]) -> float:
-    """Speed on one batch, the best of a few rounds: other work on the machine only ever makes it slower."""
+    """Speed on one batch: the best of a few rounds, because other work on the machine can only reduce it."""
     model(pixels)
     best = float("inf")
     for _ in range(ROUNDS):

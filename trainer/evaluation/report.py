@@ -1,4 +1,7 @@
-"""An evaluation as one HTML page: figures, diagrams and the photos that went worst. It loads nothing from anywhere."""
+"""An evaluation as files: the figures as JSON, and one HTML page with figures, diagrams and the worst photos.
+
+The page loads nothing from other hosts.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from PIL import Image
 from binwatch.bundle import Estimate, Metrics
 from binwatch.counts import CLASSES, MORE, CountRule, counts_by, error_of
 from binwatch.text import many
-from trainer.disk import write_whole
+from trainer.disk import write_json, write_whole
 from trainer.evaluation.evaluate import Evaluation, Probabilities
 from trainer.evaluation.metrics import ECE_BINS, Ints, challenge_counts, counts_of
 from trainer.evaluation.tables import recall_and_precision
@@ -22,7 +25,7 @@ from trainer.evaluation.tables import recall_and_precision
 WORST = 24
 PHOTO_QUALITY = 80
 SIDE = 320
-"""Of the reliability diagram, in pixels."""
+"""Side of the reliability diagram, in pixels."""
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; color: #1d2733; }
@@ -37,7 +40,7 @@ small { color: #5b6773; }
 
 @dataclass(frozen=True, slots=True)
 class ReliabilityBin:
-    """Photos whose confidence lies in one interval: their mean confidence, and the share that is right."""
+    """Photos whose confidence lies in one interval: their mean confidence, and the share that is counted right."""
 
     confidence: float
     accuracy: float
@@ -45,7 +48,7 @@ class ReliabilityBin:
 
 
 def reliability(confidence: np.ndarray, right: np.ndarray, bins: int = ECE_BINS) -> list[ReliabilityBin]:
-    """Equally wide intervals of confidence, those with photos, float (photos,) and bool (photos,) in."""
+    """Photos by equally wide intervals of confidence, without empty ones; float (photos,) and bool (photos,) in."""
     index = np.minimum((confidence * bins).astype(np.int64), bins - 1)
     return [
         ReliabilityBin(
@@ -64,13 +67,16 @@ def worst(
     return [int(position) for position in wrong[np.argsort(given[wrong], kind="stable")][:limit]]
 
 
-def write(evaluation: Evaluation, file: Path) -> None:
-    """Write the page."""
-    write_whole(file, page(evaluation).encode())
+def write(evaluation: Evaluation, file: Path) -> Path:
+    """Write the figures into `file` as JSON, and the page beside it. Returns the page's path."""
+    write_json(file, evaluation.as_json())
+    html = file.with_suffix(".html")
+    write_whole(html, page(evaluation).encode())
+    return html
 
 
 def page(evaluation: Evaluation) -> str:
-    """The whole page."""
+    """The HTML page."""
     name = next(iter(evaluation.metrics))
     title = f"{evaluation.model}: {name}"
     labels, groups = evaluation.photos.labels, evaluation.photos.groups
@@ -87,10 +93,10 @@ def page(evaluation: Evaluation) -> str:
         f"<h2>By label: {escape(name)}</h2>",
         _confusion(evaluation.main),
         "<h2>Calibration</h2>",
-        "<p>How often counts of each confidence are right. On the line, confidence means what it says.</p>",
+        "<p>The share of right counts at each confidence. On the line, the two are equal.</p>",
         _diagram(reliability(counts.confidence, counts.predicted == counts.labels)),
         "<h2>Worst photos</h2>",
-        "<p>Counted wrong, the label that was thought least likely first. Some labels are wrong.</p>",
+        "<p>Photos that were counted wrong, the one with the least likely label first. Some labels are wrong.</p>",
         _photos(evaluation, *((MORE, CountRule.MODE) if challenge else (len(CLASSES), evaluation.rule))),
     ]
     body = "\n".join(parts)
@@ -104,7 +110,7 @@ def _figures(sets: dict[str, Metrics]) -> str:
     head = "".join(f"<th>{escape(name)}</th>" for name in sets)
     rows = [("photos", [f"{found.photos:,}" for found in sets.values()])]
     rows += [("accuracy", [_share(found.accuracy) for found in sets.values()])]
-    rows += [("always the commonest label", [f"{found.majority_accuracy:.1%}" for found in sets.values()])]
+    rows += [("always the most common label", [f"{found.majority_accuracy:.1%}" for found in sets.values()])]
     rows += [("within one", [_share(found.within_one) for found in sets.values()])]
     rows += [("RMSE, items", [_items(found.rmse) for found in sets.values()])]
     rows += [("RMSE of the mean, items", [_items(found.rmse_of_mean) for found in sets.values()])]
@@ -121,7 +127,7 @@ def _figures(sets: dict[str, Metrics]) -> str:
 
 
 def _confusion(found: Metrics) -> str:
-    """Rows are labels, columns answers; the darker, the larger a share of the row."""
+    """Rows are labels, columns are counts. The larger its share of the row, the darker a cell."""
     head = "".join(f"<th>→ {escape(name)}</th>" for name in CLASSES)
     lines = []
     for name, row in zip(CLASSES, found.confusion, strict=True):

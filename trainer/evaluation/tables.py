@@ -51,11 +51,11 @@ def classes(found: Metrics, title: str) -> Table:
 
 
 def recall_and_precision(found: Metrics, label: str) -> tuple[str, str]:
-    """Of a class, in percent: a dash where there is no photo of it, or where it was never answered."""
+    """Recall and precision of a class in percent; a dash if no photo shows it, or if it was never predicted."""
     index = CLASSES.index(label)
     own = found.per_class[label]
-    answered = any(row[index] for row in found.confusion)
-    return f"{own['recall']:.0%}" if own["photos"] else NONE, f"{own['precision']:.0%}" if answered else NONE
+    predicted = any(row[index] for row in found.confusion)
+    return f"{own['recall']:.0%}" if own["photos"] else NONE, f"{own['precision']:.0%}" if predicted else NONE
 
 
 def _percent(estimate: Estimate) -> str:
@@ -63,13 +63,13 @@ def _percent(estimate: Estimate) -> str:
 
 
 def _items(estimate: Estimate | None) -> str:
-    if estimate is None:  # of a bundle from before it was measured
+    if estimate is None:  # bundles of earlier versions lack some figures
         return ""
     return f"{estimate.value:.2f} ({estimate.low:.2f}–{estimate.high:.2f})"
 
 
 def models(cards: list[Card], current: Current | None) -> Table:
-    """A row per model, the one in use marked. Versions are whole at any width: other commands ask for them."""
+    """A row per model; the one in use is marked. Versions are never cut, because other commands need them."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("", "version", "created", "architecture", "variants", "accuracy on test, %"):
         table.add_column(heading, no_wrap=heading in ("version", "created"), overflow="fold")
@@ -88,7 +88,7 @@ def models(cards: list[Card], current: Current | None) -> Table:
 
 
 def notes(cards: list[Card]) -> list[str]:
-    """A line per note, with the version that it is about."""
+    """A line per note of a card, with the model's version."""
     return [f"{card.version}: {note}" for card in cards for note in card.notes]
 
 

@@ -1,8 +1,8 @@
-"""Probabilities that mean what they say, of bins as they are.
+"""Calibration of probabilities: temperature scaling and prior shift.
 
-Temperature is one number that makes answers as sure as they should be (Guo et al. 2017, arXiv 1706.04599). The prior
-shift moves them from the training photos' shares of each class to those of the bins that will be counted (Saerens et
-al. 2002, Neural Computation 14).
+The temperature divides all logits, so that probabilities equal the share of right counts (Guo et al. 2017, arXiv
+1706.04599). The prior shift corrects them from the classes' shares among the training photos to their shares among the
+bins that will be counted (Saerens et al. 2002, Neural Computation 14).
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ Floats = npt.NDArray[np.floating]
 
 LOWEST, HIGHEST = 0.05, 20.0
 PRIOR = 10.0
-"""Weight of T = 1, in photos. The loss of a few photos that are all right, or all wrong, has no minimum at any T."""
+"""Weight of the prior for T = 1, in photos. If a few photos are all right, or all wrong, their loss has no minimum."""
 FEW = 100
-"""Photos with fewer than which the temperature says little; the card notes it."""
+"""With fewer photos the temperature is unreliable, and the card has a note."""
 STEPS = 60
-"""Halvings of the search interval: far below float32's resolution."""
+"""Steps of the search: the last interval is far below float32's resolution."""
 GOLDEN = (5**0.5 - 1) / 2
 
 
@@ -33,14 +33,14 @@ class PriorShift:
     """From the classes' shares in training to their shares among the bins that will be counted."""
 
     shares: tuple[float, ...]
-    """Among the bins that will be counted, of each class; they add up to 1."""
+    """Share of each class among the bins that will be counted; they add up to 1."""
     trained: tuple[int, ...]
-    """Training photos of each class."""
+    """Number of training photos of each class."""
 
     def logits(self, quantities: int = len(CLASSES)) -> npt.NDArray[np.float64]:
-        """What is added to that many calibrated logits, float64 (quantities,): 0 for a class without training photos.
+        """The term that is added to calibrated logits, float64 (quantities,): 0 for a class without training photos.
 
-        All quantities beyond 5 move together, as their class does.
+        All quantities beyond 5 get the term of their class.
         """
         trained = np.array(self.trained)
         seen = trained > 0
@@ -49,7 +49,7 @@ class PriorShift:
         return np.concatenate([found, np.repeat(found[MORE:], quantities - len(CLASSES))])
 
     def weights(self, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-        """What each photo counts so that photos of each class weigh its share, float64 (photos,); the mean is 1."""
+        """Weights of photos that give each class its share, float64 (photos,); their mean is 1."""
         photos = np.bincount(labels, minlength=len(CLASSES))
         found = np.array(self.shares)[labels] / photos[labels]
         weights: npt.NDArray[np.float64] = found * (len(labels) / found.sum())
@@ -69,9 +69,10 @@ def softmax(
 def log_loss(
     logits: Floats, labels: npt.NDArray[np.int64], temperature: float = 1.0, shift: PriorShift | None = None
 ) -> float:
-    """Mean negative logarithm of the probability given to the label's class; with `shift`, of bins as it says they are.
+    """Mean negative logarithm of the probability of the label's class.
 
-    `logits` are float (photos, quantities), `labels` class indexes, int64 (photos,).
+    `logits` are float (photos, quantities), `labels` class indexes, int64 (photos,). With `shift`, probabilities are
+    corrected by it and photos are weighted by its shares.
     """
     moved = 0.0 if shift is None else shift.logits(logits.shape[1])
     given = in_classes(softmax(logits, temperature, moved))[np.arange(len(labels)), labels]
@@ -82,8 +83,8 @@ def log_loss(
 def best_temperature(logits: Floats, labels: npt.NDArray[np.int64], shift: PriorShift | None = None) -> float:
     """The temperature with the smallest log loss, by golden-section search: the loss has one minimum in 1/T.
 
-    To the loss of all photos is added that of a prior, PRIOR · (1/T − 1 − ln 1/T). Of 1,000 photos it moves T by less
-    than 1 %; of three it keeps T near 1, and of none at 1.
+    A prior, PRIOR · (1/T − 1 − ln 1/T), is added to the loss of all photos. With 1,000 photos it moves T by less than
+    1 %; with three it keeps T near 1, and without any at 1.
     """
 
     def loss(inverse: float) -> float:
@@ -101,10 +102,10 @@ def best_temperature(logits: Floats, labels: npt.NDArray[np.int64], shift: Prior
 
 
 def calibration_note(temperature: float, photos: int) -> list[str]:
-    """A sentence for the card, if the temperature was fitted to too few photos to be trusted."""
+    """A note for the card, if the temperature was fitted to too few photos."""
     if photos >= FEW:
         return []
     return [
         f"The temperature {temperature:.2f} was fitted to {many(photos, 'validation photo')}, and held near 1: with"
-        f" fewer than {FEW}, probabilities may be too sure or not sure enough."
+        f" fewer than {FEW}, probabilities may be too high or too low."
     ]

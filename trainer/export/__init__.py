@@ -1,1 +1,1 @@
-"""A trained network → ONNX files that are proved to say the same, and the card that goes with them."""
+"""A trained network → ONNX files whose outputs are compared with the network's, and their card."""

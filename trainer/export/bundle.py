@@ -1,4 +1,4 @@
-"""`export`: checkpoint → bundle, with figures measured on the very files that ship."""
+"""`export`: checkpoint → bundle. Its figures are measured on the files of the bundle themselves."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class ExportOptions:
 
 @dataclass(frozen=True)
 class Checked:
-    """A file that passed: its figures on test photos, and how it differs from the trained network."""
+    """A file that passed all checks, its figures on test photos, and its differences from the trained network."""
 
     file: Path
     test: dict[str, Metrics]
@@ -80,7 +80,7 @@ class Checked:
 
 
 class Exporter:
-    """One trained network, its data, and what its files are compared with."""
+    """One trained network, its data, and the outputs that its files are compared with."""
 
     def __init__(self, saved: Checkpoint, data: DataSet, rule: CountRule, display: Display) -> None:
         self.saved = saved
@@ -88,7 +88,7 @@ class Exporter:
         self.data = data
         self.display = display
         self.model = saved.model()
-        # On the CPU, where its files are run as well: a GPU's convolutions round off more than fp32 may differ by.
+        # On the CPU, like the files: the rounding of a GPU's convolutions exceeds the tolerance of fp32.
         config = saved.config.train.model_copy(update={"device": "cpu", "precision": "fp32"})
         devices.prepare(config)
         validation = data[Split.VALIDATION]
@@ -97,13 +97,15 @@ class Exporter:
         self.wanted = softmax(logits, self.scale.temperature, self.scale.shift)
 
     def write(self, folder: Path, wanted: Sequence[Precision]) -> dict[Precision, Path]:
-        """ONNX files in `folder`, not yet checked. fp32 is always written: the others are made from it."""
+        """Write ONNX files into `folder`, not yet checked. fp32 is always written: the others are made from it."""
         files = {precision: folder / f"model-{precision}.onnx" for precision in Precision}
         write_onnx(
             self.model, self.scale.temperature, files[Precision.FP32], self.saved.config.data.size, self.scale.shift
         )
         if Precision.INT8 in wanted:
-            pixels = self._calibration()
+            train = self.data[Split.TRAIN]
+            spread = np.linspace(0, len(train) - 1, min(CALIBRATION_PHOTOS, len(train))).astype(int)
+            pixels = train.pixels(spread.tolist())
             what = "int8: ranges of activations"
             write_int8(
                 files[Precision.FP32],
@@ -120,12 +122,12 @@ class Exporter:
         model = OnnxModel(file)
         validation, test = self.data[Split.VALIDATION], self.data[Split.TEST]
         parity.check_batches(file, model, _first(validation, BATCH_CHECK_PHOTOS))
-        on_validation = self._answers(model, precision, Split.VALIDATION)
+        on_validation = self._outputs(model, precision, Split.VALIDATION)
         found = on_validation.distribution
         difference = parity.check_outputs(file, precision, found, self.wanted)
         lost = parity.check_accuracy(file, found, self.wanted, validation.labels, max_loss, self.rule)
         difference["validation_accuracy_lost"] = lost
-        on_test = self._answers(model, precision, Split.TEST)
+        on_test = self._outputs(model, precision, Split.TEST)
         return Checked(
             file=file,
             test=figures(on_test.distribution, test, majorities(self.data), Split.TEST.value, self.rule),
@@ -137,7 +139,7 @@ class Exporter:
         )
 
     def card(self, checked: dict[Precision, Checked], options: ExportOptions) -> Card:
-        """What is known of the model, but for the files that are not asked for."""
+        """The card, without the files that were not requested."""
         model = self.saved.config.model
         created = datetime.now(UTC).replace(microsecond=0)
         shipped = next(checked[precision] for precision in Precision if precision in options.variants)
@@ -168,26 +170,22 @@ class Exporter:
             ],
         )
 
-    def _answers(self, model: OnnxModel, precision: Precision, split: Split) -> ModelOutputs:
+    def _outputs(self, model: OnnxModel, precision: Precision, split: Split) -> ModelOutputs:
         photos, what = self.data[split], f"{precision} on {split} photos"
         found = run(model, photos, lambda chunks: self.display.follow(chunks, len(photos), what, len))
         return ModelOutputs(photos, split, *found, self.saved.classes, self.rule)
 
-    def _calibration(self) -> npt.NDArray[np.uint8]:
-        """Training photos spread evenly over the whole set."""
-        train = self.data[Split.TRAIN]
-        chosen = np.linspace(0, len(train) - 1, min(CALIBRATION_PHOTOS, len(train))).astype(int)
-        return train.pixels(chosen.tolist())
-
 
 def export(path: Path, folder: Path, options: ExportOptions, data: dict[str, Any], display: Display) -> Card:
-    """Write a bundle of the checkpoint at `path` into `folder`, whole or not at all.
+    """Write a bundle of the checkpoint at `path` into `folder`, completely or not at all.
 
     `data` replaces options of the checkpoint's data set ("photos", …).
     """
     saved = checkpoint.load(path)
     make_folder(folder.parent)
-    _check_room(folder, saved)
+    # Before minutes of work. The files of all variants take less than twice the space of the weights.
+    need = 2 * sum(weight.nbytes for weight in saved.weights.values())
+    check_room(folder.parent, need, "the files", "make room or choose another --out")
     photos = read_data(DataConfig.model_validate(saved.config.data.model_dump() | data), display)
     exporter = Exporter(saved, photos, options.rule, display)
     with _workshop(folder) as work:
@@ -200,18 +198,18 @@ def export(path: Path, folder: Path, options: ExportOptions, data: dict[str, Any
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """What makes probabilities of a network's logits: softmax(logits / temperature + shift)."""
+    """How logits become probabilities: softmax(logits / temperature + shift)."""
 
     temperature: float
     shift: npt.NDArray[np.float64]
     """float64 (quantities,): see `PriorShift`."""
     photos: int
-    """That the temperature was fitted to."""
+    """Number of photos that the temperature was fitted to."""
 
 
 def calibrated(saved: Checkpoint, logits: Floats, labels: npt.NDArray[np.int64]) -> Scale:
-    """Fitted to the logits of photos, float32 (photos, quantities), and their classes, int64 (photos,)."""
-    known = np.isin(labels, saved.classes)  # of what it never answers it is wrong at any temperature
+    """The scale fitted to the logits of photos, float32 (photos, quantities), and their classes, int64 (photos,)."""
+    known = np.isin(labels, saved.classes)  # a class that the model cannot predict has a probability of 0 at any T
     prior = prior_shift(saved)
     temperature = best_temperature(logits[known], labels[known], prior)
     quantities = logits.shape[1]
@@ -220,7 +218,7 @@ def calibrated(saved: Checkpoint, logits: Floats, labels: npt.NDArray[np.int64])
 
 
 def prior_shift(saved: Checkpoint) -> PriorShift | None:
-    """From the classes that the network was trained on to data.class_shares; None if there are none."""
+    """The shift from the classes' shares among training photos to data.class_shares; None if these are not set."""
     shares = saved.config.data.class_shares
     if not shares:
         return None
@@ -228,15 +226,15 @@ def prior_shift(saved: Checkpoint) -> PriorShift | None:
 
 
 def assumed(shift: PriorShift | None) -> list[str]:
-    """A sentence for people, if probabilities are not of bins as the training photos show them."""
+    """A note for the card, if probabilities were corrected to other shares of the classes."""
     if shift is None:
         return []
     shares = ", ".join(f"{name}: {share:.1%}" for name, share in zip(CLASSES, shift.shares, strict=True))
-    return [f"Probabilities are of bins of which these shares hold so many items: {shares} (data.class_shares)."]
+    return [f"Probabilities assume these shares of bins by number of items: {shares} (data.class_shares)."]
 
 
 def training_facts(saved: Checkpoint) -> dict[str, Any]:
-    """Data, split, duration, hardware and configuration. File names only: where they lay is nobody's business."""
+    """Data, split, duration, hardware and configuration. Files are named without folders, which are private."""
     config = saved.config.model_dump(mode="json")
     config["data"] |= {name: Path(found).name for name in ("photos", "index") if (found := config["data"][name])}
     config["model"]["weights"] = Path(config["model"]["weights"]).name
@@ -249,27 +247,21 @@ def _teachers(saved: Checkpoint) -> list[str]:
 
 
 def taught_by(saved: Checkpoint) -> list[str]:
-    """A sentence for people, if there were teachers."""
+    """A note for the card, if there were teachers."""
     names = _teachers(saved)
     share = saved.config.distil.share
-    return [f"Learned {share:.0%} from the mean answer of {', '.join(names)}; the rest from labels."] if names else []
+    return [f"Learned {share:.0%} from the mean output of {', '.join(names)}; the rest from labels."] if names else []
 
 
 def limits(saved: Checkpoint) -> list[str]:
-    """A sentence for people, if there are classes that it never answers."""
+    """A note for the card, if there are classes that the model cannot predict."""
     never = [index for index in EVERY if index not in saved.classes]
-    return [f"Never answers {names_of(never)}: no training photo showed it."] if never else []
-
-
-def _check_room(folder: Path, saved: Checkpoint) -> None:
-    """Before minutes of work. The files of all variants take less than twice what the weights do."""
-    need = 2 * sum(weight.nbytes for weight in saved.weights.values())
-    check_room(folder.parent, need, "the files", "make room or choose another --out")
+    return [f"Cannot predict {names_of(never)}: no training photo shows these."] if never else []
 
 
 @contextmanager
 def _workshop(folder: Path) -> Iterator[Path]:
-    """A folder beside `folder` for files that are not checked yet. What a killed export left there is deleted."""
+    """A folder beside `folder` for files that are not checked yet. Files of a killed export are deleted from it."""
     whole = folder.resolve()
     work = whole.with_name(f"{whole.name}.partial")
     shutil.rmtree(work, ignore_errors=True)
@@ -285,7 +277,7 @@ def _first(photos: PhotoSet, count: int) -> npt.NDArray[np.uint8]:
 
 
 def _move(work: Path, folder: Path, card: Card) -> None:
-    """Put the files in place, the card last: a folder without a card is no bundle."""
+    """Move the files into `folder`, and write the card last: a folder without a card is no bundle."""
     make_folder(folder)
     for variant in card.variants.values():
         shutil.move(work / variant.file, folder / variant.file)

@@ -1,6 +1,6 @@
-"""New parts for the card of a bundle that is there already; its ONNX files stay as they are.
+"""New parts for the card of an existing bundle, whose ONNX files stay as they are.
 
-Calibration and drift reference are made from photos that the model did not learn from.
+Calibration and drift reference are made from photos that the model was not trained on.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from trainer.export.reference import reference_of
 
 MAKE = {CardPart.CALIBRATION: calibration_of, CardPart.REFERENCE: reference_of}
 SPLITS = {CardPart.CALIBRATION: Split.TEST, CardPart.REFERENCE: Split.VALIDATION}
-"""As in `export`. P-values need photos that nothing was fitted to; validation photos chose epoch and temperature."""
+"""As in `export`. P-values need photos that nothing was fitted to; epoch and temperature follow from validation photos.
+"""
 
 
 def update(
@@ -37,8 +38,8 @@ def update(
 ) -> Card:
     """Write new `parts` into the card of the bundle in `folder`, all of them or none.
 
-    Each is made from the model's answers to the photos of its own split (or of `split`), by the rule that the model was
-    trained with, or to `every` photo. Raises DataError if there are none.
+    Each is made from the model's outputs for the photos of its own split (or of `split`), which follows from the
+    model's data set, or for `every` photo. Raises DataError if there are no such photos.
     """
     bundle = Bundle(folder)
     wanted = {part: None if every else split or SPLITS[part] for part in parts}
@@ -49,7 +50,7 @@ def update(
 
 
 def add_self_check(folder: Path) -> Card:
-    """Write into the card what each file of the bundle in `folder` answers on this machine to a few made-up photos."""
+    """Write the outputs of each file of a bundle for a few generated images, on this machine, into its card."""
     bundle = Bundle(folder)
     variants = {
         precision: variant.model_copy(update={"self_check": self_check_of(OnnxModel(bundle.model(precision)))})
@@ -61,12 +62,12 @@ def add_self_check(folder: Path) -> Card:
 
 
 def outputs_of(bundle: Bundle, photos: Path, index: Path | None, split: Split | None, display: Display) -> ModelOutputs:
-    """What the first variant of a bundle says of one split's photos, of all if it is None. Raises DataError."""
+    """Outputs of a bundle's first variant for the photos of a split, or (None) for all. Raises DataError if none."""
     config = bundle_data(bundle, {"photos": photos} | ({"index": index} if index else {}))
     if split is None:
         config = config.model_copy(update={"split_column": ""})
     every, _, _ = read_photos(config, display)
-    chosen = every.where(lambda row: split is None or row.split is split)
+    chosen = every.of(split) if split else every
     if not chosen:
         raise DataError(
             f"{config.labels}: no photo of the {split} split; name another with --split, or take all with --every"

@@ -50,9 +50,9 @@ def write_onnx(
     `shift`, float64 (quantities,), is added to the logits after they are divided by the temperature.
     """
     deployed = Deployed(counter, temperature, np.zeros(counter.quantities) if shift is None else shift).eval()
-    photos = torch.zeros(2, size, size, 3, dtype=torch.uint8)  # an example of one would fix the batch size at one
+    photos = torch.zeros(2, size, size, 3, dtype=torch.uint8)  # an example of one photo would fix the batch size at 1
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's own deprecations, nothing that a user can act on
+        warnings.simplefilter("ignore")  # the exporter's own deprecations, which a user cannot act on
         torch.onnx.export(
             deployed,
             (photos,),

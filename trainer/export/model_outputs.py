@@ -1,4 +1,4 @@
-"""What a model answers to photos."""
+"""The outputs of a model for photos."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ Floats = npt.NDArray[np.floating[Any]]
 
 @dataclass(frozen=True, slots=True)
 class ModelOutputs:
-    """What a model answers to photos."""
+    """The outputs of a model for photos."""
 
     photos: PhotoSet
     name: str
-    """Of the photos: a split, or "all"."""
+    """The split of the photos, or "all"."""
     distribution: Floats
-    """Shape (photos, quantities), in their order."""
+    """Shape (photos, quantities), in the order of `photos`."""
     embeddings: Floats
     """Shape (photos, embedding)."""
     classes: tuple[int, ...] = EVERY
-    """Indexes of the classes that the model can answer."""
+    """Indexes of the classes that the model can predict."""
     rule: CountRule = CountRule.MODE
 
     @property
     def probabilities(self) -> Floats:
-        """Of the classes, shape (photos, classes)."""
+        """Probabilities of the classes, shape (photos, classes)."""
         return in_classes(self.distribution)

@@ -1,4 +1,4 @@
-"""Removes the exporter's notes from an ONNX file: stack traces name folders of the machine that it ran on."""
+"""Removes the exporter's notes from an ONNX file. They contain stack traces, which name folders of this machine."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import onnx
 
 
 def remove_notes(file: Path) -> None:
-    """Clear what is noted on the graph, its nodes and its values. What the model computes stays as it is."""
+    """Clear the notes of the graph, its nodes and its values. The computation stays as it is."""
     model = onnx.load(file)
     graph = model.graph
     for part in (graph, *graph.node, *graph.value_info, *graph.initializer, *graph.input, *graph.output):

@@ -1,4 +1,4 @@
-"""Proof that an exported file says what the trained network says. Export fails where it does not."""
+"""Comparison of an exported file's outputs with those of the trained network. Export fails if they differ too much."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MAX_LOSS = 0.005
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
-    """How far probabilities may be from the trained network's: of any one photo and quantity, and on average."""
+    """How far probabilities may be from the trained network's: the largest difference, and the mean one."""
 
     most: float
     mean: float
@@ -38,11 +38,11 @@ ADVICE = {
     Precision.FP16: "half precision cannot hold activations over 65,504: leave fp16 out (--variants)",
     Precision.INT8: "some networks lose too much in int8, above all those without ReLU: leave int8 out (--variants)",
 }
-"""What to do about a file that is too far off: a network that is good in fp32 or bf16 may be unfit for the others."""
+"""What to do about a file that differs too much. A network that is good in fp32 or bf16 may be unfit for the others."""
 BATCHES = (1, 7)
-"""Batch sizes that must give the same: some exports silently fix the batch dimension."""
+"""Batch sizes that must give the same outputs. Some exports silently fix the batch dimension."""
 SAME = 2e-2
-"""Probabilities may depend on the batch only by rounding: int8 sums are exact, but fp16 kernels differ by size."""
+"""Largest difference of probabilities between batch sizes. int8 sums are exact, but fp16 kernels differ by size."""
 
 
 def check_outputs(file: Path, precision: Precision, found: Floats, wanted: Floats) -> dict[str, float]:
@@ -50,7 +50,7 @@ def check_outputs(file: Path, precision: Precision, found: Floats, wanted: Float
     broken = int((~np.isfinite(found).all(axis=1)).sum())
     if broken:
         raise ExportError(
-            f"{file.name}: gives no number for {broken} of {many(len(found), 'photo')}; {ADVICE[precision]}"
+            f"{file.name}: the output for {broken} of {many(len(found), 'photo')} is not a number; {ADVICE[precision]}"
         )
     if not np.allclose(found.sum(axis=1), 1, atol=1e-3):
         raise ExportError(f"{file.name}: probabilities do not sum to 1")
@@ -75,9 +75,9 @@ def check_accuracy(
 ) -> float:
     """Accuracy lost against the trained network, as a share. Raises ExportError if it is more than `max_loss`."""
     before, after = (float((counts_by(rule, in_classes(each)) == labels).mean()) for each in (wanted, found))
-    if before - after > max_loss + 1e-9:  # exactly the limit is allowed, whatever the rounding
+    if before - after > max_loss + 1e-9:  # a loss of exactly the limit is allowed, despite rounding
         raise ExportError(
-            f"{file.name}: {after:.2%} of {len(labels)} validation photos are right, the trained network gets"
+            f"{file.name}: counts {after:.2%} of {len(labels)} validation photos right, the trained network"
             f" {before:.2%}; at most {max_loss:.1%} may be lost: allow more (--max-loss) or leave it out (--variants)"
         )
     return before - after
@@ -91,6 +91,6 @@ def check_batches(file: Path, model: OnnxModel, pixels: npt.NDArray[np.uint8]) -
         distance = float(np.abs(np.concatenate(parts) - together).max())
         if distance > SAME:
             raise ExportError(
-                f"{file.name}: a batch of {size} gives other probabilities (by {distance:.2g}) than one of"
+                f"{file.name}: probabilities in batches of {size} differ by {distance:.2g} from those in a batch of"
                 f" {len(pixels)}; the batch dimension is not free"
             )

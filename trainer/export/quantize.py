@@ -19,14 +19,15 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 from binwatch.bundle import INPUT
 
 QUANTISED = ["Conv", "MatMul", "Relu", "Clip", "MaxPool"]
-"""What computes in int8. Residual sums stay in float: their channels differ too much in range for one scale, and they
-cost little (44.7 photos/s against 44.2 with them in int8, one Zen 4 core). SiLU, GELU and layer norms stay in float,
-too: ONNX Runtime has no int8 kernels that make them quicker. The head's few `Gemm` are not worth their error.
-`Clip` is the ReLU6 of EfficientNet-Lite and MobileNetV2: the range of what it limits is the convolution's own then."""
+"""Operators that compute in int8. Residual sums stay in float: the ranges of their channels differ too much for one
+scale, and they cost little (44.7 photos/s against 44.2 with them in int8, one Zen 4 core). SiLU, GELU and layer norms
+stay in float, too: ONNX Runtime has no int8 kernels that make them faster. The few `Gemm` of the head would gain less
+time than they lose accuracy. `Clip` is the ReLU6 of EfficientNet-Lite and MobileNetV2: with it in int8, the convolution
+before it gets the limited range."""
 
 PERCENTILE = 99.99
-"""Share of each activation's values that int8 covers; the rest is clipped. The rare extremes of residual sums would
-cost the precision of all others: of 96 validation photos 96 % keep their answer, 88 % with the full range."""
+"""Percentage of each activation's values that int8 covers; the rest is clipped. The rare extremes of residual sums
+would make all other values less precise: 96 % of 96 validation photos keep their count, 88 % with the full range."""
 
 CALIBRATION_BATCH = 8
 """Photos whose activations are in memory at a time."""
@@ -38,7 +39,7 @@ Follow = Callable[[Iterable[Pixels]], Iterable[Pixels]]
 
 
 class _Photos(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
-    """Training photos, in batches, for the ranges of activations; asked for one range of batches after the other."""
+    """Training photos in batches, for the ranges of activations. ONNX Runtime requests ranges of batches in order."""
 
     def __init__(self, pixels: Pixels, follow: Follow) -> None:
         parts = [pixels[at : at + CALIBRATION_BATCH] for at in range(0, len(pixels), CALIBRATION_BATCH)]
@@ -50,10 +51,11 @@ class _Photos(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has n
         return self._batches
 
     def set_range(self, start_index: int, end_index: int) -> None:
-        """How many batches `get_next` gives before it says that there are no more."""
+        """Set the number of batches that `get_next` returns until it returns None."""
         self._due = end_index - start_index
 
     def get_next(self) -> dict[str, Pixels] | None:
+        """The next batch, or None at the end of the range."""
         if self._due == 0:
             if self._left == 0:
                 next(self._rest, None)  # ends the progress bar
@@ -69,7 +71,7 @@ def write_int8(fp32: Path, int8: Path, pixels: Pixels, follow: Follow = lambda b
     Activations are unsigned, weights signed: on x86 ONNX Runtime is twice as fast with these as with both signed
     (44 against 20 photos/s on one Zen 4 core with VNNI).
     """
-    # ONNX Runtime prints what it is doing, without a word that a user could act on.
+    # ONNX Runtime prints its progress, which a user cannot act on.
     with TemporaryDirectory() as folder, warnings.catch_warnings(), redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         prepared = Path(folder) / "prepared.onnx"
@@ -84,8 +86,8 @@ def write_int8(fp32: Path, int8: Path, pixels: Pixels, follow: Follow = lambda b
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.Percentile,
-            # The stride is for every method, whatever its name: without it the activations of all photos are kept at
-            # once, 50 to 200 MB of each.
+            # Despite its name, the stride is used by every method. Without it, the activations of all photos are kept
+            # in memory at once, 50 to 200 MB for each photo.
             extra_options={"CalibPercentile": PERCENTILE, "CalibStridedMinMax": 1},
         )
 
@@ -93,9 +95,9 @@ def write_int8(fp32: Path, int8: Path, pixels: Pixels, follow: Follow = lambda b
 def unshared(model: onnx.ModelProto) -> onnx.ModelProto:
     """`model`, changed in place: no two inputs of its nodes are one initializer.
 
-    The exporter keeps equal tensors once, such as the weights of norms that have learned nothing yet. Where int8
-    products saturate (see `binwatch.onnx_session`), ONNX Runtime 1.31 converts a weight once for each use, under one
-    name, and then refuses the model.
+    The exporter stores equal tensors once, such as the weights of untrained norms. On CPUs on which int8 products
+    saturate (see `binwatch.onnx_session`), ONNX Runtime 1.31 converts a weight once for each use, under the same name,
+    and then refuses the model.
     """
     values = {each.name: each for each in model.graph.initializer}
     used: set[str] = set()
@@ -112,5 +114,5 @@ def unshared(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def write_fp16(fp32: Path, fp16: Path) -> None:
-    """Weights and activations in half precision; input and outputs as they were."""
+    """Convert weights and activations to half precision; input and outputs stay as they are."""
     onnx.save(convert_float_to_float16(onnx.load(fp32), keep_io_types=True), fp16)

@@ -1,8 +1,8 @@
-"""The same function with fewer steps: norms folded into convolutions, and what cannot be folded made cheap.
+"""An equivalent network with fewer steps: norms are folded into convolutions.
 
-A pre-activation network normalises after each residual sum, where there is no convolution to fold into. Such a norm
-becomes a 1×1 convolution of each channel by itself, which int8 kernels compute without leaving int8. Of timm's networks
-the exporter folds the norms itself.
+A pre-activation network normalises after each residual sum, where there is no convolution to fold the norm into. Such a
+norm becomes a 1×1 convolution of each channel by itself, which int8 kernels compute without leaving int8. The norms of
+timm's networks are folded by the exporter.
 """
 
 from __future__ import annotations

@@ -12,15 +12,13 @@ from trainer.models.timm_backbone import TimmBackbone
 
 
 def build(config: ModelConfig) -> Counter:
-    """The configured network with fresh weights; see `weights.start` for those to start from. Raises ConfigError."""
-    return Counter(_backbone(config), config)
-
-
-def _backbone(config: ModelConfig) -> nn.Module:
+    """The configured network with random weights; `weights.start` loads pretrained ones. Raises ConfigError."""
     if config.architecture == "resnet50v2":
-        return PreActResNet50(config.width, config.drop_path)
-    if config.width != 1:
+        backbone: nn.Module = PreActResNet50(config.width, config.drop_path)
+    elif config.width == 1:
+        backbone = TimmBackbone(config.architecture, config.drop_path)
+    else:
         raise ConfigError(
             f"model.width: only resnet50v2 has it, not {config.architecture}; take a smaller network, such as resnet18"
         )
-    return TimmBackbone(config.architecture, config.drop_path)
+    return Counter(backbone, config)

@@ -1,4 +1,4 @@
-"""Which classes a model can answer: those of which there were photos to learn from."""
+"""Which classes a model can predict: those that training photos show."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ from binwatch.counts import CLASSES, EVERY
 from trainer.models.targets import of_each
 
 NEVER = -1e4
-"""Logit of a class that is never answered. At any temperature its probability is 0, in half precision, too; unlike
-infinity it makes no loss of 0 × infinity."""
+"""Logit of a class that the model cannot predict. Its probability is 0 at any temperature, in half precision, too.
+Unlike with infinity, the loss is never 0 × infinity."""
 
 
 class ClassMask(nn.Module):
-    """Logits (batch, quantities) in and out; those of the classes that were not learned become NEVER.
+    """Logits (batch, quantities) in and out; those of classes that the model cannot predict become NEVER.
 
-    Quantities beyond 5 are one class here: all of them are learned or none.
-
-    The classes are no weights: a checkpoint names them beside its weights.
+    Quantities beyond 5 are one class here: the model can predict all of them or none. A checkpoint stores the classes
+    beside its weights.
     """
 
     absent: Tensor
@@ -31,7 +30,7 @@ class ClassMask(nn.Module):
         self.register_buffer("absent", torch.zeros(quantities, dtype=torch.bool), persistent=False)
 
     def limit(self, classes: Iterable[int]) -> None:
-        """Answer only these classes from now on, given by their indexes."""
+        """Let the model predict only these classes, given by their indexes."""
         self.classes = tuple(classes)
         absent = torch.ones(len(CLASSES), dtype=torch.bool)
         absent[list(self.classes)] = False

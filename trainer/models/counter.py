@@ -20,7 +20,7 @@ class Backbone(Protocol):
     channels: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    """Of RGB in 0 to 1: what the network's ImageNet weights expect their input to be normalised with."""
+    """Mean and standard deviation of RGB in 0 to 1, by which the network's ImageNet weights expect normalised input."""
 
     def units(self) -> dict[str, nn.Module]:
         """Name → step, in the order of computation."""
@@ -45,8 +45,8 @@ class Normalise(nn.Module):
 class Counter(nn.Module):
     """uint8 photos (batch, h, w, 3) → logits (batch, quantities) and embedding, both float.
 
-    Split in two by `freeze`: `lower` is fixed, so that its output (features) can be computed once and kept; `upper`
-    learns. Features go in by `from_features`.
+    The steps up to `config.freeze` are frozen, so that their output (`features`) can be computed once and stored;
+    `from_features` computes the steps above, which are trained.
     """
 
     def __init__(self, backbone: nn.Module, config: ModelConfig) -> None:
@@ -65,28 +65,28 @@ class Counter(nn.Module):
         return self.from_features(self.features(photos))
 
     def features(self, photos: Tensor) -> Tensor:
-        """uint8 (batch, h, w, 3) → what the frozen part computes, float (batch, channels, h', w')."""
+        """uint8 (batch, h, w, 3) → output of the frozen steps, float (batch, channels, h', w')."""
         x: Tensor = self.normalise(photos)
         for step in self.frozen_steps():
             x = step(x)
         return x
 
     def from_features(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """What `features` returned → logits and embedding."""
+        """Output of `features` → logits and embedding."""
         for step in self._steps()[len(self.frozen) :]:
             x = step(x)
         logits, embedding = self.head(x)
         return self.class_mask(logits), embedding
 
     def train(self, mode: bool = True) -> Counter:
-        """As in torch, but the frozen part keeps the statistics of its norms."""
+        """As in torch, but the norms of frozen steps keep their statistics."""
         super().train(mode)
         for step in self.frozen_steps():
             step.eval()
         return self
 
     def frozen_steps(self) -> list[nn.Module]:
-        """The steps that do not learn."""
+        """The steps that are not trained."""
         return self._steps()[: len(self.frozen)]
 
     def _steps(self) -> list[nn.Module]:
@@ -94,7 +94,7 @@ class Counter(nn.Module):
 
 
 def frozen_units(names: list[str], last: str) -> list[str]:
-    """Names up to and with `last`, which is a unit ("layer3.2") or a whole stage ("layer3")."""
+    """Names up to `last` inclusive, which is a unit ("layer3.2") or a whole stage ("layer3")."""
     if not last:
         return []
     matching = [name for name in names if name == last or name.startswith(f"{last}.")]

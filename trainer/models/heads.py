@@ -1,4 +1,4 @@
-"""From feature maps to a count: what Binwatch puts on top of a network."""
+"""Heads: feature maps → logits and embedding. They replace the classifier of a pretrained network."""
 
 from __future__ import annotations
 

@@ -16,13 +16,13 @@ STAGES = ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2))
 EXPANSION = 4
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-"""Of RGB in 0 to 1."""
+"""Mean and standard deviation of RGB in 0 to 1."""
 
 
 class Block(nn.Module):
-    """Norm, ReLU, convolution, three times; the sum with the shortcut is not normalised.
+    """Three times norm, ReLU and convolution; the sum with the shortcut is not normalised.
 
-    `drop` is the chance that a photo skips the residual branch in training (stochastic depth).
+    `drop` is the probability that a photo skips the residual branch in training (stochastic depth).
     """
 
     def __init__(self, inputs: int, width: int, stride: int, drop: float) -> None:
@@ -45,21 +45,23 @@ class Block(nn.Module):
         branch = self.conv1(first)
         branch = self.conv2(functional.relu_(self.pre_bn2(branch)))
         branch = self.conv3(functional.relu_(self.pre_bn3(branch)))
-        total: Tensor = shortcut + self._sometimes(branch)
+        if self.training and self.drop > 0:
+            branch = stochastic_depth(branch, self.drop)
+        total: Tensor = shortcut + branch
         return total
 
-    def _sometimes(self, branch: Tensor) -> Tensor:
-        if not self.training or self.drop == 0.0:
-            return branch
-        keep = torch.rand(branch.shape[0], 1, 1, 1, device=branch.device) >= self.drop
-        return branch * (keep / (1.0 - self.drop)).to(branch.dtype)
+
+def stochastic_depth(branch: Tensor, drop: float) -> Tensor:
+    """A residual branch, (batch, channels, h, w), set to 0 for each photo with probability `drop`; its mean is kept."""
+    keep = torch.rand(branch.shape[0], 1, 1, 1, device=branch.device) >= drop
+    return branch * (keep / (1.0 - drop)).to(branch.dtype)
 
 
 class PreActResNet50(nn.Module):
     """Normalised photos, float (batch, 3, h, w) → feature maps, float (batch, channels, h/32, w/32).
 
-    `width` scales the channels (for tests); `drop` is the last block's stochastic depth, earlier blocks get less, in
-    proportion to their depth.
+    `width` scales the channels (for tests). `drop` is the last block's rate of stochastic depth; those of earlier
+    blocks are smaller, in proportion to their depth.
     """
 
     mean = IMAGENET_MEAN

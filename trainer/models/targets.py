@@ -1,7 +1,6 @@
-"""What the network is asked to say: the label, softened towards its neighbours, because counts are ordered.
+"""Training targets: a label, softened towards the neighbouring quantities, because counts are ordered.
 
-Items per photo are whole numbers: n of a photo that shows n items, and ~n, which is negative, of one that shows n or
-more.
+Items per photo are whole numbers: n if the photo shows n items, and ~n, which is negative, if it shows n or more.
 """
 
 from __future__ import annotations
@@ -13,9 +12,9 @@ from torch.nn import functional
 from binwatch.counts import CLASSES, HIGHEST, MORE
 
 BEYOND = 35
-"""Quantities that are further than this above the highest are treated as this one: their weight is on "more" anyway."""
+"""Quantities further than this above the highest are treated as this one: their weight is on "more" in any case."""
 MARGIN = 10
-"""Quantities above those, so that the bell is whole."""
+"""Further quantities, so that the bell is complete."""
 
 
 def least(quantities: Tensor) -> Tensor:
@@ -31,9 +30,9 @@ def classes_of(quantities: Tensor) -> Tensor:
 def soft_targets(quantities: Tensor, sigma: float, highest: int = HIGHEST) -> Tensor:
     """Items per photo, int64 (batch,) → target probabilities, float32 (batch, highest + 2).
 
-    They are of 0, 1, … `highest` items and of more. A bell around the quantity, over whole numbers; what lies beyond
-    `highest` is added up. It is `sigma` wide up to 5 items, and beyond in proportion to the quantity, as errors of
-    counts are: ten times as wide at 50 as at 5, but no wider than at `highest`.
+    They are the probabilities of 0, 1, … `highest` items and of more: a bell around the quantity, whose part beyond
+    `highest` is added to the last probability. Its width is `sigma` up to 5 items and grows in proportion to the
+    quantity beyond, as errors of counts do, up to the width at `highest`.
     """
     if sigma == 0:
         return functional.one_hot(quantities.clamp(max=highest + 1), highest + 2).float()
@@ -46,13 +45,13 @@ def soft_targets(quantities: Tensor, sigma: float, highest: int = HIGHEST) -> Te
 
 
 def logits_in_classes(logits: Tensor) -> Tensor:
-    """Logits (batch, quantities) → those of the seven classes, float (batch, 7): "more than 5" has the sum of the rest.
+    """Logits (batch, quantities) → those of the seven classes, float (batch, 7). All beyond 5 become "more than 5".
 
-    Seven come out as they went in, to the bit.
+    Seven logits are returned unchanged, bit for bit.
     """
     return torch.cat([logits[:, :MORE], logits[:, MORE:].logsumexp(dim=1, keepdim=True)], dim=1)
 
 
 def of_each(classes: Tensor, quantities: int) -> Tensor:
-    """What is known of the seven classes, (7,), for each of so many quantities: all beyond 5 are "more than 5"."""
+    """Values of the seven classes, (7,) → values of `quantities` quantities; all beyond 5 get that of "more than 5"."""
     return torch.cat([classes, classes[MORE:].expand(quantities - len(CLASSES))])

@@ -15,16 +15,17 @@ from torch import Tensor, nn
 from trainer.errors import ConfigError
 
 PROBE = 64
-"""Side of the photo with which the order of a network's layers is found."""
+"""Side in pixels of the photo by which the order of a network's layers is determined."""
 
 
 class TimmBackbone(nn.Module):
     """Normalised photos, float (batch, 3, h, w) → feature maps, float (batch, channels, h', w').
 
-    Parameters are named as timm names them (for ResNets and VGG as torchvision does), so that their weights fit. Units
-    are the layers in the order of computation, containers taken apart: "layer1.0" of a ResNet, "blocks.3.1" of an
-    EfficientNet, "stages.2" of a ConvNeXt. `mean` and `std` are of RGB in 0 to 1, as the weights of this network expect
-    it. Raises ConfigError if timm has no such network, or if it is no plain sequence of layers that ends in maps.
+    Parameters have timm's names (for ResNets and VGG these are torchvision's), so that their weights fit. Units are the
+    layers in the order of computation, with sequences divided into their parts: "layer1.0" of a ResNet, "blocks.3.1" of
+    an EfficientNet, "stages.2" of a ConvNeXt. The network's weights expect input normalised by `mean` and `std` of RGB
+    in 0 to 1. Raises ConfigError if timm has no such network, or if it is not a sequence of layers that ends in feature
+    maps.
     """
 
     def __init__(self, name: str, drop_path: float = 0.0) -> None:
@@ -36,7 +37,7 @@ class TimmBackbone(nn.Module):
         self.mean, self.std = tuple(config["mean"]), tuple(config["std"])
         for layer in _layers(name, network):
             self.add_module(layer, network.get_submodule(layer))
-        # ConvNeXt's last norm stands in its classifier, behind the pooling.
+        # ConvNeXt's last norm is part of its classifier, after the pooling.
         norm = getattr(getattr(network, "head", None), "norm", None)
         if isinstance(norm, nn.Module) and not isinstance(norm, nn.Identity):
             self.head = nn.Sequential(OrderedDict(norm=norm))
@@ -47,7 +48,7 @@ class TimmBackbone(nn.Module):
 
 
 def create(name: str, drop_path: float = 0.0, *, pretrained: bool = False) -> nn.Module:
-    """timm's network, without pooling and classifier where it can be had so. Raises ConfigError if there is none."""
+    """timm's network `name`, without its classifier where timm supports that. Raises ConfigError if there is none."""
     if not timm.is_model(name):
         close = difflib.get_close_matches(name, timm.list_models(), n=1)
         hint = f"did you mean {close[0]}?" if close else "timm.list_models() lists them"
@@ -61,10 +62,10 @@ def create(name: str, drop_path: float = 0.0, *, pretrained: bool = False) -> nn
 
 
 def _layers(name: str, network: nn.Module) -> list[str]:
-    """The layers that make the feature maps, in the order of computation. Raises ConfigError if they are no sequence.
+    """The layers that compute the feature maps, in order. Raises ConfigError if they are not a sequence.
 
-    Of a network that adds, say, a position between two of its layers, the layers alone would be another network: the
-    answers are compared.
+    The output of the sequence is compared with the network's, because a network may compute something between its
+    layers, such as adding a position embedding.
     """
     own = copy.deepcopy(network).eval()
     called: list[str] = []
@@ -92,7 +93,7 @@ def _unfit(name: str) -> ConfigError:
 
 
 def _apart(name: str, layer: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """A sequence's parts, and theirs; anything else as it is."""
+    """The parts of a sequence, recursively; any other layer as it is."""
     if type(layer) is nn.Sequential:
         for part, module in layer.named_children():
             yield from _apart(f"{name}.{part}", module)

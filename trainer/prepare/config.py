@@ -1,4 +1,4 @@
-"""What to prepare: the table [prepare] of a pipeline's file and the flags of `prepare`, which have the same names."""
+"""The options of `prepare`: the table [prepare] of a pipeline's file, and the command's flags of the same names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from trainer.config import Section
 
 
 class PrepareConfig(Section):
-    """Which bins, and how their photos are kept."""
+    """Which bins to fetch, and how their photos are stored."""
 
     source: str = Field(
         "s3://aft-vbi-pds", description="s3://BUCKET/PREFIX or a folder, with bin-images/ and metadata/."
@@ -20,20 +20,24 @@ class PrepareConfig(Section):
     list: Path | None = Field(None, description="JSON of classes (file_list.json) or text with a key per line.")
     per_class: int = Field(0, ge=0, description="Photos of each of the seven classes.")
     all: bool = Field(False, description="Every photo.")
-    balance: bool = Field(False, description="With --list: add photos of rare classes, as many as of the commonest.")
-    scan: int = Field(50_000, ge=1, description="Metadata files to search for classes, at most.")
-    size: int = Field(0, ge=0, le=2048, description="Squash photos to this square; 0 keeps them as they are.")
-    audits: Path | None = Field(None, description="CSV with bin and quantity: audits replace the labels.")
+    balance: bool = Field(
+        False, description="With --list: add photos of rare classes, up to the most common class's number."
+    )
+    scan: int = Field(50_000, ge=1, description="Largest number of metadata files to search for classes.")
+    size: int = Field(0, ge=0, le=2048, description="Side in pixels to which photos are squashed; 0: unchanged.")
+    audits: Path | None = Field(
+        None, description="CSV with bin and quantity: audits replace the inventory's quantities."
+    )
     sighted_audits: bool = Field(False, description="Also audits by people who had the numbers in sight.")
     challenge_val: Path | None = Field(
         None, description="The ABID challenge's random_val.txt: its photos become the test photos."
     )
-    jobs: int = Field(16, ge=1, le=48, description="Photos fetched at a time.")
+    jobs: int = Field(16, ge=1, le=48, description="Number of photos fetched concurrently.")
 
     @model_validator(mode="after")
     def _one_selection(self) -> PrepareConfig:
         if [self.list is not None, self.per_class > 0, self.all].count(True) != 1:
             raise ValueError("choose one of list, per_class and all")
         if self.balance and self.list is None:
-            raise ValueError("balance adds to a list; per_class is balanced already, and all has no more")
+            raise ValueError("balance needs list; with per_class or all there is nothing to add")
         return self

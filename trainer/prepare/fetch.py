@@ -1,4 +1,4 @@
-"""One bin at a time: metadata and photo, verified, written whole or not at all, tried again politely."""
+"""Fetches the metadata and the photo of a bin, verifies them, and retries after temporary failures."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from trainer.prepare.place import METADATA, PHOTOS, Damaged, Missing, Place
 
 TRIES = 5
 ENDINGS = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "BMP": ".bmp", "GIF": ".gif"}
-"""Pillow's names of formats → endings of the files that are kept, whatever the photos were called."""
+"""Pillow's names of formats → suffixes of the stored files. They do not depend on the photos' own names."""
 JPEG_QUALITY = 95
-"""Of photos that are resized on the way. The model's card names it, so that photos are counted as they were learned."""
+"""Quality of squashed photos. The model's card contains it, so that workers treat photos in the same way."""
 
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
 class BinMetadata:
-    """A bin's metadata: what the inventory expects (None if it does not say), and which products."""
+    """A bin's metadata: the expected quantity (None if the metadata has none), and the SKUs of its products."""
 
     key: str
     data: bytes
@@ -43,7 +43,7 @@ class BinMetadata:
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """A bin that gives no labelled photo, and why."""
+    """A bin without a usable labelled photo, and the reason."""
 
     key: str
     why: str
@@ -51,16 +51,16 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True)
 class FetchedPhoto:
-    """A photo that is in place."""
+    """A photo that is stored in the folder."""
 
     key: str
     sha256: str
 
 
 class Fetcher:
-    """Brings bins from `place` into `folder`. Used by many threads; `wait_s` is the first wait before a second try.
+    """Fetches bins from `place` into `folder`. Used by many threads. `wait_s` is the wait before the second attempt.
 
-    A thread whose patience is at an end ends that of all others: the run is over, and can be continued.
+    When one thread gives up after its last attempt, the others stop retrying: the run ends, and can be continued.
     """
 
     def __init__(self, place: Place, folder: Path, size: int, limits: ImageLimits, wait_s: float) -> None:
@@ -72,46 +72,42 @@ class Fetcher:
         self._stopped = threading.Event()
 
     def bin(self, key: str) -> BinMetadata | LeftOut:
-        """Metadata of a bin, from the folder if it is there."""
+        """Metadata of a bin, from the folder if an earlier run has stored it."""
         own = self._metadata / f"{key}.json"
         try:
-            data = own.read_bytes() if own.exists() else self._patiently(lambda: self._place.metadata(key))
+            data = own.read_bytes() if own.exists() else self._retried(lambda: self._place.metadata(key))
         except Missing as error:
             return LeftOut(key, str(error))
         return read_bin(key, data)
 
     def photo(self, found: BinMetadata, known: str = "") -> FetchedPhoto | LeftOut:
-        """Bring the photo of a bin, and its metadata. `known` is the SHA-256 that a file which is there must have."""
-        here = self._here(found.key, known)
+        """Fetch and store the photo of a bin, and its metadata. An existing file must have the SHA-256 `known`."""
+        here = self._stored(found.key, known)
         try:
-            data, suffix = (here, "") if here else self._prepared(self._patiently(lambda: self._place.photo(found.key)))
+            data, suffix = (here, "") if here else self._encoded(self._retried(lambda: self._place.photo(found.key)))
         except Missing as error:
             return LeftOut(found.key, str(error))
         except PhotoError as error:
             return LeftOut(found.key, f"the photo cannot be decoded: {error}")
         if here is None:
-            self._remove_other(found.key, suffix)
+            for other in ENDINGS.values():  # if the photo's format has changed, two files would have the same key
+                if other != suffix:
+                    (self._photos / f"{found.key}{other}").unlink(missing_ok=True)
             self._write(self._photos / f"{found.key}{suffix}", data)
         if not (self._metadata / f"{found.key}.json").exists():
             self._write(self._metadata / f"{found.key}.json", found.data)
         return FetchedPhoto(found.key, hashlib.sha256(data).hexdigest())
 
     def _write(self, path: Path, data: bytes) -> None:
-        """Write a file whole. What fails for one thread fails for all: none of them need wait any more."""
+        """Write a file completely. If this fails for one thread it fails for all, so the others stop retrying."""
         try:
             write_whole(path, data)
         except DiskError:
             self._stopped.set()
             raise
 
-    def _remove_other(self, key: str, suffix: str) -> None:
-        """A photo that has become one of another format: two files of one key could not be told apart."""
-        for other in ENDINGS.values():
-            if other != suffix:
-                (self._photos / f"{key}{other}").unlink(missing_ok=True)
-
-    def _here(self, key: str, known: str) -> bytes | None:
-        """What an earlier run left, if it is whole."""
+    def _stored(self, key: str, known: str) -> bytes | None:
+        """The photo that an earlier run stored; None if there is none or if it is damaged."""
         paths = (self._photos / f"{key}{suffix}" for suffix in ENDINGS.values())
         path = next((path for path in paths if path.exists()), None)
         if path is None:
@@ -125,8 +121,8 @@ class Fetcher:
             return None
         return data
 
-    def _prepared(self, data: bytes) -> tuple[bytes, str]:
-        """The photo as it is kept: as it came, or squashed to a square; and the ending of its name, by what it is.
+    def _encoded(self, data: bytes) -> tuple[bytes, str]:
+        """The photo as it is stored, unchanged or squashed to a square, and the suffix of its format.
 
         Raises PhotoError if it cannot be decoded.
         """
@@ -137,14 +133,14 @@ class Fetcher:
         Image.fromarray(pixels).save(file, "JPEG", quality=JPEG_QUALITY)
         return file.getvalue(), ENDINGS["JPEG"]
 
-    def _patiently(self, work: Callable[[], Result]) -> Result:
-        """Try again after a longer and longer wait, not in step with the other threads."""
+    def _retried(self, work: Callable[[], Result]) -> Result:
+        """Do `work`, with up to TRIES attempts, exponential backoff and jitter."""
         for attempt in range(TRIES):
             try:
                 return work()
             except (ObjectsError, Damaged) as error:
                 if attempt == TRIES - 1 or self._stopped.is_set():
-                    self._stopped.set()  # the others' patience would only keep the message back
+                    self._stopped.set()  # the retries of other threads would only delay the error
                     raise PrepareError(str(error)) from error
             jitter = 0.5 + random.random()  # noqa: S311, not a secret
             self._stopped.wait(self._wait_s * 2**attempt * jitter)
@@ -166,5 +162,5 @@ def read_bin(key: str, data: bytes) -> BinMetadata | LeftOut:
 
 
 def kept_quality(size: int) -> int:
-    """The quality of the JPEGs that photos are kept as at `size`; 0 if they are kept as they came."""
+    """JPEG quality of photos that are squashed to `size`; 0 if photos are stored unchanged."""
     return JPEG_QUALITY if size else 0

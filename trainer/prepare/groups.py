@@ -1,7 +1,7 @@
-"""Which photos may show the same bin: a heuristic, on the safe side.
+"""Bin groups: photos that may show the same bin, by a heuristic that rather groups too many.
 
-Photos were numbered in the order in which they were taken, and a bin is often photographed again after one item moved.
-So photos with consecutive keys that share a product count as one bin. So do photos that are the same to the byte.
+Photos were numbered in the order in which they were taken, and a bin is often photographed again after one item was
+moved. So photos with consecutive keys that share a product are in one group. So are byte-identical photos.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from itertools import pairwise
 
 
 def order(key: str) -> tuple[int, int, str]:
-    """Numbers in their order; 00121 and 121 belong to two series. Other names follow, by name."""
+    """Sort key of photo keys: numbers first, by value (00121 and 121 are of two series), then other names."""
     if not key.isdecimal():
         return (2, 0, key)
     return (int(len(key) > 1 and key.startswith("0")), int(key), key)
 
 
 def runs(products: Mapping[str, frozenset[str]]) -> list[list[str]]:
-    """Keys in their order, cut wherever two neighbours share no product. `products` are the SKUs of each photo."""
+    """Runs of neighbouring keys in which each key shares a product with the one before. `products` are SKUs by key."""
     keys = sorted(products, key=order)
     found: list[list[str]] = [keys[:1]] if keys else []
     for before, key in pairwise(keys):
@@ -30,7 +30,7 @@ def runs(products: Mapping[str, frozenset[str]]) -> list[list[str]]:
 
 
 def same_photos(hashes: Mapping[str, str]) -> list[list[str]]:
-    """Keys of photos that are the same to the byte, in their order; of photos that are there more than once."""
+    """Keys of byte-identical photos, a list for each photo that has several keys."""
     found: dict[str, list[str]] = {}
     for key in sorted(hashes, key=order):
         found.setdefault(hashes[key], []).append(key)
@@ -38,7 +38,7 @@ def same_photos(hashes: Mapping[str, str]) -> list[list[str]]:
 
 
 def joined(parts: Iterable[Sequence[str]]) -> list[list[str]]:
-    """Lists of keys, put together where they have a key in common."""
+    """Lists of keys; those that have a key in common are merged."""
     part_of: dict[str, list[str]] = {}
     for part in parts:
         whole = part_of.get(part[0], [part[0]])
@@ -57,16 +57,16 @@ def name_groups(
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Key → group, and the keys that must be left out → why.
 
-    Photos that are the same by their `hashes` are of one group, whatever their keys: in two splits, a model would be
-    tested on what it has learned by heart. A photo that has a group in `old` keeps it, whatever is added, since splits
-    follow from the group's name. A new photo joins the group of its neighbours and copies; one that links two old
-    groups, maybe in different splits, is left out, and so is a copy that an earlier release put into another group.
+    Photos with the same hash are in one group: if copies were in two splits, a model would be tested on a photo that it
+    was trained on. A photo that has a group in `old` keeps it, because its split follows from the group's name. A new
+    photo joins the group of its neighbours and copies. If these are in two old groups, which may be in different
+    splits, the new photo is left out, and so is a copy that an earlier release put into another group.
     """
     groups: dict[str, str] = {}
     links: dict[str, str] = {}
     same = same_photos(hashes or {})
     for run in joined([*runs(products), *same]):
-        names = _unique(old[key] for key in run if key in old)
+        names = list(dict.fromkeys(old[key] for key in run if key in old))
         for key in run:
             if key in old:
                 groups[key] = old[key]
@@ -81,7 +81,3 @@ def name_groups(
                 links[key] = f"is the same photo as {first}, which is in the bin group {groups[first]}"
                 del groups[key]
     return groups, links
-
-
-def _unique(names: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(names))

@@ -1,4 +1,4 @@
-"""Lists that people bring: keys, the challenge's validation photos, audits."""
+"""Files that `prepare` reads: lists of keys, the challenge's validation photos, audits."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from trainer.errors import DataError
 
 
 class LabelOmission(StrEnum):
-    """Why an audit is no label of the photo that is in the bucket, if its answer is a number."""
+    """Why an audit whose answer is a number cannot be the label of the photo in the bucket."""
 
     SIGHTED = "made with the numbers in sight; --sighted-audits uses these, too"
     CORRECTED = "corrected by a later audit"
-    CONTRADICTED = "a later audit, made with the numbers in sight, says otherwise"
+    CONTRADICTED = "contradicted by a later audit, made with the numbers in sight"
     REPLACED = "a newer photo has arrived"
-    NO_COUNT = "the photo was not counted, so nothing says which one it was"
+    NO_COUNT = "the photo was not counted, so it is not known which photo was audited"
 
 
 def read_keys(file: Path) -> list[str]:
@@ -50,7 +50,7 @@ def read_challenge(file: Path) -> frozenset[str]:
 
 @dataclass(frozen=True)
 class AuditLabels:
-    """Labels of a file of audits, and why other audits are none."""
+    """Labels from a file of audits, and why other audits are not labels."""
 
     quantities: dict[str, int]
     """Bin → items."""
@@ -61,8 +61,8 @@ class AuditLabels:
 def read_audits(file: Path, *, sighted: bool = False) -> AuditLabels:
     """Labels from a CSV with the columns `bin` and `quantity`, as people write it, or of `monitor audits export`.
 
-    The last number of a bin counts, of its blind audits, or of all if `sighted`, unless the same person took it back
-    with an answer that is no number. Raises BinwatchError.
+    A bin's label is the last number among its blind audits (or with `sighted` among all its audits), unless the same
+    auditor withdrew it with a later answer that is not a number. Raises BinwatchError.
     """
     rows = read_rows(file, ("bin", "quantity"), "an audit is a bin and the quantity found in it")
     _check_bucket(file, rows)
@@ -92,30 +92,30 @@ def read_audits(file: Path, *, sighted: bool = False) -> AuditLabels:
 def _check_bucket(file: Path, rows: list[AuditFileRow]) -> None:
     buckets = sorted({bucket for row in rows if (bucket := row.text("bucket"))})
     if len(buckets) > 1:
-        raise DataError(f"{file}: has bins of the buckets {', '.join(buckets)}; export the audits of one with --bucket")
+        raise DataError(f"{file}: has bins of several buckets ({', '.join(buckets)}); export one of them with --bucket")
 
 
 def _last(audits: Sequence[AuditFileRow]) -> AuditFileRow:
-    """The last number, or the answer by which its auditor took it back; the last answer if there is no number."""
-    took_back = dict[str | None, AuditFileRow]()
+    """The last number, or the answer by which its auditor withdrew it; the last answer if there is no number."""
+    withdrawn_by = dict[str | None, AuditFileRow]()
     for row in reversed(audits):
         if _no_number(row) is None:
-            return took_back.get(row.text("auditor"), row)
+            return withdrawn_by.get(row.text("auditor"), row)
         if row.text("auditor"):
-            took_back.setdefault(row.text("auditor"), row)
+            withdrawn_by.setdefault(row.text("auditor"), row)
     return audits[-1]
 
 
 def _no_number(row: AuditFileRow) -> str | None:
-    """What is said of an answer that is not a number of all items; None of one that is."""
+    """The reason if an answer is not the number of all items; None if it is."""
     answer = row.choice("answer", AuditAnswer) if row.text("answer") else AuditAnswer.COUNT
     return None if answer is AuditAnswer.COUNT else f"the answer is {answer}, which is not a number of all items"
 
 
 def _unfit(last: AuditFileRow, very_last: AuditFileRow) -> str | None:
-    """Why the last audit of a bin is no label of the photo that is in the bucket; None if it is one.
+    """Why the last audit of a bin cannot be the label of the photo in the bucket; None if it can.
 
-    A blind answer that was mistyped is corrected by somebody who has seen the numbers: neither is a label.
+    If a mistyped blind answer was corrected by somebody who had seen the numbers, neither answer is a label.
     """
     if why := _no_number(last):
         return why
@@ -123,8 +123,8 @@ def _unfit(last: AuditFileRow, very_last: AuditFileRow) -> str | None:
         return LabelOmission.NO_COUNT
     if last.text("latest_photo") and not last.flag("latest_photo"):
         return LabelOmission.REPLACED
-    said = ("answer", "quantity", "key", "etag")
-    if very_last.text("key") and any(last.text(name) != very_last.text(name) for name in said):
+    compared = ("answer", "quantity", "key", "etag")
+    if very_last.text("key") and any(last.text(name) != very_last.text(name) for name in compared):
         return LabelOmission.CONTRADICTED
     return None
 

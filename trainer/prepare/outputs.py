@@ -1,9 +1,8 @@
-"""What `prepare` leaves beside the photos: manifest, histogram, what was left out, and a report."""
+"""The files that `prepare` writes beside the photos: manifest, histogram, bins that were left out, and a report."""
 
 from __future__ import annotations
 
 import csv
-import io
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -12,17 +11,17 @@ from pathlib import Path
 from binwatch.counts import CLASSES, class_of
 from binwatch.errors import shown
 from binwatch.numbers import whole
-from binwatch.safe_csv import SafeCsvWriter, original
+from binwatch.safe_csv import original
 from binwatch.text import many
 from trainer.data.split import Split
-from trainer.disk import write_whole
+from trainer.disk import write_csv, write_png, write_whole
 from trainer.errors import DataError
 from trainer.prepare.fetch import LeftOut
 
 MANIFEST = "manifest.csv"
 AUDIT = "audit"
 SHOWN = 5
-"""Copies that the report names; copies.csv has all."""
+"""Copies that the report names; copies.csv contains all."""
 COLUMNS = ("key", "label", "bin_group", "split", "sha256", "label_source", "challenge_split")
 
 
@@ -33,7 +32,7 @@ class Entry:
     key: str
     label: int
     label_source: str
-    """metadata (what the inventory expects) or audit (what a person counted)."""
+    """metadata (the inventory's expected quantity) or audit (a person's count)."""
     group: str
     split: Split
     sha256: str
@@ -42,23 +41,24 @@ class Entry:
 
 @dataclass(frozen=True)
 class Report:
-    """What a folder holds now."""
+    """The content of a folder after `prepare`."""
 
     source: str
     size: int
     entries: list[Entry]
     left_out: list[LeftOut]
     short: Mapping[str, int]
-    """Class → photos that were looked for and not found."""
+    """Class → number of requested photos that were not found."""
     audits_left_out: Mapping[str, int] = field(default_factory=dict)
-    """Reason → audits that are no labels."""
+    """Reason → number of audits that are not labels."""
 
     def photos(self, label: int, split: Split) -> int:
+        """Number of photos of a class in a split."""
         return sum(1 for each in self.entries if class_of(each.label) == label and each.split is split)
 
 
 def same(entries: Iterable[Entry]) -> list[list[Entry]]:
-    """Entries of photos that exist more than once, to the byte, under several keys."""
+    """Entries of byte-identical photos under several keys."""
     found: dict[str, list[Entry]] = {}
     for entry in entries:
         found.setdefault(entry.sha256, []).append(entry)
@@ -66,7 +66,7 @@ def same(entries: Iterable[Entry]) -> list[list[Entry]]:
 
 
 def contradictory(entries: Iterable[Entry]) -> list[list[Entry]]:
-    """Those of `same` whose labels are of different classes: at most one of them can be right."""
+    """Byte-identical photos whose labels are of different classes: at most one of the labels can be right."""
     return [each for each in same(entries) if len({class_of(entry.label) for entry in each}) > 1]
 
 
@@ -85,18 +85,21 @@ def read_manifest(folder: Path) -> list[Entry]:
 
 
 def write(folder: Path, report: Report) -> None:
-    """All files; the manifest last, since it is what training reads."""
+    """Write all files; the manifest last, because training reads it."""
     rows = [(label, *(report.photos(index, split) for split in Split)) for index, label in enumerate(CLASSES)]
-    write_whole(folder / "histogram.csv", _csv([("label", *Split), *rows]))
-    write_whole(folder / "histogram.png", _histogram(rows))
-    write_whole(folder / "left-out.csv", _csv([("key", "why"), *((each.key, each.why) for each in report.left_out)]))
+    write_csv(folder / "histogram.csv", [("label", *Split), *rows])
+    _draw_histogram(folder / "histogram.png", rows)
+    write_csv(folder / "left-out.csv", [("key", "why"), *((each.key, each.why) for each in report.left_out)])
     copies = [(entry.sha256, entry.key, entry.label, entry.group) for each in same(report.entries) for entry in each]
-    write_whole(folder / "copies.csv", _csv([("sha256", "key", "label", "bin_group"), *copies]))
+    write_csv(folder / "copies.csv", [("sha256", "key", "label", "bin_group"), *copies])
     write_whole(folder / "report.md", text(report).encode())
     challenge = any(each.challenge_split for each in report.entries)
     columns = COLUMNS if challenge else COLUMNS[:-1]
-    rows_of = (_row(entry)[: len(columns)] for entry in report.entries)
-    write_whole(folder / MANIFEST, _csv([columns, *rows_of]))
+    entries = (
+        (each.key, each.label, each.group, each.split, each.sha256, each.label_source, each.challenge_split or "")
+        for each in report.entries
+    )
+    write_csv(folder / MANIFEST, [columns, *(entry[: len(columns)] for entry in entries)])
 
 
 def text(report: Report) -> str:
@@ -110,7 +113,7 @@ def text(report: Report) -> str:
         f"- source: {report.source}",
         f"- photos: {len(entries):,}{f', squashed to {report.size}×{report.size}' if report.size else ''}",
         f"- bin groups: {len(groups):,}; the largest has {many(max(groups.values()), 'photo')}",
-        f"- labels from audits: {len(audits):,}; the others are what the inventory expects",
+        f"- labels from audits: {len(audits):,}; the others are expected quantities of the inventory",
         *(f"- audits left out: {audits:,}: {why}" for why, audits in sorted(report.audits_left_out.items())),
         f"- left out: {len(report.left_out):,} (left-out.csv)",
         *(f"- not found: {many(missing, 'photo')} of {label} items" for label, missing in report.short.items()),
@@ -122,20 +125,21 @@ def text(report: Report) -> str:
         lines.append(f"| {label} | {' | '.join(f'{report.photos(index, split):,}' for split in Split)} |")
     absent = [label for index, label in enumerate(CLASSES) if not report.photos(index, Split.TRAIN)]
     if absent:
-        lines.insert(2, f"**No training photo shows {', '.join(absent)} items: a model will never answer that.**")
+        warning = f"No training photo shows {', '.join(absent)} items: a model will not be able to predict these."
+        lines.insert(2, f"**{warning}**")
         lines.insert(3, "")
     totals = Counter(each.split for each in entries)
     lines.append(f"| all | {' | '.join(f'{totals[split]:,}' for split in Split)} |")
     lines += _about_copies(entries)
     reasons = Counter(each.why for each in report.left_out)
     if reasons:
-        lines += ["", "Commonest reasons for leaving a photo out:", ""]
+        lines += ["", "Most common reasons for leaving a photo out:", ""]
         lines += [f"- {photos:,} × {why}" for why, photos in reasons.most_common(5)]
     return "\n".join(lines) + "\n"
 
 
 def _about_copies(entries: list[Entry]) -> list[str]:
-    """What is there more than once, and which of it contradicts itself."""
+    """Lines on byte-identical photos, and on those with contradictory labels."""
     copies, bad = same(entries), contradictory(entries)
     if not copies:
         return []
@@ -146,7 +150,7 @@ def _about_copies(entries: list[Entry]) -> list[str]:
     ]
     lines[1] += " Copies are in one bin group, and so in one split."
     if bad:
-        lines += ["", f"**Of {len(bad):,} of them the labels contradict each other: at most one can be right.**", ""]
+        lines += ["", f"**{len(bad):,} of them have contradictory labels, of which at most one can be right.**", ""]
         lines += [f"- {', '.join(f'{entry.key}: {entry.label}' for entry in each[:SHOWN])}" for each in bad[:SHOWN]]
         lines += ["", "Audit these bins (`--audits`), or take them out of your list."]
     return lines
@@ -160,21 +164,10 @@ def _entry(row: dict[str, str]) -> Entry:
     return Entry(key, label, row["label_source"], group, Split(row["split"]), row["sha256"])
 
 
-def _row(entry: Entry) -> tuple[object, ...]:
-    challenge = entry.challenge_split or ""
-    return (entry.key, entry.label, entry.group, entry.split, entry.sha256, entry.label_source, challenge)
-
-
-def _csv(rows: Iterable[Iterable[object]]) -> bytes:
-    file = io.StringIO(newline="")
-    SafeCsvWriter(file, "\n").writerows(rows)
-    return file.getvalue().encode()
-
-
-def _histogram(rows: list[tuple[object, ...]]) -> bytes:
+def _draw_histogram(file: Path, rows: list[tuple[object, ...]]) -> None:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 4), layout="constrained")
+    figure = Figure(figsize=(7, 4), layout="constrained", dpi=120)
     axes = figure.subplots()
     base = [0] * len(rows)
     names = [str(row[0]) for row in rows]
@@ -186,6 +179,4 @@ def _histogram(rows: list[tuple[object, ...]]) -> bytes:
         axes.text(position, total, f"{total:,}", ha="center", va="bottom")
     axes.set(xlabel="items", ylabel="photos")
     axes.legend()
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=120)
-    return file.getvalue()
+    write_png(file, figure)

@@ -25,24 +25,24 @@ PUBLIC = "aft-vbi-pds"
 """The Amazon Bin Image Dataset: no credentials, 535,234 photos."""
 
 Index = dict[str, list[str]]
-"""`bin-images/KEY` or `metadata/KEY` → names of the files of that bin, below the place."""
+"""`bin-images/KEY` or `metadata/KEY` → names of the bin's files, relative to the place."""
 
 _MD5 = re.compile(r"^[0-9a-f]{32}$")
 
 
 class Missing(Exception):
-    """There is no such photo or metadata file, or it may not be had; asking again will not help."""
+    """A photo or metadata file does not exist, or access to it is denied. A retry will not help."""
 
 
 class Damaged(Exception):
-    """What arrived is not what was stored; asking again may help."""
+    """The received bytes are not the stored ones. A retry may help."""
 
 
 class Place(Protocol):
     """Photos under `bin-images/` and metadata under `metadata/`. A key is a bin's id. Called from many threads at once.
 
     Without a bin naming (binwatch.bin_naming), the files of KEY are `bin-images/KEY.jpg` and `metadata/KEY.json`.
-    A photo may have the ending of another format, and endings may be in capitals. Reading raises Missing, Damaged, or
+    A photo may have another format's suffix, and suffixes may be in capitals. Reading raises Missing, Damaged, or
     ObjectsError for an outage.
     """
 
@@ -62,7 +62,7 @@ class Place(Protocol):
 
 @dataclass(frozen=True)
 class BucketPlace:
-    """A bucket, or what is under a prefix of it."""
+    """A bucket, or a prefix in it."""
 
     objects: Objects
     bucket: str
@@ -81,7 +81,7 @@ class BucketPlace:
 
     @cached_property
     def _names(self) -> Index:
-        """Of all objects; only needed where a name does not follow from its bin."""
+        """Index of all objects. Only needed if an object's name does not follow from its bin."""
         parts = (f"{self.prefix}{part}/" for part in (PHOTOS, METADATA))
         keys = (one.key for part in parts for one in self.objects.list(self.bucket, part))
         return _index(self.prefix, keys, self.naming)
@@ -93,17 +93,17 @@ class BucketPlace:
         return self._fetch_either(f"{METADATA}/{key}", METADATA_SUFFIX, self.settings.max_metadata_bytes)
 
     def _fetch_either(self, stem: str, usual: str, limit: int) -> bytes:
-        """The object with the usual ending; where there is none, the one with another that will do."""
+        """The object with the usual suffix; if there is none, the one with another possible suffix."""
         if self.naming is not BY_NAME:
             return self._fetch(_only(stem, self._names), limit)
         try:
             return self._fetch(stem + usual, limit)
         except Missing as error:
-            other = self._with_other_ending(stem, error)
+            other = self._with_other_suffix(stem, error)
         return self._fetch(other, limit)
 
-    def _with_other_ending(self, stem: str, error: Missing) -> str:
-        """Name of the object. Raises `error` if there is none, or what is there may not be had or listed."""
+    def _with_other_suffix(self, stem: str, error: Missing) -> str:
+        """Name of the object. Raises `error` if there is none, or if it cannot be read or listed."""
         refused = error.__cause__
         if not isinstance(refused, ObjectRefused) or refused.why != "missing":
             raise error
@@ -118,9 +118,9 @@ class BucketPlace:
         return other
 
     def _fetch(self, name: str, limit: int) -> bytes:
-        """The object, compared with its ETag where that is an MD5.
+        """The object, verified by its ETag if that is an MD5.
 
-        It looks like one but is none if the bucket encrypts with KMS: then a second try brings the same bytes.
+        If the bucket encrypts with KMS, the ETag only looks like an MD5. Then a second request returns the same bytes.
         """
         try:
             found = self.objects.fetch(self.bucket, self.prefix + name, max_bytes=limit)
@@ -131,7 +131,7 @@ class BucketPlace:
             raise Missing(str(error)) from error
         if _is_whole(again.data, again.etag) or again.data == found.data:
             return again.data
-        raise Damaged(f"{self.name}{name}: arrives damaged; check the network")
+        raise Damaged(f"{self.name}{name}: the received bytes are damaged; check the network")
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ class FolderPlace:
 
     @cached_property
     def _names(self) -> Index:
-        """Of all files, once, since a folder may hold half a million."""
+        """Index of all files, made once, because a folder may have half a million files."""
         files = (path for part in (PHOTOS, METADATA) for path in sorted((self.folder / part).rglob("*")))
         return _index("", (path.relative_to(self.folder).as_posix() for path in files), self.naming)
 
@@ -196,47 +196,44 @@ def _index(prefix: str, keys: Iterable[str], naming: BinNaming) -> Index:
 
 
 def _only(stem: str, index: Index) -> str:
-    """The one name of a bin's photo or metadata file. Raises Missing if there is none, or are several."""
+    """The name of a bin's photo or metadata file. Raises Missing if there is not exactly one."""
     found = index.get(stem, [])
     part, _, bin_id = stem.partition("/")
     what = "metadata file" if part == METADATA else "photo"
     if not found:
         raise Missing(f"bin {bin_id} has no {what}")
     if len(found) > 1:
-        raise Missing(f"{' and '.join(found)} are all {bin_id}; keep one of them")
+        raise Missing(f"{' and '.join(found)} are all of bin {bin_id}; keep one of them")
     return found[0]
 
 
 def _other(stem: str, names: Iterable[str]) -> str | None:
-    """The one of `names` of the bin and kind of `stem`; None if none is. Raises Missing if several are."""
+    """The one of `names` with the bin and kind of `stem`; None if there is none. Raises Missing if several."""
     kind = ObjectKind.METADATA if stem.startswith(f"{METADATA}/") else ObjectKind.PHOTO
     found = [name for name in names if kind_of(name) is kind and f"{PurePosixPath(name).parent}/{bin_of(name)}" == stem]
     if len(found) > 1:
-        raise Missing(f"{' and '.join(found)} are all {stem.rpartition('/')[2]}; keep one of them")
+        raise Missing(f"{' and '.join(found)} are all of bin {stem.rpartition('/')[2]}; keep one of them")
     return found[0] if found else None
 
 
 def open_place(where: str, settings: Settings, endpoint: str | None = None, *, anonymous: bool = False) -> Place:
-    """`s3://bucket/prefix` or a folder. The public bucket is always asked without credentials, at AWS."""
+    """The place `s3://bucket/prefix` or a folder. Requests to the public bucket go to AWS without credentials."""
     naming = settings.bin_naming
     if not where.startswith("s3://"):
-        return _folder(Path(where), naming)
+        folder = Path(where)
+        if not (folder / METADATA).is_dir():
+            raise ConfigError(
+                f"{folder}: has no folder {METADATA}/ beside {PHOTOS}/; name a folder with both, or s3://BUCKET"
+            )
+        return FolderPlace(folder, naming)
     parts = urlsplit(where)
     if not parts.netloc:
-        raise ConfigError(f"{where}: names no bucket; expected s3://BUCKET/PREFIX or a folder")
+        raise ConfigError(f"{where}: has no bucket; expected s3://BUCKET/PREFIX or a folder")
     public = parts.netloc == PUBLIC
     address = endpoint or (None if public else settings.s3_endpoint_url)
     objects = Objects(settings.model_copy(update={"s3_endpoint_url": address}), anonymous=anonymous or public)
     prefix = parts.path.strip("/")
     return BucketPlace(objects, parts.netloc, f"{prefix}/" if prefix else "", settings, BY_NAME if public else naming)
-
-
-def _folder(folder: Path, naming: BinNaming) -> FolderPlace:
-    if not (folder / METADATA).is_dir():
-        raise ConfigError(
-            f"{folder}: has no folder {METADATA}/ beside {PHOTOS}/; name a folder with both, or s3://BUCKET"
-        )
-    return FolderPlace(folder, naming)
 
 
 def _is_whole(data: bytes, etag: str) -> bool:

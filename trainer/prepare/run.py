@@ -1,4 +1,4 @@
-"""`prepare`: choose bins, bring their photos, and write manifest, histogram and report."""
+"""`prepare`: choose bins, fetch their photos, and write manifest, histogram and report."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ from trainer.prepare.outputs import AUDIT, Entry, Report
 from trainer.prepare.place import METADATA, PHOTOS, Place, open_place
 
 BYTES_PER_PHOTO = 60_000
-"""Mean size of the data set's photos, to know before the download whether the disk is large enough."""
+"""Mean size of the data set's photos, by which the free space is checked before the download."""
 
 
 @dataclass(frozen=True)
 class PrepareOptions:
-    """The table, and what its lists hold."""
+    """The table [prepare], and the contents of the files that it names."""
 
     table: PrepareConfig
     keys: tuple[str, ...] | None = None
     """The bins of a list; None: see `table`."""
     audits: Mapping[str, int] = field(default_factory=dict)
     audits_left_out: Mapping[str, int] = field(default_factory=dict)
-    """Reason → audits that are no labels."""
+    """Reason → number of audits that are not labels."""
     challenge: frozenset[str] | None = None
     limits: ImageLimits = field(default_factory=ImageLimits)
     wait_s: float = 1.0
-    """Before the second attempt to fetch something."""
+    """Seconds before the second attempt of a request."""
 
 
 class Preparation:
@@ -64,7 +64,7 @@ class Preparation:
         self._audits: dict[str, int] = {}
 
     def run(self) -> Report:
-        """Everything. Raises PrepareError if the place cannot be reached or the disk is full; then run it again."""
+        """Fetch and write everything. Raises PrepareError if the place is not reachable or the disk is full."""
         _open_folder(self._folder, self._table.size)
         old = {entry.key: entry for entry in outputs.read_manifest(self._folder)}
         audited = {entry.key: entry.label for entry in old.values() if entry.label_source == AUDIT}
@@ -87,7 +87,7 @@ class Preparation:
             yield found
         seen = self._bins.keys() | {each.key for each in self._left_out}
         rest = [key for key in old if key not in seen]
-        for found in self._labelled(rest, len(rest), "metadata of before") if rest else ():
+        for found in self._labelled(rest, len(rest), "metadata of earlier runs") if rest else ():
             self._bins[found.key] = found
             yield found
 
@@ -105,7 +105,7 @@ class Preparation:
             yield from self._search(photos, target, set(listed))
 
     def _search(self, photos: Counter[int], target: int, listed: set[str]) -> Iterator[BinMetadata]:
-        """More bins, spread over the place, until every class has `target`."""
+        """More bins, from all over the place, until every class has `target` photos."""
         wanted = [index for index in range(len(CLASSES)) if photos[index] < target]
         rest = islice((key for key in self._all() if key not in listed), self._table.scan)
         keys = list(rest) if wanted else []
@@ -120,7 +120,7 @@ class Preparation:
         self._short = {CLASSES[index]: target - photos[index] for index in wanted}
 
     def _labelled(self, keys: Iterable[str], total: int, what: str, *, quiet: bool = False) -> Iterator[BinMetadata]:
-        """Bins with a quantity; others are left out (`quiet`: without a word, since nobody asked for them)."""
+        """Bins with a quantity; others are left out (`quiet`: and not reported, because nobody requested them)."""
         found = read_ahead(self._fetcher.bin, keys, self._table.jobs, 4 * self._table.jobs)
         for each in self._display.follow(found, total, what):
             if isinstance(each, BinMetadata) and (each.quantity is not None or each.key in self._audits):
@@ -138,7 +138,7 @@ class Preparation:
                 self._left_out.append(found)
 
     def _all(self) -> list[str]:
-        """Every key, in an order that is the same in each run and has nothing to do with the keys' own."""
+        """Every key, in a pseudo-random order that is the same in each run."""
         keys = sorted(set(self._place.keys()), key=lambda key: hashlib.sha256(key.encode()).digest())
         if not keys:
             raise DataError(f"{self._place.name}: holds no {METADATA}/*.json")
@@ -178,7 +178,7 @@ class Preparation:
         return report
 
     def _challenge_split(self, key: str, group: str) -> Split | None:
-        """The challenge's validation photos are the test photos; of the rest, a tenth by bin group validates."""
+        """The challenge's validation photos are test photos; validation photos are those of Binwatch's own split."""
         if self._options.challenge is None:
             return None
         if key in self._options.challenge:
@@ -187,7 +187,7 @@ class Preparation:
 
 
 def opened(table: PrepareConfig, settings: Settings) -> tuple[Place, PrepareOptions]:
-    """Where photos come from, and the lists that the table names, read. Raises ConfigError or DataError."""
+    """The place of the photos, and the options with the contents of all files. Raises ConfigError or DataError."""
     audits = lists.read_audits(table.audits, sighted=table.sighted_audits) if table.audits else None
     options = PrepareOptions(
         table,
@@ -201,7 +201,7 @@ def opened(table: PrepareConfig, settings: Settings) -> tuple[Place, PrepareOpti
 
 
 def prepare(place: Place, options: PrepareOptions, folder: Path, display: Display) -> Report:
-    """Bring photos into `folder`, beside those that are there."""
+    """Fetch photos into `folder`, which may have photos of earlier runs."""
     return Preparation(place, folder, options, display).run()
 
 
@@ -214,8 +214,8 @@ def _open_folder(folder: Path, size: int) -> None:
     if source.exists():
         was = json.loads(source.read_text(encoding="utf-8"))["size"]
         if was != size:
-            kept = f"squashed to {was}" if was else "as they came"
-            raise ConfigError(f"{folder}: holds photos {kept}; give the same --size or another --out")
+            kept = f"squashed to {was}" if was else "stored unchanged"
+            raise ConfigError(f"{folder}: has photos {kept}; give the same --size or another --out")
     else:
         write_whole(source, json.dumps({"size": size, "jpeg_quality": kept_quality(size)}).encode())
 

@@ -1,1 +1,1 @@
-"""`profile`: where the time of a training step goes, what that says of the machine, and what training costs on it."""
+"""`profile`: the duration of each part of a training step, the limit of the machine, and the cost of training on it."""

@@ -1,4 +1,4 @@
-"""The measurements, by the very loop that `fit` trains with, on a sample of its photos."""
+"""The measurements, with the loop of `fit` itself, on a sample of its photos."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import numpy as np
 from binwatch.text import many
 from trainer.config import Config
 from trainer.data.augment import augments_on_device
-from trainer.data.dataset import DataSet, PhotoSet, check_quality, look_at_each, present_photos
+from trainer.data.dataset import DataSet, PhotoSet, check_quality, decode_each, present_photos
 from trainer.data.loader import Batch, Loader
 from trainer.data.loading import follow, say_left_out
 from trainer.data.photo_loader import PhotoLoader
@@ -34,91 +34,96 @@ from trainer.train.network import check_compiler
 from trainer.train.step_timer import Stage, Stopwatch, untimed
 
 SAMPLE, SAMPLE_FROZEN = 2048, 256
-"""Photos of the training split to measure with, or a step if that has more; fewer where features are computed first."""
+"""Photos of the training split to measure with (at least a step's), and fewer if their features must be computed."""
 TIMED_FEATURES = 64
-"""Photos whose features are computed by the clock: a multiple of the batches in which that is done."""
+"""Photos for which the computation of features is timed: a multiple of its batch size."""
 VALIDATION = 256
-"""Photos of the validation split, at most."""
+"""Largest number of photos of the validation split."""
 WARM_UP = 3
-"""Steps before the first that is timed: memory is allocated, programs are compiled, readers get ahead."""
+"""Steps before the first timed one: memory is allocated, the network is compiled, and photos are read ahead."""
 FEWEST, MOST = 3, 1000
-"""Steps of a measurement."""
+"""Smallest and largest number of steps of a measurement."""
 KEPT = 4
-"""Batches in memory for the network alone."""
+"""Batches in memory for measuring the network alone."""
 READ_TOGETHER = 8
-"""Photos in a batch when reading is measured alone."""
+"""Photos in a batch for measuring reading alone."""
 
 
 @dataclass
 class Profile:
-    """What was measured. Speeds are photos per second, of all processes together."""
+    """The measured figures. Speeds are photos per second, of all processes together."""
 
     machine: Machine
     config: dict[str, Any]
-    """What the speeds depend on."""
+    """The options on which the speeds depend."""
     photos: dict[str, int]
-    """Of each split, in all."""
+    """Number of photos of each split."""
     mean_bytes: float
-    """Of a photo's file."""
+    """Mean size of a photo's file."""
     training: float = 0.0
-    """As it trains: photos from files, all else too."""
+    """Speed of training with photos from files."""
     network: float = 0.0
-    """The same loop on photos in memory."""
+    """Speed of the same loop on photos in memory."""
     readers: dict[int, float] = field(default_factory=dict)
-    """The reading alone, with so many threads in each process."""
+    """Number of reading threads in each process → speed of reading alone."""
     wait: float = 0.0
-    """Share of the time that training waits for photos."""
+    """Share of the training time that is spent waiting for photos."""
     stages: dict[str, float] = field(default_factory=dict)
     """Seconds of a step in each stage."""
     steps: int = 0
-    """That were timed."""
+    """Number of timed steps."""
     checking: float = 0.0
-    """The look at every photo before a run."""
+    """Speed of decoding every photo once before a run."""
     features: float | None = None
-    """Frozen layers, computed once for each photo and view. None: no layer is frozen."""
+    """Speed of computing features of frozen layers, for a photo and view. None: no layer is frozen."""
     feature_bytes: float = 0.0
-    """That they take on the disk, for each photo and view."""
+    """Size of the features on the disk, for a photo and view."""
     scoring: float = 0.0
-    """Validation photos."""
+    """Speed of scoring validation photos."""
     saving_seconds: float = 0.0
-    """Of an epoch's checkpoints."""
+    """Duration of writing an epoch's checkpoints."""
     usage: Usage = field(default_factory=Usage)
-    """While it trains, on this machine and of this process."""
+    """Usage of the machine, and by this process, during training."""
 
     @property
     def epoch_seconds(self) -> float:
-        """An epoch with its scoring and checkpoints."""
+        """Duration of an epoch, including scoring and checkpoints."""
         scoring = self.photos[Split.VALIDATION] / self.scoring
         return self.photos[Split.TRAIN] / self.training + scoring + self.saving_seconds
 
     @property
     def once_seconds(self) -> float:
-        """Before the first epoch: the look at every photo, and the frozen layers' features."""
+        """Duration before the first epoch: decoding of every photo, and the frozen layers' features."""
         seconds = sum(self.photos.values()) / self.checking
         return seconds if self.features is None else seconds + self.views / self.features
 
     @property
     def views(self) -> int:
-        """How many photos' features are computed, a photo in each view counted anew."""
+        """Number of views of all photos for which features are computed."""
         return int(self.config["augment.views"] * self.photos[Split.TRAIN] + self.photos[Split.VALIDATION])
 
     def as_json(self) -> dict[str, Any]:
+        """All figures."""
         return asdict(self) | {"epoch_seconds": self.epoch_seconds, "once_seconds": self.once_seconds}
 
 
 def profile(
     config: Config, display: Display, *, seconds: float = 15.0, context: DistributedContext = SINGLE_PROCESS
 ) -> Profile:
-    """Measure for about `seconds` each: reading alone, the network alone, and both as they train.
+    """Measure reading alone, the network alone, and training, for about `seconds` each.
 
-    Nothing is kept: the network learns a little and is forgotten. Raises what `fit` would raise.
+    Nothing is stored. Raises the errors of `fit`.
     """
     config = config.model_copy(update={"train": devices.chosen(config.train, display, context)})
     devices.prepare(config.train, context)
     check_compiler(config.train)
     check_quality(config.data)
     every, _ = present_photos(config.data, context)
-    found = Profile(machine(config.train.device), _facts(config, context), _counts(every), _mean_bytes(every))
+    sizes = every.source.sizes()
+    found = Profile(
+        machine(config.train.device), _facts(config, context), {split.value: len(every.of(split)) for split in Split},
+        mean_bytes=sum(sizes[key] for key in every.keys) / len(every),
+    )  # fmt: skip
     data = _sample(config, every, found, display, context)
     with TemporaryDirectory() as folder:
         run = _run(config, data, Path(folder), found, display, context)
@@ -127,7 +132,7 @@ def profile(
 
 
 class _Measuring:
-    """One after the other, so that none disturbs another."""
+    """The measurements, one after the other, so that they do not disturb each other."""
 
     def __init__(self, run: TrainingRun, data: DataSet, found: Profile, display: Display, seconds: float) -> None:
         self._run = run
@@ -140,21 +145,18 @@ class _Measuring:
 
     def all(self) -> None:
         found = self._found
-        found.readers = {readers: self._reading(readers) for readers in self._readers()}
+        own = self._train.readers
+        # Other numbers of readers, too: only those that were faster in the measurement are recommended.
+        tried = {own} if self._run.train.features else {max(own // 2, 1), own, own * 2, own * 4}
+        found.readers = {readers: self._reading(readers) for readers in sorted(tried)}
         found.network = self._network()
         self._training()
-        self._scoring()
-        self._saving()
-
-    def _readers(self) -> list[int]:
-        """The configured number, and others around it: only what was measured to be faster is advised."""
-        own = self._train.readers
-        return sorted({max(own // 2, 1), own, own * 2, own * 4} if not self._run.train.features else {own})
+        self._scoring_and_saving()
 
     def _reading(self, readers: int) -> float:
         self._say(f"reading alone, {many(readers, 'thread')}")
         with closing(endless(self._batches(readers))) as source:
-            for _ in range(max(AHEAD, readers) + 1):  # what was read ahead before the clock started
+            for _ in range(max(AHEAD, readers) + 1):  # batches that were read ahead before the clock started
                 next(source)
             photos, began = 0, time.perf_counter()
             while (passed := time.perf_counter() - began) < self._seconds / 2 or not photos:
@@ -163,7 +165,7 @@ class _Measuring:
         return float(sum(speeds) / len(speeds))
 
     def _batches(self, readers: int) -> Loader:
-        """The run's photos by another number of threads; in small batches, so that few are half-read at the end."""
+        """The run's photos, read by `readers` threads; in small batches, so that few are unfinished at the end."""
         run, train, augment = self._run, self._train, self._run.config.augment
         if run.train.features:
             return run.train
@@ -173,7 +175,7 @@ class _Measuring:
         )  # fmt: skip
 
     def _network(self) -> float:
-        """On photos in memory, again and again. They are changed as they are when they train on the device."""
+        """Speed of training on a few batches in memory. Augmentation on the device is included, if it is used."""
         self._say("network alone, on photos in memory")
         with closing(endless(self._run.train)) as source:
             kept = list(islice(source, max(KEPT, self._run.train.accumulation_steps)))
@@ -191,20 +193,18 @@ class _Measuring:
                 found.training = self._timed(islice(source, found.steps * run.train.accumulation_steps))
             found.usage = watch.usage
             found.wait = self._stopwatch.seconds[Stage.WAIT] / found.usage.seconds
-            if self._on_gpu:  # its stages one by one, each awaited
+            if self._on_gpu:  # the stages one by one, with a wait for the GPU after each
                 run.step.timer = self._stopwatch = Stopwatch(self._train.device)
                 self._timed(islice(source, found.steps * run.train.accumulation_steps))
         run.step.timer = untimed
         found.stages = {stage.value: seconds / found.steps for stage, seconds in self._stopwatch.seconds.items()}
 
-    def _scoring(self) -> None:
+    def _scoring_and_saving(self) -> None:
         self._say("scoring")
         began = time.perf_counter()
         row = self._run.score()
         self._found.scoring = len(self._data[Split.VALIDATION]) / (time.perf_counter() - began)
         self._run.history.append({"epoch": 1, "seconds": 0.0, **row})
-
-    def _saving(self) -> None:
         self._run.epoch = 1
         began = time.perf_counter()
         if self._run.context.is_main:
@@ -216,7 +216,7 @@ class _Measuring:
         return bool(self._found.machine.gpu)
 
     def _warm_up(self, batches: Iterator[Batch]) -> int:
-        """Some steps; how many take as long as a measurement should, the same number in each process."""
+        """Take some steps. Returns the number of steps that take about `seconds`, the same in each process."""
         self._run.take_steps(islice(batches, WARM_UP * self._run.train.accumulation_steps), 0)
         self._stopwatch.wait()
         began = time.perf_counter()
@@ -245,31 +245,30 @@ class _Measuring:
 
 
 def endless(batches: Loader) -> Generator[Batch]:
-    """One epoch after another."""
+    """The batches of one epoch after another."""
     for number in count():
         yield from batches.epoch(number)
 
 
 def _sample(config: Config, every: PhotoSet, found: Profile, display: Display, context: DistributedContext) -> DataSet:
-    """Some photos of each split, decoded once, as `fit` decodes all before it trains."""
-    train, validation = (_part(every, split) for split in (Split.TRAIN, Split.VALIDATION))
-    train = _some(train, max(SAMPLE_FROZEN if config.model.freeze else SAMPLE, _step(config, context)))
-    validation = _some(validation, VALIDATION)
+    """Some photos of each split. Each is decoded once, as `fit` does with all photos before training."""
+    train = _some(every.of(Split.TRAIN), max(SAMPLE_FROZEN if config.model.freeze else SAMPLE, _step(config, context)))
+    validation = _some(every.of(Split.VALIDATION), VALIDATION)
     chosen = replace(every, rows=train.rows + validation.rows)
 
     def bar(keys: Any) -> Any:
         return display.follow(keys, len(keys), "checking a sample of the photos")
 
     began = time.perf_counter()
-    looked = look_at_each(config.data, chosen, bar, context)
+    decoded = decode_each(config.data, chosen, bar, context)
     found.checking = len(chosen) / (time.perf_counter() - began)
-    say_left_out(config.data, (), looked.unreadable, display)
-    parts = {split: _part(looked.readable, split) for split in Split}
+    say_left_out(config.data, (), decoded.unreadable, display)
+    parts = {split: decoded.readable.of(split) for split in Split}
     for split in (Split.TRAIN, Split.VALIDATION):
         if not parts[split]:
             raise DataError(f"{config.data.labels}: no photo falls into the {split} split; more photos are needed")
     parts[Split.TRAIN] = _whole_steps(parts[Split.TRAIN], _step(config, context), repeat=not config.model.freeze)
-    return DataSet(parts, (), looked.unreadable)
+    return DataSet(parts, (), decoded.unreadable)
 
 
 def _step(config: Config, context: DistributedContext) -> int:
@@ -277,17 +276,16 @@ def _step(config: Config, context: DistributedContext) -> int:
 
 
 def _whole_steps(photos: PhotoSet, step: int, *, repeat: bool) -> PhotoSet:
-    """In batches of one size. Repeated, one epoch is enough for all: the readers' start is not seen again and again."""
+    """The photos of whole steps, so that all batches have the same size.
+
+    With `repeat`, one epoch is long enough for all measurements, so that readers start only once.
+    """
     rows = photos.rows * (1 + 3 * MOST * step // len(photos)) if repeat else photos.rows
     return replace(photos, rows=rows[: max(len(rows) // step, 1) * step])
 
 
-def _part(photos: PhotoSet, split: Split) -> PhotoSet:
-    return photos.where(lambda row: row.split is split)
-
-
 def _some(photos: PhotoSet, most: int) -> PhotoSet:
-    """Up to `most` photos from all over the set."""
+    """Up to `most` photos, spread evenly over the set."""
     if len(photos) <= most:
         return photos
     chosen = np.linspace(0, len(photos) - 1, most).astype(int)
@@ -297,7 +295,7 @@ def _some(photos: PhotoSet, most: int) -> PhotoSet:
 def _run(
     config: Config, data: DataSet, folder: Path, found: Profile, display: Display, context: DistributedContext
 ) -> TrainingRun:
-    """A run as `fit` makes it. Features of frozen layers are computed now, and some again by the clock."""
+    """A run as made by `fit`. Features of frozen layers are computed now, and some of them again for timing."""
     run = make_run(config, data, folder, folder / "features", display, context)
     if run.train.features:
         some, views = _some(data[Split.TRAIN], TIMED_FEATURES), min(config.augment.views, 2)  # unchanged and augmented
@@ -330,12 +328,3 @@ def _facts(config: Config, context: DistributedContext) -> dict[str, Any]:
         "processes": context.world_size,
         "hardware": devices.hardware(train),
     }
-
-
-def _counts(photos: PhotoSet) -> dict[str, int]:
-    return {split.value: sum(row.split is split for row in photos.rows) for split in Split}
-
-
-def _mean_bytes(photos: PhotoSet) -> float:
-    sizes = photos.source.sizes()
-    return sum(sizes[key] for key in photos.keys) / len(photos)

@@ -1,4 +1,4 @@
-"""What training costs: seconds that were measured here, times prices that the user gives."""
+"""The cost of training: measured seconds times the user's prices."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ COMMENT = "#"
 
 @dataclass(frozen=True)
 class Price:
-    """One machine, as the user's table has it."""
+    """One machine of the user's price list."""
 
     machine: str
     usd_per_hour: float
     speed: float | None
-    """How many times as fast as the machine of the measurements; none if no one has said."""
+    """Speed as a multiple of the measured machine's; None if it is not known."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of training on one machine, in US dollars; at the measured speed if no other is given."""
+    """Cost of training on one machine, in US dollars, at its speed in the price list or else at the measured speed."""
 
     price: Price
     before_first_epoch: float
     epoch: float
     million_photos: float
-    """Trained on once."""
+    """Cost of training on a million photos once."""
 
 
 def costs(found: Profile, prices: list[Price]) -> list[Cost]:
-    """What training would cost on each machine."""
+    """The cost of training on each machine."""
 
     def cost(price: Price) -> Cost:
         usd_per_second = price.usd_per_hour / HOUR / (price.speed or 1.0)
@@ -54,9 +54,9 @@ def costs(found: Profile, prices: list[Price]) -> list[Cost]:
 
 
 def read_prices(file: Path) -> tuple[list[Price], str]:
-    """The table in a CSV file, and what its comments (lines that start with #) say of the prices.
+    """The prices in a CSV file, and its comments (lines that start with #) as one text.
 
-    Columns: machine, usd_per_hour, and if you like speed. Raises ConfigError that names the line.
+    Columns: machine, usd_per_hour, and optionally speed. Raises ConfigError that names the line.
     """
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
@@ -70,7 +70,7 @@ def read_prices(file: Path) -> tuple[list[Price], str]:
         raise ConfigError(f"{file}: no column {unknown[0]!r}; it needs machine and usd_per_hour, and may have speed")
     prices = [_price(file, number, row) for (number, _), row in zip(numbered[1:], rows, strict=True)]
     if not prices:
-        raise ConfigError(f"{file}: names no machine")
+        raise ConfigError(f"{file}: has no machines")
     return prices, " ".join(notes)
 
 

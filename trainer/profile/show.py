@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from rich.table import Table
 
 from binwatch.text import many
 from trainer.data.split import Split
-from trainer.disk import write_whole
+from trainer.disk import write_json
 from trainer.profile.measure import Profile
 from trainer.profile.prices import Cost
 from trainer.profile.verdict import verdict
@@ -32,21 +31,22 @@ def show(found: Profile, costs: list[Cost], notes: str, console: Console) -> Non
 
 
 def stages(found: Profile) -> Table:
-    """Where the time of a step goes."""
+    """The duration of each part of a step."""
     photos = found.config["train.batch_size"] * found.config["train.accumulate"] * found.config["processes"]
     awaited = ", each stage awaited" if found.machine.gpu else ""
     table = _table(
         f"a step of {many(photos, 'photo')} (mean of {many(found.steps, 'step')}{awaited})", "", "ms", "share"
     )
     total = sum(found.stages.values())
-    for stage, seconds in _seen(found).items():
-        table.add_row(stage, f"{1000 * seconds:,.1f}", f"{seconds / total:.1%}")
+    for stage, seconds in found.stages.items():
+        if seconds:  # not every run has all stages
+            table.add_row(stage, f"{1000 * seconds:,.1f}", f"{seconds / total:.1%}")
     table.add_row("together", f"{1000 * total:,.1f}", "")
     return table
 
 
 def speeds(found: Profile) -> Table:
-    """Photos per second of each part alone, and of all."""
+    """Photos per second of each part alone, and of training as a whole."""
     table = _table("photos per second", "", "photos/s")
     table.add_row("as it trains", f"{found.training:,.1f}")
     table.add_row("network alone, photos in memory", f"{found.network:,.1f}")
@@ -63,7 +63,7 @@ def speeds(found: Profile) -> Table:
 
 
 def durations(found: Profile) -> Table:
-    """How long a run takes on this machine, from these speeds."""
+    """How long a run takes on this machine, computed from the measured speeds."""
     table = _table("on this machine", "", "time")
     table.add_row("before the first epoch", _duration(found.once_seconds))
     table.add_row(f"an epoch of {found.photos[Split.TRAIN]:,} training photos", _duration(found.epoch_seconds))
@@ -72,20 +72,21 @@ def durations(found: Profile) -> Table:
 
 
 def prices(costs: list[Cost], notes: str) -> Table:
-    """US dollars. A speed that no one gave is that of this machine, and says so."""
+    """Costs in US dollars. For a machine without a speed in the price list, this machine's is used, and marked."""
     table = _table("US dollars", "machine", "per hour", "speed", "before", "epoch", "million photos")
     for cost in costs:
         given = f"{cost.price.speed:g} ×" if cost.price.speed else "as here?"
-        row = [_usd(each) for each in (cost.before_first_epoch, cost.epoch, cost.million_photos)]
+        dollars = (cost.before_first_epoch, cost.epoch, cost.million_photos)
+        row = [f"{each:,.2f}" if each >= 1 else f"{each:.2g}" for each in dollars]
         table.add_row(escape(cost.price.machine), f"{cost.price.usd_per_hour:,.4g}", given, *row)
-    told = "Only this machine was measured: “as here?” means as fast as this one; give another speed in the table."
-    table.caption = escape(f"{told} {notes}".strip())
+    caption = "Only this machine was measured: “as here?” means as fast as this one; give another speed in the table."
+    table.caption = escape(f"{caption} {notes}".strip())
     table.caption_justify = "left"
     return table
 
 
-def write_json(found: Profile, costs: list[Cost], file: Path) -> None:
-    """Every figure and sentence."""
+def write_figures(found: Profile, costs: list[Cost], file: Path) -> None:
+    """Write every figure and sentence as JSON."""
     content: dict[str, Any] = found.as_json() | {
         "verdict": verdict(found),
         "usd": [
@@ -100,12 +101,7 @@ def write_json(found: Profile, costs: list[Cost], file: Path) -> None:
             for cost in costs
         ],
     }
-    write_whole(file, (json.dumps(content, indent=2) + "\n").encode())
-
-
-def _seen(found: Profile) -> dict[str, float]:
-    """Not every run has all stages."""
-    return {stage: seconds for stage, seconds in found.stages.items() if seconds}
+    write_json(file, content)
 
 
 def _table(title: str, *headings: str) -> Table:
@@ -113,10 +109,6 @@ def _table(title: str, *headings: str) -> Table:
     for number, heading in enumerate(headings):
         table.add_column(heading, justify="right" if number else "left")
     return table
-
-
-def _usd(dollars: float) -> str:
-    return f"{dollars:,.2f}" if dollars >= 1 else f"{dollars:.2g}"
 
 
 def _duration(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""What a machine has, and how much of it is used while something runs."""
+"""The cores, memory and GPU of a machine, and their usage while something runs."""
 
 from __future__ import annotations
 
@@ -12,44 +12,44 @@ import torch
 from binwatch.cores import core_numbers, cores
 
 INTERVAL = 0.2
-"""Seconds between two looks."""
+"""Seconds between two samples."""
 GB = 1e9
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What there is."""
+    """A machine's resources."""
 
     cores: int
     memory_gb: float
     gpu: str
-    """Name, or empty."""
+    """Name of the GPU, or empty."""
     gpu_memory_gb: float
 
 
 @dataclass
 class Usage:
-    """What was used, on average or at most, between the beginning and the end of a `UsageWatch`."""
+    """Mean or peak usage between the beginning and the end of a `UsageWatch`."""
 
     seconds: float = 0.0
     cores: list[float] = field(default_factory=list)
-    """Share of the time that each core that this process may use was busy, whoever used it."""
+    """Share of the time that each core of this process's CPU mask was busy, with any process."""
     own_cores: float = 0.0
-    """How many cores this process kept busy."""
+    """Mean number of cores that this process kept busy."""
     memory_gb: float = 0.0
-    """At most, of this process: also the photos' files that it maps."""
+    """Peak resident memory of this process, including memory-mapped files."""
     gpu: float | None = None
-    """Share of the time that the GPU computed anything at all. None: there is none, or NVML cannot be asked."""
+    """Share of the time that the GPU was computing. None: there is no GPU, or NVML does not report it."""
     gpu_memory_gb: float = 0.0
 
     @property
     def busy_cores(self) -> float:
-        """How many cores of the machine were busy, whoever used them."""
+        """Mean number of busy cores of the machine, with any process."""
         return sum(self.cores)
 
 
 def machine(device: str) -> Machine:
-    """What there is for a training on `device`."""
+    """This machine's resources for training on `device`."""
     own, memory = cores(), psutil.virtual_memory().total / GB
     if not _cuda(device):
         return Machine(own, memory, "", 0.0)
@@ -57,12 +57,12 @@ def machine(device: str) -> Machine:
 
 
 class UsageWatch:
-    """Looks at the machine from a thread of its own while the `with` block runs; `usage` is complete afterwards."""
+    """Samples the usage of the machine in a thread while the `with` block runs; `usage` is complete afterwards."""
 
     def __init__(self, device: str) -> None:
         self.usage = Usage()
         self._cuda = _cuda(device)
-        self._gpu_number = torch.cuda.current_device() if self._cuda else 0  # which is another in another thread
+        self._gpu_number = torch.cuda.current_device() if self._cuda else 0  # the current device differs by thread
         self._process = psutil.Process()
         self._looks: list[list[float]] = []
         self._gpu: list[float] = []
@@ -90,9 +90,9 @@ class UsageWatch:
             used.gpu_memory_gb = torch.cuda.max_memory_reserved() / GB
 
     def _look(self) -> None:
-        """Until the end, and once then."""
+        """Take samples until the end, and a last one then."""
         own = core_numbers()
-        psutil.cpu_percent(percpu=True)  # a thread's first call only remembers when it was
+        psutil.cpu_percent(percpu=True)  # a thread's first call only starts the measurement
         ended = False
         while not ended:
             ended = self._ended.wait(INTERVAL)
@@ -110,7 +110,7 @@ class UsageWatch:
 def _gpu_share(number: int) -> float | None:
     try:
         return float(torch.cuda.utilization(number))
-    except (ImportError, RuntimeError, OSError):  # the package nvidia-ml-py is not there, or the driver says nothing
+    except (ImportError, RuntimeError, OSError):  # nvidia-ml-py is not installed, or the driver does not report it
         return None
 
 

@@ -1,4 +1,4 @@
-"""What the measurements say of the machine, in sentences. Each rests on figures that were measured, and names them."""
+"""Conclusions from the measurements, as sentences with the measured figures."""
 
 from __future__ import annotations
 
@@ -8,40 +8,40 @@ from binwatch.text import many
 from trainer.profile.measure import Profile
 
 WAITS = 0.1
-"""Share of the time above which training waits for its photos rather than for the network."""
+"""Share of the time spent waiting for photos above which training is data-bound."""
 BETTER = 1.1
-"""How much faster reading must be with more threads to advise them: less is chance."""
+"""Factor by which reading must be faster with another number of threads to recommend it: less may be chance."""
 OTHERS = 0.25
-"""Cores kept busy by other programs, as a share of all, above which the figures are not the machine's own."""
+"""Share of the cores kept busy by other programs above which the measurement is disturbed."""
 FULL = 0.9
-"""Share of the cores, or of the memory, above which there is none to spare."""
+"""Share of the cores, or of the memory, above which the machine has none to spare."""
 
 
 def verdict(found: Profile) -> list[str]:
-    """What limits the training, and what that means for the size of a machine."""
+    """The limit of the training, and the usage of the machine."""
     said = [*_others(found), _limit(found), *_readers(found), _cores(found), _memory(found)]
     return [*said, *_gpu(found), *_disk(found)]
 
 
 def speed(photos_per_second: float) -> str:
-    """With as many digits as say something."""
+    """A speed with significant digits only."""
     return f"{photos_per_second:,.0f}" if photos_per_second >= 20 else f"{photos_per_second:.1f}"
 
 
 def data_bound(found: Profile) -> bool:
-    """Whether photos are the limit."""
+    """Whether reading photos limits the training."""
     return found.wait > WAITS
 
 
 def _limit(found: Profile) -> str:
     read = found.readers[found.config["train.readers"]]
     what = "photos" if found.features is None else "features"
-    alone = f"the network alone takes {speed(found.network)} a second, and {speed(read)} are read alone"
+    alone = f"the network alone processes {speed(found.network)} a second, reading alone reaches {speed(read)}"
     if data_bound(found):
-        return f"data-bound: {found.wait:.0%} of a step waits for {what}; {alone}"
+        return f"data-bound: {found.wait:.0%} of a step is spent waiting for {what}; {alone}"
     share = found.training / found.network
-    fed = f"; reading beside it slows it to {share:.0%} of its speed" if share < 1 else ""
-    return f"compute-bound: {found.wait:.0%} of a step waits for {what}; {alone}{fed}"
+    slowed = f"; reading at the same time slows the network to {share:.0%} of its speed" if share < 1 else ""
+    return f"compute-bound: {found.wait:.0%} of a step is spent waiting for {what}; {alone}{slowed}"
 
 
 def _readers(found: Profile) -> Iterator[str]:
@@ -64,7 +64,7 @@ def _cores(found: Profile) -> str:
     full = "; there is none to spare" if used.busy_cores > FULL * cores else ""
     each = 1000 * used.own_cores * found.config["processes"] / found.training
     return (
-        f"cores: {used.busy_cores:.1f} of {cores} were busy, {used.own_cores:.1f} of them with this process{full};"
+        f"cores: {used.busy_cores:.1f} of {cores} were busy, {used.own_cores:.1f} of them by this process{full};"
         f" a photo takes {each:.1f} ms of processor time"
     )
 
@@ -80,7 +80,7 @@ def _gpu(found: Profile) -> Iterator[str]:
         yield "no GPU was used"
         return
     share = found.usage.gpu
-    busy = "how busy is not known (pip install nvidia-ml-py)" if share is None else f"busy {share:.0%} of the time"
+    busy = "utilisation not known (pip install nvidia-ml-py)" if share is None else f"busy {share:.0%} of the time"
     memory = f"at most {found.usage.gpu_memory_gb:.1f} of {found.machine.gpu_memory_gb:.1f} GB of its memory"
     yield f"GPU ({found.machine.gpu}): {busy}; {memory}"
 
@@ -93,7 +93,7 @@ def _disk(found: Profile) -> Iterator[str]:
     whole = sum(found.photos.values()) * found.mean_bytes / 1e9
     yield f"disk: training reads {needs:.1f} MB/s of photos; all photos are {whole:.2f} GB"
     if whole > found.machine.memory_gb:
-        yield f"disk: the photos do not fit into memory: the disk must give these {needs:.1f} MB/s, in small files"
+        yield f"disk: the photos do not fit into memory, so the disk must read these {needs:.1f} MB/s, in small files"
 
 
 def _others(found: Profile) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""`publish`, `promote`, `rollback`: which model the workers use, and why a new one may take its place."""
+"""`promote` and `rollback`: change the model that workers use, if the new one is better."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def promote(
     bundled: Path | None = None,
     show: Callable[[ModelComparison], None] = lambda _: None,
 ) -> Decision:
-    """Put `model` (a bundle's folder, or a published version) in use if it is better than the one that is.
+    """Promote `model` (a bundle's folder, or a published version) if it is better than the model in use.
 
-    `bundled` is the model that workers use until one is promoted: the first has that to beat, and it is published
-    then, so that `rollback` finds it. Without one, the first has nothing to beat. `force` promotes in any case, and the
-    card's notes then say so. Raises PromotionError if the model is not better, OvertakenError if another was promoted
-    meanwhile.
+    `bundled` is the model that workers use until one is promoted. The first model that is promoted must beat it, and it
+    is published then, so that `rollback` can return to it. Without `bundled`, the first model has nothing to beat.
+    `force` promotes in any case, with a note in the card. Raises PromotionError if the model is not better,
+    OvertakenError if another one was promoted meanwhile.
     """
     with TemporaryDirectory(prefix="binwatch-models-") as name:
         candidate = _bundle(model, registry, Path(name))
@@ -55,11 +55,11 @@ def promote(
         first = None if before or bundled is None else _bundled(bundled, display)
         current = registry.fetch(before.version, list(PREFERRED), Path(name)) if before else first
         if current and current.card.version != version:
-            # If the current model has learned from some of these photos that only makes it harder to beat.
+            # If the current model was trained on some of these photos, it only becomes harder to beat.
             comparison = compare(in_use(candidate, changes, display), in_use(current, changes, display), display)
             show(comparison)
         if candidate.card.never:
-            display.warn(f"{version} never answers {names_of(candidate.card.never)}, whatever a photo shows")
+            display.warn(f"{version} cannot predict {names_of(candidate.card.never)}")
         forced = comparison is not None and not comparison.better
         if forced and not force:
             assert comparison is not None
@@ -75,9 +75,9 @@ def promote(
 
 
 def rollback(registry: Registry, to: str | None = None) -> Current:
-    """Put the previous model, or the version `to`, back in use.
+    """Promote the previous model, or the version `to`, again.
 
-    What comes back has no previous one: a rollback that runs twice must not bring the bad model back.
+    It then has no previous one: a rollback that runs twice must not bring the bad model back.
     """
     before = registry.current()
     if before is None:
@@ -116,7 +116,7 @@ def _put_in_use(candidate: Bundle, registry: Registry, before: Current | None, d
     registry.publish(candidate.folder)
     current = Current(version=decision.version, promoted=_now(), previous=decision.replaced, forced=decision.forced)
     registry.set_current(current, before)
-    if decision.forced and decision.comparison:  # now that it is true; current.json says it, too
+    if decision.forced and decision.comparison:  # after the promotion, or the note might be wrong
         registry.annotate(
             decision.version, f"Promoted by --force on {_now():%Y-%m-%d}: {decision.comparison.verdict()}."
         )

@@ -1,4 +1,4 @@
-"""Clients of AWS for one region, and making what may be there already."""
+"""Clients of AWS for one region, and requests that may be repeated."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from binwatch.settings import Settings
 
 
 class Aws:
-    """Clients of one region. Nothing is asked before the first call."""
+    """Clients of one region. They send no request before the first call."""
 
     def __init__(self, settings: Settings) -> None:
         self.region = settings.region
-        self.serving = _serving(settings)
-        """Environment of a serving container: where the links lead that it is sent, and may lead."""
+        self.serving = environment(settings, "region", "bucket", "models_prefix", "nightly_prefix", "serve_prefixes")
+        """Environment of a serving container: the places in S3 from which it may read."""
         self._sagemaker_url = settings.sagemaker.endpoint_url
 
     @cached_property
@@ -30,18 +30,18 @@ class Aws:
 
     @cached_property
     def scaling(self) -> Any:
-        """Application Auto Scaling, which is not the SageMaker SDK's business."""
+        """Application Auto Scaling, which SageMaker's SDK does not cover."""
         return aws_client("application-autoscaling", self.region)
 
 
-def _serving(settings: Settings) -> dict[str, str]:
-    names = ("region", "bucket", "models_prefix", "nightly_prefix", "serve_prefixes")
+def environment(settings: Settings, *names: str) -> dict[str, str]:
+    """Environment variables of those of the named settings that are not empty, for a container."""
     return {PREFIX + name.upper(): value for name in names if (value := getattr(settings, name))}
 
 
 @contextmanager
 def idempotent() -> Iterator[None]:
-    """Making something that is there already is fine: names follow from what they stand for (`models.named`)."""
+    """Ignores the error that something exists: names follow from the content (`models.named`), so it is the same."""
     try:
         yield
     except ClientError as error:

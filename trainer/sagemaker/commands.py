@@ -56,9 +56,10 @@ def train(
     _say(f"training job {name}: started on {options.job.instances} × {options.job.instance_type}")
     if not wait:
         return
-    ask = jobs.describe(aws, "describe_training_job", f"training job {name}", TrainingJobName=name)
-    with jobs.going_on(f"training job {name}", "stop-training-job --training-job-name", name):
-        done = jobs.wait(ask, "TrainingJobStatus", lambda state: _say(f"training job {name}: {state}"))
+    done = jobs.follow(
+        aws, f"training job {name}", "describe_training_job", "TrainingJobStatus", _say,
+        stop="stop-training-job --training-job-name", TrainingJobName=name,
+    )  # fmt: skip
     _say(f"model: {done['ModelArtifacts']['S3ModelArtifacts']}")
     if "BillableTimeInSeconds" in done:
         _say(f"billed: {many(done['BillableTimeInSeconds'] * options.job.instances, 'machine second')}")
@@ -90,11 +91,10 @@ def tune(
     _say(f"tuning job {name}: {many(options.tuning.trials, 'training job')}, {options.tuning.parallel} at a time")
     if not wait:
         return
-    ask = jobs.describe(
-        aws, "describe_hyper_parameter_tuning_job", f"tuning job {name}", HyperParameterTuningJobName=name
-    )
-    with jobs.going_on(f"tuning job {name}", "stop-hyper-parameter-tuning-job --hyper-parameter-tuning-job-name", name):
-        done = jobs.wait(ask, "HyperParameterTuningJobStatus", lambda state: _say(f"tuning job {name}: {state}"))
+    done = jobs.follow(
+        aws, f"tuning job {name}", "describe_hyper_parameter_tuning_job", "HyperParameterTuningJobStatus", _say,
+        stop="stop-hyper-parameter-tuning-job --hyper-parameter-tuning-job-name", HyperParameterTuningJobName=name,
+    )  # fmt: skip
     best = done.get("BestTrainingJob")
     if best:
         value = best.get("FinalHyperParameterTuningJobObjectiveMetric", {}).get("Value")
@@ -132,11 +132,11 @@ def pipeline(
         return
     arn = pipeline.start(aws, made)
     _say(f"started: {arn}")
-    if not wait:
-        return
-    ask = jobs.describe(aws, "describe_pipeline_execution", f"pipeline {name}", PipelineExecutionArn=arn)
-    with jobs.going_on(f"pipeline {name}", "stop-pipeline-execution --pipeline-execution-arn", arn):
-        jobs.wait(ask, "PipelineExecutionStatus", lambda state: _say(f"pipeline {name}: {state}"))
+    if wait:
+        jobs.follow(
+            aws, f"pipeline {name}", "describe_pipeline_execution", "PipelineExecutionStatus", _say,
+            stop="stop-pipeline-execution --pipeline-execution-arn", PipelineExecutionArn=arn,
+        )  # fmt: skip
 
 
 @app.command()
@@ -204,7 +204,7 @@ def _read(file: Path | None, changes: list[str] | None) -> SagemakerConfig:
 def _places(data: str, weights: str | None) -> tuple[str, str | None]:
     from trainer.sagemaker.options import s3_uri
 
-    # With the slash, or the folder's neighbours whose names begin alike would come, too.
+    # With the slash. Without it, the prefix would also match folders whose names only begin with this one's.
     folder = s3_uri("--data", data).rstrip("/") + "/"
     return folder, s3_uri("--weights", weights) if weights else None
 

@@ -1,4 +1,4 @@
-"""A step of the pipeline: is the model that a training job left better than the one in use?"""
+"""A step of the pipeline: compares the model of a training job with the one in use."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from tempfile import TemporaryDirectory
 
 from pydantic import BaseModel
 
-from binwatch.bundle import CARD
+from binwatch.bundle import CARD, Bundle
 from binwatch.registry import Registry
-from trainer.disk import write_whole
+from trainer.disk import make_folder, write_json
 from trainer.display import Display
 from trainer.errors import PromotionError
 from trainer.prepare.outputs import MANIFEST
@@ -24,7 +24,7 @@ ANSWER = "comparison.json"
 
 
 class ComparisonResult(BaseModel):
-    """What the condition reads."""
+    """The property file that the pipeline's condition reads."""
 
     better: bool
     version: str
@@ -36,15 +36,13 @@ def compare(
 ) -> ComparisonResult:
     """Compare the bundle in `model` (or in its model.tar.gz) with the model in use, on its test photos in `data`.
 
-    `bundled` is what workers use until a model is promoted.
-
-    `put_in_use` promotes it if it is better, and then raises PromotionError if it is not. Raises SagemakerError if
-    there is no bundle.
+    `bundled` is the model that workers use until one is promoted. With `put_in_use`, the bundle is promoted if it is
+    better; if not, PromotionError is raised. Raises SagemakerError if there is no bundle.
     """
     with TemporaryDirectory(prefix="binwatch-") as name:
         bundle = _unpacked(model, Path(name))
         photos = {"photos": data / PHOTOS, "index": data / MANIFEST}
-        version = bundle_version(bundle)
+        version = Bundle(bundle).card.version
         try:
             done = promote(str(bundle), registry, photos, display, dry_run=not put_in_use, bundled=bundled)
         except PromotionError as error:
@@ -55,33 +53,23 @@ def compare(
     return ComparisonResult(better=True, version=version, why=verdict)
 
 
-def bundle_version(folder: Path) -> str:
-    """The version of the bundle in `folder`."""
-    from binwatch.bundle import Bundle
-
-    return Bundle(folder).card.version
-
-
 def write_answer(answer: ComparisonResult, folder: Path) -> None:
-    """The property file of the step."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / ANSWER, (answer.model_dump_json(indent=2) + "\n").encode())
-
-
-def _unpack(archive: Path, folder: Path) -> None:
-    """Files alone, each by its bare name: none leads out of the folder. Python 3.11.2 has no `filter` for that."""
-    with tarfile.open(archive) as opened:
-        for member in opened:
-            content = opened.extractfile(member) if member.isfile() else None
-            if content is not None:
-                with (folder / Path(member.name).name).open("wb") as file:
-                    shutil.copyfileobj(content, file)
+    """Write the step's property file."""
+    make_folder(folder)
+    write_json(folder / ANSWER, answer.model_dump())
 
 
 def _unpacked(model: Path, work: Path) -> Path:
+    """The folder of the bundle: `model`, or `work` with the content of its archive."""
     archive = model / ARCHIVE
     if archive.is_file():
-        _unpack(archive, work)
+        with tarfile.open(archive) as opened:
+            for member in opened:
+                content = opened.extractfile(member) if member.isfile() else None
+                if content is not None:
+                    # By its bare name, so that no file is outside the folder. Python 3.11.2 has no `filter` for this.
+                    with (work / Path(member.name).name).open("wb") as file:
+                        shutil.copyfileobj(content, file)
         model = work
     if not (model / CARD).is_file():
         raise SagemakerError(f"{model}: no {CARD} and no {ARCHIVE} with one; give the output of a training job")

@@ -1,7 +1,7 @@
-"""The training container: SageMaker runs `IMAGE train`, this runs the training, and its exit status is the job's.
+"""The training container: SageMaker runs `IMAGE train`, and the exit status is the job's result.
 
-An interruption (spot) is SIGTERM and 120 seconds. Checkpoints are written whole after each epoch, so there is nothing
-left to do but to stop; the next start continues from the last one.
+A spot instance that is interrupted gets SIGTERM, and 120 seconds later SIGKILL. A complete checkpoint is written after
+each epoch, so the container just stops; the next start continues from the last checkpoint.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from trainer.sagemaker import fitting
 from trainer.sagemaker.layout import Cluster, Layout
 
 PORT = 29_500
-"""Where the machines of one job meet. SageMaker lets them reach each other on all ports."""
+"""The port by which the machines of a job connect. SageMaker lets them reach each other on all ports."""
 STOPPED = 128 + signal.SIGTERM
 
 
@@ -49,7 +49,7 @@ def train(layout: Layout) -> int:
 
 
 def launch_command(layout: Layout, cluster: Cluster, gpus: int) -> list[str]:
-    """torchrun, on each machine alike but for its rank: a process for each GPU, or one where there is none."""
+    """The command of torchrun on one machine, with a process for each GPU, or one process without a GPU."""
     # The interface that reaches the other machines must be named, or gloo and NCCL may take another one.
     interface = cluster.network_interface_name
     return [
@@ -64,7 +64,7 @@ def launch_command(layout: Layout, cluster: Cluster, gpus: int) -> list[str]:
 def _launch(command: list[str], layout: Layout) -> int:
     with subprocess.Popen(command) as process:  # noqa: S603 (our own command line)
         try:
-            # Not wait(): a SIGTERM that comes just before it would be noted only when the training has ended.
+            # Not wait(): a SIGTERM that comes just before it would be handled only after the end of the training.
             while (status := process.poll()) is None:
                 time.sleep(1)
         except SystemExit:
@@ -79,7 +79,7 @@ def _launch(command: list[str], layout: Layout) -> int:
 
 @contextmanager
 def _stoppable() -> Iterator[None]:
-    """TERM ends the process, also as the container's first one, which the kernel otherwise shields from it."""
+    """SIGTERM ends the process. The kernel ignores it for a container's first process unless there is a handler."""
 
     def stop(_: int, __: FrameType | None) -> None:
         print("stopped by SIGTERM; the last epoch's checkpoint is whole", file=sys.stderr, flush=True)

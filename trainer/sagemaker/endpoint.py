@@ -1,6 +1,6 @@
 """`deploy` and `undeploy`: a real-time endpoint with data capture and autoscaling.
 
-With boto3, not with the SDK: `deploy` is also a step of the pipeline, in an image without it (`trainer.sagemaker`).
+It uses boto3 and not the SDK: `deploy` is also a step of the pipeline, in an image without the SDK.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ VARIANT = "AllTraffic"
 DIMENSION = "sagemaker:variant:DesiredInstanceCount"
 POLICY = "binwatch-photos-per-machine"
 SCALE_OUT_S, SCALE_IN_S = 60, 300
-"""Seconds between two changes: machines come sooner than they go."""
+"""Seconds between two changes of the number of machines. It grows faster than it shrinks."""
 
 Say = Callable[[str], None]
 
 
 def deploy(aws: Aws, config: SagemakerConfig, source: ModelSource, say: Say, *, poll_s: float = jobs.POLL_S) -> None:
-    """Make the endpoint serve `source`, creating or updating it. What is as wanted already is left alone.
+    """Make the endpoint serve `source`: create it, or update only what differs.
 
-    A failing update leaves the endpoint as it was: SageMaker takes the old machines away last.
+    If an update fails, the endpoint stays as it was, because SageMaker removes the old machines last.
     """
     name = _name(config)
     model = models.ensure(aws, config, source)
@@ -45,10 +45,11 @@ def deploy(aws: Aws, config: SagemakerConfig, source: ModelSource, say: Say, *, 
         _update(aws, config, found["EndpointConfigName"], wanted)
     say(f"endpoint {name}: {source.version} ({model})")
     try:
-        found = _wait(aws, name, say, poll_s)
+        ask = jobs.describe(aws, "describe_endpoint", f"endpoint {name}", EndpointName=name)
+        found = jobs.wait(ask, "EndpointStatus", lambda state: say(f"endpoint {name}: {state}"), poll_s=poll_s)
     except SagemakerError as error:
         raise SagemakerError(
-            f"endpoint {name}: {error}; what exists of it costs money; remove it: python -m trainer sagemaker undeploy"
+            f"endpoint {name}: {error}; its machines cost money; remove it: python -m trainer sagemaker undeploy"
         ) from error
     _scale(aws, config, say)
     if found["EndpointConfigName"] != wanted:
@@ -58,8 +59,8 @@ def deploy(aws: Aws, config: SagemakerConfig, source: ModelSource, say: Say, *, 
         )
 
 
-def undeploy(aws: Aws, config: SagemakerConfig, say: Say, *, poll_s: float = jobs.POLL_S) -> None:
-    """Remove the endpoint, its configurations, their models and its autoscaling; what is gone already is fine."""
+def undeploy(aws: Aws, config: SagemakerConfig, say: Say) -> None:
+    """Remove the endpoint, its configurations, their models and its autoscaling, as far as they exist."""
     name = _name(config)
     left: list[str] = []
 
@@ -88,7 +89,7 @@ def undeploy(aws: Aws, config: SagemakerConfig, say: Say, *, poll_s: float = job
 
 
 def describe(aws: Aws, name: str) -> dict[str, Any] | None:
-    """The endpoint as it is; None if there is none."""
+    """The endpoint's description; None if there is no such endpoint."""
     with explained(f"endpoint {name}", aws.region):
         try:
             found: dict[str, Any] = aws.sagemaker.describe_endpoint(EndpointName=name)
@@ -114,7 +115,7 @@ def _ensure_config(aws: Aws, config: SagemakerConfig, model: str) -> str:
             "InitialSamplingPercentage": endpoint.capture_percent,
             "DestinationS3Uri": endpoint.capture or f"{config.job.output.rstrip('/')}/captured",
             "CaptureOptions": [{"CaptureMode": "Input"}, {"CaptureMode": "Output"}],
-            # Photos as they are, not as JSON text.
+            # Photos are stored as bytes, not as JSON text.
             "CaptureContentTypeHeader": {"JsonContentTypes": ["application/json"]},
         }
     name = models.named(_name(config), request)
@@ -128,18 +129,13 @@ def _update(aws: Aws, config: SagemakerConfig, old: str, wanted: str) -> None:
     with explained(f"endpoint {name}", aws.region):
         variants = aws.sagemaker.describe_endpoint_config(EndpointConfigName=old)["ProductionVariants"]
         if any(variant.get("InstanceType") != config.endpoint.instance_type for variant in variants):
-            # AWS takes no other type of machine for a variant that is scaled; it is scaled again afterwards.
+            # AWS refuses another instance type while a variant is scaled. Autoscaling is set up again afterwards.
             _unless_missing(lambda: aws.scaling.deregister_scalable_target(**_target(name)))
         aws.sagemaker.update_endpoint(
             EndpointName=name,
             EndpointConfigName=wanted,
-            RetainAllVariantProperties=True,  # autoscaling has chosen a number of machines
+            RetainAllVariantProperties=True,  # such as the number of machines that autoscaling has chosen
         )
-
-
-def _wait(aws: Aws, name: str, say: Say, poll_s: float) -> dict[str, Any]:
-    ask = jobs.describe(aws, "describe_endpoint", f"endpoint {name}", EndpointName=name)
-    return jobs.wait(ask, "EndpointStatus", lambda state: say(f"endpoint {name}: {state}"), poll_s=poll_s)
 
 
 def _scale(aws: Aws, config: SagemakerConfig, say: Say) -> None:
@@ -177,7 +173,8 @@ def _configs(aws: Aws, name: str) -> dict[str, list[str]]:
                 for variant in aws.sagemaker.describe_endpoint_config(EndpointConfigName=each)["ProductionVariants"]
             ]
             for each in names
-            if each.startswith(own) and len(each) == len(own) + 8  # not those of an endpoint whose name begins alike
+            if each.startswith(own)
+            and len(each) == len(own) + 8  # not an endpoint whose name only begins with this one
         }
 
 

@@ -1,4 +1,4 @@
-"""What can go wrong in AWS, beside requests that are refused (binwatch.sagemaker.requests)."""
+"""Errors of jobs and endpoints in AWS. For refused requests see binwatch.sagemaker.requests."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from binwatch.errors import BinwatchError
 
 
 class SagemakerError(BinwatchError):
-    """A job or an endpoint failed in AWS. What was left running is named."""
+    """A job or an endpoint failed in AWS. The message names what is still running."""

@@ -1,4 +1,4 @@
-"""What each process of a training job does: read the job's description, train, and leave a bundle.
+"""The work of each process of a training job: read the job's hyperparameters, train, and export a bundle.
 
 `container` starts it, by torchrun if the job has several GPUs or machines.
 """
@@ -22,7 +22,7 @@ from trainer.display import Display, silent
 from trainer.distributed.context import joined
 from trainer.errors import ConfigError
 from trainer.evaluation import report
-from trainer.evaluation.evaluate import evaluate, write
+from trainer.evaluation.evaluate import evaluate
 from trainer.export.bundle import ExportOptions, export
 from trainer.prepare.outputs import MANIFEST
 from trainer.prepare.place import PHOTOS
@@ -38,7 +38,7 @@ VARIANTS, MAX_LOSS, VERSION = "export.variants", "export.max_loss", "export.vers
 
 
 def configuration(layout: Layout) -> Config:
-    """The configuration that the job's hyperparameters and channels come to. Raises ConfigError."""
+    """The configuration that follows from the job's hyperparameters and channels. Raises ConfigError."""
     changes = {name: value for name, value in layout.changes().items() if not name.startswith(EXPORT)}
     size = changes.get("data.size", SIZE)
     folder = layout.channel(DATA)
@@ -54,22 +54,24 @@ def configuration(layout: Layout) -> Config:
 
 
 def run(layout: Layout, display: Display) -> None:
-    """Train, or continue what an interruption left; the first process then exports. Raises BinwatchError."""
+    """Train, or continue an interrupted run; the main process then exports. Raises BinwatchError."""
     config = configuration(layout)
-    options = export_options(layout)  # a mistake is known before the epochs
+    options = export_options(layout)  # now, so that a mistake is reported before training
     folder = layout.checkpoints
     with joined() as context:
         shown = display if context.is_main else silent()
-        # SageMaker brings checkpoints back to every machine; what the first one has counts.
+        # SageMaker restores checkpoints on every machine. Those of the main process's machine are used.
         saved = saved_run(folder, context=context) if context.broadcast((folder / LAST).exists()) else None
-        after = _say if context.is_main else _say_nothing
-        best = fit(saved.config if saved else config, folder, shown, saved=saved, after=after, context=context)
+        best = fit(
+            saved.config if saved else config, folder, shown, saved=saved,
+            after=_say if context.is_main else lambda _: None, context=context,
+        )  # fmt: skip
     if context.is_main:
         _finish(layout, best, options, display)
 
 
 def export_options(layout: Layout) -> ExportOptions:
-    """Which variants to export, by the hyperparameters export.variants, export.max_loss and export.version."""
+    """Options of `export`, from the hyperparameters export.variants, export.max_loss and export.version."""
     given = layout.changes()
     names = str(given.get(VARIANTS, "fp32,fp16,int8")).split(",")
     try:
@@ -82,16 +84,15 @@ def export_options(layout: Layout) -> ExportOptions:
 
 
 def _finish(layout: Layout, best: Path, options: ExportOptions, display: Display) -> None:
-    """The bundle becomes model.tar.gz; the checkpoint, the log and the evaluation output.tar.gz."""
-    # SageMaker judges a trial by the last value that it sees; what is exported is the best epoch, not the last.
+    """Write the bundle (model.tar.gz), and checkpoint, log and evaluation (output.tar.gz)."""
+    # SageMaker judges a trial by the last value in the log. The best epoch is exported, which may not be the last one.
     _say({name: value for name, value in load(best).history[-1].items() if name.startswith("val_")})
     found = evaluate(best, Split.TEST, {}, display)
     main = found.main
     figures = {"accuracy": main.accuracy, "within_one": main.within_one, "mae": main.mae, "rmse": main.rmse}
     _say({f"test_{name}": each.value for name, each in figures.items()})
     layout.outputs.mkdir(parents=True, exist_ok=True)
-    write(found, layout.outputs / "evaluation-test.json")
-    report.write(found, layout.outputs / "evaluation-test.html")
+    report.write(found, layout.outputs / "evaluation-test.json")
     for name in (BEST, LOG, CURVES):
         shutil.copyfile(layout.checkpoints / name, layout.outputs / name)
     layout.model.mkdir(parents=True, exist_ok=True)
@@ -102,12 +103,8 @@ def _say(row: dict[str, float]) -> None:
     print(metric_lines.line(row), flush=True)
 
 
-def _say_nothing(_: dict[str, float]) -> None:
-    pass
-
-
 def _suited_to_the_machine() -> dict[str, Any]:
-    """Where a hyperparameter does not say otherwise, a GPU is used, in the way that is fast there."""
+    """Defaults of this machine: if it has a GPU, this is used, with the options that are fast there."""
     if not torch.cuda.is_available():
         return {}
     return {"train.device": "cuda", "train.precision": "bf16", "train.channels_last": True}

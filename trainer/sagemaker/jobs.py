@@ -1,10 +1,9 @@
-"""Making requests, and waiting for what they start. Without the SDK, which the trainer's image does not have."""
+"""Requests that start jobs, and waiting for their end. They do not use the SDK, which the trainer's image lacks."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
@@ -17,11 +16,11 @@ HOUR = 3600
 POLL_S = 20.0
 DONE = frozenset({"Completed", "InService", "Succeeded"})
 GOING_ON = frozenset({"InProgress", "Stopping", "Creating", "Updating", "SystemUpdating", "RollingBack", "Executing"})
-"""States of jobs, endpoints and pipelines to wait in. Whatever else SageMaker says, now or one day, is a failure."""
+"""States of jobs, endpoints and pipelines that are not final. Every state that is in neither set is a failure."""
 
 
 def job_name(kind: str, now: datetime) -> str:
-    """A name that sorts by time and tells the bill's reader whose it is."""
+    """A name that sorts by time and is recognised on a bill."""
     return f"binwatch-{kind}-{now:%Y%m%d-%H%M%S}"
 
 
@@ -37,7 +36,7 @@ def wait(
     *,
     poll_s: float = POLL_S,
 ) -> dict[str, Any]:
-    """Ask until what `describe` describes is done, and say each new state. Raises SagemakerError if it failed."""
+    """Call `describe` until the state `status` is final, and print each new state. Raises SagemakerError on failure."""
     last = ""
     while True:
         found = describe()
@@ -56,14 +55,14 @@ def wait(
 
 
 def create(aws: Aws, operation: str, what: str, request: dict[str, Any]) -> dict[str, Any]:
-    """Make something. Raises AwsError."""
+    """Send a request that creates something. Raises AwsError."""
     with explained(what, aws.region):
         answer: dict[str, Any] = getattr(aws.sagemaker, operation)(**request)
         return answer
 
 
 def describe(aws: Aws, operation: str, what: str, **which: str) -> Callable[[], dict[str, Any]]:
-    """A function that asks how something is."""
+    """A function that requests a description."""
 
     def ask() -> dict[str, Any]:
         with explained(what, aws.region):
@@ -73,10 +72,15 @@ def describe(aws: Aws, operation: str, what: str, **which: str) -> Callable[[], 
     return ask
 
 
-@contextmanager
-def going_on(what: str, stop: str, name: str) -> Iterator[None]:
-    """Whoever stops waiting is told that the job does not stop with it."""
+def follow(
+    aws: Aws, what: str, operation: str, status: str, say: Callable[[str], None], *, stop: str, **which: str
+) -> dict[str, Any]:
+    """Wait for the end of a job, and print each new state.
+
+    `which` is the job's name or ARN. After Ctrl-C the error says that the job continues, and how to `stop` it.
+    """
     try:
-        yield
+        return wait(describe(aws, operation, what, **which), status, lambda state: say(f"{what}: {state}"))
     except KeyboardInterrupt as error:
+        (name,) = which.values()
         raise SagemakerError(f"{what} continues, and costs money; to stop it: aws sagemaker {stop} {name}") from error

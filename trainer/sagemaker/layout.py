@@ -1,4 +1,4 @@
-"""Where SageMaker puts what a training container reads, and looks for what it leaves (/opt/ml)."""
+"""The folders of a training container, below /opt/ml, in which SageMaker expects input and output."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from trainer.errors import ConfigError
 
 ROOT = Path("/opt/ml")
 DATA = "data"
-"""The channel with what `prepare` wrote: manifest.csv and photos."""
+"""The channel with the output of `prepare`: manifest.csv and photos."""
 WEIGHTS = "weights"
-"""The channel, if there is one, with the one file that the network starts from."""
+"""The optional channel with one file of initial weights."""
 MAX_REASON = 1024
 """SageMaker shows this many characters of a failure file."""
 
 
 class Cluster(BaseModel):
-    """input/config/resourceconfig.json: the machines of the job. SageMaker adds fields now and then."""
+    """input/config/resourceconfig.json: the machines of the job. New releases of SageMaker add fields."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -32,12 +32,12 @@ class Cluster(BaseModel):
 
     @property
     def rank(self) -> int:
-        """Of this machine among all; SageMaker sorts the names alike on each."""
+        """Rank of this machine among all, by name."""
         return sorted(self.hosts).index(self.current_host)
 
     @property
     def master(self) -> str:
-        """The machine that the others meet at, and that writes the model."""
+        """The machine to which the others connect, and which writes the model."""
         return sorted(self.hosts)[0]
 
 
@@ -49,17 +49,17 @@ class Layout:
 
     @property
     def model(self) -> Path:
-        """Becomes model.tar.gz."""
+        """The folder that becomes model.tar.gz."""
         return self.root / "model"
 
     @property
     def checkpoints(self) -> Path:
-        """Kept in S3 while the job runs, and brought back after an interruption."""
+        """The folder that is copied to S3 while the job runs, and restored after an interruption."""
         return self.root / "checkpoints"
 
     @property
     def outputs(self) -> Path:
-        """Becomes output.tar.gz."""
+        """The folder that becomes output.tar.gz."""
         return self.root / "output" / "data"
 
     def channel(self, name: str) -> Path:
@@ -67,7 +67,7 @@ class Layout:
         return self.root / "input" / "data" / name
 
     def cluster(self) -> Cluster:
-        """The machines; one alone where SageMaker says nothing."""
+        """The machines of the job; a single one if SageMaker has written no file."""
         found = self._read("resourceconfig.json")
         if not found:
             return Cluster(current_host="algo-1", hosts=["algo-1"])
@@ -86,7 +86,7 @@ class Layout:
         return dict(assignment(f"{name}={value}") for name, value in given.items())
 
     def fail(self, reason: str) -> None:
-        """Say why the job failed, unless another process of it has said so."""
+        """Write the reason of the job's failure, unless another process has written one."""
         file = self.root / "output" / "failure"
         file.parent.mkdir(parents=True, exist_ok=True)
         try:

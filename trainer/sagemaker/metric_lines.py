@@ -1,4 +1,4 @@
-"""Figures of each epoch as lines of the log, and the expressions by which SageMaker reads them from there."""
+"""Figures of each epoch as lines of the log, and the regular expressions by which SageMaker reads them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 OBJECTIVE: Final = "validation:accuracy"
-"""What a tuning job maximises."""
+"""The metric that a tuning job maximises."""
 
 _NAMES: Final = {
     "train_loss": "train:loss",

@@ -1,4 +1,4 @@
-"""SageMaker models: a container image and a bundle, under a name that follows from both."""
+"""SageMaker models: a container image and a bundle, with a name that follows from both."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from trainer.sagemaker.jobs import tags
 from trainer.sagemaker.options import SagemakerConfig
 
 NAMES = "binwatch-"
-"""Every name that Binwatch gives begins so, and nothing else of that name is ever removed."""
+"""Prefix of all names that Binwatch gives. Nothing without it is ever removed."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,9 @@ def source_of(model: str | None, settings: Settings) -> ModelSource:
 
 
 def ensure(aws: Aws, config: SagemakerConfig, source: ModelSource) -> str:
-    """Create the endpoint's SageMaker model unless it is there; returns its name.
+    """Create the endpoint's SageMaker model unless it exists; returns its name.
 
-    Two endpoints never share one, or to remove the one would take the other's model away.
+    Two endpoints never share a model, because removing one endpoint would remove the other's model.
     """
     if not config.endpoint.image:
         raise ConfigError("endpoint.image: the URI of the worker's image in ECR is needed")
@@ -78,7 +78,7 @@ def ensure(aws: Aws, config: SagemakerConfig, source: ModelSource) -> str:
 
 
 def named(what: str, request: dict[str, Any]) -> str:
-    """A name of at most 63 characters that changes with the request, so that making it twice is making it once."""
+    """A name of at most 63 characters that follows from the request, so that the same request is never made twice."""
     digest = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()[:8]
     plain = re.sub(r"[^a-zA-Z0-9]+", "-", what).strip("-")
     return f"{NAMES}{plain[:43]}".rstrip("-") + f"-{digest}"

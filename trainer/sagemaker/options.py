@@ -1,4 +1,4 @@
-"""The configuration of what runs on SageMaker: one typed object from a TOML file and flags, unknown keys refused."""
+"""The configuration of jobs and endpoints on SageMaker, from a TOML file and flags. Unknown keys are errors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class _OptionTable(BaseModel):
 
 
 class JobConfig(_OptionTable):
-    """Where jobs run, as whom, and what they may cost."""
+    """Machines, role and limits of jobs."""
 
     role: str = Field(pattern=ROLE_ARN, description="ARN of the role that SageMaker assumes")
     image: str = Field(min_length=1, description="URI of the trainer's image in ECR")
@@ -100,7 +100,7 @@ class SagemakerConfig(_OptionTable):
     export: ExportConfig = ExportConfig()
 
     def hyperparameters(self) -> dict[str, str]:
-        """What the training container is told: every option that is set, as text."""
+        """The hyperparameters of a training job: every option that is set, as text."""
         sections = {name: getattr(self, name) for name in ("data", "model", "augment", "train")}
         chosen = {
             f"{section}.{option}": _text(value)
@@ -126,14 +126,14 @@ def read(file: Path | None, changes: dict[str, Any]) -> SagemakerConfig:
 
 
 def s3_uri(option: str, given: str) -> str:
-    """`given`, if it is one. Raises ConfigError that names the option."""
+    """`given`, if it is an S3 URI. Raises ConfigError that names the option."""
     if not re.match(S3_URI, given):
-        raise ConfigError(f"{option}: {given!r}: expected s3://BUCKET/PREFIX; SageMaker reads nothing else")
+        raise ConfigError(f"{option}: {given!r}: expected s3://BUCKET/PREFIX; SageMaker reads only from S3")
     return given
 
 
 def _text(value: object) -> str:
-    """As TOML has it, but for strings, which stay as they are."""
+    """A value as TOML, but strings without quotation marks."""
     if isinstance(value, tuple):
         return str(list(value))
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,6 +1,6 @@
 """A SageMaker Pipeline: prepare → train → compare → if better: register, promote, deploy.
 
-Every step runs the trainer's image with one of the trainer's commands, so what runs there is what runs here.
+Every step runs the trainer's image with one of the trainer's commands, so it does the same as the command elsewhere.
 """
 
 from __future__ import annotations
@@ -21,14 +21,13 @@ from sagemaker.mlops.workflow.condition_step import ConditionStep
 from sagemaker.mlops.workflow.pipeline import Pipeline
 from sagemaker.mlops.workflow.steps import ProcessingStep, Step, StepTypeEnum
 
-from binwatch.environment import PREFIX
 from binwatch.objects import Objects
 from binwatch.sagemaker.requests import explained
 from binwatch.settings import Settings
 from trainer.errors import ConfigError
 from trainer.prepare.config import PrepareConfig
 from trainer.sagemaker import compare, jobs, sdk
-from trainer.sagemaker.client import Aws, idempotent
+from trainer.sagemaker.client import Aws, environment, idempotent
 from trainer.sagemaker.layout import DATA
 from trainer.sagemaker.options import SagemakerConfig
 from trainer.sagemaker.training import training_step
@@ -40,14 +39,14 @@ GROUP = "binwatch"
 MAX_PROCESSING_S = 9 * 24 * jobs.HOUR
 """SageMaker's limit for a processing job; a training job may take longer."""
 FILES = ("list", "audits", "challenge_val")
-"""Options of `prepare` that are files: they are uploaded, and the step finds them among its inputs."""
+"""Options of `prepare` that are files. They are uploaded as inputs of the step."""
 
 
 class RegisterStep(Step):  # type: ignore[misc]
     """Registers the model.
 
-    The SDK's ModelStep takes its request from a ModelBuilder, which sends requests to AWS while it describes a model
-    (SDK 3.27: it detects an instance type). A definition must be made without any (`pipeline --show`).
+    The SDK's ModelStep is not used: it needs a ModelBuilder, which sends requests to AWS while it describes a model
+    (SDK 3.27: it detects an instance type). `pipeline --show` must send none.
     """
 
     def __init__(self, image: str, instance_type: str, model: Any) -> None:
@@ -74,7 +73,7 @@ class RegisterStep(Step):  # type: ignore[misc]
 
 
 def make_pipeline(aws: Aws, name: str, config: SagemakerConfig, settings: Settings, files: dict[str, str]) -> Pipeline:
-    """The pipeline, not yet in AWS. `files` says where options of `prepare` that are files lie in S3."""
+    """The pipeline, not yet created in AWS. `files` are the S3 URIs of the options of `prepare` that are files."""
     if config.prepare is None:
         raise ConfigError("prepare: the pipeline needs a table [prepare], as `python -m trainer pipeline` does")
     run = Join(
@@ -194,7 +193,7 @@ def _processing(
         volume_size_in_gb=job.volume_gb,
         max_runtime_in_seconds=min(round(job.max_hours * jobs.HOUR), MAX_PROCESSING_S),
         sagemaker_session=sdk.session(),
-        env=_environment(settings),
+        env=environment(settings, "bucket", "models_prefix", "region"),
         tags=jobs.tags(job),
         network_config=NetworkConfig(subnets=list(job.subnets), security_group_ids=list(job.security_groups))
         if job.subnets
@@ -209,18 +208,12 @@ def _processing(
     return ProcessingStep(name, arguments, property_files=list(files), depends_on=list(after) or None)
 
 
-def _environment(settings: Settings) -> dict[str, str]:
-    """Where the models in use are kept."""
-    chosen = {"bucket": settings.bucket, "models_prefix": settings.models_prefix, "region": settings.region}
-    return {PREFIX + name.upper(): value for name, value in chosen.items()}
-
-
 def _places() -> list[str]:
     return ["--model", f"{PROCESSING}/model", "--data", f"{PROCESSING}/{DATA}"]
 
 
 def _flags(config: SagemakerConfig) -> list[str]:
-    """The tables [job] and [endpoint], as `deploy` inside the step takes them."""
+    """The tables [job] and [endpoint] as flags of `deploy`."""
     tables = {"job": config.job, "endpoint": config.endpoint}
     given = {
         f"{table}.{option}": value
@@ -231,7 +224,7 @@ def _flags(config: SagemakerConfig) -> list[str]:
 
 
 def _toml(value: Any) -> str:
-    """JSON is TOML too, for texts, numbers and lists of them; tables are written inline."""
+    """A value as TOML. JSON is valid TOML for strings, numbers and lists of them; tables are written inline."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"{json.dumps(key)} = {_toml(each)}" for key, each in value.items()) + "}"
     return json.dumps(value)

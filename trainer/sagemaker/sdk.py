@@ -1,8 +1,8 @@
-"""SageMaker's SDK: what it needs before it is imported, and sessions of it.
+"""Preparation of SageMaker's SDK before it is imported, and its sessions.
 
-The SDK is in the extra `sagemaker`: a person who starts jobs needs it, and the trainer's image has none of its 90
-packages. So the modules that import it (`training`, `space`, `pipeline`) are imported by the commands `train`, `tune`
-and `pipeline` alone, after `prepare`.
+The SDK is in the extra `sagemaker`: whoever starts jobs needs it, and the trainer's image has none of its 90 packages.
+So the modules that import it (`training`, `space`, `pipeline`) are imported only by the commands `train`, `tune` and
+`pipeline`, after `prepare`.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ _CONFIG = {
 
 
 def prepare(settings: Settings) -> None:
-    """Make the SDK importable, and as quiet as other commands. Raises ModuleNotFoundError if it is not installed."""
-    # It makes clients of the default session, the first as soon as it is imported, and sends nothing by them.
+    """Make the SDK importable, without its own log lines. Raises ModuleNotFoundError if it is not installed."""
+    # The SDK creates clients of the default session, the first one on import, which need a region.
     os.environ.setdefault("AWS_DEFAULT_REGION", settings.region)
-    # It would simulate the role's policies before each job, for which a person needs permissions in IAM. SageMaker
-    # checks the role anyway, and says what is missing.
+    # The SDK would simulate the role's policies before each job, which needs permissions in IAM. SageMaker checks the
+    # role in any case, and its error names what is missing.
     os.environ.setdefault("SAGEMAKER_VALIDATE_ROLE", "false")
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")  # else it does so itself, with level INFO
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")  # else the SDK does it, with level INFO
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # its own, as it is imported
+        warnings.simplefilter("ignore")  # the SDK's own warnings on import
         import sagemaker.mlops.workflow.pipeline
         import sagemaker.train.tuner  # noqa: F401
-    for name in ("sagemaker", "sagemaker.config"):  # which warn of each name that a pipeline leaves to its steps
+    for name in ("sagemaker", "sagemaker.config"):  # they warn about each name that the SDK leaves to the steps
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def session(bucket: str | None = None, client: Any = None) -> PipelineSession:
-    """A session in which `train`, `tune` and `run` send nothing, but give a step its request.
+    """A session in which `train`, `tune` and `run` send nothing, but return the request of a step.
 
-    `client` sends what is sent: the pipeline itself.
+    `client` sends the pipeline itself.
     """
     from sagemaker.core.workflow.pipeline_context import PipelineSession
 
@@ -52,7 +52,7 @@ def session(bucket: str | None = None, client: Any = None) -> PipelineSession:
 
 
 def step_arguments(call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-    """What `call` (`train`, `tune` or `run`) gives a step."""
+    """The arguments of a step, as returned by `call` (`train`, `tune` or `run`)."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Running within a PipelineSession")  # as it is meant here
+        warnings.filterwarnings("ignore", "Running within a PipelineSession")  # this is intended
         return call(*arguments, **options)

@@ -1,4 +1,4 @@
-"""The search spaces of `tune` as the SDK's parameter ranges, so that there is one definition of each."""
+"""The search spaces of `tune` as the SDK's parameter ranges, so that each is defined only once."""
 
 from __future__ import annotations
 
@@ -13,26 +13,22 @@ from trainer.train.tune import SPACES
 
 
 class _Recorder:
-    """An optuna Trial that chooses nothing: in place of the value, the option gets its range."""
+    """Stands in for an Optuna trial: an option gets its range instead of a value."""
 
     def suggest_float(self, _: str, low: float, high: float, *, log: bool = False) -> ParameterRange:
-        return ContinuousParameter(low, high, _scaling(log=log))
+        return ContinuousParameter(low, high, "Logarithmic" if log else "Linear")
 
-    def suggest_int(self, _: str, low: int, high: int, *, log: bool = False) -> ParameterRange:
-        return IntegerParameter(low, high, _scaling(log=log))
+    def suggest_int(self, _: str, low: int, high: int) -> ParameterRange:
+        return IntegerParameter(low, high, "Linear")
 
     def suggest_categorical(self, _: str, choices: Sequence[object]) -> ParameterRange:
         return CategoricalParameter([str(choice) for choice in choices])
 
 
 def parameter_ranges(preset: str) -> tuple[dict[str, ParameterRange], dict[str, str]]:
-    """What a preset searches, and the options that it fixes. Raises ConfigError."""
+    """The ranges that a preset searches, and the options that it fixes. Raises ConfigError."""
     if preset not in SPACES:
         raise ConfigError(f"tuning.preset: {preset!r}; choose from {', '.join(SPACES)}")
     chosen = SPACES[preset](cast(Trial, _Recorder()))
     searched = {option: value for option, value in chosen.items() if isinstance(value, ParameterRange)}
     return searched, {option: str(value) for option, value in chosen.items() if option not in searched}
-
-
-def _scaling(*, log: bool) -> str:
-    return "Logarithmic" if log else "Linear"

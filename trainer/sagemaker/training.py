@@ -1,8 +1,8 @@
 """Training and tuning jobs, as the SDK's ModelTrainer and HyperparameterTuner describe them.
 
-In a PipelineSession these send nothing: a step has the request that they would send. A training job, a tuning job and
-the pipeline have that request in common. boto3 sends it (`jobs.create`), because ModelTrainer gives each job a name of
-its own choice; here the name is given (--name), and the checkpoints of an interrupted job are found by it.
+In a PipelineSession they send nothing, but return the request for a step. Training jobs, tuning jobs and the pipeline
+use the same request. boto3 sends it (`jobs.create`), because ModelTrainer generates the name of a job itself. Here the
+name is given (--name), and the checkpoints of an interrupted job are found by it.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ def training_step(
 ) -> TrainingStep:
     """The step `Train` of a pipeline.
 
-    `data` is the S3 prefix that holds what `prepare` wrote, or a pipeline's reference to it; `weights` that of a file
-    to start from. `checkpoints` is where the job keeps its checkpoints: a place of its own, where it finds them after
-    an interruption.
+    `data` is the S3 prefix of the output of `prepare`, or a pipeline's reference to it; `weights` that of a file of
+    initial weights. `checkpoints` is the S3 prefix of this job's checkpoints, from which it continues after an
+    interruption.
     """
     trainer = _model_trainer(config, config.hyperparameters(), checkpoints)
     return TrainingStep("Train", sdk.step_arguments(trainer.train, _inputs(data, weights)))
@@ -111,8 +111,8 @@ def _stopping_of_trials(config: SagemakerConfig, searched: dict[str, ParameterRa
         return {"early_stopping_type": "Auto"}
     epochs = searched.get("train.epochs")
     most = epochs.max_value if isinstance(epochs, IntegerParameter) else config.train.epochs
-    # It stops trials itself and refuses to be helped; among them those that have said their metric so often. That
-    # must be never: a trial says it after each epoch and once more, and then has its bundle to write.
+    # Hyperband stops trials itself and refuses other early stopping. It also stops a trial that has reported its metric
+    # `max_resource` times. That must not happen: a trial reports it after each epoch and once more, and then exports.
     resources = HyperbandStrategyConfig(max_resource=most + 2)
     return {
         "early_stopping_type": "Off",

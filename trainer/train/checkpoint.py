@@ -1,4 +1,4 @@
-"""Checkpoints: weights with the whole configuration, written whole or not at all, read without pickle."""
+"""Checkpoints: weights with the whole configuration, written completely or not at all, and read without pickle."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ from trainer.train.run_files import check_checkpoint
 
 FORMAT = 1
 REASON = 200
-"""Characters of torch's reason: it names every weight."""
+"""Characters of torch's reason that an error shows: torch lists every weight."""
 
 
 @dataclass
 class Checkpoint:
-    """A model as it stood after `epoch` epochs."""
+    """A model after `epoch` epochs."""
 
     config: Config
     epoch: int
     weights: dict[str, Tensor]
-    """The averaged weights: what to evaluate and export."""
+    """The averaged weights, for evaluation and export."""
     history: list[dict[str, float]] = field(default_factory=list)
     """One row of figures per epoch."""
     facts: dict[str, Any] = field(default_factory=dict)
     """Data, hardware and duration, for the model's card."""
     classes: tuple[int, ...] = EVERY
-    """Indexes of the classes that it has learned."""
+    """Indexes of the classes that the model can predict."""
     training: dict[str, Any] = field(default_factory=dict)
-    """What resuming needs besides: the weights as trained and the optimiser's state. Empty in a best.pt."""
+    """The weights that are trained and the optimiser's state, for resuming. Empty in a best.pt."""
 
     def model(self) -> Counter:
         """The network with its averaged weights, ready for evaluation."""
@@ -50,7 +50,7 @@ class Checkpoint:
         try:
             model.load_state_dict(self.weights)
         except RuntimeError as error:
-            reason = [line.strip() for line in str(error).splitlines()][1:2] or [str(error)]  # a line for each kind
+            reason = [line.strip() for line in str(error).splitlines()][1:2] or [str(error)]  # the first kind of misfit
             raise CheckpointError(
                 f"the weights do not fit the configuration beside them ({reason[0][:REASON]})"
             ) from error
@@ -58,7 +58,7 @@ class Checkpoint:
 
 
 def save(file: Path, checkpoint: Checkpoint) -> None:
-    """Write `checkpoint`; an interruption leaves the previous file as it was. Raises CheckpointError."""
+    """Write `checkpoint`; after an interruption, the previous file is unchanged. Raises CheckpointError."""
     partial = file.with_suffix(".partial")
     content = {
         "format": FORMAT,
@@ -74,7 +74,7 @@ def save(file: Path, checkpoint: Checkpoint) -> None:
         torch.save(content, partial)
         with partial.open("rb+") as written:
             sync(written)
-    except (OSError, RuntimeError) as error:  # torch's own writer raises the latter
+    except (OSError, RuntimeError) as error:  # torch's own writer raises RuntimeError
         partial.unlink(missing_ok=True)
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"{file}: cannot be written ({reason}); is the disk full?") from error
@@ -89,8 +89,9 @@ def load(file: Path, context: DistributedContext = SINGLE_PROCESS) -> Checkpoint
     if context.is_main:
         check_checkpoint(file)
     try:
-        content = torch.load(_content(file, context), map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises pickle, zip, key and runtime errors, by the kind of damage
+        source = file if context.world_size == 1 else io.BytesIO(context.read_on_main(file))
+        content = torch.load(source, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises pickle, zip, key and runtime errors, depending on the damage
         raise CheckpointError(
             f"{file}: is not a checkpoint, or is damaged; give a best.pt or last.pt that fit has written"
         ) from error
@@ -98,7 +99,7 @@ def load(file: Path, context: DistributedContext = SINGLE_PROCESS) -> Checkpoint
         raise CheckpointError(f"{file}: is not a checkpoint of this release of the trainer")
     try:
         options = json.loads(content["config"])
-        options["model"].setdefault("highest", HIGHEST)  # of a checkpoint from before it was an option
+        options["model"].setdefault("highest", HIGHEST)  # checkpoints of earlier versions lack it
         config = Config.model_validate(options)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
@@ -110,10 +111,6 @@ def load(file: Path, context: DistributedContext = SINGLE_PROCESS) -> Checkpoint
         weights=content["model"],
         history=content["history"],
         facts=json.loads(content["facts"]),
-        classes=tuple(content.get("classes", EVERY)),  # a checkpoint from before they were kept has learned all
+        classes=tuple(content.get("classes", EVERY)),  # checkpoints of earlier versions lack it, and can predict all
         training=content["training"],
     )
-
-
-def _content(file: Path, context: DistributedContext) -> Path | io.BytesIO:
-    return file if context.world_size == 1 else io.BytesIO(context.read_on_main(file))

@@ -1,11 +1,10 @@
-"""The course of a run, for people: a picture, and TensorBoard."""
+"""The curves of a run: as a picture, and as files for TensorBoard."""
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
-from trainer.disk import write_whole
+from trainer.disk import write_png
 from trainer.errors import ConfigError
 
 
@@ -13,7 +12,7 @@ def draw(history: list[dict[str, float]], file: Path) -> None:
     """Losses, and shares of exact and nearly exact counts, by epoch."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 4), layout="constrained")
+    figure = Figure(figsize=(10, 4), layout="constrained", dpi=120)
     losses, shares = figure.subplots(1, 2)
     epochs = [row["epoch"] for row in history]
     for axes, names in ((losses, ("train_loss", "val_loss")), (shares, ("val_accuracy", "val_within_one"))):
@@ -21,15 +20,13 @@ def draw(history: list[dict[str, float]], file: Path) -> None:
             axes.plot(epochs, [row[name] for row in history], marker=".", label=name.replace("_", " "))
         axes.set(xlabel="epoch")
         axes.legend()
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=120)
-    write_whole(file, content.getvalue())
+    write_png(file, figure)
 
 
 class Board:
-    """TensorBoard's files, written from the history: a resumed run starts them anew and loses nothing."""
+    """TensorBoard's files. They are written anew from the history, so a resumed run loses no epoch."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, history: list[dict[str, float]]) -> None:
         try:
             from torch.utils.tensorboard.writer import SummaryWriter
         except ImportError as error:
@@ -37,8 +34,11 @@ class Board:
         for old in folder.glob("events.*"):
             old.unlink()
         self._writer = SummaryWriter(str(folder))
+        for row in history:
+            self.add(row)
 
     def add(self, row: dict[str, float]) -> None:
+        """Write an epoch's figures."""
         for name, value in row.items():
             if name != "epoch":
                 self._writer.add_scalar(name, value, int(row["epoch"]))

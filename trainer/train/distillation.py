@@ -1,6 +1,8 @@
-"""Teachers: trained models whose mean answer a student learns beside the labels (Hinton et al. 2015, arXiv 1503.02531).
+"""Teachers: trained models whose mean output a student learns in addition to the labels (Hinton et al. 2015, arXiv
+1503.02531).
 
-What several models say together is better than what one says; a student that learns it costs no more than one.
+The mean of several models is often more accurate than each of them. A student that learns it takes no longer to compute
+than one model.
 """
 
 from __future__ import annotations
@@ -29,29 +31,29 @@ from trainer.train.predict import Logits, forward
 from trainer.train.run_files import BEST
 
 TEACHERS = "teachers"
-"""Fact of a run: whom it learned from."""
+"""Fact of a run: its teachers."""
 INDEX = "index_sha256"
 """Fact of a run: the digest of its index."""
 
 
 @dataclass(frozen=True)
 class Teacher:
-    """One of them."""
+    """One teacher."""
 
     name: str
-    """File with its folder: all are called best.pt."""
+    """Name of the checkpoint with its folder, because most checkpoints are named best.pt."""
     model: Counter
     data: DataConfig
-    """How it sees photos."""
+    """Its own input size and JPEG quality."""
     facts: dict[str, Any]
     digest: str
 
 
 class Teachers:
-    """All of them, where the student trains and in its precision.
+    """All teachers, on the student's device and with its precision.
 
-    They are asked once, before the training begins, about each photo as it is and mirrored. The student sees the photo
-    changed at random: what they say of the clean photo is the better target for it, and costs no time in a step.
+    They compute their outputs once, before training, for each photo unchanged and mirrored. The student sees augmented
+    photos; the output for the unchanged photo is the better target, and takes no time in a step.
     """
 
     def __init__(self, teachers: Sequence[Teacher], temperature: float, train: TrainConfig) -> None:
@@ -63,31 +65,31 @@ class Teachers:
             each.model.to(device=train.device, memory_format=layout)  # type: ignore[call-overload]
 
     def probabilities(self, photos: PhotoSet, cache: FeatureCache, *, mirrored: bool) -> Tensor:
-        """Their mean probabilities of `photos`, as they are and perhaps `mirrored`, float32 (photos, quantities).
+        """Their mean probabilities of `photos`, unchanged and, if wanted, `mirrored`, float32 (photos, quantities).
 
-        Their logits are kept in `cache`, so that another share or temperature takes no time.
+        Their logits are stored in `cache`, so that another share or temperature costs no time.
         """
         ways = slice(None) if mirrored else slice(1)
         logits = [np.array(self._logits(each, photos, cache)[:, ways]) for each in self._teachers]
-        said = torch.from_numpy(np.concatenate(logits, axis=1)) / self._temperature
-        return torch.softmax(said, dim=2).mean(dim=1)
+        scaled = torch.from_numpy(np.concatenate(logits, axis=1)) / self._temperature
+        return torch.softmax(scaled, dim=2).mean(dim=1)
 
-    def check_answers(self, classes: Sequence[int]) -> None:
-        """Raises ConfigError if one of them cannot answer a class that is learned here: it would teach never to."""
+    def check_classes(self, classes: Sequence[int]) -> None:
+        """Raises ConfigError if a teacher cannot predict a class that the student learns."""
         for each in self._teachers:
             unknown = [index for index in classes if index not in each.model.class_mask.classes]
             if unknown:
                 raise ConfigError(
-                    f"distil.teachers: {each.name} cannot answer {names_of(unknown)}, which training photos show here;"
-                    " take a teacher that has learned from such photos"
+                    f"distil.teachers: {each.name} cannot predict {names_of(unknown)}, which training photos show here;"
+                    " use a teacher that was trained on such photos"
                 )
 
     def facts(self) -> list[dict[str, Any]]:
-        """Who they are, for checkpoints and the model's card."""
+        """Name, architecture, epoch and digest of each teacher, for checkpoints and the model's card."""
         return [each.facts for each in self._teachers]
 
     def _logits(self, teacher: Teacher, photos: PhotoSet, cache: FeatureCache) -> npt.NDArray[np.float32]:
-        """What one says of photos as they are and mirrored, float32 (photos, 2, quantities)."""
+        """Logits of one teacher for photos, unchanged and mirrored, float32 (photos, 2, quantities)."""
         network = Logits(teacher.model, features=False)
 
         def both(pixels: Tensor) -> Tensor:
@@ -107,20 +109,20 @@ def load(
     context: DistributedContext = SINGLE_PROCESS,
     known: Sequence[dict[str, Any]] | None = None,
 ) -> Teachers:
-    """The configured teachers of a student with `data` and `model.highest`; of a run that goes on they must be `known`.
+    """The configured teachers of a student with `data` and `model.highest`. If a run is resumed, they must be `known`.
 
-    Raises CheckpointError if one is missing or damaged, or no longer what it was when the run began; ConfigError if it
-    tells other numbers apart, or may have learned from photos that are held out here.
+    Raises CheckpointError if one is missing, damaged, or not the one with which the run began; ConfigError if it has
+    another model.highest, or may have been trained on photos of the student's validation or test split.
     """
     found = Teachers([_teacher(path, data, highest, context) for path in config.teachers], config.temperature, train)
     other = [each["name"] for each in found.facts() if known is not None and each not in known]
     if other:
-        raise CheckpointError(f"{', '.join(other)}: not the model of the run's start; restore that checkpoint")
+        raise CheckpointError(f"{', '.join(other)}: not the model with which the run began; restore that checkpoint")
     return found
 
 
 def named(path: Path) -> str:
-    """A teacher's checkpoint without the place where it lies. Runs call theirs alike: their folder tells them apart."""
+    """The name of a teacher's checkpoint, with its folder, because runs give their checkpoints the same names."""
     return "/".join(path.parts[-2:])
 
 
@@ -135,7 +137,7 @@ def _teacher(path: Path, data: DataConfig, highest: int, context: DistributedCon
     if theirs != highest:
         raise ConfigError(
             f"distil.teachers: {file} has model.highest={theirs}, and this run has {highest}: its outputs are of other"
-            f" quantities; set model.highest={theirs}, or take another teacher"
+            f" quantities; set model.highest={theirs}, or use another teacher"
         )
     _check_data(file, saved, data)
     digest = digest_of(saved.weights.items())
@@ -145,18 +147,18 @@ def _teacher(path: Path, data: DataConfig, highest: int, context: DistributedCon
 
 
 def _check_data(file: Path, saved: Checkpoint, own: DataConfig) -> None:
-    """A teacher has learned from no photo that the student is judged by."""
+    """Raises ConfigError if a teacher may have been trained on the student's validation or test photos."""
     theirs = saved.config.data
     by_column = own.split_column or theirs.split_column or own.index is None or theirs.index is None
     for option in ("split_column",) if by_column else ("group_column", "split_seed"):
         before, now = getattr(theirs, option), getattr(own, option)
         if before != now:
             raise ConfigError(
-                f"distil.teachers: {file} learned with data.{option}={before!r}, and this run has {now!r}: it may know"
-                " photos that are held out here; take a teacher of the same split"
+                f"distil.teachers: {file} was trained with data.{option}={before!r}, and this run has {now!r}: it may"
+                " know validation or test photos of this run; use a teacher with the same split"
             )
     if by_column and saved.facts.get(INDEX) != index.digest(own):
         raise ConfigError(
-            f"distil.teachers: {file} learned with other labels than {own.labels}, whose splits may differ: it may know"
-            " photos that are held out here; take a teacher of the same index, or of the same folders"
+            f"distil.teachers: {file} was trained with other labels than {own.labels}, whose splits may differ: it may"
+            " know validation or test photos of this run; use a teacher with the same index, or the same folders"
         )

@@ -1,7 +1,8 @@
-"""What networks see in each photo, computed once and kept on disk: the features of frozen layers, teachers' logits.
+"""Outputs of networks for each photo, computed once and stored on disk: features of frozen layers, logits of teachers.
 
-One file per view of the photos (the first as they are, the others augmented), with a row for each photo. Its name is a
-digest of everything that it depends on, so a stale file is never used; it gets that name only when it is whole.
+There is one file per view of the photos (the first is unchanged, the others are augmented), with a row for each photo.
+Its name contains a digest of everything that it depends on, so an outdated file is never used. It gets this name when
+it is complete.
 """
 
 from __future__ import annotations
@@ -25,18 +26,16 @@ from trainer.data.dataset import PhotoSet
 from trainer.data.loader import BaseLoader, Batch, Inputs, LoaderOptions
 from trainer.data.photo_loader import PhotoLoader
 from trainer.data.sampler import Shard
-from trainer.disk import check_room, make_folder, sync
+from trainer.disk import LOCK, check_room, make_folder, sync
 from trainer.distributed.devices import autocast
 from trainer.errors import DiskError
 from trainer.models.counter import Counter
 
 FEATURE_BATCH = 16
-"""Photos computed at a time. Small batches stay in the CPU's cache: 57 photos/s with 16, 40 with 64 (Zen 4, bf16)."""
-LOCK = "lock"
-"""File in the folder of features: one run computes at a time, since several may share the folder."""
+"""Photos per batch. Small batches stay in the CPU's cache: 57 photos/s with 16, 40 with 64 (Zen 4, bf16)."""
 READ_LATER = {"views", "flip", "where"}
-"""Options of [augment] that change nothing of what is kept: features are mirrored when they are read."""
-ADVICE = "make room (features of earlier runs may be deleted), or keep them elsewhere with --cache"
+"""Options of [augment] that do not affect the stored features, which are mirrored when they are read."""
+ADVICE = "make room (features of earlier runs may be deleted), or store them elsewhere with --cache"
 
 Progress = Callable[[Iterator[Batch], int, str], Iterator[Batch]]
 """Wraps batches with a progress bar: (batches, photos, what)."""
@@ -44,20 +43,21 @@ Progress = Callable[[Iterator[Batch], int, str], Iterator[Batch]]
 
 @dataclass(frozen=True, slots=True)
 class FeatureExtractor:
-    """What a network sees in photos."""
+    """A network whose outputs for photos are stored."""
 
     name: str
-    """For the progress bar."""
+    """Name for the progress bar."""
     of: Callable[[Tensor], Tensor]
-    """uint8 photos (batch, h, w, 3), on the device, → a row for each, in the type that is kept."""
+    """uint8 photos (batch, h, w, 3), on the device, → a row for each, in the type that is stored."""
     digest: str
-    """Of the network."""
+    """Digest of the network."""
 
 
 class FeatureCache:
-    """Features of photos in `folder`, which several runs may share: computed where `train` says, unless they are there.
+    """Features of photos in `folder`, which several runs may share. They are computed if they do not exist.
 
-    `augment` is how all views but the first are changed. Raises DiskError if there is no room for them.
+    The device is that of `train`. All views but the first are augmented by `augment`. Raises DiskError if there is not
+    enough space.
     """
 
     def __init__(self, folder: Path, augment: AugmentConfig, train: TrainConfig, progress: Progress) -> None:
@@ -67,7 +67,7 @@ class FeatureCache:
         self._progress = progress
 
     def of_frozen_layers(self, model: Counter, photos: PhotoSet, views: int) -> list[npt.NDArray[np.float16]]:
-        """What the frozen part of `model` computes of `photos`, float16 (photos, h, w, channels) per view."""
+        """Output of the frozen layers of `model` for `photos`, float16 (photos, h, w, channels) per view."""
 
         def rows(pixels: Tensor) -> Tensor:
             with autocast(self._train):
@@ -78,17 +78,17 @@ class FeatureCache:
         return self.views(FeatureExtractor("features", rows, _of_frozen(model)), photos, views)
 
     def views(self, extractor: FeatureExtractor, photos: PhotoSet, views: int) -> list[npt.NDArray[Any]]:
-        """What is extracted from `photos` in so many views: read-only maps of files, with a row per photo."""
+        """The stored outputs for a number of views of `photos`: read-only memory maps, with a row per photo."""
         make_folder(self._folder)
         files = [self._folder / f"{self._digest(extractor, photos, view)}-{view}.npy" for view in range(views)]
         if not all(file.exists() for file in files):
             with (self._folder / LOCK).open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)  # another run may be at it: wait for what it computes
+                fcntl.flock(lock, fcntl.LOCK_EX)  # another run may share the folder: wait for what it computes
                 self._compute_missing(extractor, photos, files)
         return [np.load(file, mmap_mode="r", allow_pickle=False) for file in files]
 
     def _compute_missing(self, extractor: FeatureExtractor, photos: PhotoSet, files: list[Path]) -> None:
-        for partial in self._folder.glob("*.partial"):  # of runs that were killed: the holder of the lock is alone
+        for partial in self._folder.glob("*.partial"):  # of killed runs: no other run computes while this has the lock
             partial.unlink()
         missing = [view for view, file in enumerate(files) if not file.exists()]
         blank = torch.zeros(1, photos.size, photos.size, 3, dtype=torch.uint8, device=self._train.device)
@@ -99,7 +99,7 @@ class FeatureCache:
             partial = files[view].with_suffix(".partial")
             try:
                 _write(partial, self._batches(extractor, photos, view), (len(photos), *row.shape), row.dtype)
-            except OSError as error:  # the disk was filled meanwhile, or there is a quota
+            except OSError as error:  # the disk has filled up meanwhile, or there is a quota
                 partial.unlink(missing_ok=True)
                 raise DiskError(f"{self._folder}: {what} cannot be written ({error.strerror}); {ADVICE}") from error
             partial.replace(files[view])
@@ -113,7 +113,7 @@ class FeatureCache:
             yield _rows(extractor, batch.inputs.to(self._train.device))
 
     def _digest(self, extractor: FeatureExtractor, photos: PhotoSet, view: int) -> str:
-        """Of the photos, the network, the precision, and how the photos are changed: in the first view not at all."""
+        """Digest of the photos, the network, the precision and, except for the first view, the augmentation."""
         parts = [photos.digest(), str(photos.size), str(photos.jpeg_quality), extractor.digest, self._train.precision]
         if view:
             parts += [self._augment.model_dump_json(exclude=READ_LATER), str(self._train.seed)]
@@ -126,7 +126,7 @@ def _rows(extractor: FeatureExtractor, pixels: Tensor) -> npt.NDArray[Any]:
 
 
 def _write(file: Path, batches: Iterable[npt.NDArray[Any]], shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-    """As NumPy's file. Written, not mapped: where a map is on a full disk, the system ends the process (SIGBUS)."""
+    """Write a file of NumPy. It is not memory-mapped, because on a full disk a map ends the process with SIGBUS."""
     header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
     done = 0
     with file.open("wb") as out:
@@ -154,7 +154,7 @@ def _of_frozen(model: Counter) -> str:
 
 
 class FeatureLoader(BaseLoader):
-    """Features of photos, a random view of each, mirrored at random; float16 (batch, channels, h, w)."""
+    """Stored features of photos: a random view of each, mirrored at random; float16 (batch, channels, h, w)."""
 
     features = True
 
@@ -174,7 +174,7 @@ class FeatureLoader(BaseLoader):
     def inputs(self, shard: Shard) -> Inputs:
         views = torch.randint(len(self._views), (shard.photos,), generator=shard.random)[shard.within].tolist()
         chosen = list(zip(views, shard.positions.tolist(), strict=True))
-        # Channels last in memory, as the CPU likes it.
+        # Channels last in memory, which is faster on a CPU.
         maps = torch.from_numpy(np.stack([self._views[view][at] for view, at in chosen])).permute(0, 3, 1, 2)
         if self._flip:
             mirrored = (torch.rand(shard.photos, generator=shard.random) < 0.5)[shard.within]

@@ -38,9 +38,9 @@ from trainer.train.network import check_compiler
 from trainer.train.run_files import BEST, CURVES, FEATURES, LAST, TENSORBOARD, check_new
 
 Network = tuple[Counter, list[str]]
-"""A network, and the names of the weights that it starts from."""
+"""A network, and the names of its pretrained weights."""
 PROCESSES = "processes"
-"""Fact of a run: in how many processes it trained."""
+"""Fact of a run: its number of processes."""
 
 
 def fit(
@@ -53,11 +53,11 @@ def fit(
     after: Callable[[dict[str, float]], None] = lambda _: None,
     context: DistributedContext = SINGLE_PROCESS,
 ) -> Path:
-    """Train until the last epoch or until patience runs out; returns the best checkpoint's path.
+    """Train until the last epoch, or until train.patience ends the run; returns the path of the best checkpoint.
 
-    `saved` is the checkpoint to continue (see `saved_run`). `cache` is where features are kept (several runs may share
-    it); by default within `folder`. `after` is told each epoch's row of the log, and may end the run by raising. If the
-    run has several processes (`context`), each calls this; the main one writes.
+    `saved` is the checkpoint to continue (see `saved_run`). `cache` is the folder for features, which several runs may
+    share; by default it is in `folder`. `after` is called with each epoch's row of the log, and may end the run by an
+    exception. If the run has several processes (`context`), each calls this, and the main one writes.
     """
     if context is SINGLE_PROCESS and (size := from_environment().world_size) > 1:
         raise ConfigError(f"torchrun started {size} processes, and this command runs in one; fit can run in several")
@@ -65,32 +65,32 @@ def fit(
         new_folder(folder)
     if saved:
         restore_best(saved, folder, display, context)
-    if saved and saved.epoch >= config.train.epochs:  # known without a look at any photo
-        display.say(f"{many(saved.epoch, 'epoch is', 'epochs are')} done already; --epochs continues to more")
+    if saved and saved.epoch >= config.train.epochs:  # before any photo is read
+        display.say(f"{many(saved.epoch, 'epoch is', 'epochs are')} done already; a larger --epochs continues the run")
         _draw(saved.history, folder, context)
         return folder / BEST
     config = config.model_copy(update={"train": devices.chosen(config.train, display, context)})
     devices.prepare(config.train, context)
     check_compiler(config.train)
-    if context.is_main:  # no photos or no index: known before weights are downloaded
+    if context.is_main:  # so that missing photos or labels are reported before weights are downloaded
         source.check_there(config.data.photos)
         index.check_there(config.data)
     check_quality(config.data)
-    network = new_network(config.model)  # wrong weights and teachers are known before each photo is decoded
+    network = new_network(config.model)  # so that wrong weights and teachers are reported before photos are decoded
     if config.model.freeze and config.model.weights == "none":
         frozen = network[0].frozen
         display.warn(f"{frozen[0]} to {frozen[-1]} are frozen with random weights (model.weights=none)")
-    if saved:  # the frozen layers' features are theirs, though the file of weights be another by now
+    if saved:  # the features of frozen layers must be those of the run, even if the file of weights has changed
         network[0].load_state_dict(saved.training["model"])
     teachers = load_teachers(config, context, saved)
     data = read_data(config.data, display, context)
     warn_of_absent_classes(config.data, data, display)
     run = make_run(config, data, folder, cache or folder / FEATURES, display, context, network, teachers)
-    del teachers  # they have been asked
+    del teachers  # their outputs are computed; this frees their memory
     if saved:
         continue_run(run, saved, display)
         display.say(f"resumed after epoch {run.epoch}")
-    board = _board(run, folder) if config.train.tensorboard and context.is_main else None
+    board = curves.Board(folder / TENSORBOARD, run.history) if config.train.tensorboard and context.is_main else None
     while not run.finished():
         row = run.run_epoch(lambda batches, photos, what: follow(display, batches, photos, what))
         display.say(_line(row, best=run.best_epoch() == run.epoch))
@@ -108,21 +108,14 @@ def _draw(history: list[dict[str, float]], folder: Path, context: DistributedCon
         curves.draw(history, folder / CURVES)
 
 
-def _board(run: TrainingRun, folder: Path) -> curves.Board:
-    board = curves.Board(folder / TENSORBOARD)
-    for row in run.history:
-        board.add(row)
-    return board
-
-
 def new_folder(folder: Path) -> None:
-    """Make the folder of a new run. Raises CheckpointError if it holds one already."""
+    """Make the folder of a new run. Raises CheckpointError if it has a run already."""
     check_new(folder)
     make_folder(folder)
 
 
 def saved_run(folder: Path, epochs: int | None = None, context: DistributedContext = SINGLE_PROCESS) -> Checkpoint:
-    """The run in `folder`, to be continued to `epochs` in all; if that is not what was planned, its facts say so."""
+    """The run in `folder`, to be continued to a total of `epochs`. A number that differs is noted in its facts."""
     saved = checkpoint.load(folder / LAST, context)
     planned = saved.config.train.epochs
     if epochs is not None and epochs != planned:
@@ -135,14 +128,14 @@ def saved_run(folder: Path, epochs: int | None = None, context: DistributedConte
 def restore_best(
     saved: Checkpoint, folder: Path, display: Display, context: DistributedContext = SINGLE_PROCESS
 ) -> None:
-    """Write a best.pt that is missing from last.pt, if that is what was lost; else the best from here on is kept."""
+    """Restore a missing best.pt from last.pt if that was the best epoch. Otherwise keep the best epoch from now on."""
     if context.broadcast((folder / BEST).is_file()):
         return
     lost = best_epoch(saved.history, saved.facts)
     if lost != saved.epoch:
         display.warn(
-            f"{folder / BEST} is missing, and was of epoch {lost}; {LAST} has epoch {saved.epoch} only: the"
-            " best of that and what follows is kept"
+            f"{folder / BEST} is missing, and was of epoch {lost}; {LAST} has only epoch {saved.epoch}: the best of"
+            " this and the following epochs is kept"
         )
         saved.facts[KEPT_FROM] = saved.epoch
         _note_change(saved, f"the checkpoint of epoch {lost}, the best, was lost")
@@ -151,16 +144,16 @@ def restore_best(
 
 
 def continue_run(run: TrainingRun, saved: Checkpoint, display: Display) -> None:
-    """Put `run` where `saved` stopped. With other photos or processes its steps differ, and its facts say so."""
+    """Continue `run` where `saved` stopped. Another index or number of processes is noted in its facts."""
     if saved.classes != run.model.class_mask.classes:
         raise CheckpointError(
-            f"{run.folder}: learned to answer {names_of(saved.classes)}, and the training photos show"
+            f"{run.folder}: was trained on photos of {names_of(saved.classes)}, and the training photos show"
             f" {names_of(run.model.class_mask.classes)} now; restore the photos and the index, or start a new run"
         )
     if saved.facts.get(distillation.INDEX, run.facts[distillation.INDEX]) != run.facts[distillation.INDEX]:
         display.warn(
-            f"the labels of {run.config.data.labels} are others than when the run began: figures of epochs"
-            " before and after cannot be compared"
+            f"the labels of {run.config.data.labels} have changed since the run began: figures of earlier and later"
+            " epochs cannot be compared"
         )
         _note_change(saved, "another index")
         saved.facts[distillation.INDEX] = run.facts[distillation.INDEX]
@@ -176,7 +169,7 @@ def _note_change(saved: Checkpoint, change: str) -> None:
 
 
 def new_network(config: ModelConfig) -> Network:
-    """A network with its starting weights. Raises ConfigError or WeightsError."""
+    """A network with its initial weights. Raises ConfigError or WeightsError."""
     model = build(config)
     loaded = start(model.backbone, config.weights)
     check_frozen(model, loaded, config)
@@ -186,7 +179,7 @@ def new_network(config: ModelConfig) -> Network:
 def load_teachers(
     config: Config, context: DistributedContext = SINGLE_PROCESS, saved: Checkpoint | None = None
 ) -> Teachers | None:
-    """The configured teachers, or none; for the run `saved`, if it is to be continued. See `distillation.load`."""
+    """The configured teachers, or None. If the run `saved` is continued, they must be its teachers."""
     if not config.distil.teachers:
         return None
     known = saved.facts.get(distillation.TEACHERS, []) if saved else None
@@ -203,12 +196,12 @@ def make_run(
     network: Network | None = None,
     teachers: Teachers | None = None,
 ) -> TrainingRun:
-    """A run that has not begun: the network with its starting weights, and its batches."""
+    """A run that has not begun: the network with its initial weights, and the loaders."""
     model, loaded = network or new_network(config.model)
     model.class_mask.limit(data.classes)
     teachers = teachers or load_teachers(config, context)
     if teachers:
-        teachers.check_answers(data.classes)
+        teachers.check_classes(data.classes)
     layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
     model.to(device=config.train.device, memory_format=layout)  # type: ignore[call-overload]
     train, validation = _loaders(config, model, data, cache, display, context, teachers)
@@ -236,7 +229,7 @@ def _loaders(
     context: DistributedContext,
     teachers: Teachers | None,
 ) -> tuple[Loader, Loader]:
-    """Training and validation batches: of cached features if a part of the network is frozen, else of photos."""
+    """Loaders of training and validation photos, or of their stored features if layers are frozen."""
     train, validation = data[Split.TRAIN], data[Split.VALIDATION]
     if len(train) < FEWEST * context.world_size:
         raise DataError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -15,11 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from binwatch.safe_csv import SafeCsvWriter
 from trainer.config import Config
 from trainer.data.loader import Batch, Loader
 from trainer.data.sampler import generator
-from trainer.disk import write_whole
+from trainer.disk import write_csv
 from trainer.distributed.context import SINGLE_PROCESS, DistributedContext
 from trainer.errors import DivergedError
 from trainer.models.counter import Counter
@@ -33,7 +31,7 @@ from trainer.train.run_files import BEST, LAST, LOG
 from trainer.train.step import TrainStep
 
 KEPT_FROM = "kept_from_epoch"
-"""Fact of a run whose best.pt was lost: the first epoch that the best one is chosen from since then."""
+"""Fact of a run whose best.pt was lost: the first epoch from which the best one has been chosen since."""
 
 Follow = Callable[[Iterator[Batch], int, str], Iterator[Batch]]
 """Wraps an epoch's batches with a progress bar: (batches, photos, what)."""
@@ -41,7 +39,7 @@ Follow = Callable[[Iterator[Batch], int, str], Iterator[Batch]]
 
 @dataclass
 class TrainingRun:
-    """A training run in a folder: everything that changes from step to step. Each of its processes has one."""
+    """A training run in a folder, with everything that changes from step to step. Each process of a run has its own."""
 
     config: Config
     folder: Path
@@ -49,10 +47,10 @@ class TrainingRun:
     loaded: list[str]
     train: Loader
     validation: Loader
-    """Of this process's share of the validation photos."""
+    """Batches of this process's share of the validation photos."""
     facts: dict[str, Any]
     weights: Tensor | None = None
-    """Per class, float (classes,), or none."""
+    """The loss's weight for each class, float (classes,), or none."""
     context: DistributedContext = SINGLE_PROCESS
     history: list[dict[str, float]] = field(default_factory=list)
     epoch: int = 0
@@ -72,11 +70,11 @@ class TrainingRun:
 
     @property
     def ema(self) -> Counter:
-        """The model with averaged weights, which is scored and kept."""
+        """The model with averaged weights, which is scored and stored as the best one."""
         return cast(Counter, self.step.ema.module)
 
     def resume(self, saved: Checkpoint) -> None:
-        """Continue where `saved` stopped, to the same result as if it had not."""
+        """Continue where `saved` stopped, with the same result as without the interruption."""
         self.model.load_state_dict(saved.training["model"])
         self.ema.load_state_dict(saved.weights)
         self.step.optimiser.load_state_dict(saved.training["optimiser"])
@@ -85,13 +83,13 @@ class TrainingRun:
         self.epoch = saved.epoch
 
     def finished(self) -> bool:
-        """All epochs done, or too many in a row without a better one."""
+        """Whether all epochs are done, or the last `train.patience` epochs were not better than the best one."""
         patience = self.config.train.patience
         waited = self.epoch - self.best_epoch()
         return self.epoch >= self.config.train.epochs or (patience > 0 and self.epoch > 0 and waited >= patience)
 
     def best_epoch(self) -> int:
-        """Number, from 1, of the epoch with the best validation accuracy, the smaller RMSE deciding; 0 if none yet."""
+        """Number, from 1, of the epoch with the best validation accuracy (if equal, the smaller RMSE); 0 if none."""
         return best_epoch(self.history, self.facts)
 
     def run_epoch(self, follow: Follow) -> dict[str, float]:
@@ -100,19 +98,21 @@ class TrainingRun:
         self._seed()
         loss = self._train(follow)
         trained = time.monotonic() - began
-        self._share_statistics()
+        # Batch norms have statistics of the photos of their own process. The mean over the processes covers all photos.
+        buffers = [*self.model.buffers(), *self.ema.buffers()]
+        self.context.all_reduce_mean([buffer for buffer in buffers if buffer.is_floating_point()])
         row = {"epoch": self.epoch + 1, "train_loss": loss, **self.score()}
         self._check_finite(row)
         row |= {"photos_per_second": self.train.photos / trained, "seconds": time.monotonic() - began}
         self.epoch += 1
-        # All go by the same figures, the durations too, so that all stop after the same epoch.
+        # All processes use the main one's figures, so that all stop after the same epoch.
         self.history.append(self.context.broadcast(row))
         if self.context.is_main:
             self.save()
         return self.history[-1]
 
     def take_steps(self, batches: Iterable[Batch], first: int) -> Tensor:
-        """Train on `batches`, the first of which begins step `first`; the sum of this process's parts of the losses."""
+        """Train on `batches`, from step number `first`. Returns the sum of this process's parts of the losses."""
         self.model.train()
         total = torch.zeros((), device=self.config.train.device)
         accumulation_steps = self.train.accumulation_steps
@@ -122,12 +122,13 @@ class TrainingRun:
         return total
 
     def score(self) -> dict[str, float]:
-        """Figures of the averaged weights on the validation photos, of all processes."""
+        """Figures of the averaged weights on the validation photos of all processes."""
         own = torch.from_numpy(logits_of(self.ema, self.validation, self.config.train))
         logits = logits_in_classes(self.context.all_gather_rows(own))
         labels = classes_of(self.context.all_gather_rows(self.validation.quantities))
         error = (logits.argmax(dim=1) - labels).float()
-        known = torch.isin(labels, torch.tensor(self.model.class_mask.classes))  # of others the loss would be infinite
+        # The loss of a class that the model cannot predict would be infinite.
+        known = torch.isin(labels, torch.tensor(self.model.class_mask.classes))
         return {
             "val_loss": float(functional.cross_entropy(logits[known], labels[known])),
             "val_accuracy": float((error == 0).float().mean()),
@@ -137,7 +138,7 @@ class TrainingRun:
         }
 
     def _check_finite(self, row: dict[str, float]) -> None:
-        """What is no number stays none: the checkpoint of the epoch before is the better one to keep."""
+        """Weights that are not finite never recover, so the checkpoint of the epoch before is kept."""
         if not math.isfinite(row["train_loss"] + row["val_loss"]):
             kept = f"; {LAST} keeps epoch {self.epoch}" if self.epoch else ""
             raise DivergedError(
@@ -155,10 +156,11 @@ class TrainingRun:
             checkpoint.save(self.folder / BEST, found)
         found.training = {"model": self.model.state_dict(), "optimiser": self.step.optimiser.state_dict()}
         checkpoint.save(self.folder / LAST, found)
-        write_log(self.folder / LOG, self.history)
+        rows = ([round(row[name], 5) for name in self.history[0]] for row in self.history)
+        write_csv(self.folder / LOG, [self.history[0], *rows])
 
     def _seed(self) -> None:
-        """Dropout and stochastic depth draw from torch's own generator: seeded per epoch, resumed runs are equal."""
+        """Seed torch's own generator, which dropout and stochastic depth use, so that a resumed run is the same run."""
         parts = (0, self.context.rank) if self.context.rank else ()  # processes must not drop the same places
         torch.manual_seed(generator(self.config.train.seed, self.epoch, *parts).initial_seed())
 
@@ -169,23 +171,9 @@ class TrainingRun:
         total = self.take_steps(batches, self.epoch * self.epoch_steps)
         return float(self.context.all_reduce(total)) / self.epoch_steps
 
-    def _share_statistics(self) -> None:
-        """Batch norms keep statistics of the photos that their process saw: the mean of them has seen all photos."""
-        buffers = [*self.model.buffers(), *self.ema.buffers()]
-        self.context.all_reduce_mean([buffer for buffer in buffers if buffer.is_floating_point()])
-
 
 def best_epoch(history: list[dict[str, float]], facts: dict[str, Any]) -> int:
     """Number, from 1, of the best epoch whose weights are kept; 0 if there is none yet."""
     kept = [row for row in history if row["epoch"] >= facts.get(KEPT_FROM, 1)]
     ranked = sorted(kept, key=lambda row: (-row["val_accuracy"], row["val_rmse"]))
     return int(ranked[0]["epoch"]) if ranked else 0
-
-
-def write_log(file: Path, history: list[dict[str, float]]) -> None:
-    """One line per epoch."""
-    out = io.StringIO(newline="")
-    writer = SafeCsvWriter(out)
-    writer.writerow(history[0])
-    writer.writerows([round(row[name], 5) for name in history[0]] for row in history)
-    write_whole(file, out.getvalue().encode())

@@ -1,4 +1,4 @@
-"""What the training loop calls: the network's logits, compiled and spread over processes if the run is."""
+"""The network as it is called by the training loop: compiled and distributed over processes, if configured."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ COMPILERS = ("g++", "clang++", "c++")
 
 
 class Network:
-    """Inputs → logits of `model`, whose own parameters learn: checkpoints are made of it and know nothing of this."""
+    """Inputs → logits of `model`. It trains the parameters of `model` itself, so checkpoints do not depend on it."""
 
     def __init__(self, model: Counter, config: TrainConfig, context: DistributedContext, *, features: bool) -> None:
         self._call: nn.Module = Logits(model, features=features)
@@ -31,7 +31,11 @@ class Network:
             self._call = self._parallel = _parallel(self._call)
         self._failure: type[Exception] | tuple[()] = ()
         if config.compile:
-            self._compile()
+            from torch._dynamo.exc import BackendCompilerFailed  # takes seconds to import
+
+            self._failure = BackendCompilerFailed
+            # Batches of an epoch have two sizes at most (see Sampler): one specialised program for each.
+            self._call.compile(dynamic=False)
 
     def __call__(self, inputs: Tensor) -> Tensor:
         try:
@@ -43,20 +47,13 @@ class Network:
             ) from error
         return logits
 
-    def _compile(self) -> None:
-        from torch._dynamo.exc import BackendCompilerFailed  # takes seconds to import
-
-        self._failure = BackendCompilerFailed
-        # Batches of an epoch have two sizes at most (see Sampler): a quick program for each.
-        self._call.compile(dynamic=False)
-
     def synchronised(self, exchange: bool) -> AbstractContextManager[None]:
-        """A context for a forward and a backward pass that exchanges gradients among the processes, or does not."""
+        """A context for a forward and a backward pass, with or without an exchange of gradients among the processes."""
         return nullcontext() if self._parallel is None or exchange else self._parallel.no_sync()
 
 
 def check_compiler(config: TrainConfig) -> None:
-    """Raises ConfigError if the network is to be compiled and this machine cannot."""
+    """Raises ConfigError if train.compile is set and this machine has no compiler."""
     if not config.compile:
         return
     names = [os.environ.get("CXX", ""), *COMPILERS]
@@ -68,11 +65,11 @@ def check_compiler(config: TrainConfig) -> None:
 
 
 def _parallel(module: nn.Module) -> DistributedDataParallel:
-    # Each process keeps its own statistics of batch norms until the epoch's end (TrainingRun), instead of taking over
-    # those of the first one before every pass. torch 2.15 has renamed the option.
+    # Each process keeps its own statistics of batch norms until the end of the epoch (TrainingRun), instead of copying
+    # those of the first process before every pass. torch 2.15 has renamed the option.
     known = inspect.signature(DistributedDataParallel).parameters
     name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
     option: dict[str, Any] = {name: False}
-    # Strides of a 1×1 kernel can be written in two ways; torch warns of it, and the order in memory is the same.
+    # The strides of a 1×1 kernel can be written in two ways. torch warns about it, but the memory order is the same.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     return DistributedDataParallel(module, gradient_as_bucket_view=True, **option)

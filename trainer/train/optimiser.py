@@ -1,4 +1,4 @@
-"""The optimiser, and what learns slower or without weight decay."""
+"""The optimiser, with its parameter groups for learning rates and weight decay."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MOMENTUM = 0.9
 
 
 def optimiser(model: Counter, loaded: list[str], config: TrainConfig) -> torch.optim.Optimizer:
-    """The configured optimiser: slower where weights were `loaded`, no weight decay on norms and biases."""
+    """The configured optimiser: a smaller learning rate for `loaded` weights, no weight decay on norms and biases."""
     pretrained = {f"backbone.{name}" for name in loaded}
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():

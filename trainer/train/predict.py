@@ -17,9 +17,9 @@ from trainer.train.prefetch import prefetch
 
 
 class Logits(nn.Module):
-    """A counter as one call from photos, or from features of photos, to logits.
+    """Logits of a counter from photos, or from features of photos.
 
-    What torch compiles, and what it spreads over processes, is a module's call.
+    It is a module, because torch compiles and distributes the calls of modules.
     """
 
     def __init__(self, model: Counter, *, features: bool) -> None:
@@ -33,7 +33,7 @@ class Logits(nn.Module):
 
 
 def on_device(batch: Batch, config: TrainConfig, *, features: bool) -> Tensor:
-    """The batch's inputs where the network computes; features in the precision that it computes in."""
+    """The batch's inputs on the device; features in the precision of the network."""
     inputs = batch.inputs.to(config.device)
     if not features:
         return inputs
@@ -58,4 +58,4 @@ def logits_of(
     network = Logits(model.eval(), features=batches.features)
     fed = prefetch(follow(batches.epoch(0)), config.device)
     found = [forward(network, on_device(batch, config, features=batches.features), config) for batch in fed]
-    return torch.cat(found or [torch.zeros(0, model.quantities)]).cpu().numpy()  # a GPU is waited for once, at the end
+    return torch.cat(found or [torch.zeros(0, model.quantities)]).cpu().numpy()  # the only CPU–GPU sync point

@@ -1,4 +1,4 @@
-"""Prefetching to the device: while a GPU works on one batch, the next one is copied to it."""
+"""Prefetching to the device: while a GPU processes one batch, the next one is copied to it."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from trainer.data.read_ahead import read_ahead
 from trainer.train.step_timer import Clock, Stage, untimed, waited
 
 Send = Callable[[Batch], Callable[[], Batch]]
-"""Begins to copy a batch. What it returns gives the copy, for use from then on."""
+"""Begins to copy a batch, and returns a function that returns the copy, ready for use."""
 
 
 def prefetch(batches: Iterable[Batch], device: str, clock: Clock = untimed) -> Iterator[Batch]:
-    """`batches` with all that the network needs on `device`."""
+    """`batches` on `device`, with everything that the network needs."""
     if torch.device(device).type == "cpu":
         yield from waited(batches, clock)
         return
     number = torch.cuda.current_device()
 
     def pinned(batch: Batch) -> Batch:
-        with torch.cuda.device(number):  # which is another in another thread
+        with torch.cuda.device(number):  # the current device differs by thread
             return moved(batch, lambda each: each if each.is_cuda else each.pin_memory())
 
-    # A GPU fetches by itself only from pinned memory. Bringing a batch there takes a thread a small part of the time
-    # that the readers, of whom there are many, take for it.
+    # Copies to a GPU are asynchronous only from pinned memory. One thread is enough for this: it takes a small part of
+    # the time that the many readers need for a batch.
     source = read_ahead(pinned, batches, threads=1, ahead=1)
     yield from one_ahead(waited(source, clock), to_gpu(device), clock)
 
 
 def one_ahead(batches: Iterable[Batch], send: Send, clock: Clock = untimed) -> Iterator[Batch]:
-    """The copies of `batches`; before each is given out, the next one is on its way."""
+    """The copies of `batches`. Before a copy is yielded, copying the next batch has begun."""
     copy: Callable[[], Batch] | None = None
     for batch in batches:
         with clock(Stage.TRANSFER):
@@ -48,7 +48,7 @@ def one_ahead(batches: Iterable[Batch], send: Send, clock: Clock = untimed) -> I
 
 
 def to_gpu(device: str) -> Send:
-    """Copies beside the GPU's other work. Batches must be in pinned memory, or there already."""
+    """Copies in a CUDA stream of its own. Batches must be in pinned memory, or on the GPU already."""
     copying = torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
     def send(batch: Batch) -> Callable[[], Batch]:
@@ -68,7 +68,7 @@ def to_gpu(device: str) -> Send:
 
 
 def moved(batch: Batch, move: Callable[[Tensor], Tensor]) -> Batch:
-    """`batch` with all its tensors moved, but for `step_quantities`: what is made of that is wanted on the CPU."""
+    """`batch` with all its tensors moved except `step_quantities`, which is used on the CPU."""
     found: Batch = _moved(batch, move)
     return found
 
@@ -83,6 +83,6 @@ def _moved(thing: Any, move: Callable[[Tensor], Tensor]) -> Any:
 
 
 def _used_by(tensor: Tensor, stream: torch.cuda.Stream) -> Tensor:
-    """So that its memory is not given to the next copy while `stream` still works on it."""
+    """Mark a tensor as used by `stream`, so that its memory is not reused for the next copy too early."""
     tensor.record_stream(stream)
     return tensor

@@ -1,4 +1,4 @@
-"""The files in the folder of a run: their names, and whether they are there. Without torch."""
+"""The files in the folder of a run: their names, and checks that they exist. Without torch."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ LOG = "epochs.csv"
 CURVES = "epochs.png"
 TENSORBOARD = "tensorboard"
 FEATURES = "features"
-"""Folder of what the frozen layers see."""
+"""Folder with the outputs of frozen layers and teachers."""
 STUDY = "study.db"
-"""In the folder of a study."""
+"""File in the folder of a study."""
 
 
 def check_new(folder: Path) -> None:
-    """Raises CheckpointError if `folder` holds a run already."""
+    """Raises CheckpointError if `folder` has a run already."""
     if (folder / LAST).exists():
-        raise CheckpointError(f"{folder}: holds a run already; continue it with --resume or choose another folder")
+        raise CheckpointError(f"{folder}: has a run already; continue it with --resume or choose another folder")
 
 
 def check_checkpoint(file: Path) -> None:
@@ -30,6 +30,6 @@ def check_checkpoint(file: Path) -> None:
 
 
 def check_study(folder: Path) -> None:
-    """Raises ConfigError if `folder` holds no study."""
+    """Raises ConfigError if `folder` has no study."""
     if not (folder / STUDY).exists():
-        raise ConfigError(f"{folder}: holds no study; run: python -m trainer tune")
+        raise ConfigError(f"{folder}: has no study; run: python -m trainer tune")

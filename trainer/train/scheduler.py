@@ -1,4 +1,4 @@
-"""Learning rates, and the momentum of one-cycle. They follow from the step alone, so a resumed run needs no state."""
+"""Learning rates, and the momentum of one-cycle. They follow from the step alone, so resuming needs no state."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from trainer.config import TrainConfig
 from trainer.train.optimiser import MOMENTUM
 
 LOW_MOMENTUM = 0.85
-"""Of one-cycle, where the learning rate is highest (Smith 2018, arXiv 1803.09820)."""
+"""Momentum of one-cycle at the peak of the learning rate (Smith 2018, arXiv 1803.09820)."""
 FIRST, LAST = 1 / 25, 1e-5
-"""Where one-cycle starts and ends, as factors of the peak."""
+"""First and last learning rate of one-cycle, as factors of the peak."""
 
 
 class LrScheduler:
-    """Sets what the optimiser's groups learn with, for each of the `steps` of a run."""
+    """Sets the learning rate of the optimiser's groups for each of the `steps` of a run."""
 
     def __init__(self, optimiser: torch.optim.Optimizer, config: TrainConfig, steps: int) -> None:
         self._optimiser = optimiser
@@ -40,7 +40,7 @@ class LrScheduler:
 def lr_factor(step: int, steps: int, warmup: float, schedule: str = "cosine") -> float:
     """Learning rate at `step` of `steps`, as a factor of the peak.
 
-    A rise (linear, or with one-cycle half a cosine), then half a cosine to zero, or the peak for ever.
+    It rises (linearly, or with one-cycle by half a cosine), and then falls by half a cosine to zero or stays constant.
     """
     rise = max(int(steps * warmup), 1)
     done = max(step - rise, 0) / max(steps - rise, 1)
@@ -52,5 +52,5 @@ def lr_factor(step: int, steps: int, warmup: float, schedule: str = "cosine") ->
 
 
 def _half_cosine(start: float, end: float, done: float) -> float:
-    """From `start` to `end`."""
+    """Half a cosine from `start` to `end`; `done` is the share of the way."""
     return end + (start - end) * 0.5 * (1 + math.cos(math.pi * done))

@@ -22,15 +22,15 @@ from trainer.train.scheduler import LrScheduler
 from trainer.train.step_timer import Clock, Stage, untimed
 
 EMA_WARMUP = 9.0
-"""The decay of the averaged weights after n steps is (1 + n) / (10 + n), up to `train.ema`: fresh weights of the start
-are soon forgotten."""
+"""The decay of the EMA after n steps is (1 + n) / (10 + n), up to `train.ema`, so that the first weights are soon
+forgotten."""
 
 
 class TrainStep:
-    """What a step changes (the model's weights, the optimiser's state, the averaged weights), and what it needs for it.
+    """The state that a step changes (the model's weights, the optimiser, the EMA), and the step itself.
 
-    `steps` are those of the whole run, which the learning rates follow. `loaded` are the weights that the model starts
-    from.
+    `steps` is the number of steps of the whole run, for the learning rate schedule. `loaded` are the names of
+    pretrained weights.
     """
 
     def __init__(
@@ -47,9 +47,9 @@ class TrainStep:
         self.model = model
         self.optimiser = optimiser(model, loaded, config)
         self.scheduler = LrScheduler(self.optimiser, config, steps)
-        # Network first: with several processes it gives all of them the first one's weights.
+        # Before the EMA: with several processes, the network copies the first one's weights to all of them.
         self.network = Network(model, config, context, features=features)
-        # torch's own AveragedModel waits for the GPU in each step, since it counts steps in a tensor.
+        # Not torch's own AveragedModel, which waits for the GPU in each step, because it counts steps in a tensor.
         self.ema = ModelEmaV3(model, config.ema, use_warmup=True, warmup_gamma=EMA_WARMUP, warmup_power=1.0)
         self.timer: Clock = untimed
         self._loss = loss
@@ -58,17 +58,17 @@ class TrainStep:
         self._features = features
 
     def __call__(self, step: int, micro_batches: Iterable[Batch], accumulation_steps: int) -> Tensor:
-        """Take step number `step`, from 0, of so many micro-batches. Returns this process's part of the step's loss.
+        """Take step number `step`, from 0, of `accumulation_steps` micro-batches. Returns this process's loss.
 
-        The loss is the mean over the photos of all micro-batches and processes. Each part of it is the sum over its own
-        photos, divided by the number of all: parts add up, wherever they are computed.
+        The step's loss is the mean over the photos of all micro-batches and processes. A process's loss is the sum over
+        its own photos, divided by the number of all photos, so the step's loss is the sum over the processes.
         """
         self.scheduler.set(step)
         total = torch.zeros((), device=self._config.device)
         for micro_step, batch in enumerate(micro_batches, start=1):
             with self.timer(Stage.TRANSFER):
                 inputs = on_device(batch, self._config, features=self._features)
-            if batch.changes is not None:  # on a GPU augmentation costs the readers' cores nothing
+            if batch.changes is not None:  # augmentation on the device, which leaves the cores to the readers
                 with self.timer(Stage.AUGMENT):
                     inputs = augment(inputs, batch.changes)
             # Gradients accumulate in each process; only the last backward pass exchanges them.
@@ -77,12 +77,12 @@ class TrainStep:
                     logits = forward(self.network, inputs, self._config)
                     loss = self._loss(logits, batch.quantities, batch.step_quantities, batch.teacher_probabilities)
                 with self.timer(Stage.BACKWARD):
-                    # DistributedDataParallel takes the mean over the processes, and these are parts of a sum.
+                    # DistributedDataParallel averages over the processes, but the parts must be added up.
                     torch.autograd.backward(loss * self._context.world_size)
-            total += loss.detach()  # .item() would wait for a GPU
+            total += loss.detach()  # .item() would be a CPU–GPU sync point
         with self.timer(Stage.STEP):
             clip_grad_norm_(self.model.parameters(), self._config.clip)
             self.optimiser.step()
             self.optimiser.zero_grad(set_to_none=True)  # frees their memory until the next backward pass
-            self.ema.update(self.model, step + 2)  # timm counts from 1, and takes the first for one before the warm-up
+            self.ema.update(self.model, step + 2)  # timm counts from 1, and does not count step 1 as warm-up
         return total

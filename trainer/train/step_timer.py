@@ -1,4 +1,4 @@
-"""What a training step consists of, and what times it."""
+"""The stages of a training step, and their clocks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Item = TypeVar("Item")
 
 
 class Stage(StrEnum):
-    """Parts of a step, in their order. Together they are all of it."""
+    """The parts of a step, in order. Together they are the whole step."""
 
     WAIT = "waiting for data"
     TRANSFER = "transfer to the device"
@@ -25,16 +25,16 @@ class Stage(StrEnum):
 
 
 Clock = Callable[[Stage], AbstractContextManager[None]]
-"""Wraps each stage as it runs."""
+"""Returns a context for a stage."""
 
 
 def untimed(_: Stage) -> AbstractContextManager[None]:
-    """The clock of ordinary training: none."""
+    """The clock of ordinary training, which measures nothing."""
     return nullcontext()
 
 
 def waited(items: Iterable[Item], clock: Clock) -> Iterator[Item]:
-    """`items` as they are; the clock sees the wait for each."""
+    """`items` unchanged; the clock measures the wait for each."""
     source = iter(items)
     end = object()
     while True:
@@ -46,10 +46,10 @@ def waited(items: Iterable[Item], clock: Clock) -> Iterator[Item]:
 
 
 class Stopwatch:
-    """Seconds spent in each stage, all steps together.
+    """Seconds spent in each stage, over all steps.
 
-    A GPU works on what it was given while the CPU goes on: each stage waits until it is done, so that its time is its
-    own. That costs the overlap of stages; how long a step really takes is measured without a stopwatch.
+    A GPU computes asynchronously, so each stage ends with a wait for the GPU. This prevents the overlap of stages, so
+    the duration of whole steps must be measured without a stopwatch.
     """
 
     def __init__(self, device: str) -> None:
@@ -65,13 +65,13 @@ class Stopwatch:
 
     @contextmanager
     def waits_only(self, stage: Stage) -> Iterator[None]:
-        """As a clock: sees only the waits for data, and so does not hold up a GPU."""
+        """A clock that measures only the waits for data, without waiting for a GPU."""
         began = time.perf_counter()
         yield
         if stage is Stage.WAIT:
             self.seconds[stage] += time.perf_counter() - began
 
     def wait(self) -> None:
-        """Until the GPU has done all that it was given."""
+        """Wait until the GPU has finished its work."""
         if self._cuda:
             torch.cuda.synchronize()

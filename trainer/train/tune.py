@@ -1,16 +1,13 @@
-"""`tune`: which options learn best, by Optuna. Trials are stored as they end, so a study can be continued."""
+"""`tune`: a search for the best options, by Optuna. Each finished trial is stored, so a study can be continued."""
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import io
 import json
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -21,30 +18,28 @@ import torch
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from binwatch.cores import cores
-from binwatch.safe_csv import SafeCsvWriter
 from binwatch.text import many
 from trainer.config import Config, read
 from trainer.data.dataset import present_photos
-from trainer.disk import write_whole
+from trainer.disk import sole_process, write_csv, write_png
 from trainer.display import Display, silent
 from trainer.errors import ConfigError, DivergedError, TuneError
 from trainer.train.fit import fit
 from trainer.train.run_files import FEATURES, LAST, STUDY, check_study
 
-LOCK = "lock"
 NAME = "binwatch"
 CONFIG = "config"
 DATA, OPTIONS = "data", "options"
-"""What a study is of: digests of photos and labels, and what its options are on top of."""
+"""Attributes of a study: digests of its photos and labels, and the options that are the same for all trials."""
 FREE: Any = {"data": {"photos", "index"}, "train": {"device", "threads", "readers", "tensorboard"}}
-"""What changes no trial's accuracy: where the photos lie, and who computes."""
+"""Options that may differ between trials: they do not affect a trial's accuracy."""
 COUNTED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 Space = Callable[[Trial], dict[str, Any]]
 
 
 def default_space(trial: Trial) -> dict[str, Any]:
-    """What decides most when a pretrained network is fine-tuned, around the defaults."""
+    """The options with the largest effect on the fine-tuning of a pretrained network, around their defaults."""
     return {
         "train.learning_rate": trial.suggest_float("learning_rate", 1e-4, 5e-3, log=True),
         "train.pretrained_factor": trial.suggest_float("pretrained_factor", 0.05, 1.0, log=True),
@@ -56,7 +51,7 @@ def default_space(trial: Trial) -> dict[str, Any]:
 
 
 def capstone_space(trial: Trial) -> dict[str, Any]:
-    """The capstone projects': learning rate 0.001 to 0.1, batches of 32 or 64, 10 to 20 epochs, Adam, plain labels."""
+    """The search space of the capstone projects, with Adam, labels as targets, and the head of these projects."""
     return {
         "train.learning_rate": trial.suggest_float("learning_rate", 0.001, 0.1, log=True),
         "train.batch_size": trial.suggest_categorical("batch_size", [32, 64]),
@@ -72,7 +67,7 @@ SPACES: dict[str, Space] = {"default": default_space, "capstone": capstone_space
 
 @dataclass(frozen=True)
 class Tuning:
-    """A study in `folder`: `trials` in all, of `changes` on top of the file `config`."""
+    """A study in `folder` with a total of `trials`. Its options are those of the file `config` with `changes`."""
 
     folder: Path
     space: str
@@ -83,20 +78,20 @@ class Tuning:
 
 
 def tune(tuning: Tuning, display: Display) -> FrozenTrial:
-    """Run trials until there are as many as asked for, those of earlier runs included; returns the best one.
+    """Run trials until there are `tuning.trials`, including those of earlier runs; returns the best one.
 
-    A trial that an earlier run was killed in is tried again. Raises TuneError if one of this run is.
+    A trial that was killed in an earlier run is repeated. Raises TuneError if one is killed in this run.
     """
-    config = read(tuning.config, tuning.changes)  # a mistake is known before the first trial
-    tuning.folder.mkdir(parents=True, exist_ok=True)
-    with _alone(tuning.folder):
+    config = read(tuning.config, tuning.changes)  # now, so that a mistake is reported before the first trial
+    # One command at a time: only then is a trial that is under way at the start one that was killed.
+    with sole_process(tuning.folder, "another tune is running here; wait for it, or use its --jobs"):
         study = _open(tuning.folder, create=True)
         space = study.user_attrs.get("space", tuning.space)
         if space != tuning.space:
             raise ConfigError(f"{tuning.folder}: is a study of the preset {space!r}; choose it or another --out")
         _check_comparable(study, tuning.folder, config)
         study.set_user_attr("space", tuning.space)
-        _take_up(study, tuning.folder, display)
+        _requeue_killed(study, tuning.folder, display)
         missing = tuning.trials - len(study.get_trials(states=COUNTED))
         run = _spread if tuning.jobs > 1 and missing > 1 else _in_turn
         for _ in run(tuning, missing, display):
@@ -121,41 +116,25 @@ def best_changes(folder: Path) -> dict[str, Any]:
 def write_results(folder: Path, trials: list[FrozenTrial]) -> None:
     """`trials.csv` and `trials.png`."""
     names = sorted({name for trial in trials for name in trial.params})
-    file = io.StringIO(newline="")
-    writer = SafeCsvWriter(file, "\n")
-    writer.writerow(["trial", "state", "val_accuracy", "epochs", *names])
+    rows: list[list[object]] = [["trial", "state", "val_accuracy", "epochs", *names]]
     for trial in trials:
         seen = trial.intermediate_values
         score = _best_of(trial) if seen else ""
-        writer.writerow([trial.number, trial.state.name.lower(), score, len(seen), *map(trial.params.get, names)])
-    write_whole(folder / "trials.csv", file.getvalue().encode())
-    write_whole(folder / "trials.png", _plot(trials, names))
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """One command at a time: only then is a trial that is under way at the start one that was killed."""
-    with (folder / LOCK).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ConfigError(f"{folder}: another tune is running here; wait for it, or use its --jobs") from error
-        yield
+        rows.append([trial.number, trial.state.name.lower(), score, len(seen), *map(trial.params.get, names)])
+    write_csv(folder / "trials.csv", rows)
+    _plot(folder / "trials.png", trials, names)
 
 
 def _check_comparable(study: optuna.Study, folder: Path, config: Config) -> None:
-    """Trials are compared with each other: those to come must have the photos, labels and options of those before.
-
-    Raises ConfigError if they do not.
-    """
+    """Raises ConfigError if photos, labels or options are not those of the study's earlier trials."""
     photos, _ = present_photos(config.data)
     rows = hashlib.sha256(repr(photos.rows).encode()).hexdigest()
     now = {DATA: [photos.digest(), rows], OPTIONS: json.loads(config.model_dump_json(exclude=FREE))}
     before = {name: study.user_attrs.get(name, value) for name, value in now.items()}
     if before[DATA] != now[DATA]:
         raise ConfigError(
-            f"{folder}: is a study of other photos or labels than {config.data.photos} and {config.data.labels} hold"
-            " now, and accuracies could not be compared; restore them, or choose another --out"
+            f"{folder}: the photos in {config.data.photos} or the labels in {config.data.labels} have changed since the"
+            " study began, so accuracies could not be compared; restore them, or choose another --out"
         )
     changed = [
         f"{section}.{name} was {before[OPTIONS].get(section, {}).get(name)!r} and is {value!r}"
@@ -169,13 +148,13 @@ def _check_comparable(study: optuna.Study, folder: Path, config: Config) -> None
         study.set_user_attr(name, value)
 
 
-def _take_up(study: optuna.Study, folder: Path, display: Display) -> None:
-    """Trials that were killed are failures, and their options are tried first. What they left is deleted."""
+def _requeue_killed(study: optuna.Study, folder: Path, display: Display) -> None:
+    """Mark trials that were killed as failed, delete their files, and enqueue their options as the next trials."""
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
         study.tell(trial.number, state=TrialState.FAIL)
         study.enqueue_trial(trial.params)
         shutil.rmtree(_folder(folder, trial.number), ignore_errors=True)
-        display.say(f"trial {trial.number} was interrupted: its options are tried again")
+        display.say(f"trial {trial.number} was interrupted; its options are tried again")
 
 
 def _in_turn(tuning: Tuning, trials: int, display: Display) -> Iterator[None]:
@@ -185,7 +164,7 @@ def _in_turn(tuning: Tuning, trials: int, display: Display) -> Iterator[None]:
 
 
 def _spread(tuning: Tuning, trials: int, display: Display) -> Iterator[None]:
-    """Trials in processes of their own, which share the cores. Without bars: they would write over each other's."""
+    """Run trials in their own processes, which share the cores. Progress bars would overwrite each other."""
     display.say(
         f"{many(trials, 'trial')}, {tuning.jobs} at a time; {tuning.folder}/trial-N/epochs.csv shows how far each is"
     )
@@ -208,7 +187,7 @@ def _spread(tuning: Tuning, trials: int, display: Display) -> Iterator[None]:
 
 
 def _one(tuning: Tuning, display: Display | None = None) -> FrozenTrial:
-    """One trial, in this process."""
+    """Run one trial in this process."""
     ended: list[FrozenTrial] = []
     study = _open(tuning.folder, create=False)
     study.optimize(
@@ -228,7 +207,7 @@ def _folder(study: Path, trial: int) -> Path:
 
 
 def _trial(trial: Trial, tuning: Tuning, display: Display) -> float:
-    """Best validation accuracy of one run. Features of frozen layers are shared by all trials."""
+    """Train with the options of a trial; returns the best validation accuracy. All trials share features on disk."""
     config = read(tuning.config, tuning.changes | SPACES[tuning.space](trial))
     trial.set_user_attr(CONFIG, config.model_dump_json())
     folder = _folder(tuning.folder, trial.number)
@@ -246,9 +225,9 @@ def _trial(trial: Trial, tuning: Tuning, display: Display) -> float:
         fit(config, folder, display, cache=tuning.folder / FEATURES, after=after)
     except DivergedError as error:
         display.say(str(error))
-        raise optuna.TrialPruned from error  # too high a learning rate, say: that is an answer, too
+        raise optuna.TrialPruned from error  # such as too high a learning rate: a result, not a failure
     finally:
-        (folder / LAST).unlink(missing_ok=True)  # the optimiser's state: as large as three models
+        (folder / LAST).unlink(missing_ok=True)  # with the optimiser's state, as large as three models
     return best
 
 
@@ -275,8 +254,8 @@ def _open(folder: Path, *, create: bool) -> optuna.Study:
     )
 
 
-def _plot(trials: list[FrozenTrial], names: list[str]) -> bytes:
-    """Each trial's score by trial, and by the value of each option."""
+def _plot(file: Path, trials: list[FrozenTrial], names: list[str]) -> None:
+    """Draw each trial's score by its number, and by the value of each option."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4 * (len(names) + 1), 3.5), layout="constrained")
@@ -289,6 +268,4 @@ def _plot(trials: list[FrozenTrial], names: list[str]) -> bytes:
             scores = [_best_of(each) for each in chosen]
             axes.plot(values, scores, marker, label=state.name.lower())
         axes.set(xlabel=name, ylabel="validation accuracy")
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=100)
-    return file.getvalue()
+    write_png(file, figure)

@@ -294,11 +294,16 @@ def test_waiting_ends_in_every_state_in_which_nothing_goes_on(shape: str) -> Non
             wait(lambda state=state: {shape: state}, shape, lambda _: None)  # type: ignore[misc]
 
 
-def test_who_stops_waiting_is_told_how_to_stop_the_job() -> None:
-    with (
-        pytest.raises(
-            SagemakerError, match="continues, and costs money; to stop it: aws sagemaker stop-training-job t"
-        ),
-        jobs.going_on("training job t", "stop-training-job", "t"),
-    ):
+def test_who_stops_waiting_is_told_how_to_stop_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
+
+    monkeypatch.setattr(jobs, "wait", interrupted)
+    with pytest.raises(
+        SagemakerError,
+        match="training job t continues, and costs money; to stop it: aws sagemaker stop-training-job --name t",
+    ):
+        jobs.follow(
+            Aws(Settings()), "training job t", "describe_training_job", "TrainingJobStatus", print,
+            stop="stop-training-job --name", TrainingJobName="t",
+        )  # fmt: skip
