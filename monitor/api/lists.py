@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
 from pydantic import Field
 
@@ -22,8 +23,10 @@ from monitor.views.lists import (
     VARIANCES,
     FailedFilters,
     FailedPhoto,
+    Item,
     ListedVariance,
     ListFilters,
+    Listing,
     ListName,
     ListPage,
     VarianceFilters,
@@ -67,92 +70,76 @@ _FILES: Final[dict[int | str, dict[str, Any]]] = {
 }
 
 
+def _page(services: Services, listing: Listing[Item], asked: _Part) -> ListPage[Item]:
+    return services.records.read(
+        lambda connection: read_list(connection, listing, asked, asked.limit, asked.after, asked.before)
+    )
+
+
 @router.get("/failed", responses=_BAD_CURSOR)
 def failed(services: CurrentServices, asked: Annotated[_FailedPart, Query()]) -> ListPage[FailedPhoto]:
-    """Photos that could not be counted, with the reason and a remedy, those that were recorded last first."""
-    return services.records.read(
-        lambda connection: read_list(connection, FAILED, asked, asked.limit, asked.after, asked.before)
-    )
+    """Photos that could not be counted, with the reason and a remedy. The last recorded photo comes first."""
+    return _page(services, FAILED, asked)
 
 
 @router.get("/without-quantity", responses=_BAD_CURSOR, dependencies=[ShowsNumbers])
 def without_quantity(services: CurrentServices, asked: Annotated[_Part, Query()]) -> ListPage[WithoutQuantity]:
     """Bins that have a photo and no expected quantity, in the order of their ids."""
-    return services.records.read(
-        lambda connection: read_list(connection, PHOTOS_WITHOUT_QUANTITY, asked, asked.limit, asked.after, asked.before)
-    )
+    return _page(services, PHOTOS_WITHOUT_QUANTITY, asked)
 
 
 @router.get("/without-photo", responses=_BAD_CURSOR, dependencies=[ShowsNumbers])
 def without_photo(services: CurrentServices, asked: Annotated[_Part, Query()]) -> ListPage[WithoutPhoto]:
     """Bins that have an expected quantity and no photo, in the order of their ids."""
-    return services.records.read(
-        lambda connection: read_list(
-            connection, QUANTITIES_WITHOUT_PHOTO, asked, asked.limit, asked.after, asked.before
-        )
-    )
+    return _page(services, QUANTITIES_WITHOUT_PHOTO, asked)
 
 
 @router.get("/variances", responses=_BAD_CURSOR, dependencies=[ShowsNumbers])
 def variances(services: CurrentServices, asked: Annotated[_VariancePart, Query()]) -> ListPage[ListedVariance]:
-    """Differences between what people counted and what the inventory expects, those that were opened last first.
+    """Differences between what people counted and what the inventory expects. The last opened variance comes first.
 
-    `state=approved` are those that other systems take.
+    Other systems take those with `state=approved`.
     """
-    return services.records.read(
-        lambda connection: read_list(connection, VARIANCES, asked, asked.limit, asked.after, asked.before)
-    )
+    return _page(services, VARIANCES, asked)
+
+
+def _file_maker(
+    request: Request, services: CurrentServices, authenticator: CurrentAuthenticator, form: FileForm
+) -> Callable[[ListName, ListFilters], Response]:
+    def make(name: ListName, asked: ListFilters) -> Response:
+        data = as_bytes(list_document(services.records, name, asked), f".{form}")
+        headers = {"Content-Disposition": f'attachment; filename="{name}.{form}"'}
+        file = Response(data, media_type=MEDIA_TYPES[form], headers=headers)
+        if name.has_numbers:
+            authenticator.sights.note(request, file, None)
+        return file
+
+    return make
+
+
+FileMaker = Annotated[Callable[[ListName, ListFilters], Response], Depends(_file_maker)]
+"""Type of a route's parameter that makes the file of a list, and notes that the browser has seen its numbers."""
 
 
 @router.get("/failed.{form}", response_class=Response, responses=_FILES)
-def failed_file(services: CurrentServices, form: FileForm, asked: Annotated[FailedFilters, Query()]) -> Response:
+def failed_file(make: FileMaker, asked: Annotated[FailedFilters, Query()]) -> Response:
     """The same list as a file, at most 100,000 photos."""
-    return _file(services, ListName.FAILED, form, asked)
+    return make(ListName.FAILED, asked)
 
 
 @router.get("/without-quantity.{form}", response_class=Response, responses=_FILES, dependencies=[ShowsNumbers])
-def without_quantity_file(
-    request: Request,
-    services: CurrentServices,
-    authenticator: CurrentAuthenticator,
-    form: FileForm,
-    asked: Annotated[ListFilters, Query()],
-) -> Response:
+def without_quantity_file(make: FileMaker, asked: Annotated[ListFilters, Query()]) -> Response:
     """The same list as a file, at most 100,000 bins."""
-    return _with_numbers(request, authenticator, _file(services, ListName.WITHOUT_QUANTITY, form, asked))
+    return make(ListName.WITHOUT_QUANTITY, asked)
 
 
 @router.get("/without-photo.{form}", response_class=Response, responses=_FILES, dependencies=[ShowsNumbers])
-def without_photo_file(
-    request: Request,
-    services: CurrentServices,
-    authenticator: CurrentAuthenticator,
-    form: FileForm,
-    asked: Annotated[ListFilters, Query()],
-) -> Response:
+def without_photo_file(make: FileMaker, asked: Annotated[ListFilters, Query()]) -> Response:
     """The same list as a file, at most 100,000 bins."""
-    return _with_numbers(request, authenticator, _file(services, ListName.WITHOUT_PHOTO, form, asked))
+    return make(ListName.WITHOUT_PHOTO, asked)
 
 
 @router.get("/variances.{form}", response_class=Response, responses=_FILES, dependencies=[ShowsNumbers])
-def variances_file(
-    request: Request,
-    services: CurrentServices,
-    authenticator: CurrentAuthenticator,
-    form: FileForm,
-    asked: Annotated[VarianceFilters, Query()],
-) -> Response:
+def variances_file(make: FileMaker, asked: Annotated[VarianceFilters, Query()]) -> Response:
     """The same list as a file, at most 100,000 variances."""
-    return _with_numbers(request, authenticator, _file(services, ListName.VARIANCES, form, asked))
-
-
-def _with_numbers(request: Request, authenticator: CurrentAuthenticator, file: Response) -> Response:
-    """Note that the browser has seen the numbers of all bins."""
-    authenticator.sights.note(request, file, None)
-    return file
-
-
-def _file(services: Services, name: ListName, form: FileForm, asked: ListFilters) -> Response:
-    data = as_bytes(list_document(services.records, name, asked), f".{form}")
-    headers = {"Content-Disposition": f'attachment; filename="{name}.{form}"'}
-    return Response(data, media_type=MEDIA_TYPES[form], headers=headers)
+    return make(ListName.VARIANCES, asked)

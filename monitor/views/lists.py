@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Generic, TypeVar
@@ -154,13 +154,19 @@ class Listing(Generic[Item]):
 
     row: type[Item]
     statement: Select[*tuple[Any, ...]]
+    """Its columns are called as the fields of `row`."""
     order: tuple[Column, ...]
-    make: Callable[[RowMapping], Item]
     bin_id: Column
     key: Column | None = None
     """The photo's key, if there is one."""
+    more: Mapping[str, Callable[[RowMapping], str | None]] = field(default_factory=dict)
+    """Fields of `row` that follow from several columns."""
     filters: type[ListFilters] = ListFilters
     newest_first: bool = False
+
+    def make(self, row: RowMapping) -> Item:
+        """One row of the list."""
+        return self.row.model_validate(dict(row) | {name: of(row) for name, of in self.more.items()})
 
 
 class ListName(StrEnum):
@@ -170,6 +176,11 @@ class ListName(StrEnum):
     WITHOUT_QUANTITY = "without-quantity"
     WITHOUT_PHOTO = "without-photo"
     VARIANCES = "variances"
+
+    @property
+    def has_numbers(self) -> bool:
+        """Whether the list shows counts or expected quantities, which blind auditors must not see."""
+        return self is not ListName.FAILED
 
 
 TITLES = {
@@ -241,74 +252,33 @@ def _begins(column: Column, prefix: str) -> ColumnElement[bool]:
     return func.substr(column, 1, len(prefix)) == prefix
 
 
-def _failed(row: RowMapping) -> FailedPhoto:
-    return FailedPhoto(
-        bucket=row["bucket"],
-        bin_id=row["bin_id"],
-        key=row["key"],
-        photo_at=row["modified_at"],
-        reason=row["reason"],
-        detail=row["detail"],
-        remedy=REMEDIES[Reason(row["reason"])] if row["reason"] in REMEDIES else "",
-        model=row["model_version"],
-        recorded_at=row["recorded_at"],
-        latest=row["latest"] is not None,
-    )
-
-
-def _without_quantity(row: RowMapping) -> WithoutQuantity:
+def _count_in_words(row: RowMapping) -> str | None:
     predicted = row["predicted"]
-    return WithoutQuantity(
-        bucket=row["bucket"],
-        bin_id=row["bin_id"],
-        key=row["key"],
-        photo_at=row["photo_at"],
-        model=row["model_version"],
-        count=None if predicted is None else count_in_words(predicted, beyond(predicted, row["distribution"])),
-        reason=row["reason"],
-        quantity_file=row["source"],
-        quantity_reason=row["quantity_reason"],
-        quantity_detail=row["quantity_detail"],
-    )
-
-
-def _without_photo(row: RowMapping) -> WithoutPhoto:
-    return WithoutPhoto(
-        bucket=row["bucket"],
-        bin_id=row["bin_id"],
-        expected=row["quantity"],
-        expected_at=row["modified_at"],
-        source=row["source"],
-        articles=articles_in_words(row["contents"] or []),
-    )
-
-
-def _variance(row: RowMapping) -> ListedVariance:
-    return ListedVariance.model_validate(dict(row))
+    return None if predicted is None else count_in_words(predicted, beyond(predicted, row["distribution"]))
 
 
 FAILED = Listing(
     FailedPhoto,
     select(
-        *(Count.id, Count.bucket, Count.bin_id, Count.key, Count.modified_at, Count.reason, Count.detail),
-        *(Count.model_version, Count.recorded_at, Bin.bin_id.label("latest")),
+        *(Count.id, Count.bucket, Count.bin_id, Count.key, Count.modified_at.label("photo_at"), Count.reason),
+        *(Count.detail, Count.model_version.label("model"), Count.recorded_at),
+        Bin.bin_id.is_not(None).label("latest"),
     )
     .outerjoin(Bin, (Bin.bucket == Count.bucket) & (Bin.bin_id == Count.bin_id) & (Bin.count_id == Count.id))
     .where(Count.reason.is_not(None)),
     (Count.id,),
-    _failed,
     Count.bin_id,
     Count.key,
-    FailedFilters,
+    more={"remedy": lambda row: REMEDIES[Reason(row["reason"])] if row["reason"] in REMEDIES else ""},
+    filters=FailedFilters,
     newest_first=True,
 )
 
 PHOTOS_WITHOUT_QUANTITY = Listing(
     WithoutQuantity,
     select(
-        *(Bin.bin_id, Bin.bucket, Count.key, Bin.photo_at, Count.model_version, Count.predicted, Count.reason),
-        Count.distribution,
-        Expectation.source,
+        *(Bin.bin_id, Bin.bucket, Count.key, Bin.photo_at, Count.model_version.label("model"), Count.predicted),
+        *(Count.reason, Count.distribution, Expectation.source.label("quantity_file")),
         Expectation.reason.label("quantity_reason"),
         Expectation.detail.label("quantity_detail"),
     )
@@ -316,22 +286,22 @@ PHOTOS_WITHOUT_QUANTITY = Listing(
     .outerjoin(Expectation, Expectation.id == Bin.expectation_id)
     .where(WITHOUT_QUANTITY),
     (Bin.bin_id, Bin.bucket),
-    _without_quantity,
     Bin.bin_id,
     Count.key,
+    more={"count": _count_in_words},
 )
 
 QUANTITIES_WITHOUT_PHOTO = Listing(
     WithoutPhoto,
     select(
-        *(Bin.bin_id, Bin.bucket, Expectation.quantity, Expectation.modified_at),
-        *(Expectation.source, Expectation.contents),
+        *(Bin.bin_id, Bin.bucket, Expectation.quantity.label("expected"), Expectation.source),
+        *(Expectation.modified_at.label("expected_at"), Expectation.contents),
     )
     .join(Expectation, Expectation.id == Bin.expectation_id)
     .where(WITHOUT_PHOTO),
     (Bin.bin_id, Bin.bucket),
-    _without_photo,
     Bin.bin_id,
+    more={"articles": lambda row: articles_in_words(row["contents"] or [])},
 )
 
 VARIANCES = Listing(
@@ -343,7 +313,6 @@ VARIANCES = Listing(
         VarianceEntry, (VarianceEntry.variance_id == Variance.id) & (VarianceEntry.step != VarianceStep.COUNTED)
     ),
     (Variance.id,),
-    _variance,
     Variance.bin_id,
     filters=VarianceFilters,
     newest_first=True,
