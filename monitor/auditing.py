@@ -211,20 +211,5 @@ def read_audits(connection: Connection, limit: int, after: int | None = None) ->
     if after is not None:
         statement = statement.where(Audit.id < after)
     rows = connection.execute(statement).mappings().all()
-    items = [
-        ListedAudit(
-            id=row["id"],
-            bucket=row["bucket"],
-            bin=row["bin_id"],
-            answer=row["answer"],
-            quantity=row["quantity"],
-            reason=row["reason"],
-            note=row["note"],
-            blind=row["blind"],
-            auditor=row["auditor"],
-            photo=row["count_id"],
-            at=row["audited_at"],
-        )
-        for row in rows[:limit]
-    ]
+    items = [ListedAudit(**row, bin=row["bin_id"], photo=row["count_id"], at=row["audited_at"]) for row in rows[:limit]]
     return AuditList(items=items, next=items[-1].id if len(rows) > limit else None)

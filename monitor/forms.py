@@ -7,17 +7,20 @@ explains. What a script sends, or another site, is refused as everywhere else (m
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from fastapi import Depends, HTTPException, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse
+from pydantic import BaseModel, ValidationError
 
 from monitor.access.proxies import root_of
 
 FORM = "application/x-www-form-urlencoded"
 _MAX_FIELDS = 20
 _MAX_PATH = 4_000
+Model = TypeVar("Model", bound=BaseModel)
 
 
 class FormProblem(StrEnum):
@@ -62,6 +65,19 @@ async def _fields(request: Request) -> dict[str, str]:
 
 
 Fields = Annotated[dict[str, str], Depends(_fields)]
+
+
+def validated(kind: type[Model], given: dict[str, Any], source: str = "body") -> Model:
+    """A model of what was sent. Raises RequestValidationError, which names the `source`: body or query."""
+    try:
+        return kind.model_validate(given)
+    except ValidationError as error:
+        raise RequestValidationError([{**one, "loc": (source, *one["loc"])} for one in error.errors()]) from error
+
+
+def whole_number(text: str, digits: int = 8) -> int | str:
+    """The number that a field holds, or its text as it is, so that the error says what was wrong."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= digits else text
 
 
 def local(path: str | None, otherwise: str) -> str:

@@ -52,7 +52,9 @@ class Records:
     """The records, read-only. Safe to share between threads; recovers by itself once the database is back."""
 
     def __init__(self, database_url: str) -> None:
-        self._engine = _engine(database_url)
+        self._engine = _connect(database_url, READING)
+        if self._engine.dialect.name == "sqlite" and self._engine.url.database in (None, "", ":memory:"):
+            raise SettingsError("BINWATCH_DATABASE_URL is SQLite in memory, where no worker can write; name a file")
         self._readers = ThreadPoolExecutor(READERS + PROBES, thread_name_prefix="records")
         self._free = BoundedSemaphore(READERS)
         self._free_for_probes = BoundedSemaphore(PROBES)
@@ -122,9 +124,7 @@ class WritableRecords:
     """The records for what people enter while the monitor serves. Nothing is connected until somebody does."""
 
     def __init__(self, database_url: str) -> None:
-        self._engine = connect(database_url, CONNECT_TIMEOUT_S, WRITING)
-        opens = _open_sqlite if self._engine.dialect.name == "sqlite" else _open_postgres
-        event.listen(self._engine, "do_connect", opens)
+        self._engine = _connect(database_url, WRITING)
 
     def write(self, change: Callable[[Engine], T]) -> T:
         """What `change` returns. Waits as briefly for its database as reads do. Raises RecordsDown, which is logged."""
@@ -158,14 +158,9 @@ def writable(settings: Settings) -> Iterator[Engine]:
         engine.dispose()
 
 
-def _engine(database_url: str) -> Engine:
-    engine = connect(database_url, CONNECT_TIMEOUT_S, READING)
-    if engine.dialect.name == "sqlite":
-        if engine.url.database in (None, "", ":memory:"):
-            raise SettingsError("BINWATCH_DATABASE_URL is SQLite in memory, where no worker can write; name a file")
-        event.listen(engine, "do_connect", _open_sqlite)
-    else:
-        event.listen(engine, "do_connect", _open_postgres)
+def _connect(database_url: str, mode: TransactionMode) -> Engine:
+    engine = connect(database_url, CONNECT_TIMEOUT_S, mode)
+    event.listen(engine, "do_connect", _open_sqlite if engine.dialect.name == "sqlite" else _open_postgres)
     return engine
 
 

@@ -88,18 +88,18 @@ def read_totals(connection: Connection) -> Totals:
     bins = connection.execute(select(BinTotal.__table__)).mappings().all()
     audits = connection.execute(select(AuditTotal.__table__)).mappings().all()
     variances = connection.execute(select(VarianceTotal.__table__)).mappings().all()
+    tables = {
+        RecordKind.PHOTO: photos,
+        RecordKind.EXPECTED_QUANTITY: expectations,
+        RecordKind.COMPARISON: [row for row in compared if row["reference"] == TruthSource.INVENTORY],
+        RecordKind.AUDIT: audits,
+    }
+    times = {kind: [row["last_at"] for row in rows if row["last_at"] is not None] for kind, rows in tables.items()}
     return Totals(
         photos={(row["model_version"], row["reason"]): row["photos"] for row in photos},
         expectations={row["reason"]: row["expectations"] for row in expectations},
         confusions=_confusions(compared),
-        last=_last(
-            {
-                RecordKind.PHOTO: photos,
-                RecordKind.EXPECTED_QUANTITY: expectations,
-                RecordKind.COMPARISON: [row for row in compared if row["reference"] == TruthSource.INVENTORY],
-                RecordKind.AUDIT: audits,
-            }
-        ),
+        last={kind: max(found) for kind, found in times.items() if found},
         in_use=read_model_in_use(connection),
         bins={(PhotoState(row["photo_state"]), QuantityState(row["quantity_state"])): row["bins"] for row in bins},
         noted=frozenset(connection.execute(select(Model.model_version)).scalars()),
@@ -129,8 +129,3 @@ def _confusions(rows: Iterable[RowMapping]) -> dict[tuple[TruthSource, str], Con
         matrix = cells.setdefault((TruthSource(row["reference"]), row["model_version"]), {})
         matrix[row["true_class"], row["predicted_class"]] = row["comparisons"]
     return {of: ConfusionMatrix(matrix) for of, matrix in cells.items()}
-
-
-def _last(tables: dict[RecordKind, Iterable[RowMapping]]) -> dict[RecordKind, datetime]:
-    newest = {kind: max((row["last_at"] for row in rows), default=None) for kind, rows in tables.items()}
-    return {kind: at for kind, at in newest.items() if at is not None}

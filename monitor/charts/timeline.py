@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby, pairwise
@@ -86,7 +86,8 @@ def timeline(
 
 
 def _line(span: Span, name: str, label: str, points: Sequence[Point]) -> SeriesLine:
-    stretches = list(_stretches(points))
+    # Without gaps: a band across days without photos would claim what nobody saw.
+    stretches = [list(run) for known, run in groupby(points, lambda point: point.value is not None) if known]
     return SeriesLine(
         name=name,
         label=label,
@@ -99,13 +100,6 @@ def _line(span: Span, name: str, label: str, points: Sequence[Point]) -> SeriesL
         ],
         dots=[Dot(_x(span, point), _y(point.value), point.says) for stretch in stretches for point in stretch],
     )
-
-
-def _stretches(points: Sequence[Point]) -> Iterator[list[Point]]:
-    """Runs of points without a gap: a band across days without photos would claim what nobody saw."""
-    for known, run in groupby(points, lambda point: point.value is not None):
-        if known:
-            yield list(run)
 
 
 def _band(span: Span, points: Sequence[Point]) -> str:

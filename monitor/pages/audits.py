@@ -7,7 +7,6 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
-from pydantic import ValidationError
 from sqlalchemy import Connection
 
 from binwatch.metadata import MAX_QUANTITY
@@ -21,7 +20,7 @@ from monitor.access.proxies import root_of
 from monitor.access.sight import SHOWN_COOKIE
 from monitor.api.parameters import Bucket
 from monitor.auditing import NewAudit, save, was_blind
-from monitor.forms import Fields, FormProblem, go, local
+from monitor.forms import Fields, FormProblem, go, local, validated, whole_number
 from monitor.pages import query
 from monitor.pages.bins import PAGE, VIEW, BinId, address, the_other_view
 from monitor.pages.flash import FlashMessages
@@ -194,17 +193,16 @@ def _problem(error: Exception) -> FormProblem:
 
 
 def _audit(fields: dict[str, str]) -> NewAudit:
-    """A number that is none is judged as it is, so that the error says what was wrong."""
     quantity, photo = fields.get("quantity", "").strip(), fields.get("photo", "").strip()
     answer = fields.get("answer") or AuditAnswer.COUNT
     given = {
         "bin": fields.get("bin", ""),
         "bucket": fields.get("bucket") or None,
         "answer": answer,
-        "quantity": int(quantity) if quantity.isascii() and quantity.isdigit() and len(quantity) < 9 else quantity,
+        "quantity": whole_number(quantity),
         "reason": fields.get("reason") or None,
         "note": fields.get("note"),
-        "photo": int(photo) if photo.isascii() and photo.isdigit() and len(photo) < 19 else photo or None,
+        "photo": whole_number(photo, digits=18) if photo else None,
         "view": fields.get("view") or None,
     }
     if answer in (AuditAnswer.CANNOT_TELL, AuditAnswer.GO_AND_COUNT):
@@ -217,7 +215,4 @@ def _audit(fields: dict[str, str]) -> NewAudit:
         raise RequestValidationError(
             [{"loc": ("body", "at_least"), "msg": "at_least must be 1 or more", "type": "value_error"}]
         )
-    try:
-        return NewAudit.model_validate(given)
-    except ValidationError as error:
-        raise RequestValidationError([{**one, "loc": ("body", *one["loc"])} for one in error.errors()]) from error
+    return validated(NewAudit, given)

@@ -8,12 +8,12 @@ from typing import Annotated, Any
 from urllib.parse import urlencode
 
 from fastapi import Depends, Request
-from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from binwatch.counts import MORE
 from binwatch.records.audits import AuditAnswer
 from binwatch.records.variances import VarianceState
+from monitor.forms import validated
 from monitor.views.discrepancies import MAX_PREFIX, Direction, Filters
 
 LEVELS = (0.01, 0.05, 0.1, 0.2)
@@ -115,10 +115,7 @@ def _query(request: Request) -> DiscrepancyQuery:
     given = {
         name: value for name, value in request.query_params.items() if value and name in DiscrepancyQuery.model_fields
     }
-    try:
-        return DiscrepancyQuery.model_validate(given)
-    except ValidationError as error:
-        raise RequestValidationError([{**one, "loc": ("query", *one["loc"])} for one in error.errors()]) from error
+    return validated(DiscrepancyQuery, given, "query")
 
 
 CurrentQuery = Annotated[DiscrepancyQuery, Depends(_query)]

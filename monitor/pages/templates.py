@@ -14,9 +14,7 @@ from binwatch.text import noun
 from monitor import formatting
 from monitor.access.proxies import root_of
 from monitor.pages import sentences
-from monitor.views.bins import BinAudit
 from monitor.views.blind import ITEM
-from monitor.views.discrepancies import AuditSaid
 
 
 def html(request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
@@ -29,59 +27,39 @@ def html(request: Request, template: str, status: int = 200, **values: Any) -> H
     return HTMLResponse(_TEMPLATES.get_template(template).render(known | values), status)
 
 
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("monitor"),
-        autoescape=True,  # keys, details and model names are strangers' text
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "share": formatting.share,
-        "items": formatting.items,
-        "number": formatting.number,
-        "many": formatting.many,
-        "noun": noun,
-        "moment": formatting.moment,
-        "minute": formatting.minute,
-        "ago": formatting.ago,
-        "iso": datetime.isoformat,
-        "reason": formatting.reason,
-        "found": _found,
-        "audit_reason": sentences.AUDIT_REASONS.__getitem__,
-        "percent": _percent,
-        "short": _short,
-        "query": _query,
-        "oddness": sentences.oddness,
-        "flagged_for": sentences.FLAGGED_FOR.__getitem__,
-        "doubt": sentences.doubt,
-        "likely": sentences.likely,
-        "variance": sentences.VARIANCE_STATES.__getitem__,
-        "verdict": sentences.OUTCOMES.__getitem__,
-        "direction": sentences.DIRECTIONS.__getitem__,
-    }
-    return environment
-
-
-def _found(audit: BinAudit | AuditSaid) -> str:
-    """What an audit answered."""
-    return formatting.found(audit.answer, audit.quantity)
-
-
-def _percent(value: float) -> str:
-    """A chosen share, which is exact."""
-    return f"{100 * value:g}\N{NARROW NO-BREAK SPACE}%"
-
-
-def _short(label: str) -> str:
-    """A class in a narrow column."""
-    return label.replace("more than", ">")
-
-
 def _query(values: dict[str, object]) -> str:
-    """The end of an address, without what is None."""
+    """The query of an address, without the values that are None."""
     return "?" + urlencode({name: value for name, value in values.items() if value is not None})
 
 
-_TEMPLATES = _environment()
+_TEMPLATES = Environment(
+    loader=PackageLoader("monitor"),
+    autoescape=True,  # keys, details and model names are strangers' text
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_TEMPLATES.filters |= {
+    "share": formatting.share,
+    "items": formatting.items,
+    "number": formatting.number,
+    "many": formatting.many,
+    "noun": noun,
+    "moment": formatting.moment,
+    "minute": formatting.minute,
+    "ago": formatting.ago,
+    "iso": datetime.isoformat,
+    "reason": formatting.reason,
+    "found": lambda audit: formatting.found(audit.answer, audit.quantity),
+    "audit_reason": sentences.AUDIT_REASONS.__getitem__,
+    "percent": lambda share: f"{100 * share:g}\N{NARROW NO-BREAK SPACE}%",  # of a setting, which is exact
+    "short": lambda label: label.replace("more than", ">"),  # a class in a narrow column
+    "query": _query,
+    "oddness": sentences.oddness,
+    "flagged_for": sentences.FLAGGED_FOR.__getitem__,
+    "doubt": sentences.doubt,
+    "likely": sentences.likely,
+    "variance": sentences.VARIANCE_STATES.__getitem__,
+    "verdict": sentences.OUTCOMES.__getitem__,
+    "direction": sentences.DIRECTIONS.__getitem__,
+}

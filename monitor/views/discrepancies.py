@@ -316,15 +316,13 @@ def count_variances(connection: Connection) -> dict[VarianceState, int]:
 def read_flags(connection: Connection, alpha: float, direction: Suspicion, *, by_slice: bool) -> FlagReport:
     """How many bins the level flags now for each suspicion, and, for one of them, in each slice."""
     levels = [read_level(connection, alpha, suspicion) for suspicion in Suspicion]
-    return FlagReport(levels, _flagged_by_slice(connection, alpha, direction) if by_slice else {})
-
-
-def _flagged_by_slice(connection: Connection, alpha: float, direction: Suspicion) -> dict[int, FlaggedBins]:
+    if not by_slice:
+        return FlagReport(levels)
     conditions = _conditions(Filters(direction=Direction(direction), flagged=True), alpha)
     slice_id, audit_id = CurrentComparison.slice_id, CurrentComparison.audit_id
     found = select(slice_id, func.count(), func.count(audit_id)).where(*conditions, slice_id.is_not(None))
     rows = connection.execute(found.group_by(slice_id))
-    return {of: FlaggedBins(bins, bins - audited) for of, bins, audited in rows if of is not None}
+    return FlagReport(levels, {of: FlaggedBins(bins, bins - audited) for of, bins, audited in rows if of is not None})
 
 
 def _proven(connection: Connection, alpha: float, direction: Suspicion) -> list[bool]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import datetime
 from enum import StrEnum
 
@@ -10,7 +11,7 @@ from pydantic import BaseModel
 from binwatch.reference import Signal
 from binwatch.settings import DriftReference
 from monitor.drift.distributions import Distribution
-from monitor.drift.judge import MIN_PHOTOS, SignalResult, Verdict
+from monitor.drift.judge import MIN_PHOTOS, Verdict
 from monitor.drift.report import DriftReport, WindowReport
 from monitor.drift.windows import Window
 
@@ -129,7 +130,9 @@ def view_drift(report: DriftReport | None) -> DriftView:
     return DriftView(
         state=_state(report),
         reference=report.state.reference if report else None,
-        same_hours=_same_hours(report) if report and report.state.is_by_hours else None,
+        same_hours=SameHoursView(hours=sorted(report.state.hours), alarms_from=report.state.alarms_from)
+        if report and report.state.is_by_hours
+        else None,
         model=report.model if report else None,
         at=report.at if report else None,
         alarms=_alarms(report),
@@ -155,10 +158,6 @@ def brief_drift(report: DriftReport | None) -> DriftInBrief:
         reference=report.state.reference if report else DriftReference.TRAINING,
         slices=list(dict.fromkeys(alarm.slice for alarm in alarms if alarm.slice is not None)),
     )
-
-
-def _same_hours(report: DriftReport) -> SameHoursView:
-    return SameHoursView(hours=sorted(report.state.hours), alarms_from=report.state.alarms_from)
 
 
 def _alarms(report: DriftReport | None) -> list[AlarmView]:
@@ -203,16 +202,8 @@ def _window(window: WindowReport) -> WindowView:
         compared=window.compared,
         agreement=window.agreement,
         estimated=window.estimated,
-        signals=[_signal(judgement, window.distributions.get(judgement.signal)) for judgement in window.judgements],
-    )
-
-
-def _signal(judgement: SignalResult, distribution: Distribution | None) -> SignalView:
-    return SignalView(
-        signal=judgement.signal,
-        verdict=judgement.verdict,
-        photos=judgement.photos,
-        distance=judgement.distance,
-        threshold=judgement.threshold,
-        distribution=distribution,
+        signals=[
+            SignalView(**asdict(result), distribution=window.distributions.get(result.signal))
+            for result in window.judgements
+        ],
     )

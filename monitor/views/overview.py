@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -59,6 +59,7 @@ _LENGTHS = {
     TimeRange.MONTH: _Length(30, timedelta(days=1)),
     TimeRange.QUARTER: _Length(30, timedelta(days=3)),
 }
+_ORIGIN = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 class TimeBucket(BaseModel):
@@ -172,7 +173,8 @@ def read_trend(
 ) -> Trend:
     """The lines of all models together, up to the end of the bucket that `now` is in."""
     length = _LENGTHS[span]
-    end = _end(now or datetime.now(UTC), length.each)
+    # The next multiple of a bucket's length since midnight of some day (UTC).
+    end = _ORIGIN + (((now or datetime.now(UTC)) - _ORIGIN) // length.each + 1) * length.each
     start = end - length.buckets * length.each
     sums = [_Sums() for _ in range(length.buckets)]
 
@@ -182,7 +184,13 @@ def read_trend(
         sums[offset // length.seconds].add_photos(version, int(photos), confidence)
     references = {version: reference_of(version) for version in {name for one in sums for name in one.photos}}
     buckets = [_bucket(start + index * length.each, length.each, one, references) for index, one in enumerate(sums)]
-    return Trend(span=span, start=start, end=end, buckets=buckets, changes=_changes(buckets))
+    used = [(bucket.start, bucket.model) for bucket in buckets if bucket.model is not None]
+    changes = [
+        ModelChange(at=at, model=model, previous=previous)
+        for (_, previous), (at, model) in pairwise(used)
+        if model != previous
+    ]
+    return Trend(span=span, start=start, end=end, buckets=buckets, changes=changes)
 
 
 def _compared(start: datetime, end: datetime, each: timedelta) -> Select[int, str, int]:
@@ -222,12 +230,6 @@ class _Sums:
         self.photos[model].append((photos, confidence))
 
 
-def _end(now: datetime, each: timedelta) -> datetime:
-    """The next multiple of a bucket's length since midnight of some day (UTC)."""
-    origin = datetime(2000, 1, 1, tzinfo=UTC)
-    return origin + ((now - origin) // each + 1) * each
-
-
 def _bucket(start: datetime, each: timedelta, sums: _Sums, references: Mapping[str, Reference | None]) -> TimeBucket:
     exact, total = sums.outcomes[Outcome.EXACT], sum(sums.outcomes.values())
     photos = {model: sum(number for number, _ in parts) for model, parts in sums.photos.items()}
@@ -258,12 +260,3 @@ def _right(parts: Iterable[tuple[int, float]], reference: Reference | None) -> f
         return float(photos @ confidence)
     known, accuracy = np.array(sorted(reference.reliability)).T
     return float(photos @ np.interp(confidence, known, accuracy))
-
-
-def _changes(buckets: Sequence[TimeBucket]) -> list[ModelChange]:
-    used = [(bucket.start, bucket.model) for bucket in buckets if bucket.model is not None]
-    return [
-        ModelChange(at=at, model=model, previous=previous)
-        for (_, previous), (at, model) in pairwise(used)
-        if model != previous
-    ]
