@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final
 
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -27,6 +27,7 @@ from monitor.access.authentication import (
 )
 from monitor.access.negotiation import wants_page
 from monitor.api.problem import MEDIA_TYPE, Fault, Problem
+from monitor.pages.request_context import request_context
 from monitor.pages.templates import html
 from monitor.photos import NoPhoto
 from monitor.records import RecordsDown
@@ -189,14 +190,11 @@ def refusal(status: int, detail: str) -> ErrorMessage:
 def answer(request: Request, message: ErrorMessage, headers: Mapping[str, str] | None = None) -> Response:
     """The response: a page, or problem JSON."""
     if wants_page(request):
-        page = html(
-            request,
-            "problem.html",
-            message.status,
-            title=message.title,
-            says=message.says,
-            advice=message.advice,
-        )
+        words: dict[str, Any] = {"title": message.title, "says": message.says, "advice": message.advice}
+        # A request that middleware refuses has not reached the app, which knows who is signed in.
+        if app := request.scope.get("app"):
+            words["context"] = request_context(request, app.state.authenticator.access(request))
+        page = html(request, "problem.html", message.status, **words)
         page.headers.update(headers or {})
         return page
     problem = Problem(

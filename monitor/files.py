@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,14 +14,12 @@ from binwatch.documents import Cell, Document, Sheet
 from binwatch.documents.writers import write
 from binwatch.text import many, visible
 from monitor.records import Records
-from monitor.views import discrepancies_csv
 from monitor.views.auditors import read_auditors
 from monitor.views.blind import QueuedBin, read_queue
-from monitor.views.discrepancies import DiscrepancyPage, Filters, read_discrepancies
-from monitor.views.lists import LISTS, TITLES, ListFilters, ListName, ListPage, read_list
+from monitor.views.discrepancies import Filters, read_discrepancies
+from monitor.views.discrepancies_csv import COLUMNS, MOST_ROWS, ROWS_AT_A_TIME, cells
+from monitor.views.lists import LISTS, TITLES, ListFilters, ListName, read_list
 
-MOST_ROWS = discrepancies_csv.MOST_ROWS
-"""Rows of a file. A script that needs more reads the API page by page."""
 ON_TERMINAL = {
     ListName.FAILED: ("bin_id", "key", "photo_at", "reason", "remedy"),
     ListName.WITHOUT_QUANTITY: ("bin_id", "key", "photo_at", "count", "quantity_reason"),
@@ -40,35 +39,21 @@ DISCREPANCIES_ON_TERMINAL = ("bin", "count", "expected", "difference", "p_value"
 def list_document(records: Records, name: ListName, filters: ListFilters) -> Document:
     """A list, at most MOST_ROWS rows of it. The columns are the fields of the API."""
     listing = LISTS[name]
-
-    def part(after: str | None) -> ListPage[Any]:
-        return records.read(
-            lambda connection: read_list(connection, listing, filters, discrepancies_csv.ROWS_AT_A_TIME, after)
-        )
-
-    rows = [tuple(map(_cell, item.model_dump().values())) for item in islice(_items(part), MOST_ROWS)]
-    return _document(TITLES[name], name, tuple(listing.row.model_fields), rows)
+    found = _items(records, partial(read_list, listing=listing, filters=filters, limit=ROWS_AT_A_TIME))
+    return _document(TITLES[name], name, listing.row.model_fields, (one.model_dump().values() for one in found))
 
 
 def discrepancies_document(records: Records, filters: Filters, alpha: float) -> Document:
     """The discrepancies in the order of their ranking, at most MOST_ROWS. The columns are those of the CSV."""
-
-    def part(after: str | None) -> DiscrepancyPage:
-        return records.read(
-            lambda connection: read_discrepancies(connection, filters, alpha, discrepancies_csv.ROWS_AT_A_TIME, after)
-        )
-
-    rows = [tuple(map(_cell, discrepancies_csv.cells(item))) for item in islice(_items(part), MOST_ROWS)]
-    return _document("Discrepancies", "discrepancies", discrepancies_csv.COLUMNS, rows)
+    found = _items(records, partial(read_discrepancies, filters=filters, alpha=alpha, limit=ROWS_AT_A_TIME))
+    return _document("Discrepancies", "discrepancies", COLUMNS, map(cells, found))
 
 
 def queue_document(records: Records, filters: Filters, alpha: float, limit: int) -> Document:
     """The first bins that wait for an audit, without any number."""
     found = records.read(lambda connection: read_queue(connection, filters, alpha, limit))
-    columns = tuple(QueuedBin.model_fields)
-    return _document(
-        "Bins to audit", "audits", columns, [tuple(map(_cell, one.model_dump().values())) for one in found]
-    )
+    rows = (one.model_dump().values() for one in found)
+    return _document("Bins to audit", "audits", QueuedBin.model_fields, rows)
 
 
 def auditors_document(records: Records) -> Document:
@@ -82,7 +67,7 @@ def auditors_document(records: Records) -> Document:
         ]
         numbers = [[share.share, share.interval.low, share.interval.high] if share else [None] * 3 for share in shares]
         answers = [each.exact.audits if each else 0 for each in of]
-        rows.append((_cell(one.auditor), *answers, *(number for three in numbers for number in three)))
+        rows.append((one.auditor, *answers, *(number for three in numbers for number in three)))
     return _document("Auditors", "auditors", AUDITORS, rows)
 
 
@@ -93,18 +78,20 @@ def as_bytes(document: Document, suffix: str) -> bytes:
         return file.read_bytes()
 
 
-def _items(part: Callable[[str | None], Any]) -> Iterator[Any]:
-    page = part(None)
+def _items(records: Records, read: Callable[..., Any]) -> Iterator[Any]:
+    """The items of all pages of a list: one read for each page, since no read of the records may take long."""
+    page = records.read(read)
     yield from page.items
     while page.next is not None:
-        page = part(page.next)
+        page = records.read(partial(read, after=page.next))
         yield from page.items
 
 
-def _document(title: str, slug: str, columns: Sequence[str], rows: list[tuple[Cell, ...]]) -> Document:
-    is_cut = len(rows) == MOST_ROWS
-    summary = [many(len(rows), "row") + (", which is the limit of a file: there may be more" if is_cut else "")]
-    return Document(title, summary, [Sheet(title, slug, columns, rows)])
+def _document(title: str, slug: str, columns: Iterable[str], rows: Iterable[Iterable[object]]) -> Document:
+    written = [tuple(map(_cell, row)) for row in islice(rows, MOST_ROWS)]
+    is_cut = len(written) == MOST_ROWS
+    summary = [many(len(written), "row") + (", which is the limit of a file: there may be more" if is_cut else "")]
+    return Document(title, summary, [Sheet(title, slug, tuple(columns), written)])
 
 
 def _cell(value: object) -> Cell:

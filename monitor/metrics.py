@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from itertools import product
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
-from sqlalchemy import Connection
 
 from binwatch.confusion import INVENTORY, ConfusionMatrix, TruthSource
 from binwatch.counts import CLASSES, MORE, Outcome
@@ -26,7 +26,7 @@ from monitor.drift.metrics import drift_metrics
 from monitor.random_audits import RandomAudits
 from monitor.records import RecordsDown
 from monitor.services import Services
-from monitor.slices import SliceTotals, read_slices, slice_alarm_metrics, slice_flag_metrics, slice_metrics
+from monitor.slices import read_slices, slice_alarm_metrics, slice_flag_metrics, slice_metrics
 from monitor.totals import COUNTED, Totals, read_totals
 from monitor.views.discrepancies import Level
 
@@ -34,7 +34,7 @@ _EXPECTED = [*CLASSES[:MORE], "more"]
 """Label values of the expected classes. Bounded: a label for every quantity would have no end."""
 _Row = tuple[str, str, ConfusionMatrix]
 """A model, the label of a true class, and the comparisons of both."""
-_WRONG = (Outcome.UNDER, Outcome.OVER)
+_Family = CounterMetricFamily | GaugeMetricFamily
 
 
 class RecordsCollector(Collector):
@@ -46,12 +46,16 @@ class RecordsCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """The metrics as of now."""
         yield InfoMetricFamily("binwatch_build", "The release of Binwatch.", {"version": version()})
+        up = "binwatch_records_up", "Whether the records can be read (1) or not (0)."
         try:
-            totals, slices = self._services.records.read(self._read, probe=True)
+            totals, slices = self._services.records.read(
+                lambda connection: (read_totals(connection), read_slices(connection, self._services.settings.slicing)),
+                probe=True,
+            )
         except RecordsDown:
-            yield _up(False)
+            yield GaugeMetricFamily(*up, 0)
             return
-        yield _up(True)
+        yield GaugeMetricFamily(*up, 1)
         yield from metrics_of(totals, self._services.cards.to_come())
         if report := self._services.drift.report:
             yield from drift_metrics(report)
@@ -63,9 +67,6 @@ class RecordsCollector(Collector):
             yield from slice_metrics(slices)
             yield from slice_flag_metrics(slices, flags.slices) if flags else ()
             yield from slice_alarm_metrics(report.slices) if report else ()
-
-    def _read(self, connection: Connection) -> tuple[Totals, list[SliceTotals]]:
-        return read_totals(connection), read_slices(connection, self._services.settings.slicing)
 
     def describe(self) -> Iterable[Metric]:
         """Nothing: registering must not read the records."""
@@ -125,58 +126,52 @@ def metrics_of(totals: Totals, to_come: str | None) -> Iterator[Metric]:
     no record yet: those that a worker noted before its first photo, and the one that is `to_come`.
     """
     models = sorted({*totals.models, *totals.noted, *([to_come] if to_come else [])})
-    compared, audited = _rows(totals, TruthSource.INVENTORY, models), _rows(totals, TruthSource.AUDIT, models)
-    sighted = _rows(totals, TruthSource.SIGHTED, models)
-    yield _photos(totals, models)
-    yield _expected_quantities(totals)
-    yield _comparisons(compared)
-    yield _within_one(compared)
-    yield _absolute_error(compared)
-    yield _squared_error(compared)
-    yield _audits(totals)
-    yield _audited_counts("binwatch_audited_counts", "blind", audited)
-    yield from _audited_errors(audited)
-    yield _audited_quantities("binwatch_audited_expected_quantities", "blind", totals, TruthSource.AUDIT)
-    yield _audited_counts("binwatch_sighted_audited_counts", "with the numbers in sight", sighted)
-    yield _audited_quantities(
-        "binwatch_sighted_audited_expected_quantities", "with the numbers in sight", totals, TruthSource.SIGHTED
-    )
-    yield _variances(totals)
-    yield _bins(totals)
-    yield _last_record(totals)
-    yield _model(totals)
+    yield from _record_metrics(totals, models)
+    yield from _comparison_metrics(_rows(totals, TruthSource.INVENTORY, models))
+    yield from _audit_metrics(totals, models)
 
 
-def _up(up: bool) -> Metric:
-    return GaugeMetricFamily("binwatch_records_up", "Whether the records can be read (1) or not (0).", int(up))
-
-
-def _photos(totals: Totals, models: list[str]) -> Metric:
-    family = CounterMetricFamily(
+def _record_metrics(totals: Totals, models: list[str]) -> Iterator[Metric]:
+    photos = CounterMetricFamily(
         "binwatch_photos",
         "Photos recorded, counted or failed for a reason.",
         labels=("model", "outcome", "reason"),
     )
     for model in models:
-        seen = {reason: photos for (of, reason), photos in totals.photos.items() if of == model}
-        for reason, photos in _filled(seen, Reason):
-            family.add_metric((model, "failed" if reason else "counted", reason), photos)
-    return family
-
-
-def _expected_quantities(totals: Totals) -> Metric:
-    family = CounterMetricFamily(
+        seen = {reason: number for (of, reason), number in totals.photos.items() if of == model}
+        for reason, number in _filled(seen, Reason):
+            photos.add_metric((model, "failed" if reason else "counted", reason), number)
+    quantities = CounterMetricFamily(
         "binwatch_expected_quantities",
         "Expected quantities recorded, read or failed for a reason.",
         labels=("outcome", "reason"),
     )
     for reason, number in _filled(totals.expectations, MetadataReason):
-        family.add_metric(("failed" if reason else "read", reason), number)
-    return family
+        quantities.add_metric(("failed" if reason else "read", reason), number)
+    bins = GaugeMetricFamily(
+        "binwatch_bins", "Bins by what their latest photo and expected quantity are.", labels=("photo", "expected")
+    )
+    for photo, expected in product(PhotoState, QuantityState):
+        if (photo, expected) != (PhotoState.NONE, QuantityState.NONE):  # of such a bin nobody knows
+            bins.add_metric((photo, expected), totals.bins.get((photo, expected), 0))
+    last = GaugeMetricFamily(
+        "binwatch_last_record_timestamp_seconds",
+        "When the last record of this kind was written, in seconds since 1970.",
+        labels=("kind",),
+        unit="seconds",
+    )
+    for kind, at in totals.last.items():
+        last.add_metric((kind,), at.timestamp())
+    model_in_use = InfoMetricFamily(
+        "binwatch_model", "The model of the most recent record.", labels=("model", "precision", "provider")
+    )
+    if totals.in_use:
+        model_in_use.add_metric((totals.in_use.version, totals.in_use.precision, totals.in_use.provider), {})
+    yield from (photos, quantities, bins, last, model_in_use)
 
 
 def _filled(seen: dict[str, int], reasons: Iterable[str]) -> list[tuple[str, int]]:
-    """Each reason with its number, those that have not occurred and those that this release does not know included."""
+    """Each reason with its number, including reasons that have not occurred and reasons of another release."""
     return [(reason, seen.get(reason, 0)) for reason in dict.fromkeys((COUNTED, *map(str, reasons), *seen))]
 
 
@@ -189,150 +184,95 @@ def _rows(totals: Totals, reference: TruthSource, models: Iterable[str]) -> list
     ]
 
 
-def _comparisons(rows: list[_Row]) -> Metric:
-    family = CounterMetricFamily(
+def _comparison_metrics(rows: list[_Row]) -> Iterator[Metric]:
+    comparisons = CounterMetricFamily(
         "binwatch_comparisons",
         "Counts compared with the expected quantity of the same bin.",
         labels=("model", "expected", "outcome"),
     )
-    for model, expected, row in rows:
-        for outcome in Outcome:
-            family.add_metric((model, expected, outcome), row.where(outcome=outcome).comparisons)
-    return family
-
-
-def _within_one(rows: list[_Row]) -> Metric:
-    family = CounterMetricFamily(
+    within_one = CounterMetricFamily(
         "binwatch_comparisons_within_one",
         "Comparisons where count and expected quantity differ by at most one item.",
         labels=("model", "expected"),
     )
-    for model, expected, row in rows:
-        family.add_metric((model, expected), row.comparisons_within_one)
-    return family
-
-
-def _absolute_error(rows: list[_Row]) -> Metric:
-    family = CounterMetricFamily(
+    errors = CounterMetricFamily(
         "binwatch_absolute_error_items",
         "Items that counts were under or over the expected quantity, with more than 5 taken as 6.",
         labels=("model", "expected", "outcome"),
         unit="items",
     )
-    for model, expected, row in rows:
-        for outcome in _WRONG:
-            family.add_metric((model, expected, outcome), row.where(outcome=outcome).absolute_error)
-    return family
-
-
-def _squared_error(rows: list[_Row]) -> Metric:
-    family = CounterMetricFamily(
+    squared = CounterMetricFamily(
         "binwatch_squared_error",
         "Squared differences of counts and expected quantities in items, with more than 5 taken as 6.",
         labels=("model", "expected"),
     )
     for model, expected, row in rows:
-        family.add_metric((model, expected), row.squared_error)
-    return family
+        _add_outcomes(comparisons, (model, expected), row)
+        within_one.add_metric((model, expected), row.comparisons_within_one)
+        _add_errors(errors, squared, (model, expected), row)
+    yield from (comparisons, within_one, errors, squared)
 
 
-def _audits(totals: Totals) -> Metric:
-    family = CounterMetricFamily(
+def _add_outcomes(family: _Family, labels: tuple[str, ...], row: ConfusionMatrix) -> None:
+    for outcome in Outcome:
+        family.add_metric((*labels, outcome), row.where(outcome=outcome).comparisons)
+
+
+def _add_errors(errors: _Family, squared: _Family, labels: tuple[str, ...], row: ConfusionMatrix) -> None:
+    for outcome in (Outcome.UNDER, Outcome.OVER):
+        errors.add_metric((*labels, outcome), row.where(outcome=outcome).absolute_error)
+    squared.add_metric(labels, row.squared_error)
+
+
+def _audit_metrics(totals: Totals, models: list[str]) -> Iterator[Metric]:
+    """Counts and inventory against the truth: the audited accuracy, beside the agreement that comparisons measure.
+
+    Gauges, since a corrected audit is taken back: a sum that only grows would keep a number that was never true.
+    """
+    audits = CounterMetricFamily(
         "binwatch_audits", "Audits entered, by what was answered and how.", labels=("answer", "blind")
     )
-    for answer in AuditAnswer:
-        for blind in (False, True):
-            family.add_metric((answer, str(blind).lower()), totals.audits.get((answer, blind), 0))
-    return family
-
-
-def _audited_counts(name: str, how: str, rows: list[_Row]) -> Metric:
-    """Counts against the truth: the audited accuracy, beside the agreement that comparisons measure.
-
-    Gauges, since a corrected audit is taken back: a sum that only grows would hold one that never was true.
-    """
-    family = GaugeMetricFamily(
-        name,
-        f"Counts that were audited {how}, as their last audit judges them.",
-        labels=("model", "audited", "outcome"),
-    )
-    for model, audited, row in rows:
-        for outcome in Outcome:
-            family.add_metric((model, audited, outcome), row.where(outcome=outcome).comparisons)
-    return family
-
-
-def _audited_errors(rows: list[_Row]) -> Iterator[Metric]:
-    labels = ("model", "audited")
+    for answer, blind in product(AuditAnswer, (False, True)):
+        audits.add_metric((answer, str(blind).lower()), totals.audits.get((answer, blind), 0))
     errors = GaugeMetricFamily(
         "binwatch_audited_absolute_error_items",
         "Items that counts that were audited blind are under or over what was found, with more than 5 taken as 6.",
-        labels=(*labels, "outcome"),
+        labels=("model", "audited", "outcome"),
         unit="items",
     )
     squared = GaugeMetricFamily(
         "binwatch_audited_squared_error",
         "Squared differences of counts that were audited blind and what was found in items, with more than 5 taken"
         " as 6.",
-        labels=labels,
+        labels=("model", "audited"),
     )
-    for model, audited, row in rows:
-        for outcome in _WRONG:
-            errors.add_metric((model, audited, outcome), row.where(outcome=outcome).absolute_error)
-        squared.add_metric((model, audited), row.squared_error)
-    yield from (errors, squared)
-
-
-def _audited_quantities(name: str, how: str, totals: Totals, reference: TruthSource) -> Metric:
-    family = GaugeMetricFamily(
-        name,
-        f"Expected quantities that were audited {how}, as their last audit judges them.",
-        labels=("audited", "outcome"),
-    )
-    for _, audited, row in _rows(totals, reference, [INVENTORY]):
-        for outcome in Outcome:
-            family.add_metric((audited, outcome), row.where(outcome=outcome).comparisons)
-    return family
-
-
-def _variances(totals: Totals) -> Metric:
-    family = GaugeMetricFamily(
+    for model, audited, row in _rows(totals, TruthSource.AUDIT, models):
+        _add_errors(errors, squared, (model, audited), row)
+    variances = GaugeMetricFamily(
         "binwatch_variances",
         "Differences between audits and the inventory, by what has come of them.",
         labels=("state",),
     )
     for state in VarianceState:
-        family.add_metric((state,), totals.variances.get(state, 0))
-    return family
+        variances.add_metric((state,), totals.variances.get(state, 0))
+    yield from (audits, errors, squared, variances)
+    yield from _audited(totals, models, TruthSource.AUDIT, "binwatch_audited", "blind")
+    yield from _audited(totals, models, TruthSource.SIGHTED, "binwatch_sighted_audited", "with the numbers in sight")
 
 
-def _bins(totals: Totals) -> Metric:
-    family = GaugeMetricFamily(
-        "binwatch_bins", "Bins by what their latest photo and expected quantity are.", labels=("photo", "expected")
+def _audited(totals: Totals, models: list[str], reference: TruthSource, prefix: str, how: str) -> tuple[Metric, Metric]:
+    counts = GaugeMetricFamily(
+        f"{prefix}_counts",
+        f"Counts that were audited {how}, as their last audit judges them.",
+        labels=("model", "audited", "outcome"),
     )
-    for photo in PhotoState:
-        for expected in QuantityState:
-            if (photo, expected) != (PhotoState.NONE, QuantityState.NONE):  # of such a bin nobody knows
-                family.add_metric((photo, expected), totals.bins.get((photo, expected), 0))
-    return family
-
-
-def _last_record(totals: Totals) -> Metric:
-    family = GaugeMetricFamily(
-        "binwatch_last_record_timestamp_seconds",
-        "When the last record of this kind was written, in seconds since 1970.",
-        labels=("kind",),
-        unit="seconds",
+    for model, audited, row in _rows(totals, reference, models):
+        _add_outcomes(counts, (model, audited), row)
+    quantities = GaugeMetricFamily(
+        f"{prefix}_expected_quantities",
+        f"Expected quantities that were audited {how}, as their last audit judges them.",
+        labels=("audited", "outcome"),
     )
-    for kind, at in totals.last.items():
-        family.add_metric((kind,), at.timestamp())
-    return family
-
-
-def _model(totals: Totals) -> Metric:
-    family = InfoMetricFamily(
-        "binwatch_model", "The model of the most recent record.", labels=("model", "precision", "provider")
-    )
-    if totals.in_use:
-        family.add_metric((totals.in_use.version, totals.in_use.precision, totals.in_use.provider), {})
-    return family
+    for _, audited, row in _rows(totals, reference, [INVENTORY]):
+        _add_outcomes(quantities, (audited,), row)
+    return counts, quantities

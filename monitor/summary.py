@@ -80,7 +80,7 @@ class ModelUsed(BaseModel):
 
 
 class Audits(BaseModel):
-    """How counts of the model, and the inventory, stand against what people found. Empty shares where nobody looked.
+    """Counts of the model, and the inventory, compared with what people found. Shares are None without audits.
 
     Of answers that are a number; "at least" and "cannot tell" are none.
     """
@@ -130,6 +130,7 @@ def summarise(totals: Totals, model: str | None = None) -> Summary:
     check_known(model, totals.models)
     in_use = totals.in_use
     chosen = model if model is not None else in_use.version if in_use else None
+    unexpected = [states for states in totals.bins if QuantityState.KNOWN not in states]
     return Summary(
         model=chosen,
         models=totals.models,
@@ -141,7 +142,10 @@ def summarise(totals: Totals, model: str | None = None) -> Summary:
         agreement=_agreement(totals, chosen or ""),
         audits=_audits(totals, TruthSource.AUDIT, chosen or ""),
         sighted_audits=_audits(totals, TruthSource.SIGHTED, chosen or ""),
-        bins=_bins(totals),
+        bins=Bins(
+            photo_without_quantity=sum(totals.bins[states] for states in unexpected if states[0] != PhotoState.NONE),
+            quantity_without_photo=totals.bins.get((PhotoState.NONE, QuantityState.KNOWN), 0),
+        ),
         last=Last(**{kind.value: totals.last.get(kind) for kind in RecordKind}),
     )
 
@@ -188,14 +192,6 @@ def _audits(totals: Totals, reference: TruthSource, model: str) -> Audits:
     counts = figures_of(totals.confusion(reference, model))
     inventory = figures_of(totals.confusion(reference, INVENTORY))
     return Audits(counts=counts, interval=wilson(counts.exact, counts.comparisons), inventory=inventory)
-
-
-def _bins(totals: Totals) -> Bins:
-    unexpected = [states for states in totals.bins if QuantityState.KNOWN not in states]
-    return Bins(
-        photo_without_quantity=sum(totals.bins[states] for states in unexpected if states[0] != PhotoState.NONE),
-        quantity_without_photo=totals.bins.get((PhotoState.NONE, QuantityState.KNOWN), 0),
-    )
 
 
 def figures_of(matrix: ConfusionMatrix) -> Figures:

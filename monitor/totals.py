@@ -27,7 +27,7 @@ from binwatch.records.variances import VarianceState
 from binwatch.slicing import Slicing
 
 COUNTED = ""
-"""Where a total is by reason: those that went well."""
+"""The reason, in totals by reason, of photos that were counted and of quantities that were read."""
 
 
 class RecordKind(StrEnum):
@@ -58,9 +58,9 @@ class Totals:
     photos: dict[tuple[str, str], int]
     expectations: dict[str, int]
     confusions: dict[tuple[TruthSource, str], ConfusionMatrix]
-    """By who states the true class, and the model ('' for the inventory, which audits judge as well)."""
+    """By the source of the true class and the model ('' for the inventory, which audits judge as well)."""
     last: dict[RecordKind, datetime]
-    """When the last of each kind was recorded; without those of which there is none."""
+    """When the last of each kind was recorded; kinds without a record are absent."""
     in_use: ModelInUse | None
     bins: dict[tuple[PhotoState, QuantityState], int] = field(default_factory=dict)
     noted: frozenset[str] = frozenset()
@@ -88,18 +88,18 @@ def read_totals(connection: Connection) -> Totals:
     bins = connection.execute(select(BinTotal.__table__)).mappings().all()
     audits = connection.execute(select(AuditTotal.__table__)).mappings().all()
     variances = connection.execute(select(VarianceTotal.__table__)).mappings().all()
+    tables = {
+        RecordKind.PHOTO: photos,
+        RecordKind.EXPECTED_QUANTITY: expectations,
+        RecordKind.COMPARISON: [row for row in compared if row["reference"] == TruthSource.INVENTORY],
+        RecordKind.AUDIT: audits,
+    }
+    times = {kind: [row["last_at"] for row in rows if row["last_at"] is not None] for kind, rows in tables.items()}
     return Totals(
         photos={(row["model_version"], row["reason"]): row["photos"] for row in photos},
         expectations={row["reason"]: row["expectations"] for row in expectations},
         confusions=_confusions(compared),
-        last=_last(
-            {
-                RecordKind.PHOTO: photos,
-                RecordKind.EXPECTED_QUANTITY: expectations,
-                RecordKind.COMPARISON: [row for row in compared if row["reference"] == TruthSource.INVENTORY],
-                RecordKind.AUDIT: audits,
-            }
-        ),
+        last={kind: max(found) for kind, found in times.items() if found},
         in_use=read_model_in_use(connection),
         bins={(PhotoState(row["photo_state"]), QuantityState(row["quantity_state"])): row["bins"] for row in bins},
         noted=frozenset(connection.execute(select(Model.model_version)).scalars()),
@@ -129,8 +129,3 @@ def _confusions(rows: Iterable[RowMapping]) -> dict[tuple[TruthSource, str], Con
         matrix = cells.setdefault((TruthSource(row["reference"]), row["model_version"]), {})
         matrix[row["true_class"], row["predicted_class"]] = row["comparisons"]
     return {of: ConfusionMatrix(matrix) for of, matrix in cells.items()}
-
-
-def _last(tables: dict[RecordKind, Iterable[RowMapping]]) -> dict[RecordKind, datetime]:
-    newest = {kind: max((row["last_at"] for row in rows), default=None) for kind, rows in tables.items()}
-    return {kind: at for kind, at in newest.items() if at is not None}

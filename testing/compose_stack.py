@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,15 @@ import boto3
 import httpx
 from botocore.config import Config
 
+from testing import waiting
+
 ROOT = Path(__file__).parents[1]
 SERVERS = ("postgres", "rabbitmq", "s3", "worker", "beat", "monitor", "prometheus")
 ONCE = ("folder", "migrate", "roles", "setup", "bucket", "catch-up")
 OWN = ("worker", "beat", "monitor")
 BUCKET = "binwatch"
-WITHIN_S = 180
-"""Far beyond what anything here takes on a machine that does nothing else."""
+wait_until = partial(waiting.wait_until, every_s=0.5)
+"""Each look at a container is a command."""
 
 
 class Stack:
@@ -93,7 +95,7 @@ class Stack:
         return [one for one in containers if one["Config"]["Labels"].get("com.docker.compose.oneoff") != "True"]
 
     def container(self, service: str) -> dict[str, Any]:
-        """The same of a service with one container."""
+        """What `docker inspect` says of the container of a service that has one."""
         (found,) = self.containers(service)
         return found
 
@@ -160,14 +162,6 @@ def run(command: list[str], *, check: bool = True, **changes: str) -> subprocess
     )
     assert not check or done.returncode == 0, f"{' '.join(command)}: {done.stdout[-4000:]}\n{done.stderr[-6000:]}"
     return done
-
-
-def wait_until(condition: Callable[[], bool], otherwise: Callable[[], str]) -> None:
-    """Look until it is so."""
-    deadline = time.monotonic() + WITHIN_S
-    while not condition():
-        assert time.monotonic() < deadline, otherwise()
-        time.sleep(0.5)  # between two looks at the condition
 
 
 @contextmanager

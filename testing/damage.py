@@ -7,7 +7,7 @@ from random import Random
 
 Damage = Callable[[bytes, Random], bytes]
 _HEADER = 700
-"""Bytes of a small JPEG that are tables rather than pixels, and so damaged in other ways than the ones meant here."""
+"""Bytes of a small JPEG that are tables rather than pixels, which are left intact."""
 _SECTOR, _PAGE = 512, 4096
 
 
@@ -85,4 +85,4 @@ SMALL: dict[str, Damage] = {
     "16 other bytes": _other(16),
     "1 bit flipped": _flip,
 }
-"""It may be that nothing but a few pixels differ, and that no decoder can know."""
+"""Maybe only a few pixels differ, which no decoder can detect."""

@@ -49,11 +49,11 @@ class Faults:
 
     before_photo: Callable[[str], object] = lambda key: None
     answers: int | None = None
-    """The job fails once it has written so many."""
+    """The job fails after this number of requests."""
     cut_short: frozenset[str] = frozenset()
     """Keys whose answers are written only half."""
     status: str | None = None
-    """How the job ends, instead of how it would."""
+    """The status that the job ends with, instead of its real one."""
     lost: Callable[[str], bool] = field(default=lambda key: False)
     """Keys whose answers are not written, though the job completes."""
 

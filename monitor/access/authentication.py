@@ -5,9 +5,10 @@ from __future__ import annotations
 import hmac
 import logging
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from fastapi import Depends, Request
@@ -23,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 COOKIE = "binwatch_session"
 _SAME_SITE = {"same-origin", "none"}
-"""What browsers say of requests that come from a page of ours, or from the address bar."""
+"""Values of Sec-Fetch-Site for requests from the monitor's own pages, and from the address bar."""
 
 
 class WritingOff(BinwatchError):
@@ -79,7 +80,7 @@ class NumbersHidden(BinwatchError):
 
 
 class Credential(StrEnum):
-    """What showed that a request may write."""
+    """How a request proved that it may write."""
 
     TOKEN = "token"  # noqa: S105 (a word, no secret)
     SESSION = "session"
@@ -92,9 +93,9 @@ class Writer:
 
     how: Credential
     name: str | None
-    """None for a script with the token: then each audit says it."""
+    """None for a script with the token, which names the auditor in each audit."""
     holder: str
-    """What form tokens are made for."""
+    """The session, user or script that form tokens are made for."""
     is_approver: bool = False
     """Whether it may decide on variances."""
 
@@ -116,11 +117,11 @@ class Access:
     sighted: bool
     """By the settings, auditors see the numbers first."""
     has_approvers: bool
-    """Whether anybody who is authenticated as its reader is may decide on variances, by the settings."""
+    """Whether the settings let anybody who signs in as its reader does decide on variances."""
 
     @property
     def name(self) -> str | None:
-        """Of its reader; None if nobody is signed in by name."""
+        """The reader's name; None if nobody is signed in by name."""
         return self.writer.name if self.writer else None
 
     @property
@@ -184,6 +185,9 @@ class Authenticator:
     def access(self, request: Request) -> Access:
         """What the page may offer to the sender of the request."""
         writer = self.writer_of(request)
+        by_role = None not in (self._header, self._role_header)
+        # A user whom the proxy names cannot sign in with a token.
+        by_token = self._approver_token is not None and not (writer and writer.how is Credential.PROXY)
         return Access(
             is_on=self.is_on,
             writer=writer,
@@ -191,13 +195,8 @@ class Authenticator:
             can_sign_out=writer is not None and writer.how is Credential.SESSION,
             sight=self.sights.of(request, is_person=writer is not None and writer.name is not None),
             sighted=self.sights.sighted,
-            has_approvers=self._has_approvers(writer),
+            has_approvers=by_role or by_token,
         )
-
-    def _has_approvers(self, writer: Writer | None) -> bool:
-        """Of those who could be: a user whom the proxy names cannot sign in with a token."""
-        by_role = None not in (self._header, self._role_header)
-        return by_role or (self._approver_token is not None and not (writer and writer.how is Credential.PROXY))
 
     def writer_of(self, request: Request) -> Writer | None:
         """Who sends the request; None if nothing shows that they may write."""
@@ -228,13 +227,18 @@ class Authenticator:
         if writer is None or not writer.is_approver:
             raise NotApprover
 
+    def require_sight(self, request: Request) -> None:
+        """Raise NumbersHidden if the reader audits blind."""
+        if self.access(request).is_blind:
+            raise NumbersHidden
+
     def check_form(self, writer: Writer, form_token: str) -> None:
         """Raise ForeignForm unless a page of this monitor sent the form."""
         if writer.how is not Credential.TOKEN and not self.sessions.is_form_token(writer.holder, form_token):
             raise ForeignForm
 
     def view_token(self, writer: Writer, bucket: str, bin_id: str, photo: int | None) -> str:
-        """What an answer must send back that is given in this view of a bin, without its numbers."""
+        """Token of a view of a bin without its numbers, which an answer given in this view must send back."""
         return self.sights.begin(View(writer.holder, bucket, bin_id, photo))
 
     def was_blind(
@@ -257,12 +261,9 @@ class Authenticator:
             return None
         if name is None:
             return None
-        return Writer(Credential.PROXY, name, f"proxy:{name}", self._has_role(request))
-
-    def _has_role(self, request: Request) -> bool:
-        """Whether the proxy that sent a request says that its user is an approver."""
-        named = request.headers.getlist(self._role_header) if self._role_header else []
-        return self._approver_role in [role.strip() for line in named for role in line.split(",")]
+        lines = request.headers.getlist(self._role_header) if self._role_header else []
+        is_approver = self._approver_role in [role.strip() for line in lines for role in line.split(",")]
+        return Writer(Credential.PROXY, name, f"proxy:{name}", is_approver)
 
     def _by_token(self, request: Request) -> Writer | None:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
@@ -290,7 +291,7 @@ class Authenticator:
 
 
 def is_from_here(request: Request, *, must_say_so: bool) -> bool:
-    """Whether a page of this monitor sent the request, by what browsers say and pages cannot change.
+    """Whether a page of this monitor sent the request, by headers that browsers set and pages cannot change.
 
     `must_say_so` refuses requests that do not say where they come from; scripts do not.
     """
@@ -309,40 +310,24 @@ def _authenticator(request: Request) -> Authenticator:
     return found
 
 
-def _access(request: Request) -> Access:
-    return _authenticator(request).access(request)
+def _asks(method: Callable[[Authenticator, Request], object]) -> Any:
+    """Dependency of a route on what a method of the authenticator says of the request."""
 
+    def ask(request: Request) -> object:
+        return method(_authenticator(request), request)
 
-def _current_writer(request: Request) -> Writer:
-    return _authenticator(request).require_writer(request)
-
-
-def _current_approver(request: Request) -> Writer:
-    return _authenticator(request).require_approver(request)
-
-
-def _require_supervisor(request: Request) -> None:
-    _authenticator(request).require_supervisor(request)
+    return Depends(ask)
 
 
 CurrentAuthenticator = Annotated[Authenticator, Depends(_authenticator)]
 """Type of a route's parameter that receives the authenticator."""
-CurrentAccess = Annotated[Access, Depends(_access)]
+CurrentAccess = Annotated[Access, _asks(Authenticator.access)]
 """Type of a page's parameter that says what the page may offer to its reader."""
-
-
-def _require_sight(request: Request) -> None:
-    if _authenticator(request).access(request).is_blind:
-        raise NumbersHidden
-
-
-ShowsNumbers = Depends(_require_sight)
-"""Dependency of a route that shows numbers of bins: blind auditors are refused."""
-CurrentApprover = Annotated[Writer, Depends(_current_approver)]
-"""Type of a route's parameter that only lets those in who may decide on variances."""
-
-
-Supervisor = Depends(_require_supervisor)
-"""Dependency of a route that only approvers may read."""
-CurrentWriter = Annotated[Writer, Depends(_current_writer)]
+CurrentWriter = Annotated[Writer, _asks(Authenticator.require_writer)]
 """Type of a route's parameter that only lets those in who may write."""
+CurrentApprover = Annotated[Writer, _asks(Authenticator.require_approver)]
+"""Type of a route's parameter that only lets those in who may decide on variances."""
+ShowsNumbers = _asks(Authenticator.require_sight)
+"""Dependency of a route that shows numbers of bins: blind auditors are refused."""
+Supervisor = _asks(Authenticator.require_supervisor)
+"""Dependency of a route that only approvers may read."""

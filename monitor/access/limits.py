@@ -1,10 +1,11 @@
-"""How many requests the monitor has in flight, with a way in for what watches it."""
+"""A limit on the requests in flight, with reserved capacity for probes and scrapes."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from binwatch.web.requests import PROBES_AT_ONCE, RequestLimit
 from monitor.access.refusals import refuse
@@ -16,9 +17,6 @@ IN_FLIGHT: Final = MAX_REQUESTS + PROBES_AT_ONCE * len(PROBES)
 
 
 def limited(app: ASGIApp) -> ASGIApp:
-    """The app with at most so many requests in flight."""
-    return RequestLimit(app, MAX_REQUESTS, PROBES, _overloaded)
-
-
-async def _overloaded(scope: Scope, receive: Receive, send: Send) -> None:
-    await refuse(scope, receive, send, 503, "too many requests are in flight; try again in a moment")
+    """The app with at most MAX_REQUESTS in flight, beside those of PROBES."""
+    detail = "too many requests are in flight; try again in a moment"
+    return RequestLimit(app, MAX_REQUESTS, PROBES, partial(refuse, status=503, detail=detail))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Annotated, Any, Final
 
@@ -70,31 +70,15 @@ _FILES: Final[dict[int | str, dict[str, Any]]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class _ListFile:
-    """A list as a file of the form that was asked for: a dependency of its routes."""
-
-    request: Request
-    services: CurrentServices
-    authenticator: CurrentAuthenticator
-    form: FileForm
-
-    def of(self, name: ListName, asked: ListFilters, *, has_numbers: bool = True) -> Response:
-        """At most 100,000 rows. Notes that the browser has seen the numbers of all bins, if they are in it."""
-        data = as_bytes(list_document(self.services.records, name, asked), f".{self.form}")
-        headers = {"Content-Disposition": f'attachment; filename="{name}.{self.form}"'}
-        file = Response(data, media_type=MEDIA_TYPES[self.form], headers=headers)
-        if has_numbers:
-            self.authenticator.sights.note(self.request, file, None)
-        return file
-
-
-_AskedFile = Annotated[_ListFile, Depends()]
+def _page(services: Services, listing: Listing[Item], asked: _Part) -> ListPage[Item]:
+    return services.records.read(
+        lambda connection: read_list(connection, listing, asked, asked.limit, asked.after, asked.before)
+    )
 
 
 @router.get("/failed", responses=_BAD_CURSOR)
 def failed(services: CurrentServices, asked: Annotated[_FailedPart, Query()]) -> ListPage[FailedPhoto]:
-    """Photos that could not be counted, with the reason and a remedy, those that were recorded last first."""
+    """Photos that could not be counted, with the reason and a remedy. The last recorded photo comes first."""
     return _page(services, FAILED, asked)
 
 
@@ -112,38 +96,50 @@ def without_photo(services: CurrentServices, asked: Annotated[_Part, Query()]) -
 
 @router.get("/variances", responses=_BAD_CURSOR, dependencies=[ShowsNumbers])
 def variances(services: CurrentServices, asked: Annotated[_VariancePart, Query()]) -> ListPage[ListedVariance]:
-    """Differences between what people counted and what the inventory expects, those that were opened last first.
+    """Differences between what people counted and what the inventory expects. The last opened variance comes first.
 
-    `state=approved` are those that other systems take.
+    Other systems take those with `state=approved`.
     """
     return _page(services, VARIANCES, asked)
 
 
+def _file_maker(
+    request: Request, services: CurrentServices, authenticator: CurrentAuthenticator, form: FileForm
+) -> Callable[[ListName, ListFilters], Response]:
+    def make(name: ListName, asked: ListFilters) -> Response:
+        data = as_bytes(list_document(services.records, name, asked), f".{form}")
+        headers = {"Content-Disposition": f'attachment; filename="{name}.{form}"'}
+        file = Response(data, media_type=MEDIA_TYPES[form], headers=headers)
+        if name.has_numbers:
+            authenticator.sights.note(request, file, None)
+        return file
+
+    return make
+
+
+FileMaker = Annotated[Callable[[ListName, ListFilters], Response], Depends(_file_maker)]
+"""Type of a route's parameter that makes the file of a list, and notes that the browser has seen its numbers."""
+
+
 @router.get("/failed.{form}", response_class=Response, responses=_FILES)
-def failed_file(file: _AskedFile, asked: Annotated[FailedFilters, Query()]) -> Response:
+def failed_file(make: FileMaker, asked: Annotated[FailedFilters, Query()]) -> Response:
     """The same list as a file, at most 100,000 photos."""
-    return file.of(ListName.FAILED, asked, has_numbers=False)
+    return make(ListName.FAILED, asked)
 
 
 @router.get("/without-quantity.{form}", response_class=Response, responses=_FILES, dependencies=[ShowsNumbers])
-def without_quantity_file(file: _AskedFile, asked: Annotated[ListFilters, Query()]) -> Response:
+def without_quantity_file(make: FileMaker, asked: Annotated[ListFilters, Query()]) -> Response:
     """The same list as a file, at most 100,000 bins."""
-    return file.of(ListName.WITHOUT_QUANTITY, asked)
+    return make(ListName.WITHOUT_QUANTITY, asked)
 
 
 @router.get("/without-photo.{form}", response_class=Response, responses=_FILES, dependencies=[ShowsNumbers])
-def without_photo_file(file: _AskedFile, asked: Annotated[ListFilters, Query()]) -> Response:
+def without_photo_file(make: FileMaker, asked: Annotated[ListFilters, Query()]) -> Response:
     """The same list as a file, at most 100,000 bins."""
-    return file.of(ListName.WITHOUT_PHOTO, asked)
+    return make(ListName.WITHOUT_PHOTO, asked)
 
 
 @router.get("/variances.{form}", response_class=Response, responses=_FILES, dependencies=[ShowsNumbers])
-def variances_file(file: _AskedFile, asked: Annotated[VarianceFilters, Query()]) -> Response:
+def variances_file(make: FileMaker, asked: Annotated[VarianceFilters, Query()]) -> Response:
     """The same list as a file, at most 100,000 variances."""
-    return file.of(ListName.VARIANCES, asked)
-
-
-def _page(services: Services, listing: Listing[Item], asked: _Part) -> ListPage[Item]:
-    return services.records.read(
-        lambda connection: read_list(connection, listing, asked, asked.limit, asked.after, asked.before)
-    )
+    return make(ListName.VARIANCES, asked)

@@ -16,6 +16,8 @@ _STEPS = (
     *(hours * _HOUR for hours in (1, 3, 6, 12)),
     *(days * _DAY for days in (1, 2, 7, 14, 28, 91, 182, 364)),
 )
+_MONDAY = datetime(2001, 1, 1, tzinfo=UTC)
+"""Ticks are whole steps from here, so that they do not move with the time that a chart shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,20 +44,10 @@ class Span:
         """Round moments in UTC, at most TICKS of them."""
         length = self.end - self.start
         step = next((step for step in _STEPS if length / step <= TICKS), length / TICKS)
-        return [Tick(self.place(at), _label(at)) for at in _rounded(self.start, self.end, step)]
-
-
-def _rounded(start: datetime, end: datetime, step: timedelta) -> list[datetime]:
-    """Multiples of `step` since a Monday long ago, from `start` to `end`."""
-    monday = datetime(2001, 1, 1, tzinfo=UTC)
-    first = math.ceil((start - monday) / step)
-    last = math.floor((end - monday) / step)
-    return [monday + number * step for number in range(first, last + 1)]
-
-
-def _label(at: datetime) -> str:
-    """The hour; at midnight, the day that begins."""
-    return f"{at:%H:%M}" if at.hour or at.minute else f"{at:%-d %b}"
+        first, last = math.ceil((self.start - _MONDAY) / step), math.floor((self.end - _MONDAY) / step)
+        moments = [_MONDAY + number * step for number in range(first, last + 1)]
+        # At midnight, the day that begins.
+        return [Tick(self.place(at), f"{at:%H:%M}" if at.hour or at.minute else f"{at:%-d %b}") for at in moments]
 
 
 def share_ticks(height: float) -> list[Tick]:

@@ -7,7 +7,6 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
-from pydantic import ValidationError
 from sqlalchemy import Connection
 
 from binwatch.metadata import MAX_QUANTITY
@@ -19,11 +18,11 @@ from monitor.access.cookies import delete_cookie, set_cookie
 from monitor.access.negotiation import sent_a_form
 from monitor.access.proxies import root_of
 from monitor.access.sight import SHOWN_COOKIE
-from monitor.api.parameters import Bucket
+from monitor.api.parameters import BinId, Bucket
 from monitor.auditing import NewAudit, save, was_blind
-from monitor.forms import Fields, FormProblem, go, local
+from monitor.forms import Fields, FormProblem, go, local, validated, whole_number
 from monitor.pages import query
-from monitor.pages.bins import PAGE, VIEW, BinId, address, the_other_view
+from monitor.pages.bins import PAGE, VIEW, address, the_other_view
 from monitor.pages.flash import FlashMessages
 from monitor.pages.request_context import RequestContext
 from monitor.pages.templates import html
@@ -40,7 +39,7 @@ _ON_THE_FORM: Final = {
     UnknownBin: FormProblem.UNKNOWN_BIN,
     ForeignForm: FormProblem.FOREIGN,
 }
-"""What whoever sent the form can mend there."""
+"""Errors that the sender of a form can correct in the form."""
 _OF_FIELD: Final = {
     "answer": FormProblem.ANSWER,
     "at_least": FormProblem.AT_LEAST,
@@ -53,7 +52,7 @@ _OF_FIELD: Final = {
 def first(
     request: Request, services: CurrentServices, context: RequestContext, wanted: query.CurrentQuery
 ) -> RedirectResponse:
-    """To the worst bin of the filter that nobody has looked at; by way of signing in, before its numbers are seen."""
+    """Redirect to the worst bin of the filter that nobody has audited, or first to signing in."""
     if context.access.must_sign_in and not context.access.sighted:
         return go(request, "/login", next=context.here)
     asked = wanted.for_blind if context.access.is_blind else wanted
@@ -194,17 +193,16 @@ def _problem(error: Exception) -> FormProblem:
 
 
 def _audit(fields: dict[str, str]) -> NewAudit:
-    """A number that is none is judged as it is, so that the error says what was wrong."""
     quantity, photo = fields.get("quantity", "").strip(), fields.get("photo", "").strip()
     answer = fields.get("answer") or AuditAnswer.COUNT
     given = {
         "bin": fields.get("bin", ""),
         "bucket": fields.get("bucket") or None,
         "answer": answer,
-        "quantity": int(quantity) if quantity.isascii() and quantity.isdigit() and len(quantity) < 9 else quantity,
+        "quantity": whole_number(quantity),
         "reason": fields.get("reason") or None,
         "note": fields.get("note"),
-        "photo": int(photo) if photo.isascii() and photo.isdigit() and len(photo) < 19 else photo or None,
+        "photo": whole_number(photo, digits=18) if photo else None,
         "view": fields.get("view") or None,
     }
     if answer in (AuditAnswer.CANNOT_TELL, AuditAnswer.GO_AND_COUNT):
@@ -217,7 +215,4 @@ def _audit(fields: dict[str, str]) -> NewAudit:
         raise RequestValidationError(
             [{"loc": ("body", "at_least"), "msg": "at_least must be 1 or more", "type": "value_error"}]
         )
-    try:
-        return NewAudit.model_validate(given)
-    except ValidationError as error:
-        raise RequestValidationError([{**one, "loc": ("body", *one["loc"])} for one in error.errors()]) from error
+    return validated(NewAudit, given)

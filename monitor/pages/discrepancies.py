@@ -73,7 +73,9 @@ def discrepancies(
         direction=filters.direction,
         suspicion=filters.direction.suspicion,
         usual_direction=services.settings.flag_direction,
-        queue=DiscrepancyQuery(flagged=True, level=wanted.level, direction=_flags_of(wanted.direction)),
+        queue=DiscrepancyQuery(
+            flagged=True, level=wanted.level, direction=wanted.direction and Direction(wanted.direction.suspicion)
+        ),
         usual=services.settings.flag_level,
         levels=sorted({*query.LEVELS, services.settings.flag_level, alpha}),
         directions=list(Direction),
@@ -111,8 +113,3 @@ def _queue(
         recounts=_RECOUNTS,
         most=AT_A_TIME,
     )
-
-
-def _flags_of(direction: Direction | None) -> Direction | None:
-    """The direction whose flags the page counts."""
-    return None if direction is None else Direction(direction.suspicion)

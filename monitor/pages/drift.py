@@ -65,19 +65,16 @@ def drift(
 def pictures(window: WindowView) -> list[Picture]:
     """What has drifted comes first, and what cannot be judged last."""
     order = list(dict.fromkeys([Verdict.DRIFTED, Verdict.STEADY, *Verdict]))
-    return [_picture(one) for one in sorted(window.signals, key=lambda one: order.index(one.verdict))]
-
-
-def _picture(one: SignalView) -> Picture:
-    name, what = sentences.SIGNALS[one.signal]
-    return Picture(
-        of=one,
-        name=name,
-        what=what,
-        verdict=sentences.VERDICTS[one.verdict],
-        says=sentences.distance(one),
-        chart=_chart(one.distribution),
-    )
+    return [
+        Picture(
+            one,
+            *sentences.SIGNALS[one.signal],
+            verdict=sentences.VERDICTS[one.verdict],
+            says=sentences.distance(one),
+            chart=_chart(one.distribution),
+        )
+        for one in sorted(window.signals, key=lambda one: order.index(one.verdict))
+    ]
 
 
 def _chart(of: Distribution | None) -> PairedColumns | Steps | Shifts | None:

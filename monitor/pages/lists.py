@@ -9,7 +9,6 @@ from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse
-from pydantic import BaseModel
 
 from binwatch.errors import Reason
 from binwatch.records.variances import VarianceState
@@ -61,7 +60,10 @@ _COLUMNS: dict[ListName, list[_Column]] = {
         _Column("Stored", lambda row: row.photo_at),
         _Column("Counted", lambda row: row.count if row.reason is None else formatting.reason(row.reason)),
         _Column("Metadata file", lambda row: row.quantity_file),
-        _Column("Why no quantity", lambda row: _why(row.quantity_reason)),
+        _Column(
+            "Why no quantity",
+            lambda row: formatting.reason(row.quantity_reason) if row.quantity_reason else "no metadata file",
+        ),
         _Column("Detail", lambda row: row.quantity_detail),
     ],
     ListName.WITHOUT_PHOTO: [
@@ -105,8 +107,7 @@ def show_list(
     before: Cursor = None,
 ) -> HTMLResponse:
     """One list, with its filter and downloads."""
-    has_numbers = name is not ListName.FAILED
-    if has_numbers and context.access.is_blind:
+    if name.has_numbers and context.access.is_blind:
         raise NumbersHidden
     given = {"prefix": prefix, "reason": reason, "model": model, "state": state}
     given = {field: value for field, value in given.items() if field in LISTS[name].filters.model_fields}
@@ -125,22 +126,13 @@ def show_list(
         title=TITLES[name],
         introduction=INTRODUCTIONS[name],
         columns=[column.heading for column in columns],
-        rows=[_row(item, columns) for item in found.items],
+        rows=[_Row(item.bucket, item.bin_id, [column.cell(item) for column in columns]) for item in found.items],
         found=found,
         asked=asked,
         export=f"?{urlencode(asked)}" if asked else "",
         reasons={one.value: formatting.reason(one) for one in Reason} if name is ListName.FAILED else {},
         states=sentences.VARIANCE_STATES if name is ListName.VARIANCES else {},
     )
-    if has_numbers:
+    if name.has_numbers:
         authenticator.sights.note(request, page, [(item.bucket, item.bin_id) for item in found.items])
     return page
-
-
-def _row(item: BaseModel, columns: list[_Column]) -> _Row:
-    row: Any = item
-    return _Row(row.bucket, row.bin_id, [column.cell(row) for column in columns])
-
-
-def _why(reason: str | None) -> str:
-    return "there is none" if reason is None else formatting.reason(reason)

@@ -24,7 +24,7 @@ class Cell:
 
     number: int
     shade: int
-    """0 to SHADES, by its share of the row."""
+    """By its share of the row: 0 if the number is 0, then a step for each fifth."""
     is_right: bool
 
 
@@ -39,11 +39,9 @@ def models(request: Request, services: CurrentServices, context: RequestContext)
 def shaded(confusion: Confusion) -> list[list[Cell]]:
     """Cells with a shade for their share of the row, so that rare classes can be read as well as common ones."""
     return [
-        [Cell(number, _shade(number, sum(row)), row_index == index) for index, number in enumerate(row)]
+        [
+            Cell(number, min(1 + int(SHADES * number / sum(row)), SHADES) if number else 0, row_index == index)
+            for index, number in enumerate(row)
+        ]
         for row_index, row in enumerate(confusion.rows)
     ]
-
-
-def _shade(number: int, of: int) -> int:
-    """A step for each fifth; what is there at all is never without."""
-    return 0 if not number else min(1 + int(SHADES * number / of), SHADES)

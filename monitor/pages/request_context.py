@@ -17,13 +17,15 @@ class _RequestContext:
 
     access: Access
     here: str
-    """Path within the monitor, and query, of the page, to come back to after signing in."""
+    """Path within the monitor, and query, to come back to after signing in; empty for a sent form, and for /login."""
 
 
-def _request_context(request: Request, access: CurrentAccess) -> _RequestContext:
+def request_context(request: Request, access: CurrentAccess) -> _RequestContext:
+    """The context of a request for a page, or of one that failed."""
     path, query = path_of(request), request.url.query
-    return _RequestContext(access, f"{path}?{query}" if query else path)
+    here = f"{path}?{query}" if query else path
+    return _RequestContext(access, here if request.method == "GET" and path != "/login" else "")
 
 
-RequestContext = Annotated[_RequestContext, Depends(_request_context)]
+RequestContext = Annotated[_RequestContext, Depends(request_context)]
 """Type of a page's parameter that receives the request's context."""

@@ -1,4 +1,4 @@
-"""Jinja2 for the pages: strangers' text stays text, and a name that does not exist is an error."""
+"""Jinja2 for the pages. All values are escaped, and an undefined name is an error."""
 
 from __future__ import annotations
 
@@ -14,74 +14,47 @@ from binwatch.text import noun
 from monitor import formatting
 from monitor.access.proxies import root_of
 from monitor.pages import sentences
-from monitor.views.bins import BinAudit
 from monitor.views.blind import ITEM
-from monitor.views.discrepancies import AuditSaid
 
 
 def html(request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
     """A page. `page` is the name of its entry in the navigation."""
     known: dict[str, Any] = {"page": None, "now": datetime.now(UTC), "root": root_of(request)}
     known |= {"item": ITEM, "reasons": sentences.AUDIT_REASONS}  # of the form for an answer
-    # A request that is refused before it gets to the app has none.
+    # A request that middleware refuses has not reached the app.
     app = request.scope.get("app")
     known["sliced"] = app is not None and app.state.services.settings.slicing is not None
     return HTMLResponse(_TEMPLATES.get_template(template).render(known | values), status)
 
 
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("monitor"),
-        autoescape=True,  # keys, details and model names are strangers' text
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "share": formatting.share,
-        "items": formatting.items,
-        "number": formatting.number,
-        "many": formatting.many,
-        "noun": noun,
-        "moment": formatting.moment,
-        "minute": formatting.minute,
-        "ago": formatting.ago,
-        "iso": datetime.isoformat,
-        "reason": formatting.reason,
-        "found": _found,
-        "audit_reason": sentences.AUDIT_REASONS.__getitem__,
-        "percent": _percent,
-        "short": _short,
-        "query": _query,
-        "oddness": sentences.oddness,
-        "flagged_for": sentences.FLAGGED_FOR.__getitem__,
-        "doubt": sentences.doubt,
-        "likely": sentences.likely,
-        "variance": sentences.VARIANCE_STATES.__getitem__,
-        "verdict": sentences.OUTCOMES.__getitem__,
-        "direction": sentences.DIRECTIONS.__getitem__,
-    }
-    return environment
-
-
-def _found(audit: BinAudit | AuditSaid) -> str:
-    """What an audit answered."""
-    return formatting.found(audit.answer, audit.quantity)
-
-
-def _percent(value: float) -> str:
-    """A chosen share, which is exact."""
-    return f"{100 * value:g}\N{NARROW NO-BREAK SPACE}%"
-
-
-def _short(label: str) -> str:
-    """A class in a narrow column."""
-    return label.replace("more than", ">")
-
-
-def _query(values: dict[str, object]) -> str:
-    """The end of an address, without what is None."""
-    return "?" + urlencode({name: value for name, value in values.items() if value is not None})
-
-
-_TEMPLATES = _environment()
+_TEMPLATES = Environment(
+    loader=PackageLoader("monitor"),
+    autoescape=True,  # keys, details and model names are strangers' text
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_TEMPLATES.filters |= {
+    "share": formatting.share,
+    "items": formatting.items,
+    "number": formatting.number,
+    "many": formatting.many,
+    "noun": noun,
+    "moment": formatting.moment,
+    "minute": formatting.minute,
+    "ago": formatting.ago,
+    "iso": datetime.isoformat,
+    "reason": formatting.reason,
+    "found": lambda audit: formatting.found(audit.answer, audit.quantity),
+    "audit_reason": sentences.AUDIT_REASONS.__getitem__,
+    "percent": lambda share: f"{100 * share:g}\N{NARROW NO-BREAK SPACE}%",  # of a setting, which is exact
+    "short": lambda label: label.replace("more than", ">"),  # a class in a narrow column
+    "query": lambda values: "?" + urlencode({name: value for name, value in values.items() if value is not None}),
+    "oddness": sentences.oddness,
+    "flagged_for": sentences.FLAGGED_FOR.__getitem__,
+    "doubt": sentences.doubt,
+    "likely": sentences.likely,
+    "variance": sentences.VARIANCE_STATES.__getitem__,
+    "verdict": sentences.OUTCOMES.__getitem__,
+    "direction": sentences.DIRECTIONS.__getitem__,
+}

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
 from monitor.charts.axes import Span
 from monitor.charts.timeline import Point, Timeline, timeline
 from monitor.formatting import many, moment, number, share
-from monitor.summary import wilson
+from monitor.summary import Interval, wilson
 from monitor.views.overview import TimeBucket, Trend
 
 
 def chart_of(trend: Trend) -> Timeline:
     """A point in the middle of each bucket that something was recorded in."""
-    series = [
-        ("estimated", "Estimated accuracy", [_estimated(bucket) for bucket in trend.buckets]),
-        ("agreement", "Agreement", [_agreement(bucket) for bucket in trend.buckets]),
-    ]
+    estimated, agreement = [], []
+    for bucket in trend.buckets:
+        # As if the estimate were a share of all its photos; only audits can tell how far it is off beyond that.
+        interval = wilson(round((bucket.estimated or 0) * bucket.photos), bucket.photos)
+        says = f"estimated accuracy {share(bucket.estimated, bucket.photos)} of {many(bucket.photos, 'photo')}"
+        estimated.append(_point(bucket, bucket.estimated, interval, says))
+        says = f"agreement {share(bucket.agreement, bucket.comparisons)} of {number(bucket.comparisons)} compared"
+        agreement.append(_point(bucket, bucket.agreement, bucket.interval, says))
+    series = [("estimated", "Estimated accuracy", estimated), ("agreement", "Agreement", agreement)]
     changes = [(change.at, change.model) for change in trend.changes]
     return timeline(Span(trend.start, trend.end), series, changes)
 
@@ -33,30 +36,11 @@ def says(trend: Trend) -> str:
     )
 
 
-def _agreement(bucket: TimeBucket) -> Point:
-    bounds = bucket.interval
+def _point(bucket: TimeBucket, value: float | None, interval: Interval | None, says: str) -> Point:
     return Point(
-        _middle(bucket),
-        bucket.agreement,
-        bounds.low if bounds else None,
-        bounds.high if bounds else None,
-        f"{moment(bucket.start)}: agreement {share(bucket.agreement, bucket.comparisons)} of"
-        f" {number(bucket.comparisons)} compared",
+        bucket.start + (bucket.end - bucket.start) / 2,
+        value,
+        interval.low if interval else None,
+        interval.high if interval else None,
+        f"{moment(bucket.start)}: {says}",
     )
-
-
-def _estimated(bucket: TimeBucket) -> Point:
-    # As if the estimate were a share of so many photos; how far it may be off besides, no one can know without audits.
-    bounds = wilson(round((bucket.estimated or 0) * bucket.photos), bucket.photos)
-    return Point(
-        _middle(bucket),
-        bucket.estimated,
-        bounds.low if bounds else None,
-        bounds.high if bounds else None,
-        f"{moment(bucket.start)}: estimated accuracy {share(bucket.estimated, bucket.photos)} of"
-        f" {many(bucket.photos, 'photo')}",
-    )
-
-
-def _middle(bucket: TimeBucket) -> datetime:
-    return bucket.start + (bucket.end - bucket.start) / 2

@@ -7,13 +7,13 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Path, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse
-from pydantic import ValidationError
 
 from binwatch.records.variances import OwnCount, VarianceConflict
 from monitor.access.authentication import CurrentAuthenticator, ForeignForm, NoName, NotSignedIn, ShowsNumbers
 from monitor.access.negotiation import sent_a_form
-from monitor.auditing import MAX_ID, NewDecision, save_decision
-from monitor.forms import Fields, FormProblem, go, local
+from monitor.auditing import NewDecision, save_decision
+from monitor.forms import Fields, FormProblem, go, local, validated, whole_number
+from monitor.records import MAX_ID
 from monitor.services import CurrentServices
 
 router = APIRouter()
@@ -41,7 +41,13 @@ def decide(
         authenticator.check_form(writer, fields.get("csrf", ""))
         if writer.name is None:
             raise NoName
-        save_decision(services.writable, variance_id, _decision(fields), writer.name)
+        quantity = fields.get("quantity")
+        given = {
+            "decision": fields.get("decision"),
+            "quantity": whole_number(quantity) if quantity else None,
+            "note": fields.get("note"),
+        }
+        save_decision(services.writable, variance_id, validated(NewDecision, given), writer.name)
     except NotSignedIn:
         if not sent_a_form(request):
             raise
@@ -51,17 +57,3 @@ def decide(
             raise
         return go(request, back, problem=_ON_THE_FORM[type(error)])
     return go(request, back)
-
-
-def _decision(fields: dict[str, str]) -> NewDecision:
-    quantity = fields.get("quantity", "")
-    is_number = quantity.isascii() and quantity.isdigit() and len(quantity) < 9
-    given = {
-        "decision": fields.get("decision"),
-        "quantity": int(quantity) if is_number else quantity or None,
-        "note": fields.get("note"),
-    }
-    try:
-        return NewDecision.model_validate(given)
-    except ValidationError as error:
-        raise RequestValidationError([{**one, "loc": ("body", *one["loc"])} for one in error.errors()]) from error

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from pydantic import BaseModel
-from sqlalchemy import Connection, RowMapping, select
+from sqlalchemy import Connection, RowMapping, Select, select
 
 from binwatch.counts import (
     CLASSES,
@@ -15,7 +15,6 @@ from binwatch.counts import (
     Suspicion,
     beyond,
     class_of,
-    count_in_words,
     difference_in_words,
     outcome_by,
 )
@@ -26,6 +25,7 @@ from binwatch.records.engine import can_hold
 from binwatch.records.tables import Audit, Bin, Count, CurrentComparison, Expectation, Variance, VarianceEntry
 from binwatch.records.variances import VarianceState, VarianceStep
 from monitor.photos import can_be_shown, was_replaced
+from monitor.recent_photos import count_of
 from monitor.views.discrepancies import chance_of, is_flagged
 
 HISTORY = 50
@@ -223,11 +223,16 @@ def read_bin(
     state = _one(connection, wanted) if can_hold(bucket, bin_id) else None
     if state is None:
         raise UnknownBin(f"nothing is recorded of a bin {bin_id!r} in bucket {bucket!r}")
-    photos = _photos(connection, bucket, bin_id, state["count_id"])
-    quantities = _quantities(connection, bucket, bin_id, state["expectation_id"])
+    latest = Count.__table__.alias("latest")
+    counts = select(Count.__table__, was_replaced(latest).label("replaced")).outerjoin(
+        latest, latest.c.id == state["count_id"]
+    )
+    photos = _newest(connection, counts, Count, bucket, bin_id, state["count_id"])
+    expectations = select(Expectation.__table__)
+    quantities = _newest(connection, expectations, Expectation, bucket, bin_id, state["expectation_id"])
     photo = next((row for row in photos if row["id"] == state["count_id"]), None)
     expected = next((row for row in quantities if row["id"] == state["expectation_id"]), None)
-    audits = _audits(connection, bucket, bin_id, photo)
+    audits = [_audit(row, photo) for row in _newest(connection, _AUDIT, Audit, bucket, bin_id)]
     current = _one(
         connection,
         select(CurrentComparison.__table__).where(
@@ -251,23 +256,20 @@ def read_bin(
     )
 
 
-def _photos(connection: Connection, bucket: str, bin_id: str, latest: int | None) -> Sequence[RowMapping]:
-    """The newest, and the latest by the store's clock even if many were recorded after it."""
-    now = Count.__table__.alias("now")
-    statement = select(Count.__table__, was_replaced(now).label("replaced")).outerjoin(now, now.c.id == latest)
-    newest = statement.where(Count.bucket == bucket, Count.bin_id == bin_id).order_by(Count.id.desc()).limit(HISTORY)
+def _newest(
+    connection: Connection,
+    statement: Select[Any],
+    table: type[Count | Expectation | Audit | Variance],
+    bucket: str,
+    bin_id: str,
+    latest: int | None = None,
+) -> Sequence[RowMapping]:
+    """The newest rows of a bin, and the one with the id `latest` even if many were recorded after it."""
+    newest = statement.where(table.bucket == bucket, table.bin_id == bin_id).order_by(table.id.desc()).limit(HISTORY)
     rows = connection.execute(newest).mappings().all()
     if latest is None or any(row["id"] == latest for row in rows):
         return rows
-    return [*connection.execute(statement.where(Count.id == latest)).mappings(), *rows]
-
-
-def _quantities(connection: Connection, bucket: str, bin_id: str, latest: int | None) -> Sequence[RowMapping]:
-    statement = select(Expectation.__table__).where(Expectation.bucket == bucket, Expectation.bin_id == bin_id)
-    rows = connection.execute(statement.order_by(Expectation.id.desc()).limit(HISTORY)).mappings().all()
-    if latest is None or any(row["id"] == latest for row in rows):
-        return rows
-    return [*connection.execute(select(Expectation.__table__).where(Expectation.id == latest)).mappings(), *rows]
+    return [*connection.execute(statement.where(table.id == latest)).mappings(), *rows]
 
 
 _AUDIT = (
@@ -285,14 +287,8 @@ _AUDIT = (
 )
 
 
-def _audits(connection: Connection, bucket: str, bin_id: str, photo: RowMapping | None) -> list[BinAudit]:
-    statement = _AUDIT.where(Audit.bucket == bucket, Audit.bin_id == bin_id).order_by(Audit.id.desc()).limit(HISTORY)
-    return [_audit(row, photo) for row in connection.execute(statement).mappings()]
-
-
 def _variances(connection: Connection, bucket: str, bin_id: str) -> list[BinVariance]:
-    statement = select(Variance.__table__).where(Variance.bucket == bucket, Variance.bin_id == bin_id)
-    rows = connection.execute(statement.order_by(Variance.id.desc()).limit(HISTORY)).mappings().all()
+    rows = _newest(connection, select(Variance.__table__), Variance, bucket, bin_id)
     trails: dict[int, list[RowMapping]] = {row["id"]: [] for row in rows}
     steps = select(VarianceEntry.__table__).where(VarianceEntry.variance_id.in_(trails)).order_by(VarianceEntry.id)
     for step in connection.execute(steps).mappings() if trails else []:
@@ -318,7 +314,7 @@ def _photo(row: RowMapping, state: RowMapping) -> BinPhoto:
         precision=row["precision"],
         provider=row["provider"],
         predicted=predicted,
-        count=None if predicted is None else count_in_words(predicted, finer),
+        count=count_of(row),
         between=(finer.low, finer.high) if finer else None,
         confidence=None if predicted is None or not probabilities else probabilities[predicted],
         reason=row["reason"],
@@ -344,11 +340,12 @@ def _chances(photo: RowMapping | None, expected: RowMapping | None) -> list[Clas
 
 def _expected(row: RowMapping, state: RowMapping) -> Expected:
     items = None if row["contents"] is None else [Item.model_validate(item) for item in row["contents"]]
+    known = [item.quantity for item in items or [] if item.quantity is not None]
     return Expected(
         id=row["id"],
         quantity=row["quantity"],
         items=items,
-        items_sum=_sum(items or []),
+        items_sum=sum(known) if items and len(known) == len(items) < MAX_ITEMS else None,
         source=row["source"],
         at=row["modified_at"],
         recorded_at=row["recorded_at"],
@@ -356,11 +353,6 @@ def _expected(row: RowMapping, state: RowMapping) -> Expected:
         detail=row["detail"],
         is_latest=row["id"] == state["expectation_id"],
     )
-
-
-def _sum(items: Sequence[Item]) -> int | None:
-    quantities = [item.quantity for item in items if item.quantity is not None]
-    return sum(quantities) if quantities and len(quantities) == len(items) < MAX_ITEMS else None
 
 
 def _standing(row: RowMapping, alpha: float, direction: Suspicion, distribution: list[float] | None) -> Standing:
@@ -395,7 +387,7 @@ def _audit(row: RowMapping, photo: RowMapping | None) -> BinAudit:
         at=row["audited_at"],
         photo_id=row["count_id"],
         predicted=predicted,
-        count=None if predicted is None else count_in_words(predicted, beyond(predicted, row["distribution"])),
+        count=count_of(row),
         expected=expected,
         of_count=verdict_on_count(answer, quantity, predicted),
         of_inventory=verdict_on_quantity(answer, quantity, expected),

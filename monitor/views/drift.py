@@ -1,7 +1,8 @@
-"""Drift: the alarms, and window by window the verdict on each signal, and what it is about."""
+"""Drift: the alarms, and for each window the verdict on each signal with its distributions."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import datetime
 from enum import StrEnum
 
@@ -10,13 +11,13 @@ from pydantic import BaseModel
 from binwatch.reference import Signal
 from binwatch.settings import DriftReference
 from monitor.drift.distributions import Distribution
-from monitor.drift.judge import MIN_PHOTOS, SignalResult, Verdict
+from monitor.drift.judge import MIN_PHOTOS, Verdict
 from monitor.drift.report import DriftReport, WindowReport
 from monitor.drift.windows import Window
 
 
 class State(StrEnum):
-    """What can be said of drift altogether."""
+    """The state of drift, all signals together."""
 
     STEADY = "steady"
     DRIFTED = "drifted"
@@ -28,9 +29,9 @@ class State(StrEnum):
     NOTHING = "nothing"
     """Nothing is recorded yet."""
     COLLECTING = "collecting"
-    """There are no alarms yet: what the same hours are usually like is not known."""
+    """There are no alarms yet: too few photos of the same hours have been collected."""
     UNWRITABLE = "unwritable"
-    """What alarms follow from cannot be read, or written to the records."""
+    """The batches of photos that alarms follow from cannot be read, or cannot be written to the records."""
     UNKNOWN = "unknown"
     """The monitor has just started, or its last look failed; the next one comes within a minute."""
 
@@ -71,13 +72,13 @@ class AlarmView(BaseModel):
     began: datetime
     """The photos that raised it were recorded from here on."""
     photos: int
-    """How many they were."""
+    """The number of these photos."""
     slice: str | None = None
     """The slice that has moved; None: all photos together."""
 
 
 class SameHoursView(BaseModel):
-    """What is known of the same hours before."""
+    """The hours of the week that alarms can compare with the weeks before."""
 
     hours: list[int]
     """Hours of the week whose last photos could be compared; 0: Monday, 0 to 1 o'clock UTC."""
@@ -129,16 +130,31 @@ def view_drift(report: DriftReport | None) -> DriftView:
     return DriftView(
         state=_state(report),
         reference=report.state.reference if report else None,
-        same_hours=_same_hours(report) if report and report.state.is_by_hours else None,
+        same_hours=SameHoursView(hours=sorted(report.state.hours), alarms_from=report.state.alarms_from)
+        if report and report.state.is_by_hours
+        else None,
         model=report.model if report else None,
         at=report.at if report else None,
         alarms=_alarms(report),
-        windows=[_window(window) for window in report.windows] if report else [],
+        windows=[
+            WindowView(
+                window=window.window,
+                photos=window.photos,
+                compared=window.compared,
+                agreement=window.agreement,
+                estimated=window.estimated,
+                signals=[
+                    SignalView(**asdict(result), distribution=window.distributions.get(result.signal))
+                    for result in window.judgements
+                ],
+            )
+            for window in (report.windows if report else [])
+        ],
     )
 
 
 def brief_drift(report: DriftReport | None) -> DriftInBrief:
-    """The same in a word."""
+    """A report for the overview; None before there is one."""
     state = _state(report)
     windows = report.windows if report else []
     telling = [window for window in windows if _drifted(window)] or [window for window in windows if _judged(window)]
@@ -155,10 +171,6 @@ def brief_drift(report: DriftReport | None) -> DriftInBrief:
         reference=report.state.reference if report else DriftReference.TRAINING,
         slices=list(dict.fromkeys(alarm.slice for alarm in alarms if alarm.slice is not None)),
     )
-
-
-def _same_hours(report: DriftReport) -> SameHoursView:
-    return SameHoursView(hours=sorted(report.state.hours), alarms_from=report.state.alarms_from)
 
 
 def _alarms(report: DriftReport | None) -> list[AlarmView]:
@@ -194,25 +206,3 @@ def _drifted(window: WindowReport) -> list[Signal]:
 
 def _judged(window: WindowReport) -> bool:
     return any(one.verdict in (Verdict.STEADY, Verdict.DRIFTED) for one in window.judgements)
-
-
-def _window(window: WindowReport) -> WindowView:
-    return WindowView(
-        window=window.window,
-        photos=window.photos,
-        compared=window.compared,
-        agreement=window.agreement,
-        estimated=window.estimated,
-        signals=[_signal(judgement, window.distributions.get(judgement.signal)) for judgement in window.judgements],
-    )
-
-
-def _signal(judgement: SignalResult, distribution: Distribution | None) -> SignalView:
-    return SignalView(
-        signal=judgement.signal,
-        verdict=judgement.verdict,
-        photos=judgement.photos,
-        distance=judgement.distance,
-        threshold=judgement.threshold,
-        distribution=distribution,
-    )

@@ -1,10 +1,10 @@
-"""The bins and photos behind the overview's numbers that no comparison exists of, and why. Each list is one query."""
+"""The lists behind the overview's numbers: bins and photos without a comparison, and variances. One query each."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Generic, TypeVar
@@ -14,7 +14,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import ColumnElement, Connection, RowMapping, Select, func, or_, select, tuple_
 from sqlalchemy.orm import InstrumentedAttribute
 
-from binwatch.counts import beyond, count_in_words
 from binwatch.errors import REMEDIES, Reason
 from binwatch.metadata import articles_in_words
 from binwatch.records.engine import can_hold
@@ -28,12 +27,13 @@ from binwatch.records.tables import (
     VarianceEntry,
 )
 from binwatch.records.variances import VarianceState, VarianceStep
+from monitor.recent_photos import count_of
+from monitor.records import MAX_ID
 from monitor.views.discrepancies import MAX_PREFIX
 from monitor.views.paging import BadCursor, decode, encode, part_of
 
 MAX_CURSOR = 3_000
 """Characters of a cursor: it holds a bin's id."""
-_LARGEST_ID = 2**63 - 1
 
 
 class ListFilters(BaseModel):
@@ -58,7 +58,9 @@ class FailedFilters(ListFilters):
 class VarianceFilters(ListFilters):
     """Which variances."""
 
-    state: VarianceState | None = Field(None, description="what it has come to; `approved`: what other systems take")
+    state: VarianceState | None = Field(
+        None, description="state of the variance; other systems take those that are `approved`"
+    )
 
 
 class FailedPhoto(BaseModel):
@@ -150,17 +152,23 @@ Column = InstrumentedAttribute[Any]
 
 @dataclass(frozen=True, slots=True)
 class Listing(Generic[Item]):
-    """A list: its rows, and their order, which no two rows share a place in."""
+    """A list: its rows, and their order, in which no two rows are equal."""
 
     row: type[Item]
     statement: Select[*tuple[Any, ...]]
+    """Its columns have the names of the fields of `row`."""
     order: tuple[Column, ...]
-    make: Callable[[RowMapping], Item]
     bin_id: Column
     key: Column | None = None
     """The photo's key, if there is one."""
+    more: Mapping[str, Callable[[RowMapping], str | None]] = field(default_factory=dict)
+    """Fields of `row` that follow from several columns."""
     filters: type[ListFilters] = ListFilters
     newest_first: bool = False
+
+    def make(self, row: RowMapping) -> Item:
+        """One row of the list."""
+        return self.row.model_validate(dict(row) | {name: of(row) for name, of in self.more.items()})
 
 
 class ListName(StrEnum):
@@ -170,6 +178,11 @@ class ListName(StrEnum):
     WITHOUT_QUANTITY = "without-quantity"
     WITHOUT_PHOTO = "without-photo"
     VARIANCES = "variances"
+
+    @property
+    def has_numbers(self) -> bool:
+        """Whether the list shows counts or expected quantities, which blind auditors must not see."""
+        return self is not ListName.FAILED
 
 
 TITLES = {
@@ -241,74 +254,28 @@ def _begins(column: Column, prefix: str) -> ColumnElement[bool]:
     return func.substr(column, 1, len(prefix)) == prefix
 
 
-def _failed(row: RowMapping) -> FailedPhoto:
-    return FailedPhoto(
-        bucket=row["bucket"],
-        bin_id=row["bin_id"],
-        key=row["key"],
-        photo_at=row["modified_at"],
-        reason=row["reason"],
-        detail=row["detail"],
-        remedy=REMEDIES[Reason(row["reason"])] if row["reason"] in REMEDIES else "",
-        model=row["model_version"],
-        recorded_at=row["recorded_at"],
-        latest=row["latest"] is not None,
-    )
-
-
-def _without_quantity(row: RowMapping) -> WithoutQuantity:
-    predicted = row["predicted"]
-    return WithoutQuantity(
-        bucket=row["bucket"],
-        bin_id=row["bin_id"],
-        key=row["key"],
-        photo_at=row["photo_at"],
-        model=row["model_version"],
-        count=None if predicted is None else count_in_words(predicted, beyond(predicted, row["distribution"])),
-        reason=row["reason"],
-        quantity_file=row["source"],
-        quantity_reason=row["quantity_reason"],
-        quantity_detail=row["quantity_detail"],
-    )
-
-
-def _without_photo(row: RowMapping) -> WithoutPhoto:
-    return WithoutPhoto(
-        bucket=row["bucket"],
-        bin_id=row["bin_id"],
-        expected=row["quantity"],
-        expected_at=row["modified_at"],
-        source=row["source"],
-        articles=articles_in_words(row["contents"] or []),
-    )
-
-
-def _variance(row: RowMapping) -> ListedVariance:
-    return ListedVariance.model_validate(dict(row))
-
-
 FAILED = Listing(
     FailedPhoto,
     select(
-        *(Count.id, Count.bucket, Count.bin_id, Count.key, Count.modified_at, Count.reason, Count.detail),
-        *(Count.model_version, Count.recorded_at, Bin.bin_id.label("latest")),
+        *(Count.id, Count.bucket, Count.bin_id, Count.key, Count.modified_at.label("photo_at"), Count.reason),
+        *(Count.detail, Count.model_version.label("model"), Count.recorded_at),
+        Bin.bin_id.is_not(None).label("latest"),
     )
     .outerjoin(Bin, (Bin.bucket == Count.bucket) & (Bin.bin_id == Count.bin_id) & (Bin.count_id == Count.id))
     .where(Count.reason.is_not(None)),
     (Count.id,),
-    _failed,
     Count.bin_id,
     Count.key,
-    FailedFilters,
+    more={"remedy": lambda row: REMEDIES[Reason(row["reason"])] if row["reason"] in REMEDIES else ""},
+    filters=FailedFilters,
     newest_first=True,
 )
 
 PHOTOS_WITHOUT_QUANTITY = Listing(
     WithoutQuantity,
     select(
-        *(Bin.bin_id, Bin.bucket, Count.key, Bin.photo_at, Count.model_version, Count.predicted, Count.reason),
-        Count.distribution,
-        Expectation.source,
+        *(Bin.bin_id, Bin.bucket, Count.key, Bin.photo_at, Count.model_version.label("model"), Count.predicted),
+        *(Count.reason, Count.distribution, Expectation.source.label("quantity_file")),
         Expectation.reason.label("quantity_reason"),
         Expectation.detail.label("quantity_detail"),
     )
@@ -316,22 +283,22 @@ PHOTOS_WITHOUT_QUANTITY = Listing(
     .outerjoin(Expectation, Expectation.id == Bin.expectation_id)
     .where(WITHOUT_QUANTITY),
     (Bin.bin_id, Bin.bucket),
-    _without_quantity,
     Bin.bin_id,
     Count.key,
+    more={"count": count_of},
 )
 
 QUANTITIES_WITHOUT_PHOTO = Listing(
     WithoutPhoto,
     select(
-        *(Bin.bin_id, Bin.bucket, Expectation.quantity, Expectation.modified_at),
-        *(Expectation.source, Expectation.contents),
+        *(Bin.bin_id, Bin.bucket, Expectation.quantity.label("expected"), Expectation.source),
+        *(Expectation.modified_at.label("expected_at"), Expectation.contents),
     )
     .join(Expectation, Expectation.id == Bin.expectation_id)
     .where(WITHOUT_PHOTO),
     (Bin.bin_id, Bin.bucket),
-    _without_photo,
     Bin.bin_id,
+    more={"articles": lambda row: articles_in_words(row["contents"] or [])},
 )
 
 VARIANCES = Listing(
@@ -343,7 +310,6 @@ VARIANCES = Listing(
         VarianceEntry, (VarianceEntry.variance_id == Variance.id) & (VarianceEntry.step != VarianceStep.COUNTED)
     ),
     (Variance.id,),
-    _variance,
     Variance.bin_id,
     filters=VarianceFilters,
     newest_first=True,
@@ -372,7 +338,7 @@ def _place(listing: Listing[Item], cursor: str | None) -> list[Any] | None:
         raise BadCursor(cursor)
     for value, column in zip(place, listing.order, strict=True):
         is_id = column in (Count.id, Variance.id)
-        fits = type(value) is int and 0 < value <= _LARGEST_ID if is_id else isinstance(value, str) and can_hold(value)
+        fits = type(value) is int and 0 < value <= MAX_ID if is_id else isinstance(value, str) and can_hold(value)
         if not fits:
             raise BadCursor(cursor)
     return place

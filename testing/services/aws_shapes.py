@@ -1,7 +1,7 @@
-"""Holds a request beside the service's own description of it, limits included: neither botocore nor moto does.
+"""Checks a request against the service's own description, limits included, which neither botocore nor moto does.
 
-botocore refuses unknown names and missing ones; that a name is too long, a number too large or a value none of those
-that there are, only AWS says, and only in a real account.
+botocore refuses unknown and missing names. A name that is too long, a number that is too large and a value outside of
+the allowed ones are refused by AWS alone, in a real account.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from botocore.loaders import Loader
 from botocore.model import ListShape, MapShape, ServiceModel, Shape, StructureShape
 
 _REFERENCES = {"Get", "Std:Join", "Std:JsonGet"}
-"""What stands in a pipeline's definition for what is not known yet."""
+"""Keys of a pipeline's definition that refer to a value which is not known yet."""
 
 
 def complaints(service: str, operation: str, request: dict[str, Any]) -> list[str]:
@@ -28,13 +28,13 @@ def complaints(service: str, operation: str, request: dict[str, Any]) -> list[st
 
 
 def choices(service: str, shape: str) -> list[str]:
-    """All values that something may have."""
+    """All values of an enumeration."""
     found: list[str] = _model(service).shape_for(shape).enum
     return found
 
 
 def check_every_request(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have each request that is made of SageMaker or of Application Auto Scaling pass, or the test fails."""
+    """Check every request to SageMaker and to Application Auto Scaling; the test fails at the first complaint."""
     make = BaseClient._make_api_call
 
     def checked(client: BaseClient, operation: str, request: dict[str, Any]) -> Any:
@@ -103,5 +103,5 @@ def _about_size(shape: Shape, size: float, where: str) -> Iterator[str]:
 
 
 def _as_python(pattern: str) -> str:
-    """What names Unicode's categories or surrogates, which Python's re does not have, takes everything."""
+    """A set with Unicode categories or surrogates, which Python's re does not know, matches everything."""
     return re.sub(r"\[[^]]*\\(?:p\{|u)[^]]*\]|\\p\{\w+\}", r"[\\s\\S]", pattern)

@@ -3,44 +3,29 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
 
 import pytest
+
+from testing.services.http_server import Answer, LoopbackServer, body_of, say
 
 LAST_MODIFIED = "Fri, 20 Nov 2026 08:00:00 GMT"
 
 
-class FaultyS3:
+class FaultyS3(LoopbackServer):
     """Answers every request by `answer(handler)`; counts them in `requests`."""
 
     def __init__(self) -> None:
-        self.answer: Callable[[BaseHTTPRequestHandler], None] = refuse(500, "InternalError")
+        self.answer: Answer = refuse(500, "InternalError")
         self.requests = 0
         self.ended = threading.Event()
-        outer = self
+        super().__init__(self._count_and_answer)
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self) -> None:
-                outer.requests += 1
-                outer.answer(self)
-
-            def do_PUT(self) -> None:
-                self.rfile.read(int(self.headers["Content-Length"]))
-                self.do_GET()
-
-            def do_HEAD(self) -> None:
-                self.do_GET()
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.endpoint_url = f"http://127.0.0.1:{self._server.server_address[1]}"
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
-        self._thread.start()
+    def _count_and_answer(self, handler: BaseHTTPRequestHandler) -> None:
+        body_of(handler)
+        self.requests += 1
+        self.answer(handler)
 
     def hang(self, _: BaseHTTPRequestHandler) -> None:
         """Say nothing until the test is over."""
@@ -56,9 +41,7 @@ class FaultyS3:
 
     def close(self) -> None:
         self.ended.set()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        super().close()
 
 
 def start(handler: BaseHTTPRequestHandler, length: int) -> None:
@@ -70,26 +53,13 @@ def start(handler: BaseHTTPRequestHandler, length: int) -> None:
     handler.end_headers()
 
 
-def refuse(status: int, code: str) -> Callable[[BaseHTTPRequestHandler], None]:
+def refuse(status: int, code: str) -> Answer:
     """An error in S3's own XML."""
     body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>as the test asked</Message></Error>"
     return say(status, body.encode(), "application/xml")
 
 
-def say(status: int, body: bytes, content_type: str = "text/html") -> Callable[[BaseHTTPRequestHandler], None]:
-    """Any other answer, such as a proxy's page."""
-
-    def answer(handler: BaseHTTPRequestHandler) -> None:
-        handler.send_response(status)
-        handler.send_header("Content-Type", content_type)
-        handler.send_header("Content-Length", str(len(body)))
-        handler.end_headers()
-        handler.wfile.write(body)
-
-    return answer
-
-
-def send(data: bytes, length: int | None = None) -> Callable[[BaseHTTPRequestHandler], None]:
+def send(data: bytes, length: int | None = None) -> Answer:
     """A GetObject that promises `length` bytes, sends `data` and closes the connection."""
 
     def answer(handler: BaseHTTPRequestHandler) -> None:

@@ -1,4 +1,4 @@
-"""A server in front of moto's SQS that fails as AWS and networks do, for so many requests as a test asks for."""
+"""A server in front of moto's SQS that fails as AWS and networks do, for as many requests as a test says."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import socket
 import ssl
 import struct
 import threading
-from collections.abc import Callable, Collection, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Collection, Iterator
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import urlsplit
 
 import pytest
 
-Fault = Callable[[BaseHTTPRequestHandler], None]
+from testing.services.http_server import Answer as Fault
+from testing.services.http_server import LoopbackServer, body_of, say
 
 ALL = frozenset(
     {"ChangeMessageVisibility", "DeleteMessage", "DeleteMessageBatch", "GetQueueAttributes", "GetQueueUrl"}
@@ -23,11 +24,11 @@ ALL = frozenset(
 """What Binwatch and Celery ask of SQS."""
 
 
-class FaultySqs:
+class FaultySqs(LoopbackServer):
     """Passes requests on to moto, but for those that are to fail. Safe to use from several threads."""
 
     def __init__(self, moto_url: str) -> None:
-        host, port = urlsplit(moto_url).hostname, urlsplit(moto_url).port
+        self._moto = urlsplit(moto_url)
         self._lock = threading.Lock()
         self._faults: list[Fault | None] = []
         self._operations: Collection[str] = ()
@@ -35,44 +36,7 @@ class FaultySqs:
         self.asked: set[tuple[str, str]] = set()
         """Host and operation of each request."""
         self.queues_polled: set[str] = set()
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                operation = self.headers.get("X-Amz-Target", "").rpartition(".")[2]
-                outer.asked.add((self.headers["Host"], operation))
-                if operation == "ReceiveMessage":
-                    outer.queues_polled.add(json.loads(body)["QueueUrl"].rpartition("/")[2])
-                fault = outer._fault_for(operation)
-                if fault is not None:
-                    fault(self)
-                    return
-                moto = http.client.HTTPConnection(str(host), port, timeout=30)
-                moto.request("POST", self.path, body, dict(self.headers))
-                answer = moto.getresponse()
-                data = answer.read()
-                moto.close()
-                self.send_response(answer.status)
-                for name, value in answer.getheaders():
-                    if name.lower() not in {"connection", "content-length", "date", "server", "transfer-encoding"}:
-                        self.send_header(name, value)
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self._server.handle_error = lambda *_: None  # type: ignore[method-assign]  # clients that were killed
-        self.port = int(self._server.server_address[1])
-        self.endpoint_url = f"http://127.0.0.1:{self.port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
-        self._thread.start()
+        super().__init__(self._answer)
 
     def fail(self, *faults: Fault | None, operations: Collection[str] = ("ReceiveMessage",)) -> None:
         """Have the next requests of these operations fail, one for each fault; None lets one pass."""
@@ -94,40 +58,40 @@ class FaultySqs:
         with self._lock:
             return len(self._faults)
 
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-    def _fault_for(self, operation: str) -> Fault | None:
+    def _answer(self, handler: BaseHTTPRequestHandler) -> None:
+        body = body_of(handler)
+        operation = handler.headers.get("X-Amz-Target", "").rpartition(".")[2]
+        self.asked.add((handler.headers["Host"], operation))
+        if operation == "ReceiveMessage":
+            self.queues_polled.add(json.loads(body)["QueueUrl"].rpartition("/")[2])
         with self._lock:
-            if operation not in self._operations:
-                return None
-            return self._faults.pop(0) if self._faults else self._failing_until_told
+            fault = None
+            if operation in self._operations:
+                fault = self._faults.pop(0) if self._faults else self._failing_until_told
+        if fault is None:
+            self._pass_on(handler, body)
+        else:
+            fault(handler)
+
+    def _pass_on(self, handler: BaseHTTPRequestHandler, body: bytes) -> None:
+        moto = http.client.HTTPConnection(str(self._moto.hostname), self._moto.port, timeout=30)
+        moto.request("POST", handler.path, body, dict(handler.headers))
+        answer = moto.getresponse()
+        data = answer.read()
+        moto.close()
+        own = {"connection", "content-length", "content-type", "date", "server", "transfer-encoding"}
+        headers = {name: value for name, value in answer.getheaders() if name.lower() not in own}
+        say(answer.status, data, answer.getheader("Content-Type", ""), **headers)(handler)
 
 
 def refuse(status: int, code: str) -> Fault:
     """An error as SQS states it."""
     body = json.dumps({"__type": f"com.amazonaws.sqs#{code}", "message": "as the test asked"}).encode()
-
-    def answer(handler: BaseHTTPRequestHandler) -> None:
-        handler.send_response(status)
-        handler.send_header("Content-Type", "application/x-amz-json-1.0")
-        handler.send_header("Content-Length", str(len(body)))
-        handler.end_headers()
-        handler.wfile.write(body)
-
-    return answer
+    return say(status, body, "application/x-amz-json-1.0")
 
 
-def page(handler: BaseHTTPRequestHandler) -> None:
-    """A login page with status 200, as a captive proxy has it."""
-    body = b"<html>Please sign in</html>"
-    handler.send_response(200)
-    handler.send_header("Content-Type", "text/html")
-    handler.send_header("Content-Length", str(len(body)))
-    handler.end_headers()
-    handler.wfile.write(body)
+page = say(200, b"<html>Please sign in</html>")
+"""A login page with status 200, as a captive proxy has it."""
 
 
 def reset(handler: BaseHTTPRequestHandler) -> None:
@@ -137,7 +101,7 @@ def reset(handler: BaseHTTPRequestHandler) -> None:
 
 
 def silent_for(seconds: float) -> Fault:
-    """No answer for so long; then the connection is closed."""
+    """No answer; the connection is closed after `seconds`."""
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
         threading.Event().wait(seconds)

@@ -6,12 +6,12 @@ import os
 import shutil
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from testing.services.postgres import require_service
+from testing.waiting import wait_until_it_answers
 
 WITHIN_S = 30
 _CONFIG = """
@@ -45,23 +45,14 @@ def nginx(folder: Path, locations: str) -> Iterator[str]:
         port = free.getsockname()[1]
     config = folder / "nginx.conf"
     config.write_text(_CONFIG.format(folder=folder, port=port, locations=locations))
-    process = subprocess.Popen([program, "-p", folder, "-c", config], stderr=subprocess.PIPE, text=True)
+    log = folder / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen([program, "-p", folder, "-c", config], stderr=output)
     try:
-        _wait(process, port)
+        wait_until_it_answers(
+            process, lambda: socket.create_connection(("127.0.0.1", port)).close(), OSError, log.read_text, WITHIN_S
+        )
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
-        process.communicate(timeout=WITHIN_S)
-
-
-def _wait(process: subprocess.Popen[str], port: int) -> None:
-    deadline = time.monotonic() + WITHIN_S
-    while True:
-        assert process.poll() is None, process.communicate()[1]
-        try:
-            socket.create_connection(("127.0.0.1", port)).close()
-        except OSError:
-            assert time.monotonic() < deadline, f"nginx does not answer within {WITHIN_S} s"
-            time.sleep(0.02)  # between two tries
-        else:
-            return
+        process.wait(WITHIN_S)

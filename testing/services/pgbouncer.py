@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from sqlalchemy.exc import OperationalError
 
 from binwatch.records.engine import connect
 from testing.services.postgres import Postgres, as_user, require_service
+from testing.waiting import wait_until_it_answers
 
 PROGRAM = Path("/usr/sbin/pgbouncer")
 PORT = 6432  # part of a socket's name in a folder of its own: no port to collide on
@@ -49,23 +49,12 @@ def pgbouncer(postgres: Postgres) -> Iterator[Callable[[str], str]]:
     with (folder / "output").open("wb") as output:
         process = subprocess.Popen([*prefix, str(PROGRAM), str(folder / "ini")], stdout=output, stderr=output)
     try:
-        _wait_for(process, through(postgres.url("postgres")), folder / "output")
+        engine = connect(through(postgres.url("postgres")))
+        log = (folder / "output").read_text
+        wait_until_it_answers(process, lambda: engine.connect().close(), OperationalError, log, START_S)
+        engine.dispose()
         yield through
     finally:
         process.terminate()
         process.wait(20)
         shutil.rmtree(folder)
-
-
-def _wait_for(process: subprocess.Popen[bytes], url: str, output: Path) -> None:
-    engine = connect(url)
-    deadline = time.monotonic() + START_S
-    while True:
-        try:
-            engine.connect().close()
-        except OperationalError:
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(output.read_text()) from None
-            time.sleep(0.05)  # between two looks at the condition
-        else:
-            return engine.dispose()

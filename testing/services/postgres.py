@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from sqlalchemy.pool import NullPool
 from binwatch.records.engine import connect
 from binwatch.records.migrate import migrate
 from binwatch.records.tables import Base
+from testing.waiting import wait_until_it_answers
 
 START_S = 60
 TEMPLATE = "migrated"
@@ -58,15 +58,8 @@ class Postgres:
         settings = [part for option in OPTIONS for part in ("-c", option)]
         serve = [self._programs / "postgres", "-D", self.folder / "data", "-k", self.folder]
         self._server = self._run([*map(str, serve), *settings])
-        deadline = time.monotonic() + START_S
-        while True:
-            try:
-                self.execute("SELECT 1")
-                return
-            except OperationalError:
-                if self._server.poll() is not None or time.monotonic() > deadline:
-                    raise RuntimeError((self.folder / "log").read_text()) from None
-                time.sleep(0.05)  # between two looks at the condition
+        log = (self.folder / "log").read_text
+        wait_until_it_answers(self._server, lambda: self.execute("SELECT 1"), OperationalError, log, START_S)
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
         """End the server: INT breaks off what is open in good order, QUIT as a crash does."""
@@ -81,7 +74,7 @@ class Postgres:
         self._server = None
 
     def pause(self) -> None:
-        """Answer nobody who connects until `go_on`, as a server does that hangs. Who is connected is still served."""
+        """Let new connections hang until `go_on`. Existing connections are still served."""
         assert self._server is not None
         self._server.send_signal(signal.SIGSTOP)
 
@@ -115,7 +108,7 @@ def postgres() -> Iterator[Postgres]:
 
 @contextmanager
 def running_postgres() -> Iterator[Postgres]:
-    """The same for as long as the context lasts."""
+    """A PostgreSQL server with an empty, migrated database, until the block ends."""
     programs = _programs()
     if programs is None:
         require_service("PostgreSQL", "on Debian: apt-get install postgresql")

@@ -9,14 +9,14 @@ import signal
 import socket
 import subprocess
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from kombu.connection import Connection
 
 from testing.services.postgres import require_service
+from testing.waiting import wait_until, wait_until_it_answers
 from worker.brokers.rabbitmq.connections import BrokerBlocked, check_takes_messages, connect_to
 
 START_S = 90
@@ -39,16 +39,8 @@ class RabbitMQ:
             self._process = subprocess.Popen(
                 [str(SERVER)], env=self._environment(), stdout=log, stderr=log, start_new_session=True
             )
-        deadline = time.monotonic() + START_S
-        while True:
-            try:
-                with Connection(self.url, connect_timeout=5) as connection:
-                    connection.connect()
-                return
-            except OSError:
-                if self._process.poll() is not None or time.monotonic() > deadline:
-                    raise RuntimeError((self._folder / "log").read_text()) from None
-                time.sleep(0.2)
+        read_log = (self._folder / "log").read_text
+        wait_until_it_answers(self._process, self._connect, OSError, read_log, START_S)
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
         """End the broker: TERM in good order, KILL as in a power cut. Durable queues stay in the folder."""
@@ -74,11 +66,15 @@ class RabbitMQ:
         }[kind]
         self.control(setting, bad)
         try:
-            self._wait_until(lambda: self._is_blocked())
+            wait_until(self._is_blocked, lambda: f"no alarm of {kind}")
             yield
         finally:
             self.control(setting, good)
-            self._wait_until(lambda: not self._is_blocked())
+            wait_until(lambda: not self._is_blocked(), lambda: f"the alarm of {kind} does not end")
+
+    def _connect(self) -> None:
+        with Connection(self.url, connect_timeout=5) as connection:
+            connection.connect()
 
     def _is_blocked(self) -> bool:
         with connect_to(self.url) as connection:
@@ -87,12 +83,6 @@ class RabbitMQ:
             except BrokerBlocked:
                 return True
         return False
-
-    def _wait_until(self, condition: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + START_S
-        while not condition():
-            assert time.monotonic() < deadline, f"not within {START_S} s"
-            time.sleep(0.05)  # between two looks at the condition
 
     def close(self) -> None:
         """Stop the broker and Erlang's port mapper, which it started beside itself."""
@@ -121,7 +111,7 @@ class RabbitMQ:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that were free a moment ago, each another."""
+    """Different ports that were free a moment ago."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for one in sockets:

@@ -1,4 +1,4 @@
-"""A registry of container images that only gives, as much of it as a Docker engine asks to pull."""
+"""A read-only registry of container images: the requests that a Docker engine makes to pull one."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import hashlib
 import io
 import json
 import tarfile
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
+
+from testing.services.http_server import LoopbackServer, say
 
 _MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 _CONFIG = "application/vnd.docker.container.image.v1+json"
@@ -27,7 +28,7 @@ class ImageRegistry:
         self._blobs: dict[str, bytes] = {}
 
     def publish(self, name: str, tag: str, content: bytes) -> str:
-        """Have a tag stand for an image with this in its file; returns the image's digest."""
+        """Publish an image whose file has this content under a tag; returns the image's digest."""
         layer, unpacked = _layer(content)
         config = json.dumps(
             {"architecture": "amd64", "os": "linux", "config": {}, "rootfs": {"type": "layers", "diff_ids": [unpacked]}}
@@ -58,33 +59,17 @@ class ImageRegistry:
 def running_registry() -> Iterator[ImageRegistry]:
     """A registry on a free port of the loopback address until the block ends."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            found = registry.answer(self.path)
-            body, kind = found or (b"{}", "application/json")
-            self.send_response(200 if found else 404)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(body)))
-            self.send_header("Docker-Content-Digest", _digest(body))
-            self.end_headers()
-            if self.command == "GET":
-                self.wfile.write(body)
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        found = registry.answer(handler.path)
+        body, kind = found or (b"{}", "application/json")
+        say(200 if found else 404, body, kind, **{"Docker-Content-Digest": _digest(body)})(handler)
 
-        do_HEAD = do_GET  # noqa: N815 (the name is http.server's)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    registry = ImageRegistry(server.server_port)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
+    server = LoopbackServer(answer)
+    registry = ImageRegistry(server.port)
     try:
         yield registry
     finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+        server.close()
 
 
 def _digest(data: bytes) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -83,6 +84,29 @@ def test_what_is_not_there_or_makes_no_sense(asked: Running, path: str, status: 
 )
 def test_what_scripts_read_is_json_in_a_browser_too(asked: Running, path: str, status: int) -> None:
     assert _problem(asked.look(path), status) == _problem(asked.get(path), status)
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [("/nowhere", 404), ("/auditors", 403), ("/discrepancies?after=x", 400), ("/discrepancies?size=9", 422)],
+)
+def test_an_error_page_leads_to_signing_in_and_back(asked: Running, path: str, status: int) -> None:
+    answer = asked.look(path)
+    assert answer.status_code == status
+    links = [link["href"] for link in Parsed(answer.text).tags("a")]
+    assert f"/login?next={quote(path)}" in links
+    form = {"name": "Ada", "token": BEARER["Authorization"].removeprefix("Bearer "), "next": path}
+    signed_in = asked.client.post("/login", data=form, headers={"Sec-Fetch-Site": "same-origin"})
+    assert (signed_in.status_code, signed_in.headers["location"]) == (303, path)
+    again = Parsed(asked.look(path).text)
+    assert "Ada blind Sign out" in again.text
+    assert not [link for link in again.tags("a") if "/login" in (link["href"] or "")]
+
+
+def test_after_a_form_that_failed_signing_in_leads_to_no_form(asked: Running) -> None:
+    answer = asked.client.post("/audits/next", headers={"Accept": HTML, "Content-Type": "text/plain"})
+    assert answer.status_code == 415
+    assert "/login" in [link["href"] for link in Parsed(answer.text).tags("a")]
 
 
 def test_everything_that_is_wrong_is_listed(asked: Running) -> None:
