@@ -34,8 +34,9 @@ def read(data: bytes) -> ParsedImage:
         pixels[b"VP8X"] = bytes([extended[0] & ~_METADATA_FLAGS]) + extended[1:]
     chunks = b"WEBP"
     for name in _PIXELS:
-        if (body := pixels.get(name)) is not None:
-            chunks += name + struct.pack("<I", len(body)) + body + b"\0" * (len(body) % 2)
+        if name in pixels:
+            size = len(pixels[name])
+            chunks += name + struct.pack("<I", size) + pixels[name] + b"\0" * (size % 2)
     clean = b"RIFF" + struct.pack("<I", len(chunks)) + chunks
     return ParsedImage(
         "WEBP",
