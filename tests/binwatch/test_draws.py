@@ -158,3 +158,27 @@ def test_draws_that_were_imported_later_are_not_the_last(engine: Engine, monkeyp
     assert draw(engine).bin_id == other, "it waits longest"
     monkeypatch.setattr("binwatch.records.draws._OPEN", 1)
     assert draw(engine).bin_id == first.bin_id
+
+
+def _drawn_long_ago(engine: Engine, *bin_ids: str) -> None:
+    """Each bin is drawn a minute after the one before it."""
+    with engine.begin() as connection:
+        for minutes, bin_id in enumerate(bin_ids):
+            row = connection.execute(select(Bin.bucket, Bin.bin_id, Bin.count_id).where(Bin.bin_id == bin_id)).one()
+            values = row._asdict() | {"likelihood": 1.0, "drawn_at": START + timedelta(minutes=minutes)}
+            connection.execute(insert(AuditDraw).values(**values))
+
+
+def test_the_last_draws_are_found_by_an_index(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    _drawn_long_ago(engine, *["sure"] * 3_000)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("ANALYZE")
+    monkeypatch.setattr("binwatch.records.draws._OPEN", 10)
+    seen: list[tuple[str, Any]] = []
+    event.listen(engine, "before_cursor_execute", lambda *call: seen.append((call[2], call[3])))
+    assert draw(engine).bin_id == "sure"
+    (waiting,) = [one for one in seen if "drawn_at DESC" in one[0]]
+    explain = "EXPLAIN QUERY PLAN " if engine.dialect.name == "sqlite" else "EXPLAIN "
+    with engine.connect() as connection:
+        plan = "\n".join(str(row) for row in connection.exec_driver_sql(explain + waiting[0], waiting[1]))
+    assert "ix_audit_draws_drawn_at" in plan
