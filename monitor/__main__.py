@@ -23,6 +23,7 @@ from binwatch.errors import BinwatchError
 from binwatch.inventory.columns import ColumnNames
 from binwatch.inventory.importing import import_file
 from binwatch.inventory.known_answers import load_known_answers
+from binwatch.keys import bin_id as one_bin_id
 from binwatch.listening import is_loopback, listen
 from binwatch.metadata import MAX_QUANTITY
 from binwatch.records.audits import AuditAnswer, AuditReason, add_audit, check_answer, plain_name, plain_note
@@ -247,13 +248,19 @@ def next_command(
     by_doubt: Annotated[
         bool, typer.Option("--by-doubt", help="Draw bins up to twice as often where the model has doubts.")
     ] = False,
+    skip: Annotated[
+        str | None, typer.Option(metavar="BIN", help="Bin that was drawn before and is to wait: draw another one.")
+    ] = None,
+    bucket: Annotated[str | None, typer.Option(help="Bucket of the skipped bin; default: BINWATCH_BUCKET.")] = None,
 ) -> None:
     """Draw the next bin at random, as the page does, and print it without what was counted and expected.
 
     Unlike the page, it gives no bin to test the auditor.
     """
-    with writable(load_settings()) as database:
-        drawn = draw(database, auditor, by_doubt=by_doubt)
+    settings = load_settings()
+    skipped = None if skip is None else (bucket or settings.bucket, one_bin_id(skip))
+    with writable(settings) as database:
+        drawn = draw(database, auditor, by_doubt=by_doubt, skipped=skipped)
         key = photo_key(database, drawn)
     typer.echo(f"bin {visible(drawn.bin_id)}")
     typer.echo(f"photo s3://{visible(drawn.bucket)}/{visible(key)}")

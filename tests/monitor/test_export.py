@@ -141,6 +141,9 @@ def test_a_draw_on_the_command_line_shows_no_numbers(
     ]
     with recorder.engine.connect() as connection:
         assert connection.execute(select(AuditDraw.bin_id, AuditDraw.likelihood)).all() == [("00123", 1.0)]
+    recorder.pair("00124", 3, 4)
+    another = CliRunner().invoke(app, ["audits", "next", "--skip", "00123", "--bucket", BUCKET])
+    assert another.stdout.splitlines()[0] == "bin 00124"
 
 
 def test_rank_gives_p_values(recorder: Recorder, sqlite_records: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -114,6 +114,33 @@ def test_answers_without_a_number_are_left_out_and_said(drawn: Recorder, floor: 
     assert re.search(said, floor.page())
 
 
+def test_next_without_an_answer_draws_another_bin_and_leaves_the_first_open(recorder: Recorder, floor: Running) -> None:
+    for bin_id in ("a", "b"):
+        recorder.pair(bin_id, 3, 4)
+    here = {"Origin": str(floor.client.base_url).rstrip("/"), "Accept": HTML}
+    floor.client.post("/login", data={"token": TOKEN, "name": "Ada"}, headers=here)
+    place = floor.client.post("/audits/next", data={"csrf": _hidden(floor.page(), "csrf")}, headers=here)
+    given = []
+    for _ in range(4):
+        page = floor.page(place.headers["location"]).partition('action="/audits/next"')[2]
+        form = {name: _hidden(page, name) for name in ("csrf", "bucket", "bin")}
+        given.append(form["bin"])
+        place = floor.client.post("/audits/next", data=form, headers=here)
+        assert place.headers["location"].startswith("/audit/bin?")
+        assert "random=1" in place.headers["location"]
+    assert given in (["a", "b"] * 2, ["b", "a"] * 2)
+    with recorder.engine.connect() as connection:
+        found = read_random_audits(connection)
+    assert (found.draws >= 5, found.audited) == (True, 0)
+    for bin_id, other in (("a", "b"), ("b", "a")):
+        answer = floor.client.post(f"/api/audits/next?skip={bin_id}&bucket={BUCKET}", headers=BEARER)
+        assert answer.json()["bin"] == other
+    recorder.audit("b", 3)
+    asked = "/api/audits/next?skip=a&bucket="
+    assert floor.client.post(asked + BUCKET, headers=BEARER).status_code == 404
+    assert floor.client.post(asked + "another", headers=BEARER).json()["bin"] == "a"
+
+
 def test_save_and_next_draws_the_next_bin(recorder: Recorder, floor: Running) -> None:
     for bin_id in ("a", "b"):
         recorder.pair(bin_id, 3, 4)
