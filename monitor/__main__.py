@@ -210,15 +210,16 @@ def export(
     file: Annotated[Path, typer.Argument(help="CSV to write; default: standard output.")] = STDOUT,
     bucket: Annotated[str | None, typer.Option(help="Bucket of the photos; default: BINWATCH_BUCKET.")] = None,
 ) -> None:
-    """Export all audits and random draws: for other records (`audits import`), and as labels for training (`python -m
-    trainer prepare --audits FILE`). Variances with their decisions, second answers and known quantities are not in it.
+    """Export all audits, random draws, variances with their decisions, photos that were given to a second auditor, and
+    known quantities: for other records (`audits import`), and as labels for training (`python -m trainer prepare
+    --audits FILE`).
     """
     settings = load_settings()
     records = Records(settings.database_url.get_secret_value())
     records.check()
     done = export_audits(records, bucket or settings.bucket, None if file == STDOUT else file)
     remark(formatting.exported(done), beside_results=done.file is None)
-    if not done.audits and not done.draws:
+    if not done.rows:
         raise typer.Exit(1)
 
 
@@ -230,7 +231,7 @@ def import_command(
         typer.Option(help="CSV to list rows in that were not imported; default: FILE.refused.csv, beside FILE."),
     ] = None,
 ) -> None:
-    """Import audits and random draws from a file. Importing the same file again changes nothing.
+    """Import audits and what belongs to them from a file. Importing the same file again changes nothing.
 
     Whether an audit was blind is what the file says. A file with a bad row is not imported at all. Exits with 1 if rows
     do not fit the records.

@@ -25,6 +25,7 @@ from binwatch.records.variances import (
     VarianceStep,
     VarianceTolerance,
     check_decision,
+    check_trail,
     is_recount,
     standing_of,
 )
@@ -108,6 +109,32 @@ def test_who_may_decide_and_when(
     else:
         with pytest.raises(error):
             ask()
+
+
+@pytest.mark.parametrize(
+    ("trail", "error"),
+    [
+        ([], "begins with a count"),
+        ([TrailEntry(VarianceStep.SUPERSEDED, 6)], "begins with a count"),
+        ([*_trail(7), TrailEntry(VarianceStep.COUNTED, 7, "person 0")], "another person"),
+        ([*_trail(7), TrailEntry(VarianceStep.COUNTED, 7)], "another person"),
+        ([*_trail(7, 7), TrailEntry(VarianceStep.APPROVED, 7)], "nobody is named"),
+        ([*_trail(7, 7), TrailEntry(VarianceStep.APPROVED, 6, "Eve")], "most people found is 7"),
+        ([*_trail(7, 7), TrailEntry(VarianceStep.REJECTED, None, "person 1")], "somebody else has to"),
+        ([*_trail(7, end=VarianceStep.REJECTED), TrailEntry(VarianceStep.COUNTED, 7, "Ann")], "is closed"),
+        ([*_trail(7, end=VarianceStep.REJECTED), TrailEntry(VarianceStep.SUPERSEDED, 6)], "is closed"),
+        ([*_trail(7, end=VarianceStep.REJECTED), TrailEntry(VarianceStep.REJECTED, None, "Ann")], "rejected already"),
+        (_trail(7, 5), None),
+        ([*_trail(7, 7), TrailEntry(VarianceStep.APPROVED, 7, "Eve")], None),
+        ([*_trail(7), TrailEntry(VarianceStep.SUPERSEDED, 6)], None),
+    ],
+)
+def test_which_steps_may_follow(trail: list[TrailEntry], error: str | None) -> None:
+    if error is None:
+        check_trail(trail, expected=4)
+    else:
+        with pytest.raises((OwnCount, VarianceConflict), match=error):
+            check_trail(trail, expected=4)
 
 
 # In the database
