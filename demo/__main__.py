@@ -52,7 +52,11 @@ def demo(
     if photos is None:
         photos, metadata = SAMPLES / "bin-images", metadata or SAMPLES / "metadata"
     roll = find(photos, metadata)
-    with _working_folder(console, keep) as folder, running_deployment(settings, folder) as deployment:
+    with (
+        _terminated_by_exception(),
+        _working_folder(console, keep) as folder,
+        running_deployment(settings, folder) as deployment,
+    ):
         console.print(
             f"{many(len(roll.photos), 'photo')} and {many(len(roll.metadata), 'metadata file')}", highlight=False
         )
@@ -67,6 +71,7 @@ def demo(
             if token:
                 says = f"To enter audits there, sign in with the token {token.get_secret_value()}"
                 console.print(says, highlight=False, markup=False)
+            console.print(_how_to_look(folder), highlight=False, markup=False, soft_wrap=True)
             _wait_for_interrupt()
             if not keep and (audits := _audits(deployment.settings)):
                 console.print(
@@ -79,19 +84,58 @@ def demo(
 
 
 @contextmanager
+def _terminated_by_exception() -> Iterator[None]:
+    """Make TERM, and HUP of a closed terminal, an exception: then parts are stopped and the folder is removed, too."""
+    signals = [one for one in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(one) is not signal.SIG_IGN]
+
+    def end(number: int, _: object) -> None:
+        for one in signals:  # the second one must not interrupt what the first one has begun
+            signal.signal(one, signal.SIG_IGN)
+        sys.exit(128 + number)
+
+    previous = {one: signal.signal(one, end) for one in signals}
+    try:
+        yield
+    finally:
+        for one, handler in previous.items():
+            signal.signal(one, handler)
+
+
+@contextmanager
 def _working_folder(console: Console, keep: Path | None) -> Iterator[Path]:
-    """A folder for records and logs: `keep`, or one that is removed at the end unless something went wrong."""
+    """A folder for records and logs: `keep`, or one that is removed at the end.
+
+    It stays if something went wrong, or if audits were entered and nobody was asked whether they may be removed.
+    """
     folder = _new_folder(keep) if keep else Path(tempfile.mkdtemp(prefix="binwatch-demo-"))
-    kept = f"records and logs are in {folder}"
+    stays = keep is not None
     try:
         yield folder
-    except BinwatchError:
-        console.print(kept, highlight=False, markup=False, soft_wrap=True)
+    except (KeyboardInterrupt, SystemExit):
+        stays = stays or bool(_audits(_url(folder)))
         raise
-    if keep:
-        console.print(kept, highlight=False, markup=False, soft_wrap=True)
-    else:
-        shutil.rmtree(folder, ignore_errors=True)
+    except BaseException:
+        stays = True
+        raise
+    finally:
+        if stays:
+            with suppress(OSError):  # of a terminal that was closed
+                console.print(_where(folder), highlight=False, markup=False, soft_wrap=True)
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _url(folder: Path) -> str:
+    return f"sqlite:///{folder / RECORDS}"
+
+
+def _where(folder: Path) -> str:
+    return f"records and logs are in {folder}"
+
+
+def _how_to_look(folder: Path) -> str:
+    command = f"BINWATCH_DATABASE_URL={shlex.quote(_url(folder))} python -m monitor status"
+    return f"The database: {folder / RECORDS} (to look at it, in another terminal: {command})"
 
 
 def _new_folder(folder: Path) -> Path:

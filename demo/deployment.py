@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import secrets
-import signal
 import subprocess
 import sys
 import time
@@ -84,7 +83,6 @@ class ServiceProcess:
 def running_deployment(settings: Settings, folder: Path) -> Iterator[Deployment]:
     """All parts started, with their files in `folder`; stopped on leaving. Photos may come before they are ready."""
     with ExitStack() as stack:
-        stack.enter_context(_terminated_by_exception())
         settings = _embedded(settings, stack.enter_context(_moto()), folder)
         adopt_environment(process_environment(settings) | _CREDENTIALS | _NO_PROXY)
         migrate(connect(settings.database_url.get_secret_value()))
@@ -93,16 +91,6 @@ def running_deployment(settings: Settings, folder: Path) -> Iterator[Deployment]
         port_file = folder / "monitor.port"
         monitor = stack.enter_context(_part("monitor", ["serve", "--port-file", str(port_file)], folder))
         yield Deployment(settings, Objects(settings), worker, monitor, port_file)
-
-
-@contextmanager
-def _terminated_by_exception() -> Iterator[None]:
-    """Make TERM an exception, so that the parts are stopped then, too."""
-    previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
 
 
 @contextmanager
