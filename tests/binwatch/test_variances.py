@@ -228,6 +228,15 @@ def test_a_corrected_quantity_supersedes_and_a_newer_photo_does_not(records_engi
     assert _entries(records_engine)[2:] == [("superseded", 6, None, None), ("counted", 7, "Cleo", None)]
 
 
+def test_a_count_is_compared_with_the_quantity_of_its_own_time(records_engine: Engine, store: Store) -> None:
+    """What was expected later may be right, too: goods may have moved since."""
+    _audit(records_engine, 4, "Ada")
+    store.add_expectations([_expected(6, minutes=1)])
+    assert _variances(records_engine) == []
+    _audit(records_engine, 4, "Ben")  # counted again, of the new quantity
+    assert _variances(records_engine) == [("open", 6, None, False)]
+
+
 def test_two_auditors_at_once_open_one_variance(records_engine: Engine, store: Store) -> None:
     _at_once(partial(_audit, records_engine, 7, "Ada"), partial(_audit, records_engine, 7, "Ben"))
     assert _variances(records_engine) == [("recounted", 4, 7, False)]
