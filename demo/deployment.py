@@ -21,6 +21,7 @@ from binwatch.objects import Objects
 from binwatch.records.engine import connect
 from binwatch.records.migrate import migrate
 from binwatch.settings import EventSource, Settings, adopt_environment, process_environment
+from demo.folder import database_url
 from worker.brokers.choice import choose_queues
 from worker.brokers.sqs.queues import queue_arn, queue_url, sqs_client
 
@@ -114,7 +115,7 @@ def _embedded(settings: Settings, endpoint: str, folder: Path) -> Settings:
             "sqs_endpoint_url": endpoint,
             "event_source": EventSource.SQS,
             "broker_url": SecretStr(endpoint.replace("http://", "sqs://demo:demo@") + "//"),
-            "database_url": SecretStr(f"sqlite:///{folder / 'records.db'}"),
+            "database_url": SecretStr(database_url(folder)),
             # 8000 is where many things listen, the monitor in containers among them.
             "monitor_port": settings.monitor_port if "monitor_port" in settings.model_fields_set else 0,
             "monitor_token": settings.monitor_token or SecretStr(secrets.token_urlsafe(_TOKEN_BYTES)),
