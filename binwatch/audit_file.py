@@ -1,4 +1,4 @@
-"""The CSV of audits and random draws, which the monitor writes and the trainer reads: columns and cells."""
+"""The CSV of audits, draws, repeats, variances and known quantities, which the monitor writes and the trainer reads."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from binwatch.safe_csv import original
 
 COLUMNS = (
     "kind", "bucket", "bin", "answer", "quantity", "reason", "note", "auditor", "blind", "at", "key", "etag",
-    "latest_photo", "model", "expected", "likelihood",
+    "latest_photo", "model", "expected", "likelihood", "belongs_to", "step", "source",
 )  # fmt: skip
 
 E = TypeVar("E", bound=StrEnum)
@@ -31,6 +31,12 @@ class RowKind(StrEnum):
     AUDIT = "audit"
     DRAW = "draw"
     """A bin that was drawn at random. Audits of the same photo are its answers."""
+    REPEAT = "repeat"
+    """A photo that was given to a second auditor, after the audit whose time is in `belongs_to`."""
+    VARIANCE = "variance"
+    """A step of the variance that was opened at the time in `belongs_to`."""
+    KNOWN = "known"
+    """A photo whose true quantity is known, from `source`."""
 
 
 class BadCell(BinwatchError):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
+import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -11,16 +11,15 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import SecretStr
 from rich.console import Console
-from sqlalchemy import func, select
 
 from binwatch import command_line
 from binwatch.errors import BinwatchError
-from binwatch.records.engine import connect
-from binwatch.records.tables import Audit
-from binwatch.settings import Settings, load_settings
+from binwatch.settings import load_settings
 from binwatch.text import many
 from demo.camera import find
+from demo.folder import audits_in, database_of, how_to_look, say, where_to_save, working_folder
 from demo.show import show
 
 SAMPLES = Path(__file__).parent.parent / "samples"
@@ -52,7 +51,11 @@ def demo(
     if photos is None:
         photos, metadata = SAMPLES / "bin-images", metadata or SAMPLES / "metadata"
     roll = find(photos, metadata)
-    with _working_folder(console, keep) as folder, running_deployment(settings, folder) as deployment:
+    with (
+        _terminated_by_exception(),
+        working_folder(console, keep) as folder,
+        running_deployment(settings, folder) as deployment,
+    ):
         console.print(
             f"{many(len(roll.photos), 'photo')} and {many(len(roll.metadata), 'metadata file')}", highlight=False
         )
@@ -62,58 +65,43 @@ def demo(
             result.write(report)
         address = deployment.monitor_address()  # raises if the monitor never answered
         if serve:
-            token = deployment.settings.monitor_token
-            console.print(f"The monitor's page: {address} (Ctrl-C ends it)", highlight=False)
-            if token:
-                says = f"To enter audits there, sign in with the token {token.get_secret_value()}"
-                console.print(says, highlight=False, markup=False)
-            _wait_for_interrupt()
-            if not keep and (audits := _audits(deployment.settings)):
-                console.print(
-                    _would_be_lost(audits, deployment.settings), highlight=False, markup=False, soft_wrap=True
-                )
-                _wait_for_interrupt()
+            _serve(console, address, deployment.settings.monitor_token, folder, ask=keep is None)
         if result.unaccounted:
             names = "\n  ".join(result.unaccounted)
             raise BinwatchError(f"unaccounted for, {len(result.unaccounted)}:\n  {names}")
+        if not serve and keep is None:
+            say(console, "The database was temporary: --keep DIR keeps it, --serve shows it on the monitor's pages.")
+
+
+def _serve(console: Console, address: str, token: SecretStr | None, folder: Path, *, ask: bool) -> None:
+    """Until Ctrl-C; until the second one, with `ask`, if audits were entered that would be removed."""
+    say(console, f"The monitor's page: {address} (Ctrl-C ends it)")
+    if token:
+        say(console, f"To enter audits there, sign in with the token {token.get_secret_value()}")
+    say(console, f"The database: {database_of(folder)}", how_to_look(folder))
+    _wait_for_interrupt()
+    if ask and (audits := audits_in(folder)):
+        entered = many(audits, "audit that was entered is", "audits that were entered are")
+        say(console, f"{entered} removed on the next Ctrl-C; {where_to_save(folder)}")
+        _wait_for_interrupt()
 
 
 @contextmanager
-def _working_folder(console: Console, keep: Path | None) -> Iterator[Path]:
-    """A folder for records and logs: `keep`, or one that is removed at the end unless something went wrong."""
-    folder = _new_folder(keep) if keep else Path(tempfile.mkdtemp(prefix="binwatch-demo-"))
-    kept = f"records and logs are in {folder}"
+def _terminated_by_exception() -> Iterator[None]:
+    """Make TERM, and HUP of a closed terminal, an exception: then parts are stopped and the folder is removed, too."""
+    signals = [one for one in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(one) is not signal.SIG_IGN]
+
+    def end(number: int, _: object) -> None:
+        for one in signals:  # the second one must not interrupt what the first one has begun
+            signal.signal(one, signal.SIG_IGN)
+        sys.exit(128 + number)
+
+    previous = {one: signal.signal(one, end) for one in signals}
     try:
-        yield folder
-    except BinwatchError:
-        console.print(kept, highlight=False, markup=False, soft_wrap=True)
-        raise
-    if keep:
-        console.print(kept, highlight=False, markup=False, soft_wrap=True)
-    else:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _new_folder(folder: Path) -> Path:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()):  # the records of an earlier demo would not match the new bucket
-            raise BinwatchError(f"{folder}: is not empty; name another folder with --keep")
-    except OSError as error:
-        raise BinwatchError(f"{folder}: cannot be used ({error.strerror}); name another folder with --keep") from error
-    return folder.resolve()
-
-
-def _audits(settings: Settings) -> int:
-    with connect(settings.database_url.get_secret_value()).connect() as connection:
-        return connection.execute(select(func.count()).select_from(Audit)).scalar_one()
-
-
-def _would_be_lost(audits: int, settings: Settings) -> str:
-    entered = many(audits, "audit that was entered is", "audits that were entered are")
-    url = settings.database_url.get_secret_value()
-    export = f"BINWATCH_DATABASE_URL={url} python -m monitor audits export audits.csv"
-    return f"{entered} removed on the next Ctrl-C; to save before, in another terminal: {export}"
+        yield
+    finally:
+        for one, handler in previous.items():
+            signal.signal(one, handler)
 
 
 def _wait_for_interrupt() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import secrets
-import signal
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from pydantic import SecretStr
 from binwatch.errors import BinwatchError
 from binwatch.objects import Objects
 from binwatch.settings import EventSource, Settings, adopt_environment, process_environment
+from demo.folder import database_url
 from worker.provisioning import make_bucket, make_queues, migrate_records, send_events
 
 _ROOT = Path(__file__).parent.parent
@@ -86,9 +86,6 @@ class ServiceProcess:
 def running_deployment(settings: Settings, folder: Path) -> Iterator[Deployment]:
     """Start all parts, with files in `folder`, and stop them at the end. Photos may come before the parts are ready."""
     with ExitStack() as stack:
-        # TERM raises SystemExit, so that the parts are stopped then, too.
-        previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-        stack.callback(signal.signal, signal.SIGTERM, previous)
         logging.getLogger("werkzeug").setLevel(logging.WARNING)  # else a line for each request
         server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
         server.start()
@@ -115,7 +112,7 @@ def _embedded(settings: Settings, endpoint: str, folder: Path) -> Settings:
             "sqs_endpoint_url": endpoint,
             "event_source": EventSource.SQS,
             "broker_url": SecretStr(endpoint.replace("http://", "sqs://demo:demo@") + "//"),
-            "database_url": SecretStr(f"sqlite:///{folder / 'records.db'}"),
+            "database_url": SecretStr(database_url(folder)),
             # Not 8000, where many programs listen, such as the monitor in containers.
             "monitor_port": settings.monitor_port if "monitor_port" in settings.model_fields_set else 0,
             "monitor_token": settings.monitor_token or SecretStr(secrets.token_urlsafe(_TOKEN_BYTES)),

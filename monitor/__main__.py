@@ -23,6 +23,7 @@ from binwatch.errors import BinwatchError
 from binwatch.inventory.columns import ColumnNames
 from binwatch.inventory.importing import import_file
 from binwatch.inventory.known_answers import load_known_answers
+from binwatch.keys import bin_id as one_bin_id
 from binwatch.listening import is_loopback, listen
 from binwatch.metadata import MAX_QUANTITY
 from binwatch.records.audits import AuditAnswer, AuditReason, add_audit, check_answer, plain_name, plain_note
@@ -213,15 +214,16 @@ def export(
     file: Annotated[Path, typer.Argument(help="CSV to write; default: standard output.")] = STDOUT,
     bucket: Bucket = None,
 ) -> None:
-    """Export all audits and random draws: for other records (`audits import`), and as labels for training (`python -m
-    trainer prepare --audits FILE`). Variances with their decisions, second answers and known quantities are not in it.
+    """Export all audits, random draws, variances with their decisions, photos that were given to a second auditor, and
+    known quantities: for other records (`audits import`), and as labels for training (`python -m trainer prepare
+    --audits FILE`).
     """
     settings = load_settings()
     records = Records(settings.database_url.get_secret_value())
     records.check()
     done = export_audits(records, bucket or settings.bucket, None if file == STDOUT else file)
     remark(formatting.exported(done), beside_results=done.file is None)
-    if not done.audits and not done.draws:
+    if not done.rows:
         raise typer.Exit(1)
 
 
@@ -233,7 +235,7 @@ def import_command(
         typer.Option(help="CSV to list rows in that were not imported; default: FILE.refused.csv, beside FILE."),
     ] = None,
 ) -> None:
-    """Import audits and random draws from a file. Importing the same file again changes nothing.
+    """Import audits and what belongs to them from a file. Importing the same file again changes nothing.
 
     Whether an audit was blind is what the file says. A file with a bad row is not imported at all. Exits with 1 if rows
     do not fit the records.
@@ -251,13 +253,19 @@ def next_command(
     by_doubt: Annotated[
         bool, typer.Option("--by-doubt", help="Draw bins up to twice as often where the model has doubts.")
     ] = False,
+    skip: Annotated[
+        str | None, typer.Option(metavar="BIN", help="Bin that was drawn before and is to wait: draw another one.")
+    ] = None,
+    bucket: Annotated[str | None, typer.Option(help="Bucket of the skipped bin; default: BINWATCH_BUCKET.")] = None,
 ) -> None:
     """Draw the next bin at random, as the page does, and print it without what was counted and expected.
 
     Unlike the page, it gives no bin to test the auditor.
     """
-    with writable(load_settings()) as database:
-        drawn = draw(database, auditor, by_doubt=by_doubt)
+    settings = load_settings()
+    skipped = None if skip is None else (bucket or settings.bucket, one_bin_id(skip))
+    with writable(settings) as database:
+        drawn = draw(database, auditor, by_doubt=by_doubt, skipped=skipped)
         key = photo_key(database, drawn)
     typer.echo(f"bin {visible(drawn.bin_id)}")
     typer.echo(f"photo s3://{visible(drawn.bucket)}/{visible(key)}")

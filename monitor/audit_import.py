@@ -1,10 +1,10 @@
-"""Audits and random draws from a file of `audits export` into the records."""
+"""Audits, and what belongs to them, from a file of `audits export` into the records."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,27 @@ from binwatch.audit_file import COLUMNS, AuditFileRow, BadCell, RowKind, read_ro
 from binwatch.errors import BinwatchError
 from binwatch.records.audits import AuditAnswer, AuditReason, check_answer, plain_name, plain_note
 from binwatch.records.engine import can_hold
-from binwatch.records.past_audits import ImportOutcome, PastAudit, PastDraw, import_event
+from binwatch.records.past_audits import (
+    ImportOutcome,
+    PastAudit,
+    PastDraw,
+    PastEvent,
+    PastKnownAnswer,
+    PastRepeat,
+    PastVariance,
+    import_event,
+)
+from binwatch.records.settle_variances import PastStep
+from binwatch.records.variances import OwnCount, TrailEntry, VarianceConflict, VarianceStep, check_trail
 from binwatch.safe_csv import SafeCsvWriter
 
 _NAMED = 10
 """Bad rows that a message names."""
+_NEEDED = tuple(name for name in COLUMNS if name not in ("belongs_to", "step", "source"))
+"""A file without repeats, variances and known quantities, as earlier ones were, need not have the others."""
+_RANKS = {PastAudit: 0, PastDraw: 0, PastRepeat: 1, PastVariance: 2, PastKnownAnswer: 3}
+"""What belongs to audits comes after them."""
+Rows = list[AuditFileRow]
 
 
 @dataclass(slots=True)
@@ -39,19 +55,20 @@ class ImportReport:
 def import_audits(file: Path, database: Engine, refused: Path | None = None) -> ImportReport:
     """Import all rows in the order of their times, each in a transaction of its own: the same command again continues.
 
-    A file with a bad cell is refused as a whole. Rows that do not fit these records are listed in `refused`, by default
-    FILE.refused.csv, which can be imported later. Raises BinwatchError.
+    The rows of a variance are one transaction. A file with a bad cell is refused as a whole. Rows that do not fit these
+    records are listed in `refused`, by default FILE.refused.csv, which can be imported later. Raises BinwatchError.
     """
     listed = refused or file.with_name(file.name + ".refused.csv")
     if listed.resolve() == file.resolve():
         raise BinwatchError(f"{listed}: is the file to import, and would be lost; name another one with --refused")
-    rows = read_rows(file, COLUMNS, "write it with: python -m monitor audits export")
+    found = read_rows(file, _NEEDED, "write it with: python -m monitor audits export")
+    rows = [replace(row, cells=dict.fromkeys(COLUMNS, "") | row.cells) for row in found]
     report, left = ImportReport(file), list[tuple[AuditFileRow, ImportOutcome]]()
-    for row, event in sorted(zip(rows, _parsed(rows), strict=True), key=lambda one: one[1].at):
+    for of_event, event in sorted(_parsed(rows), key=lambda one: (_RANKS[type(one[1])], one[1].at)):
         outcome = import_event(database, event)
-        report.outcomes[outcome] += 1
+        report.outcomes[outcome] += len(of_event)
         if outcome.is_refused:
-            left.append((row, outcome))
+            left += [(row, outcome) for row in of_event]
     if left:
         _list(listed, sorted(left, key=lambda one: one[0].line))
         report.refused_file = listed
@@ -73,11 +90,12 @@ def _list(file: Path, rows: list[tuple[AuditFileRow, ImportOutcome]]) -> None:
         ) from error
 
 
-def _parsed(rows: list[AuditFileRow]) -> list[PastAudit | PastDraw]:
-    events, bad = list[PastAudit | PastDraw](), list[str]()
-    for row in rows:
+def _parsed(rows: Rows) -> list[tuple[Rows, PastEvent]]:
+    """Each event with the rows that it is from."""
+    events, bad = list[tuple[Rows, PastEvent]](), list[str]()
+    for of_event in _grouped(rows):
         try:
-            events.append(_event(row))
+            events.append((of_event, _event(of_event)))
         except BadCell as error:
             bad.append(str(error))
     if bad:
@@ -87,10 +105,24 @@ def _parsed(rows: list[AuditFileRow]) -> list[PastAudit | PastDraw]:
     return events
 
 
-def _event(row: AuditFileRow) -> PastAudit | PastDraw:
-    for column in COLUMNS:
-        if not can_hold(row.cells[column]):
-            raise row.bad(column, "text that the records can hold")
+def _grouped(rows: Rows) -> Iterator[Rows]:
+    """The rows of a variance together, and each other row alone."""
+    variances = dict[tuple[str | None, ...], Rows]()
+    for row in rows:
+        if row.cells["kind"].strip() == RowKind.VARIANCE:
+            key = tuple(row.text(name) for name in ("bucket", "bin", "belongs_to"))
+            variances.setdefault(key, []).append(row)
+        else:
+            yield [row]
+    yield from variances.values()
+
+
+def _event(rows: Rows) -> PastEvent:
+    for row in rows:
+        for column in COLUMNS:
+            if not can_hold(row.cells[column]):
+                raise row.bad(column, "text that the records can hold")
+    row, *_ = rows
     bucket, key = row.text("bucket"), row.text("key")
     if bucket is None:
         raise row.bad("bucket", "the name of a bucket")
@@ -103,11 +135,45 @@ def _event(row: AuditFileRow) -> PastAudit | PastDraw:
         "model": row.text("model"),
         "expected": row.items("expected") if row.text("expected") else None,
     }
-    if row.choice("kind", RowKind) is RowKind.AUDIT:
+    kind = row.choice("kind", RowKind)
+    if kind is RowKind.AUDIT:
         return _audit(row, common)
+    if kind is RowKind.VARIANCE:
+        return _variance(rows, common)
     if key is None:
-        raise row.bad("key", "the key of a photo; each draw is of one")
-    return PastDraw(**common, likelihood=row.likelihood("likelihood"))
+        raise row.bad("key", "the key of a photo; each draw, repeat and known quantity is of one")
+    if kind is RowKind.DRAW:
+        return PastDraw(**common, likelihood=row.likelihood("likelihood"))
+    if kind is RowKind.REPEAT:
+        auditor = _person(row)
+        if auditor is None:
+            raise row.bad("auditor", "the name of the second auditor")
+        return PastRepeat(**common, auditor=auditor, audited_at=row.moment("belongs_to"))
+    return PastKnownAnswer(**common, quantity=row.items("quantity"), source=row.cells["source"])
+
+
+def _variance(rows: Rows, common: dict[str, Any]) -> PastVariance:
+    steps, opened_at, expected = [_step(row) for row in rows], rows[0].moment("belongs_to"), rows[0].items("expected")
+    for row in rows:
+        if row.items("expected") != expected:
+            raise row.bad("expected", f"{expected}, as in the first step of the variance")
+    try:
+        check_trail([step.entry for step in steps], expected)
+    except (OwnCount, VarianceConflict) as error:
+        raise rows[-1].bad("step", f"one that may follow in this variance: {error}") from error
+    return PastVariance(**common | {"at": opened_at, "expected": expected}, steps=tuple(steps))
+
+
+def _step(row: AuditFileRow) -> PastStep:
+    step = row.choice("step", VarianceStep)
+    _checked(row, "note", lambda: plain_note(row.text("note")))
+    quantity = None if step is VarianceStep.REJECTED else row.items("quantity")
+    return PastStep(TrailEntry(step, quantity, _person(row)), row.moment("at"), row.text("note"))
+
+
+def _person(row: AuditFileRow) -> str | None:
+    _checked(row, "auditor", lambda: plain_name(row.text("auditor")))
+    return plain_name(row.text("auditor"))
 
 
 def _audit(row: AuditFileRow, common: dict[str, Any]) -> PastAudit:
@@ -115,14 +181,13 @@ def _audit(row: AuditFileRow, common: dict[str, Any]) -> PastAudit:
     quantity = row.items("quantity") if row.text("quantity") else None
     _checked(row, "quantity", lambda: check_answer(answer, quantity))
     _checked(row, "note", lambda: plain_note(row.text("note")))
-    _checked(row, "auditor", lambda: plain_name(row.text("auditor")))
     return PastAudit(
         **common,
         answer=answer,
         quantity=quantity,
         reason=row.choice("reason", AuditReason) if row.text("reason") else None,
         note=row.text("note"),
-        auditor=plain_name(row.text("auditor")),
+        auditor=_person(row),
         blind=row.flag("blind"),
     )
 

@@ -68,7 +68,7 @@ KINDS: Final[dict[type[BinwatchError], ErrorMessage]] = {
     NothingToDraw: ErrorMessage(
         404,
         "There is no bin to draw",
-        "No bin has a photo that the model in use has counted, or all that were drawn have been audited.",
+        "No bin has a photo that the model in use has counted, or all that were drawn have been audited or skipped.",
         ("Audit the bins that look wrong, or come back when there are new photos.",),
     ),
     BadCursor: ErrorMessage(

@@ -1,11 +1,13 @@
 """Shares of all bins, such as those counted right, from audits of bins that were drawn at random, with 95 % intervals.
 
-Each draw is of one bin out of all, with a known probability, and independent of the others; a bin that is drawn twice
-counts twice. Drawn with unequal probability, bins weigh by its reciprocal (Hájek's estimator): then the sample is like
-all bins again. What the model itself says of every bin sharpens the figure (prediction-powered inference, PPI++,
-Angelopoulos, Duchi and Zrnic 2023, arXiv 2311.01453; for unequal draws active inference, Zrnic and Candès 2024, arXiv
-2403.03208): audits then have to tell only where the model's own estimate is off. It may be wrong without harm: the less
-it is worth, the less weight it gets.
+Each draw is of one bin out of all, with a known probability, and independent of the others: draws with replacement
+(Hansen and Hurwitz 1943, Annals of Mathematical Statistics 14, 333). So a bin that is drawn twice counts twice, also if
+nobody looks again: what there is to find in a bin is fixed, and chance is only in which bins are drawn. Drawn with
+unequal probability, bins weigh by its reciprocal (Hájek's estimator): then the sample is like all bins again. What the
+model itself says of every bin sharpens the figure (prediction-powered inference, PPI++, Angelopoulos, Duchi and Zrnic
+2023, arXiv 2311.01453; for unequal draws active inference, Zrnic and Candès 2024, arXiv 2403.03208): audits then have
+to tell only where the model's own estimate is off. It may be wrong without harm: the less it is worth, the less weight
+it gets.
 
 The interval is that of Korn and Graubard (1998, Survey Methodology 24, 193): of Clopper and Pearson, for as many audits
 of bins drawn alike as would have the same variance. The usual one, ± t standard errors, misses the truth far too often

@@ -1,19 +1,32 @@
-"""Audits and random draws of a bucket as a CSV: for other records, for training, for people."""
+"""Audits of a bucket, and what belongs to them, as a CSV: for other records, for training, for people."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial as partial_of
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, Select, and_, select
+from sqlalchemy import Connection, RowMapping, Select, and_, literal, select, tuple_
+from sqlalchemy.orm import InstrumentedAttribute, aliased
 
 from binwatch.audit_file import COLUMNS, RowKind
 from binwatch.console import printable_stdout
 from binwatch.errors import BinwatchError
-from binwatch.records.tables import Audit, AuditDraw, Bin, Count, Expectation
+from binwatch.records.tables import (
+    Audit,
+    AuditDraw,
+    AuditRepeat,
+    Bin,
+    Count,
+    Expectation,
+    KnownAnswer,
+    Variance,
+    VarianceEntry,
+)
 from binwatch.safe_csv import SafeCsvWriter
 from monitor.records import Records
 
@@ -26,14 +39,24 @@ class Exported:
 
     file: Path | None
     """None: standard output."""
-    audits: int = 0
-    draws: int = 0
+    rows: Counter[RowKind] = field(default_factory=Counter)
+    """How many of each kind: of variances, their steps."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """Rows of one kind. Columns of the statement that the file has have its names."""
+
+    statement: Select[*tuple[Any, ...]]
+    bucket: InstrumentedAttribute[str]
+    order: tuple[InstrumentedAttribute[Any], ...]
+    """Unique among the rows."""
 
 
 def export_audits(records: Records, bucket: str, file: Path | None) -> Exported:
-    """Write all audits of a bucket, and then all draws, each in the order of their entry. Raises BinwatchError.
+    """Write all audits of a bucket, and then what belongs to them, each kind in the order of its entry.
 
-    Without a file, to standard output.
+    Without a file, to standard output. Raises BinwatchError.
     """
     done = Exported(file)
     if file is None:
@@ -53,52 +76,88 @@ def export_audits(records: Records, bucket: str, file: Path | None) -> Exported:
 
 def _write(writer: SafeCsvWriter, records: Records, bucket: str, done: Exported) -> None:
     writer.writerow(COLUMNS)
-    for row in _rows(records, bucket, Audit):
-        cells = dict(row) | {"kind": RowKind.AUDIT, "at": row["audited_at"]}
-        writer.writerow(_cells(cells | {"blind": int(row["blind"])}))
-        done.audits += 1
-    for row in _rows(records, bucket, AuditDraw):
-        writer.writerow(_cells(dict(row) | {"kind": RowKind.DRAW, "at": row["drawn_at"]}))
-        done.draws += 1
+    for kind, source in _sources().items():
+        for row in _rows(records, bucket, source):
+            cells = row | {"kind": kind, "latest_photo": _is_latest(row)}
+            writer.writerow([_cell(cells.get(name)) for name in COLUMNS])
+            done.rows[kind] += 1
 
 
-def _cells(row: dict[str, Any]) -> list[object]:
-    photo = (row["key"], row["etag"])
-    is_latest = "" if row["key"] is None else int(photo == (row["key_now"], row["etag_now"]))
-    cells = row | {
-        "bin": row["bin_id"],
-        "at": row["at"].isoformat(),
-        "latest_photo": is_latest,
-        "model": row["model_version"],
-        "expected": row["expected_then"],
-    }
-    return ["" if cells.get(name) is None else cells[name] for name in COLUMNS]
+def _is_latest(row: dict[str, Any]) -> bool | None:
+    """Whether the bin still shows the photo; None if there is none, or nobody asks."""
+    if "key_now" not in row or row["key"] is None:
+        return None
+    return (row["key"], row["etag"]) == (row["key_now"], row["etag_now"])
 
 
-def _rows(records: Records, bucket: str, table: type[Audit] | type[AuditDraw]) -> Iterator[RowMapping]:
+def _cell(value: object) -> object:
+    if value is None:
+        return ""
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return int(value) if isinstance(value, bool) else value
+
+
+def _rows(records: Records, bucket: str, source: _Source) -> Iterator[dict[str, Any]]:
     """A chunk at a time: no read of the records may take long."""
-    after = 0
-    while rows := records.read(partial_of(_chunk, _statement(table, bucket, after))):
-        yield from rows
-        after = rows[-1]["id"]
+    places = [column.label(f"place_{number}") for number, column in enumerate(source.order)]
+    statement = source.statement.add_columns(*places).where(source.bucket == bucket)
+    statement = statement.order_by(*source.order).limit(_AT_A_TIME)
+    rows = records.read(partial_of(_chunk, statement))
+    while rows:
+        yield from map(dict, rows)
+        last = tuple_(*(literal(rows[-1][place.name]) for place in places))
+        rows = records.read(partial_of(_chunk, statement.where(tuple_(*source.order) > last)))
 
 
-def _chunk(statement: Select[Any], connection: Connection) -> list[RowMapping]:
+def _chunk(statement: Select[*tuple[Any, ...]], connection: Connection) -> list[RowMapping]:
     return list(connection.execute(statement).mappings().all())
 
 
-def _statement(table: type[Audit] | type[AuditDraw], bucket: str, after: int) -> Select[Any]:
-    seen, now = Count.__table__.alias("seen"), Count.__table__.alias("now")
+def _sources() -> dict[RowKind, _Source]:
+    said = (Audit.answer, Audit.quantity, Audit.reason, Audit.note, Audit.auditor, Audit.blind)
+    return {
+        RowKind.AUDIT: _Source(_judged(Audit, Audit.audited_at.label("at"), *said), Audit.bucket, (Audit.id,)),
+        RowKind.DRAW: _Source(
+            _judged(AuditDraw, AuditDraw.drawn_at.label("at"), AuditDraw.likelihood), AuditDraw.bucket, (AuditDraw.id,)
+        ),
+        RowKind.REPEAT: _Source(
+            select(Audit.bucket, Audit.bin_id.label("bin"), Audit.audited_at.label("belongs_to"))
+            .add_columns(AuditRepeat.auditor, AuditRepeat.given_at.label("at"))
+            .add_columns(Count.key, Count.etag, Count.model_version.label("model"))
+            .join_from(AuditRepeat, Audit, Audit.id == AuditRepeat.audit_id)
+            .join(Count, Count.id == Audit.count_id),
+            Audit.bucket,
+            (AuditRepeat.audit_id,),
+        ),
+        RowKind.VARIANCE: _Source(
+            select(Variance.bucket, Variance.bin_id.label("bin"), Variance.opened_at.label("belongs_to"))
+            .add_columns(Variance.expected, VarianceEntry.step, VarianceEntry.quantity, VarianceEntry.note)
+            .add_columns(VarianceEntry.person.label("auditor"), VarianceEntry.at)
+            .join_from(VarianceEntry, Variance, Variance.id == VarianceEntry.variance_id),
+            Variance.bucket,
+            (VarianceEntry.variance_id, VarianceEntry.id),
+        ),
+        RowKind.KNOWN: _Source(
+            select(KnownAnswer.bucket, KnownAnswer.bin_id.label("bin"), KnownAnswer.loaded_at.label("at")).add_columns(
+                KnownAnswer.key, KnownAnswer.etag, KnownAnswer.quantity, KnownAnswer.source
+            ),
+            KnownAnswer.bucket,
+            (KnownAnswer.key, KnownAnswer.etag),
+        ),
+    }
+
+
+def _judged(table: type[Audit] | type[AuditDraw], *columns: Any) -> Select[*tuple[Any, ...]]:
+    """With the photo and the expected quantity of then, and the photo that the bin shows now."""
+    seen, now = aliased(Count), aliased(Count)
     return (
-        select(table.__table__, seen.c.key, seen.c.etag, seen.c.model_version)
-        .add_columns(Expectation.quantity.label("expected_then"))
-        .add_columns(now.c.key.label("key_now"), now.c.etag.label("etag_now"))
+        select(table.bucket, table.bin_id.label("bin"), *columns)
+        .add_columns(seen.key, seen.etag, seen.model_version.label("model"), Expectation.quantity.label("expected"))
+        .add_columns(now.key.label("key_now"), now.etag.label("etag_now"))
         .select_from(table)
-        .outerjoin(seen, seen.c.id == table.count_id)
+        .outerjoin(seen, seen.id == table.count_id)
         .outerjoin(Expectation, Expectation.id == table.expectation_id)
         .outerjoin(Bin, and_(Bin.bucket == table.bucket, Bin.bin_id == table.bin_id))
-        .outerjoin(now, now.c.id == Bin.count_id)
-        .where(table.bucket == bucket, table.id > after)
-        .order_by(table.id)
-        .limit(_AT_A_TIME)
+        .outerjoin(now, now.id == Bin.count_id)
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from datetime import UTC, datetime
 
+from binwatch.audit_file import RowKind
 from binwatch.counts import CLASSES
 from binwatch.inventory.reading import InventoryReport
 from binwatch.records.audits import AuditAnswer, Audited
@@ -128,8 +129,15 @@ def audited(audit: Audited) -> str:
 
 def exported(done: Exported) -> str:
     """What was written to a file of audits."""
-    where = f"{done.file}: " if done.file else ""
-    return f"{where}{many(done.audits, 'audit')}, {many(done.draws, 'random draw')}"
+    rows, where = done.rows, f"{done.file}: " if done.file else ""
+    parts = [many(rows[RowKind.AUDIT], "audit"), many(rows[RowKind.DRAW], "random draw")]
+    for kind, one, several in (
+        (RowKind.REPEAT, "photo given to a second auditor", "photos given to a second auditor"),
+        (RowKind.VARIANCE, "step of a variance", "steps of variances"),
+        (RowKind.KNOWN, "known quantity", "known quantities"),
+    ):
+        parts += [many(rows[kind], one, several)] if rows[kind] else []
+    return where + ", ".join(parts)
 
 
 def audits_imported(report: ImportReport) -> str:

@@ -100,7 +100,7 @@ def flag_metrics(levels: Iterable[Level]) -> Iterator[Metric]:
 def random_audit_metrics(found: RandomAudits) -> Iterator[Metric]:
     """What audits of bins drawn at random say of all bins."""
     audits = GaugeMetricFamily(
-        "binwatch_random_audits", "Audits of bins drawn at random that the estimates are made from.", labels=("of",)
+        "binwatch_random_audits", "Answered draws of bins at random that the estimates are made from.", labels=("of",)
     )
     right = GaugeMetricFamily(
         "binwatch_estimated_right_ratio",

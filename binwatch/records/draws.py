@@ -1,7 +1,8 @@
 """Bins drawn at random for an audit, each with a known likelihood: what such audits find is true of all bins.
 
-All bins are those whose latest photo was counted by the model in use. A bin may be drawn again; a draw of a photo that
-was audited blind before is answered already, and the next bin is drawn.
+All bins are those whose latest photo was counted by the model in use. A bin may be drawn again: draws are with
+replacement, and each is independent of the others (monitor.estimates). A draw of a photo that was audited blind before
+is answered already, and the next bin is drawn.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from binwatch.counts import class_of
 from binwatch.errors import BinwatchError
 from binwatch.records.audits import AuditAnswer
 from binwatch.records.engine import WRITE
+from binwatch.records.settle_bins import BinKey
 from binwatch.records.tables import Audit, AuditDraw, Bin, Count, Expectation
 from binwatch.records.upsert import insert_into
 
@@ -80,31 +82,41 @@ def likelihood(chance: float | None) -> float:
 
 
 def draw(
-    engine: Engine, auditor: str | None = None, *, by_doubt: bool = False, source: random.Random | None = None
+    engine: Engine,
+    auditor: str | None = None,
+    *,
+    by_doubt: bool = False,
+    source: random.Random | None = None,
+    skipped: BinKey | None = None,
 ) -> DrawnBin:
     """A bin that was drawn a while ago and never audited, or else a new draw. Raises NothingToDraw.
 
     Bins are drawn, all equally likely or by `likelihood`, until one has not been audited blind, nor with the numbers in
-    sight by this `auditor`, who cannot be blind to it any more: that one is left to others.
+    sight by this `auditor`, who cannot be blind to it any more: that one is left to others. The bin `skipped`, which
+    the auditor was given and did not answer, is not returned; its draw stays open.
     """
     source = source or random.SystemRandom()
     with engine.execution_options(**{WRITE: True}).begin() as connection:
-        if waiting := _waiting(connection, auditor):
+        if waiting := _waiting(connection, auditor, skipped):
             return waiting
         for drawn, likely in _draws(connection, source, by_doubt=by_doubt):
             row = asdict(drawn) | {"likelihood": likely, "drawn_at": datetime.now(UTC)}
             connection.execute(insert_into(connection, AuditDraw).values(**row))
             answers = select(answer_of(Count.id), _number_by(Count.id, auditor))
-            if not any(connection.execute(answers.where(Count.id == drawn.count_id)).one()):
+            is_open = not any(connection.execute(answers.where(Count.id == drawn.count_id)).one())
+            if is_open and (drawn.bucket, drawn.bin_id) != skipped:
                 return drawn
     raise NothingToDraw(
         "there is no bin to draw: none has a photo that the model in use has counted, or all that were drawn have been"
-        " audited"
+        " audited or skipped"
     )
 
 
-def _waiting(connection: Connection, auditor: str | None) -> DrawnBin | None:
-    """The draw that waits longest of those that may be forgotten. A bin with a newer photo cannot be answered."""
+def _waiting(connection: Connection, auditor: str | None, skipped: BinKey | None) -> DrawnBin | None:
+    """The draw that waits longest of those that may be forgotten. A bin with a newer photo cannot be answered.
+
+    After `skipped`, the one that waits next longest: whoever skips sees each of them once, and then new draws.
+    """
     last = select(AuditDraw.__table__).order_by(*LAST_DRAWN).limit(_OPEN).subquery()
     drawn = aliased(AuditDraw, last)
     here = and_(Bin.bucket == drawn.bucket, Bin.bin_id == drawn.bin_id, Bin.count_id == drawn.count_id)
@@ -117,8 +129,14 @@ def _waiting(connection: Connection, auditor: str | None) -> DrawnBin | None:
             _number_by(drawn.count_id, auditor).is_(None),
         )
     )
-    row = connection.execute(statement.order_by(drawn.drawn_at, drawn.id).limit(1)).one_or_none()
-    return DrawnBin(*row) if row else None
+    waiting = dict[BinKey, DrawnBin]()
+    for row in connection.execute(statement.order_by(drawn.drawn_at, drawn.id)):
+        waiting.setdefault((row.bucket, row.bin_id), DrawnBin(*row))  # a bin may have been drawn more than once
+    places = iter(waiting)
+    if skipped is not None and skipped not in places:  # goes on to just behind it
+        return None
+    place = next(places, None)
+    return None if place is None else waiting[place]
 
 
 def _draws(connection: Connection, source: random.Random, *, by_doubt: bool) -> Iterator[tuple[DrawnBin, float]]:

@@ -15,6 +15,7 @@ from sqlalchemy.orm import aliased
 from binwatch.records.audits import AuditAnswer
 from binwatch.records.draws import AGAIN, DrawnBin, answer_of, audit_of, draw
 from binwatch.records.engine import WRITE
+from binwatch.records.settle_bins import BinKey
 from binwatch.records.tables import Audit, AuditRepeat, Bin, Count, KnownAnswer
 from binwatch.records.upsert import insert_into
 
@@ -37,11 +38,13 @@ def next_bin(
     *,
     by_doubt: bool = False,
     source: random.Random | None = None,
+    skipped: BinKey | None = None,
 ) -> DrawnBin:
     """The next bin to be audited blind: with the probability `repeats` one to test the auditor with, or else a draw.
 
     Such a bin shows a photo that somebody else has audited blind, or whose quantity is known, half of them each while
-    there are both; the auditor has not answered it. Nobody without a name is tested. Raises NothingToDraw.
+    there are both; the auditor has not answered it. Nobody without a name is tested. Never the bin `skipped`, which the
+    auditor was given and did not answer. Raises NothingToDraw.
     """
     source = source or random.SystemRandom()
     if auditor is not None and source.random() < repeats:
@@ -49,9 +52,10 @@ def next_bin(
             ways = [_of_others, _known]
             source.shuffle(ways)
             for way in ways:
-                if found := way(connection, auditor, source):
+                found = way(connection, auditor, source)
+                if found and (found.bucket, found.bin_id) != skipped:
                     return found
-    return draw(engine, auditor, by_doubt=by_doubt, source=source)
+    return draw(engine, auditor, by_doubt=by_doubt, source=source, skipped=skipped)
 
 
 def _of_others(connection: Connection, auditor: str, source: random.Random) -> DrawnBin | None:

@@ -12,7 +12,7 @@ from binwatch.records import crash_counts  # noqa: F401 (its table is part of th
 from binwatch.records.engine import WRITE
 from binwatch.records.tables import Base
 
-HEAD = "0019"
+HEAD = "0020"
 """The last migration's revision."""
 _REVISION = Table("alembic_version", MetaData(), Column("version_num", String(32), primary_key=True))
 """Alembic's own table, with one row."""

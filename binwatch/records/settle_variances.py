@@ -16,6 +16,7 @@ from binwatch.records.upsert import insert_into
 from binwatch.records.variances import (
     TrailEntry,
     UnknownVariance,
+    VarianceConflict,
     VarianceDecision,
     VarianceState,
     VarianceStep,
@@ -62,11 +63,14 @@ def note_count(
         or _is_known(variance, audit, expected)
     ):
         return []
-    row = {name: audit[name] for name in ("bucket", "bin_id")}
-    row |= {"state": VarianceState.OPEN.value, "expected": expected, "opened_at": now}
-    opened = connection.execute(insert_into(connection, Variance).values(**row).returning(Variance.id)).scalar_one()
-    _append(connection, opened, entry, now, audit_id=audit["id"])
+    row = {"bucket": audit["bucket"], "bin_id": audit["bin_id"], "expected": expected, "opened_at": now}
+    _append(connection, _open(connection, row)["id"], entry, now, audit_id=audit["id"])
     return [{"state": VarianceState.OPEN.value, "variances": 1}]
+
+
+def _open(connection: Connection, row: Row) -> RowMapping:
+    statement = insert_into(connection, Variance).values(**row, state=VarianceState.OPEN.value)
+    return connection.execute(statement.returning(*Variance.__table__.c)).mappings().one()
 
 
 def _is_known(last: RowMapping | None, audit: Row, expected: int) -> bool:
@@ -87,6 +91,48 @@ def supersede(connection: Connection, corrected: Sequence[tuple[RowMapping, int]
         _append(connection, variance["id"], entry, now)
         changes += _settle(connection, variance, [*trail, entry], now)
     return changes
+
+
+@dataclass(frozen=True, slots=True)
+class PastStep:
+    """A step of a variance of other records, or of before a loss."""
+
+    entry: TrailEntry
+    at: datetime
+    note: str | None = None
+    audit_id: int | None = None
+    """Of a count: the audit as it is recorded here."""
+
+
+def restore(connection: Connection, opened: Row, steps: Sequence[PastStep], expected_now: int | None) -> int:
+    """Record the steps of a variance that are not recorded here; returns how many. The bin is locked.
+
+    `opened` has its `bucket`, `bin_id`, `expected` and `opened_at`; `steps` are all of its steps, which follow on each
+    other (variances.check_trail). If it is undecided, and `expected_now` another quantity, it is superseded at once.
+    Raises VarianceConflict if it has other steps here, or the bin a variance that is later, or undecided.
+    """
+    of_bin = select(Variance.__table__).where(Variance.bucket == opened["bucket"], Variance.bin_id == opened["bin_id"])
+    this = of_bin.where(Variance.opened_at == opened["opened_at"])
+    was, changes = connection.execute(this).mappings().one_or_none(), list[Row]()
+    here, there = _dated_trail(connection, was["id"]) if was else [], [(step.entry, step.at) for step in steps]
+    if here and here[: len(there)] == there:
+        return 0
+    if here != there[: len(here)]:
+        raise VarianceConflict("the variance has other steps here")
+    if was is None:
+        last = connection.execute(of_bin.order_by(Variance.id.desc()).limit(1)).mappings().one_or_none()
+        if last and (last["closed_at"] is None or last["opened_at"] > opened["opened_at"]):
+            raise VarianceConflict("the bin has another variance here, which is later or undecided")
+        was = _open(connection, opened)
+        changes.append({"state": was["state"], "variances": 1})
+    for step in steps[len(here) :]:
+        _append(connection, was["id"], step.entry, step.at, audit_id=step.audit_id, note=step.note)
+    changes += _settle(connection, was, [step.entry for step in steps], steps[-1].at)
+    add_to_totals(connection, VarianceTotal, changes, steps[-1].at)
+    now, is_now = datetime.now(UTC), connection.execute(this).mappings().one()
+    if is_now["closed_at"] is None and expected_now not in (None, opened["expected"]):
+        add_to_totals(connection, VarianceTotal, supersede(connection, [(is_now, expected_now)], now), now)
+    return len(there) - len(here)
 
 
 def decide(
@@ -121,10 +167,14 @@ def decide(
 
 
 def _trail(connection: Connection, variance_id: int) -> list[TrailEntry]:
-    columns = (VarianceEntry.step, VarianceEntry.quantity, VarianceEntry.person)
+    return [entry for entry, _ in _dated_trail(connection, variance_id)]
+
+
+def _dated_trail(connection: Connection, variance_id: int) -> list[tuple[TrailEntry, datetime]]:
+    columns = (VarianceEntry.step, VarianceEntry.quantity, VarianceEntry.person, VarianceEntry.at)
     statement = select(*columns).where(VarianceEntry.variance_id == variance_id).order_by(VarianceEntry.id)
     rows = connection.execute(statement)
-    return [TrailEntry(VarianceStep(step), quantity, person) for step, quantity, person in rows]
+    return [(TrailEntry(VarianceStep(step), quantity, person), at) for step, quantity, person, at in rows]
 
 
 def _append(

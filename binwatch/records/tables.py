@@ -524,6 +524,8 @@ class AuditDraw(Base):
     """
 
     __tablename__ = "audit_draws"
+    # For the last draws, which estimates are made from and which may wait for an answer.
+    __table_args__ = (Index("ix_audit_draws_drawn_at", "drawn_at", "id"),)
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     bucket: Mapped[str]

@@ -117,6 +117,22 @@ def is_recount(trail: Sequence[TrailEntry], person: str | None, *, blind: bool) 
     return blind and person is not None and all(entry.person != person for entry in trail)
 
 
+def check_trail(trail: Sequence[TrailEntry], expected: int) -> None:
+    """Raise OwnCount or VarianceConflict unless each step may follow on those before it, the first one on nothing."""
+    if not trail or trail[0].step is not VarianceStep.COUNTED:
+        raise VarianceConflict("a variance begins with a count")
+    for place, entry in enumerate(trail[1:], 1):
+        before = trail[:place]
+        if entry.step in (VarianceStep.APPROVED, VarianceStep.REJECTED):
+            if entry.person is None:
+                raise VarianceConflict("nobody is named who decided")
+            check_decision(before, VarianceDecision(entry.step), entry.person, entry.quantity, expected)
+        elif standing_of(before).state.is_closed:
+            raise VarianceConflict("nothing follows on a variance that is closed")
+        elif entry.step is VarianceStep.COUNTED and not is_recount(before, entry.person, blind=True):
+            raise VarianceConflict("another count is by another person, who is named")
+
+
 def check_decision(
     trail: Sequence[TrailEntry], decision: VarianceDecision, person: str, quantity: int | None, expected: int
 ) -> None:

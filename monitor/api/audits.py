@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final, Literal
 from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import AfterValidator, AwareDatetime, BaseModel, Field
 
+from binwatch.keys import bin_id as one_bin_id
 from binwatch.records.audits import MAX_NAME, AuditAnswer, plain_name
 from binwatch.records.repeats import next_bin
 from binwatch.records.variances import VarianceState
@@ -20,7 +21,7 @@ from monitor.access.authentication import (
     Supervisor,
 )
 from monitor.access.sight import Sight
-from monitor.api.parameters import BinId, Bucket
+from monitor.api.parameters import MAX_BIN, BinId, Bucket
 from monitor.api.problem import Problem
 from monitor.auditing import (
     AuditList,
@@ -153,6 +154,16 @@ def draw_next(
         Query(max_length=MAX_NAME, description="who will count, of a script: without a name, no bin tests the auditor"),
         AfterValidator(plain_name),
     ] = None,
+    skip: Annotated[
+        str | None,
+        Query(
+            min_length=1,
+            max_length=MAX_BIN,
+            description="id of the bin that was given before and is passed over: its draw stays open, and another bin"
+            " is given",
+        ),
+    ] = None,
+    bucket: Bucket = None,
 ) -> DrawnPhoto:
     """A bin drawn at random: from audits of such bins follows how often counts and inventory are right, of all bins.
 
@@ -160,8 +171,10 @@ def draw_next(
     bin that somebody else has audited, or whose quantity is known. `GET /api/audit` shows the bin. Needs the token.
     """
     repeats = 0.0 if access.sighted or access.sight is Sight.SHOWN else services.settings.audit_repeats
-    name = writer.name or auditor
-    drawn = services.writable.write(lambda engine: next_bin(engine, name, repeats, by_doubt=by_doubt))
+    name, skipped = writer.name or auditor, None
+    if skip is not None:
+        skipped = (bucket or services.settings.bucket, one_bin_id(skip))
+    drawn = services.writable.write(lambda engine: next_bin(engine, name, repeats, by_doubt=by_doubt, skipped=skipped))
     return DrawnPhoto(bucket=drawn.bucket, bin=drawn.bin_id, photo=drawn.count_id)
 
 

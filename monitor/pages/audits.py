@@ -13,6 +13,7 @@ from binwatch.metadata import MAX_QUANTITY
 from binwatch.records.audits import MAX_NOTE, AuditAnswer, StaleAudit, UnknownBin
 from binwatch.records.draws import NothingToDraw
 from binwatch.records.repeats import next_bin
+from binwatch.records.settle_bins import BinKey
 from monitor.access.authentication import CurrentAuthenticator, ForeignForm, NotSignedIn, Writer
 from monitor.access.cookies import delete_cookie, set_cookie
 from monitor.access.negotiation import sent_a_form
@@ -168,19 +169,20 @@ def draw_next(
     context: RequestContext,
     fields: Fields,
 ) -> RedirectResponse:
-    """To a bin drawn at random, or one that tests a blind auditor. Field csrf."""
+    """To a bin drawn at random, or one that tests a blind auditor. Field csrf; bin, bucket: the one that is skipped."""
     try:
         writer = authenticator.require_writer(request)
     except NotSignedIn:
         return go(request, "/login", next="/")
     authenticator.check_form(writer, fields.get("csrf", ""))
-    return go(request, _drawn(services, writer, is_blind=context.access.is_blind))
+    here = (fields.get("bucket") or services.settings.bucket, fields.get("bin", ""))
+    return go(request, _drawn(services, writer, is_blind=context.access.is_blind, skipped=here))
 
 
-def _drawn(services: Services, writer: Writer, *, is_blind: bool) -> str:
-    """Address of a bin that is drawn at random. Raises NothingToDraw."""
+def _drawn(services: Services, writer: Writer, *, is_blind: bool, skipped: BinKey | None = None) -> str:
+    """Address of a bin that is drawn at random, but not of the one that is `skipped`. Raises NothingToDraw."""
     repeats = services.settings.audit_repeats if is_blind else 0.0
-    drawn = services.writable.write(lambda engine: next_bin(engine, writer.name, repeats))
+    drawn = services.writable.write(lambda engine: next_bin(engine, writer.name, repeats, skipped=skipped))
     of = BinRef(bucket=drawn.bucket, bin_id=drawn.bin_id)
     return address(query.DiscrepancyQuery(), of, is_blind=is_blind, random=True)
 

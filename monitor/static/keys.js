@@ -10,7 +10,7 @@ function types(element) {
 }
 
 function step(direction) {
-  const link = document.querySelector(direction > 0 ? "a[rel=next].go" : "a[rel=prev].go");
+  const link = document.querySelector(direction > 0 ? "a[rel=next].go, button.go" : "a[rel=prev].go");
   if (link) {
     link.click();
     return;

@@ -158,3 +158,52 @@ def test_draws_that_were_imported_later_are_not_the_last(engine: Engine, monkeyp
     assert draw(engine).bin_id == other, "it waits longest"
     monkeypatch.setattr("binwatch.records.draws._OPEN", 1)
     assert draw(engine).bin_id == first.bin_id
+
+
+def _drawn_long_ago(engine: Engine, *bin_ids: str) -> None:
+    """Each bin is drawn a minute after the one before it."""
+    with engine.begin() as connection:
+        for minutes, bin_id in enumerate(bin_ids):
+            row = connection.execute(select(Bin.bucket, Bin.bin_id, Bin.count_id).where(Bin.bin_id == bin_id)).one()
+            values = row._asdict() | {"likelihood": 1.0, "drawn_at": START + timedelta(minutes=minutes)}
+            connection.execute(insert(AuditDraw).values(**values))
+
+
+def test_whoever_skips_goes_through_the_bins_that_wait_and_then_gets_new_draws(engine: Engine) -> None:
+    Store(engine).add_counts([_count("third", SURE)])
+    _drawn_long_ago(engine, "sure", "unsure", "sure")
+    given = draw(engine, "Ada")
+    assert given.bin_id == "sure"
+    given = draw(engine, "Ada", skipped=("bins", "sure"))
+    assert (given.bin_id, len(_draws(engine))) == ("unsure", 3)
+    source = random.Random(0)
+    new = {draw(engine, "Ada", skipped=("bins", "unsure"), source=source).bin_id for _ in range(20)}
+    assert new == {"sure", "third"}
+    assert len(_draws(engine)) > 20
+    assert draw(engine, "Ben").bin_id == "sure", "what was skipped stays open"
+
+
+def test_what_is_skipped_is_not_drawn_at_once_but_its_draw_is_recorded(engine: Engine) -> None:
+    for bin_id in ("sure", "unsure"):
+        add_audit(engine, "bins", bin_id, 1, "Ada")
+    Store(engine).add_counts([_count("third", SURE)])
+    with pytest.raises(NothingToDraw, match="audited or skipped"):
+        draw(engine, source=random.Random(0), skipped=("bins", "third"))
+    assert {bin_id for bin_id, _ in _draws(engine)} == {"sure", "unsure", "third"}
+    Store(engine).add_counts([_count("fourth", SURE)])
+    assert draw(engine, source=random.Random(0), skipped=("bins", "third")).bin_id == "fourth"
+
+
+def test_the_last_draws_are_found_by_an_index(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    _drawn_long_ago(engine, *["sure"] * 3_000)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("ANALYZE")
+    monkeypatch.setattr("binwatch.records.draws._OPEN", 10)
+    seen: list[tuple[str, Any]] = []
+    event.listen(engine, "before_cursor_execute", lambda *call: seen.append((call[2], call[3])))
+    assert draw(engine).bin_id == "sure"
+    (waiting,) = [one for one in seen if "drawn_at DESC" in one[0]]
+    explain = "EXPLAIN QUERY PLAN " if engine.dialect.name == "sqlite" else "EXPLAIN "
+    with engine.connect() as connection:
+        plan = "\n".join(str(row) for row in connection.exec_driver_sql(explain + waiting[0], waiting[1]))
+    assert "ix_audit_draws_drawn_at" in plan

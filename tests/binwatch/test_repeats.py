@@ -156,3 +156,16 @@ def test_a_known_photo_is_given_to_everybody_once(engine: Engine, tmp_path: Path
 def test_nothing_to_draw(records_engine: Engine) -> None:
     with pytest.raises(NothingToDraw):
         always(records_engine, "Ada")
+
+
+def test_a_photo_that_is_skipped_is_not_given_again_at_once(engine: Engine, tmp_path: Path) -> None:
+    add_audit(engine, "bins", "a", 4, "Ada")
+    assert always(engine, "Ben").bin_id == "a"
+    with engine.begin() as connection:
+        connection.execute(update(AuditRepeat).values(given_at=START))
+    assert {always(engine, "Ben", skipped=("bins", "a")).bin_id for _ in range(5)} == {"b", "c"}
+    assert always(engine, "Ben").bin_id == "a"
+    file = tmp_path / "known.csv"
+    file.write_text("bin,quantity\nb,3\n")
+    load_known_answers(file, engine, "bins")
+    assert always(engine, "Cleo", skipped=("bins", "b")).bin_id != "b"

@@ -25,6 +25,7 @@ from binwatch.records.variances import (
     VarianceStep,
     VarianceTolerance,
     check_decision,
+    check_trail,
     is_recount,
     standing_of,
 )
@@ -108,6 +109,32 @@ def test_who_may_decide_and_when(
     else:
         with pytest.raises(error):
             ask()
+
+
+@pytest.mark.parametrize(
+    ("trail", "error"),
+    [
+        ([], "begins with a count"),
+        ([TrailEntry(VarianceStep.SUPERSEDED, 6)], "begins with a count"),
+        ([*_trail(7), TrailEntry(VarianceStep.COUNTED, 7, "person 0")], "another person"),
+        ([*_trail(7), TrailEntry(VarianceStep.COUNTED, 7)], "another person"),
+        ([*_trail(7, 7), TrailEntry(VarianceStep.APPROVED, 7)], "nobody is named"),
+        ([*_trail(7, 7), TrailEntry(VarianceStep.APPROVED, 6, "Eve")], "most people found is 7"),
+        ([*_trail(7, 7), TrailEntry(VarianceStep.REJECTED, None, "person 1")], "somebody else has to"),
+        ([*_trail(7, end=VarianceStep.REJECTED), TrailEntry(VarianceStep.COUNTED, 7, "Ann")], "is closed"),
+        ([*_trail(7, end=VarianceStep.REJECTED), TrailEntry(VarianceStep.SUPERSEDED, 6)], "is closed"),
+        ([*_trail(7, end=VarianceStep.REJECTED), TrailEntry(VarianceStep.REJECTED, None, "Ann")], "rejected already"),
+        (_trail(7, 5), None),
+        ([*_trail(7, 7), TrailEntry(VarianceStep.APPROVED, 7, "Eve")], None),
+        ([*_trail(7), TrailEntry(VarianceStep.SUPERSEDED, 6)], None),
+    ],
+)
+def test_which_steps_may_follow(trail: list[TrailEntry], error: str | None) -> None:
+    if error is None:
+        check_trail(trail, expected=4)
+    else:
+        with pytest.raises((OwnCount, VarianceConflict), match=error):
+            check_trail(trail, expected=4)
 
 
 # In the database
@@ -199,6 +226,15 @@ def test_a_corrected_quantity_supersedes_and_a_newer_photo_does_not(records_engi
     _audit(records_engine, 7, "Cleo")
     assert _variances(records_engine) == [("superseded", 4, 7, True), ("open", 5, None, False)]
     assert _entries(records_engine)[2:] == [("superseded", 6, None, None), ("counted", 7, "Cleo", None)]
+
+
+def test_a_count_is_compared_with_the_quantity_of_its_own_time(records_engine: Engine, store: Store) -> None:
+    """What was expected later may be right, too: goods may have moved since."""
+    _audit(records_engine, 4, "Ada")
+    store.add_expectations([_expected(6, minutes=1)])
+    assert _variances(records_engine) == []
+    _audit(records_engine, 4, "Ben")  # counted again, of the new quantity
+    assert _variances(records_engine) == [("open", 6, None, False)]
 
 
 def test_two_auditors_at_once_open_one_variance(records_engine: Engine, store: Store) -> None:

@@ -199,15 +199,62 @@ def test_audits_are_not_removed_before_it_is_said(tmp_path):
         records = f"sqlite:///{folder}/records.db"
         _audit(records)
         process.send_signal(signal.SIGINT)
-        said = next(line for line in process.stdout if "audit" in line and "token" not in line)
+        said = next(line for line in process.stdout if "Ctrl-C;" in line)
         assert said.startswith("1 audit that was entered is removed on the next Ctrl-C")
-        assert f"BINWATCH_DATABASE_URL={records} python -m monitor audits export" in said
+        assert f"BINWATCH_DATABASE_URL={records} {sys.executable} -m monitor audits export" in said
         assert urllib.request.urlopen(address + "healthz", timeout=10).status == 200
     finally:
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=60)
     assert process.returncode == 0
     assert not folder.exists()
+
+
+def test_the_database_is_named_and_the_command_shows_it(tmp_path):
+    process = _serving(tmp_path)
+    try:
+        _address(process)
+        (folder,) = tmp_path.glob("binwatch-demo-*")
+        said = [next(process.stdout) for _ in range(3)][1:]
+        assert said[0] == f"The database: {folder}/records.db\n"
+        command = said[1].removeprefix("To look at it in another terminal: ")
+        shown = subprocess.run(command, cwd=ROOT, shell=True, capture_output=True, text=True, check=True)
+        assert "1 photo" in shown.stdout
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("number", "audited"), [(signal.SIGTERM, False), (signal.SIGTERM, True), (signal.SIGHUP, False)]
+)
+def test_a_signal_leaves_nothing_behind_but_audits(tmp_path, number, audited):
+    process = _serving(tmp_path)
+    try:
+        _address(process)
+        (folder,) = tmp_path.glob("binwatch-demo-*")
+        parts = [_child(process.pid, name) for name in ("worker", "monitor")]
+        if audited:
+            _audit(f"sqlite:///{folder}/records.db")
+    finally:
+        process.send_signal(number)
+        said, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert not [part for part in parts if Path(f"/proc/{part}").exists()]
+    assert folder.exists() is audited
+    assert ([line for line in said.splitlines() if line == f"records and logs are in {folder}"] != []) is audited
+
+
+def test_a_signal_before_the_photos_are_counted_leaves_nothing_behind(tmp_path):
+    process = _serving(tmp_path)
+    try:
+        _child(process.pid, "worker")
+    finally:
+        process.send_signal(signal.SIGTERM)
+        said, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "Traceback" not in said
+    assert not list(tmp_path.glob("binwatch-demo-*"))
 
 
 def _audit(records: str) -> None:

@@ -115,8 +115,9 @@ def test_containers_get_settings_that_there_are(family: str, stack: Stack, monke
     given = {each["name"]: each["value"] for each in container["environment"]}
     known = set(Settings.variables())
     assert set(given) <= known
-    secrets = ["BINWATCH_DATABASE_URL"] + ["BINWATCH_MONITOR_TOKEN"] * (family == "binwatch-monitor")
-    assert [each["name"] for each in container["secrets"]] == secrets
+    tokens = ["BINWATCH_MONITOR_TOKEN", "BINWATCH_MONITOR_APPROVER_TOKEN"] if family == "binwatch-monitor" else []
+    assert [each["name"] for each in container["secrets"]] == ["BINWATCH_DATABASE_URL", *tokens]
+    assert known.issuperset(tokens)
     assert container["readonlyRootFilesystem"] is True
     assert container["logConfiguration"]["options"]["awslogs-group"] == "/binwatch/containers"
     for name, value in given.items():
@@ -190,13 +191,15 @@ def test_nobody_opens_the_monitor_to_everybody(cidr: str, taken: bool) -> None:
     assert bool(re.fullmatch(PARAMETERS["MonitorCidr"]["AllowedPattern"], cidr)) is taken
 
 
-def test_a_token_for_audits_is_made_and_given_to_the_monitor_alone() -> None:
+def test_tokens_for_auditors_and_approvers_are_made_and_given_to_the_monitor_alone() -> None:
     template = Resolved(**RUNS)
-    made = template.resources["MonitorToken"]["Properties"]["GenerateSecretString"]
-    assert made == {"PasswordLength": 40, "ExcludePunctuation": True}
     given = {each["Name"]: each["ValueFrom"] for each in template.container("MonitorTask")["Secrets"]}
-    assert given == {"BINWATCH_DATABASE_URL": {"Ref": "DatabaseUrl"}, "BINWATCH_MONITOR_TOKEN": {"Ref": "MonitorToken"}}
-    assert template.outputs["MonitorToken"]["Value"] == {"Ref": "MonitorToken"}
+    tokens = {"BINWATCH_MONITOR_TOKEN": "MonitorToken", "BINWATCH_MONITOR_APPROVER_TOKEN": "MonitorApproverToken"}
+    for token in tokens.values():
+        made = template.resources[token]["Properties"]["GenerateSecretString"]
+        assert made == {"PasswordLength": 40, "ExcludePunctuation": True}
+        assert template.outputs[token]["Value"] == {"Ref": token}
+    assert given == {name: {"Ref": made} for name, made in {"BINWATCH_DATABASE_URL": "DatabaseUrl", **tokens}.items()}
     assert _readable(template) == [*given.values()]
     for task in ("WorkerTask", "BeatTask"):
         assert [each["Name"] for each in template.container(task)["Secrets"]] == ["BINWATCH_DATABASE_URL"]
@@ -205,14 +208,15 @@ def test_a_token_for_audits_is_made_and_given_to_the_monitor_alone() -> None:
 def test_ones_own_secrets_and_load_balancer_take_the_place_of_what_is_made() -> None:
     group = "arn:aws:elasticloadbalancing:eu-west-1:123456789012:targetgroup/bins/1"
     template = Resolved(
-        **RUNS, MonitorTokenSecretArn="arn:token", MonitorDatabaseUrlSecretArn="arn:url", MonitorTargetGroupArn=group,
-        MonitorHosts="bins.example.com",
+        **RUNS, MonitorTokenSecretArn="arn:token", MonitorApproverTokenSecretArn="arn:approvers",
+        MonitorDatabaseUrlSecretArn="arn:url", MonitorTargetGroupArn=group, MonitorHosts="bins.example.com",
     )  # fmt: skip
     container = template.container("MonitorTask")
     given = {each["Name"]: each["ValueFrom"] for each in container["Secrets"]}
-    assert given == {"BINWATCH_DATABASE_URL": "arn:url", "BINWATCH_MONITOR_TOKEN": "arn:token"}
-    assert _readable(template) == [{"Ref": "DatabaseUrl"}, "arn:token", "arn:url"]
-    assert "MonitorToken" not in template.resources
+    tokens = {"BINWATCH_MONITOR_TOKEN": "arn:token", "BINWATCH_MONITOR_APPROVER_TOKEN": "arn:approvers"}
+    assert given == {"BINWATCH_DATABASE_URL": "arn:url", **tokens}
+    assert _readable(template) == [{"Ref": "DatabaseUrl"}, "arn:token", "arn:approvers", "arn:url"]
+    assert not {"MonitorToken", "MonitorApproverToken"} & set(template.resources)
     assert {"Name": "BINWATCH_MONITOR_HOSTS", "Value": "bins.example.com"} in container["Environment"]
     (balancer,) = template.resources["MonitorService"]["Properties"]["LoadBalancers"]
     assert balancer == {"ContainerName": container["Name"], "ContainerPort": 8000, "TargetGroupArn": group}

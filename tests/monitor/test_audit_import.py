@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, insert, literal, select
 from typer.testing import CliRunner
 
 from binwatch.audit_file import COLUMNS
@@ -18,14 +19,28 @@ from binwatch.records.draws import draw
 from binwatch.records.engine import connect
 from binwatch.records.migrate import migrate
 from binwatch.records.past_audits import ImportOutcome
-from binwatch.records.tables import Audit, AuditDraw, AuditTotal, ConfusionTotal, CurrentComparison
+from binwatch.records.repeats import add_known_answers, next_bin
+from binwatch.records.settle_variances import decide
+from binwatch.records.tables import (
+    Audit,
+    AuditDraw,
+    AuditRepeat,
+    AuditTotal,
+    ConfusionTotal,
+    CurrentComparison,
+    KnownAnswer,
+    Variance,
+    VarianceEntry,
+    VarianceTotal,
+)
+from binwatch.records.variances import VarianceDecision, VarianceStep
 from monitor.__main__ import app
 from monitor.audit_import import import_audits
 from monitor.export import export_audits
 from monitor.random_audits import read_random_audits
 from monitor.records import Records
 from tests.monitor.conftest import Recorder
-from tests.monitor.drifting import BUCKET
+from tests.monitor.drifting import BUCKET, DAY
 
 ODD = '=1+2, "quoted"\n— ü'
 HEADER = ",".join(COLUMNS)
@@ -93,14 +108,14 @@ def test_what_is_exported_and_imported_is_the_same(records_engine: Engine, fresh
     _photos(there)
     there.count("bin-images/c.jpg", 5, etag="second")
     report = import_audits(tmp_path / "audits.csv", fresh)
-    assert (report.outcomes, report.refused_file) == ({ImportOutcome.IMPORTED: 10}, None)
+    assert (report.outcomes, report.refused_file) == ({ImportOutcome.IMPORTED: 12}, None)
     assert _export(fresh, tmp_path / "again.csv") == written
     sums = _sums(fresh)
     assert sums == _sums(records_engine)
     with records_engine.connect() as source, fresh.connect() as target:
         assert read_random_audits(target) == read_random_audits(source)
 
-    assert import_audits(tmp_path / "audits.csv", fresh).outcomes == {ImportOutcome.KNOWN: 10}
+    assert import_audits(tmp_path / "audits.csv", fresh).outcomes == {ImportOutcome.KNOWN: 12}
     assert _export(fresh, tmp_path / "again.csv") == written
     assert _sums(fresh) == sums
 
@@ -122,8 +137,11 @@ def test_rows_that_do_not_fit_are_listed_and_can_be_imported_later(
     assert report.outcomes == {
         ImportOutcome.WITHOUT_EXPECTED: 1,
         ImportOutcome.UNKNOWN_PHOTO: 1,
-        ImportOutcome.UNKNOWN_BIN: 1,
+        ImportOutcome.UNKNOWN_BIN: 2,
         ImportOutcome.LATER_AUDIT: 1,
+        # Variances, each with its audit:
+        ImportOutcome.IMPORTED: 1,
+        ImportOutcome.UNKNOWN_AUDIT: 2,
     }
     refused = tmp_path / "audits.csv.refused.csv"
     assert report.refused_file == refused
@@ -136,7 +154,7 @@ def test_rows_that_do_not_fit_are_listed_and_can_be_imported_later(
 
     there.count("bin-images/unknown.jpg", 2, etag="first")
     there.expect("unknown", 3)
-    assert import_audits(refused, fresh, tmp_path / "left.csv").outcomes[ImportOutcome.IMPORTED] == 1
+    assert import_audits(refused, fresh, tmp_path / "left.csv").outcomes[ImportOutcome.IMPORTED] == 2
     with fresh.connect() as connection:
         found = connection.execute(select(Audit.blind, Audit.audited_at).where(Audit.bin_id == "unknown")).one()
     with records_engine.connect() as connection:
@@ -153,7 +171,7 @@ def test_an_imported_audit_is_no_news(sqlite_records: Engine, tmp_path: Path) ->
     recorder.audit("b", 2)
     with sqlite_records.connect() as connection:
         before = connection.execute(select(AuditTotal.last_at)).scalar_one()
-    file.write_text(f"{HEADER}\naudit,{BUCKET},a,count,2,,,,1,{AT},bin-images/a.jpg,e,1,,,\n", encoding="utf-8")
+    file.write_text(f"{HEADER}\n{','.join((GOOD | {'auditor': ''}).values())}\n", encoding="utf-8")
     import_audits(file, sqlite_records)
     with sqlite_records.connect() as connection:
         assert connection.execute(select(AuditTotal.last_at, AuditTotal.audits)).one() == (before, 2)
@@ -169,8 +187,11 @@ def test_an_imported_name_is_as_people_sign_in_with_it(sqlite_records: Engine, t
         assert connection.execute(select(Audit.auditor)).scalars().all() == ["Ada"]
 
 
-GOOD = dict(zip(COLUMNS, f"audit,{BUCKET},a,count,2,,,Ada,1,{AT},bin-images/a.jpg,e,1,,,".split(","), strict=True))
+GOOD = dict(zip(COLUMNS, f"audit,{BUCKET},a,count,2,,,Ada,1,{AT},bin-images/a.jpg,e,1,,,,,,".split(","), strict=True))
 DRAW = {"kind": "draw", "answer": "", "quantity": "", "blind": "", "likelihood": "0.5"}
+REPEAT = {"kind": "repeat", "answer": "", "quantity": "", "blind": "", "belongs_to": AT}
+STEP = {"kind": "variance", "answer": "", "blind": "", "key": "", "etag": "", "expected": "3", "belongs_to": AT}
+STEP |= {"step": "counted"}
 
 
 @pytest.mark.parametrize(
@@ -191,6 +212,13 @@ DRAW = {"kind": "draw", "answer": "", "quantity": "", "blind": "", "likelihood":
         ({"expected": "-1"}, "column expected: '-1' is not a whole number"),
         (DRAW | {"likelihood": "0"}, "column likelihood: '0' is not a number above 0 and at most 1"),
         (DRAW | {"key": ""}, "column key: '' is not the key of a photo"),
+        (REPEAT | {"auditor": ""}, "column auditor: '' is not the name of the second auditor"),
+        (REPEAT | {"belongs_to": ""}, "column belongs_to: '' is not a time in the past"),
+        (STEP | {"step": "lost"}, "column step: 'lost' is not one of counted, approved, rejected, superseded"),
+        (STEP | {"step": "superseded"}, "is not one that may follow in this variance: a variance begins with a count"),
+        (STEP | {"quantity": ""}, "column quantity: '' is not a whole number"),
+        (STEP | {"expected": ""}, "column expected: '' is not a whole number"),
+        ({"kind": "known", "quantity": "x"}, "column quantity: 'x' is not a whole number"),
         ({"auditor": "x" * 101}, "is not right: a name has at most 100 characters"),
         ({"auditor": "a\0b"}, r"column auditor: 'a\x00b' is not text that the records can hold"),
     ],
@@ -247,3 +275,140 @@ def test_the_command(sqlite_records: Engine, tmp_path: Path, monkeypatch: pytest
     with sqlite_records.connect() as connection:
         drawn_at = connection.execute(select(AuditDraw.drawn_at)).scalar_one()
     assert drawn_at == datetime(2026, 11, 20, 8, 15, 0, 1, tzinfo=UTC)
+
+
+def _disputed(recorder: Recorder) -> None:
+    """Bins of which 3 are expected, and 5 of the last one by now."""
+    for bin_id in ("approved", "open", "rejected", "corrected"):
+        recorder.count(f"bin-images/{bin_id}.jpg", 2, etag="first")
+        recorder.expect(bin_id, 3)
+
+
+def _found(engine: Engine, bin_id: str, quantity: int, person: str) -> None:
+    add_audit(engine, BUCKET, bin_id, quantity, person, blind=True)
+
+
+def _decide(engine: Engine, bin_id: str, decision: VarianceDecision, quantity: int | None = None) -> None:
+    with engine.connect() as connection:
+        of_bin = select(Variance.id).where(Variance.bin_id == bin_id, Variance.closed_at.is_(None))
+        number = connection.execute(of_bin).scalar_one()
+    decide(engine, number, decision, "Eve", "=as seen", quantity)
+
+
+def _variances(engine: Engine) -> list[tuple[object, ...]]:
+    """Of each its bin, state and quantity; the totals agree with them, and each count has its audit."""
+    with engine.connect() as connection:
+        columns = (Variance.bin_id, Variance.state, Variance.quantity)
+        found = sorted(tuple(row) for row in connection.execute(select(*columns)))
+        totals = select(VarianceTotal.state, VarianceTotal.variances).where(VarianceTotal.variances != 0)
+        kept = {state: variances for state, variances in connection.execute(totals)}  # noqa: C416 (rows are no pairs)
+        assert kept == Counter(state for _, state, _ in found)
+        counts = select(VarianceEntry.quantity, Audit.quantity).outerjoin(Audit, Audit.id == VarianceEntry.audit_id)
+        rows = connection.execute(counts.where(VarianceEntry.step == VarianceStep.COUNTED)).all()
+        assert all(counted == audited for counted, audited in rows)
+    return found
+
+
+def test_variances_second_answers_and_known_quantities_go_with_their_audits(
+    records_engine: Engine, fresh: Engine, tmp_path: Path
+) -> None:
+    here, there, file = Recorder(records_engine), Recorder(fresh), tmp_path / "audits.csv"
+    _disputed(here)
+    for bin_id, quantity, person in (
+        ("approved", 7, "Ada"), ("open", 5, "Ada"), ("open", 6, "Ben"), ("corrected", 9, "Ada"),
+        ("rejected", 4, "+Ben"), ("approved", 7, "Ben"),
+    ):  # fmt: skip
+        _found(records_engine, bin_id, quantity, person)
+    _decide(records_engine, "approved", VarianceDecision.APPROVED, 7)
+    _decide(records_engine, "rejected", VarianceDecision.REJECTED)
+    here.expect("corrected", 5, at=DAY + timedelta(days=1))
+    given = next_bin(records_engine, "Cleo", 1.0, source=random.Random(0))
+    assert add_known_answers(records_engine, BUCKET, {"open": 6, "rejected": 3}, "=index.csv") == 2
+    written = _export(records_engine, file)
+
+    there.count("bin-images/another.jpg", 1)  # so that ids differ
+    _disputed(there)
+    there.expect("corrected", 5, at=DAY + timedelta(days=1))
+    assert import_audits(file, fresh).outcomes == {ImportOutcome.IMPORTED: 6 + 1 + 9 + 2}
+    assert _export(fresh, tmp_path / "again.csv") == written
+    found = [("approved", "approved", 7), ("corrected", "superseded", None)]
+    found += [("open", "open", None), ("rejected", "rejected", None)]
+    assert _variances(fresh) == _variances(records_engine) == found
+    assert import_audits(file, fresh).outcomes == {ImportOutcome.KNOWN: 18}
+    assert _export(fresh, tmp_path / "again.csv") == written
+
+    with fresh.connect() as connection:
+        repeat = select(AuditRepeat.auditor, Audit.bin_id).join(Audit, Audit.id == AuditRepeat.audit_id)
+        assert connection.execute(repeat).all() == [("Cleo", given.bin_id)]
+        known = connection.execute(select(KnownAnswer.bin_id, KnownAnswer.quantity, KnownAnswer.source)).all()
+        assert sorted(known) == [("open", 6, "=index.csv"), ("rejected", 3, "=index.csv")]
+    _found(fresh, "open", 6, "Dan")
+    assert ("open", "recounted", 6) in _variances(fresh)
+
+
+def test_a_variance_goes_on_where_an_earlier_file_ended(records_engine: Engine, fresh: Engine, tmp_path: Path) -> None:
+    here, there, files = Recorder(records_engine), Recorder(fresh), [tmp_path / f"{number}.csv" for number in range(2)]
+    _disputed(here)
+    _disputed(there)
+    _found(records_engine, "open", 7, "Ada")
+    _export(records_engine, files[0])
+    _found(records_engine, "open", 7, "Ben")
+    _decide(records_engine, "open", VarianceDecision.APPROVED, 7)
+    written = _export(records_engine, files[1])
+    for file, state in ((files[0], "open"), (files[1], "approved"), (files[0], "approved")):
+        assert not import_audits(file, fresh).refused
+        assert [state for _, state, _ in _variances(fresh)] == [state]
+    assert _export(fresh, tmp_path / "again.csv") == written
+
+
+def test_an_imported_variance_is_superseded_if_the_inventory_expects_another_quantity(
+    records_engine: Engine, fresh: Engine, tmp_path: Path
+) -> None:
+    here, there, file = Recorder(records_engine), Recorder(fresh), tmp_path / "audits.csv"
+    _disputed(here)
+    _found(records_engine, "open", 7, "Ada")
+    _export(records_engine, file)
+    _disputed(there)
+    there.expect("open", 8, at=DAY + timedelta(days=1))
+    for outcome in (ImportOutcome.IMPORTED, ImportOutcome.KNOWN):
+        assert import_audits(file, fresh).outcomes == {outcome: 2}
+        assert _variances(fresh) == [("open", "superseded", None)]
+
+
+def test_what_contradicts_later_records_is_refused(records_engine: Engine, fresh: Engine, tmp_path: Path) -> None:
+    here, there, file = Recorder(records_engine), Recorder(fresh), tmp_path / "audits.csv"
+    _disputed(here)
+    _disputed(there)
+    _found(records_engine, "open", 7, "Ada")
+    _found(records_engine, "approved", 3, "Ada")
+    next_bin(records_engine, "Ben", 1.0, source=random.Random(0))
+    add_known_answers(records_engine, BUCKET, {"rejected": 4}, "index.csv")
+    lines = _export(records_engine, file).splitlines(keepends=True)
+    without_audits = tmp_path / "without.csv"
+    without_audits.write_text("".join(line for line in lines if not line.startswith("audit,")), encoding="utf-8")
+    report = import_audits(without_audits, fresh)
+    assert report.outcomes == {ImportOutcome.UNKNOWN_AUDIT: 2, ImportOutcome.IMPORTED: 1}
+    assert report.refused_file is not None
+
+    only_audits = tmp_path / "audits_alone.csv"
+    only_audits.write_text("".join(line for line in lines if line.startswith(("kind", "audit,"))), encoding="utf-8")
+    assert import_audits(only_audits, fresh).outcomes == {ImportOutcome.IMPORTED: 2}
+    with fresh.begin() as connection:
+        first = select(Audit.id, literal("Cleo"), literal(DAY)).where(Audit.answer == AuditAnswer.COUNT)
+        connection.execute(insert(AuditRepeat).from_select(["audit_id", "auditor", "given_at"], first))
+    add_known_answers(fresh, BUCKET, {"rejected": 5}, "index.csv")
+    _found(fresh, "open", 8, "Dan")
+    assert import_audits(file, fresh).outcomes == {
+        ImportOutcome.KNOWN: 2,
+        ImportOutcome.OTHER_REPEAT: 1,
+        ImportOutcome.OTHER_VARIANCE: 1,
+        ImportOutcome.LATER_KNOWN: 1,
+    }
+    assert _variances(fresh) == [("open", "open", None)]
+
+
+def test_a_file_of_before_there_were_variances_in_it(sqlite_records: Engine, tmp_path: Path) -> None:
+    Recorder(sqlite_records).count("bin-images/a.jpg", 2, etag="e")
+    file, given = tmp_path / "audits.csv", list(GOOD.items())[:-3]
+    file.write_text("\n".join(",".join(one) for one in zip(*given, strict=True)), encoding="utf-8")
+    assert import_audits(file, sqlite_records).outcomes == {ImportOutcome.IMPORTED: 1}

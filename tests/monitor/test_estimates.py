@@ -91,3 +91,19 @@ def test_intervals_hold_the_truth_where_the_usual_ones_do_not() -> None:
     samples = random.random((300, 50)) < 0.98
     held = [one.interval.low <= 0.98 <= one.interval.high for one in (estimate(each, np.ones(50)) for each in samples)]
     assert sum(held) >= 285
+
+
+@pytest.mark.parametrize("likelihoods", [np.ones(40), np.linspace(0.5, 1, 40)])
+def test_intervals_hold_the_truth_where_most_bins_are_drawn_more_than_once(likelihoods: np.ndarray) -> None:
+    """Of 40 bins, until 30 different ones have been drawn: the answer of a bin is used at each of its draws."""
+    random, held, again = np.random.default_rng(1), 0, 0
+    right = random.permutation(40) < 30
+    for _ in range(400):
+        drawn: list[int] = []
+        while len(set(drawn)) < 30:
+            drawn.append(random.choice(40, p=likelihoods / likelihoods.sum()))
+        found = estimate(right[drawn], likelihoods[drawn])
+        held += found.interval.low <= right.mean() <= found.interval.high
+        again += len(drawn) - 30
+    assert again / 400 > 20
+    assert held >= 380

@@ -10,9 +10,11 @@ import pytest
 from sqlalchemy import Engine, select
 from typer.testing import CliRunner
 
+from binwatch.audit_file import RowKind
 from binwatch.errors import BinwatchError, Reason
 from binwatch.records.audits import AuditAnswer, add_audit
 from binwatch.records.draws import draw
+from binwatch.records.repeats import add_known_answers
 from binwatch.records.tables import AuditDraw
 from monitor.__main__ import app
 from monitor.export import export_audits
@@ -37,16 +39,17 @@ def test_the_trainer_reads_what_was_exported(recorder: Recorder, records: Record
     recorder.audit(odd, 0)
     recorder.count("bin-images/elsewhere.jpg", 1, bucket="other")
     done = export_audits(records, BUCKET, tmp_path / "audits.csv")
-    assert (done.audits, done.draws) == (3, 1)
+    assert done.rows == {RowKind.AUDIT: 3, RowKind.DRAW: 1, RowKind.VARIANCE: 2}
     labels = read_audits(tmp_path / "audits.csv")
     assert labels.quantities == {"00123": 17, odd: 0}
     assert labels.left_out == {LabelOmission.CORRECTED: 1}
     with (tmp_path / "audits.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [row["kind"] for row in rows] == ["audit", "audit", "audit", "draw"]
+    assert [row["kind"] for row in rows] == ["audit", "audit", "audit", "draw", "variance", "variance"]
     assert rows[0].items() >= {"quantity": "3", "expected": "3", "latest_photo": "1", "blind": "1"}.items()
     assert rows[2]["bin"] == f"'{odd}"
     assert rows[3].items() >= {"answer": "", "likelihood": "1.0", "latest_photo": "1"}.items()
+    assert rows[4].items() >= {"bin": "00123", "step": "counted", "quantity": "17", "belongs_to": rows[1]["at"]}.items()
     assert [path.name for path in tmp_path.glob("audits*")] == ["audits.csv"]
 
 
@@ -118,13 +121,15 @@ def test_the_command_says_what_it_wrote(
     recorder.pair("a", 1, 2)
     recorder.audit("a", 2)
     recorder.audit("a", 3)
+    add_known_answers(recorder.engine, BUCKET, {"a": 3}, "index.csv")
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0
-    assert result.stdout.splitlines() == [f"{file}: 2 audits, 0 random draws"]
+    said = "2 audits, 0 random draws, 1 step of a variance, 1 known quantity"
+    assert result.stdout.splitlines() == [f"{file}: {said}"]
 
     printed = CliRunner().invoke(app, ["audits", "export", "--bucket", BUCKET])
     assert printed.stdout.splitlines() == file.read_text(encoding="utf-8").splitlines()
-    assert printed.stderr.splitlines() == ["2 audits, 0 random draws"]
+    assert printed.stderr.splitlines() == [said]
 
 
 def test_a_draw_on_the_command_line_shows_no_numbers(
@@ -141,6 +146,9 @@ def test_a_draw_on_the_command_line_shows_no_numbers(
     ]
     with recorder.engine.connect() as connection:
         assert connection.execute(select(AuditDraw.bin_id, AuditDraw.likelihood)).all() == [("00123", 1.0)]
+    recorder.pair("00124", 3, 4)
+    another = CliRunner().invoke(app, ["audits", "next", "--skip", "00123", "--bucket", BUCKET])
+    assert another.stdout.splitlines()[0] == "bin 00124"
 
 
 def test_rank_gives_p_values(recorder: Recorder, sqlite_records: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,7 +78,8 @@ def test_shares_of_all_bins_follow_from_draws_and_their_audits(drawn: Recorder, 
     assert answer["inventory"]["interval"]["low"] < of_records.share < answer["inventory"]["interval"]["high"]
     low = floor.metric("binwatch_estimated_right_ratio", of="counts", value="low")
     assert low == pytest.approx(of_counts.interval.low)
-    assert "36 audits of bins drawn at random" in floor.page()
+    assert (answer["photos"], answer["accuracy_bounds"], answer["inventory_bounds"]) == (BINS, None, None)
+    assert "36 answered random draws" in floor.page()
 
 
 def test_the_next_random_bin_by_api_and_page(recorder: Recorder, floor: Running) -> None:
@@ -110,8 +111,63 @@ def test_answers_without_a_number_are_left_out_and_said(drawn: Recorder, floor: 
     answer = floor.get("/api/overview").json()["random_audits"]
     assert (answer["draws"], answer["audited"], answer["no_number"]) == (BINS, BINS - 5, 4)
     assert answer["left_out"] == pytest.approx(4 / 35)
-    said = r"11.% of the random audits are left out \(4\): their answer is\s+no number of all items"
-    assert re.search(said, floor.page())
+    page = floor.page()
+    assert re.search(r"11.% of the random audits are left out \(4\): their answer is\s+no number of all items", page)
+    # Each of the 31 found 3, which all were counted as and 4 were expected; the last five draws were alike.
+    likely = [0.5 if number < BINS / 3 else 1.0 for number in range(BINS)]
+    wrong, right = ([True] * (BINS - 5) + [each] * 5 for each in (False, True))
+    low, high = (estimate(each, likely).interval for each in (wrong, right))
+    assert answer["accuracy_bounds"] == {"low": pytest.approx(low.low), "high": high.high}
+    expected = [number % 9 == 0 for number in range(BINS - 5)]
+    low, high = (estimate(expected + [each] * 5, likely).interval for each in (False, True))
+    assert answer["inventory_bounds"] == {"low": pytest.approx(low.low), "high": pytest.approx(high.high)}
+    assert answer["inventory_bounds"]["low"] < answer["inventory"]["interval"]["low"]
+    at_worst = f"{100 * answer['accuracy_bounds']['low']:.0f}\u202f% to 100\u202f% of the counts are right"
+    assert at_worst in re.sub(r"\s*\n\s*", " ", page)
+
+
+def test_a_photo_that_is_drawn_again_counts_again(drawn: Recorder, floor: Running) -> None:
+    """With the answer that it has: draws are with replacement."""
+    for number in range(BINS):
+        drawn.audit(f"{number:02}", 3 if number else 2)
+    with drawn.engine.begin() as connection:
+        columns = (Bin.bucket, Bin.bin_id, Bin.count_id, Bin.expectation_id)
+        again = connection.execute(select(*columns).where(Bin.bin_id == "00")).one()._asdict()
+        connection.execute(insert(AuditDraw), [again | {"likelihood": 0.5, "drawn_at": DAY}] * 4)
+    floor.services.random_audits.update()
+    likely = [0.5 if number < BINS / 3 else 1.0 for number in range(BINS)] + [0.5] * 4
+    expected = estimate([False] + [True] * (BINS - 1) + [False] * 4, likely)
+    answer = floor.get("/api/overview").json()["random_audits"]
+    assert (answer["audited"], answer["photos"]) == (BINS + 4, BINS)
+    assert answer["accuracy"]["share"] == pytest.approx(expected.share)
+    assert answer["accuracy"]["interval"] == pytest.approx(expected.interval.model_dump())
+
+
+def test_next_without_an_answer_draws_another_bin_and_leaves_the_first_open(recorder: Recorder, floor: Running) -> None:
+    for bin_id in ("a", "b"):
+        recorder.pair(bin_id, 3, 4)
+    here = {"Origin": str(floor.client.base_url).rstrip("/"), "Accept": HTML}
+    floor.client.post("/login", data={"token": TOKEN, "name": "Ada"}, headers=here)
+    place = floor.client.post("/audits/next", data={"csrf": _hidden(floor.page(), "csrf")}, headers=here)
+    given = []
+    for _ in range(4):
+        page = floor.page(place.headers["location"]).partition('action="/audits/next"')[2]
+        form = {name: _hidden(page, name) for name in ("csrf", "bucket", "bin")}
+        given.append(form["bin"])
+        place = floor.client.post("/audits/next", data=form, headers=here)
+        assert place.headers["location"].startswith("/audit/bin?")
+        assert "random=1" in place.headers["location"]
+    assert given in (["a", "b"] * 2, ["b", "a"] * 2)
+    with recorder.engine.connect() as connection:
+        found = read_random_audits(connection)
+    assert (found.draws >= 5, found.audited) == (True, 0)
+    for bin_id, other in (("a", "b"), ("b", "a")):
+        answer = floor.client.post(f"/api/audits/next?skip={bin_id}&bucket={BUCKET}", headers=BEARER)
+        assert answer.json()["bin"] == other
+    recorder.audit("b", 3)
+    asked = "/api/audits/next?skip=a&bucket="
+    assert floor.client.post(asked + BUCKET, headers=BEARER).status_code == 404
+    assert floor.client.post(asked + "another", headers=BEARER).json()["bin"] == "a"
 
 
 def test_save_and_next_draws_the_next_bin(recorder: Recorder, floor: Running) -> None:

@@ -222,6 +222,11 @@ def test_the_next_random_bin_is_opened_from_the_overview(counted: Running, chrom
         page.keyboard.press("Enter")
         expect(page.get_by_role("status")).to_contain_text("Saved: bin")
         assert "random=1" in page.url, "the next one is drawn, too"
+        drawn = page.locator("h1").inner_text()
+        _press(page, "j")
+        expect(page.locator("h1")).not_to_have_text(drawn)
+        assert "random=1" in page.url, "and so is the one after a bin that was skipped"
+        assert one.faults() == []
         assert one.complaints == []
 
 

@@ -1,0 +1,94 @@
+"""The folder with the records and logs of one demo, which is removed at its end."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from rich.console import Console
+from sqlalchemy import func, inspect, select
+
+from binwatch.errors import BinwatchError
+from binwatch.records.engine import connect
+from binwatch.records.tables import Audit
+
+
+def database_of(folder: Path) -> Path:
+    """The SQLite file with the records."""
+    return folder / "records.db"
+
+
+def database_url(folder: Path) -> str:
+    """The same for BINWATCH_DATABASE_URL."""
+    return f"sqlite:///{database_of(folder)}"
+
+
+@contextmanager
+def working_folder(console: Console, keep: Path | None) -> Iterator[Path]:
+    """A folder for records and logs: `keep`, or one that is removed at the end.
+
+    It stays if something went wrong, or if the demo was ended by a signal and audits had been entered.
+    """
+    folder = _new_folder(keep) if keep else Path(tempfile.mkdtemp(prefix="binwatch-demo-"))
+    stays = keep is not None
+    try:
+        yield folder
+    except (KeyboardInterrupt, SystemExit):
+        stays = stays or audits_in(folder) > 0
+        raise
+    except BaseException:
+        stays = True
+        raise
+    finally:
+        if stays:
+            with suppress(OSError):  # of a terminal that was closed
+                if database_of(folder).exists():
+                    say(console, how_to_look(folder))
+                say(console, f"records and logs are in {folder}")
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def say(console: Console, *lines: str) -> None:
+    """Print lines as they are, so that they can be copied."""
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def how_to_look(folder: Path) -> str:
+    """A command that shows the records in a folder."""
+    return f"To look at it in another terminal: {_monitor(folder, 'status')}"
+
+
+def _monitor(folder: Path, command: str) -> str:
+    """A command of the monitor that works in any terminal, also without this environment."""
+    url = shlex.quote(database_url(folder))
+    return f"BINWATCH_DATABASE_URL={url} {shlex.quote(sys.executable)} -m monitor {command}"
+
+
+def _new_folder(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):  # the bucket of an earlier demo is gone, and its records would not match
+            raise BinwatchError(f"{folder}: is not empty; name another folder with --keep")
+    except OSError as error:
+        raise BinwatchError(f"{folder}: cannot be used ({error.strerror}); name another folder with --keep") from error
+    return folder.resolve()
+
+
+def audits_in(folder: Path) -> int:
+    """How many were entered; 0 also if there are no records yet."""
+    with connect(database_url(folder)).connect() as connection:
+        if not inspect(connection).has_table(Audit.__tablename__):
+            return 0
+        return connection.execute(select(func.count()).select_from(Audit)).scalar_one()
+
+
+def where_to_save(folder: Path) -> str:
+    """How to save the audits in a folder."""
+    return f"to save before, in another terminal: {_monitor(folder, 'audits export audits.csv')}"
