@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from datetime import datetime
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Protocol
 
 from celery import Celery, bootsteps
+from celery.app.amqp import AMQP
 from celery.apps.worker import Worker
 from celery.schedules import maybe_schedule
 
@@ -41,9 +42,27 @@ class Companion(Protocol):
         """Stop; must not take long."""
 
 
+class TaskMessages(AMQP):  # type: ignore[misc]  # Celery has no types
+    """Celery's messages, without a time to live at the broker.
+
+    RabbitMQ moves a message whose time is over to the dead-letter queue: after an hour without workers, each reconcile
+    of that hour would be there, and BinwatchDeadLetters would fire. Workers drop a task that has expired by its header.
+    """
+
+    @cached_property
+    def send_task_message(self) -> Any:
+        send = super().send_task_message
+
+        def send_without_expiration(*args: Any, expiration: float | None = None, **options: Any) -> Any:
+            return send(*args, **options)
+
+        return send_without_expiration
+
+
 class WorkerApp(Celery):  # type: ignore[misc]  # Celery has no types
     """A Celery application, its queues, and its worker's companions."""
 
+    amqp_cls = TaskMessages
     queues: Queues
     companions: Sequence[Companion] = ()
 

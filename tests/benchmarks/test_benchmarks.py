@@ -26,7 +26,7 @@ from binwatch.settings import DEFAULT_MODEL
 from tests.conftest import ROOT
 
 PHOTOS = ROOT / "samples" / "bin-images"
-WITH_HELP = ("alternatives", "engine_threads", "serving")  # the others are started in other tests
+WITH_HELP = ("alerts", "alternatives", "engine_threads", "serving")  # the others are started in other tests
 
 
 WITHIN_S = 240

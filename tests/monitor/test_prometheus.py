@@ -19,6 +19,7 @@ from prometheus_client import start_http_server
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import insert, select
 
+from benchmarks.alerts import write
 from binwatch.errors import MetadataReason, Reason
 from binwatch.records.store import Store
 from binwatch.records.tables import AuditDraw, Bin
@@ -85,6 +86,23 @@ def test_promtool_accepts_the_configuration_and_the_rules() -> None:
             [program("promtool"), *arguments], cwd=DEPLOY, capture_output=True, text=True, timeout=240
         )
         assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_promtool_accepts_the_rules_in_which_an_hour_passes_in_a_minute(tmp_path: Path) -> None:
+    """Those that the alerts were tried with (docs/operations.md)."""
+    write(60, tmp_path / "faster")
+    checked = subprocess.run(
+        [program("promtool"), "check", "config", str(tmp_path / "faster/prometheus.yml")],
+        capture_output=True,
+        timeout=60,
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    rules = (tmp_path / "faster/alerts.yml").read_text(encoding="utf-8")
+    assert "quantile_over_time(0.05, binwatch_workers:count[1440000ms])" in rules
+    assert 'deadline_timestamp_seconds{task="binwatch.nightly", step="success"} > -42480' in rules
+    assert '{kind="photo"}) > 10080)' in rules
+    assert "binwatch_drift_update_timestamp_seconds > 600" in rules  # which stays
+    assert re.findall(r"(?:for: |\[|offset )\d+[smhdw]\b", rules) == []
 
 
 def test_every_alert_has_a_unit_test_and_a_runbook() -> None:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from amqp import Channel
 from amqp.exceptions import InternalError
+from celery import Celery, Task
+from celery.contrib.testing.worker import start_worker
 from kombu.connection import Connection
 from pydantic import SecretStr
 
@@ -25,6 +29,7 @@ from worker.app import make_app
 from worker.brokers.base import DeadLetter, DeadLetterQueue, EventMessage, EventQueue, QueueError
 from worker.brokers.choice import choose_queues
 from worker.brokers.rabbitmq import dead_letters as dead_letters_module
+from worker.tasks import RECONCILE
 
 ROOT = Path(__file__).parent.parent.parent
 Broker = tuple[Settings, EventQueue]
@@ -115,6 +120,40 @@ def test_a_task_that_celery_rejected_is_listed_too(broker, rabbitmq):
         message = connection.default_channel.basic_get(settings.task_queue)
     assert message.headers["task"] == "binwatch.count_photos"
     events.close()
+
+
+def test_a_task_that_expires_before_a_worker_takes_it_is_no_dead_letter(broker):
+    """RabbitMQ would make it one: reconciles that no worker took are to be dropped by the next worker."""
+    settings, _ = broker
+    app = make_app(settings)
+    app.queues.tasks.prepare()
+    ran: list[str] = []
+
+    class Noted(Task):
+        name, may_expire = RECONCILE, True
+
+        def run(self) -> None:
+            ran.append(self.request.id)
+
+    app.register_task(Noted())
+    app.send_task(RECONCILE, task_id="expired", expires=0.001)
+    app.send_task(RECONCILE, task_id="in-time", expires=3600)
+    with running_worker(app):
+        deadline = time.monotonic() + 60
+        while "in-time" not in ran and time.monotonic() < deadline:
+            time.sleep(0.05)  # between two looks
+    assert ran == ["in-time"]
+    assert choose_queues(settings).dead_letters()[1].messages() == []
+
+
+@contextmanager
+def running_worker(app: Celery) -> Iterator[None]:
+    level, handlers = logging.root.level, logging.root.handlers[:]
+    with start_worker(app, pool="threads", concurrency=1, perform_ping_check=False):
+        yield
+    # Celery sets logging up for a process of its own; other tests listen to warnings.
+    logging.root.setLevel(level)
+    logging.root.handlers[:] = handlers
 
 
 def test_the_command_lists_and_redrives(broker):
