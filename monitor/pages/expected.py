@@ -61,10 +61,7 @@ async def _sent(request: Request) -> _Sent:
             if not isinstance(file, UploadFile):
                 raise HTTPException(400, "the form has no file")
             fields = {name: value for name in _FIELDS if isinstance(value := form.get(name), str)}
-            # A name that is valid in every folder.
-            last = (file.filename or "").replace("\\", "/").rpartition("/")[2]
-            plain = "".join(character for character in last if character.isprintable())[-_LONGEST_NAME:].strip(". ")
-            return _Sent(plain or "upload", await file.read(), fields)
+            return _Sent(_plain(file.filename or ""), await file.read(), fields)
     except ValueError as error:
         raise HTTPException(400, "the form cannot be read") from error
 
@@ -146,3 +143,9 @@ def _import(services: Services, sent: _Sent) -> Imported:
         with report.refused_file.open(encoding="utf-8", newline="") as opened:
             rows = islice(csv.DictReader(opened), SHOWN)
             return Imported(lines, [{name: original(cell) for name, cell in row.items()} for row in rows])
+
+
+def _plain(name: str) -> str:
+    """A file name that is valid in every folder."""
+    last = name.replace("\\", "/").rpartition("/")[2]
+    return "".join(character for character in last if character.isprintable())[-_LONGEST_NAME:].strip(". ") or "upload"
