@@ -219,7 +219,7 @@ def test_the_database_is_named_and_the_command_shows_it(tmp_path):
         assert said[0] == f"The database: {folder}/records.db\n"
         command = said[1].removeprefix("To look at it in another terminal: ")
         shown = subprocess.run(command, cwd=ROOT, shell=True, capture_output=True, text=True, check=True)
-        assert "1 photo" in shown.stdout
+        assert "quantities: 122 read" in shown.stdout
     finally:
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=60)
