@@ -60,6 +60,10 @@ Bucket = Annotated[str | None, typer.Option(help="Bucket of the photos; default:
 RefusedFile = Annotated[
     Path | None, typer.Option(help="CSV to list refused rows in; default: FILE.refused.csv, beside FILE.")
 ]
+Prefix = Annotated[
+    str | None,
+    typer.Option(help="Only bins whose id begins with this; if it contains a slash, photos whose key begins with it."),
+]
 BinColumn = Annotated[str | None, typer.Option(help="Name of the bin column; default: detected.")]
 QuantityColumn = Annotated[str | None, typer.Option(help="Name of the quantity column.")]
 
@@ -149,12 +153,12 @@ def status(
 @app.command()
 def drift(
     strict: Annotated[
-        bool, typer.Option("--strict", help="Exit with 1 while a drift alarm is raised, or cannot be.")
+        bool, typer.Option("--strict", help="Exit with 1 if an alarm is raised, or if alarms are not up to date.")
     ] = False,
 ) -> None:
     """Print whether photos, counts and expected quantities have drifted.
 
-    Use the monitor's own settings: this closes batches of photos as it does.
+    Use the monitor's own settings, since this command closes batches of photos as the monitor does.
     """
     # S3's client takes most of a second to load.
     from monitor.drift.table import render as render_drift
@@ -207,7 +211,7 @@ def audit(
 @audits.command()
 def export(
     file: Annotated[Path, typer.Argument(help="CSV to write; default: standard output.")] = STDOUT,
-    bucket: Annotated[str | None, typer.Option(help="Bucket of the photos; default: BINWATCH_BUCKET.")] = None,
+    bucket: Bucket = None,
 ) -> None:
     """Export all audits and random draws: for other records (`audits import`), and as labels for training (`python -m
     trainer prepare --audits FILE`). Variances with their decisions, second answers and known quantities are not in it.
@@ -267,21 +271,20 @@ def queue(
     out: Out = None,
     answer: Annotated[
         AuditAnswer | None,
-        typer.Option(help="Bins whose last audit answered so, e.g. go_and_count; default: not audited."),
+        typer.Option(help="Bins whose last audit has this answer, e.g. go_and_count; default: bins without an audit."),
     ] = None,
-    prefix: Annotated[
-        str | None, typer.Option(help="Only bins whose id begins so; with a slash in it, photos whose key does.")
-    ] = None,
+    prefix: Prefix = None,
     recount: Annotated[
         bool, typer.Option("--recount", help="Bins with an open variance, which another person has to count again.")
     ] = False,
     auditor: Annotated[
         str | None,
         typer.Option(
-            help="With --recount: who is to count, so without bins that this person has counted.", callback=_name
+            help="With --recount: the person who is to count; bins that this person has counted are left out.",
+            callback=_name,
         ),
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, max=10_000, help="Bins at most.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="Largest number of bins.")] = 50,
 ) -> None:
     """Print or write the bins that wait for an audit, without what was counted and expected, the oddest first."""
     from monitor.files import queue_document
@@ -300,7 +303,7 @@ def approve(
     approver: Approver,
     note: Annotated[str | None, typer.Option(help="Why, on one line.")] = None,
 ) -> None:
-    """Approve the number of a variance, so that other systems take it: list variances --state approved."""
+    """Approve the number of a variance. Other systems take approved ones: list variances --state approved."""
     _decide(variance, approver, VarianceDecision.APPROVED, note, quantity)
 
 
@@ -340,9 +343,9 @@ def known(
     bin_column: BinColumn = None,
     quantity_column: QuantityColumn = None,
 ) -> None:
-    """Load the true quantities of photos, to test auditors with: of the photos that the file's bins show now.
+    """Load true quantities, to test auditors with. They apply to the present photos of the bins in the file.
 
-    They must not come from these audits.
+    They must not come from audits in these records.
 
     binwatch monitor audits known index.csv --bin-column key --quantity-column label
     """
@@ -368,9 +371,7 @@ def rank(
 def list_command(
     name: Annotated[ListName, typer.Argument(help="Which list.", metavar="|".join(ListName))],
     out: Out = None,
-    prefix: Annotated[
-        str | None, typer.Option(help="Only bins whose id begins so; with a slash in it, photos whose key does.")
-    ] = None,
+    prefix: Prefix = None,
     reason: Annotated[str | None, typer.Option(help="Only photos that failed for this reason, e.g. truncated.")] = None,
     model: Annotated[str | None, typer.Option(help="Only photos that this model version could not count.")] = None,
     state: Annotated[VarianceState | None, typer.Option(help="Only variances in this state, e.g. approved.")] = None,
@@ -395,9 +396,7 @@ def discrepancies(
     out: Out = None,
     since: Annotated[datetime | None, typer.Option(help="Only photos stored at this time or later, in UTC.")] = None,
     until: Annotated[datetime | None, typer.Option(help="Only photos stored before this time, in UTC.")] = None,
-    prefix: Annotated[
-        str | None, typer.Option(help="Only bins whose id begins so; with a slash in it, photos whose key does.")
-    ] = None,
+    prefix: Prefix = None,
     direction: Annotated[
         Direction | None, typer.Option(help="Missing or surplus items, or both; default: BINWATCH_FLAG_DIRECTION.")
     ] = None,
@@ -405,7 +404,7 @@ def discrepancies(
     audited: Annotated[
         bool | None, typer.Option("--audited/--not-audited", help="Only bins that were (not) audited; default: all.")
     ] = None,
-    answer: Annotated[AuditAnswer | None, typer.Option(help="Only bins whose last audit answered so.")] = None,
+    answer: Annotated[AuditAnswer | None, typer.Option(help="Only bins whose last audit has this answer.")] = None,
     variance: Annotated[VarianceState | None, typer.Option(help="Only bins with a variance in this state.")] = None,
     model: Annotated[str | None, typer.Option(help="Only counts of this model version.")] = None,
     flagged: Annotated[bool, typer.Option("--flagged", help="Only flagged bins.")] = False,

@@ -1,4 +1,4 @@
-"""How often auditors are right, as second answers to the same photos and known quantities tell it.
+"""Estimates how often each auditor is right, from second answers to the same photos and from known quantities.
 
 Agreement with others depends on who the others are: beside two people who are often wrong, a good auditor looks bad. So
 each auditor's accuracy is estimated from all answers at once, by the model of Dawid and Skene (1979, Applied Statistics
@@ -19,12 +19,12 @@ from pydantic import BaseModel
 from monitor.estimates import ShareEstimate, clopper_pearson, estimate
 
 _FURTHER = 0.1
-"""Of wrong answers that are so many items off, the share that is off by more: most are wrong by one."""
+"""Probability of an error of n + 1 items relative to that of n items: most wrong answers are off by one."""
 _RIGHT, _OF = 1.6, 2.0
-"""What is assumed of every source beforehand, two answers of which 80 % are right: without it, a few answers that are
-all right would leave no doubt."""
+"""Prior for every source: two answers, 80 % of them right. Without it, a few answers that are all right would leave no
+doubt."""
 _FARTHEST = 20
-"""Items off from which a wrong answer gets no less likely: one that is off by thousands must not have likelihood 0."""
+"""Larger errors are as likely as this one, in items: an answer that is off by thousands must not have likelihood 0."""
 _NEVER_WRONG = 1 - 1e-9
 _STEPS = 500
 _CLOSE = 1e-6
@@ -34,14 +34,14 @@ Integers = npt.NDArray[np.int64]
 
 
 class Source(Enum):
-    """Who else than an auditor says what is on a photo."""
+    """Sources of answers other than auditors."""
 
     KNOWN = "known"
-    """Its quantity is known."""
+    """The known quantity of the photo."""
     INVENTORY = "inventory"
     """The inventory, of a bin whose count agrees with it."""
     DOUBTED_INVENTORY = "doubted inventory"
-    """The inventory, of a bin whose count differs: these are wrong more often, and audited more often."""
+    """The inventory, of a bin whose count differs: these quantities are wrong more often, and audited more often."""
 
 
 Photo = Mapping[str | Source, int]
@@ -65,11 +65,11 @@ class AuditorAgreement(BaseModel):
     known: AnswerAgreement | None
     """With known quantities."""
     accuracy: ShareEstimate
-    """How often the auditor is right, item for item, as all answers together tell it."""
+    """How often the auditor is right, item for item, estimated from all answers together."""
 
 
 def agreements(photos: Sequence[Photo]) -> list[AuditorAgreement]:
-    """Of each auditor, the highest estimated accuracy first. Each photo has answers of one or two auditors."""
+    """Each auditor's agreement, the highest estimated accuracy first. A photo has answers of one or two auditors."""
     others: dict[str, list[int]] = {}
     known: dict[str, list[int]] = {}
     for photo in photos:
@@ -97,7 +97,7 @@ def _agreement(differences: list[int] | None) -> AnswerAgreement | None:
 
 
 def accuracies(photos: Sequence[Photo]) -> dict[str | Source, ShareEstimate]:
-    """How often each source of answers is right, by expectation maximisation; what was known is 1.
+    """How often each source of answers is right, by expectation maximisation; 1 for known quantities.
 
     An interval is that of Clopper and Pearson, for as many answers to known quantities as would have the same variance.
     This follows from the observed information (Louis 1982, J. R. Statist. Soc. B 44, 226).
@@ -122,7 +122,7 @@ def accuracies(photos: Sequence[Photo]) -> dict[str | Source, ShareEstimate]:
             break
     information = np.diag(answers / (shares * (1 - shares))) - _missing(shares, of, quantities, right)
     variances = np.diag(np.linalg.pinv(information))
-    # Never more than the answers themselves; nothing, where only what is assumed tells two sources apart.
+    # At most the number of answers; only the prior where nothing else tells two sources apart.
     worth = np.where(variances > 0, shares * (1 - shares) / np.maximum(variances, 1e-12), 0).clip(_OF, answers)
     return {
         source: ShareEstimate(
@@ -133,7 +133,7 @@ def accuracies(photos: Sequence[Photo]) -> dict[str | Source, ShareEstimate]:
 
 
 def _candidates(quantities: Floats) -> Floats:
-    """What may be on each photo, shape (photos, candidates): each answer, and one more or fewer; NaN fills up."""
+    """Quantities that photos may show, shape (photos, candidates): each answer, and one more or fewer; NaN fills up."""
     near = quantities[:, :, None] + np.array([-1.0, 0.0, 1.0])
     every = np.sort(near.reshape(len(quantities), -1), axis=1)
     every[:, 1:][every[:, 1:] == every[:, :-1]] = np.nan
@@ -154,7 +154,7 @@ def _right(shares: Floats, quantities: Floats, candidates: Floats) -> Floats:
 
 
 def _missing(shares: Floats, of: Integers, quantities: Floats, right: Floats) -> Floats:
-    """The information that is lost as nobody knows which answers are right, shape (sources, sources).
+    """The information that is lost because it is unknown which answers are right, shape (sources, sources).
 
     Two answers of a photo that are the same are right or wrong together; of two that differ, one is wrong.
     """

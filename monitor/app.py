@@ -1,4 +1,4 @@
-"""The web app: routes, and what each error becomes on its way out."""
+"""The web app: routes, middleware and error handlers."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from monitor.services import Services
 
 
 class _Described(FastAPI):
-    """An app whose description says how it really answers when something is wrong."""
+    """An app whose OpenAPI document describes the error responses that it sends."""
 
     def openapi(self) -> dict[str, Any]:
-        """Made once."""
+        """The OpenAPI document, made once."""
         if self.openapi_schema is None:
             self.openapi_schema = describe(super().openapi())
         return self.openapi_schema

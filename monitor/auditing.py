@@ -28,9 +28,7 @@ from binwatch.records.tables import Audit
 from binwatch.records.variances import VarianceDecision, VarianceState
 from binwatch.settings import Settings
 from monitor.access.authentication import Authenticator, Writer
-from monitor.records import WritableRecords
-
-MAX_ID = 2**63 - 1
+from monitor.records import MAX_ID, WritableRecords
 
 
 class NewAudit(BaseModel):
@@ -90,12 +88,12 @@ class SavedAudit(BaseModel):
     """The auditor had seen neither count nor expected quantity: only such audits measure accuracy."""
     auditor: str | None
     predicted: int | None
-    """Index of the class that the model counted, 0 to 6; None also beside an answer that is no number yet."""
+    """Index of the class that the model counted, 0 to 6; None also while the answer has no number."""
     expected: int | None
     of_count: Outcome | None
     of_inventory: Outcome | None
     is_new: bool
-    """False if the same person had just said the same of the same photo."""
+    """False if the same person had just given the same answer for the same photo."""
 
 
 class ListedAudit(BaseModel):
@@ -134,7 +132,7 @@ class NewDecision(BaseModel):
         ge=0,
         le=MAX_QUANTITY,
         strict=True,
-        description="the number that is approved, which is the variance's own: if it is another by now, nothing is",
+        description="the number to approve; if the variance's number has changed since, nothing is approved",
     )
     note: Annotated[str | None, AfterValidator(plain_note)] = Field(
         None, description="one line, 200 characters at most; a rejection needs one"
@@ -169,7 +167,7 @@ def was_blind(request: Request, authenticator: Authenticator, writer: Writer, au
 
 
 def save(records: WritableRecords, audit: NewAudit, writer: Writer, settings: Settings, *, blind: bool) -> SavedAudit:
-    """Record an audit; the settings say which bucket one without a bucket is of, and what opens a variance.
+    """Record an audit. The settings give the default bucket and the tolerance, beyond which a variance is opened.
 
     Raises UnknownBin, StaleAudit, or RecordsDown.
     """

@@ -1,4 +1,4 @@
-"""A report that is made in the background, at intervals, so that a scrape shows it at once."""
+"""A report that is made in the background at intervals, so that a scrape need not wait for it."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ class BackgroundReport(Generic[Report]):
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread; an update that is under way is left behind."""
+        """End the thread after the update in progress, without waiting for it."""
         self._stopping.set()
 
     def _run(self) -> None:
         while not self._stopping.is_set():
             try:
                 self.update()
-            except Exception:  # whatever is odd about one report must not end all later ones
+            except Exception:  # one failed report must not end all later ones
                 logger.exception(
                     "the %s report could not be made; it is tried again in %g s", self._name, self._interval_s
                 )

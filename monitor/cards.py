@@ -15,7 +15,7 @@ from binwatch.registry import Current, Registry
 logger = logging.getLogger(__name__)
 
 AGAIN_S = 60.0
-"""Seconds until a card that could not be had is asked for again, and until promotions are looked up again."""
+"""Seconds until a card that could not be read is requested again, and until the promoted model is looked up again."""
 
 
 class Cards:
@@ -35,40 +35,39 @@ class Cards:
         self._lock = threading.Lock()
 
     def of(self, version: str) -> Card | None:
-        """The card of a model, fetched if need be; None if it cannot be had for now."""
+        """The card of a model, fetched if necessary; None if it cannot be read now."""
         if version not in self._found:
             try:
                 self._found[version] = self._read(version)
             except BinwatchError as error:
                 if version not in self._warned:
                     self._warned.add(version)
-                    logger.warning("no card of model %s: %s", version, error)
+                    logger.warning("the card of model %s cannot be read: %s", version, error)
                 return None
         return self._found[version]
 
     def at_hand(self, version: str) -> Card | None:
-        """The card if it is here; else None, and it is fetched meanwhile: no page waits for the object store."""
+        """The card if it is loaded; else None, and it is fetched meanwhile: no page waits for the object store."""
         if version not in self._found:
             self._soon(version, lambda: self.of(version))
         return self._found.get(version)
 
     def reference(self, version: str) -> Reference | None:
-        """What a model's photos looked like when nothing had drifted; None if its bundle does not say."""
+        """The drift reference of a model; None if its bundle has none, or if its card cannot be read now."""
         card = self.of(version)
         return card.reference if card else None
 
     def current(self) -> Current | None:
-        """The model that was promoted last, as of the last look; None if there is none, or it is not known yet."""
+        """The model that was promoted last, as of the last look-up; None if there is none, or none is known yet."""
         self._soon("", self._look)
         return self._current
 
     def to_come(self) -> str | None:
         """Version of the model that workers count with next: the promoted one, or else that of the settings' folder."""
         current = self.current()
-        return current.version if current is not None else self._in_folder()
-
-    def _in_folder(self) -> str | None:
-        """Read anew only when its card has changed: each scrape asks."""
+        if current is not None:
+            return current.version
+        # Read anew only when the card has changed: each scrape asks.
         try:
             changed = (self._model_dir / CARD).stat().st_mtime_ns
             if self._folder is None or self._folder[0] != changed:
@@ -92,7 +91,7 @@ class Cards:
         try:
             self._current = self._registry.current()
         except BinwatchError as error:
-            logger.info("the promoted model is not known for now: %s", error)
+            logger.info("the promoted model cannot be looked up now: %s", error)
 
     def _read(self, version: str) -> Card:
         try:

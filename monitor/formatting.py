@@ -47,7 +47,7 @@ REASONS = {
 
 
 def share(value: float | None, of: int) -> str:
-    """A share as a percentage, with no more digits than `of` comparisons bear."""
+    """A share as a percentage, with no more digits than `of` comparisons justify."""
     if value is None:
         return NONE
     return f"{100 * value:.{1 if of >= _FINE else 0}f}{_NARROW}%"
@@ -59,7 +59,7 @@ def items(value: float | None) -> str:
 
 
 def number(value: int) -> str:
-    """A whole number, its thousands apart."""
+    """A whole number with separated thousands."""
     return f"{value:,}".replace(",", _NARROW)
 
 
@@ -89,7 +89,7 @@ def hours_of_week(hours: Collection[int]) -> str:
 
 
 def ago(at: datetime, now: datetime | None = None) -> str:
-    """How long ago a moment was, in its largest unit; whose clock runs ahead is not believed."""
+    """How long ago a moment was, in its largest unit; "just now" also for a moment in the future."""
     seconds = ((now or datetime.now(UTC)) - at).total_seconds()
     for unit, length in _UNITS:
         if seconds >= length:
@@ -115,7 +115,7 @@ def found(answer: AuditAnswer, quantity: int | None) -> str:
 
 
 def audited(audit: Audited) -> str:
-    """What an audit says of the count and of the inventory."""
+    """The result of an audit: the answer, and what it says of the count and of the inventory."""
     count = "there is no count to judge" if audit.predicted is None else f"counted {CLASSES[audit.predicted]}"
     expected = "no expected quantity to judge" if audit.expected is None else f"expected {audit.expected}"
     verdicts = [f" ({outcome})" if outcome else "" for outcome in (audit.of_count, audit.of_inventory)]

@@ -1,7 +1,7 @@
-"""What the pages' forms send, and where their answers lead.
+"""The fields of the pages' forms, and the redirects after them.
 
-A form that fails leads back to where it came from with `problem=` and one of the words of `FormProblem`, which the page
-explains. What a script sends, or another site, is refused as everywhere else (monitor.error_responses).
+A form that fails leads back to its page with `problem=` and a value of `FormProblem`, which the page explains. Requests
+of scripts and of other sites get an error response (monitor.error_responses).
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class FormProblem(StrEnum):
     """Why a form did nothing. The set is closed: pages have a sentence for each."""
 
     QUANTITY = "quantity"
-    """No whole number of items that a bin can hold."""
+    """The quantity is not a whole number, or more than a bin can hold."""
     ANSWER = "answer"
-    """No answer that there is, or a number beside an answer that has none."""
+    """An unknown answer, or a number beside an answer that has none."""
     AT_LEAST = "at_least"
     """At least 0, which says nothing."""
     NOTE = "note"
@@ -54,7 +54,7 @@ class FormProblem(StrEnum):
 
 
 async def _fields(request: Request) -> dict[str, str]:
-    """What a form sent; of a field that is there twice, the last."""
+    """The fields of a form; the last value of a field that was sent twice."""
     if request.headers.get("content-type", "").split(";")[0].strip().lower() != FORM:
         raise HTTPException(415, f"a form is sent as {FORM}")
     try:
@@ -92,7 +92,7 @@ def local(path: str | None, otherwise: str) -> str:
 
 
 def go(request: Request, path: str, **more: object) -> RedirectResponse:
-    """To a page within the monitor, by GET, with `more` in its address instead of what the same names had there."""
+    """Redirect to a page of the monitor; `more` replaces query parameters of the same names."""
     parts = urlsplit(path)
     kept = [(name, value) for name, value in parse_qsl(parts.query) if name not in {"problem", "saved", *more}]
     query = urlencode([*kept, *((name, str(value)) for name, value in more.items())])

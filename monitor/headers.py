@@ -1,4 +1,4 @@
-"""What holds for every answer, whichever part of the app gives it, errors included: security headers, and HEAD."""
+"""Middleware for every response, errors included: security headers, and HEAD."""
 
 from __future__ import annotations
 

@@ -11,8 +11,8 @@ from binwatch.errors import ObjectsError
 AT_A_TIME = 4
 """Photos fetched and decoded at a time; more wait. Each may take `max_photo_bytes` and its pixels in memory."""
 WAITING = 64
-"""Photos that wait at most; more are refused at once. While the object store hangs, each that is asked for stays, also
-once its page has gone: without an end, the server would soon take no request at all, not even a scrape."""
+"""Photos that wait at most; more are refused at once. While the object store hangs, requests for photos stay, even if
+their page was closed. Without a limit, the server would soon accept no request at all, not even a scrape."""
 
 
 class PhotoLimiter:

@@ -46,7 +46,7 @@ class NoPhoto(BinwatchError):
 
 @dataclass(frozen=True, slots=True)
 class _Upload:
-    """What was counted."""
+    """The upload that was counted."""
 
     bucket: str
     key: str
@@ -69,7 +69,7 @@ class Fetches(Protocol):
 
 
 class Photos:
-    """Photos by the id of their count. A key or bucket that somebody asks for reaches nothing."""
+    """Photos by the id of their count: a request cannot name a key or bucket."""
 
     def __init__(self, records: Records, source: Fetches, limits: ImageLimits) -> None:
         self._records = records
@@ -78,8 +78,10 @@ class Photos:
         self._kept: OrderedDict[int, bytes] = OrderedDict()
         self._lock = Lock()
 
-    def small(self, count_id: int) -> bytes:
+    def of(self, count_id: int, size: Size) -> bytes:
         """JPEG of the very photo that was counted. Raises NoPhoto, RecordsDown, or ObjectsError for an outage."""
+        if size is Size.LARGE:
+            return self._made(count_id, LARGE_SIDE)
         with self._lock:
             if count_id in self._kept:
                 self._kept.move_to_end(count_id)
@@ -91,14 +93,6 @@ class Photos:
                 self._kept.popitem(last=False)
         return jpeg
 
-    def large(self, count_id: int) -> bytes:
-        """The same, large enough to count by."""
-        return self._made(count_id, LARGE_SIDE)
-
-    def of(self, count_id: int, size: Size) -> bytes:
-        """Either of the two."""
-        return self.large(count_id) if size is Size.LARGE else self.small(count_id)
-
     def _made(self, count_id: int, side: int) -> bytes:
         data = self._data(self._records.read(lambda connection: _upload_of(connection, count_id)))
         try:
@@ -107,7 +101,7 @@ class Photos:
             raise NoPhoto(str(error), Lost.UNREADABLE) from error
 
     def _data(self, of: _Upload) -> bytes:
-        """Of this very upload: what its key holds now, or a version that the bucket has kept."""
+        """The bytes of this very upload: the object at its key, or a version that the bucket has kept."""
         try:
             return self._fetch(of, None)
         except NoPhoto:

@@ -13,7 +13,14 @@ _HALVINGS = 200
 
 def kolmogorov(level: float) -> float:
     """Value that Kolmogorov's distribution (the limit of √n times the distance) exceeds with probability `level`."""
-    return _root(lambda x: level - _kolmogorov_tail(x))
+
+    def tail(x: float) -> float:
+        """Both series are exact; below 1 the second converges within four terms, above 1 the first."""
+        if x < 1:
+            return 1 - sqrt(2 * pi) / x * sum(exp(-((2 * k - 1) ** 2) * pi**2 / (8 * x * x)) for k in range(1, 5))
+        return 2 * sum((1 if k % 2 else -1) * exp(-2 * k * k * x * x) for k in range(1, 5))
+
+    return _root(lambda x: level - tail(x))
 
 
 def fisher(level: float, above: float, below: float) -> float:
@@ -29,13 +36,6 @@ def fisher(level: float, above: float, below: float) -> float:
 def chi_squared(level: float, freedom: int) -> float:
     """Value that a chi-squared variable with an even number of degrees of freedom exceeds with probability `level`."""
     return _root(lambda x: level - exp(-x / 2) * sum((x / 2) ** k / factorial(k) for k in range(freedom // 2)))
-
-
-def _kolmogorov_tail(x: float) -> float:
-    """Both series are exact; below 1 the second converges within four terms, above 1 the first."""
-    if x < 1:
-        return 1 - sqrt(2 * pi) / x * sum(exp(-((2 * k - 1) ** 2) * pi**2 / (8 * x * x)) for k in range(1, 5))
-    return 2 * sum((1 if k % 2 else -1) * exp(-2 * k * k * x * x) for k in range(1, 5))
 
 
 def _incomplete_beta(a: float, b: float, x: float, rest: float) -> float:

@@ -80,6 +80,12 @@ def last_comparisons(connection: Connection, counts: Sequence[int]) -> dict[int,
     return {row["count_id"]: row for row in connection.execute(statement).mappings()}
 
 
+def count_of(row: RowMapping) -> str | None:
+    """The count of a photo in words, of its columns `predicted` and `distribution`; None if it was not counted."""
+    predicted = row["predicted"]
+    return None if predicted is None else count_in_words(predicted, beyond(predicted, row["distribution"]))
+
+
 def _photo(row: RowMapping, compared: RowMapping | None) -> CountedPhoto:
     predicted, probabilities = row["predicted"], row["probabilities"]
     counted, expected = predicted is not None, compared["expected"] if compared else None
@@ -95,7 +101,7 @@ def _photo(row: RowMapping, compared: RowMapping | None) -> CountedPhoto:
         reason=row["reason"],
         detail=row["detail"],
         predicted=predicted,
-        count=count_in_words(predicted, finer) if counted else None,
+        count=count_of(row),
         confidence=probabilities[predicted] if counted and probabilities else None,
         expected=expected,
         difference=difference,

@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+MAX_ID = 2**63 - 1
+"""Largest row id of a database. A larger one would be a database error instead of a row that does not exist."""
 DEADLINE_S = 6.0
 """Longest that a read may take. Below the 10 s after which Prometheus gives up on a scrape."""
 CONNECT_TIMEOUT_S = 3
@@ -35,10 +37,10 @@ STATEMENT_TIMEOUT_S = 4
 READERS = 8
 """Reads at a time. A database that hangs holds this many threads of the monitor and no more."""
 PROBES = 2
-"""Reads beside them, of /healthz and /metrics: they must not stand in line behind what people ask for."""
+"""More reads at a time, for /healthz and /metrics alone: these must not queue behind the pages of people."""
 AGAIN_S = 0.2
-"""How long a read waits for a free reader while the last answer was none: or a scrape would stand in line behind all
-the pages that people reload meanwhile."""
+"""How long a read waits for a free reader during an outage. With a longer wait, a scrape would queue behind all pages
+that people reload."""
 
 READING = TransactionMode(read_only=True, statement_timeout_s=STATEMENT_TIMEOUT_S)
 WRITING = TransactionMode(statement_timeout_s=STATEMENT_TIMEOUT_S)
@@ -70,8 +72,14 @@ class Records:
 
         A `probe` has readers of its own.
         """
+
+        def run() -> T:
+            with self._engine.connect() as connection:
+                connection.detach()  # a pooled connection outlives its database: a moved file, a failed-over server
+                return query(connection)
+
         try:
-            answer = self._within_deadline(lambda: self._run(query), self._free_for_probes if probe else self._free)
+            answer = self._within_deadline(run, self._free_for_probes if probe else self._free)
         except RecordsDown as error:
             self._note(error)
             raise
@@ -79,14 +87,9 @@ class Records:
         return answer
 
     def close(self) -> None:
-        """Give back what is held. A read that hangs is left behind."""
+        """Release threads and connections, without waiting for a read that hangs."""
         self._readers.shutdown(wait=False, cancel_futures=True)
         self._engine.dispose()
-
-    def _run(self, query: Callable[[Connection], T]) -> T:
-        with self._engine.connect() as connection:
-            connection.detach()  # a pooled connection outlives its database: a moved file, a failed-over server
-            return query(connection)
 
     def _within_deadline(self, work: Callable[[], T], free: BoundedSemaphore) -> T:
         begun = time.monotonic()
@@ -121,7 +124,7 @@ def _freeing(free: BoundedSemaphore, work: Callable[[], T]) -> T:
 
 
 class WritableRecords:
-    """The records for what people enter while the monitor serves. Nothing is connected until somebody does."""
+    """The records for what people enter while the monitor serves. Connects on each write."""
 
     def __init__(self, database_url: str) -> None:
         self._engine = _connect(database_url, WRITING)

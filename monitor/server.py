@@ -1,13 +1,13 @@
-"""Serving: where, the line that says so, and a clean end."""
+"""The HTTP server: its address, start and end."""
 
 from __future__ import annotations
 
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 
 import uvicorn
 from anyio import to_thread
@@ -28,7 +28,7 @@ def address_of(listener: socket.socket) -> str:
 
 
 def write_port(path: Path, listener: socket.socket) -> None:
-    """Write the port that was bound, whole or not at all: who waits for the file never reads half a number."""
+    """Write the port that was bound, whole or not at all: nobody who waits for the file reads half a number."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         partial.write_text(f"{listener.getsockname()[1]}\n", encoding="ascii")
@@ -58,9 +58,5 @@ def serve(app: ASGIApp, listener: socket.socket, ready: Callable[[], None]) -> N
     """Serve until SIGTERM or SIGINT; calls `ready` once requests are answered."""
     # uvicorn finishes what it has in hand and then raises the signal again: by then there is nothing left to do.
     for name in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(name, _stop)
+        signal.signal(name, lambda *_: sys.exit(0))
     MonitorServer(app, ready).run(sockets=[listener])
-
-
-def _stop(_: int, __: FrameType | None) -> None:
-    raise SystemExit(0)

@@ -1,4 +1,4 @@
-"""What the routes work with: made once at start, handed to each of them."""
+"""The services that routes use, made once at start."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from monitor.photos import Fetches, Photos
 from monitor.random_audits import RandomAudits, read_random_audits
 from monitor.records import Records, WritableRecords
 from monitor.views.discrepancies import Direction, Filters, FlagReport, read_flags
+from monitor.views.overview import Overview, TimeRange, read_overview
 from monitor.views.slices import SlicesView, view_slices
 
 
@@ -32,7 +33,7 @@ class Services:
     drift: BackgroundReport[DriftReport]
     flags: BackgroundReport[FlagReport]
     random_audits: BackgroundReport[RandomAudits]
-    """No report is made until it is started."""
+    """Reports are made once `start` of each was called."""
     cards: Cards
     writable: WritableRecords
     settings: Settings
@@ -47,6 +48,16 @@ class Services:
             return asked
         return asked.model_copy(update={"direction": Direction(self.settings.flag_direction)})
 
+    def overview(self, model: str | None, span: TimeRange, alpha: float | None = None) -> Overview:
+        """The first page, its figures about one model, by default the one in use. Raises RecordsDown, UnknownModel."""
+        level, direction = self.alpha(alpha), self.settings.flag_direction
+        drift, audits = self.drift.report, self.random_audits.report
+        return self.records.read(
+            lambda connection: read_overview(
+                connection, drift, self.reference_at_hand, level, direction, model, span, random_audits=audits
+            )
+        )
+
     def slices(self, model: str | None) -> SlicesView:
         """Figures by slice of one model, by default the one in use. Raises RecordsDown, UnknownModel."""
         flags = self.flags.report.slices if self.flags.report else None
@@ -58,7 +69,7 @@ class Services:
         return card.reference if card else None
 
     def close(self) -> None:
-        """Give back what is held."""
+        """Stop the reports and release the records."""
         self.drift.stop()
         self.flags.stop()
         self.random_audits.stop()

@@ -80,7 +80,7 @@ class ModelUsed(BaseModel):
 
 
 class Audits(BaseModel):
-    """How counts of the model, and the inventory, stand against what people found. Empty shares where nobody looked.
+    """Counts of the model, and the inventory, compared with what people found. Shares are None without audits.
 
     Of answers that are a number; "at least" and "cannot tell" are none.
     """

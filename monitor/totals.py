@@ -27,7 +27,7 @@ from binwatch.records.variances import VarianceState
 from binwatch.slicing import Slicing
 
 COUNTED = ""
-"""Where a total is by reason: those that went well."""
+"""The reason, in totals by reason, of photos that were counted and of quantities that were read."""
 
 
 class RecordKind(StrEnum):
@@ -58,9 +58,9 @@ class Totals:
     photos: dict[tuple[str, str], int]
     expectations: dict[str, int]
     confusions: dict[tuple[TruthSource, str], ConfusionMatrix]
-    """By who states the true class, and the model ('' for the inventory, which audits judge as well)."""
+    """By the source of the true class and the model ('' for the inventory, which audits judge as well)."""
     last: dict[RecordKind, datetime]
-    """When the last of each kind was recorded; without those of which there is none."""
+    """When the last of each kind was recorded; kinds without a record are absent."""
     in_use: ModelInUse | None
     bins: dict[tuple[PhotoState, QuantityState], int] = field(default_factory=dict)
     noted: frozenset[str] = frozenset()

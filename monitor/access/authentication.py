@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 COOKIE = "binwatch_session"
 _SAME_SITE = {"same-origin", "none"}
-"""What browsers say of requests that come from a page of ours, or from the address bar."""
+"""Values of Sec-Fetch-Site for requests from the monitor's own pages, and from the address bar."""
 
 
 class WritingOff(BinwatchError):
@@ -80,7 +80,7 @@ class NumbersHidden(BinwatchError):
 
 
 class Credential(StrEnum):
-    """What showed that a request may write."""
+    """How a request proved that it may write."""
 
     TOKEN = "token"  # noqa: S105 (a word, no secret)
     SESSION = "session"
@@ -93,9 +93,9 @@ class Writer:
 
     how: Credential
     name: str | None
-    """None for a script with the token: then each audit says it."""
+    """None for a script with the token, which names the auditor in each audit."""
     holder: str
-    """What form tokens are made for."""
+    """The session, user or script that form tokens are made for."""
     is_approver: bool = False
     """Whether it may decide on variances."""
 
@@ -117,11 +117,11 @@ class Access:
     sighted: bool
     """By the settings, auditors see the numbers first."""
     has_approvers: bool
-    """Whether anybody who is authenticated as its reader is may decide on variances, by the settings."""
+    """Whether the settings let anybody who signs in as its reader does decide on variances."""
 
     @property
     def name(self) -> str | None:
-        """Of its reader; None if nobody is signed in by name."""
+        """The reader's name; None if nobody is signed in by name."""
         return self.writer.name if self.writer else None
 
     @property
@@ -238,7 +238,7 @@ class Authenticator:
             raise ForeignForm
 
     def view_token(self, writer: Writer, bucket: str, bin_id: str, photo: int | None) -> str:
-        """What an answer must send back that is given in this view of a bin, without its numbers."""
+        """Token of a view of a bin without its numbers, which an answer given in this view must send back."""
         return self.sights.begin(View(writer.holder, bucket, bin_id, photo))
 
     def was_blind(
@@ -291,7 +291,7 @@ class Authenticator:
 
 
 def is_from_here(request: Request, *, must_say_so: bool) -> bool:
-    """Whether a page of this monitor sent the request, by what browsers say and pages cannot change.
+    """Whether a page of this monitor sent the request, by headers that browsers set and pages cannot change.
 
     `must_say_so` refuses requests that do not say where they come from; scripts do not.
     """

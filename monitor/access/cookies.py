@@ -24,5 +24,5 @@ def set_cookie(request: Request, response: Response, name: str, value: str) -> N
 
 
 def delete_cookie(request: Request, response: Response, name: str) -> None:
-    """Have the browser forget it."""
+    """Have the browser delete a cookie."""
     response.delete_cookie(name, root_of(request) or "/", httponly=True, samesite="lax")

@@ -1,7 +1,7 @@
-"""The names that the monitor answers to.
+"""The host names that the monitor answers to.
 
-A page of a stranger's site can point its own name at 127.0.0.1 (DNS rebinding) and would then read what only this
-machine may. Such a name is none of ours; addresses are, since nobody can rebind those.
+A foreign web site can let its own name resolve to 127.0.0.1 (DNS rebinding), and its pages could then read the monitor.
+So requests for an unknown name are refused. IP addresses are accepted, since they cannot be rebound.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class HostCheck:
 
 
 def name_of(host: str) -> str | None:
-    """The name in a Host header, in lower case and without port; None if it is no host at all."""
+    """The name in a Host header, in lower case and without port; None if the header is invalid."""
     name, colon, port = host.strip().lower().rpartition(":")
     if not colon or (name.startswith("[") and not name.endswith("]")):  # no port, or the colon is one of IPv6's
         name, port = host.strip().lower(), "0"

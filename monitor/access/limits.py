@@ -1,4 +1,4 @@
-"""How many requests the monitor has in flight, with a way in for what watches it."""
+"""A limit on the requests in flight, with reserved capacity for probes and scrapes."""
 
 from __future__ import annotations
 

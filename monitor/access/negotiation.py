@@ -10,7 +10,7 @@ from monitor.access.authentication import is_from_here
 from monitor.access.proxies import path_of
 
 _SCRIPTS: Final = ("/api/", "/photos/", "/metrics", "/healthz", "/openapi.json")
-"""What is read by scripts, even if a person looks into it with a browser."""
+"""Paths that answer a browser as they answer a script."""
 
 
 def wants_page(request: Request) -> bool:
@@ -19,5 +19,5 @@ def wants_page(request: Request) -> bool:
 
 
 def sent_a_form(request: Request) -> bool:
-    """Whether a person sent a form of this monitor's pages, to which an error can lead back."""
+    """Whether a person sent a form of this monitor's pages, so that an error can lead back to the form."""
     return wants_page(request) and is_from_here(request, must_say_so=True)

@@ -1,4 +1,4 @@
-"""Reverse proxies that are believed: who they say asks, and which path they publish the monitor under."""
+"""Trusted reverse proxies: which requests they sent, and the path that they publish the monitor under."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PREFIX = re.compile(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~-]+)+")
 
 
 class TrustedProxies:
-    """Addresses and networks of BINWATCH_MONITOR_PROXIES. Raises SettingsError if they cannot be understood."""
+    """Addresses and networks of BINWATCH_MONITOR_PROXIES. Raises SettingsError if one is invalid."""
 
     def __init__(self, settings: Settings) -> None:
         parts = [part.strip() for part in settings.monitor_proxies.split(",") if part.strip()]
@@ -30,7 +30,7 @@ class TrustedProxies:
             ) from error
 
     def sent(self, asked: HTTPConnection) -> bool:
-        """Whether one of them has sent the request on."""
+        """Whether one of them forwarded the request."""
         try:
             peer = ipaddress.ip_address(asked.client.host if asked.client else "")
         except ValueError:
@@ -41,12 +41,12 @@ class TrustedProxies:
 class PublishedPath:
     """Wraps an app that is published under a path of its own, as /binwatch; whether the proxy takes it away or not.
 
-    The path is that of the settings, else what a trusted proxy says. ASGI's `root_path` then has it, and `path` begins
-    with it.
+    The path is that of the settings, else the one in a trusted proxy's header. ASGI's `root_path` then has it, and
+    `path` begins with it.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings, proxies: TrustedProxies) -> None:
-        """Raises SettingsError if the settings' path is none."""
+        """Raises SettingsError if the path of the settings is invalid."""
         self._app = app
         self._proxies = proxies
         self._fixed = (settings.monitor_root_path or "").rstrip("/")
@@ -72,7 +72,7 @@ class PublishedPath:
 
 
 def root_of(asked: HTTPConnection) -> str:
-    """What every address on a page begins with; "" unless the monitor is published under a path of its own."""
+    """The beginning of every address on a page; "" unless the monitor is published under a path of its own."""
     # A mounted app has a root path of its own; Starlette keeps that of the whole.
     root: str = asked.scope.get("app_root_path", asked.scope.get("root_path", ""))
     return root

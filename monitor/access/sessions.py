@@ -12,7 +12,7 @@ from itsdangerous import BadData, Signer, URLSafeTimedSerializer
 LIFETIME = timedelta(hours=12)
 """A session lasts a shift."""
 _CLOCKS_DIFFER = timedelta(minutes=1)
-"""Another monitor that has made the cookie may be ahead by this much."""
+"""The clock of another monitor that made the cookie may be ahead by this much."""
 _MAX_COOKIE = 1_000
 
 

@@ -2,8 +2,8 @@
 
 Whether an audit was blind is decided here and never by what a request says of itself. An answer is blind if it comes
 with the token of a view without numbers, of this very bin and photo, that this auditor was given, and if the browser
-has not been shown the bin's numbers in the twelve hours before, signed in or not. Who asks from another browser cannot
-be known.
+has not been shown the bin's numbers in the twelve hours before, signed in or not. What the
+same person has seen in another browser cannot be known.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from monitor.access.cookies import set_cookie
 from monitor.access.sessions import LIFETIME
 
 SHOWN_COOKIE = "binwatch_numbers"
-"""Is there while somebody who is signed in wants to see the numbers. Needs no signature: what it shows is noted."""
+"""Set while a user wants to see the numbers. Needs no signature: which bins were shown is in SEEN_COOKIE."""
 SEEN_COOKIE = "binwatch_seen"
 MOST = 500
 """Bins that a browser's cookie names at most, of 4 KiB. A browser that has seen more counts as having seen all."""
 _EVERYTHING = b"*"
 _DIGEST = 4
-"""Bytes. Of 500 bins that were seen, one in 9 million others is taken for one of them: then an audit counts less."""
+"""Bytes. With 500 bins in the cookie, one in 9 million others is taken for one of them; its audit is then not blind."""
 _AGE = int(LIFETIME.total_seconds())
 
 
@@ -35,7 +35,7 @@ class Sight(StrEnum):
     """What pages show to their reader."""
 
     OPEN = "open"
-    """All numbers: to readers, who enter nothing, and to scripts; by the settings, to everybody."""
+    """All numbers, for readers who are not signed in and for scripts; with the setting `sighted`, for everybody."""
     BLIND = "blind"
     """No number of a bin that the reader has not audited yet."""
     SHOWN = "shown"
@@ -57,7 +57,7 @@ class Sights:
     """Signs views and what was seen, and reads them back."""
 
     def __init__(self, secret: bytes, *, sighted: bool) -> None:
-        """`sighted`: auditors see the numbers first, by the settings, or there are none."""
+        """`sighted`: by the settings, auditors see the numbers first, or nobody can audit."""
         digest = hashlib.sha256
         self._views = URLSafeTimedSerializer(secret, salt="view", signer_kwargs={"digest_method": digest})
         self._seen = TimestampSigner(secret, salt="seen", digest_method=digest)

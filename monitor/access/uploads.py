@@ -1,4 +1,4 @@
-"""Who may send a whole file."""
+"""The limit on the size of requests, which is higher for an upload by a user who may write."""
 
 from __future__ import annotations
 

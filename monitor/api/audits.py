@@ -1,4 +1,4 @@
-"""Audits as JSON: what waits for one, a bin without its numbers, entering one, and the list of all."""
+"""Audits as JSON: the queue, a bin without its numbers, entering an audit, and the list of all."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from monitor.access.authentication import (
     Supervisor,
 )
 from monitor.access.sight import Sight
-from monitor.api.machine import MAX_ID
 from monitor.api.parameters import BinId, Bucket
 from monitor.api.problem import Problem
 from monitor.auditing import (
@@ -34,6 +33,7 @@ from monitor.auditing import (
     save_decision,
     was_blind,
 )
+from monitor.records import MAX_ID
 from monitor.services import CurrentServices
 from monitor.views.auditors import Auditors, read_auditors
 from monitor.views.bins import read_bin
@@ -50,7 +50,7 @@ class QueueQuery(BaseModel):
     until: AwareDatetime | None = Field(None, description="only photos that were stored before this time")
     prefix: str | None = Field(None, max_length=MAX_PREFIX, description="how the bin's id, or the photo's key, begins")
     answer: Literal[AuditAnswer.CANNOT_TELL, AuditAnswer.GO_AND_COUNT] | None = Field(
-        None, description="bins whose last audit answered so; without it, those that nobody has looked at"
+        None, description="bins whose last audit has this answer; default: bins without an audit"
     )
     recount: bool = Field(False, description="bins with an open variance, which another person has to count again")
     auditor: str | None = Field(
@@ -60,13 +60,13 @@ class QueueQuery(BaseModel):
 
     @property
     def filters(self) -> Filters:
-        """The same as the views take it."""
+        """The filters of the views."""
         variance = VarianceState.OPEN if self.recount else None
         return Filters(**self.model_dump(include={"since", "until", "prefix", "answer"}), variance=variance)
 
 
 class Queue(BaseModel):
-    """Bins that wait for an audit, those first whose photo looks oddest. Who is audited leaves it."""
+    """Bins that wait for an audit, the one with the oddest photo first. An audited bin leaves the queue."""
 
     items: list[QueuedBin]
 
@@ -95,7 +95,7 @@ _UNDECIDED: Final[dict[int | str, dict[str, Any]]] = {
     **{status: _REFUSED[status] for status in (400, 401, 413)},
     403: {"model": Problem, "description": "not an approver, or one who has counted the bin or audits blind"},
     404: {"model": Problem, "description": "there is no such variance"},
-    409: {"model": Problem, "description": "it was decided on already, or its number is another by now"},
+    409: {"model": Problem, "description": "it was decided on already, or its number has changed"},
 }
 _NOT_SIGNED_IN: Final[dict[int | str, dict[str, Any]]] = {status: _REFUSED[status] for status in (401, 403)}
 

@@ -14,14 +14,13 @@ from monitor.api.problem import Problem
 from monitor.metrics import registry_of
 from monitor.photo_limiter import PhotoLimiter
 from monitor.photos import Lost, NoPhoto, Size
+from monitor.records import MAX_ID
 from monitor.services import CurrentServices
 from monitor.summary import Summary, summarise
 from monitor.totals import read_model_in_use, read_totals
 
 router = APIRouter()
 
-MAX_ID = 2**63 - 1
-"""No database numbers rows beyond it; a larger one would be an error there instead of a photo that is not there."""
 PICTURES = {lost: (files("monitor") / "static" / f"photo-{lost}.svg").read_bytes() for lost in Lost}
 """What is shown instead of a photo."""
 ModelName = Annotated[str | None, Query(max_length=100, description="a model's version; without it, the one in use")]
@@ -69,7 +68,7 @@ async def photo(
 ) -> Response:
     """A counted photo as a JPEG, its longer side 320 pixels (small) or 960 (large).
 
-    Of a bucket that keeps versions, also one that was replaced or deleted.
+    If the bucket keeps versions, also a photo that was replaced or deleted.
     """
     limiter: PhotoLimiter = request.app.state.photo_limiter
     try:

@@ -22,18 +22,7 @@ FlagDirection = Annotated[
     Suspicion | None, Query(description="what bins are flagged for; default: that of the settings")
 ]
 Bucket = Annotated[str | None, Query(min_length=1, max_length=63, description="bucket; default: that of the settings")]
-BinId = Annotated[str, Query(min_length=1, max_length=MAX_BIN, description="id of a bin, as 00123")]
-
-
-class ListQuery(Filters):
-    """Filters, and which part of the list."""
-
-    alpha: float | None = Field(
-        None, gt=0, le=0.5, description="level that bins are flagged at; default: that of the settings"
-    )
-    limit: int = Field(50, ge=1, le=MOST, description="bins in the answer at most")
-    after: str | None = Field(None, max_length=MAX_CURSOR, description="`next` of an earlier answer")
-    before: str | None = Field(None, max_length=MAX_CURSOR, description="`previous` of an earlier answer")
+BinId = Annotated[str, Query(alias="id", min_length=1, max_length=MAX_BIN, description="id of a bin, as 00123")]
 
 
 class FileQuery(Filters):
@@ -42,3 +31,11 @@ class FileQuery(Filters):
     alpha: float | None = Field(
         None, gt=0, le=0.5, description="level that bins are flagged at; default: that of the settings"
     )
+
+
+class ListQuery(FileQuery):
+    """Filters, and which part of the list."""
+
+    limit: int = Field(50, ge=1, le=MOST, description="bins in the answer at most")
+    after: str | None = Field(None, max_length=MAX_CURSOR, description="`next` of an earlier answer")
+    before: str | None = Field(None, max_length=MAX_CURSOR, description="`previous` of an earlier answer")

@@ -1,4 +1,4 @@
-"""What the API answers when something is wrong: problem JSON (RFC 9457), the same for every status."""
+"""Error responses of the API: problem JSON (RFC 9457), the same for every status."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MEDIA_TYPE: Final = "application/problem+json"
 
 
 class Fault(BaseModel):
-    """One thing that was asked for and cannot be."""
+    """A parameter or field that is invalid."""
 
     where: str
     """The parameter or field, as `query.limit`."""
@@ -27,11 +27,11 @@ class Problem(BaseModel):
     detail: str
     """What went wrong here, and what to do."""
     faults: list[Fault] | None = None
-    """Of a request that cannot be understood: everything that is wrong with it."""
+    """All invalid parameters and fields of a request."""
 
 
 def describe(document: dict[str, Any]) -> dict[str, Any]:
-    """Put it into an OpenAPI document, where FastAPI describes its own answers to requests that make no sense."""
+    """Describe all error responses of an OpenAPI document as problem JSON, in place of FastAPI's own format."""
     schemas = document["components"]["schemas"]
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)

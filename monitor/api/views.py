@@ -18,7 +18,7 @@ from monitor.views.discrepancies import DiscrepancyPage, Level, read_discrepanci
 from monitor.views.discrepancies_csv import HEADER, ROWS_AT_A_TIME, lines
 from monitor.views.drift import DriftView, view_drift
 from monitor.views.models import ModelsView, read_models
-from monitor.views.overview import Overview, TimeRange, read_overview
+from monitor.views.overview import Overview, TimeRange
 from monitor.views.slices import SlicesView
 
 router = APIRouter(prefix="/api", responses={503: {"model": Problem}})
@@ -31,19 +31,7 @@ def overview(
     services: CurrentServices, model: ModelName = None, span: TimeRange = TimeRange.WEEK, alpha: Alpha = None
 ) -> Overview:
     """Agreement and estimated accuracy over time, drift, what waits for somebody, and the latest photos."""
-    level, direction = services.alpha(alpha), services.settings.flag_direction
-    return services.records.read(
-        lambda connection: read_overview(
-            connection,
-            services.drift.report,
-            services.reference_at_hand,
-            level,
-            direction,
-            model,
-            span,
-            random_audits=services.random_audits.report,
-        )
-    )
+    return services.overview(model, span, alpha)
 
 
 @router.get(

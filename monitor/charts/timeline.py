@@ -22,7 +22,7 @@ class Point:
     low: float | None = None
     high: float | None = None
     says: str = ""
-    """What a pointer over it shows."""
+    """The tooltip."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class SeriesLine:
     whiskers: list[str]
     """Intervals of points that stand alone, where there is no band."""
     gaps: list[str]
-    """From where something is known to where it is known again: for the eye, to be drawn fainter than a line."""
+    """Connections across times without a value, to be drawn fainter than a line."""
     dots: list[Dot]
 
 
@@ -88,12 +88,13 @@ def timeline(
 def _line(span: Span, name: str, label: str, points: Sequence[Point]) -> SeriesLine:
     # Without gaps: a band across days without photos would claim what nobody saw.
     stretches = [list(run) for known, run in groupby(points, lambda point: point.value is not None) if known]
+    bounds = [[_interval(span, point) for point in stretch] for stretch in stretches]
     return SeriesLine(
         name=name,
         label=label,
         lines=[_path([(_x(span, point), _y(point.value)) for point in stretch]) for stretch in stretches],
-        bands=[_band(span, stretch) for stretch in stretches if len(stretch) > 1],
-        whiskers=[_path(_interval(span, stretch[0])) for stretch in stretches if len(stretch) == 1],
+        bands=[_path([high for _, high in one] + [low for low, _ in reversed(one)]) + "Z" for one in bounds if one[1:]],
+        whiskers=[_path(one[0]) for one in bounds if len(one) == 1],
         gaps=[
             _path([(_x(span, one[-1]), _y(one[-1].value)), (_x(span, other[0]), _y(other[0].value))])
             for one, other in pairwise(stretches)
@@ -102,13 +103,8 @@ def _line(span: Span, name: str, label: str, points: Sequence[Point]) -> SeriesL
     )
 
 
-def _band(span: Span, points: Sequence[Point]) -> str:
-    bounded = [_interval(span, point) for point in points]
-    return _path([high for _, high in bounded] + [low for low, _ in reversed(bounded)]) + "Z"
-
-
 def _interval(span: Span, point: Point) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Both ends, the lower first; both on the point itself where nothing is known of its confidence."""
+    """Both ends, the lower first; both on the point itself if it has no interval."""
     x = _x(span, point)
     return (x, _y(point.value if point.low is None else point.low)), (
         x,

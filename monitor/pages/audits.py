@@ -18,11 +18,11 @@ from monitor.access.cookies import delete_cookie, set_cookie
 from monitor.access.negotiation import sent_a_form
 from monitor.access.proxies import root_of
 from monitor.access.sight import SHOWN_COOKIE
-from monitor.api.parameters import Bucket
+from monitor.api.parameters import BinId, Bucket
 from monitor.auditing import NewAudit, save, was_blind
 from monitor.forms import Fields, FormProblem, go, local, validated, whole_number
 from monitor.pages import query
-from monitor.pages.bins import PAGE, VIEW, BinId, address, the_other_view
+from monitor.pages.bins import PAGE, VIEW, address, the_other_view
 from monitor.pages.flash import FlashMessages
 from monitor.pages.request_context import RequestContext
 from monitor.pages.templates import html
@@ -39,7 +39,7 @@ _ON_THE_FORM: Final = {
     UnknownBin: FormProblem.UNKNOWN_BIN,
     ForeignForm: FormProblem.FOREIGN,
 }
-"""What whoever sent the form can mend there."""
+"""Errors that the sender of a form can correct in the form."""
 _OF_FIELD: Final = {
     "answer": FormProblem.ANSWER,
     "at_least": FormProblem.AT_LEAST,
@@ -52,7 +52,7 @@ _OF_FIELD: Final = {
 def first(
     request: Request, services: CurrentServices, context: RequestContext, wanted: query.CurrentQuery
 ) -> RedirectResponse:
-    """To the worst bin of the filter that nobody has looked at; by way of signing in, before its numbers are seen."""
+    """Redirect to the worst bin of the filter that nobody has audited, or first to signing in."""
     if context.access.must_sign_in and not context.access.sighted:
         return go(request, "/login", next=context.here)
     asked = wanted.for_blind if context.access.is_blind else wanted

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from sqlalchemy import Connection
 
@@ -12,7 +10,7 @@ from binwatch.metadata import MAX_QUANTITY
 from binwatch.records.audits import MAX_NOTE
 from monitor.access.authentication import CurrentAuthenticator
 from monitor.access.proxies import root_of
-from monitor.api.parameters import Bucket
+from monitor.api.parameters import BinId, Bucket
 from monitor.pages import query
 from monitor.pages.flash import FlashMessages
 from monitor.pages.query import DiscrepancyQuery
@@ -26,9 +24,6 @@ router = APIRouter()
 
 PAGE, VIEW = "/bin", "/audit/bin"
 """A bin with its numbers, and without."""
-MAX_BIN = 1024
-
-BinId = Annotated[str, Query(alias="id", min_length=1, max_length=MAX_BIN, description="id of a bin, as 00123")]
 
 
 # The id is no part of the path: a bin may be called "..", and browsers would take that for the folder above.
@@ -86,7 +81,7 @@ def one_bin(
 
 
 def address(wanted: DiscrepancyQuery, of: BinRef | None, *, is_blind: bool = False, random: bool = False) -> str:
-    """Where a bin's page, or its view for blind auditors, is within the monitor; the list if there is no bin.
+    """Path of a bin's page, or of its view for blind auditors; that of the list if there is no bin.
 
     `random`: it was drawn at random.
     """
@@ -97,5 +92,5 @@ def address(wanted: DiscrepancyQuery, of: BinRef | None, *, is_blind: bool = Fal
 
 
 def the_other_view(request: Request, path: str) -> RedirectResponse:
-    """The same bin with its numbers, or without: with the same query, or what was saved would not be said."""
+    """Redirect to the same bin with its numbers, or without. The query is kept: it names the audit that was saved."""
     return RedirectResponse(f"{root_of(request)}{path}?{request.url.query}", 303)

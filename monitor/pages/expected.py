@@ -120,7 +120,7 @@ def _page(
 
 
 def _import(services: Services, sent: _Sent) -> Imported:
-    """Raises BinwatchError, whose message names the file as it was called where it came from."""
+    """Raises BinwatchError, whose message has the file's own name."""
     bin_, quantity, article = (sent.fields.get(name, "").strip() or None for name in _FIELDS[1:])
     named = ColumnNames(bin_, quantity, article)
     with TemporaryDirectory(prefix="binwatch-") as folder:
@@ -138,19 +138,14 @@ def _import(services: Services, sent: _Sent) -> Imported:
         except BinwatchError as error:
             raise BinwatchError(without_folder(str(error))) from error
         lines = without_folder(formatting.imported(report, listed=False)).split("\n")
-        return Imported(lines, _refused(report.refused_file))
-
-
-def _refused(file: Path | None) -> list[dict[str, str]]:
-    if file is None:
-        return []
-    with file.open(encoding="utf-8", newline="") as opened:
-        rows = islice(csv.DictReader(opened), SHOWN)
-        return [{name: original(cell) for name, cell in row.items()} for row in rows]
+        if report.refused_file is None:
+            return Imported(lines)
+        with report.refused_file.open(encoding="utf-8", newline="") as opened:
+            rows = islice(csv.DictReader(opened), SHOWN)
+            return Imported(lines, [{name: original(cell) for name, cell in row.items()} for row in rows])
 
 
 def _plain(name: str) -> str:
-    """A name that is one in every folder."""
+    """A file name that is valid in every folder."""
     last = name.replace("\\", "/").rpartition("/")[2]
-    plain = "".join(character for character in last if character.isprintable())[-_LONGEST_NAME:].strip(". ")
-    return plain if plain.isprintable() and plain else "upload"
+    return "".join(character for character in last if character.isprintable())[-_LONGEST_NAME:].strip(". ") or "upload"

@@ -9,8 +9,9 @@ from fastapi import Depends, Query
 from sqlalchemy import Connection
 
 from monitor.access.authentication import Access, CurrentAccess
-from monitor.auditing import MAX_ID, read_audits
+from monitor.auditing import read_audits
 from monitor.forms import FormProblem
+from monitor.records import MAX_ID
 from monitor.services import CurrentServices
 from monitor.views.bins import BinAudit, read_bin
 
@@ -48,7 +49,7 @@ class Saved:
 
 @dataclass(frozen=True, slots=True)
 class _FlashMessages:
-    """At most one of the two."""
+    """At most one of the two is set."""
 
     saved: Saved | None = None
     problem: str | None = None

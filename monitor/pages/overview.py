@@ -13,7 +13,7 @@ from monitor.pages.query import DiscrepancyQuery
 from monitor.pages.request_context import RequestContext
 from monitor.pages.templates import html
 from monitor.services import CurrentServices
-from monitor.views.overview import TimeRange, read_overview
+from monitor.views.overview import TimeRange
 
 router = APIRouter()
 
@@ -29,19 +29,7 @@ def overview(
     span: TimeRange = TimeRange.WEEK,
 ) -> HTMLResponse:
     """How well counts and inventory agree, what waits for somebody, and the photos that were recorded last."""
-    level, direction = services.settings.flag_level, services.settings.flag_direction
-    view = services.records.read(
-        lambda connection: read_overview(
-            connection,
-            services.drift.report,
-            services.reference_at_hand,
-            level,
-            direction,
-            model,
-            span,
-            random_audits=services.random_audits.report,
-        )
-    )
+    view = services.overview(model, span)
     page = html(
         request,
         "overview.html",

@@ -33,7 +33,7 @@ class AuditFilter(StrEnum):
 
     @property
     def filters(self) -> dict[str, Any]:
-        """The same as the views take it."""
+        """The filters of the views."""
         if self in (AuditFilter.NO, AuditFilter.YES, AuditFilter.ANY):
             return {"audited": {AuditFilter.NO: False, AuditFilter.YES: True}.get(self)}
         return {"answer": AuditAnswer(self.value)}
@@ -53,14 +53,14 @@ class DiscrepancyQuery(BaseModel):
     size: int = Field(0, ge=0, le=MORE)
     audited: AuditFilter = AuditFilter.NO
     variance: VarianceState | None = None
-    """Of its bins, those that were audited and those that were not are listed alike."""
+    """If set, `audited` is ignored."""
     flagged: bool = False
     level: float | None = Field(None, gt=0, le=0.5)
     """None is the settings' own."""
 
     @property
     def filters(self) -> Filters:
-        """The same as the views take it."""
+        """The filters of the views."""
         return Filters(
             since=_midnight(self.since),
             until=_midnight(self.until + timedelta(days=1)) if self.until and self.until < date.max else None,
@@ -74,7 +74,7 @@ class DiscrepancyQuery(BaseModel):
 
     @property
     def for_blind(self) -> DiscrepancyQuery:
-        """The same without what would tell of the numbers; of audited bins, those that still have no number."""
+        """The filter without the parts that reveal numbers. Of audited bins, only those without a number pass it."""
         audited = (
             self.audited if self.audited in (AuditFilter.CANNOT_TELL, AuditFilter.GO_AND_COUNT) else AuditFilter.NO
         )
@@ -84,16 +84,16 @@ class DiscrepancyQuery(BaseModel):
 
     @property
     def is_filtered(self) -> bool:
-        """Whether a form was used at all."""
+        """Whether any filter is set."""
         return bool(self._said)
 
     def query(self, **more: object) -> str:
-        """For an address that goes on with the same filter: only what differs from the defaults, and `more`."""
+        """Query of an address with the same filter: parameters that differ from their defaults, and `more`."""
         given = self._said | {name: value for name, value in more.items() if value is not None}
         return f"?{_encoded(given)}" if given else ""
 
     def export(self, alpha: float) -> str:
-        """For the same bins as a file: the API's own parameters."""
+        """Query of the API for the same bins as a file."""
         named = {"direction": self.direction.value} if self.direction else {}  # also the default of the filters
         return _encoded(self.filters.model_dump(mode="json", exclude_defaults=True) | named | {"alpha": alpha})
 

@@ -79,7 +79,7 @@ VARIANCE_STATES = {
     VarianceState.REJECTED: "rejected",
     VarianceState.SUPERSEDED: "superseded",
 }
-"""What a variance has come to."""
+"""States of a variance."""
 OUTCOMES = {Outcome.EXACT: "right", Outcome.UNDER: "too low", Outcome.OVER: "too high"}
 """What an audit says of a count or of an expected quantity."""
 DIRECTIONS = {
@@ -99,7 +99,7 @@ _SO_ODD = {
 
 
 def oddness(p_value: float | None, suspicion: Suspicion = Suspicion.EITHER) -> str:
-    """What a p-value says of a bin; nothing without one."""
+    """A p-value in words; empty if there is none."""
     if p_value is None:
         return ""
     if p_value >= _ORDINARY:
@@ -111,7 +111,7 @@ def oddness(p_value: float | None, suspicion: Suspicion = Suspicion.EITHER) -> s
 def doubt(chance: float | None) -> str:
     """How likely the expected quantity is to the model."""
     if chance is None:
-        return "The model says nothing of the expected quantity: the bin cannot be flagged, and is ranked last."
+        return "The model cannot predict the expected quantity: the bin cannot be flagged, and is ranked last."
     return f"The model gives the expected quantity {likely(chance)}."
 
 
@@ -130,7 +130,7 @@ FLAGGED_FOR = {
 
 
 def level(of: Level, drift: DriftInBrief) -> str:
-    """What a level means for so many bins, and whether that can be believed now."""
+    """How many bins a level flags by chance, what flags have been worth, and whether drift makes that doubtful."""
     if not of.calibrated:
         return (
             "The model has no calibration: bins are ranked by how sure it is, and none is flagged. Export the model"
@@ -143,7 +143,10 @@ def level(of: Level, drift: DriftInBrief) -> str:
     if of.flagged <= of.false_flags:
         return f"{by_chance}: these may all be chance.{_so_far(of)}{_not_judged(of)}"
     look = "some of these are right, so look before you correct"
-    return f"{by_chance}: {look}.{_so_far(of)}{_unless(drift)}{_not_judged(of)}"
+    # The promise of a level holds for photos like those of the calibration; other stock does not matter to it.
+    drifted = [one for one in drift.signals if one not in (Signal.PREDICTED, Signal.EXPECTED)]
+    but = f" But photos have drifted ({_names(drifted)}): until audits say otherwise, expect more flags by chance."
+    return f"{by_chance}: {look}.{_so_far(of)}{but if drifted else ''}{_not_judged(of)}"
 
 
 def _not_judged(of: Level) -> str:
@@ -151,7 +154,7 @@ def _not_judged(of: Level) -> str:
     rest = of.compared - of.calibrated
     if not rest:
         return ""
-    why = "was counted by a model without calibration, or expects a quantity that the model never answers"
+    why = "was counted by a model without calibration, or expects a quantity that the model cannot predict"
     return f" {many(rest, 'more bin', 'more bins')} cannot be flagged: each {why}."
 
 
@@ -162,14 +165,6 @@ def _so_far(of: Level) -> str:
     bins = noun(of.checked, "bin that was", "bins that were")
     wrong = number(of.inventory_wrong) if of.inventory_wrong else "none"
     return f" Of {number(of.checked)} flagged {bins} checked lately, the inventory was wrong in {wrong}."
-
-
-def _unless(drift: DriftInBrief) -> str:
-    """A level promises something of photos that are like the calibration's; other stock does not matter to it."""
-    signals = [one for one in drift.signals if one not in (Signal.PREDICTED, Signal.EXPECTED)]
-    if not signals:
-        return ""
-    return f" But photos have drifted ({_names(signals)}): until audits say otherwise, expect more flags by chance."
 
 
 def nothing_found(of: Level, *, is_filtered: bool) -> str:
@@ -185,7 +180,7 @@ def nothing_found(of: Level, *, is_filtered: bool) -> str:
 
 
 def drift_status(of: DriftInBrief) -> tuple[str, str]:
-    """What drift comes to: in a word or two, and in a sentence."""
+    """The state of drift: in a word or two, and in a sentence."""
     where = WINDOWS[of.window] if of.window else ""
     since = f"Since {minute(of.since)}" if of.since else "Now"
     usual = REFERENCES[of.reference]
@@ -222,7 +217,7 @@ def _steady(of: DriftInBrief, where: str) -> str:
 
 
 def same_hours(of: SameHoursView) -> str:
-    """What is known of the same hours before."""
+    """How many hours of the week can be compared, and when alarms begin."""
     said = f"Hours of the week with enough photos in the weeks before: {len(of.hours)} of 168"
     hours = f"{said} ({hours_of_week(of.hours)}, UTC)." if of.hours else f"{said}."
     if of.alarms_from is None:
@@ -238,7 +233,7 @@ def alarm(of: AlarmView) -> str:
 
 
 def _in_slices(names: Sequence[str]) -> str:
-    """The first of them: a status has room for a few."""
+    """The first FEW_SLICES slices with an alarm: a status has room for a few."""
     more = f" and {many(len(names) - FEW_SLICES, 'more slice')}" if len(names) > FEW_SLICES else ""
     return f" Slices with an alarm of their own: {', '.join(names[:FEW_SLICES])}{more}." if names else ""
 

@@ -1,4 +1,4 @@
-"""Jinja2 for the pages: strangers' text stays text, and a name that does not exist is an error."""
+"""Jinja2 for the pages. All values are escaped, and an undefined name is an error."""
 
 from __future__ import annotations
 
@@ -21,15 +21,10 @@ def html(request: Request, template: str, status: int = 200, **values: Any) -> H
     """A page. `page` is the name of its entry in the navigation."""
     known: dict[str, Any] = {"page": None, "now": datetime.now(UTC), "root": root_of(request)}
     known |= {"item": ITEM, "reasons": sentences.AUDIT_REASONS}  # of the form for an answer
-    # A request that is refused before it gets to the app has none.
+    # A request that middleware refuses has not reached the app.
     app = request.scope.get("app")
     known["sliced"] = app is not None and app.state.services.settings.slicing is not None
     return HTMLResponse(_TEMPLATES.get_template(template).render(known | values), status)
-
-
-def _query(values: dict[str, object]) -> str:
-    """The query of an address, without the values that are None."""
-    return "?" + urlencode({name: value for name, value in values.items() if value is not None})
 
 
 _TEMPLATES = Environment(
@@ -54,7 +49,7 @@ _TEMPLATES.filters |= {
     "audit_reason": sentences.AUDIT_REASONS.__getitem__,
     "percent": lambda share: f"{100 * share:g}\N{NARROW NO-BREAK SPACE}%",  # of a setting, which is exact
     "short": lambda label: label.replace("more than", ">"),  # a class in a narrow column
-    "query": _query,
+    "query": lambda values: "?" + urlencode({name: value for name, value in values.items() if value is not None}),
     "oddness": sentences.oddness,
     "flagged_for": sentences.FLAGGED_FOR.__getitem__,
     "doubt": sentences.doubt,

@@ -11,8 +11,9 @@ from fastapi.responses import RedirectResponse
 from binwatch.records.variances import OwnCount, VarianceConflict
 from monitor.access.authentication import CurrentAuthenticator, ForeignForm, NoName, NotSignedIn, ShowsNumbers
 from monitor.access.negotiation import sent_a_form
-from monitor.auditing import MAX_ID, NewDecision, save_decision
+from monitor.auditing import NewDecision, save_decision
 from monitor.forms import Fields, FormProblem, go, local, validated, whole_number
+from monitor.records import MAX_ID
 from monitor.services import CurrentServices
 
 router = APIRouter()

@@ -1,4 +1,4 @@
-"""Bins as a blind auditor sees them: what one needs to count, and nothing of what was counted or expected."""
+"""Bins as a blind auditor sees them, without counts and expected quantities."""
 
 from __future__ import annotations
 
@@ -67,6 +67,6 @@ def without_numbers(detail: BinDetail) -> BlindBin:
 
 
 def read_queue(connection: Connection, filters: Filters, alpha: float, limit: int) -> list[QueuedBin]:
-    """The first bins of the ranking. Without a cursor, which would tell their p-values: what is done leaves it."""
+    """The first bins of the ranking. A cursor would reveal p-values, so there is none; audited bins leave the queue."""
     found = read_discrepancies(connection, filters, alpha, limit).items
     return [QueuedBin(bucket=one.bucket, bin_id=one.bin_id, photo_id=one.photo_id) for one in found]

@@ -44,6 +44,7 @@ from binwatch.records.tables import (
     VarianceTotal,
 )
 from binwatch.records.variances import VarianceState
+from monitor.records import MAX_ID
 from monitor.views.paging import BadCursor, decode, encode, part_of
 
 MAX_PREFIX = 1024
@@ -58,7 +59,7 @@ Doubt = tuple[float, float, int]
 PROVEN = 1_000
 """Audits that tell what flags have been worth: enough for a figure of now, and read in a moment."""
 FEW = 20_000
-"""Bins that are sorted in a moment. Fewer are found by what they have in common, more by walking down the ranking."""
+"""Bins that are sorted in a moment: up to this number are filtered and then sorted, more are read along the ranking."""
 
 
 class Direction(StrEnum):
@@ -73,12 +74,12 @@ class Direction(StrEnum):
 
     @property
     def suspicion(self) -> Suspicion:
-        """By whose p-values such bins are ranked and flagged."""
+        """The suspicion whose p-values rank and flag these bins."""
         return Suspicion(self) if self in (Direction.MISSING, Direction.SURPLUS) else Suspicion.EITHER
 
 
 class Filters(BaseModel):
-    """Which bins. All that are set must hold; none leaves every bin whose count differs from what is expected."""
+    """Which bins. All filters that are set must hold; without any, every bin whose count differs is listed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -149,9 +150,9 @@ class Discrepancy(BaseModel):
     p_value: float | None
     """How odd the photo is for a correctly recorded bin; None without calibration."""
     p_missing: float | None
-    """How much it looks as if items were missing."""
+    """The p-value for missing items alone: small if items seem to be missing."""
     p_surplus: float | None
-    """How much it looks as if there were a surplus."""
+    """The p-value for a surplus alone: small if there seem to be too many items."""
     flagged: bool
     """The count differs in the direction that was asked for, and the p-value of it is at most the level."""
     audit: AuditSaid | None
@@ -282,9 +283,10 @@ def read_level(connection: Connection, alpha: float, direction: Suspicion = Susp
 
 
 def waiting(filters: Filters, auditor: str | None = None) -> Filters:
-    """The same for bins that wait for a number, whatever was counted of them; of the others, only those that differ.
+    """The filters, limited to bins that wait for an audit by this person.
 
-    Those with an open variance wait for another person: not for `auditor`, if that is who has counted.
+    Bins without an audit wait if their count differs, as `filters.direction` says. Bins whose last answer is no number
+    wait whatever their count, and bins with an open variance wait for a person who has not counted them.
     """
     if filters.variance is VarianceState.OPEN:
         return filters.model_copy(update={"direction": Direction.ALL, "audited": None, "recount_by": auditor})
@@ -326,7 +328,7 @@ def read_flags(connection: Connection, alpha: float, direction: Suspicion, *, by
 
 
 def _proven(connection: Connection, alpha: float, direction: Suspicion) -> list[bool]:
-    """Of each flagged bin that was audited lately, whether the inventory was wrong.
+    """Whether the inventory was wrong, for each flagged bin that was audited lately.
 
     By the ledger, since a bin whose quantity was corrected after the audit is not flagged any more.
     """
@@ -348,13 +350,15 @@ def _proven(connection: Connection, alpha: float, direction: Suspicion) -> list[
         .where(p_value <= alpha)
     )
     found = connection.execute(statement.order_by(lately.c.id)).mappings()
-    last = {(row["count_id"], row["expected"]): row for row in found}
-    return [row["expected"] != row["quantity"] for row in last.values() if _differs(row, direction)]
-
-
-def _differs(row: RowMapping, direction: Suspicion) -> bool:
-    finer = beyond(row["predicted"], row["distribution"])
-    return is_suspect(difference_of(row["predicted"], row["expected"], finer), direction)
+    last = {(row["count_id"], row["expected"]): row for row in found}.values()
+    differences = [
+        difference_of(row["predicted"], row["expected"], beyond(row["predicted"], row["distribution"])) for row in last
+    ]
+    return [
+        row["expected"] != row["quantity"]
+        for row, difference in zip(last, differences, strict=True)
+        if is_suspect(difference, direction)
+    ]
 
 
 def _rank(
@@ -399,7 +403,7 @@ _ROW = (
 
 
 def _are_few(connection: Connection, filters: Filters) -> bool:
-    """Whether one of several filters, by an index of its own, leaves at most FEW bins. One alone is judged rightly."""
+    """Whether one of several filters has an index and leaves at most FEW bins. A single filter is planned well."""
     others = (filters.model is not None, filters.size > 1, filters.direction is not Direction.EITHER, filters.flagged)
     ranges = [list(_within(filters))] if filters.since or filters.until else []
     ranges += [[_begins(filters.prefix)]] if filters.prefix else []
@@ -433,7 +437,15 @@ def _conditions(filters: Filters, alpha: float) -> Iterator[ColumnElement[bool]]
         yield CurrentComparison.model_version == filters.model
     if filters.flagged:
         yield _rank(filters.direction)[0] <= alpha
-    yield from _of_size(filters)
+    difference, least = CurrentComparison.difference, max(filters.size, 1)
+    if filters.direction is Direction.EITHER or (filters.direction is Direction.ALL and filters.size):
+        yield or_(difference <= -least, difference >= least) if least > 1 else difference != 0
+    elif filters.direction is Direction.MISSING:
+        yield difference <= -least
+    elif filters.direction is Direction.SURPLUS:
+        yield difference >= least
+    elif filters.direction is Direction.EXACT:
+        yield difference == 0
 
 
 def _is_answered(answer: AuditAnswer) -> ColumnElement[bool]:
@@ -452,18 +464,6 @@ def _of_variance(filters: Filters) -> Iterator[ColumnElement[bool]]:
         # A number of the same photo has shown this person the others: a recount would not be blind.
         numbers = (Audit.quantity.is_not(None), Audit.auditor == filters.recount_by)
         yield audit_of(CurrentComparison.count_id, *numbers).is_(None)
-
-
-def _of_size(filters: Filters) -> Iterator[ColumnElement[bool]]:
-    difference, least = CurrentComparison.difference, max(filters.size, 1)
-    if filters.direction is Direction.EITHER or (filters.direction is Direction.ALL and filters.size):
-        yield or_(difference <= -least, difference >= least) if least > 1 else difference != 0
-    elif filters.direction is Direction.MISSING:
-        yield difference <= -least
-    elif filters.direction is Direction.SURPLUS:
-        yield difference >= least
-    elif filters.direction is Direction.EXACT:
-        yield difference == 0
 
 
 def _begins(prefix: str) -> ColumnElement[bool]:
@@ -523,7 +523,7 @@ def _discrepancy(row: RowMapping, alpha: float, direction: Suspicion) -> Discrep
 def chance_of(row: RowMapping, distribution: Sequence[float] | None) -> float | None:
     """Probability of the expected quantity of a row of `current_comparisons`, as fine as the model tells numbers apart.
 
-    None if the model says nothing of it.
+    None if the model cannot predict the quantity.
     """
     if row["doubt"] >= UNKNOWN:
         return None
@@ -533,7 +533,7 @@ def chance_of(row: RowMapping, distribution: Sequence[float] | None) -> float | 
 
 
 def is_flagged(row: RowMapping, alpha: float, direction: Suspicion) -> bool:
-    """Whether a row of `current_comparisons` is flagged for this."""
+    """Whether a row of `current_comparisons` is flagged for this suspicion."""
     doubt = row["doubt" if direction is Suspicion.EITHER else "doubt_one_sided"]
     return is_suspect(row["difference"], direction) and bool(doubt <= alpha)
 
@@ -554,6 +554,6 @@ def _place(cursor: str | None) -> Doubt | None:
         place = (float(doubt), float(chance), int(number))
     except ValueError as error:
         raise BadCursor(cursor) from error
-    if not (0 <= place[0] <= UNKNOWN and 0 <= place[1] <= 1 and 0 < place[2] < 2**63):
+    if not (0 <= place[0] <= UNKNOWN and 0 <= place[1] <= 1 and 0 < place[2] <= MAX_ID):
         raise BadCursor(cursor)
     return place

@@ -11,7 +11,7 @@ from monitor.views.discrepancies import AuditSaid, Discrepancy, DiscrepancyPage
 
 ROWS_AT_A_TIME = 1_000
 MOST_ROWS = 100_000
-"""Lines of a file. Whoever needs more asks the API page by page."""
+"""Rows of a file. A script that needs more reads the API page by page."""
 COLUMNS = (
     "bin", "bucket", "key", "photo_stored", "model", "count", "expected", "difference", "probability_of_expected",
     "p_value", "p_missing", "p_surplus", "flagged", "audited", "auditor", "audited_at", "answer", "at_least", "reason",
@@ -29,7 +29,7 @@ HEADER = _line(COLUMNS)
 
 
 def lines(first: DiscrepancyPage, part: Callable[[str | None], DiscrepancyPage]) -> Iterator[str]:
-    """Lines of all bins, `first` and what `part` gives after each cursor, a chunk at a time."""
+    """Lines of all bins, a page at a time: the page `first`, then the pages that `part` returns for each cursor."""
     page, rows = first, 0
     while True:
         yield "".join(_line(cells(one)) for one in page.items[: MOST_ROWS - rows])
@@ -58,7 +58,7 @@ def cells(one: Discrepancy) -> tuple[object, ...]:
 
 
 def _audit(said: AuditSaid) -> tuple[object, ...]:
-    """A number that is a lower bound has a column of its own: nobody shall take it for what is in the bin."""
+    """A number that is a lower bound has a column of its own, so that it is not taken for the quantity."""
     quantity = "" if said.quantity is None else said.quantity
     return (
         quantity if said.answer is AuditAnswer.COUNT else "",

@@ -1,4 +1,4 @@
-"""Drift: the alarms, and window by window the verdict on each signal, and what it is about."""
+"""Drift: the alarms, and for each window the verdict on each signal with its distributions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from monitor.drift.windows import Window
 
 
 class State(StrEnum):
-    """What can be said of drift altogether."""
+    """The state of drift, all signals together."""
 
     STEADY = "steady"
     DRIFTED = "drifted"
@@ -29,9 +29,9 @@ class State(StrEnum):
     NOTHING = "nothing"
     """Nothing is recorded yet."""
     COLLECTING = "collecting"
-    """There are no alarms yet: what the same hours are usually like is not known."""
+    """There are no alarms yet: too few photos of the same hours have been collected."""
     UNWRITABLE = "unwritable"
-    """The monitor cannot write to the records what alarms follow from."""
+    """The monitor cannot write the batches of photos that alarms follow from."""
     UNKNOWN = "unknown"
     """The monitor has just started, or its last look failed; the next one comes within a minute."""
 
@@ -72,13 +72,13 @@ class AlarmView(BaseModel):
     began: datetime
     """The photos that raised it were recorded from here on."""
     photos: int
-    """How many they were."""
+    """The number of these photos."""
     slice: str | None = None
     """The slice that has moved; None: all photos together."""
 
 
 class SameHoursView(BaseModel):
-    """What is known of the same hours before."""
+    """The hours of the week that alarms can compare with the weeks before."""
 
     hours: list[int]
     """Hours of the week whose last photos could be compared; 0: Monday, 0 to 1 o'clock UTC."""
@@ -136,12 +136,25 @@ def view_drift(report: DriftReport | None) -> DriftView:
         model=report.model if report else None,
         at=report.at if report else None,
         alarms=_alarms(report),
-        windows=[_window(window) for window in report.windows] if report else [],
+        windows=[
+            WindowView(
+                window=window.window,
+                photos=window.photos,
+                compared=window.compared,
+                agreement=window.agreement,
+                estimated=window.estimated,
+                signals=[
+                    SignalView(**asdict(result), distribution=window.distributions.get(result.signal))
+                    for result in window.judgements
+                ],
+            )
+            for window in (report.windows if report else [])
+        ],
     )
 
 
 def brief_drift(report: DriftReport | None) -> DriftInBrief:
-    """The same in a word."""
+    """A report for the overview; None before there is one."""
     state = _state(report)
     windows = report.windows if report else []
     telling = [window for window in windows if _drifted(window)] or [window for window in windows if _judged(window)]
@@ -193,17 +206,3 @@ def _drifted(window: WindowReport) -> list[Signal]:
 
 def _judged(window: WindowReport) -> bool:
     return any(one.verdict in (Verdict.STEADY, Verdict.DRIFTED) for one in window.judgements)
-
-
-def _window(window: WindowReport) -> WindowView:
-    return WindowView(
-        window=window.window,
-        photos=window.photos,
-        compared=window.compared,
-        agreement=window.agreement,
-        estimated=window.estimated,
-        signals=[
-            SignalView(**asdict(result), distribution=window.distributions.get(result.signal))
-            for result in window.judgements
-        ],
-    )

@@ -1,4 +1,4 @@
-"""The bins and photos behind the overview's numbers that no comparison exists of, and why. Each list is one query."""
+"""The lists behind the overview's numbers: bins and photos without a comparison, and variances. One query each."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import ColumnElement, Connection, RowMapping, Select, func, or_, select, tuple_
 from sqlalchemy.orm import InstrumentedAttribute
 
-from binwatch.counts import beyond, count_in_words
 from binwatch.errors import REMEDIES, Reason
 from binwatch.metadata import articles_in_words
 from binwatch.records.engine import can_hold
@@ -28,12 +27,13 @@ from binwatch.records.tables import (
     VarianceEntry,
 )
 from binwatch.records.variances import VarianceState, VarianceStep
+from monitor.recent_photos import count_of
+from monitor.records import MAX_ID
 from monitor.views.discrepancies import MAX_PREFIX
 from monitor.views.paging import BadCursor, decode, encode, part_of
 
 MAX_CURSOR = 3_000
 """Characters of a cursor: it holds a bin's id."""
-_LARGEST_ID = 2**63 - 1
 
 
 class ListFilters(BaseModel):
@@ -58,7 +58,9 @@ class FailedFilters(ListFilters):
 class VarianceFilters(ListFilters):
     """Which variances."""
 
-    state: VarianceState | None = Field(None, description="what it has come to; `approved`: what other systems take")
+    state: VarianceState | None = Field(
+        None, description="state of the variance; other systems take those that are `approved`"
+    )
 
 
 class FailedPhoto(BaseModel):
@@ -150,11 +152,11 @@ Column = InstrumentedAttribute[Any]
 
 @dataclass(frozen=True, slots=True)
 class Listing(Generic[Item]):
-    """A list: its rows, and their order, which no two rows share a place in."""
+    """A list: its rows, and their order, in which no two rows are equal."""
 
     row: type[Item]
     statement: Select[*tuple[Any, ...]]
-    """Its columns are called as the fields of `row`."""
+    """Its columns have the names of the fields of `row`."""
     order: tuple[Column, ...]
     bin_id: Column
     key: Column | None = None
@@ -252,11 +254,6 @@ def _begins(column: Column, prefix: str) -> ColumnElement[bool]:
     return func.substr(column, 1, len(prefix)) == prefix
 
 
-def _count_in_words(row: RowMapping) -> str | None:
-    predicted = row["predicted"]
-    return None if predicted is None else count_in_words(predicted, beyond(predicted, row["distribution"]))
-
-
 FAILED = Listing(
     FailedPhoto,
     select(
@@ -288,7 +285,7 @@ PHOTOS_WITHOUT_QUANTITY = Listing(
     (Bin.bin_id, Bin.bucket),
     Bin.bin_id,
     Count.key,
-    more={"count": _count_in_words},
+    more={"count": count_of},
 )
 
 QUANTITIES_WITHOUT_PHOTO = Listing(
@@ -341,7 +338,7 @@ def _place(listing: Listing[Item], cursor: str | None) -> list[Any] | None:
         raise BadCursor(cursor)
     for value, column in zip(place, listing.order, strict=True):
         is_id = column in (Count.id, Variance.id)
-        fits = type(value) is int and 0 < value <= _LARGEST_ID if is_id else isinstance(value, str) and can_hold(value)
+        fits = type(value) is int and 0 < value <= MAX_ID if is_id else isinstance(value, str) and can_hold(value)
         if not fits:
             raise BadCursor(cursor)
     return place

@@ -30,12 +30,12 @@ class VariantFacts(BaseModel):
 
 
 class CardFacts(BaseModel):
-    """What a model's card says, for people."""
+    """The facts of a model's card that people read."""
 
     architecture: str
     created: AwareDatetime
     never: list[str]
-    """Classes that it never answers, whatever a photo shows: it has learned from no photo of them."""
+    """Classes that the model cannot predict, since no training photo showed them."""
     temperature: float
     variants: list[VariantFacts]
     measured: str
@@ -50,7 +50,7 @@ class CardFacts(BaseModel):
 
 
 class Confusion(BaseModel):
-    """What the model said of photos that should show a class."""
+    """Counts by the class that they should be."""
 
     labels: list[str]
     rows: list[list[int]]
@@ -91,7 +91,7 @@ class ModelsView(BaseModel):
 
 
 def read_models(connection: Connection, card_of: CardOf, current: Current | None) -> ModelsView:
-    """All of them. Costs the same however many photos they counted."""
+    """All models. The cost does not depend on the number of photos."""
     totals = read_totals(connection)
     first = {row.model_version: row.first_at for row in connection.execute(select(Model.__table__))}
     last: dict[str, datetime] = {}

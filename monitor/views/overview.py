@@ -11,7 +11,7 @@ from itertools import pairwise
 
 import numpy as np
 from pydantic import BaseModel
-from sqlalchemy import ColumnElement, Connection, Integer, Select, cast, extract, func, select
+from sqlalchemy import ColumnElement, Connection, Integer, cast, extract, func, select
 from sqlalchemy.orm import InstrumentedAttribute
 
 from binwatch.bundle import Reference
@@ -30,7 +30,7 @@ LATEST = 12
 """Photos on the page: full rows of 2, 3, 4 and 6."""
 
 ReferenceOf = Callable[[str], Reference | None]
-"""A model's version → what its bundle says of how often it is right; None if that is not at hand."""
+"""A model's version → the reference of its bundle, which says how often it is right; None if that is not loaded."""
 
 
 class TimeRange(StrEnum):
@@ -46,11 +46,6 @@ class TimeRange(StrEnum):
 class _Length:
     buckets: int
     each: timedelta
-
-    @property
-    def seconds(self) -> int:
-        """Of one bucket."""
-        return int(self.each.total_seconds())
 
 
 _LENGTHS = {
@@ -103,7 +98,7 @@ class Trend(BaseModel):
 
 
 class Backlog(BaseModel):
-    """What waits for somebody. What waits in queues is a worker's to tell, not the records'."""
+    """What waits for people. What waits in queues is not in the records; the metrics of the workers say it."""
 
     flagged: int
     """Flagged bins that nobody has audited."""
@@ -176,12 +171,7 @@ def read_trend(
     # The next multiple of a bucket's length since midnight of some day (UTC).
     end = _ORIGIN + (((now or datetime.now(UTC)) - _ORIGIN) // length.each + 1) * length.each
     start = end - length.buckets * length.each
-    sums = [_Sums() for _ in range(length.buckets)]
-
-    for offset, outcome, number in connection.execute(_compared(start, end, length.each)):
-        sums[offset // length.seconds].outcomes[Outcome(outcome)] += int(number)
-    for offset, version, _, photos, confidence in connection.execute(_counted(start, end, length.each)):
-        sums[offset // length.seconds].add_photos(version, int(photos), confidence)
+    sums = _read_sums(connection, start, end, length)
     references = {version: reference_of(version) for version in {name for one in sums for name in one.photos}}
     buckets = [_bucket(start + index * length.each, length.each, one, references) for index, one in enumerate(sums)]
     used = [(bucket.start, bucket.model) for bucket in buckets if bucket.model is not None]
@@ -193,41 +183,39 @@ def read_trend(
     return Trend(span=span, start=start, end=end, buckets=buckets, changes=changes)
 
 
-def _compared(start: datetime, end: datetime, each: timedelta) -> Select[int, str, int]:
-    """Seconds from `start` to a bucket, outcome → comparisons."""
-    bucket = _bucket_of(ComparisonHour.hour, start, each)
-    return (
-        select(bucket, ComparisonHour.outcome, func.sum(ComparisonHour.comparisons))
+def _read_sums(connection: Connection, start: datetime, end: datetime, length: _Length) -> list[_Sums]:
+    """What was recorded in each bucket. The database adds up: 90 days of hours would take longer to hand over."""
+    sums = [_Sums() for _ in range(length.buckets)]
+    compared = (
+        select(_bucket_of(ComparisonHour.hour, start, length), ComparisonHour.outcome)
+        .add_columns(func.sum(ComparisonHour.comparisons))
         .where(ComparisonHour.hour >= start, ComparisonHour.hour < end)
         .group_by("bucket", ComparisonHour.outcome)
     )
-
-
-def _counted(start: datetime, end: datetime, each: timedelta) -> Select[int, str, int, int, float]:
-    """Seconds from `start` to a bucket, model, tenth of confidence → photos, and the sum of their confidence."""
-    bucket = _bucket_of(PhotoHour.hour, start, each)
-    labels = (PhotoHour.model_version, PhotoHour.tenth)
-    return (
-        select(bucket, *labels, func.sum(PhotoHour.photos), func.sum(PhotoHour.confidence))
+    for bucket, outcome, number in connection.execute(compared):
+        sums[bucket].outcomes[Outcome(outcome)] += int(number)
+    counted = (
+        select(_bucket_of(PhotoHour.hour, start, length), PhotoHour.model_version)
+        .add_columns(func.sum(PhotoHour.photos), func.sum(PhotoHour.confidence))
         .where(PhotoHour.hour >= start, PhotoHour.hour < end)
-        .group_by("bucket", *labels)
+        .group_by("bucket", PhotoHour.model_version, PhotoHour.tenth)
     )
+    for bucket, version, photos, confidence in connection.execute(counted):
+        sums[bucket].photos[version].append((int(photos), confidence))
+    return sums
 
 
-def _bucket_of(hour: InstrumentedAttribute[datetime], start: datetime, each: timedelta) -> ColumnElement[int]:
-    """The database adds up: 90 days of hours would take longer to hand over than to sum."""
-    since = cast(extract("epoch", hour), Integer) - int(start.timestamp())
-    return (since - since % int(each.total_seconds())).label("bucket")
+def _bucket_of(hour: InstrumentedAttribute[datetime], start: datetime, length: _Length) -> ColumnElement[int]:
+    """Index of the bucket that an hour is in."""
+    seconds = cast(extract("epoch", hour), Integer) - int(start.timestamp())
+    return (seconds // int(length.each.total_seconds())).label("bucket")
 
 
 @dataclass(slots=True)
 class _Sums:
     outcomes: dict[Outcome, int] = field(default_factory=lambda: dict.fromkeys(Outcome, 0))
     photos: dict[str, list[tuple[int, float]]] = field(default_factory=lambda: defaultdict(list))
-    """Model → photos of one tenth and hour, and the sum of the probabilities of their counts."""
-
-    def add_photos(self, model: str, photos: int, confidence: float) -> None:
-        self.photos[model].append((photos, confidence))
+    """Model → photos of one tenth of confidence, and the sum of the probabilities of their counts."""
 
 
 def _bucket(start: datetime, each: timedelta, sums: _Sums, references: Mapping[str, Reference | None]) -> TimeBucket:

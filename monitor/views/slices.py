@@ -35,7 +35,7 @@ class SliceView(BaseModel):
 
 
 class SlicesView(BaseModel):
-    """Every slice, by the highest agreement that its interval allows: the surest to be bad first."""
+    """Every slice, sorted by the upper bound of its agreement, the lowest first."""
 
     rule: str | None
     """The expression that slices are found by; None without the setting."""
@@ -52,13 +52,10 @@ def view_slices(
     in_use = read_model_in_use(connection) if model is None else None
     chosen = in_use.version if in_use else model
     found = read_slices(connection, slicing, chosen)
-    views = sorted((_view(one, flags) for one in found), key=_best_agreement)
+    views = [_view(one, flags) for one in found]
+    # Few comparisons say little: a slice that was wrong in one of one is not the worst.
+    views.sort(key=lambda one: (one.interval.high if one.interval else 1.0, one.name))
     return SlicesView(rule=slicing.rule if slicing else None, model=chosen, slices=views)
-
-
-def _best_agreement(one: SliceView) -> tuple[float, str]:
-    """Few comparisons say little: a slice that was wrong in one of one is not the worst."""
-    return one.interval.high if one.interval else 1.0, one.name
 
 
 def _view(one: SliceTotals, flags: Mapping[int, FlaggedBins] | None) -> SliceView:

@@ -88,4 +88,4 @@ def test_a_bucket_that_does_not_answer_is_asked_once_a_minute(bundle: Path, capl
     clock.now += AGAIN_S
     assert cards.at_hand("other") is None
     assert asked.acquire(timeout=WITHIN_S)
-    _wait_for(lambda: "no card of model other" in caplog.text)
+    _wait_for(lambda: "the card of model other cannot be read" in caplog.text)

@@ -92,7 +92,7 @@ def test_serve_says_where_writes_the_port_and_ends_cleanly(known: Recorder, tmp_
         output, errors = process.communicate(timeout=30)
     assert process.returncode == 0
     # Whether the first look for drift came before the end or not: it finds no model to compare with.
-    lines = [line for line in errors.splitlines() if "no card of model" not in line]
+    lines = [line for line in errors.splitlines() if "the card of model" not in line]
     assert (output, lines) == ("", [])
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith("port")] == ["port"]
 
@@ -293,6 +293,6 @@ def test_serve_logs_json_if_told_so(sqlite_records: Engine, monkeypatch: pytest.
         process.send_signal(signal.SIGTERM)
         output, errors = process.communicate(timeout=30)
     assert output == ""
-    assert [json.loads(line)["message"] for line in errors.splitlines() if "no card of model" not in line] == []
+    assert [json.loads(line)["message"] for line in errors.splitlines() if "the card of model" not in line] == []
     assert [(line["level"], line["logger"]) for line in lines] == [("warning", "monitor"), ("info", "monitor")]
     assert re.fullmatch(r"listening on http://0\.0\.0\.0:\d+/", lines[1]["message"])

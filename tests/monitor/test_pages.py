@@ -345,12 +345,12 @@ def test_models_show_what_became_of_them(floor: Running) -> None:
 def test_models_say_what_they_never_answer(drifting: Running, bundle: Path) -> None:
     card = Bundle(bundle).card
     drifting.services.drift.update()
-    assert "Never answers" not in drifting.page("/models")
+    assert "Cannot predict" not in drifting.page("/models")
     assert drifting.get("/api/models").json()["models"][0]["card"]["never"] == []
     write_card(bundle, card.model_copy(update={"answers": (1, 2, 3, 4, 5)}))
     with running_monitor() as again:
         again.services.drift.update()
-        assert "Never answers 0, more than 5: bins that should" in Parsed(again.page("/models")).text
+        assert "Cannot predict 0, more than 5: bins that should" in Parsed(again.page("/models")).text
 
 
 def test_shades_follow_the_share_of_the_row() -> None:
@@ -556,7 +556,7 @@ def test_bins_without_p_value_are_said() -> None:
     assert " 3 more bins cannot be flagged: each was counted by a model without calibration, or expects a" in (
         sentences.level(level, STEADY)
     )
-    assert sentences.doubt(None).startswith("The model says nothing of the expected quantity")
+    assert sentences.doubt(None).startswith("The model cannot predict the expected quantity")
     assert sentences.doubt(1.0) == "The model gives the expected quantity 100\u202f%."
 
 
