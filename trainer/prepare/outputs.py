@@ -178,5 +178,5 @@ def _draw_histogram(file: Path, rows: list[tuple[object, ...]]) -> None:
     for position, total in enumerate(base):
         axes.text(position, total, f"{total:,}", ha="center", va="bottom")
     axes.set(xlabel="items", ylabel="photos")
-    axes.legend()
+    axes.legend(loc="upper right")  # the default searches for free space, and warns if that takes a second
     write_png(file, figure)

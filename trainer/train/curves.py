@@ -19,7 +19,7 @@ def draw(history: list[dict[str, float]], file: Path) -> None:
         for name in names:
             axes.plot(epochs, [row[name] for row in history], marker=".", label=name.replace("_", " "))
         axes.set(xlabel="epoch")
-        axes.legend()
+        axes.legend(loc="center right")  # the default searches for free space, and warns if that takes a second
     write_png(file, figure)
 
 
