@@ -91,10 +91,7 @@ def running_servers(versitygw: str, model: Path = DEFAULT_MODEL) -> Iterator[Ser
         try:
             postgres = stack.enter_context(running_postgres())
             rabbitmq = stack.enter_context(running_rabbitmq())
-        except (
-            pytest.skip.Exception,
-            pytest.fail.Exception,
-        ) as missing:  # raised by the fixtures if a server is missing
+        except (pytest.skip.Exception, pytest.fail.Exception) as missing:  # raised if a server is missing
             sys.exit(str(missing))
         (s3_port,) = free_ports(1)
         settings = Settings(

@@ -111,7 +111,8 @@ class Metrics(_CardModel):
     mae_of_median: Estimate | None = None
     """MAE of the distribution's median, which has the smallest expected absolute error. None in older bundles."""
     quantities: QuantityErrors | None = None
-    """None in older bundles, and for a photo set whose true quantities are unknown or whose counts are limited."""
+    """None in older bundles, where no true quantity is known, for the challenge's photo sets, and for counts by another
+    rule than the card's."""
     majority_accuracy: float
     """Accuracy on these photos of always predicting the most frequent label of the training photos."""
     per_class: dict[str, dict[str, float]] = {}

@@ -26,8 +26,8 @@ _EXTRAS = {
 }
 """Package → the extra that installs it, for packages that are not in the command's own extra."""
 _LONGEST, _HEAD, _TAIL = 2_000, 1_400, 500
-"""Characters of an error message that are printed: up to `_LONGEST` all, of a longer one the start, which names the
-file and the fault, and the end, which says what to do."""
+"""Characters of an error message that are printed: all of a message up to `_LONGEST`; of a longer one the start,
+which names the file and the fault, and the end, which says what to do."""
 SETTINGS_NOTE = (
     "Settings are environment variables BINWATCH_…: `binwatch settings` prints all, docs/settings.md explains them."
 )

@@ -79,8 +79,8 @@ class PValues:
     def of(self, probabilities: Sequence[float], quantity: int) -> Mapping[Suspicion, float] | None:
         """P-values, above 0 and at most 1, of an expected quantity.
 
-        `probabilities` has the same columns as the calibration. None if the model cannot predict the quantity's class,
-        since its probability is then always 0.
+        `probabilities` has the same columns as the calibration. None if the calibration has no category of the
+        quantity: the model cannot predict it, or no calibration photo shows it with its exact number.
         """
         category = self._categories.get(column_of(quantity, len(probabilities)))
         if category is None:

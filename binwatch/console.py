@@ -5,12 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
 
 from binwatch.settings import is_quiet
+
+if TYPE_CHECKING:
+    from rich.progress import ProgressColumn
 
 
 def progress_console() -> Console:
@@ -21,6 +23,9 @@ def progress_console() -> Console:
 @contextmanager
 def progress_bar(done: str, total: int, *columns: ProgressColumn) -> Iterator[Callable[[int], object]]:
     """A bar of `total` items on standard error, labelled `done`; gives a function that adds finished items to it."""
+    # Takes some 25 ms to import, and most commands show no bar.
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
     shown = (TextColumn(done), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), *columns)
     with Progress(*shown, console=progress_console()) as progress:
         bar = progress.add_task(done, total=total)

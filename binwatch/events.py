@@ -36,7 +36,7 @@ class Dialect(StrEnum):
     S3 = "s3"
     """AWS and moto: keys are form-encoded."""
     VERSITYGW = "versitygw"
-    """Keys are already decoded: decoding again would corrupt `+` and `%`. They may not be normalised paths."""
+    """Keys are already decoded: decoding again would corrupt `+` and `%`. They need not be normalised paths."""
     CEPH = "ceph"
     """Keys are not encoded. In older releases, names of events begin with `s3:`."""
     MINIO = "minio"

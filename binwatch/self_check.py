@@ -1,7 +1,7 @@
 """The self-check: compares a loaded model's output for synthetic photos with the output at export in its card.
 
 A file with the right SHA-256 may still give wrong results: on a CPU whose int8 products saturate, with a new release of
-ONNX Runtime, or on a GPU. Many counts would then be slightly too low, which looks like missing stock.
+ONNX Runtime, or on a GPU. Counts would then be slightly wrong everywhere, which looks like wrong stock.
 """
 
 from __future__ import annotations

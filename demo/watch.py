@@ -39,7 +39,7 @@ def run(deployment: Deployment, roll: Roll, patience_s: float, console: Console)
                 if now_left != left or not camera.done():
                     left, last_change = now_left, time.monotonic()
                 progress.update(recorded, completed=total - left)
+            camera.result()  # raises the error of a failed upload
         finally:
             stopping.set()  # the upload must not outlive the bucket
-        camera.result()  # raises the error of a failed upload
     return make_report(engine, bucket, photos, metadata, last_change - started)

@@ -131,7 +131,7 @@ def _expect_periodic(metrics: WorkerMetrics, settings: Settings) -> None:
 
 
 def _deadline(schedule: Any, patience_s: float) -> float:
-    """Time until which a task that starts or succeeds now should have run again, in seconds since 1970."""
+    """Time by which a task that starts or succeeds now should have run again, in seconds since 1970."""
     now = schedule.now()
     due: datetime = now + schedule.remaining_estimate(now)
     return due.timestamp() + patience_s

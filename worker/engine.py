@@ -171,7 +171,7 @@ def _wanted(choice: Provider) -> list[str]:
 
 
 def _choices(provider: Provider, choice: PrecisionChoice, card: Card) -> Iterator[tuple[str, Precision]]:
-    """Pairs of provider and variant to try, the best first. The last for each provider is fp32, the reference."""
+    """Pairs of provider and variant to try, the best first; with `auto`, each provider's last is fp32, if it exists."""
     for wanted in _wanted(provider):
         if choice is not PrecisionChoice.AUTO:
             yield wanted, Precision(choice.value)

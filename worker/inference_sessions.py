@@ -169,7 +169,7 @@ def _run(session: Any, photos: Pixels, kept: int | None = None) -> Inferred:
     distribution, embeddings = session.run([PROBABILITIES, EMBEDDING], {INPUT: photos})
     if len(distribution) != len(photos):
         raise BinwatchError(
-            f"the model returned {many(len(distribution), 'answer')} for {len(photos):,} photos; export it again"
+            f"the model returned {many(len(distribution), 'answer')} for {many(len(photos), 'photo')}; export it again"
         )
     return Inferred(distribution[:kept], embeddings[:kept])
 

@@ -91,7 +91,7 @@ class WorkerMetrics:
         )
         self._deadlines = gauge(
             "binwatch_worker_periodic_task_deadline_timestamp_seconds",
-            "Time until which the task should start or succeed again, counted from the last time or the worker's start",
+            "Time by which the task should start or succeed again, counted from the last time or the worker's start",
             ["task", "step"],
         )
         self._next_deadline: dict[str, Callable[[], float]] = {}
@@ -165,7 +165,7 @@ class WorkerMetrics:
             self.oldest("tasks", 0)
 
     def expect(self, task: str, next_deadline: Callable[[], float]) -> None:
-        """Register a periodic task; `next_deadline` gives the time until which it should run again, since 1970 in s."""
+        """Register a periodic task; `next_deadline` gives when it should have run again, in seconds since 1970."""
         self._next_deadline[task] = next_deadline
         for step in PeriodicStep:
             self._deadlines.labels(task, step).set(next_deadline())

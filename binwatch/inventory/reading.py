@@ -322,7 +322,7 @@ class Refusals:
         if self._opened is not None:
             self._explained(self._opened.close)
         elif failed is None:
-            with suppress(OSError):  # not critical
+            with suppress(OSError):  # where it cannot be removed, a list could not have been written either
                 self._path.unlink()
 
     def _explained(self, write: Callable[[], T]) -> T:

@@ -119,7 +119,7 @@ def missing(frame: Frame, scans: Sequence[Scan]) -> str | None:
 def constant_run(scan: bytes, flat: str | None) -> bool:
     """Whether the scan has a long run of equal bytes: a lost sector or page that a file system has filled.
 
-    Detail is never coded so. A flat area may be, if the bits of its units, `flat`, repeat with each byte.
+    Detail is never coded in this way. A flat area may be, if the bits of its units, `flat`, repeat with each byte.
     """
     if flat is None or (flat * 8)[8:] == (flat * 8)[:-8]:
         return False

@@ -32,8 +32,8 @@ _TRIED = (32, 512, 4_096, 4_096, 4_096, 4_096)
 _AT_ONCE = 20
 """Most draws until one has no answer yet."""
 AGAIN = timedelta(minutes=15)
-"""Time after which a drawn bin without an answer is given to another auditor. If bins that are hard to count stayed
-without an answer, the estimates would be too good."""
+"""Time after which a drawn bin without an answer is given to the next auditor who asks, who may be the same one. If
+bins that are hard to count stayed without an answer, the estimates would be too good."""
 _OPEN = 2_000
 """Number of the last draws among which those without an answer are searched."""
 LAST_DRAWN = (AuditDraw.drawn_at.desc(), AuditDraw.id.desc())

@@ -18,7 +18,8 @@ Item = TypeVar("Item")
 _AT_A_TIME = 500  # SQLite takes 32,766 parameters in a statement
 _NEVER = datetime.max.replace(tzinfo=UTC)
 _FIRST_WAIT, _LONGEST_WAIT = timedelta(minutes=10), timedelta(days=1)
-"""Shortest and longest wait before an object that could not be fetched is tried again."""
+"""Shortest and longest wait before an object that could not be fetched is tried again. Retries go by time, since a
+permission that is granted changes nothing in a listing."""
 _Unfetched = tuple[datetime, datetime, str]
 """Times of the first and the last attempt to fetch an object, and the reason of the failure."""
 

@@ -220,7 +220,10 @@ def _sorted(rows: Mapping[tuple[Any, ...], Row], now: datetime) -> list[Row]:
 def _insert(
     connection: Connection, table: type[Count | Expectation], identity: tuple[str, ...], rows: list[Row]
 ) -> list[Row]:
-    """Insert new rows, and replace failures of the same upload by successes; returns the inserted and replaced rows."""
+    """Insert new rows, and replace failures of the same upload by successes; returns the inserted and replaced rows.
+
+    If the same upload succeeds later, its failure was not its own.
+    """
     insert = insert_into(connection, table)
     columns = table.__table__.c
     statement = insert.on_conflict_do_update(

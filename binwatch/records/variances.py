@@ -101,7 +101,7 @@ class VarianceStanding:
 def standing_of(trail: Sequence[TrailEntry]) -> VarianceStanding:
     """The state that results from a trail, in the order of its steps.
 
-    A number holds if at least two people found it, and more people than any other number.
+    A number holds if at least two people found it, and more people found it than any other number.
     """
     last = trail[-1]
     found = Counter(entry.quantity for entry in trail if entry.step is VarianceStep.COUNTED)

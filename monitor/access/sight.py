@@ -2,8 +2,8 @@
 
 Whether an audit was blind is decided here and never by what a request says of itself. An answer is blind if it comes
 with the token of a view without numbers, of this very bin and photo, that this auditor was given, and if the browser
-has not been shown the bin's numbers in the twelve hours before, signed in or not. What the
-same person has seen in another browser cannot be known.
+has not been shown the bin's numbers in the twelve hours before, signed in or not. What the same person has seen in
+another browser cannot be known.
 """
 
 from __future__ import annotations

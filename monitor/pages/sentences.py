@@ -111,7 +111,10 @@ def oddness(p_value: float | None, suspicion: Suspicion = Suspicion.EITHER) -> s
 def doubt(chance: float | None) -> str:
     """How likely the expected quantity is to the model."""
     if chance is None:
-        return "The model cannot predict the expected quantity: the bin cannot be flagged, and is ranked last."
+        return (
+            "The expected quantity cannot be judged: the model cannot predict it, or has no calibration photos of it."
+            " So the bin cannot be flagged, and is ranked last."
+        )
     return f"The model gives the expected quantity {likely(chance)}."
 
 
@@ -154,7 +157,10 @@ def _not_judged(of: Level) -> str:
     rest = of.compared - of.calibrated
     if not rest:
         return ""
-    why = "was counted by a model without calibration, or expects a quantity that the model cannot predict"
+    why = (
+        "was counted by a model without calibration, or expects a quantity that the model cannot predict or has no"
+        " calibration photos of"
+    )
     return f" {many(rest, 'more bin', 'more bins')} cannot be flagged: each {why}."
 
 

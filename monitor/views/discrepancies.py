@@ -523,7 +523,7 @@ def _discrepancy(row: RowMapping, alpha: float, direction: Suspicion) -> Discrep
 def chance_of(row: RowMapping, distribution: Sequence[float] | None) -> float | None:
     """Probability of the expected quantity of a row of `current_comparisons`, as fine as the model tells numbers apart.
 
-    None if the model cannot predict the quantity.
+    None if the calibration has no category of the quantity.
     """
     if row["doubt"] >= UNKNOWN:
         return None

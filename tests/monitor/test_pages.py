@@ -563,7 +563,7 @@ def test_bins_without_p_value_are_said() -> None:
     assert " 3 more bins cannot be flagged: each was counted by a model without calibration, or expects a" in (
         sentences.level(level, STEADY)
     )
-    assert sentences.doubt(None).startswith("The model cannot predict the expected quantity")
+    assert sentences.doubt(None).startswith("The expected quantity cannot be judged: the model cannot predict it")
     assert sentences.doubt(1.0) == "The model gives the expected quantity 100\u202f%."
 
 

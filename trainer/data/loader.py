@@ -26,7 +26,8 @@ class Batch:
     inputs: Tensor
     quantities: Tensor
     step_quantities: Tensor
-    """Items in each photo of the whole step, of all micro-batches and processes, int64. The loss is their mean."""
+    """Items in each photo of the whole step, of all micro-batches and processes, int64. The loss is the mean over these
+    photos."""
     photos: int
     """Number of photos of this micro-batch, in all processes."""
     changes: Changes | None = None

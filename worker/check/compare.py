@@ -132,7 +132,8 @@ def _summary(
         if found.judged < compared:
             rest = many(compared - found.judged, "photo")
             lines.append(
-                f"{rest} not judged: the model cannot predict the expected quantity, so check these bins yourself"
+                f"{rest} not judged: the model cannot predict the expected quantity, or has no calibration photos of"
+                " it, so check these bins yourself"
             )
     return lines
 

@@ -1,4 +1,4 @@
-"""Counts the photos of a folder, without the database, whose libraries load as long as counting a few batches takes."""
+"""Counts the photos of a folder, without the database, whose libraries take as long to load as a few batches."""
 
 from __future__ import annotations
 

@@ -126,7 +126,7 @@ class Findings:
 
     @property
     def judged(self) -> int:
-        """Number of photos with a p-value. A photo has none if the model cannot predict the quantity of its bin."""
+        """Number of photos with a p-value: those of bins whose quantity has a category in the calibration."""
         return sum(finding.p_value is not None for finding in self.compared)
 
     @property

@@ -10,7 +10,7 @@ _HOUR = 3600
 _TENTH = 0.1
 """Hours below which the duration is given in seconds."""
 _ENOUGH = 1000
-"""Least photos of a run whose speed is used: in a smaller one, the instance's start takes most of the time."""
+"""Smallest number of photos of a run whose speed is used: of fewer, the instance's start takes most of the time."""
 
 
 def photos_per_second(settings: Settings, before: NightlyRun | None) -> float:

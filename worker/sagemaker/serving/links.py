@@ -1,4 +1,4 @@
-"""Links to photos: parsing them, and the rules which links are allowed."""
+"""Links to photos: parsing them, and the rules for which links are allowed."""
 
 from __future__ import annotations
 
