@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime, timedelta
@@ -121,10 +121,11 @@ def last_kept(records: Records, model: str) -> Kept | None:
     return Kept(rows[0]["closed_at"], _read_state(rows[0])) if rows else None
 
 
-def keeps_slices(records: Records, model: str) -> bool:
-    """Whether batches of slices, of any rule, are kept. Raises RecordsDown."""
-    of_slices = select(DriftBatch.number).where(DriftBatch.model_version == model, DriftBatch.slice_id > 0).limit(1)
-    return records.read(lambda connection: connection.execute(of_slices).first()) is not None
+def watches_other_slices(records: Records, model: str, slices: Collection[int], since: datetime) -> bool:
+    """Whether batches of other slices than these were closed `since` then. Raises RecordsDown."""
+    others = DriftBatch.model_version == model, DriftBatch.slice_id > 0, DriftBatch.slice_id.not_in(slices)
+    found = select(DriftBatch.number).where(*others, DriftBatch.closed_at >= since).limit(1)
+    return records.read(lambda connection: connection.execute(found).first()) is not None
 
 
 def is_overdue(records: Records, look: Look) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Connection
 
@@ -18,12 +18,12 @@ from monitor.drift.batches import (
     LEAST,
     Look,
     is_overdue,
-    keeps_slices,
     last_kept,
     last_state,
     last_states,
     watch,
     watch_slices,
+    watches_other_slices,
 )
 from monitor.drift.distributions import Distribution, distributions
 from monitor.drift.estimate import estimated_accuracy
@@ -32,6 +32,9 @@ from monitor.drift.windows import PhotoSample, Window, read_window
 from monitor.formatting import moment
 from monitor.records import Records, RecordsDown, WritableRecords
 from monitor.totals import read_model_in_use, slice_names
+
+_LATELY = timedelta(days=1)
+"""Before the last batch of all photos: slices that closed none since are no longer watched."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +76,7 @@ class DriftReport:
     closed_at: datetime | None = None
     """When the last batch of the alarms that were read was closed; None before the first."""
     hides_slices: bool = False
-    """Whether batches of slices are kept, but these settings have no rule for slices."""
+    """Whether batches of slices were closed lately that these settings have no rule for."""
 
     @property
     def bins(self) -> int | None:
@@ -111,15 +114,17 @@ def make_report(
     kept = last_kept(records, model)
     state = (kept.state if kept else None) or report.state
     look = _look(report, model)
-    # Without a reference, photos wait for one. Whether there is none is not known while its bundle cannot be fetched.
-    is_judged = kept is not None or report.outage is not None or look.can_judge
+    # Without a reference, photos wait for one. That there is one shows in a batch that was compared with it, too; while
+    # the bundle cannot be fetched, it is not known.
+    was_compared = kept is not None and kept.state is not None and not kept.state.is_by_hours
+    is_judged = was_compared or report.outage is not None or look.can_judge
     return replace(
         report,
         state=state,
         slices=last_states(records, model, slices, state.reference),
         problem=_overdue(report.at) if is_judged and is_overdue(records, look) else None,
         closed_at=kept.closed_at if kept else None,
-        hides_slices=slicing is None and keeps_slices(records, model),
+        hides_slices=kept is not None and watches_other_slices(records, model, slices, kept.closed_at - _LATELY),
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from statistics import NormalDist
 from threading import Barrier
 
 import numpy as np
@@ -111,6 +112,32 @@ def test_an_alarm_is_raised_once_and_ends_when_photos_are_as_before() -> None:
     # Windows that reach back to the bright photos are beyond their thresholds, and are no news.
     assert not any(watched.close(_brightness(random)) for _ in range(30))
     assert 42 <= watched.state.first[Signal.BRIGHTNESS] <= 47
+
+
+def test_what_comes_and_goes_raises_few_alarms_in_a_quarter() -> None:
+    """A signal that is always close to its threshold would raise hundreds, such as with an unlucky reference."""
+    watched, random = _Watched(), np.random.default_rng(1)
+    even = NormalDist(0.4, 0.1)
+    as_usual = np.array([even.inv_cdf((place + 0.5) / 50) for place in range(50)])
+
+    def is_raised(brighter: float) -> bool:
+        # Not the dispersion, which what comes and goes raises as well.
+        watched.state = replace(watched.state, dispersion={})
+        found = watched.close(random.permutation(as_usual) + brighter)
+        while Signal.BRIGHTNESS in watched.state.alarms:
+            watched.close(random.permutation(as_usual))
+        for _ in range(SPANS[-1]):  # until no window reaches back to it
+            watched.close(random.permutation(as_usual))
+        return found
+
+    assert not is_raised(0.0)
+    assert [is_raised(0.1) for _ in range(4)] == [True, False, False, False]
+    assert is_raised(0.15), "what is stronger is news"
+    assert len(watched.state.raised[Signal.BRIGHTNESS]) == 2
+    long_ago = tuple(at - QUARTER for at in watched.state.raised[Signal.BRIGHTNESS])
+    watched.state = replace(watched.state, raised={Signal.BRIGHTNESS: long_ago})
+    assert is_raised(0.1), "a quarter later the level is as before"
+    assert len(watched.state.raised[Signal.BRIGHTNESS]) == 1
 
 
 def test_what_one_batch_does_not_show_several_do() -> None:

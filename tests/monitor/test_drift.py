@@ -24,6 +24,7 @@ from monitor.drift import thresholds, windows
 from monitor.drift.distances import jensen_shannon, kolmogorov_smirnov, mean_shift
 from monitor.drift.estimate import estimated_accuracy
 from monitor.drift.judge import MIN_PHOTOS, Verdict, judge
+from monitor.drift.report import make_report
 from monitor.drift.windows import PhotoSample, Window, read_window
 from testing.services.s3 import S3
 from tests.monitor.conftest import MODEL, Running, running_monitor
@@ -357,6 +358,12 @@ def test_the_command_says_that_the_monitor_has_judged_nothing_for_long(
     assert "not up to date" not in drift().stdout, "the monitor has not had the time"
     photos_are(16)
     assert "not up to date" in drift().stdout
+    records = drifting.services.records
+    assert make_report(records, lambda _: None).problem, "the last batch shows that there is a reference"
+    with sqlite_records.begin() as connection:
+        connection.execute(update(DriftBatch).values(state={"reference": "same_hours"}))
+    assert make_report(records, lambda _: None).problem is None, "compared with photos alone: they wait for a reference"
+    assert make_report(records, lambda _: None, DriftReference.SAME_HOURS).problem, "they do not wait for one"
     last_batch_is(29)
     assert "not up to date" not in drift().stdout, "the next batch was not due before"
 

@@ -158,6 +158,12 @@ def test_the_slice_that_moved_is_named_wherever_drift_is_shown(
     monkeypatch.delenv("BINWATCH_SLICE_PATTERN")
     result = CliRunner().invoke(app, ["drift"])
     assert "Alarms of slices are not shown: set BINWATCH_SLICE_… here as for the monitor." in result.output
+    monkeypatch.setenv("BINWATCH_SLICE_PATTERN", "(cam)-[0-9]")
+    assert "Alarms of slices are not shown" in CliRunner().invoke(app, ["drift"]).output, "by another rule"
+    with sqlite_records.begin() as connection:  # since a day before the last batch of all photos, no slice has had one
+        closed_at = datetime.now(UTC) - timedelta(days=2)
+        connection.execute(update(DriftBatch).where(DriftBatch.slice_id > 0).values(closed_at=closed_at))
+    assert "Alarms of slices are not shown" not in CliRunner().invoke(app, ["drift"]).output, "slices of long ago"
     monkeypatch.setenv("BINWATCH_SLICE_PATTERN", "(cam-[0-9])")
     with sqlite_records.begin() as connection:
         connection.execute(update(DriftBatch).values(closed_at=datetime.now(UTC) - timedelta(hours=1)))
