@@ -387,7 +387,7 @@ def test_a_best_checkpoint_that_was_lost_is_said(
     with_history(folder, [1.1, -0.1])
     run_cli("fit", "--out", folder, "--resume", "--epochs", 3)
     said = " ".join(capsys.readouterr().err.split())
-    assert "best.pt is missing, and was of epoch 1; last.pt has epoch 2 only: the best of that and what follows" in said
+    assert "best.pt is missing, and was of epoch 1; last.pt has only epoch 2: the best of this" in said
     best = checkpoint.load(folder / BEST)
     assert best.epoch == 3
     assert (

@@ -49,7 +49,7 @@ def deploy(aws: Aws, config: SagemakerConfig, source: ModelSource, say: Say, *, 
         found = jobs.wait(ask, "EndpointStatus", lambda state: say(f"endpoint {name}: {state}"), poll_s=poll_s)
     except SagemakerError as error:
         raise SagemakerError(
-            f"endpoint {name}: {error}; its machines cost money; remove it: python -m trainer sagemaker undeploy"
+            f"endpoint {name}: {error}; what was created costs money; remove it: python -m trainer sagemaker undeploy"
         ) from error
     _scale(aws, config, say)
     if found["EndpointConfigName"] != wanted:

@@ -243,7 +243,7 @@ def test_a_new_endpoint_that_fails_is_said_to_cost_money() -> None:
     played.answer("new", "Creating")
     played.answer("new", "Failed", "no capacity")
     with pytest.raises(
-        SagemakerError, match=r"Failed: no capacity; what exists of it costs money; remove it: .* undeploy"
+        SagemakerError, match=r"Failed: no capacity; what was created costs money; remove it: .* undeploy"
     ):
         played.deploy()
 
