@@ -22,7 +22,7 @@ from binwatch.counts import CLASSES
 from binwatch.reference import Signal, independent
 from monitor import quantiles
 from monitor.drift import thresholds
-from monitor.drift.alarms import BUDGET, CALM, MEMORY, NORMAL, PRIOR, QUARTER, SPANS
+from monitor.drift.alarms import BUDGET, CALM, MEMORY, NORMAL, PRIOR, QUARTER, REPEATED, SPANS
 from monitor.drift.batches import BATCH, LEAST
 from monitor.drift.dispersion import EACH, MOST
 from monitor.drift.distances import jensen_shannon, levels_at
@@ -297,6 +297,7 @@ def alarms(of: Judged, minutes: Ints, limits: Thresholds, share: float = 1.0) ->
     mean = np.ones((len(signals), len(SPANS)))
     raised: dict[int, Raised] = {}
     first = np.zeros(len(signals), int)
+    times = [0] * len(signals)  # alarms of each signal: a stream is a quarter long at most
     found = []
     for batch in range(number):
         scale = np.maximum.accumulate(np.maximum(mean, 1.0), axis=1)
@@ -306,7 +307,7 @@ def alarms(of: Judged, minutes: Ints, limits: Thresholds, share: float = 1.0) ->
                 limit = limits.of(
                     signals[at],
                     np.maximum(of.photos[batch] / scale[at], 1),
-                    levels[batch] / of.valid[batch].sum() / len(signals),
+                    levels[batch] * REPEATED ** times[at] / of.valid[batch].sum() / len(signals),
                 )
                 hits = (of.distance[batch, at] > limit) & of.valid[batch] & (batch - spans + 1 >= first[at])
                 if signals[at] is Signal.EMBEDDING:
@@ -314,6 +315,7 @@ def alarms(of: Judged, minutes: Ints, limits: Thresholds, share: float = 1.0) ->
                 if hits.any():
                     raised[at] = Raised(signals[at], batch, SPANS[int(hits.argmax())])
                     found.append(raised[at])
+                    times[at] += 1
         for at in before:
             index = min(SPANS.index(max(raised[at].batches, CALM)), int(last[batch]))
             begins = batch - SPANS[index] + 1

@@ -14,7 +14,7 @@ and an expected number adds up whether tests depend on each other or not.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
@@ -35,6 +35,9 @@ QUARTER = timedelta(days=91)
 SPANS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 """Lengths in batches of the windows that are judged when a batch closes. Short ones find what is strong at once, long
 ones what is weak; one between two of these would be hardly different from them."""
+REPEATED = 0.01
+"""What each alarm that a signal raised in the last QUARTER leaves of the level of its next one. The reference is a
+sample: with an unlucky one, of which a signal is always close to its threshold, alarms would come and go all the time."""
 CALM = 4
 """Fewest batches that end an alarm."""
 NORMAL = 150
@@ -70,6 +73,8 @@ class AlarmState:
 
     alarms: dict[Signal, Alarm] = field(default_factory=dict)
     """Those that are raised."""
+    raised: dict[Signal, tuple[datetime, ...]] = field(default_factory=dict)
+    """When alarms were raised in the last QUARTER, those that have ended included."""
     first: dict[Signal, int] = field(default_factory=dict)
     """Number of the first batch that counts, of a signal whose alarm has ended: what raised it is not news again."""
     dispersion: dict[Signal, dict[int, float]] = field(default_factory=dict)
@@ -140,20 +145,23 @@ def next_state(
 ) -> AlarmState:
     """What a new batch changes. `windows` end with it, the shortest first; `level` is that of the batch."""
     alarms = dict(state.alarms)
+    recent = {signal: tuple(at for at in times if now - at < QUARTER) for signal, times in state.raised.items()}
     for window in () if state.is_collecting(now) else windows:
-        for one in _judged(window, reference, state, level / len(windows)):
+        for one in _judged_for_news(window, reference, state, level / len(windows), recent):
             if one.signal is Signal.EMBEDDING and one.photos < NORMAL:
                 continue
             is_news = one.signal not in alarms and window.first >= state.first.get(one.signal, 0)
             if one.verdict is Verdict.DRIFTED and is_news:
                 alarms[one.signal] = Alarm(now, window.began, windows[0].first, window.batches, one.photos)
+                recent[one.signal] = (*recent.get(one.signal, ()), now)
     first = dict(state.first)
     for signal in state.alarms:
         if (calm := _calm(signal, state, windows, reference)) is not None:
             del alarms[signal]
             first[signal] = calm.first
     means = _dispersion(state, windows, reference, now)
-    seen = replace(state, alarms=alarms, first=first, dispersion=means, judged=state.judged + 1)
+    raised = {signal: times for signal, times in recent.items() if times}
+    seen = replace(state, alarms=alarms, raised=raised, first=first, dispersion=means, judged=state.judged + 1)
     return _with_hours(seen, windows, now) if state.is_by_hours else seen
 
 
@@ -182,6 +190,21 @@ def _judged(
 ) -> list[SignalResult]:
     compared_with = _reference(window, reference, state)
     return judge(window.seen, compared_with, level, _scale(state, window), of_both=state.is_by_hours)
+
+
+def _judged_for_news(
+    window: BatchWindow,
+    reference: Reference | None,
+    state: AlarmState,
+    level: float,
+    recent: Mapping[Signal, Sequence[datetime]],
+) -> list[SignalResult]:
+    """Each signal at what its recent alarms have left of `level`."""
+    by_alarms = {
+        number: {one.signal: one for one in _judged(window, reference, state, level * REPEATED**number)}
+        for number in {0, *map(len, recent.values())}
+    }
+    return [by_alarms[len(recent.get(signal, ()))][signal] for signal in by_alarms[0]]
 
 
 def _calm(
