@@ -54,7 +54,7 @@ class _Source:
 
 
 def export_audits(records: Records, bucket: str, file: Path | None) -> Exported:
-    """Write all audits of a bucket, and then what belongs to them, each kind in the order of its entry.
+    """Write what belongs to the audits of a bucket, and then all audits, each kind in the order of its entry.
 
     Without a file, to standard output. Raises BinwatchError.
     """
@@ -115,9 +115,13 @@ def _chunk(statement: Select[*tuple[Any, ...]], connection: Connection) -> list[
 
 
 def _sources() -> dict[RowKind, _Source]:
+    """In the order in which they are read.
+
+    Audits are last: each read is a transaction of its own, and audits that are entered meanwhile must not be missing
+    from the file if a repeat or a variance in it belongs to them. An import would refuse that.
+    """
     said = (Audit.answer, Audit.quantity, Audit.reason, Audit.note, Audit.auditor, Audit.blind)
     return {
-        RowKind.AUDIT: _Source(_judged(Audit, Audit.audited_at.label("at"), *said), Audit.bucket, (Audit.id,)),
         RowKind.DRAW: _Source(
             _judged(AuditDraw, AuditDraw.drawn_at.label("at"), AuditDraw.likelihood), AuditDraw.bucket, (AuditDraw.id,)
         ),
@@ -145,6 +149,7 @@ def _sources() -> dict[RowKind, _Source]:
             KnownAnswer.bucket,
             (KnownAnswer.key, KnownAnswer.etag),
         ),
+        RowKind.AUDIT: _Source(_judged(Audit, Audit.audited_at.label("at"), *said), Audit.bucket, (Audit.id,)),
     }
 
 

@@ -115,28 +115,38 @@ def draw(
 def _waiting(connection: Connection, auditor: str | None, skipped: BinKey | None) -> DrawnBin | None:
     """The draw that waits longest of those that may be forgotten. A bin with a newer photo cannot be answered.
 
-    After `skipped`, the one that waits next longest: whoever skips sees each of them once, and then new draws.
+    After `skipped`, the one that waits next longest: whoever skips sees each of them once, and then new draws. After a
+    new draw, those that have begun to wait since then; after a bin that is neither, the one that waits longest.
     """
+    old = datetime.now(UTC) - AGAIN
     last = select(AuditDraw.__table__).order_by(*LAST_DRAWN).limit(_OPEN).subquery()
     drawn = aliased(AuditDraw, last)
     here = and_(Bin.bucket == drawn.bucket, Bin.bin_id == drawn.bin_id, Bin.count_id == drawn.count_id)
     statement = (
-        select(drawn.bucket, drawn.bin_id, drawn.count_id, drawn.expectation_id)
+        select(drawn.bucket, drawn.bin_id, drawn.count_id, drawn.expectation_id, drawn.drawn_at)
         .join(Bin, here)
         .where(
-            drawn.drawn_at < datetime.now(UTC) - AGAIN,
+            drawn.drawn_at < old,
             any_answer_of(drawn.count_id).is_(None),
             _number_by(drawn.count_id, auditor).is_(None),
         )
     )
-    waiting = dict[BinKey, DrawnBin]()
+    waiting = dict[BinKey, tuple[datetime, DrawnBin]]()
     for row in connection.execute(statement.order_by(drawn.drawn_at, drawn.id)):
-        waiting.setdefault((row.bucket, row.bin_id), DrawnBin(*row))  # a bin may have been drawn more than once
-    places = iter(waiting)
-    if skipped is not None and skipped not in places:  # goes on to just behind it
-        return None
-    place = next(places, None)
-    return None if place is None else waiting[place]
+        given = DrawnBin(row.bucket, row.bin_id, row.count_id, row.expectation_id)
+        waiting.setdefault((given.bucket, given.bin_id), (row.drawn_at, given))  # the first of several draws of a bin
+    places = list(waiting)
+    if skipped in waiting:
+        places = places[places.index(skipped) + 1 :]
+    elif skipped is not None and (new := _new_draw(connection, skipped, old)):
+        places = [place for place in places if waiting[place][0] >= new - AGAIN]
+    return waiting[places[0]][1] if places else None
+
+
+def _new_draw(connection: Connection, bin_: BinKey, after: datetime) -> datetime | None:
+    """When a bin was last drawn; None if that was not `after`."""
+    of_bin = (AuditDraw.bucket == bin_[0], AuditDraw.bin_id == bin_[1])
+    return connection.execute(select(func.max(AuditDraw.drawn_at)).where(*of_bin, AuditDraw.drawn_at >= after)).scalar()
 
 
 def _draws(connection: Connection, source: random.Random, *, by_doubt: bool) -> Iterator[tuple[DrawnBin, float]]:

@@ -169,14 +169,15 @@ def draw_next(
     context: RequestContext,
     fields: Fields,
 ) -> RedirectResponse:
-    """To a bin drawn at random, or one that tests a blind auditor. Field csrf; bin, bucket: the one that is skipped."""
+    """To a bin drawn at random, or one that tests a blind auditor. Field csrf; bin, bucket: the one skipped, if any."""
     try:
         writer = authenticator.require_writer(request)
     except NotSignedIn:
         return go(request, "/login", next="/")
     authenticator.check_form(writer, fields.get("csrf", ""))
-    here = (fields.get("bucket") or services.settings.bucket, fields.get("bin", ""))
-    return go(request, _drawn(services, writer, is_blind=context.access.is_blind, skipped=here))
+    bin_id = fields.get("bin")
+    skipped = (fields.get("bucket") or services.settings.bucket, bin_id) if bin_id else None
+    return go(request, _drawn(services, writer, is_blind=context.access.is_blind, skipped=skipped))
 
 
 def _drawn(services: Services, writer: Writer, *, is_blind: bool, skipped: BinKey | None = None) -> str:

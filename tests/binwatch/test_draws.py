@@ -183,6 +183,29 @@ def test_whoever_skips_goes_through_the_bins_that_wait_and_then_gets_new_draws(e
     assert draw(engine, "Ben").bin_id == "sure", "what was skipped stays open"
 
 
+def test_whoever_skips_a_new_draw_gets_what_has_begun_to_wait_since(engine: Engine) -> None:
+    """Not what waited before, which this person has skipped already."""
+    Store(engine).add_counts([_count("third", SURE)])
+    _drawn_long_ago(engine, "sure", "unsure", "third")
+    for bin_id, minutes in (("third", 5), ("unsure", 17)):  # "unsure" has waited for two minutes
+        with engine.begin() as connection:
+            moment = datetime.now(UTC) - timedelta(minutes=minutes)
+            connection.execute(update(AuditDraw).where(AuditDraw.bin_id == bin_id).values(drawn_at=moment))
+    assert draw(engine, "Ada").bin_id == "sure"
+    assert draw(engine, "Ada", skipped=("bins", "third")).bin_id == "unsure"
+    assert len(_draws(engine)) == 3
+
+
+def test_whoever_skips_a_bin_that_is_no_open_draw_gets_what_waits_longest(engine: Engine) -> None:
+    """It was given to test the auditor, for example, or somebody else has answered it meanwhile."""
+    Store(engine).add_counts([_count("third", SURE)])
+    _drawn_long_ago(engine, "third", "sure", "unsure")
+    add_audit(engine, "bins", "third", 1, "Ben")
+    for skipped in ("third", "never drawn"):
+        assert draw(engine, "Ada", skipped=("bins", skipped)).bin_id == "sure"
+    assert len(_draws(engine)) == 3
+
+
 def test_what_is_skipped_is_not_drawn_at_once_but_its_draw_is_recorded(engine: Engine) -> None:
     for bin_id in ("sure", "unsure"):
         add_audit(engine, "bins", bin_id, 1, "Ada")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine, insert, literal, select
@@ -36,7 +37,7 @@ from binwatch.records.tables import (
 from binwatch.records.variances import VarianceDecision, VarianceStep
 from monitor.__main__ import app
 from monitor.audit_import import import_audits
-from monitor.export import export_audits
+from monitor.export import _rows, export_audits
 from monitor.random_audits import read_random_audits
 from monitor.records import Records
 from tests.monitor.conftest import Recorder
@@ -145,9 +146,11 @@ def test_rows_that_do_not_fit_are_listed_and_can_be_imported_later(
     }
     refused = tmp_path / "audits.csv.refused.csv"
     assert report.refused_file == refused
-    lines = refused.read_text(encoding="utf-8").splitlines()
+    lines, replaced = refused.read_text(encoding="utf-8").splitlines(), f"audit,{BUCKET},replaced,"
     assert lines[0] == f"{HEADER},line,refused"
-    assert lines[1].startswith(f'{written.splitlines()[2]},3,"this photo of the bin was never counted here')
+    ((number, line),) = [one for one in enumerate(written.splitlines(), 1) if one[1].startswith(replaced)]
+    (listed,) = [one for one in lines if one.startswith(replaced)]
+    assert listed.startswith(f'{line},{number},"this photo of the bin was never counted here')
     with fresh.connect() as connection:
         audits = connection.execute(select(Audit.bin_id, Audit.quantity).order_by(Audit.id)).all()
         assert audits == [("later", 5), ("known", 4)]
@@ -344,6 +347,44 @@ def test_variances_second_answers_and_known_quantities_go_with_their_audits(
         assert sorted(known) == [("open", 6, "=index.csv"), ("rejected", 3, "=index.csv")]
     _found(fresh, "open", 6, "Dan")
     assert ("open", "recounted", 6) in _variances(fresh)
+
+
+def test_what_is_entered_during_an_export_leaves_no_row_without_its_audit(
+    records_engine: Engine, fresh: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each kind is read in a transaction of its own, and somebody is busy before each of them."""
+    here, there, file = Recorder(records_engine), Recorder(fresh), tmp_path / "audits.csv"
+    _disputed(here)
+    _disputed(there)
+    _found(records_engine, "open", 7, "Ada")
+    _found(records_engine, "approved", 3, "Ada")
+    entries: Iterator[Callable[[], object]] = iter(
+        [
+            lambda: _found(records_engine, "open", 7, "Ben"),
+            lambda: _found(records_engine, "rejected", 5, "Ada"),
+            lambda: _found(records_engine, "corrected", 3, "Ben"),
+            lambda: next_bin(records_engine, "Cleo", 1.0, source=random.Random(0)),
+            lambda: _found(records_engine, "rejected", 5, "Cleo"),
+        ]
+    )
+
+    def read(*given: Any) -> Iterator[dict[str, Any]]:
+        next(entries)()
+        yield from _rows(*given)
+
+    monkeypatch.setattr("monitor.export._rows", read)
+    _export(records_engine, file)
+    assert next(entries, None) is None
+    report = import_audits(file, fresh)
+    assert report.refused == 0, report.outcomes
+    with fresh.connect() as connection:
+        assert len(connection.execute(select(Audit.id)).all()) == 6
+
+    monkeypatch.undo()
+    written = _export(records_engine, file)
+    assert not import_audits(file, fresh).refused
+    assert sorted(_export(fresh, tmp_path / "again.csv").splitlines()) == sorted(written.splitlines())
+    assert _variances(fresh) == _variances(records_engine)
 
 
 def test_a_variance_goes_on_where_an_earlier_file_ended(records_engine: Engine, fresh: Engine, tmp_path: Path) -> None:

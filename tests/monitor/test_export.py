@@ -45,11 +45,11 @@ def test_the_trainer_reads_what_was_exported(recorder: Recorder, records: Record
     assert labels.left_out == {LabelOmission.CORRECTED: 1}
     with (tmp_path / "audits.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [row["kind"] for row in rows] == ["audit", "audit", "audit", "draw", "variance", "variance"]
-    assert rows[0].items() >= {"quantity": "3", "expected": "3", "latest_photo": "1", "blind": "1"}.items()
-    assert rows[2]["bin"] == f"'{odd}"
-    assert rows[3].items() >= {"answer": "", "likelihood": "1.0", "latest_photo": "1"}.items()
-    assert rows[4].items() >= {"bin": "00123", "step": "counted", "quantity": "17", "belongs_to": rows[1]["at"]}.items()
+    assert [row["kind"] for row in rows] == ["draw", "variance", "variance", "audit", "audit", "audit"]
+    assert rows[0].items() >= {"answer": "", "likelihood": "1.0", "latest_photo": "1"}.items()
+    assert rows[1].items() >= {"bin": "00123", "step": "counted", "quantity": "17", "belongs_to": rows[4]["at"]}.items()
+    assert rows[3].items() >= {"quantity": "3", "expected": "3", "latest_photo": "1", "blind": "1"}.items()
+    assert rows[5]["bin"] == f"'{odd}"
     assert [path.name for path in tmp_path.glob("audits*")] == ["audits.csv"]
 
 

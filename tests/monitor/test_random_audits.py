@@ -170,6 +170,20 @@ def test_next_without_an_answer_draws_another_bin_and_leaves_the_first_open(reco
     assert floor.client.post(asked + "another", headers=BEARER).json()["bin"] == "a"
 
 
+def test_the_overview_gives_the_bin_that_waits_longest(drawn: Recorder, floor: Running) -> None:
+    """Its form skips no bin."""
+    with drawn.engine.begin() as connection:
+        longest = update(AuditDraw).where(AuditDraw.bin_id == "17").values(drawn_at=DAY - timedelta(days=1))
+        connection.execute(longest)
+    here = {"Origin": str(floor.client.base_url).rstrip("/"), "Accept": HTML}
+    floor.client.post("/login", data={"token": TOKEN, "name": "Ada"}, headers=here)
+    for _ in range(2):
+        sent = floor.client.post("/audits/next", data={"csrf": _hidden(floor.page(), "csrf")}, headers=here)
+        assert dict(parse_qsl(urlsplit(sent.headers["location"]).query))["id"] == "17"
+    with drawn.engine.connect() as connection:
+        assert read_random_audits(connection).draws == BINS, "nothing new is drawn while a bin waits"
+
+
 def test_save_and_next_draws_the_next_bin(recorder: Recorder, floor: Running) -> None:
     for bin_id in ("a", "b"):
         recorder.pair(bin_id, 3, 4)
