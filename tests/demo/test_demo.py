@@ -163,14 +163,27 @@ def _serving(tmp_path: Path, *more: str) -> subprocess.Popen[str]:
     photos.mkdir()
     shutil.copy(SAMPLES / "bin-images" / "00184.jpg", photos)
     given = ["--photos", str(photos), "--metadata", str(SAMPLES / "metadata"), "--serve", *more]
-    return subprocess.Popen(
-        [sys.executable, "-m", "demo", *given],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONUNBUFFERED": "1", "TMPDIR": str(tmp_path)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    previous = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # tests may run under nohup, which programs inherit
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-m", "demo", *given],
+            cwd=ROOT,
+            env=os.environ | {"PYTHONUNBUFFERED": "1", "TMPDIR": str(tmp_path)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+    finally:
+        signal.signal(signal.SIGHUP, previous)
+
+
+def _ended(process: subprocess.Popen[str], number: signal.Signals) -> str:
+    """End it with a signal; returns its further output."""
+    process.send_signal(number)
+    try:
+        return process.communicate(timeout=60)[0]
+    finally:
+        process.kill()  # does nothing if it has ended
 
 
 def test_kept_records_stay(tmp_path, run_demo):
@@ -204,8 +217,7 @@ def test_audits_are_not_removed_before_it_is_said(tmp_path):
         assert f"BINWATCH_DATABASE_URL={records} {sys.executable} -m monitor audits export" in said
         assert urllib.request.urlopen(address + "healthz", timeout=10).status == 200
     finally:
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
+        _ended(process, signal.SIGINT)
     assert process.returncode == 0
     assert not folder.exists()
 
@@ -221,8 +233,7 @@ def test_the_database_is_named_and_the_command_shows_it(tmp_path):
         shown = subprocess.run(command, cwd=ROOT, shell=True, capture_output=True, text=True, check=True)
         assert "quantities: 122 read" in shown.stdout
     finally:
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
+        _ended(process, signal.SIGINT)
 
 
 @pytest.mark.parametrize(
@@ -237,8 +248,7 @@ def test_a_signal_leaves_nothing_behind_but_audits(tmp_path, number, audited):
         if audited:
             _audit(f"sqlite:///{folder}/records.db")
     finally:
-        process.send_signal(number)
-        said, _ = process.communicate(timeout=60)
+        said = _ended(process, number)
     assert process.returncode == 128 + number
     assert not [part for part in parts if Path(f"/proc/{part}").exists()]
     assert folder.exists() is audited
@@ -250,8 +260,7 @@ def test_a_signal_before_the_photos_are_counted_leaves_nothing_behind(tmp_path):
     try:
         _child(process.pid, "worker")
     finally:
-        process.send_signal(signal.SIGTERM)
-        said, _ = process.communicate(timeout=60)
+        said = _ended(process, signal.SIGTERM)
     assert process.returncode == 128 + signal.SIGTERM
     assert "Traceback" not in said
     assert not list(tmp_path.glob("binwatch-demo-*"))
@@ -272,8 +281,7 @@ def test_serve_leaves_the_page_and_the_metrics_running(tmp_path):
         assert re.search(r'^binwatch_photos_total\{.*outcome="counted".*\} 1(\.0)?$', metrics, re.MULTILINE)
         assert re.search(r"^binwatch_comparisons_total\{.*\} 1(\.0)?$", metrics, re.MULTILINE)
     finally:
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
+        _ended(process, signal.SIGINT)
     assert process.returncode == 0
 
 
