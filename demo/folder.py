@@ -12,6 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 from sqlalchemy import func, inspect, select
+from sqlalchemy.exc import SQLAlchemyError
 
 from binwatch.errors import BinwatchError
 from binwatch.records.engine import connect
@@ -32,14 +33,18 @@ def database_url(folder: Path) -> str:
 def working_folder(console: Console, keep: Path | None) -> Iterator[Path]:
     """A folder for records and logs: `keep`, or one that is removed at the end.
 
-    It stays if something went wrong, or if the demo was ended by a signal and audits had been entered.
+    It stays if something went wrong, or if the demo was ended by a signal and audits had been entered or could not be
+    counted.
     """
     folder = _new_folder(keep) if keep else Path(tempfile.mkdtemp(prefix="binwatch-demo-"))
     stays = keep is not None
     try:
         yield folder
     except (KeyboardInterrupt, SystemExit):
-        stays = stays or audits_in(folder) > 0
+        if not stays:
+            stays = True  # until they are counted, which another Ctrl-C may interrupt
+            with suppress(SQLAlchemyError):
+                stays = audits_in(folder) > 0
         raise
     except BaseException:
         stays = True
