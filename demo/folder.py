@@ -30,8 +30,8 @@ def database_url(folder: Path) -> str:
 
 
 @contextmanager
-def working_folder(console: Console, keep: Path | None) -> Iterator[Path]:
-    """A folder for records and logs: `keep`, or one that is removed at the end.
+def working_folder(console: Console, keep: Path | None, bucket: str) -> Iterator[Path]:
+    """A folder for records and logs: `keep`, or one that is removed at the end. `bucket` is that of the photos.
 
     It stays if something went wrong, or if the demo was ended by a signal and audits had been entered or could not be
     counted.
@@ -53,7 +53,7 @@ def working_folder(console: Console, keep: Path | None) -> Iterator[Path]:
         if stays:
             with suppress(OSError):  # of a terminal that was closed
                 if database_of(folder).exists():
-                    say(console, how_to_look(folder))
+                    say(console, how_to_look(folder, bucket))
                 say(console, f"records and logs are in {folder}")
         else:
             shutil.rmtree(folder, ignore_errors=True)
@@ -65,15 +65,15 @@ def say(console: Console, *lines: str) -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def how_to_look(folder: Path) -> str:
+def how_to_look(folder: Path, bucket: str) -> str:
     """A command that shows the records in a folder."""
-    return f"To look at it in another terminal: {_monitor(folder, 'status')}"
+    return f"To look at it in another terminal: {_monitor(folder, bucket, 'status')}"
 
 
-def _monitor(folder: Path, command: str) -> str:
-    """A command of the monitor that works in any terminal, also without this environment."""
-    url = shlex.quote(database_url(folder))
-    return f"BINWATCH_DATABASE_URL={url} {shlex.quote(sys.executable)} -m monitor {command}"
+def _monitor(folder: Path, bucket: str, command: str) -> str:
+    """A command of the monitor that works in any terminal, whatever that terminal's environment sets."""
+    records = f"BINWATCH_DATABASE_URL={shlex.quote(database_url(folder))} BINWATCH_BUCKET={shlex.quote(bucket)}"
+    return f"{records} {shlex.quote(sys.executable)} -m monitor {command}"
 
 
 def _new_folder(folder: Path) -> Path:
@@ -94,6 +94,6 @@ def audits_in(folder: Path) -> int:
         return connection.execute(select(func.count()).select_from(Audit)).scalar_one()
 
 
-def where_to_save(folder: Path) -> str:
+def where_to_save(folder: Path, bucket: str) -> str:
     """How to save the audits in a folder."""
-    return f"to save before, in another terminal: {_monitor(folder, 'audits export audits.csv')}"
+    return f"to save before, in another terminal: {_monitor(folder, bucket, 'audits export audits.csv')}"

@@ -15,7 +15,7 @@ from demo.folder import database_of, working_folder
 
 def test_records_that_cannot_be_read_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    with pytest.raises(SystemExit) as ended, working_folder(Console(), None) as folder:
+    with pytest.raises(SystemExit) as ended, working_folder(Console(), None, "binwatch") as folder:
         _damage_and_end(folder)
     assert ended.value.code == 128 + signal.SIGTERM
     assert database_of(folder).read_bytes() == b"damaged" * 1000
@@ -35,13 +35,13 @@ def test_a_second_interrupt_while_audits_are_counted_removes_nothing(
 
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr(demo_folder, "audits_in", interrupted)
-    with pytest.raises(KeyboardInterrupt), working_folder(Console(), None) as folder:
+    with pytest.raises(KeyboardInterrupt), working_folder(Console(), None, "binwatch") as folder:
         raise KeyboardInterrupt
     assert folder.exists()
 
 
 def test_a_folder_without_audits_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    with pytest.raises(KeyboardInterrupt), working_folder(Console(), None) as folder:
+    with pytest.raises(KeyboardInterrupt), working_folder(Console(), None, "binwatch") as folder:
         raise KeyboardInterrupt
     assert not folder.exists()
