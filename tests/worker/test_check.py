@@ -172,6 +172,21 @@ def test_the_monitor_is_opened_with_the_settings_of_the_check(
     )
 
 
+def test_the_monitor_is_opened_with_defaults_that_the_shell_does_not_have(
+    check: Check, photos: Path, stock: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BINWATCH_MODEL_DIR", str(SAMPLES / "model-lite"))
+    monkeypatch.setenv("BINWATCH_FLAG_LEVEL", "0.2")
+    monkeypatch.setenv("BINWATCH_FLAG_DIRECTION", "missing")
+    defaults = ("--model", DEFAULT_MODEL, "--level", "0.05", "--direction", "either")
+    done = check(photos, "--expected", stock, "--out", "wrong.json", *defaults)
+    assert done.out[-2] == (
+        f"to see them in a browser: BINWATCH_DATABASE_URL=sqlite:///{tmp_path}/wrong-records/records.db"
+        f" BINWATCH_PHOTO_DIR={photos} BINWATCH_MODEL_DIR={DEFAULT_MODEL} BINWATCH_FLAG_LEVEL=0.05"
+        " BINWATCH_FLAG_DIRECTION=either binwatch monitor serve"
+    )
+
+
 @pytest.mark.parametrize("how", ["pattern", "list"])
 def test_photos_that_are_not_named_after_their_bins(
     check: Check, photos: Path, stock: Path, tmp_path: Path, how: str
