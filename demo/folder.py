@@ -15,7 +15,7 @@ from sqlalchemy import func, inspect, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from binwatch.errors import BinwatchError
-from binwatch.records.engine import connect
+from binwatch.records.engine import connect, sqlite_url
 from binwatch.records.tables import Audit
 
 
@@ -26,7 +26,7 @@ def database_of(folder: Path) -> Path:
 
 def database_url(folder: Path) -> str:
     """The same for BINWATCH_DATABASE_URL."""
-    return f"sqlite:///{database_of(folder)}"
+    return sqlite_url(database_of(folder))
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from binwatch.counts import Suspicion
 from binwatch.documents import Document
 from binwatch.documents.writers import load_format, write
 from binwatch.inventory.reading import InventoryQuantity
+from binwatch.records.engine import sqlite_url
 from binwatch.records.store import Store
 from binwatch.settings import Settings, load_settings
 from binwatch.text import many, noun, some_of, visible
@@ -34,7 +35,6 @@ from worker.check.records import (
     read_counts,
     record_counts,
     record_expected,
-    url_of,
 )
 
 
@@ -171,7 +171,7 @@ _SHARED = ("bucket", "model_dir", "flag_level", "flag_direction", "slice_pattern
 
 def _how_to_open(wanted: CheckOptions, settings: Settings, left_over: int) -> list[str]:
     variables = {
-        "BINWATCH_DATABASE_URL": url_of(wanted.database.resolve()),
+        "BINWATCH_DATABASE_URL": sqlite_url(wanted.database.resolve()),
         "BINWATCH_PHOTO_DIR": str(wanted.photos.resolve()),
     }
     # The environment may set what an option has set back to the default.
