@@ -35,7 +35,7 @@ from binwatch.errors import EventError
 from binwatch.events import MAX_KEY_BYTES, Dialect, ObjectCreated, parse
 from binwatch.keys import ObjectKind, has_dot_segments, kind_of, skipped
 from binwatch.logs import MAX_MESSAGE, JsonFormatter, TextFormatter
-from binwatch.records.engine import connect
+from binwatch.records.engine import connect, sqlite_url
 from binwatch.records.migrate import migrate
 from binwatch.records.tables import Count, Expectation
 from binwatch.settings import Settings
@@ -277,7 +277,7 @@ def _worker(folder: Path) -> Iterator[tuple[Counting, Settings, Any]]:
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
-    url, records = f"http://{host}:{port}", f"sqlite:///{folder / 'records.db'}"
+    url, records = f"http://{host}:{port}", sqlite_url(folder / "records.db")
     migrate(connect(records))
     settings = Settings(bucket=BUCKET, s3_endpoint_url=url, database_url=SecretStr(records))
     client = boto3.client("s3", endpoint_url=url, region_name=settings.region)

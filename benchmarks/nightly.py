@@ -32,7 +32,7 @@ from benchmarks.services import ROOT, photos_of
 from binwatch.events import ObjectCreated
 from binwatch.keys import ObjectKind, kind_of
 from binwatch.objects import Objects
-from binwatch.records.engine import connect
+from binwatch.records.engine import connect, sqlite_url
 from binwatch.records.migrate import migrate
 from binwatch.records.tables import Count
 from binwatch.sagemaker.settings import SagemakerSettings
@@ -108,7 +108,7 @@ def main() -> None:
         for number, photo in enumerate(photos):
             s3.put_object(Bucket=settings.bucket, Key=f"bin-images/{number:06}.jpg", Body=photo)
         run_nightly(s3, settings, folder)
-        beside = settings.model_copy(update={"database_url": SecretStr(f"sqlite:///{folder / 'local.db'}")})
+        beside = settings.model_copy(update={"database_url": SecretStr(sqlite_url(folder / "local.db"))})
         count_locally(beside)
         compare(rows(settings), rows(beside), len(photos))
 
@@ -127,7 +127,7 @@ def settings_on(endpoint: str, database: Path) -> Settings:
     settings = Settings(
         bucket="bench",
         s3_endpoint_url=endpoint,
-        database_url=SecretStr(f"sqlite:///{database}"),
+        database_url=SecretStr(sqlite_url(database)),
         sagemaker=SagemakerSettings(
             endpoint_url=endpoint,
             role="arn:aws:iam::123456789012:role/binwatch",

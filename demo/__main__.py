@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from pydantic import SecretStr
 from rich.console import Console
 
 from binwatch import command_line
 from binwatch.errors import BinwatchError
-from binwatch.settings import load_settings
+from binwatch.settings import Settings, load_settings
 from binwatch.text import many
 from demo.camera import find
 from demo.folder import audits_in, database_of, how_to_look, say, where_to_save, working_folder
@@ -53,7 +52,7 @@ def demo(
     roll = find(photos, metadata)
     with (
         _terminated_by_exception(),
-        working_folder(console, keep) as folder,
+        working_folder(console, keep, settings.bucket) as folder,
         running_deployment(settings, folder) as deployment,
     ):
         console.print(
@@ -65,7 +64,7 @@ def demo(
             result.write(report)
         address = deployment.monitor_address()  # raises if the monitor never answered
         if serve:
-            _serve(console, address, deployment.settings.monitor_token, folder, ask=keep is None)
+            _serve(console, address, deployment.settings, folder, ask=keep is None)
         if result.unaccounted:
             names = "\n  ".join(result.unaccounted)
             raise BinwatchError(f"unaccounted for, {len(result.unaccounted)}:\n  {names}")
@@ -73,16 +72,16 @@ def demo(
             say(console, "The database was temporary: --keep DIR keeps it, --serve shows it on the monitor's pages.")
 
 
-def _serve(console: Console, address: str, token: SecretStr | None, folder: Path, *, ask: bool) -> None:
+def _serve(console: Console, address: str, settings: Settings, folder: Path, *, ask: bool) -> None:
     """Until Ctrl-C; until the second one, with `ask`, if audits were entered that would be removed."""
     say(console, f"The monitor's page: {address} (Ctrl-C ends it)")
-    if token:
+    if token := settings.monitor_token:
         say(console, f"To enter audits there, sign in with the token {token.get_secret_value()}")
-    say(console, f"The database: {database_of(folder)}", how_to_look(folder))
+    say(console, f"The database: {database_of(folder)}", how_to_look(folder, settings.bucket))
     _wait_for_interrupt()
     if ask and (audits := audits_in(folder)):
         entered = many(audits, "audit that was entered is", "audits that were entered are")
-        say(console, f"{entered} removed on the next Ctrl-C; {where_to_save(folder)}")
+        say(console, f"{entered} removed on the next Ctrl-C; {where_to_save(folder, settings.bucket)}")
         _wait_for_interrupt()
 
 

@@ -12,9 +12,10 @@ from pathlib import Path
 
 from rich.console import Console
 from sqlalchemy import func, inspect, select
+from sqlalchemy.exc import SQLAlchemyError
 
 from binwatch.errors import BinwatchError
-from binwatch.records.engine import connect
+from binwatch.records.engine import connect, sqlite_url
 from binwatch.records.tables import Audit
 
 
@@ -25,21 +26,25 @@ def database_of(folder: Path) -> Path:
 
 def database_url(folder: Path) -> str:
     """The same for BINWATCH_DATABASE_URL."""
-    return f"sqlite:///{database_of(folder)}"
+    return sqlite_url(database_of(folder))
 
 
 @contextmanager
-def working_folder(console: Console, keep: Path | None) -> Iterator[Path]:
-    """A folder for records and logs: `keep`, or one that is removed at the end.
+def working_folder(console: Console, keep: Path | None, bucket: str) -> Iterator[Path]:
+    """A folder for records and logs: `keep`, or one that is removed at the end. `bucket` is that of the photos.
 
-    It stays if something went wrong, or if the demo was ended by a signal and audits had been entered.
+    It stays if something went wrong, or if the demo was ended by a signal and audits had been entered or could not be
+    counted.
     """
     folder = _new_folder(keep) if keep else Path(tempfile.mkdtemp(prefix="binwatch-demo-"))
     stays = keep is not None
     try:
         yield folder
     except (KeyboardInterrupt, SystemExit):
-        stays = stays or audits_in(folder) > 0
+        if not stays:
+            stays = True  # until they are counted, which another Ctrl-C may interrupt
+            with suppress(SQLAlchemyError):
+                stays = audits_in(folder) > 0
         raise
     except BaseException:
         stays = True
@@ -48,7 +53,7 @@ def working_folder(console: Console, keep: Path | None) -> Iterator[Path]:
         if stays:
             with suppress(OSError):  # of a terminal that was closed
                 if database_of(folder).exists():
-                    say(console, how_to_look(folder))
+                    say(console, how_to_look(folder, bucket))
                 say(console, f"records and logs are in {folder}")
         else:
             shutil.rmtree(folder, ignore_errors=True)
@@ -60,15 +65,15 @@ def say(console: Console, *lines: str) -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def how_to_look(folder: Path) -> str:
+def how_to_look(folder: Path, bucket: str) -> str:
     """A command that shows the records in a folder."""
-    return f"To look at it in another terminal: {_monitor(folder, 'status')}"
+    return f"To look at it in another terminal: {_monitor(folder, bucket, 'status')}"
 
 
-def _monitor(folder: Path, command: str) -> str:
-    """A command of the monitor that works in any terminal, also without this environment."""
-    url = shlex.quote(database_url(folder))
-    return f"BINWATCH_DATABASE_URL={url} {shlex.quote(sys.executable)} -m monitor {command}"
+def _monitor(folder: Path, bucket: str, command: str) -> str:
+    """A command of the monitor that works in any terminal, whatever that terminal's environment sets."""
+    records = f"BINWATCH_DATABASE_URL={shlex.quote(database_url(folder))} BINWATCH_BUCKET={shlex.quote(bucket)}"
+    return f"{records} {shlex.quote(sys.executable)} -m monitor {command}"
 
 
 def _new_folder(folder: Path) -> Path:
@@ -89,6 +94,6 @@ def audits_in(folder: Path) -> int:
         return connection.execute(select(func.count()).select_from(Audit)).scalar_one()
 
 
-def where_to_save(folder: Path) -> str:
+def where_to_save(folder: Path, bucket: str) -> str:
     """How to save the audits in a folder."""
-    return f"to save before, in another terminal: {_monitor(folder, 'audits export audits.csv')}"
+    return f"to save before, in another terminal: {_monitor(folder, bucket, 'audits export audits.csv')}"

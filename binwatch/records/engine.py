@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from sqlite3 import SQLITE_BUSY, OperationalError
 from sqlite3 import Connection as SqliteConnection
 
@@ -25,6 +26,12 @@ WRITE = "binwatch_write"
 
 class DriverFailed(SQLAlchemyError):
     """The database's driver raised an error that is not a database error: it cannot read a result or send a value."""
+
+
+def sqlite_url(file: Path) -> str:
+    """The URL of a SQLite file, for `connect` and BINWATCH_DATABASE_URL."""
+    # Not SQLAlchemy's URL as text, which cannot be made for file names that are not UTF-8.
+    return f"sqlite:///{str(file).replace('%', '%25').replace('?', '%3F')}"
 
 
 def connect(database_url: str, wait_s: float = _WAIT_S, session: TransactionMode = TransactionMode()) -> Engine:  # noqa: B008 (frozen)

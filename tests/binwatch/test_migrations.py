@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Engine, inspect, text
 
 from binwatch.errors import BinwatchError, SettingsError
-from binwatch.records.engine import connect
+from binwatch.records.engine import connect, sqlite_url
 from binwatch.records.migrate import migrate
 from binwatch.records.schema import HEAD, check_schema, prepare
 from binwatch.records.tables import Base
@@ -226,11 +227,16 @@ def test_threads_that_migrate_at_the_same_time(empty_url: str) -> None:
     engine.dispose()
 
 
-def test_a_path_with_a_percent_sign(tmp_path: Path) -> None:
-    engine = connect(f"sqlite:///{tmp_path / '100%.db'}")
+@pytest.mark.parametrize("name", ["100%", "100%41", "what?now", "a#b&c=d @e:1+", "grün", os.fsdecode(b"caf\xe9")])
+def test_the_url_of_a_file(tmp_path: Path, name: str) -> None:
+    file = tmp_path / name / "records.db"
+    file.parent.mkdir()
+    engine = connect(sqlite_url(file))
     migrate(engine)
     check_schema(engine)
     engine.dispose()
+    assert file.stat().st_size > 0
+    assert list(tmp_path.iterdir()) == [file.parent]
 
 
 @pytest.mark.parametrize(

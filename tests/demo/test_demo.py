@@ -158,7 +158,7 @@ def test_a_relative_path_in_a_setting_is_one_from_the_current_folder(run_demo, t
     assert done.report["model"]["version"] == "starter-2"
 
 
-def _serving(tmp_path: Path, *more: str) -> subprocess.Popen[str]:
+def _serving(tmp_path: Path, *more: str, **environment: str) -> subprocess.Popen[str]:
     photos = tmp_path / "photos"
     photos.mkdir()
     shutil.copy(SAMPLES / "bin-images" / "00184.jpg", photos)
@@ -168,7 +168,7 @@ def _serving(tmp_path: Path, *more: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [sys.executable, "-m", "demo", *given],
             cwd=ROOT,
-            env=os.environ | {"PYTHONUNBUFFERED": "1", "TMPDIR": str(tmp_path)},
+            env=os.environ | {"PYTHONUNBUFFERED": "1", "TMPDIR": str(tmp_path)} | environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -205,16 +205,19 @@ def test_kept_records_stay(tmp_path, run_demo):
 
 
 def test_audits_are_not_removed_before_it_is_said(tmp_path):
-    process = _serving(tmp_path)
+    process = _serving(tmp_path, BINWATCH_BUCKET="my-bins")
     try:
         address = _address(process)
         (folder,) = tmp_path.glob("binwatch-demo-*")
-        records = f"sqlite:///{folder}/records.db"
-        _audit(records)
+        _audit(f"sqlite:///{folder}/records.db", "--bucket", "my-bins")
         process.send_signal(signal.SIGINT)
         said = next(line for line in process.stdout if "Ctrl-C;" in line)
         assert said.startswith("1 audit that was entered is removed on the next Ctrl-C")
-        assert f"BINWATCH_DATABASE_URL={records} {sys.executable} -m monitor audits export" in said
+        command = said.partition("in another terminal: ")[2].replace("audits.csv", f"{tmp_path}/audits.csv")
+        elsewhere = os.environ | {"BINWATCH_BUCKET": "another-bucket"}
+        subprocess.run(command, cwd=ROOT, env=elsewhere, shell=True, check=True)
+        with (tmp_path / "audits.csv").open() as file:
+            assert {(row["bin"], row["quantity"]) for row in csv.DictReader(file)} == {("00184", "2")}
         assert urllib.request.urlopen(address + "healthz", timeout=10).status == 200
     finally:
         _ended(process, signal.SIGINT)
@@ -266,8 +269,8 @@ def test_a_signal_before_the_photos_are_counted_leaves_nothing_behind(tmp_path):
     assert not list(tmp_path.glob("binwatch-demo-*"))
 
 
-def _audit(records: str) -> None:
-    command = [sys.executable, "-m", "monitor", "audit", "00184", "2"]
+def _audit(records: str, *more: str) -> None:
+    command = [sys.executable, "-m", "monitor", "audit", "00184", "2", *more]
     subprocess.run(command, cwd=ROOT, env=os.environ | {"BINWATCH_DATABASE_URL": records}, check=True)
 
 

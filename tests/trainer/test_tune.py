@@ -20,7 +20,7 @@ from trainer import disk
 from trainer.config import Config
 from trainer.errors import DivergedError
 from trainer.train import checkpoint, tune
-from trainer.train.run_files import BEST
+from trainer.train.run_files import BEST, STUDY
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
@@ -56,6 +56,15 @@ def test_a_study_trains_and_its_best_trial_can_be_fitted(data: Data, tmp_path: P
     )
     assert own.config == best.config
     assert own.history[0]["train_loss"] == pytest.approx(best.history[0]["train_loss"])
+
+
+def test_a_study_in_a_folder_with_an_odd_name(data: Data, tmp_path: Path, scores: list[list[float]]) -> None:
+    scores += [[0.5]]
+    study = tmp_path / "what?now {1} 100%41"
+    run_cli("tune", *data.flags, "--out", study, "--trials", 1)
+    assert (study / STUDY).stat().st_size > 0
+    assert tune.best_trial(study).number == 0
+    assert not (tmp_path / "what").exists()
 
 
 def test_a_study_continues(data: Data, tmp_path: Path, scores: list[list[float]]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -170,6 +171,31 @@ def test_the_monitor_is_opened_with_the_settings_of_the_check(
         f" BINWATCH_PHOTO_DIR={photos} BINWATCH_MODEL_DIR='{tmp_path}/my model' BINWATCH_FLAG_LEVEL=0.2"
         " BINWATCH_FLAG_DIRECTION=missing BINWATCH_SLICE_PATTERN='(00[0-9])' binwatch monitor serve"
     )
+
+
+def test_the_monitor_is_opened_with_defaults_that_the_shell_does_not_have(
+    check: Check, photos: Path, stock: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BINWATCH_MODEL_DIR", str(SAMPLES / "model-lite"))
+    monkeypatch.setenv("BINWATCH_FLAG_LEVEL", "0.2")
+    monkeypatch.setenv("BINWATCH_FLAG_DIRECTION", "missing")
+    defaults = ("--model", DEFAULT_MODEL, "--level", "0.05", "--direction", "either")
+    done = check(photos, "--expected", stock, "--out", "wrong.json", *defaults)
+    assert done.out[-2] == (
+        f"to see them in a browser: BINWATCH_DATABASE_URL=sqlite:///{tmp_path}/wrong-records/records.db"
+        f" BINWATCH_PHOTO_DIR={photos} BINWATCH_MODEL_DIR={DEFAULT_MODEL} BINWATCH_FLAG_LEVEL=0.05"
+        " BINWATCH_FLAG_DIRECTION=either binwatch monitor serve"
+    )
+
+
+def test_the_records_are_in_a_folder_with_an_odd_name(check: Check, photos: Path, stock: Path, tmp_path: Path) -> None:
+    done = check(photos, "--expected", stock, "--out", "wrong.json", "--records", "what?now 100%41")
+    assert (tmp_path / "what?now 100%41" / "records.db").stat().st_size > 0
+    assert not (tmp_path / "what").exists()
+    said = re.search(r"BINWATCH_DATABASE_URL='(.+?)'", done.out[-2])
+    assert said is not None
+    with connect(said[1]).connect() as connection:
+        assert connection.execute(select(func.count()).select_from(Count)).scalar_one() == 5
 
 
 @pytest.mark.parametrize("how", ["pattern", "list"])

@@ -18,6 +18,7 @@ import torch
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from binwatch.cores import cores
+from binwatch.records.engine import sqlite_url
 from binwatch.text import many
 from trainer.config import Config, read
 from trainer.data.dataset import present_photos
@@ -245,7 +246,7 @@ def _open(folder: Path, *, create: bool) -> optuna.Study:
     file = folder / STUDY
     if not create:
         check_study(folder)
-    storage = f"sqlite:///{file.resolve()}"
+    storage = sqlite_url(file.resolve()).replace("{", "{{").replace("}", "}}")  # Optuna formats it
     pruner = optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=2)
     if not create:
         return optuna.load_study(study_name=NAME, storage=storage, pruner=pruner)

@@ -18,8 +18,9 @@ from binwatch.counts import Suspicion
 from binwatch.documents import Document
 from binwatch.documents.writers import load_format, write
 from binwatch.inventory.reading import InventoryQuantity
+from binwatch.records.engine import sqlite_url
 from binwatch.records.store import Store
-from binwatch.settings import Settings
+from binwatch.settings import Settings, load_settings
 from binwatch.text import many, noun, some_of, visible
 from worker.check.count import RunningCount, start
 from worker.check.document import Pictures, sheets
@@ -34,7 +35,6 @@ from worker.check.records import (
     read_counts,
     record_counts,
     record_expected,
-    url_of,
 )
 
 
@@ -171,12 +171,14 @@ _SHARED = ("bucket", "model_dir", "flag_level", "flag_direction", "slice_pattern
 
 def _how_to_open(wanted: CheckOptions, settings: Settings, left_over: int) -> list[str]:
     variables = {
-        "BINWATCH_DATABASE_URL": url_of(wanted.database.resolve()),
+        "BINWATCH_DATABASE_URL": sqlite_url(wanted.database.resolve()),
         "BINWATCH_PHOTO_DIR": str(wanted.photos.resolve()),
     }
+    # The environment may set what an option has set back to the default.
+    environment = load_settings()
     for name in _SHARED:
         value = getattr(settings, name)
-        if value != Settings.model_fields[name].default:
+        if value != Settings.model_fields[name].default or value != getattr(environment, name):
             variables[Settings.variable(name)] = str(value.resolve() if isinstance(value, Path) else value)
     given = " ".join(f"{name}={shlex.quote(value)}" for name, value in variables.items())
     extra = "" if find_spec("fastapi") else " (install the extra monitor first)"

@@ -19,7 +19,7 @@ from binwatch.errors import BinwatchError
 from binwatch.image import Photo
 from binwatch.inventory.importing import CHUNK, new_expectation
 from binwatch.inventory.reading import InventoryQuantity
-from binwatch.records.engine import cause, connect
+from binwatch.records.engine import cause, connect, sqlite_url
 from binwatch.records.schema import UnknownSchemaError, prepare
 from binwatch.records.store import NewCount, Store
 from binwatch.records.tables import Bin, Count, Expectation
@@ -68,7 +68,7 @@ def open_records(file: Path) -> Iterator[Database]:
         raise BinwatchError(
             f"{folder}: cannot be created ({error.strerror}); name another folder for the records with --records"
         ) from error
-    database = connect(url_of(file))
+    database = connect(sqlite_url(file))
     try:
         prepare(database)
         yield database
@@ -82,11 +82,6 @@ def open_records(file: Path) -> Iterator[Database]:
         ) from error
     finally:
         database.dispose()
-
-
-def url_of(database: Path) -> str:
-    """The value of BINWATCH_DATABASE_URL for a SQLite file."""
-    return f"sqlite:///{database}"
 
 
 def missing(database: Database, bucket: str, card: Card, photos: Iterable[PhotoFile]) -> list[PhotoFile]:
