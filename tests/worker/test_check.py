@@ -118,7 +118,8 @@ def test_a_quantity_that_the_model_never_answers_is_not_judged(
     card["answers"] = [3, 4, 5, 6]
     (bundle / "card.json").write_text(json.dumps(card), encoding="utf-8")
     done = check(photos, "--expected", stock, "--model", bundle, "--out", "wrong.json")
-    assert "2 photos not judged: the model cannot predict the expected quantity, or has no calibration" in done.out
+    why = "the model cannot predict the expected quantity, or has no calibration photos of it"
+    assert f"2 photos not judged: {why}, so check these bins yourself" in done.out
     rows = json.loads((tmp_path / "wrong.json").read_text(encoding="utf-8"))["bins"]
     wrong = [row for row in rows if row["verdict"] != "agrees"]
     last = {row["bin"]: (row["verdict"], row["how odd (p-value)"]) for row in wrong[-2:]}
