@@ -180,10 +180,10 @@ def _detection_row(arrays: Arrays, name: str, test: np.ndarray, reference: Refer
     return f"| {name} | {cells} | {every.agreed / len(test):.1%} | {estimated:.1%} | {names} |"
 
 
-def photos_of(photos: Arrays) -> quarters.Photos:
+def photos_of(photos: Arrays) -> quarters.PhotoValues:
     """What quarters are simulated with."""
     values = properties(photos) | {Signal.CONFIDENCE: photos["probabilities"].max(axis=1)}
-    return quarters.Photos(
+    return quarters.PhotoValues(
         {signal: np.array(rounded(one)) for signal, one in values.items()},
         {Signal.PREDICTED: photos["probabilities"].argmax(axis=1), Signal.EXPECTED: photos["labels"]},
         photos["embeddings"].astype(float),
@@ -217,14 +217,19 @@ class Life:
     reference: DriftReference
 
 
-def dimmed(photos: quarters.Photos) -> quarters.Photos:
+def dimmed(photos: quarters.PhotoValues) -> quarters.PhotoValues:
     """Brightness and contrast of the same photos with less light; what the model makes of them is left as it is."""
     dim = {one: np.array(rounded(DIM * photos.values[one])) for one in (Signal.BRIGHTNESS, Signal.CONTRAST)}
     return replace(photos, values=photos.values | dim)
 
 
 def quarter(
-    arrays: Arrays, photos: quarters.Photos, counts: dict[Signal, tuple[int, ...]], rate: float, life: Life, seed: int
+    arrays: Arrays,
+    photos: quarters.PhotoValues,
+    counts: dict[Signal, tuple[int, ...]],
+    rate: float,
+    life: Life,
+    seed: int,
 ) -> list[str]:
     """Signals whose alarms an undisturbed quarter raises. `photos` are those of `arrays`."""
     random = np.random.default_rng(seed)
@@ -269,7 +274,7 @@ class Disturbed:
 
     name: str
     reference: Reference
-    photos: quarters.Photos
+    photos: quarters.PhotoValues
     """Those of the `groups` as they are, and then disturbed."""
     limits: quarters.Thresholds
     groups: np.ndarray

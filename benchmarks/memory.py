@@ -38,7 +38,7 @@ _START = b"\xff\xd8"
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class MemorySample:
     """Memory in bytes after `photos` photos were counted. `pss` has only a proportional part of shared memory."""
 
     photos: int
@@ -59,7 +59,7 @@ def main() -> None:
     show(options.of, watch(photos, options.photos, options.versitygw), options.photos)
 
 
-def of_worker(photos: list[bytes], number: int, versitygw: str) -> list[Look]:
+def of_worker(photos: list[bytes], number: int, versitygw: str) -> list[MemorySample]:
     """Let a worker count `number` photos that arrive while it runs."""
     with (
         running_servers(versitygw) as servers,
@@ -69,7 +69,7 @@ def of_worker(photos: list[bytes], number: int, versitygw: str) -> list[Look]:
         return follow(worker.process, servers.recorded, number)
 
 
-def of_count(photos: list[bytes], number: int, _: str) -> list[Look]:
+def of_count(photos: list[bytes], number: int, _: str) -> list[MemorySample]:
     """Let `python -m worker count` count a folder of `number` photos."""
     with tempfile.TemporaryDirectory(prefix="binwatch-photos-") as folder:
         for n in range(number):
@@ -115,9 +115,9 @@ def _uploads(servers: Servers, photos: list[bytes], number: int) -> Iterator[Non
             pool.shutdown(cancel_futures=True)
 
 
-def follow(process: int, counted: Callable[[], int], number: int) -> list[Look]:
+def follow(process: int, counted: Callable[[], int], number: int) -> list[MemorySample]:
     """Sample the memory of the process until all photos are counted. Exits if it stops counting."""
-    looks: list[Look] = []
+    looks: list[MemorySample] = []
     began = changed = time.monotonic()
     while not looks or looks[-1].photos < number:
         now = time.monotonic()
@@ -133,7 +133,7 @@ def follow(process: int, counted: Callable[[], int], number: int) -> list[Look]:
                 looks.append(replace(looks[-1], photos=number, seconds=now - began))
                 break
             sys.exit(f"the process ended at {photos} of {number} photos")
-        looks.append(Look(photos, now - began, rss, pss))
+        looks.append(MemorySample(photos, now - began, rss, pss))
         time.sleep(_LOOK_S)
     return looks
 
@@ -147,7 +147,7 @@ def held(process: int) -> tuple[int, int]:
     return sizes["Rss"], sizes["Pss"]
 
 
-def show(what: str, looks: list[Look], number: int) -> None:
+def show(what: str, looks: list[MemorySample], number: int) -> None:
     """Print medians of the samples in the 5 % of the photos before each mark, because single samples vary."""
     last = looks[-1]
     print(f"{what}, {last.photos} photos in {last.seconds:.0f} s ({last.photos / last.seconds:.0f}/s)")
@@ -162,7 +162,7 @@ def show(what: str, looks: list[Look], number: int) -> None:
     print(f"RSS after the first {mark:,.0f} photos: {end / settled - 1:+.1%}; highest look {highest / 1e6:,.1f} MB")
 
 
-def _near(looks: list[Look], mark: float, number: int) -> list[Look]:
+def _near(looks: list[MemorySample], mark: float, number: int) -> list[MemorySample]:
     return [look for look in looks if mark - number / 20 <= look.photos <= mark] or [
         min(looks, key=lambda look: abs(look.photos - mark))
     ]

@@ -38,7 +38,7 @@ CATEGORIES = (Signal.PREDICTED, Signal.EXPECTED)
 
 
 @dataclass(frozen=True)
-class Photos:
+class PhotoValues:
     """What is known of n photos, one row each."""
 
     values: dict[Signal, Floats]
@@ -53,9 +53,9 @@ class Photos:
         return [*self.values, *self.classes, Signal.EMBEDDING]
 
 
-def joined(some: Photos, others: Photos) -> Photos:
+def joined(some: PhotoValues, others: PhotoValues) -> PhotoValues:
     """The rows of both, one after the other."""
-    return Photos(
+    return PhotoValues(
         {signal: np.concatenate([some.values[signal], others.values[signal]]) for signal in some.values},
         {signal: np.concatenate([some.classes[signal], others.classes[signal]]) for signal in some.classes},
         np.concatenate([some.embeddings, others.embeddings]),
@@ -64,7 +64,7 @@ def joined(some: Photos, others: Photos) -> Photos:
 
 @dataclass(frozen=True)
 class Stream:
-    """Batches of photos: `batch[i]` ascending, `row[i]` among Photos, `group[i]` the bin."""
+    """Batches of photos: `batch[i]` ascending, `row[i]` among PhotoValues, `group[i]` the bin."""
 
     batch: Ints
     row: Ints
@@ -187,7 +187,7 @@ class Judged:
     valid: np.ndarray = field(repr=False)
 
 
-def judged(of: Stream, photos: Photos, reference: Reference) -> Judged:
+def judged(of: Stream, photos: PhotoValues, reference: Reference) -> Judged:
     """Every window of a stream beside the reference, and beside the window before."""
     number, signals = len(of.minutes), photos.signals
     shape = (number, len(signals), len(SPANS))
@@ -210,7 +210,7 @@ def judged(of: Stream, photos: Photos, reference: Reference) -> Judged:
 
 
 def _means(
-    signal: Signal, windows: Windows, size: Floats, rows: Ints, photos: Photos, reference: Reference
+    signal: Signal, windows: Windows, size: Floats, rows: Ints, photos: PhotoValues, reference: Reference
 ) -> tuple[Floats, Floats, Floats]:
     """Means of a signal's features, shape (batches, features), of their squares, and the distance."""
     if signal is Signal.EMBEDDING:

@@ -12,7 +12,7 @@ from unittest.mock import patch
 
 import numpy as np
 
-from benchmarks.quarters import CATEGORIES, MINUTES, Photos, Raised, Stream, grown, times
+from benchmarks.quarters import CATEGORIES, MINUTES, PhotoValues, Raised, Stream, grown, times
 from binwatch.bundle import EmbeddingReference, Reference
 from binwatch.reference import Signal
 from binwatch.settings import DriftReference
@@ -26,14 +26,14 @@ LEAD = int((WEEKS + 1) * WEEK.total_seconds() // 60)
 START = datetime(2026, 1, 5, tzinfo=UTC)
 
 
-def alarms(of: Stream, photos: Photos, reference: Reference, counts: tuple[int, ...], seed: int) -> list[Raised]:
+def alarms(of: Stream, photos: PhotoValues, reference: Reference, counts: tuple[int, ...], seed: int) -> list[Raised]:
     """What a quarter raises after LEAD; `of` is that much longer. `counts` stand for those of each reference.
 
     Simulating the thresholds of each anew would take hours.
     """
     assert reference.embedding is not None
     axes, mean = np.array(reference.embedding.axes), np.array(reference.embedding.mean)
-    along = Photos(photos.values, photos.classes, (photos.embeddings - mean) @ axes.T)
+    along = PhotoValues(photos.values, photos.classes, (photos.embeddings - mean) @ axes.T)
     turned = EmbeddingReference(mean=[0.0] * len(axes), axes=np.eye(len(axes)).tolist())
     training = reference.model_copy(update={"embedding": turned})
     batches = _batches(of, along, training, np.random.default_rng(seed))
@@ -53,7 +53,7 @@ def _raised(batches: Iterable[tuple[list[BatchWindow], int, int]]) -> Iterator[R
 
 
 def _batches(
-    of: Stream, photos: Photos, training: Reference, random: np.random.Generator
+    of: Stream, photos: PhotoValues, training: Reference, random: np.random.Generator
 ) -> Iterator[tuple[list[BatchWindow], int, int]]:
     """Windows of each batch, its minutes, and when it was closed."""
     ends, at = np.cumsum(of.minutes), times(of)
@@ -90,7 +90,7 @@ def _same_hours(of: Stream, at: Floats, began: float, ended: float, random: np.r
     return places
 
 
-def _sample(photos: Photos, rows: Ints) -> PhotoSample:
+def _sample(photos: PhotoValues, rows: Ints) -> PhotoSample:
     values = {signal: found[rows] for signal, found in photos.values.items()}
     predicted, expected = (photos.classes[signal][rows] for signal in CATEGORIES)
     return PhotoSample(predicted, values.pop(Signal.CONFIDENCE), expected, 0, values, photos.embeddings[rows])

@@ -35,7 +35,7 @@ def test_alarms_are_those_of_the_monitor(share: float) -> None:
     seen.properties[Signal.BRIGHTNESS][BINS:] += 0.05
     confidence = np.array([float(f"{value:.6g}") for value in seen.probabilities.max(axis=1)])
     values = dict(seen.properties) | {Signal.CONFIDENCE: confidence}
-    photos = quarters.Photos(values, {}, seen.embeddings)
+    photos = quarters.PhotoValues(values, {}, seen.embeddings)
     random = np.random.default_rng(2)
     minutes = np.full(BATCHES, MINUTES)
     stream = quarters.stream(np.full(BATCHES, 50), minutes, np.arange(BINS), np.arange(BINS), random)
@@ -64,7 +64,7 @@ def _level(number: int, share: float) -> float:
 
 
 def _windows(
-    stream: quarters.Stream, number: int, values: dict[Signal, np.ndarray], photos: quarters.Photos
+    stream: quarters.Stream, number: int, values: dict[Signal, np.ndarray], photos: quarters.PhotoValues
 ) -> list[BatchWindow]:
     def sample(first: int, end: int) -> PhotoSample:
         at = np.flatnonzero((stream.batch >= first) & (stream.batch < end))
@@ -108,7 +108,7 @@ def test_by_the_same_hours_nights_are_no_drift_and_a_change_is(monkeypatch: pyte
     reference, seen = make_reference(_observed(600, 0)), _observed(BINS, 1)
     values = dict(seen.properties) | {Signal.CONFIDENCE: seen.probabilities.max(axis=1)}
     classes = {Signal.PREDICTED: seen.probabilities.argmax(axis=1), Signal.EXPECTED: seen.labels}
-    light = quarters.Photos(values, classes, seen.embeddings)
+    light = quarters.PhotoValues(values, classes, seen.embeddings)
     dim = replace(light, values=values | {Signal.BRIGHTNESS: values[Signal.BRIGHTNESS] - 0.2})
     random = np.random.default_rng(4)
     came, minutes = quarters.closings(5, 4 * week, random)
