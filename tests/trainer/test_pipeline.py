@@ -147,7 +147,6 @@ def test_what_is_not_better_is_an_outcome_and_no_error(
     run_cli("promote", write_grey_bundle(tmp_path, "first"))
     monkeypatch.setattr(pipeline, "fit", lambda *_, **__: None)
     monkeypatch.setattr(pipeline, "evaluate", lambda *_, **__: None)
-    monkeypatch.setattr(pipeline, "write", lambda *_: None)
     monkeypatch.setattr(pipeline.report, "write", lambda *_: None)
     monkeypatch.setattr(pipeline, "export", export)
     run_cli("pipeline", "--config", config, "--work", tmp_path / "work")
@@ -164,7 +163,6 @@ def test_a_promotion_meanwhile_is_no_verdict(
     """The next turn compares with the model that came between."""
     for step in ("fit", "evaluate", "export"):
         monkeypatch.setattr(pipeline, step, lambda *_, **__: None)
-    monkeypatch.setattr(pipeline, "write", lambda *_: None)
     monkeypatch.setattr(pipeline.report, "write", lambda *_: None)
 
     def overtaken(*_: object, **__: object) -> None:
