@@ -42,8 +42,8 @@ def body_of(handler: BaseHTTPRequestHandler) -> bytes:
     return handler.rfile.read(int(handler.headers.get("Content-Length", 0)))
 
 
-def say(status: int, body: bytes, content_type: str = "text/html", **headers: str) -> Answer:
-    """Answers with this body; to HEAD, without it."""
+def say(status: int, body: bytes, content_type: str = "text/html", /, **headers: str) -> Answer:
+    """Answers with this body; to HEAD, without it. `headers` may have any name: moto has one that is called status."""
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(status)
