@@ -22,7 +22,7 @@ from binwatch.counts import CLASSES
 from binwatch.reference import Signal, independent
 from monitor import quantiles
 from monitor.drift import thresholds
-from monitor.drift.alarms import BUDGET, CALM, MEMORY, NORMAL, PRIOR, QUARTER, REPEATED, SPANS
+from monitor.drift.alarms import BUDGET, CALM, COUNTED, MEMORY, NORMAL, PRIOR, QUARTER, REPEATED, SPANS
 from monitor.drift.batches import BATCH, LEAST
 from monitor.drift.dispersion import EACH, MOST
 from monitor.drift.distances import jensen_shannon, levels_at
@@ -307,7 +307,7 @@ def alarms(of: Judged, minutes: Ints, limits: Thresholds, share: float = 1.0) ->
                 limit = limits.of(
                     signals[at],
                     np.maximum(of.photos[batch] / scale[at], 1),
-                    levels[batch] * REPEATED ** times[at] / of.valid[batch].sum() / len(signals),
+                    levels[batch] * REPEATED ** min(times[at], COUNTED) / of.valid[batch].sum() / len(signals),
                 )
                 hits = (of.distance[batch, at] > limit) & of.valid[batch] & (batch - spans + 1 >= first[at])
                 if signals[at] is Signal.EMBEDDING:

@@ -38,6 +38,8 @@ ones what is weak; one between two of these would be hardly different from them.
 REPEATED = 0.01
 """What each alarm that a signal raised in the last QUARTER leaves of the level of its next one. The reference is a
 sample: with an unlucky one, a signal is always close to its threshold, and alarms would come and go all the time."""
+COUNTED = 4
+"""Most alarms that count so. With more, thresholds would pass all distances and hide strong drift that comes daily."""
 CALM = 4
 """Fewest batches that end an alarm."""
 NORMAL = 150
@@ -74,7 +76,7 @@ class AlarmState:
     alarms: dict[Signal, Alarm] = field(default_factory=dict)
     """Those that are raised."""
     raised: dict[Signal, tuple[datetime, ...]] = field(default_factory=dict)
-    """When alarms were raised in the last QUARTER, those that have ended included."""
+    """When the last COUNTED alarms of the last QUARTER were raised, those that have ended included."""
     first: dict[Signal, int] = field(default_factory=dict)
     """Number of the first batch that counts, of a signal whose alarm has ended: what raised it is not news again."""
     dispersion: dict[Signal, dict[int, float]] = field(default_factory=dict)
@@ -153,7 +155,7 @@ def next_state(
             is_news = one.signal not in alarms and window.first >= state.first.get(one.signal, 0)
             if one.verdict is Verdict.DRIFTED and is_news:
                 alarms[one.signal] = Alarm(now, window.began, windows[0].first, window.batches, one.photos)
-                recent[one.signal] = (*recent.get(one.signal, ()), now)
+                recent[one.signal] = (*recent.get(one.signal, ()), now)[-COUNTED:]
     first = dict(state.first)
     for signal in state.alarms:
         if (calm := _calm(signal, state, windows, reference)) is not None:

@@ -138,6 +138,7 @@ def test_what_comes_and_goes_raises_few_alarms_in_a_quarter() -> None:
     watched.state = replace(watched.state, raised={Signal.BRIGHTNESS: long_ago})
     assert is_raised(0.1), "a quarter later the level is as before"
     assert len(watched.state.raised[Signal.BRIGHTNESS]) == 1
+    assert all(is_raised(0.2) for _ in range(12)), "strong drift that comes each day is never hidden"
 
 
 def test_what_one_batch_does_not_show_several_do() -> None:
