@@ -15,8 +15,8 @@ from datetime import UTC, datetime
 
 from sqlalchemy import Engine
 
-from benchmarks.monitoring import milliseconds, p95
 from benchmarks.pages import fill
+from benchmarks.timing import milliseconds, p95
 from binwatch.cores import cores
 from binwatch.records.draws import draw
 from binwatch.records.engine import connect

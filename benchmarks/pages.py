@@ -23,11 +23,12 @@ from urllib.parse import urlencode
 import httpx
 from sqlalchemy import Engine, text
 
-from benchmarks.monitoring import milliseconds, p95, running_monitor
+from benchmarks.timing import milliseconds, p95
 from binwatch.cores import cores
 from binwatch.records.engine import connect
 from binwatch.records.migrate import migrate
 from binwatch.settings import load_settings
+from testing.services.monitor import serving_monitor
 from testing.services.postgres import running_postgres
 
 CHUNK = 250_000
@@ -238,7 +239,8 @@ def main() -> None:
         print("| what | median | p95 | max |\n| --- | --- | --- | --- |")
         os.environ |= {"BINWATCH_DATABASE_URL": url, "BINWATCH_BUCKET": "bins"}
         os.environ["BINWATCH_S3_ENDPOINT_URL"] = "http://127.0.0.1:9"  # no server: there are no cards, as after a start
-        _, client = stack.enter_context(running_monitor(load_settings()))
+        services, client = stack.enter_context(serving_monitor(load_settings()))
+        services.drift.update()
         questions = Questions(client, options.bins)
         kept = [measure(client, what, address, options.rounds) for what, address in questions.every().items()]
         engine.dispose()

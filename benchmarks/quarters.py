@@ -152,28 +152,26 @@ def times(of: Stream) -> Floats:
     return found
 
 
-class Windows:
-    """Sums over the last `span` batches, of the newest photo of each bin, as of every batch."""
+def newer_photos(of: Stream) -> Ints:
+    """The batch of the next photo of the same bin, of each photo; the largest integer if there is none."""
+    order = np.lexsort((of.batch, of.group))
+    found = np.full(len(of.batch), np.iinfo(np.int64).max)
+    same = of.group[order][:-1] == of.group[order][1:]
+    found[order[:-1][same]] = of.batch[order[1:][same]]
+    return found
 
-    def __init__(self, of: Stream, span: int) -> None:
-        order = np.lexsort((of.batch, of.group))
-        again = np.full(len(of.batch), np.iinfo(np.int64).max)
-        same = of.group[order][:-1] == of.group[order][1:]
-        again[order[:-1][same]] = of.batch[order[1:][same]]
-        self._begin, self._end, self._number = of.batch, np.minimum(of.batch + span, again), len(of.minutes)
-        self._ends = self._end < self._number
 
-    def count(self, category: Ints, categories: int) -> Ints:
-        """Shape (batches, categories)."""
-        shape = self._number * categories
-        joined = np.bincount(self._begin * categories + category, minlength=shape)
-        left = np.bincount((self._end * categories + category)[self._ends], minlength=shape)
-        return np.cumsum((joined - left).reshape(self._number, categories), axis=0)
+def windows(of: Stream, newer: Ints, photo: Ints, span: int) -> np.ndarray:
+    """Whether each of the photos is in the last `span` batches, and the newest of its bin there, as of every batch.
 
-    def total(self, values: Floats) -> Floats:
-        """Shape (batches,)."""
-        joined = np.bincount(self._begin, values, self._number)
-        return np.cumsum(joined - np.bincount(self._end[self._ends], values[self._ends], self._number))
+    Shape (batches, photos), 0 or 1. `newer` is that of the stream; `photo` numbers its photos.
+    """
+    ends = np.minimum(of.batch + span, newer)
+    leaves = ends < len(of.minutes)
+    found = np.zeros((len(of.minutes), photo.max() + 1), np.int8)
+    found[of.batch, photo] += 1  # a batch has one photo of each bin, and one leaves in it
+    found[ends[leaves], photo[leaves]] -= 1
+    return np.cumsum(found, axis=0, dtype=np.int8, out=found).astype(np.float32)
 
 
 @dataclass
@@ -195,39 +193,58 @@ def judged(of: Stream, photos: PhotoValues, reference: Reference) -> Judged:
         signals, np.zeros(shape), np.full(shape, np.nan), np.ones((number, len(SPANS))), np.zeros(shape[::2], bool)
     )
     taken = np.concatenate([[0], np.cumsum(np.bincount(of.batch, minlength=number))])
-    ends = np.arange(1, number + 1)
+    ends, newer = np.arange(1, number + 1), newer_photos(of)
+    rows, photo = np.unique(of.row, return_inverse=True)
+    features = [_features(signal, rows, photos, reference) for signal in signals]
+    every = np.concatenate(features, axis=1).astype(np.float32)
+    ends_at = np.cumsum([one.shape[1] for one in features])[:-1]
     for index, span in enumerate(SPANS):
-        windows = Windows(of, span)
-        size = windows.count(np.zeros(len(of.batch), int), 1)[:, 0].astype(float)
-        found.photos[:, index] = size
         found.valid[:, index] = (ends >= span) & (taken[ends] - taken[np.maximum(ends - span, 0)] <= SAMPLE)
+        if not found.valid[:, index].any():
+            continue
+        within = windows(of, newer, photo, span)
+        size = within.sum(axis=1).astype(float)
+        found.photos[:, index] = size
         both = np.flatnonzero((ends >= 2 * span) & (taken[ends] - taken[np.maximum(ends - 2 * span, 0)] <= SAMPLE))
         both = both if 2 * span <= SPANS[-1] else both[:0]
-        for at, signal in enumerate(signals):
-            means, spread, found.distance[:, at, index] = _means(signal, windows, size, of.row, photos, reference)
-            found.dispersion[both, at, index] = _dispersion(means, spread, size, both, span)
+        # Sums of 0 and 1 are exact in single precision, and those of the embedding exact enough.
+        means_of = np.split((within @ every).astype(float) / size[:, None], ends_at, axis=1)
+        for at, (signal, means) in enumerate(zip(signals, means_of, strict=True)):
+            squares = means
+            if signal is Signal.EMBEDDING:
+                squares = (within @ (features[at] ** 2).astype(np.float32)).astype(float) / size[:, None]
+            found.distance[:, at, index] = _distances(signal, means, reference)
+            found.dispersion[both, at, index] = _dispersion(means, squares, size, both, span)
     return found
 
 
-def _means(
-    signal: Signal, windows: Windows, size: Floats, rows: Ints, photos: PhotoValues, reference: Reference
-) -> tuple[Floats, Floats, Floats]:
-    """Means of a signal's features, shape (batches, features), of their squares, and the distance."""
+def _features(signal: Signal, rows: Ints, photos: PhotoValues, reference: Reference) -> Floats:
+    """What a signal's distance follows from the means of, shape (rows, features): 0 or 1, but of the embedding."""
     if signal is Signal.EMBEDDING:
         assert reference.embedding is not None
-        features = (photos.embeddings - np.array(reference.embedding.mean)) @ np.array(reference.embedding.axes).T
-        means = np.stack([windows.total(one[rows]) for one in features.T], axis=1) / size[:, None]
-        squares = np.stack([windows.total(one[rows] ** 2) for one in features.T], axis=1) / size[:, None]
-        return means, squares, np.linalg.norm(means, axis=1)
+        along: Floats = (photos.embeddings[rows] - np.array(reference.embedding.mean)) @ np.array(
+            reference.embedding.axes
+        ).T
+        return along
     if signal in CATEGORIES:
-        means = windows.count(photos.classes[signal][rows], len(CLASSES)) / size[:, None]
+        return np.eye(len(CLASSES))[photos.classes[signal][rows]]
+    return (photos.values[signal][rows, None] <= _edges(signal, reference)).astype(float)
+
+
+def _edges(signal: Signal, reference: Reference) -> Floats:
+    return np.array(reference.quantiles[signal])[EACH // 2 :: EACH]
+
+
+def _distances(signal: Signal, means: Floats, reference: Reference) -> Floats:
+    """Of windows with these means of the features, shape (windows,)."""
+    if signal is Signal.EMBEDDING:
+        return np.linalg.norm(means, axis=1)
+    if signal in CATEGORIES:
         counts = np.array(reference.predicted if signal is Signal.PREDICTED else reference.labels)
-        return means, means, jensen_shannon(means, counts)
-    known = np.array(reference.quantiles[signal])
-    edges = known[EACH // 2 :: EACH]
-    counts = windows.count(np.searchsorted(edges, photos.values[signal])[rows], len(edges) + 1)
-    means = np.cumsum(counts, axis=1)[:, :-1] / size[:, None]
-    return means, means, np.abs(means - levels_at(edges, known)[1]).max(axis=1)
+        return jensen_shannon(means, counts)
+    levels = levels_at(_edges(signal, reference), np.array(reference.quantiles[signal]))[1]
+    found: Floats = np.abs(means - levels).max(axis=1)
+    return found
 
 
 def _dispersion(means: Floats, squares: Floats, size: Floats, now: Ints, span: int) -> Floats:

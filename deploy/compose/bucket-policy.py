@@ -1,6 +1,6 @@
 """Lets the worker's and the monitor's users of S3 read the bucket, by its policy. The policy's other statements stay.
 
-Of versitygw in this project only: in another S3, rights are given by whoever runs it (docs/compose.md).
+Of versitygw in this project only: in another S3, rights are given by its operator (docs/compose.md).
 """
 
 import json
@@ -39,7 +39,7 @@ def policy_of(s3: Any, bucket: str) -> list[dict[str, Any]]:
 def main() -> None:
     settings = load_settings()
     if settings.s3_endpoint_url != "http://s3:7070":
-        print("not the S3 of this project: its rights are left to whoever runs it")
+        print("not the S3 of this project: its rights are left to its operator")
         return
     s3 = boto3.client("s3", endpoint_url=settings.s3_endpoint_url, region_name=settings.region)
     users = [os.environ["WORKER_ACCESS_KEY"], os.environ["MONITOR_ACCESS_KEY"]]

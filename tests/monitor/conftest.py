@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import itertools
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,13 +19,11 @@ from sqlalchemy import Engine
 from binwatch.bundle import Calibration
 from binwatch.counts import EVERY
 from binwatch.errors import MetadataReason, Reason
-from binwatch.listening import listen
 from binwatch.records.audits import AuditAnswer, add_audit
 from binwatch.records.store import NewCount, NewExpectation, Store
 from binwatch.settings import load_settings
-from monitor.app import create_app
-from monitor.server import MonitorServer, address_of
-from monitor.services import Services, make_services
+from monitor.services import Services
+from testing.services.monitor import serving_monitor
 from tests.calibrations import category
 from tests.monitor.drifting import BUCKET, DAY, MODEL, record_photos, some_photos, write_bundle
 
@@ -157,21 +154,8 @@ class Running:
 @contextmanager
 def running_monitor() -> Iterator[Running]:
     """A monitor with the environment's settings, on a free port, until the block ends."""
-    services = make_services(load_settings())
-    listener = listen("127.0.0.1", 0)
-    ready = threading.Event()
-    server = MonitorServer(create_app(services), ready.set)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    try:
-        assert ready.wait(30)
-        with httpx.Client(base_url=address_of(listener), timeout=30) as client:
-            yield Running(client, services)
-    finally:
-        server.should_exit = True
-        thread.join(30)
-        services.close()
-        listener.close()
+    with serving_monitor(load_settings()) as (services, client):
+        yield Running(client, services)
 
 
 @pytest.fixture

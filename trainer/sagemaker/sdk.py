@@ -1,6 +1,6 @@
 """Preparation of SageMaker's SDK before it is imported, and its sessions.
 
-The SDK is in the extra `sagemaker`: whoever starts jobs needs it, and the trainer's image has none of its 90 packages.
+The SDK is in the extra `sagemaker`, for those who start jobs, and the trainer's image has none of its 90 packages.
 So the modules that import it (`training`, `space`, `pipeline`) are imported only by the commands `train`, `tune` and
 `pipeline`, after `prepare`.
 """
